@@ -1,0 +1,268 @@
+"""Tiny random checkpoints of each family, with what transformers computes from them.
+
+Run from any folder: `python tests/golden/make_transformer.py`. Each case is a Hugging Face
+folder as `save_pretrained` writes it, with three files beside it:
+
+config_v4.json        the same config with the keys of transformers 4
+expected.safetensors  logits, token log-probabilities and gradients
+greedy.json           greedy continuations
+"""
+
+import json
+import pathlib
+import shutil
+
+import torch
+from safetensors.torch import save_file
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, Qwen2Config
+
+ROOT = pathlib.Path(__file__).parent / "transformer"
+VOCAB = 96
+MAX_NEW_TOKENS = 20
+REPETITION_PENALTY = 1.3
+# The smallest gap between the best and the second best logit along every greedy path: wide enough
+# that rounding in another implementation cannot flip a choice.
+MIN_GREEDY_GAP = 5e-3
+
+BASE = dict(
+    vocab_size=VOCAB,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=256,
+    rms_norm_eps=1e-5,
+    initializer_range=0.3,
+    bos_token_id=1,
+    eos_token_id=2,
+    pad_token_id=None,
+)
+THETA_1E4 = dict(rope_type="default", rope_theta=10000.0)
+LLAMA3_ROPE = dict(
+    rope_type="llama3",
+    rope_theta=500.0,
+    factor=8.0,
+    low_freq_factor=1.0,
+    high_freq_factor=4.0,
+    original_max_position_embeddings=32,
+)
+
+
+def llama(**changes):
+    return LlamaConfig(**{**BASE, "rope_parameters": dict(THETA_1E4), **changes})
+
+
+def qwen2(**changes):
+    rope = dict(rope_type="default", rope_theta=1000000.0)
+    return Qwen2Config(**{**BASE, "rms_norm_eps": 1e-6, "rope_parameters": rope, **changes})
+
+
+CASES = {
+    "llama_kv1": dict(config=llama(num_key_value_heads=1)),
+    "llama_kv1_tied": dict(config=llama(num_key_value_heads=1, tie_word_embeddings=True)),
+    "llama_kv2": dict(config=llama(num_key_value_heads=2)),
+    "llama_kv2_tied": dict(config=llama(num_key_value_heads=2, tie_word_embeddings=True)),
+    "llama_kv4": dict(config=llama(num_key_value_heads=4)),
+    "llama_kv4_tied": dict(config=llama(num_key_value_heads=4, tie_word_embeddings=True)),
+    "llama_head_dim": dict(config=llama(head_dim=12, tie_word_embeddings=True)),
+    # head_dim 16 and theta 500 put frequencies into each of the three bands of the scaling: kept
+    # (wavelength < 32/4), interpolated, and divided by the factor (wavelength > 32/1).
+    "llama31_rope": dict(
+        config=llama(head_dim=16, tie_word_embeddings=True, rope_parameters=dict(LLAMA3_ROPE)),
+        lengths=[44, 40, 9],
+    ),
+    "qwen2_tied": dict(config=qwen2(tie_word_embeddings=True)),
+    "qwen2_head_dim": dict(config=qwen2(num_key_value_heads=1, head_dim=12)),
+    # EuroLLM: untied, twice as many query heads as KV heads, theta 1e4, pad = unk.
+    "eurollm": dict(config=llama(num_key_value_heads=2, hidden_size=40, head_dim=10, pad_token_id=0)),
+    "llama_sharded": dict(config=llama(), max_shard_size="32KB"),
+    "llama_bf16": dict(config=llama(), dtype=torch.bfloat16),
+    "llama_f16": dict(config=llama(tie_word_embeddings=True), dtype=torch.float16),
+}
+
+
+def build(config, seed, dtype=torch.float32):
+    """A model whose norms and biases are random too: at 1 and 0 they would hide mistakes."""
+    config._attn_implementation = "eager"
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
+    generator = torch.Generator().manual_seed(seed + 1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("norm.weight"):
+                parameter.copy_(1.0 + 0.3 * torch.randn(parameter.shape, generator=generator))
+            elif name.endswith(".bias"):
+                parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator))
+            # What the file will hold, so that the expected values come from the same numbers.
+            parameter.copy_(parameter.to(dtype).float())
+    return model
+
+
+def forward(model, row):
+    return model(input_ids=row[None], use_cache=False).logits[0]
+
+
+def token_logps(logits, row):
+    logps = torch.log_softmax(logits[:-1].float(), dim=-1)
+    return logps.gather(-1, row[1:, None])[:, 0]
+
+
+def expected(model, lengths, seed):
+    """Every row is computed alone and without padding, so no mask can be at fault."""
+    generator = torch.Generator().manual_seed(seed + 2)
+    width = max(lengths)
+    ids = torch.zeros(len(lengths), width, dtype=torch.int64)
+    logits = torch.zeros(len(lengths), width, VOCAB)
+    logps = torch.zeros(len(lengths), width - 1)
+    for i, n in enumerate(lengths):
+        row = torch.randint(3, VOCAB, (n,), generator=generator)
+        row[0] = 1
+        ids[i, :n] = row
+        with torch.no_grad():
+            logits[i, :n] = forward(model, row)
+            logps[i, : n - 1] = token_logps(logits[i, :n], row)
+    tensors = {
+        "input_ids": ids,
+        "lengths": torch.tensor(lengths),
+        "logits": logits,
+        "logps": logps,
+    }
+    model.zero_grad()
+    row = ids[0, : lengths[0]]
+    token_logps(forward(model, row), row).sum().backward()
+    wanted = [
+        "model.embed_tokens.weight",
+        "model.layers.0.self_attn.q_proj.weight",
+        "model.layers.0.self_attn.k_proj.weight",
+        "model.layers.0.self_attn.q_proj.bias",
+        "model.layers.0.self_attn.k_proj.bias",
+        "model.layers.1.mlp.down_proj.weight",
+        "model.layers.0.input_layernorm.weight",
+        "model.norm.weight",
+        "lm_head.weight",
+    ]
+    parameters = dict(model.named_parameters())
+    for name in wanted:
+        if name in parameters:
+            tensors[f"grad.{name}"] = parameters[name].grad.clone()
+    squares = sum(p.grad.double().square().sum() for p in parameters.values())
+    tensors["grad_norm"] = squares.sqrt().float().reshape(1)
+    return tensors
+
+
+def penalised(logits, seen, penalty):
+    """The repetition penalty of CTRL as transformers applies it: to prompt and continuation."""
+    index = torch.tensor(sorted(seen))
+    score = logits[index]
+    logits = logits.clone()
+    logits[index] = torch.where(score < 0, score * penalty, score / penalty)
+    return logits
+
+
+def smallest_gap(model, prompt, tokens, penalty):
+    """The narrowest choice on the path, which also re-derives every token without a cache."""
+    row = list(prompt)
+    gap = float("inf")
+    for token in tokens:
+        logits = penalised(forward(model, torch.tensor(row))[-1], set(row), penalty)
+        best = torch.topk(logits, 2)
+        assert best.indices[0] == token, "generate() and the plain forward pass disagree"
+        gap = min(gap, float(best.values[0] - best.values[1]))
+        row.append(token)
+    return gap
+
+
+@torch.no_grad()
+def greedy(model, seed):
+    generator = torch.Generator().manual_seed(seed + 3)
+    rows, narrowest = [], float("inf")
+    for n in (1, 4, 11):
+        prompt = [1] + torch.randint(3, VOCAB, (n - 1,), generator=generator).tolist()
+        row = {"prompt": prompt}
+        for key, penalty in (("greedy", 1.0), ("greedy_repetition_penalty", REPETITION_PENALTY)):
+            out = model.generate(
+                torch.tensor([prompt]),
+                attention_mask=torch.ones(1, n, dtype=torch.int64),
+                do_sample=False,
+                max_new_tokens=MAX_NEW_TOKENS,
+                repetition_penalty=penalty,
+                eos_token_id=None,
+                pad_token_id=0,
+            )
+            row[key] = out[0, n:].tolist()
+            narrowest = min(narrowest, smallest_gap(model, prompt, row[key], penalty))
+        # A stop token that does occur: the continuation up to and including its first place.
+        stop = row["greedy_repetition_penalty"][7]
+        cut = row["greedy_repetition_penalty"].index(stop) + 1
+        row["stop_token"] = stop
+        row["greedy_repetition_penalty_until_stop"] = row["greedy_repetition_penalty"][:cut]
+        rows.append(row)
+    return rows, narrowest
+
+
+def config_v4(folder):
+    """The same config in the spelling of transformers 4, checked to mean the same."""
+    config = json.loads((folder / "config.json").read_text())
+    rope = config.pop("rope_parameters")
+    config["rope_theta"] = rope.pop("rope_theta")
+    config["rope_scaling"] = rope if rope["rope_type"] != "default" else None
+    config["torch_dtype"] = config.pop("dtype")
+    config.pop("layer_types", None)  # came later; older files have use_sliding_window alone
+    config["transformers_version"] = "4.46.3"
+    (folder / "config_v4.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    new = AutoConfig.from_pretrained(folder).to_dict()
+    old = AutoConfig.from_pretrained(folder / "config_v4.json").to_dict()
+    ignored = {"transformers_version", "_name_or_path"}
+    for key in (new.keys() | old.keys()) - ignored:
+        assert new.get(key) == old.get(key), (folder.name, key, new.get(key), old.get(key))
+
+
+def scaling_matters(model, tensors):
+    """Guards the case itself: without the scaling the logits must be visibly different."""
+    config = LlamaConfig(**{**model.config.to_dict(), "rope_parameters": dict(rope_type="default", rope_theta=500.0)})
+    plain = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    plain.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        difference = (forward(plain, tensors["input_ids"][0]) - tensors["logits"][0]).abs().max()
+    assert difference > 0.5, difference
+
+
+def make(name, index, config, lengths=(24, 17, 5), dtype=torch.float32, max_shard_size="5GB"):
+    folder = ROOT / name
+    shutil.rmtree(folder, ignore_errors=True)
+    for seed in range(1000 * (index + 1), 1000 * (index + 2), 10):
+        model = build(config, seed, dtype)
+        continuations, gap = greedy(model, seed)
+        if gap >= MIN_GREEDY_GAP:
+            break
+    else:
+        raise RuntimeError(f"{name}: every seed has a close call in its greedy path")
+    tensors = expected(model, list(lengths), seed)
+    if name == "llama31_rope":
+        scaling_matters(model, tensors)
+    model.to(dtype).save_pretrained(folder, max_shard_size=max_shard_size)
+    config_v4(folder)
+
+    # What lies in the folder, read back, gives the very same logits.
+    again = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    with torch.no_grad():
+        for i, n in enumerate(lengths):
+            assert torch.equal(forward(again, tensors["input_ids"][i, :n]), tensors["logits"][i, :n]), name
+    shards = len(list(folder.glob("*.safetensors")))
+    assert shards >= 3 if name == "llama_sharded" else shards == 1, shards
+
+    save_file(tensors, folder / "expected.safetensors", metadata={"seed": str(seed)})
+    rows = ",\n  ".join(json.dumps(row) for row in continuations)
+    (folder / "greedy.json").write_text(
+        f'{{"max_new_tokens": {MAX_NEW_TOKENS}, "repetition_penalty": {REPETITION_PENALTY}, '
+        f'"smallest_gap": {gap:.6f}, "rows": [\n  {rows}\n]}}\n'
+    )
+    print(f"{name}: seed {seed}, {shards} shard(s), smallest greedy gap {gap:.4f}")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    for index, (name, case) in enumerate(CASES.items()):
+        make(name, index, **case)
