@@ -1,0 +1,272 @@
+//! The command line: what can be asked for, and how it becomes a configuration.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use toml::Value;
+
+use crate::config::Given;
+
+/// Aligns language models to exact reward targets: SFT, reward model, annotation, audit, Direct Reward Optimization, evaluation.
+#[derive(Debug, Parser)]
+#[command(name = "setpoint", version, max_term_width = 120, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// The whole job on a small model and data that come with the program; downloads nothing
+    #[command(after_help = DEMO_HELP)]
+    Demo(DemoArgs),
+    /// Supervised fine-tuning on conversations or prompts with completions
+    #[command(after_help = SFT_HELP)]
+    Sft(TrainArgs),
+    /// Train a Bradley–Terry reward model on preference pairs
+    #[command(after_help = REWARD_HELP)]
+    Reward(TrainArgs),
+    /// Give every response a reward: by a reward model, by rules, or from a column
+    #[command(after_help = ANNOTATE_HELP)]
+    Annotate(JobArgs),
+    /// Log-probabilities of prompts and responses under a model, one JSON line per response
+    #[command(after_help = LOGPS_HELP)]
+    Logps(JobArgs),
+    /// Check the reward targets before training: which cannot be reached, which responses lose probability
+    #[command(after_help = AUDIT_HELP)]
+    Audit(JobArgs),
+    /// Align a policy by DRO (or DPO, for comparison)
+    #[command(after_help = ALIGN_HELP)]
+    Align(TrainArgs),
+    /// Sample responses for a file of prompts or one prompt
+    #[command(after_help = GENERATE_HELP)]
+    Generate(GenerateArgs),
+    /// Talk to a model in the terminal
+    Chat(ChatArgs),
+    /// Compare a policy with a baseline: reward win rate, KL, pair accuracy
+    #[command(after_help = EVAL_HELP)]
+    Eval(JobArgs),
+    /// Look at data as tokens, at a checkpoint's shape, at a job's settings
+    Inspect {
+        /// What to look at.
+        #[command(subcommand)]
+        what: InspectCommand,
+    },
+}
+
+const DEMO_HELP: &str = "Example:\n  setpoint demo --run runs/demo";
+const SFT_HELP: &str = "Examples:\n  setpoint sft --model Qwen2.5-0.5B --data chats.jsonl --run runs/sft\n  \
+    setpoint sft sft.toml --run runs/sft --set train.learning_rate=1e-5\n  \
+    setpoint sft sft.toml --run runs/sft --resume\n\nAll settings with their defaults: setpoint inspect config sft";
+const REWARD_HELP: &str = "Example:\n  setpoint reward --model runs/sft/model --data preferences.jsonl --run runs/reward\n\n\
+    All settings with their defaults: setpoint inspect config reward";
+const ANNOTATE_HELP: &str =
+    "Examples:\n  setpoint annotate --model runs/reward/model --data responses.jsonl --output rewards.jsonl\n  \
+    setpoint annotate rules.toml --data responses.jsonl --output rewards.jsonl\n\n\
+    All settings with their defaults: setpoint inspect config annotate";
+const LOGPS_HELP: &str = "Example:\n  setpoint logps --model DIR --data FILE --output OUT.jsonl\n\n\
+    A line per response: {\"row\":0,\"response\":0,\"prompt_tokens\":9,\"response_tokens\":4,\
+    \"prompt_logp\":-31.2,\"response_logp\":-7.9}\n\
+    Sums of log-probabilities in nats; prompt_logp counts the tokens after the first.";
+const AUDIT_HELP: &str = "Example:\n  setpoint audit --model runs/sft/model --data rewards.jsonl --set align.log_z0=50";
+const ALIGN_HELP: &str = "Examples:\n  setpoint align --model runs/sft/model --data rewards.jsonl --run runs/dro\n  \
+    setpoint align dro.toml --run runs/dro --set align.log_z0=auto\n  \
+    setpoint align --model runs/sft/model --data pairs.jsonl --run runs/dpo --set align.method=dpo\n\n\
+    All settings with their defaults: setpoint inspect config align";
+const GENERATE_HELP: &str = "Examples:\n  setpoint generate --model DIR --prompt \"Why is the sky blue?\"\n  \
+    setpoint generate --model DIR --data prompts.jsonl --output samples.jsonl --set generate.samples=4";
+const EVAL_HELP: &str = "Example:\n  setpoint eval --model runs/dro/model --set baseline.path=runs/sft/model \\\n    \
+    --set reward.path=runs/reward/model --data prompts.jsonl\n\nAll settings with their defaults: setpoint inspect config eval";
+
+/// Options of every command that runs on a model.
+#[derive(Debug, Args)]
+pub struct CommonArgs {
+    /// flex, ndarray, wgpu[:i] or cuda[:i]; by default the fastest this binary was built with
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+    /// Override one setting, as in --set train.learning_rate=1e-6; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Check everything, print the resolved settings, token and step counts and estimates, and stop
+    #[arg(long)]
+    pub dry_run: bool,
+    /// No progress bars
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+/// A job that reads a configuration.
+#[derive(Debug, Args)]
+pub struct JobArgs {
+    /// Settings as TOML
+    pub config: Option<PathBuf>,
+    /// Hugging Face model folder (setting model.path)
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// .jsonl, .json or .parquet file, folder or hub dataset id (setting data.path)
+    #[arg(long, value_name = "FILE")]
+    pub data: Option<String>,
+    /// Where the result is written, as JSON (setting output)
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Options of every command
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// A training job.
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    /// Settings as TOML
+    pub config: Option<PathBuf>,
+    /// Run folder: settings, metrics, checkpoints and the model
+    #[arg(long, value_name = "DIR")]
+    pub run: Option<PathBuf>,
+    /// Go on from the last checkpoint in the run folder
+    #[arg(long)]
+    pub resume: bool,
+    /// Hugging Face model folder (setting model.path)
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// .jsonl, .json or .parquet file, folder or hub dataset id (setting data.path)
+    #[arg(long, value_name = "FILE")]
+    pub data: Option<String>,
+    /// Options of every command
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// `setpoint generate`.
+#[derive(Debug, Args)]
+pub struct GenerateArgs {
+    /// Settings as TOML
+    pub config: Option<PathBuf>,
+    /// Hugging Face model folder (setting model.path)
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// Rows whose prompts are answered (setting data.path)
+    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
+    pub data: Option<String>,
+    /// One prompt, as a user's message
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: Option<String>,
+    /// JSONL file to write; standard output by default (setting output)
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Options of every command
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// `setpoint chat`.
+#[derive(Debug, Args)]
+pub struct ChatArgs {
+    /// Hugging Face model folder
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// System message
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// Override a setting, as in --set generate.temperature=0.7
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// flex, ndarray, wgpu[:i] or cuda[:i]
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+}
+
+/// `setpoint demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Folder for everything the demo writes
+    #[arg(long, value_name = "DIR", default_value = "runs/demo")]
+    pub run: PathBuf,
+    /// Seed of the whole demo
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// flex, ndarray, wgpu[:i] or cuda[:i]
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+    /// No progress bars
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+/// `setpoint inspect …`.
+#[derive(Debug, Subcommand)]
+pub enum InspectCommand {
+    /// Rows as tokens, coloured: t0, prompt, response, stop token
+    Data {
+        /// Hugging Face folder, for its tokenizer and template (setting model.path)
+        #[arg(long, value_name = "DIR")]
+        model: PathBuf,
+        /// .jsonl, .json or .parquet file, folder or hub dataset id (setting data.path)
+        #[arg(long, value_name = "FILE")]
+        data: String,
+        /// Rows to show
+        #[arg(long, default_value_t = 3)]
+        rows: usize,
+        /// Override one setting, as in --set model.template=chatml
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        set: Vec<String>,
+        /// Print `[response]…` marks instead of colours
+        #[arg(long)]
+        plain: bool,
+    },
+    /// A checkpoint's shape: family, parameters, tensors, memory per job
+    Model {
+        /// Hugging Face folder
+        model: PathBuf,
+        /// List every tensor
+        #[arg(long)]
+        tensors: bool,
+    },
+    /// All settings of a job with their defaults, as TOML
+    Config {
+        /// The job
+        job: JobName,
+        /// Settings to apply first
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        set: Vec<String>,
+    },
+}
+
+/// Jobs with a configuration.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum JobName {
+    /// `setpoint sft`
+    Sft,
+    /// `setpoint reward`
+    Reward,
+    /// `setpoint annotate`
+    Annotate,
+    /// `setpoint logps`
+    Logps,
+    /// `setpoint audit` and `setpoint align`
+    Align,
+    /// `setpoint generate`
+    Generate,
+    /// `setpoint eval`
+    Eval,
+}
+
+fn text(path: &PathBuf) -> Value {
+    Value::String(path.to_string_lossy().into_owned())
+}
+
+/// Layers a command's file, flags and `--set` pairs.
+pub fn given(
+    config: Option<&PathBuf>,
+    model: Option<&PathBuf>,
+    data: Option<&String>,
+    output: Option<&PathBuf>,
+    set: &[String],
+) -> Given {
+    let mut given = Given { file: config.cloned(), set: set.to_vec(), ..Given::default() };
+    given.flag("model.path", model.map(text), "--model");
+    given.flag("data.path", data.map(|d| Value::String(d.clone())), "--data");
+    given.flag("output", output.map(text), "--output");
+    given
+}

@@ -1,0 +1,353 @@
+//! Layers a job's configuration: built-in defaults, the TOML file, the command's flags, `--set key=value`.
+//!
+//! Every problem is collected before any is reported: a wrong value is noted, replaced by its default and the reading goes on,
+//! so one run of the command shows all of them, each with its line.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+/// One thing that is wrong with a configuration, where it stands and what to write instead.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Problem {
+    /// `align.toml:12`, `--set align.beta=x`, or the bare key when it comes from nowhere in particular.
+    pub place: String,
+    /// One sentence.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.message)
+    }
+}
+
+/// A job's configuration: its defaults are its `Default`, its settings its fields.
+pub trait Config: Serialize + DeserializeOwned + Default {
+    /// Adds what is wrong although every value has the right type.
+    fn validate(&self, problems: &mut Problems<'_>);
+
+    /// Adapts the defaults to a setting that decides which other settings exist (such as a method's name).
+    fn defaults(_user: &Table) -> Result<Table, (String, String)> {
+        Ok(to_table(&Self::default()))
+    }
+}
+
+/// Where a setting was written, to point at it in a message.
+#[derive(Debug, Default)]
+struct Origins {
+    file: Option<(PathBuf, String)>,
+    set: Vec<(String, String)>,
+    flags: Vec<(String, String)>,
+}
+
+impl Origins {
+    fn place(&self, key: &str) -> String {
+        let covers = |written: &str| {
+            written == key || key.starts_with(&format!("{written}.")) || written.starts_with(&format!("{key}."))
+        };
+        if let Some((k, v)) = self.set.iter().rev().find(|(k, _)| covers(k)) {
+            return format!("--set {k}={v}");
+        }
+        if let Some((_, flag)) = self.flags.iter().rev().find(|(k, _)| covers(k)) {
+            return flag.clone();
+        }
+        if let Some((path, text)) = &self.file
+            && let Some(line) = line_of(text, key)
+        {
+            return format!("{}:{line}", path.display());
+        }
+        format!("`{key}`")
+    }
+}
+
+/// Collects problems and knows where each setting was written.
+#[derive(Debug)]
+pub struct Problems<'a> {
+    origins: &'a Origins,
+    found: Vec<Problem>,
+}
+
+impl Problems<'_> {
+    /// Notes that the setting `key` (dotted path) is wrong.
+    pub fn add(&mut self, key: &str, message: impl Into<String>) {
+        self.found.push(Problem { place: self.origins.place(key), message: message.into() });
+    }
+
+    /// Notes `message` for `key` unless `ok`.
+    pub fn require(&mut self, ok: bool, key: &str, message: impl Into<String>) {
+        if !ok {
+            self.add(key, message);
+        }
+    }
+}
+
+/// What the user gave: a file, flags that stand for a setting, and `--set` pairs.
+#[derive(Debug, Default, Clone)]
+pub struct Given {
+    /// The TOML file.
+    pub file: Option<PathBuf>,
+    /// `(key, value, flag as written)`.
+    pub flags: Vec<(String, Value, String)>,
+    /// `key=value`, as written.
+    pub set: Vec<String>,
+}
+
+impl Given {
+    /// Adds a flag that stands for the setting `key`.
+    pub fn flag(&mut self, key: &str, value: Option<impl Into<Value>>, flag: &str) {
+        if let Some(value) = value {
+            let value = value.into();
+            self.flags.push((key.to_owned(), value, flag.to_owned()));
+        }
+    }
+}
+
+/// Reads, layers and checks a job's configuration.
+///
+/// # Errors
+/// All problems at once: unreadable file, TOML syntax, unknown keys, wrong types, and what [`Config::validate`] finds.
+pub fn load<C: Config>(given: &Given) -> Result<C, Vec<Problem>> {
+    let mut origins = Origins::default();
+    let mut user = Table::new();
+    if let Some(path) = &given.file {
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| vec![Problem { place: path.display().to_string(), message: format!("cannot be read: {e}") }])?;
+        user = text.parse::<Table>().map_err(|e| {
+            let line = e.span().map_or(1, |s| text[..s.start.min(text.len())].matches('\n').count() + 1);
+            vec![Problem {
+                place: format!("{}:{line}", path.display()),
+                message: format!("not valid TOML: {}", e.message()),
+            }]
+        })?;
+        origins.file = Some((path.clone(), text));
+    }
+    let mut found = Vec::new();
+    for (key, value, flag) in &given.flags {
+        insert(&mut user, key, value.clone());
+        origins.flags.push((key.clone(), flag.clone()));
+    }
+    for pair in &given.set {
+        match pair.split_once('=') {
+            Some((key, value)) if !key.trim().is_empty() => {
+                insert(&mut user, key.trim(), parse_value(value.trim()));
+                origins.set.push((key.trim().to_owned(), value.trim().to_owned()));
+            }
+            _ => found.push(Problem {
+                place: format!("--set {pair}"),
+                message: "expected key=value, as in --set train.learning_rate=1e-6".into(),
+            }),
+        }
+    }
+    let defaults = match C::defaults(&user) {
+        Ok(table) => table,
+        Err((key, message)) => {
+            found.push(Problem { place: origins.place(&key), message });
+            return Err(found);
+        }
+    };
+    let mut problems = Problems { origins: &origins, found };
+    let config: C = read_collecting(defaults, user, &mut problems)?;
+    config.validate(&mut problems);
+    if problems.found.is_empty() { Ok(config) } else { Err(problems.found) }
+}
+
+/// Deserialises `user` over `defaults`; every setting that does not fit is noted and dropped, until the rest reads.
+fn read_collecting<C: DeserializeOwned>(
+    defaults: Table,
+    mut user: Table,
+    problems: &mut Problems<'_>,
+) -> Result<C, Vec<Problem>> {
+    loop {
+        let mut merged = defaults.clone();
+        merge(&mut merged, user.clone());
+        match serde_path_to_error::deserialize::<_, C>(Value::Table(merged)) {
+            Ok(config) => return Ok(config),
+            Err(e) => {
+                let key = e.path().to_string();
+                let message = explain(&e.into_inner().to_string(), &key);
+                problems.add(&key, message);
+                if !remove(&mut user, &key) {
+                    return Err(std::mem::take(&mut problems.found));
+                }
+            }
+        }
+    }
+}
+
+/// Turns serde's message into a sentence with a remedy.
+fn explain(message: &str, key: &str) -> String {
+    let message = message.lines().next().unwrap_or_default().trim();
+    if let Some(rest) = message.strip_prefix("unknown field ") {
+        let name = key.rsplit('.').next().unwrap_or(key);
+        let known: Vec<&str> = rest.split('`').skip(3).step_by(2).collect();
+        let near = known
+            .iter()
+            .map(|k| (strsim::damerau_levenshtein(k, name), *k))
+            .min()
+            .filter(|(distance, k)| *distance <= 1 + k.len() / 3);
+        return match near {
+            Some((_, k)) => format!("`{key}` is not a setting; did you mean `{k}`?"),
+            None if known.is_empty() => format!("`{key}` is not a setting; there are none here"),
+            None => format!("`{key}` is not a setting; there are: {}", known.join(", ")),
+        };
+    }
+    format!("`{key}`: {message}")
+}
+
+/// A configuration as a TOML table.
+///
+/// # Panics
+/// When a configuration type has a field that TOML cannot hold, which is a mistake of this program.
+pub fn to_table<C: Serialize>(config: &C) -> Table {
+    match Value::try_from(config) {
+        Ok(Value::Table(table)) => table,
+        other => panic!("a configuration must be a TOML table, got {other:?}"),
+    }
+}
+
+/// A value written on the command line: TOML where it parses as TOML, else a string.
+fn parse_value(text: &str) -> Value {
+    format!("v = {text}")
+        .parse::<Table>()
+        .ok()
+        .filter(|t| t.len() == 1)
+        .and_then(|mut t| t.remove("v"))
+        .unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+fn merge(base: &mut Table, over: Table) {
+    for (key, value) in over {
+        match (base.get_mut(&key), value) {
+            (Some(Value::Table(b)), Value::Table(o)) => merge(b, o),
+            (_, value) => {
+                base.insert(key, value);
+            }
+        }
+    }
+}
+
+fn insert(table: &mut Table, key: &str, value: Value) {
+    match key.split_once('.') {
+        None => {
+            table.insert(key.to_owned(), value);
+        }
+        Some((head, rest)) => {
+            let entry = table.entry(head.to_owned()).or_insert_with(|| Value::Table(Table::new()));
+            if !entry.is_table() {
+                *entry = Value::Table(Table::new());
+            }
+            if let Value::Table(inner) = entry {
+                insert(inner, rest, value);
+            }
+        }
+    }
+}
+
+/// Removes the setting at a dotted path; for a path that leads into an array, the array. False if nothing was there.
+fn remove(table: &mut Table, key: &str) -> bool {
+    let key = key.split('[').next().unwrap_or(key);
+    match key.split_once('.') {
+        None => table.remove(key).is_some(),
+        Some((head, rest)) => match table.get_mut(head) {
+            Some(Value::Table(inner)) => remove(inner, rest),
+            Some(_) => table.remove(head).is_some(),
+            None => false,
+        },
+    }
+}
+
+/// The line (from 1) on which a dotted key, or the nearest table around it, is written.
+fn line_of(text: &str, key: &str) -> Option<usize> {
+    let document = toml::de::DeTable::parse(text).ok()?;
+    let mut table = document.get_ref();
+    let mut start = None;
+    for part in key.split('.') {
+        let part = part.split('[').next().unwrap_or(part);
+        let Some((written, value)) = table.get_key_value(part) else { break };
+        start = Some(written.span().start);
+        match value.get_ref() {
+            toml::de::DeValue::Table(inner) => table = inner,
+            _ => break,
+        }
+    }
+    start.map(|at| text[..at].matches('\n').count() + 1)
+}
+
+/// Resolves a path from a configuration file against the folder the command runs in; `~` is the home folder.
+pub fn expand(path: &Path) -> PathBuf {
+    match (path.strip_prefix("~"), std::env::var_os("HOME")) {
+        (Ok(rest), Some(home)) => PathBuf::from(home).join(rest),
+        _ => path.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    #[derive(Debug, Serialize, Deserialize, PartialEq)]
+    #[serde(deny_unknown_fields)]
+    struct Inner {
+        beta: f64,
+        steps: usize,
+        name: Option<String>,
+    }
+    #[derive(Debug, Serialize, Deserialize, PartialEq)]
+    #[serde(deny_unknown_fields)]
+    struct Outer {
+        seed: u64,
+        inner: Inner,
+    }
+    impl Default for Outer {
+        fn default() -> Self {
+            Outer { seed: 1, inner: Inner { beta: 0.1, steps: 3, name: None } }
+        }
+    }
+    impl Config for Outer {
+        fn validate(&self, problems: &mut Problems<'_>) {
+            problems.require(self.inner.beta > 0.0, "inner.beta", "`inner.beta` must be positive");
+        }
+    }
+
+    fn file(text: &str) -> (tempfile::TempDir, Given) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.toml");
+        std::fs::write(&path, text).unwrap();
+        (dir, Given { file: Some(path), ..Given::default() })
+    }
+
+    #[test]
+    fn layers_override_in_order() {
+        let (_dir, mut given) = file("seed = 2\n[inner]\nbeta = 0.5\n");
+        given.flag("inner.steps", Some(7_i64), "--steps 7");
+        given.set.push("inner.name=run one".into());
+        given.set.push("inner.steps=9".into());
+        let config: Outer = load(&given).unwrap();
+        assert_eq!(config, Outer { seed: 2, inner: Inner { beta: 0.5, steps: 9, name: Some("run one".into()) } });
+    }
+
+    #[test]
+    fn every_problem_is_reported_with_its_line() {
+        let (_dir, mut given) = file("seed = \"x\"\n\n[inner]\nbta = 1\nsteps = -3\nbeta = -1.0\n");
+        given.set.push("nonsense".into());
+        let problems = load::<Outer>(&given).unwrap_err();
+        let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        let at = |line: usize| text.iter().filter(|t| t.contains(&format!("c.toml:{line}:"))).count();
+        assert_eq!((at(1), at(4), at(5), at(6)), (1, 1, 1, 1), "{text:#?}");
+        assert!(text.iter().any(|t| t.contains("did you mean `beta`?")), "{text:#?}");
+        assert!(text.iter().any(|t| t.contains("--set nonsense")), "{text:#?}");
+        assert_eq!(problems.len(), 5, "{text:#?}");
+    }
+
+    #[test]
+    fn syntax_errors_name_the_line() {
+        let (_dir, given) = file("seed = 1\n[inner\n");
+        let problems = load::<Outer>(&given).unwrap_err();
+        assert!(problems[0].place.ends_with("c.toml:2"), "{problems:?}");
+    }
+}

@@ -1,0 +1,6 @@
+//! Configuration of the jobs: how it is read ([`load`]) and the sections that several jobs share ([`sections`]).
+
+pub mod load;
+pub mod sections;
+
+pub use load::{Config, Given, Problem, Problems};

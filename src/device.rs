@@ -1,0 +1,64 @@
+//! `--device`: the only place that names a backend.
+
+use burn::tensor::Device;
+
+/// The devices this binary was built with, as written after `--device`.
+pub fn compiled() -> Vec<&'static str> {
+    let mut names = Vec::new();
+    if cfg!(feature = "flex") {
+        names.push("flex");
+    }
+    if cfg!(feature = "ndarray") {
+        names.push("ndarray");
+    }
+    if cfg!(feature = "wgpu") {
+        names.push("wgpu");
+    }
+    if cfg!(feature = "cuda") {
+        names.push("cuda");
+    }
+    names
+}
+
+/// Opens `flex`, `ndarray`, `wgpu[:i]` or `cuda[:i]`; without a name the fastest that was compiled in.
+///
+/// # Errors
+/// One sentence when the name is unknown, not compiled in, or its index is no number.
+pub fn open(name: Option<&str>) -> Result<Device, String> {
+    let compiled = compiled();
+    let Some(name) = name.or_else(|| ["cuda", "flex", "wgpu", "ndarray"].into_iter().find(|n| compiled.contains(n)))
+    else {
+        return Err("this binary was built without any device: build it with --features flex".into());
+    };
+    let (kind, index) = match name.split_once(':') {
+        None => (name, 0),
+        Some((kind, index)) => {
+            (kind, index.parse::<usize>().map_err(|_| format!("`{name}`: `{index}` is not a device number"))?)
+        }
+    };
+    if matches!(kind, "flex" | "ndarray") && name.contains(':') {
+        return Err(format!("`{name}`: {kind} is the CPU and takes no device number"));
+    }
+    // Only GPUs are numbered.
+    #[cfg(not(any(feature = "wgpu", feature = "cuda")))]
+    let _ = index;
+    match kind {
+        #[cfg(feature = "flex")]
+        "flex" => Ok(Device::flex()),
+        #[cfg(feature = "ndarray")]
+        #[allow(deprecated)]
+        "ndarray" => Ok(Device::ndarray()),
+        #[cfg(feature = "wgpu")]
+        // Without a number wgpu's own choice, which also finds software adapters.
+        "wgpu" if !name.contains(':') => Ok(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)),
+        #[cfg(feature = "wgpu")]
+        "wgpu" => Ok(Device::wgpu(burn::tensor::DeviceKind::DiscreteGpu(index))),
+        #[cfg(feature = "cuda")]
+        "cuda" => Ok(Device::cuda(index)),
+        "flex" | "ndarray" | "wgpu" | "cuda" => Err(format!(
+            "`{kind}` is not in this binary, which has {}: build it with `cargo build --release --features {kind}`",
+            compiled.join(", ")
+        )),
+        _ => Err(format!("`{name}` is not a device: expected flex, ndarray, wgpu[:i] or cuda[:i]")),
+    }
+}

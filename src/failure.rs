@@ -1,0 +1,110 @@
+//! What ends a command early: the sentence, the hint and the exit code.
+
+use std::fmt;
+
+use crate::config::Problem;
+
+/// Why a command stopped.
+#[derive(Debug)]
+pub enum Failure {
+    /// Wrong usage or configuration: exit code 2.
+    Usage(Vec<Problem>),
+    /// Anything else: exit code 1.
+    Run {
+        /// The error and its causes, in one sentence.
+        message: String,
+        /// What the user can do.
+        hint: Option<String>,
+    },
+}
+
+/// The result of a command.
+pub type Outcome<T = ()> = Result<T, Failure>;
+
+impl Failure {
+    /// The process's exit code: 1 failed, 2 wrong usage or configuration.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Failure::Usage(_) => 2,
+            Failure::Run { .. } => 1,
+        }
+    }
+
+    /// A failure of one sentence.
+    pub fn run(message: impl fmt::Display) -> Self {
+        Failure::Run { message: message.to_string(), hint: None }
+    }
+
+    /// Wrong usage, found outside the configuration's own checks.
+    pub fn usage(place: impl Into<String>, message: impl Into<String>) -> Self {
+        Failure::Usage(vec![Problem { place: place.into(), message: message.into() }])
+    }
+
+    /// Adds what the user can do.
+    #[must_use]
+    pub fn hint(self, hint: impl Into<String>) -> Self {
+        match self {
+            Failure::Run { message, .. } => Failure::Run { message, hint: Some(hint.into()) },
+            usage => usage,
+        }
+    }
+}
+
+impl From<Vec<Problem>> for Failure {
+    fn from(problems: Vec<Problem>) -> Self {
+        Failure::Usage(problems)
+    }
+}
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let mut message = error.to_string();
+        let mut cause = error.source();
+        while let Some(inner) = cause {
+            let text = inner.to_string();
+            // Errors that already print their cause need no second copy of it.
+            if !message.contains(&text) {
+                message.push_str(": ");
+                message.push_str(&text);
+            }
+            cause = inner.source();
+        }
+        let hint = hint_for(&message);
+        Failure::Run { message, hint }
+    }
+}
+
+/// Remedies for causes that can appear in any command.
+fn hint_for(message: &str) -> Option<String> {
+    let lower = message.to_lowercase();
+    if lower.contains("no space left") {
+        return Some("free some space and run the same command with --resume; nothing already written was harmed".into());
+    }
+    if lower.contains("permission denied") {
+        return Some("check who owns the file or folder, or choose another one".into());
+    }
+    None
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Usage(problems) => {
+                for (i, problem) in problems.iter().enumerate() {
+                    if i > 0 {
+                        writeln!(f)?;
+                    }
+                    write!(f, "error: {problem}")?;
+                }
+                Ok(())
+            }
+            Failure::Run { message, hint } => {
+                write!(f, "error: {message}")?;
+                if let Some(hint) = hint {
+                    write!(f, "\n  hint: {hint}")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
