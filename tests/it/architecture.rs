@@ -1,0 +1,96 @@
+//! Who may import whom (ARCHITECTURE.md), read from `cargo metadata`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+/// Each crate and the crates of the workspace it may depend on.
+const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("setpoint-data", &[]),
+    ("setpoint-align", &[]),
+    ("setpoint-transformer", &["setpoint-data"]),
+    ("setpoint-train", &["setpoint-transformer", "setpoint-data"]),
+    ("setpoint-reward", &["setpoint-train", "setpoint-transformer", "setpoint-data"]),
+    ("setpoint-eval", &["setpoint-align", "setpoint-reward", "setpoint-train", "setpoint-transformer", "setpoint-data"]),
+    (
+        "setpoint",
+        &[
+            "setpoint-eval",
+            "setpoint-align",
+            "setpoint-reward",
+            "setpoint-train",
+            "setpoint-transformer",
+            "setpoint-data",
+        ],
+    ),
+];
+
+/// Features of `burn` that choose a backend: the root package's business.
+const BACKENDS: &[&str] = &["flex", "ndarray", "wgpu", "vulkan", "metal", "webgpu", "cuda", "rocm", "cpu", "tch"];
+
+fn metadata() -> serde_json::Value {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo metadata runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON")
+}
+
+#[test]
+fn crates_import_downwards_only() {
+    let metadata = metadata();
+    let allowed: BTreeMap<&str, BTreeSet<&str>> =
+        MAY_IMPORT.iter().map(|(name, list)| (*name, list.iter().copied().collect())).collect();
+    let mut seen = BTreeSet::new();
+    for package in metadata["packages"].as_array().unwrap() {
+        let name = package["name"].as_str().unwrap();
+        let may = allowed.get(name).unwrap_or_else(|| panic!("{name} stands in no line of MAY_IMPORT"));
+        seen.insert(name.to_owned());
+        for dependency in package["dependencies"].as_array().unwrap() {
+            let imported = dependency["name"].as_str().unwrap();
+            if allowed.contains_key(imported) {
+                assert!(may.contains(imported), "{name} must not import {imported}");
+            }
+        }
+    }
+    assert_eq!(seen.len(), allowed.len(), "crates missing from the workspace: have {seen:?}");
+}
+
+#[test]
+fn library_crates_name_no_backend() {
+    for package in metadata()["packages"].as_array().unwrap() {
+        let name = package["name"].as_str().unwrap();
+        for dependency in package["dependencies"].as_array().unwrap() {
+            if dependency["name"] != "burn" {
+                continue;
+            }
+            assert_eq!(dependency["req"], "=0.22.1", "{name} must pin burn exactly");
+            assert_eq!(dependency["uses_default_features"], false, "{name} must not take burn's default features");
+            let normal = dependency["kind"].is_null();
+            for feature in dependency["features"].as_array().unwrap() {
+                let feature = feature.as_str().unwrap();
+                assert!(!(normal && BACKENDS.contains(&feature)), "{name} enables the backend {feature}");
+            }
+        }
+    }
+}
+
+#[test]
+fn data_and_align_keep_their_promise_about_burn() {
+    let metadata = metadata();
+    let burn = |name: &str| {
+        metadata["packages"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|p| p["name"] == name)
+            .unwrap()["dependencies"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|d| d["name"] == "burn")
+    };
+    assert!(!burn("setpoint-data"), "setpoint-data uses no Burn");
+    assert!(burn("setpoint-align"), "setpoint-align is tensors alone");
+}

@@ -1,0 +1,3 @@
+//! Integration tests of the `setpoint` command and of what holds across its crates. One binary, a module per subject.
+
+mod architecture;
