@@ -1,1 +1,45 @@
-//! setpoint-eval
+//! The statistics behind `setpoint eval`: numbers on the host in, estimates with their uncertainty out.
+//!
+//! Everything here is a function of plain `f64` slices. Nothing touches a model, a device or a file, so every result can be
+//! checked by hand, and a run that is repeated with the same seed reports the same digits.
+//!
+//! | question | function |
+//! |---|---|
+//! | what is the mean, and how sure are we? | [`Summary::of`], [`Bootstrap::mean`] |
+//! | did the policy improve on the baseline, prompt by prompt? | [`Bootstrap::paired_difference`], [`win_rate`], [`sign_test`] |
+//! | do two systems differ on right/wrong answers? | [`mcnemar`] |
+//! | how far has the policy moved from its reference? | [`kl_estimates`] |
+//! | does a reward order the pairs as people did? | [`pair_accuracy`], [`wilson_interval`] |
+//! | how long are the answers, and does the reward follow length? | [`LengthStats::of`], [`length_correlation`] |
+//!
+//! # Example
+//! ```
+//! use setpoint_eval::{Bootstrap, win_rate};
+//!
+//! let policy = [0.9, 0.4, 0.7, 0.8, 0.2];
+//! let baseline = [0.5, 0.4, 0.1, 0.6, 0.3];
+//! let result = win_rate(&policy, &baseline, &Bootstrap::default())?;
+//! assert_eq!((result.wins, result.ties, result.losses), (3, 1, 1));
+//! assert_eq!(result.rate.value, 0.7); // (3 + ½) / 5
+//! assert!(result.rate.low <= 0.7 && 0.7 <= result.rate.high);
+//! # Ok::<(), setpoint_eval::Error>(())
+//! ```
+
+mod bootstrap;
+mod error;
+mod kl;
+mod length;
+mod normal;
+mod paired;
+mod proportion;
+mod summary;
+mod win_rate;
+
+pub use bootstrap::{Bootstrap, BootstrapMethod, Estimate};
+pub use error::Error;
+pub use kl::{KlEstimates, MeanError, kl_estimates};
+pub use length::{LengthStats, length_correlation};
+pub use paired::{McNemar, SignTest, mcnemar, sign_test};
+pub use proportion::{PairAccuracy, Proportion, pair_accuracy, wilson_interval};
+pub use summary::{Summary, quantile};
+pub use win_rate::{WinRate, win_rate};
