@@ -1,2 +1,111 @@
-//! The `setpoint` command.
-fn main() {}
+//! The `setpoint` command: aligns language models to exact reward targets. `ARCHITECTURE.md` says how the parts fit.
+
+mod cli;
+mod config;
+mod device;
+mod failure;
+mod progress;
+mod recipes;
+mod tasks;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command, CommonArgs, InspectCommand, JobArgs, TrainArgs};
+use config::{Config, load};
+use failure::{Failure, Outcome};
+use recipes::Session;
+
+// An allocator that keeps its pages: tensors of the same sizes come and go at every step.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            progress::complain(&failure);
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn run(command: Command) -> Outcome {
+    match command {
+        Command::Demo(args) => {
+            let session = session(args.device.as_deref(), args.quiet)?;
+            recipes::demo::run(&session, &args.run, args.seed)
+        }
+        Command::Sft(args) => train(&args, recipes::sft::run, recipes::sft::dry_run),
+        Command::Reward(args) => train(&args, recipes::reward::run, recipes::reward::dry_run),
+        Command::Align(args) => train(&args, recipes::align::run, recipes::align::dry_run),
+        Command::Annotate(args) => job(&args, recipes::annotate::run, recipes::annotate::dry_run),
+        Command::Logps(args) => job(&args, recipes::logps::run, recipes::logps::dry_run),
+        Command::Audit(args) => job(&args, recipes::audit::run, recipes::audit::dry_run),
+        Command::Eval(args) => job(&args, recipes::eval::run, recipes::eval::dry_run),
+        Command::Generate(args) => {
+            let mut given =
+                cli::given(args.config.as_ref(), args.model.as_ref(), args.data.as_ref(), args.output.as_ref(), &args.common.set);
+            given.flag("prompt", args.prompt.clone(), "--prompt");
+            let config = load::load(&given)?;
+            let session = session(args.common.device.as_deref(), args.common.quiet)?;
+            if args.common.dry_run {
+                return recipes::generate::dry_run(&session, &config);
+            }
+            recipes::generate::run(&session, &config)
+        }
+        Command::Chat(args) => {
+            let given = cli::given(None, Some(&args.model), None, None, &args.set);
+            let config = load::load(&given)?;
+            recipes::chat::run(&session(args.device.as_deref(), true)?, &config, args.system.as_deref())
+        }
+        Command::Inspect { what } => match what {
+            InspectCommand::Data { model, data, rows, set, plain } => {
+                let mut given = cli::given(None, Some(&model), Some(&data), None, &set);
+                given.flag("data.max_rows", Some(i64::try_from(rows).unwrap_or(i64::MAX)), "--rows");
+                recipes::inspect::data(&load::load(&given)?, plain)
+            }
+            InspectCommand::Model { model, tensors } => recipes::inspect::model(&model, tensors),
+            InspectCommand::Config { job, set } => recipes::inspect::config(job, &set),
+        },
+    }
+}
+
+fn session(device: Option<&str>, quiet: bool) -> Outcome<Session> {
+    let device = device::open(device).map_err(|message| Failure::usage("--device", message))?;
+    Ok(Session::new(device, quiet))
+}
+
+fn train<C: Config>(
+    args: &TrainArgs,
+    run: fn(&Session, &C, &std::path::Path, bool) -> Outcome,
+    dry_run: fn(&Session, &C) -> Outcome,
+) -> Outcome {
+    let CommonArgs { device, set, dry_run: dry, quiet } = &args.common;
+    let config =
+        load::load::<C>(&cli::given(args.config.as_ref(), args.model.as_ref(), args.data.as_ref(), None, set))?;
+    let session = session(device.as_deref(), *quiet)?;
+    if *dry {
+        return dry_run(&session, &config);
+    }
+    let folder = args
+        .run
+        .as_deref()
+        .ok_or_else(|| Failure::usage("--run", "no run folder: say where the run is kept, as in --run runs/first"))?;
+    run(&session, &config, folder, args.resume)
+}
+
+fn job<C: Config>(
+    args: &JobArgs,
+    run: fn(&Session, &C) -> Outcome,
+    dry_run: fn(&Session, &C) -> Outcome,
+) -> Outcome {
+    let CommonArgs { device, set, dry_run: dry, quiet } = &args.common;
+    let given =
+        cli::given(args.config.as_ref(), args.model.as_ref(), args.data.as_ref(), args.output.as_ref(), set);
+    let config = load::load::<C>(&given)?;
+    let session = session(device.as_deref(), *quiet)?;
+    if *dry { dry_run(&session, &config) } else { run(&session, &config) }
+}

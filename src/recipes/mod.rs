@@ -1,0 +1,18 @@
+//! One file per job: its settings, what it does, what it reports. Read a recipe from top to bottom to know a job.
+
+pub mod align;
+pub mod annotate;
+pub mod audit;
+pub mod chat;
+pub mod demo;
+pub mod eval;
+pub mod generate;
+pub mod inspect;
+pub mod logps;
+pub mod reward;
+pub mod sft;
+
+mod setup;
+mod training;
+
+pub use setup::Session;
