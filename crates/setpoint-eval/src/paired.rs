@@ -95,9 +95,18 @@ fn even_split_p_value(left: usize, right: usize) -> f64 {
         let i = i as f64;
         ratio_sum = 1.0 + ratio_sum * i / (n - i + 1.0);
     }
-    let k = smaller as f64;
-    let ln_choose = libm::lgamma(n + 1.0) - libm::lgamma(k + 1.0) - libm::lgamma(n - k + 1.0);
-    let tail = (ln_choose - n * std::f64::consts::LN_2).exp() * ratio_sum;
+    // C(n, k)/2ⁿ factor by factor, halving whenever the product exceeds 1: no overflow, and exact while n is small.
+    let (mut product, mut halvings) = (1.0_f64, left + right);
+    for i in 1..=smaller {
+        let i = i as f64;
+        product *= (n - smaller as f64 + i) / i;
+        while product > 1.0 && halvings > 0 {
+            product *= 0.5;
+            halvings -= 1;
+        }
+    }
+    // Below 2⁻¹⁰⁷⁴ there is only 0.
+    let tail = product * 2.0_f64.powi(-i32::try_from(halvings).unwrap_or(i32::MAX)) * ratio_sum;
     (2.0 * tail).min(1.0)
 }
 
