@@ -1,0 +1,29 @@
+"""What transformers makes of each `models/*/config.json`: the count of parameters, without allocating any."""
+
+import json
+import pathlib
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+
+HERE = pathlib.Path(__file__).parent
+MODELS = HERE.parents[1] / "models"
+
+
+def count(auto, config):
+    with torch.device("meta"):
+        model = auto.from_config(config)
+    # A tied matrix is one parameter and is counted once.
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+if __name__ == "__main__":
+    record = {}
+    for file in sorted(MODELS.glob("**/config.json")):
+        config = AutoConfig.from_pretrained(file.parent)
+        parameters = count(AutoModelForCausalLM, config)
+        config.num_labels = 1
+        reward = count(AutoModelForSequenceClassification, config)
+        record[file.parent.relative_to(MODELS).as_posix()] = dict(parameters=parameters, reward_parameters=reward)
+    rows = ",\n".join(f"{json.dumps(name)}: {json.dumps(counts)}" for name, counts in record.items())
+    (HERE / "models.json").write_text("{\n" + rows + "\n}\n")
