@@ -1,0 +1,208 @@
+//! The audit's findings in plain English: what, how much, and what to do.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::AuditReport;
+
+/// How much a finding matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// Good to know.
+    Info,
+    /// Probably not what is wanted.
+    Warning,
+    /// Training cannot reach what it is asked for.
+    Error,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        })
+    }
+}
+
+/// One thing that the audit found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How much it matters.
+    pub severity: Severity,
+    /// One sentence.
+    pub message: String,
+}
+
+/// Above this share of infeasible prompts the finding is an error: they are no stray rows.
+const MANY_INFEASIBLE: f64 = 0.01;
+/// Above this share of losing chosen (gaining rejected) responses it is the typical one that moves.
+const MOST: f64 = 0.5;
+/// Above this share of the variance offsets between prompts outweigh the differences within.
+const LARGE_OFFSETS: f64 = 0.5;
+/// Above this share of contradicted labels the rewards do not measure what the labels do.
+const MANY_CONTRADICTED: f64 = 0.35;
+/// Targets that span more than this many nats ask for changes of e^100.
+const WIDE_TARGETS: f64 = 100.0;
+
+/// The findings, worst first.
+pub(super) fn findings(report: &AuditReport) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = [
+        feasibility(report),
+        equal_rewards(report),
+        chosen(report),
+        rejected(report),
+        offsets(report),
+        conflicts(report),
+        labels(report),
+        range(report),
+    ]
+    .into_iter()
+    .flatten()
+    .map(|(severity, message)| Finding { severity, message })
+    .collect();
+    // Stable: among equals the order above.
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    findings
+}
+
+type Found = Option<(Severity, String)>;
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
+/// A number with at most four significant decimals and no trailing zeros.
+fn short(value: f64) -> String {
+    let text = format!("{value:.4}");
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    if text == "-0" { "0".into() } else { text.into() }
+}
+
+fn feasibility(report: &AuditReport) -> Found {
+    let found = &report.feasibility;
+    let worst = found.worst.first();
+    if found.infeasible == 0 {
+        let message = format!("All {} prompts are feasible at log_z0 = {}.", report.prompts, short(report.log_z0));
+        return Some((Severity::Info, message));
+    }
+    let severity = if found.infeasible_share > MANY_INFEASIBLE { Severity::Error } else { Severity::Warning };
+    let example =
+        worst.map_or(String::new(), |worst| format!(" (worst: row {}, by {} nats)", worst.row, short(worst.excess)));
+    let message = format!(
+        "{} of {} prompts ({}) are infeasible at log_z0 = {}: the targets of their responses add up to more than all \
+         probability{example}; log_z0 = {} makes every prompt feasible, {} makes 99 % of them.",
+        found.infeasible,
+        report.prompts,
+        percent(found.infeasible_share),
+        short(report.log_z0),
+        short_up(report.recommended.all_feasible),
+        short_up(report.recommended.feasible_99),
+    );
+    Some((severity, message))
+}
+
+/// As [`short`], rounded up: a recommended bound that is printed must still hold.
+fn short_up(value: f64) -> String {
+    short((value * 1e4).ceil() / 1e4)
+}
+
+fn equal_rewards(report: &AuditReport) -> Found {
+    let rewards = &report.rewards;
+    (rewards.min == rewards.max).then(|| {
+        let message = format!(
+            "All {} rewards equal {}, so nothing distinguishes one response from another.",
+            rewards.count,
+            short(rewards.min)
+        );
+        (Severity::Error, message)
+    })
+}
+
+fn chosen(report: &AuditReport) -> Found {
+    let targets = report.chosen.targets?;
+    let severity = if report.chosen.losing > MOST { Severity::Warning } else { Severity::Info };
+    let remedy = match report.recommended.auto {
+        Some(auto) if severity == Severity::Warning => {
+            format!("; log_z0 = {} (\"auto\") would keep their mean log-probability", short(auto))
+        }
+        _ => String::new(),
+    };
+    let message = format!(
+        "{} of the {} chosen responses have a reward below the break-even reward {} and will lose probability (mean target \
+         {} nats){remedy}.",
+        percent(report.chosen.losing),
+        report.chosen.count,
+        short(report.break_even_reward),
+        short(targets.mean),
+    );
+    Some((severity, message))
+}
+
+fn rejected(report: &AuditReport) -> Found {
+    let targets = report.rejected.targets?;
+    let severity = if report.rejected.gaining > MOST { Severity::Warning } else { Severity::Info };
+    let remedy = if severity == Severity::Warning { "; a higher log_z0 lowers their targets" } else { "" };
+    let message = format!(
+        "{} of the {} rejected responses have a reward above the break-even reward {} and will gain probability (mean \
+         target {} nats){remedy}.",
+        percent(report.rejected.gaining),
+        report.rejected.count,
+        short(report.break_even_reward),
+        short(targets.mean),
+    );
+    Some((severity, message))
+}
+
+fn offsets(report: &AuditReport) -> Found {
+    let offsets = report.offsets?;
+    (offsets.share > LARGE_OFFSETS).then(|| {
+        let message = format!(
+            "{} of the variance of the rewards lies between prompts, not between the responses to one; if the reward model \
+             was trained on pairs these offsets mean nothing, and reward_transform = \"center_per_prompt\" removes them.",
+            percent(offsets.share)
+        );
+        (Severity::Warning, message)
+    })
+}
+
+fn conflicts(report: &AuditReport) -> Found {
+    (report.conflicting_rewards > 0).then(|| {
+        let message = format!(
+            "{} responses occur more than once with different rewards, so their residuals cannot vanish; training takes \
+             them to the mean.",
+            report.conflicting_rewards
+        );
+        (Severity::Warning, message)
+    })
+}
+
+fn labels(report: &AuditReport) -> Found {
+    let found = report.label_disagreement?;
+    let share = found.contradicted as f64 / found.pairs as f64;
+    let severity = if share > MANY_CONTRADICTED { Severity::Warning } else { Severity::Info };
+    let message = format!(
+        "In {} of {} labelled pairs ({}) the chosen response's reward is not the higher one.",
+        found.contradicted,
+        found.pairs,
+        percent(share)
+    );
+    Some((severity, message))
+}
+
+fn range(report: &AuditReport) -> Found {
+    let wide = report.target_range > WIDE_TARGETS;
+    let severity = if wide { Severity::Warning } else { Severity::Info };
+    let remedy = if wide { "; a larger beta, reward_scale below 1 or a clip narrows them" } else { "" };
+    let message = format!(
+        "Rewards lie between {} and {}, so at beta = {} the targets span {} nats{remedy}.",
+        short(report.rewards.min),
+        short(report.rewards.max),
+        short(report.beta),
+        short(report.target_range),
+    );
+    Some((severity, message))
+}

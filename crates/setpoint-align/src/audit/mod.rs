@@ -1,0 +1,305 @@
+//! The audit: what a data set, β and `log_z0` will ask of the policy, before any training.
+//!
+//! Targets of DRO are exact, so what they imply can be computed beforehand from rewards and
+//! reference log-probs alone: whether they are probabilities at all ([`Feasibility`]), which
+//! responses will gain and which will lose ([`Targets`]), which `log_z0` would serve better
+//! ([`Recommended`]), and whether the rewards are comparable between prompts ([`Offsets`]).
+//! The findings say it in plain sentences.
+
+mod feasibility;
+mod findings;
+mod offsets;
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+
+use crate::error::{Error, require_finite, require_positive};
+use crate::log_z0::{LogZ0, break_even_reward};
+use crate::prompt_rewards::{PromptRewards, Role, chosen_rewards};
+use crate::summary::Summary;
+
+pub use feasibility::{FEASIBILITY_TOLERANCE, Feasibility, InfeasiblePrompt, ScoredResponse, prompt_log_mass};
+pub use findings::{Finding, Severity};
+pub use offsets::Offsets;
+
+/// One row of the data set, as the audit sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AuditPrompt {
+    /// What identifies the prompt (a hash of its tokens, say): rows with the same prompt share one
+    /// budget of probability.
+    pub prompt: u64,
+    /// Rewards (transformed and scaled, as training will see them) and labels.
+    pub rewards: PromptRewards,
+    /// What identifies each response among those to its prompt; a response that occurs twice
+    /// counts once.
+    pub ids: Vec<u64>,
+    /// `log π_ref(y_j|x)`, summed over the response's tokens, nats.
+    pub ref_logps: Vec<f64>,
+}
+
+/// What the audit is asked about.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AuditSettings {
+    /// Reward per nat.
+    pub beta: f64,
+    /// How `log_z0` is set.
+    pub log_z0: LogZ0,
+    /// How many infeasible prompts the report lists, worst first.
+    pub listed: usize,
+}
+
+impl AuditSettings {
+    /// Settings that list the 20 worst prompts.
+    pub fn new(beta: f64, log_z0: LogZ0) -> Self {
+        Self { beta, log_z0, listed: 20 }
+    }
+}
+
+/// What the audit found. Every number is about the start of training (`D_x = 0`).
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AuditReport {
+    /// β, reward per nat.
+    pub beta: f64,
+    /// `log_z0` as resolved, nats.
+    pub log_z0: f64,
+    /// `β·log_z0`: the reward at which a response keeps its probability.
+    pub break_even_reward: f64,
+    /// Number of rows.
+    pub rows: usize,
+    /// Number of distinct prompts.
+    pub prompts: usize,
+    /// Number of responses, repeated ones included.
+    pub responses: usize,
+    /// Responses that repeat one of the same prompt.
+    pub duplicate_responses: usize,
+    /// Distinct responses that occur with different rewards: their residuals cannot all vanish.
+    pub conflicting_rewards: usize,
+    /// All rewards.
+    pub rewards: Summary,
+    /// `(max reward − min reward)/β`: how far apart the extreme targets are, nats.
+    pub target_range: f64,
+    /// Whether the targets are probabilities.
+    pub feasibility: Feasibility,
+    /// Where the chosen responses are going.
+    pub chosen: Targets,
+    /// Where the rejected responses are going.
+    pub rejected: Targets,
+    /// Values of `log_z0` to consider.
+    pub recommended: Recommended,
+    /// Comparability of rewards between prompts; `None` with fewer than two rows, or without a row
+    /// of two or more responses.
+    pub offsets: Option<Offsets>,
+    /// Labelled pairs that the rewards order the other way or not at all, and labelled pairs in
+    /// all; `None` where the data has none.
+    pub label_disagreement: Option<LabelDisagreement>,
+    /// What of it a person should read.
+    pub findings: Vec<Finding>,
+}
+
+/// The targets (`r/β − log_z0`, nats of log-ratio) of the responses of one role.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Targets {
+    /// Number of responses.
+    pub count: usize,
+    /// Share of them with a target above 0: they will gain probability.
+    pub gaining: f64,
+    /// Share of them with a target below 0: they will lose probability.
+    pub losing: f64,
+    /// The distribution; `None` without responses.
+    pub targets: Option<Summary>,
+}
+
+impl Targets {
+    fn of(targets: &[f64]) -> Self {
+        let share = |counts: fn(f64) -> bool| {
+            let hits = targets.iter().filter(|&&target| counts(target)).count();
+            if targets.is_empty() { 0.0 } else { hits as f64 / targets.len() as f64 }
+        };
+        Self {
+            count: targets.len(),
+            gaining: share(|target| target > 0.0),
+            losing: share(|target| target < 0.0),
+            targets: Summary::of(targets),
+        }
+    }
+}
+
+/// Values of `log_z0` to consider, nats.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Recommended {
+    /// The smallest at which every prompt is feasible.
+    pub all_feasible: f64,
+    /// The smallest at which 99 % of the prompts are.
+    pub feasible_99: f64,
+    /// The one at which the chosen responses keep their mean log-probability; `None` without
+    /// chosen responses.
+    pub auto: Option<f64>,
+}
+
+/// How often the rewards contradict the labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct LabelDisagreement {
+    /// Pairs of a chosen and a rejected response of one row.
+    pub pairs: usize,
+    /// Those in which the chosen one's reward is not the higher.
+    pub contradicted: usize,
+}
+
+/// Audits a data set.
+///
+/// # Units
+/// Log-probabilities, targets, `log_z0`: nats. Rewards and β as given.
+///
+/// # Errors
+/// [`Error::Empty`] without rows; [`Error::Setting`] for β or `log_z0`; for a row, what
+/// [`PromptRewards::validate`] finds, [`Error::Lengths`] for ids or log-probs of another number,
+/// [`Error::RefLogp`] for one that is no log-probability.
+///
+/// ```
+/// use setpoint_align::{AuditPrompt, AuditSettings, LogZ0, PromptRewards, audit};
+///
+/// let data = [AuditPrompt {
+///     prompt: 1,
+///     rewards: PromptRewards::new(0, vec![1.0, -1.0]),
+///     ids: vec![1, 2],
+///     ref_logps: vec![-12.0, -9.0],
+/// }];
+/// let report = audit(&data, &AuditSettings::new(0.1, LogZ0::Nats(50.0)))?;
+/// assert_eq!(report.feasibility.infeasible, 0);
+/// assert_eq!(report.chosen.losing, 1.0); // 1/0.1 − 50 < 0: break-even is at 5
+/// assert_eq!(report.recommended.auto, Some(10.0));
+/// # Ok::<(), setpoint_align::Error>(())
+/// ```
+pub fn audit(data: &[AuditPrompt], settings: &AuditSettings) -> Result<AuditReport, Error> {
+    let beta = settings.beta;
+    require_positive("beta", beta)?;
+    data.iter().try_for_each(validate)?;
+
+    let prompt_rewards: Vec<PromptRewards> = data.iter().map(|row| row.rewards.clone()).collect();
+    let all: Vec<f64> = prompt_rewards.iter().flat_map(|p| p.rewards.iter().copied()).collect();
+    let rewards = Summary::of(&all).ok_or(Error::Empty { what: "the audit" })?;
+    let chosen = chosen_rewards(&prompt_rewards);
+    let log_z0 = settings.log_z0.resolve(beta, &chosen)?;
+
+    let groups = group_by_prompt(data);
+    let feasibility = Feasibility::of(&groups, beta, log_z0, settings.listed);
+    let targets = |role| {
+        let targets: Vec<f64> = prompt_rewards
+            .iter()
+            .flat_map(|prompt| prompt.rewards.iter().zip(prompt.roles()))
+            .filter(|(_, its_role)| *its_role == Some(role))
+            .map(|(reward, _)| reward / beta - log_z0)
+            .collect();
+        Targets::of(&targets)
+    };
+    let mut report = AuditReport {
+        beta,
+        log_z0,
+        break_even_reward: break_even_reward(log_z0, beta),
+        rows: data.len(),
+        prompts: groups.len(),
+        responses: all.len(),
+        duplicate_responses: groups.iter().map(|group| group.duplicates).sum(),
+        conflicting_rewards: groups.iter().map(|group| group.conflicts).sum(),
+        target_range: (rewards.max - rewards.min) / beta,
+        rewards,
+        chosen: targets(Role::Chosen),
+        rejected: targets(Role::Rejected),
+        recommended: Recommended {
+            all_feasible: feasibility.log_mass.max,
+            feasible_99: feasibility.log_mass_99,
+            auto: LogZ0::AUTO.resolve(beta, &chosen).ok(),
+        },
+        feasibility,
+        offsets: Offsets::of(&prompt_rewards),
+        label_disagreement: label_disagreement(&prompt_rewards),
+        findings: Vec::new(),
+    };
+    require_finite("log_z0", report.log_z0)?;
+    report.findings = findings::findings(&report);
+    Ok(report)
+}
+
+fn validate(row: &AuditPrompt) -> Result<(), Error> {
+    row.rewards.validate()?;
+    let (expected, number) = (row.rewards.rewards.len(), row.rewards.row);
+    let lengths = |what, found| {
+        if found == expected { Ok(()) } else { Err(Error::Lengths { row: number, what, expected, found }) }
+    };
+    lengths("response ids", row.ids.len())?;
+    lengths("reference log-probabilities", row.ref_logps.len())?;
+    // A log-softmax of a certain token may round to a little above 0.
+    let good = |logp: &f64| logp.is_finite() && *logp <= 1e-3;
+    match row.ref_logps.iter().position(|logp| !good(logp)) {
+        Some(response) => Err(Error::RefLogp { row: number, response, found: row.ref_logps[response] }),
+        None => Ok(()),
+    }
+}
+
+/// The distinct responses of one prompt, over all rows that have it.
+struct PromptGroup {
+    /// The first row with this prompt.
+    row: usize,
+    responses: Vec<ScoredResponse>,
+    duplicates: usize,
+    conflicts: usize,
+}
+
+/// Groups rows by prompt in order of first appearance and merges repeated responses. One that
+/// occurs with several rewards gets their mean: that is where its least squares pull it.
+fn group_by_prompt(data: &[AuditPrompt]) -> Vec<PromptGroup> {
+    struct Seen {
+        ref_logp: f64,
+        rewards: Vec<f64>,
+    }
+    let mut order: Vec<(usize, Vec<Seen>)> = Vec::new();
+    let mut prompts: HashMap<u64, (usize, HashMap<u64, usize>)> = HashMap::new();
+    for row in data {
+        let (index, responses) = prompts.entry(row.prompt).or_insert_with(|| {
+            order.push((row.rewards.row, Vec::new()));
+            (order.len() - 1, HashMap::new())
+        });
+        let seen = &mut order[*index].1;
+        for ((&id, &ref_logp), &reward) in row.ids.iter().zip(&row.ref_logps).zip(&row.rewards.rewards) {
+            let place = *responses.entry(id).or_insert(seen.len());
+            match seen.get_mut(place) {
+                Some(known) => known.rewards.push(reward),
+                None => seen.push(Seen { ref_logp, rewards: vec![reward] }),
+            }
+        }
+    }
+    let group = |(row, seen): (usize, Vec<Seen>)| PromptGroup {
+        row,
+        duplicates: seen.iter().map(|response| response.rewards.len() - 1).sum(),
+        conflicts: seen.iter().filter(|response| response.rewards.iter().any(|&r| r != response.rewards[0])).count(),
+        responses: seen
+            .iter()
+            .map(|response| ScoredResponse {
+                ref_logp: response.ref_logp,
+                reward: response.rewards.iter().sum::<f64>() / response.rewards.len() as f64,
+            })
+            .collect(),
+    };
+    order.into_iter().map(group).collect()
+}
+
+fn label_disagreement(data: &[PromptRewards]) -> Option<LabelDisagreement> {
+    let mut found = LabelDisagreement { pairs: 0, contradicted: 0 };
+    for prompt in data {
+        let side = |role| {
+            let labelled = prompt.rewards.iter().zip(&prompt.labels);
+            labelled.filter(move |(_, label)| **label == Some(role)).map(|(reward, _)| *reward)
+        };
+        for chosen in side(Role::Chosen) {
+            for rejected in side(Role::Rejected) {
+                found.pairs += 1;
+                found.contradicted += usize::from(chosen <= rejected);
+            }
+        }
+    }
+    (found.pairs > 0).then_some(found)
+}
+
+#[cfg(test)]
+mod tests;

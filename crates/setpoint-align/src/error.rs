@@ -1,0 +1,121 @@
+//! The crate's error type.
+
+/// What can be wrong with settings and host data; every variant names the offending input.
+///
+/// Rows are the caller's own numbers (line of the file, index of the record), responses count
+/// from 0 within their row.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A setting lies outside its range.
+    #[error("setting `{name}` must be {expected}, found {found}")]
+    Setting {
+        /// The setting's name as written in a config file.
+        name: &'static str,
+        /// The values it may take.
+        expected: &'static str,
+        /// The value it has.
+        found: String,
+    },
+    /// A reward is NaN or infinite.
+    #[error("row {row}, response {response}: the reward is {found}, expected a finite number")]
+    Reward {
+        /// The caller's row.
+        row: usize,
+        /// Index of the response within the row.
+        response: usize,
+        /// The value found.
+        found: f64,
+    },
+    /// A reference log-probability is NaN, infinite or positive.
+    #[error(
+        "row {row}, response {response}: the reference log-probability is {found}, expected a finite number of at most 0"
+    )]
+    RefLogp {
+        /// The caller's row.
+        row: usize,
+        /// Index of the response within the row.
+        response: usize,
+        /// The value found.
+        found: f64,
+    },
+    /// A row lists its responses' values in vectors of different length.
+    #[error("row {row}: found {found} {what} for {expected} responses")]
+    Lengths {
+        /// The caller's row.
+        row: usize,
+        /// What is listed.
+        what: &'static str,
+        /// The number of responses.
+        expected: usize,
+        /// The number of values found.
+        found: usize,
+    },
+    /// A row without responses.
+    #[error("row {row} has no responses")]
+    NoResponses {
+        /// The caller's row.
+        row: usize,
+    },
+    /// A statistic was asked of no values at all.
+    #[error("{what} needs at least one value, found none")]
+    Empty {
+        /// What was to be computed.
+        what: &'static str,
+    },
+    /// `zscore` on rewards that do not differ.
+    #[error(
+        "cannot apply `zscore`: the {count} rewards have standard deviation {deviation:e} around {mean}, so they do not differ"
+    )]
+    DegenerateDeviation {
+        /// Number of rewards.
+        count: usize,
+        /// Their mean.
+        mean: f64,
+        /// Their population standard deviation.
+        deviation: f64,
+    },
+    /// A response refers to a prompt that the batch does not have.
+    #[error("response {response} belongs to prompt {found}, but the batch has {prompts} prompts")]
+    PromptOutOfRange {
+        /// Index of the response within the batch.
+        response: usize,
+        /// The prompt it names.
+        found: usize,
+        /// Number of prompts in the batch.
+        prompts: usize,
+    },
+    /// A prompt of a batch without responses.
+    #[error("prompt {prompt} of the batch has no responses")]
+    PromptWithoutResponses {
+        /// Index of the prompt within the batch.
+        prompt: usize,
+    },
+}
+
+/// Fails unless `value` is finite and greater than 0.
+pub(crate) fn require_positive(name: &'static str, value: f64) -> Result<(), Error> {
+    if value.is_finite() && value > 0.0 {
+        Ok(())
+    } else {
+        Err(Error::Setting { name, expected: "a finite number greater than 0", found: value.to_string() })
+    }
+}
+
+/// Fails unless `value` is finite and at least 0.
+pub(crate) fn require_non_negative(name: &'static str, value: f64) -> Result<(), Error> {
+    if value.is_finite() && value >= 0.0 {
+        Ok(())
+    } else {
+        Err(Error::Setting { name, expected: "a finite number of at least 0", found: value.to_string() })
+    }
+}
+
+/// Fails unless `value` is finite.
+pub(crate) fn require_finite(name: &'static str, value: f64) -> Result<(), Error> {
+    if value.is_finite() {
+        Ok(())
+    } else {
+        Err(Error::Setting { name, expected: "a finite number", found: value.to_string() })
+    }
+}

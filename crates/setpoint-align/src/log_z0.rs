@@ -1,0 +1,216 @@
+//! The level of all targets: `log_z0`, the log-normaliser of the common prefix `t0`.
+
+use std::fmt;
+
+use serde::de::{self, MapAccess, Visitor};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::error::{Error, require_finite, require_positive};
+
+/// How `log_z0` is set.
+///
+/// `log Z_0` cannot be computed (its sum runs over all texts), so the paper makes it a setting. It
+/// is a logarithm, in nats: the paper searches [-50, 500] and reports "Z_0 = 50".
+///
+/// In a config file: a number of nats, `"auto"`, `{ auto = 2.0 }` or `{ break_even_reward = 5.0 }`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum LogZ0 {
+    /// This many nats.
+    Nats(f64),
+    /// The reward that leaves a response's probability where it is: `log_z0 = reward/β`.
+    BreakEvenReward(f64),
+    /// From the rewards, before training, such that the mean target of the chosen responses is
+    /// this many nats of log-ratio; 0 (`"auto"`) keeps their mean log-probability.
+    Auto {
+        /// The wanted mean target of the chosen responses, nats.
+        chosen_shift: f64,
+    },
+}
+
+impl LogZ0 {
+    /// `"auto"`: the chosen responses keep their mean log-probability.
+    pub const AUTO: Self = Self::Auto { chosen_shift: 0.0 };
+
+    /// The number of nats, given the rewards (transformed and scaled) of all chosen responses;
+    /// see [`crate::chosen_rewards`] for which those are.
+    ///
+    /// ```text
+    /// auto:  mean over chosen of (r/β − log_z0) = chosen_shift   ⇒   log_z0 = mean(r_chosen)/β − chosen_shift
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a β or number out of range, [`Error::Empty`] for `auto` without
+    /// chosen responses.
+    ///
+    /// ```
+    /// use setpoint_align::LogZ0;
+    ///
+    /// assert_eq!(LogZ0::BreakEvenReward(5.0).resolve(0.1, &[])?, 50.0);
+    /// assert_eq!(LogZ0::AUTO.resolve(0.5, &[1.0, 3.0])?, 4.0);
+    /// # Ok::<(), setpoint_align::Error>(())
+    /// ```
+    pub fn resolve(self, beta: f64, chosen_rewards: &[f64]) -> Result<f64, Error> {
+        require_positive("beta", beta)?;
+        match self {
+            Self::Nats(nats) => {
+                require_finite("log_z0", nats)?;
+                Ok(nats)
+            }
+            Self::BreakEvenReward(reward) => {
+                require_finite("break_even_reward", reward)?;
+                Ok(log_z0_of(reward, beta))
+            }
+            Self::Auto { chosen_shift } => {
+                require_finite("log_z0.auto", chosen_shift)?;
+                if chosen_rewards.is_empty() {
+                    return Err(Error::Empty { what: "`log_z0 = \"auto\"` (chosen responses)" });
+                }
+                let mean = chosen_rewards.iter().sum::<f64>() / chosen_rewards.len() as f64;
+                Ok(mean / beta - chosen_shift)
+            }
+        }
+    }
+}
+
+/// The reward at which a response keeps its probability: `β·log_z0`.
+///
+/// # Units
+/// β: reward per nat; `log_z0`: nats.
+pub fn break_even_reward(log_z0: f64, beta: f64) -> f64 {
+    beta * log_z0
+}
+
+/// The inverse of [`break_even_reward`]: `reward/β`, nats.
+pub fn log_z0_of(break_even_reward: f64, beta: f64) -> f64 {
+    break_even_reward / beta
+}
+
+impl Serialize for LogZ0 {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let table = |serializer: S, key, value: f64| {
+            let mut map = serializer.serialize_map(Some(1))?;
+            map.serialize_entry(key, &value)?;
+            map.end()
+        };
+        match *self {
+            Self::Nats(nats) => serializer.serialize_f64(nats),
+            Self::Auto { chosen_shift: 0.0 } => serializer.serialize_str("auto"),
+            Self::Auto { chosen_shift } => table(serializer, "auto", chosen_shift),
+            Self::BreakEvenReward(reward) => table(serializer, "break_even_reward", reward),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for LogZ0 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(LogZ0Visitor)
+    }
+}
+
+struct LogZ0Visitor;
+
+impl<'de> Visitor<'de> for LogZ0Visitor {
+    type Value = LogZ0;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a number of nats, \"auto\", { auto = nats } or { break_even_reward = reward }")
+    }
+
+    fn visit_f64<E: de::Error>(self, nats: f64) -> Result<LogZ0, E> {
+        Ok(LogZ0::Nats(nats))
+    }
+
+    fn visit_i64<E: de::Error>(self, nats: i64) -> Result<LogZ0, E> {
+        Ok(LogZ0::Nats(nats as f64))
+    }
+
+    fn visit_u64<E: de::Error>(self, nats: u64) -> Result<LogZ0, E> {
+        Ok(LogZ0::Nats(nats as f64))
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<LogZ0, E> {
+        if text == "auto" { Ok(LogZ0::AUTO) } else { Err(E::invalid_value(de::Unexpected::Str(text), &self)) }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<LogZ0, A::Error> {
+        let Some(key) = map.next_key::<String>()? else {
+            return Err(de::Error::invalid_length(0, &self));
+        };
+        let value = match key.as_str() {
+            "auto" => LogZ0::Auto { chosen_shift: map.next_value()? },
+            "break_even_reward" => LogZ0::BreakEvenReward(map.next_value()?),
+            other => return Err(de::Error::unknown_field(other, &["auto", "break_even_reward"])),
+        };
+        match map.next_key::<String>()? {
+            None => Ok(value),
+            Some(_) => Err(de::Error::invalid_length(2, &self)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Serialize, Deserialize)]
+    struct Config {
+        log_z0: LogZ0,
+    }
+
+    fn parse(value: &str) -> Result<LogZ0, String> {
+        toml::from_str::<Config>(&format!("log_z0 = {value}"))
+            .map(|config| config.log_z0)
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn auto_puts_the_mean_target_of_the_chosen_where_asked() {
+        let (beta, chosen) = (0.1, [1.5, -0.25, 3.0]);
+        for chosen_shift in [0.0, 2.5, -7.0] {
+            let log_z0 = LogZ0::Auto { chosen_shift }.resolve(beta, &chosen).unwrap();
+            let mean = chosen.iter().map(|r| r / beta - log_z0).sum::<f64>() / 3.0;
+            assert!((mean - chosen_shift).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn break_even_reward_and_back() {
+        assert_eq!(break_even_reward(50.0, 0.1), 5.0);
+        let log_z0 = LogZ0::BreakEvenReward(-1.25).resolve(0.05, &[]).unwrap();
+        assert!((break_even_reward(log_z0, 0.05) + 1.25).abs() < 1e-15);
+    }
+
+    #[test]
+    fn bad_values_are_named() {
+        let name = |setting: LogZ0, beta| match setting.resolve(beta, &[1.0]) {
+            Err(Error::Setting { name, .. }) => name,
+            other => panic!("expected a setting error, found {other:?}"),
+        };
+        assert_eq!(name(LogZ0::Nats(1.0), -0.1), "beta");
+        assert_eq!(name(LogZ0::Nats(f64::NAN), 0.1), "log_z0");
+        assert_eq!(name(LogZ0::BreakEvenReward(f64::INFINITY), 0.1), "break_even_reward");
+        assert_eq!(name(LogZ0::Auto { chosen_shift: f64::NAN }, 0.1), "log_z0.auto");
+        assert!(matches!(LogZ0::AUTO.resolve(0.1, &[]), Err(Error::Empty { .. })));
+    }
+
+    #[test]
+    fn forms_in_config_files() {
+        let forms = [
+            ("50", LogZ0::Nats(50.0)),
+            ("-3.5", LogZ0::Nats(-3.5)),
+            ("\"auto\"", LogZ0::AUTO),
+            ("{ auto = 2 }", LogZ0::Auto { chosen_shift: 2.0 }),
+            ("{ break_even_reward = 5.0 }", LogZ0::BreakEvenReward(5.0)),
+        ];
+        for (text, value) in forms {
+            assert_eq!(parse(text).as_ref(), Ok(&value), "{text}");
+            let written = toml::to_string(&Config { log_z0: value }).unwrap();
+            assert_eq!(toml::from_str::<Config>(&written).unwrap().log_z0, value, "{written}");
+        }
+        for text in ["\"automatic\"", "true", "{}", "{ z = 1.0 }", "{ auto = 1.0, break_even_reward = 2.0 }"] {
+            parse(text).expect_err(text);
+        }
+        assert!(parse("\"automatic\"").unwrap_err().contains("a number of nats, \"auto\""));
+    }
+}

@@ -1,0 +1,268 @@
+//! Direct Reward Optimization: every response has an exact target for its probability.
+
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, require_finite, require_non_negative, require_positive};
+use crate::prompt_index::PromptIndex;
+
+/// What becomes of the prompt's own log-ratio `D_x` in `log Z(x) = log_z0 + sg(D_x)`.
+///
+/// In a config file: `"full"`, `"off"` or `{ clip = 5.0 }`.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PromptTerm {
+    /// `D_x` as it is (Algorithm 1, line 6).
+    #[default]
+    Full,
+    /// No prompt term: `log Z(x) = log_z0` for every prompt.
+    Off,
+    /// `D_x` limited to plus and minus this many nats.
+    Clip(f64),
+}
+
+/// How a residual becomes an error.
+///
+/// In a config file: `"mse"`, `"mae"` or `{ huber = 1.0 }`.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResidualError {
+    /// `e²` (Eq. 7).
+    #[default]
+    Mse,
+    /// `e²` up to `|e| = δ` and `δ(2|e| − δ)` beyond, δ in units of reward. Twice torch's Huber
+    /// loss, so that it equals `mse` wherever no residual exceeds δ.
+    Huber(f64),
+    /// `|e|`.
+    Mae,
+}
+
+/// The settings of [`dro`], every one resolved to a number.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct DroSettings {
+    /// Reward per nat of log-ratio, greater than 0. The smaller, the further the targets are apart.
+    pub beta: f64,
+    /// The log-normaliser of the common prefix `t0`, in nats (the paper's "Z_0").
+    /// [`crate::LogZ0`] computes it from a break-even reward or from the data.
+    pub log_z0: f64,
+    /// What becomes of the prompt's own log-ratio.
+    pub prompt_term: PromptTerm,
+    /// How a residual becomes an error.
+    pub error: ResidualError,
+}
+
+impl Default for DroSettings {
+    /// The paper's: β 0.1, `log_z0` 50, i.e. a break-even reward of 5.
+    fn default() -> Self {
+        Self { beta: 0.1, log_z0: 50.0, prompt_term: PromptTerm::default(), error: ResidualError::default() }
+    }
+}
+
+impl DroSettings {
+    /// Checks every setting's range.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] naming the first setting out of range.
+    pub fn validate(&self) -> Result<(), Error> {
+        require_positive("beta", self.beta)?;
+        require_finite("log_z0", self.log_z0)?;
+        if let PromptTerm::Clip(limit) = self.prompt_term {
+            require_non_negative("prompt_term.clip", limit)?;
+        }
+        if let ResidualError::Huber(delta) = self.error {
+            require_positive("error.huber", delta)?;
+        }
+        Ok(())
+    }
+}
+
+/// The numbers of one micro-batch: `n` responses of `p` prompts.
+///
+/// `logps` and `prompt_logps` come from the same forward pass of the policy and may carry a graph;
+/// the rest are constants (see [`crate::constant_like`]).
+#[derive(Debug, Clone)]
+pub struct DroBatch {
+    /// `log π_θ(y_j|x)`, summed over the response's tokens, nats, `[n]`.
+    pub logps: Tensor<1>,
+    /// `log π_ref(y_j|x)`, `[n]`.
+    pub ref_logps: Tensor<1>,
+    /// `r(x, y_j)`, after any transform, `[n]`.
+    pub rewards: Tensor<1>,
+    /// `log π_θ` summed over the prompt's tokens after `t0`, nats, `[p]`.
+    pub prompt_logps: Tensor<1>,
+    /// `log π_ref` summed over the same tokens, `[p]`.
+    pub ref_prompt_logps: Tensor<1>,
+}
+
+/// What [`dro`] returns. Only `residuals`, `errors` and `log_ratios` carry a graph.
+#[derive(Debug, Clone)]
+pub struct DroOutput {
+    /// `e_j = r_j − β·(h_j + log Z_j)`, in units of reward, `[n]`.
+    pub residuals: Tensor<1>,
+    /// The error of each residual, unreduced, `[n]`. [`crate::Aggregate`] has the weights of the
+    /// mean wanted.
+    pub errors: Tensor<1>,
+    /// `h_j = log π_θ(y_j|x) − log π_ref(y_j|x)`, nats, `[n]`.
+    pub log_ratios: Tensor<1>,
+    /// The log-ratio that the reward implies, `r_j/β − log Z_j`, nats, `[n]`: where `h_j` is going.
+    pub targets: Tensor<1>,
+    /// `log Z_j = log_z0 + D_x` of the response's prompt, the prompt term applied, nats, `[n]`.
+    pub log_z: Tensor<1>,
+    /// `D_x` as found, before `off` or `clip`, nats, `[p]`.
+    pub prompt_log_ratios: Tensor<1>,
+}
+
+/// Direct Reward Optimization (DRO paper, Eq. 7 with Eq. 6; Algorithm 1, lines 6–10).
+///
+/// ```text
+/// D_x   = Σ_{tokens of x after t0} (log π_θ − log π_ref)
+/// log Z = log_z0 + sg(D_x)
+/// e_j   = r_j − β·(h_j + log Z),      h_j = log π_θ(y_j|x) − log π_ref(y_j|x)
+/// err_j = e_j²                        (or Huber, or |e_j|)
+/// L     = mean over prompts of the mean over j of err_j
+/// ```
+///
+/// A reward of `β·log_z0`, the *break-even reward*, leaves a response's probability where it is; a
+/// lower one lowers it, whether the response was chosen or not. The difference of two rewards
+/// fixes the difference of the log-ratios, `log_z0` their common level.
+///
+/// No gradient reaches `prompt_logps`; with `mse`, `∂L/∂logps_j = −2β·e_j/(n_prompt·prompts)`.
+/// (The prompt's tokens are still trained in the sense that a response's log-prob depends on
+/// their hidden states.)
+///
+/// # Shapes
+/// `[n]` per response, `[p]` per prompt, as [`DroBatch`] and [`DroOutput`] say.
+///
+/// # Units
+/// Log-probs, log-ratios, `log_z0`, targets: nats. Rewards, residuals: units of reward.
+/// β: reward per nat.
+///
+/// # Panics
+/// If the lengths disagree with `prompts`.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use setpoint_align::{
+///     Aggregate, DroBatch, DroSettings, PromptIndex, constant_like, dro, weighted_sum,
+/// };
+///
+/// // Two responses to one prompt, one to another. Step 0: the policy is the reference.
+/// let device = Device::flex().autodiff();
+/// let logps = Tensor::<1>::from_floats([-12.0, -30.0, -7.0], &device).require_grad();
+/// let prompt_logps = Tensor::<1>::from_floats([-55.0, -40.0], &device);
+/// let prompts = PromptIndex::from_counts(&[2, 1])?;
+/// let settings = DroSettings { beta: 0.1, log_z0: 20.0, ..Default::default() };
+/// settings.validate()?;
+///
+/// let batch = DroBatch {
+///     ref_logps: constant_like(&[-12.0, -30.0, -7.0], &logps),
+///     rewards: constant_like(&[3.0, 1.0, 2.5], &logps),
+///     ref_prompt_logps: constant_like(&[-55.0, -40.0], &prompt_logps),
+///     logps: logps.clone(),
+///     prompt_logps,
+/// };
+/// let output = dro(batch, &prompts, &settings);
+///
+/// // mean over prompts of the mean over responses of (r − β·log_z0)² = ((1² + 1²)/2 + 0.5²)/2
+/// let aggregate = Aggregate::PerPrompt;
+/// let weights = aggregate.response_weights(&prompts, aggregate.denominator(prompts.counts()));
+/// let loss = weighted_sum(output.errors, &weights);
+/// assert!((loss.clone().into_scalar::<f32>() - 0.625).abs() < 1e-6);
+/// assert!(logps.grad(&loss.backward()).is_some());
+/// # Ok::<(), setpoint_align::Error>(())
+/// ```
+pub fn dro(batch: DroBatch, prompts: &PromptIndex, settings: &DroSettings) -> DroOutput {
+    let DroBatch { logps, ref_logps, rewards, prompt_logps, ref_prompt_logps } = batch;
+    let n = [prompts.responses()];
+    assert_eq!(logps.dims(), n, "`logps` holds one value per response");
+    assert_eq!(ref_logps.dims(), n, "`ref_logps` holds one value per response");
+    assert_eq!(rewards.dims(), n, "`rewards` holds one value per response");
+
+    // The stop-gradient: without its graph, D_x is a constant.
+    let prompt_log_ratios = prompt_logps.inner() - ref_prompt_logps.inner();
+    let log_z = log_normaliser(prompt_log_ratios.clone(), settings); // [p]
+    let log_z = prompts.spread(log_z); // [p] -> [n]
+
+    let log_ratios = logps - ref_logps;
+    let implied = (log_ratios.clone() + log_z.clone()).mul_scalar(settings.beta);
+    let targets = rewards.clone().inner().div_scalar(settings.beta) - log_z.clone();
+    let residuals = rewards - implied;
+    DroOutput {
+        errors: residual_error(residuals.clone(), settings.error),
+        residuals,
+        log_ratios,
+        targets,
+        log_z,
+        prompt_log_ratios,
+    }
+}
+
+/// `log Z(x) = log_z0 + D_x` with the prompt term applied (Eq. 6 from the prefix `t0` to `x`).
+///
+/// # Shapes
+/// `[p] -> [p]`
+///
+/// # Units
+/// Nats.
+pub fn log_normaliser(prompt_log_ratios: Tensor<1>, settings: &DroSettings) -> Tensor<1> {
+    let prompt_term = match settings.prompt_term {
+        PromptTerm::Full => prompt_log_ratios,
+        PromptTerm::Off => prompt_log_ratios.zeros_like(),
+        PromptTerm::Clip(limit) => prompt_log_ratios.clamp(-limit, limit),
+    };
+    prompt_term.add_scalar(settings.log_z0)
+}
+
+/// The error of each residual.
+///
+/// # Shapes
+/// `[n] -> [n]`
+pub fn residual_error(residuals: Tensor<1>, error: ResidualError) -> Tensor<1> {
+    match error {
+        ResidualError::Mse => residuals.clone() * residuals,
+        ResidualError::Huber(delta) => {
+            let magnitude = residuals.abs();
+            let inner = magnitude.clone().clamp_max(delta);
+            // m·(2|e| − m) with m = min(|e|, δ) is both branches at once.
+            inner.clone() * (magnitude.mul_scalar(2.0) - inner)
+        }
+        ResidualError::Mae => residuals.abs(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_in_config_files() {
+        #[derive(Deserialize)]
+        struct Config {
+            prompt_term: PromptTerm,
+            error: ResidualError,
+        }
+        let parse = |text: &str| toml::from_str::<Config>(text);
+
+        let config = parse("prompt_term = \"full\"\nerror = \"mse\"").unwrap();
+        assert_eq!((config.prompt_term, config.error), (PromptTerm::Full, ResidualError::Mse));
+        let config = parse("prompt_term = { clip = 5 }\nerror = { huber = 0.5 }").unwrap();
+        assert_eq!(config.prompt_term, PromptTerm::Clip(5.0));
+        assert_eq!(config.error, ResidualError::Huber(0.5));
+        assert!(parse("prompt_term = \"of\"\nerror = \"mse\"").is_err());
+        assert!(parse("prompt_term = \"off\"\nerror = { hubert = 1.0 }").is_err());
+    }
+
+    #[test]
+    fn settings_out_of_range_are_named() {
+        let name = |settings: DroSettings| match settings.validate() {
+            Err(Error::Setting { name, .. }) => name,
+            other => panic!("expected a setting error, found {other:?}"),
+        };
+        let good = DroSettings::default();
+        assert_eq!(good.validate(), Ok(()));
+        assert_eq!(name(DroSettings { beta: 0.0, ..good }), "beta");
+        assert_eq!(name(DroSettings { log_z0: f64::NAN, ..good }), "log_z0");
+        assert_eq!(name(DroSettings { prompt_term: PromptTerm::Clip(-1.0), ..good }), "prompt_term.clip");
+        assert_eq!(name(DroSettings { error: ResidualError::Huber(0.0), ..good }), "error.huber");
+    }
+}

@@ -1,0 +1,110 @@
+//! Which prompt each response of a flat batch belongs to.
+
+use burn::tensor::{Int, Tensor, TensorData};
+
+use crate::error::Error;
+
+/// The mapping from the `n` responses of a batch to its `p` prompts.
+///
+/// Batches are flat: per-response values are `[n]` tensors, per-prompt values `[p]` tensors, and
+/// a prompt may have any number of responses from 1 up.
+///
+/// ```
+/// use setpoint_align::PromptIndex;
+///
+/// let prompts = PromptIndex::from_counts(&[2, 1, 3])?;
+/// assert_eq!(prompts.prompt_of(), [0, 0, 1, 2, 2, 2]);
+/// assert_eq!((prompts.prompts(), prompts.responses()), (3, 6));
+/// # Ok::<(), setpoint_align::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PromptIndex {
+    prompt_of: Vec<usize>,
+    counts: Vec<usize>,
+}
+
+impl PromptIndex {
+    /// The mapping in which response `j` belongs to prompt `prompt_of[j]` of `prompts`. Responses
+    /// may stand in any order.
+    ///
+    /// # Errors
+    /// [`Error::PromptOutOfRange`] where a response names a prompt that is not there,
+    /// [`Error::PromptWithoutResponses`] where a prompt is named by none.
+    pub fn new(prompt_of: Vec<usize>, prompts: usize) -> Result<Self, Error> {
+        let mut counts = vec![0; prompts];
+        for (response, &prompt) in prompt_of.iter().enumerate() {
+            match counts.get_mut(prompt) {
+                Some(count) => *count += 1,
+                None => return Err(Error::PromptOutOfRange { response, found: prompt, prompts }),
+            }
+        }
+        match counts.iter().position(|&count| count == 0) {
+            Some(prompt) => Err(Error::PromptWithoutResponses { prompt }),
+            None => Ok(Self { prompt_of, counts }),
+        }
+    }
+
+    /// The mapping for responses that stand prompt after prompt, `counts[i]` of them for prompt `i`.
+    ///
+    /// # Errors
+    /// [`Error::PromptWithoutResponses`] where a count is 0.
+    pub fn from_counts(counts: &[usize]) -> Result<Self, Error> {
+        let prompt_of =
+            counts.iter().enumerate().flat_map(|(prompt, &count)| std::iter::repeat_n(prompt, count)).collect();
+        Self::new(prompt_of, counts.len())
+    }
+
+    /// Number of prompts `p`.
+    pub fn prompts(&self) -> usize {
+        self.counts.len()
+    }
+
+    /// Number of responses `n`.
+    pub fn responses(&self) -> usize {
+        self.prompt_of.len()
+    }
+
+    /// The prompt of each response, `n` entries.
+    pub fn prompt_of(&self) -> &[usize] {
+        &self.prompt_of
+    }
+
+    /// The number of responses of each prompt, `p` entries.
+    pub fn counts(&self) -> &[usize] {
+        &self.counts
+    }
+
+    /// Gives every response its prompt's value.
+    ///
+    /// # Shapes
+    /// `[p] -> [n]`
+    ///
+    /// # Panics
+    /// If `per_prompt` does not have `p` entries.
+    pub fn spread(&self, per_prompt: Tensor<1>) -> Tensor<1> {
+        assert_eq!(per_prompt.dims(), [self.prompts()], "one value per prompt");
+        let indices: Vec<i64> = self.prompt_of.iter().map(|&prompt| prompt as i64).collect();
+        let indices = TensorData::new(indices, [self.responses()]);
+        let indices = Tensor::<1, Int>::from_data(indices, &per_prompt.device());
+        per_prompt.select(0, indices) // [p] -> [n]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_and_order() {
+        let index = PromptIndex::new(vec![1, 0, 1], 2).unwrap();
+        assert_eq!(index.counts(), [1, 2]);
+        assert_eq!(index, PromptIndex::new(vec![1, 0, 1], 2).unwrap());
+        assert_ne!(index, PromptIndex::from_counts(&[1, 2]).unwrap());
+    }
+
+    #[test]
+    fn bad_mappings_name_the_place() {
+        assert_eq!(PromptIndex::new(vec![0, 3], 2), Err(Error::PromptOutOfRange { response: 1, found: 3, prompts: 2 }));
+        assert_eq!(PromptIndex::from_counts(&[1, 0]), Err(Error::PromptWithoutResponses { prompt: 1 }));
+    }
+}

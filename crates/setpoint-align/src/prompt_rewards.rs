@@ -1,0 +1,175 @@
+//! The rewards of one prompt's responses, and which of them count as chosen and rejected.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+
+/// The side of a preference that a response stands on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Preferred, or desirable.
+    Chosen,
+    /// Dispreferred, or undesirable.
+    Rejected,
+}
+
+/// The rewards of the responses to one prompt, on the host, with labels where the data has them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PromptRewards {
+    /// The caller's number of the row, for messages.
+    pub row: usize,
+    /// `r(x, y_j)` of each response.
+    pub rewards: Vec<f64>,
+    /// The data's own label of each response; empty where the data has none.
+    pub labels: Vec<Option<Role>>,
+}
+
+impl PromptRewards {
+    /// Rewards without labels.
+    pub fn new(row: usize, rewards: Vec<f64>) -> Self {
+        Self { row, rewards, labels: Vec::new() }
+    }
+
+    /// The same with the data's labels, one entry per response.
+    #[must_use]
+    pub fn with_labels(mut self, labels: Vec<Option<Role>>) -> Self {
+        self.labels = labels;
+        self
+    }
+
+    /// Checks that there are responses, that every reward is finite, and that labels are as many.
+    ///
+    /// # Errors
+    /// [`Error::NoResponses`], [`Error::Reward`], [`Error::Lengths`], each naming the row.
+    pub fn validate(&self) -> Result<(), Error> {
+        let row = self.row;
+        if self.rewards.is_empty() {
+            return Err(Error::NoResponses { row });
+        }
+        let bad = self.rewards.iter().position(|reward| !reward.is_finite());
+        if let Some(response) = bad {
+            return Err(Error::Reward { row, response, found: self.rewards[response] });
+        }
+        if !self.labels.is_empty() && self.labels.len() != self.rewards.len() {
+            let (expected, found) = (self.rewards.len(), self.labels.len());
+            return Err(Error::Lengths { row, what: "labels", expected, found });
+        }
+        Ok(())
+    }
+
+    /// The role of each response.
+    ///
+    /// Where any response has a label, the labels. Where only rewards exist: chosen is the response
+    /// with the best reward (the first of equals), rejected are those with a lower reward, and
+    /// what ties with the best is neither.
+    ///
+    /// ```
+    /// use setpoint_align::{PromptRewards, Role::{Chosen, Rejected}};
+    ///
+    /// let prompt = PromptRewards::new(0, vec![1.0, 3.0, 3.0, 2.0]);
+    /// assert_eq!(prompt.roles(), [Some(Rejected), Some(Chosen), None, Some(Rejected)]);
+    /// ```
+    pub fn roles(&self) -> Vec<Option<Role>> {
+        if self.labels.iter().any(Option::is_some) {
+            return self.labels.clone();
+        }
+        let Some(best) = self.best() else {
+            return Vec::new();
+        };
+        let role = |(j, &reward): (usize, &f64)| {
+            if j == best {
+                Some(Role::Chosen)
+            } else if reward < self.rewards[best] {
+                Some(Role::Rejected)
+            } else {
+                None
+            }
+        };
+        self.rewards.iter().enumerate().map(role).collect()
+    }
+
+    /// The pair `(chosen, rejected)` that stands for this prompt in pairwise metrics: the first
+    /// labelled response of each side; without labels the best and the worst reward (the first of
+    /// equals). `None` where a side is missing, or the rewards do not differ.
+    pub fn pair(&self) -> Option<(usize, usize)> {
+        if self.labels.iter().any(Option::is_some) {
+            let first = |role| self.labels.iter().position(|&label| label == Some(role));
+            return Some((first(Role::Chosen)?, first(Role::Rejected)?));
+        }
+        let (best, worst) = (self.best()?, self.worst()?);
+        (self.rewards[worst] < self.rewards[best]).then_some((best, worst))
+    }
+
+    fn best(&self) -> Option<usize> {
+        first_extreme(&self.rewards, |reward, best| reward > best)
+    }
+
+    fn worst(&self) -> Option<usize> {
+        first_extreme(&self.rewards, |reward, worst| reward < worst)
+    }
+}
+
+fn first_extreme(values: &[f64], beats: fn(f64, f64) -> bool) -> Option<usize> {
+    (0..values.len()).reduce(|best, j| if beats(values[j], values[best]) { j } else { best })
+}
+
+/// The rewards of all chosen responses of a data set (see [`PromptRewards::roles`]).
+pub fn chosen_rewards(data: &[PromptRewards]) -> Vec<f64> {
+    data.iter()
+        .flat_map(|prompt| {
+            let roles = prompt.roles();
+            let chosen = move |j: &usize| roles[*j] == Some(Role::Chosen);
+            (0..prompt.rewards.len()).filter(chosen).map(|j| prompt.rewards[j])
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Role::{Chosen, Rejected};
+
+    #[test]
+    fn labels_win_over_rewards() {
+        let labels = vec![Some(Rejected), None, Some(Chosen)];
+        let prompt = PromptRewards::new(0, vec![3.0, 2.0, 1.0]).with_labels(labels.clone());
+        assert_eq!(prompt.roles(), labels);
+        assert_eq!(prompt.pair(), Some((2, 0)));
+    }
+
+    #[test]
+    fn pairs_need_two_sides() {
+        assert_eq!(PromptRewards::new(0, vec![1.0, 4.0, 0.5, 4.0]).pair(), Some((1, 2)));
+        assert_eq!(PromptRewards::new(0, vec![1.0, 1.0]).pair(), None);
+        assert_eq!(PromptRewards::new(0, vec![1.0]).pair(), None);
+        let lonely = PromptRewards::new(0, vec![1.0, 2.0]).with_labels(vec![Some(Chosen), None]);
+        assert_eq!(lonely.pair(), None);
+    }
+
+    #[test]
+    fn validation_names_row_and_response() {
+        assert_eq!(PromptRewards::new(7, vec![]).validate(), Err(Error::NoResponses { row: 7 }));
+        let found = f64::INFINITY;
+        assert_eq!(
+            PromptRewards::new(7, vec![0.0, found]).validate(),
+            Err(Error::Reward { row: 7, response: 1, found })
+        );
+        let nan = PromptRewards::new(3, vec![f64::NAN]).validate().unwrap_err();
+        assert_eq!(nan.to_string(), "row 3, response 0: the reward is NaN, expected a finite number");
+        assert_eq!(
+            PromptRewards::new(7, vec![0.0, 1.0]).with_labels(vec![None]).validate(),
+            Err(Error::Lengths { row: 7, what: "labels", expected: 2, found: 1 })
+        );
+    }
+
+    #[test]
+    fn chosen_rewards_of_a_data_set() {
+        let data = [
+            PromptRewards::new(0, vec![1.0, 2.0]),
+            PromptRewards::new(1, vec![5.0, 9.0]).with_labels(vec![Some(Chosen), Some(Rejected)]),
+            PromptRewards::new(2, vec![-1.0]),
+        ];
+        assert_eq!(chosen_rewards(&data), [2.0, 5.0, -1.0]);
+    }
+}
