@@ -1,1 +1,46 @@
-//! setpoint-data
+//! Records, chat templates and tokens: from a file of conversations to exact token ids.
+//!
+//! ```text
+//! jsonl · json · parquet · folder · hub id  ──read──▶  Record  ──template, tokenizer──▶  Example
+//! ```
+//!
+//! - [`read_records`] opens a [`DatasetConfig`] and yields [`Record`]s: SFT conversations, preferences, labelled rows and
+//!   point-wise rows are all one type. [`Format`] says which columns become what; it is detected from them.
+//! - [`ChatTemplate`] renders Jinja templates as transformers does.
+//! - [`TextEncoder`] makes an [`Example`] of a record: one BOS, one stop token within the response, a boundary between prompt
+//!   and response that no token spans. Whatever is dropped, cut or tokenised apart is counted in an [`EncodeReport`].
+//! - [`T0`], [`Order`], [`content_hash`] and [`segments`] answer the questions that come next: do all prompts begin alike, in
+//!   which order are rows visited, which numbers belong to these ids, and what does a row look like.
+//!
+//! This crate knows nothing of tensors.
+
+mod config;
+mod encode;
+mod error;
+mod format;
+mod hash;
+mod inspect;
+mod order;
+mod read;
+mod record;
+mod t0;
+mod template;
+#[cfg(test)]
+mod testing;
+mod write;
+
+pub use self::config::{BadRows, DatasetConfig, Rewards, TextPrompts, UltraFeedbackScore};
+pub use self::encode::{
+    Boundary, DropReason, EncodeOptions, EncodeReport, Encoded, EncodedResponse, EncoderOptions, Example, Lengths,
+    LongRows, ResponseEnd, SpecialTokens, TextEncoder,
+};
+pub use self::error::{EncodeProblem, Error, RowProblem};
+pub use self::format::{Format, Row};
+pub use self::hash::content_hash;
+pub use self::inspect::{Segment, SegmentKind, segments};
+pub use self::order::Order;
+pub use self::read::{Hub, ReadReport, RecordStream, load_records, read_records, read_records_from};
+pub use self::record::{Label, Message, Prompt, Record, Response, Source};
+pub use self::t0::{T0, common_first_token};
+pub use self::template::{BuiltIn, ChatTemplate, TemplateChoice, TemplateError, TemplateVariables, template_source};
+pub use self::write::{pointwise_row, write_atomically, write_pointwise};

@@ -1,0 +1,129 @@
+//! What to read, and how.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::format::Format;
+
+/// A data set: where it is and how its rows are to be understood.
+///
+/// ```
+/// use setpoint_data::DatasetConfig;
+///
+/// let config = DatasetConfig { max_rows: Some(1000), ..DatasetConfig::new("data/train.jsonl") };
+/// assert_eq!(config.path, "data/train.jsonl");
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatasetConfig {
+    /// A file (`.jsonl`, `.ndjson`, `.json`, each also `.gz`, `.parquet`), a folder in the hub's layout, or a hub id
+    /// (`owner/name`). A path that exists wins over a hub id.
+    pub path: String,
+    /// The split of a folder or hub data set: `train` matches `train.jsonl`, `train-00000-of-00003.parquet` and everything
+    /// in a folder `train/`. Ignored by a single file.
+    #[serde(default = "default_split")]
+    pub split: String,
+    /// The subset (the hub's "config"): the folder that holds the split, where several do.
+    #[serde(default)]
+    pub subset: Option<String>,
+    /// The revision of a hub data set: branch, tag or commit.
+    #[serde(default = "default_revision")]
+    pub revision: String,
+    /// The format of the rows; detected from the columns when absent.
+    #[serde(default)]
+    pub format: Option<Format>,
+    /// Read no more than this many rows, from the beginning. Bad rows that are dropped count.
+    #[serde(default)]
+    pub max_rows: Option<usize>,
+    /// Columns to rename before anything else: expected name → the file's name.
+    #[serde(default)]
+    pub columns: BTreeMap<String, String>,
+    /// What a prompt of plain text becomes.
+    #[serde(default)]
+    pub text_prompts: TextPrompts,
+    /// A system turn to put before every conversation that has none.
+    #[serde(default)]
+    pub system: Option<String>,
+    /// Whether every response must have a reward.
+    #[serde(default)]
+    pub rewards: Rewards,
+    /// Which score of UltraFeedback's completions serves as the reward.
+    #[serde(default)]
+    pub ultrafeedback_score: UltraFeedbackScore,
+    /// What to do with a row that does not hold what its format needs.
+    #[serde(default)]
+    pub on_bad_row: BadRows,
+}
+
+fn default_split() -> String {
+    "train".into()
+}
+
+fn default_revision() -> String {
+    "main".into()
+}
+
+impl DatasetConfig {
+    /// The defaults: split `train`, revision `main`, format detected, every bad row an error.
+    pub fn new(path: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            split: default_split(),
+            subset: None,
+            revision: default_revision(),
+            format: None,
+            max_rows: None,
+            columns: BTreeMap::new(),
+            text_prompts: TextPrompts::default(),
+            system: None,
+            rewards: Rewards::default(),
+            ultrafeedback_score: UltraFeedbackScore::default(),
+            on_bad_row: BadRows::default(),
+        }
+    }
+}
+
+/// What a prompt of plain text becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TextPrompts {
+    /// Plain text stays plain text, without a chat template, as in trl's standard format.
+    #[default]
+    Plain,
+    /// It becomes a user turn, rendered with the chat template.
+    User,
+}
+
+/// Whether responses must have rewards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rewards {
+    /// Read where the file has a column for them. A file that has the column must have it filled in every row.
+    #[default]
+    IfPresent,
+    /// A row without them is a bad row.
+    Required,
+}
+
+/// The scores of UltraFeedback's completions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UltraFeedbackScore {
+    /// `fine-grained_score`: the mean of the four aspects' ratings.
+    FineGrained,
+    /// `overall_score`: the judge's single score, from which ultrafeedback_binarized was built.
+    #[default]
+    Overall,
+}
+
+/// What to do with bad rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BadRows {
+    /// Stop, naming the row.
+    #[default]
+    Error,
+    /// Leave it out and count it.
+    Drop,
+}

@@ -1,0 +1,153 @@
+//! Conversations: the template's text, cut where the prompt ends and the response stops.
+
+use std::ops::Range;
+
+use super::options::{Boundary, EncodeOptions, ResponseEnd};
+use super::tokens::cut;
+use super::{Parts, TextEncoder};
+use crate::error::EncodeProblem;
+use crate::record::{Message, Record};
+use crate::template::TemplateVariables;
+
+/// Characters of text around a place, for errors.
+const EXCERPT: usize = 24;
+
+impl TextEncoder {
+    pub(super) fn chat(
+        &self,
+        messages: &[Message],
+        record: &Record,
+        options: &EncodeOptions,
+    ) -> Result<Parts, EncodeProblem> {
+        let variables = self.variables_of(record);
+        self.check_messages(messages, record)?;
+        let prompt = self.render_with(messages, true, &variables)?;
+        let (places, turns) = if options.assistant_spans {
+            self.earlier_turns(messages, &prompt, &variables)?
+        } else {
+            (Vec::new(), Vec::new())
+        };
+        let tokens = self.tokens.encode_cut(&prompt, &places)?;
+        if tokens.ids.is_empty() {
+            return Err(EncodeProblem::EmptyPrompt);
+        }
+        if tokens.merged > 0 && options.boundary == Boundary::Error {
+            return Err(merged(&prompt, places.first().copied().unwrap_or(0), 0));
+        }
+        let spans = self.spans(&tokens.ids, &tokens.at, &turns)?;
+        // Where turns were tokenised apart, the joined text is still compared with the prompt in one piece.
+        let whole = if tokens.merged == 0 { tokens.ids.clone() } else { self.tokens.encode(&prompt)?.0 };
+        let mut parts = Parts { prompt: tokens.ids, spans, responses: Vec::new(), merged: tokens.merged };
+        for (index, response) in record.responses.iter().enumerate() {
+            let mut conversation = messages.to_vec();
+            conversation.push(response.message.clone());
+            let full = self.render_with(&conversation, false, &variables)?;
+            if !full.starts_with(&prompt) {
+                return Err(self.not_a_prefix(&prompt, &full, format!("answer {index}")));
+            }
+            let (mut ids, apart) = self.split(&full, prompt.len(), &whole, index, options.boundary)?;
+            parts.merged += usize::from(apart);
+            let turn = || format!("answer {index}");
+            let stop = self.first_stop(&ids).ok_or_else(|| self.no_stop(turn()))?;
+            if stop == 0 {
+                return Err(EncodeProblem::EmptyResponse { response: index });
+            }
+            if options.response_end == ResponseEnd::Stop {
+                ids.truncate(stop + 1);
+            }
+            parts.responses.push(ids);
+        }
+        Ok(parts)
+    }
+
+    /// The ids behind `place` of a text whose part before it has the ids `before`; true where they were tokenised apart.
+    pub(super) fn split(
+        &self,
+        text: &str,
+        place: usize,
+        before: &[u32],
+        response: usize,
+        boundary: Boundary,
+    ) -> Result<(Vec<u32>, bool), EncodeProblem> {
+        let (ids, offsets) = self.tokens.encode(text)?;
+        if ids.starts_with(before) && cut(&offsets, place) == Some(before.len()) {
+            return Ok((ids[before.len()..].to_vec(), false));
+        }
+        match boundary {
+            Boundary::Error => Err(merged(text, place, response)),
+            Boundary::Separate => Ok((self.tokens.encode_continuing(&text[place..])?.0, true)),
+        }
+    }
+
+    pub(super) fn first_stop(&self, ids: &[u32]) -> Option<usize> {
+        ids.iter().position(|id| self.stop_ids.contains(id))
+    }
+
+    pub(super) fn no_stop(&self, turn: String) -> EncodeProblem {
+        EncodeProblem::NoStop { turn, expected: self.stop_names() }
+    }
+
+    /// A message with the text of a control token in it would give the example a second one.
+    fn check_messages(&self, messages: &[Message], record: &Record) -> Result<(), EncodeProblem> {
+        let prompt = messages.iter().enumerate().map(|(i, m)| (format!("message {i} ({})", m.role), m));
+        let answers = record.responses.iter().enumerate().map(|(i, r)| (format!("answer {i}"), &r.message));
+        for (place, message) in prompt.chain(answers) {
+            if let Some(token) = self.control_token_in(&message.content) {
+                return Err(EncodeProblem::ControlTokenInText { place, token: token.to_owned() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Where in the prompt's text each earlier assistant turn begins, behind its header, and which message it is.
+    fn earlier_turns(
+        &self,
+        messages: &[Message],
+        prompt: &str,
+        variables: &TemplateVariables,
+    ) -> Result<(Vec<usize>, Vec<usize>), EncodeProblem> {
+        let mut places = Vec::new();
+        let mut turns = Vec::new();
+        for (i, _) in messages.iter().enumerate().filter(|(_, m)| m.role == "assistant") {
+            let before = self.render_with(&messages[..i], true, variables)?;
+            if !prompt.starts_with(&before) {
+                return Err(self.not_a_prefix(&before, prompt, format!("assistant turn in message {i}")));
+            }
+            places.push(before.len());
+            turns.push(i);
+        }
+        Ok((places, turns))
+    }
+
+    /// From the first token of each earlier turn to its stop token.
+    fn spans(&self, ids: &[u32], starts: &[usize], turns: &[usize]) -> Result<Vec<Range<usize>>, EncodeProblem> {
+        let mut spans = Vec::with_capacity(starts.len());
+        for (n, (&start, turn)) in starts.iter().zip(turns).enumerate() {
+            let next = starts.get(n + 1).copied().unwrap_or(ids.len());
+            let stop = self
+                .first_stop(&ids[start..next])
+                .ok_or_else(|| self.no_stop(format!("assistant turn in message {turn}")))?;
+            spans.push(start..start + stop + 1);
+        }
+        Ok(spans)
+    }
+
+    fn not_a_prefix(&self, prompt: &str, full: &str, turn: String) -> EncodeProblem {
+        let same: usize =
+            prompt.chars().zip(full.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum();
+        let excerpt = |text: &str| text[same..].chars().take(EXCERPT).collect();
+        EncodeProblem::PromptNotPrefix {
+            template: self.template.as_ref().map_or_else(String::new, |t| t.name().to_owned()),
+            turn,
+            expected: excerpt(prompt),
+            found: excerpt(full),
+        }
+    }
+}
+
+fn merged(text: &str, place: usize, response: usize) -> EncodeProblem {
+    let before: String = text[..place].chars().rev().take(EXCERPT / 3).collect();
+    let before = before.chars().rev();
+    let token = before.chain(['|']).chain(text[place..].chars().take(EXCERPT / 3)).collect();
+    EncodeProblem::Merged { response, token }
+}

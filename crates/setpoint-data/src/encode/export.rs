@@ -1,0 +1,38 @@
+//! The tokenizer's files for a model that is saved.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::{TextEncoder, special};
+use crate::error::Error;
+use crate::write::write_atomically;
+
+impl TextEncoder {
+    /// Writes `tokenizer.json` as it was read, `tokenizer_config.json` with the special tokens in use, and the chat template
+    /// in use as `chat_template.jinja`: transformers and vLLM then render and tokenise as this encoder does.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the disk refuses.
+    pub fn save(&self, dir: &Path) -> Result<(), Error> {
+        let write = |name: &str, bytes: &[u8]| {
+            let path = dir.join(name);
+            write_atomically(&path, |w| w.write_all(bytes).map_err(Error::io("write", &path)))
+        };
+        write("tokenizer.json", &self.json)?;
+        let mut config = match special::optional_json(&self.dir.join("tokenizer_config.json"))? {
+            Some(Value::Object(config)) => config,
+            _ => Map::from_iter([("tokenizer_class".to_owned(), "PreTrainedTokenizerFast".into())]),
+        };
+        for (name, text) in &self.special.names {
+            config.insert(name.clone(), text.as_str().into());
+        }
+        if let Some(template) = &self.template {
+            // The file alone: two templates that differ would be a trap.
+            config.shift_remove("chat_template");
+            write("chat_template.jinja", template.source().as_bytes())?;
+        }
+        let text = serde_json::to_string_pretty(&config).map_err(|e| self.failed(e.to_string()))?;
+        write("tokenizer_config.json", (text + "\n").as_bytes())
+    }
+}

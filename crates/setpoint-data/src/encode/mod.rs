@@ -1,0 +1,395 @@
+//! Records to token ids, exactly: one BOS, one stop token within the response, a boundary that no token spans.
+
+mod chat;
+mod example;
+mod export;
+mod limits;
+mod options;
+mod plain;
+mod report;
+mod special;
+mod tokens;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use serde_json::Value;
+
+pub use self::example::{EncodedResponse, Example};
+pub use self::options::{Boundary, EncodeOptions, EncoderOptions, LongRows, ResponseEnd};
+pub use self::report::{DropReason, EncodeReport, Lengths};
+pub use self::special::SpecialTokens;
+use self::tokens::Tokens;
+use crate::config::BadRows;
+use crate::error::{EncodeProblem, Error};
+use crate::hash::hash_parts;
+use crate::record::{Message, Prompt, Record};
+use crate::template::{ChatTemplate, TemplateVariables, template_source};
+
+/// Tokenizer, chat template and special tokens of a model: turns records into examples and ids into text.
+pub struct TextEncoder {
+    dir: PathBuf,
+    json: Vec<u8>,
+    tokens: Tokens,
+    template: Option<ChatTemplate>,
+    variables: TemplateVariables,
+    special: SpecialTokens,
+    /// What the tokenizer puts before a text: BOS, or nothing.
+    prefix: Vec<u32>,
+    stop_ids: Vec<u32>,
+    /// BOS and stop tokens whose text, where it occurs in a message, becomes the token.
+    control: Vec<(String, u32)>,
+    vocab_size: usize,
+}
+
+impl std::fmt::Debug for TextEncoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TextEncoder")
+            .field("dir", &self.dir)
+            .field("template", &self.template)
+            .field("special", &self.special)
+            .field("stop_ids", &self.stop_ids)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What became of one record.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Encoded {
+    /// The example, or why there is none.
+    pub outcome: Result<Example, DropReason>,
+    /// Boundaries at which the text was tokenised apart because tokens would have merged.
+    pub merged: usize,
+    /// Whether the prompt was cut.
+    pub cut: bool,
+}
+
+/// A record's ids before the limits on length.
+struct Parts {
+    prompt: Vec<u32>,
+    spans: Vec<std::ops::Range<usize>>,
+    responses: Vec<Vec<u32>>,
+    merged: usize,
+}
+
+impl TextEncoder {
+    /// Loads a tokenizer folder: `tokenizer.json`, and where they are there `tokenizer_config.json`,
+    /// `special_tokens_map.json`, `chat_template.jinja`, `generation_config.json` and `config.json`.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`], [`Error::Template`] or [`Error::Io`], naming the file and what is wrong with it.
+    pub fn from_dir(dir: &Path, options: &EncoderOptions) -> Result<Self, Error> {
+        let path = dir.join("tokenizer.json");
+        let json = match std::fs::read(&path) {
+            Ok(json) => json,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                let reason = "not found. Expected the fast tokenizer's file; transformers' `save_pretrained` writes it, \
+                              also from a SentencePiece `tokenizer.model`";
+                return Err(Error::Tokenizer { path, reason: reason.into() });
+            }
+            Err(e) => return Err(Error::io("read", path)(e)),
+        };
+        let tokens = Tokens::load(&path, &json)?;
+        let config = special::optional_json(&dir.join("tokenizer_config.json"))?.unwrap_or_default();
+        let special = SpecialTokens::load(dir, &config, &tokens.tokenizer, options)?;
+        let template = template_source(dir, &config, &options.template)?
+            .map(|(name, source)| ChatTemplate::new(name, source))
+            .transpose()?;
+        let variables = TemplateVariables {
+            special_tokens: special.names.clone(),
+            tools: None,
+            extra: options.template_kwargs.clone(),
+        };
+        let vocab_size = tokens.tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
+        let mut this = Self {
+            dir: dir.to_owned(),
+            json,
+            tokens,
+            template,
+            variables,
+            special,
+            prefix: Vec::new(),
+            stop_ids: Vec::new(),
+            control: Vec::new(),
+            vocab_size,
+        };
+        this.prefix = this.find_prefix()?;
+        this.stop_ids = this.find_stops();
+        this.control = this.find_control();
+        Ok(this)
+    }
+
+    /// What the tokenizer puts before a text, found by tokenising one.
+    fn find_prefix(&self) -> Result<Vec<u32>, Error> {
+        let encoding = self.tokens.tokenizer.encode("a", true).map_err(|e| self.failed(e.to_string()))?;
+        let added = encoding.get_special_tokens_mask().iter().take_while(|&&m| m == 1).count();
+        let prefix = encoding.get_ids()[..added].to_vec();
+        // transformers lets the setting win over the file's post-processor.
+        Ok(match (self.special.add_bos, &self.special.bos) {
+            (Some(true), Some((_, bos))) if prefix.is_empty() => vec![*bos],
+            (Some(false), Some((_, bos))) if prefix == [*bos] => Vec::new(),
+            _ => prefix,
+        })
+    }
+
+    /// The token with which the template ends an assistant turn, then the tokenizer's and the model's EOS.
+    fn find_stops(&self) -> Vec<u32> {
+        let special = &self.special;
+        let named = self.template_stop().into_iter().chain(special.eos.as_ref().map(|(_, id)| *id));
+        let mut stops = Vec::new();
+        for id in named.chain(special.more_eos.iter().copied()) {
+            if !stops.contains(&id) {
+                stops.push(id);
+            }
+        }
+        stops
+    }
+
+    fn template_stop(&self) -> Option<u32> {
+        const PROBE: &str = "PROBEOFTHETURNSEND";
+        let turns = [Message::user("a"), Message::assistant(PROBE)];
+        // A template that refuses this plain conversation has its say when a real one is rendered.
+        let text = self.template.as_ref()?.render(&turns, false, &self.variables).ok()?;
+        let (_, after) = text.rsplit_once(PROBE)?;
+        let (ids, _) = self.tokens.encode_continuing(after).ok()?;
+        ids.into_iter().find(|id| self.is_special(*id))
+    }
+
+    fn is_special(&self, id: u32) -> bool {
+        self.tokens.tokenizer.get_added_vocabulary().get_added_tokens_decoder().get(&id).is_some_and(|t| t.special)
+    }
+
+    fn find_control(&self) -> Vec<(String, u32)> {
+        let bos = self.special.bos.as_ref().map(|(_, id)| *id);
+        let mut ids: Vec<u32> = self.stop_ids.iter().copied().chain(bos).collect();
+        ids.dedup();
+        let added = self.tokens.tokenizer.get_added_vocabulary().get_added_tokens_decoder();
+        ids.into_iter().filter_map(|id| added.get(&id).map(|token| (token.content.clone(), id))).collect()
+    }
+
+    /// The chat template, if there is one.
+    #[must_use]
+    pub fn template(&self) -> Option<&ChatTemplate> {
+        self.template.as_ref()
+    }
+
+    /// The special tokens.
+    #[must_use]
+    pub fn special_tokens(&self) -> &SpecialTokens {
+        &self.special
+    }
+
+    /// The tokens that end a generation, the template's own first.
+    #[must_use]
+    pub fn stop_ids(&self) -> &[u32] {
+        &self.stop_ids
+    }
+
+    /// One more than the largest id.
+    #[must_use]
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// Checks that a model has an embedding for every token. A model may have more (padded) rows than the tokenizer has tokens.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] with both numbers.
+    pub fn check_vocabulary(&self, model_vocab_size: usize) -> Result<(), Error> {
+        if self.vocab_size <= model_vocab_size {
+            return Ok(());
+        }
+        Err(self.failed(format!(
+            "it has ids up to {} but the model's vocab_size is {model_vocab_size}: they do not belong together. Use the model's own tokenizer",
+            self.vocab_size - 1
+        )))
+    }
+
+    /// A hash of everything that decides the ids of a text besides the text: tokenizer, template, its variables, special
+    /// tokens.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let variables = serde_json::json!([self.variables.special_tokens, self.variables.extra, self.prefix, self.stop_ids]);
+        let source = self.template.as_ref().map_or("", ChatTemplate::source);
+        hash_parts("setpoint tokenizer 1", &[&self.json, source.as_bytes(), variables.to_string().as_bytes()])
+    }
+
+    /// Renders a conversation with the chat template.
+    ///
+    /// # Errors
+    /// [`EncodeProblem::NoTemplate`] or [`EncodeProblem::TemplateFailed`].
+    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, EncodeProblem> {
+        self.render_with(messages, add_generation_prompt, &self.variables)
+    }
+
+    fn render_with(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+        variables: &TemplateVariables,
+    ) -> Result<String, EncodeProblem> {
+        let template = self.template.as_ref().ok_or(EncodeProblem::NoTemplate)?;
+        template.render(messages, add_generation_prompt, variables).map_err(|e| EncodeProblem::TemplateFailed {
+            template: template.name().to_owned(),
+            reason: e.to_string(),
+        })
+    }
+
+    /// The ids of a prompt, as a generation starts from them: the same as in the examples.
+    ///
+    /// # Errors
+    /// An [`EncodeProblem`] when the template refuses or there are no tokens.
+    pub fn encode_prompt(&self, prompt: &Prompt) -> Result<Vec<u32>, EncodeProblem> {
+        let ids = match prompt {
+            Prompt::Text(text) => self.plain_prompt(text)?,
+            Prompt::Messages(messages) => self.tokens.encode(&self.render(messages, true)?)?.0,
+        };
+        if ids.is_empty() { Err(EncodeProblem::EmptyPrompt) } else { Ok(ids) }
+    }
+
+    /// The ids of a text, without any token that is not in it.
+    ///
+    /// # Errors
+    /// [`EncodeProblem::Tokenizer`].
+    pub fn encode_text(&self, text: &str) -> Result<Vec<u32>, EncodeProblem> {
+        Ok(self.tokens.encode(text)?.0)
+    }
+
+    /// The text of ids, special tokens included.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] when the tokenizer's decoder fails. Ids beyond the vocabulary have no text.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, Error> {
+        self.tokens.tokenizer.decode(ids, false).map_err(|e| self.failed(e.to_string()))
+    }
+
+    /// The text of ids without special tokens: what a reader of a response wants to see.
+    ///
+    /// # Errors
+    /// As [`TextEncoder::decode`].
+    pub fn decode_visible(&self, ids: &[u32]) -> Result<String, Error> {
+        self.tokens.tokenizer.decode(ids, true).map_err(|e| self.failed(e.to_string()))
+    }
+
+    pub(crate) fn tokenizer(&self) -> &tokenizers::Tokenizer {
+        &self.tokens.tokenizer
+    }
+
+    pub(crate) fn failed(&self, reason: String) -> Error {
+        Error::Tokenizer { path: self.dir.join("tokenizer.json"), reason }
+    }
+
+    /// Encodes one record; `row` is its index in the data set.
+    ///
+    /// # Errors
+    /// [`Error::Encode`], naming the row: where the record cannot be encoded exactly and
+    /// [`EncodeOptions::on_bad_row`] says so, at a merge with [`Boundary::Error`], beyond a limit with [`LongRows::Error`].
+    pub fn encode(&self, row: usize, record: &Record, options: &EncodeOptions) -> Result<Encoded, Error> {
+        self.try_encode(row, record, options).map_err(|problem| Error::Encode { at: record.source.clone(), problem })
+    }
+
+    fn try_encode(&self, row: usize, record: &Record, options: &EncodeOptions) -> Result<Encoded, EncodeProblem> {
+        let mut parts = match &record.prompt {
+            Prompt::Text(prompt) => self.plain(prompt, record, options)?,
+            Prompt::Messages(messages) => self.chat(messages, record, options)?,
+        };
+        let merged = parts.merged;
+        let fitted = limits::fit(&mut parts, options)?;
+        let outcome = match fitted {
+            limits::Fit::Drop(reason) => Err(reason),
+            limits::Fit::Whole | limits::Fit::Cut => Ok(Example {
+                row,
+                source: record.source.clone(),
+                prompt: parts.prompt,
+                responses: parts
+                    .responses
+                    .into_iter()
+                    .zip(&record.responses)
+                    .enumerate()
+                    .map(|(index, (ids, r))| EncodedResponse { index, ids, reward: r.reward, label: r.label })
+                    .collect(),
+                margin: record.margin,
+                assistant_spans: parts.spans,
+            }),
+        };
+        Ok(Encoded { outcome, merged, cut: matches!(fitted, limits::Fit::Cut) })
+    }
+
+    /// Encodes records in parallel. The examples come in the records' order whatever the number of threads.
+    ///
+    /// # Errors
+    /// As [`TextEncoder::encode`], for the first record at fault.
+    pub fn encode_all(&self, records: &[Record], options: &EncodeOptions) -> Result<(Vec<Example>, EncodeReport), Error> {
+        const EXAMPLES: usize = 5;
+        let encoded: Vec<_> =
+            records.par_iter().enumerate().map(|(row, record)| self.encode(row, record, options)).collect();
+        let mut examples = Vec::with_capacity(records.len());
+        let mut report = EncodeReport { rows: records.len(), ..EncodeReport::default() };
+        for encoded in encoded {
+            let dropped = match encoded {
+                Ok(encoded) => {
+                    report.merged += encoded.merged;
+                    report.cut += usize::from(encoded.cut);
+                    encoded.outcome.map(|example| examples.push(example)).err()
+                }
+                Err(error) if options.on_bad_row == BadRows::Drop && skippable(&error) => {
+                    if report.examples_of_invalid.len() < EXAMPLES {
+                        report.examples_of_invalid.push(error.to_string());
+                    }
+                    Some(DropReason::Invalid)
+                }
+                Err(error) => return Err(error),
+            };
+            if let Some(reason) = dropped {
+                *report.dropped.entry(reason).or_insert(0) += 1;
+            }
+        }
+        report.measure(&examples);
+        Ok((examples, report))
+    }
+
+    /// The first control token whose text occurs in a message.
+    fn control_token_in(&self, text: &str) -> Option<&str> {
+        self.control.iter().map(|(token, _)| token.as_str()).find(|token| text.contains(token))
+    }
+
+    fn stop_names(&self) -> String {
+        let name = |id: &u32| self.tokens.tokenizer.id_to_token(*id).unwrap_or_else(|| id.to_string());
+        match self.stop_ids.as_slice() {
+            [] => "none (the tokenizer names no EOS)".into(),
+            ids => ids.iter().map(name).collect::<Vec<_>>().join(", "),
+        }
+    }
+
+    /// The template's variables for a record, with its own tools and arguments.
+    fn variables_of(&self, record: &Record) -> std::borrow::Cow<'_, TemplateVariables> {
+        let tools = record.extra.get("tools").filter(|v| !v.is_null());
+        let kwargs = record.extra.get("chat_template_kwargs").and_then(Value::as_object);
+        if tools.is_none() && kwargs.is_none() {
+            return std::borrow::Cow::Borrowed(&self.variables);
+        }
+        let mut variables = self.variables.clone();
+        variables.tools = tools.map(|tools| match tools {
+            // Some data sets store the list as JSON text.
+            Value::String(text) => serde_json::from_str(text).unwrap_or_else(|_| tools.clone()),
+            _ => tools.clone(),
+        });
+        variables.extra.extend(kwargs.into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())));
+        std::borrow::Cow::Owned(variables)
+    }
+}
+
+/// Whether an error is about what the row holds. Merges and lengths have settings of their own, and without a template no
+/// conversation can be encoded.
+fn skippable(error: &Error) -> bool {
+    use EncodeProblem::{Merged, NoTemplate, Tokenizer, TooLong};
+    match error {
+        Error::Encode { problem, .. } => {
+            !matches!(problem, Merged { .. } | TooLong { .. } | NoTemplate | Tokenizer { .. })
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,96 @@
+//! How records become examples: the settings.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::config::BadRows;
+use crate::template::TemplateChoice;
+
+/// How a [`TextEncoder`](super::TextEncoder) is loaded.
+#[derive(Debug, Clone, Default)]
+pub struct EncoderOptions {
+    /// The chat template.
+    pub template: TemplateChoice,
+    /// Further variables of the template, such as `date_string`.
+    pub template_kwargs: Map<String, Value>,
+    /// The BOS token, where the folder does not name it or names another one.
+    pub bos_token: Option<String>,
+    /// The EOS token, likewise.
+    pub eos_token: Option<String>,
+    /// The folder with `config.json` and `generation_config.json`, where it is not the tokenizer's.
+    pub model_dir: Option<PathBuf>,
+}
+
+/// What to do where tokenising prompt and response together would merge tokens across the boundary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Boundary {
+    /// Tokenise the two apart, as they are when the model generates, and count the row.
+    #[default]
+    Separate,
+    /// Stop, naming the row.
+    Error,
+}
+
+/// Where a templated response ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResponseEnd {
+    /// With its stop token.
+    #[default]
+    Stop,
+    /// With the last token that the template prints (Qwen2.5 prints a line break after the stop token), as trl counts.
+    Template,
+}
+
+/// What to do with a row that is longer than allowed. A response is never cut: its reward was given for the whole text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LongRows {
+    /// Leave the row out and count it.
+    #[default]
+    Drop,
+    /// Stop, naming the row.
+    Error,
+    /// Cut the prompt from the left, but keep its first tokens; a row that is too long even so is left out.
+    CutPrompt,
+}
+
+/// How records become examples.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EncodeOptions {
+    /// Most tokens of prompt and longest response together.
+    pub max_length: Option<usize>,
+    /// Most tokens of a prompt.
+    pub max_prompt_length: Option<usize>,
+    /// What happens to rows beyond these limits.
+    pub long_rows: LongRows,
+    /// First tokens of a prompt (t0) that a cut keeps.
+    pub keep_first: usize,
+    /// Merges across the boundary of prompt and response.
+    pub boundary: Boundary,
+    /// Where a templated response ends.
+    pub response_end: ResponseEnd,
+    /// Find the earlier assistant turns in the prompt (SFT learns them, too).
+    pub assistant_spans: bool,
+    /// What happens to a record that cannot be encoded exactly.
+    pub on_bad_row: BadRows,
+}
+
+impl Default for EncodeOptions {
+    fn default() -> Self {
+        Self {
+            max_length: None,
+            max_prompt_length: None,
+            long_rows: LongRows::default(),
+            keep_first: 1,
+            boundary: Boundary::default(),
+            response_end: ResponseEnd::default(),
+            assistant_spans: false,
+            on_bad_row: BadRows::default(),
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What became of the records: nothing is dropped, cut or merged without being counted.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+
+use super::example::Example;
+
+/// Why a row was left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DropReason {
+    /// The prompt has more than `max_prompt_length` tokens.
+    PromptTooLong,
+    /// Prompt and longest response have more than `max_length` tokens.
+    TooLong,
+    /// The response leaves no room for any prompt within `max_length`.
+    ResponseTooLong,
+    /// The record cannot be encoded exactly; see the report's examples.
+    Invalid,
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::PromptTooLong => "prompt too long",
+            Self::TooLong => "too long",
+            Self::ResponseTooLong => "response too long",
+            Self::Invalid => "invalid",
+        })
+    }
+}
+
+/// Smallest, median, 95th percentile (nearest rank) and largest of some lengths.
+///
+/// # Units
+/// Tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Lengths {
+    /// Smallest.
+    pub min: usize,
+    /// The value that half of them do not exceed.
+    pub median: usize,
+    /// The value that 95 of 100 do not exceed.
+    pub p95: usize,
+    /// Largest.
+    pub max: usize,
+}
+
+impl Lengths {
+    /// Of these lengths; zeros when there are none.
+    pub fn of(lengths: impl IntoIterator<Item = usize>) -> Self {
+        let mut sorted: Vec<usize> = lengths.into_iter().collect();
+        sorted.sort_unstable();
+        let rank = |percent: usize| sorted.get((sorted.len() * percent).div_ceil(100).max(1) - 1).copied().unwrap_or(0);
+        Self { min: rank(0), median: rank(50), p95: rank(95), max: rank(100) }
+    }
+}
+
+/// What became of the records.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct EncodeReport {
+    /// Records seen.
+    pub rows: usize,
+    /// Examples made.
+    pub kept: usize,
+    /// Records left out, by reason.
+    pub dropped: BTreeMap<DropReason, usize>,
+    /// The errors of the first few invalid records.
+    pub examples_of_invalid: Vec<String>,
+    /// Prompts that were cut.
+    pub cut: usize,
+    /// Boundaries between a prompt or turn and what follows at which tokens would have merged, so that the two sides were
+    /// tokenised apart.
+    pub merged: usize,
+    /// Tokens of all prompts.
+    pub prompt_tokens: usize,
+    /// Tokens of all responses.
+    pub response_tokens: usize,
+    /// Lengths of the prompts.
+    pub prompts: Lengths,
+    /// Lengths of the responses.
+    pub responses: Lengths,
+    /// Lengths of prompt and longest response together.
+    pub longest: Lengths,
+}
+
+impl EncodeReport {
+    pub(super) fn measure(&mut self, examples: &[Example]) {
+        let responses = || examples.iter().flat_map(|e| e.responses.iter().map(|r| r.ids.len()));
+        self.kept = examples.len();
+        self.prompt_tokens = examples.iter().map(|e| e.prompt.len()).sum();
+        self.response_tokens = responses().sum();
+        self.prompts = Lengths::of(examples.iter().map(|e| e.prompt.len()));
+        self.responses = Lengths::of(responses());
+        self.longest = Lengths::of(examples.iter().map(Example::longest));
+    }
+}
+
+/// A few lines for people.
+impl fmt::Display for EncodeReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} rows kept", self.kept, self.rows)?;
+        for (reason, count) in &self.dropped {
+            write!(f, ", {count} dropped ({reason})")?;
+        }
+        if self.cut > 0 {
+            write!(f, ", {} prompts cut", self.cut)?;
+        }
+        if self.merged > 0 {
+            write!(f, ", {} boundaries tokenised apart", self.merged)?;
+        }
+        for (name, lengths, total) in
+            [("prompt", self.prompts, self.prompt_tokens), ("response", self.responses, self.response_tokens)]
+        {
+            let Lengths { min, median, p95, max } = lengths;
+            write!(f, "\n{name} tokens: {total} (min {min}, median {median}, p95 {p95}, max {max})")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nearest_ranks() {
+        assert_eq!(Lengths::of(1..=100), Lengths { min: 1, median: 50, p95: 95, max: 100 });
+        assert_eq!(Lengths::of([3, 1, 2]), Lengths { min: 1, median: 2, p95: 3, max: 3 });
+        assert_eq!(Lengths::of([4, 8]), Lengths { min: 4, median: 4, p95: 8, max: 8 });
+        assert_eq!(Lengths::of([]), Lengths::default());
+    }
+}

@@ -1,0 +1,137 @@
+//! Text to ids, with exact cuts: at a given place of the text, which tokens are before it and which behind.
+
+use std::path::Path;
+
+use serde_json::Value;
+use tokenizers::Tokenizer;
+
+use crate::error::{EncodeProblem, Error};
+
+/// A tokenizer that never truncates or pads, and its twin for text that continues another.
+pub(super) struct Tokens {
+    pub(super) tokenizer: Tokenizer,
+    /// The same without a space or `▁` put before the text; `None` where the tokenizer puts none.
+    continuing: Option<Tokenizer>,
+}
+
+/// A tokenised text.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Cut {
+    pub(super) ids: Vec<u32>,
+    /// For each cut, the index of the first token behind it.
+    pub(super) at: Vec<usize>,
+    /// How many cuts fell into a token, so that the text was tokenised apart there.
+    pub(super) merged: usize,
+}
+
+impl Tokens {
+    /// Loads `tokenizer.json`.
+    pub(super) fn load(path: &Path, bytes: &[u8]) -> Result<Self, Error> {
+        let failed = |reason: String| Error::Tokenizer { path: path.to_owned(), reason };
+        let mut json: Value =
+            serde_json::from_slice(bytes).map_err(|e| failed(format!("not valid JSON: {e}")))?;
+        if !json.is_object() {
+            return Err(failed("expected an object (tokenizer.json of the tokenizers library)".into()));
+        }
+        // Published files carry truncation (gpt2: 50 tokens) and padding of whoever saved them. Nothing is cut silently here.
+        json["truncation"] = Value::Null;
+        json["padding"] = Value::Null;
+        // Trimmed offsets would hide that a token holds the space before a boundary. Ids do not depend on this.
+        set_everywhere(&mut json["post_processor"], "trim_offsets", &Value::Bool(false));
+        let build = |json: &Value| {
+            let bytes = serde_json::to_vec(json).map_err(|e| failed(e.to_string()))?;
+            Tokenizer::from_bytes(bytes).map_err(|e| failed(e.to_string()))
+        };
+        let tokenizer = build(&json)?;
+        let mut continuing = json.clone();
+        without_prefix(&mut continuing["normalizer"]);
+        without_prefix(&mut continuing["pre_tokenizer"]);
+        let continuing = if continuing == json { None } else { Some(build(&continuing)?) };
+        Ok(Self { tokenizer, continuing })
+    }
+
+    /// Ids of a text on its own, and the byte range of each.
+    pub(super) fn encode(&self, text: &str) -> Result<(Vec<u32>, Vec<(usize, usize)>), EncodeProblem> {
+        encode(&self.tokenizer, text)
+    }
+
+    /// Ids of a text that continues another.
+    pub(super) fn encode_continuing(&self, text: &str) -> Result<(Vec<u32>, Vec<(usize, usize)>), EncodeProblem> {
+        encode(self.continuing.as_ref().unwrap_or(&self.tokenizer), text)
+    }
+
+    /// Tokenises a text and finds the given places (bytes, ascending) among its tokens. Where a token spans a place, the text
+    /// is tokenised apart there; everywhere else the ids are those of the whole text.
+    pub(super) fn encode_cut(&self, text: &str, places: &[usize]) -> Result<Cut, EncodeProblem> {
+        let (ids, offsets) = self.encode(text)?;
+        let at: Vec<_> = places.iter().map(|&place| cut(&offsets, place)).collect();
+        let merged = at.iter().filter(|a| a.is_none()).count();
+        if merged == 0 {
+            return Ok(Cut { ids, at: at.into_iter().flatten().collect(), merged });
+        }
+        // Pieces between the places that fell into tokens; the other places are found within their piece.
+        let mut whole = Cut { merged, ..Cut::default() };
+        let mut start = 0;
+        let ends = places.iter().zip(&at).filter(|(_, a)| a.is_none()).map(|(&place, _)| place);
+        for end in ends.chain([text.len()]) {
+            let piece = &text[start..end];
+            let (ids, offsets) = if start == 0 { self.encode(piece)? } else { self.encode_continuing(piece)? };
+            let last = end == text.len();
+            for &place in places.iter().filter(|&&p| p >= start && (p < end || (last && p == end))) {
+                let index = match cut(&offsets, place - start) {
+                    Some(index) => index,
+                    // A piece merges where the whole did not (a lookahead sees another neighbour): its last token.
+                    None => offsets.iter().position(|o| o.1 > place - start).unwrap_or(ids.len()),
+                };
+                whole.at.push(whole.ids.len() + index);
+            }
+            whole.ids.extend(ids);
+            start = end;
+        }
+        Ok(whole)
+    }
+}
+
+fn encode(tokenizer: &Tokenizer, text: &str) -> Result<(Vec<u32>, Vec<(usize, usize)>), EncodeProblem> {
+    let encoding = tokenizer.encode(text, false).map_err(|e| EncodeProblem::Tokenizer { reason: e.to_string() })?;
+    Ok((encoding.get_ids().to_vec(), encoding.get_offsets().to_vec()))
+}
+
+/// Index of the first token at or behind `place`; `None` when a token spans it.
+pub(super) fn cut(offsets: &[(usize, usize)], place: usize) -> Option<usize> {
+    if offsets.iter().any(|&(start, end)| start < place && place < end) {
+        return None;
+    }
+    Some(offsets.iter().position(|&(start, _)| start >= place).unwrap_or(offsets.len()))
+}
+
+/// Sets a field in every object of a tree that has it.
+fn set_everywhere(json: &mut Value, field: &str, to: &Value) {
+    match json {
+        Value::Object(fields) => {
+            if let Some(value) = fields.get_mut(field) {
+                *value = to.clone();
+            }
+            fields.values_mut().for_each(|v| set_everywhere(v, field, to));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|v| set_everywhere(v, field, to)),
+        _ => {}
+    }
+}
+
+/// Takes away what puts a space or `▁` before a text: `Prepend`, `Metaspace` with a prepend scheme, `add_prefix_space`.
+fn without_prefix(json: &mut Value) {
+    set_everywhere(json, "add_prefix_space", &Value::Bool(false));
+    set_everywhere(json, "prepend_scheme", &Value::from("never"));
+    drop_prepend(json);
+}
+
+fn drop_prepend(json: &mut Value) {
+    let is_prepend = |v: &Value| v.get("type").and_then(Value::as_str) == Some("Prepend");
+    if is_prepend(json) {
+        *json = Value::Null;
+    } else if let Some(Value::Array(parts)) = json.get_mut("normalizers") {
+        parts.retain(|part| !is_prepend(part));
+        parts.iter_mut().for_each(drop_prepend);
+    }
+}

@@ -1,0 +1,337 @@
+//! The one error type of this crate, and what can be wrong with one row.
+
+use std::path::PathBuf;
+
+use crate::record::Source;
+
+/// What can go wrong between a file on disk and token ids.
+///
+/// Every variant names the input at fault (file, line or row, column, token), what was expected, what was found, and what
+/// to do about it. [`Error::is_row`] tells errors that concern one row, which a caller may choose to skip, from those that
+/// concern the whole job.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be opened, read, written or renamed.
+    #[error("could not {action} {}: {source}", path.display())]
+    Io {
+        /// The verb, such as "read".
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The data set is neither a path that exists nor something that could be a hub id.
+    #[error("{dataset}: no such file or folder, and not a hub id either (owner/name). Check the path, or give the id of a hub data set")]
+    NotFound {
+        /// What was asked for.
+        dataset: String,
+    },
+    /// The name of a file does not say how it is encoded.
+    #[error("{}: unknown file type; expected .jsonl, .ndjson, .json (also .gz) or .parquet", path.display())]
+    UnknownFileType {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A folder or hub repository does not hold the split that was asked for.
+    #[error("{dataset}: no split `{wanted}`{}; found: {found}. Set `split`{} to one of these", subset.as_ref().map(|s| format!(" in subset `{s}`")).unwrap_or_default(), if subset.is_some() { " or `subset`" } else { "" })]
+    NoSplit {
+        /// The data set.
+        dataset: String,
+        /// The subset asked for, if any.
+        subset: Option<String>,
+        /// The split asked for.
+        wanted: String,
+        /// The splits there are.
+        found: String,
+    },
+    /// The split exists in several folders (subsets) and none was chosen.
+    #[error("{dataset}: split `{split}` exists in several subsets: {found}. Set `subset` to one of these")]
+    AmbiguousSubset {
+        /// The data set.
+        dataset: String,
+        /// The split asked for.
+        split: String,
+        /// The subsets that have it.
+        found: String,
+    },
+    /// The data set has no rows.
+    #[error("{dataset}: no rows. Expected at least one")]
+    Empty {
+        /// The data set.
+        dataset: String,
+    },
+    /// The hub could not be reached, or refused.
+    #[error("hub data set {id} ({endpoint}): {reason}. Check the id and the network, HF_ENDPOINT, and HF_TOKEN for a private data set")]
+    Hub {
+        /// The data set's id.
+        id: String,
+        /// The server that was asked.
+        endpoint: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// A line or file is not JSON.
+    #[error("{at}: not valid JSON: {reason}")]
+    Json {
+        /// The place.
+        at: Source,
+        /// The parser's reason, with a remedy where one is known.
+        reason: String,
+    },
+    /// A Parquet file is damaged or uses what is not supported.
+    #[error("{at}: could not read Parquet: {reason}")]
+    Parquet {
+        /// The place.
+        at: Source,
+        /// The reader's reason.
+        reason: String,
+    },
+    /// The columns of the first row belong to no known format.
+    #[error("{at}: columns [{columns}] belong to no known format. Set `format`, rename columns with `columns`, or use one of: {}", crate::format::Format::known_columns())]
+    UnknownFormat {
+        /// The first row.
+        at: Source,
+        /// The columns that it has.
+        columns: String,
+    },
+    /// A row does not hold what its format needs.
+    #[error("{at}: {problem}")]
+    Row {
+        /// The row.
+        at: Source,
+        /// What is wrong with it.
+        problem: RowProblem,
+    },
+    /// A record cannot be turned into tokens.
+    #[error("{at}: {problem}")]
+    Encode {
+        /// The row.
+        at: Source,
+        /// What is wrong with it.
+        problem: EncodeProblem,
+    },
+    /// A tokenizer folder lacks a file, or a file in it is wrong.
+    #[error("tokenizer {}: {reason}", path.display())]
+    Tokenizer {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was expected and what was found.
+        reason: String,
+    },
+    /// A chat template does not exist, does not parse or does not work.
+    #[error("chat template `{name}`: {reason}")]
+    Template {
+        /// The template's name or file.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The prompts do not share the tokens that count as t0.
+    #[error("{at}: {reason}")]
+    T0 {
+        /// The first row that differs.
+        at: Source,
+        /// What differs and what to do.
+        reason: String,
+    },
+    /// A record cannot be written in the point-wise format.
+    #[error("{at}: cannot be written as point-wise JSONL: {reason}")]
+    Write {
+        /// The row that the record came from.
+        at: Source,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// Whether this concerns one row only: a caller who tolerates bad rows may count it and go on.
+    #[must_use]
+    pub fn is_row(&self) -> bool {
+        matches!(self, Self::Row { .. } | Self::Encode { .. })
+            || matches!(self, Self::Json { at, .. } if at.line.is_some())
+    }
+
+    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { action, path, source }
+    }
+}
+
+/// What is wrong with one row of a file.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RowProblem {
+    /// The row is not a JSON object.
+    #[error("expected an object with columns, found {found}")]
+    NotAnObject {
+        /// What was found.
+        found: String,
+    },
+    /// A column that the format needs is absent.
+    #[error("missing column `{column}` (format `{format}`). Add it, rename a column to it with `columns`, or set another `format`")]
+    MissingColumn {
+        /// The column.
+        column: String,
+        /// The format that needs it.
+        format: &'static str,
+    },
+    /// A value is of the wrong type.
+    #[error("`{column}`: expected {expected}, found {found}. Fix the row, or set `on_bad_row = \"drop\"`")]
+    WrongType {
+        /// The column, with an index or field where it is nested.
+        column: String,
+        /// The type it must have.
+        expected: &'static str,
+        /// What was found.
+        found: String,
+    },
+    /// A response has no text.
+    #[error("`{column}` is empty: there is nothing to learn from an empty response. Remove the row, or set `on_bad_row = \"drop\"`")]
+    EmptyResponse {
+        /// The column, with an index where it is a list.
+        column: String,
+    },
+    /// A row has no response at all.
+    #[error("`{column}` holds no responses. Remove the row, or set `on_bad_row = \"drop\"`")]
+    NoResponses {
+        /// The column.
+        column: String,
+    },
+    /// A reward is absent.
+    #[error("`{column}`: missing reward. Give every response a finite number, or score the file first (`setpoint annotate`)")]
+    MissingReward {
+        /// The column, with an index where it is a list.
+        column: String,
+    },
+    /// A number is NaN or infinite.
+    #[error("`{column}` is {found}: a reward or margin must be a finite number. Fix or remove the row")]
+    NotFinite {
+        /// The column, with an index where it is a list.
+        column: String,
+        /// The value.
+        found: String,
+    },
+    /// The lists `responses` and another one differ in length.
+    #[error("{responses} responses but {found} entries in `{column}`: expected one for each response")]
+    LengthMismatch {
+        /// The other list.
+        column: String,
+        /// The number of responses.
+        responses: usize,
+        /// The length of the other list.
+        found: usize,
+    },
+    /// A conversation does not end with an assistant turn.
+    #[error("`{column}`: {reason}. A conversation must end with the assistant turn that is to be learned")]
+    BadConversation {
+        /// The column.
+        column: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Chosen and rejected are not two answers to one prompt.
+    #[error("`chosen` and `rejected` share only their first {shared} of {chosen} and {rejected} messages: each must be one assistant turn after the same prompt")]
+    NoCommonPrompt {
+        /// Messages in common.
+        shared: usize,
+        /// Messages in `chosen`.
+        chosen: usize,
+        /// Messages in `rejected`.
+        rejected: usize,
+    },
+    /// A role or label is not one of the known ones.
+    #[error("`{column}`: unknown {what} `{found}`; expected {expected}")]
+    UnknownName {
+        /// The column.
+        column: String,
+        /// "role" or "label".
+        what: &'static str,
+        /// The value.
+        found: String,
+        /// The known ones.
+        expected: &'static str,
+    },
+}
+
+/// Why a record cannot be turned into tokens exactly.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EncodeProblem {
+    /// The record is a conversation and there is no template.
+    #[error("the record is a conversation but the tokenizer has no chat template. Set one: a built-in name ({}) or a .jinja file", crate::template::BuiltIn::names())]
+    NoTemplate,
+    /// The template raised an error on this conversation.
+    #[error("chat template `{template}` refused the conversation: {reason}")]
+    TemplateFailed {
+        /// The template.
+        template: String,
+        /// Its reason.
+        reason: String,
+    },
+    /// The rendered prompt is not the beginning of the rendered conversation.
+    #[error("chat template `{template}` renders the prompt differently once the {turn} is there: the conversation continues with {found:?} where the prompt has {expected:?}. Use a template that only appends (set `template`), or remove the row")]
+    PromptNotPrefix {
+        /// The template.
+        template: String,
+        /// Which turn follows the prompt.
+        turn: String,
+        /// What the prompt has from the first difference on (an excerpt).
+        expected: String,
+        /// What the conversation has there (an excerpt).
+        found: String,
+    },
+    /// A text contains the text of a control token.
+    #[error("{place} contains `{token}`, the text of a control token: the example would have two. Remove it from the text, or drop the row (`on_bad_row = \"drop\"`)")]
+    ControlTokenInText {
+        /// Where, such as "message 2 (user)".
+        place: String,
+        /// The token's text.
+        token: String,
+    },
+    /// No stop token follows an assistant turn.
+    #[error("no stop token after the {turn}: looked for {expected}. Set `eos_token` to the token that ends a turn, or use a template that prints one")]
+    NoStop {
+        /// Which turn.
+        turn: String,
+        /// The stop tokens that were looked for.
+        expected: String,
+    },
+    /// A response has no tokens before its stop token.
+    #[error("response {response} has no tokens before its stop token. Remove the row")]
+    EmptyResponse {
+        /// Index of the response.
+        response: usize,
+    },
+    /// A prompt has no tokens.
+    #[error("the prompt has no tokens, so the response's first token has no context. Give a prompt, or a tokenizer that adds a BOS token")]
+    EmptyPrompt,
+    /// A token spans the boundary between prompt and response.
+    #[error("tokenising the joined text merges {token:?} across the boundary between prompt and response {response}. Set `boundary = \"separate\"`, or end the prompt where a token ends")]
+    Merged {
+        /// Index of the response.
+        response: usize,
+        /// The text around the boundary.
+        token: String,
+    },
+    /// A row is longer than allowed and the policy is to stop.
+    #[error("{what} has {found} tokens, more than the {limit} that are allowed. Raise `{setting}`, or set `long_rows` to \"drop\" or \"cut_prompt\"")]
+    TooLong {
+        /// What is too long.
+        what: &'static str,
+        /// Its length.
+        found: usize,
+        /// The limit.
+        limit: usize,
+        /// The setting that holds the limit.
+        setting: &'static str,
+    },
+    /// The tokenizer itself failed.
+    #[error("the tokenizer failed: {reason}")]
+    Tokenizer {
+        /// Its reason.
+        reason: String,
+    },
+}

@@ -1,0 +1,160 @@
+//! `prompt`, `responses`, `rewards`: any number of scored responses for a prompt.
+
+use serde_json::Value;
+
+use super::columns::{Columns, finite, list, wrong_type};
+use super::conversation::{Side, conversation_prompt, side, single_answer};
+use crate::error::RowProblem;
+use crate::record::{Label, Prompt, Response};
+
+/// The column of the prompt: text or messages.
+pub const PROMPT: &str = "prompt";
+/// The column of the responses: a list of texts or assistant messages.
+pub const RESPONSES: &str = "responses";
+/// The column of the rewards: a list of numbers, one for each response.
+pub const REWARDS: &str = "rewards";
+/// The column of the labels: a list of `chosen`, `rejected`, `desirable`, `undesirable` or null, one for each response.
+pub const LABELS: &str = "labels";
+
+pub(super) fn parse(row: &mut Columns) -> Result<(Prompt, Vec<Response>), RowProblem> {
+    let prompt = match side(row.need(PROMPT)?, PROMPT)? {
+        Side::Text(text) => Prompt::Text(text),
+        Side::Messages(messages) => conversation_prompt(messages, PROMPT)?,
+    };
+    let texts = list(row.need(RESPONSES)?, RESPONSES)?;
+    if texts.is_empty() {
+        return Err(RowProblem::NoResponses { column: RESPONSES.into() });
+    }
+    let mut responses = Vec::with_capacity(texts.len());
+    for (i, value) in texts.into_iter().enumerate() {
+        let column = format!("{RESPONSES}[{i}]");
+        let message = single_answer(side(value, &column)?, &column)?;
+        responses.push(Response { message, reward: None, label: None });
+    }
+    // A file without the column is one that is yet to be scored; a row without it in a file that has it is a mistake.
+    if row.has_column(REWARDS) {
+        let Some(rewards) = row.take(REWARDS) else {
+            return Err(RowProblem::MissingReward { column: REWARDS.into() });
+        };
+        let rewards = one_each(rewards, REWARDS, responses.len())?;
+        for (i, (value, response)) in rewards.iter().zip(&mut responses).enumerate() {
+            response.reward = Some(finite(value, &format!("{REWARDS}[{i}]"))?);
+        }
+    }
+    if let Some(labels) = row.take(LABELS) {
+        let labels = one_each(labels, LABELS, responses.len())?;
+        for (i, (value, response)) in labels.into_iter().zip(&mut responses).enumerate() {
+            response.label = label(value, &format!("{LABELS}[{i}]"))?;
+        }
+    }
+    Ok((prompt, responses))
+}
+
+fn one_each(value: Value, column: &str, responses: usize) -> Result<Vec<Value>, RowProblem> {
+    let items = list(value, column)?;
+    if items.len() != responses {
+        return Err(RowProblem::LengthMismatch { column: column.to_owned(), responses, found: items.len() });
+    }
+    Ok(items)
+}
+
+fn label(value: Value, column: &str) -> Result<Option<Label>, RowProblem> {
+    match value {
+        Value::Null => Ok(None),
+        Value::String(name) => serde_json::from_value(Value::String(name.clone())).map(Some).map_err(|_| {
+            RowProblem::UnknownName {
+                column: column.to_owned(),
+                what: "label",
+                found: name,
+                expected: "chosen, rejected, desirable, undesirable or null",
+            }
+        }),
+        other => Err(wrong_type(column, "text or null", &other)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Format;
+    use super::super::testing::parse;
+    use super::*;
+    use crate::record::Message;
+
+    fn problem(row: &str) -> RowProblem {
+        parse(Format::Pointwise, row).unwrap_err()
+    }
+
+    #[test]
+    fn reads_texts_rewards_and_labels() {
+        let record = parse(
+            Format::Pointwise,
+            r#"{"prompt": "p", "responses": ["a", "b", "c"], "rewards": [1, -0.5, 2e3], "labels": ["chosen", null, "rejected"]}"#,
+        )
+        .unwrap();
+        assert_eq!(record.prompt, Prompt::Text("p".into()));
+        let expected = vec![
+            Response::new("a").rewarded(1.0).labelled(Label::Chosen),
+            Response::new("b").rewarded(-0.5),
+            Response::new("c").rewarded(2000.0).labelled(Label::Rejected),
+        ];
+        assert_eq!(record.responses, expected);
+    }
+
+    #[test]
+    fn reads_messages() {
+        let record = parse(
+            Format::Pointwise,
+            r#"{"prompt": [{"role": "user", "content": "p"}], "responses": ["a", [{"role": "assistant", "content": "b"}], {"role": "assistant", "content": "c"}]}"#,
+        )
+        .unwrap();
+        assert_eq!(record.prompt, Prompt::Messages(vec![Message::user("p")]));
+        assert_eq!(record.responses, ["a", "b", "c"].map(Response::new));
+    }
+
+    #[test]
+    fn refuses_what_is_not_a_reward() {
+        let row = |rewards: &str| format!(r#"{{"prompt": "p", "responses": ["a", "b"], "rewards": {rewards}}}"#);
+        assert_eq!(
+            problem(&row("[1.0]")),
+            RowProblem::LengthMismatch { column: "rewards".into(), responses: 2, found: 1 }
+        );
+        assert_eq!(problem(&row("[1.0, null]")), RowProblem::MissingReward { column: "rewards[1]".into() });
+        assert_eq!(problem(&row("null")), RowProblem::MissingReward { column: "rewards".into() });
+        for text in ["NaN", "Infinity", "-inf"] {
+            assert_eq!(
+                problem(&row(&format!("[\"{text}\", 1]"))),
+                RowProblem::NotFinite { column: "rewards[0]".into(), found: text.into() }
+            );
+        }
+        assert!(matches!(problem(&row("[\"good\", 1]")), RowProblem::WrongType { column, .. } if column == "rewards[0]"));
+        assert!(matches!(problem(&row("3.5")), RowProblem::WrongType { column, .. } if column == "rewards"));
+    }
+
+    #[test]
+    fn refuses_what_is_not_a_response() {
+        assert_eq!(
+            problem(r#"{"prompt": "p", "responses": ["a", " \n"], "rewards": [1, 2]}"#),
+            RowProblem::EmptyResponse { column: "responses[1]".into() }
+        );
+        assert_eq!(
+            problem(r#"{"prompt": "p", "responses": []}"#),
+            RowProblem::NoResponses { column: "responses".into() }
+        );
+        assert!(matches!(
+            problem(r#"{"prompt": "p", "responses": [[{"role": "user", "content": "x"}]]}"#),
+            RowProblem::BadConversation { column, .. } if column == "responses[0]"
+        ));
+        assert!(matches!(
+            problem(r#"{"prompt": 3, "responses": ["a"]}"#),
+            RowProblem::WrongType { column, .. } if column == "prompt"
+        ));
+    }
+
+    #[test]
+    fn refuses_an_unknown_label() {
+        assert!(matches!(
+            problem(r#"{"prompt": "p", "responses": ["a"], "labels": ["best"]}"#),
+            RowProblem::UnknownName { column, found, .. } if column == "labels[0]" && found == "best"
+        ));
+    }
+}

@@ -1,0 +1,166 @@
+//! Which files of a folder or repository make up a split.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use super::files::{is_data, split_name};
+use crate::config::DatasetConfig;
+use crate::error::Error;
+
+/// The files of the split in a local folder, sorted by name.
+pub(super) fn select_local(root: &Path, config: &DatasetConfig) -> Result<Vec<PathBuf>, Error> {
+    let mut names = Vec::new();
+    walk(root, "", &mut names)?;
+    let chosen = select(&names, config)?;
+    Ok(chosen.into_iter().map(|name| root.join(name)).collect())
+}
+
+/// Relative names, with `/`, of all files below a folder. Hidden folders (`.git`, `.cache`) are left out.
+pub(super) fn walk(root: &Path, below: &str, names: &mut Vec<String>) -> Result<(), Error> {
+    let folder = root.join(below);
+    for entry in std::fs::read_dir(&folder).map_err(Error::io("list", &folder))? {
+        let entry = entry.map_err(Error::io("list", &folder))?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        if name.starts_with('.') {
+            continue;
+        }
+        let path = if below.is_empty() { name } else { format!("{below}/{name}") };
+        // Follows links: the hub's cache consists of them.
+        if root.join(&path).is_dir() {
+            walk(root, &path, names)?;
+        } else {
+            names.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// A data file's place in the layout.
+struct Entry<'a> {
+    name: &'a str,
+    subset: &'a str,
+    split: &'a str,
+}
+
+/// The folder in which the hub puts the files of the only subset.
+const DATA_FOLDER: &str = "data";
+
+fn entry(name: &str) -> Option<Entry<'_>> {
+    let (folder, file) = name.rsplit_once('/').unwrap_or(("", name));
+    if !is_data(file) {
+        return None;
+    }
+    let stem = split_name(file);
+    // `train/0000.parquet`: the folder is the split.
+    let shard_of_folder = stem.bytes().all(|b| b.is_ascii_digit()) || matches!(stem, "data" | "part");
+    let (subset, split) = match folder.rsplit_once('/') {
+        Some((above, last)) if shard_of_folder => (above, last),
+        None if shard_of_folder && !folder.is_empty() && folder != DATA_FOLDER => ("", folder),
+        _ => (folder, stem),
+    };
+    Some(Entry { name, subset: if subset == DATA_FOLDER { "" } else { subset }, split })
+}
+
+/// The files of the configured split among the files of a repository, sorted by name.
+pub(super) fn select<'a>(names: &'a [String], config: &DatasetConfig) -> Result<Vec<&'a str>, Error> {
+    let entries: Vec<_> = names
+        .iter()
+        .filter_map(|name| entry(name))
+        .filter(|e| config.subset.as_deref().is_none_or(|s| e.subset == s || e.subset.ends_with(&format!("/{s}"))))
+        .collect();
+    if entries.is_empty() {
+        let found = "no data files (.parquet, .jsonl, .json)".to_owned();
+        return Err(no_split(config, found));
+    }
+    let mut by_subset: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for e in entries.iter().filter(|e| e.split == config.split) {
+        by_subset.entry(e.subset).or_default().push(e.name);
+    }
+    if by_subset.len() > 1 {
+        let found = by_subset.keys().map(|s| if s.is_empty() { "(top)" } else { s }).collect::<Vec<_>>().join(", ");
+        return Err(Error::AmbiguousSubset { dataset: config.path.clone(), split: config.split.clone(), found });
+    }
+    if let Some((_, mut files)) = by_subset.pop_first() {
+        files.sort_unstable();
+        return Ok(files);
+    }
+    // A single file whose name is no split's is the training data, as for the hub.
+    let known = |split: &str| {
+        ["train", "test", "valid", "dev", "eval"].iter().any(|known| split.to_ascii_lowercase().contains(known))
+    };
+    match entries.as_slice() {
+        [only] if config.split == "train" && !known(only.split) => Ok(vec![only.name]),
+        _ => {
+            let found: BTreeSet<_> = entries.iter().map(|e| e.split).collect();
+            Err(no_split(config, found.into_iter().collect::<Vec<_>>().join(", ")))
+        }
+    }
+}
+
+fn no_split(config: &DatasetConfig, found: String) -> Error {
+    Error::NoSplit {
+        dataset: config.path.clone(),
+        subset: config.subset.clone(),
+        wanted: config.split.clone(),
+        found,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn choose(names: &[&str], split: &str, subset: Option<&str>) -> Result<Vec<String>, String> {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let config = DatasetConfig {
+            split: split.into(),
+            subset: subset.map(Into::into),
+            ..DatasetConfig::new("folder")
+        };
+        select(&names, &config).map(|v| v.into_iter().map(Into::into).collect()).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_hubs_layouts() {
+        let ultrachat = [
+            "README.md",
+            "data/train_sft-00001-of-00002.parquet",
+            "data/train_sft-00000-of-00002.parquet",
+            "data/test_sft-00000-of-00001.parquet",
+        ];
+        let expected = ["data/train_sft-00000-of-00002.parquet", "data/train_sft-00001-of-00002.parquet"];
+        assert_eq!(choose(&ultrachat, "train_sft", None).unwrap(), expected);
+        let message = choose(&ultrachat, "train", None).unwrap_err();
+        assert_eq!(message, "folder: no split `train`; found: test_sft, train_sft. Set `split` to one of these");
+
+        assert_eq!(choose(&["train.jsonl", "test.jsonl"], "test", None).unwrap(), ["test.jsonl"]);
+        assert_eq!(choose(&["train/0000.parquet", "test/0000.parquet"], "test", None).unwrap(), ["test/0000.parquet"]);
+        assert_eq!(choose(&["rasbt.json", "dataset_infos.json"], "train", None).unwrap(), ["rasbt.json"]);
+        assert!(choose(&["rasbt.json"], "test", None).is_err());
+        assert!(choose(&["test.json"], "train", None).is_err(), "the test split is not the training data");
+    }
+
+    #[test]
+    fn subsets_are_chosen_by_name() {
+        let names = ["main/train-00000-of-00001.parquet", "socratic/train-00000-of-00001.parquet"];
+        let message = choose(&names, "train", None).unwrap_err();
+        assert!(message.contains("several subsets: main, socratic"), "{message}");
+        assert_eq!(choose(&names, "train", Some("socratic")).unwrap(), [names[1]]);
+        assert!(choose(&names, "train", Some("other")).unwrap_err().contains("in subset `other`"));
+        // The hub's converted files: default/train/0000.parquet.
+        let names = ["default/train/0000.parquet", "default/train/0001.parquet", "default/test/0000.parquet"];
+        assert_eq!(choose(&names, "train", None).unwrap(), &names[..2]);
+    }
+
+    #[test]
+    fn a_folder_on_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("data")).unwrap();
+        std::fs::create_dir_all(dir.path().join(".cache")).unwrap();
+        for name in ["data/train-00000-of-00001.jsonl", ".cache/train.jsonl", "README.md"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        let files = select_local(dir.path(), &DatasetConfig::new("folder")).unwrap();
+        assert_eq!(files, [dir.path().join("data/train-00000-of-00001.jsonl")]);
+    }
+}

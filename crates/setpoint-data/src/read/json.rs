@@ -1,0 +1,175 @@
+//! JSON lines, streamed, and JSON documents: an array of rows or `{"data": [...]}`.
+
+use std::io::{BufRead, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::Rows;
+use crate::error::{Error, RowProblem};
+use crate::format::Row;
+use crate::record::Source;
+
+/// Rows from lines. Empty lines are skipped; a byte order mark at the beginning is, too.
+pub(super) fn lines(path: &Path, reader: impl BufRead + Send + 'static) -> Rows {
+    let path: Arc<Path> = path.into();
+    let mut row = 0;
+    // Bytes, not `BufRead::lines`: a line that is not UTF-8 must be an error with a place, and reading goes on behind it.
+    let rows = reader.split(b'\n').enumerate().filter_map(move |(index, line)| {
+        let line = match line {
+            Ok(line) => line,
+            Err(source) => return Some(Err(Error::io("read", &*path)(source))),
+        };
+        let text = if index == 0 { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&line) } else { &line };
+        if text.iter().all(u8::is_ascii_whitespace) {
+            return None;
+        }
+        let at = Source::line(path.clone(), row, index + 1);
+        row += 1;
+        Some(match serde_json::from_slice(text) {
+            Ok(value) => object(value, at),
+            Err(error) => Err(Error::Json { reason: explain(&error, text), at }),
+        })
+    });
+    Box::new(rows)
+}
+
+/// Rows from one document, or from lines where a `.json` file holds those.
+pub(super) fn document(path: &Path, mut reader: impl Read) -> Result<Rows, Error> {
+    let mut bytes = Vec::new();
+    reader.read_to_end(&mut bytes).map_err(Error::io("read", path))?;
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    let mut documents = serde_json::Deserializer::from_slice(text).into_iter::<Value>();
+    let first = documents.next();
+    let whole = documents.byte_offset();
+    let at_end = text[whole..].iter().all(u8::is_ascii_whitespace);
+    let at = |row| Source::row(path, row);
+    let items = match first {
+        None => Vec::new(),
+        // A second object behind the first one: JSON lines under the wrong name, as on the hub.
+        Some(Ok(Value::Object(_))) if !at_end => {
+            return Ok(lines(path, std::io::Cursor::new(bytes)));
+        }
+        Some(Ok(Value::Array(items))) if at_end => items,
+        Some(Ok(Value::Object(mut fields))) => match fields.shift_remove("data") {
+            Some(Value::Array(items)) => items,
+            _ => {
+                let reason = "expected an array of rows, an object with an array `data`, or one object a line";
+                return Err(Error::Json { at: at(0), reason: reason.into() });
+            }
+        },
+        Some(Ok(_)) => {
+            let reason = if at_end { "expected an array of rows" } else { "text behind the array" };
+            return Err(Error::Json { at: at(0), reason: reason.into() });
+        }
+        Some(Err(error)) => {
+            let line = error.line();
+            let at = Source { line: Some(line), ..at(0) };
+            // Not a bad row but an unreadable file: nothing follows that could be read.
+            return Err(Error::Io {
+                action: "parse",
+                path: path.to_owned(),
+                source: std::io::Error::new(
+                    std::io::ErrorKind::InvalidData,
+                    format!("{at}: not valid JSON: {}", explain(&error, line_of(text, line))),
+                ),
+            });
+        }
+    };
+    let path: Arc<Path> = path.into();
+    let rows = items.into_iter().enumerate().map(move |(row, value)| object(value, Source::row(path.clone(), row)));
+    Ok(Box::new(rows))
+}
+
+fn object(value: Value, at: Source) -> Result<(Source, Row), Error> {
+    match value {
+        Value::Object(row) => Ok((at, row)),
+        other => {
+            let problem = RowProblem::NotAnObject { found: crate::format::describe(&other) };
+            Err(Error::Row { at, problem })
+        }
+    }
+}
+
+fn line_of(text: &[u8], line: usize) -> &[u8] {
+    text.split(|b| *b == b'\n').nth(line.saturating_sub(1)).unwrap_or_default()
+}
+
+/// serde_json's reason, and what Python's `json.dumps` does to cause it.
+fn explain(error: &serde_json::Error, line: &[u8]) -> String {
+    let from = error.column().saturating_sub(2).min(line.len());
+    let near = &line[from..line.len().min(from + 12)];
+    let is = |word: &[u8]| near.windows(word.len()).any(|w| w == word);
+    if is(b"NaN") || is(b"Inf") {
+        return format!(
+            "{error}: NaN and Infinity are not JSON (Python writes them for missing or broken rewards). Replace or remove the row"
+        );
+    }
+    error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_lines(text: &str) -> Vec<Result<(Source, Row), Error>> {
+        lines(Path::new("f.jsonl"), std::io::Cursor::new(text.as_bytes().to_vec())).collect()
+    }
+
+    #[test]
+    fn lines_count_from_one_and_empty_ones_are_skipped() {
+        let rows = read_lines("\u{feff}{\"a\": 1}\r\n\n  \n{\"a\": 2}");
+        let places: Vec<_> = rows.into_iter().map(|r| r.unwrap().0).map(|s| (s.row, s.line)).collect();
+        assert_eq!(places, [(0, Some(1)), (1, Some(4))]);
+    }
+
+    #[test]
+    fn a_broken_line_is_named_and_the_next_one_read() {
+        let rows = read_lines("{\"a\": 1}\n{\"a\": \n[1]\n{\"a\": 4}\n");
+        assert_eq!(rows.len(), 4);
+        let message = rows[1].as_ref().unwrap_err().to_string();
+        assert!(message.starts_with("f.jsonl:2: not valid JSON: EOF"), "{message}");
+        let message = rows[2].as_ref().unwrap_err().to_string();
+        assert_eq!(message, "f.jsonl:3: expected an object with columns, found a list of 1");
+        assert!(rows[3].is_ok());
+    }
+
+    #[test]
+    fn invalid_utf8_is_a_row_error() {
+        let rows: Vec<_> = lines(Path::new("f"), std::io::Cursor::new(b"{\"a\": \"\xff\"}\n{}".to_vec())).collect();
+        assert!(rows[0].as_ref().unwrap_err().is_row());
+        assert!(rows[1].is_ok());
+    }
+
+    #[test]
+    fn nan_is_explained() {
+        let rows = read_lines("{\"rewards\": [1.0, NaN]}\n{\"r\": -Infinity}");
+        for row in rows {
+            let message = row.unwrap_err().to_string();
+            assert!(message.contains("NaN and Infinity are not JSON"), "{message}");
+        }
+    }
+
+    fn read_document(text: &str) -> Result<Vec<(Source, Row)>, Error> {
+        document(Path::new("f.json"), text.as_bytes())?.collect()
+    }
+
+    #[test]
+    fn arrays_data_objects_and_lines_under_the_wrong_name() {
+        for text in ["[{\"a\": 1}, {\"a\": 2}]", "{\"version\": 1, \"data\": [{\"a\": 1}, {\"a\": 2}]}", "{\"a\": 1}\n{\"a\": 2}\n"] {
+            let rows = read_document(text).unwrap();
+            assert_eq!(rows.iter().map(|(_, r)| r["a"].as_i64().unwrap()).collect::<Vec<_>>(), [1, 2], "{text}");
+        }
+    }
+
+    #[test]
+    fn broken_documents() {
+        let message = |text: &str| read_document(text).unwrap_err().to_string();
+        assert!(message("[{\"a\": 1},\n{\"a\" 2}]").contains("f.json:2: not valid JSON"));
+        assert!(message("[1] x").contains("behind the array"));
+        assert!(message("{\"a\": 1}").contains("an object with an array `data`"));
+        assert!(message("3").contains("expected an array of rows"));
+        assert!(message("[{\"a\": 1}, 2]").starts_with("f.json: row 1: expected an object"));
+    }
+}

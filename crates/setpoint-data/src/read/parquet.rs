@@ -1,0 +1,213 @@
+//! Parquet, a batch of rows at a time.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{
+    Decimal128Type, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type,
+    UInt16Type, UInt32Type, UInt64Type,
+};
+use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_schema::DataType;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde_json::{Number, Value};
+
+use super::Rows;
+use crate::error::Error;
+use crate::format::Row;
+use crate::record::Source;
+
+const BATCH: usize = 256;
+
+pub(super) fn rows(path: &Path, file: File) -> Result<Rows, Error> {
+    let path: Arc<Path> = path.into();
+    let failed = |row: usize, reason: String| Error::Parquet { at: Source::row(path.clone(), row), reason };
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
+        .and_then(|builder| builder.with_batch_size(BATCH).build())
+        .map_err(|e| failed(0, e.to_string()))?;
+    let mut next = 0;
+    let path_of_rows = path.clone();
+    let rows = reader.flat_map(move |batch| {
+        let first = next;
+        let rows: Vec<_> = match batch {
+            Ok(batch) => {
+                next += batch.num_rows();
+                (0..batch.num_rows())
+                    .map(|i| Ok((Source::row(path_of_rows.clone(), first + i), row(&batch, i))))
+                    .collect()
+            }
+            Err(error) => {
+                let at = Source::row(path_of_rows.clone(), first);
+                vec![Err(Error::Parquet { at, reason: error.to_string() })]
+            }
+        };
+        rows
+    });
+    Ok(Box::new(rows))
+}
+
+fn row(batch: &RecordBatch, index: usize) -> Row {
+    let fields = batch.schema_ref().fields();
+    fields.iter().zip(batch.columns()).map(|(field, column)| (field.name().clone(), value(column, index))).collect()
+}
+
+/// One cell as JSON. Types that no format uses (binary, dates) become null: they can only stand in unused columns, and
+/// where a format needs the column, null is reported as missing.
+fn value(array: &ArrayRef, i: usize) -> Value {
+    if array.is_null(i) {
+        return Value::Null;
+    }
+    let float = |x: f64| match Number::from_f64(x) {
+        Some(number) => Value::Number(number),
+        // JSON has no NaN; as text it is told apart from a missing number.
+        None => Value::String(x.to_string()),
+    };
+    match array.data_type() {
+        DataType::Boolean => array.as_boolean().value(i).into(),
+        DataType::Utf8 => array.as_string::<i32>().value(i).into(),
+        DataType::LargeUtf8 => array.as_string::<i64>().value(i).into(),
+        DataType::Utf8View => array.as_string_view().value(i).into(),
+        DataType::Int8 => array.as_primitive::<Int8Type>().value(i).into(),
+        DataType::Int16 => array.as_primitive::<Int16Type>().value(i).into(),
+        DataType::Int32 => array.as_primitive::<Int32Type>().value(i).into(),
+        DataType::Int64 => array.as_primitive::<Int64Type>().value(i).into(),
+        DataType::UInt8 => array.as_primitive::<UInt8Type>().value(i).into(),
+        DataType::UInt16 => array.as_primitive::<UInt16Type>().value(i).into(),
+        DataType::UInt32 => array.as_primitive::<UInt32Type>().value(i).into(),
+        DataType::UInt64 => array.as_primitive::<UInt64Type>().value(i).into(),
+        DataType::Float16 => float(array.as_primitive::<Float16Type>().value(i).to_f64()),
+        DataType::Float32 => float(array.as_primitive::<Float32Type>().value(i).into()),
+        DataType::Float64 => float(array.as_primitive::<Float64Type>().value(i)),
+        DataType::Decimal128(_, scale) => {
+            let unscaled = array.as_primitive::<Decimal128Type>().value(i);
+            float(unscaled as f64 / 10f64.powi(i32::from(*scale)))
+        }
+        DataType::List(_) => items(&array.as_list::<i32>().value(i)),
+        DataType::LargeList(_) => items(&array.as_list::<i64>().value(i)),
+        DataType::FixedSizeList(..) => items(&array.as_fixed_size_list().value(i)),
+        DataType::Struct(fields) => {
+            let columns = array.as_struct();
+            fields.iter().zip(columns.columns()).map(|(f, c)| (f.name().clone(), value(c, i))).collect()
+        }
+        DataType::Map(..) => {
+            let entries = array.as_map().value(i);
+            let (keys, values) = (entries.column(0), entries.column(1));
+            let key = |k: usize| match value(keys, k) {
+                Value::String(text) => text,
+                other => other.to_string(),
+            };
+            (0..entries.len()).map(|k| (key(k), value(values, k))).collect()
+        }
+        DataType::Dictionary(..) => {
+            let dictionary = array.as_any_dictionary();
+            value(dictionary.values(), dictionary.normalized_keys()[i])
+        }
+        _ => Value::Null,
+    }
+}
+
+fn items(array: &ArrayRef) -> Value {
+    (0..array.len()).map(|i| value(array, i)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use arrow_array::builder::{Float64Builder, ListBuilder, StringBuilder};
+    use arrow_array::{Float32Array, Int64Array, StringArray, StructArray};
+    use arrow_schema::{Field, Fields};
+    use parquet::arrow::ArrowWriter;
+    use parquet::basic::{Compression, ZstdLevel};
+    use parquet::file::properties::WriterProperties;
+
+    use super::*;
+
+    /// A file of two row groups: messages as the hub has them (a list of structs), numbers, lists.
+    fn write(path: &Path, compression: Compression) {
+        let turn = StructArray::from(vec![
+            (
+                Arc::new(Field::new("role", DataType::Utf8, true)),
+                Arc::new(StringArray::from(vec!["user", "assistant", "user", "assistant"])) as ArrayRef,
+            ),
+            (
+                Arc::new(Field::new("content", DataType::Utf8, true)),
+                Arc::new(StringArray::from(vec![Some("Sky?"), Some("Blue."), Some("Tea?"), None])) as ArrayRef,
+            ),
+        ]);
+        let item = Arc::new(Field::new("element", turn.data_type().clone(), true));
+        let offsets = arrow_array::ListArray::new(
+            item.clone(),
+            arrow_buffer::OffsetBuffer::new(vec![0, 2, 4].into()),
+            Arc::new(turn),
+            None,
+        );
+        let mut rewards = ListBuilder::new(Float64Builder::new());
+        rewards.append_value([Some(1.5), Some(f64::NAN)]);
+        rewards.append_null();
+        let mut names = ListBuilder::new(StringBuilder::new());
+        names.append_value([Some("a"), None]);
+        names.append_value(Vec::<Option<&str>>::new());
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("messages", Arc::new(offsets)),
+            ("rewards", Arc::new(rewards.finish())),
+            ("names", Arc::new(names.finish())),
+            ("score", Arc::new(Float32Array::from(vec![0.5, -2.0]))),
+            ("count", Arc::new(Int64Array::from(vec![Some(7), None]))),
+        ];
+        let fields: Fields =
+            columns.iter().map(|(name, c)| Field::new(*name, c.data_type().clone(), true)).collect();
+        let schema = Arc::new(arrow_schema::Schema::new(fields));
+        let batch = RecordBatch::try_new(schema.clone(), columns.into_iter().map(|(_, c)| c).collect()).unwrap();
+        let properties =
+            WriterProperties::builder().set_compression(compression).set_max_row_group_row_count(Some(1)).build();
+        let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), schema, Some(properties)).unwrap();
+        writer.write(&batch).unwrap();
+        assert_eq!(writer.close().unwrap().row_groups().len(), 2);
+    }
+
+    #[test]
+    fn nested_values_survive_each_compression() {
+        let dir = tempfile::tempdir().unwrap();
+        let compressions = [
+            Compression::UNCOMPRESSED,
+            Compression::SNAPPY,
+            Compression::ZSTD(ZstdLevel::default()),
+            Compression::LZ4_RAW,
+            Compression::GZIP(Default::default()),
+            Compression::BROTLI(Default::default()),
+        ];
+        for compression in compressions {
+            let path = dir.path().join("f.parquet");
+            write(&path, compression);
+            let read: Vec<_> = rows(&path, File::open(&path).unwrap()).unwrap().map(Result::unwrap).collect();
+            let expected = [
+                serde_json::json!({"messages": [{"role": "user", "content": "Sky?"}, {"role": "assistant", "content": "Blue."}],
+                    "rewards": [1.5, "NaN"], "names": ["a", null], "score": 0.5, "count": 7}),
+                serde_json::json!({"messages": [{"role": "user", "content": "Tea?"}, {"role": "assistant", "content": null}],
+                    "rewards": null, "names": [], "score": -2.0, "count": null}),
+            ];
+            assert_eq!(read.len(), 2);
+            for (i, ((source, row), expected)) in read.into_iter().zip(expected).enumerate() {
+                assert_eq!(source.row, i);
+                assert_eq!(Value::Object(row), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn damaged_files_are_errors() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f.parquet");
+        let read = || rows(&path, File::open(&path).unwrap()).and_then(|rows| rows.collect::<Result<Vec<_>, _>>());
+        File::create(&path).unwrap().write_all(b"not parquet at all").unwrap();
+        let message = read().unwrap_err().to_string();
+        assert!(message.contains("f.parquet: row 0: could not read Parquet"), "{message}");
+        write(&path, Compression::SNAPPY);
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+        assert!(matches!(read(), Err(Error::Parquet { .. })), "truncated");
+    }
+}

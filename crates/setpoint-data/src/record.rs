@@ -1,0 +1,197 @@
+//! One record type for conversations, preferences, labelled rows and scored responses.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// Where a record came from: a file and a row in it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Source {
+    /// The file.
+    pub path: Arc<Path>,
+    /// Index of the row within the file, from 0.
+    pub row: usize,
+    /// The line within the file, from 1, where rows are lines.
+    pub line: Option<usize>,
+}
+
+impl Source {
+    /// A row of a file whose rows are not lines.
+    pub fn row(path: impl Into<Arc<Path>>, row: usize) -> Self {
+        Self { path: path.into(), row, line: None }
+    }
+
+    /// A line of a file.
+    pub fn line(path: impl Into<Arc<Path>>, row: usize, line: usize) -> Self {
+        Self { path: path.into(), row, line: Some(line) }
+    }
+}
+
+/// `data.jsonl:12` where rows are lines (from 1), `data.parquet: row 11` elsewhere (from 0).
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "{}:{line}", self.path.display()),
+            None => write!(f, "{}: row {}", self.path.display(), self.row),
+        }
+    }
+}
+
+/// One turn of a conversation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Message {
+    /// `system`, `user`, `assistant` or `tool`; other roles are passed to the template as they are.
+    pub role: String,
+    /// The text.
+    pub content: String,
+    /// Further fields that a template may read, such as `tool_calls` or `name`.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+impl Message {
+    /// A turn without further fields.
+    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
+        Self { role: role.into(), content: content.into(), extra: Map::new() }
+    }
+
+    /// A user turn.
+    pub fn user(content: impl Into<String>) -> Self {
+        Self::new("user", content)
+    }
+
+    /// An assistant turn.
+    pub fn assistant(content: impl Into<String>) -> Self {
+        Self::new("assistant", content)
+    }
+
+    /// A system turn.
+    pub fn system(content: impl Into<String>) -> Self {
+        Self::new("system", content)
+    }
+}
+
+/// What the responses answer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Prompt {
+    /// Plain text: tokenised as it is, without a chat template.
+    Text(String),
+    /// The turns before the response: rendered with the chat template.
+    Messages(Vec<Message>),
+}
+
+impl Prompt {
+    /// The plain text, or the last user turn: what a reader or a judge calls the question.
+    #[must_use]
+    pub fn question(&self) -> &str {
+        match self {
+            Self::Text(text) => text,
+            Self::Messages(messages) => {
+                messages.iter().rev().find(|m| m.role == "user").or(messages.last()).map_or("", |m| m.content.as_str())
+            }
+        }
+    }
+}
+
+/// What is known of a response besides its reward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Label {
+    /// The preferred of a pair.
+    Chosen,
+    /// The other of a pair.
+    Rejected,
+    /// A good response, without a pair (KTO's `label: true`).
+    Desirable,
+    /// A bad response, without a pair (KTO's `label: false`).
+    Undesirable,
+}
+
+/// One response: an assistant turn, or the text that continues a plain prompt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Response {
+    /// The turn. After a plain prompt only its content counts.
+    pub message: Message,
+    /// Its reward; finite.
+    pub reward: Option<f64>,
+    /// Its label.
+    pub label: Option<Label>,
+}
+
+impl Response {
+    /// A response without reward and label.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self { message: Message::assistant(text), reward: None, label: None }
+    }
+
+    /// The same with a label.
+    #[must_use]
+    pub fn labelled(mut self, label: Label) -> Self {
+        self.label = Some(label);
+        self
+    }
+
+    /// The same with a reward.
+    #[must_use]
+    pub fn rewarded(mut self, reward: f64) -> Self {
+        self.reward = Some(reward);
+        self
+    }
+
+    /// The response's text.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.message.content
+    }
+}
+
+/// A prompt with its responses: an SFT conversation (one response), a preference (chosen and rejected), a labelled row
+/// (one response) or a point-wise row (any number of responses with rewards).
+///
+/// ```
+/// use setpoint_data::{Label, Prompt, Record, Response};
+///
+/// let record = Record::new(
+///     Prompt::Text("The sky is".into()),
+///     vec![Response::new(" blue.").labelled(Label::Chosen), Response::new(" green.").labelled(Label::Rejected)],
+/// );
+/// assert_eq!(record.chosen().unwrap().text(), " blue.");
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// Where it came from.
+    pub source: Source,
+    /// What is answered.
+    pub prompt: Prompt,
+    /// The answers, at least one in a record that was read from a file.
+    pub responses: Vec<Response>,
+    /// By how much chosen is better than rejected, where the file says so.
+    pub margin: Option<f64>,
+    /// The columns that the format does not use, in the file's order. `tools` and `chat_template_kwargs` among them are
+    /// passed to the chat template.
+    pub extra: Map<String, Value>,
+}
+
+impl Record {
+    /// A record made in memory; its source is `<memory>`, row 0.
+    #[must_use]
+    pub fn new(prompt: Prompt, responses: Vec<Response>) -> Self {
+        let source = Source::row(Path::new("<memory>"), 0);
+        Self { source, prompt, responses, margin: None, extra: Map::new() }
+    }
+
+    /// The response labelled [`Label::Chosen`].
+    #[must_use]
+    pub fn chosen(&self) -> Option<&Response> {
+        self.responses.iter().find(|r| r.label == Some(Label::Chosen))
+    }
+
+    /// The response labelled [`Label::Rejected`].
+    #[must_use]
+    pub fn rejected(&self) -> Option<&Response> {
+        self.responses.iter().find(|r| r.label == Some(Label::Rejected))
+    }
+}

@@ -1,0 +1,124 @@
+//! t0: the first tokens of every prompt, which DRO leaves out of the prompt's log-ratio.
+
+use serde::{Deserialize, Serialize};
+
+use crate::encode::Example;
+use crate::error::Error;
+
+/// Which tokens are t0. All prompts must begin with the same ones: what DRO normalises by is the probability of everything
+/// behind them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum T0 {
+    /// The first token.
+    #[default]
+    FirstToken,
+    /// As many tokens as all prompts share.
+    CommonPrefix,
+    /// This many tokens.
+    Tokens(usize),
+}
+
+impl T0 {
+    /// The number of tokens of t0.
+    ///
+    /// # Errors
+    /// [`Error::T0`], naming the first row that differs from the first one or is too short. Needs no model, so this is
+    /// found before any weights are loaded.
+    pub fn resolve(self, examples: &[Example]) -> Result<usize, Error> {
+        let Some((first, rest)) = examples.split_first() else { return Ok(0) };
+        let wanted = match self {
+            Self::FirstToken => 1,
+            Self::Tokens(n) => n,
+            Self::CommonPrefix => {
+                let shared = |e: &Example| e.prompt.iter().zip(&first.prompt).take_while(|(a, b)| a == b).count();
+                let (row, n) = rest
+                    .iter()
+                    .map(|e| (e, shared(e)))
+                    .min_by_key(|(_, n)| *n)
+                    .unwrap_or((first, first.prompt.len()));
+                return if n > 0 { Ok(n) } else { Err(differs(row, first, 0)) };
+            }
+        };
+        for example in examples {
+            if example.prompt.len() < wanted {
+                return Err(Error::T0 {
+                    at: example.source.clone(),
+                    reason: format!(
+                        "t0 is {wanted} tokens but this prompt has only {}. Set `t0` to `first_token` or `common_prefix`",
+                        example.prompt.len()
+                    ),
+                });
+            }
+            if let Some(at) = (0..wanted).find(|&i| example.prompt[i] != first.prompt[i]) {
+                return Err(differs(example, first, at));
+            }
+        }
+        Ok(wanted)
+    }
+}
+
+fn differs(example: &Example, first: &Example, at: usize) -> Error {
+    Error::T0 {
+        at: example.source.clone(),
+        reason: format!(
+            "token {at} of the prompt is {} where that of {} is {}: the prompts do not share t0. Use a tokenizer or template that begins \
+             every prompt with the same token (BOS), or set `prompt_term = \"off\"`",
+            example.prompt.get(at).map_or_else(|| "absent".into(), ToString::to_string),
+            first.source,
+            first.prompt.get(at).map_or_else(|| "absent".into(), ToString::to_string),
+        ),
+    }
+}
+
+/// The token with which every prompt begins.
+///
+/// # Errors
+/// As [`T0::resolve`]; [`None`] when there are no examples.
+pub fn common_first_token(examples: &[Example]) -> Result<Option<u32>, Error> {
+    T0::FirstToken.resolve(examples)?;
+    Ok(examples.first().map(|e| e.prompt[0]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Source;
+
+    fn examples(prompts: &[&[u32]]) -> Vec<Example> {
+        let example = |(row, prompt): (usize, &&[u32])| Example {
+            row,
+            source: Source::row(std::path::Path::new("f"), row),
+            prompt: prompt.to_vec(),
+            responses: vec![],
+            margin: None,
+            assistant_spans: vec![],
+        };
+        prompts.iter().enumerate().map(example).collect()
+    }
+
+    #[test]
+    fn lengths() {
+        let shared = examples(&[&[1, 5, 6, 7], &[1, 5, 6], &[1, 5, 9, 7]]);
+        assert_eq!(T0::FirstToken.resolve(&shared).unwrap(), 1);
+        assert_eq!(T0::CommonPrefix.resolve(&shared).unwrap(), 2);
+        assert_eq!(T0::Tokens(2).resolve(&shared).unwrap(), 2);
+        assert_eq!(T0::Tokens(0).resolve(&shared).unwrap(), 0);
+        assert_eq!(T0::CommonPrefix.resolve(&shared[..1]).unwrap(), 4);
+        assert_eq!(common_first_token(&shared).unwrap(), Some(1));
+        assert_eq!(common_first_token(&[]).unwrap(), None);
+    }
+
+    #[test]
+    fn the_first_row_that_differs_is_named() {
+        let differing = examples(&[&[1, 5], &[1, 6], &[2, 5], &[3]]);
+        for t0 in [T0::FirstToken, T0::CommonPrefix] {
+            let message = t0.resolve(&differing).unwrap_err().to_string();
+            assert!(message.starts_with("f: row 2: token 0 of the prompt is 2 where that of f: row 0 is 1"), "{message}");
+        }
+        let message = T0::Tokens(2).resolve(&differing).unwrap_err().to_string();
+        assert!(message.starts_with("f: row 1: token 1 of the prompt is 6"), "{message}");
+        let message = T0::Tokens(3).resolve(&differing).unwrap_err().to_string();
+        assert!(message.starts_with("f: row 0: t0 is 3 tokens but this prompt has only 2"), "{message}");
+    }
+}
