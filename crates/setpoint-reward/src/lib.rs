@@ -1,1 +1,30 @@
-//! setpoint-reward
+//! Rewards: models that learn them from preferences, and other sources of them.
+//!
+//! - [`RewardModel`] is a decoder with a scalar head, in the layout of Hugging Face's `*ForSequenceClassification`.
+//! - [`bradley_terry`] is its loss, a pure function; [`PreferenceTask`] trains it with [`setpoint_train::fit`].
+//! - [`RewardSource`] is what gives a response a number: a model ([`ModelSource`]), a [`Rule`] ([`RuleSource`]), a column of the
+//!   file ([`ColumnSource`]), or an implementation of your own.
+//! - [`Normalization`] is the mean and standard deviation of a model's rewards, stored with the model.
+
+mod bradley_terry;
+mod column;
+mod error;
+mod model;
+mod model_source;
+mod normalization;
+mod rules;
+mod source;
+mod task;
+
+pub use bradley_terry::{BradleyTerry, bradley_terry};
+pub use column::ColumnSource;
+pub use error::{Error, RuleProblem};
+pub use model::{HeadInit, RewardModel};
+pub use model_source::ModelSource;
+pub use normalization::Normalization;
+pub use rules::{
+    ContainsRule, JsonRule, LengthRule, LengthUnit, NumericAnswerRule, Quantifier, RegexRule, RepetitionRule, Rule,
+    RuleSource, StartsWithRule, SumRule, Term,
+};
+pub use source::{RewardSource, Scored};
+pub use task::{Preference, PreferenceTask};

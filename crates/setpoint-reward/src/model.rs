@@ -1,0 +1,208 @@
+//! The reward model: a decoder with one number on top.
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
+use setpoint_transformer::checkpoint::{self, LoadOptions, SaveOptions};
+use setpoint_transformer::{Architecture, CausalLm, Decoder, Linear, ModelConfig, init_weights, pad_right};
+
+use crate::error::Error;
+use crate::normalization::Normalization;
+
+/// A transformer that gives a token sequence a score.
+///
+/// The layout is that of Hugging Face's `LlamaForSequenceClassification` and `Qwen2ForSequenceClassification` with one label:
+/// `model.*` and `score.weight` `[1, d]`, no bias.
+///
+/// The score is read from the **last token of the row, found by its length**. transformers looks for the last token that is not
+/// `pad_token_id`, so where a response ends with that token (commonly `pad = eos`) it pools elsewhere; give the saved model a
+/// `pad_token_id` that no response ends with if it is to score there as here.
+#[derive(Module, Debug)]
+pub struct RewardModel {
+    /// The transformer.
+    pub model: Decoder,
+    /// The head, `[1, d]`.
+    pub score: Linear,
+}
+
+/// What a new head starts from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum HeadInit {
+    /// Every response scores 0 before training.
+    Zeros,
+    /// Draws from N(0, std²) on the host.
+    Normal {
+        /// Standard deviation; [`HeadInit::small`] has the usual one.
+        std: f64,
+        /// Seed of the draw.
+        seed: u64,
+    },
+}
+
+impl HeadInit {
+    /// N(0, 1/(d + 1)): scores in the order of 1 before training, whatever the width `d` of the model.
+    pub fn small(config: &ModelConfig, seed: u64) -> Self {
+        Self::Normal { std: (1.0 / (config.hidden_size as f64 + 1.0)).sqrt(), seed }
+    }
+}
+
+impl RewardModel {
+    /// A model of the given shape with norms of one and zeros elsewhere, to load weights into.
+    pub fn zeros(config: &ModelConfig, device: &Device) -> Self {
+        checkpoint::with_stable_ids(Self {
+            model: Decoder::zeros(config, device),
+            score: Linear::zeros(config.hidden_size, 1, false, device),
+        })
+    }
+
+    /// A reward model on the decoder of a language model, whose own head is dropped; with the config it is saved with.
+    ///
+    /// The new head has the decoder's dtype and device.
+    pub fn from_causal_lm(lm: CausalLm, config: &ModelConfig, head: HeadInit) -> (Self, ModelConfig) {
+        let mut config = config.clone();
+        config.architecture = Architecture::SequenceClassification;
+        config.num_labels = 1;
+        Normalization::write(None, &mut config);
+
+        let embedding = &lm.model.embed_tokens.weight;
+        let (device, dtype) = (embedding.lazy_device(), FloatDType::from(embedding.dtype()));
+        let zeros = Linear::zeros(config.hidden_size, 1, false, &device);
+        let mut score = match head {
+            HeadInit::Zeros => zeros,
+            HeadInit::Normal { std, seed } => init_weights(zeros, std, seed),
+        };
+        // Drawn in f32, kept in the number format of the others. A cast with a graph would leave no leaf to train.
+        let value = score.weight.val().inner().cast(dtype);
+        let value = if device.is_autodiff() { value.autodiff() } else { value };
+        let id = score.weight.id;
+        score.weight = score.weight.transform_for_load(value, id);
+        (checkpoint::with_stable_ids(Self { model: lm.model, score }), config)
+    }
+
+    /// Reads a Hugging Face folder with a `*ForSequenceClassification` model of one label.
+    ///
+    /// On a device with autodiff the parameters require gradients.
+    ///
+    /// # Errors
+    /// [`Error::NotARewardModel`] and [`Error::Labels`] for another model, [`Error::Normalization`] for a stored normalisation that
+    /// is none, [`Error::Model`] for files that cannot be read.
+    pub fn load(dir: &Path, options: &LoadOptions, device: &Device) -> Result<(Self, ModelConfig), Error> {
+        let path = dir.join("config.json");
+        let mut config = ModelConfig::from_file(&path)?;
+        if config.architecture != Architecture::SequenceClassification {
+            return Err(Error::NotARewardModel { path });
+        }
+        if config.num_labels != 1 {
+            return Err(Error::Labels { path, found: config.num_labels });
+        }
+        Normalization::read(&config)?;
+        let model = checkpoint::load_module(Self::zeros(&config, device), dir, options)?;
+        config.dtype = Some(model.model.embed_tokens.weight.dtype().into());
+        Ok((model, config))
+    }
+
+    /// Writes a Hugging Face folder that [`load`](Self::load) and transformers read.
+    ///
+    /// # Errors
+    /// [`Error::Model`].
+    pub fn save(&self, config: &ModelConfig, dir: &Path, options: &SaveOptions) -> Result<(), Error> {
+        let mut config = config.clone();
+        config.architecture = Architecture::SequenceClassification;
+        config.num_labels = 1;
+        Ok(checkpoint::save_model(self, &config, dir, options)?)
+    }
+
+    /// The device of the parameters, with autodiff where they have it.
+    pub fn device(&self) -> Device {
+        self.model.device()
+    }
+
+    /// Number of tokens that the model has embeddings for.
+    pub fn vocabulary(&self) -> usize {
+        self.model.embed_tokens.weight.lazy_shape()[0]
+    }
+
+    /// Scores rows of tokens in one forward pass, with its graph on a device with autodiff.
+    ///
+    /// The head is applied in f32, whatever the dtype of the model.
+    ///
+    /// # Shapes
+    /// `n` rows of any lengths `-> [n]`, f32
+    ///
+    /// # Errors
+    /// [`Error::Empty`] and [`Error::Token`] for a row that cannot be scored.
+    ///
+    /// # Panics
+    /// If there are no rows.
+    pub fn scores<R: AsRef<[u32]>>(&self, rows: &[R]) -> Result<Tensor<1>, Error> {
+        for (i, row) in rows.iter().enumerate() {
+            check_row(row.as_ref(), self.vocabulary(), || format!("sequence {i}"))?;
+        }
+        let device = self.device();
+        let hidden = self.model.forward(pad_right(rows, &device));
+        let [b, s, d] = hidden.dims();
+        // Where each row's last token stands once the rows lie one after the other. i32 holds every index that fits a tensor.
+        let last: Vec<i32> = rows.iter().enumerate().map(|(i, row)| (i * s + row.as_ref().len() - 1) as i32).collect();
+        let last = Tensor::<1, Int>::from_data(TensorData::new(last, [b]), &device);
+        let pooled = hidden.reshape([b * s, d]).select(0, last); // [b, s, d] -> [b·s, d] -> [b, d]
+        let weight = self.score.weight.val().cast(FloatDType::F32).transpose(); // [1, d] -> [d, 1]
+        Ok(pooled.cast(FloatDType::F32).matmul(weight).squeeze_dim(1)) // [b, d]·[d, 1] -> [b, 1] -> [b]
+    }
+
+    /// Scores any number of rows without a graph: in batches of similar length, each of at most `batch_tokens` tokens with its
+    /// padding (a longer row goes alone). `progress` hears the number of rows done.
+    ///
+    /// A row's score does not depend on the other rows, but for the rounding of f32 sums.
+    ///
+    /// # Errors
+    /// [`Error::Empty`] and [`Error::Token`] for a row that cannot be scored, before any is; [`Error::Device`].
+    pub fn score_rows<R: AsRef<[u32]>>(
+        &self,
+        rows: &[R],
+        batch_tokens: usize,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Vec<f64>, Error> {
+        for (i, row) in rows.iter().enumerate() {
+            check_row(row.as_ref(), self.vocabulary(), || format!("sequence {i}"))?;
+        }
+        let model = self.valid();
+        let mut order: Vec<usize> = (0..rows.len()).collect();
+        // The longest first, so that a batch too large for the memory fails at once. Stable, so that the order is always the same.
+        order.sort_by_key(|&i| std::cmp::Reverse(rows[i].as_ref().len()));
+        let mut scores = vec![0.0; rows.len()];
+        let mut done = 0;
+        while done < order.len() {
+            let longest = rows[order[done]].as_ref().len();
+            let end = order.len().min(done + (batch_tokens / longest).max(1));
+            let batch: Vec<&[u32]> = order[done..end].iter().map(|&i| rows[i].as_ref()).collect();
+            for (&i, score) in order[done..end].iter().zip(to_host(model.scores(&batch)?)?) {
+                scores[i] = f64::from(score);
+            }
+            done = end;
+            progress(done);
+        }
+        Ok(scores)
+    }
+}
+
+/// Fails where a row has no tokens, or tokens that the model does not know.
+pub(crate) fn check_row(row: &[u32], vocabulary: usize, place: impl Fn() -> String) -> Result<(), Error> {
+    if row.is_empty() {
+        return Err(Error::Empty { place: place() });
+    }
+    match row.iter().find(|id| **id as usize >= vocabulary) {
+        Some(&id) => Err(Error::Token { place: place(), id, vocabulary }),
+        None => Ok(()),
+    }
+}
+
+/// An f32 tensor on the host.
+///
+/// # Shapes
+/// `[n]`
+pub(crate) fn to_host(tensor: Tensor<1>) -> Result<Vec<f32>, Error> {
+    let failed = |message: String| Error::Device { message };
+    let data = tensor.try_into_data().map_err(|error| failed(error.to_string()))?;
+    data.to_vec().map_err(|error| failed(format!("{error:?}")))
+}

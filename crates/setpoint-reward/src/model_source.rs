@@ -1,0 +1,95 @@
+//! Rewards from a trained model.
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::Device;
+use setpoint_transformer::LoadOptions;
+
+use crate::error::Error;
+use crate::model::{RewardModel, check_row};
+use crate::normalization::Normalization;
+use crate::source::{RewardSource, Scored};
+
+/// Tokens of a batch, padding included, unless set.
+const BATCH_TOKENS: usize = 8192;
+
+/// Scores prompt and response with a [`RewardModel`].
+#[derive(Debug, Clone)]
+pub struct ModelSource {
+    model: RewardModel,
+    name: String,
+    normalization: Option<Normalization>,
+    batch_tokens: usize,
+}
+
+impl ModelSource {
+    /// A source that scores with `model`, which reports call `name`. Raw scores; see [`normalized`](Self::normalized).
+    pub fn new(model: RewardModel, name: impl Into<String>) -> Self {
+        // Nothing is trained here, so no graph is kept.
+        Self { model: model.valid(), name: name.into(), normalization: None, batch_tokens: BATCH_TOKENS }
+    }
+
+    /// Reads the model from a Hugging Face folder; with `normalize`, its stored mean and standard deviation are applied.
+    ///
+    /// # Errors
+    /// Those of [`RewardModel::load`]; [`Error::NoNormalization`] where one is asked for and the model stores none.
+    pub fn load(dir: &Path, options: &LoadOptions, normalize: bool, device: &Device) -> Result<Self, Error> {
+        let (model, config) = RewardModel::load(dir, options, device)?;
+        let source = Self::new(model, dir.display().to_string());
+        match (normalize, Normalization::read(&config)?) {
+            (false, _) => Ok(source),
+            (true, Some(normalization)) => Ok(source.normalized(normalization)),
+            (true, None) => Err(Error::NoNormalization { place: dir.join("config.json").display().to_string() }),
+        }
+    }
+
+    /// Applies `(score − mean) / std` to every score.
+    pub fn normalized(mut self, normalization: Normalization) -> Self {
+        self.normalization = Some(normalization);
+        self
+    }
+
+    /// Tokens of a batch, padding included; 8192 unless set.
+    pub fn with_batch_tokens(mut self, batch_tokens: usize) -> Self {
+        self.batch_tokens = batch_tokens;
+        self
+    }
+
+    /// The model.
+    pub fn model(&self) -> &RewardModel {
+        &self.model
+    }
+}
+
+impl RewardSource for ModelSource {
+    fn describe(&self) -> String {
+        match self.normalization {
+            None => format!("model {}", self.name),
+            Some(Normalization { mean, std }) => format!("model {} (mean {mean}, std {std} taken out)", self.name),
+        }
+    }
+
+    fn needs_tokens(&self) -> bool {
+        true
+    }
+
+    fn rate(&self, items: &[Scored<'_>], progress: &mut dyn FnMut(usize)) -> Result<Vec<f64>, Error> {
+        let vocabulary = self.model.vocabulary();
+        let mut rows = Vec::with_capacity(items.len());
+        for item in items {
+            // Without a response the score would be the prompt's.
+            if item.response_ids.is_empty() {
+                return Err(Error::MissingTokens { row: item.row, response: item.response_index });
+            }
+            let row = [item.prompt_ids, item.response_ids].concat();
+            check_row(&row, vocabulary, || format!("row {}, response {}", item.row, item.response_index))?;
+            rows.push(row);
+        }
+        let mut scores = self.model.score_rows(&rows, self.batch_tokens, progress)?;
+        if let Some(normalization) = self.normalization {
+            scores.iter_mut().for_each(|score| *score = normalization.apply(*score));
+        }
+        Ok(scores)
+    }
+}

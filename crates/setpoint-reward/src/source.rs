@@ -1,0 +1,104 @@
+//! The seam behind `annotate`: anything that gives a response a number.
+
+use serde_json::{Map, Value};
+
+use crate::error::Error;
+
+/// A response to be scored, with everything a source may look at.
+///
+/// # Example
+/// ```
+/// use setpoint_reward::Scored;
+///
+/// let item = Scored { row: 3, prompt: "2 + 2 =", response: "4", ..Scored::default() };
+/// assert!(item.response_ids.is_empty()); // fine for sources that do not ask for tokens
+/// ```
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Scored<'a> {
+    /// Row of the data file, from 0.
+    pub row: usize,
+    /// Which response of that row, from 0.
+    pub response_index: usize,
+    /// The prompt as text.
+    pub prompt: &'a str,
+    /// The response as text, without template markers.
+    pub response: &'a str,
+    /// The prompt's tokens. Empty unless the source [needs tokens](RewardSource::needs_tokens).
+    pub prompt_ids: &'a [u32],
+    /// The response's tokens, its stop token included. Empty unless the source [needs tokens](RewardSource::needs_tokens).
+    pub response_ids: &'a [u32],
+    /// The columns of the row, where the data has them.
+    pub fields: Option<&'a Map<String, Value>>,
+}
+
+/// Gives every response a reward.
+///
+/// Implemented by a trained model ([`ModelSource`](crate::ModelSource)), by rules ([`RuleSource`](crate::RuleSource)) and by a column
+/// of the file ([`ColumnSource`](crate::ColumnSource)). A source of your own, such as a judge behind an HTTP endpoint, implements
+/// [`rate`](Self::rate) and reports its failures as [`Error::Source`].
+///
+/// # Example
+/// ```
+/// use setpoint_reward::{Error, RewardSource, Scored};
+///
+/// /// Rewards brevity.
+/// struct Brevity;
+///
+/// impl RewardSource for Brevity {
+///     fn describe(&self) -> String {
+///         "brevity".into()
+///     }
+///
+///     fn rate(&self, items: &[Scored<'_>], progress: &mut dyn FnMut(usize)) -> Result<Vec<f64>, Error> {
+///         progress(items.len());
+///         Ok(items.iter().map(|item| 1.0 / item.response.len() as f64).collect())
+///     }
+/// }
+///
+/// let good = Scored { response: "Yes.", ..Scored::default() };
+/// assert_eq!(Brevity.score(&[good], &mut |_| ())?, [0.25]);
+///
+/// // 1/0 is no reward: `score` says where it came from.
+/// let empty = Scored { row: 7, ..Scored::default() };
+/// let error = Brevity.score(&[good, empty], &mut |_| ()).unwrap_err();
+/// assert!(error.to_string().contains("row 7, response 0"));
+/// # Ok::<(), Error>(())
+/// ```
+pub trait RewardSource {
+    /// What the rewards come from, in a few words, for reports and error messages.
+    fn describe(&self) -> String;
+
+    /// Whether [`Scored::prompt_ids`] and [`Scored::response_ids`] must be filled in.
+    fn needs_tokens(&self) -> bool {
+        false
+    }
+
+    /// One number per item, in the order of the items. Callers use [`score`](Self::score), which checks them.
+    ///
+    /// `progress` is called with the number of items done so far, as often as the source sees fit.
+    ///
+    /// # Errors
+    /// What keeps the source from scoring an item.
+    fn rate(&self, items: &[Scored<'_>], progress: &mut dyn FnMut(usize)) -> Result<Vec<f64>, Error>;
+
+    /// [`rate`](Self::rate), with the promise that there is one finite number per item.
+    ///
+    /// # Errors
+    /// Those of `rate`; [`Error::NotFinite`] with row and response where a reward is NaN or infinite; [`Error::Count`] where
+    /// there are more or fewer rewards than items.
+    fn score(&self, items: &[Scored<'_>], progress: &mut dyn FnMut(usize)) -> Result<Vec<f64>, Error> {
+        let rewards = self.rate(items, progress)?;
+        if rewards.len() != items.len() {
+            return Err(Error::Count { source_name: self.describe(), expected: items.len(), found: rewards.len() });
+        }
+        match items.iter().zip(&rewards).find(|(_, reward)| !reward.is_finite()) {
+            Some((item, &value)) => Err(Error::NotFinite {
+                source_name: self.describe(),
+                row: item.row,
+                response: item.response_index,
+                value,
+            }),
+            None => Ok(rewards),
+        }
+    }
+}

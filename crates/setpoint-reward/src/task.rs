@@ -1,0 +1,158 @@
+//! Training a reward model on preference pairs.
+
+use burn::module::Module;
+use burn::tensor::{Tensor, TensorData};
+use setpoint_train::{Forward, MetricSums, MicroBatch, Task};
+
+use crate::bradley_terry::bradley_terry;
+use crate::error::Error;
+use crate::model::{RewardModel, check_row, to_host};
+
+/// A prompt with a better and a worse response, as tokens.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Preference {
+    /// Prompt and chosen response, the response's stop token last.
+    pub chosen: Vec<u32>,
+    /// Prompt and rejected response, the response's stop token last.
+    pub rejected: Vec<u32>,
+    /// By how much the chosen reward should lead, in units of the reward; 0 for plain Bradley–Terry.
+    pub margin: f64,
+    /// How messages name the pair, best by file and row.
+    pub name: String,
+}
+
+/// Bradley–Terry training on preference pairs, for [`setpoint_train::fit`].
+///
+/// Both responses of every pair go through the model in one right-padded batch, so that neither side is treated differently. The
+/// loss is the mean over pairs of [`bradley_terry`]. Metrics have trl's names: `accuracy` (chosen strictly above
+/// rejected), `margin`, `min_reward`, `mean_reward`, `max_reward`.
+#[derive(Debug, Clone)]
+pub struct PreferenceTask {
+    pairs: Vec<Preference>,
+    center: f64,
+}
+
+impl PreferenceTask {
+    /// A task on `pairs` with `center` as the factor of `(r_w + r_l)²` (0 switches it off, 0.01 is usual).
+    ///
+    /// # Errors
+    /// [`Error::Preference`] for a factor below 0, for a margin that is not finite and for two sides that are the same tokens
+    /// (their order cannot be learnt); [`Error::Empty`] for a side without tokens.
+    pub fn new(pairs: Vec<Preference>, center: f64) -> Result<Self, Error> {
+        if !(center.is_finite() && center >= 0.0) {
+            return Err(Error::Preference {
+                place: "the centring coefficient".to_owned(),
+                reason: format!("is {center}, expected a finite number, 0 or greater"),
+            });
+        }
+        for pair in &pairs {
+            let wrong = |reason: String| Error::Preference { place: pair.name.clone(), reason };
+            for (side, row) in [("chosen", &pair.chosen), ("rejected", &pair.rejected)] {
+                if row.is_empty() {
+                    return Err(Error::Empty { place: format!("{}, {side}", pair.name) });
+                }
+            }
+            if !pair.margin.is_finite() {
+                return Err(wrong(format!("the margin is {}, expected a finite number", pair.margin)));
+            }
+            if pair.chosen == pair.rejected {
+                return Err(wrong("chosen and rejected are the same tokens; remove the pair".to_owned()));
+            }
+        }
+        Ok(Self { pairs, center })
+    }
+
+    /// The pairs.
+    pub fn pairs(&self) -> &[Preference] {
+        &self.pairs
+    }
+
+    /// Loss and metrics over all pairs, without a graph: what a held-out set is for.
+    ///
+    /// The result does not depend on `micro_batch`, but for the rounding of f32 sums.
+    ///
+    /// # Errors
+    /// [`Error::Token`] for a pair that the model cannot read, [`Error::Device`].
+    pub fn evaluate(&self, model: &RewardModel, micro_batch: MicroBatch) -> Result<MetricSums, Error> {
+        let model = model.valid();
+        let all: Vec<usize> = (0..self.pairs.len()).collect();
+        let mut metrics = MetricSums::new();
+        for batch in micro_batch.split(&all, |example| self.cost(example)) {
+            let forward = self.losses(&model, &batch, 1.0)?;
+            metrics.mean("loss", forward.per_example.iter().copied().map(f64::from).sum(), batch.len() as f64);
+            metrics.merge(&forward.metrics);
+        }
+        Ok(metrics)
+    }
+
+    fn losses(&self, model: &RewardModel, examples: &[usize], denominator: f64) -> Result<Forward, Error> {
+        let pairs: Vec<&Preference> = examples.iter().map(|&example| &self.pairs[example]).collect();
+        let vocabulary = model.vocabulary();
+        for pair in &pairs {
+            check_row(&pair.chosen, vocabulary, || format!("{}, chosen", pair.name))?;
+            check_row(&pair.rejected, vocabulary, || format!("{}, rejected", pair.name))?;
+        }
+        let n = pairs.len();
+        // All chosen, then all rejected, as trl lays them out.
+        let rows: Vec<&[u32]> = (pairs.iter().map(|pair| pair.chosen.as_slice()))
+            .chain(pairs.iter().map(|pair| pair.rejected.as_slice()))
+            .collect();
+        let rewards = model.scores(&rows)?; // [2n]
+        let (chosen, rejected) = (rewards.clone().slice([0..n]), rewards.clone().slice([n..2 * n])); // [2n] -> [n], [n]
+        let margin = pairs.iter().any(|pair| pair.margin != 0.0).then(|| {
+            let margins: Vec<f32> = pairs.iter().map(|pair| pair.margin as f32).collect();
+            Tensor::from_data(TensorData::new(margins, [n]), &rewards.device())
+        });
+        let losses = bradley_terry(chosen, rejected, margin, self.center).losses;
+        let rewards = to_host(rewards.inner())?;
+        Ok(Forward {
+            loss: losses.clone().sum().div_scalar(denominator),
+            metrics: pair_metrics(&rewards[..n], &rewards[n..]),
+            per_example: to_host(losses.inner())?,
+        })
+    }
+}
+
+impl Task for PreferenceTask {
+    type Model = RewardModel;
+
+    fn len(&self) -> usize {
+        self.pairs.len()
+    }
+
+    fn weight(&self, _example: usize) -> f64 {
+        1.0
+    }
+
+    fn cost(&self, example: usize) -> usize {
+        self.pairs[example].chosen.len() + self.pairs[example].rejected.len()
+    }
+
+    fn forward(
+        &self,
+        model: &RewardModel,
+        examples: &[usize],
+        denominator: f64,
+    ) -> Result<Forward, setpoint_train::Error> {
+        self.losses(model, examples, denominator).map_err(setpoint_train::Error::task)
+    }
+
+    fn describe(&self, example: usize) -> String {
+        self.pairs[example].name.clone()
+    }
+}
+
+/// Metrics of rewards on pairs, under trl's names.
+fn pair_metrics(chosen: &[f32], rejected: &[f32]) -> MetricSums {
+    let n = chosen.len() as f64;
+    let pairs = || chosen.iter().zip(rejected).map(|(w, l)| (f64::from(*w), f64::from(*l)));
+    let mut metrics = MetricSums::new();
+    metrics.mean("accuracy", pairs().filter(|(w, l)| w > l).count() as f64, n);
+    metrics.mean("margin", pairs().map(|(w, l)| w - l).sum(), n);
+    metrics.mean("mean_reward", pairs().map(|(w, l)| w + l).sum(), 2.0 * n);
+    for (w, l) in pairs() {
+        metrics.min("min_reward", w.min(l));
+        metrics.max("max_reward", w.max(l));
+    }
+    metrics
+}
