@@ -5,40 +5,51 @@ use serde_json::Value;
 use crate::error::Error;
 use crate::source::{RewardSource, Scored};
 
-/// Reads the reward from a column of the row: a list with one number per response, or one number where the row has one response.
+/// Takes the reward from the data: the one that the record carries ([`recorded`](Self::recorded)), or any column of the row
+/// ([`new`](Self::new)) with a list of one number per response, or one number where the row has one response.
 ///
 /// # Example
 /// ```
 /// use serde_json::json;
 /// use setpoint_reward::{ColumnSource, RewardSource, Scored};
 ///
-/// let row = json!({"responses": ["a", "b"], "helpfulness": [4.5, 2]});
+/// let row = json!({"helpfulness": [4.5, 2]});
 /// let fields = row.as_object();
-/// let items = [0, 1].map(|response_index| Scored { response_index, fields, ..Scored::default() });
+/// let items = [0, 1].map(|response_index| Scored { response_index, fields, recorded: Some(0.5), ..Scored::default() });
 /// assert_eq!(ColumnSource::new("helpfulness").score(&items, &mut |_| ())?, [4.5, 2.0]);
+/// assert_eq!(ColumnSource::recorded().score(&items, &mut |_| ())?, [0.5, 0.5]);
 /// # Ok::<(), setpoint_reward::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ColumnSource {
-    column: String,
+    /// None for the record's own reward.
+    column: Option<String>,
 }
 
 impl ColumnSource {
-    /// A source that reads `column`.
+    /// A source that reads `column` among [`Scored::fields`].
     pub fn new(column: impl Into<String>) -> Self {
-        Self { column: column.into() }
+        Self { column: Some(column.into()) }
+    }
+
+    /// A source that repeats [`Scored::recorded`].
+    pub fn recorded() -> Self {
+        Self { column: None }
     }
 
     fn reward(&self, item: &Scored<'_>) -> Result<f64, Error> {
+        let Some(column) = &self.column else {
+            return item.recorded.ok_or(Error::NotRecorded { row: item.row, response: item.response_index });
+        };
         let field = |expected: &str, found: String| Error::Field {
             row: item.row,
-            column: self.column.clone(),
+            column: column.clone(),
             expected: expected.to_owned(),
             found,
         };
         let value = item
             .fields
-            .and_then(|fields| fields.get(&self.column))
+            .and_then(|fields| fields.get(column))
             .ok_or_else(|| field("a reward", "no such column".to_owned()))?;
         let entry = match value {
             Value::Array(list) => list.get(item.response_index).ok_or_else(|| {
@@ -62,7 +73,10 @@ impl ColumnSource {
 
 impl RewardSource for ColumnSource {
     fn describe(&self) -> String {
-        format!("column `{}`", self.column)
+        match &self.column {
+            Some(column) => format!("column `{column}`"),
+            None => "the data's own rewards".to_owned(),
+        }
     }
 
     fn rate(&self, items: &[Scored<'_>], progress: &mut dyn FnMut(usize)) -> Result<Vec<f64>, Error> {
@@ -86,6 +100,13 @@ mod tests {
     fn lists_and_single_numbers() {
         assert_eq!(read(&json!({"score": [1, -2.5]}), 1).unwrap(), -2.5);
         assert_eq!(read(&json!({"score": 3}), 0).unwrap(), 3.0);
+    }
+
+    #[test]
+    fn a_record_without_its_own_reward_is_named() {
+        let item = Scored { row: 12, response_index: 1, ..Scored::default() };
+        let error = ColumnSource::recorded().score(&[item], &mut |_| ()).unwrap_err();
+        assert!(matches!(error, Error::NotRecorded { row: 12, response: 1 }), "{error}");
     }
 
     #[test]

@@ -74,6 +74,16 @@ pub enum Error {
         /// What it holds.
         found: String,
     },
+    /// The data's own reward is asked for, and there is none.
+    #[error(
+        "row {row}, response {response}: the data gives no reward; name the column that holds one, or score with a model or rules"
+    )]
+    NotRecorded {
+        /// Row of the data file, from 0.
+        row: usize,
+        /// Which response of the row, from 0.
+        response: usize,
+    },
     /// A source counts or reads tokens, and there are none.
     #[error("row {row}, response {response}: has no tokens, and the reward is computed from them")]
     MissingTokens {

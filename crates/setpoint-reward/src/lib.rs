@@ -15,6 +15,8 @@ mod normalization;
 mod rules;
 mod source;
 mod task;
+#[cfg(test)]
+mod testing;
 
 pub use bradley_terry::{BradleyTerry, bradley_terry};
 pub use column::ColumnSource;

@@ -206,3 +206,11 @@ pub(crate) fn to_host(tensor: Tensor<1>) -> Result<Vec<f32>, Error> {
     let data = tensor.try_into_data().map_err(|error| failed(error.to_string()))?;
     data.to_vec().map_err(|error| failed(format!("{error:?}")))
 }
+
+#[cfg(test)]
+#[path = "model_tests.rs"]
+mod tests;
+
+#[cfg(test)]
+#[path = "parity_tests.rs"]
+mod parity_tests;

@@ -27,7 +27,9 @@ pub struct Scored<'a> {
     pub prompt_ids: &'a [u32],
     /// The response's tokens, its stop token included. Empty unless the source [needs tokens](RewardSource::needs_tokens).
     pub response_ids: &'a [u32],
-    /// The columns of the row, where the data has them.
+    /// The reward that the data gives, where it gives one.
+    pub recorded: Option<f64>,
+    /// Further columns of the row, where the data has them.
     pub fields: Option<&'a Map<String, Value>>,
 }
 

@@ -156,3 +156,7 @@ fn pair_metrics(chosen: &[f32], rejected: &[f32]) -> MetricSums {
     }
     metrics
 }
+
+#[cfg(test)]
+#[path = "task_tests.rs"]
+mod tests;

@@ -1,0 +1,232 @@
+use super::*;
+use crate::model_source::ModelSource;
+use crate::source::{RewardSource, Scored};
+use crate::testing::{devices, tiny_config, tiny_model};
+
+/// Rows of many lengths. Token 0 is what rows are filled up with and 2 is the stop token: they stand in the middle, at the end, and alone.
+fn rows() -> Vec<Vec<u32>> {
+    vec![
+        vec![5, 6, 7, 2],
+        vec![1, 0, 0, 9, 2, 11, 2, 3, 12, 13, 2],
+        vec![4],
+        vec![0],
+        vec![8, 7, 6, 5, 0, 0],
+        vec![8, 7, 6, 5, 0],
+        vec![8, 7, 6, 5],
+        (0..20).collect(),
+    ]
+}
+
+fn alone(model: &RewardModel, row: &[u32]) -> f32 {
+    to_host(model.scores(&[row]).unwrap()).unwrap()[0]
+}
+
+/// Rounding of f32 sums over a handful of layers, for scores in the order of 1.
+const ROUNDING: f32 = 1e-5;
+
+#[test]
+fn the_score_is_the_heads_product_with_the_last_tokens_state() {
+    for device in devices() {
+        let (model, _) = tiny_model(&device);
+        for row in rows() {
+            let hidden = model.model.forward(pad_right(&[&row], &device));
+            let [_, s, d] = hidden.dims();
+            let state: Vec<f32> = hidden.slice([0..1, s - 1..s, 0..d]).into_data().to_vec().unwrap();
+            let weight: Vec<f32> = model.score.weight.val().into_data().to_vec().unwrap();
+            let expected: f64 = state.iter().zip(&weight).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+            let got = f64::from(alone(&model, &row));
+            assert!((got - expected).abs() < 1e-6 * expected.abs().max(1.0), "{row:?}: {got} {expected}");
+        }
+    }
+}
+
+#[test]
+fn a_score_does_not_depend_on_batch_or_padding() {
+    for device in devices() {
+        let (model, _) = tiny_model(&device);
+        let rows = rows();
+        let expected: Vec<f32> = rows.iter().map(|row| alone(&model, row)).collect();
+        // Rows that end in the filling token score differently from their prefixes: nothing is taken for padding.
+        assert!((expected[4] - expected[5]).abs() > 1e-3 && (expected[5] - expected[6]).abs() > 1e-3, "{expected:?}");
+
+        let together = to_host(model.scores(&rows).unwrap()).unwrap();
+        let reversed: Vec<&Vec<u32>> = rows.iter().rev().collect();
+        let mut backwards = to_host(model.scores(&reversed).unwrap()).unwrap();
+        backwards.reverse();
+        for ((together, backwards), expected) in together.iter().zip(&backwards).zip(&expected) {
+            assert!((together - expected).abs() < ROUNDING, "{together} {expected}");
+            assert!((backwards - expected).abs() < ROUNDING, "{backwards} {expected}");
+        }
+    }
+}
+
+#[test]
+fn many_rows_are_scored_in_batches_and_come_back_in_order() {
+    for device in devices() {
+        let (model, _) = tiny_model(&device.autodiff());
+        let rows = rows();
+        for batch_tokens in [1, 12, 10_000] {
+            let mut heard = Vec::new();
+            let scores = model.score_rows(&rows, batch_tokens, &mut |done| heard.push(done)).unwrap();
+            for (row, score) in rows.iter().zip(scores) {
+                assert!((score - f64::from(alone(&model, row))).abs() < f64::from(ROUNDING), "{row:?}");
+            }
+            assert!(heard.is_sorted() && heard.last() == Some(&rows.len()), "{heard:?}");
+            // 20 · (11) · (6 6) · (5 4) · … with 12 tokens; one row each with 1.
+            let batches = match batch_tokens {
+                1 => 8,
+                12 => 5,
+                _ => 1,
+            };
+            assert_eq!(heard.len(), batches, "{batch_tokens}");
+        }
+        assert!(model.score_rows::<Vec<u32>>(&[], 16, &mut |_| ()).unwrap().is_empty());
+    }
+}
+
+#[test]
+fn a_new_head_is_zero_or_drawn_from_its_seed_and_trains() {
+    for device in devices() {
+        let device = device.autodiff();
+        let config = tiny_config();
+        let lm = CausalLm::init(&config, 4, &device);
+        let with = |head| RewardModel::from_causal_lm(lm.clone(), &config, head).0;
+
+        let zeros = with(HeadInit::Zeros);
+        assert_eq!(to_host(zeros.scores(&rows()).unwrap().inner()).unwrap(), [0.0; 8]);
+
+        let head = |model: &RewardModel| model.score.weight.val().into_data().to_vec::<f32>().unwrap();
+        let small = HeadInit::small(&config, 1);
+        assert_eq!(small, HeadInit::Normal { std: (1.0_f64 / 17.0).sqrt(), seed: 1 });
+        assert_eq!(head(&with(small)), head(&with(small)));
+        assert_ne!(head(&with(small)), head(&with(HeadInit::small(&config, 2))));
+        // 16 draws: the mean square lies within ±5 standard errors, √(2/16) of the variance each.
+        let square = head(&with(small)).iter().map(|w| w * w).sum::<f32>() / 16.0;
+        assert!((square * 17.0 - 1.0).abs() < 5.0 * (2.0_f32 / 16.0).sqrt(), "{square}");
+
+        let gradients = zeros.scores(&rows()).unwrap().sum().backward();
+        let gradient = zeros.score.weight.val().grad(&gradients).expect("the new head is trained");
+        assert_eq!(gradient.dims(), [1, 16]);
+        assert!(zeros.model.embed_tokens.weight.val().grad(&gradients).is_some(), "so is the decoder");
+    }
+}
+
+#[test]
+#[allow(deprecated)]
+fn a_bf16_model_gets_a_bf16_head_and_scores_in_f32() {
+    let device = Device::flex();
+    let dir = tempfile::tempdir().unwrap();
+    let config = tiny_config();
+    let options = SaveOptions { dtype: Some(FloatDType::BF16), ..SaveOptions::default() };
+    CausalLm::init(&config, 4, &device).save(&config, dir.path(), &options).unwrap();
+    let (lm, config) = CausalLm::load(dir.path(), &LoadOptions::default(), &device).unwrap();
+    let (model, config) = RewardModel::from_causal_lm(lm, &config, HeadInit::Normal { std: 0.3, seed: 5 });
+    assert_eq!(FloatDType::from(model.score.weight.dtype()), FloatDType::BF16);
+    let scores = model.scores(&rows()).unwrap();
+    assert_eq!(FloatDType::from(scores.dtype()), FloatDType::F32);
+
+    // 8 bits of mantissa through two layers: the scores of the f32 model are found again to a few percent of their size.
+    let (exact, _) = tiny_model(&device);
+    let exact = to_host(exact.scores(&rows()).unwrap()).unwrap();
+    let size = exact.iter().fold(0.0_f32, |m, s| m.max(s.abs()));
+    for (half, exact) in to_host(scores).unwrap().iter().zip(&exact) {
+        assert!((half - exact).abs() < 0.05 * size, "{half} {exact}");
+    }
+
+    let out = dir.path().join("reward");
+    model.save(&config, &out, &SaveOptions::default()).unwrap();
+    let (again, _) = RewardModel::load(&out, &LoadOptions::default(), &device).unwrap();
+    assert_eq!(FloatDType::from(again.score.weight.dtype()), FloatDType::BF16);
+}
+
+#[test]
+#[allow(deprecated)]
+fn what_cannot_be_scored_is_named() {
+    let (model, _) = tiny_model(&Device::flex());
+    let empty: [&[u32]; 2] = [&[1], &[]];
+    assert!(matches!(model.scores(&empty), Err(Error::Empty { place }) if place == "sequence 1"));
+    let foreign: [&[u32]; 1] = [&[1, 24]];
+    let error = model.score_rows(&foreign, 16, &mut |_| ()).unwrap_err();
+    assert!(matches!(error, Error::Token { id: 24, vocabulary: 24, .. }), "{error}");
+
+    let source = ModelSource::new(model, "tiny");
+    let good = Scored { prompt_ids: &[1, 5], response_ids: &[6, 2], ..Scored::default() };
+    let without = Scored { row: 3, response_index: 1, response_ids: &[], ..good };
+    let error = source.score(&[good, without], &mut |_| ()).unwrap_err();
+    assert!(matches!(error, Error::MissingTokens { row: 3, response: 1 }), "{error}");
+    let foreign = Scored { row: 9, response_ids: &[77], ..good };
+    let error = source.score(&[good, foreign], &mut |_| ()).unwrap_err().to_string();
+    assert!(error.starts_with("row 9, response 0: token 77"), "{error}");
+}
+
+#[test]
+fn a_source_scores_prompt_and_response_and_normalises_when_asked() {
+    for device in devices() {
+        let (model, mut config) = tiny_model(&device);
+        let expected = f64::from(alone(&model, &[1, 5, 6, 2]));
+        let item = Scored { prompt_ids: &[1, 5], response_ids: &[6, 2], ..Scored::default() };
+        let score = |source: &ModelSource| source.score(&[item], &mut |_| ()).unwrap()[0];
+
+        let dir = tempfile::tempdir().unwrap();
+        let options = LoadOptions::default();
+        model.save(&config, dir.path(), &SaveOptions::default()).unwrap();
+        let raw = ModelSource::load(dir.path(), &options, false, &device).unwrap();
+        assert_eq!(score(&raw), expected);
+        assert!(raw.needs_tokens() && raw.describe().contains(&dir.path().display().to_string()));
+        let error = ModelSource::load(dir.path(), &options, true, &device).unwrap_err();
+        assert!(matches!(error, Error::NoNormalization { .. }), "{error}");
+
+        Normalization::write(Some(Normalization { mean: 0.25, std: 2.0 }), &mut config);
+        model.save(&config, dir.path(), &SaveOptions::default()).unwrap();
+        let normalised = ModelSource::load(dir.path(), &options, true, &device).unwrap();
+        assert_eq!(score(&normalised), (expected - 0.25) / 2.0);
+        assert_eq!(score(&ModelSource::load(dir.path(), &options, false, &device).unwrap()), expected);
+    }
+}
+
+#[test]
+#[allow(deprecated)]
+fn other_models_are_refused_by_name() {
+    let device = Device::flex();
+    let dir = tempfile::tempdir().unwrap();
+    let config = tiny_config();
+    let load = || RewardModel::load(dir.path(), &LoadOptions::default(), &device).unwrap_err();
+    CausalLm::init(&config, 4, &device).save(&config, dir.path(), &SaveOptions::default()).unwrap();
+    assert!(matches!(load(), Error::NotARewardModel { .. }));
+
+    let (model, config) = tiny_model(&device);
+    let mut two = config.clone();
+    two.num_labels = 2;
+    std::fs::write(dir.path().join("config.json"), two.to_json().to_string()).unwrap();
+    assert!(matches!(load(), Error::Labels { found: 2, .. }));
+
+    // The weights of a bare decoder, with the config of a reward model.
+    std::fs::write(dir.path().join("config.json"), config.to_json().to_string()).unwrap();
+    let message = load().to_string();
+    assert!(message.contains("score.weight"), "{message}");
+
+    let broken = config.to_json().to_string().replacen('{', r#"{"setpoint_reward": {"mean": 0, "std": -1},"#, 1);
+    model.save(&config, dir.path(), &SaveOptions::default()).unwrap();
+    std::fs::write(dir.path().join("config.json"), broken.replace(r#","setpoint_reward":null"#, "")).unwrap();
+    assert!(matches!(load(), Error::Normalization { .. }));
+}
+
+#[test]
+fn saved_and_loaded_models_score_the_same_bits() {
+    for device in devices() {
+        let (model, config) = tiny_model(&device);
+        let dir = tempfile::tempdir().unwrap();
+        model.save(&config, dir.path(), &SaveOptions { max_shard_bytes: 4000, ..SaveOptions::default() }).unwrap();
+        assert!(dir.path().join("model.safetensors.index.json").exists(), "small shards");
+        let (again, read) = RewardModel::load(dir.path(), &LoadOptions::default(), &device).unwrap();
+        assert_eq!(to_host(again.scores(&rows()).unwrap()).unwrap(), to_host(model.scores(&rows()).unwrap()).unwrap());
+
+        assert_eq!((read.architecture, read.num_labels), (Architecture::SequenceClassification, 1));
+        let json = read.to_json();
+        assert_eq!(json["architectures"], serde_json::json!(["LlamaForSequenceClassification"]));
+        assert_eq!(json["id2label"], serde_json::json!({"0": "LABEL_0"}));
+        let names: Vec<String> = checkpoint::parameters(&again).into_iter().map(|p| p.name).collect();
+        assert_eq!(names.first().map(String::as_str), Some("model.embed_tokens.weight"));
+        assert_eq!(names.last().map(String::as_str), Some("score.weight"));
+    }
+}

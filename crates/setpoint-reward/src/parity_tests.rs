@@ -1,0 +1,199 @@
+//! Against `LlamaForSequenceClassification` and `Qwen2ForSequenceClassification` of transformers (`tests/golden/README.md`).
+
+use std::path::PathBuf;
+
+use safetensors::SafeTensors;
+use serde::Deserialize;
+use setpoint_train::{MicroBatch, Task};
+use setpoint_transformer::checkpoint::parameters;
+
+use super::*;
+use crate::task::{Preference, PreferenceTask};
+use crate::testing::devices;
+use burn::module::{ModuleVisitor, Param};
+use burn::tensor::Gradients;
+
+const CASES: [&str; 2] = ["llama", "qwen2"];
+
+/// What the brief of this project asks of logits in f32.
+const TOLERANCE: f64 = 1e-4;
+
+struct Golden {
+    dir: PathBuf,
+    bytes: Vec<u8>,
+}
+
+#[derive(Deserialize)]
+struct Expected {
+    margins: Vec<f64>,
+    center: f64,
+    loss: f64,
+    losses: Vec<f64>,
+    grad_norm: f64,
+}
+
+impl Golden {
+    fn open(case: &str) -> Self {
+        let dir = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/reward")).join(case);
+        let bytes = std::fs::read(dir.join("expected.safetensors")).unwrap();
+        Self { dir, bytes }
+    }
+
+    fn model(&self, device: &Device) -> RewardModel {
+        RewardModel::load(&self.dir, &LoadOptions::default(), device).unwrap().0
+    }
+
+    fn floats(&self, name: &str) -> Vec<f32> {
+        let file = SafeTensors::deserialize(&self.bytes).unwrap();
+        file.tensor(name).unwrap().data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    }
+
+    fn integers(&self, name: &str) -> Vec<i64> {
+        let file = SafeTensors::deserialize(&self.bytes).unwrap();
+        file.tensor(name).unwrap().data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap())).collect()
+    }
+
+    fn rows(&self) -> Vec<Vec<u32>> {
+        let (ids, lengths) = (self.integers("input_ids"), self.integers("lengths"));
+        let width = ids.len() / lengths.len();
+        ids.chunks(width)
+            .zip(lengths)
+            .map(|(row, length)| row[..length as usize].iter().map(|id| *id as u32).collect())
+            .collect()
+    }
+
+    fn expected(&self, key: &str) -> Expected {
+        let text = std::fs::read_to_string(self.dir.join("bradley_terry.json")).unwrap();
+        let mut all: serde_json::Value = serde_json::from_str(&text).unwrap();
+        serde_json::from_value(all[key].take()).unwrap()
+    }
+
+    fn task(&self, expected: &Expected) -> PreferenceTask {
+        let pairs = (self.rows().chunks(2).zip(&expected.margins))
+            .map(|(pair, &margin)| Preference {
+                chosen: pair[0].clone(),
+                rejected: pair[1].clone(),
+                margin,
+                name: String::new(),
+            })
+            .collect();
+        PreferenceTask::new(pairs, expected.center).unwrap()
+    }
+}
+
+fn close(got: f64, expected: f64, what: &str) {
+    assert!(
+        (got - expected).abs() <= TOLERANCE * expected.abs().max(1.0),
+        "{what}: {got}, transformers has {expected}"
+    );
+}
+
+#[test]
+fn rewards_equal_those_of_transformers() {
+    for case in CASES {
+        let golden = Golden::open(case);
+        for device in devices() {
+            let rewards = golden.model(&device).score_rows(&golden.rows(), 64, &mut |_| ()).unwrap();
+            for (i, (got, expected)) in rewards.iter().zip(golden.floats("rewards")).enumerate() {
+                close(*got, f64::from(expected), &format!("{case}, row {i}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn bradley_terry_losses_and_gradients_equal_those_of_torch() {
+    for case in CASES {
+        let golden = Golden::open(case);
+        for device in devices() {
+            let model = golden.model(&device.autodiff());
+            for key in ["plain", "margin_center"] {
+                let expected = golden.expected(key);
+                let task = golden.task(&expected);
+                let forward = task.forward(&model, &[0, 1, 2, 3], 4.0).unwrap();
+                close(f64::from(forward.loss.clone().inner().into_scalar::<f32>()), expected.loss, "loss");
+                // `losses` of the file are without the centring term.
+                let plain = golden.task(&Expected { center: 0.0, ..golden.expected(key) });
+                let losses = plain.forward(&model, &[0, 1, 2, 3], 4.0).unwrap().per_example;
+                for (got, expected) in losses.iter().zip(&expected.losses) {
+                    close(f64::from(*got), *expected, "losses");
+                }
+                let measured = task.evaluate(&model, MicroBatch::Examples(3)).unwrap().values();
+                let loss = measured.iter().find(|(name, _)| name == "loss").unwrap().1;
+                close(loss, expected.loss, "evaluated loss");
+
+                let gradients = collect(&model, &forward.loss.backward());
+                let squares: f64 = gradients.iter().flat_map(|(_, g)| g).map(|g| f64::from(*g).powi(2)).sum();
+                close(squares.sqrt(), expected.grad_norm, "gradient norm");
+                if key == "margin_center" {
+                    compare_gradients(&golden, &gradients);
+                }
+            }
+        }
+    }
+}
+
+fn compare_gradients(golden: &Golden, gradients: &[(String, Vec<f32>)]) {
+    let file = SafeTensors::deserialize(&golden.bytes).unwrap();
+    let names: Vec<&str> = file.names().into_iter().filter_map(|name| name.strip_prefix("grad.")).collect();
+    assert_eq!(names.len(), 5);
+    for name in names {
+        let got = &gradients.iter().find(|(n, _)| n == name).unwrap().1;
+        let expected = golden.floats(&format!("grad.{name}"));
+        assert_eq!(got.len(), expected.len());
+        for (got, expected) in got.iter().zip(expected) {
+            close(f64::from(*got), f64::from(expected), name);
+        }
+    }
+}
+
+/// The gradient of every parameter by name.
+fn collect(model: &RewardModel, gradients: &Gradients) -> Vec<(String, Vec<f32>)> {
+    struct Visit<'a> {
+        gradients: &'a Gradients,
+        found: Vec<Vec<f32>>,
+    }
+
+    impl ModuleVisitor for Visit<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let gradient = param.val().grad(self.gradients).expect("every parameter is trained");
+            self.found.push(gradient.into_data().to_vec().unwrap());
+        }
+    }
+
+    let mut visit = Visit { gradients, found: Vec::new() };
+    model.visit(&mut visit);
+    parameters(model).into_iter().map(|p| p.name).zip(visit.found).collect()
+}
+
+#[test]
+fn a_saved_copy_has_the_same_tensors_and_a_config_that_says_the_same() {
+    #[allow(deprecated)]
+    let device = Device::flex();
+    for case in CASES {
+        let golden = Golden::open(case);
+        let (model, config) = RewardModel::load(&golden.dir, &LoadOptions::default(), &device).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        model.save(&config, dir.path(), &SaveOptions::default()).unwrap();
+
+        let [old, new] = [&golden.dir, dir.path()].map(|dir| std::fs::read(dir.join("model.safetensors")).unwrap());
+        let [old, new] = [&old, &new].map(|bytes| SafeTensors::deserialize(bytes).unwrap());
+        assert_eq!(old.len(), new.len());
+        for (name, tensor) in old.tensors() {
+            let copy = new.tensor(&name).unwrap();
+            assert_eq!(
+                (tensor.shape(), tensor.dtype(), tensor.data()),
+                (copy.shape(), copy.dtype(), copy.data()),
+                "{name}"
+            );
+        }
+
+        let [old, new] = [&golden.dir, dir.path()].map(|dir| {
+            let text = std::fs::read_to_string(dir.join("config.json")).unwrap();
+            serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&text).unwrap()
+        });
+        for (key, value) in &old {
+            assert_eq!(new.get(key), Some(value), "{case}: {key}");
+        }
+    }
+}

@@ -1,0 +1,145 @@
+use burn::tensor::Device;
+use setpoint_train::{NoHooks, RunDir, Schedule, ScheduleKind, TrainConfig, Warmup, fit};
+
+use super::*;
+use crate::testing::{devices, tiny_model};
+
+fn pair(chosen: &[u32], rejected: &[u32], margin: f64, name: &str) -> Preference {
+    Preference { chosen: chosen.to_vec(), rejected: rejected.to_vec(), margin, name: name.to_owned() }
+}
+
+fn pairs() -> Vec<Preference> {
+    vec![
+        pair(&[1, 5, 6, 2], &[1, 5, 7, 8, 9, 2], 0.5, "a.jsonl:1"),
+        pair(&[1, 9, 2], &[1, 9, 0, 2], 0.0, "a.jsonl:2"),
+        pair(&[1, 4, 4, 4, 4, 4, 4, 2], &[1, 4, 2], -1.0, "a.jsonl:3"),
+        pair(&[3], &[11], 0.0, "a.jsonl:4"),
+    ]
+}
+
+fn value(metrics: &MetricSums, name: &str) -> f64 {
+    metrics.values().into_iter().find(|(n, _)| n == name).unwrap_or_else(|| panic!("no {name}")).1
+}
+
+#[test]
+fn losses_and_metrics_are_those_of_the_single_scores() {
+    for device in devices() {
+        let (model, _) = tiny_model(&device);
+        let center = 0.01;
+        let task = PreferenceTask::new(pairs(), center).unwrap();
+        let forward = task.forward(&model, &[0, 1, 2, 3], 4.0).unwrap();
+
+        let score = |row: &Vec<u32>| f64::from(to_host(model.scores(&[row]).unwrap()).unwrap()[0]);
+        let scores: Vec<(f64, f64)> = pairs().iter().map(|p| (score(&p.chosen), score(&p.rejected))).collect();
+        let losses: Vec<f64> = (pairs().iter().zip(&scores))
+            .map(|(p, (w, l))| (-(w - l - p.margin)).exp().ln_1p() + center * (w + l).powi(2))
+            .collect();
+        for (got, expected) in forward.per_example.iter().zip(&losses) {
+            assert!((f64::from(*got) - expected).abs() < 1e-5, "{got} {expected}");
+        }
+        let mean = losses.iter().sum::<f64>() / 4.0;
+        assert!((f64::from(forward.loss.into_scalar::<f32>()) - mean).abs() < 1e-5);
+
+        let all: Vec<f64> = scores.iter().flat_map(|(w, l)| [*w, *l]).collect();
+        let expected = [
+            ("accuracy", scores.iter().filter(|(w, l)| w > l).count() as f64 / 4.0),
+            ("margin", scores.iter().map(|(w, l)| w - l).sum::<f64>() / 4.0),
+            ("mean_reward", all.iter().sum::<f64>() / 8.0),
+            ("min_reward", all.iter().copied().fold(f64::INFINITY, f64::min)),
+            ("max_reward", all.iter().copied().fold(f64::NEG_INFINITY, f64::max)),
+        ];
+        for (name, expected) in expected {
+            let got = value(&forward.metrics, name);
+            assert!((got - expected).abs() < 1e-5, "{name}: {got} {expected}");
+        }
+    }
+}
+
+#[test]
+fn the_split_into_micro_batches_changes_neither_loss_nor_gradient_nor_evaluation() {
+    for device in devices() {
+        let (model, _) = tiny_model(&device.autodiff());
+        let task = PreferenceTask::new(pairs(), 0.01).unwrap();
+        let run = |split: &[&[usize]]| {
+            let mut loss = 0.0;
+            let mut gradient = vec![0.0; 16];
+            for examples in split {
+                let forward = task.forward(&model, examples, 4.0).unwrap();
+                loss += forward.loss.clone().inner().into_scalar::<f32>();
+                let gradients = forward.loss.backward();
+                let part: Vec<f32> = model.score.weight.val().grad(&gradients).unwrap().into_data().to_vec().unwrap();
+                gradient.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+            }
+            (loss, gradient)
+        };
+        let (whole_loss, whole) = run(&[&[0, 1, 2, 3]]);
+        for split in [&[&[0, 3][..], &[1, 2]][..], &[&[2], &[0], &[3], &[1]]] {
+            let (loss, gradient) = run(split);
+            assert!((loss - whole_loss).abs() < 1e-5);
+            for (got, expected) in gradient.iter().zip(&whole) {
+                assert!((got - expected).abs() < 1e-5 * expected.abs().max(1.0), "{got} {expected}");
+            }
+        }
+
+        let whole = task.evaluate(&model, MicroBatch::Examples(4)).unwrap();
+        assert!((value(&whole, "loss") - f64::from(whole_loss)).abs() < 1e-5);
+        for micro_batch in [MicroBatch::Examples(1), MicroBatch::Tokens(12)] {
+            let split = task.evaluate(&model, micro_batch).unwrap();
+            for (name, expected) in whole.values() {
+                assert!((value(&split, &name) - expected).abs() < 1e-5, "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn training_learns_which_token_is_better() {
+    // Token 7 makes a response good and 8 makes it bad, wherever they stand.
+    let filler = |seed: u32, n: u32| (0..n).map(move |i| 9 + (seed * 7 + i * 5 + seed * i) % 14);
+    let response = |seed: u32, mark: u32| -> Vec<u32> {
+        [1].into_iter().chain(filler(seed, 1 + seed % 4)).chain([mark]).chain(filler(seed + 50, 2)).chain([2]).collect()
+    };
+    let data = |from: u32, to: u32| -> PreferenceTask {
+        let pairs = (from..to).map(|seed| pair(&response(seed, 7), &response(seed + 3, 8), 0.0, "made")).collect();
+        PreferenceTask::new(pairs, 0.01).unwrap()
+    };
+    let (train, held_out) = (data(0, 48), data(100, 148));
+    #[allow(deprecated)]
+    let device = Device::flex().autodiff();
+    let (model, _) = tiny_model(&device);
+    let before = held_out.evaluate(&model, MicroBatch::Examples(16)).unwrap();
+
+    let dir = tempfile::tempdir().unwrap();
+    let config = TrainConfig {
+        epochs: 6.0,
+        batch_size: 16,
+        micro_batch: MicroBatch::Tokens(128),
+        learning_rate: 1e-2,
+        schedule: Schedule { kind: ScheduleKind::Cosine, warmup: Warmup::Steps(2) },
+        ..TrainConfig::default()
+    };
+    let run = RunDir::create(dir.path().join("run")).unwrap();
+    let fitted = fit(&train, model, &config, &run, &mut NoHooks).unwrap();
+
+    let after = held_out.evaluate(&fitted.model, MicroBatch::Examples(16)).unwrap();
+    assert!(value(&before, "accuracy") < 0.9, "nothing to learn: {}", value(&before, "accuracy"));
+    assert_eq!(value(&after, "accuracy"), 1.0, "before: {:?}, after: {:?}", before.values(), after.values());
+    assert!(value(&after, "loss") < 0.1, "{:?}", after.values());
+}
+
+#[test]
+#[allow(deprecated)]
+fn what_cannot_be_trained_on_is_named() {
+    let new = |pair: Preference, center: f64| PreferenceTask::new(vec![pair], center).unwrap_err().to_string();
+    assert!(new(pair(&[1], &[2], 0.0, "x"), -0.5).contains("centring coefficient"));
+    assert!(new(pair(&[1], &[], 0.0, "x.jsonl:4"), 0.0).starts_with("x.jsonl:4, rejected: is empty"));
+    assert!(new(pair(&[1], &[2], f64::NAN, "x.jsonl:4"), 0.0).starts_with("x.jsonl:4: the margin is NaN"));
+    assert!(new(pair(&[1], &[1], 0.0, "x.jsonl:4"), 0.0).contains("the same tokens"));
+
+    let (model, _) = tiny_model(&Device::flex());
+    let task = PreferenceTask::new(vec![pair(&[1], &[99], 0.0, "x.jsonl:7")], 0.0).unwrap();
+    let error = task.forward(&model, &[0], 1.0).unwrap_err().to_string();
+    assert!(error.starts_with("x.jsonl:7, rejected: token 99"), "{error}");
+    assert_eq!(task.describe(0), "x.jsonl:7");
+    assert_eq!((task.cost(0), task.weight(0)), (2, 1.0));
+}
