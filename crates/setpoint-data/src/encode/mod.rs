@@ -10,9 +10,6 @@ mod report;
 mod special;
 mod tokens;
 
-#[cfg(test)]
-mod tests;
-
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -232,7 +229,7 @@ impl TextEncoder {
         variables: &TemplateVariables,
     ) -> Result<String, EncodeProblem> {
         let template = self.template.as_ref().ok_or(EncodeProblem::NoTemplate)?;
-        template.render(messages, add_generation_prompt, variables).map_err(|e| EncodeProblem::TemplateFailed {
+        template.render_turns(messages, add_generation_prompt, variables).map_err(|e| EncodeProblem::TemplateFailed {
             template: template.name().to_owned(),
             reason: e.to_string(),
         })

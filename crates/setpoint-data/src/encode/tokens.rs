@@ -43,6 +43,18 @@ impl Tokens {
             Tokenizer::from_bytes(bytes).map_err(|e| failed(e.to_string()))
         };
         let tokenizer = build(&json)?;
+        // The library gives an added token the next free id where the file's does not follow the vocabulary.
+        for token in json["added_tokens"].as_array().into_iter().flatten() {
+            let (content, id) = (token["content"].as_str().unwrap_or_default(), token["id"].as_u64());
+            let given = tokenizer.token_to_id(content).map(u64::from);
+            if given != id {
+                let [id, given] = [id, given].map(|id| id.map_or_else(|| "none".into(), |id| id.to_string()));
+                return Err(failed(format!(
+                    "the added token {content:?} has the id {id} in the file but gets {given}: ids of added tokens must follow the \
+                     vocabulary without a gap. Save the tokenizer again with transformers"
+                )));
+            }
+        }
         let mut continuing = json.clone();
         without_prefix(&mut continuing["normalizer"]);
         without_prefix(&mut continuing["pre_tokenizer"]);

@@ -53,6 +53,9 @@ pub enum TemplateError {
     /// The template used up its budget of steps.
     #[error("it did not end within {FUEL} steps: it loops for ever, or nearly so. Use another template")]
     OutOfSteps,
+    /// There are no messages.
+    #[error("the conversation has no messages")]
+    NoMessages,
     /// The template did something that is an error in Jinja.
     #[error("{reason} (line {line})")]
     Failed {
@@ -138,6 +141,19 @@ impl ChatTemplate {
         add_generation_prompt: bool,
         variables: &TemplateVariables,
     ) -> Result<String, TemplateError> {
+        if messages.is_empty() {
+            return Err(TemplateError::NoMessages);
+        }
+        self.render_turns(messages, add_generation_prompt, variables)
+    }
+
+    /// [`ChatTemplate::render`], also of the nothing that precedes a conversation's first turn.
+    pub(crate) fn render_turns(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+        variables: &TemplateVariables,
+    ) -> Result<String, TemplateError> {
         let messages = messages.iter().map(|message| {
             let mut fields = vec![
                 (Jinja::from("role"), Jinja::from(message.role.as_str())),
@@ -160,6 +176,9 @@ impl ChatTemplate {
         add_generation_prompt: bool,
         variables: &TemplateVariables,
     ) -> Result<String, TemplateError> {
+        if messages.is_empty() {
+            return Err(TemplateError::NoMessages);
+        }
         let messages = messages.iter().map(|message| match message {
             Value::Object(fields) => Jinja::from_pairs(
                 fields
@@ -265,7 +284,7 @@ mod tests {
     fn the_clock_stands_where_it_was_set() {
         let now = chrono::NaiveDate::from_ymd_opt(2025, 2, 3).unwrap().and_hms_opt(4, 5, 6).unwrap();
         let template = ChatTemplate::with_clock("t", "{{ strftime_now('%d %b %Y, %H:%M') }}", now).unwrap();
-        let render = |t: &ChatTemplate| t.render(&[], false, &TemplateVariables::default());
+        let render = |t: &ChatTemplate| t.render_turns(&[], false, &TemplateVariables::default());
         assert_eq!(render(&template).unwrap(), "03 Feb 2025, 04:05");
         let template = ChatTemplate::with_clock("t", "{{ strftime_now('%Q!') }}", now).unwrap();
         assert!(matches!(render(&template), Err(TemplateError::Failed { reason, .. }) if reason.contains("%Q!")));

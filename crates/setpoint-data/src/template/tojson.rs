@@ -186,7 +186,7 @@ mod tests {
     fn dumps(arguments: &str, value: serde_json::Value) -> String {
         let template = ChatTemplate::new("t", format!("{{{{ x | tojson{arguments} }}}}")).unwrap();
         let extra = serde_json::Map::from_iter([("x".to_owned(), value)]);
-        template.render(&[], false, &TemplateVariables { extra, ..Default::default() }).unwrap()
+        template.render_turns(&[], false, &TemplateVariables { extra, ..Default::default() }).unwrap()
     }
 
     #[test]
