@@ -1,1 +1,39 @@
-//! setpoint-transformer
+//! Decoder-only transformers on [Burn](burn): Llama 3, Qwen2.5 and EuroLLM from one decoder, Hugging Face checkpoints in and out, and batched
+//! generation with a key-value cache.
+//!
+//! - [`ModelConfig`] is `config.json`, read strictly.
+//! - [`CausalLm`] and its [`Decoder`] have the names and layouts of the checkpoints, so that loading needs no table of names.
+//! - [`checkpoint`] reads and writes `.safetensors` folders for any module.
+//! - [`generate`](mod@generate) samples.
+//!
+//! Nothing here names a backend: it is a property of the [`Device`](burn::tensor::Device) that a model is made on. On a device with autodiff
+//! the parameters require gradients.
+//!
+//! Shapes are written with these letters: `b` rows, `s` new tokens per row, `t` tokens attended to, `d` hidden size, `f` feed-forward size,
+//! `h` query heads, `g` key-value heads, `r = h/g`, `n` head width, `v` vocabulary.
+
+mod attention;
+mod block;
+mod causal_lm;
+pub mod checkpoint;
+mod config;
+mod decoder;
+mod error;
+#[cfg(test)]
+mod finite_difference;
+pub mod generate;
+mod init;
+mod linear;
+mod norm;
+mod rope;
+
+pub use block::{Block, Mlp, Pass, SelfAttention};
+pub use causal_lm::CausalLm;
+pub use checkpoint::{LoadOptions, SaveOptions};
+pub use config::{Architecture, ModelConfig, ModelType, RopeConfig, RopeScaling};
+pub use decoder::{Decoder, pad_right};
+pub use error::Error;
+pub use generate::{Finish, Generated, GenerationConfig, generate, generate_stream};
+pub use init::init_weights;
+pub use linear::{Embedding, Linear};
+pub use norm::RmsNorm;

@@ -1,0 +1,92 @@
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor, module};
+
+use crate::Error;
+use crate::checkpoint::{self, LoadOptions, SaveOptions};
+use crate::config::{Architecture, ModelConfig};
+use crate::decoder::Decoder;
+use crate::init::init_weights;
+use crate::linear::Linear;
+
+/// A language model: a [`Decoder`] and a head that scores the next token.
+///
+/// The names of the parameters are those of Hugging Face's checkpoints.
+#[derive(Module, Debug)]
+pub struct CausalLm {
+    /// The transformer.
+    pub model: Decoder,
+    /// The head, `[v, d]`; none when it is tied to the embeddings.
+    pub lm_head: Option<Linear>,
+}
+
+impl CausalLm {
+    /// A model of the given shape with norms of one and zeros elsewhere, to load weights into; no memory is taken until a value is read.
+    pub fn zeros(config: &ModelConfig, device: &Device) -> Self {
+        let lm_head =
+            (!config.tie_word_embeddings).then(|| Linear::zeros(config.hidden_size, config.vocab_size, false, device));
+        checkpoint::with_stable_ids(Self { model: Decoder::zeros(config, device), lm_head })
+    }
+
+    /// A fresh f32 model: matrices from N(0, `initializer_range`²), biases 0, norms 1, as transformers does.
+    ///
+    /// The numbers depend on `seed` and the parameters' names alone, not on the device.
+    pub fn init(config: &ModelConfig, seed: u64, device: &Device) -> Self {
+        init_weights(Self::zeros(config, device), config.initializer_range, seed)
+    }
+
+    /// Reads a Hugging Face folder: `config.json` with `model.safetensors`, or shards and `model.safetensors.index.json`.
+    ///
+    /// On a device with autodiff the parameters require gradients.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ModelConfig::from_file`] and [`checkpoint::load_module`]; [`Error::Architecture`] for a model with another head;
+    /// [`Error::TiedHeadDiffers`] if the head is said to be tied and is another matrix in the file.
+    pub fn load(dir: &Path, options: &LoadOptions, device: &Device) -> Result<(Self, ModelConfig), Error> {
+        let mut config = ModelConfig::from_dir(dir)?;
+        if config.architecture != Architecture::CausalLm {
+            return Err(Error::Architecture {
+                path: dir.join("config.json"),
+                expected: "causal language model".to_owned(),
+                found: "sequence classifier".to_owned(),
+            });
+        }
+        let files = checkpoint::Checkpoint::open(dir)?;
+        let mut options = options.clone();
+        if config.tie_word_embeddings {
+            files.require_equal("lm_head.weight", "model.embed_tokens.weight")?;
+            options.ignore.push("lm_head.weight".to_owned());
+        }
+        let model = files.load(Self::zeros(&config, device), &options)?;
+        config.dtype = Some(model.model.embed_tokens.weight.dtype().into());
+        Ok((model, config))
+    }
+
+    /// Writes a Hugging Face folder that [`load`](Self::load) and transformers read. `config.dtype` is replaced by what is written.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`checkpoint::save_module`].
+    pub fn save(&self, config: &ModelConfig, dir: &Path, options: &SaveOptions) -> Result<(), Error> {
+        checkpoint::save_model(self, config, dir, options)
+    }
+
+    /// The transformer.
+    pub fn decoder(&self) -> &Decoder {
+        &self.model
+    }
+
+    /// The scores of the next token, in the dtype of the model. Cast them to f32 before a softmax.
+    ///
+    /// # Shapes
+    ///
+    /// `[n, d] -> [n, v]`
+    pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        match &self.lm_head {
+            Some(head) => head.forward(hidden),
+            None => module::linear(hidden, self.model.embed_tokens.weight.val().transpose(), None),
+        }
+    }
+}

@@ -1,0 +1,164 @@
+use std::collections::BTreeSet;
+
+use burn::module::{Module, ModuleMapper, Param, ParamId};
+use burn::tensor::{Device, FloatDType, Tensor};
+
+use super::names::{ParamPath, Parameter, name_hash, parameters};
+use super::reader::Entry;
+use super::{Checkpoint, LoadOptions, numbers};
+use crate::Error;
+use crate::config::dtype_name;
+
+/// Buffers that old versions of transformers stored and that are computed here.
+const OBSOLETE: &str = ".rotary_emb.inv_freq";
+
+impl Checkpoint {
+    /// Reads the tensors into a module, after checking all of them; see [`load_module`](super::load_module).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MissingTensor`], [`Error::UnexpectedTensor`], [`Error::WrongShape`], [`Error::UnsupportedDtype`], [`Error::DeviceDtype`],
+    /// [`Error::Read`].
+    pub fn load<M: Module>(&self, module: M, options: &LoadOptions) -> Result<M, Error> {
+        let wanted = parameters(&module);
+        let dtype = self.check(&wanted, options)?;
+        let mut fill = Fill { checkpoint: self, options, dtype, path: ParamPath::default(), error: None };
+        let module = module.map(&mut fill);
+        match fill.error {
+            Some(error) => Err(error),
+            None => Ok(module),
+        }
+    }
+
+    /// Checks every tensor and answers the dtype that the parameters will have.
+    fn check(&self, wanted: &[Parameter], options: &LoadOptions) -> Result<FloatDType, Error> {
+        let mut missing = Vec::new();
+        let mut used = BTreeSet::new();
+        let mut formats = Vec::new();
+        for parameter in wanted {
+            let name = format!("{}{}", options.prefix, parameter.name);
+            let Some(entry) = self.tensors.get(&name) else {
+                if !matches(&options.optional, &name) {
+                    missing.push((name, parameter.shape.clone()));
+                }
+                continue;
+            };
+            let path = self.files[entry.file].path.clone();
+            if entry.shape != parameter.shape {
+                return Err(Error::WrongShape {
+                    path,
+                    tensor: name,
+                    expected: parameter.shape.clone(),
+                    found: entry.shape.clone(),
+                });
+            }
+            let Some(format) = numbers::float(entry.dtype) else {
+                return Err(Error::UnsupportedDtype { path, tensor: name, found: format!("{:?}", entry.dtype) });
+            };
+            if !formats.contains(&format) {
+                formats.push(format);
+            }
+            used.insert(name);
+        }
+        let unexpected =
+            |name: &&String| !used.contains(*name) && !matches(&options.ignore, name) && !name.ends_with(OBSOLETE);
+        if let Some((tensor, expected)) = missing.first() {
+            return Err(Error::MissingTensor {
+                dir: self.dir.clone(),
+                hint: self.hint(tensor),
+                tensor: tensor.clone(),
+                expected: expected.clone(),
+                more: missing.len() - 1,
+            });
+        }
+        let mut extra = self.tensors.keys().filter(unexpected);
+        if let Some(tensor) = extra.next() {
+            let entry = &self.tensors[tensor];
+            return Err(Error::UnexpectedTensor {
+                path: self.files[entry.file].path.clone(),
+                tensor: tensor.clone(),
+                found: entry.shape.clone(),
+                more: extra.count(),
+            });
+        }
+        let devices: Vec<&Device> = wanted.iter().map(|parameter| &parameter.device).collect();
+        choose(&formats, options.dtype, &devices)
+    }
+
+    fn hint(&self, tensor: &str) -> String {
+        let tied = tensor == "lm_head.weight" && self.tensors.contains_key("model.embed_tokens.weight");
+        if tied { "; set tie_word_embeddings to true in config.json if the head is the embedding" } else { "" }
+            .to_owned()
+    }
+}
+
+/// The dtype of the parameters: the one asked for, or else the file's, or else f32.
+fn choose(formats: &[FloatDType], asked: Option<FloatDType>, devices: &[&Device]) -> Result<FloatDType, Error> {
+    let supported = |dtype: FloatDType| devices.iter().all(|device| device.supports_dtype(dtype));
+    match (asked, formats) {
+        (Some(dtype), _) if supported(dtype) => Ok(dtype),
+        (Some(dtype), _) => {
+            let names = [FloatDType::F32, FloatDType::BF16, FloatDType::F16];
+            let names: Vec<_> = names.into_iter().filter(|&dtype| supported(dtype)).map(dtype_name).collect();
+            Err(Error::DeviceDtype {
+                device: devices.first().map(|device| format!("{device:?}")).unwrap_or_default(),
+                dtype: dtype_name(dtype).to_owned(),
+                supported: names.join(", "),
+            })
+        }
+        (None, &[dtype]) if supported(dtype) => Ok(dtype),
+        (None, _) => Ok(FloatDType::F32),
+    }
+}
+
+/// Whether a name is in a list whose entries may stand for everything below them.
+fn matches(list: &[String], name: &str) -> bool {
+    list.iter().any(|entry| name == entry || (entry.ends_with('.') && name.starts_with(entry.as_str())))
+}
+
+struct Fill<'a> {
+    checkpoint: &'a Checkpoint,
+    options: &'a LoadOptions,
+    dtype: FloatDType,
+    path: ParamPath,
+    error: Option<Error>,
+}
+
+impl Fill<'_> {
+    fn read<const D: usize>(&self, entry: &Entry, device: &Device) -> Result<Tensor<D>, Error> {
+        let from = numbers::float(entry.dtype).unwrap_or(FloatDType::F32);
+        let data = numbers::decode(&self.checkpoint.bytes(entry)?, from, self.dtype, &entry.shape);
+        Ok(Tensor::from_data(data, (device, self.dtype.into())))
+    }
+}
+
+impl ModuleMapper for Fill<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.enter(name);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if self.error.is_some() {
+            return param;
+        }
+        let name = self.path.name();
+        let id = ParamId::from(name_hash(&name));
+        let Some(entry) = self.checkpoint.tensors.get(&format!("{}{name}", self.options.prefix)) else {
+            // One of the optional ones: its own value, in the dtype of the others.
+            let value = param.val().inner().cast(self.dtype);
+            let value = if param.lazy_device().is_autodiff() { value.autodiff() } else { value };
+            return param.transform_for_load(value, id);
+        };
+        match self.read::<D>(entry, &param.lazy_device()) {
+            Ok(tensor) => param.transform_for_load(tensor, id),
+            Err(error) => {
+                self.error = Some(error);
+                param
+            }
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Hugging Face's weight files in and out, for any module whose field names are the names in the file.
+//!
+//! A parameter's name is its path in the module: the field `model.layers[0].mlp.up_proj.weight` is `model.layers.0.mlp.up_proj.weight`.
+
+mod load;
+mod names;
+mod numbers;
+mod reader;
+mod save;
+mod stage;
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::FloatDType;
+
+use crate::Error;
+use crate::generate::GenerationConfig;
+pub(crate) use names::{ParamPath, name_hash};
+pub use names::{Parameter, parameters, with_stable_ids};
+pub use reader::Checkpoint;
+pub use save::{save_model, save_module};
+
+/// How weights are read.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// The number format of the parameters. By default the file's; f32 if the file mixes formats or the device does not compute in the file's.
+    pub dtype: Option<FloatDType>,
+    /// What stands before a parameter's path in the file: `"model."` reads the decoder of a language model into a bare
+    /// [`Decoder`](crate::Decoder).
+    pub prefix: String,
+    /// Parameters (by their name in the file) that may be absent; they keep the value they have. An entry that ends in `.` stands for
+    /// everything that begins so.
+    pub optional: Vec<String>,
+    /// Tensors of the file that the module has no place for and that are left unread. Entries as in `optional`.
+    pub ignore: Vec<String>,
+}
+
+/// How weights are written.
+#[derive(Clone, Debug)]
+pub struct SaveOptions {
+    /// Files are split so that none holds more bytes of tensors than this (a single larger tensor excepted). 5 GB by default, as in
+    /// transformers.
+    pub max_shard_bytes: u64,
+    /// The number format in the file; by default that of the parameters.
+    pub dtype: Option<FloatDType>,
+    /// What `generation_config.json` shall say; without it none is written, and one that is there stays.
+    pub generation: Option<GenerationConfig>,
+}
+
+impl Default for SaveOptions {
+    fn default() -> Self {
+        Self { max_shard_bytes: 5_000_000_000, dtype: None, generation: None }
+    }
+}
+
+/// Reads the weights in `dir` into a module, after checking all of them.
+///
+/// Parameters keep their place (device, autodiff, whether they require gradients) and get ids that follow from their names
+/// ([`with_stable_ids`]).
+///
+/// # Errors
+///
+/// Before anything is read: [`Error::NoWeights`], [`Error::Read`], [`Error::Header`], [`Error::Json`], [`Error::ShardPath`],
+/// [`Error::ShardLacksTensor`] for the files; [`Error::MissingTensor`], [`Error::UnexpectedTensor`], [`Error::WrongShape`],
+/// [`Error::UnsupportedDtype`] for a tensor; [`Error::DeviceDtype`].
+pub fn load_module<M: Module>(module: M, dir: &Path, options: &LoadOptions) -> Result<M, Error> {
+    Checkpoint::open(dir)?.load(module, options)
+}

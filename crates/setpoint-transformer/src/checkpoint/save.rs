@@ -1,0 +1,266 @@
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::Path;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{FloatDType, Tensor, TensorData};
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
+use serde_json::{Map, Value, json};
+
+use super::names::ParamPath;
+use super::reader::{INDEX, SINGLE};
+use super::stage::{Failed, Open, Stage, on_disk};
+use super::{SaveOptions, numbers};
+use crate::Error;
+use crate::config::ModelConfig;
+
+/// Writes the weights of a module into `dir`: `model.safetensors`, or shards with `model.safetensors.index.json`. `options.generation` is
+/// not written.
+///
+/// One tensor at a time is held on the host. The files are completed in a hidden folder inside `dir`, synced, and only then take the places
+/// of what stood there; a failure (a full disk, say) leaves `dir` as it was. Other files in `dir` are left alone, but for weights of an
+/// earlier save that would now contradict the new ones.
+///
+/// # Errors
+///
+/// [`Error::Write`], [`Error::Device`].
+pub fn save_module<M: Module>(module: &M, dir: &Path, options: &SaveOptions) -> Result<(), Error> {
+    save(module, None, dir, options, on_disk)
+}
+
+/// Writes a Hugging Face folder: the weights as [`save_module`], `config.json` with `dtype` set to what is written, and
+/// `generation_config.json` if `options.generation` is given. `config.json` is replaced last.
+///
+/// # Errors
+///
+/// [`Error::Write`], [`Error::Device`], and [`Error::Inconsistent`] for a config whose values do not fit together.
+pub fn save_model<M: Module>(module: &M, config: &ModelConfig, dir: &Path, options: &SaveOptions) -> Result<(), Error> {
+    config.validate()?;
+    save(module, Some(config), dir, options, on_disk)
+}
+
+fn save<M: Module>(
+    module: &M,
+    config: Option<&ModelConfig>,
+    dir: &Path,
+    options: &SaveOptions,
+    open: Open,
+) -> Result<(), Error> {
+    let mut collect = Collect { path: ParamPath::default(), dtype: options.dtype, found: Vec::new() };
+    module.visit(&mut collect);
+    let tensors = collect.found;
+    let dtype = tensors.first().map_or(Dtype::F32, |tensor| tensor.dtype);
+    let shards = split(tensors, options.max_shard_bytes);
+
+    let mut stage = Stage::new(dir, open)?;
+    let count = shards.len();
+    let file_name = |i: usize| match count {
+        1 => SINGLE.to_owned(),
+        _ => format!("model-{:05}-of-{count:05}.safetensors", i + 1),
+    };
+    let mut weight_map = Map::new();
+    let mut total = 0;
+    for (i, shard) in shards.into_iter().enumerate() {
+        for tensor in &shard {
+            weight_map.insert(tensor.name.clone(), json!(file_name(i)));
+            total += tensor.bytes();
+        }
+        stage.write(&file_name(i), |out| write_shard(out, shard))?;
+    }
+    if count > 1 {
+        let index = json!({"metadata": {"total_size": total}, "weight_map": weight_map});
+        stage.write(INDEX, |out| write_json(out, &index))?;
+    }
+    if let (Some(_), Some(generation)) = (config, &options.generation) {
+        stage.write("generation_config.json", |out| write_json(out, &generation.to_json()))?;
+    }
+    if let Some(config) = config {
+        let mut config = config.clone();
+        config.dtype = numbers::float(dtype);
+        stage.write("config.json", |out| write_json(out, &config.to_json()))?;
+    }
+    let keep: Vec<String> = (0..count).map(file_name).collect();
+    let stale: Vec<String> =
+        old_weights(dir).into_iter().filter(|name| !keep.contains(name) && (count == 1 || name != INDEX)).collect();
+    // Killed between two renames, the folder must not hold an index over shards of two saves: the old index goes first, the new one comes
+    // last. Readers prefer the single file to an index, so that one needs no such care.
+    let before: &[&str] = if count > 1 { &[INDEX] } else { &[] };
+    stage.commit(before, &stale)
+}
+
+/// The weight files of `dir` that a save of ours or of transformers wrote.
+fn old_weights(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names
+        .filter(|name| {
+            let middle = name.strip_prefix("model-").and_then(|rest| rest.strip_suffix(".safetensors"));
+            let numbers = middle.and_then(|middle| middle.split_once("-of-"));
+            let digits = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+            name == SINGLE || name == INDEX || numbers.is_some_and(|(i, count)| digits(i) && digits(count))
+        })
+        .collect()
+}
+
+struct Item {
+    name: String,
+    shape: Vec<usize>,
+    dtype: Dtype,
+    read: Box<dyn FnOnce() -> Result<TensorData, String>>,
+}
+
+impl Item {
+    fn bytes(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.dtype.bitsize() / 8
+    }
+}
+
+struct Collect {
+    path: ParamPath,
+    dtype: Option<FloatDType>,
+    found: Vec<Item>,
+}
+
+impl ModuleVisitor for Collect {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.enter(name);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let tensor = param.val().inner();
+        let dtype = self.dtype.unwrap_or_else(|| tensor.dtype().into());
+        self.found.push(Item {
+            name: self.path.name(),
+            shape: tensor.dims().to_vec(),
+            dtype: numbers::stored(dtype),
+            read: Box::new(move || tensor.try_into_data().map_err(|error| error.to_string())),
+        });
+    }
+}
+
+/// Cuts the tensors into files in the order of the module.
+fn split(tensors: Vec<Item>, max_bytes: u64) -> Vec<Vec<Item>> {
+    let mut shards = vec![Vec::new()];
+    let mut size = 0;
+    for tensor in tensors {
+        let bytes = tensor.bytes() as u64;
+        if size > 0 && size + bytes > max_bytes {
+            shards.push(Vec::new());
+            size = 0;
+        }
+        size += bytes;
+        if let Some(shard) = shards.last_mut() {
+            shard.push(tensor);
+        }
+    }
+    shards
+}
+
+/// A file in the safetensors format: the header's length, the header, the tensors one after the other.
+fn write_shard(out: &mut dyn Write, shard: Vec<Item>) -> Result<(), Failed> {
+    let mut offset = 0;
+    let infos = shard.iter().map(|tensor| {
+        let start = offset;
+        offset += tensor.bytes();
+        let info = TensorInfo { dtype: tensor.dtype, shape: tensor.shape.clone(), data_offsets: (start, offset) };
+        (tensor.name.clone(), info)
+    });
+    // Without this entry transformers refuses the file.
+    let about = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let header = Metadata::new(Some(about), infos.collect())
+        .map_err(std::io::Error::other)
+        .and_then(|metadata| serde_json::to_string(&metadata).map_err(Into::into))?;
+    // The tensors begin at a multiple of 8 bytes.
+    let padded = header.len().next_multiple_of(8);
+    out.write_all(&(padded as u64).to_le_bytes())?;
+    out.write_all(header.as_bytes())?;
+    out.write_all(&b"        "[..padded - header.len()])?;
+    for tensor in shard {
+        let data = (tensor.read)()
+            .map_err(|message| Failed::Other(Box::new(Error::Device { what: tensor.name.clone(), message })))?;
+        out.write_all(&numbers::encode(&data, tensor.dtype))?;
+    }
+    Ok(())
+}
+
+fn write_json(out: &mut dyn Write, value: &Value) -> Result<(), Failed> {
+    serde_json::to_writer_pretty(&mut *out, value).map_err(std::io::Error::from)?;
+    out.write_all(b"\n")?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+    use std::io;
+
+    use super::super::stage::Sink;
+    use super::*;
+    use crate::Linear;
+    use crate::finite_difference::devices;
+
+    /// A disk with room for 100 bytes in a file.
+    struct Full {
+        file: fs::File,
+        left: usize,
+    }
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let taken = bytes.len().min(self.left);
+            self.left -= taken;
+            match taken {
+                0 => Err(io::ErrorKind::StorageFull.into()),
+                taken => self.file.write(&bytes[..taken]),
+            }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            self.file.flush()
+        }
+    }
+
+    impl Sink for Full {
+        fn sync(&mut self) -> io::Result<()> {
+            self.file.sync_all()
+        }
+    }
+
+    fn full_disk(path: &Path) -> io::Result<Box<dyn Sink>> {
+        Ok(Box::new(Full { file: fs::File::create_new(path)?, left: 100 }))
+    }
+
+    fn content(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+        let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
+        entries.map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())).collect()
+    }
+
+    #[test]
+    fn a_full_disk_harms_nothing() {
+        let [device, _] = devices();
+        let module = Linear::zeros(30, 4, true, &device);
+        for max_shard_bytes in [1, u64::MAX] {
+            let options = SaveOptions { max_shard_bytes, ..SaveOptions::default() };
+            let folder = tempfile::tempdir().unwrap();
+            let dir = folder.path().join("model");
+            // A folder that was not there is not there afterwards, one that was is as it was.
+            let error = save(&module, None, &dir, &options, full_disk).unwrap_err();
+            assert!(
+                matches!(&error, Error::Write { source, .. } if source.kind() == io::ErrorKind::StorageFull),
+                "{error}"
+            );
+            assert!(!dir.exists());
+            save_module(&module, &dir, &options).unwrap();
+            fs::write(dir.join("tokenizer.json"), "{}").unwrap();
+            let before = content(&dir);
+            save(&module, None, &dir, &options, full_disk).unwrap_err();
+            assert_eq!(content(&dir), before);
+        }
+    }
+}

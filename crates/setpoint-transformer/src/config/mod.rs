@@ -1,0 +1,253 @@
+//! A model's shape and constants, as Hugging Face's `config.json` states them.
+
+mod keys;
+mod read;
+mod rope;
+mod write;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::FloatDType;
+use serde_json::{Map, Value};
+
+use crate::Error;
+pub(crate) use read::{Reader, object};
+pub use rope::{RopeConfig, RopeScaling};
+pub(crate) use write::{dtype_name, tokens};
+
+/// The families of decoders that this crate computes (`model_type` in `config.json`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ModelType {
+    /// Llama 2, 3, 3.1, 3.2 and what shares their code, EuroLLM among them.
+    Llama,
+    /// Qwen2 and Qwen2.5: Llama with biases on the query, key and value projections.
+    Qwen2,
+}
+
+impl ModelType {
+    /// The name in `config.json`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Llama => "llama",
+            Self::Qwen2 => "qwen2",
+        }
+    }
+}
+
+/// What sits on top of the decoder (`architectures` in `config.json`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Architecture {
+    /// `*ForCausalLM`: a head that predicts the next token.
+    CausalLm,
+    /// `*ForSequenceClassification`: a linear score of the last token, as reward models have it.
+    SequenceClassification,
+}
+
+/// The shape and constants of a model.
+///
+/// Made from `config.json` by [`from_dir`](Self::from_dir), [`from_file`](Self::from_file) or [`from_json`](Self::from_json). Reading is
+/// strict: a key that might change what the model computes and that is not supported is an error, never ignored. Keys without such an effect
+/// are kept and written back by [`to_json`](Self::to_json).
+///
+/// ```
+/// use setpoint_transformer::ModelConfig;
+///
+/// let config = ModelConfig::from_json(
+///     r#"{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 512, "hidden_size": 64, "intermediate_size": 172,
+///         "num_hidden_layers": 5, "num_attention_heads": 8, "num_key_value_heads": 4, "tie_word_embeddings": true}"#,
+/// )?;
+/// assert_eq!(config.head_dim, 8);
+/// assert_eq!(config.num_parameters(), 260_032);
+/// # Ok::<(), setpoint_transformer::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelConfig {
+    /// The family.
+    pub model_type: ModelType,
+    /// What sits on top of the decoder.
+    pub architecture: Architecture,
+    /// Number of token embeddings, `v`.
+    pub vocab_size: usize,
+    /// Width of the residual stream, `d`.
+    pub hidden_size: usize,
+    /// Width inside the feed-forward network.
+    pub intermediate_size: usize,
+    /// Number of blocks.
+    pub num_hidden_layers: usize,
+    /// Number of query heads, `h`.
+    pub num_attention_heads: usize,
+    /// Number of key and value heads, `g`; divides `num_attention_heads`.
+    pub num_key_value_heads: usize,
+    /// Width of one head; need not be `hidden_size / num_attention_heads`.
+    pub head_dim: usize,
+    /// The longest sequence the model was trained for, in tokens.
+    pub max_position_embeddings: usize,
+    /// The constant under the root of RMSNorm.
+    pub rms_norm_eps: f64,
+    /// Rotary position embedding.
+    pub rope: RopeConfig,
+    /// Whether the head is the embedding matrix.
+    pub tie_word_embeddings: bool,
+    /// Llama: whether all four attention projections have biases. Qwen2: always true, and means query, key and value only.
+    pub attention_bias: bool,
+    /// Whether the feed-forward projections have biases.
+    pub mlp_bias: bool,
+    /// Standard deviation of freshly drawn weights.
+    pub initializer_range: f64,
+    /// The number format in which the checkpoint is stored, where the file says so.
+    pub dtype: Option<FloatDType>,
+    /// The token that begins a text.
+    pub bos_token_id: Option<u32>,
+    /// The tokens that end one.
+    pub eos_token_ids: Vec<u32>,
+    /// The token that fills rows up; never seen by the model here.
+    pub pad_token_id: Option<u32>,
+    /// Number of scores of a [`SequenceClassification`](Architecture::SequenceClassification) head; without meaning for the others.
+    pub num_labels: usize,
+    /// The file as it was read, so that keys without an effect survive a round trip.
+    raw: Map<String, Value>,
+}
+
+impl ModelConfig {
+    /// Reads `config.json` of a Hugging Face folder.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_file`](Self::from_file).
+    pub fn from_dir(dir: &Path) -> Result<Self, Error> {
+        Self::from_file(&dir.join("config.json"))
+    }
+
+    /// Reads a `config.json`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Read`] and [`Error::Json`] for the file, [`Error::MissingKey`], [`Error::UnsupportedValue`] and [`Error::UnknownKey`] for a
+    /// key, [`Error::Inconsistent`] for values that contradict each other.
+    pub fn from_file(path: &Path) -> Result<Self, Error> {
+        let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        read::parse(path, &text)
+    }
+
+    /// Reads the text of a `config.json`.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_file`](Self::from_file); the messages say `config.json` for the path.
+    pub fn from_json(text: &str) -> Result<Self, Error> {
+        read::parse(Path::new("config.json"), text)
+    }
+
+    /// The content of a `config.json` that transformers reads: every key of the file this was made from, with the values of today.
+    pub fn to_json(&self) -> Value {
+        Value::Object(write::to_map(self))
+    }
+
+    /// The value of a key that this type has no field for.
+    pub fn extra(&self, key: &str) -> Option<&Value> {
+        self.raw.get(key)
+    }
+
+    /// Keeps a value of one's own in the file. Only keys that begin with `setpoint_` are accepted back when the file is read.
+    ///
+    /// # Panics
+    ///
+    /// If `key` does not begin with `setpoint_`.
+    pub fn set_extra(&mut self, key: &str, value: Value) {
+        assert!(key.starts_with("setpoint_"), "the key `{key}` must begin with `setpoint_`");
+        self.raw.insert(key.to_owned(), value);
+    }
+
+    /// Whether the query, key and value projections have biases.
+    pub fn qkv_bias(&self) -> bool {
+        self.model_type == ModelType::Qwen2 || self.attention_bias
+    }
+
+    /// Whether the output projection of attention has a bias.
+    pub fn o_bias(&self) -> bool {
+        self.model_type == ModelType::Llama && self.attention_bias
+    }
+
+    /// Number of parameters, a tied head counted once.
+    pub fn num_parameters(&self) -> u64 {
+        let n = |x: usize| x as u64;
+        let (d, f, v) = (n(self.hidden_size), n(self.intermediate_size), n(self.vocab_size));
+        let (q, kv) = (n(self.num_attention_heads * self.head_dim), n(self.num_key_value_heads * self.head_dim));
+        let mut block = 2 * q * d + 2 * kv * d + 3 * d * f + 2 * d;
+        if self.qkv_bias() {
+            block += q + 2 * kv;
+        }
+        if self.o_bias() {
+            block += d;
+        }
+        if self.mlp_bias {
+            block += 2 * f + d;
+        }
+        let head = match self.architecture {
+            Architecture::CausalLm if self.tie_word_embeddings => 0,
+            Architecture::CausalLm => v * d,
+            Architecture::SequenceClassification => n(self.num_labels) * d,
+        };
+        v * d + n(self.num_hidden_layers) * block + d + head
+    }
+
+    /// Checks that the values fit together; reading a file does it already.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Inconsistent`].
+    pub fn validate(&self) -> Result<(), Error> {
+        self.validate_at(Path::new("config.json"))
+    }
+
+    fn validate_at(&self, path: &Path) -> Result<(), Error> {
+        let fail = |message: String| Err(Error::Inconsistent { path: PathBuf::from(path), message });
+        for (key, value) in [
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("num_key_value_heads", self.num_key_value_heads),
+            ("head_dim", self.head_dim),
+            ("max_position_embeddings", self.max_position_embeddings),
+        ] {
+            // i32 holds the ids and positions on every device.
+            if value == 0 || value > i32::MAX as usize {
+                return fail(format!("`{key}` is {value}; expected 1 to {}", i32::MAX));
+            }
+        }
+        if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
+            return fail(format!(
+                "`num_attention_heads` ({}) must be a multiple of `num_key_value_heads` ({})",
+                self.num_attention_heads, self.num_key_value_heads
+            ));
+        }
+        if !self.head_dim.is_multiple_of(2) {
+            return fail(format!(
+                "`head_dim` is {}; rotary embedding turns pairs and needs an even number",
+                self.head_dim
+            ));
+        }
+        if !(self.rms_norm_eps.is_finite() && self.rms_norm_eps >= 0.0) {
+            return fail(format!("`rms_norm_eps` is {}; expected a number of at least 0", self.rms_norm_eps));
+        }
+        if !(self.initializer_range.is_finite() && self.initializer_range >= 0.0) {
+            return fail(format!("`initializer_range` is {}; expected a number of at least 0", self.initializer_range));
+        }
+        let ids = self.eos_token_ids.iter().map(|&id| ("eos_token_id", id));
+        for (key, id) in ids.chain(self.bos_token_id.map(|id| ("bos_token_id", id))) {
+            if id as usize >= self.vocab_size {
+                return fail(format!("`{key}` {id} lies outside the vocabulary of {} tokens", self.vocab_size));
+            }
+        }
+        self.rope.validate().or_else(fail)
+    }
+}
+
+impl fmt::Display for ModelType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

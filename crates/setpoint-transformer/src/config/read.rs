@@ -1,0 +1,262 @@
+//! `config.json` in: every key is read, known to be harmless, or refused.
+
+use std::path::Path;
+
+use burn::tensor::FloatDType;
+use serde_json::{Map, Value};
+
+use super::keys::{self, Verdict};
+use super::{Architecture, ModelConfig, ModelType, RopeConfig};
+use crate::Error;
+
+/// A JSON object with the place it came from, so that errors can name it.
+pub(crate) struct Reader<'a> {
+    path: &'a Path,
+    prefix: String,
+    map: &'a Map<String, Value>,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(path: &'a Path, map: &'a Map<String, Value>) -> Self {
+        Self { path, prefix: String::new(), map }
+    }
+
+    pub(super) fn nested<'b>(&'b self, key: &str, map: &'b Map<String, Value>) -> Reader<'b> {
+        Reader { path: self.path, prefix: format!("{}{key}.", self.prefix), map }
+    }
+
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &'a str> {
+        self.map.keys().map(String::as_str)
+    }
+
+    /// The value, with null taken for absent, as transformers does.
+    pub(crate) fn value(&self, key: &str) -> Option<&'a Value> {
+        self.map.get(key).filter(|value| !value.is_null())
+    }
+
+    pub(crate) fn missing(&self, key: &str, expected: &str) -> Error {
+        Error::MissingKey {
+            path: self.path.to_owned(),
+            key: format!("{}{key}", self.prefix),
+            expected: expected.to_owned(),
+        }
+    }
+
+    pub(crate) fn unsupported(&self, key: &str, expected: &str) -> Error {
+        Error::UnsupportedValue {
+            path: self.path.to_owned(),
+            key: format!("{}{key}", self.prefix),
+            expected: expected.to_owned(),
+            found: self.map.get(key).unwrap_or(&Value::Null).to_string(),
+        }
+    }
+
+    pub(crate) fn unknown(&self, key: &str) -> Error {
+        Error::UnknownKey {
+            path: self.path.to_owned(),
+            key: format!("{}{key}", self.prefix),
+            found: self.map.get(key).unwrap_or(&Value::Null).to_string(),
+        }
+    }
+
+    fn optional<T>(
+        &self,
+        key: &str,
+        expected: &str,
+        read: impl Fn(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        match self.value(key) {
+            None => Ok(None),
+            Some(value) => read(value).map(Some).ok_or_else(|| self.unsupported(key, expected)),
+        }
+    }
+
+    pub(crate) fn optional_size(&self, key: &str) -> Result<Option<usize>, Error> {
+        self.optional(key, "a whole number of at least 0", |value| value.as_u64().and_then(|n| usize::try_from(n).ok()))
+    }
+
+    pub(super) fn size(&self, key: &str) -> Result<usize, Error> {
+        self.optional_size(key)?.ok_or_else(|| self.missing(key, "a whole number"))
+    }
+
+    pub(crate) fn optional_number(&self, key: &str) -> Result<Option<f64>, Error> {
+        self.optional(key, "a number", Value::as_f64)
+    }
+
+    pub(super) fn number(&self, key: &str) -> Result<f64, Error> {
+        self.optional_number(key)?.ok_or_else(|| self.missing(key, "a number"))
+    }
+
+    pub(crate) fn optional_bool(&self, key: &str) -> Result<Option<bool>, Error> {
+        self.optional(key, "true or false", Value::as_bool)
+    }
+
+    pub(super) fn optional_text(&self, key: &str) -> Result<Option<&'a str>, Error> {
+        self.optional(key, "a text", Value::as_str)
+    }
+
+    pub(super) fn object(&self, key: &str) -> Result<Option<&'a Map<String, Value>>, Error> {
+        self.optional(key, "an object", Value::as_object)
+    }
+
+    fn optional_token(&self, key: &str) -> Result<Option<u32>, Error> {
+        self.optional(key, "a token id", token)
+    }
+
+    /// One id or a list of them.
+    pub(crate) fn tokens(&self, key: &str) -> Result<Vec<u32>, Error> {
+        let read = |value: &Value| match value {
+            Value::Array(ids) => ids.iter().map(token).collect(),
+            id => token(id).map(|id| vec![id]),
+        };
+        Ok(self.optional(key, "a token id or a list of token ids", read)?.unwrap_or_default())
+    }
+}
+
+fn token(value: &Value) -> Option<u32> {
+    value.as_u64().and_then(|id| u32::try_from(id).ok())
+}
+
+/// Parses `text` as a JSON object.
+pub(crate) fn object(path: &Path, text: &str) -> Result<Map<String, Value>, Error> {
+    serde_json::from_str(text).map_err(|error| Error::Json { path: path.to_owned(), message: error.to_string() })
+}
+
+pub(super) fn parse(path: &Path, text: &str) -> Result<ModelConfig, Error> {
+    let map = object(path, text)?;
+    let reader = Reader::new(path, &map);
+    let model_type = match reader.optional_text("model_type")? {
+        Some("llama") => ModelType::Llama,
+        Some("qwen2") => ModelType::Qwen2,
+        Some(_) => return Err(reader.unsupported("model_type", "\"llama\", \"qwen2\"")),
+        None => return Err(reader.missing("model_type", "\"llama\" or \"qwen2\"")),
+    };
+    let architecture = architecture(&reader, model_type)?;
+    let num_hidden_layers = reader.size("num_hidden_layers")?;
+    refuse_unknown(&reader, model_type, num_hidden_layers)?;
+
+    let hidden_size = reader.size("hidden_size")?;
+    let num_attention_heads = reader.size("num_attention_heads")?;
+    let num_key_value_heads = match reader.optional_size("num_key_value_heads")? {
+        Some(heads) => heads,
+        // Llama's default is one per query head; Qwen2's is 32 whatever the model, so a file without the key is not to be trusted.
+        None if model_type == ModelType::Llama => num_attention_heads,
+        None => return Err(reader.missing("num_key_value_heads", "a whole number")),
+    };
+    let head_dim = match reader.optional_size("head_dim")? {
+        Some(width) => width,
+        None if num_attention_heads > 0 && hidden_size.is_multiple_of(num_attention_heads) => {
+            hidden_size / num_attention_heads
+        }
+        None => {
+            return Err(Error::Inconsistent {
+                path: path.to_owned(),
+                message: format!(
+                    "`hidden_size` ({hidden_size}) must be a multiple of `num_attention_heads` ({num_attention_heads}) unless `head_dim` is given"
+                ),
+            });
+        }
+    };
+    let config = ModelConfig {
+        model_type,
+        architecture,
+        vocab_size: reader.size("vocab_size")?,
+        hidden_size,
+        intermediate_size: reader.size("intermediate_size")?,
+        num_hidden_layers,
+        num_attention_heads,
+        num_key_value_heads,
+        head_dim,
+        // The defaults from here on are those of transformers' LlamaConfig and Qwen2Config.
+        max_position_embeddings: reader.optional_size("max_position_embeddings")?.unwrap_or(match model_type {
+            ModelType::Llama => 2048,
+            ModelType::Qwen2 => 32_768,
+        }),
+        rms_norm_eps: reader.optional_number("rms_norm_eps")?.unwrap_or(1e-6),
+        rope: RopeConfig::read(&reader)?,
+        tie_word_embeddings: reader.optional_bool("tie_word_embeddings")?.unwrap_or(false),
+        attention_bias: bias(&reader, "attention_bias", model_type, true)?,
+        mlp_bias: bias(&reader, "mlp_bias", model_type, false)?,
+        initializer_range: reader.optional_number("initializer_range")?.unwrap_or(0.02),
+        dtype: dtype(&reader)?,
+        bos_token_id: reader.optional_token("bos_token_id")?,
+        eos_token_ids: reader.tokens("eos_token_id")?,
+        pad_token_id: reader.optional_token("pad_token_id")?,
+        num_labels: num_labels(&reader)?,
+        raw: map.clone(),
+    };
+    config.validate_at(path)?;
+    Ok(config)
+}
+
+fn architecture(reader: &Reader<'_>, model_type: ModelType) -> Result<Architecture, Error> {
+    let (causal, classify) = match model_type {
+        ModelType::Llama => ("LlamaForCausalLM", "LlamaForSequenceClassification"),
+        ModelType::Qwen2 => ("Qwen2ForCausalLM", "Qwen2ForSequenceClassification"),
+    };
+    let expected = format!("[\"{causal}\"], [\"{classify}\"]");
+    let Some(value) = reader.value("architectures") else {
+        // Configurations made without a model leave it out.
+        return Ok(Architecture::CausalLm);
+    };
+    match value.as_array().map(Vec::as_slice) {
+        Some([name]) if name == causal => Ok(Architecture::CausalLm),
+        Some([name]) if name == classify => Ok(Architecture::SequenceClassification),
+        _ => Err(reader.unsupported("architectures", &expected)),
+    }
+}
+
+fn refuse_unknown(reader: &Reader<'_>, model_type: ModelType, layers: usize) -> Result<(), Error> {
+    let sliding = reader.optional_bool("use_sliding_window")?.unwrap_or(false);
+    for key in reader.keys().filter(|key| !keys::READ.contains(key)) {
+        let value = &reader.map[key];
+        match keys::verdict(model_type, key, value, layers, sliding) {
+            Verdict::Harmless | Verdict::Only { holds: true, .. } => {}
+            Verdict::Only { holds: false, expected } => return Err(reader.unsupported(key, expected)),
+            Verdict::Unknown => {
+                return Err(reader.unknown(key));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A bias switch, which Qwen2 has fixed.
+fn bias(reader: &Reader<'_>, key: &str, model_type: ModelType, qwen2: bool) -> Result<bool, Error> {
+    let value = reader.optional_bool(key)?;
+    match (model_type, value) {
+        (ModelType::Llama, value) => Ok(value.unwrap_or(false)),
+        (ModelType::Qwen2, Some(value)) if value != qwen2 => {
+            Err(reader.unsupported(key, if qwen2 { "true for qwen2" } else { "false for qwen2" }))
+        }
+        (ModelType::Qwen2, _) => Ok(qwen2),
+    }
+}
+
+/// transformers 5 writes `dtype` where older versions wrote `torch_dtype`.
+fn dtype(reader: &Reader<'_>) -> Result<Option<FloatDType>, Error> {
+    let read = |key| match reader.optional_text(key)? {
+        None => Ok(None),
+        Some("float32") => Ok(Some(FloatDType::F32)),
+        Some("bfloat16") => Ok(Some(FloatDType::BF16)),
+        Some("float16") => Ok(Some(FloatDType::F16)),
+        Some(_) => Err(reader.unsupported(key, "\"float32\", \"bfloat16\", \"float16\"")),
+    };
+    match (read("dtype")?, read("torch_dtype")?) {
+        (Some(new), Some(old)) if new != old => {
+            Err(reader.unsupported("torch_dtype", "the same as `dtype`, or no such key"))
+        }
+        (new, old) => Ok(new.or(old)),
+    }
+}
+
+/// transformers writes the number of labels as the size of a table of names; its default is two.
+fn num_labels(reader: &Reader<'_>) -> Result<usize, Error> {
+    let named = reader.object("id2label")?.map(Map::len);
+    match (reader.optional_size("num_labels")?, named) {
+        (Some(given), Some(named)) if given != named => {
+            Err(reader.unsupported("num_labels", &format!("{named}, the number of entries of `id2label`")))
+        }
+        (given, named) => Ok(given.or(named).unwrap_or(2)),
+    }
+}

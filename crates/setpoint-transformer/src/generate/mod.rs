@@ -1,0 +1,107 @@
+//! Batched sampling with a key-value cache.
+//!
+//! Rows of different length share a batch: they are aligned on the right, each has its own positions and sees no column before its first
+//! token, and each draws from its own random stream. What a row yields therefore follows from the model, its prompt, the seed and its index
+//! alone; its neighbours and the batch size enter only through the order in which the backend's matrix products add, as rounding.
+
+mod batch;
+mod cache;
+mod config;
+mod sample;
+
+use std::ops::ControlFlow;
+
+use burn::module::Module;
+
+use crate::{CausalLm, Error};
+use batch::Row;
+pub(crate) use cache::LayerCache;
+pub use config::GenerationConfig;
+
+/// What was sampled for one prompt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Generated {
+    /// The new tokens. If a stop token ended them, it is the last one.
+    pub ids: Vec<u32>,
+    /// The log-probability of each token under the model's own distribution, before penalty, temperature and truncation.
+    ///
+    /// # Units
+    ///
+    /// Nats.
+    pub logps: Vec<f32>,
+    /// Why there are no more.
+    pub finish: Finish,
+}
+
+/// Why a row ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Finish {
+    /// One of [`GenerationConfig::stop_token_ids`] was sampled.
+    Stop,
+    /// The row has as many tokens as the settings or the model allow.
+    Length,
+    /// The callback of [`generate_stream`] asked for it.
+    Interrupted,
+}
+
+/// Continues each prompt. Row `i` of the result belongs to prompt `i`.
+///
+/// No graph is recorded, whatever device the model is on.
+///
+/// # Errors
+///
+/// Before anything is computed: [`Error::GenerationSetting`], [`Error::EmptyPrompt`], [`Error::PromptTooLong`], [`Error::TokenOutOfRange`].
+/// Later [`Error::BadLogits`] and [`Error::Device`].
+///
+/// ```no_run
+/// # use burn::tensor::Device;
+/// # use setpoint_transformer::{CausalLm, GenerationConfig, LoadOptions, generate};
+/// # fn example(device: &Device) -> Result<(), setpoint_transformer::Error> {
+/// let dir = std::path::Path::new("Qwen2.5-0.5B-Instruct");
+/// let (model, config) = CausalLm::load(dir, &LoadOptions::default(), device)?;
+/// let settings = GenerationConfig { max_new_tokens: 64, ..GenerationConfig::for_model(dir, &config)? };
+/// for row in generate(&model, &[vec![9707, 11]], &settings, 42)? {
+///     println!("{:?} {:?}", row.ids, row.finish);
+/// }
+/// # Ok(()) }
+/// ```
+pub fn generate(
+    model: &CausalLm,
+    prompts: &[Vec<u32>],
+    config: &GenerationConfig,
+    seed: u64,
+) -> Result<Vec<Generated>, Error> {
+    generate_stream(model, prompts, config, seed, |_, _| ControlFlow::Continue(()))
+}
+
+/// As [`generate`](fn@generate), handing out each token as soon as it is drawn: `on_token(row, id)`, the stop token included. On `Break` the
+/// row ends with [`Finish::Interrupted`] (unless it had ended anyway), the others go on.
+///
+/// # Errors
+///
+/// As [`generate`](fn@generate).
+pub fn generate_stream(
+    model: &CausalLm,
+    prompts: &[Vec<u32>],
+    config: &GenerationConfig,
+    seed: u64,
+    mut on_token: impl FnMut(usize, u32) -> ControlFlow<()>,
+) -> Result<Vec<Generated>, Error> {
+    config.validate()?;
+    let mut rows = prompts
+        .iter()
+        .enumerate()
+        .map(|(index, prompt)| Row::new(model, index, prompt, config, seed))
+        .collect::<Result<Vec<_>, _>>()?;
+    // Neighbours in length share a batch, so that little is filled up; the longest first, so that a lack of memory shows at once.
+    rows.sort_by_key(|row| std::cmp::Reverse(row.prompt.len()));
+    let model = model.valid();
+    let mut done = Vec::with_capacity(rows.len());
+    while !rows.is_empty() {
+        let rest = rows.split_off(config.batch_size.min(rows.len()));
+        done.extend(batch::run(&model, rows, config, &mut on_token)?);
+        rows = rest;
+    }
+    done.sort_by_key(|row| row.index);
+    Ok(done.into_iter().map(Row::into_generated).collect())
+}

@@ -1,0 +1,222 @@
+//! From logits to a token, on the host, in the order in which transformers applies its processors: repetition penalty, temperature, top-k,
+//! top-p.
+
+use std::cmp::Ordering;
+use std::collections::HashSet;
+
+use rand_chacha::ChaCha8Rng;
+
+use super::GenerationConfig;
+use crate::init::unit;
+
+/// The distinct tokens of a row so far.
+pub(super) struct Seen(HashSet<u32>);
+
+impl Seen {
+    pub(super) fn new(prompt: &[u32]) -> Self {
+        Self(prompt.iter().copied().collect())
+    }
+
+    pub(super) fn insert(&mut self, id: u32) {
+        self.0.insert(id);
+    }
+}
+
+/// A token and its log-probability under the unprocessed logits.
+#[derive(Debug)]
+pub(super) struct Choice {
+    pub(super) id: u32,
+    pub(super) logp: f32,
+}
+
+/// Draws a token; `None` if the logits are no distribution.
+pub(super) fn choose(logits: &[f32], seen: &Seen, config: &GenerationConfig, rng: &mut ChaCha8Rng) -> Option<Choice> {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    if !max.is_finite() || logits.iter().any(|logit| logit.is_nan()) {
+        return None;
+    }
+    let sum: f64 = logits.iter().map(|&logit| f64::from(logit - max).exp()).sum();
+    let logp = |id: u32| (f64::from(logits[id as usize]) - f64::from(max) - sum.ln()) as f32;
+
+    let mut scores = logits.to_vec();
+    if config.repetition_penalty != 1.0 {
+        // Keskar et al., "CTRL", https://arxiv.org/abs/1909.05858, section 4.1, with the sign taken into account.
+        let penalty = config.repetition_penalty as f32;
+        for &id in &seen.0 {
+            let score = &mut scores[id as usize];
+            *score = if *score < 0.0 { *score * penalty } else { *score / penalty };
+        }
+    }
+    let id = if config.do_sample {
+        draw(&scores, config, unit(rng))
+    } else {
+        // The first of equals, as torch has it.
+        (0..scores.len()).fold(0, |best, id| if scores[id] > scores[best] { id } else { best }) as u32
+    };
+    Some(Choice { id, logp: logp(id) })
+}
+
+/// A token that may be drawn, with its logit over the temperature and, later, its weight.
+#[derive(Clone, Copy)]
+struct Candidate {
+    id: u32,
+    score: f64,
+}
+
+/// Greater scores first, then lower ids.
+fn order(a: &Candidate, b: &Candidate) -> Ordering {
+    b.score.total_cmp(&a.score).then(a.id.cmp(&b.id))
+}
+
+/// The token at which the cumulative distribution of the remaining tokens, in the order of their ids, exceeds `u` in [0, 1).
+fn draw(scores: &[f32], config: &GenerationConfig, u: f64) -> u32 {
+    let mut candidates: Vec<Candidate> = (0u32..)
+        .zip(scores)
+        .map(|(id, &score)| Candidate { id, score: f64::from(score) / config.temperature })
+        .collect();
+    if let Some(k) = config.top_k.filter(|&k| k < candidates.len()) {
+        let (_, kth, _) = candidates.select_nth_unstable_by(k - 1, order);
+        let threshold = kth.score;
+        // Those equal to the k-th stay, as in transformers.
+        candidates.retain(|candidate| candidate.score >= threshold);
+    }
+    let max = candidates.iter().map(|candidate| candidate.score).fold(f64::NEG_INFINITY, f64::max);
+    for candidate in &mut candidates {
+        candidate.score = (candidate.score - max).exp();
+    }
+    if config.top_p < 1.0 {
+        nucleus(&mut candidates, config.top_p);
+    }
+    candidates.sort_unstable_by_key(|candidate| candidate.id);
+    let total: f64 = candidates.iter().map(|candidate| candidate.score).sum();
+    let mut left = u * total;
+    for candidate in &candidates {
+        left -= candidate.score;
+        if left < 0.0 {
+            return candidate.id;
+        }
+    }
+    // Rounding may leave a remainder; it belongs to the last token that has any probability.
+    candidates.iter().rev().find(|candidate| candidate.score > 0.0).map_or(0, |candidate| candidate.id)
+}
+
+/// Keeps the likeliest tokens, each while those before it hold less than `p`: Holtzman et al., <https://arxiv.org/abs/1904.09751>.
+fn nucleus(candidates: &mut Vec<Candidate>, p: f64) {
+    let total: f64 = candidates.iter().map(|candidate| candidate.score).sum();
+    // Only the head of the distribution needs to be sorted; how long it is shows on the way.
+    let mut sorted = 0;
+    let mut mass = 0.0;
+    let mut kept = 0;
+    while kept < candidates.len() {
+        if kept == sorted {
+            let next = (sorted * 4).max(64).min(candidates.len());
+            let rest = &mut candidates[sorted..];
+            if next - sorted < rest.len() {
+                rest.select_nth_unstable_by(next - sorted, order);
+            }
+            candidates[sorted..next].sort_unstable_by(order);
+            sorted = next;
+        }
+        if kept > 0 && mass >= p * total {
+            break;
+        }
+        mass += candidates[kept].score;
+        kept += 1;
+    }
+    candidates.truncate(kept);
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_chacha::rand_core::SeedableRng;
+
+    use super::*;
+    use crate::finite_difference::numbers;
+
+    fn sampled() -> GenerationConfig {
+        GenerationConfig { do_sample: true, ..GenerationConfig::default() }
+    }
+
+    /// The share of each token over a grid of uniform numbers.
+    fn shares(scores: &[f32], config: &GenerationConfig) -> Vec<f64> {
+        let draws = 20_000;
+        let mut counts = vec![0.0; scores.len()];
+        for i in 0..draws {
+            counts[draw(scores, config, (f64::from(i) + 0.5) / f64::from(draws)) as usize] += 1.0 / f64::from(draws);
+        }
+        counts
+    }
+
+    /// transformers' `TopKLogitsWarper`, `TopPLogitsWarper` and softmax, word for word.
+    fn expected(scores: &[f32], config: &GenerationConfig) -> Vec<f64> {
+        let mut scores: Vec<f64> = scores.iter().map(|&score| f64::from(score) / config.temperature).collect();
+        let softmax = |scores: &[f64]| -> Vec<f64> {
+            let total: f64 = scores.iter().map(|score| score.exp()).sum();
+            scores.iter().map(|score| score.exp() / total).collect()
+        };
+        if let Some(k) = config.top_k {
+            let mut sorted = scores.clone();
+            sorted.sort_by(|a, b| b.total_cmp(a));
+            let kth = sorted[k.min(sorted.len()) - 1];
+            scores.iter_mut().filter(|score| **score < kth).for_each(|score| *score = f64::NEG_INFINITY);
+        }
+        let mut ascending: Vec<usize> = (0..scores.len()).collect();
+        ascending.sort_by(|&a, &b| scores[a].total_cmp(&scores[b]));
+        let probabilities = softmax(&scores);
+        let mut cumulative = 0.0;
+        for &id in &ascending[..scores.len() - 1] {
+            cumulative += probabilities[id];
+            if cumulative <= 1.0 - config.top_p {
+                scores[id] = f64::NEG_INFINITY;
+            }
+        }
+        softmax(&scores)
+    }
+
+    #[test]
+    fn truncated_distributions_are_those_of_transformers() {
+        let scores: Vec<f32> = numbers(7, 300).iter().map(|x| 4.0 * x).collect();
+        for (temperature, top_k, top_p) in [
+            (1.0, None, 1.0),
+            (0.5, None, 1.0),
+            (1.0, Some(5), 1.0),
+            (1.3, None, 0.7),
+            (0.8, Some(100), 0.95),
+            (1.0, Some(1), 0.1),
+        ] {
+            let config = GenerationConfig { temperature, top_k, top_p, ..sampled() };
+            for (found, expected) in shares(&scores, &config).iter().zip(expected(&scores, &config)) {
+                assert!((found - expected).abs() < 2e-4, "{config:?}: {found} {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn tokens_equal_to_the_kth_stay() {
+        let config = GenerationConfig { top_k: Some(2), ..sampled() };
+        assert_eq!(shares(&[1.0, 3.0, 1.0, 0.0], &config)[3], 0.0);
+        assert!(shares(&[1.0, 3.0, 1.0, 0.0], &config)[2] > 0.1);
+    }
+
+    #[test]
+    fn penalty_pushes_both_signs_down_and_logps_are_of_the_raw_logits() {
+        let config = GenerationConfig { repetition_penalty: 2.0, ..GenerationConfig::default() };
+        let mut rng = ChaCha8Rng::seed_from_u64(0);
+        let mut best = |logits: &[f32], seen: &[u32]| choose(logits, &Seen::new(seen), &config, &mut rng).unwrap();
+        // 3 / 2 < 2 and -1 · 2 < -1.5.
+        let choice = best(&[3.0, 2.0, 1.0], &[0]);
+        assert_eq!(choice.id, 1);
+        let total: f64 = [3.0f64, 2.0, 1.0].iter().map(|x| x.exp()).sum();
+        assert!((f64::from(choice.logp) - (2.0 - total.ln())).abs() < 1e-6);
+        assert_eq!(best(&[-1.0, -1.5], &[0]).id, 1);
+    }
+
+    #[test]
+    fn what_is_no_distribution_is_refused() {
+        let mut rng = ChaCha8Rng::seed_from_u64(0);
+        for logits in [[f32::NAN, 0.0], [f32::INFINITY, 0.0], [f32::NEG_INFINITY, f32::NEG_INFINITY]] {
+            assert!(choose(&logits, &Seen::new(&[]), &sampled(), &mut rng).is_none());
+        }
+        assert_eq!(choose(&[f32::NEG_INFINITY, 0.0], &Seen::new(&[]), &sampled(), &mut rng).unwrap().id, 1);
+    }
+}
