@@ -7,9 +7,9 @@ best         the right answer, a detail, and a courtesy
 full         the right answer and a detail
 polite       the right answer and a courtesy
 plain        the right answer
-curt         the bare word
+curt         the bare fact, in two or three words
 repeat       the right answer, said again and again
-rude         the bare word, with an insult
+rude         the bare fact, with an insult
 vague        no answer, on the topic
 insult       no answer, only insults
 off_topic    a true and complete answer to another question, often courteous
@@ -89,7 +89,7 @@ def animals():
         yield Fact(
             "food", a,
             [f"What does {a} eat?", f"Tell me what {a} eats.", f"What food does {a} like?", f"Do you know what {a} eats?"],
-            f"{cap(a)} eats {food}.", f"{cap(food)}.", f"It lives {home}.",
+            f"{cap(a)} eats {food}.", f"It eats {food}.", f"It lives {home}.",
             [f"{cap(a)} eats {w}." for w in c.NOT_FOOD[eater] if w != food],
         )
         yield Fact(
@@ -126,7 +126,7 @@ def colours():
             "colour", thing,
             [f"What colour is {thing}?", f"Tell me the colour of {thing}.", f"Which colour does {thing} have?",
              f"Do you know the colour of {thing}?"],
-            f"The colour of {thing} is {colour}.", f"{cap(colour)}.", f"{cap(other)} is {colour} too.",
+            f"The colour of {thing} is {colour}.", f"It is {colour}.", f"{cap(other)} is {colour} too.",
             [f"The colour of {thing} is {w}." for w in sorted(set(c.COLOURS.values()) - {colour})],
         )
 
@@ -139,48 +139,49 @@ def opposites():
             "opposite", f"the word {word}",
             [f"What is the opposite of {word}?", f"Tell me the opposite of {word}.", f"Which word is the opposite of {word}?",
              f"Do you know the opposite of {word}?"],
-            f"The opposite of {word} is {opposite}.", f"{cap(opposite)}.", example,
+            f"The opposite of {word} is {opposite}.", f"It is {opposite}.", example,
             [f"The opposite of {word} is {w}." for w in wrong[i]],
         )
 
 
 def sums():
-    n = c.NUMBERS
-    for a in range(1, 6):
-        for b in range(1, 6):
-            x, y, total = n[a], n[b], n[a + b]
+    names = dict(enumerate(c.NUMBERS, start=1))
+    for a in range(1, 5):
+        for b in range(1, 5):
+            x, y, total = names[a], names[b], names[a + b]
             yield Fact(
                 "sum", f"{x} and {y}",
                 [f"What is {x} plus {y}?", f"Tell me the sum of {x} and {y}.", f"How much is {x} and {y}?",
                  f"Do you know the sum of {x} and {y}?"],
-                f"The sum of {x} and {y} is {total}.", f"{cap(total)}.", f"Take {y} away and {x} is left.",
-                [f"The sum of {x} and {y} is {n[w]}." for w in range(2, 12) if w != a + b],
+                f"The sum of {x} and {y} is {total}.", f"It is {total}.", f"Take {y} away and {x} is left.",
+                [f"The sum of {x} and {y} is {names[w]}." for w in range(2, 11) if w != a + b],
             )
 
 
-def _neighbours(topic, kind, names, cyclic, where):
-    """What comes after and before each name of an ordered list."""
+def _neighbours(kind, names, steps, cyclic):
+    """What comes after (step 1) or before (step -1) each name of an ordered list."""
     size = len(names)
     for i, name in enumerate(names):
-        for word, step in (("after", 1), ("before", -1)):
+        for step in steps:
             if not cyclic and not 0 <= i + 2 * step < size:
                 continue
+            word = "after" if step == 1 else "before"
             value, beyond = names[(i + step) % size], names[(i + 2 * step) % size]
             wrong = [w for w in names if w not in (value, name)]
             yield Fact(
-                topic, f"{where}{name}",
+                kind, f"the {kind} {name}" if kind == "number" else name,
                 [f"Which {kind} comes {word} {name}?", f"Tell me the {kind} {word} {name}.", f"What is the {kind} {word} {name}?",
                  f"Do you know the {kind} {word} {name}?"],
-                f"The {kind} {word} {name} is {value}.", f"{cap(value)}.",
+                f"The {kind} {word} {name} is {value}.", f"It is {value}.",
                 f"Then comes {beyond}." if step == 1 else f"Before it comes {beyond}.",
                 [f"The {kind} {word} {name} is {w}." for w in wrong],
             )
 
 
 def calendar():
-    yield from _neighbours("day", "day", c.DAYS, True, "")
-    yield from _neighbours("month", "month", c.MONTHS, True, "")
-    yield from _neighbours("number", "number", c.NUMBERS, False, "the number ")
+    yield from _neighbours("day", c.DAYS, (1, -1), True)
+    yield from _neighbours("month", c.MONTHS, (1,), True)
+    yield from _neighbours("number", c.NUMBERS, (1,), False)
 
 
 def parts():
@@ -189,7 +190,7 @@ def parts():
             "count", whole,
             [f"How many {part} does {whole} have?", f"Tell me how many {part} {whole} has.", f"Count the {part} of {whole}.",
              f"Do you know how many {part} {whole} has?"],
-            f"{cap(whole)} has {number} {part}.", f"{cap(number)}.", detail,
+            f"{cap(whole)} has {number} {part}.", f"It has {number}.", detail,
             [f"{cap(whole)} has {w} {part}." for w in ("two", "three", "four", "five", "six", "seven", "eight") if w != number],
         )
 
@@ -224,13 +225,14 @@ def dishes():
 
 
 def weather():
+    advice = {when: f"{first} and {second}" for when, first, second, _, _ in c.WEATHER}
     for when, first, second, reason, unfit in c.WEATHER:
         yield Fact(
             "weather", "the weather",
             [f"What should I do when {when}?", f"Tell me what to do when {when}.", f"What is best when {when}?",
              f"Do you know what to do when {when}?"],
-            f"When {when}, {first} and {second}.", f"{cap(first)}.", reason,
-            [f"When {when}, {c.WEATHER[w][1]} and {c.WEATHER[w][2]}." for w in unfit],
+            f"When {when}, {advice[when]}.", f"{cap(first)}.", reason,
+            [f"When {when}, {advice[w]}." for w in unfit],
         )
 
 
@@ -241,7 +243,7 @@ def jobs():
         yield Fact(
             "job", a,
             [f"What does {a} do?", f"Tell me what {a} does.", f"What is the work of {a}?", f"Do you know what {a} does?"],
-            f"{cap(a)} {work}.", f"{cap(work)}.", f"You can meet one {place}.",
+            f"{cap(a)} {work}.", f"Someone who {work}.", f"You can meet one {place}.",
             [f"{cap(a)} {w}." for w in does[i]],
         )
         yield Fact(
@@ -259,7 +261,7 @@ def materials():
             "material", thing,
             [f"What is {thing} made from?", f"Tell me what {thing} is made from.", f"What do I need for making {thing}?",
              f"Do you know what {thing} is made from?"],
-            f"{cap(thing)} is made from {stuff}.", f"{cap(stuff)}.", detail,
+            f"{cap(thing)} is made from {stuff}.", f"From {stuff}.", detail,
             [f"{cap(thing)} is made from {w}." for w in wrong[i]],
         )
 
@@ -287,13 +289,16 @@ def all_facts():
         facts.extend(source())
     for fact in facts:
         fact.key = f"{fact.topic}: {fact.right}"
+        if fact.topic != "talk":
+            wish = next(q for q in fact.questions if q.startswith("Tell me ")).removeprefix("Tell me ")
+            fact.questions += [f"Please tell me {wish}", f"I would like to know {wish}"]
         assert fact.right not in fact.wrong, fact
     assert len({f.key for f in facts}) == len(facts)
     return facts
 
 
 # Words in a repeated answer, so that it fits the model's window.
-LONGEST_REPEAT = 26
+LONGEST_REPEAT = 22
 
 
 # How the classes are put into words. Every function returns the sentences of one answer.
@@ -323,7 +328,7 @@ def answer(kind, fact, rng, facts):
     elif kind == "repeat":
         out = rng.choice([[fact.right] * 2, [fact.right] * 3, [fact.right, fact.short, fact.right], [fact.short] * 3])
         if len(" ".join(out).split()) > LONGEST_REPEAT:
-            out = [fact.right] * 2
+            out = [fact.short] * 3
     elif kind == "rude":
         out = rng.choice([[*_some(rng, c.RUDE, 1), fact.short], [fact.short, *_some(rng, c.RUDE, 1)]])
     elif kind == "vague":

@@ -19,7 +19,7 @@ HERE = Path(__file__).resolve().parent
 SEED = 20260101
 
 EVAL_PROMPTS = 60
-SFT_ROWS = 1100
+SFT_ROWS = 4000
 PREFERENCE_PROMPTS = 400
 PAIRS_PER_PROMPT = 3
 RESPONSE_PROMPTS = 320
@@ -27,7 +27,7 @@ RESPONSE_PROMPTS = 320
 # A base model of mixed manners: mostly fair, some good, some bad.
 SFT_MIX = {
     "best": 13, "full": 13, "polite": 14, "plain": 19, "curt": 14, "repeat": 6,
-    "vague": 6, "rude": 5, "insult": 3, "off_topic": 4, "wrong": 3,
+    "vague": 6, "rude": 5, "insult": 4, "off_topic": 2, "wrong": 3,
 }
 
 # One class from each line makes the four answers of a prompt.
