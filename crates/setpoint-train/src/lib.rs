@@ -1,1 +1,52 @@
-//! setpoint-train
+//! The training engine of Setpoint: from a loss to a trained model on the disk.
+//!
+//! [`fit`] runs a [`Task`] (model, examples, loss) in a [`RunDir`]. It forms micro-batches, sums
+//! gradients in f32 in a [`GradientSink`], clips them by their global norm, steps [`AdamW`] with f32
+//! state under a [`Schedule`], evaluates, logs and saves. Two properties hold and are tested:
+//!
+//! - **The gradient does not depend on the split.** A task divides its loss by the weight of the
+//!   whole batch, so 1 × 8, 2 × 4 and 8 × 1 examples give the same sum up to rounding.
+//! - **A resume is exact.** Kill the process at any moment and start it again: every parameter ends
+//!   with the same bits as without the interruption. Nothing in training is random but the order of
+//!   the data, which follows from seed and epoch; there is no dropout.
+//!
+//! The backend is a property of the device that the model lives on; no function here names one.
+
+#[cfg(test)]
+extern crate self as setpoint_train;
+
+#[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+mod batch;
+mod checkpoint;
+mod config;
+mod error;
+mod fit;
+mod hooks;
+pub mod logps;
+mod metrics;
+mod optimizer;
+mod parameters;
+mod reference;
+mod run_dir;
+mod schedule;
+mod sink;
+mod storage;
+mod task;
+mod tensor_file;
+mod tensorboard;
+
+pub use batch::MicroBatch;
+pub use config::{BestConfig, Plan, TrainConfig};
+pub use error::Error;
+pub use fit::{Best, Fitted, StopReason, fit};
+pub use hooks::{Evaluation, Hooks, NoHooks, Sample, StepReport};
+pub use metrics::MetricSums;
+pub use optimizer::{AdamW, AdamWConfig};
+pub use reference::{ReferenceKey, ReferenceRow, ReferenceStore};
+pub use run_dir::RunDir;
+pub use schedule::{Schedule, ScheduleKind, Warmup, constant_with_warmup, cosine_with_warmup, linear_with_warmup};
+pub use sink::{GradientSink, clip_scale};
+pub use task::{Forward, Task};

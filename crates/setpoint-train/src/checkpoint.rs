@@ -1,0 +1,272 @@
+//! Checkpoints: written beside their place, renamed when complete, checked before use.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::storage::{self, Digest};
+use crate::{AdamW, AdamWConfig, Error, parameters};
+
+const MODEL: &str = "model.safetensors";
+const OPTIMIZER: &str = "optimizer.safetensors";
+/// The manifest. It is written last, so a folder that has one is complete.
+const STATE: &str = "state.json";
+const PREFIX: &str = "step-";
+const VERSION: u64 = 1;
+
+/// `state.json`: the run's state, and what the other files must be like.
+#[derive(Debug, Serialize, Deserialize)]
+struct Manifest {
+    version: u64,
+    step: u64,
+    /// Settings and data the run was started with.
+    identity: serde_json::Map<String, Value>,
+    state: Value,
+    files: Vec<FileEntry>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct FileEntry {
+    name: String,
+    bytes: u64,
+    crc32c: String,
+}
+
+/// The manifest with its own checksum.
+#[derive(Serialize, Deserialize)]
+struct Sealed {
+    /// Of the compact JSON of `manifest`.
+    crc32c: String,
+    manifest: Value,
+}
+
+/// A checkpoint that was found to be intact.
+#[derive(Debug)]
+pub(crate) struct Checkpoint {
+    pub(crate) path: PathBuf,
+    manifest: Manifest,
+}
+
+/// Writes a checkpoint and returns its folder.
+///
+/// The folder appears under its name only when everything in it is on the disk. A checkpoint of the
+/// same step is replaced.
+pub(crate) fn save<M: Module>(
+    dir: &Path,
+    step: u64,
+    model: &M,
+    optimizer: &AdamW,
+    identity: serde_json::Map<String, Value>,
+    state: &impl Serialize,
+) -> Result<PathBuf, Error> {
+    storage::create_dir(dir)?;
+    let name = format!("{PREFIX}{step:08}");
+    let unfinished = dir.join(format!("{}{name}", storage::UNFINISHED));
+    let place = dir.join(&name);
+    storage::remove_tree(&unfinished)?;
+    storage::create_dir(&unfinished)?;
+    let written = write(&unfinished, step, model, optimizer, identity, state)
+        .and_then(|()| {
+            if place.exists() {
+                storage::remove_dir(&place)?;
+            }
+            storage::rename(&unfinished, &place)
+        })
+        .and_then(|()| storage::sync_dir(dir));
+    if let Err(error) = written {
+        // A full disk is why writing fails most often: give the space back. Should that fail as
+        // well, the next start does it.
+        let _ = storage::remove_tree(&unfinished);
+        return Err(error);
+    }
+    Ok(place)
+}
+
+fn write<M: Module>(
+    dir: &Path,
+    step: u64,
+    model: &M,
+    optimizer: &AdamW,
+    identity: serde_json::Map<String, Value>,
+    state: &impl Serialize,
+) -> Result<(), Error> {
+    let entry = |name: &str, digest: Digest| FileEntry {
+        name: name.to_string(),
+        bytes: digest.bytes,
+        crc32c: format!("{:08x}", digest.crc32c),
+    };
+    let files = vec![
+        entry(MODEL, parameters::save(model, &dir.join(MODEL))?),
+        entry(OPTIMIZER, optimizer.save(&dir.join(OPTIMIZER))?),
+    ];
+    let path = dir.join(STATE);
+    let json = |error: serde_json::Error| Error::corrupt(&path, error.to_string());
+    let manifest = serde_json::to_value(Manifest {
+        version: VERSION,
+        step,
+        identity,
+        state: serde_json::to_value(state).map_err(json)?,
+        files,
+    })
+    .map_err(json)?;
+    let sealed = Sealed { crc32c: checksum(&manifest), manifest };
+    let text = serde_json::to_string_pretty(&sealed).map_err(json)?;
+    storage::write_file(&path, text.as_bytes())?;
+    storage::sync_dir(dir)
+}
+
+fn checksum(manifest: &Value) -> String {
+    format!("{:08x}", crc32c::crc32c(manifest.to_string().as_bytes()))
+}
+
+/// Step and folder of each checkpoint, oldest first.
+pub(crate) fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
+        Err(error) => return Err(Error::io("list", dir)(error)),
+    };
+    let mut found = vec![];
+    for entry in entries {
+        let path = entry.map_err(Error::io("list", dir))?.path();
+        let step = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .and_then(|name| name.strip_prefix(PREFIX))
+            .and_then(|digits| digits.parse::<u64>().ok());
+        if let Some(step) = step {
+            found.push((step, path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Folder of the checkpoint of a step.
+pub(crate) fn path_of(dir: &Path, step: u64) -> PathBuf {
+    dir.join(format!("{PREFIX}{step:08}"))
+}
+
+/// The newest intact checkpoint, `None` where there is none at all.
+///
+/// Damaged ones that are newer are moved aside and reported to `warn`.
+///
+/// # Errors
+/// When checkpoints exist and all of them are damaged: starting over would throw a run away.
+pub(crate) fn newest(dir: &Path, mut warn: impl FnMut(&str)) -> Result<Option<Checkpoint>, Error> {
+    let mut reasons = vec![];
+    let mut damaged: Vec<PathBuf> = vec![];
+    for (_, path) in list(dir)?.into_iter().rev() {
+        match Checkpoint::open(&path) {
+            Ok(checkpoint) => {
+                for path in &damaged {
+                    set_aside(path)?;
+                }
+                if !reasons.is_empty() {
+                    warn(&format!("{}; going on from {}", reasons.join("; "), checkpoint.path.display()));
+                }
+                return Ok(Some(checkpoint));
+            }
+            Err(error) => {
+                reasons.push(error.to_string());
+                damaged.push(path);
+            }
+        }
+    }
+    if reasons.is_empty() {
+        return Ok(None);
+    }
+    Err(Error::NoUsableCheckpoint { path: dir.to_path_buf(), reasons })
+}
+
+/// Renames a damaged checkpoint, so that it can be looked at and is not taken for a good one.
+fn set_aside(path: &Path) -> Result<(), Error> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let aside = path.with_file_name(format!("damaged-{name}"));
+    storage::remove_tree(&aside)?;
+    storage::rename(path, &aside)
+}
+
+/// Removes all but the last `keep_last` checkpoints and those of the steps in `keep`.
+pub(crate) fn prune(dir: &Path, keep_last: usize, keep: &[u64]) -> Result<(), Error> {
+    let found = list(dir)?;
+    let old = found.len().saturating_sub(keep_last);
+    for (step, path) in &found[..old] {
+        if !keep.contains(step) {
+            storage::remove_dir(path)?;
+        }
+    }
+    Ok(())
+}
+
+impl Checkpoint {
+    /// Reads the manifest and checks every file against it.
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        let state_path = path.join(STATE);
+        let text = fs::read(&state_path).map_err(Error::io("read", &state_path))?;
+        let json = |error: serde_json::Error| Error::corrupt(&state_path, error.to_string());
+        let sealed: Sealed = serde_json::from_slice(&text).map_err(json)?;
+        let found = checksum(&sealed.manifest);
+        if found != sealed.crc32c {
+            return Err(Error::corrupt(&state_path, format!("expected checksum {}, found {found}", sealed.crc32c)));
+        }
+        let manifest: Manifest = serde_json::from_value(sealed.manifest).map_err(json)?;
+        if manifest.version != VERSION {
+            return Err(Error::corrupt(
+                &state_path,
+                format!("expected format version {VERSION}, found {}", manifest.version),
+            ));
+        }
+        for entry in &manifest.files {
+            let file = path.join(&entry.name);
+            let digest = Digest::of_file(&file)?;
+            if digest.bytes != entry.bytes {
+                return Err(Error::corrupt(&file, format!("expected {} bytes, found {}", entry.bytes, digest.bytes)));
+            }
+            let found = format!("{:08x}", digest.crc32c);
+            if found != entry.crc32c {
+                return Err(Error::corrupt(&file, format!("expected checksum {}, found {found}", entry.crc32c)));
+            }
+        }
+        Ok(Self { path: path.to_path_buf(), manifest })
+    }
+
+    /// Refuses a run that is not the one that was saved.
+    pub(crate) fn check_identity(&self, identity: &serde_json::Map<String, Value>) -> Result<(), Error> {
+        let saved = &self.manifest.identity;
+        let absent = Value::Null;
+        let mut differences = vec![];
+        let names = saved.keys().chain(identity.keys().filter(|key| !saved.contains_key(*key)));
+        for name in names {
+            let was = saved.get(name).unwrap_or(&absent);
+            let is = identity.get(name).unwrap_or(&absent);
+            if was != is {
+                differences.push(format!("`{name}` was {was} and is now {is}"));
+            }
+        }
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Changed { path: self.path.clone(), differences })
+    }
+
+    /// The run's state.
+    pub(crate) fn state<S: DeserializeOwned>(&self) -> Result<S, Error> {
+        serde_json::from_value(self.manifest.state.clone())
+            .map_err(|error| Error::corrupt(&self.path.join(STATE), error.to_string()))
+    }
+
+    /// Gives the model the saved parameters.
+    pub(crate) fn load_model<M: Module>(&self, model: M) -> Result<M, Error> {
+        parameters::load(model, &self.path.join(MODEL))
+    }
+
+    /// The optimizer as it was.
+    pub(crate) fn load_optimizer<M: Module>(&self, config: AdamWConfig, model: &M) -> Result<AdamW, Error> {
+        AdamW::load(config, model, &self.path.join(OPTIMIZER))
+    }
+}

@@ -1,0 +1,253 @@
+//! Settings of a training run.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AdamWConfig, Error, MicroBatch, Schedule};
+
+/// Everything [`fit`](crate::fit) is told, with its defaults in [`TrainConfig::default`].
+///
+/// Dropout is off everywhere and sampling takes seeds of its own, so the order of the data is all
+/// that `seed` decides.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainConfig {
+    /// Passes over the data; may be a fraction. `max_steps` overrides it.
+    pub epochs: f64,
+    /// Number of optimizer steps.
+    pub max_steps: Option<u64>,
+    /// Examples of one optimizer step.
+    pub batch_size: usize,
+    /// Examples or tokens of one forward and backward pass.
+    pub micro_batch: MicroBatch,
+    /// Whether an epoch's last batch is dropped when it is not full.
+    pub drop_last: bool,
+    /// Seed of the data order.
+    pub seed: u64,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Warm-up and what follows it.
+    pub schedule: Schedule,
+    /// Constants of AdamW.
+    pub optimizer: AdamWConfig,
+    /// Norm that gradients are clipped to; `None` does not clip.
+    pub max_grad_norm: Option<f64>,
+    /// Steps between lines of `metrics.jsonl`; values between are averaged.
+    pub logging_steps: u64,
+    /// Steps between evaluations; `None` evaluates at the end only.
+    pub eval_steps: Option<u64>,
+    /// Whether to evaluate before the first step.
+    pub eval_on_start: bool,
+    /// Steps between samples; `None` takes samples at the end only.
+    pub sample_steps: Option<u64>,
+    /// Steps between checkpoints; `None` saves at the end only. The best model is saved whenever it
+    /// is found.
+    pub save_steps: Option<u64>,
+    /// Checkpoints kept, beside the best one.
+    pub keep_last: usize,
+    /// What makes a checkpoint the best; `None` keeps no best one.
+    pub best: Option<BestConfig>,
+    /// Identity of what the settings here do not say: model, data, tokenizer, objective. A run is
+    /// resumed only with the same one.
+    #[serde(skip)]
+    pub fingerprint: String,
+}
+
+/// What makes a checkpoint the best one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BestConfig {
+    /// The metric, as [`Hooks::evaluate`](crate::Hooks::evaluate) names it.
+    pub metric: String,
+    /// Whether more of it is better.
+    pub greater_is_better: bool,
+    /// Whether [`fit`](crate::fit) returns the best model instead of the last.
+    #[serde(default)]
+    pub restore: bool,
+    /// Stops the run when this many evaluations in a row are not better than the best.
+    #[serde(default)]
+    pub patience: Option<u32>,
+    /// How much better counts as better for `patience`.
+    #[serde(default)]
+    pub min_delta: f64,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            epochs: 1.0,
+            max_steps: None,
+            batch_size: 8,
+            micro_batch: MicroBatch::Examples(8),
+            drop_last: false,
+            seed: 0,
+            learning_rate: 1e-5,
+            schedule: Schedule::default(),
+            optimizer: AdamWConfig::default(),
+            max_grad_norm: Some(1.0),
+            logging_steps: 1,
+            eval_steps: None,
+            eval_on_start: false,
+            sample_steps: None,
+            save_steps: None,
+            keep_last: 1,
+            best: None,
+            fingerprint: String::new(),
+        }
+    }
+}
+
+/// Length of a run, as it follows from the settings and the number of examples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Examples of the data set.
+    pub examples: usize,
+    /// Optimizer steps of one pass over the data.
+    pub steps_per_epoch: u64,
+    /// Optimizer steps of the run.
+    pub total_steps: u64,
+}
+
+impl TrainConfig {
+    /// Every problem of the settings, one sentence each.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = vec![];
+        let mut check = |good: bool, problem: String| {
+            if !good {
+                problems.push(problem);
+            }
+        };
+        let positive = |value: f64| value.is_finite() && value > 0.0;
+        let not_negative = |value: f64| value.is_finite() && value >= 0.0;
+        check(
+            self.max_steps.is_some() || positive(self.epochs),
+            format!("`epochs` must be a positive number, found {}", self.epochs),
+        );
+        check(self.max_steps != Some(0), "`max_steps` must be at least 1, found 0".into());
+        check(self.batch_size > 0, "`batch_size` must be at least 1, found 0".into());
+        let (MicroBatch::Examples(size) | MicroBatch::Tokens(size) | MicroBatch::Padded(size)) = self.micro_batch;
+        check(size > 0, "`micro_batch` must be at least 1, found 0".into());
+        check(
+            not_negative(self.learning_rate),
+            format!("`learning_rate` must not be negative, found {}", self.learning_rate),
+        );
+        if let crate::Warmup::Ratio(ratio) = self.schedule.warmup {
+            check((0.0..=1.0).contains(&ratio), format!("the warm-up ratio must lie between 0 and 1, found {ratio}"));
+        }
+        let (beta1, beta2) = self.optimizer.betas;
+        for (name, beta) in [("first", beta1), ("second", beta2)] {
+            check(
+                (0.0..1.0).contains(&beta),
+                format!("the {name} of `betas` must be at least 0 and below 1, found {beta}"),
+            );
+        }
+        check(positive(self.optimizer.eps), format!("`eps` must be positive, found {}", self.optimizer.eps));
+        check(
+            not_negative(self.optimizer.weight_decay),
+            format!("`weight_decay` must not be negative, found {}", self.optimizer.weight_decay),
+        );
+        if let Some(norm) = self.max_grad_norm {
+            check(positive(norm), format!("`max_grad_norm` must be positive, found {norm}"));
+        }
+        for (name, steps) in [
+            ("logging_steps", Some(self.logging_steps)),
+            ("eval_steps", self.eval_steps),
+            ("sample_steps", self.sample_steps),
+            ("save_steps", self.save_steps),
+        ] {
+            check(steps != Some(0), format!("`{name}` must be at least 1, found 0"));
+        }
+        check(self.keep_last > 0, "`keep_last` must be at least 1, found 0".into());
+        if let Some(best) = &self.best {
+            check(not_negative(best.min_delta), format!("`min_delta` must not be negative, found {}", best.min_delta));
+            check(best.patience != Some(0), "`patience` must be at least 1, found 0".into());
+        }
+        problems
+    }
+
+    /// Checks the settings and computes the length of the run.
+    ///
+    /// As in transformers, a fraction of an epoch is rounded up to a whole step.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with every problem found.
+    pub fn plan(&self, examples: usize) -> Result<Plan, Error> {
+        let mut problems = self.problems();
+        let full = examples / self.batch_size.max(1);
+        let rest = usize::from(!self.drop_last && !examples.is_multiple_of(self.batch_size.max(1)));
+        let steps_per_epoch = (full + rest) as u64;
+        if examples == 0 {
+            problems.push("there are no examples".into());
+        } else if steps_per_epoch == 0 {
+            problems.push(format!(
+                "`drop_last` drops everything: {examples} examples do not fill a batch of {}",
+                self.batch_size
+            ));
+        }
+        if !problems.is_empty() {
+            return Err(Error::Config { problems });
+        }
+        let total_steps = self.max_steps.unwrap_or_else(|| (self.epochs * steps_per_epoch as f64).ceil() as u64);
+        Ok(Plan { examples, steps_per_epoch, total_steps })
+    }
+
+    /// What a resumed run must share with the run it continues: everything but how checkpoints are
+    /// kept.
+    pub(crate) fn identity(&self, plan: &Plan) -> serde_json::Map<String, serde_json::Value> {
+        let mut map = match serde_json::to_value(self) {
+            Ok(serde_json::Value::Object(map)) => map,
+            // A struct of numbers, strings and options always becomes an object.
+            _ => serde_json::Map::new(),
+        };
+        map.retain(|key, _| !matches!(key.as_str(), "save_steps" | "keep_last"));
+        map.insert("examples".into(), plan.examples.into());
+        map.insert("fingerprint".into(), self.fingerprint.clone().into());
+        map
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(batch_size: usize, epochs: f64, drop_last: bool) -> TrainConfig {
+        TrainConfig { batch_size, epochs, drop_last, ..TrainConfig::default() }
+    }
+
+    #[test]
+    fn the_plan_counts_the_last_partial_batch() {
+        let plan = config(4, 2.0, false).plan(10).unwrap();
+        assert_eq!((plan.steps_per_epoch, plan.total_steps), (3, 6));
+        let plan = config(4, 2.0, true).plan(10).unwrap();
+        assert_eq!((plan.steps_per_epoch, plan.total_steps), (2, 4));
+        // 1.5 epochs of 3 steps are 4.5, rounded up.
+        assert_eq!(config(4, 1.5, false).plan(10).unwrap().total_steps, 5);
+    }
+
+    #[test]
+    fn all_problems_come_at_once() {
+        let config = TrainConfig {
+            batch_size: 0,
+            learning_rate: f64::NAN,
+            max_grad_norm: Some(-1.0),
+            logging_steps: 0,
+            ..TrainConfig::default()
+        };
+        let error = config.plan(0).unwrap_err().to_string();
+        for name in ["batch_size", "learning_rate", "max_grad_norm", "logging_steps", "no examples"] {
+            assert!(error.contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_batch_that_never_fills_is_an_error() {
+        let error = config(4, 1.0, true).plan(3).unwrap_err().to_string();
+        assert!(error.contains("3 examples do not fill a batch of 4"), "{error}");
+    }
+
+    #[test]
+    fn how_checkpoints_are_kept_does_not_identify_a_run() {
+        let plan = TrainConfig::default().plan(8).unwrap();
+        let other = TrainConfig { save_steps: Some(3), keep_last: 7, ..TrainConfig::default() };
+        assert_eq!(TrainConfig::default().identity(&plan), other.identity(&plan));
+    }
+}

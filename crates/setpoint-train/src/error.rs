@@ -1,0 +1,180 @@
+//! The error type of the engine.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Everything that can go wrong while training, saving or resuming.
+///
+/// Each variant names the offending input, what was expected and what was found.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused a read or a write.
+    #[error("cannot {action} {}: {source}", .path.display())]
+    Io {
+        /// What was attempted, as a verb: `write`, `sync`, `rename`, …
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A second process wants a run folder or file that is in use.
+    #[error("{} is in use by process {holder}; wait for it to end or choose another place", .path.display())]
+    Locked {
+        /// The run folder or file.
+        path: PathBuf,
+        /// Process id of the holder, where its lock file states it.
+        holder: String,
+    },
+    /// A new run was asked for in a folder that already holds one.
+    #[error(
+        "{} already holds a run ({found} exists); resume it, or choose an empty folder",
+        .path.display()
+    )]
+    RunExists {
+        /// The run folder.
+        path: PathBuf,
+        /// The file or folder that gives the run away.
+        found: &'static str,
+    },
+    /// A run was to be continued in a folder that does not exist.
+    #[error("{} is not a run folder: it does not exist", .path.display())]
+    NoRun {
+        /// The run folder.
+        path: PathBuf,
+    },
+    /// Settings that contradict each other or are out of range; every problem is listed.
+    #[error("the training settings are wrong: {}", .problems.join("; "))]
+    Config {
+        /// One sentence for each problem.
+        problems: Vec<String>,
+    },
+    /// A run was resumed with other settings or data than it was started with.
+    #[error(
+        "cannot resume {}: {}; a resumed run must be the same run, so restore these settings or start a new run folder",
+        .path.display(), .differences.join("; ")
+    )]
+    Changed {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What differs: name, value in the checkpoint, value now.
+        differences: Vec<String>,
+    },
+    /// Checkpoints exist, but not one of them is intact.
+    #[error(
+        "no checkpoint in {} can be used: {}; restore one from a backup, or delete the folder to start over",
+        .path.display(), .reasons.join("; ")
+    )]
+    NoUsableCheckpoint {
+        /// The `checkpoints` folder.
+        path: PathBuf,
+        /// Checkpoint and reason, for each of them.
+        reasons: Vec<String>,
+    },
+    /// A file is damaged or is not what it should be.
+    #[error("{} is damaged: {reason}", .path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What was expected and what was found.
+        reason: String,
+    },
+    /// Loss or gradient is NaN or infinite.
+    #[error(
+        "step {step}: the {quantity} is not finite ({value}); offending: {}",
+        .examples.join(", ")
+    )]
+    NonFinite {
+        /// The optimizer step, counted from 1.
+        step: u64,
+        /// `loss` or `gradient norm`.
+        quantity: &'static str,
+        /// The value found.
+        value: f64,
+        /// The examples, as [`Task::describe`](crate::Task::describe) names them.
+        examples: Vec<String>,
+    },
+    /// A batch weighs nothing, so a mean over it does not exist.
+    #[error("step {step}: the total weight of the batch is {found}, expected a positive number; examples: {}", .examples.join(", "))]
+    Weight {
+        /// The optimizer step, counted from 1.
+        step: u64,
+        /// Sum of the weights.
+        found: f64,
+        /// The examples of the batch.
+        examples: Vec<String>,
+    },
+    /// A task returned something that does not fit its inputs.
+    #[error("the task's forward pass is wrong: {reason}")]
+    Forward {
+        /// What was expected and what was found.
+        reason: String,
+    },
+    /// A task's order of the data is not a permutation.
+    #[error("the data order of epoch {epoch} is not a permutation of 0..{examples}: {reason}")]
+    Order {
+        /// The epoch, from 0.
+        epoch: u64,
+        /// Number of examples.
+        examples: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A gradient whose path names no parameter of the model.
+    #[error("a gradient was accumulated for `{path}`, which is not a trainable parameter of the model")]
+    StrayGradient {
+        /// Path of the gradient.
+        path: String,
+    },
+    /// The metric that decides which checkpoint is best was not measured.
+    #[error("step {step}: the evaluation did not measure `{metric}`, which decides the best checkpoint; it measured: {}", .measured.join(", "))]
+    Metric {
+        /// The optimizer step.
+        step: u64,
+        /// The metric that was expected.
+        metric: String,
+        /// The metrics that were found.
+        measured: Vec<String>,
+    },
+    /// A sequence that log-probabilities cannot be computed for.
+    #[error("sequence {index}: {reason}")]
+    Sequence {
+        /// Index in the slice given.
+        index: usize,
+        /// What was expected and what was found.
+        reason: String,
+    },
+    /// Stored reference log-probabilities belong to another model, tokenizer or data set.
+    #[error(
+        "{} belongs to another job: {}; delete it to compute the reference anew, or restore what it was made with",
+        .path.display(), .differences.join("; ")
+    )]
+    ReferenceKey {
+        /// The file.
+        path: PathBuf,
+        /// What differs: name, value in the file, value now.
+        differences: Vec<String>,
+    },
+    /// An error of the task or of a hook.
+    #[error(transparent)]
+    Task(Box<dyn std::error::Error + Send + Sync + 'static>),
+}
+
+impl Error {
+    /// Wraps an error of a [`Task`](crate::Task) or of [`Hooks`](crate::Hooks).
+    pub fn task(error: impl Into<Box<dyn std::error::Error + Send + Sync + 'static>>) -> Self {
+        Self::Task(error.into())
+    }
+
+    /// A function for `map_err` that adds what was attempted and where.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Io { action, path, source }
+    }
+
+    /// A damaged file.
+    pub(crate) fn corrupt(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Corrupt { path: path.to_path_buf(), reason: reason.into() }
+    }
+}

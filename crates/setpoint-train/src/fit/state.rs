@@ -1,0 +1,109 @@
+//! What a checkpoint has to remember besides the model and the optimizer.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::BestConfig;
+use crate::metrics::MetricSums;
+
+/// Why a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopReason {
+    /// All steps are done.
+    Completed,
+    /// The metric has not improved for `patience` evaluations.
+    EarlyStopping,
+    /// [`Hooks::should_stop`](crate::Hooks::should_stop) said so; the run can be resumed.
+    Requested,
+}
+
+/// The best model so far.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    /// Optimizer steps it had done.
+    pub step: u64,
+    /// Value of the metric.
+    pub value: f64,
+}
+
+/// Where a run stands. Epoch and position in the data follow from `step`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct RunState {
+    /// Optimizer steps done.
+    pub(crate) step: u64,
+    pub(crate) num_tokens: u64,
+    /// Steps since the last line of the metrics file.
+    pub(crate) window: Window,
+    pub(crate) best: Option<Best>,
+    /// Evaluations in a row that were not better by `min_delta`.
+    pub(crate) stale_evaluations: u32,
+    pub(crate) last_evaluation: MetricSums,
+    /// Set when the run is over.
+    pub(crate) stop: Option<StopReason>,
+    /// Length of the logs when the checkpoint was made; a resumed run cuts them there.
+    pub(crate) metrics_bytes: u64,
+    pub(crate) samples_bytes: u64,
+}
+
+/// Sums over the steps between two lines of the metrics file.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Window {
+    pub(crate) steps: u64,
+    pub(crate) loss: f64,
+    pub(crate) metrics: MetricSums,
+}
+
+impl RunState {
+    /// Takes an evaluation into account and tells whether the model is the best so far.
+    ///
+    /// A first value is the best so far; one that is not finite never is.
+    pub(crate) fn judge(&mut self, config: &BestConfig, value: f64) -> bool {
+        let gain = |best: f64| {
+            if config.greater_is_better { value - best } else { best - value }
+        };
+        let gain = self.best.as_ref().map_or(f64::INFINITY, |best| gain(best.value));
+        let better = value.is_finite() && gain > 0.0;
+        if value.is_finite() && gain > config.min_delta {
+            self.stale_evaluations = 0;
+        } else {
+            self.stale_evaluations += 1;
+        }
+        if better {
+            self.best = Some(Best { step: self.step, value });
+        }
+        better
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(config: &BestConfig, values: &[f64]) -> (Vec<bool>, Vec<u32>) {
+        let mut state = RunState::default();
+        values.iter().map(|&value| (state.judge(config, value), state.stale_evaluations)).unzip()
+    }
+
+    fn config(greater_is_better: bool, min_delta: f64) -> BestConfig {
+        BestConfig { metric: "eval_loss".into(), greater_is_better, restore: false, patience: None, min_delta }
+    }
+
+    #[test]
+    fn less_is_better() {
+        let (better, stale) = judged(&config(false, 0.0), &[3.0, 2.0, 2.0, f64::NAN, 1.0]);
+        assert_eq!(better, [true, true, false, false, true]);
+        assert_eq!(stale, [0, 0, 1, 2, 0]);
+    }
+
+    #[test]
+    fn a_small_gain_is_the_best_and_still_stale() {
+        let (better, stale) = judged(&config(true, 0.5), &[1.0, 1.25, 2.0]);
+        assert_eq!(better, [true, true, true]);
+        assert_eq!(stale, [0, 1, 0]);
+    }
+
+    #[test]
+    fn a_first_value_that_is_not_finite_is_not_the_best() {
+        assert_eq!(judged(&config(true, 0.0), &[f64::NAN, -1.0]).0, [false, true]);
+    }
+}

@@ -1,0 +1,255 @@
+//! AdamW with f32 state, whatever the parameters' dtype.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::parameters::{self, AutodiffState, Path};
+use crate::sink::GradientSink;
+use crate::storage::Digest;
+use crate::tensor_file::{TensorReader, TensorSpec, TensorWriter};
+
+/// Constants of [`AdamW`]; the defaults are torch's, except that nothing decays unless asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdamWConfig {
+    /// Decay rates of the two moments, β₁ and β₂.
+    pub betas: (f64, f64),
+    /// Added to the denominator, ε.
+    pub eps: f64,
+    /// Decoupled weight decay λ, on parameters of rank 2 and higher only: norms and biases are
+    /// scales and offsets that decay has no business with.
+    pub weight_decay: f64,
+}
+
+impl Default for AdamWConfig {
+    fn default() -> Self {
+        Self { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0 }
+    }
+}
+
+/// AdamW (Loshchilov and Hutter, *Decoupled Weight Decay Regularization*, Algorithm 2), with the
+/// order of operations of `torch.optim.AdamW`:
+///
+/// ```text
+/// θ ← θ − η·λ·θ
+/// m ← β₁·m + (1 − β₁)·g          v ← β₂·v + (1 − β₂)·g²
+/// θ ← θ − η/(1 − β₁ᵗ) · m / (√v/√(1 − β₂ᵗ) + ε)
+/// ```
+///
+/// Moments are f32. A bf16 or f16 parameter has an f32 master copy, because an update of 5e-7 would
+/// vanish in it; an f32 parameter is its own master. State is keyed by the parameter's path, `t` is
+/// counted for each parameter, and a parameter without a gradient does not move.
+#[derive(Clone, Debug)]
+pub struct AdamW {
+    config: AdamWConfig,
+    state: BTreeMap<String, State>,
+}
+
+/// State of one parameter; tensors are flat, on the plain device.
+#[derive(Clone, Debug)]
+struct State {
+    steps: u64,
+    shape: Vec<usize>,
+    exp_avg: Tensor<1>,
+    exp_avg_sq: Tensor<1>,
+    /// Only where the parameter is not f32.
+    master: Option<Tensor<1>>,
+}
+
+impl AdamW {
+    /// An optimizer that has not seen a gradient.
+    pub fn new(config: AdamWConfig) -> Self {
+        Self { config, state: BTreeMap::new() }
+    }
+
+    /// The constants.
+    pub fn config(&self) -> &AdamWConfig {
+        &self.config
+    }
+
+    /// Moves the parameters that have a gradient.
+    ///
+    /// `scale` multiplies every gradient ([`clip_scale`](crate::clip_scale)); it is folded into the
+    /// moments' coefficients, so clipping costs no pass over the gradients. Parameters are updated
+    /// in place where no other handle to them is alive, so drop copies of the model
+    /// (`model.valid()`) before.
+    ///
+    /// # Errors
+    /// When a gradient belongs to no trainable parameter of `model`.
+    pub fn step<M: Module>(
+        &mut self,
+        model: M,
+        gradients: GradientSink,
+        learning_rate: f64,
+        scale: f64,
+    ) -> Result<M, Error> {
+        let mut mapper = Step { path: Path::default(), optimizer: self, gradients, learning_rate, scale };
+        let model = model.map(&mut mapper);
+        match mapper.gradients.left_over() {
+            Some(path) => Err(Error::StrayGradient { path: path.into() }),
+            None => Ok(model),
+        }
+    }
+
+    /// One parameter's update: `value` and `gradient` are flat and on the plain device.
+    fn update(
+        &mut self,
+        path: String,
+        value: Tensor<1>,
+        shape: &[usize],
+        gradient: Tensor<1>,
+        learning_rate: f64,
+        scale: f64,
+    ) -> Tensor<1> {
+        let AdamWConfig { betas: (beta1, beta2), eps, weight_decay } = self.config;
+        let dtype = value.dtype();
+        let State { steps, exp_avg, exp_avg_sq, master, .. } = self.state.remove(&path).unwrap_or_else(|| {
+            let zeros = || Tensor::zeros(value.dims(), (&value.device(), DType::F32));
+            State {
+                steps: 0,
+                shape: shape.to_vec(),
+                exp_avg: zeros(),
+                exp_avg_sq: zeros(),
+                master: (dtype != DType::F32).then(|| value.clone().cast(FloatDType::F32)),
+            }
+        });
+        let steps = steps + 1;
+        let mut weight = master.unwrap_or(value);
+        if weight_decay != 0.0 && shape.len() >= 2 {
+            weight = weight * (1.0 - learning_rate * weight_decay);
+        }
+        let exp_avg = exp_avg * beta1 + gradient.clone() * (scale * (1.0 - beta1));
+        let exp_avg_sq = exp_avg_sq * beta2 + gradient.square() * (scale * scale * (1.0 - beta2));
+        // powf, because the number of steps may exceed powi's i32.
+        let correction1 = 1.0 - beta1.powf(steps as f64);
+        let correction2 = (1.0 - beta2.powf(steps as f64)).sqrt();
+        let denominator = exp_avg_sq.clone().sqrt() / correction2 + eps;
+        let weight = weight - exp_avg.clone() / denominator * (learning_rate / correction1);
+        let (value, master) = if dtype == DType::F32 {
+            (weight, None)
+        } else {
+            (weight.clone().cast(FloatDType::from(dtype)), Some(weight))
+        };
+        let shape = shape.to_vec();
+        self.state.insert(path, State { steps, shape, exp_avg, exp_avg_sq, master });
+        value
+    }
+
+    /// Writes the state, one tensor at a time: `{path}.step`, `{path}.exp_avg`,
+    /// `{path}.exp_avg_sq` and, where there is one, `{path}.master`.
+    pub(crate) fn save(&self, path: &std::path::Path) -> Result<Digest, Error> {
+        let spec = |name: String, dtype, shape: &[usize]| TensorSpec { name, dtype, shape: shape.to_vec() };
+        // i64 before f32: larger elements first keep every tensor aligned.
+        let mut specs: Vec<_> = self.state.keys().map(|path| spec(format!("{path}.step"), DType::I64, &[1])).collect();
+        for (path, state) in &self.state {
+            for (part, _) in state.parts() {
+                specs.push(spec(format!("{path}.{part}"), DType::F32, &state.shape));
+            }
+        }
+        let mut writer = TensorWriter::create(path, specs)?;
+        for (path, state) in &self.state {
+            let steps = TensorData::from([state.steps as i64]);
+            writer.write(&format!("{path}.step"), &steps)?;
+        }
+        for (path, state) in &self.state {
+            for (part, tensor) in state.parts() {
+                writer.write(&format!("{path}.{part}"), &tensor.to_data())?;
+            }
+        }
+        writer.finish()
+    }
+
+    /// Reads what [`save`](Self::save) has written, for the parameters of `model`.
+    pub(crate) fn load<M: Module>(config: AdamWConfig, model: &M, path: &std::path::Path) -> Result<Self, Error> {
+        let mut reader = TensorReader::open(path)?;
+        let mut unread: BTreeSet<String> = reader.names().map(str::to_string).collect();
+        let mut optimizer = Self::new(config);
+        for info in parameters::list(model) {
+            let name = &info.spec.name;
+            let shape = &info.spec.shape;
+            if !info.trains || reader.shape(&format!("{name}.step")).is_none() {
+                continue;
+            }
+            let steps = reader.read(&format!("{name}.step"), &[1])?;
+            let steps = steps.iter::<i64>().next().unwrap_or(0) as u64;
+            unread.remove(&format!("{name}.step"));
+            let mut read = |part: &str| {
+                let key = format!("{name}.{part}");
+                unread.remove(&key);
+                reader.read(&key, shape).map(|data| flat_tensor(data, &info.device))
+            };
+            let state = State {
+                steps,
+                shape: shape.clone(),
+                exp_avg: read("exp_avg")?,
+                exp_avg_sq: read("exp_avg_sq")?,
+                master: match info.spec.dtype {
+                    DType::F32 => None,
+                    _ => Some(read("master")?),
+                },
+            };
+            optimizer.state.insert(name.clone(), state);
+        }
+        match unread.first() {
+            Some(key) => Err(Error::corrupt(path, format!("`{key}` belongs to no trainable parameter of the model"))),
+            None => Ok(optimizer),
+        }
+    }
+}
+
+impl State {
+    fn parts(&self) -> impl Iterator<Item = (&'static str, &Tensor<1>)> {
+        [("exp_avg", &self.exp_avg), ("exp_avg_sq", &self.exp_avg_sq)]
+            .into_iter()
+            .chain(self.master.as_ref().map(|master| ("master", master)))
+    }
+}
+
+fn flat_tensor(data: TensorData, device: &Device) -> Tensor<1> {
+    let elements = data.num_elements();
+    let dtype = data.dtype();
+    let (bytes, ..) = data.into_parts();
+    Tensor::from_data(TensorData::from_bytes(bytes, [elements], dtype), (device, dtype))
+}
+
+struct Step<'a> {
+    path: Path,
+    optimizer: &'a mut AdamW,
+    gradients: GradientSink,
+    learning_rate: f64,
+    scale: f64,
+}
+
+impl ModuleMapper for Step<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.enter(name);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if !param.is_require_grad() {
+            return param;
+        }
+        let path = self.path.name();
+        let Some(gradient) = self.gradients.take(&path) else {
+            return param;
+        };
+        // `consume` leaves this the only handle, so that the update happens in place.
+        let (id, tensor, mapper) = param.consume();
+        let state = AutodiffState::of(&tensor);
+        let dims = tensor.dims();
+        // [..] -> [n]
+        let flat: Tensor<1> = tensor.inner().reshape([dims.iter().product::<usize>()]);
+        let updated = self.optimizer.update(path, flat, &dims, gradient, self.learning_rate, self.scale);
+        // [n] -> [..]
+        let updated: Tensor<D> = updated.reshape(dims);
+        Param::from_mapped_value(id, state.restore(updated), mapper)
+    }
+}

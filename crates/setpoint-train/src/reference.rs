@@ -1,0 +1,267 @@
+//! Reference log-probabilities, stored beside the data.
+//!
+//! A JSONL file: a line that says what the numbers belong to, then a line for each response. It grows row by row, so an
+//! interrupted computation goes on where it stopped.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::storage::AppendLog;
+
+const FORMAT: &str = "setpoint-reference-logps";
+const VERSION: u64 = 1;
+
+/// What reference log-probabilities are a function of. The strings are hashes or names, chosen by the caller.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReferenceKey {
+    /// The reference model's weights and dtype.
+    pub model: String,
+    /// Tokenizer and chat template.
+    pub tokenizer: String,
+    /// Token ids of the examples.
+    pub examples: String,
+}
+
+/// The reference model's log-probabilities of one response.
+///
+/// # Units
+/// Nats; f64 sums of f32 token values.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReferenceRow {
+    /// Row of the example.
+    pub row: usize,
+    /// Index of the response in its row.
+    pub response: usize,
+    /// Scored tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Tokens of the response.
+    pub response_tokens: usize,
+    /// Log-probability of the prompt after t0.
+    pub prompt_logp: f64,
+    /// Log-probability of the response.
+    pub response_logp: f64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    format: String,
+    version: u64,
+    key: ReferenceKey,
+}
+
+/// An open file of reference log-probabilities, locked against other processes.
+#[derive(Debug)]
+pub struct ReferenceStore {
+    path: PathBuf,
+    log: AppendLog,
+    rows: HashMap<(usize, usize), ReferenceRow>,
+}
+
+impl ReferenceStore {
+    /// Opens a file, or starts it. A last line that was torn by a killed process is dropped.
+    ///
+    /// # Errors
+    /// When the file belongs to another model, tokenizer or data set, is damaged, or is in use by another process.
+    pub fn open(path: impl AsRef<Path>, key: &ReferenceKey) -> Result<Self, Error> {
+        let path = path.as_ref();
+        // The lock comes first: a holder may be writing what would be read here.
+        let mut log = AppendLog::open_locked(path)?;
+        let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        let mut rows = HashMap::new();
+        for (number, line) in text[..whole].lines().enumerate() {
+            let wrong = |error: serde_json::Error| Error::corrupt(path, format!("line {}: {error}", number + 1));
+            if number == 0 {
+                check_key(path, &serde_json::from_str(line).map_err(wrong)?, key)?;
+            } else {
+                let row: ReferenceRow = serde_json::from_str(line).map_err(wrong)?;
+                rows.insert((row.row, row.response), row);
+            }
+        }
+        log.truncate(whole as u64)?;
+        let mut store = Self { path: path.to_path_buf(), log, rows };
+        if whole == 0 {
+            let header = Header { format: FORMAT.into(), version: VERSION, key: key.clone() };
+            store.append_line(&header)?;
+            store.sync()?;
+        }
+        Ok(store)
+    }
+
+    /// The log-probabilities of a response, if they are there.
+    pub fn get(&self, row: usize, response: usize) -> Option<&ReferenceRow> {
+        self.rows.get(&(row, response))
+    }
+
+    /// Number of responses stored.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether nothing is stored.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Adds a response; one that is there already is replaced.
+    ///
+    /// # Errors
+    /// When a log-probability is not finite, or the file cannot be written.
+    pub fn append(&mut self, row: ReferenceRow) -> Result<(), Error> {
+        if !(row.prompt_logp.is_finite() && row.response_logp.is_finite()) {
+            return Err(Error::Sequence {
+                index: row.row,
+                reason: format!(
+                    "the reference log-probabilities of response {} are not finite: prompt {}, response {}",
+                    row.response, row.prompt_logp, row.response_logp
+                ),
+            });
+        }
+        self.append_line(&row)?;
+        self.rows.insert((row.row, row.response), row);
+        Ok(())
+    }
+
+    /// Brings everything to the disk.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn sync(&self) -> Result<(), Error> {
+        self.log.sync().map(|_| ())
+    }
+
+    fn append_line(&mut self, value: &impl Serialize) -> Result<(), Error> {
+        let mut line = serde_json::to_string(value).map_err(|error| Error::corrupt(&self.path, error.to_string()))?;
+        line.push('\n');
+        self.log.append(line.as_bytes())
+    }
+}
+
+fn check_key(path: &Path, header: &Header, key: &ReferenceKey) -> Result<(), Error> {
+    if header.format != FORMAT || header.version != VERSION {
+        return Err(Error::corrupt(
+            path,
+            format!("expected format {FORMAT} version {VERSION}, found {} version {}", header.format, header.version),
+        ));
+    }
+    let found = &header.key;
+    let differences: Vec<String> = [
+        ("model", &found.model, &key.model),
+        ("tokenizer", &found.tokenizer, &key.tokenizer),
+        ("examples", &found.examples, &key.examples),
+    ]
+    .into_iter()
+    .filter(|(_, was, is)| was != is)
+    .map(|(name, was, is)| format!("its {name} is `{was}`, expected `{is}`"))
+    .collect();
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(Error::ReferenceKey { path: path.to_path_buf(), differences })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> ReferenceKey {
+        ReferenceKey { model: "m1".into(), tokenizer: "t1".into(), examples: "e1".into() }
+    }
+
+    fn row(row: usize, response: usize) -> ReferenceRow {
+        ReferenceRow {
+            row,
+            response,
+            prompt_tokens: 3,
+            response_tokens: 5,
+            prompt_logp: -1.0 / 3.0,
+            response_logp: -(row as f64) - 0.1,
+        }
+    }
+
+    #[test]
+    fn rows_come_back_to_the_bit_and_a_torn_line_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("reference.jsonl");
+        let mut store = ReferenceStore::open(&path, &key()).unwrap();
+        store.append(row(0, 0)).unwrap();
+        store.append(row(0, 1)).unwrap();
+        store.append(row(2, 0)).unwrap();
+        drop(store);
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().count(), 4);
+
+        // Cut anywhere within the last line, also right before its end.
+        let third = text.trim_end().rfind('\n').unwrap() + 1;
+        for length in [third + 1, third + 20, text.len() - 1] {
+            fs::write(&path, &text[..length]).unwrap();
+            let mut store = ReferenceStore::open(&path, &key()).unwrap();
+            assert_eq!(store.len(), 2);
+            assert_eq!(store.get(0, 1), Some(&row(0, 1)));
+            assert_eq!(store.get(2, 0), None);
+            store.append(row(2, 0)).unwrap();
+            store.sync().unwrap();
+            drop(store);
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn a_torn_header_is_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("reference.jsonl");
+        fs::write(&path, "{\"format\":\"setpo").unwrap();
+        assert!(ReferenceStore::open(&path, &key()).unwrap().is_empty());
+        assert!(ReferenceStore::open(&path, &key()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn another_key_is_refused_and_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("reference.jsonl");
+        ReferenceStore::open(&path, &key()).unwrap().append(row(0, 0)).unwrap();
+        let before = fs::read(&path).unwrap();
+        let other = ReferenceKey { model: "m2".into(), examples: "e2".into(), ..key() };
+        let error = ReferenceStore::open(&path, &other).unwrap_err().to_string();
+        assert!(error.contains("its model is `m1`, expected `m2`"), "{error}");
+        assert!(error.contains("its examples is `e1`, expected `e2`"), "{error}");
+        assert!(!error.contains("t1"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), before);
+    }
+
+    #[test]
+    fn a_damaged_line_is_an_error_with_its_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("reference.jsonl");
+        ReferenceStore::open(&path, &key()).unwrap();
+        let header = fs::read_to_string(&path).unwrap();
+        fs::write(&path, format!("{header}{{\"row\":0}}\n")).unwrap();
+        let error = ReferenceStore::open(&path, &key()).unwrap_err().to_string();
+        assert!(error.contains("line 2"), "{error}");
+    }
+
+    #[test]
+    fn what_is_not_finite_is_not_stored() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = ReferenceStore::open(dir.path().join("r.jsonl"), &key()).unwrap();
+        let error = store.append(ReferenceRow { response_logp: f64::NAN, ..row(7, 1) }).unwrap_err();
+        assert!(error.to_string().contains("sequence 7: the reference log-probabilities of response 1"), "{error}");
+        assert!(store.is_empty());
+    }
+
+    #[test]
+    fn two_writers_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("reference.jsonl");
+        let store = ReferenceStore::open(&path, &key()).unwrap();
+        let error = ReferenceStore::open(&path, &key()).unwrap_err();
+        assert!(matches!(error, Error::Locked { .. }), "{error}");
+        drop(store);
+    }
+}

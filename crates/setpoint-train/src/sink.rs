@@ -1,0 +1,137 @@
+//! Where gradients go: accumulate → norm → clip → step.
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{FloatDType, Gradients, Tensor};
+
+use crate::parameters::Path;
+
+/// Gradients on their way from backward passes to the optimizer, keyed by parameter path.
+///
+/// They are summed in f32 whatever the parameters' dtype, so that many small micro-batches do not
+/// lose what a large one would keep. A backward pass may hand over the whole model's gradients at
+/// once or those of one block after another.
+///
+/// # Shapes
+/// Each gradient is kept flat, `[parameters]`, beside its shape: a step needs no rank.
+#[derive(Debug, Default)]
+pub struct GradientSink {
+    gradients: BTreeMap<String, Gradient>,
+}
+
+#[derive(Debug)]
+struct Gradient {
+    /// f32, on the plain device.
+    flat: Tensor<1>,
+    /// Length of the last dimension, for summing rows before the sum of rows.
+    row: usize,
+}
+
+impl GradientSink {
+    /// An empty sink.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds the gradients of `module`'s trainable parameters, taking them out of `gradients`.
+    ///
+    /// `prefix` is the module's path in the model, empty for the model itself.
+    pub fn accept<M: Module>(&mut self, prefix: &str, module: &M, gradients: &mut Gradients) {
+        let mut visitor = Accept { path: Path::below(prefix), gradients, sink: self };
+        module.visit(&mut visitor);
+    }
+
+    /// Global 2-norm over all gradients, `√(Σ g²)`, as `torch.nn.utils.get_total_norm`.
+    ///
+    /// Squares are summed in f32 on the device, along fixed dimensions, so that a repeated run gives the same
+    /// bits; the sum over tensors is taken in f64 on the host. One read for the whole model.
+    pub fn norm(&self) -> f64 {
+        let squares: Vec<Tensor<1>> = self
+            .gradients
+            .values()
+            .map(|gradient| {
+                let rows = gradient.flat.dims()[0] / gradient.row.max(1);
+                // [n] -> [rows, row] -> [rows, 1] -> [1, 1] -> [1]
+                gradient.flat.clone().reshape([rows, gradient.row]).square().sum_dim(1).sum_dim(0).reshape([1])
+            })
+            .collect();
+        if squares.is_empty() {
+            return 0.0;
+        }
+        // Gradients of a model spread over several devices are read one by one.
+        let one_device = squares.iter().all(|square| square.device() == squares[0].device());
+        let read = |square: Tensor<1>| square.into_data().iter::<f32>().map(f64::from).sum::<f64>();
+        let total: f64 = if one_device { read(Tensor::cat(squares, 0)) } else { squares.into_iter().map(read).sum() };
+        total.sqrt()
+    }
+
+    /// Number of parameters with a gradient.
+    pub fn len(&self) -> usize {
+        self.gradients.len()
+    }
+
+    /// Whether no gradient has arrived.
+    pub fn is_empty(&self) -> bool {
+        self.gradients.is_empty()
+    }
+
+    /// Takes a parameter's gradient out, flat and in f32.
+    pub(crate) fn take(&mut self, path: &str) -> Option<Tensor<1>> {
+        Some(self.gradients.remove(path)?.flat)
+    }
+
+    /// A path that no parameter has asked for.
+    pub(crate) fn left_over(&self) -> Option<&str> {
+        self.gradients.keys().next().map(String::as_str)
+    }
+}
+
+struct Accept<'a> {
+    path: Path,
+    gradients: &'a mut Gradients,
+    sink: &'a mut GradientSink,
+}
+
+impl ModuleVisitor for Accept<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.enter(name);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let tensor = param.base();
+        if !tensor.is_require_grad() {
+            return;
+        }
+        let Some(gradient) = tensor.grad_remove(self.gradients) else {
+            return;
+        };
+        let dims = gradient.dims();
+        // [..] -> [n]
+        let flat: Tensor<1> = gradient.cast(FloatDType::F32).reshape([dims.iter().product::<usize>()]);
+        let path = self.path.name();
+        let sum = match self.sink.gradients.remove(&path) {
+            Some(earlier) => earlier.flat + flat,
+            None => flat,
+        };
+        let row = dims.last().copied().unwrap_or(1);
+        self.sink.gradients.insert(path, Gradient { flat: sum, row });
+    }
+}
+
+/// Factor that brings a gradient of norm `norm` down to `max_norm`:
+/// `min(1, max_norm / (norm + 1e-6))`, as `torch.nn.utils.clip_grad_norm_`.
+///
+/// ```
+/// use setpoint_train::clip_scale;
+///
+/// assert_eq!(clip_scale(0.5, 1.0), 1.0);
+/// assert!((clip_scale(4.0, 1.0) - 0.25).abs() < 1e-6);
+/// ```
+pub fn clip_scale(norm: f64, max_norm: f64) -> f64 {
+    (max_norm / (norm + 1e-6)).min(1.0)
+}

@@ -1,0 +1,281 @@
+//! Writing so that a crash at any moment leaves either the old or the new state.
+//!
+//! Every change the engine makes to the disk goes through this module: a file is complete once it
+//! is synced, and visible under its name once it is renamed and the folder is synced as well. The
+//! unit tests let the n-th of these operations fail, as if the process had died there.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use crate::Error;
+
+/// Bytes moved at a time when a file is checked.
+const CHUNK: usize = 1 << 20;
+
+/// Prefix of a file or folder that is being written; left behind only by a process that died.
+pub(crate) const UNFINISHED: &str = ".unfinished-";
+
+/// Length and checksum of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Digest {
+    pub(crate) bytes: u64,
+    pub(crate) crc32c: u32,
+}
+
+impl Digest {
+    /// Reads a whole file.
+    pub(crate) fn of_file(path: &Path) -> Result<Self, Error> {
+        let mut file = File::open(path).map_err(Error::io("open", path))?;
+        let mut buffer = vec![0; CHUNK];
+        let mut digest = Self { bytes: 0, crc32c: 0 };
+        loop {
+            let read = file.read(&mut buffer).map_err(Error::io("read", path))?;
+            if read == 0 {
+                return Ok(digest);
+            }
+            digest.bytes += read as u64;
+            digest.crc32c = crc32c::crc32c_append(digest.crc32c, &buffer[..read]);
+        }
+    }
+}
+
+/// A file being written, with a running checksum.
+pub(crate) struct Writer {
+    file: BufWriter<File>,
+    path: PathBuf,
+    digest: Digest,
+}
+
+impl Writer {
+    /// Starts a new file; an existing one is emptied.
+    pub(crate) fn create(path: &Path) -> Result<Self, Error> {
+        gate("create", path)?;
+        let file = File::create(path).map_err(Error::io("create", path))?;
+        Ok(Self {
+            file: BufWriter::with_capacity(CHUNK, file),
+            path: path.to_path_buf(),
+            digest: Digest { bytes: 0, crc32c: 0 },
+        })
+    }
+
+    /// Adds bytes.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.file.write_all(bytes).map_err(Error::io("write", &self.path))?;
+        self.digest.bytes += bytes.len() as u64;
+        self.digest.crc32c = crc32c::crc32c_append(self.digest.crc32c, bytes);
+        Ok(())
+    }
+
+    /// Brings everything to the disk.
+    pub(crate) fn finish(mut self) -> Result<Digest, Error> {
+        gate("write", &self.path)?;
+        self.file.flush().map_err(Error::io("write", &self.path))?;
+        sync(self.file.get_ref(), &self.path)?;
+        Ok(self.digest)
+    }
+}
+
+/// A log to which whole records are appended, each visible to readers when `append` returns.
+#[derive(Debug)]
+pub(crate) struct AppendLog {
+    file: File,
+    path: PathBuf,
+    bytes: u64,
+}
+
+impl AppendLog {
+    /// Opens a log and drops everything behind `keep` bytes.
+    ///
+    /// # Errors
+    /// When the file is shorter than that: what was written down has disappeared.
+    pub(crate) fn open(path: &Path, keep: u64) -> Result<Self, Error> {
+        let mut log = Self::open_whole(path)?;
+        log.truncate(keep)?;
+        Ok(log)
+    }
+
+    /// Opens a whole log and locks it until it is dropped.
+    pub(crate) fn open_locked(path: &Path) -> Result<Self, Error> {
+        let log = Self::open_whole(path)?;
+        match log.file.try_lock() {
+            Ok(()) => Ok(log),
+            Err(TryLockError::WouldBlock) => {
+                Err(Error::Locked { path: path.to_path_buf(), holder: "(id unknown)".into() })
+            }
+            Err(TryLockError::Error(error)) => Err(Error::io("lock", path)(error)),
+        }
+    }
+
+    /// Drops everything behind `keep` bytes.
+    pub(crate) fn truncate(&mut self, keep: u64) -> Result<(), Error> {
+        if self.bytes < keep {
+            let reason = format!("expected at least {keep} bytes, found {}", self.bytes);
+            return Err(Error::corrupt(&self.path, reason));
+        }
+        if self.bytes > keep {
+            gate("truncate", &self.path)?;
+            self.file.set_len(keep).map_err(Error::io("truncate", &self.path))?;
+            sync(&self.file, &self.path)?;
+        }
+        self.bytes = keep;
+        Ok(())
+    }
+
+    fn open_whole(path: &Path) -> Result<Self, Error> {
+        gate("open", path)?;
+        let file = OpenOptions::new().create(true).append(true).open(path).map_err(Error::io("open", path))?;
+        let bytes = file.metadata().map_err(Error::io("read", path))?.len();
+        Ok(Self { file, path: path.to_path_buf(), bytes })
+    }
+
+    /// Appends one record.
+    pub(crate) fn append(&mut self, record: &[u8]) -> Result<(), Error> {
+        #[cfg(test)]
+        if fault::fires() {
+            // A process that dies within `write` leaves a torn record.
+            let half = &record[..record.len() / 2];
+            self.file.write_all(half).map_err(Error::io("append to", &self.path))?;
+            return Err(fault::error("append to", &self.path));
+        }
+        self.file.write_all(record).map_err(Error::io("append to", &self.path))?;
+        self.bytes += record.len() as u64;
+        Ok(())
+    }
+
+    /// Brings the log to the disk and returns its length.
+    pub(crate) fn sync(&self) -> Result<u64, Error> {
+        sync(&self.file, &self.path)?;
+        Ok(self.bytes)
+    }
+}
+
+/// Replaces a file at once: readers see the old or the new text, never a part.
+pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<Digest, Error> {
+    let parent = path.parent().unwrap_or(Path::new("."));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let unfinished = parent.join(format!("{UNFINISHED}{name}"));
+    let mut writer = Writer::create(&unfinished)?;
+    writer.write(bytes)?;
+    let digest = writer.finish()?;
+    rename(&unfinished, path)?;
+    sync_dir(parent)?;
+    Ok(digest)
+}
+
+/// Renames a file or folder; durable after [`sync_dir`] of the parent.
+pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), Error> {
+    gate("rename", from)?;
+    fs::rename(from, to).map_err(Error::io("rename", from))
+}
+
+/// Creates a folder and its parents.
+pub(crate) fn create_dir(path: &Path) -> Result<(), Error> {
+    gate("create", path)?;
+    fs::create_dir_all(path).map_err(Error::io("create", path))
+}
+
+/// Makes names in a folder durable.
+pub(crate) fn sync_dir(path: &Path) -> Result<(), Error> {
+    gate("sync", path)?;
+    // Only Unix lets a folder be opened and synced; elsewhere the system does it by itself.
+    #[cfg(unix)]
+    File::open(path).and_then(|dir| dir.sync_all()).map_err(Error::io("sync", path))?;
+    Ok(())
+}
+
+/// Removes a folder so that a crash in between leaves nothing that looks like a whole one.
+pub(crate) fn remove_dir(path: &Path) -> Result<(), Error> {
+    let parent = path.parent().unwrap_or(Path::new("."));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let unfinished = parent.join(format!("{UNFINISHED}removed-{name}"));
+    remove_tree(&unfinished)?;
+    rename(path, &unfinished)?;
+    remove_tree(&unfinished)
+}
+
+/// Removes what a process that died has left in a folder.
+pub(crate) fn remove_unfinished(dir: &Path) -> Result<(), Error> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::io("list", dir)(error)),
+    };
+    for entry in entries {
+        let path = entry.map_err(Error::io("list", dir))?.path();
+        let unfinished = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(UNFINISHED));
+        if unfinished {
+            remove_tree(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a file or folder with all that is in it; one that does not exist is fine.
+pub(crate) fn remove_tree(path: &Path) -> Result<(), Error> {
+    gate("remove", path)?;
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match removed {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(Error::io("remove", path)),
+    }
+}
+
+fn sync(file: &File, path: &Path) -> Result<(), Error> {
+    gate("sync", path)?;
+    file.sync_all().map_err(Error::io("sync", path))
+}
+
+/// Where a test can make an operation fail; nothing elsewhere.
+fn gate(action: &'static str, path: &Path) -> Result<(), Error> {
+    #[cfg(test)]
+    if fault::fires() {
+        return Err(fault::error(action, path));
+    }
+    let _ = (action, path);
+    Ok(())
+}
+
+/// Failing operations for the tests.
+#[cfg(test)]
+pub(crate) mod fault {
+    use std::cell::Cell;
+    use std::path::Path;
+
+    use crate::Error;
+
+    thread_local! {
+        static LEFT: Cell<Option<u64>> = const { Cell::new(None) };
+        static FIRED: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// Lets `count` operations of this thread succeed; all later ones fail, as for a process that
+    /// has died. `None` lets everything succeed.
+    pub(crate) fn after(count: Option<u64>) {
+        LEFT.set(count);
+        FIRED.set(false);
+    }
+
+    pub(super) fn fires() -> bool {
+        match LEFT.get() {
+            None => false,
+            Some(0) => {
+                FIRED.set(true);
+                true
+            }
+            Some(left) => {
+                LEFT.set(Some(left - 1));
+                false
+            }
+        }
+    }
+
+    /// Whether the failure has come up.
+    pub(crate) fn fired() -> bool {
+        FIRED.get()
+    }
+
+    pub(super) fn error(action: &'static str, path: &Path) -> Error {
+        Error::io(action, path)(std::io::Error::other("injected fault"))
+    }
+}

@@ -1,0 +1,69 @@
+//! What is trained: the seam between the engine and an objective.
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+
+use crate::{Error, MetricSums};
+
+/// A model, a set of examples and a loss.
+///
+/// An example is whatever the loss needs at once: a conversation, a pair, a prompt with all its
+/// responses. The engine knows examples by index only.
+pub trait Task {
+    /// The model that is trained.
+    type Model: Module;
+
+    /// Number of examples.
+    fn len(&self) -> usize;
+
+    /// Whether there is no example.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The example's share in the mean that the loss is: 1 for a mean over examples, the number of
+    /// scored tokens for a mean over tokens.
+    fn weight(&self, example: usize) -> f64;
+
+    /// Tokens that go through the model for this example.
+    ///
+    /// # Units
+    /// Tokens.
+    fn cost(&self, example: usize) -> usize;
+
+    /// Loss of some examples of a step.
+    ///
+    /// It must be deterministic: a resumed run computes steps again. Models are trained without
+    /// dropout, so nothing in a forward pass is random.
+    ///
+    /// # Errors
+    /// Whatever keeps the task from computing it ([`Error::task`]).
+    fn forward(&self, model: &Self::Model, examples: &[usize], denominator: f64) -> Result<Forward, Error>;
+
+    /// The examples in the order of an epoch (counted from 0): a permutation of `0..len()` that
+    /// follows from seed and epoch alone.
+    fn order(&self, seed: u64, epoch: u64) -> Vec<usize>;
+
+    /// How messages name an example, best by file and row.
+    fn describe(&self, example: usize) -> String {
+        format!("example {example}")
+    }
+}
+
+/// What a forward pass returns.
+#[derive(Clone, Debug)]
+pub struct Forward {
+    /// Σ over the examples of weight · loss, divided by `denominator`, with its graph.
+    ///
+    /// `denominator` is the total weight of the step's whole batch and not of these examples; the sum of the
+    /// micro-batches' losses is therefore the batch's loss, and the sum of their gradients its
+    /// gradient, whatever the split.
+    ///
+    /// # Shapes
+    /// `[1]`.
+    pub loss: Tensor<1>,
+    /// Metrics of these examples.
+    pub metrics: MetricSums,
+    /// Loss of each example, in the order given: it tells which one is not finite.
+    pub per_example: Vec<f32>,
+}

@@ -1,0 +1,336 @@
+//! Runs: repeatability, resume, evaluation, damaged checkpoints, values that are not finite.
+
+use std::fs;
+use std::path::Path;
+
+use burn::tensor::Device;
+use setpoint_train::{
+    AdamWConfig, BestConfig, Error, Fitted, MicroBatch, NoHooks, RunDir, Schedule, ScheduleKind, StopReason, Task,
+    TrainConfig, Warmup, fit,
+};
+
+use crate::common::{Bag, Poison, Recorder, Regression, metrics_without_times};
+use crate::devices;
+
+/// 10 examples in batches of 4: 3 steps an epoch, 7 steps in all.
+fn config() -> TrainConfig {
+    TrainConfig {
+        batch_size: 4,
+        micro_batch: MicroBatch::Examples(2),
+        max_steps: Some(7),
+        learning_rate: 0.03,
+        schedule: Schedule { kind: ScheduleKind::Cosine, warmup: Warmup::Steps(2) },
+        optimizer: AdamWConfig { weight_decay: 0.1, ..AdamWConfig::default() },
+        logging_steps: 2,
+        eval_steps: Some(3),
+        sample_steps: Some(3),
+        save_steps: Some(2),
+        keep_last: 2,
+        ..TrainConfig::default()
+    }
+}
+
+fn flex() -> Device {
+    Device::flex().autodiff()
+}
+
+fn train(run: &RunDir, device: &Device, config: &TrainConfig, hooks: &mut Recorder) -> Result<Fitted<Bag>, Error> {
+    fit(&Regression::new(10), Bag::new(device), config, run, hooks)
+}
+
+fn checkpoints(run: &RunDir) -> Vec<String> {
+    let name = |path: &std::path::PathBuf| path.file_name().unwrap().to_str().unwrap().to_string();
+    run.checkpoints().unwrap().iter().map(name).collect()
+}
+
+#[test]
+fn a_run_repeats_to_the_bit_and_writes_what_it_should() {
+    for device in devices() {
+        let mut results = vec![];
+        for _ in 0..2 {
+            let dir = tempfile::tempdir().unwrap();
+            let run = RunDir::create(dir.path()).unwrap();
+            let mut hooks = Recorder::default();
+            let fitted = train(&run, &device, &config(), &mut hooks).unwrap();
+            assert_eq!((fitted.steps, fitted.stop), (7, StopReason::Completed));
+            assert_eq!(hooks.reports.len(), 7);
+            let learning_rates: Vec<f64> = hooks.reports.iter().map(|r| r.learning_rate).collect();
+            assert_eq!(learning_rates[..3], [0.0, 0.015, 0.03]);
+            let at: Vec<u64> = hooks.evaluations.iter().map(|e| e.step).collect();
+            assert_eq!(at, [3, 6, 7]);
+            assert_eq!(checkpoints(&run), ["step-00000006", "step-00000007"]);
+            assert_eq!(fitted.checkpoint, run.checkpoints().unwrap()[1]);
+
+            let lines = metrics_without_times(dir.path());
+            // Training after steps 2, 4, 6 and 7; evaluation after 3, 6 and 7.
+            let steps: Vec<u64> = lines.iter().map(|l| l["step"].as_u64().unwrap()).collect();
+            assert_eq!(steps, [2, 3, 4, 6, 6, 7, 7]);
+            let losses: Vec<f64> = hooks.reports.iter().map(|r| r.loss).collect();
+            let logged = |line: usize, name: &str| lines[line][name].as_f64().unwrap();
+            assert_eq!(logged(0, "loss"), (losses[0] + losses[1]) / 2.0);
+            assert_eq!(logged(5, "loss"), losses[6]);
+            assert_eq!(logged(0, "grad_norm"), hooks.reports[1].grad_norm);
+            assert_eq!(logged(0, "learning_rate"), 0.015);
+            assert_eq!(logged(2, "epoch"), 4.0 / 3.0);
+            assert_eq!(lines[5]["num_tokens"].as_u64(), Some(fitted.num_tokens));
+            assert!(lines[0].contains_key("mse") && lines[0].contains_key("worst"));
+            assert!(lines[1].contains_key("eval_score"));
+            let samples = fs::read_to_string(run.join(RunDir::SAMPLES)).unwrap();
+            assert_eq!(samples.lines().count(), 3);
+            assert_eq!(fs::read_dir(run.join(RunDir::TENSORBOARD)).unwrap().count(), 1);
+            results.push((fitted.model.bits(), lines));
+        }
+        assert_eq!(results[0], results[1]);
+    }
+}
+
+#[test]
+fn an_interrupted_run_ends_like_an_uninterrupted_one() {
+    for device in devices() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::create(dir.path().join("whole")).unwrap();
+        let whole = train(&run, &device, &config(), &mut Recorder::default()).unwrap();
+
+        let path = dir.path().join("parts");
+        // Step 3 is in the middle of a logging window and at the end of an epoch.
+        for (stop_after, reason) in
+            [(Some(3), StopReason::Requested), (Some(5), StopReason::Requested), (None, StopReason::Completed)]
+        {
+            let run = match path.exists() {
+                false => RunDir::create(&path).unwrap(),
+                true => RunDir::open(&path).unwrap(),
+            };
+            let mut hooks = Recorder { stop_after, ..Recorder::default() };
+            let fitted = train(&run, &device, &config(), &mut hooks).unwrap();
+            assert_eq!(fitted.stop, reason);
+            if stop_after.is_none() {
+                assert_eq!(fitted.model.bits(), whole.model.bits());
+                assert_eq!(fitted.num_tokens, whole.num_tokens);
+                assert_eq!(fitted.evaluation, whole.evaluation);
+            }
+        }
+        assert_eq!(metrics_without_times(&path), metrics_without_times(run.path()));
+        let samples = |path: &Path| fs::read(path.join(RunDir::SAMPLES)).unwrap();
+        assert_eq!(samples(&path), samples(run.path()));
+        assert_eq!(fs::read_dir(path.join(RunDir::TENSORBOARD)).unwrap().count(), 3);
+
+        // A finished run is not continued.
+        let run = RunDir::open(&path).unwrap();
+        let mut hooks = Recorder::default();
+        let again = train(&run, &device, &config(), &mut hooks).unwrap();
+        assert_eq!(again.model.bits(), whole.model.bits());
+        assert!(hooks.reports.is_empty());
+    }
+}
+
+#[test]
+fn another_configuration_or_fingerprint_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut hooks = Recorder { stop_after: Some(3), ..Recorder::default() };
+    let run = RunDir::create(dir.path()).unwrap();
+    let started = TrainConfig { fingerprint: "data 1".into(), ..config() };
+    train(&run, &flex(), &started, &mut hooks).unwrap();
+
+    let changed = TrainConfig {
+        learning_rate: 0.02,
+        fingerprint: "data 2".into(),
+        // How checkpoints are kept may change.
+        save_steps: Some(5),
+        ..started
+    };
+    let error = train(&run, &flex(), &changed, &mut Recorder::default()).unwrap_err().to_string();
+    assert!(error.contains("`learning_rate` was 0.03 and is now 0.02"), "{error}");
+    assert!(error.contains("`fingerprint` was \"data 1\" and is now \"data 2\""), "{error}");
+    assert!(!error.contains("save_steps"), "{error}");
+}
+
+/// Flips a bit in the middle of a file.
+fn damage(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_damaged_checkpoint_is_reported_and_the_one_before_is_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = RunDir::create(dir.path().join("whole")).unwrap();
+    let whole = train(&run, &flex(), &config(), &mut Recorder::default()).unwrap();
+    let expected = metrics_without_times(run.path());
+
+    for file in ["model.safetensors", "optimizer.safetensors", "state.json"] {
+        let path = dir.path().join(file);
+        let run = RunDir::create(&path).unwrap();
+        let mut hooks = Recorder { stop_after: Some(5), ..Recorder::default() };
+        train(&run, &flex(), &config(), &mut hooks).unwrap();
+        assert_eq!(checkpoints(&run), ["step-00000004", "step-00000005"]);
+        damage(&run.checkpoints().unwrap()[1].join(file));
+
+        let mut hooks = Recorder::default();
+        let fitted = train(&run, &flex(), &config(), &mut hooks).unwrap();
+        assert_eq!(hooks.reports[0].step, 5);
+        assert_eq!(hooks.warnings.len(), 1);
+        let warning = &hooks.warnings[0];
+        assert!(warning.contains(file) && warning.contains("step-00000004"), "{warning}");
+        assert_eq!(fitted.model.bits(), whole.model.bits());
+        assert_eq!(metrics_without_times(&path), expected);
+    }
+}
+
+#[test]
+fn a_run_with_damaged_checkpoints_only_does_not_start_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = RunDir::create(dir.path()).unwrap();
+    let mut hooks = Recorder { stop_after: Some(5), ..Recorder::default() };
+    train(&run, &flex(), &config(), &mut hooks).unwrap();
+    for checkpoint in run.checkpoints().unwrap() {
+        fs::remove_file(checkpoint.join("model.safetensors")).unwrap();
+    }
+    let before = fs::read(run.join(RunDir::METRICS)).unwrap();
+    let error = train(&run, &flex(), &config(), &mut Recorder::default()).unwrap_err();
+    assert!(matches!(&error, Error::NoUsableCheckpoint { reasons, .. } if reasons.len() == 2));
+    assert_eq!(fs::read(run.join(RunDir::METRICS)).unwrap(), before);
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_the_run_and_names_the_row() {
+    for (poison, quantity) in [(Poison::Loss, "loss"), (Poison::Gradient, "gradient norm")] {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::create(dir.path()).unwrap();
+        let device = flex();
+        // The poisoned example is the last of the first epoch.
+        let row = *Regression::new(10).order(0, 0).last().unwrap();
+        let task = Regression::poisoned(10, row, poison);
+        let error = fit(&task, Bag::new(&device), &config(), &run, &mut NoHooks).unwrap_err();
+        let text = error.to_string();
+        assert!(text.starts_with(&format!("step 3: the {quantity} is not finite")), "{text}");
+        assert!(text.ends_with(&format!("offending: data.jsonl:{}", row + 1)), "{text}");
+        // The last good checkpoint is there, and the run goes on once the data is repaired.
+        assert_eq!(checkpoints(&run), ["step-00000002"]);
+        let resumed = train(&run, &device, &config(), &mut Recorder::default()).unwrap();
+        let clean = RunDir::create(dir.path().join("clean")).unwrap();
+        let expected = train(&clean, &device, &config(), &mut Recorder::default()).unwrap();
+        assert_eq!(resumed.model.bits(), expected.model.bits());
+    }
+}
+
+fn best(restore: bool, patience: Option<u32>) -> TrainConfig {
+    TrainConfig {
+        eval_steps: Some(1),
+        save_steps: None,
+        keep_last: 1,
+        best: Some(BestConfig {
+            metric: "eval_score".into(),
+            greater_is_better: true,
+            restore,
+            patience,
+            min_delta: 0.0,
+        }),
+        ..config()
+    }
+}
+
+#[test]
+fn the_best_checkpoint_is_kept_and_restored() {
+    let dir = tempfile::tempdir().unwrap();
+    let scores = || vec![1.0, 5.0, 2.0, 3.0, 4.0, 1.0, 0.0].into();
+    let mut hooks = Recorder { scripted: scores(), ..Recorder::default() };
+    let run = RunDir::create(dir.path().join("best")).unwrap();
+    let fitted = train(&run, &flex(), &best(true, None), &mut hooks).unwrap();
+    assert_eq!(fitted.steps, 7);
+    let found = fitted.best.unwrap();
+    assert_eq!((found.step, found.value), (2, 5.0));
+    assert_eq!(checkpoints(&run), ["step-00000002", "step-00000007"]);
+    let flags: Vec<bool> = hooks.evaluations.iter().map(|e| e.best).collect();
+    assert_eq!(flags, [true, true, false, false, false, false, false]);
+
+    // The restored model is that of a run stopped after step 2.
+    let run = RunDir::create(dir.path().join("two")).unwrap();
+    let mut hooks = Recorder { scripted: scores(), stop_after: Some(2), ..Recorder::default() };
+    let two = train(&run, &flex(), &best(true, None), &mut hooks).unwrap();
+    assert_eq!(fitted.model.bits(), two.model.bits());
+}
+
+#[test]
+fn patience_runs_out_and_survives_a_resume() {
+    let dir = tempfile::tempdir().unwrap();
+    for stop_after in [None, Some(3)] {
+        let run = RunDir::create(dir.path().join(format!("{stop_after:?}"))).unwrap();
+        let scores = vec![1.0, 5.0, 4.0, 3.0, 9.0];
+        let mut hooks = Recorder { scripted: scores.into(), stop_after, ..Recorder::default() };
+        let mut fitted = train(&run, &flex(), &best(false, Some(2)), &mut hooks).unwrap();
+        if stop_after.is_some() {
+            assert_eq!(fitted.stop, StopReason::Requested);
+            let mut hooks = Recorder { scripted: vec![3.0, 9.0].into(), ..Recorder::default() };
+            fitted = train(&run, &flex(), &best(false, Some(2)), &mut hooks).unwrap();
+        }
+        assert_eq!((fitted.steps, fitted.stop), (4, StopReason::EarlyStopping));
+        assert_eq!(fitted.best.unwrap().step, 2);
+        // It is over; another start returns the same.
+        let again = train(&run, &flex(), &best(false, Some(2)), &mut Recorder::default()).unwrap();
+        assert_eq!((again.steps, again.stop), (4, StopReason::EarlyStopping));
+        assert_eq!(again.model.bits(), fitted.model.bits());
+    }
+}
+
+#[test]
+fn a_metric_that_nobody_measures_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = RunDir::create(dir.path()).unwrap();
+    let mut config = best(false, None);
+    if let Some(best) = &mut config.best {
+        best.metric = "eval_reward".into();
+    }
+    let error = train(&run, &flex(), &config, &mut Recorder::default()).unwrap_err().to_string();
+    assert!(error.contains("`eval_reward`") && error.contains("eval_score"), "{error}");
+}
+
+#[test]
+fn evaluation_before_the_first_step_can_be_the_best() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = RunDir::create(dir.path()).unwrap();
+    let config = TrainConfig { eval_on_start: true, ..best(true, Some(2)) };
+    let mut hooks = Recorder { scripted: vec![3.0, 2.0, 1.0].into(), ..Recorder::default() };
+    let fitted = train(&run, &flex(), &config, &mut hooks).unwrap();
+    assert_eq!((fitted.steps, fitted.best.unwrap().step), (2, 0));
+    assert_eq!(fitted.model.bits(), Bag::new(&flex()).bits());
+    assert_eq!(metrics_without_times(dir.path())[0]["step"], 0);
+}
+
+#[test]
+fn a_model_without_gradients_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = RunDir::create(dir.path()).unwrap();
+    let error = train(&run, &Device::flex(), &config(), &mut Recorder::default()).unwrap_err();
+    assert!(error.to_string().contains("autodiff device"), "{error}");
+}
+
+#[test]
+fn frozen_parameters_stay_and_are_not_saved() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = RunDir::create(dir.path()).unwrap();
+    let device = flex();
+    let mut model = Bag::new(&device);
+    model.embedding = model.embedding.set_require_grad(false);
+    let start = model.embedding.val().into_data();
+    let mut hooks = Recorder { stop_after: Some(4), ..Recorder::default() };
+    let fitted = fit(&Regression::new(10), model.clone(), &config(), &run, &mut hooks).unwrap();
+    assert_eq!(fitted.model.embedding.val().into_data(), start);
+    let bytes = fs::read(fitted.checkpoint.join("model.safetensors")).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let mut names = file.names();
+    names.sort();
+    assert_eq!(names, ["head", "layers.0.bias", "layers.0.weight"]);
+
+    let resumed = fit(&Regression::new(10), model, &config(), &run, &mut NoHooks).unwrap();
+    assert_eq!(resumed.steps, 7);
+    // A model that trains other parameters is not the one that was saved.
+    let other = RunDir::create(dir.path().join("other")).unwrap();
+    let mut hooks = Recorder { stop_after: Some(4), ..Recorder::default() };
+    train(&other, &device, &config(), &mut hooks).unwrap();
+    let mut model = Bag::new(&device);
+    model.embedding = model.embedding.set_require_grad(false);
+    let error = fit(&Regression::new(10), model, &config(), &other, &mut NoHooks).unwrap_err();
+    assert!(error.to_string().contains("`embedding`"), "{error}");
+}
