@@ -40,7 +40,7 @@ pub struct BradleyTerry {
 /// let chosen = Tensor::<1>::from_floats([3.0_f32.ln(), 1.0], &device);
 /// let rejected = Tensor::<1>::from_floats([0.0, 1.0], &device);
 /// let loss = bradley_terry(chosen, rejected, None, 0.0);
-/// let losses: Vec<f32> = loss.losses.into_data().to_vec().unwrap();
+/// let losses: Vec<f32> = loss.losses.into_data().try_to_vec().unwrap();
 /// assert!((losses[0] - (4.0_f32 / 3.0).ln()).abs() < 1e-6); // −ln(3/4)
 /// assert!((losses[1] - 2.0_f32.ln()).abs() < 1e-6); // a tie is a coin flip
 /// ```
@@ -95,8 +95,8 @@ mod tests {
         for device in devices() {
             let tensor = |values: &[f32; 7]| Tensor::<1>::from_floats(*values, &device);
             let got = bradley_terry(tensor(&CHOSEN), tensor(&REJECTED), Some(tensor(&MARGIN)), CENTER);
-            let losses: Vec<f32> = got.losses.into_data().to_vec().unwrap();
-            let parts: Vec<f32> = (got.preference + got.centering).into_data().to_vec().unwrap();
+            let losses: Vec<f32> = got.losses.into_data().try_to_vec().unwrap();
+            let parts: Vec<f32> = (got.preference + got.centering).into_data().try_to_vec().unwrap();
             assert_eq!(losses, parts);
             for (i, loss) in losses.iter().enumerate() {
                 let (w, l, m) = column(i);
@@ -114,7 +114,7 @@ mod tests {
             let (chosen, rejected) = (tensor(&CHOSEN).require_grad(), tensor(&REJECTED).require_grad());
             let loss = bradley_terry(chosen.clone(), rejected.clone(), Some(tensor(&MARGIN)), CENTER).losses.sum();
             let gradients = loss.backward();
-            let of = |t: &Tensor<1>| t.grad(&gradients).unwrap().into_data().to_vec::<f32>().unwrap();
+            let of = |t: &Tensor<1>| t.grad(&gradients).unwrap().into_data().try_to_vec::<f32>().unwrap();
             let (by_chosen, by_rejected) = (of(&chosen), of(&rejected));
             for i in 0..CHOSEN.len() {
                 let (w, l, m) = column(i);
@@ -138,7 +138,7 @@ mod tests {
             let tensor = |values: [f32; 3]| Tensor::<1>::from_floats(values, &device);
             let losses = |offset: f32| {
                 let (w, l) = (tensor([1.0, 0.0, -2.0]) + offset, tensor([0.5, 1.0, -4.0]) + offset);
-                bradley_terry(w, l, None, 0.0).losses.into_data().to_vec::<f32>().unwrap()
+                bradley_terry(w, l, None, 0.0).losses.into_data().try_to_vec::<f32>().unwrap()
             };
             // Powers of two keep the differences exact.
             assert_eq!(losses(0.0), losses(64.0));

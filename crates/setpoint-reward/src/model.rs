@@ -204,7 +204,7 @@ pub(crate) fn check_row(row: &[u32], vocabulary: usize, place: impl Fn() -> Stri
 pub(crate) fn to_host(tensor: Tensor<1>) -> Result<Vec<f32>, Error> {
     let failed = |message: String| Error::Device { message };
     let data = tensor.try_into_data().map_err(|error| failed(error.to_string()))?;
-    data.to_vec().map_err(|error| failed(format!("{error:?}")))
+    data.try_to_vec().map_err(|error| failed(format!("{error:?}")))
 }
 
 #[cfg(test)]

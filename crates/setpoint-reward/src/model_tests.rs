@@ -31,8 +31,8 @@ fn the_score_is_the_heads_product_with_the_last_tokens_state() {
         for row in rows() {
             let hidden = model.model.forward(pad_right(&[&row], &device));
             let [_, s, d] = hidden.dims();
-            let state: Vec<f32> = hidden.slice([0..1, s - 1..s, 0..d]).into_data().to_vec().unwrap();
-            let weight: Vec<f32> = model.score.weight.val().into_data().to_vec().unwrap();
+            let state: Vec<f32> = hidden.slice([0..1, s - 1..s, 0..d]).into_data().try_to_vec().unwrap();
+            let weight: Vec<f32> = model.score.weight.val().into_data().try_to_vec().unwrap();
             let expected: f64 = state.iter().zip(&weight).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
             let got = f64::from(alone(&model, &row));
             assert!((got - expected).abs() < 1e-6 * expected.abs().max(1.0), "{row:?}: {got} {expected}");
@@ -95,7 +95,7 @@ fn a_new_head_is_zero_or_drawn_from_its_seed_and_trains() {
         let zeros = with(HeadInit::Zeros);
         assert_eq!(to_host(zeros.scores(&rows()).unwrap().inner()).unwrap(), [0.0; 8]);
 
-        let head = |model: &RewardModel| model.score.weight.val().into_data().to_vec::<f32>().unwrap();
+        let head = |model: &RewardModel| model.score.weight.val().into_data().try_to_vec::<f32>().unwrap();
         let small = HeadInit::small(&config, 1);
         assert_eq!(small, HeadInit::Normal { std: (1.0_f64 / 17.0).sqrt(), seed: 1 });
         assert_eq!(head(&with(small)), head(&with(small)));
@@ -207,7 +207,7 @@ fn other_models_are_refused_by_name() {
 
     let broken = config.to_json().to_string().replacen('{', r#"{"setpoint_reward": {"mean": 0, "std": -1},"#, 1);
     model.save(&config, dir.path(), &SaveOptions::default()).unwrap();
-    std::fs::write(dir.path().join("config.json"), broken.replace(r#","setpoint_reward":null"#, "")).unwrap();
+    std::fs::write(dir.path().join("config.json"), broken).unwrap();
     assert!(matches!(load(), Error::Normalization { .. }));
 }
 

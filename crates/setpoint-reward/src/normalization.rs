@@ -66,8 +66,11 @@ impl Normalization {
 
     /// Stores `normalization` in `config`, or takes what is stored out of use.
     pub fn write(normalization: Option<Self>, config: &mut ModelConfig) {
-        let value = normalization.map_or(Value::Null, |n| json!({"mean": n.mean, "std": n.std}));
-        config.set_extra(KEY, value);
+        match normalization {
+            Some(Self { mean, std }) => config.set_extra(KEY, json!({"mean": mean, "std": std})),
+            None if config.extra(KEY).is_some() => config.set_extra(KEY, Value::Null),
+            None => {}
+        }
     }
 
     fn checked(self, place: impl Fn() -> String) -> Result<Self, Error> {
@@ -102,6 +105,8 @@ mod tests {
     #[test]
     fn config_round_trip() {
         let mut stored = config("");
+        Normalization::write(None, &mut stored);
+        assert_eq!(stored, config(""), "nothing to take out");
         assert_eq!(Normalization::read(&stored).unwrap(), None);
         let scale = Normalization { mean: 1.0 / 3.0, std: 2.5 };
         Normalization::write(Some(scale), &mut stored);

@@ -157,7 +157,7 @@ fn collect(model: &RewardModel, gradients: &Gradients) -> Vec<(String, Vec<f32>)
     impl ModuleVisitor for Visit<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let gradient = param.val().grad(self.gradients).expect("every parameter is trained");
-            self.found.push(gradient.into_data().to_vec().unwrap());
+            self.found.push(gradient.into_data().try_to_vec().unwrap());
         }
     }
 

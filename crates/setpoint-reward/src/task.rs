@@ -2,6 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
+use setpoint_data::{Example, Order};
 use setpoint_train::{Forward, MetricSums, MicroBatch, Task};
 
 use crate::bradley_terry::bradley_terry;
@@ -21,6 +22,33 @@ pub struct Preference {
     pub name: String,
 }
 
+impl Preference {
+    /// A pair of responses to one prompt.
+    ///
+    /// # Example
+    /// ```
+    /// let pair = setpoint_reward::Preference::new(&[1, 5], &[6, 2], &[7, 8, 2], 0.0, "data.jsonl:3");
+    /// assert_eq!((pair.chosen, pair.rejected), (vec![1, 5, 6, 2], vec![1, 5, 7, 8, 2]));
+    /// ```
+    pub fn new(prompt: &[u32], chosen: &[u32], rejected: &[u32], margin: f64, name: impl Into<String>) -> Self {
+        Self { chosen: [prompt, chosen].concat(), rejected: [prompt, rejected].concat(), margin, name: name.into() }
+    }
+
+    /// The pair in an example, with its margin (0 where it has none), named by file and row; `None` where chosen or rejected
+    /// is missing.
+    pub fn from_example(example: &Example) -> Option<Self> {
+        let (chosen, rejected) = (example.chosen()?, example.rejected()?);
+        let margin = example.margin.unwrap_or(0.0);
+        Some(Self::new(&example.prompt, &chosen.ids, &rejected.ids, margin, example.source.to_string()))
+    }
+
+    /// Whether both sides are the same tokens, as happens in published data. Such a pair has no gradient but that of the centring
+    /// and counts as wrong in the accuracy; it is best left out.
+    pub fn is_tie(&self) -> bool {
+        self.chosen == self.rejected
+    }
+}
+
 /// Bradley–Terry training on preference pairs, for [`setpoint_train::fit`].
 ///
 /// Both responses of every pair go through the model in one right-padded batch, so that neither side is treated differently. The
@@ -36,8 +64,7 @@ impl PreferenceTask {
     /// A task on `pairs` with `center` as the factor of `(r_w + r_l)²` (0 switches it off, 0.01 is usual).
     ///
     /// # Errors
-    /// [`Error::Preference`] for a factor below 0, for a margin that is not finite and for two sides that are the same tokens
-    /// (their order cannot be learnt); [`Error::Empty`] for a side without tokens.
+    /// [`Error::Preference`] for a factor below 0 or a margin that is not finite; [`Error::Empty`] for a side without tokens.
     pub fn new(pairs: Vec<Preference>, center: f64) -> Result<Self, Error> {
         if !(center.is_finite() && center >= 0.0) {
             return Err(Error::Preference {
@@ -46,17 +73,16 @@ impl PreferenceTask {
             });
         }
         for pair in &pairs {
-            let wrong = |reason: String| Error::Preference { place: pair.name.clone(), reason };
             for (side, row) in [("chosen", &pair.chosen), ("rejected", &pair.rejected)] {
                 if row.is_empty() {
                     return Err(Error::Empty { place: format!("{}, {side}", pair.name) });
                 }
             }
             if !pair.margin.is_finite() {
-                return Err(wrong(format!("the margin is {}, expected a finite number", pair.margin)));
-            }
-            if pair.chosen == pair.rejected {
-                return Err(wrong("chosen and rejected are the same tokens; remove the pair".to_owned()));
+                return Err(Error::Preference {
+                    place: pair.name.clone(),
+                    reason: format!("the margin is {}, expected a finite number", pair.margin),
+                });
             }
         }
         Ok(Self { pairs, center })
@@ -135,6 +161,10 @@ impl Task for PreferenceTask {
         denominator: f64,
     ) -> Result<Forward, setpoint_train::Error> {
         self.losses(model, examples, denominator).map_err(setpoint_train::Error::task)
+    }
+
+    fn order(&self, seed: u64, epoch: u64) -> Vec<usize> {
+        Order::new(seed).epoch(epoch, self.pairs.len())
     }
 
     fn describe(&self, example: usize) -> String {

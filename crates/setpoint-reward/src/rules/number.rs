@@ -43,7 +43,8 @@ pub(super) fn numbers(text: &str) -> Vec<Decimal> {
     let mut found = Vec::new();
     let mut at = 0;
     while at < bytes.len() {
-        let fraction_only = bytes[at] == b'.' && digit(at + 1);
+        // ".5" is a number; the second point of "1.2.3" only separates.
+        let fraction_only = bytes[at] == b'.' && digit(at + 1) && !(at > 0 && digit(at - 1));
         if !(digit(at) || fraction_only) {
             at += 1;
             continue;
@@ -124,6 +125,7 @@ mod tests {
             ("12,345,678", vec![12_345_678.0]),
             ("5-3", vec![5.0, 3.0]),
             ("2e", vec![2.0]),
+            ("12.05.2024", vec![12.05, 2024.0]),
             ("7 km2 for x_1 and H2O", vec![7.0]),
             ("50% of 3:30", vec![50.0, 3.0, 30.0]),
             ("no number, é\u{2212}", vec![]),
