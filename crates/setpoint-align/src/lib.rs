@@ -72,10 +72,16 @@ pub use displacement::{
 pub use error::Error;
 pub use log_z0::{LogZ0, break_even_reward, log_z0_of};
 pub use metrics::{DroPoint, DroPromptPoint, Metrics, Moments, ResponsePoint};
+pub use objectives::cal_dpo::{CalDpoSettings, cal_dpo};
 pub use objectives::dpo::{DpoSettings, dpo};
 pub use objectives::dro::{
     DroBatch, DroOutput, DroSettings, PromptTerm, ResidualError, dro, log_normaliser, residual_error,
 };
+pub use objectives::ipo::{IpoNormalize, IpoSettings, ipo};
+pub use objectives::orpo::{OrpoLoss, OrpoSettings, orpo};
+pub use objectives::rpo::{RpoSettings, rpo};
+pub use objectives::simpo::{SimpoSettings, simpo};
+pub use objectives::slic_hf::{SlicHfSettings, slic_hf};
 pub use pair::{Pair, PairLoss};
 pub use prompt_index::PromptIndex;
 pub use prompt_rewards::{PromptRewards, Role, chosen_rewards};

@@ -1,29 +1,40 @@
 //! Logarithms of probabilities that stay finite and exact at both ends.
 //!
-//! Everything here is elementwise, for any device and float dtype, and differentiable.
+//! Everything here is elementwise, for any device and float dtype, and differentiable. Values and
+//! slopes are computed separately, each by a formula that does not cancel: the chain rule through a
+//! formula for the value adds up ½ and −½ where the slope is 1e-8.
 
 use burn::tensor::Tensor;
 
-/// `log σ(x) = min(x, 0) − log(1 + exp(−|x|))`, computed without overflow or cancellation.
+/// A tensor with the given values that passes gradients on to `x` times the given slopes.
+fn with_slopes<const D: usize>(x: Tensor<D>, values: Tensor<D>, slopes: Tensor<D>) -> Tensor<D> {
+    // The difference is 0, and its derivative 1.
+    let zero = x.clone() - x.inner();
+    values + zero * slopes
+}
+
+/// `log σ(x) = min(x, 0) − log(1 + exp(−|x|))`, without overflow or cancellation.
 ///
 /// Its derivative `σ(−x)` is as exact: ½ at 0 (where the policy equals the reference, so where
-/// training starts), 0 and 1 at `±1e4`. Burn's own `log_sigmoid` evaluates `log(1 + exp(−x))` on
+/// training starts), 1 and 0 at `∓1e4`. Burn's own `log_sigmoid` evaluates `log(1 + exp(−x))` on
 /// some backends, which rounds to 0 from `x ≈ 17` on in f32.
 ///
 /// # Shapes
 /// `[d…] -> [d…]`
 pub fn log_sigmoid<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    let magnitude = x.clone().abs();
-    // min(x, 0) as (x − |x|)/2, whose derivative at 0 is ½ where that of a clamp is 0 or 1.
-    let negative_part = (x - magnitude.clone()).mul_scalar(0.5);
-    negative_part - magnitude.neg().exp().log1p()
+    let at = x.clone().inner();
+    let small = at.clone().abs().neg().exp(); // exp(−|x|), at most 1
+    let values = at.clone().clamp_max(0.0) - small.clone().log1p();
+    // σ(−x): exp(−x)/(1 + exp(−x)) for x ≥ 0, 1/(1 + exp(x)) below.
+    let larger = small.clone().add_scalar(1.0).recip();
+    let slopes = (larger.clone() * small).mask_where(at.lower_scalar(0.0), larger);
+    with_slopes(x, values, slopes)
 }
 
 /// `1 + x/2! + x²/3! + …`, i.e. `(exp(x) − 1)/x`: 17 terms are exact in f64 for `|x| ≤ ln 2`.
 const EXPM1_OVER_X_TERMS: i32 = 17;
 
 /// The largest log-probability that [`log1mexp`] tells from 0; what is nearer is taken as this.
-/// Its logarithm (−27.6) and the derivative there (−1e12) are finite in f32.
 const NEAREST_TO_ZERO: f64 = -1e-12;
 
 /// `log(1 − exp(m))` for `m ≤ 0`: the log-probability of the complement.
@@ -35,20 +46,22 @@ const NEAREST_TO_ZERO: f64 = -1e-12;
 /// # Shapes
 /// `[d…] -> [d…]`
 pub fn log1mexp<const D: usize>(m: Tensor<D>) -> Tensor<D> {
+    let certain = m.clone().inner().greater_scalar(NEAREST_TO_ZERO);
+    let at = m.clone().inner().clamp_max(NEAREST_TO_ZERO);
     let branch = -core::f64::consts::LN_2;
-    let m = m.clamp_max(NEAREST_TO_ZERO);
-    let near = m.clone().greater_scalar(branch);
+    let near = at.clone().greater_scalar(branch);
 
-    // Each branch sees inputs from its own side only: a discarded infinity would still reach the
-    // backward pass as 0·∞.
-    let small = m.clone().clamp_min(branch);
     // 1 − exp(m) = −m·(1 + m/2! + m²/3! + …), by Horner's rule; backends lack `expm1`.
+    let small = at.clone().clamp_min(branch);
     let mut series = small.ones_like();
     for k in (2..=EXPM1_OVER_X_TERMS).rev() {
         series = (series * small.clone()).div_scalar(f64::from(k)).add_scalar(1.0);
     }
-    let near_zero = small.neg().log() + series.log();
+    let near_zero = small.clone().neg().log() + series.clone().log();
 
-    let far_from_zero = m.clamp_max(branch).exp().neg().log1p();
-    far_from_zero.mask_where(near, near_zero)
+    let probability = at.exp();
+    let values = probability.clone().neg().log1p().mask_where(near.clone(), near_zero);
+    let complement = probability.clone().neg().add_scalar(1.0).mask_where(near, small.neg() * series);
+    let slopes = (probability / complement).neg().mask_fill(certain, 0.0);
+    with_slopes(m, values, slopes)
 }
