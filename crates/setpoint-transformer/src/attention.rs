@@ -1,4 +1,4 @@
-use burn::tensor::{Bool, Device, FloatDType, Tensor, TensorData, activation};
+use burn::tensor::{Bool, DType, Device, FloatDType, Tensor, TensorData, activation};
 
 /// Added to the score of a position that must not be seen. Large, yet finite: a row of nothing else yields a uniform distribution, not NaN.
 const HIDDEN: f32 = -1e30;
@@ -17,8 +17,7 @@ impl Mask {
             let device = device.clone().without_autodiff();
             let hidden = Tensor::<2, Bool>::tril_mask([length, length], 0, &device);
             // [s, s] -> [1, 1, s, s]
-            let bias =
-                Tensor::<2>::zeros([length, length], (&device, burn::tensor::DType::F32)).mask_fill(hidden, HIDDEN);
+            let bias = Tensor::<2>::zeros([length, length], (&device, DType::F32)).mask_fill(hidden, HIDDEN);
             Self { bias: bias.unsqueeze() }
         })
     }
@@ -30,14 +29,16 @@ impl Mask {
             return None;
         }
         let total = seen + length;
-        let mut bias = Vec::with_capacity(starts.len() * length * total);
-        for &start in starts {
-            for column in seen..total {
-                bias.extend((0..total).map(|t| if (start..=column).contains(&t) { 0.0 } else { HIDDEN }));
-            }
-        }
-        let data = TensorData::new(bias, [starts.len(), 1, length, total]);
-        Some(Self { bias: Tensor::from_data(data, (device, burn::tensor::DType::F32)) })
+        let tensor = |hidden: Vec<bool>, shape: [usize; 4]| {
+            let bias: Vec<f32> = hidden.into_iter().map(|hidden| if hidden { HIDDEN } else { 0.0 }).collect();
+            Tensor::<4>::from_data(TensorData::new(bias, shape), (device, DType::F32))
+        };
+        let later = (seen..total).flat_map(|column| (0..total).map(move |t| t > column));
+        let later = tensor(later.collect(), [1, 1, length, total]);
+        let before = starts.iter().flat_map(|&start| (0..total).map(move |t| t < start));
+        let before = tensor(before.collect(), [starts.len(), 1, 1, total]);
+        // Hidden twice is as good as hidden once.
+        Some(Self { bias: later + before })
     }
 }
 

@@ -1,6 +1,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
-use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
 
 use crate::config::RopeConfig;
 
@@ -77,9 +77,8 @@ impl Rope {
                 self.inv_freq.iter().map(move |frequency| f64::from(position as f32 * frequency))
             })
         };
-        let tensor = |values: Vec<f32>| {
-            Tensor::from_data(TensorData::new(values, [length, half]), (&device, burn::tensor::DType::F32))
-        };
+        let tensor =
+            |values: Vec<f32>| Tensor::from_data(TensorData::new(values, [length, half]), (&device, DType::F32));
         let table = Table {
             cos: tensor(angles().map(|angle| angle.cos() as f32).collect()),
             sin: tensor(angles().map(|angle| angle.sin() as f32).collect()),

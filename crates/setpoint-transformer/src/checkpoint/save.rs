@@ -257,6 +257,10 @@ mod tests {
             );
             assert!(!dir.exists());
             save_module(&module, &dir, &options).unwrap();
+            // As a save that was killed leaves it.
+            fs::create_dir(dir.join(".saving")).unwrap();
+            fs::write(dir.join(".saving/model.safetensors"), "half of it").unwrap();
+            save_module(&module, &dir, &options).unwrap();
             fs::write(dir.join("tokenizer.json"), "{}").unwrap();
             let before = content(&dir);
             save(&module, None, &dir, &options, full_disk).unwrap_err();

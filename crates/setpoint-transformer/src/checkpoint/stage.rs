@@ -25,6 +25,8 @@ pub(super) fn on_disk(path: &Path) -> io::Result<Box<dyn Sink>> {
     Ok(Box::new(File::create_new(path)?))
 }
 
+const HIDDEN: &str = ".saving";
+
 /// A hidden folder inside the target folder, in which files are completed before the first of them takes its place.
 ///
 /// Dropped without [`commit`](Self::commit), it takes everything it wrote with it.
@@ -39,10 +41,13 @@ pub(super) struct Stage {
 impl Stage {
     pub(super) fn new(dir: &Path, open: Open) -> Result<Self, Error> {
         let made_dir = !dir.exists();
-        let hidden = dir.join(format!(".saving-{}", std::process::id()));
-        // Left over from a process that died, if it exists.
-        let _ = fs::remove_dir_all(&hidden);
-        fs::create_dir_all(&hidden).map_err(|source| Error::Write { path: dir.to_owned(), source })?;
+        let hidden = dir.join(HIDDEN);
+        let failed = |source| Error::Write { path: dir.to_owned(), source };
+        // Left over from a process that died, if it exists: its space may be needed.
+        match fs::remove_dir_all(&hidden) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(failed(source)),
+            _ => fs::create_dir_all(&hidden).map_err(failed)?,
+        }
         Ok(Self { dir: dir.to_owned(), hidden, made_dir, open, files: Vec::new() })
     }
 

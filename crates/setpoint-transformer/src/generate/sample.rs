@@ -48,7 +48,7 @@ pub(super) fn choose(logits: &[f32], seen: &Seen, config: &GenerationConfig, rng
         }
     }
     let id = if config.do_sample {
-        draw(&scores, config, unit(rng))
+        pick(&distribution(&scores, config), unit(rng))
     } else {
         // The first of equals, as torch has it.
         (0..scores.len()).fold(0, |best, id| if scores[id] > scores[best] { id } else { best }) as u32
@@ -56,7 +56,7 @@ pub(super) fn choose(logits: &[f32], seen: &Seen, config: &GenerationConfig, rng
     Some(Choice { id, logp: logp(id) })
 }
 
-/// A token that may be drawn, with its logit over the temperature and, later, its weight.
+/// A token that may be drawn, with its logit over the temperature and, later, its unnormalised probability.
 #[derive(Clone, Copy)]
 struct Candidate {
     id: u32,
@@ -68,8 +68,8 @@ fn order(a: &Candidate, b: &Candidate) -> Ordering {
     b.score.total_cmp(&a.score).then(a.id.cmp(&b.id))
 }
 
-/// The token at which the cumulative distribution of the remaining tokens, in the order of their ids, exceeds `u` in [0, 1).
-fn draw(scores: &[f32], config: &GenerationConfig, u: f64) -> u32 {
+/// The tokens that may be drawn, in the order of their ids, each with its unnormalised probability as score.
+fn distribution(scores: &[f32], config: &GenerationConfig) -> Vec<Candidate> {
     let mut candidates: Vec<Candidate> = (0u32..)
         .zip(scores)
         .map(|(id, &score)| Candidate { id, score: f64::from(score) / config.temperature })
@@ -88,9 +88,14 @@ fn draw(scores: &[f32], config: &GenerationConfig, u: f64) -> u32 {
         nucleus(&mut candidates, config.top_p);
     }
     candidates.sort_unstable_by_key(|candidate| candidate.id);
+    candidates
+}
+
+/// The token at which the cumulative distribution exceeds `u` in [0, 1).
+fn pick(candidates: &[Candidate], u: f64) -> u32 {
     let total: f64 = candidates.iter().map(|candidate| candidate.score).sum();
     let mut left = u * total;
-    for candidate in &candidates {
+    for candidate in candidates {
         left -= candidate.score;
         if left < 0.0 {
             return candidate.id;
@@ -137,14 +142,15 @@ mod tests {
         GenerationConfig { do_sample: true, ..GenerationConfig::default() }
     }
 
-    /// The share of each token over a grid of uniform numbers.
-    fn shares(scores: &[f32], config: &GenerationConfig) -> Vec<f64> {
-        let draws = 20_000;
-        let mut counts = vec![0.0; scores.len()];
-        for i in 0..draws {
-            counts[draw(scores, config, (f64::from(i) + 0.5) / f64::from(draws)) as usize] += 1.0 / f64::from(draws);
+    /// The probability of each token.
+    fn probabilities(scores: &[f32], config: &GenerationConfig) -> Vec<f64> {
+        let candidates = distribution(scores, config);
+        let total: f64 = candidates.iter().map(|candidate| candidate.score).sum();
+        let mut found = vec![0.0; scores.len()];
+        for candidate in candidates {
+            found[candidate.id as usize] = candidate.score / total;
         }
-        counts
+        found
     }
 
     /// transformers' `TopKLogitsWarper`, `TopPLogitsWarper` and softmax, word for word.
@@ -185,8 +191,8 @@ mod tests {
             (1.0, Some(1), 0.1),
         ] {
             let config = GenerationConfig { temperature, top_k, top_p, ..sampled() };
-            for (found, expected) in shares(&scores, &config).iter().zip(expected(&scores, &config)) {
-                assert!((found - expected).abs() < 2e-4, "{config:?}: {found} {expected}");
+            for (found, expected) in probabilities(&scores, &config).iter().zip(expected(&scores, &config)) {
+                assert!((found - expected).abs() < 1e-12, "{config:?}: {found} {expected}");
             }
         }
     }
@@ -194,8 +200,18 @@ mod tests {
     #[test]
     fn tokens_equal_to_the_kth_stay() {
         let config = GenerationConfig { top_k: Some(2), ..sampled() };
-        assert_eq!(shares(&[1.0, 3.0, 1.0, 0.0], &config)[3], 0.0);
-        assert!(shares(&[1.0, 3.0, 1.0, 0.0], &config)[2] > 0.1);
+        let found = probabilities(&[1.0, 3.0, 1.0, 0.0], &config);
+        assert!(found[0] > 0.1 && found[0] == found[2] && found[3] == 0.0, "{found:?}");
+    }
+
+    #[test]
+    fn tokens_are_picked_by_the_cumulative_distribution() {
+        let candidate = |(id, score)| Candidate { id, score };
+        let candidates = [(2, 1.0), (5, 0.0), (7, 3.0)].map(candidate);
+        let almost_1 = 1.0 - f64::EPSILON / 2.0;
+        for (u, id) in [(0.0, 2), (0.2499, 2), (0.25, 7), (almost_1, 7)] {
+            assert_eq!(pick(&candidates, u), id, "{u}");
+        }
     }
 
     #[test]

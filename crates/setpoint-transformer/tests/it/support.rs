@@ -30,6 +30,7 @@ pub fn case(name: &str) -> PathBuf {
 }
 
 /// A real model outside the repository, if it is there.
+#[allow(clippy::print_stderr)]
 pub fn stories() -> Option<PathBuf> {
     let data = std::env::var_os("SETPOINT_TEST_DATA").map_or_else(|| workspace().join("../shared/data"), PathBuf::from);
     let dir = data.join("model/stories260K");
