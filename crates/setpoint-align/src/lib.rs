@@ -71,11 +71,11 @@ pub use displacement::{
 };
 pub use error::Error;
 pub use log_z0::{LogZ0, break_even_reward, log_z0_of};
-pub use metrics::{DroPoint, DroPromptPoint, Metrics, Moments, ResponsePoint};
+pub use metrics::{Metrics, Moments, ResponsePoint};
 pub use objectives::cal_dpo::{CalDpoSettings, cal_dpo};
 pub use objectives::dpo::{DpoSettings, dpo};
 pub use objectives::dro::{
-    DroBatch, DroOutput, DroSettings, PromptTerm, ResidualError, dro, log_normaliser, residual_error,
+    DroBatch, DroOutput, DroSettings, DroValues, PromptTerm, ResidualError, dro, log_normaliser, residual_error,
 };
 pub use objectives::ipo::{IpoNormalize, IpoSettings, ipo};
 pub use objectives::orpo::{OrpoLoss, OrpoSettings, orpo};

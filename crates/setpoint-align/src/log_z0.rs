@@ -58,8 +58,9 @@ impl LogZ0 {
                 Ok(nats)
             }
             Self::BreakEvenReward(reward) => {
-                require_finite("break_even_reward", reward)?;
-                Ok(log_z0_of(reward, beta))
+                let log_z0 = log_z0_of(reward, beta);
+                require_finite("break_even_reward", log_z0)?;
+                Ok(log_z0)
             }
             Self::Auto { chosen_shift } => {
                 require_finite("log_z0.auto", chosen_shift)?;
@@ -67,7 +68,9 @@ impl LogZ0 {
                     return Err(Error::Empty { what: "`log_z0 = \"auto\"` (chosen responses)" });
                 }
                 let mean = chosen_rewards.iter().sum::<f64>() / chosen_rewards.len() as f64;
-                Ok(mean / beta - chosen_shift)
+                let log_z0 = mean / beta - chosen_shift;
+                require_finite("log_z0 (auto)", log_z0)?;
+                Ok(log_z0)
             }
         }
     }

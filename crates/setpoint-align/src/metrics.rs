@@ -1,4 +1,4 @@
-//! trl's metrics, and DRO's, as sums that combine over micro-batches, devices and steps.
+//! trl's metrics, and DRO's, that combine over micro-batches, devices and steps.
 //!
 //! | name | over | value |
 //! |---|---|---|
@@ -18,20 +18,20 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
 use crate::audit::FEASIBILITY_TOLERANCE;
+use crate::objectives::dro::DroValues;
 use crate::prompt_rewards::Role;
 
-/// Sums of one quantity, from which its mean and spread follow. Sums of disjoint sets of values add.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+/// What is kept of one quantity's values. Those of disjoint sets of values combine to those of
+/// their union.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Moments {
     /// Number of values.
     pub count: f64,
-    /// Their sum.
-    pub sum: f64,
-    /// The sum of their squares.
-    pub sum_of_squares: f64,
+    /// Their arithmetic mean.
+    pub mean: f64,
+    /// The sum of their squared distances from the mean.
+    pub squares: f64,
     /// The largest of them.
     pub max: f64,
 }
@@ -39,29 +39,26 @@ pub struct Moments {
 impl Moments {
     /// One value.
     pub fn of(value: f64) -> Self {
-        Self { count: 1.0, sum: value, sum_of_squares: value * value, max: value }
+        Self { count: 1.0, mean: value, squares: 0.0, max: value }
     }
 
-    /// Both sets of values together.
+    /// Both sets of values together (Chan, Golub and LeVeque 1979: nothing cancels, however far the
+    /// values lie from 0).
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
+        let count = self.count + other.count;
+        let distance = other.mean - self.mean;
         Self {
-            count: self.count + other.count,
-            sum: self.sum + other.sum,
-            sum_of_squares: self.sum_of_squares + other.sum_of_squares,
+            count,
+            mean: self.mean + distance * other.count / count,
+            squares: self.squares + other.squares + distance * distance * self.count * other.count / count,
             max: self.max.max(other.max),
         }
     }
 
-    /// Arithmetic mean.
-    pub fn mean(&self) -> f64 {
-        self.sum / self.count
-    }
-
     /// Population standard deviation.
     pub fn std(&self) -> f64 {
-        // Rounding may leave a variance of equal values a little below 0.
-        (self.sum_of_squares / self.count - self.mean().powi(2)).max(0.0).sqrt()
+        (self.squares / self.count).sqrt()
     }
 }
 
@@ -84,27 +81,6 @@ impl ResponsePoint {
     }
 }
 
-/// A response as DRO sees it; the fields are those of [`crate::DroOutput`], read to the host.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct DroPoint {
-    /// `e`, units of reward.
-    pub residual: f64,
-    /// The log-ratio that the reward implies, nats.
-    pub target: f64,
-}
-
-/// A prompt as DRO sees it.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct DroPromptPoint {
-    /// `log_z0 + D_x` with the prompt term applied, nats.
-    pub log_z: f64,
-    /// `D_x` as found, nats.
-    pub prompt_log_ratio: f64,
-    /// [`crate::prompt_log_mass`] of the prompt's data, nats; `None` leaves the prompt out of
-    /// `dro/infeasible_frac`.
-    pub log_mass: Option<f64>,
-}
-
 /// Metrics of any number of micro-batches. [`Metrics::merge`] adds those of others, and
 /// [`Metrics::values`] reads them.
 ///
@@ -119,8 +95,7 @@ pub struct DroPromptPoint {
 /// assert_eq!(metrics.get("rewards/accuracies"), Some(1.0));
 /// assert_eq!(metrics.get("logratios/rejected"), Some(-6.0));
 /// ```
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Metrics {
     moments: BTreeMap<String, Moments>,
 }
@@ -167,37 +142,46 @@ impl Metrics {
         self.record_comparison(chosen.reward, rejected.reward);
     }
 
-    /// Records a response of DRO: `dro/residual`, `dro/target`.
-    pub fn record_dro(&mut self, point: &DroPoint) {
-        self.record("dro/residual", point.residual);
-        self.record("dro/target", point.target);
-    }
-
-    /// Records a prompt of DRO: `dro/log_z`, `dro/prompt_logratio`, `dro/infeasible_frac`.
-    pub fn record_dro_prompt(&mut self, point: &DroPromptPoint) {
-        self.record("dro/log_z", point.log_z);
-        self.record("dro/prompt_logratio", point.prompt_log_ratio);
-        if let Some(log_mass) = point.log_mass {
-            let infeasible = log_mass - point.log_z > FEASIBILITY_TOLERANCE;
-            self.record("dro/infeasible_frac", f64::from(u8::from(infeasible)));
+    /// Records a micro-batch of DRO: `dro/residual` and `dro/target` of each response, `dro/log_z` and
+    /// `dro/prompt_logratio` of each prompt, and `dro/infeasible_frac` where `log_masses` has
+    /// [`crate::prompt_log_mass`] of each prompt's data.
+    ///
+    /// # Panics
+    /// If `log_masses` has another number of prompts.
+    pub fn record_dro(&mut self, values: &DroValues, log_masses: Option<&[f64]>) {
+        let each = [
+            ("dro/residual", &values.residuals),
+            ("dro/target", &values.targets),
+            ("dro/log_z", &values.prompt_log_z),
+            ("dro/prompt_logratio", &values.prompt_log_ratios),
+        ];
+        for (name, values) in each {
+            values.iter().for_each(|&value| self.record(name, value));
+        }
+        if let Some(log_masses) = log_masses {
+            assert_eq!(log_masses.len(), values.prompt_log_z.len(), "one log-mass per prompt");
+            for (log_mass, log_z) in log_masses.iter().zip(&values.prompt_log_z) {
+                let infeasible = log_mass - log_z > FEASIBILITY_TOLERANCE;
+                self.record("dro/infeasible_frac", f64::from(u8::from(infeasible)));
+            }
         }
     }
 
-    /// Adds the sums of another part of the same step.
+    /// Adds another part of the same step.
     pub fn merge(&mut self, other: &Self) {
         for (name, &moments) in &other.moments {
             self.moments.entry(name.clone()).and_modify(|own| *own = own.plus(moments)).or_insert(moments);
         }
     }
 
-    /// The sums behind the values, by name, for a caller that combines them itself.
+    /// What is kept of each metric, by name, for a caller that combines them itself.
     pub fn moments(&self) -> &BTreeMap<String, Moments> {
         &self.moments
     }
 
     /// The mean of a metric; `None` where nothing was recorded.
     pub fn get(&self, name: &str) -> Option<f64> {
-        self.moments.get(name).map(Moments::mean)
+        self.moments.get(name).map(|moments| moments.mean)
     }
 
     /// All values by the names they are logged under, `_std` and `_max` included.
@@ -208,7 +192,7 @@ impl Metrics {
                 values.insert(format!("{name}_std"), moments.std());
                 values.insert(format!("{name}_max"), moments.max);
             }
-            values.insert(name.clone(), moments.mean());
+            values.insert(name.clone(), moments.mean);
         }
         values
     }
@@ -250,14 +234,20 @@ mod tests {
 
     #[test]
     fn dro_reports_mean_std_max_and_infeasible_share() {
+        let values = DroValues {
+            residuals: vec![1.0, 3.0],
+            errors: vec![1.0, 9.0],
+            log_ratios: vec![0.0, 0.0],
+            targets: vec![-4.0, -2.0],
+            prompt_log_z: vec![51.0, 49.0, 50.0],
+            prompt_log_ratios: vec![1.0, -1.0, 0.0],
+        };
         let mut metrics = Metrics::default();
-        for (residual, target) in [(1.0, -4.0), (3.0, -2.0)] {
-            metrics.record_dro(&DroPoint { residual, target });
-        }
-        let prompts = [(51.0, 1.0, Some(52.0)), (49.0, -1.0, Some(49.0)), (50.0, 0.0, None)];
-        for (log_z, prompt_log_ratio, log_mass) in prompts {
-            metrics.record_dro_prompt(&DroPromptPoint { log_z, prompt_log_ratio, log_mass });
-        }
+        metrics.record_dro(&values, None);
+        assert_eq!(metrics.get("dro/infeasible_frac"), None);
+        metrics = Metrics::default();
+        // Above, exactly at, and below log Z.
+        metrics.record_dro(&values, Some(&[52.0, 49.0, 10.0]));
         let values = metrics.values();
         assert_eq!(values["dro/residual"], 2.0);
         assert_eq!(values["dro/residual_std"], 1.0);
@@ -266,35 +256,35 @@ mod tests {
         assert_eq!(values["dro/log_z"], 50.0);
         assert_eq!(values["dro/prompt_logratio"], 0.0);
         assert!((values["dro/prompt_logratio_std"] - (2.0f64 / 3.0).sqrt()).abs() < 1e-12);
-        assert_eq!(values["dro/infeasible_frac"], 0.5);
+        assert!((values["dro/infeasible_frac"] - 1.0 / 3.0).abs() < 1e-12);
         assert!(!values.contains_key("dro/infeasible_frac_std"));
     }
 
     #[test]
     fn micro_batches_combine_to_the_batch() {
-        let points: Vec<DroPoint> =
-            (0..7).map(|i| DroPoint { residual: f64::from(i * i) - 5.0, target: f64::from(-i) }).collect();
-        let record = |points: &[DroPoint]| {
+        let values: Vec<f64> = (0..7).map(|i| f64::from(i * i) - 5.0).collect();
+        let record = |values: &[f64]| {
             let mut metrics = Metrics::default();
-            points.iter().for_each(|point| metrics.record_dro(point));
+            values.iter().for_each(|&value| metrics.record("dro/target", value));
             metrics
         };
-        let whole = record(&points);
+        let mean = values.iter().sum::<f64>() / 7.0;
+        let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / 7.0;
         for cut in [1, 3, 6] {
-            let mut parts = record(&points[..cut]);
-            parts.merge(&record(&points[cut..]));
-            assert_eq!(parts, whole, "integers: the sums are exact");
+            let mut parts = record(&values[..cut]);
+            parts.merge(&record(&values[cut..]));
+            parts.merge(&Metrics::default());
+            let found = parts.moments()["dro/target"];
+            assert_eq!((found.count, found.max), (7.0, 31.0));
+            assert!((found.mean - mean).abs() < 1e-12);
+            assert!((found.std() - variance.sqrt()).abs() < 1e-12);
         }
-        let mut with_nothing = whole.clone();
-        with_nothing.merge(&Metrics::default());
-        assert_eq!(with_nothing, whole);
-        let stored = serde_json::to_string(&whole).unwrap();
-        assert_eq!(serde_json::from_str::<Metrics>(&stored).unwrap(), whole);
     }
 
     #[test]
-    fn equal_values_have_no_spread() {
-        let moments = (0..10).map(|_| Moments::of(0.1)).reduce(Moments::plus).unwrap();
-        assert!(moments.std() < 1e-8, "{}", moments.std());
+    fn a_small_spread_far_from_zero_is_found() {
+        let values = [1e8, 1e8 + 1.0, 1e8 + 2.0];
+        let moments = values.into_iter().map(Moments::of).reduce(Moments::plus).unwrap();
+        assert!((moments.std() - (2.0f64 / 3.0).sqrt()).abs() < 1e-6, "{}", moments.std());
     }
 }

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
-use crate::error::{Error, require_finite, require_positive};
+use crate::error::{Error, require_positive};
 use crate::log_z0::{LogZ0, break_even_reward};
 use crate::prompt_rewards::{PromptRewards, Role, chosen_rewards};
 use crate::summary::Summary;
@@ -216,7 +216,6 @@ pub fn audit(data: &[AuditPrompt], settings: &AuditSettings) -> Result<AuditRepo
         label_disagreement: label_disagreement(&prompt_rewards),
         findings: Vec::new(),
     };
-    require_finite("log_z0", report.log_z0)?;
     report.findings = findings::findings(&report);
     Ok(report)
 }

@@ -112,6 +112,53 @@ pub struct DroOutput {
     pub prompt_log_ratios: Tensor<1>,
 }
 
+/// The numbers of a [`DroOutput`] on the host, for metrics.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DroValues {
+    /// [`DroOutput::residuals`], `n` entries.
+    pub residuals: Vec<f64>,
+    /// [`DroOutput::errors`], `n` entries.
+    pub errors: Vec<f64>,
+    /// [`DroOutput::log_ratios`], `n` entries.
+    pub log_ratios: Vec<f64>,
+    /// [`DroOutput::targets`], `n` entries.
+    pub targets: Vec<f64>,
+    /// `log Z` of each prompt, `p` entries.
+    pub prompt_log_z: Vec<f64>,
+    /// [`DroOutput::prompt_log_ratios`], `p` entries.
+    pub prompt_log_ratios: Vec<f64>,
+}
+
+impl DroOutput {
+    /// Reads everything to the host, in one transfer.
+    ///
+    /// # Panics
+    /// If the device fails.
+    pub fn to_host(&self, prompts: &PromptIndex) -> DroValues {
+        let (n, p) = (prompts.responses(), prompts.prompts());
+        let parts =
+            [&self.residuals, &self.errors, &self.log_ratios, &self.targets, &self.log_z, &self.prompt_log_ratios];
+        let parts = parts.map(|part| part.clone().inner());
+        let all = Tensor::cat(parts.to_vec(), 0); // [5n + p]
+        let all: Vec<f64> = all.into_data().iter::<f64>().collect();
+        let per_response = |i: usize| all[i * n..(i + 1) * n].to_vec();
+        let log_z = per_response(4);
+        // Any response of a prompt has the prompt's log Z.
+        let mut prompt_log_z = vec![0.0; p];
+        for (&prompt, log_z) in prompts.prompt_of().iter().zip(log_z) {
+            prompt_log_z[prompt] = log_z;
+        }
+        DroValues {
+            residuals: per_response(0),
+            errors: per_response(1),
+            log_ratios: per_response(2),
+            targets: per_response(3),
+            prompt_log_z,
+            prompt_log_ratios: all[5 * n..].to_vec(),
+        }
+    }
+}
+
 /// Direct Reward Optimization (DRO paper, Eq. 7 with Eq. 6; Algorithm 1, lines 6–10).
 ///
 /// ```text

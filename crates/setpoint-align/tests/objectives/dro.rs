@@ -352,6 +352,33 @@ fn nothing_is_learnt_from_a_prompt_term_that_is_off() {
 }
 
 #[test]
+fn the_output_reads_to_the_host_as_it_stands() {
+    // Responses of two prompts in mixed order.
+    let case = Case {
+        prompt_of: vec![1, 0, 1],
+        prompts: 2,
+        logps: vec![-3.0, -4.0, -5.0],
+        ref_logps: vec![-2.0, -2.5, -7.0],
+        rewards: vec![1.0, 0.5, -1.0],
+        prompt_logps: vec![-10.0, -20.0],
+        ref_prompt_logps: vec![-8.0, -21.0],
+    };
+    let settings = DroSettings { beta: 0.5, log_z0: 4.0, ..Default::default() };
+    for platform in all() {
+        let (batch, ..) = case.batch(&platform);
+        let output = dro(batch, &case.index(), &settings);
+        let values = output.to_host(&case.index());
+        assert_eq!(values.prompt_log_ratios, [-2.0, 1.0]);
+        assert_eq!(values.prompt_log_z, [2.0, 5.0]);
+        assert_eq!(host(&output.log_z), [5.0, 2.0, 5.0]);
+        assert_eq!(values.log_ratios, [-1.0, -1.5, 2.0]);
+        assert_eq!(values.targets, [-3.0, -1.0, -7.0]);
+        assert_eq!(values.residuals, [-1.0, 0.25, -4.5]);
+        assert_eq!(values.errors, [1.0, 0.0625, 20.25]);
+    }
+}
+
+#[test]
 #[should_panic(expected = "`rewards` holds one value per response")]
 fn lengths_that_disagree_panic() {
     let case = Case {

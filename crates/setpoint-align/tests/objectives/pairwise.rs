@@ -164,6 +164,9 @@ fn on_means() -> Vec<Objective> {
     ]
 }
 
+/// One side of the pairs.
+type Side = fn(&mut Pairs) -> &mut Vec<f64>;
+
 /// Checks losses against the formula, and gradients against central differences of it. Points
 /// next to a kink (of a hinge, of a minimum) are passed over: no difference tells its slope.
 fn check(objective: &Objective, p: &Pairs, input_slope: f64) {
@@ -180,13 +183,12 @@ fn check(objective: &Objective, p: &Pairs, input_slope: f64) {
     for platform in double() {
         let (_, chosen, rejected) = p.run(&platform, |pair| tensor(&platform, p, pair));
         for i in 0..b {
-            let at = |side: fn(&mut Pairs) -> &mut Vec<f64>, by: f64| {
+            let at = |side: Side, by: f64| {
                 let mut shifted = p.clone();
                 side(&mut shifted)[i] += by;
                 formula(&shifted, i)
             };
-            let sides: [(fn(&mut Pairs) -> &mut Vec<f64>, f64); 2] =
-                [(|p| &mut p.chosen, chosen[i]), (|p| &mut p.rejected, rejected[i])];
+            let sides: [(Side, f64); 2] = [(|p| &mut p.chosen, chosen[i]), (|p| &mut p.rejected, rejected[i])];
             for (side, slope) in sides {
                 let (above, here, below) = (at(side, step), at(side, 0.0), at(side, -step));
                 let (right, left) = ((above - here) / step, (here - below) / step);
