@@ -124,7 +124,7 @@ impl PreferenceTask {
             .chain(pairs.iter().map(|pair| pair.rejected.as_slice()))
             .collect();
         let rewards = model.scores(&rows)?; // [2n]
-        let (chosen, rejected) = (rewards.clone().slice([0..n]), rewards.clone().slice([n..2 * n])); // [2n] -> [n], [n]
+        let (chosen, rejected) = (rewards.clone().narrow(0, 0, n), rewards.clone().narrow(0, n, n)); // [2n] -> [n], [n]
         let margin = pairs.iter().any(|pair| pair.margin != 0.0).then(|| {
             let margins: Vec<f32> = pairs.iter().map(|pair| pair.margin as f32).collect();
             Tensor::from_data(TensorData::new(margins, [n]), &rewards.device())
