@@ -16,6 +16,7 @@
 extern crate self as setpoint_train;
 
 #[cfg(test)]
+#[allow(dead_code, reason = "the integration tests use the rest")]
 #[path = "../tests/common/mod.rs"]
 mod common;
 
@@ -25,7 +26,7 @@ mod config;
 mod error;
 mod fit;
 mod hooks;
-pub mod logps;
+mod logps;
 mod metrics;
 mod optimizer;
 mod parameters;
@@ -43,6 +44,10 @@ pub use config::{BestConfig, Plan, TrainConfig};
 pub use error::Error;
 pub use fit::{Best, Fitted, StopReason, fit};
 pub use hooks::{Evaluation, Hooks, NoHooks, Sample, StepReport};
+pub use logps::{
+    HeadOptions, PromptLogps, ScoredSequence, Sequence, SequenceLogps, TokenLogps, score_each, score_sequences,
+    sequence_logps, sequence_logps_with, token_logps, token_logps_with,
+};
 pub use metrics::MetricSums;
 pub use optimizer::{AdamW, AdamWConfig};
 pub use reference::{ReferenceKey, ReferenceRow, ReferenceStore};

@@ -75,8 +75,14 @@ impl MetricSums {
     /// Takes values into a standard deviation (of the population, divided by n).
     pub fn std(&mut self, name: &str, values: &[f64]) {
         for &value in values {
-            let entry = Metric::Std { count: 1.0, mean: value, squares: 0.0 };
-            self.add(name, entry);
+            self.std_of(name, 1.0, value, 0.0);
+        }
+    }
+
+    /// Takes `count` values into a standard deviation, of which mean and standard deviation are known.
+    pub fn std_of(&mut self, name: &str, count: f64, mean: f64, std: f64) {
+        if count > 0.0 {
+            self.add(name, Metric::Std { count, mean, squares: count * std * std });
         }
     }
 
@@ -188,7 +194,14 @@ mod tests {
         };
         let mut merged = measure(&values[..1]);
         merged.merge(&measure(&values[1..4]));
-        merged.merge(&measure(&values[4..]));
+        let mut last = measure(&[]);
+        last.mean("mean", 4.0, 2.0);
+        last.sum("sum", 4.0);
+        // -5 and 9: mean 2, deviation 7.
+        last.std_of("std", 2.0, 2.0, 7.0);
+        last.max("max", 9.0);
+        last.min("min", -5.0);
+        merged.merge(&last);
 
         let mean = values.iter().sum::<f64>() / 6.0;
         let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / 6.0;

@@ -22,7 +22,7 @@ pub trait Task {
     }
 
     /// The example's share in the mean that the loss is: 1 for a mean over examples, the number of
-    /// scored tokens for a mean over tokens.
+    /// scored tokens for a mean over tokens. An example of weight 0 is not computed.
     fn weight(&self, example: usize) -> f64;
 
     /// Tokens that go through the model for this example.

@@ -133,7 +133,7 @@ impl<T: Task> Trainer<'_, T> {
             self.state.stop = if last {
                 Some(StopReason::Completed)
             } else if self.out_of_patience() {
-                Some(StopReason::EarlyStopping)
+                Some(StopReason::Patience)
             } else {
                 None
             };

@@ -12,7 +12,7 @@ pub enum StopReason {
     /// All steps are done.
     Completed,
     /// The metric has not improved for `patience` evaluations.
-    EarlyStopping,
+    Patience,
     /// [`Hooks::should_stop`](crate::Hooks::should_stop) said so; the run can be resumed.
     Requested,
 }

@@ -28,7 +28,8 @@ pub(super) fn accumulate<T: Task>(
     if !(denominator.is_finite() && denominator > 0.0) {
         return Err(Error::Weight { step, found: denominator, examples: names(task, batch) });
     }
-    let split = config.micro_batch.split(batch, |example| task.cost(example));
+    let batch: Vec<usize> = batch.iter().copied().filter(|&example| task.weight(example) != 0.0).collect();
+    let split = config.micro_batch.split(&batch, |example| task.cost(example));
     let mut sink = GradientSink::new();
     let mut loss = 0.0;
     let mut metrics = MetricSums::new();

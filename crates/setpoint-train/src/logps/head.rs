@@ -3,6 +3,21 @@
 use burn::tensor::{FloatDType, Int, Tensor, TensorData, activation};
 use setpoint_transformer::CausalLm;
 
+/// How the head turns hidden states into log-probabilities.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadOptions {
+    /// Positions that pass through the head at a time, at least 1.
+    pub chunk: usize,
+    /// Whether to measure the entropy at each position, one more pass over the logits.
+    pub entropy: bool,
+}
+
+impl Default for HeadOptions {
+    fn default() -> Self {
+        Self { chunk: 1024, entropy: false }
+    }
+}
+
 /// Positions in a padded batch whose tokens are scored, row by row.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Positions {
@@ -26,8 +41,8 @@ impl Positions {
         self.counts.push(self.tokens.len() - before);
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.tokens.len()
+    pub(super) fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
     }
 }
 
@@ -39,7 +54,7 @@ pub(super) struct HeadLogps {
     pub(super) entropy: Option<Tensor<1>>,
 }
 
-/// Runs the head over `chunk` positions at a time.
+/// Runs the head over the positions, chunk by chunk.
 ///
 /// `None` where no position is asked for.
 ///
@@ -49,12 +64,12 @@ pub(super) fn head_logps(
     model: &CausalLm,
     hidden: Tensor<3>,
     positions: &Positions,
-    chunk: usize,
-    entropy: bool,
+    options: &HeadOptions,
 ) -> Option<HeadLogps> {
-    if positions.len() == 0 {
+    if positions.is_empty() {
         return None;
     }
+    let chunk = options.chunk.max(1);
     let device = hidden.device().without_autodiff();
     let [b, s, d] = hidden.dims();
     // [b, s, d] -> [b * s, d]
@@ -68,7 +83,7 @@ pub(super) fn head_logps(
         // [b * s, d] -> [n, d] -> [n, v]
         let logits = model.logits(hidden.clone().select(0, rows)).cast(FloatDType::F32);
         let all = activation::log_softmax(logits, 1);
-        if entropy {
+        if options.entropy {
             let all = all.clone().inner();
             // [n, v] -> [n, 1] -> [n]
             entropies.push((all.clone().exp() * all).sum_dim(1).neg().reshape([n]));
@@ -76,7 +91,7 @@ pub(super) fn head_logps(
         // [n, v] -> [n, 1] -> [n]
         logps.push(all.gather(1, tokens).reshape([n]));
     }
-    Some(HeadLogps { logps: Tensor::cat(logps, 0), entropy: entropy.then(|| Tensor::cat(entropies, 0)) })
+    Some(HeadLogps { logps: Tensor::cat(logps, 0), entropy: options.entropy.then(|| Tensor::cat(entropies, 0)) })
 }
 
 /// Sums of consecutive runs of `values`: run `i` has `counts[i]` of them.

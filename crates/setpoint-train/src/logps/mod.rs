@@ -10,7 +10,9 @@ mod head;
 mod score;
 mod sequence;
 
-pub use score::{ScoreOptions, ScoredSequence, score_sequences};
+pub use head::HeadOptions;
+pub use score::{ScoredSequence, score_each, score_sequences};
 pub use sequence::{
-    LogpOptions, MaskedSequence, PromptLogps, Sequence, SequenceLogps, TokenLogps, sequence_logps, token_logps,
+    PromptLogps, Sequence, SequenceLogps, TokenLogps, sequence_logps, sequence_logps_with, token_logps,
+    token_logps_with,
 };

@@ -1,26 +1,13 @@
 //! Log-probabilities at inference speed: no graph, batches by token budget, sums in f64.
 
+use std::borrow::Borrow;
+
 use burn::module::Module;
 use setpoint_transformer::{CausalLm, pad_right};
 
-use super::head::{Positions, head_logps};
+use super::head::{HeadOptions, Positions, head_logps};
 use super::sequence::Sequence;
 use crate::{Error, MicroBatch};
-
-/// How [`score_sequences`] computes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ScoreOptions {
-    /// Tokens of one forward pass, padding included; a longer sequence goes alone.
-    pub tokens_per_batch: usize,
-    /// Positions that pass through the head at a time.
-    pub head_chunk: usize,
-}
-
-impl Default for ScoreOptions {
-    fn default() -> Self {
-        Self { tokens_per_batch: 8192, head_chunk: 1024 }
-    }
-}
 
 /// Log-probabilities of one sequence, as they are stored and printed.
 ///
@@ -42,17 +29,41 @@ pub struct ScoredSequence {
 
 /// Scores sequences without a graph; the result is in the order given.
 ///
-/// `done` is called with index and result as soon as a sequence is scored, longest first, to show progress or to store what
-/// is there; an error of it ends the work.
+/// `batch_tokens` bounds a forward pass, padding included; a longer sequence goes alone. `progress` is told how many sequences
+/// are done.
 ///
 /// # Errors
-/// When a sequence is wrong, as for [`sequence_logps`](crate::logps::sequence_logps), or `done` fails.
-pub fn score_sequences(
+/// When a sequence is wrong, as for [`sequence_logps`](crate::sequence_logps).
+pub fn score_sequences<S: Borrow<Sequence>>(
     model: &CausalLm,
-    sequences: &[Sequence],
-    options: &ScoreOptions,
-    mut done: impl FnMut(usize, &ScoredSequence) -> Result<(), Error>,
+    sequences: &[S],
+    batch_tokens: usize,
+    progress: &mut dyn FnMut(usize),
 ) -> Result<Vec<ScoredSequence>, Error> {
+    let mut scored: Vec<Option<ScoredSequence>> = vec![None; sequences.len()];
+    let mut done = 0;
+    score_each(model, sequences, batch_tokens, &mut |index, result| {
+        scored[index] = Some(result);
+        done += 1;
+        progress(done);
+        Ok(())
+    })?;
+    // Every index is in exactly one batch.
+    Ok(scored.into_iter().flatten().collect())
+}
+
+/// [`score_sequences`] that hands each result over as soon as it is there, with its index, longest first: to store what has been
+/// computed. An error of `store` ends the work.
+///
+/// # Errors
+/// Those of [`score_sequences`], and `store`'s.
+pub fn score_each<S: Borrow<Sequence>>(
+    model: &CausalLm,
+    sequences: &[S],
+    batch_tokens: usize,
+    store: &mut dyn FnMut(usize, ScoredSequence) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let sequences: Vec<&Sequence> = sequences.iter().map(Borrow::borrow).collect();
     let model = model.valid();
     let vocabulary = model.decoder().vocab_size();
     for (index, sequence) in sequences.iter().enumerate() {
@@ -61,19 +72,18 @@ pub fn score_sequences(
     let device = model.decoder().device();
     let all: Vec<usize> = (0..sequences.len()).collect();
     let length = |index: usize| sequences[index].ids.len();
-    let mut scored: Vec<Option<ScoredSequence>> = vec![None; sequences.len()];
-    for batch in MicroBatch::Padded(options.tokens_per_batch).split(&all, length) {
+    for batch in MicroBatch::Padded(batch_tokens).split(&all, length) {
         let rows: Vec<&[u32]> = batch.iter().map(|&index| sequences[index].ids.as_slice()).collect();
         let ids = pad_right(&rows, &device);
         let [_, width] = ids.dims();
         let mut positions = Positions::default();
         for &index in &batch {
-            let sequence = &sequences[index];
+            let sequence = sequences[index];
             // Prompt and response follow each other.
             positions.push_row(width, &sequence.ids, sequence.scored_from..sequence.ids.len());
         }
         let hidden = model.decoder().forward(ids);
-        let logps: Vec<f32> = head_logps(&model, hidden, &positions, options.head_chunk, false)
+        let logps: Vec<f32> = head_logps(&model, hidden, &positions, &HeadOptions::default())
             .map(|found| found.logps.into_data().iter().collect())
             .unwrap_or_default();
         let mut rest = logps.as_slice();
@@ -89,10 +99,8 @@ pub fn score_sequences(
                 response_tokens: response.len(),
                 token_logps: tokens.to_vec(),
             };
-            done(index, &result)?;
-            scored[index] = Some(result);
+            store(index, result)?;
         }
     }
-    // Every index is in exactly one batch.
-    Ok(scored.into_iter().flatten().collect())
+    Ok(())
 }

@@ -1,12 +1,13 @@
 //! Log-probabilities of prompts and responses, and of the tokens under a mask, with their graph.
 
+use std::borrow::Borrow;
 use std::ops::Range;
 
 use burn::module::Module;
 use burn::tensor::Tensor;
 use setpoint_transformer::{CausalLm, pad_right};
 
-use super::head::{HeadLogps, Positions, head_logps, sum_runs};
+use super::head::{HeadLogps, HeadOptions, Positions, head_logps, sum_runs};
 use crate::Error;
 
 /// A prompt with one response.
@@ -53,32 +54,14 @@ impl Sequence {
 }
 
 /// What becomes of the prompt's log-probabilities.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PromptLogps {
-    /// They are not computed and count as 0, which saves the head's work.
-    #[default]
+    /// They are not computed and count as 0, which saves the head's work: for DPO and all that looks at responses only.
     Skip,
     /// They are computed without a graph: the stop-gradient of DRO's prompt term.
     Detached,
     /// They are computed with their graph.
     Tracked,
-}
-
-/// How [`sequence_logps`] and [`token_logps`] compute.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LogpOptions {
-    /// The prompt's log-probabilities. [`token_logps`] has no use for it.
-    pub prompt: PromptLogps,
-    /// Positions that pass through the head at a time.
-    pub head_chunk: usize,
-    /// Whether to measure the entropy of the response's tokens, one more pass over the logits.
-    pub entropy: bool,
-}
-
-impl Default for LogpOptions {
-    fn default() -> Self {
-        Self { prompt: PromptLogps::Skip, head_chunk: 1024, entropy: false }
-    }
 }
 
 /// Log-probabilities of some sequences.
@@ -100,12 +83,26 @@ pub struct SequenceLogps {
     pub entropy: Option<Tensor<1>>,
 }
 
-/// Log-probabilities of prompts and responses.
+/// Log-probabilities of prompts and responses, the prompt's detached, with the default [`HeadOptions`].
 ///
 /// # Errors
 /// When there are no sequences, or one has no response, counts its prompt from a position it does not have, or holds a
 /// token outside the vocabulary.
-pub fn sequence_logps(model: &CausalLm, sequences: &[Sequence], options: &LogpOptions) -> Result<SequenceLogps, Error> {
+pub fn sequence_logps<S: Borrow<Sequence>>(model: &CausalLm, sequences: &[S]) -> Result<SequenceLogps, Error> {
+    sequence_logps_with(model, sequences, PromptLogps::Detached, &HeadOptions::default())
+}
+
+/// [`sequence_logps`] with options.
+///
+/// # Errors
+/// As [`sequence_logps`].
+pub fn sequence_logps_with<S: Borrow<Sequence>>(
+    model: &CausalLm,
+    sequences: &[S],
+    prompt: PromptLogps,
+    options: &HeadOptions,
+) -> Result<SequenceLogps, Error> {
+    let sequences: Vec<&Sequence> = sequences.iter().map(Borrow::borrow).collect();
     if sequences.is_empty() {
         return Err(Error::Sequence { index: 0, reason: "the batch has no sequences".into() });
     }
@@ -123,22 +120,20 @@ pub fn sequence_logps(model: &CausalLm, sequences: &[Sequence], options: &LogpOp
 
     let mut prompt_positions = Positions::default();
     let mut response_positions = Positions::default();
-    for sequence in sequences {
-        let prompt = if options.prompt == PromptLogps::Skip { 0..0 } else { sequence.prompt() };
-        prompt_positions.push_row(width, &sequence.ids, prompt);
+    for sequence in &sequences {
+        let scored = if prompt == PromptLogps::Skip { 0..0 } else { sequence.prompt() };
+        prompt_positions.push_row(width, &sequence.ids, scored);
         response_positions.push_row(width, &sequence.ids, sequence.response());
     }
-    let prompt = match options.prompt {
+    let prompt_options = HeadOptions { entropy: false, ..*options };
+    let prompt = match prompt {
         PromptLogps::Skip => None,
-        PromptLogps::Detached => {
-            let hidden = hidden.clone().inner();
-            head_logps(&model.valid(), hidden, &prompt_positions, options.head_chunk, false)
-        }
-        PromptLogps::Tracked => head_logps(model, hidden.clone(), &prompt_positions, options.head_chunk, false),
+        PromptLogps::Detached => head_logps(&model.valid(), hidden.clone().inner(), &prompt_positions, &prompt_options),
+        PromptLogps::Tracked => head_logps(model, hidden.clone(), &prompt_positions, &prompt_options),
     };
     let prompt = prompt.map_or_else(zeros, |found| sum_runs(found.logps, &prompt_positions.counts));
     let counts = &response_positions.counts;
-    let found = head_logps(model, hidden, &response_positions, options.head_chunk, options.entropy);
+    let found = head_logps(model, hidden, &response_positions, options);
     let (response, entropy) = match found {
         Some(HeadLogps { logps, entropy }) => {
             (sum_runs(logps, counts), entropy.map(|entropy| sum_runs(entropy, counts)))
@@ -154,23 +149,14 @@ pub fn sequence_logps(model: &CausalLm, sequences: &[Sequence], options: &LogpOp
     })
 }
 
-/// A sequence and the tokens of it that count, as in supervised fine-tuning.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MaskedSequence {
-    /// All tokens.
-    pub ids: Vec<u32>,
-    /// Positions that count, in rising order without overlap; none may hold position 0.
-    pub counted: Vec<Range<usize>>,
-}
-
-/// Log-probabilities of the tokens that count.
+/// Log-probabilities of the tokens that count, as in supervised fine-tuning.
 ///
 /// # Units
 /// Nats.
 #[derive(Clone, Debug)]
 pub struct TokenLogps {
     /// Each counted token's log-probability, row after row; f32 `[Σ counts]`.
-    pub tokens: Tensor<1>,
+    pub values: Tensor<1>,
     /// Their sum in each row; f32 `[rows]`. The cross-entropy of a batch is `−Σ sums / Σ counts`.
     pub sums: Tensor<1>,
     /// Counted tokens of each row.
@@ -179,46 +165,49 @@ pub struct TokenLogps {
     pub entropy: Option<Tensor<1>>,
 }
 
-/// Log-probabilities of the counted tokens, with their graph on an autodiff device.
+/// Log-probabilities of the counted tokens, with their graph on an autodiff device and the default [`HeadOptions`].
+///
+/// A row is its token ids and, for each of them, whether it counts. The first token of a row never does, because nothing
+/// predicts it.
 ///
 /// # Errors
-/// When nothing counts, a span does not fit its sequence, or a token is outside the vocabulary.
-pub fn token_logps(model: &CausalLm, sequences: &[MaskedSequence], options: &LogpOptions) -> Result<TokenLogps, Error> {
+/// When nothing counts, ids and mask differ in length, or a token is outside the vocabulary.
+pub fn token_logps(model: &CausalLm, rows: &[(&[u32], &[bool])]) -> Result<TokenLogps, Error> {
+    token_logps_with(model, rows, &HeadOptions::default())
+}
+
+/// [`token_logps`] with options.
+///
+/// # Errors
+/// As [`token_logps`].
+pub fn token_logps_with(
+    model: &CausalLm,
+    rows: &[(&[u32], &[bool])],
+    options: &HeadOptions,
+) -> Result<TokenLogps, Error> {
     let vocabulary = model.decoder().vocab_size();
-    for (index, sequence) in sequences.iter().enumerate() {
-        check_vocabulary(&sequence.ids, index, vocabulary)?;
-        let mut from = 1;
-        for span in &sequence.counted {
-            if span.start < from || span.end < span.start || span.end > sequence.ids.len() {
-                let reason = format!(
-                    "the span {span:?} must lie between {from} and the sequence's length {}",
-                    sequence.ids.len()
-                );
-                return Err(Error::Sequence { index, reason });
-            }
-            from = span.end;
+    for (index, (ids, mask)) in rows.iter().enumerate() {
+        check_vocabulary(ids, index, vocabulary)?;
+        if ids.len() != mask.len() {
+            let reason = format!("it has {} tokens and a mask of {}", ids.len(), mask.len());
+            return Err(Error::Sequence { index, reason });
         }
     }
-    let rows: Vec<&[u32]> = sequences.iter().map(|sequence| sequence.ids.as_slice()).collect();
-    let nothing = || Error::Sequence { index: 0, reason: "no token of the batch counts".into() };
-    if rows.iter().all(|row| row.is_empty()) {
-        return Err(nothing());
-    }
-    let ids = pad_right(&rows, &model.decoder().device());
-    let [_, width] = ids.dims();
+    let width = rows.iter().map(|(ids, _)| ids.len()).max().unwrap_or(0);
     let mut positions = Positions::default();
-    for sequence in sequences {
-        positions.push_row(width, &sequence.ids, sequence.counted.iter().cloned().flatten());
+    for (ids, mask) in rows {
+        positions.push_row(width, ids, (1..ids.len()).filter(|&position| mask[position]));
     }
-    if positions.len() == 0 {
+    let nothing = || Error::Sequence { index: 0, reason: "no token of the batch counts".into() };
+    if positions.is_empty() {
         return Err(nothing());
     }
-    let hidden = model.decoder().forward(ids);
-    let found = head_logps(model, hidden, &positions, options.head_chunk, options.entropy);
-    let HeadLogps { logps, entropy } = found.ok_or_else(nothing)?;
+    let ids: Vec<&[u32]> = rows.iter().map(|(ids, _)| *ids).collect();
+    let hidden = model.decoder().forward(pad_right(&ids, &model.decoder().device()));
+    let HeadLogps { logps, entropy } = head_logps(model, hidden, &positions, options).ok_or_else(nothing)?;
     Ok(TokenLogps {
         sums: sum_runs(logps.clone(), &positions.counts),
-        tokens: logps,
+        values: logps,
         entropy: entropy.map(|entropy| sum_runs(entropy, &positions.counts)),
         counts: positions.counts,
     })

@@ -2,7 +2,7 @@
 
 use setpoint_train::{AdamWConfig, GradientSink, MicroBatch, NoHooks, RunDir, Task, TrainConfig, fit};
 
-use crate::common::{Bag, Regression};
+use crate::common::{Bag, Recorder, Regression};
 use crate::devices;
 
 fn config(micro_batch: MicroBatch) -> TrainConfig {
@@ -68,4 +68,26 @@ fn gradients_of_the_parts_add_up_to_that_of_the_whole() {
         assert!(whole > 0.1);
         assert!((whole - parts).abs() < 1e-6 * whole, "{whole} {parts}");
     }
+}
+
+#[test]
+fn an_example_without_weight_is_left_out_whatever_the_split() {
+    let device = devices()[0].clone();
+    let norm = |micro_batch: MicroBatch| {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::create(dir.path()).unwrap();
+        let mut task = Regression::new(8);
+        // Nothing could be computed for it: it has no tokens.
+        task.examples[5].0.clear();
+        let config = TrainConfig { max_steps: Some(1), ..config(micro_batch) };
+        let mut hooks = Recorder::default();
+        fit(&task, Bag::new(&device), &config, &run, &mut hooks).unwrap();
+        assert_eq!(hooks.reports[0].micro_batches as u64, task.passes.get());
+        (task.passes.get(), hooks.reports[0].grad_norm)
+    };
+    let (passes, alone) = norm(MicroBatch::Examples(1));
+    assert_eq!(passes, 7);
+    let (passes, together) = norm(MicroBatch::Examples(8));
+    assert_eq!(passes, 1);
+    assert!((alone - together).abs() < 1e-6 * together, "{alone} {together}");
 }

@@ -265,11 +265,11 @@ fn patience_runs_out_and_survives_a_resume() {
             let mut hooks = Recorder { scripted: vec![3.0, 9.0].into(), ..Recorder::default() };
             fitted = train(&run, &flex(), &best(false, Some(2)), &mut hooks).unwrap();
         }
-        assert_eq!((fitted.steps, fitted.stop), (4, StopReason::EarlyStopping));
+        assert_eq!((fitted.steps, fitted.stop), (4, StopReason::Patience));
         assert_eq!(fitted.best.unwrap().step, 2);
         // It is over; another start returns the same.
         let again = train(&run, &flex(), &best(false, Some(2)), &mut Recorder::default()).unwrap();
-        assert_eq!((again.steps, again.stop), (4, StopReason::EarlyStopping));
+        assert_eq!((again.steps, again.stop), (4, StopReason::Patience));
         assert_eq!(again.model.bits(), fitted.model.bits());
     }
 }

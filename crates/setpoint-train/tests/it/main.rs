@@ -7,6 +7,7 @@ mod accumulation;
 mod crash;
 mod fitting;
 mod golden;
+mod logps;
 
 use burn::tensor::Device;
 
