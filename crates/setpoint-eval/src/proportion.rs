@@ -143,7 +143,7 @@ mod tests {
                 probability *= (n - k) as f64 / (k + 1) as f64 * p / (1.0 - p);
             }
         }
-        // Averaged over p, Wilson's coverage lies within a point of its level (Brown, Cai and DasGupta 2001, fig. 5).
+        // Averaged over p, Wilson's coverage lies within a point of its level (Brown, Cai and DasGupta 2001).
         let coverage = total / grid as f64;
         assert!((coverage - level).abs() < 0.01, "{coverage}");
     }

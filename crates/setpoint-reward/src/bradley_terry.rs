@@ -19,7 +19,7 @@ pub struct BradleyTerry {
 /// Bradley–Terry loss of preference pairs, unreduced:
 /// `−log σ(r_w − r_l − margin) + c·(r_w + r_l)²`
 /// (Bradley and Terry 1952; margins as in Touvron et al. 2023, "Llama 2", eq. 2; centring as in Eisenstein et al. 2023,
-/// "Helping or Herding?", eq. 4, and trl's `center_rewards_coefficient`).
+/// "Helping or Herding?", and trl's `center_rewards_coefficient`).
 ///
 /// Only the difference `r_w − r_l` is decided by the preference, so rewards of different prompts are comparable only as far as
 /// something else fixes the level: a small `center` (0.01 is usual) pulls each pair's mean towards 0.

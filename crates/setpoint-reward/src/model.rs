@@ -41,7 +41,7 @@ pub enum HeadInit {
 }
 
 impl HeadInit {
-    /// Variance 1/(d + 1) for a model of width `d` (Stiennon et al. 2020, "Learning to summarize from human feedback", appendix B.1):
+    /// Variance 1/(d + 1) for a model of width `d` (Stiennon et al. 2020, "Learning to summarize from human feedback"):
     /// scores in the order of 1 before training, whatever the width.
     pub fn small(config: &ModelConfig, seed: u64) -> Self {
         Self::Normal { std: (1.0 / (config.hidden_size as f64 + 1.0)).sqrt(), seed }
