@@ -62,8 +62,7 @@ const SFT_HELP: &str = "Examples:\n  setpoint sft --model Qwen2.5-0.5B --data ch
     setpoint sft sft.toml --run runs/sft --resume\n\nAll settings with their defaults: setpoint inspect config sft";
 const REWARD_HELP: &str = "Example:\n  setpoint reward --model runs/sft/model --data preferences.jsonl --run runs/reward\n\n\
     All settings with their defaults: setpoint inspect config reward";
-const ANNOTATE_HELP: &str =
-    "Examples:\n  setpoint annotate --model runs/reward/model --data responses.jsonl --output rewards.jsonl\n  \
+const ANNOTATE_HELP: &str = "Examples:\n  setpoint annotate --model runs/reward/model --data responses.jsonl --output rewards.jsonl\n  \
     setpoint annotate rules.toml --data responses.jsonl --output rewards.jsonl\n\n\
     All settings with their defaults: setpoint inspect config annotate";
 const LOGPS_HELP: &str = "Example:\n  setpoint logps --model DIR --data FILE --output OUT.jsonl\n\n\

@@ -2,6 +2,9 @@
 
 use burn::tensor::Device;
 
+/// Every kind of device, compiled in or not.
+const ALL: [&str; 4] = ["flex", "ndarray", "wgpu", "cuda"];
+
 /// The devices this binary was built with, as written after `--device`.
 pub fn compiled() -> Vec<&'static str> {
     let mut names = Vec::new();
@@ -55,10 +58,16 @@ pub fn open(name: Option<&str>) -> Result<Device, String> {
         "wgpu" => Ok(Device::wgpu(burn::tensor::DeviceKind::DiscreteGpu(index))),
         #[cfg(feature = "cuda")]
         "cuda" => Ok(Device::cuda(index)),
-        "flex" | "ndarray" | "wgpu" | "cuda" => Err(format!(
+        known if ALL.contains(&known) => Err(format!(
             "`{kind}` is not in this binary, which has {}: build it with `cargo build --release --features {kind}`",
             compiled.join(", ")
         )),
         _ => Err(format!("`{name}` is not a device: expected flex, ndarray, wgpu[:i] or cuda[:i]")),
     }
+}
+
+/// Whether bf16 and f16 checkpoints keep their dtype on a device: on GPUs that compute in it. CPUs emulate it, which is slow.
+pub fn keeps_half_precision(device: &Device) -> bool {
+    let name = format!("{device:?}").to_lowercase();
+    name.contains("cuda")
 }

@@ -56,8 +56,9 @@ impl From<Vec<Problem>> for Failure {
     }
 }
 
-impl<E: std::error::Error> From<E> for Failure {
-    fn from(error: E) -> Self {
+impl Failure {
+    /// An error with its causes, in one sentence.
+    pub fn of(error: &dyn std::error::Error) -> Self {
         let mut message = error.to_string();
         let mut cause = error.source();
         while let Some(inner) = cause {
@@ -74,11 +75,36 @@ impl<E: std::error::Error> From<E> for Failure {
     }
 }
 
+/// `?` on the errors of the crates that recipes call. (A blanket implementation would overlap with the one for problems.)
+macro_rules! from_errors {
+    ($($error:ty),* $(,)?) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::of(&error)
+            }
+        }
+    )*};
+}
+
+from_errors!(
+    setpoint_align::Error,
+    setpoint_data::Error,
+    setpoint_eval::Error,
+    setpoint_reward::Error,
+    setpoint_train::Error,
+    setpoint_transformer::Error,
+    serde_json::Error,
+    toml::ser::Error,
+    std::io::Error,
+);
+
 /// Remedies for causes that can appear in any command.
 fn hint_for(message: &str) -> Option<String> {
     let lower = message.to_lowercase();
     if lower.contains("no space left") {
-        return Some("free some space and run the same command with --resume; nothing already written was harmed".into());
+        return Some(
+            "free some space and run the same command with --resume; nothing already written was harmed".into(),
+        );
     }
     if lower.contains("permission denied") {
         return Some("check who owns the file or folder, or choose another one".into());

@@ -46,8 +46,13 @@ fn run(command: Command) -> Outcome {
         Command::Audit(args) => job(&args, recipes::audit::run, recipes::audit::dry_run),
         Command::Eval(args) => job(&args, recipes::eval::run, recipes::eval::dry_run),
         Command::Generate(args) => {
-            let mut given =
-                cli::given(args.config.as_ref(), args.model.as_ref(), args.data.as_ref(), args.output.as_ref(), &args.common.set);
+            let mut given = cli::given(
+                args.config.as_ref(),
+                args.model.as_ref(),
+                args.data.as_ref(),
+                args.output.as_ref(),
+                &args.common.set,
+            );
             given.flag("prompt", args.prompt.clone(), "--prompt");
             let config = load::load(&given)?;
             let session = session(args.common.device.as_deref(), args.common.quiet)?;
@@ -97,14 +102,9 @@ fn train<C: Config>(
     run(&session, &config, folder, args.resume)
 }
 
-fn job<C: Config>(
-    args: &JobArgs,
-    run: fn(&Session, &C) -> Outcome,
-    dry_run: fn(&Session, &C) -> Outcome,
-) -> Outcome {
+fn job<C: Config>(args: &JobArgs, run: fn(&Session, &C) -> Outcome, dry_run: fn(&Session, &C) -> Outcome) -> Outcome {
     let CommonArgs { device, set, dry_run: dry, quiet } = &args.common;
-    let given =
-        cli::given(args.config.as_ref(), args.model.as_ref(), args.data.as_ref(), args.output.as_ref(), set);
+    let given = cli::given(args.config.as_ref(), args.model.as_ref(), args.data.as_ref(), args.output.as_ref(), set);
     let config = load::load::<C>(&given)?;
     let session = session(device.as_deref(), *quiet)?;
     if *dry { dry_run(&session, &config) } else { run(&session, &config) }

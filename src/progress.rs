@@ -37,9 +37,7 @@ pub fn bar(total: usize, what: &str, quiet: bool) -> ProgressBar {
     if quiet {
         bar.set_draw_target(ProgressDrawTarget::hidden());
     }
-    if let Ok(style) =
-        ProgressStyle::with_template("{prefix:>12} [{bar:32}] {pos}/{len} {elapsed}<{eta} {wide_msg}")
-    {
+    if let Ok(style) = ProgressStyle::with_template("{prefix:>12} [{bar:32}] {pos}/{len} {elapsed}<{eta} {wide_msg}") {
         bar.set_style(style.progress_chars("=> "));
     }
     bar.set_prefix(what.to_owned());

@@ -4,7 +4,7 @@
 //! so one run of the command shows all of them, each with its line.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -111,11 +111,24 @@ impl Given {
 /// # Errors
 /// All problems at once: unreadable file, TOML syntax, unknown keys, wrong types, and what [`Config::validate`] finds.
 pub fn load<C: Config>(given: &Given) -> Result<C, Vec<Problem>> {
+    read(given, true)
+}
+
+/// The same without [`Config::validate`]: settings that are only shown need no model and no data.
+///
+/// # Errors
+/// Everything of [`load`] but what `validate` finds.
+pub fn load_unchecked<C: Config>(given: &Given) -> Result<C, Vec<Problem>> {
+    read(given, false)
+}
+
+fn read<C: Config>(given: &Given, validate: bool) -> Result<C, Vec<Problem>> {
     let mut origins = Origins::default();
     let mut user = Table::new();
     if let Some(path) = &given.file {
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| vec![Problem { place: path.display().to_string(), message: format!("cannot be read: {e}") }])?;
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            vec![Problem { place: path.display().to_string(), message: format!("cannot be read: {e}") }]
+        })?;
         user = text.parse::<Table>().map_err(|e| {
             let line = e.span().map_or(1, |s| text[..s.start.min(text.len())].matches('\n').count() + 1);
             vec![Problem {
@@ -151,7 +164,9 @@ pub fn load<C: Config>(given: &Given) -> Result<C, Vec<Problem>> {
     };
     let mut problems = Problems { origins: &origins, found };
     let config: C = read_collecting(defaults, user, &mut problems)?;
-    config.validate(&mut problems);
+    if validate {
+        config.validate(&mut problems);
+    }
     if problems.found.is_empty() { Ok(config) } else { Err(problems.found) }
 }
 
@@ -161,21 +176,43 @@ fn read_collecting<C: DeserializeOwned>(
     mut user: Table,
     problems: &mut Problems<'_>,
 ) -> Result<C, Vec<Problem>> {
-    loop {
+    let attempt = |user: &Table| {
         let mut merged = defaults.clone();
         merge(&mut merged, user.clone());
-        match serde_path_to_error::deserialize::<_, C>(Value::Table(merged)) {
+        serde_path_to_error::deserialize::<_, C>(Value::Table(merged))
+            .map_err(|e| (e.path().to_string(), e.into_inner().to_string()))
+    };
+    loop {
+        match attempt(&user) {
             Ok(config) => return Ok(config),
-            Err(e) => {
-                let key = e.path().to_string();
-                let message = explain(&e.into_inner().to_string(), &key);
-                problems.add(&key, message);
+            Err((path, message)) => {
+                let key = blame(&user, &path, |without| attempt(without).err().is_none_or(|e| e.1 != message));
+                problems.add(&key, explain(&message, &key));
                 if !remove(&mut user, &key) {
                     return Err(std::mem::take(&mut problems.found));
                 }
             }
         }
     }
+}
+
+/// Which setting under `path` causes an error: serde names only the table where a table's meaning hangs on one of its keys
+/// (a method's settings). It is the one without which the error goes away.
+fn blame(user: &Table, path: &str, goes_away: impl Fn(&Table) -> bool) -> String {
+    let mut table = Some(user);
+    if path != "." {
+        for part in path.split('.') {
+            table = table.and_then(|t| t.get(part)).and_then(Value::as_table);
+        }
+    }
+    let Some(table) = table else { return path.to_owned() };
+    let culprit = table.keys().map(|child| if path == "." { child.clone() } else { format!("{path}.{child}") }).find(
+        |candidate| {
+            let mut without = user.clone();
+            remove(&mut without, candidate) && goes_away(&without)
+        },
+    );
+    culprit.unwrap_or_else(|| path.to_owned())
 }
 
 /// Turns serde's message into a sentence with a remedy.
@@ -219,10 +256,13 @@ fn parse_value(text: &str) -> Value {
         .unwrap_or_else(|| Value::String(text.to_owned()))
 }
 
+/// Lays `over` on `base`, table by table. A choice written as a table of one key, such as `{ ratio = 0.1 }`, is replaced whole by
+/// another choice, such as `{ steps = 100 }`.
 fn merge(base: &mut Table, over: Table) {
+    let other_choice = |b: &Table, o: &Table| b.len() == 1 && o.len() == 1 && b.keys().ne(o.keys());
     for (key, value) in over {
         match (base.get_mut(&key), value) {
-            (Some(Value::Table(b)), Value::Table(o)) => merge(b, o),
+            (Some(Value::Table(b)), Value::Table(o)) if !other_choice(b, &o) => merge(b, o),
             (_, value) => {
                 base.insert(key, value);
             }
@@ -277,14 +317,6 @@ fn line_of(text: &str, key: &str) -> Option<usize> {
     start.map(|at| text[..at].matches('\n').count() + 1)
 }
 
-/// Resolves a path from a configuration file against the folder the command runs in; `~` is the home folder.
-pub fn expand(path: &Path) -> PathBuf {
-    match (path.strip_prefix("~"), std::env::var_os("HOME")) {
-        (Ok(rest), Some(home)) => PathBuf::from(home).join(rest),
-        _ => path.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -312,6 +344,33 @@ mod tests {
         fn validate(&self, problems: &mut Problems<'_>) {
             problems.require(self.inner.beta > 0.0, "inner.beta", "`inner.beta` must be positive");
         }
+    }
+
+    #[derive(Debug, Serialize, Deserialize)]
+    #[serde(tag = "method", rename_all = "snake_case")]
+    enum Method {
+        One(Inner),
+    }
+    #[derive(Debug, Serialize, Deserialize)]
+    struct Tagged {
+        align: Method,
+    }
+    impl Default for Tagged {
+        fn default() -> Self {
+            Tagged { align: Method::One(Inner { beta: 0.1, steps: 3, name: None }) }
+        }
+    }
+    impl Config for Tagged {
+        fn validate(&self, _: &mut Problems<'_>) {}
+    }
+
+    #[test]
+    fn settings_of_a_method_are_blamed_one_by_one() {
+        let (_dir, given) = file("[align]\nmethod = \"one\"\nbeta = \"x\"\nstps = 1\n");
+        let text: Vec<String> = load::<Tagged>(&given).unwrap_err().iter().map(ToString::to_string).collect();
+        assert_eq!(text.len(), 2, "{text:#?}");
+        assert!(text.iter().any(|t| t.contains("c.toml:3") && t.contains("align.beta")), "{text:#?}");
+        assert!(text.iter().any(|t| t.contains("c.toml:4") && t.contains("did you mean `steps`?")), "{text:#?}");
     }
 
     fn file(text: &str) -> (tempfile::TempDir, Given) {

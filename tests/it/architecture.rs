@@ -10,7 +10,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("setpoint-transformer", &["setpoint-data"]),
     ("setpoint-train", &["setpoint-transformer", "setpoint-data"]),
     ("setpoint-reward", &["setpoint-train", "setpoint-transformer", "setpoint-data"]),
-    ("setpoint-eval", &["setpoint-align", "setpoint-reward", "setpoint-train", "setpoint-transformer", "setpoint-data"]),
+    (
+        "setpoint-eval",
+        &["setpoint-align", "setpoint-reward", "setpoint-train", "setpoint-transformer", "setpoint-data"],
+    ),
     (
         "setpoint",
         &[
@@ -80,12 +83,7 @@ fn library_crates_name_no_backend() {
 fn data_and_align_keep_their_promise_about_burn() {
     let metadata = metadata();
     let burn = |name: &str| {
-        metadata["packages"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .find(|p| p["name"] == name)
-            .unwrap()["dependencies"]
+        metadata["packages"].as_array().unwrap().iter().find(|p| p["name"] == name).unwrap()["dependencies"]
             .as_array()
             .unwrap()
             .iter()

@@ -1,0 +1,194 @@
+//! `setpoint annotate`: gives every response a reward, by a reward model, by rules or from a column, and writes point-wise rows.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use setpoint_data::{DatasetConfig, EncodeOptions, Prompt, Record, load_records, write_pointwise};
+use setpoint_eval::Summary;
+use setpoint_reward::{ColumnSource, ModelSource, RewardSource, Rule, RuleSource, Scored};
+
+use super::{Session, setup};
+use crate::config::sections::{ModelSection, validate_data};
+use crate::config::{Config, Problems};
+use crate::failure::{Failure, Outcome};
+use crate::progress;
+
+/// Settings of `setpoint annotate`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AnnotateConfig {
+    /// The reward model; or `rule`, or `column`.
+    pub model: ModelSection,
+    /// A rule, see `docs/REWARDS.md`.
+    pub rule: Option<Rule>,
+    /// The column that holds the rewards.
+    pub column: Option<String>,
+    /// Apply the mean and deviation that the reward model stores.
+    pub normalize: bool,
+    /// Rows with responses.
+    pub data: DatasetConfig,
+    /// How rows become tokens, for sources that read tokens.
+    pub encode: EncodeOptions,
+    /// Tokens in one forward pass, padding included.
+    pub batch_tokens: usize,
+    /// The JSONL file to write.
+    pub output: Option<PathBuf>,
+}
+
+impl Default for AnnotateConfig {
+    fn default() -> Self {
+        Self {
+            model: ModelSection::default(),
+            rule: None,
+            column: None,
+            normalize: false,
+            data: DatasetConfig::new(""),
+            encode: EncodeOptions { max_length: None, max_prompt_length: None, ..EncodeOptions::default() },
+            batch_tokens: 8192,
+            output: None,
+        }
+    }
+}
+
+impl Config for AnnotateConfig {
+    fn validate(&self, problems: &mut Problems<'_>) {
+        let given = usize::from(self.model.path.is_some())
+            + usize::from(self.rule.is_some())
+            + usize::from(self.column.is_some());
+        match given {
+            0 => problems.add(
+                "model.path",
+                "no source of rewards: give a reward model (--model DIR), a `[rule]`, or the name of a `column`",
+            ),
+            // A rule may need the tokenizer of a model, not its weights: that is model.tokenizer.
+            1 => {}
+            _ => problems.add("model.path", "give one source of rewards: `model.path`, `rule` or `column`"),
+        }
+        if self.model.path.is_some() {
+            self.model.validate("model", false, problems);
+        }
+        problems.require(
+            !self.normalize || self.model.path.is_some(),
+            "normalize",
+            "only a reward model stores a mean and deviation to apply",
+        );
+        problems.require(self.batch_tokens > 0, "batch_tokens", "must be at least 1");
+        problems.require(self.output.is_some(), "output", "nowhere to write: give --output FILE");
+        validate_data(&self.data, "data", problems);
+    }
+}
+
+/// Scores every response and writes the rows with their rewards.
+pub fn run(session: &Session, config: &AnnotateConfig) -> Outcome {
+    let (mut records, _) = load_records(&config.data)?;
+    let source = source(session, config)?;
+    let rewards = score(session, config, source.as_ref(), &records)?;
+    let mut next = rewards.iter();
+    for record in &mut records {
+        for response in &mut record.responses {
+            response.reward = next.next().copied();
+        }
+    }
+    let output = config.output.as_deref().unwrap_or(std::path::Path::new("rewards.jsonl"));
+    write_pointwise(output, &records)?;
+    let summary = Summary::of(&rewards)?;
+    progress::note(format!(
+        "{} rewards of {} rows by {}: mean {:.3}, deviation {:.3}, from {:.3} to {:.3}; written to {}",
+        rewards.len(),
+        records.len(),
+        source.describe(),
+        summary.mean,
+        summary.std_dev,
+        summary.min,
+        summary.max,
+        output.display()
+    ));
+    Ok(())
+}
+
+/// Checks everything that can be checked without scoring.
+pub fn dry_run(session: &Session, config: &AnnotateConfig) -> Outcome {
+    let (records, read) = load_records(&config.data)?;
+    let source = source(session, config)?;
+    progress::say(toml::to_string(&crate::config::load::to_table(config))?);
+    let responses: usize = records.iter().map(|r| r.responses.len()).sum();
+    progress::say(format!("{} rows, {responses} responses to score by {}", read.kept, source.describe()));
+    Ok(())
+}
+
+fn source(session: &Session, config: &AnnotateConfig) -> Outcome<Box<dyn RewardSource>> {
+    if let Some(rule) = &config.rule {
+        return Ok(Box::new(RuleSource::new(rule.clone())?));
+    }
+    if let Some(column) = &config.column {
+        return Ok(Box::new(ColumnSource::new(column.clone())));
+    }
+    let dir = config.model.path.as_deref().ok_or_else(|| Failure::usage("model.path", "no source of rewards"))?;
+    let encoder = setup::encoder(&config.model)?;
+    setup::model_config(&config.model, &encoder)?;
+    let options = setup::load_options(config.model.dtype, &session.device);
+    let model = ModelSource::load(dir, &options, config.normalize, &session.device)?;
+    Ok(Box::new(model.with_batch_tokens(config.batch_tokens)))
+}
+
+/// One reward per response, row by row.
+fn score(
+    session: &Session,
+    config: &AnnotateConfig,
+    source: &dyn RewardSource,
+    records: &[Record],
+) -> Outcome<Vec<f64>> {
+    let prompts: Vec<String> = records.iter().map(|r| prompt_text(&r.prompt)).collect();
+    let examples = if source.needs_tokens() {
+        if config.model.tokenizer_dir().is_none() {
+            return Err(Failure::usage(
+                "model.tokenizer",
+                "this rule counts tokens: set `model.tokenizer` to a folder with tokenizer.json",
+            ));
+        }
+        let encoder = setup::encoder(&config.model)?;
+        let (examples, report) = encoder.encode_all(records, &config.encode)?;
+        if examples.len() < records.len() {
+            return Err(Failure::run(format!(
+                "{} of {} rows of {} are longer than encode.max_length: {report}",
+                records.len() - examples.len(),
+                records.len(),
+                config.data.path
+            ))
+            .hint("a reward needs the whole response: raise encode.max_length, or leave it out"));
+        }
+        examples
+    } else {
+        Vec::new()
+    };
+    let mut items = Vec::new();
+    for (i, record) in records.iter().enumerate() {
+        for (j, response) in record.responses.iter().enumerate() {
+            let tokens = examples.get(i).map(|e| (e.prompt.as_slice(), e.responses[j].ids.as_slice()));
+            items.push(Scored {
+                row: record.source.row,
+                response_index: j,
+                prompt: &prompts[i],
+                response: response.text(),
+                prompt_ids: tokens.map_or(&[], |t| t.0),
+                response_ids: tokens.map_or(&[], |t| t.1),
+                recorded: response.reward,
+                fields: Some(&record.extra),
+            });
+        }
+    }
+    let bar = progress::bar(items.len(), "rewards", session.quiet);
+    let rewards = source.score(&items, &mut |done| bar.set_position(done as u64));
+    bar.finish_and_clear();
+    Ok(rewards?)
+}
+
+/// The prompt as a rule or a judge reads it.
+pub fn prompt_text(prompt: &Prompt) -> String {
+    match prompt {
+        Prompt::Text(text) => text.clone(),
+        Prompt::Messages(messages) => {
+            messages.iter().map(|m| format!("{}: {}", m.role, m.content)).collect::<Vec<_>>().join("\n")
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! `setpoint eval`: a policy against a baseline under a reward model, and on held-out pairs.
+
+use std::path::PathBuf;
+
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+use setpoint_data::{DatasetConfig, EncodeOptions, Example, Record, TextEncoder, load_records};
+use setpoint_eval::{Bootstrap, Estimate, KlEstimates, PairAccuracy, WinRate, kl_estimates, pair_accuracy, win_rate};
+use setpoint_reward::{RewardSource, Scored};
+use setpoint_train::{Sequence, score_sequences};
+use setpoint_transformer::{CausalLm, Finish};
+
+use super::generate::{SamplingSection, sample};
+use super::{Session, align, annotate, setup};
+use crate::config::sections::{ModelSection, validate_data};
+use crate::config::{Config, Problems};
+use crate::failure::{Failure, Outcome};
+use crate::progress;
+
+/// Settings of `setpoint eval`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvalConfig {
+    /// The policy.
+    pub model: ModelSection,
+    /// What it is compared with, usually the SFT model it was aligned from.
+    pub baseline: ModelSection,
+    /// The reward model that judges.
+    pub reward: ModelSection,
+    /// Rows whose prompts are answered by both.
+    pub data: DatasetConfig,
+    /// Held-out pairs, for the accuracy of the implicit reward and the log-ratios.
+    pub pairs: Option<DatasetConfig>,
+    /// How rows become tokens.
+    pub encode: EncodeOptions,
+    /// How both sample.
+    pub generate: SamplingSection,
+    /// Resamples of the bootstrap.
+    pub resamples: usize,
+    /// Confidence level of the intervals.
+    pub level: f64,
+    /// Tokens in one forward pass, padding included.
+    pub batch_tokens: usize,
+    /// The JSON file to write.
+    pub output: Option<PathBuf>,
+}
+
+impl Default for EvalConfig {
+    fn default() -> Self {
+        Self {
+            model: ModelSection::default(),
+            baseline: ModelSection::default(),
+            reward: ModelSection::default(),
+            data: DatasetConfig::new(""),
+            pairs: None,
+            encode: EncodeOptions { max_length: None, max_prompt_length: None, ..EncodeOptions::default() },
+            generate: SamplingSection { temperature: Some(1.0), samples: Some(1), ..SamplingSection::default() },
+            resamples: 10_000,
+            level: 0.95,
+            batch_tokens: 8192,
+            output: None,
+        }
+    }
+}
+
+impl Config for EvalConfig {
+    fn validate(&self, problems: &mut Problems<'_>) {
+        self.model.validate("model", false, problems);
+        self.baseline.validate("baseline", false, problems);
+        self.reward.validate("reward", false, problems);
+        validate_data(&self.data, "data", problems);
+        if let Some(pairs) = &self.pairs {
+            validate_data(pairs, "pairs", problems);
+        }
+        problems.require(self.generate.samples != Some(0), "generate.samples", "must be at least 1");
+        problems.require(self.resamples >= 100, "resamples", "must be at least 100");
+        problems.require(self.level > 0.0 && self.level < 1.0, "level", "must lie between 0 and 1");
+        problems.require(self.batch_tokens > 0, "batch_tokens", "must be at least 1");
+    }
+}
+
+/// What was measured.
+#[derive(Debug, Clone, Serialize)]
+pub struct EvalReport {
+    /// Prompts answered.
+    pub prompts: usize,
+    /// Answers to each of them.
+    pub samples: usize,
+    /// Mean reward of the policy's own samples.
+    pub reward: f64,
+    /// Mean reward of the baseline's.
+    pub baseline_reward: f64,
+    /// Win rate and difference, with their intervals. Samples of one prompt are averaged first, so that the intervals count prompts.
+    pub win_rate: WinRate,
+    /// KL of the policy from the baseline, per response, in nats, estimated on the policy's samples.
+    pub kl: KlEstimates,
+    /// Mean response length of the policy, in tokens.
+    pub tokens: f64,
+    /// Mean response length of the baseline, in tokens.
+    pub baseline_tokens: f64,
+    /// Share of the policy's answers that ran into the length limit.
+    pub truncated: f64,
+    /// On held-out pairs.
+    pub pairs: Option<PairReport>,
+}
+
+/// What was measured on held-out pairs.
+#[derive(Debug, Clone, Serialize)]
+pub struct PairReport {
+    /// Mean log-ratio of the chosen responses, nats.
+    pub chosen_log_ratio: Estimate,
+    /// Mean log-ratio of the rejected responses, nats.
+    pub rejected_log_ratio: Estimate,
+    /// How often the chosen response has the greater log-ratio.
+    pub accuracy: PairAccuracy,
+}
+
+/// The data of an evaluation, read and checked.
+pub struct EvalData {
+    encoder: TextEncoder,
+    reward_encoder: TextEncoder,
+    prompts: Vec<Record>,
+    prompt_ids: Vec<Vec<u32>>,
+    pairs: Vec<Example>,
+}
+
+/// Samples, scores, compares and prints.
+pub fn run(session: &Session, config: &EvalConfig) -> Outcome {
+    let report = report(session, config)?;
+    progress::say(table(&report));
+    if let Some(path) = &config.output {
+        let text = serde_json::to_string_pretty(&report)? + "\n";
+        setup::write_text(path, &text)?;
+        progress::note(format!("written to {}", path.display()));
+    }
+    Ok(())
+}
+
+/// Checks everything that can be checked without sampling.
+pub fn dry_run(session: &Session, config: &EvalConfig) -> Outcome {
+    let data = read(session, config)?;
+    progress::say(toml::to_string(&crate::config::load::to_table(config))?);
+    progress::say(format!(
+        "{} prompts, {} samples each by both models, {} pairs",
+        data.prompts.len(),
+        config.generate.samples.unwrap_or(1),
+        data.pairs.len()
+    ));
+    Ok(())
+}
+
+fn read(session: &Session, config: &EvalConfig) -> Outcome<EvalData> {
+    let encoder = setup::encoder(&config.model)?;
+    setup::model_config(&config.model, &encoder)?;
+    let baseline = setup::encoder(&config.baseline)?;
+    setup::model_config(&config.baseline, &baseline)?;
+    if encoder.fingerprint() != baseline.fingerprint() {
+        return Err(Failure::run("the policy and the baseline have different tokenizers or templates, so their log-probabilities are not comparable")
+            .hint("compare with the model that the policy was aligned from, or set model.tokenizer and baseline.tokenizer"));
+    }
+    let reward_encoder = setup::encoder(&config.reward)?;
+    let (prompts, _) = load_records(&config.data)?;
+    if prompts.is_empty() {
+        return Err(Failure::run(format!("{} holds no rows", config.data.path)));
+    }
+    let prompt_ids = prompts.iter().map(|r| setup::prompt_ids(&encoder, r)).collect::<Outcome<_>>()?;
+    let pairs = match &config.pairs {
+        None => Vec::new(),
+        Some(pairs) => setup::examples(pairs, &config.encode, &encoder, "pairs", session)?.examples,
+    };
+    Ok(EvalData { encoder, reward_encoder, prompts, prompt_ids, pairs })
+}
+
+/// One model's samples and everything known of them.
+struct Answers {
+    /// One list per prompt.
+    ids: Vec<Vec<Vec<u32>>>,
+    truncated: usize,
+}
+
+impl Answers {
+    fn of(
+        session: &Session,
+        model: &CausalLm,
+        section: &ModelSection,
+        config: &EvalConfig,
+        data: &EvalData,
+    ) -> Outcome<Self> {
+        let model_config = setup::model_config(section, &data.encoder)?;
+        let settings = config.generate.resolve(section, &model_config, &data.encoder)?;
+        let samples = config.generate.samples.unwrap_or(1);
+        let rows = sample(session, model, &data.prompt_ids, &settings, config.generate.seed, samples)?;
+        let truncated = rows.iter().flatten().filter(|g| g.finish == Finish::Length).count();
+        let ids = rows.into_iter().map(|row| row.into_iter().map(|g| g.ids).collect()).collect();
+        Ok(Self { ids, truncated })
+    }
+
+    fn mean_tokens(&self) -> f64 {
+        let lengths: Vec<usize> = self.ids.iter().flatten().map(Vec::len).collect();
+        lengths.iter().sum::<usize>() as f64 / lengths.len().max(1) as f64
+    }
+
+    fn sequences(&self, data: &EvalData) -> Vec<Sequence> {
+        let prompts = data.prompt_ids.iter().zip(&self.ids);
+        prompts
+            .flat_map(|(prompt, answers)| answers.iter().filter(|a| !a.is_empty()).map(move |answer| (prompt, answer)))
+            .map(|(prompt, answer)| Sequence {
+                ids: [prompt.as_slice(), answer.as_slice()].concat(),
+                prompt_len: prompt.len(),
+                scored_from: 1,
+            })
+            .collect()
+    }
+}
+
+/// Samples from both models, scores the samples and compares them.
+pub fn report(session: &Session, config: &EvalConfig) -> Outcome<EvalReport> {
+    let data = read(session, config)?;
+    let load = |section: &ModelSection, device: &Device| -> Outcome<CausalLm> {
+        let model_config = setup::model_config(section, &data.encoder)?;
+        setup::policy(section, &model_config, 0, device)
+    };
+    let policy = load(&config.model, &session.device)?;
+    let answers = Answers::of(session, &policy, &config.model, config, &data)?;
+    let own = answers.sequences(&data);
+    let pair_sequences: Vec<Sequence> = data.pairs.iter().flat_map(|e| align::sequences(e, 1)).collect();
+    let score = |model: &CausalLm, rows: &[Sequence]| -> Outcome<Vec<f64>> {
+        let scores = score_sequences(model, rows, config.batch_tokens, &mut |_| ())?;
+        Ok(scores.iter().map(|s| s.response_logp).collect())
+    };
+    let (policy_logps, policy_pairs) = (score(&policy, &own)?, score(&policy, &pair_sequences)?);
+    drop(policy);
+    let baseline = load(&config.baseline, &session.device)?;
+    let baseline_answers = Answers::of(session, &baseline, &config.baseline, config, &data)?;
+    let (baseline_logps, baseline_pairs) = (score(&baseline, &own)?, score(&baseline, &pair_sequences)?);
+    drop(baseline);
+
+    let load_options = setup::load_options(config.reward.dtype, &session.device);
+    let dir = config.reward.path.as_deref().ok_or_else(|| Failure::usage("reward.path", "no reward model"))?;
+    let judge = setpoint_reward::ModelSource::load(dir, &load_options, false, &session.device)?
+        .with_batch_tokens(config.batch_tokens);
+    let rewards = judged(&judge, &answers, &data)?;
+    let baseline_rewards = judged(&judge, &baseline_answers, &data)?;
+    let bootstrap = Bootstrap { resamples: config.resamples, level: config.level, ..Bootstrap::default() };
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let pairs = if data.pairs.is_empty() {
+        None
+    } else {
+        Some(pair_report(&data.pairs, &policy_pairs, &baseline_pairs, &bootstrap)?)
+    };
+    let answered: usize = answers.ids.iter().map(Vec::len).sum();
+    Ok(EvalReport {
+        prompts: data.prompts.len(),
+        samples: config.generate.samples.unwrap_or(1),
+        reward: mean(&rewards),
+        baseline_reward: mean(&baseline_rewards),
+        win_rate: win_rate(&rewards, &baseline_rewards, &bootstrap)?,
+        kl: kl_estimates(&policy_logps, &baseline_logps)?,
+        tokens: answers.mean_tokens(),
+        baseline_tokens: baseline_answers.mean_tokens(),
+        truncated: answers.truncated as f64 / answered.max(1) as f64,
+        pairs,
+    })
+}
+
+/// Mean reward of each prompt's answers. The reward model reads them through its own tokenizer and template.
+fn judged(judge: &dyn RewardSource, answers: &Answers, data: &EvalData) -> Outcome<Vec<f64>> {
+    let same_tokenizer = data.encoder.fingerprint() == data.reward_encoder.fingerprint();
+    let mut texts = Vec::new();
+    let mut ids = Vec::new();
+    for (record, row) in data.prompts.iter().zip(&answers.ids) {
+        for answer in row {
+            let text = data.encoder.decode_visible(answer)?;
+            // With one tokenizer the judge reads the very tokens that were sampled, a missing stop token included.
+            ids.push(if same_tokenizer {
+                (setup::prompt_ids(&data.encoder, record)?, answer.clone())
+            } else {
+                setup::answer_ids(&data.reward_encoder, record, &text)?
+            });
+            texts.push((record, text));
+        }
+    }
+    let prompts: Vec<String> = texts.iter().map(|(record, _)| annotate::prompt_text(&record.prompt)).collect();
+    let items: Vec<Scored<'_>> = texts
+        .iter()
+        .zip(&ids)
+        .zip(&prompts)
+        .enumerate()
+        .map(|(i, (((record, text), (prompt_ids, response_ids)), prompt))| Scored {
+            row: record.source.row,
+            response_index: i % answers.ids[0].len().max(1),
+            prompt,
+            response: text,
+            prompt_ids,
+            response_ids,
+            recorded: None,
+            fields: Some(&record.extra),
+        })
+        .collect();
+    let scores = judge.score(&items, &mut |_| ())?;
+    let mut at = 0;
+    Ok(answers
+        .ids
+        .iter()
+        .map(|row| {
+            let own = &scores[at..at + row.len()];
+            at += row.len();
+            own.iter().sum::<f64>() / own.len() as f64
+        })
+        .collect())
+}
+
+fn pair_report(pairs: &[Example], policy: &[f64], baseline: &[f64], bootstrap: &Bootstrap) -> Outcome<PairReport> {
+    let (mut chosen, mut rejected) = (Vec::new(), Vec::new());
+    let mut at = 0;
+    for example in pairs {
+        let ratio = |j: usize| policy[at + j] - baseline[at + j];
+        if let Some((w, l)) = setup::pair(example) {
+            chosen.push(ratio(w));
+            rejected.push(ratio(l));
+        }
+        at += example.responses.len();
+    }
+    Ok(PairReport {
+        chosen_log_ratio: bootstrap.mean(&chosen)?,
+        rejected_log_ratio: bootstrap.mean(&rejected)?,
+        accuracy: pair_accuracy(&chosen, &rejected, bootstrap.level)?,
+    })
+}
+
+/// The figures, one a line.
+pub fn table(report: &EvalReport) -> String {
+    let estimate =
+        |e: &Estimate, digits: usize| format!("{:.digits$} [{:.digits$}, {:.digits$}]", e.value, e.low, e.high);
+    let mut lines = vec![
+        format!("{} prompts, {} samples each", report.prompts, report.samples),
+        format!("reward            {:.3}, baseline {:.3}", report.reward, report.baseline_reward),
+        format!("difference        {}", estimate(&report.win_rate.difference, 3)),
+        format!(
+            "win rate          {}  (sign test p = {:.3})",
+            estimate(&report.win_rate.rate, 3),
+            report.win_rate.p_value
+        ),
+        format!("KL to baseline    {:.3} ± {:.3} nats per response", report.kl.k1.mean, report.kl.k1.std_error),
+        format!("response length   {:.1} tokens, baseline {:.1}", report.tokens, report.baseline_tokens),
+        format!("cut at the limit  {:.1} %", 100.0 * report.truncated),
+    ];
+    if let Some(pairs) = &report.pairs {
+        lines.push(format!("chosen log-ratio  {} nats", estimate(&pairs.chosen_log_ratio, 2)));
+        lines.push(format!("rejected          {} nats", estimate(&pairs.rejected_log_ratio, 2)));
+        let accuracy = &pairs.accuracy.accuracy;
+        lines.push(format!("pair accuracy     {:.3} [{:.3}, {:.3}]", accuracy.value, accuracy.low, accuracy.high));
+    }
+    lines.join("\n")
+}

@@ -1,0 +1,199 @@
+//! `setpoint generate`: samples responses for a file of prompts, or for one prompt.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use setpoint_data::{DatasetConfig, Message, Prompt, Record, Response, TextEncoder, load_records};
+use setpoint_transformer::{CausalLm, Generated, GenerationConfig, ModelConfig};
+
+use super::{Session, setup};
+use crate::config::sections::{ModelSection, validate_data};
+use crate::config::{Config, Problems};
+use crate::failure::{Failure, Outcome};
+use crate::progress;
+
+/// Settings of `setpoint generate`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GenerateConfig {
+    /// The model.
+    pub model: ModelSection,
+    /// Rows whose prompts are answered; or `prompt`.
+    pub data: DatasetConfig,
+    /// One prompt, as a user's message.
+    pub prompt: Option<String>,
+    /// How to sample.
+    pub generate: SamplingSection,
+    /// The JSONL file to write; standard output by default.
+    pub output: Option<PathBuf>,
+}
+
+/// `[generate]`: how to sample. What is left out comes from the model's `generation_config.json`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SamplingSection {
+    /// Responses per prompt.
+    pub samples: Option<usize>,
+    /// Seed; a row's samples depend on it and on the row alone.
+    pub seed: u64,
+    /// Greatest number of new tokens.
+    pub max_new_tokens: Option<usize>,
+    /// Divides the logits; 0 takes the likeliest token.
+    pub temperature: Option<f64>,
+    /// Only the likeliest so many tokens.
+    pub top_k: Option<usize>,
+    /// Only the likeliest tokens of this share of the probability.
+    pub top_p: Option<f64>,
+    /// Above 1: tokens that occurred become less likely.
+    pub repetition_penalty: Option<f64>,
+    /// Prompts that go through the model together.
+    pub batch_size: Option<usize>,
+}
+
+impl SamplingSection {
+    /// The settings with what the model's folder says filled in.
+    pub fn resolve(
+        &self,
+        model: &ModelSection,
+        config: &ModelConfig,
+        encoder: &TextEncoder,
+    ) -> Outcome<GenerationConfig> {
+        let mut settings = match &model.path {
+            Some(dir) => GenerationConfig::for_model(dir, config)?,
+            None => GenerationConfig::default(),
+        };
+        if let Some(temperature) = self.temperature {
+            settings.do_sample = temperature > 0.0;
+            if temperature > 0.0 {
+                settings.temperature = temperature;
+            }
+        }
+        settings.max_new_tokens = self.max_new_tokens.unwrap_or(settings.max_new_tokens);
+        settings.top_k = self.top_k.or(settings.top_k);
+        settings.top_p = self.top_p.unwrap_or(settings.top_p);
+        settings.repetition_penalty = self.repetition_penalty.unwrap_or(settings.repetition_penalty);
+        settings.batch_size = self.batch_size.unwrap_or(settings.batch_size);
+        for &stop in encoder.stop_ids() {
+            if !settings.stop_token_ids.contains(&stop) {
+                settings.stop_token_ids.push(stop);
+            }
+        }
+        settings.validate()?;
+        Ok(settings)
+    }
+}
+
+impl Default for GenerateConfig {
+    fn default() -> Self {
+        Self {
+            model: ModelSection::default(),
+            data: DatasetConfig::new(""),
+            prompt: None,
+            generate: SamplingSection::default(),
+            output: None,
+        }
+    }
+}
+
+impl Config for GenerateConfig {
+    fn validate(&self, problems: &mut Problems<'_>) {
+        self.model.validate("model", false, problems);
+        match (&self.prompt, self.data.path.is_empty()) {
+            (None, true) => problems.add("data.path", "nothing to answer: give --prompt TEXT or --data FILE"),
+            (Some(_), false) => problems.add("prompt", "`prompt` and `data.path` exclude each other"),
+            (None, false) => validate_data(&self.data, "data", problems),
+            (Some(_), true) => {}
+        }
+        problems.require(self.generate.samples != Some(0), "generate.samples", "must be at least 1");
+    }
+}
+
+/// Samples, and writes a line per prompt: the prompt and its responses.
+pub fn run(session: &Session, config: &GenerateConfig) -> Outcome {
+    let encoder = setup::encoder(&config.model)?;
+    let model_config = setup::model_config(&config.model, &encoder)?;
+    let settings = config.generate.resolve(&config.model, &model_config, &encoder)?;
+    let records = prompts(config)?;
+    let ids: Vec<Vec<u32>> = records.iter().map(|r| setup::prompt_ids(&encoder, r)).collect::<Outcome<_>>()?;
+    let model = setup::policy(&config.model, &model_config, 0, &session.device)?;
+    let samples = config.generate.samples.unwrap_or(1);
+    let answers = sample(session, &model, &ids, &settings, config.generate.seed, samples)?;
+    let texts: Vec<Vec<String>> = answers
+        .iter()
+        .map(|row| row.iter().map(|g| Ok(encoder.decode_visible(&g.ids)?)).collect::<Outcome<_>>())
+        .collect::<Outcome<_>>()?;
+    if config.prompt.is_some() && config.output.is_none() {
+        texts.iter().flatten().for_each(progress::say);
+        return Ok(());
+    }
+    let lines: Vec<String> = records
+        .iter()
+        .zip(texts)
+        .map(|(record, texts)| {
+            let mut record = record.clone();
+            record.responses = texts.into_iter().map(Response::new).collect();
+            Ok(serde_json::to_string(&setpoint_data::pointwise_row(&record)?)?)
+        })
+        .collect::<Outcome<_>>()?;
+    match &config.output {
+        None => progress::say(lines.join("\n")),
+        Some(path) => {
+            setup::write_text(path, &(lines.join("\n") + "\n"))?;
+            progress::note(format!("{} rows of {samples} responses written to {}", lines.len(), path.display()));
+        }
+    }
+    Ok(())
+}
+
+/// Checks everything and says what would be sampled.
+pub fn dry_run(_session: &Session, config: &GenerateConfig) -> Outcome {
+    let encoder = setup::encoder(&config.model)?;
+    let model_config = setup::model_config(&config.model, &encoder)?;
+    let settings = config.generate.resolve(&config.model, &model_config, &encoder)?;
+    let records = prompts(config)?;
+    progress::say(toml::to_string(&crate::config::load::to_table(config))?);
+    progress::say(format!(
+        "{} prompts, {} samples each, at most {} new tokens, stop tokens {:?}",
+        records.len(),
+        config.generate.samples.unwrap_or(1),
+        settings.max_new_tokens,
+        settings.stop_token_ids
+    ));
+    Ok(())
+}
+
+fn prompts(config: &GenerateConfig) -> Outcome<Vec<Record>> {
+    match &config.prompt {
+        Some(text) => Ok(vec![Record::new(Prompt::Messages(vec![Message::user(text)]), Vec::new())]),
+        None => {
+            let (records, _) = load_records(&config.data)?;
+            if records.is_empty() {
+                return Err(Failure::run(format!("{} holds no rows", config.data.path)));
+            }
+            Ok(records)
+        }
+    }
+}
+
+/// `samples` answers to every prompt, with a progress bar. A row's answers depend on the seed and the row alone.
+pub fn sample(
+    session: &Session,
+    model: &CausalLm,
+    prompts: &[Vec<u32>],
+    settings: &GenerationConfig,
+    seed: u64,
+    samples: usize,
+) -> Outcome<Vec<Vec<Generated>>> {
+    let rows: Vec<Vec<u32>> = prompts.iter().flat_map(|p| std::iter::repeat_n(p.clone(), samples)).collect();
+    let bar = progress::bar(rows.len(), "samples", session.quiet);
+    let mut seen = std::collections::HashSet::new();
+    let answers = setpoint_transformer::generate_stream(model, &rows, settings, seed, |row, id| {
+        if settings.stop_token_ids.contains(&id) && seen.insert(row) {
+            bar.inc(1);
+        }
+        std::ops::ControlFlow::Continue(())
+    });
+    bar.finish_and_clear();
+    let mut answers = answers?.into_iter();
+    Ok(prompts.iter().map(|_| answers.by_ref().take(samples).collect()).collect())
+}

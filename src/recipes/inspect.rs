@@ -1,0 +1,144 @@
+//! `setpoint inspect`: data as tokens, a checkpoint's shape, a job's settings.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use setpoint_data::{DatasetConfig, EncodeOptions, SegmentKind, segments};
+use setpoint_transformer::ModelConfig;
+use setpoint_transformer::checkpoint::Checkpoint;
+
+use super::{align, annotate, eval, generate, logps, reward, setup, sft};
+use crate::cli::JobName;
+use crate::config::load::{Given, load_unchecked, to_table};
+use crate::config::sections::{ModelSection, validate_data};
+use crate::config::{Config, Problems};
+use crate::failure::Outcome;
+use crate::progress::say;
+
+/// Settings of `setpoint inspect data`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InspectConfig {
+    /// The model whose tokenizer and template are used.
+    pub model: ModelSection,
+    /// The rows.
+    pub data: DatasetConfig,
+    /// How rows become tokens.
+    pub encode: EncodeOptions,
+}
+
+impl Default for InspectConfig {
+    fn default() -> Self {
+        Self { model: ModelSection::default(), data: DatasetConfig::new(""), encode: EncodeOptions::default() }
+    }
+}
+
+impl Config for InspectConfig {
+    fn validate(&self, problems: &mut Problems<'_>) {
+        validate_data(&self.data, "data", problems);
+    }
+}
+
+/// Prints rows as tokens, each kind in its colour or between marks.
+pub fn data(config: &InspectConfig, plain: bool) -> Outcome {
+    let encoder = setup::encoder(&config.model)?;
+    let (records, read) = setpoint_data::load_records(&config.data)?;
+    let (examples, report) = encoder.encode_all(&records, &config.encode)?;
+    for example in &examples {
+        say(format!("── {} ", example.source));
+        for (j, response) in example.responses.iter().enumerate() {
+            let segments = segments(&encoder, example, j, 1)?;
+            let text: String = segments.iter().map(|s| paint(&s.text, s.kind, plain)).collect();
+            say(text);
+            let mut facts =
+                vec![format!("{} prompt tokens, {} response tokens", example.prompt.len(), response.ids.len())];
+            facts.extend(response.reward.map(|r| format!("reward {r}")));
+            facts.extend(response.label.map(|l| format!("{l:?}").to_lowercase()));
+            say(format!("   {}", facts.join(", ")));
+        }
+    }
+    say(format!("{} rows read from {}; {report}", read.rows, config.data.path));
+    if !plain {
+        say(format!(
+            "colours: {} {} {} {} {}",
+            paint("t0", SegmentKind::T0, false),
+            paint("prompt", SegmentKind::Prompt, false),
+            paint("earlier assistant turn", SegmentKind::AssistantEarlier, false),
+            paint("response", SegmentKind::Response, false),
+            paint("stop", SegmentKind::Stop, false),
+        ));
+    }
+    Ok(())
+}
+
+fn paint(text: &str, kind: SegmentKind, plain: bool) -> String {
+    let (name, code) = match kind {
+        SegmentKind::T0 => ("t0", "35"),
+        SegmentKind::Prompt => ("prompt", "2"),
+        SegmentKind::AssistantEarlier => ("earlier", "36"),
+        SegmentKind::Response => ("response", "32"),
+        SegmentKind::Stop => ("stop", "1;33"),
+        SegmentKind::AfterStop => ("after", "33"),
+    };
+    if plain { format!("[{name}]{text}") } else { format!("\x1b[{code}m{text}\x1b[0m") }
+}
+
+/// Prints a checkpoint's family, shape, parameters and the memory each job needs.
+pub fn model(dir: &Path, tensors: bool) -> Outcome {
+    let config = ModelConfig::from_file(&dir.join("config.json"))?;
+    let parameters = config.num_parameters();
+    say(format!("{}", dir.display()));
+    say(format!("  architecture      {:?} on {:?}", config.architecture, config.model_type));
+    say(format!("  parameters        {parameters}"));
+    say(format!(
+        "  shape             {} layers, hidden {}, intermediate {}, {} heads ({} for keys and values) of {}",
+        config.num_hidden_layers,
+        config.hidden_size,
+        config.intermediate_size,
+        config.num_attention_heads,
+        config.num_key_value_heads,
+        config.head_dim
+    ));
+    say(format!(
+        "  vocabulary        {}{}",
+        config.vocab_size,
+        if config.tie_word_embeddings { ", embeddings tied" } else { "" }
+    ));
+    say(format!("  context           {} tokens", config.max_position_embeddings));
+    let gib = |bytes: f64| bytes / f64::from(1 << 30);
+    let p = parameters as f64;
+    say(format!(
+        "  memory            {:.2} GiB to generate in f32 ({:.2} in bf16), {:.2} GiB of weights, gradients and optimizer to train in f32 \
+         ({:.2} in bf16), activations beside it",
+        gib(4.0 * p),
+        gib(2.0 * p),
+        gib(16.0 * p),
+        gib(16.0 * p)
+    ));
+    if tensors {
+        let checkpoint = Checkpoint::open(dir)?;
+        for name in checkpoint.names() {
+            say(format!("  {name:<56} {:?}", checkpoint.shape(name).unwrap_or_default()));
+        }
+    }
+    Ok(())
+}
+
+/// Prints all settings of a job with their defaults.
+pub fn config(job: JobName, set: &[String]) -> Outcome {
+    fn print<C: Config>(set: &[String]) -> Outcome {
+        let given = Given { set: set.to_vec(), ..Given::default() };
+        let config: C = load_unchecked(&given)?;
+        say(toml::to_string(&to_table(&config))?);
+        Ok(())
+    }
+    match job {
+        JobName::Sft => print::<sft::SftConfig>(set),
+        JobName::Reward => print::<reward::RewardConfig>(set),
+        JobName::Annotate => print::<annotate::AnnotateConfig>(set),
+        JobName::Logps => print::<logps::LogpsConfig>(set),
+        JobName::Align => print::<align::AlignConfig>(set),
+        JobName::Generate => print::<generate::GenerateConfig>(set),
+        JobName::Eval => print::<eval::EvalConfig>(set),
+    }
+}

@@ -1,0 +1,156 @@
+//! `setpoint reward`: a Bradley–Terry reward model from preference pairs, in the layout of `*ForSequenceClassification`.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use setpoint_data::{DatasetConfig, EncodeOptions, Example};
+use setpoint_reward::{HeadInit, Normalization, Preference, PreferenceTask, RewardModel};
+use setpoint_train::{MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
+use setpoint_transformer::{Architecture, CausalLm, ModelConfig, SaveOptions};
+
+use super::training::{self, Companions, finished, open_run, train};
+use super::{Session, setup};
+use crate::config::sections::{ModelSection, validate_data, validate_train};
+use crate::config::{Config, Problems};
+use crate::failure::{Failure, Outcome};
+use crate::progress;
+
+/// Settings of `setpoint reward`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RewardConfig {
+    /// The language model that the reward model grows from (or a reward model to train on).
+    pub model: ModelSection,
+    /// Rows with a chosen and a rejected response, or with rewards to form pairs from.
+    pub data: DatasetConfig,
+    /// Rows to evaluate on during training.
+    pub eval_data: Option<DatasetConfig>,
+    /// How rows become tokens.
+    pub encode: EncodeOptions,
+    /// Factor of `(r_w + r_l)²`, which holds the offset that preferences leave free; 0: off.
+    pub center: f64,
+    /// Optimizer, schedule, checkpoints.
+    pub train: TrainConfig,
+}
+
+impl Default for RewardConfig {
+    fn default() -> Self {
+        Self {
+            model: ModelSection::default(),
+            data: DatasetConfig::new(""),
+            eval_data: None,
+            encode: setup::training_lengths(),
+            center: 0.01,
+            train: TrainConfig {
+                epochs: 1.0,
+                batch_size: 64,
+                micro_batch: MicroBatch::Tokens(8192),
+                learning_rate: 1e-5,
+                schedule: Schedule { kind: ScheduleKind::Cosine, warmup: Warmup::Ratio(0.1) },
+                ..TrainConfig::default()
+            },
+        }
+    }
+}
+
+impl Config for RewardConfig {
+    fn validate(&self, problems: &mut Problems<'_>) {
+        self.model.validate("model", false, problems);
+        validate_data(&self.data, "data", problems);
+        if let Some(eval) = &self.eval_data {
+            validate_data(eval, "eval_data", problems);
+        }
+        problems.require(self.center.is_finite() && self.center >= 0.0, "center", "must not be negative (0: off)");
+        validate_train(&self.train, problems);
+    }
+}
+
+/// Trains, stores mean and deviation of the training rewards, and leaves the model in `<folder>/model`.
+pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool) -> Outcome {
+    let encoder = setup::encoder(&config.model)?;
+    let lm_config = setup::model_config(&config.model, &encoder)?;
+    let data = setup::examples(&config.data, &config.encode, &encoder, "training data", session)?;
+    let task = PreferenceTask::new(pairs(&data.examples, &config.data.path)?, config.center)?;
+    let eval = match &config.eval_data {
+        None => None,
+        Some(eval) => {
+            let data = setup::examples(eval, &config.encode, &encoder, "evaluation data", session)?;
+            Some(PreferenceTask::new(pairs(&data.examples, &eval.path)?, config.center)?)
+        }
+    };
+    let run = open_run(folder, resume, config, &session.device)?;
+
+    let mut settings = config.train.clone();
+    let dir = config.model.path.as_deref().unwrap_or(Path::new(""));
+    settings.fingerprint = setup::text_hash(&format!(
+        "{}\n{}\n{}",
+        setup::model_hash(dir)?,
+        setpoint_data::content_hash(&data.examples),
+        config.center
+    ));
+    let device = session.device.clone().autodiff();
+    let options = setup::load_options(config.model.dtype, &session.device);
+    let (model, mut model_config) = if is_reward_model(&lm_config) {
+        RewardModel::load(dir, &options, &device)?
+    } else {
+        let (lm, _) = CausalLm::load(dir, &options, &device)?;
+        RewardModel::from_causal_lm(lm, &lm_config, HeadInit::small(&lm_config, settings.seed))
+    };
+    let companions = Companions { eval: eval.as_ref(), ..Companions::default() };
+    let model = finished(train(session, "reward", &run, &task, model, &settings, companions)?);
+
+    // Its own scores on the training rows give the reward a scale that others can rely on.
+    let rows: Vec<&[u32]> = task.pairs().iter().flat_map(|p| [p.chosen.as_slice(), p.rejected.as_slice()]).collect();
+    let bar = progress::bar(rows.len(), "scale", session.quiet);
+    let scores = model.score_rows(&rows, 8192, &mut |done| bar.set_position(done as u64))?;
+    bar.finish_and_clear();
+    let scores: Vec<f64> = scores.into_iter().map(f64::from).collect();
+    Normalization::write(Some(Normalization::of(&scores)?), &mut model_config);
+    let out = run.join("model");
+    model.save(&model_config, &out, &SaveOptions::default())?;
+    encoder.save(&out)?;
+    progress::note(format!("the reward model: {}", out.display()));
+    Ok(())
+}
+
+/// Checks everything and says what a run would do.
+pub fn dry_run(session: &Session, config: &RewardConfig) -> Outcome {
+    let encoder = setup::encoder(&config.model)?;
+    let model_config = setup::model_config(&config.model, &encoder)?;
+    let data = setup::examples(&config.data, &config.encode, &encoder, "training data", session)?;
+    let pairs = pairs(&data.examples, &config.data.path)?.len();
+    training::describe(config, &model_config, &data.report, &config.train, pairs)
+}
+
+fn is_reward_model(config: &ModelConfig) -> bool {
+    config.architecture == Architecture::SequenceClassification
+}
+
+/// One pair per row: the labelled ones, else the best and the worst reward.
+fn pairs(examples: &[Example], path: &str) -> Outcome<Vec<Preference>> {
+    let mut pairs = Vec::new();
+    for example in examples {
+        let Some((chosen, rejected)) = setup::pair(example) else { continue };
+        let row = |i: usize| [example.prompt.as_slice(), example.responses[i].ids.as_slice()].concat();
+        pairs.push(Preference {
+            chosen: row(chosen),
+            rejected: row(rejected),
+            margin: example.margin.unwrap_or(0.0),
+            name: example.source.to_string(),
+        });
+    }
+    if pairs.is_empty() {
+        return Err(Failure::run(format!(
+            "{path}: no row has a chosen and a rejected response, or two different rewards"
+        ))
+        .hint("a reward model is trained on pairs: give `prompt`, `chosen` and `rejected` columns"));
+    }
+    if pairs.len() < examples.len() {
+        progress::note(format!(
+            "{} of {} rows have no pair and are left out",
+            examples.len() - pairs.len(),
+            examples.len()
+        ));
+    }
+    Ok(pairs)
+}

@@ -1,0 +1,225 @@
+//! Steps that several recipes begin with: tokenizer, data, model, each checked before anything long is started.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, FloatDType};
+use setpoint_align::{PromptRewards, Role};
+use setpoint_data::{
+    DatasetConfig, EncodeOptions, EncodeReport, EncoderOptions, Example, Label, Record, Response, TemplateChoice,
+    TextEncoder, load_records, write_atomically,
+};
+use setpoint_transformer::{CausalLm, GenerationConfig, LoadOptions, ModelConfig, SaveOptions};
+use sha2::{Digest, Sha256};
+
+use crate::config::sections::{Dtype, ModelSection};
+use crate::failure::{Failure, Outcome};
+use crate::progress;
+
+/// How a command runs: where, and how loud.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// The device, without autodiff.
+    pub device: Device,
+    /// No progress bars.
+    pub quiet: bool,
+}
+
+impl Session {
+    /// A session on a device.
+    pub fn new(device: Device, quiet: bool) -> Self {
+        Self { device, quiet }
+    }
+}
+
+/// A data set as tokens, with what was read and what was left out.
+#[derive(Debug)]
+pub struct Encoded {
+    /// The rows that are left.
+    pub examples: Vec<Example>,
+    /// Counts of everything dropped, cut or merged.
+    pub report: EncodeReport,
+}
+
+/// The tokenizer and template of a model.
+pub fn encoder(model: &ModelSection) -> Outcome<TextEncoder> {
+    let dir = model.tokenizer_dir().ok_or_else(|| Failure::usage("model.path", "no model"))?;
+    let template = model.template.as_deref().map_or(TemplateChoice::Own, TemplateChoice::parse);
+    let options = EncoderOptions { template, model_dir: model.path.clone(), ..EncoderOptions::default() };
+    Ok(TextEncoder::from_dir(dir, &options)?)
+}
+
+/// The shape of the model, and that it fits the tokenizer.
+pub fn model_config(model: &ModelSection, encoder: &TextEncoder) -> Outcome<ModelConfig> {
+    let config = match (&model.path, &model.from_scratch) {
+        (Some(dir), _) => ModelConfig::from_file(&dir.join("config.json"))?,
+        (None, Some(file)) => ModelConfig::from_file(file)?,
+        (None, None) => return Err(Failure::usage("model.path", "no model")),
+    };
+    encoder.check_vocabulary(config.vocab_size).map_err(|e| {
+        Failure::from(e).hint("use the tokenizer that the model was trained with (setting model.tokenizer)")
+    })?;
+    Ok(config)
+}
+
+/// The tokens of a record's prompt, the header of the answer included.
+pub fn prompt_ids(encoder: &TextEncoder, record: &Record) -> Outcome<Vec<u32>> {
+    encoder.encode_prompt(&record.prompt).map_err(|problem| {
+        Failure::from(setpoint_data::Error::Encode { at: record.source.clone(), problem: Box::new(problem) })
+    })
+}
+
+/// Prompt and answer as a reward model with this tokenizer reads them.
+pub fn answer_ids(encoder: &TextEncoder, record: &Record, answer: &str) -> Outcome<(Vec<u32>, Vec<u32>)> {
+    if answer.is_empty() {
+        // An answer that ended at once is its stop token.
+        let stop = encoder.stop_ids().first().copied().into_iter().collect();
+        return Ok((prompt_ids(encoder, record)?, stop));
+    }
+    let mut record = record.clone();
+    record.responses = vec![Response::new(answer)];
+    let options = EncodeOptions { max_length: None, max_prompt_length: None, ..EncodeOptions::default() };
+    let encoded = encoder.encode(record.source.row, &record, &options)?;
+    match encoded.outcome {
+        Ok(mut example) => Ok((example.prompt, example.responses.swap_remove(0).ids)),
+        Err(reason) => {
+            Err(Failure::run(format!("{}: a sampled answer cannot be tokenised: {reason:?}", record.source)))
+        }
+    }
+}
+
+/// Reads and encodes a data set.
+pub fn examples(
+    data: &DatasetConfig,
+    encode: &EncodeOptions,
+    encoder: &TextEncoder,
+    what: &str,
+    session: &Session,
+) -> Outcome<Encoded> {
+    let (records, read) = load_records(data)?;
+    let (examples, report) = encoder.encode_all(&records, encode)?;
+    if examples.is_empty() {
+        return Err(Failure::run(format!("{what}: none of the {} rows of {} is left", read.rows, data.path))
+            .hint("`setpoint inspect data` shows the rows as tokens; see encode.max_length and encode.long_rows"));
+    }
+    if !session.quiet {
+        progress::note(format!("{what}: {report}"));
+    }
+    Ok(Encoded { examples, report })
+}
+
+/// Loads a policy, or makes one with random weights.
+pub fn policy(model: &ModelSection, config: &ModelConfig, seed: u64, device: &Device) -> Outcome<CausalLm> {
+    match &model.path {
+        Some(dir) => Ok(CausalLm::load(dir, &load_options(model.dtype, device), device)?.0),
+        None => Ok(CausalLm::init(config, seed, device)),
+    }
+}
+
+/// The dtype that weights are loaded in.
+pub fn load_options(dtype: Dtype, device: &Device) -> LoadOptions {
+    let dtype = match dtype {
+        Dtype::F32 => Some(FloatDType::F32),
+        Dtype::Bf16 => Some(FloatDType::BF16),
+        Dtype::F16 => Some(FloatDType::F16),
+        Dtype::Auto if crate::device::keeps_half_precision(device) => None,
+        Dtype::Auto => Some(FloatDType::F32),
+    };
+    LoadOptions { dtype, ..LoadOptions::default() }
+}
+
+/// A hash of everything that decides what a model computes: config.json and the bytes of its weights.
+pub fn model_hash(dir: &Path) -> Outcome<String> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(dir)
+        .map_err(|e| Failure::run(format!("cannot list {}: {e}", dir.display())))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|p| p.extension().is_some_and(|e| e == "safetensors") || p.ends_with("config.json"))
+        .collect();
+    files.sort();
+    let mut hash = Sha256::new();
+    for file in files {
+        let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        hash.update(name.as_bytes());
+        let mut reader =
+            std::fs::File::open(&file).map_err(|e| Failure::run(format!("cannot read {}: {e}", file.display())))?;
+        std::io::copy(&mut reader, &mut HashWriter(&mut hash))
+            .map_err(|e| Failure::run(format!("cannot read {}: {e}", file.display())))?;
+    }
+    Ok(hex(&hash.finalize()))
+}
+
+struct HashWriter<'a>(&'a mut Sha256);
+
+impl std::io::Write for HashWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The reference model's folder: the policy as it is before training, unless another is named.
+pub fn reference_path<'a>(reference: Option<&'a Path>, model: &'a ModelSection) -> Outcome<&'a Path> {
+    reference.or(model.path.as_deref()).ok_or_else(|| Failure::usage("model.path", "no model"))
+}
+
+/// The chosen and rejected response of an example: the labelled ones, else the best and the worst reward.
+pub fn pair(example: &Example) -> Option<(usize, usize)> {
+    let rewards: Vec<f64> = example.responses.iter().filter_map(|r| r.reward).collect();
+    let roles: Vec<Option<Role>> = example.responses.iter().map(|r| r.label.map(role)).collect();
+    if rewards.len() == roles.len() {
+        return PromptRewards::new(example.row, rewards).with_labels(roles).pair();
+    }
+    let side = |role| roles.iter().position(|r| *r == Some(role));
+    side(Role::Chosen).zip(side(Role::Rejected))
+}
+
+/// The side of a comparison that a label puts a response on.
+pub fn role(label: Label) -> Role {
+    match label {
+        Label::Chosen | Label::Desirable => Role::Chosen,
+        Label::Rejected | Label::Undesirable => Role::Rejected,
+    }
+}
+
+/// Identifies a run of tokens among others.
+pub fn token_hash(ids: &[u32]) -> u64 {
+    let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+    let digest = Sha256::digest(&bytes);
+    u64::from_le_bytes([digest[0], digest[1], digest[2], digest[3], digest[4], digest[5], digest[6], digest[7]])
+}
+
+/// A short hash of a text, for fingerprints.
+pub fn text_hash(text: &str) -> String {
+    hex(&Sha256::digest(text.as_bytes()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Writes a text file, replacing an older one only when the new one is whole.
+pub fn write_text(path: &Path, text: &str) -> Outcome {
+    Ok(write_atomically(path, |out| {
+        out.write_all(text.as_bytes()).map_err(|source| setpoint_data::Error::Io {
+            action: "write",
+            path: path.to_owned(),
+            source,
+        })
+    })?)
+}
+
+/// How a trained policy is saved: with the sampling settings of the model it came from.
+pub fn save_options(model: &ModelSection, config: &ModelConfig) -> Outcome<SaveOptions> {
+    let generation = match model.path.as_ref().or(model.tokenizer.as_ref()) {
+        Some(dir) => Some(GenerationConfig::for_model(dir, config)?),
+        None => None,
+    };
+    Ok(SaveOptions { generation, ..SaveOptions::default() })
+}
+
+/// SimPO's lengths, which the paper's experiments use.
+pub fn training_lengths() -> EncodeOptions {
+    EncodeOptions { max_length: Some(2048), max_prompt_length: Some(1800), ..EncodeOptions::default() }
+}

@@ -1,0 +1,121 @@
+//! `setpoint sft`: supervised fine-tuning. Every assistant turn counts, its stop token included; the loss is the mean over all counted
+//! tokens of the global batch.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use setpoint_data::{DatasetConfig, EncodeOptions, Example};
+use setpoint_train::{MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
+
+use super::training::{self, Companions, finished, open_run, train};
+use super::{Session, setup};
+use crate::config::sections::{ModelSection, validate_data, validate_train};
+use crate::config::{Config, Problems};
+use crate::failure::Outcome;
+use crate::progress;
+use crate::tasks::sft::{SftExample, SftTask};
+
+/// Settings of `setpoint sft`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SftConfig {
+    /// The model to start from, or `from_scratch`.
+    pub model: ModelSection,
+    /// Conversations, or prompts with completions.
+    pub data: DatasetConfig,
+    /// Rows to evaluate on during training.
+    pub eval_data: Option<DatasetConfig>,
+    /// How rows become tokens.
+    pub encode: EncodeOptions,
+    /// Optimizer, schedule, checkpoints.
+    pub train: TrainConfig,
+}
+
+impl Default for SftConfig {
+    fn default() -> Self {
+        Self {
+            model: ModelSection::default(),
+            data: DatasetConfig::new(""),
+            eval_data: None,
+            encode: EncodeOptions { assistant_spans: true, ..setup::training_lengths() },
+            train: TrainConfig {
+                epochs: 2.0,
+                batch_size: 64,
+                micro_batch: MicroBatch::Tokens(8192),
+                learning_rate: 2e-5,
+                schedule: Schedule { kind: ScheduleKind::Cosine, warmup: Warmup::Ratio(0.1) },
+                ..TrainConfig::default()
+            },
+        }
+    }
+}
+
+impl Config for SftConfig {
+    fn validate(&self, problems: &mut Problems<'_>) {
+        self.model.validate("model", true, problems);
+        validate_data(&self.data, "data", problems);
+        if let Some(eval) = &self.eval_data {
+            validate_data(eval, "eval_data", problems);
+        }
+        validate_train(&self.train, problems);
+    }
+}
+
+/// Trains, and leaves the model in `<folder>/model`.
+pub fn run(session: &Session, config: &SftConfig, folder: &Path, resume: bool) -> Outcome {
+    let encoder = setup::encoder(&config.model)?;
+    let model_config = setup::model_config(&config.model, &encoder)?;
+    let data = setup::examples(&config.data, &config.encode, &encoder, "training data", session)?;
+    let eval = config
+        .eval_data
+        .as_ref()
+        .map(|eval| setup::examples(eval, &config.encode, &encoder, "evaluation data", session))
+        .transpose()?;
+    let run = open_run(folder, resume, config, &session.device)?;
+
+    let mut settings = config.train.clone();
+    let weights = match &config.model.path {
+        Some(dir) => setup::model_hash(dir)?,
+        None => setup::text_hash(&model_config.to_json().to_string()),
+    };
+    settings.fingerprint = setup::text_hash(&format!("{weights}\n{}", setpoint_data::content_hash(&data.examples)));
+    let device = session.device.clone().autodiff();
+    let model = setup::policy(&config.model, &model_config, settings.seed, &device)?;
+    let task = task_of(&data.examples);
+    let eval = eval.map(|eval| task_of(&eval.examples));
+    let companions = Companions { eval: eval.as_ref(), ..Companions::default() };
+    let model = finished(train(session, "SFT", &run, &task, model, &settings, companions)?);
+    let dir = run.join("model");
+    model.save(&model_config, &dir, &setup::save_options(&config.model, &model_config)?)?;
+    encoder.save(&dir)?;
+    progress::note(format!("the fine-tuned model: {}", dir.display()));
+    Ok(())
+}
+
+/// Checks everything and says what a run would do.
+pub fn dry_run(session: &Session, config: &SftConfig) -> Outcome {
+    let encoder = setup::encoder(&config.model)?;
+    let model_config = setup::model_config(&config.model, &encoder)?;
+    let data = setup::examples(&config.data, &config.encode, &encoder, "training data", session)?;
+    let examples = task_of(&data.examples).examples.len();
+    training::describe(config, &model_config, &data.report, &config.train, examples)
+}
+
+/// One SFT example per response: a row with several is several conversations.
+fn task_of(examples: &[Example]) -> SftTask {
+    let examples = examples
+        .iter()
+        .flat_map(|example| {
+            example.responses.iter().map(|response| {
+                let ids = [example.prompt.as_slice(), response.ids.as_slice()].concat();
+                let mut counted = vec![false; ids.len()];
+                for span in &example.assistant_spans {
+                    counted[span.clone()].fill(true);
+                }
+                counted[example.prompt.len()..].fill(true);
+                SftExample { name: example.source.to_string(), ids, counted }
+            })
+        })
+        .collect();
+    SftTask { examples }
+}

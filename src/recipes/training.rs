@@ -1,0 +1,232 @@
+//! What every training recipe does around the engine: run folder, progress, evaluation on held-out rows, the final model.
+
+use std::path::Path;
+
+use burn::module::Module;
+use indicatif::ProgressBar;
+use serde::Serialize;
+use setpoint_align::{ChosenStep, DisplacementDetector};
+use setpoint_data::EncodeReport;
+use setpoint_train::{
+    Error, Evaluation, Fitted, Hooks, MetricSums, MicroBatch, RunDir, Sample, StepReport, StopReason, Task,
+    TrainConfig, fit,
+};
+
+use setpoint_transformer::ModelConfig;
+
+use super::Session;
+use crate::failure::{Failure, Outcome};
+use crate::progress;
+
+/// Opens the run folder, and leaves in it what the run was started with.
+pub fn open_run<C: Serialize>(
+    folder: &Path,
+    resume: bool,
+    config: &C,
+    device: &burn::tensor::Device,
+) -> Outcome<RunDir> {
+    let run = if resume { RunDir::open(folder) } else { RunDir::create(folder) }.map_err(|e| {
+        let hint = match &e {
+            Error::RunExists { .. } => Some("add --resume to go on with it, or choose another --run folder"),
+            _ => None,
+        };
+        let failure = Failure::from(e);
+        match hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    })?;
+    let text = toml::to_string(&crate::config::load::to_table(config))?;
+    run.write_text("config.toml", &text)?;
+    let versions = serde_json::json!({
+        "setpoint": env!("CARGO_PKG_VERSION"),
+        "burn": "0.22.1",
+        "devices": crate::device::compiled(),
+        "device": format!("{device:?}"),
+        "os": std::env::consts::OS,
+        "arch": std::env::consts::ARCH,
+    });
+    run.write_text("versions.json", &format!("{versions:#}\n"))?;
+    Ok(run)
+}
+
+/// Samples from the model in training.
+pub type Sampler<'a, M> = Box<dyn FnMut(&M, u64) -> Result<Vec<Sample>, Error> + 'a>;
+
+/// What accompanies a run.
+pub struct Companions<'a, T: Task> {
+    /// Held-out examples.
+    pub eval: Option<&'a T>,
+    /// Watches the chosen responses' log-ratio.
+    pub displacement: Option<DisplacementDetector>,
+    /// Tokens of a chosen response, on average, for the detector.
+    pub chosen_tokens: f64,
+    /// Generates during training.
+    pub sampler: Option<Sampler<'a, T::Model>>,
+}
+
+impl<T: Task> Default for Companions<'_, T> {
+    fn default() -> Self {
+        Self { eval: None, displacement: None, chosen_tokens: 1.0, sampler: None }
+    }
+}
+
+/// Runs the engine with a progress bar.
+pub fn train<T: Task>(
+    session: &Session,
+    what: &str,
+    run: &RunDir,
+    task: &T,
+    model: T::Model,
+    config: &TrainConfig,
+    companions: Companions<'_, T>,
+) -> Outcome<Fitted<T::Model>> {
+    let plan = config.plan(task.len())?;
+    let bar = progress::bar(plan.total_steps as usize, what, session.quiet);
+    let mut hooks = TrainingHooks { companions, micro_batch: config.micro_batch, bar: bar.clone() };
+    let fitted = fit(task, model, config, run, &mut hooks);
+    bar.finish_and_clear();
+    let fitted = fitted?;
+    if let StopReason::Patience = fitted.stop {
+        progress::note(format!("{what}: stopped early at step {}: no better evaluation came", fitted.steps));
+    }
+    Ok(fitted)
+}
+
+struct TrainingHooks<'a, T: Task> {
+    companions: Companions<'a, T>,
+    micro_batch: MicroBatch,
+    bar: ProgressBar,
+}
+
+impl<T: Task> Hooks<T::Model> for TrainingHooks<'_, T> {
+    fn evaluate(&mut self, model: &T::Model, _step: u64) -> Result<Vec<(String, f64)>, Error> {
+        match self.companions.eval {
+            Some(task) => evaluate(task, model, self.micro_batch),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn sample(&mut self, model: &T::Model, step: u64) -> Result<Vec<Sample>, Error> {
+        match &mut self.companions.sampler {
+            Some(sampler) => sampler(model, step),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn progress(&mut self, report: &StepReport) {
+        self.bar.set_position(report.step);
+        self.bar.set_message(format!(
+            "loss {:.4}  |grad| {:.2}  lr {:.1e}  {:.0} tokens/s",
+            report.loss,
+            report.grad_norm,
+            report.learning_rate,
+            report.num_tokens as f64 / self.bar.elapsed().as_secs_f64().max(1e-3),
+        ));
+        let chosen = report.metrics.iter().find(|(name, _)| name == "logratios/chosen");
+        if let (Some(detector), Some((_, log_ratio))) = (&mut self.companions.displacement, chosen) {
+            let step = ChosenStep { step: report.step, log_ratio: *log_ratio, tokens: self.companions.chosen_tokens };
+            if let Some(warning) = detector.observe(step) {
+                self.bar.suspend(|| progress::note(format!("warning: {warning}")));
+            }
+        }
+    }
+
+    fn evaluated(&mut self, evaluation: &Evaluation) {
+        let metrics: Vec<String> =
+            evaluation.metrics.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+        if !metrics.is_empty() && !self.bar.is_hidden() {
+            let best = if evaluation.best { " (best)" } else { "" };
+            self.bar.suspend(|| progress::note(format!("step {}{best}: {}", evaluation.step, metrics.join("  "))));
+        }
+    }
+
+    fn warning(&mut self, message: &str) {
+        self.bar.suspend(|| progress::note(format!("warning: {message}")));
+    }
+}
+
+/// Loss and metrics of a task over all its examples, without a graph; names with `eval_` before them.
+pub fn evaluate<T: Task>(task: &T, model: &T::Model, micro_batch: MicroBatch) -> Result<Vec<(String, f64)>, Error> {
+    let all: Vec<usize> = (0..task.len()).collect();
+    let denominator: f64 = all.iter().map(|&e| task.weight(e)).sum();
+    let mut loss = 0.0;
+    let mut metrics = MetricSums::new();
+    for micro in micro_batch.split(&all, |e| task.cost(e)) {
+        let forward = task.forward(model, &micro, denominator)?;
+        loss += f64::from(forward.loss.into_scalar::<f32>());
+        metrics.merge(&forward.metrics);
+    }
+    let mut values = vec![("eval_loss".to_owned(), loss)];
+    values.extend(metrics.values().into_iter().map(|(name, value)| (format!("eval_{name}"), value)));
+    Ok(values)
+}
+
+/// What a run would do: its settings, its data, its length, and what it needs.
+pub fn describe<C: Serialize>(
+    config: &C,
+    model: &ModelConfig,
+    report: &EncodeReport,
+    train: &TrainConfig,
+    examples: usize,
+) -> Outcome {
+    let plan = train.plan(examples)?;
+    progress::say(toml::to_string(&crate::config::load::to_table(config))?);
+    progress::say(format!("data      {report}"));
+    progress::say(format!(
+        "steps     {} ({} an epoch, {examples} examples in batches of {})",
+        plan.total_steps, plan.steps_per_epoch, train.batch_size
+    ));
+    let estimate = Estimate::of(model, report, train, plan.total_steps, plan.steps_per_epoch);
+    progress::say(format!(
+        "memory    about {:.2} GiB: {:.2} for weights, gradients and optimizer in f32, {:.2} for activations",
+        estimate.state + estimate.activations,
+        estimate.state,
+        estimate.activations
+    ));
+    progress::say(format!(
+        "compute   about {:.3e} floating-point operations: {:.1} hours at 100 GFLOP/s, {:.2} at 100 TFLOP/s",
+        estimate.flops,
+        estimate.flops / 1e11 / 3600.0,
+        estimate.flops / 1e14 / 3600.0
+    ));
+    Ok(())
+}
+
+/// What a run needs, roughly: enough to see whether it fits.
+struct Estimate {
+    /// GiB.
+    state: f64,
+    /// GiB.
+    activations: f64,
+    flops: f64,
+}
+
+impl Estimate {
+    fn of(model: &ModelConfig, report: &EncodeReport, train: &TrainConfig, steps: u64, steps_per_epoch: u64) -> Self {
+        let parameters = model.num_parameters() as f64;
+        let rows = report.kept.max(1);
+        let tokens = (report.prompt_tokens + report.response_tokens) as f64;
+        let micro = match train.micro_batch {
+            MicroBatch::Tokens(tokens) | MicroBatch::Padded(tokens) => (tokens as f64).max(report.longest.max as f64),
+            MicroBatch::Examples(examples) => (examples.min(rows) * report.longest.max) as f64,
+        };
+        // With the whole graph kept, a block holds some 16 hidden and 4 intermediate activations a token, and three copies of the
+        // attention scores; the head three copies of the logits.
+        let (hidden, intermediate) = (model.hidden_size as f64, model.intermediate_size as f64);
+        let scores = 3.0 * model.num_attention_heads as f64 * report.longest.median as f64;
+        let block = 16.0 * hidden + 4.0 * intermediate + scores;
+        let per_token = model.num_hidden_layers as f64 * block + 3.0 * model.vocab_size as f64;
+        let gib = f64::from(1u32 << 30);
+        Self {
+            state: 16.0 * parameters / gib,
+            activations: 4.0 * micro * per_token / gib,
+            flops: 6.0 * parameters * tokens * steps as f64 / steps_per_epoch.max(1) as f64,
+        }
+    }
+}
+
+/// The model without autodiff, as it is saved.
+pub fn finished<M: Module>(fitted: Fitted<M>) -> M {
+    fitted.model.valid()
+}

@@ -1,0 +1,114 @@
+//! Direct Reward Optimization as a task of the engine.
+
+use burn::tensor::{Int, Tensor, TensorData};
+use setpoint_align::{
+    Aggregate, DroBatch, DroSettings, Metrics, PromptIndex, ResponsePoint, constant_like, dro, weighted_sum,
+};
+use setpoint_train::{Error, Forward, Sequence, Task, sequence_logps};
+use setpoint_transformer::CausalLm;
+
+use super::{ScoredPrompt, metric_sums};
+
+/// Prompts with rewarded responses, and the objective's settings.
+#[derive(Debug)]
+pub struct DroTask {
+    /// The data.
+    pub prompts: Vec<ScoredPrompt>,
+    /// β, log_z0 and the rest, resolved.
+    pub settings: DroSettings,
+    /// How prompts of unequal numbers of responses are averaged.
+    pub aggregate: Aggregate,
+    /// `log Σ π_ref(y|x)·exp(r/β)` of each prompt, for `dro/infeasible_frac`.
+    pub log_mass: Vec<f64>,
+}
+
+impl Task for DroTask {
+    type Model = CausalLm;
+
+    fn len(&self) -> usize {
+        self.prompts.len()
+    }
+
+    fn weight(&self, example: usize) -> f64 {
+        self.aggregate.weight(self.prompts[example].sequences.len())
+    }
+
+    fn cost(&self, example: usize) -> usize {
+        self.prompts[example].tokens()
+    }
+
+    fn forward(&self, model: &CausalLm, examples: &[usize], denominator: f64) -> Result<Forward, Error> {
+        let prompts: Vec<&ScoredPrompt> = examples.iter().map(|&e| &self.prompts[e]).collect();
+        let counts: Vec<usize> = prompts.iter().map(|p| p.sequences.len()).collect();
+        let index = PromptIndex::from_counts(&counts).map_err(Error::task)?;
+        let sequences: Vec<&Sequence> = prompts.iter().flat_map(|p| &p.sequences).collect();
+        let logps = sequence_logps(model, &sequences)?;
+        // D_x is the same for every response of a prompt: take it from the first.
+        let firsts: Vec<i64> = counts
+            .iter()
+            .scan(0, |next, &count| {
+                let first = *next;
+                *next += count as i64;
+                Some(first)
+            })
+            .collect();
+        let firsts = TensorData::new(firsts, [prompts.len()]);
+        let firsts = Tensor::<1, Int>::from_data(firsts, &logps.prompt.device());
+        let prompt_logps = logps.prompt.select(0, firsts); // [n] -> [p]
+
+        let flat = |value: fn(&ScoredPrompt) -> &[f64]| -> Vec<f64> {
+            prompts.iter().flat_map(|p| value(p).iter().copied()).collect()
+        };
+        let ref_prompt_logps: Vec<f64> = prompts.iter().map(|p| p.ref_prompt_logp).collect();
+        let output = dro(
+            DroBatch {
+                ref_logps: constant_like(&flat(|p| &p.ref_logps), &logps.response),
+                rewards: constant_like(&flat(|p| &p.rewards), &logps.response),
+                ref_prompt_logps: constant_like(&ref_prompt_logps, &prompt_logps),
+                logps: logps.response,
+                prompt_logps,
+            },
+            &index,
+            &self.settings,
+        );
+        let values = output.to_host(&index);
+        let weights = self.aggregate.response_weights(&index, denominator);
+        let loss = weighted_sum(output.errors, &weights);
+
+        let mut metrics = Metrics::default();
+        let log_masses: Vec<f64> = examples.iter().map(|&e| self.log_mass[e]).collect();
+        metrics.record_dro(&values, Some(&log_masses));
+        let mut per_example = Vec::with_capacity(prompts.len());
+        let mut at = 0;
+        for prompt in prompts {
+            let points: Vec<ResponsePoint> = prompt
+                .ref_logps
+                .iter()
+                .zip(&values.log_ratios[at..])
+                .map(|(ref_logp, log_ratio)| {
+                    ResponsePoint::with_reference(ref_logp + log_ratio, *ref_logp, self.settings.beta)
+                })
+                .collect();
+            for (point, role) in points.iter().zip(&prompt.roles) {
+                if let Some(role) = role {
+                    metrics.record_response(*role, point);
+                }
+            }
+            if let Some((w, l)) = prompt.pair {
+                metrics.record_comparison(points[w].reward, points[l].reward);
+            }
+            let own = &values.errors[at..at + points.len()];
+            per_example.push((own.iter().sum::<f64>() / own.len() as f64) as f32);
+            at += points.len();
+        }
+        Ok(Forward { loss, metrics: metric_sums(&metrics), per_example })
+    }
+
+    fn order(&self, seed: u64, epoch: u64) -> Vec<usize> {
+        setpoint_data::Order::new(seed).epoch(epoch, self.len())
+    }
+
+    fn describe(&self, example: usize) -> String {
+        self.prompts[example].name.clone()
+    }
+}

@@ -1,0 +1,58 @@
+//! Supervised fine-tuning as a task of the engine.
+
+use setpoint_align::weighted_sum;
+use setpoint_train::{Error, Forward, MetricSums, Task, token_logps};
+use setpoint_transformer::CausalLm;
+
+/// A conversation as tokens.
+#[derive(Debug, Clone)]
+pub struct SftExample {
+    /// File and row, for messages.
+    pub name: String,
+    /// All tokens.
+    pub ids: Vec<u32>,
+    /// Which of them the loss counts: the assistant's, stop tokens included.
+    pub counted: Vec<bool>,
+}
+
+/// Conversations; the loss is the mean cross-entropy over the counted tokens of the global batch.
+#[derive(Debug)]
+pub struct SftTask {
+    /// The data.
+    pub examples: Vec<SftExample>,
+}
+
+impl Task for SftTask {
+    type Model = CausalLm;
+
+    fn len(&self) -> usize {
+        self.examples.len()
+    }
+
+    fn weight(&self, example: usize) -> f64 {
+        // The first token has nothing before it to be predicted from.
+        self.examples[example].counted.iter().skip(1).filter(|c| **c).count() as f64
+    }
+
+    fn cost(&self, example: usize) -> usize {
+        self.examples[example].ids.len()
+    }
+
+    fn forward(&self, model: &CausalLm, examples: &[usize], denominator: f64) -> Result<Forward, Error> {
+        let rows: Vec<(&[u32], &[bool])> =
+            examples.iter().map(|&e| (self.examples[e].ids.as_slice(), self.examples[e].counted.as_slice())).collect();
+        let logps = token_logps(model, &rows)?;
+        let loss = weighted_sum(logps.sums.clone(), &vec![-1.0 / denominator; rows.len()]);
+        let sums: Vec<f64> = logps.sums.into_data().iter::<f64>().collect();
+        let per_example = sums.iter().zip(&logps.counts).map(|(sum, &count)| (-sum / count as f64) as f32).collect();
+        Ok(Forward { loss, metrics: MetricSums::new(), per_example })
+    }
+
+    fn order(&self, seed: u64, epoch: u64) -> Vec<usize> {
+        setpoint_data::Order::new(seed).epoch(epoch, self.len())
+    }
+
+    fn describe(&self, example: usize) -> String {
+        self.examples[example].name.clone()
+    }
+}
