@@ -231,4 +231,12 @@ mod tests {
             assert!((scaled - expected).abs() <= 1e-15 * base, "{scaled} {expected}");
         }
     }
+
+    #[test]
+    fn linear_scaling_divides_every_frequency() {
+        let rope = RopeConfig { theta: 100.0, scaling: RopeScaling::Linear { factor: 4.0 } };
+        for (found, expected) in rope.inv_freq(4).into_iter().zip([1.0 / 4.0, 0.1 / 4.0]) {
+            assert!((found - expected).abs() < 1e-15, "{found} {expected}");
+        }
+    }
 }

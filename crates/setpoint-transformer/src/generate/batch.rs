@@ -42,7 +42,7 @@ impl<'a> Row<'a> {
         if let Some(position) = prompt.iter().position(|&id| id as usize >= vocab_size) {
             return Err(Error::TokenOutOfRange { row: index, position, found: prompt[position], vocab_size });
         }
-        let max = config.max_length.map_or(usize::MAX, |length| length).min(model.decoder().max_positions());
+        let max = config.max_length.unwrap_or(usize::MAX).min(model.decoder().max_positions());
         if prompt.len() >= max {
             return Err(Error::PromptTooLong { row: index, found: prompt.len(), max });
         }

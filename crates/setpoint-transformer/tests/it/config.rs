@@ -1,7 +1,8 @@
 use serde_json::{Value, json};
-use setpoint_transformer::{Architecture, Error, ModelConfig, RopeScaling};
+use setpoint_transformer::checkpoint::parameters;
+use setpoint_transformer::{Architecture, CausalLm, Error, ModelConfig, RopeScaling};
 
-use crate::support::{golden, workspace};
+use crate::support::{devices, golden, workspace};
 
 fn llama() -> Value {
     json!({
@@ -64,6 +65,25 @@ fn parameter_counts_are_those_of_transformers() {
         config.num_labels = 1;
         assert_eq!(json!(config.num_parameters()), expected["reward_parameters"], "{name}");
     }
+}
+
+#[test]
+fn biases_are_where_the_family_has_them() {
+    let biases = |config: Result<ModelConfig, Error>| -> Vec<String> {
+        let config = config.unwrap();
+        let list = parameters(&CausalLm::zeros(&config, &devices()[0]));
+        let count: usize = list.iter().map(|parameter| parameter.shape.iter().product::<usize>()).sum();
+        assert_eq!(count as u64, config.num_parameters());
+        let names =
+            list.into_iter().filter_map(|parameter| parameter.name.strip_prefix("model.layers.1.").map(str::to_owned));
+        names.filter_map(|name| name.strip_suffix(".bias").map(str::to_owned)).collect()
+    };
+    let qkv = ["q_proj", "k_proj", "v_proj"].map(|name| format!("self_attn.{name}")).to_vec();
+    assert_eq!(biases(with(qwen2(), "use_cache", json!(true))), qkv);
+    assert_eq!(biases(with(llama(), "use_cache", json!(true))), Vec::<String>::new());
+    let all = [qkv, vec!["self_attn.o_proj".to_owned()]].concat();
+    assert_eq!(biases(with(llama(), "attention_bias", json!(true))), all);
+    assert_eq!(biases(with(llama(), "mlp_bias", json!(true))), ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]);
 }
 
 #[test]
