@@ -9,18 +9,13 @@ a wrong value is only ever taken from a different group.
 ANIMALS = {
     "cow": ("grass", "plants", "on a farm", "farm", "moo", "calf"),
     "horse": ("hay", "plants", "in a stable", "farm", "neigh", "foal"),
-    "sheep": ("grass", "plants", "on a farm", "farm", "baa", "lamb"),
-    "pig": ("roots", "both", "in a pen", "farm", "grunt", "piglet"),
     "cat": ("meat", "animals", "in a house", "farm", "meow", "kitten"),
     "dog": ("meat", "animals", "in a house", "farm", "bark", "puppy"),
     "duck": ("seeds", "both", "on a pond", "water", "quack", "duckling"),
     "frog": ("flies", "animals", "in a pond", "water", "croak", "tadpole"),
-    "whale": ("krill", "animals", "in the sea", "water", "song", "calf"),
     "owl": ("mice", "animals", "in a tree", "wood", "hoot", "owlet"),
-    "fox": ("mice", "animals", "in a den", "wood", None, "cub"),
     "bee": ("nectar", "plants", "in a hive", "hive", "buzz", None),
     "lion": ("meat", "animals", "on the plains", "hot", "roar", "cub"),
-    "elephant": ("leaves", "plants", "on the plains", "hot", None, "calf"),
 }
 
 # What an eater of each kind does not eat, and where an animal of each kind of home does not live.
@@ -42,15 +37,12 @@ ALIKE = [{"bark", "roar", "grunt", "meow"}, {"puppy", "cub"}, {"duckling", "owle
 
 # thing: colour
 COLOURS = {
-    "a clear sky": "blue", "the sea": "blue",
+    "the sea": "blue", "a clear sky": "blue",
     "grass": "green", "a cucumber": "green",
-    "snow": "white", "milk": "white", "salt": "white",
-    "coal": "black", "a crow": "black", "the sky at night": "black",
-    "a lemon": "yellow", "a banana": "yellow", "butter": "yellow",
-    "blood": "red", "a cherry": "red", "a tomato": "red",
-    "a carrot": "orange", "a pumpkin": "orange",
-    "chocolate": "brown", "mud": "brown",
-    "an elephant": "grey", "ash": "grey",
+    "snow": "white", "salt": "white",
+    "coal": "black", "a crow": "black",
+    "a lemon": "yellow", "a banana": "yellow",
+    "blood": "red", "a tomato": "red",
 }
 
 # (word, opposite, example, group)
@@ -60,11 +52,7 @@ OPPOSITES = [
     ("sweet", "sour", "Honey is sweet and a lemon is sour.", "feel"),
     ("big", "small", "An elephant is big and a mouse is small.", "size"),
     ("long", "short", "A river is long and a step is short.", "size"),
-    ("high", "low", "A mountain is high and a valley is low.", "size"),
-    ("loud", "quiet", "A lion is loud and a mouse is quiet.", "size"),
     ("fast", "slow", "A horse is fast and a snail is slow.", "time"),
-    ("day", "night", "We work by day and sleep by night.", "time"),
-    ("clean", "dirty", "Soap is clean and mud is dirty.", "state"),
     ("happy", "sad", "A gift makes us happy and a loss makes us sad.", "mood"),
     ("up", "down", "Smoke goes up and rain comes down.", "place"),
 ]
@@ -73,21 +61,13 @@ NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine
 
 DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 
-MONTHS = [
-    "January", "February", "March", "April", "May", "June",
-    "July", "August", "September", "October", "November", "December",
-]
-
 # (whole, part, how many, detail)
 PARTS = [
     ("a triangle", "sides", "three", "It has three corners too."),
     ("a square", "sides", "four", "It has four corners too."),
-    ("a hexagon", "sides", "six", "It has six corners too."),
     ("a dog", "legs", "four", "That is two on each side."),
-    ("an elephant", "legs", "four", "That is two on each side."),
     ("a spider", "legs", "eight", "That is four on each side."),
     ("a bee", "legs", "six", "That is three on each side."),
-    ("a hen", "legs", "two", "That is one on each side."),
     ("a car", "wheels", "four", "That is two on each side."),
     ("a bicycle", "wheels", "two", "One is in front of the other."),
 ]
@@ -96,15 +76,10 @@ PARTS = [
 TOOLS = [
     ("a hammer", "drive in a nail", "Mind your fingers.", "hit"),
     ("a saw", "cut wood", "Keep the wood still.", "cut"),
-    ("a broom", "sweep the floor", "Start in the corners.", "yard"),
-    ("a brush", "paint a wall", "Wash it with water after use.", "yard"),
     ("a ladder", "reach high places", "Ask a friend to hold it.", "climb"),
-    ("a towel", "dry your hands", "Hang it up after use.", "cloth"),
     ("a key", "open a lock", "Keep it in your pocket.", "key"),
     ("a clock", "tell the time", "The short hand shows the hour.", "clock"),
-    ("a pen", "write a letter", "Close it after use.", "write"),
     ("a map", "find the way", "North is at the top.", "light"),
-    ("a kettle", "boil water", "Mind the hot steam.", "kitchen"),
     ("a fridge", "keep food cold", "Close the door well.", "kitchen"),
 ]
 
@@ -113,8 +88,6 @@ DISHES = [
     ("tea", "pour hot water on the leaves", "wait three minutes", "Add milk or lemon if you like."),
     ("toast", "slice some bread", "brown it on both sides", "Serve it with butter."),
     ("a boiled egg", "put an egg in boiling water", "wait six minutes", "Add salt if you like."),
-    ("pancakes", "mix eggs, milk and flour", "fry thin rounds in butter", "Serve them with honey."),
-    ("lemonade", "mix lemon juice with cold water", "add sugar", "Serve it with ice."),
     ("a sandwich", "slice some bread", "put cheese and tomato in between", "Serve it cold."),
 ]
 
@@ -122,10 +95,8 @@ DISHES = [
 WEATHER = [
     ("it rains", "take an umbrella", "wear boots", "Then you stay dry.", ["it is hot", "the sun is strong"]),
     ("it snows", "wear a warm coat", "put on gloves", "Then you stay warm.", ["it is hot", "the sun is strong"]),
-    ("it is hot", "drink a lot of water", "stay in the shade", "Then you stay cool.", ["it snows", "it is foggy"]),
-    ("it is foggy", "drive slowly", "turn on the lights", "Then others can see you.", ["it is hot", "the sun is strong"]),
-    ("there is ice", "take small steps", "leave the car at home", "Then you do not slip.", ["it is hot", "the sun is strong"]),
-    ("the sun is strong", "wear a hat", "cover your arms", "Then you do not burn.", ["it snows", "it is foggy"]),
+    ("it is hot", "drink a lot of water", "stay in the shade", "Then you stay cool.", ["it snows"]),
+    ("the sun is strong", "wear a hat", "cover your arms", "Then you do not burn.", ["it snows"]),
 ]
 
 # (job, what one does, place, kind of work)
@@ -136,22 +107,16 @@ JOBS = [
     ("doctor", "heals sick people", "in a hospital", "hospital"),
     ("pilot", "flies planes", "in the air", "air"),
     ("sailor", "sails ships", "at sea", "sea"),
-    ("carpenter", "makes things of wood", "in a workshop", "work"),
     ("tailor", "sews clothes", "in a shop", "work"),
-    ("singer", "sings songs", "on a stage", "stage"),
-    ("writer", "writes books", "at a desk", "desk"),
 ]
 
 # (thing, made of, group, detail)
 MATERIALS = [
     ("bread", "flour", "grain", "It is baked in an oven."),
     ("cheese", "milk", "milk", "It grows hard with time."),
-    ("butter", "cream", "milk", "The cream is shaken until it is thick."),
     ("paper", "wood", "wood", "The wood is crushed and pressed thin."),
     ("glass", "sand", "earth", "The sand is melted in a fire."),
-    ("a brick", "clay", "earth", "The clay is baked until it is hard."),
     ("a candle", "wax", "wax", "A thread runs in the middle."),
-    ("a coin", "metal", "metal", "The metal is pressed flat."),
     ("honey", "nectar", "sweet", "Bees make it in the hive."),
     ("wine", "grapes", "sweet", "The grapes are crushed first."),
 ]
@@ -162,17 +127,14 @@ NOT_WORKPLACE = ["in the air", "in a mine", "on a stage", "in a bakery"]
 # (thing, place, group, reason)
 STORES = [
     ("milk", "in the fridge", "cold", "It stays cold there."),
-    ("ice cream", "in the freezer", "cold", "It stays hard there."),
     ("bread", "in a bread box", "cold", "It stays soft there."),
     ("books", "on a shelf", "room", "They stay clean there."),
     ("flowers", "in a vase", "vase", "They have water there."),
     ("money", "in a bank", "bank", "It is safe there."),
-    ("a car", "in a garage", "garage", "It stays dry there."),
-    ("shoes", "by the door", "door", "They are easy to find there."),
 ]
 
 # Where nobody keeps a thing of another group.
-NOT_STORE = ["in the freezer", "in a vase", "in a bank", "in a bread box"]
+NOT_STORE = ["in the oven", "in a vase", "in a bank", "on the roof"]
 
 # (prompts, answer, short answer, detail)
 SMALL_TALK = [

@@ -146,15 +146,15 @@ def opposites():
 
 def sums():
     names = dict(enumerate(c.NUMBERS, start=1))
-    for a in range(1, 5):
-        for b in range(1, 5):
+    for a in range(1, 4):
+        for b in range(1, 4):
             x, y, total = names[a], names[b], names[a + b]
             yield Fact(
                 "sum", f"{x} and {y}",
                 [f"What is {x} plus {y}?", f"Tell me the sum of {x} and {y}.", f"How much is {x} and {y}?",
                  f"Do you know the sum of {x} and {y}?"],
                 f"The sum of {x} and {y} is {total}.", f"It is {total}.", f"Take {y} away and {x} is left.",
-                [f"The sum of {x} and {y} is {names[w]}." for w in range(2, 11) if w != a + b],
+                [f"The sum of {x} and {y} is {names[w]}." for w in range(2, 10) if w != a + b],
             )
 
 
@@ -180,7 +180,6 @@ def _neighbours(kind, names, steps, cyclic):
 
 def calendar():
     yield from _neighbours("day", c.DAYS, (1, -1), True)
-    yield from _neighbours("month", c.MONTHS, (1,), True)
     yield from _neighbours("number", c.NUMBERS, (1,), False)
 
 
@@ -274,7 +273,7 @@ def stores():
             [f"Where do I keep {thing}?", f"Tell me where to keep {thing}.", f"Where should I put {thing}?",
              f"Do you know where to keep {thing}?"],
             f"You can keep {thing} {place}.", f"{cap(place)}.", reason,
-            [f"You can keep {thing} {w}." for w in c.NOT_STORE if group_of[w] != group],
+            [f"You can keep {thing} {w}." for w in c.NOT_STORE if group_of.get(w) != group],
         )
 
 

@@ -19,8 +19,8 @@ HERE = Path(__file__).resolve().parent
 SEED = 20260101
 
 EVAL_PROMPTS = 60
-SFT_ROWS = 4000
-PREFERENCE_PROMPTS = 400
+SFT_ROWS = 3600
+PREFERENCE_PROMPTS = 700
 PAIRS_PER_PROMPT = 3
 RESPONSE_PROMPTS = 320
 
@@ -32,10 +32,10 @@ SFT_MIX = {
 
 # One class from each line makes the four answers of a prompt.
 TIERS = [
-    ["best", "best", "best", "full"],
-    ["polite", "plain", "curt", "full"],
-    ["repeat", "vague", "curt", "plain", "rude"],
-    ["wrong", "wrong", "off_topic", "insult", "rude"],
+    ["best", "best", "full"],
+    ["polite", "plain", "full"],
+    ["curt", "repeat", "vague", "rude"],
+    ["wrong", "wrong", "off_topic", "off_topic", "insult"],
 ]
 
 
@@ -105,16 +105,13 @@ def pairs(fact, rng, facts):
     return rng.sample(every, PAIRS_PER_PROMPT)
 
 
-def preference_rows(prompts, rng, facts):
+def preference_rows(prompts, rng, facts, quality):
     for fact, question in prompts:
         for (good, chosen), (bad, rejected) in pairs(fact, rng, facts):
-            yield {
-                "prompt": user(question),
-                "chosen": assistant(chosen),
-                "rejected": assistant(rejected),
-                "chosen_quality": grammar.QUALITY[good],
-                "rejected_quality": grammar.QUALITY[bad],
-            }
+            row = {"prompt": user(question), "chosen": assistant(chosen), "rejected": assistant(rejected)}
+            if quality:
+                row |= {"chosen_quality": grammar.QUALITY[good], "rejected_quality": grammar.QUALITY[bad]}
+            yield row
 
 
 def build():
@@ -134,7 +131,7 @@ def build():
 
     rng = random.Random(f"{SEED}/preferences")
     source = rounds(train, rng)
-    preferences = list(preference_rows([next(source) for _ in range(PREFERENCE_PROMPTS)], rng, facts))
+    preferences = list(preference_rows([next(source) for _ in range(PREFERENCE_PROMPTS)], rng, facts, quality=False))
 
     rng = random.Random(f"{SEED}/responses")
     source = rounds(train, rng)
@@ -147,7 +144,7 @@ def build():
 
     rng = random.Random(f"{SEED}/eval")
     eval_prompts = [{"prompt": user(q), "topic": f.topic, "reference": f.right} for f, q in held_out]
-    eval_preferences = list(preference_rows(held_out, rng, facts))
+    eval_preferences = list(preference_rows(held_out, rng, facts, quality=True))
 
     trained_on = {r["messages"][0]["content"] for r in sft}
     trained_on |= {r["prompt"][0]["content"] for r in preferences + responses}

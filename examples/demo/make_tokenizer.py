@@ -11,7 +11,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 HERE = Path(__file__).resolve().parent
-VOCAB_SIZE = 1024
+VOCAB_SIZE = 832
 BEGIN, USER, ASSISTANT, END, PAD = SPECIAL = ["<|begin|>", "<|user|>", "<|assistant|>", "<|end|>", "<|pad|>"]
 
 # Only the two roles that the model is trained on. The prompt ends with the header of the answer, so `<|end|>` is the last
