@@ -23,7 +23,9 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The data set is neither a path that exists nor something that could be a hub id.
-    #[error("{dataset}: no such file or folder, and not a hub id either (owner/name). Check the path, or give the id of a hub data set")]
+    #[error(
+        "{dataset}: no such file or folder, and not a hub id either (owner/name). Check the path, or give the id of a hub data set"
+    )]
     NotFound {
         /// What was asked for.
         dataset: String,
@@ -63,7 +65,9 @@ pub enum Error {
         dataset: String,
     },
     /// The hub could not be reached, or refused.
-    #[error("hub data set {id} ({endpoint}): {reason}. Check the id and the network, HF_ENDPOINT, and HF_TOKEN for a private data set")]
+    #[error(
+        "hub data set {id} ({endpoint}): {reason}. Check the id and the network, HF_ENDPOINT, and HF_TOKEN for a private data set"
+    )]
     Hub {
         /// The data set's id.
         id: String,
@@ -89,7 +93,10 @@ pub enum Error {
         reason: String,
     },
     /// The columns of the first row belong to no known format.
-    #[error("{at}: columns [{columns}] belong to no known format. Set `format`, rename columns with `columns`, or use one of: {}", crate::format::Format::known_columns())]
+    #[error(
+        "{at}: columns [{columns}] belong to no known format. Set `format`, rename columns with `columns`, or use one of: {}",
+        crate::format::Format::known_columns()
+    )]
     UnknownFormat {
         /// The first row.
         at: Source,
@@ -110,7 +117,7 @@ pub enum Error {
         /// The row.
         at: Source,
         /// What is wrong with it.
-        problem: EncodeProblem,
+        problem: Box<EncodeProblem>,
     },
     /// A tokenizer folder lacks a file, or a file in it is wrong.
     #[error("tokenizer {}: {reason}", path.display())]
@@ -171,7 +178,9 @@ pub enum RowProblem {
         found: String,
     },
     /// A column that the format needs is absent.
-    #[error("missing column `{column}` (format `{format}`). Add it, rename a column to it with `columns`, or set another `format`")]
+    #[error(
+        "missing column `{column}` (format `{format}`). Add it, rename a column to it with `columns`, or set another `format`"
+    )]
     MissingColumn {
         /// The column.
         column: String,
@@ -189,7 +198,9 @@ pub enum RowProblem {
         found: String,
     },
     /// A response has no text.
-    #[error("`{column}` is empty: there is nothing to learn from an empty response. Remove the row, or set `on_bad_row = \"drop\"`")]
+    #[error(
+        "`{column}` is empty: there is nothing to learn from an empty response. Remove the row, or set `on_bad_row = \"drop\"`"
+    )]
     EmptyResponse {
         /// The column, with an index where it is a list.
         column: String,
@@ -201,7 +212,9 @@ pub enum RowProblem {
         column: String,
     },
     /// A reward is absent.
-    #[error("`{column}`: missing reward. Give every response a finite number, or score the file first (`setpoint annotate`)")]
+    #[error(
+        "`{column}`: missing reward. Give every response a finite number, or score the file first (`setpoint annotate`)"
+    )]
     MissingReward {
         /// The column, with an index where it is a list.
         column: String,
@@ -233,7 +246,9 @@ pub enum RowProblem {
         reason: String,
     },
     /// Chosen and rejected are not two answers to one prompt.
-    #[error("`chosen` and `rejected` share only their first {shared} of {chosen} and {rejected} messages: each must be one assistant turn after the same prompt")]
+    #[error(
+        "`chosen` and `rejected` share only their first {shared} of {chosen} and {rejected} messages: each must be one assistant turn after the same prompt"
+    )]
     NoCommonPrompt {
         /// Messages in common.
         shared: usize,
@@ -261,7 +276,10 @@ pub enum RowProblem {
 #[non_exhaustive]
 pub enum EncodeProblem {
     /// The record is a conversation and there is no template.
-    #[error("the record is a conversation but the tokenizer has no chat template. Set one: a built-in name ({}) or a .jinja file", crate::template::BuiltIn::names())]
+    #[error(
+        "the record is a conversation but the tokenizer has no chat template. Set one: a built-in name ({}) or a .jinja file",
+        crate::template::BuiltIn::names()
+    )]
     NoTemplate,
     /// The template raised an error on this conversation.
     #[error("chat template `{template}` refused the conversation: {reason}")]
@@ -272,7 +290,9 @@ pub enum EncodeProblem {
         reason: String,
     },
     /// The rendered prompt is not the beginning of the rendered conversation.
-    #[error("chat template `{template}` renders the prompt differently once the {turn} is there: the conversation continues with {found:?} where the prompt has {expected:?}. Use a template that only appends (set `template`), or remove the row")]
+    #[error(
+        "chat template `{template}` renders the prompt differently once the {turn} is there: the conversation continues with {found:?} where the prompt has {expected:?}. Use a template that only appends (set `template`), or remove the row"
+    )]
     PromptNotPrefix {
         /// The template.
         template: String,
@@ -284,7 +304,9 @@ pub enum EncodeProblem {
         found: String,
     },
     /// A text contains the text of a control token.
-    #[error("{place} contains `{token}`, the text of a control token: the example would have two. Remove it from the text, or drop the row (`on_bad_row = \"drop\"`)")]
+    #[error(
+        "{place} contains `{token}`, the text of a control token: the example would have two. Remove it from the text, or drop the row (`on_bad_row = \"drop\"`)"
+    )]
     ControlTokenInText {
         /// Where, such as "message 2 (user)".
         place: String,
@@ -292,7 +314,9 @@ pub enum EncodeProblem {
         token: String,
     },
     /// No stop token follows an assistant turn.
-    #[error("no stop token after the {turn}: looked for {expected}. Set `eos_token` to the token that ends a turn, or use a template that prints one")]
+    #[error(
+        "no stop token after the {turn}: looked for {expected}. Set `eos_token` to the token that ends a turn, or use a template that prints one"
+    )]
     NoStop {
         /// Which turn.
         turn: String,
@@ -306,10 +330,14 @@ pub enum EncodeProblem {
         response: usize,
     },
     /// A prompt has no tokens.
-    #[error("the prompt has no tokens, so the response's first token has no context. Give a prompt, or a tokenizer that adds a BOS token")]
+    #[error(
+        "the prompt has no tokens, so the response's first token has no context. Give a prompt, or a tokenizer that adds a BOS token"
+    )]
     EmptyPrompt,
     /// A token spans the boundary between prompt and response.
-    #[error("tokenising the joined text merges {token:?} across the boundary between prompt and response {response}. Set `boundary = \"separate\"`, or end the prompt where a token ends")]
+    #[error(
+        "tokenising the joined text merges {token:?} across the boundary between prompt and response {response}. Set `boundary = \"separate\"`, or end the prompt where a token ends"
+    )]
     Merged {
         /// Index of the response.
         response: usize,
@@ -317,7 +345,9 @@ pub enum EncodeProblem {
         token: String,
     },
     /// A row is longer than allowed and the policy is to stop.
-    #[error("{what} has {found} tokens, more than the {limit} that are allowed. Raise `{setting}`, or set `long_rows` to \"drop\" or \"cut_prompt\"")]
+    #[error(
+        "{what} has {found} tokens, more than the {limit} that are allowed. Raise `{setting}`, or set `long_rows` to \"drop\" or \"cut_prompt\""
+    )]
     TooLong {
         /// What is too long.
         what: &'static str,

@@ -32,11 +32,8 @@ impl T0 {
             Self::Tokens(n) => n,
             Self::CommonPrefix => {
                 let shared = |e: &Example| e.prompt.iter().zip(&first.prompt).take_while(|(a, b)| a == b).count();
-                let (row, n) = rest
-                    .iter()
-                    .map(|e| (e, shared(e)))
-                    .min_by_key(|(_, n)| *n)
-                    .unwrap_or((first, first.prompt.len()));
+                let (row, n) =
+                    rest.iter().map(|e| (e, shared(e))).min_by_key(|(_, n)| *n).unwrap_or((first, first.prompt.len()));
                 return if n > 0 { Ok(n) } else { Err(differs(row, first, 0)) };
             }
         };
@@ -114,7 +111,10 @@ mod tests {
         let differing = examples(&[&[1, 5], &[1, 6], &[2, 5], &[3]]);
         for t0 in [T0::FirstToken, T0::CommonPrefix] {
             let message = t0.resolve(&differing).unwrap_err().to_string();
-            assert!(message.starts_with("f: row 2: token 0 of the prompt is 2 where that of f: row 0 is 1"), "{message}");
+            assert!(
+                message.starts_with("f: row 2: token 0 of the prompt is 2 where that of f: row 0 is 1"),
+                "{message}"
+            );
         }
         let message = T0::Tokens(2).resolve(&differing).unwrap_err().to_string();
         assert!(message.starts_with("f: row 1: token 1 of the prompt is 6"), "{message}");

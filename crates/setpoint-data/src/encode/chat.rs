@@ -133,8 +133,7 @@ impl TextEncoder {
     }
 
     fn not_a_prefix(&self, prompt: &str, full: &str, turn: String) -> EncodeProblem {
-        let same: usize =
-            prompt.chars().zip(full.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum();
+        let same: usize = prompt.chars().zip(full.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum();
         let excerpt = |text: &str| text[same..].chars().take(EXCERPT).collect();
         EncodeProblem::PromptNotPrefix {
             template: self.template.as_ref().map_or_else(String::new, |t| t.name().to_owned()),

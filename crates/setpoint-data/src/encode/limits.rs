@@ -96,7 +96,7 @@ mod tests {
         // 12 - 5 leaves 7 tokens for the prompt: the first and the last six.
         assert_eq!(fit(&mut row, &options(Some(12), None, LongRows::CutPrompt)).unwrap(), Fit::Cut);
         assert_eq!(row.prompt, [0, 4, 5, 6, 7, 8, 9]);
-        assert_eq!(row.spans, [4..6], "the first turn lost tokens, the second moved by three");
+        assert_eq!(row.spans, vec![4..6; 1], "the first turn lost tokens, the second moved by three");
         assert_eq!(row.responses, parts().responses);
         let mut row = parts();
         let keep = EncodeOptions { keep_first: 4, ..options(None, Some(7), LongRows::CutPrompt) };

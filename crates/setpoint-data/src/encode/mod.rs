@@ -209,7 +209,8 @@ impl TextEncoder {
     /// tokens.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        let variables = serde_json::json!([self.variables.special_tokens, self.variables.extra, self.prefix, self.stop_ids]);
+        let variables =
+            serde_json::json!([self.variables.special_tokens, self.variables.extra, self.prefix, self.stop_ids]);
         let source = self.template.as_ref().map_or("", ChatTemplate::source);
         hash_parts("setpoint tokenizer 1", &[&self.json, source.as_bytes(), variables.to_string().as_bytes()])
     }
@@ -229,10 +230,9 @@ impl TextEncoder {
         variables: &TemplateVariables,
     ) -> Result<String, EncodeProblem> {
         let template = self.template.as_ref().ok_or(EncodeProblem::NoTemplate)?;
-        template.render_turns(messages, add_generation_prompt, variables).map_err(|e| EncodeProblem::TemplateFailed {
-            template: template.name().to_owned(),
-            reason: e.to_string(),
-        })
+        template
+            .render_turns(messages, add_generation_prompt, variables)
+            .map_err(|e| EncodeProblem::TemplateFailed { template: template.name().to_owned(), reason: e.to_string() })
     }
 
     /// The ids of a prompt, as a generation starts from them: the same as in the examples.
@@ -285,7 +285,8 @@ impl TextEncoder {
     /// [`Error::Encode`], naming the row: where the record cannot be encoded exactly and
     /// [`EncodeOptions::on_bad_row`] says so, at a merge with [`Boundary::Error`], beyond a limit with [`LongRows::Error`].
     pub fn encode(&self, row: usize, record: &Record, options: &EncodeOptions) -> Result<Encoded, Error> {
-        self.try_encode(row, record, options).map_err(|problem| Error::Encode { at: record.source.clone(), problem })
+        self.try_encode(row, record, options)
+            .map_err(|problem| Error::Encode { at: record.source.clone(), problem: Box::new(problem) })
     }
 
     fn try_encode(&self, row: usize, record: &Record, options: &EncodeOptions) -> Result<Encoded, EncodeProblem> {
@@ -319,7 +320,11 @@ impl TextEncoder {
     ///
     /// # Errors
     /// As [`TextEncoder::encode`], for the first record at fault.
-    pub fn encode_all(&self, records: &[Record], options: &EncodeOptions) -> Result<(Vec<Example>, EncodeReport), Error> {
+    pub fn encode_all(
+        &self,
+        records: &[Record],
+        options: &EncodeOptions,
+    ) -> Result<(Vec<Example>, EncodeReport), Error> {
         const EXAMPLES: usize = 5;
         let encoded: Vec<_> =
             records.par_iter().enumerate().map(|(row, record)| self.encode(row, record, options)).collect();
@@ -385,7 +390,7 @@ fn skippable(error: &Error) -> bool {
     use EncodeProblem::{Merged, NoTemplate, Tokenizer, TooLong};
     match error {
         Error::Encode { problem, .. } => {
-            !matches!(problem, Merged { .. } | TooLong { .. } | NoTemplate | Tokenizer { .. })
+            !matches!(**problem, Merged { .. } | TooLong { .. } | NoTemplate | Tokenizer { .. })
         }
         _ => false,
     }

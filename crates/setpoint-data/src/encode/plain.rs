@@ -6,12 +6,7 @@ use crate::error::EncodeProblem;
 use crate::record::Record;
 
 impl TextEncoder {
-    pub(super) fn plain(
-        &self,
-        prompt: &str,
-        record: &Record,
-        options: &EncodeOptions,
-    ) -> Result<Parts, EncodeProblem> {
+    pub(super) fn plain(&self, prompt: &str, record: &Record, options: &EncodeOptions) -> Result<Parts, EncodeProblem> {
         let (before, _) = self.tokens.encode(prompt)?;
         let ids = self.plain_prompt(prompt)?;
         if ids.is_empty() {

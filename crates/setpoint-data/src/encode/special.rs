@@ -27,8 +27,7 @@ pub struct SpecialTokens {
     pub(super) add_bos: Option<bool>,
 }
 
-const NAMES: [&str; 7] =
-    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+const NAMES: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 /// A JSON file that may be absent.
 pub(super) fn optional_json(path: &Path) -> Result<Option<Value>, Error> {
@@ -71,7 +70,9 @@ impl SpecialTokens {
         for file in ["generation_config.json", "config.json"] {
             let path = model_dir.join(file);
             let Some(values) = optional_json(&path)? else { continue };
-            for (id_name, name) in [("bos_token_id", "bos_token"), ("eos_token_id", "eos_token"), ("pad_token_id", "pad_token")] {
+            for (id_name, name) in
+                [("bos_token_id", "bos_token"), ("eos_token_id", "eos_token"), ("pad_token_id", "pad_token")]
+            {
                 let ids = token_ids(values.get(id_name), &path, id_name)?;
                 if id_name == "eos_token_id" {
                     this.more_eos.extend(&ids);

@@ -14,7 +14,10 @@ pub(super) struct Tokens {
     continuing: Option<Tokenizer>,
 }
 
-/// A tokenised text.
+/// The byte range of each token in its text.
+pub(super) type Offsets = Vec<(usize, usize)>;
+
+/// A tokenised text with places found in it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Cut {
     pub(super) ids: Vec<u32>,
@@ -28,8 +31,7 @@ impl Tokens {
     /// Loads `tokenizer.json`.
     pub(super) fn load(path: &Path, bytes: &[u8]) -> Result<Self, Error> {
         let failed = |reason: String| Error::Tokenizer { path: path.to_owned(), reason };
-        let mut json: Value =
-            serde_json::from_slice(bytes).map_err(|e| failed(format!("not valid JSON: {e}")))?;
+        let mut json: Value = serde_json::from_slice(bytes).map_err(|e| failed(format!("not valid JSON: {e}")))?;
         if !json.is_object() {
             return Err(failed("expected an object (tokenizer.json of the tokenizers library)".into()));
         }
@@ -63,12 +65,12 @@ impl Tokens {
     }
 
     /// Ids of a text on its own, and the byte range of each.
-    pub(super) fn encode(&self, text: &str) -> Result<(Vec<u32>, Vec<(usize, usize)>), EncodeProblem> {
+    pub(super) fn encode(&self, text: &str) -> Result<(Vec<u32>, Offsets), EncodeProblem> {
         encode(&self.tokenizer, text)
     }
 
     /// Ids of a text that continues another.
-    pub(super) fn encode_continuing(&self, text: &str) -> Result<(Vec<u32>, Vec<(usize, usize)>), EncodeProblem> {
+    pub(super) fn encode_continuing(&self, text: &str) -> Result<(Vec<u32>, Offsets), EncodeProblem> {
         encode(self.continuing.as_ref().unwrap_or(&self.tokenizer), text)
     }
 
@@ -104,7 +106,7 @@ impl Tokens {
     }
 }
 
-fn encode(tokenizer: &Tokenizer, text: &str) -> Result<(Vec<u32>, Vec<(usize, usize)>), EncodeProblem> {
+fn encode(tokenizer: &Tokenizer, text: &str) -> Result<(Vec<u32>, Offsets), EncodeProblem> {
     let encoding = tokenizer.encode(text, false).map_err(|e| EncodeProblem::Tokenizer { reason: e.to_string() })?;
     Ok((encoding.get_ids().to_vec(), encoding.get_offsets().to_vec()))
 }

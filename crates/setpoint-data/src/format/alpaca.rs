@@ -63,7 +63,8 @@ mod tests {
 
     #[test]
     fn chosen_and_rejected_win_over_output() {
-        let row = r#"{"instruction": "Add.", "input": "", "output": "3", "chosen": "It is 3.", "rejected": "Go away."}"#;
+        let row =
+            r#"{"instruction": "Add.", "input": "", "output": "3", "chosen": "It is 3.", "rejected": "Go away."}"#;
         let record = parse(Format::Alpaca, row).unwrap();
         let expected =
             [Response::new("It is 3.").labelled(Label::Chosen), Response::new("Go away.").labelled(Label::Rejected)];

@@ -34,8 +34,7 @@ impl Columns {
 
     /// The value of a column that the format needs.
     pub(super) fn need(&mut self, column: &str) -> Result<Value, RowProblem> {
-        self.take(column)
-            .ok_or_else(|| RowProblem::MissingColumn { column: column.to_owned(), format: self.format })
+        self.take(column).ok_or_else(|| RowProblem::MissingColumn { column: column.to_owned(), format: self.format })
     }
 
     /// A column of text.
@@ -92,7 +91,9 @@ pub(super) fn finite(value: &Value, column: &str) -> Result<f64, RowProblem> {
             Some(x) if x.is_finite() => Ok(x),
             _ => Err(not_finite(number.to_string())),
         },
-        Value::String(text) if text.trim().parse::<f64>().is_ok_and(|x| !x.is_finite()) => Err(not_finite(text.clone())),
+        Value::String(text) if text.trim().parse::<f64>().is_ok_and(|x| !x.is_finite()) => {
+            Err(not_finite(text.clone()))
+        }
         Value::Null => Err(RowProblem::MissingReward { column: column.to_owned() }),
         other => Err(wrong_type(column, "a number", other)),
     }

@@ -61,14 +61,14 @@ fn one_each(value: Value, column: &str, responses: usize) -> Result<Vec<Value>, 
 fn label(value: Value, column: &str) -> Result<Option<Label>, RowProblem> {
     match value {
         Value::Null => Ok(None),
-        Value::String(name) => serde_json::from_value(Value::String(name.clone())).map(Some).map_err(|_| {
-            RowProblem::UnknownName {
+        Value::String(name) => {
+            serde_json::from_value(Value::String(name.clone())).map(Some).map_err(|_| RowProblem::UnknownName {
                 column: column.to_owned(),
                 what: "label",
                 found: name,
                 expected: "chosen, rejected, desirable, undesirable or null",
-            }
-        }),
+            })
+        }
         other => Err(wrong_type(column, "text or null", &other)),
     }
 }
@@ -126,7 +126,9 @@ mod tests {
                 RowProblem::NotFinite { column: "rewards[0]".into(), found: text.into() }
             );
         }
-        assert!(matches!(problem(&row("[\"good\", 1]")), RowProblem::WrongType { column, .. } if column == "rewards[0]"));
+        assert!(
+            matches!(problem(&row("[\"good\", 1]")), RowProblem::WrongType { column, .. } if column == "rewards[0]")
+        );
         assert!(matches!(problem(&row("3.5")), RowProblem::WrongType { column, .. } if column == "rewards"));
     }
 

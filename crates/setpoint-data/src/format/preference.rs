@@ -41,14 +41,15 @@ pub(super) fn pair(row: &mut Columns, prompt: Option<Side>) -> Result<(Prompt, V
     let response = |message, reward, label| Response { message, reward, label: Some(label) };
     Ok((
         prompt,
-        vec![
-            response(chosen, reward_chosen, Label::Chosen),
-            response(rejected, reward_rejected, Label::Rejected),
-        ],
+        vec![response(chosen, reward_chosen, Label::Chosen), response(rejected, reward_rejected, Label::Rejected)],
     ))
 }
 
-fn from_texts(prompt: Option<Side>, chosen: String, rejected: String) -> Result<(Prompt, Message, Message), RowProblem> {
+fn from_texts(
+    prompt: Option<Side>,
+    chosen: String,
+    rejected: String,
+) -> Result<(Prompt, Message, Message), RowProblem> {
     let (prompt, chosen, rejected) = match prompt {
         Some(Side::Text(prompt)) => (Prompt::Text(prompt), chosen, rejected),
         Some(Side::Messages(messages)) => (conversation_prompt(messages, "prompt")?, chosen, rejected),
@@ -181,7 +182,8 @@ mod tests {
     #[test]
     fn every_name_of_a_reward_column() {
         for (chosen, rejected) in CHOSEN_REWARDS.iter().zip(REJECTED_REWARDS) {
-            let row = format!(r#"{{"prompt": "p", "chosen": "a", "rejected": "b", "{chosen}": 1.5, "{rejected}": -2}}"#);
+            let row =
+                format!(r#"{{"prompt": "p", "chosen": "a", "rejected": "b", "{chosen}": 1.5, "{rejected}": -2}}"#);
             let record = parse(Format::Preference, &row).unwrap();
             assert_eq!(record.responses.iter().map(|r| r.reward).collect::<Vec<_>>(), [Some(1.5), Some(-2.0)]);
             assert!(record.extra.is_empty());

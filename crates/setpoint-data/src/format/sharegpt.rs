@@ -47,7 +47,8 @@ mod tests {
 
     #[test]
     fn an_unknown_role_is_named() {
-        let problem = parse(Format::ShareGpt, r#"{"conversations": [{"from": "narrator", "value": "x"}]}"#).unwrap_err();
+        let problem =
+            parse(Format::ShareGpt, r#"{"conversations": [{"from": "narrator", "value": "x"}]}"#).unwrap_err();
         assert!(problem.to_string().contains("`conversations[0].from`: unknown role `narrator`"), "{problem}");
     }
 }

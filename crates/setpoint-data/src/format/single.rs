@@ -27,7 +27,11 @@ pub(super) fn parse_completion(row: &mut Columns) -> Result<(Prompt, Vec<Respons
 }
 
 /// Adds the optional label and reward.
-pub(super) fn finish(row: &mut Columns, prompt: Prompt, message: Message) -> Result<(Prompt, Vec<Response>), RowProblem> {
+pub(super) fn finish(
+    row: &mut Columns,
+    prompt: Prompt,
+    message: Message,
+) -> Result<(Prompt, Vec<Response>), RowProblem> {
     let column = if row.has("kto_tag") && !row.has("label") { "kto_tag" } else { "label" };
     let label = match row.take(column) {
         None => None,
@@ -74,7 +78,8 @@ mod tests {
     fn a_conversation_must_end_with_the_assistant() {
         let problem = |row: &str| parse(Format::Messages, row).unwrap_err().to_string();
         assert!(problem(r#"{"messages": []}"#).contains("no messages"));
-        let text = problem(r#"{"messages": [{"role": "assistant", "content": "a"}, {"role": "user", "content": "?"}]}"#);
+        let text =
+            problem(r#"{"messages": [{"role": "assistant", "content": "a"}, {"role": "user", "content": "?"}]}"#);
         assert!(text.contains("the last message is of role `user`"), "{text}");
         let text = problem(r#"{"messages": [{"role": "assistant", "content": "a"}]}"#);
         assert!(text.contains("nothing precedes"), "{text}");
@@ -87,7 +92,9 @@ mod tests {
     #[test]
     fn text_parts_are_joined_and_other_parts_refused() {
         let row = |part: &str| {
-            format!(r#"{{"messages": [{{"role": "user", "content": [{{"type": "text", "text": "a"}}, {part}]}}, {{"role": "assistant", "content": "c"}}]}}"#)
+            format!(
+                r#"{{"messages": [{{"role": "user", "content": [{{"type": "text", "text": "a"}}, {part}]}}, {{"role": "assistant", "content": "c"}}]}}"#
+            )
         };
         let record = parse(Format::Messages, &row(r#"{"type": "text", "text": "b"}"#)).unwrap();
         assert_eq!(record.prompt, Prompt::Messages(vec![Message::user("ab")]));

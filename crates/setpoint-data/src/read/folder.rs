@@ -98,12 +98,7 @@ pub(super) fn select<'a>(names: &'a [String], config: &DatasetConfig) -> Result<
 }
 
 fn no_split(config: &DatasetConfig, found: String) -> Error {
-    Error::NoSplit {
-        dataset: config.path.clone(),
-        subset: config.subset.clone(),
-        wanted: config.split.clone(),
-        found,
-    }
+    Error::NoSplit { dataset: config.path.clone(), subset: config.subset.clone(), wanted: config.split.clone(), found }
 }
 
 #[cfg(test)]
@@ -112,11 +107,8 @@ mod tests {
 
     fn choose(names: &[&str], split: &str, subset: Option<&str>) -> Result<Vec<String>, String> {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-        let config = DatasetConfig {
-            split: split.into(),
-            subset: subset.map(Into::into),
-            ..DatasetConfig::new("folder")
-        };
+        let config =
+            DatasetConfig { split: split.into(), subset: subset.map(Into::into), ..DatasetConfig::new("folder") };
         select(&names, &config).map(|v| v.into_iter().map(Into::into).collect()).map_err(|e| e.to_string())
     }
 

@@ -39,7 +39,8 @@ impl Hub {
             endpoint: variable("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into()),
             token: variable("HF_TOKEN").or_else(|| cache.token()),
             cache: cache.path().clone(),
-            offline: variable("HF_HUB_OFFLINE").is_some_and(|v| matches!(v.as_str(), "1" | "true" | "TRUE" | "yes" | "YES" | "on" | "ON")),
+            offline: variable("HF_HUB_OFFLINE")
+                .is_some_and(|v| matches!(v.as_str(), "1" | "true" | "TRUE" | "yes" | "YES" | "on" | "ON")),
         }
     }
 
@@ -55,9 +56,9 @@ impl Hub {
         let id = &config.path;
         let failed = |reason: String| Error::Hub { id: id.clone(), endpoint: self.endpoint.clone(), reason };
         if self.offline {
-            return self.cached(config).unwrap_or_else(|| {
-                Err(failed("HF_HUB_OFFLINE is set and the data set is not in the cache".into()))
-            });
+            return self
+                .cached(config)
+                .unwrap_or_else(|| Err(failed("HF_HUB_OFFLINE is set and the data set is not in the cache".into())));
         }
         let repo = Repo::with_revision(id.clone(), RepoType::Dataset, config.revision.clone());
         let api = ApiBuilder::from_cache(Cache::new(self.cache.clone()))
@@ -103,7 +104,9 @@ fn download(api: &ApiRepo, name: &str, commit: &str) -> Result<PathBuf, String> 
     if of_commit(&path) {
         Ok(path)
     } else {
-        Err(format!("{name} is of another commit than {commit}: the data set changed. Run again, or set `revision` to a commit"))
+        Err(format!(
+            "{name} is of another commit than {commit}: the data set changed. Run again, or set `revision` to a commit"
+        ))
     }
 }
 

@@ -157,7 +157,11 @@ mod tests {
 
     #[test]
     fn arrays_data_objects_and_lines_under_the_wrong_name() {
-        for text in ["[{\"a\": 1}, {\"a\": 2}]", "{\"version\": 1, \"data\": [{\"a\": 1}, {\"a\": 2}]}", "{\"a\": 1}\n{\"a\": 2}\n"] {
+        for text in [
+            "[{\"a\": 1}, {\"a\": 2}]",
+            "{\"version\": 1, \"data\": [{\"a\": 1}, {\"a\": 2}]}",
+            "{\"a\": 1}\n{\"a\": 2}\n",
+        ] {
             let rows = read_document(text).unwrap();
             assert_eq!(rows.iter().map(|(_, r)| r["a"].as_i64().unwrap()).collect::<Vec<_>>(), [1, 2], "{text}");
         }

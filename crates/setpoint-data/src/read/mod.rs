@@ -51,7 +51,8 @@ pub fn read_records(config: &DatasetConfig) -> Result<RecordStream, Error> {
 /// As [`read_records`].
 pub fn read_records_from(config: &DatasetConfig, hub: &Hub) -> Result<RecordStream, Error> {
     let files = locate(config, hub)?;
-    let mut stream = RecordStream { config: config.clone(), files: files.into_iter(), open: None, read: 0, ended: false };
+    let mut stream =
+        RecordStream { config: config.clone(), files: files.into_iter(), open: None, read: 0, ended: false };
     stream.open_next()?;
     Ok(stream)
 }
@@ -82,7 +83,10 @@ pub struct RecordStream {
 
 impl std::fmt::Debug for RecordStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RecordStream").field("path", &self.config.path).field("read", &self.read).finish_non_exhaustive()
+        f.debug_struct("RecordStream")
+            .field("path", &self.config.path)
+            .field("read", &self.read)
+            .finish_non_exhaustive()
     }
 }
 

@@ -157,8 +157,7 @@ mod tests {
             ("score", Arc::new(Float32Array::from(vec![0.5, -2.0]))),
             ("count", Arc::new(Int64Array::from(vec![Some(7), None]))),
         ];
-        let fields: Fields =
-            columns.iter().map(|(name, c)| Field::new(*name, c.data_type().clone(), true)).collect();
+        let fields: Fields = columns.iter().map(|(name, c)| Field::new(*name, c.data_type().clone(), true)).collect();
         let schema = Arc::new(arrow_schema::Schema::new(fields));
         let batch = RecordBatch::try_new(schema.clone(), columns.into_iter().map(|(_, c)| c).collect()).unwrap();
         let properties =

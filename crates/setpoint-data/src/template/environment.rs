@@ -6,10 +6,10 @@ use chrono::NaiveDateTime;
 use chrono::format::{Item, StrftimeItems};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Value, from_args};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, State};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, escape_formatter};
 use minijinja_contrib::pycompat;
 
-use super::tojson::tojson;
+use super::tojson::{python_float, tojson};
 
 /// What a template said through `raise_exception`.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +22,13 @@ pub(super) fn environment(now: NaiveDateTime) -> Environment<'static> {
     environment.set_syntax(syntax.expect("Jinja's own delimiters are valid"));
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_unknown_method_callback(method);
+    environment.set_formatter(|out, state, value| match f64::try_from(value.clone()) {
+        // The engine writes 1e-7 out in full where Python prints 1e-07.
+        Ok(x) if value.is_number() && !value.is_integer() && x.is_finite() => {
+            out.write_str(&python_float(x)).map_err(|_| Error::from(ErrorKind::WriteFailure))
+        }
+        _ => escape_formatter(out, state, value),
+    });
     environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, "raise_exception").with_source(Raised(message)))
     });
@@ -98,7 +105,25 @@ fn method(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) 
             _ => text.trim_end_matches(strip),
         }));
     }
+    if let (Some(text), "title", []) = (value.as_str(), name, args) {
+        return Ok(Value::from(title(text)));
+    }
     pycompat::unknown_method_callback(state, value, name, args)
+}
+
+/// Python's `str.title`: a letter that follows no letter is in upper case, every other one in lower case.
+fn title(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut in_word = false;
+    for c in text.chars() {
+        if in_word {
+            out.extend(c.to_lowercase());
+        } else {
+            out.extend(c.to_uppercase());
+        }
+        in_word = c.is_alphabetic();
+    }
+    out
 }
 
 fn strftime(now: NaiveDateTime, format: &str) -> Result<String, Error> {
@@ -120,7 +145,9 @@ mod tests {
     #[test]
     fn generation_tags_become_scopes() {
         assert_eq!(prepare("{% generation %}a{%- endgeneration -%}"), "{% with %}a{%- endwith -%}");
-        for kept in ["{{ generation }}", "{% if generation %}", "{% set generation = 1 %}", "{% generation_x %}", "{%", "a"] {
+        for kept in
+            ["{{ generation }}", "{% if generation %}", "{% set generation = 1 %}", "{% generation_x %}", "{%", "a"]
+        {
             assert_eq!(prepare(kept), kept);
         }
         assert_eq!(prepare("a\r\nb\rc"), "a\nb\nc");

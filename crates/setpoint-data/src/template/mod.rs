@@ -21,7 +21,8 @@ use crate::record::Message;
 ///
 /// It renders what `apply_chat_template` of transformers renders: jinja2's sandbox with `trim_blocks` and `lstrip_blocks`,
 /// loop controls, `raise_exception`, `strftime_now`, `tojson` as Python's `json.dumps(ensure_ascii=False)`, Python's string
-/// methods, `{% generation %}` as a plain block. A template that does not end within its budget of steps is an error.
+/// methods, `{% generation %}` as a plain block. The few things that jinja2 has and this engine has not (`'%s' % x`, the filter
+/// `wordcount`, the test `callable`) are errors. A template that does not end within its budget of steps is an error.
 ///
 /// ```
 /// use setpoint_data::{BuiltIn, ChatTemplate, Message, TemplateVariables};
@@ -253,7 +254,10 @@ mod tests {
     #[test]
     fn values_print_as_in_python() {
         let variables = json!({"t": true, "n": null, "f": 1.0, "i": 3, "l": [1, "a", true, null]});
-        assert_eq!(text("{{ t }} {{ n }} {{ f }} {{ i }} {{ l }} {{ u }}", variables), "True None 1.0 3 [1, 'a', True, None] ");
+        assert_eq!(
+            text("{{ t }} {{ n }} {{ f }} {{ i }} {{ l }} {{ u }}", variables),
+            "True None 1.0 3 [1, 'a', True, None] "
+        );
     }
 
     #[test]
@@ -262,7 +266,13 @@ mod tests {
         assert_eq!(text("{{ x[1:] }}{{ x[::-1] }}{{ 'abc'[:2] }}", json!({"x": [1, 2, 3]})), "[2, 3][3, 2, 1]ab");
         let source = "{% set ns = namespace(n=0) %}{% for i in range(5) %}{% if i == 3 %}{% break %}{% endif %}{% set ns.n = ns.n + i %}{% endfor %}{{ ns.n }}";
         assert_eq!(text(source, json!({})), "3");
-        assert_eq!(text("{{ d.get('k', 'none') }}{% for k, v in d.items() %}{{ k }}={{ v }};{% endfor %}", json!({"d": {"b": 1, "a": 2}})), "noneb=1;a=2;");
+        assert_eq!(
+            text(
+                "{{ d.get('k', 'none') }}{% for k, v in d.items() %}{{ k }}={{ v }};{% endfor %}",
+                json!({"d": {"b": 1, "a": 2}})
+            ),
+            "noneb=1;a=2;"
+        );
     }
 
     #[test]
@@ -270,13 +280,17 @@ mod tests {
         // U+001C..U+001F are whitespace for str.strip, not for Rust; U+200B is for neither.
         let variables = json!({"x": "\u{1c}\u{a0} a\u{200b}\u{1f}"});
         assert_eq!(text("[{{ x | trim }}][{{ x.strip() }}]", variables.clone()), "[a\u{200b}][a\u{200b}]");
-        assert_eq!(text("[{{ x.lstrip() }}][{{ x.rstrip() }}]", variables), "[a\u{200b}\u{1f}][\u{1c}\u{a0} a\u{200b}]");
+        assert_eq!(
+            text("[{{ x.lstrip() }}][{{ x.rstrip() }}]", variables),
+            "[a\u{200b}\u{1f}][\u{1c}\u{a0} a\u{200b}]"
+        );
         assert_eq!(text("[{{ 'xxaxx' | trim('x') }}][{{ 'xxaxx'.lstrip('x') }}]", json!({})), "[a][axx]");
     }
 
     #[test]
     fn generation_blocks_are_plain_blocks() {
-        let source = "{% for m in messages %}\n{%- generation %}\n{{ m.content }}\n{%- endgeneration -%}\n{% endfor %}!";
+        let source =
+            "{% for m in messages %}\n{%- generation %}\n{{ m.content }}\n{%- endgeneration -%}\n{% endfor %}!";
         assert_eq!(text(source, json!({})), "hi!");
     }
 

@@ -144,7 +144,10 @@ fn key_text(key: &Value) -> Result<String, Error> {
         ValueKind::Bool => if key.is_true() { "true" } else { "false" }.into(),
         ValueKind::Number => number(key),
         kind => {
-            return Err(Error::new(ErrorKind::InvalidOperation, format!("tojson: a key of type {kind} is not allowed")));
+            return Err(Error::new(
+                ErrorKind::InvalidOperation,
+                format!("tojson: a key of type {kind} is not allowed"),
+            ));
         }
     })
 }
@@ -197,7 +200,10 @@ mod tests {
         let expected = "{\n    \"b\": 1,\n    \"a\": [\n        2\n    ]\n}";
         assert_eq!(dumps("(indent=4)", json!({"b": 1, "a": [2]})), expected);
         assert_eq!(dumps("(indent=0)", json!([1, 2])), "[\n1,\n2\n]");
-        assert_eq!(dumps("(separators=(',', ':'), sort_keys=true)", json!({"b": [1, 2], "a": 3})), r#"{"a":3,"b":[1,2]}"#);
+        assert_eq!(
+            dumps("(separators=(',', ':'), sort_keys=true)", json!({"b": [1, 2], "a": 3})),
+            r#"{"a":3,"b":[1,2]}"#
+        );
         assert_eq!(dumps("(ensure_ascii=true)", json!("é😀")), r#""\u00e9\ud83d\ude00""#);
     }
 

@@ -12,7 +12,9 @@ use crate::common::{BOS, EOS, IM_END, small_encoder, test_data};
 /// Texts in which the small tokenizer's merges are frequent, with characters of one to four bytes.
 fn words() -> impl Strategy<Value = String> {
     proptest::collection::vec(
-        proptest::sample::select(vec!["a", "b", " ", "\n", "\n\n", "x", "é", "日", "😀", "ab", "'s", "12", "\t", ".", "Hello"]),
+        proptest::sample::select(vec![
+            "a", "b", " ", "\n", "\n\n", "x", "é", "日", "😀", "ab", "'s", "12", "\t", ".", "Hello",
+        ]),
         1..10,
     )
     .prop_map(|words| words.concat())
@@ -89,7 +91,10 @@ proptest! {
 
 /// Runs a property over a published tokenizer, or not at all where it is absent.
 fn over<S: Strategy>(cases: u32, strategy: S, test: impl Fn(S::Value) -> Result<(), TestCaseError>) {
-    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) });
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(cases)
+    });
     if let Err(failure) = runner.run(&strategy, test) {
         panic!("{failure}");
     }

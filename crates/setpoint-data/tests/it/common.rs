@@ -5,19 +5,10 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use setpoint_data::{EncoderOptions, TemplateChoice, TextEncoder};
 
-/// A folder or file of the shared test data, or `None` after saying that the test is skipped.
-pub fn test_data(name: &str) -> Option<PathBuf> {
-    let root = match std::env::var_os("SETPOINT_TEST_DATA") {
-        Some(root) => PathBuf::from(root),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"),
-    };
-    let path = root.join(name);
-    if path.exists() {
-        return Some(path);
-    }
-    eprintln!("skipped: {} is absent (set SETPOINT_TEST_DATA)", path.display());
-    None
-}
+#[path = "../../src/testing.rs"]
+mod testing;
+
+pub use self::testing::test_data;
 
 /// The folder of golden data about templates, which is part of the repository.
 pub fn golden() -> PathBuf {

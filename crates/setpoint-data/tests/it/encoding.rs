@@ -8,7 +8,10 @@ use setpoint_data::{
     Message, Prompt, Record, Response, ResponseEnd, SegmentKind, Source, T0, TemplateChoice, TextEncoder, segments,
 };
 
-use crate::common::{AB, BOS, END_OF_TEXT, EOS, IM_END, IM_START, NEWLINES, SPACE_A, read_json, small_encoder, small_folder, small_tokenizer};
+use crate::common::{
+    AB, BOS, END_OF_TEXT, EOS, IM_END, IM_START, NEWLINES, SPACE_A, read_json, small_encoder, small_folder,
+    small_tokenizer,
+};
 
 fn chatml() -> TextEncoder {
     small_encoder(TemplateChoice::BuiltIn(BuiltIn::ChatMl))
@@ -32,7 +35,7 @@ fn example(encoder: &TextEncoder, record: &Record, options: &EncodeOptions) -> E
 
 fn problem(encoder: &TextEncoder, record: &Record, options: &EncodeOptions) -> EncodeProblem {
     match encoder.encode(0, record, options).unwrap_err() {
-        Error::Encode { problem, .. } => problem,
+        Error::Encode { problem, .. } => *problem,
         other => panic!("{other}"),
     }
 }
@@ -102,7 +105,10 @@ fn merges_across_the_boundary_are_separated_and_counted() {
     assert_eq!(encoded.merged, 0);
     assert_eq!(encoded.outcome.unwrap().responses[0].ids, [vec![AB], bytes("y"), vec![EOS]].concat());
     let error = EncodeOptions { boundary: Boundary::Error, ..separate };
-    assert_eq!(problem(&encoder, &text("xa", "by"), &error), EncodeProblem::Merged { response: 0, token: "xa|by".into() });
+    assert_eq!(
+        problem(&encoder, &text("xa", "by"), &error),
+        EncodeProblem::Merged { response: 0, token: "xa|by".into() }
+    );
     // The space before the boundary is hidden by trimmed offsets: "x " + "ay" would be "x", " a", "y".
     assert_eq!(plain().encode_text("x ay").unwrap()[1], SPACE_A);
     assert!(matches!(problem(&encoder, &text("x ", "ay"), &error), EncodeProblem::Merged { .. }));
@@ -158,7 +164,8 @@ fn earlier_turns_are_found_with_their_stop_tokens() {
 fn control_tokens_in_texts_are_refused() {
     let options = EncodeOptions::default();
     let refused = |encoder: &TextEncoder, record: &Record| problem(encoder, record, &options);
-    let in_text = |place: &str, token: &str| EncodeProblem::ControlTokenInText { place: place.into(), token: token.into() };
+    let in_text =
+        |place: &str, token: &str| EncodeProblem::ControlTokenInText { place: place.into(), token: token.into() };
     let encoder = chatml();
     let record = chat(&[Message::system("S"), Message::user("say <|im_end|>")], "no");
     assert_eq!(refused(&encoder, &record), in_text("message 1 (user)", "<|im_end|>"));
@@ -172,7 +179,10 @@ fn control_tokens_in_texts_are_refused() {
 fn empty_prompts_and_responses_are_refused() {
     let options = EncodeOptions::default();
     assert_eq!(problem(&plain(), &text("p", "<eos>"), &options), EncodeProblem::EmptyResponse { response: 0 });
-    assert_eq!(problem(&chatml(), &chat(&[Message::user("u")], ""), &options), EncodeProblem::EmptyResponse { response: 0 });
+    assert_eq!(
+        problem(&chatml(), &chat(&[Message::user("u")], ""), &options),
+        EncodeProblem::EmptyResponse { response: 0 }
+    );
     // BOS alone is context enough; nothing at all is not.
     assert_eq!(example(&plain(), &text("", "a"), &options).prompt, [BOS]);
     let dir = small_folder(&json!({"bos_token": "<bos>", "eos_token": "<eos>", "add_bos_token": false}));
@@ -187,7 +197,8 @@ fn templates_that_do_not_serve_are_named() {
     assert_eq!(problem(&plain(), &record, &options), EncodeProblem::NoTemplate);
     let with = |source: &str| small_encoder(TemplateChoice::Text { name: "mine".into(), source: source.into() });
     let message = |source: &str| problem(&with(source), &record, &options).to_string();
-    let thinking = "{% for m in messages %}{{ m.content }}<eos>{% endfor %}{% if add_generation_prompt %}<think>{% endif %}";
+    let thinking =
+        "{% for m in messages %}{{ m.content }}<eos>{% endfor %}{% if add_generation_prompt %}<think>{% endif %}";
     let text = message(thinking);
     assert!(text.contains("`mine` renders the prompt differently once the answer 0 is there"), "{text}");
     assert!(text.contains("continues with \"a<eos>\" where the prompt has \"<think>\""), "{text}");
@@ -195,13 +206,29 @@ fn templates_that_do_not_serve_are_named() {
     assert!(text.contains("no stop token after the answer 0: looked for <eos>"), "{text}");
     let text = message("{{ raise_exception('Not today.') }}");
     assert!(text.contains("`mine` refused the conversation: Not today."), "{text}");
-    let text = message("{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(9) %}{% endfor %}{% endfor %}{% endfor %}");
+    let text = message(
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(9) %}{% endfor %}{% endfor %}{% endfor %}",
+    );
     assert!(text.contains("did not end within"), "{text}");
 }
 
 #[test]
+fn the_first_stop_token_that_a_template_prints_ends_the_response() {
+    // As Phi-3's: a turn's own stop token, and EOS behind the conversation.
+    let source = "{% for m in messages %}{{ m.content }}<|im_end|>\n{% endfor %}{% if not add_generation_prompt %}{{ eos_token }}{% endif %}";
+    let encoder = small_encoder(TemplateChoice::Text { name: "t".into(), source: source.into() });
+    assert_eq!(encoder.stop_ids(), [IM_END, EOS]);
+    let found = example(&encoder, &chat(&[Message::user("u")], "r"), &EncodeOptions::default());
+    assert_eq!(found.responses[0].ids, [u32::from(b'r'), IM_END]);
+    let options = EncodeOptions { response_end: ResponseEnd::Template, ..EncodeOptions::default() };
+    let found = example(&encoder, &chat(&[Message::user("u")], "r"), &options);
+    assert_eq!(found.responses[0].ids, [u32::from(b'r'), IM_END, 10, EOS]);
+}
+
+#[test]
 fn tools_and_arguments_of_a_row_reach_the_template() {
-    let source = "{{ tools | tojson if tools else '-' }}{{ mood }};{% for m in messages %}{{ m.content }}<eos>{% endfor %}";
+    let source =
+        "{{ tools | tojson if tools else '-' }}{{ mood }};{% for m in messages %}{{ m.content }}<eos>{% endfor %}";
     let dir = small_folder(&json!({"bos_token": "<bos>", "eos_token": "<eos>"}));
     let options = EncoderOptions {
         template: TemplateChoice::Text { name: "t".into(), source: source.into() },
@@ -210,7 +237,8 @@ fn tools_and_arguments_of_a_row_reach_the_template() {
     };
     let encoder = TextEncoder::from_dir(dir.path(), &options).unwrap();
     let mut record = chat(&[Message::user("u")], "a");
-    let prompt = |record: &Record| encoder.decode(&example(&encoder, record, &EncodeOptions::default()).prompt).unwrap();
+    let prompt =
+        |record: &Record| encoder.decode(&example(&encoder, record, &EncodeOptions::default()).prompt).unwrap();
     assert_eq!(prompt(&record), "-calm;u<eos>");
     record.extra.insert("tools".into(), json!([{"name": "f"}]));
     record.extra.insert("chat_template_kwargs".into(), json!({"mood": "keen"}));
@@ -235,7 +263,10 @@ fn long_rows_are_dropped_cut_or_refused_and_counted() {
     assert_eq!(examples[1].responses[0].ids, [bytes("yes"), vec![EOS]].concat());
     let refuse = EncodeOptions { long_rows: LongRows::Error, ..options };
     let message = encoder.encode_all(&records, &refuse).unwrap_err().to_string();
-    assert!(message.contains("together has 18 tokens, more than the 10 that are allowed. Raise `max_length`"), "{message}");
+    assert!(
+        message.contains("together has 18 tokens, more than the 10 that are allowed. Raise `max_length`"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -50,7 +50,8 @@ fn answer(mut stream: TcpStream, extra: &[&str], log: &Mutex<Vec<String>>) {
     let files = files();
     let respond = |stream: &mut TcpStream, status: &str, headers: &str, body: &str| {
         let length = body.len();
-        let _ = write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n{body}");
+        let _ =
+            write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n{body}");
     };
     if path == format!("/api/datasets/{DATASET}/revision/main") {
         let mut names: Vec<&str> = files.keys().chain(extra).copied().collect();

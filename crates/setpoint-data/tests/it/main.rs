@@ -4,6 +4,8 @@ mod boundaries;
 mod common;
 mod encoding;
 mod hub;
+mod jinja;
 mod real_files;
 mod templates;
 mod tokenizers;
+mod whole_sets;

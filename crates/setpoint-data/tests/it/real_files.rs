@@ -68,7 +68,10 @@ fn rows_are_limited_and_formats_overridden() {
     assert_eq!(load_records(&config).unwrap().0.len(), 7);
     let config = DatasetConfig { format: Some(Format::Messages), ..config };
     let message = load_records(&config).unwrap_err().to_string();
-    assert!(message.contains("rasbt_preference.json: row 0: missing column `messages` (format `messages`)"), "{message}");
+    assert!(
+        message.contains("rasbt_preference.json: row 0: missing column `messages` (format `messages`)"),
+        "{message}"
+    );
 }
 
 #[test]

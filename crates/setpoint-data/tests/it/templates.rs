@@ -19,7 +19,12 @@ fn source(data: &Path, name: &str) -> String {
 fn variables(golden: &Value, conversation: &Value) -> TemplateVariables {
     let text = |v: &Value| v.as_str().unwrap().to_owned();
     TemplateVariables {
-        special_tokens: golden["special_tokens"].as_object().unwrap().iter().map(|(k, v)| (k.clone(), text(v))).collect(),
+        special_tokens: golden["special_tokens"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(|(k, v)| (k.clone(), text(v)))
+            .collect(),
         tools: conversation.get("tools").cloned(),
         extra: conversation.get("kwargs").and_then(Value::as_object).cloned().unwrap_or_default(),
     }
@@ -32,8 +37,7 @@ fn compare(data: &Path, name: &str) -> (usize, usize) {
     let now: NaiveDateTime = expected["strftime_now"].as_str().unwrap().parse().unwrap();
     let template = ChatTemplate::with_clock(name, source(data, name), now).unwrap();
     let own = data.join("tokenizers").join(if name.starts_with("llama3") { "llama3" } else { name });
-    let encoder =
-        own.is_dir().then(|| TextEncoder::from_dir(&own, &EncoderOptions::default()).unwrap());
+    let encoder = own.is_dir().then(|| TextEncoder::from_dir(&own, &EncoderOptions::default()).unwrap());
     let (mut rendered, mut refused) = (0, 0);
     for row in expected["rows"].as_array().unwrap() {
         let key = row["conversation"].as_str().unwrap();
