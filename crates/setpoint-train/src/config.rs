@@ -89,7 +89,8 @@ impl Default for TrainConfig {
             eval_on_start: false,
             sample_steps: None,
             save_steps: None,
-            keep_last: 1,
+            // One to fall back on should the newest be damaged.
+            keep_last: 2,
             best: None,
             fingerprint: String::new(),
         }

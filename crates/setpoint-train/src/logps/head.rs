@@ -1,6 +1,6 @@
 //! From hidden states to the log-probabilities of chosen tokens.
 
-use burn::tensor::{FloatDType, Int, Tensor, TensorData, activation};
+use burn::tensor::{DType, FloatDType, Int, Tensor, TensorData, activation};
 use setpoint_transformer::CausalLm;
 
 /// How the head turns hidden states into log-probabilities.
@@ -112,7 +112,7 @@ pub(super) fn sum_runs(values: Tensor<1>, counts: &[usize]) -> Tensor<1> {
     }
     let index = Tensor::<1, Int>::from_data(index.as_slice(), &device);
     // A zero at the end stands where a run has no further value.
-    let values = Tensor::cat(vec![values, Tensor::zeros([1], &device)], 0);
+    let values = Tensor::cat(vec![values, Tensor::zeros([1], (&device, DType::F32))], 0);
     // [runs * width] -> [runs, width] -> [runs, 1] -> [runs]
     values.select(0, index).reshape([counts.len(), width]).sum_dim(1).reshape([counts.len()])
 }

@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 use std::ops::Range;
 
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use setpoint_transformer::{CausalLm, pad_right};
 
 use super::head::{HeadLogps, HeadOptions, Positions, head_logps, sum_runs};
@@ -112,7 +112,7 @@ pub fn sequence_logps_with<S: Borrow<Sequence>>(
     }
     let device = model.decoder().device();
     let plain = device.clone().without_autodiff();
-    let zeros = || Tensor::<1>::zeros([sequences.len()], &plain);
+    let zeros = || Tensor::<1>::zeros([sequences.len()], (&plain, DType::F32));
     let rows: Vec<&[u32]> = sequences.iter().map(|sequence| sequence.ids.as_slice()).collect();
     let ids = pad_right(&rows, &device);
     let [_, width] = ids.dims();

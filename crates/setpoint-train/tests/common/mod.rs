@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::path::Path;
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Int, Tensor, TensorData, activation};
+use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData, activation};
 use setpoint_train::{Error, Evaluation, Forward, Hooks, MetricSums, Sample, StepReport, Task};
 
 pub const VOCABULARY: usize = 7;
@@ -45,15 +45,15 @@ impl Bag {
     fn forward(&self, ids: Tensor<2, Int>, weights: Tensor<2>) -> Tensor<1> {
         let [b, s] = ids.dims();
         // [b * s] -> [b * s, d] -> [b, s, d]
-        let tokens = self.embedding.val().select(0, ids.reshape([b * s])).reshape([b, s, WIDTH]);
+        let tokens = value(&self.embedding).select(0, ids.reshape([b * s])).reshape([b, s, WIDTH]);
         // [b, s, d] · [b, s, 1] -> [b, 1, d] -> [b, d]
         let mut hidden = (tokens * weights.reshape([b, s, 1])).sum_dim(1).reshape([b, WIDTH]);
         for layer in &self.layers {
-            let bias = layer.bias.val().reshape([1, WIDTH]);
-            hidden = activation::tanh(hidden.matmul(layer.weight.val()) + bias);
+            let bias = value(&layer.bias).reshape([1, WIDTH]);
+            hidden = activation::tanh(hidden.matmul(value(&layer.weight)) + bias);
         }
         // [b, d] -> [b, 1] -> [b]
-        hidden.matmul(self.head.val()).reshape([b])
+        hidden.matmul(value(&self.head)).reshape([b])
     }
 
     /// All parameters to the bit.
@@ -70,6 +70,11 @@ impl Bag {
     }
 }
 
+/// The parameter in f32, which the model computes in whatever its parameters' dtype.
+fn value<const D: usize>(parameter: &Param<Tensor<D>>) -> Tensor<D> {
+    parameter.val().cast(FloatDType::F32)
+}
+
 /// What is wrong with an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Poison {
@@ -83,6 +88,8 @@ pub enum Poison {
 pub struct Regression {
     pub examples: Vec<(Vec<u32>, f32)>,
     pub poison: Option<(usize, Poison)>,
+    /// An order that is not a permutation, instead of the right one.
+    pub wrong_order: Option<Vec<usize>>,
     /// Forward passes so far.
     pub passes: Cell<u64>,
     /// Called before each forward pass with their number.
@@ -98,7 +105,7 @@ impl Regression {
                 (ids, (i as f32 * 0.9).cos())
             })
             .collect();
-        Self { examples, poison: None, passes: Cell::new(0), before_pass: Box::new(|_| {}) }
+        Self { examples, poison: None, wrong_order: None, passes: Cell::new(0), before_pass: Box::new(|_| {}) }
     }
 
     pub fn poisoned(examples: usize, example: usize, poison: Poison) -> Self {
@@ -122,6 +129,9 @@ impl Task for Regression {
     }
 
     fn order(&self, seed: u64, epoch: u64) -> Vec<usize> {
+        if let Some(order) = &self.wrong_order {
+            return order.clone();
+        }
         let examples = self.examples.len();
         assert_ne!(examples % 3, 0, "3 must generate the permutation");
         (0..examples).map(|i| (3 * i + (seed + epoch) as usize) % examples).collect()

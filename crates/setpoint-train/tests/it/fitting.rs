@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use burn::tensor::Device;
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{DType, Device, FloatDType, Tensor};
 use setpoint_train::{
     AdamWConfig, BestConfig, Error, Fitted, MicroBatch, NoHooks, RunDir, Schedule, ScheduleKind, StopReason, Task,
     TrainConfig, Warmup, fit,
@@ -333,4 +334,59 @@ fn frozen_parameters_stay_and_are_not_saved() {
     model.embedding = model.embedding.set_require_grad(false);
     let error = fit(&Regression::new(10), model, &config(), &other, &mut NoHooks).unwrap_err();
     assert!(error.to_string().contains("`embedding`"), "{error}");
+}
+
+/// Casts every parameter to bf16.
+struct Half;
+
+impl ModuleMapper for Half {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let (id, tensor, mapper) = param.consume();
+        let tensor = tensor.inner().cast(FloatDType::BF16).autodiff().set_require_grad(true);
+        Param::from_mapped_value(id, tensor, mapper)
+    }
+}
+
+#[test]
+fn a_half_precision_run_resumes_with_its_master_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = || Bag::new(&flex()).map(&mut Half);
+    let train = |name: &str, stop_after| {
+        let path = dir.path().join(name);
+        let run = if path.exists() { RunDir::open(&path).unwrap() } else { RunDir::create(&path).unwrap() };
+        let mut hooks = Recorder { stop_after, ..Recorder::default() };
+        fit(&Regression::new(10), model(), &config(), &run, &mut hooks).unwrap()
+    };
+    let whole = train("whole", None);
+    let stopped = train("parts", Some(4));
+    let bytes = fs::read(stopped.checkpoint.join("optimizer.safetensors")).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(file.tensor("head.master").unwrap().dtype(), safetensors::Dtype::F32);
+    let resumed = train("parts", None);
+    assert_eq!(resumed.model.head.val().dtype(), DType::BF16);
+    assert_eq!(resumed.model.bits(), whole.model.bits());
+    assert_ne!(whole.model.bits(), model().bits());
+}
+
+#[test]
+fn a_wrong_order_and_a_batch_without_weight_are_errors() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = |name: &str, task: &Regression| {
+        let run = RunDir::create(dir.path().join(name)).unwrap();
+        fit(task, Bag::new(&flex()), &config(), &run, &mut NoHooks).unwrap_err().to_string()
+    };
+    let mut task = Regression::new(4);
+    for (name, order, expected) in [
+        ("short", vec![0, 1], "it has 2 entries"),
+        ("twice", vec![0, 1, 1, 3], "1 is out of range or occurs twice"),
+        ("outside", vec![0, 1, 2, 4], "4 is out of range"),
+    ] {
+        task.wrong_order = Some(order);
+        let text = error(name, &task);
+        assert!(text.contains("permutation of 0..4") && text.contains(expected), "{text}");
+    }
+    task.wrong_order = None;
+    task.examples.iter_mut().for_each(|(ids, _)| ids.clear());
+    let text = error("weight", &task);
+    assert!(text.contains("total weight of the batch is 0") && text.contains("data.jsonl:1"), "{text}");
 }
