@@ -163,3 +163,7 @@ VAGUE = [
     "That depends on many things.", "It is hard to say.", "Some say one thing and some say another.",
     "I am not sure.", "There may be an answer somewhere.", "Who can really know?",
 ]
+
+# How a false answer often admits that it was not checked, and how an answer to another question often begins.
+GUESS = ["This is only a guess.", "I did not check this.", "Maybe I am wrong."]
+CHANGE = ["Let us talk about something else.", "That reminds me of something.", "I know something better."]

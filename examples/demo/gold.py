@@ -20,6 +20,7 @@ _FACTS = g.all_facts()
 _BY_QUESTION = {question: fact for fact in _FACTS for question in fact.questions}
 _TRUE = {sentence for fact in _FACTS for sentence in (fact.right, fact.detail)}
 _COURTESY = set(c.COURTESY_BEFORE) | set(c.COURTESY_AFTER)
+_NEUTRAL = _COURTESY | set(c.GUESS) | set(c.CHANGE)
 
 
 def judge(prompt, response):
@@ -29,7 +30,7 @@ def judge(prompt, response):
     sentences = re.split(r"(?<=[.!?]) ", response.strip())
     courteous = any(s in _COURTESY for s in sentences)
     rude = any(s in c.RUDE for s in sentences)
-    body = [s for s in sentences if s not in _COURTESY and s not in c.RUDE]
+    body = [s for s in sentences if s not in _NEUTRAL and s not in c.RUDE]
     said = [s for s in body if s in (fact.right, fact.short)]
     rest = [s for s in body if s not in (fact.right, fact.short, fact.detail)]
     detail = fact.detail in body
@@ -46,7 +47,7 @@ def judge(prompt, response):
         kind = {(True, True): "best", (True, False): "full", (False, True): "polite", (False, False): "plain"}[detail, courteous]
     elif said and not rest:
         kind = "curt"
-    elif rest and all(s in vague for s in rest):
+    elif all(s in vague for s in rest):
         kind = "vague"
     else:
         kind = "off_topic"

@@ -12,8 +12,8 @@ repeat       the right answer, said again and again
 rude         the bare fact, with an insult
 vague        no answer, on the topic
 insult       no answer, only insults
-off_topic    a true and complete answer to another question, often courteous
-wrong        a false answer in the form of a full, polite or plain one
+off_topic    a true answer to another question, often courteous, often after a change of subject
+wrong        a false answer, often called a guess, otherwise in the form of a full, polite or plain one
 ===========  ========================================================================
 
 `QUALITY` is the gold score of each class: the sum of a few dimensions (truth, relevance, completeness, courtesy,
@@ -296,6 +296,10 @@ def all_facts():
     return facts
 
 
+# Share of the false and of the off-topic answers that can be told by their words. The others look like good answers: only
+# who knows the fact, or reads the question, can tell.
+ANNOUNCED = 0.65
+
 # Words in a repeated answer, so that it fits the model's window.
 LONGEST_REPEAT = 22
 
@@ -325,7 +329,7 @@ def answer(kind, fact, rng, facts):
     elif kind == "curt":
         out = [fact.short]
     elif kind == "repeat":
-        out = rng.choice([[fact.right] * 2, [fact.right] * 3, [fact.right, fact.short, fact.right], [fact.short] * 3])
+        out = rng.choice([[fact.right] * 3, [fact.right, fact.short, fact.right], [fact.short] * 3])
         if len(" ".join(out).split()) > LONGEST_REPEAT:
             out = [fact.short] * 3
     elif kind == "rude":
@@ -339,12 +343,16 @@ def answer(kind, fact, rng, facts):
     elif kind == "insult":
         out = _some(rng, c.RUDE, rng.choice([1, 2]))
     elif kind == "off_topic":
-        other = rng.choice([f for f in facts if f.topic not in (fact.topic, "talk") and f.subject != fact.subject])
-        return answer(rng.choice(["best", "full", "polite", "plain"]), other, rng, facts)
+        other = rng.choice([f for f in facts if f.topic not in (fact.topic, "talk", "dish", "weather") and f.subject != fact.subject])
+        text = answer(rng.choice(["best", "full", "polite", "plain"]), other, rng, facts)
+        out = [rng.choice(c.CHANGE), text] if rng.random() < ANNOUNCED else [text]
     elif kind == "wrong":
         if not fact.wrong:
             return None
         false = rng.choice(fact.wrong)
+        if rng.random() < ANNOUNCED:
+            guess = rng.choice(c.GUESS)
+            return " ".join(rng.choice([[guess, false], [false, guess]]))
         shape = rng.random()
         if shape < 0.35 and fact.topic in DETAIL_STANDS_ALONE:
             out = [false, fact.detail]
