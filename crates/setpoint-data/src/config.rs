@@ -21,7 +21,7 @@ pub struct DatasetConfig {
     /// (`owner/name`). A path that exists wins over a hub id.
     pub path: String,
     /// The split of a folder or hub data set: `train` matches `train.jsonl`, `train-00000-of-00003.parquet` and everything
-    /// in a folder `train/`. Ignored by a single file.
+    /// in a folder `train/`. Ignored by a single file. What a data set's card lists beside its files is not read.
     #[serde(default = "default_split")]
     pub split: String,
     /// The subset (the hub's "config"): the folder that holds the split, where several do.
@@ -126,4 +126,19 @@ pub enum BadRows {
     Error,
     /// Leave it out and count it.
     Drop,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_path_is_needed_and_unknown_keys_are_refused() {
+        let parse = |json: &str| serde_json::from_str::<DatasetConfig>(json);
+        assert_eq!(parse(r#"{"path": "a.jsonl"}"#).unwrap(), DatasetConfig::new("a.jsonl"));
+        let message = parse(r#"{"path": "a.jsonl", "splitt": "test"}"#).unwrap_err().to_string();
+        assert!(message.contains("unknown field `splitt`"), "{message}");
+        let message = parse(r#"{"path": "a.jsonl", "format": "csv"}"#).unwrap_err().to_string();
+        assert!(message.contains("unknown variant `csv`, expected one of `pointwise`"), "{message}");
+    }
 }

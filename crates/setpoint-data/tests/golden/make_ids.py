@@ -1,4 +1,4 @@
-"""Token ids of whole data sets, as transformers renders and tokenises them: their number and a hash.
+"""Token ids of the first rows of data sets, as transformers renders and tokenises them: their number and a hash.
 
 The data sets and tokenizers are not part of the project: they are read from the folder that SETPOINT_TEST_DATA names, else from
 `../shared/data` beside the project's root. Needs transformers==5.23.0 and jinja2==3.1.6; writes ids.json beside this file.
@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 HERE = pathlib.Path(__file__).parent
 DATA = pathlib.Path(os.environ.get("SETPOINT_TEST_DATA", HERE.parents[4] / "shared" / "data"))
+ROWS = 150
 ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
 
 
@@ -49,8 +50,8 @@ CASES = [
 
 out = []
 for name, tokenizer, path, convert in CASES:
-    rows = [convert(row) for row in json.loads((DATA / path).read_text())]
+    rows = [convert(row) for row in json.loads((DATA / path).read_text())[:ROWS]]
     ids = [i for row in rows for i in tokenizer.apply_chat_template(row, tokenize=True)["input_ids"]]
     digest = hashlib.sha256(struct.pack(f"<{len(ids)}I", *ids)).hexdigest()
-    out.append({"tokenizer": name, "data": path, "tokens": len(ids), "sha256": digest})
+    out.append({"tokenizer": name, "data": path, "rows": len(rows), "tokens": len(ids), "sha256": digest})
 (HERE / "ids.json").write_text("[\n" + ",\n".join(map(json.dumps, out)) + "\n]\n")

@@ -121,13 +121,10 @@ fn conversations_in_llama3s_tokens() {
 /// SentencePiece puts a `▁` before a text: a response that is tokenised apart must not get one.
 fn sentencepiece(name: &'static str) {
     let Some(encoder) = published(name, TemplateChoice::Own) else { return };
-    let merged = std::cell::Cell::new(0);
     over(64, (words(), words()), |(prompt, answer)| {
         let answer = answer + ".";
         let record = Record::new(Prompt::Text(prompt.clone()), vec![Response::new(answer.clone())]);
-        let encoded = encoder.encode(0, &record, &EncodeOptions::default()).unwrap();
-        merged.set(merged.get() + encoded.merged);
-        let example = encoded.outcome.unwrap();
+        let example = encode(&encoder, &record);
         let ids = joined(&example);
         // These decoders drop one space at the beginning, so the text in one piece is the measure.
         let whole = encoder.encode_text(&format!("{prompt}{answer}")).unwrap();
@@ -137,7 +134,17 @@ fn sentencepiece(name: &'static str) {
         prop_assert_eq!(&encoder.encode_prompt(&record.prompt).unwrap(), &example.prompt);
         Ok(())
     });
-    assert!(merged.get() > 0, "the cases must include merges across the boundary");
+    // Every place at which a text can be cut: some of them are within a token.
+    let text = "Once upon a time, there was a little girl.";
+    let whole = encoder.decode_visible(&encoder.encode_text(text).unwrap()).unwrap();
+    let mut merged = 0;
+    for at in 1..text.len() {
+        let record = Record::new(Prompt::Text(text[..at].into()), vec![Response::new(&text[at..])]);
+        let encoded = encoder.encode(0, &record, &EncodeOptions::default()).unwrap();
+        merged += encoded.merged;
+        assert_eq!(encoder.decode_visible(&joined(&encoded.outcome.unwrap())).unwrap(), whole, "cut at {at}");
+    }
+    assert!(merged > 10 && merged < text.len() - 1, "{merged} of {} places merge", text.len() - 1);
 }
 
 #[test]

@@ -6,6 +6,6 @@ mod encoding;
 mod hub;
 mod jinja;
 mod real_files;
+mod real_ids;
 mod templates;
 mod tokenizers;
-mod whole_sets;

@@ -1,4 +1,4 @@
-//! Whole data sets to ids: in one piece as transformers', and cut into prompt and response.
+//! Real data sets to ids: in one piece as transformers', and cut into prompt and response.
 
 use std::path::Path;
 
@@ -20,7 +20,9 @@ fn check(expected: &Value) {
     };
     let template = if name == "llama3" { TemplateChoice::BuiltIn(BuiltIn::Llama3) } else { TemplateChoice::Own };
     let encoder = TextEncoder::from_dir(&folder, &EncoderOptions { template, ..EncoderOptions::default() }).unwrap();
-    let (mut records, _) = load_records(&DatasetConfig::new(path.to_str().unwrap())).unwrap();
+    let rows = expected["rows"].as_u64().unwrap() as usize;
+    let config = DatasetConfig { max_rows: Some(rows), ..DatasetConfig::new(path.to_str().unwrap()) };
+    let (mut records, _) = load_records(&config).unwrap();
     // The golden ids are of the chosen, or only, answer.
     records.iter_mut().for_each(|r| r.responses.truncate(1));
     let options = EncodeOptions {
