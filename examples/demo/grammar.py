@@ -301,7 +301,7 @@ def all_facts():
 ANNOUNCED = 0.65
 
 # Words in a repeated answer, so that it fits the model's window.
-LONGEST_REPEAT = 22
+LONGEST_REPEAT = 18
 
 
 # How the classes are put into words. Every function returns the sentences of one answer.
