@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use serde::Deserialize;
 use serde_json::Value;
-use tokenizers::Tokenizer;
+use tokenizers::{NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, Tokenizer};
 
 use crate::error::{EncodeProblem, Error};
 
@@ -27,40 +28,69 @@ pub(super) struct Cut {
     pub(super) merged: usize,
 }
 
+/// The parts of `tokenizer.json` that are looked at here. The model, most of the file, is left to the library.
+#[derive(Deserialize)]
+struct Parts {
+    #[serde(default)]
+    added_tokens: Vec<AddedToken>,
+    #[serde(default)]
+    normalizer: Value,
+    #[serde(default)]
+    pre_tokenizer: Value,
+    #[serde(default)]
+    post_processor: Value,
+}
+
+#[derive(Deserialize)]
+struct AddedToken {
+    id: u32,
+    content: String,
+}
+
 impl Tokens {
     /// Loads `tokenizer.json`.
     pub(super) fn load(path: &Path, bytes: &[u8]) -> Result<Self, Error> {
         let failed = |reason: String| Error::Tokenizer { path: path.to_owned(), reason };
-        let mut json: Value = serde_json::from_slice(bytes).map_err(|e| failed(format!("not valid JSON: {e}")))?;
-        if !json.is_object() {
-            return Err(failed("expected an object (tokenizer.json of the tokenizers library)".into()));
-        }
-        // Published files carry truncation (gpt2: 50 tokens) and padding of whoever saved them. Nothing is cut silently here.
-        json["truncation"] = Value::Null;
-        json["padding"] = Value::Null;
-        // Trimmed offsets would hide that a token holds the space before a boundary. Ids do not depend on this.
-        set_everywhere(&mut json["post_processor"], "trim_offsets", &Value::Bool(false));
-        let build = |json: &Value| {
-            let bytes = serde_json::to_vec(json).map_err(|e| failed(e.to_string()))?;
-            Tokenizer::from_bytes(bytes).map_err(|e| failed(e.to_string()))
+        let not_json = |e: serde_json::Error| {
+            failed(match e.classify() {
+                serde_json::error::Category::Data => format!("not a file of the tokenizers library: {e}"),
+                _ => format!("not valid JSON: {e}"),
+            })
         };
-        let tokenizer = build(&json)?;
+        let mut parts: Parts = serde_json::from_slice(bytes).map_err(not_json)?;
+        let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| failed(e.to_string()))?;
+        // Published files carry truncation (gpt2: 50 tokens) and padding of whoever saved them. Nothing is cut silently here.
+        tokenizer.with_truncation(None).map_err(|e| failed(e.to_string()))?;
+        tokenizer.with_padding(None);
+        // Trimmed offsets would hide that a token holds the space before a boundary. Ids do not depend on this.
+        set_everywhere(&mut parts.post_processor, "trim_offsets", &Value::Bool(false));
+        let post_processor: Option<PostProcessorWrapper> =
+            serde_json::from_value(parts.post_processor).map_err(not_json)?;
+        tokenizer.with_post_processor(post_processor);
         // The library gives an added token the next free id where the file's does not follow the vocabulary.
-        for token in json["added_tokens"].as_array().into_iter().flatten() {
-            let (content, id) = (token["content"].as_str().unwrap_or_default(), token["id"].as_u64());
-            let given = tokenizer.token_to_id(content).map(u64::from);
-            if given != id {
-                let [id, given] = [id, given].map(|id| id.map_or_else(|| "none".into(), |id| id.to_string()));
+        for AddedToken { id, content } in &parts.added_tokens {
+            let given = tokenizer.token_to_id(content);
+            if given != Some(*id) {
+                let given = given.map_or_else(|| "none".into(), |id| id.to_string());
                 return Err(failed(format!(
                     "the added token {content:?} has the id {id} in the file but gets {given}: ids of added tokens must follow the \
                      vocabulary without a gap. Save the tokenizer again with transformers"
                 )));
             }
         }
-        let mut continuing = json.clone();
-        without_prefix(&mut continuing["normalizer"]);
-        without_prefix(&mut continuing["pre_tokenizer"]);
-        let continuing = if continuing == json { None } else { Some(build(&continuing)?) };
+        let (mut normalizer, mut pre_tokenizer) = (parts.normalizer.clone(), parts.pre_tokenizer.clone());
+        without_prefix(&mut normalizer);
+        without_prefix(&mut pre_tokenizer);
+        let continuing = if (&normalizer, &pre_tokenizer) == (&parts.normalizer, &parts.pre_tokenizer) {
+            None
+        } else {
+            let mut twin = tokenizer.clone();
+            let normalizer: Option<NormalizerWrapper> = serde_json::from_value(normalizer).map_err(not_json)?;
+            let pre_tokenizer: Option<PreTokenizerWrapper> = serde_json::from_value(pre_tokenizer).map_err(not_json)?;
+            twin.with_normalizer(normalizer).map_err(|e| failed(e.to_string()))?;
+            twin.with_pre_tokenizer(pre_tokenizer);
+            Some(twin)
+        };
         Ok(Self { tokenizer, continuing })
     }
 
