@@ -235,7 +235,8 @@ impl TextEncoder {
             .map_err(|e| EncodeProblem::TemplateFailed { template: template.name().to_owned(), reason: e.to_string() })
     }
 
-    /// The ids of a prompt, as a generation starts from them: the same as in the examples.
+    /// The ids of a prompt, as a generation starts from them: those of [`Example::prompt`], save where an earlier turn was
+    /// tokenised apart for its span or the row brought tools of its own.
     ///
     /// # Errors
     /// An [`EncodeProblem`] when the template refuses or there are no tokens.
