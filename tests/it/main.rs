@@ -1,3 +1,9 @@
 //! Integration tests of the `setpoint` command and of what holds across its crates. One binary, a module per subject.
 
 mod architecture;
+mod bad_input;
+mod devices;
+mod fixture;
+mod jobs;
+mod models;
+mod resume;

@@ -1,0 +1,186 @@
+//! Wrong input: one clear sentence with the place and the remedy, the right exit code, and nothing harmed.
+
+use std::path::Path;
+
+use super::fixture::{demo, file, model, rewarded_rows, setpoint, tiny_config};
+
+fn policy() -> String {
+    model().display().to_string()
+}
+
+/// `setpoint align` by DRO on these rows, without a run.
+fn align(rows: &str) -> super::fixture::Ran {
+    let (_dir, data) = file("rows.jsonl", rows);
+    setpoint(&["align", "--dry-run", "--model", &policy(), "--data", &data])
+}
+
+#[test]
+fn unknown_and_mistyped_settings_come_all_at_once_with_their_lines() {
+    let (_dir, config) =
+        file("align.toml", "[align]\nbetta = 0.2\nlog_z0 = \"often\"\n\n[train]\nbatch_size = \"many\"\n");
+    setpoint(&["align", &config, "--dry-run"])
+        .fails(2, &["align.toml:2", "did you mean `beta`?", "align.toml:3", "align.toml:6", "model.path", "data.path"]);
+}
+
+#[test]
+fn unknown_methods_flags_and_devices_are_usage_errors() {
+    setpoint(&["align", "--dry-run", "--set", "align.method=ppo"])
+        .fails(2, &["align.method", "dro (or rao) or dpo", "ppo"]);
+    setpoint(&["align", "--tun"]).fails(2, &["--tun"]);
+    setpoint(&[
+        "logps",
+        "--device",
+        "tpu",
+        "--model",
+        &policy(),
+        "--data",
+        &demo("responses.jsonl").display().to_string(),
+    ])
+    .fails(2, &["tpu", "flex"]);
+    setpoint(&["align", "--dry-run", "--set", "align.beta=-1"]).fails(2, &["beta", "-1"]);
+    setpoint(&["align", "--set", "align.break_even_reward=2", "--set", "align.log_z0=3"])
+        .fails(2, &["give one of them"]);
+}
+
+#[test]
+fn a_run_without_a_folder_is_a_usage_error() {
+    let data = demo("responses.jsonl").display().to_string();
+    setpoint(&["sft", "--model", &policy(), "--data", &data]).fails(2, &["--run"]);
+}
+
+#[test]
+fn rows_name_file_line_and_remedy() {
+    let good = rewarded_rows(1);
+    align(&(good.clone() + "{\"prompt\": \"x\"}\n")).fails(1, &["rows.jsonl:2"]);
+    align(&(good.clone() + "{\"prompt\": \"x\", \"responses\": [\"\"], \"rewards\": [1]}\n"))
+        .fails(1, &["rows.jsonl:2", "empty"]);
+    align(&(good.clone() + "{\"prompt\": \"x\", \"responses\": [\"a\"], \"rewards\": [NaN]}\n"))
+        .fails(1, &["rows.jsonl:2"]);
+    align(&(good.clone() + "{\"prompt\": \"x\", \"responses\": [\"a\", \"b\"], \"rewards\": [1]}\n"))
+        .fails(1, &["rows.jsonl:2"]);
+    align(&(good.clone() + "{\"prompt\": \"x\", \"responses\": \"a\", \"rewards\": [1]}\n"))
+        .fails(1, &["rows.jsonl:2"]);
+    align(&(good + "{\"prompt\": \n")).fails(1, &["rows.jsonl:2"]);
+    align("").fails(1, &["rows.jsonl"]);
+    align("{\"question\": \"x\", \"reply\": \"y\"}\n").fails(1, &["question", "reply"]);
+}
+
+#[test]
+fn dro_without_rewards_says_so() {
+    let data = demo("responses.jsonl").display().to_string();
+    setpoint(&["align", "--dry-run", "--model", &policy(), "--data", &data])
+        .fails(1, &["without a reward", "setpoint annotate"]);
+}
+
+#[test]
+fn prompts_that_do_not_share_t0_stop_before_any_weights_are_read() {
+    // Plain text has no template in front of it, and this tokenizer adds no BOS.
+    let rows = "{\"prompt\": \"Monday is\", \"responses\": [\" a day.\"], \"rewards\": [1]}\n\
+                {\"prompt\": \"What is a cat?\", \"responses\": [\" An animal.\"], \"rewards\": [1]}\n";
+    align(rows).fails(1, &["rows.jsonl:2", "t0"]);
+}
+
+#[test]
+fn a_tokenizer_larger_than_the_model_is_refused() {
+    let text = std::fs::read_to_string(tiny_config()).unwrap().replace("\"vocab_size\":1024", "\"vocab_size\":64");
+    let (_dir, config) = file("config.json", &text);
+    setpoint(&[
+        "sft",
+        "--dry-run",
+        "--set",
+        &format!("model.from_scratch={config}"),
+        "--set",
+        &format!("model.tokenizer={}", demo("tokenizer").display()),
+        "--data",
+        &demo("pretrain/sft.jsonl").display().to_string(),
+    ])
+    .fails(1, &["64", "tokenizer"]);
+}
+
+/// A copy of the tiny model that may be damaged.
+fn copied_model() -> (tempfile::TempDir, String) {
+    let dir = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(model()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            std::fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    let path = dir.path().display().to_string();
+    (dir, path)
+}
+
+#[test]
+fn damaged_checkpoints_name_the_file_and_what_is_wrong() {
+    let (_rows, data) = file("rows.jsonl", &rewarded_rows(1));
+    let logps = |path: &str| setpoint(&["logps", "--quiet", "--model", path, "--data", &data]);
+
+    let (dir, path) = copied_model();
+    let weights = dir.path().join("model.safetensors");
+    let bytes = std::fs::read(&weights).unwrap();
+    std::fs::write(&weights, &bytes[..bytes.len() / 2]).unwrap();
+    logps(&path).fails(1, &["model.safetensors"]);
+
+    let mut oversized = u64::MAX.to_le_bytes().to_vec();
+    oversized.extend_from_slice(&bytes[8..]);
+    std::fs::write(&weights, oversized).unwrap();
+    logps(&path).fails(1, &["model.safetensors", "header"]);
+
+    std::fs::remove_file(&weights).unwrap();
+    std::fs::write(
+        dir.path().join("model.safetensors.index.json"),
+        r#"{"weight_map": {"model.norm.weight": "../outside.safetensors"}}"#,
+    )
+    .unwrap();
+    logps(&path).fails(1, &["../outside.safetensors"]);
+}
+
+#[test]
+fn an_unsupported_model_names_key_and_value() {
+    let (dir, path) = copied_model();
+    let config = dir.path().join("config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    json["hidden_act"] = "gelu".into();
+    std::fs::write(&config, json.to_string()).unwrap();
+    setpoint(&["inspect", "model", &path]).fails(1, &["hidden_act", "gelu", "silu"]);
+}
+
+#[test]
+fn a_template_that_loops_for_ever_is_stopped() {
+    let (_template, template) =
+        file("loop.jinja", "{% for a in range(100000) %}{% for b in range(100000) %}x{% endfor %}{% endfor %}");
+    let (_rows, data) = file("rows.jsonl", &rewarded_rows(1));
+    setpoint(&[
+        "inspect",
+        "data",
+        "--model",
+        &policy(),
+        "--data",
+        &data,
+        "--set",
+        &format!("model.template={template}"),
+    ])
+    .fails(1, &["template"]);
+}
+
+#[test]
+#[cfg(unix)]
+fn a_full_disk_while_saving_harms_nothing_that_was_written() {
+    // A limit on the size of files stands for a full disk: the shell sets it, the command inherits it.
+    let dir = tempfile::tempdir().unwrap();
+    let (_rows, data) = file("rows.jsonl", &rewarded_rows(40));
+    let out = dir.path().join("logps.jsonl");
+    std::fs::write(&out, "what was there\n").unwrap();
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 1; exec {} logps --quiet --model {} --data {data} --output {}",
+        env!("CARGO_BIN_EXE_setpoint"),
+        policy(),
+        out.display()
+    );
+    let output = std::process::Command::new("bash").args(["-c", &script]).output().unwrap();
+    super::fixture::Ran::of(&output).fails(1, &["logps.jsonl"]);
+    assert_eq!(std::fs::read_to_string(&out).unwrap(), "what was there\n");
+    let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, [Path::new("logps.jsonl").as_os_str()], "nothing half-written stays");
+}
