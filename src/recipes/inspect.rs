@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use setpoint_data::{DatasetConfig, EncodeOptions, SegmentKind, segments};
+use setpoint_data::{DatasetConfig, EncodeOptions, Segment, SegmentKind, segments};
 use setpoint_transformer::ModelConfig;
 use setpoint_transformer::checkpoint::Checkpoint;
 
@@ -48,8 +48,7 @@ pub fn data(config: &InspectConfig, plain: bool) -> Outcome {
         say(format!("── {} ", example.source));
         for (j, response) in example.responses.iter().enumerate() {
             let segments = segments(&encoder, example, j, 1)?;
-            let text: String = segments.iter().map(|s| paint(&s.text, s.kind, plain)).collect();
-            say(text);
+            say(line(&segments, plain));
             let mut facts =
                 vec![format!("{} prompt tokens, {} response tokens", example.prompt.len(), response.ids.len())];
             facts.extend(response.reward.map(|r| format!("reward {r}")));
@@ -61,26 +60,54 @@ pub fn data(config: &InspectConfig, plain: bool) -> Outcome {
     if !plain {
         say(format!(
             "colours: {} {} {} {} {}",
-            paint("t0", SegmentKind::T0, false),
-            paint("prompt", SegmentKind::Prompt, false),
-            paint("earlier assistant turn", SegmentKind::AssistantEarlier, false),
-            paint("response", SegmentKind::Response, false),
-            paint("stop", SegmentKind::Stop, false),
+            paint("t0", SegmentKind::T0),
+            paint("prompt", SegmentKind::Prompt),
+            paint("earlier assistant turn", SegmentKind::AssistantEarlier),
+            paint("response", SegmentKind::Response),
+            paint("stop", SegmentKind::Stop),
         ));
     }
     Ok(())
 }
 
-fn paint(text: &str, kind: SegmentKind, plain: bool) -> String {
-    let (name, code) = match kind {
-        SegmentKind::T0 => ("t0", "35"),
-        SegmentKind::Prompt => ("prompt", "2"),
-        SegmentKind::AssistantEarlier => ("earlier", "36"),
-        SegmentKind::Response => ("response", "32"),
-        SegmentKind::Stop => ("stop", "1;33"),
-        SegmentKind::AfterStop => ("after", "33"),
+/// The tokens of one response behind its prompt: every other token is underlined, or `|` stands between tokens, so that one sees where
+/// they end.
+fn line(tokens: &[Segment], plain: bool) -> String {
+    let mut text = String::new();
+    let mut last = None;
+    for (i, token) in tokens.iter().enumerate() {
+        match (plain, last == Some(token.kind)) {
+            (true, true) => text.push_str(&format!("|{}", token.text)),
+            (true, false) => text.push_str(&format!("[{}]{}", name(token.kind), token.text)),
+            (false, _) if i % 2 == 1 => text.push_str(&format!("\x1b[4m{}\x1b[24m", paint(&token.text, token.kind))),
+            (false, _) => text.push_str(&paint(&token.text, token.kind)),
+        }
+        last = Some(token.kind);
+    }
+    text
+}
+
+fn name(kind: SegmentKind) -> &'static str {
+    match kind {
+        SegmentKind::T0 => "t0",
+        SegmentKind::Prompt => "prompt",
+        SegmentKind::AssistantEarlier => "earlier",
+        SegmentKind::Response => "response",
+        SegmentKind::Stop => "stop",
+        SegmentKind::AfterStop => "after",
+    }
+}
+
+fn paint(text: &str, kind: SegmentKind) -> String {
+    let code = match kind {
+        SegmentKind::T0 => "35",
+        SegmentKind::Prompt => "2",
+        SegmentKind::AssistantEarlier => "36",
+        SegmentKind::Response => "32",
+        SegmentKind::Stop => "1;33",
+        SegmentKind::AfterStop => "33",
     };
-    if plain { format!("[{name}]{text}") } else { format!("\x1b[{code}m{text}\x1b[0m") }
+    format!("\x1b[{code}m{text}\x1b[0m")
 }
 
 /// Prints a checkpoint's family, shape, parameters and the memory each job needs.

@@ -82,8 +82,9 @@ fn prompts_that_do_not_share_t0_stop_before_any_weights_are_read() {
 
 #[test]
 fn a_tokenizer_larger_than_the_model_is_refused() {
-    let text = std::fs::read_to_string(tiny_config()).unwrap().replace("\"vocab_size\":1024", "\"vocab_size\":64");
-    let (_dir, config) = file("config.json", &text);
+    let mut config: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(tiny_config()).unwrap()).unwrap();
+    config["vocab_size"] = 64.into();
+    let (_dir, config) = file("config.json", &config.to_string());
     setpoint(&[
         "sft",
         "--dry-run",

@@ -166,7 +166,7 @@ pub struct Record {
     pub source: Source,
     /// What is answered.
     pub prompt: Prompt,
-    /// The answers, at least one in a record that was read from a file.
+    /// The answers; none in a row that is only a prompt.
     pub responses: Vec<Response>,
     /// By how much chosen is better than rejected, where the file says so.
     pub margin: Option<f64>,

@@ -34,6 +34,7 @@ pub type Row = Map<String, Value>;
 /// | `alpaca` | `instruction`, optional `input`, and `output` or `chosen` with `rejected` | a user turn and its answers |
 /// | `sharegpt` | `conversations`, optional `chosen` with `rejected` | the last turn, or two labelled responses |
 /// | `ultrafeedback` | `instruction`, `completions` with scores | one response for each completion |
+/// | `prompts` | `prompt` and nothing to answer it | no response: rows to generate from |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
@@ -53,6 +54,8 @@ pub enum Format {
     /// UltraFeedback's completions with scores.
     #[serde(rename = "ultrafeedback")]
     UltraFeedback,
+    /// A prompt alone, to generate from.
+    Prompts,
 }
 
 impl Format {
@@ -67,6 +70,7 @@ impl Format {
             Self::Alpaca => "alpaca",
             Self::ShareGpt => "sharegpt",
             Self::UltraFeedback => "ultrafeedback",
+            Self::Prompts => "prompts",
         }
     }
 
@@ -99,6 +103,8 @@ impl Format {
             Self::Messages
         } else if has(&["prompt", "completion"]) || has(&["prompt", "response"]) {
             Self::PromptCompletion
+        } else if has(&["prompt"]) {
+            Self::Prompts
         } else {
             return None;
         })
@@ -106,7 +112,8 @@ impl Format {
 
     pub(crate) fn known_columns() -> &'static str {
         "prompt+responses(+rewards); prompt+chosen+rejected; chosen+rejected; messages(+label); prompt+completion(+label); \
-         instruction+input+output; instruction+input+chosen+rejected; conversations(+chosen+rejected); instruction+completions"
+         instruction+input+output; instruction+input+chosen+rejected; conversations(+chosen+rejected); instruction+completions; \
+         prompt"
     }
 
     /// Turns a row into a record.
@@ -123,6 +130,7 @@ impl Format {
             Self::Alpaca => alpaca::parse(&mut row)?,
             Self::ShareGpt => sharegpt::parse(&mut row)?,
             Self::UltraFeedback => ultrafeedback::parse(&mut row, config.ultrafeedback_score)?,
+            Self::Prompts => (single::parse_prompt(&mut row)?, Vec::new()),
         };
         let margin = row.take_finite("margin")?;
         if config.rewards == Rewards::Required

@@ -26,6 +26,14 @@ pub(super) fn parse_completion(row: &mut Columns) -> Result<(Prompt, Vec<Respons
     finish(row, prompt, message)
 }
 
+/// A prompt without a response.
+pub(super) fn parse_prompt(row: &mut Columns) -> Result<Prompt, RowProblem> {
+    match side(row.need("prompt")?, "prompt")? {
+        Side::Messages(messages) => conversation_prompt(messages, "prompt"),
+        Side::Text(text) => Ok(Prompt::Text(text)),
+    }
+}
+
 /// Adds the optional label and reward.
 pub(super) fn finish(
     row: &mut Columns,
@@ -48,6 +56,15 @@ mod tests {
     use super::super::Format;
     use super::super::testing::parse;
     use super::*;
+
+    #[test]
+    fn a_prompt_alone_has_no_response() {
+        let record =
+            parse(Format::Prompts, r#"{"prompt": [{"role": "user", "content": "A?"}], "topic": "letters"}"#).unwrap();
+        assert_eq!(record.prompt, Prompt::Messages(vec![Message::user("A?")]));
+        assert!(record.responses.is_empty());
+        assert_eq!(record.extra["topic"], "letters");
+    }
 
     #[test]
     fn the_last_assistant_turn_is_the_response() {
