@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use setpoint_data::{DatasetConfig, EncodeOptions, Example, Record, TextEncoder, load_records};
 use setpoint_eval::{Bootstrap, Estimate, KlEstimates, PairAccuracy, WinRate, kl_estimates, pair_accuracy, win_rate};
-use setpoint_reward::{RewardSource, Scored};
+use setpoint_reward::{ModelSource, RewardSource, Rule, RuleSource, Scored};
 use setpoint_train::{Sequence, score_sequences};
 use setpoint_transformer::{CausalLm, Finish};
 
@@ -25,8 +25,10 @@ pub struct EvalConfig {
     pub model: ModelSection,
     /// What it is compared with, usually the SFT model it was aligned from.
     pub baseline: ModelSection,
-    /// The reward model that judges.
+    /// The reward model that judges; or `rule`.
     pub reward: ModelSection,
+    /// A rule that judges, see `docs/REWARDS.md`.
+    pub rule: Option<Rule>,
     /// Rows whose prompts are answered by both.
     pub data: DatasetConfig,
     /// Held-out pairs, for the accuracy of the implicit reward and the log-ratios.
@@ -51,6 +53,7 @@ impl Default for EvalConfig {
             model: ModelSection::default(),
             baseline: ModelSection::default(),
             reward: ModelSection::default(),
+            rule: None,
             data: DatasetConfig::new(""),
             pairs: None,
             encode: EncodeOptions { max_length: None, max_prompt_length: None, ..EncodeOptions::default() },
@@ -67,7 +70,11 @@ impl Config for EvalConfig {
     fn validate(&self, problems: &mut Problems<'_>) {
         self.model.validate("model", false, problems);
         self.baseline.validate("baseline", false, problems);
-        self.reward.validate("reward", false, problems);
+        match (&self.reward.path, &self.rule) {
+            (Some(_), Some(_)) => problems.add("rule", "give one judge: `reward.path` or `rule`"),
+            (None, Some(_)) => {}
+            (_, None) => self.reward.validate("reward", false, problems),
+        }
         validate_data(&self.data, "data", problems);
         if let Some(pairs) = &self.pairs {
             validate_data(pairs, "pairs", problems);
@@ -118,7 +125,8 @@ pub struct PairReport {
 /// The data of an evaluation, read and checked.
 pub struct EvalData {
     encoder: TextEncoder,
-    reward_encoder: TextEncoder,
+    /// The reward model's, where one judges.
+    reward_encoder: Option<TextEncoder>,
     prompts: Vec<Record>,
     prompt_ids: Vec<Vec<u32>>,
     pairs: Vec<Example>,
@@ -158,7 +166,10 @@ fn read(session: &Session, config: &EvalConfig) -> Outcome<EvalData> {
         return Err(Failure::run("the policy and the baseline have different tokenizers or templates, so their log-probabilities are not comparable")
             .hint("compare with the model that the policy was aligned from, or set model.tokenizer and baseline.tokenizer"));
     }
-    let reward_encoder = setup::encoder(&config.reward)?;
+    let reward_encoder = match &config.reward.path {
+        Some(_) => Some(setup::encoder(&config.reward)?),
+        None => None,
+    };
     let (prompts, _) = load_records(&config.data)?;
     if prompts.is_empty() {
         return Err(Failure::run(format!("{} holds no rows", config.data.path)));
@@ -235,12 +246,10 @@ pub fn report(session: &Session, config: &EvalConfig) -> Outcome<EvalReport> {
     let (baseline_logps, baseline_pairs) = (score(&baseline, &own)?, score(&baseline, &pair_sequences)?);
     drop(baseline);
 
-    let load_options = setup::load_options(config.reward.dtype, &session.device);
-    let dir = config.reward.path.as_deref().ok_or_else(|| Failure::usage("reward.path", "no reward model"))?;
-    let judge = setpoint_reward::ModelSource::load(dir, &load_options, false, &session.device)?
-        .with_batch_tokens(config.batch_tokens);
-    let rewards = judged(&judge, &answers, &data)?;
-    let baseline_rewards = judged(&judge, &baseline_answers, &data)?;
+    let judge = judge(session, config)?;
+    let judge = judge.as_ref();
+    let rewards = judged(judge, &answers, &data)?;
+    let baseline_rewards = judged(judge, &baseline_answers, &data)?;
     let bootstrap = Bootstrap { resamples: config.resamples, level: config.level, ..Bootstrap::default() };
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     let pairs = if data.pairs.is_empty() {
@@ -263,19 +272,27 @@ pub fn report(session: &Session, config: &EvalConfig) -> Outcome<EvalReport> {
     })
 }
 
+fn judge(session: &Session, config: &EvalConfig) -> Outcome<Box<dyn RewardSource>> {
+    if let Some(rule) = &config.rule {
+        return Ok(Box::new(RuleSource::new(rule.clone())?));
+    }
+    let dir = config.reward.path.as_deref().ok_or_else(|| Failure::usage("reward.path", "no judge"))?;
+    let options = setup::load_options(config.reward.dtype, &session.device);
+    Ok(Box::new(ModelSource::load(dir, &options, false, &session.device)?.with_batch_tokens(config.batch_tokens)))
+}
+
 /// Mean reward of each prompt's answers. The reward model reads them through its own tokenizer and template.
 fn judged(judge: &dyn RewardSource, answers: &Answers, data: &EvalData) -> Outcome<Vec<f64>> {
-    let same_tokenizer = data.encoder.fingerprint() == data.reward_encoder.fingerprint();
+    let foreign = data.reward_encoder.as_ref().filter(|e| e.fingerprint() != data.encoder.fingerprint());
     let mut texts = Vec::new();
     let mut ids = Vec::new();
-    for (record, row) in data.prompts.iter().zip(&answers.ids) {
+    for ((record, row), prompt) in data.prompts.iter().zip(&answers.ids).zip(&data.prompt_ids) {
         for answer in row {
-            let text = data.encoder.decode_visible(answer)?;
+            let text = setup::answer_text(&data.encoder, prompt, answer)?;
             // With one tokenizer the judge reads the very tokens that were sampled, a missing stop token included.
-            ids.push(if same_tokenizer {
-                (setup::prompt_ids(&data.encoder, record)?, answer.clone())
-            } else {
-                setup::answer_ids(&data.reward_encoder, record, &text)?
+            ids.push(match foreign {
+                None => (prompt.clone(), answer.clone()),
+                Some(encoder) => setup::answer_ids(encoder, record, &text)?,
             });
             texts.push((record, text));
         }

@@ -118,9 +118,10 @@ pub fn run(session: &Session, config: &GenerateConfig) -> Outcome {
     let model = setup::policy(&config.model, &model_config, 0, &session.device)?;
     let samples = config.generate.samples.unwrap_or(1);
     let answers = sample(session, &model, &ids, &settings, config.generate.seed, samples)?;
-    let texts: Vec<Vec<String>> = answers
+    let texts: Vec<Vec<String>> = ids
         .iter()
-        .map(|row| row.iter().map(|g| Ok(encoder.decode_visible(&g.ids)?)).collect::<Outcome<_>>())
+        .zip(&answers)
+        .map(|(prompt, row)| row.iter().map(|g| setup::answer_text(&encoder, prompt, &g.ids)).collect::<Outcome<_>>())
         .collect::<Outcome<_>>()?;
     if config.prompt.is_some() && config.output.is_none() {
         texts.iter().flatten().for_each(progress::say);

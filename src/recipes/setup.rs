@@ -68,6 +68,17 @@ pub fn prompt_ids(encoder: &TextEncoder, record: &Record) -> Outcome<Vec<u32>> {
     })
 }
 
+/// The text of sampled tokens. It is decoded behind its prompt: some tokenizers drop a leading space at the beginning of a text.
+pub fn answer_text(encoder: &TextEncoder, prompt: &[u32], answer: &[u32]) -> Outcome<String> {
+    let before = encoder.decode_visible(prompt)?;
+    let whole = encoder.decode_visible(&[prompt, answer].concat())?;
+    match whole.strip_prefix(&before) {
+        Some(text) => Ok(text.to_owned()),
+        // A character that straddles the boundary changes the prompt's text.
+        None => Ok(encoder.decode_visible(answer)?),
+    }
+}
+
 /// Prompt and answer as a reward model with this tokenizer reads them.
 pub fn answer_ids(encoder: &TextEncoder, record: &Record, answer: &str) -> Outcome<(Vec<u32>, Vec<u32>)> {
     if answer.is_empty() {
@@ -100,6 +111,10 @@ pub fn examples(
     if examples.is_empty() {
         return Err(Failure::run(format!("{what}: none of the {} rows of {} is left", read.rows, data.path))
             .hint("`setpoint inspect data` shows the rows as tokens; see encode.max_length and encode.long_rows"));
+    }
+    if let Some(unanswered) = examples.iter().find(|e| e.responses.is_empty()) {
+        return Err(Failure::run(format!("{what}: {} is a prompt without a response", unanswered.source))
+            .hint("`setpoint generate` writes responses for prompts"));
     }
     if !session.quiet {
         progress::note(format!("{what}: {report}"));

@@ -65,7 +65,7 @@ fn log_probs_agree_with_transformers() {
             .collect();
         for (name, device) in devices() {
             let (model, _) = CausalLm::load(&golden(case), &LoadOptions::default(), &device).unwrap();
-            let found = sequence_logps(&model, &rows).unwrap().response.into_data().to_vec::<f32>().unwrap();
+            let found = sequence_logps(&model, &rows).unwrap().response.into_data().try_to_vec::<f32>().unwrap();
             let difference = largest_difference(&found, &sums);
             // 1e-5 a token.
             let tolerance = 1e-5 * width as f32;
@@ -100,7 +100,7 @@ fn gradients_of_the_dro_loss_agree_between_devices() {
         let weights = Aggregate::PerPrompt.response_weights(&index, 2.0);
         let gradients = weighted_sum(output.errors, &weights).backward();
         let weight = &model.decoder().layers[0].self_attn.q_proj.weight;
-        weight.val().grad(&gradients).unwrap().into_data().to_vec::<f32>().unwrap()
+        weight.val().grad(&gradients).unwrap().into_data().try_to_vec::<f32>().unwrap()
     };
     let mut devices = devices().into_iter();
     let (_, first) = devices.next().unwrap();
