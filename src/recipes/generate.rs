@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use setpoint_data::{DatasetConfig, Message, Prompt, Record, Response, TextEncoder, load_records};
-use setpoint_transformer::{CausalLm, Generated, GenerationConfig, ModelConfig};
+use setpoint_transformer::{CausalLm, Finish, Generated, GenerationConfig, ModelConfig};
 
 use super::{Session, setup};
 use crate::config::sections::{ModelSection, validate_data};
@@ -46,6 +46,8 @@ pub struct SamplingSection {
     pub top_p: Option<f64>,
     /// Above 1: tokens that occurred become less likely.
     pub repetition_penalty: Option<f64>,
+    /// Leave out answers that ran into the length limit: training would teach them an end that the model never wrote.
+    pub only_finished: bool,
     /// Prompts that go through the model together.
     pub batch_size: Option<usize>,
 }
@@ -118,11 +120,18 @@ pub fn run(session: &Session, config: &GenerateConfig) -> Outcome {
     let model = setup::policy(&config.model, &model_config, 0, &session.device)?;
     let samples = config.generate.samples.unwrap_or(1);
     let answers = sample(session, &model, &ids, &settings, config.generate.seed, samples)?;
+    let kept = |answer: &&Generated| !config.generate.only_finished || answer.finish == Finish::Stop;
     let texts: Vec<Vec<String>> = ids
         .iter()
         .zip(&answers)
-        .map(|(prompt, row)| row.iter().map(|g| setup::answer_text(&encoder, prompt, &g.ids)).collect::<Outcome<_>>())
+        .map(|(prompt, row)| {
+            row.iter().filter(kept).map(|g| setup::answer_text(&encoder, prompt, &g.ids)).collect::<Outcome<_>>()
+        })
         .collect::<Outcome<_>>()?;
+    let (wanted, written) = (answers.len() * samples, texts.iter().map(Vec::len).sum::<usize>());
+    if written < wanted {
+        progress::note(format!("{} of {wanted} answers ran into the length limit and are left out", wanted - written));
+    }
     if config.prompt.is_some() && config.output.is_none() {
         texts.iter().flatten().for_each(progress::say);
         return Ok(());
@@ -130,6 +139,7 @@ pub fn run(session: &Session, config: &GenerateConfig) -> Outcome {
     let lines: Vec<String> = records
         .iter()
         .zip(texts)
+        .filter(|(_, texts)| !texts.is_empty())
         .map(|(record, texts)| {
             let mut record = record.clone();
             record.responses = texts.into_iter().map(Response::new).collect();
@@ -140,7 +150,7 @@ pub fn run(session: &Session, config: &GenerateConfig) -> Outcome {
         None => progress::say(lines.join("\n")),
         Some(path) => {
             setup::write_text(path, &(lines.join("\n") + "\n"))?;
-            progress::note(format!("{} rows of {samples} responses written to {}", lines.len(), path.display()));
+            progress::note(format!("{} rows with {written} responses written to {}", lines.len(), path.display()));
         }
     }
     Ok(())

@@ -185,12 +185,20 @@ pub fn describe<C: Serialize>(
         estimate.activations
     ));
     progress::say(format!(
-        "compute   about {:.3e} floating-point operations: {:.1} hours at 100 GFLOP/s, {:.2} at 100 TFLOP/s",
+        "compute   about {:.2e} floating-point operations: {} at 100 GFLOP/s, {} at 100 TFLOP/s",
         estimate.flops,
-        estimate.flops / 1e11 / 3600.0,
-        estimate.flops / 1e14 / 3600.0
+        duration(estimate.flops / 1e11),
+        duration(estimate.flops / 1e14)
     ));
     Ok(())
+}
+
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 90.0 => format!("{s:.0} seconds"),
+        s if s < 5400.0 => format!("{:.0} minutes", s / 60.0),
+        s => format!("{:.1} hours", s / 3600.0),
+    }
 }
 
 /// What a run needs, roughly: enough to see whether it fits.
