@@ -1,19 +1,16 @@
 # The commands of the project; `just` lists them.
 
-features := "wgpu"
-
 # list the recipes
 default:
     @just --list
 
 # every test on flex and ndarray
 test:
-    cargo nextest run --workspace
-    cargo test --workspace --doc
+    cargo test --workspace
 
-# the same and the device tests on wgpu
+# the same, and the device tests on wgpu
 test-wgpu:
-    cargo nextest run --workspace --features {{ features }}
+    cargo test --workspace --features wgpu
 
 # what CI runs
 ci:
