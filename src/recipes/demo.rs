@@ -17,7 +17,7 @@ use super::eval::{EvalConfig, EvalReport};
 use super::generate::SamplingSection;
 use super::reward::RewardConfig;
 use super::sft::SftConfig;
-use super::{Session, align, annotate, audit, eval, reward, sft};
+use super::{Session, align, annotate, audit, eval, reward, setup, sft};
 use crate::config::sections::ModelSection;
 use crate::failure::{Failure, Outcome};
 use crate::progress;
@@ -71,11 +71,10 @@ pub fn run(session: &Session, folder: &Path, seed: u64) -> Outcome {
     step(7, "evaluate on held-out prompts and pairs");
     let mut reports = Vec::new();
     for (name, run) in [("DRO", &dro_run), ("DPO", &dpo_run)] {
-        let mut config = eval_config(&data, &run.join("model"), &sft.join("model"), &judge.join("model"), seed);
-        config.output = Some(folder.join(format!("eval-{}.json", name.to_lowercase())));
+        let config = eval_config(&data, &run.join("model"), &sft.join("model"), &judge.join("model"), seed);
         let report = eval::report(session, &config)?;
         let text = serde_json::to_string_pretty(&report)? + "\n";
-        std::fs::write(folder.join(format!("eval-{}.json", name.to_lowercase())), text)?;
+        setup::write_text(&folder.join(format!("eval-{}.json", name.to_lowercase())), &text)?;
         reports.push((name, report));
     }
     progress::say(format!("\n{}", table(&reports)));
@@ -124,7 +123,7 @@ fn sft_config(data: &Path, seed: u64) -> SftConfig {
         },
         data: dataset(data.join("sft.jsonl")),
         train: TrainConfig {
-            max_steps: Some(500),
+            max_steps: Some(380),
             batch_size: 32,
             micro_batch: MicroBatch::Tokens(4096),
             learning_rate: 3e-3,
@@ -142,7 +141,7 @@ fn reward_config(data: &Path, sft: &Path, seed: u64) -> RewardConfig {
         data: dataset(data.join("preferences.jsonl")),
         eval_data: Some(dataset(data.join("eval_preferences.jsonl"))),
         train: TrainConfig {
-            max_steps: Some(100),
+            max_steps: Some(80),
             batch_size: 32,
             micro_batch: MicroBatch::Tokens(4096),
             learning_rate: 1e-3,
@@ -176,10 +175,10 @@ fn align_config(sft: &Path, rewards: &Path, method: Method, seed: u64) -> AlignC
         data: dataset(rewards.to_owned()),
         align: method,
         train: TrainConfig {
-            max_steps: Some(60),
+            max_steps: Some(40),
             batch_size: 32,
             micro_batch: MicroBatch::Tokens(8192),
-            learning_rate: 5e-4,
+            learning_rate: 3e-4,
             seed,
             ..AlignConfig::default().train
         },
