@@ -1,6 +1,6 @@
 //! The command line: what can be asked for, and how it becomes a configuration.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use toml::Value;
@@ -251,7 +251,7 @@ pub enum JobName {
     Eval,
 }
 
-fn text(path: &PathBuf) -> Value {
+fn text(path: &Path) -> Value {
     Value::String(path.to_string_lossy().into_owned())
 }
 
@@ -264,8 +264,8 @@ pub fn given(
     set: &[String],
 ) -> Given {
     let mut given = Given { file: config.cloned(), set: set.to_vec(), ..Given::default() };
-    given.flag("model.path", model.map(text), "--model");
+    given.flag("model.path", model.map(|p| text(p)), "--model");
     given.flag("data.path", data.map(|d| Value::String(d.clone())), "--data");
-    given.flag("output", output.map(text), "--output");
+    given.flag("output", output.map(|p| text(p)), "--output");
     given
 }

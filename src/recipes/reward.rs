@@ -104,7 +104,6 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
     let bar = progress::bar(rows.len(), "scale", session.quiet);
     let scores = model.score_rows(&rows, 8192, &mut |done| bar.set_position(done as u64))?;
     bar.finish_and_clear();
-    let scores: Vec<f64> = scores.into_iter().map(f64::from).collect();
     Normalization::write(Some(Normalization::of(&scores)?), &mut model_config);
     let out = run.join("model");
     model.save(&model_config, &out, &SaveOptions::default())?;

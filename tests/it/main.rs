@@ -1,5 +1,7 @@
 //! Integration tests of the `setpoint` command and of what holds across its crates. One binary, a module per subject.
 
+#![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
+
 mod architecture;
 mod bad_input;
 mod devices;

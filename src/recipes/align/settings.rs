@@ -221,10 +221,11 @@ impl Config for AlignConfig {
                 if let Err(e) = dro.objective(0.0).validate() {
                     problems.add("align", e.to_string());
                 }
-                if dro.beta > 0.0 && !matches!(dro.level(), LogZ0::Auto { .. }) {
-                    if let Err(e) = dro.level().resolve(dro.beta, &[]) {
-                        problems.add("align.log_z0", e.to_string());
-                    }
+                if dro.beta > 0.0
+                    && !matches!(dro.level(), LogZ0::Auto { .. })
+                    && let Err(e) = dro.level().resolve(dro.beta, &[])
+                {
+                    problems.add("align.log_z0", e.to_string());
                 }
                 problems.require(
                     dro.reward_scale.is_finite() && dro.reward_scale != 0.0,
