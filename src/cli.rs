@@ -56,6 +56,7 @@ pub enum Command {
     },
 }
 
+const DEVICE_HELP: &str = "flex, ndarray, wgpu[:i] or cuda[:i]; by default the fastest this binary was built with";
 const DEMO_HELP: &str = "Example:\n  setpoint demo --run runs/demo";
 const SFT_HELP: &str = "Examples:\n  setpoint sft --model Qwen2.5-0.5B --data chats.jsonl --run runs/sft\n  \
     setpoint sft sft.toml --run runs/sft --set train.learning_rate=1e-5\n  \
@@ -82,8 +83,7 @@ const EVAL_HELP: &str = "Example:\n  setpoint eval --model runs/dro/model --set 
 /// Options of every command that runs on a model.
 #[derive(Debug, Args)]
 pub struct CommonArgs {
-    /// flex, ndarray, wgpu[:i] or cuda[:i]; by default the fastest this binary was built with
-    #[arg(long, value_name = "DEVICE")]
+    #[arg(long, value_name = "DEVICE", help = DEVICE_HELP)]
     pub device: Option<String>,
     /// Override one setting, as in --set train.learning_rate=1e-6; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -171,8 +171,7 @@ pub struct ChatArgs {
     /// Override a setting, as in --set generate.temperature=0.7
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// flex, ndarray, wgpu[:i] or cuda[:i]
-    #[arg(long, value_name = "DEVICE")]
+    #[arg(long, value_name = "DEVICE", help = DEVICE_HELP)]
     pub device: Option<String>,
 }
 
@@ -185,8 +184,7 @@ pub struct DemoArgs {
     /// Seed of the whole demo
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// flex, ndarray, wgpu[:i] or cuda[:i]
-    #[arg(long, value_name = "DEVICE")]
+    #[arg(long, value_name = "DEVICE", help = DEVICE_HELP)]
     pub device: Option<String>,
     /// No progress bars
     #[arg(long)]
