@@ -5,6 +5,9 @@ pub mod dpo;
 pub mod dro;
 pub mod sft;
 
+#[cfg(test)]
+mod golden;
+
 use setpoint_align::{Metrics, Role};
 use setpoint_train::{MetricSums, Sequence};
 
