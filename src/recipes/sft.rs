@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use setpoint_data::{DatasetConfig, EncodeOptions, Example};
 use setpoint_train::{MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
 
-use super::training::{self, Companions, finished, open_run, train};
+use super::training::{self, Companions, SamplesSection, finished, open_run, sampler, train};
 use super::{Session, setup};
 use crate::config::sections::{ModelSection, validate_data, validate_train};
 use crate::config::{Config, Problems};
@@ -29,6 +29,8 @@ pub struct SftConfig {
     pub encode: EncodeOptions,
     /// Optimizer, schedule, checkpoints.
     pub train: TrainConfig,
+    /// Answers to a few prompts during training.
+    pub samples: SamplesSection,
 }
 
 impl Default for SftConfig {
@@ -46,6 +48,7 @@ impl Default for SftConfig {
                 schedule: Schedule { kind: ScheduleKind::Cosine, warmup: Warmup::Ratio(0.1) },
                 ..TrainConfig::default()
             },
+            samples: SamplesSection::default(),
         }
     }
 }
@@ -82,8 +85,10 @@ pub fn run(session: &Session, config: &SftConfig, folder: &Path, resume: bool) -
     let device = session.device.clone().autodiff();
     let model = setup::policy(&config.model, &model_config, settings.seed, &device)?;
     let task = task_of(&data.examples);
-    let eval = eval.map(|eval| task_of(&eval.examples));
-    let companions = Companions { eval: eval.as_ref(), ..Companions::default() };
+    let shown = eval.as_ref().unwrap_or(&data).examples.iter().map(|e| e.prompt.clone());
+    let sampler = sampler(&config.samples, &config.model, &model_config, &encoder, shown)?;
+    let eval = eval.as_ref().map(|eval| task_of(&eval.examples));
+    let companions = Companions { eval: eval.as_ref(), sampler, ..Companions::default() };
     let model = finished(train(session, "SFT", &run, &task, model, &settings, companions)?);
     let dir = run.join("model");
     model.save(&model_config, &dir, &setup::save_options(&config.model, &model_config)?)?;

@@ -4,17 +4,19 @@ use std::path::Path;
 
 use burn::module::Module;
 use indicatif::ProgressBar;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use setpoint_align::{ChosenStep, DisplacementDetector};
-use setpoint_data::EncodeReport;
+use setpoint_data::{EncodeReport, TextEncoder};
 use setpoint_train::{
     Error, Evaluation, Fitted, Hooks, MetricSums, MicroBatch, RunDir, Sample, StepReport, StopReason, Task,
     TrainConfig, fit,
 };
 
-use setpoint_transformer::ModelConfig;
+use setpoint_transformer::{CausalLm, ModelConfig, generate};
 
-use super::Session;
+use super::generate::SamplingSection;
+use super::{Session, setup};
+use crate::config::sections::ModelSection;
 use crate::failure::{Failure, Outcome};
 use crate::progress;
 
@@ -52,6 +54,52 @@ pub fn open_run<C: Serialize>(
 
 /// Samples from the model in training.
 pub type Sampler<'a, M> = Box<dyn FnMut(&M, u64) -> Result<Vec<Sample>, Error> + 'a>;
+
+/// `[samples]`: answers to a few prompts during training, written to `samples.jsonl` every `train.sample_steps` steps and at the end.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SamplesSection {
+    /// Prompts answered: the first of `[eval_data]`, else of `[data]`; 0: none.
+    pub prompts: usize,
+    /// How to sample.
+    pub generate: SamplingSection,
+}
+
+impl Default for SamplesSection {
+    fn default() -> Self {
+        Self { prompts: 4, generate: SamplingSection { max_new_tokens: Some(64), ..SamplingSection::default() } }
+    }
+}
+
+/// Answers the first prompts of a data set with the model in training.
+pub fn sampler<'a>(
+    section: &SamplesSection,
+    model: &ModelSection,
+    config: &ModelConfig,
+    encoder: &'a TextEncoder,
+    prompts: impl Iterator<Item = Vec<u32>>,
+) -> Outcome<Option<Sampler<'a, CausalLm>>> {
+    if section.prompts == 0 {
+        return Ok(None);
+    }
+    let settings = section.generate.resolve(model, config, encoder)?;
+    let seed = section.generate.seed;
+    let prompts: Vec<Vec<u32>> = prompts.take(section.prompts).collect();
+    let texts: Vec<String> = prompts.iter().map(|p| Ok(encoder.decode_visible(p)?)).collect::<Outcome<_>>()?;
+    Ok(Some(Box::new(move |model, _step| {
+        let answers = generate(model, &prompts, &settings, seed).map_err(Error::task)?;
+        prompts
+            .iter()
+            .zip(&texts)
+            .zip(answers)
+            .map(|((ids, prompt), answer)| {
+                let completion =
+                    setup::answer_text(encoder, ids, &answer.ids).map_err(|f| Error::task(f.to_string()))?;
+                Ok(Sample { prompt: prompt.clone(), completion })
+            })
+            .collect()
+    })))
+}
 
 /// What accompanies a run.
 pub struct Companions<'a, T: Task> {

@@ -29,6 +29,9 @@ fn sft_leaves_a_model_folder_metrics_and_the_resolved_settings() {
     let config: toml::Table = std::fs::read_to_string(run.join("config.toml")).unwrap().parse().unwrap();
     assert_eq!(config["train"]["max_steps"].as_integer(), Some(4));
     assert_eq!(config["train"]["seed"].as_integer(), Some(0), "defaults are written too");
+    let samples = lines(&run.join("samples.jsonl"));
+    assert_eq!(samples.len(), 4, "answers to the first prompts at the end of the run");
+    assert!(samples[0]["prompt"].as_str().unwrap().len() > 5, "{}", samples[0]);
 }
 
 #[test]

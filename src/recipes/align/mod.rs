@@ -12,7 +12,7 @@ use std::path::Path;
 use setpoint_align::{DisplacementDetector, DisplacementSettings, DpoSettings, ScoredResponse, prompt_log_mass};
 use setpoint_transformer::CausalLm;
 
-use super::training::{Companions, finished, open_run, train};
+use super::training::{Companions, finished, open_run, sampler, train};
 use super::{Session, setup};
 use crate::failure::Outcome;
 use crate::progress;
@@ -35,6 +35,11 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
     let device = session.device.clone().autodiff();
     let model = setup::policy(&config.model, &prepared.model_config, settings.seed, &device)?;
     let chosen_tokens = mean_chosen_tokens(&prompts);
+    let shown = eval.as_ref().unwrap_or(&prompts).iter().map(|prompt| {
+        let first = &prompt.sequences[0];
+        first.ids[..first.prompt_len].to_vec()
+    });
+    let sampler = sampler(&config.samples, &config.model, &prepared.model_config, &prepared.encoder, shown)?;
     let detector = |expected: f64| {
         DisplacementDetector::new(DisplacementSettings { expected, ..DisplacementSettings::default() }).ok()
     };
@@ -62,14 +67,13 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
             let eval = eval.map(|prompts| dro_task(dro, log_z0, prompts));
             let expected = expected_shift(&task);
             let companions =
-                Companions { eval: eval.as_ref(), displacement: detector(expected), chosen_tokens, sampler: None };
+                Companions { eval: eval.as_ref(), displacement: detector(expected), chosen_tokens, sampler };
             save(finished(train(session, "DRO", &run, &task, model, &settings, companions)?))
         }
         Method::Dpo(dpo) => {
             let task = dpo_task(dpo, prompts);
             let eval = eval.map(|prompts| dpo_task(dpo, prompts));
-            let companions =
-                Companions { eval: eval.as_ref(), displacement: detector(0.0), chosen_tokens, sampler: None };
+            let companions = Companions { eval: eval.as_ref(), displacement: detector(0.0), chosen_tokens, sampler };
             save(finished(train(session, "DPO", &run, &task, model, &settings, companions)?))
         }
     }

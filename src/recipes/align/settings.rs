@@ -10,6 +10,7 @@ use crate::config::load::to_table;
 use crate::config::sections::{ModelSection, validate_data, validate_train};
 use crate::config::{Config, Problems};
 use crate::recipes::setup;
+use crate::recipes::training::SamplesSection;
 use setpoint_data::{DatasetConfig, EncodeOptions};
 use setpoint_train::{MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
 
@@ -31,6 +32,8 @@ pub struct AlignConfig {
     pub align: Method,
     /// Optimizer, schedule, checkpoints.
     pub train: TrainConfig,
+    /// Answers to a few prompts during training.
+    pub samples: SamplesSection,
     /// Where `setpoint audit` writes its report, as JSON.
     pub output: Option<PathBuf>,
 }
@@ -163,6 +166,7 @@ impl Default for AlignConfig {
                 schedule: Schedule { kind: ScheduleKind::Cosine, warmup: Warmup::Ratio(0.1) },
                 ..TrainConfig::default()
             },
+            samples: SamplesSection::default(),
             output: None,
         }
     }
