@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use setpoint_align::LogZ0;
 use setpoint_data::DatasetConfig;
-use setpoint_train::{MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
+use setpoint_train::{AdamWConfig, MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
 use tabled::builder::Builder;
 use tabled::settings::Style;
 
@@ -34,6 +34,9 @@ const FILES: [(&str, &[u8]); 9] = [
     ("tokenizer/generation_config.json", include_bytes!("../../examples/demo/generation_config.json")),
     ("config.json", include_bytes!("../../examples/demo/config.json")),
 ];
+
+/// A shorter memory than usual: the runs have some hundred steps.
+const OPTIMIZER: AdamWConfig = AdamWConfig { betas: (0.9, 0.98), eps: 1e-8, weight_decay: 0.0 };
 
 /// Runs the demo in `folder`.
 pub fn run(session: &Session, folder: &Path, seed: u64) -> Outcome {
@@ -126,7 +129,8 @@ fn sft_config(data: &Path, seed: u64) -> SftConfig {
             max_steps: Some(380),
             batch_size: 32,
             micro_batch: MicroBatch::Tokens(4096),
-            learning_rate: 3e-3,
+            learning_rate: 6e-3,
+            optimizer: OPTIMIZER,
             schedule: Schedule { kind: ScheduleKind::Cosine, warmup: Warmup::Ratio(0.1) },
             seed,
             ..TrainConfig::default()
@@ -144,7 +148,8 @@ fn reward_config(data: &Path, sft: &Path, seed: u64) -> RewardConfig {
             max_steps: Some(80),
             batch_size: 32,
             micro_batch: MicroBatch::Tokens(4096),
-            learning_rate: 1e-3,
+            learning_rate: 2e-3,
+            optimizer: OPTIMIZER,
             seed,
             ..RewardConfig::default().train
         },
@@ -162,7 +167,7 @@ fn annotate_config(data: &Path, judge: &Path, output: &Path) -> AnnotateConfig {
 }
 
 fn dro_method() -> Method {
-    Method::Dro(DroSection { beta: 1.0, log_z0: Some(LogZ0::AUTO), ..DroSection::default() })
+    Method::Dro(DroSection { beta: 0.5, log_z0: Some(LogZ0::AUTO), ..DroSection::default() })
 }
 
 fn dpo_method() -> Method {
@@ -170,6 +175,10 @@ fn dpo_method() -> Method {
 }
 
 fn align_config(sft: &Path, rewards: &Path, method: Method, seed: u64) -> AlignConfig {
+    let learning_rate = match method {
+        Method::Dro(_) => 5e-4,
+        Method::Dpo(_) => 3e-4,
+    };
     AlignConfig {
         model: trained(sft),
         data: dataset(rewards.to_owned()),
@@ -178,7 +187,8 @@ fn align_config(sft: &Path, rewards: &Path, method: Method, seed: u64) -> AlignC
             max_steps: Some(40),
             batch_size: 32,
             micro_batch: MicroBatch::Tokens(8192),
-            learning_rate: 3e-4,
+            learning_rate,
+            optimizer: OPTIMIZER,
             seed,
             ..AlignConfig::default().train
         },
