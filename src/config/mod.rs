@@ -2,5 +2,6 @@
 
 pub mod load;
 pub mod sections;
+mod table;
 
 pub use load::{Config, Given, Problem, Problems};

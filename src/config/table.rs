@@ -1,0 +1,87 @@
+//! Operations on TOML tables by dotted path.
+
+use serde::Serialize;
+use toml::{Table, Value};
+
+/// A configuration as a TOML table.
+///
+/// # Panics
+/// When a configuration type has a field that TOML cannot hold, which is a mistake of this program.
+pub fn to_table<C: Serialize>(config: &C) -> Table {
+    match Value::try_from(config) {
+        Ok(Value::Table(table)) => table,
+        other => panic!("a configuration must be a TOML table, got {other:?}"),
+    }
+}
+
+/// A value written on the command line: TOML where it parses as TOML, else a string.
+pub(super) fn parse_value(text: &str) -> Value {
+    format!("v = {text}")
+        .parse::<Table>()
+        .ok()
+        .filter(|t| t.len() == 1)
+        .and_then(|mut t| t.remove("v"))
+        .unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+/// Lays `over` on `base`, table by table. A choice written as a table of one key, such as `{ ratio = 0.1 }`, is replaced whole by
+/// another choice, such as `{ steps = 100 }`.
+pub(super) fn merge(base: &mut Table, over: Table) {
+    let other_choice = |b: &Table, o: &Table| b.len() == 1 && o.len() == 1 && b.keys().ne(o.keys());
+    for (key, value) in over {
+        match (base.get_mut(&key), value) {
+            (Some(Value::Table(b)), Value::Table(o)) if !other_choice(b, &o) => merge(b, o),
+            (_, value) => {
+                base.insert(key, value);
+            }
+        }
+    }
+}
+
+/// Puts a value at a dotted path, making the tables on the way.
+pub(super) fn insert(table: &mut Table, key: &str, value: Value) {
+    match key.split_once('.') {
+        None => {
+            table.insert(key.to_owned(), value);
+        }
+        Some((head, rest)) => {
+            let entry = table.entry(head.to_owned()).or_insert_with(|| Value::Table(Table::new()));
+            if !entry.is_table() {
+                *entry = Value::Table(Table::new());
+            }
+            if let Value::Table(inner) = entry {
+                insert(inner, rest, value);
+            }
+        }
+    }
+}
+
+/// Removes the setting at a dotted path; for a path that leads into an array, the array. False if nothing was there.
+pub(super) fn remove(table: &mut Table, key: &str) -> bool {
+    let key = key.split('[').next().unwrap_or(key);
+    match key.split_once('.') {
+        None => table.remove(key).is_some(),
+        Some((head, rest)) => match table.get_mut(head) {
+            Some(Value::Table(inner)) => remove(inner, rest),
+            Some(_) => table.remove(head).is_some(),
+            None => false,
+        },
+    }
+}
+
+/// The line (from 1) on which a dotted key, or the nearest table around it, is written.
+pub(super) fn line_of(text: &str, key: &str) -> Option<usize> {
+    let document = toml::de::DeTable::parse(text).ok()?;
+    let mut table = document.get_ref();
+    let mut start = None;
+    for part in key.split('.') {
+        let part = part.split('[').next().unwrap_or(part);
+        let Some((written, value)) = table.get_key_value(part) else { break };
+        start = Some(written.span().start);
+        match value.get_ref() {
+            toml::de::DeValue::Table(inner) => table = inner,
+            _ => break,
+        }
+    }
+    start.map(|at| text[..at].matches('\n').count() + 1)
+}
