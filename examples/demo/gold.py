@@ -2,10 +2,11 @@
 """The gold quality of any answer to a question of the demo, by the rules that made the data.
 
 A reward model only sees pairs; this judge knows the facts, so it tells whether a policy that earns more reward has really
-become better. It reads lines `{"prompt": ..., "response": ...}` (texts or messages) and prints how often each class
-occurs and the mean quality:
+become better. It reads what `setpoint generate` writes (rows of `prompt` and `responses`, texts or messages) for prompts of
+the demo, and prints how often each class occurs and the mean quality:
 
-    python3 gold.py samples.jsonl
+    setpoint generate --model runs/demo/dro/model --data examples/demo/eval_prompts.jsonl --output samples.jsonl
+    python3 examples/demo/gold.py samples.jsonl
 """
 
 import json
@@ -55,7 +56,10 @@ def judge(prompt, response):
 
 
 def _text(value):
-    return value if isinstance(value, str) else value[-1]["content"]
+    """The text of a text, a message or the last of a list of messages."""
+    if isinstance(value, list):
+        value = value[-1]
+    return value if isinstance(value, str) else value["content"]
 
 
 def main():
@@ -63,7 +67,7 @@ def main():
         sys.exit(__doc__)
     with open(sys.argv[1], encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
-    results = [judge(_text(row["prompt"]), _text(row["response"])) for row in rows]
+    results = [judge(_text(row["prompt"]), _text(response)) for row in rows for response in row["responses"]]
     for kind, count in Counter(kind for kind, _ in results).most_common():
         print(f"{kind:10} {count / len(results):6.1%}")
     print(f"mean quality {sum(quality for _, quality in results) / len(results):.3f} of {len(results)} answers")
