@@ -77,7 +77,9 @@ fn prompts_that_do_not_share_t0_stop_before_any_weights_are_read() {
     // Plain text has no template in front of it, and this tokenizer adds no BOS.
     let rows = "{\"prompt\": \"Monday is\", \"responses\": [\" a day.\"], \"rewards\": [1]}\n\
                 {\"prompt\": \"What is a cat?\", \"responses\": [\" An animal.\"], \"rewards\": [1]}\n";
-    align(rows).fails(1, &["rows.jsonl:2", "t0"]);
+    align(rows).fails(1, &["rows.jsonl:2", "t0", "prompt_term"]);
+    let (_dir, data) = file("rows.jsonl", rows);
+    setpoint(&["align", "--dry-run", "--model", &policy(), "--data", &data, "--set", "align.prompt_term=off"]).ok();
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use setpoint_align::{FittedTransform, PromptRewards, chosen_rewards};
+use setpoint_align::{FittedTransform, PromptRewards, PromptTerm, chosen_rewards};
 use setpoint_data::{DatasetConfig, EncodeReport, Example, T0, TextEncoder, content_hash};
 use setpoint_train::{MicroBatch, ReferenceKey, ReferenceRow, ReferenceStore, Sequence, score_each};
 use setpoint_transformer::{CausalLm, ModelConfig};
@@ -88,6 +88,8 @@ fn read_set(
     let encoded = setup::examples(data, &config.encode, encoder, what, session)?;
     let t0 = match &config.align {
         Method::Dpo(_) => 1,
+        // Without the prompt term no prompt's log-ratio is used, and t0 decides nothing.
+        Method::Dro(dro) if dro.prompt_term == PromptTerm::Off => 1,
         Method::Dro(dro) => {
             let rule = match dro.t0 {
                 T0Setting::Named(T0Name::FirstToken) => T0::FirstToken,
@@ -96,8 +98,8 @@ fn read_set(
             };
             rule.resolve(&encoded.examples).map_err(|e| {
                 Failure::from(e).hint(
-                    "DRO derives every prompt's normaliser from a beginning that all prompts share: use a template that \
-                     begins with a fixed token, or set align.prompt_term = \"off\" and give the rows a common BOS",
+                    "DRO derives every prompt's normaliser from a beginning that all prompts share: use a template or a \
+                     tokenizer that begins with a fixed token, or do without with align.prompt_term = \"off\"",
                 )
             })?
         }
