@@ -264,7 +264,7 @@ impl Estimate {
         let rows = report.kept.max(1);
         let tokens = (report.prompt_tokens + report.response_tokens) as f64;
         let micro = match train.micro_batch {
-            MicroBatch::Tokens(tokens) | MicroBatch::Padded(tokens) => (tokens as f64).max(report.longest.max as f64),
+            MicroBatch::Tokens(tokens) => (tokens as f64).max(report.longest.max as f64),
             MicroBatch::Examples(examples) => (examples.min(rows) * report.longest.max) as f64,
         };
         // With the whole graph kept, a block holds some 16 hidden and 4 intermediate activations a token, and three copies of the

@@ -125,7 +125,7 @@ impl TrainConfig {
         );
         check(self.max_steps != Some(0), "`max_steps` must be at least 1, found 0".into());
         check(self.batch_size > 0, "`batch_size` must be at least 1, found 0".into());
-        let (MicroBatch::Examples(size) | MicroBatch::Tokens(size) | MicroBatch::Padded(size)) = self.micro_batch;
+        let (MicroBatch::Examples(size) | MicroBatch::Tokens(size)) = self.micro_batch;
         check(size > 0, "`micro_batch` must be at least 1, found 0".into());
         check(
             not_negative(self.learning_rate),

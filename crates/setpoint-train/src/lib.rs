@@ -46,7 +46,7 @@ pub use fit::{Best, Fitted, StopReason, fit};
 pub use hooks::{Evaluation, Hooks, NoHooks, Sample, StepReport};
 pub use logps::{
     HeadOptions, PromptLogps, ScoredSequence, Sequence, SequenceLogps, TokenLogps, score_each, score_sequences,
-    sequence_logps, sequence_logps_with, token_logps, token_logps_with,
+    sequence_logps, sequence_logps_with, shared_tokens, token_logps, token_logps_with,
 };
 pub use metrics::MetricSums;
 pub use optimizer::{AdamW, AdamWConfig};

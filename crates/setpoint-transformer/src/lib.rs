@@ -25,6 +25,7 @@ pub mod generate;
 mod init;
 mod linear;
 mod norm;
+mod packed;
 mod rope;
 
 pub use block::{Block, Mlp, Pass, SelfAttention};
@@ -37,3 +38,5 @@ pub use generate::{Finish, Generated, GenerationConfig, generate, generate_strea
 pub use init::init_weights;
 pub use linear::{Embedding, Linear};
 pub use norm::RmsNorm;
+pub use packed::{PackedPass, pack};
+pub use setpoint_ops::{Packing, Segment};

@@ -303,7 +303,7 @@ impl Scorer<'_> {
 
     fn batch_tokens(&self) -> usize {
         match self.config.train.micro_batch {
-            MicroBatch::Tokens(tokens) | MicroBatch::Padded(tokens) => tokens,
+            MicroBatch::Tokens(tokens) => tokens,
             MicroBatch::Examples(_) => 8192,
         }
     }
