@@ -12,6 +12,7 @@ pub mod logps;
 pub mod reward;
 pub mod sft;
 
+mod plan;
 mod setup;
 mod training;
 

@@ -1,7 +1,7 @@
 //! Direct Preference Optimization as a task of the engine.
 
 use setpoint_align::{DpoSettings, Metrics, Pair, ResponsePoint, constant_like, dpo, weighted_sum};
-use setpoint_train::{Error, Forward, HeadOptions, PromptLogps, Sequence, Task, sequence_logps_with};
+use setpoint_train::{Error, Forward, HeadOptions, PromptLogps, Sequence, Task, sequence_logps_with, shared_tokens};
 use setpoint_transformer::CausalLm;
 
 use super::{ScoredPrompt, metric_sums};
@@ -31,6 +31,12 @@ impl Task for DpoTask {
     fn cost(&self, example: usize) -> usize {
         let (prompt, chosen, rejected) = self.pairs[example];
         let sequences = &self.prompts[prompt].sequences;
+        shared_tokens(&[&sequences[chosen], &sequences[rejected]])
+    }
+
+    fn tokens(&self, example: usize) -> usize {
+        let (prompt, chosen, rejected) = self.pairs[example];
+        let sequences = &self.prompts[prompt].sequences;
         sequences[chosen].ids.len() + sequences[rejected].ids.len()
     }
 
@@ -45,7 +51,8 @@ impl Task for DpoTask {
             .collect();
         let sequences: Vec<&Sequence> = sides.iter().map(|&(prompt, side)| &prompt.sequences[side]).collect();
         let ref_logps: Vec<f64> = sides.iter().map(|&(prompt, side)| prompt.ref_logps[side]).collect();
-        let logps = sequence_logps_with(model, &sequences, PromptLogps::Skip, &HeadOptions::default())?.response;
+        let found = sequence_logps_with(model, &sequences, PromptLogps::Skip, &HeadOptions::default())?;
+        let logps = found.response;
         let log_ratios = logps.clone() - constant_like(&ref_logps, &logps);
         let pairs: Vec<(usize, usize)> = (0..examples.len()).map(|i| (2 * i, 2 * i + 1)).collect();
         let output = dpo(Pair::gather(log_ratios, &pairs), &self.settings);
@@ -58,7 +65,7 @@ impl Task for DpoTask {
             metrics.record_pair(&point(w), &point(l));
         }
         let per_example = output.losses.into_data().iter::<f32>().collect();
-        Ok(Forward { loss, metrics: metric_sums(&metrics), per_example })
+        Ok(Forward { loss, metrics: metric_sums(&metrics), per_example, tape: found.tape })
     }
 
     fn order(&self, seed: u64, epoch: u64) -> Vec<usize> {

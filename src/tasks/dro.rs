@@ -4,7 +4,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use setpoint_align::{
     Aggregate, DroBatch, DroSettings, Metrics, PromptIndex, ResponsePoint, constant_like, dro, weighted_sum,
 };
-use setpoint_train::{Error, Forward, Sequence, Task, sequence_logps};
+use setpoint_train::{Error, Forward, Sequence, Task, sequence_logps, shared_tokens};
 use setpoint_transformer::CausalLm;
 
 use super::{ScoredPrompt, metric_sums};
@@ -34,6 +34,10 @@ impl Task for DroTask {
     }
 
     fn cost(&self, example: usize) -> usize {
+        shared_tokens(&self.prompts[example].sequences)
+    }
+
+    fn tokens(&self, example: usize) -> usize {
         self.prompts[example].tokens()
     }
 
@@ -101,7 +105,7 @@ impl Task for DroTask {
             per_example.push((own.iter().sum::<f64>() / own.len() as f64) as f32);
             at += points.len();
         }
-        Ok(Forward { loss, metrics: metric_sums(&metrics), per_example })
+        Ok(Forward { loss, metrics: metric_sums(&metrics), per_example, tape: logps.tape })
     }
 
     fn order(&self, seed: u64, epoch: u64) -> Vec<usize> {

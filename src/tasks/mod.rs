@@ -31,7 +31,7 @@ pub struct ScoredPrompt {
 }
 
 impl ScoredPrompt {
-    /// Tokens that go through the model, padding left aside.
+    /// Tokens of all its sequences.
     pub fn tokens(&self) -> usize {
         self.sequences.iter().map(|s| s.ids.len()).sum()
     }

@@ -54,7 +54,8 @@ fn crates_import_downwards_only() {
         seen.insert(name.to_owned());
         for dependency in package["dependencies"].as_array().unwrap() {
             let imported = dependency["name"].as_str().unwrap();
-            if allowed.contains_key(imported) {
+            // A crate may name itself to turn its own features on for its tests.
+            if allowed.contains_key(imported) && imported != name {
                 assert!(may.contains(imported), "{name} must not import {imported}");
             }
         }

@@ -5,7 +5,9 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::{Device, FloatDType, Int, Tensor};
 use setpoint_transformer::checkpoint::{self, LoadOptions, SaveOptions};
-use setpoint_transformer::{Architecture, CausalLm, Decoder, Linear, ModelConfig, Packing, init_weights, pack};
+use setpoint_transformer::{
+    Architecture, CausalLm, Decoder, Linear, ModelConfig, Packing, Recompute, Tape, init_weights, pack,
+};
 
 use crate::error::Error;
 use crate::normalization::Normalization;
@@ -137,18 +139,31 @@ impl RewardModel {
     /// # Panics
     /// If there are no rows.
     pub fn scores<R: AsRef<[u32]>>(&self, rows: &[R]) -> Result<Tensor<1>, Error> {
+        let mut model = self.clone();
+        model.model.recompute = Recompute::None;
+        Ok(model.scores_taped(rows)?.0)
+    }
+
+    /// [`scores`](Self::scores) with the decoder's part of the backward pass, where it computes its blocks again.
+    ///
+    /// # Errors
+    /// As [`scores`](Self::scores).
+    ///
+    /// # Panics
+    /// As [`scores`](Self::scores).
+    pub fn scores_taped<R: AsRef<[u32]>>(&self, rows: &[R]) -> Result<(Tensor<1>, Option<Tape>), Error> {
         for (i, row) in rows.iter().enumerate() {
             check_row(row.as_ref(), self.vocabulary(), || format!("sequence {i}"))?;
         }
         let device = self.device();
         let packing = Packing::rows(rows.iter().map(|row| row.as_ref().len()));
-        let hidden = self.model.forward_packed(pack(rows, &device), &packing);
+        let (hidden, tape) = self.model.forward_taped(pack(rows, &device), &packing);
         // Where each row's last token stands. i32 holds every index that fits a tensor.
         let last: Vec<i32> = packing.segments().iter().map(|row| (row.tokens().end - 1) as i32).collect();
         let last = Tensor::<1, Int>::from_data(last.as_slice(), &device.without_autodiff());
         let pooled = hidden.select(0, last); // [t, d] -> [b, d]
         let weight = self.score.weight.val().cast(FloatDType::F32).transpose(); // [1, d] -> [d, 1]
-        Ok(pooled.cast(FloatDType::F32).matmul(weight).squeeze_dim(1)) // [b, d]·[d, 1] -> [b, 1] -> [b]
+        Ok((pooled.cast(FloatDType::F32).matmul(weight).squeeze_dim(1), tape)) // [b, d]·[d, 1] -> [b, 1] -> [b]
     }
 
     /// Scores any number of rows without a graph: in batches of at most `batch_tokens` tokens (a longer row goes

@@ -40,7 +40,7 @@ mod tensor_file;
 mod tensorboard;
 
 pub use batch::MicroBatch;
-pub use config::{BestConfig, Plan, TrainConfig};
+pub use config::{BestConfig, Plan, RecomputeSetting, TrainConfig};
 pub use error::Error;
 pub use fit::{Best, Fitted, StopReason, fit};
 pub use hooks::{Evaluation, Hooks, NoHooks, Sample, StepReport};

@@ -2,6 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
+use setpoint_transformer::Tape;
 
 use crate::{Error, MetricSums};
 
@@ -30,6 +31,15 @@ pub trait Task {
     /// # Units
     /// Tokens.
     fn cost(&self, example: usize) -> usize;
+
+    /// Tokens of this example as they are counted in `num_tokens`: where one forward pass serves several rows that share a
+    /// beginning, those of all rows, so that runs can be compared with those of other trainers.
+    ///
+    /// # Units
+    /// Tokens.
+    fn tokens(&self, example: usize) -> usize {
+        self.cost(example)
+    }
 
     /// Loss of some examples of a step.
     ///
@@ -66,4 +76,7 @@ pub struct Forward {
     pub metrics: MetricSums,
     /// Loss of each example, in the order given: it tells which one is not finite.
     pub per_example: Vec<f32>,
+    /// The blocks' part of the backward pass, where the model computes them again
+    /// ([`SequenceLogps::tape`](crate::SequenceLogps::tape)). The decoder is the model's field `model`, as in Hugging Face's checkpoints.
+    pub tape: Option<Tape>,
 }

@@ -27,6 +27,7 @@ mod linear;
 mod norm;
 mod packed;
 mod rope;
+mod tape;
 
 pub use block::{Block, Mlp, Pass, SelfAttention};
 pub use causal_lm::CausalLm;
@@ -40,3 +41,4 @@ pub use linear::{Embedding, Linear};
 pub use norm::RmsNorm;
 pub use packed::{PackedPass, pack};
 pub use setpoint_ops::{Packing, Segment};
+pub use tape::{Part, Recompute, Tape};

@@ -3,7 +3,7 @@
 //! It computes what [`Decoder::forward`] computes for each row alone, to rounding; that one stays as the reference it is tested against and
 //! serves generation with a cache.
 
-use burn::module::Param;
+use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData, module};
 use setpoint_ops::{Heads, Packing, attention, linear, rms_norm, rotate, swiglu};
 
@@ -63,6 +63,11 @@ impl Decoder {
 }
 
 impl Block {
+    /// The layer without a graph, on tensors without one.
+    pub(crate) fn valid_forward(&self, x: Tensor<2>, pass: &PackedPass) -> Tensor<2> {
+        self.valid().forward_packed(x, pass)
+    }
+
     /// Applies the layer to packed tokens.
     ///
     /// # Shapes

@@ -12,6 +12,7 @@ use std::path::Path;
 use setpoint_align::{DisplacementDetector, DisplacementSettings, DpoSettings, ScoredResponse, prompt_log_mass};
 use setpoint_transformer::CausalLm;
 
+use super::plan::MemoryPlan;
 use super::training::{Companions, finished, open_run, sampler, train};
 use super::{Session, setup};
 use crate::failure::Outcome;
@@ -33,7 +34,8 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
     let mut settings = config.train.clone();
     settings.fingerprint = prepared.fingerprint(config, reference)?;
     let device = session.device.clone().autodiff();
-    let model = setup::policy(&config.model, &prepared.model_config, settings.seed, &device)?;
+    let mut model = setup::policy(&config.model, &prepared.model_config, settings.seed, &device)?;
+    model.model.recompute = MemoryPlan::of(&prepared.model_config, &prepared.report, &settings).recompute;
     let chosen_tokens = mean_chosen_tokens(&prompts);
     let shown = eval.as_ref().unwrap_or(&prompts).iter().map(|prompt| {
         let first = &prompt.sequences[0];
@@ -90,7 +92,7 @@ pub fn dry_run(session: &Session, config: &AlignConfig) -> Outcome {
             settings.batch_size = 1;
         }
     }
-    super::training::describe(config, &prepared.model_config, &prepared.report, &settings, examples)
+    super::plan::describe(config, &prepared.model_config, &prepared.report, &settings, examples)
 }
 
 fn dro_task(dro: &DroSection, log_z0: f64, prompts: Vec<ScoredPrompt>) -> DroTask {

@@ -6,7 +6,7 @@ use std::ops::Range;
 use burn::module::Module;
 use burn::tensor::{DType, Int, Tensor};
 use setpoint_ops::Packing;
-use setpoint_transformer::{CausalLm, pack};
+use setpoint_transformer::{CausalLm, Tape, pack};
 
 use super::batch::Batch;
 use super::head::{HeadLogps, HeadOptions, Positions, head_logps, sum_runs};
@@ -85,6 +85,8 @@ pub struct SequenceLogps {
     pub response_tokens: Vec<usize>,
     /// Sum over each response's tokens of the entropy `−Σ_v π(v) log π(v)`; f32 `[rows]`, without a graph.
     pub entropy: Tensor<1>,
+    /// The blocks' part of the backward pass, where the decoder computes them again; for [`Forward::tape`](crate::Forward::tape).
+    pub tape: Option<Tape>,
 }
 
 /// Log-probabilities of prompts and responses, the prompt's detached, with the default [`HeadOptions`].
@@ -118,7 +120,7 @@ pub fn sequence_logps_with<S: Borrow<Sequence>>(
     let plain = device.clone().without_autodiff();
     let zeros = || Tensor::<1>::zeros([sequences.len()], (&plain, DType::F32));
     let batch = Batch::of(&sequences);
-    let hidden = model.decoder().forward_packed(batch.ids(&device), &batch.packing);
+    let (hidden, tape) = model.decoder().forward_taped(batch.ids(&device), &batch.packing);
     let found = match prompt {
         PromptLogps::Skip => None,
         PromptLogps::Detached => head_logps(&model.valid(), hidden.clone().inner(), &batch.prompts, options),
@@ -140,7 +142,7 @@ pub fn sequence_logps_with<S: Borrow<Sequence>>(
         Some(HeadLogps { logps, entropy }) => (sum_runs(logps, &counts), sum_runs(entropy, &counts)),
         None => (zeros(), zeros()),
     };
-    Ok(SequenceLogps { prompt, response, prompt_tokens, response_tokens: counts, entropy })
+    Ok(SequenceLogps { prompt, response, prompt_tokens, response_tokens: counts, entropy, tape })
 }
 
 /// Log-probabilities of the tokens that count, as in supervised fine-tuning.
@@ -157,6 +159,8 @@ pub struct TokenLogps {
     pub counts: Vec<usize>,
     /// Sum over each row's counted tokens of the entropy; f32 `[rows]`, without a graph.
     pub entropy: Tensor<1>,
+    /// The blocks' part of the backward pass, where the decoder computes them again; for [`Forward::tape`](crate::Forward::tape).
+    pub tape: Option<Tape>,
 }
 
 /// Log-probabilities of the counted tokens, with their graph on an autodiff device and the default [`HeadOptions`].
@@ -199,13 +203,14 @@ pub fn token_logps_with(
     }
     let ids: Vec<&[u32]> = rows.iter().map(|(ids, _)| *ids).collect();
     let packing = Packing::rows(ids.iter().map(|ids| ids.len()).filter(|&len| len > 0));
-    let hidden = model.decoder().forward_packed(pack(&ids, &model.decoder().device()), &packing);
+    let (hidden, tape) = model.decoder().forward_taped(pack(&ids, &model.decoder().device()), &packing);
     let HeadLogps { logps, entropy } = head_logps(model, hidden, &positions, options).ok_or_else(nothing)?;
     Ok(TokenLogps {
         sums: sum_runs(logps.clone(), &positions.counts),
         values: logps,
         entropy: sum_runs(entropy, &positions.counts),
         counts: positions.counts,
+        tape,
     })
 }
 
