@@ -94,7 +94,7 @@ impl Task for DroTask {
                     metrics.record_response(*role, point);
                 }
             }
-            if let Some((w, l)) = prompt.pair {
+            for &(w, l) in &prompt.pairs {
                 metrics.record_comparison(points[w].reward, points[l].reward);
             }
             let own = &values.errors[at..at + points.len()];
