@@ -69,7 +69,7 @@ fn metric_sums(metrics: &Metrics) -> MetricSums {
 }
 
 /// Tokens of a forward pass without a graph beside micro-batches of this size.
-fn pass_tokens(micro_batch: MicroBatch) -> usize {
+pub fn pass_tokens(micro_batch: MicroBatch) -> usize {
     match micro_batch {
         MicroBatch::Tokens(tokens) | MicroBatch::Padded(tokens) => tokens,
         MicroBatch::Examples(_) => 8192,

@@ -100,6 +100,9 @@ pub trait PairObjective: fmt::Debug {
     }
 }
 
+/// A prompt of a task and one of its responses.
+type Place = (usize, usize);
+
 /// One of the objectives that a task adds up.
 #[derive(Debug)]
 pub struct WeightedObjective {
@@ -131,7 +134,7 @@ impl PairwiseTask {
         self.objectives.iter().any(|o| o.objective.prompt_nll())
     }
 
-    fn sequence(&self, (prompt, response): (usize, usize)) -> &Sequence {
+    fn sequence(&self, (prompt, response): Place) -> &Sequence {
         &self.prompts[prompt].sequences[response]
     }
 
@@ -150,7 +153,7 @@ impl PairwiseTask {
         micro_batch: MicroBatch,
     ) -> Result<HashMap<usize, Vec<f64>>, Error> {
         let side = |pick: fn(&(usize, usize, usize)) -> usize| -> Result<[Vec<f64>; 2], Error> {
-            let places: Vec<(usize, usize)> = batch.iter().map(|&e| (self.pairs[e].0, pick(&self.pairs[e]))).collect();
+            let places: Vec<Place> = batch.iter().map(|&e| (self.pairs[e].0, pick(&self.pairs[e]))).collect();
             let sequences: Vec<&Sequence> = places.iter().map(|&place| self.sequence(place)).collect();
             let scored = score_sequences(model, &sequences, pass_tokens(micro_batch), &mut |_| ())?;
             let reference = places.iter().map(|&(prompt, response)| self.prompts[prompt].ref_logps[response]);
@@ -166,10 +169,10 @@ impl PairwiseTask {
     }
 
     /// The responses of some pairs, each once although it may stand in several pairs, and the pairs as places among them.
-    fn responses(&self, examples: &[usize]) -> (Vec<(usize, usize)>, Vec<(usize, usize)>) {
+    fn responses(&self, examples: &[usize]) -> (Vec<Place>, Vec<(usize, usize)>) {
         let mut responses = Vec::new();
         let mut places = HashMap::new();
-        let mut place = |response: (usize, usize)| {
+        let mut place = |response: Place| {
             *places.entry(response).or_insert_with(|| {
                 responses.push(response);
                 responses.len() - 1

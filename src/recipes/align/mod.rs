@@ -7,6 +7,7 @@ mod ensemble;
 mod objectives;
 mod pairs;
 mod prepare;
+mod reference;
 mod settings;
 
 use std::collections::HashSet;
@@ -25,7 +26,8 @@ use crate::tasks::dro::DroTask;
 use crate::tasks::pairwise::PairwiseTask;
 use crate::tasks::rows::{RowObjective, RowTask};
 
-pub use prepare::{Prepared, ReferenceSet, prepare, sequences, with_reference};
+pub use prepare::{Prepared, prepare, sequences};
+pub use reference::{ReferenceSet, with_reference};
 pub use settings::{About, AlignConfig, DroSection, METHODS, Method, Pairwise, TrainsOn, Update};
 
 /// Trains, and leaves the model in `<folder>/model`.
