@@ -37,9 +37,15 @@ pub enum Command {
     /// Check the reward targets before training: which cannot be reached, which responses lose probability
     #[command(after_help = AUDIT_HELP)]
     Audit(JobArgs),
-    /// Align a policy by DRO (or DPO, for comparison)
+    /// Align a policy by DRO or one of the other methods
     #[command(after_help = ALIGN_HELP)]
     Align(TrainArgs),
+    /// The alignment methods: what each needs, its settings and their defaults
+    Methods {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Sample responses for a file of prompts or one prompt
     #[command(after_help = GENERATE_HELP)]
     Generate(GenerateArgs),
@@ -74,7 +80,7 @@ const AUDIT_HELP: &str = "Example:\n  setpoint audit --model runs/sft/model --da
 const ALIGN_HELP: &str = "Examples:\n  setpoint align --model runs/sft/model --data rewards.jsonl --run runs/dro\n  \
     setpoint align dro.toml --run runs/dro --set align.log_z0=auto\n  \
     setpoint align --model runs/sft/model --data pairs.jsonl --run runs/dpo --set align.method=dpo\n\n\
-    All settings with their defaults: setpoint inspect config align";
+    Methods: setpoint methods. All settings of one with their defaults: setpoint inspect config align --set align.method=dpo";
 const GENERATE_HELP: &str = "Examples:\n  setpoint generate --model DIR --prompt \"Why is the sky blue?\"\n  \
     setpoint generate --model DIR --data prompts.jsonl --output samples.jsonl --set generate.samples=4";
 const EVAL_HELP: &str = "Example:\n  setpoint eval --model runs/dro/model --set baseline.path=runs/sft/model \\\n    \

@@ -51,6 +51,7 @@ fn run(command: Command) -> Outcome {
         Command::Sft(args) => train(&args, recipes::sft::run, recipes::sft::dry_run),
         Command::Reward(args) => train(&args, recipes::reward::run, recipes::reward::dry_run),
         Command::Align(args) => train(&args, recipes::align::run, recipes::align::dry_run),
+        Command::Methods { json } => recipes::methods::run(json),
         Command::Annotate(args) => job(&args, recipes::annotate::run, recipes::annotate::dry_run),
         Command::Logps(args) => job(&args, recipes::logps::run, recipes::logps::dry_run),
         Command::Audit(args) => job(&args, recipes::audit::run, recipes::audit::dry_run),

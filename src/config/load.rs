@@ -190,7 +190,7 @@ fn read_collecting<C: DeserializeOwned>(
             Ok(config) => return Ok(config),
             Err((path, message)) => {
                 let key = blame(&user, &path, |without| attempt(without).err().is_none_or(|e| e.1 != message));
-                problems.add(&key, explain(&message, &key));
+                problems.add(&key, explain(&message, &key, &siblings(&defaults, &key)));
                 if !remove(&mut user, &key) {
                     return Err(std::mem::take(&mut problems.found));
                 }
@@ -218,12 +218,27 @@ fn blame(user: &Table, path: &str, goes_away: impl Fn(&Table) -> bool) -> String
     culprit.unwrap_or_else(|| path.to_owned())
 }
 
-/// Turns serde's message into a sentence with a remedy.
-fn explain(message: &str, key: &str) -> String {
+/// The settings that stand beside `key` by default.
+fn siblings(defaults: &Table, key: &str) -> Vec<String> {
+    let Some((parent, _)) = key.rsplit_once('.') else { return defaults.keys().cloned().collect() };
+    let table = parent.split('.').try_fold(defaults, |table, part| table.get(part).and_then(Value::as_table));
+    table.map(|table| table.keys().cloned().collect()).unwrap_or_default()
+}
+
+/// Turns serde's message into a sentence with a remedy. `siblings`: the settings there are, where serde does not name them.
+fn explain(message: &str, key: &str, siblings: &[String]) -> String {
     let message = message.lines().next().unwrap_or_default().trim();
     if let Some(rest) = message.strip_prefix("unknown field ") {
         let name = key.rsplit('.').next().unwrap_or(key);
-        let known: Vec<&str> = rest.split('`').skip(3).step_by(2).collect();
+        let field = rest.split('`').nth(1).unwrap_or(name);
+        if field != name {
+            // In a list of tables, where a key has no path of its own.
+            return format!("`{key}`: `{field}` is not a setting of one of its entries");
+        }
+        let mut known: Vec<&str> = rest.split('`').skip(3).step_by(2).collect();
+        if known.is_empty() {
+            known = siblings.iter().map(String::as_str).collect();
+        }
         let near = known
             .iter()
             .map(|k| (strsim::damerau_levenshtein(k, name), *k))

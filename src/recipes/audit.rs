@@ -35,8 +35,8 @@ pub fn report(session: &Session, config: &AlignConfig, folder: Option<&std::path
     };
     let prepared = prepare(session, config)?;
     let reference = setup::reference_path(config.reference.as_deref(), &config.model)?;
-    let (prompts, _) = with_reference(session, config, &prepared, reference, folder)?;
-    let rows: Vec<AuditPrompt> = prompts.iter().enumerate().map(audit_prompt).collect();
+    let (data, _) = with_reference(session, config, &prepared, Some(reference), folder)?;
+    let rows: Vec<AuditPrompt> = data.prompts.iter().enumerate().map(audit_prompt).collect();
     Ok(audit(&rows, &AuditSettings::new(dro.beta, dro.level()))?)
 }
 

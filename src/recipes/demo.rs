@@ -11,7 +11,7 @@ use setpoint_train::{AdamWConfig, MicroBatch, Schedule, ScheduleKind, TrainConfi
 use tabled::builder::Builder;
 use tabled::settings::Style;
 
-use super::align::{AlignConfig, DpoSection, DroSection, Method};
+use super::align::{AlignConfig, DroSection, Method, Pairwise};
 use super::annotate::AnnotateConfig;
 use super::eval::{EvalConfig, EvalReport};
 use super::generate::SamplingSection;
@@ -171,13 +171,13 @@ fn dro_method() -> Method {
 }
 
 fn dpo_method() -> Method {
-    Method::Dpo(DpoSection { beta: 0.1, label_smoothing: 0.0 })
+    Method::Dpo(Pairwise::default())
 }
 
 fn align_config(sft: &Path, rewards: &Path, method: Method, seed: u64) -> AlignConfig {
     let learning_rate = match method {
         Method::Dro(_) => 5e-4,
-        Method::Dpo(_) => 3e-4,
+        _ => 3e-4,
     };
     AlignConfig {
         model: trained(sft),

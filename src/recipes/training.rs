@@ -200,8 +200,9 @@ pub fn evaluate<T: Task>(task: &T, model: &T::Model, micro_batch: MicroBatch) ->
     let denominator: f64 = all.iter().map(|&e| task.weight(e)).sum();
     let mut loss = 0.0;
     let mut metrics = MetricSums::new();
+    let survey = task.survey(model, &all, micro_batch)?;
     for micro in micro_batch.split(&all, |e| task.cost(e)) {
-        let forward = task.forward(model, &micro, denominator)?;
+        let forward = task.forward_surveyed(model, &micro, denominator, &survey)?;
         loss += f64::from(forward.loss.into_scalar::<f32>());
         metrics.merge(&forward.metrics);
     }

@@ -5,24 +5,25 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 use serde_json::Value;
-use setpoint_align::{Aggregate, DpoSettings, DroSettings, Role};
+use setpoint_align::{Aggregate, DroSettings, Role};
 use setpoint_train::{
     AdamWConfig, MicroBatch, RunDir, Schedule, ScheduleKind, Sequence, Task, TrainConfig, Warmup, fit, score_sequences,
 };
 use setpoint_transformer::{CausalLm, LoadOptions};
 
 use super::ScoredPrompt;
-use super::dpo::DpoTask;
 use super::dro::DroTask;
+use super::pairwise::PairwiseTask;
+use crate::recipes::align::Method;
 
-const MODELS: [&str; 2] = ["llama", "qwen2"];
+pub const MODELS: [&str; 2] = ["llama", "qwen2"];
 
-fn golden(name: &str) -> PathBuf {
+pub fn golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
-fn load(name: &str) -> Value {
-    let path = golden(&format!("objectives/model_{name}.json"));
+pub fn load(file: &str) -> Value {
+    let path = golden(&format!("objectives/{file}.json"));
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
@@ -34,16 +35,16 @@ fn ids(value: &Value) -> Vec<u32> {
     value.as_array().unwrap().iter().map(|v| u32::try_from(v.as_u64().unwrap()).unwrap()).collect()
 }
 
-fn model(folder: &Value, device: &Device) -> CausalLm {
+pub fn model(folder: &Value, device: &Device) -> CausalLm {
     CausalLm::load(&golden(folder.as_str().unwrap()), &LoadOptions::default(), device).unwrap().0
 }
 
-fn flex() -> Device {
+pub fn flex() -> Device {
     Device::flex()
 }
 
 /// Prompts with the reference log-probs that this project computes.
-fn prompts(rows: &Value, reference: &CausalLm) -> Vec<ScoredPrompt> {
+pub fn prompts(rows: &Value, reference: &CausalLm) -> Vec<ScoredPrompt> {
     rows.as_array()
         .unwrap()
         .iter()
@@ -63,19 +64,20 @@ fn prompts(rows: &Value, reference: &CausalLm) -> Vec<ScoredPrompt> {
                 ref_prompt_logp: scores[0].prompt_logp,
                 sequences,
                 rewards: Vec::new(),
-                pair: None,
+                ensemble: Vec::new(),
+                pairs: Vec::new(),
             }
         })
         .collect()
 }
 
 #[track_caller]
-fn close(what: &str, found: f64, expected: f64, relative: f64) {
+pub fn close(what: &str, found: f64, expected: f64, relative: f64) {
     assert!((found - expected).abs() <= relative * expected.abs().max(1.0), "{what}: {found}, expected {expected}");
 }
 
 /// Trains and returns the lines of metrics.jsonl.
-fn metrics<T: Task<Model = CausalLm>>(task: &T, model: CausalLm, config: &TrainConfig) -> Vec<Value> {
+pub fn metrics<T: Task<Model = CausalLm>>(task: &T, model: CausalLm, config: &TrainConfig) -> Vec<Value> {
     let dir = tempfile::tempdir().unwrap();
     let run = RunDir::create(dir.path().join("run")).unwrap();
     fit(task, model, config, &run, &mut setpoint_train::NoHooks).unwrap();
@@ -83,10 +85,24 @@ fn metrics<T: Task<Model = CausalLm>>(task: &T, model: CausalLm, config: &TrainC
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+/// The task of a method, from its settings as they stand in a config file.
+pub fn pairwise_task(settings: &Value, prompts: Vec<ScoredPrompt>) -> PairwiseTask {
+    let method: Method = serde_json::from_value(settings.clone()).unwrap_or_else(|e| panic!("{settings}: {e}"));
+    let pairwise = method.pairwise().unwrap();
+    let pairs = prompts.iter().enumerate().flat_map(|(i, prompt)| prompt.pairs.iter().map(move |&(w, l)| (i, w, l)));
+    PairwiseTask {
+        pairs: pairs.collect(),
+        objectives: pairwise.objectives,
+        nll_weight: pairwise.nll_weight,
+        reference: method.about().reference,
+        prompts,
+    }
+}
+
 #[test]
 fn dro_loss_and_gradient_norm_are_torchs() {
     for name in MODELS {
-        let golden = load(name);
+        let golden = load(&format!("model_{name}"));
         let dro = &golden["dro"];
         let mut data = prompts(&dro["rows"], &model(&golden["reference"], &flex()));
         let rewards = floats(&dro["rewards"]);
@@ -138,19 +154,16 @@ fn dro_loss_and_gradient_norm_are_torchs() {
 #[test]
 fn four_steps_of_dpo_are_trls() {
     for name in MODELS {
-        let golden = load(name);
+        let golden = load(&format!("model_{name}"));
         let dpo = &golden["dpo"];
         let mut data = prompts(&dpo["rows"], &model(&golden["reference"], &flex()));
         for prompt in &mut data {
-            prompt.pair = Some((0, 1));
+            prompt.pairs = vec![(0, 1)];
             prompt.roles = vec![Some(Role::Chosen), Some(Role::Rejected)];
         }
         let steps = dpo["steps"].as_array().unwrap();
-        let task = DpoTask {
-            pairs: (0..data.len()).map(|i| (i, 0, 1)).collect(),
-            settings: DpoSettings { beta: dpo["beta"].as_f64().unwrap(), label_smoothing: 0.0 },
-            prompts: data.clone(),
-        };
+        let settings = serde_json::json!({ "method": "dpo", "beta": dpo["beta"] });
+        let task = pairwise_task(&settings, data.clone());
         let config = TrainConfig {
             max_steps: Some(steps.len() as u64),
             batch_size: data.len(),
@@ -172,7 +185,9 @@ fn four_steps_of_dpo_are_trls() {
                 let relative = if key == "grad_norm" { 1e-4 } else { 1e-5 * (1 + i) as f64 };
                 close(&format!("{name} step {} {key}", i + 1), found, expected, relative);
             }
-            assert!(found["loss"].is_f64() && found["rewards/margins"].is_f64(), "{found}");
+            for key in ["loss", "rewards/margins", "entropy", "num_tokens"] {
+                assert!(found[key].is_number(), "{key} is missing: {found}");
+            }
         }
         assert_eq!(found.len(), steps.len());
     }

@@ -1,15 +1,18 @@
 //! What the engine trains: each task turns some examples into a loss with a graph. The objectives themselves are pure functions in
 //! `setpoint-align`; a task brings them together with the model.
 
-pub mod dpo;
 pub mod dro;
+pub mod pairwise;
+pub mod rows;
 pub mod sft;
 
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod golden_methods;
 
 use setpoint_align::{Metrics, Role};
-use setpoint_train::{MetricSums, Sequence};
+use setpoint_train::{MetricSums, MicroBatch, Sequence, SequenceLogps};
 
 /// A prompt with its scored responses, as tokens.
 #[derive(Debug, Clone)]
@@ -20,10 +23,12 @@ pub struct ScoredPrompt {
     pub sequences: Vec<Sequence>,
     /// The reward of each response, transformed and scaled; empty for methods that use none.
     pub rewards: Vec<f64>,
+    /// The rewards that other reward models give each response, model by model; for RPO's ensemble.
+    pub ensemble: Vec<Vec<f64>>,
     /// The side each response stands on.
     pub roles: Vec<Option<Role>>,
-    /// The chosen and the rejected response that stand for the prompt in pairwise metrics and in DPO.
-    pub pair: Option<(usize, usize)>,
+    /// Chosen and rejected responses: the pairs that pairwise methods train on, or the one that stands for the prompt in pairwise metrics.
+    pub pairs: Vec<(usize, usize)>,
     /// `log π_ref(y|x)` of each response, nats.
     pub ref_logps: Vec<f64>,
     /// `log π_ref` of the prompt's tokens after t0, nats.
@@ -35,6 +40,25 @@ impl ScoredPrompt {
     pub fn tokens(&self) -> usize {
         self.sequences.iter().map(|s| s.ids.len()).sum()
     }
+
+    /// Number of reward models that scored the responses.
+    pub fn reward_models(&self) -> usize {
+        usize::from(self.rewards.len() == self.sequences.len()) + self.ensemble.len()
+    }
+
+    /// The reward that a model gives a response; the first model is the data's own.
+    pub fn reward(&self, model: usize, response: usize) -> f64 {
+        match model {
+            0 => self.rewards[response],
+            other => self.ensemble[other - 1][response],
+        }
+    }
+}
+
+/// Adds trl's `entropy`: the mean over the responses' tokens of the policy's entropy, nats.
+fn record_entropy(sums: &mut MetricSums, logps: &SequenceLogps) {
+    let total: f64 = logps.entropy.clone().into_data().iter::<f64>().sum();
+    sums.mean("entropy", total, logps.response_tokens.iter().sum::<usize>() as f64);
 }
 
 /// Hands the objective's metrics over to the engine, which adds those of the micro-batches up.
@@ -48,4 +72,12 @@ fn metric_sums(metrics: &Metrics) -> MetricSums {
         }
     }
     sums
+}
+
+/// Tokens of a forward pass without a graph beside micro-batches of this size.
+pub fn pass_tokens(micro_batch: MicroBatch) -> usize {
+    match micro_batch {
+        MicroBatch::Tokens(tokens) => tokens,
+        MicroBatch::Examples(_) => 8192,
+    }
 }

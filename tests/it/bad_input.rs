@@ -25,7 +25,8 @@ fn unknown_and_mistyped_settings_come_all_at_once_with_their_lines() {
 #[test]
 fn unknown_methods_flags_and_devices_are_usage_errors() {
     setpoint(&["align", "--dry-run", "--set", "align.method=ppo"])
-        .fails(2, &["align.method", "dro (or rao) or dpo", "ppo"]);
+        .fails(2, &["align.method", "dro (or rao)", "slic_hf", "found `ppo` (", "setpoint methods"]);
+    setpoint(&["align", "--dry-run", "--set", "align.method=sipmo"]).fails(2, &["did you mean `simpo`?"]);
     setpoint(&["align", "--tun"]).fails(2, &["--tun"]);
     setpoint(&[
         "logps",

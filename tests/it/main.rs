@@ -7,5 +7,6 @@ mod bad_input;
 mod devices;
 mod fixture;
 mod jobs;
+mod methods;
 mod models;
 mod resume;

@@ -119,3 +119,12 @@ pub(crate) fn require_finite(name: &'static str, value: f64) -> Result<(), Error
         Err(Error::Setting { name, expected: "a finite number", found: value.to_string() })
     }
 }
+
+/// Fails unless `value` is a share below one half: the rate at which labels are wrong.
+pub(crate) fn require_share(name: &'static str, value: f64) -> Result<(), Error> {
+    if (0.0..0.5).contains(&value) {
+        Ok(())
+    } else {
+        Err(Error::Setting { name, expected: "at least 0 and below 0.5", found: value.to_string() })
+    }
+}

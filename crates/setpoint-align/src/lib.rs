@@ -72,19 +72,36 @@ pub use displacement::{
 pub use error::Error;
 pub use log_z0::{LogZ0, break_even_reward, log_z0_of};
 pub use metrics::{Metrics, Moments, ResponsePoint};
+pub use objectives::aot::{AotSettings, aot, aot_unpaired, match_by_rank};
+pub use objectives::apo::{ApoSettings, apo_down, apo_zero};
+pub use objectives::bco_pair::{BcoPairSettings, bco_pair};
 pub use objectives::cal_dpo::{CalDpoSettings, cal_dpo};
+pub use objectives::discopop::{DiscopopSettings, discopop};
 pub use objectives::dpo::{DpoSettings, dpo};
+pub use objectives::dpo_shift::{DpoShiftSettings, dpo_shift};
+pub use objectives::dpop::{DpopSettings, dpop};
 pub use objectives::dro::{
     DroBatch, DroOutput, DroSettings, DroValues, PromptTerm, ResidualError, dro, log_normaliser, residual_error,
 };
+pub use objectives::dro_v::{DroVSettings, dro_v};
+pub use objectives::exo_pair::{ExoPairSettings, exo_pair};
+pub use objectives::hinge::{HingeSettings, hinge};
 pub use objectives::ipo::{IpoNormalize, IpoSettings, ipo};
+pub use objectives::kto::{KtoSettings, RowLoss, kto, kto_reference_point};
+pub use objectives::nca_pair::{NcaPairSettings, nca_pair};
+pub use objectives::nemotron::{NemotronSettings, rpo_bwd_kl, rpo_fwd_kl, rpo_sq};
+pub use objectives::nll::{mixed, token_mean_nll};
 pub use objectives::orpo::{OrpoLoss, OrpoSettings, orpo};
+pub use objectives::qrpo::{QrpoSettings, qrpo, reward_quantile};
+pub use objectives::robust::{RobustSettings, robust};
 pub use objectives::rpo::{RpoSettings, rpo};
+pub use objectives::sigmoid_norm::{SigmoidNormSettings, sigmoid_norm};
 pub use objectives::simpo::{SimpoSettings, simpo};
 pub use objectives::slic_hf::{SlicHfSettings, slic_hf};
+pub use objectives::sppo_hard::{SppoHardSettings, sppo_hard};
 pub use pair::{Pair, PairLoss};
 pub use prompt_index::PromptIndex;
 pub use prompt_rewards::{PromptRewards, Role, chosen_rewards};
 pub use reward_transform::{ClipRange, FittedTransform, RewardTransform};
-pub use stable::{log_sigmoid, log1mexp};
+pub use stable::{log_sigmoid, log1mexp, sigmoid};
 pub use summary::Summary;

@@ -31,6 +31,20 @@ pub fn log_sigmoid<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     with_slopes(x, values, slopes)
 }
 
+/// `σ(x)`, exact where it is next to 0 (`1 − σ(x)` is `σ(−x)`), with the derivative `σ(x)·σ(−x)`.
+///
+/// # Shapes
+/// `[d…] -> [d…]`
+pub fn sigmoid<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    let at = x.clone().inner();
+    let small = at.clone().abs().neg().exp(); // exp(−|x|), at most 1
+    let larger = small.clone().add_scalar(1.0).recip(); // σ(|x|)
+    let smaller = small * larger.clone(); // σ(−|x|)
+    let slopes = larger.clone() * smaller.clone();
+    let values = larger.mask_where(at.lower_scalar(0.0), smaller);
+    with_slopes(x, values, slopes)
+}
+
 /// `1 + x/2! + x²/3! + …`, i.e. `(exp(x) − 1)/x`: 17 terms are exact in f64 for `|x| ≤ ln 2`.
 const EXPM1_OVER_X_TERMS: i32 = 17;
 

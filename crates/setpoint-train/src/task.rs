@@ -1,10 +1,12 @@
 //! What is trained: the seam between the engine and an objective.
 
+use std::collections::HashMap;
+
 use burn::module::Module;
 use burn::tensor::Tensor;
 use setpoint_transformer::Tape;
 
-use crate::{Error, MetricSums};
+use crate::{Error, MetricSums, MicroBatch};
 
 /// A model, a set of examples and a loss.
 ///
@@ -50,6 +52,33 @@ pub trait Task {
     /// Whatever keeps the task from computing it ([`Error::task`]).
     fn forward(&self, model: &Self::Model, examples: &[usize], denominator: f64) -> Result<Forward, Error>;
 
+    /// What the loss has to know of a step's whole batch before its micro-batches are computed: totals, a baseline, ranks. Nothing,
+    /// unless a task says otherwise.
+    ///
+    /// Whatever it costs, such as a forward pass without a graph, is paid at every step. `micro_batch` bounds that pass as it bounds
+    /// the others; the result must not depend on it. It must be deterministic, as [`Task::forward`].
+    ///
+    /// # Errors
+    /// As [`Task::forward`].
+    fn survey(&self, _model: &Self::Model, _batch: &[usize], _micro_batch: MicroBatch) -> Result<Survey, Error> {
+        Ok(Survey::default())
+    }
+
+    /// [`Task::forward`] with the [`Task::survey`] of the whole batch: what the engine calls. A task whose loss needs the survey
+    /// overrides it.
+    ///
+    /// # Errors
+    /// As [`Task::forward`].
+    fn forward_surveyed(
+        &self,
+        model: &Self::Model,
+        examples: &[usize],
+        denominator: f64,
+        _survey: &Survey,
+    ) -> Result<Forward, Error> {
+        self.forward(model, examples, denominator)
+    }
+
     /// The examples in the order of an epoch (counted from 0): a permutation of `0..len()` that
     /// follows from seed and epoch alone.
     fn order(&self, seed: u64, epoch: u64) -> Vec<usize>;
@@ -58,6 +87,15 @@ pub trait Task {
     fn describe(&self, example: usize) -> String {
         format!("example {example}")
     }
+}
+
+/// What a loss knows of the whole batch of its step ([`Task::survey`]): numbers on the host, with a meaning that the task gives them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Survey {
+    /// Numbers of the batch as a whole.
+    pub batch: Vec<f64>,
+    /// Numbers of its examples, by their index.
+    pub examples: HashMap<usize, Vec<f64>>,
 }
 
 /// What a forward pass returns.

@@ -1,15 +1,20 @@
-//! `setpoint align`: trains a policy so that each response gets the probability its reward implies (DRO), or by DPO.
+//! `setpoint align`: trains a policy so that each response gets the probability its reward implies (DRO), or by one of the other methods.
 //!
-//! Everything that can be wrong with the input is found before the run folder is made and any weights are read. The reference model is
-//! loaded once, gives two numbers per response, and leaves memory before the policy trains.
+//! Everything that can be wrong with the input is found before the run folder is made and any weights are read. The reference model, for
+//! methods that have one, is loaded once, gives two numbers per response, and leaves memory before the policy trains.
 
+mod ensemble;
+mod objectives;
+mod pairs;
 mod prepare;
+mod reference;
 mod settings;
 
 use std::collections::HashSet;
 use std::path::Path;
 
-use setpoint_align::{DisplacementDetector, DisplacementSettings, DpoSettings, ScoredResponse, prompt_log_mass};
+use setpoint_align::{DisplacementDetector, DisplacementSettings, ScoredResponse, prompt_log_mass};
+use setpoint_train::{Task, TrainConfig};
 use setpoint_transformer::CausalLm;
 
 use super::plan::MemoryPlan;
@@ -18,40 +23,28 @@ use super::{Session, setup};
 use crate::failure::Outcome;
 use crate::progress;
 use crate::tasks::ScoredPrompt;
-use crate::tasks::dpo::DpoTask;
 use crate::tasks::dro::DroTask;
+use crate::tasks::pairwise::PairwiseTask;
+use crate::tasks::rows::{RowObjective, RowTask};
 
-pub use prepare::{prepare, sequences, with_reference};
-pub use settings::{AlignConfig, DpoSection, DroSection, Method, Update};
+pub use prepare::{Prepared, prepare, sequences};
+pub use reference::{ReferenceSet, with_reference};
+pub use settings::{About, AlignConfig, DroSection, METHODS, Method, Pairwise, TrainsOn, Update};
 
 /// Trains, and leaves the model in `<folder>/model`.
 pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool) -> Outcome {
     let prepared = prepare(session, config)?;
     let run = open_run(folder, resume, config, &session.device)?;
-    let reference = setup::reference_path(config.reference.as_deref(), &config.model)?;
-    let (prompts, eval) = with_reference(session, config, &prepared, reference, Some(folder))?;
+    let reference = match config.align.about().reference {
+        true => Some(setup::reference_path(config.reference.as_deref(), &config.model)?),
+        false => None,
+    };
+    let (data, eval) = with_reference(session, config, &prepared, reference, Some(folder))?;
 
     let mut settings = config.train.clone();
     settings.fingerprint = prepared.fingerprint(config, reference)?;
-    let device = session.device.clone().autodiff();
-    let mut model = setup::policy(&config.model, &prepared.model_config, settings.seed, &device)?;
-    model.model.recompute = MemoryPlan::of(&prepared.model_config, &prepared.report, &settings).recompute;
-    let chosen_tokens = mean_chosen_tokens(&prompts);
-    let shown = eval.as_ref().unwrap_or(&prompts).iter().map(|prompt| {
-        let first = &prompt.sequences[0];
-        first.ids[..first.prompt_len].to_vec()
-    });
-    let sampler = sampler(&config.samples, &config.model, &prepared.model_config, &prepared.encoder, shown)?;
-    let detector = |expected: f64| {
-        DisplacementDetector::new(DisplacementSettings { expected, ..DisplacementSettings::default() }).ok()
-    };
-    let save = |model: CausalLm| -> Outcome {
-        let dir = run.join("model");
-        model.save(&prepared.model_config, &dir, &setup::save_options(&config.model, &prepared.model_config)?)?;
-        prepared.encoder.save(&dir)?;
-        progress::note(format!("the aligned model: {}", dir.display()));
-        Ok(())
-    };
+    let job = Job { session, config, prepared: &prepared, run: &run, chosen_tokens: mean_chosen_tokens(&data.prompts) };
+    let shown = shown(eval.as_ref().unwrap_or(&data), config.samples.prompts);
     match &config.align {
         Method::Dro(dro) => {
             let log_z0 = prepared.log_z0(dro)?;
@@ -65,26 +58,88 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
                     setpoint_align::break_even_reward(log_z0, dro.beta)
                 ));
             }
-            let task = dro_task(dro, log_z0, prompts);
-            let eval = eval.map(|prompts| dro_task(dro, log_z0, prompts));
+            let task = dro_task(dro, log_z0, data.prompts);
             let expected = expected_shift(&task);
-            let companions =
-                Companions { eval: eval.as_ref(), displacement: detector(expected), chosen_tokens, sampler };
-            save(finished(train(session, "DRO", &run, &task, model, &settings, companions)?))
+            job.train(
+                &task,
+                eval.map(|set| dro_task(dro, log_z0, set.prompts)).as_ref(),
+                &settings,
+                Some(expected),
+                shown,
+            )
         }
-        Method::Dpo(dpo) => {
-            let task = dpo_task(dpo, prompts);
-            let eval = eval.map(|prompts| dpo_task(dpo, prompts));
-            let companions = Companions { eval: eval.as_ref(), displacement: detector(0.0), chosen_tokens, sampler };
-            save(finished(train(session, "DPO", &run, &task, model, &settings, companions)?))
+        Method::Kto(kto) => {
+            let task = |set: ReferenceSet| row_task(&config.align, RowObjective::Kto(kto.objective()), set);
+            job.train(&task(data), eval.map(task).as_ref(), &settings, Some(0.0), shown)
+        }
+        Method::Qrpo(qrpo) => {
+            let task = |set: ReferenceSet| row_task(&config.align, RowObjective::Qrpo(*qrpo), set);
+            job.train(&task(data), eval.map(task).as_ref(), &settings, None, shown)
+        }
+        pairwise => {
+            let task = |set: ReferenceSet| pairwise_task(pairwise, set);
+            job.train(&task(data), eval.map(task).as_ref(), &settings, reference.map(|_| 0.0), shown)
         }
     }
+}
+
+/// What every method's training needs.
+struct Job<'a> {
+    session: &'a Session,
+    config: &'a AlignConfig,
+    prepared: &'a Prepared,
+    run: &'a setpoint_train::RunDir,
+    chosen_tokens: f64,
+}
+
+impl Job<'_> {
+    /// Trains and saves. `expected`: where the method puts the chosen responses, nats; below it the displacement detector warns.
+    fn train<T: Task<Model = CausalLm>>(
+        &self,
+        task: &T,
+        eval: Option<&T>,
+        settings: &TrainConfig,
+        expected: Option<f64>,
+        shown: Vec<Vec<u32>>,
+    ) -> Outcome {
+        let Self { session, config, prepared, run, chosen_tokens } = self;
+        let device = session.device.clone().autodiff();
+        let mut model = setup::policy(&config.model, &prepared.model_config, settings.seed, &device)?;
+        model.model.recompute = MemoryPlan::of(&prepared.model_config, &prepared.report, settings).recompute;
+        let sampler =
+            sampler(&config.samples, &config.model, &prepared.model_config, &prepared.encoder, shown.into_iter())?;
+        let displacement = expected.and_then(|expected| {
+            DisplacementDetector::new(DisplacementSettings { expected, ..DisplacementSettings::default() }).ok()
+        });
+        let companions = Companions { eval, displacement, chosen_tokens: *chosen_tokens, sampler };
+        let name = config.align.name().to_uppercase().replace('_', "-");
+        let model = finished(train(session, &name, run, task, model, settings, companions)?);
+        let dir = run.join("model");
+        model.save(&prepared.model_config, &dir, &setup::save_options(&config.model, &prepared.model_config)?)?;
+        prepared.encoder.save(&dir)?;
+        progress::note(format!("the aligned model: {}", dir.display()));
+        Ok(())
+    }
+}
+
+/// The first prompts of a set, for samples during training.
+fn shown(set: &ReferenceSet, count: usize) -> Vec<Vec<u32>> {
+    let prompt = |prompt: &ScoredPrompt| {
+        let first = &prompt.sequences[0];
+        first.ids[..first.prompt_len].to_vec()
+    };
+    set.prompts.iter().take(count).map(prompt).collect()
 }
 
 /// Checks everything and says what a run would do.
 pub fn dry_run(session: &Session, config: &AlignConfig) -> Outcome {
     let prepared = prepare(session, config)?;
-    let examples = prepared.train.prompts.len();
+    let prompts = &prepared.train.prompts;
+    let examples = match config.align.about().trains_on {
+        TrainsOn::Responses => prompts.len(),
+        TrainsOn::Pairs => prompts.iter().map(|prompt| prompt.pairs.len()).sum(),
+        TrainsOn::Rows => prompts.iter().map(|prompt| rows(&config.align, prompt).len()).sum(),
+    };
     let mut settings = config.train.clone();
     if let Method::Dro(dro) = &config.align {
         progress::note(format!("log_z0 = {:.3} nats", prepared.log_z0(dro)?));
@@ -111,9 +166,34 @@ fn dro_task(dro: &DroSection, log_z0: f64, prompts: Vec<ScoredPrompt>) -> DroTas
     DroTask { prompts, settings: dro.objective(log_z0), aggregate: dro.aggregate, log_mass }
 }
 
-fn dpo_task(dpo: &DpoSection, prompts: Vec<ScoredPrompt>) -> DpoTask {
-    let pairs = prompts.iter().enumerate().filter_map(|(i, prompt)| prompt.pair.map(|(w, l)| (i, w, l))).collect();
-    DpoTask { prompts, pairs, settings: DpoSettings { beta: dpo.beta, label_smoothing: dpo.label_smoothing } }
+fn pairwise_task(method: &Method, set: ReferenceSet) -> PairwiseTask {
+    let pairs =
+        |(i, prompt): (usize, &ScoredPrompt)| prompt.pairs.iter().map(move |&(w, l)| (i, w, l)).collect::<Vec<_>>();
+    let (objectives, nll_weight) = method.pairwise().map_or((Vec::new(), 0.0), |m| (m.objectives, m.nll_weight));
+    PairwiseTask {
+        pairs: set.prompts.iter().enumerate().flat_map(pairs).collect(),
+        prompts: set.prompts,
+        objectives,
+        nll_weight,
+        reference: method.about().reference,
+    }
+}
+
+fn row_task(method: &Method, objective: RowObjective, set: ReferenceSet) -> RowTask {
+    let own =
+        |(i, prompt): (usize, &ScoredPrompt)| rows(method, prompt).into_iter().map(move |j| (i, j)).collect::<Vec<_>>();
+    RowTask {
+        rows: set.prompts.iter().enumerate().flat_map(own).collect(),
+        prompts: set.prompts,
+        mismatched: set.mismatched,
+        objective,
+    }
+}
+
+/// The responses of a prompt that are rows: for KTO those that are good or bad.
+fn rows(method: &Method, prompt: &ScoredPrompt) -> Vec<usize> {
+    let labelled = matches!(method, Method::Kto(_));
+    (0..prompt.sequences.len()).filter(|&j| !labelled || prompt.roles[j].is_some()).collect()
 }
 
 /// Where DRO's targets put the chosen responses on average, nats; below it the detector warns.

@@ -1,14 +1,15 @@
 //! From the configuration to prompts with rewards, and every check of the input on the way.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use setpoint_align::{FittedTransform, PromptRewards, PromptTerm, chosen_rewards};
+use setpoint_align::{FittedTransform, PromptRewards, PromptTerm, Role, chosen_rewards, reward_quantile};
 use setpoint_data::{DatasetConfig, EncodeReport, Example, T0, TextEncoder, content_hash};
-use setpoint_train::{MicroBatch, ReferenceKey, ReferenceRow, ReferenceStore, Sequence, score_each};
-use setpoint_transformer::{CausalLm, ModelConfig};
+use setpoint_train::Sequence;
+use setpoint_transformer::ModelConfig;
 
-use super::settings::{AlignConfig, DroSection, Method, T0Name, T0Setting};
-use crate::config::sections::ModelSection;
+use super::ensemble;
+use super::pairs::pairs;
+use super::settings::{AlignConfig, Desirable, DroSection, Method, T0Name, T0Setting};
 use crate::failure::{Failure, Outcome};
 use crate::progress;
 use crate::recipes::{Session, setup};
@@ -32,6 +33,8 @@ pub struct Prepared {
 pub struct PreparedSet {
     /// Prompts with rewards; the reference log-probs are still missing.
     pub prompts: Vec<ScoredPrompt>,
+    /// Prompts with another prompt's responses, for KTO's reference point; else empty.
+    pub mismatched: Vec<ScoredPrompt>,
     /// Hash of the examples as tokens.
     pub hash: String,
 }
@@ -44,11 +47,13 @@ impl Prepared {
     }
 
     /// Identity of what the training settings do not say.
-    pub fn fingerprint(&self, config: &AlignConfig, reference: &Path) -> Outcome<String> {
+    pub fn fingerprint(&self, config: &AlignConfig, reference: Option<&Path>) -> Outcome<String> {
         let model = config.model.path.as_deref().map(setup::model_hash).transpose()?.unwrap_or_default();
-        let reference = setup::model_hash(reference)?;
+        let reference = reference.map(setup::model_hash).transpose()?.unwrap_or_default();
         let objective = serde_json::to_string(&config.align)?;
-        Ok(setup::text_hash(&[model, reference, self.train.hash.clone(), objective].join("\n")))
+        let ensemble: Vec<&Vec<Vec<f64>>> = self.train.prompts.iter().map(|prompt| &prompt.ensemble).collect();
+        let ensemble = setup::text_hash(&serde_json::to_string(&ensemble)?);
+        Ok(setup::text_hash(&[model, reference, self.train.hash.clone(), objective, ensemble].join("\n")))
     }
 }
 
@@ -61,7 +66,10 @@ pub fn prepare(session: &Session, config: &AlignConfig) -> Outcome<Prepared> {
     let encoder = setup::encoder(&config.model)?;
     let model_config = setup::model_config(&config.model, &encoder)?;
     let (train, report) = read_set(session, config, &config.data, &encoder, "training data")?;
-    let (train, transform) = score(config, train, None)?;
+    let (mut train, transform) = score(config, train, None)?;
+    if let Some(method) = config.align.pairwise() {
+        ensemble::read(config, &method.ensemble, &encoder, session, &mut train.prompts)?;
+    }
     let eval = match &config.eval_data {
         None => None,
         Some(data) => {
@@ -87,7 +95,6 @@ fn read_set(
 ) -> Outcome<(ReadSet, EncodeReport)> {
     let encoded = setup::examples(data, &config.encode, encoder, what, session)?;
     let t0 = match &config.align {
-        Method::Dpo(_) => 1,
         // Without the prompt term no prompt's log-ratio is used, and t0 decides nothing.
         Method::Dro(dro) if dro.prompt_term == PromptTerm::Off => 1,
         Method::Dro(dro) => {
@@ -103,11 +110,12 @@ fn read_set(
                 )
             })?
         }
+        _ => 1,
     };
     Ok((ReadSet { examples: encoded.examples, t0 }, encoded.report))
 }
 
-/// Gives each response its role and its transformed reward. The transform is fitted on the training data.
+/// Gives each response its role, its transformed reward and its pairs. A transform is fitted on the training data.
 fn score(
     config: &AlignConfig,
     set: ReadSet,
@@ -115,18 +123,13 @@ fn score(
 ) -> Outcome<(PreparedSet, Option<FittedTransform>)> {
     let hash = content_hash(&set.examples);
     let mut prompts: Vec<ScoredPrompt> = set.examples.iter().map(|example| scored_prompt(example, set.t0)).collect();
-    let mut transform = None;
+    let about = config.align.about();
+    if about.rewards {
+        all_rewarded(&prompts, &about.name.to_uppercase())?;
+    }
+    let (mut transform, mut mismatched) = (None, Vec::new());
     match &config.align {
         Method::Dro(dro) => {
-            for (prompt, example) in prompts.iter().zip(&set.examples) {
-                if prompt.rewards.len() < example.responses.len() {
-                    return Err(Failure::run(format!(
-                        "{}: a response without a reward; DRO needs one for every response",
-                        example.source
-                    ))
-                    .hint("run `setpoint annotate` on the file first, or use a format with rewards"));
-                }
-            }
             let raw: Vec<PromptRewards> = prompts.iter().enumerate().map(prompt_rewards).collect();
             let fit = match fitted {
                 Some(fitted) => fitted.clone(),
@@ -135,33 +138,122 @@ fn score(
             for (prompt, raw) in prompts.iter_mut().zip(&raw) {
                 let applied = fit.apply(raw)?;
                 prompt.roles = applied.roles();
-                prompt.pair = applied.pair();
+                prompt.pairs = applied.pair().into_iter().collect();
                 prompt.rewards = applied.rewards;
             }
             transform = Some(fit);
         }
-        Method::Dpo(_) => {
+        Method::Qrpo(_) => {
+            for prompt in &mut prompts {
+                if prompt.rewards.len() < 2 {
+                    return Err(Failure::run(format!(
+                        "{}: one response alone; QRPO takes a reward's quantile among the responses of its prompt",
+                        prompt.name
+                    ))
+                    .hint("give every prompt several responses of the reference model: setpoint generate --set generate.samples=6"));
+                }
+                prompt.roles = prompt_rewards((0, prompt)).roles();
+                prompt.rewards =
+                    prompt.rewards.iter().map(|&reward| reward_quantile(reward, &prompt.rewards)).collect();
+            }
+        }
+        Method::Kto(kto) => {
+            for prompt in &mut prompts {
+                desirable(prompt, kto.desirable);
+            }
+            mismatched = mismatch(&mut prompts, config)?;
+        }
+        _ => {
+            let rule = config.align.pairwise().map(|method| method.pairs).unwrap_or_default();
             let before = prompts.len();
             for (prompt, example) in prompts.iter_mut().zip(&set.examples) {
-                prompt.pair = setup::pair(example);
-                if prompt.rewards.len() == prompt.sequences.len() {
-                    prompt.roles = prompt_rewards((0, prompt)).roles();
-                }
+                prompt.pairs = pairs(rule, example, config.train.seed);
             }
-            prompts.retain(|prompt| prompt.pair.is_some());
+            prompts.retain(|prompt| !prompt.pairs.is_empty());
             if prompts.is_empty() {
                 return Err(Failure::run(format!(
                     "{}: none of its {before} rows has a chosen and a rejected response, or two different rewards",
                     config.data.path
                 ))
-                .hint("DPO trains on pairs: give `chosen` and `rejected` columns, or rewards to form pairs from"));
+                .hint(format!(
+                    "`{}` trains on pairs: give `chosen` and `rejected` columns, or rewards to form pairs from",
+                    about.name
+                )));
             }
             if prompts.len() < before {
                 progress::note(format!("{} of {before} rows have no pair and are left out", before - prompts.len()));
             }
         }
     }
-    Ok((PreparedSet { prompts, hash }, transform))
+    Ok((PreparedSet { prompts, mismatched, hash }, transform))
+}
+
+/// That every response has a reward.
+fn all_rewarded(prompts: &[ScoredPrompt], method: &str) -> Outcome {
+    match prompts.iter().find(|prompt| prompt.rewards.len() < prompt.sequences.len()) {
+        None => Ok(()),
+        Some(prompt) => Err(Failure::run(format!(
+            "{}: a response without a reward; {method} needs one for every response",
+            prompt.name
+        ))
+        .hint("run `setpoint annotate` on the file first, or use a format with rewards")),
+    }
+}
+
+/// Which of a prompt's responses are desirable: by label where there is one, else by reward.
+fn desirable(prompt: &mut ScoredPrompt, rule: Desirable) {
+    if prompt.roles.iter().any(Option::is_some) || prompt.rewards.len() < prompt.sequences.len() {
+        return;
+    }
+    prompt.roles = match rule {
+        Desirable::Best => prompt_rewards((0, prompt)).roles(),
+        Desirable::Above(least) => {
+            let role = |&reward: &f64| Some(if reward > least { Role::Chosen } else { Role::Rejected });
+            prompt.rewards.iter().map(role).collect()
+        }
+    };
+}
+
+/// Every prompt with the responses of the nearest other prompt before it (the first with those of the last), as many as it has itself.
+/// Prompts without a good or a bad response are dropped first.
+fn mismatch(prompts: &mut Vec<ScoredPrompt>, config: &AlignConfig) -> Outcome<Vec<ScoredPrompt>> {
+    let before = prompts.len();
+    prompts.retain(|prompt| prompt.roles.iter().any(Option::is_some));
+    let text = |i: usize| {
+        let first: &Sequence = &prompts[i].sequences[0];
+        &first.ids[..first.prompt_len]
+    };
+    if (1..prompts.len()).all(|i| text(i) == text(0)) {
+        return Err(Failure::run(format!(
+            "{}: {} of its {before} rows have a good or a bad response, and all of those the same prompt; KTO needs two prompts, since it \
+             compares with other prompts' responses",
+            config.data.path,
+            prompts.len()
+        ))
+        .hint("give responses a label (true or false), or rewards to tell good from bad by"));
+    }
+    if prompts.len() < before {
+        progress::note(format!(
+            "{} of {before} rows have neither label nor reward and are left out",
+            before - prompts.len()
+        ));
+    }
+    // Rows of the same prompt often stand together.
+    let n = prompts.len();
+    let other = |i: usize| {
+        let before = (1..n).map(|back| (i + n - back) % n);
+        let nearest = before.into_iter().find(|&k| text(k) != text(i)).unwrap_or(i);
+        &prompts[nearest].sequences
+    };
+    let mismatched = prompts.iter().enumerate().map(|(i, prompt)| {
+        let others = other(i);
+        let sequences = prompt.sequences.iter().enumerate().map(|(j, own)| {
+            let response = &others[j % others.len()];
+            Sequence { ids: [&own.ids[..own.prompt_len], &response.ids[response.prompt_len..]].concat(), ..own.clone() }
+        });
+        ScoredPrompt { sequences: sequences.collect(), ..prompt.clone() }
+    });
+    Ok(mismatched.collect())
 }
 
 fn scored_prompt(example: &Example, t0: usize) -> ScoredPrompt {
@@ -170,8 +262,9 @@ fn scored_prompt(example: &Example, t0: usize) -> ScoredPrompt {
         name: example.source.to_string(),
         sequences: sequences(example, t0),
         rewards,
+        ensemble: Vec::new(),
         roles: example.responses.iter().map(|r| r.label.map(setup::role)).collect(),
-        pair: None,
+        pairs: Vec::new(),
         ref_logps: Vec::new(),
         ref_prompt_logp: 0.0,
     }
@@ -188,123 +281,4 @@ pub fn sequences(example: &Example, t0: usize) -> Vec<Sequence> {
             scored_from: t0,
         })
         .collect()
-}
-
-/// Prompts with their reference log-probs. With a `folder` they are kept there, row by row, and a killed run goes on where it stood; a
-/// file that belongs to another model, tokenizer or data set is refused.
-pub fn with_reference(
-    session: &Session,
-    config: &AlignConfig,
-    prepared: &Prepared,
-    reference: &Path,
-    folder: Option<&Path>,
-) -> Outcome<(Vec<ScoredPrompt>, Option<Vec<ScoredPrompt>>)> {
-    let mut scorer = Scorer { session, config, prepared, reference, model: None, hash: None };
-    let train = scorer.score(&prepared.train, folder.map(|f| f.join("reference-train.jsonl")))?;
-    let eval = match &prepared.eval {
-        None => None,
-        Some(set) => Some(scorer.score(set, folder.map(|f| f.join("reference-eval.jsonl")))?),
-    };
-    Ok((train, eval))
-}
-
-/// The reference model, loaded when the first row needs it.
-struct Scorer<'a> {
-    session: &'a Session,
-    config: &'a AlignConfig,
-    prepared: &'a Prepared,
-    reference: &'a Path,
-    model: Option<CausalLm>,
-    hash: Option<String>,
-}
-
-impl Scorer<'_> {
-    fn score(&mut self, set: &PreparedSet, file: Option<PathBuf>) -> Outcome<Vec<ScoredPrompt>> {
-        let mut store = match file {
-            None => None,
-            Some(file) => Some(ReferenceStore::open(file, &self.key(set)?)?),
-        };
-        // (prompt, response) of everything that is not stored.
-        let places: Vec<(usize, usize)> = set
-            .prompts
-            .iter()
-            .enumerate()
-            .flat_map(|(i, prompt)| (0..prompt.sequences.len()).map(move |j| (i, j)))
-            .filter(|&(i, j)| store.as_ref().is_none_or(|s| s.get(i, j).is_none()))
-            .collect();
-        let sequences: Vec<Sequence> = places.iter().map(|&(i, j)| set.prompts[i].sequences[j].clone()).collect();
-        let mut prompts = set.prompts.clone();
-        for prompt in &mut prompts {
-            prompt.ref_logps = vec![f64::NAN; prompt.sequences.len()];
-        }
-        if !sequences.is_empty() {
-            let batch_tokens = self.batch_tokens();
-            let model = match &self.model {
-                Some(model) => model,
-                None => {
-                    let section = ModelSection {
-                        path: Some(self.reference.to_owned()),
-                        from_scratch: None,
-                        ..self.config.model.clone()
-                    };
-                    let shape = setup::model_config(&section, &self.prepared.encoder)?;
-                    self.model.insert(setup::policy(&section, &shape, 0, &self.session.device)?)
-                }
-            };
-            let bar = progress::bar(sequences.len(), "reference", self.session.quiet);
-            let scored = score_each(model, &sequences, batch_tokens, &mut |at, score| {
-                bar.inc(1);
-                let (i, j) = places[at];
-                prompts[i].ref_logps[j] = score.response_logp;
-                prompts[i].ref_prompt_logp = score.prompt_logp;
-                match &mut store {
-                    None => Ok(()),
-                    Some(store) => store.append(ReferenceRow {
-                        row: i,
-                        response: j,
-                        prompt_tokens: score.prompt_tokens,
-                        response_tokens: score.response_tokens,
-                        prompt_logp: score.prompt_logp,
-                        response_logp: score.response_logp,
-                    }),
-                }
-            });
-            bar.finish_and_clear();
-            scored?;
-        }
-        if let Some(store) = store {
-            store.sync()?;
-            // What is used is what is stored, so that a resumed run uses the same bits.
-            for (i, prompt) in prompts.iter_mut().enumerate() {
-                for j in 0..prompt.sequences.len() {
-                    if let Some(row) = store.get(i, j) {
-                        prompt.ref_logps[j] = row.response_logp;
-                        if j == 0 {
-                            prompt.ref_prompt_logp = row.prompt_logp;
-                        }
-                    }
-                }
-            }
-        }
-        Ok(prompts)
-    }
-
-    fn key(&mut self, set: &PreparedSet) -> Outcome<ReferenceKey> {
-        let hash = match &self.hash {
-            Some(hash) => hash.clone(),
-            None => self.hash.insert(setup::model_hash(self.reference)?).clone(),
-        };
-        Ok(ReferenceKey {
-            model: format!("{hash} {:?}", self.config.model.dtype),
-            tokenizer: self.prepared.encoder.fingerprint(),
-            examples: set.hash.clone(),
-        })
-    }
-
-    fn batch_tokens(&self) -> usize {
-        match self.config.train.micro_batch {
-            MicroBatch::Tokens(tokens) => tokens,
-            MicroBatch::Examples(_) => 8192,
-        }
-    }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, require_positive};
+use crate::error::{Error, require_positive, require_share};
 use crate::pair::{Pair, PairLoss};
 use crate::stable::log_sigmoid;
 
@@ -29,15 +29,7 @@ impl DpoSettings {
     /// [`Error::Setting`] naming the first setting out of range.
     pub fn validate(&self) -> Result<(), Error> {
         require_positive("beta", self.beta)?;
-        if (0.0..0.5).contains(&self.label_smoothing) {
-            Ok(())
-        } else {
-            Err(Error::Setting {
-                name: "label_smoothing",
-                expected: "at least 0 and below 0.5",
-                found: self.label_smoothing.to_string(),
-            })
-        }
+        require_share("label_smoothing", self.label_smoothing)
     }
 }
 

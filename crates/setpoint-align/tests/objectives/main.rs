@@ -2,8 +2,11 @@
 
 mod accumulation;
 mod dro;
+mod further;
 mod goldens;
+mod pair_goldens;
 mod pairwise;
 mod platform;
+mod rows;
 mod stable;
 mod tabular;

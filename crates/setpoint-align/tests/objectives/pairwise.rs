@@ -11,15 +11,15 @@ use crate::platform::{Platform, all, double, exact, gradient, host, largest};
 
 /// Log-ratios (or log-probs) of the two sides, token counts, and rewards of two reward models.
 #[derive(Debug, Clone)]
-struct Pairs {
-    chosen: Vec<f64>,
-    rejected: Vec<f64>,
-    chosen_tokens: Vec<f64>,
-    rejected_tokens: Vec<f64>,
-    rewards: [[Vec<f64>; 2]; 2],
+pub struct Pairs {
+    pub chosen: Vec<f64>,
+    pub rejected: Vec<f64>,
+    pub chosen_tokens: Vec<f64>,
+    pub rejected_tokens: Vec<f64>,
+    pub rewards: [[Vec<f64>; 2]; 2],
 }
 
-fn pairs(values: std::ops::Range<f64>) -> impl Strategy<Value = Pairs> {
+pub fn pairs(values: std::ops::Range<f64>) -> impl Strategy<Value = Pairs> {
     (1..7usize).prop_flat_map(move |b| {
         let side = |range: std::ops::Range<f64>| prop::collection::vec(range.prop_map(exact), b);
         let tokens = || prop::collection::vec((1..60u32).prop_map(f64::from), b);
@@ -37,11 +37,11 @@ fn pairs(values: std::ops::Range<f64>) -> impl Strategy<Value = Pairs> {
 }
 
 impl Pairs {
-    fn tokens(&self, platform: &Platform) -> Pair {
+    pub fn tokens(&self, platform: &Platform) -> Pair {
         Pair { chosen: platform.constant(&self.chosen_tokens), rejected: platform.constant(&self.rejected_tokens) }
     }
 
-    fn rewards(&self, platform: &Platform, models: usize) -> Vec<Pair> {
+    pub fn rewards(&self, platform: &Platform, models: usize) -> Vec<Pair> {
         let model = |sides: &[Vec<f64>; 2]| Pair {
             chosen: platform.constant(&sides[0]),
             rejected: platform.constant(&sides[1]),
@@ -50,14 +50,14 @@ impl Pairs {
     }
 
     /// Losses, and gradients of their sum with respect to the two sides.
-    fn run(&self, platform: &Platform, objective: impl Fn(Pair) -> Tensor<1>) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
+    pub fn run(&self, platform: &Platform, objective: impl Fn(Pair) -> Tensor<1>) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
         let leaves = Pair { chosen: platform.leaf(&self.chosen), rejected: platform.leaf(&self.rejected) };
         let losses = objective(leaves.clone());
         let gradients = losses.clone().sum().backward();
         (host(&losses), gradient(&leaves.chosen, &gradients), gradient(&leaves.rejected, &gradients))
     }
 
-    fn swapped(&self) -> Self {
+    pub fn swapped(&self) -> Self {
         let mut swapped = self.clone();
         std::mem::swap(&mut swapped.chosen, &mut swapped.rejected);
         std::mem::swap(&mut swapped.chosen_tokens, &mut swapped.rejected_tokens);
@@ -65,18 +65,18 @@ impl Pairs {
     }
 }
 
-fn ls(x: f64) -> f64 {
+pub fn ls(x: f64) -> f64 {
     if x < 0.0 { x - x.exp().ln_1p() } else { -(-x).exp().ln_1p() }
 }
 
 /// An objective, and the same for one pair from its published formula.
-struct Objective {
-    name: &'static str,
-    tensor: fn(&Platform, &Pairs, Pair) -> Tensor<1>,
-    formula: fn(&Pairs, usize) -> f64,
+pub struct Objective {
+    pub name: &'static str,
+    pub tensor: fn(&Platform, &Pairs, Pair) -> Tensor<1>,
+    pub formula: fn(&Pairs, usize) -> f64,
 }
 
-fn losses(output: PairLoss) -> Tensor<1> {
+pub fn losses(output: PairLoss) -> Tensor<1> {
     output.losses
 }
 
@@ -169,7 +169,7 @@ type Side = fn(&mut Pairs) -> &mut Vec<f64>;
 
 /// Checks losses against the formula, and gradients against finite differences of it. Points
 /// next to a kink (of a hinge, of a minimum) are passed over: no difference tells its slope.
-fn check(objective: &Objective, p: &Pairs, input_slope: f64) {
+pub fn check(objective: &Objective, p: &Pairs, input_slope: f64) {
     let Objective { name, tensor, formula } = objective;
     let b = p.chosen.len();
     let expected: Vec<f64> = (0..b).map(|i| formula(p, i)).collect();
@@ -195,7 +195,8 @@ fn check(objective: &Objective, p: &Pairs, input_slope: f64) {
                 let (right, left) = ((far_above - here) / step, (here - far_below) / step);
                 // Of fourth order: ORPO's third derivative is 2λ/m³.
                 let difference = (8.0 * (above - below) - (far_above - far_below)) / (12.0 * step);
-                if (right - left).abs() > 0.02 * (1.0 + difference.abs()) {
+                let bend = (right - left).abs();
+                if bend > 0.02 * (1.0 + difference.abs()) || bend > 0.5 * difference.abs() {
                     continue;
                 }
                 let tolerance = 1e-9 * (1.0 + difference.abs()) + 1e-15 * size / step;
@@ -205,7 +206,7 @@ fn check(objective: &Objective, p: &Pairs, input_slope: f64) {
     }
 }
 
-fn config() -> ProptestConfig {
+pub fn config() -> ProptestConfig {
     ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() }
 }
 
@@ -269,29 +270,29 @@ proptest! {
     }
 }
 
+/// Log-ratios of ±1e4 and mean log-probs of −1e-7 and 0, each against each; responses of one token.
+pub fn assert_finite_at_extremes(objective: &Objective, values: &[f64]) {
+    let n = values.len() * values.len();
+    let rewards = |value: f64| vec![value; n];
+    let p = Pairs {
+        chosen: values.iter().flat_map(|&value| vec![value; values.len()]).collect(),
+        rejected: values.repeat(values.len()),
+        chosen_tokens: vec![1.0; n],
+        rejected_tokens: vec![1.0; n],
+        rewards: [[rewards(50.0), rewards(-50.0)], [rewards(0.0), rewards(0.0)]],
+    };
+    for platform in all() {
+        let (losses, chosen, rejected) = p.run(&platform, |pair| (objective.tensor)(&platform, &p, pair));
+        for values in [&losses, &chosen, &rejected] {
+            assert!(values.iter().all(|v| v.is_finite()), "{} on {platform:?}: {values:?}", objective.name);
+        }
+    }
+}
+
 #[test]
 fn extremes_stay_finite() {
-    let extremes = [1e4, -1e4, 0.0, 1e4, -1e4, 0.0];
-    let sides = |values: &[f64]| Pairs {
-        chosen: values.to_vec(),
-        rejected: [&values[1..], &values[..1]].concat(),
-        chosen_tokens: vec![1.0; values.len()],
-        rejected_tokens: vec![1.0; values.len()],
-        rewards: [
-            [vec![50.0; values.len()], vec![-50.0; values.len()]],
-            [vec![0.0; values.len()], vec![0.0; values.len()]],
-        ],
-    };
-    let finite = |objective: &Objective, p: &Pairs| {
-        for platform in all() {
-            let (losses, chosen, rejected) = p.run(&platform, |pair| (objective.tensor)(&platform, p, pair));
-            for values in [&losses, &chosen, &rejected] {
-                assert!(values.iter().all(|v| v.is_finite()), "{} on {platform:?}: {values:?}", objective.name);
-            }
-        }
-    };
-    on_sums().iter().for_each(|objective| finite(objective, &sides(&extremes)));
-    on_means().iter().for_each(|objective| finite(objective, &sides(&[-1e4, -1e-7, 0.0, -1e4, 0.0, -1e-7])));
+    on_sums().iter().for_each(|objective| assert_finite_at_extremes(objective, &[1e4, -1e4, 0.0]));
+    on_means().iter().for_each(|objective| assert_finite_at_extremes(objective, &[-1e4, -1e-7, 0.0]));
 }
 
 #[test]

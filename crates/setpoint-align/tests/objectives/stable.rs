@@ -1,6 +1,6 @@
 //! log σ and log(1 − exp) at both ends.
 
-use setpoint_align::{log_sigmoid, log1mexp};
+use setpoint_align::{log_sigmoid, log1mexp, sigmoid};
 
 use crate::platform::{all, gradient, host};
 
@@ -34,6 +34,21 @@ fn log_sigmoid_has_slope_one_half_where_training_starts() {
         let x = platform.leaf(&[0.0]);
         let slope = gradient(&x, &log_sigmoid(x.clone()).backward());
         assert_eq!(slope, [0.5], "{platform:?}");
+    }
+}
+
+#[test]
+fn sigmoid_is_exact_to_rounding() {
+    let xs = [-1e4, -80.0, -17.0, -1.0, -1e-3, 0.0, 1e-3, 1.0, 17.0, 80.0, 1e4];
+    for platform in all() {
+        let x = platform.leaf(&xs);
+        let y = sigmoid(x.clone());
+        let slopes = gradient(&x, &y.clone().sum().backward());
+        for (i, &x) in xs.iter().enumerate() {
+            let sigma = |x: f64| 1.0 / (1.0 + (-x).exp());
+            assert_relative("σ", x, host(&y)[i], sigma(x), platform.epsilon);
+            assert_relative("its slope", x, slopes[i], sigma(x) * sigma(-x), platform.epsilon);
+        }
     }
 }
 

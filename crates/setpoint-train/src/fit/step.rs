@@ -3,7 +3,7 @@
 use burn::module::Module;
 use setpoint_transformer::Part;
 
-use crate::{Error, Forward, GradientSink, MetricSums, Task, TrainConfig};
+use crate::{Error, Forward, GradientSink, MetricSums, Survey, Task, TrainConfig};
 
 /// Loss, metrics and gradient of a whole batch.
 pub(super) struct Accumulated {
@@ -30,12 +30,13 @@ pub(super) fn accumulate<T: Task>(
         return Err(Error::Weight { step, found: denominator, examples: names(task, batch) });
     }
     let batch: Vec<usize> = batch.iter().copied().filter(|&example| task.weight(example) != 0.0).collect();
+    let survey = task.survey(model, &batch, config.micro_batch)?;
     let split = config.micro_batch.split(&batch, |example| task.cost(example));
     let mut sink = GradientSink::new();
     let mut loss = 0.0;
     let mut metrics = MetricSums::new();
     for examples in &split {
-        let forward = task.forward(model, examples, denominator)?;
+        let forward = task.forward_surveyed(model, examples, denominator, &survey)?;
         metrics.merge(&forward.metrics);
         loss += backward(task, model, examples, forward, &mut sink, step)?;
     }
@@ -45,7 +46,7 @@ pub(super) fn accumulate<T: Task>(
             step,
             quantity: "gradient norm",
             value: grad_norm,
-            examples: names(task, &culprits(task, model, &split, denominator, step)?),
+            examples: names(task, &culprits(task, model, &split, denominator, &survey, step)?),
         });
     }
     Ok(Accumulated { sink, loss, grad_norm, metrics, micro_batches: split.len() })
@@ -109,11 +110,12 @@ fn culprits<T: Task>(
     model: &T::Model,
     split: &[Vec<usize>],
     denominator: f64,
+    survey: &Survey,
     step: u64,
 ) -> Result<Vec<usize>, Error> {
     let bad = |examples: &[usize]| -> Result<bool, Error> {
         let mut sink = GradientSink::new();
-        let forward = task.forward(model, examples, denominator)?;
+        let forward = task.forward_surveyed(model, examples, denominator, survey)?;
         backward(task, model, examples, forward, &mut sink, step)?;
         Ok(!sink.norm().is_finite())
     };

@@ -1,0 +1,131 @@
+//! Settings of `setpoint align` and `setpoint audit`.
+
+mod dro;
+mod method;
+mod pairwise;
+mod rows;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use crate::config::load::to_table;
+use crate::config::sections::{ModelSection, validate_data, validate_train};
+use crate::config::{Config, Problems};
+use crate::recipes::setup;
+use crate::recipes::training::SamplesSection;
+use setpoint_data::{DatasetConfig, EncodeOptions};
+use setpoint_train::{MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
+
+pub use dro::{DroSection, T0Name, T0Setting, Update};
+pub use method::{About, METHODS, Method, TrainsOn};
+pub use pairwise::{NllOn, OrpoSection, PairRule, Pairwise, RpoSection};
+pub use rows::Desirable;
+
+/// Settings of `setpoint align` and `setpoint audit`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AlignConfig {
+    /// The policy to train: the SFT model.
+    pub model: ModelSection,
+    /// The reference model, for methods that have one; by default the policy as it is before training.
+    pub reference: Option<PathBuf>,
+    /// Rows with responses and rewards, with chosen and rejected responses, or with good and bad ones, as the method wants them.
+    pub data: DatasetConfig,
+    /// Rows to evaluate on during training.
+    pub eval_data: Option<DatasetConfig>,
+    /// How rows become tokens.
+    pub encode: EncodeOptions,
+    /// The method and its settings.
+    pub align: Method,
+    /// Optimizer, schedule, checkpoints.
+    pub train: TrainConfig,
+    /// Answers to a few prompts during training.
+    pub samples: SamplesSection,
+    /// Where `setpoint audit` writes its report, as JSON.
+    pub output: Option<PathBuf>,
+}
+
+impl Default for AlignConfig {
+    fn default() -> Self {
+        Self {
+            model: ModelSection::default(),
+            reference: None,
+            data: DatasetConfig::new(""),
+            eval_data: None,
+            encode: setup::training_lengths(),
+            align: Method::Dro(DroSection::default()),
+            train: TrainConfig {
+                epochs: 3.0,
+                batch_size: 128,
+                micro_batch: MicroBatch::Tokens(8192),
+                learning_rate: 5e-7,
+                schedule: Schedule { kind: ScheduleKind::Cosine, warmup: Warmup::Ratio(0.1) },
+                ..TrainConfig::default()
+            },
+            samples: SamplesSection::default(),
+            output: None,
+        }
+    }
+}
+
+impl Config for AlignConfig {
+    fn defaults(user: &Table) -> Result<Table, (String, String)> {
+        let section = user.get("align").and_then(Value::as_table);
+        let name = section.and_then(|s| s.get("method")).map_or(Some("dro"), Value::as_str);
+        let mut align = name.and_then(Method::named).ok_or_else(|| unknown_method(name))?;
+        if let Method::Dro(dro) = &mut align
+            && section.is_some_and(|s| s.contains_key("break_even_reward"))
+        {
+            dro.log_z0 = None;
+        }
+        Ok(to_table(&AlignConfig { align, ..AlignConfig::default() }))
+    }
+
+    fn validate(&self, problems: &mut Problems<'_>) {
+        self.model.validate("model", false, problems);
+        validate_data(&self.data, "data", problems);
+        if let Some(eval) = &self.eval_data {
+            validate_data(eval, "eval_data", problems);
+        }
+        if let Some(path) = &self.reference {
+            problems.require(
+                path.join("config.json").is_file(),
+                "reference",
+                format!("`{}` holds no config.json: expected a Hugging Face model folder", path.display()),
+            );
+        }
+        validate_train(&self.train, problems);
+        self.align.check(problems);
+        problems.require(
+            self.reference.is_none() || self.align.about().reference,
+            "reference",
+            format!("`{}` has no reference model: leave `reference` out", self.align.name()),
+        );
+    }
+}
+
+/// The names there are, and the one that may have been meant.
+fn unknown_method(found: Option<&str>) -> (String, String) {
+    let names: Vec<&str> =
+        METHODS.iter().map(|about| if about.name == "dro" { "dro (or rao)" } else { about.name }).collect();
+    let found = found.map_or_else(
+        || "something else than a name".to_owned(),
+        |name| {
+            let distance = |about: &About| strsim::damerau_levenshtein(about.name, name);
+            match METHODS.iter().min_by_key(|about| distance(about)) {
+                // `ppo` is no misspelt `dpo`.
+                Some(near) if distance(near) <= name.len() / 4 => {
+                    format!("`{name}`; did you mean `{}`?", near.name)
+                }
+                _ => format!("`{name}`"),
+            }
+        },
+    );
+    let message = format!(
+        "`align.method` must be one of {}; found {found} (`setpoint methods` says what each needs)",
+        names.join(", ")
+    );
+    ("align.method".into(), message)
+}

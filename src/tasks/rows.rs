@@ -1,0 +1,146 @@
+//! Objectives on single rows, a prompt and one response each, as a task of the engine: KTO and QRPO.
+
+use std::collections::HashMap;
+
+use setpoint_align::{
+    KtoSettings, Metrics, QrpoSettings, ResponsePoint, Role, constant_like, kto, kto_reference_point, qrpo,
+    weighted_sum,
+};
+use setpoint_train::{
+    Error, Forward, HeadOptions, MicroBatch, PromptLogps, Sequence, Survey, Task, score_sequences, sequence_logps_with,
+};
+use setpoint_transformer::CausalLm;
+
+use super::{ScoredPrompt, metric_sums, pass_tokens, record_entropy};
+
+/// What rows are trained by.
+#[derive(Debug, Clone, Copy)]
+pub enum RowObjective {
+    /// Rows with a role: chosen is desirable, rejected undesirable.
+    Kto(KtoSettings),
+    /// Rows whose reward is a quantile.
+    Qrpo(QrpoSettings),
+}
+
+/// Prompts with responses, each of which is a row of its own.
+#[derive(Debug)]
+pub struct RowTask {
+    /// The data.
+    pub prompts: Vec<ScoredPrompt>,
+    /// The same prompts with another prompt's responses, response for response; for KTO's reference point, else empty.
+    pub mismatched: Vec<ScoredPrompt>,
+    /// `(prompt, response)` of each row.
+    pub rows: Vec<(usize, usize)>,
+    /// The objective.
+    pub objective: RowObjective,
+}
+
+impl RowTask {
+    fn role(&self, example: usize) -> Option<Role> {
+        let (prompt, response) = self.rows[example];
+        self.prompts[prompt].roles[response]
+    }
+
+    /// The batch's rows on a side.
+    fn count(&self, batch: &[usize], side: Role) -> f64 {
+        batch.iter().filter(|&&e| self.role(e) == Some(side)).count() as f64
+    }
+}
+
+impl Task for RowTask {
+    type Model = CausalLm;
+
+    fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn weight(&self, _example: usize) -> f64 {
+        1.0
+    }
+
+    fn cost(&self, example: usize) -> usize {
+        let (prompt, response) = self.rows[example];
+        self.prompts[prompt].sequences[response].ids.len()
+    }
+
+    /// KTO's reference point, and the numbers of desirable and undesirable rows.
+    fn survey(&self, model: &CausalLm, batch: &[usize], micro_batch: MicroBatch) -> Result<Survey, Error> {
+        let reference_point = match self.objective {
+            RowObjective::Qrpo(_) => 0.0,
+            RowObjective::Kto(_) => {
+                let rows = || batch.iter().map(|&e| self.rows[e]);
+                let sequences: Vec<&Sequence> = rows().map(|(i, j)| &self.mismatched[i].sequences[j]).collect();
+                let scored = score_sequences(model, &sequences, pass_tokens(micro_batch), &mut |_| ())?;
+                let log_ratio = |((i, j), scored): ((usize, usize), &setpoint_train::ScoredSequence)| {
+                    scored.response_logp - self.mismatched[i].ref_logps[j]
+                };
+                kto_reference_point(&rows().zip(&scored).map(log_ratio).collect::<Vec<_>>())
+            }
+        };
+        let counts = [Role::Chosen, Role::Rejected].map(|side| self.count(batch, side));
+        Ok(Survey { batch: vec![reference_point, counts[0], counts[1]], examples: HashMap::new() })
+    }
+
+    fn forward(&self, model: &CausalLm, examples: &[usize], denominator: f64) -> Result<Forward, Error> {
+        let survey = self.survey(model, examples, MicroBatch::Examples(examples.len()))?;
+        self.forward_surveyed(model, examples, denominator, &survey)
+    }
+
+    fn forward_surveyed(
+        &self,
+        model: &CausalLm,
+        examples: &[usize],
+        denominator: f64,
+        survey: &Survey,
+    ) -> Result<Forward, Error> {
+        let rows: Vec<(&ScoredPrompt, usize)> =
+            examples.iter().map(|&e| (&self.prompts[self.rows[e].0], self.rows[e].1)).collect();
+        let sequences: Vec<&Sequence> = rows.iter().map(|&(prompt, j)| &prompt.sequences[j]).collect();
+        let ref_logps: Vec<f64> = rows.iter().map(|&(prompt, j)| prompt.ref_logps[j]).collect();
+        let found = sequence_logps_with(model, &sequences, PromptLogps::Skip, &HeadOptions::default())?;
+        let logps = found.response.clone();
+        let log_ratios = logps.clone() - constant_like(&ref_logps, &logps);
+        let (output, beta) = match &self.objective {
+            RowObjective::Kto(settings) => {
+                let desirable: Vec<bool> = examples.iter().map(|&e| self.role(e) == Some(Role::Chosen)).collect();
+                (kto(log_ratios, &desirable, survey.batch[0], settings), settings.beta)
+            }
+            RowObjective::Qrpo(settings) => {
+                let quantiles: Vec<f64> = rows.iter().map(|&(prompt, j)| prompt.rewards[j]).collect();
+                (qrpo(log_ratios, constant_like(&quantiles, &logps), settings), settings.beta)
+            }
+        };
+        let loss = weighted_sum(output.losses.clone(), &vec![1.0 / denominator; examples.len()]);
+
+        let mut metrics = Metrics::default();
+        let mut totals = [0.0; 2];
+        let logps: Vec<f64> = logps.into_data().iter::<f64>().collect();
+        for (i, &example) in examples.iter().enumerate() {
+            let Some(role) = self.role(example) else { continue };
+            let point = ResponsePoint::with_reference(logps[i], ref_logps[i], beta);
+            metrics.record_response(role, &point);
+            totals[usize::from(role == Role::Rejected)] += point.reward;
+        }
+        let mut sums = metric_sums(&metrics);
+        let [desirable, undesirable] = [survey.batch[1], survey.batch[2]];
+        if desirable > 0.0 && undesirable > 0.0 {
+            // trl's: the difference of the two means over the whole batch, which has no pairs.
+            sums.sum("rewards/margins", totals[0] / desirable - totals[1] / undesirable);
+        }
+        if let RowObjective::Kto(_) = self.objective {
+            sums.mean("kl", survey.batch[0] * examples.len() as f64, examples.len() as f64);
+        }
+        let per_example = output.losses.into_data().iter::<f32>().collect();
+        record_entropy(&mut sums, &found);
+        Ok(Forward { loss, metrics: sums, per_example, tape: found.tape })
+    }
+
+    fn order(&self, seed: u64, epoch: u64) -> Vec<usize> {
+        setpoint_data::Order::new(seed).epoch(epoch, self.len())
+    }
+
+    fn describe(&self, example: usize) -> String {
+        let (prompt, response) = self.rows[example];
+        format!("{}, response {response}", self.prompts[prompt].name)
+    }
+}
