@@ -1,7 +1,9 @@
-//! What can be wrong with the numbers handed to a statistic.
+//! What can be wrong with the numbers, files and answers that an evaluation is made of.
 
-/// An input from which the statistic cannot be computed.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+use std::path::{Path, PathBuf};
+
+/// An input from which a result cannot be computed.
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// Fewer observations than the statistic needs.
@@ -48,6 +50,58 @@ pub enum Error {
         /// The range it must lie in.
         expected: &'static str,
     },
+    /// The file system refused.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried: "read", "write", "create".
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A file that is not what it should be, as a whole.
+    #[error("{}: {reason}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What was expected and what was found.
+        reason: String,
+    },
+    /// One row of a file that is not what it should be.
+    #[error("{}, row {row}: {reason}", path.display())]
+    Row {
+        /// The file.
+        path: PathBuf,
+        /// The row, from 1 and without a header line.
+        row: usize,
+        /// What was expected and what was found.
+        reason: String,
+    },
+    /// A fit that has no minimum, such as a logistic regression without penalty on rows that a plane separates.
+    #[error("{what} did not converge in {iterations} iterations; with a penalty it would")]
+    NotConverged {
+        /// What was fitted.
+        what: &'static str,
+        /// Iterations spent.
+        iterations: usize,
+    },
+}
+
+impl Error {
+    /// `map_err(Error::io("read", path))`.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Error::Io { action, path, source }
+    }
+
+    pub(crate) fn file(path: &Path, reason: impl ToString) -> Self {
+        Error::File { path: path.to_owned(), reason: reason.to_string() }
+    }
+
+    pub(crate) fn row(path: &Path, row: usize, reason: impl ToString) -> Self {
+        Error::Row { path: path.to_owned(), row, reason: reason.to_string() }
+    }
 }
 
 /// Fails unless there are at least `needed` values and all of them are finite.

@@ -25,16 +25,22 @@
 //! # Ok::<(), setpoint_eval::Error>(())
 //! ```
 
+mod alpaca;
 mod bootstrap;
 mod error;
 mod kl;
 mod length;
+mod logistic;
 mod normal;
 mod paired;
 mod proportion;
 mod summary;
 mod win_rate;
 
+pub use alpaca::{
+    AlpacaAnnotation, AlpacaExample, AlpacaOutput, AlpacaWinRate, GamedRow, GlmPenalty, GlmReference, GlmWeights,
+    LengthControlled, alpaca_win_rate, implied_penalty, length_controlled, read_annotations, read_outputs,
+};
 pub use bootstrap::{Bootstrap, BootstrapMethod, Estimate};
 pub use error::Error;
 pub use kl::{KlEstimates, MeanError, kl_estimates};
