@@ -86,6 +86,30 @@ pub enum Error {
         /// Iterations spent.
         iterations: usize,
     },
+    /// A question of MT-Bench without an answer to judge.
+    #[error("{model} has no answer to turn {turn} of question {question}")]
+    MissingAnswer {
+        /// Whose answer.
+        model: String,
+        /// The question.
+        question: u64,
+        /// The turn, from 1.
+        turn: usize,
+    },
+    /// The judge's key is not in the environment.
+    #[error("the environment variable {variable} is not set: it should hold the judge's key")]
+    NoKey {
+        /// The variable.
+        variable: String,
+    },
+    /// The judge's endpoint refuses every request.
+    #[error("the judge at {url} cannot be asked: {reason}")]
+    Judge {
+        /// The address.
+        url: String,
+        /// Its answer, or the setting that is wrong.
+        reason: String,
+    },
 }
 
 impl Error {

@@ -28,9 +28,11 @@
 mod alpaca;
 mod bootstrap;
 mod error;
+mod judge;
 mod kl;
 mod length;
 mod logistic;
+mod mt_bench;
 mod normal;
 mod paired;
 mod proportion;
@@ -38,13 +40,23 @@ mod summary;
 mod win_rate;
 
 pub use alpaca::{
-    AlpacaAnnotation, AlpacaExample, AlpacaOutput, AlpacaWinRate, GamedRow, GlmPenalty, GlmReference, GlmWeights,
-    LengthControlled, alpaca_win_rate, implied_penalty, length_controlled, read_annotations, read_outputs,
+    AlpacaAnnotation, AlpacaExample, AlpacaJudge, AlpacaOutput, AlpacaWinRate, GamedRow, GlmPenalty, GlmReference,
+    GlmWeights, LengthControlled, alpaca_judge_messages, alpaca_preference, alpaca_swapped, alpaca_win_rate,
+    implied_penalty, length_controlled, read_annotations, read_outputs,
 };
 pub use bootstrap::{Bootstrap, BootstrapMethod, Estimate};
 pub use error::Error;
+pub use judge::{
+    ChatAnswer, ChatMessage, ChatRequest, JudgeClient, JudgeSettings, JudgeSpending, TokenLogprob, fill_template,
+};
 pub use kl::{KlEstimates, MeanError, kl_estimates};
 pub use length::{LengthStats, length_correlation};
+pub use mt_bench::{
+    MtAnswer, MtChoice, MtContestant, MtJudge, MtModelScores, MtPairJudgment, MtPairScores, MtPrompt, MtQuestion,
+    MtReference, MtScore, MtSingleJudgment, MtWinner, category_of, category_temperature, is_pairwise, needs_reference,
+    pair_scores, parse_rating, parse_verdict, read_answers, read_pair_judgments, read_questions, read_single_judgments,
+    single_scores,
+};
 pub use paired::{McNemar, SignTest, mcnemar, sign_test};
 pub use proportion::{PairAccuracy, Proportion, pair_accuracy, wilson_interval};
 pub use summary::{Summary, quantile};

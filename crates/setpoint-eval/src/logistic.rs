@@ -42,11 +42,7 @@ pub(crate) fn fit<const N: usize>(rows: &[Row<N>], penalty: f64) -> Result<[f64;
 }
 
 /// [`fit`], begun at the solution of a similar problem.
-pub(crate) fn fit_from<const N: usize>(
-    start: [f64; N],
-    rows: &[Row<N>],
-    penalty: f64,
-) -> Result<[f64; N], Error> {
+pub(crate) fn fit_from<const N: usize>(start: [f64; N], rows: &[Row<N>], penalty: f64) -> Result<[f64; N], Error> {
     let objective = |b: &[f64; N]| {
         let loss: f64 = rows.iter().map(|r| r.weight * cross_entropy(r.target, dot(&r.x, b))).sum();
         loss + penalty * b.iter().map(|b| b.abs()).sum::<f64>()
@@ -141,7 +137,11 @@ mod tests {
         (0..40)
             .map(|i| {
                 let t = f64::from(i) / 10.0 - 2.0;
-                Row { x: [1.0, t.sin() + 0.3 * t], target: logistic(0.7 * t - 0.4 + (3.0 * t).cos()), weight: 1.0 + t.abs() }
+                Row {
+                    x: [1.0, t.sin() + 0.3 * t],
+                    target: logistic(0.7 * t - 0.4 + (3.0 * t).cos()),
+                    weight: 1.0 + t.abs(),
+                }
             })
             .collect()
     }

@@ -111,8 +111,8 @@ pub fn read_outputs(path: &Path) -> Result<Vec<AlpacaOutput>, Error> {
 /// A JSON array, element by element so that an error names its row.
 fn read_json_array<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Vec<T>, Error> {
     let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-    let rows: Vec<Value> = serde_json::from_str(&text)
-        .map_err(|e| Error::file(path, format!("expected a JSON array of objects: {e}")))?;
+    let rows: Vec<Value> =
+        serde_json::from_str(&text).map_err(|e| Error::file(path, format!("expected a JSON array of objects: {e}")))?;
     if rows.is_empty() {
         return Err(Error::file(path, "holds no rows"));
     }

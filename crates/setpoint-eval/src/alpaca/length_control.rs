@@ -236,7 +236,8 @@ mod tests {
         let rows = rows(0.4, -1.0);
         let short = GlmReference { difficulty: vec![0.0; 3], gamed: Vec::new() };
         assert!(matches!(length_controlled(&rows, &short, GlmPenalty::None), Err(Error::LengthMismatch { .. })));
-        let equal: Vec<AlpacaAnnotation> = rows.iter().map(|r| AlpacaAnnotation { model_length: r.baseline_length, ..*r }).collect();
+        let equal: Vec<AlpacaAnnotation> =
+            rows.iter().map(|r| AlpacaAnnotation { model_length: r.baseline_length, ..*r }).collect();
         let found = length_controlled(&equal, &GlmReference::default(), GlmPenalty::None);
         assert!(matches!(found, Err(Error::Setting { .. })), "{found:?}");
         let found = length_controlled(&rows, &GlmReference::default(), GlmPenalty::C(0.0));

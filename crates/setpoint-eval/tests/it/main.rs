@@ -2,3 +2,7 @@
 
 mod alpaca;
 mod common;
+mod judge_client;
+mod judged;
+mod mt_bench;
+mod server;
