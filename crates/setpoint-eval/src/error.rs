@@ -86,6 +86,18 @@ pub enum Error {
         /// Iterations spent.
         iterations: usize,
     },
+    /// Fewer few-shot examples than asked for.
+    #[error(
+        "{task}: {needed} few-shot examples are asked for, and the data holds {found} to take them from; set shots = 0 or add the training split"
+    )]
+    Shots {
+        /// The task.
+        task: &'static str,
+        /// Examples asked for.
+        needed: usize,
+        /// Examples there are.
+        found: usize,
+    },
     /// A question of MT-Bench without an answer to judge.
     #[error("{model} has no answer to turn {turn} of question {question}")]
     MissingAnswer {

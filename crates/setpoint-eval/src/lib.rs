@@ -36,7 +36,10 @@ mod mt_bench;
 mod normal;
 mod paired;
 mod proportion;
+mod python_random;
+mod run;
 mod summary;
+mod tasks;
 mod win_rate;
 
 pub use alpaca::{
@@ -59,5 +62,12 @@ pub use mt_bench::{
 };
 pub use paired::{McNemar, SignTest, mcnemar, sign_test};
 pub use proportion::{PairAccuracy, Proportion, pair_accuracy, wilson_interval};
+pub use run::{
+    Comparison, EvalItem, EvalRun, Manifest, ModelIdentity, PairedTest, compare, content_digest, differences,
+};
 pub use summary::{Summary, quantile};
+pub use tasks::{
+    ChoiceGrade, Extracted, Gold, MeanScore, Task, TaskDoc, TaskMode, TaskRequest, TaskScore, TaskSet, TextGrade,
+    cut_at_stop, extract_answer, grade_choice, grade_text, pooled_mean,
+};
 pub use win_rate::{WinRate, win_rate};

@@ -94,16 +94,9 @@ fn newton_direction<const N: usize>(rows: &[Row<N>], b: &[f64; N], penalty: f64)
     for row in rows {
         let p = logistic(dot(&row.x, b));
         let (residual, c) = (row.weight * (p - row.target), row.weight * p * (1.0 - p));
-        for i in 0..N {
-            slope[i] += residual * row.x[i];
-            for j in 0..=i {
-                curvature[i][j] += c * row.x[i] * row.x[j];
-            }
-        }
-    }
-    for i in 0..N {
-        for j in 0..i {
-            curvature[j][i] = curvature[i][j];
+        for ((line, g), xi) in curvature.iter_mut().zip(&mut slope).zip(&row.x) {
+            *g += residual * xi;
+            line.iter_mut().zip(&row.x).for_each(|(h, xj)| *h += c * xi * xj);
         }
     }
     let mut step = [0.0; N];

@@ -1,12 +1,11 @@
 //! AlpacaEval 2's annotator, `weighted_alpaca_eval_gpt4_turbo`: prompt, order of the two outputs, preference from log-probabilities.
 
-use rand_mt::Mt;
 use serde_json::json;
-use sha2::{Digest, Sha512};
 
 use super::annotation::AlpacaExample;
 use crate::error::Error;
 use crate::judge::{ChatAnswer, ChatMessage, ChatRequest, JudgeClient, TokenLogprob, fill_template};
+use crate::python_random::PythonRandom;
 
 /// The annotator's name in results.
 const NAME: &str = "weighted_alpaca_eval_gpt4_turbo";
@@ -107,13 +106,7 @@ pub fn alpaca_judge_messages(instruction: &str, first: &str, second: &str) -> Ve
 /// Whether alpaca_eval shows the model's output first: Python's `random.Random("is_switched_outputs" + instruction + "0")` and its
 /// `choices([False, True])`.
 pub fn alpaca_swapped(instruction: &str) -> bool {
-    // CPython seeds with the bytes of the text and their SHA-512 as one big-endian number, its 32-bit words from the lowest up.
-    let mut bytes = format!("is_switched_outputs{instruction}0").into_bytes();
-    let digest = Sha512::digest(&bytes);
-    bytes.extend_from_slice(&digest);
-    let key: Vec<u32> = bytes.rchunks(4).map(|word| word.iter().fold(0, |w, b| w << 8 | u32::from(*b))).collect();
-    // `random()` takes 27 and 26 bits of two words; the first bit says whether it is at least one half.
-    Mt::new_with_key(key).next_u32() >> 31 == 1
+    PythonRandom::from_text(&format!("is_switched_outputs{instruction}0")).coin()
 }
 
 #[cfg(test)]

@@ -113,5 +113,6 @@ fn length_controlled_win_rates_are_those_of_the_leaderboard() {
         assert!(off < 0.15, "{model}: {off} with the penalty of the search, {:?}", searched.c);
         chosen_as_published += usize::from(searched.c == implied);
     }
-    println!("the search finds the published penalty of {chosen_as_published} of {} models", rows.len());
+    // The rest is undecided between two penalties whose scores differ by hundredths.
+    assert!(2 * chosen_as_published > rows.len(), "the search finds {chosen_as_published} of the published penalties");
 }

@@ -6,3 +6,4 @@ mod judge_client;
 mod judged;
 mod mt_bench;
 mod server;
+mod tasks;
