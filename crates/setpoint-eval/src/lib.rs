@@ -45,12 +45,13 @@ mod win_rate;
 pub use alpaca::{
     AlpacaAnnotation, AlpacaExample, AlpacaJudge, AlpacaOutput, AlpacaWinRate, GamedRow, GlmPenalty, GlmReference,
     GlmWeights, LengthControlled, alpaca_judge_messages, alpaca_preference, alpaca_swapped, alpaca_win_rate,
-    implied_penalty, length_controlled, read_annotations, read_outputs,
+    implied_penalty, length_controlled, read_annotations, read_examples, read_outputs,
 };
 pub use bootstrap::{Bootstrap, BootstrapMethod, Estimate};
 pub use error::Error;
 pub use judge::{
-    ChatAnswer, ChatMessage, ChatRequest, JudgeClient, JudgeSettings, JudgeSpending, TokenLogprob, fill_template,
+    ChatAnswer, ChatMessage, ChatRequest, JudgeClient, JudgeSettings, JudgeSpending, ScoreReader, TokenLogprob,
+    fill_template,
 };
 pub use kl::{KlEstimates, MeanError, kl_estimates};
 pub use length::{LengthStats, length_correlation};

@@ -100,6 +100,14 @@ pub fn read_annotations(path: &Path) -> Result<Vec<AlpacaAnnotation>, Error> {
     Ok(rows)
 }
 
+/// Reads `annotations.json` with its texts.
+///
+/// # Errors
+/// A file that cannot be read, or is no array of annotated pairs.
+pub fn read_examples(path: &Path) -> Result<Vec<AlpacaExample>, Error> {
+    read_json_array(path)
+}
+
 /// Reads `model_outputs.json`.
 ///
 /// # Errors

@@ -20,7 +20,7 @@ mod length_control;
 mod reference;
 mod win_rate;
 
-pub use annotation::{AlpacaAnnotation, AlpacaExample, AlpacaOutput, read_annotations, read_outputs};
+pub use annotation::{AlpacaAnnotation, AlpacaExample, AlpacaOutput, read_annotations, read_examples, read_outputs};
 pub use judge::{AlpacaJudge, alpaca_judge_messages, alpaca_preference, alpaca_swapped};
 pub use length_control::{GlmPenalty, GlmWeights, LengthControlled, implied_penalty, length_controlled};
 pub use reference::{GamedRow, GlmReference};

@@ -9,10 +9,12 @@ mod chat;
 mod client;
 mod gate;
 mod http;
+mod score;
 mod settings;
 mod template;
 
 pub use chat::{ChatAnswer, ChatMessage, ChatRequest, TokenLogprob};
 pub use client::{JudgeClient, JudgeSpending};
+pub use score::ScoreReader;
 pub use settings::JudgeSettings;
 pub use template::fill_template;
