@@ -27,6 +27,7 @@
 
 mod alpaca;
 mod bootstrap;
+mod csv_table;
 mod error;
 mod judge;
 mod kl;

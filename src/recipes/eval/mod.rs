@@ -11,4 +11,5 @@ mod answers;
 mod local_judge;
 mod result;
 
+pub use result::spending;
 pub use reward::{EvalConfig, EvalReport, dry_run, report, run};

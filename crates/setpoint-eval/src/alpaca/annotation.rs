@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::csv_table::Table;
 use crate::error::Error;
 
 /// What the scores need of one annotated instruction.
@@ -66,14 +67,6 @@ impl AlpacaExample {
     }
 }
 
-/// A row of a file that keeps lengths instead of texts.
-#[derive(Deserialize)]
-struct Slim {
-    len_1: usize,
-    len_2: usize,
-    preference: Option<f64>,
-}
-
 /// Reads annotations: alpaca_eval's `annotations.json`, or CSV with the columns `len_1`, `len_2` and `preference`.
 ///
 /// Rows stand in the order of the 805 instructions; alpaca_eval takes an instruction's difficulty by position.
@@ -82,10 +75,16 @@ struct Slim {
 /// A file that cannot be read or parsed, or a preference outside of `[1, 2]` that is neither 0 (an old mark of a draw) nor missing.
 pub fn read_annotations(path: &Path) -> Result<Vec<AlpacaAnnotation>, Error> {
     let rows: Vec<AlpacaAnnotation> = if path.extension().is_some_and(|e| e == "csv") {
-        read_csv::<Slim>(path)?
-            .into_iter()
-            .map(|r| AlpacaAnnotation { preference: r.preference, baseline_length: r.len_1, model_length: r.len_2 })
-            .collect()
+        let table = Table::read(path)?;
+        let lengths = table.numbers("len_1")?.into_iter().zip(table.numbers("len_2")?);
+        let preferences = table.optional("preference")?;
+        let preferences = preferences.ok_or_else(|| Error::file(path, "has no column `preference`"))?;
+        let row = |((len_1, len_2), preference): ((f64, f64), Option<f64>)| AlpacaAnnotation {
+            preference,
+            baseline_length: len_1 as usize,
+            model_length: len_2 as usize,
+        };
+        lengths.zip(preferences).map(row).collect()
     } else {
         read_json_array::<AlpacaExample>(path)?.iter().map(AlpacaExample::annotation).collect()
     };
@@ -126,18 +125,4 @@ fn read_json_array<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Vec<T>, 
     }
     let parse = |(i, row)| serde_json::from_value(row).map_err(|e| Error::row(path, i + 1, e));
     rows.into_iter().enumerate().map(parse).collect()
-}
-
-/// CSV with a header line.
-pub(super) fn read_csv<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Vec<T>, Error> {
-    let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
-    let rows: Vec<T> = csv::Reader::from_reader(file)
-        .deserialize()
-        .enumerate()
-        .map(|(i, row)| row.map_err(|e| Error::row(path, i + 1, e)))
-        .collect::<Result<_, _>>()?;
-    if rows.is_empty() {
-        return Err(Error::file(path, "holds no rows"));
-    }
-    Ok(rows)
 }

@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use serde::Deserialize;
-
-use super::annotation::read_csv;
+use crate::csv_table::Table;
 use crate::error::Error;
 
 /// A row of `df_gamed.csv`: a preference between the baseline and itself, told to be verbose or concise.
@@ -30,25 +28,6 @@ pub struct GlmReference {
     pub gamed: Vec<GamedRow>,
 }
 
-#[derive(Deserialize)]
-struct DifficultyRow {
-    instruction_difficulty: f64,
-}
-
-#[derive(Deserialize)]
-struct GamedColumns {
-    index: usize,
-    instruction_difficulty: f64,
-    /// As published.
-    std_delta_len: Option<f64>,
-    /// As recovered from published fits, already squashed.
-    tanh_std_delta_len: Option<f64>,
-    /// As published: the preference less 1.
-    preference: Option<f64>,
-    /// As recovered: a target with the same sufficient statistics.
-    pseudo_preference: Option<f64>,
-}
-
 impl GlmReference {
     /// Reads the two files; the difficulties are taken from the gamed rows where only those are given, as alpaca_eval does.
     ///
@@ -57,23 +36,30 @@ impl GlmReference {
     pub fn read(difficulty: Option<&Path>, gamed: Option<&Path>) -> Result<Self, Error> {
         let mut reference = Self::default();
         if let Some(path) = difficulty {
-            reference.difficulty = read_csv::<DifficultyRow>(path)?.iter().map(|r| r.instruction_difficulty).collect();
+            reference.difficulty = Table::read(path)?.numbers("instruction_difficulty")?;
         }
         let Some(path) = gamed else { return Ok(reference) };
-        for (i, row) in read_csv::<GamedColumns>(path)?.into_iter().enumerate() {
-            let tanh_length = match (row.std_delta_len, row.tanh_std_delta_len) {
-                (Some(raw), _) => raw.tanh(),
-                (None, Some(squashed)) => squashed,
-                (None, None) => return Err(Error::row(path, i + 1, "has no `std_delta_len`")),
-            };
-            reference.gamed.push(GamedRow {
-                tanh_length,
-                difficulty: row.instruction_difficulty,
-                target: row.preference.or(row.pseudo_preference),
-            });
+        let table = Table::read(path)?;
+        let difficulties = table.numbers("instruction_difficulty")?;
+        // As published; or as recovered from published fits: already squashed, with targets of the same sufficient statistics.
+        let squashed = match table.optional("std_delta_len")? {
+            Some(raw) => raw.into_iter().map(|v| v.map(f64::tanh)).collect(),
+            None => table
+                .optional("tanh_std_delta_len")?
+                .ok_or_else(|| Error::file(path, "has no column `std_delta_len`"))?,
+        };
+        let targets = match table.optional("preference")? {
+            Some(published) => published,
+            None => {
+                table.optional("pseudo_preference")?.ok_or_else(|| Error::file(path, "has no column `preference`"))?
+            }
+        };
+        for (i, index) in table.numbers("index")?.into_iter().enumerate() {
+            let tanh_length = squashed[i].ok_or_else(|| Error::row(path, i + 1, "has no `std_delta_len`"))?;
+            reference.gamed.push(GamedRow { tanh_length, difficulty: difficulties[i], target: targets[i] });
             // The first block of rows runs through the instructions in order.
-            if difficulty.is_none() && row.index == reference.difficulty.len() {
-                reference.difficulty.push(row.instruction_difficulty);
+            if difficulty.is_none() && index == reference.difficulty.len() as f64 {
+                reference.difficulty.push(difficulties[i]);
             }
         }
         Ok(reference)

@@ -8,6 +8,7 @@ use regex::Regex;
 use serde_json::{Map, Value};
 
 use super::doc::{Gold, Task, TaskDoc};
+use crate::csv_table::read_records;
 use crate::error::Error;
 
 /// The examples of a task.
@@ -232,14 +233,12 @@ fn read_mmlu(dir: &Path) -> Result<TaskSet, Error> {
 
 /// Columns: question, four choices, the answer as a letter or an index. The first line may name them.
 fn mmlu_file(subject: &str, path: &Path) -> Result<Vec<TaskDoc>, Error> {
-    let mut reader = csv::ReaderBuilder::new().has_headers(false).from_path(path).map_err(|e| Error::file(path, e))?;
     let mut docs = Vec::new();
-    for (line, record) in reader.records().enumerate() {
-        let record = record.map_err(|e| Error::row(path, line + 1, e))?;
-        if line == 0 && record.get(5) == Some("answer") {
+    for (line, record) in read_records(path)?.into_iter().enumerate() {
+        if line == 0 && record.get(5).is_some_and(|name| name == "answer") {
             continue;
         }
-        let gold = match record.get(5).map(str::trim) {
+        let gold = match record.get(5).map(|answer| answer.trim()) {
             Some("0" | "A") => 0,
             Some("1" | "B") => 1,
             Some("2" | "C") => 2,
@@ -252,8 +251,8 @@ fn mmlu_file(subject: &str, path: &Path) -> Result<Vec<TaskDoc>, Error> {
         docs.push(TaskDoc {
             index: docs.len(),
             subject: Some(subject.to_owned()),
-            question: record[0].to_owned(),
-            choices: (1..5).map(|i| record[i].to_owned()).collect(),
+            question: record[0].clone(),
+            choices: (1..5).map(|i| record[i].clone()).collect(),
             gold: Gold::Choice(gold),
         });
     }
