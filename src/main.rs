@@ -12,8 +12,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use cli::{Cli, Command, CommonArgs, InspectCommand, JobArgs, TrainArgs};
-use config::{Config, load};
+use cli::{Benchmark, Cli, Command, CommonArgs, EvalArgs, InspectCommand, JobArgs, TrainArgs};
+use config::{Config, Given, load};
 use failure::{Failure, Outcome};
 use recipes::Session;
 
@@ -55,7 +55,7 @@ fn run(command: Command) -> Outcome {
         Command::Annotate(args) => job(&args, recipes::annotate::run, recipes::annotate::dry_run),
         Command::Logps(args) => job(&args, recipes::logps::run, recipes::logps::dry_run),
         Command::Audit(args) => job(&args, recipes::audit::run, recipes::audit::dry_run),
-        Command::Eval(args) => job(&args, recipes::eval::run, recipes::eval::dry_run),
+        Command::Eval(args) => eval(&args),
         Command::Generate(args) => {
             let mut given = cli::given(
                 args.config.as_ref(),
@@ -113,10 +113,30 @@ fn train<C: Config>(
     run(&session, &config, folder, args.resume)
 }
 
-fn job<C: Config>(args: &JobArgs, run: fn(&Session, &C) -> Outcome, dry_run: fn(&Session, &C) -> Outcome) -> Outcome {
-    let CommonArgs { device, set, dry_run: dry, quiet } = &args.common;
+fn job<C: Config>(args: &JobArgs, run: Recipe<C>, dry_run: Recipe<C>) -> Outcome {
+    let set = &args.common.set;
     let given = cli::given(args.config.as_ref(), args.model.as_ref(), args.data.as_ref(), args.output.as_ref(), set);
-    let config = load::load::<C>(&given)?;
-    let session = session(device.as_deref(), *quiet)?;
-    if *dry { dry_run(&session, &config) } else { run(&session, &config) }
+    layered(&given, &args.common, run, dry_run)
+}
+
+/// A job, or the check before it.
+type Recipe<C> = fn(&Session, &C) -> Outcome;
+
+fn layered<C: Config>(given: &Given, common: &CommonArgs, run: Recipe<C>, dry_run: Recipe<C>) -> Outcome {
+    let config = load::load::<C>(given)?;
+    let session = session(common.device.as_deref(), common.quiet)?;
+    if common.dry_run { dry_run(&session, &config) } else { run(&session, &config) }
+}
+
+fn eval(args: &EvalArgs) -> Outcome {
+    use recipes::eval;
+    match &args.benchmark {
+        None => job(&args.job, eval::run, eval::dry_run),
+        Some(Benchmark::Alpaca(args)) => layered(&args.given(), &args.common, eval::alpaca::run, eval::alpaca::dry_run),
+        Some(Benchmark::MtBench(args)) => {
+            layered(&args.given(), &args.common, eval::mt_bench::run, eval::mt_bench::dry_run)
+        }
+        Some(Benchmark::Tasks(args)) => layered(&args.given(), &args.common, eval::tasks::run, eval::tasks::dry_run),
+        Some(Benchmark::Compare(args)) => eval::compare::run(&args.results, args.force, args.output.as_ref()),
+    }
 }
