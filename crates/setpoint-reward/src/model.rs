@@ -5,9 +5,7 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::{Device, FloatDType, Int, Tensor};
 use setpoint_transformer::checkpoint::{self, LoadOptions, SaveOptions};
-use setpoint_transformer::{
-    Architecture, CausalLm, Decoder, Linear, ModelConfig, Packing, Recompute, Tape, init_weights, pack,
-};
+use setpoint_transformer::{Architecture, CausalLm, Decoder, Linear, ModelConfig, Packing, Tape, init_weights, pack};
 
 use crate::error::Error;
 use crate::normalization::Normalization;
@@ -139,12 +137,11 @@ impl RewardModel {
     /// # Panics
     /// If there are no rows.
     pub fn scores<R: AsRef<[u32]>>(&self, rows: &[R]) -> Result<Tensor<1>, Error> {
-        let mut model = self.clone();
-        model.model.recompute = Recompute::None;
-        Ok(model.scores_taped(rows)?.0)
+        let (ids, packing) = self.packed(rows)?;
+        Ok(self.pool(self.model.forward_packed(ids, &packing), &packing))
     }
 
-    /// [`scores`](Self::scores) with the decoder's part of the backward pass, where it computes its blocks again.
+    /// [`scores`](Self::scores) for an engine: the decoder's part of the backward pass is left to the tape, if there is one.
     ///
     /// # Errors
     /// As [`scores`](Self::scores).
@@ -152,18 +149,27 @@ impl RewardModel {
     /// # Panics
     /// As [`scores`](Self::scores).
     pub fn scores_taped<R: AsRef<[u32]>>(&self, rows: &[R]) -> Result<(Tensor<1>, Option<Tape>), Error> {
+        let (ids, packing) = self.packed(rows)?;
+        let (hidden, tape) = self.model.forward_taped(ids, &packing);
+        Ok((self.pool(hidden, &packing), tape))
+    }
+
+    /// Rows that have been checked, one after the other.
+    fn packed<R: AsRef<[u32]>>(&self, rows: &[R]) -> Result<(Tensor<1, Int>, Packing), Error> {
         for (i, row) in rows.iter().enumerate() {
             check_row(row.as_ref(), self.vocabulary(), || format!("sequence {i}"))?;
         }
-        let device = self.device();
-        let packing = Packing::rows(rows.iter().map(|row| row.as_ref().len()));
-        let (hidden, tape) = self.model.forward_taped(pack(rows, &device), &packing);
-        // Where each row's last token stands. i32 holds every index that fits a tensor.
+        Ok((pack(rows, &self.device()), Packing::rows(rows.iter().map(|row| row.as_ref().len()))))
+    }
+
+    /// The head on the last token of each row: `[t, d] -> [rows]`.
+    fn pool(&self, hidden: Tensor<2>, packing: &Packing) -> Tensor<1> {
+        // i32 holds every index that fits a tensor.
         let last: Vec<i32> = packing.segments().iter().map(|row| (row.tokens().end - 1) as i32).collect();
-        let last = Tensor::<1, Int>::from_data(last.as_slice(), &device.without_autodiff());
+        let last = Tensor::<1, Int>::from_data(last.as_slice(), &hidden.device().without_autodiff());
         let pooled = hidden.select(0, last); // [t, d] -> [b, d]
         let weight = self.score.weight.val().cast(FloatDType::F32).transpose(); // [1, d] -> [d, 1]
-        Ok((pooled.cast(FloatDType::F32).matmul(weight).squeeze_dim(1), tape)) // [b, d]·[d, 1] -> [b, 1] -> [b]
+        pooled.cast(FloatDType::F32).matmul(weight).squeeze_dim(1) // [b, d]·[d, 1] -> [b, 1] -> [b]
     }
 
     /// Scores any number of rows without a graph: in batches of at most `batch_tokens` tokens (a longer row goes

@@ -4,14 +4,12 @@ use std::path::PathBuf;
 
 use safetensors::SafeTensors;
 use serde::Deserialize;
-use setpoint_train::{MicroBatch, Task};
+use setpoint_train::{GradientSink, MicroBatch, Task, backward};
 use setpoint_transformer::checkpoint::parameters;
 
 use super::*;
 use crate::task::{Preference, PreferenceTask};
 use crate::testing::devices;
-use burn::module::{ModuleVisitor, Param};
-use burn::tensor::Gradients;
 
 const CASES: [&str; 2] = ["llama", "qwen2"];
 
@@ -122,7 +120,9 @@ fn bradley_terry_losses_and_gradients_equal_those_of_torch() {
                 let loss = measured.iter().find(|(name, _)| name == "loss").unwrap().1;
                 close(loss, expected.loss, "evaluated loss");
 
-                let gradients = collect(&model, &forward.loss.backward());
+                let mut sink = GradientSink::new();
+                backward(&model, forward.loss, forward.tape, &mut sink);
+                let gradients = collect(&model, &sink);
                 let squares: f64 = gradients.iter().flat_map(|(_, g)| g).map(|g| f64::from(*g).powi(2)).sum();
                 close(squares.sqrt(), expected.grad_norm, "gradient norm");
                 if key == "margin_center" {
@@ -148,22 +148,14 @@ fn compare_gradients(golden: &Golden, gradients: &[(String, Vec<f32>)]) {
 }
 
 /// The gradient of every parameter by name.
-fn collect(model: &RewardModel, gradients: &Gradients) -> Vec<(String, Vec<f32>)> {
-    struct Visit<'a> {
-        gradients: &'a Gradients,
-        found: Vec<Vec<f32>>,
-    }
-
-    impl ModuleVisitor for Visit<'_> {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let gradient = param.val().grad(self.gradients).expect("every parameter is trained");
-            self.found.push(gradient.into_data().try_to_vec().unwrap());
-        }
-    }
-
-    let mut visit = Visit { gradients, found: Vec::new() };
-    model.visit(&mut visit);
-    parameters(model).into_iter().map(|p| p.name).zip(visit.found).collect()
+fn collect(model: &RewardModel, sink: &GradientSink) -> Vec<(String, Vec<f32>)> {
+    let gradient =
+        |name: &str| sink.gradient(name).expect("every parameter is trained").to_data().try_to_vec().unwrap();
+    parameters(model)
+        .into_iter()
+        .map(|p| (gradient(&p.name), p.name))
+        .map(|(gradient, name)| (name, gradient))
+        .collect()
 }
 
 #[test]

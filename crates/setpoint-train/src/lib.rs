@@ -54,4 +54,4 @@ pub use reference::{ReferenceKey, ReferenceRow, ReferenceStore};
 pub use run_dir::RunDir;
 pub use schedule::{Schedule, ScheduleKind, Warmup, constant_with_warmup, cosine_with_warmup, linear_with_warmup};
 pub use sink::{GradientSink, clip_scale};
-pub use task::{Forward, Survey, Task};
+pub use task::{Forward, Survey, Task, backward};

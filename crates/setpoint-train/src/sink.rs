@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{FloatDType, Gradients, Tensor};
+use burn::tensor::{DType, FloatDType, Gradients, IndexingUpdateOp, Int, Tensor};
 use setpoint_ops::sum_of_squares;
 
 use crate::parameters::Path;
@@ -41,6 +41,34 @@ impl GradientSink {
     pub fn accept<M: Module>(&mut self, prefix: &str, module: &M, gradients: &mut Gradients) {
         let mut visitor = Accept { path: Path::below(prefix), gradients, sink: self };
         module.visit(&mut visitor);
+    }
+
+    /// Adds to some rows of the gradient of a table of `height` rows: what a pass over a few tokens says of their embeddings. A row may
+    /// occur more than once.
+    ///
+    /// # Shapes
+    /// `ids [t]`, `rows [t, d]`, on the plain device.
+    pub fn accept_rows(&mut self, path: &str, height: usize, ids: Tensor<1, Int>, rows: Tensor<2>) {
+        let width = rows.dims()[1];
+        let table: Tensor<2> = match self.gradients.remove(path) {
+            // [n] -> [height, d]
+            Some(earlier) => earlier.flat.reshape([height, width]),
+            None => Tensor::zeros([height, width], (&rows.device(), DType::F32)),
+        };
+        let sum = table.select_assign(0, ids, rows.cast(FloatDType::F32), IndexingUpdateOp::Add);
+        // [height, d] -> [n]
+        let gradient = Gradient { flat: sum.reshape([height * width]), row: width };
+        self.gradients.insert(path.to_owned(), gradient);
+    }
+
+    /// The paths of the parameters that have a gradient.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.gradients.keys().map(String::as_str)
+    }
+
+    /// A parameter's gradient so far, flat.
+    pub fn gradient(&self, path: &str) -> Option<&Tensor<1>> {
+        self.gradients.get(path).map(|gradient| &gradient.flat)
     }
 
     /// Global 2-norm over all gradients, `√(Σ g²)`, as `torch.nn.utils.get_total_norm`.

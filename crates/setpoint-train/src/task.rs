@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use setpoint_transformer::Tape;
+use setpoint_transformer::{Part, Tape};
 
-use crate::{Error, MetricSums, MicroBatch};
+use crate::{Error, GradientSink, MetricSums, MicroBatch};
 
 /// A model, a set of examples and a loss.
 ///
@@ -114,7 +114,21 @@ pub struct Forward {
     pub metrics: MetricSums,
     /// Loss of each example, in the order given: it tells which one is not finite.
     pub per_example: Vec<f32>,
-    /// The blocks' part of the backward pass, where the model computes them again
-    /// ([`SequenceLogps::tape`](crate::SequenceLogps::tape)). The decoder is the model's field `model`, as in Hugging Face's checkpoints.
+    /// The decoder's part of the backward pass ([`SequenceLogps::tape`](crate::SequenceLogps::tape)). The decoder is the model's field
+    /// `model`, as in Hugging Face's checkpoints.
     pub tape: Option<Tape>,
+}
+
+/// Runs a loss backward, and then the decoder's part of it; all gradients of `model` go to `sink`.
+pub fn backward<M: Module>(model: &M, loss: Tensor<1>, tape: Option<Tape>, sink: &mut GradientSink) {
+    let mut gradients = loss.backward();
+    sink.accept("", model, &mut gradients);
+    if let Some(tape) = tape {
+        tape.backward(&mut gradients, &mut |part, gradients| match part {
+            Part::Block(i, block) => sink.accept(&format!("model.layers.{i}"), block, gradients),
+            Part::Embeddings { vocab_size, ids, rows } => {
+                sink.accept_rows("model.embed_tokens.weight", vocab_size, ids, rows);
+            }
+        });
+    }
 }

@@ -3,13 +3,13 @@
 //! It computes what [`Decoder::forward`] computes for each row alone, to rounding; that one stays as the reference it is tested against and
 //! serves generation with a cache.
 
-use burn::module::{Module, Param};
+use burn::module::Param;
 use burn::tensor::{Device, Int, Tensor, TensorData, module};
 use setpoint_ops::{Heads, Packing, attention, linear, rms_norm, rotate, swiglu};
 
 use crate::block::{Block, Mlp, SelfAttention};
 use crate::decoder::Decoder;
-use crate::linear::Linear;
+use crate::linear::{Embedding, Linear};
 use crate::norm::RmsNorm;
 
 /// What all blocks of one packed pass share: which tokens belong together, and where each stands in its text.
@@ -37,7 +37,7 @@ impl Decoder {
     /// If `ids` and `packing` differ in the number of tokens.
     pub fn forward_packed(&self, ids: Tensor<1, Int>, packing: &Packing) -> Tensor<2> {
         assert_eq!(ids.dims(), [packing.tokens()], "the tokens of the packing");
-        let mut x = self.embed_packed(ids);
+        let mut x = self.embed_tokens.forward_packed(ids);
         let pass = self.packed_pass(packing, &x.device());
         for layer in &self.layers {
             x = layer.forward_packed(x, &pass);
@@ -45,29 +45,27 @@ impl Decoder {
         self.norm.forward_packed(x)
     }
 
-    /// The embeddings of packed tokens: for those who walk through the layers themselves, `embed_packed`, each of `layers`, `norm`.
-    ///
-    /// # Shapes
-    ///
-    /// `[t] -> [t, d]`
-    pub fn embed_packed(&self, ids: Tensor<1, Int>) -> Tensor<2> {
-        // [t] -> [1, t] -> [1, t, d] -> [t, d]
-        module::embedding(self.embed_tokens.weight.val(), ids.unsqueeze()).squeeze_dim(0)
-    }
-
-    /// What [`Block::forward_packed`] needs beside the hidden states.
+    /// What [`Block::forward_packed`] needs beside the hidden states: for those who walk through the layers themselves, `embed_tokens`,
+    /// each of `layers`, `norm`.
     pub fn packed_pass(&self, packing: &Packing, device: &Device) -> PackedPass {
         let (cos, sin) = self.rope.tables(&packing.positions(), device);
         PackedPass { cos, sin, packing: packing.clone() }
     }
 }
 
-impl Block {
-    /// The layer without a graph, on tensors without one.
-    pub(crate) fn valid_forward(&self, x: Tensor<2>, pass: &PackedPass) -> Tensor<2> {
-        self.valid().forward_packed(x, pass)
+impl Embedding {
+    /// Looks packed tokens up.
+    ///
+    /// # Shapes
+    ///
+    /// `[t] -> [t, d]`
+    pub fn forward_packed(&self, ids: Tensor<1, Int>) -> Tensor<2> {
+        // [t] -> [1, t] -> [1, t, d] -> [t, d]
+        module::embedding(self.weight.val(), ids.unsqueeze()).squeeze_dim(0)
     }
+}
 
+impl Block {
     /// Applies the layer to packed tokens.
     ///
     /// # Shapes

@@ -1,96 +1,151 @@
-//! Backward by blocks: the forward pass keeps each block's input and no graph; the backward pass computes one block at a time again, with a
-//! graph, and frees it. Memory is one block's graph and the inputs (Chen et al., <https://arxiv.org/abs/1604.06174>).
+//! The decoder's part of a backward pass, which its engine runs block by block.
+//!
+//! With [`Recompute::Block`] the forward pass keeps each block's input and no graph; the backward pass computes one block at a time again,
+//! with a graph, and frees it. Memory is one block's graph and the inputs (Chen et al., <https://arxiv.org/abs/1604.06174>). In both modes the
+//! gradient of the embeddings stays what it is, a few rows of a large table.
 
+use burn::module::Module;
 use burn::tensor::{Gradients, Int, Tensor};
 use setpoint_ops::Packing;
 
 use crate::block::Block;
 use crate::decoder::Decoder;
-use crate::linear::Embedding;
 use crate::packed::PackedPass;
 
 /// How the backward pass gets at what the forward pass computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Recompute {
-    /// The graph of the whole decoder is kept.
+    /// The graph of all blocks is kept.
     #[default]
     None,
     /// Each block is computed again when its turn comes.
     Block,
 }
 
-/// A forward pass through the blocks that has kept their inputs instead of a graph.
+/// What a forward pass on an autodiff device leaves for its backward pass.
 ///
 /// Whoever takes a loss of the hidden states backward hands its gradients to [`backward`](Self::backward).
 #[derive(Clone, Debug)]
 pub struct Tape {
+    ids: Tensor<1, Int>,
+    vocab_size: usize,
+    /// Whether the embeddings are trained.
+    embeddings: bool,
+    /// The first block's input, a leaf of the loss's graph; none where blocks are computed again.
+    embedded: Option<Tensor<2>>,
+    /// Where they are.
+    blocks: Option<Blocks>,
+}
+
+/// Blocks that are computed again.
+#[derive(Clone, Debug)]
+struct Blocks {
     layers: Vec<Block>,
-    embedding: Embedding,
     pass: PackedPass,
     /// `[t, d]` each, without a graph.
     inputs: Vec<Tensor<2>>,
-    /// The first block's input, with the graph of the embeddings.
-    embedded: Tensor<2>,
     /// The last block's output: a leaf of the loss's graph.
     output: Tensor<2>,
 }
 
-/// A part of the decoder whose gradients are complete.
+/// Gradients that are complete.
 #[derive(Debug)]
 pub enum Part<'a> {
-    /// `layers.{0}`.
+    /// Those of `layers.{0}`, among the gradients that come with it.
     Block(usize, &'a Block),
-    /// `embed_tokens`, without what a tied head adds: that is among the loss's own gradients.
-    Embedding(&'a Embedding),
+    /// That of `embed_tokens.weight`, without what a tied head adds to it.
+    Embeddings {
+        /// Number of the table's rows.
+        vocab_size: usize,
+        /// The rows that have a gradient, some of them more than once; `[t]`.
+        ids: Tensor<1, Int>,
+        /// What is added to each; `[t, d]`, without a graph.
+        rows: Tensor<2>,
+    },
 }
 
 impl Decoder {
-    /// [`Decoder::forward_packed`] as [`Decoder::recompute`] says. Without autodiff, or where the graph is kept, there is no tape.
+    /// [`Decoder::forward_packed`] for an engine: on an autodiff device the backward pass of the embeddings and, as
+    /// [`Decoder::recompute`] says, that of the blocks is left to the tape.
     ///
     /// # Shapes
     ///
     /// `[t] -> [t, d]`
+    ///
+    /// # Panics
+    ///
+    /// If `ids` and `packing` differ in the number of tokens.
     pub fn forward_taped(&self, ids: Tensor<1, Int>, packing: &Packing) -> (Tensor<2>, Option<Tape>) {
-        if self.recompute == Recompute::None || !self.device().is_autodiff() {
+        assert_eq!(ids.dims(), [packing.tokens()], "the tokens of the packing");
+        if !self.device().is_autodiff() {
             return (self.forward_packed(ids, packing), None);
         }
-        let embedded = self.embed_packed(ids);
+        let embedded = self.embed_tokens.valid().forward_packed(ids.clone().inner());
         let pass = self.packed_pass(packing, &embedded.device());
-        let mut x = embedded.clone().inner();
-        let mut inputs = Vec::with_capacity(self.layers.len());
-        for layer in &self.layers {
-            inputs.push(x.clone());
-            x = layer.valid_forward(x, &pass);
-        }
-        let output = x.autodiff().require_grad();
-        let hidden = self.norm.forward_packed(output.clone());
-        let (layers, embedding) = (self.layers.clone(), self.embed_tokens.clone());
-        (hidden, Some(Tape { layers, embedding, pass, inputs, embedded, output }))
+        let mut tape = Tape {
+            ids: ids.inner(),
+            vocab_size: self.vocab_size(),
+            embeddings: self.embed_tokens.weight.is_require_grad(),
+            embedded: None,
+            blocks: None,
+        };
+        let last = match self.recompute {
+            Recompute::None => {
+                let leaf = embedded.autodiff().require_grad();
+                tape.embedded = Some(leaf.clone());
+                self.layers.iter().fold(leaf, |x, layer| layer.forward_packed(x, &pass))
+            }
+            Recompute::Block => {
+                let mut x = embedded;
+                let mut inputs = Vec::with_capacity(self.layers.len());
+                for layer in &self.layers {
+                    inputs.push(x.clone());
+                    x = layer.valid().forward_packed(x, &pass);
+                }
+                let output = x.autodiff().require_grad();
+                tape.blocks = Some(Blocks { layers: self.layers.clone(), pass, inputs, output: output.clone() });
+                output
+            }
+        };
+        (self.norm.forward_packed(last), Some(tape))
     }
 }
 
 impl Tape {
-    /// Takes the gradient of the hidden states out of `gradients`, a loss's, and runs the blocks backward, the last first. `accept` receives
-    /// each part with the gradients of its parameters.
+    /// Finishes the backward pass that began with a loss, whose `gradients` these are. `accept` receives each part, with the gradients of
+    /// its parameters where it is a block.
+    ///
+    /// A loss that does not depend on the hidden states moves nothing.
     pub fn backward(self, gradients: &mut Gradients, accept: &mut dyn FnMut(Part<'_>, &mut Gradients)) {
-        let Self { mut layers, embedding, pass, mut inputs, embedded, output } = self;
-        // A loss that does not depend on the hidden states moves nothing.
-        let Some(mut gradient) = output.grad_remove(gradients) else {
-            return;
+        let Self { ids, vocab_size, embeddings, embedded, blocks } = self;
+        let of_embedded = match blocks {
+            None => embedded.and_then(|embedded| embedded.grad_remove(gradients)),
+            Some(blocks) => blocks.backward(gradients, accept),
         };
+        if let Some(rows) = of_embedded.filter(|_| embeddings) {
+            accept(Part::Embeddings { vocab_size, ids, rows }, gradients);
+        }
+    }
+}
+
+impl Blocks {
+    /// The blocks backward, the last first; answers the gradient of the first one's input.
+    fn backward(
+        self,
+        gradients: &mut Gradients,
+        accept: &mut dyn FnMut(Part<'_>, &mut Gradients),
+    ) -> Option<Tensor<2>> {
+        let Self { mut layers, pass, mut inputs, output } = self;
+        let mut gradient = output.grad_remove(gradients)?;
         drop(output);
         while let (Some(layer), Some(input)) = (layers.pop(), inputs.pop()) {
             let x = input.autodiff().require_grad();
             let y = layer.forward_packed(x.clone(), &pass);
             // The derivative of this sum is that of y with the gradient from above as its seed.
             let mut found = (y * gradient.autodiff()).sum().backward();
-            gradient = match x.grad_remove(&mut found) {
-                Some(gradient) => gradient,
-                None => return,
-            };
+            gradient = x.grad_remove(&mut found)?;
             accept(Part::Block(layers.len(), &layer), &mut found);
         }
-        let mut found = (embedded * gradient.autodiff()).sum().backward();
-        accept(Part::Embedding(&embedding), &mut found);
+        Some(gradient)
     }
 }

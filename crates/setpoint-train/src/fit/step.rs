@@ -1,7 +1,6 @@
 //! The gradient of one step.
 
 use burn::module::Module;
-use setpoint_transformer::Part;
 
 use crate::{Error, Forward, GradientSink, MetricSums, Survey, Task, TrainConfig};
 
@@ -90,14 +89,7 @@ fn backward<T: Task>(
             examples: names(task, if bad.is_empty() { examples } else { &bad }),
         });
     }
-    let mut gradients = forward.loss.backward();
-    sink.accept("", model, &mut gradients);
-    if let Some(tape) = forward.tape {
-        tape.backward(&mut gradients, &mut |part, gradients| match part {
-            Part::Block(i, block) => sink.accept(&format!("model.layers.{i}"), block, gradients),
-            Part::Embedding(embedding) => sink.accept("model.embed_tokens", embedding, gradients),
-        });
-    }
+    crate::task::backward(model, forward.loss, forward.tape, sink);
     Ok(value)
 }
 

@@ -85,7 +85,8 @@ pub struct SequenceLogps {
     pub response_tokens: Vec<usize>,
     /// Sum over each response's tokens of the entropy `−Σ_v π(v) log π(v)`; f32 `[rows]`, without a graph.
     pub entropy: Tensor<1>,
-    /// The blocks' part of the backward pass, where the decoder computes them again; for [`Forward::tape`](crate::Forward::tape).
+    /// The decoder's part of the backward pass, on an autodiff device; for [`backward`](crate::backward) and
+    /// [`Forward::tape`](crate::Forward::tape).
     pub tape: Option<Tape>,
 }
 
@@ -159,7 +160,8 @@ pub struct TokenLogps {
     pub counts: Vec<usize>,
     /// Sum over each row's counted tokens of the entropy; f32 `[rows]`, without a graph.
     pub entropy: Tensor<1>,
-    /// The blocks' part of the backward pass, where the decoder computes them again; for [`Forward::tape`](crate::Forward::tape).
+    /// The decoder's part of the backward pass, on an autodiff device; for [`backward`](crate::backward) and
+    /// [`Forward::tape`](crate::Forward::tape).
     pub tape: Option<Tape>,
 }
 

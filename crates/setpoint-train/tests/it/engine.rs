@@ -1,55 +1,13 @@
 //! The fast path against the simple one: packed batches, shared prompts and backward by blocks give the gradients of a whole graph over
 //! padded rows.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Device, FloatDType, Gradients, Int, Tensor, TensorData, activation};
-use setpoint_train::{PromptLogps, Sequence, sequence_logps_with};
-use setpoint_transformer::{CausalLm, LoadOptions, Part, Recompute, pad_right};
+use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData, activation};
+use setpoint_train::{GradientSink, PromptLogps, Sequence, backward, sequence_logps_with};
+use setpoint_transformer::{CausalLm, LoadOptions, Recompute, pad_right};
 
 use crate::devices;
-
-/// Gradients by path, as the engine would collect them.
-#[derive(Default)]
-struct Collected(BTreeMap<String, Vec<f32>>);
-
-impl Collected {
-    fn accept<M: Module>(&mut self, prefix: &str, module: &M, gradients: &mut Gradients) {
-        let path = prefix.split('.').filter(|part| !part.is_empty()).map(str::to_owned).collect();
-        module.visit(&mut Visitor { path, gradients, to: self });
-    }
-}
-
-struct Visitor<'a> {
-    path: Vec<String>,
-    gradients: &'a mut Gradients,
-    to: &'a mut Collected,
-}
-
-impl ModuleVisitor for Visitor<'_> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let Some(gradient) = param.base().grad_remove(self.gradients) else {
-            return;
-        };
-        let values = gradient.into_data().try_into_vec::<f32>().unwrap();
-        match self.to.0.get_mut(&self.path.join(".")) {
-            Some(sum) => sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value),
-            None => {
-                self.to.0.insert(self.path.join("."), values);
-            }
-        }
-    }
-}
 
 /// Two prompts with three and two responses, one of a single token.
 fn sequences() -> Vec<Sequence> {
@@ -76,7 +34,7 @@ fn weights(values: [f32; 5], device: &Device) -> Tensor<1> {
 }
 
 /// The whole graph over padded rows: log-softmax of all logits.
-fn reference(model: &CausalLm) -> (f32, Collected) {
+fn reference(model: &CausalLm) -> (f32, GradientSink) {
     let device = model.decoder().device();
     let sequences = sequences();
     let rows: Vec<&[u32]> = sequences.iter().map(|s| s.ids.as_slice()).collect();
@@ -95,31 +53,24 @@ fn reference(model: &CausalLm) -> (f32, Collected) {
         loss = loss + sum(sequence.scored_from, sequence.prompt_len).mul_scalar(PROMPT_SEEDS[i]);
     }
     let value = loss.clone().into_scalar::<f32>();
-    let mut collected = Collected::default();
-    collected.accept("", model, &mut loss.backward());
-    (value, collected)
+    let mut sink = GradientSink::new();
+    sink.accept("", model, &mut loss.backward());
+    (value, sink)
 }
 
 /// The engine's path.
-fn packed(model: &CausalLm, recompute: Recompute) -> (f32, Collected) {
+fn packed(model: &CausalLm, recompute: Recompute) -> (f32, GradientSink) {
     let mut model = model.clone();
     model.model.recompute = recompute;
     let found = sequence_logps_with(&model, &sequences(), PromptLogps::Tracked, &Default::default()).unwrap();
-    assert_eq!(found.tape.is_some(), recompute == Recompute::Block);
+    assert!(found.tape.is_some());
     let plain = model.decoder().device().without_autodiff();
     let weights = |values| weights(values, &plain).autodiff();
     let loss = (found.response * weights(SEEDS)).sum() + (found.prompt * weights(PROMPT_SEEDS)).sum();
     let value = loss.clone().into_scalar::<f32>();
-    let mut gradients = loss.backward();
-    let mut collected = Collected::default();
-    collected.accept("", &model, &mut gradients);
-    if let Some(tape) = found.tape {
-        tape.backward(&mut gradients, &mut |part, gradients| match part {
-            Part::Block(i, block) => collected.accept(&format!("model.layers.{i}"), block, gradients),
-            Part::Embedding(embedding) => collected.accept("model.embed_tokens", embedding, gradients),
-        });
-    }
-    (value, collected)
+    let mut sink = GradientSink::new();
+    backward(&model, loss, found.tape, &mut sink);
+    (value, sink)
 }
 
 fn checkpoints() -> Vec<PathBuf> {
@@ -144,19 +95,17 @@ fn packed_gradients_equal_those_of_the_whole_graph() {
             };
             let (expected, gradients) = reference(&model);
             for recompute in [Recompute::None, Recompute::Block] {
-                let (found, collected) = packed(&model, recompute);
+                let (found, sink) = packed(&model, recompute);
                 let name = format!("{}, {recompute:?}, {device:?}", dir.display());
                 assert!((found - expected).abs() < 1e-5 * (1.0 + expected.abs()), "{name}: {found} {expected}");
-                assert_eq!(
-                    collected.0.keys().collect::<Vec<_>>(),
-                    gradients.0.keys().collect::<Vec<_>>(),
-                    "{name}: parameters with a gradient"
-                );
-                for (path, expected) in &gradients.0 {
+                assert_eq!(sink.len(), gradients.len(), "{name}: parameters with a gradient");
+                for path in gradients.paths() {
+                    let values =
+                        |sink: &GradientSink| -> Vec<f64> { sink.gradient(path).unwrap().to_data().iter().collect() };
+                    let (found, expected) = (values(&sink), values(&gradients));
                     let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
-                    let found = &collected.0[path];
-                    let size = norm(&mut expected.iter().map(|&x| f64::from(x)));
-                    let error = norm(&mut found.iter().zip(expected).map(|(a, b)| f64::from(a - b)));
+                    let size = norm(&mut expected.iter().copied());
+                    let error = norm(&mut found.iter().zip(&expected).map(|(a, b)| a - b));
                     assert!(error <= 1e-5 * size + 1e-7, "{name}, {path}: {error:e} of {size:e}");
                 }
             }
