@@ -157,6 +157,11 @@ fn score(
                     prompt.rewards.iter().map(|&reward| reward_quantile(reward, &prompt.rewards)).collect();
             }
         }
+        Method::DroV(_) => {
+            for prompt in &mut prompts {
+                prompt.roles = prompt_rewards((0, prompt)).roles();
+            }
+        }
         Method::Kto(kto) => {
             for prompt in &mut prompts {
                 desirable(prompt, kto.desirable);

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use setpoint_align::{
     AotSettings, ApoSettings, BcoPairSettings, CalDpoSettings, DiscopopSettings, DpoSettings, DpoShiftSettings,
-    DpopSettings, ExoPairSettings, HingeSettings, IpoSettings, NcaPairSettings, NemotronSettings, QrpoSettings,
-    RobustSettings, SigmoidNormSettings, SimpoSettings, SlicHfSettings, SppoHardSettings,
+    DpopSettings, DroVSettings, ExoPairSettings, HingeSettings, IpoSettings, NcaPairSettings, NemotronSettings,
+    QrpoSettings, RobustSettings, SigmoidNormSettings, SimpoSettings, SlicHfSettings, SppoHardSettings,
 };
 
 use super::dro::DroSection;
@@ -61,6 +61,8 @@ macro_rules! methods {
             Kto(KtoSection),
             /// Quantile Reward Policy Optimization.
             Qrpo(QrpoSettings),
+            /// Richemond et al.'s Direct Reward Optimisation, with a learned value.
+            DroV(DroVSettings),
             /// Several pairwise losses with weights.
             Mix(MixSection),
         }
@@ -107,6 +109,14 @@ macro_rules! methods {
                 rewards: true,
             },
             About {
+                name: "dro_v",
+                title: "Direct Reward Optimisation with a learned value, another algorithm of the same name",
+                source: "Richemond et al. 2024",
+                trains_on: TrainsOn::Rows,
+                reference: true,
+                rewards: true,
+            },
+            About {
                 name: "mix",
                 title: "several pairwise losses with weights",
                 source: "as trl's lists of `loss_type`",
@@ -124,6 +134,7 @@ macro_rules! methods {
                     $($name => Some(Self::$variant(Pairwise::default())),)*
                     "kto" => Some(Self::Kto(KtoSection::default())),
                     "qrpo" => Some(Self::Qrpo(QrpoSettings::default())),
+                    "dro_v" => Some(Self::DroV(DroVSettings::default())),
                     "mix" => Some(Self::Mix(MixSection::default())),
                     _ => None,
                 }
@@ -136,6 +147,7 @@ macro_rules! methods {
                     $(Self::$variant(_) => $name,)*
                     Self::Kto(_) => "kto",
                     Self::Qrpo(_) => "qrpo",
+                    Self::DroV(_) => "dro_v",
                     Self::Mix(_) => "mix",
                 }
             }
@@ -143,7 +155,7 @@ macro_rules! methods {
             /// The method as its task needs it; `None` for those that do not train on pairs.
             pub fn pairwise(&self) -> Option<PairwiseMethod> {
                 match self {
-                    Self::Dro(_) | Self::Kto(_) | Self::Qrpo(_) => None,
+                    Self::Dro(_) | Self::Kto(_) | Self::Qrpo(_) | Self::DroV(_) => None,
                     $(Self::$variant(section) => {
                         let objective: Box<dyn PairObjective> = Box::new($objective(section.objective.clone()));
                         Some(PairwiseMethod {
@@ -233,6 +245,11 @@ impl Method {
             }
             Self::Qrpo(qrpo) => {
                 if let Err(error) = qrpo.validate() {
+                    problems.add("align", error.to_string());
+                }
+            }
+            Self::DroV(dro_v) => {
+                if let Err(error) = dro_v.validate() {
                     problems.add("align", error.to_string());
                 }
             }
