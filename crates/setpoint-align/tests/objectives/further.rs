@@ -224,7 +224,7 @@ proptest! {
         }
     }
 
-    /// AOT by its definition on sorted values, loss and gradient; and cut into single pairs it is the same.
+    /// AOT by its definition on sorted values, loss and gradient.
     #[test]
     fn aot_sorts_the_whole_batch(p in pairs(-30.0..30.0)) {
         let settings = AotSettings { beta: 0.25, label_smoothing: 0.125 };

@@ -236,52 +236,41 @@ impl Method {
 
     /// Notes what is out of range.
     pub fn check(&self, problems: &mut Problems<'_>) {
-        match self {
-            Self::Dro(dro) => dro.check(problems),
-            Self::Kto(kto) => {
-                if let Err(error) = kto.objective().validate() {
-                    problems.add("align", error.to_string());
-                }
+        let checked = match self {
+            Self::Dro(dro) => return dro.check(problems),
+            Self::Kto(kto) => kto.objective().validate(),
+            Self::Qrpo(qrpo) => qrpo.validate(),
+            Self::DroV(dro_v) => dro_v.validate(),
+            pairwise => return pairwise.check_pairwise(problems),
+        };
+        if let Err(error) = checked {
+            problems.add("align", error.to_string());
+        }
+    }
+
+    fn check_pairwise(&self, problems: &mut Problems<'_>) {
+        let Some(method) = self.pairwise() else { return };
+        let mixed = matches!(self, Self::Mix(_));
+        let place = if mixed { "align.losses" } else { "align" };
+        for part in &method.objectives {
+            if let Err(error) = part.objective.validate() {
+                problems.add(place, error.to_string());
             }
-            Self::Qrpo(qrpo) => {
-                if let Err(error) = qrpo.validate() {
-                    problems.add("align", error.to_string());
-                }
-            }
-            Self::DroV(dro_v) => {
-                if let Err(error) = dro_v.validate() {
-                    problems.add("align", error.to_string());
-                }
-            }
-            pairwise => {
-                let Some(method) = pairwise.pairwise() else { return };
-                let mixed = matches!(self, Self::Mix(_));
-                let place = if mixed { "align.losses" } else { "align" };
-                for part in &method.objectives {
-                    if let Err(error) = part.objective.validate() {
-                        problems.add(place, error.to_string());
-                    }
-                    problems.require(
-                        part.weight.is_finite(),
-                        place,
-                        format!("the weight of `{}` must be a number", part.name),
-                    );
-                }
-                problems.require(
-                    method.nll_weight.is_finite() && method.nll_weight >= 0.0,
-                    "align.nll_weight",
-                    "must be at least 0",
-                );
-                if mixed {
-                    problems.require(
-                        !method.objectives.is_empty(),
-                        "align.losses",
-                        "a mixture has at least one loss, as in align.losses = [{ method = \"dpo\", weight = 1.0 }]",
-                    );
-                    let files = method.objectives.iter().filter(|o| !o.objective.reward_files().is_empty()).count();
-                    problems.require(files <= 1, "align.losses", "only one of the losses can have an `ensemble`");
-                }
-            }
+            problems.require(part.weight.is_finite(), place, format!("the weight of `{}` must be a number", part.name));
+        }
+        problems.require(
+            method.nll_weight.is_finite() && method.nll_weight >= 0.0,
+            "align.nll_weight",
+            "must be at least 0",
+        );
+        if mixed {
+            problems.require(
+                !method.objectives.is_empty(),
+                "align.losses",
+                "a mixture has at least one loss, as in align.losses = [{ method = \"dpo\", weight = 1.0 }]",
+            );
+            let files = method.objectives.iter().filter(|o| !o.objective.reward_files().is_empty()).count();
+            problems.require(files <= 1, "align.losses", "only one of the losses can have an `ensemble`");
         }
     }
 }
