@@ -3,6 +3,7 @@
 
 pub mod dro;
 pub mod dro_v;
+pub mod pair_objective;
 pub mod pairwise;
 pub mod rows;
 pub mod sft;

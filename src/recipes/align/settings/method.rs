@@ -12,7 +12,7 @@ use super::pairwise::{MixSection, OrpoSection, Pairwise, PairwiseMethod, RpoSect
 use super::rows::KtoSection;
 use crate::config::Problems;
 use crate::recipes::align::objectives as by;
-use crate::tasks::pairwise::{PairObjective, WeightedObjective};
+use crate::tasks::pair_objective::{PairObjective, WeightedObjective};
 
 /// What a method is and what it needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
