@@ -183,6 +183,11 @@ pub fn dry_run(session: &Session, config: &AlignConfig) -> Outcome {
             settings.batch_size = 1;
         }
     }
+    if let Method::DroV(_) = &config.align {
+        progress::note(
+            "DRO-V trains a value network of the policy's size: twice the memory and compute below, which are the policy's",
+        );
+    }
     super::training::describe(config, &prepared.model_config, &prepared.report, &settings, examples)
 }
 
