@@ -106,7 +106,7 @@ fn every_pass_of_a_step_is_given_the_survey_of_its_whole_batch() {
     let run = RunDir::create(dir.path()).unwrap();
     let task = Surveyed { inner: Regression::new(22), surveys: RefCell::default(), passes: RefCell::default() };
     let config = TrainConfig { epochs: 1.0, ..config(MicroBatch::Examples(3)) };
-    fit(&task, Bag::new(&devices().swap_remove(0)), &config, &run, &mut NoHooks).unwrap();
+    fit(&task, Bag::new(&devices()[0]), &config, &run, &mut NoHooks).unwrap();
     let (surveys, passes) = (task.surveys.into_inner(), task.passes.into_inner());
     assert_eq!(surveys.iter().map(Vec::len).collect::<Vec<_>>(), [8, 8, 6], "one a step");
     assert_eq!(passes.len(), 3 + 3 + 2);
