@@ -119,7 +119,8 @@ fn every_pass_of_a_step_is_given_the_survey_of_its_whole_batch() {
             assert!(batch.iter().all(|e| survey.examples[e] == [*e as f64]) && survey.examples.len() == batch.len());
         }
         let mut batch = batch.clone();
-        (seen.sort_unstable(), batch.sort_unstable());
+        seen.sort_unstable();
+        batch.sort_unstable();
         assert_eq!(seen, batch);
     }
 }
