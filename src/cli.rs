@@ -1,11 +1,14 @@
 //! The command line: what can be asked for, and how it becomes a configuration.
 
+mod eval;
+
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use toml::Value;
 
 use crate::config::Given;
+pub use eval::{Benchmark, EvalArgs};
 
 /// Aligns language models to exact reward targets: SFT, reward model, annotation, audit, Direct Reward Optimization, evaluation.
 #[derive(Debug, Parser)]
@@ -51,9 +54,9 @@ pub enum Command {
     Generate(GenerateArgs),
     /// Talk to a model in the terminal
     Chat(ChatArgs),
-    /// Compare a policy with a baseline: reward win rate, KL, pair accuracy
+    /// Compare a policy with a baseline: reward win rate, KL, pair accuracy; or run a benchmark
     #[command(after_help = EVAL_HELP)]
-    Eval(JobArgs),
+    Eval(Box<EvalArgs>),
     /// Look at data as tokens, at a checkpoint's shape, at a job's settings
     Inspect {
         /// What to look at.
@@ -253,6 +256,12 @@ pub enum JobName {
     Generate,
     /// `setpoint eval`
     Eval,
+    /// `setpoint eval alpaca`
+    EvalAlpaca,
+    /// `setpoint eval mt-bench`
+    EvalMtBench,
+    /// `setpoint eval tasks`
+    EvalTasks,
 }
 
 fn text(path: &Path) -> Value {

@@ -12,8 +12,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use cli::{Cli, Command, CommonArgs, InspectCommand, JobArgs, TrainArgs};
-use config::{Config, load};
+use cli::{Benchmark, Cli, Command, CommonArgs, EvalArgs, InspectCommand, JobArgs, TrainArgs};
+use config::{Config, Given, load};
 use failure::{Failure, Outcome};
 use recipes::Session;
 
@@ -22,6 +22,7 @@ use recipes::Session;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    keep_pages();
     let cli = Cli::parse();
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
@@ -30,6 +31,15 @@ fn main() -> ExitCode {
             ExitCode::from(failure.exit_code())
         }
     }
+}
+
+/// Tells the allocator to keep freed memory for the next step instead of giving it back: page faults cost more than the step's arithmetic
+/// where tensors are large. `MIMALLOC_PURGE_DELAY` in the environment still decides where it is set.
+fn keep_pages() {
+    /// `mi_option_purge_delay` of mimalloc.h, which the bindings do not name.
+    const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+    // SAFETY: the options may be set at any time from one thread, and there is only this one yet.
+    unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, -1) };
 }
 
 fn run(command: Command) -> Outcome {
@@ -45,7 +55,7 @@ fn run(command: Command) -> Outcome {
         Command::Annotate(args) => job(&args, recipes::annotate::run, recipes::annotate::dry_run),
         Command::Logps(args) => job(&args, recipes::logps::run, recipes::logps::dry_run),
         Command::Audit(args) => job(&args, recipes::audit::run, recipes::audit::dry_run),
-        Command::Eval(args) => job(&args, recipes::eval::run, recipes::eval::dry_run),
+        Command::Eval(args) => eval(&args),
         Command::Generate(args) => {
             let mut given = cli::given(
                 args.config.as_ref(),
@@ -103,10 +113,30 @@ fn train<C: Config>(
     run(&session, &config, folder, args.resume)
 }
 
-fn job<C: Config>(args: &JobArgs, run: fn(&Session, &C) -> Outcome, dry_run: fn(&Session, &C) -> Outcome) -> Outcome {
-    let CommonArgs { device, set, dry_run: dry, quiet } = &args.common;
+fn job<C: Config>(args: &JobArgs, run: Recipe<C>, dry_run: Recipe<C>) -> Outcome {
+    let set = &args.common.set;
     let given = cli::given(args.config.as_ref(), args.model.as_ref(), args.data.as_ref(), args.output.as_ref(), set);
-    let config = load::load::<C>(&given)?;
-    let session = session(device.as_deref(), *quiet)?;
-    if *dry { dry_run(&session, &config) } else { run(&session, &config) }
+    layered(&given, &args.common, run, dry_run)
+}
+
+/// A job, or the check before it.
+type Recipe<C> = fn(&Session, &C) -> Outcome;
+
+fn layered<C: Config>(given: &Given, common: &CommonArgs, run: Recipe<C>, dry_run: Recipe<C>) -> Outcome {
+    let config = load::load::<C>(given)?;
+    let session = session(common.device.as_deref(), common.quiet)?;
+    if common.dry_run { dry_run(&session, &config) } else { run(&session, &config) }
+}
+
+fn eval(args: &EvalArgs) -> Outcome {
+    use recipes::eval;
+    match &args.benchmark {
+        None => job(&args.job, eval::run, eval::dry_run),
+        Some(Benchmark::Alpaca(args)) => layered(&args.given(), &args.common, eval::alpaca::run, eval::alpaca::dry_run),
+        Some(Benchmark::MtBench(args)) => {
+            layered(&args.given(), &args.common, eval::mt_bench::run, eval::mt_bench::dry_run)
+        }
+        Some(Benchmark::Tasks(args)) => layered(&args.given(), &args.common, eval::tasks::run, eval::tasks::dry_run),
+        Some(Benchmark::Compare(args)) => eval::compare::run(&args.results, args.force, args.output.as_ref()),
+    }
 }

@@ -5,7 +5,11 @@ import json
 import pathlib
 
 HERE = pathlib.Path(__file__).parent
-NAMES = ["Lily", "Tom", "Anna", "Ben", "Sam", "Mia", "Max", "Sue"]
+NAMES = [
+    *["Lily", "Tom", "Anna", "Ben", "Sam", "Mia", "Max", "Sue", "Tim", "Lucy"],
+    *["Jack", "Amy", "Bob", "Sara", "Mary", "Jane", "Joe", "Emma", "Leo", "Ella"],
+]
+HELD_OUT = 5
 SCENES = [
     "{0} was in the park.",
     "{0} had a red ball.",
@@ -20,8 +24,8 @@ SCENES = [
 ]
 
 rows = [{"prompt": scene.format(name)} for scene, name in itertools.product(SCENES, NAMES)]
-# Two of the eight names are held out with every scene.
-train = [row for i, row in enumerate(rows) if i % len(NAMES) < 6]
-held_out = [row for i, row in enumerate(rows) if i % len(NAMES) >= 6]
+# The last names are held out with every scene.
+train = [row for i, row in enumerate(rows) if i % len(NAMES) < len(NAMES) - HELD_OUT]
+held_out = [row for i, row in enumerate(rows) if i % len(NAMES) >= len(NAMES) - HELD_OUT]
 for name, part in [("prompts.jsonl", train), ("eval_prompts.jsonl", held_out)]:
     (HERE / name).write_text("".join(json.dumps(row) + "\n" for row in part))

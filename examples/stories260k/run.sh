@@ -15,9 +15,9 @@ echo '{"bos_token": "<s>", "eos_token": "<s>", "tokenizer_class": "PreTrainedTok
 echo '{"bos_token_id": 1, "eos_token_id": [1], "do_sample": true}' >"$run/base/generation_config.json"
 
 $setpoint generate --model "$run/base" --data "$here/prompts.jsonl" --output "$run/samples.jsonl" "$here/generate.toml" \
-  --set generate.seed=1 --set generate.only_finished=true --set generate.samples=16
+  --set generate.seed=1 --set generate.only_finished=true --set generate.samples=8
 $setpoint annotate "$here/rule.toml" --data "$run/samples.jsonl" --output "$run/rewards.jsonl"
 $setpoint audit "$here/dro.toml" --model "$run/base" --data "$run/rewards.jsonl"
 $setpoint align "$here/dro.toml" --model "$run/base" --data "$run/rewards.jsonl" --run "$run/dro"
 $setpoint eval "$here/rule.toml" --model "$run/dro/model" --set baseline.path="$run/base" --data "$here/eval_prompts.jsonl" \
-  --set generate.max_new_tokens=200 --set generate.samples=8 --set generate.seed=2 --output "$run/eval.json"
+  --set generate.max_new_tokens=400 --set generate.samples=8 --set generate.seed=2 --output "$run/eval.json"

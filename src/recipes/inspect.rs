@@ -167,5 +167,8 @@ pub fn config(job: JobName, set: &[String]) -> Outcome {
         JobName::Align => print::<align::AlignConfig>(set),
         JobName::Generate => print::<generate::GenerateConfig>(set),
         JobName::Eval => print::<eval::EvalConfig>(set),
+        JobName::EvalAlpaca => print::<eval::alpaca::AlpacaConfig>(set),
+        JobName::EvalMtBench => print::<eval::mt_bench::MtBenchConfig>(set),
+        JobName::EvalTasks => print::<eval::tasks::TasksConfig>(set),
     }
 }

@@ -13,6 +13,7 @@ pub mod methods;
 pub mod reward;
 pub mod sft;
 
+mod plan;
 mod setup;
 mod training;
 

@@ -8,7 +8,8 @@ use setpoint_reward::{HeadInit, Normalization, Preference, PreferenceTask, Rewar
 use setpoint_train::{MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
 use setpoint_transformer::{Architecture, CausalLm, ModelConfig, SaveOptions};
 
-use super::training::{self, Companions, finished, open_run, train};
+use super::plan::MemoryPlan;
+use super::training::{Companions, finished, open_run, train};
 use super::{Session, setup};
 use crate::config::sections::{ModelSection, validate_data, validate_train};
 use crate::config::{Config, Problems};
@@ -90,12 +91,13 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
     ));
     let device = session.device.clone().autodiff();
     let options = setup::load_options(config.model.dtype, &session.device);
-    let (model, mut model_config) = if is_reward_model(&lm_config) {
+    let (mut model, mut model_config) = if is_reward_model(&lm_config) {
         RewardModel::load(dir, &options, &device)?
     } else {
         let (lm, _) = CausalLm::load(dir, &options, &device)?;
         RewardModel::from_causal_lm(lm, &lm_config, HeadInit::small(&lm_config, settings.seed))
     };
+    model.model.recompute = MemoryPlan::of(&model_config, &data.report, &settings).recompute;
     let companions = Companions { eval: eval.as_ref(), ..Companions::default() };
     let model = finished(train(session, "reward", &run, &task, model, &settings, companions)?);
 
@@ -118,7 +120,7 @@ pub fn dry_run(session: &Session, config: &RewardConfig) -> Outcome {
     let model_config = setup::model_config(&config.model, &encoder)?;
     let data = setup::examples(&config.data, &config.encode, &encoder, "training data", session)?;
     let pairs = pairs(&data.examples, &config.data.path)?.len();
-    training::describe(config, &model_config, &data.report, &config.train, pairs)
+    super::plan::describe(config, &model_config, &data.report, &config.train, pairs)
 }
 
 fn is_reward_model(config: &ModelConfig) -> bool {

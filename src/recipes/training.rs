@@ -6,7 +6,7 @@ use burn::module::Module;
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 use setpoint_align::{ChosenStep, DisplacementDetector};
-use setpoint_data::{EncodeReport, TextEncoder};
+use setpoint_data::TextEncoder;
 use setpoint_train::{
     Error, Evaluation, Fitted, Hooks, MetricSums, MicroBatch, RunDir, Sample, StepReport, StopReason, Task,
     TrainConfig, fit,
@@ -209,78 +209,6 @@ pub fn evaluate<T: Task>(task: &T, model: &T::Model, micro_batch: MicroBatch) ->
     let mut values = vec![("eval_loss".to_owned(), loss)];
     values.extend(metrics.values().into_iter().map(|(name, value)| (format!("eval_{name}"), value)));
     Ok(values)
-}
-
-/// What a run would do: its settings, its data, its length, and what it needs.
-pub fn describe<C: Serialize>(
-    config: &C,
-    model: &ModelConfig,
-    report: &EncodeReport,
-    train: &TrainConfig,
-    examples: usize,
-) -> Outcome {
-    let plan = train.plan(examples)?;
-    progress::say(toml::to_string(&crate::config::load::to_table(config))?);
-    progress::say(format!("data      {report}"));
-    progress::say(format!(
-        "steps     {} ({} an epoch, {examples} examples in batches of {})",
-        plan.total_steps, plan.steps_per_epoch, train.batch_size
-    ));
-    let estimate = Estimate::of(model, report, train, plan.total_steps, plan.steps_per_epoch);
-    progress::say(format!(
-        "memory    about {:.2} GiB: {:.2} for weights, gradients and optimizer in f32, {:.2} for activations",
-        estimate.state + estimate.activations,
-        estimate.state,
-        estimate.activations
-    ));
-    progress::say(format!(
-        "compute   about {:.2e} floating-point operations: {} at 100 GFLOP/s, {} at 100 TFLOP/s",
-        estimate.flops,
-        duration(estimate.flops / 1e11),
-        duration(estimate.flops / 1e14)
-    ));
-    Ok(())
-}
-
-fn duration(seconds: f64) -> String {
-    match seconds {
-        s if s < 90.0 => format!("{s:.0} seconds"),
-        s if s < 5400.0 => format!("{:.0} minutes", s / 60.0),
-        s => format!("{:.1} hours", s / 3600.0),
-    }
-}
-
-/// What a run needs, roughly: enough to see whether it fits.
-struct Estimate {
-    /// GiB.
-    state: f64,
-    /// GiB.
-    activations: f64,
-    flops: f64,
-}
-
-impl Estimate {
-    fn of(model: &ModelConfig, report: &EncodeReport, train: &TrainConfig, steps: u64, steps_per_epoch: u64) -> Self {
-        let parameters = model.num_parameters() as f64;
-        let rows = report.kept.max(1);
-        let tokens = (report.prompt_tokens + report.response_tokens) as f64;
-        let micro = match train.micro_batch {
-            MicroBatch::Tokens(tokens) | MicroBatch::Padded(tokens) => (tokens as f64).max(report.longest.max as f64),
-            MicroBatch::Examples(examples) => (examples.min(rows) * report.longest.max) as f64,
-        };
-        // With the whole graph kept, a block holds some 16 hidden and 4 intermediate activations a token, and three copies of the
-        // attention scores; the head three copies of the logits.
-        let (hidden, intermediate) = (model.hidden_size as f64, model.intermediate_size as f64);
-        let scores = 3.0 * model.num_attention_heads as f64 * report.longest.median as f64;
-        let block = 16.0 * hidden + 4.0 * intermediate + scores;
-        let per_token = model.num_hidden_layers as f64 * block + 3.0 * model.vocab_size as f64;
-        let gib = f64::from(1u32 << 30);
-        Self {
-            state: 16.0 * parameters / gib,
-            activations: 4.0 * micro * per_token / gib,
-            flops: 6.0 * parameters * tokens * steps as f64 / steps_per_epoch.max(1) as f64,
-        }
-    }
 }
 
 /// The model without autodiff, as it is saved.

@@ -4,10 +4,10 @@ use burn::tensor::{Int, Tensor, TensorData};
 use setpoint_align::{
     Aggregate, DroBatch, DroSettings, Metrics, PromptIndex, ResponsePoint, constant_like, dro, weighted_sum,
 };
-use setpoint_train::{Error, Forward, Sequence, Task, sequence_logps};
+use setpoint_train::{Error, Forward, Sequence, Task, sequence_logps, shared_tokens};
 use setpoint_transformer::CausalLm;
 
-use super::{ScoredPrompt, metric_sums};
+use super::{ScoredPrompt, metric_sums, record_entropy};
 
 /// Prompts with rewarded responses, and the objective's settings.
 #[derive(Debug)]
@@ -34,6 +34,10 @@ impl Task for DroTask {
     }
 
     fn cost(&self, example: usize) -> usize {
+        shared_tokens(&self.prompts[example].sequences)
+    }
+
+    fn tokens(&self, example: usize) -> usize {
         self.prompts[example].tokens()
     }
 
@@ -54,7 +58,7 @@ impl Task for DroTask {
             .collect();
         let firsts = TensorData::new(firsts, [prompts.len()]);
         let firsts = Tensor::<1, Int>::from_data(firsts, &logps.prompt.device());
-        let prompt_logps = logps.prompt.select(0, firsts); // [n] -> [p]
+        let prompt_logps = logps.prompt.clone().select(0, firsts); // [n] -> [p]
 
         let flat = |value: fn(&ScoredPrompt) -> &[f64]| -> Vec<f64> {
             prompts.iter().flat_map(|p| value(p).iter().copied()).collect()
@@ -65,7 +69,7 @@ impl Task for DroTask {
                 ref_logps: constant_like(&flat(|p| &p.ref_logps), &logps.response),
                 rewards: constant_like(&flat(|p| &p.rewards), &logps.response),
                 ref_prompt_logps: constant_like(&ref_prompt_logps, &prompt_logps),
-                logps: logps.response,
+                logps: logps.response.clone(),
                 prompt_logps,
             },
             &index,
@@ -101,7 +105,9 @@ impl Task for DroTask {
             per_example.push((own.iter().sum::<f64>() / own.len() as f64) as f32);
             at += points.len();
         }
-        Ok(Forward { loss, metrics: metric_sums(&metrics), per_example })
+        let mut metrics = metric_sums(&metrics);
+        record_entropy(&mut metrics, &logps);
+        Ok(Forward { loss, metrics, per_example, tape: logps.tape })
     }
 
     fn order(&self, seed: u64, epoch: u64) -> Vec<usize> {

@@ -10,7 +10,7 @@ use setpoint_train::{Error, Forward, HeadOptions, PromptLogps, Sequence, Task, s
 use setpoint_transformer::checkpoint::with_stable_ids;
 use setpoint_transformer::{CausalLm, ModelConfig};
 
-use super::{ScoredPrompt, metric_sums};
+use super::{ScoredPrompt, metric_sums, record_entropy};
 
 /// What DRO-V trains.
 #[derive(Module, Debug)]
@@ -67,8 +67,8 @@ impl Task for DroVTask {
         let rows: Vec<(&ScoredPrompt, usize)> =
             examples.iter().map(|&e| (&self.prompts[self.rows[e].0], self.rows[e].1)).collect();
         let sequences: Vec<&Sequence> = rows.iter().map(|&(prompt, j)| &prompt.sequences[j]).collect();
-        let logps =
-            sequence_logps_with(&model.policy, &sequences, PromptLogps::Skip, &HeadOptions::default())?.response;
+        let found = sequence_logps_with(&model.policy, &sequences, PromptLogps::Skip, &HeadOptions::default())?;
+        let logps = found.response.clone();
 
         // Responses of one prompt share its value.
         let mut prompts: Vec<&[u32]> = Vec::new();
@@ -107,7 +107,13 @@ impl Task for DroVTask {
             }
         }
         let per_example = output.losses.into_data().iter::<f32>().collect();
-        Ok(Forward { loss, metrics: metric_sums(&metrics), per_example })
+        let mut metrics = metric_sums(&metrics);
+        record_entropy(&mut metrics, &found);
+        Ok(Forward { loss, metrics, per_example, tape: found.tape })
+    }
+
+    fn decoder(&self) -> &'static str {
+        "policy.model"
     }
 
     fn order(&self, seed: u64, epoch: u64) -> Vec<usize> {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use setpoint_align::Role;
 use setpoint_reward::RewardModel;
 use setpoint_train::{MicroBatch, Sequence, Task, TrainConfig, score_sequences};
-use setpoint_transformer::{CausalLm, LoadOptions};
+use setpoint_transformer::{CausalLm, LoadOptions, Recompute};
 
 use super::ScoredPrompt;
 use super::dro_v::{DroVTask, PolicyAndValue};
@@ -141,8 +141,11 @@ fn dro_v_is_torchs() {
         let device = flex().autodiff();
         let folder = golden_path(dro_v["value"].as_str().unwrap());
         let value = || RewardModel::load(&folder, &LoadOptions::default(), &device).unwrap().0;
-        for size in [1, 3, 8] {
-            let both = PolicyAndValue::of(model(&golden["policy"], &device), value());
+        for (size, recompute) in [(1, Recompute::None), (3, Recompute::Block), (8, Recompute::Block)] {
+            let mut policy = model(&golden["policy"], &device);
+            policy.model.recompute = recompute;
+            let both = PolicyAndValue::of(policy, value());
+            assert_eq!(both.policy.model.recompute, recompute);
             let config = TrainConfig {
                 max_steps: Some(1),
                 batch_size: task.len(),

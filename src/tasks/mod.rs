@@ -14,7 +14,7 @@ mod golden;
 mod golden_methods;
 
 use setpoint_align::{Metrics, Role};
-use setpoint_train::{MetricSums, MicroBatch, Sequence};
+use setpoint_train::{MetricSums, MicroBatch, Sequence, SequenceLogps};
 
 /// A prompt with its scored responses, as tokens.
 #[derive(Debug, Clone)]
@@ -38,7 +38,7 @@ pub struct ScoredPrompt {
 }
 
 impl ScoredPrompt {
-    /// Tokens that go through the model, padding left aside.
+    /// Tokens of all its sequences.
     pub fn tokens(&self) -> usize {
         self.sequences.iter().map(|s| s.ids.len()).sum()
     }
@@ -57,6 +57,12 @@ impl ScoredPrompt {
     }
 }
 
+/// Adds trl's `entropy`: the mean over the responses' tokens of the policy's entropy, nats.
+fn record_entropy(sums: &mut MetricSums, logps: &SequenceLogps) {
+    let total: f64 = logps.entropy.clone().into_data().iter::<f64>().sum();
+    sums.mean("entropy", total, logps.response_tokens.iter().sum::<usize>() as f64);
+}
+
 /// Hands the objective's metrics over to the engine, which adds those of the micro-batches up.
 fn metric_sums(metrics: &Metrics) -> MetricSums {
     let mut sums = MetricSums::new();
@@ -73,7 +79,7 @@ fn metric_sums(metrics: &Metrics) -> MetricSums {
 /// Tokens of a forward pass without a graph beside micro-batches of this size.
 pub fn pass_tokens(micro_batch: MicroBatch) -> usize {
     match micro_batch {
-        MicroBatch::Tokens(tokens) | MicroBatch::Padded(tokens) => tokens,
+        MicroBatch::Tokens(tokens) => tokens,
         MicroBatch::Examples(_) => 8192,
     }
 }

@@ -6,12 +6,12 @@ use burn::tensor::Tensor;
 use setpoint_align::{Metrics, Pair, ResponsePoint, constant_like, match_by_rank, mixed, token_mean_nll, weighted_sum};
 use setpoint_train::{
     Error, Forward, HeadOptions, MicroBatch, PromptLogps, Sequence, SequenceLogps, Survey, Task, score_sequences,
-    sequence_logps_with,
+    sequence_logps_with, shared_tokens,
 };
 use setpoint_transformer::CausalLm;
 
 use super::pair_objective::{PairBatch, PairOutput, Ranks, WeightedObjective};
-use super::{ScoredPrompt, metric_sums, pass_tokens};
+use super::{ScoredPrompt, metric_sums, pass_tokens, record_entropy};
 
 /// A prompt of a task and one of its responses.
 type Place = (usize, usize);
@@ -205,6 +205,11 @@ impl Task for PairwiseTask {
 
     fn cost(&self, example: usize) -> usize {
         let (prompt, chosen, rejected) = self.pairs[example];
+        shared_tokens(&[self.sequence((prompt, chosen)), self.sequence((prompt, rejected))])
+    }
+
+    fn tokens(&self, example: usize) -> usize {
+        let (prompt, chosen, rejected) = self.pairs[example];
         self.sequence((prompt, chosen)).ids.len() + self.sequence((prompt, rejected)).ids.len()
     }
 
@@ -247,9 +252,11 @@ impl Task for PairwiseTask {
         }
         let losses = mixed(parts);
         let loss = weighted_sum(losses.clone(), &vec![1.0 / denominator; examples.len()]);
-        let metrics = self.metrics(logps.response, &places, batch.response_nll, outputs);
+        let metrics = self.metrics(logps.response.clone(), &places, batch.response_nll, outputs);
         let per_example = losses.into_data().iter::<f32>().collect();
-        Ok(Forward { loss, metrics: metric_sums(&metrics), per_example })
+        let mut metrics = metric_sums(&metrics);
+        record_entropy(&mut metrics, &logps);
+        Ok(Forward { loss, metrics, per_example, tape: logps.tape })
     }
 
     fn order(&self, seed: u64, epoch: u64) -> Vec<usize> {

@@ -11,7 +11,7 @@ use setpoint_train::{
 };
 use setpoint_transformer::CausalLm;
 
-use super::{ScoredPrompt, metric_sums, pass_tokens};
+use super::{ScoredPrompt, metric_sums, pass_tokens, record_entropy};
 
 /// What rows are trained by.
 #[derive(Debug, Clone, Copy)]
@@ -97,7 +97,8 @@ impl Task for RowTask {
             examples.iter().map(|&e| (&self.prompts[self.rows[e].0], self.rows[e].1)).collect();
         let sequences: Vec<&Sequence> = rows.iter().map(|&(prompt, j)| &prompt.sequences[j]).collect();
         let ref_logps: Vec<f64> = rows.iter().map(|&(prompt, j)| prompt.ref_logps[j]).collect();
-        let logps = sequence_logps_with(model, &sequences, PromptLogps::Skip, &HeadOptions::default())?.response;
+        let found = sequence_logps_with(model, &sequences, PromptLogps::Skip, &HeadOptions::default())?;
+        let logps = found.response.clone();
         let log_ratios = logps.clone() - constant_like(&ref_logps, &logps);
         let (output, beta) = match &self.objective {
             RowObjective::Kto(settings) => {
@@ -130,7 +131,8 @@ impl Task for RowTask {
             sums.mean("kl", survey.batch[0] * examples.len() as f64, examples.len() as f64);
         }
         let per_example = output.losses.into_data().iter::<f32>().collect();
-        Ok(Forward { loss, metrics: sums, per_example })
+        record_entropy(&mut sums, &found);
+        Ok(Forward { loss, metrics: sums, per_example, tape: found.tape })
     }
 
     fn order(&self, seed: u64, epoch: u64) -> Vec<usize> {

@@ -45,7 +45,7 @@ impl Task for SftTask {
         let loss = weighted_sum(logps.sums.clone(), &vec![-1.0 / denominator; rows.len()]);
         let sums: Vec<f64> = logps.sums.into_data().iter::<f64>().collect();
         let per_example = sums.iter().zip(&logps.counts).map(|(sum, &count)| (-sum / count as f64) as f32).collect();
-        Ok(Forward { loss, metrics: MetricSums::new(), per_example })
+        Ok(Forward { loss, metrics: MetricSums::new(), per_example, tape: logps.tape })
     }
 
     fn order(&self, seed: u64, epoch: u64) -> Vec<usize> {

@@ -152,7 +152,7 @@ def make_dpo(policy, reference, seed):
         trainer.train()
         log = [entry for entry in trainer.state.log_history if "loss" in entry]
     assert len(log) == 4
-    unwanted = {"epoch", "step", "entropy", "logits/chosen", "logits/rejected", "mean_token_accuracy", "num_tokens"}
+    unwanted = {"epoch", "step", "logits/chosen", "logits/rejected", "mean_token_accuracy"}
     steps = [{key: value for key, value in entry.items() if key not in unwanted} for entry in log]
     after = {key: value.detach().clone() for key, value in policy.named_parameters() if key in GRADS[1:4:2]}
     return dict(rows=rows, **hyper, steps=steps), after

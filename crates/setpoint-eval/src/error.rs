@@ -1,7 +1,9 @@
-//! What can be wrong with the numbers handed to a statistic.
+//! What can be wrong with the numbers, files and answers that an evaluation is made of.
 
-/// An input from which the statistic cannot be computed.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+use std::path::{Path, PathBuf};
+
+/// An input from which a result cannot be computed.
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// Fewer observations than the statistic needs.
@@ -48,6 +50,94 @@ pub enum Error {
         /// The range it must lie in.
         expected: &'static str,
     },
+    /// The file system refused.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried: "read", "write", "create".
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A file that is not what it should be, as a whole.
+    #[error("{}: {reason}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What was expected and what was found.
+        reason: String,
+    },
+    /// One row of a file that is not what it should be.
+    #[error("{}, row {row}: {reason}", path.display())]
+    Row {
+        /// The file.
+        path: PathBuf,
+        /// The row, from 1 and without a header line.
+        row: usize,
+        /// What was expected and what was found.
+        reason: String,
+    },
+    /// A fit that has no minimum, such as a logistic regression without penalty on rows that a plane separates.
+    #[error("{what} did not converge in {iterations} iterations; with a penalty it would")]
+    NotConverged {
+        /// What was fitted.
+        what: &'static str,
+        /// Iterations spent.
+        iterations: usize,
+    },
+    /// Fewer few-shot examples than asked for.
+    #[error(
+        "{task}: {needed} few-shot examples are asked for, and the data holds {found} to take them from; set shots = 0 or add the training split"
+    )]
+    Shots {
+        /// The task.
+        task: &'static str,
+        /// Examples asked for.
+        needed: usize,
+        /// Examples there are.
+        found: usize,
+    },
+    /// A question of MT-Bench without an answer to judge.
+    #[error("{model} has no answer to turn {turn} of question {question}")]
+    MissingAnswer {
+        /// Whose answer.
+        model: String,
+        /// The question.
+        question: u64,
+        /// The turn, from 1.
+        turn: usize,
+    },
+    /// The judge's key is not in the environment.
+    #[error("the environment variable {variable} is not set: it should hold the judge's key")]
+    NoKey {
+        /// The variable.
+        variable: String,
+    },
+    /// The judge's endpoint refuses every request.
+    #[error("the judge at {url} cannot be asked: {reason}")]
+    Judge {
+        /// The address.
+        url: String,
+        /// Its answer, or the setting that is wrong.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// `map_err(Error::io("read", path))`.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Error::Io { action, path, source }
+    }
+
+    pub(crate) fn file(path: &Path, reason: impl ToString) -> Self {
+        Error::File { path: path.to_owned(), reason: reason.to_string() }
+    }
+
+    pub(crate) fn row(path: &Path, row: usize, reason: impl ToString) -> Self {
+        Error::Row { path: path.to_owned(), row, reason: reason.to_string() }
+    }
 }
 
 /// Fails unless there are at least `needed` values and all of them are finite.

@@ -25,21 +25,51 @@
 //! # Ok::<(), setpoint_eval::Error>(())
 //! ```
 
+mod alpaca;
 mod bootstrap;
+mod csv_table;
 mod error;
+mod judge;
 mod kl;
 mod length;
+mod logistic;
+mod mt_bench;
 mod normal;
 mod paired;
 mod proportion;
+mod python_random;
+mod run;
 mod summary;
+mod tasks;
 mod win_rate;
 
+pub use alpaca::{
+    AlpacaAnnotation, AlpacaExample, AlpacaJudge, AlpacaOutput, AlpacaWinRate, GamedRow, GlmPenalty, GlmReference,
+    GlmWeights, LengthControlled, alpaca_judge_messages, alpaca_preference, alpaca_swapped, alpaca_win_rate,
+    implied_penalty, length_controlled, read_annotations, read_examples, read_outputs,
+};
 pub use bootstrap::{Bootstrap, BootstrapMethod, Estimate};
 pub use error::Error;
+pub use judge::{
+    ChatAnswer, ChatMessage, ChatRequest, JudgeClient, JudgeSettings, JudgeSpending, ScoreReader, TokenLogprob,
+    fill_template,
+};
 pub use kl::{KlEstimates, MeanError, kl_estimates};
 pub use length::{LengthStats, length_correlation};
+pub use mt_bench::{
+    MtAnswer, MtChoice, MtContestant, MtJudge, MtModelScores, MtPairJudgment, MtPairScores, MtPrompt, MtQuestion,
+    MtReference, MtScore, MtSingleJudgment, MtWinner, category_of, category_temperature, is_pairwise, needs_reference,
+    pair_scores, parse_rating, parse_verdict, read_answers, read_pair_judgments, read_questions, read_single_judgments,
+    single_scores,
+};
 pub use paired::{McNemar, SignTest, mcnemar, sign_test};
 pub use proportion::{PairAccuracy, Proportion, pair_accuracy, wilson_interval};
+pub use run::{
+    Comparison, EvalItem, EvalRun, Manifest, ModelIdentity, PairedTest, compare, content_digest, differences,
+};
 pub use summary::{Summary, quantile};
+pub use tasks::{
+    ChoiceGrade, Extracted, Gold, MeanScore, Task, TaskDoc, TaskMode, TaskRequest, TaskScore, TaskSet, TextGrade,
+    cut_at_stop, extract_answer, grade_choice, grade_text, pooled_mean,
+};
 pub use win_rate::{WinRate, win_rate};

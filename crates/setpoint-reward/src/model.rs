@@ -3,9 +3,11 @@
 use std::path::Path;
 
 use burn::module::Module;
-use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Int, Tensor};
 use setpoint_transformer::checkpoint::{self, LoadOptions, SaveOptions};
-use setpoint_transformer::{Architecture, CausalLm, Decoder, Linear, ModelConfig, init_weights, pad_right};
+use setpoint_transformer::{
+    Architecture, CausalLm, Decoder, Linear, ModelConfig, Packing, Recompute, Tape, init_weights, pack,
+};
 
 use crate::error::Error;
 use crate::normalization::Normalization;
@@ -137,22 +139,35 @@ impl RewardModel {
     /// # Panics
     /// If there are no rows.
     pub fn scores<R: AsRef<[u32]>>(&self, rows: &[R]) -> Result<Tensor<1>, Error> {
+        let mut model = self.clone();
+        model.model.recompute = Recompute::None;
+        Ok(model.scores_taped(rows)?.0)
+    }
+
+    /// [`scores`](Self::scores) with the decoder's part of the backward pass, where it computes its blocks again.
+    ///
+    /// # Errors
+    /// As [`scores`](Self::scores).
+    ///
+    /// # Panics
+    /// As [`scores`](Self::scores).
+    pub fn scores_taped<R: AsRef<[u32]>>(&self, rows: &[R]) -> Result<(Tensor<1>, Option<Tape>), Error> {
         for (i, row) in rows.iter().enumerate() {
             check_row(row.as_ref(), self.vocabulary(), || format!("sequence {i}"))?;
         }
         let device = self.device();
-        let hidden = self.model.forward(pad_right(rows, &device));
-        let [b, s, d] = hidden.dims();
-        // Where each row's last token stands once the rows lie one after the other. i32 holds every index that fits a tensor.
-        let last: Vec<i32> = rows.iter().enumerate().map(|(i, row)| (i * s + row.as_ref().len() - 1) as i32).collect();
-        let last = Tensor::<1, Int>::from_data(TensorData::new(last, [b]), &device);
-        let pooled = hidden.reshape([b * s, d]).select(0, last); // [b, s, d] -> [b·s, d] -> [b, d]
+        let packing = Packing::rows(rows.iter().map(|row| row.as_ref().len()));
+        let (hidden, tape) = self.model.forward_taped(pack(rows, &device), &packing);
+        // Where each row's last token stands. i32 holds every index that fits a tensor.
+        let last: Vec<i32> = packing.segments().iter().map(|row| (row.tokens().end - 1) as i32).collect();
+        let last = Tensor::<1, Int>::from_data(last.as_slice(), &device.without_autodiff());
+        let pooled = hidden.select(0, last); // [t, d] -> [b, d]
         let weight = self.score.weight.val().cast(FloatDType::F32).transpose(); // [1, d] -> [d, 1]
-        Ok(pooled.cast(FloatDType::F32).matmul(weight).squeeze_dim(1)) // [b, d]·[d, 1] -> [b, 1] -> [b]
+        Ok((pooled.cast(FloatDType::F32).matmul(weight).squeeze_dim(1), tape)) // [b, d]·[d, 1] -> [b, 1] -> [b]
     }
 
-    /// Scores any number of rows without a graph: in batches of similar length, each of at most `batch_tokens` tokens with its
-    /// padding (a longer row goes alone). `progress` hears the number of rows done.
+    /// Scores any number of rows without a graph: in batches of at most `batch_tokens` tokens (a longer row goes
+    /// alone). `progress` hears the number of rows done.
     ///
     /// A row's score does not depend on the other rows, but for the rounding of f32 sums.
     ///
@@ -174,8 +189,12 @@ impl RewardModel {
         let mut scores = vec![0.0; rows.len()];
         let mut done = 0;
         while done < order.len() {
-            let longest = rows[order[done]].as_ref().len();
-            let end = order.len().min(done + (batch_tokens / longest).max(1));
+            let mut tokens = 0;
+            let fits = |&&i: &&usize| {
+                tokens += rows[i].as_ref().len();
+                tokens <= batch_tokens
+            };
+            let end = done + order[done..].iter().take_while(fits).count().max(1);
             let batch: Vec<&[u32]> = order[done..end].iter().map(|&i| rows[i].as_ref()).collect();
             for (&i, score) in order[done..end].iter().zip(to_host(model.scores(&batch)?)?) {
                 scores[i] = f64::from(score);

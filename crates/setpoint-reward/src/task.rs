@@ -123,7 +123,7 @@ impl PreferenceTask {
         let rows: Vec<&[u32]> = (pairs.iter().map(|pair| pair.chosen.as_slice()))
             .chain(pairs.iter().map(|pair| pair.rejected.as_slice()))
             .collect();
-        let rewards = model.scores(&rows)?; // [2n]
+        let (rewards, tape) = model.scores_taped(&rows)?; // [2n]
         let (chosen, rejected) = (rewards.clone().narrow(0, 0, n), rewards.clone().narrow(0, n, n)); // [2n] -> [n], [n]
         let margin = pairs.iter().any(|pair| pair.margin != 0.0).then(|| {
             let margins: Vec<f32> = pairs.iter().map(|pair| pair.margin as f32).collect();
@@ -135,6 +135,7 @@ impl PreferenceTask {
             loss: losses.clone().sum().div_scalar(denominator),
             metrics: pair_metrics(&rewards[..n], &rewards[n..]),
             per_example: to_host(losses.inner())?,
+            tape,
         })
     }
 }

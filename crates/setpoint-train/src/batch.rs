@@ -10,8 +10,6 @@ pub enum MicroBatch {
     Examples(usize),
     /// At most this many tokens ([`Task::cost`](crate::Task::cost)); a longer example goes alone.
     Tokens(usize),
-    /// At most this many tokens when every example is padded to the longest of its micro-batch.
-    Padded(usize),
 }
 
 impl MicroBatch {
@@ -26,12 +24,10 @@ impl MicroBatch {
         sorted.sort_by_key(|&(cost, _)| std::cmp::Reverse(cost));
         let mut split: Vec<Vec<usize>> = vec![];
         let mut tokens = 0;
-        let mut longest = 0;
         for (cost, example) in sorted {
             let fits = |current: &Vec<usize>| match self {
                 Self::Examples(limit) => current.len() < limit,
                 Self::Tokens(limit) => tokens + cost <= limit,
-                Self::Padded(limit) => longest * (current.len() + 1) <= limit,
             };
             match split.last_mut() {
                 Some(current) if fits(current) => {
@@ -41,7 +37,6 @@ impl MicroBatch {
                 _ => {
                     split.push(vec![example]);
                     tokens = cost;
-                    longest = cost;
                 }
             }
         }
@@ -70,13 +65,6 @@ mod tests {
         // 20 alone although above 12; 9; 4 + 4 + 3 + 1.
         let expected = [vec![5], vec![1], vec![3, 4, 0, 2]];
         assert_eq!(split(MicroBatch::Tokens(12)), expected);
-    }
-
-    #[test]
-    fn by_padded_tokens_the_longest_counts_for_all() {
-        // 20 alone; 9; 4, 4 and 3 are padded to 12, 1 would make it 16.
-        let expected = [vec![5], vec![1], vec![3, 4, 0], vec![2]];
-        assert_eq!(split(MicroBatch::Padded(12)), expected);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Settings of a training run.
 
 use serde::{Deserialize, Serialize};
+use setpoint_transformer::Recompute;
 
 use crate::{AdamWConfig, Error, MicroBatch, Schedule};
 
@@ -19,6 +20,8 @@ pub struct TrainConfig {
     pub batch_size: usize,
     /// Examples or tokens of one forward and backward pass.
     pub micro_batch: MicroBatch,
+    /// What of the forward pass is computed again in the backward pass, to save memory.
+    pub recompute: RecomputeSetting,
     /// Whether an epoch's last batch is dropped when it is not full.
     pub drop_last: bool,
     /// Seed of the data order.
@@ -52,6 +55,32 @@ pub struct TrainConfig {
     pub fingerprint: String,
 }
 
+/// What of the forward pass is computed again in the backward pass. The gradient is the same, but for rounding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecomputeSetting {
+    /// Nothing: the graph of a whole micro-batch is kept. The fastest.
+    None,
+    /// Every block: memory is the blocks' inputs and one block's graph, for a third more time.
+    Block,
+    /// `Block` where the graph of a full micro-batch would take more memory than weights, gradients and optimizer together, and more
+    /// than 2 GiB. It does not look at the machine, so that a run goes on elsewhere as it began.
+    #[default]
+    Auto,
+}
+
+impl RecomputeSetting {
+    /// The setting for a run whose micro-batches keep a graph of `graph` bytes beside `state` bytes of weights, gradients and optimizer.
+    pub fn resolve(self, graph: f64, state: f64) -> Recompute {
+        match self {
+            Self::None => Recompute::None,
+            Self::Block => Recompute::Block,
+            Self::Auto if graph > state.max(f64::from(1u32 << 31)) => Recompute::Block,
+            Self::Auto => Recompute::None,
+        }
+    }
+}
+
 /// What makes a checkpoint the best one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -78,6 +107,7 @@ impl Default for TrainConfig {
             max_steps: None,
             batch_size: 8,
             micro_batch: MicroBatch::Examples(8),
+            recompute: RecomputeSetting::Auto,
             drop_last: false,
             seed: 0,
             learning_rate: 1e-5,
@@ -125,7 +155,7 @@ impl TrainConfig {
         );
         check(self.max_steps != Some(0), "`max_steps` must be at least 1, found 0".into());
         check(self.batch_size > 0, "`batch_size` must be at least 1, found 0".into());
-        let (MicroBatch::Examples(size) | MicroBatch::Tokens(size) | MicroBatch::Padded(size)) = self.micro_batch;
+        let (MicroBatch::Examples(size) | MicroBatch::Tokens(size)) = self.micro_batch;
         check(size > 0, "`micro_batch` must be at least 1, found 0".into());
         check(
             not_negative(self.learning_rate),

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
+use setpoint_ops::{AdamWStep, adamw};
 
 use crate::Error;
 use crate::parameters::{self, AutodiffState, Path};
@@ -118,17 +119,18 @@ impl AdamW {
             }
         });
         let steps = steps + 1;
-        let mut weight = master.unwrap_or(value);
-        if weight_decay != 0.0 && shape.len() >= 2 {
-            weight = weight * (1.0 - learning_rate * weight_decay);
-        }
-        let exp_avg = exp_avg * beta1 + gradient.clone() * (scale * (1.0 - beta1));
-        let exp_avg_sq = exp_avg_sq * beta2 + gradient.square() * (scale * scale * (1.0 - beta2));
+        let decays = weight_decay != 0.0 && shape.len() >= 2;
         // powf, because the number of steps may exceed powi's i32.
-        let correction1 = 1.0 - beta1.powf(steps as f64);
-        let correction2 = (1.0 - beta2.powf(steps as f64)).sqrt();
-        let denominator = exp_avg_sq.clone().sqrt() / correction2 + eps;
-        let weight = weight - exp_avg.clone() / denominator * (learning_rate / correction1);
+        let step = AdamWStep {
+            decay: if decays { 1.0 - learning_rate * weight_decay } else { 1.0 },
+            beta1,
+            beta2,
+            scale,
+            rate: learning_rate / (1.0 - beta1.powf(steps as f64)),
+            root: (1.0 - beta2.powf(steps as f64)).sqrt(),
+            eps,
+        };
+        let (weight, exp_avg, exp_avg_sq) = adamw(master.unwrap_or(value), exp_avg, exp_avg_sq, gradient, step);
         let (value, master) = if dtype == DType::F32 {
             (weight, None)
         } else {

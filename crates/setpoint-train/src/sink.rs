@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{FloatDType, Gradients, Tensor};
+use setpoint_ops::sum_of_squares;
 
 use crate::parameters::Path;
 
@@ -44,18 +45,10 @@ impl GradientSink {
 
     /// Global 2-norm over all gradients, `√(Σ g²)`, as `torch.nn.utils.get_total_norm`.
     ///
-    /// Squares are summed in f32 on the device, along fixed dimensions, so that a repeated run gives the same
-    /// bits; the sum over tensors is taken in f64 on the host. One read for the whole model.
+    /// Squares are summed on the device in a fixed order, so that a repeated run gives the same bits; the sum over tensors is taken in f64 on the host. One read for the whole model.
     pub fn norm(&self) -> f64 {
-        let squares: Vec<Tensor<1>> = self
-            .gradients
-            .values()
-            .map(|gradient| {
-                let rows = gradient.flat.dims()[0] / gradient.row.max(1);
-                // [n] -> [rows, row] -> [rows, 1] -> [1, 1] -> [1]
-                gradient.flat.clone().reshape([rows, gradient.row]).square().sum_dim(1).sum_dim(0).reshape([1])
-            })
-            .collect();
+        let squares: Vec<Tensor<1>> =
+            self.gradients.values().map(|gradient| sum_of_squares(gradient.flat.clone(), gradient.row)).collect();
         if squares.is_empty() {
             return 0.0;
         }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use burn::module::Module;
 use burn::tensor::Tensor;
+use setpoint_transformer::Tape;
 
 use crate::{Error, MetricSums, MicroBatch};
 
@@ -32,6 +33,15 @@ pub trait Task {
     /// # Units
     /// Tokens.
     fn cost(&self, example: usize) -> usize;
+
+    /// Tokens of this example as they are counted in `num_tokens`: where one forward pass serves several rows that share a
+    /// beginning, those of all rows, so that runs can be compared with those of other trainers.
+    ///
+    /// # Units
+    /// Tokens.
+    fn tokens(&self, example: usize) -> usize {
+        self.cost(example)
+    }
 
     /// Loss of some examples of a step.
     ///
@@ -69,6 +79,12 @@ pub trait Task {
         self.forward(model, examples, denominator)
     }
 
+    /// The path in the model of the decoder whose blocks [`Forward::tape`] computes again: `model`, as in Hugging Face's checkpoints, unless
+    /// the language model is a part of what is trained.
+    fn decoder(&self) -> &'static str {
+        "model"
+    }
+
     /// The examples in the order of an epoch (counted from 0): a permutation of `0..len()` that
     /// follows from seed and epoch alone.
     fn order(&self, seed: u64, epoch: u64) -> Vec<usize>;
@@ -104,4 +120,7 @@ pub struct Forward {
     pub metrics: MetricSums,
     /// Loss of each example, in the order given: it tells which one is not finite.
     pub per_example: Vec<f32>,
+    /// The blocks' part of the backward pass, where the model computes them again
+    /// ([`SequenceLogps::tape`](crate::SequenceLogps::tape)). Its parameters are those below [`Task::decoder`].
+    pub tape: Option<Tape>,
 }

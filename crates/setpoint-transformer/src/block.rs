@@ -69,9 +69,9 @@ pub struct SelfAttention {
     pub v_proj: Linear,
     /// `[d, h·n]`
     pub o_proj: Linear,
-    heads: usize,
-    kv_heads: usize,
-    head_dim: usize,
+    pub(crate) heads: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) head_dim: usize,
 }
 
 impl SelfAttention {

@@ -78,6 +78,11 @@ impl CausalLm {
         &self.model
     }
 
+    /// The head's matrix, `[v, d]`: that of the embeddings where they are tied.
+    pub fn head_weight(&self) -> Tensor<2> {
+        self.lm_head.as_ref().map_or(&self.model.embed_tokens.weight, |head| &head.weight).val()
+    }
+
     /// The scores of the next token, in the dtype of the model. Cast them to f32 before a softmax.
     ///
     /// # Shapes

@@ -8,6 +8,7 @@ use crate::generate::LayerCache;
 use crate::linear::Embedding;
 use crate::norm::RmsNorm;
 use crate::rope::Rope;
+use crate::tape::Recompute;
 
 /// The transformer without its head: tokens in, hidden states out.
 #[derive(Module, Debug)]
@@ -22,6 +23,9 @@ pub struct Decoder {
     max_positions: usize,
     #[module(skip)]
     pub(crate) rope: Rope,
+    /// How [`forward_taped`](Self::forward_taped) prepares the backward pass.
+    #[module(skip)]
+    pub recompute: Recompute,
 }
 
 impl Decoder {
@@ -33,6 +37,7 @@ impl Decoder {
             norm: RmsNorm::ones(config.hidden_size, config.rms_norm_eps, device),
             max_positions: config.max_position_embeddings,
             rope: Rope::new(&config.rope, config.head_dim),
+            recompute: Recompute::None,
         }
     }
 

@@ -25,7 +25,9 @@ pub mod generate;
 mod init;
 mod linear;
 mod norm;
+mod packed;
 mod rope;
+mod tape;
 
 pub use block::{Block, Mlp, Pass, SelfAttention};
 pub use causal_lm::CausalLm;
@@ -37,3 +39,6 @@ pub use generate::{Finish, Generated, GenerationConfig, generate, generate_strea
 pub use init::init_weights;
 pub use linear::{Embedding, Linear};
 pub use norm::RmsNorm;
+pub use packed::{PackedPass, pack};
+pub use setpoint_ops::{Packing, Segment};
+pub use tape::{Part, Recompute, Tape};

@@ -10,7 +10,7 @@ use crate::linear::constant;
 pub struct RmsNorm {
     /// `[hidden]`.
     pub weight: Param<Tensor<1>>,
-    eps: f64,
+    pub(crate) eps: f64,
 }
 
 impl RmsNorm {

@@ -60,6 +60,15 @@ impl Rope {
         Rotation { cos: pick(table.cos), sin: pick(table.sin) }
     }
 
+    /// Cosines and sines at `positions`, `[t, n/2]` each, f32 and without a graph.
+    pub(crate) fn tables(&self, positions: &[i32], device: &Device) -> (Tensor<2>, Tensor<2>) {
+        let device = device.clone().without_autodiff();
+        let end = positions.iter().copied().max().map_or(0, |last| last as usize + 1);
+        let table = self.table(end, &device);
+        let index = Tensor::<1, Int>::from_data(positions, &device);
+        (table.cos.select(0, index.clone()), table.sin.select(0, index))
+    }
+
     fn table(&self, length: usize, device: &Device) -> Table {
         // The tables are constants: no graph ever holds them.
         let device = device.clone().without_autodiff();

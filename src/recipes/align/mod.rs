@@ -18,6 +18,7 @@ use setpoint_align::{DisplacementDetector, DisplacementSettings, ScoredResponse,
 use setpoint_train::{Task, TrainConfig};
 use setpoint_transformer::CausalLm;
 
+use super::plan::MemoryPlan;
 use super::training::{Companions, Sampler, finished, open_run, sampler, train};
 use super::{Session, setup};
 use crate::failure::Outcome;
@@ -120,7 +121,9 @@ impl Job<'_> {
     ) -> Outcome<T::Model> {
         let Self { session, config, prepared, run, chosen_tokens } = self;
         let device = session.device.clone().autodiff();
-        let model = complete(setup::policy(&config.model, &prepared.model_config, settings.seed, &device)?)?;
+        let mut policy = setup::policy(&config.model, &prepared.model_config, settings.seed, &device)?;
+        policy.model.recompute = MemoryPlan::of(&prepared.model_config, &prepared.report, settings).recompute;
+        let model = complete(policy)?;
         let sampler =
             sampler(&config.samples, &config.model, &prepared.model_config, &prepared.encoder, shown.into_iter())?;
         let sampler = sampler.map(|mut sample| -> Sampler<'_, T::Model> {
@@ -188,7 +191,7 @@ pub fn dry_run(session: &Session, config: &AlignConfig) -> Outcome {
             "DRO-V trains a value network of the policy's size: twice the memory and compute below, which are the policy's",
         );
     }
-    super::training::describe(config, &prepared.model_config, &prepared.report, &settings, examples)
+    super::plan::describe(config, &prepared.model_config, &prepared.report, &settings, examples)
 }
 
 fn dro_task(dro: &DroSection, log_z0: f64, prompts: Vec<ScoredPrompt>) -> DroTask {

@@ -1,6 +1,7 @@
 //! The reference model's log-probabilities: computed once, kept in the run folder, and the model gone before the policy trains.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use setpoint_train::{ReferenceKey, ReferenceRow, ReferenceStore, Sequence, score_each};
 use setpoint_transformer::CausalLm;
@@ -108,6 +109,7 @@ impl Scorer<'_> {
                     self.model.insert(setup::policy(&section, &shape, 0, &self.session.device)?)
                 }
             };
+            let start = Instant::now();
             let bar = progress::bar(sequences.len(), "reference", self.session.quiet);
             let scored = score_each(model, &sequences, batch_tokens, &mut |at, score| {
                 bar.inc(1);
@@ -128,6 +130,15 @@ impl Scorer<'_> {
             });
             bar.finish_and_clear();
             scored?;
+            if !self.session.quiet {
+                let tokens: usize = sequences.iter().map(|sequence| sequence.ids.len()).sum();
+                let seconds = start.elapsed().as_secs_f64();
+                progress::note(format!(
+                    "reference log-probabilities of {} responses in {seconds:.2} seconds, {:.0} tokens/s",
+                    sequences.len(),
+                    tokens as f64 / seconds.max(1e-9)
+                ));
+            }
         }
         if let Some(store) = store {
             store.sync()?;

@@ -170,7 +170,7 @@ impl<T: Task> Trainer<'_, T> {
         };
         let within = index % self.plan.steps_per_epoch;
         let batch = step::batch(&order, self.config.batch_size, within);
-        let tokens: usize = batch.iter().map(|&example| self.task.cost(example)).sum();
+        let tokens: usize = batch.iter().map(|&example| self.task.tokens(example)).sum();
 
         let done = step::accumulate(self.task, &model, batch, self.config, step)?;
         let scale = self.config.max_grad_norm.map_or(1.0, |max_norm| clip_scale(done.grad_norm, max_norm));

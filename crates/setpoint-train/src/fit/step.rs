@@ -1,6 +1,7 @@
 //! The gradient of one step.
 
 use burn::module::Module;
+use setpoint_transformer::Part;
 
 use crate::{Error, Forward, GradientSink, MetricSums, Survey, Task, TrainConfig};
 
@@ -36,8 +37,8 @@ pub(super) fn accumulate<T: Task>(
     let mut metrics = MetricSums::new();
     for examples in &split {
         let forward = task.forward_surveyed(model, examples, denominator, &survey)?;
-        loss += backward(task, model, examples, &forward, &mut sink, step)?;
         metrics.merge(&forward.metrics);
+        loss += backward(task, model, examples, forward, &mut sink, step)?;
     }
     let grad_norm = sink.norm();
     if !grad_norm.is_finite() {
@@ -56,7 +57,7 @@ fn backward<T: Task>(
     task: &T,
     model: &T::Model,
     examples: &[usize],
-    forward: &Forward,
+    forward: Forward,
     sink: &mut GradientSink,
     step: u64,
 ) -> Result<f64, Error> {
@@ -89,7 +90,15 @@ fn backward<T: Task>(
             examples: names(task, if bad.is_empty() { examples } else { &bad }),
         });
     }
-    sink.accept("", model, &mut forward.loss.backward());
+    let mut gradients = forward.loss.backward();
+    sink.accept("", model, &mut gradients);
+    if let Some(tape) = forward.tape {
+        let decoder = task.decoder();
+        tape.backward(&mut gradients, &mut |part, gradients| match part {
+            Part::Block(i, block) => sink.accept(&format!("{decoder}.layers.{i}"), block, gradients),
+            Part::Embedding(embedding) => sink.accept(&format!("{decoder}.embed_tokens"), embedding, gradients),
+        });
+    }
     Ok(value)
 }
 
@@ -108,7 +117,7 @@ fn culprits<T: Task>(
     let bad = |examples: &[usize]| -> Result<bool, Error> {
         let mut sink = GradientSink::new();
         let forward = task.forward_surveyed(model, examples, denominator, survey)?;
-        backward(task, model, examples, &forward, &mut sink, step)?;
+        backward(task, model, examples, forward, &mut sink, step)?;
         Ok(!sink.norm().is_finite())
     };
     let mut found = vec![];

@@ -1,44 +1,46 @@
 //! From hidden states to the log-probabilities of chosen tokens.
 
-use burn::tensor::{DType, FloatDType, Int, Tensor, TensorData, activation};
+use std::ops::Range;
+
+use burn::tensor::{DType, Int, Tensor, TensorData};
+use setpoint_ops::token_logps;
 use setpoint_transformer::CausalLm;
 
+/// Bytes that the f32 logits of a chunk may take by default.
+const CHUNK_BYTES: usize = 128 << 20;
+
 /// How the head turns hidden states into log-probabilities.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HeadOptions {
-    /// Positions that pass through the head at a time, at least 1.
-    pub chunk: usize,
-    /// Whether to measure the entropy at each position, one more pass over the logits.
-    pub entropy: bool,
+    /// Positions whose logits exist at a time, at least 1; by default as many as 128 MiB hold.
+    pub chunk: Option<usize>,
 }
 
-impl Default for HeadOptions {
-    fn default() -> Self {
-        Self { chunk: 1024, entropy: false }
-    }
-}
-
-/// Positions in a padded batch whose tokens are scored, row by row.
+/// Positions of a packed batch whose tokens are scored, run by run.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Positions {
-    /// Index of the hidden state in the batch, flattened `[b * s]`.
+    /// The hidden state's place in the batch.
     hidden: Vec<i32>,
     /// The token that this hidden state predicts.
     tokens: Vec<i32>,
-    /// Scored tokens of each row.
+    /// Scored tokens of each run.
     pub(super) counts: Vec<usize>,
 }
 
 impl Positions {
-    /// Adds a row of a batch of rows of `width` tokens: `ids[i]` is scored for each `i` of `scored`, which must be at least 1.
-    pub(super) fn push_row(&mut self, width: usize, ids: &[u32], scored: impl Iterator<Item = usize>) {
-        let row = self.counts.len();
+    /// Adds a run: `(place of the hidden state, token it predicts)`.
+    pub(super) fn push_run(&mut self, run: impl IntoIterator<Item = (usize, u32)>) {
         let before = self.tokens.len();
-        for position in scored {
-            self.hidden.push((row * width + position - 1) as i32);
-            self.tokens.push(ids[position] as i32);
+        for (hidden, token) in run {
+            self.hidden.push(hidden as i32);
+            self.tokens.push(token as i32);
         }
         self.counts.push(self.tokens.len() - before);
+    }
+
+    /// Adds the tokens `ids[i]` for each `i` of `scored`, which must be at least 1, of a text whose tokens stand at `start` of the batch.
+    pub(super) fn push_text(&mut self, start: usize, ids: &[u32], scored: Range<usize>) {
+        self.push_run(scored.map(|i| (start + i - 1, ids[i])));
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -51,7 +53,7 @@ pub(super) struct HeadLogps {
     /// f32 `[n]`.
     pub(super) logps: Tensor<1>,
     /// f32 `[n]`, without a graph.
-    pub(super) entropy: Option<Tensor<1>>,
+    pub(super) entropy: Tensor<1>,
 }
 
 /// Runs the head over the positions, chunk by chunk.
@@ -59,39 +61,22 @@ pub(super) struct HeadLogps {
 /// `None` where no position is asked for.
 ///
 /// # Shapes
-/// `hidden`: `[b, s, d]`.
+/// `hidden`: `[t, d]`.
 pub(super) fn head_logps(
     model: &CausalLm,
-    hidden: Tensor<3>,
+    hidden: Tensor<2>,
     positions: &Positions,
     options: &HeadOptions,
 ) -> Option<HeadLogps> {
     if positions.is_empty() {
         return None;
     }
-    let chunk = options.chunk.max(1);
     let device = hidden.device().without_autodiff();
-    let [b, s, d] = hidden.dims();
-    // [b, s, d] -> [b * s, d]
-    let hidden = hidden.reshape([b * s, d]);
-    let mut logps = vec![];
-    let mut entropies = vec![];
-    for (rows, tokens) in positions.hidden.chunks(chunk).zip(positions.tokens.chunks(chunk)) {
-        let n = rows.len();
-        let rows = Tensor::<1, Int>::from_data(rows, &device);
-        let tokens = Tensor::<2, Int>::from_data(TensorData::new(tokens.to_vec(), [n, 1]), &device);
-        // [b * s, d] -> [n, d] -> [n, v]
-        let logits = model.logits(hidden.clone().select(0, rows)).cast(FloatDType::F32);
-        let all = activation::log_softmax(logits, 1);
-        if options.entropy {
-            let all = all.clone().inner();
-            // [n, v] -> [n, 1] -> [n]
-            entropies.push((all.clone().exp() * all).sum_dim(1).neg().reshape([n]));
-        }
-        // [n, v] -> [n, 1] -> [n]
-        logps.push(all.gather(1, tokens).reshape([n]));
-    }
-    Some(HeadLogps { logps: Tensor::cat(logps, 0), entropy: options.entropy.then(|| Tensor::cat(entropies, 0)) })
+    let weight = model.head_weight();
+    let chunk = options.chunk.unwrap_or(CHUNK_BYTES / 4 / weight.dims()[0].max(1)).max(1);
+    let index = |of: &[i32]| Tensor::<1, Int>::from_data(TensorData::new(of.to_vec(), [of.len()]), &device);
+    let scores = token_logps(hidden, weight, index(&positions.hidden), index(&positions.tokens), chunk);
+    Some(HeadLogps { logps: scores.logps, entropy: scores.entropy })
 }
 
 /// Sums of consecutive runs of `values`: run `i` has `counts[i]` of them.

@@ -1,10 +1,12 @@
 //! Log-probabilities at inference speed: no graph, batches by token budget, sums in f64.
 
 use std::borrow::Borrow;
+use std::ops::Range;
 
 use burn::module::Module;
-use setpoint_transformer::{CausalLm, pad_right};
+use setpoint_transformer::CausalLm;
 
+use super::batch::{Batch, shared_tokens};
 use super::head::{HeadOptions, Positions, head_logps};
 use super::sequence::Sequence;
 use crate::{Error, MicroBatch};
@@ -29,7 +31,7 @@ pub struct ScoredSequence {
 
 /// Scores sequences without a graph; the result is in the order given.
 ///
-/// `batch_tokens` bounds a forward pass, padding included; a longer sequence goes alone. `progress` is told how many sequences
+/// `batch_tokens` bounds a forward pass; a prompt counts once for all its responses, which go through together even if they are more. `progress` is told how many sequences
 /// are done.
 ///
 /// # Errors
@@ -70,34 +72,37 @@ pub fn score_each<S: Borrow<Sequence>>(
         sequence.check(index, vocabulary)?;
     }
     let device = model.decoder().device();
-    let all: Vec<usize> = (0..sequences.len()).collect();
-    let length = |index: usize| sequences[index].ids.len();
-    for batch in MicroBatch::Padded(batch_tokens).split(&all, length) {
-        let rows: Vec<&[u32]> = batch.iter().map(|&index| sequences[index].ids.as_slice()).collect();
-        let ids = pad_right(&rows, &device);
-        let [_, width] = ids.dims();
-        let mut positions = Positions::default();
-        for &index in &batch {
-            let sequence = sequences[index];
-            // Prompt and response follow each other.
-            positions.push_row(width, &sequence.ids, sequence.scored_from..sequence.ids.len());
+    // Neighbours with the same prompt stay together, so that it is computed once.
+    let mut groups: Vec<Range<usize>> = vec![];
+    for (index, sequence) in sequences.iter().enumerate() {
+        match groups.last_mut() {
+            Some(group) if sequences[group.start].same_prompt(sequence) => group.end = index + 1,
+            _ => groups.push(index..index + 1),
         }
-        let hidden = model.decoder().forward(ids);
-        let logps: Vec<f32> = head_logps(&model, hidden, &positions, &HeadOptions::default())
-            .map(|found| found.logps.into_data().iter().collect())
-            .unwrap_or_default();
-        let mut rest = logps.as_slice();
-        for (&index, &count) in batch.iter().zip(&positions.counts) {
-            let (tokens, others) = rest.split_at(count);
-            rest = others;
-            let (prompt, response) = tokens.split_at(sequences[index].prompt().len());
+    }
+    let all: Vec<usize> = (0..groups.len()).collect();
+    let cost = |group: usize| shared_tokens(&sequences[groups[group].clone()]);
+    for batch in MicroBatch::Tokens(batch_tokens).split(&all, cost) {
+        let members: Vec<usize> = batch.iter().flat_map(|&group| groups[group].clone()).collect();
+        let chosen: Vec<&Sequence> = members.iter().map(|&index| sequences[index]).collect();
+        let batch = Batch::of(&chosen);
+        let hidden = model.decoder().forward_packed(batch.ids(&device), &batch.packing);
+        let logps = |positions: &Positions| -> Vec<Vec<f32>> {
+            let found = head_logps(&model, hidden.clone(), positions, &HeadOptions::default());
+            let values: Vec<f32> = found.map(|found| found.logps.into_data().iter().collect()).unwrap_or_default();
+            let mut rest = values.into_iter();
+            positions.counts.iter().map(|&count| rest.by_ref().take(count).collect()).collect()
+        };
+        let (prompts, responses) = (logps(&batch.prompts), logps(&batch.responses));
+        for ((&index, &prompt), response) in members.iter().zip(&batch.prompt_of).zip(&responses) {
+            let prompt = &prompts[prompt];
             let sum = |tokens: &[f32]| tokens.iter().map(|&logp| f64::from(logp)).sum();
             let result = ScoredSequence {
                 prompt_logp: sum(prompt),
                 response_logp: sum(response),
                 prompt_tokens: prompt.len(),
                 response_tokens: response.len(),
-                token_logps: tokens.to_vec(),
+                token_logps: [prompt.as_slice(), response].concat(),
             };
             store(index, result)?;
         }

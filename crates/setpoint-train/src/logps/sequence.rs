@@ -4,9 +4,11 @@ use std::borrow::Borrow;
 use std::ops::Range;
 
 use burn::module::Module;
-use burn::tensor::{DType, Tensor};
-use setpoint_transformer::{CausalLm, pad_right};
+use burn::tensor::{DType, Int, Tensor};
+use setpoint_ops::Packing;
+use setpoint_transformer::{CausalLm, Tape, pack};
 
+use super::batch::Batch;
 use super::head::{HeadLogps, HeadOptions, Positions, head_logps, sum_runs};
 use crate::Error;
 
@@ -28,9 +30,11 @@ impl Sequence {
         self.scored_from..self.prompt_len
     }
 
-    /// The response's positions.
-    pub(super) fn response(&self) -> Range<usize> {
-        self.prompt_len..self.ids.len()
+    /// Whether both sequences have the same prompt, of which the same tokens count.
+    pub(super) fn same_prompt(&self, other: &Self) -> bool {
+        self.prompt_len == other.prompt_len
+            && self.scored_from == other.scored_from
+            && self.ids[..self.prompt_len] == other.ids[..other.prompt_len]
     }
 
     /// Says what is wrong with the sequence at `index` of a slice.
@@ -79,8 +83,10 @@ pub struct SequenceLogps {
     pub prompt_tokens: Vec<usize>,
     /// Tokens of each response.
     pub response_tokens: Vec<usize>,
-    /// Sum over each response's tokens of the entropy `−Σ_v π(v) log π(v)`, if asked for; f32 `[rows]`, without a graph.
-    pub entropy: Option<Tensor<1>>,
+    /// Sum over each response's tokens of the entropy `−Σ_v π(v) log π(v)`; f32 `[rows]`, without a graph.
+    pub entropy: Tensor<1>,
+    /// The blocks' part of the backward pass, where the decoder computes them again; for [`Forward::tape`](crate::Forward::tape).
+    pub tape: Option<Tape>,
 }
 
 /// Log-probabilities of prompts and responses, the prompt's detached, with the default [`HeadOptions`].
@@ -113,40 +119,30 @@ pub fn sequence_logps_with<S: Borrow<Sequence>>(
     let device = model.decoder().device();
     let plain = device.clone().without_autodiff();
     let zeros = || Tensor::<1>::zeros([sequences.len()], (&plain, DType::F32));
-    let rows: Vec<&[u32]> = sequences.iter().map(|sequence| sequence.ids.as_slice()).collect();
-    let ids = pad_right(&rows, &device);
-    let [_, width] = ids.dims();
-    let hidden = model.decoder().forward(ids);
-
-    let mut prompt_positions = Positions::default();
-    let mut response_positions = Positions::default();
-    for sequence in &sequences {
-        let scored = if prompt == PromptLogps::Skip { 0..0 } else { sequence.prompt() };
-        prompt_positions.push_row(width, &sequence.ids, scored);
-        response_positions.push_row(width, &sequence.ids, sequence.response());
-    }
-    let prompt_options = HeadOptions { entropy: false, ..*options };
-    let prompt = match prompt {
+    let batch = Batch::of(&sequences);
+    let (hidden, tape) = model.decoder().forward_taped(batch.ids(&device), &batch.packing);
+    let found = match prompt {
         PromptLogps::Skip => None,
-        PromptLogps::Detached => head_logps(&model.valid(), hidden.clone().inner(), &prompt_positions, &prompt_options),
-        PromptLogps::Tracked => head_logps(model, hidden.clone(), &prompt_positions, &prompt_options),
+        PromptLogps::Detached => head_logps(&model.valid(), hidden.clone().inner(), &batch.prompts, options),
+        PromptLogps::Tracked => head_logps(model, hidden.clone(), &batch.prompts, options),
     };
-    let prompt = prompt.map_or_else(zeros, |found| sum_runs(found.logps, &prompt_positions.counts));
-    let counts = &response_positions.counts;
-    let found = head_logps(model, hidden, &response_positions, options);
-    let (response, entropy) = match found {
-        Some(HeadLogps { logps, entropy }) => {
-            (sum_runs(logps, counts), entropy.map(|entropy| sum_runs(entropy, counts)))
-        }
-        None => (zeros(), None),
+    let prompt_tokens = match prompt {
+        PromptLogps::Skip => vec![0; sequences.len()],
+        _ => batch.prompt_of.iter().map(|&prompt| batch.prompts.counts[prompt]).collect(),
     };
-    Ok(SequenceLogps {
-        prompt,
-        response,
-        prompt_tokens: prompt_positions.counts,
-        response_tokens: response_positions.counts,
-        entropy,
-    })
+    let prompt = found.map_or_else(zeros, |found| {
+        let of: Vec<i32> = batch.prompt_of.iter().map(|&prompt| prompt as i32).collect();
+        let of = Tensor::<1, Int>::from_data(of.as_slice(), &plain);
+        // [prompts] -> [rows]
+        sum_runs(found.logps, &batch.prompts.counts).select(0, of)
+    });
+    let counts = batch.responses.counts.clone();
+    // A response has at least one token.
+    let (response, entropy) = match head_logps(model, hidden, &batch.responses, options) {
+        Some(HeadLogps { logps, entropy }) => (sum_runs(logps, &counts), sum_runs(entropy, &counts)),
+        None => (zeros(), zeros()),
+    };
+    Ok(SequenceLogps { prompt, response, prompt_tokens, response_tokens: counts, entropy, tape })
 }
 
 /// Log-probabilities of the tokens that count, as in supervised fine-tuning.
@@ -161,8 +157,10 @@ pub struct TokenLogps {
     pub sums: Tensor<1>,
     /// Counted tokens of each row.
     pub counts: Vec<usize>,
-    /// Sum over each row's counted tokens of the entropy, if asked for; f32 `[rows]`, without a graph.
-    pub entropy: Option<Tensor<1>>,
+    /// Sum over each row's counted tokens of the entropy; f32 `[rows]`, without a graph.
+    pub entropy: Tensor<1>,
+    /// The blocks' part of the backward pass, where the decoder computes them again; for [`Forward::tape`](crate::Forward::tape).
+    pub tape: Option<Tape>,
 }
 
 /// Log-probabilities of the counted tokens, with their graph on an autodiff device and the default [`HeadOptions`].
@@ -193,23 +191,26 @@ pub fn token_logps_with(
             return Err(Error::Sequence { index, reason });
         }
     }
-    let width = rows.iter().map(|(ids, _)| ids.len()).max().unwrap_or(0);
     let mut positions = Positions::default();
+    let mut start = 0;
     for (ids, mask) in rows {
-        positions.push_row(width, ids, (1..ids.len()).filter(|&position| mask[position]));
+        positions.push_run((1..ids.len()).filter(|&i| mask[i]).map(|i| (start + i - 1, ids[i])));
+        start += ids.len();
     }
     let nothing = || Error::Sequence { index: 0, reason: "no token of the batch counts".into() };
     if positions.is_empty() {
         return Err(nothing());
     }
     let ids: Vec<&[u32]> = rows.iter().map(|(ids, _)| *ids).collect();
-    let hidden = model.decoder().forward(pad_right(&ids, &model.decoder().device()));
+    let packing = Packing::rows(ids.iter().map(|ids| ids.len()).filter(|&len| len > 0));
+    let (hidden, tape) = model.decoder().forward_taped(pack(&ids, &model.decoder().device()), &packing);
     let HeadLogps { logps, entropy } = head_logps(model, hidden, &positions, options).ok_or_else(nothing)?;
     Ok(TokenLogps {
         sums: sum_runs(logps.clone(), &positions.counts),
         values: logps,
-        entropy: entropy.map(|entropy| sum_runs(entropy, &positions.counts)),
+        entropy: sum_runs(entropy, &positions.counts),
         counts: positions.counts,
+        tape,
     })
 }
 

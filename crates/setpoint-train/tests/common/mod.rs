@@ -171,7 +171,7 @@ impl Task for Regression {
         let mut metrics = MetricSums::new();
         metrics.mean("mse", per_example.iter().map(|&e| f64::from(e)).sum(), per_example.len() as f64);
         metrics.max("worst", per_example.iter().fold(0.0, |a, &e| f64::from(e).max(a)));
-        Ok(Forward { loss, metrics, per_example })
+        Ok(Forward { loss, metrics, per_example, tape: None })
     }
 
     fn describe(&self, example: usize) -> String {

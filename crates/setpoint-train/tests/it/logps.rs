@@ -213,7 +213,7 @@ fn neither_chunks_nor_batches_nor_the_kind_of_prompt_change_a_value() {
     let expected = sequence_logps(&model, &sequences).unwrap();
     let (prompts, responses) = (host(expected.prompt), host(expected.response));
     for chunk in [1, 3, 1000] {
-        let options = HeadOptions { chunk, entropy: false };
+        let options = HeadOptions { chunk: Some(chunk) };
         let found = sequence_logps_with(&model, &sequences, PromptLogps::Tracked, &options).unwrap();
         assert!(found.prompt.is_tracked());
         assert_close(&host(found.prompt), &prompts, 1e-5);
@@ -287,7 +287,7 @@ fn entropy_is_that_of_the_softmax() {
     let (file, numbered) = objectives("llama");
     let sequence = &numbered[0].1;
     let model = load(&golden(&file.policy), &flex());
-    let options = HeadOptions { chunk: 2, entropy: true };
+    let options = HeadOptions { chunk: Some(2) };
     let found = sequence_logps_with(&model, &[sequence], PromptLogps::Skip, &options).unwrap();
     let mask = vec![true; sequence.ids.len()];
     let all = token_logps_with(&model, &[(sequence.ids.as_slice(), mask.as_slice())], &options).unwrap();
@@ -309,8 +309,8 @@ fn entropy_is_that_of_the_softmax() {
         })
         .collect();
     let response: f64 = entropies[sequence.prompt_len - 1..length - 1].iter().sum();
-    assert_close(&host(found.entropy.unwrap()), &[response], 1e-4);
-    assert_close(&host(all.entropy.unwrap()), &[entropies[..length - 1].iter().sum()], 1e-4);
+    assert_close(&host(found.entropy), &[response], 1e-4);
+    assert_close(&host(all.entropy), &[entropies[..length - 1].iter().sum()], 1e-4);
 }
 
 #[test]

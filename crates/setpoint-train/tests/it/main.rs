@@ -5,6 +5,7 @@ mod common;
 
 mod accumulation;
 mod crash;
+mod engine;
 mod fitting;
 mod golden;
 mod logps;

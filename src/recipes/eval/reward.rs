@@ -1,21 +1,26 @@
-//! `setpoint eval`: a policy against a baseline under a reward model, and on held-out pairs.
+//! `setpoint eval` without a benchmark's name: a policy against a baseline under a reward model, and on held-out pairs.
 
 use std::path::PathBuf;
 
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use setpoint_data::{DatasetConfig, EncodeOptions, Example, Record, TextEncoder, load_records};
-use setpoint_eval::{Bootstrap, Estimate, KlEstimates, PairAccuracy, WinRate, kl_estimates, pair_accuracy, win_rate};
+use setpoint_eval::{
+    Bootstrap, Estimate, EvalItem, KlEstimates, Manifest, PairAccuracy, WinRate, content_digest, kl_estimates,
+    pair_accuracy, win_rate,
+};
 use setpoint_reward::{ModelSource, RewardSource, Rule, RuleSource, Scored};
 use setpoint_train::{Sequence, score_sequences};
 use setpoint_transformer::{CausalLm, Finish};
 
-use super::generate::{SamplingSection, sample};
-use super::{Session, align, annotate, setup};
+use super::result;
 use crate::config::sections::{ModelSection, validate_data};
 use crate::config::{Config, Problems};
 use crate::failure::{Failure, Outcome};
 use crate::progress;
+use crate::recipes::generate::{SamplingSection, sample};
+use crate::recipes::{Session, align, annotate, setup};
 
 /// Settings of `setpoint eval`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -109,6 +114,12 @@ pub struct EvalReport {
     pub truncated: f64,
     /// On held-out pairs.
     pub pairs: Option<PairReport>,
+    /// Mean reward of the policy's samples, prompt by prompt.
+    #[serde(skip)]
+    pub rewards: Vec<f64>,
+    /// What decided the result.
+    #[serde(skip)]
+    pub manifest: Option<Manifest>,
 }
 
 /// What was measured on held-out pairs.
@@ -137,11 +148,45 @@ pub fn run(session: &Session, config: &EvalConfig) -> Outcome {
     let report = report(session, config)?;
     progress::say(table(&report));
     if let Some(path) = &config.output {
-        let text = serde_json::to_string_pretty(&report)? + "\n";
-        setup::write_text(path, &text)?;
+        result::write_json(path, &written(&report)?)?;
         progress::note(format!("written to {}", path.display()));
     }
     Ok(())
+}
+
+/// The report as it is written: its figures, the manifest, and the rewards for `setpoint eval compare`.
+fn written(report: &EvalReport) -> Outcome<Value> {
+    let mut value = serde_json::to_value(report)?;
+    let items: Vec<EvalItem> =
+        report.rewards.iter().enumerate().map(|(i, &value)| EvalItem { id: format!("reward/{i}"), value }).collect();
+    let scores = value.clone();
+    if let Some(object) = value.as_object_mut() {
+        object.insert("manifest".to_owned(), serde_json::to_value(&report.manifest)?);
+        object.insert("scores".to_owned(), scores);
+        object.insert("items".to_owned(), serde_json::to_value(items)?);
+    }
+    Ok(value)
+}
+
+/// What decides the figures. The baseline is what both are compared with, so it is part of it.
+fn manifest(config: &EvalConfig, data: &EvalData) -> Outcome<Manifest> {
+    let prompts: Vec<String> = data.prompts.iter().map(|r| annotate::prompt_text(&r.prompt)).collect();
+    let digest = content_digest(prompts.iter().map(String::as_str));
+    let fingerprint = data.encoder.fingerprint();
+    let mut manifest = result::manifest("reward", result::identity(&config.model, None, fingerprint.clone())?, digest);
+    manifest.baseline = Some(result::identity(&config.baseline, None, fingerprint)?);
+    let model_config = setup::model_config(&config.model, &data.encoder)?;
+    let settings = config.generate.resolve(&config.model, &model_config, &data.encoder)?;
+    manifest.decoding = super::answers::decoding(&settings, config.generate.seed);
+    manifest.judge = match (&config.rule, &data.reward_encoder) {
+        (Some(rule), _) => json!({ "rule": rule }),
+        (None, Some(encoder)) => {
+            json!({ "reward_model": result::identity(&config.reward, None, encoder.fingerprint())? })
+        }
+        (None, None) => Value::Null,
+    };
+    manifest.scoring = json!({ "samples": config.generate.samples.unwrap_or(1) });
+    Ok(manifest)
 }
 
 /// Checks everything that can be checked without sampling.
@@ -257,6 +302,7 @@ pub fn report(session: &Session, config: &EvalConfig) -> Outcome<EvalReport> {
     } else {
         Some(pair_report(&data.pairs, &policy_pairs, &baseline_pairs, &bootstrap)?)
     };
+    let manifest = manifest(config, &data)?;
     let answered: usize = answers.ids.iter().map(Vec::len).sum();
     Ok(EvalReport {
         prompts: data.prompts.len(),
@@ -269,6 +315,8 @@ pub fn report(session: &Session, config: &EvalConfig) -> Outcome<EvalReport> {
         baseline_tokens: baseline_answers.mean_tokens(),
         truncated: answers.truncated as f64 / answered.max(1) as f64,
         pairs,
+        rewards,
+        manifest: Some(manifest),
     })
 }
 
@@ -346,7 +394,7 @@ fn pair_report(pairs: &[Example], policy: &[f64], baseline: &[f64], bootstrap: &
 }
 
 /// The figures, one a line.
-pub fn table(report: &EvalReport) -> String {
+fn table(report: &EvalReport) -> String {
     let estimate =
         |e: &Estimate, digits: usize| format!("{:.digits$} [{:.digits$}, {:.digits$}]", e.value, e.low, e.high);
     let mut lines = vec![

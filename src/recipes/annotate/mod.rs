@@ -1,4 +1,7 @@
-//! `setpoint annotate`: gives every response a reward, by a reward model, by rules or from a column, and writes point-wise rows.
+//! `setpoint annotate`: gives every response a reward, by a reward model, by rules, from a column or by a judge behind an endpoint, and
+//! writes point-wise rows.
+
+mod generative;
 
 use std::path::PathBuf;
 
@@ -7,6 +10,7 @@ use setpoint_data::{DatasetConfig, EncodeOptions, Prompt, Record, load_records, 
 use setpoint_eval::Summary;
 use setpoint_reward::{ColumnSource, ModelSource, RewardSource, Rule, RuleSource, Scored};
 
+use self::generative::{GenerativeSection, GenerativeSource};
 use super::{Session, setup};
 use crate::config::sections::{ModelSection, validate_data};
 use crate::config::{Config, Problems};
@@ -23,6 +27,8 @@ pub struct AnnotateConfig {
     pub rule: Option<Rule>,
     /// The column that holds the rewards.
     pub column: Option<String>,
+    /// A judge behind a chat endpoint, see `docs/REWARDS.md`; it is the source where `generative.judge.model` names one.
+    pub generative: GenerativeSection,
     /// Apply the mean and deviation that the reward model stores.
     pub normalize: bool,
     /// Rows with responses.
@@ -41,6 +47,7 @@ impl Default for AnnotateConfig {
             model: ModelSection::default(),
             rule: None,
             column: None,
+            generative: GenerativeSection::default(),
             normalize: false,
             data: DatasetConfig::new(""),
             encode: EncodeOptions { max_length: None, max_prompt_length: None, ..EncodeOptions::default() },
@@ -54,18 +61,22 @@ impl Config for AnnotateConfig {
     fn validate(&self, problems: &mut Problems<'_>) {
         let given = usize::from(self.model.path.is_some())
             + usize::from(self.rule.is_some())
-            + usize::from(self.column.is_some());
+            + usize::from(self.column.is_some())
+            + usize::from(self.generative.is_given());
         match given {
             0 => problems.add(
                 "model.path",
-                "no source of rewards: give a reward model (--model DIR), a `[rule]`, or the name of a `column`",
+                "no source of rewards: give a reward model (--model DIR), a `[rule]`, the name of a `column`, or `generative.judge.model`",
             ),
             // A rule may need the tokenizer of a model, not its weights: that is model.tokenizer.
             1 => {}
-            _ => problems.add("model.path", "give one source of rewards: `model.path`, `rule` or `column`"),
+            _ => problems.add("model.path", "give one source of rewards: `model.path`, `rule`, `column` or `generative.judge.model`"),
         }
         if self.model.path.is_some() {
             self.model.validate("model", false, problems);
+        }
+        if self.generative.is_given() {
+            self.generative.validate(problems);
         }
         problems.require(
             !self.normalize || self.model.path.is_some(),
@@ -122,6 +133,9 @@ fn source(session: &Session, config: &AnnotateConfig) -> Outcome<Box<dyn RewardS
     }
     if let Some(column) = &config.column {
         return Ok(Box::new(ColumnSource::new(column.clone())));
+    }
+    if config.generative.is_given() {
+        return Ok(Box::new(GenerativeSource::open(&config.generative)?));
     }
     let dir = config.model.path.as_deref().ok_or_else(|| Failure::usage("model.path", "no source of rewards"))?;
     let encoder = setup::encoder(&config.model)?;

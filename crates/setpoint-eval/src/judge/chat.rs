@@ -1,0 +1,118 @@
+//! Requests and answers of the chat endpoint.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+/// One message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChatMessage {
+    /// `system`, `user` or `assistant`.
+    pub role: String,
+    /// The text.
+    pub content: String,
+}
+
+impl ChatMessage {
+    /// A message.
+    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
+        Self { role: role.into(), content: content.into() }
+    }
+}
+
+/// What is asked. The model's name and the address are the client's.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ChatRequest {
+    /// The conversation.
+    pub messages: Vec<ChatMessage>,
+    /// Sampling temperature.
+    pub temperature: f64,
+    /// Greatest number of new tokens.
+    pub max_tokens: Option<u32>,
+    /// Log-probabilities of so many likeliest tokens at each position.
+    pub top_logprobs: Option<u32>,
+    /// Tells apart requests that are otherwise equal: the number of a sample. It goes into the cache's key alone.
+    pub sample: u32,
+}
+
+impl ChatRequest {
+    /// The body that is sent.
+    pub(super) fn body(&self, model: &str) -> Value {
+        let mut body = Map::new();
+        body.insert("model".into(), json!(model));
+        body.insert("messages".into(), json!(self.messages));
+        body.insert("temperature".into(), json!(self.temperature));
+        if let Some(max_tokens) = self.max_tokens {
+            body.insert("max_tokens".into(), json!(max_tokens));
+        }
+        if let Some(top) = self.top_logprobs {
+            body.insert("logprobs".into(), json!(true));
+            body.insert("top_logprobs".into(), json!(top));
+        }
+        Value::Object(body)
+    }
+}
+
+/// A token and its log-probability.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TokenLogprob {
+    /// The token's text.
+    pub token: String,
+    /// Its log-probability, in nats.
+    pub logprob: f64,
+}
+
+/// What the judge answered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChatAnswer {
+    /// The text.
+    pub content: String,
+    /// The likeliest tokens at each position, where they were asked for.
+    pub top_logprobs: Vec<Vec<TokenLogprob>>,
+    /// Tokens of the request, as the endpoint counts them.
+    pub prompt_tokens: u64,
+    /// Tokens of the answer.
+    pub completion_tokens: u64,
+    /// The first choice as it came.
+    pub choice: Value,
+    /// Whether the answer came from the cache.
+    pub cached: bool,
+}
+
+impl ChatAnswer {
+    /// Reads the endpoint's JSON.
+    ///
+    /// # Errors
+    /// What was expected and not found.
+    pub(super) fn parse(response: &Value, cached: bool) -> Result<Self, String> {
+        let missing = |what: &str| format!("the answer has no {what}: {}", excerpt(&response.to_string()));
+        let choice = response.pointer("/choices/0").ok_or_else(|| missing("choices[0]"))?;
+        let content = choice.pointer("/message/content").and_then(Value::as_str);
+        let content = content.ok_or_else(|| missing("choices[0].message.content"))?.to_owned();
+        let positions = choice.pointer("/logprobs/content").and_then(Value::as_array);
+        let top_logprobs = positions
+            .map(|positions| {
+                let top = |p: &Value| serde_json::from_value(p["top_logprobs"].clone()).unwrap_or_default();
+                positions.iter().map(top).collect()
+            })
+            .unwrap_or_default();
+        let tokens = |name: &str| response["usage"][name].as_u64().unwrap_or(0);
+        Ok(Self {
+            content,
+            top_logprobs,
+            prompt_tokens: tokens("prompt_tokens"),
+            completion_tokens: tokens("completion_tokens"),
+            choice: choice.clone(),
+            cached,
+        })
+    }
+}
+
+/// The beginning of a text, for messages.
+pub(super) fn excerpt(text: &str) -> String {
+    const LONGEST: usize = 300;
+    let mut short: String = text.trim().chars().take(LONGEST).collect();
+    if text.trim().chars().count() > LONGEST {
+        short.push('…');
+    }
+    short
+}

@@ -1,0 +1,245 @@
+//! Many requests at once, each tried until it succeeds or cannot.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::cache::Cache;
+use super::chat::{ChatAnswer, ChatRequest};
+use super::gate::Gate;
+use super::http::{Attempt, Endpoint};
+use super::settings::JudgeSettings;
+use crate::error::Error;
+
+/// Longest wait before a further attempt that the endpoint did not ask for.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+
+/// What an evaluation has cost so far.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct JudgeSpending {
+    /// Requests answered by the endpoint.
+    pub answered: u64,
+    /// Requests answered from the cache.
+    pub cached: u64,
+    /// Attempts that failed in passing.
+    pub retried: u64,
+    /// Requests without an answer in the end.
+    pub failed: u64,
+    /// Prompt tokens of the endpoint's answers.
+    pub prompt_tokens: u64,
+    /// Completion tokens of the endpoint's answers.
+    pub completion_tokens: u64,
+    /// Their price, where the settings give prices.
+    pub cost: Option<f64>,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    answered: AtomicU64,
+    cached: AtomicU64,
+    retried: AtomicU64,
+    failed: AtomicU64,
+    prompt_tokens: AtomicU64,
+    completion_tokens: AtomicU64,
+}
+
+/// A judge that can be asked.
+#[derive(Debug)]
+pub struct JudgeClient {
+    settings: JudgeSettings,
+    model: String,
+    endpoint: Endpoint,
+    cache: Option<Cache>,
+    gate: Gate,
+    counters: Counters,
+}
+
+/// How one request ended, told by a worker.
+enum End {
+    Answer(Box<ChatAnswer>),
+    Failed(String),
+    Fatal(Error),
+}
+
+impl JudgeClient {
+    /// Reads the key, opens the cache. Nothing is sent.
+    ///
+    /// # Errors
+    /// Settings out of range, an unset environment variable, or a cache that cannot be opened.
+    pub fn open(settings: &JudgeSettings) -> Result<Self, Error> {
+        if let Some((name, message)) = settings.problems().into_iter().next() {
+            return Err(Error::Judge { url: settings.base_url.clone(), reason: format!("judge.{name}: {message}") });
+        }
+        Ok(Self {
+            model: settings.model.clone().unwrap_or_default(),
+            endpoint: Endpoint::new(settings)?,
+            cache: settings.cache.as_deref().map(Cache::open).transpose()?,
+            gate: Gate::new(settings.requests_per_minute),
+            counters: Counters::default(),
+            settings: settings.clone(),
+        })
+    }
+
+    /// The judge's model name.
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
+    /// What was spent since the client was opened.
+    pub fn spending(&self) -> JudgeSpending {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (prompt_tokens, completion_tokens) =
+            (of(&self.counters.prompt_tokens), of(&self.counters.completion_tokens));
+        let priced = self.settings.prompt_price.is_some() || self.settings.completion_price.is_some();
+        let price = |tokens: u64, price: Option<f64>| tokens as f64 * price.unwrap_or(0.0) / 1e6;
+        JudgeSpending {
+            answered: of(&self.counters.answered),
+            cached: of(&self.counters.cached),
+            retried: of(&self.counters.retried),
+            failed: of(&self.counters.failed),
+            prompt_tokens,
+            completion_tokens,
+            cost: priced.then(|| {
+                price(prompt_tokens, self.settings.prompt_price)
+                    + price(completion_tokens, self.settings.completion_price)
+            }),
+        }
+    }
+
+    /// Asks everything, several at once; the answers come in the order of the requests. Requests that are equal are sent once.
+    ///
+    /// A request that fails for good is the text of its reason in its place. `progress` is told how many are done.
+    ///
+    /// # Errors
+    /// What would fail every request: a key that is refused, an unknown model or address, a cache that cannot be written.
+    pub fn ask_all(
+        &self,
+        requests: &[ChatRequest],
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Result<ChatAnswer, String>>, Error> {
+        let mut places: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (i, request) in requests.iter().enumerate() {
+            places.entry(self.key(request)).or_default().push(i);
+        }
+        // First come, first served: the order of the keys would be that of their hashes.
+        let mut work: Vec<(&String, &Vec<usize>)> = places.iter().collect();
+        work.sort_by_key(|(_, at)| at[0]);
+        let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let (sender, receiver) = mpsc::channel();
+        let mut results: Vec<Option<Result<ChatAnswer, String>>> = vec![None; requests.len()];
+        let mut fatal = None;
+        std::thread::scope(|scope| {
+            for _ in 0..self.settings.concurrency.min(work.len()) {
+                let (sender, work, next, stop) = (sender.clone(), &work, &next, &stop);
+                scope.spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        let Some((key, at)) = work.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
+                        let end = self.ask(key, &requests[at[0]], stop);
+                        // The receiver outlives the workers.
+                        let _ = sender.send((*at, end));
+                    }
+                });
+            }
+            drop(sender);
+            let mut done = 0;
+            for (at, end) in receiver {
+                let result = match end {
+                    End::Answer(answer) => Ok(*answer),
+                    End::Failed(reason) => Err(reason),
+                    End::Fatal(error) => {
+                        stop.store(true, Ordering::Relaxed);
+                        fatal.get_or_insert(error);
+                        continue;
+                    }
+                };
+                at.iter().for_each(|&i| results[i] = Some(result.clone()));
+                done += at.len();
+                progress(done);
+            }
+        });
+        match fatal {
+            Some(error) => Err(error),
+            // Without a fatal error every place was answered.
+            None => Ok(results.into_iter().flatten().collect()),
+        }
+    }
+
+    /// The cache's key: everything that decides the answer.
+    fn key(&self, request: &ChatRequest) -> String {
+        let mut hash = Sha256::new();
+        for part in [self.endpoint.url(), &request.body(&self.model).to_string(), &request.sample.to_string()] {
+            hash.update(part.as_bytes());
+            hash.update([0]);
+        }
+        hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    fn ask(&self, key: &str, request: &ChatRequest, stop: &AtomicBool) -> End {
+        let count = |counter: &AtomicU64, by: u64| counter.fetch_add(by, Ordering::Relaxed);
+        if let Some(answer) =
+            self.cache.as_ref().and_then(|c| c.get(key)).and_then(|r| ChatAnswer::parse(&r, true).ok())
+        {
+            count(&self.counters.cached, 1);
+            return End::Answer(Box::new(answer));
+        }
+        let body = request.body(&self.model).to_string();
+        let fatal = |reason: String| End::Fatal(Error::Judge { url: self.endpoint.url().to_owned(), reason });
+        let mut reason = String::new();
+        for attempt in 0..=self.settings.retries {
+            self.gate.wait();
+            if stop.load(Ordering::Relaxed) {
+                return End::Failed("another request ended the evaluation".to_owned());
+            }
+            let pause = match self.endpoint.post(&body) {
+                Attempt::Answer(response) => match ChatAnswer::parse(&response, false) {
+                    Ok(answer) => {
+                        count(&self.counters.answered, 1);
+                        count(&self.counters.prompt_tokens, answer.prompt_tokens);
+                        count(&self.counters.completion_tokens, answer.completion_tokens);
+                        return match self.cache.as_ref().map_or(Ok(()), |cache| cache.put(key, &response)) {
+                            Ok(()) => End::Answer(Box::new(answer)),
+                            Err(error) => End::Fatal(error),
+                        };
+                    }
+                    Err(wrong) => {
+                        reason = wrong;
+                        None
+                    }
+                },
+                Attempt::Again { reason: passing, pause } => {
+                    reason = passing;
+                    pause
+                }
+                Attempt::Refused(why) => {
+                    count(&self.counters.failed, 1);
+                    return End::Failed(why);
+                }
+                Attempt::Hopeless(why) => return fatal(why),
+            };
+            if attempt == self.settings.retries {
+                break;
+            }
+            count(&self.counters.retried, 1);
+            match pause {
+                // The limit holds for all workers.
+                Some(pause) => self.gate.pause(pause),
+                None => std::thread::sleep(self.backoff(key, attempt)),
+            }
+        }
+        count(&self.counters.failed, 1);
+        End::Failed(format!("{reason} ({} attempts)", self.settings.retries + 1))
+    }
+
+    /// `backoff·2^attempt`, at most a minute, of which a share between one half and all that differs from request to request: workers
+    /// that failed together do not come back together.
+    fn backoff(&self, key: &str, attempt: u32) -> Duration {
+        let base = Duration::from_secs_f64(self.settings.backoff_seconds);
+        let full = base.saturating_mul(2_u32.saturating_pow(attempt)).min(LONGEST_BACKOFF);
+        let digit = key.as_bytes()[attempt as usize % key.len()];
+        full.mul_f64(0.5 + f64::from(char::from(digit).to_digit(16).unwrap_or(0)) / 30.0)
+    }
+}

@@ -1,0 +1,103 @@
+//! `random.Random` of CPython, for choices that published results hang on.
+
+use rand_mt::Mt;
+use sha2::{Digest, Sha512};
+
+/// Python's generator.
+pub(crate) struct PythonRandom(Mt);
+
+impl PythonRandom {
+    /// `random.Random(text)`: seeded by the bytes of the text and their SHA-512 as one big-endian number.
+    pub(crate) fn from_text(text: &str) -> Self {
+        let mut bytes = text.as_bytes().to_vec();
+        let digest = Sha512::digest(&bytes);
+        bytes.extend_from_slice(&digest);
+        // `init_by_array` takes the number's 32-bit words from the lowest up.
+        let key: Vec<u32> = bytes.rchunks(4).map(|word| word.iter().fold(0, |w, b| w << 8 | u32::from(*b))).collect();
+        Self(Mt::new_with_key(key))
+    }
+
+    /// `random.Random(seed)` for a number.
+    pub(crate) fn from_seed(seed: u32) -> Self {
+        Self(Mt::new_with_key([seed]))
+    }
+
+    /// `choices([False, True])[0]`: `random()` takes 27 and 26 bits of two words, and the first bit says whether it is at least ½.
+    pub(crate) fn coin(&mut self) -> bool {
+        let (first, _) = (self.0.next_u32(), self.0.next_u32());
+        first >> 31 == 1
+    }
+
+    /// `sample(range(n), k)`; `k` numbers below `n`, or all of them if there are fewer.
+    pub(crate) fn sample(&mut self, n: usize, k: usize) -> Vec<usize> {
+        let k = k.min(n);
+        let mut threshold = 21;
+        if k > 5 {
+            // 4 ** ceil(log(3k, 4))
+            let mut power = 1;
+            while power < 3 * k {
+                power *= 4;
+            }
+            threshold += power;
+        }
+        if n <= threshold {
+            let mut pool: Vec<usize> = (0..n).collect();
+            return (0..k)
+                .map(|i| {
+                    let j = self.below(n - i);
+                    let drawn = pool[j];
+                    pool[j] = pool[n - i - 1];
+                    drawn
+                })
+                .collect();
+        }
+        let mut drawn = Vec::with_capacity(k);
+        while drawn.len() < k {
+            let j = self.below(n);
+            if !drawn.contains(&j) {
+                drawn.push(j);
+            }
+        }
+        drawn
+    }
+
+    /// `_randbelow(n)` for `n` from 1 to 2³²−1.
+    fn below(&mut self, n: usize) -> usize {
+        let bits = usize::BITS - n.leading_zeros();
+        loop {
+            let drawn = (self.0.next_u32() >> (32 - bits)) as usize;
+            if drawn < n {
+                return drawn;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_those_of_python() {
+        // python -c "import random; r = random.Random(1234); print([r.sample(range(n), k) for n, k in ((7473, 5), (7473, 5), (20, 3), (60, 8), (3, 3))])"
+        let mut random = PythonRandom::from_seed(1234);
+        let got: Vec<Vec<usize>> =
+            [(7473, 5), (7473, 5), (20, 3), (60, 8), (3, 3)].map(|(n, k)| random.sample(n, k)).into();
+        let expected: [&[usize]; 5] = [
+            &[6374, 3610, 957, 61, 742],
+            &[7462, 6610, 4769, 286, 5501],
+            &[2, 3, 11],
+            &[15, 1, 58, 50, 57, 22, 41, 39],
+            &[1, 2, 0],
+        ];
+        assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn coins_are_those_of_python() {
+        // python -c "import random; r = random.Random('a text'); print([r.choices([False, True])[0] for _ in range(12)])"
+        let mut random = PythonRandom::from_text("a text");
+        let expected = [false, false, false, false, false, false, true, true, false, true, true, false];
+        assert_eq!(std::array::from_fn::<bool, 12, _>(|_| random.coin()), expected);
+    }
+}

@@ -1,0 +1,9 @@
+//! Scores against published results, and the judge's client against a server that misbehaves.
+
+mod alpaca;
+mod common;
+mod judge_client;
+mod judged;
+mod mt_bench;
+mod server;
+mod tasks;

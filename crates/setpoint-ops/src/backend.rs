@@ -1,0 +1,229 @@
+//! The operations as Burn's backends see them.
+
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Autodiff, Backend, backend_extension};
+
+use crate::composed;
+use crate::differentiate::tracked;
+use crate::functions::Heads;
+use crate::packing::Packing;
+
+/// The operations of a transformer, with their gradients on autodiff backends.
+#[backend_extension(Flex: cfg(feature = "flex"), NdArray: cfg(feature = "ndarray"), Cube: cfg(feature = "cube"), Autodiff)]
+pub trait TransformerOps: Backend {
+    /// `[t, in]`, `[out, in]` -> `[t, out]`
+    fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// `[t, d]`, `[d]` -> `[t, d]`
+    fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self>;
+
+    /// `[t, h·n]`, `[t, n/2]`, `[t, n/2]` -> `[t, h·n]`
+    fn rotate(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// `[t, f]`, `[t, f]` -> `[t, f]`
+    fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// `[t, h·n]`, `[t, g·n]`, `[t, g·n]` -> `[t, h·n]`
+    fn attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        heads: Heads,
+        packing: Packing,
+    ) -> FloatTensor<Self>;
+
+    /// `[t, d]`, `[v, d]`, `[n]`, `[n]` -> `[n, 2]`: log-probability and entropy
+    fn token_scores(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        rows: IntTensor<Self>,
+        targets: IntTensor<Self>,
+        chunk: usize,
+    ) -> FloatTensor<Self>;
+}
+
+/// The passes that a backend may do in its own way; what it does not is composed of primitives.
+///
+/// Each forward pass answers its result and what its backward pass needs beside the inputs.
+pub trait Kernels: Backend {
+    /// Answers `y` and `1/rms(x)` `[t, 1]`, f32.
+    fn rms_norm_forward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        composed::rms_norm::forward::<Self>(x, weight, eps)
+    }
+
+    /// Answers the gradients of `x` and `weight`.
+    fn rms_norm_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        composed::rms_norm::backward::<Self>(x, weight, scale, gradient)
+    }
+
+    /// Rotates by the angle, or by its negative if `back`.
+    fn rotate_by(
+        x: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        back: bool,
+    ) -> FloatTensor<Self> {
+        composed::rotate::<Self>(x, cos, sin, back)
+    }
+
+    /// `silu(gate) · up`.
+    fn swiglu_forward(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        composed::swiglu::forward::<Self>(gate, up)
+    }
+
+    /// Answers the gradients of `gate` and `up`.
+    fn swiglu_backward(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        composed::swiglu::backward::<Self>(gate, up, gradient)
+    }
+
+    /// Answers the mixed values and the log-sum-exp of each query's scores `[h, t]`, f32.
+    fn attention_forward(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        heads: Heads,
+        packing: &Packing,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        composed::attention::forward::<Self>(q, k, v, heads, packing)
+    }
+
+    /// Answers the gradients of `q`, `k` and `v`; `inputs` are these, the result and the log-sum-exp.
+    fn attention_backward(
+        inputs: [FloatTensor<Self>; 5],
+        gradient: FloatTensor<Self>,
+        heads: Heads,
+        packing: &Packing,
+    ) -> [FloatTensor<Self>; 3] {
+        composed::attention::backward::<Self>(inputs, gradient, heads, packing)
+    }
+
+    /// Answers `[n, 2]`, log-probability and entropy, and the log-sum-exp of the logits `[n, 1]`; all f32.
+    fn token_scores_forward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        rows: IntTensor<Self>,
+        targets: IntTensor<Self>,
+        chunk: usize,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        composed::head::forward::<Self>(x, weight, rows, targets, chunk)
+    }
+
+    /// Answers the gradients of `x` and `weight` that are `wanted`.
+    fn token_scores_backward(
+        kept: composed::head::Kept<Self>,
+        gradient: FloatTensor<Self>,
+        chunk: usize,
+        wanted: [bool; 2],
+    ) -> [Option<FloatTensor<Self>>; 2] {
+        composed::head::backward::<Self>(kept, gradient, chunk, wanted)
+    }
+}
+
+#[cfg(feature = "ndarray")]
+impl Kernels for burn::backend::NdArray {}
+
+#[cfg(feature = "cube")]
+impl Kernels for burn::backend::Cube {}
+
+/// The operations of a backend without autodiff are its forward passes.
+macro_rules! operations_of {
+    ($backend:ty) => {
+        impl TransformerOps for $backend {
+            fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+                composed::linear::forward::<Self>(x, weight)
+            }
+
+            fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
+                Self::rms_norm_forward(x, weight, eps).0
+            }
+
+            fn rotate(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self> {
+                Self::rotate_by(x, cos, sin, false)
+            }
+
+            fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+                Self::swiglu_forward(gate, up)
+            }
+
+            fn attention(
+                q: FloatTensor<Self>,
+                k: FloatTensor<Self>,
+                v: FloatTensor<Self>,
+                heads: Heads,
+                packing: Packing,
+            ) -> FloatTensor<Self> {
+                Self::attention_forward(q, k, v, heads, &packing).0
+            }
+
+            fn token_scores(
+                x: FloatTensor<Self>,
+                weight: FloatTensor<Self>,
+                rows: IntTensor<Self>,
+                targets: IntTensor<Self>,
+                chunk: usize,
+            ) -> FloatTensor<Self> {
+                Self::token_scores_forward(x, weight, rows, targets, chunk).0
+            }
+        }
+    };
+}
+
+#[cfg(feature = "flex")]
+operations_of!(burn::backend::Flex);
+#[cfg(feature = "ndarray")]
+operations_of!(burn::backend::NdArray);
+#[cfg(feature = "cube")]
+operations_of!(burn::backend::Cube);
+
+impl<B: Kernels, C: CheckpointStrategy> TransformerOps for Autodiff<B, C> {
+    fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        tracked::<B, C, _, 2>(composed::linear::Linear, [x, weight])
+    }
+
+    fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
+        tracked::<B, C, _, 2>(composed::rms_norm::RmsNorm { eps }, [x, weight])
+    }
+
+    fn rotate(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self> {
+        let rotate = composed::Rotate::<B> { cos: cos.into_primitive(), sin: sin.into_primitive() };
+        tracked::<B, C, _, 1>(rotate, [x])
+    }
+
+    fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        tracked::<B, C, _, 2>(composed::swiglu::SwiGlu, [gate, up])
+    }
+
+    fn attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        heads: Heads,
+        packing: Packing,
+    ) -> FloatTensor<Self> {
+        tracked::<B, C, _, 3>(composed::attention::Attention { heads, packing }, [q, k, v])
+    }
+
+    fn token_scores(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        rows: IntTensor<Self>,
+        targets: IntTensor<Self>,
+        chunk: usize,
+    ) -> FloatTensor<Self> {
+        tracked::<B, C, _, 2>(composed::head::Head::<B> { rows, targets, chunk }, [x, weight])
+    }
+}

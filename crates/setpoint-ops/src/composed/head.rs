@@ -1,0 +1,127 @@
+//! Log-probabilities of tokens, without the logits of all of them.
+
+use std::fmt::Debug;
+use std::ops::Range;
+
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, TensorMetadata};
+use burn::tensor::{FloatDType, IndexingUpdateOp, Shape, Slice};
+
+use super::{dtype, f32, rows};
+use crate::backend::Kernels;
+use crate::differentiate::Operation;
+
+/// What the backward pass needs: the inputs and the log-sum-exp of each position's logits `[n, 1]`.
+#[derive(Clone, Debug)]
+pub struct Kept<B: Backend> {
+    pub(crate) x: FloatTensor<B>,
+    pub(crate) weight: FloatTensor<B>,
+    pub(crate) rows: IntTensor<B>,
+    pub(crate) targets: IntTensor<B>,
+    pub(crate) log_sums: FloatTensor<B>,
+}
+
+fn chunks(n: usize, chunk: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..n).step_by(chunk).map(move |start| start..(start + chunk).min(n))
+}
+
+fn indices<B: Backend>(x: &IntTensor<B>, range: Range<usize>) -> IntTensor<B> {
+    B::int_slice(x.clone(), &[Slice::from(range)])
+}
+
+/// Hidden states and logits at some positions: `[c, d]` and f32 `[c, v]`.
+fn logits<B: Backend>(
+    x: &FloatTensor<B>,
+    weight: &FloatTensor<B>,
+    rows: IntTensor<B>,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let hidden = B::float_select(x.clone(), 0, rows);
+    let logits = f32::<B>(B::float_matmul(hidden.clone(), B::float_transpose(weight.clone())));
+    (hidden, logits)
+}
+
+pub(crate) fn forward<B: Backend>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    rows: IntTensor<B>,
+    targets: IntTensor<B>,
+    chunk: usize,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let n = targets.shape()[0];
+    let mut scores = vec![];
+    let mut log_sums = vec![];
+    for range in chunks(n, chunk) {
+        let c = range.len();
+        let (_, logits) = logits::<B>(&x, &weight, indices::<B>(&rows, range.clone()));
+        let targets = B::int_reshape(indices::<B>(&targets, range), Shape::from([c, 1]));
+        let highest = B::float_max_dim(logits.clone(), 1);
+        let shifted = B::float_sub(logits, highest.clone());
+        let weights = B::float_exp(shifted.clone());
+        let sum = B::float_sum_dim(weights.clone(), 1);
+        let log = B::float_log(sum.clone());
+        let logp = B::float_sub(B::float_gather(1, shifted.clone(), targets), log.clone());
+        // −Σ p log p = log Σ e^s − Σ p s, with s the shifted logits.
+        let mean = B::float_div(B::float_sum_dim(B::float_mul(weights, shifted), 1), sum);
+        let entropy = B::float_sub(log.clone(), mean);
+        scores.push(B::float_cat(vec![logp, entropy], 1));
+        log_sums.push(B::float_add(highest, log));
+    }
+    (B::float_cat(scores, 0), B::float_cat(log_sums, 0))
+}
+
+/// With `s_i` the gradient of a log-probability: `∂z_i = s_i · (onehot(y_i) − softmax(z_i))`, `∂x = ∂z W`, `∂W = ∂zᵀ x`.
+pub(crate) fn backward<B: Backend>(
+    kept: Kept<B>,
+    gradient: FloatTensor<B>,
+    chunk: usize,
+    wanted: [bool; 2],
+) -> [Option<FloatTensor<B>>; 2] {
+    let Kept { x, weight, rows: places, targets, log_sums } = kept;
+    let dtype = dtype::<B>(&x);
+    let n = targets.shape()[0];
+    let zeros = |like: &FloatTensor<B>| B::float_zeros(like.shape(), &like.device(), FloatDType::F32);
+    let mut in_x = wanted[0].then(|| zeros(&x));
+    let mut in_weight = wanted[1].then(|| zeros(&weight));
+    for range in chunks(n, chunk) {
+        let c = range.len();
+        let place = indices::<B>(&places, range.clone());
+        let (hidden, logits) = logits::<B>(&x, &weight, place.clone());
+        let log_sum = rows::<B>(log_sums.clone(), range.clone());
+        // The second column is the entropy, which has no gradient.
+        let seed = B::float_slice(gradient.clone(), &[Slice::from(range.clone()), Slice::from(0..1)]);
+        let targets = B::int_reshape(indices::<B>(&targets, range), Shape::from([c, 1]));
+        let weights = B::float_exp(B::float_sub(logits, log_sum));
+        let in_logits = B::float_neg(B::float_mul(weights, seed.clone()));
+        let in_logits = B::float_cast(B::float_scatter(1, in_logits, targets, seed, IndexingUpdateOp::Add), dtype);
+        in_x = in_x.map(|sum| {
+            let part = f32::<B>(B::float_matmul(in_logits.clone(), weight.clone()));
+            B::float_select_assign(sum, 0, place, part, IndexingUpdateOp::Add)
+        });
+        in_weight =
+            in_weight.map(|sum| B::float_add(sum, f32::<B>(B::float_matmul(B::float_transpose(in_logits), hidden))));
+    }
+    let weight_dtype = super::dtype::<B>(&weight);
+    [in_x.map(|sum| B::float_cast(sum, dtype)), in_weight.map(|sum| B::float_cast(sum, weight_dtype))]
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Head<B: Backend> {
+    pub(crate) rows: IntTensor<B>,
+    pub(crate) targets: IntTensor<B>,
+    pub(crate) chunk: usize,
+}
+
+impl<B: Kernels> Operation<B, 2> for Head<B> {
+    type Kept = Kept<B>;
+
+    fn forward(&self, [x, weight]: [FloatTensor<B>; 2]) -> (FloatTensor<B>, Kept<B>) {
+        let (rows, targets) = (self.rows.clone(), self.targets.clone());
+        let (scores, log_sums) =
+            B::token_scores_forward(x.clone(), weight.clone(), rows.clone(), targets.clone(), self.chunk);
+        (scores, Kept { x, weight, rows, targets, log_sums })
+    }
+
+    fn backward(&self, kept: Kept<B>, gradient: FloatTensor<B>, wanted: [bool; 2]) -> [Option<FloatTensor<B>>; 2] {
+        B::token_scores_backward(kept, gradient, self.chunk, wanted)
+    }
+}

@@ -1,0 +1,236 @@
+//! Attention in tiles of queries: scores exist for one tile and one head at a time (Dao et al., <https://arxiv.org/abs/2205.14135>).
+
+use burn::backend::flex::FlexTensor;
+use rayon::prelude::*;
+
+use super::host::{Matrix, Shared, Threads, Values, multiply, multiply_into, tensor};
+use super::simd::{dot, exp_sum, highest, vectorised};
+use crate::functions::Heads;
+use crate::packing::{Packing, Segment};
+
+/// Queries of a tile.
+const TILE: usize = 64;
+
+/// A tile's place in a batch, and what it sees.
+#[derive(Clone, Copy)]
+struct Tile {
+    /// First query, as a position in the batch.
+    start: usize,
+    /// Number of queries.
+    rows: usize,
+    /// First token of the segment's prefix, and how many there are.
+    prefix: (usize, usize),
+    /// First token of the segment.
+    own: usize,
+    /// Tokens of the segment before the tile's first query.
+    before: usize,
+}
+
+impl Tile {
+    /// Tokens of the segment that the tile's last query sees.
+    fn seen(&self) -> usize {
+        self.before + self.rows
+    }
+
+    /// Columns of the tile's scores: the prefix's tokens, then the segment's.
+    fn width(&self) -> usize {
+        self.prefix.1 + self.seen()
+    }
+
+    /// Tokens seen, as places in the batch and columns of the scores: `(first token, first column, how many)`.
+    fn ranges(&self) -> impl Iterator<Item = (usize, usize, usize)> {
+        [(self.prefix.0, 0, self.prefix.1), (self.own, self.prefix.1, self.seen())]
+            .into_iter()
+            .filter(|range| range.2 > 0)
+    }
+
+    /// Columns that query `i` of the tile sees.
+    fn visible(&self, i: usize) -> usize {
+        self.prefix.1 + self.before + i + 1
+    }
+}
+
+fn tiles<'a>(segment: &'a Segment, packing: &'a Packing) -> impl Iterator<Item = Tile> + 'a {
+    let prefix = packing.prefix(segment);
+    (0..segment.len).step_by(TILE).map(move |before| Tile {
+        start: segment.start + before,
+        rows: TILE.min(segment.len - before),
+        prefix: (prefix.start, prefix.len()),
+        own: segment.start,
+        before,
+    })
+}
+
+/// Queries, keys or values, `[t, heads · n]`.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    values: &'a [f32],
+    width: usize,
+    n: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// Some tokens of one head.
+    fn head(&self, head: usize, start: usize, rows: usize) -> Matrix<'a> {
+        Matrix::new(&self.values[start * self.width + head * self.n..], rows, self.n, self.width)
+    }
+
+    /// One token of one head.
+    fn token(&self, head: usize, token: usize) -> &'a [f32] {
+        let start = token * self.width + head * self.n;
+        &self.values[start..start + self.n]
+    }
+}
+
+/// `q · kᵀ / sqrt(n)` for a tile, into rows of `tile.width()`.
+fn scores(to: &mut [f32], tile: &Tile, q: Rows<'_>, k: Rows<'_>, head: usize, kv_head: usize) {
+    let width = tile.width();
+    let scale = (q.n as f32).sqrt().recip();
+    let queries = q.head(head, tile.start, tile.rows);
+    for (token, column, count) in tile.ranges() {
+        let keys = k.head(kv_head, token, count).transposed();
+        multiply(&mut to[column..], width, false, queries, keys, scale, Threads::One);
+    }
+}
+
+/// Each family of segments with each key head: parts of the work that write to different places.
+fn tasks(packing: &Packing, heads: Heads) -> Vec<(Vec<Segment>, usize)> {
+    let mut tasks: Vec<_> =
+        packing.families().into_iter().flat_map(|family| (0..heads.kv).map(move |g| (family.clone(), g))).collect();
+    // The longest first, so that no thread is left alone with one at the end.
+    tasks.sort_by_key(|(family, _)| std::cmp::Reverse(family.iter().map(|segment| segment.len).sum::<usize>()));
+    tasks
+}
+
+/// The query heads that read a key head.
+fn queries_of(kv_head: usize, heads: Heads) -> std::ops::Range<usize> {
+    let r = heads.query / heads.kv;
+    kv_head * r..(kv_head + 1) * r
+}
+
+/// The widest tile's elements.
+fn buffer(packing: &Packing) -> usize {
+    packing.segments().iter().map(|segment| packing.prefix(segment).len() + segment.len).max().unwrap_or(0) * TILE
+}
+
+pub(super) fn forward(
+    q: FlexTensor,
+    k: FlexTensor,
+    v: FlexTensor,
+    heads: Heads,
+    packing: &Packing,
+) -> (FlexTensor, FlexTensor) {
+    let (h, g, n, t) = (heads.query, heads.kv, heads.dim, packing.tokens());
+    let (q, k, v) = (Values::of(q), Values::of(k), Values::of(v));
+    let q = Rows { values: q.f32(), width: h * n, n };
+    let k = Rows { values: k.f32(), width: g * n, n };
+    let v = Rows { values: v.f32(), width: g * n, n };
+    let mut mixed = vec![0.0; t * h * n];
+    let mut log_sums = vec![0.0; h * t];
+    let (to, sums) = (Shared::new(&mut mixed), Shared::new(&mut log_sums));
+    let size = buffer(packing);
+    tasks(packing, heads).into_par_iter().for_each_init(
+        || vec![0.0; size],
+        |buffer, (family, kv_head)| {
+            for (segment, head) in family.iter().flat_map(|s| queries_of(kv_head, heads).map(move |head| (s, head))) {
+                for tile in tiles(segment, packing) {
+                    let width = tile.width();
+                    let weights = &mut buffer[..tile.rows * width];
+                    scores(weights, &tile, q, k, head, kv_head);
+                    // SAFETY: no other task has these queries of this head.
+                    let sums = unsafe { sums.part(head * t + tile.start, tile.rows) };
+                    vectorised(|| {
+                        for (i, (row, log_sum)) in weights.chunks_exact_mut(width).zip(sums).enumerate() {
+                            let (seen, hidden) = row.split_at_mut(tile.visible(i));
+                            let shift = highest(seen);
+                            let sum = exp_sum(seen, shift);
+                            let scale = sum.recip();
+                            for weight in seen {
+                                *weight *= scale;
+                            }
+                            hidden.fill(0.0);
+                            *log_sum = shift + sum.ln();
+                        }
+                    });
+                    for (i, (token, column, count)) in tile.ranges().enumerate() {
+                        let weights = Matrix::new(&weights[column..], tile.rows, count, width);
+                        let values = v.head(kv_head, token, count);
+                        let start = tile.start * h * n + head * n;
+                        // SAFETY: no other task has these queries of this head.
+                        unsafe { multiply_into(to, start, h * n, i > 0, weights, values, 1.0, Threads::One) };
+                    }
+                }
+            }
+        },
+    );
+    (tensor(mixed, [t, h * n]), tensor(log_sums, [h, t]))
+}
+
+pub(super) fn backward(
+    [q, k, v, o, log_sums]: [FlexTensor; 5],
+    gradient: FlexTensor,
+    heads: Heads,
+    packing: &Packing,
+) -> [FlexTensor; 3] {
+    let (h, g, n, t) = (heads.query, heads.kv, heads.dim, packing.tokens());
+    let (q, k, v, o, gradient) = (Values::of(q), Values::of(k), Values::of(v), Values::of(o), Values::of(gradient));
+    let log_sums = Values::of(log_sums);
+    let log_sums = log_sums.f32();
+    let q = Rows { values: q.f32(), width: h * n, n };
+    let o = Rows { values: o.f32(), width: h * n, n };
+    let gradient = Rows { values: gradient.f32(), width: h * n, n };
+    let k = Rows { values: k.f32(), width: g * n, n };
+    let v = Rows { values: v.f32(), width: g * n, n };
+    let scale = (n as f32).sqrt().recip();
+    let mut in_q = vec![0.0; t * h * n];
+    let mut in_k = vec![0.0; t * g * n];
+    let mut in_v = vec![0.0; t * g * n];
+    let (to_q, to_k, to_v) = (Shared::new(&mut in_q), Shared::new(&mut in_k), Shared::new(&mut in_v));
+    let size = buffer(packing);
+    tasks(packing, heads).into_par_iter().for_each_init(
+        || (vec![0.0; size], vec![0.0; size]),
+        |(weights, in_scores), (family, kv_head)| {
+            for (segment, head) in family.iter().flat_map(|s| queries_of(kv_head, heads).map(move |head| (s, head))) {
+                for tile in tiles(segment, packing) {
+                    let (width, rows) = (tile.width(), tile.rows);
+                    let weights = &mut weights[..rows * width];
+                    let in_scores = &mut in_scores[..rows * width];
+                    scores(weights, &tile, q, k, head, kv_head);
+                    let from_above = gradient.head(head, tile.start, rows);
+                    for (token, column, count) in tile.ranges() {
+                        let values = v.head(kv_head, token, count).transposed();
+                        multiply(&mut in_scores[column..], width, false, from_above, values, 1.0, Threads::One);
+                    }
+                    vectorised(|| {
+                        let pairs = weights.chunks_exact_mut(width).zip(in_scores.chunks_exact_mut(width));
+                        for (i, (weights, in_scores)) in pairs.enumerate() {
+                            let token = tile.start + i;
+                            let along = dot(gradient.token(head, token), o.token(head, token));
+                            let (seen, hidden) = weights.split_at_mut(tile.visible(i));
+                            exp_sum(seen, log_sums[head * t + token]);
+                            hidden.fill(0.0);
+                            for (slope, weight) in in_scores.iter_mut().zip(weights) {
+                                *slope = *weight * (*slope - along) * scale;
+                            }
+                        }
+                    });
+                    let queries = q.head(head, tile.start, rows);
+                    for (i, (token, column, count)) in tile.ranges().enumerate() {
+                        let slopes = Matrix::new(&in_scores[column..], rows, count, width);
+                        let weights = Matrix::new(&weights[column..], rows, count, width);
+                        let query = tile.start * h * n + head * n;
+                        let key = token * g * n + kv_head * n;
+                        let keys = k.head(kv_head, token, count);
+                        // SAFETY: a task has all queries that read this key head in its family of segments, and all its keys.
+                        unsafe {
+                            multiply_into(to_q, query, h * n, i > 0, slopes, keys, 1.0, Threads::One);
+                            multiply_into(to_k, key, g * n, true, slopes.transposed(), queries, 1.0, Threads::One);
+                            multiply_into(to_v, key, g * n, true, weights.transposed(), from_above, 1.0, Threads::One);
+                        }
+                    }
+                }
+            }
+        },
+    );
+    [tensor(in_q, [t, h * n]), tensor(in_k, [t, g * n]), tensor(in_v, [t, g * n])]
+}

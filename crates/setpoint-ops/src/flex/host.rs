@@ -1,0 +1,167 @@
+//! Tensors as slices, and matrix products between them.
+
+use std::marker::PhantomData;
+
+use burn::backend::TensorMetadata;
+use burn::backend::flex::{FlexTensor, Layout};
+use burn::tensor::{Bytes, DType, Shape};
+
+pub(super) fn all_f32(tensors: &[&FlexTensor]) -> bool {
+    tensors.iter().all(|tensor| TensorMetadata::dtype(*tensor) == DType::F32)
+}
+
+/// The values of a tensor in row-major order; copied only where they lie otherwise.
+pub(super) struct Values(FlexTensor);
+
+impl Values {
+    pub(super) fn of(tensor: FlexTensor) -> Self {
+        Self(tensor.to_contiguous())
+    }
+
+    pub(super) fn f32(&self) -> &[f32] {
+        let start = self.0.layout().start_offset();
+        &self.0.storage::<f32>()[start..start + self.0.layout().num_elements()]
+    }
+}
+
+/// The values of an index tensor.
+pub(super) fn indices(tensor: FlexTensor) -> Vec<usize> {
+    tensor.into_data().iter::<i64>().map(|index| index as usize).collect()
+}
+
+/// A tensor of the given values.
+pub(super) fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
+    FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(Shape::from(shape)), DType::F32)
+}
+
+/// A matrix in a slice: element `(i, j)` at `i · stride + j`, or at `j · stride + i` if transposed.
+#[derive(Clone, Copy)]
+pub(super) struct Matrix<'a> {
+    values: &'a [f32],
+    rows: usize,
+    columns: usize,
+    row_stride: usize,
+    column_stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// # Panics
+    /// If the slice is too short.
+    pub(super) fn new(values: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
+        assert!(
+            rows == 0 || columns == 0 || (rows - 1) * stride + columns <= values.len(),
+            "a matrix within its slice"
+        );
+        Self { values, rows, columns, row_stride: stride, column_stride: 1 }
+    }
+
+    pub(super) fn transposed(self) -> Self {
+        Self {
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+            ..self
+        }
+    }
+}
+
+/// A slice that several threads write to, each in places of its own.
+#[derive(Clone, Copy)]
+pub(super) struct Shared<'a> {
+    start: *mut f32,
+    len: usize,
+    slice: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: the only access is through `Shared::part` and `multiply_into`, whose callers promise not to overlap.
+unsafe impl Send for Shared<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Shared<'_> {}
+
+impl<'a> Shared<'a> {
+    pub(super) fn new(slice: &'a mut [f32]) -> Self {
+        Self { start: slice.as_mut_ptr(), len: slice.len(), slice: PhantomData }
+    }
+
+    /// # Safety
+    /// While the result lives nobody else may touch these elements.
+    pub(super) unsafe fn part(self, start: usize, len: usize) -> &'a mut [f32] {
+        assert!(start + len <= self.len, "a part within the slice");
+        // SAFETY: within the slice by the check, and not shared by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
+    }
+}
+
+/// How many threads a product may use.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Threads {
+    One,
+    All,
+}
+
+/// `to = a · b · scale`, or `to += a · b · scale` if `add`; `to` is a matrix of rows `stride` apart.
+pub(super) fn multiply(
+    to: &mut [f32],
+    stride: usize,
+    add: bool,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    scale: f32,
+    threads: Threads,
+) {
+    let to = Shared::new(to);
+    // SAFETY: the slice is borrowed exclusively.
+    unsafe { multiply_into(to, 0, stride, add, a, b, scale, threads) }
+}
+
+/// [`multiply`] into the matrix that begins at `start` of a shared slice.
+///
+/// # Safety
+/// Nobody else may touch the elements of that matrix meanwhile.
+#[allow(clippy::too_many_arguments)]
+pub(super) unsafe fn multiply_into(
+    to: Shared<'_>,
+    start: usize,
+    stride: usize,
+    add: bool,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    scale: f32,
+    threads: Threads,
+) {
+    let (m, n, k) = (a.rows, b.columns, a.columns);
+    if m == 0 || n == 0 {
+        return;
+    }
+    assert_eq!(k, b.rows, "factors that fit");
+    assert!(stride >= n && start + (m - 1) * stride + n <= to.len, "a product within its slice");
+    let threads = match threads {
+        Threads::One => gemm::Parallelism::None,
+        Threads::All => gemm::Parallelism::Rayon(0),
+    };
+    // SAFETY: `Matrix::new` and the checks above keep all three matrices within their slices, and the caller keeps the target to itself.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            to.start.add(start),
+            1,
+            stride as isize,
+            add,
+            a.values.as_ptr(),
+            a.column_stride as isize,
+            a.row_stride as isize,
+            b.values.as_ptr(),
+            b.column_stride as isize,
+            b.row_stride as isize,
+            1.0,
+            scale,
+            false,
+            false,
+            false,
+            threads,
+        );
+    }
+}

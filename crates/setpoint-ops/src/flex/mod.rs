@@ -1,0 +1,131 @@
+//! The operations as kernels for the CPU backend: one pass over memory each, on all threads, vectorised for the processor they run on.
+//!
+//! Work is cut the same way whatever the number of threads, and partial sums are added in a fixed order: a repeated run gives the same
+//! bits. Tensors that are not f32 go through the compositions.
+
+mod adamw;
+mod attention;
+mod elementwise;
+mod head;
+mod host;
+mod rms_norm;
+mod simd;
+
+use burn::backend::Flex;
+use burn::backend::tensor::{FloatTensor, IntTensor};
+
+use crate::backend::Kernels;
+use crate::composed;
+use crate::functions::Heads;
+use crate::packing::Packing;
+use host::all_f32;
+
+impl Kernels for Flex {
+    fn rms_norm_forward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        if all_f32(&[&x, &weight]) {
+            rms_norm::forward(x, weight, eps)
+        } else {
+            composed::rms_norm::forward::<Self>(x, weight, eps)
+        }
+    }
+
+    fn rms_norm_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        if all_f32(&[&x, &weight, &gradient]) {
+            rms_norm::backward(x, weight, scale, gradient)
+        } else {
+            composed::rms_norm::backward::<Self>(x, weight, scale, gradient)
+        }
+    }
+
+    fn rotate_by(
+        x: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        back: bool,
+    ) -> FloatTensor<Self> {
+        if all_f32(&[&x]) {
+            elementwise::rotate(x, cos, sin, back)
+        } else {
+            composed::rotate::<Self>(x, cos, sin, back)
+        }
+    }
+
+    fn swiglu_forward(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        if all_f32(&[&gate, &up]) { elementwise::swiglu(gate, up) } else { composed::swiglu::forward::<Self>(gate, up) }
+    }
+
+    fn swiglu_backward(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        if all_f32(&[&gate, &up, &gradient]) {
+            elementwise::swiglu_backward(gate, up, gradient)
+        } else {
+            composed::swiglu::backward::<Self>(gate, up, gradient)
+        }
+    }
+
+    fn attention_forward(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        heads: Heads,
+        packing: &Packing,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        if all_f32(&[&q, &k, &v]) {
+            attention::forward(q, k, v, heads, packing)
+        } else {
+            composed::attention::forward::<Self>(q, k, v, heads, packing)
+        }
+    }
+
+    fn attention_backward(
+        inputs: [FloatTensor<Self>; 5],
+        gradient: FloatTensor<Self>,
+        heads: Heads,
+        packing: &Packing,
+    ) -> [FloatTensor<Self>; 3] {
+        if all_f32(&[&inputs[0], &gradient]) {
+            attention::backward(inputs, gradient, heads, packing)
+        } else {
+            composed::attention::backward::<Self>(inputs, gradient, heads, packing)
+        }
+    }
+
+    fn token_scores_forward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        rows: IntTensor<Self>,
+        targets: IntTensor<Self>,
+        chunk: usize,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        if all_f32(&[&x, &weight]) {
+            head::forward(x, weight, rows, targets, chunk)
+        } else {
+            composed::head::forward::<Self>(x, weight, rows, targets, chunk)
+        }
+    }
+
+    fn token_scores_backward(
+        kept: composed::head::Kept<Self>,
+        gradient: FloatTensor<Self>,
+        chunk: usize,
+        wanted: [bool; 2],
+    ) -> [Option<FloatTensor<Self>>; 2] {
+        if all_f32(&[&kept.x, &kept.weight]) {
+            head::backward(kept, gradient, chunk, wanted)
+        } else {
+            composed::head::backward::<Self>(kept, gradient, chunk, wanted)
+        }
+    }
+}

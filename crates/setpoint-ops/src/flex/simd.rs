@@ -1,0 +1,157 @@
+//! Loops that the compiler vectorises for the processor at hand.
+
+/// Runs `f`, compiled for the widest vectors that the processor has. What `f` calls must be `#[inline(always)]` to take part.
+#[inline(always)]
+pub(super) fn vectorised<R>(f: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(f)
+}
+
+/// Accumulators of a sum or a maximum, so that it does not wait for itself.
+const LANES: usize = 32;
+
+/// `e^x` to within two units in the last place, `e^-87.3` below that, NaN for NaN.
+///
+/// `x = k·ln 2 + r` with `|r| ≤ ln 2 / 2`; `e^r` by the polynomial of Cephes' `expf` (Moshier), `2^k` by its exponent bits.
+#[inline(always)]
+pub(super) fn exp(x: f32) -> f32 {
+    // 1.5·2²³: adding it rounds to an integer, which then stands in the lowest bits.
+    const ROUND: f32 = 12_582_912.0;
+    // Comparisons and not min/max, which would turn NaN into a number.
+    let x = if x < -87.3 { -87.3 } else { x };
+    let x = if x > 88.3 { 88.3 } else { x };
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let k = shifted - ROUND;
+    // ln 2 in two parts, the first exact in a product with k.
+    let r = x - k * 0.693_359_4;
+    let r = r + k * 2.121_944_4e-4;
+    let p = 1.987_569_1e-4;
+    let p = p * r + 1.398_199_9e-3;
+    let p = p * r + 8.333_452e-3;
+    let p = p * r + 4.166_579_6e-2;
+    let p = p * r + 1.666_666_5e-1;
+    let p = p * r + 5e-1;
+    let e = p * (r * r) + r + 1.0;
+    e * f32::from_bits(shifted.to_bits().wrapping_add(127) << 23)
+}
+
+/// `1 / (1 + e^-x)`.
+#[inline(always)]
+pub(super) fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// Folds each lane by `f`, then the lanes.
+#[inline(always)]
+fn fold(x: &[f32], start: f32, f: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [start; LANES];
+    let whole = x.chunks_exact(LANES);
+    let rest = whole.remainder();
+    for part in whole {
+        for i in 0..LANES {
+            lanes[i] = f(lanes[i], part[i]);
+        }
+    }
+    for (lane, &x) in lanes.iter_mut().zip(rest) {
+        *lane = f(*lane, x);
+    }
+    lanes.into_iter().fold(start, f)
+}
+
+/// The largest value; NaN may be passed over, as a sum over the same values will show it.
+#[inline(always)]
+pub(super) fn highest(x: &[f32]) -> f32 {
+    fold(x, f32::NEG_INFINITY, |a, b| if a > b { a } else { b })
+}
+
+/// `Σ x · y`.
+#[inline(always)]
+pub(super) fn dot(x: &[f32], y: &[f32]) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let (whole_x, whole_y) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
+    let rest = whole_x.remainder().iter().zip(whole_y.remainder());
+    for (x, y) in whole_x.zip(whole_y) {
+        for i in 0..LANES {
+            lanes[i] += x[i] * y[i];
+        }
+    }
+    for (lane, (x, y)) in lanes.iter_mut().zip(rest) {
+        *lane += x * y;
+    }
+    lanes.into_iter().sum()
+}
+
+/// Replaces each `x` by `e^(x − shift)` and answers their sum.
+#[inline(always)]
+pub(super) fn exp_sum(x: &mut [f32], shift: f32) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let mut whole = x.chunks_exact_mut(LANES);
+    for part in &mut whole {
+        for i in 0..LANES {
+            part[i] = exp(part[i] - shift);
+            lanes[i] += part[i];
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(whole.into_remainder()) {
+        *x = exp(*x - shift);
+        *lane += *x;
+    }
+    lanes.into_iter().sum()
+}
+
+/// `Σ e^(x − shift)` and `Σ e^(x − shift) · (x − shift)`.
+#[inline(always)]
+pub(super) fn exp_moments(x: &[f32], shift: f32) -> (f32, f32) {
+    let mut sums = [0.0; LANES];
+    let mut means = [0.0; LANES];
+    let whole = x.chunks_exact(LANES);
+    let rest = whole.remainder();
+    for part in whole {
+        for i in 0..LANES {
+            let s = part[i] - shift;
+            let e = exp(s);
+            sums[i] += e;
+            means[i] += e * s;
+        }
+    }
+    for (i, x) in rest.iter().enumerate() {
+        let s = x - shift;
+        let e = exp(s);
+        sums[i] += e;
+        means[i] += e * s;
+    }
+    (sums.into_iter().sum(), means.into_iter().sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_within_two_units_in_the_last_place() {
+        for i in -87_000..88_000 {
+            let x = i as f32 / 1000.0;
+            let expected = f64::from(x).exp();
+            let unit = f64::from((expected as f32).next_up() - expected as f32);
+            let error = (f64::from(exp(x)) - expected).abs() / unit;
+            assert!(error <= 2.0, "exp({x}) is off by {error} units");
+        }
+        assert!(exp(f32::NAN).is_nan());
+        assert!(exp(f32::NEG_INFINITY) < 1.3e-38);
+        assert!(exp(f32::INFINITY) > 1e38);
+    }
+
+    #[test]
+    fn sums_count_every_element() {
+        for n in [1, 31, 32, 33, 100] {
+            let x: Vec<f32> = (0..n).map(|i| i as f32 * 0.1 - 1.0).collect();
+            let (sum, mean) = vectorised(|| exp_moments(&x, 0.5));
+            let expected = |f: &dyn Fn(f64) -> f64| x.iter().map(|&x| f(f64::from(x))).sum::<f64>();
+            let close = |a: f32, b: f64| assert!((f64::from(a) - b).abs() < 1e-5 * (1.0 + b.abs()), "{a} against {b}");
+            close(sum, expected(&|x| (x - 0.5).exp()));
+            close(mean, expected(&|x| (x - 0.5).exp() * (x - 0.5)));
+            close(vectorised(|| dot(&x, &x)), expected(&|x| x * x));
+            close(vectorised(|| exp_sum(&mut x.clone(), 0.5)), expected(&|x| (x - 0.5).exp()));
+            assert_eq!(vectorised(|| highest(&x)), x[n - 1]);
+        }
+    }
+}

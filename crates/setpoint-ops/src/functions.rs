@@ -1,0 +1,115 @@
+//! The operations on tensors.
+
+use burn::backend::Dispatch;
+use burn::tensor::{Int, Tensor};
+
+use crate::backend::TransformerOps;
+use crate::packing::Packing;
+
+/// The heads of grouped-query attention (Ainslie et al., <https://arxiv.org/abs/2305.13245>).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heads {
+    /// Query heads `h`, a multiple of `kv`.
+    pub query: usize,
+    /// Key and value heads `g`. Query head `i` reads key head `i · g / h`.
+    pub kv: usize,
+    /// Elements of a head `n`.
+    pub dim: usize,
+}
+
+/// A linear map, `y = x · Wᵀ + b`, with the weight as Hugging Face stores it.
+///
+/// # Shapes
+/// `x [t, in]`, `weight [out, in]`, `bias [out]`; the result is `[t, out]`.
+pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    let product = Tensor::from_dispatch(Dispatch::linear(x.into_dispatch(), weight.into_dispatch()));
+    match bias {
+        None => product,
+        // [out] -> [1, out]
+        Some(bias) => product + bias.unsqueeze(),
+    }
+}
+
+/// Root mean square normalisation (Zhang and Sennrich, <https://arxiv.org/abs/1910.07467>, equation 4):
+/// `y = w · x / sqrt(mean(x²) + eps)`, the fraction in f32 and rounded to the dtype of `x` before `w` is applied.
+///
+/// # Shapes
+/// `x [t, d]`, `weight [d]`; the result is `[t, d]`.
+pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, eps: f64) -> Tensor<2> {
+    Tensor::from_dispatch(Dispatch::rms_norm(x.into_dispatch(), weight.into_dispatch(), eps))
+}
+
+/// Rotary position embedding in the rotate-half layout (Su et al., <https://arxiv.org/abs/2104.09864>, equation 34, with element `i` of a
+/// head paired with `i + n/2`): `(a, b) -> (a cos - b sin, b cos + a sin)`, in f32.
+///
+/// # Shapes
+/// `x [t, heads · n]`, `cos` and `sin` `[t, n/2]`, f32 and without a graph; the result is `[t, heads · n]`.
+pub fn rotate(x: Tensor<2>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<2> {
+    Tensor::from_dispatch(Dispatch::rotate(x.into_dispatch(), cos.into_dispatch(), sin.into_dispatch()))
+}
+
+/// The gate of SwiGLU (Shazeer, <https://arxiv.org/abs/2002.05202>, equation 6): `silu(gate) · up`.
+///
+/// # Shapes
+/// `[t, f]` each.
+pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+    Tensor::from_dispatch(Dispatch::swiglu(gate.into_dispatch(), up.into_dispatch()))
+}
+
+/// Causal attention within the segments of a batch (Vaswani et al., <https://arxiv.org/abs/1706.03762>, equation 1): each token sees the
+/// tokens before it in its segment, itself and the whole of the segment's prefix. Scores are scaled by `1/sqrt(n)`; the softmax is f32.
+///
+/// # Shapes
+/// `q [t, h · n]`, `k` and `v` `[t, g · n]`; the result is `[t, h · n]`.
+///
+/// # Panics
+/// If the shapes do not agree with `heads` and `packing`.
+pub fn attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, heads: Heads, packing: &Packing) -> Tensor<2> {
+    let tokens = packing.tokens();
+    assert_eq!(q.dims(), [tokens, heads.query * heads.dim], "the queries of {heads:?} over {tokens} tokens");
+    assert_eq!(k.dims(), [tokens, heads.kv * heads.dim], "the keys of {heads:?} over {tokens} tokens");
+    assert_eq!(v.dims(), k.dims(), "keys and values");
+    let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
+    Tensor::from_dispatch(Dispatch::attention(q, k, v, heads, packing.clone()))
+}
+
+/// What the head says of some tokens.
+#[derive(Clone, Debug)]
+pub struct TokenScores {
+    /// `log π(token)`, nats; f32 `[n]`, with a graph where the inputs have one.
+    pub logps: Tensor<1>,
+    /// `−Σ_v π(v) log π(v)`, nats; f32 `[n]`, without a graph.
+    pub entropy: Tensor<1>,
+}
+
+/// Log-probabilities of tokens under a language model's head, without the logits of more than `chunk` positions at a time, forward and
+/// backward: `logp_i = z_i[y_i] − log Σ_v exp z_i[v]` with `z_i = W · x_{rows[i]}`.
+///
+/// Logits are rounded to the dtype of `x`, everything after them is f32.
+///
+/// # Shapes
+/// `x [t, d]`, `weight [v, d]`, `rows` and `targets` `[n]`: position `rows[i]` predicts token `targets[i]`.
+///
+/// # Panics
+/// If `rows` and `targets` differ in length, or `n` or `chunk` is 0.
+pub fn token_logps(
+    x: Tensor<2>,
+    weight: Tensor<2>,
+    rows: Tensor<1, Int>,
+    targets: Tensor<1, Int>,
+    chunk: usize,
+) -> TokenScores {
+    let [n] = targets.dims();
+    assert_eq!(rows.dims(), [n], "a position for each token");
+    assert!(n > 0 && chunk > 0, "there must be a token, and a chunk of at least one");
+    let scores: Tensor<2> = Tensor::from_dispatch(Dispatch::token_scores(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        rows.into_dispatch(),
+        targets.into_dispatch(),
+        chunk,
+    ));
+    // [n, 2] -> [n, 1] -> [n]
+    let column = |scores: Tensor<2>, i: usize| scores.narrow(1, i, 1).reshape([n]);
+    TokenScores { logps: column(scores.clone(), 0), entropy: column(scores.inner(), 1) }
+}

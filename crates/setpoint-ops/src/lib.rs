@@ -1,0 +1,24 @@
+//! Fused operations with hand-written backward passes: what a transformer spends its time on beside matrix products.
+//!
+//! Each operation exists once as a composition of Burn's primitives, generic over `B: Backend` (`composed`), and, where a profile says that
+//! it pays, a second time as a kernel for the CPU backend flex (`flex`), multi-threaded and vectorised. Both have the same backward pass
+//! in formulas, written by hand, so that what is kept for it is chosen and not what a chain of primitives happens to keep.
+//!
+//! The functions take and return ordinary tensors on any device, with or without autodiff. Tokens of a batch stand one after the other,
+//! `[t, ..]`, without padding; a [`Packing`] says which of them belong together.
+
+// The extension macro names a backend that Burn has deprecated; it is the second opinion of the property tests as long as it is there.
+#![cfg_attr(feature = "ndarray", allow(deprecated))]
+
+mod adamw;
+mod backend;
+mod composed;
+mod differentiate;
+#[cfg(feature = "flex")]
+mod flex;
+mod functions;
+mod packing;
+
+pub use adamw::{AdamWStep, adamw, sum_of_squares};
+pub use functions::{Heads, TokenScores, attention, linear, rms_norm, rotate, swiglu, token_logps};
+pub use packing::{Packing, Segment};

@@ -1,0 +1,156 @@
+//! Which tokens of a batch belong together.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Consecutive tokens of a batch. Each sees those before it in the segment and, if there is one, the whole of the segment's prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Position of the first token in the batch.
+    pub start: usize,
+    /// Number of tokens, at least 1.
+    pub len: usize,
+    /// Index of the segment that stands before this one: a prompt that several responses continue. A prefix has no prefix itself.
+    pub prefix: Option<usize>,
+}
+
+impl Segment {
+    /// The tokens' places in the batch.
+    pub fn tokens(&self) -> Range<usize> {
+        self.start..self.start + self.len
+    }
+}
+
+/// The tokens of a batch, one after the other without padding, cut into segments.
+///
+/// A prompt with three responses is four segments; the prompt is computed once. Clones share their content.
+///
+/// ```
+/// use setpoint_ops::Packing;
+///
+/// let mut batch = Packing::builder();
+/// let prompt = batch.push(5, None);
+/// batch.push(2, Some(prompt));
+/// batch.push(3, Some(prompt));
+/// let batch = batch.build();
+/// assert_eq!(batch.tokens(), 10);
+/// assert_eq!(batch.positions(), [0, 1, 2, 3, 4, 5, 6, 5, 6, 7]);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packing {
+    segments: Arc<[Segment]>,
+    tokens: usize,
+}
+
+/// Collects the segments of a [`Packing`].
+#[derive(Clone, Debug, Default)]
+pub struct PackingBuilder {
+    segments: Vec<Segment>,
+    tokens: usize,
+}
+
+impl PackingBuilder {
+    /// Adds `len` tokens, behind those of the segment `prefix` where one is given, and answers the new segment's index.
+    ///
+    /// # Panics
+    /// If `len` is 0, or `prefix` is no earlier segment or has a prefix itself.
+    pub fn push(&mut self, len: usize, prefix: Option<usize>) -> usize {
+        assert!(len > 0, "a segment has at least one token");
+        if let Some(prefix) = prefix {
+            assert!(self.segments[prefix].prefix.is_none(), "a prefix has no prefix itself");
+        }
+        self.segments.push(Segment { start: self.tokens, len, prefix });
+        self.tokens += len;
+        self.segments.len() - 1
+    }
+
+    /// The finished packing.
+    pub fn build(self) -> Packing {
+        Packing { segments: self.segments.into(), tokens: self.tokens }
+    }
+}
+
+impl Packing {
+    /// A packing without segments, to add to.
+    pub fn builder() -> PackingBuilder {
+        PackingBuilder::default()
+    }
+
+    /// Separate rows of the given lengths.
+    pub fn rows(lengths: impl IntoIterator<Item = usize>) -> Self {
+        let mut builder = Self::builder();
+        for len in lengths {
+            builder.push(len, None);
+        }
+        builder.build()
+    }
+
+    /// The segments, in the order of their tokens.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// Number of tokens.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// Number of tokens before the segment that its tokens see.
+    pub(crate) fn prefix(&self, segment: &Segment) -> Range<usize> {
+        segment.prefix.map_or(0..0, |prefix| self.segments[prefix].tokens())
+    }
+
+    /// The position of each token in its own text: those of a prefix count.
+    pub fn positions(&self) -> Vec<i32> {
+        self.segments
+            .iter()
+            .flat_map(|segment| {
+                let before = self.prefix(segment).len();
+                (before..before + segment.len).map(|position| position as i32)
+            })
+            .collect()
+    }
+
+    /// Segments that are connected: each list is a prefix followed by all that continue it, or one segment that stands alone.
+    #[cfg(feature = "flex")]
+    pub(crate) fn families(&self) -> Vec<Vec<Segment>> {
+        let mut families: Vec<Vec<Segment>> = vec![];
+        let mut family_of: Vec<usize> = Vec::with_capacity(self.segments.len());
+        for segment in self.segments.iter() {
+            match segment.prefix {
+                Some(prefix) => {
+                    let family = family_of[prefix];
+                    families[family].push(*segment);
+                    family_of.push(family);
+                }
+                None => {
+                    family_of.push(families.len());
+                    families.push(vec![*segment]);
+                }
+            }
+        }
+        families
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_stand_one_after_the_other() {
+        let packing = Packing::rows([2, 3]);
+        assert_eq!(packing.positions(), [0, 1, 0, 1, 2]);
+        assert_eq!(packing.segments()[1].tokens(), 2..5);
+        assert_eq!(packing.prefix(&packing.segments()[1]), 0..0);
+    }
+
+    #[test]
+    #[should_panic(expected = "a prefix has no prefix itself")]
+    fn prefixes_are_one_deep() {
+        let mut builder = Packing::builder();
+        let prompt = builder.push(1, None);
+        let turn = builder.push(1, Some(prompt));
+        builder.push(1, Some(turn));
+    }
+}

@@ -1,0 +1,275 @@
+//! Every operation and its gradients, on every CPU backend, against Burn's own autodiff through the textbook formula.
+
+use burn::tensor::{Device, Int, Tensor, TensorData, activation};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use setpoint_ops::{AdamWStep, Heads, Packing, attention, linear, rms_norm, rotate, swiglu, token_logps};
+
+#[allow(deprecated)]
+fn devices() -> [Device; 2] {
+    [Device::flex(), Device::ndarray()]
+}
+
+/// Numbers in [-1, 1).
+fn numbers(seed: u64, count: usize) -> Vec<f32> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    (0..count).map(|_| rng.next_u32() as f32 / u32::MAX as f32 * 2.0 - 1.0).collect()
+}
+
+fn tensor<const D: usize>(seed: u64, shape: [usize; D], device: &Device) -> Tensor<D> {
+    Tensor::from_data(TensorData::new(numbers(seed, shape.iter().product()), shape), device)
+}
+
+fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
+    x.into_data().try_into_vec::<f32>().unwrap()
+}
+
+#[track_caller]
+fn assert_close(found: &[f32], expected: &[f32], tolerance: f32, what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let size = expected.iter().fold(1.0f32, |size, x| size.max(x.abs()));
+    for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+        assert!((found - expected).abs() <= tolerance * size, "{what}[{i}]: {found} against {expected}");
+    }
+}
+
+/// Compares `f` on every device with `reference` on the first, in values and in the gradients of all inputs.
+fn check<const N: usize>(
+    shapes: [[usize; 2]; N],
+    f: impl Fn([Tensor<2>; N]) -> Tensor<2>,
+    reference: impl Fn([Tensor<2>; N]) -> Tensor<2>,
+) {
+    let run = |device: &Device, f: &dyn Fn([Tensor<2>; N]) -> Tensor<2>| {
+        let mut seed = 0;
+        let leaves = shapes.map(|shape| {
+            seed += 1;
+            tensor(seed, shape, device).autodiff().require_grad()
+        });
+        let y = f(leaves.clone());
+        let coefficients = tensor(99, y.dims(), device).autodiff();
+        let gradients = (y.clone() * coefficients).sum().backward();
+        let plain = f(leaves.clone().map(Tensor::inner));
+        assert_close(&values(plain), &values(y.clone().inner()), 1e-6, "without a graph");
+        (values(y.inner()), leaves.map(|leaf| values(leaf.grad(&gradients).unwrap())))
+    };
+    let (expected, expected_gradients) = run(&devices()[0], &reference);
+    for device in devices() {
+        let (found, gradients) = run(&device, &f);
+        assert_close(&found, &expected, 1e-5, &format!("{device:?}"));
+        for (i, (found, expected)) in gradients.iter().zip(&expected_gradients).enumerate() {
+            assert_close(found, expected, 1e-5, &format!("{device:?}, gradient of input {i}"));
+        }
+    }
+}
+
+#[test]
+fn linear_maps() {
+    check([[5, 3], [4, 3]], |[x, w]| linear(x, w, None), |[x, w]| x.matmul(w.transpose()));
+    check(
+        [[5, 3], [4, 3], [1, 4]],
+        |[x, w, b]| linear(x, w, Some(b.reshape([4]))),
+        |[x, w, b]| x.matmul(w.transpose()) + b,
+    );
+}
+
+#[test]
+fn norms() {
+    // More rows than a thread takes at a time, and a width that no vector divides.
+    check(
+        [[70, 37], [1, 37]],
+        |[x, w]| rms_norm(x, w.reshape([37]), 1e-3),
+        |[x, w]| x.clone() * x.square().mean_dim(1).add_scalar(1e-3).sqrt().recip() * w,
+    );
+}
+
+#[test]
+fn gates() {
+    check([[3, 7000], [3, 7000]], |[gate, up]| swiglu(gate, up), |[gate, up]| activation::silu(gate) * up);
+}
+
+#[test]
+fn rotations() {
+    let angles = |device: &Device| tensor::<2>(50, [6, 4], device).mul_scalar(3.0);
+    let tables = |x: &Tensor<2>| {
+        let angles = angles(&x.device().without_autodiff());
+        (angles.clone().cos(), angles.sin())
+    };
+    check(
+        [[6, 16]],
+        |[x]| {
+            let (cos, sin) = tables(&x);
+            rotate(x, cos, sin)
+        },
+        |[x]| {
+            let (cos, sin) = tables(&x);
+            let heads = x.split(8, 1).into_iter().map(|head| {
+                let (a, b) = (head.clone().narrow(1, 0, 4), head.narrow(1, 4, 4));
+                let (cos, sin) = (lift(&a, cos.clone()), lift(&a, sin.clone()));
+                Tensor::cat(vec![a.clone() * cos.clone() - b.clone() * sin.clone(), b * cos + a * sin], 1)
+            });
+            Tensor::cat(heads.collect(), 1)
+        },
+    );
+}
+
+/// `x` with autodiff where `like` has it.
+fn lift(like: &Tensor<2>, x: Tensor<2>) -> Tensor<2> {
+    if like.device().is_autodiff() { x.autodiff() } else { x }
+}
+
+/// Attention row by row: each segment behind its prefix, as if it stood alone.
+fn attention_by_rows(q: &Tensor<2>, k: &Tensor<2>, v: &Tensor<2>, heads: Heads, packing: &Packing) -> Tensor<2> {
+    let rows = packing.segments().iter().map(|segment| {
+        let prefix = segment.prefix.map_or(0..0, |prefix| packing.segments()[prefix].tokens());
+        let with_prefix = |x: &Tensor<2>| {
+            let own = x.clone().slice([segment.tokens()]);
+            if prefix.is_empty() { own } else { Tensor::cat(vec![x.clone().slice([prefix.clone()]), own], 0) }
+        };
+        let (keys, values) = (with_prefix(k), with_prefix(v));
+        let outputs = (0..heads.query).map(|head| {
+            let head_of = |x: &Tensor<2>, head: usize| x.clone().narrow(1, head * heads.dim, heads.dim);
+            let kv = head * heads.kv / heads.query;
+            let queries = head_of(&q.clone().slice([segment.tokens()]), head);
+            let scores = queries.matmul(head_of(&keys, kv).transpose()).div_scalar((heads.dim as f64).sqrt());
+            let hidden: Vec<f32> = (0..segment.len)
+                .flat_map(|i| {
+                    let last = prefix.len() + i;
+                    (0..prefix.len() + segment.len).map(move |j| if j > last { -1e9 } else { 0.0 })
+                })
+                .collect();
+            let mask = TensorData::new(hidden, [segment.len, prefix.len() + segment.len]);
+            let mask = Tensor::<2>::from_data(mask, &q.device().without_autodiff());
+            activation::softmax(scores.clone() + lift(&scores, mask), 1).matmul(head_of(&values, kv))
+        });
+        Tensor::cat(outputs.collect(), 1)
+    });
+    Tensor::cat(rows.collect(), 0)
+}
+
+#[test]
+fn attention_over_segments() {
+    let mut batch = Packing::builder();
+    let prompt = batch.push(5, None);
+    batch.push(3, Some(prompt));
+    batch.push(1, Some(prompt));
+    // Longer than a tile of queries, behind a prompt and alone.
+    batch.push(70, Some(prompt));
+    batch.push(67, None);
+    let batch = batch.build();
+    let t = batch.tokens();
+    for (query, kv) in [(4, 1), (4, 2), (4, 4)] {
+        let heads = Heads { query, kv, dim: 6 };
+        check(
+            [[t, query * 6], [t, kv * 6], [t, kv * 6]],
+            |[q, k, v]| attention(q, k, v, heads, &batch),
+            |[q, k, v]| attention_by_rows(&q, &k, &v, heads, &batch),
+        );
+    }
+}
+
+#[test]
+fn attention_to_huge_scores_stays_finite() {
+    let heads = Heads { query: 1, kv: 1, dim: 4 };
+    for device in devices() {
+        let x = || tensor::<2>(1, [3, 4], &device).mul_scalar(1e4).autodiff().require_grad();
+        let (q, k, v) = (x(), x(), x());
+        let y = attention(q.clone(), k, v, heads, &Packing::rows([3]));
+        let gradients = y.clone().sum().backward();
+        assert!(values(y.inner()).into_iter().chain(values(q.grad(&gradients).unwrap())).all(f32::is_finite));
+    }
+}
+
+fn indices(x: &[i32], device: &Device) -> Tensor<1, Int> {
+    Tensor::from_data(x, &device.clone().without_autodiff())
+}
+
+#[test]
+fn log_probabilities() {
+    // A position that predicts two tokens, one that predicts none, and chunks of unequal length.
+    let (rows, targets) = ([0, 2, 2, 4, 1], [3, 0, 10, 7, 7]);
+    for chunk in [1, 2, 100] {
+        check(
+            [[5, 6], [11, 6]],
+            |[x, w]| {
+                let device = x.device();
+                let scores = token_logps(x, w, indices(&rows, &device), indices(&targets, &device), chunk);
+                scores.logps.reshape([5, 1])
+            },
+            |[x, w]| {
+                let device = x.device();
+                let all = activation::log_softmax(x.matmul(w.transpose()), 1);
+                let all = all.select(0, indices(&rows, &device));
+                all.gather(1, indices(&targets, &device).reshape([5, 1]))
+            },
+        );
+    }
+}
+
+#[test]
+fn entropies() {
+    for device in devices() {
+        let (x, w) = (tensor::<2>(1, [3, 6], &device), tensor::<2>(2, [11, 6], &device));
+        let all = activation::log_softmax(x.clone().matmul(w.clone().transpose()), 1);
+        let expected = values((all.clone().exp() * all).sum_dim(1).neg());
+        let found = token_logps(x, w, indices(&[0, 1, 2], &device), indices(&[0, 0, 0], &device), 2).entropy;
+        assert_close(&values(found), &expected, 1e-5, "entropy");
+    }
+}
+
+#[test]
+fn certain_and_impossible_tokens_are_finite() {
+    for device in devices() {
+        let x = Tensor::<2>::from_data([[1e3f32, 0.0]], &device).autodiff().require_grad();
+        let w = Tensor::<2>::from_data([[10f32, 0.0], [-10.0, 1.0]], &device).autodiff().require_grad();
+        let scores = token_logps(x.clone(), w, indices(&[0, 0], &device), indices(&[0, 1], &device), 8);
+        assert_close(&values(scores.logps.clone().inner()), &[0.0, -2e4], 1e-6, "log-probability");
+        let gradients = scores.logps.sum().backward();
+        assert!(values(x.grad(&gradients).unwrap()).into_iter().all(f32::is_finite));
+    }
+}
+
+#[test]
+fn nan_is_not_lost() {
+    for device in devices() {
+        let x = Tensor::<2>::from_data([[f32::NAN, 0.0]], &device);
+        let w = Tensor::<2>::from_data([[1f32, 0.0], [0.0, 1.0]], &device);
+        let scores = token_logps(x.clone(), w, indices(&[0], &device), indices(&[0], &device), 8);
+        assert!(values(scores.logps)[0].is_nan(), "log-probability on {device:?}");
+        let heads = Heads { query: 1, kv: 1, dim: 2 };
+        let mixed = attention(x.clone(), x.clone(), x.clone(), heads, &Packing::rows([1]));
+        assert!(values(mixed)[0].is_nan(), "attention on {device:?}");
+        assert!(values(swiglu(x.clone(), x))[0].is_nan(), "gate on {device:?}");
+    }
+}
+
+#[test]
+fn a_step_of_adamw_is_the_algorithm() {
+    let step = AdamWStep {
+        decay: 0.99,
+        beta1: 0.9,
+        beta2: 0.999,
+        scale: 0.5,
+        rate: 1e-2 / 0.1,
+        root: 0.001f64.sqrt(),
+        eps: 1e-8,
+    };
+    let n = 20_000;
+    let (w, g) = (numbers(1, n), numbers(2, n));
+    for device in devices() {
+        let flat = |x: &[f32]| Tensor::<1>::from_data(x, &device);
+        let (weight, m, v) = setpoint_ops::adamw(flat(&w), flat(&vec![0.1; n]), flat(&vec![0.2; n]), flat(&g), step);
+        let (weight, m, v) = (values(weight), values(m), values(v));
+        for i in 0..n {
+            let gradient = 0.5 * f64::from(g[i]);
+            let first = 0.9 * f64::from(0.1f32) + 0.1 * gradient;
+            let second = 0.999 * f64::from(0.2f32) + 0.001 * gradient * gradient;
+            let moved = 0.99 * f64::from(w[i]) - step.rate * first / (second.sqrt() / step.root + step.eps);
+            assert!((f64::from(m[i]) - first).abs() < 1e-7);
+            assert!((f64::from(v[i]) - second).abs() < 1e-7);
+            assert!((f64::from(weight[i]) - moved).abs() < 1e-6, "{} against {moved}", weight[i]);
+        }
+        let expected: f64 = g.iter().map(|&g| f64::from(g).powi(2)).sum();
+        let found = f64::from(values(setpoint_ops::sum_of_squares(flat(&g), 100))[0]);
+        assert!((found - expected).abs() < 1e-5 * expected, "{found} against {expected}");
+    }
+}

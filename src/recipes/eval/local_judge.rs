@@ -1,0 +1,45 @@
+//! A reward model that judges answers, without any network.
+
+use setpoint_data::{Record, TextEncoder};
+use setpoint_reward::{ModelSource, RewardSource, Scored};
+
+use super::answers::conversation;
+use crate::config::sections::ModelSection;
+use crate::failure::{Failure, Outcome};
+use crate::progress;
+use crate::recipes::{Session, setup};
+
+/// A reward model's rewards of single-turn answers: `(instruction, answer)`.
+pub fn rewards_of(
+    session: &Session,
+    section: &ModelSection,
+    encoder: &TextEncoder,
+    answers: &[(&str, &str)],
+) -> Outcome<Vec<f64>> {
+    let dir = section.path.as_deref().ok_or_else(|| Failure::usage("reward.path", "no judge"))?;
+    let source = ModelSource::load(dir, &setup::load_options(section.dtype, &session.device), false, &session.device)?;
+    let ids = answers
+        .iter()
+        .map(|(instruction, answer)| {
+            let prompt = conversation([("user", *instruction)]);
+            setup::answer_ids(encoder, &Record::new(prompt, Vec::new()), answer)
+        })
+        .collect::<Outcome<Vec<_>>>()?;
+    let items: Vec<Scored<'_>> = answers
+        .iter()
+        .zip(&ids)
+        .enumerate()
+        .map(|(row, ((prompt, response), (prompt_ids, response_ids)))| Scored {
+            row,
+            prompt,
+            response,
+            prompt_ids,
+            response_ids,
+            ..Scored::default()
+        })
+        .collect();
+    let bar = progress::bar(items.len(), "rewards", session.quiet);
+    let rewards = source.score(&items, &mut |done| bar.set_position(done as u64));
+    bar.finish_and_clear();
+    Ok(rewards?)
+}

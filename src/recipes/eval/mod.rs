@@ -1,0 +1,15 @@
+//! `setpoint eval`: the policy against a baseline under a reward model ([`reward`]), AlpacaEval 2 ([`alpaca`]), MT-Bench ([`mt_bench`]),
+//! the task benchmarks ([`tasks`]), and results side by side ([`compare`]).
+
+pub mod alpaca;
+pub mod compare;
+pub mod mt_bench;
+pub mod reward;
+pub mod tasks;
+
+mod answers;
+mod local_judge;
+mod result;
+
+pub use result::spending;
+pub use reward::{EvalConfig, EvalReport, dry_run, report, run};

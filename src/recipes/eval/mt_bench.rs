@@ -1,0 +1,383 @@
+//! `setpoint eval mt-bench`: answers, judgments and scores of MT-Bench in FastChat's formats; or the scores of judgments that exist.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use setpoint_eval::{
+    EvalItem, JudgeSettings, Manifest, ModelIdentity, MtAnswer, MtChoice, MtContestant, MtJudge, MtModelScores,
+    MtPairJudgment, MtPairScores, MtQuestion, MtScore, MtSingleJudgment, MtWinner, category_temperature,
+    content_digest, is_pairwise, pair_scores, read_answers, read_pair_judgments, read_questions, read_single_judgments,
+    single_scores,
+};
+use setpoint_transformer::{CausalLm, GenerationConfig};
+
+use super::answers::{Answerer, conversation, decoding};
+use super::result;
+use crate::config::sections::ModelSection;
+use crate::config::{Config, Problems};
+use crate::failure::{Failure, Outcome};
+use crate::progress;
+use crate::recipes::generate::SamplingSection;
+use crate::recipes::{Session, setup};
+
+/// Settings of `setpoint eval mt-bench`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MtBenchConfig {
+    /// Judgments that exist, single or pairwise. Nothing is generated or judged then.
+    pub judgments: Option<PathBuf>,
+    /// The 80 questions: `question.jsonl`.
+    pub questions: Option<PathBuf>,
+    /// Reference answers for maths, reasoning and coding: `reference_answer/gpt-4.jsonl`.
+    pub references: Option<PathBuf>,
+    /// The model's answers, where they exist; or `model`.
+    pub answers: Option<PathBuf>,
+    /// The model that answers.
+    pub model: ModelSection,
+    /// The model's name in the results.
+    pub name: Option<String>,
+    /// Answers of another model to compare with, pair by pair and in both orders. Without it answers are rated alone.
+    pub baseline_answers: Option<PathBuf>,
+    /// Of pairwise judgments, only those against this model.
+    pub baseline_name: Option<String>,
+    /// How the model samples. Temperatures are those of the categories unless one is given.
+    pub generate: SamplingSection,
+    /// Only so many questions, from the first.
+    pub max_rows: Option<usize>,
+    /// Who judges.
+    pub judge: JudgeSettings,
+    /// Folder for `result.json`, `model_answer/`, `model_judgment/` and the judge's answers.
+    pub output: Option<PathBuf>,
+}
+
+impl Default for MtBenchConfig {
+    fn default() -> Self {
+        Self {
+            judgments: None,
+            questions: None,
+            references: None,
+            answers: None,
+            model: ModelSection::default(),
+            name: None,
+            baseline_answers: None,
+            baseline_name: None,
+            generate: SamplingSection { max_new_tokens: Some(1024), ..SamplingSection::default() },
+            max_rows: None,
+            judge: JudgeSettings { model: Some("gpt-4".into()), ..JudgeSettings::default() },
+            output: None,
+        }
+    }
+}
+
+impl Config for MtBenchConfig {
+    fn validate(&self, problems: &mut Problems<'_>) {
+        if self.judgments.is_some() {
+            let excess = self.answers.is_some() || self.model.path.is_some() || self.baseline_answers.is_some();
+            problems.require(
+                !excess,
+                "judgments",
+                "judgments are scored as they are: leave out `model`, `answers` and `baseline_answers`",
+            );
+            return;
+        }
+        problems.require(
+            self.questions.is_some(),
+            "questions",
+            "nothing to score: give --judgments FILE, or --questions FILE (MT-Bench's question.jsonl)",
+        );
+        match (&self.answers, &self.model.path) {
+            (Some(_), Some(_)) => problems.add("answers", "`answers` and `model` exclude each other"),
+            (Some(_), None) => {}
+            (None, _) => self.model.validate("model", false, problems),
+        }
+        result::validate_judge(&self.judge, "judge", problems);
+        problems.require(self.output.is_some(), "output", "nowhere to write: give --output DIR");
+        problems.require(self.max_rows != Some(0), "max_rows", "must be at least 1");
+        problems.require(
+            self.generate.samples.unwrap_or(1) == 1,
+            "generate.samples",
+            "MT-Bench takes one answer per question",
+        );
+    }
+}
+
+/// Judgments of either kind.
+enum Judgments {
+    Single(Vec<MtSingleJudgment>),
+    Pairs(Vec<MtPairJudgment>),
+}
+
+/// Generates and judges what does not exist yet, scores, prints and writes.
+pub fn run(session: &Session, config: &MtBenchConfig) -> Outcome {
+    let questions = match &config.questions {
+        Some(path) => questions(config, path)?,
+        None => Vec::new(),
+    };
+    let (judgments, manifest) = match &config.judgments {
+        Some(path) => existing(config, path)?,
+        None => judged(session, config, &questions)?,
+    };
+    let (scores, text, items) = match &judgments {
+        Judgments::Single(rows) => {
+            let scores = single_scores(rows, &questions);
+            (json!({ "single": scores }), single_table(&scores), single_items(rows, &manifest.model.name))
+        }
+        Judgments::Pairs(rows) => {
+            let (scores, failed) = pair_scores(rows, config.baseline_name.as_deref());
+            let text = pair_table(&scores, failed);
+            (json!({ "pairs": scores, "failed": failed }), text, pair_items(rows, &manifest.model.name))
+        }
+    };
+    progress::say(text);
+    if let Some(dir) = &config.output {
+        result::folder(dir)?;
+        result::write(dir, manifest, scores, items)?;
+        progress::note(format!("written to {}", dir.display()));
+    }
+    Ok(())
+}
+
+/// Checks everything that can be checked without generating or asking.
+pub fn dry_run(session: &Session, config: &MtBenchConfig) -> Outcome {
+    progress::say(toml::to_string(&crate::config::load::to_table(config))?);
+    if let Some(path) = &config.judgments {
+        existing(config, path)?;
+        progress::say(format!("judgments of {} to score", path.display()));
+        return Ok(());
+    }
+    let path = config.questions.as_deref().ok_or_else(|| Failure::usage("questions", "no questions"))?;
+    let questions = questions(config, path)?;
+    for path in [&config.references, &config.answers, &config.baseline_answers].into_iter().flatten() {
+        read_answers(path)?;
+    }
+    if config.answers.is_none() {
+        Answerer::open(session, &config.model)?;
+    }
+    progress::say(format!("{} questions", questions.len()));
+    Ok(())
+}
+
+fn questions(config: &MtBenchConfig, path: &Path) -> Outcome<Vec<MtQuestion>> {
+    let mut questions = read_questions(path)?;
+    questions.truncate(config.max_rows.unwrap_or(usize::MAX));
+    Ok(questions)
+}
+
+fn existing(config: &MtBenchConfig, path: &Path) -> Outcome<(Judgments, Manifest)> {
+    let (judgments, name, prompts, judge) = if is_pairwise(path)? {
+        let rows = read_pair_judgments(path)?;
+        let (name, judge) = (rows[0].model_1.clone(), rows[0].judge.0.clone());
+        let ids = rows.iter().map(|r| r.question_id.to_string()).collect();
+        (Judgments::Pairs(rows), name, ids, judge)
+    } else {
+        let rows = read_single_judgments(path)?;
+        let (name, judge) = (rows[0].model.clone(), rows[0].judge.0.clone());
+        let ids: Vec<String> = rows.iter().map(|r| r.question_id.to_string()).collect();
+        (Judgments::Single(rows), name, ids, judge)
+    };
+    let name = config.name.clone().unwrap_or(name);
+    // Judgments hold no questions, only their numbers.
+    let digest = content_digest(prompts.iter().map(String::as_str));
+    let mut manifest = result::manifest("mt_bench", ModelIdentity { name, ..ModelIdentity::default() }, digest);
+    manifest.judge = json!({ "model": judge });
+    manifest.scoring = mode(&judgments);
+    Ok((judgments, manifest))
+}
+
+fn mode(judgments: &Judgments) -> Value {
+    json!({ "mode": match judgments { Judgments::Single(_) => "single", Judgments::Pairs(_) => "pairwise" } })
+}
+
+fn judged(session: &Session, config: &MtBenchConfig, questions: &[MtQuestion]) -> Outcome<(Judgments, Manifest)> {
+    let dir = config.output.as_deref().ok_or_else(|| Failure::usage("output", "nowhere to write"))?;
+    result::folder(dir)?;
+    let client = result::judge(&config.judge, Some(dir))?;
+    let references = config.references.as_deref().map(read_answers).transpose()?.unwrap_or_default();
+    let baseline = config.baseline_answers.as_deref().map(read_answers).transpose()?;
+    let digest = content_digest(questions.iter().flat_map(|q| q.turns.iter().map(String::as_str)));
+    let (answers, identity, decoding) = match &config.answers {
+        Some(path) => {
+            let answers = read_answers(path)?;
+            let name = config.name.clone().unwrap_or_else(|| answers[0].model_id.clone());
+            (answers, ModelIdentity { name, ..ModelIdentity::default() }, Value::Null)
+        }
+        None => generated(session, config, questions, dir)?,
+    };
+    let contestant = MtContestant::new(identity.name.clone(), &answers);
+    let judge = MtJudge::new(&client, questions, &references);
+    let mut manifest = result::manifest("mt_bench", identity, digest);
+    manifest.decoding = decoding;
+    manifest.judge = result::judge_identity(&config.judge, "fastchat");
+    let turns: usize = questions.iter().map(|q| q.turns.len().min(2)).sum();
+    let asked = turns * if baseline.is_some() { 2 } else { 1 };
+    let bar = progress::bar(asked, "judged", session.quiet);
+    let mut advance = |done: usize| bar.set_position(done as u64);
+    let judgments = match &baseline {
+        None => judge.single(&contestant, &mut advance).map(Judgments::Single),
+        Some(answers) => {
+            let name = config.baseline_name.clone().unwrap_or_else(|| answers[0].model_id.clone());
+            manifest.baseline = Some(ModelIdentity { name: name.clone(), ..ModelIdentity::default() });
+            judge.pairs(&contestant, &MtContestant::new(name, answers), &mut advance).map(Judgments::Pairs)
+        }
+    };
+    bar.finish_and_clear();
+    progress::note(format!("judge: {}", result::spending(&client.spending())));
+    let judgments = judgments?;
+    manifest.scoring = mode(&judgments);
+    let folder = dir.join("model_judgment");
+    result::folder(&folder)?;
+    let file = |kind: &str| folder.join(format!("{}_{kind}.jsonl", file_name(client.model())));
+    match &judgments {
+        Judgments::Single(rows) => result::write_lines(&file("single"), rows)?,
+        Judgments::Pairs(rows) => result::write_lines(&file("pair"), rows)?,
+    }
+    Ok((judgments, manifest))
+}
+
+/// A model's name as a file's.
+fn file_name(model: &str) -> String {
+    model.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect()
+}
+
+/// Answers both turns of every question; questions of one temperature go through the model together.
+fn generated(
+    session: &Session,
+    config: &MtBenchConfig,
+    questions: &[MtQuestion],
+    dir: &Path,
+) -> Outcome<(Vec<MtAnswer>, ModelIdentity, Value)> {
+    let answerer = Answerer::open(session, &config.model)?;
+    let identity = result::identity(&config.model, config.name.as_deref(), answerer.encoder.fingerprint())?;
+    let model = answerer.load()?;
+    let mut groups: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+    for (i, question) in questions.iter().enumerate() {
+        let temperature = config.generate.temperature.unwrap_or_else(|| category_temperature(&question.category));
+        groups.entry(temperature.to_bits()).or_default().push(i);
+    }
+    let mut turns: Vec<Vec<String>> = vec![Vec::new(); questions.len()];
+    let mut settings = answerer.settings(&config.generate)?;
+    for (temperature, rows) in groups {
+        let temperature = f64::from_bits(temperature);
+        let section = SamplingSection { temperature: Some(temperature), ..config.generate.clone() };
+        settings = answerer.settings(&section)?;
+        for turn in 0..2 {
+            answer_turn(&answerer, &model, &settings, config.generate.seed, questions, &rows, turn, &mut turns)?;
+        }
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    let answers: Vec<MtAnswer> = questions
+        .iter()
+        .zip(turns)
+        .map(|(question, turns)| {
+            let digest =
+                setup::text_hash(&format!("{}\n{}\n{}", identity.name, question.question_id, turns.join("\n")));
+            MtAnswer {
+                question_id: question.question_id,
+                answer_id: digest[..22].to_owned(),
+                model_id: identity.name.clone(),
+                choices: vec![MtChoice { index: 0, turns }],
+                extra: Map::from_iter([("tstamp".to_owned(), json!(now))]),
+            }
+        })
+        .collect();
+    let folder = dir.join("model_answer");
+    result::folder(&folder)?;
+    result::write_lines(&folder.join(format!("{}.jsonl", file_name(&identity.name))), &answers)?;
+    let mut decoding = decoding(&settings, config.generate.seed);
+    if config.generate.temperature.is_none() {
+        decoding["temperature"] = json!("by category");
+    }
+    Ok((answers, identity, decoding))
+}
+
+#[allow(clippy::too_many_arguments, reason = "one step of a loop")]
+fn answer_turn(
+    answerer: &Answerer<'_>,
+    model: &CausalLm,
+    settings: &GenerationConfig,
+    seed: u64,
+    questions: &[MtQuestion],
+    rows: &[usize],
+    turn: usize,
+    turns: &mut [Vec<String>],
+) -> Outcome {
+    let rows: Vec<usize> = rows.iter().copied().filter(|&i| questions[i].turns.len() > turn).collect();
+    let ids: Vec<Vec<u32>> = rows
+        .iter()
+        .map(|&i| {
+            let answered = questions[i].turns.iter().zip(&turns[i]);
+            let before = answered.flat_map(|(q, a)| [("user", q.as_str()), ("assistant", a.as_str())]);
+            let asked = [("user", questions[i].turns[turn].as_str())];
+            answerer.ids(conversation(before.chain(asked)))
+        })
+        .collect::<Outcome<_>>()?;
+    // Another stream for the second turn.
+    let texts = answerer.answer(model, &ids, settings, seed.wrapping_add(turn as u64), &[])?;
+    for (i, text) in rows.into_iter().zip(texts) {
+        turns[i].push(text.trim().to_owned());
+    }
+    Ok(())
+}
+
+fn single_items(rows: &[MtSingleJudgment], model: &str) -> Vec<EvalItem> {
+    let rated = rows.iter().filter(|r| r.model == model && r.score != -1.0);
+    rated.map(|r| EvalItem { id: format!("mt_bench/{}/{}", r.question_id, r.turn), value: r.score }).collect()
+}
+
+/// 1 for a win, ½ for a tie.
+fn pair_items(rows: &[MtPairJudgment], model: &str) -> Vec<EvalItem> {
+    rows.iter()
+        .filter(|r| r.g1_winner != MtWinner::Error && r.g2_winner != MtWinner::Error)
+        .filter(|r| r.model_1 == model || r.model_2 == model)
+        .map(|r| {
+            let own = if r.model_1 == model { MtWinner::Model1 } else { MtWinner::Model2 };
+            let value = match (r.g1_winner == r.g2_winner, r.g1_winner) {
+                (true, winner) if winner == own => 1.0,
+                (true, MtWinner::Model1 | MtWinner::Model2) => 0.0,
+                _ => 0.5,
+            };
+            let other = if r.model_1 == model { &r.model_2 } else { &r.model_1 };
+            EvalItem { id: format!("mt_bench/{}/{}/{other}", r.question_id, r.turn.unwrap_or(1)), value }
+        })
+        .collect()
+}
+
+fn single_table(scores: &[MtModelScores]) -> String {
+    let figure = |score: &Option<MtScore>| {
+        score.map_or_else(|| "none".to_owned(), |s| format!("{:.6} ± {:.3} ({})", s.score, s.std_error, s.n))
+    };
+    let mut lines = Vec::new();
+    for model in scores {
+        lines.push(format!("model        {}", model.model));
+        lines.push(format!("first turn   {}", figure(&model.first_turn)));
+        lines.push(format!("second turn  {}", figure(&model.second_turn)));
+        lines.push(format!("average      {}", figure(&model.average)));
+        for (category, score) in &model.categories {
+            lines.push(format!("  {category:<11}{:.3} ({})", score.score, score.n));
+        }
+        lines.push(format!("failed       {} judgments never came, {} hold no rating", model.errors, model.unrated));
+    }
+    lines.join("\n")
+}
+
+fn pair_table(scores: &[MtPairScores], failed: usize) -> String {
+    let mut table = tabled::builder::Builder::default();
+    table.push_record(["model", "win", "loss", "tie", "win_rate", "loss_rate", "win_rate_adjusted"]);
+    for s in scores {
+        table.push_record([
+            s.model.clone(),
+            s.win.to_string(),
+            s.loss.to_string(),
+            s.tie.to_string(),
+            format!("{:.6}", s.win_rate),
+            format!("{:.6}", s.loss_rate),
+            format!("{:.6}", s.win_rate_adjusted),
+        ]);
+    }
+    let mut table = table.build();
+    table.with(tabled::settings::Style::blank());
+    format!("{table}\n{failed} judgments without a verdict")
+}

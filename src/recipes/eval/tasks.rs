@@ -1,0 +1,344 @@
+//! `setpoint eval tasks`: MMLU, GSM8K, ARC, MathQA and SocialIQA, by likelihood or by chain of thought.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use setpoint_data::Prompt;
+use setpoint_eval::{
+    EvalItem, Extracted, Gold, MeanScore, Task, TaskDoc, TaskMode, TaskRequest, TaskScore, TaskSet, content_digest,
+    extract_answer, grade_choice, grade_text, pooled_mean,
+};
+use setpoint_train::{Sequence, score_sequences};
+use setpoint_transformer::{CausalLm, GenerationConfig};
+
+use super::answers::{Answerer, conversation, decoding};
+use super::result;
+use crate::config::sections::ModelSection;
+use crate::config::{Config, Problems};
+use crate::failure::{Failure, Outcome};
+use crate::progress;
+use crate::recipes::Session;
+use crate::recipes::generate::SamplingSection;
+
+/// Settings of `setpoint eval tasks`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TasksConfig {
+    /// The model.
+    pub model: ModelSection,
+    /// `mmlu`, `gsm8k`, `arc_easy`, `arc_challenge`, `mathqa`, `social_iqa`.
+    pub tasks: Vec<Task>,
+    /// Folder of the data sets.
+    pub data: Option<PathBuf>,
+    /// `likelihood`, or `cot`: zero-shot chain of thought, greedy.
+    pub mode: TaskMode,
+    /// Few-shot examples; by default lm-evaluation-harness's: 5 for GSM8K, else none.
+    pub shots: Option<usize>,
+    /// Only so many examples of a task, from the first; of MMLU, of each subject.
+    pub max_rows: Option<usize>,
+    /// Put prompts to be answered through the chat template; by default wherever the model has one and `mode` is `cot`.
+    pub chat: Option<bool>,
+    /// Length and batches of generated answers; they are greedy.
+    pub generate: SamplingSection,
+    /// Tokens in one forward pass, padding included.
+    pub batch_tokens: usize,
+    /// The model's name in the results.
+    pub name: Option<String>,
+    /// Folder for `result.json` and `samples_TASK.jsonl`.
+    pub output: Option<PathBuf>,
+}
+
+impl Default for TasksConfig {
+    fn default() -> Self {
+        Self {
+            model: ModelSection::default(),
+            tasks: Task::ALL.to_vec(),
+            data: None,
+            mode: TaskMode::Likelihood,
+            shots: None,
+            max_rows: None,
+            chat: None,
+            generate: SamplingSection {
+                max_new_tokens: Some(512),
+                temperature: Some(0.0),
+                ..SamplingSection::default()
+            },
+            batch_tokens: 8192,
+            name: None,
+            output: None,
+        }
+    }
+}
+
+impl Config for TasksConfig {
+    fn validate(&self, problems: &mut Problems<'_>) {
+        self.model.validate("model", false, problems);
+        problems.require(self.data.is_some(), "data", "no data: give --data DIR, the folder of the data sets");
+        problems.require(!self.tasks.is_empty(), "tasks", "no task");
+        let mut sorted = self.tasks.clone();
+        sorted.sort();
+        sorted.dedup();
+        problems.require(sorted.len() == self.tasks.len(), "tasks", "a task is named twice");
+        problems.require(self.max_rows != Some(0), "max_rows", "must be at least 1");
+        problems.require(self.batch_tokens > 0, "batch_tokens", "must be at least 1");
+        problems.require(
+            self.generate.temperature == Some(0.0),
+            "generate.temperature",
+            "must be 0: answers are greedy",
+        );
+        problems.require(
+            self.generate.samples.unwrap_or(1) == 1,
+            "generate.samples",
+            "a task takes one answer per example",
+        );
+    }
+}
+
+/// One example as it is written to `samples_TASK.jsonl`.
+#[derive(Debug, Serialize)]
+struct Sample {
+    id: String,
+    context: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    continuations: Vec<String>,
+    /// Nats, one for each continuation.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    loglikelihoods: Vec<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answer: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    extracted: Option<Extracted>,
+    /// Metric by metric.
+    grades: BTreeMap<&'static str, bool>,
+}
+
+/// Asks, grades, prints and writes.
+pub fn run(session: &Session, config: &TasksConfig) -> Outcome {
+    let sets = read(config)?;
+    let answerer = Answerer::open(session, &config.model)?;
+    let settings = answerer.settings(&config.generate)?;
+    // Every prompt is built before the weights are read: missing few-shot examples show at once.
+    let requests: Vec<Vec<TaskRequest>> =
+        sets.iter().map(|set| Ok(set.requests(config.mode, shots(config, set.task))?)).collect::<Outcome<_>>()?;
+    let identity = result::identity(&config.model, config.name.as_deref(), answerer.encoder.fingerprint())?;
+    let model = answerer.load()?;
+    if let Some(dir) = &config.output {
+        result::folder(dir)?;
+    }
+    let (mut scores, mut items) = (BTreeMap::new(), Vec::new());
+    for (set, requests) in sets.iter().zip(requests) {
+        let likelihood = requests.first().is_some_and(|r| !r.continuations.is_empty());
+        let samples = match likelihood {
+            true => by_likelihood(session, config, &answerer, &model, set, requests)?,
+            false => by_answer(config, &answerer, &model, &settings, set, requests)?,
+        };
+        let main = if likelihood { "acc" } else { "flexible" };
+        items.extend(samples.iter().map(|s| EvalItem { id: s.id.clone(), value: f64::from(u8::from(s.grades[main])) }));
+        scores.insert(set.task.name(), summarize(set, &samples)?);
+        if let Some(dir) = &config.output {
+            result::write_lines(&dir.join(format!("samples_{}.jsonl", set.task.name())), &samples)?;
+        }
+    }
+    let mains: Vec<MeanScore> =
+        scores.values().filter_map(|m| m.get("acc").or_else(|| m.get("flexible"))).map(|s| s.overall).collect();
+    let average = pooled_mean(&mains);
+    progress::say(table(&sets, &scores, average));
+    if let Some(dir) = &config.output {
+        let mut manifest = result::manifest("tasks", identity, digest(&sets));
+        manifest.decoding = decoding(&settings, config.generate.seed);
+        manifest.scoring = scoring(config, &answerer);
+        result::write(dir, manifest, json!({ "tasks": scores, "average": average }), items)?;
+        progress::note(format!("written to {}", dir.display()));
+    }
+    Ok(())
+}
+
+/// Checks everything and says what would be asked.
+pub fn dry_run(session: &Session, config: &TasksConfig) -> Outcome {
+    let sets = read(config)?;
+    let answerer = Answerer::open(session, &config.model)?;
+    answerer.settings(&config.generate)?;
+    progress::say(toml::to_string(&crate::config::load::to_table(config))?);
+    for set in &sets {
+        let requests = set.requests(config.mode, shots(config, set.task))?;
+        let continuations: usize = requests.iter().map(|r| r.continuations.len()).sum();
+        progress::say(format!(
+            "{}: {} examples, {continuations} continuations to score",
+            set.task.name(),
+            requests.len()
+        ));
+    }
+    Ok(())
+}
+
+fn read(config: &TasksConfig) -> Outcome<Vec<TaskSet>> {
+    let dir = config.data.as_deref().ok_or_else(|| Failure::usage("data", "no data"))?;
+    config.tasks.iter().map(|&task| read_one(config, task, dir)).collect()
+}
+
+fn read_one(config: &TasksConfig, task: Task, dir: &Path) -> Outcome<TaskSet> {
+    let mut set = TaskSet::read(task, dir)?;
+    if set.undecided > 0 {
+        progress::note(format!(
+            "{}: {} examples are left out, the file does not tell which of their choices is right",
+            task.name(),
+            set.undecided
+        ));
+    }
+    if let Some(most) = config.max_rows {
+        let mut seen: BTreeMap<Option<String>, usize> = BTreeMap::new();
+        set.docs.retain(|doc| {
+            let count = seen.entry(doc.subject.clone()).or_default();
+            *count += 1;
+            *count <= most
+        });
+    }
+    Ok(set)
+}
+
+fn shots(config: &TasksConfig, task: Task) -> usize {
+    config.shots.unwrap_or_else(|| task.default_shots(config.mode))
+}
+
+fn uses_chat(config: &TasksConfig, answerer: &Answerer<'_>) -> bool {
+    config.chat.unwrap_or(config.mode == TaskMode::Cot && answerer.encoder.template().is_some())
+}
+
+fn scoring(config: &TasksConfig, answerer: &Answerer<'_>) -> Value {
+    let shots: BTreeMap<&str, usize> = config.tasks.iter().map(|&t| (t.name(), shots(config, t))).collect();
+    json!({ "prompts": "lm-evaluation-harness 0.4", "mode": config.mode, "shots": shots, "chat": uses_chat(config, answerer) })
+}
+
+/// Questions, choices and answers of all tasks.
+fn digest(sets: &[TaskSet]) -> String {
+    let mut texts = Vec::new();
+    for (set, doc) in sets.iter().flat_map(|set| set.docs.iter().map(move |doc| (set, doc))) {
+        texts.extend([doc.id(set.task), doc.question.clone()]);
+        texts.extend(doc.choices.iter().cloned());
+        texts.push(match &doc.gold {
+            Gold::Choice(index) => index.to_string(),
+            Gold::Solution(solution) => solution.clone(),
+        });
+    }
+    content_digest(texts.iter().map(String::as_str))
+}
+
+/// The harness's `_encode_pair`: spaces at the end of the context belong to the continuation, and the continuation's tokens are those
+/// of the whole text behind the context's. What does not fit into the model is cut off on the left.
+fn sequence(answerer: &Answerer<'_>, context: &str, continuation: &str) -> Outcome<Sequence> {
+    let trimmed = context.trim_end();
+    let continuation = format!("{}{continuation}", &context[trimmed.len()..]);
+    let mut ids = answerer.ids(Prompt::Text(trimmed.to_owned()))?;
+    let whole = answerer.ids(Prompt::Text(format!("{trimmed}{continuation}")))?;
+    let prompt = ids.len();
+    ids.extend(whole.iter().skip(prompt));
+    let added = ids.len() - prompt;
+    let most = answerer.config.max_position_embeddings;
+    if added == 0 || added > most {
+        return Err(Failure::run(format!(
+            "the continuation `{continuation}` has {added} tokens, expected 1 to {most}"
+        )));
+    }
+    let ids = ids.split_off(ids.len().saturating_sub(most + 1));
+    let prompt_len = ids.len() - added;
+    Ok(Sequence { ids, prompt_len, scored_from: prompt_len })
+}
+
+fn by_likelihood(
+    session: &Session,
+    config: &TasksConfig,
+    answerer: &Answerer<'_>,
+    model: &CausalLm,
+    set: &TaskSet,
+    requests: Vec<TaskRequest>,
+) -> Outcome<Vec<Sample>> {
+    let sequences: Vec<Sequence> = requests
+        .iter()
+        .flat_map(|r| r.continuations.iter().map(|c| sequence(answerer, &r.context, c)))
+        .collect::<Outcome<_>>()?;
+    let bar = progress::bar(sequences.len(), set.task.name(), session.quiet);
+    let scores = score_sequences(model, &sequences, config.batch_tokens, &mut |done| bar.set_position(done as u64));
+    bar.finish_and_clear();
+    let mut scores = scores?.into_iter().map(|s| s.response_logp);
+    let sample = |(doc, request): (&TaskDoc, TaskRequest)| {
+        let loglikelihoods: Vec<f64> = scores.by_ref().take(request.continuations.len()).collect();
+        let grade = grade_choice(doc, &loglikelihoods)?;
+        let mut grades = BTreeMap::from([("acc", grade.acc)]);
+        if set.task.has_normalized_accuracy() {
+            grades.insert("acc_norm", grade.acc_norm);
+        }
+        let TaskRequest { context, continuations } = request;
+        let id = doc.id(set.task);
+        Ok(Sample { id, context, continuations, loglikelihoods, answer: None, extracted: None, grades })
+    };
+    set.docs.iter().zip(requests).map(sample).collect()
+}
+
+fn by_answer(
+    config: &TasksConfig,
+    answerer: &Answerer<'_>,
+    model: &CausalLm,
+    settings: &GenerationConfig,
+    set: &TaskSet,
+    requests: Vec<TaskRequest>,
+) -> Outcome<Vec<Sample>> {
+    let chat = uses_chat(config, answerer);
+    let ids: Vec<Vec<u32>> = requests
+        .iter()
+        .map(|r| match chat {
+            true => answerer.ids(conversation([("user", r.context.as_str())])),
+            false => answerer.ids(Prompt::Text(r.context.clone())),
+        })
+        .collect::<Outcome<_>>()?;
+    let answers = answerer.answer(model, &ids, settings, config.generate.seed, &set.stops(config.mode))?;
+    let sample = |((doc, request), answer): ((&TaskDoc, TaskRequest), String)| {
+        let extracted = extract_answer(set.task, config.mode, &answer);
+        let grade = grade_text(doc, &extracted);
+        Sample {
+            id: doc.id(set.task),
+            context: request.context,
+            continuations: Vec::new(),
+            loglikelihoods: Vec::new(),
+            answer: Some(answer),
+            extracted: Some(extracted),
+            grades: BTreeMap::from([("strict", grade.strict), ("flexible", grade.flexible)]),
+        }
+    };
+    Ok(set.docs.iter().zip(requests).zip(answers).map(sample).collect())
+}
+
+/// Metric by metric.
+fn summarize(set: &TaskSet, samples: &[Sample]) -> Outcome<BTreeMap<&'static str, TaskScore>> {
+    let metrics: Vec<&'static str> = samples.first().map(|s| s.grades.keys().copied().collect()).unwrap_or_default();
+    let score = |metric: &'static str| {
+        let grades: Vec<bool> = samples.iter().map(|s| s.grades[metric]).collect();
+        Ok((metric, TaskScore::of(&set.docs, &grades)?))
+    };
+    metrics.into_iter().map(score).collect()
+}
+
+fn table(
+    sets: &[TaskSet],
+    scores: &BTreeMap<&str, BTreeMap<&'static str, TaskScore>>,
+    average: Option<MeanScore>,
+) -> String {
+    let mut table = tabled::builder::Builder::default();
+    table.push_record(["task", "metric", "value", "stderr", "examples"]);
+    let mut row = |task: &str, metric: &str, score: &MeanScore| {
+        let figures = [format!("{:.4}", score.value), format!("{:.4}", score.std_error), score.n.to_string()];
+        table.push_record([task.to_owned(), metric.to_owned()].into_iter().chain(figures));
+    };
+    for set in sets {
+        for (metric, score) in &scores[set.task.name()] {
+            row(set.task.name(), metric, &score.overall);
+        }
+    }
+    if let Some(average) = average.filter(|_| sets.len() > 1) {
+        row("average", "", &average);
+    }
+    let mut table = table.build();
+    table.with(tabled::settings::Style::blank());
+    table.to_string()
+}

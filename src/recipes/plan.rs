@@ -1,0 +1,143 @@
+//! What a training run needs, before it begins: memory, steps and arithmetic.
+
+use serde::Serialize;
+use setpoint_data::EncodeReport;
+use setpoint_train::{MicroBatch, TrainConfig};
+use setpoint_transformer::{ModelConfig, Recompute};
+
+use crate::failure::Outcome;
+use crate::progress;
+
+/// Memory of a training run in f32.
+///
+/// # Units
+/// Bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct MemoryPlan {
+    /// The parameters.
+    pub weights: f64,
+    /// Their gradients.
+    pub gradients: f64,
+    /// The optimizer's two moments.
+    pub optimizer: f64,
+    /// What the forward pass keeps for the backward pass of one micro-batch.
+    pub activations: f64,
+    /// Logits, and hidden states on their way through the head.
+    pub head: f64,
+    /// Tokens of a full micro-batch.
+    pub tokens: f64,
+    /// Whether blocks are computed again.
+    #[serde(skip)]
+    pub recompute: Recompute,
+}
+
+impl MemoryPlan {
+    /// The plan of a run on the data that `report` describes.
+    pub fn of(model: &ModelConfig, report: &EncodeReport, train: &TrainConfig) -> Self {
+        let parameters = 4.0 * model.num_parameters() as f64;
+        let tokens = micro_batch_tokens(report, train);
+        let layers = model.num_hidden_layers as f64;
+        let (block, input) = per_token(model);
+        let graph = tokens * layers * block;
+        let recompute = train.recompute.resolve(graph, 4.0 * parameters);
+        let activations = match recompute {
+            Recompute::None => graph,
+            Recompute::Block => tokens * (layers * input + block),
+        };
+        // A chunk of logits is at most 128 MiB, or one position's.
+        let logits =
+            (4.0 * model.vocab_size as f64 * tokens).min(f64::from(128u32 << 20)).max(4.0 * model.vocab_size as f64);
+        let head = logits + tokens * 2.0 * input;
+        Self {
+            weights: parameters,
+            gradients: parameters,
+            optimizer: 2.0 * parameters,
+            activations,
+            head,
+            tokens,
+            recompute,
+        }
+    }
+
+    /// Weights, gradients and optimizer.
+    pub fn state(&self) -> f64 {
+        self.weights + self.gradients + self.optimizer
+    }
+
+    /// All of it at once.
+    pub fn peak(&self) -> f64 {
+        self.state() + self.activations + self.head
+    }
+}
+
+/// Tokens that go through one forward and backward pass at most.
+fn micro_batch_tokens(report: &EncodeReport, train: &TrainConfig) -> f64 {
+    let rows = report.kept.max(1) as f64;
+    let mean = (report.prompt_tokens + report.response_tokens) as f64 / rows;
+    let examples = (train.batch_size as f64).min(rows);
+    // Batches of a few rows differ in length.
+    let batch = 1.25 * mean * examples;
+    let tokens = match train.micro_batch {
+        MicroBatch::Tokens(tokens) => batch.min(tokens as f64),
+        MicroBatch::Examples(count) => batch * (count as f64 / examples).min(1.0),
+    };
+    tokens.max(report.longest.max as f64)
+}
+
+/// Bytes that a block keeps of each token with the graph, and those of its input alone.
+fn per_token(model: &ModelConfig) -> (f64, f64) {
+    let (d, f) = (model.hidden_size as f64, model.intermediate_size as f64);
+    let q = (model.num_attention_heads * model.head_dim) as f64;
+    let kv = (model.num_key_value_heads * model.head_dim) as f64;
+    // The inputs of both norms and what comes out of them; queries, keys, values and what attention makes of them; gate, up and their
+    // product.
+    let block = 4.0 * d + 2.0 * q + 2.0 * kv + 3.0 * f;
+    (4.0 * block, 4.0 * d)
+}
+
+/// Prints what a run would do: its settings, its data, its length, and what it needs.
+pub fn describe<C: Serialize>(
+    config: &C,
+    model: &ModelConfig,
+    report: &EncodeReport,
+    train: &TrainConfig,
+    examples: usize,
+) -> Outcome {
+    let plan = train.plan(examples)?;
+    progress::say(toml::to_string(&crate::config::load::to_table(config))?);
+    progress::say(format!("data      {report}"));
+    progress::say(format!(
+        "steps     {} ({} an epoch, {examples} examples in batches of {})",
+        plan.total_steps, plan.steps_per_epoch, train.batch_size
+    ));
+    let memory = MemoryPlan::of(model, report, train);
+    let gib = |bytes: f64| bytes / f64::from(1u32 << 30);
+    let again = if memory.recompute == Recompute::Block { ", each block computed again" } else { "" };
+    progress::say(format!(
+        "memory    about {:.2} GiB: {:.2} for weights, gradients and optimizer in f32, {:.2} for activations of {:.0} tokens{again}, {:.2} \
+         for the head",
+        gib(memory.peak()),
+        gib(memory.state()),
+        gib(memory.activations),
+        memory.tokens,
+        gib(memory.head),
+    ));
+    let tokens = (report.prompt_tokens + report.response_tokens) as f64;
+    let factor = if memory.recompute == Recompute::Block { 8.0 } else { 6.0 };
+    let epochs = plan.total_steps as f64 / plan.steps_per_epoch.max(1) as f64;
+    let operations = factor * model.num_parameters() as f64 * tokens * epochs;
+    progress::say(format!(
+        "compute   about {operations:.2e} floating-point operations: {} at 100 GFLOP/s, {} at 100 TFLOP/s",
+        duration(operations / 1e11),
+        duration(operations / 1e14)
+    ));
+    Ok(())
+}
+
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 90.0 => format!("{s:.0} seconds"),
+        s if s < 5400.0 => format!("{:.0} minutes", s / 60.0),
+        s => format!("{:.1} hours", s / 3600.0),
+    }
+}
