@@ -86,7 +86,7 @@ mod tests {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/METHODS.md");
         let text = std::fs::read_to_string(path).unwrap();
         let table: String = text.lines().filter(|line| line.starts_with('|')).map(|line| format!("{line}\n")).collect();
-        assert_eq!(table, markdown(), "docs/METHODS.md must hold this table:\n{}", markdown());
+        assert!(table == markdown(), "docs/METHODS.md must hold this table:\n{}", markdown());
     }
 
     #[test]

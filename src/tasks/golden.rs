@@ -77,7 +77,7 @@ pub fn close(what: &str, found: f64, expected: f64, relative: f64) {
 }
 
 /// Trains and returns the lines of metrics.jsonl.
-pub fn metrics<T: Task<Model = CausalLm>>(task: &T, model: CausalLm, config: &TrainConfig) -> Vec<Value> {
+pub fn metrics<T: Task>(task: &T, model: T::Model, config: &TrainConfig) -> Vec<Value> {
     let dir = tempfile::tempdir().unwrap();
     let run = RunDir::create(dir.path().join("run")).unwrap();
     fit(task, model, config, &run, &mut setpoint_train::NoHooks).unwrap();

@@ -3,11 +3,13 @@
 
 use serde_json::{Value, json};
 use setpoint_align::Role;
+use setpoint_reward::RewardModel;
 use setpoint_train::{MicroBatch, Sequence, Task, TrainConfig, score_sequences};
-use setpoint_transformer::CausalLm;
+use setpoint_transformer::{CausalLm, LoadOptions, Recompute};
 
 use super::ScoredPrompt;
-use super::golden::{MODELS, close, flex, load, metrics, model, pairwise_task, prompts};
+use super::dro_v::{DroVTask, PolicyAndValue};
+use super::golden::{MODELS, close, flex, golden as golden_path, load, metrics, model, pairwise_task, prompts};
 use super::rows::{RowObjective, RowTask};
 
 /// Rows of two responses, the first of which is chosen.
@@ -119,6 +121,45 @@ fn kto_task(kto: &Value, reference: &CausalLm) -> RowTask {
         .collect();
     let objective = RowObjective::Kto(serde_json::from_value(kto["settings"].clone()).unwrap());
     RowTask { rows: (0..n).map(|i| (i, 0)).collect(), prompts: data, mismatched, objective }
+}
+
+/// Policy and value network: both have a gradient, and responses of a prompt share its value.
+#[test]
+fn dro_v_is_torchs() {
+    for name in MODELS {
+        let golden = load(&format!("methods_{name}"));
+        let dro_v = &golden["dro_v"];
+        let mut data = prompts(&dro_v["rows"], &model(&golden["reference"], &flex()));
+        for (prompt, rewards) in data.iter_mut().zip(dro_v["rewards"].as_array().unwrap()) {
+            prompt.rewards = rewards.as_array().unwrap().iter().map(|r| r.as_f64().unwrap()).collect();
+        }
+        let places = data.iter().enumerate().flat_map(|(i, prompt)| (0..prompt.sequences.len()).map(move |j| (i, j)));
+        let rows: Vec<(usize, usize)> = places.collect();
+        assert_eq!(rows.len(), 8);
+        let settings = serde_json::from_value(dro_v["settings"].clone()).unwrap();
+        let task = DroVTask { prompts: data, rows, settings };
+        let device = flex().autodiff();
+        let folder = golden_path(dro_v["value"].as_str().unwrap());
+        let value = || RewardModel::load(&folder, &LoadOptions::default(), &device).unwrap().0;
+        for (size, recompute) in [(1, Recompute::None), (3, Recompute::Block), (8, Recompute::Block)] {
+            let mut policy = model(&golden["policy"], &device);
+            policy.model.recompute = recompute;
+            let both = PolicyAndValue::of(policy, value());
+            assert_eq!(both.policy.model.recompute, recompute);
+            let config = TrainConfig {
+                max_steps: Some(1),
+                batch_size: task.len(),
+                micro_batch: MicroBatch::Examples(size),
+                ..TrainConfig::default()
+            };
+            let step = metrics(&task, both, &config).swap_remove(0);
+            let number = |value: &Value| value.as_f64().unwrap();
+            close(&format!("{name} DRO-V loss"), number(&step["loss"]), number(&dro_v["loss"]), 1e-5);
+            let (found, expected) = (number(&step["grad_norm"]), number(&dro_v["grad_norm"]));
+            assert!((found - expected).abs() <= 1e-4 * expected, "{name} DRO-V gradient norm: {found}, {expected}");
+            assert!(expected > 1.1 * number(&dro_v["policy_grad_norm"]), "the value's part counts");
+        }
+    }
 }
 
 /// Losses that see the whole batch (token means, ranks) and responses that stand in several pairs: 1×8 = 8×1 = 2×4.

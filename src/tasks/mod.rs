@@ -2,6 +2,8 @@
 //! `setpoint-align`; a task brings them together with the model.
 
 pub mod dro;
+pub mod dro_v;
+pub mod pair_objective;
 pub mod pairwise;
 pub mod rows;
 pub mod sft;

@@ -125,6 +125,29 @@ def by_formula(rows, losses):
     return dict(loss=float(loss.detach()), grad_norm=gradients(model)[1])
 
 
+def by_dro_v(name, rows, rewards, beta):
+    """DRO-V with the sequence classifier of `reward/` for a value network, read at the last token of the prompt."""
+    policy, reference = load(policy_folder), load(reference_folder)
+    value = transformers.AutoModelForSequenceClassification.from_pretrained(HERE / "reward" / name, dtype=torch.float32, attn_implementation="eager").eval()
+    losses, values = [], []
+    for row, own in zip(rows, rewards):
+        hidden = value.model(input_ids=torch.tensor([row["prompt"]]), use_cache=False).last_hidden_state[0, -1]
+        v = value.score(hidden)[0]
+        values.append(float(v.detach()))
+        for response, reward in zip(row["responses"], own):
+            logp = logps(policy, row["prompt"], response)[1]
+            with torch.no_grad():
+                ref = logps(reference, row["prompt"], response)[1]
+            losses.append(0.5 * (reward - v - beta * (logp - ref)) ** 2)
+    loss = torch.stack(losses).mean()
+    loss.backward()
+    norms = [gradients(model)[1] for model in (policy, value)]
+    return dict(
+        rows=rows, rewards=rewards, settings=dict(beta=beta), value=f"reward/{name}", values=values, loss=float(loss.detach()), policy_grad_norm=norms[0],
+        grad_norm=(norms[0] ** 2 + norms[1] ** 2) ** 0.5,
+    )
+
+
 def formulas():
     f = torch.nn.functional.logsigmoid
     smoothed = lambda x, e: -(1 - e) * f(x) - e * f(-x)
@@ -153,10 +176,13 @@ def make(name, case, seed):
     kto_rows, labels = make_rows(seed + 1, [1] * 7), [True, False, False, True, True, False, True]
     settings = dict(beta=0.3, desirable_weight=1.0, undesirable_weight=1.5)
     kto = dict(rows=kto_rows, labels=labels, settings=settings, **by_kto_trainer(kto_rows, labels, **settings))
+    dro_v_rows = make_rows(seed + 2, [2, 1, 3, 2])
+    generator = torch.Generator().manual_seed(seed)
+    dro_v = by_dro_v(name, dro_v_rows, [torch.randn(len(row["responses"]), generator=generator).tolist() for row in dro_v_rows], 0.3)
     versions = dict(torch=torch.__version__, transformers=transformers.__version__, trl=trl.__version__)
     lines = [
         f'"policy": "transformer/{case}", "reference": "objectives/reference_{name}", "versions": {json.dumps(versions)}', f'"rows": {json.dumps(rows)}',
-        f'"kto": {json.dumps(kto)}', '"cases": [\n' + ",\n".join(json.dumps(x) for x in cases) + "\n]",
+        f'"kto": {json.dumps(kto)}', f'"dro_v": {json.dumps(dro_v)}', '"cases": [\n' + ",\n".join(json.dumps(x) for x in cases) + "\n]",
     ]
     (ROOT / f"methods_{name}.json").write_text("{" + ",\n".join(lines) + "}\n")
     print(name, {x["method"]: round(x["loss"], 4) for x in cases}, "kto", round(kto["loss"], 4), "kl", kto["kl"])

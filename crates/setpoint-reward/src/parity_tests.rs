@@ -121,7 +121,7 @@ fn bradley_terry_losses_and_gradients_equal_those_of_torch() {
                 close(loss, expected.loss, "evaluated loss");
 
                 let mut sink = GradientSink::new();
-                backward(&model, forward.loss, forward.tape, &mut sink);
+                backward(&model, "model", forward.loss, forward.tape, &mut sink);
                 let gradients = collect(&model, &sink);
                 let squares: f64 = gradients.iter().flat_map(|(_, g)| g).map(|g| f64::from(*g).powi(2)).sum();
                 close(squares.sqrt(), expected.grad_norm, "gradient norm");

@@ -79,6 +79,12 @@ pub trait Task {
         self.forward(model, examples, denominator)
     }
 
+    /// The path in the model of the decoder whose blocks [`Forward::tape`] computes again: `model`, as in Hugging Face's checkpoints, unless
+    /// the language model is a part of what is trained.
+    fn decoder(&self) -> &'static str {
+        "model"
+    }
+
     /// The examples in the order of an epoch (counted from 0): a permutation of `0..len()` that
     /// follows from seed and epoch alone.
     fn order(&self, seed: u64, epoch: u64) -> Vec<usize>;
@@ -114,20 +120,21 @@ pub struct Forward {
     pub metrics: MetricSums,
     /// Loss of each example, in the order given: it tells which one is not finite.
     pub per_example: Vec<f32>,
-    /// The decoder's part of the backward pass ([`SequenceLogps::tape`](crate::SequenceLogps::tape)). The decoder is the model's field
-    /// `model`, as in Hugging Face's checkpoints.
+    /// The decoder's part of the backward pass ([`SequenceLogps::tape`](crate::SequenceLogps::tape)). Its parameters are those below
+    /// [`Task::decoder`].
     pub tape: Option<Tape>,
 }
 
-/// Runs a loss backward, and then the decoder's part of it; all gradients of `model` go to `sink`.
-pub fn backward<M: Module>(model: &M, loss: Tensor<1>, tape: Option<Tape>, sink: &mut GradientSink) {
+/// Runs a loss backward, and then the part of it that is left to the tape of the decoder at the path `decoder` of `model`; all gradients go to
+/// `sink`.
+pub fn backward<M: Module>(model: &M, decoder: &str, loss: Tensor<1>, tape: Option<Tape>, sink: &mut GradientSink) {
     let mut gradients = loss.backward();
     sink.accept("", model, &mut gradients);
     if let Some(tape) = tape {
         tape.backward(&mut gradients, &mut |part, gradients| match part {
-            Part::Block(i, block) => sink.accept(&format!("model.layers.{i}"), block, gradients),
+            Part::Block(i, block) => sink.accept(&format!("{decoder}.layers.{i}"), block, gradients),
             Part::Embeddings { vocab_size, ids, rows } => {
-                sink.accept_rows("model.embed_tokens.weight", vocab_size, ids, rows);
+                sink.accept_rows(&format!("{decoder}.embed_tokens.weight"), vocab_size, ids.clone(), rows.clone());
             }
         });
     }

@@ -58,9 +58,9 @@ pub enum Part<'a> {
         /// Number of the table's rows.
         vocab_size: usize,
         /// The rows that have a gradient, some of them more than once; `[t]`.
-        ids: Tensor<1, Int>,
+        ids: &'a Tensor<1, Int>,
         /// What is added to each; `[t, d]`, without a graph.
-        rows: Tensor<2>,
+        rows: &'a Tensor<2>,
     },
 }
 
@@ -123,7 +123,7 @@ impl Tape {
             Some(blocks) => blocks.backward(gradients, accept),
         };
         if let Some(rows) = of_embedded.filter(|_| embeddings) {
-            accept(Part::Embeddings { vocab_size, ids, rows }, gradients);
+            accept(Part::Embeddings { vocab_size, ids: &ids, rows: &rows }, gradients);
         }
     }
 }

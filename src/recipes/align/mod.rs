@@ -13,17 +13,19 @@ mod settings;
 use std::collections::HashSet;
 use std::path::Path;
 
+use burn::module::Module;
 use setpoint_align::{DisplacementDetector, DisplacementSettings, ScoredResponse, prompt_log_mass};
 use setpoint_train::{Task, TrainConfig};
 use setpoint_transformer::CausalLm;
 
 use super::plan::MemoryPlan;
-use super::training::{Companions, finished, open_run, sampler, train};
+use super::training::{Companions, Sampler, finished, open_run, sampler, train};
 use super::{Session, setup};
 use crate::failure::Outcome;
 use crate::progress;
 use crate::tasks::ScoredPrompt;
 use crate::tasks::dro::DroTask;
+use crate::tasks::dro_v::{DroVTask, PolicyAndValue};
 use crate::tasks::pairwise::PairwiseTask;
 use crate::tasks::rows::{RowObjective, RowTask};
 
@@ -60,27 +62,40 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
             }
             let task = dro_task(dro, log_z0, data.prompts);
             let expected = expected_shift(&task);
-            job.train(
-                &task,
-                eval.map(|set| dro_task(dro, log_z0, set.prompts)).as_ref(),
-                &settings,
-                Some(expected),
-                shown,
-            )
+            let eval = eval.map(|set| dro_task(dro, log_z0, set.prompts));
+            job.train(&task, eval.as_ref(), &settings, Some(expected), shown, Ok)?;
         }
         Method::Kto(kto) => {
             let task = |set: ReferenceSet| row_task(&config.align, RowObjective::Kto(kto.objective()), set);
-            job.train(&task(data), eval.map(task).as_ref(), &settings, Some(0.0), shown)
+            job.train(&task(data), eval.map(task).as_ref(), &settings, Some(0.0), shown, Ok)?;
         }
         Method::Qrpo(qrpo) => {
             let task = |set: ReferenceSet| row_task(&config.align, RowObjective::Qrpo(*qrpo), set);
-            job.train(&task(data), eval.map(task).as_ref(), &settings, None, shown)
+            job.train(&task(data), eval.map(task).as_ref(), &settings, None, shown, Ok)?;
+        }
+        Method::DroV(dro_v) => {
+            let task = |set: ReferenceSet| DroVTask {
+                rows: places(&config.align, &set.prompts),
+                prompts: set.prompts,
+                settings: *dro_v,
+            };
+            let shape = &prepared.model_config;
+            let with_value = |policy: CausalLm| {
+                let value = setup::policy(&config.model, shape, config.train.seed, &session.device.clone().autodiff())?;
+                Ok(PolicyAndValue::new(policy, value, shape))
+            };
+            let trained = job.train(&task(data), eval.map(task).as_ref(), &settings, None, shown, with_value)?;
+            let dir = run.join("value");
+            trained.value.save(shape, &dir, &setup::save_options(&config.model, shape)?)?;
+            prepared.encoder.save(&dir)?;
+            progress::note(format!("the value network: {}", dir.display()));
         }
         pairwise => {
             let task = |set: ReferenceSet| pairwise_task(pairwise, set);
-            job.train(&task(data), eval.map(task).as_ref(), &settings, reference.map(|_| 0.0), shown)
+            job.train(&task(data), eval.map(task).as_ref(), &settings, reference.map(|_| 0.0), shown, Ok)?;
         }
     }
+    Ok(())
 }
 
 /// What every method's training needs.
@@ -93,21 +108,27 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Trains and saves. `expected`: where the method puts the chosen responses, nats; below it the displacement detector warns.
-    fn train<T: Task<Model = CausalLm>>(
+    /// Trains what `complete` makes of the policy, saves the policy, and returns all. `expected`: where the method puts the chosen
+    /// responses, nats; below it the displacement detector warns.
+    fn train<T: Task<Model: HasPolicy>>(
         &self,
         task: &T,
         eval: Option<&T>,
         settings: &TrainConfig,
         expected: Option<f64>,
         shown: Vec<Vec<u32>>,
-    ) -> Outcome {
+        complete: impl FnOnce(CausalLm) -> Outcome<T::Model>,
+    ) -> Outcome<T::Model> {
         let Self { session, config, prepared, run, chosen_tokens } = self;
         let device = session.device.clone().autodiff();
-        let mut model = setup::policy(&config.model, &prepared.model_config, settings.seed, &device)?;
-        model.model.recompute = MemoryPlan::of(&prepared.model_config, &prepared.report, settings).recompute;
+        let mut policy = setup::policy(&config.model, &prepared.model_config, settings.seed, &device)?;
+        policy.model.recompute = MemoryPlan::of(&prepared.model_config, &prepared.report, settings).recompute;
+        let model = complete(policy)?;
         let sampler =
             sampler(&config.samples, &config.model, &prepared.model_config, &prepared.encoder, shown.into_iter())?;
+        let sampler = sampler.map(|mut sample| -> Sampler<'_, T::Model> {
+            Box::new(move |model: &T::Model, step| sample(model.policy(), step))
+        });
         let displacement = expected.and_then(|expected| {
             DisplacementDetector::new(DisplacementSettings { expected, ..DisplacementSettings::default() }).ok()
         });
@@ -115,10 +136,28 @@ impl Job<'_> {
         let name = config.align.name().to_uppercase().replace('_', "-");
         let model = finished(train(session, &name, run, task, model, settings, companions)?);
         let dir = run.join("model");
-        model.save(&prepared.model_config, &dir, &setup::save_options(&config.model, &prepared.model_config)?)?;
+        let options = setup::save_options(&config.model, &prepared.model_config)?;
+        model.policy().save(&prepared.model_config, &dir, &options)?;
         prepared.encoder.save(&dir)?;
         progress::note(format!("the aligned model: {}", dir.display()));
-        Ok(())
+        Ok(model)
+    }
+}
+
+/// What is trained: the policy, and what a method may train beside it.
+trait HasPolicy: Module {
+    fn policy(&self) -> &CausalLm;
+}
+
+impl HasPolicy for CausalLm {
+    fn policy(&self) -> &CausalLm {
+        self
+    }
+}
+
+impl HasPolicy for PolicyAndValue {
+    fn policy(&self) -> &CausalLm {
+        &self.policy
     }
 }
 
@@ -146,6 +185,11 @@ pub fn dry_run(session: &Session, config: &AlignConfig) -> Outcome {
         if dro.update == Update::PerPrompt {
             settings.batch_size = 1;
         }
+    }
+    if let Method::DroV(_) = &config.align {
+        progress::note(
+            "DRO-V trains a value network of the policy's size: twice the memory and compute below, which are the policy's",
+        );
     }
     super::plan::describe(config, &prepared.model_config, &prepared.report, &settings, examples)
 }
@@ -180,14 +224,12 @@ fn pairwise_task(method: &Method, set: ReferenceSet) -> PairwiseTask {
 }
 
 fn row_task(method: &Method, objective: RowObjective, set: ReferenceSet) -> RowTask {
-    let own =
-        |(i, prompt): (usize, &ScoredPrompt)| rows(method, prompt).into_iter().map(move |j| (i, j)).collect::<Vec<_>>();
-    RowTask {
-        rows: set.prompts.iter().enumerate().flat_map(own).collect(),
-        prompts: set.prompts,
-        mismatched: set.mismatched,
-        objective,
-    }
+    RowTask { rows: places(method, &set.prompts), prompts: set.prompts, mismatched: set.mismatched, objective }
+}
+
+/// `(prompt, response)` of every row.
+fn places(method: &Method, prompts: &[ScoredPrompt]) -> Vec<(usize, usize)> {
+    prompts.iter().enumerate().flat_map(|(i, prompt)| rows(method, prompt).into_iter().map(move |j| (i, j))).collect()
 }
 
 /// The responses of a prompt that are rows: for KTO those that are good or bad.

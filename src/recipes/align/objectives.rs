@@ -6,7 +6,7 @@ use setpoint_align as align;
 use setpoint_align::{Error, OrpoSettings, PairLoss, RpoSettings};
 
 use super::settings::{NllOn, OrpoSection, RpoSection};
-use crate::tasks::pairwise::{PairBatch, PairObjective, PairOutput};
+use crate::tasks::pair_objective::{PairBatch, PairObjective, PairOutput};
 
 /// An objective whose settings are those of `setpoint-align`.
 macro_rules! objectives {

@@ -82,6 +82,8 @@ pub fn prepare(session: &Session, config: &AlignConfig) -> Outcome<Prepared> {
 
 /// Examples as tokens, each with the length of t0.
 struct ReadSet {
+    /// Where they come from, for messages.
+    path: String,
     examples: Vec<Example>,
     t0: usize,
 }
@@ -112,7 +114,7 @@ fn read_set(
         }
         _ => 1,
     };
-    Ok((ReadSet { examples: encoded.examples, t0 }, encoded.report))
+    Ok((ReadSet { path: data.path.clone(), examples: encoded.examples, t0 }, encoded.report))
 }
 
 /// Gives each response its role, its transformed reward and its pairs. A transform is fitted on the training data.
@@ -157,11 +159,16 @@ fn score(
                     prompt.rewards.iter().map(|&reward| reward_quantile(reward, &prompt.rewards)).collect();
             }
         }
+        Method::DroV(_) => {
+            for prompt in &mut prompts {
+                prompt.roles = prompt_rewards((0, prompt)).roles();
+            }
+        }
         Method::Kto(kto) => {
             for prompt in &mut prompts {
                 desirable(prompt, kto.desirable);
             }
-            mismatched = mismatch(&mut prompts, config)?;
+            mismatched = mismatch(&mut prompts, &set.path)?;
         }
         _ => {
             let rule = config.align.pairwise().map(|method| method.pairs).unwrap_or_default();
@@ -173,7 +180,7 @@ fn score(
             if prompts.is_empty() {
                 return Err(Failure::run(format!(
                     "{}: none of its {before} rows has a chosen and a rejected response, or two different rewards",
-                    config.data.path
+                    set.path
                 ))
                 .hint(format!(
                     "`{}` trains on pairs: give `chosen` and `rejected` columns, or rewards to form pairs from",
@@ -216,7 +223,7 @@ fn desirable(prompt: &mut ScoredPrompt, rule: Desirable) {
 
 /// Every prompt with the responses of the nearest other prompt before it (the first with those of the last), as many as it has itself.
 /// Prompts without a good or a bad response are dropped first.
-fn mismatch(prompts: &mut Vec<ScoredPrompt>, config: &AlignConfig) -> Outcome<Vec<ScoredPrompt>> {
+fn mismatch(prompts: &mut Vec<ScoredPrompt>, path: &str) -> Outcome<Vec<ScoredPrompt>> {
     let before = prompts.len();
     prompts.retain(|prompt| prompt.roles.iter().any(Option::is_some));
     let text = |i: usize| {
@@ -225,9 +232,8 @@ fn mismatch(prompts: &mut Vec<ScoredPrompt>, config: &AlignConfig) -> Outcome<Ve
     };
     if (1..prompts.len()).all(|i| text(i) == text(0)) {
         return Err(Failure::run(format!(
-            "{}: {} of its {before} rows have a good or a bad response, and all of those the same prompt; KTO needs two prompts, since it \
+            "{path}: {} of its {before} rows have a good or a bad response, and all of those the same prompt; KTO needs two prompts, since it \
              compares with other prompts' responses",
-            config.data.path,
             prompts.len()
         ))
         .hint("give responses a label (true or false), or rewards to tell good from bad by"));

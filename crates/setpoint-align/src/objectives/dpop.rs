@@ -1,5 +1,6 @@
 //! DPO-Positive: DPO that does not let the chosen response fall below the reference.
 
+use burn::tensor::activation::relu;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, require_non_negative, require_positive};
@@ -49,7 +50,7 @@ impl DpopSettings {
 /// Log-ratios in nats, summed over the response's tokens. Implicit rewards `β·h`.
 pub fn dpop(log_ratios: Pair, settings: &DpopSettings) -> PairLoss {
     let DpopSettings { beta, lambda } = *settings;
-    let fallen = burn::tensor::activation::relu(log_ratios.chosen.clone().neg());
+    let fallen = relu(log_ratios.chosen.clone().neg());
     let logits = (log_ratios.clone().margin() - fallen.mul_scalar(lambda)).mul_scalar(beta);
     PairLoss { losses: log_sigmoid(logits).neg(), rewards: log_ratios.without_graph().scaled(beta) }
 }

@@ -1,5 +1,6 @@
 //! A hinge on the difference of the log-ratios.
 
+use burn::tensor::activation::relu;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, require_positive};
@@ -45,8 +46,5 @@ impl HingeSettings {
 /// Log-ratios in nats, summed over the response's tokens. Implicit rewards `β·h`.
 pub fn hinge(log_ratios: Pair, settings: &HingeSettings) -> PairLoss {
     let missing = log_ratios.clone().margin().mul_scalar(-settings.beta).add_scalar(1.0);
-    PairLoss {
-        losses: burn::tensor::activation::relu(missing),
-        rewards: log_ratios.without_graph().scaled(settings.beta),
-    }
+    PairLoss { losses: relu(missing), rewards: log_ratios.without_graph().scaled(settings.beta) }
 }

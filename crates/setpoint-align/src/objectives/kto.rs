@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::aggregate::constant_like;
 use crate::error::{Error, require_non_negative, require_positive};
+use crate::row::RowLoss;
 use crate::stable::sigmoid;
 
 /// The settings of [`kto`].
@@ -35,15 +36,6 @@ impl KtoSettings {
         require_non_negative("desirable_weight", self.desirable_weight)?;
         require_non_negative("undesirable_weight", self.undesirable_weight)
     }
-}
-
-/// What an objective on single rows returns.
-#[derive(Debug, Clone)]
-pub struct RowLoss {
-    /// The loss of each row, unreduced, with its graph, `[n]`. The objective is its mean over the global batch.
-    pub losses: Tensor<1>,
-    /// The implicit rewards `β·h`, without a graph, `[n]`.
-    pub rewards: Tensor<1>,
 }
 
 /// The reference point `z` of [`kto`] from the log-ratios of mismatched pairs: prompts with another prompt's response.

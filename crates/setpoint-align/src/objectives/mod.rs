@@ -1,4 +1,4 @@
-//! The objectives: one file, one pure function each.
+//! The objectives: one pure function each, in a file named for it or for its family.
 //!
 //! Each takes the few numbers per sequence that it needs, returns a named struct with unreduced
 //! losses, and holds no state. They run on any device and float dtype, with a graph where the

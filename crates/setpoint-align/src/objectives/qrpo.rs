@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, require_positive};
-use crate::objectives::kto::RowLoss;
+use crate::row::RowLoss;
 
 /// The settings of [`qrpo`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

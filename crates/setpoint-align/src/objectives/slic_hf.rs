@@ -1,5 +1,6 @@
 //! Sequence Likelihood Calibration with Human Feedback: a hinge on log-probabilities, no reference.
 
+use burn::tensor::activation::relu;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, require_non_negative};
@@ -47,7 +48,8 @@ impl SlicHfSettings {
 /// # Units
 /// Nats, summed over the response's tokens. The implicit reward is the log-probability itself.
 pub fn slic_hf(logps: Pair, settings: &SlicHfSettings) -> PairLoss {
-    let hinge = logps.clone().margin().neg().add_scalar(settings.delta).clamp_min(0.0);
+    let missing = logps.clone().margin().neg().add_scalar(settings.delta);
+    let hinge = relu(missing);
     let likelihood = logps.chosen.clone().mul_scalar(settings.lambda);
     PairLoss { losses: hinge - likelihood, rewards: logps.without_graph() }
 }

@@ -81,7 +81,7 @@ pub fn losses(output: PairLoss) -> Tensor<1> {
 }
 
 /// Objectives on log-ratios (or log-probs) of any sign.
-fn on_sums() -> Vec<Objective> {
+pub fn on_sums() -> Vec<Objective> {
     vec![
         Objective {
             name: "dpo",
@@ -146,7 +146,7 @@ fn on_sums() -> Vec<Objective> {
 }
 
 /// Objectives on mean log-probs, which are below 0.
-fn on_means() -> Vec<Objective> {
+pub fn on_means() -> Vec<Objective> {
     vec![
         Objective {
             name: "simpo",

@@ -89,7 +89,7 @@ fn backward<T: Task>(
             examples: names(task, if bad.is_empty() { examples } else { &bad }),
         });
     }
-    crate::task::backward(model, forward.loss, forward.tape, sink);
+    crate::task::backward(model, task.decoder(), forward.loss, forward.tape, sink);
     Ok(value)
 }
 

@@ -1,6 +1,10 @@
 //! Gradient accumulation changes nothing.
 
-use setpoint_train::{AdamWConfig, GradientSink, MicroBatch, NoHooks, RunDir, Task, TrainConfig, fit};
+use std::cell::RefCell;
+
+use setpoint_train::{
+    AdamWConfig, Error, Forward, GradientSink, MicroBatch, NoHooks, RunDir, Survey, Task, TrainConfig, fit,
+};
 
 use crate::common::{Bag, Recorder, Regression};
 use crate::devices;
@@ -45,6 +49,79 @@ fn one_by_eight_is_eight_by_one_is_two_by_four() {
                 assert!((found - expected).abs() < 1e-5, "{split:?}: {found} {expected}");
             }
         }
+    }
+}
+
+/// Notes which survey each pass was given.
+struct Surveyed {
+    inner: Regression,
+    /// Examples of each survey, and of each pass with the survey it was given.
+    surveys: RefCell<Vec<Vec<usize>>>,
+    passes: RefCell<Vec<(Vec<usize>, Survey)>>,
+}
+
+impl Task for Surveyed {
+    type Model = Bag;
+
+    fn len(&self) -> usize {
+        self.inner.len()
+    }
+
+    fn weight(&self, example: usize) -> f64 {
+        self.inner.weight(example)
+    }
+
+    fn cost(&self, example: usize) -> usize {
+        self.inner.cost(example)
+    }
+
+    fn order(&self, seed: u64, epoch: u64) -> Vec<usize> {
+        self.inner.order(seed, epoch)
+    }
+
+    fn forward(&self, _: &Bag, _: &[usize], _: f64) -> Result<Forward, Error> {
+        unreachable!("the engine hands the survey over")
+    }
+
+    fn survey(&self, _: &Bag, batch: &[usize], _: MicroBatch) -> Result<Survey, Error> {
+        self.surveys.borrow_mut().push(batch.to_vec());
+        Ok(Survey { batch: vec![batch.len() as f64], examples: batch.iter().map(|&e| (e, vec![e as f64])).collect() })
+    }
+
+    fn forward_surveyed(
+        &self,
+        model: &Bag,
+        examples: &[usize],
+        denominator: f64,
+        survey: &Survey,
+    ) -> Result<Forward, Error> {
+        self.passes.borrow_mut().push((examples.to_vec(), survey.clone()));
+        self.inner.forward(model, examples, denominator)
+    }
+}
+
+#[test]
+fn every_pass_of_a_step_is_given_the_survey_of_its_whole_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = RunDir::create(dir.path()).unwrap();
+    let task = Surveyed { inner: Regression::new(22), surveys: RefCell::default(), passes: RefCell::default() };
+    let config = TrainConfig { epochs: 1.0, ..config(MicroBatch::Examples(3)) };
+    fit(&task, Bag::new(&devices()[0]), &config, &run, &mut NoHooks).unwrap();
+    let (surveys, passes) = (task.surveys.into_inner(), task.passes.into_inner());
+    assert_eq!(surveys.iter().map(Vec::len).collect::<Vec<_>>(), [8, 8, 6], "one a step");
+    assert_eq!(passes.len(), 3 + 3 + 2);
+    let mut pass = passes.iter();
+    for batch in &surveys {
+        let own: Vec<_> = pass.by_ref().take(batch.len().div_ceil(3)).collect();
+        let mut seen: Vec<usize> = own.iter().flat_map(|(examples, _)| examples.clone()).collect();
+        for (_, survey) in &own {
+            assert_eq!(survey.batch, [batch.len() as f64]);
+            assert!(batch.iter().all(|e| survey.examples[e] == [*e as f64]) && survey.examples.len() == batch.len());
+        }
+        let mut batch = batch.clone();
+        seen.sort_unstable();
+        batch.sort_unstable();
+        assert_eq!(seen, batch);
     }
 }
 

@@ -69,7 +69,7 @@ fn packed(model: &CausalLm, recompute: Recompute) -> (f32, GradientSink) {
     let loss = (found.response * weights(SEEDS)).sum() + (found.prompt * weights(PROMPT_SEEDS)).sum();
     let value = loss.clone().into_scalar::<f32>();
     let mut sink = GradientSink::new();
-    backward(&model, loss, found.tape, &mut sink);
+    backward(&model, "model", loss, found.tape, &mut sink);
     (value, sink)
 }
 

@@ -78,7 +78,7 @@ fn every_token_equals_transformers_and_so_does_the_gradient() {
             // The golden gradient is that of row 0; the other rows are there to be padding's neighbours.
             let mut sink = GradientSink::new();
             let first = token_logps(&model, &batch).unwrap();
-            backward(&model, first.sums.narrow(0, 0, 1), first.tape, &mut sink);
+            backward(&model, "model", first.sums.narrow(0, 0, 1), first.tape, &mut sink);
             let bytes = std::fs::read(golden(&format!("transformer/{name}/expected.safetensors"))).unwrap();
             let file = SafeTensors::deserialize(&bytes).unwrap();
             let stored: Vec<&str> = file.names().into_iter().filter_map(|name| name.strip_prefix("grad.")).collect();
@@ -226,7 +226,7 @@ fn no_gradient_reaches_a_detached_prompt() {
     let model = load(&golden(&file.policy), &flex());
     let norm = |loss: Tensor<1>, tape| {
         let mut sink = GradientSink::new();
-        backward(&model, loss.sum_dim(0), tape, &mut sink);
+        backward(&model, "model", loss.sum_dim(0), tape, &mut sink);
         sink.norm()
     };
     let with = |prompt| sequence_logps_with(&model, &sequences, prompt, &HeadOptions::default()).unwrap();

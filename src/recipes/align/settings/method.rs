@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use setpoint_align::{
     AotSettings, ApoSettings, BcoPairSettings, CalDpoSettings, DiscopopSettings, DpoSettings, DpoShiftSettings,
-    DpopSettings, ExoPairSettings, HingeSettings, IpoSettings, NcaPairSettings, NemotronSettings, QrpoSettings,
-    RobustSettings, SigmoidNormSettings, SimpoSettings, SlicHfSettings, SppoHardSettings,
+    DpopSettings, DroVSettings, ExoPairSettings, HingeSettings, IpoSettings, NcaPairSettings, NemotronSettings,
+    QrpoSettings, RobustSettings, SigmoidNormSettings, SimpoSettings, SlicHfSettings, SppoHardSettings,
 };
 
 use super::dro::DroSection;
@@ -12,7 +12,7 @@ use super::pairwise::{MixSection, OrpoSection, Pairwise, PairwiseMethod, RpoSect
 use super::rows::KtoSection;
 use crate::config::Problems;
 use crate::recipes::align::objectives as by;
-use crate::tasks::pairwise::{PairObjective, WeightedObjective};
+use crate::tasks::pair_objective::{PairObjective, WeightedObjective};
 
 /// What a method is and what it needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -61,6 +61,8 @@ macro_rules! methods {
             Kto(KtoSection),
             /// Quantile Reward Policy Optimization.
             Qrpo(QrpoSettings),
+            /// Richemond et al.'s Direct Reward Optimisation, with a learned value.
+            DroV(DroVSettings),
             /// Several pairwise losses with weights.
             Mix(MixSection),
         }
@@ -107,6 +109,14 @@ macro_rules! methods {
                 rewards: true,
             },
             About {
+                name: "dro_v",
+                title: "Direct Reward Optimisation with a learned value, another algorithm of the same name",
+                source: "Richemond et al. 2024",
+                trains_on: TrainsOn::Rows,
+                reference: true,
+                rewards: true,
+            },
+            About {
                 name: "mix",
                 title: "several pairwise losses with weights",
                 source: "as trl's lists of `loss_type`",
@@ -124,6 +134,7 @@ macro_rules! methods {
                     $($name => Some(Self::$variant(Pairwise::default())),)*
                     "kto" => Some(Self::Kto(KtoSection::default())),
                     "qrpo" => Some(Self::Qrpo(QrpoSettings::default())),
+                    "dro_v" => Some(Self::DroV(DroVSettings::default())),
                     "mix" => Some(Self::Mix(MixSection::default())),
                     _ => None,
                 }
@@ -136,6 +147,7 @@ macro_rules! methods {
                     $(Self::$variant(_) => $name,)*
                     Self::Kto(_) => "kto",
                     Self::Qrpo(_) => "qrpo",
+                    Self::DroV(_) => "dro_v",
                     Self::Mix(_) => "mix",
                 }
             }
@@ -143,7 +155,7 @@ macro_rules! methods {
             /// The method as its task needs it; `None` for those that do not train on pairs.
             pub fn pairwise(&self) -> Option<PairwiseMethod> {
                 match self {
-                    Self::Dro(_) | Self::Kto(_) | Self::Qrpo(_) => None,
+                    Self::Dro(_) | Self::Kto(_) | Self::Qrpo(_) | Self::DroV(_) => None,
                     $(Self::$variant(section) => {
                         let objective: Box<dyn PairObjective> = Box::new($objective(section.objective.clone()));
                         Some(PairwiseMethod {
@@ -224,47 +236,41 @@ impl Method {
 
     /// Notes what is out of range.
     pub fn check(&self, problems: &mut Problems<'_>) {
-        match self {
-            Self::Dro(dro) => dro.check(problems),
-            Self::Kto(kto) => {
-                if let Err(error) = kto.objective().validate() {
-                    problems.add("align", error.to_string());
-                }
+        let checked = match self {
+            Self::Dro(dro) => return dro.check(problems),
+            Self::Kto(kto) => kto.objective().validate(),
+            Self::Qrpo(qrpo) => qrpo.validate(),
+            Self::DroV(dro_v) => dro_v.validate(),
+            pairwise => return pairwise.check_pairwise(problems),
+        };
+        if let Err(error) = checked {
+            problems.add("align", error.to_string());
+        }
+    }
+
+    fn check_pairwise(&self, problems: &mut Problems<'_>) {
+        let Some(method) = self.pairwise() else { return };
+        let mixed = matches!(self, Self::Mix(_));
+        let place = if mixed { "align.losses" } else { "align" };
+        for part in &method.objectives {
+            if let Err(error) = part.objective.validate() {
+                problems.add(place, error.to_string());
             }
-            Self::Qrpo(qrpo) => {
-                if let Err(error) = qrpo.validate() {
-                    problems.add("align", error.to_string());
-                }
-            }
-            pairwise => {
-                let Some(method) = pairwise.pairwise() else { return };
-                let mixed = matches!(self, Self::Mix(_));
-                let place = if mixed { "align.losses" } else { "align" };
-                for part in &method.objectives {
-                    if let Err(error) = part.objective.validate() {
-                        problems.add(place, error.to_string());
-                    }
-                    problems.require(
-                        part.weight.is_finite(),
-                        place,
-                        format!("the weight of `{}` must be a number", part.name),
-                    );
-                }
-                problems.require(
-                    method.nll_weight.is_finite() && method.nll_weight >= 0.0,
-                    "align.nll_weight",
-                    "must be at least 0",
-                );
-                if mixed {
-                    problems.require(
-                        !method.objectives.is_empty(),
-                        "align.losses",
-                        "a mixture has at least one loss, as in align.losses = [{ method = \"dpo\", weight = 1.0 }]",
-                    );
-                    let files = method.objectives.iter().filter(|o| !o.objective.reward_files().is_empty()).count();
-                    problems.require(files <= 1, "align.losses", "only one of the losses can have an `ensemble`");
-                }
-            }
+            problems.require(part.weight.is_finite(), place, format!("the weight of `{}` must be a number", part.name));
+        }
+        problems.require(
+            method.nll_weight.is_finite() && method.nll_weight >= 0.0,
+            "align.nll_weight",
+            "must be at least 0",
+        );
+        if mixed {
+            problems.require(
+                !method.objectives.is_empty(),
+                "align.losses",
+                "a mixture has at least one loss, as in align.losses = [{ method = \"dpo\", weight = 1.0 }]",
+            );
+            let files = method.objectives.iter().filter(|o| !o.objective.reward_files().is_empty()).count();
+            problems.require(files <= 1, "align.losses", "only one of the losses can have an `ensemble`");
         }
     }
 }

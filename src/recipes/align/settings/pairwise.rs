@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use setpoint_align::{OrpoSettings, RpoSettings};
 
 use super::method::MixedLoss;
-use crate::tasks::pairwise::WeightedObjective;
+use crate::tasks::pair_objective::WeightedObjective;
 
 /// The settings of a pairwise method: its objective's, and what all of them have.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

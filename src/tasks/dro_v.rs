@@ -1,0 +1,127 @@
+//! DRO-V as a task of the engine: a policy and a value network, trained together.
+
+use std::collections::HashMap;
+
+use burn::module::Module;
+use burn::tensor::{Int, Tensor, TensorData};
+use setpoint_align::{DroVSettings, Metrics, ResponsePoint, constant_like, dro_v, weighted_sum};
+use setpoint_reward::{HeadInit, RewardModel};
+use setpoint_train::{Error, Forward, HeadOptions, PromptLogps, Sequence, Task, sequence_logps_with};
+use setpoint_transformer::checkpoint::with_stable_ids;
+use setpoint_transformer::{CausalLm, ModelConfig};
+
+use super::{ScoredPrompt, metric_sums, record_entropy};
+
+/// What DRO-V trains.
+#[derive(Module, Debug)]
+pub struct PolicyAndValue {
+    /// The policy.
+    pub policy: CausalLm,
+    /// `V(x)`: a decoder of its own with one number on top, read at the last token of the prompt.
+    pub value: RewardModel,
+}
+
+impl PolicyAndValue {
+    /// A policy with a value network on the decoder of another model of that shape; every value is 0 before training.
+    pub fn new(policy: CausalLm, value: CausalLm, config: &ModelConfig) -> Self {
+        let (value, _) = RewardModel::from_causal_lm(value, config, HeadInit::Zeros);
+        Self::of(policy, value)
+    }
+
+    /// A policy with a value network.
+    pub fn of(policy: CausalLm, value: RewardModel) -> Self {
+        // Both have the parameters of a decoder: their names tell them apart.
+        with_stable_ids(Self { policy, value })
+    }
+}
+
+/// Prompts with rewarded responses, each of which is a row of its own.
+#[derive(Debug)]
+pub struct DroVTask {
+    /// The data.
+    pub prompts: Vec<ScoredPrompt>,
+    /// `(prompt, response)` of each row.
+    pub rows: Vec<(usize, usize)>,
+    /// β.
+    pub settings: DroVSettings,
+}
+
+impl Task for DroVTask {
+    type Model = PolicyAndValue;
+
+    fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn weight(&self, _example: usize) -> f64 {
+        1.0
+    }
+
+    fn cost(&self, example: usize) -> usize {
+        let (prompt, response) = self.rows[example];
+        let sequence = &self.prompts[prompt].sequences[response];
+        sequence.ids.len() + sequence.prompt_len
+    }
+
+    fn forward(&self, model: &PolicyAndValue, examples: &[usize], denominator: f64) -> Result<Forward, Error> {
+        let rows: Vec<(&ScoredPrompt, usize)> =
+            examples.iter().map(|&e| (&self.prompts[self.rows[e].0], self.rows[e].1)).collect();
+        let sequences: Vec<&Sequence> = rows.iter().map(|&(prompt, j)| &prompt.sequences[j]).collect();
+        let found = sequence_logps_with(&model.policy, &sequences, PromptLogps::Skip, &HeadOptions::default())?;
+        let logps = found.response.clone();
+
+        // Responses of one prompt share its value.
+        let mut prompts: Vec<&[u32]> = Vec::new();
+        let mut places = HashMap::new();
+        let place: Vec<i64> = examples
+            .iter()
+            .zip(&sequences)
+            .map(|(&e, sequence)| {
+                *places.entry(self.rows[e].0).or_insert_with(|| {
+                    prompts.push(&sequence.ids[..sequence.prompt_len]);
+                    prompts.len() as i64 - 1
+                })
+            })
+            .collect();
+        let values = model.value.scores(&prompts).map_err(Error::task)?; // [p]
+        let place = Tensor::<1, Int>::from_data(TensorData::new(place, [examples.len()]), &values.device());
+        let values = values.select(0, place); // [p] -> [n]
+
+        let of = |value: fn(&ScoredPrompt, usize) -> f64| -> Vec<f64> {
+            rows.iter().map(|&(prompt, j)| value(prompt, j)).collect()
+        };
+        let (ref_logps, rewards) = (of(|prompt, j| prompt.ref_logps[j]), of(|prompt, j| prompt.rewards[j]));
+        let log_ratios = logps.clone() - constant_like(&ref_logps, &logps);
+        let output = dro_v(log_ratios, constant_like(&rewards, &logps), values.clone(), &self.settings);
+        let loss = weighted_sum(output.losses.clone(), &vec![1.0 / denominator; examples.len()]);
+
+        let mut metrics = Metrics::default();
+        let host = |values: Tensor<1>| -> Vec<f64> { values.into_data().iter::<f64>().collect() };
+        let (logps, values) = (host(logps), host(values));
+        for (i, &(prompt, j)) in rows.iter().enumerate() {
+            let point = ResponsePoint::with_reference(logps[i], ref_logps[i], self.settings.beta);
+            metrics.record("dro_v/value", values[i]);
+            metrics.record("dro_v/residual", rewards[i] - values[i] - point.reward);
+            if let Some(role) = prompt.roles[j] {
+                metrics.record_response(role, &point);
+            }
+        }
+        let per_example = output.losses.into_data().iter::<f32>().collect();
+        let mut metrics = metric_sums(&metrics);
+        record_entropy(&mut metrics, &found);
+        Ok(Forward { loss, metrics, per_example, tape: found.tape })
+    }
+
+    fn decoder(&self) -> &'static str {
+        "policy.model"
+    }
+
+    fn order(&self, seed: u64, epoch: u64) -> Vec<usize> {
+        setpoint_data::Order::new(seed).epoch(epoch, self.len())
+    }
+
+    fn describe(&self, example: usize) -> String {
+        let (prompt, response) = self.rows[example];
+        format!("{}, response {response}", self.prompts[prompt].name)
+    }
+}
