@@ -108,8 +108,9 @@ fn alpaca_from_generation_to_a_result_that_can_be_repeated_without_paying() {
     assert_eq!(first["items"].as_array().unwrap().len(), 3);
     key_is_nowhere(dir.path());
 
-    judged(&server, "judge", &arguments);
+    let again = judged(&server, "judge", &arguments);
     assert_eq!(server.count(), 4, "the second run is answered from the cache");
+    assert!(again.stderr.contains("answers are taken from"), "{again:#?}");
     assert_eq!(read(&output.join("result.json")), first);
 
     // From its files alone: the outputs again, and the annotations alone.

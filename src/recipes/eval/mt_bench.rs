@@ -260,6 +260,17 @@ fn generated(
 ) -> Outcome<(Vec<MtAnswer>, ModelIdentity, Value)> {
     let answerer = Answerer::open(session, &config.model)?;
     let identity = result::identity(&config.model, config.name.as_deref(), answerer.encoder.fingerprint())?;
+    let settings = answerer.settings(&config.generate)?;
+    let mut decoding = decoding(&settings, config.generate.seed);
+    if config.generate.temperature.is_none() {
+        decoding["temperature"] = json!("by category");
+    }
+    let folder = dir.join("model_answer");
+    let path = folder.join(format!("{}.jsonl", file_name(&identity.name)));
+    if result::is_generated(dir, &identity, &decoding, &digest(questions)) {
+        progress::note(format!("answers are taken from {}", path.display()));
+        return Ok((read_answers(&path)?, identity, decoding));
+    }
     let model = answerer.load()?;
     let mut groups: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
     for (i, question) in questions.iter().enumerate() {
@@ -267,11 +278,10 @@ fn generated(
         groups.entry(temperature.to_bits()).or_default().push(i);
     }
     let mut turns: Vec<Vec<String>> = vec![Vec::new(); questions.len()];
-    let mut settings = answerer.settings(&config.generate)?;
     for (temperature, rows) in groups {
         let temperature = f64::from_bits(temperature);
         let section = SamplingSection { temperature: Some(temperature), ..config.generate.clone() };
-        settings = answerer.settings(&section)?;
+        let settings = answerer.settings(&section)?;
         for turn in 0..2 {
             answer_turn(&answerer, &model, &settings, config.generate.seed, questions, &rows, turn, &mut turns)?;
         }
@@ -292,13 +302,9 @@ fn generated(
             }
         })
         .collect();
-    let folder = dir.join("model_answer");
     result::folder(&folder)?;
-    result::write_lines(&folder.join(format!("{}.jsonl", file_name(&identity.name))), &answers)?;
-    let mut decoding = decoding(&settings, config.generate.seed);
-    if config.generate.temperature.is_none() {
-        decoding["temperature"] = json!("by category");
-    }
+    result::write_lines(&path, &answers)?;
+    result::mark_generated(dir, &identity, &decoding, &digest(questions))?;
     Ok((answers, identity, decoding))
 }
 
