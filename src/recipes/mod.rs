@@ -9,6 +9,7 @@ pub mod eval;
 pub mod generate;
 pub mod inspect;
 pub mod logps;
+pub mod report;
 pub mod reward;
 pub mod sft;
 

@@ -13,4 +13,5 @@ mod eval;
 mod fixture;
 mod jobs;
 mod models;
+mod report;
 mod resume;
