@@ -1,5 +1,8 @@
 //! `setpoint report`: one page, nothing from outside, and everything that was measured.
 
+use std::path::Path;
+use std::process::Command;
+
 use serde_json::json;
 
 use super::fixture::{model, setpoint};
@@ -48,6 +51,34 @@ fn a_report_stands_alone_and_shows_curves_tables_and_samples() {
         assert_eq!(opened, text.matches(&format!("</{tag}>")).count(), "<{tag}>");
     }
     assert!(!text.contains("NaN"));
+    in_a_browser(&page, text.matches("<svg").count());
+}
+
+/// Opens the page in headless Chromium, without any network, where there is one.
+fn in_a_browser(page: &Path, charts: usize) {
+    let browser = ["chromium", "chromium-browser", "google-chrome"].into_iter().find_map(|name| {
+        let profile = format!("--user-data-dir={}", page.with_extension("profile").display());
+        let mut command = Command::new(name);
+        command.args([
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--host-resolver-rules=MAP * ~NOTFOUND",
+            &profile,
+        ]);
+        command.arg("--dump-dom").arg(format!("file://{}", page.display()));
+        command.output().ok()
+    });
+    let Some(output) = browser else {
+        println!("skipped: no Chromium to open the report in");
+        return;
+    };
+    let dom = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(dom.matches("<svg").count(), charts, "{}", String::from_utf8_lossy(&output.stderr));
+    // A browser closes what was left open and moves what stands in the wrong place: then the headings would be elsewhere.
+    for heading in ["<h2>Training</h2>", "<h2>Evaluation</h2>", "<h2>Samples</h2>", "<h2>Settings</h2>"] {
+        assert!(dom.contains(heading), "{heading} is missing");
+    }
 }
 
 #[test]

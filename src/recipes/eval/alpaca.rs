@@ -259,7 +259,7 @@ fn judged(session: &Session, config: &AlpacaConfig) -> Outcome<(Vec<AlpacaAnnota
             let failed = AlpacaJudge::new(client).annotate(&mut examples, &mut |done| bar.set_position(done as u64));
             bar.finish_and_clear();
             let failed = failed?;
-            progress::note(format!("judge: {}", result::spending(&client.spending())));
+            progress::note(format!("judge: {}", result::spending(client)));
             if failed > 0 {
                 progress::note(format!("{failed} of {} pairs have no preference and count in no rate", examples.len()));
             }

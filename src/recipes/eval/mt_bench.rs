@@ -233,7 +233,7 @@ fn judged(session: &Session, config: &MtBenchConfig, questions: &[MtQuestion]) -
         }
     };
     bar.finish_and_clear();
-    progress::note(format!("judge: {}", result::spending(&client.spending())));
+    progress::note(format!("judge: {}", result::spending(&client)));
     let judgments = judgments?;
     manifest.scoring = mode(&judgments);
     let folder = dir.join("model_judgment");

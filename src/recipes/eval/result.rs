@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use setpoint_eval::{EvalItem, EvalRun, JudgeClient, JudgeSettings, JudgeSpending, Manifest, ModelIdentity};
+use setpoint_eval::{EvalItem, EvalRun, JudgeClient, JudgeSettings, Manifest, ModelIdentity};
 
 use crate::config::Problems;
 use crate::config::sections::ModelSection;
@@ -114,11 +114,13 @@ pub fn judge_identity(settings: &JudgeSettings, prompt: &str) -> Value {
     json!({ "model": settings.model, "base_url": settings.base_url, "prompt": prompt })
 }
 
-/// What the judge cost, in a line.
-pub fn spending(spent: &JudgeSpending) -> String {
+/// What the judge cost, in a line, and why it failed where it did.
+pub fn spending(client: &JudgeClient) -> String {
+    let spent = client.spending();
     let cost = spent.cost.map(|cost| format!(", cost {cost:.4}")).unwrap_or_default();
+    let why = client.first_failure().map(|reason| format!("\nthe first that failed: {reason}")).unwrap_or_default();
     format!(
-        "{} answers ({} more from the cache), {} attempts repeated, {} requests failed; {} prompt and {} completion tokens{cost}",
+        "{} answers ({} more from the cache), {} attempts repeated, {} requests failed; {} prompt and {} completion tokens{cost}{why}",
         spent.answered, spent.cached, spent.retried, spent.failed, spent.prompt_tokens, spent.completion_tokens
     )
 }

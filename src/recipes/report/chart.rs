@@ -30,7 +30,8 @@ pub fn lines(title: &str, lines: &[Line<'_>]) -> String {
     let Some((x, y)) = bounds(finite().map(|p| p.0)).zip(bounds(finite().map(|p| p.1))) else {
         return String::new();
     };
-    let frame = Frame { x, y };
+    // Steps are whole numbers.
+    let frame = Frame { x, y, whole_x: true };
     let mut body = frame.axes();
     for (run, points) in lines {
         let points: Vec<(f64, f64)> = points.iter().copied().filter(|p| p.1.is_finite()).collect();
@@ -65,7 +66,7 @@ pub fn histogram(title: &str, series: &[(usize, Vec<f64>)]) -> String {
     };
     let shares: Vec<(usize, Vec<f64>)> = series.iter().map(|(run, values)| (*run, share(values))).collect();
     let top = shares.iter().flat_map(|(_, bars)| bars.iter().copied()).fold(0.0, f64::max);
-    let frame = Frame { x: (low, high), y: (0.0, if top > 0.0 { top } else { 1.0 }) };
+    let frame = Frame { x: (low, high), y: (0.0, if top > 0.0 { top } else { 1.0 }), whole_x: false };
     let mut body = frame.axes();
     let width = (high - low) / BARS as f64;
     for (run, bars) in &shares {
@@ -91,6 +92,7 @@ pub fn histogram(title: &str, series: &[(usize, Vec<f64>)]) -> String {
 struct Frame {
     x: (f64, f64),
     y: (f64, f64),
+    whole_x: bool,
 }
 
 impl Frame {
@@ -115,7 +117,7 @@ impl Frame {
                 number(y)
             );
         }
-        for x in ticks(self.x) {
+        for x in ticks(self.x).into_iter().filter(|x| !self.whole_x || x.fract() == 0.0) {
             let _ = write!(
                 svg,
                 "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
@@ -141,7 +143,7 @@ fn bounds(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     match (low <= high, low == high) {
         (false, _) => None,
         (_, true) => {
-            let margin = (low.abs() * 0.05).max(1e-6);
+            let margin = if low == 0.0 { 1.0 } else { low.abs() * 0.05 };
             Some((low - margin, high + margin))
         }
         _ => Some((low, high)),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -56,6 +56,7 @@ pub struct JudgeClient {
     cache: Option<Cache>,
     gate: Gate,
     counters: Counters,
+    first_failure: OnceLock<String>,
 }
 
 /// How one request ended, told by a worker.
@@ -80,6 +81,7 @@ impl JudgeClient {
             cache: settings.cache.as_deref().map(Cache::open).transpose()?,
             gate: Gate::new(settings.requests_per_minute),
             counters: Counters::default(),
+            first_failure: OnceLock::new(),
             settings: settings.clone(),
         })
     }
@@ -87,6 +89,11 @@ impl JudgeClient {
     /// The judge's model name.
     pub fn model(&self) -> &str {
         &self.model
+    }
+
+    /// Why the first request that failed for good did so.
+    pub fn first_failure(&self) -> Option<&str> {
+        self.first_failure.get().map(String::as_str)
     }
 
     /// What was spent since the client was opened.
@@ -214,10 +221,7 @@ impl JudgeClient {
                     reason = passing;
                     pause
                 }
-                Attempt::Refused(why) => {
-                    count(&self.counters.failed, 1);
-                    return End::Failed(why);
-                }
+                Attempt::Refused(why) => return self.failed(why),
                 Attempt::Hopeless(why) => return fatal(why),
             };
             if attempt == self.settings.retries {
@@ -230,8 +234,13 @@ impl JudgeClient {
                 None => std::thread::sleep(self.backoff(key, attempt)),
             }
         }
-        count(&self.counters.failed, 1);
-        End::Failed(format!("{reason} ({} attempts)", self.settings.retries + 1))
+        self.failed(format!("{reason} ({} attempts)", self.settings.retries + 1))
+    }
+
+    fn failed(&self, reason: String) -> End {
+        self.counters.failed.fetch_add(1, Ordering::Relaxed);
+        self.first_failure.get_or_init(|| reason.clone());
+        End::Failed(reason)
     }
 
     /// `backoff·2^attempt`, at most a minute, of which a share between one half and all that differs from request to request: workers

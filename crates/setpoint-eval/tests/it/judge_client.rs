@@ -87,6 +87,7 @@ fn a_server_that_never_recovers_fails_its_requests_alone() {
     assert_eq!(got[1].as_deref(), Ok("fine"));
     assert!(got[2].as_ref().is_err_and(|e| e.contains("400") && e.contains("too long")), "{got:?}");
     assert_eq!((client.spending().failed, client.spending().retried), (2, 1), "a refusal is not repeated");
+    assert!(client.first_failure().is_some_and(|reason| reason.contains("too long")), "the refusal came first");
 }
 
 #[test]
