@@ -135,6 +135,50 @@ fn alpaca_from_generation_to_a_result_that_can_be_repeated_without_paying() {
 }
 
 #[test]
+fn an_evaluation_that_is_killed_goes_on() {
+    let rows = |generator: &str| {
+        let rows: Vec<Value> =
+            (0..12).map(|i| json!({"instruction": format!("task {i}"), "output": format!("{generator} {i}"), "generator": generator})).collect();
+        json!(rows).to_string()
+    };
+    let (dir, baseline) = file("baseline.json", &rows("base"));
+    let (_keep, outputs) = file("outputs.json", &rows("own"));
+    let out = dir.path().join("out").display().to_string();
+    let arguments = [
+        "eval",
+        "alpaca",
+        "--outputs",
+        &outputs,
+        "--baseline",
+        &baseline,
+        "--output",
+        &out,
+        "--set",
+        "judge.concurrency=2",
+        "--set",
+        "judge.requests_per_minute=1200",
+    ];
+    let server = Server::start(|_, _| first_preferred());
+    let base = format!("judge.base_url={}", server.base_url);
+    let key = format!("judge.api_key_env={}", KEY.0);
+    let mut child = command(&arguments);
+    child.env(KEY.0, KEY.1).args(["--quiet", "--set", &base, "--set", &key, "--set", "judge.model=judge-1"]);
+    let mut child = child.spawn().unwrap();
+    while server.count() < 4 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it could be killed");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let before = server.count();
+    assert!(before < 12, "{before}");
+    judged(&server, "judge", &arguments);
+    // At most what was under way when it died is asked again.
+    assert!(server.count() <= 12 + 2, "{} requests for 12 pairs", server.count());
+    assert_eq!(read(&dir.path().join("out/result.json"))["items"].as_array().unwrap().len(), 12);
+}
+
+#[test]
 fn a_reward_model_judges_without_any_network() {
     let dir = tempfile::tempdir().unwrap();
     let run = dir.path().join("reward");
@@ -243,6 +287,39 @@ fn mt_bench_answers_two_turns_and_writes_fastchats_files() {
     );
     assert_eq!(result["items"].as_array().unwrap().len(), 3);
     assert_eq!(result["manifest"]["decoding"]["temperature"], "by category");
+
+    // Against itself, before a judge that always prefers what it is shown first: all ties.
+    let first = Server::start(|_, _| Action::Say("[[A]]".into()));
+    let (answers, pairs) = (output.join("model_answer/org_tiny.jsonl").display().to_string(), dir.path().join("pairs"));
+    let against = format!("baseline_answers={answers}");
+    judged(
+        &first,
+        "judge",
+        &[
+            "eval",
+            "mt-bench",
+            "--answers",
+            &answers,
+            "--questions",
+            &questions,
+            "--references",
+            &references,
+            "--output",
+            &pairs.display().to_string(),
+            "--set",
+            &against,
+            "--set",
+            "baseline_name=other",
+        ],
+    );
+    assert_eq!(first.count(), 4, "both orders are the same request here, and are sent once");
+    let result_of_pairs = read(&pairs.join("result.json"));
+    let score = &result_of_pairs["scores"]["pairs"][0];
+    assert_eq!(
+        (&score["model"], &score["tie"], &score["win_rate_adjusted"]),
+        (&json!("org/tiny"), &json!(4), &json!(0.5))
+    );
+    assert_eq!(lines(&pairs.join("model_judgment/judge-1_pair.jsonl")).len(), 4);
 
     // The judgments alone give the same scores.
     let rescored = dir.path().join("rescored");
