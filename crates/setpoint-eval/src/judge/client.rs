@@ -178,11 +178,15 @@ impl JudgeClient {
     /// The cache's key: everything that decides the answer.
     fn key(&self, request: &ChatRequest) -> String {
         let mut hash = Sha256::new();
-        for part in [self.endpoint.url(), &request.body(&self.model).to_string(), &request.sample.to_string()] {
+        for part in [self.endpoint.url(), &self.body(request), &request.sample.to_string()] {
             hash.update(part.as_bytes());
             hash.update([0]);
         }
         hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    fn body(&self, request: &ChatRequest) -> String {
+        request.body(&self.model, &self.settings.max_tokens_key).to_string()
     }
 
     fn ask(&self, key: &str, request: &ChatRequest, stop: &AtomicBool) -> End {
@@ -193,7 +197,7 @@ impl JudgeClient {
             count(&self.counters.cached, 1);
             return End::Answer(Box::new(answer));
         }
-        let body = request.body(&self.model).to_string();
+        let body = self.body(request);
         let fatal = |reason: String| End::Fatal(Error::Judge { url: self.endpoint.url().to_owned(), reason });
         let mut reason = String::new();
         for attempt in 0..=self.settings.retries {
