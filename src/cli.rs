@@ -57,6 +57,16 @@ pub enum Command {
     /// Compare a policy with a baseline: reward win rate, KL, pair accuracy; or run a benchmark
     #[command(after_help = EVAL_HELP)]
     Eval(Box<EvalArgs>),
+    /// One HTML file of runs and results: curves, tables, samples side by side; opens offline
+    #[command(after_help = REPORT_HELP)]
+    Report {
+        /// Run folders, folders of evaluations, or their JSON files
+        #[arg(required = true, value_name = "RUN")]
+        runs: Vec<PathBuf>,
+        /// The file to write
+        #[arg(long, value_name = "FILE", default_value = "report.html")]
+        output: PathBuf,
+    },
     /// Look at data as tokens, at a checkpoint's shape, at a job's settings
     Inspect {
         /// What to look at.
@@ -88,6 +98,8 @@ const GENERATE_HELP: &str = "Examples:\n  setpoint generate --model DIR --prompt
     setpoint generate --model DIR --data prompts.jsonl --output samples.jsonl --set generate.samples=4";
 const EVAL_HELP: &str = "Example:\n  setpoint eval --model runs/dro/model --set baseline.path=runs/sft/model \\\n    \
     --set reward.path=runs/reward/model --data prompts.jsonl\n\nAll settings with their defaults: setpoint inspect config eval";
+
+const REPORT_HELP: &str = "Example:\n  setpoint report runs/sft runs/dro runs/dro-tasks --output report.html";
 
 /// Options of every command that runs on a model.
 #[derive(Debug, Args)]

@@ -77,6 +77,7 @@ fn run(command: Command) -> Outcome {
             let config = load::load(&given)?;
             recipes::chat::run(&session(args.device.as_deref(), true)?, &config, args.system.as_deref())
         }
+        Command::Report { runs, output } => recipes::report::run(&runs, &output),
         Command::Inspect { what } => match what {
             InspectCommand::Data { model, data, rows, set, plain } => {
                 let mut given = cli::given(None, Some(&model), Some(&data), None, &set);

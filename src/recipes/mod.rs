@@ -10,6 +10,7 @@ pub mod generate;
 pub mod inspect;
 pub mod logps;
 pub mod methods;
+pub mod report;
 pub mod reward;
 pub mod sft;
 

@@ -145,3 +145,14 @@ pub fn rewarded_rows(rows: usize) -> String {
         })
         .collect()
 }
+
+/// A folder or file of the shared test data, or `None` after saying that the test is skipped.
+pub fn shared(name: &str) -> Option<PathBuf> {
+    let folder = std::env::var_os("SETPOINT_TEST_DATA").map_or_else(|| root().join("../shared/data"), PathBuf::from);
+    let path = folder.join(name);
+    if path.exists() {
+        return Some(path);
+    }
+    println!("skipped: {} is not there", path.display());
+    None
+}

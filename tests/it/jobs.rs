@@ -189,7 +189,11 @@ fn reward_model_then_eval_against_the_policy_itself() {
         "pairs.max_rows=5",
     ])
     .ok();
+    let path = report.display().to_string();
+    let compared = setpoint(&["eval", "compare", &path, &path]).ok();
+    assert!(compared.stdout.contains("reward") && compared.stdout.contains("+0.0000"), "{compared:#?}");
     let report: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(report).unwrap()).unwrap();
+    assert_eq!(report["manifest"]["baseline"]["hash"], report["manifest"]["model"]["hash"], "{report}");
     // A model against itself, with the same seed: every answer is the same.
     assert_eq!(report["win_rate"]["ties"], 5, "{report}");
     assert!(report["kl"]["k1"]["mean"].as_f64().unwrap().abs() < 1e-6, "{report}");
@@ -253,7 +257,18 @@ fn inspect_shows_spans_shapes_and_settings() {
     assert!(ran.stdout.contains("[response]The| sum| is| four|.[stop]<|end|>"), "{ran:#?}");
     let ran = setpoint(&["inspect", "model", &policy]).ok();
     assert!(ran.stdout.contains("2 layers, hidden 32"), "{ran:#?}");
-    for job in ["sft", "reward", "annotate", "logps", "align", "generate", "eval"] {
+    for job in [
+        "sft",
+        "reward",
+        "annotate",
+        "logps",
+        "align",
+        "generate",
+        "eval",
+        "eval-alpaca",
+        "eval-mt-bench",
+        "eval-tasks",
+    ] {
         let ran = setpoint(&["inspect", "config", job]).ok();
         assert!(ran.stdout.parse::<toml::Table>().is_ok(), "{job}: {ran:#?}");
     }

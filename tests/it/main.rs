@@ -5,8 +5,14 @@
 mod architecture;
 mod bad_input;
 mod devices;
+// The judge's client is tested against the same server.
+#[allow(dead_code, reason = "not every mishap is tried here")]
+#[path = "../../crates/setpoint-eval/tests/it/server.rs"]
+mod endpoint;
+mod eval;
 mod fixture;
 mod jobs;
 mod methods;
 mod models;
+mod report;
 mod resume;

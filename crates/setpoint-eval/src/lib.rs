@@ -1,7 +1,8 @@
-//! The statistics behind `setpoint eval`: numbers on the host in, estimates with their uncertainty out.
+//! What `setpoint eval` measures with: the benchmarks' prompts, files and scores, the client that asks a judge, and the statistics behind
+//! all of them. Nothing here runs a model: answers and log-likelihoods come from outside.
 //!
-//! Everything here is a function of plain `f64` slices. Nothing touches a model, a device or a file, so every result can be
-//! checked by hand, and a run that is repeated with the same seed reports the same digits.
+//! The statistics are functions of plain `f64` slices, so every result can be checked by hand, and a run that is repeated with the same
+//! seed reports the same digits.
 //!
 //! | question | function |
 //! |---|---|
@@ -11,6 +12,11 @@
 //! | how far has the policy moved from its reference? | [`kl_estimates`] |
 //! | does a reward order the pairs as people did? | [`pair_accuracy`], [`wilson_interval`] |
 //! | how long are the answers, and does the reward follow length? | [`LengthStats::of`], [`length_correlation`] |
+//! | AlpacaEval 2: what does the judge prefer, at equal lengths too? | [`alpaca_win_rate`], [`length_controlled`], [`AlpacaJudge`] |
+//! | MT-Bench: how are answers rated, or paired? | [`single_scores`], [`pair_scores`], [`MtJudge`] |
+//! | MMLU, GSM8K, ARC, MathQA, SocialIQA | [`TaskSet`], [`grade_choice`], [`extract_answer`], [`TaskScore`] |
+//! | who answers when a judge is asked? | [`JudgeClient`] |
+//! | may two results stand side by side, and do they differ? | [`EvalRun`], [`differences`], [`compare`] |
 //!
 //! # Example
 //! ```

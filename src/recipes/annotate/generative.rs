@@ -167,7 +167,7 @@ impl RewardSource for GenerativeSource {
         let requests: Vec<ChatRequest> = items.iter().flat_map(|item| self.requests(item)).collect();
         let answers = self.client.ask_all(&requests, &mut |done| progress(done / samples));
         let answers = answers.map_err(|error| failed(first, error.into()))?;
-        progress::note(format!("judge: {}", crate::recipes::eval::spending(&self.client.spending())));
+        progress::note(format!("judge: {}", crate::recipes::eval::spending(&self.client)));
         items
             .iter()
             .zip(answers.chunks(samples))

@@ -259,7 +259,7 @@ fn judged(session: &Session, config: &AlpacaConfig) -> Outcome<(Vec<AlpacaAnnota
             let failed = AlpacaJudge::new(client).annotate(&mut examples, &mut |done| bar.set_position(done as u64));
             bar.finish_and_clear();
             let failed = failed?;
-            progress::note(format!("judge: {}", result::spending(&client.spending())));
+            progress::note(format!("judge: {}", result::spending(client)));
             if failed > 0 {
                 progress::note(format!("{failed} of {} pairs have no preference and count in no rate", examples.len()));
             }
@@ -302,6 +302,13 @@ fn generated(
         .map(|b| answerer.ids(conversation([("user", b.instruction.as_str())])))
         .collect::<Outcome<_>>()?;
     let identity = result::identity(&config.model, config.name.as_deref(), answerer.encoder.fingerprint())?;
+    let decoding = decoding(&settings, config.generate.seed);
+    let digest = content_digest(baseline.iter().map(|b| b.instruction.as_str()));
+    let path = dir.join("model_outputs.json");
+    if result::is_generated(dir, &identity, &decoding, &digest) {
+        progress::note(format!("answers are taken from {}", path.display()));
+        return Ok((paired(baseline, &read_outputs(&path)?, &path)?, identity, decoding));
+    }
     let texts = answerer.answer(&answerer.load()?, &ids, &settings, config.generate.seed, &[])?;
     let outputs: Vec<AlpacaOutput> = baseline
         .iter()
@@ -312,9 +319,10 @@ fn generated(
             AlpacaOutput { instruction: base.instruction.clone(), output, generator: identity.name.clone(), extra }
         })
         .collect();
-    // Written before the judge is asked: what was generated is not generated again (`--outputs`).
-    result::write_json(&dir.join("model_outputs.json"), &outputs)?;
-    Ok((outputs, identity, decoding(&settings, config.generate.seed)))
+    // Written before the judge is asked: an evaluation that is killed there goes on from here.
+    result::write_json(&path, &outputs)?;
+    result::mark_generated(dir, &identity, &decoding, &digest)?;
+    Ok((outputs, identity, decoding))
 }
 
 /// Preferences of a reward model: `1 + logistic(r(model) − r(baseline))`.

@@ -1,6 +1,6 @@
 //! `setpoint eval mt-bench`: answers, judgments and scores of MT-Bench in FastChat's formats; or the scores of judgments that exist.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -22,6 +22,9 @@ use crate::failure::{Failure, Outcome};
 use crate::progress;
 use crate::recipes::generate::SamplingSection;
 use crate::recipes::{Session, setup};
+
+/// Whose prompts the judge is asked with.
+const PROMPTS: &str = "fastchat";
 
 /// Settings of `setpoint eval mt-bench`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -117,7 +120,7 @@ pub fn run(session: &Session, config: &MtBenchConfig) -> Outcome {
         None => Vec::new(),
     };
     let (judgments, manifest) = match &config.judgments {
-        Some(path) => existing(config, path)?,
+        Some(path) => existing(config, path, &questions)?,
         None => judged(session, config, &questions)?,
     };
     let (scores, text, items) = match &judgments {
@@ -144,7 +147,7 @@ pub fn run(session: &Session, config: &MtBenchConfig) -> Outcome {
 pub fn dry_run(session: &Session, config: &MtBenchConfig) -> Outcome {
     progress::say(toml::to_string(&crate::config::load::to_table(config))?);
     if let Some(path) = &config.judgments {
-        existing(config, path)?;
+        existing(config, path, &[])?;
         progress::say(format!("judgments of {} to score", path.display()));
         return Ok(());
     }
@@ -166,25 +169,32 @@ fn questions(config: &MtBenchConfig, path: &Path) -> Outcome<Vec<MtQuestion>> {
     Ok(questions)
 }
 
-fn existing(config: &MtBenchConfig, path: &Path) -> Outcome<(Judgments, Manifest)> {
-    let (judgments, name, prompts, judge) = if is_pairwise(path)? {
+fn existing(config: &MtBenchConfig, path: &Path, questions: &[MtQuestion]) -> Outcome<(Judgments, Manifest)> {
+    let (judgments, name, judge, ids): (_, _, _, BTreeSet<u64>) = if is_pairwise(path)? {
         let rows = read_pair_judgments(path)?;
         let (name, judge) = (rows[0].model_1.clone(), rows[0].judge.0.clone());
-        let ids = rows.iter().map(|r| r.question_id.to_string()).collect();
-        (Judgments::Pairs(rows), name, ids, judge)
+        let ids = rows.iter().map(|r| r.question_id).collect();
+        (Judgments::Pairs(rows), name, judge, ids)
     } else {
         let rows = read_single_judgments(path)?;
         let (name, judge) = (rows[0].model.clone(), rows[0].judge.0.clone());
-        let ids: Vec<String> = rows.iter().map(|r| r.question_id.to_string()).collect();
-        (Judgments::Single(rows), name, ids, judge)
+        let ids = rows.iter().map(|r| r.question_id).collect();
+        (Judgments::Single(rows), name, judge, ids)
     };
     let name = config.name.clone().unwrap_or(name);
-    // Judgments hold no questions, only their numbers.
-    let digest = content_digest(prompts.iter().map(String::as_str));
-    let mut manifest = result::manifest("mt_bench", ModelIdentity { name, ..ModelIdentity::default() }, digest);
-    manifest.judge = json!({ "model": judge });
+    // Judgments hold no questions: without their file, the numbers stand for them.
+    let data = match questions {
+        [] => content_digest(ids.iter().map(u64::to_string).collect::<Vec<_>>().iter().map(String::as_str)),
+        questions => digest(questions),
+    };
+    let mut manifest = result::manifest("mt_bench", ModelIdentity { name, ..ModelIdentity::default() }, data);
+    manifest.judge = json!({ "model": judge, "prompt": PROMPTS });
     manifest.scoring = mode(&judgments);
     Ok((judgments, manifest))
+}
+
+fn digest(questions: &[MtQuestion]) -> String {
+    content_digest(questions.iter().flat_map(|q| q.turns.iter().map(String::as_str)))
 }
 
 fn mode(judgments: &Judgments) -> Value {
@@ -197,7 +207,6 @@ fn judged(session: &Session, config: &MtBenchConfig, questions: &[MtQuestion]) -
     let client = result::judge(&config.judge, Some(dir))?;
     let references = config.references.as_deref().map(read_answers).transpose()?.unwrap_or_default();
     let baseline = config.baseline_answers.as_deref().map(read_answers).transpose()?;
-    let digest = content_digest(questions.iter().flat_map(|q| q.turns.iter().map(String::as_str)));
     let (answers, identity, decoding) = match &config.answers {
         Some(path) => {
             let answers = read_answers(path)?;
@@ -208,9 +217,9 @@ fn judged(session: &Session, config: &MtBenchConfig, questions: &[MtQuestion]) -
     };
     let contestant = MtContestant::new(identity.name.clone(), &answers);
     let judge = MtJudge::new(&client, questions, &references);
-    let mut manifest = result::manifest("mt_bench", identity, digest);
+    let mut manifest = result::manifest("mt_bench", identity, digest(questions));
     manifest.decoding = decoding;
-    manifest.judge = result::judge_identity(&config.judge, "fastchat");
+    manifest.judge = result::judge_identity(&config.judge, PROMPTS);
     let turns: usize = questions.iter().map(|q| q.turns.len().min(2)).sum();
     let asked = turns * if baseline.is_some() { 2 } else { 1 };
     let bar = progress::bar(asked, "judged", session.quiet);
@@ -224,7 +233,7 @@ fn judged(session: &Session, config: &MtBenchConfig, questions: &[MtQuestion]) -
         }
     };
     bar.finish_and_clear();
-    progress::note(format!("judge: {}", result::spending(&client.spending())));
+    progress::note(format!("judge: {}", result::spending(&client)));
     let judgments = judgments?;
     manifest.scoring = mode(&judgments);
     let folder = dir.join("model_judgment");
@@ -251,6 +260,17 @@ fn generated(
 ) -> Outcome<(Vec<MtAnswer>, ModelIdentity, Value)> {
     let answerer = Answerer::open(session, &config.model)?;
     let identity = result::identity(&config.model, config.name.as_deref(), answerer.encoder.fingerprint())?;
+    let settings = answerer.settings(&config.generate)?;
+    let mut decoding = decoding(&settings, config.generate.seed);
+    if config.generate.temperature.is_none() {
+        decoding["temperature"] = json!("by category");
+    }
+    let folder = dir.join("model_answer");
+    let path = folder.join(format!("{}.jsonl", file_name(&identity.name)));
+    if result::is_generated(dir, &identity, &decoding, &digest(questions)) {
+        progress::note(format!("answers are taken from {}", path.display()));
+        return Ok((read_answers(&path)?, identity, decoding));
+    }
     let model = answerer.load()?;
     let mut groups: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
     for (i, question) in questions.iter().enumerate() {
@@ -258,11 +278,10 @@ fn generated(
         groups.entry(temperature.to_bits()).or_default().push(i);
     }
     let mut turns: Vec<Vec<String>> = vec![Vec::new(); questions.len()];
-    let mut settings = answerer.settings(&config.generate)?;
     for (temperature, rows) in groups {
         let temperature = f64::from_bits(temperature);
         let section = SamplingSection { temperature: Some(temperature), ..config.generate.clone() };
-        settings = answerer.settings(&section)?;
+        let settings = answerer.settings(&section)?;
         for turn in 0..2 {
             answer_turn(&answerer, &model, &settings, config.generate.seed, questions, &rows, turn, &mut turns)?;
         }
@@ -283,13 +302,9 @@ fn generated(
             }
         })
         .collect();
-    let folder = dir.join("model_answer");
     result::folder(&folder)?;
-    result::write_lines(&folder.join(format!("{}.jsonl", file_name(&identity.name))), &answers)?;
-    let mut decoding = decoding(&settings, config.generate.seed);
-    if config.generate.temperature.is_none() {
-        decoding["temperature"] = json!("by category");
-    }
+    result::write_lines(&path, &answers)?;
+    result::mark_generated(dir, &identity, &decoding, &digest(questions))?;
     Ok((answers, identity, decoding))
 }
 

@@ -285,11 +285,21 @@ fn by_answer(
     requests: Vec<TaskRequest>,
 ) -> Outcome<Vec<Sample>> {
     let chat = uses_chat(config, answerer);
+    // As in the harness, what does not fit in front of the answer is cut off on the left.
+    let room = answerer.config.max_position_embeddings.saturating_sub(settings.max_new_tokens);
+    if room == 0 {
+        let message =
+            format!("leaves no room for a prompt: the model takes {} tokens", answerer.config.max_position_embeddings);
+        return Err(Failure::usage("generate.max_new_tokens", message));
+    }
     let ids: Vec<Vec<u32>> = requests
         .iter()
-        .map(|r| match chat {
-            true => answerer.ids(conversation([("user", r.context.as_str())])),
-            false => answerer.ids(Prompt::Text(r.context.clone())),
+        .map(|r| {
+            let mut ids = match chat {
+                true => answerer.ids(conversation([("user", r.context.as_str())]))?,
+                false => answerer.ids(Prompt::Text(r.context.clone()))?,
+            };
+            Ok(ids.split_off(ids.len().saturating_sub(room)))
         })
         .collect::<Outcome<_>>()?;
     let answers = answerer.answer(model, &ids, settings, config.generate.seed, &set.stops(config.mode))?;

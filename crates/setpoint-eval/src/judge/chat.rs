@@ -36,13 +36,13 @@ pub struct ChatRequest {
 
 impl ChatRequest {
     /// The body that is sent.
-    pub(super) fn body(&self, model: &str) -> Value {
+    pub(super) fn body(&self, model: &str, limit_key: &str) -> Value {
         let mut body = Map::new();
         body.insert("model".into(), json!(model));
         body.insert("messages".into(), json!(self.messages));
         body.insert("temperature".into(), json!(self.temperature));
         if let Some(max_tokens) = self.max_tokens {
-            body.insert("max_tokens".into(), json!(max_tokens));
+            body.insert(limit_key.to_owned(), json!(max_tokens));
         }
         if let Some(top) = self.top_logprobs {
             body.insert("logprobs".into(), json!(true));
@@ -86,8 +86,12 @@ impl ChatAnswer {
     pub(super) fn parse(response: &Value, cached: bool) -> Result<Self, String> {
         let missing = |what: &str| format!("the answer has no {what}: {}", excerpt(&response.to_string()));
         let choice = response.pointer("/choices/0").ok_or_else(|| missing("choices[0]"))?;
-        let content = choice.pointer("/message/content").and_then(Value::as_str);
-        let content = content.ok_or_else(|| missing("choices[0].message.content"))?.to_owned();
+        let content = match choice.pointer("/message/content") {
+            Some(Value::String(text)) => text.clone(),
+            // A refusal, or a limit reached before the first word: an answer all the same, and asking again would give no other.
+            Some(Value::Null) if choice["finish_reason"].is_string() => String::new(),
+            _ => return Err(missing("choices[0].message.content")),
+        };
         let positions = choice.pointer("/logprobs/content").and_then(Value::as_array);
         let top_logprobs = positions
             .map(|positions| {

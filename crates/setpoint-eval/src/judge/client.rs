@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -56,6 +56,7 @@ pub struct JudgeClient {
     cache: Option<Cache>,
     gate: Gate,
     counters: Counters,
+    first_failure: OnceLock<String>,
 }
 
 /// How one request ended, told by a worker.
@@ -80,6 +81,7 @@ impl JudgeClient {
             cache: settings.cache.as_deref().map(Cache::open).transpose()?,
             gate: Gate::new(settings.requests_per_minute),
             counters: Counters::default(),
+            first_failure: OnceLock::new(),
             settings: settings.clone(),
         })
     }
@@ -87,6 +89,11 @@ impl JudgeClient {
     /// The judge's model name.
     pub fn model(&self) -> &str {
         &self.model
+    }
+
+    /// Why the first request that failed for good did so.
+    pub fn first_failure(&self) -> Option<&str> {
+        self.first_failure.get().map(String::as_str)
     }
 
     /// What was spent since the client was opened.
@@ -171,11 +178,15 @@ impl JudgeClient {
     /// The cache's key: everything that decides the answer.
     fn key(&self, request: &ChatRequest) -> String {
         let mut hash = Sha256::new();
-        for part in [self.endpoint.url(), &request.body(&self.model).to_string(), &request.sample.to_string()] {
+        for part in [self.endpoint.url(), &self.body(request), &request.sample.to_string()] {
             hash.update(part.as_bytes());
             hash.update([0]);
         }
         hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    fn body(&self, request: &ChatRequest) -> String {
+        request.body(&self.model, &self.settings.max_tokens_key).to_string()
     }
 
     fn ask(&self, key: &str, request: &ChatRequest, stop: &AtomicBool) -> End {
@@ -186,7 +197,7 @@ impl JudgeClient {
             count(&self.counters.cached, 1);
             return End::Answer(Box::new(answer));
         }
-        let body = request.body(&self.model).to_string();
+        let body = self.body(request);
         let fatal = |reason: String| End::Fatal(Error::Judge { url: self.endpoint.url().to_owned(), reason });
         let mut reason = String::new();
         for attempt in 0..=self.settings.retries {
@@ -214,10 +225,7 @@ impl JudgeClient {
                     reason = passing;
                     pause
                 }
-                Attempt::Refused(why) => {
-                    count(&self.counters.failed, 1);
-                    return End::Failed(why);
-                }
+                Attempt::Refused(why) => return self.failed(why),
                 Attempt::Hopeless(why) => return fatal(why),
             };
             if attempt == self.settings.retries {
@@ -230,8 +238,13 @@ impl JudgeClient {
                 None => std::thread::sleep(self.backoff(key, attempt)),
             }
         }
-        count(&self.counters.failed, 1);
-        End::Failed(format!("{reason} ({} attempts)", self.settings.retries + 1))
+        self.failed(format!("{reason} ({} attempts)", self.settings.retries + 1))
+    }
+
+    fn failed(&self, reason: String) -> End {
+        self.counters.failed.fetch_add(1, Ordering::Relaxed);
+        self.first_failure.get_or_init(|| reason.clone());
+        End::Failed(reason)
     }
 
     /// `backoff·2^attempt`, at most a minute, of which a share between one half and all that differs from request to request: workers

@@ -14,6 +14,8 @@ pub struct JudgeSettings {
     pub base_url: String,
     /// The environment variable that holds the key; empty for an endpoint without one.
     pub api_key_env: String,
+    /// What the endpoint calls the greatest number of new tokens: `max_tokens`, or `max_completion_tokens` for OpenAI's newer models.
+    pub max_tokens_key: String,
     /// Requests under way at once.
     pub concurrency: usize,
     /// Greatest number of requests a minute.
@@ -38,6 +40,7 @@ impl Default for JudgeSettings {
             model: None,
             base_url: "https://api.openai.com/v1".to_owned(),
             api_key_env: "OPENAI_API_KEY".to_owned(),
+            max_tokens_key: "max_tokens".to_owned(),
             concurrency: 8,
             requests_per_minute: None,
             timeout_seconds: 120.0,
@@ -67,6 +70,11 @@ impl JudgeSettings {
             !host.contains('@') && !self.base_url.contains('?'),
             "base_url",
             "may hold no user, password or query: the address is written to results; the key comes from `api_key_env`",
+        );
+        require(
+            ["max_tokens", "max_completion_tokens"].contains(&self.max_tokens_key.as_str()),
+            "max_tokens_key",
+            "must be max_tokens or max_completion_tokens",
         );
         require(self.concurrency > 0, "concurrency", "must be at least 1");
         require(

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use serde_json::Value;
 
 use super::manifest::EvalRun;
 use crate::bootstrap::{Bootstrap, Estimate};
@@ -64,10 +65,19 @@ pub fn differences(a: &EvalRun, b: &EvalRun) -> Vec<String> {
         baseline.map_or_else(|| "none".to_owned(), |b| b.hash.as_deref().map_or_else(|| b.name.clone(), short))
     };
     same("baseline", identity(a), identity(b));
-    same("judge", a.judge.to_string(), b.judge.to_string());
+    same("judge", judge(&a.judge), judge(&b.judge));
     same("decoding", a.decoding.to_string(), b.decoding.to_string());
     same("scoring", a.scoring.to_string(), b.scoring.to_string());
     reasons
+}
+
+/// A judge without the address it was asked at.
+fn judge(judge: &Value) -> String {
+    let mut judge = judge.clone();
+    if let Some(fields) = judge.as_object_mut() {
+        fields.remove("base_url");
+    }
+    judge.to_string()
 }
 
 /// The beginning of a hash.
@@ -121,7 +131,7 @@ pub fn compare(a: &EvalRun, b: &EvalRun, bootstrap: &Bootstrap) -> Result<Vec<Co
 mod tests {
     use super::super::manifest::{EvalItem, Manifest, ModelIdentity, content_digest};
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     fn run(name: &str, values: &[(&str, f64)]) -> EvalRun {
         EvalRun {
@@ -163,10 +173,18 @@ mod tests {
         assert!(differences(&a, &b).is_empty());
         b.manifest.data = content_digest(["another q"]);
         b.manifest.scoring = json!({"shots": 5});
-        b.manifest.judge = json!({"model": "x"});
+        b.manifest.judge = json!({"model": "x", "base_url": "http://localhost"});
         let reasons = differences(&a, &b);
         assert_eq!(reasons.len(), 3, "{reasons:?}");
         assert!(reasons[0].starts_with("data: ") && reasons[2].contains("{\"shots\":5}"), "{reasons:?}");
+    }
+
+    #[test]
+    fn a_judge_is_the_same_wherever_it_is_asked() {
+        let (mut a, mut b) = (run("a", &[]), run("b", &[]));
+        a.manifest.judge = json!({"model": "x", "base_url": "http://one"});
+        b.manifest.judge = json!({"model": "x", "base_url": "http://two"});
+        assert!(differences(&a, &b).is_empty());
     }
 
     #[test]

@@ -94,4 +94,9 @@ impl TaskDoc {
             None => format!("{}/{}", task.name(), self.index),
         }
     }
+
+    /// Whether both ask the same, wherever they stand.
+    pub(super) fn same_as(&self, other: &Self) -> bool {
+        self.question == other.question && self.choices == other.choices && self.gold == other.gold
+    }
 }

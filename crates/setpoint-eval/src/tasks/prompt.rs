@@ -31,13 +31,18 @@ impl TaskSet {
             .iter()
             .map(|doc| {
                 let pool = self.shots.get(doc.subject.as_deref().unwrap_or_default()).map_or(&[][..], Vec::as_slice);
-                if pool.len() < shots {
-                    return Err(Error::Shots { task: self.task.name(), needed: shots, found: pool.len() });
+                // Without a test split the harness draws one more, lest the example itself be among them.
+                let drawn = shots + usize::from(shots > 0 && self.task == Task::SocialIqa);
+                if pool.len() < drawn {
+                    return Err(Error::Shots { task: self.task.name(), needed: drawn, found: pool.len() });
                 }
                 let chosen: Vec<&TaskDoc> = match self.task {
                     Task::Mmlu => pool[..shots].iter().collect(),
                     _ if shots == 0 => Vec::new(),
-                    _ => random.sample(pool.len(), shots).into_iter().map(|i| &pool[i]).collect(),
+                    _ => {
+                        let others = random.sample(pool.len(), drawn).into_iter().map(|i| &pool[i]);
+                        others.filter(|shot| !shot.same_as(doc)).take(shots).collect()
+                    }
                 };
                 Ok(self.request(doc, &chosen, mode))
             })

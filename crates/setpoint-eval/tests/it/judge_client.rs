@@ -62,6 +62,19 @@ fn what_passes_is_tried_again() {
 }
 
 #[test]
+fn a_refusal_is_an_answer_and_is_paid_once() {
+    let choice = json!({"message": {"content": null, "refusal": "no"}, "finish_reason": "stop"});
+    let server = Server::start(move |_, request| {
+        assert!(request.body["max_tokens"].is_null() && request.body["max_completion_tokens"] == 5, "{}", request.body);
+        Action::Json(json!({"choices": [choice]}))
+    });
+    let settings = JudgeSettings { max_tokens_key: "max_completion_tokens".into(), ..settings(&server) };
+    let client = JudgeClient::open(&settings).unwrap();
+    assert_eq!(contents(&client, &["a"]), [Ok(String::new())]);
+    assert_eq!(server.count(), 1);
+}
+
+#[test]
 fn retry_after_holds_back_all_workers() {
     let server = Server::start(|i, _| match i {
         0 => Action::Status(429, "retry-after: 0.6\r\n".into(), "slow down".into()),
@@ -87,6 +100,7 @@ fn a_server_that_never_recovers_fails_its_requests_alone() {
     assert_eq!(got[1].as_deref(), Ok("fine"));
     assert!(got[2].as_ref().is_err_and(|e| e.contains("400") && e.contains("too long")), "{got:?}");
     assert_eq!((client.spending().failed, client.spending().retried), (2, 1), "a refusal is not repeated");
+    assert!(client.first_failure().is_some_and(|reason| reason.contains("too long")), "the refusal came first");
 }
 
 #[test]
@@ -180,6 +194,7 @@ fn wrong_settings_are_named() {
     assert_eq!(key_of(JudgeSettings { model: None, ..ok.clone() }), Some("model"));
     assert_eq!(key_of(JudgeSettings { base_url: "api.openai.com".into(), ..ok.clone() }), Some("base_url"));
     assert_eq!(key_of(JudgeSettings { base_url: "https://me:pw@host/v1".into(), ..ok.clone() }), Some("base_url"));
+    assert_eq!(key_of(JudgeSettings { max_tokens_key: "limit".into(), ..ok.clone() }), Some("max_tokens_key"));
     assert_eq!(key_of(JudgeSettings { concurrency: 0, ..ok.clone() }), Some("concurrency"));
     assert_eq!(key_of(JudgeSettings { timeout_seconds: f64::NAN, ..ok.clone() }), Some("timeout_seconds"));
     let unset = JudgeSettings { api_key_env: "SETPOINT_NO_SUCH_KEY".into(), ..ok };

@@ -1,0 +1,89 @@
+//! `setpoint report`: one page, nothing from outside, and everything that was measured.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+
+use super::fixture::{model, setpoint};
+
+#[test]
+fn a_report_stands_alone_and_shows_curves_tables_and_samples() {
+    let dir = tempfile::tempdir().unwrap();
+    let result = |name: &str, right: [f64; 4]| {
+        let items: Vec<_> =
+            right.iter().enumerate().map(|(i, v)| json!({"id": format!("mt_bench/{i}/1"), "value": v})).collect();
+        let manifest = json!({
+            "benchmark": "mt_bench", "setpoint": "0", "model": {"name": name, "hash": null, "template": null}, "baseline": null,
+            "decoding": null, "data": "d", "judge": {"model": "<b>j</b>"}, "scoring": null
+        });
+        let run = json!({"manifest": manifest, "scores": {"average": {"score": right.iter().sum::<f64>() / 4.0}}, "items": items});
+        let folder = dir.path().join(name);
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("result.json"), run.to_string()).unwrap();
+        let outputs =
+            json!([{"instruction": "a < b & \"c\"?", "output": format!("<script>{name}</script>"), "generator": name}]);
+        std::fs::write(folder.join("model_outputs.json"), outputs.to_string()).unwrap();
+        folder.display().to_string()
+    };
+    let (one, two) = (result("one", [2.0, 4.0, 6.0, 8.0]), result("two", [3.0, 5.0, 7.0, 8.0]));
+    let run = model().parent().unwrap().display().to_string();
+    let page = dir.path().join("report.html");
+    setpoint(&["report", &run, &one, &two, "--output", &page.display().to_string()]).ok();
+    let text = std::fs::read_to_string(&page).unwrap();
+    assert!(text.starts_with("<!doctype html>"));
+    for outside in ["http:", "https:", "src=", "href=", "<script", "@import", "url("] {
+        assert!(!text.contains(outside), "the page holds {outside}");
+    }
+    for shown in [
+        "aria-label=\"loss\"",
+        "<polyline",
+        "<rect",
+        "+0.7500",
+        "&lt;script&gt;one",
+        "a &lt; b &amp; &quot;c&quot;?",
+        "&lt;b&gt;j",
+    ] {
+        assert!(text.contains(shown), "{shown} is missing");
+    }
+    for tag in ["table", "svg", "figure", "details", "div", "tr", "td", "p", "span"] {
+        let opened = text.matches(&format!("<{tag}>")).count() + text.matches(&format!("<{tag} ")).count();
+        assert_eq!(opened, text.matches(&format!("</{tag}>")).count(), "<{tag}>");
+    }
+    assert!(!text.contains("NaN"));
+    in_a_browser(&page, text.matches("<svg").count());
+}
+
+/// Opens the page in headless Chromium, without any network, where there is one.
+fn in_a_browser(page: &Path, charts: usize) {
+    let browser = ["chromium", "chromium-browser", "google-chrome"].into_iter().find_map(|name| {
+        let profile = format!("--user-data-dir={}", page.with_extension("profile").display());
+        let mut command = Command::new(name);
+        command.args([
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--host-resolver-rules=MAP * ~NOTFOUND",
+            &profile,
+        ]);
+        command.arg("--dump-dom").arg(format!("file://{}", page.display()));
+        command.output().ok()
+    });
+    let Some(output) = browser else {
+        println!("skipped: no Chromium to open the report in");
+        return;
+    };
+    let dom = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(dom.matches("<svg").count(), charts, "{}", String::from_utf8_lossy(&output.stderr));
+    // A browser closes what was left open and moves what stands in the wrong place: then the headings would be elsewhere.
+    for heading in ["<h2>Training</h2>", "<h2>Evaluation</h2>", "<h2>Samples</h2>", "<h2>Settings</h2>"] {
+        assert!(dom.contains(heading), "{heading} is missing");
+    }
+}
+
+#[test]
+fn what_is_no_run_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    setpoint(&["report", &dir.path().display().to_string()]).fails(1, &["metrics.jsonl", "result.json"]);
+    setpoint(&["report"]).fails(2, &["RUN"]);
+}
