@@ -146,6 +146,10 @@ impl JudgeClient {
                     while !stop.load(Ordering::Relaxed) {
                         let Some((key, at)) = work.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
                         let end = self.ask(key, &requests[at[0]], stop);
+                        // Here and not where the result is received: no worker may ask again meanwhile.
+                        if matches!(end, End::Fatal(_)) {
+                            stop.store(true, Ordering::Relaxed);
+                        }
                         // The receiver outlives the workers.
                         let _ = sender.send((*at, end));
                     }
@@ -158,7 +162,6 @@ impl JudgeClient {
                     End::Answer(answer) => Ok(*answer),
                     End::Failed(reason) => Err(reason),
                     End::Fatal(error) => {
-                        stop.store(true, Ordering::Relaxed);
                         fatal.get_or_insert(error);
                         continue;
                     }
