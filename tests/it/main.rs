@@ -4,6 +4,7 @@
 
 mod architecture;
 mod bad_input;
+mod demo;
 mod devices;
 // The judge's client is tested against the same server.
 #[allow(dead_code, reason = "not every mishap is tried here")]
