@@ -43,6 +43,9 @@ pub enum Command {
     /// Align a policy by DRO or one of the other methods
     #[command(after_help = ALIGN_HELP)]
     Align(TrainArgs),
+    /// Memory, steps and arithmetic of a training run, part by part, before it begins
+    #[command(after_help = PLAN_HELP)]
+    Plan(PlanArgs),
     /// The alignment methods: what each needs, its settings and their defaults
     Methods {
         /// As JSON
@@ -85,6 +88,8 @@ const REWARD_HELP: &str = "Example:\n  setpoint reward --model runs/sft/model --
 const ANNOTATE_HELP: &str = "Examples:\n  setpoint annotate --model runs/reward/model --data responses.jsonl --output rewards.jsonl\n  \
     setpoint annotate rules.toml --data responses.jsonl --output rewards.jsonl\n\n\
     All settings with their defaults: setpoint inspect config annotate";
+const PLAN_HELP: &str = "Examples:\n  setpoint plan dro.toml\n  setpoint plan --job sft --model Qwen2.5-0.5B --data chats.jsonl --json\n\n\
+    Without --job the job is align where the file has a section [align], reward where it sets `center`, else sft.";
 const LOGPS_HELP: &str = "Example:\n  setpoint logps --model DIR --data FILE --output OUT.jsonl\n\n\
     A line per response: {\"row\":0,\"response\":0,\"prompt_tokens\":9,\"response_tokens\":4,\
     \"prompt_logp\":-31.2,\"response_logp\":-7.9}\n\
@@ -156,6 +161,28 @@ pub struct TrainArgs {
     /// Options of every command
     #[command(flatten)]
     pub common: CommonArgs,
+}
+
+/// `setpoint plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// Settings as TOML
+    pub config: Option<PathBuf>,
+    /// The job that the settings are of
+    #[arg(long, value_enum)]
+    pub job: Option<crate::recipes::plan::PlannedJob>,
+    /// Hugging Face model folder (setting model.path)
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// .jsonl, .json or .parquet file, folder or hub dataset id (setting data.path)
+    #[arg(long, value_name = "FILE")]
+    pub data: Option<String>,
+    /// One setting; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// As JSON, in bytes
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `setpoint generate`.

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use cli::{Benchmark, Cli, Command, CommonArgs, EvalArgs, InspectCommand, JobArgs, TrainArgs};
+use cli::{Benchmark, Cli, Command, CommonArgs, EvalArgs, InspectCommand, JobArgs, PlanArgs, TrainArgs};
 use config::{Config, Given, load};
 use failure::{Failure, Outcome};
 use recipes::Session;
@@ -77,6 +77,7 @@ fn run(command: Command) -> Outcome {
             let config = load::load(&given)?;
             recipes::chat::run(&session(args.device.as_deref(), true)?, &config, args.system.as_deref())
         }
+        Command::Plan(args) => plan(&args),
         Command::Report { runs, output } => recipes::report::run(&runs, &output),
         Command::Inspect { what } => match what {
             InspectCommand::Data { model, data, rows, set, plain } => {
@@ -87,6 +88,31 @@ fn run(command: Command) -> Outcome {
             InspectCommand::Model { model, tensors } => recipes::inspect::model(&model, tensors),
             InspectCommand::Config { job, set } => recipes::inspect::config(job, &set),
         },
+    }
+}
+
+fn plan(args: &PlanArgs) -> Outcome {
+    use recipes::plan::PlannedJob;
+    use recipes::{align, plan, reward, sft};
+
+    fn of<C: Config>(args: &PlanArgs, plan: fn(&Session, &C) -> Outcome<plan::RunPlan>) -> Outcome {
+        let given = cli::given(args.config.as_ref(), args.model.as_ref(), args.data.as_ref(), None, &args.set);
+        plan::print(&plan(&session(None, true)?, &load::load::<C>(&given)?)?, args.json)
+    }
+    let job = match (args.job, &args.config) {
+        (Some(job), _) => job,
+        (None, Some(config)) => plan::job_of(config),
+        (None, None) => {
+            return Err(Failure::usage(
+                "--job",
+                "no settings file to take the job from: say --job sft, reward or align",
+            ));
+        }
+    };
+    match job {
+        PlannedJob::Sft => of(args, sft::plan),
+        PlannedJob::Reward => of(args, reward::plan),
+        PlannedJob::Align => of(args, align::plan),
     }
 }
 

@@ -14,7 +14,7 @@ pub mod report;
 pub mod reward;
 pub mod sft;
 
-mod plan;
+pub mod plan;
 mod setup;
 mod training;
 

@@ -1,5 +1,8 @@
-//! What a training run needs, before it begins: memory, steps and arithmetic.
+//! `setpoint plan`, and what a training run needs before it begins: memory, steps and arithmetic.
 
+use std::path::Path;
+
+use clap::ValueEnum;
 use serde::Serialize;
 use setpoint_data::EncodeReport;
 use setpoint_train::{MicroBatch, TrainConfig};
@@ -95,42 +98,130 @@ fn per_token(model: &ModelConfig) -> (f64, f64) {
     (4.0 * block, 4.0 * d)
 }
 
-/// Prints what a run would do: its settings, its data, its length, and what it needs.
-pub fn describe<C: Serialize>(
-    config: &C,
-    model: &ModelConfig,
-    report: &EncodeReport,
-    train: &TrainConfig,
-    examples: usize,
-) -> Outcome {
-    let plan = train.plan(examples)?;
+/// What a run would do, and what it needs for it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RunPlan {
+    /// Examples after dropping.
+    pub examples: usize,
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Steps of an epoch.
+    pub steps_per_epoch: u64,
+    /// Examples of a step.
+    pub batch_size: usize,
+    /// Tokens of all prompts and responses.
+    pub tokens: usize,
+    /// Floating-point operations of the matrix products.
+    pub operations: f64,
+    /// Bytes at once.
+    pub memory: MemoryPlan,
+    /// The sum of them.
+    pub peak: f64,
+    /// What became of the rows.
+    #[serde(skip)]
+    data: String,
+}
+
+impl RunPlan {
+    /// The plan of a run on the data that `report` describes.
+    ///
+    /// # Errors
+    /// When the settings allow no step.
+    pub fn of(model: &ModelConfig, report: &EncodeReport, train: &TrainConfig, examples: usize) -> Outcome<Self> {
+        let plan = train.plan(examples)?;
+        let memory = MemoryPlan::of(model, report, train);
+        let tokens = report.prompt_tokens + report.response_tokens;
+        let factor = if memory.recompute == Recompute::Block { 8.0 } else { 6.0 };
+        let epochs = plan.total_steps as f64 / plan.steps_per_epoch.max(1) as f64;
+        Ok(Self {
+            examples,
+            steps: plan.total_steps,
+            steps_per_epoch: plan.steps_per_epoch,
+            batch_size: train.batch_size,
+            tokens,
+            operations: factor * model.num_parameters() as f64 * tokens as f64 * epochs,
+            peak: memory.peak(),
+            memory,
+            data: report.to_string(),
+        })
+    }
+
+    /// The plan where a second model of the same size trains beside the first.
+    pub fn twice(mut self) -> Self {
+        let memory = &mut self.memory;
+        for part in [&mut memory.weights, &mut memory.gradients, &mut memory.optimizer, &mut memory.activations] {
+            *part *= 2.0;
+        }
+        self.peak = memory.peak();
+        self.operations *= 2.0;
+        self
+    }
+
+    /// Prints it.
+    pub fn say(&self) {
+        let Self { memory, operations, .. } = self;
+        let gib = |bytes: f64| bytes / f64::from(1u32 << 30);
+        progress::say(format!("data      {}", self.data));
+        progress::say(format!(
+            "steps     {} ({} an epoch, {} examples in batches of {})",
+            self.steps, self.steps_per_epoch, self.examples, self.batch_size
+        ));
+        let again = if memory.recompute == Recompute::Block { ", each block computed again" } else { "" };
+        progress::say(format!(
+            "memory    about {:.2} GiB: {:.2} weights, {:.2} gradients, {:.2} optimizer in f32, {:.2} activations of {:.0} tokens{again}, \
+             {:.2} head",
+            gib(self.peak),
+            gib(memory.weights),
+            gib(memory.gradients),
+            gib(memory.optimizer),
+            gib(memory.activations),
+            memory.tokens,
+            gib(memory.head),
+        ));
+        progress::say(format!(
+            "compute   about {operations:.2e} floating-point operations: {} at 100 GFLOP/s, {} at 100 TFLOP/s",
+            duration(operations / 1e11),
+            duration(operations / 1e14)
+        ));
+    }
+}
+
+/// The job of a config file, by the keys that only one job has. What is wrong with the file is said by whoever loads it.
+pub fn job_of(config: &Path) -> PlannedJob {
+    let table = std::fs::read_to_string(config).ok().and_then(|text| text.parse::<toml::Table>().ok());
+    let has = |key: &str| table.as_ref().is_some_and(|table| table.contains_key(key));
+    match (has("align"), has("center")) {
+        (true, _) => PlannedJob::Align,
+        (false, true) => PlannedJob::Reward,
+        (false, false) => PlannedJob::Sft,
+    }
+}
+
+/// A job that trains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PlannedJob {
+    /// Supervised fine-tuning.
+    Sft,
+    /// A reward model.
+    Reward,
+    /// Alignment.
+    Align,
+}
+
+/// Prints a plan, as text or as JSON.
+pub fn print(plan: &RunPlan, json: bool) -> Outcome {
+    if json {
+        progress::say(serde_json::to_string_pretty(plan)?);
+    } else {
+        plan.say();
+    }
+    Ok(())
+}
+
+/// Prints what a run would do: its settings and its plan.
+pub fn describe<C: Serialize>(config: &C, plan: &RunPlan) -> Outcome {
     progress::say(toml::to_string(&crate::config::load::to_table(config))?);
-    progress::say(format!("data      {report}"));
-    progress::say(format!(
-        "steps     {} ({} an epoch, {examples} examples in batches of {})",
-        plan.total_steps, plan.steps_per_epoch, train.batch_size
-    ));
-    let memory = MemoryPlan::of(model, report, train);
-    let gib = |bytes: f64| bytes / f64::from(1u32 << 30);
-    let again = if memory.recompute == Recompute::Block { ", each block computed again" } else { "" };
-    progress::say(format!(
-        "memory    about {:.2} GiB: {:.2} for weights, gradients and optimizer in f32, {:.2} for activations of {:.0} tokens{again}, {:.2} \
-         for the head",
-        gib(memory.peak()),
-        gib(memory.state()),
-        gib(memory.activations),
-        memory.tokens,
-        gib(memory.head),
-    ));
-    let tokens = (report.prompt_tokens + report.response_tokens) as f64;
-    let factor = if memory.recompute == Recompute::Block { 8.0 } else { 6.0 };
-    let epochs = plan.total_steps as f64 / plan.steps_per_epoch.max(1) as f64;
-    let operations = factor * model.num_parameters() as f64 * tokens * epochs;
-    progress::say(format!(
-        "compute   about {operations:.2e} floating-point operations: {} at 100 GFLOP/s, {} at 100 TFLOP/s",
-        duration(operations / 1e11),
-        duration(operations / 1e14)
-    ));
+    plan.say();
     Ok(())
 }
 

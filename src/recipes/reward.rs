@@ -8,7 +8,7 @@ use setpoint_reward::{HeadInit, Normalization, Preference, PreferenceTask, Rewar
 use setpoint_train::{MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
 use setpoint_transformer::{Architecture, CausalLm, ModelConfig, SaveOptions};
 
-use super::plan::MemoryPlan;
+use super::plan::{MemoryPlan, RunPlan};
 use super::training::{Companions, finished, open_run, train};
 use super::{Session, setup};
 use crate::config::sections::{ModelSection, validate_data, validate_train};
@@ -116,11 +116,16 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
 
 /// Checks everything and says what a run would do.
 pub fn dry_run(session: &Session, config: &RewardConfig) -> Outcome {
+    super::plan::describe(config, &plan(session, config)?)
+}
+
+/// Checks everything; what a run needs.
+pub fn plan(session: &Session, config: &RewardConfig) -> Outcome<RunPlan> {
     let encoder = setup::encoder(&config.model)?;
     let model_config = setup::model_config(&config.model, &encoder)?;
     let data = setup::examples(&config.data, &config.encode, &encoder, "training data", session)?;
     let pairs = pairs(&data.examples, &config.data.path)?.len();
-    super::plan::describe(config, &model_config, &data.report, &config.train, pairs)
+    RunPlan::of(&model_config, &data.report, &config.train, pairs)
 }
 
 fn is_reward_model(config: &ModelConfig) -> bool {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use setpoint_data::{DatasetConfig, EncodeOptions, Example};
 use setpoint_train::{MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
 
-use super::plan::MemoryPlan;
+use super::plan::{MemoryPlan, RunPlan};
 use super::training::{Companions, SamplesSection, finished, open_run, sampler, train};
 use super::{Session, setup};
 use crate::config::sections::{ModelSection, validate_data, validate_train};
@@ -101,11 +101,16 @@ pub fn run(session: &Session, config: &SftConfig, folder: &Path, resume: bool) -
 
 /// Checks everything and says what a run would do.
 pub fn dry_run(session: &Session, config: &SftConfig) -> Outcome {
+    super::plan::describe(config, &plan(session, config)?)
+}
+
+/// Checks everything; what a run needs.
+pub fn plan(session: &Session, config: &SftConfig) -> Outcome<RunPlan> {
     let encoder = setup::encoder(&config.model)?;
     let model_config = setup::model_config(&config.model, &encoder)?;
     let data = setup::examples(&config.data, &config.encode, &encoder, "training data", session)?;
     let examples = task_of(&data.examples).examples.len();
-    super::plan::describe(config, &model_config, &data.report, &config.train, examples)
+    RunPlan::of(&model_config, &data.report, &config.train, examples)
 }
 
 /// One SFT example per response: a row with several is several conversations.

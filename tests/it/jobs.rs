@@ -312,3 +312,23 @@ fn logps_of_a_real_llama_agree_with_transformers() {
     let expected: f64 = expected[..n].iter().map(|v| v.as_f64().unwrap()).sum();
     assert!((found - expected).abs() < 1e-5 * n as f64, "{found} against {expected} over {n} tokens");
 }
+
+#[test]
+fn plan_adds_up_and_finds_the_job() {
+    let (dir, data) = file("rows.jsonl", &rewarded_rows(3));
+    let config = dir.path().join("dro.toml");
+    std::fs::write(&config, "[align]\nmethod = \"dro\"\nlog_z0 = \"auto\"\n[train]\nbatch_size = 2\n").unwrap();
+    let (config, model) = (config.display().to_string(), model().display().to_string());
+    let ran = setpoint(&["plan", &config, "--model", &model, "--data", &data, "--json"]).ok();
+    let plan: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let memory = plan["memory"].as_object().unwrap();
+    let parts = ["weights", "gradients", "optimizer", "activations", "head"].map(|part| memory[part].as_f64().unwrap());
+    assert!(parts.iter().all(|&bytes| bytes > 0.0), "{plan}");
+    assert!((parts.iter().sum::<f64>() - plan["peak"].as_f64().unwrap()).abs() < 1.0, "{plan}");
+    assert_eq!((parts[0] * 2.0, plan["examples"].as_u64()), (parts[2], Some(3)), "two moments a weight");
+    // Two steps an epoch, three epochs.
+    assert_eq!(plan["steps"].as_u64(), Some(6));
+    // The same file is no config of another job.
+    setpoint(&["plan", "--job", "sft", &config, "--model", &model, "--data", &data]).fails(2, &["align"]);
+    setpoint(&["plan", "--model", &model]).fails(2, &["--job"]);
+}

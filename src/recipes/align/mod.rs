@@ -18,7 +18,7 @@ use setpoint_align::{DisplacementDetector, DisplacementSettings, ScoredResponse,
 use setpoint_train::{Task, TrainConfig};
 use setpoint_transformer::CausalLm;
 
-use super::plan::MemoryPlan;
+use super::plan::{MemoryPlan, RunPlan};
 use super::training::{Companions, Sampler, finished, open_run, sampler, train};
 use super::{Session, setup};
 use crate::failure::Outcome;
@@ -172,6 +172,11 @@ fn shown(set: &ReferenceSet, count: usize) -> Vec<Vec<u32>> {
 
 /// Checks everything and says what a run would do.
 pub fn dry_run(session: &Session, config: &AlignConfig) -> Outcome {
+    super::plan::describe(config, &plan(session, config)?)
+}
+
+/// Checks everything; what a run needs.
+pub fn plan(session: &Session, config: &AlignConfig) -> Outcome<RunPlan> {
     let prepared = prepare(session, config)?;
     let prompts = &prepared.train.prompts;
     let examples = match config.align.about().trains_on {
@@ -186,12 +191,9 @@ pub fn dry_run(session: &Session, config: &AlignConfig) -> Outcome {
             settings.batch_size = 1;
         }
     }
-    if let Method::DroV(_) = &config.align {
-        progress::note(
-            "DRO-V trains a value network of the policy's size: twice the memory and compute below, which are the policy's",
-        );
-    }
-    super::plan::describe(config, &prepared.model_config, &prepared.report, &settings, examples)
+    let plan = RunPlan::of(&prepared.model_config, &prepared.report, &settings, examples)?;
+    // DRO-V trains a value network of the policy's size beside it.
+    Ok(if matches!(config.align, Method::DroV(_)) { plan.twice() } else { plan })
 }
 
 fn dro_task(dro: &DroSection, log_z0: f64, prompts: Vec<ScoredPrompt>) -> DroTask {
