@@ -11,6 +11,9 @@ use setpoint_transformer::{ModelConfig, Recompute};
 use crate::failure::Outcome;
 use crate::progress;
 
+/// Bytes of the program, its tokenizer and its threads.
+const PROGRAM: f64 = 64e6;
+
 /// Memory of a training run in f32.
 ///
 /// # Units
@@ -27,6 +30,8 @@ pub struct MemoryPlan {
     pub activations: f64,
     /// Logits, and hidden states on their way through the head.
     pub head: f64,
+    /// The program itself, and a copy of the largest parameter on its way to a file.
+    pub other: f64,
     /// Tokens of a full micro-batch.
     pub tokens: f64,
     /// Whether blocks are computed again.
@@ -51,12 +56,15 @@ impl MemoryPlan {
         let logits =
             (4.0 * model.vocab_size as f64 * tokens).min(f64::from(128u32 << 20)).max(4.0 * model.vocab_size as f64);
         let head = logits + tokens * 2.0 * input;
+        let largest = model.vocab_size.max(model.intermediate_size) as f64 * model.hidden_size as f64;
+        let other = PROGRAM + 4.0 * largest;
         Self {
             weights: parameters,
             gradients: parameters,
             optimizer: 2.0 * parameters,
             activations,
             head,
+            other,
             tokens,
             recompute,
         }
@@ -69,7 +77,7 @@ impl MemoryPlan {
 
     /// All of it at once.
     pub fn peak(&self) -> f64 {
-        self.state() + self.activations + self.head
+        self.state() + self.activations + self.head + self.other
     }
 }
 
@@ -169,7 +177,7 @@ impl RunPlan {
         let again = if memory.recompute == Recompute::Block { ", each block computed again" } else { "" };
         progress::say(format!(
             "memory    about {:.2} GiB: {:.2} weights, {:.2} gradients, {:.2} optimizer in f32, {:.2} activations of {:.0} tokens{again}, \
-             {:.2} head",
+             {:.2} head, {:.2} other",
             gib(self.peak),
             gib(memory.weights),
             gib(memory.gradients),
@@ -177,6 +185,7 @@ impl RunPlan {
             gib(memory.activations),
             memory.tokens,
             gib(memory.head),
+            gib(memory.other),
         ));
         progress::say(format!(
             "compute   about {operations:.2e} floating-point operations: {} at 100 GFLOP/s, {} at 100 TFLOP/s",

@@ -322,7 +322,8 @@ fn plan_adds_up_and_finds_the_job() {
     let ran = setpoint(&["plan", &config, "--model", &model, "--data", &data, "--json"]).ok();
     let plan: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
     let memory = plan["memory"].as_object().unwrap();
-    let parts = ["weights", "gradients", "optimizer", "activations", "head"].map(|part| memory[part].as_f64().unwrap());
+    let parts = ["weights", "gradients", "optimizer", "activations", "head", "other"]
+        .map(|part| memory[part].as_f64().unwrap());
     assert!(parts.iter().all(|&bytes| bytes > 0.0), "{plan}");
     assert!((parts.iter().sum::<f64>() - plan["peak"].as_f64().unwrap()).abs() < 1.0, "{plan}");
     assert_eq!((parts[0] * 2.0, plan["examples"].as_u64()), (parts[2], Some(3)), "two moments a weight");
