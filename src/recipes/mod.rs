@@ -4,6 +4,7 @@ pub mod align;
 pub mod annotate;
 pub mod audit;
 pub mod chat;
+pub mod compare;
 pub mod demo;
 pub mod eval;
 pub mod generate;
@@ -11,7 +12,9 @@ pub mod inspect;
 pub mod logps;
 pub mod methods;
 pub mod reward;
+pub mod search;
 pub mod sft;
+pub mod sweep;
 
 mod plan;
 mod setup;

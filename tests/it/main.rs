@@ -4,9 +4,11 @@
 
 mod architecture;
 mod bad_input;
+mod compare;
 mod devices;
 mod fixture;
 mod jobs;
 mod methods;
 mod models;
 mod resume;
+mod sweep;

@@ -170,15 +170,20 @@ fn shown(set: &ReferenceSet, count: usize) -> Vec<Vec<u32>> {
     set.prompts.iter().take(count).map(prompt).collect()
 }
 
-/// Checks everything and says what a run would do.
-pub fn dry_run(session: &Session, config: &AlignConfig) -> Outcome {
-    let prepared = prepare(session, config)?;
+/// How many examples the method makes of the training data: prompts, pairs or single responses.
+pub fn examples(config: &AlignConfig, prepared: &Prepared) -> usize {
     let prompts = &prepared.train.prompts;
-    let examples = match config.align.about().trains_on {
+    match config.align.about().trains_on {
         TrainsOn::Responses => prompts.len(),
         TrainsOn::Pairs => prompts.iter().map(|prompt| prompt.pairs.len()).sum(),
         TrainsOn::Rows => prompts.iter().map(|prompt| rows(&config.align, prompt).len()).sum(),
-    };
+    }
+}
+
+/// Checks everything and says what a run would do.
+pub fn dry_run(session: &Session, config: &AlignConfig) -> Outcome {
+    let prepared = prepare(session, config)?;
+    let examples = examples(config, &prepared);
     let mut settings = config.train.clone();
     if let Method::Dro(dro) = &config.align {
         progress::note(format!("log_z0 = {:.3} nats", prepared.log_z0(dro)?));
