@@ -166,7 +166,7 @@ fn wrong_settings_are_named_with_their_lines() {
         assert!(!run.exists());
     };
     // The settings before are fifteen lines.
-    refused("[sweep]\ntrials = 2\n", &["sweep.settings", "nothing to try"]);
+    refused("[sweep]\ntrials = 2\n", &["sweep.toml:16", "nothing to try"]);
     refused(
         "[sweep.settings]\n\"align.betta\" = [0.1]\n\"train.epochs\" = []\n",
         &["sweep.toml:18", "train.epochs", "empty"],
@@ -188,5 +188,5 @@ fn wrong_settings_are_named_with_their_lines() {
     let (dir, config) = settings(&format!("[sweep]\nmetric = \"pair_accuracy\"\n{GRID}"));
     let text = std::fs::read_to_string(&config).unwrap().replace("pairs.", "# ");
     std::fs::write(&config, text).unwrap();
-    sweep(&config, &dir.path().join("run"), &[]).fails(2, &["sweep.metric", "eval.pairs.path"]);
+    sweep(&config, &dir.path().join("run"), &[]).fails(2, &["sweep.toml:17", "eval.pairs.path"]);
 }

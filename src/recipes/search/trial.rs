@@ -39,12 +39,18 @@ pub fn with_point(base: &AlignConfig, point: &Point) -> Result<AlignConfig, Vec<
     load::from_table(table, point)
 }
 
-/// The setting of a point that a problem is about.
+/// The setting of a point that a problem is about: the one it names; where it names a whole section, the one its message names, else the
+/// first of that section.
 pub fn blamed(problem: &Problem, point: &Point) -> Option<String> {
     let place = problem.place.trim_matches('`');
-    let covers =
-        |key: &str| key == place || key.starts_with(&format!("{place}.")) || place.starts_with(&format!("{key}."));
-    point.iter().map(|(key, _)| key).find(|key| covers(key)).cloned()
+    let inside = |key: &&String| key.starts_with(&format!("{place}.")) || place.starts_with(&format!("{key}."));
+    let named = |key: &&String| {
+        let last = key.rsplit('.').next().unwrap_or(key);
+        problem.message.contains(&format!("`{last}`"))
+    };
+    let keys = || point.iter().map(|(key, _)| key);
+    let exact = keys().find(|key| *key == place);
+    exact.or_else(|| keys().find(|key| inside(key) && named(key))).or_else(|| keys().find(inside)).cloned()
 }
 
 /// What training took, written when it is over.
