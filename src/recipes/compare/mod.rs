@@ -66,7 +66,7 @@ pub fn run(session: &Session, device: Option<&str>, config: &CompareConfig, fold
         .iter()
         .map(|(method, point)| MethodResult::new(method, *point, &reported, &config.eval))
         .collect::<Outcome<_>>()?;
-    let results = Results { methods, steps: plan.steps, selected_by: config.compare.metric };
+    let results = Results { methods, steps: plan.steps, selected_by: plan.searches().then_some(config.compare.metric) };
     let searched: Vec<Entry> = searched.iter().map(Measured::entry).collect();
     let reported: Vec<Entry> = reported.iter().map(Measured::entry).collect();
     let data = results.json(&searched, &reported);

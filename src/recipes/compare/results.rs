@@ -94,8 +94,8 @@ pub struct Results {
     pub methods: Vec<MethodResult>,
     /// Optimizer steps of every training.
     pub steps: u64,
-    /// What settings were selected by.
-    pub selected_by: Metric,
+    /// What settings were selected by; `None` where no method had a choice.
+    pub selected_by: Option<Metric>,
 }
 
 #[derive(Serialize)]
@@ -204,11 +204,13 @@ impl Results {
             ]);
         }
         let table = builder.build().with(Style::rounded()).to_string();
+        let selection = self.selected_by.map_or_else(String::new, |metric| {
+            format!("; settings selected by {} on held-out prompts that no figure here is of", metric.name())
+        });
         format!(
             "{table}\nmean ± deviation over seeds; win rate against SFT with its interval over prompts; KL and log-ratios to SFT, nats; {} \
-             steps each; settings selected by {} on held-out prompts that no figure here is of",
+             steps each{selection}",
             self.steps,
-            self.selected_by.name()
         )
     }
 }
