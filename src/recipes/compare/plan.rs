@@ -10,6 +10,9 @@ use crate::recipes::align::{AlignConfig, Method};
 use crate::recipes::search::{Metric, Point, Space, Trial, steps, with_point};
 use crate::recipes::{Session, setup};
 
+/// More combinations than anybody can mean.
+const MOST_POINTS: usize = 1_000_000;
+
 /// A method and the settings it is tried with.
 pub struct Candidate {
     /// The method with its defaults.
@@ -133,6 +136,10 @@ pub fn points(config: &CompareConfig, method: &Method) -> Result<Vec<Point>, Vec
             true => space.replace(presets::RATE, rates),
             false => space.add(presets::RATE, rates),
         }
+    }
+    if space.size() > MOST_POINTS {
+        let message = format!("more than {MOST_POINTS} combinations: shorten the lists");
+        return Err(vec![(format!("compare.grids.{}", method.name()), message)]);
     }
     let mut points = space.sample(compare.points, compare.seed);
     if preset && method.name() == "simpo" {

@@ -42,7 +42,8 @@ impl MethodResult {
             .filter_map(|m| Some((m.trial.config.train.seed, m.outcome.as_ref().ok()?)))
             .collect();
         let bootstrap = Bootstrap { resamples: held_out.resamples, level: held_out.level, ..Bootstrap::default() };
-        let prompts = done.first().map_or(0, |(_, done)| done.wins.len());
+        // Every seed was measured on the same prompts.
+        let prompts = done.iter().map(|(_, done)| done.wins.len()).min().unwrap_or(0);
         let wins: Vec<f64> =
             (0..prompts).map(|i| done.iter().map(|(_, done)| done.wins[i]).sum::<f64>() / done.len() as f64).collect();
         Ok(Self {
