@@ -46,6 +46,15 @@ pub enum Command {
     /// Memory, steps and arithmetic of a training run, part by part, before it begins
     #[command(after_help = PLAN_HELP)]
     Plan(PlanArgs),
+    /// One alignment method under many settings: a grid or drawn at random, each trained and evaluated
+    #[command(after_help = SWEEP_HELP)]
+    Sweep(TrainArgs),
+    /// Several alignment methods from one model and one annotated file, with equal budgets, in one table
+    #[command(after_help = COMPARE_HELP)]
+    Compare(TrainArgs),
+    /// One trial of a sweep or comparison, which start it
+    #[command(hide = true)]
+    Trial(TrialArgs),
     /// The alignment methods: what each needs, its settings and their defaults
     Methods {
         /// As JSON
@@ -99,6 +108,20 @@ const ALIGN_HELP: &str = "Examples:\n  setpoint align --model runs/sft/model --d
     setpoint align dro.toml --run runs/dro --set align.log_z0=auto\n  \
     setpoint align --model runs/sft/model --data pairs.jsonl --run runs/dpo --set align.method=dpo\n\n\
     Methods: setpoint methods. All settings of one with their defaults: setpoint inspect config align --set align.method=dpo";
+const SWEEP_HELP: &str = "Example:\n  setpoint sweep sweep.toml --run runs/sweep\n  \
+    setpoint sweep sweep.toml --run runs/sweep --resume\n\n\
+    sweep.toml:\n  model.path = \"runs/sft/model\"\n  data.path = \"rewards.jsonl\"\n  align.method = \"dpo\"\n  \
+    [eval]\n  data.path = \"prompts.jsonl\"\n  reward.path = \"runs/reward/model\"\n  \
+    [sweep.settings]\n  \"align.beta\" = [0.05, 0.1, 0.5]\n  \"train.learning_rate\" = [2e-7, 5e-7]\n\n\
+    With sweep.trials = 20 so many are drawn at random, also from ranges: { low = 1e-7, high = 1e-5, log = true }.\n\
+    All settings with their defaults: setpoint inspect config sweep";
+const COMPARE_HELP: &str = "Example:\n  setpoint compare compare.toml --run runs/compare\n  \
+    setpoint compare compare.toml --run runs/compare --resume\n\n\
+    compare.toml:\n  model.path = \"runs/sft/model\"\n  data.path = \"rewards.jsonl\"\n  \
+    [eval]\n  data.path = \"prompts.jsonl\"\n  pairs.path = \"held-out-pairs.jsonl\"\n  reward.path = \"runs/reward/model\"\n  \
+    [compare]\n  methods = [\"dro\", \"dpo\", \"simpo\"]\n  search = \"preset\"\n  seeds = [0, 1, 2]\n\n\
+    Settings are selected on one part of the held-out prompts, the table is measured on the other.\n\
+    All settings with their defaults: setpoint inspect config compare";
 const GENERATE_HELP: &str = "Examples:\n  setpoint generate --model DIR --prompt \"Why is the sky blue?\"\n  \
     setpoint generate --model DIR --data prompts.jsonl --output samples.jsonl --set generate.samples=4";
 const EVAL_HELP: &str = "Example:\n  setpoint eval --model runs/dro/model --set baseline.path=runs/sft/model \\\n    \
@@ -183,6 +206,18 @@ pub struct PlanArgs {
     /// As JSON, in bytes
     #[arg(long)]
     pub json: bool,
+}
+
+/// `setpoint trial`.
+#[derive(Debug, Args)]
+pub struct TrialArgs {
+    /// The trial's folder
+    pub folder: PathBuf,
+    /// Part of the held-out rows to evaluate on
+    #[arg(long)]
+    pub part: String,
+    #[arg(long, value_name = "DEVICE", help = DEVICE_HELP)]
+    pub device: Option<String>,
 }
 
 /// `setpoint generate`.
@@ -291,6 +326,10 @@ pub enum JobName {
     Logps,
     /// `setpoint audit` and `setpoint align`
     Align,
+    /// `setpoint sweep`
+    Sweep,
+    /// `setpoint compare`
+    Compare,
     /// `setpoint generate`
     Generate,
     /// `setpoint eval`

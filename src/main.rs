@@ -51,6 +51,12 @@ fn run(command: Command) -> Outcome {
         Command::Sft(args) => train(&args, recipes::sft::run, recipes::sft::dry_run),
         Command::Reward(args) => train(&args, recipes::reward::run, recipes::reward::dry_run),
         Command::Align(args) => train(&args, recipes::align::run, recipes::align::dry_run),
+        Command::Sweep(args) => search(&args, recipes::sweep::run, recipes::sweep::dry_run),
+        Command::Compare(args) => search(&args, recipes::compare::run, recipes::compare::dry_run),
+        Command::Trial(args) => {
+            end_with_parent();
+            recipes::search::carry_out(&session(args.device.as_deref(), true)?, &args.folder, &args.part)
+        }
         Command::Methods { json } => recipes::methods::run(json),
         Command::Annotate(args) => job(&args, recipes::annotate::run, recipes::annotate::dry_run),
         Command::Logps(args) => job(&args, recipes::logps::run, recipes::logps::dry_run),
@@ -116,6 +122,16 @@ fn plan(args: &PlanArgs) -> Outcome {
     }
 }
 
+/// Ends this process when its standard input closes: a pipe from the process that started it, which is then gone.
+#[allow(clippy::exit, reason = "nothing is left to report to, and checkpoints bear a stop at any moment")]
+fn end_with_parent() {
+    std::thread::spawn(|| {
+        // Nothing is ever written to it.
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        std::process::exit(1);
+    });
+}
+
 fn session(device: Option<&str>, quiet: bool) -> Outcome<Session> {
     let device = device::open(device).map_err(|message| Failure::usage("--device", message))?;
     Ok(Session::new(device, quiet))
@@ -124,6 +140,15 @@ fn session(device: Option<&str>, quiet: bool) -> Outcome<Session> {
 fn train<C: Config>(
     args: &TrainArgs,
     run: fn(&Session, &C, &std::path::Path, bool) -> Outcome,
+    dry_run: fn(&Session, &C) -> Outcome,
+) -> Outcome {
+    search(args, |session, _, config, folder, resume| run(session, config, folder, resume), dry_run)
+}
+
+/// A job that trains once or often. It is told the device's name, under which others can open it.
+fn search<C: Config>(
+    args: &TrainArgs,
+    run: impl Fn(&Session, Option<&str>, &C, &std::path::Path, bool) -> Outcome,
     dry_run: fn(&Session, &C) -> Outcome,
 ) -> Outcome {
     let CommonArgs { device, set, dry_run: dry, quiet } = &args.common;
@@ -137,7 +162,7 @@ fn train<C: Config>(
         .run
         .as_deref()
         .ok_or_else(|| Failure::usage("--run", "no run folder: say where the run is kept, as in --run runs/first"))?;
-    run(&session, &config, folder, args.resume)
+    run(&session, device.as_deref(), &config, folder, args.resume)
 }
 
 fn job<C: Config>(args: &JobArgs, run: Recipe<C>, dry_run: Recipe<C>) -> Outcome {

@@ -125,6 +125,23 @@ pub fn load_unchecked<C: Config>(given: &Given) -> Result<C, Vec<Problem>> {
     read(given, false)
 }
 
+/// Settings that a program puts together: `over`, by dotted keys, on a whole configuration.
+///
+/// # Errors
+/// Everything of [`load`] but what a file and a command line can have wrong; places are bare keys.
+pub fn from_table<C: Config>(mut base: Table, over: &[(String, Value)]) -> Result<C, Vec<Problem>> {
+    for (key, value) in over {
+        insert(&mut base, key, value.clone());
+    }
+    let origins = Origins::default();
+    let mut problems = Problems { origins: &origins, found: Vec::new() };
+    let defaults =
+        C::defaults(&base).map_err(|(key, message)| vec![Problem { place: origins.place(&key), message }])?;
+    let config: C = read_collecting(defaults, base, &mut problems)?;
+    config.validate(&mut problems);
+    if problems.found.is_empty() { Ok(config) } else { Err(problems.found) }
+}
+
 fn read<C: Config>(given: &Given, validate: bool) -> Result<C, Vec<Problem>> {
     let mut origins = Origins::default();
     let mut user = Table::new();

@@ -74,7 +74,14 @@ pub(super) fn line_of(text: &str, key: &str) -> Option<usize> {
     let document = toml::de::DeTable::parse(text).ok()?;
     let mut table = document.get_ref();
     let mut start = None;
-    for part in key.split('.') {
+    let mut rest = Some(key);
+    while let Some(path) = rest {
+        // A dotted key may have been written as one, in quotes.
+        if let Some((written, _)) = table.get_key_value(path) {
+            return Some(text[..written.span().start].matches('\n').count() + 1);
+        }
+        let (part, after) = path.split_once('.').map_or((path, None), |(part, after)| (part, Some(after)));
+        rest = after;
         let part = part.split('[').next().unwrap_or(part);
         let Some((written, value)) = table.get_key_value(part) else { break };
         start = Some(written.span().start);

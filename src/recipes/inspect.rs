@@ -7,7 +7,7 @@ use setpoint_data::{DatasetConfig, EncodeOptions, Segment, SegmentKind, segments
 use setpoint_transformer::ModelConfig;
 use setpoint_transformer::checkpoint::Checkpoint;
 
-use super::{align, annotate, eval, generate, logps, reward, setup, sft};
+use super::{align, annotate, compare, eval, generate, logps, reward, setup, sft, sweep};
 use crate::cli::JobName;
 use crate::config::load::{Given, load_unchecked, to_table};
 use crate::config::sections::{ModelSection, validate_data};
@@ -165,6 +165,8 @@ pub fn config(job: JobName, set: &[String]) -> Outcome {
         JobName::Annotate => print::<annotate::AnnotateConfig>(set),
         JobName::Logps => print::<logps::LogpsConfig>(set),
         JobName::Align => print::<align::AlignConfig>(set),
+        JobName::Sweep => print::<sweep::SweepConfig>(set),
+        JobName::Compare => print::<compare::CompareConfig>(set),
         JobName::Generate => print::<generate::GenerateConfig>(set),
         JobName::Eval => print::<eval::EvalConfig>(set),
         JobName::EvalAlpaca => print::<eval::alpaca::AlpacaConfig>(set),

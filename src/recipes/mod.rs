@@ -4,6 +4,7 @@ pub mod align;
 pub mod annotate;
 pub mod audit;
 pub mod chat;
+pub mod compare;
 pub mod demo;
 pub mod eval;
 pub mod generate;
@@ -12,7 +13,9 @@ pub mod logps;
 pub mod methods;
 pub mod report;
 pub mod reward;
+pub mod search;
 pub mod sft;
+pub mod sweep;
 
 pub mod plan;
 mod setup;

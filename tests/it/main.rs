@@ -4,6 +4,7 @@
 
 mod architecture;
 mod bad_input;
+mod compare;
 mod demo;
 mod devices;
 // The judge's client is tested against the same server.
@@ -17,3 +18,4 @@ mod methods;
 mod models;
 mod report;
 mod resume;
+mod sweep;

@@ -175,15 +175,20 @@ pub fn dry_run(session: &Session, config: &AlignConfig) -> Outcome {
     super::plan::describe(config, &plan(session, config)?)
 }
 
-/// Checks everything; what a run needs.
-pub fn plan(session: &Session, config: &AlignConfig) -> Outcome<RunPlan> {
-    let prepared = prepare(session, config)?;
+/// How many examples the method makes of the training data: prompts, pairs or single responses.
+pub fn examples(config: &AlignConfig, prepared: &Prepared) -> usize {
     let prompts = &prepared.train.prompts;
-    let examples = match config.align.about().trains_on {
+    match config.align.about().trains_on {
         TrainsOn::Responses => prompts.len(),
         TrainsOn::Pairs => prompts.iter().map(|prompt| prompt.pairs.len()).sum(),
         TrainsOn::Rows => prompts.iter().map(|prompt| rows(&config.align, prompt).len()).sum(),
-    };
+    }
+}
+
+/// Checks everything; what a run needs.
+pub fn plan(session: &Session, config: &AlignConfig) -> Outcome<RunPlan> {
+    let prepared = prepare(session, config)?;
+    let examples = examples(config, &prepared);
     let mut settings = config.train.clone();
     if let Method::Dro(dro) = &config.align {
         progress::note(format!("log_z0 = {:.3} nats", prepared.log_z0(dro)?));

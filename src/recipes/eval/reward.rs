@@ -117,6 +117,9 @@ pub struct EvalReport {
     /// Mean reward of the policy's samples, prompt by prompt.
     #[serde(skip)]
     pub rewards: Vec<f64>,
+    /// Mean reward of the baseline's samples, prompt by prompt.
+    #[serde(skip)]
+    pub baseline_rewards: Vec<f64>,
     /// What decided the result.
     #[serde(skip)]
     pub manifest: Option<Manifest>,
@@ -316,6 +319,7 @@ pub fn report(session: &Session, config: &EvalConfig) -> Outcome<EvalReport> {
         truncated: answers.truncated as f64 / answered.max(1) as f64,
         pairs,
         rewards,
+        baseline_rewards,
         manifest: Some(manifest),
     })
 }

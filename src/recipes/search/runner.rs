@@ -1,0 +1,230 @@
+//! Runs trials, each in a process of its own, and collects what they leave.
+
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use setpoint_train::RunDir;
+use toml::{Table, Value};
+
+use super::held_out::{HeldOut, Part};
+use super::trial::{ALIGN, Reached, Trial, done, eval_settings};
+use crate::config::load::to_table;
+use crate::config::sections::ModelSection;
+use crate::failure::{Failure, Outcome};
+use crate::progress;
+use crate::recipes::align::{AlignConfig, Method};
+use crate::recipes::plan::MemoryPlan;
+use crate::recipes::{Session, align, setup};
+
+/// Opens the folder of a sweep or comparison, and leaves its settings in it. It is locked for as long as the value lives. `free`: the
+/// settings that decide nothing about the results and may differ when it goes on.
+pub fn open(folder: &Path, resume: bool, settings: Table, free: &[&str]) -> Outcome<RunDir> {
+    let kept = folder.join("config.toml");
+    let text = toml::to_string(&settings)?;
+    if kept.is_file() && !resume {
+        return Err(Failure::run(format!("{} already holds a run", folder.display()))
+            .hint("add --resume to go on with it, or choose another --run folder"));
+    }
+    std::fs::create_dir_all(folder).map_err(|e| Failure::run(format!("cannot create {}: {e}", folder.display())))?;
+    let run = RunDir::open(folder)?;
+    if kept.is_file() {
+        let before =
+            std::fs::read_to_string(&kept).map_err(|e| Failure::run(format!("cannot read {}: {e}", kept.display())))?;
+        let before: Table = before.parse().map_err(|e| Failure::run(format!("{}: {e}", kept.display())))?;
+        let (mut then, mut now) = (Vec::new(), Vec::new());
+        flatten("", &Value::Table(before), &mut then);
+        flatten("", &Value::Table(settings), &mut now);
+        let fixed = |(key, _): &&(String, Value)| !free.contains(&key.as_str());
+        let differs = now.iter().filter(fixed).find(|entry| !then.contains(entry));
+        let gone = then.iter().filter(fixed).find(|entry| !now.contains(entry));
+        if let Some((key, _)) = differs.or(gone) {
+            let value = |list: &[(String, Value)]| {
+                list.iter().find(|(k, _)| k == key).map_or_else(|| "not set".to_owned(), |(_, v)| v.to_string())
+            };
+            return Err(Failure::run(format!(
+                "{} was started with other settings: `{key}` was {}, and is now {}",
+                folder.display(),
+                value(&then),
+                value(&now)
+            ))
+            .hint("go on with the settings it was started with, or choose another --run folder"));
+        }
+    }
+    run.write_text("config.toml", &text)?;
+    Ok(run)
+}
+
+fn flatten(prefix: &str, value: &Value, into: &mut Vec<(String, Value)>) {
+    match value {
+        Value::Table(table) => table.iter().for_each(|(key, value)| {
+            let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+            flatten(&key, value, into);
+        }),
+        value => into.push((prefix.to_owned(), value.clone())),
+    }
+}
+
+/// The optimizer steps of a trial, and the memory it is estimated to need at once, bytes.
+pub fn steps(session: &Session, config: &AlignConfig) -> Outcome<(u64, f64)> {
+    let prepared = align::prepare(session, config)?;
+    let plan = config.train.plan(align::examples(config, &prepared))?;
+    let memory = MemoryPlan::of(&prepared.model_config, &prepared.report, &config.train).peak();
+    // DRO-V trains a second network of the policy's size.
+    let networks = if matches!(config.align, Method::DroV(_)) { 2.0 } else { 1.0 };
+    Ok((plan.total_steps, networks * memory))
+}
+
+/// A trial to be carried out and evaluated on a part of the held-out rows.
+#[derive(Debug)]
+pub struct Job {
+    folder: PathBuf,
+    part: &'static str,
+    /// What is said of it.
+    title: String,
+}
+
+impl Job {
+    /// Writes the trial's settings to its folder, unless they are there.
+    pub fn new(
+        run: &RunDir,
+        trial: &Trial,
+        title: String,
+        held_out: &HeldOut,
+        base: &ModelSection,
+        part: &Part,
+    ) -> Outcome<Self> {
+        let folder = run.join("trials").join(&trial.name);
+        std::fs::create_dir_all(&folder)
+            .map_err(|e| Failure::run(format!("cannot create {}: {e}", folder.display())))?;
+        let eval = held_out.config(base, folder.join("model"), part);
+        write_once(&folder.join(ALIGN), &toml::to_string(&to_table(&trial.config))?)?;
+        write_once(&folder.join(eval_settings(part.name)), &toml::to_string(&to_table(&eval))?)?;
+        Ok(Self { folder, part: part.name, title })
+    }
+}
+
+/// Writes a file; one that is there must be the same.
+fn write_once(path: &Path, text: &str) -> Outcome {
+    match std::fs::read_to_string(path) {
+        Ok(there) if there == text => Ok(()),
+        Ok(_) => Err(Failure::run(format!("{} holds other settings than this run gives the trial", path.display()))
+            .hint("choose another --run folder, or remove the trial's folder to train it again")),
+        Err(_) => setup::write_text(path, text),
+    }
+}
+
+/// How trials are run.
+#[derive(Debug)]
+pub struct Crew<'a> {
+    session: &'a Session,
+    device: Option<&'a str>,
+    at_once: usize,
+}
+
+impl<'a> Crew<'a> {
+    /// `parallel` at once, or as many as memory allows when each takes `memory` bytes. What a GPU has left nobody tells, so there it is
+    /// as many as were asked for.
+    pub fn new(session: &'a Session, device: Option<&'a str>, parallel: usize, memory: f64) -> Self {
+        let on_cpu = device.map_or_else(
+            || crate::device::compiled().iter().all(|name| ["flex", "ndarray"].contains(name)),
+            |name| ["flex", "ndarray"].contains(&name),
+        );
+        let mut at_once = parallel.max(1);
+        if let Some(available) = available_memory().filter(|_| on_cpu && at_once > 1) {
+            let fit = ((0.9 * available / memory.max(1.0)) as usize).max(1);
+            if fit < at_once {
+                progress::note(format!(
+                    "{fit} at once instead of {at_once}: a trial needs about {:.2} GiB, and {:.2} GiB are free",
+                    memory / f64::from(1u32 << 30),
+                    available / f64::from(1u32 << 30)
+                ));
+                at_once = fit;
+            }
+        }
+        Self { session, device, at_once }
+    }
+
+    /// Carries out every job that is not finished; what each reached, or why it failed. One that fails does not stop the others.
+    pub fn carry_out(&self, jobs: &[Job]) -> Outcome<Vec<Reached>> {
+        let next = AtomicUsize::new(0);
+        let results: Mutex<Vec<Option<Outcome<Reached>>>> = Mutex::new(jobs.iter().map(|_| None).collect());
+        std::thread::scope(|scope| {
+            for _ in 0..self.at_once.min(jobs.len()) {
+                scope.spawn(|| {
+                    loop {
+                        let i = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(job) = jobs.get(i) else { break };
+                        let result = self.one(job, &format!("[{}/{}]", i + 1, jobs.len()));
+                        results.lock().unwrap_or_else(PoisonError::into_inner)[i] = Some(result);
+                    }
+                });
+            }
+        });
+        let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+        results.into_iter().flatten().collect()
+    }
+
+    fn one(&self, job: &Job, count: &str) -> Outcome<Reached> {
+        if let Some(done) = done(&job.folder, job.part)? {
+            self.say(format!("{count} {}: done before", job.title));
+            return Ok(Ok(done));
+        }
+        let started = Instant::now();
+        let log = job.folder.join("log.txt");
+        let succeeded = self.spawn(job, &log).map_err(|e| Failure::run(format!("{}: {e}", log.display())))?;
+        let seconds = started.elapsed().as_secs_f64();
+        match done(&job.folder, job.part)?.filter(|_| succeeded) {
+            Some(done) => {
+                self.say(format!(
+                    "{count} {}: win rate {:.3}, reward {:.3}, KL {:.2} ({seconds:.0} s)",
+                    job.title, done.figures.win_rate, done.figures.reward, done.figures.kl
+                ));
+                Ok(Ok(done))
+            }
+            None => {
+                let said = std::fs::read_to_string(&log).unwrap_or_default();
+                let reason = said.rsplit("error: ").next().map(str::trim).filter(|_| said.contains("error: "));
+                let reason = reason.unwrap_or("its process ended early").lines().next().unwrap_or_default().to_owned();
+                progress::note(format!("{count} {} failed: {reason} ({})", job.title, log.display()));
+                Ok(Err(reason))
+            }
+        }
+    }
+
+    fn spawn(&self, job: &Job, log: &Path) -> std::io::Result<bool> {
+        let log: File = OpenOptions::new().create(true).write(true).truncate(true).open(log)?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("trial").arg(&job.folder).arg("--part").arg(job.part);
+        if let Some(device) = self.device {
+            command.args(["--device", device]);
+        }
+        if self.at_once > 1 && std::env::var_os("RAYON_NUM_THREADS").is_none() {
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            command.env("RAYON_NUM_THREADS", (cores / self.at_once).max(1).to_string());
+        }
+        // The child ends when its end of this pipe closes, however this process ends.
+        command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
+        let mut child = command.spawn()?;
+        let pipe = child.stdin.take();
+        let status = child.wait()?;
+        drop(pipe);
+        Ok(status.success())
+    }
+
+    fn say(&self, text: String) {
+        if !self.session.quiet {
+            progress::note(text);
+        }
+    }
+}
+
+/// Memory that could be had without swapping, bytes, as Linux tells it.
+fn available_memory() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok()? * 1024.0)
+}

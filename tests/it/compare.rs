@@ -1,0 +1,148 @@
+//! `setpoint compare`: several methods in one table.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use super::fixture::{Ran, demo, file, model, rewarded_rows, setpoint};
+
+/// The settings of a comparison, in a folder with its data.
+fn settings(compare: &str) -> (tempfile::TempDir, String) {
+    let (dir, data) = file("rewards.jsonl", &rewarded_rows(6));
+    let text = format!(
+        "model.path = '{}'\ndata.path = '{data}'\n\
+         [train]\nmax_steps = 2\nbatch_size = 2\nlearning_rate = 1e-3\n\
+         [eval]\ndata.path = '{}'\ndata.max_rows = 8\npairs.path = '{}'\npairs.max_rows = 24\n\
+         rule = {{ kind = \"length\", unit = \"chars\", target = 6 }}\ngenerate = {{ max_new_tokens = 4 }}\nresamples = 200\n[compare]\n{compare}",
+        model().display(),
+        demo("eval_prompts.jsonl").display(),
+        demo("eval_preferences.jsonl").display(),
+    );
+    let config = dir.path().join("compare.toml");
+    std::fs::write(&config, text).unwrap();
+    let config = config.display().to_string();
+    (dir, config)
+}
+
+fn compare(config: &str, run: &Path, more: &[&str]) -> Ran {
+    let run = run.display().to_string();
+    setpoint(&[&["compare", config, "--run", &run], more].concat())
+}
+
+fn json(path: &Path) -> serde_json::Value {
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))).unwrap()
+}
+
+fn prompts(path: &Path) -> HashSet<String> {
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["prompt"].to_string()).collect()
+}
+
+#[test]
+fn settings_are_selected_on_other_prompts_than_the_table_is_measured_on() {
+    let (dir, config) = settings(
+        "methods = [\"dro\", \"simpo\", \"kto\"]\nseeds = [0, 1]\npoints = 2\nlearning_rates = [1e-3]\n\
+         [compare.grids.kto]\n\"align.beta\" = 0.1\n",
+    );
+    let run = dir.path().join("run");
+    let ran = compare(&config, &run, &[]).ok();
+    for word in ["dro", "simpo", "kto", "SFT", "win rate", "GiB", "mean ± deviation"] {
+        assert!(ran.stdout.contains(word), "{word}: {ran:#?}");
+    }
+    let data = |name: &str| prompts(&run.join("data").join(name));
+    let (select, report) = (data("select-prompts.jsonl"), data("report-prompts.jsonl"));
+    assert!(select.is_disjoint(&report) && !select.is_empty() && !report.is_empty());
+    assert!(data("select-pairs.jsonl").is_disjoint(&report) && data("report-pairs.jsonl").is_disjoint(&select));
+
+    let result = json(&run.join("compare.json"));
+    // Two points of DRO and SimPO; KTO has one, and nothing to select.
+    let (selection, reported) = (result["selection"].as_array().unwrap(), result["report"].as_array().unwrap());
+    assert_eq!((selection.len(), reported.len()), (4, 6), "{result}");
+    assert_eq!(result["steps"], 2);
+    for trial in selection.iter().chain(reported) {
+        let folder = run.join("trials").join(trial["trial"].as_str().unwrap());
+        let steps = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap().lines().count();
+        assert_eq!(steps, 2, "every training has the same budget");
+    }
+    for method in result["methods"].as_array().unwrap() {
+        assert_eq!(method["seeds"], serde_json::json!([0, 1]));
+        let name = method["method"].as_str().unwrap();
+        let best = |trials: &[serde_json::Value]| {
+            let mine = trials.iter().filter(|t| t["trial"].as_str().unwrap().starts_with(name));
+            mine.map(|t| t["figures"]["win_rate"].as_f64().unwrap()).fold(f64::NEG_INFINITY, f64::max)
+        };
+        let selected = selection
+            .iter()
+            .find(|t| t["trial"].as_str().unwrap().starts_with(name) && t["settings"] == method["settings"]);
+        assert_eq!(selected.is_some(), name != "kto");
+        assert!(selected.is_none_or(|t| t["figures"]["win_rate"].as_f64() == Some(best(selection))), "{name}");
+        // The mean over the seeds, and its interval around it.
+        let own: Vec<f64> = reported
+            .iter()
+            .filter(|t| t["trial"].as_str().unwrap().starts_with(name))
+            .map(|t| t["figures"]["win_rate"].as_f64().unwrap())
+            .collect();
+        let mean = method["figures"]["win_rate"]["mean"].as_f64().unwrap();
+        assert!((mean - own.iter().sum::<f64>() / 2.0).abs() < 1e-12);
+        assert!((method["win_rate"]["value"].as_f64().unwrap() - mean).abs() < 1e-12);
+    }
+    let csv = std::fs::read_to_string(run.join("compare.csv")).unwrap();
+    assert_eq!(csv.lines().count(), 4);
+
+    // Nothing is done twice.
+    let ran = compare(&config, &run, &["--resume"]).ok();
+    assert_eq!(ran.stderr.matches("done before").count(), 10, "{ran:#?}");
+    let again = json(&run.join("compare.json"));
+    assert_eq!(again, result);
+}
+
+#[test]
+fn defaults_need_no_selection_and_use_all_held_out_rows() {
+    let (dir, config) = settings("methods = [\"ipo\"]\nseeds = [4]\nsearch = \"defaults\"\n");
+    let run = dir.path().join("run");
+    compare(&config, &run, &[]).ok();
+    let result = json(&run.join("compare.json"));
+    assert_eq!(result["selection"].as_array().unwrap().len(), 0);
+    assert_eq!(result["report"][0]["figures"]["prompts"], 8);
+    assert_eq!(result["report"][0]["trial"], "ipo-000-seed4");
+}
+
+#[test]
+fn the_trials_are_listed_before_anything_is_trained() {
+    let (dir, config) = settings("methods = [\"dpo\", \"kto\", \"orpo\"]\npoints = 20\n");
+    let text = std::fs::read_to_string(&config).unwrap().replace("max_steps = 2\n", "epochs = 2.0\n");
+    std::fs::write(&config, text).unwrap();
+    let run = dir.path().join("run");
+    let listed = compare(&config, &run, &["--dry-run"]).ok().stdout;
+    // Two epochs of six rows in batches of two, also for KTO, which counts 18 responses. Table 4: 16 of DPO, 4 of ORPO; KTO has 4 β.
+    assert_eq!(listed.lines().filter(|line| line.contains("  6 steps  ")).count(), 24, "{listed}");
+    assert!(listed.contains("3 methods, 30 trainings of 6 steps"), "{listed}");
+    assert!(!run.exists());
+}
+
+#[test]
+fn wrong_settings_are_named_with_their_lines() {
+    let refused = |section: &str, words: &[&str]| {
+        let (dir, config) = settings(section);
+        let run = dir.path().join("run");
+        compare(&config, &run, &[]).fails(2, words);
+        assert!(!run.exists());
+    };
+    // The settings before are fifteen lines, `[compare]` the last.
+    refused("methods = [\"sipmo\", \"dpo\", \"dpo\"]\n", &["compare.toml:16", "did you mean `simpo`?", "twice"]);
+    refused(
+        "methods = []\nseeds = []\nselection_share = 1.0\n",
+        &["compare.toml:16", "compare.toml:17", "compare.toml:18"],
+    );
+    refused("methods = [\"dpo\"]\nmehtods = 1\n", &["compare.toml:17", "did you mean `methods`?"]);
+    refused(
+        "methods = [\"dpo\"]\n[compare.grids.dpo]\n\"align.tau\" = [1.0]\n\"align.beta\" = [0.1, -2.0]\n",
+        &["compare.toml:18", "align.tau", "compare.toml:19", "-2"],
+    );
+    refused(
+        "methods = [\"dpo\"]\n[compare.grids.dpo]\n\"train.batch_size\" = [1, 2]\n[compare.grids.ipo]\n\"align.beta\" = [1.0]\n",
+        &["compare.toml:18", "budgets are equal", "`ipo` is not among"],
+    );
+    refused("methods = [\"mix\"]\n", &["mix", "at least one loss"]);
+    let (dir, config) = settings("methods = [\"dro\"]\npoints = 2\nselection_share = 0.01\n");
+    compare(&config, &dir.path().join("run"), &[]).fails(1, &["eval_prompts.jsonl", "too few different prompts"]);
+}

@@ -1,0 +1,192 @@
+//! `setpoint sweep`: trials, their table, and how it goes on.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::fixture::{Ran, command, demo, file, model, rewarded_rows, setpoint};
+
+/// The arguments of a sweep of DPO, judged by a rule.
+fn arguments(config: &str, run: &Path, more: &[&str]) -> Vec<String> {
+    let mut arguments = vec!["sweep", config, "--run"].into_iter().map(String::from).collect::<Vec<_>>();
+    arguments.push(run.display().to_string());
+    arguments.extend(more.iter().map(|text| (*text).to_owned()));
+    arguments
+}
+
+fn sweep(config: &str, run: &Path, more: &[&str]) -> Ran {
+    let arguments = arguments(config, run, more);
+    setpoint(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// The settings of a sweep, in a folder with its data.
+fn settings(sweep: &str) -> (tempfile::TempDir, String) {
+    let (dir, data) = file("rewards.jsonl", &rewarded_rows(6));
+    let text = format!(
+        "model.path = '{}'\ndata.path = '{data}'\nalign.method = \"dpo\"\n\
+         [train]\nmax_steps = 2\nbatch_size = 2\nlearning_rate = 1e-3\n\
+         [eval]\ndata.path = '{}'\ndata.max_rows = 6\npairs.path = '{}'\npairs.max_rows = 6\n\
+         rule = {{ kind = \"length\", unit = \"chars\", target = 6 }}\ngenerate = {{ max_new_tokens = 4 }}\nresamples = 200\n{sweep}",
+        model().display(),
+        demo("eval_prompts.jsonl").display(),
+        demo("eval_preferences.jsonl").display(),
+    );
+    let config = dir.path().join("sweep.toml");
+    std::fs::write(&config, text).unwrap();
+    let config = config.display().to_string();
+    (dir, config)
+}
+
+fn json(path: &Path) -> serde_json::Value {
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))).unwrap()
+}
+
+fn modified(path: &Path) -> std::time::SystemTime {
+    std::fs::metadata(path).unwrap().modified().unwrap()
+}
+
+const GRID: &str = "[sweep.settings]\n\"align.beta\" = [0.1, 0.5]\n\"train.learning_rate\" = [1e-3, 1e-2]\n";
+
+#[test]
+fn a_grid_is_trained_measured_and_sorted() {
+    let (dir, config) = settings(&format!("[sweep]\nparallel = 2\n{GRID}"));
+    let run = dir.path().join("run");
+    let ran = sweep(&config, &run, &[]).ok();
+    assert!(ran.stdout.contains("train.learning_rate") && ran.stdout.contains("win rate"), "{ran:#?}");
+    let result = json(&run.join("sweep.json"));
+    let trials = result["trials"].as_array().unwrap();
+    assert_eq!((trials.len(), result["method"].as_str()), (4, Some("dpo")));
+    let rates: Vec<f64> = trials.iter().map(|t| t["figures"]["win_rate"].as_f64().unwrap()).collect();
+    assert!(rates.is_sorted_by(|a, b| a >= b), "{rates:?}");
+    for trial in trials {
+        assert_eq!(trial["figures"]["prompts"], 6);
+        assert!(trial["figures"]["pair_accuracy"].is_f64(), "{trial}");
+        assert!(!cfg!(target_os = "linux") || trial["trained"]["peak_memory"].as_u64() > Some(1 << 20), "{trial}");
+        // An ordinary run, with the settings that were tried.
+        let folder = run.join("trials").join(trial["trial"].as_str().unwrap());
+        let settings: toml::Table = std::fs::read_to_string(folder.join("config.toml")).unwrap().parse().unwrap();
+        assert_eq!(settings["align"]["beta"].as_float(), trial["settings"]["align.beta"].as_f64());
+        assert!(folder.join("model/model.safetensors").is_file() && folder.join("metrics.jsonl").is_file());
+    }
+    let csv = std::fs::read_to_string(run.join("sweep.csv")).unwrap();
+    assert_eq!(csv.lines().count(), 5);
+    assert!(csv.starts_with("trial,align.beta,train.learning_rate,seed,win_rate,"), "{csv}");
+
+    // The evaluation that a trial's file describes gives the figures that the table has.
+    let first = run.join("trials/000");
+    let again = dir.path().join("again.json");
+    setpoint(&[
+        "eval",
+        &first.join("eval-all.toml").display().to_string(),
+        "--quiet",
+        "--output",
+        &again.display().to_string(),
+    ])
+    .ok();
+    assert_eq!(json(&again)["win_rate"], json(&first.join("eval-all.json"))["report"]["win_rate"]);
+
+    // It goes on where it was left: what is finished is not touched, what is missing is done, and comes out the same.
+    let before = modified(&first.join("model/model.safetensors"));
+    std::fs::remove_dir_all(run.join("trials/002")).unwrap();
+    sweep(&config, &run, &[]).fails(1, &["already holds a run", "--resume"]);
+    let ran = sweep(&config, &run, &["--resume", "--set", "sweep.parallel=1"]).ok();
+    assert_eq!(ran.stderr.matches("done before").count(), 3, "{ran:#?}");
+    assert_eq!(modified(&first.join("model/model.safetensors")), before);
+    let figures = |result: &serde_json::Value| -> Vec<serde_json::Value> {
+        result["trials"].as_array().unwrap().iter().map(|trial| trial["figures"].clone()).collect()
+    };
+    assert_eq!(figures(&json(&run.join("sweep.json"))), figures(&result));
+    sweep(&config, &run, &["--resume", "--set", "train.max_steps=3"])
+        .fails(1, &["other settings", "train.max_steps", "was 2, and is now 3"]);
+}
+
+#[test]
+fn draws_are_listed_before_anything_is_trained() {
+    let (dir, config) = settings(
+        "[sweep]\ntrials = 3\nseed = 5\n[sweep.settings]\n\"train.learning_rate\" = { low = 1e-5, high = 1e-3, log = true }\n\
+         \"align.pairs\" = [\"best_worst\", \"all\"]\n",
+    );
+    let run = dir.path().join("run");
+    let dry = || sweep(&config, &run, &["--dry-run"]).ok().stdout;
+    let listed = dry();
+    assert_eq!(listed, dry());
+    assert!(listed.contains("000  2 steps  ") && listed.contains("3 trials of dpo, 6 steps together"), "{listed}");
+    assert!(!run.exists());
+}
+
+#[test]
+fn a_trial_that_fails_does_not_stop_the_others() {
+    // A learning rate of 1e30 leaves no finite weights behind.
+    let (dir, config) =
+        settings("[sweep.settings]\n\"train.learning_rate\" = [1e30, 1e-3]\n\"train.max_grad_norm\" = [1e30]\n");
+    let run = dir.path().join("run");
+    sweep(&config, &run, &["--set", "train.max_steps=4"]).fails(1, &["1 of 2 trials failed", "000", "--resume"]);
+    let result = json(&run.join("sweep.json"));
+    assert!(result["trials"][0]["figures"].is_object(), "{result}");
+    assert!(result["trials"][1]["error"].is_string(), "{result}");
+}
+
+#[test]
+fn a_killed_sweep_goes_on_and_leaves_no_process_behind() {
+    let (dir, config) = settings(GRID);
+    let more = ["--set", "train.max_steps=40", "--set", "train.save_steps=2"];
+    let run = dir.path().join("run");
+    let arguments = arguments(&config, &run, &more);
+    let mut child = command(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).spawn().unwrap();
+    let trial = run.join("trials/001");
+    let started = Instant::now();
+    while std::fs::read_to_string(trial.join("metrics.jsonl")).map_or(0, |text| text.lines().count()) < 5 {
+        assert!(started.elapsed() < Duration::from_secs(300), "the second trial does not begin");
+        assert!(child.try_wait().unwrap().is_none(), "it was over before it could be killed");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!trial.join("trained.json").exists(), "the trial was over before it could be killed");
+    // The trial's own process lets go of its folder: it has ended with the one that started it.
+    let lock = std::fs::File::open(trial.join("run.lock")).unwrap();
+    while lock.try_lock().is_err() {
+        assert!(started.elapsed() < Duration::from_secs(300), "the trial's process lives on");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    lock.unlock().unwrap();
+    let ran = sweep(&config, &run, &[&more[..], &["--resume"]].concat()).ok();
+    assert_eq!(ran.stderr.matches("done before").count(), 1, "{ran:#?}");
+    let steps = std::fs::read_to_string(trial.join("metrics.jsonl")).unwrap().lines().count();
+    assert_eq!(steps, 40, "the killed trial was gone on with");
+    assert_eq!(json(&trial.join("trained.json"))["resumed"], true);
+    assert_eq!(json(&run.join("trials/000/trained.json"))["resumed"], false);
+}
+
+#[test]
+fn wrong_settings_are_named_with_their_lines() {
+    let refused = |sweep_section: &str, words: &[&str]| {
+        let (dir, config) = settings(sweep_section);
+        let run = dir.path().join("run");
+        sweep(&config, &run, &[]).fails(2, words);
+        assert!(!run.exists());
+    };
+    // The settings before are fifteen lines.
+    refused("[sweep]\ntrials = 2\n", &["sweep.toml:16", "nothing to try"]);
+    refused(
+        "[sweep.settings]\n\"align.betta\" = [0.1]\n\"train.epochs\" = []\n",
+        &["sweep.toml:18", "train.epochs", "empty"],
+    );
+    refused(
+        "[sweep.settings]\n\"align.betta\" = [0.1]\n\"align.beta\" = [0.1, -1.0]\n\"train.batch_size\" = [\"x\"]\n",
+        &["sweep.toml:17", "did you mean `beta`?", "sweep.toml:18", "sweep.toml:19", "batch_size"],
+    );
+    refused(
+        "[sweep.settings]\n\"align.beta\" = { low = 0.1, high = 0.5 }\n",
+        &["sweep.toml:17", "is a range", "sweep.trials"],
+    );
+    refused("[sweep.settings]\n\"align.method\" = [\"dpo\", \"ipo\"]\n", &["setpoint compare"]);
+    refused("[sweep]\nmetric = \"beauty\"\nparallel = 0\n", &["sweep.toml:17", "sweep.toml:18", "win_rate"]);
+    // Shared settings are wrong at their own place.
+    let (dir, config) = settings(GRID);
+    sweep(&config, &dir.path().join("run"), &["--set", "align.beta=-1", "--set", "eval.data.path="])
+        .fails(2, &["--set align.beta=-1", "eval.data.path"]);
+    let (dir, config) = settings(&format!("[sweep]\nmetric = \"pair_accuracy\"\n{GRID}"));
+    let text = std::fs::read_to_string(&config).unwrap().replace("pairs.", "# ");
+    std::fs::write(&config, text).unwrap();
+    sweep(&config, &dir.path().join("run"), &[]).fails(2, &["sweep.toml:17", "eval.pairs.path"]);
+}
