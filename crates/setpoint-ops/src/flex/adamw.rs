@@ -1,23 +1,15 @@
 //! The optimizer's passes.
 
 use burn::backend::Flex;
-use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use rayon::prelude::*;
 
-use super::host::{Values, tensor};
+use super::host::{Values, own, tensor};
 use super::simd::vectorised;
 use crate::adamw::{AdamWStep, OptimizerOps};
 
 /// Elements that a thread takes at a time.
 const PART: usize = 1 << 14;
-
-/// The values of a tensor, to be changed in place where nobody else holds them.
-fn own(tensor: FlexTensor) -> FlexTensor {
-    let layout = tensor.layout();
-    let whole = layout.start_offset() == 0 && layout.num_elements() == tensor.storage::<f32>().len();
-    if tensor.is_contiguous() && whole { tensor } else { tensor.to_contiguous() }
-}
 
 impl OptimizerOps for Flex {
     fn adamw(

@@ -6,6 +6,7 @@
 mod adamw;
 mod attention;
 mod elementwise;
+mod generation;
 mod head;
 mod host;
 mod rms_norm;

@@ -80,6 +80,28 @@ pub(super) fn dot(x: &[f32], y: &[f32]) -> f32 {
     lanes.into_iter().sum()
 }
 
+/// `Σ x · y` of a few dozen elements: fewer accumulators, and their sum by halves.
+#[inline(always)]
+pub(super) fn short_dot(x: &[f32], y: &[f32]) -> f32 {
+    let mut lanes = [0.0; 16];
+    let (whole_x, whole_y) = (x.chunks_exact(16), y.chunks_exact(16));
+    let rest = whole_x.remainder().iter().zip(whole_y.remainder());
+    for (x, y) in whole_x.zip(whole_y) {
+        for i in 0..16 {
+            lanes[i] += x[i] * y[i];
+        }
+    }
+    for (lane, (x, y)) in lanes.iter_mut().zip(rest) {
+        *lane += x * y;
+    }
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            lanes[i] += lanes[i + half];
+        }
+    }
+    lanes[0]
+}
+
 /// Replaces each `x` by `e^(x − shift)` and answers their sum.
 #[inline(always)]
 pub(super) fn exp_sum(x: &mut [f32], shift: f32) -> f32 {
@@ -150,6 +172,7 @@ mod tests {
             close(sum, expected(&|x| (x - 0.5).exp()));
             close(mean, expected(&|x| (x - 0.5).exp() * (x - 0.5)));
             close(vectorised(|| dot(&x, &x)), expected(&|x| x * x));
+            close(vectorised(|| short_dot(&x, &x)), expected(&|x| x * x));
             close(vectorised(|| exp_sum(&mut x.clone(), 0.5)), expected(&|x| (x - 0.5).exp()));
             assert_eq!(vectorised(|| highest(&x)), x[n - 1]);
         }

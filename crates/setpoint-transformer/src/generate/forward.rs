@@ -1,0 +1,59 @@
+//! The forward pass of new tokens behind those whose keys and values are in the cache.
+
+use burn::tensor::Tensor;
+use setpoint_ops::{Heads, Spans, rotate};
+
+use super::cache::{Cache, LayerCache};
+use crate::block::{Block, SelfAttention};
+use crate::{Decoder, pack};
+
+/// What all blocks of one pass share.
+struct CachedPass<'a> {
+    /// `[t, n/2]`
+    cos: Tensor<2>,
+    /// `[t, n/2]`
+    sin: Tensor<2>,
+    spans: &'a Spans,
+}
+
+impl Decoder {
+    /// The hidden states of new tokens before the final norm; their keys and values go into the cache.
+    ///
+    /// # Shapes
+    ///
+    /// `t` tokens `-> [t, d]`
+    pub(super) fn forward_cached(&self, ids: &[u32], spans: &Spans, cache: &mut Cache) -> Tensor<2> {
+        let mut x = self.embed_packed(pack(&[ids], &self.device()));
+        let (cos, sin) = self.rope.tables(&spans.positions(), &x.device());
+        let pass = CachedPass { cos, sin, spans };
+        cache.reserve(spans.longest());
+        let caches = std::mem::take(&mut cache.layers);
+        for (layer, cached) in self.layers.iter().zip(caches) {
+            let (y, cached) = layer.forward_cached(x, &pass, cached);
+            cache.layers.push(cached);
+            x = y;
+        }
+        x
+    }
+}
+
+impl Block {
+    fn forward_cached(&self, x: Tensor<2>, pass: &CachedPass<'_>, cache: LayerCache) -> (Tensor<2>, LayerCache) {
+        let (attended, cache) =
+            self.self_attn.forward_cached(self.input_layernorm.forward_packed(x.clone()), pass, cache);
+        let x = x + attended;
+        let fed = self.mlp.forward_packed(self.post_attention_layernorm.forward_packed(x.clone()));
+        (x + fed, cache)
+    }
+}
+
+impl SelfAttention {
+    fn forward_cached(&self, x: Tensor<2>, pass: &CachedPass<'_>, cache: LayerCache) -> (Tensor<2>, LayerCache) {
+        let heads = Heads { query: self.heads, kv: self.kv_heads, dim: self.head_dim };
+        let turned = |x: Tensor<2>| rotate(x, pass.cos.clone(), pass.sin.clone());
+        let q = turned(self.q_proj.forward_packed(x.clone()));
+        let k = turned(self.k_proj.forward_packed(x.clone()));
+        let cache = cache.write(k, self.v_proj.forward_packed(x), pass.spans);
+        (self.o_proj.forward_packed(cache.attend(q, heads, pass.spans)), cache)
+    }
+}
