@@ -5,8 +5,8 @@ usage: python benches/generate/run.py --python VENV/bin/python [--setpoint targe
 
 VENV has what benches/peer/requirements.txt pins. The weights are random. Answers of equal length all run to the limit. For unequal ones
 every 32nd token of the vocabulary ends an answer, with a repetition penalty, without which such a model repeats itself. Setpoint's time is that of reading the prompts and sampling as it prints it,
-transformers' that of its calls of `generate` after a short one to warm up; neither includes loading. transformers is given each of
---hf-batches and compared by the fastest. Each round runs every contender once; the table has medians over the rounds. The tokens must be
+transformers' that of its calls of `generate` after a short one to warm up; neither includes loading. transformers has an allocator that
+keeps its pages, is given each of --hf-batches and compared by the fastest. Each round runs every contender once; the table has medians over the rounds. The tokens must be
 the same: where a row differs the difference is printed. Nothing else should run on the machine.
 """
 
@@ -20,7 +20,7 @@ import sys
 
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "peer"))
-from run import MAKE_MODEL, SHAPES, run  # noqa: E402
+from run import KEEP, MAKE_MODEL, SHAPES, run  # noqa: E402
 
 
 def make_tokenizer(folder, size):
@@ -63,7 +63,7 @@ def make_prompts(path, count):
 
 
 def hf(args, model, prompts, batch):
-    output, _, _ = run([args.python, HERE / "hf.py", model, prompts, args.new_tokens, batch])
+    output, _, _ = run([args.python, HERE / "hf.py", model, prompts, args.new_tokens, batch], KEEP)
     found = json.loads(output.strip().splitlines()[-1])
     stops = set(found["stops"])
     # As text: without special tokens, and without the token that ends an answer.

@@ -29,13 +29,16 @@ impl OptimizerOps for Flex {
             exp_avg.storage_mut::<f32>().par_chunks_mut(PART).zip(exp_avg_sq.storage_mut::<f32>().par_chunks_mut(PART));
         weight.storage_mut::<f32>().par_chunks_mut(PART).zip(state).zip(gradient.f32().par_chunks(PART)).for_each(
             |((weight, (m, v)), gradient)| {
-                vectorised(|| {
-                    for (((w, m), v), g) in weight.iter_mut().zip(m).zip(v).zip(gradient) {
-                        *m = *m * beta1 + g * first;
-                        *v = *v * beta2 + g * g * second;
-                        *w = *w * decay - *m / (v.sqrt() / root + eps) * rate;
-                    }
-                });
+                vectorised(
+                    #[inline(always)]
+                    || {
+                        for (((w, m), v), g) in weight.iter_mut().zip(m).zip(v).zip(gradient) {
+                            *m = *m * beta1 + g * first;
+                            *v = *v * beta2 + g * g * second;
+                            *w = *w * decay - *m / (v.sqrt() / root + eps) * rate;
+                        }
+                    },
+                );
             },
         );
         (weight, exp_avg, exp_avg_sq)
@@ -47,20 +50,23 @@ impl OptimizerOps for Flex {
             .f32()
             .par_chunks(PART)
             .map(|part| {
-                vectorised(|| {
-                    let mut lanes = [0.0f64; 16];
-                    let whole = part.chunks_exact(16);
-                    let rest = whole.remainder();
-                    for part in whole {
-                        for i in 0..16 {
-                            lanes[i] += f64::from(part[i]) * f64::from(part[i]);
+                vectorised(
+                    #[inline(always)]
+                    || {
+                        let mut lanes = [0.0f64; 16];
+                        let whole = part.chunks_exact(16);
+                        let rest = whole.remainder();
+                        for part in whole {
+                            for i in 0..16 {
+                                lanes[i] += f64::from(part[i]) * f64::from(part[i]);
+                            }
                         }
-                    }
-                    for (lane, &x) in lanes.iter_mut().zip(rest) {
-                        *lane += f64::from(x) * f64::from(x);
-                    }
-                    lanes.into_iter().sum()
-                })
+                        for (lane, &x) in lanes.iter_mut().zip(rest) {
+                            *lane += f64::from(x) * f64::from(x);
+                        }
+                        lanes.into_iter().sum()
+                    },
+                )
             })
             .collect();
         tensor(vec![parts.into_iter().sum::<f64>() as f32], [1])

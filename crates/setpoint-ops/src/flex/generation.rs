@@ -8,7 +8,7 @@ use burn::tensor::TensorData;
 use rayon::prelude::*;
 
 use super::host::{Matrix, Shared, Threads, Values, all_f32, multiply, multiply_into, own, tensor};
-use super::simd::{exp_moments, exp_sum, highest, short_dot, vectorised};
+use super::simd::{exp_sum, exp_total, highest, short_dot, vectorised};
 use crate::composed;
 use crate::functions::Heads;
 use crate::generation::{GenerationOps, Spans};
@@ -142,11 +142,14 @@ fn attention(q: FlexTensor, keys: FlexTensor, values: FlexTensor, heads: Heads, 
             let to = unsafe { to.part(start, r * n) };
             let q = &q[start..start + r * n];
             // A width that is known when this is compiled is unrolled.
-            vectorised(|| match n {
-                64 => one(q, keys, values, 64, &mut weights[..r * seen], to, scale),
-                128 => one(q, keys, values, 128, &mut weights[..r * seen], to, scale),
-                n => one(q, keys, values, n, &mut weights[..r * seen], to, scale),
-            });
+            vectorised(
+                #[inline(always)]
+                || match n {
+                    64 => one(q, keys, values, 64, &mut weights[..r * seen], to, scale),
+                    128 => one(q, keys, values, 128, &mut weights[..r * seen], to, scale),
+                    n => one(q, keys, values, n, &mut weights[..r * seen], to, scale),
+                },
+            );
             return;
         }
         for head in 0..r {
@@ -155,13 +158,16 @@ fn attention(q: FlexTensor, keys: FlexTensor, values: FlexTensor, heads: Heads, 
             let queries = Matrix::new(&q[start..], task.rows, n, h * n);
             let transposed = Matrix::new(keys, seen, n, n).transposed();
             multiply(weights, seen, false, queries, transposed, scale, Threads::One);
-            vectorised(|| {
-                for (i, row) in weights.chunks_exact_mut(seen).enumerate() {
-                    let (seen, hidden) = row.split_at_mut(task.before + i + 1);
-                    softmax(seen);
-                    hidden.fill(0.0);
-                }
-            });
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (i, row) in weights.chunks_exact_mut(seen).enumerate() {
+                        let (seen, hidden) = row.split_at_mut(task.before + i + 1);
+                        softmax(seen);
+                        hidden.fill(0.0);
+                    }
+                },
+            );
             let weights = Matrix::new(weights, task.rows, seen, seen);
             // SAFETY: no other task has these queries of these heads.
             unsafe {
@@ -222,12 +228,15 @@ fn likeliest(logits: FlexTensor) -> (FlexTensor, FlexTensor) {
     let mut norms = vec![0.0; 2 * b];
     let rows = logits.f32().par_chunks_exact(v);
     ids.par_iter_mut().zip(norms.par_chunks_exact_mut(2)).zip(rows).for_each(|((id, norm), logits)| {
-        vectorised(|| {
-            let shift = highest(logits);
-            norm[0] = shift;
-            norm[1] = exp_moments(logits, shift).0.ln();
-            *id = logits.iter().position(|&logit| logit == shift).unwrap_or(0) as i32;
-        });
+        vectorised(
+            #[inline(always)]
+            || {
+                let shift = highest(logits);
+                norm[0] = shift;
+                norm[1] = exp_total(logits, shift).ln();
+                *id = logits.iter().position(|&logit| logit == shift).unwrap_or(0) as i32;
+            },
+        );
     });
     (FlexTensor::from_data(TensorData::new(ids, [b])), tensor(norms, [b, 2]))
 }

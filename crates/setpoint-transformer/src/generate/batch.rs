@@ -215,3 +215,75 @@ fn device_error(error: impl ToString) -> Error {
 fn host(tensor: Tensor<2>) -> Result<Vec<f32>, Error> {
     tensor.try_into_vec_as::<f32>().map_err(device_error)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::LoadOptions;
+    use crate::finite_difference::devices;
+
+    fn model(device: &Device) -> CausalLm {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/transformer/llama_kv2");
+        CausalLm::load(dir.as_ref(), &LoadOptions::default(), device).unwrap().0
+    }
+
+    /// The spans of each pass, `(slot, start, len)`, until all rows have ended.
+    fn passes(prompts: &[Vec<u32>], new: &[usize], batch_size: usize) -> Vec<Vec<(usize, usize, usize)>> {
+        let [device, _] = devices();
+        let model = model(&device);
+        let config = |i: usize| GenerationConfig { max_new_tokens: new[i], ..GenerationConfig::default() };
+        let rows = (0..prompts.len()).map(|i| Row::new(&model, i, &prompts[i], &config(i), 0).unwrap());
+        let mut flight = Flight::new(&model, rows.collect(), batch_size, &device);
+        let mut passes = vec![];
+        while !flight.seats.is_empty() {
+            let spans = Spans::new(flight.plan());
+            flight.read(&model, &spans);
+            passes.push(spans.spans().iter().map(|span| (span.slot, span.start, span.len)).collect());
+            for span in spans.spans() {
+                let row = &mut flight.seats[span.slot].row;
+                if span.end() == row.len() {
+                    let norm = Norm::new(0.0, 0.0).unwrap();
+                    row.advance(norm.likeliest(1), &config(row.index), &mut |_, _| ControlFlow::Continue(()));
+                }
+            }
+            flight.land();
+        }
+        passes
+    }
+
+    #[test]
+    fn the_place_of_a_row_that_has_ended_goes_to_the_next() {
+        let prompts = [vec![1; 3], vec![2; 2], vec![3; 2]];
+        let expected = [
+            vec![(0, 0, 3), (1, 0, 2)],
+            // Row 1 had one token to go: row 2 is in its place.
+            vec![(0, 3, 1), (1, 0, 2)],
+            vec![(0, 4, 1), (1, 2, 1)],
+            // Row 0 has ended and none waits: row 2 moves up.
+            vec![(0, 3, 1)],
+        ];
+        assert_eq!(passes(&prompts, &[3, 1, 3], 2), expected);
+    }
+
+    #[test]
+    fn what_prompts_have_in_common_is_read_once() {
+        let shared = vec![7; 2 * SHARED];
+        let own = |token| [shared.clone(), vec![token, 5]].concat();
+        let n = shared.len();
+        // The second row waits for the first one, as an equal one does; the last one has too little in common with them.
+        let prompts = [own(1), own(2), own(1), vec![7; SHARED]];
+        let expected = [vec![(0, 0, n + 2), (3, 0, SHARED)], vec![(0, n + 2, 1), (1, n, 2), (2, n + 1, 1)]];
+        assert_eq!(passes(&prompts, &[2, 1, 1, 1], 4), expected);
+        // A row that comes later takes over from one that has ended, in its place.
+        assert_eq!(passes(&[own(1), own(2)], &[1, 1], 1), [vec![(0, 0, n + 2)], vec![(0, n, 2)]]);
+    }
+
+    #[test]
+    fn long_prompts_share_the_passes() {
+        let many: Vec<Vec<u32>> = (0..6).map(|i| (0..200).map(|t| (t + 7 * i) % 96).collect()).collect();
+        let passes = passes(&many, &[2; 6], 6);
+        assert_eq!(passes[0], [(0, 0, 200), (1, 0, 200), (2, 0, 200), (3, 0, 200), (4, 0, 200), (5, 0, 24)]);
+        // Next tokens go through beside the rest of the last prompt.
+        assert_eq!(passes[1], [(0, 200, 1), (1, 200, 1), (2, 200, 1), (3, 200, 1), (4, 200, 1), (5, 24, 176)]);
+    }
+}
