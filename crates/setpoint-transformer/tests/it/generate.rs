@@ -22,7 +22,7 @@ fn prompts() -> Vec<Vec<u32>> {
 fn recomputed(model: &CausalLm, row: &[u32], count: usize, device: &Device) -> Vec<f32> {
     let hidden = model.decoder().forward(pad_right(&[row], device));
     let [_, s, d] = hidden.dims();
-    let logps: Tensor<2> = activation::log_softmax(model.logits(hidden.reshape([s, d])), 1);
+    let logps: Tensor<2> = activation::log_softmax(model.logits(hidden.reshape([s, d])).cast(FloatDType::F32), 1);
     let v = logps.dims()[1];
     let logps = logps.into_data().try_into_vec::<f32>().unwrap();
     (s - count..s).map(|t| logps[(t - 1) * v + row[t] as usize]).collect()
@@ -194,14 +194,16 @@ fn a_bf16_model_generates() {
     };
     let (half, single) = (load(FloatDType::BF16), load(FloatDType::F32));
     let config = GenerationConfig { batch_size: 4, ..sampled() };
+    let largest = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let (mut error, mut reference) = (0.0f32, 0.0f32);
     for (prompt, row) in prompts().into_iter().zip(generate(&half, &prompts(), &config, 5).unwrap()) {
         let whole = [prompt, row.ids.clone()].concat();
-        let expected = recomputed(&single, &whole, row.ids.len(), &flex);
-        for (found, expected) in row.logps.iter().zip(expected) {
-            // Eight bits through three layers.
-            assert!((found - expected).abs() < 0.1, "{found} {expected}");
-        }
+        let exact = recomputed(&single, &whole, row.ids.len(), &flex);
+        error = error.max(largest(&row.logps, &exact));
+        reference = reference.max(largest(&recomputed(&half, &whole, row.ids.len(), &flex), &exact));
     }
+    // Rounding to eight bits in another order, but no more often than in a pass over the whole text.
+    assert!(error > 0.0 && error < 2.0 * reference, "{error} where a pass without a cache is off by {reference}");
 }
 
 #[test]
