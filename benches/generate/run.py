@@ -4,10 +4,11 @@ usage: python benches/generate/run.py --python VENV/bin/python [--setpoint targe
                                       [--answers equal,unequal] [--batch 64] [--hf-batches 16,64] [--new-tokens 64] [--work DIR]
 
 VENV has what benches/peer/requirements.txt pins. The weights are random. Answers of equal length all run to the limit. For unequal ones
-every 32nd token of the vocabulary ends an answer, with a repetition penalty, without which such a model repeats itself. Setpoint's time is that of reading the prompts and sampling as it prints it,
-transformers' that of its calls of `generate` after a short one to warm up; neither includes loading. transformers has an allocator that
-keeps its pages, is given each of --hf-batches and compared by the fastest. Each round runs every contender once; the table has medians over the rounds. The tokens must be
-the same: where a row differs the difference is printed. Nothing else should run on the machine.
+every 32nd token of the vocabulary ends an answer, with a repetition penalty, without which such a model repeats itself. Setpoint's time
+is that of reading the prompts and sampling as it prints it, transformers' that of its calls of `generate` after a short one to warm up;
+neither includes loading. transformers has an allocator that keeps its pages, is given each of --hf-batches and compared by the fastest.
+Each round runs every contender once; the table has medians over the rounds. The tokens must be the same: where a row differs, that is
+printed. Nothing else should run on the machine.
 """
 
 import argparse

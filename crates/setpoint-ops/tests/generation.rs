@@ -58,7 +58,7 @@ impl Texts {
 
 /// The parts of `x` that belong to the spans, one after the other; slot `i` holds text `texts[i]`.
 fn parts(x: &[Tensor<2>], texts: &[usize], spans: &Spans) -> Tensor<2> {
-    let part = |span: &Span| x[texts[span.slot]].clone().slice([span.start..span.end()]);
+    let part = |span: &Span| x[texts[span.slot]].clone().narrow(0, span.start, span.len);
     Tensor::cat(spans.spans().iter().map(part).collect(), 0)
 }
 

@@ -47,8 +47,7 @@ pub(super) fn run<'a>(
     let mut flight = Flight::new(model, rows, config.batch_size, &device);
     while !flight.seats.is_empty() {
         let spans = Spans::new(flight.plan());
-        let x = flight.read(model, &spans);
-        // The rows whose tokens have all been read, and the place of the last one in the pass.
+        // The rows whose tokens will all have been read, and the place of the last one in the pass.
         let mut ends = Vec::with_capacity(spans.spans().len());
         let mut ready = Vec::with_capacity(spans.spans().len());
         let mut end = 0;
@@ -59,16 +58,14 @@ pub(super) fn run<'a>(
                 ends.push(end as i32 - 1);
             }
         }
+        let count = ends.len();
+        let some = count > 0 && count < spans.tokens();
+        let wanted = some.then(|| Tensor::<1, Int>::from_data(TensorData::new(ends, [count]), &device));
+        let hidden = flight.read(model, &spans, wanted.as_ref());
         if ready.is_empty() {
             continue;
         }
-        let hidden = if ends.len() == spans.tokens() {
-            x
-        } else {
-            let count = ends.len();
-            x.select(0, Tensor::<1, Int>::from_data(TensorData::new(ends, [count]), &device))
-        };
-        let logits = model.logits(model.decoder().norm.forward_packed(hidden)).cast(FloatDType::F32);
+        let logits = model.logits(hidden).cast(FloatDType::F32);
         for (slot, choice) in flight.choose(&ready, logits, config)? {
             flight.seats[slot].row.advance(choice, config, on_token);
         }
@@ -138,14 +135,14 @@ impl<'a, W: Iterator<Item = Row<'a>>> Flight<'a, W> {
         true
     }
 
-    /// Reads the tokens of a pass; answers their hidden states before the final norm, `[t, d]`.
-    fn read(&mut self, model: &CausalLm, spans: &Spans) -> Tensor<2> {
+    /// Reads the tokens of a pass; answers the hidden states of those `wanted`, or of all, `[w, d]`.
+    fn read(&mut self, model: &CausalLm, spans: &Spans, wanted: Option<&Tensor<1, Int>>) -> Tensor<2> {
         let mut ids = Vec::with_capacity(spans.tokens());
         for span in spans.spans() {
             self.cached[span.slot].extend(self.seats[span.slot].row.tokens(span.start, span.end()));
             ids.extend_from_slice(&self.cached[span.slot][span.start..]);
         }
-        model.decoder().forward_cached(&ids, spans, &mut self.cache)
+        model.decoder().forward_cached(&ids, spans, wanted, &mut self.cache)
     }
 
     /// The next tokens of the rows in some slots, from their logits `[slots, v]`, f32.
@@ -237,7 +234,7 @@ mod tests {
         let mut passes = vec![];
         while !flight.seats.is_empty() {
             let spans = Spans::new(flight.plan());
-            flight.read(&model, &spans);
+            flight.read(&model, &spans, None);
             passes.push(spans.spans().iter().map(|span| (span.slot, span.start, span.len)).collect());
             for span in spans.spans() {
                 let row = &mut flight.seats[span.slot].row;
