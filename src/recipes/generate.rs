@@ -119,7 +119,16 @@ pub fn run(session: &Session, config: &GenerateConfig) -> Outcome {
     let ids: Vec<Vec<u32>> = records.iter().map(|r| setup::prompt_ids(&encoder, r)).collect::<Outcome<_>>()?;
     let model = setup::policy(&config.model, &model_config, 0, &session.device)?;
     let samples = config.generate.samples.unwrap_or(1);
+    let start = std::time::Instant::now();
     let answers = sample(session, &model, &ids, &settings, config.generate.seed, samples)?;
+    let (seconds, new) = (start.elapsed().as_secs_f64(), answers.iter().flatten().map(|g| g.ids.len()).sum::<usize>());
+    if config.prompt.is_none() {
+        let count = answers.len() * samples;
+        progress::note(format!(
+            "{count} answers of {new} tokens in {seconds:.2} seconds, {:.0} tokens a second",
+            new as f64 / seconds
+        ));
+    }
     let kept = |answer: &&Generated| !config.generate.only_finished || answer.finish == Finish::Stop;
     let texts: Vec<Vec<String>> = ids
         .iter()

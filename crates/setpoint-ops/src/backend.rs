@@ -47,6 +47,11 @@ pub trait TransformerOps: Backend {
 ///
 /// Each forward pass answers its result and what its backward pass needs beside the inputs.
 pub trait Kernels: Backend {
+    /// `x · Wᵀ`.
+    fn linear_forward(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        composed::linear::forward::<Self>(x, weight)
+    }
+
     /// Answers `y` and `1/rms(x)` `[t, 1]`, f32.
     fn rms_norm_forward(
         x: FloatTensor<Self>,
@@ -144,7 +149,7 @@ macro_rules! operations_of {
     ($backend:ty) => {
         impl TransformerOps for $backend {
             fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-                composed::linear::forward::<Self>(x, weight)
+                Self::linear_forward(x, weight)
             }
 
             fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {

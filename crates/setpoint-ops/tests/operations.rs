@@ -65,6 +65,10 @@ fn check<const N: usize>(
 #[test]
 fn linear_maps() {
     check([[5, 3], [4, 3]], |[x, w]| linear(x, w, None), |[x, w]| x.matmul(w.transpose()));
+    // One row; more outputs than a thread takes at a time; more rows than are few.
+    for (rows, outputs) in [(1, 5), (67, 1000), (300, 7)] {
+        check([[rows, 37], [outputs, 37]], |[x, w]| linear(x, w, None), |[x, w]| x.matmul(w.transpose()));
+    }
     check(
         [[5, 3], [4, 3], [1, 4]],
         |[x, w, b]| linear(x, w, Some(b.reshape([4]))),

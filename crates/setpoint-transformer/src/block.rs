@@ -3,7 +3,6 @@ use burn::tensor::{Device, Tensor, activation};
 
 use crate::attention::{Mask, attention};
 use crate::config::ModelConfig;
-use crate::generate::LayerCache;
 use crate::linear::Linear;
 use crate::norm::RmsNorm;
 use crate::rope::Rotation;
@@ -47,11 +46,7 @@ impl Block {
     ///
     /// `[b, s, d] -> [b, s, d]`
     pub fn forward(&self, x: Tensor<3>, pass: &Pass) -> Tensor<3> {
-        self.forward_cached(x, pass, None)
-    }
-
-    pub(crate) fn forward_cached(&self, x: Tensor<3>, pass: &Pass, cache: Option<&mut LayerCache>) -> Tensor<3> {
-        let attended = self.self_attn.forward(self.input_layernorm.forward(x.clone()), pass, cache);
+        let attended = self.self_attn.forward(self.input_layernorm.forward(x.clone()), pass);
         let x = x + attended;
         let fed = self.mlp.forward(self.post_attention_layernorm.forward(x.clone()));
         x + fed
@@ -92,7 +87,7 @@ impl SelfAttention {
         }
     }
 
-    fn forward(&self, x: Tensor<3>, pass: &Pass, cache: Option<&mut LayerCache>) -> Tensor<3> {
+    fn forward(&self, x: Tensor<3>, pass: &Pass) -> Tensor<3> {
         let [b, s, _] = x.dims();
         let (h, g, n) = (self.heads, self.kv_heads, self.head_dim);
         // [b, s, h·n] -> [b, h, s, n]
@@ -100,10 +95,6 @@ impl SelfAttention {
         let q = pass.rotation.apply(split(self.q_proj.forward(x.clone()), h));
         let k = pass.rotation.apply(split(self.k_proj.forward(x.clone()), g));
         let v = split(self.v_proj.forward(x), g);
-        let (k, v) = match cache {
-            Some(cache) => cache.append(k, v),
-            None => (k, v),
-        };
         let mixed = attention(q, k, v, pass.mask.as_ref());
         // [b, h, s, n] -> [b, s, h·n]
         self.o_proj.forward(mixed.swap_dims(1, 2).reshape([b, s, h * n]))

@@ -1,7 +1,8 @@
 use std::path::Path;
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor, module};
+use burn::tensor::{Device, Tensor};
+use setpoint_ops::linear;
 
 use crate::Error;
 use crate::checkpoint::{self, LoadOptions, SaveOptions};
@@ -90,8 +91,8 @@ impl CausalLm {
     /// `[n, d] -> [n, v]`
     pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
         match &self.lm_head {
-            Some(head) => head.forward(hidden),
-            None => module::linear(hidden, self.model.embed_tokens.weight.val().transpose(), None),
+            Some(head) => head.forward_packed(hidden),
+            None => linear(hidden, self.head_weight(), None),
         }
     }
 }

@@ -4,7 +4,6 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use crate::attention::Mask;
 use crate::block::{Block, Pass};
 use crate::config::ModelConfig;
-use crate::generate::LayerCache;
 use crate::linear::Embedding;
 use crate::norm::RmsNorm;
 use crate::rope::Rope;
@@ -63,15 +62,6 @@ impl Decoder {
     /// the layers themselves, `embed_tokens`, each of `layers`, `norm`.
     pub fn pass(&self, length: usize, device: &Device) -> Pass {
         Pass { rotation: self.rope.range(0, length, device), mask: Mask::causal(length, device) }
-    }
-
-    /// A pass over new columns of a batch whose earlier columns are in `caches`; answers the hidden states before the final norm.
-    pub(crate) fn extend(&self, ids: Tensor<2, Int>, pass: &Pass, caches: &mut [LayerCache]) -> Tensor<3> {
-        let mut x = self.embed_tokens.forward(ids);
-        for (layer, cache) in self.layers.iter().zip(caches) {
-            x = layer.forward_cached(x, pass, Some(cache));
-        }
-        x
     }
 
     /// The longest sequence the model was trained for, in tokens.

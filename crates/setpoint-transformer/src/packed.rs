@@ -1,7 +1,6 @@
 //! The forward pass over packed tokens: no padding, prompts computed once for all their responses, fused operations.
 //!
-//! It computes what [`Decoder::forward`] computes for each row alone, to rounding; that one stays as the reference it is tested against and
-//! serves generation with a cache.
+//! It computes what [`Decoder::forward`] computes for each row alone, to rounding; that one stays as the reference it is tested against.
 
 use burn::module::Param;
 use burn::tensor::{Device, Int, Tensor, TensorData, module};
@@ -91,7 +90,7 @@ impl SelfAttention {
 }
 
 impl Mlp {
-    fn forward_packed(&self, x: Tensor<2>) -> Tensor<2> {
+    pub(crate) fn forward_packed(&self, x: Tensor<2>) -> Tensor<2> {
         let gate = self.gate_proj.forward_packed(x.clone());
         let up = self.up_proj.forward_packed(x);
         self.down_proj.forward_packed(swiglu(gate, up))

@@ -26,9 +26,9 @@ struct Table {
 /// Cosines and sines at the positions of one pass.
 #[derive(Clone, Debug)]
 pub(crate) struct Rotation {
-    /// `[b or 1, 1, s, n/2]`
+    /// `[1, 1, s, n/2]`
     cos: Tensor<4>,
-    /// `[b or 1, 1, s, n/2]`
+    /// `[1, 1, s, n/2]`
     sin: Tensor<4>,
 }
 
@@ -46,18 +46,6 @@ impl Rope {
         // [length, n/2] -> [1, 1, s, n/2]
         let cut = |table: Tensor<2>| table.narrow(0, start, length).unsqueeze::<4>();
         Rotation { cos: cut(table.cos), sin: cut(table.sin) }
-    }
-
-    /// The rotation at `positions`, row by row: `rows` rows of the same length, one after the other.
-    pub(crate) fn at(&self, positions: &[i32], rows: usize, device: &Device) -> Rotation {
-        let length = positions.len() / rows;
-        let end = positions.iter().copied().max().map_or(0, |last| last as usize + 1);
-        let table = self.table(end, device);
-        let index = Tensor::<1, Int>::from_data(TensorData::new(positions.to_vec(), [positions.len()]), device);
-        let half = self.inv_freq.len();
-        // [b·s, n/2] -> [b, 1, s, n/2]
-        let pick = |table: Tensor<2>| table.select(0, index.clone()).reshape([rows, 1, length, half]);
-        Rotation { cos: pick(table.cos), sin: pick(table.sin) }
     }
 
     /// Cosines and sines at `positions`, `[t, n/2]` each, f32 and without a graph.
@@ -152,14 +140,18 @@ mod tests {
     }
 
     #[test]
-    fn positions_by_row_equal_ranges() {
+    fn tables_at_positions_equal_ranges() {
         for device in devices() {
             let rope = rope();
-            let x = || tensor(4, [1, 2, 3, 4], &device);
-            let both = rope.at(&[70, 71, 72, 5, 6, 7], 2, &device).apply(Tensor::cat(vec![x(), x()], 0));
-            let apart =
-                Tensor::cat(vec![rope.range(70, 3, &device).apply(x()), rope.range(5, 3, &device).apply(x())], 0);
-            both.into_data().assert_eq(&apart.into_data(), true);
+            let (cos, sin) = rope.tables(&[70, 71, 5], &device);
+            let range = |start, length| {
+                let rotation = rope.range(start, length, &device);
+                [rotation.cos, rotation.sin].map(|table| table.reshape([length, 2]))
+            };
+            let both = range(70, 2).into_iter().zip(range(5, 1)).map(|(a, b)| Tensor::cat(vec![a, b], 0));
+            for (found, expected) in [cos, sin].into_iter().zip(both) {
+                found.into_data().assert_eq(&expected.into_data(), true);
+            }
         }
     }
 }

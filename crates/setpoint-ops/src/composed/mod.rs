@@ -1,12 +1,15 @@
 //! The operations as compositions of primitives: right on every backend, and the reference for the kernels.
 
 pub(crate) mod attention;
+pub(crate) mod cache;
 pub(crate) mod head;
+mod likeliest;
 pub(crate) mod linear;
 pub(crate) mod rms_norm;
 mod rotate;
 pub(crate) mod swiglu;
 
+pub(crate) use likeliest::likeliest;
 pub(crate) use rotate::{Rotate, rotate};
 
 use std::ops::Range;

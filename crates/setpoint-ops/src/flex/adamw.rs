@@ -1,23 +1,15 @@
 //! The optimizer's passes.
 
 use burn::backend::Flex;
-use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use rayon::prelude::*;
 
-use super::host::{Values, tensor};
+use super::host::{Values, own, tensor};
 use super::simd::vectorised;
 use crate::adamw::{AdamWStep, OptimizerOps};
 
 /// Elements that a thread takes at a time.
 const PART: usize = 1 << 14;
-
-/// The values of a tensor, to be changed in place where nobody else holds them.
-fn own(tensor: FlexTensor) -> FlexTensor {
-    let layout = tensor.layout();
-    let whole = layout.start_offset() == 0 && layout.num_elements() == tensor.storage::<f32>().len();
-    if tensor.is_contiguous() && whole { tensor } else { tensor.to_contiguous() }
-}
 
 impl OptimizerOps for Flex {
     fn adamw(
@@ -37,13 +29,16 @@ impl OptimizerOps for Flex {
             exp_avg.storage_mut::<f32>().par_chunks_mut(PART).zip(exp_avg_sq.storage_mut::<f32>().par_chunks_mut(PART));
         weight.storage_mut::<f32>().par_chunks_mut(PART).zip(state).zip(gradient.f32().par_chunks(PART)).for_each(
             |((weight, (m, v)), gradient)| {
-                vectorised(|| {
-                    for (((w, m), v), g) in weight.iter_mut().zip(m).zip(v).zip(gradient) {
-                        *m = *m * beta1 + g * first;
-                        *v = *v * beta2 + g * g * second;
-                        *w = *w * decay - *m / (v.sqrt() / root + eps) * rate;
-                    }
-                });
+                vectorised(
+                    #[inline(always)]
+                    || {
+                        for (((w, m), v), g) in weight.iter_mut().zip(m).zip(v).zip(gradient) {
+                            *m = *m * beta1 + g * first;
+                            *v = *v * beta2 + g * g * second;
+                            *w = *w * decay - *m / (v.sqrt() / root + eps) * rate;
+                        }
+                    },
+                );
             },
         );
         (weight, exp_avg, exp_avg_sq)
@@ -55,20 +50,23 @@ impl OptimizerOps for Flex {
             .f32()
             .par_chunks(PART)
             .map(|part| {
-                vectorised(|| {
-                    let mut lanes = [0.0f64; 16];
-                    let whole = part.chunks_exact(16);
-                    let rest = whole.remainder();
-                    for part in whole {
-                        for i in 0..16 {
-                            lanes[i] += f64::from(part[i]) * f64::from(part[i]);
+                vectorised(
+                    #[inline(always)]
+                    || {
+                        let mut lanes = [0.0f64; 16];
+                        let whole = part.chunks_exact(16);
+                        let rest = whole.remainder();
+                        for part in whole {
+                            for i in 0..16 {
+                                lanes[i] += f64::from(part[i]) * f64::from(part[i]);
+                            }
                         }
-                    }
-                    for (lane, &x) in lanes.iter_mut().zip(rest) {
-                        *lane += f64::from(x) * f64::from(x);
-                    }
-                    lanes.into_iter().sum()
-                })
+                        for (lane, &x) in lanes.iter_mut().zip(rest) {
+                            *lane += f64::from(x) * f64::from(x);
+                        }
+                        lanes.into_iter().sum()
+                    },
+                )
             })
             .collect();
         tensor(vec![parts.into_iter().sum::<f64>() as f32], [1])

@@ -139,19 +139,22 @@ pub(super) fn forward(
                     scores(weights, &tile, q, k, head, kv_head);
                     // SAFETY: no other task has these queries of this head.
                     let sums = unsafe { sums.part(head * t + tile.start, tile.rows) };
-                    vectorised(|| {
-                        for (i, (row, log_sum)) in weights.chunks_exact_mut(width).zip(sums).enumerate() {
-                            let (seen, hidden) = row.split_at_mut(tile.visible(i));
-                            let shift = highest(seen);
-                            let sum = exp_sum(seen, shift);
-                            let scale = sum.recip();
-                            for weight in seen {
-                                *weight *= scale;
+                    vectorised(
+                        #[inline(always)]
+                        || {
+                            for (i, (row, log_sum)) in weights.chunks_exact_mut(width).zip(sums).enumerate() {
+                                let (seen, hidden) = row.split_at_mut(tile.visible(i));
+                                let shift = highest(seen);
+                                let sum = exp_sum(seen, shift);
+                                let scale = sum.recip();
+                                for weight in seen {
+                                    *weight *= scale;
+                                }
+                                hidden.fill(0.0);
+                                *log_sum = shift + sum.ln();
                             }
-                            hidden.fill(0.0);
-                            *log_sum = shift + sum.ln();
-                        }
-                    });
+                        },
+                    );
                     for (i, (token, column, count)) in tile.ranges().enumerate() {
                         let weights = Matrix::new(&weights[column..], tile.rows, count, width);
                         let values = v.head(kv_head, token, count);
@@ -201,19 +204,22 @@ pub(super) fn backward(
                         let values = v.head(kv_head, token, count).transposed();
                         multiply(&mut in_scores[column..], width, false, from_above, values, 1.0, Threads::One);
                     }
-                    vectorised(|| {
-                        let pairs = weights.chunks_exact_mut(width).zip(in_scores.chunks_exact_mut(width));
-                        for (i, (weights, in_scores)) in pairs.enumerate() {
-                            let token = tile.start + i;
-                            let along = dot(gradient.token(head, token), o.token(head, token));
-                            let (seen, hidden) = weights.split_at_mut(tile.visible(i));
-                            exp_sum(seen, log_sums[head * t + token]);
-                            hidden.fill(0.0);
-                            for (slope, weight) in in_scores.iter_mut().zip(weights) {
-                                *slope = *weight * (*slope - along) * scale;
+                    vectorised(
+                        #[inline(always)]
+                        || {
+                            let pairs = weights.chunks_exact_mut(width).zip(in_scores.chunks_exact_mut(width));
+                            for (i, (weights, in_scores)) in pairs.enumerate() {
+                                let token = tile.start + i;
+                                let along = dot(gradient.token(head, token), o.token(head, token));
+                                let (seen, hidden) = weights.split_at_mut(tile.visible(i));
+                                exp_sum(seen, log_sums[head * t + token]);
+                                hidden.fill(0.0);
+                                for (slope, weight) in in_scores.iter_mut().zip(weights) {
+                                    *slope = *weight * (*slope - along) * scale;
+                                }
                             }
-                        }
-                    });
+                        },
+                    );
                     let queries = q.head(head, tile.start, rows);
                     for (i, (token, column, count)) in tile.ranges().enumerate() {
                         let slopes = Matrix::new(&in_scores[column..], rows, count, width);

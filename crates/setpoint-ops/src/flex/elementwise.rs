@@ -19,22 +19,25 @@ pub(super) fn rotate(x: FlexTensor, cos: FlexTensor, sin: FlexTensor, back: bool
     let mut y = vec![0.0; t * width];
     let rows = (PART / width).max(1);
     y.par_chunks_mut(rows * width).enumerate().for_each(|(part, y)| {
-        vectorised(|| {
-            for (i, y) in y.chunks_exact_mut(width).enumerate() {
-                let row = part * rows + i;
-                let x = &x[row * width..(row + 1) * width];
-                let (cos, sin) = (&cos[row * half..(row + 1) * half], &sin[row * half..(row + 1) * half]);
-                for (x, y) in x.chunks_exact(2 * half).zip(y.chunks_exact_mut(2 * half)) {
-                    let (a, b) = x.split_at(half);
-                    let (first, second) = y.split_at_mut(half);
-                    for i in 0..half {
-                        let sin = sign * sin[i];
-                        first[i] = a[i] * cos[i] - b[i] * sin;
-                        second[i] = b[i] * cos[i] + a[i] * sin;
+        vectorised(
+            #[inline(always)]
+            || {
+                for (i, y) in y.chunks_exact_mut(width).enumerate() {
+                    let row = part * rows + i;
+                    let x = &x[row * width..(row + 1) * width];
+                    let (cos, sin) = (&cos[row * half..(row + 1) * half], &sin[row * half..(row + 1) * half]);
+                    for (x, y) in x.chunks_exact(2 * half).zip(y.chunks_exact_mut(2 * half)) {
+                        let (a, b) = x.split_at(half);
+                        let (first, second) = y.split_at_mut(half);
+                        for i in 0..half {
+                            let sin = sign * sin[i];
+                            first[i] = a[i] * cos[i] - b[i] * sin;
+                            second[i] = b[i] * cos[i] + a[i] * sin;
+                        }
                     }
                 }
-            }
-        });
+            },
+        );
     });
     tensor(y, [t, width])
 }
@@ -46,11 +49,14 @@ pub(super) fn swiglu(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
     let mut y = vec![0.0; gate.f32().len()];
     let parts = gate.f32().par_chunks(PART).zip(up.f32().par_chunks(PART));
     y.par_chunks_mut(PART).zip(parts).for_each(|(y, (gate, up))| {
-        vectorised(|| {
-            for ((y, &g), u) in y.iter_mut().zip(gate).zip(up) {
-                *y = g * sigmoid(g) * u;
-            }
-        });
+        vectorised(
+            #[inline(always)]
+            || {
+                for ((y, &g), u) in y.iter_mut().zip(gate).zip(up) {
+                    *y = g * sigmoid(g) * u;
+                }
+            },
+        );
     });
     tensor(y, shape)
 }
@@ -64,13 +70,16 @@ pub(super) fn swiglu_backward(gate: FlexTensor, up: FlexTensor, gradient: FlexTe
     let inputs = gate.f32().par_chunks(PART).zip(up.f32().par_chunks(PART)).zip(gradient.f32().par_chunks(PART));
     of_gate.par_chunks_mut(PART).zip(of_up.par_chunks_mut(PART)).zip(inputs).for_each(
         |((of_gate, of_up), ((gate, up), gradient))| {
-            vectorised(|| {
-                for i in 0..gradient.len() {
-                    let (g, s) = (gate[i], sigmoid(gate[i]));
-                    of_gate[i] = gradient[i] * up[i] * (s * (1.0 + g * (1.0 - s)));
-                    of_up[i] = gradient[i] * (g * s);
-                }
-            });
+            vectorised(
+                #[inline(always)]
+                || {
+                    for i in 0..gradient.len() {
+                        let (g, s) = (gate[i], sigmoid(gate[i]));
+                        of_gate[i] = gradient[i] * up[i] * (s * (1.0 + g * (1.0 - s)));
+                        of_up[i] = gradient[i] * (g * s);
+                    }
+                },
+            );
         },
     );
     (tensor(of_gate, shape), tensor(of_up, shape))

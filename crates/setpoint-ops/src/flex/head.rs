@@ -39,15 +39,18 @@ pub(super) fn forward(
         multiply(&mut logits, v, false, Matrix::new(&hidden, c, d, d), weight, 1.0, Threads::All);
         let outputs = scores.par_chunks_exact_mut(2).zip(log_sums.par_iter_mut());
         logits.par_chunks_exact(v).zip(targets).zip(outputs).for_each(|((logits, &target), (score, log_sum))| {
-            vectorised(|| {
-                let shift = highest(logits);
-                let (sum, moment) = exp_moments(logits, shift);
-                let log = sum.ln();
-                score[0] = logits[target] - shift - log;
-                // −Σ p log p = log Σ e^s − Σ p s, with s the shifted logits.
-                score[1] = log - moment / sum;
-                *log_sum = shift + log;
-            });
+            vectorised(
+                #[inline(always)]
+                || {
+                    let shift = highest(logits);
+                    let (sum, moment) = exp_moments(logits, shift);
+                    let log = sum.ln();
+                    score[0] = logits[target] - shift - log;
+                    // −Σ p log p = log Σ e^s − Σ p s, with s the shifted logits.
+                    score[1] = log - moment / sum;
+                    *log_sum = shift + log;
+                },
+            );
         });
     }
     (tensor(scores, [n, 2]), tensor(log_sums, [n, 1]))
@@ -84,14 +87,17 @@ pub(super) fn backward(
         let states = Matrix::new(&hidden, c, d, d);
         multiply(&mut logits, v, false, states, matrix.transposed(), 1.0, Threads::All);
         logits.par_chunks_exact_mut(v).zip(live).for_each(|(logits, &i)| {
-            vectorised(|| {
-                exp_sum(logits, log_sums.f32()[i]);
-                let seed = seeds[i];
-                for logit in logits.iter_mut() {
-                    *logit *= -seed;
-                }
-                logits[targets[i]] += seed;
-            });
+            vectorised(
+                #[inline(always)]
+                || {
+                    exp_sum(logits, log_sums.f32()[i]);
+                    let seed = seeds[i];
+                    for logit in logits.iter_mut() {
+                        *logit *= -seed;
+                    }
+                    logits[targets[i]] += seed;
+                },
+            );
         });
         let slopes = Matrix::new(&logits, c, v, v);
         if let Some(sum) = &mut in_x {

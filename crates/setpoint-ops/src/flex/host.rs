@@ -24,6 +24,13 @@ impl Values {
     }
 }
 
+/// The values of a tensor, to be changed in place where nobody else holds them.
+pub(super) fn own(tensor: FlexTensor) -> FlexTensor {
+    let layout = tensor.layout();
+    let whole = layout.start_offset() == 0 && layout.num_elements() == tensor.storage::<f32>().len();
+    if tensor.is_contiguous() && whole { tensor } else { tensor.to_contiguous() }
+}
+
 /// The values of an index tensor.
 pub(super) fn indices(tensor: FlexTensor) -> Vec<usize> {
     tensor.into_data().iter::<i64>().map(|index| index as usize).collect()

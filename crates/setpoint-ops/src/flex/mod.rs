@@ -6,13 +6,15 @@
 mod adamw;
 mod attention;
 mod elementwise;
+mod generation;
 mod head;
 mod host;
+mod linear;
 mod rms_norm;
 mod simd;
 
-use burn::backend::Flex;
 use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Flex, TensorMetadata};
 
 use crate::backend::Kernels;
 use crate::composed;
@@ -21,6 +23,14 @@ use crate::packing::Packing;
 use host::all_f32;
 
 impl Kernels for Flex {
+    fn linear_forward(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        if x.shape()[0] <= linear::FEW && all_f32(&[&x, &weight]) {
+            linear::forward(x, weight)
+        } else {
+            composed::linear::forward::<Self>(x, weight)
+        }
+    }
+
     fn rms_norm_forward(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,

@@ -18,14 +18,17 @@ pub(super) fn forward(x: FlexTensor, weight: FlexTensor, eps: f64) -> (FlexTenso
     let mut scales = vec![0.0; t];
     let inputs = x.par_chunks(ROWS * d);
     y.par_chunks_mut(ROWS * d).zip(scales.par_chunks_mut(ROWS)).zip(inputs).for_each(|((y, scales), x)| {
-        vectorised(|| {
-            for ((y, scale), x) in y.chunks_exact_mut(d).zip(scales).zip(x.chunks_exact(d)) {
-                *scale = (dot(x, x) / d as f32 + eps as f32).sqrt().recip();
-                for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
-                    *y = x * *scale * w;
+        vectorised(
+            #[inline(always)]
+            || {
+                for ((y, scale), x) in y.chunks_exact_mut(d).zip(scales).zip(x.chunks_exact(d)) {
+                    *scale = (dot(x, x) / d as f32 + eps as f32).sqrt().recip();
+                    for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
+                        *y = x * *scale * w;
+                    }
                 }
-            }
-        });
+            },
+        );
     });
     (tensor(y, [t, d]), tensor(scales, [t, 1]))
 }
@@ -48,20 +51,23 @@ pub(super) fn backward(
         .map(|(of_x, ((x, gradient), scales))| {
             let mut of_weight = vec![0.0; d];
             let rows = of_x.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(gradient.chunks_exact(d)).zip(scales);
-            vectorised(|| {
-                for (((of_x, x), gradient), &scale) in rows {
-                    // g·w·x̂ and, on the way, g·x̂.
-                    for i in 0..d {
-                        let normal = x[i] * scale;
-                        of_weight[i] += gradient[i] * normal;
-                        of_x[i] = gradient[i] * weight[i];
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (((of_x, x), gradient), &scale) in rows {
+                        // g·w·x̂ and, on the way, g·x̂.
+                        for i in 0..d {
+                            let normal = x[i] * scale;
+                            of_weight[i] += gradient[i] * normal;
+                            of_x[i] = gradient[i] * weight[i];
+                        }
+                        let along = dot(of_x, x) * scale / d as f32;
+                        for (of_x, x) in of_x.iter_mut().zip(x) {
+                            *of_x = (*of_x - x * scale * along) * scale;
+                        }
                     }
-                    let along = dot(of_x, x) * scale / d as f32;
-                    for (of_x, x) in of_x.iter_mut().zip(x) {
-                        *of_x = (*of_x - x * scale * along) * scale;
-                    }
-                }
-            });
+                },
+            );
             of_weight
         })
         .collect();

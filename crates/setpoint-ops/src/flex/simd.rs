@@ -1,6 +1,7 @@
 //! Loops that the compiler vectorises for the processor at hand.
 
-/// Runs `f`, compiled for the widest vectors that the processor has. What `f` calls must be `#[inline(always)]` to take part.
+/// Runs `f`, compiled for the widest vectors that the processor has. The closure itself and what it calls must be `#[inline(always)]` to take
+/// part.
 #[inline(always)]
 pub(super) fn vectorised<R>(f: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(f)
@@ -80,6 +81,28 @@ pub(super) fn dot(x: &[f32], y: &[f32]) -> f32 {
     lanes.into_iter().sum()
 }
 
+/// `Σ x · y` of a few dozen elements: fewer accumulators, and their sum by halves.
+#[inline(always)]
+pub(super) fn short_dot(x: &[f32], y: &[f32]) -> f32 {
+    let mut lanes = [0.0; 16];
+    let (whole_x, whole_y) = (x.chunks_exact(16), y.chunks_exact(16));
+    let rest = whole_x.remainder().iter().zip(whole_y.remainder());
+    for (x, y) in whole_x.zip(whole_y) {
+        for i in 0..16 {
+            lanes[i] += x[i] * y[i];
+        }
+    }
+    for (lane, (x, y)) in lanes.iter_mut().zip(rest) {
+        *lane += x * y;
+    }
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            lanes[i] += lanes[i + half];
+        }
+    }
+    lanes[0]
+}
+
 /// Replaces each `x` by `e^(x − shift)` and answers their sum.
 #[inline(always)]
 pub(super) fn exp_sum(x: &mut [f32], shift: f32) -> f32 {
@@ -94,6 +117,23 @@ pub(super) fn exp_sum(x: &mut [f32], shift: f32) -> f32 {
     for (lane, x) in lanes.iter_mut().zip(whole.into_remainder()) {
         *x = exp(*x - shift);
         *lane += *x;
+    }
+    lanes.into_iter().sum()
+}
+
+/// `Σ e^(x − shift)`.
+#[inline(always)]
+pub(super) fn exp_total(x: &[f32], shift: f32) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let whole = x.chunks_exact(LANES);
+    let rest = whole.remainder();
+    for part in whole {
+        for i in 0..LANES {
+            lanes[i] += exp(part[i] - shift);
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        *lane += exp(x - shift);
     }
     lanes.into_iter().sum()
 }
@@ -144,14 +184,49 @@ mod tests {
     fn sums_count_every_element() {
         for n in [1, 31, 32, 33, 100] {
             let x: Vec<f32> = (0..n).map(|i| i as f32 * 0.1 - 1.0).collect();
-            let (sum, mean) = vectorised(|| exp_moments(&x, 0.5));
+            let (sum, mean) = vectorised(
+                #[inline(always)]
+                || exp_moments(&x, 0.5),
+            );
             let expected = |f: &dyn Fn(f64) -> f64| x.iter().map(|&x| f(f64::from(x))).sum::<f64>();
             let close = |a: f32, b: f64| assert!((f64::from(a) - b).abs() < 1e-5 * (1.0 + b.abs()), "{a} against {b}");
             close(sum, expected(&|x| (x - 0.5).exp()));
             close(mean, expected(&|x| (x - 0.5).exp() * (x - 0.5)));
-            close(vectorised(|| dot(&x, &x)), expected(&|x| x * x));
-            close(vectorised(|| exp_sum(&mut x.clone(), 0.5)), expected(&|x| (x - 0.5).exp()));
-            assert_eq!(vectorised(|| highest(&x)), x[n - 1]);
+            close(
+                vectorised(
+                    #[inline(always)]
+                    || dot(&x, &x),
+                ),
+                expected(&|x| x * x),
+            );
+            close(
+                vectorised(
+                    #[inline(always)]
+                    || short_dot(&x, &x),
+                ),
+                expected(&|x| x * x),
+            );
+            close(
+                vectorised(
+                    #[inline(always)]
+                    || exp_total(&x, 0.5),
+                ),
+                expected(&|x| (x - 0.5).exp()),
+            );
+            close(
+                vectorised(
+                    #[inline(always)]
+                    || exp_sum(&mut x.clone(), 0.5),
+                ),
+                expected(&|x| (x - 0.5).exp()),
+            );
+            assert_eq!(
+                vectorised(
+                    #[inline(always)]
+                    || highest(&x)
+                ),
+                x[n - 1]
+            );
         }
     }
 }

@@ -1,94 +1,41 @@
+//! Continuous batching (Yu et al., "Orca", OSDI 2022): every pass takes whatever the rows in flight have to read, the next token of some and
+//! the prompts of others, and the place of a row that has ended goes to the next one that waits.
+
 use std::ops::ControlFlow;
 
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::SeedableRng;
+use rayon::prelude::*;
+use setpoint_ops::{Span, Spans, likeliest};
 
-use super::cache::LayerCache;
-use super::sample::{Seen, choose};
-use super::{Finish, Generated, GenerationConfig};
-use crate::attention::Mask;
-use crate::block::Pass;
-use crate::{CausalLm, Decoder, Error};
+use super::GenerationConfig;
+use super::cache::Cache;
+use super::row::Row;
+use super::sample::{Choice, Norm};
+use crate::{CausalLm, Error};
 
-/// Prompt tokens that go through the model at a time, all rows together: bounds the memory of the attention scores.
-const PREFILL_TOKENS: usize = 4096;
+/// Prompt tokens that go through the model at a time: bounds the memory of a pass.
+const PROMPT_TOKENS: usize = 1024;
 
-/// A prompt on its way.
-pub(super) struct Row<'a> {
-    pub(super) index: usize,
-    pub(super) prompt: &'a [u32],
-    /// The number of new tokens at which it ends.
-    limit: usize,
-    rng: ChaCha8Rng,
-    seen: Seen,
-    ids: Vec<u32>,
-    logps: Vec<f32>,
-    finish: Option<Finish>,
+/// Equal tokens at the beginning of two texts from which on they are worth a copy, and worth waiting a pass for.
+const SHARED: usize = 16;
+
+/// A row in flight.
+struct Seat<'a> {
+    row: Row<'a>,
+    /// Whether nothing has been done for it yet; what its slot holds is then another row's.
+    fresh: bool,
 }
 
-impl<'a> Row<'a> {
-    pub(super) fn new(
-        model: &CausalLm,
-        index: usize,
-        prompt: &'a [u32],
-        config: &GenerationConfig,
-        seed: u64,
-    ) -> Result<Self, Error> {
-        let vocab_size = model.decoder().vocab_size();
-        if prompt.is_empty() {
-            return Err(Error::EmptyPrompt { row: index });
-        }
-        if let Some(position) = prompt.iter().position(|&id| id as usize >= vocab_size) {
-            return Err(Error::TokenOutOfRange { row: index, position, found: prompt[position], vocab_size });
-        }
-        let max = config.max_length.unwrap_or(usize::MAX).min(model.decoder().max_positions());
-        if prompt.len() >= max {
-            return Err(Error::PromptTooLong { row: index, found: prompt.len(), max });
-        }
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        rng.set_stream(index as u64);
-        Ok(Self {
-            index,
-            prompt,
-            limit: config.max_new_tokens.min(max - prompt.len()),
-            rng,
-            seen: Seen::new(prompt),
-            ids: Vec::new(),
-            logps: Vec::new(),
-            finish: None,
-        })
-    }
-
-    pub(super) fn into_generated(self) -> Generated {
-        Generated { ids: self.ids, logps: self.logps, finish: self.finish.unwrap_or(Finish::Length) }
-    }
-
-    /// Draws the next token.
-    fn advance(
-        &mut self,
-        logits: &[f32],
-        config: &GenerationConfig,
-        on_token: &mut impl FnMut(usize, u32) -> ControlFlow<()>,
-    ) -> Result<(), Error> {
-        let choice = choose(logits, &self.seen, config, &mut self.rng)
-            .ok_or(Error::BadLogits { row: self.index, step: self.ids.len() })?;
-        self.ids.push(choice.id);
-        self.logps.push(choice.logp);
-        self.seen.insert(choice.id);
-        let flow = on_token(self.index, choice.id);
-        self.finish = if config.stop_token_ids.contains(&choice.id) {
-            Some(Finish::Stop)
-        } else if self.ids.len() == self.limit {
-            Some(Finish::Length)
-        } else {
-            flow.is_break().then_some(Finish::Interrupted)
-        };
-        Ok(())
-    }
+/// The rows in flight, each in the slot of its place in the list.
+struct Flight<'a, W> {
+    waiting: W,
+    seats: Vec<Seat<'a>>,
+    cache: Cache,
+    /// The tokens whose keys and values are in each slot; those of a row that has ended stay until another is read.
+    cached: Vec<Vec<u32>>,
 }
 
-/// Continues the rows together until all have ended.
+/// Continues all rows, the first ones first and at most `config.batch_size` at a time.
 pub(super) fn run<'a>(
     model: &CausalLm,
     rows: Vec<Row<'a>>,
@@ -96,124 +43,244 @@ pub(super) fn run<'a>(
     on_token: &mut impl FnMut(usize, u32) -> ControlFlow<()>,
 ) -> Result<Vec<Row<'a>>, Error> {
     let device = model.decoder().device();
-    let (mut live, mut done) = (rows, Vec::new());
-    let mut batch = Batch::new(model.decoder(), &live, &device);
-    let prompts: Vec<&[u32]> = live.iter().map(|row| row.prompt).collect();
-    let mut hidden = batch.prefill(&prompts);
-    loop {
-        let logits = host(model.logits(hidden))?;
-        let vocab_size = logits.len() / live.len();
-        for (row, logits) in live.iter_mut().zip(logits.chunks_exact(vocab_size)) {
-            row.advance(logits, config, on_token)?;
-        }
-        let stay: Vec<usize> = (0..live.len()).filter(|&i| live[i].finish.is_none()).collect();
-        if stay.len() < live.len() {
-            let (ended, rest): (Vec<_>, Vec<_>) = live.into_iter().partition(|row| row.finish.is_some());
-            done.extend(ended);
-            live = rest;
-            if live.is_empty() {
-                return Ok(done);
+    let mut done = Vec::with_capacity(rows.len());
+    let mut flight = Flight::new(model, rows, config.batch_size, &device);
+    while !flight.seats.is_empty() {
+        let spans = Spans::new(flight.plan());
+        // The rows whose tokens will all have been read, and the place of the last one in the pass.
+        let mut ends = Vec::with_capacity(spans.spans().len());
+        let mut ready = Vec::with_capacity(spans.spans().len());
+        let mut end = 0;
+        for span in spans.spans() {
+            end += span.len;
+            if span.end() == flight.seats[span.slot].row.len() {
+                ready.push(span.slot);
+                ends.push(end as i32 - 1);
             }
-            batch.keep(&stay);
         }
-        // Every live row has just drawn a token.
-        let ids: Vec<u32> = live.iter().filter_map(|row| row.ids.last().copied()).collect();
-        hidden = batch.step(&ids);
+        let count = ends.len();
+        let some = count > 0 && count < spans.tokens();
+        let wanted = some.then(|| Tensor::<1, Int>::from_data(TensorData::new(ends, [count]), &device));
+        let hidden = flight.read(model, &spans, wanted.as_ref());
+        if ready.is_empty() {
+            continue;
+        }
+        let logits = model.logits(hidden).cast(FloatDType::F32);
+        for (slot, choice) in flight.choose(&ready, logits, config)? {
+            flight.seats[slot].row.advance(choice, config, on_token);
+        }
+        done.extend(flight.land());
+    }
+    Ok(done)
+}
+
+impl<'a> Flight<'a, std::vec::IntoIter<Row<'a>>> {
+    fn new(model: &CausalLm, rows: Vec<Row<'a>>, batch_size: usize, device: &Device) -> Self {
+        let slots = batch_size.min(rows.len());
+        let most = rows.iter().map(Row::most).max().unwrap_or(0);
+        let mut waiting = rows.into_iter();
+        let seats = waiting.by_ref().take(slots).map(Seat::new).collect();
+        let cache = Cache::new(model.decoder(), slots, most, device);
+        Self { waiting, seats, cache, cached: vec![Vec::new(); slots] }
     }
 }
 
-/// Rows aligned on the right, with what the layers remember of them.
-struct Batch<'a> {
-    decoder: &'a Decoder,
-    device: Device,
-    caches: Vec<LayerCache>,
-    /// The column of each row's first token.
-    starts: Vec<usize>,
-    /// Columns in the caches.
-    seen: usize,
-}
-
-impl<'a> Batch<'a> {
-    fn new(decoder: &'a Decoder, rows: &[Row<'_>], device: &Device) -> Self {
-        let length = rows.iter().map(|row| row.prompt.len()).max().unwrap_or(0);
-        Self {
-            decoder,
-            device: device.clone(),
-            caches: decoder.layers.iter().map(|_| LayerCache::default()).collect(),
-            starts: rows.iter().map(|row| length - row.prompt.len()).collect(),
-            seen: 0,
-        }
-    }
-
-    /// Reads the prompts; answers the hidden state of each row's last token, `[b, d]`.
-    fn prefill(&mut self, prompts: &[&[u32]]) -> Tensor<2> {
-        let length = self.starts[0] + prompts[0].len();
-        let columns = (PREFILL_TOKENS / prompts.len()).max(1);
-        let mut from = 0;
-        loop {
-            let to = (from + columns).min(length);
-            let ids = prompts.iter().zip(&self.starts).flat_map(|(prompt, &start)| {
-                // What stands before a row's first token is hidden from all others.
-                (from..to).map(move |column| column.checked_sub(start).map_or(0, |position| prompt[position]))
-            });
-            let x = self.extend(ids.collect(), to - from);
-            if to == length {
-                return self.last(x);
-            }
-            from = to;
-        }
-    }
-
-    /// Reads one more token of each row; answers its hidden state, `[b, d]`.
-    fn step(&mut self, ids: &[u32]) -> Tensor<2> {
-        let x = self.extend(ids.to_vec(), 1);
-        self.last(x)
-    }
-
-    fn extend(&mut self, ids: Vec<u32>, columns: usize) -> Tensor<3> {
-        let rows = self.starts.len();
-        let rope = &self.decoder.rope;
-        let aligned = self.starts.iter().all(|&start| start == 0);
-        let pass = if aligned {
-            Pass {
-                rotation: rope.range(self.seen, columns, &self.device),
-                mask: Mask::cached(&[0], self.seen, columns, &self.device),
-            }
-        } else {
-            let positions = self.starts.iter().flat_map(|&start| {
-                // Below every i32: bounded by the model's longest sequence.
-                (self.seen..self.seen + columns).map(move |column| column.saturating_sub(start) as i32)
-            });
-            Pass {
-                rotation: rope.at(&positions.collect::<Vec<_>>(), rows, &self.device),
-                mask: Mask::cached(&self.starts, self.seen, columns, &self.device),
-            }
-        };
-        let ids = ids.into_iter().map(|id| id as i32).collect::<Vec<_>>();
-        let ids = Tensor::from_data(TensorData::new(ids, [rows, columns]), &self.device);
-        self.seen += columns;
-        self.decoder.extend(ids, &pass, &mut self.caches)
-    }
-
-    fn last(&self, x: Tensor<3>) -> Tensor<2> {
-        let [_, s, _] = x.dims();
-        // [b, s, d] -> [b, d]
-        self.decoder.norm.forward(x.narrow(1, s - 1, 1)).squeeze_dim(1)
-    }
-
-    fn keep(&mut self, rows: &[usize]) {
-        self.starts = rows.iter().map(|&row| self.starts[row]).collect();
-        let index = rows.iter().map(|&row| row as i32).collect::<Vec<_>>();
-        let index = Tensor::<1, Int>::from_data(TensorData::new(index, [rows.len()]), &self.device);
-        for cache in &mut self.caches {
-            cache.keep(&index);
-        }
+impl<'a> Seat<'a> {
+    fn new(row: Row<'a>) -> Self {
+        Self { row, fresh: true }
     }
 }
 
-fn host(logits: Tensor<2>) -> Result<Vec<f32>, Error> {
-    logits
-        .cast(FloatDType::F32)
-        .try_into_vec_as::<f32>()
-        .map_err(|error| Error::Device { what: "logits".to_owned(), message: error.to_string() })
+impl<'a, W: Iterator<Item = Row<'a>>> Flight<'a, W> {
+    /// What goes through the model next. At least one row has something to read.
+    fn plan(&mut self) -> Vec<Span> {
+        let mut left = PROMPT_TOKENS;
+        let mut spans: Vec<Span> = Vec::with_capacity(self.seats.len());
+        for slot in 0..self.seats.len() {
+            if self.seats[slot].fresh && (left == 0 || !self.begin(slot, &spans)) {
+                continue;
+            }
+            let start = self.cached[slot].len();
+            let unread = self.seats[slot].row.len() - start;
+            // A next token always goes through; prompts share what is left.
+            let len = if unread == 1 { 1 } else { unread.min(left) };
+            if len > 0 {
+                left = left.saturating_sub(len);
+                spans.push(Span { slot, start, len });
+            }
+        }
+        spans
+    }
+
+    /// Prepares the slot of a fresh row: takes over what another text has in common with it. False if it is worth waiting for what the
+    /// pass that is being planned will have read.
+    fn begin(&mut self, slot: usize, planned: &[Span]) -> bool {
+        let prompt = self.seats[slot].row.prompt;
+        let equal = |text: &mut dyn Iterator<Item = u32>| text.zip(prompt).take_while(|(a, b)| a == *b).count();
+        let coming = planned.iter().map(|span| equal(&mut self.seats[span.slot].row.tokens(0, span.end()))).max();
+        // Its own slot last: of equals that is the one to take, for nothing.
+        let others = (0..self.cached.len()).filter(|&other| other != slot).chain([slot]);
+        let here =
+            others.map(|other| (equal(&mut self.cached[other].iter().copied()), other)).max_by_key(|found| found.0);
+        let (len, from) = here.unwrap_or((0, slot));
+        // The last token is read in any case, for its logits.
+        let usable = |len: usize| len.min(prompt.len() - 1);
+        if coming.is_some_and(|coming| usable(coming) >= usable(len) + SHARED) {
+            return false;
+        }
+        let len = if usable(len) >= SHARED { usable(len) } else { 0 };
+        self.cache.copy(from, slot, len);
+        self.cached[slot] = prompt[..len].to_vec();
+        self.seats[slot].fresh = false;
+        true
+    }
+
+    /// Reads the tokens of a pass; answers the hidden states of those `wanted`, or of all, `[w, d]`.
+    fn read(&mut self, model: &CausalLm, spans: &Spans, wanted: Option<&Tensor<1, Int>>) -> Tensor<2> {
+        let mut ids = Vec::with_capacity(spans.tokens());
+        for span in spans.spans() {
+            self.cached[span.slot].extend(self.seats[span.slot].row.tokens(span.start, span.end()));
+            ids.extend_from_slice(&self.cached[span.slot][span.start..]);
+        }
+        model.decoder().forward_cached(&ids, spans, wanted, &mut self.cache)
+    }
+
+    /// The next tokens of the rows in some slots, from their logits `[slots, v]`, f32.
+    fn choose(
+        &mut self,
+        slots: &[usize],
+        logits: Tensor<2>,
+        config: &GenerationConfig,
+    ) -> Result<Vec<(usize, Choice)>, Error> {
+        let [_, v] = logits.dims();
+        let likeliest = likeliest(logits.clone());
+        let norms = slots
+            .iter()
+            .zip(host(likeliest.norms)?.chunks_exact(2))
+            .map(|(&slot, norm)| Norm::new(norm[0], norm[1]).ok_or_else(|| self.seats[slot].row.bad_logits()))
+            .collect::<Result<Vec<_>, _>>()?;
+        if config.takes_likeliest() {
+            let ids = likeliest.ids.try_into_data().map_err(device_error)?;
+            let choices = ids.iter::<i64>().zip(&norms).map(|(id, norm)| norm.likeliest(id as u32));
+            return Ok(slots.iter().copied().zip(choices).collect());
+        }
+        let data = logits.try_into_data().map_err(device_error)?;
+        let logits = data.as_slice::<f32>().map_err(device_error)?;
+        // The slots ascend.
+        let mut chosen = slots.iter().copied().peekable();
+        let rows: Vec<&mut Row<'a>> = (0..)
+            .zip(&mut self.seats)
+            .filter_map(|(slot, seat)| chosen.next_if_eq(&slot).map(|_| &mut seat.row))
+            .collect();
+        let choices = rows
+            .into_par_iter()
+            .zip(norms)
+            .zip(logits.par_chunks_exact(v))
+            .map(|((row, norm), logits)| row.choose(logits, norm, config))
+            .collect::<Vec<_>>();
+        Ok(slots.iter().copied().zip(choices).collect())
+    }
+
+    /// Takes out the rows that have ended. Their places go to those who wait, or to the last ones in flight: slots in use have no gaps, so
+    /// that the cache of all rows is one part of it.
+    fn land(&mut self) -> Vec<Row<'a>> {
+        let mut done = Vec::new();
+        for slot in (0..self.seats.len()).rev() {
+            if self.seats[slot].row.finish.is_none() {
+                continue;
+            }
+            if let Some(row) = self.waiting.next() {
+                done.push(std::mem::replace(&mut self.seats[slot], Seat::new(row)).row);
+                continue;
+            }
+            let last = self.seats.len() - 1;
+            done.push(self.seats.swap_remove(slot).row);
+            if slot < last && !self.seats[slot].fresh {
+                self.cache.copy(last, slot, self.cached[last].len());
+                self.cached.swap(last, slot);
+                self.cached[last].clear();
+            }
+        }
+        done
+    }
+}
+
+fn device_error(error: impl ToString) -> Error {
+    Error::Device { what: "logits".to_owned(), message: error.to_string() }
+}
+
+fn host(tensor: Tensor<2>) -> Result<Vec<f32>, Error> {
+    tensor.try_into_vec_as::<f32>().map_err(device_error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::LoadOptions;
+    use crate::finite_difference::devices;
+
+    fn model(device: &Device) -> CausalLm {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/transformer/llama_kv2");
+        CausalLm::load(dir.as_ref(), &LoadOptions::default(), device).unwrap().0
+    }
+
+    /// The spans of each pass, `(slot, start, len)`, until all rows have ended.
+    fn passes(prompts: &[Vec<u32>], new: &[usize], batch_size: usize) -> Vec<Vec<(usize, usize, usize)>> {
+        let [device, _] = devices();
+        let model = model(&device);
+        let config = |i: usize| GenerationConfig { max_new_tokens: new[i], ..GenerationConfig::default() };
+        let rows = (0..prompts.len()).map(|i| Row::new(&model, i, &prompts[i], &config(i), 0).unwrap());
+        let mut flight = Flight::new(&model, rows.collect(), batch_size, &device);
+        let mut passes = vec![];
+        while !flight.seats.is_empty() {
+            let spans = Spans::new(flight.plan());
+            flight.read(&model, &spans, None);
+            passes.push(spans.spans().iter().map(|span| (span.slot, span.start, span.len)).collect());
+            for span in spans.spans() {
+                let row = &mut flight.seats[span.slot].row;
+                if span.end() == row.len() {
+                    let norm = Norm::new(0.0, 0.0).unwrap();
+                    row.advance(norm.likeliest(1), &config(row.index), &mut |_, _| ControlFlow::Continue(()));
+                }
+            }
+            flight.land();
+        }
+        passes
+    }
+
+    #[test]
+    fn the_place_of_a_row_that_has_ended_goes_to_the_next() {
+        let prompts = [vec![1; 3], vec![2; 2], vec![3; 2]];
+        let expected = [
+            vec![(0, 0, 3), (1, 0, 2)],
+            // Row 1 had one token to go: row 2 is in its place.
+            vec![(0, 3, 1), (1, 0, 2)],
+            vec![(0, 4, 1), (1, 2, 1)],
+            // Row 0 has ended and none waits: row 2 moves up.
+            vec![(0, 3, 1)],
+        ];
+        assert_eq!(passes(&prompts, &[3, 1, 3], 2), expected);
+    }
+
+    #[test]
+    fn what_prompts_have_in_common_is_read_once() {
+        let shared = vec![7; 2 * SHARED];
+        let own = |token| [shared.clone(), vec![token, 5]].concat();
+        let n = shared.len();
+        // The second row waits for the first one, as an equal one does; the last one has too little in common with them.
+        let prompts = [own(1), own(2), own(1), vec![7; SHARED]];
+        let expected = [vec![(0, 0, n + 2), (3, 0, SHARED)], vec![(0, n + 2, 1), (1, n, 2), (2, n + 1, 1)]];
+        assert_eq!(passes(&prompts, &[2, 1, 1, 1], 4), expected);
+        // A row that comes later takes over from one that has ended, in its place.
+        assert_eq!(passes(&[own(1), own(2)], &[1, 1], 1), [vec![(0, 0, n + 2)], vec![(0, n, 2)]]);
+    }
+
+    #[test]
+    fn long_prompts_share_the_passes() {
+        let many: Vec<Vec<u32>> = (0..6).map(|i| (0..200).map(|t| (t + 7 * i) % 96).collect()).collect();
+        let passes = passes(&many, &[2; 6], 6);
+        assert_eq!(passes[0], [(0, 0, 200), (1, 0, 200), (2, 0, 200), (3, 0, 200), (4, 0, 200), (5, 0, 24)]);
+        // Next tokens go through beside the rest of the last prompt.
+        assert_eq!(passes[1], [(0, 200, 1), (1, 200, 1), (2, 200, 1), (3, 200, 1), (4, 200, 1), (5, 24, 176)]);
+    }
 }

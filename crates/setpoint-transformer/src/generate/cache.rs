@@ -1,57 +1,83 @@
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Device, Tensor};
+use setpoint_ops::{Heads, Spans, cache_copy, cache_write, cached_attention};
 
-/// Keys and values of one layer for the columns seen so far.
-#[derive(Debug, Default)]
-pub(crate) struct LayerCache {
-    keys: Buffer,
-    values: Buffer,
+use crate::Decoder;
+
+/// Keys and values of one layer for all rows in flight, `[slots, g, capacity, n]` each. New ones are written in place, where the backend can.
+#[derive(Debug)]
+pub(super) struct LayerCache {
+    keys: Tensor<4>,
+    values: Tensor<4>,
 }
 
 impl LayerCache {
-    /// Adds new columns and answers all of them.
+    /// Adds the keys and values of new tokens.
     ///
     /// # Shapes
     ///
-    /// `[b, g, s, n] -> [b, g, t, n]`, twice
-    pub(crate) fn append(&mut self, keys: Tensor<4>, values: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
-        (self.keys.append(keys), self.values.append(values))
+    /// `[t, g·n]`, twice
+    pub(super) fn write(self, keys: Tensor<2>, values: Tensor<2>, spans: &Spans) -> Self {
+        Self { keys: cache_write(self.keys, keys, spans), values: cache_write(self.values, values, spans) }
     }
 
-    /// Keeps some rows only.
-    pub(super) fn keep(&mut self, rows: &Tensor<1, Int>) {
-        self.keys.keep(rows);
-        self.values.keep(rows);
+    /// What the new tokens, whose keys and values have been written, gather from their texts.
+    ///
+    /// # Shapes
+    ///
+    /// `[t, h·n] -> [t, h·n]`
+    pub(super) fn attend(&self, q: Tensor<2>, heads: Heads, spans: &Spans) -> Tensor<2> {
+        cached_attention(q, self.keys.clone(), self.values.clone(), heads, spans)
+    }
+
+    fn map(self, f: impl Fn(Tensor<4>) -> Tensor<4>) -> Self {
+        Self { keys: f(self.keys), values: f(self.values) }
     }
 }
 
-/// A tensor `[b, g, capacity, n]` of which the first `len` columns are in use. New ones are written in place, where the backend can.
-#[derive(Debug, Default)]
-struct Buffer {
-    tensor: Option<Tensor<4>>,
-    len: usize,
+/// Keys and values of all layers. A slot holds one row's.
+#[derive(Debug)]
+pub(super) struct Cache {
+    pub(super) layers: Vec<LayerCache>,
+    slots: usize,
+    /// Tokens for which there is room in each slot.
+    capacity: usize,
+    /// Tokens that no row ever exceeds.
+    most: usize,
 }
 
-impl Buffer {
-    fn append(&mut self, new: Tensor<4>) -> Tensor<4> {
-        let [b, g, s, n] = new.dims();
-        let end = self.len + s;
-        let empty = |columns: usize| Tensor::zeros([b, g, columns, n], (&new.device(), new.dtype()));
-        // Half as much again at a time, so that copies stay rare and shapes few.
-        let roomy = |columns: usize| (columns + columns / 2).next_multiple_of(64);
-        let tensor = match self.tensor.take() {
-            None => empty(roomy(end)),
-            Some(tensor) => match tensor.dims()[2] {
-                capacity if capacity < end => Tensor::cat(vec![tensor, empty(roomy(end) - capacity)], 2),
-                _ => tensor,
-            },
-        };
-        let tensor = tensor.slice_assign([0..b, 0..g, self.len..end, 0..n], new);
-        self.tensor = Some(tensor.clone());
-        self.len = end;
-        tensor.narrow(2, 0, end)
+impl Cache {
+    /// Without room for any token yet.
+    pub(super) fn new(decoder: &Decoder, slots: usize, most: usize, device: &Device) -> Self {
+        let dtype = decoder.embed_tokens.weight.dtype();
+        let empty = |g, n| Tensor::zeros([slots, g, 0, n], (device, dtype));
+        let layers = decoder.layers.iter().map(|layer| {
+            let (g, n) = (layer.self_attn.kv_heads, layer.self_attn.head_dim);
+            LayerCache { keys: empty(g, n), values: empty(g, n) }
+        });
+        Self { layers: layers.collect(), slots, capacity: 0, most }
     }
 
-    fn keep(&mut self, rows: &Tensor<1, Int>) {
-        self.tensor = self.tensor.take().map(|tensor| tensor.select(0, rows.clone()));
+    fn map(&mut self, f: impl Fn(Tensor<4>) -> Tensor<4>) {
+        self.layers = std::mem::take(&mut self.layers).into_iter().map(|layer| layer.map(&f)).collect();
+    }
+
+    /// Makes room for texts of `tokens`: half as much again at a time, so that copies stay rare and shapes few.
+    pub(super) fn reserve(&mut self, tokens: usize) {
+        if tokens <= self.capacity {
+            return;
+        }
+        let capacity = (tokens + tokens / 2).next_multiple_of(64).min(self.most).max(tokens);
+        let (slots, before) = (self.slots, self.capacity);
+        self.capacity = capacity;
+        self.map(|cache| {
+            let [_, g, _, n] = cache.dims();
+            let wider = Tensor::zeros([slots, g, capacity, n], (&cache.device(), cache.dtype()));
+            if before == 0 { wider } else { wider.slice_assign([0..slots, 0..g, 0..before, 0..n], cache) }
+        });
+    }
+
+    /// Copies the first `len` tokens of a slot to another.
+    pub(super) fn copy(&mut self, from: usize, to: usize, len: usize) {
+        self.map(|cache| cache_copy(cache, from, to, len));
     }
 }

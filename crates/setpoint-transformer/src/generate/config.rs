@@ -33,7 +33,7 @@ pub struct GenerationConfig {
     pub max_length: Option<usize>,
     /// The tokens that end an answer.
     pub stop_token_ids: Vec<u32>,
-    /// How many prompts go through the model together. Changes speed and memory only.
+    /// How many prompts are answered at a time; the place of one that ends goes to the next. Changes speed and memory only.
     pub batch_size: usize,
     /// The file as it was read, so that keys without a field here survive a round trip.
     pub file: Map<String, Value>,
@@ -202,6 +202,11 @@ impl GenerationConfig {
         }
         set("eos_token_id", (!self.stop_token_ids.is_empty()).then(|| tokens(&self.stop_token_ids)));
         Value::Object(map)
+    }
+
+    /// Whether the likeliest token of the unprocessed logits is the next one.
+    pub(super) fn takes_likeliest(&self) -> bool {
+        !self.do_sample && self.repetition_penalty == 1.0
     }
 
     /// Checks that every setting is within its range.

@@ -1,12 +1,15 @@
 //! Batched sampling with a key-value cache.
 //!
-//! Rows of different length share a batch: they are aligned on the right, each has its own positions and sees no column before its first
-//! token, and each draws from its own random stream. What a row yields therefore follows from the model, its prompt, the seed and its index
-//! alone; its neighbours and the batch size enter only through the order in which the backend's matrix products add, as rounding.
+//! Rows of different length share a pass without padding; a row that ends makes room for the next prompt at once. Prompts that begin alike are
+//! read once. Each row has its own positions, sees its own tokens only and draws from its own random stream. What it yields therefore
+//! follows from the model, its prompt, the seed and its index alone; its neighbours and the batch size enter only through the order in which
+//! the backend's matrix products add, as rounding.
 
 mod batch;
 mod cache;
 mod config;
+mod forward;
+mod row;
 mod sample;
 
 use std::ops::ControlFlow;
@@ -14,9 +17,8 @@ use std::ops::ControlFlow;
 use burn::module::Module;
 
 use crate::{CausalLm, Error};
-use batch::Row;
-pub(crate) use cache::LayerCache;
 pub use config::GenerationConfig;
+use row::Row;
 
 /// What was sampled for one prompt.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,15 +95,9 @@ pub fn generate_stream(
         .enumerate()
         .map(|(index, prompt)| Row::new(model, index, prompt, config, seed))
         .collect::<Result<Vec<_>, _>>()?;
-    // Neighbours in length share a batch, so that little is filled up; the longest first, so that a lack of memory shows at once.
+    // The longest first, so that a lack of memory shows at once.
     rows.sort_by_key(|row| std::cmp::Reverse(row.prompt.len()));
-    let model = model.valid();
-    let mut done = Vec::with_capacity(rows.len());
-    while !rows.is_empty() {
-        let rest = rows.split_off(config.batch_size.min(rows.len()));
-        done.extend(batch::run(&model, rows, config, &mut on_token)?);
-        rows = rest;
-    }
+    let mut done = batch::run(&model.valid(), rows, config, &mut on_token)?;
     done.sort_by_key(|row| row.index);
     Ok(done.into_iter().map(Row::into_generated).collect())
 }

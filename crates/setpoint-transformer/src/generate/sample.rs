@@ -29,15 +29,33 @@ pub(super) struct Choice {
     pub(super) logp: f32,
 }
 
-/// Draws a token; `None` if the logits are no distribution.
-pub(super) fn choose(logits: &[f32], seen: &Seen, config: &GenerationConfig, rng: &mut ChaCha8Rng) -> Option<Choice> {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    if !max.is_finite() || logits.iter().any(|logit| logit.is_nan()) {
-        return None;
-    }
-    let sum: f64 = logits.iter().map(|&logit| f64::from(logit - max).exp()).sum();
-    let logp = |id: u32| (f64::from(logits[id as usize]) - f64::from(max) - sum.ln()) as f32;
+/// What makes log-probabilities of logits: the highest of them and `log Σ e^(z − highest)`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Norm {
+    highest: f32,
+    log_sum: f32,
+}
 
+impl Norm {
+    /// `None` if the logits are no distribution.
+    pub(super) fn new(highest: f32, log_sum: f32) -> Option<Self> {
+        (highest.is_finite() && log_sum.is_finite()).then_some(Self { highest, log_sum })
+    }
+
+    /// The token with the highest logit.
+    pub(super) fn likeliest(&self, id: u32) -> Choice {
+        Choice { id, logp: -self.log_sum }
+    }
+}
+
+/// Draws a token.
+pub(super) fn choose(
+    logits: &[f32],
+    norm: Norm,
+    seen: &Seen,
+    config: &GenerationConfig,
+    rng: &mut ChaCha8Rng,
+) -> Choice {
     let mut scores = logits.to_vec();
     if config.repetition_penalty != 1.0 {
         // Keskar et al., "CTRL", https://arxiv.org/abs/1909.05858, section 4.1, with the sign taken into account.
@@ -53,7 +71,7 @@ pub(super) fn choose(logits: &[f32], seen: &Seen, config: &GenerationConfig, rng
         // The first of equals, as torch has it.
         (0..scores.len()).fold(0, |best, id| if scores[id] > scores[best] { id } else { best }) as u32
     };
-    Some(Choice { id, logp: logp(id) })
+    Choice { id, logp: logits[id as usize] - norm.highest - norm.log_sum }
 }
 
 /// A token that may be drawn, with its logit over the temperature and, later, its unnormalised probability.
@@ -133,10 +151,12 @@ fn nucleus(candidates: &mut Vec<Candidate>, p: f64) {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Tensor;
     use rand_chacha::rand_core::SeedableRng;
+    use setpoint_ops::likeliest;
 
     use super::*;
-    use crate::finite_difference::numbers;
+    use crate::finite_difference::{devices, numbers};
 
     fn sampled() -> GenerationConfig {
         GenerationConfig { do_sample: true, ..GenerationConfig::default() }
@@ -218,7 +238,10 @@ mod tests {
     fn penalty_pushes_both_signs_down_and_logps_are_of_the_raw_logits() {
         let config = GenerationConfig { repetition_penalty: 2.0, ..GenerationConfig::default() };
         let mut rng = ChaCha8Rng::seed_from_u64(0);
-        let mut best = |logits: &[f32], seen: &[u32]| choose(logits, &Seen::new(seen), &config, &mut rng).unwrap();
+        let mut best = |logits: &[f32], seen: &[u32]| {
+            let sum: f32 = logits.iter().map(|z| (z - logits[0]).exp()).sum();
+            choose(logits, Norm::new(logits[0], sum.ln()).unwrap(), &Seen::new(seen), &config, &mut rng)
+        };
         // 3 / 2 < 2 and -1 · 2 < -1.5.
         let choice = best(&[3.0, 2.0, 1.0], &[0]);
         assert_eq!(choice.id, 1);
@@ -229,10 +252,20 @@ mod tests {
 
     #[test]
     fn what_is_no_distribution_is_refused() {
-        let mut rng = ChaCha8Rng::seed_from_u64(0);
-        for logits in [[f32::NAN, 0.0], [f32::INFINITY, 0.0], [f32::NEG_INFINITY, f32::NEG_INFINITY]] {
-            assert!(choose(&logits, &Seen::new(&[]), &sampled(), &mut rng).is_none());
+        for device in devices() {
+            let norm = |logits: [f32; 2]| {
+                let norms = likeliest(Tensor::from_data([logits], &device)).norms;
+                let norms = norms.into_data().try_into_vec::<f32>().unwrap();
+                Norm::new(norms[0], norms[1])
+            };
+            for logits in [[f32::NAN, 0.0], [f32::INFINITY, 0.0], [f32::NEG_INFINITY, f32::NEG_INFINITY]] {
+                assert!(norm(logits).is_none(), "{logits:?} on {device:?}");
+            }
+            // A token that cannot be drawn is no harm.
+            let logits = [f32::NEG_INFINITY, 0.0];
+            let mut rng = ChaCha8Rng::seed_from_u64(0);
+            let choice = choose(&logits, norm(logits).unwrap(), &Seen::new(&[]), &sampled(), &mut rng);
+            assert_eq!((choice.id, choice.logp), (1, 0.0));
         }
-        assert_eq!(choose(&[f32::NEG_INFINITY, 0.0], &Seen::new(&[]), &sampled(), &mut rng).unwrap().id, 1);
     }
 }
