@@ -71,3 +71,24 @@ pub fn keeps_half_precision(device: &Device) -> bool {
     let name = format!("{device:?}").to_lowercase();
     name.contains("cuda")
 }
+
+/// Whether a device computes in the machine's own memory.
+pub fn is_cpu(device: &Device) -> bool {
+    let name = format!("{device:?}").to_lowercase();
+    name.contains("flex") || name.contains("ndarray")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cpu_is_known() {
+        for name in compiled() {
+            // A GPU may be compiled in and not be there.
+            if matches!(name, "flex" | "ndarray") {
+                assert!(is_cpu(&open(Some(name)).unwrap()), "{name}");
+            }
+        }
+    }
+}

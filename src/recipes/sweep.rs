@@ -171,7 +171,12 @@ pub fn run(session: &Session, device: Option<&str>, config: &SweepConfig, folder
     let trials = trials(config)?;
     let quiet = Session { quiet: true, ..session.clone() };
     // Everything that can be wrong with the data is found before anything is written.
-    let (_, memory) = steps(&quiet, &trials[0].config)?;
+    let mut memory = steps(&quiet, &trials[0].config)?.1;
+    if config.sweep.parallel > 1 {
+        for trial in &trials[1..] {
+            memory = memory.max(steps(&quiet, &trial.config)?.1);
+        }
+    }
     let run = open(folder, resume, to_table(config), &["sweep.parallel", "sweep.metric"])?;
     let crew = Crew::new(session, device, config.sweep.parallel, memory);
     let whole = config.eval.whole();

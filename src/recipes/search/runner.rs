@@ -129,13 +129,10 @@ impl<'a> Crew<'a> {
     /// `parallel` at once, or as many as memory allows when each takes `memory` bytes. What a GPU has left nobody tells, so there it is
     /// as many as were asked for.
     pub fn new(session: &'a Session, device: Option<&'a str>, parallel: usize, memory: f64) -> Self {
-        let on_cpu = device.map_or_else(
-            || crate::device::compiled().iter().all(|name| ["flex", "ndarray"].contains(name)),
-            |name| ["flex", "ndarray"].contains(&name),
-        );
+        let on_cpu = crate::device::is_cpu(&session.device);
         let mut at_once = parallel.max(1);
         if let Some(available) = available_memory().filter(|_| on_cpu && at_once > 1) {
-            let fit = ((0.9 * available / memory.max(1.0)) as usize).max(1);
+            let fit = fitting(available, memory);
             if fit < at_once {
                 progress::note(format!(
                     "{fit} at once instead of {at_once}: a trial needs about {:.2} GiB, and {:.2} GiB are free",
@@ -222,9 +219,31 @@ impl<'a> Crew<'a> {
     }
 }
 
+/// How many trials of `memory` bytes nine tenths of the available ones hold; one in any case.
+fn fitting(available: f64, memory: f64) -> usize {
+    ((0.9 * available / memory.max(1.0)) as usize).max(1)
+}
+
 /// Memory that could be had without swapping, bytes, as Linux tells it.
 fn available_memory() -> Option<f64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok()? * 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_bounds_what_runs_at_once() {
+        // 9 of 10 hold three of 3, two of 4, none of 20: one is tried all the same.
+        assert_eq!([3.0, 4.0, 20.0].map(|memory| fitting(10.0, memory)), [3, 2, 1]);
+        let device = crate::device::open(None).unwrap();
+        let session = Session::new(device, true);
+        assert_eq!(Crew::new(&session, None, 3, 1.0).at_once, 3);
+        if crate::device::is_cpu(&session.device) && available_memory().is_some() {
+            assert_eq!(Crew::new(&session, None, 3, 1e18).at_once, 1);
+        }
+    }
 }
