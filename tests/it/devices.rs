@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use setpoint_align::{Aggregate, DroBatch, DroSettings, PromptIndex, constant_like, dro, weighted_sum};
 use setpoint_train::{Sequence, sequence_logps};
-use setpoint_transformer::{CausalLm, LoadOptions};
+use setpoint_transformer::{CausalLm, GenerationConfig, LoadOptions, generate};
 
 use super::fixture::root;
 
@@ -110,5 +110,23 @@ fn gradients_of_the_dro_loss_agree_between_devices() {
     for (name, device) in devices {
         let difference = largest_difference(&gradient(&device), &reference);
         assert!(difference < 1e-4 * scale, "{name}: {difference} of {scale}");
+    }
+}
+
+#[test]
+fn greedy_answers_agree_between_devices() {
+    // Unequal lengths, a beginning in common, and more prompts than are answered at a time.
+    let prompts: Vec<Vec<u32>> = vec![(5..30).collect(), (5..27).collect(), vec![9, 11, 3]];
+    let config = GenerationConfig { max_new_tokens: 4, batch_size: 2, ..GenerationConfig::default() };
+    let answers = |device: &Device| -> Vec<Vec<u32>> {
+        let (model, _) = CausalLm::load(&golden("llama_kv2"), &LoadOptions::default(), device).unwrap();
+        generate(&model, &prompts, &config, 0).unwrap().into_iter().map(|row| row.ids).collect()
+    };
+    let mut devices = devices().into_iter();
+    let (_, first) = devices.next().unwrap();
+    let reference = answers(&first);
+    assert!(reference.iter().all(|ids| ids.len() == 4), "{reference:?}");
+    for (name, device) in devices {
+        assert_eq!(answers(&device), reference, "{name}");
     }
 }
