@@ -47,7 +47,7 @@ impl MemoryPlan {
         let layers = model.num_hidden_layers as f64;
         let (block, input) = per_token(model);
         let graph = tokens * layers * block;
-        let recompute = train.recompute.resolve(graph, 4.0 * parameters);
+        let recompute = train.recompute(graph, 4.0 * parameters);
         let activations = match recompute {
             Recompute::None => graph,
             Recompute::Block => tokens * (layers * input + block),
@@ -58,9 +58,17 @@ impl MemoryPlan {
         let head = logits + tokens * 2.0 * input;
         let largest = model.vocab_size.max(model.intermediate_size) as f64 * model.hidden_size as f64;
         let other = PROGRAM + 4.0 * largest;
+        let table = 4.0 * (model.vocab_size * model.hidden_size) as f64;
+        let gradients = if train.optimizer.in_backward {
+            // A block's, and those of the embeddings, which are complete only at the end.
+            let tables = if model.tie_word_embeddings { table } else { 2.0 * table };
+            (table + (parameters - tables) / layers).min(parameters)
+        } else {
+            parameters
+        };
         Self {
             weights: parameters,
-            gradients: parameters,
+            gradients,
             optimizer: 2.0 * parameters,
             activations,
             head,

@@ -32,7 +32,7 @@ pub struct TrainConfig {
     pub schedule: Schedule,
     /// Constants of AdamW.
     pub optimizer: AdamWConfig,
-    /// Norm that gradients are clipped to; `None` does not clip.
+    /// Norm that gradients are clipped to; 0, as in transformers, or `None` does not clip.
     pub max_grad_norm: Option<f64>,
     /// Steps between lines of `metrics.jsonl`; values between are averaged.
     pub logging_steps: u64,
@@ -67,18 +67,6 @@ pub enum RecomputeSetting {
     /// than 2 GiB. It does not look at the machine, so that a run goes on elsewhere as it began.
     #[default]
     Auto,
-}
-
-impl RecomputeSetting {
-    /// The setting for a run whose micro-batches keep a graph of `graph` bytes beside `state` bytes of weights, gradients and optimizer.
-    pub fn resolve(self, graph: f64, state: f64) -> Recompute {
-        match self {
-            Self::None => Recompute::None,
-            Self::Block => Recompute::Block,
-            Self::Auto if graph > state.max(f64::from(1u32 << 31)) => Recompute::Block,
-            Self::Auto => Recompute::None,
-        }
-    }
 }
 
 /// What makes a checkpoint the best one.
@@ -177,7 +165,24 @@ impl TrainConfig {
             format!("`weight_decay` must not be negative, found {}", self.optimizer.weight_decay),
         );
         if let Some(norm) = self.max_grad_norm {
-            check(positive(norm), format!("`max_grad_norm` must be positive, found {norm}"));
+            check(not_negative(norm), format!("`max_grad_norm` must not be negative, found {norm}"));
+        }
+        if self.optimizer.in_backward {
+            check(
+                self.clip_norm().is_none(),
+                "`optimizer.in_backward` moves parameters before the norm of all gradients is known: set `max_grad_norm` to 0".into(),
+            );
+            check(
+                matches!(self.micro_batch, MicroBatch::Examples(size) if size >= self.batch_size),
+                format!(
+                    "`optimizer.in_backward` keeps no gradients that micro-batches could add to: set `micro_batch` to the batch, {{ examples = {} }}",
+                    self.batch_size
+                ),
+            );
+            check(
+                self.recompute != RecomputeSetting::None,
+                "`optimizer.in_backward` goes block by block: set `recompute` to \"block\" or \"auto\"".into(),
+            );
         }
         for (name, steps) in [
             ("logging_steps", Some(self.logging_steps)),
@@ -193,6 +198,23 @@ impl TrainConfig {
             check(best.patience != Some(0), "`patience` must be at least 1, found 0".into());
         }
         problems
+    }
+
+    /// The norm that gradients are clipped to, if they are.
+    pub fn clip_norm(&self) -> Option<f64> {
+        self.max_grad_norm.filter(|&norm| norm > 0.0)
+    }
+
+    /// How a run gets at what its forward passes computed, whose micro-batches would keep a graph of `graph` bytes beside `state` bytes of
+    /// weights, gradients and optimizer.
+    pub fn recompute(&self, graph: f64, state: f64) -> Recompute {
+        match self.recompute {
+            _ if self.optimizer.in_backward => Recompute::Block,
+            RecomputeSetting::None => Recompute::None,
+            RecomputeSetting::Block => Recompute::Block,
+            RecomputeSetting::Auto if graph > state.max(f64::from(1u32 << 31)) => Recompute::Block,
+            RecomputeSetting::Auto => Recompute::None,
+        }
     }
 
     /// Checks the settings and computes the length of the run.
@@ -267,6 +289,26 @@ mod tests {
         for name in ["batch_size", "learning_rate", "max_grad_norm", "logging_steps", "no examples"] {
             assert!(error.contains(name), "{error}");
         }
+    }
+
+    #[test]
+    fn moving_in_the_backward_pass_forbids_what_needs_all_gradients() {
+        let inside = AdamWConfig { in_backward: true, ..AdamWConfig::default() };
+        let wrong = TrainConfig {
+            optimizer: inside,
+            batch_size: 9,
+            micro_batch: MicroBatch::Examples(8),
+            recompute: RecomputeSetting::None,
+            ..TrainConfig::default()
+        };
+        let problems = wrong.problems();
+        for (problem, remedy) in problems.iter().zip(["`max_grad_norm` to 0", "{ examples = 9 }", "\"auto\""]) {
+            assert!(problem.contains(remedy), "{problem}");
+        }
+        assert_eq!(problems.len(), 3);
+        let right = TrainConfig { max_grad_norm: Some(0.0), recompute: RecomputeSetting::Auto, batch_size: 8, ..wrong };
+        assert!(right.problems().is_empty());
+        assert_eq!(right.recompute(0.0, 1.0), Recompute::Block);
     }
 
     #[test]

@@ -24,11 +24,15 @@ pub struct AdamWConfig {
     /// Decoupled weight decay λ, on parameters of rank 2 and higher only: norms and biases are
     /// scales and offsets that decay has no business with.
     pub weight_decay: f64,
+    /// Whether each block of the decoder is stepped as soon as its gradient is there, inside the backward pass, so that the gradients of two
+    /// blocks never exist at once. The numbers are the same. Nothing can be clipped by the norm of gradients that are not there yet, and a
+    /// step is one micro-batch.
+    pub in_backward: bool,
 }
 
 impl Default for AdamWConfig {
     fn default() -> Self {
-        Self { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0 }
+        Self { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0, in_backward: false }
     }
 }
 
@@ -106,7 +110,7 @@ impl AdamW {
         learning_rate: f64,
         scale: f64,
     ) -> Tensor<1> {
-        let AdamWConfig { betas: (beta1, beta2), eps, weight_decay } = self.config;
+        let AdamWConfig { betas: (beta1, beta2), eps, weight_decay, in_backward: _ } = self.config;
         let dtype = value.dtype();
         let State { steps, exp_avg, exp_avg_sq, master, .. } = self.state.remove(&path).unwrap_or_else(|| {
             let zeros = || Tensor::zeros(value.dims(), (&value.device(), DType::F32));

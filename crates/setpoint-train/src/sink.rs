@@ -75,16 +75,21 @@ impl GradientSink {
     ///
     /// Squares are summed on the device in a fixed order, so that a repeated run gives the same bits; the sum over tensors is taken in f64 on the host. One read for the whole model.
     pub fn norm(&self) -> f64 {
-        let squares: Vec<Tensor<1>> =
-            self.gradients.values().map(|gradient| sum_of_squares(gradient.flat.clone(), gradient.row)).collect();
-        if squares.is_empty() {
-            return 0.0;
-        }
-        // Gradients of a model spread over several devices are read one by one.
-        let one_device = squares.iter().all(|square| square.device() == squares[0].device());
-        let read = |square: Tensor<1>| square.into_data().iter::<f32>().map(f64::from).sum::<f64>();
-        let total: f64 = if one_device { read(Tensor::cat(squares, 0)) } else { squares.into_iter().map(read).sum() };
-        total.sqrt()
+        norm_of(self.squares())
+    }
+
+    /// The sum of squares of each gradient, still on its device.
+    ///
+    /// # Shapes
+    /// `[1]` each.
+    pub(crate) fn squares(&self) -> Vec<Tensor<1>> {
+        self.gradients.values().map(|gradient| sum_of_squares(gradient.flat.clone(), gradient.row)).collect()
+    }
+
+    /// Takes all gradients out but that of `path`.
+    pub(crate) fn take_all_but(&mut self, path: &str) -> Self {
+        let kept = self.gradients.remove_entry(path).into_iter().collect();
+        Self { gradients: std::mem::replace(&mut self.gradients, kept) }
     }
 
     /// Number of parameters with a gradient.
@@ -106,6 +111,18 @@ impl GradientSink {
     pub(crate) fn left_over(&self) -> Option<&str> {
         self.gradients.keys().next().map(String::as_str)
     }
+}
+
+/// The square root of a sum that is there in parts.
+pub(crate) fn norm_of(squares: Vec<Tensor<1>>) -> f64 {
+    if squares.is_empty() {
+        return 0.0;
+    }
+    // Gradients of a model spread over several devices are read one by one.
+    let one_device = squares.iter().all(|square| square.device() == squares[0].device());
+    let read = |square: Tensor<1>| square.into_data().iter::<f32>().map(f64::from).sum::<f64>();
+    let total: f64 = if one_device { read(Tensor::cat(squares, 0)) } else { squares.into_iter().map(read).sum() };
+    total.sqrt()
 }
 
 struct Accept<'a> {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{Gradients, Tensor};
 use setpoint_transformer::{Part, Tape};
 
 use crate::{Error, GradientSink, MetricSums, MicroBatch};
@@ -131,11 +131,16 @@ pub fn backward<M: Module>(model: &M, decoder: &str, loss: Tensor<1>, tape: Opti
     let mut gradients = loss.backward();
     sink.accept("", model, &mut gradients);
     if let Some(tape) = tape {
-        tape.backward(&mut gradients, &mut |part, gradients| match part {
-            Part::Block(i, block) => sink.accept(&format!("{decoder}.layers.{i}"), block, gradients),
-            Part::Embeddings { vocab_size, ids, rows } => {
-                sink.accept_rows(&format!("{decoder}.embed_tokens.weight"), vocab_size, ids.clone(), rows.clone());
-            }
-        });
+        tape.backward(&mut gradients, &mut |part, gradients| accept_part(decoder, part, gradients, sink));
+    }
+}
+
+/// Adds the gradients of a part of the decoder at the path `decoder`.
+pub(crate) fn accept_part(decoder: &str, part: Part<'_>, gradients: &mut Gradients, sink: &mut GradientSink) {
+    match part {
+        Part::Block(i, block) => sink.accept(&format!("{decoder}.layers.{i}"), block, gradients),
+        Part::Embeddings { vocab_size, ids, rows } => {
+            sink.accept_rows(&format!("{decoder}.embed_tokens.weight"), vocab_size, ids.clone(), rows.clone());
+        }
     }
 }

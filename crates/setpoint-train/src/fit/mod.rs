@@ -172,10 +172,14 @@ impl<T: Task> Trainer<'_, T> {
         let batch = step::batch(&order, self.config.batch_size, within);
         let tokens: usize = batch.iter().map(|&example| self.task.tokens(example)).sum();
 
-        let done = step::accumulate(self.task, &model, batch, self.config, step)?;
-        let scale = self.config.max_grad_norm.map_or(1.0, |max_norm| clip_scale(done.grad_norm, max_norm));
         let learning_rate = self.config.learning_rate * self.config.schedule.factor(index, self.plan.total_steps);
-        let model = self.optimizer.step(model, done.sink, learning_rate, scale)?;
+        let (model, done) = if self.config.optimizer.in_backward {
+            step::move_in_backward(self.task, model, batch, &mut self.optimizer, learning_rate, step)?
+        } else {
+            let (sink, done) = step::accumulate(self.task, &model, batch, self.config, step)?;
+            let scale = self.config.clip_norm().map_or(1.0, |max_norm| clip_scale(done.grad_norm, max_norm));
+            (self.optimizer.step(model, sink, learning_rate, scale)?, done)
+        };
 
         self.order = Some((epoch, order));
         self.state.step = step;

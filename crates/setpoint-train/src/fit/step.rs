@@ -1,12 +1,15 @@
 //! The gradient of one step.
 
 use burn::module::Module;
+use burn::tensor::Tensor;
+use setpoint_transformer::Part;
 
-use crate::{Error, Forward, GradientSink, MetricSums, Survey, Task, TrainConfig};
+use crate::sink::norm_of;
+use crate::task::accept_part;
+use crate::{AdamW, Error, Forward, GradientSink, MetricSums, MicroBatch, Survey, Task, TrainConfig};
 
-/// Loss, metrics and gradient of a whole batch.
-pub(super) struct Accumulated {
-    pub(super) sink: GradientSink,
+/// Loss, metrics and gradient norm of a whole batch.
+pub(super) struct Measured {
     pub(super) loss: f64,
     pub(super) grad_norm: f64,
     pub(super) metrics: MetricSums,
@@ -23,12 +26,8 @@ pub(super) fn accumulate<T: Task>(
     batch: &[usize],
     config: &TrainConfig,
     step: u64,
-) -> Result<Accumulated, Error> {
-    let denominator: f64 = batch.iter().map(|&example| task.weight(example)).sum();
-    if !(denominator.is_finite() && denominator > 0.0) {
-        return Err(Error::Weight { step, found: denominator, examples: names(task, batch) });
-    }
-    let batch: Vec<usize> = batch.iter().copied().filter(|&example| task.weight(example) != 0.0).collect();
+) -> Result<(GradientSink, Measured), Error> {
+    let (batch, denominator) = weighed(task, batch, step)?;
     let survey = task.survey(model, &batch, config.micro_batch)?;
     let split = config.micro_batch.split(&batch, |example| task.cost(example));
     let mut sink = GradientSink::new();
@@ -48,7 +47,87 @@ pub(super) fn accumulate<T: Task>(
             examples: names(task, &culprits(task, model, &split, denominator, &survey, step)?),
         });
     }
-    Ok(Accumulated { sink, loss, grad_norm, metrics, micro_batches: split.len() })
+    Ok((sink, Measured { loss, grad_norm, metrics, micro_batches: split.len() }))
+}
+
+/// Runs the batch forward and backward in one piece, and moves each part of the model as soon as its gradient is complete.
+///
+/// # Errors
+/// When the loss or the gradient is not finite. The model is lost then: parts of it may have moved already.
+pub(super) fn move_in_backward<T: Task>(
+    task: &T,
+    model: T::Model,
+    batch: &[usize],
+    optimizer: &mut AdamW,
+    learning_rate: f64,
+    step: u64,
+) -> Result<(T::Model, Measured), Error> {
+    let (batch, denominator) = weighed(task, batch, step)?;
+    let whole = MicroBatch::Examples(batch.len());
+    let survey = task.survey(&model, &batch, whole)?;
+    let batch = whole.split(&batch, |example| task.cost(example)).concat();
+    let forward = task.forward_surveyed(&model, &batch, denominator, &survey)?;
+    let loss = checked_loss(task, &batch, &forward, step)?;
+    let metrics = forward.metrics;
+    let mut moving = Moving { model: Ok(model), optimizer, learning_rate, squares: vec![] };
+    let decoder = task.decoder();
+    // A tied head adds to the gradient of the embeddings, which is complete only at the end.
+    let embeddings = format!("{decoder}.embed_tokens.weight");
+    let mut rest = GradientSink::new();
+    let mut gradients = forward.loss.backward();
+    if let Ok(model) = &moving.model {
+        rest.accept("", model, &mut gradients);
+    }
+    moving.accept(rest.take_all_but(&embeddings));
+    if let Some(tape) = forward.tape {
+        tape.backward(&mut gradients, &mut |part, gradients| {
+            let block = matches!(part, Part::Block(..));
+            accept_part(decoder, part, gradients, &mut rest);
+            if block {
+                moving.accept(rest.take_all_but(&embeddings));
+            }
+        });
+    }
+    moving.accept(rest);
+    let grad_norm = norm_of(moving.squares);
+    if !grad_norm.is_finite() {
+        let (quantity, examples) = ("gradient norm", names(task, &batch));
+        return Err(Error::NonFinite { step, quantity, value: grad_norm, examples });
+    }
+    Ok((moving.model?, Measured { loss, grad_norm, metrics, micro_batches: 1 }))
+}
+
+/// A model on its way through its own backward pass.
+struct Moving<'a, M> {
+    model: Result<M, Error>,
+    optimizer: &'a mut AdamW,
+    learning_rate: f64,
+    /// Of the gradients that have been used up.
+    squares: Vec<Tensor<1>>,
+}
+
+impl<M: Module> Moving<'_, M> {
+    fn accept(&mut self, sink: GradientSink) {
+        if sink.is_empty() {
+            return;
+        }
+        self.squares.extend(sink.squares());
+        // The first error stays; what follows it changes nothing any more.
+        let gone = Err(Error::Forward { reason: "an earlier part of the model could not be moved".into() });
+        self.model = match std::mem::replace(&mut self.model, gone) {
+            Ok(model) => self.optimizer.step(model, sink, self.learning_rate, 1.0),
+            error => error,
+        };
+    }
+}
+
+/// The examples of a batch that weigh something, and the weight of all.
+fn weighed<T: Task>(task: &T, batch: &[usize], step: u64) -> Result<(Vec<usize>, f64), Error> {
+    let denominator: f64 = batch.iter().map(|&example| task.weight(example)).sum();
+    if !(denominator.is_finite() && denominator > 0.0) {
+        return Err(Error::Weight { step, found: denominator, examples: names(task, batch) });
+    }
+    Ok((batch.iter().copied().filter(|&example| task.weight(example) != 0.0).collect(), denominator))
 }
 
 /// Adds one micro-batch's gradient to the sink and returns its loss.
@@ -60,6 +139,13 @@ fn backward<T: Task>(
     sink: &mut GradientSink,
     step: u64,
 ) -> Result<f64, Error> {
+    let value = checked_loss(task, examples, &forward, step)?;
+    crate::task::backward(model, task.decoder(), forward.loss, forward.tape, sink);
+    Ok(value)
+}
+
+/// The loss of a forward pass whose parts fit each other and are finite.
+fn checked_loss<T: Task>(task: &T, examples: &[usize], forward: &Forward, step: u64) -> Result<f64, Error> {
     let wrong = |reason: String| Err(Error::Forward { reason });
     if forward.per_example.len() != examples.len() {
         return wrong(format!(
@@ -89,7 +175,6 @@ fn backward<T: Task>(
             examples: names(task, if bad.is_empty() { examples } else { &bad }),
         });
     }
-    crate::task::backward(model, task.decoder(), forward.loss, forward.tape, sink);
     Ok(value)
 }
 

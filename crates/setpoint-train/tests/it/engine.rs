@@ -1,10 +1,13 @@
 //! The fast path against the simple one: packed batches, shared prompts and backward by blocks give the gradients of a whole graph over
-//! padded rows.
+//! padded rows; parameters that move inside the backward pass move as they would after it.
 
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData, activation};
-use setpoint_train::{GradientSink, PromptLogps, Sequence, backward, sequence_logps_with};
+use setpoint_train::{
+    AdamWConfig, Error, Forward, GradientSink, Hooks, PromptLogps, RunDir, Sequence, StepReport, Task, TrainConfig,
+    backward, fit, sequence_logps_with,
+};
 use setpoint_transformer::{CausalLm, LoadOptions, Recompute, pad_right};
 
 use crate::devices;
@@ -108,6 +111,87 @@ fn packed_gradients_equal_those_of_the_whole_graph() {
                     let error = norm(&mut found.iter().zip(&expected).map(|(a, b)| a - b));
                     assert!(error <= 1e-5 * size + 1e-7, "{name}, {path}: {error:e} of {size:e}");
                 }
+            }
+        }
+    }
+}
+
+/// The sequences as examples, each with its seed as the slope of its log-probability.
+struct Seeded(Vec<Sequence>);
+
+impl Task for Seeded {
+    type Model = CausalLm;
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn weight(&self, _example: usize) -> f64 {
+        1.0
+    }
+
+    fn cost(&self, example: usize) -> usize {
+        self.0[example].ids.len()
+    }
+
+    fn forward(&self, model: &CausalLm, examples: &[usize], denominator: f64) -> Result<Forward, Error> {
+        let chosen: Vec<&Sequence> = examples.iter().map(|&i| &self.0[i]).collect();
+        let found = sequence_logps_with(model, &chosen, PromptLogps::Tracked, &Default::default())?;
+        let seeds: Vec<f32> = examples.iter().map(|&i| SEEDS[i]).collect();
+        let plain = model.decoder().device().without_autodiff();
+        let losses = found.response * Tensor::<1>::from_data(seeds.as_slice(), &plain).autodiff();
+        Ok(Forward {
+            per_example: losses.clone().into_data().iter().collect(),
+            loss: losses.sum().div_scalar(denominator),
+            metrics: Default::default(),
+            tape: found.tape,
+        })
+    }
+
+    fn order(&self, _seed: u64, _epoch: u64) -> Vec<usize> {
+        (0..self.len()).collect()
+    }
+}
+
+/// The files of parameters and optimizer after four steps, and the gradient norm of each step.
+fn trained(model: &CausalLm, in_backward: bool) -> ([Vec<u8>; 2], Vec<f64>) {
+    struct Norms(Vec<f64>);
+    impl Hooks<CausalLm> for Norms {
+        fn progress(&mut self, report: &StepReport) {
+            self.0.push(report.grad_norm);
+        }
+    }
+    let mut model = model.clone();
+    model.model.recompute = Recompute::Block;
+    let config = TrainConfig {
+        max_steps: Some(4),
+        batch_size: 5,
+        learning_rate: 1e-3,
+        max_grad_norm: Some(0.0),
+        optimizer: AdamWConfig { weight_decay: 0.1, in_backward, ..AdamWConfig::default() },
+        ..TrainConfig::default()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let run = RunDir::create(dir.path().join("run")).unwrap();
+    let mut norms = Norms(vec![]);
+    let fitted = fit(&Seeded(sequences()), model, &config, &run, &mut norms).unwrap();
+    let file = |name: &str| std::fs::read(fitted.checkpoint.join(name)).unwrap();
+    ([file("model.safetensors"), file("optimizer.safetensors")], norms.0)
+}
+
+#[test]
+fn parameters_that_move_inside_the_backward_pass_end_with_the_same_bits() {
+    for device in devices() {
+        for dir in checkpoints() {
+            let options = LoadOptions { dtype: Some(FloatDType::F32), ..LoadOptions::default() };
+            let Ok((model, _)) = CausalLm::load(&dir, &options, &device.clone().autodiff()) else {
+                panic!("{} loads", dir.display());
+            };
+            let (after, inside) = (trained(&model, false), trained(&model, true));
+            assert!(after.0 == inside.0, "{}", dir.display());
+            for (after, inside) in after.1.iter().zip(&inside.1) {
+                // The same squares, added in another order.
+                assert!((after - inside).abs() <= 1e-12 * after, "{after} {inside}");
             }
         }
     }

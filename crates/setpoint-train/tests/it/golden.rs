@@ -118,8 +118,12 @@ fn ten_steps_of_adamw_equal_torch_and_the_formula() {
             };
             let mut formula =
                 [Formula::new(&read("matrix.init"), case.weight_decay.matrix), Formula::new(&read("vector.init"), 0.0)];
-            let mut optimizer =
-                AdamW::new(AdamWConfig { betas: case.betas, eps: case.eps, weight_decay: case.weight_decay.matrix });
+            let mut optimizer = AdamW::new(AdamWConfig {
+                betas: case.betas,
+                eps: case.eps,
+                weight_decay: case.weight_decay.matrix,
+                in_backward: false,
+            });
             for (step, &lr) in case.lr.iter().enumerate() {
                 let at = |name: &str, size: usize| read(name)[step * size..][..size].to_vec();
                 let (rows, vector) = (shape[0] * shape[1], model.vector.dims()[0]);
