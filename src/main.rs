@@ -23,6 +23,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     keep_pages();
+    compute_here();
     let cli = Cli::parse();
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
@@ -40,6 +41,17 @@ fn keep_pages() {
     const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
     // SAFETY: the options may be set at any time from one thread, and there is only this one yet.
     unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, -1) };
+}
+
+/// Makes this thread one of those that compute: otherwise each operation would be handed over to another thread and back. A machine that
+/// allows one thread keeps a pool of its own, so that no other thread ever waits for this one.
+fn compute_here() {
+    let said = std::env::var("RAYON_NUM_THREADS").ok().and_then(|text| text.parse::<usize>().ok());
+    let threads = said.filter(|&threads| threads > 0).or_else(|| Some(std::thread::available_parallelism().ok()?.get()));
+    if let Some(threads) = threads.filter(|&threads| threads > 1) {
+        // Nobody has used the pool before; if it existed it would do.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread().build_global();
+    }
 }
 
 fn run(command: Command) -> Outcome {

@@ -52,6 +52,16 @@ pub trait Kernels: Backend {
         composed::linear::forward::<Self>(x, weight)
     }
 
+    /// Answers the gradients of `x` and `weight` that are `wanted`.
+    fn linear_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        wanted: [bool; 2],
+    ) -> [Option<FloatTensor<Self>>; 2] {
+        composed::linear::backward::<Self>(x, weight, gradient, wanted)
+    }
+
     /// Answers `y` and `1/rms(x)` `[t, 1]`, f32.
     fn rms_norm_forward(
         x: FloatTensor<Self>,

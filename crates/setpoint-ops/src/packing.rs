@@ -95,8 +95,8 @@ impl Packing {
         self.tokens
     }
 
-    /// Number of tokens before the segment that its tokens see.
-    pub(crate) fn prefix(&self, segment: &Segment) -> Range<usize> {
+    /// The tokens before the segment that its tokens see, as places in the batch.
+    pub fn prefix(&self, segment: &Segment) -> Range<usize> {
         segment.prefix.map_or(0..0, |prefix| self.segments[prefix].tokens())
     }
 

@@ -3,32 +3,42 @@
 use burn::backend::Backend;
 use burn::backend::tensor::FloatTensor;
 
+use crate::backend::Kernels;
 use crate::differentiate::Operation;
 
 pub(crate) fn forward<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
     B::float_matmul(x, B::float_transpose(weight))
 }
 
+pub(crate) fn backward<B: Backend>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    gradient: FloatTensor<B>,
+    [wants_x, wants_weight]: [bool; 2],
+) -> [Option<FloatTensor<B>>; 2] {
+    // [t, out] · [out, in], [out, t] · [t, in]
+    let of_x = wants_x.then(|| B::float_matmul(gradient.clone(), weight));
+    let of_weight = wants_weight.then(|| B::float_matmul(B::float_transpose(gradient), x));
+    [of_x, of_weight]
+}
+
 /// `y = x · Wᵀ`. The gradient of the weight is one product that lies in memory as the weight does.
 #[derive(Clone, Debug)]
 pub(crate) struct Linear;
 
-impl<B: Backend> Operation<B, 2> for Linear {
+impl<B: Kernels> Operation<B, 2> for Linear {
     type Kept = [FloatTensor<B>; 2];
 
     fn forward(&self, [x, weight]: [FloatTensor<B>; 2]) -> (FloatTensor<B>, Self::Kept) {
-        (forward::<B>(x.clone(), weight.clone()), [x, weight])
+        (B::linear_forward(x.clone(), weight.clone()), [x, weight])
     }
 
     fn backward(
         &self,
         [x, weight]: Self::Kept,
         gradient: FloatTensor<B>,
-        [wants_x, wants_weight]: [bool; 2],
+        wanted: [bool; 2],
     ) -> [Option<FloatTensor<B>>; 2] {
-        // [t, out] · [out, in], [out, t] · [t, in]
-        let of_x = wants_x.then(|| B::float_matmul(gradient.clone(), weight));
-        let of_weight = wants_weight.then(|| B::float_matmul(B::float_transpose(gradient), x));
-        [of_x, of_weight]
+        B::linear_backward(x, weight, gradient, wanted)
     }
 }

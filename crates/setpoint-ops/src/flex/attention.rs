@@ -3,7 +3,7 @@
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::host::{Matrix, Shared, Threads, Values, multiply, multiply_into, tensor};
+use super::host::{Matrix, Shared, Values, multiply, multiply_into, tensor};
 use super::simd::{dot, exp_sum, highest, vectorised};
 use crate::functions::Heads;
 use crate::packing::{Packing, Segment};
@@ -89,7 +89,7 @@ fn scores(to: &mut [f32], tile: &Tile, q: Rows<'_>, k: Rows<'_>, head: usize, kv
     let queries = q.head(head, tile.start, tile.rows);
     for (token, column, count) in tile.ranges() {
         let keys = k.head(kv_head, token, count).transposed();
-        multiply(&mut to[column..], width, false, queries, keys, scale, Threads::One);
+        multiply(&mut to[column..], width, false, queries, keys, scale);
     }
 }
 
@@ -160,7 +160,7 @@ pub(super) fn forward(
                         let values = v.head(kv_head, token, count);
                         let start = tile.start * h * n + head * n;
                         // SAFETY: no other task has these queries of this head.
-                        unsafe { multiply_into(to, start, h * n, i > 0, weights, values, 1.0, Threads::One) };
+                        unsafe { multiply_into(to, start, h * n, i > 0, weights, values, 1.0) };
                     }
                 }
             }
@@ -202,7 +202,7 @@ pub(super) fn backward(
                     let from_above = gradient.head(head, tile.start, rows);
                     for (token, column, count) in tile.ranges() {
                         let values = v.head(kv_head, token, count).transposed();
-                        multiply(&mut in_scores[column..], width, false, from_above, values, 1.0, Threads::One);
+                        multiply(&mut in_scores[column..], width, false, from_above, values, 1.0);
                     }
                     vectorised(
                         #[inline(always)]
@@ -229,9 +229,9 @@ pub(super) fn backward(
                         let keys = k.head(kv_head, token, count);
                         // SAFETY: a task has all queries that read this key head in its family of segments, and all its keys.
                         unsafe {
-                            multiply_into(to_q, query, h * n, i > 0, slopes, keys, 1.0, Threads::One);
-                            multiply_into(to_k, key, g * n, true, slopes.transposed(), queries, 1.0, Threads::One);
-                            multiply_into(to_v, key, g * n, true, weights.transposed(), from_above, 1.0, Threads::One);
+                            multiply_into(to_q, query, h * n, i > 0, slopes, keys, 1.0);
+                            multiply_into(to_k, key, g * n, true, slopes.transposed(), queries, 1.0);
+                            multiply_into(to_v, key, g * n, true, weights.transposed(), from_above, 1.0);
                         }
                     }
                 }

@@ -7,7 +7,7 @@ use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::TensorData;
 use rayon::prelude::*;
 
-use super::host::{Matrix, Shared, Threads, Values, all_f32, multiply, multiply_into, own, tensor};
+use super::host::{Matrix, Shared, Values, all_f32, multiply, multiply_into, own, tensor};
 use super::simd::{exp_sum, exp_total, highest, short_dot, vectorised};
 use crate::composed;
 use crate::functions::Heads;
@@ -157,7 +157,7 @@ fn attention(q: FlexTensor, keys: FlexTensor, values: FlexTensor, heads: Heads, 
             let weights = &mut weights[..task.rows * seen];
             let queries = Matrix::new(&q[start..], task.rows, n, h * n);
             let transposed = Matrix::new(keys, seen, n, n).transposed();
-            multiply(weights, seen, false, queries, transposed, scale, Threads::One);
+            multiply(weights, seen, false, queries, transposed, scale);
             vectorised(
                 #[inline(always)]
                 || {
@@ -171,7 +171,7 @@ fn attention(q: FlexTensor, keys: FlexTensor, values: FlexTensor, heads: Heads, 
             let weights = Matrix::new(weights, task.rows, seen, seen);
             // SAFETY: no other task has these queries of these heads.
             unsafe {
-                multiply_into(to, start, h * n, false, weights, Matrix::new(values, seen, n, n), 1.0, Threads::One);
+                multiply_into(to, start, h * n, false, weights, Matrix::new(values, seen, n, n), 1.0);
             }
         }
     });

@@ -1,18 +1,77 @@
-//! Log-probabilities of tokens, chunk by chunk.
+//! Log-probabilities of tokens. The logits of a block of the vocabulary exist at a time, for each thread: a block stays in the cache between
+//! the product that makes it and those that use it up, and each weight's gradient is written once.
+
+use std::ops::Range;
 
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::host::{Matrix, Threads, Values, indices, multiply, tensor};
-use super::simd::{exp_moments, exp_sum, highest, vectorised};
+use super::host::{Fresh, Matrix, Shared, Values, indices, multiply, multiply_into, tensor};
+use super::simd::{exp_moments, exp_scaled, highest, vectorised};
 use crate::composed::head::Kept;
 
+/// Tokens of a block of the vocabulary.
+const BLOCK: usize = 256;
+
+/// Positions that go through the head at a time at most: a block of their logits fits into the second-level cache.
+const POSITIONS: usize = 1024;
+
+/// Parts of the vocabulary that have a sum of their own for the gradient of the hidden states; so many threads have work.
+const PARTS: usize = 16;
+
+/// Positions at a time where `chunk · v` logits may exist.
+fn positions(chunk: usize, v: usize) -> usize {
+    (chunk.saturating_mul(v) / (PARTS * BLOCK)).clamp(1, POSITIONS)
+}
+
+/// The blocks of a part of the vocabulary.
+fn blocks(tokens: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    tokens.clone().step_by(BLOCK).map(move |start| start..(start + BLOCK).min(tokens.end))
+}
+
+/// The vocabulary in parts of whole blocks.
+fn parts(v: usize) -> Vec<Range<usize>> {
+    let width = v.div_ceil(BLOCK).div_ceil(PARTS) * BLOCK;
+    (0..v).step_by(width).map(|start| start..(start + width).min(v)).collect()
+}
+
 /// Copies rows of `x`.
-fn gather(to: &mut [f32], x: &[f32], rows: &[usize], d: usize) {
-    for (to, &row) in to.chunks_exact_mut(d).zip(rows) {
-        to.copy_from_slice(&x[row * d..(row + 1) * d]);
+fn gather(x: &[f32], rows: &[usize], d: usize) -> Vec<f32> {
+    rows.iter().flat_map(|&row| &x[row * d..(row + 1) * d]).copied().collect()
+}
+
+/// The weights of a block.
+fn rows_of<'a>(weight: &'a [f32], block: &Range<usize>, d: usize) -> Matrix<'a> {
+    Matrix::new(&weight[block.start * d..block.end * d], block.len(), d, d)
+}
+
+/// What a block of logits says of one position.
+#[derive(Clone, Copy)]
+struct Moments {
+    /// The largest logit.
+    shift: f32,
+    /// `Σ e^(z − shift)`.
+    sum: f32,
+    /// `Σ e^(z − shift) · (z − shift)`.
+    moment: f32,
+}
+
+/// Log-probability and entropy, and the log-sum-exp, of a position whose logits are all counted.
+fn score(blocks: impl Iterator<Item = Moments> + Clone, target: f32) -> ([f32; 2], f32) {
+    let shift =
+        blocks.clone().fold(f32::NEG_INFINITY, |shift, block| if block.shift > shift { block.shift } else { shift });
+    let (mut sum, mut moment) = (0.0, 0.0);
+    for block in blocks {
+        let below = f64::from(block.shift - shift);
+        let factor = below.exp();
+        sum += factor * f64::from(block.sum);
+        moment += factor * (f64::from(block.moment) + below * f64::from(block.sum));
     }
+    let log = sum.ln();
+    // −Σ p log p = log Σ e^s − Σ p s, with s the shifted logits.
+    let scores = [(f64::from(target - shift) - log) as f32, (log - moment / sum) as f32];
+    (scores, (f64::from(shift) + log) as f32)
 }
 
 pub(super) fn forward(
@@ -26,32 +85,53 @@ pub(super) fn forward(
     let (x, weight) = (Values::of(x), Values::of(weight));
     let (rows, targets) = (indices(rows), indices(targets));
     let n = rows.len();
-    let chunk = chunk.min(n);
-    let weight = Matrix::new(weight.f32(), v, d, d).transposed();
-    let mut hidden = vec![0.0; chunk * d];
-    let mut logits = vec![0.0; chunk * v];
-    let mut scores = vec![0.0; n * 2];
-    let mut log_sums = vec![0.0; n];
-    let outputs = scores.chunks_mut(2 * chunk).zip(log_sums.chunks_mut(chunk));
-    for ((rows, targets), (scores, log_sums)) in rows.chunks(chunk).zip(targets.chunks(chunk)).zip(outputs) {
+    let chunk = positions(chunk, v).min(n);
+    let mut scores = Vec::with_capacity(n * 2);
+    let mut log_sums = Vec::with_capacity(n);
+    let all: Vec<Range<usize>> = blocks(0..v).collect();
+    for (rows, targets) in rows.chunks(chunk).zip(targets.chunks(chunk)) {
         let c = rows.len();
-        gather(&mut hidden, x.f32(), rows, d);
-        multiply(&mut logits, v, false, Matrix::new(&hidden, c, d, d), weight, 1.0, Threads::All);
-        let outputs = scores.par_chunks_exact_mut(2).zip(log_sums.par_iter_mut());
-        logits.par_chunks_exact(v).zip(targets).zip(outputs).for_each(|((logits, &target), (score, log_sum))| {
-            vectorised(
-                #[inline(always)]
-                || {
-                    let shift = highest(logits);
-                    let (sum, moment) = exp_moments(logits, shift);
-                    let log = sum.ln();
-                    score[0] = logits[target] - shift - log;
-                    // −Σ p log p = log Σ e^s − Σ p s, with s the shifted logits.
-                    score[1] = log - moment / sum;
-                    *log_sum = shift + log;
+        let hidden = gather(x.f32(), rows, d);
+        let states = Matrix::new(&hidden, c, d, d);
+        let mut found = vec![f32::NAN; c];
+        let of_targets = Shared::new(&mut found);
+        let moments: Vec<Vec<Moments>> = all
+            .par_iter()
+            .map_init(
+                || vec![0.0; c * BLOCK],
+                |logits, block| {
+                    let width = block.len();
+                    let logits = &mut logits[..c * width];
+                    let weight = rows_of(weight.f32(), block, d).transposed();
+                    multiply(logits, width, false, states, weight, 1.0);
+                    for (i, target) in targets.iter().enumerate().filter(|(_, target)| block.contains(target)) {
+                        // SAFETY: a target is in one block.
+                        unsafe { of_targets.part(i, 1)[0] = logits[i * width + target - block.start] };
+                    }
+                    let mut moments = Vec::with_capacity(c);
+                    vectorised(
+                        #[inline(always)]
+                        || {
+                            for logits in logits.chunks_exact(width) {
+                                let shift = highest(logits);
+                                let (sum, moment) = exp_moments(logits, shift);
+                                moments.push(Moments { shift, sum, moment });
+                            }
+                        },
+                    );
+                    moments
                 },
-            );
-        });
+            )
+            .collect();
+        let merged: Vec<([f32; 2], f32)> = found
+            .par_iter()
+            .enumerate()
+            .map(|(i, &target)| score(moments.iter().map(|block| block[i]), target))
+            .collect();
+        for (both, log_sum) in merged {
+            scores.extend(both);
+            log_sums.push(log_sum);
+        }
     }
     (tensor(scores, [n, 2]), tensor(log_sums, [n, 1]))
 }
@@ -69,49 +149,68 @@ pub(super) fn backward(
     let seeds: Vec<f32> = gradient.f32().iter().copied().step_by(2).collect();
     let live: Vec<usize> = (0..seeds.len()).filter(|&i| seeds[i] != 0.0).collect();
     let (rows, targets) = (indices(kept.rows), indices(kept.targets));
-    let chunk = chunk.min(live.len().max(1));
-    let matrix = Matrix::new(weight.f32(), v, d, d);
-    let mut places = vec![0; chunk];
-    let mut hidden = vec![0.0; chunk * d];
-    let mut in_hidden = vec![0.0; chunk * d];
-    let mut logits = vec![0.0; chunk * v];
+    let chunk = positions(chunk, v);
     let mut in_x = wanted[0].then(|| vec![0.0; t * d]);
-    let mut in_weight = wanted[1].then(|| vec![0.0; v * d]);
-    for live in live.chunks(chunk) {
+    let mut in_weight = wanted[1].then(|| Fresh::new(v * d));
+    let parts = parts(v);
+    for (round, live) in live.chunks(chunk).enumerate() {
         let c = live.len();
-        for (place, &i) in places.iter_mut().zip(live) {
-            *place = rows[i];
-        }
-        let places = &places[..c];
-        gather(&mut hidden, x.f32(), places, d);
+        let places: Vec<usize> = live.iter().map(|&i| rows[i]).collect();
+        let hidden = gather(x.f32(), &places, d);
         let states = Matrix::new(&hidden, c, d, d);
-        multiply(&mut logits, v, false, states, matrix.transposed(), 1.0, Threads::All);
-        logits.par_chunks_exact_mut(v).zip(live).for_each(|(logits, &i)| {
-            vectorised(
-                #[inline(always)]
-                || {
-                    exp_sum(logits, log_sums.f32()[i]);
-                    let seed = seeds[i];
-                    for logit in logits.iter_mut() {
-                        *logit *= -seed;
+        let to_weight = in_weight.as_mut().map(Fresh::shared);
+        let sums: Vec<Vec<f32>> = parts
+            .par_iter()
+            .map(|part| {
+                let mut logits = vec![0.0; c * BLOCK];
+                let mut in_hidden = vec![0.0; if wanted[0] { c * d } else { 0 }];
+                for block in blocks(part.clone()) {
+                    let width = block.len();
+                    let logits = &mut logits[..c * width];
+                    let weight = rows_of(weight.f32(), &block, d);
+                    multiply(logits, width, false, states, weight.transposed(), 1.0);
+                    vectorised(
+                        #[inline(always)]
+                        || {
+                            for (logits, &i) in logits.chunks_exact_mut(width).zip(live) {
+                                exp_scaled(logits, log_sums.f32()[i], -seeds[i]);
+                                if block.contains(&targets[i]) {
+                                    logits[targets[i] - block.start] += seeds[i];
+                                }
+                            }
+                        },
+                    );
+                    let slopes = Matrix::new(logits, c, width, width);
+                    if wanted[0] {
+                        multiply(&mut in_hidden, d, block.start > part.start, slopes, weight, 1.0);
                     }
-                    logits[targets[i]] += seed;
-                },
-            );
-        });
-        let slopes = Matrix::new(&logits, c, v, v);
-        if let Some(sum) = &mut in_x {
-            multiply(&mut in_hidden, d, false, slopes, matrix, 1.0, Threads::All);
+                    if let Some(to) = to_weight {
+                        let slopes = slopes.transposed();
+                        // SAFETY: no other task has these tokens; the first round overwrites what the memory held.
+                        unsafe { multiply_into(to, block.start * d, d, round > 0, slopes, states, 1.0) };
+                    }
+                }
+                in_hidden
+            })
+            .collect();
+        if let Some(in_x) = &mut in_x {
             // A position may predict several tokens: the first ones of the responses behind one prompt.
-            for (part, &row) in in_hidden.chunks_exact(d).zip(places) {
-                for (sum, part) in sum[row * d..(row + 1) * d].iter_mut().zip(part) {
-                    *sum += part;
+            for (i, &row) in places.iter().enumerate() {
+                let to = &mut in_x[row * d..(row + 1) * d];
+                for part in &sums {
+                    for (to, part) in to.iter_mut().zip(&part[i * d..(i + 1) * d]) {
+                        *to += part;
+                    }
                 }
             }
         }
-        if let Some(sum) = &mut in_weight {
-            multiply(sum, d, true, slopes.transposed(), states, 1.0, Threads::All);
-        }
     }
-    [in_x.map(|sum| tensor(sum, [t, d])), in_weight.map(|sum| tensor(sum, [v, d]))]
+    let in_weight = in_weight.map(|sum| {
+        if live.is_empty() {
+            return tensor(vec![0.0; v * d], [v, d]);
+        }
+        // SAFETY: the first round wrote every block.
+        unsafe { sum.tensor([v, d]) }
+    });
+    [in_x.map(|sum| tensor(sum, [t, d])), in_weight]
 }

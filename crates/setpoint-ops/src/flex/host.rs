@@ -41,6 +41,31 @@ pub(super) fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Fle
     FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(Shape::from(shape)), DType::F32)
 }
 
+/// Values that are all going to be written: memory is not cleared first.
+pub(super) struct Fresh(Vec<f32>);
+
+impl Fresh {
+    pub(super) fn new(len: usize) -> Self {
+        Self(Vec::with_capacity(len))
+    }
+
+    /// Where to write them.
+    pub(super) fn shared(&mut self) -> Shared<'_> {
+        let slice = self.0.spare_capacity_mut();
+        Shared { start: slice.as_mut_ptr().cast(), len: slice.len(), slice: PhantomData }
+    }
+
+    /// # Safety
+    /// The first `shape.product()` values must have been written.
+    pub(super) unsafe fn tensor<const D: usize>(mut self, shape: [usize; D]) -> FlexTensor {
+        let len = shape.iter().product();
+        assert!(len <= self.0.capacity(), "no more values than there is room for");
+        // SAFETY: written, by the caller's promise.
+        unsafe { self.0.set_len(len) };
+        tensor(self.0, shape)
+    }
+}
+
 /// A matrix in a slice: element `(i, j)` at `i · stride + j`, or at `j · stride + i` if transposed.
 #[derive(Clone, Copy)]
 pub(super) struct Matrix<'a> {
@@ -60,6 +85,25 @@ impl<'a> Matrix<'a> {
             "a matrix within its slice"
         );
         Self { values, rows, columns, row_stride: stride, column_stride: 1 }
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(super) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// `count` columns from `start` on.
+    pub(super) fn columns_from(self, start: usize, count: usize) -> Self {
+        assert!(start + count <= self.columns, "columns of the matrix");
+        Self { values: &self.values[start * self.column_stride..], columns: count, ..self }
+    }
+
+    /// `count` rows from `start` on.
+    pub(super) fn rows_from(self, start: usize, count: usize) -> Self {
+        self.transposed().columns_from(start, count).transposed()
     }
 
     pub(super) fn transposed(self) -> Self {
@@ -92,7 +136,7 @@ impl<'a> Shared<'a> {
     }
 
     /// # Safety
-    /// While the result lives nobody else may touch these elements.
+    /// The elements must have values. While the result lives nobody else may touch these elements.
     pub(super) unsafe fn part(self, start: usize, len: usize) -> &'a mut [f32] {
         assert!(start + len <= self.len, "a part within the slice");
         // SAFETY: within the slice by the check, and not shared by the caller's promise.
@@ -100,32 +144,17 @@ impl<'a> Shared<'a> {
     }
 }
 
-/// How many threads a product may use.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Threads {
-    One,
-    All,
-}
-
-/// `to = a · b · scale`, or `to += a · b · scale` if `add`; `to` is a matrix of rows `stride` apart.
-pub(super) fn multiply(
-    to: &mut [f32],
-    stride: usize,
-    add: bool,
-    a: Matrix<'_>,
-    b: Matrix<'_>,
-    scale: f32,
-    threads: Threads,
-) {
+/// On this thread: `to = a · b · scale`, or `to += a · b · scale` if `add`; `to` is a matrix of rows `stride` apart.
+pub(super) fn multiply(to: &mut [f32], stride: usize, add: bool, a: Matrix<'_>, b: Matrix<'_>, scale: f32) {
     let to = Shared::new(to);
     // SAFETY: the slice is borrowed exclusively.
-    unsafe { multiply_into(to, 0, stride, add, a, b, scale, threads) }
+    unsafe { multiply_into(to, 0, stride, add, a, b, scale) }
 }
 
 /// [`multiply`] into the matrix that begins at `start` of a shared slice.
 ///
 /// # Safety
-/// Nobody else may touch the elements of that matrix meanwhile.
+/// Nobody else may touch the elements of that matrix meanwhile. If `add`, they must have values.
 #[allow(clippy::too_many_arguments)]
 pub(super) unsafe fn multiply_into(
     to: Shared<'_>,
@@ -135,7 +164,6 @@ pub(super) unsafe fn multiply_into(
     a: Matrix<'_>,
     b: Matrix<'_>,
     scale: f32,
-    threads: Threads,
 ) {
     let (m, n, k) = (a.rows, b.columns, a.columns);
     if m == 0 || n == 0 {
@@ -143,10 +171,6 @@ pub(super) unsafe fn multiply_into(
     }
     assert_eq!(k, b.rows, "factors that fit");
     assert!(stride >= n && start + (m - 1) * stride + n <= to.len, "a product within its slice");
-    let threads = match threads {
-        Threads::One => gemm::Parallelism::None,
-        Threads::All => gemm::Parallelism::Rayon(0),
-    };
     // SAFETY: `Matrix::new` and the checks above keep all three matrices within their slices, and the caller keeps the target to itself.
     unsafe {
         gemm::gemm(
@@ -168,7 +192,8 @@ pub(super) unsafe fn multiply_into(
             false,
             false,
             false,
-            threads,
+            // Products are parts of work that is shared out among the threads already.
+            gemm::Parallelism::None,
         );
     }
 }

@@ -1,35 +1,98 @@
-//! The linear map of few rows. A general product would first bring the weights into an order of its own, which costs as much as some sixty
-//! rows of the product itself; here they are read once and as they lie.
+//! The linear map. Products are shared out by columns or rows of the result, each part computed on one thread from the factors as they lie,
+//! into memory that nobody has to clear first.
 
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::host::{Matrix, Shared, Threads, Values, multiply, tensor};
+use super::host::{Fresh, Matrix, Shared, Values, multiply, multiply_into, tensor};
 
-/// Rows from which on the general product is as good.
-pub(super) const FEW: usize = 256;
+/// Rows up to which the weights are better multiplied as they lie: a product first brings one factor into an order of its own, which costs
+/// as much as some sixty rows of the product itself.
+const FEW: usize = 256;
 
-/// Outputs that a thread computes at a time, whatever the number of threads: an eighth of them, within bounds.
-fn block(outputs: usize) -> usize {
-    (outputs / 8).next_multiple_of(48).clamp(96, 384)
+/// Columns that a thread computes at a time, whatever the number of threads: an eighth of them, within bounds.
+fn block(columns: usize) -> usize {
+    (columns / 8).next_multiple_of(48).clamp(96, 384)
 }
 
 /// `[t, in]`, `[out, in]` -> `[t, out]`
 pub(super) fn forward(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
     let (t, inputs, outputs) = (x.shape()[0], x.shape()[1], weight.shape()[0]);
     let (x, weight) = (Values::of(x), Values::of(weight));
-    let x = Matrix::new(x.f32(), t, inputs, inputs).transposed();
+    if t <= FEW {
+        return few(x.f32(), weight.f32(), [t, inputs, outputs]);
+    }
+    let x = Matrix::new(x.f32(), t, inputs, inputs);
+    let weight = Matrix::new(weight.f32(), outputs, inputs, inputs);
+    by_columns(x, weight.transposed())
+}
+
+/// The gradients that are `wanted`, of `x` and `weight`; `gradient` is `[t, out]`.
+pub(super) fn backward(
+    x: FlexTensor,
+    weight: FlexTensor,
+    gradient: FlexTensor,
+    wanted: [bool; 2],
+) -> [Option<FlexTensor>; 2] {
+    let (t, inputs, outputs) = (x.shape()[0], x.shape()[1], weight.shape()[0]);
+    let (x, weight, gradient) = (Values::of(x), Values::of(weight), Values::of(gradient));
+    let gradient = Matrix::new(gradient.f32(), t, outputs, outputs);
+    let x = Matrix::new(x.f32(), t, inputs, inputs);
+    let weight = Matrix::new(weight.f32(), outputs, inputs, inputs);
+    // [t, out] · [out, in], [out, t] · [t, in]
+    let of_x = wanted[0].then(|| by_columns(gradient, weight));
+    let of_weight = wanted[1].then(|| {
+        if outputs > inputs { by_rows(gradient.transposed(), x) } else { by_columns(gradient.transposed(), x) }
+    });
+    [of_x, of_weight]
+}
+
+/// `a · b`, some columns at a time.
+fn by_columns(a: Matrix<'_>, b: Matrix<'_>) -> FlexTensor {
+    let (m, n) = (a.rows(), b.columns());
+    let mut product = Fresh::new(m * n);
+    let to = product.shared();
+    let block = block(n);
+    (0..n.div_ceil(block)).into_par_iter().for_each(|i| {
+        let start = i * block;
+        let part = b.columns_from(start, block.min(n - start));
+        // SAFETY: no other task has these columns.
+        unsafe { multiply_into(to, start, n, false, a, part, 1.0) };
+    });
+    // SAFETY: the blocks are all columns.
+    unsafe { product.tensor([m, n]) }
+}
+
+/// `a · b`, some rows at a time.
+fn by_rows(a: Matrix<'_>, b: Matrix<'_>) -> FlexTensor {
+    let (m, n) = (a.rows(), b.columns());
+    let mut product = Fresh::new(m * n);
+    let to = product.shared();
+    let block = block(m);
+    (0..m.div_ceil(block)).into_par_iter().for_each(|i| {
+        let start = i * block;
+        let part = a.rows_from(start, block.min(m - start));
+        // SAFETY: no other task has these rows.
+        unsafe { multiply_into(to, start * n, n, false, part, b, 1.0) };
+    });
+    // SAFETY: the blocks are all rows.
+    unsafe { product.tensor([m, n]) }
+}
+
+/// `[t, in]`, `[out, in]` -> `[t, out]` for few rows: the weights are read once and as they lie.
+fn few(x: &[f32], weight: &[f32], [t, inputs, outputs]: [usize; 3]) -> FlexTensor {
+    let x = Matrix::new(x, t, inputs, inputs).transposed();
     let block = block(outputs);
     let mut y = vec![0.0; t * outputs];
     let to = Shared::new(&mut y);
-    weight.f32().par_chunks(block * inputs).enumerate().for_each_init(
+    weight.par_chunks(block * inputs).enumerate().for_each_init(
         || vec![0.0; block * t],
         |product, (i, weight)| {
             let (start, count) = (i * block, weight.len() / inputs);
             // [count, in] · [in, t] -> [count, t]: in this order the product keeps `x` in the cache and the weights stream by.
             let product = &mut product[..count * t];
-            multiply(product, t, false, Matrix::new(weight, count, inputs, inputs), x, 1.0, Threads::One);
+            multiply(product, t, false, Matrix::new(weight, count, inputs, inputs), x, 1.0);
             for row in 0..t {
                 // SAFETY: no other task has these outputs.
                 let to = unsafe { to.part(row * outputs + start, count) };

@@ -13,8 +13,8 @@ mod linear;
 mod rms_norm;
 mod simd;
 
+use burn::backend::Flex;
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Flex, TensorMetadata};
 
 use crate::backend::Kernels;
 use crate::composed;
@@ -24,10 +24,19 @@ use host::all_f32;
 
 impl Kernels for Flex {
     fn linear_forward(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        if x.shape()[0] <= linear::FEW && all_f32(&[&x, &weight]) {
-            linear::forward(x, weight)
+        if all_f32(&[&x, &weight]) { linear::forward(x, weight) } else { composed::linear::forward::<Self>(x, weight) }
+    }
+
+    fn linear_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        wanted: [bool; 2],
+    ) -> [Option<FloatTensor<Self>>; 2] {
+        if all_f32(&[&x, &weight, &gradient]) {
+            linear::backward(x, weight, gradient, wanted)
         } else {
-            composed::linear::forward::<Self>(x, weight)
+            composed::linear::backward::<Self>(x, weight, gradient, wanted)
         }
     }
 

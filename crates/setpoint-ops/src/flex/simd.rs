@@ -41,6 +41,17 @@ pub(super) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
+/// The sum of the lanes, by halves.
+#[inline(always)]
+fn total(mut lanes: [f32; LANES]) -> f32 {
+    for half in [16, 8, 4, 2, 1] {
+        for i in 0..half {
+            lanes[i] += lanes[i + half];
+        }
+    }
+    lanes[0]
+}
+
 /// Folds each lane by `f`, then the lanes.
 #[inline(always)]
 fn fold(x: &[f32], start: f32, f: impl Fn(f32, f32) -> f32) -> f32 {
@@ -55,7 +66,12 @@ fn fold(x: &[f32], start: f32, f: impl Fn(f32, f32) -> f32) -> f32 {
     for (lane, &x) in lanes.iter_mut().zip(rest) {
         *lane = f(*lane, x);
     }
-    lanes.into_iter().fold(start, f)
+    for half in [16, 8, 4, 2, 1] {
+        for i in 0..half {
+            lanes[i] = f(lanes[i], lanes[i + half]);
+        }
+    }
+    lanes[0]
 }
 
 /// The largest value; NaN may be passed over, as a sum over the same values will show it.
@@ -78,7 +94,7 @@ pub(super) fn dot(x: &[f32], y: &[f32]) -> f32 {
     for (lane, (x, y)) in lanes.iter_mut().zip(rest) {
         *lane += x * y;
     }
-    lanes.into_iter().sum()
+    total(lanes)
 }
 
 /// `Σ x · y` of a few dozen elements: fewer accumulators, and their sum by halves.
@@ -118,7 +134,15 @@ pub(super) fn exp_sum(x: &mut [f32], shift: f32) -> f32 {
         *x = exp(*x - shift);
         *lane += *x;
     }
-    lanes.into_iter().sum()
+    total(lanes)
+}
+
+/// Replaces each `x` by `factor · e^(x − shift)`.
+#[inline(always)]
+pub(super) fn exp_scaled(x: &mut [f32], shift: f32, factor: f32) {
+    for x in x {
+        *x = factor * exp(*x - shift);
+    }
 }
 
 /// `Σ e^(x − shift)`.
@@ -135,7 +159,7 @@ pub(super) fn exp_total(x: &[f32], shift: f32) -> f32 {
     for (lane, x) in lanes.iter_mut().zip(rest) {
         *lane += exp(x - shift);
     }
-    lanes.into_iter().sum()
+    total(lanes)
 }
 
 /// `Σ e^(x − shift)` and `Σ e^(x − shift) · (x − shift)`.
@@ -159,7 +183,7 @@ pub(super) fn exp_moments(x: &[f32], shift: f32) -> (f32, f32) {
         sums[i] += e;
         means[i] += e * s;
     }
-    (sums.into_iter().sum(), means.into_iter().sum())
+    (total(sums), total(means))
 }
 
 #[cfg(test)]
