@@ -24,12 +24,12 @@ fn pairs(rows: &Value, reference: &CausalLm) -> Vec<ScoredPrompt> {
 }
 
 /// The first step over the whole set.
-fn first_step<T: Task<Model = CausalLm>>(task: &T, golden: &Value, micro_batch: MicroBatch) -> Value {
+pub fn first_step<T: Task<Model = CausalLm>>(task: &T, golden: &Value, micro_batch: MicroBatch) -> Value {
     let config = TrainConfig { max_steps: Some(1), batch_size: task.len(), micro_batch, ..TrainConfig::default() };
     metrics(task, model(&golden["policy"], &flex().autodiff()), &config).swap_remove(0)
 }
 
-fn settings(case: &Value) -> Value {
+pub fn settings(case: &Value) -> Value {
     let mut settings = case["settings"].clone();
     settings["method"] = case["method"].clone();
     settings

@@ -12,6 +12,8 @@ pub mod sft;
 mod golden;
 #[cfg(test)]
 mod golden_methods;
+#[cfg(test)]
+mod golden_rewarded;
 
 use setpoint_align::{Metrics, Role};
 use setpoint_train::{MetricSums, MicroBatch, Sequence, SequenceLogps};
