@@ -15,7 +15,7 @@ use clap::Parser;
 use cli::{Benchmark, Cli, Command, CommonArgs, EvalArgs, InspectCommand, JobArgs, PlanArgs, TrainArgs};
 use config::{Config, Given, load};
 use failure::{Failure, Outcome};
-use recipes::Session;
+use recipes::{Session, Shared};
 
 // An allocator that keeps its pages: tensors of the same sizes come and go at every step.
 #[global_allocator]
@@ -55,7 +55,9 @@ fn run(command: Command) -> Outcome {
         Command::Compare(args) => search(&args, recipes::compare::run, recipes::compare::dry_run),
         Command::Trial(args) => {
             end_with_parent();
-            recipes::search::carry_out(&session(args.device.as_deref(), true)?, &args.folder, &args.part)
+            let session = session(args.device.as_deref(), true)?;
+            let session = Session { shared: args.shared.map(Shared::new), ..session };
+            recipes::search::carry_out(&session, &args.folder, &args.part)
         }
         Command::Methods { json } => recipes::methods::run(json),
         Command::Annotate(args) => job(&args, recipes::annotate::run, recipes::annotate::dry_run),
