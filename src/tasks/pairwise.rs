@@ -149,6 +149,7 @@ impl PairwiseTask {
             response_nll,
             whole_nll,
             ranks,
+            progress: survey.progress,
         }
     }
 
@@ -226,7 +227,7 @@ impl Task for PairwiseTask {
         } else {
             HashMap::new()
         };
-        Ok(Survey { batch: totals.to_vec(), examples })
+        Ok(Survey { batch: totals.to_vec(), examples, ..Survey::default() })
     }
 
     fn forward(&self, model: &CausalLm, examples: &[usize], denominator: f64) -> Result<Forward, Error> {

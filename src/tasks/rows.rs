@@ -1,7 +1,5 @@
 //! Objectives on single rows, a prompt and one response each, as a task of the engine: KTO and QRPO.
 
-use std::collections::HashMap;
-
 use setpoint_align::{
     KtoSettings, Metrics, QrpoSettings, ResponsePoint, Role, constant_like, kto, kto_reference_point, qrpo,
     weighted_sum,
@@ -78,7 +76,7 @@ impl Task for RowTask {
             }
         };
         let counts = [Role::Chosen, Role::Rejected].map(|side| self.count(batch, side));
-        Ok(Survey { batch: vec![reference_point, counts[0], counts[1]], examples: HashMap::new() })
+        Ok(Survey { batch: vec![reference_point, counts[0], counts[1]], ..Survey::default() })
     }
 
     fn forward(&self, model: &CausalLm, examples: &[usize], denominator: f64) -> Result<Forward, Error> {

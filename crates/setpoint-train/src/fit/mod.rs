@@ -172,7 +172,7 @@ impl<T: Task> Trainer<'_, T> {
         let batch = step::batch(&order, self.config.batch_size, within);
         let tokens: usize = batch.iter().map(|&example| self.task.tokens(example)).sum();
 
-        let done = step::accumulate(self.task, &model, batch, self.config, step)?;
+        let done = step::accumulate(self.task, &model, batch, self.config, step, self.plan.total_steps)?;
         let scale = self.config.max_grad_norm.map_or(1.0, |max_norm| clip_scale(done.grad_norm, max_norm));
         let learning_rate = self.config.learning_rate * self.config.schedule.factor(index, self.plan.total_steps);
         let model = self.optimizer.step(model, done.sink, learning_rate, scale)?;

@@ -13,7 +13,7 @@ pub(super) struct Accumulated {
     pub(super) micro_batches: usize,
 }
 
-/// Runs the batch forward and backward, one micro-batch after another.
+/// Runs the batch of a step (from 1) forward and backward, one micro-batch after another.
 ///
 /// # Errors
 /// When the loss or the gradient is not finite; the model has not moved then.
@@ -23,13 +23,15 @@ pub(super) fn accumulate<T: Task>(
     batch: &[usize],
     config: &TrainConfig,
     step: u64,
+    total_steps: u64,
 ) -> Result<Accumulated, Error> {
     let denominator: f64 = batch.iter().map(|&example| task.weight(example)).sum();
     if !(denominator.is_finite() && denominator > 0.0) {
         return Err(Error::Weight { step, found: denominator, examples: names(task, batch) });
     }
     let batch: Vec<usize> = batch.iter().copied().filter(|&example| task.weight(example) != 0.0).collect();
-    let survey = task.survey(model, &batch, config.micro_batch)?;
+    let progress = (step - 1) as f64 / total_steps as f64;
+    let survey = Survey { progress, ..task.survey(model, &batch, config.micro_batch)? };
     let split = config.micro_batch.split(&batch, |example| task.cost(example));
     let mut sink = GradientSink::new();
     let mut loss = 0.0;
