@@ -12,7 +12,7 @@ use setpoint_align::{
 use crate::pairwise::{
     Objective, Pairs, assert_finite_at_extremes, check, config, losses, ls, on_means, on_sums, pairs,
 };
-use crate::platform::{Platform, all, double, gradient, host, largest};
+use crate::platform::{Platform, all, gradient, host, largest};
 
 fn sigma(x: f64) -> f64 {
     ls(x).exp()
