@@ -11,6 +11,7 @@ use super::ScoredPrompt;
 use super::dro_v::{DroVTask, PolicyAndValue};
 use super::golden::{MODELS, close, flex, golden as golden_path, load, metrics, model, pairwise_task, prompts};
 use super::rows::{RowObjective, RowTask};
+use super::single::SingleResponses;
 
 /// Rows of two responses, the first of which is chosen.
 fn pairs(rows: &Value, reference: &CausalLm) -> Vec<ScoredPrompt> {
@@ -120,7 +121,8 @@ fn kto_task(kto: &Value, reference: &CausalLm) -> RowTask {
         })
         .collect();
     let objective = RowObjective::Kto(serde_json::from_value(kto["settings"].clone()).unwrap());
-    RowTask { rows: (0..n).map(|i| (i, 0)).collect(), prompts: data, mismatched, objective }
+    let rows = SingleResponses { places: (0..n).map(|i| (i, 0)).collect(), prompts: data };
+    RowTask { rows, mismatched, objective }
 }
 
 /// Policy and value network: both have a gradient, and responses of a prompt share its value.
@@ -134,10 +136,10 @@ fn dro_v_is_torchs() {
             prompt.rewards = rewards.as_array().unwrap().iter().map(|r| r.as_f64().unwrap()).collect();
         }
         let places = data.iter().enumerate().flat_map(|(i, prompt)| (0..prompt.sequences.len()).map(move |j| (i, j)));
-        let rows: Vec<(usize, usize)> = places.collect();
+        let rows = SingleResponses { places: places.collect(), prompts: data };
         assert_eq!(rows.len(), 8);
         let settings = serde_json::from_value(dro_v["settings"].clone()).unwrap();
-        let task = DroVTask { prompts: data, rows, settings };
+        let task = DroVTask { rows, settings };
         let device = flex().autodiff();
         let folder = golden_path(dro_v["value"].as_str().unwrap());
         let value = || RewardModel::load(&folder, &LoadOptions::default(), &device).unwrap().0;

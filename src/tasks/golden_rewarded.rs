@@ -8,6 +8,7 @@ use setpoint_train::MicroBatch;
 use super::golden::{MODELS, close, flex, floats, load, model, pairwise_task, prompts};
 use super::golden_methods::{first_step, settings};
 use super::rows::{RowObjective, RowTask};
+use super::single::SingleResponses;
 
 /// Loss, gradient norm and what else the golden case has.
 #[track_caller]
@@ -60,9 +61,9 @@ fn qrpo_is_torchs() {
             assert_eq!(prompt.rewards, floats(&qrpo["quantiles"][i]));
         }
         let places = data.iter().enumerate().flat_map(|(i, prompt)| (0..prompt.sequences.len()).map(move |j| (i, j)));
-        let rows: Vec<(usize, usize)> = places.collect();
+        let rows = SingleResponses { places: places.collect(), prompts: data };
         let objective = RowObjective::Qrpo(serde_json::from_value(qrpo["settings"].clone()).unwrap());
-        let task = RowTask { rows, prompts: data, mismatched: Vec::new(), objective };
+        let task = RowTask { rows, mismatched: Vec::new(), objective };
         for size in [1, 4, 11] {
             let step = first_step(&task, &golden, MicroBatch::Examples(size));
             agrees(&format!("{name} QRPO in passes of {size}"), &step, qrpo);

@@ -13,10 +13,7 @@ use crate::config::sections::ModelSection;
 use crate::failure::Outcome;
 use crate::progress;
 use crate::recipes::{Session, setup};
-use crate::tasks::{ScoredPrompt, pass_tokens};
-
-/// A prompt of a set and one of its responses.
-type Place = (usize, usize);
+use crate::tasks::{Place, ScoredPrompt, pass_tokens};
 
 /// A data set with its reference log-probs.
 pub struct ReferenceSet {
