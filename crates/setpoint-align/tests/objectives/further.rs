@@ -284,7 +284,18 @@ proptest! {
 #[test]
 fn extremes_stay_finite() {
     on_margins().iter().chain(&on_sides()).for_each(|o| assert_finite_at_extremes(o, &[1e4, -1e4, 0.0]));
-    let aot = Objective {
+    let paired = Objective {
+        name: "aot",
+        tensor: |platform, p, logps| {
+            let n = p.chosen.len();
+            let ref_margins: Vec<f64> = (0..n).map(|i| if i % 2 == 0 { 1e4 } else { -1e4 }).collect();
+            let reference = Pair { chosen: platform.constant(&p.rejected), rejected: platform.constant(&p.chosen) };
+            losses(aot(logps, reference, platform.constant(&ref_margins), &AotSettings::default()))
+        },
+        formula: |_, _| 0.0,
+    };
+    assert_finite_at_extremes(&paired, &[1e4, -1e4, 0.0]);
+    let unpaired = Objective {
         name: "aot_unpaired",
         tensor: |_, _, h| {
             let matched = Pair { chosen: h.rejected.clone().inner(), rejected: h.chosen.clone().inner() };
@@ -292,7 +303,7 @@ fn extremes_stay_finite() {
         },
         formula: |_, _| 0.0,
     };
-    assert_finite_at_extremes(&aot, &[1e4, -1e4, 0.0]);
+    assert_finite_at_extremes(&unpaired, &[1e4, -1e4, 0.0]);
     // The temperatures at the ends of their range.
     for tau in [1e-3, 1.0] {
         for platform in all() {
