@@ -216,6 +216,9 @@ pub struct TrialArgs {
     /// Part of the held-out rows to evaluate on
     #[arg(long)]
     pub part: String,
+    /// Folder of what the trials have in common; computed anew without
+    #[arg(long, value_name = "DIR")]
+    pub shared: Option<PathBuf>,
     #[arg(long, value_name = "DEVICE", help = DEVICE_HELP)]
     pub device: Option<String>,
 }

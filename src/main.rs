@@ -15,7 +15,7 @@ use clap::Parser;
 use cli::{Benchmark, Cli, Command, CommonArgs, EvalArgs, InspectCommand, JobArgs, PlanArgs, TrainArgs};
 use config::{Config, Given, load};
 use failure::{Failure, Outcome};
-use recipes::Session;
+use recipes::{Session, Shared};
 
 // An allocator that keeps its pages: tensors of the same sizes come and go at every step.
 #[global_allocator]
@@ -47,7 +47,8 @@ fn keep_pages() {
 /// allows one thread keeps a pool of its own, so that no other thread ever waits for this one.
 fn compute_here() {
     let said = std::env::var("RAYON_NUM_THREADS").ok().and_then(|text| text.parse::<usize>().ok());
-    let threads = said.filter(|&threads| threads > 0).or_else(|| Some(std::thread::available_parallelism().ok()?.get()));
+    let threads =
+        said.filter(|&threads| threads > 0).or_else(|| Some(std::thread::available_parallelism().ok()?.get()));
     if let Some(threads) = threads.filter(|&threads| threads > 1) {
         // Nobody has used the pool before; if it existed it would do.
         let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread().build_global();
@@ -67,7 +68,9 @@ fn run(command: Command) -> Outcome {
         Command::Compare(args) => search(&args, recipes::compare::run, recipes::compare::dry_run),
         Command::Trial(args) => {
             end_with_parent();
-            recipes::search::carry_out(&session(args.device.as_deref(), true)?, &args.folder, &args.part)
+            let session = session(args.device.as_deref(), true)?;
+            let session = Session { shared: args.shared.map(Shared::new), ..session };
+            recipes::search::carry_out(&session, &args.folder, &args.part)
         }
         Command::Methods { json } => recipes::methods::run(json),
         Command::Annotate(args) => job(&args, recipes::annotate::run, recipes::annotate::dry_run),

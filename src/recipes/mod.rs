@@ -19,6 +19,8 @@ pub mod sweep;
 
 pub mod plan;
 mod setup;
+mod shared;
 mod training;
 
 pub use setup::Session;
+pub use shared::Shared;

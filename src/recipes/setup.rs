@@ -3,14 +3,19 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, FloatDType};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use setpoint_align::{PromptRewards, Role};
 use setpoint_data::{
     DatasetConfig, EncodeOptions, EncodeReport, EncoderOptions, Example, Label, Record, Response, TemplateChoice,
     TextEncoder, load_records, write_atomically,
 };
+use setpoint_train::Sequence;
 use setpoint_transformer::{CausalLm, GenerationConfig, LoadOptions, ModelConfig, SaveOptions};
 use sha2::{Digest, Sha256};
 
+use super::Shared;
 use crate::config::sections::{Dtype, ModelSection};
 use crate::failure::{Failure, Outcome};
 use crate::progress;
@@ -22,12 +27,27 @@ pub struct Session {
     pub device: Device,
     /// No progress bars.
     pub quiet: bool,
+    /// Values that other processes compute as well: those of the other trials of a search.
+    pub shared: Option<Shared>,
 }
 
 impl Session {
     /// A session on a device.
     pub fn new(device: Device, quiet: bool) -> Self {
-        Self { device, quiet }
+        Self { device, quiet, shared: None }
+    }
+
+    /// The value of a key: from the shared ones where there are such, else computed.
+    pub fn once<V: Serialize + DeserializeOwned>(
+        &self,
+        what: &str,
+        key: impl FnOnce() -> Outcome<Value>,
+        compute: impl FnOnce() -> Outcome<V>,
+    ) -> Outcome<V> {
+        match &self.shared {
+            Some(shared) => shared.once(what, &key()?, compute),
+            None => compute(),
+        }
     }
 }
 
@@ -203,6 +223,18 @@ pub fn token_hash(ids: &[u32]) -> u64 {
     let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
     let digest = Sha256::digest(&bytes);
     u64::from_le_bytes([digest[0], digest[1], digest[2], digest[3], digest[4], digest[5], digest[6], digest[7]])
+}
+
+/// Identifies sequences: their tokens, and what of them is scored.
+pub fn sequences_hash<'a>(sequences: impl IntoIterator<Item = &'a Sequence>) -> String {
+    let mut hash = Sha256::new();
+    for sequence in sequences {
+        for number in [sequence.ids.len(), sequence.prompt_len, sequence.scored_from] {
+            hash.update((number as u64).to_le_bytes());
+        }
+        sequence.ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
+    }
+    hex(&hash.finalize())
 }
 
 /// A short hash of a text, for fingerprints.

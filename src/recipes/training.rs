@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use setpoint_align::{ChosenStep, DisplacementDetector};
 use setpoint_data::TextEncoder;
 use setpoint_train::{
-    Error, Evaluation, Fitted, Hooks, MetricSums, MicroBatch, RunDir, Sample, StepReport, StopReason, Task,
+    Error, Evaluation, Fitted, Hooks, MetricSums, MicroBatch, RunDir, Sample, StepReport, StopReason, Survey, Task,
     TrainConfig, fit,
 };
 
@@ -131,7 +131,8 @@ pub fn train<T: Task>(
 ) -> Outcome<Fitted<T::Model>> {
     let plan = config.plan(task.len())?;
     let bar = progress::bar(plan.total_steps as usize, what, session.quiet);
-    let mut hooks = TrainingHooks { companions, micro_batch: config.micro_batch, bar: bar.clone() };
+    let total_steps = plan.total_steps;
+    let mut hooks = TrainingHooks { companions, micro_batch: config.micro_batch, total_steps, bar: bar.clone() };
     let fitted = fit(task, model, config, run, &mut hooks);
     bar.finish_and_clear();
     let fitted = fitted?;
@@ -144,13 +145,14 @@ pub fn train<T: Task>(
 struct TrainingHooks<'a, T: Task> {
     companions: Companions<'a, T>,
     micro_batch: MicroBatch,
+    total_steps: u64,
     bar: ProgressBar,
 }
 
 impl<T: Task> Hooks<T::Model> for TrainingHooks<'_, T> {
-    fn evaluate(&mut self, model: &T::Model, _step: u64) -> Result<Vec<(String, f64)>, Error> {
+    fn evaluate(&mut self, model: &T::Model, step: u64) -> Result<Vec<(String, f64)>, Error> {
         match self.companions.eval {
-            Some(task) => evaluate(task, model, self.micro_batch),
+            Some(task) => evaluate(task, model, self.micro_batch, step as f64 / self.total_steps as f64),
             None => Ok(Vec::new()),
         }
     }
@@ -194,13 +196,19 @@ impl<T: Task> Hooks<T::Model> for TrainingHooks<'_, T> {
     }
 }
 
-/// Loss and metrics of a task over all its examples, without a graph; names with `eval_` before them.
-pub fn evaluate<T: Task>(task: &T, model: &T::Model, micro_batch: MicroBatch) -> Result<Vec<(String, f64)>, Error> {
+/// Loss and metrics of a task over all its examples, without a graph; names with `eval_` before them. `progress`: the share of the training
+/// that is done.
+pub fn evaluate<T: Task>(
+    task: &T,
+    model: &T::Model,
+    micro_batch: MicroBatch,
+    progress: f64,
+) -> Result<Vec<(String, f64)>, Error> {
     let all: Vec<usize> = (0..task.len()).collect();
     let denominator: f64 = all.iter().map(|&e| task.weight(e)).sum();
     let mut loss = 0.0;
     let mut metrics = MetricSums::new();
-    let survey = task.survey(model, &all, micro_batch)?;
+    let survey = Survey { progress, ..task.survey(model, &all, micro_batch)? };
     for micro in micro_batch.split(&all, |e| task.cost(e)) {
         let forward = task.forward_surveyed(model, &micro, denominator, &survey)?;
         loss += f64::from(forward.loss.into_scalar::<f32>());

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 
 use burn::module::Module;
 use burn::tensor::{Int, Tensor, TensorData};
-use setpoint_align::{DroVSettings, Metrics, ResponsePoint, constant_like, dro_v, weighted_sum};
+use setpoint_align::{DroVSettings, Metrics, ResponsePoint, constant_like, dro_v};
 use setpoint_reward::{HeadInit, RewardModel};
-use setpoint_train::{Error, Forward, HeadOptions, PromptLogps, Sequence, Task, sequence_logps_with};
+use setpoint_train::{Error, Forward, Task};
 use setpoint_transformer::checkpoint::with_stable_ids;
 use setpoint_transformer::{CausalLm, ModelConfig};
 
-use super::{ScoredPrompt, metric_sums, record_entropy};
+use super::single::SingleResponses;
+use super::{host, mean_loss, metric_sums};
 
 /// What DRO-V trains.
 #[derive(Module, Debug)]
@@ -35,13 +36,11 @@ impl PolicyAndValue {
     }
 }
 
-/// Prompts with rewarded responses, each of which is a row of its own.
+/// Single rewarded responses.
 #[derive(Debug)]
 pub struct DroVTask {
     /// The data.
-    pub prompts: Vec<ScoredPrompt>,
-    /// `(prompt, response)` of each row.
-    pub rows: Vec<(usize, usize)>,
+    pub rows: SingleResponses,
     /// β.
     pub settings: DroVSettings,
 }
@@ -58,16 +57,12 @@ impl Task for DroVTask {
     }
 
     fn cost(&self, example: usize) -> usize {
-        let (prompt, response) = self.rows[example];
-        let sequence = &self.prompts[prompt].sequences[response];
+        let sequence = self.rows.sequence(example);
         sequence.ids.len() + sequence.prompt_len
     }
 
     fn forward(&self, model: &PolicyAndValue, examples: &[usize], denominator: f64) -> Result<Forward, Error> {
-        let rows: Vec<(&ScoredPrompt, usize)> =
-            examples.iter().map(|&e| (&self.prompts[self.rows[e].0], self.rows[e].1)).collect();
-        let sequences: Vec<&Sequence> = rows.iter().map(|&(prompt, j)| &prompt.sequences[j]).collect();
-        let found = sequence_logps_with(&model.policy, &sequences, PromptLogps::Skip, &HeadOptions::default())?;
+        let found = self.rows.logps(&model.policy, examples)?;
         let logps = found.response.clone();
 
         // Responses of one prompt share its value.
@@ -75,9 +70,9 @@ impl Task for DroVTask {
         let mut places = HashMap::new();
         let place: Vec<i64> = examples
             .iter()
-            .zip(&sequences)
-            .map(|(&e, sequence)| {
-                *places.entry(self.rows[e].0).or_insert_with(|| {
+            .map(|&e| {
+                *places.entry(self.rows.places[e].0).or_insert_with(|| {
+                    let sequence = self.rows.sequence(e);
                     prompts.push(&sequence.ids[..sequence.prompt_len]);
                     prompts.len() as i64 - 1
                 })
@@ -87,29 +82,22 @@ impl Task for DroVTask {
         let place = Tensor::<1, Int>::from_data(TensorData::new(place, [examples.len()]), &values.device());
         let values = values.select(0, place); // [p] -> [n]
 
-        let of = |value: fn(&ScoredPrompt, usize) -> f64| -> Vec<f64> {
-            rows.iter().map(|&(prompt, j)| value(prompt, j)).collect()
-        };
-        let (ref_logps, rewards) = (of(|prompt, j| prompt.ref_logps[j]), of(|prompt, j| prompt.rewards[j]));
+        let ref_logps = self.rows.each(examples, |prompt, j| prompt.ref_logps[j]);
+        let rewards = self.rows.each(examples, |prompt, j| prompt.rewards[j]);
         let log_ratios = logps.clone() - constant_like(&ref_logps, &logps);
         let output = dro_v(log_ratios, constant_like(&rewards, &logps), values.clone(), &self.settings);
-        let loss = weighted_sum(output.losses.clone(), &vec![1.0 / denominator; examples.len()]);
 
         let mut metrics = Metrics::default();
-        let host = |values: Tensor<1>| -> Vec<f64> { values.into_data().iter::<f64>().collect() };
         let (logps, values) = (host(logps), host(values));
-        for (i, &(prompt, j)) in rows.iter().enumerate() {
+        for (i, &example) in examples.iter().enumerate() {
             let point = ResponsePoint::with_reference(logps[i], ref_logps[i], self.settings.beta);
             metrics.record("dro_v/value", values[i]);
             metrics.record("dro_v/residual", rewards[i] - values[i] - point.reward);
-            if let Some(role) = prompt.roles[j] {
+            if let Some(role) = self.rows.role(example) {
                 metrics.record_response(role, &point);
             }
         }
-        let per_example = output.losses.into_data().iter::<f32>().collect();
-        let mut metrics = metric_sums(&metrics);
-        record_entropy(&mut metrics, &found);
-        Ok(Forward { loss, metrics, per_example, tape: found.tape })
+        Ok(mean_loss(output.losses, denominator, metric_sums(&metrics), found))
     }
 
     fn decoder(&self) -> &'static str {
@@ -121,7 +109,6 @@ impl Task for DroVTask {
     }
 
     fn describe(&self, example: usize) -> String {
-        let (prompt, response) = self.rows[example];
-        format!("{}, response {response}", self.prompts[prompt].name)
+        self.rows.describe(example)
     }
 }

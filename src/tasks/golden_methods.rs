@@ -1,16 +1,19 @@
 //! Whole models by every pairwise method and by KTO: loss, gradient norm and metrics against trl, and the same numbers however the batch is cut
 //! (`tests/golden/objectives/methods_*.json`, made by `make_methods_model.py`).
 
+use burn::tensor::Device;
 use serde_json::{Value, json};
-use setpoint_align::Role;
+use setpoint_align::{Aggregate, DroSettings, Role};
 use setpoint_reward::RewardModel;
 use setpoint_train::{MicroBatch, Sequence, Task, TrainConfig, score_sequences};
 use setpoint_transformer::{CausalLm, LoadOptions, Recompute};
 
 use super::ScoredPrompt;
+use super::dro::DroTask;
 use super::dro_v::{DroVTask, PolicyAndValue};
 use super::golden::{MODELS, close, flex, golden as golden_path, load, metrics, model, pairwise_task, prompts};
 use super::rows::{RowObjective, RowTask};
+use super::single::SingleResponses;
 
 /// Rows of two responses, the first of which is chosen.
 fn pairs(rows: &Value, reference: &CausalLm) -> Vec<ScoredPrompt> {
@@ -24,12 +27,26 @@ fn pairs(rows: &Value, reference: &CausalLm) -> Vec<ScoredPrompt> {
 }
 
 /// The first step over the whole set.
-fn first_step<T: Task<Model = CausalLm>>(task: &T, golden: &Value, micro_batch: MicroBatch) -> Value {
-    let config = TrainConfig { max_steps: Some(1), batch_size: task.len(), micro_batch, ..TrainConfig::default() };
-    metrics(task, model(&golden["policy"], &flex().autodiff()), &config).swap_remove(0)
+pub fn first_step<T: Task<Model = CausalLm>>(task: &T, golden: &Value, micro_batch: MicroBatch) -> Value {
+    first_step_on(&flex(), task, golden, micro_batch)
 }
 
-fn settings(case: &Value) -> Value {
+fn first_step_on<T>(device: &Device, task: &T, golden: &Value, micro_batch: MicroBatch) -> Value
+where
+    T: Task<Model = CausalLm>,
+{
+    let config = TrainConfig { max_steps: Some(1), batch_size: task.len(), micro_batch, ..TrainConfig::default() };
+    metrics(task, model(&golden["policy"], &device.clone().autodiff()), &config).swap_remove(0)
+}
+
+/// The devices that every test binary has.
+fn devices() -> [Device; 2] {
+    #[expect(deprecated, reason = "the second opinion, as long as Burn has it")]
+    let ndarray = Device::ndarray();
+    [flex(), ndarray]
+}
+
+pub fn settings(case: &Value) -> Value {
     let mut settings = case["settings"].clone();
     settings["method"] = case["method"].clone();
     settings
@@ -120,7 +137,8 @@ fn kto_task(kto: &Value, reference: &CausalLm) -> RowTask {
         })
         .collect();
     let objective = RowObjective::Kto(serde_json::from_value(kto["settings"].clone()).unwrap());
-    RowTask { rows: (0..n).map(|i| (i, 0)).collect(), prompts: data, mismatched, objective }
+    let rows = SingleResponses { places: (0..n).map(|i| (i, 0)).collect(), prompts: data };
+    RowTask { rows, mismatched, objective }
 }
 
 /// Policy and value network: both have a gradient, and responses of a prompt share its value.
@@ -134,10 +152,10 @@ fn dro_v_is_torchs() {
             prompt.rewards = rewards.as_array().unwrap().iter().map(|r| r.as_f64().unwrap()).collect();
         }
         let places = data.iter().enumerate().flat_map(|(i, prompt)| (0..prompt.sequences.len()).map(move |j| (i, j)));
-        let rows: Vec<(usize, usize)> = places.collect();
+        let rows = SingleResponses { places: places.collect(), prompts: data };
         assert_eq!(rows.len(), 8);
         let settings = serde_json::from_value(dro_v["settings"].clone()).unwrap();
-        let task = DroVTask { prompts: data, rows, settings };
+        let task = DroVTask { rows, settings };
         let device = flex().autodiff();
         let folder = golden_path(dro_v["value"].as_str().unwrap());
         let value = || RewardModel::load(&folder, &LoadOptions::default(), &device).unwrap().0;
@@ -195,17 +213,27 @@ fn however_the_batch_is_cut_loss_and_gradient_are_the_same() {
     ] {
         let task = pairwise_task(&settings, data.clone());
         assert_eq!(task.len(), 8);
-        let step = |size| first_step(&task, &golden, MicroBatch::Examples(size));
-        let whole = step(8);
-        for size in [1, 2, 4] {
-            let part = step(size);
+        cut_anyhow(&settings.to_string(), &task, &golden, [8, 4, 2, 1]);
+    }
+    // Prompts with two and three responses.
+    for aggregate in [Aggregate::PerPrompt, Aggregate::PerResponse] {
+        let settings = DroSettings { beta: 0.3, log_z0: 4.0, ..DroSettings::default() };
+        let task = DroTask { log_mass: vec![0.0; data.len()], prompts: data.clone(), settings, aggregate };
+        cut_anyhow(&format!("DRO, {aggregate:?}"), &task, &golden, [4, 3, 2, 1]);
+    }
+}
+
+/// The first size is that of the whole batch.
+fn cut_anyhow<T: Task<Model = CausalLm>>(what: &str, task: &T, golden: &Value, sizes: [usize; 4]) {
+    for device in devices() {
+        let [whole, parts @ ..] = sizes.map(|size| first_step_on(&device, task, golden, MicroBatch::Examples(size)));
+        for (part, size) in parts.iter().zip(&sizes[1..]) {
             for (key, value) in whole.as_object().unwrap() {
                 if matches!(key.as_str(), "loss" | "grad_norm" | "nll_loss")
-                    || key.starts_with("rewards/")
-                    || key.starts_with("loss/")
+                    || ["rewards/", "loss/"].iter().any(|prefix| key.starts_with(prefix))
                 {
                     let (found, expected) = (part[key].as_f64().unwrap(), value.as_f64().unwrap());
-                    close(&format!("{settings} {key} in passes of {size}"), found, expected, 2e-6);
+                    close(&format!("{what} {key} in passes of {size} on {device:?}"), found, expected, 2e-6);
                 }
             }
         }

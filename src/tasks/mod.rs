@@ -7,14 +7,21 @@ pub mod pair_objective;
 pub mod pairwise;
 pub mod rows;
 pub mod sft;
+pub mod single;
 
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
 mod golden_methods;
+#[cfg(test)]
+mod golden_rewarded;
 
-use setpoint_align::{Metrics, Role};
-use setpoint_train::{MetricSums, MicroBatch, Sequence, SequenceLogps};
+use burn::tensor::Tensor;
+use setpoint_align::{Metrics, Role, weighted_sum};
+use setpoint_train::{Forward, MetricSums, MicroBatch, Sequence, SequenceLogps};
+
+/// A prompt of a task and one of its responses.
+pub type Place = (usize, usize);
 
 /// A prompt with its scored responses, as tokens.
 #[derive(Debug, Clone)]
@@ -55,6 +62,18 @@ impl ScoredPrompt {
             other => self.ensemble[other - 1][response],
         }
     }
+}
+
+/// The mean of some examples' losses, of which the batch has `denominator`, with its metrics.
+fn mean_loss(losses: Tensor<1>, denominator: f64, mut metrics: MetricSums, logps: SequenceLogps) -> Forward {
+    let loss = weighted_sum(losses.clone(), &vec![1.0 / denominator; losses.dims()[0]]);
+    record_entropy(&mut metrics, &logps);
+    Forward { loss, metrics, per_example: losses.into_data().iter::<f32>().collect(), tape: logps.tape }
+}
+
+/// A tensor's numbers on the host.
+fn host(values: Tensor<1>) -> Vec<f64> {
+    values.into_data().iter::<f64>().collect()
 }
 
 /// Adds trl's `entropy`: the mean over the responses' tokens of the policy's entropy, nats.

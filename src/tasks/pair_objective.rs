@@ -22,6 +22,8 @@ pub struct PairBatch {
     pub whole_nll: Tensor<1>,
     /// What stands at the same rank of the whole batch, where [`PairObjective::ranked`] asks for it.
     pub ranks: Option<Ranks>,
+    /// Share of the training that is done, for schedules.
+    pub progress: f64,
 }
 
 impl PairBatch {

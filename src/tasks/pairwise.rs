@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use burn::tensor::Tensor;
-use setpoint_align::{Metrics, Pair, ResponsePoint, constant_like, match_by_rank, mixed, token_mean_nll, weighted_sum};
+use setpoint_align::{Metrics, Pair, ResponsePoint, constant_like, match_by_rank, mixed, token_mean_nll};
 use setpoint_train::{
     Error, Forward, HeadOptions, MicroBatch, PromptLogps, Sequence, SequenceLogps, Survey, Task, score_sequences,
     sequence_logps_with, shared_tokens,
@@ -11,10 +11,7 @@ use setpoint_train::{
 use setpoint_transformer::CausalLm;
 
 use super::pair_objective::{PairBatch, PairOutput, Ranks, WeightedObjective};
-use super::{ScoredPrompt, metric_sums, pass_tokens, record_entropy};
-
-/// A prompt of a task and one of its responses.
-type Place = (usize, usize);
+use super::{Place, ScoredPrompt, host, mean_loss, metric_sums, pass_tokens};
 
 /// Prompts with pairs of responses, and the objectives to train by.
 #[derive(Debug)]
@@ -149,6 +146,7 @@ impl PairwiseTask {
             response_nll,
             whole_nll,
             ranks,
+            progress: survey.progress,
         }
     }
 
@@ -226,7 +224,7 @@ impl Task for PairwiseTask {
         } else {
             HashMap::new()
         };
-        Ok(Survey { batch: totals.to_vec(), examples })
+        Ok(Survey { batch: totals.to_vec(), examples, ..Survey::default() })
     }
 
     fn forward(&self, model: &CausalLm, examples: &[usize], denominator: f64) -> Result<Forward, Error> {
@@ -251,12 +249,8 @@ impl Task for PairwiseTask {
             parts.push((self.nll_weight, batch.response_nll.clone()));
         }
         let losses = mixed(parts);
-        let loss = weighted_sum(losses.clone(), &vec![1.0 / denominator; examples.len()]);
         let metrics = self.metrics(logps.response.clone(), &places, batch.response_nll, outputs);
-        let per_example = losses.into_data().iter::<f32>().collect();
-        let mut metrics = metric_sums(&metrics);
-        record_entropy(&mut metrics, &logps);
-        Ok(Forward { loss, metrics, per_example, tape: logps.tape })
+        Ok(mean_loss(losses, denominator, metric_sums(&metrics), logps))
     }
 
     fn order(&self, seed: u64, epoch: u64) -> Vec<usize> {
@@ -266,8 +260,4 @@ impl Task for PairwiseTask {
     fn describe(&self, example: usize) -> String {
         self.prompts[self.pairs[example].0].name.clone()
     }
-}
-
-fn host(values: Tensor<1>) -> Vec<f64> {
-    values.into_data().iter::<f64>().collect()
 }

@@ -1,17 +1,13 @@
 //! Objectives on single rows, a prompt and one response each, as a task of the engine: KTO and QRPO.
 
-use std::collections::HashMap;
-
 use setpoint_align::{
     KtoSettings, Metrics, QrpoSettings, ResponsePoint, Role, constant_like, kto, kto_reference_point, qrpo,
-    weighted_sum,
 };
-use setpoint_train::{
-    Error, Forward, HeadOptions, MicroBatch, PromptLogps, Sequence, Survey, Task, score_sequences, sequence_logps_with,
-};
+use setpoint_train::{Error, Forward, MicroBatch, ScoredSequence, Sequence, Survey, Task, score_sequences};
 use setpoint_transformer::CausalLm;
 
-use super::{ScoredPrompt, metric_sums, pass_tokens, record_entropy};
+use super::single::SingleResponses;
+use super::{Place, ScoredPrompt, host, mean_loss, metric_sums, pass_tokens};
 
 /// What rows are trained by.
 #[derive(Debug, Clone, Copy)]
@@ -22,28 +18,21 @@ pub enum RowObjective {
     Qrpo(QrpoSettings),
 }
 
-/// Prompts with responses, each of which is a row of its own.
+/// Single responses, and what they are trained by.
 #[derive(Debug)]
 pub struct RowTask {
     /// The data.
-    pub prompts: Vec<ScoredPrompt>,
+    pub rows: SingleResponses,
     /// The same prompts with another prompt's responses, response for response; for KTO's reference point, else empty.
     pub mismatched: Vec<ScoredPrompt>,
-    /// `(prompt, response)` of each row.
-    pub rows: Vec<(usize, usize)>,
     /// The objective.
     pub objective: RowObjective,
 }
 
 impl RowTask {
-    fn role(&self, example: usize) -> Option<Role> {
-        let (prompt, response) = self.rows[example];
-        self.prompts[prompt].roles[response]
-    }
-
     /// The batch's rows on a side.
     fn count(&self, batch: &[usize], side: Role) -> f64 {
-        batch.iter().filter(|&&e| self.role(e) == Some(side)).count() as f64
+        batch.iter().filter(|&&e| self.rows.role(e) == Some(side)).count() as f64
     }
 }
 
@@ -59,8 +48,7 @@ impl Task for RowTask {
     }
 
     fn cost(&self, example: usize) -> usize {
-        let (prompt, response) = self.rows[example];
-        self.prompts[prompt].sequences[response].ids.len()
+        self.rows.sequence(example).ids.len()
     }
 
     /// KTO's reference point, and the numbers of desirable and undesirable rows.
@@ -68,17 +56,16 @@ impl Task for RowTask {
         let reference_point = match self.objective {
             RowObjective::Qrpo(_) => 0.0,
             RowObjective::Kto(_) => {
-                let rows = || batch.iter().map(|&e| self.rows[e]);
+                let rows = || batch.iter().map(|&e| self.rows.places[e]);
                 let sequences: Vec<&Sequence> = rows().map(|(i, j)| &self.mismatched[i].sequences[j]).collect();
                 let scored = score_sequences(model, &sequences, pass_tokens(micro_batch), &mut |_| ())?;
-                let log_ratio = |((i, j), scored): ((usize, usize), &setpoint_train::ScoredSequence)| {
-                    scored.response_logp - self.mismatched[i].ref_logps[j]
-                };
+                let log_ratio =
+                    |((i, j), scored): (Place, &ScoredSequence)| scored.response_logp - self.mismatched[i].ref_logps[j];
                 kto_reference_point(&rows().zip(&scored).map(log_ratio).collect::<Vec<_>>())
             }
         };
         let counts = [Role::Chosen, Role::Rejected].map(|side| self.count(batch, side));
-        Ok(Survey { batch: vec![reference_point, counts[0], counts[1]], examples: HashMap::new() })
+        Ok(Survey { batch: vec![reference_point, counts[0], counts[1]], ..Survey::default() })
     }
 
     fn forward(&self, model: &CausalLm, examples: &[usize], denominator: f64) -> Result<Forward, Error> {
@@ -93,30 +80,26 @@ impl Task for RowTask {
         denominator: f64,
         survey: &Survey,
     ) -> Result<Forward, Error> {
-        let rows: Vec<(&ScoredPrompt, usize)> =
-            examples.iter().map(|&e| (&self.prompts[self.rows[e].0], self.rows[e].1)).collect();
-        let sequences: Vec<&Sequence> = rows.iter().map(|&(prompt, j)| &prompt.sequences[j]).collect();
-        let ref_logps: Vec<f64> = rows.iter().map(|&(prompt, j)| prompt.ref_logps[j]).collect();
-        let found = sequence_logps_with(model, &sequences, PromptLogps::Skip, &HeadOptions::default())?;
+        let ref_logps = self.rows.each(examples, |prompt, j| prompt.ref_logps[j]);
+        let found = self.rows.logps(model, examples)?;
         let logps = found.response.clone();
         let log_ratios = logps.clone() - constant_like(&ref_logps, &logps);
         let (output, beta) = match &self.objective {
             RowObjective::Kto(settings) => {
-                let desirable: Vec<bool> = examples.iter().map(|&e| self.role(e) == Some(Role::Chosen)).collect();
+                let desirable: Vec<bool> = examples.iter().map(|&e| self.rows.role(e) == Some(Role::Chosen)).collect();
                 (kto(log_ratios, &desirable, survey.batch[0], settings), settings.beta)
             }
             RowObjective::Qrpo(settings) => {
-                let quantiles: Vec<f64> = rows.iter().map(|&(prompt, j)| prompt.rewards[j]).collect();
+                let quantiles = self.rows.each(examples, |prompt, j| prompt.rewards[j]);
                 (qrpo(log_ratios, constant_like(&quantiles, &logps), settings), settings.beta)
             }
         };
-        let loss = weighted_sum(output.losses.clone(), &vec![1.0 / denominator; examples.len()]);
 
         let mut metrics = Metrics::default();
         let mut totals = [0.0; 2];
-        let logps: Vec<f64> = logps.into_data().iter::<f64>().collect();
+        let logps = host(logps);
         for (i, &example) in examples.iter().enumerate() {
-            let Some(role) = self.role(example) else { continue };
+            let Some(role) = self.rows.role(example) else { continue };
             let point = ResponsePoint::with_reference(logps[i], ref_logps[i], beta);
             metrics.record_response(role, &point);
             totals[usize::from(role == Role::Rejected)] += point.reward;
@@ -130,9 +113,7 @@ impl Task for RowTask {
         if let RowObjective::Kto(_) = self.objective {
             sums.mean("kl", survey.batch[0] * examples.len() as f64, examples.len() as f64);
         }
-        let per_example = output.losses.into_data().iter::<f32>().collect();
-        record_entropy(&mut sums, &found);
-        Ok(Forward { loss, metrics: sums, per_example, tape: found.tape })
+        Ok(mean_loss(output.losses, denominator, sums, found))
     }
 
     fn order(&self, seed: u64, epoch: u64) -> Vec<usize> {
@@ -140,7 +121,6 @@ impl Task for RowTask {
     }
 
     fn describe(&self, example: usize) -> String {
-        let (prompt, response) = self.rows[example];
-        format!("{}, response {response}", self.prompts[prompt].name)
+        self.rows.describe(example)
     }
 }

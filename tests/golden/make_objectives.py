@@ -230,6 +230,7 @@ def make_dpo():
 
 def write(name, record):
     """One line per list or small object: short enough, and a diff stays readable."""
+    record = dict(versions=dict(numpy=np.__version__, torch=torch.__version__), **record)
     body = ",\n".join(
         f'"{key}": [\n' + ",\n".join(json.dumps(row) for row in value) + "\n]"
         if isinstance(value, list) and value and isinstance(value[0], dict)

@@ -10,6 +10,8 @@ import shutil
 import tempfile
 
 import torch
+import transformers
+import trl
 from datasets import Dataset
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -191,11 +193,12 @@ def make(name, case, seed):
     tensors |= {f"dpo.grad.{key}": value for key, value in grads.items()}
     tensors |= {f"dpo.after.{key}": value for key, value in after.items()}
     save_file(tensors, ROOT / f"model_{name}.safetensors")
+    versions = dict(torch=torch.__version__, transformers=transformers.__version__, trl=trl.__version__)
     body = ",\n".join(
         f'"{part}": {{\n' + ",\n".join(f'"{key}": {json.dumps(value)}' for key, value in values.items()) + "\n}"
         for part, values in (("dro", record), ("dpo", dpo))
     )
-    (ROOT / f"model_{name}.json").write_text(f'{{"policy": "transformer/{case}", "reference": "objectives/reference_{name}",\n{body}}}\n')
+    (ROOT / f"model_{name}.json").write_text(f'{{"policy": "transformer/{case}", "reference": "objectives/reference_{name}", "versions": {json.dumps(versions)},\n{body}}}\n')
     print(name, "DRO", [case["loss"] for case in record["cases"]], "DPO", [step["loss"] for step in dpo["steps"]])
 
 

@@ -1,7 +1,9 @@
 //! One code path for all backends: the same parity checks on every device this test binary was built with.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use setpoint_align::{Aggregate, DroBatch, DroSettings, PromptIndex, constant_like, dro, weighted_sum};
+use setpoint_align::{
+    Aggregate, DpoSettings, DroBatch, DroSettings, Pair, PromptIndex, constant_like, dpo, dro, weighted_sum,
+};
 use setpoint_train::{Sequence, sequence_logps};
 use setpoint_transformer::{CausalLm, GenerationConfig, LoadOptions, generate};
 
@@ -110,6 +112,83 @@ fn gradients_of_the_dro_loss_agree_between_devices() {
     for (name, device) in devices {
         let difference = largest_difference(&gradient(&device), &reference);
         assert!(difference < 1e-4 * scale, "{name}: {difference} of {scale}");
+    }
+}
+
+/// Losses of DRO and DPO over pairs of responses, each pair to a prompt of its own, and the gradient of a matrix; all pairs in one pass.
+fn pairs_together(model: &CausalLm, pairs: &[[Sequence; 2]]) -> (Vec<f32>, Vec<f32>) {
+    let rows: Vec<&Sequence> = pairs.iter().flatten().collect();
+    let logps = sequence_logps(model, &rows).unwrap();
+    let n = pairs.len();
+    let index = PromptIndex::from_counts(&vec![2; n]).unwrap();
+    let firsts: Vec<i64> = (0..n as i64).map(|i| 2 * i).collect();
+    let firsts = Tensor::<1, Int>::from_data(TensorData::new(firsts, [n]), &logps.prompt.device());
+    let prompt_logps = logps.prompt.select(0, firsts);
+    let ref_logps = constant_like(&[-20.0, -18.0].repeat(n), &logps.response);
+    let sides: Vec<(usize, usize)> = (0..n).map(|i| (2 * i, 2 * i + 1)).collect();
+    let log_ratios = Pair::gather(logps.response.clone() - ref_logps.clone(), &sides);
+    let by_dpo = dpo(log_ratios, &DpoSettings { beta: 0.1, label_smoothing: 0.0 }).losses;
+    let batch = DroBatch {
+        ref_logps,
+        rewards: constant_like(&[1.0, -0.5].repeat(n), &logps.response),
+        ref_prompt_logps: constant_like(&vec![-9.0; n], &prompt_logps),
+        logps: logps.response,
+        prompt_logps,
+    };
+    let by_dro = dro(batch, &index, &DroSettings { beta: 0.1, log_z0: 2.0, ..DroSettings::default() }).errors;
+    let values =
+        [by_dpo.clone(), by_dro.clone()].map(|losses| losses.into_data().try_to_vec::<f32>().unwrap()).concat();
+    let gradients = (by_dpo.sum() + by_dro.sum()).backward();
+    let weight = model.decoder().layers[0].self_attn.q_proj.weight.val();
+    (values, weight.grad(&gradients).unwrap().into_data().try_to_vec::<f32>().unwrap())
+}
+
+/// Neither the lengths of a row's neighbours nor which token pads change a loss or a gradient, also where that token stands in a response.
+#[test]
+fn padding_and_its_token_do_not_matter() {
+    let of = |prompt: &[u32], response: &[u32]| Sequence {
+        ids: [prompt, response].concat(),
+        prompt_len: prompt.len(),
+        scored_from: 1,
+    };
+    let long: Vec<u32> = (20..41).collect();
+    let pairs = [
+        [of(&[5, 9], &[2]), of(&[5, 9], &[0, 0, 2])],
+        [of(&[5, 13, 17, 30, 0, 31], &long), of(&[5, 13, 17, 30, 0, 31], &[7, 0])],
+        [of(&[5, 60, 7], &[22, 2]), of(&[5, 60, 7], &[3, 40, 8, 11, 2])],
+    ];
+    // The same weights with another token for padding: one that is there, and the stop token.
+    let folders: Vec<tempfile::TempDir> = [0, 2]
+        .into_iter()
+        .map(|pad: u32| {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::copy(golden("llama_kv2").join("model.safetensors"), dir.path().join("model.safetensors")).unwrap();
+            let config = std::fs::read_to_string(golden("llama_kv2").join("config.json")).unwrap();
+            let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+            config["pad_token_id"] = pad.into();
+            std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+            dir
+        })
+        .collect();
+    for (name, device) in devices() {
+        let load =
+            |dir: &std::path::Path| CausalLm::load(dir, &LoadOptions::default(), &device.clone().autodiff()).unwrap().0;
+        let model = load(folders[0].path());
+        let (together, gradient) = pairs_together(&model, &pairs);
+        assert_eq!(pairs_together(&load(folders[1].path()), &pairs).0, together, "{name}: the padding token");
+
+        let alone: Vec<(Vec<f32>, Vec<f32>)> =
+            pairs.iter().map(|pair| pairs_together(&model, std::slice::from_ref(pair))).collect();
+        let n = pairs.len();
+        let each: Vec<f32> =
+            (0..n).map(|i| alone[i].0[0]).chain(alone.iter().flat_map(|a| a.0[1..].to_vec())).collect();
+        let size = together.iter().fold(1.0_f32, |m, loss| m.max(loss.abs()));
+        let difference = largest_difference(&each, &together);
+        assert!(difference < 1e-5 * size, "{name}: {each:?}, together {together:?}");
+        let sum: Vec<f32> = (0..gradient.len()).map(|k| alone.iter().map(|a| a.1[k]).sum()).collect();
+        let scale = gradient.iter().fold(0.0_f32, |m, g| m.max(g.abs()));
+        let difference = largest_difference(&sum, &gradient);
+        assert!(scale > 0.0 && difference < 1e-4 * scale, "{name}: {difference} of {scale}");
     }
 }
 

@@ -5,8 +5,13 @@ use std::path::Path;
 use super::fixture::{file, model, rewarded_rows, setpoint};
 
 fn align(data: &str, run: &Path, settings: &[&str]) -> super::fixture::Ran {
+    align_with(data, run, settings, &[])
+}
+
+fn align_with(data: &str, run: &Path, settings: &[&str], more: &[&str]) -> super::fixture::Ran {
     let (policy, run) = (model().display().to_string(), run.display().to_string());
     let mut arguments = vec!["align", "--quiet", "--model", &policy, "--data", data, "--run", &run];
+    arguments.extend(more);
     let common = ["samples.prompts=0", "train.max_steps=2", "train.batch_size=4", "train.learning_rate=1e-3"];
     for setting in common.iter().chain(settings) {
         arguments.extend(["--set", setting]);
@@ -63,6 +68,41 @@ fn every_method_trains_on_the_same_annotated_file() {
         }
         assert!(run.join("model/model.safetensors").is_file(), "{name}");
     }
+}
+
+/// `f(t) = from + (to − from)·t/T`: a loss is that of its own step's factor, also after a resume.
+#[test]
+fn the_factor_of_dpo_shift_follows_the_training() {
+    let (dir, data) = file("rewards.jsonl", &rewarded_rows(4));
+    let run = |name: &str| dir.path().join(name);
+    let settings =
+        ["align.method=dpo_shift", "align.beta=0.5", "train.batch_size=1", "train.save_steps=1", "train.keep_last=9"];
+    let train =
+        |name: &str, shift: &str| align(&data, &run(name), &[&settings[..], &[shift, "train.max_steps=4"]].concat());
+    train("increases", "align.shift={ from = 0.5, to = 0.9 }").ok();
+    let steps = metrics(&run("increases"));
+    for (step, factor) in steps.iter().zip([0.5, 0.6, 0.7, 0.8]) {
+        let number = |key: &str| step[key].as_f64().unwrap();
+        assert!((number("dpo_shift/factor") - factor).abs() < 1e-6, "{step}");
+        let logit = number("rewards/chosen") - factor * number("rewards/rejected");
+        assert!((number("loss") - (-logit).exp().ln_1p()).abs() < 1e-5, "{step}");
+    }
+    assert_eq!(steps.len(), 4);
+    // Killed after two steps: the same as in one go.
+    for gone in ["model", "checkpoints/step-00000003", "checkpoints/step-00000004"] {
+        std::fs::remove_dir_all(run("increases").join(gone)).unwrap();
+    }
+    let resume = ["align.shift={ from = 0.5, to = 0.9 }", "train.max_steps=4"];
+    align_with(&data, &run("increases"), &[&settings[..], &resume].concat(), &["--resume"]).ok();
+    let again = metrics(&run("increases"));
+    for key in ["loss", "grad_norm", "dpo_shift/factor"] {
+        assert_eq!(
+            again.iter().map(|s| &s[key]).collect::<Vec<_>>(),
+            steps.iter().map(|s| &s[key]).collect::<Vec<_>>()
+        );
+    }
+    train("wrong", "align.shift={ from = 0.5, to = 1.2 }").fails(2, &["shift.to", "above 0 and at most 1"]);
+    train("wrong", "align.shift={ start = 0.5 }").fails(2, &["expected a number, or { from = …, to = … }"]);
 }
 
 #[test]

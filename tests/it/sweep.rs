@@ -44,6 +44,17 @@ fn modified(path: &Path) -> std::time::SystemTime {
     std::fs::metadata(path).unwrap().modified().unwrap()
 }
 
+/// What the trials have in common, by name.
+fn shared(run: &Path) -> Vec<String> {
+    let files = std::fs::read_dir(run.join("shared")).unwrap().map(|entry| entry.unwrap().path());
+    let values = files.filter(|path| path.extension().is_some_and(|e| e == "json"));
+    let name =
+        |path: std::path::PathBuf| path.file_stem().unwrap().to_str().unwrap().rsplit_once('-').unwrap().0.to_owned();
+    let mut names: Vec<String> = values.map(name).collect();
+    names.sort();
+    names
+}
+
 const GRID: &str = "[sweep.settings]\n\"align.beta\" = [0.1, 0.5]\n\"train.learning_rate\" = [1e-3, 1e-2]\n";
 
 #[test]
@@ -71,18 +82,35 @@ fn a_grid_is_trained_measured_and_sorted() {
     assert_eq!(csv.lines().count(), 5);
     assert!(csv.starts_with("trial,align.beta,train.learning_rate,seed,win_rate,"), "{csv}");
 
-    // The evaluation that a trial's file describes gives the figures that the table has.
+    // What does not depend on the trial was computed once.
+    assert_eq!(shared(&run), ["baseline", "baseline-rewards", "reference"]);
+
+    // A trial's files are all that it takes to do it again alone, and without what others computed it comes out the same to the bit.
     let first = run.join("trials/000");
+    let last = run.join("trials/003");
+    let alone = dir.path().join("alone").display().to_string();
+    setpoint(&["align", &last.join("align.toml").display().to_string(), "--quiet", "--run", &alone]).ok();
+    let same = |name: &str| {
+        let [a, b] = [&last, Path::new(&alone)].map(|folder| std::fs::read(folder.join(name)).unwrap());
+        assert!(a == b, "{name} differs");
+    };
+    same("reference-train.jsonl");
+    same("model/model.safetensors");
     let again = dir.path().join("again.json");
     setpoint(&[
         "eval",
-        &first.join("eval-all.toml").display().to_string(),
+        &last.join("eval-all.toml").display().to_string(),
         "--quiet",
+        "--set",
+        &format!("model.path={alone}/model"),
         "--output",
         &again.display().to_string(),
     ])
     .ok();
-    assert_eq!(json(&again)["win_rate"], json(&first.join("eval-all.json"))["report"]["win_rate"]);
+    let (again, report) = (json(&again), json(&last.join("eval-all.json"))["report"].clone());
+    for (figure, value) in report.as_object().unwrap() {
+        assert_eq!(&again[figure], value, "{figure}");
+    }
 
     // It goes on where it was left: what is finished is not touched, what is missing is done, and comes out the same.
     let before = modified(&first.join("model/model.safetensors"));
@@ -95,6 +123,7 @@ fn a_grid_is_trained_measured_and_sorted() {
         result["trials"].as_array().unwrap().iter().map(|trial| trial["figures"].clone()).collect()
     };
     assert_eq!(figures(&json(&run.join("sweep.json"))), figures(&result));
+    assert_eq!(shared(&run).len(), 3, "a resumed sweep shares with what was before");
     sweep(&config, &run, &["--resume", "--set", "train.max_steps=3"])
         .fails(1, &["other settings", "train.max_steps", "was 2, and is now 3"]);
 }

@@ -79,7 +79,7 @@ pub use objectives::bco_pair::{BcoPairSettings, bco_pair};
 pub use objectives::cal_dpo::{CalDpoSettings, cal_dpo};
 pub use objectives::discopop::{DiscopopSettings, discopop};
 pub use objectives::dpo::{DpoSettings, dpo};
-pub use objectives::dpo_shift::{DpoShiftSettings, dpo_shift};
+pub use objectives::dpo_shift::{DpoShiftSettings, LinearShift, Shift, dpo_shift};
 pub use objectives::dpop::{DpopSettings, dpop};
 pub use objectives::dro::{
     DroBatch, DroOutput, DroSettings, DroValues, PromptTerm, ResidualError, dro, log_normaliser, residual_error,

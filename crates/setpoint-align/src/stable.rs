@@ -13,6 +13,23 @@ fn with_slopes<const D: usize>(x: Tensor<D>, values: Tensor<D>, slopes: Tensor<D
     values + zero * slopes
 }
 
+/// `atanh(s)/s = 1 + s²/3 + s⁴/5 + …`: 16 terms are exact in f64 for `|s| ≤ 1/3`.
+const ATANH_OVER_S_TERMS: i32 = 16;
+
+/// `log(1 + u)` for `−½ ≤ u ≤ 1`, as `2·atanh(u/(2 + u))`.
+///
+/// Burn's own `log1p` is `log(1 + u)` on GPUs, which is 0 for `u` below f32's epsilon: the loss of a pair that is far apart would be.
+fn log1p<const D: usize>(u: Tensor<D>) -> Tensor<D> {
+    let s = u.clone() / u.add_scalar(2.0);
+    let square = s.clone() * s.clone();
+    let last = 1.0 / f64::from(2 * ATANH_OVER_S_TERMS - 1);
+    let mut series = square.ones_like().mul_scalar(last);
+    for k in (0..ATANH_OVER_S_TERMS - 1).rev() {
+        series = (series * square.clone()).add_scalar(1.0 / f64::from(2 * k + 1));
+    }
+    (s * series).mul_scalar(2.0)
+}
+
 /// `log σ(x) = min(x, 0) − log(1 + exp(−|x|))`, without overflow or cancellation.
 ///
 /// Its derivative `σ(−x)` is as exact: ½ at 0 (where the policy equals the reference, so where
@@ -24,7 +41,7 @@ fn with_slopes<const D: usize>(x: Tensor<D>, values: Tensor<D>, slopes: Tensor<D
 pub fn log_sigmoid<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     let at = x.clone().inner();
     let small = at.clone().abs().neg().exp(); // exp(−|x|), at most 1
-    let values = at.clone().clamp_max(0.0) - small.clone().log1p();
+    let values = at.clone().clamp_max(0.0) - log1p(small.clone());
     // σ(−x): exp(−x)/(1 + exp(−x)) for x ≥ 0, 1/(1 + exp(x)) below.
     let larger = small.clone().add_scalar(1.0).recip();
     let slopes = (larger.clone() * small).mask_where(at.lower_scalar(0.0), larger);
@@ -74,7 +91,7 @@ pub fn log1mexp<const D: usize>(m: Tensor<D>) -> Tensor<D> {
     let near_zero = small.clone().neg().log() + series.clone().log();
 
     let probability = at.exp();
-    let values = probability.clone().neg().log1p().mask_where(near.clone(), near_zero);
+    let values = log1p(probability.clone().neg()).mask_where(near.clone(), near_zero);
     let complement = probability.clone().neg().add_scalar(1.0).mask_where(near, small.neg() * series);
     let slopes = (probability / complement).neg().mask_fill(certain, 0.0);
     with_slopes(m, values, slopes)

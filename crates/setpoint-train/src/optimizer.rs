@@ -6,9 +6,10 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use setpoint_ops::{AdamWStep, adamw};
+use setpoint_transformer::checkpoint::ParamPath;
 
 use crate::Error;
-use crate::parameters::{self, AutodiffState, Path};
+use crate::parameters::{self, AutodiffState};
 use crate::sink::GradientSink;
 use crate::storage::Digest;
 use crate::tensor_file::{TensorReader, TensorSpec, TensorWriter};
@@ -92,7 +93,7 @@ impl AdamW {
         learning_rate: f64,
         scale: f64,
     ) -> Result<M, Error> {
-        let mut mapper = Step { path: Path::default(), optimizer: self, gradients, learning_rate, scale };
+        let mut mapper = Step { path: ParamPath::default(), optimizer: self, gradients, learning_rate, scale };
         let model = model.map(&mut mapper);
         match mapper.gradients.left_over() {
             Some(path) => Err(Error::StrayGradient { path: path.into() }),
@@ -223,7 +224,7 @@ fn flat_tensor(data: TensorData, device: &Device) -> Tensor<1> {
 }
 
 struct Step<'a> {
-    path: Path,
+    path: ParamPath,
     optimizer: &'a mut AdamW,
     gradients: GradientSink,
     learning_rate: f64,

@@ -2,33 +2,11 @@
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Device, GradientCheckpointingStrategy, Tensor, TensorData};
+use setpoint_transformer::checkpoint::ParamPath;
 
 use crate::Error;
 use crate::storage::Digest;
 use crate::tensor_file::{TensorReader, TensorSpec, TensorWriter};
-
-/// The way from the module's root to where a traversal is.
-#[derive(Default)]
-pub(crate) struct Path(Vec<String>);
-
-impl Path {
-    /// Starts below a prefix; an empty one is the root.
-    pub(crate) fn below(prefix: &str) -> Self {
-        Self(if prefix.is_empty() { vec![] } else { vec![prefix.to_string()] })
-    }
-
-    pub(crate) fn enter(&mut self, name: &str) {
-        self.0.push(name.to_string());
-    }
-
-    pub(crate) fn exit(&mut self) {
-        self.0.pop();
-    }
-
-    pub(crate) fn name(&self) -> String {
-        self.0.join(".")
-    }
-}
 
 /// The autodiff state of a parameter's tensor, which a new value has to be given again.
 pub(crate) struct AutodiffState {
@@ -63,7 +41,7 @@ pub(crate) struct ParameterInfo {
 /// All float parameters in the module's order.
 pub(crate) fn list<M: Module>(module: &M) -> Vec<ParameterInfo> {
     struct List {
-        path: Path,
+        path: ParamPath,
         found: Vec<ParameterInfo>,
     }
     impl ModuleVisitor for List {
@@ -82,7 +60,7 @@ pub(crate) fn list<M: Module>(module: &M) -> Vec<ParameterInfo> {
             });
         }
     }
-    let mut visitor = List { path: Path::default(), found: vec![] };
+    let mut visitor = List { path: ParamPath::default(), found: vec![] };
     module.visit(&mut visitor);
     visitor.found
 }
@@ -90,7 +68,7 @@ pub(crate) fn list<M: Module>(module: &M) -> Vec<ParameterInfo> {
 /// Writes the parameters that train. The others are as the caller built them.
 pub(crate) fn save<M: Module>(module: &M, path: &std::path::Path) -> Result<Digest, Error> {
     struct Save {
-        path: Path,
+        path: ParamPath,
         /// Only tensors of this element size are written in this pass: the file holds large
         /// elements first, so that each tensor lies aligned.
         element: usize,
@@ -117,7 +95,7 @@ pub(crate) fn save<M: Module>(module: &M, path: &std::path::Path) -> Result<Dige
     let mut elements: Vec<_> = specs.iter().map(|spec| spec.dtype.size()).collect();
     elements.dedup();
     let mut visitor =
-        Save { path: Path::default(), element: 0, writer: TensorWriter::create(path, specs)?, error: None };
+        Save { path: ParamPath::default(), element: 0, writer: TensorWriter::create(path, specs)?, error: None };
     for element in elements {
         visitor.element = element;
         module.visit(&mut visitor);
@@ -131,7 +109,7 @@ pub(crate) fn save<M: Module>(module: &M, path: &std::path::Path) -> Result<Dige
 /// Gives the parameters that train the values of a file written by [`save`].
 pub(crate) fn load<M: Module>(module: M, path: &std::path::Path) -> Result<M, Error> {
     struct Load {
-        path: Path,
+        path: ParamPath,
         reader: TensorReader,
         error: Option<Error>,
     }
@@ -182,7 +160,7 @@ pub(crate) fn load<M: Module>(module: M, path: &std::path::Path) -> Result<M, Er
     if let Some(name) = reader.names().find(|name| !trained.iter().any(|t| t == name)) {
         return Err(Error::corrupt(path, format!("`{name}` is not a trainable parameter of the model")));
     }
-    let mut mapper = Load { path: Path::default(), reader, error: None };
+    let mut mapper = Load { path: ParamPath::default(), reader, error: None };
     let module = module.map(&mut mapper);
     match mapper.error {
         Some(error) => Err(error),

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{DType, FloatDType, Gradients, IndexingUpdateOp, Int, Tensor};
 use setpoint_ops::sum_of_squares;
-
-use crate::parameters::Path;
+use setpoint_transformer::checkpoint::ParamPath;
 
 /// Gradients on their way from backward passes to the optimizer, keyed by parameter path.
 ///
@@ -39,7 +38,7 @@ impl GradientSink {
     ///
     /// `prefix` is the module's path in the model, empty for the model itself.
     pub fn accept<M: Module>(&mut self, prefix: &str, module: &M, gradients: &mut Gradients) {
-        let mut visitor = Accept { path: Path::below(prefix), gradients, sink: self };
+        let mut visitor = Accept { path: ParamPath::below(prefix), gradients, sink: self };
         module.visit(&mut visitor);
     }
 
@@ -126,7 +125,7 @@ pub(crate) fn norm_of(squares: Vec<Tensor<1>>) -> f64 {
 }
 
 struct Accept<'a> {
-    path: Path,
+    path: ParamPath,
     gradients: &'a mut Gradients,
     sink: &'a mut GradientSink,
 }

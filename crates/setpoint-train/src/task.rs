@@ -102,6 +102,9 @@ pub struct Survey {
     pub batch: Vec<f64>,
     /// Numbers of its examples, by their index.
     pub examples: HashMap<usize, Vec<f64>>,
+    /// Share of the run's optimizer steps that were made before this one, 0 at the first: for losses that follow a schedule. The engine
+    /// sets it.
+    pub progress: f64,
 }
 
 /// What a forward pass returns.

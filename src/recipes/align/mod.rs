@@ -28,6 +28,7 @@ use crate::tasks::dro::DroTask;
 use crate::tasks::dro_v::{DroVTask, PolicyAndValue};
 use crate::tasks::pairwise::PairwiseTask;
 use crate::tasks::rows::{RowObjective, RowTask};
+use crate::tasks::single::SingleResponses;
 
 pub use prepare::{Prepared, prepare, sequences};
 pub use reference::{ReferenceSet, with_reference};
@@ -74,11 +75,7 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
             job.train(&task(data), eval.map(task).as_ref(), &settings, None, shown, Ok)?;
         }
         Method::DroV(dro_v) => {
-            let task = |set: ReferenceSet| DroVTask {
-                rows: places(&config.align, &set.prompts),
-                prompts: set.prompts,
-                settings: *dro_v,
-            };
+            let task = |set: ReferenceSet| DroVTask { rows: singles(&config.align, set.prompts), settings: *dro_v };
             let shape = &prepared.model_config;
             let with_value = |policy: CausalLm| {
                 let value = setup::policy(&config.model, shape, config.train.seed, &session.device.clone().autodiff())?;
@@ -231,12 +228,13 @@ fn pairwise_task(method: &Method, set: ReferenceSet) -> PairwiseTask {
 }
 
 fn row_task(method: &Method, objective: RowObjective, set: ReferenceSet) -> RowTask {
-    RowTask { rows: places(method, &set.prompts), prompts: set.prompts, mismatched: set.mismatched, objective }
+    RowTask { rows: singles(method, set.prompts), mismatched: set.mismatched, objective }
 }
 
-/// `(prompt, response)` of every row.
-fn places(method: &Method, prompts: &[ScoredPrompt]) -> Vec<(usize, usize)> {
-    prompts.iter().enumerate().flat_map(|(i, prompt)| rows(method, prompt).into_iter().map(move |j| (i, j))).collect()
+/// Every row of the method as an example.
+fn singles(method: &Method, prompts: Vec<ScoredPrompt>) -> SingleResponses {
+    let places = |(i, prompt)| rows(method, prompt).into_iter().map(move |j| (i, j));
+    SingleResponses { places: prompts.iter().enumerate().flat_map(places).collect(), prompts }
 }
 
 /// The responses of a prompt that are rows: for KTO those that are good or bad.

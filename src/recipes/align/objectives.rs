@@ -48,10 +48,27 @@ objectives! {
     Discopop(DiscopopSettings) = |batch, by| align::discopop(batch.log_ratios(), by);
     SigmoidNorm(SigmoidNormSettings) = |batch, by| align::sigmoid_norm(batch.log_ratios(), batch.tokens.clone(), by);
     Dpop(DpopSettings) = |batch, by| align::dpop(batch.log_ratios(), by);
-    DpoShift(DpoShiftSettings) = |batch, by| align::dpo_shift(batch.log_ratios(), by);
     RpoSq(NemotronSettings) = |batch, by| align::rpo_sq(batch.log_ratios(), batch.rewards[0].clone(), by);
     RpoBwdKl(NemotronSettings) = |batch, by| align::rpo_bwd_kl(batch.log_ratios(), batch.rewards[0].clone(), by);
     RpoFwdKl(NemotronSettings) = |batch, by| align::rpo_fwd_kl(batch.log_ratios(), batch.rewards[0].clone(), by);
+}
+
+/// DPO-Shift: its factor may follow the training.
+#[derive(Debug)]
+pub struct DpoShift(pub align::DpoShiftSettings);
+
+impl PairObjective for DpoShift {
+    fn validate(&self) -> Result<(), Error> {
+        self.0.validate()
+    }
+
+    fn losses(&self, batch: &PairBatch) -> PairOutput {
+        let factor = self.0.shift.at(batch.progress);
+        let log_ratios = batch.log_ratios();
+        let factors = log_ratios.chosen.clone().inner().zeros_like().add_scalar(factor);
+        let loss = align::dpo_shift(log_ratios, batch.progress, &self.0);
+        PairOutput { loss, metrics: vec![("dpo_shift/factor", factors)] }
+    }
 }
 
 /// AOT on margins: needs the ranks of the whole batch.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use serde_json::{Value, json};
 use setpoint_train::{ReferenceKey, ReferenceRow, ReferenceStore, Sequence, score_each};
 use setpoint_transformer::CausalLm;
 
@@ -12,7 +13,7 @@ use crate::config::sections::ModelSection;
 use crate::failure::Outcome;
 use crate::progress;
 use crate::recipes::{Session, setup};
-use crate::tasks::{ScoredPrompt, pass_tokens};
+use crate::tasks::{Place, ScoredPrompt, pass_tokens};
 
 /// A data set with its reference log-probs.
 pub struct ReferenceSet {
@@ -80,81 +81,119 @@ impl Scorer<'_> {
             None => None,
             Some(file) => Some(ReferenceStore::open(file, &self.key(examples)?)?),
         };
-        // (prompt, response) of everything that is not stored.
         let pairs = self.pairs;
         let wanted = |prompt: &ScoredPrompt, j: usize| !pairs || prompt.pairs.iter().any(|&(w, l)| w == j || l == j);
-        let places: Vec<(usize, usize)> = set
+        let places: Vec<Place> = set
             .iter()
             .enumerate()
             .flat_map(|(i, prompt)| (0..prompt.sequences.len()).map(move |j| (i, j)))
             .filter(|&(i, j)| wanted(&set[i], j))
-            .filter(|&(i, j)| store.as_ref().is_none_or(|s| s.get(i, j).is_none()))
             .collect();
-        let sequences: Vec<Sequence> = places.iter().map(|&(i, j)| set[i].sequences[j].clone()).collect();
+        let complete = store.as_ref().is_some_and(|s| places.iter().all(|&(i, j)| s.get(i, j).is_some()));
+        let rows = if complete {
+            self.rows(set, &places, &mut store)?
+        } else {
+            let (session, key) = (self.session, self.shared_key(set, &places));
+            session.once("reference", key, || self.rows(set, &places, &mut store))?
+        };
+        if let Some(store) = &mut store {
+            // The run has its own file, whoever computed what is in it.
+            for row in &rows {
+                if store.get(row.row, row.response).is_none() {
+                    store.append(row.clone())?;
+                }
+            }
+            store.sync()?;
+        }
         let mut prompts = set.to_vec();
         for prompt in &mut prompts {
             prompt.ref_logps = vec![f64::NAN; prompt.sequences.len()];
         }
-        if !sequences.is_empty() {
-            let batch_tokens = pass_tokens(self.config.train.micro_batch);
-            let model = match &self.model {
-                Some(model) => model,
-                None => {
-                    let section = ModelSection {
-                        path: Some(self.reference.to_owned()),
-                        from_scratch: None,
-                        ..self.config.model.clone()
-                    };
-                    let shape = setup::model_config(&section, &self.prepared.encoder)?;
-                    self.model.insert(setup::policy(&section, &shape, 0, &self.session.device)?)
-                }
-            };
-            let start = Instant::now();
-            let bar = progress::bar(sequences.len(), "reference", self.session.quiet);
-            let scored = score_each(model, &sequences, batch_tokens, &mut |at, score| {
-                bar.inc(1);
-                let (i, j) = places[at];
-                prompts[i].ref_logps[j] = score.response_logp;
-                prompts[i].ref_prompt_logp = score.prompt_logp;
-                match &mut store {
-                    None => Ok(()),
-                    Some(store) => store.append(ReferenceRow {
-                        row: i,
-                        response: j,
-                        prompt_tokens: score.prompt_tokens,
-                        response_tokens: score.response_tokens,
-                        prompt_logp: score.prompt_logp,
-                        response_logp: score.response_logp,
-                    }),
-                }
-            });
-            bar.finish_and_clear();
-            scored?;
-            if !self.session.quiet {
-                let tokens: usize = sequences.iter().map(|sequence| sequence.ids.len()).sum();
-                let seconds = start.elapsed().as_secs_f64();
-                progress::note(format!(
-                    "reference log-probabilities of {} responses in {seconds:.2} seconds, {:.0} tokens/s",
-                    sequences.len(),
-                    tokens as f64 / seconds.max(1e-9)
-                ));
-            }
-        }
-        if let Some(store) = store {
-            store.sync()?;
-            // What is used is what is stored, so that a resumed run uses the same bits.
-            for (i, prompt) in prompts.iter_mut().enumerate() {
-                for j in 0..prompt.sequences.len() {
-                    if let Some(row) = store.get(i, j) {
-                        prompt.ref_logps[j] = row.response_logp;
-                        if j == 0 {
-                            prompt.ref_prompt_logp = row.prompt_logp;
-                        }
-                    }
-                }
-            }
+        for row in rows {
+            prompts[row.row].ref_logps[row.response] = row.response_logp;
+            prompts[row.row].ref_prompt_logp = row.prompt_logp;
         }
         Ok(prompts)
+    }
+
+    /// The log-probs of some responses: what is stored, and what is not, which is computed and stored.
+    fn rows(
+        &mut self,
+        set: &[ScoredPrompt],
+        places: &[Place],
+        store: &mut Option<ReferenceStore>,
+    ) -> Outcome<Vec<ReferenceRow>> {
+        let found = |&(i, j): &Place| store.as_ref().and_then(|store| store.get(i, j)).cloned();
+        let mut rows: Vec<ReferenceRow> = places.iter().filter_map(found).collect();
+        let missing: Vec<Place> = places.iter().copied().filter(|place| found(place).is_none()).collect();
+        if missing.is_empty() {
+            return Ok(rows);
+        }
+        let sequences: Vec<&Sequence> = missing.iter().map(|&(i, j)| &set[i].sequences[j]).collect();
+        let model = match &self.model {
+            Some(model) => model,
+            None => {
+                let section = ModelSection {
+                    path: Some(self.reference.to_owned()),
+                    from_scratch: None,
+                    ..self.config.model.clone()
+                };
+                let shape = setup::model_config(&section, &self.prepared.encoder)?;
+                self.model.insert(setup::policy(&section, &shape, 0, &self.session.device)?)
+            }
+        };
+        let start = Instant::now();
+        let bar = progress::bar(sequences.len(), "reference", self.session.quiet);
+        let scored = score_each(model, &sequences, pass_tokens(self.config.train.micro_batch), &mut |at, score| {
+            bar.inc(1);
+            let (row, response) = missing[at];
+            let row = ReferenceRow {
+                row,
+                response,
+                prompt_tokens: score.prompt_tokens,
+                response_tokens: score.response_tokens,
+                prompt_logp: score.prompt_logp,
+                response_logp: score.response_logp,
+            };
+            if let Some(store) = store.as_mut() {
+                store.append(row.clone())?;
+            }
+            rows.push(row);
+            Ok(())
+        });
+        bar.finish_and_clear();
+        scored?;
+        if !self.session.quiet {
+            let tokens: usize = sequences.iter().map(|sequence| sequence.ids.len()).sum();
+            let seconds = start.elapsed().as_secs_f64();
+            progress::note(format!(
+                "reference log-probabilities of {} responses in {seconds:.2} seconds, {:.0} tokens/s",
+                sequences.len(),
+                tokens as f64 / seconds.max(1e-9)
+            ));
+        }
+        Ok(rows)
+    }
+
+    /// What decides the log-probs, for trials that share them. Prompts are numbered as the method has them, so their order counts.
+    fn shared_key<'s>(
+        &self,
+        set: &'s [ScoredPrompt],
+        places: &'s [Place],
+    ) -> impl FnOnce() -> Outcome<Value> + use<'s> {
+        let (hash, reference) = (self.hash.clone(), self.reference.to_owned());
+        let precision = format!("{:?} on {:?}", self.config.model.dtype, self.session.device);
+        let batch_tokens = pass_tokens(self.config.train.micro_batch);
+        move || {
+            Ok(json!({
+                "setpoint": env!("CARGO_PKG_VERSION"),
+                "model": hash.map_or_else(|| setup::model_hash(&reference), Ok)?,
+                "precision": precision,
+                "batch_tokens": batch_tokens,
+                "places": places,
+                "sequences": setup::sequences_hash(places.iter().map(|&(i, j)| &set[i].sequences[j])),
+            }))
+        }
     }
 
     fn key(&mut self, examples: &str) -> Outcome<ReferenceKey> {

@@ -8,6 +8,7 @@ pub mod reward;
 pub mod tasks;
 
 mod answers;
+mod judging;
 mod local_judge;
 mod result;
 

@@ -9,7 +9,7 @@ use setpoint_eval::{EvalItem, EvalRun, JudgeClient, JudgeSettings, Manifest, Mod
 use crate::config::Problems;
 use crate::config::sections::ModelSection;
 use crate::failure::{Failure, Outcome};
-use crate::recipes::setup;
+use crate::recipes::{Session, setup};
 
 /// A manifest that the benchmark fills in further.
 pub fn manifest(benchmark: &str, model: ModelIdentity, data: String) -> Manifest {
@@ -29,6 +29,12 @@ pub fn manifest(benchmark: &str, model: ModelIdentity, data: String) -> Manifest
 pub fn identity(model: &ModelSection, name: Option<&str>, fingerprint: String) -> Outcome<ModelIdentity> {
     let hash = model.path.as_deref().map(setup::model_hash).transpose()?;
     Ok(ModelIdentity { name: model_name(model, name), hash, template: Some(fingerprint) })
+}
+
+/// A model as it computes: its weights, their precision and the device.
+pub fn computes(session: &Session, model: &ModelSection) -> Outcome<Value> {
+    let hash = model.path.as_deref().map(setup::model_hash).transpose()?;
+    Ok(json!({ "hash": hash, "precision": format!("{:?} on {:?}", model.dtype, session.device) }))
 }
 
 /// The name given, else that of the folder; of a run's `model` folder, the run's.

@@ -10,10 +10,11 @@ use setpoint_eval::{
     Bootstrap, Estimate, EvalItem, KlEstimates, Manifest, PairAccuracy, WinRate, content_digest, kl_estimates,
     pair_accuracy, win_rate,
 };
-use setpoint_reward::{ModelSource, RewardSource, Rule, RuleSource, Scored};
+use setpoint_reward::Rule;
 use setpoint_train::{Sequence, score_sequences};
 use setpoint_transformer::{CausalLm, Finish};
 
+use super::judging::{judge, judged, rewards_key};
 use super::result;
 use crate::config::sections::{ModelSection, validate_data};
 use crate::config::{Config, Problems};
@@ -138,11 +139,14 @@ pub struct PairReport {
 
 /// The data of an evaluation, read and checked.
 pub struct EvalData {
-    encoder: TextEncoder,
+    /// The policy's and the baseline's tokenizer and template.
+    pub encoder: TextEncoder,
     /// The reward model's, where one judges.
-    reward_encoder: Option<TextEncoder>,
-    prompts: Vec<Record>,
-    prompt_ids: Vec<Vec<u32>>,
+    pub reward_encoder: Option<TextEncoder>,
+    /// Rows whose prompts are answered.
+    pub prompts: Vec<Record>,
+    /// Those prompts' tokens.
+    pub prompt_ids: Vec<Vec<u32>>,
     pairs: Vec<Example>,
 }
 
@@ -231,9 +235,10 @@ fn read(session: &Session, config: &EvalConfig) -> Outcome<EvalData> {
 }
 
 /// One model's samples and everything known of them.
-struct Answers {
+#[derive(Serialize, Deserialize)]
+pub struct Answers {
     /// One list per prompt.
-    ids: Vec<Vec<Vec<u32>>>,
+    pub ids: Vec<Vec<Vec<u32>>>,
     truncated: usize,
 }
 
@@ -290,14 +295,19 @@ pub fn report(session: &Session, config: &EvalConfig) -> Outcome<EvalReport> {
     let (policy_logps, policy_pairs) = (score(&policy, &own)?, score(&policy, &pair_sequences)?);
     drop(policy);
     let baseline = load(&config.baseline, &session.device)?;
-    let baseline_answers = Answers::of(session, &baseline, &config.baseline, config, &data)?;
-    let (baseline_logps, baseline_pairs) = (score(&baseline, &own)?, score(&baseline, &pair_sequences)?);
+    // What the baseline does by itself is the same for every policy that is compared with it.
+    let alone =
+        || Ok((Answers::of(session, &baseline, &config.baseline, config, &data)?, score(&baseline, &pair_sequences)?));
+    let key = || baseline_key(session, config, &data, &pair_sequences);
+    let (baseline_answers, baseline_pairs): (Answers, Vec<f64>) = session.once("baseline", key, alone)?;
+    let baseline_logps = score(&baseline, &own)?;
     drop(baseline);
 
     let judge = judge(session, config)?;
     let judge = judge.as_ref();
     let rewards = judged(judge, &answers, &data)?;
-    let baseline_rewards = judged(judge, &baseline_answers, &data)?;
+    let key = || rewards_key(session, config, &data, &baseline_answers);
+    let baseline_rewards = session.once("baseline-rewards", key, || judged(judge, &baseline_answers, &data))?;
     let bootstrap = Bootstrap { resamples: config.resamples, level: config.level, ..Bootstrap::default() };
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     let pairs = if data.pairs.is_empty() {
@@ -324,59 +334,20 @@ pub fn report(session: &Session, config: &EvalConfig) -> Outcome<EvalReport> {
     })
 }
 
-fn judge(session: &Session, config: &EvalConfig) -> Outcome<Box<dyn RewardSource>> {
-    if let Some(rule) = &config.rule {
-        return Ok(Box::new(RuleSource::new(rule.clone())?));
-    }
-    let dir = config.reward.path.as_deref().ok_or_else(|| Failure::usage("reward.path", "no judge"))?;
-    let options = setup::load_options(config.reward.dtype, &session.device);
-    Ok(Box::new(ModelSource::load(dir, &options, false, &session.device)?.with_batch_tokens(config.batch_tokens)))
-}
-
-/// Mean reward of each prompt's answers. The reward model reads them through its own tokenizer and template.
-fn judged(judge: &dyn RewardSource, answers: &Answers, data: &EvalData) -> Outcome<Vec<f64>> {
-    let foreign = data.reward_encoder.as_ref().filter(|e| e.fingerprint() != data.encoder.fingerprint());
-    let mut texts = Vec::new();
-    let mut ids = Vec::new();
-    for ((record, row), prompt) in data.prompts.iter().zip(&answers.ids).zip(&data.prompt_ids) {
-        for answer in row {
-            let text = setup::answer_text(&data.encoder, prompt, answer)?;
-            // With one tokenizer the judge reads the very tokens that were sampled, a missing stop token included.
-            ids.push(match foreign {
-                None => (prompt.clone(), answer.clone()),
-                Some(encoder) => setup::answer_ids(encoder, record, &text)?,
-            });
-            texts.push((record, text));
-        }
-    }
-    let prompts: Vec<String> = texts.iter().map(|(record, _)| annotate::prompt_text(&record.prompt)).collect();
-    let items: Vec<Scored<'_>> = texts
-        .iter()
-        .zip(&ids)
-        .zip(&prompts)
-        .enumerate()
-        .map(|(i, (((record, text), (prompt_ids, response_ids)), prompt))| Scored {
-            row: record.source.row,
-            response_index: i % answers.ids[0].len().max(1),
-            prompt,
-            response: text,
-            prompt_ids,
-            response_ids,
-            recorded: None,
-            fields: Some(&record.extra),
-        })
-        .collect();
-    let scores = judge.score(&items, &mut |_| ())?;
-    let mut at = 0;
-    Ok(answers
-        .ids
-        .iter()
-        .map(|row| {
-            let own = &scores[at..at + row.len()];
-            at += row.len();
-            own.iter().sum::<f64>() / own.len() as f64
-        })
-        .collect())
+/// What decides the baseline's answers and its log-probs of the pairs.
+fn baseline_key(session: &Session, config: &EvalConfig, data: &EvalData, pairs: &[Sequence]) -> Outcome<Value> {
+    let model_config = setup::model_config(&config.baseline, &data.encoder)?;
+    let settings = config.generate.resolve(&config.baseline, &model_config, &data.encoder)?;
+    Ok(json!({
+        "setpoint": env!("CARGO_PKG_VERSION"),
+        "model": result::computes(session, &config.baseline)?,
+        "decoding": format!("{settings:?}"),
+        "seed": config.generate.seed,
+        "samples": config.generate.samples,
+        "prompts": setup::text_hash(&serde_json::to_string(&data.prompt_ids)?),
+        "pairs": setup::sequences_hash(pairs),
+        "batch_tokens": config.batch_tokens,
+    }))
 }
 
 fn pair_report(pairs: &[Example], policy: &[f64], baseline: &[f64], bootstrap: &Bootstrap) -> Outcome<PairReport> {

@@ -83,6 +83,8 @@ pub fn steps(session: &Session, config: &AlignConfig) -> Outcome<(u64, f64)> {
 pub struct Job {
     folder: PathBuf,
     part: &'static str,
+    /// Where values stand that the trials have in common.
+    shared: PathBuf,
     /// What is said of it.
     title: String,
 }
@@ -97,13 +99,15 @@ impl Job {
         base: &ModelSection,
         part: &Part,
     ) -> Outcome<Self> {
-        let folder = run.join("trials").join(&trial.name);
-        std::fs::create_dir_all(&folder)
-            .map_err(|e| Failure::run(format!("cannot create {}: {e}", folder.display())))?;
+        let (folder, shared) = (run.join("trials").join(&trial.name), run.join("shared"));
+        for folder in [&folder, &shared] {
+            std::fs::create_dir_all(folder)
+                .map_err(|e| Failure::run(format!("cannot create {}: {e}", folder.display())))?;
+        }
         let eval = held_out.config(base, folder.join("model"), part);
         write_once(&folder.join(ALIGN), &toml::to_string(&to_table(&trial.config))?)?;
         write_once(&folder.join(eval_settings(part.name)), &toml::to_string(&to_table(&eval))?)?;
-        Ok(Self { folder, part: part.name, title })
+        Ok(Self { folder, part: part.name, shared, title })
     }
 }
 
@@ -195,7 +199,7 @@ impl<'a> Crew<'a> {
     fn spawn(&self, job: &Job, log: &Path) -> std::io::Result<bool> {
         let log: File = OpenOptions::new().create(true).write(true).truncate(true).open(log)?;
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg("trial").arg(&job.folder).arg("--part").arg(job.part);
+        command.arg("trial").arg(&job.folder).arg("--part").arg(job.part).arg("--shared").arg(&job.shared);
         if let Some(device) = self.device {
             command.args(["--device", device]);
         }

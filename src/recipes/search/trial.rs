@@ -14,7 +14,8 @@ use crate::config::{Given, Problem, load};
 use crate::failure::{Failure, Outcome};
 use crate::recipes::align::AlignConfig;
 use crate::recipes::eval::{self, EvalConfig};
-use crate::recipes::{Session, align, setup};
+use crate::recipes::shared::Cost;
+use crate::recipes::{Session, Shared, align, setup};
 
 /// What is trained: a folder's name, and the settings of `setpoint align`.
 #[derive(Debug, Clone)]
@@ -53,13 +54,14 @@ pub fn blamed(problem: &Problem, point: &Point) -> Option<String> {
     exact.or_else(|| keys().find(|key| inside(key) && named(key))).or_else(|| keys().find(inside)).cloned()
 }
 
-/// What training took, written when it is over.
+/// What training took, written when it is over: as if the trial had computed itself what another did for it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Trained {
-    /// Seconds of the process that finished the training, its start and the reference's log-probabilities included.
+    /// Seconds of the process that finished the training, its start and the reference's log-probabilities included, whoever computed them.
     pub seconds: f64,
-    /// Greatest resident memory of that process, bytes; the device's own memory is not in it. Where the system tells.
+    /// Greatest resident memory of that process, or of the one that computed the reference's log-probabilities if that is more, bytes; the
+    /// device's own memory is not in it. Where the system tells.
     pub peak_memory: Option<u64>,
     /// Whether that process went on from a checkpoint of another, whose seconds are not counted.
     pub resumed: bool,
@@ -88,7 +90,9 @@ pub fn carry_out(session: &Session, folder: &Path, part: &str) -> Outcome {
         let started = Instant::now();
         let resumed = folder.join("checkpoints").is_dir();
         align::run(session, &config, folder, true)?;
-        let trained = Trained { seconds: started.elapsed().as_secs_f64(), peak_memory: peak_memory(), resumed };
+        let saved = session.shared.as_ref().map(Shared::saved).unwrap_or_default();
+        let Cost { seconds, peak_memory } = Cost::since(started).and(saved);
+        let trained = Trained { seconds, peak_memory, resumed };
         setup::write_text(&folder.join(TRAINED), &(serde_json::to_string_pretty(&trained)? + "\n"))?;
     }
     if !folder.join(eval_figures(part)).is_file() {
@@ -108,13 +112,6 @@ fn wins(report: &eval::EvalReport) -> Vec<f64> {
         std::cmp::Ordering::Less => 0.0,
     };
     report.rewards.iter().zip(&report.baseline_rewards).map(win).collect()
-}
-
-/// The greatest resident memory of this process so far, bytes, as Linux tells it.
-fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
 /// What a finished trial left, read back.

@@ -177,6 +177,10 @@ impl DroOutput {
 /// (The prompt's tokens are still trained in the sense that a response's log-prob depends on
 /// their hidden states.)
 ///
+/// Traps: the paper's `Z_0 = 50` is `log_z0`, in nats, and a response whose reward is below `β·log_z0` loses probability, chosen or not. All
+/// prompts must begin with the same tokens (t0), from which `D_x` is counted. Where the targets of a prompt add up to more than its
+/// normaliser allows no policy reaches them (the audit says so before training). Rewards of one prompt are averaged before prompts are.
+///
 /// # Shapes
 /// `[n]` per response, `[p]` per prompt, as [`DroBatch`] and [`DroOutput`] say.
 ///

@@ -3,16 +3,16 @@
 use proptest::prelude::*;
 use setpoint_align::{
     AotSettings, ApoSettings, BcoPairSettings, DiscopopSettings, DpoShiftSettings, DpopSettings, ExoPairSettings,
-    HingeSettings, NcaPairSettings, NemotronSettings, Pair, RobustSettings, RpoSettings, SigmoidNormSettings,
-    SppoHardSettings, aot, aot_unpaired, apo_down, apo_zero, bco_pair, discopop, dpo_shift, dpop, exo_pair, hinge,
-    match_by_rank, mixed, nca_pair, robust, rpo, rpo_bwd_kl, rpo_fwd_kl, rpo_sq, sigmoid_norm, sppo_hard,
-    token_mean_nll,
+    HingeSettings, LinearShift, NcaPairSettings, NemotronSettings, Pair, RobustSettings, RpoSettings, Shift,
+    SigmoidNormSettings, SppoHardSettings, aot, aot_unpaired, apo_down, apo_zero, bco_pair, discopop, dpo_shift, dpop,
+    exo_pair, hinge, match_by_rank, mixed, nca_pair, robust, rpo, rpo_bwd_kl, rpo_fwd_kl, rpo_sq, sigmoid_norm,
+    sppo_hard, token_mean_nll,
 };
 
 use crate::pairwise::{
     Objective, Pairs, assert_finite_at_extremes, check, config, losses, ls, on_means, on_sums, pairs,
 };
-use crate::platform::{Platform, all, double, gradient, host, largest};
+use crate::platform::{Platform, all, gradient, host, largest};
 
 fn sigma(x: f64) -> f64 {
     ls(x).exp()
@@ -135,8 +135,17 @@ fn on_sides() -> Vec<Objective> {
         },
         Objective {
             name: "dpo_shift",
-            tensor: |_, _, h| losses(dpo_shift(h, &DpoShiftSettings { beta: 0.25, shift: 0.75 })),
+            tensor: |_, _, h| losses(dpo_shift(h, 0.5, &DpoShiftSettings { beta: 0.25, shift: Shift::Fixed(0.75) })),
             formula: |p, i| -ls(0.25 * (p.chosen[i] - 0.75 * p.rejected[i])),
+        },
+        Objective {
+            name: "dpo_shift that increases",
+            // A quarter of the way from 0.5 to 0.9.
+            tensor: |_, _, h| {
+                let shift = Shift::Linear(LinearShift { from: 0.5, to: 0.9 });
+                losses(dpo_shift(h, 0.25, &DpoShiftSettings { beta: 0.25, shift }))
+            },
+            formula: |p, i| -ls(0.25 * (p.chosen[i] - 0.6 * p.rejected[i])),
         },
     ]
 }
@@ -179,7 +188,7 @@ proptest! {
     fn shifts_count_where_sides_count(p in pairs(-30.0..30.0), shift in (1i32..8).prop_map(f64::from)) {
         let mut shifted = p.clone();
         [&mut shifted.chosen, &mut shifted.rejected].into_iter().flatten().for_each(|h| *h += shift);
-        for platform in double() {
+        for platform in all() {
             for objective in on_margins() {
                 let (before, chosen, rejected) = p.run(&platform, |pair| (objective.tensor)(&platform, &p, pair));
                 let (after, ..) = shifted.run(&platform, |pair| (objective.tensor)(&platform, &shifted, pair));
@@ -189,8 +198,8 @@ proptest! {
                     prop_assert!((chosen + rejected).abs() <= platform.rounding(chosen.abs()), "{}", objective.name);
                 }
             }
-            let (before, ..) = p.run(&platform, |h| losses(dpo_shift(h, &DpoShiftSettings::default())));
-            let (after, ..) = shifted.run(&platform, |h| losses(dpo_shift(h, &DpoShiftSettings::default())));
+            let (before, ..) = p.run(&platform, |h| losses(dpo_shift(h, 0.0, &DpoShiftSettings::default())));
+            let (after, ..) = shifted.run(&platform, |h| losses(dpo_shift(h, 0.0, &DpoShiftSettings::default())));
             prop_assert!(before.iter().zip(&after).all(|(before, after)| after < before), "a shift up by 0.05 of it");
         }
     }
@@ -250,7 +259,7 @@ proptest! {
         let ref_margins: Vec<f64> = (0..b).map(|i| reference[0][i] - reference[1][i]).collect();
         let matched = match_by_rank(&margins, &ref_margins);
         let (down, up) = (match_by_rank(&p.chosen, &p.rejected), match_by_rank(&p.rejected, &p.chosen));
-        for platform in double() {
+        for platform in all() {
             let (paired, ..) = p.run(&platform, |logps| {
                 losses(aot(logps, first_model(&p, &platform), platform.constant(&matched), &settings))
             });
@@ -275,7 +284,18 @@ proptest! {
 #[test]
 fn extremes_stay_finite() {
     on_margins().iter().chain(&on_sides()).for_each(|o| assert_finite_at_extremes(o, &[1e4, -1e4, 0.0]));
-    let aot = Objective {
+    let paired = Objective {
+        name: "aot",
+        tensor: |platform, p, logps| {
+            let n = p.chosen.len();
+            let ref_margins: Vec<f64> = (0..n).map(|i| if i % 2 == 0 { 1e4 } else { -1e4 }).collect();
+            let reference = Pair { chosen: platform.constant(&p.rejected), rejected: platform.constant(&p.chosen) };
+            losses(aot(logps, reference, platform.constant(&ref_margins), &AotSettings::default()))
+        },
+        formula: |_, _| 0.0,
+    };
+    assert_finite_at_extremes(&paired, &[1e4, -1e4, 0.0]);
+    let unpaired = Objective {
         name: "aot_unpaired",
         tensor: |_, _, h| {
             let matched = Pair { chosen: h.rejected.clone().inner(), rejected: h.chosen.clone().inner() };
@@ -283,7 +303,7 @@ fn extremes_stay_finite() {
         },
         formula: |_, _| 0.0,
     };
-    assert_finite_at_extremes(&aot, &[1e4, -1e4, 0.0]);
+    assert_finite_at_extremes(&unpaired, &[1e4, -1e4, 0.0]);
     // The temperatures at the ends of their range.
     for tau in [1e-3, 1.0] {
         for platform in all() {
@@ -299,7 +319,7 @@ fn extremes_stay_finite() {
 #[test]
 fn nca_has_a_target_for_the_chosen() {
     let settings = NcaPairSettings { beta: 0.5 };
-    for platform in double() {
+    for platform in all() {
         let h = Pair { chosen: platform.leaf(&[2f64.ln() / 0.5]), rejected: platform.constant(&[0.0]) };
         let gradients = nca_pair(h.clone(), &settings).losses.backward();
         platform.assert_close("slope", &gradient(&h.chosen, &gradients), &[0.0], platform.rounding(1.0));
@@ -341,7 +361,12 @@ fn settings_out_of_range_are_refused() {
     assert!(SigmoidNormSettings { beta: 0.0 }.validate().is_err());
     assert!(AotSettings { label_smoothing: -0.1, ..Default::default() }.validate().is_err());
     assert!(DpopSettings { lambda: -1.0, ..Default::default() }.validate().is_err());
-    assert!(DpoShiftSettings { shift: 0.0, ..Default::default() }.validate().is_err());
+    assert!(DpoShiftSettings { shift: Shift::Fixed(0.0), ..Default::default() }.validate().is_err());
+    let ends =
+        |from, to| DpoShiftSettings { shift: Shift::Linear(LinearShift { from, to }), ..Default::default() }.validate();
+    assert!(ends(0.5, 1.0).is_ok() && ends(1.0, 0.5).is_ok());
+    assert!(ends(0.0, 1.0).unwrap_err().to_string().contains("shift.from"));
+    assert!(ends(1.0, 1.1).unwrap_err().to_string().contains("shift.to"));
     assert!(NemotronSettings { reward_scale: f64::INFINITY, ..Default::default() }.validate().is_err());
     let defaults = [
         RobustSettings::default().validate(),

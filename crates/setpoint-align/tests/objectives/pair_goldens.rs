@@ -113,7 +113,7 @@ impl Inputs<'_> {
                 rpo(h, &rewards, &RpoSettings { beta, pessimism })
             }
             "dpop" => dpop(h, &of(settings)),
-            "dpo_shift" => dpo_shift(h, &of(settings)),
+            "dpo_shift" => dpo_shift(h, 0.0, &of(settings)),
             "rpo_sq" => rpo_sq(h, self.pair("rewards_a"), &of(settings)),
             "rpo_bwd_kl" => rpo_bwd_kl(h, self.pair("rewards_a"), &of(settings)),
             "rpo_fwd_kl" => rpo_fwd_kl(h, self.pair("rewards_a"), &of(settings)),

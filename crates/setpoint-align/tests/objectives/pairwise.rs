@@ -228,7 +228,7 @@ proptest! {
     #[test]
     fn dpo_is_invariant_to_a_shift(p in pairs(-30.0..30.0), shift in (-8i32..8).prop_map(f64::from)) {
         let settings = DpoSettings { beta: 0.25, label_smoothing: 0.125 };
-        for platform in double() {
+        for platform in all() {
             let shifted = Pairs {
                 chosen: p.chosen.iter().map(|h| h + shift).collect(),
                 rejected: p.rejected.iter().map(|h| h + shift).collect(),

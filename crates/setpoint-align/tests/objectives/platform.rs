@@ -11,21 +11,37 @@ pub struct Platform {
     pub epsilon: f64,
 }
 
-/// Every compiled device.
-pub fn devices() -> Vec<(&'static str, Device)> {
+/// Every compiled device on the CPU.
+fn processors() -> Vec<(&'static str, Device)> {
     #[expect(deprecated, reason = "the second opinion, as long as Burn has it")]
     let ndarray = Device::ndarray();
     vec![("flex", Device::flex().autodiff()), ("ndarray", ndarray.autodiff())]
 }
 
+/// wgpu, which computes in f32, for the first so many times that a test asks (tests have threads of their own): an operation there takes some
+/// thousand times as long, most of it for starting it.
+#[cfg(feature = "test-wgpu")]
+fn graphics() -> Option<(&'static str, Device)> {
+    const TIMES: usize = 24;
+    thread_local!(static ASKED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) });
+    ASKED.set(ASKED.get() + 1);
+    let device = || Device::wgpu(burn::tensor::DeviceKind::DefaultDevice).autodiff();
+    (ASKED.get() <= TIMES).then(|| ("wgpu", device()))
+}
+
+#[cfg(not(feature = "test-wgpu"))]
+fn graphics() -> Option<(&'static str, Device)> {
+    None
+}
+
 /// Every compiled device in f32.
 pub fn single() -> Vec<Platform> {
-    of(DType::F32, f64::from(f32::EPSILON))
+    of(processors().into_iter().chain(graphics()).collect(), DType::F32, f64::from(f32::EPSILON))
 }
 
 /// Every compiled device that computes in f64, where identities hold to many digits.
 pub fn double() -> Vec<Platform> {
-    of(DType::F64, f64::EPSILON)
+    of(processors(), DType::F64, f64::EPSILON)
 }
 
 /// Every compiled device in every dtype.
@@ -35,8 +51,8 @@ pub fn all() -> Vec<Platform> {
     all
 }
 
-fn of(dtype: DType, epsilon: f64) -> Vec<Platform> {
-    let capable = devices().into_iter().filter(|(_, device)| device.supports_dtype(dtype));
+fn of(devices: Vec<(&'static str, Device)>, dtype: DType, epsilon: f64) -> Vec<Platform> {
+    let capable = devices.into_iter().filter(|(_, device)| device.supports_dtype(dtype));
     let platforms: Vec<Platform> = capable.map(|(name, device)| Platform { name, device, dtype, epsilon }).collect();
     assert!(!platforms.is_empty(), "no device computes in {dtype:?}");
     platforms

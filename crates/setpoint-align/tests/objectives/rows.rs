@@ -88,7 +88,7 @@ proptest! {
     fn qrpo_is_dro((h, rewards, _labels) in rows()) {
         let settings = QrpoSettings { beta: 0.25 };
         let quantiles: Vec<f64> = rewards.iter().map(|&r| reward_quantile(r, &rewards)).collect();
-        for platform in double() {
+        for platform in all() {
             let leaf = platform.leaf(&h);
             let losses = qrpo(leaf.clone(), platform.constant(&quantiles), &settings).losses;
             let slopes = gradient(&leaf, &losses.clone().sum().backward());
@@ -115,7 +115,7 @@ proptest! {
     #[test]
     fn dro_v_is_half_of_dro((h, rewards, _labels) in rows(), log_z in (-5i32..5).prop_map(f64::from)) {
         let settings = DroVSettings { beta: 0.25 };
-        for platform in double() {
+        for platform in all() {
             let (leaf, values) = (platform.leaf(&h), platform.leaf(&vec![0.25 * log_z; h.len()]));
             let losses = dro_v(leaf.clone(), platform.constant(&rewards), values.clone(), &settings).losses;
             let gradients = losses.clone().sum().backward();

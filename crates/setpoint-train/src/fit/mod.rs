@@ -172,11 +172,12 @@ impl<T: Task> Trainer<'_, T> {
         let batch = step::batch(&order, self.config.batch_size, within);
         let tokens: usize = batch.iter().map(|&example| self.task.tokens(example)).sum();
 
+        let progress = index as f64 / self.plan.total_steps as f64;
         let learning_rate = self.config.learning_rate * self.config.schedule.factor(index, self.plan.total_steps);
         let (model, done) = if self.config.optimizer.in_backward {
-            step::move_in_backward(self.task, model, batch, &mut self.optimizer, learning_rate, step)?
+            step::move_in_backward(self.task, model, batch, &mut self.optimizer, learning_rate, step, progress)?
         } else {
-            let (sink, done) = step::accumulate(self.task, &model, batch, self.config, step)?;
+            let (sink, done) = step::accumulate(self.task, &model, batch, self.config, step, progress)?;
             let scale = self.config.clip_norm().map_or(1.0, |max_norm| clip_scale(done.grad_norm, max_norm));
             (self.optimizer.step(model, sink, learning_rate, scale)?, done)
         };

@@ -16,7 +16,7 @@ pub(super) struct Measured {
     pub(super) micro_batches: usize,
 }
 
-/// Runs the batch forward and backward, one micro-batch after another.
+/// Runs the batch of a step (from 1) forward and backward, one micro-batch after another.
 ///
 /// # Errors
 /// When the loss or the gradient is not finite; the model has not moved then.
@@ -26,9 +26,10 @@ pub(super) fn accumulate<T: Task>(
     batch: &[usize],
     config: &TrainConfig,
     step: u64,
+    progress: f64,
 ) -> Result<(GradientSink, Measured), Error> {
     let (batch, denominator) = weighed(task, batch, step)?;
-    let survey = task.survey(model, &batch, config.micro_batch)?;
+    let survey = Survey { progress, ..task.survey(model, &batch, config.micro_batch)? };
     let split = config.micro_batch.split(&batch, |example| task.cost(example));
     let mut sink = GradientSink::new();
     let mut loss = 0.0;
@@ -61,10 +62,11 @@ pub(super) fn move_in_backward<T: Task>(
     optimizer: &mut AdamW,
     learning_rate: f64,
     step: u64,
+    progress: f64,
 ) -> Result<(T::Model, Measured), Error> {
     let (batch, denominator) = weighed(task, batch, step)?;
     let whole = MicroBatch::Examples(batch.len());
-    let survey = task.survey(&model, &batch, whole)?;
+    let survey = Survey { progress, ..task.survey(&model, &batch, whole)? };
     let batch = whole.split(&batch, |example| task.cost(example)).concat();
     let forward = task.forward_surveyed(&model, &batch, denominator, &survey)?;
     let loss = checked_loss(task, &batch, &forward, step)?;

@@ -85,7 +85,11 @@ impl Task for Surveyed {
 
     fn survey(&self, _: &Bag, batch: &[usize], _: MicroBatch) -> Result<Survey, Error> {
         self.surveys.borrow_mut().push(batch.to_vec());
-        Ok(Survey { batch: vec![batch.len() as f64], examples: batch.iter().map(|&e| (e, vec![e as f64])).collect() })
+        Ok(Survey {
+            batch: vec![batch.len() as f64],
+            examples: batch.iter().map(|&e| (e, vec![e as f64])).collect(),
+            ..Survey::default()
+        })
     }
 
     fn forward_surveyed(

@@ -16,8 +16,8 @@ use burn::tensor::FloatDType;
 
 use crate::Error;
 use crate::generate::GenerationConfig;
-pub(crate) use names::{ParamPath, name_hash};
-pub use names::{Parameter, parameters, with_stable_ids};
+pub(crate) use names::name_hash;
+pub use names::{ParamPath, Parameter, parameters, with_stable_ids};
 pub use reader::Checkpoint;
 pub use save::{save_model, save_module};
 

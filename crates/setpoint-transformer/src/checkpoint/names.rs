@@ -1,20 +1,29 @@
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Device, Tensor};
 
-/// The path of the parameter that a traversal has reached.
+/// The path of the parameter that a traversal has reached: the name it has in a file. A visitor or mapper of a module hands what it enters and
+/// leaves over to it.
 #[derive(Debug, Default)]
-pub(crate) struct ParamPath(Vec<String>);
+pub struct ParamPath(Vec<String>);
 
 impl ParamPath {
-    pub(crate) fn enter(&mut self, name: &str) {
+    /// A traversal that begins at this path; an empty one is the root.
+    pub fn below(prefix: &str) -> Self {
+        Self(if prefix.is_empty() { Vec::new() } else { vec![prefix.to_owned()] })
+    }
+
+    /// Into a field.
+    pub fn enter(&mut self, name: &str) {
         self.0.push(name.to_owned());
     }
 
-    pub(crate) fn exit(&mut self) {
+    /// Out of it again.
+    pub fn exit(&mut self) {
         self.0.pop();
     }
 
-    pub(crate) fn name(&self) -> String {
+    /// The path, with dots.
+    pub fn name(&self) -> String {
         self.0.join(".")
     }
 }

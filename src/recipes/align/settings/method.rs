@@ -213,7 +213,7 @@ methods! {
     Discopop "discopop" DiscopopSettings as by::Discopop, REFERENCE, !REWARDS, "the discovered log-ratio modulated loss", "Lu et al. 2024";
     SigmoidNorm "sigmoid_norm" SigmoidNormSettings as by::SigmoidNorm, REFERENCE, !REWARDS, "length-normalised DPO", "Lambert et al. 2024 (Tülu 3)";
     Dpop "dpop" DpopSettings as by::Dpop, REFERENCE, !REWARDS, "DPO-Positive", "Pal et al. 2024 (Smaug)";
-    DpoShift "dpo_shift" DpoShiftSettings as by::DpoShift, REFERENCE, !REWARDS, "DPO-Shift, fixed", "Yang et al. 2025";
+    DpoShift "dpo_shift" DpoShiftSettings as by::DpoShift, REFERENCE, !REWARDS, "DPO-Shift, fixed or over the training", "Yang et al. 2025";
     RpoSq "rpo_sq" NemotronSettings as by::RpoSq, REFERENCE, REWARDS, "Nemotron's reward-aware loss: squared distance", "Adler et al. 2024 (Nemotron-4)";
     RpoBwdKl "rpo_bwd_kl" NemotronSettings as by::RpoBwdKl, REFERENCE, REWARDS, "Nemotron's reward-aware loss: KL, ground truth first", "Adler et al. 2024 (Nemotron-4)";
     RpoFwdKl "rpo_fwd_kl" NemotronSettings as by::RpoFwdKl, REFERENCE, REWARDS, "Nemotron's reward-aware loss: KL, policy first", "Adler et al. 2024 (Nemotron-4)";

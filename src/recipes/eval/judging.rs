@@ -1,0 +1,85 @@
+//! The rewards of sampled answers, by a reward model or a rule.
+
+use serde_json::{Value, json};
+use setpoint_reward::{ModelSource, RewardSource, RuleSource, Scored};
+
+use super::result;
+use super::reward::{Answers, EvalConfig, EvalData};
+use crate::failure::{Failure, Outcome};
+use crate::recipes::{Session, annotate, setup};
+
+/// What decides the rewards of some answers: the judge, all that it may look at, and how answers become text.
+pub fn rewards_key(session: &Session, config: &EvalConfig, data: &EvalData, answers: &Answers) -> Outcome<Value> {
+    let judge = match (&config.rule, &data.reward_encoder) {
+        (None, Some(encoder)) => {
+            json!({ "model": result::computes(session, &config.reward)?, "tokenizer": encoder.fingerprint() })
+        }
+        (rule, _) => json!({ "rule": rule }),
+    };
+    let records: Vec<_> =
+        data.prompts.iter().map(|r| (r.source.row, annotate::prompt_text(&r.prompt), &r.extra)).collect();
+    Ok(json!({
+        "setpoint": env!("CARGO_PKG_VERSION"),
+        "judge": judge,
+        "tokenizer": data.encoder.fingerprint(),
+        "prompts": setup::text_hash(&serde_json::to_string(&(records, &data.prompt_ids))?),
+        "answers": setup::text_hash(&serde_json::to_string(answers)?),
+        "batch_tokens": config.batch_tokens,
+    }))
+}
+
+/// Loads what judges.
+pub fn judge(session: &Session, config: &EvalConfig) -> Outcome<Box<dyn RewardSource>> {
+    if let Some(rule) = &config.rule {
+        return Ok(Box::new(RuleSource::new(rule.clone())?));
+    }
+    let dir = config.reward.path.as_deref().ok_or_else(|| Failure::usage("reward.path", "no judge"))?;
+    let options = setup::load_options(config.reward.dtype, &session.device);
+    Ok(Box::new(ModelSource::load(dir, &options, false, &session.device)?.with_batch_tokens(config.batch_tokens)))
+}
+
+/// Mean reward of each prompt's answers. The reward model reads them through its own tokenizer and template.
+pub fn judged(judge: &dyn RewardSource, answers: &Answers, data: &EvalData) -> Outcome<Vec<f64>> {
+    let foreign = data.reward_encoder.as_ref().filter(|e| e.fingerprint() != data.encoder.fingerprint());
+    let mut texts = Vec::new();
+    let mut ids = Vec::new();
+    for ((record, row), prompt) in data.prompts.iter().zip(&answers.ids).zip(&data.prompt_ids) {
+        for answer in row {
+            let text = setup::answer_text(&data.encoder, prompt, answer)?;
+            // With one tokenizer the judge reads the very tokens that were sampled, a missing stop token included.
+            ids.push(match foreign {
+                None => (prompt.clone(), answer.clone()),
+                Some(encoder) => setup::answer_ids(encoder, record, &text)?,
+            });
+            texts.push((record, text));
+        }
+    }
+    let prompts: Vec<String> = texts.iter().map(|(record, _)| annotate::prompt_text(&record.prompt)).collect();
+    let items: Vec<Scored<'_>> = texts
+        .iter()
+        .zip(&ids)
+        .zip(&prompts)
+        .enumerate()
+        .map(|(i, (((record, text), (prompt_ids, response_ids)), prompt))| Scored {
+            row: record.source.row,
+            response_index: i % answers.ids[0].len().max(1),
+            prompt,
+            response: text,
+            prompt_ids,
+            response_ids,
+            recorded: None,
+            fields: Some(&record.extra),
+        })
+        .collect();
+    let scores = judge.score(&items, &mut |_| ())?;
+    let mut at = 0;
+    Ok(answers
+        .ids
+        .iter()
+        .map(|row| {
+            let own = &scores[at..at + row.len()];
+            at += row.len();
+            own.iter().sum::<f64>() / own.len() as f64
+        })
+        .collect())
+}

@@ -1,0 +1,56 @@
+//! What tasks on single responses have in common.
+
+use setpoint_align::Role;
+use setpoint_train::{Error, HeadOptions, PromptLogps, Sequence, SequenceLogps, sequence_logps_with};
+use setpoint_transformer::CausalLm;
+
+use super::{Place, ScoredPrompt};
+
+/// Prompts with responses, each of which is an example of its own.
+#[derive(Debug)]
+pub struct SingleResponses {
+    /// The data.
+    pub prompts: Vec<ScoredPrompt>,
+    /// Where each example stands.
+    pub places: Vec<Place>,
+}
+
+impl SingleResponses {
+    /// Number of examples.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// An example as tokens.
+    pub fn sequence(&self, example: usize) -> &Sequence {
+        let (prompt, response) = self.places[example];
+        &self.prompts[prompt].sequences[response]
+    }
+
+    /// The side an example stands on.
+    pub fn role(&self, example: usize) -> Option<Role> {
+        let (prompt, response) = self.places[example];
+        self.prompts[prompt].roles[response]
+    }
+
+    /// A number for each of some examples.
+    pub fn each(&self, examples: &[usize], value: fn(&ScoredPrompt, usize) -> f64) -> Vec<f64> {
+        let of = |&example: &usize| {
+            let (prompt, response) = self.places[example];
+            value(&self.prompts[prompt], response)
+        };
+        examples.iter().map(of).collect()
+    }
+
+    /// The policy's log-probs of some examples' responses, `[n]`, with their graph.
+    pub fn logps(&self, policy: &CausalLm, examples: &[usize]) -> Result<SequenceLogps, Error> {
+        let sequences: Vec<&Sequence> = examples.iter().map(|&example| self.sequence(example)).collect();
+        sequence_logps_with(policy, &sequences, PromptLogps::Skip, &HeadOptions::default())
+    }
+
+    /// How messages name an example.
+    pub fn describe(&self, example: usize) -> String {
+        let (prompt, response) = self.places[example];
+        format!("{}, response {response}", self.prompts[prompt].name)
+    }
+}
