@@ -11,15 +11,16 @@ use setpoint_eval::{
     pair_accuracy, win_rate,
 };
 use setpoint_reward::{ModelSource, RewardSource, Rule, RuleSource, Scored};
-use setpoint_train::{Sequence, score_sequences};
+use setpoint_train::Sequence;
 use setpoint_transformer::{CausalLm, Finish};
 
 use super::result;
 use crate::config::sections::{ModelSection, validate_data};
 use crate::config::{Config, Problems};
 use crate::failure::{Failure, Outcome};
-use crate::progress;
+use crate::progress::{self, Meter};
 use crate::recipes::generate::{SamplingSection, sample};
+use crate::recipes::scoring::score;
 use crate::recipes::{Session, align, annotate, setup};
 
 /// Settings of `setpoint eval`.
@@ -284,7 +285,7 @@ pub fn report(session: &Session, config: &EvalConfig) -> Outcome<EvalReport> {
     let own = answers.sequences(&data);
     let pair_sequences: Vec<Sequence> = data.pairs.iter().flat_map(|e| align::sequences(e, 1)).collect();
     let score = |model: &CausalLm, rows: &[Sequence]| -> Outcome<Vec<f64>> {
-        let scores = score_sequences(model, rows, config.batch_tokens, &mut |_| ())?;
+        let scores = score(session, "logps", model, rows, &vec![1; rows.len()], config.batch_tokens)?;
         Ok(scores.iter().map(|s| s.response_logp).collect())
     };
     let (policy_logps, policy_pairs) = (score(&policy, &own)?, score(&policy, &pair_sequences)?);
@@ -296,8 +297,8 @@ pub fn report(session: &Session, config: &EvalConfig) -> Outcome<EvalReport> {
 
     let judge = judge(session, config)?;
     let judge = judge.as_ref();
-    let rewards = judged(judge, &answers, &data)?;
-    let baseline_rewards = judged(judge, &baseline_answers, &data)?;
+    let rewards = judged(session, judge, &answers, &data)?;
+    let baseline_rewards = judged(session, judge, &baseline_answers, &data)?;
     let bootstrap = Bootstrap { resamples: config.resamples, level: config.level, ..Bootstrap::default() };
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     let pairs = if data.pairs.is_empty() {
@@ -334,7 +335,7 @@ fn judge(session: &Session, config: &EvalConfig) -> Outcome<Box<dyn RewardSource
 }
 
 /// Mean reward of each prompt's answers. The reward model reads them through its own tokenizer and template.
-fn judged(judge: &dyn RewardSource, answers: &Answers, data: &EvalData) -> Outcome<Vec<f64>> {
+fn judged(session: &Session, judge: &dyn RewardSource, answers: &Answers, data: &EvalData) -> Outcome<Vec<f64>> {
     let foreign = data.reward_encoder.as_ref().filter(|e| e.fingerprint() != data.encoder.fingerprint());
     let mut texts = Vec::new();
     let mut ids = Vec::new();
@@ -366,7 +367,10 @@ fn judged(judge: &dyn RewardSource, answers: &Answers, data: &EvalData) -> Outco
             fields: Some(&record.extra),
         })
         .collect();
-    let scores = judge.score(&items, &mut |_| ())?;
+    let mut meter = Meter::new(items.len(), "rewards", "answers", session.quiet);
+    let scores = judge.score(&items, &mut |done| meter.reach(done));
+    meter.finish();
+    let scores = scores?;
     let mut at = 0;
     Ok(answers
         .ids

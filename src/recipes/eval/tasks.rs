@@ -10,7 +10,7 @@ use setpoint_eval::{
     EvalItem, Extracted, Gold, MeanScore, Task, TaskDoc, TaskMode, TaskRequest, TaskScore, TaskSet, content_digest,
     extract_answer, grade_choice, grade_text, pooled_mean,
 };
-use setpoint_train::{Sequence, score_sequences};
+use setpoint_train::Sequence;
 use setpoint_transformer::{CausalLm, GenerationConfig};
 
 use super::answers::{Answerer, conversation, decoding};
@@ -21,6 +21,7 @@ use crate::failure::{Failure, Outcome};
 use crate::progress;
 use crate::recipes::Session;
 use crate::recipes::generate::SamplingSection;
+use crate::recipes::scoring::score;
 
 /// Settings of `setpoint eval tasks`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -258,10 +259,9 @@ fn by_likelihood(
         .iter()
         .flat_map(|r| r.continuations.iter().map(|c| sequence(answerer, &r.context, c)))
         .collect::<Outcome<_>>()?;
-    let bar = progress::bar(sequences.len(), set.task.name(), session.quiet);
-    let scores = score_sequences(model, &sequences, config.batch_tokens, &mut |done| bar.set_position(done as u64));
-    bar.finish_and_clear();
-    let mut scores = scores?.into_iter().map(|s| s.response_logp);
+    let counts: Vec<usize> = requests.iter().map(|r| r.continuations.len()).collect();
+    let scores = score(session, set.task.name(), model, &sequences, &counts, config.batch_tokens)?;
+    let mut scores = scores.into_iter().map(|s| s.response_logp);
     let sample = |(doc, request): (&TaskDoc, TaskRequest)| {
         let loglikelihoods: Vec<f64> = scores.by_ref().take(request.continuations.len()).collect();
         let grade = grade_choice(doc, &loglikelihoods)?;
@@ -302,7 +302,11 @@ fn by_answer(
             Ok(ids.split_off(ids.len().saturating_sub(room)))
         })
         .collect::<Outcome<_>>()?;
-    let answers = answerer.answer(model, &ids, settings, config.generate.seed, &set.stops(config.mode))?;
+    let mut meter = answerer.meter(ids.len(), settings);
+    let stops = set.stops(config.mode);
+    let answers = answerer.answer(model, &ids, settings, config.generate.seed, &stops, &mut meter);
+    meter.finish();
+    let answers = answers?;
     let sample = |((doc, request), answer): ((&TaskDoc, TaskRequest), String)| {
         let extracted = extract_answer(set.task, config.mode, &answer);
         let grade = grade_text(doc, &extracted);
