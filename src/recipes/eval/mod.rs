@@ -12,4 +12,4 @@ mod local_judge;
 mod result;
 
 pub use result::spending;
-pub use reward::{EvalConfig, EvalReport, dry_run, report, run};
+pub use reward::{EvalConfig, EvalReport, dry_run, report, run, written};

@@ -1,5 +1,6 @@
 //! What every benchmark writes: `result.json`, with the manifest of how it came about.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Serialize;
@@ -47,7 +48,7 @@ pub fn model_name(model: &ModelSection, name: Option<&str>) -> String {
 
 /// Writes `result.json` into the folder.
 pub fn write(dir: &Path, manifest: Manifest, scores: Value, items: Vec<EvalItem>) -> Outcome {
-    write_json(&dir.join("result.json"), &EvalRun { manifest, scores, items })
+    write_json(&dir.join("result.json"), &EvalRun { manifest, scores, items, distributions: BTreeMap::new() })
 }
 
 /// Pretty JSON, replaced only when it is whole.

@@ -121,6 +121,9 @@ pub struct EvalReport {
     /// Mean reward of the baseline's samples, prompt by prompt.
     #[serde(skip)]
     pub baseline_rewards: Vec<f64>,
+    /// The policy's log-probability less the baseline's of each of the policy's samples, nats.
+    #[serde(skip)]
+    pub log_ratios: Vec<f64>,
     /// What decided the result.
     #[serde(skip)]
     pub manifest: Option<Manifest>,
@@ -135,6 +138,12 @@ pub struct PairReport {
     pub rejected_log_ratio: Estimate,
     /// How often the chosen response has the greater log-ratio.
     pub accuracy: PairAccuracy,
+    /// The log-ratio of each chosen response, nats.
+    #[serde(skip)]
+    pub chosen: Vec<f64>,
+    /// The log-ratio of each rejected response, nats.
+    #[serde(skip)]
+    pub rejected: Vec<f64>,
 }
 
 /// The data of an evaluation, read and checked.
@@ -158,16 +167,25 @@ pub fn run(session: &Session, config: &EvalConfig) -> Outcome {
     Ok(())
 }
 
-/// The report as it is written: its figures, the manifest, and the rewards for `setpoint eval compare`.
-fn written(report: &EvalReport) -> Outcome<Value> {
+/// The report as it is written: its figures, the manifest, the rewards for `setpoint eval compare`, and for `setpoint report` what else is
+/// known of each example.
+pub fn written(report: &EvalReport) -> Outcome<Value> {
     let mut value = serde_json::to_value(report)?;
     let items: Vec<EvalItem> =
         report.rewards.iter().enumerate().map(|(i, &value)| EvalItem { id: format!("reward/{i}"), value }).collect();
+    let pairs = report.pairs.as_ref();
+    let distributions = json!({
+        "baseline_reward": report.baseline_rewards,
+        "log_ratio": report.log_ratios,
+        "chosen_log_ratio": pairs.map_or(&[][..], |pairs| &pairs.chosen),
+        "rejected_log_ratio": pairs.map_or(&[][..], |pairs| &pairs.rejected),
+    });
     let scores = value.clone();
     if let Some(object) = value.as_object_mut() {
         object.insert("manifest".to_owned(), serde_json::to_value(&report.manifest)?);
         object.insert("scores".to_owned(), scores);
         object.insert("items".to_owned(), serde_json::to_value(items)?);
+        object.insert("distributions".to_owned(), distributions);
     }
     Ok(value)
 }
@@ -321,6 +339,7 @@ pub fn report(session: &Session, config: &EvalConfig) -> Outcome<EvalReport> {
         pairs,
         rewards,
         baseline_rewards,
+        log_ratios: policy_logps.iter().zip(&baseline_logps).map(|(policy, baseline)| policy - baseline).collect(),
         manifest: Some(manifest),
     })
 }
@@ -398,6 +417,8 @@ fn pair_report(pairs: &[Example], policy: &[f64], baseline: &[f64], bootstrap: &
         chosen_log_ratio: bootstrap.mean(&chosen)?,
         rejected_log_ratio: bootstrap.mean(&rejected)?,
         accuracy: pair_accuracy(&chosen, &rejected, bootstrap.level)?,
+        chosen,
+        rejected,
     })
 }
 

@@ -147,6 +147,7 @@ mod tests {
             },
             scores: Value::Null,
             items: values.iter().map(|(id, value)| EvalItem { id: (*id).into(), value: *value }).collect(),
+            distributions: BTreeMap::new(),
         }
     }
 

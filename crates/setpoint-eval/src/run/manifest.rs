@@ -1,5 +1,6 @@
 //! The file that every evaluation leaves behind.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -58,6 +59,9 @@ pub struct EvalRun {
     pub scores: Value,
     /// Example by example, what the figures are made of. Examples that failed are absent.
     pub items: Vec<EvalItem>,
+    /// Further numbers, one for each example, under what they are: `log_ratio` (nats), `reward`, …
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub distributions: BTreeMap<String, Vec<f64>>,
 }
 
 impl EvalRun {
