@@ -1,6 +1,6 @@
 //! Log-probabilities of many sequences, with progress.
 
-use setpoint_train::{ScoredSequence, Sequence, score_each};
+use setpoint_train::{ScoredSequence, Sequence, score_batches};
 use setpoint_transformer::CausalLm;
 
 use super::Session;
@@ -28,12 +28,14 @@ pub fn score(
     let mut spent = 0;
     let mut meter = Meter::new(counts.len(), what, "examples", session.quiet);
     let mut scored: Vec<Option<ScoredSequence>> = vec![None; sequences.len()];
-    let result = score_each(model, sequences, batch_tokens, &mut |index, score| {
-        scored[index] = Some(score);
-        spent += sequences[index].ids.len();
-        let example = example_of[index];
-        open[example] -= 1;
-        done += usize::from(open[example] == 0);
+    let result = score_batches(model, sequences, batch_tokens, &mut |batch| {
+        for (index, score) in batch {
+            scored[index] = Some(score);
+            spent += sequences[index].ids.len();
+            let example = example_of[index];
+            open[example] -= 1;
+            done += usize::from(open[example] == 0);
+        }
         meter.update(done, || Pace { amount: done as f64, left: (total - spent) as f64, spent: spent as f64 });
         Ok(())
     });

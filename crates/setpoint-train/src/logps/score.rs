@@ -66,6 +66,21 @@ pub fn score_each<S: Borrow<Sequence>>(
     batch_tokens: usize,
     store: &mut dyn FnMut(usize, ScoredSequence) -> Result<(), Error>,
 ) -> Result<(), Error> {
+    score_batches(model, sequences, batch_tokens, &mut |batch| {
+        batch.into_iter().try_for_each(|(index, result)| store(index, result))
+    })
+}
+
+/// [`score_each`] that hands over what came out of one forward pass at once: to tell how far the work is.
+///
+/// # Errors
+/// As [`score_each`].
+pub fn score_batches<S: Borrow<Sequence>>(
+    model: &CausalLm,
+    sequences: &[S],
+    batch_tokens: usize,
+    store: &mut dyn FnMut(Vec<(usize, ScoredSequence)>) -> Result<(), Error>,
+) -> Result<(), Error> {
     let sequences: Vec<&Sequence> = sequences.iter().map(Borrow::borrow).collect();
     let model = model.valid();
     let vocabulary = model.decoder().vocab_size();
@@ -87,18 +102,19 @@ pub fn score_each<S: Borrow<Sequence>>(
             positions.counts.iter().map(|&count| rest.by_ref().take(count).collect()).collect()
         };
         let (prompts, responses) = (logps(&batch.prompts), logps(&batch.responses));
-        for ((&index, &prompt), response) in members.iter().zip(&batch.prompt_of).zip(&responses) {
+        let result = |((index, &prompt), response): ((usize, &usize), &Vec<f32>)| {
             let prompt = &prompts[prompt];
             let sum = |tokens: &[f32]| tokens.iter().map(|&logp| f64::from(logp)).sum();
-            let result = ScoredSequence {
+            let scored = ScoredSequence {
                 prompt_logp: sum(prompt),
                 response_logp: sum(response),
                 prompt_tokens: prompt.len(),
                 response_tokens: response.len(),
                 token_logps: [prompt.as_slice(), response].concat(),
             };
-            store(index, result)?;
-        }
+            (index, scored)
+        };
+        store(members.into_iter().zip(&batch.prompt_of).zip(&responses).map(result).collect())?;
     }
     Ok(())
 }
