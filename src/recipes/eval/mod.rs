@@ -10,6 +10,8 @@ pub mod tasks;
 mod answers;
 mod local_judge;
 mod result;
+mod reward_report;
 
 pub use result::spending;
-pub use reward::{EvalConfig, EvalReport, dry_run, report, run, written};
+pub use reward::{EvalConfig, dry_run, report, run};
+pub use reward_report::{EvalReport, written};
