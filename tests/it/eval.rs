@@ -104,6 +104,8 @@ fn alpaca_from_generation_to_a_result_that_can_be_repeated_without_paying() {
     let first = read(&output.join("result.json"));
     let manifest = &first["manifest"];
     assert_eq!(manifest["model"]["hash"].as_str().unwrap().len(), 64);
+    let pinned = format!("burn = {{ version = \"={}\"", manifest["burn"].as_str().unwrap());
+    assert!(std::fs::read_to_string(root().join("Cargo.toml")).unwrap().contains(&pinned), "{pinned}");
     assert_eq!((&manifest["decoding"]["temperature"], &manifest["judge"]["model"]), (&json!(0.0), &json!("judge-1")));
     assert_eq!(first["items"].as_array().unwrap().len(), 3);
     key_is_nowhere(dir.path());

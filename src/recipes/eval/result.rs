@@ -12,11 +12,15 @@ use crate::config::sections::ModelSection;
 use crate::failure::{Failure, Outcome};
 use crate::recipes::setup;
 
+/// The version that Cargo.toml pins.
+const BURN: &str = "0.22.1";
+
 /// A manifest that the benchmark fills in further.
 pub fn manifest(benchmark: &str, model: ModelIdentity, data: String) -> Manifest {
     Manifest {
         benchmark: benchmark.to_owned(),
         setpoint: env!("CARGO_PKG_VERSION").to_owned(),
+        burn: Some(BURN.to_owned()),
         model,
         baseline: None,
         decoding: Value::Null,

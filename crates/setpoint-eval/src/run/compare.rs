@@ -138,6 +138,7 @@ mod tests {
             manifest: Manifest {
                 benchmark: "tasks".into(),
                 setpoint: "0".into(),
+                burn: None,
                 model: ModelIdentity { name: name.into(), ..ModelIdentity::default() },
                 baseline: None,
                 decoding: Value::Null,

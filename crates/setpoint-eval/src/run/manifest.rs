@@ -27,6 +27,9 @@ pub struct Manifest {
     pub benchmark: String,
     /// Version of this program.
     pub setpoint: String,
+    /// Version of Burn, which computed what was computed.
+    #[serde(default)]
+    pub burn: Option<String>,
     /// The model.
     pub model: ModelIdentity,
     /// What it was compared with, where the benchmark compares.
