@@ -1,12 +1,16 @@
 //! What the command prints: progress on standard error, results on standard output.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the one place that prints")]
 
+mod meter;
+
 use std::fmt::Display;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::failure::Failure;
+
+pub use meter::{Meter, Pace};
 
 /// Prints what went wrong.
 pub fn complain(failure: &Failure) {
@@ -33,11 +37,15 @@ pub fn note(text: impl Display) {
 
 /// A bar over `total` units; nothing is drawn where standard error is no terminal or `quiet` is set.
 pub fn bar(total: usize, what: &str, quiet: bool) -> ProgressBar {
+    drawn(total, what, quiet, "{prefix:>12} [{bar:32}] {pos}/{len} {elapsed}<{eta} {wide_msg}")
+}
+
+fn drawn(total: usize, what: &str, quiet: bool, template: &str) -> ProgressBar {
     let bar = ProgressBar::new(total as u64);
     if quiet {
         bar.set_draw_target(ProgressDrawTarget::hidden());
     }
-    if let Ok(style) = ProgressStyle::with_template("{prefix:>12} [{bar:32}] {pos}/{len} {elapsed}<{eta} {wide_msg}") {
+    if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style.progress_chars("=> "));
     }
     bar.set_prefix(what.to_owned());

@@ -16,9 +16,12 @@ const MT_BENCH_HELP: &str = "Examples:\n  setpoint eval mt-bench --judgments mod
     setpoint eval mt-bench --model DIR --questions question.jsonl --references reference_answer/gpt-4.jsonl --output runs/mt\n\n\
     The judge's key is read from OPENAI_API_KEY (setting judge.api_key_env). All settings: setpoint inspect config eval-mt-bench";
 const TASKS_HELP: &str = "Examples:\n  setpoint eval tasks --model DIR --data DATA --tasks arc_easy,arc_challenge --output runs/tasks\n  \
-    setpoint eval tasks --model DIR --data DATA --set mode=cot --output runs/cot\n\n\
+    setpoint eval tasks --model DIR --data DATA --set mode=cot --output runs/cot\n  \
+    setpoint eval tasks --model DIR --data hub --tasks mmlu,gsm8k --output runs/tasks\n  \
+    setpoint eval tasks --model DIR --tasks mmlu,gsm8k --data mmlu=cais/mmlu --data gsm8k=openai/gsm8k@main\n\n\
     DATA holds mmlu/{dev,test}/*.csv, gsm8k_test.jsonl, ARC-Easy_test.jsonl, ARC-Challenge_test.jsonl, mathqa_test.jsonl and\n\
-    socialiqa_dev.jsonl, or .json. All settings: setpoint inspect config eval-tasks";
+    socialiqa_dev.jsonl, or .json or .parquet; or copies of the hub's data sets (mmlu, gsm8k, ai2_arc, math_qa, siqa).\n\
+    All settings: setpoint inspect config eval-tasks";
 const COMPARE_HELP: &str = "Example:\n  setpoint eval compare runs/tasks-sft runs/tasks-dro";
 
 /// `setpoint eval`.
@@ -114,9 +117,10 @@ pub struct TasksArgs {
     /// Which tasks, separated by commas; all by default (setting tasks)
     #[arg(long, value_name = "TASKS", value_delimiter = ',')]
     pub tasks: Vec<String>,
-    /// Folder of the data sets (setting data)
-    #[arg(long, value_name = "DIR")]
-    pub data: Option<PathBuf>,
+    /// Folder of the data sets, or `hub` (setting data); TASK=SOURCE, a hub id or a folder, for one task (setting sources.TASK).
+    /// May be given several times
+    #[arg(long, value_name = "DATA")]
+    pub data: Vec<String>,
     /// Folder for the results (setting output)
     #[arg(long, value_name = "DIR")]
     pub output: Option<PathBuf>,
@@ -180,12 +184,19 @@ impl MtBenchArgs {
 impl TasksArgs {
     /// The settings asked for.
     pub fn given(&self) -> Given {
-        let flags = [
-            ("model.path", self.model.as_ref(), "--model"),
-            ("data", self.data.as_ref(), "--data"),
-            ("output", self.output.as_ref(), "--output"),
-        ];
+        let flags = [("model.path", self.model.as_ref(), "--model"), ("output", self.output.as_ref(), "--output")];
         let mut given = layered(self.config.as_ref(), &self.common.set, &flags);
+        for data in &self.data {
+            match data
+                .split_once('=')
+                .filter(|(task, _)| task.chars().all(|c| c.is_ascii_lowercase() || "_0123456789".contains(c)))
+            {
+                Some((task, source)) => {
+                    given.flag(&format!("sources.{task}"), Some(Value::String(source.to_owned())), "--data");
+                }
+                None => given.flag("data", Some(Value::String(data.clone())), "--data"),
+            }
+        }
         let tasks: Vec<Value> = self.tasks.iter().map(|t| Value::String(t.clone())).collect();
         given.flag("tasks", (!tasks.is_empty()).then_some(Value::Array(tasks)), "--tasks");
         given

@@ -76,7 +76,7 @@ pub fn run(session: &Session, folder: &Path, seed: u64) -> Outcome {
     for (name, run) in [("DRO", &dro_run), ("DPO", &dpo_run)] {
         let config = eval_config(&data, &run.join("model"), &sft.join("model"), &judge.join("model"), seed);
         let report = eval::report(session, &config)?;
-        let text = serde_json::to_string_pretty(&report)? + "\n";
+        let text = serde_json::to_string_pretty(&eval::written(&report)?)? + "\n";
         setup::write_text(&folder.join(format!("eval-{}.json", name.to_lowercase())), &text)?;
         reports.push((name, report));
     }

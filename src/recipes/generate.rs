@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use setpoint_data::{DatasetConfig, Message, Prompt, Record, Response, TextEncoder, load_records};
 use setpoint_transformer::{CausalLm, Finish, Generated, GenerationConfig, ModelConfig};
 
+use super::generating::GenerationMeter;
 use super::{Session, setup};
 use crate::config::sections::{ModelSection, validate_data};
 use crate::config::{Config, Problems};
@@ -195,7 +196,7 @@ fn prompts(config: &GenerateConfig) -> Outcome<Vec<Record>> {
     }
 }
 
-/// `samples` answers to every prompt, with a progress bar. A row's answers depend on the seed and the row alone.
+/// `samples` answers to every prompt, with progress. A row's answers depend on the seed and the row alone.
 pub fn sample(
     session: &Session,
     model: &CausalLm,
@@ -205,15 +206,13 @@ pub fn sample(
     samples: usize,
 ) -> Outcome<Vec<Vec<Generated>>> {
     let rows: Vec<Vec<u32>> = prompts.iter().flat_map(|p| std::iter::repeat_n(p.clone(), samples)).collect();
-    let bar = progress::bar(rows.len(), "samples", session.quiet);
-    let mut seen = std::collections::HashSet::new();
+    let mut meter = GenerationMeter::new(session, "samples", rows.len(), settings.max_new_tokens);
+    meter.begin(&rows, settings, model.decoder().max_positions());
     let answers = setpoint_transformer::generate_stream(model, &rows, settings, seed, |row, id| {
-        if settings.stop_token_ids.contains(&id) && seen.insert(row) {
-            bar.inc(1);
-        }
+        meter.token(row, id, false);
         std::ops::ControlFlow::Continue(())
     });
-    bar.finish_and_clear();
+    meter.finish();
     let mut answers = answers?.into_iter();
     Ok(prompts.iter().map(|_| answers.by_ref().take(samples).collect()).collect())
 }

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use setpoint_data::{DatasetConfig, EncodeOptions};
-use setpoint_train::{ScoredSequence, score_sequences};
+use setpoint_train::ScoredSequence;
 
+use super::scoring::score;
 use super::{Session, align, setup};
 use crate::config::sections::{ModelSection, validate_data};
 use crate::config::{Config, Problems};
@@ -70,10 +71,8 @@ pub fn run(session: &Session, config: &LogpsConfig) -> Outcome {
     let data = setup::examples(&config.data, &config.encode, &encoder, "data", session)?;
     let sequences: Vec<_> = data.examples.iter().flat_map(|e| align::sequences(e, config.t0)).collect();
     let model = setup::policy(&config.model, &model_config, 0, &session.device)?;
-    let bar = progress::bar(sequences.len(), "logps", session.quiet);
-    let scores = score_sequences(&model, &sequences, config.batch_tokens, &mut |done| bar.set_position(done as u64));
-    bar.finish_and_clear();
-    let scores = scores?;
+    let counts: Vec<usize> = data.examples.iter().map(|e| e.responses.len()).collect();
+    let scores = score(session, "logps", &model, &sequences, &counts, config.batch_tokens)?;
     let responses = data.examples.iter().flat_map(|e| e.responses.iter().map(move |r| (e, r)));
     let lines: Vec<String> = responses
         .zip(&scores)

@@ -17,7 +17,9 @@ pub mod search;
 pub mod sft;
 pub mod sweep;
 
+mod generating;
 pub mod plan;
+mod scoring;
 mod setup;
 mod shared;
 mod training;

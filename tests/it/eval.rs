@@ -104,6 +104,8 @@ fn alpaca_from_generation_to_a_result_that_can_be_repeated_without_paying() {
     let first = read(&output.join("result.json"));
     let manifest = &first["manifest"];
     assert_eq!(manifest["model"]["hash"].as_str().unwrap().len(), 64);
+    let pinned = format!("burn = {{ version = \"={}\"", manifest["burn"].as_str().unwrap());
+    assert!(std::fs::read_to_string(root().join("Cargo.toml")).unwrap().contains(&pinned), "{pinned}");
     assert_eq!((&manifest["decoding"]["temperature"], &manifest["judge"]["model"]), (&json!(0.0), &json!("judge-1")));
     assert_eq!(first["items"].as_array().unwrap().len(), 3);
     key_is_nowhere(dir.path());
@@ -401,6 +403,38 @@ fn tasks_are_asked_and_scored_as_by_lm_eval() {
     setpoint(&["eval", "compare", &zero, &two]).fails(1, &["not comparable", "shots"]);
     let same = setpoint(&["eval", "compare", &zero, &zero]).ok();
     assert!(same.stdout.contains("McNemar") && same.stdout.contains("arc_challenge"), "{same:#?}");
+}
+
+#[test]
+fn tasks_read_the_hubs_data_and_show_their_pace() {
+    let golden = root().join("tests/golden/lm_eval");
+    let server = super::hub_server::HubServer::start(golden.join("hub"));
+    let (home, policy) = (tempfile::tempdir().unwrap(), model().display().to_string());
+    let ran = |arguments: &[&str]| {
+        let mut command = command(&["eval", "tasks", "--model", &policy]);
+        command.args(arguments).env("HF_ENDPOINT", &server.endpoint).env("HF_HOME", home.path());
+        super::fixture::Ran::of(&command.env_remove("HF_HUB_OFFLINE").output().unwrap())
+    };
+    let arguments = ["--data", "hub", "--data", "social_iqa=allenai/social_i_qa", "--dry-run"];
+    let out = ran(&arguments).ok().stdout;
+    for line in
+        ["mmlu: 4 examples, 16 continuations", "gsm8k: 3 examples", "arc_challenge: 4 examples", "social_iqa: 5"]
+    {
+        assert!(out.contains(line), "{line} in {out}");
+    }
+    // Beside a folder of data sets, one task from the hub; what it scores and how fast goes to standard error alone.
+    let data = golden.join("data").display().to_string();
+    let arguments = ["--data", &data, "--data", "arc_easy=allenai/ai2_arc", "--tasks", "arc_easy,social_iqa"];
+    let scored = ran(&arguments).ok();
+    assert!(scored.stderr.contains("arc_easy: 6 in ") && scored.stderr.contains(" examples/s"), "{scored:#?}");
+    assert!(!scored.stdout.contains("examples/s"), "{scored:#?}");
+    let arguments = [&arguments[..], &["--quiet"]].concat();
+    assert!(!ran(&arguments).ok().stderr.contains("examples/s"));
+    assert!(!server.asked().is_empty());
+    ran(&["--data", "hub", "--data", "hellaswag=a/b"]).fails(2, &["hellaswag"]);
+    ran(&["--data", "mmlu=cais/mmlu", "--tasks", "mmlu,gsm8k"]).fails(2, &["no data for gsm8k", "--data hub"]);
+    ran(&["--data", "hub", "--tasks", "mmlu", "--data", "gsm8k=openai/gsm8k"]).fails(2, &["not in `tasks`"]);
+    ran(&["--data", "mmlu=someone/else", "--tasks", "mmlu"]).fails(1, &["hub data set someone/else"]);
 }
 
 #[test]

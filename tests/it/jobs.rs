@@ -198,6 +198,16 @@ fn reward_model_then_eval_against_the_policy_itself() {
     assert_eq!(report["win_rate"]["ties"], 5, "{report}");
     assert!(report["kl"]["k1"]["mean"].as_f64().unwrap().abs() < 1e-6, "{report}");
     assert!(report["pairs"]["chosen_log_ratio"]["value"].as_f64().unwrap().abs() < 1e-6, "{report}");
+    // Example by example, for the histograms of `setpoint report`.
+    for name in ["baseline_reward", "log_ratio", "chosen_log_ratio", "rejected_log_ratio"] {
+        assert_eq!(report["distributions"][name].as_array().map(Vec::len), Some(5), "{name} in {report}");
+    }
+    let page = dir.path().join("report.html");
+    setpoint(&["report", &path, "--output", &page.display().to_string()]).ok();
+    let page = std::fs::read_to_string(page).unwrap();
+    for chart in ["reward, example by example", "log_ratio, nats, example by example", "chosen_log_ratio, nats"] {
+        assert!(page.contains(&format!("aria-label=\"{chart}")), "{chart} is missing");
+    }
 }
 
 #[test]

@@ -13,6 +13,8 @@ mod devices;
 mod endpoint;
 mod eval;
 mod fixture;
+#[path = "../../crates/setpoint-eval/tests/it/hub_server.rs"]
+mod hub_server;
 mod jobs;
 mod methods;
 mod models;

@@ -17,7 +17,10 @@ fn a_report_stands_alone_and_shows_curves_tables_and_samples() {
             "benchmark": "mt_bench", "setpoint": "0", "model": {"name": name, "hash": null, "template": null}, "baseline": null,
             "decoding": null, "data": "d", "judge": {"model": "<b>j</b>"}, "scoring": null
         });
-        let run = json!({"manifest": manifest, "scores": {"average": {"score": right.iter().sum::<f64>() / 4.0}}, "items": items});
+        let run = json!({
+            "manifest": manifest, "scores": {"average": {"score": right.iter().sum::<f64>() / 4.0}}, "items": items,
+            "distributions": {"log_ratio": [-1.5, right[0], 0.25], "chosen_log_ratio": []}
+        });
         let folder = dir.path().join(name);
         std::fs::create_dir(&folder).unwrap();
         std::fs::write(folder.join("result.json"), run.to_string()).unwrap();
@@ -40,6 +43,7 @@ fn a_report_stands_alone_and_shows_curves_tables_and_samples() {
         "<polyline",
         "<rect",
         "+0.7500",
+        "aria-label=\"log_ratio, nats, example by example\"",
         "&lt;script&gt;one",
         "a &lt; b &amp; &quot;c&quot;?",
         "&lt;b&gt;j",

@@ -4,7 +4,7 @@
 //! jsonl · json · parquet · folder · hub id  ──read──▶  Record  ──template, tokenizer──▶  Example
 //! ```
 //!
-//! - [`read_records`] opens a [`DatasetConfig`] and yields [`Record`]s: SFT conversations, preferences, labelled rows and
+//! - [`read_records`] opens a [`DatasetConfig`] ([`read_rows`] where its rows are no records) and yields [`Record`]s: SFT conversations, preferences, labelled rows and
 //!   point-wise rows are all one type. [`Format`] says which columns become what; it is detected from them.
 //! - [`ChatTemplate`] renders Jinja templates as transformers does.
 //! - [`TextEncoder`] makes an [`Example`] of a record: one BOS, one stop token within the response, a boundary between prompt
@@ -39,7 +39,9 @@ pub use self::format::{Format, Row};
 pub use self::hash::content_hash;
 pub use self::inspect::{Segment, SegmentKind, segments};
 pub use self::order::Order;
-pub use self::read::{Hub, ReadReport, RecordStream, load_records, read_records, read_records_from};
+pub use self::read::{
+    Hub, ReadReport, RecordStream, RowStream, load_records, read_records, read_records_from, read_rows, read_rows_from,
+};
 pub use self::record::{Label, Message, Prompt, Record, Response, Source};
 pub use self::t0::{T0, common_first_token};
 pub use self::template::{BuiltIn, ChatTemplate, TemplateChoice, TemplateError, TemplateVariables, template_source};

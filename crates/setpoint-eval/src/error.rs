@@ -68,6 +68,9 @@ pub enum Error {
         /// What was expected and what was found.
         reason: String,
     },
+    /// A data set that cannot be read.
+    #[error(transparent)]
+    Data(#[from] setpoint_data::Error),
     /// One row of a file that is not what it should be.
     #[error("{}, row {row}: {reason}", path.display())]
     Row {

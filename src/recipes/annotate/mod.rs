@@ -15,7 +15,7 @@ use super::{Session, setup};
 use crate::config::sections::{ModelSection, validate_data};
 use crate::config::{Config, Problems};
 use crate::failure::{Failure, Outcome};
-use crate::progress;
+use crate::progress::{self, Meter};
 
 /// Settings of `setpoint annotate`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -191,9 +191,9 @@ fn score(
             });
         }
     }
-    let bar = progress::bar(items.len(), "rewards", session.quiet);
-    let rewards = source.score(&items, &mut |done| bar.set_position(done as u64));
-    bar.finish_and_clear();
+    let mut meter = Meter::new(items.len(), "rewards", "responses", session.quiet);
+    let rewards = source.score(&items, &mut |done| meter.reach(done));
+    meter.finish();
     Ok(rewards?)
 }
 

@@ -16,7 +16,7 @@ use super::result;
 use crate::config::sections::ModelSection;
 use crate::config::{Config, Problems};
 use crate::failure::{Failure, Outcome};
-use crate::progress;
+use crate::progress::{self, Meter};
 use crate::recipes::generate::SamplingSection;
 use crate::recipes::{Session, setup};
 
@@ -255,9 +255,9 @@ fn judged(session: &Session, config: &AlpacaConfig) -> Outcome<(Vec<AlpacaAnnota
         .collect();
     let judge = match &client {
         Some(client) => {
-            let bar = progress::bar(examples.len(), "judged", session.quiet);
-            let failed = AlpacaJudge::new(client).annotate(&mut examples, &mut |done| bar.set_position(done as u64));
-            bar.finish_and_clear();
+            let mut meter = Meter::new(examples.len(), "judged", "judgments", session.quiet);
+            let failed = AlpacaJudge::new(client).annotate(&mut examples, &mut |done| meter.reach(done));
+            meter.finish();
             let failed = failed?;
             progress::note(format!("judge: {}", result::spending(client)));
             if failed > 0 {
@@ -309,7 +309,11 @@ fn generated(
         progress::note(format!("answers are taken from {}", path.display()));
         return Ok((paired(baseline, &read_outputs(&path)?, &path)?, identity, decoding));
     }
-    let texts = answerer.answer(&answerer.load()?, &ids, &settings, config.generate.seed, &[])?;
+    let model = answerer.load()?;
+    let mut meter = answerer.meter(ids.len(), &settings);
+    let texts = answerer.answer(&model, &ids, &settings, config.generate.seed, &[], &mut meter);
+    meter.finish();
+    let texts = texts?;
     let outputs: Vec<AlpacaOutput> = baseline
         .iter()
         .zip(texts)

@@ -9,8 +9,8 @@ use setpoint_transformer::{CausalLm, GenerationConfig, ModelConfig, generate_str
 
 use crate::config::sections::ModelSection;
 use crate::failure::Outcome;
-use crate::progress;
 use crate::recipes::generate::SamplingSection;
+use crate::recipes::generating::GenerationMeter;
 use crate::recipes::{Session, setup};
 
 /// Tokens that are decoded to look for a stop.
@@ -49,6 +49,11 @@ impl<'a> Answerer<'a> {
         setup::prompt_ids(&self.encoder, &Record::new(prompt, Vec::new()))
     }
 
+    /// Progress of `rows` answers in all, in one or more calls of [`answer`](Self::answer).
+    pub fn meter(&self, rows: usize, settings: &GenerationConfig) -> GenerationMeter {
+        GenerationMeter::new(self.session, "answers", rows, settings.max_new_tokens)
+    }
+
     /// One answer to every prompt, cut at the first of `stops`. A row's answer depends on the seed and the row alone.
     pub fn answer(
         &self,
@@ -57,8 +62,9 @@ impl<'a> Answerer<'a> {
         settings: &GenerationConfig,
         seed: u64,
         stops: &[&str],
+        meter: &mut GenerationMeter,
     ) -> Outcome<Vec<String>> {
-        let bar = progress::bar(prompts.len(), "answers", self.session.quiet);
+        meter.begin(prompts, settings, model.decoder().max_positions());
         let mut tails: Vec<Vec<u32>> = vec![Vec::new(); prompts.len()];
         let rows = generate_stream(model, prompts, settings, seed, |row, id| {
             let tail = &mut tails[row];
@@ -69,12 +75,9 @@ impl<'a> Answerer<'a> {
             // A tail that cannot be decoded yet will be with its next token.
             let stopped = !stops.is_empty()
                 && self.encoder.decode(tail).is_ok_and(|text| stops.iter().any(|stop| text.contains(stop)));
-            if stopped || settings.stop_token_ids.contains(&id) {
-                bar.inc(1);
-            }
+            meter.token(row, id, stopped);
             if stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
-        bar.finish_and_clear();
         prompts
             .iter()
             .zip(rows?)

@@ -6,6 +6,7 @@ use setpoint_reward::{ModelSource, RewardSource, RuleSource, Scored};
 use super::result;
 use super::reward::{Answers, EvalConfig, EvalData};
 use crate::failure::{Failure, Outcome};
+use crate::progress::Meter;
 use crate::recipes::{Session, annotate, setup};
 
 /// What decides the rewards of some answers: the judge, all that it may look at, and how answers become text.
@@ -39,7 +40,7 @@ pub fn judge(session: &Session, config: &EvalConfig) -> Outcome<Box<dyn RewardSo
 }
 
 /// Mean reward of each prompt's answers. The reward model reads them through its own tokenizer and template.
-pub fn judged(judge: &dyn RewardSource, answers: &Answers, data: &EvalData) -> Outcome<Vec<f64>> {
+pub fn judged(session: &Session, judge: &dyn RewardSource, answers: &Answers, data: &EvalData) -> Outcome<Vec<f64>> {
     let foreign = data.reward_encoder.as_ref().filter(|e| e.fingerprint() != data.encoder.fingerprint());
     let mut texts = Vec::new();
     let mut ids = Vec::new();
@@ -71,7 +72,10 @@ pub fn judged(judge: &dyn RewardSource, answers: &Answers, data: &EvalData) -> O
             fields: Some(&record.extra),
         })
         .collect();
-    let scores = judge.score(&items, &mut |_| ())?;
+    let mut meter = Meter::new(items.len(), "rewards", "answers", session.quiet);
+    let scores = judge.score(&items, &mut |done| meter.reach(done));
+    meter.finish();
+    let scores = scores?;
     let mut at = 0;
     Ok(answers
         .ids

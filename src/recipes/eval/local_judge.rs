@@ -6,7 +6,7 @@ use setpoint_reward::{ModelSource, RewardSource, Scored};
 use super::answers::conversation;
 use crate::config::sections::ModelSection;
 use crate::failure::{Failure, Outcome};
-use crate::progress;
+use crate::progress::Meter;
 use crate::recipes::{Session, setup};
 
 /// A reward model's rewards of single-turn answers: `(instruction, answer)`.
@@ -38,8 +38,8 @@ pub fn rewards_of(
             ..Scored::default()
         })
         .collect();
-    let bar = progress::bar(items.len(), "rewards", session.quiet);
-    let rewards = source.score(&items, &mut |done| bar.set_position(done as u64));
-    bar.finish_and_clear();
+    let mut meter = Meter::new(items.len(), "rewards", "answers", session.quiet);
+    let rewards = source.score(&items, &mut |done| meter.reach(done));
+    meter.finish();
     Ok(rewards?)
 }

@@ -11,6 +11,8 @@ mod answers;
 mod judging;
 mod local_judge;
 mod result;
+mod reward_report;
 
 pub use result::spending;
-pub use reward::{EvalConfig, EvalReport, dry_run, report, run};
+pub use reward::{EvalConfig, dry_run, report, run};
+pub use reward_report::{EvalReport, written};

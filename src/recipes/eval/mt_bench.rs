@@ -19,8 +19,9 @@ use super::result;
 use crate::config::sections::ModelSection;
 use crate::config::{Config, Problems};
 use crate::failure::{Failure, Outcome};
-use crate::progress;
+use crate::progress::{self, Meter};
 use crate::recipes::generate::SamplingSection;
+use crate::recipes::generating::GenerationMeter;
 use crate::recipes::{Session, setup};
 
 /// Whose prompts the judge is asked with.
@@ -222,8 +223,8 @@ fn judged(session: &Session, config: &MtBenchConfig, questions: &[MtQuestion]) -
     manifest.judge = result::judge_identity(&config.judge, PROMPTS);
     let turns: usize = questions.iter().map(|q| q.turns.len().min(2)).sum();
     let asked = turns * if baseline.is_some() { 2 } else { 1 };
-    let bar = progress::bar(asked, "judged", session.quiet);
-    let mut advance = |done: usize| bar.set_position(done as u64);
+    let mut meter = Meter::new(asked, "judged", "judgments", session.quiet);
+    let mut advance = |done: usize| meter.reach(done);
     let judgments = match &baseline {
         None => judge.single(&contestant, &mut advance).map(Judgments::Single),
         Some(answers) => {
@@ -232,7 +233,7 @@ fn judged(session: &Session, config: &MtBenchConfig, questions: &[MtQuestion]) -
             judge.pairs(&contestant, &MtContestant::new(name, answers), &mut advance).map(Judgments::Pairs)
         }
     };
-    bar.finish_and_clear();
+    meter.finish();
     progress::note(format!("judge: {}", result::spending(&client)));
     let judgments = judgments?;
     manifest.scoring = mode(&judgments);
@@ -278,14 +279,17 @@ fn generated(
         groups.entry(temperature.to_bits()).or_default().push(i);
     }
     let mut turns: Vec<Vec<String>> = vec![Vec::new(); questions.len()];
+    let mut meter = answerer.meter(questions.iter().map(|q| q.turns.len().min(2)).sum(), &settings);
     for (temperature, rows) in groups {
         let temperature = f64::from_bits(temperature);
         let section = SamplingSection { temperature: Some(temperature), ..config.generate.clone() };
         let settings = answerer.settings(&section)?;
         for turn in 0..2 {
-            answer_turn(&answerer, &model, &settings, config.generate.seed, questions, &rows, turn, &mut turns)?;
+            let seed = config.generate.seed;
+            answer_turn(&answerer, &model, &settings, seed, questions, &rows, turn, &mut turns, &mut meter)?;
         }
     }
+    meter.finish();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     let answers: Vec<MtAnswer> = questions
         .iter()
@@ -318,6 +322,7 @@ fn answer_turn(
     rows: &[usize],
     turn: usize,
     turns: &mut [Vec<String>],
+    meter: &mut GenerationMeter,
 ) -> Outcome {
     let rows: Vec<usize> = rows.iter().copied().filter(|&i| questions[i].turns.len() > turn).collect();
     let ids: Vec<Vec<u32>> = rows
@@ -330,7 +335,7 @@ fn answer_turn(
         })
         .collect::<Outcome<_>>()?;
     // Another stream for the second turn.
-    let texts = answerer.answer(model, &ids, settings, seed.wrapping_add(turn as u64), &[])?;
+    let texts = answerer.answer(model, &ids, settings, seed.wrapping_add(turn as u64), &[], meter)?;
     for (i, text) in rows.into_iter().zip(texts) {
         turns[i].push(text.trim().to_owned());
     }

@@ -1,5 +1,6 @@
 //! What every benchmark writes: `result.json`, with the manifest of how it came about.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Serialize;
@@ -11,11 +12,15 @@ use crate::config::sections::ModelSection;
 use crate::failure::{Failure, Outcome};
 use crate::recipes::{Session, setup};
 
+/// The version that Cargo.toml pins.
+const BURN: &str = "0.22.1";
+
 /// A manifest that the benchmark fills in further.
 pub fn manifest(benchmark: &str, model: ModelIdentity, data: String) -> Manifest {
     Manifest {
         benchmark: benchmark.to_owned(),
         setpoint: env!("CARGO_PKG_VERSION").to_owned(),
+        burn: Some(BURN.to_owned()),
         model,
         baseline: None,
         decoding: Value::Null,
@@ -53,7 +58,7 @@ pub fn model_name(model: &ModelSection, name: Option<&str>) -> String {
 
 /// Writes `result.json` into the folder.
 pub fn write(dir: &Path, manifest: Manifest, scores: Value, items: Vec<EvalItem>) -> Outcome {
-    write_json(&dir.join("result.json"), &EvalRun { manifest, scores, items })
+    write_json(&dir.join("result.json"), &EvalRun { manifest, scores, items, distributions: BTreeMap::new() })
 }
 
 /// Pretty JSON, replaced only when it is whole.

@@ -6,21 +6,20 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use setpoint_data::{DatasetConfig, EncodeOptions, Example, Record, TextEncoder, load_records};
-use setpoint_eval::{
-    Bootstrap, Estimate, EvalItem, KlEstimates, Manifest, PairAccuracy, WinRate, content_digest, kl_estimates,
-    pair_accuracy, win_rate,
-};
+use setpoint_eval::{Bootstrap, Manifest, content_digest, kl_estimates, pair_accuracy, win_rate};
 use setpoint_reward::Rule;
-use setpoint_train::{Sequence, score_sequences};
+use setpoint_train::Sequence;
 use setpoint_transformer::{CausalLm, Finish};
 
 use super::judging::{judge, judged, rewards_key};
 use super::result;
+use super::reward_report::{EvalReport, PairReport, table, written};
 use crate::config::sections::{ModelSection, validate_data};
 use crate::config::{Config, Problems};
 use crate::failure::{Failure, Outcome};
 use crate::progress;
 use crate::recipes::generate::{SamplingSection, sample};
+use crate::recipes::scoring::score;
 use crate::recipes::{Session, align, annotate, setup};
 
 /// Settings of `setpoint eval`.
@@ -92,51 +91,6 @@ impl Config for EvalConfig {
     }
 }
 
-/// What was measured.
-#[derive(Debug, Clone, Serialize)]
-pub struct EvalReport {
-    /// Prompts answered.
-    pub prompts: usize,
-    /// Answers to each of them.
-    pub samples: usize,
-    /// Mean reward of the policy's own samples.
-    pub reward: f64,
-    /// Mean reward of the baseline's.
-    pub baseline_reward: f64,
-    /// Win rate and difference, with their intervals. Samples of one prompt are averaged first, so that the intervals count prompts.
-    pub win_rate: WinRate,
-    /// KL of the policy from the baseline, per response, in nats, estimated on the policy's samples.
-    pub kl: KlEstimates,
-    /// Mean response length of the policy, in tokens.
-    pub tokens: f64,
-    /// Mean response length of the baseline, in tokens.
-    pub baseline_tokens: f64,
-    /// Share of the policy's answers that ran into the length limit.
-    pub truncated: f64,
-    /// On held-out pairs.
-    pub pairs: Option<PairReport>,
-    /// Mean reward of the policy's samples, prompt by prompt.
-    #[serde(skip)]
-    pub rewards: Vec<f64>,
-    /// Mean reward of the baseline's samples, prompt by prompt.
-    #[serde(skip)]
-    pub baseline_rewards: Vec<f64>,
-    /// What decided the result.
-    #[serde(skip)]
-    pub manifest: Option<Manifest>,
-}
-
-/// What was measured on held-out pairs.
-#[derive(Debug, Clone, Serialize)]
-pub struct PairReport {
-    /// Mean log-ratio of the chosen responses, nats.
-    pub chosen_log_ratio: Estimate,
-    /// Mean log-ratio of the rejected responses, nats.
-    pub rejected_log_ratio: Estimate,
-    /// How often the chosen response has the greater log-ratio.
-    pub accuracy: PairAccuracy,
-}
-
 /// The data of an evaluation, read and checked.
 pub struct EvalData {
     /// The policy's and the baseline's tokenizer and template.
@@ -159,20 +113,6 @@ pub fn run(session: &Session, config: &EvalConfig) -> Outcome {
         progress::note(format!("written to {}", path.display()));
     }
     Ok(())
-}
-
-/// The report as it is written: its figures, the manifest, and the rewards for `setpoint eval compare`.
-fn written(report: &EvalReport) -> Outcome<Value> {
-    let mut value = serde_json::to_value(report)?;
-    let items: Vec<EvalItem> =
-        report.rewards.iter().enumerate().map(|(i, &value)| EvalItem { id: format!("reward/{i}"), value }).collect();
-    let scores = value.clone();
-    if let Some(object) = value.as_object_mut() {
-        object.insert("manifest".to_owned(), serde_json::to_value(&report.manifest)?);
-        object.insert("scores".to_owned(), scores);
-        object.insert("items".to_owned(), serde_json::to_value(items)?);
-    }
-    Ok(value)
 }
 
 /// What decides the figures. The baseline is what both are compared with, so it is part of it.
@@ -289,7 +229,7 @@ pub fn report(session: &Session, config: &EvalConfig) -> Outcome<EvalReport> {
     let own = answers.sequences(&data);
     let pair_sequences: Vec<Sequence> = data.pairs.iter().flat_map(|e| align::sequences(e, 1)).collect();
     let score = |model: &CausalLm, rows: &[Sequence]| -> Outcome<Vec<f64>> {
-        let scores = score_sequences(model, rows, config.batch_tokens, &mut |_| ())?;
+        let scores = score(session, "logps", model, rows, &vec![1; rows.len()], config.batch_tokens)?;
         Ok(scores.iter().map(|s| s.response_logp).collect())
     };
     let (policy_logps, policy_pairs) = (score(&policy, &own)?, score(&policy, &pair_sequences)?);
@@ -305,9 +245,10 @@ pub fn report(session: &Session, config: &EvalConfig) -> Outcome<EvalReport> {
 
     let judge = judge(session, config)?;
     let judge = judge.as_ref();
-    let rewards = judged(judge, &answers, &data)?;
+    let rewards = judged(session, judge, &answers, &data)?;
     let key = || rewards_key(session, config, &data, &baseline_answers);
-    let baseline_rewards = session.once("baseline-rewards", key, || judged(judge, &baseline_answers, &data))?;
+    let baseline_rewards =
+        session.once("baseline-rewards", key, || judged(session, judge, &baseline_answers, &data))?;
     let bootstrap = Bootstrap { resamples: config.resamples, level: config.level, ..Bootstrap::default() };
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     let pairs = if data.pairs.is_empty() {
@@ -330,6 +271,7 @@ pub fn report(session: &Session, config: &EvalConfig) -> Outcome<EvalReport> {
         pairs,
         rewards,
         baseline_rewards,
+        log_ratios: policy_logps.iter().zip(&baseline_logps).map(|(policy, baseline)| policy - baseline).collect(),
         manifest: Some(manifest),
     })
 }
@@ -365,31 +307,7 @@ fn pair_report(pairs: &[Example], policy: &[f64], baseline: &[f64], bootstrap: &
         chosen_log_ratio: bootstrap.mean(&chosen)?,
         rejected_log_ratio: bootstrap.mean(&rejected)?,
         accuracy: pair_accuracy(&chosen, &rejected, bootstrap.level)?,
+        chosen,
+        rejected,
     })
-}
-
-/// The figures, one a line.
-fn table(report: &EvalReport) -> String {
-    let estimate =
-        |e: &Estimate, digits: usize| format!("{:.digits$} [{:.digits$}, {:.digits$}]", e.value, e.low, e.high);
-    let mut lines = vec![
-        format!("{} prompts, {} samples each", report.prompts, report.samples),
-        format!("reward            {:.3}, baseline {:.3}", report.reward, report.baseline_reward),
-        format!("difference        {}", estimate(&report.win_rate.difference, 3)),
-        format!(
-            "win rate          {}  (sign test p = {:.3})",
-            estimate(&report.win_rate.rate, 3),
-            report.win_rate.p_value
-        ),
-        format!("KL to baseline    {:.3} ± {:.3} nats per response", report.kl.k1.mean, report.kl.k1.std_error),
-        format!("response length   {:.1} tokens, baseline {:.1}", report.tokens, report.baseline_tokens),
-        format!("cut at the limit  {:.1} %", 100.0 * report.truncated),
-    ];
-    if let Some(pairs) = &report.pairs {
-        lines.push(format!("chosen log-ratio  {} nats", estimate(&pairs.chosen_log_ratio, 2)));
-        lines.push(format!("rejected          {} nats", estimate(&pairs.rejected_log_ratio, 2)));
-        let accuracy = &pairs.accuracy.accuracy;
-        lines.push(format!("pair accuracy     {:.3} [{:.3}, {:.3}]", accuracy.value, accuracy.low, accuracy.high));
-    }
-    lines.join("\n")
 }

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use setpoint_data::Prompt;
+use setpoint_data::{Hub, Prompt};
 use setpoint_eval::{
     EvalItem, Extracted, Gold, MeanScore, Task, TaskDoc, TaskMode, TaskRequest, TaskScore, TaskSet, content_digest,
     extract_answer, grade_choice, grade_text, pooled_mean,
 };
-use setpoint_train::{Sequence, score_sequences};
+use setpoint_train::Sequence;
 use setpoint_transformer::{CausalLm, GenerationConfig};
 
 use super::answers::{Answerer, conversation, decoding};
@@ -21,6 +21,10 @@ use crate::failure::{Failure, Outcome};
 use crate::progress;
 use crate::recipes::Session;
 use crate::recipes::generate::SamplingSection;
+use crate::recipes::scoring::score;
+
+/// The value of `data` that stands for the hub's own data sets.
+const HUB: &str = "hub";
 
 /// Settings of `setpoint eval tasks`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,8 +34,10 @@ pub struct TasksConfig {
     pub model: ModelSection,
     /// `mmlu`, `gsm8k`, `arc_easy`, `arc_challenge`, `mathqa`, `social_iqa`.
     pub tasks: Vec<Task>,
-    /// Folder of the data sets.
+    /// Folder of the data sets; `hub` for the hub's, as lm-evaluation-harness reads them.
     pub data: Option<PathBuf>,
+    /// Task by task, another place: a hub id, `owner/name` or `owner/name@revision`, or the folder of a copy.
+    pub sources: BTreeMap<Task, String>,
     /// `likelihood`, or `cot`: zero-shot chain of thought, greedy.
     pub mode: TaskMode,
     /// Few-shot examples; by default lm-evaluation-harness's: 5 for GSM8K, else none.
@@ -56,6 +62,7 @@ impl Default for TasksConfig {
             model: ModelSection::default(),
             tasks: Task::ALL.to_vec(),
             data: None,
+            sources: BTreeMap::new(),
             mode: TaskMode::Likelihood,
             shots: None,
             max_rows: None,
@@ -75,7 +82,19 @@ impl Default for TasksConfig {
 impl Config for TasksConfig {
     fn validate(&self, problems: &mut Problems<'_>) {
         self.model.validate("model", false, problems);
-        problems.require(self.data.is_some(), "data", "no data: give --data DIR, the folder of the data sets");
+        let homeless: Vec<&str> =
+            self.tasks.iter().filter(|t| !self.sources.contains_key(t)).map(|t| t.name()).collect();
+        problems.require(
+            self.data.is_some() || homeless.is_empty(),
+            "data",
+            format!(
+                "no data for {}: give --data DIR, the folder of the data sets, --data hub, or --data TASK=owner/name",
+                homeless.join(", ")
+            ),
+        );
+        for task in self.sources.keys().filter(|t| !self.tasks.contains(t)) {
+            problems.add(&format!("sources.{}", task.name()), "data for a task that is not in `tasks`");
+        }
         problems.require(!self.tasks.is_empty(), "tasks", "no task");
         let mut sorted = self.tasks.clone();
         sorted.sort();
@@ -174,12 +193,19 @@ pub fn dry_run(session: &Session, config: &TasksConfig) -> Outcome {
 }
 
 fn read(config: &TasksConfig) -> Outcome<Vec<TaskSet>> {
-    let dir = config.data.as_deref().ok_or_else(|| Failure::usage("data", "no data"))?;
-    config.tasks.iter().map(|&task| read_one(config, task, dir)).collect()
+    config.tasks.iter().map(|&task| read_one(config, task)).collect()
 }
 
-fn read_one(config: &TasksConfig, task: Task, dir: &Path) -> Outcome<TaskSet> {
-    let mut set = TaskSet::read(task, dir)?;
+fn read_one(config: &TasksConfig, task: Task) -> Outcome<TaskSet> {
+    let with_shots = shots(config, task) > 0;
+    let published = |source: &str| TaskSet::read_published(task, source, with_shots, &Hub::from_env());
+    let mut set = match (config.sources.get(&task), config.data.as_deref()) {
+        (Some(source), _) => published(source)?,
+        // A folder of this name wins, as it does over a hub id.
+        (None, Some(dir)) if dir == Path::new(HUB) && !dir.is_dir() => published(task.hub_id())?,
+        (None, Some(dir)) => TaskSet::read(task, dir, with_shots)?,
+        (None, None) => return Err(Failure::usage("data", "no data")),
+    };
     if set.undecided > 0 {
         progress::note(format!(
             "{}: {} examples are left out, the file does not tell which of their choices is right",
@@ -227,10 +253,16 @@ fn digest(sets: &[TaskSet]) -> String {
 
 /// The harness's `_encode_pair`: spaces at the end of the context belong to the continuation, and the continuation's tokens are those
 /// of the whole text behind the context's. What does not fit into the model is cut off on the left.
-fn sequence(answerer: &Answerer<'_>, context: &str, continuation: &str) -> Outcome<Sequence> {
-    let trimmed = context.trim_end();
-    let continuation = format!("{}{continuation}", &context[trimmed.len()..]);
-    let mut ids = answerer.ids(Prompt::Text(trimmed.to_owned()))?;
+fn sequences(answerer: &Answerer<'_>, request: &TaskRequest) -> Outcome<Vec<Sequence>> {
+    let trimmed = request.context.trim_end();
+    let spaces = &request.context[trimmed.len()..];
+    let ids = answerer.ids(Prompt::Text(trimmed.to_owned()))?;
+    let continuations = request.continuations.iter();
+    continuations.map(|text| sequence(answerer, trimmed, ids.clone(), format!("{spaces}{text}"))).collect()
+}
+
+/// A continuation of a context whose tokens are `ids`.
+fn sequence(answerer: &Answerer<'_>, trimmed: &str, mut ids: Vec<u32>, continuation: String) -> Outcome<Sequence> {
     let whole = answerer.ids(Prompt::Text(format!("{trimmed}{continuation}")))?;
     let prompt = ids.len();
     ids.extend(whole.iter().skip(prompt));
@@ -254,14 +286,11 @@ fn by_likelihood(
     set: &TaskSet,
     requests: Vec<TaskRequest>,
 ) -> Outcome<Vec<Sample>> {
-    let sequences: Vec<Sequence> = requests
-        .iter()
-        .flat_map(|r| r.continuations.iter().map(|c| sequence(answerer, &r.context, c)))
-        .collect::<Outcome<_>>()?;
-    let bar = progress::bar(sequences.len(), set.task.name(), session.quiet);
-    let scores = score_sequences(model, &sequences, config.batch_tokens, &mut |done| bar.set_position(done as u64));
-    bar.finish_and_clear();
-    let mut scores = scores?.into_iter().map(|s| s.response_logp);
+    let sequences: Vec<Vec<Sequence>> = requests.iter().map(|r| sequences(answerer, r)).collect::<Outcome<_>>()?;
+    let sequences = sequences.concat();
+    let counts: Vec<usize> = requests.iter().map(|r| r.continuations.len()).collect();
+    let scores = score(session, set.task.name(), model, &sequences, &counts, config.batch_tokens)?;
+    let mut scores = scores.into_iter().map(|s| s.response_logp);
     let sample = |(doc, request): (&TaskDoc, TaskRequest)| {
         let loglikelihoods: Vec<f64> = scores.by_ref().take(request.continuations.len()).collect();
         let grade = grade_choice(doc, &loglikelihoods)?;
@@ -302,9 +331,13 @@ fn by_answer(
             Ok(ids.split_off(ids.len().saturating_sub(room)))
         })
         .collect::<Outcome<_>>()?;
-    let answers = answerer.answer(model, &ids, settings, config.generate.seed, &set.stops(config.mode))?;
+    let mut meter = answerer.meter(ids.len(), settings);
+    let stops = set.stops(config.mode);
+    let answers = answerer.answer(model, &ids, settings, config.generate.seed, &stops, &mut meter);
+    meter.finish();
+    let answers = answers?;
     let sample = |((doc, request), answer): ((&TaskDoc, TaskRequest), String)| {
-        let extracted = extract_answer(set.task, config.mode, &answer);
+        let extracted = extract_answer(set.task, config.mode, &doc.choices, &answer);
         let grade = grade_text(doc, &extracted);
         Sample {
             id: doc.id(set.task),

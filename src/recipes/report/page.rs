@@ -189,7 +189,8 @@ fn compared(body: &mut String, group: &[&Measured]) -> Outcome {
     Ok(())
 }
 
-/// Histograms of rewards, ratings and preferences, task by task; right and wrong answers need none.
+/// Histograms of rewards, ratings and preferences, task by task (right and wrong answers need none), and of what else was measured of each
+/// example, such as log-ratios.
 fn distributions(body: &mut String, group: &[&Measured]) {
     let task = |id: &str| id.split('/').next().unwrap_or(id).to_owned();
     let tasks: BTreeSet<String> = group.iter().flat_map(|r| r.run.items.iter().map(|i| task(&i.id))).collect();
@@ -202,6 +203,14 @@ fn distributions(body: &mut String, group: &[&Measured]) {
         if series.iter().flat_map(|(_, v)| v).any(|v| *v != 0.0 && *v != 1.0) {
             charts += &chart::histogram(&format!("{name}, example by example"), &series);
         }
+    }
+    let further: BTreeSet<&String> = group.iter().flat_map(|r| r.run.distributions.keys()).collect();
+    for name in further {
+        let values = |r: &&Measured| r.run.distributions.get(name).cloned().unwrap_or_default();
+        let series: Vec<(usize, Vec<f64>)> =
+            group.iter().map(values).enumerate().filter(|(_, v)| !v.is_empty()).collect();
+        let unit = if name.ends_with("log_ratio") { ", nats" } else { "" };
+        charts += &chart::histogram(&format!("{name}{unit}, example by example"), &series);
     }
     if !charts.is_empty() {
         let _ = write!(body, "<div class=\"charts\">{charts}</div>");

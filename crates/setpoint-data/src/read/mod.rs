@@ -5,14 +5,17 @@ mod folder;
 mod hub;
 mod json;
 mod parquet;
+mod rows;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 
 pub use self::hub::Hub;
+pub use self::rows::{RowStream, read_rows, read_rows_from};
 use crate::config::{BadRows, DatasetConfig};
-use crate::error::{Error, RowProblem};
+use crate::error::Error;
 use crate::format::{Format, Row};
 use crate::record::{Record, Source};
 
@@ -50,11 +53,7 @@ pub fn read_records(config: &DatasetConfig) -> Result<RecordStream, Error> {
 /// # Errors
 /// As [`read_records`].
 pub fn read_records_from(config: &DatasetConfig, hub: &Hub) -> Result<RecordStream, Error> {
-    let files = locate(config, hub)?;
-    let mut stream =
-        RecordStream { config: config.clone(), files: files.into_iter(), open: None, read: 0, ended: false };
-    stream.open_next()?;
-    Ok(stream)
+    Ok(RecordStream { rows: read_rows_from(config, hub)?, format: None })
 }
 
 /// The files of a data set, in order.
@@ -74,54 +73,28 @@ fn locate(config: &DatasetConfig, hub: &Hub) -> Result<Vec<PathBuf>, Error> {
 
 /// The records of a data set. Made by [`read_records`].
 pub struct RecordStream {
-    config: DatasetConfig,
-    files: std::vec::IntoIter<PathBuf>,
-    open: Option<(Rows, Option<Format>)>,
-    read: usize,
-    ended: bool,
+    rows: RowStream,
+    /// The format of a file's rows.
+    format: Option<(Arc<Path>, Format)>,
 }
 
 impl std::fmt::Debug for RecordStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RecordStream")
-            .field("path", &self.config.path)
-            .field("read", &self.read)
+            .field("path", &self.rows.config.path)
+            .field("read", &self.rows.read)
             .finish_non_exhaustive()
     }
 }
 
 impl RecordStream {
-    fn open_next(&mut self) -> Result<bool, Error> {
-        let Some(path) = self.files.next() else { return Ok(false) };
-        self.open = Some((files::rows(&path)?, self.config.format));
-        Ok(true)
-    }
-
-    fn advance(&mut self) -> Result<Option<Record>, Error> {
-        loop {
-            let Some((rows, format)) = &mut self.open else { return Ok(None) };
-            let Some(row) = rows.next() else {
-                self.open = None;
-                if self.open_next()? {
-                    continue;
-                }
-                if self.read == 0 {
-                    return Err(Error::Empty { dataset: self.config.path.clone() });
-                }
-                return Ok(None);
-            };
-            self.read += 1;
-            let (source, mut row) = row?;
-            rename(&mut row, &self.config, &source)?;
-            let format = match *format {
-                Some(format) => format,
-                None => *format.insert(detect(&row, &source)?),
-            };
-            return format
-                .parse(row, source.clone(), &self.config)
-                .map(Some)
-                .map_err(|problem| Error::Row { at: source, problem });
-        }
+    fn record(&mut self, source: Source, row: Row) -> Result<Record, Error> {
+        let known = self.format.as_ref().filter(|(path, _)| *path == source.path).map(|(_, format)| *format);
+        let format = match self.rows.config.format.or(known) {
+            Some(format) => format,
+            None => self.format.insert((source.path.clone(), detect(&row, &source)?)).1,
+        };
+        format.parse(row, source.clone(), &self.rows.config).map_err(|problem| Error::Row { at: source, problem })
     }
 }
 
@@ -132,36 +105,16 @@ fn detect(row: &Row, source: &Source) -> Result<Format, Error> {
     })
 }
 
-/// Gives columns the names that the formats know them by.
-fn rename(row: &mut Row, config: &DatasetConfig, source: &Source) -> Result<(), Error> {
-    for (expected, own) in &config.columns {
-        match row.shift_remove(own) {
-            Some(value) => {
-                row.insert(expected.clone(), value);
-            }
-            None => {
-                let problem = RowProblem::MissingColumn { column: own.clone(), format: "as renamed by `columns`" };
-                return Err(Error::Row { at: source.clone(), problem });
-            }
-        }
-    }
-    Ok(())
-}
-
 impl Iterator for RecordStream {
     type Item = Result<Record, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.ended || self.config.max_rows.is_some_and(|max| self.read >= max) {
-            return None;
-        }
-        let next = self.advance();
-        self.ended = match &next {
-            Ok(None) => true,
-            Ok(Some(_)) => false,
-            Err(error) => !error.is_row(),
+        let record = match self.rows.next()? {
+            Ok((source, row)) => self.record(source, row),
+            Err(error) => Err(error),
         };
-        next.transpose()
+        self.rows.ended |= record.as_ref().is_err_and(|error| !error.is_row());
+        Some(record)
     }
 }
 

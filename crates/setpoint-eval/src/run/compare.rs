@@ -138,6 +138,7 @@ mod tests {
             manifest: Manifest {
                 benchmark: "tasks".into(),
                 setpoint: "0".into(),
+                burn: None,
                 model: ModelIdentity { name: name.into(), ..ModelIdentity::default() },
                 baseline: None,
                 decoding: Value::Null,
@@ -147,6 +148,7 @@ mod tests {
             },
             scores: Value::Null,
             items: values.iter().map(|(id, value)| EvalItem { id: (*id).into(), value: *value }).collect(),
+            distributions: BTreeMap::new(),
         }
     }
 

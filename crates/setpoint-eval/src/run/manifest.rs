@@ -1,5 +1,6 @@
 //! The file that every evaluation leaves behind.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,9 @@ pub struct Manifest {
     pub benchmark: String,
     /// Version of this program.
     pub setpoint: String,
+    /// Version of Burn, which computed what was computed.
+    #[serde(default)]
+    pub burn: Option<String>,
     /// The model.
     pub model: ModelIdentity,
     /// What it was compared with, where the benchmark compares.
@@ -58,6 +62,9 @@ pub struct EvalRun {
     pub scores: Value,
     /// Example by example, what the figures are made of. Examples that failed are absent.
     pub items: Vec<EvalItem>,
+    /// Further numbers, one for each example, under what they are: `log_ratio` (nats), `reward`, …
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub distributions: BTreeMap<String, Vec<f64>>,
 }
 
 impl EvalRun {

@@ -115,7 +115,7 @@ pub fn cut_at_stop<'a>(text: &'a str, stops: &[&str]) -> &'a str {
     &text[..end.unwrap_or(text.len())]
 }
 
-fn letter(index: usize) -> char {
+pub(super) fn letter(index: usize) -> char {
     ('A'..='Z').nth(index).unwrap_or('?')
 }
 

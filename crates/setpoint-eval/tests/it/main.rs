@@ -2,6 +2,7 @@
 
 mod alpaca;
 mod common;
+mod hub_server;
 mod judge_client;
 mod judged;
 mod mt_bench;

@@ -26,24 +26,47 @@ pub(super) struct Batch<'a> {
 impl<'a> Batch<'a> {
     /// Packs sequences that have been checked; neighbours with the same prompt share it.
     pub(super) fn of(sequences: &[&'a Sequence]) -> Self {
+        Self::of_families([(0, sequences)])
+    }
+
+    /// [`of`](Self::of) with prompts that begin alike: `(tokens that all prompts of these sequences begin with, sequences)`. Where there
+    /// are such tokens, nothing of the prompts is scored and each response has one token.
+    pub(super) fn of_families<'s>(families: impl IntoIterator<Item = (usize, &'s [&'a Sequence])>) -> Self
+    where
+        'a: 's,
+    {
         let mut builder = Packing::builder();
         let mut texts: Vec<&[u32]> = vec![];
         let (mut prompts, mut responses) = (Positions::default(), Positions::default());
         let mut prompt_of = vec![];
         let mut next = 0;
+        let members = families.into_iter().flat_map(|(shared, family)| {
+            family.iter().enumerate().map(move |(i, sequence)| (shared, i == 0 && shared > 0, *sequence))
+        });
+        // The segment of what the prompts of a family begin with.
+        let mut beginning = None;
         // The last prompt's segment, its first place in the batch and a sequence that has it.
         let mut last: Option<(usize, usize, &Sequence)> = None;
-        for &sequence in sequences {
+        for (shared, first, sequence) in members {
+            if first {
+                beginning = Some(builder.push(shared, None));
+                texts.push(&sequence.ids[..shared]);
+                next += shared;
+                last = None;
+            }
             let (prompt, response) = sequence.ids.split_at(sequence.prompt_len);
             let (segment, start) = match last {
                 Some((segment, start, other)) if other.same_prompt(sequence) => (segment, start),
                 _ => {
-                    let segment = builder.push(prompt.len(), None);
-                    prompts.push_text(next, prompt, sequence.prompt());
-                    texts.push(prompt);
-                    last = Some((segment, next, sequence));
-                    next += prompt.len();
-                    (segment, next - prompt.len())
+                    let own = &prompt[shared..];
+                    let segment = builder.push(own.len(), beginning.filter(|_| shared > 0));
+                    // Where the prompt would begin if it stood there whole.
+                    let start = next - shared;
+                    prompts.push_text(start, prompt, sequence.prompt());
+                    texts.push(own);
+                    last = Some((segment, start, sequence));
+                    next += own.len();
+                    (segment, start)
                 }
             };
             prompt_of.push(prompts.counts.len() - 1);
@@ -105,5 +128,23 @@ mod tests {
         assert_eq!(shared_tokens(&sequences), 5 + 1 + 4 + 4);
         assert_eq!(batch.packing.tokens(), 3 + 1 + 3 + 3);
         assert_eq!(batch.packing.positions(), [0, 1, 2, 3, 0, 1, 2, 0, 1, 2]);
+    }
+
+    #[test]
+    fn prompts_of_a_family_share_their_beginning() {
+        let asked = |ids: &[u32]| Sequence { scored_from: ids.len() - 1, ..sequence(ids, ids.len() - 1) };
+        let family = [asked(&[1, 2, 3, 7]), asked(&[1, 2, 3, 8]), asked(&[1, 2, 4, 5, 7])];
+        let alone = [sequence(&[1, 2, 6], 2)];
+        let (family, alone): (Vec<_>, Vec<_>) = (family.iter().collect(), alone.iter().collect());
+        let batch = Batch::of_families([(2, family.as_slice()), (0, alone.as_slice())]);
+        assert_eq!(batch.texts, [&[1, 2][..], &[3], &[4, 5], &[1, 2]]);
+        assert_eq!(batch.packing.positions(), [0, 1, 2, 2, 3, 0, 1]);
+        assert_eq!((batch.prompts.counts.as_slice(), batch.prompt_of.as_slice()), (&[0, 0, 1][..], &[0, 0, 1, 2][..]));
+        // Both responses of the first prompt are predicted at its end.
+        assert_eq!(batch.responses, {
+            let mut positions = Positions::default();
+            [(2, 7), (2, 8), (4, 7), (6, 6)].into_iter().for_each(|position| positions.push_run([position]));
+            positions
+        });
     }
 }

@@ -17,7 +17,7 @@ pub struct HeadOptions {
 }
 
 /// Positions of a packed batch whose tokens are scored, run by run.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Positions {
     /// The hidden state's place in the batch.
     hidden: Vec<i32>,

@@ -7,13 +7,14 @@
 //! on a GPU a matrix product would round its inputs to TF32.
 
 mod batch;
+mod family;
 mod head;
 mod score;
 mod sequence;
 
 pub use batch::shared_tokens;
 pub use head::HeadOptions;
-pub use score::{ScoredSequence, score_each, score_sequences};
+pub use score::{ScoredSequence, score_batches, score_each, score_sequences};
 pub use sequence::{
     PromptLogps, Sequence, SequenceLogps, TokenLogps, sequence_logps, sequence_logps_with, token_logps,
     token_logps_with,

@@ -1,12 +1,12 @@
 //! Log-probabilities at inference speed: no graph, batches by token budget, sums in f64.
 
 use std::borrow::Borrow;
-use std::ops::Range;
 
 use burn::module::Module;
 use setpoint_transformer::CausalLm;
 
-use super::batch::{Batch, shared_tokens};
+use super::batch::Batch;
+use super::family::families;
 use super::head::{HeadOptions, Positions, head_logps};
 use super::sequence::Sequence;
 use crate::{Error, MicroBatch};
@@ -31,8 +31,9 @@ pub struct ScoredSequence {
 
 /// Scores sequences without a graph; the result is in the order given.
 ///
-/// `batch_tokens` bounds a forward pass; a prompt counts once for all its responses, which go through together even if they are more. `progress` is told how many sequences
-/// are done.
+/// `batch_tokens` bounds a forward pass; a prompt counts once for all its responses, which go through together even if they are more. Where
+/// nothing is asked but the first token behind each of several prompts, what neighbours begin with counts once as well. `progress` is told
+/// how many sequences are done.
 ///
 /// # Errors
 /// When a sequence is wrong, as for [`sequence_logps`](crate::sequence_logps).
@@ -65,6 +66,21 @@ pub fn score_each<S: Borrow<Sequence>>(
     batch_tokens: usize,
     store: &mut dyn FnMut(usize, ScoredSequence) -> Result<(), Error>,
 ) -> Result<(), Error> {
+    score_batches(model, sequences, batch_tokens, &mut |batch| {
+        batch.into_iter().try_for_each(|(index, result)| store(index, result))
+    })
+}
+
+/// [`score_each`] that hands over what came out of one forward pass at once: to tell how far the work is.
+///
+/// # Errors
+/// As [`score_each`].
+pub fn score_batches<S: Borrow<Sequence>>(
+    model: &CausalLm,
+    sequences: &[S],
+    batch_tokens: usize,
+    store: &mut dyn FnMut(Vec<(usize, ScoredSequence)>) -> Result<(), Error>,
+) -> Result<(), Error> {
     let sequences: Vec<&Sequence> = sequences.iter().map(Borrow::borrow).collect();
     let model = model.valid();
     let vocabulary = model.decoder().vocab_size();
@@ -72,20 +88,12 @@ pub fn score_each<S: Borrow<Sequence>>(
         sequence.check(index, vocabulary)?;
     }
     let device = model.decoder().device();
-    // Neighbours with the same prompt stay together, so that it is computed once.
-    let mut groups: Vec<Range<usize>> = vec![];
-    for (index, sequence) in sequences.iter().enumerate() {
-        match groups.last_mut() {
-            Some(group) if sequences[group.start].same_prompt(sequence) => group.end = index + 1,
-            _ => groups.push(index..index + 1),
-        }
-    }
-    let all: Vec<usize> = (0..groups.len()).collect();
-    let cost = |group: usize| shared_tokens(&sequences[groups[group].clone()]);
-    for batch in MicroBatch::Tokens(batch_tokens).split(&all, cost) {
-        let members: Vec<usize> = batch.iter().flat_map(|&group| groups[group].clone()).collect();
-        let chosen: Vec<&Sequence> = members.iter().map(|&index| sequences[index]).collect();
-        let batch = Batch::of(&chosen);
+    let families = families(&sequences, batch_tokens);
+    let all: Vec<usize> = (0..families.len()).collect();
+    for batch in MicroBatch::Tokens(batch_tokens).split(&all, |family| families[family].cost) {
+        let chosen = || batch.iter().map(|&family| &families[family]);
+        let members: Vec<usize> = chosen().flat_map(|family| family.members.clone()).collect();
+        let batch = Batch::of_families(chosen().map(|f| (f.shared, &sequences[f.members.clone()])));
         let hidden = model.decoder().forward_packed(batch.ids(&device), &batch.packing);
         let logps = |positions: &Positions| -> Vec<Vec<f32>> {
             let found = head_logps(&model, hidden.clone(), positions, &HeadOptions::default());
@@ -94,18 +102,19 @@ pub fn score_each<S: Borrow<Sequence>>(
             positions.counts.iter().map(|&count| rest.by_ref().take(count).collect()).collect()
         };
         let (prompts, responses) = (logps(&batch.prompts), logps(&batch.responses));
-        for ((&index, &prompt), response) in members.iter().zip(&batch.prompt_of).zip(&responses) {
+        let result = |((index, &prompt), response): ((usize, &usize), &Vec<f32>)| {
             let prompt = &prompts[prompt];
             let sum = |tokens: &[f32]| tokens.iter().map(|&logp| f64::from(logp)).sum();
-            let result = ScoredSequence {
+            let scored = ScoredSequence {
                 prompt_logp: sum(prompt),
                 response_logp: sum(response),
                 prompt_tokens: prompt.len(),
                 response_tokens: response.len(),
                 token_logps: [prompt.as_slice(), response].concat(),
             };
-            store(index, result)?;
-        }
+            (index, scored)
+        };
+        store(members.into_iter().zip(&batch.prompt_of).zip(&responses).map(result).collect())?;
     }
     Ok(())
 }

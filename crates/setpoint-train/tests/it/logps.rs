@@ -343,3 +343,29 @@ fn a_real_checkpoint_equals_transformers() {
         assert_close(&[scored.response_logp], &[story.sum], 1e-5 * story.ids.len() as f64);
     }
 }
+
+#[test]
+fn prompts_that_begin_alike_are_scored_as_if_alone() {
+    // Two subjects of questions behind the same examples, each asked for the next token, of four; one for two tokens.
+    let asked = |subject: u32, question: u32, answer: &[u32]| {
+        let shots = (0..30).map(|t| (t * 5 + subject) % 96);
+        let own = (0..3 + question).map(|t| (t * 7 + 11 * question) % 96);
+        let prompt: Vec<u32> = shots.chain(own).collect();
+        let prompt_len = prompt.len();
+        Sequence { ids: [prompt.as_slice(), answer].concat(), prompt_len, scored_from: prompt_len }
+    };
+    let mut sequences: Vec<Sequence> = (0..24).map(|i| asked(i / 12, i / 4 % 3, &[40 + i % 4])).collect();
+    sequences.push(asked(1, 1, &[40, 41]));
+    for device in devices() {
+        let model = load(&golden("transformer/llama_kv2"), &device);
+        let alone: Vec<f64> = sequences
+            .iter()
+            .map(|sequence| score_sequences(&model, &[sequence], 1, &mut |_| ()).unwrap()[0].response_logp)
+            .collect();
+        for batch_tokens in [1, 50, 10_000] {
+            let together = score_sequences(&model, &sequences, batch_tokens, &mut |_| ()).unwrap();
+            assert!(together.iter().all(|s| (s.prompt_logp, s.prompt_tokens) == (0.0, 0)));
+            assert_close(&together.iter().map(|s| s.response_logp).collect::<Vec<_>>(), &alone, 1e-5);
+        }
+    }
+}

@@ -124,6 +124,12 @@ const READ: &[&str] = &[
 ];
 
 impl GenerationConfig {
+    /// How many tokens a prompt of `prompt` tokens may be continued by, in a model of `positions`; 0 where there is no room for it.
+    pub fn room(&self, prompt: usize, positions: usize) -> usize {
+        let most = self.max_length.unwrap_or(usize::MAX).min(positions);
+        self.max_new_tokens.min(most.saturating_sub(prompt))
+    }
+
     /// Reads a `generation_config.json`.
     ///
     /// Keys that are absent have the values of [`default`](Self::default): nothing is cut off unless the file says so (transformers fills in

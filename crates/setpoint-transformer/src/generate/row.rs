@@ -44,7 +44,7 @@ impl<'a> Row<'a> {
         Ok(Self {
             index,
             prompt,
-            limit: config.max_new_tokens.min(max - prompt.len()),
+            limit: config.room(prompt.len(), model.decoder().max_positions()),
             rng,
             seen: Seen::new(prompt),
             ids: Vec::new(),

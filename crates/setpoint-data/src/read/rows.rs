@@ -1,0 +1,108 @@
+//! A data set as the rows of its files, one after the other.
+
+use std::path::PathBuf;
+
+use super::hub::Hub;
+use super::{Rows, files, locate};
+use crate::config::DatasetConfig;
+use crate::error::{Error, RowProblem};
+use crate::format::Row;
+use crate::record::Source;
+
+/// Opens a data set and returns its rows as they are, before any format is looked for: for data that are no records.
+///
+/// Of the configuration, where the data are, `columns` and `max_rows` count. A row that cannot be parsed is an `Err` for which
+/// [`Error::is_row`] holds, and the stream goes on behind it; after any other error it ends.
+///
+/// # Errors
+/// When the data set, its split or its first file cannot be found or opened.
+pub fn read_rows(config: &DatasetConfig) -> Result<RowStream, Error> {
+    read_rows_from(config, &Hub::from_env())
+}
+
+/// [`read_rows`] with a hub client of the caller's own.
+///
+/// # Errors
+/// As [`read_rows`].
+pub fn read_rows_from(config: &DatasetConfig, hub: &Hub) -> Result<RowStream, Error> {
+    let files = locate(config, hub)?;
+    let mut stream = RowStream { config: config.clone(), files: files.into_iter(), open: None, read: 0, ended: false };
+    stream.open_next()?;
+    Ok(stream)
+}
+
+/// The rows of a data set, with their places. Made by [`read_rows`].
+pub struct RowStream {
+    pub(super) config: DatasetConfig,
+    files: std::vec::IntoIter<PathBuf>,
+    open: Option<Rows>,
+    pub(super) read: usize,
+    pub(super) ended: bool,
+}
+
+impl std::fmt::Debug for RowStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RowStream").field("path", &self.config.path).field("read", &self.read).finish_non_exhaustive()
+    }
+}
+
+impl RowStream {
+    fn open_next(&mut self) -> Result<bool, Error> {
+        let Some(path) = self.files.next() else { return Ok(false) };
+        self.open = Some(files::rows(&path)?);
+        Ok(true)
+    }
+
+    fn advance(&mut self) -> Result<Option<(Source, Row)>, Error> {
+        loop {
+            let Some(rows) = &mut self.open else { return Ok(None) };
+            let Some(row) = rows.next() else {
+                self.open = None;
+                if self.open_next()? {
+                    continue;
+                }
+                if self.read == 0 {
+                    return Err(Error::Empty { dataset: self.config.path.clone() });
+                }
+                return Ok(None);
+            };
+            self.read += 1;
+            let (source, mut row) = row?;
+            rename(&mut row, &self.config, &source)?;
+            return Ok(Some((source, row)));
+        }
+    }
+}
+
+/// Gives columns the names that the formats know them by.
+fn rename(row: &mut Row, config: &DatasetConfig, source: &Source) -> Result<(), Error> {
+    for (expected, own) in &config.columns {
+        match row.shift_remove(own) {
+            Some(value) => {
+                row.insert(expected.clone(), value);
+            }
+            None => {
+                let problem = RowProblem::MissingColumn { column: own.clone(), format: "as renamed by `columns`" };
+                return Err(Error::Row { at: source.clone(), problem });
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Iterator for RowStream {
+    type Item = Result<(Source, Row), Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended || self.config.max_rows.is_some_and(|max| self.read >= max) {
+            return None;
+        }
+        let next = self.advance();
+        self.ended = match &next {
+            Ok(None) => true,
+            Ok(Some(_)) => false,
+            Err(error) => !error.is_row(),
+        };
+        next.transpose()
+    }
+}

@@ -1,0 +1,129 @@
+//! The hub's data sets of the tasks.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use setpoint_data::{DatasetConfig, Error as DataError, Hub};
+
+use super::doc::{Task, TaskDoc};
+use super::read::{TaskSet, read_docs};
+use crate::error::Error;
+
+/// The hub's own conversion of data sets that are published as a script.
+const CONVERTED: &str = "refs/convert/parquet";
+
+/// MMLU's subset of all subjects. Others of its subsets are single subjects, and one is training data.
+const ALL: &str = "all";
+const NO_SUBJECT: &str = "auxiliary_train";
+
+impl Task {
+    /// The hub's data set that lm-evaluation-harness 0.4.13 reads.
+    pub fn hub_id(self) -> &'static str {
+        match self {
+            Task::Mmlu => "cais/mmlu",
+            Task::Gsm8k => "openai/gsm8k",
+            Task::ArcEasy | Task::ArcChallenge => "allenai/ai2_arc",
+            // Copies as Parquet of allenai/math_qa and allenai/social_i_qa, which are scripts.
+            Task::Mathqa => "regisss/math_qa",
+            Task::SocialIqa => "lighteval/siqa",
+        }
+    }
+}
+
+/// What a copy of the task's data set may be called.
+pub(super) fn folders(task: Task) -> &'static [&'static str] {
+    match task {
+        Task::Mmlu => &["mmlu"],
+        Task::Gsm8k => &["gsm8k"],
+        Task::ArcEasy | Task::ArcChallenge => &["ai2_arc"],
+        Task::Mathqa => &["math_qa"],
+        Task::SocialIqa => &["social_i_qa", "siqa"],
+    }
+}
+
+/// The subset, the split that is asked and the one of few-shot examples, as in the harness.
+fn layout(task: Task) -> (Option<&'static str>, &'static str, &'static str) {
+    match task {
+        Task::Mmlu => (Some(ALL), "test", "dev"),
+        Task::Gsm8k => (Some("main"), "test", "train"),
+        Task::ArcEasy => (Some("ARC-Easy"), "test", "train"),
+        Task::ArcChallenge => (Some("ARC-Challenge"), "test", "train"),
+        Task::Mathqa => (None, "test", "train"),
+        Task::SocialIqa => (None, "validation", "train"),
+    }
+}
+
+impl TaskSet {
+    /// Reads a task in the columns and splits of the hub's data set. `source` is the folder of a copy, or a hub id, `owner/name` or
+    /// `owner/name@revision`; a data set that holds no files but a script is read as the hub has converted it to Parquet. Few-shot
+    /// examples are read where `shots` is set.
+    ///
+    /// # Errors
+    /// A data set or split that is not there, other columns, or a row that is no example of the task.
+    ///
+    /// ```no_run
+    /// use setpoint_data::Hub;
+    /// use setpoint_eval::{Task, TaskSet};
+    ///
+    /// let set = TaskSet::read_published(Task::Gsm8k, Task::Gsm8k.hub_id(), true, &Hub::from_env())?;
+    /// assert_eq!(set.docs.len(), 1319);
+    /// # Ok::<(), setpoint_eval::Error>(())
+    /// ```
+    pub fn read_published(task: Task, source: &str, shots: bool, hub: &Hub) -> Result<Self, Error> {
+        let (subset, split, shot_split) = layout(task);
+        let (path, revision) = match source.split_once('@') {
+            Some((id, revision)) if !Path::new(source).exists() => (id, Some(revision)),
+            _ => (source, None),
+        };
+        let mut config =
+            DatasetConfig { subset: subset.map(str::to_owned), split: split.to_owned(), ..DatasetConfig::new(path) };
+        config.revision = revision.map_or(config.revision, str::to_owned);
+        let (mut docs, undecided) = match read_docs(task, &config, hub) {
+            Err(Error::Data(error @ DataError::NoSplit { .. })) if !Path::new(path).exists() && revision.is_none() => {
+                config.revision = CONVERTED.to_owned();
+                // Where there is no conversion either, what was found in the first place is the more useful answer.
+                read_docs(task, &config, hub).map_err(|_| error)?
+            }
+            Err(Error::Data(error @ DataError::NoSplit { .. })) if task == Task::Mmlu && Path::new(path).is_dir() => {
+                return by_subject(path, shots, hub)?.ok_or_else(|| error.into());
+            }
+            read => read?,
+        };
+        let mut set = Self { task, docs: Vec::new(), shots: BTreeMap::new(), undecided };
+        if shots {
+            config.split = shot_split.to_owned();
+            for doc in read_docs(task, &config, hub)?.0 {
+                set.shots.entry(doc.subject.clone().unwrap_or_default()).or_default().push(doc);
+            }
+        }
+        // Stable: the order within a subject is the file's.
+        docs.sort_by(|a: &TaskDoc, b: &TaskDoc| a.subject.cmp(&b.subject));
+        set.docs = docs;
+        Ok(set)
+    }
+}
+
+/// MMLU from a folder that holds subjects but not the subset of all; `None` where it holds none.
+fn by_subject(path: &str, shots: bool, hub: &Hub) -> Result<Option<TaskSet>, Error> {
+    let root = Path::new(path);
+    let entries = std::fs::read_dir(root).map_err(Error::io("list", root))?.flatten();
+    let mut subjects: Vec<String> =
+        entries.filter(|e| e.path().is_dir()).filter_map(|e| e.file_name().into_string().ok()).collect();
+    subjects.retain(|name| name != NO_SUBJECT && !name.starts_with('.'));
+    subjects.sort();
+    let mut set = TaskSet { task: Task::Mmlu, docs: Vec::new(), shots: BTreeMap::new(), undecided: 0 };
+    let (_, split, shot_split) = layout(Task::Mmlu);
+    for subject in subjects {
+        let of = |split: &str| DatasetConfig {
+            subset: Some(subject.clone()),
+            split: split.to_owned(),
+            ..DatasetConfig::new(path)
+        };
+        set.docs.extend(read_docs(Task::Mmlu, &of(split), hub)?.0);
+        if shots {
+            let docs = read_docs(Task::Mmlu, &of(shot_split), hub)?.0;
+            set.shots.insert(subject, docs);
+        }
+    }
+    Ok((!set.docs.is_empty()).then_some(set))
+}
