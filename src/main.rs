@@ -4,6 +4,7 @@ mod cli;
 mod config;
 mod device;
 mod failure;
+mod memory;
 mod progress;
 mod recipes;
 mod tasks;
@@ -17,12 +18,12 @@ use config::{Config, Given, load};
 use failure::{Failure, Outcome};
 use recipes::{Session, Shared};
 
-// An allocator that keeps its pages: tensors of the same sizes come and go at every step.
+// An allocator that can be told to keep its pages: tensors of the same sizes come and go at every step.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    keep_pages();
+    memory::give_pages_back();
     compute_here();
     let cli = Cli::parse();
     match run(cli.command) {
@@ -32,15 +33,6 @@ fn main() -> ExitCode {
             ExitCode::from(failure.exit_code())
         }
     }
-}
-
-/// Tells the allocator to keep freed memory for the next step instead of giving it back: page faults cost more than the step's arithmetic
-/// where tensors are large. `MIMALLOC_PURGE_DELAY` in the environment still decides where it is set.
-fn keep_pages() {
-    /// `mi_option_purge_delay` of mimalloc.h, which the bindings do not name.
-    const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
-    // SAFETY: the options may be set at any time from one thread, and there is only this one yet.
-    unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, -1) };
 }
 
 /// Makes this thread one of those that compute: otherwise each operation would be handed over to another thread and back. A machine that

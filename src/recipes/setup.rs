@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use super::Shared;
 use crate::config::sections::{Dtype, ModelSection};
 use crate::failure::{Failure, Outcome};
-use crate::progress;
+use crate::{memory, progress};
 
 /// How a command runs: where, and how loud.
 #[derive(Debug, Clone)]
@@ -144,10 +144,12 @@ pub fn examples(
 
 /// Loads a policy, or makes one with random weights.
 pub fn policy(model: &ModelSection, config: &ModelConfig, seed: u64, device: &Device) -> Outcome<CausalLm> {
-    match &model.path {
-        Some(dir) => Ok(CausalLm::load(dir, &load_options(model.dtype, device), device)?.0),
-        None => Ok(CausalLm::init(config, seed, device)),
-    }
+    let policy = match &model.path {
+        Some(dir) => CausalLm::load(dir, &load_options(model.dtype, device), device)?.0,
+        None => CausalLm::init(config, seed, device),
+    };
+    memory::keep_pages();
+    Ok(policy)
 }
 
 /// The dtype that weights are loaded in.

@@ -18,7 +18,7 @@ use super::generate::SamplingSection;
 use super::{Session, setup};
 use crate::config::sections::ModelSection;
 use crate::failure::{Failure, Outcome};
-use crate::progress;
+use crate::{memory, progress};
 
 /// Opens the run folder, and leaves in it what the run was started with.
 pub fn open_run<C: Serialize>(
@@ -133,6 +133,7 @@ pub fn train<T: Task>(
     let bar = progress::bar(plan.total_steps as usize, what, session.quiet);
     let total_steps = plan.total_steps;
     let mut hooks = TrainingHooks { companions, micro_batch: config.micro_batch, total_steps, bar: bar.clone() };
+    memory::keep_pages();
     let fitted = fit(task, model, config, run, &mut hooks);
     bar.finish_and_clear();
     let fitted = fitted?;

@@ -1,0 +1,22 @@
+//! What the allocator does with memory that is free again. `MIMALLOC_PURGE_DELAY` in the environment decides where it is set.
+
+/// `mi_option_purge_delay` of mimalloc.h, which the bindings do not name: milliseconds until the system gets free pages back; never if
+/// negative.
+const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+
+/// Gives freed memory back at once, until [`keep_pages`]: what reading a model's files takes is not needed again.
+pub fn give_pages_back() {
+    purge_after(0);
+}
+
+/// Keeps freed memory for the next step instead of giving it back: where tensors are large, page faults cost more than the arithmetic.
+pub fn keep_pages() {
+    purge_after(-1);
+}
+
+fn purge_after(milliseconds: core::ffi::c_long) {
+    if std::env::var_os("MIMALLOC_PURGE_DELAY").is_none() {
+        // SAFETY: one number, which the allocator may read before or after.
+        unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, milliseconds) };
+    }
+}
