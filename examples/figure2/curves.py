@@ -81,8 +81,9 @@ def gather(run):
     pairs = rows(run / "report-pairs.jsonl")
     side = {name: mean(row["rewards"][row["labels"].index(name)] for row in pairs) for name in ("chosen", "rejected")}
     curves, ends = [], []
-    for method in ("dro", "dpo"):
-        for name, settings, figures, metrics in trials(run / ("sweep" if method == "dro" else "dpo")):
+    # `long`: three of the settings with five times the steps.
+    for method, folder in (("dro", "sweep"), ("long", "long"), ("dpo", "dpo")):
+        for name, settings, figures, metrics in trials(run / folder):
             beta, log_z0 = settings["align.beta"], settings.get("align.log_z0")
             evals = [row for row in metrics if "eval_loss" in row]
             steps = [row for row in metrics if "logratios/chosen" in row]
@@ -93,7 +94,7 @@ def gather(run):
             end["level"], end["gap"] = (end["chosen"] + end["rejected"]) / 2, end["chosen"] - end["rejected"]
             tail = steps[-10:]  # the training batches of the last half epoch
             end["train_gap"] = mean(row["logratios/chosen"] - row["logratios/rejected"] for row in tail)
-            if method == "dro":
+            if method != "dpo":
                 end["infeasible"] = infeasible(run, beta)(log_z0)
                 end["prompt"] = evals[-1]["eval_dro/prompt_logratio"]
                 end["level_target"] = (side["chosen"] + side["rejected"]) / 2 / beta - log_z0

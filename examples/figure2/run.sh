@@ -36,7 +36,7 @@ annotate "$run/reward/model" "$run/data/responses.jsonl" "$run/rewards.jsonl"
 annotate "$run/reward/model" "$run/data/report-preferences.jsonl" "$run/report-pairs.jsonl"
 [ -e "$run/sft-logps.jsonl" ] || $setpoint logps --model "$run/sft/model" --data "$run/rewards.jsonl" --output "$run/sft-logps.jsonl"
 
-# measured PART: what a sweep measures on.
+# What a sweep trains on, and the rows that it measures on.
 measured=(--model "$run/sft/model" --data "$run/rewards.jsonl" --set eval.reward.path="$run/reward/model")
 on() {
   echo --set eval.data.path="$run/data/$1-prompts.jsonl" --set eval.pairs.path="$run/data/$1-preferences.jsonl"
@@ -45,11 +45,16 @@ report=(--set eval_data.path="$run/report-pairs.jsonl")
 # shellcheck disable=SC2046
 job "$run/sweep" sweep "$here/sweep.toml" "${measured[@]}" "${report[@]}" $(on report)
 
+# Three of the settings with five times the steps: what of the ends is the objective's, and what is that training was short.
+# shellcheck disable=SC2046
+job "$run/long" sweep "$here/sweep.toml" "${measured[@]}" "${report[@]}" $(on report) --set train.epochs=15 --set train.eval_steps=50 \
+  --set 'sweep.settings={"align.beta"=[0.5], "align.log_z0"=[20.0, 10.0, 5.0]}'
+
 # DPO beside it: its learning rate is selected on the other prompts, by the reward.
 dpo=(--set align.method=dpo)
 # shellcheck disable=SC2046
 job "$run/dpo-select" sweep "$here/sweep.toml" "${measured[@]}" $(on select) "${dpo[@]}" \
-  --set 'sweep.settings={"align.beta"=[0.1], "train.learning_rate"=[5e-5, 1e-4, 2e-4, 4e-4]}'
+  --set 'sweep.settings={"align.beta"=[0.1], "train.learning_rate"=[2e-5, 5e-5, 1e-4, 2e-4, 4e-4]}'
 rate=$(python3 -c '
 import json, sys
 trials = json.load(open(sys.argv[1]))["trials"]
@@ -60,8 +65,8 @@ job "$run/dpo" sweep "$here/sweep.toml" "${measured[@]}" "${report[@]}" $(on rep
 
 mkdir -p "$run/gold"
 answers "$run/sft/model" "$run/gold/sft"
-for method in dro dpo; do
-  case $method in dro) sweep=sweep ;; dpo) sweep=dpo ;; esac
+for method in dro long dpo; do
+  case $method in dro) sweep=sweep ;; *) sweep=$method ;; esac
   for trial in "$run/$sweep"/trials/*/; do
     answers "${trial%/}/model" "$run/gold/$method-$(basename "$trial")"
   done

@@ -11,7 +11,7 @@ out=$run/table1
 mkdir -p "$out"
 sft=$run/sft/model
 
-# score JOB MODEL ROWS: what tells chosen from rejected, for each set of held-out pairs.
+# The log-probabilities that the implicit reward is measured against.
 for part in select report; do
   [ -e "$out/sft-$part.jsonl" ] || $setpoint logps --model "$sft" --data "$run/data/$part-preferences.jsonl" --output "$out/sft-$part.jsonl"
 done
