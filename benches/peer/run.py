@@ -32,6 +32,19 @@ SHAPES = {
 # An allocator that keeps its pages, for torch.
 KEEP = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "34359738368", "MALLOC_TOP_PAD_": "268435456"}
 
+# The reference's pass over so many times the rows, less that over the rows, has no warm-up in it.
+REFERENCE_ROWS = 4
+
+GEMM = """
+import time, torch
+a, b = torch.rand(2, 2048, 2048)
+def rate():
+    start = time.perf_counter()
+    a @ b
+    return 2 * 2048**3 / (time.perf_counter() - start)
+print(sorted(rate() for _ in range(31))[15])
+"""
+
 MAKE_MODEL = """
 import json, sys, torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -52,22 +65,38 @@ def make_tokenizer(folder):
         tokenizer_class="PreTrainedTokenizerFast", bos_token="<s>", eos_token="</s>", unk_token="<unk>")))
 
 
-def make_rows(folder, count):
-    """Lengths as in UltraFeedback: log-normal, prompt and response at most 512 tokens."""
+def draw_lengths(count):
+    """Tokens of prompts and their two responses as in UltraFeedback: log-normal, prompt and response at most 512 tokens."""
     rng = random.Random(0)
-    text = lambda n: " ".join(f"w{rng.randrange(30000)}" for _ in range(n))
     draw = lambda mu, sigma, low, high: int(min(max(rng.lognormvariate(mu, sigma), low), high))
-    pairs, points, tokens = [], [], 0
-    for _ in range(count):
-        prompt = draw(4.7, 0.9, 8, 256)
-        lengths = [draw(5.4, 0.6, 16, 510 - prompt) for _ in range(2)]
-        tokens += 2 * prompt + sum(lengths)
-        question, answers = text(prompt), [" " + text(n) for n in lengths]
-        pairs.append(dict(prompt=question, chosen=answers[0], rejected=answers[1]))
-        points.append(dict(prompt=question, responses=answers, rewards=[1.0, -1.0]))
-    for name, rows in [("pairs.jsonl", pairs), ("points.jsonl", points)]:
-        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return tokens
+    prompts = [draw(4.7, 0.9, 8, 256) for _ in range(count)]
+    return [(prompt, [draw(5.4, 0.6, 16, 510 - prompt) for _ in range(2)]) for prompt in prompts]
+
+
+def make_rows(folder, lengths):
+    """Pairs, the same as points, and the lengths REFERENCE_ROWS times with other words."""
+    rng = random.Random(1)
+    text = lambda n: " ".join(f"w{rng.randrange(30000)}" for _ in range(n))
+    pair = lambda prompt, answers: dict(prompt=text(prompt), chosen=" " + text(answers[0]), rejected=" " + text(answers[1]))
+    point = lambda row: dict(prompt=row["prompt"], responses=[row["chosen"], row["rejected"]], rewards=[1.0, -1.0])
+    pairs = [pair(*row) for row in lengths]
+    longer = pairs + [pair(*row) for row in lengths * (REFERENCE_ROWS - 1)]
+    for name, rows in [("pairs", pairs), ("points", map(point, pairs)), ("pairs-longer", longer), ("points-longer", map(point, longer))]:
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def matrix_work(shape, lengths):
+    """Floating-point operations of a step's matrix products: forward and backward, each prompt once, the head at the responses; and those of
+    the head's logits, which Setpoint computes again in the backward pass."""
+    s = SHAPES[shape]
+    d, f, h, g = s["hidden_size"], s["intermediate_size"], s["num_attention_heads"], s["num_key_value_heads"]
+    block = 2 * d * d + 2 * d * d * g // h + 3 * d * f
+    tokens = sum(prompt + sum(answers) for prompt, answers in lengths)
+    seen = sum(prompt**2 / 2 + sum(a * (prompt + a / 2) for a in answers) for prompt, answers in lengths)
+    head = 2 * s["vocab_size"] * d * sum(sum(answers) for _, answers in lengths)
+    forward = s["num_hidden_layers"] * (2 * block * tokens + 4 * d * seen) + head
+    steps = len(lengths) / 2
+    return 3 * forward / steps, head / steps
 
 
 def run(command, env=None):
@@ -93,19 +122,24 @@ def trl(args, model, reference, keep, precision="fp32"):
 
 def setpoint(args, model, method):
     folder = args.work / "run"
-    subprocess.run(["rm", "-rf", folder], check=True)
-    data = args.work / ("points.jsonl" if method == "dro" else "pairs.jsonl")
-    settings = ["train.epochs=2", "train.batch_size=2", "train.learning_rate=1e-6", "samples.prompts=0", "model.template=plain",
-                "encode.max_length=1024", "encode.max_prompt_length=1024"]
+    settings = ["train.batch_size=2", "train.learning_rate=1e-6", "samples.prompts=0", "model.template=plain",
+                "encode.max_length=1024", "encode.max_prompt_length=1024", f"align.method={method}"]
     if method == "dro":
         settings.append("align.prompt_term=off")
-    output, peak, _ = run([args.setpoint, "align", "--model", model, "--data", data, "--run", folder, "--set", f"align.method={method}"]
-                          + [part for setting in settings for part in ("--set", setting)])
-    seconds = [json.loads(line)["step_seconds"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    reference = float(re.search(r"reference log-probabilities .* in ([0-9.]+) seconds", output).group(1))
+
+    def align(rows, length):
+        subprocess.run(["rm", "-rf", folder], check=True)
+        data = args.work / f"{'points' if method == 'dro' else 'pairs'}{rows}.jsonl"
+        command = [args.setpoint, "align", "--model", model, "--data", data, "--run", folder]
+        output, peak, _ = run(command + [part for setting in settings + [length] for part in ("--set", setting)])
+        reference = float(re.search(r"reference log-probabilities .* in ([0-9.]+) seconds", output).group(1))
+        return [json.loads(line)["step_seconds"] for line in (folder / "metrics.jsonl").read_text().splitlines()], reference, peak
+
+    _, longer, _ = align("-longer", "train.max_steps=1")
+    seconds, once, peak = align("", "train.epochs=2")
     step = sum(seconds[len(seconds) // 2:]) / (len(seconds) // 2)
     # Every row passes the reference once; in the loop that would be in the step.
-    return step, step + reference * 2 / args.rows, peak
+    return step, step + (longer - once) / (REFERENCE_ROWS - 1) * 2 / args.rows, peak
 
 
 def main():
@@ -119,8 +153,11 @@ def main():
     parser.add_argument("--bf16", action="store_true", help="trl in its own default bf16 as well, for information")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    tokens = make_rows(args.work, args.rows)
-    print(f"{args.rows} rows, {2 * tokens / args.rows:.0f} tokens a step, {args.rounds} rounds")
+    lengths = draw_lengths(args.rows)
+    make_rows(args.work, lengths)
+    tokens = sum(2 * prompt + sum(answers) for prompt, answers in lengths)
+    rate = float(run([args.python, "-c", GEMM])[0].split()[-1])
+    print(f"{args.rows} rows, {2 * tokens / args.rows:.0f} tokens a step, {args.rounds} rounds; torch's product of matrices of 2048 x 2048: {rate / 1e9:.0f} GFLOP/s")
     for shape in args.shapes.split(","):
         model = args.work / shape
         if not (model / "config.json").exists():
@@ -148,6 +185,10 @@ def main():
             rounds = " ".join(f"{seconds:.2f}" for seconds in times[name])
             print(f"| {name} | {median[name]:.3f} | {median[name] / median[rival]:.2f} | {peak[name] / 1e9:.2f} "
                   f"| {peak[name] / min(peak[other] for other in rivals):.2f} | {rounds} |", flush=True)
+        needed, again = matrix_work(shape, lengths)
+        seconds = median["setpoint dpo, reference precomputed"]
+        print(f"\nA step's matrix products at torch's rate: {needed / rate:.2f} s, {needed / rate / seconds:.0%} of Setpoint's step"
+              f" ({(needed + again) / rate / seconds:.0%} with the logits that it computes twice).", flush=True)
 
 
 if __name__ == "__main__":

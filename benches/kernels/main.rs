@@ -1,7 +1,6 @@
 //! Each fused operation beside the same formula in Burn's own operations: one process, the two in turn, medians.
 //!
-//! `cargo run --release -p setpoint-bench-kernels [-- small|mid|wide-vocab]`. With `--features cuda` (or `wgpu`) `--no-default-features` it
-//! measures that device.
+//! `cargo bench --bench kernels [-- small|mid|wide-vocab]`. With `--features cuda` (or `wgpu`) it measures that device instead of the CPU.
 
 #![allow(clippy::print_stdout, reason = "the program prints a table")]
 
@@ -23,13 +22,23 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const LOGITS: usize = 32 << 20;
 
 fn main() {
-    let device = Device::default();
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let device = device();
+    // Cargo adds a flag of its own.
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     println!("device: {device:?}\n");
     matrix_products(&device);
     for shape in shapes::ALL.iter().filter(|shape| wanted.is_empty() || wanted.iter().any(|name| name == shape.name)) {
         operations(shape, &device);
     }
+}
+
+fn device() -> Device {
+    #[cfg(feature = "cuda")]
+    return Device::cuda(0);
+    #[cfg(all(feature = "wgpu", not(feature = "cuda")))]
+    return Device::wgpu(burn::tensor::DeviceKind::DefaultDevice);
+    #[cfg(not(any(feature = "cuda", feature = "wgpu")))]
+    return Device::flex();
 }
 
 /// The rate of plain matrix products, which every other figure is to be read against.
