@@ -7,8 +7,9 @@ use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::TensorData;
 use rayon::prelude::*;
 
+use super::few_rows;
 use super::host::{Matrix, Shared, Values, all_f32, multiply, multiply_into, own, tensor};
-use super::simd::{exp_sum, exp_total, highest, short_dot, vectorised};
+use super::simd::{exp_sum, exp_total, highest, vectorised};
 use crate::composed;
 use crate::functions::Heads;
 use crate::generation::{GenerationOps, Spans};
@@ -138,18 +139,21 @@ fn attention(q: FlexTensor, keys: FlexTensor, values: FlexTensor, heads: Heads, 
         let start = task.query * h * n + task.kv_head * r * n;
         weights.resize(weights.len().max(task.rows.max(r) * seen), 0.0);
         if task.rows == 1 {
-            // SAFETY: no other task has this query of these heads.
-            let to = unsafe { to.part(start, r * n) };
-            let q = &q[start..start + r * n];
-            // A width that is known when this is compiled is unrolled.
+            let weights = &mut weights[..r * seen];
+            let scores = Shared::new(weights);
+            // SAFETY: the weights are borrowed exclusively.
+            unsafe { few_rows::by_rows_of(scores, 0, seen, &q[start..start + r * n], keys, n) };
             vectorised(
                 #[inline(always)]
-                || match n {
-                    64 => one(q, keys, values, 64, &mut weights[..r * seen], to, scale),
-                    128 => one(q, keys, values, 128, &mut weights[..r * seen], to, scale),
-                    n => one(q, keys, values, n, &mut weights[..r * seen], to, scale),
+                || {
+                    for scores in weights.chunks_exact_mut(seen) {
+                        scores.iter_mut().for_each(|score| *score *= scale);
+                        softmax(scores);
+                    }
                 },
             );
+            // SAFETY: no other task has this query of these heads.
+            few_rows::by_columns_of(unsafe { to.part(start, r * n) }, weights, values, n);
             return;
         }
         for head in 0..r {
@@ -184,40 +188,6 @@ fn softmax(scores: &mut [f32]) {
     let scale = exp_sum(scores, shift).recip();
     for weight in scores {
         *weight *= scale;
-    }
-}
-
-/// Attention of one token's query heads `[r, n]` to `[seen, n]` keys and values; `weights` is room for `[r, seen]`.
-#[inline(always)]
-fn one(q: &[f32], keys: &[f32], values: &[f32], n: usize, weights: &mut [f32], to: &mut [f32], scale: f32) {
-    let seen = keys.len() / n;
-    for (j, key) in keys.chunks_exact(n).enumerate() {
-        for (i, q) in q.chunks_exact(n).enumerate() {
-            weights[i * seen + j] = short_dot(q, key) * scale;
-        }
-    }
-    weights.chunks_exact_mut(seen).for_each(softmax);
-    to.fill(0.0);
-    // Four values at a time, so that the sums are loaded and stored less often.
-    let whole = values.chunks_exact(4 * n);
-    let rest = whole.remainder();
-    for (j, values) in whole.enumerate() {
-        let (a, b) = values.split_at(2 * n);
-        let ((a, b), (c, d)) = (a.split_at(n), b.split_at(n));
-        for (to, weights) in to.chunks_exact_mut(n).zip(weights.chunks_exact(seen)) {
-            let w = &weights[4 * j..4 * j + 4];
-            for i in 0..n {
-                to[i] += (w[0] * a[i] + w[1] * b[i]) + (w[2] * c[i] + w[3] * d[i]);
-            }
-        }
-    }
-    let done = seen - rest.len() / n;
-    for (j, value) in rest.chunks_exact(n).enumerate() {
-        for (to, weights) in to.chunks_exact_mut(n).zip(weights.chunks_exact(seen)) {
-            for i in 0..n {
-                to[i] += weights[done + j] * value[i];
-            }
-        }
     }
 }
 

@@ -125,7 +125,7 @@ pub(super) struct Shared<'a> {
     slice: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: the only access is through `Shared::part` and `multiply_into`, whose callers promise not to overlap.
+// SAFETY: the only access is through `Shared::part`, `Shared::write` and `multiply_into`, whose callers promise not to overlap.
 unsafe impl Send for Shared<'_> {}
 // SAFETY: as above.
 unsafe impl Sync for Shared<'_> {}
@@ -141,6 +141,17 @@ impl<'a> Shared<'a> {
         assert!(start + len <= self.len, "a part within the slice");
         // SAFETY: within the slice by the check, and not shared by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
+    }
+
+    /// Writes elements, which need not have had values.
+    ///
+    /// # Safety
+    /// Nobody else may touch these elements meanwhile.
+    #[inline(always)]
+    pub(super) unsafe fn write<const N: usize>(self, start: usize, values: [f32; N]) {
+        assert!(start + N <= self.len, "a part within the slice");
+        // SAFETY: within the slice by the check, and not shared by the caller's promise.
+        unsafe { self.start.add(start).cast::<[f32; N]>().write_unaligned(values) };
     }
 }
 

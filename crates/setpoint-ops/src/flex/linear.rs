@@ -5,16 +5,18 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::host::{Fresh, Matrix, Shared, Values, multiply, multiply_into, tensor};
+use super::few_rows;
+use super::host::{Fresh, Matrix, Values, multiply_into};
 
-/// Rows up to which the weights are better multiplied as they lie: a product first brings one factor into an order of its own, which costs
-/// as much as some sixty rows of the product itself.
-const FEW: usize = 256;
+/// Rows up to which the weights are better multiplied as they lie: bringing them into an order of its own costs a product as much as some
+/// sixty rows of it.
+const FEW: usize = 96;
 
-/// Columns that a thread computes at a time, whatever the number of threads: an eighth of them, within bounds.
-fn block(columns: usize) -> usize {
-    (columns / 8).next_multiple_of(48).clamp(96, 384)
-}
+/// Columns that a thread computes at a time: whole tiles of the product's innermost loop.
+const COLUMNS: usize = 64;
+
+/// Rows that a thread computes at a time.
+const ROWS: usize = 192;
 
 /// `[t, in]`, `[out, in]` -> `[t, out]`
 pub(super) fn forward(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
@@ -53,10 +55,9 @@ fn by_columns(a: Matrix<'_>, b: Matrix<'_>) -> FlexTensor {
     let (m, n) = (a.rows(), b.columns());
     let mut product = Fresh::new(m * n);
     let to = product.shared();
-    let block = block(n);
-    (0..n.div_ceil(block)).into_par_iter().for_each(|i| {
-        let start = i * block;
-        let part = b.columns_from(start, block.min(n - start));
+    (0..n.div_ceil(COLUMNS)).into_par_iter().for_each(|i| {
+        let start = i * COLUMNS;
+        let part = b.columns_from(start, COLUMNS.min(n - start));
         // SAFETY: no other task has these columns.
         unsafe { multiply_into(to, start, n, false, a, part, 1.0) };
     });
@@ -69,10 +70,9 @@ fn by_rows(a: Matrix<'_>, b: Matrix<'_>) -> FlexTensor {
     let (m, n) = (a.rows(), b.columns());
     let mut product = Fresh::new(m * n);
     let to = product.shared();
-    let block = block(m);
-    (0..m.div_ceil(block)).into_par_iter().for_each(|i| {
-        let start = i * block;
-        let part = a.rows_from(start, block.min(m - start));
+    (0..m.div_ceil(ROWS)).into_par_iter().for_each(|i| {
+        let start = i * ROWS;
+        let part = a.rows_from(start, ROWS.min(m - start));
         // SAFETY: no other task has these rows.
         unsafe { multiply_into(to, start * n, n, false, part, b, 1.0) };
     });
@@ -80,27 +80,14 @@ fn by_rows(a: Matrix<'_>, b: Matrix<'_>) -> FlexTensor {
     unsafe { product.tensor([m, n]) }
 }
 
-/// `[t, in]`, `[out, in]` -> `[t, out]` for few rows: the weights are read once and as they lie.
+/// `[t, in]`, `[out, in]` -> `[t, out]` for few rows.
 fn few(x: &[f32], weight: &[f32], [t, inputs, outputs]: [usize; 3]) -> FlexTensor {
-    let x = Matrix::new(x, t, inputs, inputs).transposed();
-    let block = block(outputs);
-    let mut y = vec![0.0; t * outputs];
-    let to = Shared::new(&mut y);
-    weight.par_chunks(block * inputs).enumerate().for_each_init(
-        || vec![0.0; block * t],
-        |product, (i, weight)| {
-            let (start, count) = (i * block, weight.len() / inputs);
-            // [count, in] · [in, t] -> [count, t]: in this order the product keeps `x` in the cache and the weights stream by.
-            let product = &mut product[..count * t];
-            multiply(product, t, false, Matrix::new(weight, count, inputs, inputs), x, 1.0);
-            for row in 0..t {
-                // SAFETY: no other task has these outputs.
-                let to = unsafe { to.part(row * outputs + start, count) };
-                for (to, product) in to.iter_mut().zip(product[row..].iter().step_by(t)) {
-                    *to = *product;
-                }
-            }
-        },
-    );
-    tensor(y, [t, outputs])
+    let mut y = Fresh::new(t * outputs);
+    let to = y.shared();
+    weight.par_chunks(COLUMNS * inputs).enumerate().for_each(|(i, weight)| {
+        // SAFETY: no other task has these outputs.
+        unsafe { few_rows::by_rows_of(to, i * COLUMNS, outputs, x, weight, inputs) };
+    });
+    // SAFETY: the chunks are all weights.
+    unsafe { y.tensor([t, outputs]) }
 }

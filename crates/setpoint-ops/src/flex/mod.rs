@@ -6,6 +6,7 @@
 mod adamw;
 mod attention;
 mod elementwise;
+mod few_rows;
 mod generation;
 mod head;
 mod host;

@@ -1,0 +1,259 @@
+//! Products of few rows: the other factor is read once and as it lies, where a product of many rows first brings it into an order of its own.
+//!
+//! A row of the result is the same, to the bit, whatever rows stand beside it.
+
+// Loops over indices of a constant range are unrolled, and what they index stays in registers.
+#![allow(clippy::needless_range_loop)]
+
+use pulp::{Arch, Simd, WithSimd};
+
+use super::host::Shared;
+use super::simd::prefetch;
+
+/// Rows of the few that stay in registers at a time.
+const ROWS: usize = 3;
+
+/// On this thread: `x · wᵀ` of `[t, k]` and `[n, k]`, into the rows of `n` that begin at `start` of a shared slice, `stride` apart.
+///
+/// # Safety
+/// Nobody else may touch those elements meanwhile.
+pub(super) unsafe fn by_rows_of(to: Shared<'_>, start: usize, stride: usize, x: &[f32], w: &[f32], k: usize) {
+    assert!(k > 0 && x.len() % k == 0 && w.len() % k == 0, "whole rows of k");
+    Arch::new().dispatch(Dots { to, start, stride, x, w, k });
+}
+
+struct Dots<'a> {
+    to: Shared<'a>,
+    start: usize,
+    stride: usize,
+    x: &'a [f32],
+    w: &'a [f32],
+    k: usize,
+}
+
+impl WithSimd for Dots<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        // As many sums as there are registers for.
+        if S::REGISTER_COUNT >= 32 { self.run::<S, 8>(simd) } else { self.run::<S, 4>(simd) }
+    }
+}
+
+impl Dots<'_> {
+    #[inline(always)]
+    fn run<S: Simd, const N: usize>(&self, simd: S) {
+        let (t, n) = (self.x.len() / self.k, self.w.len() / self.k);
+        for first in (0..n).step_by(N) {
+            // What comes next is on its way while this is multiplied.
+            let next = (first + N).min(n) * self.k..(first + 2 * N).min(n) * self.k;
+            let mut next = self.w[next].chunks((N * self.k).div_ceil(t.div_ceil(ROWS).max(1)));
+            for row in (0..t).step_by(ROWS) {
+                next.next().into_iter().for_each(prefetch);
+                match t - row {
+                    1 => self.tile::<S, 1, N>(simd, row, first),
+                    2 => self.tile::<S, 2, N>(simd, row, first),
+                    _ => self.tile::<S, ROWS, N>(simd, row, first),
+                }
+            }
+        }
+    }
+
+    /// `R` rows of `x` with up to `N` rows of `w`.
+    #[inline(always)]
+    fn tile<S: Simd, const R: usize, const N: usize>(&self, simd: S, row: usize, first: usize) {
+        let (k, n) = (self.k, self.w.len() / self.k);
+        let (vectors, rest) = (k / S::F32_LANES, k / S::F32_LANES * S::F32_LANES);
+        let (mut x, mut w) = ([&[] as &[S::f32s]; R], [&[] as &[S::f32s]; N]);
+        for r in 0..R {
+            (x[r], _) = S::as_simd_f32s(&self.x[(row + r) * k..(row + r + 1) * k]);
+            assert_eq!(x[r].len(), vectors);
+        }
+        // Behind the last row it stands in for the others, whose sums are not stored.
+        let row_of_w = |j: usize| (first + j).min(n - 1) * k;
+        for j in 0..N {
+            (w[j], _) = S::as_simd_f32s(&self.w[row_of_w(j)..row_of_w(j) + k]);
+            assert_eq!(w[j].len(), vectors);
+        }
+        let mut sums = [[simd.splat_f32s(0.0); N]; R];
+        for i in 0..vectors {
+            for j in 0..N {
+                let w = w[j][i];
+                for r in 0..R {
+                    sums[r][j] = simd.mul_add_e_f32s(x[r][i], w, sums[r][j]);
+                }
+            }
+        }
+        for r in 0..R {
+            let to = self.start + (row + r) * self.stride + first;
+            for j in (0..N).step_by(4) {
+                let mut totals = totals(simd, [sums[r][j], sums[r][j + 1], sums[r][j + 2], sums[r][j + 3]]);
+                for i in rest..k {
+                    let x = self.x[(row + r) * k + i];
+                    for (lane, total) in totals.iter_mut().enumerate() {
+                        *total += x * self.w[row_of_w(j + lane) + i];
+                    }
+                }
+                // SAFETY: the caller of `by_rows_of` keeps these elements to this product.
+                unsafe {
+                    if first + j + 4 <= n {
+                        self.to.write(to + j, totals);
+                    } else {
+                        (j..n - first).for_each(|j| self.to.write(to + j, [totals[j % 4]]));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The sum of each vector's lanes.
+#[inline(always)]
+fn totals<S: Simd>(simd: S, sums: [S::f32s; 4]) -> [f32; 4] {
+    if S::F32_LANES < 4 {
+        return sums.map(
+            #[inline(always)]
+            |sum| simd.reduce_sum_f32s(sum),
+        );
+    }
+    // Lanes of the same vector stand four apart then.
+    let [a, b, c, d]: [S::f32s; 4] = simd.interleave_shfl_f32s(sums);
+    let sum = simd.add_f32s(simd.add_f32s(a, b), simd.add_f32s(c, d));
+    let mut totals = [0.0; 4];
+    for lanes in pulp::bytemuck::cast_slice::<_, f32>(&[sum]).chunks_exact(4) {
+        for (total, lane) in totals.iter_mut().zip(lanes) {
+            *total += lane;
+        }
+    }
+    totals
+}
+
+/// On this thread: `a · b` of `[r, k]` and `[k, n]`, into `to`, `[r, n]`.
+pub(super) fn by_columns_of(to: &mut [f32], a: &[f32], b: &[f32], n: usize) {
+    let k = b.len() / n;
+    assert!(k > 0 && a.len() / k == to.len() / n && a.len() % k == 0, "matrices that fit");
+    Arch::new().dispatch(Mixture { to, a, b, n });
+}
+
+struct Mixture<'a> {
+    to: &'a mut [f32],
+    a: &'a [f32],
+    b: &'a [f32],
+    n: usize,
+}
+
+impl WithSimd for Mixture<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let rows = self.to.len() / self.n;
+        for row in (0..rows).step_by(ROWS) {
+            match rows - row {
+                1 => self.rows::<S, 1>(simd, row),
+                2 => self.rows::<S, 2>(simd, row),
+                _ => self.rows::<S, ROWS>(simd, row),
+            }
+        }
+    }
+}
+
+impl Mixture<'_> {
+    /// `R` rows of the result, as many columns at a time as there are registers for.
+    #[inline(always)]
+    fn rows<S: Simd, const R: usize>(&mut self, simd: S, row: usize) {
+        let wide = 4 * S::F32_LANES;
+        let mut column = 0;
+        while column + wide <= self.n {
+            self.tile::<S, R, 4>(simd, row, column);
+            column += wide;
+        }
+        while column + S::F32_LANES <= self.n {
+            self.tile::<S, R, 1>(simd, row, column);
+            column += S::F32_LANES;
+        }
+        let k = self.b.len() / self.n;
+        for (r, i) in (row..row + R).flat_map(|r| (column..self.n).map(move |i| (r, i))) {
+            let b = self.b[i..].iter().step_by(self.n);
+            self.to[r * self.n + i] = self.a[r * k..(r + 1) * k].iter().zip(b).fold(0.0, |sum, (a, b)| sum + a * b);
+        }
+    }
+
+    #[inline(always)]
+    fn tile<S: Simd, const R: usize, const V: usize>(&mut self, simd: S, row: usize, column: usize) {
+        let (n, k, width) = (self.n, self.b.len() / self.n, V * S::F32_LANES);
+        let mut a = [&[] as &[f32]; R];
+        for (r, a) in a.iter_mut().enumerate() {
+            *a = &self.a[(row + r) * k..(row + r + 1) * k];
+        }
+        let mut sums = [[simd.splat_f32s(0.0); V]; R];
+        for (j, b) in self.b.chunks_exact(n).enumerate() {
+            let (b, _) = S::as_simd_f32s(&b[column..column + width]);
+            for r in 0..R {
+                let a = simd.splat_f32s(a[r][j]);
+                for v in 0..V {
+                    sums[r][v] = simd.mul_add_e_f32s(a, b[v], sums[r][v]);
+                }
+            }
+        }
+        for r in 0..R {
+            let start = (row + r) * n + column;
+            let (to, _) = S::as_mut_simd_f32s(&mut self.to[start..start + width]);
+            to.copy_from_slice(&sums[r]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers in [-1, 1), not too round.
+    fn numbers(count: usize) -> Vec<f32> {
+        (0..count).map(|i| ((i * 7919 + 13) % 2003) as f32 / 1001.5 - 1.0).collect()
+    }
+
+    fn product(x: &[f32], w: &[f32], k: usize) -> Vec<f32> {
+        let (t, n) = (x.len() / k, w.len() / k);
+        let mut y = vec![f32::NAN; t * n];
+        // SAFETY: the slice is borrowed exclusively.
+        unsafe { by_rows_of(Shared::new(&mut y), 0, n, x, w, k) };
+        y
+    }
+
+    #[test]
+    fn products_of_any_shape() {
+        for (t, n, k) in [(0, 3, 16), (1, 1, 1), (1, 8, 16), (2, 9, 33), (3, 12, 48), (5, 7, 100), (7, 23, 384)] {
+            let (x, w) = (numbers(t * k), numbers(n * k));
+            let found = product(&x, &w, k);
+            let mut transposed = vec![0.0; k * n];
+            for (i, w) in w.iter().enumerate() {
+                transposed[i % k * n + i / k] = *w;
+            }
+            let mut mixed = vec![f32::NAN; t * n];
+            by_columns_of(&mut mixed, &x, &transposed, n);
+            for (at, (found, mixed)) in found.iter().zip(&mixed).enumerate() {
+                let pairs = x[at / n * k..][..k].iter().zip(&w[at % n * k..][..k]);
+                let expected: f64 = pairs.map(|(&x, &w)| f64::from(x) * f64::from(w)).sum();
+                for found in [found, mixed] {
+                    assert!((f64::from(*found) - expected).abs() < 1e-5 * (k as f64).sqrt(), "{t}·{k}·{n} at {at}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_do_not_depend_on_their_neighbours() {
+        let (n, k) = (21, 200);
+        let (x, w) = (numbers(7 * k), numbers(n * k));
+        let together = product(&x, &w, k);
+        for row in 0..7 {
+            assert_eq!(product(&x[row * k..(row + 1) * k], &w, k), together[row * n..(row + 1) * n]);
+        }
+        for column in 0..n {
+            let alone = product(&x, &w[column * k..(column + 1) * k], k);
+            assert!(alone.iter().zip(together[column..].iter().step_by(n)).all(|(a, b)| a == b));
+        }
+    }
+}
