@@ -18,7 +18,7 @@ const ROWS: usize = 3;
 /// # Safety
 /// Nobody else may touch those elements meanwhile.
 pub(super) unsafe fn by_rows_of(to: Shared<'_>, start: usize, stride: usize, x: &[f32], w: &[f32], k: usize) {
-    assert!(k > 0 && x.len() % k == 0 && w.len() % k == 0, "whole rows of k");
+    assert!(k > 0 && x.len().is_multiple_of(k) && w.len().is_multiple_of(k), "whole rows of k");
     Arch::new().dispatch(Dots { to, start, stride, x, w, k });
 }
 
@@ -132,7 +132,7 @@ fn totals<S: Simd>(simd: S, sums: [S::f32s; 4]) -> [f32; 4] {
 /// On this thread: `a · b` of `[r, k]` and `[k, n]`, into `to`, `[r, n]`.
 pub(super) fn by_columns_of(to: &mut [f32], a: &[f32], b: &[f32], n: usize) {
     let k = b.len() / n;
-    assert!(k > 0 && a.len() / k == to.len() / n && a.len() % k == 0, "matrices that fit");
+    assert!(k > 0 && a.len() / k == to.len() / n && a.len().is_multiple_of(k), "matrices that fit");
     Arch::new().dispatch(Mixture { to, a, b, n });
 }
 
