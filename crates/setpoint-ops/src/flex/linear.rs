@@ -12,11 +12,13 @@ use super::host::{Fresh, Matrix, Values, multiply_into};
 /// sixty rows of it.
 const FEW: usize = 96;
 
-/// Columns that a thread computes at a time: whole tiles of the product's innermost loop.
-const COLUMNS: usize = 64;
+/// Weights' rows that a thread takes at a time in a product of few rows.
+const PART: usize = 64;
 
-/// Rows that a thread computes at a time.
-const ROWS: usize = 192;
+/// Columns, or rows, that a thread computes at a time, whatever the number of threads: an eighth of them in whole vectors, within bounds.
+fn block(count: usize) -> usize {
+    (count / 8).next_multiple_of(32).clamp(96, 384)
+}
 
 /// `[t, in]`, `[out, in]` -> `[t, out]`
 pub(super) fn forward(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
@@ -55,9 +57,10 @@ fn by_columns(a: Matrix<'_>, b: Matrix<'_>) -> FlexTensor {
     let (m, n) = (a.rows(), b.columns());
     let mut product = Fresh::new(m * n);
     let to = product.shared();
-    (0..n.div_ceil(COLUMNS)).into_par_iter().for_each(|i| {
-        let start = i * COLUMNS;
-        let part = b.columns_from(start, COLUMNS.min(n - start));
+    let block = block(n);
+    (0..n.div_ceil(block)).into_par_iter().for_each(|i| {
+        let start = i * block;
+        let part = b.columns_from(start, block.min(n - start));
         // SAFETY: no other task has these columns.
         unsafe { multiply_into(to, start, n, false, a, part, 1.0) };
     });
@@ -70,9 +73,10 @@ fn by_rows(a: Matrix<'_>, b: Matrix<'_>) -> FlexTensor {
     let (m, n) = (a.rows(), b.columns());
     let mut product = Fresh::new(m * n);
     let to = product.shared();
-    (0..m.div_ceil(ROWS)).into_par_iter().for_each(|i| {
-        let start = i * ROWS;
-        let part = a.rows_from(start, ROWS.min(m - start));
+    let block = block(m);
+    (0..m.div_ceil(block)).into_par_iter().for_each(|i| {
+        let start = i * block;
+        let part = a.rows_from(start, block.min(m - start));
         // SAFETY: no other task has these rows.
         unsafe { multiply_into(to, start * n, n, false, part, b, 1.0) };
     });
@@ -84,9 +88,9 @@ fn by_rows(a: Matrix<'_>, b: Matrix<'_>) -> FlexTensor {
 fn few(x: &[f32], weight: &[f32], [t, inputs, outputs]: [usize; 3]) -> FlexTensor {
     let mut y = Fresh::new(t * outputs);
     let to = y.shared();
-    weight.par_chunks(COLUMNS * inputs).enumerate().for_each(|(i, weight)| {
+    weight.par_chunks(PART * inputs).enumerate().for_each(|(i, weight)| {
         // SAFETY: no other task has these outputs.
-        unsafe { few_rows::by_rows_of(to, i * COLUMNS, outputs, x, weight, inputs) };
+        unsafe { few_rows::by_rows_of(to, i * PART, outputs, x, weight, inputs) };
     });
     // SAFETY: the chunks are all weights.
     unsafe { y.tensor([t, outputs]) }
