@@ -17,11 +17,12 @@ const ROWS: usize = 3;
 ///
 /// # Safety
 /// Nobody else may touch those elements meanwhile.
-pub(super) unsafe fn by_rows_of(to: Shared<'_>, start: usize, stride: usize, x: &[f32], w: &[f32], k: usize) {
+pub(super) unsafe fn times_transposed(to: Shared<'_>, start: usize, stride: usize, x: &[f32], w: &[f32], k: usize) {
     assert!(k > 0 && x.len().is_multiple_of(k) && w.len().is_multiple_of(k), "whole rows of k");
     Arch::new().dispatch(Dots { to, start, stride, x, w, k });
 }
 
+/// [`times_transposed`].
 struct Dots<'a> {
     to: Shared<'a>,
     start: usize,
@@ -95,7 +96,7 @@ impl Dots<'_> {
                         *total += x * self.w[row_of_w(j + lane) + i];
                     }
                 }
-                // SAFETY: the caller of `by_rows_of` keeps these elements to this product.
+                // SAFETY: the caller of `times_transposed` keeps these elements to this product.
                 unsafe {
                     if first + j + 4 <= n {
                         self.to.write(to + j, totals);
@@ -130,20 +131,21 @@ fn totals<S: Simd>(simd: S, sums: [S::f32s; 4]) -> [f32; 4] {
 }
 
 /// On this thread: `a · b` of `[r, k]` and `[k, n]`, into `to`, `[r, n]`.
-pub(super) fn by_columns_of(to: &mut [f32], a: &[f32], b: &[f32], n: usize) {
+pub(super) fn times(to: &mut [f32], a: &[f32], b: &[f32], n: usize) {
     let k = b.len() / n;
     assert!(k > 0 && a.len() / k == to.len() / n && a.len().is_multiple_of(k), "matrices that fit");
-    Arch::new().dispatch(Mixture { to, a, b, n });
+    Arch::new().dispatch(Product { to, a, b, n });
 }
 
-struct Mixture<'a> {
+/// [`times`].
+struct Product<'a> {
     to: &'a mut [f32],
     a: &'a [f32],
     b: &'a [f32],
     n: usize,
 }
 
-impl WithSimd for Mixture<'_> {
+impl WithSimd for Product<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -159,8 +161,8 @@ impl WithSimd for Mixture<'_> {
     }
 }
 
-impl Mixture<'_> {
-    /// `R` rows of the result, as many columns at a time as there are registers for.
+impl Product<'_> {
+    /// `R` rows of the result: four vectors of columns at a time, then one, then single columns.
     #[inline(always)]
     fn rows<S: Simd, const R: usize>(&mut self, simd: S, row: usize) {
         let wide = 4 * S::F32_LANES;
@@ -218,25 +220,35 @@ mod tests {
         let (t, n) = (x.len() / k, w.len() / k);
         let mut y = vec![f32::NAN; t * n];
         // SAFETY: the slice is borrowed exclusively.
-        unsafe { by_rows_of(Shared::new(&mut y), 0, n, x, w, k) };
+        unsafe { times_transposed(Shared::new(&mut y), 0, n, x, w, k) };
         y
     }
 
     #[test]
     fn products_of_any_shape() {
-        for (t, n, k) in [(0, 3, 16), (1, 1, 1), (1, 8, 16), (2, 9, 33), (3, 12, 48), (5, 7, 100), (7, 23, 384)] {
+        for (t, n, k) in [
+            (0, 3, 16),
+            (1, 1, 1),
+            (1, 8, 16),
+            (2, 9, 33),
+            (3, 12, 48),
+            (5, 7, 100),
+            (7, 23, 384),
+            (4, 70, 20),
+            (2, 100, 5),
+        ] {
             let (x, w) = (numbers(t * k), numbers(n * k));
             let found = product(&x, &w, k);
             let mut transposed = vec![0.0; k * n];
             for (i, w) in w.iter().enumerate() {
                 transposed[i % k * n + i / k] = *w;
             }
-            let mut mixed = vec![f32::NAN; t * n];
-            by_columns_of(&mut mixed, &x, &transposed, n);
-            for (at, (found, mixed)) in found.iter().zip(&mixed).enumerate() {
+            let mut plain = vec![f32::NAN; t * n];
+            times(&mut plain, &x, &transposed, n);
+            for (at, (found, plain)) in found.iter().zip(&plain).enumerate() {
                 let pairs = x[at / n * k..][..k].iter().zip(&w[at % n * k..][..k]);
                 let expected: f64 = pairs.map(|(&x, &w)| f64::from(x) * f64::from(w)).sum();
-                for found in [found, mixed] {
+                for found in [found, plain] {
                     assert!((f64::from(*found) - expected).abs() < 1e-5 * (k as f64).sqrt(), "{t}·{k}·{n} at {at}");
                 }
             }

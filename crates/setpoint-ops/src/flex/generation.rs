@@ -142,7 +142,7 @@ fn attention(q: FlexTensor, keys: FlexTensor, values: FlexTensor, heads: Heads, 
             let weights = &mut weights[..r * seen];
             let scores = Shared::new(weights);
             // SAFETY: the weights are borrowed exclusively.
-            unsafe { few_rows::by_rows_of(scores, 0, seen, &q[start..start + r * n], keys, n) };
+            unsafe { few_rows::times_transposed(scores, 0, seen, &q[start..start + r * n], keys, n) };
             vectorised(
                 #[inline(always)]
                 || {
@@ -153,7 +153,7 @@ fn attention(q: FlexTensor, keys: FlexTensor, values: FlexTensor, heads: Heads, 
                 },
             );
             // SAFETY: no other task has this query of these heads.
-            few_rows::by_columns_of(unsafe { to.part(start, r * n) }, weights, values, n);
+            few_rows::times(unsafe { to.part(start, r * n) }, weights, values, n);
             return;
         }
         for head in 0..r {

@@ -90,7 +90,7 @@ fn few(x: &[f32], weight: &[f32], [t, inputs, outputs]: [usize; 3]) -> FlexTenso
     let to = y.shared();
     weight.par_chunks(PART * inputs).enumerate().for_each(|(i, weight)| {
         // SAFETY: no other task has these outputs.
-        unsafe { few_rows::by_rows_of(to, i * PART, outputs, x, weight, inputs) };
+        unsafe { few_rows::times_transposed(to, i * PART, outputs, x, weight, inputs) };
     });
     // SAFETY: the chunks are all weights.
     unsafe { y.tensor([t, outputs]) }
