@@ -4,14 +4,19 @@
 /// negative.
 const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 
-/// Gives freed memory back at once, until [`keep_pages`]: what reading a model's files takes is not needed again.
+/// Gives back what is free now, and from now on what becomes free at once: what reading a model's files takes is not needed again.
 pub fn give_pages_back() {
+    // Nothing is collected while there is no delay.
+    purge_after(1);
+    // SAFETY: it may be called at any time.
+    unsafe { libmimalloc_sys::mi_collect(true) };
     purge_after(0);
 }
 
-/// Keeps freed memory for the next step instead of giving it back: where tensors are large, page faults cost more than the arithmetic.
+/// Keeps freed memory for what comes next instead of giving it back: where tensors are large, page faults cost more than the arithmetic.
 pub fn keep_pages() {
-    purge_after(-1);
+    // Not for ever, as that could not be given back later.
+    purge_after(3_600_000);
 }
 
 fn purge_after(milliseconds: core::ffi::c_long) {

@@ -10,7 +10,7 @@ mod shapes;
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
-use setpoint_ops::{AdamWStep, adamw, attention, linear, rms_norm, rotate, swiglu, token_logps};
+use setpoint_ops::{AdamWStep, Logits, adamw, attention, linear, rms_norm, rotate, swiglu, token_logps};
 use shapes::Shape;
 use tabled::builder::Builder;
 use tabled::settings::Style;
@@ -99,7 +99,7 @@ fn operations(shape: &Shape, device: &Device) {
     report.pair(
         "token_logps",
         &[x, random([vocab, d], device)],
-        &|[x, w]| token_logps(x, w, rows.clone(), targets.clone(), LOGITS / vocab).logps.unsqueeze(),
+        &|[x, w]| token_logps(x, w, rows.clone(), targets.clone(), Logits::chunked(LOGITS / vocab)).logps.unsqueeze(),
         &|[x, w]| formulas::token_logps(x, w, targets.clone()).unsqueeze(),
     );
     report.step(f * d * shape.layers);

@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::ValueEnum;
 use serde::Serialize;
 use setpoint_data::EncodeReport;
-use setpoint_train::{MicroBatch, TrainConfig};
+use setpoint_train::{MicroBatch, TrainConfig, kept_logits};
 use setpoint_transformer::{ModelConfig, Recompute};
 
 use crate::failure::Outcome;
@@ -47,21 +47,24 @@ impl MemoryPlan {
         let layers = model.num_hidden_layers as f64;
         let (block, input) = per_token(model);
         let graph = tokens * layers * block;
-        let recompute = train.recompute(graph, 4.0 * parameters);
+        let table = 4.0 * (model.vocab_size * model.hidden_size) as f64;
+        let tables = if model.tie_word_embeddings { table } else { 2.0 * table };
+        // Of a forward and a backward pass through the blocks and the head.
+        let again = (parameters - tables) / (3.0 * (parameters - tables + table));
+        let recompute = train.recompute(graph, 4.0 * parameters, again);
         let activations = match recompute {
             Recompute::None => graph,
             Recompute::Block => tokens * (layers * input + block),
         };
-        // A chunk of logits is at most 128 MiB, or one position's.
-        let logits =
+        // Where they are not kept, a chunk of logits is at most 128 MiB, or one position's.
+        let chunk =
             (4.0 * model.vocab_size as f64 * tokens).min(f64::from(128u32 << 20)).max(4.0 * model.vocab_size as f64);
+        let logits = chunk.max(kept_logits(tokens as usize, model.vocab_size, recompute) as f64);
         let head = logits + tokens * 2.0 * input;
         let largest = model.vocab_size.max(model.intermediate_size) as f64 * model.hidden_size as f64;
         let other = PROGRAM + 4.0 * largest;
-        let table = 4.0 * (model.vocab_size * model.hidden_size) as f64;
         let gradients = if train.optimizer.in_backward {
             // A block's, and those of the embeddings, which are complete only at the end.
-            let tables = if model.tie_word_embeddings { table } else { 2.0 * table };
             (table + (parameters - tables) / layers).min(parameters)
         } else {
             parameters

@@ -144,6 +144,7 @@ pub fn examples(
 
 /// Loads a policy, or makes one with random weights.
 pub fn policy(model: &ModelSection, config: &ModelConfig, seed: u64, device: &Device) -> Outcome<CausalLm> {
+    memory::give_pages_back();
     let policy = match &model.path {
         Some(dir) => CausalLm::load(dir, &load_options(model.dtype, device), device)?.0,
         None => CausalLm::init(config, seed, device),

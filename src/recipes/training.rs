@@ -133,6 +133,7 @@ pub fn train<T: Task>(
     let bar = progress::bar(plan.total_steps as usize, what, session.quiet);
     let total_steps = plan.total_steps;
     let mut hooks = TrainingHooks { companions, micro_batch: config.micro_batch, total_steps, bar: bar.clone() };
+    memory::give_pages_back();
     memory::keep_pages();
     let fitted = fit(task, model, config, run, &mut hooks);
     bar.finish_and_clear();

@@ -6,7 +6,7 @@ use burn::backend::{Autodiff, Backend, backend_extension};
 
 use crate::composed;
 use crate::differentiate::tracked;
-use crate::functions::Heads;
+use crate::functions::{Heads, Logits};
 use crate::packing::Packing;
 
 /// The operations of a transformer, with their gradients on autodiff backends.
@@ -39,7 +39,7 @@ pub trait TransformerOps: Backend {
         weight: FloatTensor<Self>,
         rows: IntTensor<Self>,
         targets: IntTensor<Self>,
-        chunk: usize,
+        logits: Logits,
     ) -> FloatTensor<Self>;
 }
 
@@ -126,15 +126,15 @@ pub trait Kernels: Backend {
         composed::attention::backward::<Self>(inputs, gradient, heads, packing)
     }
 
-    /// Answers `[n, 2]`, log-probability and entropy, and the log-sum-exp of the logits `[n, 1]`; all f32.
+    /// Answers log-probabilities and entropies with what the backward pass needs.
     fn token_scores_forward(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         rows: IntTensor<Self>,
         targets: IntTensor<Self>,
-        chunk: usize,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        composed::head::forward::<Self>(x, weight, rows, targets, chunk)
+        logits: Logits,
+    ) -> composed::head::Scores<Self> {
+        composed::head::forward::<Self>(x, weight, rows, targets, logits)
     }
 
     /// Answers the gradients of `x` and `weight` that are `wanted`.
@@ -189,9 +189,10 @@ macro_rules! operations_of {
                 weight: FloatTensor<Self>,
                 rows: IntTensor<Self>,
                 targets: IntTensor<Self>,
-                chunk: usize,
+                logits: Logits,
             ) -> FloatTensor<Self> {
-                Self::token_scores_forward(x, weight, rows, targets, chunk).0
+                let logits = Logits { keep: false, ..logits };
+                Self::token_scores_forward(x, weight, rows, targets, logits).scores
             }
         }
     };
@@ -237,8 +238,8 @@ impl<B: Kernels, C: CheckpointStrategy> TransformerOps for Autodiff<B, C> {
         weight: FloatTensor<Self>,
         rows: IntTensor<Self>,
         targets: IntTensor<Self>,
-        chunk: usize,
+        logits: Logits,
     ) -> FloatTensor<Self> {
-        tracked::<B, C, _, 2>(composed::head::Head::<B> { rows, targets, chunk }, [x, weight])
+        tracked::<B, C, _, 2>(composed::head::Head::<B> { rows, targets, logits }, [x, weight])
     }
 }

@@ -82,8 +82,25 @@ pub struct TokenScores {
     pub entropy: Tensor<1>,
 }
 
-/// Log-probabilities of tokens under a language model's head, without the logits of more than `chunk` positions at a time, forward and
-/// backward: `logp_i = z_i[y_i] − log Σ_v exp z_i[v]` with `z_i = W · x_{rows[i]}`.
+/// Which logits may exist at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Logits {
+    /// Positions whose logits are worked on at a time, at least 1.
+    pub chunk: usize,
+    /// Whether the logits of all positions stay from the forward pass for the backward pass, which computes them again otherwise. Without
+    /// autodiff none stays.
+    pub keep: bool,
+}
+
+impl Logits {
+    /// None but those of `chunk` positions.
+    pub fn chunked(chunk: usize) -> Self {
+        Self { chunk, keep: false }
+    }
+}
+
+/// Log-probabilities of tokens under a language model's head, without more logits at a time than `logits` says, forward and backward:
+/// `logp_i = z_i[y_i] − log Σ_v exp z_i[v]` with `z_i = W · x_{rows[i]}`.
 ///
 /// Logits are rounded to the dtype of `x`, everything after them is f32.
 ///
@@ -91,23 +108,23 @@ pub struct TokenScores {
 /// `x [t, d]`, `weight [v, d]`, `rows` and `targets` `[n]`: position `rows[i]` predicts token `targets[i]`.
 ///
 /// # Panics
-/// If `rows` and `targets` differ in length, or `n` or `chunk` is 0.
+/// If `rows` and `targets` differ in length, or `n` or the chunk is 0.
 pub fn token_logps(
     x: Tensor<2>,
     weight: Tensor<2>,
     rows: Tensor<1, Int>,
     targets: Tensor<1, Int>,
-    chunk: usize,
+    logits: Logits,
 ) -> TokenScores {
     let [n] = targets.dims();
     assert_eq!(rows.dims(), [n], "a position for each token");
-    assert!(n > 0 && chunk > 0, "there must be a token, and a chunk of at least one");
+    assert!(n > 0 && logits.chunk > 0, "there must be a token, and a chunk of at least one");
     let scores: Tensor<2> = Tensor::from_dispatch(Dispatch::token_scores(
         x.into_dispatch(),
         weight.into_dispatch(),
         rows.into_dispatch(),
         targets.into_dispatch(),
-        chunk,
+        logits,
     ));
     // [n, 2] -> [n, 1] -> [n]
     let column = |scores: Tensor<2>, i: usize| scores.narrow(1, i, 1).reshape([n]);

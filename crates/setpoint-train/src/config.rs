@@ -64,7 +64,8 @@ pub enum RecomputeSetting {
     /// Every block: memory is the blocks' inputs and one block's graph, for a third more time.
     Block,
     /// `Block` where the graph of a full micro-batch would take more memory than weights, gradients and optimizer together, and more
-    /// than 2 GiB. It does not look at the machine, so that a run goes on elsewhere as it began.
+    /// than 2 GiB; and where blocks are so small a part of the model that computing them again is less than a tenth of a step's
+    /// arithmetic. It does not look at the machine, so that a run goes on elsewhere as it began.
     #[default]
     Auto,
 }
@@ -206,13 +207,13 @@ impl TrainConfig {
     }
 
     /// How a run gets at what its forward passes computed, whose micro-batches would keep a graph of `graph` bytes beside `state` bytes of
-    /// weights, gradients and optimizer.
-    pub fn recompute(&self, graph: f64, state: f64) -> Recompute {
+    /// weights, gradients and optimizer, if computing the blocks again takes the share `again` of a step's arithmetic.
+    pub fn recompute(&self, graph: f64, state: f64, again: f64) -> Recompute {
         match self.recompute {
             _ if self.optimizer.in_backward => Recompute::Block,
             RecomputeSetting::None => Recompute::None,
             RecomputeSetting::Block => Recompute::Block,
-            RecomputeSetting::Auto if graph > state.max(f64::from(1u32 << 31)) => Recompute::Block,
+            RecomputeSetting::Auto if graph > state.max(f64::from(1u32 << 31)) || again < 0.1 => Recompute::Block,
             RecomputeSetting::Auto => Recompute::None,
         }
     }
@@ -308,7 +309,17 @@ mod tests {
         assert_eq!(problems.len(), 3);
         let right = TrainConfig { max_grad_norm: Some(0.0), recompute: RecomputeSetting::Auto, batch_size: 8, ..wrong };
         assert!(right.problems().is_empty());
-        assert_eq!(right.recompute(0.0, 1.0), Recompute::Block);
+        assert_eq!(right.recompute(0.0, 1.0, 1.0), Recompute::Block);
+    }
+
+    #[test]
+    fn auto_computes_blocks_again_where_memory_asks_for_it_or_it_costs_little() {
+        let config = TrainConfig::default();
+        let gib = f64::from(1u32 << 30);
+        assert_eq!(config.recompute(3.0 * gib, 4.0 * gib, 0.3), Recompute::None);
+        assert_eq!(config.recompute(5.0 * gib, 4.0 * gib, 0.3), Recompute::Block);
+        assert_eq!(config.recompute(1.9 * gib, 1.0 * gib, 0.3), Recompute::None);
+        assert_eq!(config.recompute(0.1 * gib, 4.0 * gib, 0.09), Recompute::Block);
     }
 
     #[test]

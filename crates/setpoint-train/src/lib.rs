@@ -45,8 +45,8 @@ pub use error::Error;
 pub use fit::{Best, Fitted, StopReason, fit};
 pub use hooks::{Evaluation, Hooks, NoHooks, Sample, StepReport};
 pub use logps::{
-    HeadOptions, PromptLogps, ScoredSequence, Sequence, SequenceLogps, TokenLogps, score_batches, score_each,
-    score_sequences, sequence_logps, sequence_logps_with, shared_tokens, token_logps, token_logps_with,
+    HeadOptions, PromptLogps, ScoredSequence, Sequence, SequenceLogps, TokenLogps, kept_logits, score_batches,
+    score_each, score_sequences, sequence_logps, sequence_logps_with, shared_tokens, token_logps, token_logps_with,
 };
 pub use metrics::MetricSums;
 pub use optimizer::{AdamW, AdamWConfig};

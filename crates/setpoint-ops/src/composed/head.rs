@@ -10,8 +10,20 @@ use burn::tensor::{FloatDType, IndexingUpdateOp, Shape, Slice};
 use super::{dtype, f32, rows};
 use crate::backend::Kernels;
 use crate::differentiate::Operation;
+use crate::functions::Logits;
 
-/// What the backward pass needs: the inputs and the log-sum-exp of each position's logits `[n, 1]`.
+/// What a forward pass answers; all f32.
+#[derive(Clone, Debug)]
+pub struct Scores<B: Backend> {
+    /// Log-probability and entropy, `[n, 2]`.
+    pub(crate) scores: FloatTensor<B>,
+    /// The log-sum-exp of each position's logits, `[n, 1]`.
+    pub(crate) log_sums: FloatTensor<B>,
+    /// The logits where they are kept, chunk by chunk in an order that the backend chooses; else none.
+    pub(crate) logits: Vec<FloatTensor<B>>,
+}
+
+/// What the backward pass needs: the inputs and the rest of [`Scores`].
 #[derive(Clone, Debug)]
 pub struct Kept<B: Backend> {
     pub(crate) x: FloatTensor<B>,
@@ -19,6 +31,7 @@ pub struct Kept<B: Backend> {
     pub(crate) rows: IntTensor<B>,
     pub(crate) targets: IntTensor<B>,
     pub(crate) log_sums: FloatTensor<B>,
+    pub(crate) logits: Vec<FloatTensor<B>>,
 }
 
 fn chunks(n: usize, chunk: usize) -> impl Iterator<Item = Range<usize>> {
@@ -29,15 +42,9 @@ fn indices<B: Backend>(x: &IntTensor<B>, range: Range<usize>) -> IntTensor<B> {
     B::int_slice(x.clone(), &[Slice::from(range)])
 }
 
-/// Hidden states and logits at some positions: `[c, d]` and f32 `[c, v]`.
-fn logits<B: Backend>(
-    x: &FloatTensor<B>,
-    weight: &FloatTensor<B>,
-    rows: IntTensor<B>,
-) -> (FloatTensor<B>, FloatTensor<B>) {
-    let hidden = B::float_select(x.clone(), 0, rows);
-    let logits = f32::<B>(B::float_matmul(hidden.clone(), B::float_transpose(weight.clone())));
-    (hidden, logits)
+/// The logits of some hidden states: `[c, d]` -> f32 `[c, v]`.
+fn logits_of<B: Backend>(hidden: FloatTensor<B>, weight: &FloatTensor<B>) -> FloatTensor<B> {
+    f32::<B>(B::float_matmul(hidden, B::float_transpose(weight.clone())))
 }
 
 pub(crate) fn forward<B: Backend>(
@@ -45,14 +52,19 @@ pub(crate) fn forward<B: Backend>(
     weight: FloatTensor<B>,
     rows: IntTensor<B>,
     targets: IntTensor<B>,
-    chunk: usize,
-) -> (FloatTensor<B>, FloatTensor<B>) {
+    logits: Logits,
+) -> Scores<B> {
     let n = targets.shape()[0];
     let mut scores = vec![];
     let mut log_sums = vec![];
-    for range in chunks(n, chunk) {
+    let mut kept = vec![];
+    for range in chunks(n, logits.chunk) {
         let c = range.len();
-        let (_, logits) = logits::<B>(&x, &weight, indices::<B>(&rows, range.clone()));
+        let keep = logits.keep;
+        let logits = logits_of::<B>(B::float_select(x.clone(), 0, indices::<B>(&rows, range.clone())), &weight);
+        if keep {
+            kept.push(logits.clone());
+        }
         let targets = B::int_reshape(indices::<B>(&targets, range), Shape::from([c, 1]));
         let highest = B::float_max_dim(logits.clone(), 1);
         let shifted = B::float_sub(logits, highest.clone());
@@ -66,7 +78,7 @@ pub(crate) fn forward<B: Backend>(
         scores.push(B::float_cat(vec![logp, entropy], 1));
         log_sums.push(B::float_add(highest, log));
     }
-    (B::float_cat(scores, 0), B::float_cat(log_sums, 0))
+    Scores { scores: B::float_cat(scores, 0), log_sums: B::float_cat(log_sums, 0), logits: kept }
 }
 
 /// With `s_i` the gradient of a log-probability: `∂z_i = s_i · (onehot(y_i) − softmax(z_i))`, `∂x = ∂z W`, `∂W = ∂zᵀ x`.
@@ -76,7 +88,8 @@ pub(crate) fn backward<B: Backend>(
     chunk: usize,
     wanted: [bool; 2],
 ) -> [Option<FloatTensor<B>>; 2] {
-    let Kept { x, weight, rows: places, targets, log_sums } = kept;
+    let Kept { x, weight, rows: places, targets, log_sums, logits } = kept;
+    let mut logits = logits.into_iter();
     let dtype = dtype::<B>(&x);
     let n = targets.shape()[0];
     let zeros = |like: &FloatTensor<B>| B::float_zeros(like.shape(), &like.device(), FloatDType::F32);
@@ -85,7 +98,8 @@ pub(crate) fn backward<B: Backend>(
     for range in chunks(n, chunk) {
         let c = range.len();
         let place = indices::<B>(&places, range.clone());
-        let (hidden, logits) = logits::<B>(&x, &weight, place.clone());
+        let hidden = B::float_select(x.clone(), 0, place.clone());
+        let logits = logits.next().unwrap_or_else(|| logits_of::<B>(hidden.clone(), &weight));
         let log_sum = rows::<B>(log_sums.clone(), range.clone());
         // The second column is the entropy, which has no gradient.
         let seed = B::float_slice(gradient.clone(), &[Slice::from(range.clone()), Slice::from(0..1)]);
@@ -108,7 +122,7 @@ pub(crate) fn backward<B: Backend>(
 pub(crate) struct Head<B: Backend> {
     pub(crate) rows: IntTensor<B>,
     pub(crate) targets: IntTensor<B>,
-    pub(crate) chunk: usize,
+    pub(crate) logits: Logits,
 }
 
 impl<B: Kernels> Operation<B, 2> for Head<B> {
@@ -116,12 +130,12 @@ impl<B: Kernels> Operation<B, 2> for Head<B> {
 
     fn forward(&self, [x, weight]: [FloatTensor<B>; 2]) -> (FloatTensor<B>, Kept<B>) {
         let (rows, targets) = (self.rows.clone(), self.targets.clone());
-        let (scores, log_sums) =
-            B::token_scores_forward(x.clone(), weight.clone(), rows.clone(), targets.clone(), self.chunk);
-        (scores, Kept { x, weight, rows, targets, log_sums })
+        let Scores { scores, log_sums, logits } =
+            B::token_scores_forward(x.clone(), weight.clone(), rows.clone(), targets.clone(), self.logits);
+        (scores, Kept { x, weight, rows, targets, log_sums, logits })
     }
 
     fn backward(&self, kept: Kept<B>, gradient: FloatTensor<B>, wanted: [bool; 2]) -> [Option<FloatTensor<B>>; 2] {
-        B::token_scores_backward(kept, gradient, self.chunk, wanted)
+        B::token_scores_backward(kept, gradient, self.logits.chunk, wanted)
     }
 }

@@ -3,13 +3,14 @@
 
 use std::ops::Range;
 
-use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
+use burn::backend::{Flex, TensorMetadata};
 use rayon::prelude::*;
 
 use super::host::{Fresh, Matrix, Shared, Values, indices, multiply, multiply_into, tensor};
 use super::simd::{exp_moments, exp_scaled, highest, vectorised};
-use crate::composed::head::Kept;
+use crate::composed::head::{Kept, Scores};
+use crate::functions::Logits;
 
 /// Tokens of a block of the vocabulary.
 const BLOCK: usize = 256;
@@ -36,9 +37,16 @@ fn parts(v: usize) -> Vec<Range<usize>> {
     (0..v).step_by(width).map(|start| start..(start + width).min(v)).collect()
 }
 
+/// Where the logits of a block stand among those that are kept of `c` positions: block after block, each as it was made, `[c, width]`.
+fn kept_block(c: usize, block: &Range<usize>) -> Range<usize> {
+    c * block.start..c * block.end
+}
+
 /// Copies rows of `x`.
 fn gather(x: &[f32], rows: &[usize], d: usize) -> Vec<f32> {
-    rows.iter().flat_map(|&row| &x[row * d..(row + 1) * d]).copied().collect()
+    let mut copies = Vec::with_capacity(rows.len() * d);
+    rows.iter().for_each(|&row| copies.extend_from_slice(&x[row * d..(row + 1) * d]));
+    copies
 }
 
 /// The weights of a block.
@@ -79,13 +87,14 @@ pub(super) fn forward(
     weight: FlexTensor,
     rows: FlexTensor,
     targets: FlexTensor,
-    chunk: usize,
-) -> (FlexTensor, FlexTensor) {
+    logits: Logits,
+) -> Scores<Flex> {
     let (v, d) = (weight.shape()[0], weight.shape()[1]);
     let (x, weight) = (Values::of(x), Values::of(weight));
     let (rows, targets) = (indices(rows), indices(targets));
     let n = rows.len();
-    let chunk = positions(chunk, v).min(n);
+    let chunk = positions(logits.chunk, v).min(n);
+    let mut kept = vec![];
     let mut scores = Vec::with_capacity(n * 2);
     let mut log_sums = Vec::with_capacity(n);
     let all: Vec<Range<usize>> = blocks(0..v).collect();
@@ -95,15 +104,30 @@ pub(super) fn forward(
         let states = Matrix::new(&hidden, c, d, d);
         let mut found = vec![f32::NAN; c];
         let of_targets = Shared::new(&mut found);
+        let mut keep = logits.keep.then(|| Fresh::new(c * v));
+        let to_keep = keep.as_mut().map(Fresh::shared);
         let moments: Vec<Vec<Moments>> = all
             .par_iter()
             .map_init(
-                || vec![0.0; c * BLOCK],
-                |logits, block| {
+                || vec![0.0; if to_keep.is_some() { 0 } else { c * BLOCK }],
+                |buffer, block| {
                     let width = block.len();
-                    let logits = &mut logits[..c * width];
                     let weight = rows_of(weight.f32(), block, d).transposed();
-                    multiply(logits, width, false, states, weight, 1.0);
+                    let logits = match to_keep {
+                        Some(keep) => {
+                            let place = kept_block(c, block);
+                            // SAFETY: no other task has this block, and the product writes all of it before it is read.
+                            unsafe {
+                                multiply_into(keep, place.start, width, false, states, weight, 1.0);
+                                keep.part(place.start, place.len())
+                            }
+                        }
+                        None => {
+                            let logits = &mut buffer[..c * width];
+                            multiply(logits, width, false, states, weight, 1.0);
+                            logits
+                        }
+                    };
                     for (i, target) in targets.iter().enumerate().filter(|(_, target)| block.contains(target)) {
                         // SAFETY: a target is in one block.
                         unsafe { of_targets.part(i, 1)[0] = logits[i * width + target - block.start] };
@@ -132,13 +156,15 @@ pub(super) fn forward(
             scores.extend(both);
             log_sums.push(log_sum);
         }
+        // SAFETY: every block was written.
+        kept.extend(keep.map(|keep| unsafe { keep.tensor([c, v]) }));
     }
-    (tensor(scores, [n, 2]), tensor(log_sums, [n, 1]))
+    Scores { scores: tensor(scores, [n, 2]), log_sums: tensor(log_sums, [n, 1]), logits: kept }
 }
 
-/// Positions whose log-probability has no gradient are left out.
+/// Where logits are computed again, positions whose log-probability has no gradient are left out.
 pub(super) fn backward(
-    kept: Kept<burn::backend::Flex>,
+    kept: Kept<Flex>,
     gradient: FlexTensor,
     chunk: usize,
     wanted: [bool; 2],
@@ -147,14 +173,15 @@ pub(super) fn backward(
     let (x, weight, log_sums, gradient) =
         (Values::of(kept.x), Values::of(kept.weight), Values::of(kept.log_sums), Values::of(gradient));
     let seeds: Vec<f32> = gradient.f32().iter().copied().step_by(2).collect();
-    let live: Vec<usize> = (0..seeds.len()).filter(|&i| seeds[i] != 0.0).collect();
     let (rows, targets) = (indices(kept.rows), indices(kept.targets));
+    let kept: Vec<Values> = kept.logits.into_iter().map(Values::of).collect();
+    let live: Vec<usize> = (0..seeds.len()).filter(|&i| !kept.is_empty() || seeds[i] != 0.0).collect();
     let chunk = positions(chunk, v);
     let mut in_x = wanted[0].then(|| vec![0.0; t * d]);
     let mut in_weight = wanted[1].then(|| Fresh::new(v * d));
     let parts = parts(v);
     for (round, live) in live.chunks(chunk).enumerate() {
-        let c = live.len();
+        let (c, kept) = (live.len(), kept.get(round));
         let places: Vec<usize> = live.iter().map(|&i| rows[i]).collect();
         let hidden = gather(x.f32(), &places, d);
         let states = Matrix::new(&hidden, c, d, d);
@@ -168,7 +195,10 @@ pub(super) fn backward(
                     let width = block.len();
                     let logits = &mut logits[..c * width];
                     let weight = rows_of(weight.f32(), &block, d);
-                    multiply(logits, width, false, states, weight.transposed(), 1.0);
+                    match kept {
+                        Some(kept) => logits.copy_from_slice(&kept.f32()[kept_block(c, &block)]),
+                        None => multiply(logits, width, false, states, weight.transposed(), 1.0),
+                    }
                     vectorised(
                         #[inline(always)]
                         || {

@@ -12,6 +12,7 @@ mod head;
 mod host;
 mod linear;
 mod rms_norm;
+mod row_lanes;
 mod simd;
 
 use burn::backend::Flex;
@@ -19,7 +20,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 
 use crate::backend::Kernels;
 use crate::composed;
-use crate::functions::Heads;
+use crate::functions::{Heads, Logits};
 use crate::packing::Packing;
 use host::all_f32;
 
@@ -127,12 +128,12 @@ impl Kernels for Flex {
         weight: FloatTensor<Self>,
         rows: IntTensor<Self>,
         targets: IntTensor<Self>,
-        chunk: usize,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        logits: Logits,
+    ) -> composed::head::Scores<Self> {
         if all_f32(&[&x, &weight]) {
-            head::forward(x, weight, rows, targets, chunk)
+            head::forward(x, weight, rows, targets, logits)
         } else {
-            composed::head::forward::<Self>(x, weight, rows, targets, chunk)
+            composed::head::forward::<Self>(x, weight, rows, targets, logits)
         }
     }
 

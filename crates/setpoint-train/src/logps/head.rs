@@ -3,17 +3,29 @@
 use std::ops::Range;
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
-use setpoint_ops::token_logps;
-use setpoint_transformer::CausalLm;
+use setpoint_ops::{Logits, token_logps};
+use setpoint_transformer::{CausalLm, Recompute};
 
 /// Bytes that the f32 logits of a chunk may take by default.
 const CHUNK_BYTES: usize = 128 << 20;
+
+/// Bytes that the f32 logits may take that are kept for the backward pass.
+const KEPT_BYTES: usize = 256 << 20;
 
 /// How the head turns hidden states into log-probabilities.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HeadOptions {
     /// Positions whose logits exist at a time, at least 1; by default as many as 128 MiB hold.
     pub chunk: Option<usize>,
+    /// Whether logits are kept for the backward pass, which computes them again otherwise; by default where the decoder keeps its graph
+    /// ([`Recompute::None`]) and 256 MiB hold them.
+    pub keep: Option<bool>,
+}
+
+/// Bytes of the logits of `positions` that a decoder with this setting keeps for the backward pass.
+pub fn kept_logits(positions: usize, vocab_size: usize, recompute: Recompute) -> usize {
+    let bytes = 4 * positions * vocab_size;
+    if recompute == Recompute::None && bytes <= KEPT_BYTES { bytes } else { 0 }
 }
 
 /// Positions of a packed batch whose tokens are scored, run by run.
@@ -73,9 +85,13 @@ pub(super) fn head_logps(
     }
     let device = hidden.device().without_autodiff();
     let weight = model.head_weight();
-    let chunk = options.chunk.unwrap_or(CHUNK_BYTES / 4 / weight.dims()[0].max(1)).max(1);
+    let [vocab_size, _] = weight.dims();
+    let logits = Logits {
+        chunk: options.chunk.unwrap_or(CHUNK_BYTES / 4 / vocab_size.max(1)).max(1),
+        keep: options.keep.unwrap_or(kept_logits(positions.tokens.len(), vocab_size, model.decoder().recompute) > 0),
+    };
     let index = |of: &[i32]| Tensor::<1, Int>::from_data(TensorData::new(of.to_vec(), [of.len()]), &device);
-    let scores = token_logps(hidden, weight, index(&positions.hidden), index(&positions.tokens), chunk);
+    let scores = token_logps(hidden, weight, index(&positions.hidden), index(&positions.tokens), logits);
     Some(HeadLogps { logps: scores.logps, entropy: scores.entropy })
 }
 

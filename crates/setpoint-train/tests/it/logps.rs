@@ -185,8 +185,8 @@ fn neither_chunks_nor_batches_nor_the_kind_of_prompt_change_a_value() {
     let model = load(&golden(&file.policy), &flex());
     let expected = sequence_logps(&model, &sequences).unwrap();
     let (prompts, responses) = (host(expected.prompt), host(expected.response));
-    for chunk in [1, 3, 1000] {
-        let options = HeadOptions { chunk: Some(chunk) };
+    for (chunk, keep) in [(1, false), (3, true), (1000, false), (1000, true)] {
+        let options = HeadOptions { chunk: Some(chunk), keep: Some(keep) };
         let found = sequence_logps_with(&model, &sequences, PromptLogps::Tracked, &options).unwrap();
         assert!(found.prompt.is_tracked());
         assert_close(&host(found.prompt), &prompts, 1e-5);
@@ -261,7 +261,7 @@ fn entropy_is_that_of_the_softmax() {
     let (file, numbered) = objectives("llama");
     let sequence = &numbered[0].1;
     let model = load(&golden(&file.policy), &flex());
-    let options = HeadOptions { chunk: Some(2) };
+    let options = HeadOptions { chunk: Some(2), ..HeadOptions::default() };
     let found = sequence_logps_with(&model, &[sequence], PromptLogps::Skip, &options).unwrap();
     let mask = vec![true; sequence.ids.len()];
     let all = token_logps_with(&model, &[(sequence.ids.as_slice(), mask.as_slice())], &options).unwrap();
