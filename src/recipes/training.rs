@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use setpoint_align::{ChosenStep, DisplacementDetector};
 use setpoint_data::TextEncoder;
 use setpoint_train::{
-    Error, Evaluation, Fitted, Hooks, MetricSums, MicroBatch, RunDir, Sample, StepReport, StopReason, Survey, Task,
-    TrainConfig, fit,
+    Error, Evaluation, Fitted, Hooks, Measurement, MetricSums, MicroBatch, ResponseValues, RunDir, Sample, StepReport,
+    StopReason, Survey, Task, TrainConfig, fit,
 };
 
 use setpoint_transformer::{CausalLm, ModelConfig, generate};
@@ -152,10 +152,10 @@ struct TrainingHooks<'a, T: Task> {
 }
 
 impl<T: Task> Hooks<T::Model> for TrainingHooks<'_, T> {
-    fn evaluate(&mut self, model: &T::Model, step: u64) -> Result<Vec<(String, f64)>, Error> {
+    fn evaluate(&mut self, model: &T::Model, step: u64) -> Result<Measurement, Error> {
         match self.companions.eval {
             Some(task) => evaluate(task, model, self.micro_batch, step as f64 / self.total_steps as f64),
-            None => Ok(Vec::new()),
+            None => Ok(Measurement::default()),
         }
     }
 
@@ -198,27 +198,29 @@ impl<T: Task> Hooks<T::Model> for TrainingHooks<'_, T> {
     }
 }
 
-/// Loss and metrics of a task over all its examples, without a graph; names with `eval_` before them. `progress`: the share of the training
-/// that is done.
+/// Loss and metrics of a task over all its examples, without a graph, under names with `eval_` before them; and the numbers of its responses.
+/// `progress`: the share of the training that is done.
 pub fn evaluate<T: Task>(
     task: &T,
     model: &T::Model,
     micro_batch: MicroBatch,
     progress: f64,
-) -> Result<Vec<(String, f64)>, Error> {
+) -> Result<Measurement, Error> {
     let all: Vec<usize> = (0..task.len()).collect();
     let denominator: f64 = all.iter().map(|&e| task.weight(e)).sum();
     let mut loss = 0.0;
     let mut metrics = MetricSums::new();
+    let mut responses = ResponseValues::default();
     let survey = Survey { progress, ..task.survey(model, &all, micro_batch)? };
     for micro in micro_batch.split(&all, |e| task.cost(e)) {
         let forward = task.forward_surveyed(model, &micro, denominator, &survey)?;
         loss += f64::from(forward.loss.into_scalar::<f32>());
         metrics.merge(&forward.metrics);
+        responses.append(forward.responses);
     }
     let mut values = vec![("eval_loss".to_owned(), loss)];
     values.extend(metrics.values().into_iter().map(|(name, value)| (format!("eval_{name}"), value)));
-    Ok(values)
+    Ok(Measurement { metrics: values, responses })
 }
 
 /// The model without autodiff, as it is saved.

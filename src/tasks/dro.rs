@@ -4,7 +4,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use setpoint_align::{
     Aggregate, DroBatch, DroSettings, Metrics, PromptIndex, ResponsePoint, constant_like, dro, weighted_sum,
 };
-use setpoint_train::{Error, Forward, Sequence, Task, sequence_logps, shared_tokens};
+use setpoint_train::{Error, Forward, ResponseValues, Sequence, Task, sequence_logps, shared_tokens};
 use setpoint_transformer::CausalLm;
 
 use super::{ScoredPrompt, metric_sums, record_entropy};
@@ -83,8 +83,9 @@ impl Task for DroTask {
         let log_masses: Vec<f64> = examples.iter().map(|&e| self.log_mass[e]).collect();
         metrics.record_dro(&values, Some(&log_masses));
         let mut per_example = Vec::with_capacity(prompts.len());
+        let mut responses = ResponseValues::default();
         let mut at = 0;
-        for prompt in prompts {
+        for (prompt, &example) in prompts.into_iter().zip(examples) {
             let points: Vec<ResponsePoint> = prompt
                 .ref_logps
                 .iter()
@@ -93,6 +94,10 @@ impl Task for DroTask {
                     ResponsePoint::with_reference(ref_logp + log_ratio, *ref_logp, self.settings.beta)
                 })
                 .collect();
+            for (j, role) in prompt.roles.iter().enumerate() {
+                let found = [("log_ratio", values.log_ratios[at + j]), ("target", values.targets[at + j])];
+                responses.push(example, prompt.known(j, *role).into_iter().chain(found));
+            }
             for (point, role) in points.iter().zip(&prompt.roles) {
                 if let Some(role) = role {
                     metrics.record_response(*role, point);
@@ -107,7 +112,7 @@ impl Task for DroTask {
         }
         let mut metrics = metric_sums(&metrics);
         record_entropy(&mut metrics, &logps);
-        Ok(Forward { loss, metrics, per_example, tape: logps.tape })
+        Ok(Forward { loss, metrics, per_example, responses, tape: logps.tape })
     }
 
     fn order(&self, seed: u64, epoch: u64) -> Vec<usize> {

@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::tensor::{Int, Tensor, TensorData};
 use setpoint_align::{DroVSettings, Metrics, ResponsePoint, constant_like, dro_v};
 use setpoint_reward::{HeadInit, RewardModel};
-use setpoint_train::{Error, Forward, Task};
+use setpoint_train::{Error, Forward, ResponseValues, Task};
 use setpoint_transformer::checkpoint::with_stable_ids;
 use setpoint_transformer::{CausalLm, ModelConfig};
 
@@ -88,16 +88,21 @@ impl Task for DroVTask {
         let output = dro_v(log_ratios, constant_like(&rewards, &logps), values.clone(), &self.settings);
 
         let mut metrics = Metrics::default();
+        let mut responses = ResponseValues::default();
         let (logps, values) = (host(logps), host(values));
         for (i, &example) in examples.iter().enumerate() {
             let point = ResponsePoint::with_reference(logps[i], ref_logps[i], self.settings.beta);
             metrics.record("dro_v/value", values[i]);
             metrics.record("dro_v/residual", rewards[i] - values[i] - point.reward);
+            // Where the residual would be 0.
+            let target = (rewards[i] - values[i]) / self.settings.beta;
+            let found = [("log_ratio", logps[i] - ref_logps[i]), ("target", target)];
+            responses.push(example, self.rows.known(example).into_iter().chain(found));
             if let Some(role) = self.rows.role(example) {
                 metrics.record_response(role, &point);
             }
         }
-        Ok(mean_loss(output.losses, denominator, metric_sums(&metrics), found))
+        Ok(mean_loss(output.losses, denominator, metric_sums(&metrics), responses, found))
     }
 
     fn decoder(&self) -> &'static str {

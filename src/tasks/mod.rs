@@ -18,7 +18,7 @@ mod golden_rewarded;
 
 use burn::tensor::Tensor;
 use setpoint_align::{Metrics, Role, weighted_sum};
-use setpoint_train::{Forward, MetricSums, MicroBatch, Sequence, SequenceLogps};
+use setpoint_train::{Forward, MetricSums, MicroBatch, ResponseValues, Sequence, SequenceLogps};
 
 /// A prompt of a task and one of its responses.
 pub type Place = (usize, usize);
@@ -55,6 +55,20 @@ impl ScoredPrompt {
         usize::from(self.rewards.len() == self.sequences.len()) + self.ensemble.len()
     }
 
+    /// What is logged of a response that needs no model: its place, the side it stands on, its reward as the loss sees it and its length in
+    /// tokens. NaN: there is none.
+    pub fn known(&self, response: usize, role: Option<Role>) -> [(&'static str, f64); 4] {
+        let sequence = &self.sequences[response];
+        // Rewards of which some are missing say nothing of the others' places.
+        let rewarded = self.rewards.len() == self.sequences.len();
+        [
+            ("response", response as f64),
+            ("chosen", role.map_or(f64::NAN, |role| f64::from(u8::from(role == Role::Chosen)))),
+            ("reward", if rewarded { self.rewards[response] } else { f64::NAN }),
+            ("tokens", (sequence.ids.len() - sequence.prompt_len) as f64),
+        ]
+    }
+
     /// The reward that a model gives a response; the first model is the data's own.
     pub fn reward(&self, model: usize, response: usize) -> f64 {
         match model {
@@ -64,11 +78,17 @@ impl ScoredPrompt {
     }
 }
 
-/// The mean of some examples' losses, of which the batch has `denominator`, with its metrics.
-fn mean_loss(losses: Tensor<1>, denominator: f64, mut metrics: MetricSums, logps: SequenceLogps) -> Forward {
+/// The mean of some examples' losses, of which the batch has `denominator`, with its metrics and the numbers of the responses.
+fn mean_loss(
+    losses: Tensor<1>,
+    denominator: f64,
+    mut metrics: MetricSums,
+    responses: ResponseValues,
+    logps: SequenceLogps,
+) -> Forward {
     let loss = weighted_sum(losses.clone(), &vec![1.0 / denominator; losses.dims()[0]]);
     record_entropy(&mut metrics, &logps);
-    Forward { loss, metrics, per_example: losses.into_data().iter::<f32>().collect(), tape: logps.tape }
+    Forward { loss, metrics, per_example: losses.into_data().iter::<f32>().collect(), responses, tape: logps.tape }
 }
 
 /// A tensor's numbers on the host.

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use burn::tensor::Tensor;
-use setpoint_align::{Metrics, Pair, ResponsePoint, constant_like, match_by_rank, mixed, token_mean_nll};
+use setpoint_align::{Metrics, Pair, ResponsePoint, Role, constant_like, match_by_rank, mixed, token_mean_nll};
 use setpoint_train::{
-    Error, Forward, HeadOptions, MicroBatch, PromptLogps, Sequence, SequenceLogps, Survey, Task, score_sequences,
-    sequence_logps_with, shared_tokens,
+    Error, Forward, HeadOptions, MicroBatch, PromptLogps, ResponseValues, Sequence, SequenceLogps, Survey, Task,
+    score_sequences, sequence_logps_with, shared_tokens,
 };
 use setpoint_transformer::CausalLm;
 
@@ -150,10 +150,26 @@ impl PairwiseTask {
         }
     }
 
+    /// What is logged of both sides of each pair. A response that stands in several pairs is logged with each.
+    fn responses(&self, logps: &[f64], places: &Places, examples: &[usize]) -> ResponseValues {
+        let mut responses = ResponseValues::default();
+        for (&example, &(w, l)) in examples.iter().zip(&places.pairs) {
+            for (place, role) in [(w, Role::Chosen), (l, Role::Rejected)] {
+                let (prompt, j) = places.responses[place];
+                let prompt = &self.prompts[prompt];
+                let found = match self.reference {
+                    true => ("log_ratio", logps[place] - prompt.ref_logps[j]),
+                    false => ("logp", logps[place]),
+                };
+                responses.push(example, prompt.known(j, Some(role)).into_iter().chain([found]));
+            }
+        }
+        responses
+    }
+
     /// trl's metrics by the first objective's rewards, each objective's own, and of several objectives each one's loss.
-    fn metrics(&self, logps: Tensor<1>, places: &Places, response_nll: Tensor<1>, outputs: Vec<PairOutput>) -> Metrics {
+    fn metrics(&self, logps: &[f64], places: &Places, response_nll: Tensor<1>, outputs: Vec<PairOutput>) -> Metrics {
         let mut metrics = Metrics::default();
-        let logps = host(logps);
         let ref_logps = self.each(places, |prompt, j| prompt.ref_logps[j]);
         if let Some(first) = outputs.first() {
             let rewards = [&first.loss.rewards.chosen, &first.loss.rewards.rejected].map(|side| host(side.clone()));
@@ -249,8 +265,10 @@ impl Task for PairwiseTask {
             parts.push((self.nll_weight, batch.response_nll.clone()));
         }
         let losses = mixed(parts);
-        let metrics = self.metrics(logps.response.clone(), &places, batch.response_nll, outputs);
-        Ok(mean_loss(losses, denominator, metric_sums(&metrics), logps))
+        let found = host(logps.response.clone());
+        let metrics = self.metrics(&found, &places, batch.response_nll, outputs);
+        let responses = self.responses(&found, &places, examples);
+        Ok(mean_loss(losses, denominator, metric_sums(&metrics), responses, logps))
     }
 
     fn order(&self, seed: u64, epoch: u64) -> Vec<usize> {

@@ -3,7 +3,9 @@
 use setpoint_align::{
     KtoSettings, Metrics, QrpoSettings, ResponsePoint, Role, constant_like, kto, kto_reference_point, qrpo,
 };
-use setpoint_train::{Error, Forward, MicroBatch, ScoredSequence, Sequence, Survey, Task, score_sequences};
+use setpoint_train::{
+    Error, Forward, MicroBatch, ResponseValues, ScoredSequence, Sequence, Survey, Task, score_sequences,
+};
 use setpoint_transformer::CausalLm;
 
 use super::single::SingleResponses;
@@ -84,21 +86,27 @@ impl Task for RowTask {
         let found = self.rows.logps(model, examples)?;
         let logps = found.response.clone();
         let log_ratios = logps.clone() - constant_like(&ref_logps, &logps);
-        let (output, beta) = match &self.objective {
+        // Targets are where QRPO's residual would be 0; KTO aims at no value.
+        let (output, beta, targets) = match &self.objective {
             RowObjective::Kto(settings) => {
                 let desirable: Vec<bool> = examples.iter().map(|&e| self.rows.role(e) == Some(Role::Chosen)).collect();
-                (kto(log_ratios, &desirable, survey.batch[0], settings), settings.beta)
+                let output = kto(log_ratios, &desirable, survey.batch[0], settings);
+                (output, settings.beta, vec![f64::NAN; examples.len()])
             }
             RowObjective::Qrpo(settings) => {
                 let quantiles = self.rows.each(examples, |prompt, j| prompt.rewards[j]);
-                (qrpo(log_ratios, constant_like(&quantiles, &logps), settings), settings.beta)
+                let targets = quantiles.iter().map(|q| q / settings.beta - settings.log_z()).collect();
+                (qrpo(log_ratios, constant_like(&quantiles, &logps), settings), settings.beta, targets)
             }
         };
 
         let mut metrics = Metrics::default();
+        let mut responses = ResponseValues::default();
         let mut totals = [0.0; 2];
         let logps = host(logps);
         for (i, &example) in examples.iter().enumerate() {
+            let found = [("log_ratio", logps[i] - ref_logps[i]), ("target", targets[i])];
+            responses.push(example, self.rows.known(example).into_iter().chain(found));
             let Some(role) = self.rows.role(example) else { continue };
             let point = ResponsePoint::with_reference(logps[i], ref_logps[i], beta);
             metrics.record_response(role, &point);
@@ -113,7 +121,7 @@ impl Task for RowTask {
         if let RowObjective::Kto(_) = self.objective {
             sums.mean("kl", survey.batch[0] * examples.len() as f64, examples.len() as f64);
         }
-        Ok(mean_loss(output.losses, denominator, sums, found))
+        Ok(mean_loss(output.losses, denominator, sums, responses, found))
     }
 
     fn order(&self, seed: u64, epoch: u64) -> Vec<usize> {

@@ -1,7 +1,7 @@
 //! Supervised fine-tuning as a task of the engine.
 
 use setpoint_align::weighted_sum;
-use setpoint_train::{Error, Forward, MetricSums, Task, token_logps};
+use setpoint_train::{Error, Forward, MetricSums, ResponseValues, Task, token_logps};
 use setpoint_transformer::CausalLm;
 
 /// A conversation as tokens.
@@ -45,7 +45,11 @@ impl Task for SftTask {
         let loss = weighted_sum(logps.sums.clone(), &vec![-1.0 / denominator; rows.len()]);
         let sums: Vec<f64> = logps.sums.into_data().iter::<f64>().collect();
         let per_example = sums.iter().zip(&logps.counts).map(|(sum, &count)| (-sum / count as f64) as f32).collect();
-        Ok(Forward { loss, metrics: MetricSums::new(), per_example, tape: logps.tape })
+        let mut responses = ResponseValues::default();
+        for ((&example, &logp), &count) in examples.iter().zip(&sums).zip(&logps.counts) {
+            responses.push(example, [("tokens", count as f64), ("logp", logp)]);
+        }
+        Ok(Forward { loss, metrics: MetricSums::new(), per_example, responses, tape: logps.tape })
     }
 
     fn order(&self, seed: u64, epoch: u64) -> Vec<usize> {

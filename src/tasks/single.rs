@@ -33,6 +33,12 @@ impl SingleResponses {
         self.prompts[prompt].roles[response]
     }
 
+    /// What is logged of an example that needs no model.
+    pub fn known(&self, example: usize) -> [(&'static str, f64); 4] {
+        let (prompt, response) = self.places[example];
+        self.prompts[prompt].known(response, self.role(example))
+    }
+
     /// A number for each of some examples.
     pub fn each(&self, examples: &[usize], value: fn(&ScoredPrompt, usize) -> f64) -> Vec<f64> {
         let of = |&example: &usize| {

@@ -19,5 +19,6 @@ mod jobs;
 mod methods;
 mod models;
 mod report;
+mod responses;
 mod resume;
 mod sweep;

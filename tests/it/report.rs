@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-use super::fixture::{model, setpoint};
+use super::fixture::{file, model, rewarded_rows, setpoint};
 
 #[test]
 fn a_report_stands_alone_and_shows_curves_tables_and_samples() {
@@ -31,8 +31,13 @@ fn a_report_stands_alone_and_shows_curves_tables_and_samples() {
     };
     let (one, two) = (result("one", [2.0, 4.0, 6.0, 8.0]), result("two", [3.0, 5.0, 7.0, 8.0]));
     let run = model().parent().unwrap().display().to_string();
+    let (aligned, old) = (aligned(dir.path()), dir.path().join("old"));
+    // A run of before there was a log of responses.
+    std::fs::create_dir(&old).unwrap();
+    std::fs::copy(Path::new(&aligned).join("metrics.jsonl"), old.join("metrics.jsonl")).unwrap();
+    let old = old.display().to_string();
     let page = dir.path().join("report.html");
-    setpoint(&["report", &run, &one, &two, "--output", &page.display().to_string()]).ok();
+    setpoint(&["report", &run, &aligned, &old, &one, &two, "--output", &page.display().to_string()]).ok();
     let text = std::fs::read_to_string(&page).unwrap();
     assert!(text.starts_with("<!doctype html>"));
     for outside in ["http:", "https:", "src=", "href=", "<script", "@import", "url("] {
@@ -44,6 +49,14 @@ fn a_report_stands_alone_and_shows_curves_tables_and_samples() {
         "<rect",
         "+0.7500",
         "aria-label=\"log_ratio, nats, example by example\"",
+        "<h3>tiny: response by response</h3>",
+        "aria-label=\"logp, nats: first half of the steps\"",
+        "<h3>aligned: response by response</h3>",
+        "aria-label=\"tokens of a response\"",
+        "aria-label=\"log_ratio, nats: last epoch\"",
+        "aria-label=\"target of the log_ratio, nats: first epoch\"",
+        "aria-label=\"target − log_ratio, nats: last epoch\"",
+        "aria-label=\"eval log_ratio, nats: last evaluation\"",
         "&lt;script&gt;one",
         "a &lt; b &amp; &quot;c&quot;?",
         "&lt;b&gt;j",
@@ -54,8 +67,39 @@ fn a_report_stands_alone_and_shows_curves_tables_and_samples() {
         let opened = text.matches(&format!("<{tag}>")).count() + text.matches(&format!("<{tag} ")).count();
         assert_eq!(opened, text.matches(&format!("</{tag}>")).count(), "<{tag}>");
     }
-    assert!(!text.contains("NaN"));
+    assert!(!text.contains("NaN") && !text.contains("<h3>old"));
+    let chart = |title: &str| {
+        let from = text.find(&format!("<figcaption>{title}</figcaption>")).unwrap_or_else(|| panic!("no {title}"));
+        &text[from..from + text[from..].find("</figure>").unwrap()]
+    };
+    // The rewards of the rejected lie between -1 and 1.3: half of them in the first of 24 bars.
+    assert!(chart("reward").contains("<title>-1 to -0.9042: 50.0 %</title>"), "{}", chart("reward"));
+    // In the first epoch the policy is still the reference (the rate of the first step is 0), so each side is one bar. Later it is not.
+    let bars = |title: &str| chart(title).matches("<rect").count();
+    assert_eq!(chart("log_ratio, nats: first epoch").matches(": 100.0 %").count(), 2);
+    assert_eq!(bars("log_ratio, nats: first epoch"), 2);
+    assert!(bars("log_ratio, nats: last epoch") > 2);
     in_a_browser(&page, text.matches("<svg").count());
+}
+
+/// A run of three epochs of two steps, evaluated after each step.
+fn aligned(dir: &Path) -> String {
+    let (_data, data) = file("rewards.jsonl", &rewarded_rows(4));
+    let (policy, run) = (model().display().to_string(), dir.join("aligned").display().to_string());
+    let eval = format!("eval_data.path={data}");
+    let mut arguments = vec!["align", "--quiet", "--model", &policy, "--data", &data, "--run", &run];
+    for setting in [
+        &eval,
+        "samples.prompts=0",
+        "train.max_steps=6",
+        "train.batch_size=2",
+        "train.eval_steps=1",
+        "train.learning_rate=1e-2",
+    ] {
+        arguments.extend(["--set", setting]);
+    }
+    setpoint(&arguments).ok();
+    run
 }
 
 /// Opens the page in headless Chromium, without any network, where there is one.

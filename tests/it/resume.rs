@@ -69,6 +69,15 @@ fn kill_9_and_resume_ends_in_the_same_bits() {
     let weights = |run: &Path| bytes(run, "model/model.safetensors");
     assert!(weights(&whole) == weights(&killed), "the weights differ");
     assert_eq!(metrics(&whole), metrics(&killed));
+    same_responses(&whole, &killed);
+}
+
+/// The log of responses has no times: it is the same to the bit.
+#[track_caller]
+fn same_responses(whole: &Path, killed: &Path) {
+    let [whole, killed] = [whole, killed].map(|run| bytes(run, "responses.jsonl"));
+    assert!(!whole.is_empty(), "nothing was logged");
+    assert!(whole == killed, "{}\n---\n{}", String::from_utf8_lossy(&whole), String::from_utf8_lossy(&killed));
 }
 
 /// Methods that carry more than a policy and its reference: KTO's mismatched rows, AOT's ranks, DRO-V's value network.
@@ -100,6 +109,7 @@ fn so_do_methods_with_more_to_carry() {
         setpoint_owned(&arguments(&whole)).ok();
         assert!(kill_and_resume(&killed, &arguments(&killed), &[5]) > 0, "{method} was over before it could be killed");
         assert_eq!(metrics(&whole), metrics(&killed), "{method}");
+        same_responses(&whole, &killed);
         let folders = if method == "dro_v" { vec!["model", "value"] } else { vec!["model"] };
         for name in folders.into_iter().map(|folder| format!("{folder}/model.safetensors")) {
             assert!(bytes(&whole, &name) == bytes(&killed, &name), "{method}: {name} differs");

@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 use setpoint_data::{Example, Order};
-use setpoint_train::{Forward, MetricSums, MicroBatch, Task};
+use setpoint_train::{Forward, MetricSums, MicroBatch, ResponseValues, Task};
 
 use crate::bradley_terry::bradley_terry;
 use crate::error::Error;
@@ -131,10 +131,17 @@ impl PreferenceTask {
         });
         let losses = bradley_terry(chosen, rejected, margin, self.center).losses;
         let rewards = to_host(rewards.inner())?;
+        let mut responses = ResponseValues::default();
+        for (i, &example) in examples.iter().enumerate() {
+            for (chosen, reward) in [(1.0, rewards[i]), (0.0, rewards[n + i])] {
+                responses.push(example, [("chosen", chosen), ("reward", f64::from(reward))]);
+            }
+        }
         Ok(Forward {
             loss: losses.clone().sum().div_scalar(denominator),
             metrics: pair_metrics(&rewards[..n], &rewards[n..]),
             per_example: to_host(losses.inner())?,
+            responses,
             tape,
         })
     }

@@ -40,6 +40,12 @@ fn losses_and_metrics_are_those_of_the_single_scores() {
         for (got, expected) in forward.per_example.iter().zip(&losses) {
             assert!((f64::from(*got) - expected).abs() < 1e-5, "{got} {expected}");
         }
+        assert_eq!(forward.responses.examples(), [0, 0, 1, 1, 2, 2, 3, 3]);
+        assert_eq!(forward.responses.series("chosen"), Some(&[1.0, 0.0].repeat(4)[..]));
+        let rewards = forward.responses.series("reward").unwrap();
+        for (got, expected) in rewards.iter().zip(scores.iter().flat_map(|(w, l)| [w, l])) {
+            assert!((f64::from(*got) - expected).abs() < 1e-5, "{got} {expected}");
+        }
         let mean = losses.iter().sum::<f64>() / 4.0;
         assert!((f64::from(forward.loss.into_scalar::<f32>()) - mean).abs() < 1e-5);
 

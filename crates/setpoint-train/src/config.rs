@@ -36,6 +36,8 @@ pub struct TrainConfig {
     pub max_grad_norm: Option<f64>,
     /// Steps between lines of `metrics.jsonl`; values between are averaged.
     pub logging_steps: u64,
+    /// Which steps and evaluations `responses.jsonl` holds.
+    pub log_responses: LogResponses,
     /// Steps between evaluations; `None` evaluates at the end only.
     pub eval_steps: Option<u64>,
     /// Whether to evaluate before the first step.
@@ -68,6 +70,21 @@ pub enum RecomputeSetting {
     /// arithmetic. It does not look at the machine, so that a run goes on elsewhere as it began.
     #[default]
     Auto,
+}
+
+/// Which steps and evaluations leave the numbers of their single responses in `responses.jsonl`. They come from passes that are made
+/// anyway, so all that a choice costs is the space of the file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogResponses {
+    /// None.
+    None,
+    /// The steps of the first and of the last pass over the data, and the first and the last evaluation: the file does not grow with the
+    /// number of epochs. All steps where `best.patience` may end the run, since nobody knows then which pass will be the last.
+    #[default]
+    FirstAndLast,
+    /// All of them.
+    All,
 }
 
 /// What makes a checkpoint the best one.
@@ -104,6 +121,7 @@ impl Default for TrainConfig {
             optimizer: AdamWConfig::default(),
             max_grad_norm: Some(1.0),
             logging_steps: 1,
+            log_responses: LogResponses::FirstAndLast,
             eval_steps: None,
             eval_on_start: false,
             sample_steps: None,
@@ -206,6 +224,28 @@ impl TrainConfig {
         self.max_grad_norm.filter(|&norm| norm > 0.0)
     }
 
+    /// Whether the numbers of a step's responses are logged; steps count from 1.
+    pub(crate) fn logs_step(&self, step: u64, plan: &Plan) -> bool {
+        match self.log_responses {
+            LogResponses::None => false,
+            LogResponses::All => true,
+            LogResponses::FirstAndLast => {
+                step <= plan.steps_per_epoch
+                    || step + plan.steps_per_epoch > plan.total_steps
+                    || self.best.as_ref().is_some_and(|best| best.patience.is_some())
+            }
+        }
+    }
+
+    /// Whether those of an evaluation are.
+    pub(crate) fn logs_evaluation(&self, first: bool, last: bool) -> bool {
+        match self.log_responses {
+            LogResponses::None => false,
+            LogResponses::All => true,
+            LogResponses::FirstAndLast => first || last,
+        }
+    }
+
     /// How a run gets at what its forward passes computed, whose micro-batches would keep a graph of `graph` bytes beside `state` bytes of
     /// weights, gradients and optimizer, if computing the blocks again takes the share `again` of a step's arithmetic.
     pub fn recompute(&self, graph: f64, state: f64, again: f64) -> Recompute {
@@ -245,14 +285,14 @@ impl TrainConfig {
     }
 
     /// What a resumed run must share with the run it continues: everything but how checkpoints are
-    /// kept.
+    /// kept and which responses are logged.
     pub(crate) fn identity(&self, plan: &Plan) -> serde_json::Map<String, serde_json::Value> {
         let mut map = match serde_json::to_value(self) {
             Ok(serde_json::Value::Object(map)) => map,
             // A struct of numbers, strings and options always becomes an object.
             _ => serde_json::Map::new(),
         };
-        map.retain(|key, _| !matches!(key.as_str(), "save_steps" | "keep_last"));
+        map.retain(|key, _| !matches!(key.as_str(), "save_steps" | "keep_last" | "log_responses"));
         map.insert("examples".into(), plan.examples.into());
         map.insert("fingerprint".into(), self.fingerprint.clone().into());
         map
@@ -329,9 +369,38 @@ mod tests {
     }
 
     #[test]
-    fn how_checkpoints_are_kept_does_not_identify_a_run() {
+    fn what_is_kept_of_a_run_does_not_identify_it() {
         let plan = TrainConfig::default().plan(8).unwrap();
-        let other = TrainConfig { save_steps: Some(3), keep_last: 7, ..TrainConfig::default() };
+        let other = TrainConfig {
+            save_steps: Some(3),
+            keep_last: 7,
+            log_responses: LogResponses::None,
+            ..TrainConfig::default()
+        };
         assert_eq!(TrainConfig::default().identity(&plan), other.identity(&plan));
+    }
+
+    #[test]
+    fn the_first_and_the_last_pass_are_logged_and_all_where_the_last_is_not_known() {
+        // Three steps an epoch.
+        let logged = |epochs: f64, log_responses: LogResponses, patience: Option<u32>| -> Vec<u64> {
+            let best = BestConfig {
+                metric: "eval_loss".into(),
+                greater_is_better: false,
+                restore: false,
+                patience,
+                min_delta: 0.0,
+            };
+            let config = TrainConfig { log_responses, best: Some(best), ..config(4, epochs, false) };
+            let plan = config.plan(10).unwrap();
+            (1..=plan.total_steps).filter(|&step| config.logs_step(step, &plan)).collect()
+        };
+        assert_eq!(logged(3.0, LogResponses::FirstAndLast, None), [1, 2, 3, 7, 8, 9]);
+        // The last pass is as long as an epoch also where it does not begin with one.
+        assert_eq!(logged(3.3, LogResponses::FirstAndLast, None), [1, 2, 3, 8, 9, 10]);
+        assert_eq!(logged(0.5, LogResponses::FirstAndLast, None), [1, 2]);
+        assert_eq!(logged(3.0, LogResponses::FirstAndLast, Some(1)), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(logged(3.0, LogResponses::All, None), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        assert!(logged(3.0, LogResponses::None, Some(1)).is_empty());
     }
 }

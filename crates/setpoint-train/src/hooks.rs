@@ -3,21 +3,20 @@
 use burn::module::Module;
 use serde::Serialize;
 
-use crate::Error;
+use crate::{Error, ResponseValues};
 
 /// Callbacks of [`fit`](crate::fit). Every method has a default that does nothing.
 ///
 /// Evaluation and samples must follow from the model and the step alone, or a resumed run would not
 /// repeat an uninterrupted one. The model handed over is `model.valid()`, on the plain device.
 pub trait Hooks<M: Module> {
-    /// Measures the model: name and value of each metric, written to `metrics.jsonl` as they are
-    /// (`eval_loss`, `eval_rewards/accuracies`, …).
+    /// Measures the model.
     ///
     /// # Errors
     /// Ends the run.
-    fn evaluate(&mut self, model: &M, step: u64) -> Result<Vec<(String, f64)>, Error> {
+    fn evaluate(&mut self, model: &M, step: u64) -> Result<Measurement, Error> {
         let _ = (model, step);
-        Ok(vec![])
+        Ok(Measurement::default())
     }
 
     /// Generates from the model; what is returned goes to `samples.jsonl`.
@@ -55,6 +54,16 @@ pub trait Hooks<M: Module> {
 pub struct NoHooks;
 
 impl<M: Module> Hooks<M> for NoHooks {}
+
+/// What [`Hooks::evaluate`] has measured.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Measurement {
+    /// Name and value of each metric, written to `metrics.jsonl` as they are (`eval_loss`,
+    /// `eval_rewards/accuracies`, …).
+    pub metrics: Vec<(String, f64)>,
+    /// Numbers of single responses, for `responses.jsonl`.
+    pub responses: ResponseValues,
+}
 
 /// A generation made during training.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

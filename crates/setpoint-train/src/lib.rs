@@ -31,6 +31,7 @@ mod metrics;
 mod optimizer;
 mod parameters;
 mod reference;
+mod responses;
 mod run_dir;
 mod schedule;
 mod sink;
@@ -40,10 +41,10 @@ mod tensor_file;
 mod tensorboard;
 
 pub use batch::MicroBatch;
-pub use config::{BestConfig, Plan, RecomputeSetting, TrainConfig};
+pub use config::{BestConfig, LogResponses, Plan, RecomputeSetting, TrainConfig};
 pub use error::Error;
 pub use fit::{Best, Fitted, StopReason, fit};
-pub use hooks::{Evaluation, Hooks, NoHooks, Sample, StepReport};
+pub use hooks::{Evaluation, Hooks, Measurement, NoHooks, Sample, StepReport};
 pub use logps::{
     HeadOptions, PromptLogps, ScoredSequence, Sequence, SequenceLogps, TokenLogps, kept_logits, score_batches,
     score_each, score_sequences, sequence_logps, sequence_logps_with, shared_tokens, token_logps, token_logps_with,
@@ -51,6 +52,7 @@ pub use logps::{
 pub use metrics::MetricSums;
 pub use optimizer::{AdamW, AdamWConfig};
 pub use reference::{ReferenceKey, ReferenceRow, ReferenceStore};
+pub use responses::ResponseValues;
 pub use run_dir::RunDir;
 pub use schedule::{Schedule, ScheduleKind, Warmup, constant_with_warmup, cosine_with_warmup, linear_with_warmup};
 pub use sink::{GradientSink, clip_scale};

@@ -18,6 +18,7 @@ const TRACES: [&str; 2] = [RunDir::METRICS, RunDir::CHECKPOINTS];
 /// run.lock            process id of the holder
 /// metrics.jsonl       one JSON object a line, trl's names
 /// samples.jsonl       generations made during training
+/// responses.jsonl     numbers of single responses, a line for each step or evaluation that is logged
 /// tensorboard/        event files
 /// checkpoints/        step-00000100/ …
 /// ```
@@ -35,6 +36,8 @@ impl RunDir {
     pub const METRICS: &'static str = "metrics.jsonl";
     /// Name of the file of samples.
     pub const SAMPLES: &'static str = "samples.jsonl";
+    /// Name of the file of single responses' numbers.
+    pub const RESPONSES: &'static str = "responses.jsonl";
     /// Name of the folder of TensorBoard event files.
     pub const TENSORBOARD: &'static str = "tensorboard";
     /// Name of the folder of checkpoints.

@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::tensor::{Gradients, Tensor};
 use setpoint_transformer::{Part, Tape};
 
-use crate::{Error, GradientSink, MetricSums, MicroBatch};
+use crate::{Error, GradientSink, MetricSums, MicroBatch, ResponseValues};
 
 /// A model, a set of examples and a loss.
 ///
@@ -123,6 +123,8 @@ pub struct Forward {
     pub metrics: MetricSums,
     /// Loss of each example, in the order given: it tells which one is not finite.
     pub per_example: Vec<f32>,
+    /// Numbers of the examples' responses, for `responses.jsonl`; none, unless a task has any.
+    pub responses: ResponseValues,
     /// The decoder's part of the backward pass ([`SequenceLogps::tape`](crate::SequenceLogps::tape)). Its parameters are those below
     /// [`Task::decoder`].
     pub tape: Option<Tape>,

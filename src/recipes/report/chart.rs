@@ -54,8 +54,12 @@ pub fn lines(title: &str, lines: &[Line<'_>]) -> String {
 
 /// Histograms over each other, each as a share of its own values.
 pub fn histogram(title: &str, series: &[(usize, Vec<f64>)]) -> String {
-    let all = || series.iter().flat_map(|(_, values)| values.iter().copied()).filter(|v| v.is_finite());
-    let Some((low, high)) = bounds(all()) else { return String::new() };
+    let all = series.iter().flat_map(|(_, values)| values.iter().copied());
+    bounds(all).map_or_else(String::new, |bounds| histogram_within(title, series, bounds))
+}
+
+/// Histograms whose axis runs from a number to another; no value may lie outside.
+pub fn histogram_within(title: &str, series: &[(usize, Vec<f64>)], (low, high): (f64, f64)) -> String {
     let share = |values: &[f64]| -> Vec<f64> {
         let mut bars = vec![0.0; BARS];
         for value in values.iter().filter(|v| v.is_finite()) {
@@ -137,9 +141,10 @@ fn figure(title: &str, body: &str) -> String {
     )
 }
 
-/// Least and greatest, a little apart where they are one.
-fn bounds(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
-    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+/// Least and greatest of the finite values, a little apart where they are one.
+pub fn bounds(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
+    let (low, high) =
+        values.filter(|v| v.is_finite()).fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
     match (low <= high, low == high) {
         (false, _) => None,
         (_, true) => {

@@ -1,12 +1,16 @@
-//! What a report is made of: metrics and samples of runs, results of evaluations.
+//! What a report is made of: metrics, responses and samples of runs, results of evaluations.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use setpoint_eval::{EvalRun, read_outputs};
 use setpoint_train::RunDir;
 
+use super::responses::Responses;
 use crate::failure::{Failure, Outcome};
 
 /// Keys of a metrics line that are no metric.
@@ -22,6 +26,8 @@ pub struct Run {
     pub order: Vec<String>,
     /// The resolved settings.
     pub config: Option<String>,
+    /// The numbers of single responses.
+    pub responses: Responses,
     /// Prompt and completion of the last samples made during training.
     pub samples: Vec<(String, String)>,
 }
@@ -76,19 +82,30 @@ fn name(path: &Path) -> String {
     own.file_stem().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-fn lines(path: &Path) -> Outcome<Vec<Map<String, Value>>> {
-    let text =
-        std::fs::read_to_string(path).map_err(|e| Failure::run(format!("cannot read {}: {e}", path.display())))?;
-    let all: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
-    let mut rows = Vec::with_capacity(all.len());
-    for (i, line) in all.iter().enumerate() {
-        match serde_json::from_str(line) {
-            Ok(row) => rows.push(row),
+/// Hands over the lines of a log one by one: that of the responses may be larger than one wants to hold as text.
+pub fn each_line<L: DeserializeOwned>(path: &Path, mut take: impl FnMut(L)) -> Outcome {
+    let unreadable = |e| Failure::run(format!("cannot read {}: {e}", path.display()));
+    let mut file = BufReader::new(File::open(path).map_err(unreadable)?);
+    let mut text = String::new();
+    for number in 1.. {
+        text.clear();
+        if file.read_line(&mut text).map_err(unreadable)? == 0 {
+            break;
+        }
+        match serde_json::from_str(&text) {
+            _ if text.trim().is_empty() => {}
+            Ok(line) => take(line),
             // A run that goes on, or was killed, may have half a last line.
-            Err(_) if i + 1 == all.len() && !text.ends_with('\n') => {}
-            Err(e) => return Err(Failure::run(format!("{}:{}: {e}", path.display(), i + 1))),
+            Err(_) if !text.ends_with('\n') => {}
+            Err(e) => return Err(Failure::run(format!("{}:{number}: {e}", path.display()))),
         }
     }
+    Ok(())
+}
+
+fn lines(path: &Path) -> Outcome<Vec<Map<String, Value>>> {
+    let mut rows = Vec::new();
+    each_line(path, |row| rows.push(row))?;
     Ok(rows)
 }
 
@@ -98,8 +115,13 @@ fn run(dir: &Path, metrics: &Path) -> Outcome<Run> {
         metrics: BTreeMap::new(),
         order: Vec::new(),
         config: std::fs::read_to_string(dir.join("config.toml")).ok(),
+        responses: Responses::default(),
         samples: Vec::new(),
     };
+    let responses = dir.join(RunDir::RESPONSES);
+    if responses.is_file() {
+        run.responses = Responses::read(&responses)?;
+    }
     for row in lines(metrics)? {
         let Some(step) = row.get("step").and_then(Value::as_f64) else { continue };
         for (key, value) in row.iter().filter(|(k, _)| !NO_METRICS.contains(&k.as_str())) {

@@ -3,6 +3,7 @@
 mod chart;
 mod collect;
 mod page;
+mod responses;
 
 use std::path::{Path, PathBuf};
 

@@ -44,7 +44,8 @@ pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-fn legend(names: &[&str]) -> String {
+/// Names with their colours.
+pub fn legend(names: &[&str]) -> String {
     let entry = |(i, name): (usize, &&str)| {
         format!("<span><i class=\"key\" style=\"background:{}\"></i>{}</span>", chart::colour(i), escape(name))
     };
@@ -89,6 +90,9 @@ fn training(body: &mut String, runs: &[Run]) {
             body,
             "<details><summary>Spread, extremes and speed</summary><div class=\"charts\">{minor}</div></details>"
         );
+    }
+    for run in runs {
+        body.push_str(&run.responses.section(&run.name));
     }
 }
 

@@ -2,23 +2,26 @@
 
 use serde_json::{Map, Value};
 
+use super::RunState;
 use crate::storage::AppendLog;
 use crate::tensorboard::EventWriter;
-use crate::{Error, RunDir, Sample};
+use crate::{Error, ResponseValues, RunDir, Sample};
 
-/// `metrics.jsonl`, `samples.jsonl` and TensorBoard.
+/// `metrics.jsonl`, `samples.jsonl`, `responses.jsonl` and TensorBoard.
 pub(super) struct Logs {
     metrics: AppendLog,
     samples: AppendLog,
+    responses: AppendLog,
     events: EventWriter,
 }
 
 impl Logs {
     /// Opens the logs, cut to what a checkpoint vouches for.
-    pub(super) fn open(run: &RunDir, metrics_bytes: u64, samples_bytes: u64, purge_step: u64) -> Result<Self, Error> {
+    pub(super) fn open(run: &RunDir, state: &RunState, purge_step: u64) -> Result<Self, Error> {
         Ok(Self {
-            metrics: AppendLog::open(&run.join(RunDir::METRICS), metrics_bytes)?,
-            samples: AppendLog::open(&run.join(RunDir::SAMPLES), samples_bytes)?,
+            metrics: AppendLog::open(&run.join(RunDir::METRICS), state.metrics_bytes)?,
+            samples: AppendLog::open(&run.join(RunDir::SAMPLES), state.samples_bytes)?,
+            responses: AppendLog::open(&run.join(RunDir::RESPONSES), state.responses_bytes)?,
             events: EventWriter::create(&run.join(RunDir::TENSORBOARD), purge_step)?,
         })
     }
@@ -67,9 +70,26 @@ impl Logs {
         Ok(())
     }
 
-    /// Brings metrics and samples to the disk and returns their lengths.
-    pub(super) fn sync(&self) -> Result<(u64, u64), Error> {
-        Ok((self.metrics.sync()?, self.samples.sync()?))
+    /// A line with the numbers of single responses, where there are any. `data`: `train` or `eval`.
+    pub(super) fn responses(
+        &mut self,
+        data: &str,
+        step: u64,
+        epoch: f64,
+        responses: &ResponseValues,
+    ) -> Result<(), Error> {
+        if responses.is_empty() {
+            return Ok(());
+        }
+        self.responses.append(responses.line(data, step, epoch).as_bytes())
+    }
+
+    /// Brings the files to the disk and notes their lengths.
+    pub(super) fn sync(&self, state: &mut RunState) -> Result<(), Error> {
+        state.metrics_bytes = self.metrics.sync()?;
+        state.samples_bytes = self.samples.sync()?;
+        state.responses_bytes = self.responses.sync()?;
+        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! The training loop.
 //!
 //! A step is: the batch's gradient, accumulated over micro-batches; its norm; clipping; AdamW. Then,
-//! where due, a line of metrics, an evaluation, samples and a checkpoint, in this order, so that a
+//! where due, lines of metrics and responses, an evaluation, samples and a checkpoint, in this order, so that a
 //! checkpoint has all that belongs to its step behind it. What a run does depends on its settings,
 //! task, model and step alone; that is what makes an exact resume possible.
 
@@ -17,7 +17,7 @@ use std::time::Instant;
 use burn::module::Module;
 
 use crate::checkpoint::{self, Checkpoint};
-use crate::hooks::{Evaluation, Hooks, StepReport};
+use crate::hooks::{Evaluation, Hooks, Measurement, StepReport};
 use crate::{AdamW, Error, Plan, RunDir, Task, TrainConfig, clip_scale};
 use logs::Logs;
 pub(crate) use state::RunState;
@@ -47,7 +47,7 @@ pub struct Fitted<M> {
 /// The folder decides: with [`RunDir::create`] there is no checkpoint, with [`RunDir::open`] the run
 /// goes on where the newest intact one stands. A process that was killed at any moment and started
 /// again ends with the same bits in every parameter as one that was not, and with the same
-/// `metrics.jsonl` apart from the fields that hold times.
+/// logs (`metrics.jsonl` apart from the fields that hold times).
 ///
 /// `model` must be on an autodiff device and be built the same way each time; parameters that do not
 /// require gradients are not saved.
@@ -88,7 +88,7 @@ pub fn fit<T: Task>(
         return finish(config, run, model, state, stop);
     }
     let purge_step = if fresh { 0 } else { state.step + 1 };
-    let logs = Logs::open(run, state.metrics_bytes, state.samples_bytes, purge_step)?;
+    let logs = Logs::open(run, &state, purge_step)?;
     Trainer { task, config, plan, run, identity, optimizer, state, logs, order: None, clock: Clock::default() }
         .run(model, fresh, hooks)
 }
@@ -198,6 +198,9 @@ impl<T: Task> Trainer<'_, T> {
         if last || self.due(Some(self.config.logging_steps)) {
             self.log(done.grad_norm, learning_rate)?;
         }
+        if self.config.logs_step(step, &self.plan) {
+            self.logs.responses("train", step, self.epoch(), &done.responses)?;
+        }
         hooks.progress(&StepReport {
             step,
             total_steps: self.plan.total_steps,
@@ -231,7 +234,8 @@ impl<T: Task> Trainer<'_, T> {
     /// Evaluates and tells whether the model is the best so far.
     fn evaluate(&mut self, model: &T::Model, hooks: &mut dyn Hooks<T::Model>) -> Result<bool, Error> {
         let step = self.state.step;
-        let metrics = hooks.evaluate(&model.valid(), step)?;
+        let Measurement { metrics, responses } = hooks.evaluate(&model.valid(), step)?;
+        let first = self.state.last_evaluation.is_empty();
         if !metrics.is_empty() {
             self.logs.evaluation(step, self.epoch(), &metrics)?;
         }
@@ -251,13 +255,17 @@ impl<T: Task> Trainer<'_, T> {
                 self.state.judge(config, value)
             }
         };
+        let last = step == self.plan.total_steps || self.out_of_patience();
+        if self.config.logs_evaluation(first, last) {
+            self.logs.responses("eval", step, self.epoch(), &responses)?;
+        }
         hooks.evaluated(&Evaluation { step, metrics, best });
         Ok(best)
     }
 
     fn save(&mut self, model: &T::Model) -> Result<(), Error> {
         // What the checkpoint says about the logs must be on the disk before it is.
-        (self.state.metrics_bytes, self.state.samples_bytes) = self.logs.sync()?;
+        self.logs.sync(&mut self.state)?;
         checkpoint::save(
             &self.run.checkpoints_path(),
             self.state.step,

@@ -43,6 +43,9 @@ pub(crate) struct RunState {
     /// Length of the logs when the checkpoint was made; a resumed run cuts them there.
     pub(crate) metrics_bytes: u64,
     pub(crate) samples_bytes: u64,
+    /// Absent in checkpoints of before there was this log.
+    #[serde(default)]
+    pub(crate) responses_bytes: u64,
 }
 
 /// Sums over the steps between two lines of the metrics file.
@@ -86,6 +89,14 @@ mod tests {
 
     fn config(greater_is_better: bool, min_delta: f64) -> BestConfig {
         BestConfig { metric: "eval_loss".into(), greater_is_better, restore: false, patience: None, min_delta }
+    }
+
+    #[test]
+    fn a_state_of_before_the_log_of_responses_is_read() {
+        let mut state = serde_json::to_value(RunState { step: 3, ..RunState::default() }).unwrap();
+        assert!(state.as_object_mut().unwrap().remove("responses_bytes").is_some());
+        let state: RunState = serde_json::from_value(state).unwrap();
+        assert_eq!((state.step, state.responses_bytes), (3, 0));
     }
 
     #[test]

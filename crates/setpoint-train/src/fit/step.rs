@@ -6,13 +6,14 @@ use setpoint_transformer::Part;
 
 use crate::sink::norm_of;
 use crate::task::accept_part;
-use crate::{AdamW, Error, Forward, GradientSink, MetricSums, MicroBatch, Survey, Task, TrainConfig};
+use crate::{AdamW, Error, Forward, GradientSink, MetricSums, MicroBatch, ResponseValues, Survey, Task, TrainConfig};
 
-/// Loss, metrics and gradient norm of a whole batch.
+/// Loss, metrics, responses' numbers and gradient norm of a whole batch.
 pub(super) struct Measured {
     pub(super) loss: f64,
     pub(super) grad_norm: f64,
     pub(super) metrics: MetricSums,
+    pub(super) responses: ResponseValues,
     pub(super) micro_batches: usize,
 }
 
@@ -34,9 +35,11 @@ pub(super) fn accumulate<T: Task>(
     let mut sink = GradientSink::new();
     let mut loss = 0.0;
     let mut metrics = MetricSums::new();
+    let mut responses = ResponseValues::default();
     for examples in &split {
-        let forward = task.forward_surveyed(model, examples, denominator, &survey)?;
+        let mut forward = task.forward_surveyed(model, examples, denominator, &survey)?;
         metrics.merge(&forward.metrics);
+        responses.append(std::mem::take(&mut forward.responses));
         loss += backward(task, model, examples, forward, &mut sink, step)?;
     }
     let grad_norm = sink.norm();
@@ -48,7 +51,7 @@ pub(super) fn accumulate<T: Task>(
             examples: names(task, &culprits(task, model, &split, denominator, &survey, step)?),
         });
     }
-    Ok((sink, Measured { loss, grad_norm, metrics, micro_batches: split.len() }))
+    Ok((sink, Measured { loss, grad_norm, metrics, responses, micro_batches: split.len() }))
 }
 
 /// Runs the batch forward and backward in one piece, and moves each part of the model as soon as its gradient is complete.
@@ -70,7 +73,7 @@ pub(super) fn move_in_backward<T: Task>(
     let batch = whole.split(&batch, |example| task.cost(example)).concat();
     let forward = task.forward_surveyed(&model, &batch, denominator, &survey)?;
     let loss = checked_loss(task, &batch, &forward, step)?;
-    let metrics = forward.metrics;
+    let (metrics, responses) = (forward.metrics, forward.responses);
     let mut moving = Moving { model: Ok(model), optimizer, learning_rate, squares: vec![] };
     let decoder = task.decoder();
     // A tied head adds to the gradient of the embeddings, which is complete only at the end.
@@ -96,7 +99,7 @@ pub(super) fn move_in_backward<T: Task>(
         let (quantity, examples) = ("gradient norm", names(task, &batch));
         return Err(Error::NonFinite { step, quantity, value: grad_norm, examples });
     }
-    Ok((moving.model?, Measured { loss, grad_norm, metrics, micro_batches: 1 }))
+    Ok((moving.model?, Measured { loss, grad_norm, metrics, responses, micro_batches: 1 }))
 }
 
 /// A model on its way through its own backward pass.

@@ -58,6 +58,8 @@ fn a_process_that_dies_at_any_operation_on_the_disk_resumes_exactly() {
         assert_eq!(resumed.model.bits(), expected.model.bits(), "operation {operations}");
         assert_eq!(resumed.best, expected.best, "operation {operations}");
         assert_eq!(metrics_without_times(&path), metrics_without_times(&whole), "operation {operations}");
+        let responses = |path: &std::path::Path| fs::read_to_string(path.join(RunDir::RESPONSES)).unwrap();
+        assert_eq!(responses(&path), responses(&whole), "operation {operations}");
         let files = |path: &std::path::Path| {
             let mut names: Vec<_> =
                 fs::read_dir(path.join(RunDir::CHECKPOINTS)).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -67,6 +69,8 @@ fn a_process_that_dies_at_any_operation_on_the_disk_resumes_exactly() {
         assert_eq!(files(&path), files(&whole), "operation {operations}");
         operations += 1;
     }
+    // Three steps, of which the second and the last are evaluated.
+    assert_eq!(fs::read_to_string(whole.join(RunDir::RESPONSES)).unwrap().lines().count(), 5);
     // Three checkpoints of two files and a manifest each, and the logs.
     assert!(operations > 50, "{operations}");
 }

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData, activation};
-use setpoint_train::{Error, Evaluation, Forward, Hooks, MetricSums, Sample, StepReport, Task};
+use setpoint_train::{
+    Error, Evaluation, Forward, Hooks, Measurement, MetricSums, ResponseValues, RunDir, Sample, StepReport, Task,
+};
 
 pub const VOCABULARY: usize = 7;
 const WIDTH: usize = 4;
@@ -171,7 +173,11 @@ impl Task for Regression {
         let mut metrics = MetricSums::new();
         metrics.mean("mse", per_example.iter().map(|&e| f64::from(e)).sum(), per_example.len() as f64);
         metrics.max("worst", per_example.iter().fold(0.0, |a, &e| f64::from(e).max(a)));
-        Ok(Forward { loss, metrics, per_example, tape: None })
+        let mut responses = ResponseValues::default();
+        for (&example, &error) in examples.iter().zip(&per_example) {
+            responses.push(example, [("error", f64::from(error)), ("length", self.weight(example))]);
+        }
+        Ok(Forward { loss, metrics, per_example, responses, tape: None })
     }
 
     fn describe(&self, example: usize) -> String {
@@ -192,14 +198,16 @@ pub struct Recorder {
 }
 
 impl Hooks<Bag> for Recorder {
-    fn evaluate(&mut self, model: &Bag, _step: u64) -> Result<Vec<(String, f64)>, Error> {
+    fn evaluate(&mut self, model: &Bag, _step: u64) -> Result<Measurement, Error> {
         let mut scripted = self.scripted.borrow_mut();
         let value = if scripted.is_empty() {
             model.bits().iter().map(|&bits| f64::from(f32::from_bits(bits))).sum()
         } else {
             scripted.remove(0)
         };
-        Ok(vec![("eval_score".into(), value)])
+        let mut responses = ResponseValues::default();
+        responses.push(0, [("score", value)]);
+        Ok(Measurement { metrics: vec![("eval_score".into(), value)], responses })
     }
 
     fn sample(&mut self, model: &Bag, step: u64) -> Result<Vec<Sample>, Error> {
@@ -235,4 +243,11 @@ pub fn metrics_without_times(run: &Path) -> Vec<serde_json::Map<String, serde_js
             line
         })
         .collect()
+}
+
+/// The lines of a run's log of responses.
+pub fn responses(run: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(run.join(RunDir::RESPONSES)).unwrap();
+    assert!(text.is_empty() || text.ends_with('\n'));
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }

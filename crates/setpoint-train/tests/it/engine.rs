@@ -144,6 +144,7 @@ impl Task for Seeded {
             per_example: losses.clone().into_data().iter().collect(),
             loss: losses.sum().div_scalar(denominator),
             metrics: Default::default(),
+            responses: Default::default(),
             tape: found.tape,
         })
     }

@@ -6,11 +6,11 @@ use std::path::Path;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 use setpoint_train::{
-    AdamWConfig, BestConfig, Error, Fitted, MicroBatch, NoHooks, RunDir, Schedule, ScheduleKind, StopReason, Task,
-    TrainConfig, Warmup, fit,
+    AdamWConfig, BestConfig, Error, Fitted, LogResponses, MicroBatch, NoHooks, RunDir, Schedule, ScheduleKind,
+    StopReason, Task, TrainConfig, Warmup, fit,
 };
 
-use crate::common::{Bag, Poison, Recorder, Regression, metrics_without_times};
+use crate::common::{Bag, Poison, Recorder, Regression, metrics_without_times, responses};
 use crate::devices;
 
 /// 10 examples in batches of 4: 3 steps an epoch, 7 steps in all.
@@ -111,8 +111,10 @@ fn an_interrupted_run_ends_like_an_uninterrupted_one() {
             }
         }
         assert_eq!(metrics_without_times(&path), metrics_without_times(run.path()));
-        let samples = |path: &Path| fs::read(path.join(RunDir::SAMPLES)).unwrap();
-        assert_eq!(samples(&path), samples(run.path()));
+        for log in [RunDir::SAMPLES, RunDir::RESPONSES] {
+            let bytes = |path: &Path| fs::read(path.join(log)).unwrap();
+            assert_eq!(bytes(&path), bytes(run.path()), "{log}");
+        }
         assert_eq!(fs::read_dir(path.join(RunDir::TENSORBOARD)).unwrap().count(), 3);
 
         // A finished run is not continued.
@@ -122,6 +124,72 @@ fn an_interrupted_run_ends_like_an_uninterrupted_one() {
         assert_eq!(again.model.bits(), whole.model.bits());
         assert!(hooks.reports.is_empty());
     }
+}
+
+/// `(data, step)` of the lines.
+fn logged(lines: &[serde_json::Value]) -> Vec<(&str, u64)> {
+    lines.iter().map(|line| (line["data"].as_str().unwrap(), line["step"].as_u64().unwrap())).collect()
+}
+
+#[test]
+fn the_log_of_responses_holds_the_numbers_of_the_steps_passes() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = RunDir::create(dir.path()).unwrap();
+    let task = Regression::new(10);
+    let mut hooks = Recorder::default();
+    fit(&task, Bag::new(&flex()), &config(), &run, &mut hooks).unwrap();
+    let lines = responses(dir.path());
+    // 7 steps of 3 an epoch: the first pass is steps 1 to 3, the last 5 to 7. Evaluated are 3, 6 and 7.
+    let expected: Vec<(&str, u64)> = [1, 2, 3]
+        .map(|s| ("train", s))
+        .into_iter()
+        .chain([("eval", 3)])
+        .chain([5, 6, 7].map(|s| ("train", s)))
+        .collect();
+    assert_eq!(logged(&lines), [expected, vec![("eval", 7)]].concat());
+    let numbers = |line: &serde_json::Value, name: &str| -> Vec<f64> {
+        line[name].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
+    };
+    let mut seen: Vec<f64> = lines[..3].iter().flat_map(|line| numbers(line, "example")).collect();
+    seen.sort_by(f64::total_cmp);
+    assert_eq!(seen, (0..10).map(f64::from).collect::<Vec<_>>(), "a pass meets every example once");
+    for line in lines.iter().filter(|line| line["data"] == "train") {
+        let report = &hooks.reports[line["step"].as_u64().unwrap() as usize - 1];
+        assert_eq!(line["epoch"], report.epoch);
+        let (errors, lengths) = (numbers(line, "error"), numbers(line, "length"));
+        let own: Vec<f64> =
+            numbers(line, "example").iter().map(|&e| task.examples[e as usize].0.len() as f64).collect();
+        assert_eq!(lengths, own);
+        // The loss is the mean of the errors by length.
+        let loss = errors.iter().zip(&lengths).map(|(e, l)| e * l).sum::<f64>() / lengths.iter().sum::<f64>();
+        assert!((loss - report.loss).abs() < 1e-6 * loss.abs().max(1.0), "{line}: {loss} {}", report.loss);
+    }
+    let score = hooks.evaluations[2].metrics[0].1;
+    assert!((numbers(&lines[7], "score")[0] - score).abs() < 1e-6 * score.abs().max(1.0));
+}
+
+#[test]
+fn the_setting_says_which_responses_are_logged_and_may_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let train = |name: &str, log_responses, best: TrainConfig, mut hooks: Recorder| {
+        let path = dir.path().join(name);
+        let run = if path.exists() { RunDir::open(&path).unwrap() } else { RunDir::create(&path).unwrap() };
+        train(&run, &flex(), &TrainConfig { log_responses, ..best }, &mut hooks).unwrap();
+        responses(&path)
+    };
+    let stop_after = |step| Recorder { stop_after: Some(step), ..Recorder::default() };
+    assert!(train("none", LogResponses::None, config(), Recorder::default()).is_empty());
+    let all = train("all", LogResponses::All, config(), Recorder::default());
+    assert_eq!(all.len(), 7 + 3);
+    // Nobody knows that the run will end after step 4; that its evaluation is the last is known when it is made.
+    let scripted = || Recorder { scripted: vec![1.0, 5.0, 4.0, 3.0, 9.0].into(), ..Recorder::default() };
+    let early = train("early", LogResponses::FirstAndLast, best(false, Some(2)), scripted());
+    assert_eq!(logged(&early), [("train", 1), ("eval", 1), ("train", 2), ("train", 3), ("train", 4), ("eval", 4)]);
+    // Begun without, gone on with.
+    train("later", LogResponses::None, config(), stop_after(4));
+    let later = train("later", LogResponses::All, config(), Recorder::default());
+    assert_eq!(later, all[all.len() - later.len()..]);
+    assert_eq!(logged(&later)[0], ("train", 5));
 }
 
 #[test]
