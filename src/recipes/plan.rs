@@ -14,6 +14,9 @@ use crate::progress;
 /// Bytes of the program, its tokenizer and its threads.
 const PROGRAM: f64 = 64e6;
 
+/// What the allocator takes for each byte that is asked for: between tensors of unequal sizes there are places that none fits.
+const ALLOCATOR: f64 = 1.05;
+
 /// Memory of a training run in f32.
 ///
 /// # Units
@@ -32,6 +35,9 @@ pub struct MemoryPlan {
     pub head: f64,
     /// The program itself, and a copy of the largest parameter on its way to a file.
     pub other: f64,
+    /// The part of the gradients that is there before the activations go: that of the head's weights.
+    #[serde(skip)]
+    head_gradient: f64,
     /// Tokens of a full micro-batch.
     pub tokens: f64,
     /// Whether blocks are computed again.
@@ -76,19 +82,16 @@ impl MemoryPlan {
             activations,
             head,
             other,
+            head_gradient: table.min(gradients),
             tokens,
             recompute,
         }
     }
 
-    /// Weights, gradients and optimizer.
-    pub fn state(&self) -> f64 {
-        self.weights + self.gradients + self.optimizer
-    }
-
-    /// All of it at once.
+    /// The most that is there at once: gradients of the blocks come as activations go.
     pub fn peak(&self) -> f64 {
-        self.state() + self.activations + self.head + self.other
+        let before_the_blocks = self.activations + self.head + self.head_gradient;
+        ALLOCATOR * (self.weights + self.optimizer + before_the_blocks.max(self.gradients) + self.other)
     }
 }
 
@@ -168,7 +171,13 @@ impl RunPlan {
     /// The plan where a second model of the same size trains beside the first.
     pub fn twice(mut self) -> Self {
         let memory = &mut self.memory;
-        for part in [&mut memory.weights, &mut memory.gradients, &mut memory.optimizer, &mut memory.activations] {
+        for part in [
+            &mut memory.weights,
+            &mut memory.gradients,
+            &mut memory.head_gradient,
+            &mut memory.optimizer,
+            &mut memory.activations,
+        ] {
             *part *= 2.0;
         }
         self.peak = memory.peak();
@@ -187,7 +196,7 @@ impl RunPlan {
         ));
         let again = if memory.recompute == Recompute::Block { ", each block computed again" } else { "" };
         progress::say(format!(
-            "memory    about {:.2} GiB: {:.2} weights, {:.2} gradients, {:.2} optimizer in f32, {:.2} activations of {:.0} tokens{again}, \
+            "memory    about {:.2} GiB at once, of {:.2} weights, {:.2} gradients, {:.2} optimizer in f32, {:.2} activations of {:.0} tokens{again}, \
              {:.2} head, {:.2} other",
             gib(self.peak),
             gib(memory.weights),

@@ -335,7 +335,11 @@ fn plan_adds_up_and_finds_the_job() {
     let parts = ["weights", "gradients", "optimizer", "activations", "head", "other"]
         .map(|part| memory[part].as_f64().unwrap());
     assert!(parts.iter().all(|&bytes| bytes > 0.0), "{plan}");
-    assert!((parts.iter().sum::<f64>() - plan["peak"].as_f64().unwrap()).abs() < 1.0, "{plan}");
+    // Not all at once: but for the head's, gradients come as activations go. The allocator takes a twentieth more.
+    let [weights, gradients, optimizer, activations, head, other] = parts.map(|bytes| 1.05 * bytes);
+    let least = weights + optimizer + other + gradients.max(activations + head);
+    let most = parts.iter().sum::<f64>() * 1.05;
+    assert!((least..most).contains(&plan["peak"].as_f64().unwrap()), "{plan}");
     assert_eq!((parts[0] * 2.0, plan["examples"].as_u64()), (parts[2], Some(3)), "two moments a weight");
     // Two steps an epoch, three epochs.
     assert_eq!(plan["steps"].as_u64(), Some(6));
