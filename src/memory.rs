@@ -19,6 +19,11 @@ pub fn keep_pages() {
     purge_after(3_600_000);
 }
 
+/// Keeps freed memory for a moment: enough for what comes and goes within an operation, while the places of gradients and activations go back.
+pub fn keep_pages_briefly() {
+    purge_after(10);
+}
+
 fn purge_after(milliseconds: core::ffi::c_long) {
     if std::env::var_os("MIMALLOC_PURGE_DELAY").is_none() {
         // SAFETY: one number, which the allocator may read before or after.

@@ -98,7 +98,7 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
         RewardModel::from_causal_lm(lm, &lm_config, HeadInit::small(&lm_config, settings.seed))
     };
     model.model.recompute = MemoryPlan::of(&model_config, &data.report, &settings).recompute;
-    let companions = Companions { eval: eval.as_ref(), ..Companions::default() };
+    let companions = Companions { eval: eval.as_ref(), recompute: model.model.recompute, ..Companions::default() };
     let model = finished(train(session, "reward", &run, &task, model, &settings, companions)?);
 
     // Its own scores on the training rows give the reward a scale that others can rely on.

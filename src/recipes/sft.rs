@@ -90,7 +90,8 @@ pub fn run(session: &Session, config: &SftConfig, folder: &Path, resume: bool) -
     let shown = eval.as_ref().unwrap_or(&data).examples.iter().map(|e| e.prompt.clone());
     let sampler = sampler(&config.samples, &config.model, &model_config, &encoder, shown)?;
     let eval = eval.as_ref().map(|eval| task_of(&eval.examples));
-    let companions = Companions { eval: eval.as_ref(), sampler, ..Companions::default() };
+    let companions =
+        Companions { eval: eval.as_ref(), recompute: model.model.recompute, sampler, ..Companions::default() };
     let model = finished(train(session, "SFT", &run, &task, model, &settings, companions)?);
     let dir = run.join("model");
     model.save(&model_config, &dir, &setup::save_options(&config.model, &model_config)?)?;

@@ -12,7 +12,7 @@ use setpoint_train::{
     StopReason, Survey, Task, TrainConfig, fit,
 };
 
-use setpoint_transformer::{CausalLm, ModelConfig, generate};
+use setpoint_transformer::{CausalLm, ModelConfig, Recompute, generate};
 
 use super::generate::SamplingSection;
 use super::{Session, setup};
@@ -111,11 +111,13 @@ pub struct Companions<'a, T: Task> {
     pub chosen_tokens: f64,
     /// Generates during training.
     pub sampler: Option<Sampler<'a, T::Model>>,
+    /// How the model gets at its activations. Where it computes blocks again memory is what counts.
+    pub recompute: Recompute,
 }
 
 impl<T: Task> Default for Companions<'_, T> {
     fn default() -> Self {
-        Self { eval: None, displacement: None, chosen_tokens: 1.0, sampler: None }
+        Self { eval: None, displacement: None, chosen_tokens: 1.0, sampler: None, recompute: Recompute::None }
     }
 }
 
@@ -132,9 +134,12 @@ pub fn train<T: Task>(
     let plan = config.plan(task.len())?;
     let bar = progress::bar(plan.total_steps as usize, what, session.quiet);
     let total_steps = plan.total_steps;
-    let mut hooks = TrainingHooks { companions, micro_batch: config.micro_batch, total_steps, bar: bar.clone() };
     memory::give_pages_back();
-    memory::keep_pages();
+    match companions.recompute {
+        Recompute::None => memory::keep_pages(),
+        Recompute::Block => memory::keep_pages_briefly(),
+    }
+    let mut hooks = TrainingHooks { companions, micro_batch: config.micro_batch, total_steps, bar: bar.clone() };
     let fitted = fit(task, model, config, run, &mut hooks);
     bar.finish_and_clear();
     let fitted = fitted?;

@@ -119,7 +119,8 @@ impl Job<'_> {
         let Self { session, config, prepared, run, chosen_tokens } = self;
         let device = session.device.clone().autodiff();
         let mut policy = setup::policy(&config.model, &prepared.model_config, settings.seed, &device)?;
-        policy.model.recompute = MemoryPlan::of(&prepared.model_config, &prepared.report, settings).recompute;
+        let recompute = MemoryPlan::of(&prepared.model_config, &prepared.report, settings).recompute;
+        policy.model.recompute = recompute;
         let model = complete(policy)?;
         let sampler =
             sampler(&config.samples, &config.model, &prepared.model_config, &prepared.encoder, shown.into_iter())?;
@@ -129,7 +130,7 @@ impl Job<'_> {
         let displacement = expected.and_then(|expected| {
             DisplacementDetector::new(DisplacementSettings { expected, ..DisplacementSettings::default() }).ok()
         });
-        let companions = Companions { eval, displacement, chosen_tokens: *chosen_tokens, sampler };
+        let companions = Companions { eval, recompute, displacement, chosen_tokens: *chosen_tokens, sampler };
         let name = config.align.name().to_uppercase().replace('_', "-");
         let model = finished(train(session, &name, run, task, model, settings, companions)?);
         let dir = run.join("model");
