@@ -91,7 +91,9 @@ impl MemoryPlan {
     /// The most that is there at once: gradients of the blocks come as activations go.
     pub fn peak(&self) -> f64 {
         let before_the_blocks = self.activations + self.head + self.head_gradient;
-        ALLOCATOR * (self.weights + self.optimizer + before_the_blocks.max(self.gradients) + self.other)
+        let asked = self.weights + self.optimizer + before_the_blocks.max(self.gradients) + self.other;
+        // Where blocks are computed again what is free goes back to the system.
+        if self.recompute == Recompute::Block { asked } else { ALLOCATOR * asked }
     }
 }
 

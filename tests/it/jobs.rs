@@ -335,8 +335,8 @@ fn plan_adds_up_and_finds_the_job() {
     let parts = ["weights", "gradients", "optimizer", "activations", "head", "other"]
         .map(|part| memory[part].as_f64().unwrap());
     assert!(parts.iter().all(|&bytes| bytes > 0.0), "{plan}");
-    // Not all at once: but for the head's, gradients come as activations go. The allocator takes a twentieth more.
-    let [weights, gradients, optimizer, activations, head, other] = parts.map(|bytes| 1.05 * bytes);
+    // Not all at once: but for the head's, gradients come as activations go. The allocator may take a twentieth more.
+    let [weights, gradients, optimizer, activations, head, other] = parts;
     let least = weights + optimizer + other + gradients.max(activations + head);
     let most = parts.iter().sum::<f64>() * 1.05;
     assert!((least..most).contains(&plan["peak"].as_f64().unwrap()), "{plan}");
