@@ -126,7 +126,8 @@ def setpoint(args, model):
 
 def trl(args, model):
     device = "cuda" if args.device.startswith("cuda") else "cpu"
-    output, peak = run([args.python, HERE / "trl_full.py", model, model / "pairs.jsonl", args.steps, device])
+    output, peak = run([args.python, HERE.parent / "peer" / "trl_dpo.py", model, model / "pairs.jsonl", args.steps, "precomputed", "bf16", device,
+                        "checkpoint"])
     return json.loads(output.strip().splitlines()[-1])["seconds"], peak, None
 
 

@@ -1,6 +1,8 @@
 """trl's DPOTrainer on given rows: prints one JSON line with the seconds of each optimizer step and the peak memory.
 
-usage: trl_dpo.py MODEL ROWS STEPS {loop,precomputed} {fp32,bf16}
+usage: trl_dpo.py MODEL ROWS STEPS {loop,precomputed} {fp32,bf16} [{cpu,cuda} {keep,checkpoint}]
+
+bf16 is mixed precision: the weights are f32. `checkpoint` computes blocks again in the backward pass.
 """
 
 import json
@@ -28,7 +30,7 @@ class Clock(TrainerCallback):
         self.seconds.append(time.perf_counter() - self.start)
 
 
-def main(model, rows, steps, reference, precision):
+def main(model, rows, steps, reference, precision, device="cpu", activations="keep"):
     torch.manual_seed(0)
     with open(rows) as file:
         data = Dataset.from_list([json.loads(line) for line in file])
@@ -42,12 +44,12 @@ def main(model, rows, steps, reference, precision):
             max_steps=int(steps),
             max_length=None,
             learning_rate=1e-6,
-            gradient_checkpointing=False,
+            gradient_checkpointing=activations == "checkpoint",
             bf16=precision == "bf16",
             precompute_ref_log_probs=reference == "precomputed",
             save_strategy="no",
             report_to=[],
-            use_cpu=True,
+            use_cpu=device == "cpu",
             disable_tqdm=True,
             dataloader_num_workers=0,
         )

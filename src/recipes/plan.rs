@@ -17,6 +17,15 @@ const PROGRAM: f64 = 64e6;
 /// What the allocator takes for each byte that is asked for: between tensors of unequal sizes there are places that none fits.
 const ALLOCATOR: f64 = 1.05;
 
+/// What a loss makes of the hidden states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// Log-probabilities of tokens, through a head of the vocabulary's size.
+    Tokens,
+    /// A number, through a head of one row.
+    Reward,
+}
+
 /// Memory of a training run in f32.
 ///
 /// # Units
@@ -47,7 +56,7 @@ pub struct MemoryPlan {
 
 impl MemoryPlan {
     /// The plan of a run on the data that `report` describes.
-    pub fn of(model: &ModelConfig, report: &EncodeReport, train: &TrainConfig) -> Self {
+    pub fn of(model: &ModelConfig, report: &EncodeReport, train: &TrainConfig, output: Output) -> Self {
         let parameters = 4.0 * model.num_parameters() as f64;
         let tokens = micro_batch_tokens(report, train);
         let layers = model.num_hidden_layers as f64;
@@ -55,17 +64,20 @@ impl MemoryPlan {
         let graph = tokens * layers * block;
         let table = 4.0 * (model.vocab_size * model.hidden_size) as f64;
         let tables = if model.tie_word_embeddings { table } else { 2.0 * table };
+        let (vocabulary, head_table) = match output {
+            Output::Tokens => (model.vocab_size, table),
+            Output::Reward => (0, 0.0),
+        };
         // Of a forward and a backward pass through the blocks and the head.
-        let again = (parameters - tables) / (3.0 * (parameters - tables + table));
+        let again = (parameters - tables) / (3.0 * (parameters - tables + head_table));
         let recompute = train.recompute(graph, 4.0 * parameters, again);
         let activations = match recompute {
             Recompute::None => graph,
             Recompute::Block => tokens * (layers * input + block),
         };
         // Where they are not kept, a chunk of logits is at most 128 MiB, or one position's.
-        let chunk =
-            (4.0 * model.vocab_size as f64 * tokens).min(f64::from(128u32 << 20)).max(4.0 * model.vocab_size as f64);
-        let logits = chunk.max(kept_logits(tokens as usize, model.vocab_size, recompute) as f64);
+        let chunk = (4.0 * vocabulary as f64 * tokens).min(f64::from(128u32 << 20)).max(4.0 * vocabulary as f64);
+        let logits = chunk.max(kept_logits(tokens as usize, vocabulary, recompute) as f64);
         let head = logits + tokens * 2.0 * input;
         let largest = model.vocab_size.max(model.intermediate_size) as f64 * model.hidden_size as f64;
         let other = PROGRAM + 4.0 * largest;
@@ -82,7 +94,7 @@ impl MemoryPlan {
             activations,
             head,
             other,
-            head_gradient: table.min(gradients),
+            head_gradient: head_table.min(gradients),
             tokens,
             recompute,
         }
@@ -151,9 +163,15 @@ impl RunPlan {
     ///
     /// # Errors
     /// When the settings allow no step.
-    pub fn of(model: &ModelConfig, report: &EncodeReport, train: &TrainConfig, examples: usize) -> Outcome<Self> {
+    pub fn of(
+        model: &ModelConfig,
+        report: &EncodeReport,
+        train: &TrainConfig,
+        examples: usize,
+        output: Output,
+    ) -> Outcome<Self> {
         let plan = train.plan(examples)?;
-        let memory = MemoryPlan::of(model, report, train);
+        let memory = MemoryPlan::of(model, report, train, output);
         let tokens = report.prompt_tokens + report.response_tokens;
         let factor = if memory.recompute == Recompute::Block { 8.0 } else { 6.0 };
         let epochs = plan.total_steps as f64 / plan.steps_per_epoch.max(1) as f64;
@@ -261,5 +279,24 @@ fn duration(seconds: f64) -> String {
         s if s < 90.0 => format!("{s:.0} seconds"),
         s if s < 5400.0 => format!("{:.0} minutes", s / 60.0),
         s => format!("{:.1} hours", s / 3600.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_head_of_a_language_model_makes_its_blocks_cheap_to_compute_again() {
+        // Blocks of some 2 · 8² + 2 · 8² + 3 · 8 · 16 parameters beside a table of 1000 · 8.
+        let model: ModelConfig = ModelConfig::from_json(
+            r#"{"model_type": "llama", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,
+                "vocab_size": 1000, "tie_word_embeddings": true, "rms_norm_eps": 1e-5, "max_position_embeddings": 64}"#,
+        )
+        .unwrap();
+        let of = |output| MemoryPlan::of(&model, &EncodeReport::default(), &TrainConfig::default(), output);
+        let (tokens, reward) = (of(Output::Tokens), of(Output::Reward));
+        assert_eq!((tokens.recompute, reward.recompute), (Recompute::Block, Recompute::None));
+        assert!(reward.head < tokens.head);
     }
 }

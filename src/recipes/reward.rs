@@ -8,7 +8,7 @@ use setpoint_reward::{HeadInit, Normalization, Preference, PreferenceTask, Rewar
 use setpoint_train::{MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
 use setpoint_transformer::{Architecture, CausalLm, ModelConfig, SaveOptions};
 
-use super::plan::{MemoryPlan, RunPlan};
+use super::plan::{MemoryPlan, Output, RunPlan};
 use super::training::{Companions, finished, open_run, train};
 use super::{Session, setup};
 use crate::config::sections::{ModelSection, validate_data, validate_train};
@@ -97,7 +97,7 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
         let (lm, _) = CausalLm::load(dir, &options, &device)?;
         RewardModel::from_causal_lm(lm, &lm_config, HeadInit::small(&lm_config, settings.seed))
     };
-    model.model.recompute = MemoryPlan::of(&model_config, &data.report, &settings).recompute;
+    model.model.recompute = MemoryPlan::of(&model_config, &data.report, &settings, Output::Reward).recompute;
     let companions = Companions { eval: eval.as_ref(), recompute: model.model.recompute, ..Companions::default() };
     let model = finished(train(session, "reward", &run, &task, model, &settings, companions)?);
 
@@ -125,7 +125,7 @@ pub fn plan(session: &Session, config: &RewardConfig) -> Outcome<RunPlan> {
     let model_config = setup::model_config(&config.model, &encoder)?;
     let data = setup::examples(&config.data, &config.encode, &encoder, "training data", session)?;
     let pairs = pairs(&data.examples, &config.data.path)?.len();
-    RunPlan::of(&model_config, &data.report, &config.train, pairs)
+    RunPlan::of(&model_config, &data.report, &config.train, pairs, Output::Reward)
 }
 
 fn is_reward_model(config: &ModelConfig) -> bool {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use setpoint_data::{DatasetConfig, EncodeOptions, Example};
 use setpoint_train::{MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
 
-use super::plan::{MemoryPlan, RunPlan};
+use super::plan::{MemoryPlan, Output, RunPlan};
 use super::training::{Companions, SamplesSection, finished, open_run, sampler, train};
 use super::{Session, setup};
 use crate::config::sections::{ModelSection, validate_data, validate_train};
@@ -85,7 +85,7 @@ pub fn run(session: &Session, config: &SftConfig, folder: &Path, resume: bool) -
     settings.fingerprint = setup::text_hash(&format!("{weights}\n{}", setpoint_data::content_hash(&data.examples)));
     let device = session.device.clone().autodiff();
     let mut model = setup::policy(&config.model, &model_config, settings.seed, &device)?;
-    model.model.recompute = MemoryPlan::of(&model_config, &data.report, &settings).recompute;
+    model.model.recompute = MemoryPlan::of(&model_config, &data.report, &settings, Output::Tokens).recompute;
     let task = task_of(&data.examples);
     let shown = eval.as_ref().unwrap_or(&data).examples.iter().map(|e| e.prompt.clone());
     let sampler = sampler(&config.samples, &config.model, &model_config, &encoder, shown)?;
@@ -111,7 +111,7 @@ pub fn plan(session: &Session, config: &SftConfig) -> Outcome<RunPlan> {
     let model_config = setup::model_config(&config.model, &encoder)?;
     let data = setup::examples(&config.data, &config.encode, &encoder, "training data", session)?;
     let examples = task_of(&data.examples).examples.len();
-    RunPlan::of(&model_config, &data.report, &config.train, examples)
+    RunPlan::of(&model_config, &data.report, &config.train, examples, Output::Tokens)
 }
 
 /// One SFT example per response: a row with several is several conversations.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use setpoint_transformer::Recompute;
 
-use crate::{AdamWConfig, Error, MicroBatch, Schedule};
+use crate::{AdamWConfig, Error, LogResponses, MicroBatch, Schedule};
 
 /// Everything [`fit`](crate::fit) is told, with its defaults in [`TrainConfig::default`].
 ///
@@ -70,21 +70,6 @@ pub enum RecomputeSetting {
     /// arithmetic. It does not look at the machine, so that a run goes on elsewhere as it began.
     #[default]
     Auto,
-}
-
-/// Which steps and evaluations leave the numbers of their single responses in `responses.jsonl`. They come from passes that are made
-/// anyway, so all that a choice costs is the space of the file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LogResponses {
-    /// None.
-    None,
-    /// The steps of the first and of the last pass over the data, and the first and the last evaluation: the file does not grow with the
-    /// number of epochs. All steps where `best.patience` may end the run, since nobody knows then which pass will be the last.
-    #[default]
-    FirstAndLast,
-    /// All of them.
-    All,
 }
 
 /// What makes a checkpoint the best one.

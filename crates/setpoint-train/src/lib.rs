@@ -41,7 +41,7 @@ mod tensor_file;
 mod tensorboard;
 
 pub use batch::MicroBatch;
-pub use config::{BestConfig, LogResponses, Plan, RecomputeSetting, TrainConfig};
+pub use config::{BestConfig, Plan, RecomputeSetting, TrainConfig};
 pub use error::Error;
 pub use fit::{Best, Fitted, StopReason, fit};
 pub use hooks::{Evaluation, Hooks, Measurement, NoHooks, Sample, StepReport};
@@ -52,7 +52,7 @@ pub use logps::{
 pub use metrics::MetricSums;
 pub use optimizer::{AdamW, AdamWConfig};
 pub use reference::{ReferenceKey, ReferenceRow, ReferenceStore};
-pub use responses::ResponseValues;
+pub use responses::{LogResponses, ResponseValues};
 pub use run_dir::RunDir;
 pub use schedule::{Schedule, ScheduleKind, Warmup, constant_with_warmup, cosine_with_warmup, linear_with_warmup};
 pub use sink::{GradientSink, clip_scale};

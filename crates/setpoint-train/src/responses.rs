@@ -2,7 +2,23 @@
 
 use std::fmt::Write as _;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+/// Which steps and evaluations leave the numbers of their single responses in `responses.jsonl`. They come from passes that are made
+/// anyway, so all that a choice costs is the space of the file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogResponses {
+    /// None.
+    None,
+    /// The steps of the first and of the last pass over the data, and the first and the last evaluation: the file does not grow with the
+    /// number of epochs. All steps where `best.patience` may end the run, since nobody knows then which pass will be the last.
+    #[default]
+    FirstAndLast,
+    /// All of them.
+    All,
+}
 
 /// Named numbers of each response that a forward pass went through, for `responses.jsonl`.
 ///

@@ -18,7 +18,7 @@ use setpoint_align::{DisplacementDetector, DisplacementSettings, ScoredResponse,
 use setpoint_train::{Task, TrainConfig};
 use setpoint_transformer::CausalLm;
 
-use super::plan::{MemoryPlan, RunPlan};
+use super::plan::{MemoryPlan, Output, RunPlan};
 use super::training::{Companions, Sampler, finished, open_run, sampler, train};
 use super::{Session, setup};
 use crate::failure::Outcome;
@@ -119,7 +119,7 @@ impl Job<'_> {
         let Self { session, config, prepared, run, chosen_tokens } = self;
         let device = session.device.clone().autodiff();
         let mut policy = setup::policy(&config.model, &prepared.model_config, settings.seed, &device)?;
-        let recompute = MemoryPlan::of(&prepared.model_config, &prepared.report, settings).recompute;
+        let recompute = MemoryPlan::of(&prepared.model_config, &prepared.report, settings, Output::Tokens).recompute;
         policy.model.recompute = recompute;
         let model = complete(policy)?;
         let sampler =
@@ -194,7 +194,7 @@ pub fn plan(session: &Session, config: &AlignConfig) -> Outcome<RunPlan> {
             settings.batch_size = 1;
         }
     }
-    let plan = RunPlan::of(&prepared.model_config, &prepared.report, &settings, examples)?;
+    let plan = RunPlan::of(&prepared.model_config, &prepared.report, &settings, examples, Output::Tokens)?;
     // DRO-V trains a value network of the policy's size beside it.
     Ok(if matches!(config.align, Method::DroV(_)) { plan.twice() } else { plan })
 }

@@ -17,7 +17,7 @@ use crate::config::sections::ModelSection;
 use crate::failure::{Failure, Outcome};
 use crate::progress;
 use crate::recipes::align::{AlignConfig, Method};
-use crate::recipes::plan::MemoryPlan;
+use crate::recipes::plan::{MemoryPlan, Output};
 use crate::recipes::{Session, align, setup};
 
 /// Opens the folder of a sweep or comparison, and leaves its settings in it. It is locked for as long as the value lives. `free`: the
@@ -72,7 +72,7 @@ fn flatten(prefix: &str, value: &Value, into: &mut Vec<(String, Value)>) {
 pub fn steps(session: &Session, config: &AlignConfig) -> Outcome<(u64, f64)> {
     let prepared = align::prepare(session, config)?;
     let plan = config.train.plan(align::examples(config, &prepared))?;
-    let memory = MemoryPlan::of(&prepared.model_config, &prepared.report, &config.train).peak();
+    let memory = MemoryPlan::of(&prepared.model_config, &prepared.report, &config.train, Output::Tokens).peak();
     // DRO-V trains a second network of the policy's size.
     let networks = if matches!(config.align, Method::DroV(_)) { 2.0 } else { 1.0 };
     Ok((plan.total_steps, networks * memory))

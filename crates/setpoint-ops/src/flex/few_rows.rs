@@ -208,12 +208,42 @@ impl Product<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// Numbers in [-1, 1), not too round.
-    fn numbers(count: usize) -> Vec<f32> {
+    pub(in crate::flex) fn numbers(count: usize) -> Vec<f32> {
         (0..count).map(|i| ((i * 7919 + 13) % 2003) as f32 / 1001.5 - 1.0).collect()
+    }
+
+    /// That `found` is `x · wᵀ`, in f64.
+    pub(in crate::flex) fn assert_product(found: &[f32], x: &[f32], w: &[f32], k: usize) {
+        let (t, n) = (x.len() / k, w.len() / k);
+        assert_eq!(found.len(), t * n);
+        for (at, found) in found.iter().enumerate() {
+            let pairs = x[at / n * k..][..k].iter().zip(&w[at % n * k..][..k]);
+            let expected: f64 = pairs.map(|(&x, &w)| f64::from(x) * f64::from(w)).sum();
+            assert!((f64::from(*found) - expected).abs() < 1e-5 * (k as f64).sqrt(), "{t}·{k}·{n} at {at}");
+        }
+    }
+
+    /// That some of `t` rows, and each column, have the same bits alone as beside the others.
+    pub(in crate::flex) fn assert_independent(
+        product: impl Fn(&[f32], &[f32], usize) -> Vec<f32>,
+        t: usize,
+        rows: impl IntoIterator<Item = usize>,
+    ) {
+        let (n, k) = (21, 200);
+        let (x, w) = (numbers(t * k), numbers(n * k));
+        let together = product(&x, &w, k);
+        for row in rows {
+            assert_eq!(product(&x[row * k..(row + 1) * k], &w, k), together[row * n..(row + 1) * n]);
+        }
+        for column in 0..n {
+            let alone = product(&x, &w[column * k..(column + 1) * k], k);
+            let beside: Vec<f32> = together[column..].iter().step_by(n).copied().collect();
+            assert_eq!(alone, beside);
+        }
     }
 
     fn product(x: &[f32], w: &[f32], k: usize) -> Vec<f32> {
@@ -245,27 +275,13 @@ mod tests {
             }
             let mut plain = vec![f32::NAN; t * n];
             times(&mut plain, &x, &transposed, n);
-            for (at, (found, plain)) in found.iter().zip(&plain).enumerate() {
-                let pairs = x[at / n * k..][..k].iter().zip(&w[at % n * k..][..k]);
-                let expected: f64 = pairs.map(|(&x, &w)| f64::from(x) * f64::from(w)).sum();
-                for found in [found, plain] {
-                    assert!((f64::from(*found) - expected).abs() < 1e-5 * (k as f64).sqrt(), "{t}·{k}·{n} at {at}");
-                }
-            }
+            assert_product(&found, &x, &w, k);
+            assert_product(&plain, &x, &w, k);
         }
     }
 
     #[test]
     fn rows_do_not_depend_on_their_neighbours() {
-        let (n, k) = (21, 200);
-        let (x, w) = (numbers(7 * k), numbers(n * k));
-        let together = product(&x, &w, k);
-        for row in 0..7 {
-            assert_eq!(product(&x[row * k..(row + 1) * k], &w, k), together[row * n..(row + 1) * n]);
-        }
-        for column in 0..n {
-            let alone = product(&x, &w[column * k..(column + 1) * k], k);
-            assert!(alone.iter().zip(together[column..].iter().step_by(n)).all(|(a, b)| a == b));
-        }
+        assert_independent(product, 7, 0..7);
     }
 }

@@ -1,5 +1,6 @@
 //! Log-probabilities of tokens. The logits of a block of the vocabulary exist at a time, for each thread: a block stays in the cache between
-//! the product that makes it and those that use it up, and each weight's gradient is written once.
+//! the product that makes it and those that use it up, and each weight's gradient is written once. Where logits are kept for the backward pass
+//! they are kept block by block.
 
 use std::ops::Range;
 

@@ -170,12 +170,8 @@ impl Product<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::few_rows::tests::{assert_independent, assert_product, numbers};
     use super::*;
-
-    /// Numbers in [-1, 1), not too round.
-    fn numbers(count: usize) -> Vec<f32> {
-        (0..count).map(|i| ((i * 7919 + 13) % 2003) as f32 / 1001.5 - 1.0).collect()
-    }
 
     fn product(x: &[f32], w: &[f32], k: usize) -> Vec<f32> {
         let (t, n) = (x.len() / k, w.len() / k);
@@ -204,25 +200,12 @@ mod tests {
             (130, 5, 7),
         ] {
             let (x, w) = (numbers(t * k), numbers(n * k));
-            for (at, found) in product(&x, &w, k).iter().enumerate() {
-                let pairs = x[at / n * k..][..k].iter().zip(&w[at % n * k..][..k]);
-                let expected: f64 = pairs.map(|(&x, &w)| f64::from(x) * f64::from(w)).sum();
-                assert!((f64::from(*found) - expected).abs() < 1e-5 * (k as f64).sqrt(), "{t}·{k}·{n} at {at}");
-            }
+            assert_product(&product(&x, &w, k), &x, &w, k);
         }
     }
 
     #[test]
     fn rows_do_not_depend_on_their_neighbours() {
-        let (n, k) = (21, 200);
-        let (x, w) = (numbers(90 * k), numbers(n * k));
-        let together = product(&x, &w, k);
-        for row in [0, 15, 16, 63, 64, 89] {
-            assert_eq!(product(&x[row * k..(row + 1) * k], &w, k), together[row * n..(row + 1) * n]);
-        }
-        for column in 0..n {
-            let alone = product(&x, &w[column * k..(column + 1) * k], k);
-            assert!(alone.iter().zip(together[column..].iter().step_by(n)).all(|(a, b)| a == b));
-        }
+        assert_independent(product, 90, [0, 15, 16, 63, 64, 89]);
     }
 }
