@@ -25,7 +25,7 @@ pub struct LogpsConfig {
     pub encode: EncodeOptions,
     /// Tokens of every prompt that are not counted in `prompt_logp`: the first, unless more is asked for.
     pub t0: usize,
-    /// Tokens in one forward pass, padding included.
+    /// Tokens in one forward pass.
     pub batch_tokens: usize,
     /// The JSONL file to write; standard output by default.
     pub output: Option<PathBuf>,
@@ -69,7 +69,7 @@ pub fn run(session: &Session, config: &LogpsConfig) -> Outcome {
     let encoder = setup::encoder(&config.model)?;
     let model_config = setup::model_config(&config.model, &encoder)?;
     let data = setup::examples(&config.data, &config.encode, &encoder, "data", session)?;
-    let sequences: Vec<_> = data.examples.iter().flat_map(|e| align::sequences(e, config.t0)).collect();
+    let sequences: Vec<_> = data.examples.iter().flat_map(|e| align::sequences(e, Some(config.t0))).collect();
     let model = setup::policy(&config.model, &model_config, 0, &session.device)?;
     let counts: Vec<usize> = data.examples.iter().map(|e| e.responses.len()).collect();
     let scores = score(session, "logps", &model, &sequences, &counts, config.batch_tokens)?;

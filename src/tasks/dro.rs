@@ -2,9 +2,11 @@
 
 use burn::tensor::{Int, Tensor, TensorData};
 use setpoint_align::{
-    Aggregate, DroBatch, DroSettings, Metrics, PromptIndex, ResponsePoint, constant_like, dro, weighted_sum,
+    Aggregate, DroBatch, DroSettings, Metrics, PromptIndex, PromptTerm, ResponsePoint, constant_like, dro, weighted_sum,
 };
-use setpoint_train::{Error, Forward, ResponseValues, Sequence, Task, sequence_logps, shared_tokens};
+use setpoint_train::{
+    Error, Forward, HeadOptions, PromptLogps, ResponseValues, Sequence, Task, sequence_logps_with, shared_tokens,
+};
 use setpoint_transformer::CausalLm;
 
 use super::{ScoredPrompt, metric_sums, record_entropy};
@@ -46,7 +48,9 @@ impl Task for DroTask {
         let counts: Vec<usize> = prompts.iter().map(|p| p.sequences.len()).collect();
         let index = PromptIndex::from_counts(&counts).map_err(Error::task)?;
         let sequences: Vec<&Sequence> = prompts.iter().flat_map(|p| &p.sequences).collect();
-        let logps = sequence_logps(model, &sequences)?;
+        let scored = self.settings.prompt_term != PromptTerm::Off;
+        let prompt = if scored { PromptLogps::Detached } else { PromptLogps::Skip };
+        let logps = sequence_logps_with(model, &sequences, prompt, &HeadOptions::default())?;
         // D_x is the same for every response of a prompt: take it from the first.
         let firsts: Vec<i64> = counts
             .iter()
@@ -75,7 +79,11 @@ impl Task for DroTask {
             &index,
             &self.settings,
         );
-        let values = output.to_host(&index);
+        let mut values = output.to_host(&index);
+        if !scored {
+            // Nothing is known of D_x.
+            values.prompt_log_ratios.clear();
+        }
         let weights = self.aggregate.response_weights(&index, denominator);
         let loss = weighted_sum(output.errors, &weights);
 

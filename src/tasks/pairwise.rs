@@ -219,7 +219,9 @@ impl Task for PairwiseTask {
 
     fn cost(&self, example: usize) -> usize {
         let (prompt, chosen, rejected) = self.pairs[example];
-        shared_tokens(&[self.sequence((prompt, chosen)), self.sequence((prompt, rejected))])
+        let sides = [chosen, rejected].map(|response| self.sequence((prompt, response)));
+        // A prompt that is scored on one side is no common one.
+        if self.prompt_nll() { sides.iter().map(|side| side.ids.len()).sum() } else { shared_tokens(&sides) }
     }
 
     fn tokens(&self, example: usize) -> usize {

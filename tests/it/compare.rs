@@ -88,14 +88,14 @@ fn settings_are_selected_on_other_prompts_than_the_table_is_measured_on() {
     let csv = std::fs::read_to_string(run.join("compare.csv")).unwrap();
     assert_eq!(csv.lines().count(), 4);
 
-    // DRO and KTO take the same log-probs of the reference (also for KTO's mismatched pairs: all prompts here have the same responses); SimPO
-    // has none. The baseline answered each part of the held-out prompts once.
+    // Of the reference DRO takes the log-probs of prompts and responses, KTO those of responses (and the same again for its mismatched pairs:
+    // all prompts here have the same responses), SimPO none. The baseline answered each part of the held-out prompts once.
     let values = |what: &str| {
         let files = std::fs::read_dir(run.join("shared")).unwrap().map(|entry| entry.unwrap().file_name());
         let is = |name: &std::ffi::OsString| name.to_str().is_some_and(|n| n.starts_with(what) && n.ends_with(".json"));
         files.filter(is).count()
     };
-    assert_eq!([values("reference-"), values("baseline-rewards-"), values("baseline-")], [1, 2, 4]);
+    assert_eq!([values("reference-"), values("baseline-rewards-"), values("baseline-")], [2, 2, 4]);
 
     // Nothing is done twice.
     let ran = compare(&config, &run, &["--resume"]).ok();

@@ -24,6 +24,13 @@ fn metrics(run: &Path) -> Vec<serde_json::Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+/// The tokens of prompts that the reference model scored: none where the method does not look at them.
+fn prompt_tokens(run: &Path) -> Vec<u64> {
+    let stored = std::fs::read_to_string(run.join("reference-train.jsonl")).unwrap();
+    let rows = stored.lines().skip(1).map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    rows.map(|row| row["prompt_tokens"].as_u64().unwrap()).collect()
+}
+
 fn catalogue() -> Vec<serde_json::Value> {
     serde_json::from_str(&setpoint(&["methods", "--json"]).ok().stdout).unwrap()
 }
@@ -51,6 +58,9 @@ fn every_method_trains_on_the_same_annotated_file() {
         // The reference's log-probs are kept where there is one, and nothing of it is there where there is none.
         let reference = about["reference"].as_bool().unwrap() && name != "mix";
         assert_eq!(run.join("reference-train.jsonl").exists(), reference, "{name}");
+        if reference {
+            assert!(prompt_tokens(&run).into_iter().all(|tokens| (tokens > 0) == (name == "dro")), "{name}");
+        }
         assert_eq!(steps[0].get("logratios/chosen").is_some(), reference, "{name}: {}", steps[0]);
         assert_eq!(run.join("reference-train-mismatched.jsonl").exists(), name == "kto", "{name}");
         assert_eq!(run.join("value/model.safetensors").exists(), name == "dro_v", "{name}");
@@ -103,6 +113,50 @@ fn the_factor_of_dpo_shift_follows_the_training() {
     }
     train("wrong", "align.shift={ from = 0.5, to = 1.2 }").fails(2, &["shift.to", "above 0 and at most 1"]);
     train("wrong", "align.shift={ start = 0.5 }").fails(2, &["expected a number, or { from = …, to = … }"]);
+}
+
+#[test]
+fn without_its_prompt_term_dro_scores_no_prompt() {
+    let (dir, data) = file("rewards.jsonl", &rewarded_rows(4));
+    let run = |term: &str| {
+        let run = dir.path().join(term);
+        align(&data, &run, &["align.log_z0=3", &format!("align.prompt_term={term}")]).ok();
+        (prompt_tokens(&run), metrics(&run))
+    };
+    let (tokens, steps) = run("off");
+    assert_eq!(tokens, [0; 12]);
+    assert!(steps.iter().all(|step| step["dro/log_z"] == 3.0 && step.get("dro/prompt_logratio").is_none()));
+    let (tokens, with_term) = run("full");
+    assert!(tokens.iter().all(|&tokens| tokens > 0));
+    assert!(with_term.iter().all(|step| step["dro/prompt_logratio"].is_number()));
+    // At the reference the term is 0 in either.
+    let loss = |steps: &[serde_json::Value]| steps[0]["loss"].as_f64().unwrap();
+    assert!((loss(&steps) / loss(&with_term) - 1.0).abs() < 1e-5);
+}
+
+/// ORPO's NLL is a mean over the tokens of the chosen responses, and of their prompts unless told otherwise.
+#[test]
+fn orpo_counts_the_prompts_tokens() {
+    let (dir, data) = file("rewards.jsonl", &rewarded_rows(4));
+    let scores = dir.path().join("logps.jsonl").display().to_string();
+    setpoint(&["logps", "--model", &model().display().to_string(), "--data", &data, "--output", &scores]).ok();
+    let scores: Vec<serde_json::Value> = std::fs::read_to_string(scores)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .filter(|row: &serde_json::Value| row["response"] == 0)
+        .collect();
+    assert_eq!(scores.len(), 4, "the best response of each prompt is its first");
+    let sum = |key: &str| scores.iter().map(|row| row[key].as_f64().unwrap()).sum::<f64>();
+    for (nll_on, parts) in [("prompt_and_response", &["prompt", "response"][..]), ("response", &["response"])] {
+        let total = |what: &str| parts.iter().map(|part| sum(&format!("{part}_{what}"))).sum::<f64>();
+        // The first token of a prompt is predicted from nothing.
+        let tokens = total("tokens") - if parts.contains(&"prompt") { 4.0 } else { 0.0 };
+        let run = dir.path().join(nll_on);
+        align(&data, &run, &["align.method=orpo", &format!("align.nll_on={nll_on}")]).ok();
+        let (found, expected) = (metrics(&run)[0]["nll_loss"].as_f64().unwrap(), -total("logp") / tokens);
+        assert!((found - expected).abs() < 1e-5 * expected, "{nll_on}: {found}, expected {expected}");
+    }
 }
 
 #[test]

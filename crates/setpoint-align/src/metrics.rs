@@ -10,7 +10,7 @@
 //! | `dro/residual` | responses | e, units of reward |
 //! | `dro/target` | responses | the log-ratio that the reward implies, nats |
 //! | `dro/log_z` | prompts | log_z0 + D_x with the prompt term applied, nats |
-//! | `dro/prompt_logratio` | prompts | D_x as found, nats |
+//! | `dro/prompt_logratio` | prompts | D_x as found, nats; not with `prompt_term = off`, which does not look at it |
 //! | `dro/infeasible_frac` | prompts | share whose targets exceed all probability at the current log Z |
 //!
 //! The four of DRO with a distribution report the mean under their name, and the population

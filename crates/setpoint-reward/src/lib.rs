@@ -12,6 +12,7 @@ mod error;
 mod model;
 mod model_source;
 mod normalization;
+mod rows;
 mod rules;
 mod source;
 mod task;

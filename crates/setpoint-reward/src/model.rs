@@ -3,12 +3,14 @@
 use std::path::Path;
 
 use burn::module::Module;
-use burn::tensor::{Device, FloatDType, Int, Tensor};
+use burn::tensor::{Device, FloatDType, Tensor};
+use setpoint_train::MicroBatch;
 use setpoint_transformer::checkpoint::{self, LoadOptions, SaveOptions};
-use setpoint_transformer::{Architecture, CausalLm, Decoder, Linear, ModelConfig, Packing, Tape, init_weights, pack};
+use setpoint_transformer::{Architecture, CausalLm, Decoder, Linear, ModelConfig, Tape, init_weights};
 
 use crate::error::Error;
 use crate::normalization::Normalization;
+use crate::rows::{Packed, groups};
 
 /// A transformer that gives a token sequence a score.
 ///
@@ -137,8 +139,8 @@ impl RewardModel {
     /// # Panics
     /// If there are no rows.
     pub fn scores<R: AsRef<[u32]>>(&self, rows: &[R]) -> Result<Tensor<1>, Error> {
-        let (ids, packing) = self.packed(rows)?;
-        Ok(self.pool(self.model.forward_packed(ids, &packing), &packing))
+        let Packed { ids, packing, last } = self.packed(rows)?;
+        Ok(self.read(self.model.forward_packed(ids, &packing, Some(&last))))
     }
 
     /// [`scores`](Self::scores) for an engine: the decoder's part of the backward pass is left to the tape, if there is one.
@@ -149,33 +151,30 @@ impl RewardModel {
     /// # Panics
     /// As [`scores`](Self::scores).
     pub fn scores_taped<R: AsRef<[u32]>>(&self, rows: &[R]) -> Result<(Tensor<1>, Option<Tape>), Error> {
-        let (ids, packing) = self.packed(rows)?;
-        let (hidden, tape) = self.model.forward_taped(ids, &packing);
-        Ok((self.pool(hidden, &packing), tape))
+        let Packed { ids, packing, last } = self.packed(rows)?;
+        let (hidden, tape) = self.model.forward_taped(ids, &packing, Some(&last));
+        Ok((self.read(hidden), tape))
     }
 
-    /// Rows that have been checked, one after the other.
-    fn packed<R: AsRef<[u32]>>(&self, rows: &[R]) -> Result<(Tensor<1, Int>, Packing), Error> {
+    /// Rows, checked and packed.
+    fn packed<R: AsRef<[u32]>>(&self, rows: &[R]) -> Result<Packed, Error> {
         for (i, row) in rows.iter().enumerate() {
             check_row(row.as_ref(), self.vocabulary(), || format!("sequence {i}"))?;
         }
-        Ok((pack(rows, &self.device()), Packing::rows(rows.iter().map(|row| row.as_ref().len()))))
+        Ok(Packed::new(rows, &self.device()))
     }
 
-    /// The head on the last token of each row: `[t, d] -> [rows]`.
-    fn pool(&self, hidden: Tensor<2>, packing: &Packing) -> Tensor<1> {
-        // i32 holds every index that fits a tensor.
-        let last: Vec<i32> = packing.segments().iter().map(|row| (row.tokens().end - 1) as i32).collect();
-        let last = Tensor::<1, Int>::from_data(last.as_slice(), &hidden.device().without_autodiff());
-        let pooled = hidden.select(0, last); // [t, d] -> [b, d]
+    /// The head: `[n, d] -> [n]`.
+    fn read(&self, hidden: Tensor<2>) -> Tensor<1> {
         let weight = self.score.weight.val().cast(FloatDType::F32).transpose(); // [1, d] -> [d, 1]
-        pooled.cast(FloatDType::F32).matmul(weight).squeeze_dim(1) // [b, d]·[d, 1] -> [b, 1] -> [b]
+        hidden.cast(FloatDType::F32).matmul(weight).squeeze_dim(1) // [n, d]·[d, 1] -> [n, 1] -> [n]
     }
 
     /// Scores any number of rows without a graph: in batches of at most `batch_tokens` tokens (a longer row goes
     /// alone). `progress` hears the number of rows done.
     ///
-    /// A row's score does not depend on the other rows, but for the rounding of f32 sums.
+    /// What rows begin with alike, such as the prompt of several responses, is computed once. A row's score does not depend on the other
+    /// rows, but for the rounding of f32 sums.
     ///
     /// # Errors
     /// [`Error::Empty`] and [`Error::Token`] for a row that cannot be scored, before any is; [`Error::Device`].
@@ -189,23 +188,18 @@ impl RewardModel {
             check_row(row.as_ref(), self.vocabulary(), || format!("sequence {i}"))?;
         }
         let model = self.valid();
-        let mut order: Vec<usize> = (0..rows.len()).collect();
-        // The longest first, so that a batch too large for the memory fails at once. Stable, so that the order is always the same.
-        order.sort_by_key(|&i| std::cmp::Reverse(rows[i].as_ref().len()));
+        let groups = groups(rows, batch_tokens);
+        let all: Vec<usize> = (0..groups.len()).collect();
         let mut scores = vec![0.0; rows.len()];
         let mut done = 0;
-        while done < order.len() {
-            let mut tokens = 0;
-            let fits = |&&i: &&usize| {
-                tokens += rows[i].as_ref().len();
-                tokens <= batch_tokens
-            };
-            let end = done + order[done..].iter().take_while(fits).count().max(1);
-            let batch: Vec<&[u32]> = order[done..end].iter().map(|&i| rows[i].as_ref()).collect();
-            for (&i, score) in order[done..end].iter().zip(to_host(model.scores(&batch)?)?) {
+        // The largest first, so that a batch too large for the memory fails at once.
+        for batch in MicroBatch::Tokens(batch_tokens).split(&all, |group| groups[group].cost) {
+            let members: Vec<usize> = batch.iter().flat_map(|&group| groups[group].rows.iter().copied()).collect();
+            let batch: Vec<&[u32]> = members.iter().map(|&i| rows[i].as_ref()).collect();
+            for (&i, score) in members.iter().zip(to_host(model.scores(&batch)?)?) {
                 scores[i] = f64::from(score);
             }
-            done = end;
+            done += members.len();
             progress(done);
         }
         Ok(scores)

@@ -11,7 +11,7 @@ use crate::model::{RewardModel, check_row};
 use crate::normalization::Normalization;
 use crate::source::{RewardSource, Scored};
 
-/// Tokens of a batch, padding included, unless set.
+/// Tokens of a batch, unless set.
 const BATCH_TOKENS: usize = 8192;
 
 /// Scores prompt and response with a [`RewardModel`].
@@ -50,7 +50,7 @@ impl ModelSource {
         self
     }
 
-    /// Tokens of a batch, padding included; 8192 unless set.
+    /// Tokens of a batch; 8192 unless set.
     pub fn with_batch_tokens(mut self, batch_tokens: usize) -> Self {
         self.batch_tokens = batch_tokens;
         self

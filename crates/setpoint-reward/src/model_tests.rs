@@ -1,4 +1,5 @@
 use super::*;
+use setpoint_train::{GradientSink, backward};
 use setpoint_transformer::pad_right;
 
 use crate::model_source::ModelSource;
@@ -139,6 +140,39 @@ fn a_bf16_model_gets_a_bf16_head_and_scores_in_f32() {
     model.save(&config, &out, &SaveOptions::default()).unwrap();
     let (again, _) = RewardModel::load(&out, &LoadOptions::default(), &device).unwrap();
     assert_eq!(FloatDType::from(again.score.weight.dtype()), FloatDType::BF16);
+}
+
+/// Scores and gradients are those of rows that go through the model one by one.
+#[test]
+fn rows_that_begin_alike_are_scored_as_if_alone() {
+    const SEEDS: [f32; 4] = [0.7, -1.1, 0.4, 0.9];
+    let prompt: Vec<u32> = (0..20).map(|i| 3 + i * i % 17).collect();
+    let rows = [&[5, 6, 2][..], &[9], &[5, 7, 11, 2], &[]].map(|response| [&prompt, response].concat());
+    assert!(groups(&rows, 1000).iter().any(|group| group.rows.len() > 1), "nothing is shared");
+    for device in devices() {
+        let (model, _) = tiny_model(&device.autodiff());
+        let into = |rows: &[Vec<u32>], seeds: &[f32], sink: &mut GradientSink| -> Vec<f32> {
+            let (scores, tape) = model.scores_taped(rows).unwrap();
+            let seeds = Tensor::<1>::from_data(seeds, &scores.device().without_autodiff()).autodiff();
+            let values = to_host(scores.clone().inner()).unwrap();
+            backward(&model, "model", (scores * seeds).sum(), tape, sink);
+            values
+        };
+        let (mut together, mut alone) = (GradientSink::new(), GradientSink::new());
+        let found = into(&rows, &SEEDS, &mut together);
+        for ((row, seed), found) in rows.iter().zip(SEEDS).zip(found) {
+            let expected = into(std::slice::from_ref(row), &[seed], &mut alone)[0];
+            assert!((found - expected).abs() < ROUNDING * expected.abs().max(1.0), "{row:?}: {found} {expected}");
+        }
+        assert_eq!(together.len(), alone.len());
+        for path in alone.paths() {
+            let values = |sink: &GradientSink| -> Vec<f64> { sink.gradient(path).unwrap().to_data().iter().collect() };
+            let (found, expected) = (values(&together), values(&alone));
+            let size = expected.iter().map(|x| x * x).sum::<f64>().sqrt();
+            let error = found.iter().zip(&expected).map(|(a, b)| (a - b) * (a - b)).sum::<f64>().sqrt();
+            assert!(error <= 1e-5 * size + 1e-7, "{path}: {error:e} of {size:e}");
+        }
+    }
 }
 
 #[test]

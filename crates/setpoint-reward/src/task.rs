@@ -8,6 +8,7 @@ use setpoint_train::{Forward, MetricSums, MicroBatch, ResponseValues, Task};
 use crate::bradley_terry::bradley_terry;
 use crate::error::Error;
 use crate::model::{RewardModel, check_row, to_host};
+use crate::rows::groups;
 
 /// A prompt with a better and a worse response, as tokens.
 #[derive(Debug, Clone, PartialEq)]
@@ -159,7 +160,8 @@ impl Task for PreferenceTask {
     }
 
     fn cost(&self, example: usize) -> usize {
-        self.pairs[example].chosen.len() + self.pairs[example].rejected.len()
+        let pair = &self.pairs[example];
+        groups(&[&pair.chosen, &pair.rejected], usize::MAX).iter().map(|group| group.cost).sum()
     }
 
     fn forward(

@@ -10,7 +10,7 @@ use setpoint_ops::Packing;
 
 use crate::block::Block;
 use crate::decoder::Decoder;
-use crate::packed::PackedPass;
+use crate::packed::{PackedPass, places};
 
 /// How the backward pass gets at what the forward pass computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub struct Tape {
 struct Blocks {
     layers: Vec<Block>,
     pass: PackedPass,
+    /// The tokens that the last block answers; all of them if none is named.
+    wanted: Option<Tensor<1, Int>>,
     /// `[t, d]` each, without a graph.
     inputs: Vec<Tensor<2>>,
     /// The last block's output: a leaf of the loss's graph.
@@ -70,18 +72,24 @@ impl Decoder {
     ///
     /// # Shapes
     ///
-    /// `[t] -> [t, d]`
+    /// `[t] -> [t, d]`, or `[wanted, d]`
     ///
     /// # Panics
     ///
-    /// If `ids` and `packing` differ in the number of tokens.
-    pub fn forward_taped(&self, ids: Tensor<1, Int>, packing: &Packing) -> (Tensor<2>, Option<Tape>) {
-        assert_eq!(ids.dims(), [packing.tokens()], "the tokens of the packing");
+    /// As [`Decoder::forward_packed`].
+    pub fn forward_taped(
+        &self,
+        ids: Tensor<1, Int>,
+        packing: &Packing,
+        wanted: Option<&[usize]>,
+    ) -> (Tensor<2>, Option<Tape>) {
         if !self.device().is_autodiff() {
-            return (self.forward_packed(ids, packing), None);
+            return (self.forward_packed(ids, packing, wanted), None);
         }
+        assert_eq!(ids.dims(), [packing.tokens()], "the tokens of the packing");
         let embedded = self.embed_tokens.valid().forward_packed(ids.clone().inner());
         let pass = self.packed_pass(packing, &embedded.device());
+        let wanted = places(wanted, packing, &embedded.device());
         let mut tape = Tape {
             ids: ids.inner(),
             vocab_size: self.vocab_size(),
@@ -89,21 +97,23 @@ impl Decoder {
             embedded: None,
             blocks: None,
         };
+        let layers = self.layers.iter().enumerate().map(|(i, layer)| (layer, self.wanted_of(i, wanted.as_ref())));
         let last = match self.recompute {
             Recompute::None => {
                 let leaf = embedded.autodiff().require_grad();
                 tape.embedded = Some(leaf.clone());
-                self.layers.iter().fold(leaf, |x, layer| layer.forward_packed(x, &pass))
+                layers.fold(leaf, |x, (layer, wanted)| layer.forward_packed(x, &pass, wanted))
             }
             Recompute::Block => {
                 let mut x = embedded;
                 let mut inputs = Vec::with_capacity(self.layers.len());
-                for layer in &self.layers {
+                for (layer, wanted) in layers {
                     inputs.push(x.clone());
-                    x = layer.valid().forward_packed(x, &pass);
+                    x = layer.valid().forward_packed(x, &pass, wanted);
                 }
                 let output = x.autodiff().require_grad();
-                tape.blocks = Some(Blocks { layers: self.layers.clone(), pass, inputs, output: output.clone() });
+                tape.blocks =
+                    Some(Blocks { layers: self.layers.clone(), pass, wanted, inputs, output: output.clone() });
                 output
             }
         };
@@ -135,12 +145,14 @@ impl Blocks {
         gradients: &mut Gradients,
         accept: &mut dyn FnMut(Part<'_>, &mut Gradients),
     ) -> Option<Tensor<2>> {
-        let Self { mut layers, pass, mut inputs, output } = self;
+        let Self { mut layers, pass, mut wanted, mut inputs, output } = self;
         let mut gradient = output.grad_remove(gradients)?;
         drop(output);
         while let (Some(layer), Some(input)) = (layers.pop(), inputs.pop()) {
             let x = input.autodiff().require_grad();
-            let y = layer.forward_packed(x.clone(), &pass);
+            // Of the last block, which comes first.
+            let wanted = wanted.take();
+            let y = layer.forward_packed(x.clone(), &pass, wanted.as_ref());
             // The derivative of this sum is that of y with the gradient from above as its seed.
             let mut found = (y * gradient.autodiff()).sum().backward();
             gradient = x.grad_remove(&mut found)?;

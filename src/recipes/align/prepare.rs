@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use setpoint_align::{FittedTransform, PromptRewards, PromptTerm, Role, chosen_rewards, reward_quantile};
+use setpoint_align::{FittedTransform, PromptRewards, Role, chosen_rewards, reward_quantile};
 use setpoint_data::{DatasetConfig, EncodeReport, Example, T0, TextEncoder, content_hash};
 use setpoint_train::Sequence;
 use setpoint_transformer::ModelConfig;
@@ -80,12 +80,13 @@ pub fn prepare(session: &Session, config: &AlignConfig) -> Outcome<Prepared> {
     Ok(Prepared { encoder, model_config, train, eval, report })
 }
 
-/// Examples as tokens, each with the length of t0.
+/// Examples as tokens.
 struct ReadSet {
     /// Where they come from, for messages.
     path: String,
     examples: Vec<Example>,
-    t0: usize,
+    /// The prompts' tokens that are not scored; `None` where no prompt is.
+    t0: Option<usize>,
 }
 
 fn read_set(
@@ -97,22 +98,22 @@ fn read_set(
 ) -> Outcome<(ReadSet, EncodeReport)> {
     let encoded = setup::examples(data, &config.encode, encoder, what, session)?;
     let t0 = match &config.align {
-        // Without the prompt term no prompt's log-ratio is used, and t0 decides nothing.
-        Method::Dro(dro) if dro.prompt_term == PromptTerm::Off => 1,
+        method if !method.scores_prompts() => None,
         Method::Dro(dro) => {
             let rule = match dro.t0 {
                 T0Setting::Named(T0Name::FirstToken) => T0::FirstToken,
                 T0Setting::Named(T0Name::CommonPrefix) => T0::CommonPrefix,
                 T0Setting::Tokens(n) => T0::Tokens(n),
             };
-            rule.resolve(&encoded.examples).map_err(|e| {
+            let t0 = rule.resolve(&encoded.examples).map_err(|e| {
                 Failure::from(e).hint(
                     "DRO derives every prompt's normaliser from a beginning that all prompts share: use a template or a \
                      tokenizer that begins with a fixed token, or do without with align.prompt_term = \"off\"",
                 )
-            })?
+            })?;
+            Some(t0)
         }
-        _ => 1,
+        _ => Some(1),
     };
     Ok((ReadSet { path: data.path.clone(), examples: encoded.examples, t0 }, encoded.report))
 }
@@ -262,7 +263,7 @@ fn mismatch(prompts: &mut Vec<ScoredPrompt>, path: &str) -> Outcome<Vec<ScoredPr
     Ok(mismatched.collect())
 }
 
-fn scored_prompt(example: &Example, t0: usize) -> ScoredPrompt {
+fn scored_prompt(example: &Example, t0: Option<usize>) -> ScoredPrompt {
     let rewards: Vec<f64> = example.responses.iter().filter_map(|r| r.reward).collect();
     ScoredPrompt {
         name: example.source.to_string(),
@@ -276,15 +277,15 @@ fn scored_prompt(example: &Example, t0: usize) -> ScoredPrompt {
     }
 }
 
-/// An example's responses, each behind its prompt.
-pub fn sequences(example: &Example, t0: usize) -> Vec<Sequence> {
+/// An example's responses, each behind its prompt, of which the tokens after the first `t0` are scored, or none.
+pub fn sequences(example: &Example, t0: Option<usize>) -> Vec<Sequence> {
     example
         .responses
         .iter()
         .map(|response| Sequence {
             ids: [example.prompt.as_slice(), response.ids.as_slice()].concat(),
             prompt_len: example.prompt.len(),
-            scored_from: t0,
+            scored_from: t0.unwrap_or(example.prompt.len()),
         })
         .collect()
 }

@@ -35,7 +35,7 @@ pub struct AnnotateConfig {
     pub data: DatasetConfig,
     /// How rows become tokens, for sources that read tokens.
     pub encode: EncodeOptions,
-    /// Tokens in one forward pass, padding included.
+    /// Tokens in one forward pass.
     pub batch_tokens: usize,
     /// The JSONL file to write.
     pub output: Option<PathBuf>,

@@ -46,7 +46,7 @@ pub struct EvalConfig {
     pub resamples: usize,
     /// Confidence level of the intervals.
     pub level: f64,
-    /// Tokens in one forward pass, padding included.
+    /// Tokens in one forward pass.
     pub batch_tokens: usize,
     /// The JSON file to write.
     pub output: Option<PathBuf>,
@@ -211,7 +211,7 @@ impl Answers {
             .map(|(prompt, answer)| Sequence {
                 ids: [prompt.as_slice(), answer.as_slice()].concat(),
                 prompt_len: prompt.len(),
-                scored_from: 1,
+                scored_from: prompt.len(),
             })
             .collect()
     }
@@ -227,7 +227,7 @@ pub fn report(session: &Session, config: &EvalConfig) -> Outcome<EvalReport> {
     let policy = load(&config.model, &session.device)?;
     let answers = Answers::of(session, &policy, &config.model, config, &data)?;
     let own = answers.sequences(&data);
-    let pair_sequences: Vec<Sequence> = data.pairs.iter().flat_map(|e| align::sequences(e, 1)).collect();
+    let pair_sequences: Vec<Sequence> = data.pairs.iter().flat_map(|e| align::sequences(e, None)).collect();
     let score = |model: &CausalLm, rows: &[Sequence]| -> Outcome<Vec<f64>> {
         let scores = score(session, "logps", model, rows, &vec![1; rows.len()], config.batch_tokens)?;
         Ok(scores.iter().map(|s| s.response_logp).collect())

@@ -48,7 +48,7 @@ pub struct TasksConfig {
     pub chat: Option<bool>,
     /// Length and batches of generated answers; they are greedy.
     pub generate: SamplingSection,
-    /// Tokens in one forward pass, padding included.
+    /// Tokens in one forward pass.
     pub batch_tokens: usize,
     /// The model's name in the results.
     pub name: Option<String>,

@@ -32,7 +32,7 @@ pub struct HeldOut {
     pub resamples: usize,
     /// Confidence level of the intervals.
     pub level: f64,
-    /// Tokens in one forward pass, padding included.
+    /// Tokens in one forward pass.
     pub batch_tokens: usize,
 }
 

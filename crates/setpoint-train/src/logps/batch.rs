@@ -2,11 +2,10 @@
 
 use std::borrow::Borrow;
 
-use burn::tensor::{Device, Int, Tensor};
 use setpoint_ops::Packing;
-use setpoint_transformer::pack;
+use setpoint_transformer::{CausalLm, Tape};
 
-use super::head::Positions;
+use super::head::{Hidden, Positions};
 use super::sequence::Sequence;
 
 /// The tokens of some sequences, and where their log-probabilities are found.
@@ -84,9 +83,10 @@ impl<'a> Batch<'a> {
         Self { texts, packing: builder.build(), prompts, prompt_of, responses }
     }
 
-    /// The tokens, `[t]`.
-    pub(super) fn ids(&self, device: &Device) -> Tensor<1, Int> {
-        pack(&self.texts, device)
+    /// The hidden states of its responses, and of its prompts where they are `scored`; and what their pass leaves for its backward pass.
+    pub(super) fn hidden(&self, model: &CausalLm, scored: bool) -> (Hidden, Option<Tape>) {
+        let positions: &[&Positions] = if scored { &[&self.prompts, &self.responses] } else { &[&self.responses] };
+        Hidden::of(model, &self.texts, &self.packing, positions)
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use burn::tensor::{DType, Int, Tensor, TensorData};
-use setpoint_ops::{Logits, token_logps};
-use setpoint_transformer::{CausalLm, Recompute};
+use burn::tensor::{DType, Int, Tensor};
+use setpoint_ops::{Logits, Packing, token_logps};
+use setpoint_transformer::{CausalLm, Recompute, Tape, pack};
 
 /// Bytes that the f32 logits of a chunk may take by default.
 const CHUNK_BYTES: usize = 128 << 20;
@@ -60,6 +60,57 @@ impl Positions {
     }
 }
 
+/// Hidden states of a packed batch, as far as they are looked at.
+#[derive(Clone, Debug)]
+pub(super) struct Hidden {
+    /// `[t, d]`, or `[places, d]`.
+    states: Tensor<2>,
+    /// Their tokens' places in the batch, sorted; all if none is named.
+    places: Option<Vec<usize>>,
+}
+
+impl Hidden {
+    /// The hidden states that are looked at in `positions`, and what the forward pass leaves for its backward pass.
+    pub(super) fn of(
+        model: &CausalLm,
+        texts: &[&[u32]],
+        packing: &Packing,
+        positions: &[&Positions],
+    ) -> (Self, Option<Tape>) {
+        let decoder = model.decoder();
+        let places = wanted(positions, packing.tokens());
+        let (states, tape) = decoder.forward_taped(pack(texts, &decoder.device()), packing, places.as_deref());
+        (Self { states, places }, tape)
+    }
+
+    /// Without their graph.
+    pub(super) fn inner(self) -> Self {
+        Self { states: self.states.inner(), ..self }
+    }
+
+    /// Where the hidden states of some places stand.
+    fn rows(&self, positions: &Positions) -> Vec<i32> {
+        match &self.places {
+            None => positions.hidden.clone(),
+            Some(places) => {
+                let row = |&hidden: &i32| places.partition_point(|&place| place < hidden as usize) as i32;
+                positions.hidden.iter().map(row).collect()
+            }
+        }
+    }
+}
+
+/// Part of a batch whose hidden states must not be looked at for it to be worth leaving them out, as 1 / this.
+const LEFT_OUT: usize = 16;
+
+/// The places of a batch of so many tokens whose hidden states are looked at, sorted; `None` where that is nearly all of them.
+fn wanted(positions: &[&Positions], tokens: usize) -> Option<Vec<usize>> {
+    let mut looked_at = vec![false; tokens];
+    positions.iter().flat_map(|positions| &positions.hidden).for_each(|&place| looked_at[place as usize] = true);
+    let places: Vec<usize> = (0..tokens).filter(|&place| looked_at[place]).collect();
+    ((tokens - places.len()) * LEFT_OUT >= tokens).then_some(places)
+}
+
 /// Log-probabilities of the tokens at `positions`, and the entropy there.
 pub(super) struct HeadLogps {
     /// f32 `[n]`.
@@ -72,26 +123,25 @@ pub(super) struct HeadLogps {
 ///
 /// `None` where no position is asked for.
 ///
-/// # Shapes
-/// `hidden`: `[t, d]`.
 pub(super) fn head_logps(
     model: &CausalLm,
-    hidden: Tensor<2>,
+    hidden: Hidden,
     positions: &Positions,
     options: &HeadOptions,
 ) -> Option<HeadLogps> {
     if positions.is_empty() {
         return None;
     }
-    let device = hidden.device().without_autodiff();
+    let device = hidden.states.device().without_autodiff();
     let weight = model.head_weight();
     let [vocab_size, _] = weight.dims();
     let logits = Logits {
         chunk: options.chunk.unwrap_or(CHUNK_BYTES / 4 / vocab_size.max(1)).max(1),
         keep: options.keep.unwrap_or(kept_logits(positions.tokens.len(), vocab_size, model.decoder().recompute) > 0),
     };
-    let index = |of: &[i32]| Tensor::<1, Int>::from_data(TensorData::new(of.to_vec(), [of.len()]), &device);
-    let scores = token_logps(hidden, weight, index(&positions.hidden), index(&positions.tokens), logits);
+    let index = |of: Vec<i32>| Tensor::<1, Int>::from_data(of.as_slice(), &device);
+    let (rows, tokens) = (index(hidden.rows(positions)), index(positions.tokens.clone()));
+    let scores = token_logps(hidden.states, weight, rows, tokens, logits);
     Some(HeadLogps { logps: scores.logps, entropy: scores.entropy })
 }
 

@@ -6,7 +6,7 @@ use burn::module::Module;
 use setpoint_transformer::CausalLm;
 
 use super::batch::Batch;
-use super::family::families;
+use super::family::sequence_families;
 use super::head::{HeadOptions, Positions, head_logps};
 use super::sequence::Sequence;
 use crate::{Error, MicroBatch};
@@ -87,14 +87,13 @@ pub fn score_batches<S: Borrow<Sequence>>(
     for (index, sequence) in sequences.iter().enumerate() {
         sequence.check(index, vocabulary)?;
     }
-    let device = model.decoder().device();
-    let families = families(&sequences, batch_tokens);
+    let families = sequence_families(&sequences, batch_tokens);
     let all: Vec<usize> = (0..families.len()).collect();
     for batch in MicroBatch::Tokens(batch_tokens).split(&all, |family| families[family].cost) {
         let chosen = || batch.iter().map(|&family| &families[family]);
         let members: Vec<usize> = chosen().flat_map(|family| family.members.clone()).collect();
         let batch = Batch::of_families(chosen().map(|f| (f.shared, &sequences[f.members.clone()])));
-        let hidden = model.decoder().forward_packed(batch.ids(&device), &batch.packing);
+        let (hidden, _) = batch.hidden(&model, true);
         let logps = |positions: &Positions| -> Vec<Vec<f32>> {
             let found = head_logps(&model, hidden.clone(), positions, &HeadOptions::default());
             let values: Vec<f32> = found.map(|found| found.logps.into_data().iter().collect()).unwrap_or_default();

@@ -6,10 +6,10 @@ use std::ops::Range;
 use burn::module::Module;
 use burn::tensor::{DType, Int, Tensor};
 use setpoint_ops::Packing;
-use setpoint_transformer::{CausalLm, Tape, pack};
+use setpoint_transformer::{CausalLm, Tape};
 
 use super::batch::Batch;
-use super::head::{HeadLogps, HeadOptions, Positions, head_logps, sum_runs};
+use super::head::{HeadLogps, HeadOptions, Hidden, Positions, head_logps, sum_runs};
 use crate::Error;
 
 /// A prompt with one response.
@@ -117,11 +117,10 @@ pub fn sequence_logps_with<S: Borrow<Sequence>>(
     for (index, sequence) in sequences.iter().enumerate() {
         sequence.check(index, vocabulary)?;
     }
-    let device = model.decoder().device();
-    let plain = device.clone().without_autodiff();
+    let plain = model.decoder().device().without_autodiff();
     let zeros = || Tensor::<1>::zeros([sequences.len()], (&plain, DType::F32));
     let batch = Batch::of(&sequences);
-    let (hidden, tape) = model.decoder().forward_taped(batch.ids(&device), &batch.packing);
+    let (hidden, tape) = batch.hidden(model, prompt != PromptLogps::Skip);
     let found = match prompt {
         PromptLogps::Skip => None,
         PromptLogps::Detached => head_logps(&model.valid(), hidden.clone().inner(), &batch.prompts, options),
@@ -205,7 +204,7 @@ pub fn token_logps_with(
     }
     let ids: Vec<&[u32]> = rows.iter().map(|(ids, _)| *ids).collect();
     let packing = Packing::rows(ids.iter().map(|ids| ids.len()).filter(|&len| len > 0));
-    let (hidden, tape) = model.decoder().forward_taped(pack(&ids, &model.decoder().device()), &packing);
+    let (hidden, tape) = Hidden::of(model, &ids, &packing, &[&positions]);
     let HeadLogps { logps, entropy } = head_logps(model, hidden, &positions, options).ok_or_else(nothing)?;
     Ok(TokenLogps {
         sums: sum_runs(logps.clone(), &positions.counts),

@@ -36,9 +36,7 @@ impl Decoder {
         cache.reserve(spans.longest());
         let caches = std::mem::take(&mut cache.layers);
         for (i, (layer, cached)) in self.layers.iter().zip(caches).enumerate() {
-            // Behind the last attention nothing passes from one token to another.
-            let wanted = wanted.filter(|_| i + 1 == self.layers.len());
-            let (y, cached) = layer.forward_cached(x, &pass, wanted, cached);
+            let (y, cached) = layer.forward_cached(x, &pass, self.wanted_of(i, wanted), cached);
             cache.layers.push(cached);
             x = y;
         }
@@ -55,13 +53,7 @@ impl Block {
         cache: LayerCache,
     ) -> (Tensor<2>, LayerCache) {
         let (mixed, cache) = self.self_attn.mix(self.input_layernorm.forward_packed(x.clone()), pass, cache);
-        let pick = |x: Tensor<2>| match wanted {
-            Some(wanted) => x.select(0, wanted.clone()),
-            None => x,
-        };
-        let x = pick(x) + self.self_attn.o_proj.forward_packed(pick(mixed));
-        let fed = self.mlp.forward_packed(self.post_attention_layernorm.forward_packed(x.clone()));
-        (x + fed, cache)
+        (self.finish_packed(x, mixed, wanted), cache)
     }
 }
 

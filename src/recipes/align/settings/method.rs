@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use setpoint_align::{
     AotSettings, ApoSettings, BcoPairSettings, CalDpoSettings, DiscopopSettings, DpoSettings, DpoShiftSettings,
     DpopSettings, DroVSettings, ExoPairSettings, HingeSettings, IpoSettings, NcaPairSettings, NemotronSettings,
-    QrpoSettings, RobustSettings, SigmoidNormSettings, SimpoSettings, SlicHfSettings, SppoHardSettings,
+    PromptTerm, QrpoSettings, RobustSettings, SigmoidNormSettings, SimpoSettings, SlicHfSettings, SppoHardSettings,
 };
 
 use super::dro::DroSection;
@@ -231,6 +231,14 @@ impl Method {
             reference: parts.iter().any(|part| part.reference),
             rewards: parts.iter().any(|part| part.rewards),
             ..own
+        }
+    }
+
+    /// Whether it looks at the log-probabilities of prompts: for DRO's prompt term, or an NLL that counts the prompt.
+    pub fn scores_prompts(&self) -> bool {
+        match self {
+            Self::Dro(dro) => dro.prompt_term != PromptTerm::Off,
+            method => method.pairwise().is_some_and(|m| m.objectives.iter().any(|o| o.objective.prompt_nll())),
         }
     }
 

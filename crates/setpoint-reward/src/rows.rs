@@ -1,0 +1,92 @@
+//! Rows of tokens as a packed batch: what several of them begin with alike is computed once.
+
+use burn::tensor::{Device, Int, Tensor};
+use setpoint_transformer::{Family, Packing, Text, families, pack};
+
+/// Rows that go through the model together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Group {
+    /// Which ones.
+    pub(crate) rows: Vec<usize>,
+    /// Tokens that all of them begin with, which are computed once.
+    shared: usize,
+    /// Tokens that go through the model.
+    pub(crate) cost: usize,
+}
+
+/// Cuts rows, none of which is empty, into groups that begin alike; none costs more than `budget`, but for a single row that does.
+pub(crate) fn groups<R: AsRef<[u32]>>(rows: &[R], budget: usize) -> Vec<Group> {
+    // Sorted, rows that begin alike are neighbours.
+    let mut order: Vec<usize> = (0..rows.len()).collect();
+    order.sort_by_key(|&i| rows[i].as_ref());
+    let text = |&i: &usize| {
+        let row = rows[i].as_ref();
+        // The last token is the one that is scored.
+        Text { beginning: &row[..row.len() - 1], tokens: row.len() }
+    };
+    let texts: Vec<Text<'_>> = order.iter().map(text).collect();
+    let group =
+        |family: Family| Group { rows: order[family.members].to_vec(), shared: family.shared, cost: family.cost };
+    families(&texts, budget).into_iter().map(group).collect()
+}
+
+/// A packed batch of rows.
+#[derive(Debug)]
+pub(crate) struct Packed {
+    /// The tokens, `[t]`.
+    pub(crate) ids: Tensor<1, Int>,
+    /// Which of them belong together.
+    pub(crate) packing: Packing,
+    /// The place of each row's last token.
+    pub(crate) last: Vec<usize>,
+}
+
+impl Packed {
+    /// Packs rows, none of which is empty.
+    pub(crate) fn new<R: AsRef<[u32]>>(rows: &[R], device: &Device) -> Self {
+        let mut builder = Packing::builder();
+        let mut texts: Vec<&[u32]> = vec![];
+        let mut last = vec![0; rows.len()];
+        let mut tokens = 0;
+        for group in groups(rows, usize::MAX) {
+            let shared = &rows[group.rows[0]].as_ref()[..group.shared];
+            let prefix = (!shared.is_empty()).then(|| {
+                texts.push(shared);
+                tokens += shared.len();
+                builder.push(shared.len(), None)
+            });
+            for row in group.rows {
+                let own = &rows[row].as_ref()[group.shared..];
+                builder.push(own.len(), prefix);
+                texts.push(own);
+                tokens += own.len();
+                last[row] = tokens - 1;
+            }
+        }
+        Self { ids: pack(&texts, device), packing: builder.build(), last }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(prompt: u32, response: &[u32]) -> Vec<u32> {
+        [&vec![prompt; 20], response].concat()
+    }
+
+    #[test]
+    #[allow(deprecated)]
+    fn rows_of_a_prompt_share_it_wherever_they_stand() {
+        let rows = [row(1, &[5, 6]), row(2, &[5]), row(1, &[7]), row(1, &[5, 6])];
+        let found = groups(&rows, 1000);
+        // The two equal rows have all but their last token in common, but the third has the prompt alone.
+        assert_eq!(found[0], Group { rows: vec![0, 3, 2], shared: 20, cost: 20 + 2 + 2 + 1 });
+        assert_eq!(found[1], Group { rows: vec![1], shared: 0, cost: 21 });
+        let packed = Packed::new(&rows, &Device::flex());
+        assert_eq!(packed.packing.tokens(), 25 + 21);
+        assert_eq!(packed.last, [21, 45, 24, 23]);
+        let ids: Vec<i64> = packed.ids.into_data().iter().collect();
+        assert_eq!(packed.last.iter().map(|&place| ids[place]).collect::<Vec<_>>(), [6, 5, 7, 6]);
+    }
+}
