@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     fn row(prompt: u32, response: &[u32]) -> Vec<u32> {
-        [&vec![prompt; 20], response].concat()
+        [&[prompt; 20], response].concat()
     }
 
     #[test]

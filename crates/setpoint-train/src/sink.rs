@@ -52,7 +52,8 @@ impl GradientSink {
         let table: Tensor<2> = match self.gradients.remove(path) {
             // [n] -> [height, d]
             Some(earlier) => earlier.flat.reshape([height, width]),
-            None => Tensor::zeros([height, width], (&rows.device(), DType::F32)),
+            // On flex `zeros` would make it twice.
+            None => Tensor::full([height, width], 0.0, (&rows.device(), DType::F32)),
         };
         let sum = table.select_assign(0, ids, rows.cast(FloatDType::F32), IndexingUpdateOp::Add);
         // [height, d] -> [n]

@@ -3,7 +3,7 @@
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::host::{Matrix, Shared, Values, multiply, multiply_into, tensor};
+use super::host::{Fresh, Matrix, Shared, Values, multiply, multiply_into, tensor};
 use super::simd::{dot, exp_sum, highest, vectorised};
 use crate::functions::Heads;
 use crate::packing::{Packing, Segment};
@@ -125,9 +125,9 @@ pub(super) fn forward(
     let q = Rows { values: q.f32(), width: h * n, n };
     let k = Rows { values: k.f32(), width: g * n, n };
     let v = Rows { values: v.f32(), width: g * n, n };
-    let mut mixed = vec![0.0; t * h * n];
+    let mut mixed = Fresh::new(t * h * n);
     let mut log_sums = vec![0.0; h * t];
-    let (to, sums) = (Shared::new(&mut mixed), Shared::new(&mut log_sums));
+    let (to, sums) = (mixed.shared(), Shared::new(&mut log_sums));
     let size = buffer(packing);
     tasks(packing, heads).into_par_iter().for_each_init(
         || vec![0.0; size],
@@ -159,14 +159,15 @@ pub(super) fn forward(
                         let weights = Matrix::new(&weights[column..], tile.rows, count, width);
                         let values = v.head(kv_head, token, count);
                         let start = tile.start * h * n + head * n;
-                        // SAFETY: no other task has these queries of this head.
+                        // SAFETY: no other task has these queries of this head, and what is added to has been written.
                         unsafe { multiply_into(to, start, h * n, i > 0, weights, values, 1.0) };
                     }
                 }
             }
         },
     );
-    (tensor(mixed, [t, h * n]), tensor(log_sums, [h, t]))
+    // SAFETY: each query of each head is in a tile.
+    (unsafe { mixed.tensor([t, h * n]) }, tensor(log_sums, [h, t]))
 }
 
 pub(super) fn backward(
@@ -185,10 +186,10 @@ pub(super) fn backward(
     let k = Rows { values: k.f32(), width: g * n, n };
     let v = Rows { values: v.f32(), width: g * n, n };
     let scale = (n as f32).sqrt().recip();
-    let mut in_q = vec![0.0; t * h * n];
+    let mut in_q = Fresh::new(t * h * n);
     let mut in_k = vec![0.0; t * g * n];
     let mut in_v = vec![0.0; t * g * n];
-    let (to_q, to_k, to_v) = (Shared::new(&mut in_q), Shared::new(&mut in_k), Shared::new(&mut in_v));
+    let (to_q, to_k, to_v) = (in_q.shared(), Shared::new(&mut in_k), Shared::new(&mut in_v));
     let size = buffer(packing);
     tasks(packing, heads).into_par_iter().for_each_init(
         || (vec![0.0; size], vec![0.0; size]),
@@ -238,5 +239,6 @@ pub(super) fn backward(
             }
         },
     );
-    [tensor(in_q, [t, h * n]), tensor(in_k, [t, g * n]), tensor(in_v, [t, g * n])]
+    // SAFETY: each query of each head is in a tile.
+    [unsafe { in_q.tensor([t, h * n]) }, tensor(in_k, [t, g * n]), tensor(in_v, [t, g * n])]
 }

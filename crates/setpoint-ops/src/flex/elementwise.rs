@@ -4,7 +4,7 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::host::{Values, tensor};
+use super::host::{Fresh, Values};
 use super::simd::{sigmoid, vectorised};
 
 /// Elements that a thread takes at a time.
@@ -16,9 +16,9 @@ pub(super) fn rotate(x: FlexTensor, cos: FlexTensor, sin: FlexTensor, back: bool
     let (x, cos, sin) = (Values::of(x), Values::of(cos), Values::of(sin));
     let (x, cos, sin) = (x.f32(), cos.f32(), sin.f32());
     let sign = if back { -1.0 } else { 1.0 };
-    let mut y = vec![0.0; t * width];
+    let mut y = Fresh::new(t * width);
     let rows = (PART / width).max(1);
-    y.par_chunks_mut(rows * width).enumerate().for_each(|(part, y)| {
+    y.slots()[..t * width].par_chunks_mut(rows * width).enumerate().for_each(|(part, y)| {
         vectorised(
             #[inline(always)]
             || {
@@ -31,56 +31,58 @@ pub(super) fn rotate(x: FlexTensor, cos: FlexTensor, sin: FlexTensor, back: bool
                         let (first, second) = y.split_at_mut(half);
                         for i in 0..half {
                             let sin = sign * sin[i];
-                            first[i] = a[i] * cos[i] - b[i] * sin;
-                            second[i] = b[i] * cos[i] + a[i] * sin;
+                            first[i].write(a[i] * cos[i] - b[i] * sin);
+                            second[i].write(b[i] * cos[i] + a[i] * sin);
                         }
                     }
                 }
             },
         );
     });
-    tensor(y, [t, width])
+    // SAFETY: the parts are all rows.
+    unsafe { y.tensor([t, width]) }
 }
 
 /// `silu(gate) · up`.
 pub(super) fn swiglu(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
     let shape = [gate.shape()[0], gate.shape()[1]];
     let (gate, up) = (Values::of(gate), Values::of(up));
-    let mut y = vec![0.0; gate.f32().len()];
+    let mut y = Fresh::new(gate.f32().len());
     let parts = gate.f32().par_chunks(PART).zip(up.f32().par_chunks(PART));
-    y.par_chunks_mut(PART).zip(parts).for_each(|(y, (gate, up))| {
+    y.slots().par_chunks_mut(PART).zip(parts).for_each(|(y, (gate, up))| {
         vectorised(
             #[inline(always)]
             || {
                 for ((y, &g), u) in y.iter_mut().zip(gate).zip(up) {
-                    *y = g * sigmoid(g) * u;
+                    y.write(g * sigmoid(g) * u);
                 }
             },
         );
     });
-    tensor(y, shape)
+    // SAFETY: every element has a gate.
+    unsafe { y.tensor(shape) }
 }
 
 /// The gradients of `gate` and `up`.
 pub(super) fn swiglu_backward(gate: FlexTensor, up: FlexTensor, gradient: FlexTensor) -> (FlexTensor, FlexTensor) {
     let shape = [gate.shape()[0], gate.shape()[1]];
     let (gate, up, gradient) = (Values::of(gate), Values::of(up), Values::of(gradient));
-    let mut of_gate = vec![0.0; gate.f32().len()];
-    let mut of_up = vec![0.0; gate.f32().len()];
+    let (mut of_gate, mut of_up) = (Fresh::new(gate.f32().len()), Fresh::new(gate.f32().len()));
     let inputs = gate.f32().par_chunks(PART).zip(up.f32().par_chunks(PART)).zip(gradient.f32().par_chunks(PART));
-    of_gate.par_chunks_mut(PART).zip(of_up.par_chunks_mut(PART)).zip(inputs).for_each(
+    of_gate.slots().par_chunks_mut(PART).zip(of_up.slots().par_chunks_mut(PART)).zip(inputs).for_each(
         |((of_gate, of_up), ((gate, up), gradient))| {
             vectorised(
                 #[inline(always)]
                 || {
                     for i in 0..gradient.len() {
                         let (g, s) = (gate[i], sigmoid(gate[i]));
-                        of_gate[i] = gradient[i] * up[i] * (s * (1.0 + g * (1.0 - s)));
-                        of_up[i] = gradient[i] * (g * s);
+                        of_gate[i].write(gradient[i] * up[i] * (s * (1.0 + g * (1.0 - s))));
+                        of_up[i].write(gradient[i] * (g * s));
                     }
                 },
             );
         },
     );
-    (tensor(of_gate, shape), tensor(of_up, shape))
+    // SAFETY: every element has a gradient.
+    unsafe { (of_gate.tensor(shape), of_up.tensor(shape)) }
 }

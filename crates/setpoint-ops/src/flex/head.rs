@@ -9,7 +9,7 @@ use burn::backend::{Flex, TensorMetadata};
 use rayon::prelude::*;
 
 use super::host::{Fresh, Matrix, Shared, Values, indices, multiply, multiply_into, tensor};
-use super::simd::{exp_moments, exp_scaled, highest, vectorised};
+use super::simd::{exp_moments, exp_scaled, exp_scaled_to, highest, vectorised};
 use crate::composed::head::{Kept, Scores};
 use crate::functions::Logits;
 
@@ -48,6 +48,10 @@ fn gather(x: &[f32], rows: &[usize], d: usize) -> Vec<f32> {
     let mut copies = Vec::with_capacity(rows.len() * d);
     rows.iter().for_each(|&row| copies.extend_from_slice(&x[row * d..(row + 1) * d]));
     copies
+}
+
+fn add(to: &mut [f32], x: &[f32]) {
+    to.iter_mut().zip(x).for_each(|(to, x)| *to += x);
 }
 
 /// The weights of a block.
@@ -187,7 +191,7 @@ pub(super) fn backward(
         let hidden = gather(x.f32(), &places, d);
         let states = Matrix::new(&hidden, c, d, d);
         let to_weight = in_weight.as_mut().map(Fresh::shared);
-        let sums: Vec<Vec<f32>> = parts
+        let mut sums: Vec<Vec<f32>> = parts
             .par_iter()
             .map(|part| {
                 let mut logits = vec![0.0; c * BLOCK];
@@ -196,15 +200,21 @@ pub(super) fn backward(
                     let width = block.len();
                     let logits = &mut logits[..c * width];
                     let weight = rows_of(weight.f32(), &block, d);
-                    match kept {
-                        Some(kept) => logits.copy_from_slice(&kept.f32()[kept_block(c, &block)]),
-                        None => multiply(logits, width, false, states, weight.transposed(), 1.0),
+                    let kept = kept.map(|kept| &kept.f32()[kept_block(c, &block)]);
+                    if kept.is_none() {
+                        multiply(logits, width, false, states, weight.transposed(), 1.0);
                     }
                     vectorised(
                         #[inline(always)]
                         || {
-                            for (logits, &i) in logits.chunks_exact_mut(width).zip(live) {
-                                exp_scaled(logits, log_sums.f32()[i], -seeds[i]);
+                            for (n, (logits, &i)) in logits.chunks_exact_mut(width).zip(live).enumerate() {
+                                let (log_sum, factor) = (log_sums.f32()[i], -seeds[i]);
+                                match kept {
+                                    Some(kept) => {
+                                        exp_scaled_to(logits, &kept[n * width..(n + 1) * width], log_sum, factor)
+                                    }
+                                    None => exp_scaled(logits, log_sum, factor),
+                                }
                                 if block.contains(&targets[i]) {
                                     logits[targets[i] - block.start] += seeds[i];
                                 }
@@ -224,16 +234,15 @@ pub(super) fn backward(
                 in_hidden
             })
             .collect();
-        if let Some(in_x) = &mut in_x {
-            // A position may predict several tokens: the first ones of the responses behind one prompt.
-            for (i, &row) in places.iter().enumerate() {
-                let to = &mut in_x[row * d..(row + 1) * d];
-                for part in &sums {
-                    for (to, part) in to.iter_mut().zip(&part[i * d..(i + 1) * d]) {
-                        *to += part;
-                    }
-                }
+        let (Some(in_x), Some((sum, others))) = (&mut in_x, sums.split_first_mut()) else { continue };
+        sum.par_chunks_mut(d).enumerate().for_each(|(i, sum)| {
+            for part in others.iter() {
+                add(sum, &part[i * d..(i + 1) * d]);
             }
+        });
+        // A position may predict several tokens: the first ones of the responses behind one prompt.
+        for (sum, &row) in sum.chunks_exact(d).zip(&places) {
+            add(&mut in_x[row * d..(row + 1) * d], sum);
         }
     }
     let in_weight = in_weight.map(|sum| {

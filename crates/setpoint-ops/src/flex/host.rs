@@ -1,6 +1,7 @@
 //! Tensors as slices, and matrix products between them.
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 use burn::backend::TensorMetadata;
 use burn::backend::flex::{FlexTensor, Layout};
@@ -49,9 +50,14 @@ impl Fresh {
         Self(Vec::with_capacity(len))
     }
 
-    /// Where to write them.
+    /// Where to write them one by one.
+    pub(super) fn slots(&mut self) -> &mut [MaybeUninit<f32>] {
+        self.0.spare_capacity_mut()
+    }
+
+    /// Where several threads write them, each in places of its own.
     pub(super) fn shared(&mut self) -> Shared<'_> {
-        let slice = self.0.spare_capacity_mut();
+        let slice = self.slots();
         Shared { start: slice.as_mut_ptr().cast(), len: slice.len(), slice: PhantomData }
     }
 

@@ -4,7 +4,7 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::host::{Values, tensor};
+use super::host::{Fresh, Values, tensor};
 use super::simd::{dot, vectorised};
 
 /// Rows that a thread takes at a time: the gradient of the weight is summed within them first.
@@ -14,23 +14,26 @@ pub(super) fn forward(x: FlexTensor, weight: FlexTensor, eps: f64) -> (FlexTenso
     let (t, d) = (x.shape()[0], x.shape()[1]);
     let (x, weight) = (Values::of(x), Values::of(weight));
     let (x, weight) = (x.f32(), weight.f32());
-    let mut y = vec![0.0; t * d];
+    let mut y = Fresh::new(t * d);
     let mut scales = vec![0.0; t];
     let inputs = x.par_chunks(ROWS * d);
-    y.par_chunks_mut(ROWS * d).zip(scales.par_chunks_mut(ROWS)).zip(inputs).for_each(|((y, scales), x)| {
-        vectorised(
-            #[inline(always)]
-            || {
-                for ((y, scale), x) in y.chunks_exact_mut(d).zip(scales).zip(x.chunks_exact(d)) {
-                    *scale = (dot(x, x) / d as f32 + eps as f32).sqrt().recip();
-                    for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
-                        *y = x * *scale * w;
+    y.slots()[..t * d].par_chunks_mut(ROWS * d).zip(scales.par_chunks_mut(ROWS)).zip(inputs).for_each(
+        |((y, scales), x)| {
+            vectorised(
+                #[inline(always)]
+                || {
+                    for ((y, scale), x) in y.chunks_exact_mut(d).zip(scales).zip(x.chunks_exact(d)) {
+                        *scale = (dot(x, x) / d as f32 + eps as f32).sqrt().recip();
+                        for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
+                            y.write(x * *scale * w);
+                        }
                     }
-                }
-            },
-        );
-    });
-    (tensor(y, [t, d]), tensor(scales, [t, 1]))
+                },
+            );
+        },
+    );
+    // SAFETY: the parts are all rows.
+    (unsafe { y.tensor([t, d]) }, tensor(scales, [t, 1]))
 }
 
 pub(super) fn backward(
@@ -42,14 +45,14 @@ pub(super) fn backward(
     let (t, d) = (x.shape()[0], x.shape()[1]);
     let (x, weight, scale, gradient) = (Values::of(x), Values::of(weight), Values::of(scale), Values::of(gradient));
     let weight = weight.f32();
-    let mut of_x = vec![0.0; t * d];
+    let mut of_x = Fresh::new(t * d);
     let inputs =
         x.f32().par_chunks(ROWS * d).zip(gradient.f32().par_chunks(ROWS * d)).zip(scale.f32().par_chunks(ROWS));
-    let parts: Vec<Vec<f32>> = of_x
+    let parts: Vec<Vec<f32>> = of_x.slots()[..t * d]
         .par_chunks_mut(ROWS * d)
         .zip(inputs)
         .map(|(of_x, ((x, gradient), scales))| {
-            let mut of_weight = vec![0.0; d];
+            let (mut of_weight, mut scaled) = (vec![0.0; d], vec![0.0; d]);
             let rows = of_x.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(gradient.chunks_exact(d)).zip(scales);
             vectorised(
                 #[inline(always)]
@@ -59,11 +62,11 @@ pub(super) fn backward(
                         for i in 0..d {
                             let normal = x[i] * scale;
                             of_weight[i] += gradient[i] * normal;
-                            of_x[i] = gradient[i] * weight[i];
+                            scaled[i] = gradient[i] * weight[i];
                         }
-                        let along = dot(of_x, x) * scale / d as f32;
-                        for (of_x, x) in of_x.iter_mut().zip(x) {
-                            *of_x = (*of_x - x * scale * along) * scale;
+                        let along = dot(&scaled, x) * scale / d as f32;
+                        for ((of_x, scaled), x) in of_x.iter_mut().zip(&scaled).zip(x) {
+                            of_x.write((scaled - x * scale * along) * scale);
                         }
                     }
                 },
@@ -77,5 +80,6 @@ pub(super) fn backward(
             *sum += part;
         }
     }
-    (tensor(of_x, [t, d]), tensor(of_weight, [d]))
+    // SAFETY: the parts are all rows.
+    (unsafe { of_x.tensor([t, d]) }, tensor(of_weight, [d]))
 }

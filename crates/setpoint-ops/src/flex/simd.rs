@@ -136,6 +136,14 @@ pub(super) fn exp_scaled(x: &mut [f32], shift: f32, factor: f32) {
     }
 }
 
+/// `y = factor · e^(x − shift)`.
+#[inline(always)]
+pub(super) fn exp_scaled_to(y: &mut [f32], x: &[f32], shift: f32, factor: f32) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y = factor * exp(x - shift);
+    }
+}
+
 /// `Σ e^(x − shift)`.
 #[inline(always)]
 pub(super) fn exp_total(x: &[f32], shift: f32) -> f32 {
