@@ -1,12 +1,10 @@
 //! Attention in tiles of queries: scores exist for one tile and one head at a time (Dao et al., <https://arxiv.org/abs/2205.14135>).
 
-use burn::backend::flex::FlexTensor;
-use rayon::prelude::*;
-
-use super::host::{Fresh, Matrix, Shared, Values, multiply, multiply_into, tensor};
+use super::host::{Fresh, Matrix, Shared, Values, multiply, multiply_into, share_out, tensor};
 use super::simd::{dot, exp_sum, highest, vectorised};
 use crate::functions::Heads;
 use crate::packing::{Packing, Segment};
+use burn::backend::flex::FlexTensor;
 
 /// Queries of a tile.
 const TILE: usize = 64;
@@ -129,9 +127,12 @@ pub(super) fn forward(
     let mut log_sums = vec![0.0; h * t];
     let (to, sums) = (mixed.shared(), Shared::new(&mut log_sums));
     let size = buffer(packing);
-    tasks(packing, heads).into_par_iter().for_each_init(
+    let tasks = tasks(packing, heads);
+    share_out(
+        tasks.len(),
         || vec![0.0; size],
-        |buffer, (family, kv_head)| {
+        |buffer, task| {
+            let &(ref family, kv_head) = &tasks[task];
             for (segment, head) in family.iter().flat_map(|s| queries_of(kv_head, heads).map(move |head| (s, head))) {
                 for tile in tiles(segment, packing) {
                     let width = tile.width();
@@ -191,9 +192,12 @@ pub(super) fn backward(
     let mut in_v = vec![0.0; t * g * n];
     let (to_q, to_k, to_v) = (in_q.shared(), Shared::new(&mut in_k), Shared::new(&mut in_v));
     let size = buffer(packing);
-    tasks(packing, heads).into_par_iter().for_each_init(
+    let tasks = tasks(packing, heads);
+    share_out(
+        tasks.len(),
         || (vec![0.0; size], vec![0.0; size]),
-        |(weights, in_scores), (family, kv_head)| {
+        |(weights, in_scores), task| {
+            let &(ref family, kv_head) = &tasks[task];
             for (segment, head) in family.iter().flat_map(|s| queries_of(kv_head, heads).map(move |head| (s, head))) {
                 for tile in tiles(segment, packing) {
                     let (width, rows) = (tile.width(), tile.rows);

@@ -8,7 +8,7 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::{Flex, TensorMetadata};
 use rayon::prelude::*;
 
-use super::host::{Fresh, Matrix, Shared, Values, indices, multiply, multiply_into, tensor};
+use super::host::{Fresh, Matrix, Shared, Values, indices, multiply, multiply_into, share_out, tensor};
 use super::simd::{exp_moments, exp_scaled, exp_scaled_to, highest, vectorised};
 use crate::composed::head::{Kept, Scores};
 use crate::functions::Logits;
@@ -111,47 +111,46 @@ pub(super) fn forward(
         let of_targets = Shared::new(&mut found);
         let mut keep = logits.keep.then(|| Fresh::new(c * v));
         let to_keep = keep.as_mut().map(Fresh::shared);
-        let moments: Vec<Vec<Moments>> = all
-            .par_iter()
-            .map_init(
-                || vec![0.0; if to_keep.is_some() { 0 } else { c * BLOCK }],
-                |buffer, block| {
-                    let width = block.len();
-                    let weight = rows_of(weight.f32(), block, d).transposed();
-                    let logits = match to_keep {
-                        Some(keep) => {
-                            let place = kept_block(c, block);
-                            // SAFETY: no other task has this block, and the product writes all of it before it is read.
-                            unsafe {
-                                multiply_into(keep, place.start, width, false, states, weight, 1.0);
-                                keep.part(place.start, place.len())
-                            }
+        let moments: Vec<Vec<Moments>> = share_out(
+            all.len(),
+            || vec![0.0; if to_keep.is_some() { 0 } else { c * BLOCK }],
+            |buffer, block| {
+                let block = &all[block];
+                let width = block.len();
+                let weight = rows_of(weight.f32(), block, d).transposed();
+                let logits = match to_keep {
+                    Some(keep) => {
+                        let place = kept_block(c, block);
+                        // SAFETY: no other task has this block, and the product writes all of it before it is read.
+                        unsafe {
+                            multiply_into(keep, place.start, width, false, states, weight, 1.0);
+                            keep.part(place.start, place.len())
                         }
-                        None => {
-                            let logits = &mut buffer[..c * width];
-                            multiply(logits, width, false, states, weight, 1.0);
-                            logits
-                        }
-                    };
-                    for (i, target) in targets.iter().enumerate().filter(|(_, target)| block.contains(target)) {
-                        // SAFETY: a target is in one block.
-                        unsafe { of_targets.part(i, 1)[0] = logits[i * width + target - block.start] };
                     }
-                    let mut moments = Vec::with_capacity(c);
-                    vectorised(
-                        #[inline(always)]
-                        || {
-                            for logits in logits.chunks_exact(width) {
-                                let shift = highest(logits);
-                                let (sum, moment) = exp_moments(logits, shift);
-                                moments.push(Moments { shift, sum, moment });
-                            }
-                        },
-                    );
-                    moments
-                },
-            )
-            .collect();
+                    None => {
+                        let logits = &mut buffer[..c * width];
+                        multiply(logits, width, false, states, weight, 1.0);
+                        logits
+                    }
+                };
+                for (i, target) in targets.iter().enumerate().filter(|(_, target)| block.contains(target)) {
+                    // SAFETY: a target is in one block.
+                    unsafe { of_targets.part(i, 1)[0] = logits[i * width + target - block.start] };
+                }
+                let mut moments = Vec::with_capacity(c);
+                vectorised(
+                    #[inline(always)]
+                    || {
+                        for logits in logits.chunks_exact(width) {
+                            let shift = highest(logits);
+                            let (sum, moment) = exp_moments(logits, shift);
+                            moments.push(Moments { shift, sum, moment });
+                        }
+                    },
+                );
+                moments
+            },
+        );
         let merged: Vec<([f32; 2], f32)> = found
             .par_iter()
             .enumerate()
@@ -191,14 +190,15 @@ pub(super) fn backward(
         let hidden = gather(x.f32(), &places, d);
         let states = Matrix::new(&hidden, c, d, d);
         let to_weight = in_weight.as_mut().map(Fresh::shared);
-        let mut sums: Vec<Vec<f32>> = parts
-            .par_iter()
-            .map(|part| {
-                let mut logits = vec![0.0; c * BLOCK];
+        let mut sums: Vec<Vec<f32>> = share_out(
+            parts.len(),
+            || vec![0.0; c * BLOCK],
+            |buffer, part| {
+                let part = &parts[part];
                 let mut in_hidden = vec![0.0; if wanted[0] { c * d } else { 0 }];
                 for block in blocks(part.clone()) {
                     let width = block.len();
-                    let logits = &mut logits[..c * width];
+                    let logits = &mut buffer[..c * width];
                     let weight = rows_of(weight.f32(), &block, d);
                     let kept = kept.map(|kept| &kept.f32()[kept_block(c, &block)]);
                     if kept.is_none() {
@@ -232,8 +232,8 @@ pub(super) fn backward(
                     }
                 }
                 in_hidden
-            })
-            .collect();
+            },
+        );
         let (Some(in_x), Some((sum, others))) = (&mut in_x, sums.split_first_mut()) else { continue };
         sum.par_chunks_mut(d).enumerate().for_each(|(i, sum)| {
             for part in others.iter() {

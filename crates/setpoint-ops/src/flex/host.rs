@@ -1,7 +1,9 @@
-//! Tensors as slices, and matrix products between them.
+//! Tensors as slices, matrix products between them, and work shared out among threads.
 
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::backend::TensorMetadata;
 use burn::backend::flex::{FlexTensor, Layout};
@@ -159,6 +161,31 @@ impl<'a> Shared<'a> {
         // SAFETY: within the slice by the check, and not shared by the caller's promise.
         unsafe { self.start.add(start).cast::<[f32; N]>().write_unaligned(values) };
     }
+}
+
+/// Does `count` pieces of work, each on the thread that is free next, and answers their results in order: where the largest come first, no
+/// thread waits for more than a small piece at the end. `start` makes what a thread needs for its pieces.
+pub(super) fn share_out<S, T: Send + Sync>(
+    count: usize,
+    start: impl Fn() -> S + Sync,
+    work: impl Fn(&mut S, usize) -> T + Sync,
+) -> Vec<T> {
+    let next = AtomicUsize::new(0);
+    let mut results: Vec<OnceLock<T>> = Vec::new();
+    results.resize_with(count, OnceLock::new);
+    rayon::scope(|scope| {
+        for _ in 0..rayon::current_num_threads().min(count) {
+            scope.spawn(|_| {
+                let pieces = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
+                let mut state = None;
+                for piece in pieces.take_while(|&piece| piece < count) {
+                    results[piece].get_or_init(|| work(state.get_or_insert_with(&start), piece));
+                }
+            });
+        }
+    });
+    // Every piece was somebody's.
+    results.into_iter().filter_map(OnceLock::into_inner).collect()
 }
 
 /// On this thread: `to = a · b · scale`, or `to += a · b · scale` if `add`; `to` is a matrix of rows `stride` apart.

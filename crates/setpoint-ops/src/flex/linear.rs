@@ -6,7 +6,7 @@ use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::few_rows;
-use super::host::{Fresh, Matrix, Values, multiply_into};
+use super::host::{Fresh, Matrix, Values, multiply_into, share_out};
 use super::row_lanes::RowLanes;
 
 /// Rows from which on they are better put into lanes of vectors: fewer would leave too many lanes empty.
@@ -65,13 +65,17 @@ fn product(a: Matrix<'_>, b: Matrix<'_>) -> FlexTensor {
     let panels = n.div_ceil(COLUMNS);
     let pieces = PARTS.div_ceil(panels).min(m / ROWS).max(1);
     let rows = m.div_ceil(pieces);
-    (0..panels * pieces).into_par_iter().for_each(|i| {
-        let (column, row) = (i / pieces * COLUMNS, i % pieces * rows);
-        let a = a.rows_from(row, rows.min(m - row));
-        let b = b.columns_from(column, COLUMNS.min(n - column));
-        // SAFETY: no other task has these rows of these columns.
-        unsafe { multiply_into(to, row * n + column, n, false, a, b, 1.0) };
-    });
+    share_out(
+        panels * pieces,
+        || (),
+        |(), i| {
+            let (column, row) = (i / pieces * COLUMNS, i % pieces * rows);
+            let a = a.rows_from(row, rows.min(m - row));
+            let b = b.columns_from(column, COLUMNS.min(n - column));
+            // SAFETY: no other task has these rows of these columns.
+            unsafe { multiply_into(to, row * n + column, n, false, a, b, 1.0) };
+        },
+    );
     // SAFETY: the parts are all rows of all columns.
     unsafe { product.tensor([m, n]) }
 }
