@@ -29,12 +29,9 @@ pub struct Family {
 ///
 /// Texts that begin alike must be neighbours: sorting by tokens makes them so.
 pub fn families(texts: &[Text<'_>], budget: usize) -> Vec<Family> {
-    let alike = |(a, b): (&u32, &u32)| a == b;
-    // What each text but the first has in common with the one before it.
-    let common: Vec<usize> = texts
-        .windows(2)
-        .map(|pair| pair[0].beginning.iter().zip(pair[1].beginning).take_while(|&both| alike(both)).count())
-        .collect();
+    let alike = |a: &[u32], b: &[u32]| a.iter().zip(b).take_while(|(a, b)| a == b).count();
+    // What each text has in common with the one behind it.
+    let common: Vec<usize> = texts.windows(2).map(|pair| alike(pair[0].beginning, pair[1].beginning)).collect();
     // For so many texts from the first on: what they cost at the least, and the last family then.
     let mut least = vec![0];
     let mut last: Vec<Family> = Vec::with_capacity(texts.len());
@@ -45,7 +42,7 @@ pub fn families(texts: &[Text<'_>], budget: usize) -> Vec<Family> {
         for start in (0..end - 1).rev() {
             tokens += texts[start].tokens;
             shared = shared.min(common[start]);
-            let cost = tokens - shared.min(tokens) * (end - start - 1);
+            let cost = tokens - shared * (end - start - 1);
             // A larger family has no more in common, and costs no less.
             if shared < SHARED || cost > budget {
                 break;

@@ -122,7 +122,6 @@ pub(super) struct HeadLogps {
 /// Runs the head over the positions, chunk by chunk.
 ///
 /// `None` where no position is asked for.
-///
 pub(super) fn head_logps(
     model: &CausalLm,
     hidden: Hidden,
