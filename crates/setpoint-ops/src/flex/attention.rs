@@ -1,10 +1,11 @@
 //! Attention in tiles of queries: scores exist for one tile and one head at a time (Dao et al., <https://arxiv.org/abs/2205.14135>).
 
+use burn::backend::flex::FlexTensor;
+
 use super::host::{Fresh, Matrix, Shared, Values, multiply, multiply_into, share_out, tensor};
 use super::simd::{dot, exp_sum, highest, vectorised};
 use crate::functions::Heads;
 use crate::packing::{Packing, Segment};
-use burn::backend::flex::FlexTensor;
 
 /// Queries of a tile.
 const TILE: usize = 64;
