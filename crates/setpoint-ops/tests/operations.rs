@@ -280,3 +280,18 @@ fn a_step_of_adamw_is_the_algorithm() {
         assert!((found - expected).abs() < 1e-5 * expected, "{found} against {expected}");
     }
 }
+
+/// The CPU's kernels write into memory that is not cleared: what does not fit together must not get that far.
+#[test]
+#[should_panic(expected = "as many gates as values")]
+fn a_gate_without_a_value_is_refused() {
+    let device = &devices()[0];
+    swiglu(tensor(1, [3, 4], device), tensor(2, [2, 4], device));
+}
+
+#[test]
+#[should_panic(expected = "whole heads of twice 2 elements in rows of 6")]
+fn a_row_of_half_a_head_is_refused() {
+    let device = &devices()[0];
+    rotate(tensor(1, [3, 6], device), tensor(2, [3, 2], device), tensor(3, [3, 2], device));
+}

@@ -103,6 +103,7 @@ fn tasks(packing: &Packing, heads: Heads) -> Vec<(Vec<Segment>, usize)> {
 
 /// The query heads that read a key head.
 fn queries_of(kv_head: usize, heads: Heads) -> std::ops::Range<usize> {
+    assert_eq!(heads.query % heads.kv, 0, "as many queries for each key head");
     let r = heads.query / heads.kv;
     kv_head * r..(kv_head + 1) * r
 }

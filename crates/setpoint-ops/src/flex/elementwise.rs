@@ -15,10 +15,11 @@ pub(super) fn rotate(x: FlexTensor, cos: FlexTensor, sin: FlexTensor, back: bool
     let (t, width, half) = (x.shape()[0], x.shape()[1], cos.shape()[1]);
     let (x, cos, sin) = (Values::of(x), Values::of(cos), Values::of(sin));
     let (x, cos, sin) = (x.f32(), cos.f32(), sin.f32());
+    assert_eq!(width % (2 * half), 0, "whole heads of twice {half} elements in rows of {width}");
     let sign = if back { -1.0 } else { 1.0 };
     let mut y = Fresh::new(t * width);
     let rows = (PART / width).max(1);
-    y.slots()[..t * width].par_chunks_mut(rows * width).enumerate().for_each(|(part, y)| {
+    y.slots().par_chunks_mut(rows * width).enumerate().for_each(|(part, y)| {
         vectorised(
             #[inline(always)]
             || {
@@ -39,7 +40,7 @@ pub(super) fn rotate(x: FlexTensor, cos: FlexTensor, sin: FlexTensor, back: bool
             },
         );
     });
-    // SAFETY: the parts are all rows.
+    // SAFETY: the parts are all rows, and a row is whole heads.
     unsafe { y.tensor([t, width]) }
 }
 
@@ -47,6 +48,7 @@ pub(super) fn rotate(x: FlexTensor, cos: FlexTensor, sin: FlexTensor, back: bool
 pub(super) fn swiglu(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
     let shape = [gate.shape()[0], gate.shape()[1]];
     let (gate, up) = (Values::of(gate), Values::of(up));
+    assert_eq!(gate.f32().len(), up.f32().len(), "as many gates as values");
     let mut y = Fresh::new(gate.f32().len());
     let parts = gate.f32().par_chunks(PART).zip(up.f32().par_chunks(PART));
     y.slots().par_chunks_mut(PART).zip(parts).for_each(|(y, (gate, up))| {
@@ -59,7 +61,7 @@ pub(super) fn swiglu(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
             },
         );
     });
-    // SAFETY: every element has a gate.
+    // SAFETY: every element has a gate and a value.
     unsafe { y.tensor(shape) }
 }
 
@@ -67,7 +69,9 @@ pub(super) fn swiglu(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
 pub(super) fn swiglu_backward(gate: FlexTensor, up: FlexTensor, gradient: FlexTensor) -> (FlexTensor, FlexTensor) {
     let shape = [gate.shape()[0], gate.shape()[1]];
     let (gate, up, gradient) = (Values::of(gate), Values::of(up), Values::of(gradient));
-    let (mut of_gate, mut of_up) = (Fresh::new(gate.f32().len()), Fresh::new(gate.f32().len()));
+    let len = gradient.f32().len();
+    assert_eq!([gate.f32().len(), up.f32().len()], [len; 2], "as many gates and values as gradients");
+    let (mut of_gate, mut of_up) = (Fresh::new(len), Fresh::new(len));
     let inputs = gate.f32().par_chunks(PART).zip(up.f32().par_chunks(PART)).zip(gradient.f32().par_chunks(PART));
     of_gate.slots().par_chunks_mut(PART).zip(of_up.slots().par_chunks_mut(PART)).zip(inputs).for_each(
         |((of_gate, of_up), ((gate, up), gradient))| {

@@ -45,16 +45,20 @@ pub(super) fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Fle
 }
 
 /// Values that are all going to be written: memory is not cleared first.
-pub(super) struct Fresh(Vec<f32>);
+pub(super) struct Fresh {
+    /// Room for them; empty.
+    values: Vec<f32>,
+    len: usize,
+}
 
 impl Fresh {
     pub(super) fn new(len: usize) -> Self {
-        Self(Vec::with_capacity(len))
+        Self { values: Vec::with_capacity(len), len }
     }
 
     /// Where to write them one by one.
     pub(super) fn slots(&mut self) -> &mut [MaybeUninit<f32>] {
-        self.0.spare_capacity_mut()
+        &mut self.values.spare_capacity_mut()[..self.len]
     }
 
     /// Where several threads write them, each in places of its own.
@@ -64,13 +68,12 @@ impl Fresh {
     }
 
     /// # Safety
-    /// The first `shape.product()` values must have been written.
+    /// All values must have been written.
     pub(super) unsafe fn tensor<const D: usize>(mut self, shape: [usize; D]) -> FlexTensor {
-        let len = shape.iter().product();
-        assert!(len <= self.0.capacity(), "no more values than there is room for");
+        assert_eq!(shape.iter().product::<usize>(), self.len, "as many values as there is room for");
         // SAFETY: written, by the caller's promise.
-        unsafe { self.0.set_len(len) };
-        tensor(self.0, shape)
+        unsafe { self.values.set_len(self.len) };
+        tensor(self.values, shape)
     }
 }
 

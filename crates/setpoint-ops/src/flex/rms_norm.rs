@@ -14,24 +14,23 @@ pub(super) fn forward(x: FlexTensor, weight: FlexTensor, eps: f64) -> (FlexTenso
     let (t, d) = (x.shape()[0], x.shape()[1]);
     let (x, weight) = (Values::of(x), Values::of(weight));
     let (x, weight) = (x.f32(), weight.f32());
+    assert_eq!(weight.len(), d, "a weight for each element of a row");
     let mut y = Fresh::new(t * d);
     let mut scales = vec![0.0; t];
     let inputs = x.par_chunks(ROWS * d);
-    y.slots()[..t * d].par_chunks_mut(ROWS * d).zip(scales.par_chunks_mut(ROWS)).zip(inputs).for_each(
-        |((y, scales), x)| {
-            vectorised(
-                #[inline(always)]
-                || {
-                    for ((y, scale), x) in y.chunks_exact_mut(d).zip(scales).zip(x.chunks_exact(d)) {
-                        *scale = (dot(x, x) / d as f32 + eps as f32).sqrt().recip();
-                        for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
-                            y.write(x * *scale * w);
-                        }
+    y.slots().par_chunks_mut(ROWS * d).zip(scales.par_chunks_mut(ROWS)).zip(inputs).for_each(|((y, scales), x)| {
+        vectorised(
+            #[inline(always)]
+            || {
+                for ((y, scale), x) in y.chunks_exact_mut(d).zip(scales).zip(x.chunks_exact(d)) {
+                    *scale = (dot(x, x) / d as f32 + eps as f32).sqrt().recip();
+                    for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
+                        y.write(x * *scale * w);
                     }
-                },
-            );
-        },
-    );
+                }
+            },
+        );
+    });
     // SAFETY: the parts are all rows.
     (unsafe { y.tensor([t, d]) }, tensor(scales, [t, 1]))
 }
@@ -45,10 +44,16 @@ pub(super) fn backward(
     let (t, d) = (x.shape()[0], x.shape()[1]);
     let (x, weight, scale, gradient) = (Values::of(x), Values::of(weight), Values::of(scale), Values::of(gradient));
     let weight = weight.f32();
+    assert_eq!(
+        [gradient.f32().len(), scale.f32().len()],
+        [t * d, t],
+        "a gradient of each element, a scale of each row"
+    );
     let mut of_x = Fresh::new(t * d);
     let inputs =
         x.f32().par_chunks(ROWS * d).zip(gradient.f32().par_chunks(ROWS * d)).zip(scale.f32().par_chunks(ROWS));
-    let parts: Vec<Vec<f32>> = of_x.slots()[..t * d]
+    let parts: Vec<Vec<f32>> = of_x
+        .slots()
         .par_chunks_mut(ROWS * d)
         .zip(inputs)
         .map(|(of_x, ((x, gradient), scales))| {
