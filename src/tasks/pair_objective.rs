@@ -69,7 +69,7 @@ impl From<PairLoss> for PairOutput {
 }
 
 /// An objective of `setpoint-align` with its settings, brought into one form.
-pub trait PairObjective: fmt::Debug {
+pub trait PairObjective: fmt::Debug + Send + Sync {
     /// Checks the settings' ranges.
     fn validate(&self) -> Result<(), Error>;
 

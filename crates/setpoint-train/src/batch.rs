@@ -1,4 +1,4 @@
-//! Cutting a step's batch into micro-batches.
+//! Cutting a step's batch: into the shares of devices, and these into micro-batches.
 
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +44,26 @@ impl MicroBatch {
     }
 }
 
+/// Deals a batch out to a number of devices so that each has about the same to do: the longest example first, each to the device that has
+/// least. A batch of at least as many examples leaves no device without.
+///
+/// # Units
+/// `cost` is in tokens.
+pub(crate) fn deal(batch: &[usize], devices: usize, cost: impl Fn(usize) -> usize) -> Vec<Vec<usize>> {
+    let mut sorted: Vec<(usize, usize)> = batch.iter().map(|&e| (cost(e), e)).collect();
+    sorted.sort_by_key(|&(cost, _)| std::cmp::Reverse(cost));
+    // Of each device: tokens so far, and its examples.
+    let mut shares = vec![(0, vec![]); devices];
+    for (cost, example) in sorted {
+        let least = shares.iter_mut().min_by_key(|(tokens, examples)| (*tokens, examples.len()));
+        if let Some((tokens, examples)) = least {
+            *tokens += cost;
+            examples.push(example);
+        }
+    }
+    shares.into_iter().map(|(_, examples)| examples).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,5 +90,20 @@ mod tests {
     #[test]
     fn an_empty_batch_has_no_micro_batches() {
         assert!(MicroBatch::Examples(2).split(&[], |_| 1).is_empty());
+    }
+
+    #[test]
+    fn devices_get_about_the_same_number_of_tokens() {
+        let deal = |devices| deal(&[0, 1, 2, 3, 4, 5], devices, |example| COSTS[example]);
+        // 20; 9 + 4 + 4 + 3 + 1 = 21, of which the last goes to the 20.
+        assert_eq!(deal(2), [vec![5, 2], vec![1, 3, 4, 0]]);
+        assert_eq!(deal(1).concat().len(), 6);
+        // More devices than examples: the last have nothing to do.
+        assert_eq!(deal(8).iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 1, 1, 1, 1, 0, 0]);
+    }
+
+    #[test]
+    fn examples_that_cost_nothing_are_dealt_out_as_well() {
+        assert_eq!(deal(&[7, 8, 9], 3, |_| 0), [vec![7], vec![8], vec![9]]);
     }
 }

@@ -22,7 +22,9 @@ mod common;
 
 mod batch;
 mod checkpoint;
+mod collective;
 mod config;
+mod devices;
 mod error;
 mod fit;
 mod hooks;
@@ -41,9 +43,11 @@ mod tensor_file;
 mod tensorboard;
 
 pub use batch::MicroBatch;
+pub use collective::{Collective, NativeAllReduce, SumOnFirst};
 pub use config::{BestConfig, Plan, RecomputeSetting, TrainConfig};
+pub use devices::DeviceGroup;
 pub use error::Error;
-pub use fit::{Best, Fitted, StopReason, fit};
+pub use fit::{Best, Fitted, StopReason, fit, fit_on};
 pub use hooks::{Evaluation, Hooks, Measurement, NoHooks, Sample, StepReport};
 pub use logps::{
     HeadOptions, PromptLogps, ScoredSequence, Sequence, SequenceLogps, TokenLogps, kept_logits, score_batches,

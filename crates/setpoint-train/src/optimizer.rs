@@ -77,6 +77,22 @@ impl AdamW {
         &self.config
     }
 
+    /// The same state on another device.
+    pub(crate) fn on(&self, device: &Device) -> Self {
+        let there = |tensor: &Tensor<1>| tensor.clone().to_device(device);
+        let state = self.state.iter().map(|(path, state)| {
+            let state = State {
+                steps: state.steps,
+                shape: state.shape.clone(),
+                exp_avg: there(&state.exp_avg),
+                exp_avg_sq: there(&state.exp_avg_sq),
+                master: state.master.as_ref().map(there),
+            };
+            (path.clone(), state)
+        });
+        Self { config: self.config, state: state.collect() }
+    }
+
     /// Moves the parameters that have a gradient.
     ///
     /// `scale` multiplies every gradient ([`clip_scale`](crate::clip_scale)); it is folded into the

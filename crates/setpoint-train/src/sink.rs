@@ -1,11 +1,13 @@
-//! Where gradients go: accumulate → norm → clip → step.
+//! Where gradients go: accumulate → all-reduce → norm → clip → step.
 
 use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{DType, FloatDType, Gradients, IndexingUpdateOp, Int, Tensor};
+use burn::tensor::{DType, Device, FloatDType, Gradients, IndexingUpdateOp, Int, Tensor};
 use setpoint_ops::sum_of_squares;
 use setpoint_transformer::checkpoint::ParamPath;
+
+use crate::DeviceGroup;
 
 /// Gradients on their way from backward passes to the optimizer, keyed by parameter path.
 ///
@@ -84,6 +86,32 @@ impl GradientSink {
     /// `[1]` each.
     pub(crate) fn squares(&self) -> Vec<Tensor<1>> {
         self.gradients.values().map(|gradient| sum_of_squares(gradient.flat.clone(), gradient.row)).collect()
+    }
+
+    /// Gives the sink of each device of a group the sum of all.
+    ///
+    /// A parameter that has no gradient on some device counts as zero there; one that has none on any gets none.
+    pub(crate) fn all_reduce(mut sinks: Vec<Self>, group: &DeviceGroup) -> Vec<Self> {
+        if sinks.len() < 2 {
+            return sinks;
+        }
+        let mut shapes = BTreeMap::new();
+        for (path, gradient) in sinks.iter().flat_map(|sink| &sink.gradients) {
+            shapes.insert(path.clone(), (gradient.flat.dims(), gradient.row));
+        }
+        let parts = |(path, (dims, _)): (&String, &([usize; 1], usize))| {
+            let part = |(sink, device): (&mut Self, &Device)| {
+                sink.take(path).unwrap_or_else(|| Tensor::zeros(*dims, (device, DType::F32)))
+            };
+            sinks.iter_mut().zip(group.devices()).map(part).collect()
+        };
+        let sums = group.collective().all_reduce(shapes.iter().map(parts).collect());
+        for ((path, (_, row)), sums) in shapes.into_iter().zip(sums) {
+            for (sink, flat) in sinks.iter_mut().zip(sums) {
+                sink.gradients.insert(path.clone(), Gradient { flat, row });
+            }
+        }
+        sinks
     }
 
     /// Takes all gradients out but that of `path`.

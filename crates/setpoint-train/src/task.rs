@@ -11,10 +11,11 @@ use crate::{Error, GradientSink, MetricSums, MicroBatch, ResponseValues};
 /// A model, a set of examples and a loss.
 ///
 /// An example is whatever the loss needs at once: a conversation, a pair, a prompt with all its
-/// responses. The engine knows examples by index only.
-pub trait Task {
+/// responses. The engine knows examples by index only. Where there are several devices, each asks for its share of a batch on a thread of
+/// its own.
+pub trait Task: Sync {
     /// The model that is trained.
-    type Model: Module;
+    type Model: Module + Sync;
 
     /// Number of examples.
     fn len(&self) -> usize;

@@ -1,11 +1,13 @@
 //! The training loop.
 //!
-//! A step is: the batch's gradient, accumulated over micro-batches; its norm; clipping; AdamW. Then,
+//! A step is: the batch's gradient, accumulated over micro-batches and added up over devices; its norm; clipping; AdamW. Then,
 //! where due, lines of metrics and responses, an evaluation, samples and a checkpoint, in this order, so that a
 //! checkpoint has all that belongs to its step behind it. What a run does depends on its settings,
 //! task, model and step alone; that is what makes an exact resume possible.
 
 mod logs;
+mod moving;
+mod replicas;
 mod state;
 mod step;
 #[cfg(test)]
@@ -15,11 +17,13 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use burn::module::Module;
+use burn::tensor::Device;
 
 use crate::checkpoint::{self, Checkpoint};
 use crate::hooks::{Evaluation, Hooks, Measurement, StepReport};
-use crate::{AdamW, Error, Plan, RunDir, Task, TrainConfig, clip_scale};
+use crate::{AdamW, DeviceGroup, Error, Plan, RunDir, Task, TrainConfig, clip_scale, parameters};
 use logs::Logs;
+use replicas::{Replica, Replicas};
 pub(crate) use state::RunState;
 pub use state::{Best, StopReason};
 
@@ -63,16 +67,37 @@ pub fn fit<T: Task>(
     run: &RunDir,
     hooks: &mut dyn Hooks<T::Model>,
 ) -> Result<Fitted<T::Model>, Error> {
+    let devices = DeviceGroup::single(device_of(&model)?);
+    fit_on(&devices, task, model, config, run, hooks)
+}
+
+/// [`fit`] on several devices at once: each has the whole model and computes a share of every batch, their gradients are added up, and each
+/// moves its model by the sum.
+///
+/// `model` is on the first device, which also evaluates, samples and saves; the others are sent copies. The gradient does not depend on the
+/// number of devices but for rounding, nor does the order of the data: a run may go on with more devices or fewer, and is exact to the bit
+/// as long as it goes on with as many.
+///
+/// # Errors
+/// As [`fit`]; and when the model is not on the first device.
+pub fn fit_on<T: Task>(
+    devices: &DeviceGroup,
+    task: &T,
+    model: T::Model,
+    config: &TrainConfig,
+    run: &RunDir,
+    hooks: &mut dyn Hooks<T::Model>,
+) -> Result<Fitted<T::Model>, Error> {
     let plan = config.plan(task.len())?;
-    if !step::trains(&model) {
-        return Err(Error::Forward {
-            reason: "no parameter of the model requires a gradient; is it on an autodiff device?".into(),
-        });
+    let home = device_of(&model)?;
+    if home != *devices.first() {
+        let reason = format!("the model is on {home:?}, and the first of the devices is {:?}", devices.first());
+        return Err(Error::Forward { reason });
     }
     let identity = config.identity(&plan);
     let newest = checkpoint::newest(&run.checkpoints_path(), |text| hooks.warning(text))?;
     let fresh = newest.is_none();
-    let (model, optimizer, state) = match newest {
+    let (model, optimizer, mut state) = match newest {
         None => (model, AdamW::new(config.optimizer), RunState::default()),
         Some(checkpoint) => {
             checkpoint.check_identity(&identity)?;
@@ -87,10 +112,43 @@ pub fn fit<T: Task>(
     if let Some(stop) = state.stop {
         return finish(config, run, model, state, stop);
     }
+    for warning in warnings(devices, config, (!fresh).then_some(&state)) {
+        hooks.warning(&warning);
+    }
+    state.devices = devices.len();
     let purge_step = if fresh { 0 } else { state.step + 1 };
     let logs = Logs::open(run, &state, purge_step)?;
-    Trainer { task, config, plan, run, identity, optimizer, state, logs, order: None, clock: Clock::default() }
-        .run(model, fresh, hooks)
+    let replicas = Replicas::new(devices, model, optimizer);
+    Trainer { task, config, plan, run, identity, state, logs, order: None, clock: Clock::default() }
+        .run(replicas, fresh, hooks)
+}
+
+/// The plain device of a model that can be trained.
+fn device_of<M: Module>(model: &M) -> Result<Device, Error> {
+    let trained = parameters::list(model).into_iter().find(|info| info.trains);
+    let reason = || "no parameter of the model requires a gradient; is it on an autodiff device?".into();
+    trained.map(|info| info.device).ok_or_else(|| Error::Forward { reason: reason() })
+}
+
+/// What a person should know about the devices of a run, which goes on from `earlier` if it is not new.
+fn warnings(devices: &DeviceGroup, config: &TrainConfig, earlier: Option<&RunState>) -> Vec<String> {
+    let count = devices.len();
+    let mut warnings = vec![];
+    if config.batch_size < count {
+        let idle = count - config.batch_size;
+        let have = if idle == 1 { "has" } else { "have" };
+        warnings.push(format!(
+            "{idle} of {count} devices {have} nothing to do: a batch has {} examples",
+            config.batch_size
+        ));
+    }
+    if let Some(earlier) = earlier.map(|state| state.devices).filter(|&earlier| earlier != count) {
+        let s = if earlier == 1 { "" } else { "s" };
+        warnings.push(format!(
+            "the run began on {earlier} device{s} and goes on with {count}: its gradients are added up in another order, so the last digits differ"
+        ));
+    }
+    warnings
 }
 
 /// Everything of a run but the model, which moves through the optimizer.
@@ -100,7 +158,6 @@ struct Trainer<'a, T: Task> {
     plan: Plan,
     run: &'a RunDir,
     identity: serde_json::Map<String, serde_json::Value>,
-    optimizer: AdamW,
     state: RunState,
     logs: Logs,
     /// The current epoch and its order.
@@ -119,17 +176,18 @@ struct Clock {
 impl<T: Task> Trainer<'_, T> {
     fn run(
         mut self,
-        mut model: T::Model,
+        mut replicas: Replicas<T::Model>,
         fresh: bool,
         hooks: &mut dyn Hooks<T::Model>,
     ) -> Result<Fitted<T::Model>, Error> {
-        if fresh && self.config.eval_on_start && self.evaluate(&model, hooks)? {
-            self.save(&model)?;
+        if fresh && self.config.eval_on_start && self.evaluate(&replicas.first().model, hooks)? {
+            self.save(replicas.first())?;
         }
         loop {
-            model = self.step(model, hooks)?;
+            replicas = self.step(replicas, hooks)?;
             let last = self.state.step == self.plan.total_steps;
-            let improved = (last || self.due(self.config.eval_steps)) && self.evaluate(&model, hooks)?;
+            let improved =
+                (last || self.due(self.config.eval_steps)) && self.evaluate(&replicas.first().model, hooks)?;
             self.state.stop = if last {
                 Some(StopReason::Completed)
             } else if self.out_of_patience() {
@@ -139,27 +197,31 @@ impl<T: Task> Trainer<'_, T> {
             };
             let over = self.state.stop.is_some();
             if over || self.due(self.config.sample_steps) {
-                let samples = hooks.sample(&model.valid(), self.state.step)?;
+                let samples = hooks.sample(&replicas.first().model.valid(), self.state.step)?;
                 self.logs.samples(self.state.step, &samples)?;
             }
             let save = over || improved || self.due(self.config.save_steps);
             if save {
-                self.save(&model)?;
+                self.save(replicas.first())?;
             }
             if let Some(stop) = self.state.stop {
-                return finish(self.config, self.run, model, self.state, stop);
+                return finish(self.config, self.run, replicas.into_first().model, self.state, stop);
             }
             if hooks.should_stop() {
                 if !save {
-                    self.save(&model)?;
+                    self.save(replicas.first())?;
                 }
-                return finish(self.config, self.run, model, self.state, StopReason::Requested);
+                return finish(self.config, self.run, replicas.into_first().model, self.state, StopReason::Requested);
             }
         }
     }
 
     /// One optimizer step and, where due, its line of metrics.
-    fn step(&mut self, model: T::Model, hooks: &mut dyn Hooks<T::Model>) -> Result<T::Model, Error> {
+    fn step(
+        &mut self,
+        replicas: Replicas<T::Model>,
+        hooks: &mut dyn Hooks<T::Model>,
+    ) -> Result<Replicas<T::Model>, Error> {
         let start = Instant::now();
         let index = self.state.step;
         let step = index + 1;
@@ -174,12 +236,12 @@ impl<T: Task> Trainer<'_, T> {
 
         let progress = index as f64 / self.plan.total_steps as f64;
         let learning_rate = self.config.learning_rate * self.config.schedule.factor(index, self.plan.total_steps);
-        let (model, done) = if self.config.optimizer.in_backward {
-            step::move_in_backward(self.task, model, batch, &mut self.optimizer, learning_rate, step, progress)?
+        let (replicas, done) = if self.config.optimizer.in_backward {
+            moving::move_in_backward(self.task, replicas, batch, learning_rate, step, progress)?
         } else {
-            let (sink, done) = step::accumulate(self.task, &model, batch, self.config, step, progress)?;
+            let (sinks, done) = step::accumulate(self.task, &replicas, batch, self.config, step, progress)?;
             let scale = self.config.clip_norm().map_or(1.0, |max_norm| clip_scale(done.grad_norm, max_norm));
-            (self.optimizer.step(model, sink, learning_rate, scale)?, done)
+            (replicas.step(sinks, learning_rate, scale)?, done)
         };
 
         self.order = Some((epoch, order));
@@ -213,7 +275,7 @@ impl<T: Task> Trainer<'_, T> {
             seconds,
             metrics: done.metrics.values(),
         });
-        Ok(model)
+        Ok(replicas)
     }
 
     /// A line of metrics over the window, which starts anew.
@@ -263,14 +325,14 @@ impl<T: Task> Trainer<'_, T> {
         Ok(best)
     }
 
-    fn save(&mut self, model: &T::Model) -> Result<(), Error> {
+    fn save(&mut self, Replica { model, optimizer }: &Replica<T::Model>) -> Result<(), Error> {
         // What the checkpoint says about the logs must be on the disk before it is.
         self.logs.sync(&mut self.state)?;
         checkpoint::save(
             &self.run.checkpoints_path(),
             self.state.step,
             model,
-            &self.optimizer,
+            optimizer,
             self.identity.clone(),
             &self.state,
         )?;

@@ -46,6 +46,13 @@ pub(crate) struct RunState {
     /// Absent in checkpoints of before there was this log.
     #[serde(default)]
     pub(crate) responses_bytes: u64,
+    /// Devices that the step was computed on; absent in checkpoints of before there could be several.
+    #[serde(default = "one")]
+    pub(crate) devices: usize,
+}
+
+fn one() -> usize {
+    1
 }
 
 /// Sums over the steps between two lines of the metrics file.

@@ -1,14 +1,12 @@
 //! The gradient of one step.
 
-use burn::module::Module;
-use burn::tensor::Tensor;
-use setpoint_transformer::Part;
-
-use crate::sink::norm_of;
-use crate::task::accept_part;
-use crate::{AdamW, Error, Forward, GradientSink, MetricSums, MicroBatch, ResponseValues, Survey, Task, TrainConfig};
+use super::replicas::Replicas;
+use crate::batch::deal;
+use crate::devices::side_by_side;
+use crate::{Error, Forward, GradientSink, MetricSums, ResponseValues, Survey, Task, TrainConfig};
 
 /// Loss, metrics, responses' numbers and gradient norm of a whole batch.
+#[derive(Default)]
 pub(super) struct Measured {
     pub(super) loss: f64,
     pub(super) grad_norm: f64,
@@ -17,117 +15,81 @@ pub(super) struct Measured {
     pub(super) micro_batches: usize,
 }
 
-/// Runs the batch of a step (from 1) forward and backward, one micro-batch after another.
+impl Measured {
+    /// Adds what another device has measured on its share; the norm, which all have of the whole gradient, is the first one's.
+    pub(super) fn add(&mut self, other: Self) {
+        if self.micro_batches == 0 {
+            self.grad_norm = other.grad_norm;
+        }
+        self.loss += other.loss;
+        self.metrics.merge(&other.metrics);
+        self.responses.append(other.responses);
+        self.micro_batches += other.micro_batches;
+    }
+}
+
+/// Runs the batch of a step (from 1) forward and backward, on every device its share, one micro-batch after another, and adds up the
+/// gradients of all devices: a sink for each.
 ///
 /// # Errors
 /// When the loss or the gradient is not finite; the model has not moved then.
 pub(super) fn accumulate<T: Task>(
     task: &T,
-    model: &T::Model,
+    replicas: &Replicas<T::Model>,
     batch: &[usize],
     config: &TrainConfig,
     step: u64,
     progress: f64,
-) -> Result<(GradientSink, Measured), Error> {
+) -> Result<(Vec<GradientSink>, Measured), Error> {
     let (batch, denominator) = weighed(task, batch, step)?;
-    let survey = Survey { progress, ..task.survey(model, &batch, config.micro_batch)? };
-    let split = config.micro_batch.split(&batch, |example| task.cost(example));
-    let mut sink = GradientSink::new();
-    let mut loss = 0.0;
-    let mut metrics = MetricSums::new();
-    let mut responses = ResponseValues::default();
-    for examples in &split {
-        let mut forward = task.forward_surveyed(model, examples, denominator, &survey)?;
-        metrics.merge(&forward.metrics);
-        responses.append(std::mem::take(&mut forward.responses));
-        loss += backward(task, model, examples, forward, &mut sink, step)?;
+    let first = &replicas.first().model;
+    let survey = Survey { progress, ..task.survey(first, &batch, config.micro_batch)? };
+    let cost = |example| task.cost(example);
+    let shares = deal(&batch, replicas.group().len(), cost);
+    let splits: Vec<_> = shares.iter().map(|share| config.micro_batch.split(share, cost)).collect();
+    let work: Vec<_> = replicas.models().zip(&splits).collect();
+    let passes = side_by_side(work, |_, (model, split)| pass(task, model, split, denominator, &survey, step));
+    let (mut sinks, mut measured) = (vec![], Measured::default());
+    for pass in passes {
+        let (sink, own) = pass?;
+        sinks.push(sink);
+        measured.add(own);
     }
-    let grad_norm = sink.norm();
+    let sinks = GradientSink::all_reduce(sinks, replicas.group());
+    let grad_norm = sinks[0].norm();
     if !grad_norm.is_finite() {
         return Err(Error::NonFinite {
             step,
             quantity: "gradient norm",
             value: grad_norm,
-            examples: names(task, &culprits(task, model, &split, denominator, &survey, step)?),
+            examples: names(task, &culprits(task, first, &splits.concat(), denominator, &survey, step)?),
         });
     }
-    Ok((sink, Measured { loss, grad_norm, metrics, responses, micro_batches: split.len() }))
+    Ok((sinks, Measured { grad_norm, ..measured }))
 }
 
-/// Runs the batch forward and backward in one piece, and moves each part of the model as soon as its gradient is complete.
-///
-/// # Errors
-/// When the loss or the gradient is not finite. The model is lost then: parts of it may have moved already.
-pub(super) fn move_in_backward<T: Task>(
+/// One device's share of a batch, forward and backward. The norm of the gradient is not known yet.
+fn pass<T: Task>(
     task: &T,
-    model: T::Model,
-    batch: &[usize],
-    optimizer: &mut AdamW,
-    learning_rate: f64,
+    model: &T::Model,
+    split: &[Vec<usize>],
+    denominator: f64,
+    survey: &Survey,
     step: u64,
-    progress: f64,
-) -> Result<(T::Model, Measured), Error> {
-    let (batch, denominator) = weighed(task, batch, step)?;
-    let whole = MicroBatch::Examples(batch.len());
-    let survey = Survey { progress, ..task.survey(&model, &batch, whole)? };
-    let batch = whole.split(&batch, |example| task.cost(example)).concat();
-    let forward = task.forward_surveyed(&model, &batch, denominator, &survey)?;
-    let loss = checked_loss(task, &batch, &forward, step)?;
-    let (metrics, responses) = (forward.metrics, forward.responses);
-    let mut moving = Moving { model: Ok(model), optimizer, learning_rate, squares: vec![] };
-    let decoder = task.decoder();
-    // A tied head adds to the gradient of the embeddings, which is complete only at the end.
-    let embeddings = format!("{decoder}.embed_tokens.weight");
-    let mut rest = GradientSink::new();
-    let mut gradients = forward.loss.backward();
-    if let Ok(model) = &moving.model {
-        rest.accept("", model, &mut gradients);
+) -> Result<(GradientSink, Measured), Error> {
+    let mut sink = GradientSink::new();
+    let mut measured = Measured { micro_batches: split.len(), ..Measured::default() };
+    for examples in split {
+        let mut forward = task.forward_surveyed(model, examples, denominator, survey)?;
+        measured.metrics.merge(&forward.metrics);
+        measured.responses.append(std::mem::take(&mut forward.responses));
+        measured.loss += backward(task, model, examples, forward, &mut sink, step)?;
     }
-    moving.accept(rest.take_all_but(&embeddings));
-    if let Some(tape) = forward.tape {
-        tape.backward(&mut gradients, &mut |part, gradients| {
-            let block = matches!(part, Part::Block(..));
-            accept_part(decoder, part, gradients, &mut rest);
-            if block {
-                moving.accept(rest.take_all_but(&embeddings));
-            }
-        });
-    }
-    moving.accept(rest);
-    let grad_norm = norm_of(moving.squares);
-    if !grad_norm.is_finite() {
-        let (quantity, examples) = ("gradient norm", names(task, &batch));
-        return Err(Error::NonFinite { step, quantity, value: grad_norm, examples });
-    }
-    Ok((moving.model?, Measured { loss, grad_norm, metrics, responses, micro_batches: 1 }))
-}
-
-/// A model on its way through its own backward pass.
-struct Moving<'a, M> {
-    model: Result<M, Error>,
-    optimizer: &'a mut AdamW,
-    learning_rate: f64,
-    /// Of the gradients that have been used up.
-    squares: Vec<Tensor<1>>,
-}
-
-impl<M: Module> Moving<'_, M> {
-    fn accept(&mut self, sink: GradientSink) {
-        if sink.is_empty() {
-            return;
-        }
-        self.squares.extend(sink.squares());
-        // The first error stays; what follows it changes nothing any more.
-        let gone = Err(Error::Forward { reason: "an earlier part of the model could not be moved".into() });
-        self.model = match std::mem::replace(&mut self.model, gone) {
-            Ok(model) => self.optimizer.step(model, sink, self.learning_rate, 1.0),
-            error => error,
-        };
-    }
+    Ok((sink, measured))
 }
 
 /// The examples of a batch that weigh something, and the weight of all.
-fn weighed<T: Task>(task: &T, batch: &[usize], step: u64) -> Result<(Vec<usize>, f64), Error> {
+pub(super) fn weighed<T: Task>(task: &T, batch: &[usize], step: u64) -> Result<(Vec<usize>, f64), Error> {
     let denominator: f64 = batch.iter().map(|&example| task.weight(example)).sum();
     if !(denominator.is_finite() && denominator > 0.0) {
         return Err(Error::Weight { step, found: denominator, examples: names(task, batch) });
@@ -150,7 +112,7 @@ fn backward<T: Task>(
 }
 
 /// The loss of a forward pass whose parts fit each other and are finite.
-fn checked_loss<T: Task>(task: &T, examples: &[usize], forward: &Forward, step: u64) -> Result<f64, Error> {
+pub(super) fn checked_loss<T: Task>(task: &T, examples: &[usize], forward: &Forward, step: u64) -> Result<f64, Error> {
     let wrong = |reason: String| Err(Error::Forward { reason });
     if forward.per_example.len() != examples.len() {
         return wrong(format!(
@@ -223,7 +185,7 @@ fn culprits<T: Task>(
     Ok(found)
 }
 
-fn names<T: Task>(task: &T, examples: &[usize]) -> Vec<String> {
+pub(super) fn names<T: Task>(task: &T, examples: &[usize]) -> Vec<String> {
     examples.iter().map(|&example| task.describe(example)).collect()
 }
 
@@ -249,9 +211,4 @@ pub(super) fn epoch_order<T: Task>(task: &T, seed: u64, epoch: u64) -> Result<Ve
         }
     }
     Ok(order)
-}
-
-/// Whether a module is on a device that records graphs.
-pub(super) fn trains<M: Module>(module: &M) -> bool {
-    crate::parameters::list(module).iter().any(|info| info.trains)
 }

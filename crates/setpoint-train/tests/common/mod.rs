@@ -1,7 +1,8 @@
 //! A small model and task that the unit tests and the integration tests share.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData, activation};
@@ -93,9 +94,9 @@ pub struct Regression {
     /// An order that is not a permutation, instead of the right one.
     pub wrong_order: Option<Vec<usize>>,
     /// Forward passes so far.
-    pub passes: Cell<u64>,
+    pub passes: AtomicU64,
     /// Called before each forward pass with their number.
-    pub before_pass: Box<dyn Fn(u64)>,
+    pub before_pass: Box<dyn Fn(u64) + Sync>,
 }
 
 impl Regression {
@@ -107,7 +108,7 @@ impl Regression {
                 (ids, (i as f32 * 0.9).cos())
             })
             .collect();
-        Self { examples, poison: None, wrong_order: None, passes: Cell::new(0), before_pass: Box::new(|_| {}) }
+        Self { examples, poison: None, wrong_order: None, passes: AtomicU64::new(0), before_pass: Box::new(|_| {}) }
     }
 
     pub fn poisoned(examples: usize, example: usize, poison: Poison) -> Self {
@@ -140,8 +141,7 @@ impl Task for Regression {
     }
 
     fn forward(&self, model: &Bag, examples: &[usize], denominator: f64) -> Result<Forward, Error> {
-        self.passes.set(self.passes.get() + 1);
-        (self.before_pass)(self.passes.get());
+        (self.before_pass)(1 + self.passes.fetch_add(1, Ordering::SeqCst));
         let device = model.head.val().device().without_autodiff();
         let width = examples.iter().map(|&e| self.cost(e)).max().unwrap_or(0);
         let (mut ids, mut shares, mut targets, mut weights) = (vec![], vec![], vec![], vec![]);

@@ -1,6 +1,6 @@
 //! Gradient accumulation changes nothing.
 
-use std::cell::RefCell;
+use std::sync::Mutex;
 
 use setpoint_train::{
     AdamWConfig, Error, Forward, GradientSink, MicroBatch, NoHooks, RunDir, Survey, Task, TrainConfig, fit,
@@ -26,7 +26,7 @@ fn train(device: &burn::tensor::Device, micro_batch: MicroBatch) -> (Bag, u64) {
     let task = Regression::new(22); // 8, 8 and a partial batch of 6
     let fitted = fit(&task, Bag::new(device), &config(micro_batch), &run, &mut NoHooks).unwrap();
     assert_eq!(fitted.steps, 6);
-    (fitted.model, task.passes.get())
+    (fitted.model, task.passes.into_inner())
 }
 
 #[test]
@@ -56,8 +56,8 @@ fn one_by_eight_is_eight_by_one_is_two_by_four() {
 struct Surveyed {
     inner: Regression,
     /// Examples of each survey, and of each pass with the survey it was given.
-    surveys: RefCell<Vec<Vec<usize>>>,
-    passes: RefCell<Vec<(Vec<usize>, Survey)>>,
+    surveys: Mutex<Vec<Vec<usize>>>,
+    passes: Mutex<Vec<(Vec<usize>, Survey)>>,
 }
 
 impl Task for Surveyed {
@@ -84,7 +84,7 @@ impl Task for Surveyed {
     }
 
     fn survey(&self, _: &Bag, batch: &[usize], _: MicroBatch) -> Result<Survey, Error> {
-        self.surveys.borrow_mut().push(batch.to_vec());
+        self.surveys.lock().unwrap().push(batch.to_vec());
         Ok(Survey {
             batch: vec![batch.len() as f64],
             examples: batch.iter().map(|&e| (e, vec![e as f64])).collect(),
@@ -99,7 +99,7 @@ impl Task for Surveyed {
         denominator: f64,
         survey: &Survey,
     ) -> Result<Forward, Error> {
-        self.passes.borrow_mut().push((examples.to_vec(), survey.clone()));
+        self.passes.lock().unwrap().push((examples.to_vec(), survey.clone()));
         self.inner.forward(model, examples, denominator)
     }
 }
@@ -108,10 +108,10 @@ impl Task for Surveyed {
 fn every_pass_of_a_step_is_given_the_survey_of_its_whole_batch() {
     let dir = tempfile::tempdir().unwrap();
     let run = RunDir::create(dir.path()).unwrap();
-    let task = Surveyed { inner: Regression::new(22), surveys: RefCell::default(), passes: RefCell::default() };
+    let task = Surveyed { inner: Regression::new(22), surveys: Mutex::default(), passes: Mutex::default() };
     let config = TrainConfig { epochs: 1.0, ..config(MicroBatch::Examples(3)) };
     fit(&task, Bag::new(&devices()[0]), &config, &run, &mut NoHooks).unwrap();
-    let (surveys, passes) = (task.surveys.into_inner(), task.passes.into_inner());
+    let (surveys, passes) = (task.surveys.into_inner().unwrap(), task.passes.into_inner().unwrap());
     assert_eq!(surveys.iter().map(Vec::len).collect::<Vec<_>>(), [8, 8, 6], "one a step");
     assert_eq!(passes.len(), 3 + 3 + 2);
     let mut pass = passes.iter();
@@ -163,8 +163,9 @@ fn an_example_without_weight_is_left_out_whatever_the_split() {
         let config = TrainConfig { max_steps: Some(1), ..config(micro_batch) };
         let mut hooks = Recorder::default();
         fit(&task, Bag::new(&device), &config, &run, &mut hooks).unwrap();
-        assert_eq!(hooks.reports[0].micro_batches as u64, task.passes.get());
-        (task.passes.get(), hooks.reports[0].grad_norm)
+        let passes = task.passes.into_inner();
+        assert_eq!(hooks.reports[0].micro_batches as u64, passes);
+        (passes, hooks.reports[0].grad_norm)
     };
     let (passes, alone) = norm(MicroBatch::Examples(1));
     assert_eq!(passes, 7);

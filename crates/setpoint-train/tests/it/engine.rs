@@ -1,12 +1,13 @@
 //! The fast path against the simple one: packed batches, shared prompts and backward by blocks give the gradients of a whole graph over
-//! padded rows; parameters that move inside the backward pass move as they would after it.
+//! padded rows; parameters that move inside the backward pass move as they would after it; several devices compute what one does.
 
 use std::path::{Path, PathBuf};
 
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData, activation};
 use setpoint_train::{
-    AdamWConfig, Error, Forward, GradientSink, Hooks, PromptLogps, RunDir, Sequence, StepReport, Task, TrainConfig,
-    backward, fit, sequence_logps_with,
+    AdamWConfig, DeviceGroup, Error, Fitted, Forward, GradientSink, Hooks, PromptLogps, RunDir, Sequence, StepReport,
+    SumOnFirst, Task, TrainConfig, backward, fit_on, sequence_logps_with,
 };
 use setpoint_transformer::{CausalLm, LoadOptions, Recompute, pad_right};
 
@@ -160,6 +161,19 @@ impl Task for Seeded {
 
 /// The files of parameters and optimizer after four steps, and the gradient norm of each step.
 fn trained(model: &CausalLm, in_backward: bool) -> ([Vec<u8>; 2], Vec<f64>) {
+    let optimizer = AdamWConfig { weight_decay: 0.1, in_backward, ..AdamWConfig::default() };
+    let home = DeviceGroup::single(model.decoder().device());
+    let (fitted, norms, _dir) = fitted(model, &home, Recompute::Block, optimizer);
+    let file = |name: &str| std::fs::read(fitted.checkpoint.join(name)).unwrap();
+    ([file("model.safetensors"), file("optimizer.safetensors")], norms)
+}
+
+fn fitted(
+    model: &CausalLm,
+    devices: &DeviceGroup,
+    recompute: Recompute,
+    optimizer: AdamWConfig,
+) -> (Fitted<CausalLm>, Vec<f64>, tempfile::TempDir) {
     struct Norms(Vec<f64>);
     impl Hooks<CausalLm> for Norms {
         fn progress(&mut self, report: &StepReport) {
@@ -167,21 +181,63 @@ fn trained(model: &CausalLm, in_backward: bool) -> ([Vec<u8>; 2], Vec<f64>) {
         }
     }
     let mut model = model.clone();
-    model.model.recompute = Recompute::Block;
+    model.model.recompute = recompute;
     let config = TrainConfig {
         max_steps: Some(4),
         batch_size: 5,
         learning_rate: 1e-3,
         max_grad_norm: Some(0.0),
-        optimizer: AdamWConfig { weight_decay: 0.1, in_backward, ..AdamWConfig::default() },
+        optimizer,
         ..TrainConfig::default()
     };
     let dir = tempfile::tempdir().unwrap();
     let run = RunDir::create(dir.path().join("run")).unwrap();
     let mut norms = Norms(vec![]);
-    let fitted = fit(&Seeded(sequences()), model, &config, &run, &mut norms).unwrap();
-    let file = |name: &str| std::fs::read(fitted.checkpoint.join(name)).unwrap();
-    ([file("model.safetensors"), file("optimizer.safetensors")], norms.0)
+    let fitted = fit_on(devices, &Seeded(sequences()), model, &config, &run, &mut norms).unwrap();
+    (fitted, norms.0, dir)
+}
+
+/// All parameters, one after another.
+fn flat(model: &CausalLm) -> Vec<f64> {
+    struct Values(Vec<f64>);
+    impl ModuleVisitor for Values {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.0.extend(param.val().to_data().iter::<f64>());
+        }
+    }
+    let mut values = Values(vec![]);
+    model.visit(&mut values);
+    values.0
+}
+
+#[test]
+fn several_devices_move_a_model_as_one_does() {
+    let [flex, ndarray] = devices();
+    for dir in checkpoints() {
+        let options = LoadOptions { dtype: Some(FloatDType::F32), ..LoadOptions::default() };
+        let (model, _) = CausalLm::load(&dir, &options, &flex).unwrap();
+        let start = flat(&model);
+        // Each of four steps rounds a weight to f32.
+        let rounding = 4.0 * f64::from(f32::EPSILON) / 2.0 * start.iter().map(|x| x.abs()).fold(0.0, f64::max);
+        for (recompute, in_backward) in [(Recompute::None, false), (Recompute::Block, false), (Recompute::Block, true)]
+        {
+            // A large ε makes the step a multiple of the gradient, so that rounding is not blown up where the gradient is small.
+            let optimizer = AdamWConfig { eps: 1.0, in_backward, ..AdamWConfig::default() };
+            let (one, norms, _dir) = fitted(&model, &DeviceGroup::single(flex.clone()), recompute, optimizer);
+            let one = flat(&one.model);
+            let moved = one.iter().zip(&start).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            for others in [vec![flex.clone()], vec![ndarray.clone(), flex.clone()]] {
+                let group = DeviceGroup::new([vec![flex.clone()], others].concat(), SumOnFirst);
+                let name = format!("{}, {recompute:?}, in_backward {in_backward}, {group:?}", dir.display());
+                let (several, found, _dir) = fitted(&model, &group, recompute, optimizer);
+                for (found, expected) in found.iter().zip(&norms) {
+                    assert!((found - expected).abs() <= 1e-5 * expected, "{name}: {found} {expected}");
+                }
+                let error = flat(&several.model).iter().zip(&one).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+                assert!(error <= 1e-5 * moved + rounding, "{name}: {error:e} of {moved:e}");
+            }
+        }
+    }
 }
 
 #[test]

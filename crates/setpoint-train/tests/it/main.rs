@@ -9,6 +9,7 @@ mod engine;
 mod fitting;
 mod golden;
 mod logps;
+mod several_devices;
 
 use burn::tensor::Device;
 
