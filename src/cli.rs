@@ -87,7 +87,8 @@ pub enum Command {
     },
 }
 
-const DEVICE_HELP: &str = "flex, ndarray, wgpu[:i] or cuda[:i]; by default the fastest this binary was built with";
+const DEVICE_HELP: &str = "flex, ndarray, wgpu[:i] or cuda[:i]; several, as in cuda:0,1 or cuda:0-7, train and score together; \
+    by default the fastest this binary was built with";
 const DEMO_HELP: &str = "Example:\n  setpoint demo --run runs/demo";
 const SFT_HELP: &str = "Examples:\n  setpoint sft --model Qwen2.5-0.5B --data chats.jsonl --run runs/sft\n  \
     setpoint sft sft.toml --run runs/sft --set train.learning_rate=1e-5\n  \

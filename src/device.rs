@@ -1,6 +1,7 @@
 //! `--device`: the only place that names a backend.
 
 use burn::tensor::Device;
+use setpoint_train::{DeviceGroup, SumOnFirst};
 
 /// Every kind of device, compiled in or not.
 const ALL: [&str; 4] = ["flex", "ndarray", "wgpu", "cuda"];
@@ -23,28 +24,81 @@ pub fn compiled() -> Vec<&'static str> {
     names
 }
 
-/// Opens `flex`, `ndarray`, `wgpu[:i]` or `cuda[:i]`; without a name the fastest that was compiled in.
+/// Opens what `--device` names: one device, or several that work together. Without a name the fastest one that was compiled in.
 ///
 /// # Errors
-/// One sentence when the name is unknown, not compiled in, or its index is no number.
-pub fn open(name: Option<&str>) -> Result<Device, String> {
+/// One sentence when the name is unknown, not compiled in, or its number is none.
+pub fn open(name: Option<&str>) -> Result<DeviceGroup, String> {
     let compiled = compiled();
     let Some(name) = name.or_else(|| ["cuda", "flex", "wgpu", "ndarray"].into_iter().find(|n| compiled.contains(n)))
     else {
         return Err("this binary was built without any device: build it with --features flex".into());
     };
-    let (kind, index) = match name.split_once(':') {
-        None => (name, 0),
-        Some((kind, index)) => {
-            (kind, index.parse::<usize>().map_err(|_| format!("`{name}`: `{index}` is not a device number"))?)
+    let (kind, numbers) = parse(name)?;
+    let devices = numbers.into_iter().map(|number| one(kind, number)).collect::<Result<Vec<_>, _>>()?;
+    #[cfg(feature = "cuda")]
+    if kind == "cuda" && devices.len() > 1 {
+        if has_nccl() {
+            return Ok(DeviceGroup::new(devices, setpoint_train::NativeAllReduce));
         }
-    };
-    if matches!(kind, "flex" | "ndarray") && name.contains(':') {
-        return Err(format!("`{name}`: {kind} is the CPU and takes no device number"));
+        crate::progress::note(
+            "warning: NCCL was not found, so gradients go from GPU to GPU through the machine's memory",
+        );
     }
+    Ok(DeviceGroup::new(devices, SumOnFirst))
+}
+
+/// Takes `flex`, `wgpu:1`, `cuda:0,1`, `cuda:0-3` or `flex,flex` apart: the kind, and the number of each device.
+fn parse(name: &str) -> Result<(&'static str, Vec<Option<usize>>), String> {
+    let mut kind = None;
+    let mut numbers = vec![];
+    for item in name.split(',') {
+        let (found, number) = match (item.split_once(':'), kind) {
+            (Some((found, number)), _) => (found, Some(number)),
+            (None, Some(kind)) if item.starts_with(|c: char| c.is_ascii_digit()) => (kind, Some(item)),
+            (None, _) => (item, None),
+        };
+        let known = ALL.into_iter().find(|known| *known == found).ok_or_else(|| {
+            format!(
+                "`{item}` is not a device: expected flex, ndarray, wgpu[:i] or cuda[:i], as in cuda, cuda:1 or cuda:0,1"
+            )
+        })?;
+        if kind.is_some_and(|kind| kind != known) {
+            return Err(format!("`{name}`: the devices of a run are of one kind"));
+        }
+        kind = Some(known);
+        match number {
+            Some(_) if matches!(known, "flex" | "ndarray") => {
+                return Err(format!("`{name}`: {known} is the CPU and takes no device number"));
+            }
+            Some(number) => numbers
+                .extend(range(number).ok_or_else(|| format!("`{name}`: `{number}` is not a device number"))?.map(Some)),
+            None => numbers.push(None),
+        }
+    }
+    let kind = kind.unwrap_or(ALL[0]);
+    // The CPU may be named twice: what happens on several devices can be tried out on one machine.
+    if matches!(kind, "wgpu" | "cuda")
+        && let Some((_, number)) = numbers.iter().enumerate().find(|(at, number)| numbers[..*at].contains(number))
+    {
+        let twice = number.map_or_else(|| kind.to_owned(), |number| format!("{kind}:{number}"));
+        return Err(format!("`{name}`: {twice} is named twice"));
+    }
+    Ok((kind, numbers))
+}
+
+/// `3`, or `0-3` with both ends.
+fn range(text: &str) -> Option<std::ops::RangeInclusive<usize>> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+    (first <= last).then_some(first..=last)
+}
+
+/// One device of a known kind.
+fn one(kind: &str, number: Option<usize>) -> Result<Device, String> {
     // Only GPUs are numbered.
     #[cfg(not(any(feature = "wgpu", feature = "cuda")))]
-    let _ = index;
+    let _ = number;
     match kind {
         #[cfg(feature = "flex")]
         "flex" => Ok(Device::flex()),
@@ -52,18 +106,24 @@ pub fn open(name: Option<&str>) -> Result<Device, String> {
         #[allow(deprecated)]
         "ndarray" => Ok(Device::ndarray()),
         #[cfg(feature = "wgpu")]
-        // Without a number wgpu's own choice, which also finds software adapters.
-        "wgpu" if !name.contains(':') => Ok(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)),
-        #[cfg(feature = "wgpu")]
-        "wgpu" => Ok(Device::wgpu(burn::tensor::DeviceKind::DiscreteGpu(index))),
+        "wgpu" => Ok(Device::wgpu(match number {
+            // wgpu's own choice, which also finds software adapters.
+            None => burn::tensor::DeviceKind::DefaultDevice,
+            Some(number) => burn::tensor::DeviceKind::DiscreteGpu(number),
+        })),
         #[cfg(feature = "cuda")]
-        "cuda" => Ok(Device::cuda(index)),
-        known if ALL.contains(&known) => Err(format!(
-            "`{kind}` is not in this binary, which has {}: build it with `cargo build --release --features {kind}`",
-            compiled.join(", ")
+        "cuda" => Ok(Device::cuda(number.unwrap_or(0))),
+        absent => Err(format!(
+            "`{absent}` is not in this binary, which has {}: build it with `cargo build --release --features {absent}`",
+            compiled().join(", ")
         )),
-        _ => Err(format!("`{name}` is not a device: expected flex, ndarray, wgpu[:i] or cuda[:i]")),
     }
+}
+
+/// Whether GPUs can reach each other without this machine's memory.
+#[cfg(feature = "cuda")]
+fn has_nccl() -> bool {
+    cubecl::Device::cuda(0).is_ok_and(|device| device.client().has_device_transport())
 }
 
 /// Whether bf16 and f16 checkpoints keep their dtype on a device: on GPUs that compute in it. CPUs emulate it, which is slow.
@@ -87,8 +147,42 @@ mod tests {
         for name in compiled() {
             // A GPU may be compiled in and not be there.
             if matches!(name, "flex" | "ndarray") {
-                assert!(is_cpu(&open(Some(name)).unwrap()), "{name}");
+                assert!(is_cpu(open(Some(name)).unwrap().first()), "{name}");
+                assert_eq!(open(Some(&format!("{name},{name}"))).unwrap().len(), 2);
             }
+        }
+    }
+
+    #[test]
+    fn devices_are_named_one_by_one_or_by_a_range() {
+        let of = |name: &str| parse(name).unwrap();
+        assert_eq!(of("cuda"), ("cuda", vec![None]));
+        assert_eq!(of("wgpu:1"), ("wgpu", vec![Some(1)]));
+        let four = ("cuda", vec![Some(0), Some(1), Some(2), Some(5)]);
+        for name in ["cuda:0,1,2,5", "cuda:0-2,5", "cuda:0,cuda:1-2,cuda:5"] {
+            assert_eq!(of(name), four, "{name}");
+        }
+        assert_eq!(of("flex,flex"), ("flex", vec![None, None]));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_name_is_said() {
+        for (name, said) in [
+            ("gpu", "`gpu` is not a device"),
+            ("", "`` is not a device"),
+            ("0,1", "`0` is not a device"),
+            ("cuda:x", "`x` is not a device number"),
+            ("cuda:", "`` is not a device number"),
+            ("cuda:3-1", "`3-1` is not a device number"),
+            ("cuda:0,", "`` is not a device"),
+            ("flex:1", "flex is the CPU and takes no device number"),
+            ("flex,1", "flex is the CPU and takes no device number"),
+            ("cuda:0,wgpu:1", "the devices of a run are of one kind"),
+            ("cuda:0-2,1", "cuda:1 is named twice"),
+            ("wgpu,wgpu", "wgpu is named twice"),
+        ] {
+            let error = parse(name).unwrap_err();
+            assert!(error.contains(said), "{name}: {error}");
         }
     }
 }

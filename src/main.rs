@@ -80,6 +80,7 @@ fn run(command: Command) -> Outcome {
             given.flag("prompt", args.prompt.clone(), "--prompt");
             let config = load::load(&given)?;
             let session = session(args.common.device.as_deref(), args.common.quiet)?;
+            session.require_one_device("generate")?;
             if args.common.dry_run {
                 return recipes::generate::dry_run(&session, &config);
             }
@@ -88,7 +89,9 @@ fn run(command: Command) -> Outcome {
         Command::Chat(args) => {
             let given = cli::given(None, Some(&args.model), None, None, &args.set);
             let config = load::load(&given)?;
-            recipes::chat::run(&session(args.device.as_deref(), true)?, &config, args.system.as_deref())
+            let session = session(args.device.as_deref(), true)?;
+            session.require_one_device("chat")?;
+            recipes::chat::run(&session, &config, args.system.as_deref())
         }
         Command::Plan(args) => plan(&args),
         Command::Report { runs, output } => recipes::report::run(&runs, &output),
@@ -140,8 +143,8 @@ fn end_with_parent() {
 }
 
 fn session(device: Option<&str>, quiet: bool) -> Outcome<Session> {
-    let device = device::open(device).map_err(|message| Failure::usage("--device", message))?;
-    Ok(Session::new(device, quiet))
+    let devices = device::open(device).map_err(|message| Failure::usage("--device", message))?;
+    Ok(Session::new(devices, quiet))
 }
 
 fn train<C: Config>(

@@ -35,7 +35,7 @@ pub fn run(session: &Session, config: &ChatConfig, system: Option<&str>) -> Outc
     let encoder = setup::encoder(&config.model)?;
     let model_config = setup::model_config(&config.model, &encoder)?;
     let settings = config.generate.resolve(&config.model, &model_config, &encoder)?;
-    let model = setup::policy(&config.model, &model_config, 0, &session.device)?;
+    let model = setup::policy(&config.model, &model_config, 0, session.device())?;
     let mut messages: Vec<Message> = system.map(Message::system).into_iter().collect();
     let input = std::io::stdin();
     let talking = input.is_terminal();

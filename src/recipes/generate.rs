@@ -118,7 +118,7 @@ pub fn run(session: &Session, config: &GenerateConfig) -> Outcome {
     let settings = config.generate.resolve(&config.model, &model_config, &encoder)?;
     let records = prompts(config)?;
     let ids: Vec<Vec<u32>> = records.iter().map(|r| setup::prompt_ids(&encoder, r)).collect::<Outcome<_>>()?;
-    let model = setup::policy(&config.model, &model_config, 0, &session.device)?;
+    let model = setup::policy(&config.model, &model_config, 0, session.device())?;
     let samples = config.generate.samples.unwrap_or(1);
     let start = std::time::Instant::now();
     let answers = sample(session, &model, &ids, &settings, config.generate.seed, samples)?;

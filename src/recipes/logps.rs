@@ -70,7 +70,7 @@ pub fn run(session: &Session, config: &LogpsConfig) -> Outcome {
     let model_config = setup::model_config(&config.model, &encoder)?;
     let data = setup::examples(&config.data, &config.encode, &encoder, "data", session)?;
     let sequences: Vec<_> = data.examples.iter().flat_map(|e| align::sequences(e, Some(config.t0))).collect();
-    let model = setup::policy(&config.model, &model_config, 0, &session.device)?;
+    let model = setup::policy(&config.model, &model_config, 0, session.device())?;
     let counts: Vec<usize> = data.examples.iter().map(|e| e.responses.len()).collect();
     let scores = score(session, "logps", &model, &sequences, &counts, config.batch_tokens)?;
     let responses = data.examples.iter().flat_map(|e| e.responses.iter().map(move |r| (e, r)));

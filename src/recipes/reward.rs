@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use setpoint_data::{DatasetConfig, EncodeOptions, Example};
-use setpoint_reward::{HeadInit, Normalization, Preference, PreferenceTask, RewardModel};
+use setpoint_reward::{HeadInit, Normalization, Preference, PreferenceTask, RewardModel, score_rows_on};
 use setpoint_train::{MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
 use setpoint_transformer::{Architecture, CausalLm, ModelConfig, SaveOptions};
 
@@ -79,7 +79,7 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
             Some(PreferenceTask::new(pairs(&data.examples, &eval.path)?, config.center)?)
         }
     };
-    let run = open_run(folder, resume, config, &session.device)?;
+    let run = open_run(folder, resume, config, &session.devices)?;
 
     let mut settings = config.train.clone();
     let dir = config.model.path.as_deref().unwrap_or(Path::new(""));
@@ -89,8 +89,8 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
         setpoint_data::content_hash(&data.examples),
         config.center
     ));
-    let device = session.device.clone().autodiff();
-    let options = setup::load_options(config.model.dtype, &session.device);
+    let device = session.device().clone().autodiff();
+    let options = setup::load_options(config.model.dtype, session.device());
     let (mut model, mut model_config) = if is_reward_model(&lm_config) {
         RewardModel::load(dir, &options, &device)?
     } else {
@@ -104,7 +104,7 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
     // Its own scores on the training rows give the reward a scale that others can rely on.
     let rows: Vec<&[u32]> = task.pairs().iter().flat_map(|p| [p.chosen.as_slice(), p.rejected.as_slice()]).collect();
     let bar = progress::bar(rows.len(), "scale", session.quiet);
-    let scores = model.score_rows(&rows, 8192, &mut |done| bar.set_position(done as u64))?;
+    let scores = score_rows_on(&session.devices, &model, &rows, 8192, &mut |done| bar.set_position(done as u64))?;
     bar.finish_and_clear();
     Normalization::write(Some(Normalization::of(&scores)?), &mut model_config);
     let out = run.join("model");

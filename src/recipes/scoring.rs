@@ -7,7 +7,7 @@ use super::Session;
 use crate::failure::Outcome;
 use crate::progress::{Meter, Pace};
 
-/// Scores the sequences of some examples: `counts[i]` consecutive ones belong to example `i`. The result is in the order given.
+/// Scores the sequences of some examples on all devices: `counts[i]` consecutive ones belong to example `i`. The result is in the order given.
 ///
 /// The time left goes by the tokens that are left, since the longest come first.
 pub fn score(
@@ -28,7 +28,7 @@ pub fn score(
     let mut spent = 0;
     let mut meter = Meter::new(counts.len(), what, "examples", session.quiet);
     let mut scored: Vec<Option<ScoredSequence>> = vec![None; sequences.len()];
-    let result = score_batches(model, sequences, batch_tokens, &mut |batch| {
+    let result = score_batches(&session.devices, model, sequences, batch_tokens, &mut |batch| {
         for (index, score) in batch {
             scored[index] = Some(score);
             spent += sequences[index].ids.len();

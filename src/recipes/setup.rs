@@ -11,7 +11,7 @@ use setpoint_data::{
     DatasetConfig, EncodeOptions, EncodeReport, EncoderOptions, Example, Label, Record, Response, TemplateChoice,
     TextEncoder, load_records, write_atomically,
 };
-use setpoint_train::Sequence;
+use setpoint_train::{DeviceGroup, Sequence};
 use setpoint_transformer::{CausalLm, GenerationConfig, LoadOptions, ModelConfig, SaveOptions};
 use sha2::{Digest, Sha256};
 
@@ -23,8 +23,8 @@ use crate::{memory, progress};
 /// How a command runs: where, and how loud.
 #[derive(Debug, Clone)]
 pub struct Session {
-    /// The device, without autodiff.
-    pub device: Device,
+    /// Where training computes; everything else does on the first of them.
+    pub devices: DeviceGroup,
     /// No progress bars.
     pub quiet: bool,
     /// Values that other processes compute as well: those of the other trials of a search.
@@ -32,9 +32,25 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session on a device.
-    pub fn new(device: Device, quiet: bool) -> Self {
-        Self { device, quiet, shared: None }
+    /// A session on one device or several.
+    pub fn new(devices: DeviceGroup, quiet: bool) -> Self {
+        Self { devices, quiet, shared: None }
+    }
+
+    /// The first device, without autodiff.
+    pub fn device(&self) -> &Device {
+        self.devices.first()
+    }
+
+    /// Fails where several devices are named for a command that computes on one.
+    pub fn require_one_device(&self, command: &str) -> Outcome {
+        match self.devices.len() {
+            1 => Ok(()),
+            count => Err(Failure::usage(
+                "--device",
+                format!("`setpoint {command}` computes on one device, and {count} are named"),
+            )),
+        }
     }
 
     /// The value of a key: from the shared ones where there are such, else computed.

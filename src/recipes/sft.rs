@@ -75,7 +75,7 @@ pub fn run(session: &Session, config: &SftConfig, folder: &Path, resume: bool) -
         .as_ref()
         .map(|eval| setup::examples(eval, &config.encode, &encoder, "evaluation data", session))
         .transpose()?;
-    let run = open_run(folder, resume, config, &session.device)?;
+    let run = open_run(folder, resume, config, &session.devices)?;
 
     let mut settings = config.train.clone();
     let weights = match &config.model.path {
@@ -83,7 +83,7 @@ pub fn run(session: &Session, config: &SftConfig, folder: &Path, resume: bool) -
         None => setup::text_hash(&model_config.to_json().to_string()),
     };
     settings.fingerprint = setup::text_hash(&format!("{weights}\n{}", setpoint_data::content_hash(&data.examples)));
-    let device = session.device.clone().autodiff();
+    let device = session.device().clone().autodiff();
     let mut model = setup::policy(&config.model, &model_config, settings.seed, &device)?;
     model.model.recompute = MemoryPlan::of(&model_config, &data.report, &settings, Output::Tokens).recompute;
     let task = task_of(&data.examples);

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use setpoint_align::{ChosenStep, DisplacementDetector};
 use setpoint_data::TextEncoder;
 use setpoint_train::{
-    Error, Evaluation, Fitted, Hooks, Measurement, MetricSums, MicroBatch, ResponseValues, RunDir, Sample, StepReport,
-    StopReason, Survey, Task, TrainConfig, fit,
+    DeviceGroup, Error, Evaluation, Fitted, Hooks, Measurement, MetricSums, MicroBatch, ResponseValues, RunDir, Sample,
+    StepReport, StopReason, Survey, Task, TrainConfig, distribute, fit_on,
 };
 
 use setpoint_transformer::{CausalLm, ModelConfig, Recompute, generate};
@@ -21,12 +21,7 @@ use crate::failure::{Failure, Outcome};
 use crate::{memory, progress};
 
 /// Opens the run folder, and leaves in it what the run was started with.
-pub fn open_run<C: Serialize>(
-    folder: &Path,
-    resume: bool,
-    config: &C,
-    device: &burn::tensor::Device,
-) -> Outcome<RunDir> {
+pub fn open_run<C: Serialize>(folder: &Path, resume: bool, config: &C, devices: &DeviceGroup) -> Outcome<RunDir> {
     let run = if resume { RunDir::open(folder) } else { RunDir::create(folder) }.map_err(|e| {
         let hint = match &e {
             Error::RunExists { .. } => Some("add --resume to go on with it, or choose another --run folder"),
@@ -43,8 +38,8 @@ pub fn open_run<C: Serialize>(
     let versions = serde_json::json!({
         "setpoint": env!("CARGO_PKG_VERSION"),
         "burn": "0.22.1",
-        "devices": crate::device::compiled(),
-        "device": format!("{device:?}"),
+        "compiled_for": crate::device::compiled(),
+        "devices": devices.devices().iter().map(|device| format!("{device:?}")).collect::<Vec<_>>(),
         "os": std::env::consts::OS,
         "arch": std::env::consts::ARCH,
     });
@@ -139,8 +134,10 @@ pub fn train<T: Task>(
         Recompute::None => memory::keep_pages(),
         Recompute::Block => memory::keep_pages_briefly(),
     }
-    let mut hooks = TrainingHooks { companions, micro_batch: config.micro_batch, total_steps, bar: bar.clone() };
-    let fitted = fit(task, model, config, run, &mut hooks);
+    let devices = &session.devices;
+    let mut hooks =
+        TrainingHooks { devices, companions, micro_batch: config.micro_batch, total_steps, bar: bar.clone() };
+    let fitted = fit_on(devices, task, model, config, run, &mut hooks);
     bar.finish_and_clear();
     let fitted = fitted?;
     if let StopReason::Patience = fitted.stop {
@@ -150,6 +147,7 @@ pub fn train<T: Task>(
 }
 
 struct TrainingHooks<'a, T: Task> {
+    devices: &'a DeviceGroup,
     companions: Companions<'a, T>,
     micro_batch: MicroBatch,
     total_steps: u64,
@@ -159,7 +157,7 @@ struct TrainingHooks<'a, T: Task> {
 impl<T: Task> Hooks<T::Model> for TrainingHooks<'_, T> {
     fn evaluate(&mut self, model: &T::Model, step: u64) -> Result<Measurement, Error> {
         match self.companions.eval {
-            Some(task) => evaluate(task, model, self.micro_batch, step as f64 / self.total_steps as f64),
+            Some(task) => evaluate(task, self.devices, model, self.micro_batch, step as f64 / self.total_steps as f64),
             None => Ok(Measurement::default()),
         }
     }
@@ -204,24 +202,35 @@ impl<T: Task> Hooks<T::Model> for TrainingHooks<'_, T> {
 }
 
 /// Loss and metrics of a task over all its examples, without a graph, under names with `eval_` before them; and the numbers of its responses.
-/// `progress`: the share of the training that is done.
+/// `model` is on the first of the devices. `progress`: the share of the training that is done.
 pub fn evaluate<T: Task>(
     task: &T,
+    devices: &DeviceGroup,
     model: &T::Model,
     micro_batch: MicroBatch,
     progress: f64,
 ) -> Result<Measurement, Error> {
     let all: Vec<usize> = (0..task.len()).collect();
     let denominator: f64 = all.iter().map(|&e| task.weight(e)).sum();
+    let survey = Survey { progress, ..task.survey(model, &all, micro_batch)? };
+    let micro_batches: Vec<_> = micro_batch.split(&all, |e| task.cost(e)).into_iter().enumerate().collect();
+    let mut parts: Vec<_> = micro_batches.iter().map(|_| None).collect();
+    let compute = |model: &T::Model, (_, micro): &(usize, Vec<usize>)| {
+        let forward = task.forward_surveyed(model, micro, denominator, &survey)?;
+        Ok((f64::from(forward.loss.into_scalar::<f32>()), forward.metrics, forward.responses))
+    };
+    distribute(devices, model, &micro_batches, compute, &mut |&(at, _), part| {
+        parts[at] = Some(part);
+        Ok::<_, Error>(())
+    })?;
+    // In their order, whichever device was first: another order of the sums would have other last digits.
     let mut loss = 0.0;
     let mut metrics = MetricSums::new();
     let mut responses = ResponseValues::default();
-    let survey = Survey { progress, ..task.survey(model, &all, micro_batch)? };
-    for micro in micro_batch.split(&all, |e| task.cost(e)) {
-        let forward = task.forward_surveyed(model, &micro, denominator, &survey)?;
-        loss += f64::from(forward.loss.into_scalar::<f32>());
-        metrics.merge(&forward.metrics);
-        responses.append(forward.responses);
+    for (part, own, values) in parts.into_iter().flatten() {
+        loss += part;
+        metrics.merge(&own);
+        responses.append(values);
     }
     let mut values = vec![("eval_loss".to_owned(), loss)];
     values.extend(metrics.values().into_iter().map(|(name, value)| (format!("eval_{name}"), value)));

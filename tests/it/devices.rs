@@ -4,8 +4,11 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use setpoint_align::{
     Aggregate, DpoSettings, DroBatch, DroSettings, Pair, PromptIndex, constant_like, dpo, dro, weighted_sum,
 };
-use setpoint_train::{Sequence, sequence_logps};
-use setpoint_transformer::{CausalLm, GenerationConfig, LoadOptions, generate};
+use setpoint_train::{
+    AdamWConfig, DeviceGroup, Error, Forward, HeadOptions, Hooks, PromptLogps, RunDir, Sequence, StepReport,
+    SumOnFirst, Task, TrainConfig, fit_on, sequence_logps, sequence_logps_with,
+};
+use setpoint_transformer::{CausalLm, GenerationConfig, LoadOptions, Recompute, generate};
 
 use super::fixture::root;
 
@@ -207,5 +210,91 @@ fn greedy_answers_agree_between_devices() {
     assert!(reference.iter().all(|ids| ids.len() == 4), "{reference:?}");
     for (name, device) in devices {
         assert_eq!(answers(&device), reference, "{name}");
+    }
+}
+
+/// Each example is a row whose mean log-probability is raised.
+struct Likelihood(Vec<Sequence>);
+
+impl Task for Likelihood {
+    type Model = CausalLm;
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn weight(&self, _example: usize) -> f64 {
+        1.0
+    }
+
+    fn cost(&self, example: usize) -> usize {
+        self.0[example].ids.len()
+    }
+
+    fn forward(&self, model: &CausalLm, examples: &[usize], denominator: f64) -> Result<Forward, Error> {
+        let rows: Vec<&Sequence> = examples.iter().map(|&example| &self.0[example]).collect();
+        let found = sequence_logps_with(model, &rows, PromptLogps::Skip, &HeadOptions::default())?;
+        let losses = found.response.neg();
+        Ok(Forward {
+            per_example: losses.clone().into_data().iter().collect(),
+            loss: losses.sum().div_scalar(denominator),
+            metrics: Default::default(),
+            responses: Default::default(),
+            tape: found.tape,
+        })
+    }
+
+    fn order(&self, _seed: u64, epoch: u64) -> Vec<usize> {
+        (0..self.len()).map(|i| (i + epoch as usize) % self.len()).collect()
+    }
+}
+
+/// On GPUs each thread has a queue of its own: what one thread computes another must find done.
+#[test]
+fn devices_of_a_group_train_what_one_does() {
+    struct Steps(Vec<(f64, f64)>);
+    impl Hooks<CausalLm> for Steps {
+        fn progress(&mut self, report: &StepReport) {
+            self.0.push((report.loss, report.grad_norm));
+        }
+    }
+    let rows: Vec<Sequence> = (0..6_u32)
+        .map(|i| Sequence { ids: (0..8 + i).map(|t| (7 * i + 5 * t) % 64).collect(), prompt_len: 3, scored_from: 1 })
+        .collect();
+    let steps = |devices: Vec<Device>, in_backward: bool| {
+        let home = devices[0].clone().autodiff();
+        let (mut model, _) = CausalLm::load(&golden("llama_kv2"), &LoadOptions::default(), &home).unwrap();
+        model.model.recompute = Recompute::Block;
+        let config = TrainConfig {
+            max_steps: Some(3),
+            batch_size: 6,
+            learning_rate: 1e-2,
+            max_grad_norm: Some(0.0),
+            // A large ε: else rounding decides where a gradient is small.
+            optimizer: AdamWConfig { eps: 1.0, in_backward, ..AdamWConfig::default() },
+            ..TrainConfig::default()
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::create(dir.path().join("run")).unwrap();
+        let mut steps = Steps(vec![]);
+        let group = DeviceGroup::new(devices, SumOnFirst);
+        fit_on(&group, &Likelihood(rows.clone()), model, &config, &run, &mut steps).unwrap();
+        steps.0
+    };
+    let flex = Device::flex();
+    let expected = steps(vec![flex.clone()], false);
+    assert!(expected[2].0 < expected[0].0 - 0.5, "the model learns: {expected:?}");
+
+    for (name, device) in devices() {
+        let groups = [[device.clone(), flex.clone()], [flex.clone(), device.clone()]];
+        for (group, in_backward) in groups.into_iter().flat_map(|group| [(group.clone(), false), (group, true)]) {
+            let found = steps(group.to_vec(), in_backward);
+            for ((loss, norm), (expected_loss, expected_norm)) in found.into_iter().zip(&expected) {
+                let error = (loss - expected_loss).abs() / expected_loss.abs();
+                assert!(error < 1e-4, "{name}, in_backward {in_backward}: loss {loss} {expected_loss}");
+                let error = (norm - expected_norm).abs() / expected_norm;
+                assert!(error < 1e-3, "{name}, in_backward {in_backward}: norm {norm} {expected_norm}");
+            }
+        }
     }
 }

@@ -21,4 +21,5 @@ mod models;
 mod report;
 mod responses;
 mod resume;
+mod several_devices;
 mod sweep;

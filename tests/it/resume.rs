@@ -7,9 +7,9 @@ use super::fixture::{command, file, model, rewarded_rows, setpoint_owned, sft_ar
 
 const STEPS: usize = 12;
 
-fn arguments(run: &Path) -> Vec<String> {
+fn arguments(run: &Path, device: &str) -> Vec<String> {
     let mut arguments = sft_arguments(run, STEPS);
-    arguments.extend(["--set".into(), "train.save_steps=2".into()]);
+    arguments.extend(["--set".into(), "train.save_steps=2".into(), "--device".into(), device.into()]);
     arguments
 }
 
@@ -60,16 +60,18 @@ fn bytes(run: &Path, name: &str) -> Vec<u8> {
 
 #[test]
 fn kill_9_and_resume_ends_in_the_same_bits() {
-    let dir = tempfile::tempdir().unwrap();
-    let (whole, killed) = (dir.path().join("whole"), dir.path().join("killed"));
-    setpoint_owned(&arguments(&whole)).ok();
-    // Killed as soon as a step beyond the first checkpoint is written, then once more.
-    let kills = kill_and_resume(&killed, &arguments(&killed), &[3, 7]);
-    assert!(kills > 0, "the run was over before it could be killed");
-    let weights = |run: &Path| bytes(run, "model/model.safetensors");
-    assert!(weights(&whole) == weights(&killed), "the weights differ");
-    assert_eq!(metrics(&whole), metrics(&killed));
-    same_responses(&whole, &killed);
+    for device in ["flex", "flex,flex"] {
+        let dir = tempfile::tempdir().unwrap();
+        let (whole, killed) = (dir.path().join("whole"), dir.path().join("killed"));
+        setpoint_owned(&arguments(&whole, device)).ok();
+        // Killed as soon as a step beyond the first checkpoint is written, then once more.
+        let kills = kill_and_resume(&killed, &arguments(&killed, device), &[3, 7]);
+        assert!(kills > 0, "the run was over before it could be killed");
+        let weights = |run: &Path| bytes(run, "model/model.safetensors");
+        assert!(weights(&whole) == weights(&killed), "the weights differ");
+        assert_eq!(metrics(&whole), metrics(&killed));
+        same_responses(&whole, &killed);
+    }
 }
 
 /// The log of responses has no times: it is the same to the bit.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::{Device, FloatDType, Tensor};
-use setpoint_train::MicroBatch;
+use setpoint_train::{DeviceGroup, MicroBatch, distribute};
 use setpoint_transformer::checkpoint::{self, LoadOptions, SaveOptions};
 use setpoint_transformer::{Architecture, CausalLm, Decoder, Linear, ModelConfig, Tape, init_weights};
 
@@ -184,26 +184,50 @@ impl RewardModel {
         batch_tokens: usize,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Vec<f64>, Error> {
-        for (i, row) in rows.iter().enumerate() {
-            check_row(row.as_ref(), self.vocabulary(), || format!("sequence {i}"))?;
-        }
-        let model = self.valid();
-        let groups = groups(rows, batch_tokens);
-        let all: Vec<usize> = (0..groups.len()).collect();
-        let mut scores = vec![0.0; rows.len()];
-        let mut done = 0;
-        // The largest first, so that a batch too large for the memory fails at once.
-        for batch in MicroBatch::Tokens(batch_tokens).split(&all, |group| groups[group].cost) {
-            let members: Vec<usize> = batch.iter().flat_map(|&group| groups[group].rows.iter().copied()).collect();
-            let batch: Vec<&[u32]> = members.iter().map(|&i| rows[i].as_ref()).collect();
-            for (&i, score) in members.iter().zip(to_host(model.scores(&batch)?)?) {
-                scores[i] = f64::from(score);
-            }
-            done += members.len();
-            progress(done);
-        }
-        Ok(scores)
+        score_rows_on(&DeviceGroup::single(self.device()), self, rows, batch_tokens, progress)
     }
+}
+
+/// [`RewardModel::score_rows`] on several devices at once; the model is on the first.
+///
+/// # Errors
+/// As [`RewardModel::score_rows`].
+pub fn score_rows_on<R: AsRef<[u32]>>(
+    devices: &DeviceGroup,
+    model: &RewardModel,
+    rows: &[R],
+    batch_tokens: usize,
+    progress: &mut dyn FnMut(usize),
+) -> Result<Vec<f64>, Error> {
+    let model = model.valid();
+    let vocabulary = model.vocabulary();
+    let rows: Vec<&[u32]> = rows.iter().map(AsRef::as_ref).collect();
+    for (i, row) in rows.iter().enumerate() {
+        check_row(row, vocabulary, || format!("sequence {i}"))?;
+    }
+    let groups = groups(&rows, batch_tokens);
+    let all: Vec<usize> = (0..groups.len()).collect();
+    // The largest first, so that a batch too large for the memory fails at once.
+    let batches: Vec<Vec<usize>> = MicroBatch::Tokens(batch_tokens)
+        .split(&all, |group| groups[group].cost)
+        .into_iter()
+        .map(|batch| batch.iter().flat_map(|&group| groups[group].rows.iter().copied()).collect())
+        .collect();
+    let mut scores = vec![0.0; rows.len()];
+    let mut done = 0;
+    let score = |model: &RewardModel, members: &Vec<usize>| {
+        let batch: Vec<&[u32]> = members.iter().map(|&i| rows[i]).collect();
+        to_host(model.scores(&batch)?)
+    };
+    distribute(devices, &model, &batches, score, &mut |members, found| {
+        for (&i, score) in members.iter().zip(found) {
+            scores[i] = f64::from(score);
+        }
+        done += members.len();
+        progress(done);
+        Ok(())
+    })?;
+    Ok(scores)
 }
 
 /// Fails where a row has no tokens, or tokens that the model does not know.

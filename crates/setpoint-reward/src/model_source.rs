@@ -4,10 +4,11 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::Device;
+use setpoint_train::DeviceGroup;
 use setpoint_transformer::LoadOptions;
 
 use crate::error::Error;
-use crate::model::{RewardModel, check_row};
+use crate::model::{RewardModel, check_row, score_rows_on};
 use crate::normalization::Normalization;
 use crate::source::{RewardSource, Scored};
 
@@ -18,6 +19,8 @@ const BATCH_TOKENS: usize = 8192;
 #[derive(Debug, Clone)]
 pub struct ModelSource {
     model: RewardModel,
+    /// Those that score; the model is on the first.
+    devices: DeviceGroup,
     name: String,
     normalization: Option<Normalization>,
     batch_tokens: usize,
@@ -27,7 +30,8 @@ impl ModelSource {
     /// A source that scores with `model`, which reports call `name`. Raw scores; see [`normalized`](Self::normalized).
     pub fn new(model: RewardModel, name: impl Into<String>) -> Self {
         // Nothing is trained here, so no graph is kept.
-        Self { model: model.valid(), name: name.into(), normalization: None, batch_tokens: BATCH_TOKENS }
+        let devices = DeviceGroup::single(model.device());
+        Self { model: model.valid(), devices, name: name.into(), normalization: None, batch_tokens: BATCH_TOKENS }
     }
 
     /// Reads the model from a Hugging Face folder; with `normalize`, its stored mean and standard deviation are applied.
@@ -56,9 +60,10 @@ impl ModelSource {
         self
     }
 
-    /// The model.
-    pub fn model(&self) -> &RewardModel {
-        &self.model
+    /// Scores on all devices of a group; the model is on the first.
+    pub fn on(mut self, devices: &DeviceGroup) -> Self {
+        self.devices = devices.clone();
+        self
     }
 }
 
@@ -86,7 +91,7 @@ impl RewardSource for ModelSource {
             check_row(&row, vocabulary, || format!("row {}, response {}", item.row, item.response_index))?;
             rows.push(row);
         }
-        let mut scores = self.model.score_rows(&rows, self.batch_tokens, progress)?;
+        let mut scores = score_rows_on(&self.devices, &self.model, &rows, self.batch_tokens, progress)?;
         if let Some(normalization) = self.normalization {
             scores.iter_mut().for_each(|score| *score = normalization.apply(*score));
         }

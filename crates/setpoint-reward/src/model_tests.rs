@@ -1,5 +1,5 @@
 use super::*;
-use setpoint_train::{GradientSink, backward};
+use setpoint_train::{DeviceGroup, GradientSink, SumOnFirst, backward};
 use setpoint_transformer::pad_right;
 
 use crate::model_source::ModelSource;
@@ -66,7 +66,7 @@ fn a_score_does_not_depend_on_batch_or_padding() {
 #[test]
 fn many_rows_are_scored_in_batches_and_come_back_in_order() {
     for device in devices() {
-        let (model, _) = tiny_model(&device.autodiff());
+        let (model, _) = tiny_model(&device.clone().autodiff());
         let rows = rows();
         for batch_tokens in [1, 12, 10_000] {
             let mut heard = Vec::new();
@@ -84,6 +84,13 @@ fn many_rows_are_scored_in_batches_and_come_back_in_order() {
             assert_eq!(heard.len(), batches, "{batch_tokens}");
         }
         assert!(model.score_rows::<Vec<u32>>(&[], 16, &mut |_| ()).unwrap().is_empty());
+
+        // Devices that share the work have the same passes.
+        let two = DeviceGroup::new(vec![device.clone(), device], SumOnFirst);
+        let mut heard = Vec::new();
+        let scores = score_rows_on(&two, &model, &rows, 1, &mut |done| heard.push(done)).unwrap();
+        assert_eq!(scores, model.score_rows(&rows, 1, &mut |_| ()).unwrap());
+        assert!(heard.is_sorted() && heard.len() == rows.len(), "{heard:?}");
     }
 }
 

@@ -43,15 +43,15 @@ mod tensor_file;
 mod tensorboard;
 
 pub use batch::MicroBatch;
-pub use collective::{Collective, NativeAllReduce, SumOnFirst};
+pub use collective::{Collective, Communicator, NativeAllReduce, SumOnFirst};
 pub use config::{BestConfig, Plan, RecomputeSetting, TrainConfig};
-pub use devices::DeviceGroup;
+pub use devices::{DeviceGroup, distribute};
 pub use error::Error;
 pub use fit::{Best, Fitted, StopReason, fit, fit_on};
 pub use hooks::{Evaluation, Hooks, Measurement, NoHooks, Sample, StepReport};
 pub use logps::{
     HeadOptions, PromptLogps, ScoredSequence, Sequence, SequenceLogps, TokenLogps, kept_logits, score_batches,
-    score_each, score_sequences, sequence_logps, sequence_logps_with, shared_tokens, token_logps, token_logps_with,
+    score_sequences, sequence_logps, sequence_logps_with, shared_tokens, token_logps, token_logps_with,
 };
 pub use metrics::MetricSums;
 pub use optimizer::{AdamW, AdamWConfig};

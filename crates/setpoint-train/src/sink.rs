@@ -7,8 +7,6 @@ use burn::tensor::{DType, Device, FloatDType, Gradients, IndexingUpdateOp, Int, 
 use setpoint_ops::sum_of_squares;
 use setpoint_transformer::checkpoint::ParamPath;
 
-use crate::DeviceGroup;
-
 /// Gradients on their way from backward passes to the optimizer, keyed by parameter path.
 ///
 /// They are summed in f32 whatever the parameters' dtype, so that many small micro-batches do not
@@ -27,6 +25,16 @@ struct Gradient {
     /// f32, on the plain device.
     flat: Tensor<1>,
     /// Length of the last dimension, for summing rows before the sum of rows.
+    row: usize,
+}
+
+/// The gradients of a sink by path: what several devices have to know of each other before they add up.
+pub(crate) type GradientShapes = BTreeMap<String, GradientShape>;
+
+/// The lengths of a gradient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GradientShape {
+    parameters: usize,
     row: usize,
 }
 
@@ -88,30 +96,23 @@ impl GradientSink {
         self.gradients.values().map(|gradient| sum_of_squares(gradient.flat.clone(), gradient.row)).collect()
     }
 
-    /// Gives the sink of each device of a group the sum of all.
-    ///
-    /// A parameter that has no gradient on some device counts as zero there; one that has none on any gets none.
-    pub(crate) fn all_reduce(mut sinks: Vec<Self>, group: &DeviceGroup) -> Vec<Self> {
-        if sinks.len() < 2 {
-            return sinks;
-        }
-        let mut shapes = BTreeMap::new();
-        for (path, gradient) in sinks.iter().flat_map(|sink| &sink.gradients) {
-            shapes.insert(path.clone(), (gradient.flat.dims(), gradient.row));
-        }
-        let parts = |(path, (dims, _)): (&String, &([usize; 1], usize))| {
-            let part = |(sink, device): (&mut Self, &Device)| {
-                sink.take(path).unwrap_or_else(|| Tensor::zeros(*dims, (device, DType::F32)))
-            };
-            sinks.iter_mut().zip(group.devices()).map(part).collect()
-        };
-        let sums = group.collective().all_reduce(shapes.iter().map(parts).collect());
-        for ((path, (_, row)), sums) in shapes.into_iter().zip(sums) {
-            for (sink, flat) in sinks.iter_mut().zip(sums) {
-                sink.gradients.insert(path.clone(), Gradient { flat, row });
-            }
-        }
-        sinks
+    /// What is here, without the numbers.
+    pub(crate) fn shapes(&self) -> GradientShapes {
+        let shape = |gradient: &Gradient| GradientShape { parameters: gradient.flat.dims()[0], row: gradient.row };
+        self.gradients.iter().map(|(path, gradient)| (path.clone(), shape(gradient))).collect()
+    }
+
+    /// The gradients of some parameters, in their order; zeros on `device` for one that has none here.
+    pub(crate) fn into_parts(mut self, shapes: &GradientShapes, device: &Device) -> Vec<Tensor<1>> {
+        let zeros = |shape: &GradientShape| Tensor::zeros([shape.parameters], (device, DType::F32));
+        shapes.iter().map(|(path, shape)| self.take(path).unwrap_or_else(|| zeros(shape))).collect()
+    }
+
+    /// A sink of these gradients, in the order of their parameters.
+    pub(crate) fn of_parts(shapes: GradientShapes, parts: Vec<Tensor<1>>) -> Self {
+        let of_part =
+            |((path, shape), flat): ((String, GradientShape), Tensor<1>)| (path, Gradient { flat, row: shape.row });
+        Self { gradients: shapes.into_iter().zip(parts).map(of_part).collect() }
     }
 
     /// Takes all gradients out but that of `path`.

@@ -37,7 +37,7 @@ pub use settings::{About, AlignConfig, DroSection, METHODS, Method, Pairwise, Tr
 /// Trains, and leaves the model in `<folder>/model`.
 pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool) -> Outcome {
     let prepared = prepare(session, config)?;
-    let run = open_run(folder, resume, config, &session.device)?;
+    let run = open_run(folder, resume, config, &session.devices)?;
     let reference = match config.align.about().reference {
         true => Some(setup::reference_path(config.reference.as_deref(), &config.model)?),
         false => None,
@@ -78,7 +78,8 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
             let task = |set: ReferenceSet| DroVTask { rows: singles(&config.align, set.prompts), settings: *dro_v };
             let shape = &prepared.model_config;
             let with_value = |policy: CausalLm| {
-                let value = setup::policy(&config.model, shape, config.train.seed, &session.device.clone().autodiff())?;
+                let value =
+                    setup::policy(&config.model, shape, config.train.seed, &session.device().clone().autodiff())?;
                 Ok(PolicyAndValue::new(policy, value, shape))
             };
             let trained = job.train(&task(data), eval.map(task).as_ref(), &settings, None, shown, with_value)?;
@@ -117,7 +118,7 @@ impl Job<'_> {
         complete: impl FnOnce(CausalLm) -> Outcome<T::Model>,
     ) -> Outcome<T::Model> {
         let Self { session, config, prepared, run, chosen_tokens } = self;
-        let device = session.device.clone().autodiff();
+        let device = session.device().clone().autodiff();
         let mut policy = setup::policy(&config.model, &prepared.model_config, settings.seed, &device)?;
         let recompute = MemoryPlan::of(&prepared.model_config, &prepared.report, settings, Output::Tokens).recompute;
         policy.model.recompute = recompute;

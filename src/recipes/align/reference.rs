@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use setpoint_train::{ReferenceKey, ReferenceRow, ReferenceStore, Sequence, score_each};
+use setpoint_train::{ReferenceKey, ReferenceRow, ReferenceStore, ScoredSequence, Sequence, score_batches};
 use setpoint_transformer::CausalLm;
 
 use super::prepare::{Prepared, PreparedSet};
@@ -139,12 +139,12 @@ impl Scorer<'_> {
                     ..self.config.model.clone()
                 };
                 let shape = setup::model_config(&section, &self.prepared.encoder)?;
-                self.model.insert(setup::policy(&section, &shape, 0, &self.session.device)?)
+                self.model.insert(setup::policy(&section, &shape, 0, self.session.device())?)
             }
         };
         let start = Instant::now();
         let bar = progress::bar(sequences.len(), "reference", self.session.quiet);
-        let scored = score_each(model, &sequences, pass_tokens(self.config.train.micro_batch), &mut |at, score| {
+        let mut store_one = |(at, score): (usize, ScoredSequence)| {
             bar.inc(1);
             let (row, response) = missing[at];
             let row = ReferenceRow {
@@ -160,6 +160,10 @@ impl Scorer<'_> {
             }
             rows.push(row);
             Ok(())
+        };
+        let batch_tokens = pass_tokens(self.config.train.micro_batch);
+        let scored = score_batches(&self.session.devices, model, &sequences, batch_tokens, &mut |batch| {
+            batch.into_iter().try_for_each(&mut store_one)
         });
         bar.finish_and_clear();
         scored?;
@@ -182,7 +186,7 @@ impl Scorer<'_> {
         places: &'s [Place],
     ) -> impl FnOnce() -> Outcome<Value> + use<'s> {
         let (hash, reference) = (self.hash.clone(), self.reference.to_owned());
-        let precision = format!("{:?} on {:?}", self.config.model.dtype, self.session.device);
+        let precision = format!("{:?} on {:?}", self.config.model.dtype, self.session.device());
         let batch_tokens = pass_tokens(self.config.train.micro_batch);
         move || {
             Ok(json!({

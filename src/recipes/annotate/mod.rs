@@ -140,8 +140,8 @@ fn source(session: &Session, config: &AnnotateConfig) -> Outcome<Box<dyn RewardS
     let dir = config.model.path.as_deref().ok_or_else(|| Failure::usage("model.path", "no source of rewards"))?;
     let encoder = setup::encoder(&config.model)?;
     setup::model_config(&config.model, &encoder)?;
-    let options = setup::load_options(config.model.dtype, &session.device);
-    let model = ModelSource::load(dir, &options, config.normalize, &session.device)?;
+    let options = setup::load_options(config.model.dtype, session.device());
+    let model = ModelSource::load(dir, &options, config.normalize, session.device())?.on(&session.devices);
     Ok(Box::new(model.with_batch_tokens(config.batch_tokens)))
 }
 

@@ -36,7 +36,7 @@ impl<'a> Answerer<'a> {
 
     /// Reads the weights.
     pub fn load(&self) -> Outcome<CausalLm> {
-        setup::policy(self.section, &self.config, 0, &self.session.device)
+        setup::policy(self.section, &self.config, 0, self.session.device())
     }
 
     /// The sampling settings, with what the model's folder says filled in.

@@ -35,8 +35,9 @@ pub fn judge(session: &Session, config: &EvalConfig) -> Outcome<Box<dyn RewardSo
         return Ok(Box::new(RuleSource::new(rule.clone())?));
     }
     let dir = config.reward.path.as_deref().ok_or_else(|| Failure::usage("reward.path", "no judge"))?;
-    let options = setup::load_options(config.reward.dtype, &session.device);
-    Ok(Box::new(ModelSource::load(dir, &options, false, &session.device)?.with_batch_tokens(config.batch_tokens)))
+    let options = setup::load_options(config.reward.dtype, session.device());
+    let source = ModelSource::load(dir, &options, false, session.device())?.on(&session.devices);
+    Ok(Box::new(source.with_batch_tokens(config.batch_tokens)))
 }
 
 /// Mean reward of each prompt's answers. The reward model reads them through its own tokenizer and template.

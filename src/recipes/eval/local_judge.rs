@@ -17,7 +17,9 @@ pub fn rewards_of(
     answers: &[(&str, &str)],
 ) -> Outcome<Vec<f64>> {
     let dir = section.path.as_deref().ok_or_else(|| Failure::usage("reward.path", "no judge"))?;
-    let source = ModelSource::load(dir, &setup::load_options(section.dtype, &session.device), false, &session.device)?;
+    let source =
+        ModelSource::load(dir, &setup::load_options(section.dtype, session.device()), false, session.device())?
+            .on(&session.devices);
     let ids = answers
         .iter()
         .map(|(instruction, answer)| {

@@ -39,7 +39,7 @@ pub fn identity(model: &ModelSection, name: Option<&str>, fingerprint: String) -
 /// A model as it computes: its weights, their precision and the device.
 pub fn computes(session: &Session, model: &ModelSection) -> Outcome<Value> {
     let hash = model.path.as_deref().map(setup::model_hash).transpose()?;
-    Ok(json!({ "hash": hash, "precision": format!("{:?} on {:?}", model.dtype, session.device) }))
+    Ok(json!({ "hash": hash, "precision": format!("{:?} on {:?}", model.dtype, session.device()) }))
 }
 
 /// The name given, else that of the folder; of a run's `model` folder, the run's.

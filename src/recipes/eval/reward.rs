@@ -224,7 +224,7 @@ pub fn report(session: &Session, config: &EvalConfig) -> Outcome<EvalReport> {
         let model_config = setup::model_config(section, &data.encoder)?;
         setup::policy(section, &model_config, 0, device)
     };
-    let policy = load(&config.model, &session.device)?;
+    let policy = load(&config.model, session.device())?;
     let answers = Answers::of(session, &policy, &config.model, config, &data)?;
     let own = answers.sequences(&data);
     let pair_sequences: Vec<Sequence> = data.pairs.iter().flat_map(|e| align::sequences(e, None)).collect();
@@ -234,7 +234,7 @@ pub fn report(session: &Session, config: &EvalConfig) -> Outcome<EvalReport> {
     };
     let (policy_logps, policy_pairs) = (score(&policy, &own)?, score(&policy, &pair_sequences)?);
     drop(policy);
-    let baseline = load(&config.baseline, &session.device)?;
+    let baseline = load(&config.baseline, session.device())?;
     // What the baseline does by itself is the same for every policy that is compared with it.
     let alone =
         || Ok((Answers::of(session, &baseline, &config.baseline, config, &data)?, score(&baseline, &pair_sequences)?));

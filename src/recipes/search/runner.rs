@@ -133,7 +133,7 @@ impl<'a> Crew<'a> {
     /// `parallel` at once, or as many as memory allows when each takes `memory` bytes. What a GPU has left nobody tells, so there it is
     /// as many as were asked for.
     pub fn new(session: &'a Session, device: Option<&'a str>, parallel: usize, memory: f64) -> Self {
-        let on_cpu = crate::device::is_cpu(&session.device);
+        let on_cpu = crate::device::is_cpu(session.device());
         let mut at_once = parallel.max(1);
         if let Some(available) = available_memory().filter(|_| on_cpu && at_once > 1) {
             let fit = fitting(available, memory);
@@ -243,10 +243,9 @@ mod tests {
     fn memory_bounds_what_runs_at_once() {
         // 9 of 10 hold three of 3, two of 4, none of 20: one is tried all the same.
         assert_eq!([3.0, 4.0, 20.0].map(|memory| fitting(10.0, memory)), [3, 2, 1]);
-        let device = crate::device::open(None).unwrap();
-        let session = Session::new(device, true);
+        let session = Session::new(crate::device::open(None).unwrap(), true);
         assert_eq!(Crew::new(&session, None, 3, 1.0).at_once, 3);
-        if crate::device::is_cpu(&session.device) && available_memory().is_some() {
+        if crate::device::is_cpu(session.device()) && available_memory().is_some() {
             assert_eq!(Crew::new(&session, None, 3, 1e18).at_once, 1);
         }
     }

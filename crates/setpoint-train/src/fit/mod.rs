@@ -6,14 +6,16 @@
 //! task, model and step alone; that is what makes an exact resume possible.
 
 mod logs;
+mod meeting;
 mod moving;
-mod replicas;
 mod state;
 mod step;
+mod team;
 #[cfg(test)]
 mod tests;
 
 use std::path::PathBuf;
+use std::thread::scope;
 use std::time::Instant;
 
 use burn::module::Module;
@@ -23,9 +25,9 @@ use crate::checkpoint::{self, Checkpoint};
 use crate::hooks::{Evaluation, Hooks, Measurement, StepReport};
 use crate::{AdamW, DeviceGroup, Error, Plan, RunDir, Task, TrainConfig, clip_scale, parameters};
 use logs::Logs;
-use replicas::{Replica, Replicas};
 pub(crate) use state::RunState;
 pub use state::{Best, StopReason};
+use team::{Replica, Team};
 
 /// A finished or interrupted run.
 #[derive(Debug)]
@@ -118,9 +120,8 @@ pub fn fit_on<T: Task>(
     state.devices = devices.len();
     let purge_step = if fresh { 0 } else { state.step + 1 };
     let logs = Logs::open(run, &state, purge_step)?;
-    let replicas = Replicas::new(devices, model, optimizer);
-    Trainer { task, config, plan, run, identity, state, logs, order: None, clock: Clock::default() }
-        .run(replicas, fresh, hooks)
+    let trainer = Trainer { task, config, plan, run, identity, state, logs, order: None, clock: Clock::default() };
+    scope(|scope| trainer.run(Team::assemble(scope, devices, task, Replica { model, optimizer }), fresh, hooks))
 }
 
 /// The plain device of a model that can be trained.
@@ -176,18 +177,17 @@ struct Clock {
 impl<T: Task> Trainer<'_, T> {
     fn run(
         mut self,
-        mut replicas: Replicas<T::Model>,
+        mut team: Team<T::Model>,
         fresh: bool,
         hooks: &mut dyn Hooks<T::Model>,
     ) -> Result<Fitted<T::Model>, Error> {
-        if fresh && self.config.eval_on_start && self.evaluate(&replicas.first().model, hooks)? {
-            self.save(replicas.first())?;
+        if fresh && self.config.eval_on_start && self.evaluate(&team.first().model, hooks)? {
+            self.save(team.first())?;
         }
         loop {
-            replicas = self.step(replicas, hooks)?;
+            team = self.step(team, hooks)?;
             let last = self.state.step == self.plan.total_steps;
-            let improved =
-                (last || self.due(self.config.eval_steps)) && self.evaluate(&replicas.first().model, hooks)?;
+            let improved = (last || self.due(self.config.eval_steps)) && self.evaluate(&team.first().model, hooks)?;
             self.state.stop = if last {
                 Some(StopReason::Completed)
             } else if self.out_of_patience() {
@@ -197,31 +197,27 @@ impl<T: Task> Trainer<'_, T> {
             };
             let over = self.state.stop.is_some();
             if over || self.due(self.config.sample_steps) {
-                let samples = hooks.sample(&replicas.first().model.valid(), self.state.step)?;
+                let samples = hooks.sample(&team.first().model.valid(), self.state.step)?;
                 self.logs.samples(self.state.step, &samples)?;
             }
             let save = over || improved || self.due(self.config.save_steps);
             if save {
-                self.save(replicas.first())?;
+                self.save(team.first())?;
             }
             if let Some(stop) = self.state.stop {
-                return finish(self.config, self.run, replicas.into_first().model, self.state, stop);
+                return finish(self.config, self.run, team.into_model(), self.state, stop);
             }
             if hooks.should_stop() {
                 if !save {
-                    self.save(replicas.first())?;
+                    self.save(team.first())?;
                 }
-                return finish(self.config, self.run, replicas.into_first().model, self.state, StopReason::Requested);
+                return finish(self.config, self.run, team.into_model(), self.state, StopReason::Requested);
             }
         }
     }
 
     /// One optimizer step and, where due, its line of metrics.
-    fn step(
-        &mut self,
-        replicas: Replicas<T::Model>,
-        hooks: &mut dyn Hooks<T::Model>,
-    ) -> Result<Replicas<T::Model>, Error> {
+    fn step(&mut self, team: Team<T::Model>, hooks: &mut dyn Hooks<T::Model>) -> Result<Team<T::Model>, Error> {
         let start = Instant::now();
         let index = self.state.step;
         let step = index + 1;
@@ -236,13 +232,11 @@ impl<T: Task> Trainer<'_, T> {
 
         let progress = index as f64 / self.plan.total_steps as f64;
         let learning_rate = self.config.learning_rate * self.config.schedule.factor(index, self.plan.total_steps);
-        let (replicas, done) = if self.config.optimizer.in_backward {
-            moving::move_in_backward(self.task, replicas, batch, learning_rate, step, progress)?
-        } else {
-            let (sinks, done) = step::accumulate(self.task, &replicas, batch, self.config, step, progress)?;
+        let (mut team, done) = step::compute(self.task, team, batch, self.config, learning_rate, step, progress)?;
+        if !self.config.optimizer.in_backward {
             let scale = self.config.clip_norm().map_or(1.0, |max_norm| clip_scale(done.grad_norm, max_norm));
-            (replicas.step(sinks, learning_rate, scale)?, done)
-        };
+            team = team.apply(learning_rate, scale)?;
+        }
 
         self.order = Some((epoch, order));
         self.state.step = step;
@@ -275,7 +269,7 @@ impl<T: Task> Trainer<'_, T> {
             seconds,
             metrics: done.metrics.values(),
         });
-        Ok(replicas)
+        Ok(team)
     }
 
     /// A line of metrics over the window, which starts anew.

@@ -1,9 +1,9 @@
 //! The gradient of one step.
 
-use super::replicas::Replicas;
-use crate::batch::deal;
-use crate::devices::side_by_side;
-use crate::{Error, Forward, GradientSink, MetricSums, ResponseValues, Survey, Task, TrainConfig};
+use std::sync::Arc;
+
+use super::team::{Step, Team};
+use crate::{Error, Forward, GradientSink, MetricSums, MicroBatch, ResponseValues, Survey, Task, TrainConfig};
 
 /// Loss, metrics, responses' numbers and gradient norm of a whole batch.
 #[derive(Default)]
@@ -16,11 +16,8 @@ pub(super) struct Measured {
 }
 
 impl Measured {
-    /// Adds what another device has measured on its share; the norm, which all have of the whole gradient, is the first one's.
+    /// Adds what another device has measured on its share. The norm is that of the whole gradient already.
     pub(super) fn add(&mut self, other: Self) {
-        if self.micro_batches == 0 {
-            self.grad_norm = other.grad_norm;
-        }
         self.loss += other.loss;
         self.metrics.merge(&other.metrics);
         self.responses.append(other.responses);
@@ -28,68 +25,63 @@ impl Measured {
     }
 }
 
-/// Runs the batch of a step (from 1) forward and backward, on every device its share, one micro-batch after another, and adds up the
-/// gradients of all devices: a sink for each.
+/// Runs the batch of a step (from 1) forward and backward on all devices. The model moves on the way if the settings say so, else the team is
+/// left with the gradient.
 ///
 /// # Errors
-/// When the loss or the gradient is not finite; the model has not moved then.
-pub(super) fn accumulate<T: Task>(
+/// When the loss or the gradient is not finite; a model that moves on the way is lost then.
+pub(super) fn compute<T: Task>(
     task: &T,
-    replicas: &Replicas<T::Model>,
+    team: Team<T::Model>,
     batch: &[usize],
     config: &TrainConfig,
-    step: u64,
+    learning_rate: f64,
+    number: u64,
     progress: f64,
-) -> Result<(Vec<GradientSink>, Measured), Error> {
-    let (batch, denominator) = weighed(task, batch, step)?;
-    let first = &replicas.first().model;
-    let survey = Survey { progress, ..task.survey(first, &batch, config.micro_batch)? };
-    let cost = |example| task.cost(example);
-    let shares = deal(&batch, replicas.group().len(), cost);
-    let splits: Vec<_> = shares.iter().map(|share| config.micro_batch.split(share, cost)).collect();
-    let work: Vec<_> = replicas.models().zip(&splits).collect();
-    let passes = side_by_side(work, |_, (model, split)| pass(task, model, split, denominator, &survey, step));
-    let (mut sinks, mut measured) = (vec![], Measured::default());
-    for pass in passes {
-        let (sink, own) = pass?;
-        sinks.push(sink);
-        measured.add(own);
+) -> Result<(Team<T::Model>, Measured), Error> {
+    let (batch, denominator) = weighed(task, batch, number)?;
+    let in_backward = config.optimizer.in_backward;
+    let micro_batch = if in_backward { MicroBatch::Examples(batch.len()) } else { config.micro_batch };
+    let survey = Survey { progress, ..task.survey(&team.first().model, &batch, micro_batch)? };
+    let step = Step { number, denominator, survey, micro_batch, in_backward: in_backward.then_some(learning_rate) };
+    let step = Arc::new(step);
+    let (team, mut measured) = team.compute(task, &step, &batch)?;
+    if !in_backward {
+        measured.grad_norm = team.gradient().norm();
     }
-    let sinks = GradientSink::all_reduce(sinks, replicas.group());
-    let grad_norm = sinks[0].norm();
+    let grad_norm = measured.grad_norm;
     if !grad_norm.is_finite() {
-        return Err(Error::NonFinite {
-            step,
-            quantity: "gradient norm",
-            value: grad_norm,
-            examples: names(task, &culprits(task, first, &splits.concat(), denominator, &survey, step)?),
-        });
+        // What has moved cannot be computed again.
+        let examples = if in_backward {
+            names(task, &batch)
+        } else {
+            names(task, &culprits(task, &team.first().model, &batch, &step)?)
+        };
+        return Err(Error::NonFinite { step: number, quantity: "gradient norm", value: grad_norm, examples });
     }
-    Ok((sinks, Measured { grad_norm, ..measured }))
+    Ok((team, measured))
 }
 
 /// One device's share of a batch, forward and backward. The norm of the gradient is not known yet.
-fn pass<T: Task>(
+pub(super) fn pass<T: Task>(
     task: &T,
     model: &T::Model,
     split: &[Vec<usize>],
-    denominator: f64,
-    survey: &Survey,
-    step: u64,
+    step: &Step,
 ) -> Result<(GradientSink, Measured), Error> {
     let mut sink = GradientSink::new();
     let mut measured = Measured { micro_batches: split.len(), ..Measured::default() };
     for examples in split {
-        let mut forward = task.forward_surveyed(model, examples, denominator, survey)?;
+        let mut forward = task.forward_surveyed(model, examples, step.denominator, &step.survey)?;
         measured.metrics.merge(&forward.metrics);
         measured.responses.append(std::mem::take(&mut forward.responses));
-        measured.loss += backward(task, model, examples, forward, &mut sink, step)?;
+        measured.loss += backward(task, model, examples, forward, &mut sink, step.number)?;
     }
     Ok((sink, measured))
 }
 
 /// The examples of a batch that weigh something, and the weight of all.
-pub(super) fn weighed<T: Task>(task: &T, batch: &[usize], step: u64) -> Result<(Vec<usize>, f64), Error> {
+fn weighed<T: Task>(task: &T, batch: &[usize], step: u64) -> Result<(Vec<usize>, f64), Error> {
     let denominator: f64 = batch.iter().map(|&example| task.weight(example)).sum();
     if !(denominator.is_finite() && denominator > 0.0) {
         return Err(Error::Weight { step, found: denominator, examples: names(task, batch) });
@@ -149,22 +141,14 @@ pub(super) fn checked_loss<T: Task>(task: &T, examples: &[usize], forward: &Forw
 /// alone, then each example of the bad ones.
 ///
 /// Costs nothing as long as all is well, because nobody looks at the norm of a micro-batch.
-fn culprits<T: Task>(
-    task: &T,
-    model: &T::Model,
-    split: &[Vec<usize>],
-    denominator: f64,
-    survey: &Survey,
-    step: u64,
-) -> Result<Vec<usize>, Error> {
+fn culprits<T: Task>(task: &T, model: &T::Model, batch: &[usize], step: &Step) -> Result<Vec<usize>, Error> {
+    let split = step.micro_batch.split(batch, |example| task.cost(example));
     let bad = |examples: &[usize]| -> Result<bool, Error> {
-        let mut sink = GradientSink::new();
-        let forward = task.forward_surveyed(model, examples, denominator, survey)?;
-        backward(task, model, examples, forward, &mut sink, step)?;
+        let (sink, _) = pass(task, model, &[examples.to_vec()], step)?;
         Ok(!sink.norm().is_finite())
     };
     let mut found = vec![];
-    for examples in split {
+    for examples in &split {
         if !bad(examples)? {
             continue;
         }
@@ -185,7 +169,7 @@ fn culprits<T: Task>(
     Ok(found)
 }
 
-pub(super) fn names<T: Task>(task: &T, examples: &[usize]) -> Vec<String> {
+fn names<T: Task>(task: &T, examples: &[usize]) -> Vec<String> {
     examples.iter().map(|&example| task.describe(example)).collect()
 }
 

@@ -14,7 +14,7 @@ mod sequence;
 
 pub use batch::shared_tokens;
 pub use head::{HeadOptions, kept_logits};
-pub use score::{ScoredSequence, score_batches, score_each, score_sequences};
+pub use score::{ScoredSequence, score_batches, score_sequences};
 pub use sequence::{
     PromptLogps, Sequence, SequenceLogps, TokenLogps, sequence_logps, sequence_logps_with, token_logps,
     token_logps_with,

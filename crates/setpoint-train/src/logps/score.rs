@@ -3,13 +3,14 @@
 use std::borrow::Borrow;
 
 use burn::module::Module;
-use setpoint_transformer::CausalLm;
+use setpoint_transformer::{CausalLm, Family};
 
 use super::batch::Batch;
 use super::family::sequence_families;
 use super::head::{HeadOptions, Positions, head_logps};
 use super::sequence::Sequence;
-use crate::{Error, MicroBatch};
+use crate::devices::distribute;
+use crate::{DeviceGroup, Error, MicroBatch};
 
 /// Log-probabilities of one sequence, as they are stored and printed.
 ///
@@ -45,37 +46,29 @@ pub fn score_sequences<S: Borrow<Sequence>>(
 ) -> Result<Vec<ScoredSequence>, Error> {
     let mut scored: Vec<Option<ScoredSequence>> = vec![None; sequences.len()];
     let mut done = 0;
-    score_each(model, sequences, batch_tokens, &mut |index, result| {
-        scored[index] = Some(result);
-        done += 1;
-        progress(done);
+    let here = DeviceGroup::single(model.decoder().device());
+    score_batches(&here, model, sequences, batch_tokens, &mut |batch| {
+        for (index, result) in batch {
+            scored[index] = Some(result);
+            done += 1;
+            progress(done);
+        }
         Ok(())
     })?;
     // Every index is in exactly one batch.
     Ok(scored.into_iter().flatten().collect())
 }
 
-/// [`score_sequences`] that hands each result over as soon as it is there, with its index, longest first: to store what has been
-/// computed. An error of `store` ends the work.
+/// [`score_sequences`] that hands over what came out of one forward pass as soon as it is there, each result with its sequence's index: to
+/// store what has been computed, and to tell how far the work is. An error of `store` ends the work.
+///
+/// The work is shared by `devices`; `model` is on the first of them. The passes are the same whatever their number, longest first; with
+/// several they come in the order in which they are done.
 ///
 /// # Errors
 /// Those of [`score_sequences`], and `store`'s.
-pub fn score_each<S: Borrow<Sequence>>(
-    model: &CausalLm,
-    sequences: &[S],
-    batch_tokens: usize,
-    store: &mut dyn FnMut(usize, ScoredSequence) -> Result<(), Error>,
-) -> Result<(), Error> {
-    score_batches(model, sequences, batch_tokens, &mut |batch| {
-        batch.into_iter().try_for_each(|(index, result)| store(index, result))
-    })
-}
-
-/// [`score_each`] that hands over what came out of one forward pass at once: to tell how far the work is.
-///
-/// # Errors
-/// As [`score_each`].
 pub fn score_batches<S: Borrow<Sequence>>(
+    devices: &DeviceGroup,
     model: &CausalLm,
     sequences: &[S],
     batch_tokens: usize,
@@ -89,31 +82,41 @@ pub fn score_batches<S: Borrow<Sequence>>(
     }
     let families = sequence_families(&sequences, batch_tokens);
     let all: Vec<usize> = (0..families.len()).collect();
-    for batch in MicroBatch::Tokens(batch_tokens).split(&all, |family| families[family].cost) {
-        let chosen = || batch.iter().map(|&family| &families[family]);
-        let members: Vec<usize> = chosen().flat_map(|family| family.members.clone()).collect();
-        let batch = Batch::of_families(chosen().map(|f| (f.shared, &sequences[f.members.clone()])));
-        let (hidden, _) = batch.hidden(&model, true);
-        let logps = |positions: &Positions| -> Vec<Vec<f32>> {
-            let found = head_logps(&model, hidden.clone(), positions, &HeadOptions::default());
-            let values: Vec<f32> = found.map(|found| found.logps.into_data().iter().collect()).unwrap_or_default();
-            let mut rest = values.into_iter();
-            positions.counts.iter().map(|&count| rest.by_ref().take(count).collect()).collect()
+    let batches = MicroBatch::Tokens(batch_tokens).split(&all, |family| families[family].cost);
+    let score = |model: &CausalLm, batch: &Vec<usize>| {
+        let chosen = batch.iter().map(|&family| &families[family]);
+        Ok(score_families(model, chosen, &sequences))
+    };
+    distribute(devices, &model, &batches, score, &mut |_, scored| store(scored))
+}
+
+/// One forward pass over some families of sequences; each result with its sequence's index.
+fn score_families<'f>(
+    model: &CausalLm,
+    families: impl Iterator<Item = &'f Family> + Clone,
+    sequences: &[&Sequence],
+) -> Vec<(usize, ScoredSequence)> {
+    let members: Vec<usize> = families.clone().flat_map(|family| family.members.clone()).collect();
+    let batch = Batch::of_families(families.map(|f| (f.shared, &sequences[f.members.clone()])));
+    let (hidden, _) = batch.hidden(model, true);
+    let logps = |positions: &Positions| -> Vec<Vec<f32>> {
+        let found = head_logps(model, hidden.clone(), positions, &HeadOptions::default());
+        let values: Vec<f32> = found.map(|found| found.logps.into_data().iter().collect()).unwrap_or_default();
+        let mut rest = values.into_iter();
+        positions.counts.iter().map(|&count| rest.by_ref().take(count).collect()).collect()
+    };
+    let (prompts, responses) = (logps(&batch.prompts), logps(&batch.responses));
+    let result = |((index, &prompt), response): ((usize, &usize), &Vec<f32>)| {
+        let prompt = &prompts[prompt];
+        let sum = |tokens: &[f32]| tokens.iter().map(|&logp| f64::from(logp)).sum();
+        let scored = ScoredSequence {
+            prompt_logp: sum(prompt),
+            response_logp: sum(response),
+            prompt_tokens: prompt.len(),
+            response_tokens: response.len(),
+            token_logps: [prompt.as_slice(), response].concat(),
         };
-        let (prompts, responses) = (logps(&batch.prompts), logps(&batch.responses));
-        let result = |((index, &prompt), response): ((usize, &usize), &Vec<f32>)| {
-            let prompt = &prompts[prompt];
-            let sum = |tokens: &[f32]| tokens.iter().map(|&logp| f64::from(logp)).sum();
-            let scored = ScoredSequence {
-                prompt_logp: sum(prompt),
-                response_logp: sum(response),
-                prompt_tokens: prompt.len(),
-                response_tokens: response.len(),
-                token_logps: [prompt.as_slice(), response].concat(),
-            };
-            (index, scored)
-        };
-        store(members.into_iter().zip(&batch.prompt_of).zip(&responses).map(result).collect())?;
-    }
-    Ok(())
+        (index, scored)
+    };
+    members.into_iter().zip(&batch.prompt_of).zip(&responses).map(result).collect()
 }

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use safetensors::SafeTensors;
 use setpoint_train::{
-    GradientSink, HeadOptions, PromptLogps, ScoredSequence, Sequence, backward, score_each, score_sequences,
-    sequence_logps, sequence_logps_with, token_logps, token_logps_with,
+    DeviceGroup, Error, GradientSink, HeadOptions, PromptLogps, ScoredSequence, Sequence, SumOnFirst, backward,
+    score_batches, score_sequences, sequence_logps, sequence_logps_with, token_logps, token_logps_with,
 };
 use setpoint_transformer::{CausalLm, LoadOptions};
 
-use crate::devices;
+use crate::{devices, ndarray};
 
 fn golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
@@ -205,18 +205,44 @@ fn neither_chunks_nor_batches_nor_the_kind_of_prompt_change_a_value() {
     // By batches of every size, in the order given, and each handed over once.
     let whole = score_sequences(&model, &sequences, 10_000, &mut |_| ()).unwrap();
     for batch_tokens in [1, 20, 40] {
-        let mut handed: Vec<Option<ScoredSequence>> = vec![None; sequences.len()];
-        score_each(&model, &sequences, batch_tokens, &mut |index, scored| {
-            assert!(handed[index].replace(scored).is_none());
-            Ok(())
-        })
-        .unwrap();
+        let handed = handed(&DeviceGroup::single(flex()), &model, &sequences, batch_tokens);
         for (found, expected) in handed.iter().zip(&whole) {
-            let found = found.as_ref().unwrap();
             assert!((found.response_logp - expected.response_logp).abs() < 1e-5);
             assert_eq!(found.token_logps.len(), expected.token_logps.len());
         }
     }
+}
+
+/// What is handed over, each sequence once.
+fn handed(devices: &DeviceGroup, model: &CausalLm, sequences: &[Sequence], batch_tokens: usize) -> Vec<ScoredSequence> {
+    let mut handed: Vec<Option<ScoredSequence>> = vec![None; sequences.len()];
+    score_batches(devices, model, sequences, batch_tokens, &mut |batch| {
+        for (index, scored) in batch {
+            assert!(handed[index].replace(scored).is_none());
+        }
+        Ok(())
+    })
+    .unwrap();
+    handed.into_iter().map(Option::unwrap).collect()
+}
+
+#[test]
+fn devices_that_share_the_work_give_the_same_bits_as_one() {
+    let (file, numbered) = objectives("llama");
+    let sequences: Vec<Sequence> = numbered.into_iter().map(|(_, sequence)| sequence).collect();
+    let model = load(&golden(&file.policy), &Device::flex());
+    let three = DeviceGroup::new(vec![Device::flex(); 3], SumOnFirst);
+    // A pass for each prompt, so that there is work for three.
+    let alone = handed(&DeviceGroup::single(Device::flex()), &model, &sequences, 1);
+    assert_eq!(handed(&three, &model, &sequences, 1), alone);
+    let different = DeviceGroup::new(vec![Device::flex(), ndarray()], SumOnFirst);
+    for (found, expected) in handed(&different, &model, &sequences, 1).iter().zip(&alone) {
+        assert!((found.response_logp - expected.response_logp).abs() < 1e-5);
+    }
+
+    let full = || Error::Forward { reason: "no room".into() };
+    let error = score_batches(&three, &model, &sequences, 1, &mut |_| Err(full())).unwrap_err();
+    assert_eq!(error.to_string(), full().to_string());
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::tensor::{Device, Tensor};
 use setpoint_train::{
-    AdamWConfig, Collective, DeviceGroup, Error, Fitted, Forward, MicroBatch, NoHooks, RunDir, StopReason, SumOnFirst,
-    Task, TrainConfig, fit, fit_on,
+    AdamWConfig, Collective, Communicator, DeviceGroup, Error, Fitted, Forward, MicroBatch, NoHooks, RunDir,
+    StopReason, SumOnFirst, Task, TrainConfig, fit, fit_on,
 };
 
 use crate::common::{Bag, Poison, Recorder, Regression, metrics_without_times, responses};
@@ -188,11 +188,22 @@ struct Counted {
 }
 
 impl Collective for &'static Counted {
-    fn all_reduce(&self, parameters: Vec<Vec<Tensor<1>>>) -> Vec<Vec<Tensor<1>>> {
-        self.calls.fetch_add(1, Ordering::SeqCst);
-        self.parameters.fetch_add(parameters.len(), Ordering::SeqCst);
-        assert!(parameters.iter().all(|parts| parts.len() == 2 && parts[0].dims() == parts[1].dims()));
-        SumOnFirst.all_reduce(parameters)
+    fn connect(&self, devices: &[Device]) -> Vec<Box<dyn Communicator>> {
+        let count = |end| Box::new(Counting { counted: self, end }) as Box<dyn Communicator>;
+        SumOnFirst.connect(devices).into_iter().map(count).collect()
+    }
+}
+
+struct Counting {
+    counted: &'static Counted,
+    end: Box<dyn Communicator>,
+}
+
+impl Communicator for Counting {
+    fn all_reduce(&mut self, parts: Vec<Tensor<1>>) -> Option<Vec<Tensor<1>>> {
+        self.counted.calls.fetch_add(1, Ordering::SeqCst);
+        self.counted.parameters.fetch_add(parts.len(), Ordering::SeqCst);
+        self.end.all_reduce(parts)
     }
 }
 
@@ -200,9 +211,9 @@ impl Collective for &'static Counted {
 fn gradients_are_added_up_once_a_step() {
     let counted: &'static Counted = Box::leak(Box::default());
     whole(&DeviceGroup::new(vec![flex(), flex()], counted), &config());
-    // Six steps; embeddings, a weight, a bias and a head.
-    assert_eq!(counted.calls.load(Ordering::SeqCst), 6);
-    assert_eq!(counted.parameters.load(Ordering::SeqCst), 6 * 4);
+    // Six steps on two devices; embeddings, a weight, a bias and a head.
+    assert_eq!(counted.calls.load(Ordering::SeqCst), 6 * 2);
+    assert_eq!(counted.parameters.load(Ordering::SeqCst), 6 * 2 * 4);
 }
 
 /// Notes the model of every pass.
