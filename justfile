@@ -8,9 +8,9 @@ default:
 test:
     cargo test --workspace
 
-# the same, and the device tests on wgpu
-test-wgpu:
-    cargo test --workspace --features wgpu
+# the same, and the tests on wgpu and on devices of other processes
+test-all:
+    cargo test --workspace --features wgpu,remote
 
 # what CI runs
 ci:

@@ -69,6 +69,15 @@ pub enum Command {
     /// Compare a policy with a baseline: reward win rate, KL, pair accuracy; or run a benchmark
     #[command(after_help = EVAL_HELP)]
     Eval(Box<EvalArgs>),
+    /// Lend this machine's devices to trainings that are started on another
+    #[command(after_help = SERVE_HELP)]
+    Serve {
+        #[arg(long, value_name = "DEVICE", help = DEVICE_HELP)]
+        device: Option<String>,
+        /// Address to listen at; 0.0.0.0:3000 to be reached from other machines
+        #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:3000")]
+        listen: String,
+    },
     /// One HTML file of runs and results: curves, tables, samples side by side; opens offline
     #[command(after_help = REPORT_HELP)]
     Report {
@@ -87,8 +96,8 @@ pub enum Command {
     },
 }
 
-const DEVICE_HELP: &str = "flex, ndarray, wgpu[:i] or cuda[:i]; several, as in cuda:0,1 or cuda:0-7, train and score together; \
-    by default the fastest this binary was built with";
+const DEVICE_HELP: &str = "flex, ndarray, wgpu[:i], cuda[:i] or remote:HOST:PORT (see setpoint serve); several, as in cuda:0,1 or cuda:0-7, train \
+    and score together; by default the fastest this binary was built with";
 const DEMO_HELP: &str = "Example:\n  setpoint demo --run runs/demo";
 const SFT_HELP: &str = "Examples:\n  setpoint sft --model Qwen2.5-0.5B --data chats.jsonl --run runs/sft\n  \
     setpoint sft sft.toml --run runs/sft --set train.learning_rate=1e-5\n  \
@@ -128,6 +137,9 @@ const GENERATE_HELP: &str = "Examples:\n  setpoint generate --model DIR --prompt
 const EVAL_HELP: &str = "Example:\n  setpoint eval --model runs/dro/model --set baseline.path=runs/sft/model \\\n    \
     --set reward.path=runs/reward/model --data prompts.jsonl\n\nAll settings with their defaults: setpoint inspect config eval";
 
+const SERVE_HELP: &str = "Example, on gpu1 and gpu2 and then anywhere:\n  SETPOINT_TOKEN=… setpoint serve --device cuda:0-7 --listen 0.0.0.0:3000\n  \
+    SETPOINT_TOKEN=… setpoint align dro.toml --run runs/dro --device remote:gpu1:3000,remote:gpu2:3000\n\n\
+    For a network that you trust: the traffic is not encrypted. The machines must reach each other under the names given after --device.";
 const REPORT_HELP: &str = "Example:\n  setpoint report runs/sft runs/dro runs/dro-tasks --output report.html";
 
 /// Options of every command that runs on a model.

@@ -3,6 +3,7 @@
 mod cli;
 mod config;
 mod device;
+mod device_failure;
 mod failure;
 mod memory;
 mod progress;
@@ -26,7 +27,7 @@ fn main() -> ExitCode {
     memory::give_pages_back();
     compute_here();
     let cli = Cli::parse();
-    match run(cli.command) {
+    match device_failure::caught(|| run(cli.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             progress::complain(&failure);
@@ -93,6 +94,7 @@ fn run(command: Command) -> Outcome {
             session.require_one_device("chat")?;
             recipes::chat::run(&session, &config, args.system.as_deref())
         }
+        Command::Serve { device, listen } => recipes::serve::run(&session(device.as_deref(), true)?, &listen),
         Command::Plan(args) => plan(&args),
         Command::Report { runs, output } => recipes::report::run(&runs, &output),
         Command::Inspect { what } => match what {
@@ -143,8 +145,7 @@ fn end_with_parent() {
 }
 
 fn session(device: Option<&str>, quiet: bool) -> Outcome<Session> {
-    let devices = device::open(device).map_err(|message| Failure::usage("--device", message))?;
-    Ok(Session::new(devices, quiet))
+    Ok(Session::new(device::open(device)?, quiet))
 }
 
 fn train<C: Config>(

@@ -14,6 +14,7 @@ pub mod methods;
 pub mod report;
 pub mod reward;
 pub mod search;
+pub mod serve;
 pub mod sft;
 pub mod sweep;
 

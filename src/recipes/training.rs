@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use setpoint_align::{ChosenStep, DisplacementDetector};
 use setpoint_data::TextEncoder;
 use setpoint_train::{
-    DeviceGroup, Error, Evaluation, Fitted, Hooks, Measurement, MetricSums, MicroBatch, ResponseValues, RunDir, Sample,
-    StepReport, StopReason, Survey, Task, TrainConfig, distribute, fit_on,
+    DeviceGroup, Error, Evaluation, ExampleNumbers, Fitted, Hooks, Measurement, MetricSums, MicroBatch, ResponseValues,
+    RunDir, Sample, StepReport, StopReason, Survey, Task, TrainConfig, distribute, fit_on,
 };
 
 use setpoint_transformer::{CausalLm, ModelConfig, Recompute, generate};
@@ -212,8 +212,14 @@ pub fn evaluate<T: Task>(
 ) -> Result<Measurement, Error> {
     let all: Vec<usize> = (0..task.len()).collect();
     let denominator: f64 = all.iter().map(|&e| task.weight(e)).sum();
-    let survey = Survey { progress, ..task.survey(model, &all, micro_batch)? };
     let micro_batches: Vec<_> = micro_batch.split(&all, |e| task.cost(e)).into_iter().enumerate().collect();
+    let mut probed = ExampleNumbers::new();
+    let probe = |model: &T::Model, (_, micro): &(usize, Vec<usize>)| task.probe(model, micro, micro_batch);
+    distribute(devices, model, &micro_batches, probe, &mut |_, found| {
+        probed.extend(found);
+        Ok::<_, Error>(())
+    })?;
+    let survey = Survey { progress, ..task.survey(&all, &probed)? };
     let mut parts: Vec<_> = micro_batches.iter().map(|_| None).collect();
     let compute = |model: &T::Model, (_, micro): &(usize, Vec<usize>)| {
         let forward = task.forward_surveyed(model, micro, denominator, &survey)?;

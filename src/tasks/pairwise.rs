@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use burn::tensor::Tensor;
 use setpoint_align::{Metrics, Pair, ResponsePoint, Role, constant_like, match_by_rank, mixed, token_mean_nll};
 use setpoint_train::{
-    Error, Forward, HeadOptions, MicroBatch, PromptLogps, ResponseValues, Sequence, SequenceLogps, Survey, Task,
-    score_sequences, sequence_logps_with, shared_tokens,
+    Error, ExampleNumbers, Forward, HeadOptions, MicroBatch, PromptLogps, ResponseValues, Sequence, SequenceLogps,
+    Survey, Task, score_sequences, sequence_logps_with, shared_tokens,
 };
 use setpoint_transformer::CausalLm;
 
@@ -44,27 +44,23 @@ impl PairwiseTask {
         [sequence.ids.len() - sequence.prompt_len, sequence.ids.len() - 1].map(|tokens| tokens as f64)
     }
 
-    /// The values of the whole batch by rank, from a pass without a graph.
-    fn ranks(
-        &self,
-        model: &CausalLm,
-        batch: &[usize],
-        micro_batch: MicroBatch,
-    ) -> Result<HashMap<usize, Vec<f64>>, Error> {
-        let side = |pick: fn(&(usize, usize, usize)) -> usize| -> Result<[Vec<f64>; 2], Error> {
-            let places: Vec<Place> = batch.iter().map(|&e| (self.pairs[e].0, pick(&self.pairs[e]))).collect();
-            let sequences: Vec<&Sequence> = places.iter().map(|&place| self.sequence(place)).collect();
-            let scored = score_sequences(model, &sequences, pass_tokens(micro_batch), &mut |_| ())?;
-            let reference = places.iter().map(|&(prompt, response)| self.prompts[prompt].ref_logps[response]);
-            Ok([scored.iter().map(|s| s.response_logp).collect(), reference.collect()])
+    /// Whether an objective looks at the order of a whole batch.
+    fn ranked(&self) -> bool {
+        self.objectives.iter().any(|o| o.objective.ranked())
+    }
+
+    /// The values of the whole batch by rank. `probed`: the log-probabilities of each chosen and rejected response.
+    fn ranks(&self, batch: &[usize], probed: &ExampleNumbers) -> ExampleNumbers {
+        let side = |of: fn(&(usize, usize, usize)) -> usize, index: usize| -> [Vec<f64>; 2] {
+            let reference = |e: &usize| self.prompts[self.pairs[*e].0].ref_logps[of(&self.pairs[*e])];
+            [batch.iter().map(|e| probed[e][index]).collect(), batch.iter().map(reference).collect()]
         };
-        let [chosen, ref_chosen] = side(|pair| pair.1)?;
-        let [rejected, ref_rejected] = side(|pair| pair.2)?;
+        let ([chosen, ref_chosen], [rejected, ref_rejected]) = (side(|pair| pair.1, 0), side(|pair| pair.2, 1));
         let minus = |a: &[f64], b: &[f64]| -> Vec<f64> { a.iter().zip(b).map(|(a, b)| a - b).collect() };
         let margins = match_by_rank(&minus(&chosen, &rejected), &minus(&ref_chosen, &ref_rejected));
         let (h_w, h_l) = (minus(&chosen, &ref_chosen), minus(&rejected, &ref_rejected));
         let (below, above) = (match_by_rank(&h_w, &h_l), match_by_rank(&h_l, &h_w));
-        Ok(batch.iter().enumerate().map(|(i, &e)| (e, vec![margins[i], below[i], above[i]])).collect())
+        batch.iter().enumerate().map(|(i, &e)| (e, vec![margins[i], below[i], above[i]])).collect()
     }
 
     /// The responses of some pairs, each once although it may stand in several pairs, and the pairs among them.
@@ -229,24 +225,36 @@ impl Task for PairwiseTask {
         self.sequence((prompt, chosen)).ids.len() + self.sequence((prompt, rejected)).ids.len()
     }
 
+    /// Log-probabilities of the chosen and the rejected response, where they are ranked.
+    fn probe(&self, model: &CausalLm, examples: &[usize], micro_batch: MicroBatch) -> Result<ExampleNumbers, Error> {
+        if !self.ranked() {
+            return Ok(ExampleNumbers::new());
+        }
+        let side = |of: fn(&(usize, usize, usize)) -> usize| -> Result<Vec<f64>, Error> {
+            let sequence = |&e: &usize| self.sequence((self.pairs[e].0, of(&self.pairs[e])));
+            let sequences: Vec<&Sequence> = examples.iter().map(sequence).collect();
+            let scored = score_sequences(model, &sequences, pass_tokens(micro_batch), &mut |_| ())?;
+            Ok(scored.iter().map(|scored| scored.response_logp).collect())
+        };
+        let (chosen, rejected) = (side(|pair| pair.1)?, side(|pair| pair.2)?);
+        Ok(examples.iter().zip(chosen.into_iter().zip(rejected)).map(|(&e, (w, l))| (e, vec![w, l])).collect())
+    }
+
     /// Numbers of tokens for the NLL, and ranks.
-    fn survey(&self, model: &CausalLm, batch: &[usize], micro_batch: MicroBatch) -> Result<Survey, Error> {
+    fn survey(&self, batch: &[usize], probed: &ExampleNumbers) -> Result<Survey, Error> {
         let mut totals = [0.0; 2];
         for &example in batch {
             for (total, tokens) in totals.iter_mut().zip(self.nll_tokens(example)) {
                 *total += tokens;
             }
         }
-        let examples = if self.objectives.iter().any(|o| o.objective.ranked()) {
-            self.ranks(model, batch, micro_batch)?
-        } else {
-            HashMap::new()
-        };
+        let examples = if self.ranked() { self.ranks(batch, probed) } else { ExampleNumbers::new() };
         Ok(Survey { batch: totals.to_vec(), examples, ..Survey::default() })
     }
 
     fn forward(&self, model: &CausalLm, examples: &[usize], denominator: f64) -> Result<Forward, Error> {
-        let survey = self.survey(model, examples, MicroBatch::Examples(examples.len()))?;
+        let probed = self.probe(model, examples, MicroBatch::Examples(examples.len()))?;
+        let survey = self.survey(examples, &probed)?;
         self.forward_surveyed(model, examples, denominator, &survey)
     }
 

@@ -4,7 +4,7 @@ use setpoint_align::{
     KtoSettings, Metrics, QrpoSettings, ResponsePoint, Role, constant_like, kto, kto_reference_point, qrpo,
 };
 use setpoint_train::{
-    Error, Forward, MicroBatch, ResponseValues, ScoredSequence, Sequence, Survey, Task, score_sequences,
+    Error, ExampleNumbers, Forward, MicroBatch, ResponseValues, ScoredSequence, Sequence, Survey, Task, score_sequences,
 };
 use setpoint_transformer::CausalLm;
 
@@ -53,25 +53,32 @@ impl Task for RowTask {
         self.rows.sequence(example).ids.len()
     }
 
+    /// KTO's log-ratios of mismatched responses.
+    fn probe(&self, model: &CausalLm, examples: &[usize], micro_batch: MicroBatch) -> Result<ExampleNumbers, Error> {
+        if let RowObjective::Qrpo(_) = self.objective {
+            return Ok(ExampleNumbers::new());
+        }
+        let rows = || examples.iter().map(|&e| self.rows.places[e]);
+        let sequences: Vec<&Sequence> = rows().map(|(i, j)| &self.mismatched[i].sequences[j]).collect();
+        let scored = score_sequences(model, &sequences, pass_tokens(micro_batch), &mut |_| ())?;
+        let log_ratio =
+            |((i, j), scored): (Place, &ScoredSequence)| vec![scored.response_logp - self.mismatched[i].ref_logps[j]];
+        Ok(examples.iter().copied().zip(rows().zip(&scored).map(log_ratio)).collect())
+    }
+
     /// KTO's reference point, and the numbers of desirable and undesirable rows.
-    fn survey(&self, model: &CausalLm, batch: &[usize], micro_batch: MicroBatch) -> Result<Survey, Error> {
+    fn survey(&self, batch: &[usize], probed: &ExampleNumbers) -> Result<Survey, Error> {
         let reference_point = match self.objective {
             RowObjective::Qrpo(_) => 0.0,
-            RowObjective::Kto(_) => {
-                let rows = || batch.iter().map(|&e| self.rows.places[e]);
-                let sequences: Vec<&Sequence> = rows().map(|(i, j)| &self.mismatched[i].sequences[j]).collect();
-                let scored = score_sequences(model, &sequences, pass_tokens(micro_batch), &mut |_| ())?;
-                let log_ratio =
-                    |((i, j), scored): (Place, &ScoredSequence)| scored.response_logp - self.mismatched[i].ref_logps[j];
-                kto_reference_point(&rows().zip(&scored).map(log_ratio).collect::<Vec<_>>())
-            }
+            RowObjective::Kto(_) => kto_reference_point(&batch.iter().map(|e| probed[e][0]).collect::<Vec<_>>()),
         };
         let counts = [Role::Chosen, Role::Rejected].map(|side| self.count(batch, side));
         Ok(Survey { batch: vec![reference_point, counts[0], counts[1]], ..Survey::default() })
     }
 
     fn forward(&self, model: &CausalLm, examples: &[usize], denominator: f64) -> Result<Forward, Error> {
-        let survey = self.survey(model, examples, MicroBatch::Examples(examples.len()))?;
+        let probed = self.probe(model, examples, MicroBatch::Examples(examples.len()))?;
+        let survey = self.survey(examples, &probed)?;
         self.forward_surveyed(model, examples, denominator, &survey)
     }
 

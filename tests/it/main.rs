@@ -18,6 +18,8 @@ mod hub_server;
 mod jobs;
 mod methods;
 mod models;
+#[cfg(feature = "remote")]
+mod remote;
 mod report;
 mod responses;
 mod resume;

@@ -6,14 +6,14 @@ use serde_json::Value;
 
 use super::fixture::{Ran, demo, file, model, rewarded_rows, setpoint, setpoint_owned, sft_arguments};
 
-fn metrics(run: &Path) -> Vec<serde_json::Map<String, Value>> {
+pub fn metrics(run: &Path) -> Vec<serde_json::Map<String, Value>> {
     let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 /// Numbers of two lines are the same up to rounding, but for times.
 #[track_caller]
-fn close(what: &str, found: &serde_json::Map<String, Value>, expected: &serde_json::Map<String, Value>) {
+pub fn close(what: &str, found: &serde_json::Map<String, Value>, expected: &serde_json::Map<String, Value>) {
     assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>(), "{what}");
     for (key, expected) in expected.iter().filter(|(key, _)| !key.contains("second")) {
         let (found, expected) = (found[key].as_f64(), expected.as_f64());

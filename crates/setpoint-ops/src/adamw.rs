@@ -31,7 +31,7 @@ pub struct AdamWStep {
 }
 
 /// Passes over parameters and gradients, without autodiff.
-#[backend_extension(Flex: cfg(feature = "flex"), NdArray: cfg(feature = "ndarray"), Cube: cfg(feature = "cube"))]
+#[backend_extension(Flex: cfg(feature = "flex"), NdArray: cfg(feature = "ndarray"), Cube: cfg(feature = "cube"), Remote: cfg(feature = "remote"))]
 pub trait OptimizerOps: Backend {
     /// `[weight, m, v]` after the step; all f32 `[n]`.
     fn adamw(
@@ -75,6 +75,9 @@ impl OptimizerOps for burn::backend::NdArray {}
 
 #[cfg(feature = "cube")]
 impl OptimizerOps for burn::backend::Cube {}
+
+#[cfg(feature = "remote")]
+impl OptimizerOps for burn::backend::Remote {}
 
 /// One step of AdamW on one parameter: answers the weight and the two moments. Tensors that nobody else holds are changed in place.
 ///

@@ -10,7 +10,7 @@ use crate::functions::{Heads, Logits};
 use crate::packing::Packing;
 
 /// The operations of a transformer, with their gradients on autodiff backends.
-#[backend_extension(Flex: cfg(feature = "flex"), NdArray: cfg(feature = "ndarray"), Cube: cfg(feature = "cube"), Autodiff)]
+#[backend_extension(Flex: cfg(feature = "flex"), NdArray: cfg(feature = "ndarray"), Cube: cfg(feature = "cube"), Remote: cfg(feature = "remote"), Autodiff)]
 pub trait TransformerOps: Backend {
     /// `[t, in]`, `[out, in]` -> `[t, out]`
     fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
@@ -154,6 +154,9 @@ impl Kernels for burn::backend::NdArray {}
 #[cfg(feature = "cube")]
 impl Kernels for burn::backend::Cube {}
 
+#[cfg(feature = "remote")]
+impl Kernels for burn::backend::Remote {}
+
 /// The operations of a backend without autodiff are its forward passes.
 macro_rules! operations_of {
     ($backend:ty) => {
@@ -204,6 +207,8 @@ operations_of!(burn::backend::Flex);
 operations_of!(burn::backend::NdArray);
 #[cfg(feature = "cube")]
 operations_of!(burn::backend::Cube);
+#[cfg(feature = "remote")]
+operations_of!(burn::backend::Remote);
 
 impl<B: Kernels, C: CheckpointStrategy> TransformerOps for Autodiff<B, C> {
     fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {

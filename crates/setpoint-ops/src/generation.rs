@@ -78,7 +78,7 @@ impl Spans {
 }
 
 /// Passes of generation, without autodiff.
-#[backend_extension(Flex: cfg(feature = "flex"), NdArray: cfg(feature = "ndarray"), Cube: cfg(feature = "cube"))]
+#[backend_extension(Flex: cfg(feature = "flex"), NdArray: cfg(feature = "ndarray"), Cube: cfg(feature = "cube"), Remote: cfg(feature = "remote"))]
 pub trait GenerationOps: Backend {
     /// `[slots, g, capacity, n]`, `[t, g·n]` -> `[slots, g, capacity, n]`
     fn cache_write(cache: FloatTensor<Self>, new: FloatTensor<Self>, spans: Spans) -> FloatTensor<Self> {
@@ -112,6 +112,9 @@ impl GenerationOps for burn::backend::NdArray {}
 
 #[cfg(feature = "cube")]
 impl GenerationOps for burn::backend::Cube {}
+
+#[cfg(feature = "remote")]
+impl GenerationOps for burn::backend::Remote {}
 
 /// Writes the keys, or the values, of new tokens into a cache, in place where nobody else holds it and the backend can.
 ///

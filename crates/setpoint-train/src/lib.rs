@@ -60,4 +60,4 @@ pub use responses::{LogResponses, ResponseValues};
 pub use run_dir::RunDir;
 pub use schedule::{Schedule, ScheduleKind, Warmup, constant_with_warmup, cosine_with_warmup, linear_with_warmup};
 pub use sink::{GradientSink, clip_scale};
-pub use task::{Forward, Survey, Task, backward};
+pub use task::{ExampleNumbers, Forward, Survey, Task, backward};

@@ -78,19 +78,14 @@ impl AdamW {
     }
 
     /// The same state on another device.
-    pub(crate) fn on(&self, device: &Device) -> Self {
-        let there = |tensor: &Tensor<1>| tensor.clone().to_device(device);
-        let state = self.state.iter().map(|(path, state)| {
-            let state = State {
-                steps: state.steps,
-                shape: state.shape.clone(),
-                exp_avg: there(&state.exp_avg),
-                exp_avg_sq: there(&state.exp_avg_sq),
-                master: state.master.as_ref().map(there),
-            };
-            (path.clone(), state)
-        });
-        Self { config: self.config, state: state.collect() }
+    pub(crate) fn on(self, device: &Device) -> Self {
+        let there = |state: State| State {
+            exp_avg: state.exp_avg.to_device(device),
+            exp_avg_sq: state.exp_avg_sq.to_device(device),
+            master: state.master.map(|master| master.to_device(device)),
+            ..state
+        };
+        Self { config: self.config, state: self.state.into_iter().map(|(path, state)| (path, there(state))).collect() }
     }
 
     /// Moves the parameters that have a gradient.

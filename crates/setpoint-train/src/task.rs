@@ -53,15 +53,30 @@ pub trait Task: Sync {
     /// Whatever keeps the task from computing it ([`Error::task`]).
     fn forward(&self, model: &Self::Model, examples: &[usize], denominator: f64) -> Result<Forward, Error>;
 
-    /// What the loss has to know of a step's whole batch before its micro-batches are computed: totals, a baseline, ranks. Nothing,
-    /// unless a task says otherwise.
+    /// Numbers of single examples that [`Task::survey`] needs and only the model can tell, such as log-probabilities. None, unless a task
+    /// says otherwise.
     ///
-    /// Whatever it costs, such as a forward pass without a graph, is paid at every step. `micro_batch` bounds that pass as it bounds
-    /// the others; the result must not depend on it. It must be deterministic, as [`Task::forward`].
+    /// Whatever it costs, such as a forward pass without a graph, is paid at every step. Each device is asked for those of its share of the
+    /// batch. `micro_batch` bounds the pass as it bounds the others; the numbers must not depend on it. It must be deterministic, as
+    /// [`Task::forward`].
     ///
     /// # Errors
     /// As [`Task::forward`].
-    fn survey(&self, _model: &Self::Model, _batch: &[usize], _micro_batch: MicroBatch) -> Result<Survey, Error> {
+    fn probe(
+        &self,
+        _model: &Self::Model,
+        _examples: &[usize],
+        _micro_batch: MicroBatch,
+    ) -> Result<ExampleNumbers, Error> {
+        Ok(ExampleNumbers::new())
+    }
+
+    /// What the loss has to know of a step's whole batch before its micro-batches are computed: totals, a baseline, ranks. `probed`: what
+    /// [`Task::probe`] said of each of its examples. Nothing, unless a task says otherwise.
+    ///
+    /// # Errors
+    /// As [`Task::forward`].
+    fn survey(&self, _batch: &[usize], _probed: &ExampleNumbers) -> Result<Survey, Error> {
         Ok(Survey::default())
     }
 
@@ -96,13 +111,16 @@ pub trait Task: Sync {
     }
 }
 
+/// Numbers of examples, by the examples' index, with a meaning that the task gives them.
+pub type ExampleNumbers = HashMap<usize, Vec<f64>>;
+
 /// What a loss knows of the whole batch of its step ([`Task::survey`]): numbers on the host, with a meaning that the task gives them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Survey {
     /// Numbers of the batch as a whole.
     pub batch: Vec<f64>,
     /// Numbers of its examples, by their index.
-    pub examples: HashMap<usize, Vec<f64>>,
+    pub examples: ExampleNumbers,
     /// Share of the run's optimizer steps that were made before this one, 0 at the first: for losses that follow a schedule. The engine
     /// sets it.
     pub progress: f64,

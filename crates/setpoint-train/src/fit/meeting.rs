@@ -49,27 +49,23 @@ enum Agreed {
 }
 
 impl Meeting {
-    /// The seats of a group's devices, in their order.
-    pub(super) fn of(group: &DeviceGroup) -> Vec<Self> {
+    /// The seat of a group's first device, and those of the others in their order.
+    pub(super) fn of(group: &DeviceGroup) -> (Self, Vec<Self>) {
+        let seat = |device: &Device, role| Self { device: device.clone(), role };
         if group.len() == 1 {
-            return vec![Self { device: group.first().clone(), role: Role::Alone }];
+            return (seat(group.first(), Role::Alone), vec![]);
         }
-        let mut communicators = group.collective().connect(group.devices()).into_iter();
+        let mut communicators = group.collective().connect(group.devices());
         assert_eq!(communicators.len(), group.len(), "a communicator for each device");
-        let first = communicators.next();
+        let first = communicators.remove(0);
         let mut followers = vec![];
-        let mut seats: Vec<Self> = group.devices()[1..]
-            .iter()
-            .zip(communicators)
-            .map(|(device, communicator)| {
-                let ((to, from), (forth, back)) = (channel(), channel());
-                followers.push(Follower { from, back: forth, works: true });
-                Self { device: device.clone(), role: Role::Follower { communicator, to, back } }
-            })
-            .collect();
-        let leader = first.map(|communicator| Role::Leader { communicator, followers });
-        seats.splice(..0, leader.map(|role| Self { device: group.first().clone(), role }));
-        seats
+        let others = group.devices()[1..].iter().zip(communicators).map(|(device, communicator)| {
+            let ((to, from), (forth, back)) = (channel(), channel());
+            followers.push(Follower { from, back: forth, works: true });
+            seat(device, Role::Follower { communicator, to, back })
+        });
+        let others = others.collect();
+        (seat(group.first(), Role::Leader { communicator: first, followers }), others)
     }
 
     /// Tells the leader which of the others have a share of the step that begins.

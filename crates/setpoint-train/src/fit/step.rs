@@ -42,7 +42,8 @@ pub(super) fn compute<T: Task>(
     let (batch, denominator) = weighed(task, batch, number)?;
     let in_backward = config.optimizer.in_backward;
     let micro_batch = if in_backward { MicroBatch::Examples(batch.len()) } else { config.micro_batch };
-    let survey = Survey { progress, ..task.survey(&team.first().model, &batch, micro_batch)? };
+    let probed = team.probe(task, &batch, micro_batch)?;
+    let survey = Survey { progress, ..task.survey(&batch, &probed)? };
     let step = Step { number, denominator, survey, micro_batch, in_backward: in_backward.then_some(learning_rate) };
     let step = Arc::new(step);
     let (team, mut measured) = team.compute(task, &step, &batch)?;

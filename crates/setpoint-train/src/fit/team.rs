@@ -11,7 +11,7 @@ use super::moving::Moving;
 use super::step::{Measured, pass};
 use crate::batch::deal;
 use crate::devices::{copy_to, device_thread};
-use crate::{AdamW, DeviceGroup, Error, GradientSink, MicroBatch, Survey, Task};
+use crate::{AdamW, DeviceGroup, Error, ExampleNumbers, GradientSink, MicroBatch, Survey, Task};
 
 /// A model and the optimizer that moves it, on one device.
 pub(super) struct Replica<M> {
@@ -83,51 +83,51 @@ impl<M: Module + Sync> Member<M> {
     }
 
     /// Follows orders until there are no more, or one cannot be carried out.
-    fn serve<T: Task<Model = M>>(
-        mut self,
-        task: &T,
-        orders: &Receiver<Order>,
-        reports: &Sender<Result<Measured, Halt>>,
-    ) {
+    fn serve<T: Task<Model = M>>(mut self, task: &T, orders: &Receiver<Order>) {
         while let Ok(order) = orders.recv() {
             let done = match order {
-                Order::Compute(step, share) => self.compute(task, &step, &share),
-                Order::Apply { learning_rate, scale } => {
-                    self.apply(learning_rate, scale).map(|member| (member, Measured::default()))
+                Order::Probe { share, micro_batch, reply } => {
+                    let probed = task.probe(&self.replica.model, &share, micro_batch);
+                    answer(probed.map(|probed| (self, probed)).map_err(Halt::Failed), &reply)
+                }
+                Order::Compute { step, share, reply } => answer(self.compute(task, &step, &share), &reply),
+                Order::Apply { learning_rate, scale, reply } => {
+                    answer(self.apply(learning_rate, scale).map(|member| (member, ())), &reply)
                 }
             };
             match done {
-                Ok((member, measured)) => {
-                    self = member;
-                    if reports.send(Ok(measured)).is_err() {
-                        return;
-                    }
-                }
-                Err(halt) => {
-                    // Without a reader the run is over anyway.
-                    let _ = reports.send(Err(halt));
-                    return;
-                }
+                Some(member) => self = member,
+                None => return,
             }
         }
     }
 }
 
-enum Order {
-    Compute(Arc<Step>, Vec<usize>),
-    Apply { learning_rate: f64, scale: f64 },
+/// Answers an order; the device, if it can go on.
+fn answer<M, R>(done: Result<(Member<M>, R), Halt>, reply: &Reply<R>) -> Option<Member<M>> {
+    let (member, result) = match done {
+        Ok((member, result)) => (Some(member), Ok(result)),
+        Err(halt) => (None, Err(halt)),
+    };
+    // An answer that nobody waits for any more is not needed either.
+    let _ = reply.send(result);
+    member
 }
+
+/// What a device is asked to do, and where it answers.
+enum Order {
+    Probe { share: Vec<usize>, micro_batch: MicroBatch, reply: Reply<ExampleNumbers> },
+    Compute { step: Arc<Step>, share: Vec<usize>, reply: Reply<Measured> },
+    Apply { learning_rate: f64, scale: f64, reply: Reply<()> },
+}
+
+type Reply<R> = Sender<Result<R, Halt>>;
 
 /// All devices of a run. The first works on this thread and leads, every other on a thread of its own.
 pub(super) struct Team<M> {
     leader: Member<M>,
-    others: Vec<Other>,
-}
-
-/// Another device as the leader sees it.
-struct Other {
-    orders: Sender<Order>,
-    reports: Receiver<Result<Measured, Halt>>,
+    /// Where the others take their orders.
+    others: Vec<Sender<Order>>,
 }
 
 impl<M: Module + Sync> Team<M> {
@@ -141,23 +141,19 @@ impl<M: Module + Sync> Team<M> {
     where
         M: 'scope,
     {
-        let mut meetings = Meeting::of(group).into_iter().enumerate();
-        let first = meetings.next().map(|(_, meeting)| meeting);
-        let others = meetings
-            .zip(group.devices().iter().skip(1).cloned())
-            .map(|((number, meeting), device)| {
-                let ((orders, received), (sender, reports)) = (channel(), channel());
-                let (model, optimizer) = (replica.model.clone(), replica.optimizer.clone());
-                device_thread(scope, number, move || {
-                    let replica = Replica { model: copy_to(&device, model), optimizer: optimizer.on(&device) };
-                    drop(optimizer);
-                    let member = Member { replica, meeting, gradient: GradientSink::new() };
-                    member.serve(task, &received, &sender);
-                });
-                Other { orders, reports }
-            })
-            .collect();
-        let meeting = first.unwrap_or_else(|| unreachable!("a group has a first device"));
+        let (meeting, seats) = Meeting::of(group);
+        let devices = group.devices().iter().cloned().enumerate().skip(1);
+        let others = devices.zip(seats).map(|((number, device), meeting)| {
+            let (orders, received) = channel();
+            let (model, optimizer) = (replica.model.clone(), replica.optimizer.clone());
+            device_thread(scope, number, move || {
+                let replica = Replica { model: copy_to(&device, model), optimizer: optimizer.on(&device) };
+                let member = Member { replica, meeting, gradient: GradientSink::new() };
+                member.serve(task, &received);
+            });
+            orders
+        });
+        let others = others.collect();
         Self { leader: Member { replica, meeting, gradient: GradientSink::new() }, others }
     }
 
@@ -176,6 +172,21 @@ impl<M: Module + Sync> Team<M> {
         &self.leader.gradient
     }
 
+    /// What the model tells of single examples, each device of its share.
+    pub(super) fn probe<T: Task<Model = M>>(
+        &self,
+        task: &T,
+        batch: &[usize],
+        micro_batch: MicroBatch,
+    ) -> Result<ExampleNumbers, Error> {
+        let shares = deal(batch, 1 + self.others.len(), |example| task.cost(example));
+        let replies = order(&self.others, &shares, |share, reply| Order::Probe { share, micro_batch, reply });
+        let own = task.probe(&self.first().model, &shares[0], micro_batch);
+        let (mut probed, others) = settle(own.map_err(Halt::Failed), replies)?;
+        probed.extend(others.into_iter().flatten());
+        Ok(probed)
+    }
+
     /// Runs a batch forward and backward, on each device its share, and adds up the gradients.
     pub(super) fn compute<T: Task<Model = M>>(
         self,
@@ -184,51 +195,58 @@ impl<M: Module + Sync> Team<M> {
         batch: &[usize],
     ) -> Result<(Self, Measured), Error> {
         let Self { mut leader, others } = self;
-        let mut shares = deal(batch, 1 + others.len(), |example| task.cost(example));
+        let shares = deal(batch, 1 + others.len(), |example| task.cost(example));
         leader.meeting.begin(&shares);
-        for (other, share) in others.iter().zip(shares.drain(1..)) {
-            // One that is gone is noticed by its report.
-            let _ = other.orders.send(Order::Compute(step.clone(), share));
-        }
-        let own = leader.compute(task, step, &shares[0]);
-        Self::gather(own, others)
+        let replies = order(&others, &shares, |share, reply| Order::Compute { step: step.clone(), share, reply });
+        let ((leader, mut measured), parts) = settle(leader.compute(task, step, &shares[0]), replies)?;
+        parts.into_iter().for_each(|part| measured.add(part));
+        Ok((Self { leader, others }, measured))
     }
 
     /// Moves the model on every device.
     pub(super) fn apply(self, learning_rate: f64, scale: f64) -> Result<Self, Error> {
         let Self { leader, others } = self;
-        for other in &others {
-            let _ = other.orders.send(Order::Apply { learning_rate, scale });
-        }
-        let own = leader.apply(learning_rate, scale).map(|member| (member, Measured::default()));
-        Ok(Self::gather(own, others)?.0)
+        let shares = vec![vec![]; 1 + others.len()];
+        let replies = order(&others, &shares, |_, reply| Order::Apply { learning_rate, scale, reply });
+        let (leader, _) = settle(leader.apply(learning_rate, scale), replies)?;
+        Ok(Self { leader, others })
     }
+}
 
-    /// Waits for the others' reports.
-    fn gather(own: Result<(Member<M>, Measured), Halt>, others: Vec<Other>) -> Result<(Self, Measured), Error> {
-        let reports: Vec<_> = others.iter().map(|other| other.reports.recv().unwrap_or(Err(Halt::Deserted))).collect();
-        let (mut leader, mut measured, mut deserted, mut error) = (None, Measured::default(), false, None);
-        let mut note = |halt| match halt {
-            Halt::Failed(reason) => error = error.take().or(Some(reason)),
-            Halt::Deserted => deserted = true,
-        };
-        match own {
-            Ok((member, own)) => {
-                measured = own;
-                leader = Some(member);
-            }
-            Err(halt) => note(halt),
-        }
-        for report in reports {
-            match report {
-                Ok(share) => measured.add(share),
-                Err(halt) => note(halt),
-            }
-        }
-        match (leader, error, deserted) {
-            (_, Some(error), _) => Err(error),
-            (Some(leader), None, false) => Ok((Self { leader, others }, measured)),
-            _ => Err(Error::Forward { reason: "a device stopped in the middle of a step".into() }),
+/// Gives an order to each of the others, with its share; where they will answer.
+fn order<R>(
+    others: &[Sender<Order>],
+    shares: &[Vec<usize>],
+    order: impl Fn(Vec<usize>, Reply<R>) -> Order,
+) -> Vec<Receiver<Result<R, Halt>>> {
+    let give = |(other, share): (&Sender<Order>, &Vec<usize>)| {
+        let (reply, answer) = channel();
+        // One that is gone does not answer.
+        let _ = other.send(order(share.clone(), reply));
+        answer
+    };
+    others.iter().zip(&shares[1..]).map(give).collect()
+}
+
+/// Waits for the others' answers.
+///
+/// # Errors
+/// The reason why a device failed, if one did.
+fn settle<O, R>(own: Result<O, Halt>, replies: Vec<Receiver<Result<R, Halt>>>) -> Result<(O, Vec<R>), Error> {
+    let mut halts = vec![];
+    let mut note = |halt| halts.push(halt);
+    let own = own.map_err(&mut note).ok();
+    let answers =
+        replies.into_iter().filter_map(|reply| reply.recv().unwrap_or(Err(Halt::Deserted)).map_err(&mut note).ok());
+    let answers: Vec<R> = answers.collect();
+    match own {
+        Some(own) if halts.is_empty() => Ok((own, answers)),
+        _ => {
+            let failed = halts.into_iter().find_map(|halt| match halt {
+                Halt::Failed(error) => Some(error),
+                Halt::Deserted => None,
+            });
+            Err(failed.unwrap_or_else(|| Error::Forward { reason: "a device stopped in the middle of a step".into() }))
         }
     }
 }

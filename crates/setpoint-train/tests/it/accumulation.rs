@@ -3,7 +3,8 @@
 use std::sync::Mutex;
 
 use setpoint_train::{
-    AdamWConfig, Error, Forward, GradientSink, MicroBatch, NoHooks, RunDir, Survey, Task, TrainConfig, fit,
+    AdamWConfig, DeviceGroup, Error, ExampleNumbers, Forward, GradientSink, MicroBatch, NoHooks, RunDir, SumOnFirst,
+    Survey, Task, TrainConfig, fit, fit_on,
 };
 
 use crate::common::{Bag, Recorder, Regression};
@@ -83,7 +84,12 @@ impl Task for Surveyed {
         unreachable!("the engine hands the survey over")
     }
 
-    fn survey(&self, _: &Bag, batch: &[usize], _: MicroBatch) -> Result<Survey, Error> {
+    fn probe(&self, _: &Bag, examples: &[usize], _: MicroBatch) -> Result<ExampleNumbers, Error> {
+        Ok(examples.iter().map(|&e| (e, vec![e as f64 + 0.5])).collect())
+    }
+
+    fn survey(&self, batch: &[usize], probed: &ExampleNumbers) -> Result<Survey, Error> {
+        assert!(batch.iter().all(|e| probed[e] == [*e as f64 + 0.5]) && probed.len() == batch.len());
         self.surveys.lock().unwrap().push(batch.to_vec());
         Ok(Survey {
             batch: vec![batch.len() as f64],
@@ -106,26 +112,30 @@ impl Task for Surveyed {
 
 #[test]
 fn every_pass_of_a_step_is_given_the_survey_of_its_whole_batch() {
-    let dir = tempfile::tempdir().unwrap();
-    let run = RunDir::create(dir.path()).unwrap();
-    let task = Surveyed { inner: Regression::new(22), surveys: Mutex::default(), passes: Mutex::default() };
-    let config = TrainConfig { epochs: 1.0, ..config(MicroBatch::Examples(3)) };
-    fit(&task, Bag::new(&devices()[0]), &config, &run, &mut NoHooks).unwrap();
-    let (surveys, passes) = (task.surveys.into_inner().unwrap(), task.passes.into_inner().unwrap());
-    assert_eq!(surveys.iter().map(Vec::len).collect::<Vec<_>>(), [8, 8, 6], "one a step");
-    assert_eq!(passes.len(), 3 + 3 + 2);
-    let mut pass = passes.iter();
-    for batch in &surveys {
-        let own: Vec<_> = pass.by_ref().take(batch.len().div_ceil(3)).collect();
-        let mut seen: Vec<usize> = own.iter().flat_map(|(examples, _)| examples.clone()).collect();
-        for (_, survey) in &own {
+    let device = devices()[0].clone();
+    for count in [1, 2] {
+        let group = DeviceGroup::new(vec![device.clone(); count], SumOnFirst);
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::create(dir.path()).unwrap();
+        let task = Surveyed { inner: Regression::new(22), surveys: Mutex::default(), passes: Mutex::default() };
+        let config = TrainConfig { epochs: 1.0, ..config(MicroBatch::Examples(3)) };
+        fit_on(&group, &task, Bag::new(&device), &config, &run, &mut NoHooks).unwrap();
+        let (surveys, passes) = (task.surveys.into_inner().unwrap(), task.passes.into_inner().unwrap());
+        assert_eq!(surveys.iter().map(Vec::len).collect::<Vec<_>>(), [8, 8, 6], "one a step");
+        if count == 1 {
+            assert_eq!(passes.len(), 3 + 3 + 2);
+        }
+        let mut seen: Vec<usize> = vec![];
+        for (examples, survey) in &passes {
+            // Each example is in one batch of the epoch.
+            let batch = surveys.iter().find(|batch| batch.contains(&examples[0])).unwrap();
+            assert!(examples.iter().all(|example| batch.contains(example)));
             assert_eq!(survey.batch, [batch.len() as f64]);
             assert!(batch.iter().all(|e| survey.examples[e] == [*e as f64]) && survey.examples.len() == batch.len());
+            seen.extend(examples);
         }
-        let mut batch = batch.clone();
         seen.sort_unstable();
-        batch.sort_unstable();
-        assert_eq!(seen, batch);
+        assert_eq!(seen, (0..22).collect::<Vec<_>>());
     }
 }
 
