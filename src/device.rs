@@ -1,5 +1,7 @@
 //! `--device`: the only place that names a backend.
 
+pub mod remote;
+
 use burn::tensor::Device;
 use setpoint_train::{DeviceGroup, SumOnFirst};
 
@@ -7,9 +9,6 @@ use crate::failure::{Failure, Outcome};
 
 /// Every kind of device of this machine, compiled in or not.
 const LOCAL: [&str; 4] = ["flex", "ndarray", "wgpu", "cuda"];
-
-/// What comes before the address of a server that lends devices.
-const REMOTE: &str = "remote:";
 
 /// The devices this binary was built with, as written after `--device`.
 pub fn compiled() -> Vec<&'static str> {
@@ -43,9 +42,9 @@ pub fn open(name: Option<&str>) -> Outcome<DeviceGroup> {
     let Some(name) = name.or_else(fastest) else {
         return Err(wrong("this binary was built without any device: build it with --features flex".into()));
     };
-    if name.starts_with(REMOTE) {
-        let servers = parse_servers(name).map_err(wrong)?;
-        return Ok(DeviceGroup::new(remote(&servers)?, SumOnFirst));
+    if name.starts_with(remote::PREFIX) {
+        let servers = remote::parse(name).map_err(wrong)?;
+        return Ok(DeviceGroup::new(remote::connect(&servers)?, SumOnFirst));
     }
     let (kind, numbers) = parse(name).map_err(wrong)?;
     let devices = numbers.into_iter().map(|number| one(kind, number)).collect::<Outcome<Vec<_>>>()?;
@@ -105,93 +104,6 @@ fn range(text: &str) -> Option<std::ops::RangeInclusive<usize>> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (first.parse().ok()?, last.parse().ok()?);
     (first <= last).then_some(first..=last)
-}
-
-/// A server that lends devices, and which of them: all, unless some are named.
-#[derive(Debug, PartialEq, Eq)]
-struct Server<'n> {
-    address: &'n str,
-    numbers: Vec<usize>,
-}
-
-/// Takes `remote:gpu1:3000`, `remote:gpu1:3000/0,1` or `remote:gpu1:3000,remote:gpu2:3000/0-3` apart.
-fn parse_servers(name: &str) -> Result<Vec<Server<'_>>, String> {
-    let mut servers: Vec<Server<'_>> = vec![];
-    for item in name.split(',') {
-        let number = match (item.strip_prefix(REMOTE), servers.last()) {
-            (Some(server), _) => {
-                let (address, number) = server.split_once('/').map_or((server, None), |(a, n)| (a, Some(n)));
-                let port =
-                    address.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
-                if port.is_none() {
-                    return Err(format!("`{item}`: expected remote:HOST:PORT, as in remote:gpu1:3000"));
-                }
-                if servers.iter().any(|server| server.address == address) {
-                    return Err(format!("`{name}`: {address} is named twice"));
-                }
-                servers.push(Server { address, numbers: vec![] });
-                number
-            }
-            // More devices of the server before.
-            (None, Some(server)) if !server.numbers.is_empty() => Some(item),
-            (None, _) => return Err(format!("`{name}`: the devices of a run are of one kind")),
-        };
-        if let (Some(number), Some(server)) = (number, servers.last_mut()) {
-            let found = range(number).ok_or_else(|| format!("`{name}`: `{number}` is not a device number"))?;
-            for number in found {
-                if server.numbers.contains(&number) {
-                    return Err(format!("`{name}`: device {number} of {} is named twice", server.address));
-                }
-                server.numbers.push(number);
-            }
-        }
-    }
-    Ok(servers)
-}
-
-/// Connects to devices of other machines.
-#[cfg(feature = "remote")]
-fn remote(servers: &[Server<'_>]) -> Outcome<Vec<Device>> {
-    use burn::remote::{ConnectError, RemoteHost};
-
-    let mut devices = vec![];
-    for Server { address, numbers } in servers {
-        let failed = |error: ConnectError| {
-            let failure = Failure::run(format!("{address}: {error}"));
-            match error {
-                ConnectError::Unreachable { .. } => failure.hint("lend devices there with `setpoint serve`"),
-                ConnectError::Unauthorized => failure.hint(format!("set {TOKEN} to the server's")),
-                _ => failure,
-            }
-        };
-        let host = RemoteHost::websocket(&format!("ws://{address}"));
-        let host = match token() {
-            Some(token) => host.with_credential(token),
-            None => host,
-        };
-        let numbers = match numbers.as_slice() {
-            [] => (0..host.devices().map_err(failed)?.into_iter().count()).collect(),
-            numbers => numbers.to_vec(),
-        };
-        for number in numbers {
-            devices.push(Device::remote_options(&host).device_index(number).init().map_err(failed)?);
-        }
-    }
-    Ok(devices)
-}
-
-#[cfg(not(feature = "remote"))]
-fn remote(_: &[Server<'_>]) -> Outcome<Vec<Device>> {
-    Err(not_compiled("remote"))
-}
-
-/// The variable with the secret that a server asks its clients for.
-pub const TOKEN: &str = "SETPOINT_TOKEN";
-
-/// The secret that a server asks its clients for, where there is one.
-#[cfg(feature = "remote")]
-pub fn token() -> Option<String> {
-    std::env::var(TOKEN).ok().filter(|token| !token.is_empty())
 }
 
 /// What is said of a device or command that this binary was built without.
@@ -290,30 +202,6 @@ mod tests {
             ("wgpu,wgpu", "wgpu is named twice"),
         ] {
             let error = parse(name).unwrap_err();
-            assert!(error.contains(said), "{name}: {error}");
-        }
-    }
-
-    #[test]
-    fn servers_lend_all_their_devices_or_those_that_are_named() {
-        let of = |name| parse_servers(name).unwrap();
-        assert_eq!(of("remote:gpu1:3000"), [Server { address: "gpu1:3000", numbers: vec![] }]);
-        let two = [
-            Server { address: "gpu1:3000", numbers: vec![0, 2, 3] },
-            Server { address: "[::1]:3001", numbers: vec![] },
-        ];
-        assert_eq!(of("remote:gpu1:3000/0,2-3,remote:[::1]:3001"), two);
-        for (name, said) in [
-            ("remote:gpu1", "expected remote:HOST:PORT"),
-            ("remote::3000", "expected remote:HOST:PORT"),
-            ("remote:gpu1:http", "expected remote:HOST:PORT"),
-            ("remote:gpu1:3000,cuda:0", "of one kind"),
-            ("remote:gpu1:3000,1", "of one kind"),
-            ("remote:gpu1:3000/x", "`x` is not a device number"),
-            ("remote:gpu1:3000/0,0", "device 0 of gpu1:3000 is named twice"),
-            ("remote:gpu1:3000,remote:gpu1:3000", "gpu1:3000 is named twice"),
-        ] {
-            let error = parse_servers(name).unwrap_err();
             assert!(error.contains(said), "{name}: {error}");
         }
     }

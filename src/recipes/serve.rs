@@ -8,7 +8,7 @@ use crate::failure::Outcome;
 pub fn run(session: &Session, listen: &str) -> Outcome {
     use burn::server::{AllowAll, RemoteServer, TokenAuthorizer, WebSocketTransport};
 
-    use crate::device::{TOKEN, token};
+    use crate::device::remote::{TOKEN, token};
     use crate::failure::Failure;
     use crate::progress;
 
