@@ -79,7 +79,7 @@ pub(crate) fn device_thread<'scope, R: Send + 'scope>(
 }
 
 /// Hands pieces of work to the devices of a group, each the next piece as soon as it is free. `model` is on the first of them and copied to
-/// the others. What comes back goes to `take` on this thread, as soon as it is there; with one device, in order.
+/// the others, as soon as they have something to do. What comes back goes to `take` on this thread, as soon as it is there; with one device, in order.
 ///
 /// # Errors
 /// The first of `compute` or `take`; no further piece is begun then.
@@ -101,10 +101,11 @@ pub fn distribute<M: Module + Sync, W: Sync, R: Send, E: Send>(
         for (number, device) in devices.devices().iter().enumerate().take(work.len()).skip(1) {
             let (sender, piece, compute) = (sender.clone(), &piece, &compute);
             device_thread(scope, number, move || {
-                let model = copy_to(device, model.clone());
+                let mut copy = None;
                 while let Some(piece) = piece() {
+                    let model = copy.get_or_insert_with(|| copy_to(device, model.clone()));
                     // Nobody listens any more after an error.
-                    if sender.send((piece, compute(&model, piece))).is_err() {
+                    if sender.send((piece, compute(model, piece))).is_err() {
                         break;
                     }
                 }

@@ -133,20 +133,21 @@ fn device_of<M: Module>(model: &M) -> Result<Device, Error> {
 
 /// What a person should know about the devices of a run, which goes on from `earlier` if it is not new.
 fn warnings(devices: &DeviceGroup, config: &TrainConfig, earlier: Option<&RunState>) -> Vec<String> {
-    let count = devices.len();
+    let (count, batch) = (devices.len(), config.batch_size);
+    let plural = |count: usize| if count == 1 { "" } else { "s" };
     let mut warnings = vec![];
-    if config.batch_size < count {
-        let idle = count - config.batch_size;
+    if batch < count {
+        let idle = count - batch;
         let have = if idle == 1 { "has" } else { "have" };
         warnings.push(format!(
-            "{idle} of {count} devices {have} nothing to do: a batch has {} examples",
-            config.batch_size
+            "{idle} of {count} devices {have} nothing to do: a batch has {batch} example{}",
+            plural(batch)
         ));
     }
     if let Some(earlier) = earlier.map(|state| state.devices).filter(|&earlier| earlier != count) {
-        let s = if earlier == 1 { "" } else { "s" };
         warnings.push(format!(
-            "the run began on {earlier} device{s} and goes on with {count}: its gradients are added up in another order, so the last digits differ"
+            "the run began on {earlier} device{} and goes on with {count}: its gradients are added up in another order, so the last digits differ",
+            plural(earlier)
         ));
     }
     warnings

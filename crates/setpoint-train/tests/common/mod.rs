@@ -95,8 +95,8 @@ pub struct Regression {
     pub wrong_order: Option<Vec<usize>>,
     /// Forward passes so far.
     pub passes: AtomicU64,
-    /// Called before each forward pass with their number.
-    pub before_pass: Box<dyn Fn(u64) + Sync>,
+    /// Called before each forward pass with their number and the model.
+    pub before_pass: Box<dyn Fn(u64, &Bag) + Sync>,
 }
 
 impl Regression {
@@ -108,7 +108,7 @@ impl Regression {
                 (ids, (i as f32 * 0.9).cos())
             })
             .collect();
-        Self { examples, poison: None, wrong_order: None, passes: AtomicU64::new(0), before_pass: Box::new(|_| {}) }
+        Self { examples, poison: None, wrong_order: None, passes: AtomicU64::new(0), before_pass: Box::new(|_, _| {}) }
     }
 
     pub fn poisoned(examples: usize, example: usize, poison: Poison) -> Self {
@@ -141,7 +141,7 @@ impl Task for Regression {
     }
 
     fn forward(&self, model: &Bag, examples: &[usize], denominator: f64) -> Result<Forward, Error> {
-        (self.before_pass)(1 + self.passes.fetch_add(1, Ordering::SeqCst));
+        (self.before_pass)(1 + self.passes.fetch_add(1, Ordering::SeqCst), model);
         let device = model.head.val().device().without_autodiff();
         let width = examples.iter().map(|&e| self.cost(e)).max().unwrap_or(0);
         let (mut ids, mut shares, mut targets, mut weights) = (vec![], vec![], vec![], vec![]);

@@ -43,7 +43,7 @@ fn child() {
     let mut task = Regression::new(16);
     if let Ok(pass) = std::env::var(KILL_AT) {
         let pass: u64 = pass.parse().unwrap();
-        task.before_pass = Box::new(move |passes| {
+        task.before_pass = Box::new(move |passes, _| {
             if passes == pass {
                 // The real thing: no destructor runs, no buffer is flushed.
                 let id = std::process::id().to_string();

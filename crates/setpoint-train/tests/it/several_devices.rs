@@ -1,12 +1,12 @@
 //! Several devices train what one does.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use burn::tensor::{Device, Tensor};
 use setpoint_train::{
-    AdamWConfig, Collective, Communicator, DeviceGroup, Error, Fitted, Forward, MicroBatch, NoHooks, RunDir,
-    StopReason, SumOnFirst, Task, TrainConfig, fit, fit_on,
+    AdamWConfig, Collective, Communicator, DeviceGroup, Error, Fitted, MicroBatch, NoHooks, RunDir, StopReason,
+    SumOnFirst, Task, TrainConfig, fit, fit_on,
 };
 
 use crate::common::{Bag, Poison, Recorder, Regression, metrics_without_times, responses};
@@ -216,46 +216,18 @@ fn gradients_are_added_up_once_a_step() {
     assert_eq!(counted.parameters.load(Ordering::SeqCst), 6 * 2 * 4);
 }
 
-/// Notes the model of every pass.
-struct Watched {
-    inner: Regression,
-    models: Mutex<Vec<Vec<u32>>>,
-}
-
-impl Task for Watched {
-    type Model = Bag;
-
-    fn len(&self) -> usize {
-        self.inner.len()
-    }
-
-    fn weight(&self, example: usize) -> f64 {
-        self.inner.weight(example)
-    }
-
-    fn cost(&self, example: usize) -> usize {
-        self.inner.cost(example)
-    }
-
-    fn order(&self, seed: u64, epoch: u64) -> Vec<usize> {
-        self.inner.order(seed, epoch)
-    }
-
-    fn forward(&self, model: &Bag, examples: &[usize], denominator: f64) -> Result<Forward, Error> {
-        self.models.lock().unwrap().push(model.bits());
-        self.inner.forward(model, examples, denominator)
-    }
-}
-
 #[test]
 fn the_models_of_all_devices_hold_the_same_bits_at_every_step() {
     for config in [TrainConfig { micro_batch: MicroBatch::Examples(8), ..config() }, in_backward()] {
-        let task = Watched { inner: Regression::new(22), models: Mutex::default() };
+        let models = Arc::new(Mutex::new(vec![]));
+        let seen = models.clone();
+        let before_pass = Box::new(move |_, model: &Bag| seen.lock().unwrap().push(model.bits()));
+        let task = Regression { before_pass, ..Regression::new(22) };
         let dir = tempfile::tempdir().unwrap();
         let run = RunDir::create(dir.path()).unwrap();
         let model = Bag::new(&flex().autodiff());
         fit_on(&group(&[flex(), flex(), flex()]), &task, model, &config, &run, &mut NoHooks).unwrap();
-        let models = task.models.into_inner().unwrap();
+        let models = models.lock().unwrap();
         assert_eq!(models.len(), 6 * 3);
         let steps: Vec<&[Vec<u32>]> = models.chunks(3).collect();
         for models in &steps {
