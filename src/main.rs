@@ -94,7 +94,12 @@ fn run(command: Command) -> Outcome {
             session.require_one_device("chat")?;
             recipes::chat::run(&session, &config, args.system.as_deref())
         }
-        Command::Serve { device, listen } => recipes::serve::run(&session(device.as_deref(), true)?, &listen),
+        Command::Serve { device, listen } => {
+            if device.as_deref().is_some_and(|name| name.starts_with(device::remote::PREFIX)) {
+                return Err(Failure::usage("--device", "only this machine's devices can be lent"));
+            }
+            recipes::serve::run(&session(device.as_deref(), true)?, &listen)
+        }
         Command::Plan(args) => plan(&args),
         Command::Report { runs, output } => recipes::report::run(&runs, &output),
         Command::Inspect { what } => match what {

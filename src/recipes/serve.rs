@@ -6,6 +6,8 @@ use crate::failure::Outcome;
 /// Lends the session's devices at an address until Ctrl+C.
 #[cfg(feature = "remote")]
 pub fn run(session: &Session, listen: &str) -> Outcome {
+    use std::io::IsTerminal;
+
     use burn::server::{AllowAll, RemoteServer, TokenAuthorizer, WebSocketTransport};
 
     use crate::device::remote::{TOKEN, token};
@@ -27,7 +29,11 @@ pub fn run(session: &Session, listen: &str) -> Outcome {
     };
     // Burn tells of every tensor that goes from server to server.
     if std::env::var_os("RUST_LOG").is_none() {
-        tracing_subscriber::fmt().with_max_level(tracing_subscriber::filter::LevelFilter::WARN).init();
+        tracing_subscriber::fmt()
+            .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+            .with_writer(std::io::stderr)
+            .with_ansi(std::io::stderr().is_terminal())
+            .init();
     }
     let count = session.devices.len();
     let devices = if count == 1 { "one device".to_owned() } else { format!("{count} devices") };

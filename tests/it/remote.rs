@@ -95,6 +95,7 @@ fn servers_that_are_not_there_or_open_to_all_are_refused() {
     assert!(!run.exists());
     let mut open = command(&["serve", "--device", "flex", "--listen", "0.0.0.0:0"]);
     Ran::of(&open.env_remove("SETPOINT_TOKEN").output().unwrap()).fails(2, &["--listen", "SETPOINT_TOKEN"]);
+    setpoint(&["serve", "--device", "remote:gpu1:3000"]).fails(2, &["--device", "only this machine's"]);
     setpoint(&["serve", "--device", "flex", "--listen", "nowhere"]).fails(1, &["cannot listen at nowhere"]);
 }
 
