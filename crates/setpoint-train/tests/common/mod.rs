@@ -87,6 +87,9 @@ pub enum Poison {
     Gradient,
 }
 
+/// What is done before a forward pass, of which it is given the number and the model.
+pub type BeforePass = Box<dyn Fn(u64, &Bag) + Sync>;
+
 /// Regression on bags of unequal length, weighted by their length.
 pub struct Regression {
     pub examples: Vec<(Vec<u32>, f32)>,
@@ -95,8 +98,8 @@ pub struct Regression {
     pub wrong_order: Option<Vec<usize>>,
     /// Forward passes so far.
     pub passes: AtomicU64,
-    /// Called before each forward pass with their number and the model.
-    pub before_pass: Box<dyn Fn(u64, &Bag) + Sync>,
+    /// Called before each forward pass.
+    pub before_pass: BeforePass,
 }
 
 impl Regression {
