@@ -23,7 +23,7 @@ use crate::{memory, progress};
 /// How a command runs: where, and how loud.
 #[derive(Debug, Clone)]
 pub struct Session {
-    /// Where training computes; everything else does on the first of them.
+    /// Those that train and score; what else there is to compute is on the first.
     pub devices: DeviceGroup,
     /// No progress bars.
     pub quiet: bool,

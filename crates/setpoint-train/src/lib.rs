@@ -5,7 +5,8 @@
 //! state under a [`Schedule`], evaluates, logs and saves. Two properties hold and are tested:
 //!
 //! - **The gradient does not depend on the split.** A task divides its loss by the weight of the
-//!   whole batch, so 1 × 8, 2 × 4 and 8 × 1 examples give the same sum up to rounding.
+//!   whole batch, so 1 × 8, 2 × 4 and 8 × 1 examples give the same sum up to rounding, and so do
+//!   several devices ([`fit_on`] with a [`DeviceGroup`]).
 //! - **A resume is exact.** Kill the process at any moment and start it again: every parameter ends
 //!   with the same bits as without the interruption. Nothing in training is random but the order of
 //!   the data, which follows from seed and epoch; there is no dropout.

@@ -11,7 +11,7 @@ use setpoint_train::{
 };
 use setpoint_transformer::{CausalLm, LoadOptions, Recompute, pad_right};
 
-use crate::devices;
+use crate::{devices, graphics};
 
 /// Two prompts with three and two responses, one of a single token.
 fn sequences() -> Vec<Sequence> {
@@ -93,7 +93,7 @@ fn checkpoints() -> Vec<PathBuf> {
 
 #[test]
 fn packed_gradients_equal_those_of_the_whole_graph() {
-    for device in devices() {
+    for device in devices().into_iter().chain(graphics()) {
         for dir in checkpoints() {
             let options = LoadOptions { dtype: Some(FloatDType::F32), ..LoadOptions::default() };
             let Ok((model, _)) = CausalLm::load(&dir, &options, &device.clone().autodiff()) else {

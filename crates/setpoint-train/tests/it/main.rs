@@ -18,6 +18,17 @@ fn devices() -> [Device; 2] {
     [Device::flex().autodiff(), ndarray()]
 }
 
+/// A GPU, or Mesa's imitation of one, in the build of the root package's feature `wgpu`.
+#[cfg(feature = "test-wgpu")]
+fn graphics() -> Option<Device> {
+    Some(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice).autodiff())
+}
+
+#[cfg(not(feature = "test-wgpu"))]
+fn graphics() -> Option<Device> {
+    None
+}
+
 #[allow(deprecated, reason = "the second opinion on the CPU; burn 0.23 drops it")]
 fn ndarray() -> Device {
     Device::ndarray().autodiff()
