@@ -99,11 +99,11 @@ fn parse(name: &str) -> Result<(&'static str, Vec<Option<usize>>), String> {
     Ok((kind, numbers))
 }
 
-/// `3`, or `0-3` with both ends.
+/// `3`, or `0-3` with both ends; no machine has as many devices as is refused here.
 fn range(text: &str) -> Option<std::ops::RangeInclusive<usize>> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (first.parse().ok()?, last.parse().ok()?);
-    (first <= last).then_some(first..=last)
+    (first <= last && last - first < 1024).then_some(first..=last)
 }
 
 /// What is said of a device or command that this binary was built without.
@@ -194,6 +194,7 @@ mod tests {
             ("cuda:x", "`x` is not a device number"),
             ("cuda:", "`` is not a device number"),
             ("cuda:3-1", "`3-1` is not a device number"),
+            ("cuda:0-9999999999", "`0-9999999999` is not a device number"),
             ("cuda:0,", "`` is not a device"),
             ("flex:1", "flex is the CPU and takes no device number"),
             ("flex,1", "flex is the CPU and takes no device number"),

@@ -5,12 +5,13 @@ use setpoint_align::{
     Aggregate, DpoSettings, DroBatch, DroSettings, Pair, PromptIndex, constant_like, dpo, dro, weighted_sum,
 };
 use setpoint_train::{
-    AdamWConfig, DeviceGroup, Error, Forward, HeadOptions, Hooks, PromptLogps, RunDir, Sequence, StepReport,
-    SumOnFirst, Task, TrainConfig, fit_on, sequence_logps, sequence_logps_with,
+    AdamWConfig, DeviceGroup, Hooks, PromptLogps, RunDir, Sequence, StepReport, SumOnFirst, TrainConfig, fit_on,
+    sequence_logps,
 };
 use setpoint_transformer::{CausalLm, GenerationConfig, LoadOptions, Recompute, generate};
 
 use super::fixture::root;
+use super::seeded::Seeded;
 
 /// Every compiled device. wgpu runs where an adapter can be opened (in CI on Mesa's software Vulkan).
 fn devices() -> Vec<(&'static str, Device)> {
@@ -213,42 +214,6 @@ fn greedy_answers_agree_between_devices() {
     }
 }
 
-/// Each example is a row whose mean log-probability is raised.
-struct Likelihood(Vec<Sequence>);
-
-impl Task for Likelihood {
-    type Model = CausalLm;
-
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn weight(&self, _example: usize) -> f64 {
-        1.0
-    }
-
-    fn cost(&self, example: usize) -> usize {
-        self.0[example].ids.len()
-    }
-
-    fn forward(&self, model: &CausalLm, examples: &[usize], denominator: f64) -> Result<Forward, Error> {
-        let rows: Vec<&Sequence> = examples.iter().map(|&example| &self.0[example]).collect();
-        let found = sequence_logps_with(model, &rows, PromptLogps::Skip, &HeadOptions::default())?;
-        let losses = found.response.neg();
-        Ok(Forward {
-            per_example: losses.clone().into_data().iter().collect(),
-            loss: losses.sum().div_scalar(denominator),
-            metrics: Default::default(),
-            responses: Default::default(),
-            tape: found.tape,
-        })
-    }
-
-    fn order(&self, _seed: u64, epoch: u64) -> Vec<usize> {
-        (0..self.len()).map(|i| (i + epoch as usize) % self.len()).collect()
-    }
-}
-
 /// On GPUs each thread has a queue of its own: what one thread computes another must find done.
 #[test]
 fn devices_of_a_group_train_what_one_does() {
@@ -261,6 +226,8 @@ fn devices_of_a_group_train_what_one_does() {
     let rows: Vec<Sequence> = (0..6_u32)
         .map(|i| Sequence { ids: (0..8 + i).map(|t| (7 * i + 5 * t) % 64).collect(), prompt_len: 3, scored_from: 1 })
         .collect();
+    // Raises their log-probabilities.
+    let task = Seeded { seeds: vec![-1.0; rows.len()], sequences: rows, prompt: PromptLogps::Skip };
     let steps = |devices: Vec<Device>, in_backward: bool| {
         let home = devices[0].clone().autodiff();
         let (mut model, _) = CausalLm::load(&golden("llama_kv2"), &LoadOptions::default(), &home).unwrap();
@@ -278,7 +245,7 @@ fn devices_of_a_group_train_what_one_does() {
         let run = RunDir::create(dir.path().join("run")).unwrap();
         let mut steps = Steps(vec![]);
         let group = DeviceGroup::new(devices, SumOnFirst);
-        fit_on(&group, &Likelihood(rows.clone()), model, &config, &run, &mut steps).unwrap();
+        fit_on(&group, &task, model, &config, &run, &mut steps).unwrap();
         steps.0
     };
     let flex = Device::flex();

@@ -23,5 +23,8 @@ mod remote;
 mod report;
 mod responses;
 mod resume;
+// The engine is tested with the same task.
+#[path = "../../crates/setpoint-train/tests/common/seeded.rs"]
+mod seeded;
 mod several_devices;
 mod sweep;

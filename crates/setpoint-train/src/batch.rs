@@ -19,12 +19,9 @@ impl MicroBatch {
     /// # Units
     /// `cost` is in tokens.
     pub fn split(self, batch: &[usize], cost: impl Fn(usize) -> usize) -> Vec<Vec<usize>> {
-        let mut sorted: Vec<(usize, usize)> = batch.iter().map(|&e| (cost(e), e)).collect();
-        // Stable, so that equal costs keep the data order.
-        sorted.sort_by_key(|&(cost, _)| std::cmp::Reverse(cost));
         let mut split: Vec<Vec<usize>> = vec![];
         let mut tokens = 0;
-        for (cost, example) in sorted {
+        for (cost, example) in by_falling_cost(batch, cost) {
             let fits = |current: &Vec<usize>| match self {
                 Self::Examples(limit) => current.len() < limit,
                 Self::Tokens(limit) => tokens + cost <= limit,
@@ -44,17 +41,22 @@ impl MicroBatch {
     }
 }
 
+/// Costs and examples, the longest first; equal costs keep the data order.
+fn by_falling_cost(batch: &[usize], cost: impl Fn(usize) -> usize) -> Vec<(usize, usize)> {
+    let mut sorted: Vec<(usize, usize)> = batch.iter().map(|&e| (cost(e), e)).collect();
+    sorted.sort_by_key(|&(cost, _)| std::cmp::Reverse(cost));
+    sorted
+}
+
 /// Deals a batch out to a number of devices so that each has about the same to do: the longest example first, each to the device that has
 /// least. A batch of at least as many examples leaves no device without.
 ///
 /// # Units
 /// `cost` is in tokens.
 pub(crate) fn deal(batch: &[usize], devices: usize, cost: impl Fn(usize) -> usize) -> Vec<Vec<usize>> {
-    let mut sorted: Vec<(usize, usize)> = batch.iter().map(|&e| (cost(e), e)).collect();
-    sorted.sort_by_key(|&(cost, _)| std::cmp::Reverse(cost));
     // Of each device: tokens so far, and its examples.
     let mut shares = vec![(0, vec![]); devices];
-    for (cost, example) in sorted {
+    for (cost, example) in by_falling_cost(batch, cost) {
         let least = shares.iter_mut().min_by_key(|(tokens, examples)| (*tokens, examples.len()));
         if let Some((tokens, examples)) = least {
             *tokens += cost;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
-use std::thread::{Builder, Scope, ScopedJoinHandle, scope};
+use std::thread::{Builder, Scope, scope};
 
 use burn::module::Module;
 use burn::tensor::Device;
@@ -68,14 +68,16 @@ pub(crate) fn copy_to<M: Module>(device: &Device, model: M) -> M {
 }
 
 /// Starts the thread that works with a device of a group, counted from 0.
-pub(crate) fn device_thread<'scope, R: Send + 'scope>(
+pub(crate) fn device_thread<'scope>(
     scope: &'scope Scope<'scope, '_>,
     device: usize,
-    work: impl FnOnce() -> R + Send + 'scope,
-) -> ScopedJoinHandle<'scope, R> {
+    work: impl FnOnce() + Send + 'scope,
+) {
     // As much stack as the main thread has.
     let thread = Builder::new().name(format!("device {device}")).stack_size(8 << 20);
-    thread.spawn_scoped(scope, work).unwrap_or_else(|error| panic!("no thread for device {device}: {error}"))
+    if let Err(error) = thread.spawn_scoped(scope, work) {
+        panic!("no thread for device {device}: {error}");
+    }
 }
 
 /// Hands pieces of work to the devices of a group, each the next piece as soon as it is free. `model` is on the first of them and copied to

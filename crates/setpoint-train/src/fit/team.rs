@@ -180,7 +180,10 @@ impl<M: Module + Sync> Team<M> {
         micro_batch: MicroBatch,
     ) -> Result<ExampleNumbers, Error> {
         let shares = deal(batch, 1 + self.others.len(), |example| task.cost(example));
-        let replies = order(&self.others, &shares, |share, reply| Order::Probe { share, micro_batch, reply });
+        let replies = order(&self.others, |other, reply| {
+            let share = shares[1 + other].clone();
+            Order::Probe { share, micro_batch, reply }
+        });
         let own = task.probe(&self.first().model, &shares[0], micro_batch);
         let (mut probed, others) = settle(own.map_err(Halt::Failed), replies)?;
         probed.extend(others.into_iter().flatten());
@@ -197,7 +200,10 @@ impl<M: Module + Sync> Team<M> {
         let Self { mut leader, others } = self;
         let shares = deal(batch, 1 + others.len(), |example| task.cost(example));
         leader.meeting.begin(&shares);
-        let replies = order(&others, &shares, |share, reply| Order::Compute { step: step.clone(), share, reply });
+        let replies = order(&others, |other, reply| {
+            let (step, share) = (step.clone(), shares[1 + other].clone());
+            Order::Compute { step, share, reply }
+        });
         let ((leader, mut measured), parts) = settle(leader.compute(task, step, &shares[0]), replies)?;
         parts.into_iter().for_each(|part| measured.add(part));
         Ok((Self { leader, others }, measured))
@@ -206,26 +212,21 @@ impl<M: Module + Sync> Team<M> {
     /// Moves the model on every device.
     pub(super) fn apply(self, learning_rate: f64, scale: f64) -> Result<Self, Error> {
         let Self { leader, others } = self;
-        let shares = vec![vec![]; 1 + others.len()];
-        let replies = order(&others, &shares, |_, reply| Order::Apply { learning_rate, scale, reply });
+        let replies = order(&others, |_, reply| Order::Apply { learning_rate, scale, reply });
         let (leader, _) = settle(leader.apply(learning_rate, scale), replies)?;
         Ok(Self { leader, others })
     }
 }
 
-/// Gives an order to each of the others, with its share; where they will answer.
-fn order<R>(
-    others: &[Sender<Order>],
-    shares: &[Vec<usize>],
-    order: impl Fn(Vec<usize>, Reply<R>) -> Order,
-) -> Vec<Receiver<Result<R, Halt>>> {
-    let give = |(other, share): (&Sender<Order>, &Vec<usize>)| {
+/// Gives each of the others, counted from 0, an order; where they will answer.
+fn order<R>(others: &[Sender<Order>], order: impl Fn(usize, Reply<R>) -> Order) -> Vec<Receiver<Result<R, Halt>>> {
+    let give = |(number, other): (usize, &Sender<Order>)| {
         let (reply, answer) = channel();
         // One that is gone does not answer.
-        let _ = other.send(order(share.clone(), reply));
+        let _ = other.send(order(number, reply));
         answer
     };
-    others.iter().zip(&shares[1..]).map(give).collect()
+    others.iter().enumerate().map(give).collect()
 }
 
 /// Waits for the others' answers.

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData, activation};
 use setpoint_train::{
-    AdamWConfig, DeviceGroup, Error, Fitted, Forward, GradientSink, Hooks, PromptLogps, RunDir, Sequence, StepReport,
-    SumOnFirst, Task, TrainConfig, backward, fit_on, sequence_logps_with,
+    AdamWConfig, DeviceGroup, Fitted, GradientSink, Hooks, PromptLogps, RunDir, Sequence, StepReport, SumOnFirst,
+    TrainConfig, backward, fit_on, sequence_logps_with,
 };
 use setpoint_transformer::{CausalLm, LoadOptions, Recompute, pad_right};
 
+use crate::seeded::Seeded;
 use crate::{devices, graphics};
 
 /// Two prompts with three and two responses, one of a single token.
@@ -121,44 +122,6 @@ fn packed_gradients_equal_those_of_the_whole_graph() {
     }
 }
 
-/// The sequences as examples, each with its seed as the slope of its log-probability.
-struct Seeded(Vec<Sequence>);
-
-impl Task for Seeded {
-    type Model = CausalLm;
-
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn weight(&self, _example: usize) -> f64 {
-        1.0
-    }
-
-    fn cost(&self, example: usize) -> usize {
-        self.0[example].ids.len()
-    }
-
-    fn forward(&self, model: &CausalLm, examples: &[usize], denominator: f64) -> Result<Forward, Error> {
-        let chosen: Vec<&Sequence> = examples.iter().map(|&i| &self.0[i]).collect();
-        let found = sequence_logps_with(model, &chosen, PromptLogps::Tracked, &Default::default())?;
-        let seeds: Vec<f32> = examples.iter().map(|&i| SEEDS[i]).collect();
-        let plain = model.decoder().device().without_autodiff();
-        let losses = found.response * Tensor::<1>::from_data(seeds.as_slice(), &plain).autodiff();
-        Ok(Forward {
-            per_example: losses.clone().into_data().iter().collect(),
-            loss: losses.sum().div_scalar(denominator),
-            metrics: Default::default(),
-            responses: Default::default(),
-            tape: found.tape,
-        })
-    }
-
-    fn order(&self, _seed: u64, _epoch: u64) -> Vec<usize> {
-        (0..self.len()).collect()
-    }
-}
-
 /// The files of parameters and optimizer after four steps, and the gradient norm of each step.
 fn trained(model: &CausalLm, in_backward: bool) -> ([Vec<u8>; 2], Vec<f64>) {
     let optimizer = AdamWConfig { weight_decay: 0.1, in_backward, ..AdamWConfig::default() };
@@ -193,7 +156,8 @@ fn fitted(
     let dir = tempfile::tempdir().unwrap();
     let run = RunDir::create(dir.path().join("run")).unwrap();
     let mut norms = Norms(vec![]);
-    let fitted = fit_on(devices, &Seeded(sequences()), model, &config, &run, &mut norms).unwrap();
+    let task = Seeded { sequences: sequences(), seeds: SEEDS.to_vec(), prompt: PromptLogps::Tracked };
+    let fitted = fit_on(devices, &task, model, &config, &run, &mut norms).unwrap();
     (fitted, norms.0, dir)
 }
 

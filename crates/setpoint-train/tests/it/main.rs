@@ -3,6 +3,9 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+#[path = "../common/seeded.rs"]
+mod seeded;
+
 mod accumulation;
 mod crash;
 mod engine;

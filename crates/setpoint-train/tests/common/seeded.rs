@@ -1,0 +1,47 @@
+//! A task on language models that the tests of the engine and of the devices share.
+
+use burn::tensor::Tensor;
+use setpoint_train::{Error, Forward, HeadOptions, PromptLogps, Sequence, Task, sequence_logps_with};
+use setpoint_transformer::CausalLm;
+
+/// Sequences as examples, each with its seed as the slope of its response's log-probability.
+pub struct Seeded {
+    pub sequences: Vec<Sequence>,
+    pub seeds: Vec<f32>,
+    pub prompt: PromptLogps,
+}
+
+impl Task for Seeded {
+    type Model = CausalLm;
+
+    fn len(&self) -> usize {
+        self.sequences.len()
+    }
+
+    fn weight(&self, _example: usize) -> f64 {
+        1.0
+    }
+
+    fn cost(&self, example: usize) -> usize {
+        self.sequences[example].ids.len()
+    }
+
+    fn forward(&self, model: &CausalLm, examples: &[usize], denominator: f64) -> Result<Forward, Error> {
+        let chosen: Vec<&Sequence> = examples.iter().map(|&i| &self.sequences[i]).collect();
+        let found = sequence_logps_with(model, &chosen, self.prompt, &HeadOptions::default())?;
+        let seeds: Vec<f32> = examples.iter().map(|&i| self.seeds[i]).collect();
+        let plain = model.decoder().device().without_autodiff();
+        let losses = found.response * Tensor::<1>::from_data(seeds.as_slice(), &plain).autodiff();
+        Ok(Forward {
+            per_example: losses.clone().into_data().iter().collect(),
+            loss: losses.sum().div_scalar(denominator),
+            metrics: Default::default(),
+            responses: Default::default(),
+            tape: found.tape,
+        })
+    }
+
+    fn order(&self, _seed: u64, _epoch: u64) -> Vec<usize> {
+        (0..self.len()).collect()
+    }
+}
