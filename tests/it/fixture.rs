@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
+pub use crate::test_data::test_data as shared;
+
 /// A folder that lives as long as the tests.
 fn workspace() -> &'static Path {
     static DIR: OnceLock<tempfile::TempDir> = OnceLock::new();
@@ -144,15 +146,4 @@ pub fn rewarded_rows(rows: usize) -> String {
                 + "\n"
         })
         .collect()
-}
-
-/// A folder or file of the shared test data, or `None` after saying that the test is skipped.
-pub fn shared(name: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os("SETPOINT_TEST_DATA").map_or_else(|| root().join("../shared/data"), PathBuf::from);
-    let path = folder.join(name);
-    if path.exists() {
-        return Some(path);
-    }
-    println!("skipped: {} is not there", path.display());
-    None
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::fixture::{demo, file, model, rewarded_rows, root, setpoint};
+use super::fixture::{demo, file, model, rewarded_rows, root, setpoint, shared};
 
 fn lines(path: &Path) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -288,12 +288,7 @@ fn inspect_shows_spans_shapes_and_settings() {
 
 #[test]
 fn logps_of_a_real_llama_agree_with_transformers() {
-    let shared = std::env::var_os("SETPOINT_TEST_DATA").map_or_else(|| root().join("../shared/data"), Into::into);
-    let stories = shared.join("model/stories260K");
-    if !stories.is_dir() {
-        println!("skipped: {} is not there", stories.display());
-        return;
-    }
+    let Some(stories) = shared("model/stories260K") else { return };
     let golden: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(root().join("tests/golden/stories260k.json")).unwrap()).unwrap();
     let rows = golden["rows"].as_array().or_else(|| golden["texts"].as_array()).or_else(|| golden.as_array()).unwrap();

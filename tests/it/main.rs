@@ -18,6 +18,7 @@ mod hub_server;
 mod jobs;
 mod methods;
 mod models;
+mod readme;
 #[cfg(feature = "remote")]
 mod remote;
 mod report;
@@ -28,3 +29,5 @@ mod resume;
 mod seeded;
 mod several_devices;
 mod sweep;
+#[path = "../common/test_data.rs"]
+mod test_data;

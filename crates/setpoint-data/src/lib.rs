@@ -26,7 +26,8 @@ mod record;
 mod t0;
 mod template;
 #[cfg(test)]
-mod testing;
+#[path = "../../../tests/common/test_data.rs"]
+mod test_data;
 mod write;
 
 pub use self::config::{BadRows, DatasetConfig, Rewards, TextPrompts, UltraFeedbackScore};

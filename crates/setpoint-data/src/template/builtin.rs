@@ -179,7 +179,7 @@ mod tests {
     use super::super::{ChatTemplate, TemplateVariables};
     use super::*;
     use crate::record::Message;
-    use crate::testing::test_data;
+    use crate::test_data::test_data;
 
     fn variables() -> TemplateVariables {
         let tokens = [("bos_token", "<B>"), ("eos_token", "<E>")];

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use setpoint_data::{EncoderOptions, TemplateChoice, TextEncoder};
 
-#[path = "../../src/testing.rs"]
-mod testing;
+#[path = "../../../../tests/common/test_data.rs"]
+mod test_data;
 
-pub use self::testing::test_data;
+pub use self::test_data::test_data;
 
 /// The folder of golden data about templates, which is part of the repository.
 pub fn golden() -> PathBuf {

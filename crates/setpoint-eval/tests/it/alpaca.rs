@@ -8,7 +8,7 @@ use setpoint_eval::{
     read_annotations,
 };
 
-use crate::common::test_data;
+use crate::test_data::test_data;
 
 /// The published rows by model: column by name, absent where empty.
 fn published(path: &Path) -> BTreeMap<String, BTreeMap<String, f64>> {

@@ -8,8 +8,8 @@ use setpoint_eval::{
     MtWinner, alpaca_swapped, alpaca_win_rate, pair_scores, read_annotations, single_scores,
 };
 
-use crate::common::test_data;
 use crate::server::{Action, Server};
+use crate::test_data::test_data;
 
 fn client(server: &Server) -> JudgeClient {
     let settings = JudgeSettings {

@@ -1,10 +1,11 @@
 //! Scores against published results, and the judge's client against a server that misbehaves.
 
 mod alpaca;
-mod common;
 mod hub_server;
 mod judge_client;
 mod judged;
 mod mt_bench;
 mod server;
 mod tasks;
+#[path = "../../../../tests/common/test_data.rs"]
+mod test_data;

@@ -4,7 +4,7 @@ use setpoint_eval::{
     MtPrompt, is_pairwise, parse_rating, read_answers, read_questions, read_single_judgments, single_scores,
 };
 
-use crate::common::test_data;
+use crate::test_data::test_data;
 
 #[test]
 fn scores_are_those_of_fastchats_script() {

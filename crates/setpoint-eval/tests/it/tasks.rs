@@ -6,8 +6,8 @@ use serde_json::Value;
 use setpoint_data::Hub;
 use setpoint_eval::{Gold, Task, TaskDoc, TaskMode, TaskSet, extract_answer, grade_text};
 
-use crate::common::test_data;
 use crate::hub_server::HubServer;
+use crate::test_data::test_data;
 
 fn golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/lm_eval").join(name)

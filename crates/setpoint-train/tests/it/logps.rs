@@ -10,6 +10,7 @@ use setpoint_train::{
 };
 use setpoint_transformer::{CausalLm, LoadOptions};
 
+use crate::test_data::test_data;
 use crate::{devices, ndarray};
 
 fn golden(name: &str) -> PathBuf {
@@ -349,15 +350,8 @@ struct Story {
 }
 
 #[test]
-#[allow(clippy::print_stderr, reason = "a skipped test says so")]
 fn a_real_checkpoint_equals_transformers() {
-    let data = std::env::var_os("SETPOINT_TEST_DATA")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"), PathBuf::from);
-    let folder = data.join("model/stories260K");
-    if !folder.is_dir() {
-        eprintln!("skipped: {} is not there (SETPOINT_TEST_DATA names the folder of test data)", folder.display());
-        return;
-    }
+    let Some(folder) = test_data("model/stories260K") else { return };
     let stories: Vec<Story> =
         serde_json::from_str(&std::fs::read_to_string(golden("stories260k.json")).unwrap()).unwrap();
     let model = load(&folder, &Device::flex());

@@ -13,6 +13,8 @@ mod fitting;
 mod golden;
 mod logps;
 mod several_devices;
+#[path = "../../../../tests/common/test_data.rs"]
+mod test_data;
 
 use burn::tensor::Device;
 

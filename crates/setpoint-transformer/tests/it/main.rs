@@ -6,3 +6,5 @@ mod config;
 mod generate;
 mod golden;
 mod support;
+#[path = "../../../../tests/common/test_data.rs"]
+mod test_data;

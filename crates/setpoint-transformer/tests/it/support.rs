@@ -30,15 +30,8 @@ pub fn case(name: &str) -> PathBuf {
 }
 
 /// A real model outside the repository, if it is there.
-#[allow(clippy::print_stderr)]
 pub fn stories() -> Option<PathBuf> {
-    let data = std::env::var_os("SETPOINT_TEST_DATA").map_or_else(|| workspace().join("../shared/data"), PathBuf::from);
-    let dir = data.join("model/stories260K");
-    if !dir.is_dir() {
-        eprintln!("skipped: {} is not there", dir.display());
-        return None;
-    }
-    Some(dir)
+    crate::test_data::test_data("model/stories260K")
 }
 
 pub fn load(dir: &Path, device: &Device) -> (CausalLm, ModelConfig) {
