@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use setpoint_align::{PromptRewards, Role};
 use setpoint_data::{
-    DatasetConfig, EncodeOptions, EncodeReport, EncoderOptions, Example, Label, Record, Response, TemplateChoice,
-    TextEncoder, load_records, write_atomically,
+    BadRows, DatasetConfig, EncodeOptions, EncodeReport, EncoderOptions, Example, Label, LostText, ReadReport, Record,
+    Response, TemplateChoice, TextEncoder, load_records, write_atomically,
 };
 use setpoint_train::{DeviceGroup, Sequence};
 use setpoint_transformer::{CausalLm, GenerationConfig, LoadOptions, ModelConfig, SaveOptions};
@@ -124,7 +124,9 @@ pub fn answer_ids(encoder: &TextEncoder, record: &Record, answer: &str) -> Outco
     }
     let mut record = record.clone();
     record.responses = vec![Response::new(answer)];
-    let options = EncodeOptions { max_length: None, max_prompt_length: None, ..EncodeOptions::default() };
+    // A reward model's template may be meant to leave out a policy's thoughts.
+    let lost_text = LostText::Count;
+    let options = EncodeOptions { max_length: None, max_prompt_length: None, lost_text, ..EncodeOptions::default() };
     let encoded = encoder.encode(record.source.row, &record, &options)?;
     match encoded.outcome {
         Ok(mut example) => Ok((example.prompt, example.responses.swap_remove(0).ids)),
@@ -143,7 +145,7 @@ pub fn examples(
     session: &Session,
 ) -> Outcome<Encoded> {
     let (records, read) = load_records(data)?;
-    let (examples, report) = encoder.encode_all(&records, encode)?;
+    let (examples, report) = encoder.encode_all(&records, &encoding(data, encode))?;
     if examples.is_empty() {
         return Err(Failure::run(format!("{what}: none of the {} rows of {} is left", read.rows, data.path))
             .hint("`setpoint inspect data` shows the rows as tokens; see encode.max_length and encode.long_rows"));
@@ -152,10 +154,27 @@ pub fn examples(
         return Err(Failure::run(format!("{what}: {} is a prompt without a response", unanswered.source))
             .hint("`setpoint generate` writes responses for prompts"));
     }
-    if !session.quiet {
+    note_left_out(what, &read);
+    if !session.quiet || !report.dropped.is_empty() {
         progress::note(format!("{what}: {report}"));
     }
     Ok(Encoded { examples, report })
+}
+
+/// How a data set's rows become tokens: a row that cannot be encoded is as bad as one that cannot be read.
+pub fn encoding(data: &DatasetConfig, encode: &EncodeOptions) -> EncodeOptions {
+    let on_bad_row = if data.on_bad_row == BadRows::Drop { BadRows::Drop } else { encode.on_bad_row };
+    EncodeOptions { on_bad_row, ..encode.clone() }
+}
+
+/// Says which rows were bad when they were read.
+pub fn note_left_out(what: &str, read: &ReadReport) {
+    if let Some(first) = read.examples.first() {
+        progress::note(format!(
+            "{what}: {} of {} rows are bad and left out; the first: {first}",
+            read.dropped, read.rows
+        ));
+    }
 }
 
 /// Loads a policy, or makes one with random weights.

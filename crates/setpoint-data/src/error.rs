@@ -323,6 +323,38 @@ pub enum EncodeProblem {
         /// The stop tokens that were looked for.
         expected: String,
     },
+    /// A turn that is to be trained has neither text nor a tool call.
+    #[error(
+        "the {turn} has neither text nor a tool call: there is nothing to learn from it. Give it text, or leave such rows out (`encode.on_bad_row = \"drop\"`)"
+    )]
+    EmptyTurn {
+        /// Which turn.
+        turn: String,
+    },
+    /// The template does not print all that a turn says.
+    #[error(
+        "chat template `{template}` leaves out or rewrites the {what} of the {turn}: {text:?} is not in the rendered turn, so it would not be learned. Use a template that keeps it (`model.template`), or leave such rows out (`encode.on_bad_row = \"drop\"`)"
+    )]
+    Lost {
+        /// The template.
+        template: String,
+        /// Which turn.
+        turn: String,
+        /// "text", "thoughts" or "tool call".
+        what: &'static str,
+        /// The part that is missing (an excerpt).
+        text: String,
+    },
+    /// Two different responses have the same tokens.
+    #[error(
+        "answers {first} and {second} differ but become the same tokens: the chat template or the tokenizer drops their difference, so it cannot be learned. Use a template that keeps it (`model.template`), or leave such rows out (`encode.on_bad_row = \"drop\"`)"
+    )]
+    SameTokens {
+        /// Index of a response.
+        first: usize,
+        /// Index of another one.
+        second: usize,
+    },
     /// A response has no tokens before its stop token.
     #[error("response {response} has no tokens before its stop token. Remove the row")]
     EmptyResponse {

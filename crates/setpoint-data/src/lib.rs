@@ -33,7 +33,7 @@ mod write;
 pub use self::config::{BadRows, DatasetConfig, Rewards, TextPrompts, UltraFeedbackScore};
 pub use self::encode::{
     Boundary, DropReason, EncodeOptions, EncodeReport, Encoded, EncodedResponse, EncoderOptions, Example, Lengths,
-    LongRows, ResponseEnd, SpecialTokens, TextEncoder,
+    LongRows, LostText, ResponseEnd, SpecialTokens, TextEncoder,
 };
 pub use self::error::{EncodeProblem, Error, RowProblem};
 pub use self::format::{Format, Row};

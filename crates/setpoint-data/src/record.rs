@@ -72,6 +72,37 @@ impl Message {
     pub fn system(content: impl Into<String>) -> Self {
         Self::new("system", content)
     }
+
+    /// The tools that the turn calls (`tool_calls`, or the older `function_call`), also where the row has them as JSON text.
+    #[must_use]
+    pub fn tool_calls(&self) -> Vec<Value> {
+        let mut calls = Vec::new();
+        for field in ["tool_calls", "function_call"] {
+            let value = match self.extra.get(field) {
+                // Text that is not JSON is a call in the words of its template.
+                Some(Value::String(text)) => serde_json::from_str(text).unwrap_or_else(|_| text.trim().into()),
+                Some(value) => value.clone(),
+                None => Value::Null,
+            };
+            match value {
+                Value::Array(items) => calls.extend(items),
+                other => calls.push(other),
+            }
+        }
+        calls.retain(|call| match call {
+            Value::Null | Value::Bool(false) => false,
+            Value::String(text) => !text.is_empty(),
+            Value::Object(fields) => !fields.is_empty(),
+            _ => true,
+        });
+        calls
+    }
+
+    /// Whether the turn says nothing: no text but whitespace, and no tool call.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.content.trim().is_empty() && self.tool_calls().is_empty()
+    }
 }
 
 /// What the responses answer.

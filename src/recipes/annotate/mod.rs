@@ -6,7 +6,7 @@ mod generative;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use setpoint_data::{DatasetConfig, EncodeOptions, Prompt, Record, load_records, write_pointwise};
+use setpoint_data::{DatasetConfig, EncodeOptions, LostText, Prompt, Record, load_records, write_pointwise};
 use setpoint_eval::Summary;
 use setpoint_reward::{ColumnSource, ModelSource, RewardSource, Rule, RuleSource, Scored};
 
@@ -161,7 +161,15 @@ fn score(
             ));
         }
         let encoder = setup::encoder(&config.model)?;
-        let (examples, report) = encoder.encode_all(records, &config.encode)?;
+        // A reward model may be meant to read the answers without their thoughts, but its user should know.
+        let options = EncodeOptions { lost_text: LostText::Count, ..config.encode.clone() };
+        let (examples, report) = encoder.encode_all(records, &options)?;
+        if let Some(first) = &report.first_lost {
+            progress::note(format!(
+                "warning: the reward model does not see all of the responses of {} of {} rows; the first: {first}",
+                report.lost, report.rows
+            ));
+        }
         if examples.len() < records.len() {
             return Err(Failure::run(format!(
                 "{} of {} rows of {} are longer than encode.max_length: {report}",

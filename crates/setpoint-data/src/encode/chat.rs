@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::options::{Boundary, EncodeOptions, ResponseEnd};
+use super::options::{Boundary, EncodeOptions, LostText, ResponseEnd};
 use super::tokens::cut;
 use super::{Parts, TextEncoder};
 use crate::error::EncodeProblem;
@@ -34,16 +34,26 @@ impl TextEncoder {
         if tokens.merged > 0 && options.boundary == Boundary::Error {
             return Err(merged(&prompt, places.first().copied().unwrap_or(0), 0));
         }
+        for (&place, &turn) in places.iter().zip(&turns) {
+            self.check_kept(&prompt[place..], &messages[turn], || format!("assistant turn in message {turn}"))?;
+        }
         let spans = self.spans(&tokens.ids, &tokens.at, &turns)?;
         // Where turns were tokenised apart, the joined text is still compared with the prompt in one piece.
         let whole = if tokens.merged == 0 { tokens.ids.clone() } else { self.tokens.encode(&prompt)?.0 };
-        let mut parts = Parts { prompt: tokens.ids, spans, responses: Vec::new(), merged: tokens.merged };
+        let mut parts = Parts { prompt: tokens.ids, spans, responses: Vec::new(), merged: tokens.merged, lost: None };
         for (index, response) in record.responses.iter().enumerate() {
             let mut conversation = messages.to_vec();
             conversation.push(response.message.clone());
             let full = self.render_with(&conversation, false, &variables)?;
             if !full.starts_with(&prompt) {
                 return Err(self.not_a_prefix(&prompt, &full, format!("answer {index}")));
+            }
+            if response.message.is_empty() {
+                return Err(EncodeProblem::EmptyResponse { response: index });
+            }
+            match self.check_kept(&full[prompt.len()..], &response.message, || format!("answer {index}")) {
+                Err(problem) if options.lost_text == LostText::Count => parts.lost = parts.lost.or(Some(problem)),
+                checked => checked?,
             }
             let (mut ids, apart) = self.split(&full, prompt.len(), &whole, index, options.boundary)?;
             parts.merged += usize::from(apart);

@@ -70,7 +70,13 @@ mod tests {
     use super::*;
 
     fn parts() -> Parts {
-        Parts { prompt: (0..10).collect(), spans: vec![2..4, 7..9], responses: vec![vec![0; 3], vec![0; 5]], merged: 0 }
+        Parts {
+            prompt: (0..10).collect(),
+            spans: vec![2..4, 7..9],
+            responses: vec![vec![0; 3], vec![0; 5]],
+            merged: 0,
+            lost: None,
+        }
     }
 
     fn options(max_length: Option<usize>, max_prompt_length: Option<usize>, long_rows: LongRows) -> EncodeOptions {

@@ -3,6 +3,7 @@
 mod chat;
 mod example;
 mod export;
+mod kept;
 mod limits;
 mod options;
 mod plain;
@@ -16,7 +17,7 @@ use rayon::prelude::*;
 use serde_json::Value;
 
 pub use self::example::{EncodedResponse, Example};
-pub use self::options::{Boundary, EncodeOptions, EncoderOptions, LongRows, ResponseEnd};
+pub use self::options::{Boundary, EncodeOptions, EncoderOptions, LongRows, LostText, ResponseEnd};
 pub use self::report::{DropReason, EncodeReport, Lengths};
 pub use self::special::SpecialTokens;
 use self::tokens::Tokens;
@@ -62,6 +63,8 @@ pub struct Encoded {
     pub merged: usize,
     /// Whether the prompt was cut.
     pub cut: bool,
+    /// What the template drops of a response, with [`LostText::Count`].
+    pub lost: Option<EncodeProblem>,
 }
 
 /// A record's ids before the limits on length.
@@ -70,6 +73,7 @@ struct Parts {
     spans: Vec<std::ops::Range<usize>>,
     responses: Vec<Vec<u32>>,
     merged: usize,
+    lost: Option<EncodeProblem>,
 }
 
 impl TextEncoder {
@@ -295,7 +299,11 @@ impl TextEncoder {
             Prompt::Text(prompt) => self.plain(prompt, record, options)?,
             Prompt::Messages(messages) => self.chat(messages, record, options)?,
         };
+        if options.lost_text == LostText::Bad {
+            kept::check_different(record, &parts.responses)?;
+        }
         let merged = parts.merged;
+        let lost = parts.lost.take();
         let fitted = limits::fit(&mut parts, options)?;
         let outcome = match fitted {
             limits::Fit::Drop(reason) => Err(reason),
@@ -314,7 +322,7 @@ impl TextEncoder {
                 assistant_spans: parts.spans,
             }),
         };
-        Ok(Encoded { outcome, merged, cut: matches!(fitted, limits::Fit::Cut) })
+        Ok(Encoded { outcome, merged, cut: matches!(fitted, limits::Fit::Cut), lost })
     }
 
     /// Encodes records in parallel. The examples come in the records' order whatever the number of threads.
@@ -331,9 +339,13 @@ impl TextEncoder {
             records.par_iter().enumerate().map(|(row, record)| self.encode(row, record, options)).collect();
         let mut examples = Vec::with_capacity(records.len());
         let mut report = EncodeReport { rows: records.len(), ..EncodeReport::default() };
-        for encoded in encoded {
+        for (record, encoded) in records.iter().zip(encoded) {
             let dropped = match encoded {
                 Ok(encoded) => {
+                    if let Some(problem) = encoded.lost {
+                        report.lost += 1;
+                        report.first_lost.get_or_insert_with(|| format!("{}: {problem}", record.source));
+                    }
                     report.merged += encoded.merged;
                     report.cut += usize::from(encoded.cut);
                     encoded.outcome.map(|example| examples.push(example)).err()

@@ -58,6 +58,16 @@ pub enum LongRows {
     CutPrompt,
 }
 
+/// What to do where the template does not print all that a response says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LostText {
+    /// The record is bad: what is lost cannot be learned.
+    #[default]
+    Bad,
+    /// Count it: a reward model may be meant to read the answer without its thoughts.
+    Count,
+}
+
 /// How records become examples.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -78,6 +88,9 @@ pub struct EncodeOptions {
     pub assistant_spans: bool,
     /// What happens to a record that cannot be encoded exactly.
     pub on_bad_row: BadRows,
+    /// What happens where the template drops a part of a response. The job decides, not the user.
+    #[serde(skip)]
+    pub lost_text: LostText,
 }
 
 impl Default for EncodeOptions {
@@ -91,6 +104,7 @@ impl Default for EncodeOptions {
             response_end: ResponseEnd::default(),
             assistant_spans: false,
             on_bad_row: BadRows::default(),
+            lost_text: LostText::default(),
         }
     }
 }

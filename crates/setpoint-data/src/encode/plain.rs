@@ -12,7 +12,7 @@ impl TextEncoder {
         if ids.is_empty() {
             return Err(EncodeProblem::EmptyPrompt);
         }
-        let mut parts = Parts { prompt: ids, spans: Vec::new(), responses: Vec::new(), merged: 0 };
+        let mut parts = Parts { prompt: ids, spans: Vec::new(), responses: Vec::new(), merged: 0, lost: None };
         for (index, response) in record.responses.iter().enumerate() {
             let (text, stop) = self.without_stop(response.text());
             if let Some(token) = self.control_token_in(text) {

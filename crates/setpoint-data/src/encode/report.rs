@@ -74,6 +74,10 @@ pub struct EncodeReport {
     /// Boundaries between a prompt or turn and what follows at which tokens would have merged, so that the two sides were
     /// tokenised apart.
     pub merged: usize,
+    /// Records of which the template drops a part of a response, where that is allowed.
+    pub lost: usize,
+    /// The place of the first of them, and what it loses.
+    pub first_lost: Option<String>,
     /// Tokens of all prompts.
     pub prompt_tokens: usize,
     /// Tokens of all responses.
@@ -110,6 +114,9 @@ impl fmt::Display for EncodeReport {
         }
         if self.merged > 0 {
             write!(f, ", {} boundaries tokenised apart", self.merged)?;
+        }
+        if let Some(first) = self.examples_of_invalid.first() {
+            write!(f, "\nfirst invalid row: {first}")?;
         }
         for (name, lengths, total) in
             [("prompt", self.prompts, self.prompt_tokens), ("response", self.responses, self.response_tokens)]

@@ -110,9 +110,9 @@ pub(super) fn conversation_prompt(messages: Vec<Message>, column: &str) -> Resul
 }
 
 /// An assistant turn that has text (or calls a tool).
-pub(super) fn answer(mut message: Message, column: &str) -> Result<Message, RowProblem> {
-    if !message.extra.contains_key("tool_calls") {
-        message.content = response_text(message.content, column)?;
+pub(super) fn answer(message: Message, column: &str) -> Result<Message, RowProblem> {
+    if message.is_empty() {
+        return Err(RowProblem::EmptyResponse { column: column.to_owned() });
     }
     Ok(message)
 }

@@ -5,6 +5,7 @@ mod common;
 mod encoding;
 mod hub;
 mod jinja;
+mod kept;
 mod real_files;
 mod real_ids;
 mod templates;

@@ -1,0 +1,282 @@
+//! Whether a rendered turn still holds everything that its message says: its text, its thoughts and its tool calls.
+//!
+//! Templates may drop thoughts, ignore tool calls or rewrite text. In the history that is often intended, in a turn that is trained it
+//! never is: two different responses would become the same tokens.
+
+use serde_json::Value;
+
+use super::TextEncoder;
+use crate::error::EncodeProblem;
+use crate::record::{Message, Record, Response};
+
+/// Fields that hold a turn's thoughts, in the spellings of the common servers and templates.
+const THOUGHTS: [&str; 5] = ["reasoning_content", "reasoning", "thinking", "thought", "thoughts"];
+const OPEN: &str = "<think>";
+const CLOSE: &str = "</think>";
+/// Characters of a lost text that an error shows.
+const EXCERPT: usize = 40;
+
+/// A part of a message that must be found in the rendered turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Part {
+    what: &'static str,
+    /// As the row has it.
+    text: String,
+    /// The ways in which a template may print it.
+    forms: Vec<String>,
+}
+
+impl Part {
+    /// A text that must be printed as it is.
+    fn verbatim(what: &'static str, text: &str) -> Option<Self> {
+        let text = trimmed(text);
+        (!text.is_empty()).then(|| Self { what, text: text.to_owned(), forms: vec![text.to_owned()] })
+    }
+
+    /// A text within a tool call, which may be printed as JSON, as a Python literal or as it is.
+    fn literal(what: &'static str, text: &str) -> Option<Self> {
+        let mut part = Self::verbatim(what, text)?;
+        let quoted = |text: &str| Value::from(text).to_string().trim_matches('"').to_owned();
+        let once = quoted(&part.text);
+        let ascii = ascii_only(&once);
+        let python = part.text.replace('\\', "\\\\").replace('\n', "\\n").replace('\t', "\\t").replace('\r', "\\r");
+        let (twice, quote) = (quoted(&once), python.replace('\'', "\\'"));
+        part.forms.extend([once, ascii.clone(), quoted(&ascii), twice, python, quote]);
+        part.forms.dedup();
+        Some(part)
+    }
+
+    /// A value within a tool call's arguments that is not a text.
+    fn scalar(value: &Value) -> Option<Self> {
+        let text = value.to_string();
+        let mut forms = vec![text.clone()];
+        match value {
+            Value::Bool(true) => forms.push("True".into()),
+            Value::Bool(false) => forms.push("False".into()),
+            Value::Number(number) => {
+                if let Some(x) = number.as_f64() {
+                    // Python writes 1e-07, and a template may print 2.0 as 2.
+                    forms.extend([format!("{x}"), format!("{x:?}"), format!("{x:?}").replace("e-", "e-0")]);
+                    forms.push(format!("{x:e}"));
+                }
+            }
+            _ => return None,
+        }
+        Some(Self { what: "tool call", text, forms })
+    }
+}
+
+/// A JSON text in which characters beyond ASCII are escaped, as Python's `json.dumps` writes by default.
+fn ascii_only(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c.is_ascii() {
+            text.push(c);
+        } else {
+            c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| text.push_str(&format!("\\u{unit:04x}")));
+        }
+    }
+    text
+}
+
+/// Without the whitespace at both ends, in Python's sense.
+fn trimmed(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c))
+}
+
+/// Everything that a message says.
+fn parts(message: &Message) -> Vec<Part> {
+    let mut parts: Vec<Part> = pieces(&message.content)
+        .into_iter()
+        .filter_map(|(thought, text)| Part::verbatim(if thought { "thoughts" } else { "text" }, text))
+        .collect();
+    for thoughts in THOUGHTS.iter().filter_map(|field| message.extra.get(*field)?.as_str()) {
+        // Some servers give the thoughts twice, and some within the text as well.
+        if !parts.iter().any(|part| part.text.contains(trimmed(thoughts))) {
+            parts.extend(pieces(thoughts).into_iter().filter_map(|(_, text)| Part::verbatim("thoughts", text)));
+        }
+    }
+    for call in message.tool_calls() {
+        let function = call.get("function").filter(|f| f.is_object()).unwrap_or(&call);
+        match function.get("name").and_then(Value::as_str) {
+            Some(name) => parts.extend(Part::literal("tool call", name)),
+            None => leaves(function, &mut parts),
+        }
+        match function.get("arguments") {
+            Some(Value::String(json)) => match serde_json::from_str::<Value>(json) {
+                Ok(arguments @ (Value::Object(_) | Value::Array(_))) => leaves(&arguments, &mut parts),
+                _ => parts.extend(Part::literal("tool call", json)),
+            },
+            Some(arguments) => leaves(arguments, &mut parts),
+            None => {}
+        }
+    }
+    parts
+}
+
+/// A text cut at the marks of thoughts, around which templates change the whitespace; true: a thought.
+fn pieces(mut text: &str) -> Vec<(bool, &str)> {
+    let mut pieces = Vec::new();
+    let mut open = false;
+    while let Some((at, mark)) = [OPEN, CLOSE].into_iter().filter_map(|m| Some((text.find(m)?, m))).min() {
+        // Where the prompt opens the thoughts, the text has their end alone.
+        pieces.push((open || mark == CLOSE, &text[..at]));
+        open = mark == OPEN;
+        text = &text[at + mark.len()..];
+    }
+    pieces.push((open, text));
+    pieces
+}
+
+/// The names and values of a tool call's arguments. Null and what is empty says nothing.
+fn leaves(value: &Value, parts: &mut Vec<Part>) {
+    match value {
+        Value::Null => {}
+        Value::String(text) => parts.extend(Part::literal("tool call", text)),
+        Value::Array(items) => items.iter().for_each(|item| leaves(item, parts)),
+        Value::Object(fields) => {
+            for (name, value) in fields.iter().filter(|(_, value)| !value.is_null() && **value != "") {
+                parts.extend(Part::literal("tool call", name));
+                leaves(value, parts);
+            }
+        }
+        scalar => parts.extend(Part::scalar(scalar)),
+    }
+}
+
+/// The first part of a message that its rendered turn lacks.
+fn missing(turn: &str, message: &Message) -> Option<Part> {
+    let mut parts = parts(message);
+    // Long texts first, each found in a place of its own: `1` is not found within `10`.
+    parts.sort_by_key(|part| std::cmp::Reverse(part.text.len()));
+    let mut turn = turn.to_owned();
+    for part in parts {
+        let found = part.forms.iter().find_map(|form| Some((turn.find(form.as_str())?, form.len())));
+        match found {
+            Some((at, length)) => turn.replace_range(at..at + length, "\0"),
+            None => return Some(part),
+        }
+    }
+    None
+}
+
+impl TextEncoder {
+    /// That a turn which is trained says something, and that the template printed all of it. `rendered` is the conversation's text from
+    /// the turn's first character on.
+    pub(super) fn check_kept(
+        &self,
+        rendered: &str,
+        message: &Message,
+        turn: impl Fn() -> String,
+    ) -> Result<(), EncodeProblem> {
+        if message.is_empty() {
+            return Err(EncodeProblem::EmptyTurn { turn: turn() });
+        }
+        let stops = self.control.iter().filter(|(_, id)| self.stop_ids.contains(id));
+        let end = stops.filter_map(|(text, _)| rendered.find(text.as_str())).min().unwrap_or(rendered.len());
+        match missing(&rendered[..end], message) {
+            None => Ok(()),
+            Some(part) => Err(EncodeProblem::Lost {
+                template: self.template.as_ref().map_or_else(String::new, |t| t.name().to_owned()),
+                turn: turn(),
+                what: part.what,
+                text: part.text.chars().take(EXCERPT).collect(),
+            }),
+        }
+    }
+}
+
+/// That no two different responses of a record became the same tokens. Equal ones may occur twice, and so may those that differ in
+/// whitespace at their ends, as long as their rewards and labels agree.
+pub(super) fn check_different(record: &Record, ids: &[Vec<u32>]) -> Result<(), EncodeProblem> {
+    for second in 1..ids.len() {
+        let same = (0..second).filter(|&first| ids[first] == ids[second]);
+        for first in same {
+            let (a, b) = (&record.responses[first], &record.responses[second]);
+            if a.message.content == b.message.content && parts(&a.message) == parts(&b.message) {
+                continue;
+            }
+            let judged = |response: &Response| (response.reward, response.label);
+            if parts(&a.message) != parts(&b.message) || judged(a) != judged(b) {
+                return Err(EncodeProblem::SameTokens { first, second });
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn turn(content: &str, extra: Value) -> Message {
+        let Value::Object(extra) = extra else { panic!("an object") };
+        Message { extra, ..Message::assistant(content) }
+    }
+
+    fn lacks(rendered: &str, message: &Message) -> Option<(&'static str, String)> {
+        missing(rendered, message).map(|part| (part.what, part.text))
+    }
+
+    #[test]
+    fn text_may_lose_whitespace_at_its_ends_alone() {
+        let message = Message::assistant("\n Two  lines:\n1. one ");
+        assert_eq!(lacks("Two  lines:\n1. one", &message), None);
+        assert_eq!(lacks("Two lines:\n1. one", &message).unwrap().0, "text");
+        assert_eq!(lacks("two  lines:\n1. one", &message).unwrap().0, "text");
+        assert_eq!(lacks("Two  lines:", &message).unwrap().0, "text");
+    }
+
+    #[test]
+    fn thoughts_in_the_text_and_in_fields() {
+        let message = Message::assistant("<think>\nhm\n</think>\n\nYes.");
+        assert_eq!(lacks("<think>hm</think>Yes.", &message), None);
+        assert_eq!(lacks("hm\n</think>\n\nYes.", &message), None, "the prompt has opened them");
+        assert_eq!(lacks("Yes.", &message), Some(("thoughts", "hm".into())));
+        for field in THOUGHTS {
+            let message = turn("Yes.", json!({ field: "because" }));
+            assert_eq!(lacks("<think>\nbecause\n</think>\n\nYes.", &message), None);
+            assert_eq!(lacks("Yes.", &message), Some(("thoughts", "because".into())), "{field}");
+        }
+        let twice = turn("Yes.", json!({"reasoning": "because", "reasoning_content": "because"}));
+        assert_eq!(lacks("<think>because</think>Yes.", &twice), None);
+        assert_eq!(lacks("Yes.", &turn("Yes.", json!({"thinking": true}))), None, "a switch is no text");
+    }
+
+    #[test]
+    fn tool_calls_in_the_ways_of_many_templates() {
+        let arguments = json!({"city": "São \"P\"\n", "days": [3, 2.0], "metric": true, "unit": null, "note": ""});
+        let message = turn("", json!({"tool_calls": [{"function": {"name": "weather", "arguments": arguments}}]}));
+        let rendered = [
+            r#"{"name": "weather", "arguments": {"city": "São \"P\"\n", "days": [3, 2.0], "metric": true, "unit": null, "note": ""}}"#,
+            r#"{"name": "weather", "arguments": {"city": "S\u00e3o \"P\"\n", "days": [3, 2.0], "metric": true}}"#,
+            r#"{"name": "weather", "arguments": "{\"city\": \"São \\\"P\\\"\\n\", \"days\": [3, 2.0], \"metric\": true}"}"#,
+            r#"{'name': 'weather', 'arguments': {'city': 'São "P"\n', 'days': [3, 2.0], 'metric': True}}"#,
+            "<function=weather>\n<parameter=city>\nSão \"P\"\n</parameter>\n<parameter=days>\n[3, 2.0]\n</parameter>\n<parameter=metric>True",
+        ];
+        for text in rendered {
+            assert_eq!(lacks(text, &message), None, "{text}");
+        }
+        assert_eq!(lacks(r#"weather(city="São \"P\"\n", days=[3], metric=true)"#, &message).unwrap().1, "2.0");
+        assert_eq!(lacks("", &message).unwrap().0, "tool call");
+        let as_text = arguments_as_text(&message);
+        for text in rendered {
+            assert_eq!(lacks(text, &as_text), None, "{text}");
+        }
+        let several = turn(
+            "Both.",
+            json!({"tool_calls": [{"name": "f", "arguments": {"x": 1}}, {"name": "f", "arguments": {"x": 10}}]}),
+        );
+        assert_eq!(lacks("Both. f(x=1) f(x=10)", &several), None);
+        assert_eq!(lacks("Both. f(x=10)", &several).unwrap().0, "tool call");
+    }
+
+    fn arguments_as_text(message: &Message) -> Message {
+        let mut message = message.clone();
+        let arguments = &mut message.extra["tool_calls"][0]["function"]["arguments"];
+        *arguments = arguments.to_string().into();
+        message
+    }
+}
