@@ -10,7 +10,7 @@ use super::generating::GenerationMeter;
 use super::{Session, setup};
 use crate::config::sections::{ModelSection, validate_data};
 use crate::config::{Config, Problems};
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::progress;
 
 /// Settings of `setpoint generate`.
@@ -116,8 +116,7 @@ pub fn run(session: &Session, config: &GenerateConfig) -> Outcome {
     let encoder = setup::encoder(&config.model)?;
     let model_config = setup::model_config(&config.model, &encoder)?;
     let settings = config.generate.resolve(&config.model, &model_config, &encoder)?;
-    let records = prompts(config)?;
-    let ids: Vec<Vec<u32>> = records.iter().map(|r| setup::prompt_ids(&encoder, r)).collect::<Outcome<_>>()?;
+    let (records, ids) = prompts(session, config, &encoder)?;
     let model = setup::policy(&config.model, &model_config, 0, session.device())?;
     let samples = config.generate.samples.unwrap_or(1);
     let start = std::time::Instant::now();
@@ -167,11 +166,11 @@ pub fn run(session: &Session, config: &GenerateConfig) -> Outcome {
 }
 
 /// Checks everything and says what would be sampled.
-pub fn dry_run(_session: &Session, config: &GenerateConfig) -> Outcome {
+pub fn dry_run(session: &Session, config: &GenerateConfig) -> Outcome {
     let encoder = setup::encoder(&config.model)?;
     let model_config = setup::model_config(&config.model, &encoder)?;
     let settings = config.generate.resolve(&config.model, &model_config, &encoder)?;
-    let records = prompts(config)?;
+    let (records, _) = prompts(session, config, &encoder)?;
     progress::say(toml::to_string(&crate::config::load::to_table(config))?);
     progress::say(format!(
         "{} prompts, {} samples each, at most {} new tokens, stop tokens {:?}",
@@ -183,17 +182,18 @@ pub fn dry_run(_session: &Session, config: &GenerateConfig) -> Outcome {
     Ok(())
 }
 
-fn prompts(config: &GenerateConfig) -> Outcome<Vec<Record>> {
-    match &config.prompt {
-        Some(text) => Ok(vec![Record::new(Prompt::Messages(vec![Message::user(text)]), Vec::new())]),
-        None => {
-            let (records, _) = load_records(&config.data)?;
-            if records.is_empty() {
-                return Err(Failure::run(format!("{} holds no rows", config.data.path)));
-            }
-            Ok(records)
-        }
-    }
+/// The rows as they are written, and the tokens of their prompts.
+fn prompts(session: &Session, config: &GenerateConfig, encoder: &TextEncoder) -> Outcome<(Vec<Record>, Vec<Vec<u32>>)> {
+    let Some(text) = &config.prompt else {
+        let (records, read) = load_records(&config.data)?;
+        setup::note_left_out("prompts", &read);
+        let (seen, ids) = setup::prompts(&records, &config.data, encoder, "prompts", session)?;
+        // A text stays a text, which the next job reads as this one did. The system turn of the settings it would not know.
+        return Ok((if config.data.system.is_some() { seen } else { records }, ids));
+    };
+    let record = Record::new(Prompt::Messages(vec![Message::user(text)]), Vec::new());
+    let ids = setup::prompt_ids(encoder, &record)?;
+    Ok((vec![record], vec![ids]))
 }
 
 /// `samples` answers to every prompt, with progress. A row's answers depend on the seed and the row alone.

@@ -42,7 +42,10 @@ impl Config for InspectConfig {
 /// Prints rows as tokens, each kind in its colour or between marks.
 pub fn data(config: &InspectConfig, plain: bool) -> Outcome {
     let encoder = setup::encoder(&config.model)?;
-    let (records, read) = setpoint_data::load_records(&config.data)?;
+    let (mut records, read) = setpoint_data::load_records(&config.data)?;
+    if setup::text_prompts_become_turns(&mut records, &config.data, &encoder) {
+        setup::note_turns("data");
+    }
     let (examples, report) = encoder.encode_all(&records, &config.encode)?;
     for example in &examples {
         say(format!("── {} ", example.source));

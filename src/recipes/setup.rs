@@ -9,7 +9,7 @@ use serde_json::Value;
 use setpoint_align::{PromptRewards, Role};
 use setpoint_data::{
     BadRows, DatasetConfig, EncodeOptions, EncodeReport, EncoderOptions, Example, Label, LostText, ReadReport, Record,
-    Response, TemplateChoice, TextEncoder, load_records, write_atomically,
+    Response, TemplateChoice, TextEncoder, TextPrompts, load_records, text_prompts_as_turns, write_atomically,
 };
 use setpoint_train::{DeviceGroup, Sequence};
 use setpoint_transformer::{CausalLm, GenerationConfig, LoadOptions, ModelConfig, SaveOptions};
@@ -144,7 +144,10 @@ pub fn examples(
     what: &str,
     session: &Session,
 ) -> Outcome<Encoded> {
-    let (records, read) = load_records(data)?;
+    let (mut records, read) = load_records(data)?;
+    if text_prompts_become_turns(&mut records, data, encoder) && !session.quiet {
+        note_turns(what);
+    }
     let (examples, report) = encoder.encode_all(&records, &encoding(data, encode))?;
     if examples.is_empty() {
         return Err(Failure::run(format!("{what}: none of the {} rows of {} is left", read.rows, data.path))
@@ -159,6 +162,41 @@ pub fn examples(
         progress::note(format!("{what}: {report}"));
     }
     Ok(Encoded { examples, report })
+}
+
+/// Makes user turns of prompts of plain text where the settings leave it to the model and it has a chat template; whether there were any.
+pub fn text_prompts_become_turns(records: &mut [Record], data: &DatasetConfig, encoder: &TextEncoder) -> bool {
+    data.text_prompts == TextPrompts::Auto && encoder.template().is_some() && text_prompts_as_turns(records, data) > 0
+}
+
+/// Records as a model with this tokenizer and template sees them, and the tokens of their prompts.
+pub fn prompts(
+    records: &[Record],
+    data: &DatasetConfig,
+    encoder: &TextEncoder,
+    what: &str,
+    session: &Session,
+) -> Outcome<(Vec<Record>, Vec<Vec<u32>>)> {
+    let mut seen = records.to_vec();
+    if text_prompts_become_turns(&mut seen, data, encoder) && !session.quiet {
+        note_turns(what);
+    }
+    let ids = seen.iter().map(|record| prompt_ids(encoder, record)).collect::<Outcome<_>>()?;
+    Ok((seen, ids))
+}
+
+/// Records as a model with this tokenizer and template sees them.
+pub fn seen(records: &[Record], data: &DatasetConfig, encoder: &TextEncoder) -> Vec<Record> {
+    let mut records = records.to_vec();
+    text_prompts_become_turns(&mut records, data, encoder);
+    records
+}
+
+/// Says that prompts of plain text become user turns.
+pub fn note_turns(what: &str) {
+    progress::note(format!(
+        "{what}: prompts of plain text become user turns of the chat template (data.text_prompts = \"plain\" keeps them plain)"
+    ));
 }
 
 /// How a data set's rows become tokens: a row that cannot be encoded is as bad as one that cannot be read.

@@ -88,8 +88,11 @@ impl DatasetConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TextPrompts {
-    /// Plain text stays plain text, without a chat template, as in trl's standard format.
+    /// A user turn where the model has a chat template, else plain text. Reading leaves the text as it is; see
+    /// [`text_prompts_as_turns`](crate::text_prompts_as_turns).
     #[default]
+    Auto,
+    /// Plain text stays plain text, without a chat template, as in trl's standard format.
     Plain,
     /// It becomes a user turn, rendered with the chat template.
     User,

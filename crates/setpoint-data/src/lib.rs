@@ -36,7 +36,7 @@ pub use self::encode::{
     LongRows, LostText, ResponseEnd, SpecialTokens, TextEncoder,
 };
 pub use self::error::{EncodeProblem, Error, RowProblem};
-pub use self::format::{Format, Row};
+pub use self::format::{Format, Row, text_prompts_as_turns};
 pub use self::hash::content_hash;
 pub use self::inspect::{Segment, SegmentKind, segments};
 pub use self::order::Order;

@@ -59,8 +59,9 @@ fn differs(example: &Example, first: &Example, at: usize) -> Error {
     Error::T0 {
         at: example.source.clone(),
         reason: format!(
-            "token {at} of the prompt is {} where that of {} is {}: the prompts do not share t0. Use a tokenizer or template that begins \
-             every prompt with the same token (BOS), or set `prompt_term = \"off\"`",
+            "token {at} of the prompt is {} where that of {} is {}: the prompts do not share t0. Let prompts of plain text become \
+             turns of a chat template (`data.text_prompts = \"user\"`; `model.template` names one), use a tokenizer or template that \
+             begins every prompt with the same token (BOS), or set `align.prompt_term = \"off\"`",
             example.prompt.get(at).map_or_else(|| "absent".into(), ToString::to_string),
             first.source,
             first.prompt.get(at).map_or_else(|| "absent".into(), ToString::to_string),

@@ -107,8 +107,9 @@ fn read_set(
             };
             let t0 = rule.resolve(&encoded.examples).map_err(|e| {
                 Failure::from(e).hint(
-                    "DRO derives every prompt's normaliser from a beginning that all prompts share: use a template or a \
-                     tokenizer that begins with a fixed token, or do without with align.prompt_term = \"off\"",
+                    "DRO derives every prompt's normaliser from a beginning that all prompts share: let text prompts become \
+                     user turns of a chat template (data.text_prompts = \"user\", and model.template where the model has none), \
+                     use a tokenizer that begins with a fixed token, or do without with align.prompt_term = \"off\"",
                 )
             })?;
             Some(t0)

@@ -91,7 +91,12 @@ impl Config for AnnotateConfig {
 
 /// Scores every response and writes the rows with their rewards.
 pub fn run(session: &Session, config: &AnnotateConfig) -> Outcome {
-    let (mut records, _) = load_records(&config.data)?;
+    let (mut records, read) = load_records(&config.data)?;
+    setup::note_left_out("data", &read);
+    if config.data.system.is_some() && config.model.tokenizer_dir().is_some() {
+        // The next job would not know the system turn of these settings: it is written with the prompt.
+        setup::text_prompts_become_turns(&mut records, &config.data, &setup::encoder(&config.model)?);
+    }
     let source = source(session, config)?;
     let rewards = score(session, config, source.as_ref(), &records)?;
     let mut next = rewards.iter();
@@ -163,7 +168,11 @@ fn score(
         let encoder = setup::encoder(&config.model)?;
         // A reward model may be meant to read the answers without their thoughts, but its user should know.
         let options = EncodeOptions { lost_text: LostText::Count, ..config.encode.clone() };
-        let (examples, report) = encoder.encode_all(records, &options)?;
+        let mut seen = records.to_vec();
+        if setup::text_prompts_become_turns(&mut seen, &config.data, &encoder) && !session.quiet {
+            setup::note_turns("data");
+        }
+        let (examples, report) = encoder.encode_all(&seen, &options)?;
         if let Some(first) = &report.first_lost {
             progress::note(format!(
                 "warning: the reward model does not see all of the responses of {} of {} rows; the first: {first}",

@@ -45,13 +45,13 @@ pub fn judged(session: &Session, judge: &dyn RewardSource, answers: &Answers, da
     let foreign = data.reward_encoder.as_ref().filter(|e| e.fingerprint() != data.encoder.fingerprint());
     let mut texts = Vec::new();
     let mut ids = Vec::new();
-    for ((record, row), prompt) in data.prompts.iter().zip(&answers.ids).zip(&data.prompt_ids) {
+    for (i, ((record, row), prompt)) in data.prompts.iter().zip(&answers.ids).zip(&data.prompt_ids).enumerate() {
         for answer in row {
             let text = setup::answer_text(&data.encoder, prompt, answer)?;
             // With one tokenizer the judge reads the very tokens that were sampled, a missing stop token included.
             ids.push(match foreign {
                 None => (prompt.clone(), answer.clone()),
-                Some(encoder) => setup::answer_ids(encoder, record, &text)?,
+                Some(encoder) => setup::answer_ids(encoder, &data.judged_prompts[i], &text)?,
             });
             texts.push((record, text));
         }

@@ -99,7 +99,9 @@ pub struct EvalData {
     pub reward_encoder: Option<TextEncoder>,
     /// Rows whose prompts are answered.
     pub prompts: Vec<Record>,
-    /// Those prompts' tokens.
+    /// The same as the reward model sees them, where one judges.
+    pub judged_prompts: Vec<Record>,
+    /// The tokens of the prompts.
     pub prompt_ids: Vec<Vec<u32>>,
     pairs: Vec<Example>,
 }
@@ -166,12 +168,16 @@ fn read(session: &Session, config: &EvalConfig) -> Outcome<EvalData> {
     if prompts.is_empty() {
         return Err(Failure::run(format!("{} holds no rows", config.data.path)));
     }
-    let prompt_ids = prompts.iter().map(|r| setup::prompt_ids(&encoder, r)).collect::<Outcome<_>>()?;
+    let (_, prompt_ids) = setup::prompts(&prompts, &config.data, &encoder, "prompts", session)?;
+    let judged_prompts = match &reward_encoder {
+        Some(encoder) => setup::seen(&prompts, &config.data, encoder),
+        None => Vec::new(),
+    };
     let pairs = match &config.pairs {
         None => Vec::new(),
         Some(pairs) => setup::examples(pairs, &config.encode, &encoder, "pairs", session)?.examples,
     };
-    Ok(EvalData { encoder, reward_encoder, prompts, prompt_ids, pairs })
+    Ok(EvalData { encoder, reward_encoder, prompts, judged_prompts, prompt_ids, pairs })
 }
 
 /// One model's samples and everything known of them.

@@ -142,11 +142,16 @@ pub fn split(held_out: &HeldOut, share: f64, seed: u64, folder: &Path) -> Outcom
         let file = |kind: &str| folder.join(format!("{name}-{kind}.jsonl"));
         let lines: Vec<String> = prompts.iter().map(|record| prompt_line(record)).collect::<Outcome<_>>()?;
         setup::write_text(&file("prompts"), &(lines.join("\n") + "\n"))?;
-        let dataset = |path: PathBuf| DatasetConfig::new(path.to_string_lossy());
-        let mut part = Part { name, data: dataset(file("prompts")), pairs: None };
-        if !mine.is_empty() {
+        // Prompts of plain text are written as such: what they become stays a setting.
+        let dataset = |path: PathBuf, read: &DatasetConfig| DatasetConfig {
+            text_prompts: read.text_prompts,
+            system: read.system.clone(),
+            ..DatasetConfig::new(path.to_string_lossy())
+        };
+        let mut part = Part { name, data: dataset(file("prompts"), &held_out.data), pairs: None };
+        if let Some(read) = held_out.pairs.as_ref().filter(|_| !mine.is_empty()) {
             write_pointwise(&file("pairs"), mine)?;
-            part.pairs = Some(dataset(file("pairs")));
+            part.pairs = Some(dataset(file("pairs"), read));
         }
         Ok(part)
     };

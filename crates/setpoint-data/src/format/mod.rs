@@ -153,7 +153,7 @@ impl fmt::Display for Format {
 /// Makes a plain prompt a user turn and puts the system turn before a conversation, as configured.
 fn dress(prompt: Prompt, config: &DatasetConfig) -> Prompt {
     let mut messages = match prompt {
-        Prompt::Text(text) if config.text_prompts == TextPrompts::Plain => return Prompt::Text(text),
+        Prompt::Text(text) if config.text_prompts != TextPrompts::User => return Prompt::Text(text),
         Prompt::Text(text) => vec![Message::user(text)],
         Prompt::Messages(messages) => messages,
     };
@@ -163,6 +163,22 @@ fn dress(prompt: Prompt, config: &DatasetConfig) -> Prompt {
         messages.insert(0, Message::system(system));
     }
     Prompt::Messages(messages)
+}
+
+/// Makes user turns of the prompts that are plain text, with the configured system turn before them, and returns how many there were:
+/// what [`TextPrompts::Auto`] means for a model with a chat template. A prompt without any text stays as it is.
+pub fn text_prompts_as_turns(records: &mut [Record], config: &DatasetConfig) -> usize {
+    let config = DatasetConfig { text_prompts: TextPrompts::User, ..config.clone() };
+    let mut count = 0;
+    for record in records {
+        if let Prompt::Text(text) = &record.prompt
+            && !text.trim().is_empty()
+        {
+            record.prompt = dress(Prompt::Text(text.clone()), &config);
+            count += 1;
+        }
+    }
+    count
 }
 
 #[cfg(test)]
@@ -214,7 +230,16 @@ mod tests {
             ..DatasetConfig::new("test")
         };
         let record = parse_with(Format::PromptCompletion, row, &config).unwrap();
-        assert_eq!(record.prompt, Prompt::Messages(vec![Message::system("Be brief."), Message::user("Why?")]));
+        let turns = Prompt::Messages(vec![Message::system("Be brief."), Message::user("Why?")]);
+        assert_eq!(record.prompt, turns);
+        // Whether there is a template is known later.
+        let config = DatasetConfig { text_prompts: TextPrompts::Auto, ..config };
+        let mut records = [parse_with(Format::PromptCompletion, row, &config).unwrap()];
+        assert_eq!(records[0].prompt, Prompt::Text("Why?".into()));
+        assert_eq!(text_prompts_as_turns(&mut records, &config), 1);
+        assert_eq!(records[0].prompt, turns);
+        let mut blank = [Record::new(Prompt::Text(" ".into()), vec![])];
+        assert_eq!(text_prompts_as_turns(&mut blank, &config), 0, "nothing to ask");
     }
 
     #[test]
