@@ -97,9 +97,9 @@ pub fn model_config(model: &ModelSection, encoder: &TextEncoder) -> Outcome<Mode
     Ok(config)
 }
 
-/// The tokens of a record's prompt, the header of the answer included.
+/// The tokens of a record's prompt, the header of the answer included; its own tools and template arguments are used.
 pub fn prompt_ids(encoder: &TextEncoder, record: &Record) -> Outcome<Vec<u32>> {
-    encoder.encode_prompt(&record.prompt).map_err(|problem| {
+    encoder.encode_prompt_of(record).map_err(|problem| {
         Failure::from(setpoint_data::Error::Encode { at: record.source.clone(), problem: Box::new(problem) })
     })
 }

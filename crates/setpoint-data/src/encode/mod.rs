@@ -245,9 +245,21 @@ impl TextEncoder {
     /// # Errors
     /// An [`EncodeProblem`] when the template refuses or there are no tokens.
     pub fn encode_prompt(&self, prompt: &Prompt) -> Result<Vec<u32>, EncodeProblem> {
+        self.prompt_with(prompt, &self.variables)
+    }
+
+    /// The ids of a record's prompt, rendered with the record's own tools and template arguments.
+    ///
+    /// # Errors
+    /// As [`TextEncoder::encode_prompt`].
+    pub fn encode_prompt_of(&self, record: &Record) -> Result<Vec<u32>, EncodeProblem> {
+        self.prompt_with(&record.prompt, &self.variables_of(record))
+    }
+
+    fn prompt_with(&self, prompt: &Prompt, variables: &TemplateVariables) -> Result<Vec<u32>, EncodeProblem> {
         let ids = match prompt {
             Prompt::Text(text) => self.plain_prompt(text)?,
-            Prompt::Messages(messages) => self.tokens.encode(&self.render(messages, true)?)?.0,
+            Prompt::Messages(messages) => self.tokens.encode(&self.render_with(messages, true, variables)?)?.0,
         };
         if ids.is_empty() { Err(EncodeProblem::EmptyPrompt) } else { Ok(ids) }
     }

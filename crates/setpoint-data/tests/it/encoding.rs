@@ -237,8 +237,11 @@ fn tools_and_arguments_of_a_row_reach_the_template() {
     };
     let encoder = TextEncoder::from_dir(dir.path(), &options).unwrap();
     let mut record = chat(&[Message::user("u")], "a");
-    let prompt =
-        |record: &Record| encoder.decode(&example(&encoder, record, &EncodeOptions::default()).prompt).unwrap();
+    let prompt = |record: &Record| {
+        let ids = example(&encoder, record, &EncodeOptions::default()).prompt;
+        assert_eq!(encoder.encode_prompt_of(record).unwrap(), ids, "a generation starts from the same ids");
+        encoder.decode(&ids).unwrap()
+    };
     assert_eq!(prompt(&record), "-calm;u<eos>");
     record.extra.insert("tools".into(), json!([{"name": "f"}]));
     record.extra.insert("chat_template_kwargs".into(), json!({"mood": "keen"}));
