@@ -37,6 +37,11 @@ pub trait Config: Serialize + DeserializeOwned + Default {
     fn defaults(_user: &Table) -> Result<Table, (String, String)> {
         Ok(to_table(&Self::default()))
     }
+
+    /// Adds settings that a run folder's `config.toml` of an older version lacks and whose default has another meaning than their absence
+    /// had: to be called before [`from_table`] fills in the defaults.
+    #[allow(dead_code, reason = "for reading a run folder's settings")]
+    fn complete_older(_table: &mut Table) {}
 }
 
 /// Where a setting was written, to point at it in a message.

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use setpoint_data::DatasetConfig;
+use setpoint_data::{DatasetConfig, Responses};
 use setpoint_train::TrainConfig;
 
 use super::Problems;
@@ -89,8 +89,25 @@ pub enum Dtype {
     F16,
 }
 
-/// Notes what is wrong with a `[data]` section.
+/// Notes what is wrong with a `[data]` section of a job that looks at all responses.
 pub fn validate_data(data: &DatasetConfig, section: &str, problems: &mut Problems<'_>) {
+    problems.require(
+        data.responses.is_none(),
+        &format!("{section}.responses"),
+        format!("`{section}.responses` is a setting of `setpoint sft` alone; this job looks at all responses of a row"),
+    );
+    validate_rows(data, section, problems);
+}
+
+/// Notes what is wrong with a `[data]` section of `setpoint sft`, which selects responses.
+pub fn validate_sft_data(data: &DatasetConfig, section: &str, problems: &mut Problems<'_>) {
+    if let Some(Responses::Above(least)) = data.responses {
+        problems.require(least.is_finite(), &format!("{section}.responses"), "`above` must be a finite reward");
+    }
+    validate_rows(data, section, problems);
+}
+
+fn validate_rows(data: &DatasetConfig, section: &str, problems: &mut Problems<'_>) {
     problems.require(
         !data.path.is_empty(),
         &format!("{section}.path"),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use setpoint_data::{DatasetConfig, Message, Prompt, Record, Response, TextEncoder, load_records};
+use setpoint_data::{DatasetConfig, Message, Prompt, Record, Response, TextEncoder, Uses, load_records};
 use setpoint_transformer::{CausalLm, Finish, Generated, GenerationConfig, ModelConfig};
 
 use super::generating::GenerationMeter;
@@ -185,7 +185,7 @@ pub fn dry_run(session: &Session, config: &GenerateConfig) -> Outcome {
 /// The rows as they are written, and the tokens of their prompts.
 fn prompts(session: &Session, config: &GenerateConfig, encoder: &TextEncoder) -> Outcome<(Vec<Record>, Vec<Vec<u32>>)> {
     let Some(text) = &config.prompt else {
-        let (records, read) = load_records(&config.data)?;
+        let (records, read) = load_records(&setup::looking_at(&config.data, Uses::PROMPT))?;
         setup::note_left_out("prompts", &read);
         let (seen, ids) = setup::prompts(&records, &config.data, encoder, "prompts", session)?;
         // A text stays a text, which the next job reads as this one did. The system turn of the settings it would not know.

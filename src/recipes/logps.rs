@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use setpoint_data::{DatasetConfig, EncodeOptions};
+use setpoint_data::{DatasetConfig, EncodeOptions, Uses};
 use setpoint_train::ScoredSequence;
 
 use super::scoring::score;
@@ -68,7 +68,8 @@ struct Line {
 pub fn run(session: &Session, config: &LogpsConfig) -> Outcome {
     let encoder = setup::encoder(&config.model)?;
     let model_config = setup::model_config(&config.model, &encoder)?;
-    let data = setup::examples(&config.data, &config.encode, &encoder, "data", session)?;
+    let data =
+        setup::examples(&setup::looking_at(&config.data, Uses::TEXT), &config.encode, &encoder, "data", session)?;
     let sequences: Vec<_> = data.examples.iter().flat_map(|e| align::sequences(e, Some(config.t0))).collect();
     let model = setup::policy(&config.model, &model_config, 0, session.device())?;
     let counts: Vec<usize> = data.examples.iter().map(|e| e.responses.len()).collect();
@@ -101,7 +102,8 @@ pub fn run(session: &Session, config: &LogpsConfig) -> Outcome {
 pub fn dry_run(session: &Session, config: &LogpsConfig) -> Outcome {
     let encoder = setup::encoder(&config.model)?;
     setup::model_config(&config.model, &encoder)?;
-    let data = setup::examples(&config.data, &config.encode, &encoder, "data", session)?;
+    let data =
+        setup::examples(&setup::looking_at(&config.data, Uses::TEXT), &config.encode, &encoder, "data", session)?;
     progress::say(toml::to_string(&crate::config::load::to_table(config))?);
     let responses: usize = data.examples.iter().map(|e| e.responses.len()).sum();
     if responses == 0 {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use setpoint_data::{DatasetConfig, EncodeOptions, Example};
+use setpoint_data::{DatasetConfig, EncodeOptions, Example, Uses};
 use setpoint_reward::{HeadInit, Normalization, Preference, PreferenceTask, RewardModel, score_rows_on};
 use setpoint_train::{MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
 use setpoint_transformer::{Architecture, CausalLm, ModelConfig, SaveOptions};
@@ -70,12 +70,12 @@ impl Config for RewardConfig {
 pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool) -> Outcome {
     let encoder = setup::encoder(&config.model)?;
     let lm_config = setup::model_config(&config.model, &encoder)?;
-    let data = setup::examples(&config.data, &config.encode, &encoder, "training data", session)?;
+    let data = setup::examples(&reading(&config.data), &config.encode, &encoder, "training data", session)?;
     let task = PreferenceTask::new(pairs(&data.examples, &config.data.path)?, config.center)?;
     let eval = match &config.eval_data {
         None => None,
         Some(eval) => {
-            let data = setup::examples(eval, &config.encode, &encoder, "evaluation data", session)?;
+            let data = setup::examples(&reading(eval), &config.encode, &encoder, "evaluation data", session)?;
             Some(PreferenceTask::new(pairs(&data.examples, &eval.path)?, config.center)?)
         }
     };
@@ -123,9 +123,14 @@ pub fn dry_run(session: &Session, config: &RewardConfig) -> Outcome {
 pub fn plan(session: &Session, config: &RewardConfig) -> Outcome<RunPlan> {
     let encoder = setup::encoder(&config.model)?;
     let model_config = setup::model_config(&config.model, &encoder)?;
-    let data = setup::examples(&config.data, &config.encode, &encoder, "training data", session)?;
+    let data = setup::examples(&reading(&config.data), &config.encode, &encoder, "training data", session)?;
     let pairs = pairs(&data.examples, &config.data.path)?.len();
     RunPlan::of(&model_config, &data.report, &config.train, pairs, Output::Reward)
+}
+
+/// Pairs with their margins.
+fn reading(data: &DatasetConfig) -> DatasetConfig {
+    setup::looking_at(data, Uses { margin: true, ..Uses::PAIRS })
 }
 
 fn is_reward_model(config: &ModelConfig) -> bool {

@@ -9,7 +9,8 @@ use serde_json::Value;
 use setpoint_align::{PromptRewards, Role};
 use setpoint_data::{
     BadRows, DatasetConfig, EncodeOptions, EncodeReport, EncoderOptions, Example, Label, LostText, ReadReport, Record,
-    Response, TemplateChoice, TextEncoder, TextPrompts, load_records, text_prompts_as_turns, write_atomically,
+    Response, Responses, TemplateChoice, TextEncoder, TextPrompts, Uses, load_records, select_responses,
+    text_prompts_as_turns, write_atomically,
 };
 use setpoint_train::{DeviceGroup, Sequence};
 use setpoint_transformer::{CausalLm, GenerationConfig, LoadOptions, ModelConfig, SaveOptions};
@@ -136,7 +137,12 @@ pub fn answer_ids(encoder: &TextEncoder, record: &Record, answer: &str) -> Outco
     }
 }
 
-/// Reads and encodes a data set.
+/// A data set as a job reads it that looks at these optional columns.
+pub fn looking_at(data: &DatasetConfig, uses: Uses) -> DatasetConfig {
+    DatasetConfig { uses, ..data.clone() }
+}
+
+/// Reads and encodes a data set. Of its responses those are kept that `data.responses` says.
 pub fn examples(
     data: &DatasetConfig,
     encode: &EncodeOptions,
@@ -145,6 +151,7 @@ pub fn examples(
     session: &Session,
 ) -> Outcome<Encoded> {
     let (mut records, read) = load_records(data)?;
+    select(&mut records, data, what)?;
     if text_prompts_become_turns(&mut records, data, encoder) && !session.quiet {
         note_turns(what);
     }
@@ -162,6 +169,39 @@ pub fn examples(
         progress::note(format!("{what}: {report}"));
     }
     Ok(Encoded { examples, report })
+}
+
+/// Keeps the responses that `data.responses` says, and says how many rows have none.
+pub fn select(records: &mut Vec<Record>, data: &DatasetConfig, what: &str) -> Outcome {
+    let Some(rule) = data.responses else { return Ok(()) };
+    let rows = records.len();
+    let mut kept = Vec::with_capacity(rows);
+    let (mut bad, mut first) = (0, None);
+    for mut record in records.drain(..) {
+        match select_responses(&mut record, rule) {
+            Ok(true) => kept.push(record),
+            Ok(false) => {}
+            Err(problem) => {
+                let error = setpoint_data::Error::Row { at: record.source.clone(), problem };
+                if data.on_bad_row == BadRows::Error {
+                    return Err(error.into());
+                }
+                bad += 1;
+                first.get_or_insert_with(|| error.to_string());
+            }
+        }
+    }
+    if let Some(first) = first {
+        progress::note(format!("{what}: {bad} of {rows} rows are bad and left out; the first: {first}"));
+    }
+    let none = rows - bad - kept.len();
+    if let (Responses::Above(least), true) = (rule, none > 0) {
+        progress::note(format!(
+            "{what}: {none} of {rows} rows have no response with a reward above {least} and are left out"
+        ));
+    }
+    *records = kept;
+    Ok(())
 }
 
 /// Makes user turns of prompts of plain text where the settings leave it to the model and it has a chat template; whether there were any.

@@ -4,13 +4,14 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use setpoint_data::{DatasetConfig, EncodeOptions, Example};
+use setpoint_data::{DatasetConfig, EncodeOptions, Example, Responses, Uses};
 use setpoint_train::{MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
+use toml::{Table, Value};
 
 use super::plan::{MemoryPlan, Output, RunPlan};
 use super::training::{Companions, SamplesSection, finished, open_run, sampler, train};
 use super::{Session, setup};
-use crate::config::sections::{ModelSection, validate_data, validate_train};
+use crate::config::sections::{ModelSection, validate_sft_data, validate_train};
 use crate::config::{Config, Problems};
 use crate::failure::Outcome;
 use crate::progress;
@@ -38,7 +39,7 @@ impl Default for SftConfig {
     fn default() -> Self {
         Self {
             model: ModelSection::default(),
-            data: DatasetConfig::new(""),
+            data: DatasetConfig { responses: Some(Responses::Auto), ..DatasetConfig::new("") },
             eval_data: None,
             encode: EncodeOptions { assistant_spans: true, ..setup::training_lengths() },
             train: TrainConfig {
@@ -57,23 +58,47 @@ impl Default for SftConfig {
 impl Config for SftConfig {
     fn validate(&self, problems: &mut Problems<'_>) {
         self.model.validate("model", true, problems);
-        validate_data(&self.data, "data", problems);
+        validate_sft_data(&self.data, "data", problems);
         if let Some(eval) = &self.eval_data {
-            validate_data(eval, "eval_data", problems);
+            validate_sft_data(eval, "eval_data", problems);
         }
         validate_train(&self.train, problems);
     }
+
+    fn complete_older(table: &mut Table) {
+        let data = table.get_mut("data").and_then(Value::as_table_mut);
+        if let Some(data) = data.filter(|data| !data.contains_key("responses")) {
+            data.insert("responses".into(), "all".into());
+        }
+    }
+}
+
+impl SftConfig {
+    /// The training data, with the columns that its selection of responses looks at.
+    pub fn training_data(&self) -> DatasetConfig {
+        reading(&self.data, None)
+    }
+
+    /// The evaluation data; the responses that are trained on are those it is evaluated on, unless it says otherwise.
+    pub fn evaluation_data(&self) -> Option<DatasetConfig> {
+        self.eval_data.as_ref().map(|eval| reading(eval, self.data.responses))
+    }
+}
+
+/// A data set as SFT reads it.
+pub fn reading(data: &DatasetConfig, otherwise: Option<Responses>) -> DatasetConfig {
+    let responses = data.responses.or(otherwise).unwrap_or(Responses::All);
+    DatasetConfig { responses: Some(responses), ..setup::looking_at(data, Uses::of_selection(responses)) }
 }
 
 /// Trains, and leaves the model in `<folder>/model`.
 pub fn run(session: &Session, config: &SftConfig, folder: &Path, resume: bool) -> Outcome {
     let encoder = setup::encoder(&config.model)?;
     let model_config = setup::model_config(&config.model, &encoder)?;
-    let data = setup::examples(&config.data, &config.encode, &encoder, "training data", session)?;
+    let data = setup::examples(&config.training_data(), &config.encode, &encoder, "training data", session)?;
     let eval = config
-        .eval_data
-        .as_ref()
-        .map(|eval| setup::examples(eval, &config.encode, &encoder, "evaluation data", session))
+        .evaluation_data()
+        .map(|eval| setup::examples(&eval, &config.encode, &encoder, "evaluation data", session))
         .transpose()?;
     let run = open_run(folder, resume, config, &session.devices)?;
 
@@ -109,7 +134,7 @@ pub fn dry_run(session: &Session, config: &SftConfig) -> Outcome {
 pub fn plan(session: &Session, config: &SftConfig) -> Outcome<RunPlan> {
     let encoder = setup::encoder(&config.model)?;
     let model_config = setup::model_config(&config.model, &encoder)?;
-    let data = setup::examples(&config.data, &config.encode, &encoder, "training data", session)?;
+    let data = setup::examples(&config.training_data(), &config.encode, &encoder, "training data", session)?;
     let examples = task_of(&data.examples).examples.len();
     RunPlan::of(&model_config, &data.report, &config.train, examples, Output::Tokens)
 }
@@ -131,4 +156,34 @@ fn task_of(examples: &[Example]) -> SftTask {
         })
         .collect();
     SftTask { examples }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load::{from_table, to_table};
+
+    #[test]
+    fn older_settings_train_on_all_responses() {
+        let mut table = to_table(&SftConfig::default());
+        assert_eq!(table["data"]["responses"].as_str(), Some("auto"), "a run folder of this version says so");
+        table["data"].as_table_mut().unwrap().remove("responses");
+        SftConfig::complete_older(&mut table);
+        let data = table["data"].clone().try_into::<DatasetConfig>().unwrap();
+        assert_eq!(reading(&data, None).responses, Some(Responses::All));
+        let table = Table::from_iter([("data".to_owned(), Value::Table(Table::new()))]);
+        let problems = from_table::<SftConfig>(table, &[("data.responses".into(), "best".into())]).unwrap_err();
+        assert!(problems.iter().all(|problem| !problem.message.contains("responses")), "{problems:?}");
+    }
+
+    #[test]
+    fn evaluation_selects_as_training_does_unless_it_says_otherwise() {
+        let data = |responses| DatasetConfig { responses, ..DatasetConfig::new("x.jsonl") };
+        let config =
+            |eval| SftConfig { data: data(Some(Responses::Best)), eval_data: Some(data(eval)), ..SftConfig::default() };
+        assert_eq!(config(None).evaluation_data().unwrap().responses, Some(Responses::Best));
+        let own = config(Some(Responses::All)).evaluation_data().unwrap();
+        assert_eq!(own.responses, Some(Responses::All));
+        assert!(!own.uses.margin && own.uses.rejected);
+    }
 }

@@ -54,6 +54,13 @@ pub struct DatasetConfig {
     /// What to do with a row that does not hold what its format needs.
     #[serde(default)]
     pub on_bad_row: BadRows,
+    /// Which responses of a row with several are trained on, for SFT. `None` has the meaning of [`Responses::All`]: that of files of
+    /// settings that are older than this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub responses: Option<Responses>,
+    /// The columns that the job looks at; others may hold anything. The job decides, not the user.
+    #[serde(skip)]
+    pub uses: Uses,
 }
 
 fn default_split() -> String {
@@ -80,6 +87,8 @@ impl DatasetConfig {
             rewards: Rewards::default(),
             ultrafeedback_score: UltraFeedbackScore::default(),
             on_bad_row: BadRows::default(),
+            responses: None,
+            uses: Uses::default(),
         }
     }
 }
@@ -107,6 +116,95 @@ pub enum Rewards {
     IfPresent,
     /// A row without them is a bad row.
     Required,
+}
+
+/// Which responses of a row SFT trains on.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Responses {
+    /// The chosen response if one is marked, else the best by reward, else the only one; otherwise the row is bad.
+    #[default]
+    Auto,
+    /// The response that is marked as chosen.
+    Chosen,
+    /// The response with the greatest reward, the first of equals: rejection sampling (best of n) on sampled rows.
+    Best,
+    /// All of them, each as an example.
+    All,
+    /// Those with a greater reward than this; a row without any is left out.
+    Above(f64),
+}
+
+/// When a job looks at an optional column of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Use {
+    /// Never: a value that is no value for it is ignored.
+    Never,
+    /// In rows with several responses.
+    Several,
+    /// In rows without labels.
+    Unlabelled,
+    /// In rows with several responses and no labels.
+    SeveralUnlabelled,
+    /// Always.
+    #[default]
+    Always,
+}
+
+impl Use {
+    /// Whether the column of a row with so many responses, labelled or not, is looked at.
+    pub(crate) fn applies(self, responses: usize, labelled: bool) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Several => responses > 1,
+            Self::Unlabelled => !labelled,
+            Self::SeveralUnlabelled => responses > 1 && !labelled,
+            Self::Always => true,
+        }
+    }
+}
+
+/// The optional columns that a job looks at. In a column that it does not look at a value that is missing or of another type (a topic
+/// in `label`, null in `score`) is no error; one that fits is read all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Uses {
+    /// Rewards and scores.
+    pub rewards: Use,
+    /// Labels.
+    pub labels: Use,
+    /// The margin.
+    pub margin: bool,
+    /// The rejected response.
+    pub rejected: bool,
+}
+
+impl Default for Uses {
+    fn default() -> Self {
+        Self { rewards: Use::Always, labels: Use::Always, margin: true, rejected: true }
+    }
+}
+
+impl Uses {
+    /// Prompts and responses alone.
+    pub const TEXT: Self = Self { rewards: Use::Never, labels: Use::Never, margin: false, rejected: true };
+    /// The prompt alone.
+    pub const PROMPT: Self = Self { rejected: false, ..Self::TEXT };
+    /// Pairs of responses, by label where there are labels, else by reward.
+    pub const PAIRS: Self = Self { rewards: Use::Unlabelled, labels: Use::Several, margin: false, rejected: true };
+
+    /// What SFT looks at to select its responses.
+    #[must_use]
+    pub fn of_selection(responses: Responses) -> Self {
+        let (rewards, labels) = match responses {
+            Responses::Auto => (Use::SeveralUnlabelled, Use::Several),
+            Responses::Chosen => (Use::Never, Use::Several),
+            Responses::Best => (Use::Several, Use::Never),
+            Responses::Above(_) => (Use::Always, Use::Never),
+            Responses::All => (Use::Never, Use::Never),
+        };
+        let rejected = !matches!(responses, Responses::Auto | Responses::Chosen);
+        Self { rewards, labels, margin: false, rejected }
+    }
 }
 
 /// The scores of UltraFeedback's completions.

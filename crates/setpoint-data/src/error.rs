@@ -211,6 +211,22 @@ pub enum RowProblem {
         /// The column.
         column: String,
     },
+    /// A row with several responses does not say which of them SFT is to learn.
+    #[error(
+        "{responses} responses, none of them marked as chosen and not all of them with a reward: which is to be learned? Give labels or rewards (`setpoint annotate`), or set `data.responses = \"all\"`"
+    )]
+    NoSelection {
+        /// The number of responses.
+        responses: usize,
+    },
+    /// None of a row's responses is marked as chosen.
+    #[error(
+        "none of the {responses} responses is marked as chosen, and `data.responses` is \"chosen\". Set it to \"best\" (by reward) or \"all\", or set `data.on_bad_row = \"drop\"`"
+    )]
+    NoneChosen {
+        /// The number of responses.
+        responses: usize,
+    },
     /// A reward is absent.
     #[error(
         "`{column}`: missing reward. Give every response a finite number, or score the file first (`setpoint annotate`)"

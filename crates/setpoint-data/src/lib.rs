@@ -23,6 +23,7 @@ mod inspect;
 mod order;
 mod read;
 mod record;
+mod select;
 mod t0;
 mod template;
 #[cfg(test)]
@@ -30,7 +31,7 @@ mod template;
 mod test_data;
 mod write;
 
-pub use self::config::{BadRows, DatasetConfig, Rewards, TextPrompts, UltraFeedbackScore};
+pub use self::config::{BadRows, DatasetConfig, Responses, Rewards, TextPrompts, UltraFeedbackScore, Use, Uses};
 pub use self::encode::{
     Boundary, DropReason, EncodeOptions, EncodeReport, Encoded, EncodedResponse, EncoderOptions, Example, Lengths,
     LongRows, LostText, ResponseEnd, SpecialTokens, TextEncoder,
@@ -44,6 +45,7 @@ pub use self::read::{
     Hub, ReadReport, RecordStream, RowStream, load_records, read_records, read_records_from, read_rows, read_rows_from,
 };
 pub use self::record::{Label, Message, Prompt, Record, Response, Source};
+pub use self::select::select_responses;
 pub use self::t0::{T0, common_first_token};
 pub use self::template::{BuiltIn, ChatTemplate, TemplateChoice, TemplateError, TemplateVariables, template_source};
 pub use self::write::{pointwise_row, write_atomically, write_pointwise};

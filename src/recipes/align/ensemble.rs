@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use setpoint_data::{DatasetConfig, TextEncoder};
+use setpoint_data::{DatasetConfig, TextEncoder, Uses};
 
 use super::settings::AlignConfig;
 use crate::failure::{Failure, Outcome};
@@ -18,7 +18,7 @@ pub fn read(
     prompts: &mut [ScoredPrompt],
 ) -> Outcome {
     for file in files {
-        let data = DatasetConfig { path: file.display().to_string(), ..config.data.clone() };
+        let data = DatasetConfig { path: file.display().to_string(), uses: Uses::default(), ..config.data.clone() };
         let what = format!("rewards of {}", file.display());
         let examples = setup::examples(&data, &config.encode, encoder, &what, session)?.examples;
         let mut rest = examples.iter();

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use setpoint_align::{FittedTransform, PromptRewards, Role, chosen_rewards, reward_quantile};
-use setpoint_data::{DatasetConfig, EncodeReport, Example, T0, TextEncoder, content_hash};
+use setpoint_data::{DatasetConfig, EncodeReport, Example, T0, TextEncoder, Use, Uses, content_hash};
 use setpoint_train::Sequence;
 use setpoint_transformer::ModelConfig;
 
@@ -96,6 +96,7 @@ fn read_set(
     encoder: &TextEncoder,
     what: &str,
 ) -> Outcome<(ReadSet, EncodeReport)> {
+    let data = &setup::looking_at(data, uses(&config.align));
     let encoded = setup::examples(data, &config.encode, encoder, what, session)?;
     let t0 = match &config.align {
         method if !method.scores_prompts() => None,
@@ -117,6 +118,15 @@ fn read_set(
         _ => Some(1),
     };
     Ok((ReadSet { path: data.path.clone(), examples: encoded.examples, t0 }, encoded.report))
+}
+
+/// The optional columns that a method looks at.
+fn uses(method: &Method) -> Uses {
+    match method {
+        Method::Kto(_) => Uses { labels: Use::Always, ..Uses::PAIRS },
+        method if method.about().rewards => Uses { rewards: Use::Always, ..Uses::PAIRS },
+        _ => Uses::PAIRS,
+    }
 }
 
 /// Gives each response its role, its transformed reward and its pairs. A transform is fitted on the training data.

@@ -6,7 +6,7 @@ mod generative;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use setpoint_data::{DatasetConfig, EncodeOptions, LostText, Prompt, Record, load_records, write_pointwise};
+use setpoint_data::{DatasetConfig, EncodeOptions, LostText, Prompt, Record, Uses, load_records, write_pointwise};
 use setpoint_eval::Summary;
 use setpoint_reward::{ColumnSource, ModelSource, RewardSource, Rule, RuleSource, Scored};
 
@@ -91,7 +91,7 @@ impl Config for AnnotateConfig {
 
 /// Scores every response and writes the rows with their rewards.
 pub fn run(session: &Session, config: &AnnotateConfig) -> Outcome {
-    let (mut records, read) = load_records(&config.data)?;
+    let (mut records, read) = load_records(&setup::looking_at(&config.data, Uses::TEXT))?;
     setup::note_left_out("data", &read);
     if config.data.system.is_some() && config.model.tokenizer_dir().is_some() {
         // The next job would not know the system turn of these settings: it is written with the prompt.
@@ -124,7 +124,7 @@ pub fn run(session: &Session, config: &AnnotateConfig) -> Outcome {
 
 /// Checks everything that can be checked without scoring.
 pub fn dry_run(session: &Session, config: &AnnotateConfig) -> Outcome {
-    let (records, read) = load_records(&config.data)?;
+    let (records, read) = load_records(&setup::looking_at(&config.data, Uses::TEXT))?;
     let source = source(session, config)?;
     progress::say(toml::to_string(&crate::config::load::to_table(config))?);
     let responses: usize = records.iter().map(|r| r.responses.len()).sum();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use setpoint_data::{DatasetConfig, EncodeOptions, Example, Record, TextEncoder, load_records};
+use setpoint_data::{DatasetConfig, EncodeOptions, Example, Record, TextEncoder, Uses, load_records};
 use setpoint_eval::{Bootstrap, Manifest, content_digest, kl_estimates, pair_accuracy, win_rate};
 use setpoint_reward::Rule;
 use setpoint_train::Sequence;
@@ -164,7 +164,8 @@ fn read(session: &Session, config: &EvalConfig) -> Outcome<EvalData> {
         Some(_) => Some(setup::encoder(&config.reward)?),
         None => None,
     };
-    let (prompts, _) = load_records(&config.data)?;
+    let (prompts, read) = load_records(&setup::looking_at(&config.data, Uses::PROMPT))?;
+    setup::note_left_out("prompts", &read);
     if prompts.is_empty() {
         return Err(Failure::run(format!("{} holds no rows", config.data.path)));
     }
@@ -175,7 +176,10 @@ fn read(session: &Session, config: &EvalConfig) -> Outcome<EvalData> {
     };
     let pairs = match &config.pairs {
         None => Vec::new(),
-        Some(pairs) => setup::examples(pairs, &config.encode, &encoder, "pairs", session)?.examples,
+        Some(pairs) => {
+            setup::examples(&setup::looking_at(pairs, Uses::PAIRS), &config.encode, &encoder, "pairs", session)?
+                .examples
+        }
     };
     Ok(EvalData { encoder, reward_encoder, prompts, judged_prompts, prompt_ids, pairs })
 }

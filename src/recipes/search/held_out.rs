@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use setpoint_data::{DatasetConfig, Order, Record, Response, load_records, pointwise_row, write_pointwise};
+use setpoint_data::{DatasetConfig, Order, Record, Response, Uses, load_records, pointwise_row, write_pointwise};
 use setpoint_reward::Rule;
 
 use crate::config::Problems;
@@ -67,8 +67,9 @@ impl HeldOut {
 
     /// Reads the held-out rows and the judge's tokenizer: what is wrong with them is found before anything is trained.
     pub fn check(&self) -> Outcome {
-        for data in std::iter::once(&self.data).chain(&self.pairs) {
-            if load_records(data)?.0.is_empty() {
+        let prompts = setup::looking_at(&self.data, Uses::PROMPT);
+        for data in std::iter::once(prompts).chain(self.pairs.as_ref().map(|p| setup::looking_at(p, Uses::PAIRS))) {
+            if load_records(&data)?.0.is_empty() {
                 return Err(Failure::run(format!("{} holds no rows", data.path)));
             }
         }
@@ -119,9 +120,9 @@ pub struct Part {
 /// Divides the held-out prompts into those that settings are selected on and those that are reported on, and writes both to `folder`.
 /// No prompt is on both sides, whether it stands in several rows or among the pairs as well.
 pub fn split(held_out: &HeldOut, share: f64, seed: u64, folder: &Path) -> Outcome<[Part; 2]> {
-    let (prompts, _) = load_records(&held_out.data)?;
+    let (prompts, _) = load_records(&setup::looking_at(&held_out.data, Uses::PROMPT))?;
     let pairs = match &held_out.pairs {
-        Some(pairs) => load_records(pairs)?.0,
+        Some(pairs) => load_records(&setup::looking_at(pairs, Uses::PAIRS))?.0,
         None => Vec::new(),
     };
     let selected = selected(&prompts, &pairs, share, seed);

@@ -4,10 +4,11 @@ use super::columns::{Columns, list, response_text, text, wrong_type};
 use super::conversation::{Side, conversation_prompt};
 use super::preference::pair;
 use super::single::finish;
+use crate::config::Uses;
 use crate::error::RowProblem;
 use crate::record::{Message, Prompt, Response};
 
-pub(super) fn parse(row: &mut Columns) -> Result<(Prompt, Vec<Response>), RowProblem> {
+pub(super) fn parse(row: &mut Columns, uses: Uses) -> Result<(Prompt, Vec<Response>), RowProblem> {
     let mut messages = Vec::new();
     if let Some(system) = row.take_text("system")?.filter(|s| !s.is_empty()) {
         messages.push(Message::system(system));
@@ -29,11 +30,11 @@ pub(super) fn parse(row: &mut Columns) -> Result<(Prompt, Vec<Response>), RowPro
         None => instruction,
     }));
     if row.has("chosen") && row.has("rejected") {
-        return pair(row, Some(Side::Messages(messages)));
+        return pair(row, Some(Side::Messages(messages)), uses);
     }
     let output = Message::assistant(response_text(row.need_text("output")?, "output")?);
     let prompt = conversation_prompt(messages, "instruction")?;
-    finish(row, prompt, output)
+    finish(row, prompt, output, uses)
 }
 
 #[cfg(test)]

@@ -47,23 +47,49 @@ impl Columns {
         self.take(column).map(|v| text(v, column)).transpose()
     }
 
-    /// A finite number that may be absent.
-    pub(super) fn take_finite(&mut self, column: &str) -> Result<Option<f64>, RowProblem> {
-        self.take(column).map(|v| finite(&v, column)).transpose()
+    /// A finite number that may be absent. Another value stays where it is unless the job looks at it.
+    pub(super) fn take_finite(&mut self, column: &str, used: bool) -> Result<Option<f64>, RowProblem> {
+        self.take_parsed(column, used, |value| finite(value, column))
     }
 
     /// The reward in the first of these columns that the row has; null in such a column is a missing reward.
-    pub(super) fn take_reward(&mut self, columns: &[&str]) -> Result<Option<f64>, RowProblem> {
+    pub(super) fn take_reward(&mut self, columns: &[&str], used: bool) -> Result<Option<f64>, RowProblem> {
         let Some(column) = columns.iter().find(|c| self.has_column(c)) else { return Ok(None) };
-        match self.take(column) {
-            Some(value) => finite(&value, column).map(Some),
+        let reward = match self.take(column) {
+            Some(value) => finite(&value, column),
             None => Err(RowProblem::MissingReward { column: (*column).to_owned() }),
+        };
+        if_used(reward.map(Some), used)
+    }
+
+    /// A value that may be absent, read by `parse`. One that cannot be read stays where it is unless the job looks at it.
+    pub(super) fn take_parsed<T>(
+        &mut self,
+        column: &str,
+        used: bool,
+        parse: impl FnOnce(&Value) -> Result<T, RowProblem>,
+    ) -> Result<Option<T>, RowProblem> {
+        let Some(value) = self.row.get(column).filter(|v| !v.is_null()) else { return Ok(None) };
+        match parse(value) {
+            Err(_) if !used => Ok(None),
+            parsed => {
+                self.take(column);
+                parsed.map(Some)
+            }
         }
     }
 
     /// What was not taken.
     pub(super) fn rest(self) -> Row {
         self.row
+    }
+}
+
+/// An optional value whose column the job may not look at: what is wrong with it then does not matter.
+pub(super) fn if_used<T>(value: Result<Option<T>, RowProblem>, used: bool) -> Result<Option<T>, RowProblem> {
+    match value {
+        Err(_) if !used => Ok(None),
+        value => value,
     }
 }
 

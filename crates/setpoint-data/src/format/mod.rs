@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 
 pub(crate) use self::columns::describe;
 pub use self::pointwise::{LABELS, PROMPT, RESPONSES, REWARDS};
-use crate::config::{DatasetConfig, Rewards, TextPrompts};
+use crate::config::{DatasetConfig, Rewards, TextPrompts, Use};
 use crate::error::RowProblem;
 use crate::record::{Message, Prompt, Record, Source};
 
@@ -122,17 +122,21 @@ impl Format {
     /// A [`RowProblem`] that names the column, where the row does not hold what the format needs.
     pub fn parse(self, row: Row, source: Source, config: &DatasetConfig) -> Result<Record, RowProblem> {
         let mut row = columns::Columns::new(row, self.name());
+        let mut uses = config.uses;
+        if config.rewards == Rewards::Required {
+            uses.rewards = Use::Always;
+        }
         let (prompt, responses) = match self {
-            Self::Pointwise => pointwise::parse(&mut row)?,
-            Self::Preference => preference::parse(&mut row)?,
-            Self::Messages => single::parse_messages(&mut row)?,
-            Self::PromptCompletion => single::parse_completion(&mut row)?,
-            Self::Alpaca => alpaca::parse(&mut row)?,
-            Self::ShareGpt => sharegpt::parse(&mut row)?,
-            Self::UltraFeedback => ultrafeedback::parse(&mut row, config.ultrafeedback_score)?,
+            Self::Pointwise => pointwise::parse(&mut row, uses)?,
+            Self::Preference => preference::parse(&mut row, uses)?,
+            Self::Messages => single::parse_messages(&mut row, uses)?,
+            Self::PromptCompletion => single::parse_completion(&mut row, uses)?,
+            Self::Alpaca => alpaca::parse(&mut row, uses)?,
+            Self::ShareGpt => sharegpt::parse(&mut row, uses)?,
+            Self::UltraFeedback => ultrafeedback::parse(&mut row, config.ultrafeedback_score, uses)?,
             Self::Prompts => (single::parse_prompt(&mut row)?, Vec::new()),
         };
-        let margin = row.take_finite("margin")?;
+        let margin = row.take_finite("margin", uses.margin)?;
         if config.rewards == Rewards::Required
             && let Some(index) = responses.iter().position(|r| r.reward.is_none())
         {

@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
-use super::columns::{Columns, finite, list, wrong_type};
+use super::columns::{Columns, finite, if_used, list, wrong_type};
 use super::conversation::{Side, conversation_prompt, side, single_answer};
+use crate::config::Uses;
 use crate::error::RowProblem;
 use crate::record::{Label, Prompt, Response};
 
@@ -16,7 +17,7 @@ pub const REWARDS: &str = "rewards";
 /// The column of the labels: a list of `chosen`, `rejected`, `desirable`, `undesirable` or null, one for each response.
 pub const LABELS: &str = "labels";
 
-pub(super) fn parse(row: &mut Columns) -> Result<(Prompt, Vec<Response>), RowProblem> {
+pub(super) fn parse(row: &mut Columns, uses: Uses) -> Result<(Prompt, Vec<Response>), RowProblem> {
     let prompt = match side(row.need(PROMPT)?, PROMPT)? {
         Side::Text(text) => Prompt::Text(text),
         Side::Messages(messages) => conversation_prompt(messages, PROMPT)?,
@@ -31,23 +32,42 @@ pub(super) fn parse(row: &mut Columns) -> Result<(Prompt, Vec<Response>), RowPro
         let message = single_answer(side(value, &column)?, &column)?;
         responses.push(Response { message, reward: None, label: None });
     }
-    // A file without the column is one that is yet to be scored; a row without it in a file that has it is a mistake.
-    if row.has_column(REWARDS) {
-        let Some(rewards) = row.take(REWARDS) else {
-            return Err(RowProblem::MissingReward { column: REWARDS.into() });
-        };
-        let rewards = one_each(rewards, REWARDS, responses.len())?;
-        for (i, (value, response)) in rewards.iter().zip(&mut responses).enumerate() {
-            response.reward = Some(finite(value, &format!("{REWARDS}[{i}]"))?);
-        }
+    let count = responses.len();
+    let labels = row.take_parsed(LABELS, uses.labels.applies(count, false), |value| {
+        let labels = one_each(value.clone(), LABELS, count)?;
+        labels
+            .into_iter()
+            .enumerate()
+            .map(|(i, value)| label(value, &format!("{LABELS}[{i}]")))
+            .collect::<Result<Vec<_>, _>>()
+    })?;
+    // What is written later has other responses, or labels of its own.
+    row.take(LABELS);
+    for (label, response) in labels.into_iter().flatten().zip(&mut responses) {
+        response.label = label;
     }
-    if let Some(labels) = row.take(LABELS) {
-        let labels = one_each(labels, LABELS, responses.len())?;
-        for (i, (value, response)) in labels.into_iter().zip(&mut responses).enumerate() {
-            response.label = label(value, &format!("{LABELS}[{i}]"))?;
-        }
+    let labelled = responses.iter().any(|r| r.label.is_some());
+    for (reward, response) in
+        rewards(row, count, uses.rewards.applies(count, labelled))?.into_iter().zip(&mut responses)
+    {
+        response.reward = Some(reward);
     }
     Ok((prompt, responses))
+}
+
+/// One reward for each response, or none at all. A file without the column is one that is yet to be scored; a row without it in a file that
+/// has it is a mistake.
+fn rewards(row: &mut Columns, count: usize, used: bool) -> Result<Vec<f64>, RowProblem> {
+    if !row.has_column(REWARDS) {
+        return Ok(Vec::new());
+    }
+    let rewards = match row.take(REWARDS) {
+        None => Err(RowProblem::MissingReward { column: REWARDS.into() }),
+        Some(rewards) => one_each(rewards, REWARDS, count).and_then(|rewards| {
+            rewards.iter().enumerate().map(|(i, value)| finite(value, &format!("{REWARDS}[{i}]"))).collect()
+        }),
+    };
+    Ok(if_used(rewards.map(Some), used)?.unwrap_or_default())
 }
 
 fn one_each(value: Value, column: &str, responses: usize) -> Result<Vec<Value>, RowProblem> {

@@ -2,6 +2,7 @@
 
 use super::columns::{Columns, response_text};
 use super::conversation::{Side, answer, conversation_prompt, side};
+use crate::config::Uses;
 use crate::error::RowProblem;
 use crate::record::{Label, Message, Prompt, Response};
 
@@ -10,26 +11,27 @@ const CHOSEN_REWARDS: [&str; 6] =
 const REJECTED_REWARDS: [&str; 6] =
     ["reward_rejected", "rejected_reward", "score_rejected", "rejected_score", "rejected_rating", "rejected-rating"];
 
-pub(super) fn parse(row: &mut Columns) -> Result<(Prompt, Vec<Response>), RowProblem> {
+pub(super) fn parse(row: &mut Columns, uses: Uses) -> Result<(Prompt, Vec<Response>), RowProblem> {
     let prompt = row.take("prompt").map(|v| side(v, "prompt")).transpose()?;
-    pair(row, prompt)
+    pair(row, prompt, uses)
 }
 
 /// Reads `chosen`, `rejected` and their rewards; the prompt comes from the format.
-pub(super) fn pair(row: &mut Columns, prompt: Option<Side>) -> Result<(Prompt, Vec<Response>), RowProblem> {
+pub(super) fn pair(row: &mut Columns, prompt: Option<Side>, uses: Uses) -> Result<(Prompt, Vec<Response>), RowProblem> {
     let chosen = side(row.need("chosen")?, "chosen")?;
     let rejected = side(row.need("rejected")?, "rejected")?;
-    let reward_chosen = row.take_reward(&CHOSEN_REWARDS)?;
-    let reward_rejected = row.take_reward(&REJECTED_REWARDS)?;
+    let used = uses.rewards.applies(2, true);
+    let rewards = (row.take_reward(&CHOSEN_REWARDS, used)?, row.take_reward(&REJECTED_REWARDS, used)?);
     let missing = |column: &str| Err(RowProblem::MissingReward { column: column.to_owned() });
-    match (reward_chosen, reward_rejected) {
-        (Some(_), None) => return missing("reward_rejected"),
-        (None, Some(_)) => return missing("reward_chosen"),
-        _ => {}
-    }
+    let (reward_chosen, reward_rejected) = match rewards {
+        (Some(_), None) if used => return missing("reward_rejected"),
+        (None, Some(_)) if used => return missing("reward_chosen"),
+        (Some(chosen), Some(rejected)) => (Some(chosen), Some(rejected)),
+        _ => (None, None),
+    };
     let (prompt, chosen, rejected) = match (chosen, rejected) {
-        (Side::Messages(chosen), Side::Messages(rejected)) => from_messages(prompt, chosen, rejected)?,
-        (Side::Text(chosen), Side::Text(rejected)) => from_texts(prompt, chosen, rejected)?,
+        (Side::Messages(chosen), Side::Messages(rejected)) => from_messages(prompt, chosen, rejected, uses.rejected)?,
+        (Side::Text(chosen), Side::Text(rejected)) => from_texts(prompt, chosen, rejected, uses.rejected)?,
         (Side::Text(_), Side::Messages(_)) | (Side::Messages(_), Side::Text(_)) => {
             return Err(RowProblem::WrongType {
                 column: "rejected".into(),
@@ -49,6 +51,7 @@ fn from_texts(
     prompt: Option<Side>,
     chosen: String,
     rejected: String,
+    rejected_used: bool,
 ) -> Result<(Prompt, Message, Message), RowProblem> {
     let (prompt, chosen, rejected) = match prompt {
         Some(Side::Text(prompt)) => (Prompt::Text(prompt), chosen, rejected),
@@ -59,7 +62,8 @@ fn from_texts(
         }
     };
     let chosen = Message::assistant(response_text(chosen, "chosen")?);
-    let rejected = Message::assistant(response_text(rejected, "rejected")?);
+    let rejected = if rejected_used { response_text(rejected, "rejected")? } else { rejected };
+    let rejected = Message::assistant(rejected);
     Ok((prompt, chosen, rejected))
 }
 
@@ -82,6 +86,7 @@ fn from_messages(
     prompt: Option<Side>,
     chosen: Vec<Message>,
     rejected: Vec<Message>,
+    rejected_used: bool,
 ) -> Result<(Prompt, Message, Message), RowProblem> {
     // The completions may hold the whole conversation (ultrafeedback_binarized, whatever stands in `prompt` beside it),
     // or only what follows the prompt.
@@ -101,6 +106,7 @@ fn from_messages(
         return Err(RowProblem::NoCommonPrompt { shared, chosen: counts.0, rejected: counts.1 });
     }
     let last = |mut messages: Vec<Message>, column: &str| match messages.pop() {
+        Some(last) if last.role == "assistant" && column == "rejected" && !rejected_used => Ok((messages, last)),
         Some(last) if last.role == "assistant" => Ok((messages, answer(last, column)?)),
         Some(last) => Err(RowProblem::BadConversation {
             column: column.to_owned(),

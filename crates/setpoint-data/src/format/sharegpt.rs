@@ -4,10 +4,11 @@ use super::columns::Columns;
 use super::conversation::{Side, messages, split_last};
 use super::preference::pair;
 use super::single::finish;
+use crate::config::Uses;
 use crate::error::RowProblem;
 use crate::record::{Message, Prompt, Response};
 
-pub(super) fn parse(row: &mut Columns) -> Result<(Prompt, Vec<Response>), RowProblem> {
+pub(super) fn parse(row: &mut Columns, uses: Uses) -> Result<(Prompt, Vec<Response>), RowProblem> {
     let mut turns = messages(row.need("conversations")?, "conversations")?;
     if let Some(system) = row.take_text("system")?.filter(|s| !s.is_empty())
         && turns.first().is_none_or(|m| m.role != "system")
@@ -15,10 +16,10 @@ pub(super) fn parse(row: &mut Columns) -> Result<(Prompt, Vec<Response>), RowPro
         turns.insert(0, Message::system(system));
     }
     if row.has("chosen") || row.has("rejected") {
-        return pair(row, Some(Side::Messages(turns)));
+        return pair(row, Some(Side::Messages(turns)), uses);
     }
     let (prompt, message) = split_last(turns, "conversations")?;
-    finish(row, prompt, message)
+    finish(row, prompt, message, uses)
 }
 
 #[cfg(test)]

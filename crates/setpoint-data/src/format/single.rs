@@ -4,16 +4,17 @@ use serde_json::Value;
 
 use super::columns::{Columns, wrong_type};
 use super::conversation::{Side, conversation_prompt, messages, side, single_answer, split_last};
+use crate::config::Uses;
 use crate::error::RowProblem;
 use crate::record::{Label, Message, Prompt, Response};
 
-pub(super) fn parse_messages(row: &mut Columns) -> Result<(Prompt, Vec<Response>), RowProblem> {
+pub(super) fn parse_messages(row: &mut Columns, uses: Uses) -> Result<(Prompt, Vec<Response>), RowProblem> {
     let turns = messages(row.need("messages")?, "messages")?;
     let (prompt, message) = split_last(turns, "messages")?;
-    finish(row, prompt, message)
+    finish(row, prompt, message, uses)
 }
 
-pub(super) fn parse_completion(row: &mut Columns) -> Result<(Prompt, Vec<Response>), RowProblem> {
+pub(super) fn parse_completion(row: &mut Columns, uses: Uses) -> Result<(Prompt, Vec<Response>), RowProblem> {
     let column = if row.has("completion") || !row.has("response") { "completion" } else { "response" };
     let prompt = side(row.need("prompt")?, "prompt")?;
     let completion = side(row.need(column)?, column)?;
@@ -23,7 +24,7 @@ pub(super) fn parse_completion(row: &mut Columns) -> Result<(Prompt, Vec<Respons
         (Side::Text(text), Side::Text(_)) => Prompt::Text(text),
     };
     let message = single_answer(completion, column)?;
-    finish(row, prompt, message)
+    finish(row, prompt, message, uses)
 }
 
 /// A prompt without a response.
@@ -39,15 +40,15 @@ pub(super) fn finish(
     row: &mut Columns,
     prompt: Prompt,
     message: Message,
+    uses: Uses,
 ) -> Result<(Prompt, Vec<Response>), RowProblem> {
     let column = if row.has("kto_tag") && !row.has("label") { "kto_tag" } else { "label" };
-    let label = match row.take(column) {
-        None => None,
-        Some(Value::Bool(true)) => Some(Label::Desirable),
-        Some(Value::Bool(false)) => Some(Label::Undesirable),
-        Some(other) => return Err(wrong_type(column, "true or false", &other)),
-    };
-    let reward = row.take_reward(&["reward", "score"])?;
+    let label = row.take_parsed(column, uses.labels.applies(1, false), |value| match value {
+        Value::Bool(true) => Ok(Label::Desirable),
+        Value::Bool(false) => Ok(Label::Undesirable),
+        other => Err(wrong_type(column, "true or false", other)),
+    })?;
+    let reward = row.take_reward(&["reward", "score"], uses.rewards.applies(1, label.is_some()))?;
     Ok((prompt, vec![Response { message, reward, label }]))
 }
 

@@ -2,12 +2,16 @@
 
 use serde_json::Value;
 
-use super::columns::{Columns, finite, list, response_text, text, wrong_type};
-use crate::config::UltraFeedbackScore;
+use super::columns::{Columns, finite, if_used, list, response_text, text, wrong_type};
+use crate::config::{UltraFeedbackScore, Uses};
 use crate::error::RowProblem;
 use crate::record::{Message, Prompt, Response};
 
-pub(super) fn parse(row: &mut Columns, score: UltraFeedbackScore) -> Result<(Prompt, Vec<Response>), RowProblem> {
+pub(super) fn parse(
+    row: &mut Columns,
+    score: UltraFeedbackScore,
+    uses: Uses,
+) -> Result<(Prompt, Vec<Response>), RowProblem> {
     let prompt = Prompt::Messages(vec![Message::user(row.need_text("instruction")?)]);
     let completions = list(row.need("completions")?, "completions")?;
     if completions.is_empty() {
@@ -17,6 +21,7 @@ pub(super) fn parse(row: &mut Columns, score: UltraFeedbackScore) -> Result<(Pro
         UltraFeedbackScore::FineGrained => "fine-grained_score",
         UltraFeedbackScore::Overall => "overall_score",
     };
+    let used = uses.rewards.applies(completions.len(), false);
     let mut responses = Vec::with_capacity(completions.len());
     for (i, value) in completions.into_iter().enumerate() {
         let column = format!("completions[{i}]");
@@ -27,7 +32,7 @@ pub(super) fn parse(row: &mut Columns, score: UltraFeedbackScore) -> Result<(Pro
         let response = fields.shift_remove("response").unwrap_or(Value::Null);
         let response = response_text(text(response, &column_text)?, &column_text)?;
         let reward = match fields.shift_remove(score) {
-            Some(value) => Some(finite(&value, &format!("{column}.{score}"))?),
+            Some(value) => if_used(finite(&value, &format!("{column}.{score}")).map(Some), used)?,
             None => None,
         };
         responses.push(Response { message: Message::assistant(response), reward, label: None });
@@ -35,7 +40,10 @@ pub(super) fn parse(row: &mut Columns, score: UltraFeedbackScore) -> Result<(Pro
     if responses.iter().any(|r| r.reward.is_some())
         && let Some(i) = responses.iter().position(|r| r.reward.is_none())
     {
-        return Err(RowProblem::MissingReward { column: format!("completions[{i}].{score}") });
+        if used {
+            return Err(RowProblem::MissingReward { column: format!("completions[{i}].{score}") });
+        }
+        responses.iter_mut().for_each(|r| r.reward = None);
     }
     Ok((prompt, responses))
 }
