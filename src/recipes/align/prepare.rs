@@ -66,6 +66,7 @@ pub fn prepare(session: &Session, config: &AlignConfig) -> Outcome<Prepared> {
     let encoder = setup::encoder(&config.model)?;
     let model_config = setup::model_config(&config.model, &encoder)?;
     let (train, report) = read_set(session, config, &config.data, &encoder, "training data")?;
+    let train = ReadSet { training: true, ..train };
     let (mut train, transform) = score(config, train, None)?;
     if let Some(method) = config.align.pairwise() {
         ensemble::read(config, &method.ensemble, &encoder, session, &mut train.prompts)?;
@@ -85,6 +86,8 @@ struct ReadSet {
     /// Where they come from, for messages.
     path: String,
     examples: Vec<Example>,
+    /// Whether it is what is trained on.
+    training: bool,
     /// The prompts' tokens that are not scored; `None` where no prompt is.
     t0: Option<usize>,
 }
@@ -117,7 +120,7 @@ fn read_set(
         }
         _ => Some(1),
     };
-    Ok((ReadSet { path: data.path.clone(), examples: encoded.examples, t0 }, encoded.report))
+    Ok((ReadSet { path: data.path.clone(), examples: encoded.examples, training: false, t0 }, encoded.report))
 }
 
 /// The optional columns that a method looks at.
@@ -181,6 +184,9 @@ fn score(
                 desirable(prompt, kto.desirable);
             }
             mismatched = mismatch(&mut prompts, &set.path)?;
+            if set.training {
+                good_and_bad(&prompts, &set, kto.desirable)?;
+            }
         }
         _ => {
             let rule = config.align.pairwise().map(|method| method.pairs).unwrap_or_default();
@@ -231,6 +237,41 @@ fn desirable(prompt: &mut ScoredPrompt, rule: Desirable) {
             prompt.rewards.iter().map(role).collect()
         }
     };
+}
+
+/// That some responses are desirable and some are not: KTO learns their difference.
+fn good_and_bad(prompts: &[ScoredPrompt], set: &ReadSet, rule: Desirable) -> Outcome {
+    let ReadSet { examples, path, .. } = set;
+    let roles: Vec<Role> = prompts.iter().flat_map(|prompt| prompt.roles.iter().flatten().copied()).collect();
+    let good = roles.iter().filter(|role| **role == Role::Chosen).count();
+    let (kind, other) = match good {
+        0 => ("undesirable", "desirable"),
+        all if all == roles.len() => ("desirable", "undesirable"),
+        _ => return Ok(()),
+    };
+    // Without any, the message about missing labels and rewards follows.
+    if roles.is_empty() {
+        return Ok(());
+    }
+    let failure = Failure::run(format!(
+        "{path}: all {} responses count as {kind}, none as {other}; KTO learns the difference between the two",
+        roles.len()
+    ));
+    let responses = || examples.iter().flat_map(|example| &example.responses);
+    let rewards: Vec<f64> = responses().filter_map(|response| response.reward).collect();
+    if responses().any(|response| response.label.is_some()) {
+        return Err(failure.hint(format!(
+            "all labels are alike: add {other} rows, or leave the labels out and let align.desirable tell good from bad by reward"
+        )));
+    }
+    let (least, most) = rewards.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), &r| (a.min(r), b.max(r)));
+    let why = match rule {
+        Desirable::Best => "by default the best response of each prompt is desirable, and so is one alone",
+        Desirable::Above(_) => "align.desirable puts all rewards on one side",
+    };
+    Err(failure.hint(format!(
+        "{why}: say above which reward a response is desirable, as in align.desirable = {{ above = 0 }} (the rewards are {least} to {most})"
+    )))
 }
 
 /// Every prompt with the responses of the nearest other prompt before it (the first with those of the last), as many as it has itself.
