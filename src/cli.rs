@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use toml::Value;
 
 use crate::config::Given;
+use crate::recipes::inspect::InspectedJob;
 pub use eval::{Benchmark, EvalArgs};
 
 /// Aligns language models to exact reward targets: SFT, reward model, annotation, audit, Direct Reward Optimization, evaluation.
@@ -310,6 +311,9 @@ pub enum InspectCommand {
         /// Print `[response]…` marks instead of colours
         #[arg(long)]
         plain: bool,
+        /// Whose view to show; by default sft's, or align's where a row has several responses (setting job)
+        #[arg(long)]
+        job: Option<InspectedJob>,
     },
     /// A checkpoint's shape: family, parameters, tensors, memory per job
     Model {

@@ -103,9 +103,11 @@ fn run(command: Command) -> Outcome {
         Command::Plan(args) => plan(&args),
         Command::Report { runs, output } => recipes::report::run(&runs, &output),
         Command::Inspect { what } => match what {
-            InspectCommand::Data { model, data, rows, set, plain } => {
+            InspectCommand::Data { model, data, rows, set, plain, job } => {
                 let mut given = cli::given(None, Some(&model), Some(&data), None, &set);
                 given.flag("data.max_rows", Some(i64::try_from(rows).unwrap_or(i64::MAX)), "--rows");
+                let job = job.and_then(|job| toml::Value::try_from(job).ok());
+                given.flag("job", job, "--job");
                 recipes::inspect::data(&load::load(&given)?, plain)
             }
             InspectCommand::Model { model, tensors } => recipes::inspect::model(&model, tensors),

@@ -2,15 +2,16 @@
 
 use std::path::Path;
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use setpoint_data::{DatasetConfig, EncodeOptions, Segment, SegmentKind, segments};
+use setpoint_data::{DatasetConfig, EncodeOptions, Responses, Segment, SegmentKind, Uses, load_records, segments};
 use setpoint_transformer::ModelConfig;
 use setpoint_transformer::checkpoint::Checkpoint;
 
 use super::{align, annotate, compare, eval, generate, logps, reward, setup, sft, sweep};
 use crate::cli::JobName;
 use crate::config::load::{Given, load_unchecked, to_table};
-use crate::config::sections::{ModelSection, validate_data};
+use crate::config::sections::{ModelSection, validate_data, validate_sft_data};
 use crate::config::{Config, Problems};
 use crate::failure::Outcome;
 use crate::progress::say;
@@ -25,28 +26,55 @@ pub struct InspectConfig {
     pub data: DatasetConfig,
     /// How rows become tokens.
     pub encode: EncodeOptions,
+    /// The job whose view is shown.
+    pub job: InspectedJob,
+}
+
+/// Whose view of the rows `setpoint inspect data` shows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum InspectedJob {
+    /// That of `align` where a row has several responses and `data.responses` selects none, else that of `sft`.
+    #[default]
+    Auto,
+    /// `setpoint sft`: every assistant turn that the row does not exclude is learned.
+    Sft,
+    /// `setpoint align`, `reward` and `logps`: the responses of each prompt.
+    Align,
 }
 
 impl Default for InspectConfig {
     fn default() -> Self {
-        Self { model: ModelSection::default(), data: DatasetConfig::new(""), encode: EncodeOptions::default() }
+        Self {
+            model: ModelSection::default(),
+            data: DatasetConfig::new(""),
+            encode: setup::training_lengths(),
+            job: InspectedJob::Auto,
+        }
     }
 }
 
 impl Config for InspectConfig {
     fn validate(&self, problems: &mut Problems<'_>) {
-        validate_data(&self.data, "data", problems);
+        match self.job {
+            InspectedJob::Align => validate_data(&self.data, "data", problems),
+            InspectedJob::Auto | InspectedJob::Sft => validate_sft_data(&self.data, "data", problems),
+        }
     }
 }
 
 /// Prints rows as tokens, each kind in its colour or between marks.
 pub fn data(config: &InspectConfig, plain: bool) -> Outcome {
     let encoder = setup::encoder(&config.model)?;
-    let (mut records, read) = setpoint_data::load_records(&config.data)?;
-    if setup::text_prompts_become_turns(&mut records, &config.data, &encoder) {
-        setup::note_turns("data");
-    }
-    let (examples, report) = encoder.encode_all(&records, &config.encode)?;
+    let job = inspected(config)?;
+    let (data, encode) = match job {
+        InspectedJob::Sft => {
+            let encode = EncodeOptions { assistant_spans: true, ..config.encode.clone() };
+            (sft::reading(&config.data, Some(Responses::Auto)), encode)
+        }
+        _ => (setup::looking_at(&config.data, Uses::TEXT), config.encode.clone()),
+    };
+    let (setup::Encoded { examples, report }, read) = setup::encoded(&data, &encode, &encoder, "data", false)?;
     for example in &examples {
         say(format!("── {} ", example.source));
         for (j, response) in example.responses.iter().enumerate() {
@@ -59,7 +87,8 @@ pub fn data(config: &InspectConfig, plain: bool) -> Outcome {
             say(format!("   {}", facts.join(", ")));
         }
     }
-    say(format!("{} rows read from {}; {report}", read.rows, config.data.path));
+    let job = if job == InspectedJob::Sft { "sft" } else { "align" };
+    say(format!("{} rows read from {}, as `setpoint {job}` sees them; {report}", read.rows, config.data.path));
     if !plain {
         say(format!(
             "colours: {} {} {} {} {}",
@@ -71,6 +100,19 @@ pub fn data(config: &InspectConfig, plain: bool) -> Outcome {
         ));
     }
     Ok(())
+}
+
+/// The job whose view is shown.
+fn inspected(config: &InspectConfig) -> Outcome<InspectedJob> {
+    match (config.job, config.data.responses) {
+        (InspectedJob::Auto, Some(_)) => Ok(InspectedJob::Sft),
+        (InspectedJob::Auto, None) => {
+            let (records, _) = load_records(&setup::looking_at(&config.data, Uses::TEXT))?;
+            let several = records.iter().any(|record| record.responses.len() > 1);
+            Ok(if several { InspectedJob::Align } else { InspectedJob::Sft })
+        }
+        (job, _) => Ok(job),
+    }
 }
 
 /// The tokens of one response behind its prompt: every other token is underlined, or `|` stands between tokens, so that one sees where

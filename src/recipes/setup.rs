@@ -142,7 +142,7 @@ pub fn looking_at(data: &DatasetConfig, uses: Uses) -> DatasetConfig {
     DatasetConfig { uses, ..data.clone() }
 }
 
-/// Reads and encodes a data set. Of its responses those are kept that `data.responses` says.
+/// Reads and encodes a data set.
 pub fn examples(
     data: &DatasetConfig,
     encode: &EncodeOptions,
@@ -150,25 +150,42 @@ pub fn examples(
     what: &str,
     session: &Session,
 ) -> Outcome<Encoded> {
-    let (mut records, read) = load_records(data)?;
-    select(&mut records, data, what)?;
-    if text_prompts_become_turns(&mut records, data, encoder) && !session.quiet {
-        note_turns(what);
-    }
-    let (examples, report) = encoder.encode_all(&records, &encoding(data, encode))?;
+    let (Encoded { examples, report }, read) = encoded(data, encode, encoder, what, session.quiet)?;
     if examples.is_empty() {
-        return Err(Failure::run(format!("{what}: none of the {} rows of {} is left", read.rows, data.path))
+        let mut message = format!("{what}: none of the {} rows of {} is left", read.rows, data.path);
+        if let Some(first) = report.examples_of_invalid.first().or(read.examples.first()) {
+            message.push_str(&format!("; the first bad one: {first}"));
+        }
+        return Err(Failure::run(message)
             .hint("`setpoint inspect data` shows the rows as tokens; see encode.max_length and encode.long_rows"));
     }
     if let Some(unanswered) = examples.iter().find(|e| e.responses.is_empty()) {
         return Err(Failure::run(format!("{what}: {} is a prompt without a response", unanswered.source))
             .hint("`setpoint generate` writes responses for prompts"));
     }
-    note_left_out(what, &read);
     if !session.quiet || !report.dropped.is_empty() {
         progress::note(format!("{what}: {report}"));
     }
     Ok(Encoded { examples, report })
+}
+
+/// A data set as tokens, as every job sees it, and the number of rows that were read. Of its responses those are kept that
+/// `data.responses` says; prompts of plain text become turns as the settings say.
+pub fn encoded(
+    data: &DatasetConfig,
+    encode: &EncodeOptions,
+    encoder: &TextEncoder,
+    what: &str,
+    quiet: bool,
+) -> Outcome<(Encoded, ReadReport)> {
+    let (mut records, read) = load_records(data)?;
+    note_left_out(what, &read);
+    select(&mut records, data, what)?;
+    if text_prompts_become_turns(&mut records, data, encoder) && !quiet {
+        note_turns(what);
+    }
+    let (examples, report) = encoder.encode_all(&records, &encoding(data, encode))?;
+    Ok((Encoded { examples, report }, read))
 }
 
 /// Keeps the responses that `data.responses` says, and says how many rows have none.

@@ -144,14 +144,12 @@ fn task_of(examples: &[Example]) -> SftTask {
     let examples = examples
         .iter()
         .flat_map(|example| {
-            example.responses.iter().map(|response| {
+            example.responses.iter().enumerate().filter_map(|(j, response)| {
                 let ids = [example.prompt.as_slice(), response.ids.as_slice()].concat();
-                let mut counted = vec![false; ids.len()];
-                for span in &example.assistant_spans {
-                    counted[span.clone()].fill(true);
-                }
-                counted[example.prompt.len()..].fill(true);
-                SftExample { name: example.source.to_string(), ids, counted }
+                let counted = example.learned(j);
+                // Of a row's responses some may be excluded from training.
+                let any = counted.contains(&true);
+                any.then(|| SftExample { name: example.source.to_string(), ids, counted })
             })
         })
         .collect();

@@ -347,6 +347,25 @@ pub enum EncodeProblem {
         /// Which turn.
         turn: String,
     },
+    /// A message does not say clearly whether it is trained.
+    #[error(
+        "`{field}` of the {turn}: expected {expected}, found {found}. Fix the row, or leave such rows out (`encode.on_bad_row = \"drop\"`)"
+    )]
+    BadWeight {
+        /// Which turn.
+        turn: String,
+        /// The field.
+        field: &'static str,
+        /// The values it may have.
+        expected: &'static str,
+        /// What was found.
+        found: String,
+    },
+    /// No turn of a conversation is to be trained.
+    #[error(
+        "no turn of the conversation is trained: all assistant turns are excluded (such as by `\"weight\": 0`). Remove the row, or leave such rows out (`encode.on_bad_row = \"drop\"`)"
+    )]
+    NothingLearned,
     /// The template does not print all that a turn says.
     #[error(
         "chat template `{template}` leaves out or rewrites the {what} of the {turn}: {text:?} is not in the rendered turn, so it would not be learned. Use a template that keeps it (`model.template`), or leave such rows out (`encode.on_bad_row = \"drop\"`)"

@@ -58,8 +58,13 @@ mod tests {
     use crate::record::Source;
 
     fn example(prompt: &[u32], responses: &[&[u32]]) -> Example {
-        let response =
-            |(index, ids): (usize, &&[u32])| EncodedResponse { index, ids: ids.to_vec(), reward: None, label: None };
+        let response = |(index, ids): (usize, &&[u32])| EncodedResponse {
+            index,
+            ids: ids.to_vec(),
+            reward: None,
+            label: None,
+            learned: true,
+        };
         Example {
             row: 0,
             source: Source::row(std::path::Path::new("f"), 0),

@@ -8,7 +8,7 @@ use crate::error::Error;
 pub enum SegmentKind {
     /// The prompt's first tokens, which DRO leaves out.
     T0,
-    /// The prompt.
+    /// The prompt, and turns that are not learned.
     Prompt,
     /// An earlier assistant turn, which SFT learns.
     AssistantEarlier,
@@ -80,10 +80,12 @@ fn kinds(encoder: &TextEncoder, example: &Example, response: usize, t0: usize) -
         };
         (id, kind)
     });
+    let learned = example.responses[response].learned;
     let ids = &example.responses[response].ids;
     let stop = ids.iter().position(|id| encoder.stop_ids().contains(id)).unwrap_or(ids.len());
     let response = ids.iter().enumerate().map(|(i, &id)| {
         let kind = match i.cmp(&stop) {
+            _ if !learned => SegmentKind::Prompt,
             std::cmp::Ordering::Less => SegmentKind::Response,
             std::cmp::Ordering::Equal => SegmentKind::Stop,
             std::cmp::Ordering::Greater => SegmentKind::AfterStop,

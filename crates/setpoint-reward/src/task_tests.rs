@@ -104,8 +104,13 @@ fn the_split_into_micro_batches_changes_neither_loss_nor_gradient_nor_evaluation
 
 #[test]
 fn an_example_with_two_labels_is_a_pair() {
-    let response =
-        |index, ids: &[u32], label| EncodedResponse { index, ids: ids.to_vec(), reward: None, label: Some(label) };
+    let response = |index, ids: &[u32], label| EncodedResponse {
+        index,
+        ids: ids.to_vec(),
+        reward: None,
+        label: Some(label),
+        learned: true,
+    };
     let mut example = Example {
         row: 4,
         source: Source::line(Path::new("pairs.jsonl"), 4, 5),

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::learned::{learned, learned_responses};
 use super::options::{Boundary, EncodeOptions, LostText, ResponseEnd};
 use super::tokens::cut;
 use super::{Parts, TextEncoder};
@@ -27,6 +28,10 @@ impl TextEncoder {
         } else {
             (Vec::new(), Vec::new())
         };
+        let learned = learned_responses(record, options)?;
+        if !learned.is_empty() && turns.is_empty() && !learned.contains(&true) {
+            return Err(EncodeProblem::NothingLearned);
+        }
         let tokens = self.tokens.encode_cut(&prompt, &places)?;
         if tokens.ids.is_empty() {
             return Err(EncodeProblem::EmptyPrompt);
@@ -40,7 +45,8 @@ impl TextEncoder {
         let spans = self.spans(&tokens.ids, &tokens.at, &turns)?;
         // Where turns were tokenised apart, the joined text is still compared with the prompt in one piece.
         let whole = if tokens.merged == 0 { tokens.ids.clone() } else { self.tokens.encode(&prompt)?.0 };
-        let mut parts = Parts { prompt: tokens.ids, spans, responses: Vec::new(), merged: tokens.merged, lost: None };
+        let mut parts =
+            Parts { prompt: tokens.ids, spans, responses: Vec::new(), learned, merged: tokens.merged, lost: None };
         for (index, response) in record.responses.iter().enumerate() {
             let mut conversation = messages.to_vec();
             conversation.push(response.message.clone());
@@ -48,18 +54,20 @@ impl TextEncoder {
             if !full.starts_with(&prompt) {
                 return Err(self.not_a_prefix(&prompt, &full, format!("answer {index}")));
             }
-            if response.message.is_empty() {
-                return Err(EncodeProblem::EmptyResponse { response: index });
-            }
-            match self.check_kept(&full[prompt.len()..], &response.message, || format!("answer {index}")) {
-                Err(problem) if options.lost_text == LostText::Count => parts.lost = parts.lost.or(Some(problem)),
-                checked => checked?,
+            if parts.learned[index] {
+                if response.message.is_empty() {
+                    return Err(EncodeProblem::EmptyResponse { response: index });
+                }
+                match self.check_kept(&full[prompt.len()..], &response.message, || format!("answer {index}")) {
+                    Err(problem) if options.lost_text == LostText::Count => parts.lost = parts.lost.or(Some(problem)),
+                    checked => checked?,
+                }
             }
             let (mut ids, apart) = self.split(&full, prompt.len(), &whole, index, options.boundary)?;
             parts.merged += usize::from(apart);
             let turn = || format!("answer {index}");
             let stop = self.first_stop(&ids).ok_or_else(|| self.no_stop(turn()))?;
-            if stop == 0 {
+            if stop == 0 && parts.learned[index] {
                 return Err(EncodeProblem::EmptyResponse { response: index });
             }
             if options.response_end == ResponseEnd::Stop {
@@ -109,7 +117,7 @@ impl TextEncoder {
         Ok(())
     }
 
-    /// Where in the prompt's text each earlier assistant turn begins, behind its header, and which message it is.
+    /// Where in the prompt's text each earlier assistant turn that is learned begins, behind its header, and which message it is.
     fn earlier_turns(
         &self,
         messages: &[Message],
@@ -118,7 +126,10 @@ impl TextEncoder {
     ) -> Result<(Vec<usize>, Vec<usize>), EncodeProblem> {
         let mut places = Vec::new();
         let mut turns = Vec::new();
-        for (i, _) in messages.iter().enumerate().filter(|(_, m)| m.role == "assistant") {
+        for (i, message) in messages.iter().enumerate().filter(|(_, m)| m.role == "assistant") {
+            if !learned(message, || format!("assistant turn in message {i}"))? {
+                continue;
+            }
             let before = self.render_with(&messages[..i], true, variables)?;
             if !prompt.starts_with(&before) {
                 return Err(self.not_a_prefix(&before, prompt, format!("assistant turn in message {i}")));

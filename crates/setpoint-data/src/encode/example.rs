@@ -32,9 +32,27 @@ pub struct EncodedResponse {
     pub reward: Option<f64>,
     /// Its label.
     pub label: Option<Label>,
+    /// Whether SFT learns it: its message does not say otherwise (`"weight": 0`). True where only responses are trained.
+    pub learned: bool,
 }
 
 impl Example {
+    /// Which tokens of the prompt and one of the responses SFT learns: those of the earlier assistant turns that were asked for
+    /// and those of the response, stop tokens included.
+    ///
+    /// # Panics
+    /// When the example has no such response.
+    #[must_use]
+    pub fn learned(&self, response: usize) -> Vec<bool> {
+        let response = &self.responses[response];
+        let mut learned = vec![false; self.prompt.len()];
+        for span in &self.assistant_spans {
+            learned[span.clone()].fill(true);
+        }
+        learned.resize(self.prompt.len() + response.ids.len(), response.learned);
+        learned
+    }
+
     /// Tokens of the prompt and all responses: what a forward pass computes when the responses share the prompt.
     #[must_use]
     pub fn tokens(&self) -> usize {

@@ -74,6 +74,7 @@ mod tests {
             prompt: (0..10).collect(),
             spans: vec![2..4, 7..9],
             responses: vec![vec![0; 3], vec![0; 5]],
+            learned: vec![true; 2],
             merged: 0,
             lost: None,
         }

@@ -4,6 +4,7 @@ mod chat;
 mod example;
 mod export;
 mod kept;
+mod learned;
 mod limits;
 mod options;
 mod plain;
@@ -72,6 +73,8 @@ struct Parts {
     prompt: Vec<u32>,
     spans: Vec<std::ops::Range<usize>>,
     responses: Vec<Vec<u32>>,
+    /// Of each response, whether SFT learns it.
+    learned: Vec<bool>,
     merged: usize,
     lost: Option<EncodeProblem>,
 }
@@ -319,6 +322,10 @@ impl TextEncoder {
         let fitted = limits::fit(&mut parts, options)?;
         let outcome = match fitted {
             limits::Fit::Drop(reason) => Err(reason),
+            // What was learned of it was cut off.
+            limits::Fit::Cut if parts.spans.is_empty() && parts.learned.iter().all(|learned| !learned) => {
+                Err(DropReason::NothingLearned)
+            }
             limits::Fit::Whole | limits::Fit::Cut => Ok(Example {
                 row,
                 source: record.source.clone(),
@@ -327,8 +334,15 @@ impl TextEncoder {
                     .responses
                     .into_iter()
                     .zip(&record.responses)
+                    .zip(parts.learned)
                     .enumerate()
-                    .map(|(index, (ids, r))| EncodedResponse { index, ids, reward: r.reward, label: r.label })
+                    .map(|(index, ((ids, r), learned))| EncodedResponse {
+                        index,
+                        ids,
+                        reward: r.reward,
+                        label: r.label,
+                        learned,
+                    })
                     .collect(),
                 margin: record.margin,
                 assistant_spans: parts.spans,

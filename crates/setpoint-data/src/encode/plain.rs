@@ -1,5 +1,6 @@
 //! Plain text: BOS before the prompt as the tokenizer puts it, EOS behind the response, each once.
 
+use super::learned::learned_responses;
 use super::options::EncodeOptions;
 use super::{Parts, TextEncoder};
 use crate::error::EncodeProblem;
@@ -12,7 +13,8 @@ impl TextEncoder {
         if ids.is_empty() {
             return Err(EncodeProblem::EmptyPrompt);
         }
-        let mut parts = Parts { prompt: ids, spans: Vec::new(), responses: Vec::new(), merged: 0, lost: None };
+        let learned = learned_responses(record, options)?;
+        let mut parts = Parts { prompt: ids, spans: Vec::new(), responses: Vec::new(), learned, merged: 0, lost: None };
         for (index, response) in record.responses.iter().enumerate() {
             let (text, stop) = self.without_stop(response.text());
             if let Some(token) = self.control_token_in(text) {

@@ -17,6 +17,8 @@ pub enum DropReason {
     TooLong,
     /// The response leaves no room for any prompt within `max_length`.
     ResponseTooLong,
+    /// All turns that were to be learned were cut off.
+    NothingLearned,
     /// The record cannot be encoded exactly; see the report's examples.
     Invalid,
 }
@@ -27,6 +29,7 @@ impl fmt::Display for DropReason {
             Self::PromptTooLong => "prompt too long",
             Self::TooLong => "too long",
             Self::ResponseTooLong => "response too long",
+            Self::NothingLearned => "nothing left to learn",
             Self::Invalid => "invalid",
         })
     }
