@@ -117,6 +117,7 @@ pub fn run(session: &Session, config: &GenerateConfig) -> Outcome {
     let model_config = setup::model_config(&config.model, &encoder)?;
     let settings = config.generate.resolve(&config.model, &model_config, &encoder)?;
     let (records, ids) = prompts(session, config, &encoder)?;
+    setup::check_room(&records, &ids, &settings, config.generate.max_new_tokens, &model_config)?;
     let model = setup::policy(&config.model, &model_config, 0, session.device())?;
     let samples = config.generate.samples.unwrap_or(1);
     let start = std::time::Instant::now();
@@ -170,7 +171,8 @@ pub fn dry_run(session: &Session, config: &GenerateConfig) -> Outcome {
     let encoder = setup::encoder(&config.model)?;
     let model_config = setup::model_config(&config.model, &encoder)?;
     let settings = config.generate.resolve(&config.model, &model_config, &encoder)?;
-    let (records, _) = prompts(session, config, &encoder)?;
+    let (records, ids) = prompts(session, config, &encoder)?;
+    setup::check_room(&records, &ids, &settings, config.generate.max_new_tokens, &model_config)?;
     progress::say(toml::to_string(&crate::config::load::to_table(config))?);
     progress::say(format!(
         "{} prompts, {} samples each, at most {} new tokens, stop tokens {:?}",

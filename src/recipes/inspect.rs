@@ -74,6 +74,11 @@ pub fn data(config: &InspectConfig, plain: bool) -> Outcome {
         }
         _ => (setup::looking_at(&config.data, Uses::TEXT), config.encode.clone()),
     };
+    let encode = match setup::model_config(&config.model, &encoder) {
+        Ok(model) => setup::within(&encode, &model),
+        // A tokenizer's folder will do.
+        Err(_) => encode,
+    };
     let (setup::Encoded { examples, report }, read) = setup::encoded(&data, &encode, &encoder, "data", false)?;
     for example in &examples {
         say(format!("── {} ", example.source));

@@ -70,12 +70,13 @@ impl Config for RewardConfig {
 pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool) -> Outcome {
     let encoder = setup::encoder(&config.model)?;
     let lm_config = setup::model_config(&config.model, &encoder)?;
-    let data = setup::examples(&reading(&config.data), &config.encode, &encoder, "training data", session)?;
+    let encode = setup::within(&config.encode, &lm_config);
+    let data = setup::examples(&reading(&config.data), &encode, &encoder, "training data", session)?;
     let task = PreferenceTask::new(pairs(&data.examples, &config.data.path)?, config.center)?;
     let eval = match &config.eval_data {
         None => None,
         Some(eval) => {
-            let data = setup::examples(&reading(eval), &config.encode, &encoder, "evaluation data", session)?;
+            let data = setup::examples(&reading(eval), &encode, &encoder, "evaluation data", session)?;
             Some(PreferenceTask::new(pairs(&data.examples, &eval.path)?, config.center)?)
         }
     };
@@ -123,7 +124,8 @@ pub fn dry_run(session: &Session, config: &RewardConfig) -> Outcome {
 pub fn plan(session: &Session, config: &RewardConfig) -> Outcome<RunPlan> {
     let encoder = setup::encoder(&config.model)?;
     let model_config = setup::model_config(&config.model, &encoder)?;
-    let data = setup::examples(&reading(&config.data), &config.encode, &encoder, "training data", session)?;
+    let encode = setup::within(&config.encode, &model_config);
+    let data = setup::examples(&reading(&config.data), &encode, &encoder, "training data", session)?;
     let pairs = pairs(&data.examples, &config.data.path)?.len();
     RunPlan::of(&model_config, &data.report, &config.train, pairs, Output::Reward)
 }

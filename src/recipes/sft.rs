@@ -95,10 +95,11 @@ pub fn reading(data: &DatasetConfig, otherwise: Option<Responses>) -> DatasetCon
 pub fn run(session: &Session, config: &SftConfig, folder: &Path, resume: bool) -> Outcome {
     let encoder = setup::encoder(&config.model)?;
     let model_config = setup::model_config(&config.model, &encoder)?;
-    let data = setup::examples(&config.training_data(), &config.encode, &encoder, "training data", session)?;
+    let encode = setup::within(&config.encode, &model_config);
+    let data = setup::examples(&config.training_data(), &encode, &encoder, "training data", session)?;
     let eval = config
         .evaluation_data()
-        .map(|eval| setup::examples(&eval, &config.encode, &encoder, "evaluation data", session))
+        .map(|eval| setup::examples(&eval, &encode, &encoder, "evaluation data", session))
         .transpose()?;
     let run = open_run(folder, resume, config, &session.devices)?;
 
@@ -134,7 +135,8 @@ pub fn dry_run(session: &Session, config: &SftConfig) -> Outcome {
 pub fn plan(session: &Session, config: &SftConfig) -> Outcome<RunPlan> {
     let encoder = setup::encoder(&config.model)?;
     let model_config = setup::model_config(&config.model, &encoder)?;
-    let data = setup::examples(&config.training_data(), &config.encode, &encoder, "training data", session)?;
+    let encode = setup::within(&config.encode, &model_config);
+    let data = setup::examples(&config.training_data(), &encode, &encoder, "training data", session)?;
     let examples = task_of(&data.examples).examples.len();
     RunPlan::of(&model_config, &data.report, &config.train, examples, Output::Tokens)
 }

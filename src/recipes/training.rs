@@ -79,7 +79,19 @@ pub fn sampler<'a>(
     }
     let settings = section.generate.resolve(model, config, encoder)?;
     let seed = section.generate.seed;
-    let prompts: Vec<Vec<u32>> = prompts.take(section.prompts).collect();
+    let mut prompts: Vec<Vec<u32>> = prompts.take(section.prompts).collect();
+    let asked = prompts.len();
+    prompts.retain(|prompt| settings.room(prompt.len(), config.max_position_embeddings) > 0);
+    if prompts.len() < asked {
+        progress::note(format!(
+            "warning: {} of {asked} sample prompts leave no room for an answer and are skipped: prompt and answer have at most {} tokens",
+            asked - prompts.len(),
+            settings.max_length.unwrap_or(usize::MAX).min(config.max_position_embeddings)
+        ));
+    }
+    if prompts.is_empty() {
+        return Ok(None);
+    }
     let texts: Vec<String> = prompts.iter().map(|p| Ok(encoder.decode_visible(p)?)).collect::<Outcome<_>>()?;
     Ok(Some(Box::new(move |model, _step| {
         let answers = generate(model, &prompts, &settings, seed).map_err(Error::task)?;

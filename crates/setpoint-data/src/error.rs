@@ -425,6 +425,16 @@ pub enum EncodeProblem {
         /// The setting that holds the limit.
         setting: &'static str,
     },
+    /// A row is longer than the model can read and the policy is to stop.
+    #[error(
+        "prompt and longest response together have {found} tokens, more than the {positions} positions of the model (max_position_embeddings). Shorten the row, use another model, or set `long_rows` to \"drop\" or \"cut_prompt\""
+    )]
+    BeyondModel {
+        /// The row's length.
+        found: usize,
+        /// The model's positions.
+        positions: usize,
+    },
     /// The tokenizer itself failed.
     #[error("the tokenizer failed: {reason}")]
     Tokenizer {

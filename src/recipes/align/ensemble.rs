@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use setpoint_data::{DatasetConfig, TextEncoder, Uses};
+use setpoint_data::{DatasetConfig, EncodeOptions, TextEncoder, Uses};
 
 use super::settings::AlignConfig;
 use crate::failure::{Failure, Outcome};
@@ -14,13 +14,14 @@ pub fn read(
     config: &AlignConfig,
     files: &[PathBuf],
     encoder: &TextEncoder,
+    encode: &EncodeOptions,
     session: &Session,
     prompts: &mut [ScoredPrompt],
 ) -> Outcome {
     for file in files {
         let data = DatasetConfig { path: file.display().to_string(), uses: Uses::default(), ..config.data.clone() };
         let what = format!("rewards of {}", file.display());
-        let examples = setup::examples(&data, &config.encode, encoder, &what, session)?.examples;
+        let examples = setup::examples(&data, encode, encoder, &what, session)?.examples;
         let mut rest = examples.iter();
         for prompt in prompts.iter_mut() {
             // Rows that have no pair by the first model's rewards are not among the prompts.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use setpoint_align::{FittedTransform, PromptRewards, Role, chosen_rewards, reward_quantile};
-use setpoint_data::{DatasetConfig, EncodeReport, Example, T0, TextEncoder, Use, Uses, content_hash};
+use setpoint_data::{DatasetConfig, EncodeOptions, EncodeReport, Example, T0, TextEncoder, Use, Uses, content_hash};
 use setpoint_train::Sequence;
 use setpoint_transformer::ModelConfig;
 
@@ -65,16 +65,17 @@ fn prompt_rewards((row, prompt): (usize, &ScoredPrompt)) -> PromptRewards {
 pub fn prepare(session: &Session, config: &AlignConfig) -> Outcome<Prepared> {
     let encoder = setup::encoder(&config.model)?;
     let model_config = setup::model_config(&config.model, &encoder)?;
-    let (train, report) = read_set(session, config, &config.data, &encoder, "training data")?;
+    let encode = setup::within(&config.encode, &model_config);
+    let (train, report) = read_set(session, config, &config.data, &encoder, &encode, "training data")?;
     let train = ReadSet { training: true, ..train };
     let (mut train, transform) = score(config, train, None)?;
     if let Some(method) = config.align.pairwise() {
-        ensemble::read(config, &method.ensemble, &encoder, session, &mut train.prompts)?;
+        ensemble::read(config, &method.ensemble, &encoder, &encode, session, &mut train.prompts)?;
     }
     let eval = match &config.eval_data {
         None => None,
         Some(data) => {
-            let (eval, _) = read_set(session, config, data, &encoder, "evaluation data")?;
+            let (eval, _) = read_set(session, config, data, &encoder, &encode, "evaluation data")?;
             Some(score(config, eval, transform.as_ref())?.0)
         }
     };
@@ -97,10 +98,11 @@ fn read_set(
     config: &AlignConfig,
     data: &DatasetConfig,
     encoder: &TextEncoder,
+    encode: &EncodeOptions,
     what: &str,
 ) -> Outcome<(ReadSet, EncodeReport)> {
     let data = &setup::looking_at(data, uses(&config.align));
-    let encoded = setup::examples(data, &config.encode, encoder, what, session)?;
+    let encoded = setup::examples(data, encode, encoder, what, session)?;
     let t0 = match &config.align {
         method if !method.scores_prompts() => None,
         Method::Dro(dro) => {

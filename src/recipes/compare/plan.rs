@@ -67,13 +67,9 @@ impl Plan {
     /// Reads the data, and checks it for every method.
     pub fn of(session: &Session, config: &CompareConfig) -> Outcome<Self> {
         let encoder = setup::encoder(&config.model)?;
-        let read = setup::examples(
-            &setup::looking_at(&config.data, Uses::TEXT),
-            &config.encode,
-            &encoder,
-            "training data",
-            session,
-        )?;
+        let encode = setup::within(&config.encode, &setup::model_config(&config.model, &encoder)?);
+        let data = setup::looking_at(&config.data, Uses::TEXT);
+        let read = setup::examples(&data, &encode, &encoder, "training data", session)?;
         let steps_of_all = config.train.plan(read.examples.len())?.total_steps;
         let mut plan = Self { methods: Vec::new(), steps: steps_of_all, memory: 0.0 };
         for method in config.methods()? {

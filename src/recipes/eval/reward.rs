@@ -170,6 +170,11 @@ fn read(session: &Session, config: &EvalConfig) -> Outcome<EvalData> {
         return Err(Failure::run(format!("{} holds no rows", config.data.path)));
     }
     let (_, prompt_ids) = setup::prompts(&prompts, &config.data, &encoder, "prompts", session)?;
+    for section in [&config.model, &config.baseline] {
+        let shape = setup::model_config(section, &encoder)?;
+        let settings = config.generate.resolve(section, &shape, &encoder)?;
+        setup::check_room(&prompts, &prompt_ids, &settings, None, &shape)?;
+    }
     let judged_prompts = match &reward_encoder {
         Some(encoder) => setup::seen(&prompts, &config.data, encoder),
         None => Vec::new(),

@@ -20,15 +20,19 @@ pub(super) fn fit(parts: &mut Parts, options: &EncodeOptions) -> Result<Fit, Enc
     let prompt = parts.prompt.len();
     let longest = parts.responses.iter().map(Vec::len).max().unwrap_or(0);
     let for_prompt = options.max_prompt_length.unwrap_or(usize::MAX);
-    let for_row = options.max_length.unwrap_or(usize::MAX);
+    let positions = options.positions.unwrap_or(usize::MAX);
+    let for_row = options.max_length.unwrap_or(usize::MAX).min(positions);
     if prompt <= for_prompt && prompt.saturating_add(longest) <= for_row {
         return Ok(Fit::Whole);
     }
     match options.long_rows {
         LongRows::Drop if prompt > for_prompt => Ok(Fit::Drop(DropReason::PromptTooLong)),
+        LongRows::Drop if for_row == positions => Ok(Fit::Drop(DropReason::BeyondModel)),
         LongRows::Drop => Ok(Fit::Drop(DropReason::TooLong)),
         LongRows::Error => Err(if prompt > for_prompt {
             too_long("the prompt", prompt, for_prompt, "max_prompt_length")
+        } else if for_row == positions {
+            EncodeProblem::BeyondModel { found: prompt + longest, positions }
         } else {
             too_long("prompt and longest response together", prompt + longest, for_row, "max_length")
         }),
@@ -82,6 +86,22 @@ mod tests {
 
     fn options(max_length: Option<usize>, max_prompt_length: Option<usize>, long_rows: LongRows) -> EncodeOptions {
         EncodeOptions { max_length, max_prompt_length, long_rows, ..EncodeOptions::default() }
+    }
+
+    #[test]
+    fn the_models_positions_are_a_limit_of_their_own() {
+        let within = |max_length, positions, policy| {
+            let options = EncodeOptions { positions: Some(positions), ..options(max_length, None, policy) };
+            fit(&mut parts(), &options)
+        };
+        assert_eq!(within(Some(2048), 15, LongRows::Drop).unwrap(), Fit::Whole);
+        assert_eq!(within(Some(2048), 14, LongRows::Drop).unwrap(), Fit::Drop(DropReason::BeyondModel));
+        assert_eq!(within(Some(14), 2048, LongRows::Drop).unwrap(), Fit::Drop(DropReason::TooLong));
+        assert_eq!(within(None, 14, LongRows::CutPrompt).unwrap(), Fit::Cut);
+        assert_eq!(
+            within(None, 14, LongRows::Error).unwrap_err(),
+            EncodeProblem::BeyondModel { found: 15, positions: 14 }
+        );
     }
 
     #[test]

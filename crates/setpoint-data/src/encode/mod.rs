@@ -426,10 +426,10 @@ impl TextEncoder {
 /// Whether an error is about what the row holds. Merges and lengths have settings of their own, and without a template no
 /// conversation can be encoded.
 fn skippable(error: &Error) -> bool {
-    use EncodeProblem::{Merged, NoTemplate, Tokenizer, TooLong};
+    use EncodeProblem::{BeyondModel, Merged, NoTemplate, Tokenizer, TooLong};
     match error {
         Error::Encode { problem, .. } => {
-            !matches!(**problem, Merged { .. } | TooLong { .. } | NoTemplate | Tokenizer { .. })
+            !matches!(**problem, Merged { .. } | TooLong { .. } | BeyondModel { .. } | NoTemplate | Tokenizer { .. })
         }
         _ => false,
     }

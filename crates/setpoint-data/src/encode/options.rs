@@ -88,6 +88,9 @@ pub struct EncodeOptions {
     pub assistant_spans: bool,
     /// What happens to a record that cannot be encoded exactly.
     pub on_bad_row: BadRows,
+    /// Most tokens that the model has positions for. The job knows it, not the user.
+    #[serde(skip)]
+    pub positions: Option<usize>,
     /// What happens where the template drops a part of a response. The job decides, not the user.
     #[serde(skip)]
     pub lost_text: LostText,
@@ -104,6 +107,7 @@ impl Default for EncodeOptions {
             response_end: ResponseEnd::default(),
             assistant_spans: false,
             on_bad_row: BadRows::default(),
+            positions: None,
             lost_text: LostText::default(),
         }
     }

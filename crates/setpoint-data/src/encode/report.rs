@@ -17,6 +17,8 @@ pub enum DropReason {
     TooLong,
     /// The response leaves no room for any prompt within `max_length`.
     ResponseTooLong,
+    /// Prompt and longest response have more tokens than the model has positions.
+    BeyondModel,
     /// All turns that were to be learned were cut off.
     NothingLearned,
     /// The record cannot be encoded exactly; see the report's examples.
@@ -29,6 +31,7 @@ impl fmt::Display for DropReason {
             Self::PromptTooLong => "prompt too long",
             Self::TooLong => "too long",
             Self::ResponseTooLong => "response too long",
+            Self::BeyondModel => "longer than the model's max_position_embeddings",
             Self::NothingLearned => "nothing left to learn",
             Self::Invalid => "invalid",
         })
