@@ -75,12 +75,17 @@ fn dro_without_rewards_says_so() {
 
 #[test]
 fn prompts_that_do_not_share_t0_stop_before_any_weights_are_read() {
-    // Plain text has no template in front of it, and this tokenizer adds no BOS.
+    // As user turns they share the template's beginning; plain text has none, and this tokenizer adds no BOS.
     let rows = "{\"prompt\": \"Monday is\", \"responses\": [\" a day.\"], \"rewards\": [1]}\n\
                 {\"prompt\": \"What is a cat?\", \"responses\": [\" An animal.\"], \"rewards\": [1]}\n";
-    align(rows).fails(1, &["rows.jsonl:2", "t0", "prompt_term"]);
+    align(rows).ok();
     let (_dir, data) = file("rows.jsonl", rows);
-    setpoint(&["align", "--dry-run", "--model", &policy(), "--data", &data, "--set", "align.prompt_term=off"]).ok();
+    let policy = policy();
+    let mut arguments =
+        vec!["align", "--dry-run", "--model", &policy, "--data", &data, "--set", "data.text_prompts=plain"];
+    setpoint(&arguments).fails(1, &["rows.jsonl:2", "t0", "prompt_term", "data.text_prompts"]);
+    arguments.extend(["--set", "align.prompt_term=off"]);
+    setpoint(&arguments).ok();
 }
 
 #[test]

@@ -24,6 +24,7 @@ mod remote;
 mod report;
 mod responses;
 mod resume;
+mod rows;
 // The engine is tested with the same task.
 #[path = "../../crates/setpoint-train/tests/common/seeded.rs"]
 mod seeded;
