@@ -102,7 +102,7 @@ const DEVICE_HELP: &str = "flex, ndarray, wgpu[:i], cuda[:i] or remote:HOST:PORT
 const DEMO_HELP: &str = "Example:\n  setpoint demo --run runs/demo";
 const SFT_HELP: &str = "Examples:\n  setpoint sft --model Qwen2.5-0.5B --data chats.jsonl --run runs/sft\n  \
     setpoint sft sft.toml --run runs/sft --set train.learning_rate=1e-5\n  \
-    setpoint sft sft.toml --run runs/sft --resume\n\nAll settings with their defaults: setpoint inspect config sft";
+    setpoint sft --run runs/sft --resume\n\nAll settings with their defaults: setpoint inspect config sft";
 const REWARD_HELP: &str = "Example:\n  setpoint reward --model runs/sft/model --data preferences.jsonl --run runs/reward\n\n\
     All settings with their defaults: setpoint inspect config reward";
 const ANNOTATE_HELP: &str = "Examples:\n  setpoint annotate --model runs/reward/model --data responses.jsonl --output rewards.jsonl\n  \
@@ -120,14 +120,14 @@ const ALIGN_HELP: &str = "Examples:\n  setpoint align --model runs/sft/model --d
     setpoint align --model runs/sft/model --data pairs.jsonl --run runs/dpo --set align.method=dpo\n\n\
     Methods: setpoint methods. All settings of one with their defaults: setpoint inspect config align --set align.method=dpo";
 const SWEEP_HELP: &str = "Example:\n  setpoint sweep sweep.toml --run runs/sweep\n  \
-    setpoint sweep sweep.toml --run runs/sweep --resume\n\n\
+    setpoint sweep --run runs/sweep --resume\n\n\
     sweep.toml:\n  model.path = \"runs/sft/model\"\n  data.path = \"rewards.jsonl\"\n  align.method = \"dpo\"\n  \
     [eval]\n  data.path = \"prompts.jsonl\"\n  reward.path = \"runs/reward/model\"\n  \
     [sweep.settings]\n  \"align.beta\" = [0.05, 0.1, 0.5]\n  \"train.learning_rate\" = [2e-7, 5e-7]\n\n\
     With sweep.trials = 20 so many are drawn at random, also from ranges: { low = 1e-7, high = 1e-5, log = true }.\n\
     All settings with their defaults: setpoint inspect config sweep";
 const COMPARE_HELP: &str = "Example:\n  setpoint compare compare.toml --run runs/compare\n  \
-    setpoint compare compare.toml --run runs/compare --resume\n\n\
+    setpoint compare --run runs/compare --resume\n\n\
     compare.toml:\n  model.path = \"runs/sft/model\"\n  data.path = \"rewards.jsonl\"\n  \
     [eval]\n  data.path = \"prompts.jsonl\"\n  pairs.path = \"held-out-pairs.jsonl\"\n  reward.path = \"runs/reward/model\"\n  \
     [compare]\n  methods = [\"dro\", \"dpo\", \"simpo\"]\n  search = \"preset\"\n  seeds = [0, 1, 2]\n\n\
@@ -186,7 +186,7 @@ pub struct TrainArgs {
     /// Run folder: settings, metrics, checkpoints and the model
     #[arg(long, value_name = "DIR")]
     pub run: Option<PathBuf>,
-    /// Go on from the last checkpoint in the run folder
+    /// Go on from the last checkpoint in the run folder, with the settings that it holds; settings given again must agree with them
     #[arg(long)]
     pub resume: bool,
     /// Hugging Face model folder (setting model.path)

@@ -8,6 +8,7 @@ mod failure;
 mod memory;
 mod progress;
 mod recipes;
+mod resume;
 mod tasks;
 
 use std::process::ExitCode;
@@ -170,17 +171,25 @@ fn search<C: Config>(
     dry_run: fn(&Session, &C) -> Outcome,
 ) -> Outcome {
     let CommonArgs { device, set, dry_run: dry, quiet } = &args.common;
-    let config =
-        load::load::<C>(&cli::given(args.config.as_ref(), args.model.as_ref(), args.data.as_ref(), None, set))?;
+    let given = cli::given(args.config.as_ref(), args.model.as_ref(), args.data.as_ref(), None, set);
+    let missing = || Failure::usage("--run", "no run folder: say where the run is kept, as in --run runs/first");
+    if args.resume {
+        let (config, folder) = resume::settings::<C>(args.run.as_deref().ok_or_else(missing)?, &given)?;
+        let session = session(device.as_deref(), *quiet)?;
+        if *dry {
+            return dry_run(&session, &config);
+        }
+        if recipes::training::is_finished(&folder) {
+            return Ok(());
+        }
+        return run(&session, device.as_deref(), &config, &folder, true);
+    }
+    let config = load::load::<C>(&given)?;
     let session = session(device.as_deref(), *quiet)?;
     if *dry {
         return dry_run(&session, &config);
     }
-    let folder = args
-        .run
-        .as_deref()
-        .ok_or_else(|| Failure::usage("--run", "no run folder: say where the run is kept, as in --run runs/first"))?;
-    run(&session, device.as_deref(), &config, folder, args.resume)
+    run(&session, device.as_deref(), &config, args.run.as_deref().ok_or_else(missing)?, false)
 }
 
 fn job<C: Config>(args: &JobArgs, run: Recipe<C>, dry_run: Recipe<C>) -> Outcome {

@@ -30,6 +30,9 @@ impl fmt::Display for Problem {
 
 /// A job's configuration: its defaults are its `Default`, its settings its fields.
 pub trait Config: Serialize + DeserializeOwned + Default {
+    /// The command that carries out the job, where it has a run folder.
+    const JOB: &'static str = "";
+
     /// Adds what is wrong although every value has the right type.
     fn validate(&self, problems: &mut Problems<'_>);
 
@@ -39,8 +42,7 @@ pub trait Config: Serialize + DeserializeOwned + Default {
     }
 
     /// Adds settings that a run folder's `config.toml` of an older version lacks and whose default has another meaning than their absence
-    /// had: to be called before [`from_table`] fills in the defaults.
-    #[allow(dead_code, reason = "for reading a run folder's settings")]
+    /// had.
     fn complete_older(_table: &mut Table) {}
 }
 
@@ -119,7 +121,50 @@ impl Given {
 /// # Errors
 /// All problems at once: unreadable file, TOML syntax, unknown keys, wrong types, and what [`Config::validate`] finds.
 pub fn load<C: Config>(given: &Given) -> Result<C, Vec<Problem>> {
-    read(given, true)
+    read(None, given, &|_, _| {}, true)
+}
+
+/// Tables whose keys are not settings of the program.
+const FREE_TABLES: [&str; 4] = ["data.columns", "eval_data.columns", "sweep.settings", "compare.grids"];
+
+/// A configuration that was written to a file in full, which others are laid on.
+#[derive(Debug, Clone)]
+pub struct Base {
+    /// The file.
+    pub path: PathBuf,
+    /// Its text.
+    pub text: String,
+    /// Its settings.
+    pub table: Table,
+}
+
+/// What is given, laid on a stored configuration. `adapt` may change given values, which it is told with their dotted keys.
+///
+/// # Errors
+/// Everything of [`load`].
+pub fn load_over<C: Config>(base: &Base, given: &Given, adapt: &dyn Fn(&str, &mut Value)) -> Result<C, Vec<Problem>> {
+    read(Some(base), given, adapt, true)
+}
+
+/// A stored configuration as it is. Its files need not exist.
+///
+/// # Errors
+/// Unknown keys and wrong types.
+pub fn load_stored<C: Config>(base: &Base) -> Result<C, Vec<Problem>> {
+    read(Some(base), &Given::default(), &|_, _| {}, false)
+}
+
+/// What is given, as a table of its own.
+///
+/// # Errors
+/// When the file cannot be read or is not TOML, or a `--set` has no value.
+pub fn written(given: &Given, adapt: &dyn Fn(&str, &mut Value)) -> Result<Table, Vec<Problem>> {
+    let mut origins = Origins::default();
+    let mut found = Vec::new();
+    let mut user = from_file(given, &mut origins)?;
+    adapt_all("", &mut user, adapt);
+    from_command_line(given, &mut user, &mut origins, &mut found, adapt);
+    if found.is_empty() { Ok(user) } else { Err(found) }
 }
 
 /// The same without [`Config::validate`]: settings that are only shown need no model and no data.
@@ -127,7 +172,7 @@ pub fn load<C: Config>(given: &Given) -> Result<C, Vec<Problem>> {
 /// # Errors
 /// Everything of [`load`] but what `validate` finds.
 pub fn load_unchecked<C: Config>(given: &Given) -> Result<C, Vec<Problem>> {
-    read(given, false)
+    read(None, given, &|_, _| {}, false)
 }
 
 /// Settings that a program puts together: `over`, by dotted keys, on a whole configuration.
@@ -147,39 +192,29 @@ pub fn from_table<C: Config>(mut base: Table, over: &[(String, Value)]) -> Resul
     if problems.found.is_empty() { Ok(config) } else { Err(problems.found) }
 }
 
-fn read<C: Config>(given: &Given, validate: bool) -> Result<C, Vec<Problem>> {
+fn read<C: Config>(
+    base: Option<&Base>,
+    given: &Given,
+    adapt: &dyn Fn(&str, &mut Value),
+    validate: bool,
+) -> Result<C, Vec<Problem>> {
     let mut origins = Origins::default();
-    let mut user = Table::new();
-    if let Some(path) = &given.file {
-        let text = std::fs::read_to_string(path).map_err(|e| {
-            vec![Problem { place: path.display().to_string(), message: format!("cannot be read: {e}") }]
-        })?;
-        user = text.parse::<Table>().map_err(|e| {
-            let line = e.span().map_or(1, |s| text[..s.start.min(text.len())].matches('\n').count() + 1);
-            vec![Problem {
-                place: format!("{}:{line}", path.display()),
-                message: format!("not valid TOML: {}", e.message()),
-            }]
-        })?;
-        origins.file = Some((path.clone(), text));
-    }
-    let mut found = Vec::new();
-    for (key, value, flag) in &given.flags {
-        insert(&mut user, key, value.clone());
-        origins.flags.push((key.clone(), flag.clone()));
-    }
-    for pair in &given.set {
-        match pair.split_once('=') {
-            Some((key, value)) if !key.trim().is_empty() => {
-                insert(&mut user, key.trim(), parse_value(value.trim()));
-                origins.set.push((key.trim().to_owned(), value.trim().to_owned()));
-            }
-            _ => found.push(Problem {
-                place: format!("--set {pair}"),
-                message: "expected key=value, as in --set train.learning_rate=1e-6".into(),
-            }),
+    let mut user = from_file(given, &mut origins)?;
+    adapt_all("", &mut user, adapt);
+    if let Some(base) = base {
+        let mut under = base.table.clone();
+        // Tables with free keys are given whole or not at all.
+        for key in FREE_TABLES.iter().filter(|key| holds(&user, key)) {
+            remove(&mut under, key);
+        }
+        merge(&mut under, user);
+        user = under;
+        if origins.file.is_none() {
+            origins.file = Some((base.path.clone(), base.text.clone()));
         }
     }
+    let mut found = Vec::new();
+    from_command_line(given, &mut user, &mut origins, &mut found, adapt);
     let defaults = match C::defaults(&user) {
         Ok(table) => table,
         Err((key, message)) => {
@@ -193,6 +228,75 @@ fn read<C: Config>(given: &Given, validate: bool) -> Result<C, Vec<Problem>> {
         config.validate(&mut problems);
     }
     if problems.found.is_empty() { Ok(config) } else { Err(problems.found) }
+}
+
+/// Whether there is a value at a dotted path.
+fn holds(table: &Table, key: &str) -> bool {
+    match key.split_once('.') {
+        None => table.contains_key(key),
+        Some((head, rest)) => table.get(head).and_then(Value::as_table).is_some_and(|inner| holds(inner, rest)),
+    }
+}
+
+/// The settings in the given file.
+fn from_file(given: &Given, origins: &mut Origins) -> Result<Table, Vec<Problem>> {
+    let Some(path) = &given.file else { return Ok(Table::new()) };
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| vec![Problem { place: path.display().to_string(), message: format!("cannot be read: {e}") }])?;
+    let table = text.parse::<Table>().map_err(|e| {
+        let line = e.span().map_or(1, |s| text[..s.start.min(text.len())].matches('\n').count() + 1);
+        vec![Problem {
+            place: format!("{}:{line}", path.display()),
+            message: format!("not valid TOML: {}", e.message()),
+        }]
+    })?;
+    origins.file = Some((path.clone(), text));
+    Ok(table)
+}
+
+/// Puts flags and `--set` pairs into a table.
+fn from_command_line(
+    given: &Given,
+    user: &mut Table,
+    origins: &mut Origins,
+    found: &mut Vec<Problem>,
+    adapt: &dyn Fn(&str, &mut Value),
+) {
+    for (key, value, flag) in &given.flags {
+        let mut value = value.clone();
+        adapt_value(key, &mut value, adapt);
+        insert(user, key, value);
+        origins.flags.push((key.clone(), flag.clone()));
+    }
+    for pair in &given.set {
+        match pair.split_once('=') {
+            Some((key, value)) if !key.trim().is_empty() => {
+                let (key, value) = (key.trim(), value.trim());
+                let mut parsed = parse_value(value);
+                adapt_value(key, &mut parsed, adapt);
+                insert(user, key, parsed);
+                origins.set.push((key.to_owned(), value.to_owned()));
+            }
+            _ => found.push(Problem {
+                place: format!("--set {pair}"),
+                message: "expected key=value, as in --set train.learning_rate=1e-6".into(),
+            }),
+        }
+    }
+}
+
+fn adapt_all(prefix: &str, table: &mut Table, adapt: &dyn Fn(&str, &mut Value)) {
+    for (name, value) in table.iter_mut() {
+        let key = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") };
+        adapt_value(&key, value, adapt);
+    }
+}
+
+fn adapt_value(key: &str, value: &mut Value, adapt: &dyn Fn(&str, &mut Value)) {
+    match value {
+        Value::Table(inner) => adapt_all(key, inner, adapt),
+        value => adapt(key, value),
+    }
 }
 
 /// Deserialises `user` over `defaults`; every setting that does not fit is noted and dropped, until the rest reads.

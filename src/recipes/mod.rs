@@ -19,11 +19,14 @@ pub mod sft;
 pub mod sweep;
 
 mod generating;
+mod identity;
 pub mod plan;
+mod rows_file;
 mod scoring;
 mod setup;
 mod shared;
-mod training;
+pub mod training;
 
+pub use identity::is_place;
 pub use setup::Session;
 pub use shared::Shared;

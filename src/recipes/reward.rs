@@ -5,11 +5,13 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use setpoint_data::{DatasetConfig, EncodeOptions, Example, Uses};
 use setpoint_reward::{HeadInit, Normalization, Preference, PreferenceTask, RewardModel, score_rows_on};
-use setpoint_train::{MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
+use setpoint_train::{MicroBatch, Schedule, ScheduleKind, StopReason, TrainConfig, Warmup};
 use setpoint_transformer::{Architecture, CausalLm, ModelConfig, SaveOptions};
 
+use super::identity::{Origin, Row};
 use super::plan::{MemoryPlan, Output, RunPlan};
-use super::training::{Companions, finished, open_run, train};
+use super::rows_file::prompt_and_responses;
+use super::training::{Companions, finished, mark_finished, open_run, train};
 use super::{Session, setup};
 use crate::config::sections::{ModelSection, validate_data, validate_train};
 use crate::config::{Config, Problems};
@@ -55,6 +57,8 @@ impl Default for RewardConfig {
 }
 
 impl Config for RewardConfig {
+    const JOB: &'static str = "reward";
+
     fn validate(&self, problems: &mut Problems<'_>) {
         self.model.validate("model", false, problems);
         validate_data(&self.data, "data", problems);
@@ -73,10 +77,12 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
     let encode = setup::within(&config.encode, &lm_config);
     let data = setup::examples(&reading(&config.data), &encode, &encoder, "training data", session)?;
     let task = PreferenceTask::new(pairs(&data.examples, &config.data.path)?, config.center)?;
+    let mut eval_rows = None;
     let eval = match &config.eval_data {
         None => None,
         Some(eval) => {
             let data = setup::examples(&reading(eval), &encode, &encoder, "evaluation data", session)?;
+            eval_rows = Some((&eval.path, Row::of_examples(&data.examples)));
             Some(PreferenceTask::new(pairs(&data.examples, &eval.path)?, config.center)?)
         }
     };
@@ -84,12 +90,20 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
 
     let mut settings = config.train.clone();
     let dir = config.model.path.as_deref().unwrap_or(Path::new(""));
-    settings.fingerprint = setup::text_hash(&format!(
-        "{}\n{}\n{}",
-        setup::model_hash(dir)?,
-        setpoint_data::content_hash(&data.examples),
-        config.center
-    ));
+    let weights = setup::model_hash(dir)?;
+    let tokens = setpoint_data::content_hash(&data.examples);
+    let version_1 = setup::text_hash(&format!("{weights}\n{tokens}\n{}", config.center));
+    let mut origin = Origin::new(config, version_1)?;
+    origin.model("model.path", dir, weights);
+    origin.encoder(&config.model, &encoder);
+    origin.data("data", &config.data.path, Row::of_examples(&data.examples), prompt_and_responses)?;
+    origin.loss("data", pairs_hash(&task));
+    if let (Some(task), Some((path, rows))) = (&eval, eval_rows) {
+        origin.data("eval_data", path, rows, prompt_and_responses)?;
+        origin.loss("eval_data", pairs_hash(task));
+    }
+    origin.check(&run)?;
+    settings.identity = origin.identity();
     let device = session.device().clone().autodiff();
     let options = setup::load_options(config.model.dtype, session.device());
     let (mut model, mut model_config) = if is_reward_model(&lm_config) {
@@ -100,7 +114,9 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
     };
     model.model.recompute = MemoryPlan::of(&model_config, &data.report, &settings, Output::Reward).recompute;
     let companions = Companions { eval: eval.as_ref(), recompute: model.model.recompute, ..Companions::default() };
-    let model = finished(train(session, "reward", &run, &task, model, &settings, companions)?);
+    let fitted = train(session, "reward", &run, &task, model, &settings, companions)?;
+    let (steps, stop) = (fitted.steps, fitted.stop);
+    let model = finished(fitted);
 
     // Its own scores on the training rows give the reward a scale that others can rely on.
     let rows: Vec<&[u32]> = task.pairs().iter().flat_map(|p| [p.chosen.as_slice(), p.rejected.as_slice()]).collect();
@@ -111,6 +127,9 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
     let out = run.join("model");
     model.save(&model_config, &out, &SaveOptions::default())?;
     encoder.save(&out)?;
+    if stop != StopReason::Requested {
+        mark_finished(&run, steps, &["model"])?;
+    }
     progress::note(format!("the reward model: {}", out.display()));
     Ok(())
 }
@@ -133,6 +152,15 @@ pub fn plan(session: &Session, config: &RewardConfig) -> Outcome<RunPlan> {
 /// Pairs with their margins.
 fn reading(data: &DatasetConfig) -> DatasetConfig {
     setup::looking_at(data, Uses { margin: true, ..Uses::PAIRS })
+}
+
+/// Identifies pairs: their tokens and margins.
+fn pairs_hash(task: &PreferenceTask) -> String {
+    let pair = |pair: &Preference| {
+        let [chosen, rejected] = [&pair.chosen, &pair.rejected].map(|ids| setup::token_hash(ids));
+        format!("{chosen:016x} {rejected:016x} {:016x}\n", pair.margin.to_bits())
+    };
+    setup::text_hash(&task.pairs().iter().map(pair).collect::<String>())
 }
 
 fn is_reward_model(config: &ModelConfig) -> bool {

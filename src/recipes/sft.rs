@@ -5,11 +5,13 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use setpoint_data::{DatasetConfig, EncodeOptions, Example, Responses, Uses};
-use setpoint_train::{MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
+use setpoint_train::{MicroBatch, Schedule, ScheduleKind, StopReason, TrainConfig, Warmup};
 use toml::{Table, Value};
 
+use super::identity::{Origin, Row};
 use super::plan::{MemoryPlan, Output, RunPlan};
-use super::training::{Companions, SamplesSection, finished, open_run, sampler, train};
+use super::rows_file::conversation;
+use super::training::{Companions, SamplesSection, finished, mark_finished, open_run, sampler, train};
 use super::{Session, setup};
 use crate::config::sections::{ModelSection, validate_sft_data, validate_train};
 use crate::config::{Config, Problems};
@@ -56,6 +58,8 @@ impl Default for SftConfig {
 }
 
 impl Config for SftConfig {
+    const JOB: &'static str = "sft";
+
     fn validate(&self, problems: &mut Problems<'_>) {
         self.model.validate("model", true, problems);
         validate_sft_data(&self.data, "data", problems);
@@ -108,20 +112,37 @@ pub fn run(session: &Session, config: &SftConfig, folder: &Path, resume: bool) -
         Some(dir) => setup::model_hash(dir)?,
         None => setup::text_hash(&model_config.to_json().to_string()),
     };
-    settings.fingerprint = setup::text_hash(&format!("{weights}\n{}", setpoint_data::content_hash(&data.examples)));
+    let version_1 = setup::text_hash(&format!("{weights}\n{}", setpoint_data::content_hash(&data.examples)));
+    let mut origin = Origin::new(config, version_1)?;
+    match (&config.model.path, &config.model.from_scratch) {
+        (Some(dir), _) => origin.model("model.path", dir, weights),
+        (None, file) => origin.shape(file.as_deref().unwrap_or(Path::new("")), weights),
+    }
+    origin.encoder(&config.model, &encoder);
+    let task = task_of(&data.examples);
+    origin.data("data", &config.data.path, rows(&task), conversation)?;
+    let eval_task = eval.as_ref().map(|eval| task_of(&eval.examples));
+    if let (Some(task), Some(eval)) = (&eval_task, &config.eval_data) {
+        origin.data("eval_data", &eval.path, rows(task), conversation)?;
+    }
+    origin.check(&run)?;
+    settings.identity = origin.identity();
     let device = session.device().clone().autodiff();
     let mut model = setup::policy(&config.model, &model_config, settings.seed, &device)?;
     model.model.recompute = MemoryPlan::of(&model_config, &data.report, &settings, Output::Tokens).recompute;
-    let task = task_of(&data.examples);
     let shown = eval.as_ref().unwrap_or(&data).examples.iter().map(|e| e.prompt.clone());
     let sampler = sampler(&config.samples, &config.model, &model_config, &encoder, shown)?;
-    let eval = eval.as_ref().map(|eval| task_of(&eval.examples));
     let companions =
-        Companions { eval: eval.as_ref(), recompute: model.model.recompute, sampler, ..Companions::default() };
-    let model = finished(train(session, "SFT", &run, &task, model, &settings, companions)?);
+        Companions { eval: eval_task.as_ref(), recompute: model.model.recompute, sampler, ..Companions::default() };
+    let fitted = train(session, "SFT", &run, &task, model, &settings, companions)?;
+    let (steps, stop) = (fitted.steps, fitted.stop);
+    let model = finished(fitted);
     let dir = run.join("model");
     model.save(&model_config, &dir, &setup::save_options(&config.model, &model_config)?)?;
     encoder.save(&dir)?;
+    if stop != StopReason::Requested {
+        mark_finished(&run, steps, &["model"])?;
+    }
     progress::note(format!("the fine-tuned model: {}", dir.display()));
     Ok(())
 }
@@ -139,6 +160,11 @@ pub fn plan(session: &Session, config: &SftConfig) -> Outcome<RunPlan> {
     let data = setup::examples(&config.training_data(), &encode, &encoder, "training data", session)?;
     let examples = task_of(&data.examples).examples.len();
     RunPlan::of(&model_config, &data.report, &config.train, examples, Output::Tokens)
+}
+
+/// The conversations of a task, for the identity of the run.
+fn rows(task: &SftTask) -> Vec<Row> {
+    task.examples.iter().map(|example| Row::of_conversation(&example.name, &example.ids, &example.counted)).collect()
 }
 
 /// One SFT example per response: a row with several is several conversations.

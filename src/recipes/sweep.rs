@@ -80,6 +80,8 @@ impl Default for SweepConfig {
 }
 
 impl Config for SweepConfig {
+    const JOB: &'static str = "sweep";
+
     fn defaults(user: &Table) -> Result<Table, (String, String)> {
         let mut table = to_table(&Self::default());
         table.extend(AlignConfig::defaults(user)?.into_iter().filter(|(key, _)| key == "align"));
@@ -177,7 +179,7 @@ pub fn run(session: &Session, device: Option<&str>, config: &SweepConfig, folder
             memory = memory.max(steps(&quiet, &trial.config)?.1);
         }
     }
-    let run = open(folder, resume, to_table(config), &["sweep.parallel", "sweep.metric"])?;
+    let run = open(folder, resume, config)?;
     let crew = Crew::new(session, device, config.sweep.parallel, memory);
     let whole = config.eval.whole();
     let jobs: Vec<Job> = trials

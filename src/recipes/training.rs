@@ -16,12 +16,14 @@ use setpoint_transformer::{CausalLm, ModelConfig, Recompute, generate};
 
 use super::generate::SamplingSection;
 use super::{Session, setup};
+use crate::config::Config;
 use crate::config::sections::ModelSection;
 use crate::failure::{Failure, Outcome};
+use crate::resume::{CONFIG, record};
 use crate::{memory, progress};
 
-/// Opens the run folder, and leaves in it what the run was started with.
-pub fn open_run<C: Serialize>(folder: &Path, resume: bool, config: &C, devices: &DeviceGroup) -> Outcome<RunDir> {
+/// Opens the run folder, and leaves in it what the run was started with, unless it holds that already.
+pub fn open_run<C: Config>(folder: &Path, resume: bool, config: &C, devices: &DeviceGroup) -> Outcome<RunDir> {
     let run = if resume { RunDir::open(folder) } else { RunDir::create(folder) }.map_err(|e| {
         let hint = match &e {
             Error::RunExists { .. } => Some("add --resume to go on with it, or choose another --run folder"),
@@ -33,8 +35,11 @@ pub fn open_run<C: Serialize>(folder: &Path, resume: bool, config: &C, devices: 
             None => failure,
         }
     })?;
-    let text = toml::to_string(&crate::config::load::to_table(config))?;
-    run.write_text("config.toml", &text)?;
+    if !run.join(CONFIG).is_file() {
+        record(&run, config)?;
+    } else if resume && run.checkpoints()?.is_empty() {
+        progress::note(format!("{} has no checkpoint yet: the run begins at its first step", folder.display()));
+    }
     let versions = serde_json::json!({
         "setpoint": env!("CARGO_PKG_VERSION"),
         "burn": "0.22.1",
@@ -45,6 +50,63 @@ pub fn open_run<C: Serialize>(folder: &Path, resume: bool, config: &C, devices: 
     });
     run.write_text("versions.json", &format!("{versions:#}\n"))?;
     Ok(run)
+}
+
+/// The mark of a run that has left its model.
+const FINISHED: &str = "finished.json";
+
+/// A file that a finished run has left.
+#[derive(Debug, Serialize, Deserialize)]
+struct LeftFile {
+    name: String,
+    bytes: u64,
+    crc32c: String,
+}
+
+/// `finished.json`.
+#[derive(Debug, Serialize, Deserialize)]
+struct Finished {
+    steps: u64,
+    files: Vec<LeftFile>,
+}
+
+/// Marks a run as finished, after the models in some folders of it were written.
+pub fn mark_finished(run: &RunDir, steps: u64, folders: &[&str]) -> Outcome {
+    let mut files = Vec::new();
+    for folder in folders {
+        let list =
+            std::fs::read_dir(run.join(folder)).map_err(|e| Failure::run(format!("cannot list {folder}: {e}")))?;
+        let mut names: Vec<_> = list.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+        names.sort();
+        for name in names.into_iter().map(|name| format!("{folder}/{name}")) {
+            let (bytes, crc32c) = setpoint_train::file_digest(run.join(&name))?;
+            files.push(LeftFile { name, bytes, crc32c });
+        }
+    }
+    Ok(run.write_text(FINISHED, &(serde_json::to_string_pretty(&Finished { steps, files })? + "\n"))?)
+}
+
+/// Whether the run in a folder is finished and its model is as it was left, which is then said.
+pub fn is_finished(folder: &Path) -> bool {
+    let finished = std::fs::read(folder.join(FINISHED)).ok();
+    let Some(finished) = finished.and_then(|text| serde_json::from_slice::<Finished>(&text).ok()) else { return false };
+    for LeftFile { name, bytes, crc32c } in &finished.files {
+        let path = folder.join(name);
+        if setpoint_train::file_digest(&path).ok() != Some((*bytes, crc32c.clone())) {
+            progress::note(format!(
+                "{} is not as the run left it: the run goes on from its last checkpoint",
+                path.display()
+            ));
+            return false;
+        }
+    }
+    progress::note(format!(
+        "{} is finished: all {} steps are done, and the model is {}",
+        folder.display(),
+        finished.steps,
+        folder.join("model").display()
+    ));
+    true
 }
 
 /// Samples from the model in training.
@@ -141,6 +203,9 @@ pub fn train<T: Task>(
     let plan = config.plan(task.len())?;
     let bar = progress::bar(plan.total_steps as usize, what, session.quiet);
     let total_steps = plan.total_steps;
+    if let Some((step, _)) = run.compare(&config.identity)? {
+        progress::note(format!("{what}: going on from step {step} of {total_steps}"));
+    }
     memory::give_pages_back();
     match companions.recompute {
         Recompute::None => memory::keep_pages(),

@@ -18,13 +18,16 @@ mod hub_server;
 mod jobs;
 mod methods;
 mod models;
+mod old_runs;
 mod readme;
 #[cfg(feature = "remote")]
 mod remote;
 mod report;
 mod responses;
 mod resume;
+mod resume_folder;
 mod rows;
+mod same_run;
 // The engine is tested with the same task.
 #[path = "../../crates/setpoint-train/tests/common/seeded.rs"]
 mod seeded;

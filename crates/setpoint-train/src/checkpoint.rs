@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::storage::{self, Digest};
-use crate::{AdamW, AdamWConfig, Error, parameters};
+use crate::{AdamW, AdamWConfig, Change, Error, Identity, parameters};
 
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
@@ -34,6 +34,21 @@ struct FileEntry {
     name: String,
     bytes: u64,
     crc32c: String,
+}
+
+impl FileEntry {
+    /// Fails where the file is not the one that was written.
+    fn check(&self, file: &Path) -> Result<(), Error> {
+        let digest = Digest::of_file(file)?;
+        if digest.bytes != self.bytes {
+            return Err(Error::corrupt(file, format!("expected {} bytes, found {}", self.bytes, digest.bytes)));
+        }
+        let found = format!("{:08x}", digest.crc32c);
+        if found != self.crc32c {
+            return Err(Error::corrupt(file, format!("expected checksum {}, found {found}", self.crc32c)));
+        }
+        Ok(())
+    }
 }
 
 /// The manifest with its own checksum.
@@ -183,6 +198,13 @@ pub(crate) fn newest(dir: &Path, mut warn: impl FnMut(&str)) -> Result<Option<Ch
     Err(Error::NoUsableCheckpoint { path: dir.to_path_buf(), reasons })
 }
 
+/// The step of the newest checkpoint whose manifest is intact, and the settings and inputs that differ from those it was made with.
+pub(crate) fn compare_newest(dir: &Path, identity: &Identity) -> Result<Option<(u64, Vec<Change>)>, Error> {
+    let checkpoints = list(dir)?;
+    let newest = checkpoints.iter().rev().find_map(|(_, path)| Checkpoint::read(path).ok());
+    Ok(newest.map(|found| (found.manifest.step, identity.early_changes(&found.manifest.identity))))
+}
+
 /// Renames a damaged checkpoint, so that it can be looked at and is not taken for a good one.
 fn set_aside(path: &Path) -> Result<(), Error> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -206,6 +228,15 @@ pub(crate) fn prune(dir: &Path, keep_last: usize, keep: &[u64]) -> Result<(), Er
 impl Checkpoint {
     /// Reads the manifest and checks every file against it.
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        let checkpoint = Self::read(path)?;
+        for entry in &checkpoint.manifest.files {
+            entry.check(&path.join(&entry.name))?;
+        }
+        Ok(checkpoint)
+    }
+
+    /// Reads the manifest alone.
+    fn read(path: &Path) -> Result<Self, Error> {
         let state_path = path.join(STATE);
         let text = fs::read(&state_path).map_err(Error::io("read", &state_path))?;
         let json = |error: serde_json::Error| Error::corrupt(&state_path, error.to_string());
@@ -221,36 +252,20 @@ impl Checkpoint {
                 format!("expected format version {VERSION}, found {}", manifest.version),
             ));
         }
-        for entry in &manifest.files {
-            let file = path.join(&entry.name);
-            let digest = Digest::of_file(&file)?;
-            if digest.bytes != entry.bytes {
-                return Err(Error::corrupt(&file, format!("expected {} bytes, found {}", entry.bytes, digest.bytes)));
-            }
-            let found = format!("{:08x}", digest.crc32c);
-            if found != entry.crc32c {
-                return Err(Error::corrupt(&file, format!("expected checksum {}, found {found}", entry.crc32c)));
-            }
-        }
         Ok(Self { path: path.to_path_buf(), manifest })
     }
 
-    /// Refuses a run that is not the one that was saved.
-    pub(crate) fn check_identity(&self, identity: &serde_json::Map<String, Value>) -> Result<(), Error> {
-        let saved = &self.manifest.identity;
-        let absent = Value::Null;
-        let mut differences = vec![];
-        let names = saved.keys().chain(identity.keys().filter(|key| !saved.contains_key(*key)));
-        for name in names {
-            let was = saved.get(name).unwrap_or(&absent);
-            let is = identity.get(name).unwrap_or(&absent);
-            if was != is {
-                differences.push(format!("`{name}` was {was} and is now {is}"));
-            }
-        }
-        if differences.is_empty() {
+    /// Refuses a run that is not the one that was saved. `now`: the identity of this process, as a checkpoint would hold it.
+    pub(crate) fn check_identity(
+        &self,
+        identity: &Identity,
+        now: &serde_json::Map<String, Value>,
+    ) -> Result<(), Error> {
+        let changes = identity.changes(&self.manifest.identity, now);
+        if changes.is_empty() {
             return Ok(());
         }
+        let differences = changes.iter().map(ToString::to_string).collect();
         Err(Error::Changed { path: self.path.clone(), differences })
     }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use setpoint_transformer::Recompute;
 
-use crate::{AdamWConfig, Error, LogResponses, MicroBatch, Schedule};
+use crate::{AdamWConfig, Error, Identity, LogResponses, MicroBatch, Schedule};
 
 /// Everything [`fit`](crate::fit) is told, with its defaults in [`TrainConfig::default`].
 ///
@@ -55,6 +55,9 @@ pub struct TrainConfig {
     /// resumed only with the same one.
     #[serde(skip)]
     pub fingerprint: String,
+    /// The same part by part, so that an error can name what differs.
+    #[serde(skip)]
+    pub identity: Identity,
 }
 
 /// What of the forward pass is computed again in the backward pass. The gradient is the same, but for rounding.
@@ -115,6 +118,7 @@ impl Default for TrainConfig {
             keep_last: 2,
             best: None,
             fingerprint: String::new(),
+            identity: Identity::default(),
         }
     }
 }
@@ -269,18 +273,14 @@ impl TrainConfig {
         Ok(Plan { examples, steps_per_epoch, total_steps })
     }
 
-    /// What a resumed run must share with the run it continues: everything but how checkpoints are
-    /// kept and which responses are logged.
+    /// Everything that a resumed run must share with the run it continues.
     pub(crate) fn identity(&self, plan: &Plan) -> serde_json::Map<String, serde_json::Value> {
-        let mut map = match serde_json::to_value(self) {
+        let train = match serde_json::to_value(self) {
             Ok(serde_json::Value::Object(map)) => map,
             // A struct of numbers, strings and options always becomes an object.
             _ => serde_json::Map::new(),
         };
-        map.retain(|key, _| !matches!(key.as_str(), "save_steps" | "keep_last" | "log_responses"));
-        map.insert("examples".into(), plan.examples.into());
-        map.insert("fingerprint".into(), self.fingerprint.clone().into());
-        map
+        self.identity.to_json(train, plan.examples, &self.fingerprint)
     }
 }
 

@@ -29,6 +29,7 @@ mod devices;
 mod error;
 mod fit;
 mod hooks;
+mod identity;
 mod logps;
 mod metrics;
 mod optimizer;
@@ -50,6 +51,7 @@ pub use devices::{DeviceGroup, distribute};
 pub use error::Error;
 pub use fit::{Best, Fitted, StopReason, fit, fit_on};
 pub use hooks::{Evaluation, Hooks, Measurement, NoHooks, Sample, StepReport};
+pub use identity::{Change, Identity, Input};
 pub use logps::{
     HeadOptions, PromptLogps, ScoredSequence, Sequence, SequenceLogps, TokenLogps, kept_logits, score_batches,
     score_sequences, sequence_logps, sequence_logps_with, shared_tokens, token_logps, token_logps_with,
@@ -61,4 +63,5 @@ pub use responses::{LogResponses, ResponseValues};
 pub use run_dir::RunDir;
 pub use schedule::{Schedule, ScheduleKind, Warmup, constant_with_warmup, cosine_with_warmup, linear_with_warmup};
 pub use sink::{GradientSink, clip_scale};
+pub use storage::file_digest;
 pub use task::{ExampleNumbers, Forward, Survey, Task, backward};

@@ -1,19 +1,22 @@
 //! Reference log-probabilities, stored beside the data.
 //!
-//! A JSONL file: a line that says what the numbers belong to, then a line for each response. It grows row by row, so an
-//! interrupted computation goes on where it stopped.
+//! A JSONL file: a line that says what the numbers belong to, then a line for each response, which ends with a checksum of the rest.
+//! It grows row by row, so an interrupted computation goes on where it stopped. Files of version 1 have no checksums.
 
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::Error;
 use crate::storage::AppendLog;
 
 const FORMAT: &str = "setpoint-reference-logps";
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
+/// Key of a line's checksum.
+const CHECKSUM: &str = "crc32c";
 
 /// What reference log-probabilities are a function of. The strings are hashes or names, chosen by the caller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +64,8 @@ pub struct ReferenceStore {
     path: PathBuf,
     log: AppendLog,
     rows: HashMap<(usize, usize), ReferenceRow>,
+    /// The version of the file.
+    version: u64,
 }
 
 impl ReferenceStore {
@@ -75,17 +80,24 @@ impl ReferenceStore {
         let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
         let mut rows = HashMap::new();
+        let mut version = VERSION;
         for (number, line) in text[..whole].lines().enumerate() {
             let wrong = |error: serde_json::Error| Error::corrupt(path, format!("line {}: {error}", number + 1));
             if number == 0 {
-                check_key(path, &serde_json::from_str(line).map_err(wrong)?, key)?;
+                let header: Header = serde_json::from_str(line).map_err(wrong)?;
+                check_key(path, &header, key)?;
+                version = header.version;
             } else {
-                let row: ReferenceRow = serde_json::from_str(line).map_err(wrong)?;
+                let mut value: Value = serde_json::from_str(line).map_err(wrong)?;
+                if version > 1 {
+                    check_line(path, number + 1, &mut value)?;
+                }
+                let row: ReferenceRow = serde_json::from_value(value).map_err(wrong)?;
                 rows.insert((row.row, row.response), row);
             }
         }
         log.truncate(whole as u64)?;
-        let mut store = Self { path: path.to_path_buf(), log, rows };
+        let mut store = Self { path: path.to_path_buf(), log, rows, version };
         if whole == 0 {
             let header = Header { format: FORMAT.into(), version: VERSION, key: key.clone() };
             store.append_line(&header)?;
@@ -123,7 +135,15 @@ impl ReferenceStore {
                 ),
             });
         }
-        self.append_line(&row)?;
+        if self.version > 1 {
+            let mut value =
+                serde_json::to_value(&row).map_err(|error| Error::corrupt(&self.path, error.to_string()))?;
+            let sum = checksum(&value);
+            value[CHECKSUM] = sum.into();
+            self.append_line(&value)?;
+        } else {
+            self.append_line(&row)?;
+        }
         self.rows.insert((row.row, row.response), row);
         Ok(())
     }
@@ -143,11 +163,36 @@ impl ReferenceStore {
     }
 }
 
+/// The checksum of a line without it.
+fn checksum(line: &Value) -> String {
+    format!("{:08x}", crc32c::crc32c(line.to_string().as_bytes()))
+}
+
+/// Takes the checksum out of a line, which must have the right one.
+fn check_line(path: &Path, number: usize, line: &mut Value) -> Result<(), Error> {
+    let expected = line.as_object_mut().and_then(|fields| fields.shift_remove(CHECKSUM));
+    let found = checksum(line);
+    if expected.as_ref().and_then(Value::as_str) == Some(found.as_str()) {
+        return Ok(());
+    }
+    let expected = expected.map_or_else(|| "none".to_owned(), |value| value.to_string());
+    Err(Error::corrupt(
+        path,
+        format!(
+            "line {number} is not as it was written (its checksum is {expected}, expected \"{found}\"); delete the file to compute the \
+             reference log-probabilities again"
+        ),
+    ))
+}
+
 fn check_key(path: &Path, header: &Header, key: &ReferenceKey) -> Result<(), Error> {
-    if header.format != FORMAT || header.version != VERSION {
+    if header.format != FORMAT || !(1..=VERSION).contains(&header.version) {
         return Err(Error::corrupt(
             path,
-            format!("expected format {FORMAT} version {VERSION}, found {} version {}", header.format, header.version),
+            format!(
+                "expected format {FORMAT}, version 1 to {VERSION}, found {} version {}",
+                header.format, header.version
+            ),
         ));
     }
     let found = &header.key;
@@ -244,6 +289,33 @@ mod tests {
         fs::write(&path, format!("{header}{{\"row\":0}}\n")).unwrap();
         let error = ReferenceStore::open(&path, &key()).unwrap_err().to_string();
         assert!(error.contains("line 2"), "{error}");
+    }
+
+    #[test]
+    fn changed_digits_are_noticed_and_a_file_without_checksums_still_grows() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("reference.jsonl");
+        let mut store = ReferenceStore::open(&path, &key()).unwrap();
+        (0..3).for_each(|i| store.append(row(i, 0)).unwrap());
+        drop(store);
+        let text = fs::read_to_string(&path).unwrap();
+        for (old, new) in [("-1.1", "-1.2"), ("\"row\":2", "\"row\":1"), ("response_tokens\":5", "response_tokens\":6")]
+        {
+            let changed = text.replacen(old, new, 1);
+            assert_ne!(text, changed);
+            fs::write(&path, changed).unwrap();
+            let error = ReferenceStore::open(&path, &key()).unwrap_err().to_string();
+            assert!(error.contains("reference.jsonl is damaged: line") && error.contains("checksum"), "{error}");
+        }
+
+        // As version 1 wrote it.
+        let (header, first) = (text.lines().next().unwrap(), serde_json::to_string(&row(0, 0)).unwrap());
+        fs::write(&path, format!("{}\n{first}\n", header.replace("\"version\":2", "\"version\":1"))).unwrap();
+        let mut store = ReferenceStore::open(&path, &key()).unwrap();
+        store.append(row(1, 0)).unwrap();
+        drop(store);
+        assert!(!fs::read_to_string(&path).unwrap().contains(CHECKSUM));
+        assert_eq!(ReferenceStore::open(&path, &key()).unwrap().get(1, 0), Some(&row(1, 0)));
     }
 
     #[test]

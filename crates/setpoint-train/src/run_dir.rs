@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use crate::{Error, checkpoint, storage};
+use crate::{Change, Error, Identity, checkpoint, storage};
 
 /// The lock file. It stays behind; the lock itself ends with the process.
 const LOCK: &str = "run.lock";
@@ -95,6 +95,15 @@ impl RunDir {
     /// When the folder cannot be read.
     pub fn checkpoints(&self) -> Result<Vec<PathBuf>, Error> {
         Ok(checkpoint::list(&self.checkpoints_path())?.into_iter().map(|(_, path)| path).collect())
+    }
+
+    /// The step of the newest checkpoint, and the settings and inputs known so far that differ from those it was made with; `None` where
+    /// there is no checkpoint. Inputs that only the checkpoint knows are not compared: [`fit`](crate::fit) does that.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn compare(&self, identity: &Identity) -> Result<Option<(u64, Vec<Change>)>, Error> {
+        checkpoint::compare_newest(&self.checkpoints_path(), identity)
     }
 
     pub(crate) fn checkpoints_path(&self) -> PathBuf {

@@ -26,7 +26,12 @@ pub(crate) struct Digest {
 impl Digest {
     /// Reads a whole file.
     pub(crate) fn of_file(path: &Path) -> Result<Self, Error> {
-        let mut file = File::open(path).map_err(Error::io("open", path))?;
+        Self::of_start(path, u64::MAX)
+    }
+
+    /// Reads the first `length` bytes of a file, or all where it has fewer.
+    pub(crate) fn of_start(path: &Path, length: u64) -> Result<Self, Error> {
+        let mut file = File::open(path).map_err(Error::io("open", path))?.take(length);
         let mut buffer = vec![0; CHUNK];
         let mut digest = Self { bytes: 0, crc32c: 0 };
         loop {
@@ -38,6 +43,15 @@ impl Digest {
             digest.crc32c = crc32c::crc32c_append(digest.crc32c, &buffer[..read]);
         }
     }
+}
+
+/// The length of a file in bytes, and its CRC-32C in hexadecimal.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn file_digest(path: impl AsRef<Path>) -> Result<(u64, String), Error> {
+    let digest = Digest::of_file(path.as_ref())?;
+    Ok((digest.bytes, format!("{:08x}", digest.crc32c)))
 }
 
 /// A file being written, with a running checksum.
@@ -82,15 +96,27 @@ pub(crate) struct AppendLog {
     file: File,
     path: PathBuf,
     bytes: u64,
+    /// Of everything in it; of what was appended alone where it was opened without looking at its content.
+    crc32c: u32,
 }
 
 impl AppendLog {
-    /// Opens a log and drops everything behind `keep` bytes.
+    /// Opens a log and drops everything behind `keep` bytes. `expected`: the checksum of what is kept, where it is known.
     ///
     /// # Errors
-    /// When the file is shorter than that: what was written down has disappeared.
-    pub(crate) fn open(path: &Path, keep: u64) -> Result<Self, Error> {
+    /// When the file is shorter than that, or other bytes than those that were written: nothing is dropped then.
+    pub(crate) fn open(path: &Path, keep: u64, expected: Option<u32>) -> Result<Self, Error> {
         let mut log = Self::open_whole(path)?;
+        if log.bytes >= keep {
+            log.crc32c = Digest::of_start(path, keep)?.crc32c;
+            if let Some(expected) = expected.filter(|&expected| expected != log.crc32c) {
+                let found = log.crc32c;
+                let reason = format!(
+                    "its first {keep} bytes changed since the checkpoint was made (expected checksum {expected:08x}, found {found:08x})"
+                );
+                return Err(Error::corrupt(path, reason));
+            }
+        }
         log.truncate(keep)?;
         Ok(log)
     }
@@ -126,7 +152,7 @@ impl AppendLog {
         gate("open", path)?;
         let file = OpenOptions::new().create(true).append(true).open(path).map_err(Error::io("open", path))?;
         let bytes = file.metadata().map_err(Error::io("read", path))?.len();
-        Ok(Self { file, path: path.to_path_buf(), bytes })
+        Ok(Self { file, path: path.to_path_buf(), bytes, crc32c: 0 })
     }
 
     /// Appends one record.
@@ -140,13 +166,14 @@ impl AppendLog {
         }
         self.file.write_all(record).map_err(Error::io("append to", &self.path))?;
         self.bytes += record.len() as u64;
+        self.crc32c = crc32c::crc32c_append(self.crc32c, record);
         Ok(())
     }
 
-    /// Brings the log to the disk and returns its length.
-    pub(crate) fn sync(&self) -> Result<u64, Error> {
+    /// Brings the log to the disk and returns its length and checksum.
+    pub(crate) fn sync(&self) -> Result<Digest, Error> {
         sync(&self.file, &self.path)?;
-        Ok(self.bytes)
+        Ok(Digest { bytes: self.bytes, crc32c: self.crc32c })
     }
 }
 

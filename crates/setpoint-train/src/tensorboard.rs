@@ -35,7 +35,7 @@ impl EventWriter {
         // TensorBoard reads the files of a folder by name; a later one must have a later name.
         let timestamp = newest.map_or(now() as u64, |newest| (now() as u64).max(newest + 1));
         let name = format!("events.out.tfevents.{timestamp:010}.setpoint.{}", std::process::id());
-        let mut writer = Self { log: AppendLog::open(&dir.join(name), 0)? };
+        let mut writer = Self { log: AppendLog::open(&dir.join(name), 0, None)? };
         let mut version = event(None);
         field(&mut version, 3, b"brain.Event:2");
         writer.record(&version)?;

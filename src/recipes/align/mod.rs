@@ -15,11 +15,11 @@ use std::path::Path;
 
 use burn::module::Module;
 use setpoint_align::{DisplacementDetector, DisplacementSettings, ScoredResponse, prompt_log_mass};
-use setpoint_train::{Task, TrainConfig};
+use setpoint_train::{StopReason, Task, TrainConfig};
 use setpoint_transformer::CausalLm;
 
 use super::plan::{MemoryPlan, Output, RunPlan};
-use super::training::{Companions, Sampler, finished, open_run, sampler, train};
+use super::training::{Companions, Sampler, finished, mark_finished, open_run, sampler, train};
 use super::{Session, setup};
 use crate::failure::Outcome;
 use crate::progress;
@@ -42,10 +42,17 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
         true => Some(setup::reference_path(config.reference.as_deref(), &config.model)?),
         false => None,
     };
+    // Before the reference model is asked: its answers are kept by the tokens alone.
+    let mut origin = prepared.origin(config, reference)?;
+    origin.check(&run)?;
     let (data, eval) = with_reference(session, config, &prepared, reference, Some(folder))?;
+    origin.prompts("data", "reference-train.jsonl", [&data.prompts, &data.mismatched])?;
+    if let Some(set) = &eval {
+        origin.prompts("eval_data", "reference-eval.jsonl", [&set.prompts, &set.mismatched])?;
+    }
 
     let mut settings = config.train.clone();
-    settings.fingerprint = prepared.fingerprint(config, reference)?;
+    settings.identity = origin.identity();
     let job = Job { session, config, prepared: &prepared, run: &run, chosen_tokens: mean_chosen_tokens(&data.prompts) };
     let shown = shown(eval.as_ref().unwrap_or(&data), config.samples.prompts);
     match &config.align {
@@ -64,15 +71,15 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
             let task = dro_task(dro, log_z0, data.prompts);
             let expected = expected_shift(&task);
             let eval = eval.map(|set| dro_task(dro, log_z0, set.prompts));
-            job.train(&task, eval.as_ref(), &settings, Some(expected), shown, Ok)?;
+            job.train(&task, eval.as_ref(), &settings, Some(expected), shown, Ok)?.mark(&run, &["model"])
         }
         Method::Kto(kto) => {
             let task = |set: ReferenceSet| row_task(&config.align, RowObjective::Kto(kto.objective()), set);
-            job.train(&task(data), eval.map(task).as_ref(), &settings, Some(0.0), shown, Ok)?;
+            job.train(&task(data), eval.map(task).as_ref(), &settings, Some(0.0), shown, Ok)?.mark(&run, &["model"])
         }
         Method::Qrpo(qrpo) => {
             let task = |set: ReferenceSet| row_task(&config.align, RowObjective::Qrpo(*qrpo), set);
-            job.train(&task(data), eval.map(task).as_ref(), &settings, None, shown, Ok)?;
+            job.train(&task(data), eval.map(task).as_ref(), &settings, None, shown, Ok)?.mark(&run, &["model"])
         }
         Method::DroV(dro_v) => {
             let task = |set: ReferenceSet| DroVTask { rows: singles(&config.align, set.prompts), settings: *dro_v };
@@ -84,16 +91,17 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
             };
             let trained = job.train(&task(data), eval.map(task).as_ref(), &settings, None, shown, with_value)?;
             let dir = run.join("value");
-            trained.value.save(shape, &dir, &setup::save_options(&config.model, shape)?)?;
+            trained.model.value.save(shape, &dir, &setup::save_options(&config.model, shape)?)?;
             prepared.encoder.save(&dir)?;
             progress::note(format!("the value network: {}", dir.display()));
+            trained.mark(&run, &["model", "value"])
         }
         pairwise => {
             let task = |set: ReferenceSet| pairwise_task(pairwise, set);
-            job.train(&task(data), eval.map(task).as_ref(), &settings, reference.map(|_| 0.0), shown, Ok)?;
+            job.train(&task(data), eval.map(task).as_ref(), &settings, reference.map(|_| 0.0), shown, Ok)?
+                .mark(&run, &["model"])
         }
     }
-    Ok(())
 }
 
 /// What every method's training needs.
@@ -116,7 +124,7 @@ impl Job<'_> {
         expected: Option<f64>,
         shown: Vec<Vec<u32>>,
         complete: impl FnOnce(CausalLm) -> Outcome<T::Model>,
-    ) -> Outcome<T::Model> {
+    ) -> Outcome<Trained<T::Model>> {
         let Self { session, config, prepared, run, chosen_tokens } = self;
         let device = session.device().clone().autodiff();
         let mut policy = setup::policy(&config.model, &prepared.model_config, settings.seed, &device)?;
@@ -133,13 +141,29 @@ impl Job<'_> {
         });
         let companions = Companions { eval, recompute, displacement, chosen_tokens: *chosen_tokens, sampler };
         let name = config.align.name().to_uppercase().replace('_', "-");
-        let model = finished(train(session, &name, run, task, model, settings, companions)?);
+        let fitted = train(session, &name, run, task, model, settings, companions)?;
+        let (steps, stop) = (fitted.steps, fitted.stop);
+        let model = finished(fitted);
         let dir = run.join("model");
         let options = setup::save_options(&config.model, &prepared.model_config)?;
         model.policy().save(&prepared.model_config, &dir, &options)?;
         prepared.encoder.save(&dir)?;
         progress::note(format!("the aligned model: {}", dir.display()));
-        Ok(model)
+        Ok(Trained { model, steps, stop })
+    }
+}
+
+/// A model after its training, and how that ended.
+struct Trained<M> {
+    model: M,
+    steps: u64,
+    stop: StopReason,
+}
+
+impl<M> Trained<M> {
+    /// Marks the run as finished, unless it was interrupted. `folders`: those of its models.
+    fn mark(&self, run: &setpoint_train::RunDir, folders: &[&str]) -> Outcome {
+        if self.stop == StopReason::Requested { Ok(()) } else { mark_finished(run, self.steps, folders) }
     }
 }
 

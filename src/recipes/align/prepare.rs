@@ -12,6 +12,8 @@ use super::pairs::pairs;
 use super::settings::{AlignConfig, Desirable, DroSection, Method, T0Name, T0Setting};
 use crate::failure::{Failure, Outcome};
 use crate::progress;
+use crate::recipes::identity::{Origin, Row};
+use crate::recipes::rows_file::prompt_and_responses;
 use crate::recipes::{Session, setup};
 use crate::tasks::ScoredPrompt;
 
@@ -37,6 +39,8 @@ pub struct PreparedSet {
     pub mismatched: Vec<ScoredPrompt>,
     /// Hash of the examples as tokens.
     pub hash: String,
+    /// The rows as they were read, for the identity of the run.
+    pub rows: Vec<Row>,
 }
 
 impl Prepared {
@@ -46,15 +50,43 @@ impl Prepared {
         Ok(dro.level().resolve(dro.beta, &chosen_rewards(&rewards))?)
     }
 
-    /// Identity of what the training settings do not say.
-    pub fn fingerprint(&self, config: &AlignConfig, reference: Option<&Path>) -> Outcome<String> {
+    /// What the run is made from, before the reference model has scored anything.
+    pub fn origin(&self, config: &AlignConfig, reference: Option<&Path>) -> Outcome<Origin> {
         let model = config.model.path.as_deref().map(setup::model_hash).transpose()?.unwrap_or_default();
-        let reference = reference.map(setup::model_hash).transpose()?.unwrap_or_default();
-        let objective = serde_json::to_string(&config.align)?;
+        let reference_model = match reference {
+            Some(path) if config.model.path.as_deref() == Some(path) => model.clone(),
+            Some(path) => setup::model_hash(path)?,
+            None => String::new(),
+        };
         let ensemble: Vec<&Vec<Vec<f64>>> = self.train.prompts.iter().map(|prompt| &prompt.ensemble).collect();
         let ensemble = setup::text_hash(&serde_json::to_string(&ensemble)?);
-        Ok(setup::text_hash(&[model, reference, self.train.hash.clone(), objective, ensemble].join("\n")))
+        let objective = objective_in_version_1(config)?;
+        let version_1 = [&model, &reference_model, &self.train.hash, &objective, &ensemble].map(String::as_str);
+        let mut origin = Origin::new(config, setup::text_hash(&version_1.join("\n")))?;
+        if let Some(path) = &config.model.path {
+            origin.model("model.path", path, model);
+        }
+        if let Some(path) = reference {
+            origin.model("reference", path, reference_model);
+        }
+        origin.encoder(&config.model, &self.encoder);
+        origin.data("data", &config.data.path, self.train.rows.clone(), prompt_and_responses)?;
+        if let (Some(set), Some(data)) = (&self.eval, &config.eval_data) {
+            origin.data("eval_data", &data.path, set.rows.clone(), prompt_and_responses)?;
+        }
+        origin.ensemble(ensemble);
+        Ok(origin)
     }
+}
+
+/// The settings of the method as version 1 of a run's identity held them: without those that came later.
+fn objective_in_version_1(config: &AlignConfig) -> Outcome<String> {
+    const LATER: [&str; 1] = ["preset"];
+    let mut settings = serde_json::to_value(&config.align)?;
+    if let Some(table) = settings.as_object_mut() {
+        table.retain(|key, _| !LATER.contains(&key.as_str()));
+    }
+    Ok(settings.to_string())
 }
 
 fn prompt_rewards((row, prompt): (usize, &ScoredPrompt)) -> PromptRewards {
@@ -141,6 +173,7 @@ fn score(
     fitted: Option<&FittedTransform>,
 ) -> Outcome<(PreparedSet, Option<FittedTransform>)> {
     let hash = content_hash(&set.examples);
+    let rows = Row::of_examples(&set.examples);
     let mut prompts: Vec<ScoredPrompt> = set.examples.iter().map(|example| scored_prompt(example, set.t0)).collect();
     let about = config.align.about();
     if about.rewards {
@@ -212,7 +245,7 @@ fn score(
             }
         }
     }
-    Ok((PreparedSet { prompts, mismatched, hash }, transform))
+    Ok((PreparedSet { prompts, mismatched, hash, rows }, transform))
 }
 
 /// That every response has a reward.

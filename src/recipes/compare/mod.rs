@@ -28,7 +28,7 @@ pub fn run(session: &Session, device: Option<&str>, config: &CompareConfig, fold
     // Everything that can be wrong with the data is found before anything is written.
     config.eval.check()?;
     let plan = Plan::of(&quiet, config)?;
-    let run = open(folder, resume, to_table(config), &["compare.parallel"])?;
+    let run = open(folder, resume, config)?;
     let crew = Crew::new(session, device, config.compare.parallel, plan.memory);
     let (selecting, reporting) = match plan.searches() {
         true => {

@@ -154,6 +154,8 @@ fn unknown(name: &str) -> String {
 }
 
 impl Config for CompareConfig {
+    const JOB: &'static str = "compare";
+
     fn validate(&self, problems: &mut Problems<'_>) {
         self.model.validate("model", false, problems);
         validate_data(&self.data, "data", problems);

@@ -8,10 +8,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use setpoint_train::RunDir;
-use toml::{Table, Value};
+use toml::Table;
 
 use super::held_out::{HeldOut, Part};
 use super::trial::{ALIGN, Reached, Trial, done, eval_settings};
+use crate::config::Config;
 use crate::config::load::to_table;
 use crate::config::sections::ModelSection;
 use crate::failure::{Failure, Outcome};
@@ -19,53 +20,22 @@ use crate::progress;
 use crate::recipes::align::{AlignConfig, Method};
 use crate::recipes::plan::{MemoryPlan, Output};
 use crate::recipes::{Session, align, setup};
+use crate::resume::{CONFIG, agrees, record};
 
-/// Opens the folder of a sweep or comparison, and leaves its settings in it. It is locked for as long as the value lives. `free`: the
-/// settings that decide nothing about the results and may differ when it goes on.
-pub fn open(folder: &Path, resume: bool, settings: Table, free: &[&str]) -> Outcome<RunDir> {
-    let kept = folder.join("config.toml");
-    let text = toml::to_string(&settings)?;
+/// Opens the folder of a sweep or comparison, and leaves its settings in it, unless it holds those already. It is locked for as long as the
+/// value lives.
+pub fn open<C: Config>(folder: &Path, resume: bool, config: &C) -> Outcome<RunDir> {
+    let kept = folder.join(CONFIG);
     if kept.is_file() && !resume {
         return Err(Failure::run(format!("{} already holds a run", folder.display()))
             .hint("add --resume to go on with it, or choose another --run folder"));
     }
     std::fs::create_dir_all(folder).map_err(|e| Failure::run(format!("cannot create {}: {e}", folder.display())))?;
     let run = RunDir::open(folder)?;
-    if kept.is_file() {
-        let before =
-            std::fs::read_to_string(&kept).map_err(|e| Failure::run(format!("cannot read {}: {e}", kept.display())))?;
-        let before: Table = before.parse().map_err(|e| Failure::run(format!("{}: {e}", kept.display())))?;
-        let (mut then, mut now) = (Vec::new(), Vec::new());
-        flatten("", &Value::Table(before), &mut then);
-        flatten("", &Value::Table(settings), &mut now);
-        let fixed = |(key, _): &&(String, Value)| !free.contains(&key.as_str());
-        let differs = now.iter().filter(fixed).find(|entry| !then.contains(entry));
-        let gone = then.iter().filter(fixed).find(|entry| !now.contains(entry));
-        if let Some((key, _)) = differs.or(gone) {
-            let value = |list: &[(String, Value)]| {
-                list.iter().find(|(k, _)| k == key).map_or_else(|| "not set".to_owned(), |(_, v)| v.to_string())
-            };
-            return Err(Failure::run(format!(
-                "{} was started with other settings: `{key}` was {}, and is now {}",
-                folder.display(),
-                value(&then),
-                value(&now)
-            ))
-            .hint("go on with the settings it was started with, or choose another --run folder"));
-        }
+    if !kept.is_file() {
+        record(&run, config)?;
     }
-    run.write_text("config.toml", &text)?;
     Ok(run)
-}
-
-fn flatten(prefix: &str, value: &Value, into: &mut Vec<(String, Value)>) {
-    match value {
-        Value::Table(table) => table.iter().for_each(|(key, value)| {
-            let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
-            flatten(&key, value, into);
-        }),
-        value => into.push((prefix.to_owned(), value.clone())),
-    }
 }
 
 /// The optimizer steps of a trial, and the memory it is estimated to need at once, bytes.
@@ -111,10 +81,14 @@ impl Job {
     }
 }
 
-/// Writes a file; one that is there must be the same.
+/// Writes a file of settings; one that is there must have the same, but for those that it lacks because it is older than they are.
 fn write_once(path: &Path, text: &str) -> Outcome {
+    let same = |there: &str| match (there.parse::<Table>(), text.parse::<Table>()) {
+        (Ok(then), Ok(now)) => agrees(&then, &now),
+        _ => false,
+    };
     match std::fs::read_to_string(path) {
-        Ok(there) if there == text => Ok(()),
+        Ok(there) if there == text || same(&there) => Ok(()),
         Ok(_) => Err(Failure::run(format!("{} holds other settings than this run gives the trial", path.display()))
             .hint("choose another --run folder, or remove the trial's folder to train it again")),
         Err(_) => setup::write_text(path, text),

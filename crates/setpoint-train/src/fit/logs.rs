@@ -19,9 +19,9 @@ impl Logs {
     /// Opens the logs, cut to what a checkpoint vouches for.
     pub(super) fn open(run: &RunDir, state: &RunState, purge_step: u64) -> Result<Self, Error> {
         Ok(Self {
-            metrics: AppendLog::open(&run.join(RunDir::METRICS), state.metrics_bytes)?,
-            samples: AppendLog::open(&run.join(RunDir::SAMPLES), state.samples_bytes)?,
-            responses: AppendLog::open(&run.join(RunDir::RESPONSES), state.responses_bytes)?,
+            metrics: AppendLog::open(&run.join(RunDir::METRICS), state.metrics_bytes, state.metrics_crc32c)?,
+            samples: AppendLog::open(&run.join(RunDir::SAMPLES), state.samples_bytes, state.samples_crc32c)?,
+            responses: AppendLog::open(&run.join(RunDir::RESPONSES), state.responses_bytes, state.responses_crc32c)?,
             events: EventWriter::create(&run.join(RunDir::TENSORBOARD), purge_step)?,
         })
     }
@@ -84,11 +84,16 @@ impl Logs {
         self.responses.append(responses.line(data, step, epoch).as_bytes())
     }
 
-    /// Brings the files to the disk and notes their lengths.
+    /// Brings the files to the disk and notes their lengths and checksums.
     pub(super) fn sync(&self, state: &mut RunState) -> Result<(), Error> {
-        state.metrics_bytes = self.metrics.sync()?;
-        state.samples_bytes = self.samples.sync()?;
-        state.responses_bytes = self.responses.sync()?;
+        for (log, bytes, crc32c) in [
+            (&self.metrics, &mut state.metrics_bytes, &mut state.metrics_crc32c),
+            (&self.samples, &mut state.samples_bytes, &mut state.samples_crc32c),
+            (&self.responses, &mut state.responses_bytes, &mut state.responses_crc32c),
+        ] {
+            let digest = log.sync()?;
+            (*bytes, *crc32c) = (digest.bytes, Some(digest.crc32c));
+        }
         Ok(())
     }
 }

@@ -102,7 +102,7 @@ pub fn fit_on<T: Task>(
     let (model, optimizer, mut state) = match newest {
         None => (model, AdamW::new(config.optimizer), RunState::default()),
         Some(checkpoint) => {
-            checkpoint.check_identity(&identity)?;
+            checkpoint.check_identity(&config.identity, &identity)?;
             let state: RunState = checkpoint.state()?;
             let model = checkpoint.load_model(model)?;
             let optimizer = checkpoint.load_optimizer(config.optimizer, &model)?;

@@ -46,6 +46,13 @@ pub(crate) struct RunState {
     /// Absent in checkpoints of before there was this log.
     #[serde(default)]
     pub(crate) responses_bytes: u64,
+    /// Checksums of the logs up to these lengths; absent in checkpoints of before there were any.
+    #[serde(default)]
+    pub(crate) metrics_crc32c: Option<u32>,
+    #[serde(default)]
+    pub(crate) samples_crc32c: Option<u32>,
+    #[serde(default)]
+    pub(crate) responses_crc32c: Option<u32>,
     /// Devices that the step was computed on; absent in checkpoints of before there could be several.
     #[serde(default = "one")]
     pub(crate) devices: usize,

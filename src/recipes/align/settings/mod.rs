@@ -71,6 +71,8 @@ impl Default for AlignConfig {
 }
 
 impl Config for AlignConfig {
+    const JOB: &'static str = "align";
+
     fn defaults(user: &Table) -> Result<Table, (String, String)> {
         let section = user.get("align").and_then(Value::as_table);
         let name = section.and_then(|s| s.get("method")).map_or(Some("dro"), Value::as_str);
