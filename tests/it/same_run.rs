@@ -125,7 +125,7 @@ fn labelled(rows: usize) -> Vec<Value> {
         json!({
             "prompt": [{"role": "user", "content": format!("How much is {i} and two?")}],
             "completion": [{"role": "assistant", "content": "The sum is four."}],
-            "label": i % 3 > 0,
+            "label": !i.is_multiple_of(3),
         })
     };
     (0..rows).map(row).collect()
