@@ -4,6 +4,7 @@
 //! run, which `run.json` records. A folder without that file was made before there was one: settings that its `config.toml` lacks have the
 //! meaning that they had then.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use toml::{Table, Value};
 use crate::config::load::{self, to_table};
 use crate::config::{Config, Given};
 use crate::failure::{Failure, Outcome};
-use crate::recipes::is_place;
+use crate::recipes::{content, is_place};
 
 /// The file of settings in a run folder.
 pub const CONFIG: &str = "config.toml";
@@ -44,12 +45,21 @@ const FREE_PREFIXES: [&str; 3] = ["samples.", "train.save_", "train.sample_"];
 struct Record {
     job: String,
     directory: PathBuf,
+    /// Hashes of the files and models that the settings name, by setting; for jobs whose checkpoints do not hold them.
+    #[serde(default)]
+    inputs: BTreeMap<String, String>,
 }
 
 /// Leaves the settings of a new run in its folder.
 pub fn record<C: Config>(run: &RunDir, config: &C) -> Outcome {
     let directory = env::current_dir()?;
-    let record = json!({ "version": VERSION, "job": C::JOB, "directory": directory.to_string_lossy() });
+    let inputs = if is_training::<C>() { BTreeMap::new() } else { inputs(&to_table(config))? };
+    let record = json!({
+        "version": VERSION,
+        "job": C::JOB,
+        "directory": directory.to_string_lossy(),
+        "inputs": inputs,
+    });
     // The settings come last: a folder that has them has the record.
     run.write_text(RECORD, &format!("{record:#}\n"))?;
     Ok(run.write_text(CONFIG, &toml::to_string(&to_table(config))?)?)
@@ -85,7 +95,8 @@ pub fn settings<C: Config>(folder: &Path, given: &Given) -> Outcome<(C, PathBuf)
         C::complete_older(&mut stored);
     }
     let here = env::current_dir()?;
-    let there = record.map(|record| record.directory).filter(|there| *there != here && there.is_dir());
+    let there = record.as_ref().map(|record| record.directory.clone());
+    let there = there.filter(|there| *there != here && there.is_dir());
     let mut given = given.clone();
     let mut folder = folder.to_owned();
     if let Some(there) = &there {
@@ -112,12 +123,45 @@ pub fn settings<C: Config>(folder: &Path, given: &Given) -> Outcome<(C, PathBuf)
         }
     };
     // Files of a training are compared by their contents, wherever they are.
-    let by_content = matches!(C::JOB, "sft" | "reward" | "align");
+    let by_content = is_training::<C>();
     let mut differing = differences(&to_table(&then), &to_table(&now), true).into_iter();
-    match differing.find(|(key, was, is)| !(by_content && is_place(key) && was.is_some() && is.is_some())) {
-        Some(found) => Err(other_settings(&folder, found)),
-        None => Ok((now, folder)),
+    let same_content = |key: &str, was: &Option<Value>, is: &Option<Value>| {
+        by_content && is_place(key) && was.is_some() && is.is_some()
+    };
+    if let Some(found) = differing.find(|(key, was, is)| !same_content(key, was, is)) {
+        return Err(other_settings(&folder, found));
     }
+    if let Some(record) = record.filter(|record| !record.inputs.is_empty()) {
+        let table = to_table(&now);
+        let found = inputs(&table)?;
+        let changed = |(key, _): &(String, Value)| found.get(key) != record.inputs.get(key);
+        if let Some((key, value)) = flat(&table).into_iter().find(changed) {
+            return Err(Failure::run(format!(
+                "cannot resume {}: `{key}`: {value} changed since the run was started",
+                folder.display()
+            ))
+            .hint("restore what the run was started with, or start a new one in another --run folder"));
+        }
+    }
+    Ok((now, folder))
+}
+
+/// Whether a job is one training, whose checkpoints hold its identity.
+fn is_training<C: Config>() -> bool {
+    matches!(C::JOB, "sft" | "reward" | "align")
+}
+
+/// Hashes of the files and models that settings name.
+fn inputs(settings: &Table) -> Outcome<BTreeMap<String, String>> {
+    let mut found = BTreeMap::new();
+    for (key, value) in flat(settings) {
+        if let Some(path) = value.as_str().filter(|_| is_place(&key))
+            && let Some(hash) = content(Path::new(path))?
+        {
+            found.insert(key, hash);
+        }
+    }
+    Ok(found)
 }
 
 fn read_record(folder: &Path) -> Outcome<Option<Record>> {

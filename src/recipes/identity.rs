@@ -226,6 +226,27 @@ impl Origin {
     }
 }
 
+/// A hash of the content of a file, or of a folder with a model or a tokenizer; `None` where the path leads to neither.
+pub fn content(path: &Path) -> Outcome<Option<String>> {
+    let read =
+        |path: &Path| std::fs::read(path).map_err(|e| Failure::run(format!("cannot read {}: {e}", path.display())));
+    if path.is_file() {
+        return Ok(Some(hex(Sha256::digest(read(path)?))));
+    }
+    let held = ["config.json", "tokenizer.json"].map(|name| path.join(name).is_file());
+    if held == [false, false] {
+        return Ok(None);
+    }
+    let mut hash = Sha256::new();
+    hash.update(setup::model_hash(path)?);
+    for file in ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"].map(|name| path.join(name)) {
+        if file.is_file() {
+            hash.update(hex(Sha256::digest(read(&file)?)));
+        }
+    }
+    Ok(Some(hex(hash.finalize())))
+}
+
 /// The exact digits of numbers, NaN included.
 fn bits(numbers: &[f64]) -> Vec<u64> {
     numbers.iter().map(|number| number.to_bits()).collect()

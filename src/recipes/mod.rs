@@ -27,6 +27,6 @@ mod setup;
 mod shared;
 pub mod training;
 
-pub use identity::is_place;
+pub use identity::{content, is_place};
 pub use setup::Session;
 pub use shared::Shared;

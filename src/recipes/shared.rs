@@ -61,6 +61,9 @@ struct Stored<V> {
     key: Value,
     cost: Cost,
     value: V,
+    /// A hash of the value; absent in files of before there was one.
+    #[serde(default)]
+    digest: Option<String>,
 }
 
 impl Shared {
@@ -99,7 +102,8 @@ impl Shared {
         }
         let started = Instant::now();
         let value = compute()?;
-        let stored = Stored { key: key.clone(), cost: Cost::since(started), value };
+        let digest = Some(digest(&serde_json::to_value(&value)?));
+        let stored = Stored { key: key.clone(), cost: Cost::since(started), value, digest };
         setup::write_text(&path, &(serde_json::to_string(&stored)? + "\n"))?;
         Ok(stored.value)
     }
@@ -107,7 +111,16 @@ impl Shared {
 
 fn read<V: DeserializeOwned>(path: &Path, key: &Value) -> Option<Stored<V>> {
     let text = std::fs::read_to_string(path).ok()?;
-    serde_json::from_str::<Stored<V>>(&text).ok().filter(|stored| stored.key == *key)
+    let Stored { key: found, cost, value, digest: expected } = serde_json::from_str::<Stored<Value>>(&text).ok()?;
+    if found != *key || expected.is_some_and(|expected| expected != digest(&value)) {
+        return None;
+    }
+    let value = serde_json::from_value(value).ok()?;
+    Some(Stored { key: found, cost, value, digest: None })
+}
+
+fn digest(value: &Value) -> String {
+    setup::text_hash(&value.to_string())[..16].to_owned()
 }
 
 #[cfg(test)]
@@ -157,8 +170,10 @@ mod tests {
         assert_eq!([once("a", 1), once("a", 2)], [1, 1]);
         let file = only_file(folder.path());
         let text = std::fs::read_to_string(&file).unwrap();
-        // Torn, and with the key of something else.
-        for damaged in [&text[..text.len() / 2], &text.replace("\"a\"", "\"b\"")] {
+        // Torn, with the key of something else, and with another value.
+        let other = text.replace("\"value\":1", "\"value\":2");
+        assert_ne!(text, other);
+        for damaged in [&text[..text.len() / 2], &text.replace("\"a\"", "\"b\""), &other] {
             std::fs::write(&file, damaged).unwrap();
             assert_eq!([once("a", 3), once("a", 4)], [3, 3]);
         }

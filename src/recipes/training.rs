@@ -101,7 +101,7 @@ pub fn is_finished(folder: &Path) -> bool {
         }
     }
     progress::note(format!(
-        "{} is finished: all {} steps are done, and the model is {}",
+        "{} is finished: it ended after step {}, and its model is {}",
         folder.display(),
         finished.steps,
         folder.join("model").display()

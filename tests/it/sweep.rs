@@ -126,6 +126,15 @@ fn a_grid_is_trained_measured_and_sorted() {
     assert_eq!(shared(&run).len(), 3, "a resumed sweep shares with what was before");
     sweep(&config, &run, &["--resume", "--set", "train.max_steps=3"])
         .fails(1, &["other settings", "train.max_steps", "was 2, and is now 3"]);
+
+    // By the folder alone, but not with other rows than those that the finished trials were trained on.
+    let alone = || setpoint(&["sweep", "--run", &run.display().to_string(), "--resume", "--quiet"]);
+    alone().ok();
+    let settings: toml::Table = std::fs::read_to_string(run.join("config.toml")).unwrap().parse().unwrap();
+    let data = settings["data"]["path"].as_str().unwrap().to_owned();
+    let rows = std::fs::read_to_string(&data).unwrap();
+    std::fs::write(&data, rows.lines().skip(1).map(|row| format!("{row}\n")).collect::<String>()).unwrap();
+    alone().fails(1, &["`data.path`", &data, "changed since the run was started"]);
 }
 
 #[test]

@@ -23,7 +23,8 @@ const TRACES: [&str; 2] = [RunDir::METRICS, RunDir::CHECKPOINTS];
 /// checkpoints/        step-00000100/ …
 /// ```
 ///
-/// The caller adds its resolved settings and versions with [`RunDir::write_text`].
+/// The caller adds its resolved settings and versions with [`RunDir::write_text`]. Checkpoints hold checksums of their files and of the
+/// logs, and the [`Identity`] of the run.
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
