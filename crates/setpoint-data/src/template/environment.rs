@@ -4,12 +4,13 @@ use std::fmt::Write as _;
 
 use chrono::NaiveDateTime;
 use chrono::format::{Item, StrftimeItems};
-use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Value, from_args};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, escape_formatter};
-use minijinja_contrib::pycompat;
+use minijinja::value::Value;
+use minijinja::{Environment, Error, ErrorKind};
 
-use super::tojson::{python_float, tojson};
+use super::jinja;
+
+/// Longest format of a date in bytes.
+const MAX_DATE_FORMAT: usize = 1024;
 
 /// What a template said through `raise_exception`.
 #[derive(Debug, thiserror::Error)]
@@ -17,24 +18,12 @@ use super::tojson::{python_float, tojson};
 pub(super) struct Raised(pub(super) String);
 
 pub(super) fn environment(now: NaiveDateTime) -> Environment<'static> {
-    let mut environment = Environment::new();
-    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-    environment.set_syntax(syntax.expect("Jinja's own delimiters are valid"));
-    environment.set_auto_escape_callback(|_| AutoEscape::None);
-    environment.set_unknown_method_callback(method);
-    environment.set_formatter(|out, state, value| match f64::try_from(value.clone()) {
-        // The engine writes 1e-7 out in full where Python prints 1e-07.
-        Ok(x) if value.is_number() && !value.is_integer() && x.is_finite() => {
-            out.write_str(&python_float(x)).map_err(|_| Error::from(ErrorKind::WriteFailure))
-        }
-        _ => escape_formatter(out, state, value),
-    });
-    environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
+    let mut environment = jinja::environment();
+    environment.add_function("raise_exception", |message: Value| -> Result<Value, Error> {
+        let message = message.as_str().map_or_else(|| message.kind().to_string(), str::to_owned);
         Err(Error::new(ErrorKind::InvalidOperation, "raise_exception").with_source(Raised(message)))
     });
     environment.add_function("strftime_now", move |format: &str| strftime(now, format));
-    environment.add_filter("tojson", tojson);
-    environment.add_filter("trim", trim);
     environment
 }
 
@@ -63,9 +52,10 @@ pub(super) fn prepare(source: &str) -> String {
     out
 }
 
-/// JSON as a template value, objects in their order.
-pub(super) fn jinja(value: &serde_json::Value) -> Value {
+/// JSON as a template value, objects in their order; its size is added to `size`.
+pub(super) fn jinja_value(value: &serde_json::Value, size: &mut usize) -> Value {
     use serde_json::Value as Json;
+    *size += 16;
     match value {
         Json::Null => Value::from(()),
         Json::Bool(b) => Value::from(*b),
@@ -74,59 +64,21 @@ pub(super) fn jinja(value: &serde_json::Value) -> Value {
             (None, Some(u), _) => Value::from(u),
             (None, None, f) => Value::from(f.unwrap_or(f64::NAN)),
         },
-        Json::String(s) => Value::from(s.as_str()),
-        Json::Array(items) => items.iter().map(jinja).collect(),
-        Json::Object(fields) => Value::from_pairs(fields.iter().map(|(k, v)| (Value::from(k.as_str()), jinja(v)))),
-    }
-}
-
-/// Python's `str.isspace`: Unicode's White_Space and the separators U+001C to U+001F.
-fn is_space(c: char) -> bool {
-    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
-}
-
-/// jinja2's `trim`: `str(value).strip(chars)`.
-fn trim(value: &Value, chars: Option<String>) -> String {
-    let text = value.to_string();
-    match chars {
-        Some(chars) => text.trim_matches(|c| chars.contains(c)).to_owned(),
-        None => text.trim_matches(is_space).to_owned(),
-    }
-}
-
-/// Python's methods; the three that strip whitespace differ from Rust's in what whitespace is.
-fn method(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
-    if let (Some(text), "strip" | "lstrip" | "rstrip") = (value.as_str(), name) {
-        let (chars,): (Option<String>,) = from_args(args)?;
-        let strip = |c: char| chars.as_ref().map_or_else(|| is_space(c), |chars| chars.contains(c));
-        return Ok(Value::from(match name {
-            "strip" => text.trim_matches(strip),
-            "lstrip" => text.trim_start_matches(strip),
-            _ => text.trim_end_matches(strip),
-        }));
-    }
-    if let (Some(text), "title", []) = (value.as_str(), name, args) {
-        return Ok(Value::from(title(text)));
-    }
-    pycompat::unknown_method_callback(state, value, name, args)
-}
-
-/// Python's `str.title`: a letter that follows no letter is in upper case, every other one in lower case.
-fn title(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut in_word = false;
-    for c in text.chars() {
-        if in_word {
-            out.extend(c.to_lowercase());
-        } else {
-            out.extend(c.to_uppercase());
+        Json::String(s) => {
+            *size += s.len();
+            Value::from(s.as_str())
         }
-        in_word = c.is_alphabetic();
+        Json::Array(items) => Value::from(items.iter().map(|item| jinja_value(item, size)).collect::<Vec<_>>()),
+        Json::Object(fields) => {
+            Value::from_pairs(fields.iter().map(|(k, v)| (Value::from(k.as_str()), jinja_value(v, size))))
+        }
     }
-    out
 }
 
 fn strftime(now: NaiveDateTime, format: &str) -> Result<String, Error> {
+    if format.len() > MAX_DATE_FORMAT {
+        return Err(ErrorKind::OutOfFuel.into());
+    }
     let items: Vec<Item<'_>> = StrftimeItems::new(format).collect();
     let failed = || Error::new(ErrorKind::InvalidOperation, format!("strftime_now: unknown format {format:?}"));
     if items.contains(&Item::Error) {

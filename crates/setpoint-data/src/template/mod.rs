@@ -1,18 +1,24 @@
 //! Chat templates in Jinja, rendered as transformers renders them.
 
 mod builtin;
+mod date;
 mod environment;
+mod jinja;
 mod source;
 mod tojson;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use chrono::NaiveDateTime;
+use minijinja::ErrorKind;
 use minijinja::value::Value as Jinja;
-use minijinja::{Environment, ErrorKind};
 use serde_json::{Map, Value};
 
 pub use self::builtin::BuiltIn;
+pub use self::date::TemplateDate;
+use self::jinja::Compiled;
+pub(crate) use self::source::{ADDITIONAL, TOOL_USE, template_names, tool_template_source};
 pub use self::source::{TemplateChoice, template_source};
 use crate::error::Error;
 use crate::record::Message;
@@ -20,9 +26,10 @@ use crate::record::Message;
 /// A chat template, compiled.
 ///
 /// It renders what `apply_chat_template` of transformers renders: jinja2's sandbox with `trim_blocks` and `lstrip_blocks`,
-/// loop controls, `raise_exception`, `strftime_now`, `tojson` as Python's `json.dumps(ensure_ascii=False)`, Python's string
-/// methods, `{% generation %}` as a plain block. The few things that jinja2 has and this engine has not (`'%s' % x`, the filter
-/// `wordcount`, the test `callable`) are errors. A template that does not end within its budget of steps is an error.
+/// loop controls, `raise_exception`, `strftime_now`, `tojson` as Python's `json.dumps(ensure_ascii=False)`, jinja2's filters and
+/// tests, Python's string methods, `{% generation %}` as a plain block. The filters `random` and `urlize` are errors.
+///
+/// Any template is harmless, whoever wrote it: one that needs too much time, memory or nesting is an error.
 ///
 /// ```
 /// use setpoint_data::{BuiltIn, ChatTemplate, Message, TemplateVariables};
@@ -36,7 +43,7 @@ use crate::record::Message;
 pub struct ChatTemplate {
     name: String,
     source: String,
-    environment: Environment<'static>,
+    compiled: Arc<Compiled>,
 }
 
 impl std::fmt::Debug for ChatTemplate {
@@ -51,9 +58,9 @@ pub enum TemplateError {
     /// The template called `raise_exception`.
     #[error("{0}")]
     Raised(String),
-    /// The template used up its budget of steps.
-    #[error("it did not end within {FUEL} steps: it loops for ever, or nearly so. Use another template")]
-    OutOfSteps,
+    /// The template used up its budget of steps, memory and nesting.
+    #[error("it did not finish within its budget: it needs too much time, memory or nesting. Use another template")]
+    OverBudget,
     /// There are no messages.
     #[error("the conversation has no messages")]
     NoMessages,
@@ -66,11 +73,6 @@ pub enum TemplateError {
         line: usize,
     },
 }
-
-/// Budget of a rendering. A long conversation in an elaborate template takes some ten thousand steps.
-const FUEL: u64 = 10_000_000;
-
-const NAME: &str = "chat_template";
 
 /// Variables of a template besides the messages.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -98,17 +100,15 @@ impl ChatTemplate {
     /// As [`ChatTemplate::new`].
     pub fn with_clock(name: impl Into<String>, source: impl Into<String>, now: NaiveDateTime) -> Result<Self, Error> {
         let (name, source) = (name.into(), source.into());
-        let mut environment = environment::environment(now);
-        environment.set_fuel(Some(FUEL));
-        let prepared = environment::prepare(&source);
-        environment.add_template_owned(NAME, prepared).map_err(|e| {
+        let environment = environment::environment(now);
+        let compiled = Compiled::new(&environment::prepare(&source), environment).map_err(|e| {
             let reason = match describe(&e) {
-                TemplateError::Failed { reason, line } => format!("line {line}: {reason}"),
+                TemplateError::Failed { reason, line } => format!("not valid Jinja: line {line}: {reason}"),
                 other => other.to_string(),
             };
-            Error::Template { name: name.clone(), reason: format!("not valid Jinja: {reason}") }
+            Error::Template { name: name.clone(), reason }
         })?;
-        Ok(Self { name, source, environment })
+        Ok(Self { name, source, compiled: Arc::new(compiled) })
     }
 
     /// A template that comes with this crate.
@@ -155,15 +155,20 @@ impl ChatTemplate {
         add_generation_prompt: bool,
         variables: &TemplateVariables,
     ) -> Result<String, TemplateError> {
+        let mut size = 0;
         let messages = messages.iter().map(|message| {
+            size += 32 + message.content.len();
             let mut fields = vec![
                 (Jinja::from("role"), Jinja::from(message.role.as_str())),
                 (Jinja::from("content"), Jinja::from(message.content.as_str())),
             ];
-            fields.extend(message.extra.iter().map(|(k, v)| (Jinja::from(k.as_str()), environment::jinja(v))));
+            fields.extend(
+                message.extra.iter().map(|(k, v)| (Jinja::from(k.as_str()), environment::jinja_value(v, &mut size))),
+            );
             Jinja::from_pairs(fields)
         });
-        self.render_any(messages.collect(), add_generation_prompt, variables)
+        let messages: Vec<Jinja> = messages.collect();
+        self.render_any(messages, size, add_generation_prompt, variables)
     }
 
     /// Renders messages given as JSON, such as those of other programs. Fields that are null are left out, as transformers
@@ -180,33 +185,36 @@ impl ChatTemplate {
         if messages.is_empty() {
             return Err(TemplateError::NoMessages);
         }
+        let mut size = 0;
         let messages = messages.iter().map(|message| match message {
             Value::Object(fields) => Jinja::from_pairs(
                 fields
                     .iter()
                     .filter(|(_, v)| !v.is_null())
-                    .map(|(k, v)| (Jinja::from(k.as_str()), environment::jinja(v))),
+                    .map(|(k, v)| (Jinja::from(k.as_str()), environment::jinja_value(v, &mut size))),
             ),
-            other => environment::jinja(other),
+            other => environment::jinja_value(other, &mut size),
         });
-        self.render_any(messages.collect(), add_generation_prompt, variables)
+        let messages: Vec<Jinja> = messages.collect();
+        self.render_any(messages, size, add_generation_prompt, variables)
     }
 
     fn render_any(
         &self,
-        messages: Jinja,
+        messages: Vec<Jinja>,
+        mut size: usize,
         add_generation_prompt: bool,
         variables: &TemplateVariables,
     ) -> Result<String, TemplateError> {
         let mut context: BTreeMap<&str, Jinja> =
             variables.special_tokens.iter().map(|(k, v)| (k.as_str(), Jinja::from(v.as_str()))).collect();
+        let mut value = |json: &Value| environment::jinja_value(json, &mut size);
         context.insert("documents", Jinja::from(()));
-        context.insert("tools", variables.tools.as_ref().map_or(Jinja::from(()), environment::jinja));
-        context.extend(variables.extra.iter().map(|(k, v)| (k.as_str(), environment::jinja(v))));
-        context.insert("messages", messages);
+        context.insert("tools", variables.tools.as_ref().map_or(Jinja::from(()), &mut value));
+        context.extend(variables.extra.iter().map(|(k, v)| (k.as_str(), value(v))));
+        context.insert("messages", Jinja::from(messages));
         context.insert("add_generation_prompt", Jinja::from(add_generation_prompt));
-        let template = self.environment.get_template(NAME).map_err(|e| describe(&e))?;
-        template.render(Jinja::from_pairs(context)).map_err(|e| describe(&e))
+        self.compiled.render(context, size).map_err(|e| describe(&e))
     }
 }
 
@@ -217,7 +225,7 @@ fn describe(error: &minijinja::Error) -> TemplateError {
         cause = inner;
     }
     if cause.kind() == ErrorKind::OutOfFuel {
-        return TemplateError::OutOfSteps;
+        return TemplateError::OverBudget;
     }
     if let Some(raised) = std::error::Error::source(cause).and_then(|e| e.downcast_ref::<environment::Raised>()) {
         return TemplateError::Raised(raised.0.clone());
@@ -315,11 +323,11 @@ mod tests {
     #[test]
     fn a_template_that_loops_for_ever_is_an_error() {
         let nested = "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}x{% endfor %}{% endfor %}{% endfor %}";
-        assert_eq!(render(nested, json!({})).unwrap_err(), TemplateError::OutOfSteps);
+        assert_eq!(render(nested, json!({})).unwrap_err(), TemplateError::OverBudget);
         let recursive = "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}";
         assert!(render(recursive, json!({})).is_err());
         let growing = "{% set ns = namespace(s='x') %}{% for i in range(90) %}{% set ns.s = ns.s + ns.s %}{% endfor %}";
-        assert_eq!(render(growing, json!({})).unwrap_err(), TemplateError::OutOfSteps);
+        assert_eq!(render(growing, json!({})).unwrap_err(), TemplateError::OverBudget);
     }
 
     #[test]

@@ -78,6 +78,40 @@ pub fn template_source(dir: &Path, config: &Value, choice: &TemplateChoice) -> R
     }
 }
 
+/// The name and text of the template for conversations with tools, where the tokenizer has one besides its default.
+///
+/// It is transformers' rule: a tokenizer with several named templates uses `tool_use` for a conversation with tools, unless a
+/// template was chosen.
+///
+/// # Errors
+/// As [`template_source`].
+pub(crate) fn tool_template_source(
+    dir: &Path,
+    config: &Value,
+    choice: &TemplateChoice,
+) -> Result<Option<(String, String)>, Error> {
+    if *choice != TemplateChoice::Own {
+        return Ok(None);
+    }
+    let mut own = own(dir, config)?;
+    if own.first().is_some_and(|(name, _)| name == FILE) {
+        // Where there is a file, transformers does not look at the templates of the entry.
+        let named = dir.join(ADDITIONAL).join(format!("{TOOL_USE}.jinja"));
+        own.truncate(if named.is_file() { own.len() } else { 0 });
+    }
+    Ok(own.into_iter().find(|(name, _)| name == TOOL_USE))
+}
+
+/// The names of a tokenizer's own templates.
+pub(crate) fn template_names(dir: &Path, config: &Value) -> Result<Vec<String>, Error> {
+    Ok(own(dir, config)?.into_iter().map(|(name, _)| name).collect())
+}
+
+/// The name of the template for conversations with tools.
+pub(crate) const TOOL_USE: &str = "tool_use";
+
+/// The folder of further named templates.
+pub(crate) const ADDITIONAL: &str = "additional_chat_templates";
 const FILE: &str = "chat_template.jinja";
 const SINGLE: &str = "chat_template of tokenizer_config.json";
 
@@ -89,7 +123,7 @@ fn own(dir: &Path, config: &Value) -> Result<Vec<(String, String)>, Error> {
     if file.is_file() {
         found.push((FILE.to_owned(), read(&file)?));
     }
-    let folder = dir.join("additional_chat_templates");
+    let folder = dir.join(ADDITIONAL);
     if folder.is_dir() {
         let mut paths = Vec::new();
         for entry in std::fs::read_dir(&folder).map_err(Error::io("list", &folder))? {

@@ -2,42 +2,59 @@
 
 use std::fmt::Write as _;
 
-use minijinja::value::{Kwargs, Value, ValueKind};
+use minijinja::value::{Value, ValueKind};
 use minijinja::{Error, ErrorKind, State};
 
+use super::jinja::Args;
+
 /// `tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False)`.
-pub(super) fn tojson(state: &State<'_, '_>, value: &Value, args: Kwargs) -> Result<Value, Error> {
-    let indent = match args.get::<Option<Value>>("indent")? {
+pub(super) fn tojson(state: &State<'_, '_>, value: &Value, args: &Args) -> Result<Value, Error> {
+    let indent = match args.some(1) {
         None => None,
-        Some(value) if value.is_none() => None,
         Some(value) => Some(match value.as_str() {
             Some(text) => text.to_owned(),
-            None => " ".repeat(value.as_usize().unwrap_or(0)),
+            None => {
+                let width = usize::try_from(args.int(1, 0, "tojson")?).unwrap_or(0);
+                charge(state, width)?;
+                " ".repeat(width)
+            }
         }),
     };
-    let separators = args.get::<Option<Vec<String>>>("separators")?;
-    let (item, key) = match separators.as_deref() {
-        Some([item, key]) => (item.clone(), key.clone()),
-        Some(_) => return Err(Error::new(ErrorKind::InvalidOperation, "tojson: expected two separators")),
+    let (item, key) = match args.some(2) {
+        Some(separators) => {
+            let texts: Vec<Value> = separators.try_iter()?.take(3).collect();
+            match texts.iter().map(Value::as_str).collect::<Option<Vec<_>>>().as_deref() {
+                Some([item, key]) => ((*item).to_owned(), (*key).to_owned()),
+                _ => return Err(Error::new(ErrorKind::InvalidOperation, "tojson: expected two separators")),
+            }
+        }
         None => (if indent.is_some() { ",".into() } else { ", ".into() }, ": ".into()),
     };
     let mut writer = Writer {
+        state,
         out: String::new(),
-        ensure_ascii: args.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
-        sort_keys: args.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
+        paid: 0,
+        ensure_ascii: args.flag(0),
+        sort_keys: args.flag(3),
         indent,
         item,
         key,
     };
-    args.assert_all_used()?;
     writer.value(value, 0)?;
-    // The engine charges for filters' results only after they are made; the work here is a multiple of that.
-    state.consume_fuel(writer.out.len() as u64 / 4)?;
+    charge(state, writer.out.len() - writer.paid)?;
     Ok(Value::from(writer.out))
 }
 
-struct Writer {
+/// Charges for serialised bytes: writing them is a multiple of the work of copying.
+fn charge(state: &State<'_, '_>, bytes: usize) -> Result<(), Error> {
+    state.consume_fuel(bytes as u64 / 4)
+}
+
+struct Writer<'a, 'b, 'c> {
+    state: &'a State<'b, 'c>,
     out: String,
+    /// Bytes that have been charged for.
+    paid: usize,
     ensure_ascii: bool,
     sort_keys: bool,
     indent: Option<String>,
@@ -45,10 +62,14 @@ struct Writer {
     key: String,
 }
 
-impl Writer {
+impl Writer<'_, '_, '_> {
     fn value(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
-        if depth > 100 {
+        if depth > 400 {
             return Err(Error::new(ErrorKind::InvalidOperation, "tojson: nested too deeply"));
+        }
+        if self.out.len() > self.paid + 1024 {
+            charge(self.state, self.out.len() - self.paid)?;
+            self.paid = self.out.len();
         }
         match value.kind() {
             ValueKind::None => self.out.push_str("null"),
@@ -96,21 +117,26 @@ impl Writer {
                 let separator = self.item.clone();
                 self.out.push_str(&separator);
             }
-            self.line(depth + 1);
+            self.line(depth + 1)?;
             write(self, item)?;
         }
         if !empty {
-            self.line(depth);
+            self.line(depth)?;
         }
         self.out.push(close);
         Ok(())
     }
 
-    fn line(&mut self, depth: usize) {
+    fn line(&mut self, depth: usize) -> Result<(), Error> {
         if let Some(indent) = &self.indent {
+            let width = indent.len().saturating_mul(depth);
+            if self.out.len().saturating_add(width) > self.paid.saturating_add(1024) {
+                charge(self.state, width)?;
+            }
             self.out.push('\n');
             self.out.push_str(&indent.repeat(depth));
         }
+        Ok(())
     }
 
     fn string(&mut self, text: &str) {
