@@ -135,6 +135,14 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// A model's `setpoint.json` is damaged.
+    #[error("{}: {reason}. Fix the file, or remove it", path.display())]
+    Notes {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// The prompts do not share the tokens that count as t0.
     #[error("{at}: {reason}")]
     T0 {
@@ -297,6 +305,24 @@ pub enum EncodeProblem {
         crate::template::BuiltIn::names()
     )]
     NoTemplate,
+    /// The tokenizer has several templates, none of them for this conversation.
+    #[error(
+        "the tokenizer has the chat templates {names}, but none named `default` for a conversation without tools. Choose one of them (set `template`)"
+    )]
+    NoDefaultTemplate {
+        /// The templates' names.
+        names: String,
+    },
+    /// A column that the template is given holds something else.
+    #[error("`{column}`: expected {expected}, found {found}. Fix the row, or remove the column")]
+    BadColumn {
+        /// The column, with an index where it is a list.
+        column: String,
+        /// What it must hold.
+        expected: &'static str,
+        /// What was found.
+        found: String,
+    },
     /// The template raised an error on this conversation.
     #[error("chat template `{template}` refused the conversation: {reason}")]
     TemplateFailed {
@@ -307,7 +333,7 @@ pub enum EncodeProblem {
     },
     /// The rendered prompt is not the beginning of the rendered conversation.
     #[error(
-        "chat template `{template}` renders the prompt differently once the {turn} is there: the conversation continues with {found:?} where the prompt has {expected:?}. Use a template that only appends (set `template`), or remove the row"
+        "chat template `{template}` renders the prompt differently once the {turn} is there: the conversation continues with {found:?} where the prompt has {expected:?}. Set a variable of the template so that both agree (as in `model.template_kwargs.enable_thinking=false`), or take the boundary from the rendered conversation (`encode.boundary=\"rendered\"`), or use a template that only appends (`model.template`)"
     )]
     PromptNotPrefix {
         /// The template.

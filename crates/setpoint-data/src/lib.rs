@@ -20,6 +20,7 @@ mod error;
 mod format;
 mod hash;
 mod inspect;
+mod notes;
 mod order;
 mod read;
 mod record;
@@ -34,12 +35,13 @@ mod write;
 pub use self::config::{BadRows, DatasetConfig, Responses, Rewards, TextPrompts, UltraFeedbackScore, Use, Uses};
 pub use self::encode::{
     Boundary, DropReason, EncodeOptions, EncodeReport, Encoded, EncodedResponse, EncoderOptions, Example, Lengths,
-    LongRows, LostText, ResponseEnd, SpecialTokens, TextEncoder,
+    LongRows, LostText, PrintedDate, ResponseEnd, SpecialTokens, TextEncoder, printed_date,
 };
 pub use self::error::{EncodeProblem, Error, RowProblem};
 pub use self::format::{Format, Row, text_prompts_as_turns};
 pub use self::hash::content_hash;
 pub use self::inspect::{Segment, SegmentKind, segments};
+pub use self::notes::ModelNotes;
 pub use self::order::Order;
 pub use self::read::{
     Hub, ReadReport, RecordStream, RowStream, load_records, read_records, read_records_from, read_rows, read_rows_from,
@@ -47,5 +49,7 @@ pub use self::read::{
 pub use self::record::{Label, Message, Prompt, Record, Response, Source};
 pub use self::select::select_responses;
 pub use self::t0::{T0, common_first_token};
-pub use self::template::{BuiltIn, ChatTemplate, TemplateChoice, TemplateError, TemplateVariables, template_source};
+pub use self::template::{
+    BuiltIn, ChatTemplate, TemplateChoice, TemplateDate, TemplateError, TemplateVariables, template_source,
+};
 pub use self::write::{pointwise_row, write_atomically, write_pointwise};

@@ -20,13 +20,18 @@ impl TextEncoder {
         record: &Record,
         options: &EncodeOptions,
     ) -> Result<Parts, EncodeProblem> {
-        let variables = self.variables_of(record);
+        let variables = self.variables_of(record)?;
         self.check_messages(messages, record)?;
-        let prompt = self.render_with(messages, true, &variables)?;
-        let (places, turns) = if options.assistant_spans {
-            self.earlier_turns(messages, &prompt, &variables)?
+        let rendered = options.boundary == Boundary::Rendered;
+        let prompt = if rendered {
+            self.rendered_prompt(messages, record, &variables)?
         } else {
-            (Vec::new(), Vec::new())
+            self.render_with(messages, true, &variables)?
+        };
+        let (places, turns) = match options.assistant_spans {
+            true if rendered => self.rendered_turns(messages, record, &variables)?,
+            true => self.earlier_turns(messages, &prompt, &variables)?,
+            false => (Vec::new(), Vec::new()),
         };
         let learned = learned_responses(record, options)?;
         if !learned.is_empty() && turns.is_empty() && !learned.contains(&true) {
@@ -93,7 +98,7 @@ impl TextEncoder {
         }
         match boundary {
             Boundary::Error => Err(merged(text, place, response)),
-            Boundary::Separate => Ok((self.tokens.encode_continuing(&text[place..])?.0, true)),
+            Boundary::Separate | Boundary::Rendered => Ok((self.tokens.encode_continuing(&text[place..])?.0, true)),
         }
     }
 
@@ -153,7 +158,7 @@ impl TextEncoder {
         Ok(spans)
     }
 
-    fn not_a_prefix(&self, prompt: &str, full: &str, turn: String) -> EncodeProblem {
+    pub(super) fn not_a_prefix(&self, prompt: &str, full: &str, turn: String) -> EncodeProblem {
         let same: usize = prompt.chars().zip(full.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum();
         let excerpt = |text: &str| text[same..].chars().take(EXCERPT).collect();
         EncodeProblem::PromptNotPrefix {

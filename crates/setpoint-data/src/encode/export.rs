@@ -6,11 +6,14 @@ use serde_json::{Map, Value};
 
 use super::{TextEncoder, special};
 use crate::error::Error;
+use crate::notes::ModelNotes;
+use crate::template::{ADDITIONAL, TOOL_USE};
 use crate::write::write_atomically;
 
 impl TextEncoder {
     /// Writes `tokenizer.json` as it was read, `tokenizer_config.json` with the special tokens in use, and the chat template
-    /// in use as `chat_template.jinja`: transformers and vLLM then render and tokenise as this encoder does.
+    /// in use as `chat_template.jinja`: transformers and vLLM then render and tokenise as this encoder does. The date that the
+    /// template prints goes into `setpoint.json`.
     ///
     /// # Errors
     /// [`Error::Io`] when the disk refuses.
@@ -27,10 +30,22 @@ impl TextEncoder {
         for (name, text) in &self.special.names {
             config.insert(name.clone(), text.as_str().into());
         }
-        if let Some(template) = &self.template {
-            // The file alone: two templates that differ would be a trap.
+        if self.template.is_some() || self.tool_template.is_some() {
+            // The files alone: two templates that differ would be a trap.
             config.shift_remove("chat_template");
+        }
+        if let Some(template) = &self.template {
             write("chat_template.jinja", template.source().as_bytes())?;
+        }
+        if let Some(template) = &self.tool_template {
+            let folder = dir.join(ADDITIONAL);
+            std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+            write(&format!("{ADDITIONAL}/{TOOL_USE}.jinja"), template.source().as_bytes())?;
+        }
+        if let Some(printed) = self.printed_date {
+            let mut notes = ModelNotes::read(dir)?;
+            notes.set_template_date(printed.date);
+            notes.write()?;
         }
         let text = serde_json::to_string_pretty(&config).map_err(|e| self.failed(e.to_string()))?;
         write("tokenizer_config.json", (text + "\n").as_bytes())

@@ -1,6 +1,7 @@
 //! Records to token ids, exactly: one BOS, one stop token within the response, a boundary that no token spans.
 
 mod chat;
+mod date;
 mod example;
 mod export;
 mod kept;
@@ -8,15 +9,17 @@ mod learned;
 mod limits;
 mod options;
 mod plain;
+mod rendered;
 mod report;
 mod special;
 mod tokens;
+mod variables;
 
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use serde_json::Value;
 
+pub use self::date::{PrintedDate, printed_date};
 pub use self::example::{EncodedResponse, Example};
 pub use self::options::{Boundary, EncodeOptions, EncoderOptions, LongRows, LostText, ResponseEnd};
 pub use self::report::{DropReason, EncodeReport, Lengths};
@@ -26,7 +29,9 @@ use crate::config::BadRows;
 use crate::error::{EncodeProblem, Error};
 use crate::hash::hash_parts;
 use crate::record::{Message, Prompt, Record};
-use crate::template::{ChatTemplate, TemplateVariables, template_source};
+use crate::template::{
+    ChatTemplate, TemplateDate, TemplateVariables, template_names, template_source, tool_template_source,
+};
 
 /// Tokenizer, chat template and special tokens of a model: turns records into examples and ids into text.
 pub struct TextEncoder {
@@ -34,6 +39,11 @@ pub struct TextEncoder {
     json: Vec<u8>,
     tokens: Tokens,
     template: Option<ChatTemplate>,
+    /// The template for conversations with tools, where it is another one.
+    tool_template: Option<ChatTemplate>,
+    /// The names of the tokenizer's templates, if it has some.
+    template_names: Vec<String>,
+    printed_date: Option<PrintedDate>,
     variables: TemplateVariables,
     special: SpecialTokens,
     /// What the tokenizer puts before a text: BOS, or nothing.
@@ -99,9 +109,14 @@ impl TextEncoder {
         let tokens = Tokens::load(&path, &json)?;
         let config = special::optional_json(&dir.join("tokenizer_config.json"))?.unwrap_or_default();
         let special = SpecialTokens::load(dir, &config, &tokens.tokenizer, options)?;
-        let template = template_source(dir, &config, &options.template)?
-            .map(|(name, source)| ChatTemplate::new(name, source))
-            .transpose()?;
+        let printed_date = date::find(dir, &config, options)?;
+        let clock = printed_date.map_or_else(TemplateDate::today, |printed| printed.date).midnight();
+        let compile = |source: Option<(String, String)>| {
+            source.map(|(name, source)| ChatTemplate::with_clock(name, source, clock)).transpose()
+        };
+        let template = compile(template_source(dir, &config, &options.template)?)?;
+        let tool_template = compile(tool_template_source(dir, &config, &options.template)?)?;
+        let template_names = template_names(dir, &config)?;
         let variables = TemplateVariables {
             special_tokens: special.names.clone(),
             tools: None,
@@ -113,6 +128,9 @@ impl TextEncoder {
             json,
             tokens,
             template,
+            tool_template,
+            template_names,
+            printed_date,
             variables,
             special,
             prefix: Vec::new(),
@@ -156,7 +174,8 @@ impl TextEncoder {
         const PROBE: &str = "PROBEOFTHETURNSEND";
         let turns = [Message::user("a"), Message::assistant(PROBE)];
         // A template that refuses this plain conversation has its say when a real one is rendered.
-        let text = self.template.as_ref()?.render(&turns, false, &self.variables).ok()?;
+        let template = self.template.as_ref().or(self.tool_template.as_ref())?;
+        let text = template.render(&turns, false, &self.variables).ok()?;
         let (_, after) = text.rsplit_once(PROBE)?;
         let (ids, _) = self.tokens.encode_continuing(after).ok()?;
         ids.into_iter().find(|id| self.is_special(*id))
@@ -178,6 +197,12 @@ impl TextEncoder {
     #[must_use]
     pub fn template(&self) -> Option<&ChatTemplate> {
         self.template.as_ref()
+    }
+
+    /// The date that the chat template prints, if it prints one.
+    #[must_use]
+    pub fn printed_date(&self) -> Option<PrintedDate> {
+        self.printed_date
     }
 
     /// The special tokens.
@@ -219,7 +244,13 @@ impl TextEncoder {
         let variables =
             serde_json::json!([self.variables.special_tokens, self.variables.extra, self.prefix, self.stop_ids]);
         let source = self.template.as_ref().map_or("", ChatTemplate::source);
-        hash_parts("setpoint tokenizer 1", &[&self.json, source.as_bytes(), variables.to_string().as_bytes()])
+        let mut parts = vec![self.json.as_slice(), source.as_bytes()];
+        let variables = variables.to_string();
+        parts.push(variables.as_bytes());
+        parts.extend(self.tool_template.as_ref().map(|t| t.source().as_bytes()));
+        let date = self.printed_date.map(|printed| printed.date.to_string());
+        parts.extend(date.as_ref().map(String::as_bytes));
+        hash_parts("setpoint tokenizer 1", &parts)
     }
 
     /// Renders a conversation with the chat template.
@@ -236,7 +267,7 @@ impl TextEncoder {
         add_generation_prompt: bool,
         variables: &TemplateVariables,
     ) -> Result<String, EncodeProblem> {
-        let template = self.template.as_ref().ok_or(EncodeProblem::NoTemplate)?;
+        let template = self.template_for(variables)?;
         template
             .render_turns(messages, add_generation_prompt, variables)
             .map_err(|e| EncodeProblem::TemplateFailed { template: template.name().to_owned(), reason: e.to_string() })
@@ -404,33 +435,22 @@ impl TextEncoder {
             ids => ids.iter().map(name).collect::<Vec<_>>().join(", "),
         }
     }
-
-    /// The template's variables for a record, with its own tools and arguments.
-    fn variables_of(&self, record: &Record) -> std::borrow::Cow<'_, TemplateVariables> {
-        let tools = record.extra.get("tools").filter(|v| !v.is_null());
-        let kwargs = record.extra.get("chat_template_kwargs").and_then(Value::as_object);
-        if tools.is_none() && kwargs.is_none() {
-            return std::borrow::Cow::Borrowed(&self.variables);
-        }
-        let mut variables = self.variables.clone();
-        variables.tools = tools.map(|tools| match tools {
-            // Some data sets store the list as JSON text.
-            Value::String(text) => serde_json::from_str(text).unwrap_or_else(|_| tools.clone()),
-            _ => tools.clone(),
-        });
-        variables.extra.extend(kwargs.into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())));
-        std::borrow::Cow::Owned(variables)
-    }
 }
 
 /// Whether an error is about what the row holds. Merges and lengths have settings of their own, and without a template no
 /// conversation can be encoded.
 fn skippable(error: &Error) -> bool {
-    use EncodeProblem::{BeyondModel, Merged, NoTemplate, Tokenizer, TooLong};
+    use EncodeProblem::{BeyondModel, Merged, NoDefaultTemplate, NoTemplate, Tokenizer, TooLong};
     match error {
-        Error::Encode { problem, .. } => {
-            !matches!(**problem, Merged { .. } | TooLong { .. } | BeyondModel { .. } | NoTemplate | Tokenizer { .. })
-        }
+        Error::Encode { problem, .. } => !matches!(
+            **problem,
+            Merged { .. }
+                | TooLong { .. }
+                | BeyondModel { .. }
+                | NoTemplate
+                | NoDefaultTemplate { .. }
+                | Tokenizer { .. }
+        ),
         _ => false,
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::config::BadRows;
-use crate::template::TemplateChoice;
+use crate::template::{TemplateChoice, TemplateDate};
 
 /// How a [`TextEncoder`](super::TextEncoder) is loaded.
 #[derive(Debug, Clone, Default)]
@@ -15,6 +15,8 @@ pub struct EncoderOptions {
     pub template: TemplateChoice,
     /// Further variables of the template, such as `date_string`.
     pub template_kwargs: Map<String, Value>,
+    /// The date that the template prints, where it prints one. By default that of the model's `setpoint.json`, else today's.
+    pub template_date: Option<TemplateDate>,
     /// The BOS token, where the folder does not name it or names another one.
     pub bos_token: Option<String>,
     /// The EOS token, likewise.
@@ -23,7 +25,7 @@ pub struct EncoderOptions {
     pub model_dir: Option<PathBuf>,
 }
 
-/// What to do where tokenising prompt and response together would merge tokens across the boundary.
+/// Where a response begins, and what to do where tokenising it together with its prompt would merge tokens across the boundary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Boundary {
@@ -32,6 +34,9 @@ pub enum Boundary {
     Separate,
     /// Stop, naming the row.
     Error,
+    /// As `separate`, but a response begins where the rendered conversation has it, not where the generation prompt ends. For
+    /// templates whose generation prompt opens `<think>` while they render past turns without it.
+    Rendered,
 }
 
 /// Where a templated response ends.

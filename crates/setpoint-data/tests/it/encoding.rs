@@ -209,7 +209,7 @@ fn templates_that_do_not_serve_are_named() {
     let text = message(
         "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(9) %}{% endfor %}{% endfor %}{% endfor %}",
     );
-    assert!(text.contains("did not end within"), "{text}");
+    assert!(text.contains("did not finish within its budget"), "{text}");
 }
 
 #[test]
@@ -246,8 +246,52 @@ fn tools_and_arguments_of_a_row_reach_the_template() {
     record.extra.insert("tools".into(), json!([{"name": "f"}]));
     record.extra.insert("chat_template_kwargs".into(), json!({"mood": "keen"}));
     assert_eq!(prompt(&record), "[{\"name\": \"f\"}]keen;u<eos>");
-    record.extra.insert("tools".into(), Value::from("[1]"));
-    assert_eq!(prompt(&record), "[1]keen;u<eos>");
+    record.extra.insert("tools".into(), Value::from("[{\"name\": \"g\"}]"));
+    assert_eq!(prompt(&record), "[{\"name\": \"g\"}]keen;u<eos>");
+    for none in [json!(""), json!("[]"), json!([]), json!(null)] {
+        record.extra.insert("tools".into(), none);
+        assert_eq!(prompt(&record), "-keen;u<eos>");
+    }
+    for wrong in [json!("add(a, b): adds"), json!("{\"name\": \"g\"}"), json!(["add"]), json!("[1]")] {
+        record.extra.insert("tools".into(), wrong);
+        let error = encoder.encode(7, &record, &EncodeOptions::default()).unwrap_err().to_string();
+        assert!(error.contains("`tools") && error.contains("expected"), "{error}");
+    }
+}
+
+#[test]
+fn a_conversation_with_tools_has_a_template_of_its_own() {
+    let source = |name: &str| format!("{name}{{% for m in messages %}}{{{{ m.content }}}}<eos>{{% endfor %}}");
+    let named = |names: &[&str]| {
+        let list: Vec<Value> = names.iter().map(|n| json!({"name": n, "template": source(n)})).collect();
+        small_folder(&json!({"bos_token": "<bos>", "eos_token": "<eos>", "chat_template": list}))
+    };
+    let dir = named(&["default", "tool_use", "rag"]);
+    let mut with_tools = chat(&[Message::user("u")], "a");
+    with_tools.extra.insert("tools".into(), json!([{"name": "f"}]));
+    let without = chat(&[Message::user("u")], "a");
+    let prompt = |encoder: &TextEncoder, record: &Record| {
+        encoder.decode(&example(encoder, record, &EncodeOptions::default()).prompt).unwrap()
+    };
+    let own = TextEncoder::from_dir(dir.path(), &EncoderOptions::default()).unwrap();
+    assert_eq!(prompt(&own, &with_tools), "tool_useu<eos>");
+    assert_eq!(prompt(&own, &without), "defaultu<eos>");
+    // What is saved follows the same rule.
+    let saved = small_folder(&json!({}));
+    own.save(saved.path()).unwrap();
+    let saved = TextEncoder::from_dir(saved.path(), &EncoderOptions::default()).unwrap();
+    assert_eq!(prompt(&saved, &with_tools), "tool_useu<eos>");
+    assert_eq!(prompt(&saved, &without), "defaultu<eos>");
+    // A template that was chosen serves all rows.
+    let options = EncoderOptions { template: TemplateChoice::Named("rag".into()), ..EncoderOptions::default() };
+    let chosen = TextEncoder::from_dir(dir.path(), &options).unwrap();
+    assert_eq!(prompt(&chosen, &with_tools), "ragu<eos>");
+    // Without a default there is none for rows without tools.
+    let dir = named(&["tool_use", "rag"]);
+    let encoder = TextEncoder::from_dir(dir.path(), &EncoderOptions::default()).unwrap();
+    assert_eq!(prompt(&encoder, &with_tools), "tool_useu<eos>");
+    let error = encoder.encode(0, &without, &EncodeOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("tool_use, rag") && error.contains("none named `default`"), "{error}");
 }
 
 #[test]

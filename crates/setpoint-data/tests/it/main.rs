@@ -3,10 +3,13 @@
 mod boundaries;
 mod common;
 mod encoding;
+mod hostile_templates;
 mod hub;
 mod jinja;
+mod jinja_tests;
 mod kept;
 mod real_files;
 mod real_ids;
 mod templates;
+mod thinking;
 mod tokenizers;

@@ -1,0 +1,80 @@
+//! Boundaries from the rendered conversation, for templates whose generation prompt is not how they render a past turn.
+//!
+//! The beginning of a turn is found by rendering the conversation again with a mark in the turn's place: the text that both have
+//! in common, up to the mark, is not the turn's own.
+
+use super::TextEncoder;
+use crate::error::EncodeProblem;
+use crate::record::{Message, Record};
+use crate::template::TemplateVariables;
+
+/// The text of a turn that is looked for. It begins with a character that no turn begins with.
+const MARK: &str = "\u{2402}MARKOFTHETURN\u{2403}";
+
+impl TextEncoder {
+    /// What precedes the answers in the rendered conversation: the part that all answers share.
+    pub(super) fn rendered_prompt(
+        &self,
+        messages: &[Message],
+        record: &Record,
+        variables: &TemplateVariables,
+    ) -> Result<String, EncodeProblem> {
+        let with = |answer: &Message| {
+            let conversation = [messages, std::slice::from_ref(answer)].concat();
+            self.render_with(&conversation, false, variables)
+        };
+        let marked = with(&Message::assistant(MARK))?;
+        let mut prompt: Option<String> = None;
+        for (index, response) in record.responses.iter().enumerate() {
+            let full = with(&response.message)?;
+            let common = common(&full, &marked).ok_or_else(|| self.no_mark(&full, format!("answer {index}")))?;
+            prompt = Some(match prompt {
+                None => common.to_owned(),
+                Some(before) => shared(&before, common).to_owned(),
+            });
+        }
+        match prompt {
+            Some(prompt) => Ok(prompt),
+            None => self.render_with(messages, true, variables),
+        }
+    }
+
+    /// Where in the rendered conversation each earlier assistant turn begins, and which message it is.
+    pub(super) fn rendered_turns(
+        &self,
+        messages: &[Message],
+        record: &Record,
+        variables: &TemplateVariables,
+    ) -> Result<(Vec<usize>, Vec<usize>), EncodeProblem> {
+        let mut conversation = messages.to_vec();
+        conversation.extend(record.responses.first().map(|r| r.message.clone()));
+        let open = record.responses.is_empty();
+        let full = self.render_with(&conversation, open, variables)?;
+        let (mut places, mut turns) = (Vec::new(), Vec::new());
+        for (i, message) in messages.iter().enumerate().filter(|(_, m)| m.role == "assistant") {
+            conversation[i] = Message::assistant(MARK);
+            let marked = self.render_with(&conversation, open, variables)?;
+            conversation[i] = message.clone();
+            let turn = || format!("assistant turn in message {i}");
+            places.push(common(&full, &marked).ok_or_else(|| self.no_mark(&full, turn()))?.len());
+            turns.push(i);
+        }
+        Ok((places, turns))
+    }
+
+    fn no_mark(&self, full: &str, turn: String) -> EncodeProblem {
+        self.not_a_prefix(MARK, full, turn)
+    }
+}
+
+/// What two texts have in common at their beginning.
+fn shared<'t>(a: &'t str, b: &str) -> &'t str {
+    let same = a.chars().zip(b.chars()).take_while(|(x, y)| x == y).map(|(x, _)| x.len_utf8()).sum();
+    &a[..same]
+}
+
+/// What a text has in common with a marked one, before the mark; `None` where there is no mark.
+fn common<'t>(text: &'t str, marked: &str) -> Option<&'t str> {
+    let at = marked.find(MARK)?;
+    Some(shared(text, &marked[..at]))
+}
