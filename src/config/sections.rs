@@ -4,8 +4,9 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use setpoint_data::{DatasetConfig, Responses};
+use setpoint_data::{DatasetConfig, Responses, TemplateDate};
 use setpoint_train::TrainConfig;
+use toml::Table;
 
 use super::Problems;
 
@@ -21,6 +22,11 @@ pub struct ModelSection {
     pub tokenizer: Option<PathBuf>,
     /// Chat template: a built-in name, a `.jinja` file; the tokenizer's own by default.
     pub template: Option<String>,
+    /// Variables that the chat template is given, such as `enable_thinking = false`. A row's `chat_template_kwargs` win.
+    #[serde(skip_serializing_if = "Table::is_empty")]
+    pub template_kwargs: Table,
+    /// The date that the chat template prints, if it prints one: by default the one that the model was trained with, else today's.
+    pub template_date: Option<TemplateDate>,
     /// `auto`, `f32`, `bf16` or `f16`.
     pub dtype: Dtype,
 }
@@ -57,6 +63,13 @@ impl ModelSection {
                 path.is_file(),
                 &format!("{section}.from_scratch"),
                 format!("`{}` is not a file: expected a config.json", path.display()),
+            );
+        }
+        for name in ["messages", "tools", "documents", "add_generation_prompt"] {
+            problems.require(
+                !self.template_kwargs.contains_key(name),
+                &format!("{section}.template_kwargs.{name}"),
+                format!("`{name}` is given by each row: it cannot be a setting"),
             );
         }
         if let Some(dir) = self.tokenizer_dir() {

@@ -72,6 +72,9 @@ impl Config for RewardConfig {
 
 /// Trains, stores mean and deviation of the training rewards, and leaves the model in `<folder>/model`.
 pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool) -> Outcome {
+    let mut config = config.clone();
+    setup::fix_template_date(&mut config.model, folder, resume)?;
+    let config = &config;
     let encoder = setup::encoder(&config.model)?;
     let lm_config = setup::model_config(&config.model, &encoder)?;
     let encode = setup::within(&config.encode, &lm_config);

@@ -8,9 +8,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use setpoint_align::{PromptRewards, Role};
 use setpoint_data::{
-    BadRows, DatasetConfig, EncodeOptions, EncodeReport, EncoderOptions, Example, Label, LostText, ReadReport, Record,
-    Response, Responses, TemplateChoice, TextEncoder, TextPrompts, Uses, load_records, select_responses,
-    text_prompts_as_turns, write_atomically,
+    BadRows, DatasetConfig, EncodeOptions, EncodeReport, EncoderOptions, Example, Label, LostText, PrintedDate,
+    ReadReport, Record, Response, Responses, TemplateChoice, TemplateDate, TextEncoder, TextPrompts, Uses,
+    load_records, printed_date, select_responses, text_prompts_as_turns, write_atomically,
 };
 use setpoint_train::{DeviceGroup, Sequence};
 use setpoint_transformer::{CausalLm, GenerationConfig, LoadOptions, ModelConfig, SaveOptions};
@@ -80,9 +80,68 @@ pub struct Encoded {
 /// The tokenizer and template of a model.
 pub fn encoder(model: &ModelSection) -> Outcome<TextEncoder> {
     let dir = model.tokenizer_dir().ok_or_else(|| Failure::usage("model.path", "no model"))?;
-    let template = model.template.as_deref().map_or(TemplateChoice::Own, TemplateChoice::parse);
-    let options = EncoderOptions { template, model_dir: model.path.clone(), ..EncoderOptions::default() };
-    Ok(TextEncoder::from_dir(dir, &options)?)
+    let encoder = TextEncoder::from_dir(dir, &encoder_options(model)?)?;
+    if let Some(PrintedDate { date, is_fixed: false }) = encoder.printed_date() {
+        progress::note(format!(
+            "the chat template of {} prints the date: today's, {date}. To use the same prompts on other days, set \
+             model.template_date={date}",
+            dir.display()
+        ));
+    }
+    Ok(encoder)
+}
+
+fn encoder_options(model: &ModelSection) -> Outcome<EncoderOptions> {
+    let template_kwargs = match serde_json::to_value(plain(toml::Value::Table(model.template_kwargs.clone())))? {
+        Value::Object(fields) => fields,
+        _ => serde_json::Map::new(),
+    };
+    Ok(EncoderOptions {
+        template: model.template.as_deref().map_or(TemplateChoice::Own, TemplateChoice::parse),
+        template_kwargs,
+        template_date: model.template_date,
+        model_dir: model.path.clone(),
+        ..EncoderOptions::default()
+    })
+}
+
+/// A value of TOML without dates, which JSON writes as text.
+fn plain(value: toml::Value) -> toml::Value {
+    match value {
+        toml::Value::Datetime(date) => toml::Value::String(date.to_string()),
+        toml::Value::Array(items) => toml::Value::Array(items.into_iter().map(plain).collect()),
+        toml::Value::Table(fields) => toml::Value::Table(fields.into_iter().map(|(k, v)| (k, plain(v))).collect()),
+        other => other,
+    }
+}
+
+/// Fixes the date that the chat template of a run prints, if it prints one: a run that is resumed keeps the date of its first
+/// day. It becomes a setting, which `config.toml` in the run's folder holds.
+pub fn fix_template_date(model: &mut ModelSection, folder: &Path, resume: bool) -> Outcome {
+    if resume && model.template_date.is_none() {
+        model.template_date = date_of_run(folder);
+    }
+    let (None, Some(dir)) = (model.template_date, model.tokenizer_dir()) else { return Ok(()) };
+    if !dir.join("tokenizer.json").is_file() {
+        return Ok(());
+    }
+    if let Some(date) = printed_date(dir, &encoder_options(model)?)? {
+        if !date.is_fixed {
+            progress::note(format!(
+                "the chat template of {} prints the date: this run keeps today's, {} (model.template_date)",
+                dir.display(),
+                date.date
+            ));
+        }
+        model.template_date = Some(date.date);
+    }
+    Ok(())
+}
+
+/// The template's date in the settings of a run; `None` where there are none that can be read.
+fn date_of_run(folder: &Path) -> Option<TemplateDate> {
+    let settings: toml::Table = std::fs::read_to_string(folder.join("config.toml")).ok()?.parse().ok()?;
+    settings.get("model")?.get("template_date")?.as_str()?.parse().ok()
 }
 
 /// The shape of the model, and that it fits the tokenizer.

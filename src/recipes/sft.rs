@@ -97,6 +97,9 @@ pub fn reading(data: &DatasetConfig, otherwise: Option<Responses>) -> DatasetCon
 
 /// Trains, and leaves the model in `<folder>/model`.
 pub fn run(session: &Session, config: &SftConfig, folder: &Path, resume: bool) -> Outcome {
+    let mut config = config.clone();
+    setup::fix_template_date(&mut config.model, folder, resume)?;
+    let config = &config;
     let encoder = setup::encoder(&config.model)?;
     let model_config = setup::model_config(&config.model, &encoder)?;
     let encode = setup::within(&config.encode, &model_config);

@@ -169,6 +169,9 @@ impl SweepConfig {
 
 /// Runs every trial, and writes `sweep.json` and `sweep.csv`.
 pub fn run(session: &Session, device: Option<&str>, config: &SweepConfig, folder: &Path, resume: bool) -> Outcome {
+    let mut config = config.clone();
+    setup::fix_template_date(&mut config.model, folder, resume)?;
+    let config = &config;
     config.eval.check()?;
     let trials = trials(config)?;
     let quiet = Session { quiet: true, ..session.clone() };

@@ -33,5 +33,6 @@ mod same_run;
 mod seeded;
 mod several_devices;
 mod sweep;
+mod template_settings;
 #[path = "../common/test_data.rs"]
 mod test_data;

@@ -36,6 +36,9 @@ pub use settings::{About, AlignConfig, DroSection, METHODS, Method, Pairwise, Tr
 
 /// Trains, and leaves the model in `<folder>/model`.
 pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool) -> Outcome {
+    let mut config = config.clone();
+    setup::fix_template_date(&mut config.model, folder, resume)?;
+    let config = &config;
     let prepared = prepare(session, config)?;
     let run = open_run(folder, resume, config, &session.devices)?;
     let reference = match config.align.about().reference {

@@ -24,6 +24,9 @@ pub use settings::CompareConfig;
 
 /// Trains every method, selects its settings, measures, and writes `compare.json` and `compare.csv`.
 pub fn run(session: &Session, device: Option<&str>, config: &CompareConfig, folder: &Path, resume: bool) -> Outcome {
+    let mut config = config.clone();
+    setup::fix_template_date(&mut config.model, folder, resume)?;
+    let config = &config;
     let quiet = Session { quiet: true, ..session.clone() };
     // Everything that can be wrong with the data is found before anything is written.
     config.eval.check()?;

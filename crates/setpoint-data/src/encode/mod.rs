@@ -287,7 +287,8 @@ impl TextEncoder {
     /// # Errors
     /// As [`TextEncoder::encode_prompt`].
     pub fn encode_prompt_of(&self, record: &Record) -> Result<Vec<u32>, EncodeProblem> {
-        self.prompt_with(&record.prompt, &self.variables_of(record))
+        let variables = self.variables_of(record)?;
+        self.prompt_with(&record.prompt, &variables)
     }
 
     fn prompt_with(&self, prompt: &Prompt, variables: &TemplateVariables) -> Result<Vec<u32>, EncodeProblem> {

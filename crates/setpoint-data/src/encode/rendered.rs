@@ -4,6 +4,7 @@
 //! in common, up to the mark, is not the turn's own.
 
 use super::TextEncoder;
+use super::learned::learned;
 use crate::error::EncodeProblem;
 use crate::record::{Message, Record};
 use crate::template::TemplateVariables;
@@ -39,7 +40,7 @@ impl TextEncoder {
         }
     }
 
-    /// Where in the rendered conversation each earlier assistant turn begins, and which message it is.
+    /// Where in the rendered conversation each earlier assistant turn that is learned begins, and which message it is.
     pub(super) fn rendered_turns(
         &self,
         messages: &[Message],
@@ -52,6 +53,9 @@ impl TextEncoder {
         let full = self.render_with(&conversation, open, variables)?;
         let (mut places, mut turns) = (Vec::new(), Vec::new());
         for (i, message) in messages.iter().enumerate().filter(|(_, m)| m.role == "assistant") {
+            if !learned(message, || format!("assistant turn in message {i}"))? {
+                continue;
+            }
             conversation[i] = Message::assistant(MARK);
             let marked = self.render_with(&conversation, open, variables)?;
             conversation[i] = message.clone();
