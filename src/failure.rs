@@ -16,17 +16,25 @@ pub enum Failure {
         /// What the user can do.
         hint: Option<String>,
     },
+    /// A signal asked for it: exit code 130 (SIGINT) or 143 (SIGTERM).
+    Stopped {
+        /// How far the command came and how it goes on.
+        message: String,
+        /// The process's exit code.
+        code: u8,
+    },
 }
 
 /// The result of a command.
 pub type Outcome<T = ()> = Result<T, Failure>;
 
 impl Failure {
-    /// The process's exit code: 1 failed, 2 wrong usage or configuration.
+    /// The process's exit code: 1 failed, 2 wrong usage or configuration, 130 and 143 stopped by SIGINT and SIGTERM.
     pub fn exit_code(&self) -> u8 {
         match self {
             Failure::Usage(_) => 2,
             Failure::Run { .. } => 1,
+            Failure::Stopped { code, .. } => *code,
         }
     }
 
@@ -45,7 +53,7 @@ impl Failure {
     pub fn hint(self, hint: impl Into<String>) -> Self {
         match self {
             Failure::Run { message, .. } => Failure::Run { message, hint: Some(hint.into()) },
-            usage => usage,
+            other => other,
         }
     }
 }
@@ -124,6 +132,7 @@ impl fmt::Display for Failure {
                 }
                 Ok(())
             }
+            Failure::Stopped { message, .. } => f.write_str(message),
             Failure::Run { message, hint } => {
                 write!(f, "error: {message}")?;
                 if let Some(hint) = hint {

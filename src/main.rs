@@ -5,6 +5,7 @@ mod config;
 mod device;
 mod device_failure;
 mod failure;
+mod interrupt;
 mod memory;
 mod progress;
 mod recipes;
@@ -142,12 +143,17 @@ fn plan(args: &PlanArgs) -> Outcome {
     }
 }
 
-/// Ends this process when its standard input closes: a pipe from the process that started it, which is then gone.
+/// Ends this process when its standard input closes: a pipe from the process that started it, which is then gone or was told to stop. A
+/// training saves its step first.
 #[allow(clippy::exit, reason = "nothing is left to report to, and checkpoints bear a stop at any moment")]
 fn end_with_parent() {
     std::thread::spawn(|| {
         // Nothing is ever written to it.
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        interrupt::request();
+        while !interrupt::is_idle() {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
         std::process::exit(1);
     });
 }

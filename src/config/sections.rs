@@ -129,6 +129,15 @@ fn validate_rows(data: &DatasetConfig, section: &str, problems: &mut Problems<'_
     problems.require(data.max_rows != Some(0), &format!("{section}.max_rows"), "must be at least 1");
 }
 
+/// Notes a best checkpoint that no evaluation can tell.
+pub fn validate_best(train: &TrainConfig, eval_data: Option<&DatasetConfig>, problems: &mut Problems<'_>) {
+    problems.require(
+        train.best.is_none() || eval_data.is_some(),
+        "train.best",
+        "the best checkpoint is found by evaluations: set `eval_data.path` to the rows to evaluate on",
+    );
+}
+
 /// Notes what is wrong with the `[train]` section.
 pub fn validate_train(train: &TrainConfig, problems: &mut Problems<'_>) {
     for problem in train.problems() {

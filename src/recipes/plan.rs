@@ -156,6 +156,9 @@ pub struct RunPlan {
     /// What became of the rows.
     #[serde(skip)]
     data: String,
+    /// What a person should know of the number of steps.
+    #[serde(skip)]
+    warning: Option<String>,
 }
 
 impl RunPlan {
@@ -185,6 +188,7 @@ impl RunPlan {
             peak: memory.peak(),
             memory,
             data: report.to_string(),
+            warning: train.few_steps(&plan),
         })
     }
 
@@ -232,6 +236,9 @@ impl RunPlan {
             duration(operations / 1e11),
             duration(operations / 1e14)
         ));
+        if let Some(warning) = &self.warning {
+            progress::note(format!("warning: {warning}"));
+        }
     }
 }
 

@@ -5,15 +5,15 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use setpoint_data::{DatasetConfig, EncodeOptions, Example, Uses};
 use setpoint_reward::{HeadInit, Normalization, Preference, PreferenceTask, RewardModel, score_rows_on};
-use setpoint_train::{MicroBatch, Schedule, ScheduleKind, StopReason, TrainConfig, Warmup};
+use setpoint_train::{MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
 use setpoint_transformer::{Architecture, CausalLm, ModelConfig, SaveOptions};
 
 use super::identity::{Origin, Row};
 use super::plan::{MemoryPlan, Output, RunPlan};
 use super::rows_file::prompt_and_responses;
-use super::training::{Companions, finished, mark_finished, open_run, train};
+use super::training::{Companions, Saver, mark_finished, open_run, train};
 use super::{Session, setup};
-use crate::config::sections::{ModelSection, validate_data, validate_train};
+use crate::config::sections::{ModelSection, validate_best, validate_data, validate_train};
 use crate::config::{Config, Problems};
 use crate::failure::{Failure, Outcome};
 use crate::progress;
@@ -49,7 +49,7 @@ impl Default for RewardConfig {
                 batch_size: 64,
                 micro_batch: MicroBatch::Tokens(8192),
                 learning_rate: 1e-5,
-                schedule: Schedule { kind: ScheduleKind::Cosine, warmup: Warmup::Ratio(0.1) },
+                schedule: Schedule { kind: ScheduleKind::Cosine, warmup: Warmup::Auto },
                 ..TrainConfig::default()
             },
         }
@@ -67,6 +67,7 @@ impl Config for RewardConfig {
         }
         problems.require(self.center.is_finite() && self.center >= 0.0, "center", "must not be negative (0: off)");
         validate_train(&self.train, problems);
+        validate_best(&self.train, self.eval_data.as_ref(), problems);
     }
 }
 
@@ -116,23 +117,26 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
         RewardModel::from_causal_lm(lm, &lm_config, HeadInit::small(&lm_config, settings.seed))
     };
     model.model.recompute = MemoryPlan::of(&model_config, &data.report, &settings, Output::Reward).recompute;
-    let companions = Companions { eval: eval.as_ref(), recompute: model.model.recompute, ..Companions::default() };
-    let fitted = train(session, "reward", &run, &task, model, &settings, companions)?;
-    let (steps, stop) = (fitted.steps, fitted.stop);
-    let model = finished(fitted);
-
-    // Its own scores on the training rows give the reward a scale that others can rely on.
-    let rows: Vec<&[u32]> = task.pairs().iter().flat_map(|p| [p.chosen.as_slice(), p.rejected.as_slice()]).collect();
-    let bar = progress::bar(rows.len(), "scale", session.quiet);
-    let scores = score_rows_on(&session.devices, &model, &rows, 8192, &mut |done| bar.set_position(done as u64))?;
-    bar.finish_and_clear();
-    Normalization::write(Some(Normalization::of(&scores)?), &mut model_config);
     let out = run.join("model");
-    model.save(&model_config, &out, &SaveOptions::default())?;
-    encoder.save(&out)?;
-    if stop != StopReason::Requested {
-        mark_finished(&run, steps, &["model"])?;
-    }
+    let saver: Saver<'_, RewardModel> = Box::new(|model| {
+        // Its own scores on the training rows give the reward a scale that others can rely on.
+        let rows: Vec<&[u32]> =
+            task.pairs().iter().flat_map(|p| [p.chosen.as_slice(), p.rejected.as_slice()]).collect();
+        let bar = progress::bar(rows.len(), "scale", session.quiet);
+        let scores = score_rows_on(&session.devices, model, &rows, 8192, &mut |done| bar.set_position(done as u64))?;
+        bar.finish_and_clear();
+        Normalization::write(Some(Normalization::of(&scores)?), &mut model_config);
+        model.save(&model_config, &out, &SaveOptions::default())?;
+        Ok(encoder.save(&out)?)
+    });
+    let companions = Companions {
+        eval: eval.as_ref(),
+        recompute: model.model.recompute,
+        saver: Some(saver),
+        ..Companions::default()
+    };
+    let fitted = train(session, "reward", &run, &task, model, &settings, companions)?;
+    mark_finished(&run, fitted.steps, &["model"])?;
     progress::note(format!("the reward model: {}", out.display()));
     Ok(())
 }

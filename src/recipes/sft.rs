@@ -5,15 +5,16 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use setpoint_data::{DatasetConfig, EncodeOptions, Example, Responses, Uses};
-use setpoint_train::{MicroBatch, Schedule, ScheduleKind, StopReason, TrainConfig, Warmup};
+use setpoint_train::{MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
+use setpoint_transformer::CausalLm;
 use toml::{Table, Value};
 
 use super::identity::{Origin, Row};
 use super::plan::{MemoryPlan, Output, RunPlan};
 use super::rows_file::conversation;
-use super::training::{Companions, SamplesSection, finished, mark_finished, open_run, sampler, train};
+use super::training::{Companions, SamplesSection, Saver, mark_finished, open_run, sampler, train};
 use super::{Session, setup};
-use crate::config::sections::{ModelSection, validate_sft_data, validate_train};
+use crate::config::sections::{ModelSection, validate_best, validate_sft_data, validate_train};
 use crate::config::{Config, Problems};
 use crate::failure::Outcome;
 use crate::progress;
@@ -49,7 +50,7 @@ impl Default for SftConfig {
                 batch_size: 64,
                 micro_batch: MicroBatch::Tokens(8192),
                 learning_rate: 2e-5,
-                schedule: Schedule { kind: ScheduleKind::Cosine, warmup: Warmup::Ratio(0.1) },
+                schedule: Schedule { kind: ScheduleKind::Cosine, warmup: Warmup::Auto },
                 ..TrainConfig::default()
             },
             samples: SamplesSection::default(),
@@ -67,6 +68,7 @@ impl Config for SftConfig {
             validate_sft_data(eval, "eval_data", problems);
         }
         validate_train(&self.train, problems);
+        validate_best(&self.train, self.eval_data.as_ref(), problems);
     }
 
     fn complete_older(table: &mut Table) {
@@ -135,17 +137,21 @@ pub fn run(session: &Session, config: &SftConfig, folder: &Path, resume: bool) -
     model.model.recompute = MemoryPlan::of(&model_config, &data.report, &settings, Output::Tokens).recompute;
     let shown = eval.as_ref().unwrap_or(&data).examples.iter().map(|e| e.prompt.clone());
     let sampler = sampler(&config.samples, &config.model, &model_config, &encoder, shown)?;
-    let companions =
-        Companions { eval: eval_task.as_ref(), recompute: model.model.recompute, sampler, ..Companions::default() };
-    let fitted = train(session, "SFT", &run, &task, model, &settings, companions)?;
-    let (steps, stop) = (fitted.steps, fitted.stop);
-    let model = finished(fitted);
     let dir = run.join("model");
-    model.save(&model_config, &dir, &setup::save_options(&config.model, &model_config)?)?;
-    encoder.save(&dir)?;
-    if stop != StopReason::Requested {
-        mark_finished(&run, steps, &["model"])?;
-    }
+    let options = setup::save_options(&config.model, &model_config)?;
+    let saver: Saver<'_, CausalLm> = Box::new(|model| {
+        model.save(&model_config, &dir, &options)?;
+        Ok(encoder.save(&dir)?)
+    });
+    let companions = Companions {
+        eval: eval_task.as_ref(),
+        recompute: model.model.recompute,
+        sampler,
+        saver: Some(saver),
+        ..Companions::default()
+    };
+    let fitted = train(session, "SFT", &run, &task, model, &settings, companions)?;
+    mark_finished(&run, fitted.steps, &["model"])?;
     progress::note(format!("the fine-tuned model: {}", dir.display()));
     Ok(())
 }

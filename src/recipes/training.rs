@@ -1,8 +1,8 @@
 //! What every training recipe does around the engine: run folder, progress, evaluation on held-out rows, the final model.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
-use burn::module::Module;
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 use setpoint_align::{ChosenStep, DisplacementDetector};
@@ -12,15 +12,15 @@ use setpoint_train::{
     RunDir, Sample, StepReport, StopReason, Survey, Task, TrainConfig, distribute, fit_on,
 };
 
-use setpoint_transformer::{CausalLm, ModelConfig, Recompute, generate};
+use setpoint_transformer::{CausalLm, ModelConfig, Recompute, generate_stream};
 
 use super::generate::SamplingSection;
 use super::{Session, setup};
 use crate::config::Config;
-use crate::config::sections::ModelSection;
+use crate::config::sections::{Dtype, ModelSection};
 use crate::failure::{Failure, Outcome};
 use crate::resume::{CONFIG, record};
-use crate::{memory, progress};
+use crate::{interrupt, memory, progress};
 
 /// Opens the run folder, and leaves in it what the run was started with, unless it holds that already.
 pub fn open_run<C: Config>(folder: &Path, resume: bool, config: &C, devices: &DeviceGroup) -> Outcome<RunDir> {
@@ -35,6 +35,14 @@ pub fn open_run<C: Config>(folder: &Path, resume: bool, config: &C, devices: &De
             None => failure,
         }
     })?;
+    for name in ["model", "value"] {
+        // What would fail at the end fails now.
+        let path = run.join(name);
+        if path.exists() && !path.is_dir() {
+            return Err(Failure::run(format!("{} is a file, and the run leaves a folder there", path.display()))
+                .hint("move it away, or choose another --run folder"));
+        }
+    }
     if !run.join(CONFIG).is_file() {
         record(&run, config)?;
     } else if resume && run.checkpoints()?.is_empty() {
@@ -109,6 +117,25 @@ pub fn is_finished(folder: &Path) -> bool {
     true
 }
 
+/// Checks that the disk has room for the checkpoints of a new run and its models, before anything long is done.
+pub fn check_room(
+    session: &Session,
+    run: &RunDir,
+    model: &ModelSection,
+    shape: &ModelConfig,
+    models: u64,
+    train: &TrainConfig,
+) -> Outcome {
+    let bytes = match model.dtype {
+        Dtype::F32 => 4,
+        Dtype::Auto if !crate::device::keeps_half_precision(session.device()) => 4,
+        // At least: what the checkpoint holds may be wider.
+        Dtype::Auto | Dtype::Bf16 | Dtype::F16 => 2,
+    };
+    let checked = run.check_room(train, models * shape.num_parameters(), bytes);
+    checked.map_err(|error| with_remedy(error, train))
+}
+
 /// Samples from the model in training.
 pub type Sampler<'a, M> = Box<dyn FnMut(&M, u64) -> Result<Vec<Sample>, Error> + 'a>;
 
@@ -156,7 +183,11 @@ pub fn sampler<'a>(
     }
     let texts: Vec<String> = prompts.iter().map(|p| Ok(encoder.decode_visible(p)?)).collect::<Outcome<_>>()?;
     Ok(Some(Box::new(move |model, _step| {
-        let answers = generate(model, &prompts, &settings, seed).map_err(Error::task)?;
+        let go_on = |_, _| if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        let answers = generate_stream(model, &prompts, &settings, seed, go_on).map_err(Error::task)?;
+        if interrupt::requested() {
+            return Err(Error::Interrupted);
+        }
         prompts
             .iter()
             .zip(&texts)
@@ -170,6 +201,9 @@ pub fn sampler<'a>(
     })))
 }
 
+/// Writes the trained model.
+pub type Saver<'a, M> = Box<dyn FnMut(&M) -> Outcome + 'a>;
+
 /// What accompanies a run.
 pub struct Companions<'a, T: Task> {
     /// Held-out examples.
@@ -180,17 +214,26 @@ pub struct Companions<'a, T: Task> {
     pub chosen_tokens: f64,
     /// Generates during training.
     pub sampler: Option<Sampler<'a, T::Model>>,
+    /// Writes the model that the run ends with, as soon as that is certain. A resumed run may do it again.
+    pub saver: Option<Saver<'a, T::Model>>,
     /// How the model gets at its activations. Where it computes blocks again memory is what counts.
     pub recompute: Recompute,
 }
 
 impl<T: Task> Default for Companions<'_, T> {
     fn default() -> Self {
-        Self { eval: None, displacement: None, chosen_tokens: 1.0, sampler: None, recompute: Recompute::None }
+        Self {
+            eval: None,
+            displacement: None,
+            chosen_tokens: 1.0,
+            sampler: None,
+            saver: None,
+            recompute: Recompute::None,
+        }
     }
 }
 
-/// Runs the engine with a progress bar.
+/// Runs the engine with a progress bar. SIGINT and SIGTERM stop it after its step.
 pub fn train<T: Task>(
     session: &Session,
     what: &str,
@@ -212,15 +255,67 @@ pub fn train<T: Task>(
         Recompute::Block => memory::keep_pages_briefly(),
     }
     let devices = &session.devices;
-    let mut hooks =
-        TrainingHooks { devices, companions, micro_batch: config.micro_batch, total_steps, bar: bar.clone() };
+    let few_steps = config.few_steps(&plan);
+    let mut hooks = TrainingHooks {
+        devices,
+        companions,
+        micro_batch: config.micro_batch,
+        total_steps,
+        bar: bar.clone(),
+        few_steps,
+        speed: Speed::default(),
+        failed: None,
+    };
+    let watch = interrupt::Watch::new();
     let fitted = fit_on(devices, task, model, config, run, &mut hooks);
+    drop(watch);
     bar.finish_and_clear();
-    let fitted = fitted?;
+    if let Some(failure) = hooks.failed {
+        return Err(failure);
+    }
+    let fitted = fitted.map_err(|error| with_remedy(error, config))?;
+    if fitted.stop == StopReason::Requested || interrupt::requested() {
+        let end = if fitted.steps < total_steps { format!(" of {total_steps}") } else { ", the last one".into() };
+        return Err(interrupt::stopped(format!("stopped at step {}{end}; continue with --resume", fitted.steps)));
+    }
     if let StopReason::Patience = fitted.stop {
         progress::note(format!("{what}: stopped early at step {}: no better evaluation came", fitted.steps));
     }
     Ok(fitted)
+}
+
+/// An error with what can be done about it.
+fn with_remedy(error: Error, config: &TrainConfig) -> Failure {
+    let hint = match &error {
+        Error::NonFinite { .. } | Error::NonFiniteTensor { .. } => Some(format!(
+            "the usual cause is a learning rate that is too high: start a new run with `train.learning_rate` below {:e}, or without the rows \
+             that are named; --resume goes on from the newest checkpoint with everything as it is",
+            config.learning_rate
+        )),
+        Error::DiskSpace { .. } => Some("free some space, or choose a --run folder on another disk".into()),
+        _ => None,
+    };
+    let failure = Failure::from(error);
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}
+
+/// Tokens and time of the steps of this process.
+#[derive(Default)]
+struct Speed {
+    tokens: u64,
+    seconds: f64,
+}
+
+impl Speed {
+    /// Takes a step into account. Returns the tokens a second so far.
+    fn add(&mut self, report: &StepReport) -> f64 {
+        self.tokens += report.tokens;
+        self.seconds += report.seconds;
+        self.tokens as f64 / self.seconds.max(1e-3)
+    }
 }
 
 struct TrainingHooks<'a, T: Task> {
@@ -229,6 +324,11 @@ struct TrainingHooks<'a, T: Task> {
     micro_batch: MicroBatch,
     total_steps: u64,
     bar: ProgressBar,
+    /// A warning to be given if the run is new.
+    few_steps: Option<String>,
+    speed: Speed,
+    /// Why the model could not be saved, with its hint.
+    failed: Option<Failure>,
 }
 
 impl<T: Task> Hooks<T::Model> for TrainingHooks<'_, T> {
@@ -246,14 +346,34 @@ impl<T: Task> Hooks<T::Model> for TrainingHooks<'_, T> {
         }
     }
 
+    fn begin(&mut self, step: u64, _total_steps: u64) {
+        self.bar.set_position(step);
+        // Steps of an earlier process say nothing of the time that is left.
+        self.bar.reset_eta();
+        if let Some(warning) = self.few_steps.take().filter(|_| step == 0) {
+            self.warning(&warning);
+        }
+    }
+
+    fn save_model(&mut self, model: &T::Model, _step: u64) -> Result<(), Error> {
+        let Some(save) = &mut self.companions.saver else { return Ok(()) };
+        save(model).map_err(|failure| {
+            let error = Error::task(failure.to_string());
+            self.failed = Some(failure);
+            error
+        })
+    }
+
+    fn should_stop(&mut self) -> bool {
+        interrupt::requested()
+    }
+
     fn progress(&mut self, report: &StepReport) {
+        let speed = self.speed.add(report);
         self.bar.set_position(report.step);
         self.bar.set_message(format!(
-            "loss {:.4}  |grad| {:.2}  lr {:.1e}  {:.0} tokens/s",
-            report.loss,
-            report.grad_norm,
-            report.learning_rate,
-            report.num_tokens as f64 / self.bar.elapsed().as_secs_f64().max(1e-3),
+            "loss {:.4}  |grad| {:.2}  lr {:.1e}  {speed:.0} tokens/s",
+            report.loss, report.grad_norm, report.learning_rate,
         ));
         let chosen = report.metrics.iter().find(|(name, _)| name == "logratios/chosen");
         if let (Some(detector), Some((_, log_ratio))) = (&mut self.companions.displacement, chosen) {
@@ -291,7 +411,10 @@ pub fn evaluate<T: Task>(
     let denominator: f64 = all.iter().map(|&e| task.weight(e)).sum();
     let micro_batches: Vec<_> = micro_batch.split(&all, |e| task.cost(e)).into_iter().enumerate().collect();
     let mut probed = ExampleNumbers::new();
-    let probe = |model: &T::Model, (_, micro): &(usize, Vec<usize>)| task.probe(model, micro, micro_batch);
+    let probe = |model: &T::Model, (_, micro): &(usize, Vec<usize>)| {
+        go_on()?;
+        task.probe(model, micro, micro_batch)
+    };
     distribute(devices, model, &micro_batches, probe, &mut |_, found| {
         probed.extend(found);
         Ok::<_, Error>(())
@@ -299,6 +422,7 @@ pub fn evaluate<T: Task>(
     let survey = Survey { progress, ..task.survey(&all, &probed)? };
     let mut parts: Vec<_> = micro_batches.iter().map(|_| None).collect();
     let compute = |model: &T::Model, (_, micro): &(usize, Vec<usize>)| {
+        go_on()?;
         let forward = task.forward_surveyed(model, micro, denominator, &survey)?;
         Ok((f64::from(forward.loss.into_scalar::<f32>()), forward.metrics, forward.responses))
     };
@@ -320,7 +444,7 @@ pub fn evaluate<T: Task>(
     Ok(Measurement { metrics: values, responses })
 }
 
-/// The model without autodiff, as it is saved.
-pub fn finished<M: Module>(fitted: Fitted<M>) -> M {
-    fitted.model.valid()
+/// Fails if a stop is asked for.
+fn go_on() -> Result<(), Error> {
+    if interrupt::requested() { Err(Error::Interrupted) } else { Ok(()) }
 }

@@ -32,6 +32,7 @@ mod same_run;
 #[path = "../../crates/setpoint-train/tests/common/seeded.rs"]
 mod seeded;
 mod several_devices;
+mod stopping;
 mod sweep;
 mod template_settings;
 #[path = "../common/test_data.rs"]

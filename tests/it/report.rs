@@ -95,6 +95,7 @@ fn aligned(dir: &Path) -> String {
         "train.batch_size=2",
         "train.eval_steps=1",
         "train.learning_rate=1e-2",
+        "train.schedule.warmup.ratio=0.1",
     ] {
         arguments.extend(["--set", setting]);
     }

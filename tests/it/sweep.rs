@@ -196,6 +196,45 @@ fn a_killed_sweep_goes_on_and_leaves_no_process_behind() {
 }
 
 #[test]
+#[cfg(unix)]
+fn a_sweep_that_is_told_to_stop_saves_its_trials_first() {
+    let (dir, config) = settings(&format!("[sweep]\nparallel = 2\n{GRID}"));
+    let more = ["--set", "train.max_steps=40"];
+    let run = dir.path().join("run");
+    let arguments = arguments(&config, &run, &more);
+    let mut command = command(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let steps = |trial: &str| {
+        let text = std::fs::read_to_string(run.join("trials").join(trial).join("metrics.jsonl"));
+        text.map_or(0, |text| text.lines().count())
+    };
+    let started = Instant::now();
+    while steps("000").min(steps("001")) < 2 {
+        assert!(started.elapsed() < Duration::from_secs(300), "the trials do not begin");
+        assert!(child.try_wait().unwrap().is_none(), "it was over before it could be stopped");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    // The sweep alone is told.
+    let told = std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(told.success());
+    let ran = Ran::of(&child.wait_with_output().unwrap());
+    ran.fails(143, &["stopped: 0 of 4 trials are finished; continue with --resume"]);
+    for trial in ["000", "001"] {
+        let folder = run.join("trials").join(trial);
+        std::fs::File::open(folder.join("run.lock")).unwrap().try_lock().expect("its process has ended");
+        assert!(std::fs::read_dir(folder.join("checkpoints")).unwrap().count() > 0, "{trial} has saved its step");
+        let log = std::fs::read_to_string(folder.join("log.txt")).unwrap();
+        assert!(!log.contains("error"), "{log}");
+    }
+    assert!(!run.join("trials/002/metrics.jsonl").exists(), "no further trial has begun");
+    sweep(&config, &run, &[&more[..], &["--resume"]].concat()).ok();
+    for trial in ["000", "001"] {
+        assert_eq!(steps(trial), 40, "{trial} was gone on with");
+        assert_eq!(json(&run.join("trials").join(trial).join("trained.json"))["resumed"], true);
+    }
+}
+
+#[test]
 fn wrong_settings_are_named_with_their_lines() {
     let refused = |sweep_section: &str, words: &[&str]| {
         let (dir, config) = settings(sweep_section);

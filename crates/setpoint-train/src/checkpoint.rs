@@ -119,19 +119,42 @@ fn write<M: Module>(
         entry(OPTIMIZER, optimizer.save(&dir.join(OPTIMIZER))?),
     ];
     let path = dir.join(STATE);
-    let json = |error: serde_json::Error| Error::corrupt(&path, error.to_string());
-    let manifest = serde_json::to_value(Manifest {
-        version: VERSION,
-        step,
-        identity,
-        state: serde_json::to_value(state).map_err(json)?,
-        files,
-    })
-    .map_err(json)?;
+    let state = to_value(&path, state)?;
+    write_manifest(&path, &Manifest { version: VERSION, step, identity, state, files })
+}
+
+/// Replaces the state of a step's checkpoint at once. Its tensors stay as they are.
+pub(crate) fn restate(dir: &Path, step: u64, state: &impl Serialize) -> Result<(), Error> {
+    let path = path_of(dir, step).join(STATE);
+    let manifest = read_manifest(&path)?;
+    write_manifest(&path, &Manifest { state: to_value(&path, state)?, ..manifest })
+}
+
+fn to_value(path: &Path, value: &impl Serialize) -> Result<Value, Error> {
+    serde_json::to_value(value).map_err(|error| Error::corrupt(path, error.to_string()))
+}
+
+fn write_manifest(path: &Path, manifest: &Manifest) -> Result<(), Error> {
+    let manifest = to_value(path, manifest)?;
     let sealed = Sealed { crc32c: checksum(&manifest), manifest };
-    let text = serde_json::to_string_pretty(&sealed).map_err(json)?;
-    storage::write_file(&path, text.as_bytes())?;
-    storage::sync_dir(dir)
+    let text = serde_json::to_string_pretty(&sealed).map_err(|error| Error::corrupt(path, error.to_string()))?;
+    storage::write_file(path, text.as_bytes()).map(|_| ())
+}
+
+/// Reads a manifest and checks it against its own checksum.
+fn read_manifest(path: &Path) -> Result<Manifest, Error> {
+    let text = fs::read(path).map_err(Error::io("read", path))?;
+    let json = |error: serde_json::Error| Error::corrupt(path, error.to_string());
+    let sealed: Sealed = serde_json::from_slice(&text).map_err(json)?;
+    let found = checksum(&sealed.manifest);
+    if found != sealed.crc32c {
+        return Err(Error::corrupt(path, format!("expected checksum {}, found {found}", sealed.crc32c)));
+    }
+    let manifest: Manifest = serde_json::from_value(sealed.manifest).map_err(json)?;
+    if manifest.version != VERSION {
+        return Err(Error::corrupt(path, format!("expected format version {VERSION}, found {}", manifest.version)));
+    }
+    Ok(manifest)
 }
 
 fn checksum(manifest: &Value) -> String {
@@ -213,16 +236,13 @@ fn set_aside(path: &Path) -> Result<(), Error> {
     storage::rename(path, &aside)
 }
 
-/// Removes all but the last `keep_last` checkpoints and those of the steps in `keep`.
-pub(crate) fn prune(dir: &Path, keep_last: usize, keep: &[u64]) -> Result<(), Error> {
-    let found = list(dir)?;
-    let old = found.len().saturating_sub(keep_last);
-    for (step, path) in &found[..old] {
-        if !keep.contains(step) {
-            storage::remove_dir(path)?;
-        }
-    }
-    Ok(())
+/// Removes all but the last `keep_last` checkpoints and those of the steps in `keep`. Returns how many were removed.
+pub(crate) fn prune(dir: &Path, keep_last: usize, keep: &[u64]) -> Result<usize, Error> {
+    let mut found = list(dir)?;
+    found.truncate(found.len().saturating_sub(keep_last));
+    found.retain(|(step, _)| !keep.contains(step));
+    found.iter().try_for_each(|(_, path)| storage::remove_dir(path))?;
+    Ok(found.len())
 }
 
 impl Checkpoint {
@@ -237,21 +257,7 @@ impl Checkpoint {
 
     /// Reads the manifest alone.
     fn read(path: &Path) -> Result<Self, Error> {
-        let state_path = path.join(STATE);
-        let text = fs::read(&state_path).map_err(Error::io("read", &state_path))?;
-        let json = |error: serde_json::Error| Error::corrupt(&state_path, error.to_string());
-        let sealed: Sealed = serde_json::from_slice(&text).map_err(json)?;
-        let found = checksum(&sealed.manifest);
-        if found != sealed.crc32c {
-            return Err(Error::corrupt(&state_path, format!("expected checksum {}, found {found}", sealed.crc32c)));
-        }
-        let manifest: Manifest = serde_json::from_value(sealed.manifest).map_err(json)?;
-        if manifest.version != VERSION {
-            return Err(Error::corrupt(
-                &state_path,
-                format!("expected format version {VERSION}, found {}", manifest.version),
-            ));
-        }
+        let manifest = read_manifest(&path.join(STATE))?;
         Ok(Self { path: path.to_path_buf(), manifest })
     }
 

@@ -44,9 +44,11 @@ pub struct TrainConfig {
     pub eval_on_start: bool,
     /// Steps between samples; `None` takes samples at the end only.
     pub sample_steps: Option<u64>,
-    /// Steps between checkpoints; `None` saves at the end only. The best model is saved whenever it
-    /// is found.
+    /// Steps between checkpoints; `None` saves by time and at the end only. The best model is saved whenever it is found.
     pub save_steps: Option<u64>,
+    /// Minutes between checkpoints, besides those of `save_steps`; 0: none by time. Where saving takes long the interval grows, so that
+    /// it takes a twentieth of the time at most.
+    pub save_minutes: f64,
     /// Checkpoints kept, beside the best one.
     pub keep_last: usize,
     /// What makes a checkpoint the best; `None` keeps no best one.
@@ -114,6 +116,7 @@ impl Default for TrainConfig {
             eval_on_start: false,
             sample_steps: None,
             save_steps: None,
+            save_minutes: 10.0,
             // One to fall back on should the newest be damaged.
             keep_last: 2,
             best: None,
@@ -200,6 +203,10 @@ impl TrainConfig {
         ] {
             check(steps != Some(0), format!("`{name}` must be at least 1, found 0"));
         }
+        check(
+            not_negative(self.save_minutes),
+            format!("`save_minutes` must not be negative, found {}", self.save_minutes),
+        );
         check(self.keep_last > 0, "`keep_last` must be at least 1, found 0".into());
         if let Some(best) = &self.best {
             check(not_negative(best.min_delta), format!("`min_delta` must not be negative, found {}", best.min_delta));
@@ -358,6 +365,7 @@ mod tests {
         let plan = TrainConfig::default().plan(8).unwrap();
         let other = TrainConfig {
             save_steps: Some(3),
+            save_minutes: 0.5,
             keep_last: 7,
             log_responses: LogResponses::None,
             ..TrainConfig::default()

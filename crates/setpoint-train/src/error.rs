@@ -82,8 +82,8 @@ pub enum Error {
     },
     /// Loss or gradient is NaN or infinite.
     #[error(
-        "step {step}: the {quantity} is not finite ({value}); offending: {}",
-        .examples.join(", ")
+        "step {step}: the {quantity} is not finite ({value}); {}; offending: {}",
+        good_checkpoints(.checkpoints), .examples.join(", ")
     )]
     NonFinite {
         /// The optimizer step, counted from 1.
@@ -94,6 +94,33 @@ pub enum Error {
         value: f64,
         /// The examples, as [`Task::describe`](crate::Task::describe) names them.
         examples: Vec<String>,
+        /// Step and folder of the checkpoints to go on from, the newest first.
+        checkpoints: Vec<(u64, PathBuf)>,
+    },
+    /// A parameter, or what the optimizer keeps of it, is NaN or infinite, so it is not saved.
+    #[error("after step {step} `{tensor}` is not finite and is not saved; {}", good_checkpoints(.checkpoints))]
+    NonFiniteTensor {
+        /// Optimizer steps done.
+        step: u64,
+        /// The tensor.
+        tensor: String,
+        /// Step and folder of the checkpoints to go on from, the newest first.
+        checkpoints: Vec<(u64, PathBuf)>,
+    },
+    /// The disk has no room for the checkpoints of a run and its model.
+    #[error(
+        "{} has {} free, and the run needs {}: its checkpoints have {} each",
+        .path.display(), size(*.free), size(*.needed), size(*.checkpoint)
+    )]
+    DiskSpace {
+        /// The run folder.
+        path: PathBuf,
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes free.
+        free: u64,
+        /// Bytes of a checkpoint.
+        checkpoint: u64,
     },
     /// A batch weighs nothing, so a mean over it does not exist.
     #[error("step {step}: the total weight of the batch is {found}, expected a positive number; examples: {}", .examples.join(", "))]
@@ -156,6 +183,9 @@ pub enum Error {
         /// What differs: name, value in the file, value now.
         differences: Vec<String>,
     },
+    /// A hook was told to stop before it was done. [`fit`](crate::fit) saves the run and ends it, to be resumed later.
+    #[error("interrupted")]
+    Interrupted,
     /// An error of the task or of a hook.
     #[error(transparent)]
     Task(Box<dyn std::error::Error + Send + Sync + 'static>),
@@ -173,8 +203,51 @@ impl Error {
         move |source| Self::Io { action, path, source }
     }
 
+    /// Fills in what only the training loop knows of values that are not finite: the steps done, and its checkpoints, oldest first.
+    pub(crate) fn located(mut self, done: u64, mut found: Vec<(u64, PathBuf)>) -> Self {
+        found.reverse();
+        match &mut self {
+            Self::NonFinite { checkpoints, .. } => *checkpoints = found,
+            Self::NonFiniteTensor { step, checkpoints, .. } => {
+                *step = done;
+                *checkpoints = found;
+            }
+            _ => {}
+        }
+        self
+    }
+
+    /// Whether a write failed for lack of space.
+    pub(crate) fn is_disk_full(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
+    }
+
     /// A damaged file.
     pub(crate) fn corrupt(path: &Path, reason: impl Into<String>) -> Self {
         Self::Corrupt { path: path.to_path_buf(), reason: reason.into() }
+    }
+}
+
+/// Names the checkpoints that a run can go on from, the newest first.
+fn good_checkpoints(found: &[(u64, PathBuf)]) -> String {
+    match found {
+        [] => "no checkpoint has been saved yet".into(),
+        [(step, path)] => format!("the newest good checkpoint is {} (step {step})", path.display()),
+        [(step, path), (before, _), ..] => {
+            format!(
+                "the newest good checkpoint is {} (step {step}), the one before it is of step {before}",
+                path.display()
+            )
+        }
+    }
+}
+
+/// `812 bytes`, `3.4 MB`, `12.0 GB`.
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_000_000 => format!("{bytes} bytes"),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
     }
 }

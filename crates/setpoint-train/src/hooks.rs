@@ -13,7 +13,8 @@ pub trait Hooks<M: Module> {
     /// Measures the model.
     ///
     /// # Errors
-    /// Ends the run.
+    /// After the last step, and where the evaluation decides nothing, an error is a warning. Elsewhere it ends the run, which is
+    /// saved first. [`Error::Interrupted`] ends the run as [`should_stop`](Self::should_stop) does, to be evaluated when it is resumed.
     fn evaluate(&mut self, model: &M, step: u64) -> Result<Measurement, Error> {
         let _ = (model, step);
         Ok(Measurement::default())
@@ -22,10 +23,27 @@ pub trait Hooks<M: Module> {
     /// Generates from the model; what is returned goes to `samples.jsonl`.
     ///
     /// # Errors
-    /// Ends the run.
+    /// An error is a warning. [`Error::Interrupted`] ends the run as for [`evaluate`](Self::evaluate).
     fn sample(&mut self, model: &M, step: u64) -> Result<Vec<Sample>, Error> {
         let _ = (model, step);
         Ok(vec![])
+    }
+
+    /// Called once, before the first step of this process: `step` of `total_steps` are done, none unless the run is resumed.
+    fn begin(&mut self, step: u64, total_steps: u64) {
+        let _ = (step, total_steps);
+    }
+
+    /// Saves the model that the run ends with, outside the engine's checkpoints.
+    ///
+    /// Called once the model is certain, when its checkpoint is on the disk: before the last samples, and before the last evaluation
+    /// unless that decides which model is the best. A resumed run may call it again, also when all its steps were done before.
+    ///
+    /// # Errors
+    /// Ends the run. What is in the run folder stays as it is, and a resumed run tries again.
+    fn save_model(&mut self, model: &M, step: u64) -> Result<(), Error> {
+        let _ = (model, step);
+        Ok(())
     }
 
     /// Called after every optimizer step.
@@ -43,7 +61,7 @@ pub trait Hooks<M: Module> {
         let _ = message;
     }
 
-    /// Asked after every step: `true` saves a checkpoint and ends the run, to be resumed later.
+    /// Asked before the first step and after every one: `true` saves a checkpoint and ends the run, to be resumed later.
     fn should_stop(&mut self) -> bool {
         false
     }
@@ -89,7 +107,9 @@ pub struct StepReport {
     pub grad_norm: f64,
     /// Learning rate of this step.
     pub learning_rate: f64,
-    /// Tokens trained on since the start of the run.
+    /// Tokens of this step.
+    pub tokens: u64,
+    /// Tokens trained on since the start of the run, whichever processes did it.
     pub num_tokens: u64,
     /// Micro-batches of this step.
     pub micro_batches: usize,

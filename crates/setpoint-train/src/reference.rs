@@ -152,7 +152,7 @@ impl ReferenceStore {
     ///
     /// # Errors
     /// When the system refuses.
-    pub fn sync(&self) -> Result<(), Error> {
+    pub fn sync(&mut self) -> Result<(), Error> {
         self.log.sync().map(|_| ())
     }
 

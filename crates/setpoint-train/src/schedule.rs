@@ -2,7 +2,8 @@
 //! `get_{constant,linear,cosine}_schedule_with_warmup`.
 //!
 //! A factor between 0 and 1 multiplies the peak learning rate. Steps count from 0, as in torch's
-//! `LambdaLR`: with a warm-up the very first step has a learning rate of 0.
+//! `LambdaLR`: with a warm-up the very first step has a learning rate of 0. [`Warmup::Auto`] alone is not transformers': it leaves
+//! short runs without a warm-up.
 
 use std::f64::consts::PI;
 
@@ -25,6 +26,8 @@ pub enum ScheduleKind {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Warmup {
+    /// A tenth of all optimizer steps, rounded down: a run of fewer than ten steps has none.
+    Auto,
     /// A number of optimizer steps.
     Steps(u64),
     /// A share of all optimizer steps, rounded up.
@@ -41,6 +44,7 @@ impl Warmup {
     /// The number of warm-up steps of a run of `total_steps`.
     pub fn steps(self, total_steps: u64) -> u64 {
         match self {
+            Self::Auto => total_steps / 10,
             Self::Steps(steps) => steps,
             Self::Ratio(ratio) => (total_steps as f64 * ratio).ceil() as u64,
         }
@@ -147,6 +151,25 @@ mod tests {
         assert_eq!(Warmup::Ratio(0.1).steps(61), 7);
         assert_eq!(Warmup::Ratio(0.1).steps(60), 6);
         assert_eq!(Warmup::Ratio(0.0).steps(60), 0);
+    }
+
+    #[test]
+    fn auto_is_rounded_down() {
+        assert_eq!([1, 9, 10, 19, 20, 61, 380].map(|total| Warmup::Auto.steps(total)), [0, 0, 1, 1, 2, 6, 38]);
+        // No step of a short run is lost to a learning rate of 0.
+        let schedule = Schedule { kind: ScheduleKind::Cosine, warmup: Warmup::Auto };
+        assert!((1..10).all(|total| (0..total).all(|step| schedule.factor(step, total) > 0.0)));
+    }
+
+    #[test]
+    fn auto_is_a_word() {
+        let json = |warmup: Warmup| serde_json::to_string(&warmup).unwrap();
+        assert_eq!(json(Warmup::Auto), "\"auto\"");
+        for warmup in [Warmup::Auto, Warmup::Steps(3), Warmup::Ratio(0.1)] {
+            assert_eq!(serde_json::from_str::<Warmup>(&json(warmup)).unwrap(), warmup);
+        }
+        // As checkpoints and settings of before have it.
+        assert_eq!(serde_json::from_str::<Warmup>("{\"ratio\":0.1}").unwrap(), Warmup::Ratio(0.1));
     }
 
     #[test]

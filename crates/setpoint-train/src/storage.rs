@@ -65,6 +65,10 @@ impl Writer {
     /// Starts a new file; an existing one is emptied.
     pub(crate) fn create(path: &Path) -> Result<Self, Error> {
         gate("create", path)?;
+        #[cfg(test)]
+        if fault::is_full() {
+            return Err(Error::io("write", path)(std::io::ErrorKind::StorageFull.into()));
+        }
         let file = File::create(path).map_err(Error::io("create", path))?;
         Ok(Self {
             file: BufWriter::with_capacity(CHUNK, file),
@@ -98,6 +102,8 @@ pub(crate) struct AppendLog {
     bytes: u64,
     /// Of everything in it; of what was appended alone where it was opened without looking at its content.
     crc32c: u32,
+    /// Whether an append failed, which may have left a part of its record behind `bytes`.
+    torn: bool,
 }
 
 impl AppendLog {
@@ -140,23 +146,30 @@ impl AppendLog {
             return Err(Error::corrupt(&self.path, reason));
         }
         if self.bytes > keep {
-            gate("truncate", &self.path)?;
-            self.file.set_len(keep).map_err(Error::io("truncate", &self.path))?;
+            self.cut(keep)?;
             sync(&self.file, &self.path)?;
         }
         self.bytes = keep;
         Ok(())
     }
 
-    fn open_whole(path: &Path) -> Result<Self, Error> {
+    fn cut(&mut self, keep: u64) -> Result<(), Error> {
+        gate("truncate", &self.path)?;
+        self.file.set_len(keep).map_err(Error::io("truncate", &self.path))
+    }
+
+    /// Opens a log with all that is in it.
+    pub(crate) fn open_whole(path: &Path) -> Result<Self, Error> {
         gate("open", path)?;
         let file = OpenOptions::new().create(true).append(true).open(path).map_err(Error::io("open", path))?;
         let bytes = file.metadata().map_err(Error::io("read", path))?.len();
-        Ok(Self { file, path: path.to_path_buf(), bytes, crc32c: 0 })
+        Ok(Self { file, path: path.to_path_buf(), bytes, crc32c: 0, torn: false })
     }
 
-    /// Appends one record.
+    /// Appends one record. Part of a record that could not be appended is removed first.
     pub(crate) fn append(&mut self, record: &[u8]) -> Result<(), Error> {
+        self.mend()?;
+        self.torn = true;
         #[cfg(test)]
         if fault::fires() {
             // A process that dies within `write` leaves a torn record.
@@ -165,13 +178,24 @@ impl AppendLog {
             return Err(fault::error("append to", &self.path));
         }
         self.file.write_all(record).map_err(Error::io("append to", &self.path))?;
+        self.torn = false;
         self.bytes += record.len() as u64;
         self.crc32c = crc32c::crc32c_append(self.crc32c, record);
         Ok(())
     }
 
+    /// Removes what a failed append left.
+    fn mend(&mut self) -> Result<(), Error> {
+        if self.torn {
+            self.cut(self.bytes)?;
+            self.torn = false;
+        }
+        Ok(())
+    }
+
     /// Brings the log to the disk and returns its length and checksum.
-    pub(crate) fn sync(&self) -> Result<Digest, Error> {
+    pub(crate) fn sync(&mut self) -> Result<Digest, Error> {
+        self.mend()?;
         sync(&self.file, &self.path)?;
         Ok(Digest { bytes: self.bytes, crc32c: self.crc32c })
     }
@@ -252,6 +276,15 @@ pub(crate) fn remove_tree(path: &Path) -> Result<(), Error> {
     }
 }
 
+/// Bytes that can still be written to the disk of a folder, where the system tells.
+pub(crate) fn free_space(path: &Path) -> Option<u64> {
+    #[cfg(test)]
+    if let Some(free) = fault::free() {
+        return Some(free);
+    }
+    fs4::available_space(path).ok()
+}
+
 fn sync(file: &File, path: &Path) -> Result<(), Error> {
     gate("sync", path)?;
     #[cfg(test)]
@@ -282,14 +315,24 @@ pub(crate) mod fault {
     thread_local! {
         static LEFT: Cell<Option<u64>> = const { Cell::new(None) };
         static FIRED: Cell<bool> = const { Cell::new(false) };
+        static ONCE: Cell<bool> = const { Cell::new(false) };
         static SKIP_SYNCS: Cell<bool> = const { Cell::new(false) };
+        static FULL: Cell<bool> = const { Cell::new(false) };
+        static FREE: Cell<Option<u64>> = const { Cell::new(None) };
     }
 
     /// Lets `count` operations of this thread succeed; all later ones fail, as for a process that
     /// has died. `None` lets everything succeed.
     pub(crate) fn after(count: Option<u64>) {
         LEFT.set(count);
+        ONCE.set(false);
         FIRED.set(false);
+    }
+
+    /// Lets a single operation of this thread fail, the one after `count` others.
+    pub(crate) fn once_after(count: u64) {
+        after(Some(count));
+        ONCE.set(true);
     }
 
     pub(super) fn fires() -> bool {
@@ -297,6 +340,9 @@ pub(crate) mod fault {
             None => false,
             Some(0) => {
                 FIRED.set(true);
+                if ONCE.get() {
+                    LEFT.set(None);
+                }
                 true
             }
             Some(left) => {
@@ -313,6 +359,24 @@ pub(crate) mod fault {
 
     pub(super) fn syncs_are_skipped() -> bool {
         SKIP_SYNCS.get()
+    }
+
+    /// Leaves no room on the disk for the next file; there is room again for those after it.
+    pub(crate) fn fill() {
+        FULL.set(true);
+    }
+
+    pub(super) fn is_full() -> bool {
+        FULL.take()
+    }
+
+    /// Gives the disk so many bytes of free space.
+    pub(crate) fn leave(bytes: Option<u64>) {
+        FREE.set(bytes);
+    }
+
+    pub(super) fn free() -> Option<u64> {
+        FREE.get()
     }
 
     /// Whether the failure has come up.

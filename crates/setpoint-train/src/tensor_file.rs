@@ -68,7 +68,7 @@ impl TensorWriter {
         Ok(Self { writer, path: path.to_path_buf(), pending: specs.into_iter().rev().collect() })
     }
 
-    /// Writes the next tensor.
+    /// Writes the next tensor, which must be finite.
     pub(crate) fn write(&mut self, name: &str, data: &TensorData) -> Result<(), Error> {
         let expected = self.pending.pop();
         let fits = expected.as_ref().is_some_and(|spec| {
@@ -79,6 +79,9 @@ impl TensorWriter {
                 &self.path,
                 format!("expected {expected:?} next, got `{name}` of {:?}", data.dtype()),
             ));
+        }
+        if has_non_finite(data) {
+            return Err(Error::NonFiniteTensor { step: 0, tensor: name.to_owned(), checkpoints: vec![] });
         }
         self.writer.write(data.as_bytes())
     }
@@ -158,6 +161,22 @@ impl TensorReader {
             .map_err(Error::io("read", &self.path))?;
         TensorData::try_from_bytes_vec(bytes, shape.to_vec(), dtype)
             .map_err(|error| Error::corrupt(&self.path, format!("`{name}`: {error}")))
+    }
+}
+
+/// Whether a number is NaN or infinite: all bits of its exponent are set.
+fn has_non_finite(data: &TensorData) -> bool {
+    // Every chunk is looked at: a loop without an exit is the fast one.
+    fn any<const N: usize>(bytes: &[u8], bad: impl Fn([u8; N]) -> bool) -> bool {
+        bytes.as_chunks::<N>().0.iter().fold(false, |found, &chunk| found | bad(chunk))
+    }
+    let half = |exponent: u16| any(data.as_bytes(), |bytes| u16::from_ne_bytes(bytes) & exponent == exponent);
+    match data.dtype() {
+        DType::F64 => any(data.as_bytes(), |bytes| !f64::from_ne_bytes(bytes).is_finite()),
+        DType::F32 => any(data.as_bytes(), |bytes| !f32::from_ne_bytes(bytes).is_finite()),
+        DType::F16 => half(0x7c00),
+        DType::BF16 => half(0x7f80),
+        _ => false,
     }
 }
 

@@ -15,11 +15,12 @@ use std::path::Path;
 
 use burn::module::Module;
 use setpoint_align::{DisplacementDetector, DisplacementSettings, ScoredResponse, prompt_log_mass};
-use setpoint_train::{StopReason, Task, TrainConfig};
+use setpoint_reward::RewardModel;
+use setpoint_train::{Task, TrainConfig};
 use setpoint_transformer::CausalLm;
 
 use super::plan::{MemoryPlan, Output, RunPlan};
-use super::training::{Companions, Sampler, finished, mark_finished, open_run, sampler, train};
+use super::training::{Companions, Sampler, Saver, check_room, mark_finished, open_run, sampler, train};
 use super::{Session, setup};
 use crate::failure::Outcome;
 use crate::progress;
@@ -41,6 +42,10 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
     let config = &config;
     let prepared = prepare(session, config)?;
     let run = open_run(folder, resume, config, &session.devices)?;
+    if !resume {
+        let models = if matches!(config.align, Method::DroV(_)) { 2 } else { 1 };
+        check_room(session, &run, &config.model, &prepared.model_config, models, &config.train)?;
+    }
     let reference = match config.align.about().reference {
         true => Some(setup::reference_path(config.reference.as_deref(), &config.model)?),
         false => None,
@@ -74,15 +79,15 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
             let task = dro_task(dro, log_z0, data.prompts);
             let expected = expected_shift(&task);
             let eval = eval.map(|set| dro_task(dro, log_z0, set.prompts));
-            job.train(&task, eval.as_ref(), &settings, Some(expected), shown, Ok)?.mark(&run, &["model"])
+            job.train(&task, eval.as_ref(), &settings, Some(expected), shown, Ok)
         }
         Method::Kto(kto) => {
             let task = |set: ReferenceSet| row_task(&config.align, RowObjective::Kto(kto.objective()), set);
-            job.train(&task(data), eval.map(task).as_ref(), &settings, Some(0.0), shown, Ok)?.mark(&run, &["model"])
+            job.train(&task(data), eval.map(task).as_ref(), &settings, Some(0.0), shown, Ok)
         }
         Method::Qrpo(qrpo) => {
             let task = |set: ReferenceSet| row_task(&config.align, RowObjective::Qrpo(*qrpo), set);
-            job.train(&task(data), eval.map(task).as_ref(), &settings, None, shown, Ok)?.mark(&run, &["model"])
+            job.train(&task(data), eval.map(task).as_ref(), &settings, None, shown, Ok)
         }
         Method::DroV(dro_v) => {
             let task = |set: ReferenceSet| DroVTask { rows: singles(&config.align, set.prompts), settings: *dro_v };
@@ -92,17 +97,13 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
                     setup::policy(&config.model, shape, config.train.seed, &session.device().clone().autodiff())?;
                 Ok(PolicyAndValue::new(policy, value, shape))
             };
-            let trained = job.train(&task(data), eval.map(task).as_ref(), &settings, None, shown, with_value)?;
-            let dir = run.join("value");
-            trained.model.value.save(shape, &dir, &setup::save_options(&config.model, shape)?)?;
-            prepared.encoder.save(&dir)?;
-            progress::note(format!("the value network: {}", dir.display()));
-            trained.mark(&run, &["model", "value"])
+            job.train(&task(data), eval.map(task).as_ref(), &settings, None, shown, with_value)?;
+            progress::note(format!("the value network: {}", run.join(VALUE).display()));
+            Ok(())
         }
         pairwise => {
             let task = |set: ReferenceSet| pairwise_task(pairwise, set);
-            job.train(&task(data), eval.map(task).as_ref(), &settings, reference.map(|_| 0.0), shown, Ok)?
-                .mark(&run, &["model"])
+            job.train(&task(data), eval.map(task).as_ref(), &settings, reference.map(|_| 0.0), shown, Ok)
         }
     }
 }
@@ -117,7 +118,7 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Trains what `complete` makes of the policy, saves the policy, and returns all. `expected`: where the method puts the chosen
+    /// Trains what `complete` makes of the policy, and saves it. `expected`: where the method puts the chosen
     /// responses, nats; below it the displacement detector warns.
     fn train<T: Task<Model: HasPolicy>>(
         &self,
@@ -127,7 +128,7 @@ impl Job<'_> {
         expected: Option<f64>,
         shown: Vec<Vec<u32>>,
         complete: impl FnOnce(CausalLm) -> Outcome<T::Model>,
-    ) -> Outcome<Trained<T::Model>> {
+    ) -> Outcome {
         let Self { session, config, prepared, run, chosen_tokens } = self;
         let device = session.device().clone().autodiff();
         let mut policy = setup::policy(&config.model, &prepared.model_config, settings.seed, &device)?;
@@ -142,37 +143,48 @@ impl Job<'_> {
         let displacement = expected.and_then(|expected| {
             DisplacementDetector::new(DisplacementSettings { expected, ..DisplacementSettings::default() }).ok()
         });
-        let companions = Companions { eval, recompute, displacement, chosen_tokens: *chosen_tokens, sampler };
+        let (shape, options) = (&prepared.model_config, setup::save_options(&config.model, &prepared.model_config)?);
+        let saver: Saver<'_, T::Model> = Box::new(|model| {
+            for (name, part) in model.parts() {
+                let dir = run.join(name);
+                match part {
+                    Part::Policy(policy) => policy.save(shape, &dir, &options)?,
+                    Part::Value(value) => value.save(shape, &dir, &options)?,
+                }
+                prepared.encoder.save(&dir)?;
+            }
+            Ok(())
+        });
+        let saver = Some(saver);
+        let companions = Companions { eval, recompute, displacement, chosen_tokens: *chosen_tokens, sampler, saver };
         let name = config.align.name().to_uppercase().replace('_', "-");
         let fitted = train(session, &name, run, task, model, settings, companions)?;
-        let (steps, stop) = (fitted.steps, fitted.stop);
-        let model = finished(fitted);
-        let dir = run.join("model");
-        let options = setup::save_options(&config.model, &prepared.model_config)?;
-        model.policy().save(&prepared.model_config, &dir, &options)?;
-        prepared.encoder.save(&dir)?;
-        progress::note(format!("the aligned model: {}", dir.display()));
-        Ok(Trained { model, steps, stop })
-    }
-}
-
-/// A model after its training, and how that ended.
-struct Trained<M> {
-    model: M,
-    steps: u64,
-    stop: StopReason,
-}
-
-impl<M> Trained<M> {
-    /// Marks the run as finished, unless it was interrupted. `folders`: those of its models.
-    fn mark(&self, run: &setpoint_train::RunDir, folders: &[&str]) -> Outcome {
-        if self.stop == StopReason::Requested { Ok(()) } else { mark_finished(run, self.steps, folders) }
+        let folders: Vec<&str> = fitted.model.parts().into_iter().map(|(name, _)| name).collect();
+        mark_finished(run, fitted.steps, &folders)?;
+        progress::note(format!("the aligned model: {}", run.join(POLICY).display()));
+        Ok(())
     }
 }
 
 /// What is trained: the policy, and what a method may train beside it.
 trait HasPolicy: Module {
     fn policy(&self) -> &CausalLm;
+
+    /// Everything that is saved, with the names of the folders in the run.
+    fn parts(&self) -> Vec<(&'static str, Part<'_>)> {
+        vec![(POLICY, Part::Policy(self.policy()))]
+    }
+}
+
+/// Where the policy is saved.
+const POLICY: &str = "model";
+/// Where a value network is saved.
+const VALUE: &str = "value";
+
+/// A model that is saved.
+enum Part<'a> {
+    Policy(&'a CausalLm),
+    Value(&'a RewardModel),
 }
 
 impl HasPolicy for CausalLm {
@@ -184,6 +196,10 @@ impl HasPolicy for CausalLm {
 impl HasPolicy for PolicyAndValue {
     fn policy(&self) -> &CausalLm {
         &self.policy
+    }
+
+    fn parts(&self) -> Vec<(&'static str, Part<'_>)> {
+        vec![(POLICY, Part::Policy(&self.policy)), (VALUE, Part::Value(&self.value))]
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use setpoint_train::RunDir;
 use toml::Table;
@@ -16,11 +16,11 @@ use crate::config::Config;
 use crate::config::load::to_table;
 use crate::config::sections::ModelSection;
 use crate::failure::{Failure, Outcome};
-use crate::progress;
 use crate::recipes::align::{AlignConfig, Method};
 use crate::recipes::plan::{MemoryPlan, Output};
 use crate::recipes::{Session, align, setup};
 use crate::resume::{CONFIG, agrees, record};
+use crate::{interrupt, progress};
 
 /// Opens the folder of a sweep or comparison, and leaves its settings in it, unless it holds those already. It is locked for as long as the
 /// value lives.
@@ -95,6 +95,9 @@ fn write_once(path: &Path, text: &str) -> Outcome {
     }
 }
 
+/// How often a trial's process is looked at.
+const POLL: Duration = Duration::from_millis(20);
+
 /// How trials are run.
 #[derive(Debug)]
 pub struct Crew<'a> {
@@ -124,7 +127,11 @@ impl<'a> Crew<'a> {
     }
 
     /// Carries out every job that is not finished; what each reached, or why it failed. One that fails does not stop the others.
+    ///
+    /// # Errors
+    /// Among others when a signal asks for it: the trials that are going on save their steps and end first.
     pub fn carry_out(&self, jobs: &[Job]) -> Outcome<Vec<Reached>> {
+        let watch = interrupt::Watch::new();
         let next = AtomicUsize::new(0);
         let results: Mutex<Vec<Option<Outcome<Reached>>>> = Mutex::new(jobs.iter().map(|_| None).collect());
         std::thread::scope(|scope| {
@@ -132,14 +139,22 @@ impl<'a> Crew<'a> {
                 scope.spawn(|| {
                     loop {
                         let i = next.fetch_add(1, Ordering::Relaxed);
-                        let Some(job) = jobs.get(i) else { break };
+                        let Some(job) = jobs.get(i).filter(|_| !interrupt::requested()) else { break };
                         let result = self.one(job, &format!("[{}/{}]", i + 1, jobs.len()));
                         results.lock().unwrap_or_else(PoisonError::into_inner)[i] = Some(result);
                     }
                 });
             }
         });
+        drop(watch);
         let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if interrupt::requested() {
+            let finished = results.iter().filter(|result| matches!(result, Some(Ok(Ok(_))))).count();
+            return Err(interrupt::stopped(format!(
+                "stopped: {finished} of {} trials are finished; continue with --resume",
+                jobs.len()
+            )));
+        }
         results.into_iter().flatten().collect()
     }
 
@@ -160,6 +175,7 @@ impl<'a> Crew<'a> {
                 ));
                 Ok(Ok(done))
             }
+            None if interrupt::requested() => Ok(Err("it was stopped".into())),
             None => {
                 let said = std::fs::read_to_string(&log).unwrap_or_default();
                 let reason = said.rsplit("error: ").next().map(str::trim).filter(|_| said.contains("error: "));
@@ -184,8 +200,17 @@ impl<'a> Crew<'a> {
         // The child ends when its end of this pipe closes, however this process ends.
         command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
         let mut child = command.spawn()?;
-        let pipe = child.stdin.take();
-        let status = child.wait()?;
+        let mut pipe = child.stdin.take();
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            if interrupt::requested() {
+                // The child saves its step and ends.
+                pipe.take();
+            }
+            std::thread::sleep(POLL);
+        };
         drop(pipe);
         Ok(status.success())
     }

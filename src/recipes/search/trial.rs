@@ -1,10 +1,11 @@
 //! One trial: its settings as files, and the process that trains and evaluates it.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use setpoint_train::{Error, RunDir};
 use toml::Value;
 
 use super::figures::Figures;
@@ -87,6 +88,7 @@ pub fn carry_out(session: &Session, folder: &Path, part: &str) -> Outcome {
     let given = |name: &str| Given { file: Some(folder.join(name)), ..Given::default() };
     let config: AlignConfig = load::load(&given(ALIGN))?;
     if !folder.join(TRAINED).is_file() {
+        wait_for(folder);
         let started = Instant::now();
         let resumed = folder.join("checkpoints").is_dir();
         align::run(session, &config, folder, true)?;
@@ -102,6 +104,14 @@ pub fn carry_out(session: &Session, folder: &Path, part: &str) -> Outcome {
         setup::write_text(&folder.join(eval_figures(part)), &(serde_json::to_string_pretty(&written)? + "\n"))?;
     }
     Ok(())
+}
+
+/// Waits a while for the trial of a search that was killed, which may still be saving its last step.
+fn wait_for(folder: &Path) {
+    let started = Instant::now();
+    while matches!(RunDir::open(folder), Err(Error::Locked { .. })) && started.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// Prompt by prompt: 1 where the policy's reward is greater, ½ where both are equal.

@@ -1,33 +1,36 @@
 //! The training loop.
 //!
 //! A step is: the batch's gradient, accumulated over micro-batches and added up over devices; its norm; clipping; AdamW. Then,
-//! where due, lines of metrics and responses, an evaluation, samples and a checkpoint, in this order, so that a
-//! checkpoint has all that belongs to its step behind it. What a run does depends on its settings,
-//! task, model and step alone; that is what makes an exact resume possible.
+//! where due, lines of metrics and responses, an evaluation, samples and a checkpoint. A checkpoint that is saved before the
+//! evaluation or the samples of its step notes that they are pending, and a resumed run begins with them: so the last step is on the
+//! disk, and the finished model too, before anything else can fail. What a run does depends on its settings, task, model and
+//! step alone; that is what makes an exact resume possible.
 
 mod logs;
 mod meeting;
 mod moving;
+mod saving;
 mod state;
 mod step;
 mod team;
 #[cfg(test)]
 mod tests;
+mod trainer;
+mod warnings;
 
 use std::path::PathBuf;
 use std::thread::scope;
-use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::Device;
 
 use crate::checkpoint::{self, Checkpoint};
-use crate::hooks::{Evaluation, Hooks, Measurement, StepReport};
-use crate::{AdamW, DeviceGroup, Error, Plan, RunDir, Task, TrainConfig, clip_scale, parameters};
-use logs::Logs;
+use crate::hooks::Hooks;
+use crate::{AdamW, DeviceGroup, Error, RunDir, Task, TrainConfig, parameters};
 pub(crate) use state::RunState;
 pub use state::{Best, StopReason};
 use team::{Replica, Team};
+use trainer::Trainer;
 
 /// A finished or interrupted run.
 #[derive(Debug)]
@@ -44,7 +47,7 @@ pub struct Fitted<M> {
     pub best: Option<Best>,
     /// What the last evaluation measured.
     pub evaluation: Vec<(String, f64)>,
-    /// The checkpoint that holds the model after the last step.
+    /// The checkpoint that holds the model after the last step. A run that was stopped before its first step has none.
     pub checkpoint: PathBuf,
 }
 
@@ -60,8 +63,8 @@ pub struct Fitted<M> {
 ///
 /// # Errors
 /// When settings, data or the fingerprint differ from those the checkpoint was made with; when the
-/// loss or gradient is not finite (the last checkpoint stays as it is); when the disk, the task or a
-/// hook fails.
+/// loss, the gradient or a parameter is not finite (the last checkpoint stays as it is); when the disk has no room for two
+/// checkpoints, or cannot be written; when the task or a hook fails.
 pub fn fit<T: Task>(
     task: &T,
     model: T::Model,
@@ -100,28 +103,31 @@ pub fn fit_on<T: Task>(
     let newest = checkpoint::newest(&run.checkpoints_path(), |text| hooks.warning(text))?;
     let fresh = newest.is_none();
     let (model, optimizer, mut state) = match newest {
-        None => (model, AdamW::new(config.optimizer), RunState::default()),
+        None => (model, AdamW::new(config.optimizer), RunState::new(config)),
         Some(checkpoint) => {
             checkpoint.check_identity(&config.identity, &identity)?;
             let state: RunState = checkpoint.state()?;
             let model = checkpoint.load_model(model)?;
             let optimizer = checkpoint.load_optimizer(config.optimizer, &model)?;
-            // The process may have died between saving and pruning.
-            prune(config, run, &state)?;
             (model, optimizer, state)
         }
     };
     if let Some(stop) = state.stop {
-        return finish(config, run, model, state, stop);
+        // The process may have died between saving and pruning.
+        trainer::prune(config, run, &state, config.keep_last, hooks);
+        let model = chosen(config, run, model, &state)?;
+        hooks.save_model(&model.valid(), state.step)?;
+        return Ok(fitted(run, model, state, stop));
     }
-    for warning in warnings(devices, config, (!fresh).then_some(&state)) {
+    for warning in warnings::warnings(devices, config, (!fresh).then_some(&state)) {
         hooks.warning(&warning);
     }
+    if state.step < plan.total_steps {
+        saving::check_room(run, config, &model)?;
+    }
     state.devices = devices.len();
-    let purge_step = if fresh { 0 } else { state.step + 1 };
-    let logs = Logs::open(run, &state, purge_step)?;
-    let trainer = Trainer { task, config, plan, run, identity, state, logs, order: None, clock: Clock::default() };
-    scope(|scope| trainer.run(Team::assemble(scope, devices, task, Replica { model, optimizer }), fresh, hooks))
+    let trainer = Trainer::new(task, config, plan, run, identity, state, fresh)?;
+    scope(|scope| trainer.run(Team::assemble(scope, devices, task, Replica { model, optimizer }), hooks))
 }
 
 /// The plain device of a model that can be trained.
@@ -131,251 +137,25 @@ fn device_of<M: Module>(model: &M) -> Result<Device, Error> {
     trained.map(|info| info.device).ok_or_else(|| Error::Forward { reason: reason() })
 }
 
-/// What a person should know about the devices of a run, which goes on from `earlier` if it is not new.
-fn warnings(devices: &DeviceGroup, config: &TrainConfig, earlier: Option<&RunState>) -> Vec<String> {
-    let (count, batch) = (devices.len(), config.batch_size);
-    let plural = |count: usize| if count == 1 { "" } else { "s" };
-    let mut warnings = vec![];
-    if batch < count {
-        let idle = count - batch;
-        let have = if idle == 1 { "has" } else { "have" };
-        warnings.push(format!(
-            "{idle} of {count} devices {have} nothing to do: a batch has {batch} example{}",
-            plural(batch)
-        ));
-    }
-    if let Some(earlier) = earlier.map(|state| state.devices).filter(|&earlier| earlier != count) {
-        warnings.push(format!(
-            "the run began on {earlier} device{} and goes on with {count}: its gradients are added up in another order, so the last digits differ",
-            plural(earlier)
-        ));
-    }
-    warnings
-}
-
-/// Everything of a run but the model, which moves through the optimizer.
-struct Trainer<'a, T: Task> {
-    task: &'a T,
-    config: &'a TrainConfig,
-    plan: Plan,
-    run: &'a RunDir,
-    identity: serde_json::Map<String, serde_json::Value>,
-    state: RunState,
-    logs: Logs,
-    /// The current epoch and its order.
-    order: Option<(u64, Vec<usize>)>,
-    clock: Clock,
-}
-
-/// Time and tokens of this process's steps since the last line of metrics.
-#[derive(Default)]
-struct Clock {
-    seconds: f64,
-    steps: u64,
-    tokens: u64,
-}
-
-impl<T: Task> Trainer<'_, T> {
-    fn run(
-        mut self,
-        mut team: Team<T::Model>,
-        fresh: bool,
-        hooks: &mut dyn Hooks<T::Model>,
-    ) -> Result<Fitted<T::Model>, Error> {
-        if fresh && self.config.eval_on_start && self.evaluate(&team.first().model, hooks)? {
-            self.save(team.first())?;
-        }
-        loop {
-            team = self.step(team, hooks)?;
-            let last = self.state.step == self.plan.total_steps;
-            let improved = (last || self.due(self.config.eval_steps)) && self.evaluate(&team.first().model, hooks)?;
-            self.state.stop = if last {
-                Some(StopReason::Completed)
-            } else if self.out_of_patience() {
-                Some(StopReason::Patience)
-            } else {
-                None
-            };
-            let over = self.state.stop.is_some();
-            if over || self.due(self.config.sample_steps) {
-                let samples = hooks.sample(&team.first().model.valid(), self.state.step)?;
-                self.logs.samples(self.state.step, &samples)?;
-            }
-            let save = over || improved || self.due(self.config.save_steps);
-            if save {
-                self.save(team.first())?;
-            }
-            if let Some(stop) = self.state.stop {
-                return finish(self.config, self.run, team.into_model(), self.state, stop);
-            }
-            if hooks.should_stop() {
-                if !save {
-                    self.save(team.first())?;
-                }
-                return finish(self.config, self.run, team.into_model(), self.state, StopReason::Requested);
-            }
-        }
-    }
-
-    /// One optimizer step and, where due, its line of metrics.
-    fn step(&mut self, team: Team<T::Model>, hooks: &mut dyn Hooks<T::Model>) -> Result<Team<T::Model>, Error> {
-        let start = Instant::now();
-        let index = self.state.step;
-        let step = index + 1;
-        let epoch = index / self.plan.steps_per_epoch;
-        let order = match self.order.take() {
-            Some((known, order)) if known == epoch => order,
-            _ => step::epoch_order(self.task, self.config.seed, epoch)?,
-        };
-        let within = index % self.plan.steps_per_epoch;
-        let batch = step::batch(&order, self.config.batch_size, within);
-        let tokens: usize = batch.iter().map(|&example| self.task.tokens(example)).sum();
-
-        let progress = index as f64 / self.plan.total_steps as f64;
-        let learning_rate = self.config.learning_rate * self.config.schedule.factor(index, self.plan.total_steps);
-        let (mut team, done) = step::compute(self.task, team, batch, self.config, learning_rate, step, progress)?;
-        if !self.config.optimizer.in_backward {
-            let scale = self.config.clip_norm().map_or(1.0, |max_norm| clip_scale(done.grad_norm, max_norm));
-            team = team.apply(learning_rate, scale)?;
-        }
-
-        self.order = Some((epoch, order));
-        self.state.step = step;
-        self.state.num_tokens += tokens as u64;
-        let window = &mut self.state.window;
-        window.steps += 1;
-        window.loss += done.loss;
-        window.metrics.merge(&done.metrics);
-        let seconds = start.elapsed().as_secs_f64();
-        self.clock.seconds += seconds;
-        self.clock.steps += 1;
-        self.clock.tokens += tokens as u64;
-
-        let last = step == self.plan.total_steps;
-        if last || self.due(Some(self.config.logging_steps)) {
-            self.log(done.grad_norm, learning_rate)?;
-        }
-        if self.config.logs_step(step, &self.plan) {
-            self.logs.responses("train", step, self.epoch(), &done.responses)?;
-        }
-        hooks.progress(&StepReport {
-            step,
-            total_steps: self.plan.total_steps,
-            epoch: self.epoch(),
-            loss: done.loss,
-            grad_norm: done.grad_norm,
-            learning_rate,
-            num_tokens: self.state.num_tokens,
-            micro_batches: done.micro_batches,
-            seconds,
-            metrics: done.metrics.values(),
-        });
-        Ok(team)
-    }
-
-    /// A line of metrics over the window, which starts anew.
-    fn log(&mut self, grad_norm: f64, learning_rate: f64) -> Result<(), Error> {
-        let window = std::mem::take(&mut self.state.window);
-        let clock = std::mem::take(&mut self.clock);
-        let mut values: Vec<(String, f64)> = vec![
-            ("loss".into(), window.loss / window.steps as f64),
-            ("grad_norm".into(), grad_norm),
-            ("learning_rate".into(), learning_rate),
-        ];
-        values.extend(window.metrics.values());
-        values.push(("step_seconds".into(), clock.seconds / clock.steps as f64));
-        values.push(("tokens_per_second".into(), clock.tokens as f64 / clock.seconds));
-        self.logs.train(self.state.step, self.epoch(), self.state.num_tokens, &values)
-    }
-
-    /// Evaluates and tells whether the model is the best so far.
-    fn evaluate(&mut self, model: &T::Model, hooks: &mut dyn Hooks<T::Model>) -> Result<bool, Error> {
-        let step = self.state.step;
-        let Measurement { metrics, responses } = hooks.evaluate(&model.valid(), step)?;
-        let first = self.state.last_evaluation.is_empty();
-        if !metrics.is_empty() {
-            self.logs.evaluation(step, self.epoch(), &metrics)?;
-        }
-        self.state.last_evaluation = Default::default();
-        for (name, value) in &metrics {
-            self.state.last_evaluation.sum(name, *value);
-        }
-        let best = match &self.config.best {
-            None => false,
-            Some(config) => {
-                let value = metrics.iter().find(|(name, _)| *name == config.metric);
-                let &(_, value) = value.ok_or_else(|| Error::Metric {
-                    step,
-                    metric: config.metric.clone(),
-                    measured: metrics.iter().map(|(name, _)| name.clone()).collect(),
-                })?;
-                self.state.judge(config, value)
-            }
-        };
-        let last = step == self.plan.total_steps || self.out_of_patience();
-        if self.config.logs_evaluation(first, last) {
-            self.logs.responses("eval", step, self.epoch(), &responses)?;
-        }
-        hooks.evaluated(&Evaluation { step, metrics, best });
-        Ok(best)
-    }
-
-    fn save(&mut self, Replica { model, optimizer }: &Replica<T::Model>) -> Result<(), Error> {
-        // What the checkpoint says about the logs must be on the disk before it is.
-        self.logs.sync(&mut self.state)?;
-        checkpoint::save(
-            &self.run.checkpoints_path(),
-            self.state.step,
-            model,
-            optimizer,
-            self.identity.clone(),
-            &self.state,
-        )?;
-        prune(self.config, self.run, &self.state)
-    }
-
-    fn due(&self, every: Option<u64>) -> bool {
-        every.is_some_and(|steps| self.state.step.is_multiple_of(steps))
-    }
-
-    fn out_of_patience(&self) -> bool {
-        let patience = self.config.best.as_ref().and_then(|best| best.patience);
-        patience.is_some_and(|patience| self.state.stale_evaluations >= patience)
-    }
-
-    fn epoch(&self) -> f64 {
-        self.state.step as f64 / self.plan.steps_per_epoch as f64
-    }
-}
-
-/// Removes the checkpoints that the settings do not ask for.
-fn prune(config: &TrainConfig, run: &RunDir, state: &RunState) -> Result<(), Error> {
-    let best = state.best.as_ref().map(|best| best.step);
-    checkpoint::prune(&run.checkpoints_path(), config.keep_last, best.as_slice())
-}
-
-fn finish<M: Module>(
-    config: &TrainConfig,
-    run: &RunDir,
-    model: M,
-    state: RunState,
-    stop: StopReason,
-) -> Result<Fitted<M>, Error> {
-    let dir = run.checkpoints_path();
-    let restore = config.best.as_ref().is_some_and(|best| best.restore) && stop != StopReason::Requested;
-    let model = match &state.best {
+/// The model that a finished run returns: the last one, or the best one if the settings ask for it.
+fn chosen<M: Module>(config: &TrainConfig, run: &RunDir, last: M, state: &RunState) -> Result<M, Error> {
+    let restore = config.best.as_ref().is_some_and(|best| best.restore);
+    match &state.best {
         Some(best) if restore && best.step != state.step => {
-            Checkpoint::open(&checkpoint::path_of(&dir, best.step))?.load_model(model)?
+            Checkpoint::open(&checkpoint::path_of(&run.checkpoints_path(), best.step))?.load_model(last)
         }
-        _ => model,
-    };
-    Ok(Fitted {
+        _ => Ok(last),
+    }
+}
+
+fn fitted<M>(run: &RunDir, model: M, state: RunState, stop: StopReason) -> Fitted<M> {
+    Fitted {
         model,
         steps: state.step,
         stop,
         num_tokens: state.num_tokens,
+        checkpoint: checkpoint::path_of(&run.checkpoints_path(), state.step),
         best: state.best,
         evaluation: state.last_evaluation.values(),
-        checkpoint: checkpoint::path_of(&dir, state.step),
-    })
+    }
 }

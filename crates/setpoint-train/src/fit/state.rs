@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::BestConfig;
+use crate::config::{BestConfig, TrainConfig};
 use crate::metrics::MetricSums;
 
 /// Why a run ended.
@@ -38,7 +38,10 @@ pub(crate) struct RunState {
     /// Evaluations in a row that were not better by `min_delta`.
     pub(crate) stale_evaluations: u32,
     pub(crate) last_evaluation: MetricSums,
-    /// Set when the run is over.
+    /// What is still to be done after the step; nothing in checkpoints of before it was noted.
+    #[serde(default)]
+    pub(crate) pending: Pending,
+    /// Set when the run is over and nothing is pending.
     pub(crate) stop: Option<StopReason>,
     /// Length of the logs when the checkpoint was made; a resumed run cuts them there.
     pub(crate) metrics_bytes: u64,
@@ -62,6 +65,14 @@ fn one() -> usize {
     1
 }
 
+/// Work that belongs to the step that is done. A checkpoint may be saved before it, so that nothing that happens there costs the steps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Pending {
+    pub(crate) evaluation: bool,
+    pub(crate) samples: bool,
+}
+
 /// Sums over the steps between two lines of the metrics file.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Window {
@@ -71,6 +82,11 @@ pub(crate) struct Window {
 }
 
 impl RunState {
+    /// The state before the first step.
+    pub(crate) fn new(config: &TrainConfig) -> Self {
+        Self { pending: Pending { evaluation: config.eval_on_start, samples: false }, ..Self::default() }
+    }
+
     /// Takes an evaluation into account and tells whether the model is the best so far.
     ///
     /// A first value is the best so far; one that is not finite never is.

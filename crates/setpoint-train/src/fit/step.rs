@@ -58,7 +58,14 @@ pub(super) fn compute<T: Task>(
         } else {
             names(task, &culprits(task, &team.first().model, &batch, &step)?)
         };
-        return Err(Error::NonFinite { step: number, quantity: "gradient norm", value: grad_norm, examples });
+        let checkpoints = vec![];
+        return Err(Error::NonFinite {
+            step: number,
+            quantity: "gradient norm",
+            value: grad_norm,
+            examples,
+            checkpoints,
+        });
     }
     Ok((team, measured))
 }
@@ -133,6 +140,7 @@ pub(super) fn checked_loss<T: Task>(task: &T, examples: &[usize], forward: &Forw
             quantity: "loss",
             value,
             examples: names(task, if bad.is_empty() { examples } else { &bad }),
+            checkpoints: vec![],
         });
     }
     Ok(value)

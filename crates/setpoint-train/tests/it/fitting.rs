@@ -275,8 +275,10 @@ fn a_loss_that_is_not_finite_stops_the_run_and_names_the_row() {
         let text = error.to_string();
         assert!(text.starts_with(&format!("step 3: the {quantity} is not finite")), "{text}");
         assert!(text.ends_with(&format!("offending: data.jsonl:{}", row + 1)), "{text}");
-        // The last good checkpoint is there, and the run goes on once the data is repaired.
+        // The last good checkpoint is there and named, and the run goes on once the data is repaired.
         assert_eq!(checkpoints(&run), ["step-00000002"]);
+        let named = format!("the newest good checkpoint is {} (step 2)", run.checkpoints().unwrap()[0].display());
+        assert!(text.contains(&named), "{text}");
         let resumed = train(&run, &device, &config(), &mut Recorder::default()).unwrap();
         let clean = RunDir::create(dir.path().join("clean")).unwrap();
         let expected = train(&clean, &device, &config(), &mut Recorder::default()).unwrap();

@@ -7,6 +7,7 @@ mod common;
 mod seeded;
 
 mod accumulation;
+mod closing;
 mod crash;
 mod engine;
 mod fitting;

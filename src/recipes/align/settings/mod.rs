@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::config::load::to_table;
-use crate::config::sections::{ModelSection, validate_data, validate_train};
+use crate::config::sections::{ModelSection, validate_best, validate_data, validate_train};
 use crate::config::{Config, Problems};
 use crate::recipes::setup;
 use crate::recipes::training::SamplesSection;
@@ -61,7 +61,7 @@ impl Default for AlignConfig {
                 batch_size: 128,
                 micro_batch: MicroBatch::Tokens(8192),
                 learning_rate: 5e-7,
-                schedule: Schedule { kind: ScheduleKind::Cosine, warmup: Warmup::Ratio(0.1) },
+                schedule: Schedule { kind: ScheduleKind::Cosine, warmup: Warmup::Auto },
                 ..TrainConfig::default()
             },
             samples: SamplesSection::default(),
@@ -99,6 +99,7 @@ impl Config for AlignConfig {
             );
         }
         validate_train(&self.train, problems);
+        validate_best(&self.train, self.eval_data.as_ref(), problems);
         self.align.check(problems);
         problems.require(
             self.reference.is_none() || self.align.about().reference,

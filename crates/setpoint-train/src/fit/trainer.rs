@@ -1,0 +1,418 @@
+//! The steps of a run, and what is done between them.
+
+use std::time::Instant;
+
+use burn::module::Module;
+
+use super::logs::Logs;
+use super::saving::SaveClock;
+use super::state::{Pending, RunState, StopReason};
+use super::team::{Replica, Team};
+use super::{Fitted, chosen, fitted, step};
+use crate::hooks::{Evaluation, Hooks, Measurement, StepReport};
+use crate::{Error, Plan, RunDir, Task, TrainConfig, checkpoint, clip_scale};
+
+/// Everything of a run but the model, which moves through the optimizer.
+pub(super) struct Trainer<'a, T: Task> {
+    task: &'a T,
+    config: &'a TrainConfig,
+    plan: Plan,
+    run: &'a RunDir,
+    identity: serde_json::Map<String, serde_json::Value>,
+    state: RunState,
+    logs: Logs,
+    /// The current epoch and its order.
+    order: Option<(u64, Vec<usize>)>,
+    clock: Clock,
+    saves: SaveClock,
+    /// The step of the newest checkpoint.
+    saved: Option<u64>,
+    /// Whether that checkpoint lacks something of the state.
+    unsaved: bool,
+    /// Whether older checkpoints are kept until a step has shown that the newest one is good.
+    unproven: bool,
+}
+
+/// Time and tokens of this process's steps since the last line of metrics.
+#[derive(Default)]
+struct Clock {
+    seconds: f64,
+    steps: u64,
+    tokens: u64,
+}
+
+/// How a run goes on after a step.
+enum Next {
+    Step,
+    /// All steps are done, or the evaluations say so.
+    Close(StopReason),
+    /// A hook asked for it.
+    Stop,
+}
+
+impl<'a, T: Task> Trainer<'a, T> {
+    pub(super) fn new(
+        task: &'a T,
+        config: &'a TrainConfig,
+        plan: Plan,
+        run: &'a RunDir,
+        identity: serde_json::Map<String, serde_json::Value>,
+        state: RunState,
+        fresh: bool,
+    ) -> Result<Self, Error> {
+        let purge_step = if fresh { 0 } else { state.step + 1 };
+        let logs = Logs::open(run, &state, purge_step)?;
+        let saves = SaveClock::new(config.save_minutes, Instant::now());
+        let saved = (!fresh).then_some(state.step);
+        // The process may have died between saving and pruning.
+        let unproven = !fresh;
+        let clock = Clock::default();
+        Ok(Self {
+            task,
+            config,
+            plan,
+            run,
+            identity,
+            state,
+            logs,
+            order: None,
+            clock,
+            saves,
+            saved,
+            unsaved: false,
+            unproven,
+        })
+    }
+
+    pub(super) fn run(
+        mut self,
+        mut team: Team<T::Model>,
+        hooks: &mut dyn Hooks<T::Model>,
+    ) -> Result<Fitted<T::Model>, Error> {
+        hooks.begin(self.state.step, self.plan.total_steps);
+        loop {
+            let next = self.attend(team.first(), hooks);
+            self.warn(hooks);
+            match next? {
+                Next::Step => team = self.step(team, hooks)?,
+                Next::Close(stop) => return self.close(team, stop, hooks),
+                Next::Stop => return Ok(fitted(self.run, team.into_model(), self.state, StopReason::Requested)),
+            }
+        }
+    }
+
+    /// Does what is due after a step: an evaluation, samples, a checkpoint.
+    fn attend(&mut self, replica: &Replica<T::Model>, hooks: &mut dyn Hooks<T::Model>) -> Result<Next, Error> {
+        if let Some(stop) = self.over() {
+            return Ok(Next::Close(stop));
+        }
+        if self.state.pending != Pending::default() && self.saves.due(Instant::now()) {
+            self.save(replica, hooks)?;
+        }
+        let improved = match self.evaluate(&replica.model, hooks) {
+            Ok(improved) => improved,
+            Err(Error::Interrupted) => {
+                self.save(replica, hooks)?;
+                return Ok(Next::Stop);
+            }
+            Err(error) => {
+                // The evaluation is tried again when the run is resumed.
+                if let Err(unsaved) = self.save(replica, hooks) {
+                    hooks.warning(&format!("step {} is not saved: {unsaved}", self.state.step));
+                }
+                return Err(error);
+            }
+        };
+        if let Some(stop) = self.over() {
+            return Ok(Next::Close(stop));
+        }
+        let stop = match self.sample(&replica.model, hooks) {
+            Err(Error::Interrupted) => true,
+            done => {
+                done?;
+                hooks.should_stop()
+            }
+        };
+        if stop || improved || self.due(self.config.save_steps) || self.saves.due(Instant::now()) {
+            self.save(replica, hooks)?;
+        }
+        Ok(if stop { Next::Stop } else { Next::Step })
+    }
+
+    /// Ends a run that needs no more steps. Its checkpoint comes first, then the model, and only then what may fail without harm.
+    fn close(
+        mut self,
+        team: Team<T::Model>,
+        stop: StopReason,
+        hooks: &mut dyn Hooks<T::Model>,
+    ) -> Result<Fitted<T::Model>, Error> {
+        self.save(team.first(), hooks)?;
+        prune(self.config, self.run, &self.state, self.config.keep_last, hooks);
+        let model = team.into_model();
+        let restores = self.config.best.as_ref().is_some_and(|best| best.restore);
+        if !restores {
+            hooks.save_model(&model.valid(), self.state.step)?;
+        }
+        let mut best = None;
+        let done = self.evaluate(&model, hooks).and_then(|_| {
+            if restores {
+                let model = best.insert(chosen(self.config, self.run, model.clone(), &self.state)?);
+                hooks.save_model(&model.valid(), self.state.step)?;
+            }
+            self.sample(&model, hooks)
+        });
+        let stop = match done {
+            Err(Error::Interrupted) => StopReason::Requested,
+            done => {
+                done?;
+                self.state.stop = Some(stop);
+                stop
+            }
+        };
+        self.unsaved = true;
+        self.restate()?;
+        prune(self.config, self.run, &self.state, self.config.keep_last, hooks);
+        self.warn(hooks);
+        Ok(fitted(self.run, best.unwrap_or(model), self.state, stop))
+    }
+
+    /// One optimizer step and, where due, its line of metrics.
+    fn step(&mut self, team: Team<T::Model>, hooks: &mut dyn Hooks<T::Model>) -> Result<Team<T::Model>, Error> {
+        let start = Instant::now();
+        let index = self.state.step;
+        let step = index + 1;
+        let epoch = index / self.plan.steps_per_epoch;
+        let order = match self.order.take() {
+            Some((known, order)) if known == epoch => order,
+            _ => step::epoch_order(self.task, self.config.seed, epoch)?,
+        };
+        let within = index % self.plan.steps_per_epoch;
+        let batch = step::batch(&order, self.config.batch_size, within);
+        let tokens: usize = batch.iter().map(|&example| self.task.tokens(example)).sum();
+
+        let progress = index as f64 / self.plan.total_steps as f64;
+        let learning_rate = self.config.learning_rate * self.config.schedule.factor(index, self.plan.total_steps);
+        let computed = step::compute(self.task, team, batch, self.config, learning_rate, step, progress);
+        let (mut team, done) = computed.map_err(|error| self.locate(error))?;
+        if !self.config.optimizer.in_backward {
+            let scale = self.config.clip_norm().map_or(1.0, |max_norm| clip_scale(done.grad_norm, max_norm));
+            team = team.apply(learning_rate, scale)?;
+        }
+
+        self.order = Some((epoch, order));
+        self.state.step = step;
+        self.state.num_tokens += tokens as u64;
+        let window = &mut self.state.window;
+        window.steps += 1;
+        window.loss += done.loss;
+        window.metrics.merge(&done.metrics);
+        let seconds = start.elapsed().as_secs_f64();
+        self.clock.seconds += seconds;
+        self.clock.steps += 1;
+        self.clock.tokens += tokens as u64;
+        self.unsaved = true;
+
+        let last = step == self.plan.total_steps;
+        self.state.pending = Pending {
+            evaluation: last || self.due(self.config.eval_steps),
+            samples: last || self.due(self.config.sample_steps),
+        };
+        if last || self.due(Some(self.config.logging_steps)) {
+            self.log(done.grad_norm, learning_rate);
+        }
+        if self.config.logs_step(step, &self.plan) {
+            self.logs.responses("train", step, self.epoch(), &done.responses);
+        }
+        if std::mem::take(&mut self.unproven) {
+            // Loss and gradient of the newest checkpoint's model are finite.
+            prune(self.config, self.run, &self.state, self.config.keep_last, hooks);
+        }
+        hooks.progress(&StepReport {
+            step,
+            total_steps: self.plan.total_steps,
+            epoch: self.epoch(),
+            loss: done.loss,
+            grad_norm: done.grad_norm,
+            learning_rate,
+            tokens: tokens as u64,
+            num_tokens: self.state.num_tokens,
+            micro_batches: done.micro_batches,
+            seconds,
+            metrics: done.metrics.values(),
+        });
+        Ok(team)
+    }
+
+    /// Writes a line of metrics over the window, and begins the next one.
+    fn log(&mut self, grad_norm: f64, learning_rate: f64) {
+        let window = std::mem::take(&mut self.state.window);
+        let clock = std::mem::take(&mut self.clock);
+        let mut values: Vec<(String, f64)> = vec![
+            ("loss".into(), window.loss / window.steps as f64),
+            ("grad_norm".into(), grad_norm),
+            ("learning_rate".into(), learning_rate),
+        ];
+        values.extend(window.metrics.values());
+        values.push(("step_seconds".into(), clock.seconds / clock.steps as f64));
+        values.push(("tokens_per_second".into(), clock.tokens as f64 / clock.seconds));
+        self.logs.train(self.state.step, self.epoch(), self.state.num_tokens, &values);
+    }
+
+    /// Evaluates if that is pending, and tells whether the model is the best so far.
+    ///
+    /// # Errors
+    /// When the evaluation fails and decides something.
+    fn evaluate(&mut self, model: &T::Model, hooks: &mut dyn Hooks<T::Model>) -> Result<bool, Error> {
+        if !self.state.pending.evaluation {
+            return Ok(false);
+        }
+        let step = self.state.step;
+        let decides = self.config.best.is_some() && step < self.plan.total_steps;
+        let best = match self.measure(model, hooks) {
+            Err(error) if !decides && !matches!(error, Error::Interrupted) => {
+                hooks.warning(&format!("the evaluation after step {step} failed and is left out: {error}"));
+                false
+            }
+            measured => measured?,
+        };
+        self.state.pending.evaluation = false;
+        // Known only now: a run that ends here takes its last samples.
+        self.state.pending.samples |= self.out_of_patience();
+        self.unsaved = true;
+        Ok(best)
+    }
+
+    fn measure(&mut self, model: &T::Model, hooks: &mut dyn Hooks<T::Model>) -> Result<bool, Error> {
+        let step = self.state.step;
+        let Measurement { metrics, responses } = hooks.evaluate(&model.valid(), step)?;
+        let first = self.state.last_evaluation.is_empty();
+        let value = |metric: &str| metrics.iter().find(|(name, _)| name == metric).map(|&(_, value)| value);
+        let decisive = match &self.config.best {
+            None => None,
+            Some(config) => Some((
+                config,
+                value(&config.metric).ok_or_else(|| Error::Metric {
+                    step,
+                    metric: config.metric.clone(),
+                    measured: metrics.iter().map(|(name, _)| name.clone()).collect(),
+                })?,
+            )),
+        };
+        if !metrics.is_empty() {
+            self.logs.evaluation(step, self.epoch(), &metrics);
+        }
+        self.state.last_evaluation = Default::default();
+        for (name, value) in &metrics {
+            self.state.last_evaluation.sum(name, *value);
+        }
+        let best = decisive.is_some_and(|(config, value)| self.state.judge(config, value));
+        let last = step == self.plan.total_steps || self.out_of_patience();
+        if self.config.logs_evaluation(first, last) {
+            self.logs.responses("eval", step, self.epoch(), &responses);
+        }
+        hooks.evaluated(&Evaluation { step, metrics, best });
+        Ok(best)
+    }
+
+    /// Takes samples if that is pending.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`].
+    fn sample(&mut self, model: &T::Model, hooks: &mut dyn Hooks<T::Model>) -> Result<(), Error> {
+        if !self.state.pending.samples {
+            return Ok(());
+        }
+        let step = self.state.step;
+        match hooks.sample(&model.valid(), step) {
+            Ok(samples) => self.logs.samples(step, &samples),
+            Err(Error::Interrupted) => return Err(Error::Interrupted),
+            Err(error) => hooks.warning(&format!("there are no samples of step {step}: {error}")),
+        }
+        self.state.pending.samples = false;
+        self.unsaved = true;
+        Ok(())
+    }
+
+    /// Saves a checkpoint, unless the newest one has everything.
+    fn save(&mut self, replica: &Replica<T::Model>, hooks: &mut dyn Hooks<T::Model>) -> Result<(), Error> {
+        if !self.unsaved || self.saved == Some(self.state.step) {
+            return self.restate();
+        }
+        let begun = Instant::now();
+        // What the checkpoint says about the logs must be on the disk before it is.
+        self.logs.sync(&mut self.state);
+        let mut saved = self.write(replica);
+        if saved.as_ref().is_err_and(Error::is_disk_full) && prune(self.config, self.run, &self.state, 1, hooks) > 0 {
+            hooks.warning("the disk is full: older checkpoints are removed to make room for the new one");
+            saved = self.write(replica);
+        }
+        saved.map_err(|error| self.locate(error))?;
+        self.saves.saved(begun, Instant::now());
+        self.saved = Some(self.state.step);
+        self.unsaved = false;
+        self.unproven = true;
+        // Besides the new checkpoint, one is kept that is known to be good.
+        prune(self.config, self.run, &self.state, self.config.keep_last.max(2), hooks);
+        Ok(())
+    }
+
+    fn write(&self, Replica { model, optimizer }: &Replica<T::Model>) -> Result<(), Error> {
+        let dir = self.run.checkpoints_path();
+        checkpoint::save(&dir, self.state.step, model, optimizer, self.identity.clone(), &self.state).map(|_| ())
+    }
+
+    /// Brings the newest checkpoint up to date, whose step is done and whose parameters are the model's.
+    fn restate(&mut self) -> Result<(), Error> {
+        if std::mem::take(&mut self.unsaved) && self.saved == Some(self.state.step) {
+            self.logs.sync(&mut self.state);
+            checkpoint::restate(&self.run.checkpoints_path(), self.state.step, &self.state)?;
+        }
+        Ok(())
+    }
+
+    /// Adds the step, and the checkpoints to go on from, to an error about values that are not finite.
+    fn locate(&self, error: Error) -> Error {
+        let checkpoints = checkpoint::list(&self.run.checkpoints_path()).unwrap_or_default();
+        error.located(self.state.step, checkpoints)
+    }
+
+    fn warn(&mut self, hooks: &mut dyn Hooks<T::Model>) {
+        self.logs.take_warnings().iter().for_each(|warning| hooks.warning(warning));
+    }
+
+    /// Why the run ends with the step that is done, if it does.
+    fn over(&self) -> Option<StopReason> {
+        if self.state.step == self.plan.total_steps {
+            return Some(StopReason::Completed);
+        }
+        (self.out_of_patience() && !self.state.pending.evaluation).then_some(StopReason::Patience)
+    }
+
+    fn due(&self, every: Option<u64>) -> bool {
+        every.is_some_and(|steps| self.state.step > 0 && self.state.step.is_multiple_of(steps))
+    }
+
+    fn out_of_patience(&self) -> bool {
+        let patience = self.config.best.as_ref().and_then(|best| best.patience);
+        patience.is_some_and(|patience| self.state.stale_evaluations >= patience)
+    }
+
+    fn epoch(&self) -> f64 {
+        self.state.step as f64 / self.plan.steps_per_epoch as f64
+    }
+}
+
+/// Removes all but the last `keep` checkpoints and the best one. Returns how many were removed; a failure is a warning.
+pub(super) fn prune<M: Module>(
+    config: &TrainConfig,
+    run: &RunDir,
+    state: &RunState,
+    keep: usize,
+    hooks: &mut dyn Hooks<M>,
+) -> usize {
+    let best = state.best.as_ref().map(|best| best.step).filter(|_| config.best.is_some());
+    checkpoint::prune(&run.checkpoints_path(), keep, best.as_slice()).unwrap_or_else(|error| {
+        hooks.warning(&format!("an old checkpoint stays: {error}"));
+        0
+    })
+}
