@@ -22,6 +22,12 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// The data set has the name of a file or folder, and there is none.
+    #[error("{}: no such file or folder. Check the path", path.display())]
+    NoFile {
+        /// What was asked for.
+        path: PathBuf,
+    },
     /// The data set is neither a path that exists nor something that could be a hub id.
     #[error(
         "{dataset}: no such file or folder, and not a hub id either (owner/name). Check the path, or give the id of a hub data set"
@@ -63,6 +69,20 @@ pub enum Error {
     Empty {
         /// The data set.
         dataset: String,
+    },
+    /// A compressed file unpacks to more records than fit into memory.
+    #[error(
+        "{dataset}: its first {rows} rows take {bytes} bytes of memory, unpacked from {files} bytes of files. Set `max_rows`, or split the data set"
+    )]
+    TooDense {
+        /// The data set.
+        dataset: String,
+        /// The rows read so far.
+        rows: usize,
+        /// The memory that they take.
+        bytes: u64,
+        /// The length of its files.
+        files: u64,
     },
     /// The hub could not be reached, or refused.
     #[error(

@@ -7,6 +7,10 @@ use std::path::Path;
 use super::{Rows, json, parquet};
 use crate::error::Error;
 
+/// A JSON document is read whole: one that is compressed may unpack to `ALWAYS` bytes, or to `DENSEST` times its length.
+const ALWAYS: u64 = 256 << 20;
+const DENSEST: u64 = 100;
+
 /// How a file is encoded, by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -29,6 +33,14 @@ fn kind(name: &str) -> Option<(Kind, bool)> {
         _ => return None,
     };
     Some((kind, gzip))
+}
+
+/// Whether a name ends as a file's does, of data or not: such a name is no hub id.
+pub(super) fn is_file_name(name: &str) -> bool {
+    const OTHERS: [&str; 12] =
+        ["csv", "tsv", "txt", "arrow", "feather", "yaml", "yml", "toml", "gz", "zst", "zip", "xz"];
+    let extension = name.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
+    kind(name).is_some() || extension.is_some_and(|e| OTHERS.contains(&e.as_str()))
 }
 
 /// Whether a file of this name holds rows. `dataset_infos.json` and the like do not.
@@ -64,6 +76,8 @@ pub(super) fn rows(path: &Path) -> Result<Rows, Error> {
         return Err(Error::UnknownFileType { path: path.to_owned() });
     };
     let file = File::open(path).map_err(Error::io("open", path))?;
+    let length = file.metadata().map_or(0, |m| m.len());
+    let unpacked = if gzip { length.saturating_mul(DENSEST).max(ALWAYS) } else { u64::MAX };
     if kind == Kind::Parquet {
         return parquet::rows(path, file);
     }
@@ -71,7 +85,7 @@ pub(super) fn rows(path: &Path) -> Result<Rows, Error> {
         if gzip { Box::new(flate2::read::MultiGzDecoder::new(BufReader::new(file))) } else { Box::new(file) };
     match kind {
         Kind::Lines => Ok(json::lines(path, BufReader::new(plain))),
-        _ => json::document(path, plain),
+        _ => json::document(path, plain, unpacked),
     }
 }
 
@@ -89,6 +103,8 @@ mod tests {
         assert_eq!(kind("README.md"), None);
         assert_eq!(kind("json"), None);
         assert!(!is_data("dataset_infos.json"));
+        assert!(is_file_name("train.JSONL") && is_file_name("train.csv") && is_file_name("train.json.gz"));
+        assert!(!is_file_name("ultrachat_200k") && !is_file_name("v1.0") && !is_file_name("jsonl"));
     }
 
     #[test]

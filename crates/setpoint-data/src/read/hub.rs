@@ -1,13 +1,27 @@
 //! Data sets of the Hugging Face hub, downloaded to its cache.
+//!
+//! The server is not trusted: its answers never decide where a file is written ([`cache`]), and the token goes to the
+//! hub's own address alone ([`http`]).
 
-use std::path::{Component, Path, PathBuf};
+mod cache;
+mod download;
+mod http;
 
-use hf_hub::api::sync::{ApiBuilder, ApiRepo};
-use hf_hub::{Cache, Repo, RepoType};
+use std::path::PathBuf;
+use std::time::Duration;
 
+use serde::Deserialize;
+
+use self::cache::Repo;
+use self::http::Client;
 use super::folder;
 use crate::config::DatasetConfig;
 use crate::error::Error;
+
+/// How long a server may stay silent unless a setting says otherwise; the same as in `huggingface_hub`.
+const SILENCE: Duration = Duration::from_secs(10);
+/// The longest list of files that is read.
+const LONGEST_LIST: u64 = 64 << 20;
 
 /// A hub client: server, cache and token.
 #[derive(Clone)]
@@ -16,6 +30,7 @@ pub struct Hub {
     cache: PathBuf,
     token: Option<String>,
     offline: bool,
+    silence: Duration,
 }
 
 /// Without the token.
@@ -29,24 +44,57 @@ impl std::fmt::Debug for Hub {
     }
 }
 
+/// The hub's description of a repository at a revision.
+#[derive(Deserialize)]
+struct Listing {
+    siblings: Vec<Sibling>,
+    sha: String,
+}
+
+#[derive(Deserialize)]
+struct Sibling {
+    rfilename: String,
+}
+
 impl Hub {
-    /// As the environment says: `HF_ENDPOINT`, `HF_HOME`, `HF_TOKEN` (else the token stored in `HF_HOME`), `HF_HUB_OFFLINE`.
+    /// Reads the environment: `HF_ENDPOINT`, `HF_HUB_CACHE` or `HF_HOME`, `HF_TOKEN` (else the token stored in `HF_HOME`),
+    /// `HF_HUB_OFFLINE`, `HF_HUB_DOWNLOAD_TIMEOUT` (seconds that a server may stay silent, 10 by default).
     #[must_use]
     pub fn from_env() -> Self {
         let variable = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
-        let cache = Cache::from_env();
+        let home = variable("HF_HOME").map(PathBuf::from).unwrap_or_else(|| {
+            // Without a home directory the cache is in the working directory.
+            std::env::home_dir().unwrap_or_default().join(".cache/huggingface")
+        });
+        let stored = || std::fs::read_to_string(home.join("token")).ok();
         Self {
             endpoint: variable("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into()),
-            token: variable("HF_TOKEN").or_else(|| cache.token()),
-            cache: cache.path().clone(),
+            token: variable("HF_TOKEN").or_else(stored).map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()),
+            cache: variable("HF_HUB_CACHE").map_or_else(|| home.join("hub"), PathBuf::from),
             offline: variable("HF_HUB_OFFLINE")
                 .is_some_and(|v| matches!(v.as_str(), "1" | "true" | "TRUE" | "yes" | "YES" | "on" | "ON")),
+            silence: variable("HF_HUB_DOWNLOAD_TIMEOUT")
+                .and_then(|v| v.trim().parse().ok())
+                .filter(|seconds| (1..=3600).contains(seconds))
+                .map_or(SILENCE, Duration::from_secs),
         }
     }
 
-    /// A server and a cache folder of the caller's own, without a token.
+    /// Names a server and a cache folder, without a token.
     pub fn new(endpoint: impl Into<String>, cache: impl Into<PathBuf>) -> Self {
-        Self { endpoint: endpoint.into(), cache: cache.into(), token: None, offline: false }
+        Self { endpoint: endpoint.into(), cache: cache.into(), token: None, offline: false, silence: SILENCE }
+    }
+
+    /// Adds a token, which is sent to this hub's address and to no other.
+    #[must_use]
+    pub fn with_token(self, token: impl Into<String>) -> Self {
+        Self { token: Some(token.into()), ..self }
+    }
+
+    /// Sets how long the server may stay silent before a request fails.
+    #[must_use]
+    pub fn with_timeout(self, silence: Duration) -> Self {
+        Self { silence, ..self }
     }
 
     /// Downloads the files of the configured split, or finds them in the cache.
@@ -55,66 +103,86 @@ impl Hub {
     pub(super) fn fetch(&self, config: &DatasetConfig) -> Result<Vec<PathBuf>, Error> {
         let id = &config.path;
         let failed = |reason: String| Error::Hub { id: id.clone(), endpoint: self.endpoint.clone(), reason };
+        let repo = Repo::new(&self.cache, id, &config.revision).map_err(failed)?;
         if self.offline {
             return self
-                .cached(config)
+                .cached(&repo, config)
                 .unwrap_or_else(|| Err(failed("HF_HUB_OFFLINE is set and the data set is not in the cache".into())));
         }
-        let repo = Repo::with_revision(id.clone(), RepoType::Dataset, config.revision.clone());
-        let api = ApiBuilder::from_cache(Cache::new(self.cache.clone()))
-            .with_endpoint(self.endpoint.trim_end_matches('/').to_owned())
-            .with_token(self.token.clone())
-            .with_progress(false)
-            .with_retries(3)
-            .build()
-            .map_err(|e| failed(e.to_string()))?
-            .repo(repo);
-        let info = match api.info() {
-            Ok(info) => info,
-            Err(error) => return self.cached(config).unwrap_or_else(|| Err(failed(error.to_string()))),
+        let client = Client::new(&self.endpoint, self.token.as_deref(), self.silence).map_err(failed)?;
+        let listing = match self.list(&client, config) {
+            Ok(listing) => listing,
+            Err(error) => return self.cached(&repo, config).unwrap_or_else(|| Err(failed(error))),
         };
-        let names: Vec<String> = info.siblings.into_iter().map(|s| s.rfilename).collect();
+        let commit = cache::commit(&listing.sha).map_err(failed)?;
+        let names: Vec<String> = listing.siblings.into_iter().map(|s| s.rfilename).collect();
         let chosen = folder::select(&names, config)?;
-        chosen.into_iter().map(|name| download(&api, name, &info.sha).map_err(failed)).collect()
+        for name in &chosen {
+            cache::check_name(name).map_err(failed)?;
+        }
+        let files: Vec<PathBuf> = chosen
+            .iter()
+            .map(|name| {
+                let url = self.url(&["datasets", id, "resolve"], &config.revision, Some(name));
+                download::file(&client, &url, &repo, commit, name)
+            })
+            .collect::<Result<_, _>>()
+            .map_err(failed)?;
+        // Only now: a branch never points at a commit whose split is there in part.
+        repo.point_at(commit).map_err(failed)?;
+        repo.remember(commit, &names);
+        Ok(files)
+    }
+
+    fn list(&self, client: &Client, config: &DatasetConfig) -> Result<Listing, String> {
+        let url = self.url(&["api/datasets", &config.path, "revision"], &config.revision, None);
+        let bytes = client.read(&url, LONGEST_LIST)?;
+        serde_json::from_slice(&bytes).map_err(|e| format!("the list of files is not what the hub sends: {e}"))
+    }
+
+    /// The address of a revision, or of a file in it. The parts before the revision need no encoding.
+    fn url(&self, before: &[&str], revision: &str, name: Option<&str>) -> String {
+        let mut url = self.endpoint.trim_end_matches('/').to_owned();
+        for part in before {
+            url.push('/');
+            url.push_str(part);
+        }
+        url.push('/');
+        http::percent_encode(revision, "", &mut url);
+        if let Some(name) = name {
+            url.push('/');
+            http::percent_encode(name, "/", &mut url);
+        }
+        url
     }
 
     /// The split from the snapshot in the cache; `None` when there is none.
-    fn cached(&self, config: &DatasetConfig) -> Option<Result<Vec<PathBuf>, Error>> {
-        let repo = self.cache.join(format!("datasets--{}", config.path.replace('/', "--")));
-        let commit = std::fs::read_to_string(repo.join("refs").join(&config.revision)).ok();
-        let snapshot = repo.join("snapshots").join(commit.as_deref().map_or(config.revision.as_str(), str::trim));
-        snapshot.is_dir().then(|| folder::select_local(&snapshot, config))
+    fn cached(&self, repo: &Repo, config: &DatasetConfig) -> Option<Result<Vec<PathBuf>, Error>> {
+        let commit = repo.commit()?;
+        let snapshot = repo.snapshot(&commit);
+        if !snapshot.is_dir() {
+            return None;
+        }
+        let Some(names) = repo.remembered(&commit) else {
+            // Downloaded by another program: the files that are there are taken for all.
+            return Some(folder::select_local(&snapshot, config));
+        };
+        let files: Vec<PathBuf> = match folder::select(&names, config) {
+            Ok(chosen) if chosen.iter().any(|name| cache::check_name(name).is_err()) => return None,
+            Ok(chosen) => chosen.into_iter().map(|name| snapshot.join(name)).collect(),
+            Err(error) => return Some(Err(error)),
+        };
+        // A split that was downloaded in part is none.
+        files.iter().all(|file| file.is_file()).then_some(Ok(files))
     }
 }
 
-fn download(api: &ApiRepo, name: &str, commit: &str) -> Result<PathBuf, String> {
-    // The server's word is not trusted with a place on this disk.
-    let plain = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
-    if !plain || name.contains('\\') {
-        return Err(format!("the server lists the file {name:?}, which leaves the folder"));
-    }
-    let of_commit = |path: &Path| path.components().any(|part| part.as_os_str() == commit);
-    let failed = |e| format!("{name}: {e}");
-    let mut path = api.get(name).map_err(failed)?;
-    if !of_commit(&path) {
-        // The cache holds an older commit of the branch.
-        path = api.download(name).map_err(failed)?;
-    }
-    // The files of a split must be of one commit; a branch may move while they are fetched.
-    if of_commit(&path) {
-        Ok(path)
-    } else {
-        Err(format!(
-            "{name} is of another commit than {commit}: the data set changed. Run again, or set `revision` to a commit"
-        ))
-    }
-}
-
-/// Whether this can be a hub id: `owner/name` or `name`, of the characters that the hub allows.
+/// Whether this can be a hub id: `owner/name`, of the characters that the hub allows.
 pub(super) fn is_id(text: &str) -> bool {
     let parts: Vec<_> = text.split('/').collect();
     let part = |p: &str| {
         !p.is_empty()
+            && p.len() <= 96
             && !p.starts_with(['.', '-'])
             && p.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
     };
@@ -131,5 +199,12 @@ mod tests {
         for not in ["data", "./data/x", "a/b/c", "../x", "/etc", "a b/c", "C:\\x"] {
             assert!(!is_id(not), "{not}");
         }
+    }
+
+    #[test]
+    fn addresses_are_encoded() {
+        let hub = Hub::new("http://hub/", "cache");
+        let url = hub.url(&["datasets", "a/b", "resolve"], "refs/convert/parquet", Some("my data/50% #1?.jsonl"));
+        assert_eq!(url, "http://hub/datasets/a/b/resolve/refs%2Fconvert%2Fparquet/my%20data/50%25%20%231%3F.jsonl");
     }
 }

@@ -11,12 +11,41 @@ use crate::error::{Error, RowProblem};
 use crate::format::Row;
 use crate::record::Source;
 
+/// The longest line. A few bytes of gzip can hold one without end.
+const LONGEST_LINE: u64 = 256 << 20;
+
+/// The lines of a text as bytes, each without its end. Nothing follows an error.
+fn split(mut reader: impl BufRead, most: u64) -> impl Iterator<Item = std::io::Result<Vec<u8>>> {
+    let mut ended = false;
+    std::iter::from_fn(move || {
+        if ended {
+            return None;
+        }
+        let mut line = Vec::new();
+        let result = match reader.by_ref().take(most + 1).read_until(b'\n', &mut line) {
+            Ok(0) => return None,
+            Ok(_) if line.last() == Some(&b'\n') => {
+                line.pop();
+                Ok(line)
+            }
+            Ok(count) if count as u64 > most => {
+                let reason = format!("a line is longer than {most} bytes");
+                Err(std::io::Error::new(std::io::ErrorKind::InvalidData, reason))
+            }
+            Ok(_) => Ok(line),
+            Err(error) => Err(error),
+        };
+        ended = result.is_err();
+        Some(result)
+    })
+}
+
 /// Rows from lines. Empty lines are skipped; a byte order mark at the beginning is, too.
 pub(super) fn lines(path: &Path, reader: impl BufRead + Send + 'static) -> Rows {
     let path: Arc<Path> = path.into();
     let mut row = 0;
     // Bytes, not `BufRead::lines`: a line that is not UTF-8 must be an error with a place, and reading goes on behind it.
-    let rows = reader.split(b'\n').enumerate().filter_map(move |(index, line)| {
+    let rows = split(reader, LONGEST_LINE).enumerate().filter_map(move |(index, line)| {
         let line = match line {
             Ok(line) => line,
             Err(source) => return Some(Err(Error::io("read", &*path)(source))),
@@ -35,10 +64,14 @@ pub(super) fn lines(path: &Path, reader: impl BufRead + Send + 'static) -> Rows 
     Box::new(rows)
 }
 
-/// Rows from one document, or from lines where a `.json` file holds those.
-pub(super) fn document(path: &Path, mut reader: impl Read) -> Result<Rows, Error> {
+/// Rows from one document of at most `most` bytes, or from lines where a `.json` file holds those.
+pub(super) fn document(path: &Path, reader: impl Read, most: u64) -> Result<Rows, Error> {
     let mut bytes = Vec::new();
-    reader.read_to_end(&mut bytes).map_err(Error::io("read", path))?;
+    reader.take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
+    if bytes.len() as u64 > most {
+        let reason = format!("it unpacks to more than {most} bytes, which no such document does");
+        return Err(Error::io("read", path)(std::io::Error::new(std::io::ErrorKind::InvalidData, reason)));
+    }
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
     let mut documents = serde_json::Deserializer::from_slice(text).into_iter::<Value>();
     let first = documents.next();
@@ -143,6 +176,16 @@ mod tests {
     }
 
     #[test]
+    fn a_line_without_end_is_an_error() {
+        let all = |text: &'static str, most| split(text.as_bytes(), most).collect::<Result<Vec<_>, _>>();
+        assert_eq!(all("ab\nc\n\nde", 3).unwrap(), [&b"ab"[..], b"c", b"", b"de"]);
+        let message = all("ab\nabcd\ne", 3).unwrap_err().to_string();
+        assert_eq!(message, "a line is longer than 3 bytes");
+        assert_eq!(split("abcd\nab".as_bytes(), 3).count(), 1, "nothing follows it");
+        assert!(document(Path::new("f.json"), "[{}, {}]".as_bytes(), 7).is_err());
+    }
+
+    #[test]
     fn nan_is_explained() {
         let rows = read_lines("{\"rewards\": [1.0, NaN]}\n{\"r\": -Infinity}");
         for row in rows {
@@ -152,7 +195,7 @@ mod tests {
     }
 
     fn read_document(text: &str) -> Result<Vec<(Source, Row)>, Error> {
-        document(Path::new("f.json"), text.as_bytes())?.collect()
+        document(Path::new("f.json"), text.as_bytes(), u64::MAX)?.collect()
     }
 
     #[test]

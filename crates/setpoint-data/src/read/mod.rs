@@ -11,13 +11,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
+use serde_json::Value;
 
 pub use self::hub::Hub;
 pub use self::rows::{RowStream, read_rows, read_rows_from};
 use crate::config::{BadRows, DatasetConfig};
 use crate::error::Error;
 use crate::format::{Format, Row};
-use crate::record::{Record, Source};
+use crate::record::{Prompt, Record, Response, Source};
 
 /// The rows of one file, with their places.
 type Rows = Box<dyn Iterator<Item = Result<(Source, Row), Error>> + Send>;
@@ -64,6 +65,10 @@ fn locate(config: &DatasetConfig, hub: &Hub) -> Result<Vec<PathBuf>, Error> {
     }
     if path.is_dir() {
         return folder::select_local(path, config);
+    }
+    // The name of a file that does not exist is no reason to ask a server.
+    if files::is_file_name(&config.path) || config.path.ends_with('/') {
+        return Err(Error::NoFile { path: path.to_owned() });
     }
     if hub::is_id(&config.path) {
         return hub.fetch(config);
@@ -131,6 +136,59 @@ pub struct ReadReport {
     pub examples: Vec<String>,
 }
 
+/// The memory that a data set's records may take: compressed files of a few bytes can hold more rows than any memory.
+struct Room {
+    files: u64,
+    taken: u64,
+    most: u64,
+}
+
+impl Room {
+    /// What records always may take, and how many times the length of their files.
+    const ALWAYS: u64 = 512 << 20;
+    const DENSEST: u64 = 256;
+
+    fn of(files: u64) -> Self {
+        Self { files, taken: 0, most: files.saturating_mul(Self::DENSEST).max(Self::ALWAYS) }
+    }
+
+    fn take(&mut self, record: &Record, rows: usize, config: &DatasetConfig) -> Result<(), Error> {
+        self.taken += footprint(record);
+        if self.taken <= self.most {
+            return Ok(());
+        }
+        let (dataset, bytes, files) = (config.path.clone(), self.taken, self.files);
+        Err(Error::TooDense { dataset, rows, bytes, files })
+    }
+}
+
+/// About how many bytes a record takes.
+fn footprint(record: &Record) -> u64 {
+    let message = |m: &crate::record::Message| {
+        size_of::<crate::record::Message>() + m.role.len() + m.content.len() + map(&m.extra)
+    };
+    let prompt = match &record.prompt {
+        Prompt::Text(text) => text.len(),
+        Prompt::Messages(messages) => messages.iter().map(message).sum(),
+    };
+    let response = |r: &Response| size_of::<Response>() + message(&r.message);
+    let responses: usize = record.responses.iter().map(response).sum();
+    (size_of::<Record>() + prompt + responses + map(&record.extra)) as u64
+}
+
+fn map(fields: &serde_json::Map<String, Value>) -> usize {
+    fields.iter().map(|(key, field)| key.len() + weight(field) + size_of::<(String, Value)>()).sum()
+}
+
+fn weight(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(|item| size_of::<Value>() + weight(item)).sum(),
+        Value::Object(fields) => map(fields),
+        _ => 0,
+    }
+}
+
 /// Reads all records into memory and deals with bad rows as the configuration says.
 ///
 /// # Errors
@@ -139,10 +197,15 @@ pub fn load_records(config: &DatasetConfig) -> Result<(Vec<Record>, ReadReport),
     const EXAMPLES: usize = 5;
     let mut records = Vec::new();
     let mut report = ReadReport::default();
-    for record in read_records(config)? {
+    let stream = read_records(config)?;
+    let mut room = Room::of(stream.rows.bytes);
+    for record in stream {
         report.rows += 1;
         match record {
-            Ok(record) => records.push(record),
+            Ok(record) => {
+                room.take(&record, report.rows, config)?;
+                records.push(record);
+            }
             Err(error) if config.on_bad_row == BadRows::Drop && error.is_row() => {
                 report.dropped += 1;
                 if report.examples.len() < EXAMPLES {
@@ -157,4 +220,46 @@ pub fn load_records(config: &DatasetConfig) -> Result<(Vec<Record>, ReadReport),
         return Err(Error::Empty { dataset: config.path.clone() });
     }
     Ok((records, report))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_of_a_dense_file_are_bounded() {
+        let record = Record::new(Prompt::Text("x".repeat(1000)), vec![Response::new("y")]);
+        assert!((1000..2000).contains(&footprint(&record)));
+        let mut room = Room { most: 3000, ..Room::of(10) };
+        let config = DatasetConfig::new("train.parquet");
+        let message = (1..9).find_map(|row| room.take(&record, row, &config).err()).unwrap().to_string();
+        assert!(message.starts_with("train.parquet: its first 3 rows take "), "{message}");
+        assert_eq!(Room::of(1 << 40).most, 256 << 40);
+    }
+
+    #[test]
+    fn a_file_that_does_not_exist_is_not_looked_for_on_the_hub() {
+        let dir = tempfile::tempdir().unwrap();
+        // A request would fail otherwise, and name the server.
+        let hub = Hub::new("http://127.0.0.1:1", dir.path());
+        let message = |path: &str| match read_records_from(&DatasetConfig::new(path), &hub) {
+            Ok(_) => panic!("{path} was found"),
+            Err(error) => error.to_string(),
+        };
+        for path in [
+            "data/train.jsonl",
+            "data/train.json",
+            "data/Train.JSONL.gz",
+            "x/y.parquet",
+            "x/y.csv",
+            "train.ndjson",
+            "no/such/dir/",
+        ] {
+            assert_eq!(message(path), format!("{path}: no such file or folder. Check the path"));
+        }
+        for path in ["data/train/more", "a/b/c/d", "train", "./owner/name"] {
+            assert!(message(path).starts_with(&format!("{path}: no such file or folder, and not a hub id")), "{path}");
+        }
+        assert!(message("owner/name").contains("http://127.0.0.1:1"));
+    }
 }

@@ -26,7 +26,9 @@ pub fn read_rows(config: &DatasetConfig) -> Result<RowStream, Error> {
 /// As [`read_rows`].
 pub fn read_rows_from(config: &DatasetConfig, hub: &Hub) -> Result<RowStream, Error> {
     let files = locate(config, hub)?;
-    let mut stream = RowStream { config: config.clone(), files: files.into_iter(), open: None, read: 0, ended: false };
+    let bytes = files.iter().filter_map(|file| Some(std::fs::metadata(file).ok()?.len())).sum();
+    let mut stream =
+        RowStream { config: config.clone(), files: files.into_iter(), bytes, open: None, read: 0, ended: false };
     stream.open_next()?;
     Ok(stream)
 }
@@ -35,6 +37,8 @@ pub fn read_rows_from(config: &DatasetConfig, hub: &Hub) -> Result<RowStream, Er
 pub struct RowStream {
     pub(super) config: DatasetConfig,
     files: std::vec::IntoIter<PathBuf>,
+    /// The length of all files.
+    pub(super) bytes: u64,
     open: Option<Rows>,
     pub(super) read: usize,
     pub(super) ended: bool,

@@ -21,6 +21,12 @@ pub fn read_json(path: impl AsRef<Path>) -> Value {
     serde_json::from_slice(&bytes).unwrap()
 }
 
+/// Says something to the process that started this one.
+pub fn say(line: &str) {
+    use std::io::Write as _;
+    std::io::stdout().write_all(format!("{line}\n").as_bytes()).unwrap();
+}
+
 /// Ids of the merges, behind the bytes.
 pub const NEWLINES: u32 = 256;
 pub const SPACE_A: u32 = 257;

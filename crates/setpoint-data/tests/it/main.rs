@@ -3,11 +3,15 @@
 mod boundaries;
 mod common;
 mod encoding;
+mod hostile_parquet;
 mod hostile_templates;
+mod hostile_tokenizers;
 mod hub;
+mod hub_hostile;
 mod jinja;
 mod jinja_tests;
 mod kept;
+mod parquet_json;
 mod real_files;
 mod real_ids;
 mod templates;
