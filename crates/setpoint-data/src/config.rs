@@ -18,7 +18,10 @@ use crate::format::Format;
 #[serde(deny_unknown_fields)]
 pub struct DatasetConfig {
     /// A file (`.jsonl`, `.ndjson`, `.json`, each also `.gz`, `.parquet`), a folder in the hub's layout, or a hub id
-    /// (`owner/name`). A path that exists wins over a hub id.
+    /// (`owner/name`). A path that exists wins over a hub id, and a name that ends as a file's does is none.
+    ///
+    /// Parquet stores one set of keys for a column of objects, with null in each row that lacks a key. So an object's key that is
+    /// null in Parquet counts as absent; in JSON it is kept.
     pub path: String,
     /// The split of a folder or hub data set: `train` matches `train.jsonl`, `train-00000-of-00003.parquet` and everything
     /// in a folder `train/`. Ignored by a single file. What a data set's card lists beside its files is not read.

@@ -24,6 +24,7 @@ mod notes;
 mod order;
 mod read;
 mod record;
+mod seam;
 mod select;
 mod t0;
 mod template;

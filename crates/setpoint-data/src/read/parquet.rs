@@ -1,4 +1,12 @@
 //! Parquet, a batch of rows at a time.
+//!
+//! A file may come from anybody. Its footer ([`footer`]) and each page's header ([`pages`]) are checked before the library
+//! reads them, what is unpacked at a time is bounded, and a panic of the library is an error.
+
+mod footer;
+mod pages;
+mod thrift;
+mod window;
 
 use std::fs::File;
 use std::path::Path;
@@ -11,41 +19,120 @@ use arrow_array::types::{
 };
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::DataType;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
+use parquet::arrow::{FieldLevels, ProjectionMask, parquet_to_arrow_field_levels};
+use parquet::file::metadata::ParquetMetaData;
 use serde_json::{Number, Value};
 
+use self::pages::{Budget, Group};
 use super::Rows;
 use crate::error::Error;
 use crate::format::Row;
 use crate::record::Source;
+use crate::seam::contain;
 
-const BATCH: usize = 256;
-
-pub(super) fn rows(path: &Path, file: File) -> Result<Rows, Error> {
+pub(super) fn rows(path: &Path, mut file: File) -> Result<Rows, Error> {
     let path: Arc<Path> = path.into();
-    let failed = |row: usize, reason: String| Error::Parquet { at: Source::row(path.clone(), row), reason };
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
-        .and_then(|builder| builder.with_batch_size(BATCH).build())
-        .map_err(|e| failed(0, e.to_string()))?;
-    let mut next = 0;
-    let path_of_rows = path.clone();
-    let rows = reader.flat_map(move |batch| {
-        let first = next;
-        let rows: Vec<_> = match batch {
-            Ok(batch) => {
-                next += batch.num_rows();
-                (0..batch.num_rows())
-                    .map(|i| Ok((Source::row(path_of_rows.clone(), first + i), row(&batch, i))))
-                    .collect()
-            }
-            Err(error) => {
-                let at = Source::row(path_of_rows.clone(), first);
-                vec![Err(Error::Parquet { at, reason: error.to_string() })]
-            }
-        };
-        rows
+    let opened = contain(|| {
+        let metadata = footer::read(&mut file)?;
+        // The schema that Arrow puts into the file is left alone: Parquet's own says enough for JSON.
+        let schema = metadata.file_metadata().schema_descr();
+        let levels = parquet_to_arrow_field_levels(schema, ProjectionMask::all(), None).map_err(|e| e.to_string())?;
+        Ok((metadata, levels))
     });
-    Ok(Box::new(rows))
+    match opened.and_then(|opened| opened) {
+        Ok((metadata, levels)) => Ok(Box::new(Reader {
+            path,
+            file: Arc::new(file),
+            metadata: Arc::new(metadata),
+            levels,
+            group: 0,
+            open: None,
+            batch: None,
+            left: 0,
+            row: 0,
+            ended: false,
+        })),
+        Err(reason) => Err(Error::Parquet { at: Source::row(path, 0), reason }),
+    }
+}
+
+/// The rows of a file, one row group after the other.
+struct Reader {
+    path: Arc<Path>,
+    file: Arc<File>,
+    metadata: Arc<ParquetMetaData>,
+    levels: FieldLevels,
+    /// The next row group.
+    group: usize,
+    open: Option<(ParquetRecordBatchReader, Arc<Budget>)>,
+    /// Decoded rows, and the next of them.
+    batch: Option<(RecordBatch, usize)>,
+    /// The rows that the open row group claims and that are still to come.
+    left: usize,
+    /// The number of rows returned.
+    row: usize,
+    ended: bool,
+}
+
+impl Reader {
+    fn next_row(&mut self) -> Result<Option<Row>, String> {
+        loop {
+            if let Some((batch, next)) = &mut self.batch {
+                if *next < batch.num_rows() {
+                    *next += 1;
+                    return Ok(Some(row(batch, *next - 1)));
+                }
+                self.batch = None;
+            }
+            if let Some((reader, budget)) = &mut self.open {
+                budget.reset();
+                match reader.next() {
+                    Some(batch) => {
+                        let batch = batch.map_err(|e| e.to_string())?;
+                        self.left = self.left.saturating_sub(batch.num_rows());
+                        self.batch = Some((batch, 0));
+                    }
+                    None if self.left > 0 => {
+                        return Err(format!("row group {} claims {} rows more than it has", self.group - 1, self.left));
+                    }
+                    None => self.open = None,
+                }
+                continue;
+            }
+            if self.group == self.metadata.num_row_groups() {
+                return Ok(None);
+            }
+            self.open = Some(self.next_group().map_err(|e| e.to_string())?);
+        }
+    }
+
+    fn next_group(&mut self) -> Result<(ParquetRecordBatchReader, Arc<Budget>), parquet::errors::ParquetError> {
+        let group = Group::open(self.file.clone(), self.metadata.clone(), self.group)?;
+        self.group += 1;
+        self.left = parquet::arrow::arrow_reader::RowGroups::num_rows(&group);
+        let reader = ParquetRecordBatchReader::try_new_with_row_groups(&self.levels, &group, group.batch, None)?;
+        Ok((reader, group.budget.clone()))
+    }
+}
+
+impl Iterator for Reader {
+    type Item = Result<(Source, Row), Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let at = Source::row(self.path.clone(), self.row);
+        let next = contain(|| self.next_row()).and_then(|row| row);
+        self.row += 1;
+        // Behind an error nothing is known of the reader's state.
+        self.ended = !matches!(next, Ok(Some(_)));
+        match next {
+            Ok(row) => row.map(|row| Ok((at, row))),
+            Err(reason) => Some(Err(Error::Parquet { at, reason })),
+        }
+    }
 }
 
 fn row(batch: &RecordBatch, index: usize) -> Row {
@@ -89,7 +176,9 @@ fn value(array: &ArrayRef, i: usize) -> Value {
         DataType::FixedSizeList(..) => items(&array.as_fixed_size_list().value(i)),
         DataType::Struct(fields) => {
             let columns = array.as_struct();
-            fields.iter().zip(columns.columns()).map(|(f, c)| (f.name().clone(), value(c, i))).collect()
+            // A struct has all keys that any row has. In JSON, a row has its own; a key that is null in both is lost here.
+            let present = fields.iter().zip(columns.columns()).map(|(f, c)| (f.name().clone(), value(c, i)));
+            present.filter(|(_, value)| !value.is_null()).collect()
         }
         DataType::Map(..) => {
             let entries = array.as_map().value(i);
@@ -185,7 +274,7 @@ mod tests {
             let expected = [
                 serde_json::json!({"messages": [{"role": "user", "content": "Sky?"}, {"role": "assistant", "content": "Blue."}],
                     "rewards": [1.5, "NaN"], "names": ["a", null], "score": 0.5, "count": 7}),
-                serde_json::json!({"messages": [{"role": "user", "content": "Tea?"}, {"role": "assistant", "content": null}],
+                serde_json::json!({"messages": [{"role": "user", "content": "Tea?"}, {"role": "assistant"}],
                     "rewards": null, "names": [], "score": -2.0, "count": null}),
             ];
             assert_eq!(read.len(), 2);
