@@ -2,6 +2,7 @@
 
 use crate::encode::{Example, TextEncoder};
 use crate::error::Error;
+use crate::seam::contain;
 
 /// What a token counts as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -54,7 +55,10 @@ pub fn segments(encoder: &TextEncoder, example: &Example, response: usize, t0: u
             pending_kind = kind;
         }
         pending.push(id);
-        if let Some(text) = stream.step(id).map_err(|e| encoder.failed(e.to_string()))? {
+        if let Some(text) = contain(|| stream.step(id).map_err(|e| e.to_string()))
+            .and_then(|step| step)
+            .map_err(|e| encoder.failed(e))?
+        {
             segments.push(Segment { text, ids: std::mem::take(&mut pending), kind });
         }
     }

@@ -4,6 +4,7 @@ mod chat;
 mod date;
 mod example;
 mod export;
+mod guard;
 mod kept;
 mod learned;
 mod limits;
@@ -14,6 +15,7 @@ mod report;
 mod special;
 mod tokens;
 mod variables;
+mod vet;
 
 use std::path::{Path, PathBuf};
 
@@ -146,9 +148,12 @@ impl TextEncoder {
 
     /// What the tokenizer puts before a text, found by tokenising one.
     fn find_prefix(&self) -> Result<Vec<u32>, Error> {
-        let encoding = self.tokens.tokenizer.encode("a", true).map_err(|e| self.failed(e.to_string()))?;
+        let encoding = self.tokens.encode_with_special("a").map_err(|e| self.failed(e.to_string()))?;
         let added = encoding.get_special_tokens_mask().iter().take_while(|&&m| m == 1).count();
         let prefix = encoding.get_ids()[..added].to_vec();
+        if let Some(id) = prefix.iter().find(|id| self.tokens.tokenizer.id_to_token(**id).is_none()) {
+            return Err(self.failed(format!("its `post_processor` adds the id {id}, which is no token's")));
+        }
         // transformers lets the setting win over the file's post-processor.
         Ok(match (self.special.add_bos, &self.special.bos) {
             (Some(true), Some((_, bos))) if prefix.is_empty() => vec![*bos],
@@ -312,7 +317,7 @@ impl TextEncoder {
     /// # Errors
     /// [`Error::Tokenizer`] when the tokenizer's decoder fails. Ids beyond the vocabulary have no text.
     pub fn decode(&self, ids: &[u32]) -> Result<String, Error> {
-        self.tokens.tokenizer.decode(ids, false).map_err(|e| self.failed(e.to_string()))
+        self.tokens.decode(ids, false).map_err(|reason| self.failed(reason))
     }
 
     /// The text of ids without special tokens: what a reader of a response wants to see.
@@ -320,7 +325,7 @@ impl TextEncoder {
     /// # Errors
     /// As [`TextEncoder::decode`].
     pub fn decode_visible(&self, ids: &[u32]) -> Result<String, Error> {
-        self.tokens.tokenizer.decode(ids, true).map_err(|e| self.failed(e.to_string()))
+        self.tokens.decode(ids, true).map_err(|reason| self.failed(reason))
     }
 
     pub(crate) fn tokenizer(&self) -> &tokenizers::Tokenizer {

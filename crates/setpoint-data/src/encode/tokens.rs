@@ -1,18 +1,31 @@
 //! Text to ids, with exact cuts: at a given place of the text, which tokens are before it and which behind.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use serde::Deserialize;
 use serde_json::Value;
-use tokenizers::{NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, Tokenizer};
+use tokenizers::{
+    Encoding, NormalizedString, Normalizer as _, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
+    Tokenizer,
+};
 
+use super::guard::{self, Guard};
+use super::vet::{self, AddedToken, Care, Components};
 use crate::error::{EncodeProblem, Error};
+use crate::seam::contain;
 
 /// A tokenizer that never truncates or pads, and its twin for text that continues another.
+///
+/// The file may come from anybody, and the library panics, recurses and allocates as the file says. So the file is checked
+/// first ([`vet`]), a panic is an error, and what the checks do not recognise as harmless has a deadline ([`guard`]).
 pub(super) struct Tokens {
-    pub(super) tokenizer: Tokenizer,
+    pub(super) tokenizer: Arc<Tokenizer>,
     /// The same without a space or `▁` put before the text; `None` where the tokenizer puts none.
-    continuing: Option<Tokenizer>,
+    continuing: Option<Arc<Tokenizer>>,
+    care: Care,
+    guard: Guard,
+    /// The steps of the normalizer and how many times as long each can make a text, where that has to be measured.
+    steps: Arc<Vec<(NormalizerWrapper, f64)>>,
 }
 
 /// The byte range of each token in its text.
@@ -28,80 +41,52 @@ pub(super) struct Cut {
     pub(super) merged: usize,
 }
 
-/// The parts of `tokenizer.json` that are looked at here. The model, most of the file, is left to the library.
-#[derive(Deserialize)]
-struct Parts {
-    #[serde(default)]
-    added_tokens: Vec<AddedToken>,
-    #[serde(default)]
-    normalizer: Value,
-    #[serde(default)]
-    pre_tokenizer: Value,
-    #[serde(default)]
-    post_processor: Value,
-}
-
-#[derive(Deserialize)]
-struct AddedToken {
-    id: u32,
-    content: String,
-}
-
 impl Tokens {
     /// Loads `tokenizer.json`.
     pub(super) fn load(path: &Path, bytes: &[u8]) -> Result<Self, Error> {
         let failed = |reason: String| Error::Tokenizer { path: path.to_owned(), reason };
-        let not_json = |e: serde_json::Error| {
-            failed(match e.classify() {
-                serde_json::error::Category::Data => format!("not a file of the tokenizers library: {e}"),
-                _ => format!("not valid JSON: {e}"),
-            })
-        };
-        let mut parts: Parts = serde_json::from_slice(bytes).map_err(not_json)?;
-        let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| failed(e.to_string()))?;
-        // Published files carry truncation (gpt2: 50 tokens) and padding of whoever saved them. Nothing is cut silently here.
-        tokenizer.with_truncation(None).map_err(|e| failed(e.to_string()))?;
-        tokenizer.with_padding(None);
-        // Trimmed offsets would hide that a token holds the space before a boundary. Ids do not depend on this.
-        set_everywhere(&mut parts.post_processor, "trim_offsets", &Value::Bool(false));
-        let post_processor: Option<PostProcessorWrapper> =
-            serde_json::from_value(parts.post_processor).map_err(not_json)?;
-        tokenizer.with_post_processor(post_processor);
-        // The library gives an added token the next free id where the file's does not follow the vocabulary.
-        for AddedToken { id, content } in &parts.added_tokens {
-            let given = tokenizer.token_to_id(content);
-            if given != Some(*id) {
-                let given = given.map_or_else(|| "none".into(), |id| id.to_string());
-                return Err(failed(format!(
-                    "the added token {content:?} has the id {id} in the file but gets {given}: ids of added tokens must follow the \
-                     vocabulary without a gap. Save the tokenizer again with transformers"
-                )));
-            }
-        }
-        let (mut normalizer, mut pre_tokenizer) = (parts.normalizer.clone(), parts.pre_tokenizer.clone());
-        without_prefix(&mut normalizer);
-        without_prefix(&mut pre_tokenizer);
-        let continuing = if (&normalizer, &pre_tokenizer) == (&parts.normalizer, &parts.pre_tokenizer) {
-            None
-        } else {
-            let mut twin = tokenizer.clone();
-            let normalizer: Option<NormalizerWrapper> = serde_json::from_value(normalizer).map_err(not_json)?;
-            let pre_tokenizer: Option<PreTokenizerWrapper> = serde_json::from_value(pre_tokenizer).map_err(not_json)?;
-            twin.with_normalizer(normalizer).map_err(|e| failed(e.to_string()))?;
-            twin.with_pre_tokenizer(pre_tokenizer);
-            Some(twin)
-        };
-        Ok(Self { tokenizer, continuing })
+        vet::check_length(bytes).map_err(failed)?;
+        let owned = bytes.to_vec();
+        guard::load(bytes.len(), move || read(&owned)).and_then(|read| read).map_err(failed)
     }
 
     /// Ids of a text on its own, and the byte range of each.
     pub(super) fn encode(&self, text: &str) -> Result<(Vec<u32>, Offsets), EncodeProblem> {
-        encode(&self.tokenizer, text)
+        self.run(&self.tokenizer, text, false).map(ids_and_offsets)
     }
 
     /// Ids of a text that continues another.
     pub(super) fn encode_continuing(&self, text: &str) -> Result<(Vec<u32>, Offsets), EncodeProblem> {
-        encode(self.continuing.as_ref().unwrap_or(&self.tokenizer), text)
+        self.run(self.continuing.as_ref().unwrap_or(&self.tokenizer), text, false).map(ids_and_offsets)
+    }
+
+    /// The encoding of a text with whatever the tokenizer puts around it.
+    pub(super) fn encode_with_special(&self, text: &str) -> Result<Encoding, EncodeProblem> {
+        self.run(&self.tokenizer, text, true)
+    }
+
+    fn run(&self, tokenizer: &Arc<Tokenizer>, text: &str, special: bool) -> Result<Encoding, EncodeProblem> {
+        let encoding = if self.care == Care::Ordinary {
+            contain(|| tokenizer.encode(text, special).map_err(|e| e.to_string()))
+        } else {
+            let (tokenizer, steps, text) = (tokenizer.clone(), self.steps.clone(), text.to_owned());
+            self.guard.encode(text.len(), move || {
+                measure(&steps, &text)?;
+                tokenizer.encode(text, special).map_err(|e| e.to_string())
+            })
+        };
+        encoding.and_then(|encoding| encoding).map_err(|reason| EncodeProblem::Tokenizer { reason })
+    }
+
+    /// The text of ids.
+    pub(super) fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, String> {
+        let decoded = if self.care == Care::Ordinary {
+            contain(|| self.tokenizer.decode(ids, skip_special).map_err(|e| e.to_string()))
+        } else {
+            let (tokenizer, ids) = (self.tokenizer.clone(), ids.to_vec());
+            self.guard.encode(4 * ids.len(), move || tokenizer.decode(&ids, skip_special).map_err(|e| e.to_string()))
+        };
+        decoded.and_then(|text| text)
     }
 
     /// Tokenises a text and finds the given places (bytes, ascending) among its tokens. Where a token spans a place, the text
@@ -136,9 +121,74 @@ impl Tokens {
     }
 }
 
-fn encode(tokenizer: &Tokenizer, text: &str) -> Result<(Vec<u32>, Offsets), EncodeProblem> {
-    let encoding = tokenizer.encode(text, false).map_err(|e| EncodeProblem::Tokenizer { reason: e.to_string() })?;
-    Ok((encoding.get_ids().to_vec(), encoding.get_offsets().to_vec()))
+fn ids_and_offsets(encoding: Encoding) -> (Vec<u32>, Offsets) {
+    (encoding.get_ids().to_vec(), encoding.get_offsets().to_vec())
+}
+
+/// Fails where a step of the normalizer could make the text too long.
+fn measure(steps: &[(NormalizerWrapper, f64)], text: &str) -> Result<(), String> {
+    const FREE: usize = 16 << 20;
+    let most = text.len().saturating_mul(64).max(FREE);
+    let mut normalized = NormalizedString::from(text);
+    for (step, growth) in steps {
+        let length = normalized.get().len() as f64 * growth;
+        if length > most as f64 {
+            return Err(format!("its normalizer could make a text of {} bytes {length:.0} bytes long", text.len()));
+        }
+        step.normalize(&mut normalized).map_err(|e| e.to_string())?;
+    }
+    Ok(())
+}
+
+/// Makes a tokenizer of a file's bytes.
+fn read(bytes: &[u8]) -> Result<Tokens, String> {
+    let not_json = |e: serde_json::Error| match e.classify() {
+        serde_json::error::Category::Data => format!("not a file of the tokenizers library: {e}"),
+        _ => format!("not valid JSON: {e}"),
+    };
+    let components: Components = serde_json::from_slice(bytes).map_err(not_json)?;
+    let care = vet::check(&components)?;
+    let Components { added_tokens, normalizer, pre_tokenizer, mut post_processor, .. } = components;
+    let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| e.to_string())?;
+    // Published files carry truncation (gpt2: 50 tokens) and padding of whoever saved them. Nothing is cut silently here.
+    tokenizer.with_truncation(None).map_err(|e| e.to_string())?;
+    tokenizer.with_padding(None);
+    // Trimmed offsets would hide that a token holds the space before a boundary. Ids do not depend on this.
+    set_everywhere(&mut post_processor, "trim_offsets", &Value::Bool(false));
+    let post_processor: Option<PostProcessorWrapper> = serde_json::from_value(post_processor).map_err(not_json)?;
+    tokenizer.with_post_processor(post_processor);
+    // The library gives an added token the next free id where the file's does not follow the vocabulary.
+    for AddedToken { id, content } in &added_tokens {
+        let given = tokenizer.token_to_id(content);
+        if given != Some(*id) {
+            let given = given.map_or_else(|| "none".into(), |id| id.to_string());
+            return Err(format!(
+                "the added token {content:?} has the id {id} in the file but gets {given}: ids of added tokens must follow the \
+                 vocabulary without a gap. Save the tokenizer again with transformers"
+            ));
+        }
+    }
+    let mut steps = Vec::new();
+    if care == Care::Measured {
+        for step in vet::steps(&normalizer) {
+            steps.push((serde_json::from_value(step.clone()).map_err(not_json)?, vet::growth(step)));
+        }
+    }
+    let (mut normalizer_of_twin, mut pre_tokenizer_of_twin) = (normalizer.clone(), pre_tokenizer.clone());
+    without_prefix(&mut normalizer_of_twin);
+    without_prefix(&mut pre_tokenizer_of_twin);
+    let continuing = if (&normalizer_of_twin, &pre_tokenizer_of_twin) == (&normalizer, &pre_tokenizer) {
+        None
+    } else {
+        let mut twin = tokenizer.clone();
+        let normalizer: Option<NormalizerWrapper> = serde_json::from_value(normalizer_of_twin).map_err(not_json)?;
+        let pre_tokenizer: Option<PreTokenizerWrapper> =
+            serde_json::from_value(pre_tokenizer_of_twin).map_err(not_json)?;
+        twin.with_normalizer(normalizer).map_err(|e| e.to_string())?;
+        twin.with_pre_tokenizer(pre_tokenizer);
+        Some(Arc::new(twin))
+    };
+    Ok(Tokens { tokenizer: Arc::new(tokenizer), continuing, care, guard: Guard::default(), steps: Arc::new(steps) })
 }
 
 /// Index of the first token at or behind `place`; `None` when a token spans it.
