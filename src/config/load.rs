@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
+use super::ranges;
 pub use super::table::to_table;
 use super::table::{insert, line_of, merge, parse_value, remove};
 
@@ -60,7 +61,7 @@ impl Origins {
             written == key || key.starts_with(&format!("{written}.")) || written.starts_with(&format!("{key}."))
         };
         if let Some((k, v)) = self.set.iter().rev().find(|(k, _)| covers(k)) {
-            return format!("--set {k}={v}");
+            return format!("--set {k}={}", ranges::shorten(v));
         }
         if let Some((_, flag)) = self.flags.iter().rev().find(|(k, _)| covers(k)) {
             return flag.clone();
@@ -180,14 +181,18 @@ pub fn load_unchecked<C: Config>(given: &Given) -> Result<C, Vec<Problem>> {
 /// # Errors
 /// Everything of [`load`] but what a file and a command line can have wrong; places are bare keys.
 pub fn from_table<C: Config>(mut base: Table, over: &[(String, Value)]) -> Result<C, Vec<Problem>> {
+    let origins = Origins::default();
     for (key, value) in over {
+        if let Some(message) = ranges::too_deep(key) {
+            return Err(vec![Problem { place: ranges::shorten(key), message }]);
+        }
         insert(&mut base, key, value.clone());
     }
-    let origins = Origins::default();
     let mut problems = Problems { origins: &origins, found: Vec::new() };
     let defaults =
         C::defaults(&base).map_err(|(key, message)| vec![Problem { place: origins.place(&key), message }])?;
-    let config: C = read_collecting(defaults, base, &mut problems)?;
+    let config: C = read_collecting(defaults, base.clone(), &mut problems)?;
+    ranges::check(&base, &mut problems);
     config.validate(&mut problems);
     if problems.found.is_empty() { Ok(config) } else { Err(problems.found) }
 }
@@ -223,8 +228,9 @@ fn read<C: Config>(
         }
     };
     let mut problems = Problems { origins: &origins, found };
-    let config: C = read_collecting(defaults, user, &mut problems)?;
+    let config: C = read_collecting(defaults, user.clone(), &mut problems)?;
     if validate {
+        ranges::check(&user, &mut problems);
         config.validate(&mut problems);
     }
     if problems.found.is_empty() { Ok(config) } else { Err(problems.found) }
@@ -270,6 +276,10 @@ fn from_command_line(
     }
     for pair in &given.set {
         match pair.split_once('=') {
+            Some((key, _)) if ranges::too_deep(key).is_some() => found.push(Problem {
+                place: format!("--set {}", ranges::shorten(pair)),
+                message: ranges::too_deep(key).unwrap_or_default(),
+            }),
             Some((key, value)) if !key.trim().is_empty() => {
                 let (key, value) = (key.trim(), value.trim());
                 let mut parsed = parse_value(value);
@@ -278,7 +288,7 @@ fn from_command_line(
                 origins.set.push((key.to_owned(), value.to_owned()));
             }
             _ => found.push(Problem {
-                place: format!("--set {pair}"),
+                place: format!("--set {}", ranges::shorten(pair)),
                 message: "expected key=value, as in --set train.learning_rate=1e-6".into(),
             }),
         }

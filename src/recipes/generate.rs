@@ -118,8 +118,9 @@ pub fn run(session: &Session, config: &GenerateConfig) -> Outcome {
     let settings = config.generate.resolve(&config.model, &model_config, &encoder)?;
     let (records, ids) = prompts(session, config, &encoder)?;
     setup::check_room(&records, &ids, &settings, config.generate.max_new_tokens, &model_config)?;
-    let model = setup::policy(&config.model, &model_config, 0, session.device())?;
     let samples = config.generate.samples.unwrap_or(1);
+    check_memory(&ids, &settings, samples)?;
+    let model = setup::policy(&config.model, &model_config, 0, session.device())?;
     let start = std::time::Instant::now();
     let answers = sample(session, &model, &ids, &settings, config.generate.seed, samples)?;
     let (seconds, new) = (start.elapsed().as_secs_f64(), answers.iter().flatten().map(|g| g.ids.len()).sum::<usize>());
@@ -198,6 +199,18 @@ fn prompts(session: &Session, config: &GenerateConfig, encoder: &TextEncoder) ->
     Ok((vec![record], vec![ids]))
 }
 
+/// Fails where prompts, answers and what is kept with them exceed the memory that is left.
+fn check_memory(prompts: &[Vec<u32>], settings: &GenerationConfig, samples: usize) -> Outcome {
+    // What an answer takes besides its tokens, and how many tokens one has at least a chance of having.
+    const ROW: u128 = 256;
+    const ANSWER: usize = 256;
+    let row = |p: &Vec<u32>| ROW + 4 * (p.len() + settings.max_new_tokens.min(ANSWER)) as u128;
+    let bytes = samples as u128 * prompts.iter().map(row).sum::<u128>();
+    let what = format!("{} prompts with {samples} samples each", prompts.len());
+    let remedy = "lower generate.samples or data.max_rows, and generate in parts";
+    crate::memory::require(bytes, &what, remedy)
+}
+
 /// `samples` answers to every prompt, with progress. A row's answers depend on the seed and the row alone.
 pub fn sample(
     session: &Session,
@@ -207,6 +220,7 @@ pub fn sample(
     seed: u64,
     samples: usize,
 ) -> Outcome<Vec<Vec<Generated>>> {
+    check_memory(prompts, settings, samples)?;
     let rows: Vec<Vec<u32>> = prompts.iter().flat_map(|p| std::iter::repeat_n(p.clone(), samples)).collect();
     let mut meter = GenerationMeter::new(session, "samples", rows.len(), settings.max_new_tokens);
     meter.begin(&rows, settings, model.decoder().max_positions());

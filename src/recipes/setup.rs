@@ -148,7 +148,13 @@ fn date_of_run(folder: &Path) -> Option<TemplateDate> {
 pub fn model_config(model: &ModelSection, encoder: &TextEncoder) -> Outcome<ModelConfig> {
     let config = match (&model.path, &model.from_scratch) {
         (Some(dir), _) => ModelConfig::from_file(&dir.join("config.json"))?,
-        (None, Some(file)) => ModelConfig::from_file(file)?,
+        (None, Some(file)) => match ModelConfig::from_file(file) {
+            // The sizes of a new model are a setting like any other.
+            Err(e @ setpoint_transformer::Error::Inconsistent { .. }) => {
+                return Err(Failure::usage("model.from_scratch", e.to_string()));
+            }
+            config => config?,
+        },
         (None, None) => return Err(Failure::usage("model.path", "no model")),
     };
     encoder.check_vocabulary(config.vocab_size).map_err(|e| {
@@ -377,6 +383,11 @@ pub fn note_left_out(what: &str, read: &ReadReport) {
 
 /// Loads a policy, or makes one with random weights.
 pub fn policy(model: &ModelSection, config: &ModelConfig, seed: u64, device: &Device) -> Outcome<CausalLm> {
+    if model.path.is_none() {
+        let what = format!("model.from_scratch with {} parameters", config.num_parameters());
+        let remedy = "make hidden_size, intermediate_size, num_hidden_layers or vocab_size smaller";
+        memory::require(4 * u128::from(config.num_parameters()), &what, remedy)?;
+    }
     memory::give_pages_back();
     let policy = match &model.path {
         Some(dir) => CausalLm::load(dir, &load_options(model.dtype, device), device)?.0,

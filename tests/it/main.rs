@@ -12,6 +12,7 @@ mod devices;
 #[path = "../../crates/setpoint-eval/tests/it/server.rs"]
 mod endpoint;
 mod eval;
+mod extremes;
 mod fixture;
 #[path = "../../crates/setpoint-eval/tests/it/hub_server.rs"]
 mod hub_server;

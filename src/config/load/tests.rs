@@ -88,3 +88,22 @@ fn syntax_errors_name_the_line() {
     let problems = load::<Outer>(&given).unwrap_err();
     assert!(problems[0].place.ends_with("c.toml:2"), "{problems:?}");
 }
+
+#[test]
+fn numbers_without_bounds_and_keys_without_end_are_refused() {
+    let refused = |pair: &str| {
+        let given = Given { set: vec![pair.to_owned()], ..Given::default() };
+        load::<Outer>(&given).unwrap_err().iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    };
+    let message = refused("inner.steps=1000000000000000000");
+    assert!(message.contains("`inner.steps` is 1000000000000000000; expected at most 4294967296"), "{message}");
+    for value in ["18446744073709551615", "1e18", "-1", "nan", "inf"] {
+        let message = refused(&format!("inner.steps={value}"));
+        assert!(message.contains("inner.steps"), "{value}: {message}");
+    }
+    assert!(refused("inner.beta=nan").contains("not a number"));
+    let message = refused(&format!("a{}=1", ".a".repeat(20_000)));
+    assert!(message.contains("the key has 20001 parts; expected at most 32") && message.len() < 300, "{message}");
+    let seed = Given { set: vec!["seed=9000000000000000000".into()], ..Given::default() };
+    assert_eq!(load::<Outer>(&seed).unwrap().seed, 9_000_000_000_000_000_000);
+}

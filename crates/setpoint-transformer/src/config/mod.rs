@@ -16,6 +16,12 @@ pub(crate) use read::{Reader, object};
 pub use rope::{RopeConfig, RopeScaling};
 pub(crate) use write::{dtype_name, tokens};
 
+/// Bounds on a file's sizes, far above those of any model. Within them, a model can be laid out before its tensors are looked for, and
+/// what is computed from the sizes fits 64 bits.
+const MOST_LAYERS: usize = 10_000;
+const WIDEST_HEAD: usize = 1 << 16;
+const MOST_PARAMETERS: u128 = 100_000_000_000_000;
+
 /// The families of decoders that this crate computes (`model_type` in `config.json`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ModelType {
@@ -169,11 +175,16 @@ impl ModelConfig {
         self.model_type == ModelType::Llama && self.attention_bias
     }
 
-    /// Number of parameters, a tied head counted once.
+    /// Returns the number of parameters, a tied head counted once.
     pub fn num_parameters(&self) -> u64 {
-        let n = |x: usize| x as u64;
+        // A configuration that was read has few enough; one made by hand may have any sizes.
+        u64::try_from(self.count_parameters()).unwrap_or(u64::MAX)
+    }
+
+    fn count_parameters(&self) -> u128 {
+        let n = |x: usize| x.min(u32::MAX as usize) as u128;
         let (d, f, v) = (n(self.hidden_size), n(self.intermediate_size), n(self.vocab_size));
-        let (q, kv) = (n(self.num_attention_heads * self.head_dim), n(self.num_key_value_heads * self.head_dim));
+        let (q, kv) = (n(self.num_attention_heads) * n(self.head_dim), n(self.num_key_value_heads) * n(self.head_dim));
         let mut block = 2 * q * d + 2 * kv * d + 3 * d * f + 2 * d;
         if self.qkv_bias() {
             block += q + 2 * kv;
@@ -189,7 +200,8 @@ impl ModelConfig {
             Architecture::CausalLm => v * d,
             Architecture::SequenceClassification => n(self.num_labels) * d,
         };
-        v * d + n(self.num_hidden_layers) * block + d + head
+        // At most 2^32 blocks of 2^98 parameters.
+        (v * d).saturating_add(n(self.num_hidden_layers).saturating_mul(block)).saturating_add(d + head)
     }
 
     /// Checks that the values fit together; reading a file does it already.
@@ -203,19 +215,27 @@ impl ModelConfig {
 
     fn validate_at(&self, path: &Path) -> Result<(), Error> {
         let fail = |message: String| Err(Error::Inconsistent { path: PathBuf::from(path), message });
-        for (key, value) in [
-            ("vocab_size", self.vocab_size),
-            ("hidden_size", self.hidden_size),
-            ("intermediate_size", self.intermediate_size),
-            ("num_hidden_layers", self.num_hidden_layers),
-            ("num_attention_heads", self.num_attention_heads),
-            ("num_key_value_heads", self.num_key_value_heads),
-            ("head_dim", self.head_dim),
-            ("max_position_embeddings", self.max_position_embeddings),
+        let parameters = self.count_parameters();
+        if parameters > MOST_PARAMETERS {
+            return fail(format!(
+                "its sizes make {parameters} parameters, {} bytes in f32; expected at most {MOST_PARAMETERS} parameters",
+                parameters.saturating_mul(4)
+            ));
+        }
+        // i32 holds the ids and positions on every device.
+        let most = i32::MAX as usize;
+        for (key, value, most) in [
+            ("vocab_size", self.vocab_size, most),
+            ("hidden_size", self.hidden_size, most),
+            ("intermediate_size", self.intermediate_size, most),
+            ("num_hidden_layers", self.num_hidden_layers, MOST_LAYERS),
+            ("num_attention_heads", self.num_attention_heads, most),
+            ("num_key_value_heads", self.num_key_value_heads, most),
+            ("head_dim", self.head_dim, WIDEST_HEAD),
+            ("max_position_embeddings", self.max_position_embeddings, most),
         ] {
-            // i32 holds the ids and positions on every device.
-            if value == 0 || value > i32::MAX as usize {
-                return fail(format!("`{key}` is {value}; expected 1 to {}", i32::MAX));
+            if value == 0 || value > most {
+                return fail(format!("`{key}` is {value}; expected 1 to {most}"));
             }
         }
         if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {

@@ -194,3 +194,36 @@ fn text_that_is_no_object_is_located() {
     let error = ModelConfig::from_file(&workspace().join("no/config.json")).unwrap_err();
     assert!(matches!(error, Error::Read { .. }), "{error}");
 }
+
+#[test]
+fn sizes_without_bounds_are_named() {
+    let sizes = [
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "max_position_embeddings",
+    ];
+    let mut explicit = llama();
+    explicit["head_dim"] = json!(8);
+    for key in sizes {
+        for value in
+            [json!(0), json!(-1), json!(2.5), json!(1e18), json!(u64::MAX), json!(1_000_000_000_000_000_000_u64)]
+        {
+            let message = with(explicit.clone(), key, value.clone()).unwrap_err().to_string();
+            assert!(message.contains(key) || message.contains("parameters"), "{key} = {value}: {message}");
+            assert!(!message.contains('\n'), "{message}");
+        }
+    }
+    let message = with(llama(), "num_hidden_layers", json!(2_000_000_000)).unwrap_err().to_string();
+    assert!(message.contains("`num_hidden_layers` is 2000000000; expected 1 to 10000"), "{message}");
+    let message = with(llama(), "hidden_size", json!(1_000_000_000)).unwrap_err().to_string();
+    assert!(message.contains("parameters") && message.contains("bytes in f32"), "{message}");
+    // All at once: the product is far beyond 64 bits.
+    let mut all = explicit;
+    sizes.iter().for_each(|key| all[key] = json!(i32::MAX));
+    assert!(ModelConfig::from_json(&all.to_string()).unwrap_err().to_string().contains("parameters"));
+}
