@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use setpoint_data::{DatasetConfig, Message, Prompt, Record, Response, TextEncoder, Uses, load_records};
+use setpoint_data::{DatasetConfig, Message, Prompt, Record, Response, TextEncoder, TextPrompts, Uses, load_records};
 use setpoint_transformer::{CausalLm, Finish, Generated, GenerationConfig, ModelConfig};
 
 use super::generating::GenerationMeter;
@@ -21,7 +21,7 @@ pub struct GenerateConfig {
     pub model: ModelSection,
     /// Rows whose prompts are answered; or `prompt`.
     pub data: DatasetConfig,
-    /// One prompt, as a user's message.
+    /// One prompt; a user's message if the model has a chat template (`data.text_prompts`).
     pub prompt: Option<String>,
     /// How to sample.
     pub generate: SamplingSection,
@@ -194,9 +194,15 @@ fn prompts(session: &Session, config: &GenerateConfig, encoder: &TextEncoder) ->
         // A text stays a text, which the next job reads as this one did. The system turn of the settings it would not know.
         return Ok((if config.data.system.is_some() { seen } else { records }, ids));
     };
-    let record = Record::new(Prompt::Messages(vec![Message::user(text)]), Vec::new());
-    let ids = setup::prompt_ids(encoder, &record)?;
-    Ok((vec![record], vec![ids]))
+    let asked = match config.data.text_prompts {
+        TextPrompts::User => Prompt::Messages(vec![Message::user(text)]),
+        TextPrompts::Auto | TextPrompts::Plain => Prompt::Text(text.clone()),
+    };
+    // A question asked on the command line needs no line about what becomes of it.
+    let mut records = vec![Record::new(asked, Vec::new())];
+    setup::text_prompts_become_turns(&mut records, &config.data, encoder);
+    let ids = records.iter().map(|record| setup::prompt_ids(encoder, record)).collect::<Outcome<_>>()?;
+    Ok((records, ids))
 }
 
 /// Fails where prompts, answers and what is kept with them exceed the memory that is left.

@@ -69,7 +69,7 @@ pub fn data(config: &InspectConfig, plain: bool) -> Outcome {
     let job = inspected(config)?;
     let (data, encode) = match job {
         InspectedJob::Sft => {
-            let encode = EncodeOptions { assistant_spans: true, ..config.encode.clone() };
+            let encode = EncodeOptions { assistant_spans: true, ..sft::turns(&config.encode) };
             (sft::reading(&config.data, Some(Responses::Auto)), encode)
         }
         _ => (setup::looking_at(&config.data, Uses::TEXT), config.encode.clone()),

@@ -91,6 +91,11 @@ impl SftConfig {
     }
 }
 
+/// How SFT's rows become tokens: messages say whether they are learned.
+pub fn turns(encode: &EncodeOptions) -> EncodeOptions {
+    EncodeOptions { weighted_turns: true, ..encode.clone() }
+}
+
 /// A data set as SFT reads it.
 pub fn reading(data: &DatasetConfig, otherwise: Option<Responses>) -> DatasetConfig {
     let responses = data.responses.or(otherwise).unwrap_or(Responses::All);
@@ -104,7 +109,7 @@ pub fn run(session: &Session, config: &SftConfig, folder: &Path, resume: bool) -
     let config = &config;
     let encoder = setup::encoder(&config.model)?;
     let model_config = setup::model_config(&config.model, &encoder)?;
-    let encode = setup::within(&config.encode, &model_config);
+    let encode = setup::within(&turns(&config.encode), &model_config);
     let data = setup::examples(&config.training_data(), &encode, &encoder, "training data", session)?;
     let eval = config
         .evaluation_data()
@@ -165,7 +170,7 @@ pub fn dry_run(session: &Session, config: &SftConfig) -> Outcome {
 pub fn plan(session: &Session, config: &SftConfig) -> Outcome<RunPlan> {
     let encoder = setup::encoder(&config.model)?;
     let model_config = setup::model_config(&config.model, &encoder)?;
-    let encode = setup::within(&config.encode, &model_config);
+    let encode = setup::within(&turns(&config.encode), &model_config);
     let data = setup::examples(&config.training_data(), &encode, &encoder, "training data", session)?;
     let examples = task_of(&data.examples).examples.len();
     RunPlan::of(&model_config, &data.report, &config.train, examples, Output::Tokens)

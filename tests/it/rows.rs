@@ -322,3 +322,40 @@ fn rows_and_prompts_fit_into_the_model() {
     .ok();
     assert!(ran.stderr.contains("1 of 1 prompts leave room for fewer than the 24 tokens"), "{ran:#?}");
 }
+
+#[test]
+fn an_excluded_last_turn_is_not_learned_where_only_last_turns_are() {
+    let mut last = assistant("The second.");
+    last["weight"] = 0.into();
+    let row = json!({"messages": [user("A?"), assistant("The first."), user("B?"), last]});
+    let (_dir, data) = file("rows.jsonl", &lines(&[row]));
+    job("sft", &data, &[]).ok();
+    job("sft", &data, &["encode.assistant_spans=false"]).fails(1, &["rows.jsonl:1", "no turn", "weight"]);
+}
+
+#[test]
+fn a_prompt_on_the_command_line_needs_no_template() {
+    let ask = |policy: &str, setting: &str| {
+        setpoint(&[
+            "generate",
+            "--model",
+            policy,
+            "--prompt",
+            "Monday is",
+            "--set",
+            "generate.max_new_tokens=2",
+            "--set",
+            setting,
+        ])
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let bare = short_model(dir.path(), 64);
+    let _ = std::fs::remove_file(dir.path().join("chat_template.jinja"));
+    let path = dir.path().join("tokenizer_config.json");
+    let mut settings: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    settings.as_object_mut().unwrap().remove("chat_template");
+    std::fs::write(&path, settings.to_string()).unwrap();
+    ask(&bare, "data.text_prompts=auto").ok();
+    ask(&bare, "data.text_prompts=user").fails(1, &["chat template"]);
+    ask(&model().display().to_string(), "data.text_prompts=auto").ok();
+}

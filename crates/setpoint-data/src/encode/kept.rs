@@ -90,6 +90,10 @@ fn parts(message: &Message) -> Vec<Part> {
         .into_iter()
         .filter_map(|(thought, text)| Part::verbatim(if thought { "thoughts" } else { "text" }, text))
         .collect();
+    if parts.iter().any(|part| part.what == "thoughts") {
+        // Without their end the thoughts would be part of the answer. Their beginning may be the prompt's.
+        parts.extend(Part::verbatim("thoughts", CLOSE).filter(|_| message.content.contains(CLOSE)));
+    }
     for thoughts in THOUGHTS.iter().filter_map(|field| message.extra.get(*field)?.as_str()) {
         // Some servers give the thoughts twice, and some within the text as well.
         if !parts.iter().any(|part| part.text.contains(trimmed(thoughts))) {
@@ -234,7 +238,9 @@ mod tests {
         let message = Message::assistant("<think>\nhm\n</think>\n\nYes.");
         assert_eq!(lacks("<think>hm</think>Yes.", &message), None);
         assert_eq!(lacks("hm\n</think>\n\nYes.", &message), None, "the prompt has opened them");
-        assert_eq!(lacks("Yes.", &message), Some(("thoughts", "hm".into())));
+        assert_eq!(lacks("hm Yes.", &message), Some(("thoughts", "</think>".into())), "the marks are gone");
+        assert_eq!(lacks("<think></think>Yes.", &message), Some(("thoughts", "hm".into())));
+        assert_eq!(lacks("Yes.", &Message::assistant("<think>\n\n</think>\n\nYes.")), None, "no thoughts");
         for field in THOUGHTS {
             let message = turn("Yes.", json!({ field: "because" }));
             assert_eq!(lacks("<think>\nbecause\n</think>\n\nYes.", &message), None);

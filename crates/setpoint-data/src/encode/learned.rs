@@ -51,7 +51,7 @@ pub(super) fn learned(message: &Message, turn: impl Fn() -> String) -> Result<bo
 
 /// Of each response, whether SFT learns it. Other jobs look at all of them.
 pub(super) fn learned_responses(record: &Record, options: &EncodeOptions) -> Result<Vec<bool>, EncodeProblem> {
-    if !options.assistant_spans {
+    if !options.assistant_spans && !options.weighted_turns {
         return Ok(vec![true; record.responses.len()]);
     }
     record.responses.iter().enumerate().map(|(i, r)| learned(&r.message, || format!("answer {i}"))).collect()

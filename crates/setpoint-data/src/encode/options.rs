@@ -93,6 +93,9 @@ pub struct EncodeOptions {
     pub assistant_spans: bool,
     /// What happens to a record that cannot be encoded exactly.
     pub on_bad_row: BadRows,
+    /// Whether messages say if they are learned (`"weight": 0`). So they do for SFT, the job that learns turns.
+    #[serde(skip)]
+    pub weighted_turns: bool,
     /// Most tokens that the model has positions for. The job knows it, not the user.
     #[serde(skip)]
     pub positions: Option<usize>,
@@ -112,6 +115,7 @@ impl Default for EncodeOptions {
             response_end: ResponseEnd::default(),
             assistant_spans: false,
             on_bad_row: BadRows::default(),
+            weighted_turns: false,
             positions: None,
             lost_text: LostText::default(),
         }
