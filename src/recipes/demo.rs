@@ -40,6 +40,17 @@ const OPTIMIZER: AdamWConfig = AdamWConfig { betas: (0.9, 0.98), eps: 1e-8, weig
 
 /// Runs the demo in `folder`.
 pub fn run(session: &Session, folder: &Path, seed: u64) -> Outcome {
+    carry_out(session, folder, seed).map_err(|failure| match failure {
+        Failure::Stopped { code, .. } => {
+            let message =
+                format!("stopped; to begin again, remove {} or choose another --run folder", folder.display());
+            Failure::Stopped { message, code }
+        }
+        other => other,
+    })
+}
+
+fn carry_out(session: &Session, folder: &Path, seed: u64) -> Outcome {
     let started = std::time::Instant::now();
     let data = unpack(folder)?;
     let quiet = Session { quiet: true, ..session.clone() };

@@ -1,17 +1,14 @@
 //! What every training recipe does around the engine: run folder, progress, evaluation on held-out rows, the final model.
 
+mod hooks;
+
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
-use setpoint_align::{ChosenStep, DisplacementDetector};
+use setpoint_align::DisplacementDetector;
 use setpoint_data::TextEncoder;
-use setpoint_train::{
-    DeviceGroup, Error, Evaluation, ExampleNumbers, Fitted, Hooks, Measurement, MetricSums, MicroBatch, ResponseValues,
-    RunDir, Sample, StepReport, StopReason, Survey, Task, TrainConfig, distribute, fit_on,
-};
-
+use setpoint_train::{DeviceGroup, Error, Fitted, RunDir, Sample, StopReason, Task, TrainConfig, fit_on};
 use setpoint_transformer::{CausalLm, ModelConfig, Recompute, generate_stream};
 
 use super::generate::SamplingSection;
@@ -21,6 +18,7 @@ use crate::config::sections::{Dtype, ModelSection};
 use crate::failure::{Failure, Outcome};
 use crate::resume::{CONFIG, record};
 use crate::{interrupt, memory, progress};
+use hooks::{Speed, TrainingHooks};
 
 /// Opens the run folder, and leaves in it what the run was started with, unless it holds that already.
 pub fn open_run<C: Config>(folder: &Path, resume: bool, config: &C, devices: &DeviceGroup) -> Outcome<RunDir> {
@@ -287,11 +285,19 @@ pub fn train<T: Task>(
 /// An error with what can be done about it.
 fn with_remedy(error: Error, config: &TrainConfig) -> Failure {
     let hint = match &error {
-        Error::NonFinite { .. } | Error::NonFiniteTensor { .. } => Some(format!(
-            "the usual cause is a learning rate that is too high: start a new run with `train.learning_rate` below {:e}, or without the rows \
-             that are named; --resume goes on from the newest checkpoint with everything as it is",
-            config.learning_rate
-        )),
+        Error::NonFinite { checkpoints, .. } | Error::NonFiniteTensor { checkpoints, .. } => {
+            let rate = config.learning_rate;
+            let remedy = format!("start a new run with a `train.learning_rate` below {rate:e}, the usual cause");
+            let rows = match error {
+                Error::NonFinite { .. } => ", or look at the rows that are named",
+                _ => "",
+            };
+            let resume = match checkpoints[..] {
+                [] => "",
+                _ => "; --resume goes on from the newest checkpoint with everything as it is",
+            };
+            Some(remedy + rows + resume)
+        }
         Error::DiskSpace { .. } => Some("free some space, or choose a --run folder on another disk".into()),
         _ => None,
     };
@@ -300,151 +306,4 @@ fn with_remedy(error: Error, config: &TrainConfig) -> Failure {
         Some(hint) => failure.hint(hint),
         None => failure,
     }
-}
-
-/// Tokens and time of the steps of this process.
-#[derive(Default)]
-struct Speed {
-    tokens: u64,
-    seconds: f64,
-}
-
-impl Speed {
-    /// Takes a step into account. Returns the tokens a second so far.
-    fn add(&mut self, report: &StepReport) -> f64 {
-        self.tokens += report.tokens;
-        self.seconds += report.seconds;
-        self.tokens as f64 / self.seconds.max(1e-3)
-    }
-}
-
-struct TrainingHooks<'a, T: Task> {
-    devices: &'a DeviceGroup,
-    companions: Companions<'a, T>,
-    micro_batch: MicroBatch,
-    total_steps: u64,
-    bar: ProgressBar,
-    /// A warning to be given if the run is new.
-    few_steps: Option<String>,
-    speed: Speed,
-    /// Why the model could not be saved, with its hint.
-    failed: Option<Failure>,
-}
-
-impl<T: Task> Hooks<T::Model> for TrainingHooks<'_, T> {
-    fn evaluate(&mut self, model: &T::Model, step: u64) -> Result<Measurement, Error> {
-        match self.companions.eval {
-            Some(task) => evaluate(task, self.devices, model, self.micro_batch, step as f64 / self.total_steps as f64),
-            None => Ok(Measurement::default()),
-        }
-    }
-
-    fn sample(&mut self, model: &T::Model, step: u64) -> Result<Vec<Sample>, Error> {
-        match &mut self.companions.sampler {
-            Some(sampler) => sampler(model, step),
-            None => Ok(Vec::new()),
-        }
-    }
-
-    fn begin(&mut self, step: u64, _total_steps: u64) {
-        self.bar.set_position(step);
-        // Steps of an earlier process say nothing of the time that is left.
-        self.bar.reset_eta();
-        if let Some(warning) = self.few_steps.take().filter(|_| step == 0) {
-            self.warning(&warning);
-        }
-    }
-
-    fn save_model(&mut self, model: &T::Model, _step: u64) -> Result<(), Error> {
-        let Some(save) = &mut self.companions.saver else { return Ok(()) };
-        save(model).map_err(|failure| {
-            let error = Error::task(failure.to_string());
-            self.failed = Some(failure);
-            error
-        })
-    }
-
-    fn should_stop(&mut self) -> bool {
-        interrupt::requested()
-    }
-
-    fn progress(&mut self, report: &StepReport) {
-        let speed = self.speed.add(report);
-        self.bar.set_position(report.step);
-        self.bar.set_message(format!(
-            "loss {:.4}  |grad| {:.2}  lr {:.1e}  {speed:.0} tokens/s",
-            report.loss, report.grad_norm, report.learning_rate,
-        ));
-        let chosen = report.metrics.iter().find(|(name, _)| name == "logratios/chosen");
-        if let (Some(detector), Some((_, log_ratio))) = (&mut self.companions.displacement, chosen) {
-            let step = ChosenStep { step: report.step, log_ratio: *log_ratio, tokens: self.companions.chosen_tokens };
-            if let Some(warning) = detector.observe(step) {
-                self.bar.suspend(|| progress::note(format!("warning: {warning}")));
-            }
-        }
-    }
-
-    fn evaluated(&mut self, evaluation: &Evaluation) {
-        let metrics: Vec<String> =
-            evaluation.metrics.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
-        if !metrics.is_empty() && !self.bar.is_hidden() {
-            let best = if evaluation.best { " (best)" } else { "" };
-            self.bar.suspend(|| progress::note(format!("step {}{best}: {}", evaluation.step, metrics.join("  "))));
-        }
-    }
-
-    fn warning(&mut self, message: &str) {
-        self.bar.suspend(|| progress::note(format!("warning: {message}")));
-    }
-}
-
-/// Loss and metrics of a task over all its examples, without a graph, under names with `eval_` before them; and the numbers of its responses.
-/// `model` is on the first of the devices. `progress`: the share of the training that is done.
-pub fn evaluate<T: Task>(
-    task: &T,
-    devices: &DeviceGroup,
-    model: &T::Model,
-    micro_batch: MicroBatch,
-    progress: f64,
-) -> Result<Measurement, Error> {
-    let all: Vec<usize> = (0..task.len()).collect();
-    let denominator: f64 = all.iter().map(|&e| task.weight(e)).sum();
-    let micro_batches: Vec<_> = micro_batch.split(&all, |e| task.cost(e)).into_iter().enumerate().collect();
-    let mut probed = ExampleNumbers::new();
-    let probe = |model: &T::Model, (_, micro): &(usize, Vec<usize>)| {
-        go_on()?;
-        task.probe(model, micro, micro_batch)
-    };
-    distribute(devices, model, &micro_batches, probe, &mut |_, found| {
-        probed.extend(found);
-        Ok::<_, Error>(())
-    })?;
-    let survey = Survey { progress, ..task.survey(&all, &probed)? };
-    let mut parts: Vec<_> = micro_batches.iter().map(|_| None).collect();
-    let compute = |model: &T::Model, (_, micro): &(usize, Vec<usize>)| {
-        go_on()?;
-        let forward = task.forward_surveyed(model, micro, denominator, &survey)?;
-        Ok((f64::from(forward.loss.into_scalar::<f32>()), forward.metrics, forward.responses))
-    };
-    distribute(devices, model, &micro_batches, compute, &mut |&(at, _), part| {
-        parts[at] = Some(part);
-        Ok::<_, Error>(())
-    })?;
-    // In their order, whichever device was first: another order of the sums would have other last digits.
-    let mut loss = 0.0;
-    let mut metrics = MetricSums::new();
-    let mut responses = ResponseValues::default();
-    for (part, own, values) in parts.into_iter().flatten() {
-        loss += part;
-        metrics.merge(&own);
-        responses.append(values);
-    }
-    let mut values = vec![("eval_loss".to_owned(), loss)];
-    values.extend(metrics.values().into_iter().map(|(name, value)| (format!("eval_{name}"), value)));
-    Ok(Measurement { metrics: values, responses })
-}
-
-/// Fails if a stop is asked for.
-fn go_on() -> Result<(), Error> {
-    if interrupt::requested() { Err(Error::Interrupted) } else { Ok(()) }
 }

@@ -1,5 +1,7 @@
 //! The steps of a run, and what is done between them.
 
+mod measuring;
+
 use std::time::Instant;
 
 use burn::module::Module;
@@ -9,7 +11,7 @@ use super::saving::SaveClock;
 use super::state::{Pending, RunState, StopReason};
 use super::team::{Replica, Team};
 use super::{Fitted, chosen, fitted, step};
-use crate::hooks::{Evaluation, Hooks, Measurement, StepReport};
+use crate::hooks::{Hooks, StepReport};
 use crate::{Error, Plan, RunDir, Task, TrainConfig, checkpoint, clip_scale};
 
 /// Everything of a run but the model, which moves through the optimizer.
@@ -256,81 +258,6 @@ impl<'a, T: Task> Trainer<'a, T> {
         values.push(("step_seconds".into(), clock.seconds / clock.steps as f64));
         values.push(("tokens_per_second".into(), clock.tokens as f64 / clock.seconds));
         self.logs.train(self.state.step, self.epoch(), self.state.num_tokens, &values);
-    }
-
-    /// Evaluates if that is pending, and tells whether the model is the best so far.
-    ///
-    /// # Errors
-    /// When the evaluation fails and decides something.
-    fn evaluate(&mut self, model: &T::Model, hooks: &mut dyn Hooks<T::Model>) -> Result<bool, Error> {
-        if !self.state.pending.evaluation {
-            return Ok(false);
-        }
-        let step = self.state.step;
-        let decides = self.config.best.is_some() && step < self.plan.total_steps;
-        let best = match self.measure(model, hooks) {
-            Err(error) if !decides && !matches!(error, Error::Interrupted) => {
-                hooks.warning(&format!("the evaluation after step {step} failed and is left out: {error}"));
-                false
-            }
-            measured => measured?,
-        };
-        self.state.pending.evaluation = false;
-        // Known only now: a run that ends here takes its last samples.
-        self.state.pending.samples |= self.out_of_patience();
-        self.unsaved = true;
-        Ok(best)
-    }
-
-    fn measure(&mut self, model: &T::Model, hooks: &mut dyn Hooks<T::Model>) -> Result<bool, Error> {
-        let step = self.state.step;
-        let Measurement { metrics, responses } = hooks.evaluate(&model.valid(), step)?;
-        let first = self.state.last_evaluation.is_empty();
-        let value = |metric: &str| metrics.iter().find(|(name, _)| name == metric).map(|&(_, value)| value);
-        let decisive = match &self.config.best {
-            None => None,
-            Some(config) => Some((
-                config,
-                value(&config.metric).ok_or_else(|| Error::Metric {
-                    step,
-                    metric: config.metric.clone(),
-                    measured: metrics.iter().map(|(name, _)| name.clone()).collect(),
-                })?,
-            )),
-        };
-        if !metrics.is_empty() {
-            self.logs.evaluation(step, self.epoch(), &metrics);
-        }
-        self.state.last_evaluation = Default::default();
-        for (name, value) in &metrics {
-            self.state.last_evaluation.sum(name, *value);
-        }
-        let best = decisive.is_some_and(|(config, value)| self.state.judge(config, value));
-        let last = step == self.plan.total_steps || self.out_of_patience();
-        if self.config.logs_evaluation(first, last) {
-            self.logs.responses("eval", step, self.epoch(), &responses);
-        }
-        hooks.evaluated(&Evaluation { step, metrics, best });
-        Ok(best)
-    }
-
-    /// Takes samples if that is pending.
-    ///
-    /// # Errors
-    /// [`Error::Interrupted`].
-    fn sample(&mut self, model: &T::Model, hooks: &mut dyn Hooks<T::Model>) -> Result<(), Error> {
-        if !self.state.pending.samples {
-            return Ok(());
-        }
-        let step = self.state.step;
-        match hooks.sample(&model.valid(), step) {
-            Ok(samples) => self.logs.samples(step, &samples),
-            Err(Error::Interrupted) => return Err(Error::Interrupted),
-            Err(error) => hooks.warning(&format!("there are no samples of step {step}: {error}")),
-        }
-        self.state.pending.samples = false;
-        self.unsaved = true;
-        Ok(())
     }
 
     /// Saves a checkpoint, unless the newest one has everything.
