@@ -61,7 +61,7 @@ impl Origins {
             written == key || key.starts_with(&format!("{written}.")) || written.starts_with(&format!("{key}."))
         };
         if let Some((k, v)) = self.set.iter().rev().find(|(k, _)| covers(k)) {
-            return format!("--set {k}={}", ranges::shorten(v));
+            return format!("--set {k}={}", ranges::shorten(without_secret(k, v)));
         }
         if let Some((_, flag)) = self.flags.iter().rev().find(|(k, _)| covers(k)) {
             return flag.clone();
@@ -73,6 +73,17 @@ impl Origins {
         }
         format!("`{key}`")
     }
+}
+
+/// A value as it may be repeated on the terminal: neither a key nor an address that may hold one.
+fn without_secret<'v>(key: &str, value: &'v str) -> &'v str {
+    const NAMES: [&str; 4] = ["key", "token", "secret", "password"];
+    const HIDDEN: &str = "…";
+    let name = key.rsplit('.').next().unwrap_or(key);
+    let named = NAMES.iter().any(|n| name.strip_suffix(n).is_some_and(|rest| rest.is_empty() || rest.ends_with('_')));
+    let variable = |text: &str| text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
+    let address = value.contains("://") && value.contains(['@', '?', '#']);
+    if named || address || (name.ends_with("key_env") && !variable(value)) { HIDDEN } else { value }
 }
 
 /// Collects problems and knows where each setting was written.

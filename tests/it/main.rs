@@ -17,6 +17,7 @@ mod fixture;
 #[path = "../../crates/setpoint-eval/tests/it/hub_server.rs"]
 mod hub_server;
 mod jobs;
+mod judges;
 mod methods;
 mod models;
 mod old_runs;
@@ -29,6 +30,7 @@ mod resume;
 mod resume_folder;
 mod rows;
 mod same_run;
+mod reward_ends;
 // The engine is tested with the same task.
 #[path = "../../crates/setpoint-train/tests/common/seeded.rs"]
 mod seeded;

@@ -117,6 +117,38 @@ pub enum Error {
         /// The variable.
         variable: String,
     },
+    /// The judge's key cannot be sent.
+    #[error(
+        "the environment variable {variable} holds characters that no HTTP header can carry, expected a key of printable ASCII"
+    )]
+    KeyCharacters {
+        /// The variable.
+        variable: String,
+    },
+    /// The judge's address, which is written to results, holds the key.
+    #[error("`base_url` of the judge holds the key of {variable}; the address is written to results, so it must not")]
+    KeyInAddress {
+        /// The variable.
+        variable: String,
+    },
+    /// A setting of the judge that makes no sense.
+    #[error("judge.{setting}: {message}")]
+    JudgeSetting {
+        /// The setting, without its section.
+        setting: &'static str,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// An answer of the judge that is of no use, where such an answer ends the job.
+    #[error("{item}: the judge {model} gave no usable answer: {reason}")]
+    Judgment {
+        /// What was judged.
+        item: String,
+        /// The judge's model.
+        model: String,
+        /// What is wrong with the answer.
+        reason: String,
+    },
     /// The judge's endpoint refuses every request.
     #[error("the judge at {url} cannot be asked: {reason}")]
     Judge {

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 use super::chat::excerpt;
+use super::secret::Key;
 use super::settings::JudgeSettings;
 use crate::error::Error;
 
@@ -12,36 +13,6 @@ use crate::error::Error;
 const LONGEST_PAUSE: Duration = Duration::from_secs(900);
 /// Longest answer that is read.
 const LONGEST_ANSWER: u64 = 16 << 20;
-
-/// A key, in no message.
-#[derive(Clone)]
-pub(super) struct Key(Option<String>);
-
-impl std::fmt::Debug for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.0.is_some() { "[key]" } else { "[no key]" })
-    }
-}
-
-impl Key {
-    pub(super) fn from_env(variable: &str) -> Result<Self, Error> {
-        if variable.is_empty() {
-            return Ok(Self(None));
-        }
-        match std::env::var(variable) {
-            Ok(key) if !key.trim().is_empty() => Ok(Self(Some(key.trim().to_owned()))),
-            _ => Err(Error::NoKey { variable: variable.to_owned() }),
-        }
-    }
-
-    /// Endpoints quote what they were sent: whatever is kept or shown goes through here.
-    fn redact(&self, text: String) -> String {
-        match &self.0 {
-            Some(key) if text.contains(key.as_str()) => text.replace(key.as_str(), "[key]"),
-            _ => text,
-        }
-    }
-}
 
 /// How an attempt ended.
 pub(super) enum Attempt {
@@ -67,6 +38,9 @@ impl Endpoint {
     pub(super) fn new(settings: &JudgeSettings) -> Result<Self, Error> {
         let url = settings.url();
         let key = Key::from_env(&settings.api_key_env)?;
+        if key.is_in(&url) {
+            return Err(Error::KeyInAddress { variable: settings.api_key_env.clone() });
+        }
         let mut config = ureq::Agent::config_builder()
             .timeout_global(Some(Duration::from_secs_f64(settings.timeout_seconds)))
             .http_status_as_error(false)
@@ -85,38 +59,48 @@ impl Endpoint {
         &self.url
     }
 
+    /// Takes the key out of a value.
+    pub(super) fn redact(&self, value: &mut Value) {
+        self.key.redact_value(value);
+    }
+
     pub(super) fn post(&self, body: &str) -> Attempt {
         let again = |reason: String| Attempt::Again { reason, pause: None };
         let mut request = self.agent.post(&self.url).header("content-type", "application/json");
-        if let Some(key) = &self.key.0 {
-            request = request.header("authorization", format!("Bearer {key}"));
+        if let Some(header) = self.key.header() {
+            request = request.header("authorization", header);
         }
         let mut response = match request.send(body) {
             Ok(response) => response,
-            Err(ureq::Error::BadUri(reason)) => return Attempt::Hopeless(reason),
+            Err(ureq::Error::BadUri(reason)) => return Attempt::Hopeless(self.key.redact(reason)),
             Err(error) => return again(self.key.redact(error.to_string())),
         };
         let status = response.status().as_u16();
         let pause = retry_after(response.headers());
         let text = match response.body_mut().with_config().limit(LONGEST_ANSWER).read_to_string() {
-            Ok(text) => self.key.redact(text),
+            Ok(text) => text,
             Err(error) => return again(self.key.redact(error.to_string())),
         };
-        let reason = format!("status {status}: {}", excerpt(&text));
+        let shown = || excerpt(&self.key.redact_body(text.clone()));
+        let reason = || format!("status {status}: {}", shown());
         match status {
             200..=299 => match serde_json::from_str(&text) {
-                Ok(json) => Attempt::Answer(json),
-                Err(_) => again(format!("the answer is no JSON: {}", excerpt(&text))),
+                // Redacted once it is read: before, the key may be escaped in any way that JSON allows.
+                Ok(mut json) => {
+                    self.key.redact_value(&mut json);
+                    Attempt::Answer(json)
+                }
+                Err(_) => again(format!("the answer is no JSON: {}", shown())),
             },
-            429 if text.contains("insufficient_quota") => Attempt::Hopeless(reason),
+            429 if text.contains("insufficient_quota") => Attempt::Hopeless(reason()),
             408 | 409 | 425 | 429 | 500..=599 => match pause {
                 Some(pause) if pause > LONGEST_PAUSE => {
-                    Attempt::Hopeless(format!("{reason}; it asks to wait {} s", pause.as_secs()))
+                    Attempt::Hopeless(format!("{}; it asks to wait {} s", reason(), pause.as_secs()))
                 }
-                pause => Attempt::Again { reason, pause },
+                pause => Attempt::Again { reason: reason(), pause },
             },
-            300..=399 | 401 | 403 | 404 | 405 => Attempt::Hopeless(reason),
-            _ => Attempt::Refused(reason),
+            300..=399 | 401 | 403 | 404 | 405 => Attempt::Hopeless(reason()),
+            _ => Attempt::Refused(reason()),
         }
     }
 }
@@ -161,13 +145,6 @@ mod tests {
         assert!((98..=100).contains(&pause.as_secs()), "{pause:?}");
         assert_eq!(of("retry-after", "soon"), None);
         assert_eq!(of("retry-after", "-3"), None);
-    }
-
-    #[test]
-    fn a_key_is_redacted_and_not_printed() {
-        let key = Key(Some("sk-secret".into()));
-        assert_eq!(key.redact("wrong key sk-secret!".into()), "wrong key [key]!");
-        assert_eq!(format!("{key:?}"), "[key]");
     }
 
     #[test]

@@ -28,10 +28,23 @@ pub struct JudgeSettings {
     pub backoff_seconds: f64,
     /// JSONL file of the answers; a request that stands in it is not sent again.
     pub cache: Option<PathBuf>,
+    /// An answer that is of no use (a refusal, no score in it, cut off by its length, or no answer at all): `error` ends the job at
+    /// once, `skip` counts it and goes on. Unless set, `annotate` ends and the benchmarks go on. Such answers are not cached.
+    pub on_failure: Option<OnFailure>,
     /// Price of a million prompt tokens.
     pub prompt_price: Option<f64>,
     /// Price of a million completion tokens.
     pub completion_price: Option<f64>,
+}
+
+/// What to do about an answer that is of no use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailure {
+    /// End at once.
+    Error,
+    /// Count it and go on.
+    Skip,
 }
 
 impl Default for JudgeSettings {
@@ -47,6 +60,7 @@ impl Default for JudgeSettings {
             retries: 8,
             backoff_seconds: 1.0,
             cache: None,
+            on_failure: None,
             prompt_price: None,
             completion_price: None,
         }
@@ -57,20 +71,15 @@ impl JudgeSettings {
     /// What is wrong with the settings, as `(key, message)`.
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
+        if self.model.as_deref().is_none_or(str::is_empty) {
+            problems.push(("model", "no judge: name the endpoint's model".to_owned()));
+        }
+        problems.extend(self.address_problems());
         let mut require = |ok: bool, key, message: &str| {
             if !ok {
                 problems.push((key, message.to_owned()));
             }
         };
-        require(self.model.as_deref().is_some_and(|m| !m.is_empty()), "model", "no judge: name the endpoint's model");
-        let scheme = ["http://", "https://"].iter().find_map(|s| self.base_url.strip_prefix(s));
-        let host = scheme.and_then(|rest| rest.split('/').next()).unwrap_or_default();
-        require(!host.is_empty(), "base_url", "expected an address such as https://api.openai.com/v1");
-        require(
-            !host.contains('@') && !self.base_url.contains('?'),
-            "base_url",
-            "may hold no user, password or query: the address is written to results; the key comes from `api_key_env`",
-        );
         require(
             ["max_tokens", "max_completion_tokens"].contains(&self.max_tokens_key.as_str()),
             "max_tokens_key",
@@ -95,8 +104,40 @@ impl JudgeSettings {
         problems
     }
 
+    /// What is wrong with the address and the key's variable, as `(key, message)`. These settings are written to results and shown,
+    /// so they are checked in a job that asks no judge too; the messages repeat neither.
+    pub fn address_problems(&self) -> Vec<(&'static str, String)> {
+        let mut problems = Vec::new();
+        let scheme = ["http://", "https://"].iter().find_map(|s| self.base_url.strip_prefix(s));
+        let rest = scheme.unwrap_or_default();
+        let host = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
+        if host.is_empty() || self.base_url.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            problems.push(("base_url", "expected an address such as https://api.openai.com/v1".to_owned()));
+        }
+        // An `@` may come after a `/` that belongs to a password.
+        if self.base_url.contains(['@', '?', '#']) {
+            let message = "may hold no user, password, query or fragment: the address is written to results; the key comes from `api_key_env`";
+            problems.push(("base_url", message.to_owned()));
+        }
+        if !is_variable(&self.api_key_env) {
+            let message = "must be the name of an environment variable (letters, digits and `_`), not the key itself";
+            problems.push(("api_key_env", message.to_owned()));
+        }
+        problems
+    }
+
     /// The address that requests go to.
     pub(super) fn url(&self) -> String {
         format!("{}/chat/completions", self.base_url.trim_end_matches('/'))
     }
+}
+
+/// Whether the text may name a variable: no name has other characters, and none is long and in both cases with digits, as keys are.
+fn is_variable(name: &str) -> bool {
+    const LONGEST: usize = 24;
+    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let starts = !name.starts_with(|c: char| c.is_ascii_digit());
+    let any = |kind: fn(&u8) -> bool| name.as_bytes().iter().any(kind);
+    let random = any(u8::is_ascii_lowercase) && any(u8::is_ascii_digit) && name.len() >= LONGEST;
+    plain && starts && !random
 }
