@@ -57,8 +57,8 @@ pub use alpaca::{
 pub use bootstrap::{Bootstrap, BootstrapMethod, Estimate};
 pub use error::Error;
 pub use judge::{
-    ChatAnswer, ChatMessage, ChatRequest, JudgeClient, JudgeSettings, JudgeSpending, ScoreReader, TokenLogprob,
-    fill_template,
+    ChatAnswer, ChatMessage, ChatRequest, ChatResult, JudgeClient, JudgeSettings, JudgeSpending, OnFailure,
+    ScoreReader, TokenLogprob, fill_template,
 };
 pub use kl::{KlEstimates, MeanError, kl_estimates};
 pub use length::{LengthStats, length_correlation};

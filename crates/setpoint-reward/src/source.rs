@@ -29,7 +29,7 @@ pub struct Scored<'a> {
     pub response_ids: &'a [u32],
     /// The reward that the data gives, where it gives one.
     pub recorded: Option<f64>,
-    /// Further columns of the row, where the data has them.
+    /// The columns of the row, where the data has any and the source [reads them](RewardSource::reads_fields).
     pub fields: Option<&'a Map<String, Value>>,
 }
 
@@ -75,6 +75,16 @@ pub trait RewardSource {
         false
     }
 
+    /// Whether the source looks at [`Scored::fields`].
+    fn reads_fields(&self) -> bool {
+        false
+    }
+
+    /// Returns what the user can do about an item that the source could not score.
+    fn remedy(&self) -> Option<String> {
+        None
+    }
+
     /// One number per item, in the order of the items. Callers use [`score`](Self::score), which checks them.
     ///
     /// `progress` is called with the number of items done so far, as often as the source sees fit.
@@ -102,5 +112,19 @@ pub trait RewardSource {
             }),
             None => Ok(rewards),
         }
+    }
+
+    /// [`score`](Self::score) for a source whose user chose to leave out what cannot be scored: `None` for such an item.
+    ///
+    /// Sources that score everything, or fail, need not implement it.
+    ///
+    /// # Errors
+    /// Those of `score`.
+    fn score_available(
+        &self,
+        items: &[Scored<'_>],
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Option<f64>>, Error> {
+        Ok(self.score(items, progress)?.into_iter().map(Some).collect())
     }
 }

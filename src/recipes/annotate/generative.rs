@@ -3,10 +3,13 @@
 //! The source stands here because it joins two crates that do not know each other: `RewardSource` of setpoint-reward and the judge's
 //! client of setpoint-eval.
 
-use std::path::PathBuf;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use setpoint_eval::{ChatMessage, ChatRequest, JudgeClient, JudgeSettings, ScoreReader, fill_template};
+use setpoint_eval::{
+    ChatAnswer, ChatMessage, ChatRequest, ChatResult, JudgeClient, JudgeSettings, OnFailure, ScoreReader, fill_template,
+};
 use setpoint_reward::{Error, RewardSource, Scored};
 
 use crate::config::Problems;
@@ -25,7 +28,7 @@ pub struct GenerativeSection {
     pub system: Option<String>,
     /// Reads the score: the first group of this pattern, where it matches last; or `field`.
     pub pattern: String,
-    /// Reads the score: a number at this dotted path of the JSON object in the answer.
+    /// Reads the score: the number at this dotted path of the last JSON object in the answer that has it.
     pub field: Option<String>,
     /// Scores outside of these bounds count as none.
     pub min: Option<f64>,
@@ -108,8 +111,8 @@ pub struct GenerativeSource {
 }
 
 impl GenerativeSource {
-    /// Reads the template and the key, opens the cache. Nothing is sent.
-    pub fn open(section: &GenerativeSection) -> Outcome<Self> {
+    /// Reads the template and the key, opens the cache: beside `output` unless the settings name another. Nothing is sent.
+    pub fn open(section: &GenerativeSection, output: Option<&Path>) -> Outcome<Self> {
         let template = match &section.template_file {
             None => section.template.clone(),
             Some(path) => std::fs::read_to_string(path)
@@ -122,7 +125,11 @@ impl GenerativeSource {
             Some(field) => ScoreReader::Field(field.clone()),
             None => ScoreReader::pattern(&section.pattern).map_err(|e| Failure::usage("generative.pattern", e))?,
         };
-        let client = JudgeClient::open(&section.judge)?;
+        let mut judge = section.judge.clone();
+        // No file can be put beside a device or a pipe.
+        let output = output.filter(|path| path.is_file() || !path.exists());
+        judge.cache = judge.cache.or_else(|| output.map(|path| path.with_extension("judge_cache.jsonl")));
+        let client = JudgeClient::open(&judge)?;
         Ok(Self { section: section.clone(), template, reader, client })
     }
 
@@ -144,9 +151,23 @@ impl GenerativeSource {
         })
     }
 
-    fn score(&self, answer: &str) -> Option<f64> {
+    fn score(&self, answer: &ChatAnswer) -> Option<f64> {
         let within = |s: &f64| self.section.min.is_none_or(|m| *s >= m) && self.section.max.is_none_or(|m| *s <= m);
-        self.reader.read(answer).filter(within)
+        // An answer that was cut off may not have come to its score yet.
+        if answer.is_truncated() { None } else { self.reader.read(&answer.content).filter(within) }
+    }
+
+    /// Why a response has no score, from the first of its answers.
+    fn complaint(&self, answer: &ChatResult) -> String {
+        match answer {
+            Ok(answer) => match self.reader.read(&answer.content) {
+                Some(score) if !answer.is_truncated() => {
+                    format!("its score {score} lies outside of generative.min and generative.max")
+                }
+                _ => answer.complaint(),
+            },
+            Err(reason) => reason.clone(),
+        }
     }
 }
 
@@ -155,7 +176,47 @@ impl RewardSource for GenerativeSource {
         format!("judge {}", self.client.model())
     }
 
+    fn reads_fields(&self) -> bool {
+        true
+    }
+
+    fn remedy(&self) -> Option<String> {
+        let skip = "--set generative.judge.on_failure=skip leaves out responses without a score";
+        Some(match self.client.cache() {
+            Some(path) => {
+                let kept = path.display();
+                format!(
+                    "usable answers are kept in {kept}: the same command asks only for those that are missing; {skip}"
+                )
+            }
+            None => skip.to_owned(),
+        })
+    }
+
     fn rate(&self, items: &[Scored<'_>], progress: &mut dyn FnMut(usize)) -> Result<Vec<f64>, Error> {
+        let scores = self.ask(items, true, progress)?;
+        // One that ends at the first failure leaves none out.
+        Ok(scores.into_iter().flatten().collect())
+    }
+
+    fn score_available(
+        &self,
+        items: &[Scored<'_>],
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Option<f64>>, Error> {
+        self.ask(items, self.client.on_failure(OnFailure::Error) == OnFailure::Error, progress)
+    }
+}
+
+impl GenerativeSource {
+    /// The mean score of each response's answers. A response of which no answer holds a score ends the asking at once if
+    /// `fails`, and has none otherwise.
+    fn ask(
+        &self,
+        items: &[Scored<'_>],
+        fails: bool,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Option<f64>>, Error> {
         let samples = self.section.samples as usize;
         let failed = |item: &Scored<'_>, source: Box<dyn std::error::Error + Send + Sync>| Error::Source {
             source_name: self.describe(),
@@ -165,29 +226,49 @@ impl RewardSource for GenerativeSource {
         };
         let Some(first) = items.first() else { return Ok(Vec::new()) };
         let requests: Vec<ChatRequest> = items.iter().flat_map(|item| self.requests(item)).collect();
-        let answers = self.client.ask_all(&requests, &mut |done| progress(done / samples));
-        let answers = answers.map_err(|error| failed(first, error.into()))?;
-        progress::note(format!("judge: {}", crate::recipes::eval::spending(&self.client)));
-        items
-            .iter()
-            .zip(answers.chunks(samples))
-            .map(|(item, answers)| {
-                let scores: Vec<f64> =
-                    answers.iter().filter_map(|a| a.as_ref().ok()).filter_map(|a| self.score(&a.content)).collect();
-                if scores.is_empty() {
-                    let reason = match &answers[0] {
-                        Ok(answer) => format!("no score in its answer `{}`", shortened(&answer.content)),
-                        Err(reason) => reason.clone(),
-                    };
-                    return Err(failed(item, reason.into()));
+        let (mut done, mut open, mut scored) = (0, vec![samples; items.len()], vec![false; items.len()]);
+        let mut arrived = |places: &[usize], answer: &ChatResult| {
+            done += places.len();
+            progress(done / samples);
+            let has_score = answer.as_ref().is_ok_and(|answer| self.score(answer).is_some());
+            let mut end = ControlFlow::Continue(());
+            for item in places.iter().map(|place| place / samples) {
+                open[item] -= 1;
+                scored[item] |= has_score;
+                if fails && open[item] == 0 && !scored[item] {
+                    end = ControlFlow::Break(());
                 }
-                Ok(scores.iter().sum::<f64>() / scores.len() as f64)
-            })
-            .collect()
+            }
+            end
+        };
+        let answers = self.client.ask_each(&requests, &|answer| self.score(answer).is_some(), &mut arrived);
+        progress::note(format!("judge: {}", crate::recipes::eval::spending(&self.client)));
+        let answers = answers.map_err(|error| failed(first, error.into()))?;
+        let mut without: Vec<(&Scored<'_>, String)> = Vec::new();
+        let mut rewards = Vec::with_capacity(items.len());
+        for (item, answers) in items.iter().zip(answers.chunks(samples)) {
+            let scores: Vec<f64> = answers.iter().flatten().flatten().filter_map(|a| self.score(a)).collect();
+            if scores.is_empty()
+                && let [Some(answer), ..] = answers
+                && answers.iter().all(Option::is_some)
+            {
+                without.push((item, self.complaint(answer)));
+            }
+            rewards.push((!scores.is_empty()).then(|| scores.iter().sum::<f64>() / scores.len() as f64));
+        }
+        match without.first() {
+            Some((item, reason)) if fails => Err(failed(item, reason.clone().into())),
+            Some((item, reason)) => {
+                progress::note(format!(
+                    "warning: {} of {} responses have no score and are left out; the first is response {} of row {}: {reason}",
+                    without.len(),
+                    items.len(),
+                    item.response_index,
+                    item.row
+                ));
+                Ok(rewards)
+            }
+            None => Ok(rewards),
+        }
     }
-}
-
-fn shortened(text: &str) -> String {
-    const LONGEST: usize = 200;
-    text.chars().take(LONGEST).collect()
 }

@@ -87,6 +87,7 @@ impl Config for AlpacaConfig {
                 "annotations",
                 "annotations are scored as they are: leave out `baseline`, `outputs` and `model`",
             );
+            result::validate_address(&self.judge, "judge", problems);
             return;
         }
         problems.require(
@@ -100,7 +101,10 @@ impl Config for AlpacaConfig {
             (None, _) => self.model.validate("model", false, problems),
         }
         match &self.reward.path {
-            Some(_) => self.reward.validate("reward", false, problems),
+            Some(_) => {
+                self.reward.validate("reward", false, problems);
+                result::validate_address(&self.judge, "judge", problems);
+            }
             None => result::validate_judge(&self.judge, "judge", problems),
         }
         problems.require(self.output.is_some(), "output", "nowhere to write: give --output DIR");
@@ -134,6 +138,9 @@ pub fn run(session: &Session, config: &AlpacaConfig) -> Outcome {
         Some(path) => existing(config, path)?,
         None => judged(session, config)?,
     };
+    if rows.iter().all(|row| row.preference.is_none()) {
+        return Err(Failure::run(format!("no score: all {} judgments failed", rows.len())));
+    }
     let win_rate = alpaca_win_rate(&rows)?;
     let fitted = length_controlled(&rows, &reference, config.length_control.penalty);
     if let Err(error) = &fitted {
@@ -364,10 +371,16 @@ fn table(report: &AlpacaReport) -> String {
     ];
     if let Some(lc) = &report.length_controlled {
         let c = lc.c.map_or("no penalty".to_owned(), |c| format!("C = {c:.4}"));
-        lines.push(format!(
-            "length-controlled  {:.4} % ± {:.4}  ({}, {c})",
-            lc.length_controlled_winrate, lc.lc_standard_error, lc.glm
-        ));
+        // All predictions are equal without difficulties, so there is no error to give.
+        let error = if lc.lc_standard_error > 0.0 { format!(" ± {:.4}", lc.lc_standard_error) } else { String::new() };
+        lines.push(format!("length-controlled  {:.4} %{error}  ({}, {c})", lc.length_controlled_winrate, lc.glm));
+        let missing: Vec<&str> = lc.missing().iter().map(|(file, _)| *file).collect();
+        if let Some((_, setting)) = lc.missing().first() {
+            lines.push(format!(
+                "                   not the leaderboard's length-controlled win rate: without {} (--set {setting}=FILE)",
+                missing.join(" and ")
+            ));
+        }
     }
     lines.push(format!("discrete win rate  {discrete_win_rate:.4} %"));
     lines.push(format!(

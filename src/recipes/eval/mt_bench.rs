@@ -85,6 +85,7 @@ impl Config for MtBenchConfig {
                 "judgments",
                 "judgments are scored as they are: leave out `model`, `answers` and `baseline_answers`",
             );
+            result::validate_address(&self.judge, "judge", problems);
             return;
         }
         problems.require(
@@ -127,10 +128,24 @@ pub fn run(session: &Session, config: &MtBenchConfig) -> Outcome {
     let (scores, text, items) = match &judgments {
         Judgments::Single(rows) => {
             let scores = single_scores(rows, &questions);
+            if scores.iter().all(|model| model.average.is_none()) {
+                let never: usize = scores.iter().map(|model| model.errors).sum();
+                return Err(no_score(
+                    rows.len(),
+                    &format!("{never} never came, {} hold no rating or were cut off", rows.len() - never),
+                ));
+            }
             (json!({ "single": scores }), single_table(&scores), single_items(rows, &manifest.model.name))
         }
         Judgments::Pairs(rows) => {
             let (scores, failed) = pair_scores(rows, config.baseline_name.as_deref());
+            if scores.is_empty() {
+                let others = rows.len() - failed;
+                return Err(no_score(
+                    rows.len(),
+                    &format!("{failed} without a verdict, {others} not against the baseline"),
+                ));
+            }
             let text = pair_table(&scores, failed);
             (json!({ "pairs": scores, "failed": failed }), text, pair_items(rows, &manifest.model.name))
         }
@@ -142,6 +157,11 @@ pub fn run(session: &Session, config: &MtBenchConfig) -> Outcome {
         progress::note(format!("written to {}", dir.display()));
     }
     Ok(())
+}
+
+/// Not a single judgment counts.
+fn no_score(judgments: usize, why: &str) -> Failure {
+    Failure::run(format!("no score: none of the {judgments} judgments is valid ({why})"))
 }
 
 /// Checks everything that can be checked without generating or asking.
@@ -367,7 +387,9 @@ fn pair_items(rows: &[MtPairJudgment], model: &str) -> Vec<EvalItem> {
 
 fn single_table(scores: &[MtModelScores]) -> String {
     let figure = |score: &Option<MtScore>| {
-        score.map_or_else(|| "none".to_owned(), |s| format!("{:.6} ± {:.3} ({})", s.score, s.std_error, s.n))
+        // One rating has no spread.
+        let error = |s: &MtScore| if s.n > 1 { format!(" ± {:.3}", s.std_error) } else { String::new() };
+        score.as_ref().map_or_else(|| "none".to_owned(), |s| format!("{:.6}{} ({})", s.score, error(s), s.n))
     };
     let mut lines = Vec::new();
     for model in scores {
@@ -378,7 +400,10 @@ fn single_table(scores: &[MtModelScores]) -> String {
         for (category, score) in &model.categories {
             lines.push(format!("  {category:<11}{:.3} ({})", score.score, score.n));
         }
-        lines.push(format!("failed       {} judgments never came, {} hold no rating", model.errors, model.unrated));
+        lines.push(format!(
+            "failed       {} judgments never came, {} hold no rating or were cut off",
+            model.errors, model.unrated
+        ));
     }
     lines.join("\n")
 }

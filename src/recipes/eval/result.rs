@@ -103,6 +103,13 @@ pub fn validate_judge(judge: &JudgeSettings, section: &str, problems: &mut Probl
     }
 }
 
+/// Notes what is wrong with the settings of a `[judge]` section that are shown and written although no judge is asked.
+pub fn validate_address(judge: &JudgeSettings, section: &str, problems: &mut Problems<'_>) {
+    for (key, message) in judge.address_problems() {
+        problems.add(&format!("{section}.{key}"), message);
+    }
+}
+
 /// Opens the judge; its answers are kept beside the result unless the settings name another file.
 pub fn judge(settings: &JudgeSettings, output: Option<&Path>) -> Outcome<JudgeClient> {
     let mut settings = settings.clone();

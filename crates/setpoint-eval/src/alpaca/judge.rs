@@ -27,7 +27,7 @@ impl<'a> AlpacaJudge<'a> {
     /// endpoint does not answer, keeps no preference; how many is returned.
     ///
     /// # Errors
-    /// Those of [`JudgeClient::ask_all`].
+    /// Those of [`JudgeClient::ask_all`]; [`Error::Judgment`] for the first such pair if `on_failure` is `error`.
     pub fn annotate(&self, examples: &mut [AlpacaExample], progress: &mut dyn FnMut(usize)) -> Result<usize, Error> {
         let requests: Vec<ChatRequest> = examples
             .iter()
@@ -44,8 +44,11 @@ impl<'a> AlpacaJudge<'a> {
                 }
             })
             .collect();
+        // One token is asked for, so every answer is cut off there; the log-probabilities are whole.
+        let usable = |answer: &ChatAnswer| preference(answer, false).is_some();
+        let answers = self.client.ask_usable(&requests, &usable, progress, |at| format!("instruction {}", at + 1))?;
         let mut failed = 0;
-        for (example, answer) in examples.iter_mut().zip(self.client.ask_all(&requests, progress)?) {
+        for (example, answer) in examples.iter_mut().zip(answers) {
             let swapped = alpaca_swapped(&example.instruction);
             example.annotator = Some(NAME.to_owned());
             example.preference = answer.as_ref().ok().and_then(|a| preference(a, swapped));

@@ -11,6 +11,10 @@ use crate::summary::mean_and_variance;
 
 /// Weight of both gamed baselines together, relative to the model's rows (`regularize_to_baseline_lambda` of `length_controlled_v1`).
 const GAMED_WEIGHT: f64 = 0.2;
+/// The GLM without difficulties.
+const MINIMAL: &str = "length_controlled_minimal";
+/// The GLM without gamed rows.
+const NO_REGULARIZATION: &str = "length_controlled_noreg";
 /// Folds of the search for the penalty.
 const FOLDS: usize = 5;
 
@@ -25,6 +29,23 @@ pub enum GlmPenalty {
     /// `C` from scikit-learn's ten, `10^{−4 … 4}`, by the log-loss in five folds, as alpaca_eval chooses it.
     #[default]
     CrossValidated,
+}
+
+impl LengthControlled {
+    /// Returns which inputs are missing of the leaderboard's GLM, `length_controlled_v1`: the names of the files and their settings.
+    pub fn missing(&self) -> &'static [(&'static str, &'static str)] {
+        const FILES: [(&str, &str); 2] =
+            [("instruction_difficulty.csv", "length_control.difficulty"), ("df_gamed.csv", "length_control.gamed")];
+        match self.glm {
+            MINIMAL => &FILES,
+            NO_REGULARIZATION => &FILES[1..],
+            _ => &[],
+        }
+    }
+}
+
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }
 
 /// Coefficients of the GLM.
@@ -46,7 +67,9 @@ pub struct GlmWeights {
 pub struct LengthControlled {
     /// Mean predicted preference at equal lengths, in percent.
     pub length_controlled_winrate: f64,
-    /// Standard error over instructions, in percent.
+    /// Standard error over instructions, in percent. It measures how the predictions differ from instruction to instruction: without
+    /// difficulties they are all equal, it is 0 by construction, and not written.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub lc_standard_error: f64,
     /// Which of alpaca_eval's GLMs the inputs allowed.
     pub glm: &'static str,
@@ -82,14 +105,18 @@ pub fn length_controlled(
     let [length, difficulty, model] = fit(&data, c.map_or(0.0, f64::recip))?;
     let weights = GlmWeights { length, difficulty, model };
     let glm = match (reference.difficulty.is_empty(), reference.gamed.is_empty()) {
-        (true, _) => "length_controlled_minimal",
-        (false, true) => "length_controlled_noreg",
+        (true, _) => MINIMAL,
+        (false, true) => NO_REGULARIZATION,
         (false, false) => "length_controlled_v1",
     };
     let (mean, variance) = mean_and_variance(&predictions(rows.len(), reference, &weights));
     Ok(LengthControlled {
         length_controlled_winrate: 100.0 * mean,
-        lc_standard_error: 100.0 * (variance / rows.len() as f64).sqrt(),
+        lc_standard_error: if reference.difficulty.is_empty() {
+            0.0
+        } else {
+            100.0 * (variance / rows.len() as f64).sqrt()
+        },
         glm,
         weights,
         c,
@@ -210,7 +237,9 @@ mod tests {
         assert!((got.length_controlled_winrate - 50.0).abs() < 1e-6, "{got:?}");
         assert!((got.weights.length + 2.0).abs() < 1e-6, "{got:?}");
         assert_eq!((got.glm, got.weights.difficulty, got.c), ("length_controlled_minimal", 0.0, None));
-        assert!(got.lc_standard_error < 1e-12, "without difficulties all predictions are equal");
+        assert_eq!(got.lc_standard_error, 0.0, "without difficulties all predictions are equal");
+        assert_eq!(got.missing()[0].0, "instruction_difficulty.csv");
+        assert!(!serde_json::to_string(&got).unwrap().contains("lc_standard_error"));
     }
 
     #[test]

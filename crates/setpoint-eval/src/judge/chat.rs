@@ -68,6 +68,8 @@ pub struct ChatAnswer {
     pub content: String,
     /// The likeliest tokens at each position, where they were asked for.
     pub top_logprobs: Vec<Vec<TokenLogprob>>,
+    /// Why the answer ends, in the endpoint's words: `stop`, `length`, `content_filter`.
+    pub finish_reason: Option<String>,
     /// Tokens of the request, as the endpoint counts them.
     pub prompt_tokens: u64,
     /// Tokens of the answer.
@@ -79,6 +81,25 @@ pub struct ChatAnswer {
 }
 
 impl ChatAnswer {
+    /// Whether the answer was cut off by its length: a score in it may be the beginning of another, or of an example.
+    pub fn is_truncated(&self) -> bool {
+        // OpenAI's name, and those of Anthropic and Google.
+        let names = ["length", "max_tokens", "max_output_tokens"];
+        self.finish_reason.as_deref().is_some_and(|reason| names.iter().any(|n| n.eq_ignore_ascii_case(reason)))
+    }
+
+    /// Returns why the answer holds no score that counts, for a message.
+    pub fn complaint(&self) -> String {
+        if self.is_truncated() {
+            return format!("its answer was cut off by its length after {} tokens", self.completion_tokens);
+        }
+        match (self.choice.pointer("/message/refusal").and_then(Value::as_str), self.finish_reason.as_deref()) {
+            (Some(refusal), _) => format!("it refused: `{}`", excerpt(refusal)),
+            (None, Some("content_filter")) => "its answer was held back by the endpoint's content filter".to_owned(),
+            _ => format!("no score in its answer `{}`", excerpt(&self.content)),
+        }
+    }
+
     /// Reads the endpoint's JSON.
     ///
     /// # Errors
@@ -103,6 +124,7 @@ impl ChatAnswer {
         Ok(Self {
             content,
             top_logprobs,
+            finish_reason: choice["finish_reason"].as_str().map(str::to_owned),
             prompt_tokens: tokens("prompt_tokens"),
             completion_tokens: tokens("completion_tokens"),
             choice: choice.clone(),

@@ -1,6 +1,8 @@
 //! Many requests at once, each tried until it succeeds or cannot.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
@@ -12,7 +14,7 @@ use super::cache::Cache;
 use super::chat::{ChatAnswer, ChatRequest};
 use super::gate::Gate;
 use super::http::{Attempt, Endpoint};
-use super::settings::JudgeSettings;
+use super::settings::{JudgeSettings, OnFailure};
 use crate::error::Error;
 
 /// Longest wait before a further attempt that the endpoint did not ask for.
@@ -59,6 +61,9 @@ pub struct JudgeClient {
     first_failure: OnceLock<String>,
 }
 
+/// An answer, or why there is none.
+pub type ChatResult = Result<ChatAnswer, String>;
+
 /// How one request ended, told by a worker.
 enum End {
     Answer(Box<ChatAnswer>),
@@ -72,8 +77,8 @@ impl JudgeClient {
     /// # Errors
     /// Settings out of range, an unset environment variable, or a cache that cannot be opened.
     pub fn open(settings: &JudgeSettings) -> Result<Self, Error> {
-        if let Some((name, message)) = settings.problems().into_iter().next() {
-            return Err(Error::Judge { url: settings.base_url.clone(), reason: format!("judge.{name}: {message}") });
+        if let Some((setting, message)) = settings.problems().into_iter().next() {
+            return Err(Error::JudgeSetting { setting, message });
         }
         Ok(Self {
             model: settings.model.clone().unwrap_or_default(),
@@ -94,6 +99,16 @@ impl JudgeClient {
     /// Why the first request that failed for good did so.
     pub fn first_failure(&self) -> Option<&str> {
         self.first_failure.get().map(String::as_str)
+    }
+
+    /// What to do about an answer that is of no use; `unset` where the settings leave it open.
+    pub fn on_failure(&self, unset: OnFailure) -> OnFailure {
+        self.settings.on_failure.unwrap_or(unset)
+    }
+
+    /// The file in which answers are kept.
+    pub fn cache(&self) -> Option<&Path> {
+        self.settings.cache.as_deref()
     }
 
     /// What was spent since the client was opened.
@@ -123,11 +138,60 @@ impl JudgeClient {
     ///
     /// # Errors
     /// What would fail every request: a key that is refused, an unknown model or address, a cache that cannot be written.
-    pub fn ask_all(
+    pub fn ask_all(&self, requests: &[ChatRequest], progress: &mut dyn FnMut(usize)) -> Result<Vec<ChatResult>, Error> {
+        let mut done = 0;
+        let mut arrived = |places: &[usize], _: &ChatResult| {
+            done += places.len();
+            progress(done);
+            ControlFlow::Continue(())
+        };
+        // Nothing ended it early, so every place was answered.
+        Ok(self.ask_each(requests, &|_| true, &mut arrived)?.into_iter().flatten().collect())
+    }
+
+    /// Asks for a benchmark: an answer that is not `usable` is not cached, and ends the asking if `on_failure` is `error`.
+    pub(crate) fn ask_usable(
         &self,
         requests: &[ChatRequest],
+        usable: &(dyn Fn(&ChatAnswer) -> bool + Sync),
         progress: &mut dyn FnMut(usize),
-    ) -> Result<Vec<Result<ChatAnswer, String>>, Error> {
+        place: impl Fn(usize) -> String,
+    ) -> Result<Vec<ChatResult>, Error> {
+        let ends = self.on_failure(OnFailure::Skip) == OnFailure::Error;
+        let useless = |answer: &ChatResult| !answer.as_ref().is_ok_and(usable);
+        let mut done = 0;
+        let mut arrived = |places: &[usize], answer: &ChatResult| {
+            done += places.len();
+            progress(done);
+            if ends && useless(answer) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let answers = self.ask_each(requests, usable, &mut arrived)?;
+        let failed =
+            answers.iter().enumerate().find_map(|(at, answer)| Some((at, answer.as_ref().filter(|a| useless(a))?)));
+        match failed {
+            Some((at, answer)) if ends => Err(Error::Judgment {
+                item: place(at),
+                model: self.model.clone(),
+                reason: answer.as_ref().map_or_else(Clone::clone, ChatAnswer::complaint),
+            }),
+            _ => Ok(answers.into_iter().flatten().collect()),
+        }
+    }
+
+    /// Asks like [`ask_all`](Self::ask_all), and looks at the answers as they come.
+    ///
+    /// Answers that are not `usable` are not kept in the cache; one that an older cache holds is asked for again. `arrived` is given
+    /// the places of a request and its answer, and ends the asking with [`ControlFlow::Break`]: requests under way are still
+    /// answered, those that were not sent are `None`.
+    ///
+    /// # Errors
+    /// As [`ask_all`](Self::ask_all).
+    pub fn ask_each(
+        &self,
+        requests: &[ChatRequest],
+        usable: &(dyn Fn(&ChatAnswer) -> bool + Sync),
+        arrived: &mut dyn FnMut(&[usize], &ChatResult) -> ControlFlow<()>,
+    ) -> Result<Vec<Option<ChatResult>>, Error> {
         let mut places: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for (i, request) in requests.iter().enumerate() {
             places.entry(self.key(request)).or_default().push(i);
@@ -135,17 +199,18 @@ impl JudgeClient {
         // First come, first served: the order of the keys would be that of their hashes.
         let mut work: Vec<(&String, &Vec<usize>)> = places.iter().collect();
         work.sort_by_key(|(_, at)| at[0]);
-        let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+        // `stop` also ends attempts under way, `enough` only keeps further requests from being sent.
+        let (next, stop, enough) = (AtomicUsize::new(0), AtomicBool::new(false), AtomicBool::new(false));
         let (sender, receiver) = mpsc::channel();
-        let mut results: Vec<Option<Result<ChatAnswer, String>>> = vec![None; requests.len()];
+        let mut results: Vec<Option<ChatResult>> = vec![None; requests.len()];
         let mut fatal = None;
         std::thread::scope(|scope| {
             for _ in 0..self.settings.concurrency.min(work.len()) {
-                let (sender, work, next, stop) = (sender.clone(), &work, &next, &stop);
+                let (sender, work, next, stop, enough) = (sender.clone(), &work, &next, &stop, &enough);
                 scope.spawn(move || {
-                    while !stop.load(Ordering::Relaxed) {
+                    while !stop.load(Ordering::Relaxed) && !enough.load(Ordering::Relaxed) {
                         let Some((key, at)) = work.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
-                        let end = self.ask(key, &requests[at[0]], stop);
+                        let end = self.ask(key, &requests[at[0]], usable, stop);
                         // Here and not where the result is received: no worker may ask again meanwhile.
                         if matches!(end, End::Fatal(_)) {
                             stop.store(true, Ordering::Relaxed);
@@ -156,7 +221,6 @@ impl JudgeClient {
                 });
             }
             drop(sender);
-            let mut done = 0;
             for (at, end) in receiver {
                 let result = match end {
                     End::Answer(answer) => Ok(*answer),
@@ -166,16 +230,13 @@ impl JudgeClient {
                         continue;
                     }
                 };
+                if arrived(at, &result).is_break() {
+                    enough.store(true, Ordering::Relaxed);
+                }
                 at.iter().for_each(|&i| results[i] = Some(result.clone()));
-                done += at.len();
-                progress(done);
             }
         });
-        match fatal {
-            Some(error) => Err(error),
-            // Without a fatal error every place was answered.
-            None => Ok(results.into_iter().flatten().collect()),
-        }
+        fatal.map_or(Ok(results), Err)
     }
 
     /// The cache's key: everything that decides the answer.
@@ -192,11 +253,15 @@ impl JudgeClient {
         request.body(&self.model, &self.settings.max_tokens_key).to_string()
     }
 
-    fn ask(&self, key: &str, request: &ChatRequest, stop: &AtomicBool) -> End {
+    fn ask(
+        &self,
+        key: &str,
+        request: &ChatRequest,
+        usable: &(dyn Fn(&ChatAnswer) -> bool + Sync),
+        stop: &AtomicBool,
+    ) -> End {
         let count = |counter: &AtomicU64, by: u64| counter.fetch_add(by, Ordering::Relaxed);
-        if let Some(answer) =
-            self.cache.as_ref().and_then(|c| c.get(key)).and_then(|r| ChatAnswer::parse(&r, true).ok())
-        {
+        if let Some(answer) = self.cached(key).filter(|answer| usable(answer)) {
             count(&self.counters.cached, 1);
             return End::Answer(Box::new(answer));
         }
@@ -214,7 +279,8 @@ impl JudgeClient {
                         count(&self.counters.answered, 1);
                         count(&self.counters.prompt_tokens, answer.prompt_tokens);
                         count(&self.counters.completion_tokens, answer.completion_tokens);
-                        return match self.cache.as_ref().map_or(Ok(()), |cache| cache.put(key, &response)) {
+                        let cache = self.cache.as_ref().filter(|_| usable(&answer));
+                        return match cache.map_or(Ok(()), |cache| cache.put(key, &response)) {
                             Ok(()) => End::Answer(Box::new(answer)),
                             Err(error) => End::Fatal(error),
                         };
@@ -242,6 +308,13 @@ impl JudgeClient {
             }
         }
         self.failed(format!("{reason} ({} attempts)", self.settings.retries + 1))
+    }
+
+    /// Reads an answer from the cache. An older version may have written it with the key in it.
+    fn cached(&self, key: &str) -> Option<ChatAnswer> {
+        let mut response = self.cache.as_ref()?.get(key)?;
+        self.endpoint.redact(&mut response);
+        ChatAnswer::parse(&response, true).ok()
     }
 
     fn failed(&self, reason: String) -> End {

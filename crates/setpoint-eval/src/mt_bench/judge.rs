@@ -7,9 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::files::{MtAnswer, MtPairJudgment, MtQuestion, MtReference, MtSingleJudgment};
 use super::prompts::{MtPrompt, needs_reference};
-use super::verdict::{parse_rating, parse_verdict};
+use super::verdict::{MtWinner, parse_rating, parse_verdict};
 use crate::error::Error;
-use crate::judge::{ChatRequest, JudgeClient};
+use crate::judge::{ChatAnswer, ChatRequest, ChatResult, JudgeClient};
 
 /// What FastChat writes for a judgment that never came.
 pub(super) const ERROR: &str = "$ERROR$";
@@ -61,10 +61,11 @@ impl<'a> MtJudge<'a> {
         Self { client, questions, references: MtContestant::new("the reference", references) }
     }
 
-    /// Rates every turn of every answer from 1 to 10. A judgment that never came, or holds no rating, has a score of −1.
+    /// Rates every turn of every answer from 1 to 10. A judgment that never came, was cut off or holds no rating has a score of −1.
     ///
     /// # Errors
-    /// A missing answer or reference, before anything is sent; and those of [`JudgeClient::ask_all`].
+    /// A missing answer or reference, before anything is sent; those of [`JudgeClient::ask_all`]; [`Error::Judgment`] for the first
+    /// judgment without a rating if `on_failure` is `error`.
     pub fn single(
         &self,
         contestant: &MtContestant,
@@ -79,13 +80,13 @@ impl<'a> MtJudge<'a> {
                 _ => None,
             })?);
         }
-        let judgments = self.judge(&asks, progress)?;
-        let row = |(ask, judgment): (Ask<'_>, String)| MtSingleJudgment {
+        let judgments = self.judge(&asks, &|text| parse_rating(text).is_some(), progress)?;
+        let row = |(ask, (judgment, whole)): (Ask<'_>, (String, bool))| MtSingleJudgment {
             question_id: ask.question.question_id,
             model: contestant.model.clone(),
             judge: self.signature(&ask),
             user_prompt: ask.user_prompt,
-            score: parse_rating(&judgment).unwrap_or(-1.0),
+            score: parse_rating(&judgment).filter(|_| whole).unwrap_or(-1.0),
             judgment,
             turn: ask.turn as u8 + 1,
             extra: stamp(),
@@ -96,7 +97,7 @@ impl<'a> MtJudge<'a> {
     /// Compares two models on every turn, in both orders.
     ///
     /// # Errors
-    /// A missing answer or reference, before anything is sent; and those of [`JudgeClient::ask_all`].
+    /// As [`single`](Self::single).
     pub fn pairs(
         &self,
         first: &MtContestant,
@@ -116,18 +117,21 @@ impl<'a> MtJudge<'a> {
                 })?);
             }
         }
-        let mut games = self.judge(&asks, progress)?.into_iter();
+        let names_winner = |text: &str| parse_verdict(text, false) != MtWinner::Error;
+        let mut games = self.judge(&asks, &names_winner, progress)?.into_iter();
         let mut asks = asks.into_iter();
         let mut rows = Vec::new();
-        while let (Some(one), Some(two), Some(g1_judgment), Some(g2_judgment)) =
+        let winner =
+            |text: &str, whole: bool, swapped| if whole { parse_verdict(text, swapped) } else { MtWinner::Error };
+        while let (Some(one), Some(two), Some((g1_judgment, g1_whole)), Some((g2_judgment, g2_whole))) =
             (asks.next(), asks.next(), games.next(), games.next())
         {
             rows.push(MtPairJudgment {
                 question_id: one.question.question_id,
                 model_1: first.model.clone(),
                 model_2: second.model.clone(),
-                g1_winner: parse_verdict(&g1_judgment, false),
-                g2_winner: parse_verdict(&g2_judgment, true),
+                g1_winner: winner(&g1_judgment, g1_whole, false),
+                g2_winner: winner(&g2_judgment, g2_whole, true),
                 judge: self.signature(&one),
                 turn: Some(one.turn as u8 + 1),
                 g1_user_prompt: one.user_prompt,
@@ -176,7 +180,13 @@ impl<'a> MtJudge<'a> {
         Ok(Ask { question, turn, prompt, user_prompt })
     }
 
-    fn judge(&self, asks: &[Ask<'_>], progress: &mut dyn FnMut(usize)) -> Result<Vec<String>, Error> {
+    /// The judge's texts, and whether each is whole: one that was cut off has neither a rating nor a winner.
+    fn judge(
+        &self,
+        asks: &[Ask<'_>],
+        decides: &(dyn Fn(&str) -> bool + Sync),
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Vec<(String, bool)>, Error> {
         let requests: Vec<ChatRequest> = asks
             .iter()
             .map(|ask| ChatRequest {
@@ -186,8 +196,17 @@ impl<'a> MtJudge<'a> {
                 ..ChatRequest::default()
             })
             .collect();
-        let answers = self.client.ask_all(&requests, progress)?;
-        Ok(answers.into_iter().map(|a| a.map_or_else(|_| ERROR.to_owned(), |a| a.content)).collect())
+        let usable = |answer: &ChatAnswer| !answer.is_truncated() && decides(&answer.content);
+        let place = |at: usize| format!("question {}, turn {}", asks[at].question.question_id, asks[at].turn + 1);
+        let answers = self.client.ask_usable(&requests, &usable, progress, place)?;
+        let text = |answer: ChatResult| match answer {
+            Ok(answer) => {
+                let whole = !answer.is_truncated();
+                (answer.content, whole)
+            }
+            Err(_) => (ERROR.to_owned(), true),
+        };
+        Ok(answers.into_iter().map(text).collect())
     }
 
     fn signature(&self, ask: &Ask<'_>) -> (String, String) {
