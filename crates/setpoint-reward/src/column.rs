@@ -6,7 +6,8 @@ use crate::error::Error;
 use crate::source::{RewardSource, Scored};
 
 /// Takes the reward from the data: the one that the record carries ([`recorded`](Self::recorded)), or any column of the row
-/// ([`new`](Self::new)) with a list of one number per response, or one number where the row has one response.
+/// ([`new`](Self::new)) with a list of one number per response, or one number where the row has one response. `true` counts as 1,
+/// `false` as 0.
 ///
 /// # Example
 /// ```
@@ -67,7 +68,9 @@ impl ColumnSource {
                 ));
             }
         };
-        entry.as_f64().ok_or_else(|| field("a number", entry.to_string()))
+        // KTO's labels are booleans.
+        let label = |good: bool| if good { 1.0 } else { 0.0 };
+        entry.as_f64().or_else(|| entry.as_bool().map(label)).ok_or_else(|| field("a number", entry.to_string()))
     }
 }
 
@@ -77,6 +80,10 @@ impl RewardSource for ColumnSource {
             Some(column) => format!("column `{column}`"),
             None => "the data's own rewards".to_owned(),
         }
+    }
+
+    fn reads_fields(&self) -> bool {
+        self.column.is_some()
     }
 
     fn rate(&self, items: &[Scored<'_>], progress: &mut dyn FnMut(usize)) -> Result<Vec<f64>, Error> {
@@ -98,6 +105,8 @@ mod tests {
 
     #[test]
     fn lists_and_single_numbers() {
+        assert_eq!(read(&json!({"score": true}), 0).unwrap(), 1.0);
+        assert_eq!(read(&json!({"score": [1, false]}), 1).unwrap(), 0.0);
         assert_eq!(read(&json!({"score": [1, -2.5]}), 1).unwrap(), -2.5);
         assert_eq!(read(&json!({"score": 3}), 0).unwrap(), 3.0);
     }

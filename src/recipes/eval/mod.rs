@@ -10,7 +10,7 @@ pub mod tasks;
 mod answers;
 mod judging;
 mod local_judge;
-mod result;
+pub(super) mod result;
 mod reward_report;
 
 pub use result::spending;

@@ -91,6 +91,7 @@ pub struct Term {
 pub struct RuleSource {
     compiled: Box<dyn Compiled>,
     needs_tokens: bool,
+    reads_fields: bool,
     description: String,
 }
 
@@ -104,9 +105,12 @@ impl RuleSource {
         let mut check = Check::default();
         let compiled = rule.compile(&mut check);
         match compiled {
-            Some(compiled) if check.problems.is_empty() => {
-                Ok(Self { compiled, needs_tokens: rule.needs_tokens(), description: rule.describe() })
-            }
+            Some(compiled) if check.problems.is_empty() => Ok(Self {
+                compiled,
+                needs_tokens: rule.needs_tokens(),
+                reads_fields: rule.reads_fields(),
+                description: rule.describe(),
+            }),
             _ => Err(Error::Rule { problems: check.problems }),
         }
     }
@@ -125,6 +129,10 @@ impl RewardSource for RuleSource {
 
     fn needs_tokens(&self) -> bool {
         self.needs_tokens
+    }
+
+    fn reads_fields(&self) -> bool {
+        self.reads_fields
     }
 
     fn rate(&self, items: &[Scored<'_>], progress: &mut dyn FnMut(usize)) -> Result<Vec<f64>, Error> {
@@ -152,6 +160,14 @@ impl Rule {
         match self {
             Self::Length(rule) => rule.unit == LengthUnit::Tokens,
             Self::Sum(sum) => sum.terms.iter().any(|term| term.rule.needs_tokens()),
+            _ => false,
+        }
+    }
+
+    fn reads_fields(&self) -> bool {
+        match self {
+            Self::NumericAnswer(_) => true,
+            Self::Sum(sum) => sum.terms.iter().any(|term| term.rule.reads_fields()),
             _ => false,
         }
     }
