@@ -1,6 +1,8 @@
 //! The command line: what can be asked for, and how it becomes a configuration.
 
 mod eval;
+#[cfg(test)]
+mod hints;
 
 use std::path::{Path, PathBuf};
 
@@ -10,6 +12,9 @@ use toml::Value;
 use crate::config::Given;
 use crate::recipes::inspect::InspectedJob;
 pub use eval::{Benchmark, EvalArgs};
+
+/// The command of a process that carries out a trial.
+pub const TRIAL: &str = "@";
 
 /// Aligns language models to exact reward targets: SFT, reward model, annotation, audit, Direct Reward Optimization, evaluation.
 #[derive(Debug, Parser)]
@@ -53,8 +58,8 @@ pub enum Command {
     /// Several alignment methods from one model and one annotated file, with equal budgets, in one table
     #[command(after_help = COMPARE_HELP)]
     Compare(TrainArgs),
-    /// One trial of a sweep or comparison, which start it
-    #[command(hide = true)]
+    /// One trial of a sweep or comparison, which start it. The name is like nothing that somebody types, so that it is never suggested.
+    #[command(name = TRIAL, hide = true)]
     Trial(TrialArgs),
     /// The alignment methods: what each needs, its settings and their defaults
     Methods {

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use setpoint_data::{DatasetConfig, Responses, TemplateDate};
+use setpoint_data::{DatasetConfig, ResponseEnd, Responses, TemplateDate};
 use setpoint_train::TrainConfig;
 use toml::Table;
 
@@ -29,6 +29,8 @@ pub struct ModelSection {
     pub template_date: Option<TemplateDate>,
     /// `auto`, `f32`, `bf16` or `f16`.
     pub dtype: Dtype,
+    /// Where a reward model reads the score: `stop` or `template`, see docs/REWARDS.md; as it was trained unless set.
+    pub response_end: Option<ResponseEnd>,
 }
 
 impl ModelSection {
@@ -37,7 +39,7 @@ impl ModelSection {
         match (&self.path, &self.from_scratch) {
             (None, None) => problems.add(
                 &format!("{section}.path"),
-                format!("no model: set `{section}.path` to a Hugging Face folder (or give --{section} DIR)"),
+                format!("no model: set `{section}.path` to a Hugging Face folder ({})", how_to_name(section)),
             ),
             (Some(_), Some(_)) => problems.add(
                 &format!("{section}.from_scratch"),
@@ -84,6 +86,14 @@ impl ModelSection {
     /// The folder of tokenizer.json.
     pub fn tokenizer_dir(&self) -> Option<&PathBuf> {
         self.tokenizer.as_ref().or(self.path.as_ref())
+    }
+}
+
+/// How a model is named on the command line: only that of `[model]` has a flag.
+fn how_to_name(section: &str) -> String {
+    match section {
+        "model" => "or give --model DIR".to_owned(),
+        other => format!("or give --set {other}.path=DIR"),
     }
 }
 

@@ -116,6 +116,7 @@ pub fn run(session: &Session, config: &GenerateConfig) -> Outcome {
     let encoder = setup::encoder(&config.model)?;
     let model_config = setup::model_config(&config.model, &encoder)?;
     let settings = config.generate.resolve(&config.model, &model_config, &encoder)?;
+    warn_of_identical(&settings, config.generate.samples.unwrap_or(1));
     let (records, ids) = prompts(session, config, &encoder)?;
     setup::check_room(&records, &ids, &settings, config.generate.max_new_tokens, &model_config)?;
     let samples = config.generate.samples.unwrap_or(1);
@@ -172,6 +173,7 @@ pub fn dry_run(session: &Session, config: &GenerateConfig) -> Outcome {
     let encoder = setup::encoder(&config.model)?;
     let model_config = setup::model_config(&config.model, &encoder)?;
     let settings = config.generate.resolve(&config.model, &model_config, &encoder)?;
+    warn_of_identical(&settings, config.generate.samples.unwrap_or(1));
     let (records, ids) = prompts(session, config, &encoder)?;
     setup::check_room(&records, &ids, &settings, config.generate.max_new_tokens, &model_config)?;
     progress::say(toml::to_string(&crate::config::load::to_table(config))?);
@@ -215,6 +217,22 @@ fn check_memory(prompts: &[Vec<u32>], settings: &GenerationConfig, samples: usiz
     let what = format!("{} prompts with {samples} samples each", prompts.len());
     let remedy = "lower generate.samples or data.max_rows, and generate in parts";
     crate::memory::require(bytes, &what, remedy)
+}
+
+/// Says so if several samples of a prompt are bound to be equal.
+pub fn warn_of_identical(settings: &GenerationConfig, samples: usize) {
+    let likeliest = if !settings.do_sample {
+        "the likeliest token is always taken (generate.temperature = 0, or do_sample = false in generation_config.json)"
+    } else if settings.top_k == Some(1) {
+        "the likeliest token is always taken (top_k = 1)"
+    } else {
+        return;
+    };
+    if samples > 1 {
+        progress::note(format!(
+            "warning: the {samples} samples of a prompt will be identical: {likeliest}; --set generate.temperature=1 samples"
+        ));
+    }
 }
 
 /// `samples` answers to every prompt, with progress. A row's answers depend on the seed and the row alone.

@@ -189,7 +189,7 @@ impl<'a> Crew<'a> {
     fn spawn(&self, job: &Job, log: &Path) -> std::io::Result<bool> {
         let log: File = OpenOptions::new().create(true).write(true).truncate(true).open(log)?;
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg("trial").arg(&job.folder).arg("--part").arg(job.part).arg("--shared").arg(&job.shared);
+        command.arg(crate::cli::TRIAL).arg(&job.folder).arg("--part").arg(job.part).arg("--shared").arg(&job.shared);
         if let Some(device) = self.device {
             command.args(["--device", device]);
         }

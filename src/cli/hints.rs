@@ -1,0 +1,178 @@
+//! Every flag, setting and command that a message names exists.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use clap::CommandFactory;
+use regex::Regex;
+
+use super::Cli;
+use crate::config::load::{load, load_unchecked};
+use crate::config::{Config, Given};
+use crate::recipes::{align, annotate, compare, eval, generate, logps, reward, sft, sweep};
+
+/// The long flags of each command that is shown, by its path.
+fn flags() -> BTreeMap<String, BTreeSet<String>> {
+    fn visit(command: &clap::Command, path: &str, all: &mut BTreeMap<String, BTreeSet<String>>) {
+        let own = command.get_arguments().filter_map(|a| a.get_long()).map(str::to_owned);
+        all.insert(path.to_owned(), own.chain(["help".to_owned(), "version".to_owned()]).collect());
+        for inner in command.get_subcommands().filter(|c| !c.is_hide_set()) {
+            visit(inner, format!("{path} {}", inner.get_name()).trim(), all);
+        }
+    }
+    let mut all = BTreeMap::new();
+    visit(&Cli::command(), "", &mut all);
+    all
+}
+
+/// The sources of the program, without their tests.
+fn sources() -> Vec<(PathBuf, String)> {
+    fn visit(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_dir() {
+                if name != "tests" {
+                    visit(&path, found);
+                }
+            } else if name.ends_with(".rs") && !name.contains("test") && name != "hints.rs" {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let end = text.find("#[cfg(test)]\nmod ").unwrap_or(text.len());
+                found.push((path, text[..end].to_owned()));
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    visit(&root.join("src"), &mut found);
+    for entry in std::fs::read_dir(root.join("crates")).unwrap() {
+        visit(&entry.unwrap().path().join("src"), &mut found);
+    }
+    assert!(found.len() > 100, "{} files", found.len());
+    found
+}
+
+/// The string literals of a source, escapes of line breaks and quotes undone.
+fn literals(source: &str) -> Vec<String> {
+    // Comments and characters are skipped so that quotes in them open nothing.
+    let token = Regex::new(r##"(?s)//[^\n]*|'(?:\\.|[^\\'\n])'|r#"(.*?)"#|r"([^"]*)"|"((?:\\.|[^"\\])*)""##).unwrap();
+    let next_line = Regex::new(r"\\\n\s*").unwrap();
+    token
+        .captures_iter(source)
+        .filter_map(|found| found.get(1).or(found.get(2)).or(found.get(3)))
+        .map(|text| next_line.replace_all(text.as_str(), "").replace("\\n", "\n").replace("\\\"", "\""))
+        .collect()
+}
+
+/// Whether a job knows the setting.
+fn is_setting(key: &str) -> bool {
+    fn known<C: Config>(key: &str, method: Option<&str>) -> bool {
+        let method = method.map(|name| format!("align.method={name}"));
+        let set = method.into_iter().chain([format!("{key}=0")]).collect();
+        let given = Given { set, ..Given::default() };
+        load_unchecked::<C>(&given)
+            .err()
+            .is_none_or(|problems| problems.iter().all(|problem| !problem.message.contains("not a setting")))
+    }
+    known::<sft::SftConfig>(key, None)
+        || known::<reward::RewardConfig>(key, None)
+        || known::<annotate::AnnotateConfig>(key, None)
+        || known::<logps::LogpsConfig>(key, None)
+        || known::<sweep::SweepConfig>(key, None)
+        || known::<compare::CompareConfig>(key, None)
+        || known::<generate::GenerateConfig>(key, None)
+        || known::<eval::EvalConfig>(key, None)
+        || known::<eval::alpaca::AlpacaConfig>(key, None)
+        || known::<eval::mt_bench::MtBenchConfig>(key, None)
+        || known::<eval::tasks::TasksConfig>(key, None)
+        || METHODS.iter().any(|method| known::<align::AlignConfig>(key, Some(method)))
+}
+
+/// Methods with settings of their own; the others have none that a message could name.
+const METHODS: [&str; 4] = ["dro", "dpo", "kto", "dro_v"];
+
+#[test]
+fn messages_name_flags_settings_and_commands_that_exist() {
+    let flags = flags();
+    let any: BTreeSet<&String> = flags.values().flatten().collect();
+    let flag = Regex::new(r"(?:^|[^\w-])--([a-z][a-z-]*[a-z])").unwrap();
+    let command = Regex::new(r"(?m)(?:^\s*|`)setpoint ([a-z][a-z-]+)").unwrap();
+    let keys = [
+        Regex::new(r"--set ([a-z_]+(?:\.[a-z0-9_]+)*)").unwrap(),
+        Regex::new(r"\bsetting ([a-z_]+(?:\.[a-z0-9_]+)+)").unwrap(),
+        Regex::new(
+            r"\b((?:model|data|encode|train|align|generate|judge|generative|reward|baseline|sweep|compare|samples|length_control|eval_data|pairs)\.[a-z_][a-z0-9_.]*[a-z0-9])",
+        )
+        .unwrap(),
+    ];
+    let file = Regex::new(r"\.(?:json|jsonl|toml|csv|safetensors|rs|md|txt|jinja|gz|html|parquet)$").unwrap();
+    let mut wrong = Vec::new();
+    let (mut flags_seen, mut keys_seen) = (0, BTreeMap::new());
+    for (path, source) in sources() {
+        for text in literals(&source) {
+            let mut complain = |what: &str| wrong.push(format!("{}: {what} in {text:?}", path.display()));
+            if text.contains("--{") {
+                complain("a flag that is put together");
+            }
+            for found in flag.captures_iter(&text) {
+                flags_seen += 1;
+                // What cargo and other programs are told is not ours.
+                if !any.contains(&found[1].to_owned()) && !text.contains("cargo") && !text.contains("hf download") {
+                    complain(&format!("--{}", &found[1]));
+                }
+            }
+            for found in command.captures_iter(&text) {
+                if !flags.contains_key(&found[1]) {
+                    complain(&format!("setpoint {}", &found[1]));
+                }
+            }
+            for found in keys.iter().flat_map(|key| key.captures_iter(&text)) {
+                let key = found[1].to_owned();
+                let end = found.get(1).unwrap().end();
+                // The rest is put together, or it is a file.
+                if text[end..].starts_with(['{', '/']) || file.is_match(&key) {
+                    continue;
+                }
+                if !*keys_seen.entry(key.clone()).or_insert_with(|| is_setting(&key)) {
+                    complain(&format!("the setting {key}"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(flags_seen > 50 && keys_seen.len() > 30, "{flags_seen} flags and {} settings are too few", keys_seen.len());
+}
+
+#[test]
+fn a_job_without_settings_names_flags_of_its_own_command() {
+    fn check<C: Config>(command: &str, known: &BTreeMap<String, BTreeSet<String>>) {
+        let flag = Regex::new(r"(?:^|[^\w-])--([a-z][a-z-]*[a-z])").unwrap();
+        let problems = load::<C>(&Given::default()).err().unwrap_or_default();
+        for problem in problems {
+            let text = problem.to_string();
+            for found in flag.captures_iter(&text) {
+                assert!(known[command].contains(&found[1]), "setpoint {command}: {text}");
+            }
+        }
+    }
+    let known = flags();
+    check::<sft::SftConfig>("sft", &known);
+    check::<reward::RewardConfig>("reward", &known);
+    check::<annotate::AnnotateConfig>("annotate", &known);
+    check::<logps::LogpsConfig>("logps", &known);
+    check::<align::AlignConfig>("align", &known);
+    check::<sweep::SweepConfig>("sweep", &known);
+    check::<compare::CompareConfig>("compare", &known);
+    check::<generate::GenerateConfig>("generate", &known);
+    check::<eval::EvalConfig>("eval", &known);
+    check::<eval::alpaca::AlpacaConfig>("eval alpaca", &known);
+    check::<eval::mt_bench::MtBenchConfig>("eval mt-bench", &known);
+    check::<eval::tasks::TasksConfig>("eval tasks", &known);
+    check::<align::AlignConfig>("audit", &known);
+}
+
+#[test]
+fn literals_are_found_where_they_are() {
+    let source = "let a = \"one\"; // \"no\"\nlet c = '\"'; let r = r\"two\"; let l = \"th\\\n    ree \\\"x\\\"\"; fn f<'a>(x: &'a str) {}";
+    assert_eq!(literals(source), ["one", "two", "three \"x\""]);
+}
