@@ -21,6 +21,7 @@ pub mod sweep;
 mod generating;
 mod identity;
 pub mod plan;
+mod reading;
 mod rows_file;
 mod scoring;
 mod setup;

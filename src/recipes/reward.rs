@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use setpoint_data::{DatasetConfig, EncodeOptions, Example, Uses};
+use setpoint_data::{DatasetConfig, EncodeOptions, Example, ResponseEnd, TextEncoder, Uses};
 use setpoint_reward::{HeadInit, Normalization, Preference, PreferenceTask, RewardModel, score_rows_on};
 use setpoint_train::{MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
 use setpoint_transformer::{Architecture, CausalLm, ModelConfig, SaveOptions};
 
 use super::identity::{Origin, Row};
 use super::plan::{MemoryPlan, Output, RunPlan};
+use super::reading::{self, Reading};
 use super::rows_file::prompt_and_responses;
 use super::training::{Companions, Saver, mark_finished, open_run, train};
 use super::{Session, setup};
@@ -76,9 +77,9 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
     let mut config = config.clone();
     setup::fix_template_date(&mut config.model, folder, resume)?;
     let config = &config;
-    let encoder = setup::encoder(&config.model)?;
+    let mut encoder = setup::encoder(&config.model)?;
     let lm_config = setup::model_config(&config.model, &encoder)?;
-    let encode = setup::within(&config.encode, &lm_config);
+    let encode = encode_options(config, &lm_config, &encoder)?;
     let data = setup::examples(&reading(&config.data), &encode, &encoder, "training data", session)?;
     let task = PreferenceTask::new(pairs(&data.examples, &config.data.path)?, config.center)?;
     let mut eval_rows = None;
@@ -126,8 +127,14 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
         let scores = score_rows_on(&session.devices, model, &rows, 8192, &mut |done| bar.set_position(done as u64))?;
         bar.finish_and_clear();
         Normalization::write(Some(Normalization::of(&scores)?), &mut model_config);
+        // transformers finds the end of a row by this token, so no response may end with it.
+        if let Some((id, text)) = encoder.padding_token(model.vocabulary(), rows.iter().copied()) {
+            model_config.pad_token_id = Some(id);
+            encoder.set_padding_token(id, text);
+        }
         model.save(&model_config, &out, &SaveOptions::default())?;
-        Ok(encoder.save(&out)?)
+        encoder.save(&out)?;
+        reading::note(&out, encode.response_end)
     });
     let companions = Companions {
         eval: eval.as_ref(),
@@ -150,7 +157,7 @@ pub fn dry_run(session: &Session, config: &RewardConfig) -> Outcome {
 pub fn plan(session: &Session, config: &RewardConfig) -> Outcome<RunPlan> {
     let encoder = setup::encoder(&config.model)?;
     let model_config = setup::model_config(&config.model, &encoder)?;
-    let encode = setup::within(&config.encode, &model_config);
+    let encode = encode_options(config, &model_config, &encoder)?;
     let data = setup::examples(&reading(&config.data), &encode, &encoder, "training data", session)?;
     let pairs = pairs(&data.examples, &config.data.path)?.len();
     RunPlan::of(&model_config, &data.report, &config.train, pairs, Output::Reward)
@@ -168,6 +175,21 @@ fn pairs_hash(task: &PreferenceTask) -> String {
         format!("{chosen:016x} {rejected:016x} {:016x}\n", pair.margin.to_bits())
     };
     setup::text_hash(&task.pairs().iter().map(pair).collect::<String>())
+}
+
+/// How rows become tokens: for a reward model that is trained on, with the score where it was read so far.
+fn encode_options(config: &RewardConfig, model: &ModelConfig, encoder: &TextEncoder) -> Outcome<EncodeOptions> {
+    let asked = match config.encode.response_end {
+        // The default; `model.response_end` can insist on it.
+        ResponseEnd::Stop => ResponseEnd::Auto,
+        other => other,
+    };
+    let response_end = if is_reward_model(model) {
+        Reading::of(&config.model, encoder, asked)?.end
+    } else {
+        config.model.response_end.unwrap_or(config.encode.response_end)
+    };
+    Ok(EncodeOptions { response_end, ..setup::within(&config.encode, model) })
 }
 
 fn is_reward_model(config: &ModelConfig) -> bool {

@@ -17,6 +17,7 @@ use setpoint_transformer::{CausalLm, GenerationConfig, LoadOptions, ModelConfig,
 use sha2::{Digest, Sha256};
 
 use super::Shared;
+use super::reading::Reading;
 use crate::config::sections::{Dtype, ModelSection};
 use crate::failure::{Failure, Outcome};
 use crate::{memory, progress};
@@ -182,17 +183,22 @@ pub fn answer_text(encoder: &TextEncoder, prompt: &[u32], answer: &[u32]) -> Out
 }
 
 /// Prompt and answer as a reward model with this tokenizer reads them.
-pub fn answer_ids(encoder: &TextEncoder, record: &Record, answer: &str) -> Outcome<(Vec<u32>, Vec<u32>)> {
+pub fn answer_ids(
+    encoder: &TextEncoder,
+    record: &Record,
+    answer: &str,
+    reading: &Reading,
+) -> Outcome<(Vec<u32>, Vec<u32>)> {
     if answer.is_empty() {
         // An answer that ended at once is its stop token.
-        let stop = encoder.stop_ids().first().copied().into_iter().collect();
+        let mut stop = encoder.stop_ids().first().copied().into_iter().collect();
+        reading.complete(encoder, &mut stop);
         return Ok((prompt_ids(encoder, record)?, stop));
     }
     let mut record = record.clone();
     record.responses = vec![Response::new(answer)];
     // A reward model's template may be meant to leave out a policy's thoughts.
-    let lost_text = LostText::Count;
-    let options = EncodeOptions { max_length: None, max_prompt_length: None, lost_text, ..EncodeOptions::default() };
+    let options = EncodeOptions { lost_text: LostText::Count, ..reading.options() };
     let encoded = encoder.encode(record.source.row, &record, &options)?;
     match encoded.outcome {
         Ok(mut example) => Ok((example.prompt, example.responses.swap_remove(0).ids)),

@@ -28,9 +28,9 @@ mod report;
 mod responses;
 mod resume;
 mod resume_folder;
+mod reward_ends;
 mod rows;
 mod same_run;
-mod reward_ends;
 // The engine is tested with the same task.
 #[path = "../../crates/setpoint-train/tests/common/seeded.rs"]
 mod seeded;

@@ -24,6 +24,7 @@ pub struct ModelSource {
     name: String,
     normalization: Option<Normalization>,
     batch_tokens: usize,
+    padding: Option<u32>,
 }
 
 impl ModelSource {
@@ -31,7 +32,14 @@ impl ModelSource {
     pub fn new(model: RewardModel, name: impl Into<String>) -> Self {
         // Nothing is trained here, so no graph is kept.
         let devices = DeviceGroup::single(model.device());
-        Self { model: model.valid(), devices, name: name.into(), normalization: None, batch_tokens: BATCH_TOKENS }
+        Self {
+            model: model.valid(),
+            devices,
+            name: name.into(),
+            normalization: None,
+            batch_tokens: BATCH_TOKENS,
+            padding: None,
+        }
     }
 
     /// Reads the model from a Hugging Face folder; with `normalize`, its stored mean and standard deviation are applied.
@@ -57,6 +65,13 @@ impl ModelSource {
     /// Tokens of a batch; 8192 unless set.
     pub fn with_batch_tokens(mut self, batch_tokens: usize) -> Self {
         self.batch_tokens = batch_tokens;
+        self
+    }
+
+    /// Reads the score at the last token that is not `padding`, as transformers does whatever the row's length: for models whose
+    /// `pad_token_id` is a token that responses end with. Unless set, it is read at the last token.
+    pub fn before_padding(mut self, padding: Option<u32>) -> Self {
+        self.padding = padding;
         self
     }
 
@@ -87,7 +102,10 @@ impl RewardSource for ModelSource {
             if item.response_ids.is_empty() {
                 return Err(Error::MissingTokens { row: item.row, response: item.response_index });
             }
-            let row = [item.prompt_ids, item.response_ids].concat();
+            let mut row = [item.prompt_ids, item.response_ids].concat();
+            while row.len() > 1 && row.last().copied() == self.padding {
+                row.pop();
+            }
             check_row(&row, vocabulary, || format!("row {}, response {}", item.row, item.response_index))?;
             rows.push(row);
         }

@@ -1,16 +1,21 @@
 //! `setpoint annotate`: gives every response a reward, by a reward model, by rules, from a column or by a judge behind an endpoint, and
 //! writes point-wise rows.
 
+pub(super) mod fields;
 mod generative;
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use setpoint_data::{DatasetConfig, EncodeOptions, LostText, Prompt, Record, Uses, load_records, write_pointwise};
+use setpoint_data::{
+    DatasetConfig, EncodeOptions, LostText, Prompt, Record, ResponseEnd, Uses, load_records, write_pointwise,
+};
 use setpoint_eval::Summary;
 use setpoint_reward::{ColumnSource, ModelSource, RewardSource, Rule, RuleSource, Scored};
 
 use self::generative::{GenerativeSection, GenerativeSource};
+use super::eval::result;
+use super::reading::Reading;
 use super::{Session, setup};
 use crate::config::sections::{ModelSection, validate_data};
 use crate::config::{Config, Problems};
@@ -50,7 +55,12 @@ impl Default for AnnotateConfig {
             generative: GenerativeSection::default(),
             normalize: false,
             data: DatasetConfig::new(""),
-            encode: EncodeOptions { max_length: None, max_prompt_length: None, ..EncodeOptions::default() },
+            encode: EncodeOptions {
+                max_length: None,
+                max_prompt_length: None,
+                response_end: ResponseEnd::Auto,
+                ..EncodeOptions::default()
+            },
             batch_tokens: 8192,
             output: None,
         }
@@ -77,6 +87,8 @@ impl Config for AnnotateConfig {
         }
         if self.generative.is_given() {
             self.generative.validate(problems);
+        } else {
+            result::validate_address(&self.generative.judge, "generative.judge", problems);
         }
         problems.require(
             !self.normalize || self.model.path.is_some(),
@@ -97,13 +109,21 @@ pub fn run(session: &Session, config: &AnnotateConfig) -> Outcome {
         // The next job would not know the system turn of these settings: it is written with the prompt.
         setup::text_prompts_become_turns(&mut records, &config.data, &setup::encoder(&config.model)?);
     }
-    let source = source(session, config)?;
-    let rewards = score(session, config, source.as_ref(), &records)?;
+    let (source, reading) = source(session, config)?;
+    let rewards = score(session, config, source.as_ref(), reading.as_ref(), &records)?;
     let mut next = rewards.iter();
-    for record in &mut records {
+    records.retain_mut(|record| {
+        let all = record.responses.len();
         for response in &mut record.responses {
-            response.reward = next.next().copied();
+            response.reward = next.next().copied().flatten();
         }
+        record.responses.retain(|response| response.reward.is_some());
+        // A row without any responses is an error, and `write_pointwise` names it.
+        all == 0 || !record.responses.is_empty()
+    });
+    let rewards: Vec<f64> = rewards.into_iter().flatten().collect();
+    if rewards.is_empty() {
+        return Err(Failure::run(format!("no response of {} has a score by {}", config.data.path, source.describe())));
     }
     let output = config.output.as_deref().unwrap_or(std::path::Path::new("rewards.jsonl"));
     write_pointwise(output, &records)?;
@@ -125,38 +145,43 @@ pub fn run(session: &Session, config: &AnnotateConfig) -> Outcome {
 /// Checks everything that can be checked without scoring.
 pub fn dry_run(session: &Session, config: &AnnotateConfig) -> Outcome {
     let (records, read) = load_records(&setup::looking_at(&config.data, Uses::TEXT))?;
-    let source = source(session, config)?;
+    let (source, _) = source(session, config)?;
     progress::say(toml::to_string(&crate::config::load::to_table(config))?);
     let responses: usize = records.iter().map(|r| r.responses.len()).sum();
     progress::say(format!("{} rows, {responses} responses to score by {}", read.kept, source.describe()));
     Ok(())
 }
 
-fn source(session: &Session, config: &AnnotateConfig) -> Outcome<Box<dyn RewardSource>> {
+/// What gives the rewards, and where a reward model reads them.
+fn source(session: &Session, config: &AnnotateConfig) -> Outcome<(Box<dyn RewardSource>, Option<Reading>)> {
     if let Some(rule) = &config.rule {
-        return Ok(Box::new(RuleSource::new(rule.clone())?));
+        return Ok((Box::new(RuleSource::new(rule.clone())?), None));
     }
     if let Some(column) = &config.column {
-        return Ok(Box::new(ColumnSource::new(column.clone())));
+        return Ok((Box::new(ColumnSource::new(column.clone())), None));
     }
     if config.generative.is_given() {
-        return Ok(Box::new(GenerativeSource::open(&config.generative)?));
+        return Ok((Box::new(GenerativeSource::open(&config.generative, config.output.as_deref())?), None));
     }
     let dir = config.model.path.as_deref().ok_or_else(|| Failure::usage("model.path", "no source of rewards"))?;
     let encoder = setup::encoder(&config.model)?;
     setup::model_config(&config.model, &encoder)?;
     let options = setup::load_options(config.model.dtype, session.device());
     let model = ModelSource::load(dir, &options, config.normalize, session.device())?.on(&session.devices);
-    Ok(Box::new(model.with_batch_tokens(config.batch_tokens)))
+    let reading = Reading::of(&config.model, &encoder, config.encode.response_end)?;
+    let model = model.with_batch_tokens(config.batch_tokens).before_padding(reading.padding);
+    Ok((Box::new(model), Some(reading)))
 }
 
-/// One reward per response, row by row.
+/// One reward per response, row by row; none where the source has none and may leave it out.
 fn score(
     session: &Session,
     config: &AnnotateConfig,
     source: &dyn RewardSource,
+    reading: Option<&Reading>,
     records: &[Record],
-) -> Outcome<Vec<f64>> {
+) -> Outcome<Vec<Option<f64>>> {
+    let rows = if source.reads_fields() { fields::of_rows(&config.data, records)? } else { Vec::new() };
     let prompts: Vec<String> = records.iter().map(|r| prompt_text(&r.prompt)).collect();
     let examples = if source.needs_tokens() {
         if config.model.tokenizer_dir().is_none() {
@@ -167,7 +192,8 @@ fn score(
         }
         let encoder = setup::encoder(&config.model)?;
         // A reward model may be meant to read the answers without their thoughts, but its user should know.
-        let options = EncodeOptions { lost_text: LostText::Count, ..config.encode.clone() };
+        let response_end = reading.map_or(config.encode.response_end, |reading| reading.end);
+        let options = EncodeOptions { lost_text: LostText::Count, response_end, ..config.encode.clone() };
         let mut seen = records.to_vec();
         if setup::text_prompts_become_turns(&mut seen, &config.data, &encoder) && !session.quiet {
             setup::note_turns("data");
@@ -204,14 +230,23 @@ fn score(
                 prompt_ids: tokens.map_or(&[], |t| t.0),
                 response_ids: tokens.map_or(&[], |t| t.1),
                 recorded: response.reward,
-                fields: Some(&record.extra),
+                fields: rows.get(i).or(Some(&record.extra)),
             });
         }
     }
     let mut meter = Meter::new(items.len(), "rewards", "responses", session.quiet);
-    let rewards = source.score(&items, &mut |done| meter.reach(done));
+    let rewards = source.score_available(&items, &mut |done| meter.reach(done));
     meter.finish();
-    Ok(rewards?)
+    rewards.map_err(|error| {
+        // An endpoint that refuses everything is no matter of single responses.
+        let single =
+            matches!(&error, setpoint_reward::Error::Source { source, .. } if !source.is::<setpoint_eval::Error>());
+        let failure = Failure::from(error);
+        match source.remedy().filter(|_| single) {
+            Some(remedy) => failure.hint(remedy),
+            None => failure,
+        }
+    })
 }
 
 /// The prompt as a rule or a judge reads it.

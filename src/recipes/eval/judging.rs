@@ -13,7 +13,9 @@ use crate::recipes::{Session, annotate, setup};
 pub fn rewards_key(session: &Session, config: &EvalConfig, data: &EvalData, answers: &Answers) -> Outcome<Value> {
     let judge = match (&config.rule, &data.reward_encoder) {
         (None, Some(encoder)) => {
-            json!({ "model": result::computes(session, &config.reward)?, "tokenizer": encoder.fingerprint() })
+            let end = data.reading.as_ref().map(|reading| reading.end);
+            let model = result::computes(session, &config.reward)?;
+            json!({ "model": model, "tokenizer": encoder.fingerprint(), "response_end": end })
         }
         (rule, _) => json!({ "rule": rule }),
     };
@@ -30,14 +32,15 @@ pub fn rewards_key(session: &Session, config: &EvalConfig, data: &EvalData, answ
 }
 
 /// Loads what judges.
-pub fn judge(session: &Session, config: &EvalConfig) -> Outcome<Box<dyn RewardSource>> {
+pub fn judge(session: &Session, config: &EvalConfig, data: &EvalData) -> Outcome<Box<dyn RewardSource>> {
     if let Some(rule) = &config.rule {
         return Ok(Box::new(RuleSource::new(rule.clone())?));
     }
     let dir = config.reward.path.as_deref().ok_or_else(|| Failure::usage("reward.path", "no judge"))?;
     let options = setup::load_options(config.reward.dtype, session.device());
     let source = ModelSource::load(dir, &options, false, session.device())?.on(&session.devices);
-    Ok(Box::new(source.with_batch_tokens(config.batch_tokens)))
+    let padding = data.reading.as_ref().and_then(|reading| reading.padding);
+    Ok(Box::new(source.with_batch_tokens(config.batch_tokens).before_padding(padding)))
 }
 
 /// Mean reward of each prompt's answers. The reward model reads them through its own tokenizer and template.
@@ -49,9 +52,13 @@ pub fn judged(session: &Session, judge: &dyn RewardSource, answers: &Answers, da
         for answer in row {
             let text = setup::answer_text(&data.encoder, prompt, answer)?;
             // With one tokenizer the judge reads the very tokens that were sampled, a missing stop token included.
-            ids.push(match foreign {
-                None => (prompt.clone(), answer.clone()),
-                Some(encoder) => setup::answer_ids(encoder, &data.judged_prompts[i], &text)?,
+            ids.push(match (foreign, &data.reading) {
+                (Some(encoder), Some(reading)) => setup::answer_ids(encoder, &data.judged_prompts[i], &text, reading)?,
+                (_, reading) => {
+                    let mut answer = answer.clone();
+                    reading.iter().for_each(|reading| reading.complete(&data.encoder, &mut answer));
+                    (prompt.clone(), answer)
+                }
             });
             texts.push((record, text));
         }

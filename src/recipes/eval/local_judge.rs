@@ -1,12 +1,13 @@
 //! A reward model that judges answers, without any network.
 
-use setpoint_data::{Record, TextEncoder};
+use setpoint_data::{Record, ResponseEnd, TextEncoder};
 use setpoint_reward::{ModelSource, RewardSource, Scored};
 
 use super::answers::conversation;
 use crate::config::sections::ModelSection;
 use crate::failure::{Failure, Outcome};
 use crate::progress::Meter;
+use crate::recipes::reading::Reading;
 use crate::recipes::{Session, setup};
 
 /// A reward model's rewards of single-turn answers: `(instruction, answer)`.
@@ -17,14 +18,16 @@ pub fn rewards_of(
     answers: &[(&str, &str)],
 ) -> Outcome<Vec<f64>> {
     let dir = section.path.as_deref().ok_or_else(|| Failure::usage("reward.path", "no judge"))?;
+    let reading = Reading::of(section, encoder, ResponseEnd::Auto)?;
     let source =
         ModelSource::load(dir, &setup::load_options(section.dtype, session.device()), false, session.device())?
-            .on(&session.devices);
+            .on(&session.devices)
+            .before_padding(reading.padding);
     let ids = answers
         .iter()
         .map(|(instruction, answer)| {
             let prompt = conversation([("user", *instruction)]);
-            setup::answer_ids(encoder, &Record::new(prompt, Vec::new()), answer)
+            setup::answer_ids(encoder, &Record::new(prompt, Vec::new()), answer, &reading)
         })
         .collect::<Outcome<Vec<_>>>()?;
     let items: Vec<Scored<'_>> = answers

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use setpoint_data::{DatasetConfig, EncodeOptions, Example, Record, TextEncoder, Uses, load_records};
+use setpoint_data::{DatasetConfig, EncodeOptions, Example, Record, ResponseEnd, TextEncoder, Uses, load_records};
 use setpoint_eval::{Bootstrap, Manifest, content_digest, kl_estimates, pair_accuracy, win_rate};
 use setpoint_reward::Rule;
 use setpoint_train::Sequence;
@@ -18,7 +18,8 @@ use crate::config::sections::{ModelSection, validate_data};
 use crate::config::{Config, Problems};
 use crate::failure::{Failure, Outcome};
 use crate::progress;
-use crate::recipes::generate::{SamplingSection, sample};
+use crate::recipes::generate::{SamplingSection, sample, warn_of_identical};
+use crate::recipes::reading::Reading;
 use crate::recipes::scoring::score;
 use crate::recipes::{Session, align, annotate, setup};
 
@@ -97,6 +98,8 @@ pub struct EvalData {
     pub encoder: TextEncoder,
     /// The reward model's, where one judges.
     pub reward_encoder: Option<TextEncoder>,
+    /// Where the reward model reads the score.
+    pub reading: Option<Reading>,
     /// Rows whose prompts are answered.
     pub prompts: Vec<Record>,
     /// The same as the reward model sees them, where one judges.
@@ -153,7 +156,9 @@ pub fn dry_run(session: &Session, config: &EvalConfig) -> Outcome {
 
 fn read(session: &Session, config: &EvalConfig) -> Outcome<EvalData> {
     let encoder = setup::encoder(&config.model)?;
-    setup::model_config(&config.model, &encoder)?;
+    let model_config = setup::model_config(&config.model, &encoder)?;
+    let settings = config.generate.resolve(&config.model, &model_config, &encoder)?;
+    warn_of_identical(&settings, config.generate.samples.unwrap_or(1));
     let baseline = setup::encoder(&config.baseline)?;
     setup::model_config(&config.baseline, &baseline)?;
     if encoder.fingerprint() != baseline.fingerprint() {
@@ -164,7 +169,11 @@ fn read(session: &Session, config: &EvalConfig) -> Outcome<EvalData> {
         Some(_) => Some(setup::encoder(&config.reward)?),
         None => None,
     };
-    let (prompts, read) = load_records(&setup::looking_at(&config.data, Uses::PROMPT))?;
+    let reading = match &reward_encoder {
+        Some(encoder) => Some(Reading::of(&config.reward, encoder, ResponseEnd::Auto)?),
+        None => None,
+    };
+    let (mut prompts, read) = load_records(&setup::looking_at(&config.data, Uses::PROMPT))?;
     setup::note_left_out("prompts", &read);
     if prompts.is_empty() {
         return Err(Failure::run(format!("{} holds no rows", config.data.path)));
@@ -174,6 +183,11 @@ fn read(session: &Session, config: &EvalConfig) -> Outcome<EvalData> {
         let shape = setup::model_config(section, &encoder)?;
         let settings = config.generate.resolve(section, &shape, &encoder)?;
         setup::check_room(&prompts, &prompt_ids, &settings, None, &shape)?;
+    }
+    if config.rule.is_some() {
+        // A rule may compare with any column, an answer that the format knows as a response for example.
+        let fields = annotate::fields::of_rows(&config.data, &prompts)?;
+        prompts.iter_mut().zip(fields).for_each(|(record, fields)| record.extra = fields);
     }
     let judged_prompts = match &reward_encoder {
         Some(encoder) => setup::seen(&prompts, &config.data, encoder),
@@ -186,7 +200,7 @@ fn read(session: &Session, config: &EvalConfig) -> Outcome<EvalData> {
                 .examples
         }
     };
-    Ok(EvalData { encoder, reward_encoder, prompts, judged_prompts, prompt_ids, pairs })
+    Ok(EvalData { encoder, reward_encoder, reading, prompts, judged_prompts, prompt_ids, pairs })
 }
 
 /// One model's samples and everything known of them.
@@ -258,7 +272,7 @@ pub fn report(session: &Session, config: &EvalConfig) -> Outcome<EvalReport> {
     let baseline_logps = score(&baseline, &own)?;
     drop(baseline);
 
-    let judge = judge(session, config)?;
+    let judge = judge(session, config, &data)?;
     let judge = judge.as_ref();
     let rewards = judged(session, judge, &answers, &data)?;
     let key = || rewards_key(session, config, &data, &baseline_answers);

@@ -75,7 +75,7 @@ impl TextEncoder {
             if stop == 0 && parts.learned[index] {
                 return Err(EncodeProblem::EmptyResponse { response: index });
             }
-            if options.response_end == ResponseEnd::Stop {
+            if options.response_end != ResponseEnd::Template {
                 ids.truncate(stop + 1);
             }
             parts.responses.push(ids);

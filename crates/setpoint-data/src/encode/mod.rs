@@ -9,6 +9,7 @@ mod kept;
 mod learned;
 mod limits;
 mod options;
+mod padding;
 mod plain;
 mod rendered;
 mod report;

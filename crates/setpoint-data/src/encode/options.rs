@@ -48,6 +48,8 @@ pub enum ResponseEnd {
     Stop,
     /// With the last token that the template prints (Qwen2.5 prints a line break after the stop token), as trl counts.
     Template,
+    /// As the reward model was trained that reads it; elsewhere as [`Stop`](Self::Stop).
+    Auto,
 }
 
 /// What to do with a row that is longer than allowed. A response is never cut: its reward was given for the whole text.
