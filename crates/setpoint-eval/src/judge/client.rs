@@ -207,6 +207,7 @@ impl JudgeClient {
         std::thread::scope(|scope| {
             for _ in 0..self.settings.concurrency.min(work.len()) {
                 let (sender, work, next, stop, enough) = (sender.clone(), &work, &next, &stop, &enough);
+                let (seen, wait) = mpsc::channel();
                 scope.spawn(move || {
                     while !stop.load(Ordering::Relaxed) && !enough.load(Ordering::Relaxed) {
                         let Some((key, at)) = work.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
@@ -215,25 +216,30 @@ impl JudgeClient {
                         if matches!(end, End::Fatal(_)) {
                             stop.store(true, Ordering::Relaxed);
                         }
-                        // The receiver outlives the workers.
-                        let _ = sender.send((*at, end));
+                        // The receiver outlives the workers. It may have had enough: no further request before it says.
+                        let _ = sender.send((*at, end, seen.clone()));
+                        let _ = wait.recv();
                     }
                 });
             }
             drop(sender);
-            for (at, end) in receiver {
+            for (at, end, seen) in receiver {
                 let result = match end {
-                    End::Answer(answer) => Ok(*answer),
-                    End::Failed(reason) => Err(reason),
+                    End::Answer(answer) => Some(Ok(*answer)),
+                    End::Failed(reason) => Some(Err(reason)),
                     End::Fatal(error) => {
                         fatal.get_or_insert(error);
-                        continue;
+                        None
                     }
                 };
-                if arrived(at, &result).is_break() {
-                    enough.store(true, Ordering::Relaxed);
+                if let Some(result) = result {
+                    if arrived(at, &result).is_break() {
+                        enough.store(true, Ordering::Relaxed);
+                    }
+                    at.iter().for_each(|&i| results[i] = Some(result.clone()));
                 }
-                at.iter().for_each(|&i| results[i] = Some(result.clone()));
+                // The worker outlives its answer.
+                let _ = seen.send(());
             }
         });
         fatal.map_or(Ok(results), Err)
