@@ -111,7 +111,7 @@ fn hint_for(message: &str) -> Option<String> {
     let lower = message.to_lowercase();
     if lower.contains("no space left") {
         return Some(
-            "free some space and run the same command with --resume; nothing already written was harmed".into(),
+            "free some space and run the same command again (a training with --resume); nothing already written was harmed".into(),
         );
     }
     if lower.contains("permission denied") {

@@ -132,7 +132,7 @@ fn messages_name_flags_settings_and_commands_that_exist() {
                 let key = found[1].to_owned();
                 let end = found.get(1).unwrap().end();
                 // The rest is put together, or it is a file or a tensor.
-                if text[end..].starts_with(['{', '/']) || file.is_match(&key) {
+                if text[end..].starts_with(['{', '/', '_']) || file.is_match(&key) {
                     continue;
                 }
                 if !*keys_seen.entry(key.clone()).or_insert_with(|| is_setting(&key)) {

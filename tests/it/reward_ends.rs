@@ -200,10 +200,8 @@ fn padding_is_a_token_that_no_row_holds() {
     let found = |vocabulary, rows: &[&[u32]]| encoder.padding_token(vocabulary, rows.iter().copied());
     assert_eq!(found(832, &[&row]), Some((pad, "<|pad|>".to_owned())));
     // Taken, it is an unused special token, else an ordinary one; never a stop token or BOS.
-    assert_eq!(
-        found(832, &[&[100, pad, end]]).map(|(id, _)| id).filter(|id| [user, assistant].contains(id)).is_some(),
-        true
-    );
+    let special = found(832, &[&[100, pad, end]]).map(|(id, _)| id);
+    assert!(special.is_some_and(|id| [user, assistant].contains(&id)), "{special:?}");
     let (id, text) = found(832, &[&row, &[pad, 831]]).unwrap();
     assert_eq!(id, 830);
     let dir = tempfile::tempdir().unwrap();
