@@ -1,9 +1,7 @@
 //! Where the score of a reward model is read: at the stop token of a response, or at what the template prints after it.
 
 use serde_json::json;
-use setpoint_data::{
-    EncodeOptions, Message, ModelNotes, Prompt, Record, Response, ResponseEnd, TextEncoder, read_note, write_note,
-};
+use setpoint_data::{EncodeOptions, Message, ModelNotes, Prompt, Record, Response, ResponseEnd, TextEncoder};
 use setpoint_reward::Normalization;
 use setpoint_transformer::ModelConfig;
 
