@@ -1,6 +1,8 @@
 //! Steps that several recipes begin with: tokenizer, data, model, each checked before anything long is started.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use burn::tensor::{Device, FloatDType};
 use serde::Serialize;
@@ -82,7 +84,10 @@ pub struct Encoded {
 pub fn encoder(model: &ModelSection) -> Outcome<TextEncoder> {
     let dir = model.tokenizer_dir().ok_or_else(|| Failure::usage("model.path", "no model"))?;
     let encoder = TextEncoder::from_dir(dir, &encoder_options(model)?)?;
-    if let Some(PrintedDate { date, is_fixed: false }) = encoder.printed_date() {
+    static SAID: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    if let Some(PrintedDate { date, is_fixed: false }) = encoder.printed_date()
+        && SAID.lock().is_ok_and(|mut said| said.insert(dir.clone()))
+    {
         progress::note(format!(
             "the chat template of {} prints the date: today's, {date}. To use the same prompts on other days, set \
              model.template_date={date}",

@@ -9,6 +9,7 @@ mod tojson;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use chrono::NaiveDateTime;
 use minijinja::ErrorKind;
@@ -44,7 +45,18 @@ pub struct ChatTemplate {
     name: String,
     source: String,
     compiled: Arc<Compiled>,
+    outcomes: Arc<Outcomes>,
 }
+
+/// How many renderings of a template ended, and how many were stopped.
+#[derive(Default)]
+struct Outcomes {
+    ended: AtomicUsize,
+    stopped: AtomicUsize,
+}
+
+/// A template that was stopped this often, and more often than not, is not tried again: a data set would wait for each row.
+const MOST_STOPPED: usize = 16;
 
 impl std::fmt::Debug for ChatTemplate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -108,7 +120,7 @@ impl ChatTemplate {
             };
             Error::Template { name: name.clone(), reason }
         })?;
-        Ok(Self { name, source, compiled: Arc::new(compiled) })
+        Ok(Self { name, source, compiled: Arc::new(compiled), outcomes: Arc::default() })
     }
 
     /// A template that comes with this crate.
@@ -214,7 +226,15 @@ impl ChatTemplate {
         context.extend(variables.extra.iter().map(|(k, v)| (k.as_str(), value(v))));
         context.insert("messages", Jinja::from(messages));
         context.insert("add_generation_prompt", Jinja::from(add_generation_prompt));
-        self.compiled.render(context, size).map_err(|e| describe(&e))
+        let (ended, stopped) = (&self.outcomes.ended, &self.outcomes.stopped);
+        let stops = stopped.load(Ordering::Relaxed);
+        if stops >= MOST_STOPPED && stops > ended.load(Ordering::Relaxed) {
+            return Err(TemplateError::OverBudget);
+        }
+        let outcome = self.compiled.render(context, size).map_err(|e| describe(&e));
+        let count = if outcome == Err(TemplateError::OverBudget) { stopped } else { ended };
+        count.fetch_add(1, Ordering::Relaxed);
+        outcome
     }
 }
 

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use setpoint_data::{ChatTemplate, Message, TemplateVariables};
+use setpoint_data::{ChatTemplate, Message, TemplateError, TemplateVariables};
 
 /// Compiles and renders; the error, or the length of the text.
 fn run(source: &str) -> Result<usize, String> {
@@ -127,19 +127,20 @@ fn growing_texts() {
 
 #[test]
 fn growing_lists() {
-    for step in ["[ns.a, ns.a]", "(ns.a, ns.a)", "{'x': ns.a, 'y': ns.a}", "dict(x=ns.a, y=ns.a)", "[ns.a] * 2"] {
-        for end in [
-            "{{ ns.a|string }}",
-            "{{ ns.a }}",
-            "{{ ns.a ~ '' }}",
-            "{{ ns.a|tojson }}",
-            "{{ ns.a|pprint }}",
-            "{{ ns.a == [[ns.a], 1] }}",
-            "{{ '%s' % (ns.a,) }}",
-            "{{ '{}'.format(ns.a) }}",
-        ] {
-            check("doubled", &doubled("[1]", step, end), OVER);
-        }
+    for end in [
+        "{{ ns.a|string }}",
+        "{{ ns.a }}",
+        "{{ ns.a ~ '' }}",
+        "{{ ns.a|tojson }}",
+        "{{ ns.a|pprint }}",
+        "{{ ns.a == [[ns.a], 1] }}",
+        "{{ '%s' % (ns.a,) }}",
+        "{{ '{}'.format(ns.a) }}",
+    ] {
+        check("doubled", &doubled("[1]", "[ns.a, ns.a]", end), OVER);
+    }
+    for step in ["(ns.a, ns.a)", "{'x': ns.a, 'y': ns.a}", "dict(x=ns.a, y=ns.a)", "[ns.a] * 2"] {
+        check("doubled", &doubled("[1]", step, "{{ ns.a }}"), OVER);
     }
     let twins = "{% set ns = namespace(a=[1], b=[1]) %}{% for i in range(50) %}{% set ns.a = [ns.a, ns.a] %}{% set ns.b = [ns.b, ns.b] %}{% endfor %}";
     for end in [
@@ -189,9 +190,7 @@ fn deep_values() {
         "[[ns.a]]|map('list')|list",
         "namespace(x=ns.a)",
     ] {
-        for end in ["{{ ns.a }}", "", "{{ ns.a|tojson }}", "{{ ns.a == [1] }}"] {
-            check("nested", &nested(step, end), OVER);
-        }
+        check("nested", &nested(step, "{{ ns.a }}"), OVER);
     }
     let sets = format!("{{% set x = 1 %}}{}{{{{ x }}}}", "{% set x = [x] %}".repeat(25_000));
     check("nested sets", &sets, OVER);
@@ -252,7 +251,7 @@ fn endless_work() {
         "{% set x = ('<' * 10000)|striptags %}",
         "{% set x = ('&' * 10000)|striptags %}",
         "{% set x = ('a' * 1000000)[-1] %}",
-        "{% set x = numbers|map(attribute='a.' * 100000)|list %}",
+        "{% set x = numbers|map(attribute='a' * 100000)|list %}",
         "{% set x = ('a' * 100000).strip('a' * 100000) %}",
         "{% set x = {'a': 1}['a' * 100000] %}",
         "{% set x = {'a' * 100000: 1} %}",
@@ -339,6 +338,18 @@ fn sources() {
     for unclosed in ["{{ '", "{# ", "{% raw %}", "{{", "{%", "{{ (", "{{ '\\"] {
         check("unclosed", &format!("{unclosed}{}", many(" {%", 50_000)), "");
     }
+}
+
+#[test]
+fn a_data_set_does_not_wait_for_each_row() {
+    let source = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}";
+    let template = ChatTemplate::new("stranger", source).unwrap();
+    let begin = Instant::now();
+    for _ in 0..10_000 {
+        let outcome = template.render(&[Message::user("hi")], true, &TemplateVariables::default());
+        assert_eq!(outcome, Err(TemplateError::OverBudget));
+    }
+    assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
 }
 
 #[test]
