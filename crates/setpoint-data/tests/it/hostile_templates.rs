@@ -90,6 +90,9 @@ fn widths() {
     ] {
         check("width", source, OVER);
     }
+    for gone in ["{{ [1] is startingwith 'a' }}", "{{ [1]|zip([2]) }}", "{{ debug() }}"] {
+        check("not jinja2's", gone, "unknown");
+    }
     check("range", "{{ range(1000000000000000000)|list }}", "range: it has more than");
     check("range of numbers", "{{ range(-100000000000000000000, 100000000000000000000) }}", "range: ");
     check("round", "{{ 1.5|round(9999999999) }}", "round: ");

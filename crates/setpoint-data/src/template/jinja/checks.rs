@@ -110,7 +110,10 @@ fn names() -> impl Iterator<Item = &'static str> {
 
 /// Adds the tests in place of the engine's own.
 pub(super) fn add_tests(environment: &mut Environment<'static>) {
-    environment.remove_test("safe");
+    // The engine's own, which jinja2 does not have.
+    for gone in ["safe", "startingwith", "endingwith"] {
+        environment.remove_test(gone);
+    }
     for (name, test) in UNARY {
         environment.add_test(name, move |s: &mut State<'_, '_>, args: Rest<Value>| match args.as_slice() {
             [value] => {
