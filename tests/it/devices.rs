@@ -4,6 +4,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use setpoint_align::{
     Aggregate, DpoSettings, DroBatch, DroSettings, Pair, PromptIndex, constant_like, dpo, dro, weighted_sum,
 };
+use setpoint_reward::bradley_terry;
 use setpoint_train::{
     AdamWConfig, DeviceGroup, Hooks, PromptLogps, RunDir, Sequence, StepReport, SumOnFirst, TrainConfig, fit_on,
     sequence_logps,
@@ -116,6 +117,26 @@ fn gradients_of_the_dro_loss_agree_between_devices() {
     for (name, device) in devices {
         let difference = largest_difference(&gradient(&device), &reference);
         assert!(difference < 1e-4 * scale, "{name}: {difference} of {scale}");
+    }
+}
+
+/// A pair that is far apart keeps its small loss and slope: `log1p` is `log(1 + x)` on GPUs, which rounds to 0.
+#[test]
+fn the_reward_loss_is_exact_at_both_ends_on_every_device() {
+    let leads = [-80.0_f32, -20.0, -1.0, 0.0, 1.0, 16.0, 20.0, 40.0, 80.0];
+    for (name, device) in devices() {
+        let chosen = Tensor::<1>::from_floats(leads, &device.autodiff()).require_grad();
+        let losses = bradley_terry(chosen.clone(), chosen.clone().zeros_like(), None, 0.0).losses;
+        let values = losses.clone().into_data().try_to_vec::<f32>().unwrap();
+        let slopes = chosen.grad(&losses.sum().backward()).unwrap().into_data().try_to_vec::<f32>().unwrap();
+        for (i, lead) in leads.into_iter().map(f64::from).enumerate() {
+            // −log σ(x) = log(1 + e^{−x}), with the derivative −σ(−x).
+            let loss = if lead < 0.0 { lead.exp().ln_1p() - lead } else { (-lead).exp().ln_1p() };
+            for (found, expected) in [(values[i], loss), (slopes[i], -1.0 / (1.0 + lead.exp()))] {
+                let found = f64::from(found);
+                assert!((found / expected - 1.0).abs() < 2e-6, "{name}, lead {lead}: {found:e}, expected {expected:e}");
+            }
+        }
     }
 }
 

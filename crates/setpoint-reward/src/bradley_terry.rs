@@ -1,6 +1,7 @@
 //! The Bradley–Terry loss of a reward model.
 
 use burn::tensor::Tensor;
+use setpoint_align::log_sigmoid;
 
 /// The loss of each pair and its two parts.
 ///
@@ -50,18 +51,10 @@ pub fn bradley_terry(chosen: Tensor<1>, rejected: Tensor<1>, margin: Option<Tens
         Some(margin) => difference - margin,
         None => difference,
     };
-    let preference = softplus(lead.neg());
+    let preference = log_sigmoid(lead).neg();
     let sum = chosen + rejected;
     let centering = (sum.clone() * sum).mul_scalar(center);
     BradleyTerry { losses: preference.clone() + centering.clone(), preference, centering }
-}
-
-/// `log(1 + eˣ) = max(x, 0) + log(1 + e^{−|x|})`, finite and exact at both ends, with the derivative `σ(x)`.
-fn softplus(x: Tensor<1>) -> Tensor<1> {
-    let magnitude = x.clone().abs();
-    // max(x, 0) as (x + |x|)/2: at 0, where training with a zero head starts, a clamp would have the derivative 0 or 1, not ½.
-    let positive_part = (x + magnitude.clone()).mul_scalar(0.5);
-    positive_part + magnitude.neg().exp().log1p()
 }
 
 #[cfg(test)]

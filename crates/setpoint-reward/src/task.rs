@@ -52,7 +52,8 @@ impl Preference {
 
 /// Bradley–Terry training on preference pairs, for [`setpoint_train::fit`].
 ///
-/// Both responses of every pair go through the model in one right-padded batch, so that neither side is treated differently. The
+/// Both responses of every pair go through the model in one packed batch: nothing is padded, and the tokens that rows begin with alike
+/// are computed once. The
 /// loss is the mean over pairs of [`bradley_terry`]. Metrics have trl's names: `accuracy` (chosen strictly above
 /// rejected), `margin`, `min_reward`, `mean_reward`, `max_reward`.
 #[derive(Debug, Clone)]
