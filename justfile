@@ -30,6 +30,12 @@ demo:
 deny:
     cargo deny check
 
-# the goldens again, from pinned Python packages
+# the goldens again, from pinned Python packages and the test data (tests/golden/README.md)
 goldens:
-    cat tests/golden/README.md
+    python3 -m venv .venv
+    .venv/bin/pip install --quiet -r tests/golden/requirements.txt
+    for script in tests/golden/make_*.py crates/*/tests/golden/make_*.py; do \
+        echo "$script"; \
+        case "$script" in *make_lm_eval.py) model="${SETPOINT_TEST_DATA:-../shared/data}/model/stories260K";; *) model=;; esac; \
+        .venv/bin/python "$script" $model || exit 1; \
+    done

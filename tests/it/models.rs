@@ -113,6 +113,33 @@ fn checkpoints() -> Vec<(String, Card, ModelConfig)> {
     found
 }
 
+/// The rates of the row of docs/LEARNING_RATES.md that a model of so many parameters belongs to: SFT, reward model, alignment.
+fn learning_rates(parameters: u64) -> [String; 3] {
+    let row = match parameters {
+        0..700_000_000 => "up to 0.5 B",
+        700_000_000..5_000_000_000 => "1 B to 3 B",
+        _ => "7 B to 9 B",
+    };
+    let text = read(&root().join("docs/LEARNING_RATES.md"));
+    let cells: Vec<&str> =
+        text.lines().find(|line| line.starts_with(&format!("| {row} |"))).unwrap().split('|').collect();
+    // The first of the two numbers is for all weights.
+    [2, 3, 4].map(|cell| cells[cell].split('·').next().unwrap().trim().to_owned())
+}
+
+#[test]
+fn cards_name_the_learning_rates_of_the_docs() {
+    for (name, card, _) in checkpoints() {
+        let [sft, reward, align] = learning_rates(card.parameters);
+        let line = format!(
+            "# Learning rates to start from (../../docs/LEARNING_RATES.md): SFT {sft}, reward model {reward}, alignment {align}; \
+             adapters ten times that."
+        );
+        let text = read(&root().join("models").join(&name).join("card.toml"));
+        assert!(text.contains(&line), "models/{name}/card.toml must have the line\n{line}");
+    }
+}
+
 #[test]
 fn cards_agree_with_their_configs() {
     for (name, card, config) in checkpoints() {
