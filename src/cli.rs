@@ -11,6 +11,7 @@ use toml::Value;
 
 use crate::config::Given;
 use crate::recipes::inspect::InspectedJob;
+use crate::recipes::place::parse_memory;
 pub use eval::{Benchmark, EvalArgs};
 
 /// The command of a process that carries out a trial.
@@ -104,6 +105,9 @@ pub enum Command {
 
 const DEVICE_HELP: &str = "flex, ndarray, wgpu[:i], cuda[:i] or remote:HOST:PORT (see setpoint serve); several, as in cuda:0,1 or cuda:0-7, train \
     and score together; by default the fastest this binary was built with";
+const PLANNED_DEVICE_HELP: &str = "Where it will run: flex, ndarray, wgpu[:i], cuda[:i] or remote:HOST:PORT, several as in cuda:0,1; none has to be in \
+    this binary or machine";
+const DEVICE_MEMORY_HELP: &str = "Memory of each device, as in 80GiB or 24GB, to say whether the job fits; by default the available memory on a CPU, unknown on a GPU";
 const DEMO_HELP: &str = "Example:\n  setpoint demo --run runs/demo";
 const SFT_HELP: &str = "Examples:\n  setpoint sft --model Qwen2.5-0.5B --data chats.jsonl --run runs/sft\n  \
     setpoint sft sft.toml --run runs/sft --set train.learning_rate=1e-5\n  \
@@ -113,7 +117,8 @@ const REWARD_HELP: &str = "Example:\n  setpoint reward --model runs/sft/model --
 const ANNOTATE_HELP: &str = "Examples:\n  setpoint annotate --model runs/reward/model --data responses.jsonl --output rewards.jsonl\n  \
     setpoint annotate rules.toml --data responses.jsonl --output rewards.jsonl\n\n\
     All settings with their defaults: setpoint inspect config annotate";
-const PLAN_HELP: &str = "Examples:\n  setpoint plan dro.toml\n  setpoint plan --job sft --model Qwen2.5-0.5B --data chats.jsonl --json\n\n\
+const PLAN_HELP: &str = "Examples:\n  setpoint plan dro.toml\n  setpoint plan --job sft --model Qwen2.5-0.5B --data chats.jsonl --json\n  \
+    setpoint plan dro.toml --device cuda:0-3 --device-memory 80GiB\n\n\
     Without --job the job is align where the file has a section [align], reward where it sets `center`, else sft.";
 const LOGPS_HELP: &str = "Example:\n  setpoint logps --model DIR --data FILE --output OUT.jsonl\n\n\
     A line per response: {\"row\":0,\"response\":0,\"prompt_tokens\":9,\"response_tokens\":4,\
@@ -121,7 +126,7 @@ const LOGPS_HELP: &str = "Example:\n  setpoint logps --model DIR --data FILE --o
     Sums of log-probabilities in nats; prompt_logp counts the tokens after the first.";
 const AUDIT_HELP: &str = "Example:\n  setpoint audit --model runs/sft/model --data rewards.jsonl --set align.log_z0=50";
 const ALIGN_HELP: &str = "Examples:\n  setpoint align --model runs/sft/model --data rewards.jsonl --run runs/dro\n  \
-    setpoint align dro.toml --run runs/dro --set align.log_z0=auto\n  \
+    setpoint align dro.toml --run runs/dro --set align.beta=0.5\n  \
     setpoint align --model runs/sft/model --data pairs.jsonl --run runs/dpo --set align.method=dpo\n\n\
     Methods: setpoint methods. All settings of one with their defaults: setpoint inspect config align --set align.method=dpo";
 const SWEEP_HELP: &str = "Example:\n  setpoint sweep sweep.toml --run runs/sweep\n  \
@@ -194,6 +199,8 @@ pub struct TrainArgs {
     /// Go on from the last checkpoint in the run folder, with the settings that it holds; settings given again must agree with them
     #[arg(long)]
     pub resume: bool,
+    #[arg(long, value_name = "SIZE", value_parser = parse_memory, help = DEVICE_MEMORY_HELP)]
+    pub device_memory: Option<f64>,
     /// Hugging Face model folder (setting model.path)
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
@@ -222,6 +229,10 @@ pub struct PlanArgs {
     /// One setting; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
+    #[arg(long, value_name = "DEVICE", help = PLANNED_DEVICE_HELP)]
+    pub device: Option<String>,
+    #[arg(long, value_name = "SIZE", value_parser = parse_memory, help = DEVICE_MEMORY_HELP)]
+    pub device_memory: Option<f64>,
     /// As JSON, in bytes
     #[arg(long)]
     pub json: bool,

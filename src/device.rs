@@ -37,9 +37,7 @@ pub fn compiled() -> Vec<&'static str> {
 /// One sentence when the name is unknown, not compiled in, or its number is none; when a server cannot be reached.
 pub fn open(name: Option<&str>) -> Outcome<DeviceGroup> {
     let wrong = |message: String| Failure::usage("--device", message);
-    let compiled = compiled();
-    let fastest = || ["cuda", "flex", "wgpu", "ndarray"].into_iter().find(|kind| compiled.contains(kind));
-    let Some(name) = name.or_else(fastest) else {
+    let Some(name) = name.or(fastest()) else {
         return Err(wrong("this binary was built without any device: build it with --features flex".into()));
     };
     if name.starts_with(remote::PREFIX) {
@@ -58,6 +56,71 @@ pub fn open(name: Option<&str>) -> Outcome<DeviceGroup> {
         );
     }
     Ok(DeviceGroup::new(devices, SumOnFirst))
+}
+
+/// What a name after `--device` stands for, compiled in or not: the kind, and how many devices. Without a name as [`open`].
+///
+/// # Errors
+/// One sentence when the name is unknown.
+pub fn describe(name: Option<&str>) -> Outcome<(Kind, usize)> {
+    let Some(name) = name.or(fastest()) else { return Ok((Kind::Processor, 1)) };
+    let wrong = |message: String| Failure::usage("--device", message);
+    if name.starts_with(remote::PREFIX) {
+        // How many a server lends is known to the server alone.
+        return Ok((Kind::Elsewhere, remote::parse(name).map_err(wrong)?.iter().map(remote::Server::named).sum()));
+    }
+    let (kind, numbers) = parse(name).map_err(wrong)?;
+    Ok((Kind::named(kind), numbers.len()))
+}
+
+/// The fastest kind of device that was compiled in.
+fn fastest() -> Option<&'static str> {
+    let compiled = compiled();
+    ["cuda", "flex", "wgpu", "ndarray"].into_iter().find(|kind| compiled.contains(kind))
+}
+
+/// What a device is, as far as memory and precision are concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The CPU, with the machine's own memory.
+    Processor,
+    /// A GPU through wgpu.
+    Graphics,
+    /// An NVIDIA GPU through CUDA.
+    Cuda,
+    /// A device of another machine.
+    Elsewhere,
+}
+
+impl Kind {
+    fn named(name: &str) -> Self {
+        match name {
+            "flex" | "ndarray" => Self::Processor,
+            "cuda" => Self::Cuda,
+            _ => Self::Graphics,
+        }
+    }
+
+    /// The kind of an open device.
+    pub fn of(device: &Device) -> Self {
+        let name = format!("{device:?}").to_lowercase();
+        match name {
+            _ if name.contains("remote") => Self::Elsewhere,
+            _ if name.contains("cuda") => Self::Cuda,
+            _ if name.contains("flex") || name.contains("ndarray") => Self::Processor,
+            _ => Self::Graphics,
+        }
+    }
+
+    /// Whether bf16 and f16 checkpoints keep their dtype: on GPUs that compute in it. CPUs emulate it, which is slow.
+    pub fn keeps_half_precision(self) -> bool {
+        self == Self::Cuda
+    }
+
+    /// Whether it computes in the machine's own memory.
+    pub fn is_cpu(self) -> bool {
+        self == Self::Processor
+    }
 }
 
 /// Takes `flex`, `wgpu:1`, `cuda:0,1`, `cuda:0-3` or `flex,flex` apart: the kind, and the number of each device.
@@ -146,18 +209,6 @@ fn has_nccl() -> bool {
     cubecl::Device::cuda(0).is_ok_and(|device| device.client().has_device_transport())
 }
 
-/// Whether bf16 and f16 checkpoints keep their dtype on a device: on GPUs that compute in it. CPUs emulate it, which is slow.
-pub fn keeps_half_precision(device: &Device) -> bool {
-    let name = format!("{device:?}").to_lowercase();
-    name.contains("cuda")
-}
-
-/// Whether a device computes in the machine's own memory.
-pub fn is_cpu(device: &Device) -> bool {
-    let name = format!("{device:?}").to_lowercase();
-    name.contains("flex") || name.contains("ndarray")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,10 +218,28 @@ mod tests {
         for name in compiled() {
             // A GPU may be compiled in and not be there.
             if matches!(name, "flex" | "ndarray") {
-                assert!(is_cpu(open(Some(name)).unwrap().first()), "{name}");
+                assert!(Kind::of(open(Some(name)).unwrap().first()).is_cpu(), "{name}");
                 assert_eq!(open(Some(&format!("{name},{name}"))).unwrap().len(), 2);
             }
         }
+    }
+
+    #[test]
+    fn a_name_is_described_without_opening_it() {
+        for (name, kind, count) in [
+            ("flex,flex", Kind::Processor, 2),
+            ("ndarray", Kind::Processor, 1),
+            ("wgpu:1", Kind::Graphics, 1),
+            ("cuda:0-7", Kind::Cuda, 8),
+            ("remote:gpu1:3000", Kind::Elsewhere, 1),
+            ("remote:gpu1:3000/0-3,remote:gpu2:3000", Kind::Elsewhere, 5),
+        ] {
+            assert_eq!(describe(Some(name)).unwrap(), (kind, count), "{name}");
+        }
+        for name in ["tpu", "cuda:x", "remote:nowhere"] {
+            assert!(describe(Some(name)).is_err(), "{name}");
+        }
+        assert_eq!(describe(None).unwrap().0, Kind::of(open(None).unwrap().first()));
     }
 
     #[test]

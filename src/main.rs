@@ -19,6 +19,7 @@ use clap::Parser;
 use cli::{Benchmark, Cli, Command, CommonArgs, EvalArgs, InspectCommand, JobArgs, PlanArgs, TrainArgs};
 use config::{Config, Given, load};
 use failure::{Failure, Outcome};
+use recipes::place::Place;
 use recipes::{Session, Shared};
 
 // An allocator that can be told to keep its pages: tensors of the same sizes come and go at every step.
@@ -124,7 +125,12 @@ fn plan(args: &PlanArgs) -> Outcome {
 
     fn of<C: Config>(args: &PlanArgs, plan: fn(&Session, &C) -> Outcome<plan::RunPlan>) -> Outcome {
         let given = cli::given(args.config.as_ref(), args.model.as_ref(), args.data.as_ref(), None, &args.set);
-        plan::print(&plan(&session(None, true)?, &load::load::<C>(&given)?)?, args.json)
+        let config = load::load::<C>(&given)?;
+        let place = Place::named(args.device.as_deref(), args.device_memory)?;
+        // Nothing is computed: a processor will do, where there is one.
+        let processor = device::compiled().into_iter().find(|kind| matches!(*kind, "flex" | "ndarray"));
+        let session = Session { place, ..session(processor, true)? };
+        plan::print(&plan(&session, &config)?, args.json)
     }
     let job = match (args.job, &args.config) {
         (Some(job), _) => job,
@@ -192,6 +198,7 @@ fn search<C: Config>(
     }
     let config = load::load::<C>(&given)?;
     let session = session(device.as_deref(), *quiet)?;
+    let session = Session { place: Place::of(&session.devices, args.device_memory), ..session };
     if *dry {
         return dry_run(&session, &config);
     }

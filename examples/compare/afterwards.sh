@@ -18,7 +18,7 @@ mkdir -p "$level/gold" "$run/by-gold"
 [ -e "$level/compare/compare.json" ] || $setpoint compare "$here/compare.toml" --model "$run/sft/model" --data "$run/rewards.jsonl" \
   --set eval.data.path="$run/prompts.jsonl" --set eval.pairs.path="$run/pairs.jsonl" --set eval.reward.path="$run/reward/model" \
   --set 'compare.methods=["dro"]' --set 'compare.learning_rates=[3e-4, 1e-3]' \
-  --set 'compare.grids={dro={"align.beta"=[0.1, 0.5, 1.0], "align.log_z0"=[0.0, 2.0]}}' --run "$level/compare"
+  --set 'compare.grids={dro={"align.beta"=[0.1, 0.5, 1.0], "align.log_z0"=[0.0, 2.0], "align.prompt_term"=["full"]}}' --run "$level/compare"
 cp "$run"/gold/sft*.jsonl "$level/gold"
 python3 "$here/gold_table.py" trials "$level" | while read -r trial; do
   answers "$level/compare/trials/$trial/model" "$level/gold/$trial" "$run/compare/data/report-prompts.jsonl" greedy < /dev/null

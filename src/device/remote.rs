@@ -17,6 +17,13 @@ pub struct Server<'n> {
     numbers: Vec<usize>,
 }
 
+impl Server<'_> {
+    /// How many devices the name asks for, as far as it tells: at least one.
+    pub fn named(&self) -> usize {
+        self.numbers.len().max(1)
+    }
+}
+
 /// Takes `remote:gpu1:3000`, `remote:gpu1:3000/0,1` or `remote:gpu1:3000,remote:gpu2:3000/0-3` apart.
 pub fn parse(name: &str) -> Result<Vec<Server<'_>>, String> {
     let mut servers: Vec<Server<'_>> = vec![];

@@ -1,8 +1,10 @@
 //! `setpoint audit`: what DRO's targets ask of the policy, before any training.
 
-use setpoint_align::{AuditPrompt, AuditReport, AuditSettings, PromptRewards, audit};
+use setpoint_align::{
+    AuditPrompt, AuditReport, AuditSettings, PromptRewards, Subject, Summary, audit, break_even_reward,
+};
 
-use super::align::{AlignConfig, Method, prepare, with_reference};
+use super::align::{AlignConfig, DroSection, Method, prepare, with_reference};
 use super::{Session, setup};
 use crate::failure::{Failure, Outcome};
 use crate::progress;
@@ -36,8 +38,36 @@ pub fn report(session: &Session, config: &AlignConfig, folder: Option<&std::path
     let prepared = prepare(session, config)?;
     let reference = setup::reference_path(config.reference.as_deref(), &config.model)?;
     let (data, _) = with_reference(session, config, &prepared, Some(reference), folder)?;
-    let rows: Vec<AuditPrompt> = data.prompts.iter().enumerate().map(audit_prompt).collect();
+    of_prompts(dro, &data.prompts)
+}
+
+/// The report on training data whose reference log-probs are known.
+pub fn of_prompts(dro: &DroSection, prompts: &[ScoredPrompt]) -> Outcome<AuditReport> {
+    let rows: Vec<AuditPrompt> = prompts.iter().enumerate().map(audit_prompt).collect();
     Ok(audit(&rows, &AuditSettings::new(dro.beta, dro.level()))?)
+}
+
+/// Prints what `setpoint align` says before it trains: the level of the targets, which of them cannot be reached, which chosen responses
+/// are to fall and how far; and a warning of what ruins a model or teaches it nothing.
+pub fn introduce(report: &AuditReport) {
+    progress::note(level(report.beta, report.log_z0, &report.rewards));
+    let of = |subject| report.findings.iter().filter(move |finding| finding.subject == subject);
+    for finding in [Subject::Feasibility, Subject::Chosen].into_iter().flat_map(of) {
+        progress::note(&finding.message);
+    }
+    for finding in [Subject::SteepFall, Subject::Beta, Subject::EqualRewards].into_iter().flat_map(of) {
+        progress::note(format!("warning: {}", finding.message));
+    }
+}
+
+/// The level of the targets next to the rewards.
+pub fn level(beta: f64, log_z0: f64, rewards: &Summary) -> String {
+    format!(
+        "DRO: beta {beta}, log_z0 {log_z0:.3} nats: break-even reward {:.3}; the rewards have mean {:.3} and standard deviation {:.3}",
+        break_even_reward(log_z0, beta),
+        rewards.mean,
+        rewards.std
+    )
 }
 
 fn audit_prompt((row, prompt): (usize, &ScoredPrompt)) -> AuditPrompt {
@@ -50,6 +80,7 @@ fn audit_prompt((row, prompt): (usize, &ScoredPrompt)) -> AuditPrompt {
         rewards: PromptRewards::new(row, prompt.rewards.clone()).with_labels(prompt.roles.clone()),
         ids: (0..prompt.sequences.len()).map(|j| setup::token_hash(own(j).1)).collect(),
         ref_logps: prompt.ref_logps.clone(),
+        tokens: (0..prompt.sequences.len()).map(|j| own(j).1.len()).collect(),
     }
 }
 
@@ -65,14 +96,21 @@ pub fn table(report: &AuditReport) -> String {
             report.rewards.mean, report.rewards.std, report.rewards.min, report.rewards.max
         ),
         format!(
-            "targets       beta {}, log_z0 {:.3} nats: break-even reward {:.3}; the extreme targets are {:.1} nats apart",
-            report.beta, report.log_z0, report.break_even_reward, report.target_range
+            "targets       beta {}{}, log_z0 {:.3} nats: break-even reward {:.3}; the extreme targets are {:.1} nats apart",
+            report.beta,
+            report.beta_in_deviations.map_or_else(String::new, |share| format!(" ({share:.2} deviations)")),
+            report.log_z0,
+            report.break_even_reward,
+            report.target_range
         ),
     ];
     for (name, side) in [("chosen", &report.chosen), ("rejected", &report.rejected)] {
-        let mean = side.targets.as_ref().map_or(f64::NAN, |t| t.mean);
+        let mean = side.targets.as_ref().map_or_else(String::new, |t| format!(", mean target {:+.2} nats", t.mean));
+        let fall = side.fall.map_or_else(String::new, |fall| {
+            format!(", {:.2} nats on average ({:.2} per token)", fall.nats, fall.per_token)
+        });
         lines.push(format!(
-            "{name:<13} {} responses, mean target {mean:+.2} nats; {:.1} % gain probability, {:.1} % lose it",
+            "{name:<13} {} responses{mean}; {:.1} % gain probability, {:.1} % lose it{fall}",
             side.count,
             100.0 * side.gaining,
             100.0 * side.losing
@@ -86,11 +124,13 @@ pub fn table(report: &AuditReport) -> String {
     for prompt in report.feasibility.worst.iter().take(5) {
         lines.push(format!("              row {}: {:.2} nats too much", prompt.row, prompt.excess));
     }
-    let auto =
-        report.recommended.auto.map_or_else(String::new, |a| format!("; chosen keep their mean at {a:.3} (auto)"));
+    let kept = report
+        .recommended
+        .auto
+        .map_or_else(String::new, |level| format!("; chosen keep their mean at {level:.3} (keep_chosen)"));
     lines.push(format!(
-        "log_z0        all prompts feasible from {:.3}, 99 % from {:.3}{auto}",
-        report.recommended.all_feasible, report.recommended.feasible_99
+        "log_z0        the mean reward breaks even at {:.3} (mean, the default); all prompts feasible from {:.3}, 99 % from {:.3}{kept}",
+        report.recommended.mean, report.recommended.all_feasible, report.recommended.feasible_99
     ));
     lines.join("\n")
 }

@@ -5,7 +5,6 @@
 
 use std::path::{Path, PathBuf};
 
-use setpoint_align::LogZ0;
 use setpoint_data::DatasetConfig;
 use setpoint_train::{AdamWConfig, MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
 use tabled::builder::Builder;
@@ -178,7 +177,7 @@ fn annotate_config(data: &Path, judge: &Path, output: &Path) -> AnnotateConfig {
 }
 
 fn dro_method() -> Method {
-    Method::Dro(DroSection { beta: 0.5, log_z0: Some(LogZ0::AUTO), ..DroSection::default() })
+    Method::Dro(DroSection { beta: 0.5, ..DroSection::default() })
 }
 
 fn dpo_method() -> Method {

@@ -6,7 +6,7 @@ use tabled::settings::object::Columns;
 use tabled::settings::{Modify, Style, Width};
 use toml::{Table, Value};
 
-use super::align::{About, METHODS, Method, TrainsOn};
+use super::align::{About, METHODS, Method, Preset, TrainsOn};
 use crate::config::load::to_table;
 use crate::failure::Outcome;
 use crate::progress;
@@ -45,8 +45,18 @@ fn cells(about: &About) -> [String; 7] {
         TrainsOn::Pairs => "pairs",
         TrainsOn::Rows => "single responses",
     };
-    let settings: Vec<String> = defaults(about.name).iter().map(|(key, value)| format!("{key} = {value}")).collect();
-    [about.name, about.title, about.source, trains_on, reference, rewards, &settings.join(", ")].map(str::to_owned)
+    let list = |settings: Vec<(String, Value)>| {
+        settings.iter().map(|(key, value)| format!("{key} = {value}")).collect::<Vec<_>>().join(", ")
+    };
+    let presets = presets(about.name).map(|(name, settings)| format!("; preset = \"{name}\": {}", list(settings)));
+    let settings = list(defaults(about.name)) + &presets.collect::<String>();
+    [about.name, about.title, about.source, trains_on, reference, rewards, &settings].map(str::to_owned)
+}
+
+/// A method's presets, each with the settings that it stands for.
+fn presets(method: &str) -> impl Iterator<Item = (&'static str, Vec<(String, Value)>)> {
+    let all = if method == "dro" { Preset::ALL } else { &[] };
+    all.iter().map(|(name, preset)| (*name, preset.settings().into_iter().collect()))
 }
 
 /// A method's settings with their defaults.
@@ -59,6 +69,9 @@ fn as_json(about: &About) -> Outcome<Json> {
     let settings = defaults(about.name).into_iter().map(|(key, value)| Ok((key, serde_json::to_value(value)?)));
     let mut json = serde_json::to_value(about)?;
     json["settings"] = settings.collect::<Outcome<serde_json::Map<_, _>>>()?.into();
+    let presets = presets(about.name)
+        .map(|(name, settings)| Ok((name.to_owned(), serde_json::to_value(Table::from_iter(settings))?)));
+    json["presets"] = presets.collect::<Outcome<serde_json::Map<_, _>>>()?.into();
     json["aliases"] = if about.name == "dro" { json!(["rao"]) } else { json!([]) };
     Ok(json)
 }

@@ -20,6 +20,7 @@ pub mod sweep;
 
 mod generating;
 mod identity;
+pub mod place;
 pub mod plan;
 mod reading;
 mod rows_file;

@@ -2,12 +2,15 @@
 
 use std::path::Path;
 
+use burn::tensor::FloatDType;
 use clap::ValueEnum;
 use serde::Serialize;
 use setpoint_data::EncodeReport;
 use setpoint_train::{MicroBatch, TrainConfig, kept_logits};
 use setpoint_transformer::{ModelConfig, Recompute};
 
+use super::place::Place;
+use crate::config::sections::ModelSection;
 use crate::failure::Outcome;
 use crate::progress;
 
@@ -26,7 +29,7 @@ pub enum Output {
     Reward,
 }
 
-/// Memory of a training run in f32.
+/// Memory of a training run on each of its devices.
 ///
 /// # Units
 /// Bytes.
@@ -34,9 +37,9 @@ pub enum Output {
 pub struct MemoryPlan {
     /// The parameters.
     pub weights: f64,
-    /// Their gradients.
+    /// Their gradients, summed in f32.
     pub gradients: f64,
-    /// The optimizer's two moments.
+    /// The optimizer's two moments in f32, and an f32 copy of weights that are not.
     pub optimizer: f64,
     /// What the forward pass keeps for the backward pass of one micro-batch.
     pub activations: f64,
@@ -55,8 +58,33 @@ pub struct MemoryPlan {
 }
 
 impl MemoryPlan {
-    /// The plan of a run on the data that `report` describes.
-    pub fn of(model: &ModelConfig, report: &EncodeReport, train: &TrainConfig, output: Output) -> Self {
+    /// The plan of a run on the data that `report` describes, with weights in `dtype`.
+    pub fn of(
+        model: &ModelConfig,
+        report: &EncodeReport,
+        train: &TrainConfig,
+        output: Output,
+        dtype: FloatDType,
+    ) -> Self {
+        // Whether blocks are computed again is decided for f32, so that a run goes on elsewhere as it began.
+        let f32_plan = Self::in_f32(model, report, train, output);
+        match dtype {
+            FloatDType::F32 => f32_plan,
+            _ => f32_plan.in_half_precision(),
+        }
+    }
+
+    /// The same run with weights and hidden states of two bytes a number. Logits, gradients and the optimizer stay in f32.
+    fn in_half_precision(self) -> Self {
+        Self {
+            weights: self.weights / 2.0,
+            optimizer: self.optimizer + self.weights,
+            activations: self.activations / 2.0,
+            ..self
+        }
+    }
+
+    fn in_f32(model: &ModelConfig, report: &EncodeReport, train: &TrainConfig, output: Output) -> Self {
         let parameters = 4.0 * model.num_parameters() as f64;
         let tokens = micro_batch_tokens(report, train);
         let layers = model.num_hidden_layers as f64;
@@ -134,6 +162,17 @@ fn per_token(model: &ModelConfig) -> (f64, f64) {
     (4.0 * block, 4.0 * d)
 }
 
+/// What is trained, as far as its memory is concerned.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape<'a> {
+    /// The shape of the model.
+    pub config: &'a ModelConfig,
+    /// Where its weights come from, and their number format.
+    pub model: &'a ModelSection,
+    /// What a loss makes of its hidden states.
+    pub output: Output,
+}
+
 /// What a run would do, and what it needs for it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RunPlan {
@@ -149,10 +188,18 @@ pub struct RunPlan {
     pub tokens: usize,
     /// Floating-point operations of the matrix products.
     pub operations: f64,
-    /// Bytes at once.
+    /// The number format of the weights.
+    pub dtype: &'static str,
+    /// Number of devices, each of which needs all of the memory.
+    pub devices: usize,
+    /// Bytes on a device, part by part.
     pub memory: MemoryPlan,
-    /// The sum of them.
+    /// The most of them at once.
     pub peak: f64,
+    /// Bytes that a device has for the run, where that is known.
+    pub available: Option<f64>,
+    /// Whether the run fits into them.
+    pub fits: Option<bool>,
     /// What became of the rows.
     #[serde(skip)]
     data: String,
@@ -167,29 +214,45 @@ impl RunPlan {
     /// # Errors
     /// When the settings allow no step.
     pub fn of(
-        model: &ModelConfig,
+        shape: Shape<'_>,
         report: &EncodeReport,
         train: &TrainConfig,
         examples: usize,
-        output: Output,
+        place: &Place,
     ) -> Outcome<Self> {
         let plan = train.plan(examples)?;
-        let memory = MemoryPlan::of(model, report, train, output);
+        let model = shape.config;
+        let dtype = place.dtype(shape.model, model);
+        let memory = MemoryPlan::of(model, report, train, shape.output, dtype);
         let tokens = report.prompt_tokens + report.response_tokens;
         let factor = if memory.recompute == Recompute::Block { 8.0 } else { 6.0 };
         let epochs = plan.total_steps as f64 / plan.steps_per_epoch.max(1) as f64;
-        Ok(Self {
+        let plan = Self {
             examples,
             steps: plan.total_steps,
             steps_per_epoch: plan.steps_per_epoch,
             batch_size: train.batch_size,
             tokens,
             operations: factor * model.num_parameters() as f64 * tokens as f64 * epochs,
+            dtype: match dtype {
+                FloatDType::BF16 => "bf16",
+                FloatDType::F16 => "f16",
+                _ => "f32",
+            },
+            devices: place.count(),
             peak: memory.peak(),
             memory,
+            available: place.room(),
+            fits: None,
             data: report.to_string(),
             warning: train.few_steps(&plan),
-        })
+        };
+        Ok(plan.compared())
+    }
+
+    fn compared(mut self) -> Self {
+        self.fits = self.available.map(|available| self.peak <= available);
+        self
     }
 
     /// The plan where a second model of the same size trains beside the first.
@@ -206,13 +269,29 @@ impl RunPlan {
         }
         self.peak = memory.peak();
         self.operations *= 2.0;
-        self
+        self.compared()
+    }
+
+    /// Warns if the run needs more memory than there is.
+    pub fn warn(&self) {
+        if let (Some(false), Some(available)) = (self.fits, self.available) {
+            progress::note(format!(
+                "warning: this training needs about {:.2} GiB of memory{}, and {:.2} GiB are available: it will probably be stopped by the \
+                 system. A smaller train.micro_batch or train.recompute = \"block\" needs less; `setpoint plan` shows the parts",
+                gib(self.peak),
+                self.on_each(),
+                gib(available)
+            ));
+        }
+    }
+
+    fn on_each(&self) -> &'static str {
+        if self.devices > 1 { " on each device" } else { "" }
     }
 
     /// Prints it.
     pub fn say(&self) {
         let Self { memory, operations, .. } = self;
-        let gib = |bytes: f64| bytes / f64::from(1u32 << 30);
         progress::say(format!("data      {}", self.data));
         progress::say(format!(
             "steps     {} ({} an epoch, {} examples in batches of {})",
@@ -220,10 +299,12 @@ impl RunPlan {
         ));
         let again = if memory.recompute == Recompute::Block { ", each block computed again" } else { "" };
         progress::say(format!(
-            "memory    about {:.2} GiB at once, of {:.2} weights, {:.2} gradients, {:.2} optimizer in f32, {:.2} activations of {:.0} tokens{again}, \
-             {:.2} head, {:.2} other",
+            "memory    about {:.2} GiB at once{}, of {:.2} weights in {}, {:.2} gradients and {:.2} optimizer in f32, {:.2} activations of {:.0} \
+             tokens{again}, {:.2} head, {:.2} other",
             gib(self.peak),
+            self.on_each(),
             gib(memory.weights),
+            self.dtype,
             gib(memory.gradients),
             gib(memory.optimizer),
             gib(memory.activations),
@@ -231,6 +312,12 @@ impl RunPlan {
             gib(memory.head),
             gib(memory.other),
         ));
+        progress::say(match (self.fits, self.available) {
+            (Some(fits), Some(available)) => {
+                format!("fits      {}: {:.2} GiB are available", if fits { "yes" } else { "no" }, gib(available))
+            }
+            _ => "fits      not known: say how much memory a device has, as in --device-memory 80GiB".into(),
+        });
         progress::say(format!(
             "compute   about {operations:.2e} floating-point operations: {} at 100 GFLOP/s, {} at 100 TFLOP/s",
             duration(operations / 1e11),
@@ -281,6 +368,10 @@ pub fn describe<C: Serialize>(config: &C, plan: &RunPlan) -> Outcome {
     Ok(())
 }
 
+fn gib(bytes: f64) -> f64 {
+    bytes / f64::from(1u32 << 30)
+}
+
 fn duration(seconds: f64) -> String {
     match seconds {
         s if s < 90.0 => format!("{s:.0} seconds"),
@@ -301,9 +392,18 @@ mod tests {
                 "vocab_size": 1000, "tie_word_embeddings": true, "rms_norm_eps": 1e-5, "max_position_embeddings": 64}"#,
         )
         .unwrap();
-        let of = |output| MemoryPlan::of(&model, &EncodeReport::default(), &TrainConfig::default(), output);
-        let (tokens, reward) = (of(Output::Tokens), of(Output::Reward));
+        let of =
+            |output, dtype| MemoryPlan::of(&model, &EncodeReport::default(), &TrainConfig::default(), output, dtype);
+        let (tokens, reward) = (of(Output::Tokens, FloatDType::F32), of(Output::Reward, FloatDType::F32));
         assert_eq!((tokens.recompute, reward.recompute), (Recompute::Block, Recompute::None));
         assert!(reward.head < tokens.head);
+
+        // bf16: 2 bytes of weights, 4 of gradients, 8 of moments and 4 of a master copy a parameter; f32: 4, 4 and 8.
+        let half = of(Output::Tokens, FloatDType::BF16);
+        let parameters = model.num_parameters() as f64;
+        let bytes = |plan: &MemoryPlan| [plan.weights, plan.gradients, plan.optimizer].map(|part| part / parameters);
+        assert_eq!((bytes(&tokens), bytes(&half)), ([4.0, 4.0, 8.0], [2.0, 4.0, 12.0]));
+        assert_eq!((half.activations, half.head), (tokens.activations / 2.0, tokens.head));
+        assert_eq!(half.recompute, tokens.recompute, "a run goes on elsewhere as it began");
     }
 }

@@ -9,9 +9,10 @@ use setpoint_train::{MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
 use setpoint_transformer::{Architecture, CausalLm, ModelConfig, SaveOptions};
 
 use super::identity::{Origin, Row};
-use super::plan::{MemoryPlan, Output, RunPlan};
+use super::plan::{Output, RunPlan, Shape};
 use super::reading::{self, Reading};
 use super::rows_file::prompt_and_responses;
+use super::setup::Encoded;
 use super::training::{Companions, Saver, mark_finished, open_run, train};
 use super::{Session, setup};
 use crate::config::sections::{ModelSection, validate_best, validate_data, validate_train};
@@ -91,6 +92,8 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
             Some(PreferenceTask::new(pairs(&data.examples, &eval.path)?, config.center)?)
         }
     };
+    let plan = run_plan(session, config, &lm_config, &data, task.pairs().len())?;
+    plan.warn();
     let run = open_run(folder, resume, config, &session.devices)?;
 
     let mut settings = config.train.clone();
@@ -117,7 +120,7 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
         let (lm, _) = CausalLm::load(dir, &options, &device)?;
         RewardModel::from_causal_lm(lm, &lm_config, HeadInit::small(&lm_config, settings.seed))
     };
-    model.model.recompute = MemoryPlan::of(&model_config, &data.report, &settings, Output::Reward).recompute;
+    model.model.recompute = plan.memory.recompute;
     let out = run.join("model");
     let saver: Saver<'_, RewardModel> = Box::new(|model| {
         // Its own scores on the training rows give the reward a scale that others can rely on.
@@ -160,7 +163,22 @@ pub fn plan(session: &Session, config: &RewardConfig) -> Outcome<RunPlan> {
     let encode = encode_options(config, &model_config, &encoder)?;
     let data = setup::examples(&reading(&config.data), &encode, &encoder, "training data", session)?;
     let pairs = pairs(&data.examples, &config.data.path)?.len();
-    RunPlan::of(&model_config, &data.report, &config.train, pairs, Output::Reward)
+    run_plan(session, config, &model_config, &data, pairs)
+}
+
+/// What a run needs. The head of a language model gives way to that of a reward model.
+fn run_plan(
+    session: &Session,
+    config: &RewardConfig,
+    started_from: &ModelConfig,
+    data: &Encoded,
+    pairs: usize,
+) -> Outcome<RunPlan> {
+    let mut shape = started_from.clone();
+    shape.architecture = Architecture::SequenceClassification;
+    shape.num_labels = 1;
+    let shape = Shape { config: &shape, model: &config.model, output: Output::Reward };
+    RunPlan::of(shape, &data.report, &config.train, pairs, &session.place)
 }
 
 /// Pairs with their margins.

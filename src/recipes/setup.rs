@@ -19,8 +19,10 @@ use setpoint_transformer::{CausalLm, GenerationConfig, LoadOptions, ModelConfig,
 use sha2::{Digest, Sha256};
 
 use super::Shared;
+use super::place::Place;
 use super::reading::Reading;
 use crate::config::sections::{Dtype, ModelSection};
+use crate::device::Kind;
 use crate::failure::{Failure, Outcome};
 use crate::{memory, progress};
 
@@ -31,6 +33,8 @@ pub struct Session {
     pub devices: DeviceGroup,
     /// No progress bars.
     pub quiet: bool,
+    /// The devices as a plan sees them: these, unless others are planned for.
+    pub place: Place,
     /// Values that other processes compute as well: those of the other trials of a search.
     pub shared: Option<Shared>,
 }
@@ -38,7 +42,8 @@ pub struct Session {
 impl Session {
     /// A session on one device or several.
     pub fn new(devices: DeviceGroup, quiet: bool) -> Self {
-        Self { devices, quiet, shared: None }
+        let place = Place::of(&devices, None);
+        Self { devices, quiet, place, shared: None }
     }
 
     /// The first device, without autodiff.
@@ -414,7 +419,7 @@ pub fn load_options(dtype: Dtype, device: &Device) -> LoadOptions {
         Dtype::F32 => Some(FloatDType::F32),
         Dtype::Bf16 => Some(FloatDType::BF16),
         Dtype::F16 => Some(FloatDType::F16),
-        Dtype::Auto if crate::device::keeps_half_precision(device) => None,
+        Dtype::Auto if Kind::of(device).keeps_half_precision() => None,
         Dtype::Auto => Some(FloatDType::F32),
     };
     LoadOptions { dtype, ..LoadOptions::default() }

@@ -6,12 +6,13 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use setpoint_data::{DatasetConfig, EncodeOptions, Example, Responses, Uses};
 use setpoint_train::{MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
-use setpoint_transformer::CausalLm;
+use setpoint_transformer::{CausalLm, ModelConfig};
 use toml::{Table, Value};
 
 use super::identity::{Origin, Row};
-use super::plan::{MemoryPlan, Output, RunPlan};
+use super::plan::{Output, RunPlan, Shape};
 use super::rows_file::conversation;
+use super::setup::Encoded;
 use super::training::{Companions, SamplesSection, Saver, mark_finished, open_run, sampler, train};
 use super::{Session, setup};
 use crate::config::sections::{ModelSection, validate_best, validate_sft_data, validate_train};
@@ -115,6 +116,8 @@ pub fn run(session: &Session, config: &SftConfig, folder: &Path, resume: bool) -
         .evaluation_data()
         .map(|eval| setup::examples(&eval, &encode, &encoder, "evaluation data", session))
         .transpose()?;
+    let plan = run_plan(session, config, &model_config, &data)?;
+    plan.warn();
     let run = open_run(folder, resume, config, &session.devices)?;
 
     let mut settings = config.train.clone();
@@ -139,7 +142,7 @@ pub fn run(session: &Session, config: &SftConfig, folder: &Path, resume: bool) -
     settings.identity = origin.identity();
     let device = session.device().clone().autodiff();
     let mut model = setup::policy(&config.model, &model_config, settings.seed, &device)?;
-    model.model.recompute = MemoryPlan::of(&model_config, &data.report, &settings, Output::Tokens).recompute;
+    model.model.recompute = plan.memory.recompute;
     let shown = eval.as_ref().unwrap_or(&data).examples.iter().map(|e| e.prompt.clone());
     let sampler = sampler(&config.samples, &config.model, &model_config, &encoder, shown)?;
     let dir = run.join("model");
@@ -172,8 +175,13 @@ pub fn plan(session: &Session, config: &SftConfig) -> Outcome<RunPlan> {
     let model_config = setup::model_config(&config.model, &encoder)?;
     let encode = setup::within(&turns(&config.encode), &model_config);
     let data = setup::examples(&config.training_data(), &encode, &encoder, "training data", session)?;
+    run_plan(session, config, &model_config, &data)
+}
+
+fn run_plan(session: &Session, config: &SftConfig, shape: &ModelConfig, data: &Encoded) -> Outcome<RunPlan> {
     let examples = task_of(&data.examples).examples.len();
-    RunPlan::of(&model_config, &data.report, &config.train, examples, Output::Tokens)
+    let shape = Shape { config: shape, model: &config.model, output: Output::Tokens };
+    RunPlan::of(shape, &data.report, &config.train, examples, &session.place)
 }
 
 /// The conversations of a task, for the identity of the run.

@@ -83,6 +83,7 @@ fn prompts_that_do_not_share_t0_stop_before_any_weights_are_read() {
     let policy = policy();
     let mut arguments =
         vec!["align", "--dry-run", "--model", &policy, "--data", &data, "--set", "data.text_prompts=plain"];
+    arguments.extend(["--set", "align.prompt_term=full"]);
     setpoint(&arguments).fails(1, &["rows.jsonl:2", "t0", "prompt_term", "data.text_prompts"]);
     arguments.extend(["--set", "align.prompt_term=off"]);
     setpoint(&arguments).ok();

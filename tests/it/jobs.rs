@@ -111,6 +111,8 @@ fn annotate_by_rule_then_audit_and_align_by_dro() {
         "--set",
         "align.log_z0=auto",
         "--set",
+        "align.prompt_term=full",
+        "--set",
         "align.beta=1.0",
         "--set",
         "train.max_steps=3",

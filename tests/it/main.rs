@@ -7,6 +7,7 @@ mod bad_input;
 mod compare;
 mod demo;
 mod devices;
+mod dro_defaults;
 // The judge's client is tested against the same server.
 #[allow(dead_code, reason = "not every mishap is tried here")]
 #[path = "../../crates/setpoint-eval/tests/it/server.rs"]
@@ -21,6 +22,7 @@ mod judges;
 mod methods;
 mod models;
 mod old_runs;
+mod plan;
 mod readme;
 #[cfg(feature = "remote")]
 mod remote;

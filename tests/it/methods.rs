@@ -48,6 +48,9 @@ fn every_method_trains_on_the_same_annotated_file() {
         if name == "mix" {
             settings.push("align.losses=[{method='simpo'}, {method='slic_hf', weight=0.5}]");
         }
+        if name == "dro" {
+            settings.push("align.prompt_term=full");
+        }
         align(&data, &run, &settings).ok();
         let steps = metrics(&run);
         assert_eq!(steps.len(), 2, "{name}");

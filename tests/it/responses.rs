@@ -41,6 +41,9 @@ fn align(data: &str, run: &Path, method: &str) {
     let (method, eval) = (format!("align.method={method}"), format!("eval_data.path={data}"));
     let mut arguments = vec!["align", "--quiet", "--model", &policy, "--data", data, "--run", &run];
     let steps = format!("train.max_steps={STEPS}");
+    if method == "align.method=dro" {
+        arguments.extend(["--set", "align.preset=paper"]);
+    }
     for setting in [
         &method,
         &eval,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, require_finite, require_positive};
 
-/// How far the mean chosen log-ratio may fall below where it should be.
+/// How far the mean chosen log-ratio may fall below 0, its value before training.
 ///
 /// In a config file: `{ nats_per_token = 0.05 }` or `{ nats = 10.0 }`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -28,15 +28,16 @@ pub struct DisplacementSettings {
     /// Weight of the past in the exponential moving average over steps, in `[0, 1)`. Default 0.9:
     /// about ten steps.
     pub smoothing: f64,
-    /// Where the objective means to take the mean chosen log-ratio, in the threshold's unit; a fall
-    /// to a negative value is no displacement until it goes further. Default 0. For DRO the mean
-    /// target of the chosen responses (of the audit) belongs here.
-    pub expected: f64,
+    /// Where the objective's targets put the chosen responses: their mean target, nats per
+    /// response, as the audit finds it for DRO. The warning names it; it does not change when the
+    /// detector warns, because responses that lose probability lose it whether or not that was
+    /// asked for. Default: none, for objectives without targets.
+    pub target: Option<f64>,
 }
 
 impl Default for DisplacementSettings {
     fn default() -> Self {
-        Self { threshold: DisplacementThreshold::NatsPerToken(0.05), smoothing: 0.9, expected: 0.0 }
+        Self { threshold: DisplacementThreshold::NatsPerToken(0.05), smoothing: 0.9, target: None }
     }
 }
 
@@ -52,7 +53,7 @@ impl DisplacementSettings {
             }
             DisplacementThreshold::Nats(nats) => require_positive("threshold.nats", nats)?,
         }
-        require_finite("expected", self.expected)?;
+        self.target.map_or(Ok(()), |target| require_finite("target", target))?;
         if (0.0..1.0).contains(&self.smoothing) {
             Ok(())
         } else {
@@ -79,8 +80,8 @@ pub struct ChosenStep {
 /// Watches the mean chosen log-ratio of the steps and warns when it falls.
 ///
 /// The value (per token or not, as the threshold says) is smoothed by an exponential moving average
-/// without start-up bias. It warns when the average falls below `min(expected, 0) − threshold`,
-/// once, and again only after the average has come back above `min(expected, 0) − threshold/2`.
+/// without start-up bias. It warns when the average falls below `−threshold`, once, and again only
+/// after the average has come back above `−threshold/2`.
 /// Steps whose value is not a finite number are passed over.
 ///
 /// Its whole state serialises, so that a resumed run warns at the same steps.
@@ -91,7 +92,7 @@ pub struct ChosenStep {
 /// };
 ///
 /// let threshold = DisplacementThreshold::Nats(5.0);
-/// let settings = DisplacementSettings { threshold, smoothing: 0.0, expected: 0.0 };
+/// let settings = DisplacementSettings { threshold, smoothing: 0.0, target: None };
 /// let mut detector = DisplacementDetector::new(settings)?;
 /// let mut observe = |step, log_ratio| {
 ///     detector.observe(ChosenStep { step, log_ratio, tokens: 100.0 }).is_some()
@@ -119,6 +120,8 @@ pub struct DisplacementWarning {
     pub log_ratio: f64,
     /// The limit it crossed, in the same unit.
     pub limit: f64,
+    /// The mean target of the chosen responses, in the same unit, where the objective has one.
+    pub target: Option<f64>,
     /// Whether the unit is nats per token, else nats.
     pub per_token: bool,
 }
@@ -131,7 +134,14 @@ impl fmt::Display for DisplacementWarning {
             "step {}: the chosen responses are losing probability: their mean log-ratio (smoothed) is {:.4} {unit}, below \
              the limit of {:.4}",
             self.step, self.log_ratio, self.limit
-        )
+        )?;
+        match self.target {
+            None => Ok(()),
+            Some(target) if target < self.limit => {
+                write!(f, "; their targets ask for {target:.4}: a lower log_z0 asks for less")
+            }
+            Some(target) => write!(f, "; their targets ask for {target:.4}"),
+        }
     }
 }
 
@@ -147,11 +157,12 @@ impl DisplacementDetector {
 
     /// Takes in a step; returns a warning at the step that crosses the limit.
     pub fn observe(&mut self, chosen: ChosenStep) -> Option<DisplacementWarning> {
-        let DisplacementSettings { threshold, smoothing, expected } = self.settings;
-        let (value, threshold, per_token) = match threshold {
-            DisplacementThreshold::NatsPerToken(nats) => (chosen.log_ratio / chosen.tokens, nats, true),
-            DisplacementThreshold::Nats(nats) => (chosen.log_ratio, nats, false),
+        let DisplacementSettings { threshold, smoothing, target } = self.settings;
+        let (unit, threshold, per_token) = match threshold {
+            DisplacementThreshold::NatsPerToken(nats) => (chosen.tokens, nats, true),
+            DisplacementThreshold::Nats(nats) => (1.0, nats, false),
         };
+        let value = chosen.log_ratio / unit;
         if !value.is_finite() {
             return None;
         }
@@ -159,14 +170,14 @@ impl DisplacementDetector {
         self.weight = smoothing * self.weight + 1.0;
         let log_ratio = self.weighted_sum / self.weight;
 
-        let base = expected.min(0.0);
-        let limit = base - threshold;
+        let limit = -threshold;
         if self.warned {
-            self.warned = log_ratio <= base - threshold / 2.0;
+            self.warned = log_ratio <= limit / 2.0;
             return None;
         }
         self.warned = log_ratio < limit;
-        self.warned.then_some(DisplacementWarning { step: chosen.step, log_ratio, limit, per_token })
+        let target = target.map(|target| target / unit);
+        self.warned.then_some(DisplacementWarning { step: chosen.step, log_ratio, limit, target, per_token })
     }
 
     /// The smoothed mean chosen log-ratio in the threshold's unit; `None` before the first step.
@@ -179,8 +190,8 @@ impl DisplacementDetector {
 mod tests {
     use super::*;
 
-    fn detector(threshold: DisplacementThreshold, smoothing: f64, expected: f64) -> DisplacementDetector {
-        DisplacementDetector::new(DisplacementSettings { threshold, smoothing, expected }).unwrap()
+    fn detector(threshold: DisplacementThreshold, smoothing: f64) -> DisplacementDetector {
+        DisplacementDetector::new(DisplacementSettings { threshold, smoothing, target: None }).unwrap()
     }
 
     /// The steps (from 1) that warn.
@@ -194,7 +205,7 @@ mod tests {
 
     #[test]
     fn warns_once_and_again_after_recovery() {
-        let mut detector = detector(DisplacementThreshold::Nats(2.0), 0.0, 0.0);
+        let mut detector = detector(DisplacementThreshold::Nats(2.0), 0.0);
         let log_ratios = [0.0, -1.9, -2.1, -5.0, -1.5, -2.5, -0.9, -2.0, -2.5];
         assert_eq!(warnings(&mut detector, &log_ratios, 1.0), [3, 9]);
     }
@@ -204,14 +215,14 @@ mod tests {
         let threshold = DisplacementThreshold::Nats(2.0);
         let mut calm = vec![0.0; 20];
         calm.push(-10.0);
-        assert!(warnings(&mut detector(threshold, 0.9, 0.0), &calm, 1.0).is_empty());
+        assert!(warnings(&mut detector(threshold, 0.9), &calm, 1.0).is_empty());
         let falling: Vec<f64> = (0..40).map(|step| -0.2 * f64::from(step)).collect();
-        assert_eq!(warnings(&mut detector(threshold, 0.9, 0.0), &falling, 1.0).len(), 1);
+        assert_eq!(warnings(&mut detector(threshold, 0.9), &falling, 1.0).len(), 1);
     }
 
     #[test]
     fn the_average_has_no_start_up_bias() {
-        let mut detector = detector(DisplacementThreshold::Nats(2.0), 0.5, 0.0);
+        let mut detector = detector(DisplacementThreshold::Nats(2.0), 0.5);
         assert_eq!(detector.smoothed(), None);
         assert_eq!(warnings(&mut detector, &[-3.0], 1.0), [1]);
         assert_eq!(detector.smoothed(), Some(-3.0));
@@ -220,19 +231,36 @@ mod tests {
     }
 
     #[test]
-    fn per_token_and_expected_falls() {
+    fn a_limit_per_token_is_that_of_responses_of_any_length() {
         let per_token = DisplacementThreshold::NatsPerToken(0.1);
-        assert!(warnings(&mut detector(per_token, 0.0, 0.0), &[-9.0], 100.0).is_empty());
-        assert_eq!(warnings(&mut detector(per_token, 0.0, 0.0), &[-9.0], 80.0), [1]);
-        assert!(warnings(&mut detector(per_token, 0.0, -0.2), &[-29.0], 100.0).is_empty());
-        assert_eq!(warnings(&mut detector(per_token, 0.0, -0.2), &[-31.0], 100.0), [1]);
-        // An expected rise is no reason to warn at the start.
-        assert!(warnings(&mut detector(per_token, 0.0, 5.0), &[0.0], 100.0).is_empty());
+        assert!(warnings(&mut detector(per_token, 0.0), &[-9.0], 100.0).is_empty());
+        assert_eq!(warnings(&mut detector(per_token, 0.0), &[-9.0], 80.0), [1]);
+    }
+
+    /// What happens to the responses decides, wherever their targets are. A target of many nats per response was once
+    /// taken for one per token, and the detector could not fire.
+    #[test]
+    fn a_fall_that_was_asked_for_is_a_fall_and_a_rise_that_fails_to_come_is_none() {
+        let threshold = DisplacementThreshold::NatsPerToken(0.05);
+        let at = |target, log_ratio| {
+            let settings = DisplacementSettings { threshold, smoothing: 0.0, target: Some(target) };
+            let mut detector = DisplacementDetector::new(settings).unwrap();
+            detector.observe(ChosenStep { step: 1, log_ratio, tokens: 16.0 })
+        };
+        for target in [-40.0, -0.5, 12.0] {
+            let warning = at(target, -4.0).unwrap_or_else(|| panic!("silent at target {target}"));
+            assert_eq!((warning.log_ratio, warning.limit, warning.target), (-0.25, -0.05, Some(target / 16.0)));
+            assert_eq!(warning.to_string().contains("lower log_z0"), target == -40.0, "{warning}");
+            // Within the threshold, unmoved, risen.
+            for log_ratio in [-0.7, 0.0, 3.0] {
+                assert_eq!(at(target, log_ratio), None, "target {target}, log-ratio {log_ratio}");
+            }
+        }
     }
 
     #[test]
     fn values_that_are_no_numbers_are_passed_over() {
-        let mut detector = detector(DisplacementThreshold::NatsPerToken(0.1), 0.9, 0.0);
+        let mut detector = detector(DisplacementThreshold::NatsPerToken(0.1), 0.9);
         assert!(warnings(&mut detector, &[f64::NAN, f64::NEG_INFINITY], 10.0).is_empty());
         assert!(warnings(&mut detector, &[-1.0], 0.0).is_empty());
         assert_eq!(detector.smoothed(), None);
@@ -241,10 +269,10 @@ mod tests {
     #[test]
     fn a_resumed_detector_goes_on_as_if_nothing_happened() {
         let falling: Vec<f64> = (0..40).map(|step| -0.3 * f64::from(step)).collect();
-        let mut whole = detector(DisplacementThreshold::Nats(4.0), 0.9, 0.0);
+        let mut whole = detector(DisplacementThreshold::Nats(4.0), 0.9);
         let expected = warnings(&mut whole, &falling, 1.0);
         for cut in [5, 20, 30] {
-            let mut first = detector(DisplacementThreshold::Nats(4.0), 0.9, 0.0);
+            let mut first = detector(DisplacementThreshold::Nats(4.0), 0.9);
             let mut found = warnings(&mut first, &falling[..cut], 1.0);
             let stored = serde_json::to_string(&first).unwrap();
             let mut second: DisplacementDetector = serde_json::from_str(&stored).unwrap();
@@ -261,7 +289,7 @@ mod tests {
         assert_eq!(settings.validate(), Ok(()));
         for bad in [
             DisplacementSettings { smoothing: 1.0, ..settings },
-            DisplacementSettings { expected: f64::NAN, ..settings },
+            DisplacementSettings { target: Some(f64::NAN), ..settings },
             DisplacementSettings { threshold: DisplacementThreshold::Nats(0.0), ..settings },
             DisplacementSettings { threshold: DisplacementThreshold::NatsPerToken(-1.0), ..settings },
         ] {

@@ -27,6 +27,37 @@ pub enum Error {
         /// The value found.
         found: f64,
     },
+    /// A reward that its transform and scale take out of the numbers.
+    #[error(
+        "row {row}, response {response}: the reward {reward:e} becomes {found} by reward_transform and reward_scale, expected a finite number"
+    )]
+    TransformedReward {
+        /// The caller's row.
+        row: usize,
+        /// Index of the response within the row.
+        response: usize,
+        /// The reward before the transform.
+        reward: f64,
+        /// The reward after it.
+        found: f64,
+    },
+    /// A reward that is too large to train on.
+    #[error(
+        "row {row}, response {response}: the reward {reward:e} is too large to train on: at this beta it stands for {nats:e} nats, expected \
+         at most {limit:e} of either, whose square a 32-bit number still holds"
+    )]
+    LargeReward {
+        /// The caller's row.
+        row: usize,
+        /// Index of the response within the row.
+        response: usize,
+        /// The reward, transformed and scaled.
+        reward: f64,
+        /// The reward over β, nats.
+        nats: f64,
+        /// The largest magnitude that either may have.
+        limit: f64,
+    },
     /// A reference log-probability is NaN, infinite or positive.
     #[error(
         "row {row}, response {response}: the reference log-probability is {found}, expected a finite number of at most 0"
@@ -91,6 +122,21 @@ pub enum Error {
         /// Index of the prompt within the batch.
         prompt: usize,
     },
+}
+
+impl Error {
+    /// The caller's row that the error is about, so that the caller can name it by file and line.
+    pub fn row(&self) -> Option<usize> {
+        match *self {
+            Self::Reward { row, .. }
+            | Self::TransformedReward { row, .. }
+            | Self::LargeReward { row, .. }
+            | Self::RefLogp { row, .. }
+            | Self::Lengths { row, .. }
+            | Self::NoResponses { row } => Some(row),
+            _ => None,
+        }
+    }
 }
 
 /// Fails unless `value` is finite and greater than 0.

@@ -64,8 +64,8 @@ mod summary;
 
 pub use aggregate::{Aggregate, constant_like, weighted_sum};
 pub use audit::{
-    AuditPrompt, AuditReport, AuditSettings, FEASIBILITY_TOLERANCE, Feasibility, Finding, InfeasiblePrompt,
-    LabelDisagreement, Offsets, Recommended, ScoredResponse, Severity, Targets, audit, prompt_log_mass,
+    AuditPrompt, AuditReport, AuditSettings, FEASIBILITY_TOLERANCE, Fall, Feasibility, Finding, InfeasiblePrompt,
+    LabelDisagreement, Offsets, Recommended, ScoredResponse, Severity, Subject, Targets, audit, prompt_log_mass,
 };
 pub use displacement::{
     ChosenStep, DisplacementDetector, DisplacementSettings, DisplacementThreshold, DisplacementWarning,
@@ -102,7 +102,7 @@ pub use objectives::slic_hf::{SlicHfSettings, slic_hf};
 pub use objectives::sppo_hard::{SppoHardSettings, sppo_hard};
 pub use pair::{Pair, PairLoss};
 pub use prompt_index::PromptIndex;
-pub use prompt_rewards::{PromptRewards, Role, chosen_rewards};
+pub use prompt_rewards::{PromptRewards, Role, check_targets, chosen_rewards};
 pub use reward_transform::{ClipRange, FittedTransform, RewardTransform};
 pub use row::RowLoss;
 pub use stable::{log_sigmoid, log1mexp, sigmoid};

@@ -7,21 +7,34 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Error, require_finite, require_positive};
+use crate::prompt_rewards::{PromptRewards, chosen_rewards};
+use crate::summary::mean;
 
 /// How `log_z0` is set.
 ///
 /// `log Z_0` cannot be computed (its sum runs over all texts), so the paper makes it a setting. It
 /// is a logarithm, in nats: the paper searches [-50, 500] and reports "Z_0 = 50".
 ///
-/// In a config file: a number of nats, `"auto"`, `{ auto = 2.0 }` or `{ break_even_reward = 5.0 }`.
+/// In a config file: a number of nats, `"mean"`, `"keep_chosen"`, `{ keep_chosen = 2.0 }` or
+/// `{ break_even_reward = 5.0 }`. `"auto"` and `{ auto = 2.0 }` are former names of `keep_chosen`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum LogZ0 {
     /// This many nats.
     Nats(f64),
     /// The reward that leaves a response's probability where it is: `log_z0 = reward/β`.
     BreakEvenReward(f64),
-    /// From the rewards, before training, such that the mean target of the chosen responses is
-    /// this many nats of log-ratio; 0 (`"auto"`) keeps their mean log-probability.
+    /// The mean reward of all responses breaks even: better ones gain probability, worse ones lose
+    /// it. The default.
+    Mean,
+    /// The mean target of the chosen responses is this many nats of log-ratio; 0 keeps their mean
+    /// log-probability. No longer recommended: chosen responses should gain, and a level this high
+    /// says that responses outside the file are better than those in it.
+    KeepChosen {
+        /// The wanted mean target of the chosen responses, nats.
+        chosen_shift: f64,
+    },
+    /// [`LogZ0::KeepChosen`] under its former name. It is written back as it was read, so that
+    /// the settings of older runs stay what they were.
     Auto {
         /// The wanted mean target of the chosen responses, nats.
         chosen_shift: f64,
@@ -29,50 +42,66 @@ pub enum LogZ0 {
 }
 
 impl LogZ0 {
-    /// `"auto"`: the chosen responses keep their mean log-probability.
+    /// `"keep_chosen"`: the chosen responses keep their mean log-probability.
+    pub const KEEP_CHOSEN: Self = Self::KeepChosen { chosen_shift: 0.0 };
+    /// `"auto"`, the former name of [`LogZ0::KEEP_CHOSEN`].
     pub const AUTO: Self = Self::Auto { chosen_shift: 0.0 };
 
-    /// The number of nats, given the rewards (transformed and scaled) of all chosen responses;
-    /// see [`crate::chosen_rewards`] for which those are.
+    /// The rewards that the level follows from: all of them for [`LogZ0::Mean`], those of the chosen
+    /// responses ([`chosen_rewards`]) for [`LogZ0::KeepChosen`], none for the others.
+    pub fn basis(self, data: &[PromptRewards]) -> Vec<f64> {
+        match self {
+            Self::Nats(_) | Self::BreakEvenReward(_) => Vec::new(),
+            Self::Mean => data.iter().flat_map(|prompt| prompt.rewards.iter().copied()).collect(),
+            Self::KeepChosen { .. } | Self::Auto { .. } => chosen_rewards(data),
+        }
+    }
+
+    /// Whether the level follows from the rewards.
+    pub fn needs_rewards(self) -> bool {
+        !matches!(self, Self::Nats(_) | Self::BreakEvenReward(_))
+    }
+
+    /// The number of nats, given the rewards that it follows from ([`LogZ0::basis`]), transformed
+    /// and scaled.
     ///
     /// ```text
-    /// auto:  mean over chosen of (r/β − log_z0) = chosen_shift   ⇒   log_z0 = mean(r_chosen)/β − chosen_shift
+    /// mean:         log_z0 = mean(r)/β
+    /// keep_chosen:  mean over chosen of (r/β − log_z0) = chosen_shift   ⇒   log_z0 = mean(r_chosen)/β − chosen_shift
     /// ```
     ///
     /// # Errors
-    /// [`Error::Setting`] for a β or number out of range, [`Error::Empty`] for `auto` without
-    /// chosen responses.
+    /// [`Error::Setting`] for a β or number out of range, and for a level that is not finite;
+    /// [`Error::Empty`] where there are no rewards to take it from.
     ///
     /// ```
-    /// use setpoint_align::LogZ0;
+    /// use setpoint_align::{LogZ0, PromptRewards};
     ///
     /// assert_eq!(LogZ0::BreakEvenReward(5.0).resolve(0.1, &[])?, 50.0);
-    /// assert_eq!(LogZ0::AUTO.resolve(0.5, &[1.0, 3.0])?, 4.0);
+    /// let data = [PromptRewards::new(0, vec![1.0, 0.0]), PromptRewards::new(1, vec![3.0])];
+    /// let level = |log_z0: LogZ0| log_z0.resolve(0.5, &log_z0.basis(&data));
+    /// assert_eq!(level(LogZ0::Mean)?, 4.0 / 3.0 / 0.5);
+    /// assert_eq!(level(LogZ0::KEEP_CHOSEN)?, 4.0);
     /// # Ok::<(), setpoint_align::Error>(())
     /// ```
-    pub fn resolve(self, beta: f64, chosen_rewards: &[f64]) -> Result<f64, Error> {
+    pub fn resolve(self, beta: f64, rewards: &[f64]) -> Result<f64, Error> {
         require_positive("beta", beta)?;
-        match self {
-            Self::Nats(nats) => {
-                require_finite("log_z0", nats)?;
-                Ok(nats)
+        let (name, log_z0) = match self {
+            Self::Nats(nats) => ("log_z0", nats),
+            Self::BreakEvenReward(reward) => ("break_even_reward", log_z0_of(reward, beta)),
+            Self::Mean => {
+                let mean = mean(rewards).ok_or(Error::Empty { what: "`log_z0 = \"mean\"` (rewards)" })?;
+                ("log_z0 (mean)", log_z0_of(mean, beta))
             }
-            Self::BreakEvenReward(reward) => {
-                let log_z0 = log_z0_of(reward, beta);
-                require_finite("break_even_reward", log_z0)?;
-                Ok(log_z0)
+            Self::KeepChosen { chosen_shift } | Self::Auto { chosen_shift } => {
+                require_finite("log_z0.keep_chosen", chosen_shift)?;
+                let mean =
+                    mean(rewards).ok_or(Error::Empty { what: "`log_z0 = \"keep_chosen\"` (chosen responses)" })?;
+                ("log_z0 (keep_chosen)", log_z0_of(mean, beta) - chosen_shift)
             }
-            Self::Auto { chosen_shift } => {
-                require_finite("log_z0.auto", chosen_shift)?;
-                if chosen_rewards.is_empty() {
-                    return Err(Error::Empty { what: "`log_z0 = \"auto\"` (chosen responses)" });
-                }
-                let mean = chosen_rewards.iter().sum::<f64>() / chosen_rewards.len() as f64;
-                let log_z0 = mean / beta - chosen_shift;
-                require_finite("log_z0 (auto)", log_z0)?;
-                Ok(log_z0)
-            }
-        }
+        };
+        require_finite(name, log_z0)?;
+        Ok(log_z0)
     }
 }
 
@@ -98,6 +127,9 @@ impl Serialize for LogZ0 {
         };
         match *self {
             Self::Nats(nats) => serializer.serialize_f64(nats),
+            Self::Mean => serializer.serialize_str("mean"),
+            Self::KeepChosen { chosen_shift: 0.0 } => serializer.serialize_str("keep_chosen"),
+            Self::KeepChosen { chosen_shift } => table(serializer, "keep_chosen", chosen_shift),
             Self::Auto { chosen_shift: 0.0 } => serializer.serialize_str("auto"),
             Self::Auto { chosen_shift } => table(serializer, "auto", chosen_shift),
             Self::BreakEvenReward(reward) => table(serializer, "break_even_reward", reward),
@@ -117,7 +149,9 @@ impl<'de> Visitor<'de> for LogZ0Visitor {
     type Value = LogZ0;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a number of nats, \"auto\", { auto = nats } or { break_even_reward = reward }")
+        formatter.write_str(
+            "a number of nats, \"mean\", \"keep_chosen\", { keep_chosen = nats } or { break_even_reward = reward }",
+        )
     }
 
     fn visit_f64<E: de::Error>(self, nats: f64) -> Result<LogZ0, E> {
@@ -133,7 +167,12 @@ impl<'de> Visitor<'de> for LogZ0Visitor {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<LogZ0, E> {
-        if text == "auto" { Ok(LogZ0::AUTO) } else { Err(E::invalid_value(de::Unexpected::Str(text), &self)) }
+        match text {
+            "mean" => Ok(LogZ0::Mean),
+            "keep_chosen" => Ok(LogZ0::KEEP_CHOSEN),
+            "auto" => Ok(LogZ0::AUTO),
+            _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
+        }
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<LogZ0, A::Error> {
@@ -141,9 +180,10 @@ impl<'de> Visitor<'de> for LogZ0Visitor {
             return Err(de::Error::invalid_length(0, &self));
         };
         let value = match key.as_str() {
+            "keep_chosen" => LogZ0::KeepChosen { chosen_shift: map.next_value()? },
             "auto" => LogZ0::Auto { chosen_shift: map.next_value()? },
             "break_even_reward" => LogZ0::BreakEvenReward(map.next_value()?),
-            other => return Err(de::Error::unknown_field(other, &["auto", "break_even_reward"])),
+            other => return Err(de::Error::unknown_field(other, &["keep_chosen", "break_even_reward"])),
         };
         match map.next_key::<String>()? {
             None => Ok(value),
@@ -168,12 +208,34 @@ mod tests {
     }
 
     #[test]
-    fn auto_puts_the_mean_target_of_the_chosen_where_asked() {
+    fn keep_chosen_puts_the_mean_target_of_the_chosen_where_asked() {
         let (beta, chosen) = (0.1, [1.5, -0.25, 3.0]);
         for chosen_shift in [0.0, 2.5, -7.0] {
-            let log_z0 = LogZ0::Auto { chosen_shift }.resolve(beta, &chosen).unwrap();
+            let log_z0 = LogZ0::KeepChosen { chosen_shift }.resolve(beta, &chosen).unwrap();
             let mean = chosen.iter().map(|r| r / beta - log_z0).sum::<f64>() / 3.0;
             assert!((mean - chosen_shift).abs() < 1e-12);
+            assert_eq!(LogZ0::Auto { chosen_shift }.resolve(beta, &chosen), Ok(log_z0));
+        }
+    }
+
+    #[test]
+    fn mean_breaks_even_at_the_mean_of_all_responses() {
+        // Every response counts once, however many its prompt has: (4 + 1 + 1 + 10)/4 = 4.
+        let data = [PromptRewards::new(0, vec![4.0, 1.0, 1.0]), PromptRewards::new(1, vec![10.0])];
+        let log_z0 = LogZ0::Mean.resolve(0.5, &LogZ0::Mean.basis(&data)).unwrap();
+        assert_eq!((log_z0, break_even_reward(log_z0, 0.5)), (8.0, 4.0));
+        // The chosen ones are 4 and 10.
+        assert_eq!(LogZ0::KEEP_CHOSEN.resolve(0.5, &LogZ0::KEEP_CHOSEN.basis(&data)), Ok(14.0));
+        assert!(LogZ0::Nats(1.0).basis(&data).is_empty() && LogZ0::BreakEvenReward(1.0).basis(&data).is_empty());
+    }
+
+    #[test]
+    fn a_level_beyond_all_numbers_is_an_error_and_a_mean_beyond_its_sum_is_not() {
+        let mean = LogZ0::Mean.resolve(1.0, &[1.5e308, 1.5e308, -1.5e308]).unwrap();
+        assert!((mean / 5e307 - 1.0).abs() < 1e-12, "{mean}");
+        for level in [LogZ0::Mean, LogZ0::KEEP_CHOSEN] {
+            let error = level.resolve(0.001, &[1e308, 1e308]).unwrap_err();
+            assert!(matches!(error, Error::Setting { .. }), "{error}");
         }
     }
 
@@ -193,8 +255,10 @@ mod tests {
         assert_eq!(name(LogZ0::Nats(1.0), -0.1), "beta");
         assert_eq!(name(LogZ0::Nats(f64::NAN), 0.1), "log_z0");
         assert_eq!(name(LogZ0::BreakEvenReward(f64::INFINITY), 0.1), "break_even_reward");
-        assert_eq!(name(LogZ0::Auto { chosen_shift: f64::NAN }, 0.1), "log_z0.auto");
-        assert!(matches!(LogZ0::AUTO.resolve(0.1, &[]), Err(Error::Empty { .. })));
+        assert_eq!(name(LogZ0::KeepChosen { chosen_shift: f64::NAN }, 0.1), "log_z0.keep_chosen");
+        for level in [LogZ0::Mean, LogZ0::KEEP_CHOSEN, LogZ0::AUTO] {
+            assert!(matches!(level.resolve(0.1, &[]), Err(Error::Empty { .. })));
+        }
     }
 
     #[test]
@@ -202,6 +266,9 @@ mod tests {
         let forms = [
             ("50", LogZ0::Nats(50.0)),
             ("-3.5", LogZ0::Nats(-3.5)),
+            ("\"mean\"", LogZ0::Mean),
+            ("\"keep_chosen\"", LogZ0::KEEP_CHOSEN),
+            ("{ keep_chosen = -1.5 }", LogZ0::KeepChosen { chosen_shift: -1.5 }),
             ("\"auto\"", LogZ0::AUTO),
             ("{ auto = 2 }", LogZ0::Auto { chosen_shift: 2.0 }),
             ("{ break_even_reward = 5.0 }", LogZ0::BreakEvenReward(5.0)),
@@ -210,10 +277,13 @@ mod tests {
             assert_eq!(parse(text).as_ref(), Ok(&value), "{text}");
             let written = toml::to_string(&Config { log_z0: value }).unwrap();
             assert_eq!(toml::from_str::<Config>(&written).unwrap().log_z0, value, "{written}");
+            // As it was read: the settings of an older run stay the same text.
+            let word = text.trim_matches(|c: char| !c.is_ascii_alphabetic()).split(' ').next().unwrap();
+            assert!(written.contains(word), "{text} became {written}");
         }
         for text in ["\"automatic\"", "true", "{}", "{ z = 1.0 }", "{ auto = 1.0, break_even_reward = 2.0 }"] {
             parse(text).expect_err(text);
         }
-        assert!(parse("\"automatic\"").unwrap_err().contains("a number of nats, \"auto\""));
+        assert!(parse("\"automatic\"").unwrap_err().contains("a number of nats, \"mean\""));
     }
 }

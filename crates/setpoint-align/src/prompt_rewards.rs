@@ -114,6 +114,37 @@ fn first_extreme(values: &[f64], beats: fn(f64, f64) -> bool) -> Option<usize> {
     (0..values.len()).reduce(|best, j| if beats(values[j], values[best]) { j } else { best })
 }
 
+/// The largest reward and target: its square is finite in f32, in which losses are computed.
+const LARGEST: f64 = 1e18;
+
+/// Checks that rewards and the level of their targets are moderate enough for a loss in 32-bit numbers. Methods whose loss takes
+/// rewards as they are give β 1 and `log_z0` 0.
+///
+/// # Errors
+/// [`Error::LargeReward`] naming the first that is not, [`Error::Setting`] for the level, and what [`PromptRewards::validate`]
+/// finds.
+pub fn check_targets(data: &[PromptRewards], beta: f64, log_z0: f64) -> Result<(), Error> {
+    for prompt in data {
+        prompt.validate()?;
+        for (response, &reward) in prompt.rewards.iter().enumerate() {
+            let nats = reward / beta;
+            if !moderate(reward) || !moderate(nats) {
+                let row = prompt.row;
+                return Err(Error::LargeReward { row, response, reward, nats, limit: LARGEST });
+            }
+        }
+    }
+    if moderate(log_z0) && moderate(beta * log_z0) {
+        return Ok(());
+    }
+    Err(Error::Setting { name: "log_z0", expected: "at most 1e18 nats, and as much reward", found: log_z0.to_string() })
+}
+
+/// Neither infinite nor NaN is moderate.
+fn moderate(value: f64) -> bool {
+    value.abs() <= LARGEST
+}
+
 /// The rewards of all chosen responses of a data set (see [`PromptRewards::roles`]).
 pub fn chosen_rewards(data: &[PromptRewards]) -> Vec<f64> {
     data.iter()
@@ -161,6 +192,23 @@ mod tests {
             PromptRewards::new(7, vec![0.0, 1.0]).with_labels(vec![None]).validate(),
             Err(Error::Lengths { row: 7, what: "labels", expected: 2, found: 1 })
         );
+    }
+
+    #[test]
+    fn rewards_that_no_loss_holds_are_named() {
+        let data = |reward| [PromptRewards::new(3, vec![0.0]), PromptRewards::new(4, vec![1.0, reward])];
+        assert_eq!(check_targets(&data(1e6), 0.1, 50.0), Ok(()));
+        for (reward, beta, log_z0) in [(1e300, 1.0, 0.0), (-1e20, 1.0, 0.0), (1e10, 1e-9, 0.0), (1e308, 1e-3, 1e308)] {
+            let error = check_targets(&data(reward), beta, log_z0).unwrap_err();
+            assert!(matches!(error, Error::LargeReward { row: 4, response: 1, .. }), "{reward:e}: {error}");
+        }
+        for (beta, log_z0) in [(1.0, 1e30), (1e-3, -1e19), (1e10, 1e10)] {
+            let error = check_targets(&data(0.0), beta, log_z0).unwrap_err();
+            assert!(matches!(error, Error::Setting { name: "log_z0", .. }), "{error}");
+        }
+        let error = check_targets(&data(1e300), 0.1, 0.0).unwrap_err();
+        assert!(error.to_string().starts_with("row 4, response 1: the reward 1e300 is too large"), "{error}");
+        assert!(matches!(check_targets(&data(f64::NAN), 1.0, 0.0), Err(Error::Reward { row: 4, .. })));
     }
 
     #[test]

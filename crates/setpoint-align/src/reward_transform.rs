@@ -155,7 +155,7 @@ impl FittedTransform {
     /// The transformed rewards of one prompt; row and labels stay.
     ///
     /// # Errors
-    /// What [`PromptRewards::validate`] finds.
+    /// What [`PromptRewards::validate`] finds; [`Error::TransformedReward`] for a reward whose transform is not finite.
     pub fn apply(&self, prompt: &PromptRewards) -> Result<PromptRewards, Error> {
         prompt.validate()?;
         let own_mean = mean_std(&prompt.rewards).0;
@@ -163,7 +163,15 @@ impl FittedTransform {
             self.scale
                 * match &self.map {
                     Map::Identity => reward,
-                    Map::Affine { mean, deviation } => (reward - mean) / deviation,
+                    Map::Affine { mean, deviation } => {
+                        let difference = reward - mean;
+                        // Of rewards at both ends of f64 the difference may be none, and its quotient one all the same.
+                        if difference.is_finite() {
+                            difference / deviation
+                        } else {
+                            reward / deviation - mean / deviation
+                        }
+                    }
                     Map::CenterPerPrompt => reward - own_mean,
                     Map::Quantile { sorted } => {
                         let at_most = sorted.partition_point(|&other| other <= reward);
@@ -172,7 +180,11 @@ impl FittedTransform {
                     Map::Clip { low, high } => reward.clamp(*low, *high),
                 }
         };
-        let rewards = prompt.rewards.iter().map(transform).collect();
+        let rewards: Vec<f64> = prompt.rewards.iter().map(transform).collect();
+        if let Some(response) = rewards.iter().position(|reward| !reward.is_finite()) {
+            let (row, reward, found) = (prompt.row, prompt.rewards[response], rewards[response]);
+            return Err(Error::TransformedReward { row, response, reward, found });
+        }
         Ok(PromptRewards { row: prompt.row, rewards, labels: prompt.labels.clone() })
     }
 }
@@ -263,6 +275,37 @@ mod tests {
         // Small is not degenerate.
         let small = [PromptRewards::new(0, vec![1e-9, 2e-9])];
         assert!(RewardTransform::Zscore.fit(&small, 1.0).is_ok());
+    }
+
+    /// The squares of such rewards are no f64, nor are some of their sums and differences. Once every reward became 0.
+    #[test]
+    fn rewards_at_the_ends_of_f64_are_transformed_or_refused() {
+        for scale in [1e300, 1.7e308] {
+            let data =
+                [PromptRewards::new(7, vec![scale, -scale]), PromptRewards::new(8, vec![-scale, scale, scale, -scale])];
+            let applied = |transform: RewardTransform, factor| -> Result<Vec<f64>, Error> {
+                let fitted = transform.fit(&data, factor)?;
+                Ok(data.iter().map(|p| Ok(fitted.apply(p)?.rewards)).collect::<Result<Vec<_>, Error>>()?.concat())
+            };
+            let signs = [1.0, -1.0, -1.0, 1.0, 1.0, -1.0];
+            for transform in [RewardTransform::Zscore, RewardTransform::Clip(ClipRange::Symmetric(1.0))] {
+                let found = applied(transform, 1.0).unwrap();
+                assert!(found.iter().zip(signs).all(|(z, sign)| (z - sign).abs() < 1e-12), "{transform:?}: {found:?}");
+            }
+            assert_eq!(applied(RewardTransform::Quantile, 1.0).unwrap()[..2], [1.0, 0.5]);
+            for transform in [RewardTransform::None, RewardTransform::Center, RewardTransform::CenterPerPrompt] {
+                let found = applied(transform, 1.0).unwrap();
+                assert!(found.iter().zip(signs).all(|(r, sign)| (r / scale - sign).abs() < 1e-12), "{found:?}");
+                let error = applied(transform, 1e10).unwrap_err();
+                assert!(matches!(error, Error::TransformedReward { row: 7, response: 0, .. }), "{error}");
+            }
+        }
+        // One far from the others: its distance from their mean is no f64, its z-score is √3.
+        let data = [PromptRewards::new(0, vec![1.7e308, -1.7e308, -1.7e308, -1.7e308])];
+        let zscores = RewardTransform::Zscore.fit(&data, 1.0).unwrap().apply(&data[0]).unwrap().rewards;
+        assert!((zscores[0] - 3f64.sqrt()).abs() < 1e-12, "{zscores:?}");
+        let error = RewardTransform::Center.fit(&data, 1.0).unwrap().apply(&data[0]).unwrap_err();
+        assert!(error.to_string().starts_with("row 0, response 0: the reward 1.7e308 becomes inf"), "{error}");
     }
 
     #[test]

@@ -51,12 +51,31 @@ impl Summary {
     }
 }
 
-/// Mean and population standard deviation of a non-empty slice, in two passes.
+/// Mean and population standard deviation of a non-empty slice, in two passes; finite wherever the
+/// values are, also where their sums or squares leave the range of f64.
 pub(crate) fn mean_std(values: &[f64]) -> (f64, f64) {
+    let (mean, std) = plain_mean_std(values);
+    let largest = values.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
+    let differ = || values.iter().any(|value| *value != values[0]);
+    if mean.is_finite() && std.is_finite() && (std > 0.0 || !differ()) || !largest.is_finite() {
+        return (mean, std);
+    }
+    // Of values between -1 and 1 nothing overflows, and the largest square does not vanish.
+    let scaled: Vec<f64> = values.iter().map(|value| value / largest).collect();
+    let (mean, std) = plain_mean_std(&scaled);
+    (mean * largest, std * largest)
+}
+
+fn plain_mean_std(values: &[f64]) -> (f64, f64) {
     let count = values.len() as f64;
     let mean = values.iter().sum::<f64>() / count;
     let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
     (mean, (squares / count).sqrt())
+}
+
+/// The mean, `None` without values; finite wherever the values are.
+pub(crate) fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| mean_std(values).0)
 }
 
 /// The `q`-quantile of a non-empty ascending slice, linearly interpolated.
@@ -65,7 +84,12 @@ fn quantile_of_sorted(sorted: &[f64], q: f64) -> f64 {
     let below = position.floor() as usize;
     let above = (below + 1).min(sorted.len() - 1);
     let fraction = position - below as f64;
-    sorted[below] + fraction * (sorted[above] - sorted[below])
+    let step = sorted[above] - sorted[below];
+    if step.is_finite() {
+        sorted[below] + fraction * step
+    } else {
+        (1.0 - fraction) * sorted[below] + fraction * sorted[above]
+    }
 }
 
 #[cfg(test)]
@@ -82,6 +106,21 @@ mod tests {
         assert_eq!((summary.q75, summary.q95, summary.max), (15.0, 19.0, 20.0));
         // Variance of 0..=m: m(m + 2)/12.
         assert!((summary.std - (20.0 * 22.0 / 12.0f64).sqrt()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn sums_and_squares_beyond_the_range_of_f64_do_no_harm() {
+        // Deviations ±1 around 0, and 0, 1 and 2 around 1, at scales whose squares are no f64.
+        for scale in [1e300, 1.5e308, 1e-200, 5e-324] {
+            let (mean, std) = mean_std(&[scale, -scale, scale, -scale]);
+            assert!(mean.abs() <= 1e-15 * scale && (std / scale - 1.0).abs() < 1e-12, "{scale}: {mean}, {std}");
+        }
+        let (mean, std) = mean_std(&[0.0, 1e307, 2e307]);
+        assert!((mean / 1e307 - 1.0).abs() < 1e-12 && (std / 1e307 - (2f64 / 3.0).sqrt()).abs() < 1e-12);
+        assert_eq!(mean_std(&[0.0; 3]), (0.0, 0.0));
+        assert_eq!(mean_std(&[7.0; 3]), (7.0, 0.0));
+        let summary = Summary::of(&[-1.5e308, 1.5e308]).unwrap();
+        assert_eq!((summary.median, summary.mean), (0.0, 0.0));
     }
 
     #[test]

@@ -14,14 +14,14 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use burn::module::Module;
-use setpoint_align::{DisplacementDetector, DisplacementSettings, ScoredResponse, prompt_log_mass};
+use setpoint_align::{DisplacementDetector, DisplacementSettings, Role, ScoredResponse, prompt_log_mass};
 use setpoint_reward::RewardModel;
 use setpoint_train::{Task, TrainConfig};
-use setpoint_transformer::CausalLm;
+use setpoint_transformer::{CausalLm, Recompute};
 
-use super::plan::{MemoryPlan, Output, RunPlan};
+use super::plan::{Output, RunPlan, Shape};
 use super::training::{Companions, Sampler, Saver, check_room, mark_finished, open_run, sampler, train};
-use super::{Session, setup};
+use super::{Session, audit, setup};
 use crate::failure::Outcome;
 use crate::progress;
 use crate::tasks::ScoredPrompt;
@@ -33,7 +33,7 @@ use crate::tasks::single::SingleResponses;
 
 pub use prepare::{Prepared, prepare, sequences};
 pub use reference::{ReferenceSet, with_reference};
-pub use settings::{About, AlignConfig, DroSection, METHODS, Method, Pairwise, TrainsOn, Update};
+pub use settings::{About, AlignConfig, DroSection, METHODS, Method, Pairwise, Preset, TrainsOn, Update, adapt};
 
 /// Trains, and leaves the model in `<folder>/model`.
 pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool) -> Outcome {
@@ -41,6 +41,8 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
     setup::fix_template_date(&mut config.model, folder, resume)?;
     let config = &config;
     let prepared = prepare(session, config)?;
+    let plan = run_plan(session, config, &prepared)?;
+    plan.warn();
     let run = open_run(folder, resume, config, &session.devices)?;
     if !resume {
         let models = if matches!(config.align, Method::DroV(_)) { 2 } else { 1 };
@@ -59,31 +61,25 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
         origin.prompts("eval_data", "reference-eval.jsonl", [&set.prompts, &set.mismatched])?;
     }
 
-    let mut settings = config.train.clone();
+    let mut settings = training_settings(config);
     settings.identity = origin.identity();
-    let job = Job { session, config, prepared: &prepared, run: &run, chosen_tokens: mean_chosen_tokens(&data.prompts) };
+    let recompute = plan.memory.recompute;
+    let chosen_tokens = mean_chosen_tokens(&data.prompts);
+    let job = Job { session, config, prepared: &prepared, run: &run, recompute, chosen_tokens };
     let shown = shown(eval.as_ref().unwrap_or(&data), config.samples.prompts);
     match &config.align {
         Method::Dro(dro) => {
-            let log_z0 = prepared.log_z0(dro)?;
-            if dro.update == Update::PerPrompt {
-                settings.batch_size = 1;
-            }
-            if !session.quiet {
-                progress::note(format!(
-                    "DRO: beta {}, log_z0 {log_z0:.2} nats, break-even reward {:.3}",
-                    dro.beta,
-                    setpoint_align::break_even_reward(log_z0, dro.beta)
-                ));
-            }
-            let task = dro_task(dro, log_z0, data.prompts);
-            let expected = expected_shift(&task);
-            let eval = eval.map(|set| dro_task(dro, log_z0, set.prompts));
-            job.train(&task, eval.as_ref(), &settings, Some(expected), shown, Ok)
+            let report = audit::of_prompts(dro, &data.prompts)?;
+            audit::introduce(&report);
+            run.write_text("audit.json", &(serde_json::to_string_pretty(&report)? + "\n"))?;
+            let target = report.chosen.targets.map(|targets| targets.mean);
+            let task = dro_task(dro, report.log_z0, data.prompts);
+            let eval = eval.map(|set| dro_task(dro, report.log_z0, set.prompts));
+            job.train(&task, eval.as_ref(), &settings, target, shown, Ok)
         }
         Method::Kto(kto) => {
             let task = |set: ReferenceSet| row_task(&config.align, RowObjective::Kto(kto.objective()), set);
-            job.train(&task(data), eval.map(task).as_ref(), &settings, Some(0.0), shown, Ok)
+            job.train(&task(data), eval.map(task).as_ref(), &settings, None, shown, Ok)
         }
         Method::Qrpo(qrpo) => {
             let task = |set: ReferenceSet| row_task(&config.align, RowObjective::Qrpo(*qrpo), set);
@@ -103,7 +99,7 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
         }
         pairwise => {
             let task = |set: ReferenceSet| pairwise_task(pairwise, set);
-            job.train(&task(data), eval.map(task).as_ref(), &settings, reference.map(|_| 0.0), shown, Ok)
+            job.train(&task(data), eval.map(task).as_ref(), &settings, None, shown, Ok)
         }
     }
 }
@@ -114,35 +110,39 @@ struct Job<'a> {
     config: &'a AlignConfig,
     prepared: &'a Prepared,
     run: &'a setpoint_train::RunDir,
+    recompute: Recompute,
     chosen_tokens: f64,
 }
 
 impl Job<'_> {
-    /// Trains what `complete` makes of the policy, and saves it. `expected`: where the method puts the chosen
-    /// responses, nats; below it the displacement detector warns.
+    /// Trains what `complete` makes of the policy, and saves it. `target`: the mean target of the chosen responses, nats, for methods with
+    /// targets.
     fn train<T: Task<Model: HasPolicy>>(
         &self,
         task: &T,
         eval: Option<&T>,
         settings: &TrainConfig,
-        expected: Option<f64>,
+        target: Option<f64>,
         shown: Vec<Vec<u32>>,
         complete: impl FnOnce(CausalLm) -> Outcome<T::Model>,
     ) -> Outcome {
-        let Self { session, config, prepared, run, chosen_tokens } = self;
+        let Self { session, config, prepared, run, recompute, chosen_tokens } = self;
         let device = session.device().clone().autodiff();
         let mut policy = setup::policy(&config.model, &prepared.model_config, settings.seed, &device)?;
-        let recompute = MemoryPlan::of(&prepared.model_config, &prepared.report, settings, Output::Tokens).recompute;
-        policy.model.recompute = recompute;
+        policy.model.recompute = *recompute;
         let model = complete(policy)?;
         let sampler =
             sampler(&config.samples, &config.model, &prepared.model_config, &prepared.encoder, shown.into_iter())?;
         let sampler = sampler.map(|mut sample| -> Sampler<'_, T::Model> {
             Box::new(move |model: &T::Model, step| sample(model.policy(), step))
         });
-        let displacement = expected.and_then(|expected| {
-            DisplacementDetector::new(DisplacementSettings { expected, ..DisplacementSettings::default() }).ok()
-        });
+        // Without a reference there are no log-ratios to watch.
+        let displacement = match config.align.about().reference {
+            true => {
+                Some(DisplacementDetector::new(DisplacementSettings { target, ..DisplacementSettings::default() })?)
+            }
+            false => None,
+        };
         let (shape, options) = (&prepared.model_config, setup::save_options(&config.model, &prepared.model_config)?);
         let saver: Saver<'_, T::Model> = Box::new(|model| {
             for (name, part) in model.parts() {
@@ -156,7 +156,7 @@ impl Job<'_> {
             Ok(())
         });
         let saver = Some(saver);
-        let companions = Companions { eval, recompute, displacement, chosen_tokens: *chosen_tokens, sampler, saver };
+        let companions = Companions { eval, recompute: *recompute, displacement, chosen_tokens: *chosen_tokens, sampler, saver };
         let name = config.align.name().to_uppercase().replace('_', "-");
         let fitted = train(session, &name, run, task, model, settings, companions)?;
         let folders: Vec<&str> = fitted.model.parts().into_iter().map(|(name, _)| name).collect();
@@ -218,7 +218,7 @@ pub fn dry_run(session: &Session, config: &AlignConfig) -> Outcome {
 }
 
 /// How many examples the method makes of the training data: prompts, pairs or single responses.
-pub fn examples(config: &AlignConfig, prepared: &Prepared) -> usize {
+fn examples(config: &AlignConfig, prepared: &Prepared) -> usize {
     let prompts = &prepared.train.prompts;
     match config.align.about().trains_on {
         TrainsOn::Responses => prompts.len(),
@@ -230,17 +230,30 @@ pub fn examples(config: &AlignConfig, prepared: &Prepared) -> usize {
 /// Checks everything; what a run needs.
 pub fn plan(session: &Session, config: &AlignConfig) -> Outcome<RunPlan> {
     let prepared = prepare(session, config)?;
-    let examples = examples(config, &prepared);
-    let mut settings = config.train.clone();
     if let Method::Dro(dro) = &config.align {
-        progress::note(format!("log_z0 = {:.3} nats", prepared.log_z0(dro)?));
-        if dro.update == Update::PerPrompt {
-            settings.batch_size = 1;
-        }
+        let (log_z0, rewards) = prepared.level(dro)?;
+        progress::note(audit::level(dro.beta, log_z0, &rewards));
     }
-    let plan = RunPlan::of(&prepared.model_config, &prepared.report, &settings, examples, Output::Tokens)?;
+    run_plan(session, config, &prepared)
+}
+
+/// What a run needs: the one place that knows how a method changes the steps and the memory of a training.
+pub fn run_plan(session: &Session, config: &AlignConfig, prepared: &Prepared) -> Outcome<RunPlan> {
+    let settings = training_settings(config);
+    let examples = examples(config, prepared);
+    let shape = Shape { config: &prepared.model_config, model: &config.model, output: Output::Tokens };
+    let plan = RunPlan::of(shape, &prepared.report, &settings, examples, &session.place)?;
     // DRO-V trains a value network of the policy's size beside it.
     Ok(if matches!(config.align, Method::DroV(_)) { plan.twice() } else { plan })
+}
+
+/// The training settings, as the method uses them.
+fn training_settings(config: &AlignConfig) -> TrainConfig {
+    let mut settings = config.train.clone();
+    if matches!(&config.align, Method::Dro(dro) if dro.update == Update::PerPrompt) {
+        settings.batch_size = 1;
+    }
+    settings
 }
 
 fn dro_task(dro: &DroSection, log_z0: f64, prompts: Vec<ScoredPrompt>) -> DroTask {
@@ -288,24 +301,11 @@ fn rows(method: &Method, prompt: &ScoredPrompt) -> Vec<usize> {
     (0..prompt.sequences.len()).filter(|&j| !labelled || prompt.roles[j].is_some()).collect()
 }
 
-/// Where DRO's targets put the chosen responses on average, nats; below it the detector warns.
-fn expected_shift(task: &DroTask) -> f64 {
-    let targets: Vec<f64> = task
-        .prompts
-        .iter()
-        .flat_map(|prompt| {
-            prompt.rewards.iter().zip(&prompt.roles).filter(|(_, role)| **role == Some(setpoint_align::Role::Chosen))
-        })
-        .map(|(reward, _)| reward / task.settings.beta - task.settings.log_z0)
-        .collect();
-    if targets.is_empty() { 0.0 } else { targets.iter().sum::<f64>() / targets.len() as f64 }
-}
-
 fn mean_chosen_tokens(prompts: &[ScoredPrompt]) -> f64 {
     let lengths: Vec<usize> = prompts
         .iter()
         .flat_map(|p| p.sequences.iter().zip(&p.roles))
-        .filter(|(_, role)| **role == Some(setpoint_align::Role::Chosen))
+        .filter(|(_, role)| **role == Some(Role::Chosen))
         .map(|(sequence, _)| sequence.ids.len() - sequence.prompt_len)
         .collect();
     if lengths.is_empty() { 1.0 } else { lengths.iter().sum::<usize>() as f64 / lengths.len() as f64 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use setpoint_align::{FittedTransform, PromptRewards, Role, chosen_rewards, reward_quantile};
+use setpoint_align::{Error, FittedTransform, PromptRewards, Role, Summary, check_targets, reward_quantile};
 use setpoint_data::{DatasetConfig, EncodeOptions, EncodeReport, Example, T0, TextEncoder, Use, Uses, content_hash};
 use setpoint_train::Sequence;
 use setpoint_transformer::ModelConfig;
@@ -44,10 +44,13 @@ pub struct PreparedSet {
 }
 
 impl Prepared {
-    /// The level of the targets, in nats.
-    pub fn log_z0(&self, dro: &DroSection) -> Outcome<f64> {
-        let rewards: Vec<PromptRewards> = self.train.prompts.iter().enumerate().map(prompt_rewards).collect();
-        Ok(dro.level().resolve(dro.beta, &chosen_rewards(&rewards))?)
+    /// The level of DRO's targets, in nats, and the rewards that it is to be seen next to.
+    pub fn level(&self, dro: &DroSection) -> Outcome<(f64, Summary)> {
+        let rewards = self.train.rewards();
+        let all: Vec<f64> = rewards.iter().flat_map(|prompt| prompt.rewards.iter().copied()).collect();
+        let level = dro.level();
+        let log_z0 = level.resolve(dro.beta, &level.basis(&rewards))?;
+        Ok((log_z0, Summary::of(&all).ok_or(Error::Empty { what: "the training data" })?))
     }
 
     /// What the run is made from, before the reference model has scored anything.
@@ -89,6 +92,29 @@ fn objective_in_version_1(config: &AlignConfig) -> Outcome<String> {
     Ok(settings.to_string())
 }
 
+impl PreparedSet {
+    fn rewards(&self) -> Vec<PromptRewards> {
+        self.prompts.iter().enumerate().map(prompt_rewards).collect()
+    }
+
+    /// Checks that the rewards can be trained on, before anything long is started.
+    fn check_targets(&self, beta: f64, log_z0: f64) -> Outcome {
+        check_targets(&self.rewards(), beta, log_z0).map_err(|e| named(e, &self.prompts))
+    }
+}
+
+/// An error of the objectives' crate, which numbers rows from 0, with the row's place in its file.
+fn named(error: Error, prompts: &[ScoredPrompt]) -> Failure {
+    let name = error.row().and_then(|row| Some((row, &prompts.get(row)?.name)));
+    let Some((row, name)) = name else { return error.into() };
+    let message = error.to_string().replacen(&format!("row {row}"), name, 1);
+    match error {
+        Error::LargeReward { .. } | Error::TransformedReward { .. } => Failure::run(message)
+            .hint("bring the rewards to an ordinary scale: by align.reward_transform = \"zscore\" where there is one, or in the file"),
+        _ => Failure::run(message),
+    }
+}
+
 fn prompt_rewards((row, prompt): (usize, &ScoredPrompt)) -> PromptRewards {
     PromptRewards::new(row, prompt.rewards.clone()).with_labels(prompt.roles.clone())
 }
@@ -111,7 +137,18 @@ pub fn prepare(session: &Session, config: &AlignConfig) -> Outcome<Prepared> {
             Some(score(config, eval, transform.as_ref())?.0)
         }
     };
-    Ok(Prepared { encoder, model_config, train, eval, report })
+    let prepared = Prepared { encoder, model_config, train, eval, report };
+    let (beta, log_z0) = match &config.align {
+        Method::Dro(dro) => (dro.beta, prepared.level(dro)?.0),
+        // Their rewards enter the loss as they are.
+        _ => (1.0, 0.0),
+    };
+    if config.align.about().rewards {
+        for set in [&prepared.train].into_iter().chain(&prepared.eval) {
+            set.check_targets(beta, log_z0)?;
+        }
+    }
+    Ok(prepared)
 }
 
 /// Examples as tokens.
@@ -145,9 +182,10 @@ fn read_set(
             };
             let t0 = rule.resolve(&encoded.examples).map_err(|e| {
                 Failure::from(e).hint(
-                    "DRO derives every prompt's normaliser from a beginning that all prompts share: let text prompts become \
-                     user turns of a chat template (data.text_prompts = \"user\", and model.template where the model has none), \
-                     use a tokenizer that begins with a fixed token, or do without with align.prompt_term = \"off\"",
+                    "the prompt term derives every prompt's normaliser from a beginning that all prompts share: let text prompts \
+                     become user turns of a chat template (data.text_prompts = \"user\", and model.template where the model has \
+                     none), use a tokenizer that begins with a fixed token, or do without, as is the default, with \
+                     align.prompt_term = \"off\"",
                 )
             })?;
             Some(t0)
@@ -185,10 +223,11 @@ fn score(
             let raw: Vec<PromptRewards> = prompts.iter().enumerate().map(prompt_rewards).collect();
             let fit = match fitted {
                 Some(fitted) => fitted.clone(),
-                None => dro.reward_transform.fit(&raw, dro.reward_scale)?,
+                None => dro.reward_transform.fit(&raw, dro.reward_scale).map_err(|e| named(e, &prompts))?,
             };
-            for (prompt, raw) in prompts.iter_mut().zip(&raw) {
-                let applied = fit.apply(raw)?;
+            let applied: Result<Vec<PromptRewards>, Error> = raw.iter().map(|raw| fit.apply(raw)).collect();
+            let applied = applied.map_err(|e| named(e, &prompts))?;
+            for (prompt, applied) in prompts.iter_mut().zip(applied) {
                 prompt.roles = applied.roles();
                 prompt.pairs = applied.pair().into_iter().collect();
                 prompt.rewards = applied.rewards;

@@ -15,7 +15,7 @@ const RATES: [f64; 4] = [1e-7, 2e-7, 5e-7, 1e-6];
 ///
 /// * SLiC-HF's λ ends in "5, 0", read as 5.0. IPO's α is a setting that IPO does not have, and is left out.
 /// * SimPO's γ is a margin in the table's range; the setting is its ratio to β.
-/// * DRO's log Z₀ is the interval [−50, 500]: tried with its ends and the 50 that the paper reports.
+/// * DRO's log Z₀ is the interval [−50, 500]: tried with its ends and the 50 that the paper reports, and with its prompt term.
 /// * Methods without a row are tried with the same β where they have one, else with their defaults.
 pub fn preset(method: &Method) -> Space {
     let floats = |values: &[f64]| values.iter().copied().map(Value::Float).collect::<Vec<_>>();
@@ -34,6 +34,7 @@ pub fn preset(method: &Method) -> Space {
             space.add("align.beta", floats(&BETAS));
             space.add(RATE, floats(&RATES));
             space.add("align.log_z0", floats(&[-50.0, 50.0, 500.0]));
+            space.add("align.prompt_term", vec!["full".into()]);
         }
         "dpo" | "ipo" => {
             space.add("align.beta", floats(&BETAS));

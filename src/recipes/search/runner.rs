@@ -16,8 +16,7 @@ use crate::config::Config;
 use crate::config::load::to_table;
 use crate::config::sections::ModelSection;
 use crate::failure::{Failure, Outcome};
-use crate::recipes::align::{AlignConfig, Method};
-use crate::recipes::plan::{MemoryPlan, Output};
+use crate::recipes::align::AlignConfig;
 use crate::recipes::{Session, align, setup};
 use crate::resume::{CONFIG, agrees, record};
 use crate::{interrupt, progress};
@@ -40,12 +39,8 @@ pub fn open<C: Config>(folder: &Path, resume: bool, config: &C) -> Outcome<RunDi
 
 /// The optimizer steps of a trial, and the memory it is estimated to need at once, bytes.
 pub fn steps(session: &Session, config: &AlignConfig) -> Outcome<(u64, f64)> {
-    let prepared = align::prepare(session, config)?;
-    let plan = config.train.plan(align::examples(config, &prepared))?;
-    let memory = MemoryPlan::of(&prepared.model_config, &prepared.report, &config.train, Output::Tokens).peak();
-    // DRO-V trains a second network of the policy's size.
-    let networks = if matches!(config.align, Method::DroV(_)) { 2.0 } else { 1.0 };
-    Ok((plan.total_steps, networks * memory))
+    let plan = align::run_plan(session, config, &align::prepare(session, config)?)?;
+    Ok((plan.steps, plan.peak))
 }
 
 /// A trial to be carried out and evaluated on a part of the held-out rows.
@@ -107,12 +102,11 @@ pub struct Crew<'a> {
 }
 
 impl<'a> Crew<'a> {
-    /// `parallel` at once, or as many as memory allows when each takes `memory` bytes. What a GPU has left nobody tells, so there it is
-    /// as many as were asked for.
+    /// `parallel` at once, or as many as memory allows when each takes `memory` bytes on every device. Free GPU memory is unknown, so
+    /// `parallel` is used as given there unless the user has said how much there is.
     pub fn new(session: &'a Session, device: Option<&'a str>, parallel: usize, memory: f64) -> Self {
-        let on_cpu = crate::device::is_cpu(session.device());
         let mut at_once = parallel.max(1);
-        if let Some(available) = available_memory().filter(|_| on_cpu && at_once > 1) {
+        if let Some(available) = session.place.room().filter(|_| at_once > 1) {
             let fit = fitting(available, memory);
             if fit < at_once {
                 progress::note(format!(
@@ -227,13 +221,6 @@ fn fitting(available: f64, memory: f64) -> usize {
     ((0.9 * available / memory.max(1.0)) as usize).max(1)
 }
 
-/// Memory that could be had without swapping, bytes, as Linux tells it.
-fn available_memory() -> Option<f64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok()? * 1024.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -244,7 +231,7 @@ mod tests {
         assert_eq!([3.0, 4.0, 20.0].map(|memory| fitting(10.0, memory)), [3, 2, 1]);
         let session = Session::new(crate::device::open(None).unwrap(), true);
         assert_eq!(Crew::new(&session, None, 3, 1.0).at_once, 3);
-        if crate::device::is_cpu(session.device()) && available_memory().is_some() {
+        if session.place.room().is_some() {
             assert_eq!(Crew::new(&session, None, 3, 1e18).at_once, 1);
         }
     }

@@ -28,18 +28,49 @@ impl fmt::Display for Severity {
     }
 }
 
+/// What a finding is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subject {
+    /// Whether the targets are probabilities.
+    Feasibility,
+    /// Rewards that do not differ.
+    EqualRewards,
+    /// How far chosen responses are to fall.
+    SteepFall,
+    /// β next to the rewards' standard deviation.
+    Beta,
+    /// Where the chosen responses are going.
+    Chosen,
+    /// Where the rejected responses are going.
+    Rejected,
+    /// Whether rewards can be compared between prompts.
+    Offsets,
+    /// Responses with several rewards.
+    Conflicts,
+    /// Labels that the rewards contradict.
+    Labels,
+    /// How far apart the extreme targets are.
+    Range,
+}
+
 /// One thing that the audit found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
+    /// What it is about.
+    pub subject: Subject,
     /// How much it matters.
     pub severity: Severity,
     /// One sentence.
     pub message: String,
 }
 
-/// Above this share of infeasible prompts the finding is an error: they are no stray rows.
-const MANY_INFEASIBLE: f64 = 0.01;
-/// Above this share of losing chosen (gaining rejected) responses it is the typical one that moves.
+/// Above this share of chosen responses that are to fall steeply they are no stray rows.
+const MANY_STEEP: f64 = 0.01;
+/// Below this many standard deviations of the rewards β asks for more than trainings reach.
+const SMALL_BETA: f64 = 0.1;
+/// Above this share of infeasible prompts, and of losing chosen or gaining rejected responses, it is the typical one that is meant. A
+/// few unreachable targets do no harm, and a level at which every target can be reached may lie far above the good ones.
 const MOST: f64 = 0.5;
 /// Above this share of the variance offsets between prompts outweigh the differences within.
 const LARGE_OFFSETS: f64 = 0.5;
@@ -51,18 +82,19 @@ const WIDE_TARGETS: f64 = 100.0;
 /// The findings, worst first.
 pub(super) fn findings(report: &AuditReport) -> Vec<Finding> {
     let mut findings: Vec<Finding> = [
-        feasibility(report),
-        equal_rewards(report),
-        chosen(report),
-        rejected(report),
-        offsets(report),
-        conflicts(report),
-        labels(report),
-        range(report),
+        (Subject::Feasibility, feasibility(report)),
+        (Subject::EqualRewards, equal_rewards(report)),
+        (Subject::SteepFall, steep_fall(report)),
+        (Subject::Beta, beta(report)),
+        (Subject::Chosen, chosen(report)),
+        (Subject::Rejected, rejected(report)),
+        (Subject::Offsets, offsets(report)),
+        (Subject::Conflicts, conflicts(report)),
+        (Subject::Labels, labels(report)),
+        (Subject::Range, range(report)),
     ]
     .into_iter()
-    .flatten()
-    .map(|(severity, message)| Finding { severity, message })
+    .filter_map(|(subject, found)| found.map(|(severity, message)| Finding { subject, severity, message }))
     .collect();
     // Stable: among equals the order above.
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
@@ -89,23 +121,21 @@ fn feasibility(report: &AuditReport) -> Found {
         let message = format!("All {} prompts are feasible at log_z0 = {}.", report.prompts, short(report.log_z0));
         return Some((Severity::Info, message));
     }
-    let severity = if found.infeasible_share > MANY_INFEASIBLE { Severity::Error } else { Severity::Warning };
+    let severity = if found.infeasible_share > MOST { Severity::Warning } else { Severity::Info };
     let example =
         worst.map_or(String::new(), |worst| format!(" (worst: row {}, by {} nats)", worst.row, short(worst.excess)));
     let message = format!(
         "{} of {} prompts ({}) are infeasible at log_z0 = {}: the targets of their responses add up to more than all \
-         probability{example}; log_z0 = {} makes every prompt feasible, {} makes 99 % of them.",
+         probability{example}, so training comes near them at best; a larger beta makes fewer prompts so.",
         found.infeasible,
         report.prompts,
         percent(found.infeasible_share),
         short(report.log_z0),
-        short_up(report.recommended.all_feasible),
-        short_up(report.recommended.feasible_99),
     );
     Some((severity, message))
 }
 
-/// As [`short`], rounded up: a recommended bound that is printed must still hold.
+/// As [`short`], rounded up: a bound that is printed must still hold.
 fn short_up(value: f64) -> String {
     short((value * 1e4).ceil() / 1e4)
 }
@@ -122,23 +152,68 @@ fn equal_rewards(report: &AuditReport) -> Found {
     })
 }
 
+/// How to lower what is asked of the chosen responses, as the end of a sentence.
+fn remedy(report: &AuditReport) -> String {
+    let mean = report.recommended.mean;
+    if report.log_z0 - mean > 1e-9 * (1.0 + mean.abs()) {
+        format!("; log_z0 = {} (\"mean\") lets those above the mean reward gain", short(mean))
+    } else {
+        "; a larger beta asks for less".into()
+    }
+}
+
+fn steep_fall(report: &AuditReport) -> Found {
+    let chosen = &report.chosen;
+    let fall = chosen.fall.filter(|_| chosen.falling_steeply > MANY_STEEP)?;
+    let message = format!(
+        "{} of the {} chosen responses are asked to fall by more than one nat per token, which leaves nothing of them \
+         and garbles the text; those that lose probability are to fall by {} nats on average, {} per token{}.",
+        percent(chosen.falling_steeply),
+        chosen.count,
+        short(fall.nats),
+        short(fall.per_token),
+        remedy(report)
+    );
+    Some((Severity::Warning, message))
+}
+
+fn beta(report: &AuditReport) -> Found {
+    let share = report.beta_in_deviations.filter(|share| *share < SMALL_BETA)?;
+    let message = format!(
+        "beta = {} is {} standard deviations of the rewards ({}): the targets lie far apart, and the policy is sent far \
+         from the reference; beta = {} is a tenth of a deviation, {} a quarter.",
+        short(report.beta),
+        short(share),
+        short(report.rewards.std),
+        short_up(SMALL_BETA * report.rewards.std),
+        short_up(0.25 * report.rewards.std),
+    );
+    Some((Severity::Warning, message))
+}
+
 fn chosen(report: &AuditReport) -> Found {
     let targets = report.chosen.targets?;
+    let Some(fall) = report.chosen.fall else {
+        let message = format!(
+            "None of the {} chosen responses has a reward below the break-even reward {} (mean target {} nats).",
+            report.chosen.count,
+            short(report.break_even_reward),
+            short(targets.mean),
+        );
+        return Some((Severity::Info, message));
+    };
     // At the level that keeps their mean, about half of them lose: that is what was asked for.
     let kept = report.recommended.auto.is_some_and(|auto| (auto - report.log_z0).abs() <= 1e-9 * (1.0 + auto.abs()));
     let severity = if report.chosen.losing > MOST && !kept { Severity::Warning } else { Severity::Info };
-    let remedy = match report.recommended.auto {
-        Some(auto) if severity == Severity::Warning => {
-            format!("; log_z0 = {} (\"auto\") would keep their mean log-probability", short(auto))
-        }
-        _ => String::new(),
-    };
+    let remedy = if severity == Severity::Warning { remedy(report) } else { String::new() };
     let message = format!(
-        "{} of the {} chosen responses have a reward below the break-even reward {} and will lose probability (mean target \
-         {} nats){remedy}.",
+        "{} of the {} chosen responses have a reward below the break-even reward {} and will lose probability, {} nats on \
+         average, {} per token (mean target of all of them: {} nats){remedy}.",
         percent(report.chosen.losing),
         report.chosen.count,
         short(report.break_even_reward),
+        short(fall.nats),
+        short(fall.per_token),
         short(targets.mean),
     );
     Some((severity, message))

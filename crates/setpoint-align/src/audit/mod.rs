@@ -3,7 +3,8 @@
 //! Targets of DRO are exact, so what they imply can be computed beforehand from rewards and
 //! reference log-probs alone: whether they are probabilities at all ([`Feasibility`]), which
 //! responses will gain and which will lose ([`Targets`]), which `log_z0` would serve better
-//! ([`Recommended`]), and whether the rewards are comparable between prompts ([`Offsets`]).
+//! ([`Recommended`]), how β compares with the rewards, and whether the rewards are comparable
+//! between prompts ([`Offsets`]).
 //! The findings say it in plain sentences.
 
 mod feasibility;
@@ -16,11 +17,11 @@ use serde::Serialize;
 
 use crate::error::{Error, require_positive};
 use crate::log_z0::{LogZ0, break_even_reward};
-use crate::prompt_rewards::{PromptRewards, Role, chosen_rewards};
+use crate::prompt_rewards::{PromptRewards, Role, check_targets};
 use crate::summary::Summary;
 
 pub use feasibility::{FEASIBILITY_TOLERANCE, Feasibility, InfeasiblePrompt, ScoredResponse, prompt_log_mass};
-pub use findings::{Finding, Severity};
+pub use findings::{Finding, Severity, Subject};
 pub use offsets::Offsets;
 
 /// One row of the data set, as the audit sees it.
@@ -36,6 +37,8 @@ pub struct AuditPrompt {
     pub ids: Vec<u64>,
     /// `log π_ref(y_j|x)`, summed over the response's tokens, nats.
     pub ref_logps: Vec<f64>,
+    /// Number of tokens of each response.
+    pub tokens: Vec<usize>,
 }
 
 /// What the audit is asked about.
@@ -77,6 +80,9 @@ pub struct AuditReport {
     pub conflicting_rewards: usize,
     /// All rewards.
     pub rewards: Summary,
+    /// β in standard deviations of the rewards, which is what decides how far the policy moves;
+    /// `None` where the rewards do not differ.
+    pub beta_in_deviations: Option<f64>,
     /// `(max reward − min reward)/β`: how far apart the extreme targets are, nats.
     pub target_range: f64,
     /// Whether the targets are probabilities.
@@ -106,21 +112,47 @@ pub struct Targets {
     pub gaining: f64,
     /// Share of them with a target below 0: they will lose probability.
     pub losing: f64,
+    /// How far those that lose are to fall; `None` where none does.
+    pub fall: Option<Fall>,
+    /// Share of them that are to fall by more than one nat per token.
+    pub falling_steeply: f64,
     /// The distribution; `None` without responses.
     pub targets: Option<Summary>,
 }
 
+/// A fall of this many nats per token leaves little of a response: at every token, its continuation
+/// becomes e times less likely.
+const STEEP_FALL: f64 = 1.0;
+
+/// The mean fall of the responses that lose probability, as a number above 0.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Fall {
+    /// Nats per response.
+    pub nats: f64,
+    /// Nats per token: all their nats divided by all their tokens.
+    pub per_token: f64,
+}
+
 impl Targets {
-    fn of(targets: &[f64]) -> Self {
-        let share = |counts: fn(f64) -> bool| {
-            let hits = targets.iter().filter(|&&target| counts(target)).count();
-            if targets.is_empty() { 0.0 } else { hits as f64 / targets.len() as f64 }
+    /// Of targets and numbers of tokens.
+    fn of(responses: &[(f64, usize)]) -> Self {
+        let count = responses.len();
+        let share = |counts: fn(f64, f64) -> bool| {
+            let hits = responses.iter().filter(|&&(target, tokens)| counts(target, tokens as f64)).count();
+            if count == 0 { 0.0 } else { hits as f64 / count as f64 }
         };
+        let losing: Vec<&(f64, usize)> = responses.iter().filter(|(target, _)| *target < 0.0).collect();
+        let nats = -losing.iter().map(|(target, _)| target).sum::<f64>();
+        let tokens: usize = losing.iter().map(|(_, tokens)| tokens).sum();
+        let targets: Vec<f64> = responses.iter().map(|(target, _)| *target).collect();
         Self {
-            count: targets.len(),
-            gaining: share(|target| target > 0.0),
-            losing: share(|target| target < 0.0),
-            targets: Summary::of(targets),
+            count,
+            gaining: share(|target, _| target > 0.0),
+            losing: share(|target, _| target < 0.0),
+            fall: (!losing.is_empty())
+                .then(|| Fall { nats: nats / losing.len() as f64, per_token: nats / tokens.max(1) as f64 }),
+            falling_steeply: share(|target, tokens| target < -STEEP_FALL * tokens),
+            targets: Summary::of(&targets),
         }
     }
 }
@@ -132,8 +164,10 @@ pub struct Recommended {
     pub all_feasible: f64,
     /// The smallest at which 99 % of the prompts are.
     pub feasible_99: f64,
-    /// The one at which the chosen responses keep their mean log-probability; `None` without
-    /// chosen responses.
+    /// The one at which the mean reward breaks even ([`LogZ0::Mean`], the default).
+    pub mean: f64,
+    /// The one at which the chosen responses keep their mean log-probability
+    /// ([`LogZ0::KeepChosen`], formerly `auto`); `None` without chosen responses.
     pub auto: Option<f64>,
 }
 
@@ -153,8 +187,9 @@ pub struct LabelDisagreement {
 ///
 /// # Errors
 /// [`Error::Empty`] without rows; [`Error::Setting`] for β or `log_z0`; for a row, what
-/// [`PromptRewards::validate`] finds, [`Error::Lengths`] for ids or log-probs of another number,
-/// [`Error::RefLogp`] for one that is no log-probability.
+/// [`PromptRewards::validate`] finds, [`Error::Lengths`] for ids, log-probs or tokens of another number,
+/// [`Error::RefLogp`] for one that is no log-probability; [`Error::LargeReward`] for targets that no loss
+/// holds.
 ///
 /// ```
 /// use setpoint_align::{AuditPrompt, AuditSettings, LogZ0, PromptRewards, audit};
@@ -164,11 +199,13 @@ pub struct LabelDisagreement {
 ///     rewards: PromptRewards::new(0, vec![1.0, -1.0]),
 ///     ids: vec![1, 2],
 ///     ref_logps: vec![-12.0, -9.0],
+///     tokens: vec![8, 6],
 /// }];
 /// let report = audit(&data, &AuditSettings::new(0.1, LogZ0::Nats(50.0)))?;
 /// assert_eq!(report.feasibility.infeasible, 0);
 /// assert_eq!(report.chosen.losing, 1.0); // 1/0.1 − 50 < 0: break-even is at 5
-/// assert_eq!(report.recommended.auto, Some(10.0));
+/// assert_eq!(report.chosen.fall.unwrap().per_token, 5.0); // 40 nats over 8 tokens
+/// assert_eq!(report.recommended.mean, 0.0);
 /// # Ok::<(), setpoint_align::Error>(())
 /// ```
 pub fn audit(data: &[AuditPrompt], settings: &AuditSettings) -> Result<AuditReport, Error> {
@@ -179,17 +216,18 @@ pub fn audit(data: &[AuditPrompt], settings: &AuditSettings) -> Result<AuditRepo
     let prompt_rewards: Vec<PromptRewards> = data.iter().map(|row| row.rewards.clone()).collect();
     let all: Vec<f64> = prompt_rewards.iter().flat_map(|p| p.rewards.iter().copied()).collect();
     let rewards = Summary::of(&all).ok_or(Error::Empty { what: "the audit" })?;
-    let chosen = chosen_rewards(&prompt_rewards);
-    let log_z0 = settings.log_z0.resolve(beta, &chosen)?;
+    let level = |log_z0: LogZ0| log_z0.resolve(beta, &log_z0.basis(&prompt_rewards));
+    let log_z0 = level(settings.log_z0)?;
+    check_targets(&prompt_rewards, beta, log_z0)?;
 
     let groups = group_by_prompt(data);
     let feasibility = Feasibility::of(&groups, beta, log_z0, settings.listed);
     let targets = |role| {
-        let targets: Vec<f64> = prompt_rewards
+        let targets: Vec<(f64, usize)> = data
             .iter()
-            .flat_map(|prompt| prompt.rewards.iter().zip(prompt.roles()))
-            .filter(|(_, its_role)| *its_role == Some(role))
-            .map(|(reward, _)| reward / beta - log_z0)
+            .flat_map(|row| row.rewards.rewards.iter().zip(row.rewards.roles()).zip(&row.tokens))
+            .filter(|((_, its_role), _)| *its_role == Some(role))
+            .map(|((reward, _), tokens)| (reward / beta - log_z0, *tokens))
             .collect();
         Targets::of(&targets)
     };
@@ -202,6 +240,7 @@ pub fn audit(data: &[AuditPrompt], settings: &AuditSettings) -> Result<AuditRepo
         responses: all.len(),
         duplicate_responses: groups.iter().map(|group| group.duplicates).sum(),
         conflicting_rewards: groups.iter().map(|group| group.conflicts).sum(),
+        beta_in_deviations: (rewards.std > 0.0).then(|| beta / rewards.std),
         target_range: (rewards.max - rewards.min) / beta,
         rewards,
         chosen: targets(Role::Chosen),
@@ -209,7 +248,8 @@ pub fn audit(data: &[AuditPrompt], settings: &AuditSettings) -> Result<AuditRepo
         recommended: Recommended {
             all_feasible: feasibility.log_mass.max,
             feasible_99: feasibility.log_mass_99,
-            auto: LogZ0::AUTO.resolve(beta, &chosen).ok(),
+            mean: level(LogZ0::Mean)?,
+            auto: level(LogZ0::KEEP_CHOSEN).ok(),
         },
         feasibility,
         offsets: Offsets::of(&prompt_rewards),
@@ -228,6 +268,7 @@ fn validate(row: &AuditPrompt) -> Result<(), Error> {
     };
     lengths("response ids", row.ids.len())?;
     lengths("reference log-probabilities", row.ref_logps.len())?;
+    lengths("numbers of tokens", row.tokens.len())?;
     // A log-softmax of a certain token may round to a little above 0.
     let good = |logp: &f64| logp.is_finite() && *logp <= 1e-3;
     match row.ref_logps.iter().position(|logp| !good(logp)) {

@@ -6,6 +6,7 @@ fn row(prompt: u64, number: usize, responses: &[(u64, f64, f64)]) -> AuditPrompt
         rewards: PromptRewards::new(number, responses.iter().map(|r| r.1).collect()),
         ids: responses.iter().map(|r| r.0).collect(),
         ref_logps: responses.iter().map(|r| r.2).collect(),
+        tokens: vec![100; responses.len()],
     }
 }
 
@@ -32,10 +33,15 @@ fn excess_is_the_log_of_the_targets_sum() {
     assert_eq!((found.worst[0].row, found.worst[0].responses), (40, 2));
     assert!((found.worst[0].excess - 2.5f64.ln()).abs() < 1e-12);
     assert!((report.recommended.all_feasible - 2.5f64.ln()).abs() < 1e-12);
-    let errors = messages(&report, Severity::Error);
-    assert_eq!(errors.len(), 1);
-    assert!(errors[0].starts_with("1 of 2 prompts (50.0 %) are infeasible at log_z0 = 0"), "{}", errors[0]);
-    assert!(errors[0].contains("row 40, by 0.9163 nats"), "{}", errors[0]);
+    let finding = |report: &AuditReport| {
+        let found = report.findings.iter().find(|finding| finding.subject == Subject::Feasibility).unwrap();
+        (found.severity, found.message.clone())
+    };
+    let (severity, message) = finding(&report);
+    assert_eq!(severity, Severity::Info, "one of two is not most");
+    assert!(message.starts_with("1 of 2 prompts (50.0 %) are infeasible at log_z0 = 0"), "{message}");
+    assert!(message.contains("row 40, by 0.9163 nats"), "{message}");
+    assert_eq!(finding(&at(&[heavy(1, 40)], 0.5, 0.0)).0, Severity::Warning);
 
     // At the recommended value nothing is infeasible, and nothing less would do.
     let enough = report.recommended.all_feasible;
@@ -49,6 +55,7 @@ fn repeated_responses_count_once_also_across_rows() {
     let mut twice = heavy(1, 0);
     twice.ids.push(2);
     twice.ref_logps.push(twice.ref_logps[1]);
+    twice.tokens.push(100);
     let again = twice.rewards.rewards[1];
     twice.rewards.rewards.push(again);
     let repeated = at(&[twice, heavy(1, 1)], 0.5, 0.0);
@@ -117,12 +124,55 @@ fn the_papers_values_are_found_to_lower_chosen_responses() {
     assert_eq!(warnings.len(), 1, "{:?}", report.findings);
     assert_eq!(
         warnings[0],
-        "100.0 % of the 1 chosen responses have a reward below the break-even reward 5 and will lose probability (mean \
-         target -40 nats); log_z0 = 10 (\"auto\") would keep their mean log-probability."
+        "100.0 % of the 1 chosen responses have a reward below the break-even reward 5 and will lose probability, 40 nats on \
+         average, 0.4 per token (mean target of all of them: -40 nats); log_z0 = 0 (\"mean\") lets those above the mean \
+         reward gain."
     );
+    // The mean of the two rewards is 0, and the better response goes to 1/0.1 − 0.
+    let mean = audit(&data, &AuditSettings::new(0.1, LogZ0::Mean)).unwrap();
+    assert_eq!((mean.log_z0, mean.chosen.targets.unwrap().mean, mean.chosen.fall), (0.0, 10.0, None));
+    assert!(messages(&mean, Severity::Warning).is_empty(), "{:?}", mean.findings);
     let auto = audit(&data, &AuditSettings::new(0.1, LogZ0::AUTO)).unwrap();
     assert_eq!(auto.chosen.losing, 0.0);
     assert!(messages(&auto, Severity::Warning).is_empty(), "{:?}", auto.findings);
+}
+
+#[test]
+fn chosen_responses_that_are_to_fall_steeply() {
+    // β 0.5, log_z0 8: targets 2·3 − 8 = −2 and 2·(−1) − 8 = −10 nats. The second row's chosen response gains.
+    let data = |tokens| {
+        let mut data =
+            [row(1, 0, &[(1, 3.0, -500.0), (2, -1.0, -500.0)]), row(2, 1, &[(1, 5.0, -500.0), (2, -1.0, -500.0)])];
+        data[0].tokens = vec![tokens, 5];
+        data
+    };
+    let report = at(&data(1), 0.5, 8.0);
+    let chosen = &report.chosen;
+    assert_eq!((chosen.losing, chosen.falling_steeply), (0.5, 0.5));
+    assert_eq!(chosen.fall, Some(Fall { nats: 2.0, per_token: 2.0 }));
+    let steep = |report: &AuditReport| report.findings.iter().any(|f| f.subject == Subject::SteepFall);
+    assert!(steep(&report), "{:?}", report.findings);
+    // One nat per token is not more than one.
+    let gentle = at(&data(2), 0.5, 8.0);
+    assert_eq!((gentle.chosen.falling_steeply, gentle.chosen.fall.unwrap().per_token), (0.0, 1.0));
+    assert!(!steep(&gentle), "{:?}", gentle.findings);
+    // Rejected responses may fall as far as they like.
+    assert_eq!(gentle.rejected.falling_steeply, 0.5);
+}
+
+#[test]
+fn beta_is_compared_with_the_deviation_of_the_rewards() {
+    // Rewards ±2: deviation 2.
+    let data = [row(1, 0, &[(1, 2.0, -500.0), (2, -2.0, -500.0)])];
+    let about_beta = |beta| {
+        let report = at(&data, beta, 0.0);
+        (report.beta_in_deviations, report.findings.iter().any(|f| f.subject == Subject::Beta))
+    };
+    assert_eq!(about_beta(0.1), (Some(0.05), true));
+    assert_eq!(about_beta(0.2), (Some(0.1), false));
+    assert_eq!(about_beta(1.0), (Some(0.5), false));
+    let equal = at(&[row(1, 0, &[(1, 2.0, -500.0), (2, 2.0, -500.0)])], 1e-6, 0.0);
+    assert_eq!(equal.beta_in_deviations, None);
 }
 
 #[test]
@@ -187,6 +237,7 @@ fn bad_input_is_named() {
     assert!(matches!(error(|row| row.ref_logps[0] = f64::NAN), Error::RefLogp { row: 9, response: 0, .. }));
     assert!(matches!(error(|row| row.ids.push(3)), Error::Lengths { row: 9, what: "response ids", .. }));
     assert!(matches!(error(|row| row.ref_logps.clear()), Error::Lengths { row: 9, found: 0, .. }));
+    assert!(matches!(error(|row| row.tokens.clear()), Error::Lengths { row: 9, what: "numbers of tokens", .. }));
 }
 
 #[test]
@@ -194,6 +245,7 @@ fn the_report_serialises() {
     let report = at(&[heavy(1, 0)], 0.5, 0.0);
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!(json["feasibility"]["infeasible"], 1);
-    assert_eq!(json["findings"][0]["severity"], "error");
+    assert_eq!(json["findings"][0]["severity"], "warning");
+    assert_eq!(json["findings"][0]["subject"], "feasibility");
     assert_eq!(json["offsets"], serde_json::Value::Null);
 }

@@ -52,7 +52,8 @@ pub struct DroSettings {
 }
 
 impl Default for DroSettings {
-    /// The paper's: β 0.1, `log_z0` 50, i.e. a break-even reward of 5.
+    /// The paper's: β 0.1, `log_z0` 50 (a break-even reward of 5) and the full prompt term. `setpoint align` has
+    /// defaults of its own: no prompt term, and [`crate::LogZ0::Mean`].
     fn default() -> Self {
         Self { beta: 0.1, log_z0: 50.0, prompt_term: PromptTerm::default(), error: ResidualError::default() }
     }

@@ -166,6 +166,7 @@ impl World {
             rewards: PromptRewards::new(0, self.rewards.clone()),
             ids: (0..self.rewards.len() as u64).collect(),
             ref_logps: self.ref_logps[..self.rewards.len()].to_vec(),
+            tokens: vec![1; self.rewards.len()],
         }
     }
 }

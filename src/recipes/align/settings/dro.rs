@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use setpoint_align::{Aggregate, DroSettings, LogZ0, PromptTerm, ResidualError, RewardTransform};
+use toml::{Table, Value};
 
 use crate::config::Problems;
 
@@ -9,9 +10,13 @@ use crate::config::Problems;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DroSection {
+    /// Other defaults than the usual ones: `"paper"`. What is given beside it wins. A run folder holds the settings that it
+    /// stands for, not the name.
+    #[serde(default, skip_serializing)]
+    pub preset: Option<Preset>,
     /// Reward per nat of log-ratio.
     pub beta: f64,
-    /// Log-normaliser of the common prefix t0, in nats; `"auto"`, `{ auto = nats }`.
+    /// The level of all targets, in nats: a number, `"mean"`, `"keep_chosen"` or `{ keep_chosen = nats }`.
     pub log_z0: Option<LogZ0>,
     /// The reward that keeps a response's probability, instead of `log_z0`.
     pub break_even_reward: Option<f64>,
@@ -33,14 +38,14 @@ pub struct DroSection {
 
 impl Default for DroSection {
     fn default() -> Self {
-        let DroSettings { beta, log_z0, prompt_term, error } = DroSettings::default();
         Self {
-            beta,
-            log_z0: Some(LogZ0::Nats(log_z0)),
+            preset: None,
+            beta: 0.1,
+            log_z0: Some(LogZ0::Mean),
             break_even_reward: None,
-            prompt_term,
+            prompt_term: PromptTerm::Off,
             t0: T0Setting::Named(T0Name::FirstToken),
-            error,
+            error: ResidualError::Mse,
             reward_transform: RewardTransform::default(),
             reward_scale: 1.0,
             aggregate: Aggregate::default(),
@@ -55,7 +60,7 @@ impl DroSection {
         match (self.log_z0, self.break_even_reward) {
             (_, Some(reward)) => LogZ0::BreakEvenReward(reward),
             (Some(level), None) => level,
-            (None, None) => LogZ0::AUTO,
+            (None, None) => LogZ0::Mean,
         }
     }
 
@@ -67,13 +72,13 @@ impl DroSection {
                 "`align.log_z0` and `align.break_even_reward` set the same thing: give one of them",
             );
         }
-        // The level itself may hang on the rewards; every other range is known now.
+        // The level may follow from the rewards; every other range is known now.
         if let Err(e) = self.objective(0.0).validate() {
             problems.add("align", e.to_string());
         }
         if self.beta > 0.0
-            && !matches!(self.level(), LogZ0::Auto { .. })
-            && let Err(e) = self.level().resolve(self.beta, &[])
+            // A level that follows from the rewards is checked on one of 0.
+            && let Err(e) = self.level().resolve(self.beta, &[0.0])
         {
             problems.add("align.log_z0", e.to_string());
         }
@@ -88,6 +93,42 @@ impl DroSection {
     /// The settings of the objective once the level is known.
     pub fn objective(&self, log_z0: f64) -> DroSettings {
         DroSettings { beta: self.beta, log_z0, prompt_term: self.prompt_term, error: self.error }
+    }
+}
+
+/// A set of defaults with a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Preset {
+    /// The DRO paper's: full prompt term, β 0.1, `log_z0` 50.
+    Paper,
+}
+
+impl Preset {
+    /// Every preset with its name in a config file.
+    pub const ALL: &[(&str, Self)] = &[("paper", Self::Paper)];
+
+    /// The preset of a name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, preset)| *preset)
+    }
+
+    /// The settings that it stands for.
+    pub fn settings(self) -> Table {
+        let Self::Paper = self;
+        let settings = [("beta", 0.1.into()), ("log_z0", 50.0.into()), ("prompt_term", Value::from("full"))];
+        settings.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    }
+}
+
+impl TryFrom<String> for Preset {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        Self::named(&name).ok_or_else(|| {
+            let names: Vec<&str> = Self::ALL.iter().map(|(name, _)| *name).collect();
+            format!("`{name}` is not a preset; there are: {}", names.join(", "))
+        })
     }
 }
 

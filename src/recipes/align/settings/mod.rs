@@ -18,7 +18,7 @@ use crate::recipes::training::SamplesSection;
 use setpoint_data::{DatasetConfig, EncodeOptions};
 use setpoint_train::{MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
 
-pub use dro::{DroSection, T0Name, T0Setting, Update};
+pub use dro::{DroSection, Preset, T0Name, T0Setting, Update};
 pub use method::{About, METHODS, Method, TrainsOn};
 pub use pairwise::{NllOn, OrpoSection, PairRule, Pairwise, RpoSection};
 pub use rows::Desirable;
@@ -76,13 +76,13 @@ impl Config for AlignConfig {
     fn defaults(user: &Table) -> Result<Table, (String, String)> {
         let section = user.get("align").and_then(Value::as_table);
         let name = section.and_then(|s| s.get("method")).map_or(Some("dro"), Value::as_str);
-        let mut align = name.and_then(Method::named).ok_or_else(|| unknown_method(name))?;
-        if let Method::Dro(dro) = &mut align
-            && section.is_some_and(|s| s.contains_key("break_even_reward"))
-        {
-            dro.log_z0 = None;
+        let align = name.and_then(Method::named).ok_or_else(|| unknown_method(name))?;
+        let dro = matches!(align, Method::Dro(_));
+        let mut table = to_table(&AlignConfig { align, ..AlignConfig::default() });
+        if let (true, Some(section), Some(Value::Table(align))) = (dro, section, table.get_mut("align")) {
+            adapt(align, |key| section.get(key));
         }
-        Ok(to_table(&AlignConfig { align, ..AlignConfig::default() }))
+        Ok(table)
     }
 
     fn validate(&self, problems: &mut Problems<'_>) {
@@ -107,6 +107,22 @@ impl Config for AlignConfig {
             format!("`{}` has no reference model: leave `reference` out", self.align.name()),
         );
     }
+}
+
+/// Adapts DRO's settings to those that are about to be laid on them: a preset brings its own, and of the two ways to set the level only
+/// one is kept.
+pub fn adapt<'a>(align: &mut Table, over: impl Fn(&str) -> Option<&'a Value>) {
+    if let Some(preset) = over("preset").and_then(Value::as_str).and_then(Preset::named) {
+        align.remove("break_even_reward");
+        align.extend(preset.settings());
+    }
+    let (level, reward) = ("log_z0", "break_even_reward");
+    match (over(level), over(reward)) {
+        (None, Some(_)) => align.remove(level),
+        (Some(_), None) => align.remove(reward),
+        // Given both, the check says so.
+        _ => None,
+    };
 }
 
 /// The names there are, and the one that may have been meant.

@@ -1,0 +1,150 @@
+//! `setpoint plan`: precision, devices that are not there, whether a job fits; and the warning of a job that does not.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::fixture::{Ran, demo, file, model, rewarded_rows, setpoint};
+
+/// The plan of a job as JSON.
+fn plan(job: &str, data: &str, more: &[&str]) -> Value {
+    serde_json::from_str(&planned(job, data, &[&["--json"], more].concat()).ok().stdout).unwrap()
+}
+
+fn planned(job: &str, data: &str, more: &[&str]) -> Ran {
+    let model = model().display().to_string();
+    setpoint(&[&["plan", "--job", job, "--model", &model, "--data", data], more].concat())
+}
+
+fn bytes(plan: &Value, part: &str) -> f64 {
+    plan["memory"][part].as_f64().unwrap_or_else(|| panic!("{part} in {plan}"))
+}
+
+#[test]
+fn the_precision_of_the_weights_counts() {
+    let (_dir, data) = file("rows.jsonl", &rewarded_rows(4));
+    for job in ["sft", "align"] {
+        let of = |dtype: &str| plan(job, &data, &["--set", &format!("model.dtype={dtype}")]);
+        let (f32, bf16, f16) = (of("f32"), of("bf16"), of("f16"));
+        assert_eq!(["f32", "bf16", "f16"], [&f32, &bf16, &f16].map(|plan| plan["dtype"].as_str().unwrap()));
+        // A parameter: 4 + 4 + 8 bytes in f32; 2, 4 of its gradient, 8 of moments and 4 of a master copy in bf16.
+        let parameters = bytes(&f32, "weights") / 4.0;
+        for (plan, weights, optimizer) in [(&f32, 4.0, 8.0), (&bf16, 2.0, 12.0), (&f16, 2.0, 12.0)] {
+            assert_eq!(bytes(plan, "weights"), weights * parameters, "{plan}");
+            assert_eq!(bytes(plan, "gradients"), 4.0 * parameters, "{plan}");
+            assert_eq!(bytes(plan, "optimizer"), optimizer * parameters, "{plan}");
+        }
+        assert_eq!(bytes(&bf16, "activations"), bytes(&f32, "activations") / 2.0);
+    }
+    // On a GPU that computes in it, `auto` is the checkpoint's own precision: f32 here. On a CPU it is f32 always.
+    let auto = |device: &str| plan("align", &data, &["--device", device])["dtype"].as_str().unwrap().to_owned();
+    assert_eq!([auto("cuda"), auto("flex")], ["f32", "f32"]);
+}
+
+#[test]
+fn devices_need_not_be_there_and_memory_is_compared() {
+    let (_dir, data) = file("rows.jsonl", &rewarded_rows(4));
+    let gpu = plan("align", &data, &["--device", "cuda:0,1", "--device-memory", "80GiB"]);
+    assert_eq!(gpu["available"].as_f64(), Some(80.0 * f64::from(1u32 << 30)));
+    assert_eq!((&gpu["fits"], &gpu["devices"]), (&true.into(), &2.into()));
+    // Just enough, and a byte too little.
+    let peak = gpu["peak"].as_f64().unwrap();
+    let with = |bytes: f64| {
+        plan("align", &data, &["--device", "cuda:1", "--device-memory", &format!("{bytes:.0}")])["fits"].clone()
+    };
+    assert_eq!((with(peak.ceil()), with(peak.floor() - 1.0)), (true.into(), false.into()));
+    for device in ["cuda", "wgpu:3", "remote:gpu1:3000"] {
+        let unknown = plan("sft", &data, &["--device", device]);
+        assert_eq!((&unknown["fits"], &unknown["available"]), (&Value::Null, &Value::Null), "{device}");
+        let text = planned("sft", &data, &["--device", device]).ok().stdout;
+        assert!(text.contains("--device-memory 80GiB"), "{text}");
+    }
+    let text = planned("reward", &demo("preferences.jsonl").display().to_string(), &["--device-memory", "1MiB"]).ok();
+    assert!(text.stdout.contains("fits      no"), "{text:#?}");
+    if Path::new("/proc/meminfo").exists() {
+        let here = plan("align", &data, &["--device", "flex"]);
+        assert_eq!(here["fits"], true, "{here}");
+        assert!(here["available"].as_f64().unwrap() > here["peak"].as_f64().unwrap(), "{here}");
+    }
+    planned("align", &data, &["--device", "tpu"]).fails(2, &["--device", "tpu"]);
+    for size in ["80XB", "0", "-1GiB", "lots"] {
+        planned("align", &data, &[&format!("--device-memory={size}")]).fails(2, &["--device-memory", "80GiB"]);
+    }
+}
+
+#[test]
+fn a_job_that_will_not_fit_says_so_before_it_starts() {
+    let (dir, rows) = file("rows.jsonl", &rewarded_rows(4));
+    let (model, pairs) = (model().display().to_string(), demo("preferences.jsonl").display().to_string());
+    for (job, data) in [("sft", &rows), ("reward", &pairs), ("align", &rows)] {
+        for (memory, warns) in [("1MiB", true), ("1TiB", false)] {
+            let run = dir.path().join(format!("{job}-{warns}")).display().to_string();
+            let mut arguments = vec![job, "--quiet", "--model", &model, "--data", data, "--run", &run];
+            arguments.extend(["--device-memory", memory]);
+            for setting in ["train.max_steps=1", "train.batch_size=2", "data.max_rows=4"] {
+                arguments.extend(["--set", setting]);
+            }
+            // It is an estimate: the job is tried all the same.
+            let ran = setpoint(&arguments).ok();
+            assert_eq!(ran.stderr.contains("warning: this training needs about"), warns, "{job} {memory}: {ran:#?}");
+        }
+    }
+}
+
+/// Steps and memory of an alignment have one place: `sweep` says of a trial what `plan` says of the same training.
+#[test]
+fn a_sweep_counts_steps_as_the_plan_does() {
+    let (dir, data) = file("rows.jsonl", &rewarded_rows(6));
+    let gib = |bytes: f64| format!("each about {:.2} GiB", bytes / f64::from(1u32 << 30));
+    for (settings, steps) in [
+        // Six prompts one by one, three epochs; in batches of 128.
+        (&["align.update=per_prompt"][..], 18),
+        (&["align.update=batch"], 3),
+        // Eighteen responses in batches of nine.
+        (&["align.method=dro_v", "train.batch_size=9"], 6),
+    ] {
+        let mut set = vec![];
+        settings.iter().for_each(|setting| set.extend(["--set", setting]));
+        let planned = plan("align", &data, &set);
+        assert_eq!(planned["steps"].as_u64(), Some(steps), "{settings:?}: {planned}");
+        let config = dir.path().join("sweep.toml");
+        let text = format!(
+            "model.path = '{}'\ndata.path = '{data}'\n[eval]\ndata.path = '{}'\nrule = {{ kind = \"length\", unit = \"chars\", target = 6 }}\n\
+             [sweep.settings]\n\"align.beta\" = [0.5]\n",
+            model().display(),
+            demo("eval_prompts.jsonl").display(),
+        );
+        std::fs::write(&config, text).unwrap();
+        let config = config.display().to_string();
+        let ran = setpoint(&[&["sweep", &config, "--dry-run"], &set[..]].concat()).ok();
+        assert!(ran.stdout.contains(&format!("000  {steps} steps")), "{settings:?}: {}", ran.stdout);
+        assert!(ran.stdout.contains(&gib(planned["peak"].as_f64().unwrap())), "{settings:?}: {}", ran.stdout);
+    }
+}
+
+/// A preset in a sweep's list brings its settings; what stands beside it wins.
+#[test]
+fn a_preset_can_be_swept() {
+    let (dir, data) = file("rows.jsonl", &rewarded_rows(4));
+    let config = dir.path().join("sweep.toml");
+    let write = |settings: &str| {
+        let text = format!(
+            "model.path = '{}'\ndata.path = '{data}'\n[train]\nmax_steps = 1\nbatch_size = 4\n[eval]\ndata.path = '{}'\ndata.max_rows = 2\n\
+             rule = {{ kind = \"length\", unit = \"chars\", target = 6 }}\ngenerate = {{ max_new_tokens = 2 }}\nresamples = 100\n\
+             [sweep.settings]\n{settings}",
+            model().display(),
+            demo("eval_prompts.jsonl").display(),
+        );
+        std::fs::write(&config, text).unwrap();
+    };
+    write("\"align.preset\" = [\"paper\"]\n\"align.log_z0\" = [\"keep_chosen\"]\n");
+    let (path, run) = (config.display().to_string(), dir.path().join("sweep").display().to_string());
+    setpoint(&["sweep", &path, "--quiet", "--run", &run]).ok();
+    let trial = dir.path().join("sweep/trials/000/align.toml");
+    let trial: toml::Table = std::fs::read_to_string(trial).unwrap().parse().unwrap();
+    assert_eq!(trial["align"]["log_z0"].as_str(), Some("keep_chosen"));
+    assert_eq!(trial["align"]["prompt_term"].as_str(), Some("full"));
+
+    write("\"align.preset\" = [\"papers\"]\n");
+    setpoint(&["sweep", &path, "--dry-run"]).fails(2, &["align.preset", "`papers` is not a preset"]);
+}
