@@ -224,6 +224,9 @@ fn rewards_that_no_loss_holds_are_refused_before_anything_is_computed() {
         assert!(!run.exists(), "{settings:?}");
     }
     align(&data, &run, &["align.reward_scale=1e10"]).fails(1, &["rewards.jsonl:2", "becomes inf"]);
+    for level in ["align.log_z0=1e30", "align.break_even_reward=-1e300", "align.log_z0={ keep_chosen = 1e20 }"] {
+        align(&data, &run, &[level]).fails(2, &[level.split('=').next().unwrap(), "log_z0", "1e18"]);
+    }
     // Brought to deviation 1, and as ranks, they are rewards like others; a pair needs their order alone.
     for (name, settings) in [
         ("zscore", ["align.reward_transform=zscore", "align.method=dro"]),

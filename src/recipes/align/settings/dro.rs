@@ -1,7 +1,7 @@
 //! Settings of Direct Reward Optimization.
 
 use serde::{Deserialize, Serialize};
-use setpoint_align::{Aggregate, DroSettings, LogZ0, PromptTerm, ResidualError, RewardTransform};
+use setpoint_align::{Aggregate, DroSettings, LogZ0, PromptTerm, ResidualError, RewardTransform, check_targets};
 use toml::{Table, Value};
 
 use crate::config::Problems;
@@ -78,9 +78,10 @@ impl DroSection {
         }
         if self.beta > 0.0
             // A level that follows from the rewards is checked on one of 0.
-            && let Err(e) = self.level().resolve(self.beta, &[0.0])
+            && let Err(e) = self.level().resolve(self.beta, &[0.0]).and_then(|nats| check_targets(&[], self.beta, nats))
         {
-            problems.add("align.log_z0", e.to_string());
+            let key = if self.break_even_reward.is_some() { "align.break_even_reward" } else { "align.log_z0" };
+            problems.add(key, e.to_string());
         }
         problems.require(
             self.reward_scale.is_finite() && self.reward_scale != 0.0,
