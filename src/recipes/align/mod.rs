@@ -156,7 +156,8 @@ impl Job<'_> {
             Ok(())
         });
         let saver = Some(saver);
-        let companions = Companions { eval, recompute: *recompute, displacement, chosen_tokens: *chosen_tokens, sampler, saver };
+        let companions =
+            Companions { eval, recompute: *recompute, displacement, chosen_tokens: *chosen_tokens, sampler, saver };
         let name = config.align.name().to_uppercase().replace('_', "-");
         let fitted = train(session, &name, run, task, model, settings, companions)?;
         let folders: Vec<&str> = fitted.model.parts().into_iter().map(|(name, _)| name).collect();
