@@ -38,7 +38,8 @@ pub fn available() -> Option<u64> {
     };
     let left = available_in(&read("/proc/meminfo"));
     let taken = field(&read("/proc/self/status"), "VmSize:").map_or(0, |kilobytes| 1024 * kilobytes);
-    let of_process = field(&read("/proc/self/limits"), "Max address space").map(|most| most.saturating_sub(taken) as f64);
+    let of_process =
+        field(&read("/proc/self/limits"), "Max address space").map(|most| most.saturating_sub(taken) as f64);
     let groups = read("/proc/self/cgroup");
     let of_groups = limits(&groups, Path::new("/sys/fs/cgroup"));
     left.into_iter().chain(of_process).chain(of_groups).reduce(f64::min).map(|bytes| bytes as u64)
