@@ -283,7 +283,7 @@ fn cases() -> Vec<Case> {
         ("another codec than was used", || packed(Compression::SNAPPY, 9, &plain(b"hello"))),
         ("a codec that is not supported", || packed(Compression::LZO, 9, &plain(b"hello"))),
         // Little that unpacks to much.
-        ("one text of 200 MB, zstd", || written(&"a".repeat(200_000_000), 1, Compression::ZSTD(ZstdLevel::default()))),
+        ("one text of 100 MB", || written(&"a".repeat(100_000_000), 1, Compression::ZSTD(ZstdLevel::default()))),
         ("300 MB of gzip under 9 bytes", || packed(Compression::GZIP(Default::default()), 9, &gzip(300 << 20))),
         ("300 MB of brotli under 9 bytes", || packed(Compression::BROTLI(Default::default()), 9, &brotli(300 << 20))),
         ("one row of 100 million values", || {
@@ -332,9 +332,8 @@ fn path_of(folder: &str) -> std::path::PathBuf {
 #[test]
 fn each_is_an_error_in_good_time() {
     let mut wrong = Vec::new();
-    for (name, bytes) in cases() {
+    for (name, _) in cases() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("train.parquet"), bytes()).unwrap();
         let (fine, said, took) = alone("one_case", name, dir.path());
         if !fine || !said.contains("REFUSED: ") || took > Duration::from_secs(10) {
             wrong.push(format!("{name} ({took:?}): {said}"));
@@ -348,7 +347,11 @@ fn each_is_an_error_in_good_time() {
 #[ignore = "started by each_is_an_error_in_good_time"]
 fn one_case() {
     let case = std::env::var(CASE).unwrap();
-    match read(&path_of(case.split_once('|').unwrap().1)) {
+    let (name, folder) = case.split_once('|').unwrap();
+    let path = path_of(folder);
+    // Made here, as some take much memory to make, which other tests of the parent measure.
+    std::fs::write(&path, cases().into_iter().find(|(n, _)| *n == name).unwrap().1()).unwrap();
+    match read(&path) {
         Ok(rows) => say(&format!("READ {rows} rows")),
         Err(message) => {
             assert!(message.lines().count() == 1 && message.contains("train.parquet: row "), "{message}");
