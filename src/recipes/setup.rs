@@ -342,6 +342,18 @@ pub fn select(records: &mut Vec<Record>, data: &DatasetConfig, what: &str) -> Ou
             "{what}: {none} of {rows} rows have no response with a reward above {least} and are left out"
         ));
     }
+    let bad = |record: &&Record| {
+        record.responses.iter().any(|r| matches!(r.label, Some(Label::Rejected | Label::Undesirable)))
+    };
+    let first = kept.iter().find(bad).filter(|_| rule == Responses::Auto);
+    if let Some(first) = first {
+        progress::note(format!(
+            "warning: {what}: {} of {rows} rows have one response alone and it is labelled as bad, but is trained; the first: {}. \
+             data.responses = \"chosen\" with data.on_bad_row = \"drop\" leaves them out",
+            kept.iter().filter(bad).count(),
+            first.source
+        ));
+    }
     *records = kept;
     Ok(())
 }

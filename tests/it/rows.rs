@@ -164,6 +164,12 @@ fn sft_selects_its_responses() {
     job("sft", &bare, &[]).fails(1, &["rows.jsonl:1", "data.responses"]);
     job("sft", &bare, &["data.responses=best"]).fails(1, &["rows.jsonl:1", "rewards[0]"]);
     job("align", &data, &["data.responses=best"]).fails(2, &["data.responses", "setpoint sft"]);
+    let label = |good: bool| json!({"prompt": [user("A?")], "completion": [assistant("So.")], "label": good});
+    let (_dir, labelled) = file("kto.jsonl", &lines(&[label(true), label(false)]));
+    let ran = job("sft", &labelled, &[]).ok();
+    assert!(ran.stderr.contains("1 of 2 rows") && ran.stderr.contains("kto.jsonl:2"), "{ran:#?}");
+    let ran = job("sft", &labelled, &["data.responses=chosen", "data.on_bad_row=drop"]).ok();
+    assert!(ran.stderr.contains("1 of 1 rows kept") && !ran.stderr.contains("labelled as bad"), "{ran:#?}");
     job("sft", &data, &["data.responses=worst"]).fails(2, &["data.responses", "worst"]);
 }
 

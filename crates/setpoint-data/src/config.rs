@@ -114,7 +114,7 @@ pub enum TextPrompts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rewards {
-    /// Read where the file has a column for them. A file that has the column must have it filled in every row.
+    /// Read where the file has a column for them. If the job uses rewards, a file that has the column must have it filled in every row.
     #[default]
     IfPresent,
     /// A row without them is a bad row.

@@ -414,7 +414,7 @@ pub enum EncodeProblem {
     NothingLearned,
     /// The template does not print all that a turn says.
     #[error(
-        "chat template `{template}` leaves out or rewrites the {what} of the {turn}: {text:?} is not in the rendered turn, so it would not be learned. Use a template that keeps it (`model.template`), or leave such rows out (`encode.on_bad_row = \"drop\"`)"
+        "chat template `{template}` leaves out or rewrites the {what} of the {turn}: {text:?} is not in the rendered turn, so it would not be learned. Use a template that keeps it (`model.template`), exclude the turn from SFT (`\"weight\": 0` in its message), or leave such rows out (`encode.on_bad_row = \"drop\"`)"
     )]
     Lost {
         /// The template.
