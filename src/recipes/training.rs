@@ -287,14 +287,16 @@ fn with_remedy(error: Error, config: &TrainConfig) -> Failure {
     let hint = match &error {
         Error::NonFinite { checkpoints, .. } | Error::NonFiniteTensor { checkpoints, .. } => {
             let rate = config.learning_rate;
-            let remedy = format!("start a new run with a `train.learning_rate` below {rate:e}, the usual cause");
+            let remedy = format!(
+                "the usual cause is a learning rate that is too high: start a new run with `train.learning_rate` below {rate:e}"
+            );
             let rows = match error {
                 Error::NonFinite { .. } => ", or look at the rows that are named",
                 _ => "",
             };
             let resume = match checkpoints[..] {
                 [] => "",
-                _ => "; --resume goes on from the newest checkpoint with everything as it is",
+                _ => "; --resume goes on from the newest checkpoint in the folder, with everything as it is",
             };
             Some(remedy + rows + resume)
         }

@@ -207,7 +207,14 @@ impl Error {
     pub(crate) fn located(mut self, done: u64, mut found: Vec<(u64, PathBuf)>) -> Self {
         found.reverse();
         match &mut self {
-            Self::NonFinite { checkpoints, .. } => *checkpoints = found,
+            Self::NonFinite { examples, checkpoints, .. } => {
+                // Where several examples fail at once it is the parameters: their checkpoint is not a good one.
+                let own = found.first().is_some_and(|(step, _)| *step == done);
+                if own && examples.len() > 1 && found.len() > 1 {
+                    found.remove(0);
+                }
+                *checkpoints = found;
+            }
             Self::NonFiniteTensor { step, checkpoints, .. } => {
                 *step = done;
                 *checkpoints = found;
