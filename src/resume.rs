@@ -131,6 +131,10 @@ pub fn settings<C: Config>(folder: &Path, given: &Given) -> Outcome<(C, PathBuf)
     if let Some(found) = differing.find(|(key, was, is)| !same_content(key, was, is)) {
         return Err(other_settings(&folder, found));
     }
+    let implied = implied::<C>(&load::written(&given, &from_here)?);
+    if let Some(found) = differences(&to_table(&then), &implied, false).into_iter().next() {
+        return Err(other_settings(&folder, found));
+    }
     if let Some(record) = record.filter(|record| !record.inputs.is_empty()) {
         let table = to_table(&now);
         let found = inputs(&table)?;
@@ -144,6 +148,24 @@ pub fn settings<C: Config>(folder: &Path, given: &Given) -> Outcome<(C, PathBuf)
         }
     }
     Ok((now, folder))
+}
+
+/// Settings that follow from those that are given, and are not given themselves: those of a preset.
+fn implied<C: Config>(given: &Table) -> Table {
+    let mut method = Table::new();
+    if let Some(name) = given.get("align").and_then(|align| align.get("method")) {
+        method.insert("align".into(), Value::Table(Table::from_iter([("method".to_owned(), name.clone())])));
+    }
+    let mut implied = Table::new();
+    if let (Ok(usual), Ok(adapted)) = (C::defaults(&method), C::defaults(given)) {
+        let own = flat(given);
+        for (key, _, is) in differences(&usual, &adapted, false) {
+            if let Some(is) = is.filter(|_| own.iter().all(|(given, _)| *given != key)) {
+                load::insert(&mut implied, &key, is);
+            }
+        }
+    }
+    implied
 }
 
 /// Whether a job is one training, whose checkpoints hold its identity.
@@ -251,4 +273,46 @@ fn flat(table: &Table) -> Vec<(String, Value)> {
     let mut found = Vec::new();
     walk("", table, &mut found);
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Serialize;
+
+    use super::*;
+    use crate::config::Problems;
+
+    #[derive(Debug, Default, Serialize, Deserialize)]
+    struct Preset {
+        beta: f64,
+        level: f64,
+    }
+
+    impl Config for Preset {
+        fn defaults(user: &Table) -> Result<Table, (String, String)> {
+            let (beta, level) = if user.contains_key("preset") { (0.5, 50.0) } else { (0.0, 0.0) };
+            Ok(to_table(&Self { beta, level }))
+        }
+
+        fn validate(&self, _: &mut Problems<'_>) {}
+    }
+
+    #[test]
+    fn what_a_preset_stands_for_is_given_with_it() {
+        let given = |text: &str| implied::<Preset>(&text.parse().unwrap());
+        assert!(given("beta = 3.0").is_empty());
+        assert_eq!(given("preset = true"), "beta = 0.5\nlevel = 50.0".parse().unwrap());
+        assert_eq!(given("preset = true\nlevel = 7.0"), "beta = 0.5".parse().unwrap());
+    }
+
+    #[test]
+    fn values_that_mean_the_same_do_not_differ() {
+        let found = |then: &str, now: &str| differences(&then.parse().unwrap(), &now.parse().unwrap(), true).len();
+        assert_eq!(found("a = 1\ntrain.save_steps = 2", "a = 1.0\ntrain.save_minutes = 3.0"), 0);
+        assert_eq!(found("a = 1\nb = 2", "a = 1"), 1);
+        assert_eq!(found("[data]\npath = 'Cargo.toml'", "[data]\npath = './Cargo.toml'"), 0);
+        assert_eq!(found("[data]\npath = 'Cargo.toml'", "[data]\npath = 'README.md'"), 1);
+        assert!(agrees(&"a = 1".parse().unwrap(), &"a = 1\nb = 2".parse().unwrap()));
+        assert!(!agrees(&"a = 1\nb = 2".parse().unwrap(), &"a = 1".parse().unwrap()));
+    }
 }

@@ -11,8 +11,9 @@ use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use super::ranges;
+pub use super::table::insert;
 pub use super::table::to_table;
-use super::table::{insert, line_of, merge, parse_value, remove};
+use super::table::{line_of, merge, parse_value, remove};
 
 /// One thing that is wrong with a configuration, where it stands and what to write instead.
 #[derive(Debug, Clone, PartialEq)]
@@ -137,7 +138,8 @@ pub fn load<C: Config>(given: &Given) -> Result<C, Vec<Problem>> {
 }
 
 /// Tables whose keys are not settings of the program.
-const FREE_TABLES: [&str; 4] = ["data.columns", "eval_data.columns", "sweep.settings", "compare.grids"];
+const FREE_TABLES: [&str; 5] =
+    ["data.columns", "eval_data.columns", "model.template_kwargs", "sweep.settings", "compare.grids"];
 
 /// A configuration that was written to a file in full, which others are laid on.
 #[derive(Debug, Clone)]

@@ -39,7 +39,7 @@ pub(super) fn merge(base: &mut Table, over: Table) {
 }
 
 /// Puts a value at a dotted path, making the tables on the way.
-pub(super) fn insert(table: &mut Table, key: &str, value: Value) {
+pub fn insert(table: &mut Table, key: &str, value: Value) {
     match key.split_once('.') {
         None => {
             table.insert(key.to_owned(), value);
