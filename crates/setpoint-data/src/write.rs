@@ -1,5 +1,7 @@
 //! Writing point-wise JSONL, all of it or nothing.
 
+use std::borrow::Cow;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
@@ -9,16 +11,27 @@ use crate::error::Error;
 use crate::format::{LABELS, PROMPT, RESPONSES, REWARDS};
 use crate::record::{Message, Prompt, Record};
 
-/// Writes a file under a temporary name beside it, syncs it and renames it: a reader sees the old file or the new one.
+/// Writes a file under a temporary name in its folder, syncs it and renames it: a reader sees the old file or the new one. Folders on the
+/// way to it are created. A link is followed, and a device or a pipe is written in place.
 ///
 /// # Errors
 /// [`Error::Io`] when the disk refuses; whatever `fill` returns. The file that was there is then untouched, and nothing
 /// else is left behind.
 pub fn write_atomically(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<(), Error>) -> Result<(), Error> {
-    let folder = match path.parent() {
+    let target = match fs::symlink_metadata(path) {
+        Ok(found) if found.is_symlink() => fs::canonicalize(path).map_or(Cow::Borrowed(path), Cow::Owned),
+        _ => Cow::Borrowed(path),
+    };
+    if fs::metadata(&target).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        let mut writer = BufWriter::new(File::options().write(true).open(path).map_err(Error::io("write", path))?);
+        fill(&mut writer)?;
+        return writer.flush().map_err(Error::io("write", path));
+    }
+    let folder = match target.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
+    fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
     let mut file = tempfile::Builder::new()
         .prefix(".writing-")
         .permissions_like_new_file()
@@ -29,9 +42,9 @@ pub fn write_atomically(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result
     writer.flush().map_err(Error::io("write", path))?;
     drop(writer);
     file.as_file().sync_all().map_err(Error::io("sync", path))?;
-    file.persist(path).map_err(|e| Error::io("rename to", path)(e.error))?;
+    file.persist(&target).map_err(|e| Error::io("rename to", path)(e.error))?;
     // The rename is on disk only when the folder is. Some file systems cannot sync a folder; the file itself is safe.
-    if let Ok(folder) = std::fs::File::open(folder) {
+    if let Ok(folder) = File::open(folder) {
         let _ = folder.sync_all();
     }
     Ok(())
@@ -48,7 +61,7 @@ impl LikeNewFile for tempfile::Builder<'_, '_> {
         {
             use std::os::unix::fs::PermissionsExt;
             // The process's umask is applied to this.
-            self.permissions(std::fs::Permissions::from_mode(0o666));
+            self.permissions(fs::Permissions::from_mode(0o666));
         }
         self
     }
@@ -234,21 +247,43 @@ mod tests {
     fn a_failure_leaves_the_old_file_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out.jsonl");
-        std::fs::write(&path, "old").unwrap();
+        fs::write(&path, "old").unwrap();
         let good = Record::new(Prompt::Text("p".into()), vec![Response::new("r")]);
         let bad = Record::new(Prompt::Text("p".into()), vec![]);
         assert!(matches!(write_pointwise(&path, [&good, &bad]), Err(Error::Write { .. })));
         let full = |_: &mut dyn Write| Err(Error::io("write", "out")(io::Error::from(io::ErrorKind::StorageFull)));
         assert!(matches!(write_atomically(&path, full), Err(Error::Io { .. })));
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "old");
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file is left");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file is left");
         write_pointwise(&path, [&good]).unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"prompt\":\"p\",\"responses\":[\"r\"]}\n");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{\"prompt\":\"p\",\"responses\":[\"r\"]}\n");
     }
 
     #[test]
-    fn a_missing_folder_is_named() {
-        let message = write_pointwise(Path::new("/nonexistent/x/out.jsonl"), []).unwrap_err().to_string();
-        assert!(message.contains("/nonexistent/x"), "{message}");
+    fn a_missing_folder_is_created_or_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("no/such/out.jsonl");
+        let good = Record::new(Prompt::Text("p".into()), vec![Response::new("r")]);
+        write_pointwise(&path, [&good]).unwrap();
+        assert_eq!(read(&path).len(), 1);
+        let message = write_pointwise(&path.join("x/out.jsonl"), [&good]).unwrap_err().to_string();
+        assert!(message.contains("out.jsonl/x"), "{message}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_and_devices_stay_what_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, link) = (dir.path().join("out.jsonl"), dir.path().join("link.jsonl"));
+        fs::write(&path, "old").unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let good = Record::new(Prompt::Text("p".into()), vec![Response::new("r")]);
+        write_pointwise(&link, [&good]).unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(read(&path).len(), 1);
+        let null = dir.path().join("null");
+        std::os::unix::fs::symlink("/dev/null", &null).unwrap();
+        write_pointwise(&null, [&good]).unwrap();
+        assert!(!fs::metadata("/dev/null").unwrap().is_file());
     }
 }

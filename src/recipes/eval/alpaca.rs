@@ -13,6 +13,7 @@ use setpoint_eval::{
 
 use super::answers::{Answerer, conversation, decoding};
 use super::result;
+use crate::config::output::{Target, validate_output};
 use crate::config::sections::ModelSection;
 use crate::config::{Config, Problems};
 use crate::failure::{Failure, Outcome};
@@ -80,6 +81,7 @@ impl Default for AlpacaConfig {
 
 impl Config for AlpacaConfig {
     fn validate(&self, problems: &mut Problems<'_>) {
+        validate_output(self.output.as_ref(), Target::Folder, problems);
         if self.annotations.is_some() {
             let excess = self.baseline.is_some() || self.outputs.is_some() || self.model.path.is_some();
             problems.require(
@@ -109,6 +111,7 @@ impl Config for AlpacaConfig {
         }
         problems.require(self.output.is_some(), "output", "nowhere to write: give --output DIR");
         problems.require(self.max_rows.is_none_or(|n| n >= 2), "max_rows", "must be at least 2");
+        self.generate.validate("generate", problems);
         problems.require(
             self.generate.samples.unwrap_or(1) == 1,
             "generate.samples",

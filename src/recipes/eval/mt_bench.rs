@@ -16,6 +16,7 @@ use setpoint_transformer::{CausalLm, GenerationConfig};
 
 use super::answers::{Answerer, conversation, decoding};
 use super::result;
+use crate::config::output::{Target, validate_output};
 use crate::config::sections::ModelSection;
 use crate::config::{Config, Problems};
 use crate::failure::{Failure, Outcome};
@@ -78,6 +79,7 @@ impl Default for MtBenchConfig {
 
 impl Config for MtBenchConfig {
     fn validate(&self, problems: &mut Problems<'_>) {
+        validate_output(self.output.as_ref(), Target::Folder, problems);
         if self.judgments.is_some() {
             let excess = self.answers.is_some() || self.model.path.is_some() || self.baseline_answers.is_some();
             problems.require(
@@ -101,6 +103,7 @@ impl Config for MtBenchConfig {
         result::validate_judge(&self.judge, "judge", problems);
         problems.require(self.output.is_some(), "output", "nowhere to write: give --output DIR");
         problems.require(self.max_rows != Some(0), "max_rows", "must be at least 1");
+        self.generate.validate("generate", problems);
         problems.require(
             self.generate.samples.unwrap_or(1) == 1,
             "generate.samples",

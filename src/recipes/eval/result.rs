@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use setpoint_eval::{EvalItem, EvalRun, JudgeClient, JudgeSettings, Manifest, ModelIdentity};
 
 use crate::config::Problems;
+use crate::config::output::{Target, validate_target};
 use crate::config::sections::ModelSection;
 use crate::failure::{Failure, Outcome};
 use crate::recipes::{Session, setup};
@@ -101,6 +102,7 @@ pub fn validate_judge(judge: &JudgeSettings, section: &str, problems: &mut Probl
     for (key, message) in judge.problems() {
         problems.add(&format!("{section}.{key}"), message);
     }
+    validate_target(judge.cache.as_ref(), Target::File, &format!("{section}.cache"), problems);
 }
 
 /// Notes what is wrong with the settings of a `[judge]` section that are shown and written although no judge is asked.

@@ -8,12 +8,14 @@ mod responses;
 use std::path::{Path, PathBuf};
 
 use self::collect::Collected;
+use crate::config::output::{Target, require_target};
 use crate::failure::{Failure, Outcome};
 use crate::progress;
 use crate::recipes::setup;
 
 /// Reads run folders and results of evaluations, and writes the page.
 pub fn run(paths: &[PathBuf], output: &Path) -> Outcome {
+    require_target(output, Target::File, "--output")?;
     let collected = Collected::read(paths)?;
     if collected.is_empty() {
         return Err(Failure::run(
