@@ -12,10 +12,11 @@ use toml::{Table, Value};
 use super::identity::{Origin, Row};
 use super::plan::{Output, RunPlan, Shape};
 use super::rows_file::conversation;
+use super::saving::{learned_stop, save_policy};
 use super::setup::Encoded;
 use super::training::{Companions, SamplesSection, Saver, mark_finished, open_run, sampler, train};
 use super::{Session, setup};
-use crate::config::sections::{ModelSection, validate_best, validate_sft_data, validate_train};
+use crate::config::sections::{ModelSection, validate_best, validate_encode, validate_sft_data, validate_train};
 use crate::config::{Config, Problems};
 use crate::failure::Outcome;
 use crate::progress;
@@ -65,11 +66,13 @@ impl Config for SftConfig {
     fn validate(&self, problems: &mut Problems<'_>) {
         self.model.validate("model", true, problems);
         validate_sft_data(&self.data, "data", problems);
+        validate_encode(&self.encode, problems);
         if let Some(eval) = &self.eval_data {
             validate_sft_data(eval, "eval_data", problems);
         }
         validate_train(&self.train, problems);
         validate_best(&self.train, self.eval_data.as_ref(), problems);
+        self.samples.generate.validate("samples.generate", problems);
     }
 
     fn complete_older(table: &mut Table) {
@@ -146,11 +149,9 @@ pub fn run(session: &Session, config: &SftConfig, folder: &Path, resume: bool) -
     let shown = eval.as_ref().unwrap_or(&data).examples.iter().map(|e| e.prompt.clone());
     let sampler = sampler(&config.samples, &config.model, &model_config, &encoder, shown)?;
     let dir = run.join("model");
-    let options = setup::save_options(&config.model, &model_config)?;
-    let saver: Saver<'_, CausalLm> = Box::new(|model| {
-        model.save(&model_config, &dir, &options)?;
-        Ok(encoder.save(&dir)?)
-    });
+    let stop = learned_stop(&encoder, data.examples.iter().flat_map(|e| e.responses.iter().map(|r| r.ids.as_slice())));
+    let saver: Saver<'_, CausalLm> =
+        Box::new(|model| save_policy(model, &model_config, &encoder, &config.model, stop, &dir));
     let companions = Companions {
         eval: eval_task.as_ref(),
         recompute: model.model.recompute,

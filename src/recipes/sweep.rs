@@ -172,7 +172,7 @@ pub fn run(session: &Session, device: Option<&str>, config: &SweepConfig, folder
     let mut config = config.clone();
     setup::fix_template_date(&mut config.model, folder, resume)?;
     let config = &config;
-    config.eval.check()?;
+    config.eval.check(&config.model)?;
     let trials = trials(config)?;
     let quiet = Session { quiet: true, ..session.clone() };
     // Everything that can be wrong with the data is found before anything is written.
@@ -215,7 +215,7 @@ pub fn run(session: &Session, device: Option<&str>, config: &SweepConfig, folder
 /// Checks everything and lists the trials with their steps.
 pub fn dry_run(session: &Session, config: &SweepConfig) -> Outcome {
     let quiet = Session { quiet: true, ..session.clone() };
-    config.eval.check()?;
+    config.eval.check(&config.model)?;
     progress::say(toml::to_string(&to_table(config))?);
     let trials = trials(config)?;
     let mut total = 0;

@@ -164,7 +164,14 @@ pub fn sampler<'a>(
     if section.prompts == 0 {
         return Ok(None);
     }
-    let settings = section.generate.resolve(model, config, encoder)?;
+    let mut settings = section.generate.resolve(model, config, encoder).or_else(|failure| {
+        // The model's own settings are for those who use it; training does without them.
+        let unread = ModelSection { path: None, ..model.clone() };
+        let settings = section.generate.resolve(&unread, config, encoder)?;
+        progress::warn(format!("samples during training follow `samples.generate` alone: {}", failure.sentence()));
+        Ok::<_, Failure>(settings)
+    })?;
+    settings.max_length = None;
     let seed = section.generate.seed;
     let mut prompts: Vec<Vec<u32>> = prompts.take(section.prompts).collect();
     let asked = prompts.len();
@@ -180,9 +187,17 @@ pub fn sampler<'a>(
         return Ok(None);
     }
     let texts: Vec<String> = prompts.iter().map(|p| Ok(encoder.decode_visible(p)?)).collect::<Outcome<_>>()?;
-    Ok(Some(Box::new(move |model, _step| {
+    Ok(Some(Box::new(move |model, step| {
         let go_on = |_, _| if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-        let answers = generate_stream(model, &prompts, &settings, seed, go_on).map_err(Error::task)?;
+        let answers = match generate_stream(model, &prompts, &settings, seed, go_on) {
+            // A device that fails fails the training as well; anything else costs the samples alone.
+            Err(error @ setpoint_transformer::Error::Device { .. }) => return Err(Error::task(error)),
+            Err(error) => {
+                progress::warn(format!("no samples at step {step}: {error}"));
+                return Ok(Vec::new());
+            }
+            Ok(answers) => answers,
+        };
         if interrupt::requested() {
             return Err(Error::Interrupted);
         }

@@ -37,7 +37,7 @@ pub use config::{Architecture, ModelConfig, ModelType, RopeConfig, RopeScaling};
 pub use decoder::{Decoder, pad_right};
 pub use error::Error;
 pub use families::{Family, Text, families};
-pub use generate::{Finish, Generated, GenerationConfig, generate, generate_stream};
+pub use generate::{Finish, Generated, GenerationConfig, check_prompts, generate, generate_part, generate_stream};
 pub use init::init_weights;
 pub use linear::{Embedding, Linear};
 pub use norm::RmsNorm;

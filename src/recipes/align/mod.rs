@@ -17,9 +17,10 @@ use burn::module::Module;
 use setpoint_align::{DisplacementDetector, DisplacementSettings, Role, ScoredResponse, prompt_log_mass};
 use setpoint_reward::RewardModel;
 use setpoint_train::{Task, TrainConfig};
-use setpoint_transformer::{CausalLm, Recompute};
+use setpoint_transformer::{CausalLm, Recompute, SaveOptions};
 
 use super::plan::{Output, RunPlan, Shape};
+use super::saving::{learned_stop, save_policy};
 use super::training::{Companions, Sampler, Saver, check_room, mark_finished, open_run, sampler, train};
 use super::{Session, audit, setup};
 use crate::failure::Outcome;
@@ -115,6 +116,12 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
+    /// The token that the policy learns to end its turns with.
+    fn stop(&self) -> Option<u32> {
+        let sequences = self.prepared.train.prompts.iter().flat_map(|prompt| &prompt.sequences);
+        learned_stop(&self.prepared.encoder, sequences.map(|sequence| &sequence.ids[sequence.prompt_len..]))
+    }
+
     /// Trains what `complete` makes of the policy, and saves it. `target`: the mean target of the chosen responses, nats, for methods with
     /// targets.
     fn train<T: Task<Model: HasPolicy>>(
@@ -143,15 +150,19 @@ impl Job<'_> {
             }
             false => None,
         };
-        let (shape, options) = (&prepared.model_config, setup::save_options(&config.model, &prepared.model_config)?);
+        let (shape, stop) = (&prepared.model_config, self.stop());
         let saver: Saver<'_, T::Model> = Box::new(|model| {
             for (name, part) in model.parts() {
                 let dir = run.join(name);
                 match part {
-                    Part::Policy(policy) => policy.save(shape, &dir, &options)?,
-                    Part::Value(value) => value.save(shape, &dir, &options)?,
+                    Part::Policy(policy) => {
+                        save_policy(policy, shape, &prepared.encoder, &config.model, stop, &dir)?;
+                    }
+                    Part::Value(value) => {
+                        value.save(shape, &dir, &SaveOptions::default())?;
+                        prepared.encoder.save(&dir)?;
+                    }
                 }
-                prepared.encoder.save(&dir)?;
             }
             Ok(())
         });

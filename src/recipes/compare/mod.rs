@@ -29,7 +29,7 @@ pub fn run(session: &Session, device: Option<&str>, config: &CompareConfig, fold
     let config = &config;
     let quiet = Session { quiet: true, ..session.clone() };
     // Everything that can be wrong with the data is found before anything is written.
-    config.eval.check()?;
+    config.eval.check(&config.model)?;
     let plan = Plan::of(&quiet, config)?;
     let run = open(folder, resume, config)?;
     let crew = Crew::new(session, device, config.compare.parallel, plan.memory);
@@ -121,7 +121,7 @@ impl Stage<'_> {
 /// Checks everything and lists the trials with their steps.
 pub fn dry_run(session: &Session, config: &CompareConfig) -> Outcome {
     let quiet = Session { quiet: true, ..session.clone() };
-    config.eval.check()?;
+    config.eval.check(&config.model)?;
     let plan = Plan::of(&quiet, config)?;
     progress::say(toml::to_string(&to_table(config))?);
     let seeds = config.compare.seeds.len();

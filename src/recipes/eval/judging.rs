@@ -45,7 +45,7 @@ pub fn judge(session: &Session, config: &EvalConfig, data: &EvalData) -> Outcome
 
 /// Mean reward of each prompt's answers. The reward model reads them through its own tokenizer and template.
 pub fn judged(session: &Session, judge: &dyn RewardSource, answers: &Answers, data: &EvalData) -> Outcome<Vec<f64>> {
-    let foreign = data.reward_encoder.as_ref().filter(|e| e.fingerprint() != data.encoder.fingerprint());
+    let foreign = data.reward_encoder.as_ref().filter(|e| !e.agrees_with(&data.encoder));
     let mut texts = Vec::new();
     let mut ids = Vec::new();
     for (i, ((record, row), prompt)) in data.prompts.iter().zip(&answers.ids).zip(&data.prompt_ids).enumerate() {

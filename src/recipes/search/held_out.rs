@@ -8,7 +8,7 @@ use setpoint_data::{DatasetConfig, Order, Record, Response, Uses, load_records, 
 use setpoint_reward::Rule;
 
 use crate::config::Problems;
-use crate::config::sections::{ModelSection, validate_data};
+use crate::config::sections::{ModelSection, validate_data, validate_rule};
 use crate::failure::{Failure, Outcome};
 use crate::recipes::eval::EvalConfig;
 use crate::recipes::generate::SamplingSection;
@@ -59,14 +59,21 @@ impl HeldOut {
         if let Some(pairs) = &self.pairs {
             validate_data(pairs, "eval.pairs", problems);
         }
-        problems.require(self.generate.samples != Some(0), "eval.generate.samples", "must be at least 1");
+        self.generate.validate("eval.generate", problems);
+        if let Some(rule) = &self.rule {
+            validate_rule(rule, "eval.rule", problems);
+        }
         problems.require(self.resamples >= 100, "eval.resamples", "must be at least 100");
         problems.require(self.level > 0.0 && self.level < 1.0, "eval.level", "must lie between 0 and 1");
         problems.require(self.batch_tokens > 0, "eval.batch_tokens", "must be at least 1");
     }
 
-    /// Reads the held-out rows and the judge's tokenizer: what is wrong with them is found before anything is trained.
-    pub fn check(&self) -> Outcome {
+    /// Reads the held-out rows, the judge's tokenizer and the sampling settings of the model that is trained: what is wrong with them is
+    /// found before anything is trained.
+    pub fn check(&self, model: &ModelSection) -> Outcome {
+        let encoder = setup::encoder(model)?;
+        let config = setup::model_config(model, &encoder)?;
+        self.generate.resolve(model, &config, &encoder)?;
         let prompts = setup::looking_at(&self.data, Uses::PROMPT);
         for data in std::iter::once(prompts).chain(self.pairs.as_ref().map(|p| setup::looking_at(p, Uses::PAIRS))) {
             if load_records(&data)?.0.is_empty() {

@@ -11,6 +11,27 @@ use crate::template::{ADDITIONAL, TOOL_USE};
 use crate::write::write_atomically;
 
 impl TextEncoder {
+    /// Returns whether the other encoder turns the same texts into the same ids and names the same stop tokens. The name of the EOS token
+    /// counts only if the template prints it: training on a template's turns changes that name.
+    #[must_use]
+    pub fn agrees_with(&self, other: &Self) -> bool {
+        let source = |encoder: &Self| encoder.template.as_ref().map_or(String::new(), |t| t.source().to_owned());
+        let names = |encoder: &Self| {
+            let mut names = encoder.special.names.clone();
+            if !source(encoder).contains("eos_token") {
+                names.remove("eos_token");
+            }
+            names
+        };
+        let stops = |encoder: &Self| encoder.stop_ids.iter().copied().collect::<std::collections::BTreeSet<u32>>();
+        self.json == other.json
+            && source(self) == source(other)
+            && names(self) == names(other)
+            && self.variables.extra == other.variables.extra
+            && self.prefix == other.prefix
+            && stops(self) == stops(other)
+    }
+
     /// Writes `tokenizer.json` as it was read, `tokenizer_config.json` with the special tokens in use, and the chat template
     /// in use as `chat_template.jinja`: transformers and vLLM then render and tokenise as this encoder does. The date that the
     /// template prints goes into `setpoint.json`.
@@ -18,6 +39,14 @@ impl TextEncoder {
     /// # Errors
     /// [`Error::Io`] when the disk refuses.
     pub fn save(&self, dir: &Path) -> Result<(), Error> {
+        self.save_with_eos(dir, None)
+    }
+
+    /// As [`save`](Self::save), with another token as EOS: the one that a model learnt to end its turns with.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the disk refuses.
+    pub fn save_with_eos(&self, dir: &Path, eos: Option<u32>) -> Result<(), Error> {
         let write = |name: &str, bytes: &[u8]| {
             let path = dir.join(name);
             write_atomically(&path, |w| w.write_all(bytes).map_err(Error::io("write", &path)))
@@ -29,6 +58,9 @@ impl TextEncoder {
         };
         for (name, text) in &self.special.names {
             config.insert(name.clone(), text.as_str().into());
+        }
+        if let Some(text) = eos.and_then(|id| self.tokens.tokenizer.id_to_token(id)) {
+            config.insert("eos_token".to_owned(), text.into());
         }
         if self.template.is_some() || self.tool_template.is_some() {
             // The files alone: two templates that differ would be a trap.

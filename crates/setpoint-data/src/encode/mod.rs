@@ -176,7 +176,9 @@ impl TextEncoder {
         stops
     }
 
-    fn template_stop(&self) -> Option<u32> {
+    /// The special token with which the template ends an assistant's turn.
+    #[must_use]
+    pub fn template_stop(&self) -> Option<u32> {
         const PROBE: &str = "PROBEOFTHETURNSEND";
         let turns = [Message::user("a"), Message::assistant(PROBE)];
         // A template that refuses this plain conversation has its say when a real one is rendered.

@@ -69,11 +69,21 @@ impl SpecialTokens {
         let model_dir = options.model_dir.as_deref().unwrap_or(dir);
         for file in ["generation_config.json", "config.json"] {
             let path = model_dir.join(file);
-            let Some(values) = optional_json(&path)? else { continue };
+            // A generation's settings may be from another program, and only the one that generates has to understand them.
+            let lenient = file == "generation_config.json";
+            let values = match optional_json(&path) {
+                Ok(Some(values)) => values,
+                Ok(None) => continue,
+                Err(Error::Tokenizer { .. }) if lenient => continue,
+                Err(error) => return Err(error),
+            };
             for (id_name, name) in
                 [("bos_token_id", "bos_token"), ("eos_token_id", "eos_token"), ("pad_token_id", "pad_token")]
             {
-                let ids = token_ids(values.get(id_name), &path, id_name)?;
+                let ids = match token_ids(values.get(id_name), &path, id_name) {
+                    Err(_) if lenient => Vec::new(),
+                    ids => ids?,
+                };
                 if id_name == "eos_token_id" {
                     this.more_eos.extend(&ids);
                 }

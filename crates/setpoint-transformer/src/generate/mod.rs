@@ -87,17 +87,43 @@ pub fn generate_stream(
     prompts: &[Vec<u32>],
     config: &GenerationConfig,
     seed: u64,
+    on_token: impl FnMut(usize, u32) -> ControlFlow<()>,
+) -> Result<Vec<Generated>, Error> {
+    generate_part(model, prompts, 0, config, seed, on_token)
+}
+
+/// As [`generate_stream`], for prompts of which the first has the index `first`: part of a longer list, whose parts may be generated one
+/// after the other. `on_token` is told the index in that list.
+///
+/// # Errors
+///
+/// As [`generate`](fn@generate).
+pub fn generate_part(
+    model: &CausalLm,
+    prompts: &[Vec<u32>],
+    first: usize,
+    config: &GenerationConfig,
+    seed: u64,
     mut on_token: impl FnMut(usize, u32) -> ControlFlow<()>,
 ) -> Result<Vec<Generated>, Error> {
     config.validate()?;
     let mut rows = prompts
         .iter()
         .enumerate()
-        .map(|(index, prompt)| Row::new(model, index, prompt, config, seed))
+        .map(|(index, prompt)| Row::new(model, first + index, prompt, config, seed))
         .collect::<Result<Vec<_>, _>>()?;
     // The longest first, so that a lack of memory shows at once.
     rows.sort_by_key(|row| std::cmp::Reverse(row.prompt.len()));
     let mut done = batch::run(&model.valid(), rows, config, &mut on_token)?;
     done.sort_by_key(|row| row.index);
     Ok(done.into_iter().map(Row::into_generated).collect())
+}
+
+/// Checks every prompt as [`generate`](fn@generate) does before it computes anything.
+///
+/// # Errors
+///
+/// [`Error::EmptyPrompt`], [`Error::PromptTooLong`], [`Error::TokenOutOfRange`].
+pub fn check_prompts(model: &CausalLm, prompts: &[Vec<u32>], config: &GenerationConfig) -> Result<(), Error> {
+    prompts.iter().enumerate().try_for_each(|(index, prompt)| Row::new(model, index, prompt, config, 0).map(drop))
 }
