@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
+use super::explain::explain;
 use super::ranges;
 pub use super::table::insert;
 pub use super::table::to_table;
@@ -97,7 +98,12 @@ pub struct Problems<'a> {
 impl Problems<'_> {
     /// Notes that the setting `key` (dotted path) is wrong.
     pub fn add(&mut self, key: &str, message: impl Into<String>) {
-        self.found.push(Problem { place: self.origins.place(key), message: message.into() });
+        let (place, mut message) = (self.origins.place(key), message.into());
+        let name = key.rsplit('.').next().unwrap_or(key);
+        if !message.contains(name) && !place.contains(name) {
+            message = format!("`{key}`: {message}");
+        }
+        self.found.push(Problem { place, message });
     }
 
     /// Notes `message` for `key` unless `ok`.
@@ -339,7 +345,16 @@ fn read_collecting<C: DeserializeOwned>(
             Ok(config) => return Ok(config),
             Err((path, message)) => {
                 let key = blame(&user, &path, |without| attempt(without).err().is_none_or(|e| e.1 != message));
-                problems.add(&key, explain(&message, &key, &siblings(&defaults, &key)));
+                let key = reached(&user, &key);
+                let fits = |value: Value| {
+                    let mut alone = Table::new();
+                    insert(&mut alone, &key, value);
+                    attempt(&alone)
+                        .map(drop)
+                        .map_err(|(_, message)| message.lines().next().unwrap_or_default().to_owned())
+                };
+                let sentence = explain(&message, &key, &siblings(&defaults, &key), value_of(&user, &key), fits);
+                problems.add(&key, sentence);
                 if !remove(&mut user, &key) {
                     return Err(std::mem::take(&mut problems.found));
                 }
@@ -374,32 +389,29 @@ fn siblings(defaults: &Table, key: &str) -> Vec<String> {
     table.map(|table| table.keys().cloned().collect()).unwrap_or_default()
 }
 
-/// Turns serde's message into a sentence with a remedy. `siblings`: the settings there are, where serde does not name them.
-fn explain(message: &str, key: &str, siblings: &[String]) -> String {
-    let message = message.lines().next().unwrap_or_default().trim();
-    if let Some(rest) = message.strip_prefix("unknown field ") {
-        let name = key.rsplit('.').next().unwrap_or(key);
-        let field = rest.split('`').nth(1).unwrap_or(name);
-        if field != name {
-            // In a list of tables, where a key has no path of its own.
-            return format!("`{key}`: `{field}` is not a setting of one of its entries");
-        }
-        let mut known: Vec<&str> = rest.split('`').skip(3).step_by(2).collect();
-        if known.is_empty() {
-            known = siblings.iter().map(String::as_str).collect();
-        }
-        let near = known
-            .iter()
-            .map(|k| (strsim::damerau_levenshtein(k, name), *k))
-            .min()
-            .filter(|(distance, k)| *distance <= 1 + k.len() / 3);
-        return match near {
-            Some((_, k)) => format!("`{key}` is not a setting; did you mean `{k}`?"),
-            None if known.is_empty() => format!("`{key}` is not a setting; there are none here"),
-            None => format!("`{key}` is not a setting; there are: {}", known.join(", ")),
+/// The key up to the user's value: serde goes on into the choices that a value might have been.
+fn reached(user: &Table, key: &str) -> String {
+    let mut parts = Vec::new();
+    let mut table = Some(user);
+    for part in key.split('.') {
+        let Some(inner) = table else { break };
+        parts.push(part);
+        table = match inner.get(part) {
+            Some(Value::Table(inner)) => Some(inner),
+            // A list, whose entries are named in brackets, or nothing.
+            None => return key.to_owned(),
+            Some(_) => None,
         };
     }
-    format!("`{key}`: {message}")
+    parts.join(".")
+}
+
+/// The user's value of a dotted key.
+fn value_of<'t>(table: &'t Table, key: &str) -> Option<&'t Value> {
+    match key.split_once('.') {
+        None => table.get(key),
+        Some((head, rest)) => value_of(table.get(head)?.as_table()?, rest),
+    }
 }
 
 #[cfg(test)]

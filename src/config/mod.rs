@@ -1,8 +1,13 @@
-//! Configuration of the jobs: how it is read ([`load`]) and the sections that several jobs share ([`sections`]).
+//! Configuration of the jobs: how it is read ([`load`]), the sections that several jobs share ([`sections`]), and whether its results
+//! can be written ([`output`]).
 
+mod explain;
 pub mod load;
+pub mod output;
 mod ranges;
 pub mod sections;
+mod suggest;
 mod table;
 
 pub use load::{Config, Given, Problem, Problems};
+pub use suggest::nearest;

@@ -4,7 +4,8 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use setpoint_data::{DatasetConfig, ResponseEnd, Responses, TemplateDate};
+use setpoint_data::{DatasetConfig, EncodeOptions, ResponseEnd, Responses, TemplateDate};
+use setpoint_reward::{Rule, RuleSource};
 use setpoint_train::TrainConfig;
 use toml::Table;
 
@@ -152,7 +153,30 @@ pub fn validate_best(train: &TrainConfig, eval_data: Option<&DatasetConfig>, pro
 pub fn validate_train(train: &TrainConfig, problems: &mut Problems<'_>) {
     for problem in train.problems() {
         // The engine's messages begin with the setting they are about.
-        let key = problem.split('`').nth(1).map_or_else(|| "train".to_owned(), |name| format!("train.{name}"));
+        let key = match problem.split('`').nth(1) {
+            Some(name @ ("betas" | "eps" | "weight_decay")) => format!("train.optimizer.{name}"),
+            Some(name @ ("patience" | "min_delta")) => format!("train.best.{name}"),
+            Some(name) => format!("train.{name}"),
+            None => "train.schedule.warmup".to_owned(),
+        };
         problems.add(&key, problem);
+    }
+}
+
+/// Notes what is wrong with the `[encode]` section.
+pub fn validate_encode(encode: &EncodeOptions, problems: &mut Problems<'_>) {
+    for (key, most) in [("max_length", encode.max_length), ("max_prompt_length", encode.max_prompt_length)] {
+        problems.require(most != Some(0), &format!("encode.{key}"), format!("`encode.{key}` must be at least 1"));
+    }
+}
+
+/// Notes what is wrong with a rule.
+pub fn validate_rule(rule: &Rule, section: &str, problems: &mut Problems<'_>) {
+    if let Err(setpoint_reward::Error::Rule { problems: found }) = RuleSource::new(rule.clone()) {
+        for problem in found {
+            // A term of a sum has no place of its own in the file.
+            let key = problem.key.split('[').next().unwrap_or_default();
+            problems.add(&format!("{section}.{key}"), format!("`{section}.{}` {}", problem.key, problem.message));
+        }
     }
 }

@@ -13,6 +13,7 @@ use setpoint_eval::{
 use setpoint_reward::{Error, RewardSource, Scored};
 
 use crate::config::Problems;
+use crate::config::output::{Target, validate_target};
 use crate::failure::{Failure, Outcome};
 use crate::progress;
 
@@ -75,6 +76,7 @@ impl GenerativeSection {
         for (key, message) in self.judge.problems() {
             problems.add(&format!("generative.judge.{key}"), message);
         }
+        validate_target(self.judge.cache.as_ref(), Target::File, "generative.judge.cache", problems);
         if self.template_file.is_none() {
             problems.require(
                 self.template.contains("{response}"),
@@ -97,7 +99,14 @@ impl GenerativeSection {
             "generative.temperature",
             "several samples at temperature 0 are one and the same: set a temperature",
         );
-        problems.require(self.temperature >= 0.0, "generative.temperature", "must be at least 0");
+        problems.require(
+            self.temperature.is_finite() && self.temperature >= 0.0,
+            "generative.temperature",
+            "must be a number, 0 or greater",
+        );
+        for (key, bound) in [("generative.min", self.min), ("generative.max", self.max)] {
+            problems.require(bound.is_none_or(|bound| !bound.is_nan()), key, "must be a number");
+        }
         problems.require(self.max_tokens > 0, "generative.max_tokens", "must be at least 1");
     }
 }

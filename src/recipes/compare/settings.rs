@@ -9,7 +9,7 @@ use toml::{Table, Value};
 
 use super::plan;
 use crate::config::sections::{ModelSection, validate_data, validate_train};
-use crate::config::{Config, Problem, Problems};
+use crate::config::{Config, Problem, Problems, nearest};
 use crate::recipes::align::{AlignConfig, METHODS, Method};
 use crate::recipes::search::{HeldOut, Metric, blamed, with_point};
 
@@ -145,10 +145,8 @@ impl CompareConfig {
 }
 
 fn unknown(name: &str) -> String {
-    let names = METHODS.iter().map(|about| about.name);
-    let near = names.map(|known| (strsim::damerau_levenshtein(known, name), known)).min();
-    match near.filter(|(distance, _)| *distance <= 1 + name.len() / 4) {
-        Some((_, near)) => format!("`{name}` is not a method; did you mean `{near}`? (`setpoint methods` lists them)"),
+    match nearest(name, METHODS.iter().map(|about| about.name)) {
+        Some(near) => format!("`{name}` is not a method; did you mean `{near}`? (`setpoint methods` lists them)"),
         None => format!("`{name}` is not a method (`setpoint methods` lists them)"),
     }
 }

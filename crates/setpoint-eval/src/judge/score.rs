@@ -18,7 +18,12 @@ impl ScoreReader {
     /// # Errors
     /// What is wrong with the pattern.
     pub fn pattern(pattern: &str) -> Result<Self, String> {
-        Regex::new(pattern).map(ScoreReader::Pattern).map_err(|e| e.to_string())
+        Regex::new(pattern).map(ScoreReader::Pattern).map_err(|e| {
+            // The message shows the pattern over several lines; the last one gives the reason.
+            let message = e.to_string();
+            let reason = message.lines().last().unwrap_or_default();
+            format!("is no valid regular expression: {}", reason.trim_start_matches("error: "))
+        })
     }
 
     /// The score, if the answer holds a finite one.

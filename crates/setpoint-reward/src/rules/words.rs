@@ -139,7 +139,14 @@ fn word_patterns(
 }
 
 fn build(check: &mut Check, key: &str, pattern: &str) -> Option<Regex> {
-    Regex::new(pattern).inspect_err(|error| check.problem(key, format!("is no valid regular expression: {error}"))).ok()
+    // The message shows the pattern over several lines; the last one gives the reason.
+    let reason = |error: &regex::Error| {
+        let message = error.to_string();
+        message.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
+    };
+    Regex::new(pattern)
+        .inspect_err(|error| check.problem(key, format!("is no valid regular expression: {}", reason(error))))
+        .ok()
 }
 
 struct Matches {

@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::config::load::to_table;
-use crate::config::sections::{ModelSection, validate_best, validate_data, validate_train};
-use crate::config::{Config, Problems};
+use crate::config::output::{Target, validate_output};
+use crate::config::sections::{ModelSection, validate_best, validate_data, validate_encode, validate_train};
+use crate::config::{Config, Problems, nearest};
 use crate::recipes::setup;
 use crate::recipes::training::SamplesSection;
 use setpoint_data::{DatasetConfig, EncodeOptions};
@@ -88,6 +89,7 @@ impl Config for AlignConfig {
     fn validate(&self, problems: &mut Problems<'_>) {
         self.model.validate("model", false, problems);
         validate_data(&self.data, "data", problems);
+        validate_encode(&self.encode, problems);
         if let Some(eval) = &self.eval_data {
             validate_data(eval, "eval_data", problems);
         }
@@ -100,7 +102,9 @@ impl Config for AlignConfig {
         }
         validate_train(&self.train, problems);
         validate_best(&self.train, self.eval_data.as_ref(), problems);
+        self.samples.generate.validate("samples.generate", problems);
         self.align.check(problems);
+        validate_output(self.output.as_ref(), Target::File, problems);
         problems.require(
             self.reference.is_none() || self.align.about().reference,
             "reference",
@@ -131,15 +135,9 @@ fn unknown_method(found: Option<&str>) -> (String, String) {
         METHODS.iter().map(|about| if about.name == "dro" { "dro (or rao)" } else { about.name }).collect();
     let found = found.map_or_else(
         || "something else than a name".to_owned(),
-        |name| {
-            let distance = |about: &About| strsim::damerau_levenshtein(about.name, name);
-            match METHODS.iter().min_by_key(|about| distance(about)) {
-                // `ppo` is no misspelt `dpo`.
-                Some(near) if distance(near) <= name.len() / 4 => {
-                    format!("`{name}`; did you mean `{}`?", near.name)
-                }
-                _ => format!("`{name}`"),
-            }
+        |name| match nearest(name, METHODS.iter().map(|about| about.name)) {
+            Some(near) => format!("`{name}`; did you mean `{near}`?"),
+            None => format!("`{name}`"),
         },
     );
     let message = format!(

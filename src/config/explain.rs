@@ -1,0 +1,150 @@
+//! Turns the messages of serde, which are written for programmers, into sentences about settings.
+
+use toml::Value;
+
+use super::suggest::nearest;
+
+/// Turns a message about the setting `key` into a sentence with a remedy. `siblings`: the settings there are, if the message does not
+/// name them. `fits`: why a value does not fit the setting, by which the forms that it takes are found out.
+pub(super) fn explain(
+    message: &str,
+    key: &str,
+    siblings: &[String],
+    found: Option<&Value>,
+    fits: impl Fn(Value) -> Result<(), String>,
+) -> String {
+    let message = message.lines().next().unwrap_or_default().trim();
+    if let Some(rest) = message.strip_prefix("unknown field ") {
+        return unknown_setting(rest, key, siblings);
+    }
+    // An entry of a list has no value of its own to try.
+    if !key.contains('[')
+        && let Some(found) = found
+        && let Some(names) = choices(&fits)
+    {
+        let forms: Vec<String> = names.iter().map(|name| form(name, &fits)).collect();
+        let near = found.as_str().and_then(|found| nearest(found, names.iter().map(String::as_str)));
+        // A suggestion helps only if the name stood there misspelt.
+        let near = near.filter(|near| found.as_str() != Some(near));
+        let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+        return format!("`{key}` must be {}; found {}{near}", alternatives(&forms), shown(found));
+    }
+    if let Some(rest) = message.strip_prefix("unknown variant ") {
+        let mut names = rest.split('`').skip(1).step_by(2);
+        let found = names.next().unwrap_or_default();
+        let names: Vec<&str> = names.collect();
+        let near = nearest(found, names.iter().copied()).map(|near| format!("; did you mean `{near}`?"));
+        let forms: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
+        return format!("`{key}` must be {}; found \"{found}\"{}", alternatives(&forms), near.unwrap_or_default());
+    }
+    format!("`{key}`: {}", plain(message))
+}
+
+fn unknown_setting(rest: &str, key: &str, siblings: &[String]) -> String {
+    let name = key.rsplit('.').next().unwrap_or(key);
+    let field = rest.split('`').nth(1).unwrap_or(name);
+    if field != name {
+        // In a list of tables, where a key has no path of its own.
+        return format!("`{key}`: `{field}` is not a setting of one of its entries");
+    }
+    let mut known: Vec<&str> = rest.split('`').skip(3).step_by(2).collect();
+    if known.is_empty() {
+        known = siblings.iter().map(String::as_str).collect();
+    }
+    match nearest(name, known.iter().copied()) {
+        Some(near) => format!("`{key}` is not a setting; did you mean `{near}`?"),
+        None if known.is_empty() => format!("`{key}` is not a setting; there are none here"),
+        None => format!("`{key}` is not a setting; there are: {}", known.join(", ")),
+    }
+}
+
+/// Returns the names that the setting takes, if it is a choice between names.
+fn choices(fits: impl Fn(Value) -> Result<(), String>) -> Option<Vec<String>> {
+    let message = fits(Value::String("no such choice".to_owned())).err()?;
+    let names = message.strip_prefix("unknown variant ")?;
+    Some(names.split('`').skip(3).step_by(2).map(str::to_owned).collect())
+}
+
+/// Returns how a choice is written: by its name, or as a table with a value of its own.
+fn form(name: &str, fits: impl Fn(Value) -> Result<(), String>) -> String {
+    let with = |value: Value| fits(Value::Table([(name.to_owned(), value)].into_iter().collect())).is_ok();
+    match fits(Value::String(name.to_owned())) {
+        Err(message) if message.starts_with("invalid type: unit variant") => match () {
+            () if with(Value::Float(0.5)) => format!("{{ {name} = NUMBER }}"),
+            () if with(Value::Integer(1)) => format!("{{ {name} = WHOLE_NUMBER }}"),
+            () => format!("{{ {name} = … }}"),
+        },
+        // By its name; other settings may have to come with it.
+        _ => format!("\"{name}\""),
+    }
+}
+
+/// `a`, `a or b`, `a, b or c`.
+fn alternatives(forms: &[String]) -> String {
+    match forms {
+        [most @ .., last] if !most.is_empty() => format!("{} or {last}", most.join(", ")),
+        _ => forms.join(""),
+    }
+}
+
+/// The value in a line, as it would be written.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Table(table) => {
+            let entries: Vec<String> = table.iter().map(|(key, value)| format!("{key} = {}", shown(value))).collect();
+            format!("{{ {} }}", entries.join(", "))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Writes `invalid type: string "many", expected usize` as `expected a whole number, found "many"`.
+fn plain(message: &str) -> String {
+    let wrong = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "));
+    let Some((found, expected)) = wrong.and_then(|rest| rest.rsplit_once(", expected ")) else {
+        return message.to_owned();
+    };
+    let expected = match expected {
+        "usize" | "u8" | "u16" | "u32" | "u64" => "a whole number, 0 or greater",
+        "isize" | "i8" | "i16" | "i32" | "i64" => "a whole number",
+        "f32" | "f64" => "a number",
+        "a boolean" => "true or false",
+        "a string" | "path string" => "text in quotes",
+        "a sequence" => "a list",
+        "a map" => "a table of settings",
+        other if other.starts_with("struct ") || other.contains("enum ") => "a table of settings",
+        other => other.strip_prefix("expected ").unwrap_or(other),
+    };
+    let found = match found {
+        "map" => "a table",
+        "sequence" => "a list",
+        other => ["string ", "integer ", "floating point ", "boolean "]
+            .iter()
+            .find_map(|kind| other.strip_prefix(kind))
+            .map_or(other, |value| value.trim_matches('`')),
+    };
+    format!("expected {expected}, found {found}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_have_plain_names() {
+        for (message, sentence) in [
+            (
+                r#"invalid type: string "many", expected usize"#,
+                r#"expected a whole number, 0 or greater, found "many""#,
+            ),
+            ("invalid value: integer `-3`, expected u64", "expected a whole number, 0 or greater, found -3"),
+            ("invalid type: floating point `0.5`, expected usize", "expected a whole number, 0 or greater, found 0.5"),
+            ("invalid type: map, expected f64", "expected a number, found a table"),
+            ("invalid type: integer `1`, expected a boolean", "expected true or false, found 1"),
+            ("invalid type: string \"x\", expected struct DatasetConfig", "expected a table of settings, found \"x\""),
+            ("must be even", "must be even"),
+        ] {
+            assert_eq!(plain(message), sentence);
+        }
+    }
+}
