@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use toml::Value;
 
 use crate::config::Given;
+use crate::recipes::Existing;
 use crate::recipes::inspect::InspectedJob;
 use crate::recipes::place::parse_memory;
 pub use eval::{Benchmark, EvalArgs};
@@ -40,10 +41,10 @@ pub enum Command {
     Reward(TrainArgs),
     /// Give every response a reward: by a reward model, by rules, or from a column
     #[command(after_help = ANNOTATE_HELP)]
-    Annotate(JobArgs),
+    Annotate(RowsArgs),
     /// Log-probabilities of prompts and responses under a model, one JSON line per response
     #[command(after_help = LOGPS_HELP)]
-    Logps(JobArgs),
+    Logps(RowsArgs),
     /// Check the reward targets before training: which cannot be reached, which responses lose probability
     #[command(after_help = AUDIT_HELP)]
     Audit(JobArgs),
@@ -188,6 +189,39 @@ pub struct JobArgs {
     pub common: CommonArgs,
 }
 
+/// A job that writes rows as they are computed.
+#[derive(Debug, Args)]
+pub struct RowsArgs {
+    /// The job.
+    #[command(flatten)]
+    pub job: JobArgs,
+    /// What is done about an output that exists.
+    #[command(flatten)]
+    pub existing: ExistingArgs,
+}
+
+/// What is done about an output that exists.
+#[derive(Debug, Args)]
+pub struct ExistingArgs {
+    /// Replace an output that exists
+    #[arg(long, conflicts_with = "go_on")]
+    pub overwrite: bool,
+    /// Keep the rows that the same command wrote before it was interrupted, and go on after them
+    #[arg(long = "continue")]
+    pub go_on: bool,
+}
+
+impl ExistingArgs {
+    /// The same as one value.
+    pub fn choice(&self) -> Existing {
+        match (self.overwrite, self.go_on) {
+            (true, _) => Existing::Overwrite,
+            (false, true) => Existing::Continue,
+            (false, false) => Existing::Refuse,
+        }
+    }
+}
+
 /// A training job.
 #[derive(Debug, Args)]
 pub struct TrainArgs {
@@ -270,6 +304,9 @@ pub struct GenerateArgs {
     /// JSONL file to write; standard output by default (setting output)
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// What is done about an output that exists.
+    #[command(flatten)]
+    pub existing: ExistingArgs,
     /// Options of every command
     #[command(flatten)]
     pub common: CommonArgs,

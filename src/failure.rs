@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::config::Problem;
+use crate::progress::one_line;
 
 /// Why a command stopped.
 #[derive(Debug)]
@@ -46,6 +47,14 @@ impl Failure {
     /// Wrong usage, found outside the configuration's own checks.
     pub fn usage(place: impl Into<String>, message: impl Into<String>) -> Self {
         Failure::Usage(vec![Problem { place: place.into(), message: message.into() }])
+    }
+
+    /// The message without `error:` and hint, to be part of another one.
+    pub fn sentence(&self) -> String {
+        match self {
+            Failure::Usage(problems) => problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+            Failure::Run { message, .. } | Failure::Stopped { message, .. } => message.clone(),
+        }
     }
 
     /// Adds what the user can do.
@@ -128,15 +137,15 @@ impl fmt::Display for Failure {
                     if i > 0 {
                         writeln!(f)?;
                     }
-                    write!(f, "error: {problem}")?;
+                    write!(f, "error: {}", one_line(&problem.to_string()))?;
                 }
                 Ok(())
             }
             Failure::Stopped { message, .. } => f.write_str(message),
             Failure::Run { message, hint } => {
-                write!(f, "error: {message}")?;
+                write!(f, "error: {}", one_line(message))?;
                 if let Some(hint) = hint {
-                    write!(f, "\n  hint: {hint}")?;
+                    write!(f, "\n  hint: {}", one_line(hint))?;
                 }
                 Ok(())
             }

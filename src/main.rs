@@ -16,11 +16,12 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use cli::{Benchmark, Cli, Command, CommonArgs, EvalArgs, InspectCommand, JobArgs, PlanArgs, TrainArgs};
+use cli::{Benchmark, Cli, Command, CommonArgs, EvalArgs, InspectCommand, JobArgs, PlanArgs, RowsArgs, TrainArgs};
+use config::output::{Target, require_target};
 use config::{Config, Given, load};
 use failure::{Failure, Outcome};
 use recipes::place::Place;
-use recipes::{Session, Shared};
+use recipes::{Existing, Session, Shared};
 
 // An allocator that can be told to keep its pages: tensors of the same sizes come and go at every step.
 #[global_allocator]
@@ -29,9 +30,15 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     memory::give_pages_back();
     compute_here();
-    let cli = Cli::parse();
-    match device_failure::caught(|| run(cli.command)) {
-        Ok(()) => ExitCode::SUCCESS,
+    let (done, code) = match Cli::try_parse() {
+        Ok(cli) => (device_failure::caught(|| run(cli.command)), 0),
+        Err(said) => {
+            let code = progress::answer(&said);
+            (Ok(()), code)
+        }
+    };
+    match done.and_then(|()| progress::complete()) {
+        Ok(()) => ExitCode::from(code),
         Err(failure) => {
             progress::complain(&failure);
             ExitCode::from(failure.exit_code())
@@ -69,8 +76,8 @@ fn run(command: Command) -> Outcome {
             recipes::search::carry_out(&session, &args.folder, &args.part)
         }
         Command::Methods { json } => recipes::methods::run(json),
-        Command::Annotate(args) => job(&args, recipes::annotate::run, recipes::annotate::dry_run),
-        Command::Logps(args) => job(&args, recipes::logps::run, recipes::logps::dry_run),
+        Command::Annotate(args) => rows(&args, recipes::annotate::run, recipes::annotate::dry_run),
+        Command::Logps(args) => rows(&args, recipes::logps::run, recipes::logps::dry_run),
         Command::Audit(args) => job(&args, recipes::audit::run, recipes::audit::dry_run),
         Command::Eval(args) => eval(&args),
         Command::Generate(args) => {
@@ -84,6 +91,7 @@ fn run(command: Command) -> Outcome {
             given.flag("prompt", args.prompt.clone(), "--prompt");
             let config = load::load(&given)?;
             let session = session(args.common.device.as_deref(), args.common.quiet)?;
+            let session = Session { existing: args.existing.choice(), ..session };
             session.require_one_device("generate")?;
             if args.common.dry_run {
                 return recipes::generate::dry_run(&session, &config);
@@ -183,6 +191,9 @@ fn search<C: Config>(
     dry_run: fn(&Session, &C) -> Outcome,
 ) -> Outcome {
     let CommonArgs { device, set, dry_run: dry, quiet } = &args.common;
+    if let Some(folder) = &args.run {
+        require_target(folder, Target::Folder, "--run")?;
+    }
     let given = cli::given(args.config.as_ref(), args.model.as_ref(), args.data.as_ref(), None, set);
     let missing = || Failure::usage("--run", "no run folder: say where the run is kept, as in --run runs/first");
     if args.resume {
@@ -206,17 +217,31 @@ fn search<C: Config>(
 }
 
 fn job<C: Config>(args: &JobArgs, run: Recipe<C>, dry_run: Recipe<C>) -> Outcome {
+    layered(&given(args), &args.common, Existing::Overwrite, run, dry_run)
+}
+
+/// A job that writes rows as they are computed.
+fn rows<C: Config>(args: &RowsArgs, run: Recipe<C>, dry_run: Recipe<C>) -> Outcome {
+    layered(&given(&args.job), &args.job.common, args.existing.choice(), run, dry_run)
+}
+
+fn given(args: &JobArgs) -> Given {
     let set = &args.common.set;
-    let given = cli::given(args.config.as_ref(), args.model.as_ref(), args.data.as_ref(), args.output.as_ref(), set);
-    layered(&given, &args.common, run, dry_run)
+    cli::given(args.config.as_ref(), args.model.as_ref(), args.data.as_ref(), args.output.as_ref(), set)
 }
 
 /// A job, or the check before it.
 type Recipe<C> = fn(&Session, &C) -> Outcome;
 
-fn layered<C: Config>(given: &Given, common: &CommonArgs, run: Recipe<C>, dry_run: Recipe<C>) -> Outcome {
+fn layered<C: Config>(
+    given: &Given,
+    common: &CommonArgs,
+    existing: Existing,
+    run: Recipe<C>,
+    dry_run: Recipe<C>,
+) -> Outcome {
     let config = load::load::<C>(given)?;
-    let session = session(common.device.as_deref(), common.quiet)?;
+    let session = Session { existing, ..session(common.device.as_deref(), common.quiet)? };
     if common.dry_run { dry_run(&session, &config) } else { run(&session, &config) }
 }
 
@@ -224,11 +249,15 @@ fn eval(args: &EvalArgs) -> Outcome {
     use recipes::eval;
     match &args.benchmark {
         None => job(&args.job, eval::run, eval::dry_run),
-        Some(Benchmark::Alpaca(args)) => layered(&args.given(), &args.common, eval::alpaca::run, eval::alpaca::dry_run),
-        Some(Benchmark::MtBench(args)) => {
-            layered(&args.given(), &args.common, eval::mt_bench::run, eval::mt_bench::dry_run)
+        Some(Benchmark::Alpaca(args)) => {
+            layered(&args.given(), &args.common, Existing::Overwrite, eval::alpaca::run, eval::alpaca::dry_run)
         }
-        Some(Benchmark::Tasks(args)) => layered(&args.given(), &args.common, eval::tasks::run, eval::tasks::dry_run),
+        Some(Benchmark::MtBench(args)) => {
+            layered(&args.given(), &args.common, Existing::Overwrite, eval::mt_bench::run, eval::mt_bench::dry_run)
+        }
+        Some(Benchmark::Tasks(args)) => {
+            layered(&args.given(), &args.common, Existing::Overwrite, eval::tasks::run, eval::tasks::dry_run)
+        }
         Some(Benchmark::Compare(args)) => eval::compare::run(&args.results, args.force, args.output.as_ref()),
     }
 }

@@ -26,6 +26,7 @@ pub struct ChatConfig {
 impl Config for ChatConfig {
     fn validate(&self, problems: &mut Problems<'_>) {
         self.model.validate("model", false, problems);
+        self.generate.validate("generate", problems);
         problems.require(self.generate.samples.is_none(), "generate.samples", "a conversation has one answer a turn");
     }
 }
@@ -66,10 +67,13 @@ pub fn run(session: &Session, config: &ChatConfig, system: Option<&str>) -> Outc
                 progress::say_part(new);
                 printed = text.clone();
             }
-            ControlFlow::Continue(())
+            if progress::is_closed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         let text = encoder.decode_visible(&done[0].ids)?;
-        progress::say(text.strip_prefix(printed.as_str()).unwrap_or_default());
+        progress::say_text(text.strip_prefix(printed.as_str()).unwrap_or_default());
+        if progress::is_closed() {
+            return Ok(());
+        }
         messages.push(Message::assistant(text));
         turn += 1;
     }

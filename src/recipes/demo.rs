@@ -17,6 +17,7 @@ use super::generate::SamplingSection;
 use super::reward::RewardConfig;
 use super::sft::SftConfig;
 use super::{Session, align, annotate, audit, eval, reward, setup, sft};
+use crate::config::output::{Target, require_target};
 use crate::config::sections::ModelSection;
 use crate::failure::{Failure, Outcome};
 use crate::progress;
@@ -51,9 +52,13 @@ pub fn run(session: &Session, folder: &Path, seed: u64) -> Outcome {
 
 fn carry_out(session: &Session, folder: &Path, seed: u64) -> Outcome {
     let started = std::time::Instant::now();
+    require_target(folder, Target::Folder, "--run")?;
     let data = unpack(folder)?;
     let quiet = Session { quiet: true, ..session.clone() };
-    let step = |number: usize, text: &str| progress::note(format!("\n[{number}/7] {text}"));
+    let step = |number: usize, text: &str| {
+        progress::note("");
+        progress::note(format!("[{number}/7] {text}"));
+    };
 
     step(1, "SFT: a model of 0.5 million parameters, from random weights");
     let sft = folder.join("sft");

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use anstyle::{AnsiColor, Style};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use setpoint_data::{DatasetConfig, EncodeOptions, Responses, Segment, SegmentKind, Uses, load_records, segments};
@@ -14,7 +15,7 @@ use crate::config::load::{Given, load_unchecked, to_table};
 use crate::config::sections::{ModelSection, validate_data, validate_sft_data};
 use crate::config::{Config, Problems};
 use crate::failure::Outcome;
-use crate::progress::say;
+use crate::progress::{self, say, say_painted};
 
 /// Settings of `setpoint inspect data`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -63,8 +64,9 @@ impl Config for InspectConfig {
     }
 }
 
-/// Prints rows as tokens, each kind in its colour or between marks.
+/// Prints rows as tokens, each kind in its colour; between marks with `plain`, and wherever there are no colours.
 pub fn data(config: &InspectConfig, plain: bool) -> Outcome {
+    let plain = plain || !progress::has_colours();
     let encoder = setup::encoder(&config.model)?;
     let job = inspected(config)?;
     let (data, encode) = match job {
@@ -81,10 +83,13 @@ pub fn data(config: &InspectConfig, plain: bool) -> Outcome {
     };
     let (setup::Encoded { examples, report }, read) = setup::encoded(&data, &encode, &encoder, "data", false)?;
     for example in &examples {
+        if progress::is_closed() {
+            return Ok(());
+        }
         say(format!("── {} ", example.source));
         for (j, response) in example.responses.iter().enumerate() {
             let segments = segments(&encoder, example, j, 1)?;
-            say(line(&segments, plain));
+            say_painted(line(&segments, plain));
             let mut facts =
                 vec![format!("{} prompt tokens, {} response tokens", example.prompt.len(), response.ids.len())];
             facts.extend(response.reward.map(|r| format!("reward {r}")));
@@ -95,13 +100,13 @@ pub fn data(config: &InspectConfig, plain: bool) -> Outcome {
     let job = if job == InspectedJob::Sft { "sft" } else { "align" };
     say(format!("{} rows read from {}, as `setpoint {job}` sees them; {report}", read.rows, config.data.path));
     if !plain {
-        say(format!(
+        say_painted(format!(
             "colours: {} {} {} {} {}",
-            paint("t0", SegmentKind::T0),
-            paint("prompt", SegmentKind::Prompt),
-            paint("earlier assistant turn", SegmentKind::AssistantEarlier),
-            paint("response", SegmentKind::Response),
-            paint("stop", SegmentKind::Stop),
+            paint("t0", SegmentKind::T0, false),
+            paint("prompt", SegmentKind::Prompt, false),
+            paint("earlier assistant turn", SegmentKind::AssistantEarlier, false),
+            paint("response", SegmentKind::Response, false),
+            paint("stop", SegmentKind::Stop, false),
         ));
     }
     Ok(())
@@ -126,11 +131,11 @@ fn line(tokens: &[Segment], plain: bool) -> String {
     let mut text = String::new();
     let mut last = None;
     for (i, token) in tokens.iter().enumerate() {
+        let shown = progress::visible(&token.text);
         match (plain, last == Some(token.kind)) {
-            (true, true) => text.push_str(&format!("|{}", token.text)),
-            (true, false) => text.push_str(&format!("[{}]{}", name(token.kind), token.text)),
-            (false, _) if i % 2 == 1 => text.push_str(&format!("\x1b[4m{}\x1b[24m", paint(&token.text, token.kind))),
-            (false, _) => text.push_str(&paint(&token.text, token.kind)),
+            (true, true) => text.push_str(&format!("|{shown}")),
+            (true, false) => text.push_str(&format!("[{}]{shown}", name(token.kind))),
+            (false, _) => text.push_str(&paint(&token.text, token.kind, i % 2 == 1)),
         }
         last = Some(token.kind);
     }
@@ -148,16 +153,16 @@ fn name(kind: SegmentKind) -> &'static str {
     }
 }
 
-fn paint(text: &str, kind: SegmentKind) -> String {
-    let code = match kind {
-        SegmentKind::T0 => "35",
-        SegmentKind::Prompt => "2",
-        SegmentKind::AssistantEarlier => "36",
-        SegmentKind::Response => "32",
-        SegmentKind::Stop => "1;33",
-        SegmentKind::AfterStop => "33",
+fn paint(text: &str, kind: SegmentKind, underlined: bool) -> String {
+    let style = match kind {
+        SegmentKind::T0 => AnsiColor::Magenta.on_default(),
+        SegmentKind::Prompt => Style::new().dimmed(),
+        SegmentKind::AssistantEarlier => AnsiColor::Cyan.on_default(),
+        SegmentKind::Response => AnsiColor::Green.on_default(),
+        SegmentKind::Stop => AnsiColor::Yellow.on_default().bold(),
+        SegmentKind::AfterStop => AnsiColor::Yellow.on_default(),
     };
-    format!("\x1b[{code}m{text}\x1b[0m")
+    progress::paint(text, if underlined { style.underline() } else { style })
 }
 
 /// Prints a checkpoint's family, shape, parameters and the memory each job needs.

@@ -1,14 +1,17 @@
 //! `setpoint logps`: log-probabilities of prompts and responses under a model, one JSON line per response.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use setpoint_data::{DatasetConfig, EncodeOptions, Uses};
+use serde_json::Value;
+use setpoint_data::{DatasetConfig, EncodeOptions, Example, TextEncoder, Uses};
 use setpoint_train::ScoredSequence;
 
-use super::scoring::score;
+use super::partial::{self, PartialRows};
+use super::scoring::Scoring;
 use super::{Session, align, setup};
-use crate::config::sections::{ModelSection, validate_data};
+use crate::config::output::{Target, validate_output};
+use crate::config::sections::{ModelSection, validate_data, validate_encode};
 use crate::config::{Config, Problems};
 use crate::failure::{Failure, Outcome};
 use crate::progress;
@@ -48,6 +51,8 @@ impl Config for LogpsConfig {
     fn validate(&self, problems: &mut Problems<'_>) {
         self.model.validate("model", false, problems);
         validate_data(&self.data, "data", problems);
+        validate_encode(&self.encode, problems);
+        validate_output(self.output.as_ref(), Target::File, problems);
         problems.require(self.t0 >= 1, "t0", "must be at least 1: the first token has nothing before it");
         problems.require(self.batch_tokens > 0, "batch_tokens", "must be at least 1");
     }
@@ -66,40 +71,84 @@ struct Line {
 
 /// Scores every response and writes a line for each.
 pub fn run(session: &Session, config: &LogpsConfig) -> Outcome {
+    partial::check(session, config.output.as_deref())?;
     let encoder = setup::encoder(&config.model)?;
     let model_config = setup::model_config(&config.model, &encoder)?;
     let data =
         setup::examples(&setup::looking_at(&config.data, Uses::TEXT), &config.encode, &encoder, "data", session)?;
-    let sequences: Vec<_> = data.examples.iter().flat_map(|e| align::sequences(e, Some(config.t0))).collect();
+    let mut file = match &config.output {
+        Some(path) => Some(PartialRows::open(session, path, &identity(session, config, &encoder, &data.examples)?)?),
+        None => None,
+    };
     let model = setup::policy(&config.model, &model_config, 0, session.device())?;
-    let counts: Vec<usize> = data.examples.iter().map(|e| e.responses.len()).collect();
-    let scores = score(session, "logps", &model, &sequences, &counts, config.batch_tokens)?;
-    let responses = data.examples.iter().flat_map(|e| e.responses.iter().map(move |r| (e, r)));
-    let lines: Vec<String> = responses
-        .zip(&scores)
-        .map(|((example, response), score): (_, &ScoredSequence)| {
-            serde_json::to_string(&Line {
-                row: example.row,
-                response: response.index,
-                prompt_tokens: example.prompt.len(),
-                response_tokens: response.ids.len(),
-                prompt_logp: score.prompt_logp,
-                response_logp: score.response_logp,
+    let mut done = file.as_ref().map_or(0, PartialRows::done);
+    let mut scoring = Scoring::new(session, "logps", data.examples.len() - done, tokens(&data.examples[done..]));
+    while done < data.examples.len() && !(file.is_none() && progress::is_closed()) {
+        let end = done + part(&data.examples[done..], PART * config.batch_tokens);
+        let examples = &data.examples[done..end];
+        let sequences: Vec<_> = examples.iter().flat_map(|e| align::sequences(e, Some(config.t0))).collect();
+        let counts: Vec<usize> = examples.iter().map(|e| e.responses.len()).collect();
+        let scores = scoring.score(session, &model, &sequences, &counts, config.batch_tokens)?;
+        let responses = examples.iter().flat_map(|e| e.responses.iter().map(move |r| (e, r)));
+        let lines: Vec<String> = responses
+            .zip(&scores)
+            .map(|((example, response), score): (_, &ScoredSequence)| {
+                serde_json::to_string(&Line {
+                    row: example.row,
+                    response: response.index,
+                    prompt_tokens: example.prompt.len(),
+                    response_tokens: response.ids.len(),
+                    prompt_logp: score.prompt_logp,
+                    response_logp: score.response_logp,
+                })
             })
-        })
-        .collect::<Result<_, _>>()?;
-    match &config.output {
-        None => progress::say(lines.join("\n")),
-        Some(path) => {
-            setup::write_text(path, &(lines.join("\n") + "\n"))?;
-            progress::note(format!("{} lines written to {}", lines.len(), path.display()));
+            .collect::<Result<_, _>>()?;
+        done = end;
+        match &mut file {
+            Some(file) => file.push(&lines, done, &[])?,
+            None => progress::say_json(&lines.join("\n")),
         }
+    }
+    scoring.conclude();
+    if let (Some(file), Some(path)) = (file, &config.output) {
+        progress::note(format!("{} lines written to {}", file.finish()?, path.display()));
     }
     Ok(())
 }
 
+/// Passes after which the lines so far are written.
+const PART: usize = 32;
+
+fn tokens(examples: &[Example]) -> usize {
+    let of = |e: &Example| e.responses.iter().map(|r| e.prompt.len() + r.ids.len()).sum::<usize>();
+    examples.iter().map(of).sum()
+}
+
+/// The number of examples, at least one, that hold `most` tokens together. It follows from the examples alone, so that a command that goes on
+/// forms the same batches.
+fn part(examples: &[Example], most: usize) -> usize {
+    let mut sum = 0;
+    let fits = |example: &&Example| {
+        sum += tokens(std::slice::from_ref(*example));
+        sum <= most
+    };
+    examples.iter().take_while(fits).count().max(1)
+}
+
+/// What decides the log-probabilities.
+fn identity(session: &Session, config: &LogpsConfig, encoder: &TextEncoder, examples: &[Example]) -> Outcome<Value> {
+    let dir = config.model.path.as_deref().unwrap_or(Path::new(""));
+    let inputs = [
+        ("model", setup::model_hash(dir)?),
+        ("tokenizer or template", encoder.fingerprint()),
+        ("data", setpoint_data::content_hash(examples)),
+    ];
+    partial::identity(session, "logps", config, &inputs)
+}
+
 /// Checks everything and says what would be scored.
 pub fn dry_run(session: &Session, config: &LogpsConfig) -> Outcome {
+    partial::check(session, config.output.as_deref())?;
     let encoder = setup::encoder(&config.model)?;
     setup::model_config(&config.model, &encoder)?;
     let data =

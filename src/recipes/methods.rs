@@ -15,7 +15,7 @@ use crate::progress;
 pub fn run(json: bool) -> Outcome {
     if json {
         let methods: Vec<Json> = METHODS.iter().map(as_json).collect::<Outcome<_>>()?;
-        progress::say(serde_json::to_string_pretty(&methods)?);
+        progress::say_json(&serde_json::to_string_pretty(&methods)?);
         return Ok(());
     }
     let mut builder = Builder::default();

@@ -20,15 +20,18 @@ pub mod sweep;
 
 mod generating;
 mod identity;
+mod partial;
 pub mod place;
 pub mod plan;
 mod reading;
 mod rows_file;
+mod saving;
 mod scoring;
 mod setup;
 mod shared;
 pub mod training;
 
 pub use identity::{content, is_place};
+pub use partial::Existing;
 pub use setup::Session;
 pub use shared::Shared;

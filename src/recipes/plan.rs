@@ -354,7 +354,7 @@ pub enum PlannedJob {
 /// Prints a plan, as text or as JSON.
 pub fn print(plan: &RunPlan, json: bool) -> Outcome {
     if json {
-        progress::say(serde_json::to_string_pretty(plan)?);
+        progress::say_json(&serde_json::to_string_pretty(plan)?);
     } else {
         plan.say();
     }

@@ -15,10 +15,11 @@ use setpoint_data::{
     load_records, printed_date, select_responses, text_prompts_as_turns, write_atomically,
 };
 use setpoint_train::{DeviceGroup, Sequence};
-use setpoint_transformer::{CausalLm, GenerationConfig, LoadOptions, ModelConfig, SaveOptions};
+use setpoint_transformer::{CausalLm, GenerationConfig, LoadOptions, ModelConfig};
 use sha2::{Digest, Sha256};
 
 use super::Shared;
+use super::partial::Existing;
 use super::place::Place;
 use super::reading::Reading;
 use crate::config::sections::{Dtype, ModelSection};
@@ -35,6 +36,8 @@ pub struct Session {
     pub quiet: bool,
     /// The devices as a plan sees them: these, unless others are planned for.
     pub place: Place,
+    /// What is done about an output that exists.
+    pub existing: Existing,
     /// Values that other processes compute as well: those of the other trials of a search.
     pub shared: Option<Shared>,
 }
@@ -43,7 +46,7 @@ impl Session {
     /// A session on one device or several.
     pub fn new(devices: DeviceGroup, quiet: bool) -> Self {
         let place = Place::of(&devices, None);
-        Self { devices, quiet, place, shared: None }
+        Self { devices, quiet, place, existing: Existing::default(), shared: None }
     }
 
     /// The first device, without autodiff.
@@ -288,8 +291,12 @@ pub fn examples(
         return Err(Failure::run(format!("{what}: {} is a prompt without a response", unanswered.source))
             .hint("`setpoint generate` writes responses for prompts"));
     }
-    if !session.quiet || !report.dropped.is_empty() {
-        progress::note(format!("{what}: {report}"));
+    let text = report.to_string();
+    if !session.quiet {
+        progress::note(format!("{what}: {text}"));
+    } else if report.kept < report.rows || report.cut > 0 {
+        // Rows that do not take part are no progress, which is all that may be left out.
+        progress::note(format!("{what}: {}", text.lines().next().unwrap_or_default()));
     }
     Ok(Encoded { examples, report })
 }
@@ -530,15 +537,6 @@ pub fn write_text(path: &Path, text: &str) -> Outcome {
             source,
         })
     })?)
-}
-
-/// How a trained policy is saved: with the sampling settings of the model it came from.
-pub fn save_options(model: &ModelSection, config: &ModelConfig) -> Outcome<SaveOptions> {
-    let generation = match model.path.as_ref().or(model.tokenizer.as_ref()) {
-        Some(dir) => Some(GenerationConfig::for_model(dir, config)?),
-        None => None,
-    };
-    Ok(SaveOptions { generation, ..SaveOptions::default() })
 }
 
 /// SimPO's lengths, which the paper's experiments use.

@@ -479,7 +479,8 @@ fn a_generative_reward_model_annotates_with_the_mean_of_its_samples() {
     let silent = Server::start(|_, _| Action::Say("no idea".into()));
     let base = format!("generative.judge.base_url={}", silent.base_url);
     let settings = ["--set", &base, "--set", "generative.judge.api_key_env=", "--set", "generative.judge.model=j"];
-    setpoint(&[&["annotate", "--data", &data, "--output", &out], &settings[..]].concat())
+    let other = dir.path().join("other.jsonl").display().to_string();
+    setpoint(&[&["annotate", "--data", &data, "--output", &other], &settings[..]].concat())
         .fails(1, &["row 0, response 0", "no score in its answer `no idea`"]);
 }
 

@@ -22,6 +22,7 @@ mod judges;
 mod methods;
 mod models;
 mod old_runs;
+mod outputs;
 mod plan;
 mod readme;
 #[cfg(feature = "remote")]
@@ -33,12 +34,15 @@ mod resume_folder;
 mod reward_ends;
 mod rows;
 mod same_run;
+mod saving;
 // The engine is tested with the same task.
 #[path = "../../crates/setpoint-train/tests/common/seeded.rs"]
 mod seeded;
+mod settings;
 mod several_devices;
 mod stopping;
 mod sweep;
 mod template_settings;
+mod terminal;
 #[path = "../common/test_data.rs"]
 mod test_data;

@@ -4,20 +4,24 @@
 pub(super) mod fields;
 mod generative;
 
-use std::path::PathBuf;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use setpoint_data::{
-    DatasetConfig, EncodeOptions, LostText, Prompt, Record, ResponseEnd, Uses, load_records, write_pointwise,
+    DatasetConfig, EncodeOptions, LostText, Prompt, Record, ResponseEnd, Uses, load_records, pointwise_row,
 };
 use setpoint_eval::Summary;
 use setpoint_reward::{ColumnSource, ModelSource, RewardSource, Rule, RuleSource, Scored};
 
 use self::generative::{GenerativeSection, GenerativeSource};
 use super::eval::result;
+use super::partial::{self, PartialRows};
 use super::reading::Reading;
 use super::{Session, setup};
-use crate::config::sections::{ModelSection, validate_data};
+use crate::config::output::{Target, validate_output};
+use crate::config::sections::{ModelSection, validate_data, validate_encode, validate_rule};
 use crate::config::{Config, Problems};
 use crate::failure::{Failure, Outcome};
 use crate::progress::{self, Meter};
@@ -82,6 +86,9 @@ impl Config for AnnotateConfig {
             1 => {}
             _ => problems.add("model.path", "give one source of rewards: `model.path`, `rule`, `column` or `generative.judge.model`"),
         }
+        if let Some(rule) = &self.rule {
+            validate_rule(rule, "rule", problems);
+        }
         if self.model.path.is_some() {
             self.model.validate("model", false, problems);
         }
@@ -97,41 +104,53 @@ impl Config for AnnotateConfig {
         );
         problems.require(self.batch_tokens > 0, "batch_tokens", "must be at least 1");
         problems.require(self.output.is_some(), "output", "nowhere to write: give --output FILE");
+        validate_output(self.output.as_ref(), Target::File, problems);
         validate_data(&self.data, "data", problems);
+        validate_encode(&self.encode, problems);
     }
 }
 
 /// Scores every response and writes the rows with their rewards.
 pub fn run(session: &Session, config: &AnnotateConfig) -> Outcome {
+    partial::check(session, config.output.as_deref())?;
     let (mut records, read) = load_records(&setup::looking_at(&config.data, Uses::TEXT))?;
     setup::note_left_out("data", &read);
     if config.data.system.is_some() && config.model.tokenizer_dir().is_some() {
         // The next job would not know the system turn of these settings: it is written with the prompt.
         setup::text_prompts_become_turns(&mut records, &config.data, &setup::encoder(&config.model)?);
     }
+    let output = config.output.as_deref().unwrap_or(Path::new("rewards.jsonl"));
+    let mut file = PartialRows::open(session, output, &identity(session, config, &records)?)?;
     let (source, reading) = source(session, config)?;
-    let rewards = score(session, config, source.as_ref(), reading.as_ref(), &records)?;
-    let mut next = rewards.iter();
-    records.retain_mut(|record| {
-        let all = record.responses.len();
-        for response in &mut record.responses {
-            response.reward = next.next().copied().flatten();
+    let mut rewards = kept_rewards(file.lines());
+    let done = file.done();
+    score(session, config, source.as_ref(), reading.as_ref(), &records, done, &mut |rows, scores| {
+        let mut next = scores.iter();
+        let mut lines = Vec::new();
+        for record in &records[rows.clone()] {
+            let mut record = record.clone();
+            let all = record.responses.len();
+            for response in &mut record.responses {
+                response.reward = next.next().copied().flatten();
+            }
+            record.responses.retain(|response| response.reward.is_some());
+            // A row without any responses is an error, which `pointwise_row` names.
+            if all == 0 || !record.responses.is_empty() {
+                lines.push(serde_json::to_string(&pointwise_row(&record)?)?);
+            }
         }
-        record.responses.retain(|response| response.reward.is_some());
-        // A row without any responses is an error, and `write_pointwise` names it.
-        all == 0 || !record.responses.is_empty()
-    });
-    let rewards: Vec<f64> = rewards.into_iter().flatten().collect();
-    if rewards.is_empty() {
-        return Err(Failure::run(format!("no response of {} has a score by {}", config.data.path, source.describe())));
-    }
-    let output = config.output.as_deref().unwrap_or(std::path::Path::new("rewards.jsonl"));
-    write_pointwise(output, &records)?;
+        rewards.extend(scores.into_iter().flatten());
+        if rewards.is_empty() && rows.end == records.len() {
+            let source = source.describe();
+            return Err(Failure::run(format!("no response of {} has a score by {source}", config.data.path)));
+        }
+        file.push(&lines, rows.end, &[])
+    })?;
+    let written = file.finish()?;
     let summary = Summary::of(&rewards)?;
     progress::note(format!(
-        "{} rewards of {} rows by {}: mean {:.3}, deviation {:.3}, from {:.3} to {:.3}; written to {}",
+        "{} rewards of {written} rows by {}: mean {:.3}, deviation {:.3}, from {:.3} to {:.3}; written to {}",
         rewards.len(),
-        records.len(),
         source.describe(),
         summary.mean,
         summary.std_dev,
@@ -142,8 +161,28 @@ pub fn run(session: &Session, config: &AnnotateConfig) -> Outcome {
     Ok(())
 }
 
+/// The rewards in the rows that an interrupted command left.
+fn kept_rewards(lines: &[String]) -> Vec<f64> {
+    let rows = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let rewards = rows.map(|row| row["rewards"].as_array().cloned().unwrap_or_default());
+    rewards.flatten().filter_map(|reward| reward.as_f64()).collect()
+}
+
+/// What decides the rewards.
+fn identity(session: &Session, config: &AnnotateConfig, records: &[Record]) -> Outcome<Value> {
+    let mut inputs = vec![("data", partial::records_hash(records))];
+    if let Some(dir) = &config.model.path {
+        inputs.push(("model", setup::model_hash(dir)?));
+    }
+    if config.model.tokenizer_dir().is_some() {
+        inputs.push(("tokenizer or template", setup::encoder(&config.model)?.fingerprint()));
+    }
+    partial::identity(session, "annotate", config, &inputs)
+}
+
 /// Checks everything that can be checked without scoring.
 pub fn dry_run(session: &Session, config: &AnnotateConfig) -> Outcome {
+    partial::check(session, config.output.as_deref())?;
     let (records, read) = load_records(&setup::looking_at(&config.data, Uses::TEXT))?;
     let (source, _) = source(session, config)?;
     progress::say(toml::to_string(&crate::config::load::to_table(config))?);
@@ -173,14 +212,20 @@ fn source(session: &Session, config: &AnnotateConfig) -> Outcome<(Box<dyn Reward
     Ok((Box::new(model), Some(reading)))
 }
 
-/// One reward per response, row by row; none where the source has none and may leave it out.
+/// Passes of a reward model after which the rows so far are written.
+const PART: usize = 32;
+
+/// Hands out the rewards of some rows, part by part after the first `done` rows: one per response, none where the source has none and may
+/// leave it out. A part follows from the rows alone, so that a command that goes on forms the same batches.
 fn score(
     session: &Session,
     config: &AnnotateConfig,
     source: &dyn RewardSource,
     reading: Option<&Reading>,
     records: &[Record],
-) -> Outcome<Vec<Option<f64>>> {
+    mut done: usize,
+    write: &mut dyn FnMut(Range<usize>, Vec<Option<f64>>) -> Outcome,
+) -> Outcome {
     let rows = if source.reads_fields() { fields::of_rows(&config.data, records)? } else { Vec::new() };
     let prompts: Vec<String> = records.iter().map(|r| prompt_text(&r.prompt)).collect();
     let examples = if source.needs_tokens() {
@@ -234,19 +279,44 @@ fn score(
             });
         }
     }
-    let mut meter = Meter::new(items.len(), "rewards", "responses", session.quiet);
-    let rewards = source.score_available(&items, &mut |done| meter.reach(done));
-    meter.finish();
-    rewards.map_err(|error| {
-        // An endpoint that refuses everything is no matter of single responses.
-        let single =
-            matches!(&error, setpoint_reward::Error::Source { source, .. } if !source.is::<setpoint_eval::Error>());
-        let failure = Failure::from(error);
-        match source.remedy().filter(|_| single) {
-            Some(remedy) => failure.hint(remedy),
-            None => failure,
+    // Of each row: where its items begin.
+    let begin: Vec<usize> = std::iter::once(0)
+        .chain(records.iter().scan(0, |sum, record| {
+            *sum += record.responses.len();
+            Some(*sum)
+        }))
+        .collect();
+    let tokens = |row: usize| -> usize {
+        items[begin[row]..begin[row + 1]].iter().map(|item| item.prompt_ids.len() + item.response_ids.len()).sum()
+    };
+    let first = begin[done];
+    let mut meter = Meter::new(items.len() - first, "rewards", "responses", session.quiet);
+    while done < records.len() {
+        let (start, mut sum) = (done, 0);
+        // Sources that do not read tokens score all rows at once.
+        while done < records.len() && (done == start || sum + tokens(done) <= PART * config.batch_tokens) {
+            sum += tokens(done);
+            done += 1;
         }
-    })
+        let part = &items[begin[start]..begin[done]];
+        let rewards = source.score_available(part, &mut |scored| meter.reach(begin[start] - first + scored));
+        if rewards.is_err() {
+            meter.finish();
+        }
+        let rewards = rewards.map_err(|error| {
+            // An endpoint that refuses everything is no matter of single responses.
+            let single =
+                matches!(&error, setpoint_reward::Error::Source { source, .. } if !source.is::<setpoint_eval::Error>());
+            let failure = Failure::from(error);
+            match source.remedy().filter(|_| single) {
+                Some(remedy) => failure.hint(remedy),
+                None => failure,
+            }
+        })?;
+        write(start..done, rewards)?;
+    }
+    meter.finish();
+    Ok(())
 }
 
 /// The prompt as a rule or a judge reads it.

@@ -8,11 +8,15 @@ use tabled::builder::Builder;
 use tabled::settings::Style;
 
 use super::result;
+use crate::config::output::{Target, require_target};
 use crate::failure::{Failure, Outcome};
 use crate::progress;
 
 /// Compares every run with the first.
 pub fn run(paths: &[PathBuf], force: bool, output: Option<&PathBuf>) -> Outcome {
+    if let Some(path) = output {
+        require_target(path, Target::File, "--output")?;
+    }
     let runs: Vec<EvalRun> = paths.iter().map(|p| EvalRun::read(p)).collect::<Result<_, _>>()?;
     let Some((first, others)) = runs.split_first().filter(|(_, others)| !others.is_empty()) else {
         return Err(Failure::usage("RESULT", "give at least two results to compare"));
@@ -27,7 +31,7 @@ pub fn run(paths: &[PathBuf], force: bool, output: Option<&PathBuf>) -> Outcome 
         if !force {
             return Err(Failure::run(message).hint("--force puts them side by side all the same"));
         }
-        progress::note(format!("warning: {message}"));
+        progress::warn(message);
     }
     let bootstrap = Bootstrap::default();
     let compared: Vec<Vec<Comparison>> =

@@ -14,7 +14,8 @@ use setpoint_transformer::{CausalLm, Finish};
 use super::judging::{judge, judged, rewards_key};
 use super::result;
 use super::reward_report::{EvalReport, PairReport, table, written};
-use crate::config::sections::{ModelSection, validate_data};
+use crate::config::output::{Target, validate_output};
+use crate::config::sections::{ModelSection, validate_data, validate_encode, validate_rule};
 use crate::config::{Config, Problems};
 use crate::failure::{Failure, Outcome};
 use crate::progress;
@@ -82,10 +83,15 @@ impl Config for EvalConfig {
             (_, None) => self.reward.validate("reward", false, problems),
         }
         validate_data(&self.data, "data", problems);
+        validate_encode(&self.encode, problems);
         if let Some(pairs) = &self.pairs {
             validate_data(pairs, "pairs", problems);
         }
-        problems.require(self.generate.samples != Some(0), "generate.samples", "must be at least 1");
+        validate_output(self.output.as_ref(), Target::File, problems);
+        self.generate.validate("generate", problems);
+        if let Some(rule) = &self.rule {
+            validate_rule(rule, "rule", problems);
+        }
         problems.require(self.resamples >= 100, "resamples", "must be at least 100");
         problems.require(self.level > 0.0 && self.level < 1.0, "level", "must lie between 0 and 1");
         problems.require(self.batch_tokens > 0, "batch_tokens", "must be at least 1");
@@ -161,7 +167,7 @@ fn read(session: &Session, config: &EvalConfig) -> Outcome<EvalData> {
     warn_of_identical(&settings, config.generate.samples.unwrap_or(1));
     let baseline = setup::encoder(&config.baseline)?;
     setup::model_config(&config.baseline, &baseline)?;
-    if encoder.fingerprint() != baseline.fingerprint() {
+    if !encoder.agrees_with(&baseline) {
         return Err(Failure::run("the policy and the baseline have different tokenizers or templates, so their log-probabilities are not comparable")
             .hint("compare with the model that the policy was aligned from, or set model.tokenizer and baseline.tokenizer"));
     }

@@ -15,6 +15,7 @@ use setpoint_transformer::{CausalLm, GenerationConfig};
 
 use super::answers::{Answerer, conversation, decoding};
 use super::result;
+use crate::config::output::{Target, validate_output};
 use crate::config::sections::ModelSection;
 use crate::config::{Config, Problems};
 use crate::failure::{Failure, Outcome};
@@ -82,6 +83,7 @@ impl Default for TasksConfig {
 impl Config for TasksConfig {
     fn validate(&self, problems: &mut Problems<'_>) {
         self.model.validate("model", false, problems);
+        validate_output(self.output.as_ref(), Target::Folder, problems);
         let homeless: Vec<&str> =
             self.tasks.iter().filter(|t| !self.sources.contains_key(t)).map(|t| t.name()).collect();
         problems.require(
@@ -102,6 +104,7 @@ impl Config for TasksConfig {
         problems.require(sorted.len() == self.tasks.len(), "tasks", "a task is named twice");
         problems.require(self.max_rows != Some(0), "max_rows", "must be at least 1");
         problems.require(self.batch_tokens > 0, "batch_tokens", "must be at least 1");
+        self.generate.validate("generate", problems);
         problems.require(
             self.generate.temperature == Some(0.0),
             "generate.temperature",
