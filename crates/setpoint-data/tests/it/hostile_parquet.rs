@@ -284,8 +284,8 @@ fn cases() -> Vec<Case> {
         ("a codec that is not supported", || packed(Compression::LZO, 9, &plain(b"hello"))),
         // Little that unpacks to much.
         ("one text of 100 MB", || written(&"a".repeat(100_000_000), 1, Compression::ZSTD(ZstdLevel::default()))),
-        ("300 MB of gzip under 9 bytes", || packed(Compression::GZIP(Default::default()), 9, &gzip(300 << 20))),
-        ("300 MB of brotli under 9 bytes", || packed(Compression::BROTLI(Default::default()), 9, &brotli(300 << 20))),
+        ("100 MB of gzip under 9 bytes", || packed(Compression::GZIP(Default::default()), 9, &gzip(100 << 20))),
+        ("40 MB of brotli under 9 bytes", || packed(Compression::BROTLI(Default::default()), 9, &brotli(40 << 20))),
         ("one row of 100 million values", || {
             let claims = Claims { schema: LIST, values: 100_000_000, ..claims(1) };
             file(claims, &[dictionary(1, &plain(b"x")), one_long_row(100_000_000)])
