@@ -251,8 +251,10 @@ fn score(
             ));
         }
         if examples.len() < records.len() {
+            let report = report.to_string();
+            let counts = report.lines().next().unwrap_or_default();
             return Err(Failure::run(format!(
-                "{} of {} rows of {} are longer than encode.max_length: {report}",
+                "{} of {} rows of {} are longer than encode.max_length: {counts}",
                 records.len() - examples.len(),
                 records.len(),
                 config.data.path
