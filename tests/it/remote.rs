@@ -65,7 +65,19 @@ fn scores_of_other_machines_are_those_of_this_one() {
     let logps = |device: &str, token: &str| -> Ran {
         let out = dir.path().join("logps.jsonl").display().to_string();
         let policy = model().display().to_string();
-        let arguments = ["logps", "--quiet", "--device", device, "--model", &policy, "--data", &data, "--output", &out];
+        let arguments = [
+            "logps",
+            "--quiet",
+            "--overwrite",
+            "--device",
+            device,
+            "--model",
+            &policy,
+            "--data",
+            &data,
+            "--output",
+            &out,
+        ];
         Ran::of(&command(&arguments).env("SETPOINT_TOKEN", token).output().unwrap())
     };
     let values = || -> Vec<f64> {

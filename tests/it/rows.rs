@@ -100,7 +100,7 @@ fn text_prompts_become_user_turns_where_there_is_a_template() {
     assert!(shown.contains("<|user|>"), "{shown}");
     let shown = job("inspect data", &data, &["data.text_prompts=plain"]).ok().stdout;
     assert!(!shown.contains("<|user|>"), "{shown}");
-    job("align", &data, &["data.text_prompts=plain"]).fails(1, &["t0", "data.text_prompts"]);
+    job("align", &data, &["data.text_prompts=plain", "align.prompt_term=full"]).fails(1, &["t0", "data.text_prompts"]);
 
     // The prompt that is answered is the one that is scored, and the file keeps its text.
     let (policy, out) = (model().display().to_string(), dir.path().join("samples.jsonl").display().to_string());
