@@ -260,3 +260,8 @@ fn the_readmes_commands_work_on_a_qwen2_with_messages() {
 fn the_readmes_commands_work_on_a_llama_with_text_prompts() {
     first_hour(Family::Llama, false);
 }
+
+#[test]
+fn the_readmes_commands_work_on_a_llama_with_messages() {
+    first_hour(Family::Llama, true);
+}
