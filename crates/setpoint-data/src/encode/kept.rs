@@ -11,6 +11,8 @@ use crate::record::{Message, Record, Response};
 
 /// Fields that hold a turn's thoughts, in the spellings of the common servers and templates.
 const THOUGHTS: [&str; 5] = ["reasoning_content", "reasoning", "thinking", "thought", "thoughts"];
+/// Fields that hold a tool call's arguments, in the spellings of the common servers.
+const ARGUMENTS: [&str; 5] = ["arguments", "parameters", "input", "args", "kwargs"];
 const OPEN: &str = "<think>";
 const CLOSE: &str = "</think>";
 /// Characters of a lost text that an error shows.
@@ -102,11 +104,13 @@ fn parts(message: &Message) -> Vec<Part> {
     }
     for call in message.tool_calls() {
         let function = call.get("function").filter(|f| f.is_object()).unwrap_or(&call);
-        match function.get("name").and_then(Value::as_str) {
-            Some(name) => parts.extend(Part::literal("tool call", name)),
-            None => leaves(function, &mut parts),
-        }
-        match function.get("arguments") {
+        // Some put the name itself into `function`.
+        let Some(name) = ["name", "function"].iter().find_map(|field| function.get(*field)?.as_str()) else {
+            leaves(function, &mut parts);
+            continue;
+        };
+        parts.extend(Part::literal("tool call", name));
+        match ARGUMENTS.iter().find_map(|field| function.get(*field).filter(|value| !value.is_null())) {
             Some(Value::String(json)) => match serde_json::from_str::<Value>(json) {
                 Ok(arguments @ (Value::Object(_) | Value::Array(_))) => leaves(&arguments, &mut parts),
                 _ => parts.extend(Part::literal("tool call", json)),
@@ -191,13 +195,13 @@ impl TextEncoder {
 }
 
 /// That no two different responses of a record became the same tokens. Equal ones may occur twice, and so may those that differ in
-/// whitespace at their ends, as long as their rewards and labels agree.
+/// whitespace at their ends or in fields that no template prints, as long as their rewards and labels agree.
 pub(super) fn check_different(record: &Record, ids: &[Vec<u32>]) -> Result<(), EncodeProblem> {
     for second in 1..ids.len() {
         let same = (0..second).filter(|&first| ids[first] == ids[second]);
         for first in same {
             let (a, b) = (&record.responses[first], &record.responses[second]);
-            if a.message.content == b.message.content && parts(&a.message) == parts(&b.message) {
+            if a.message == b.message {
                 continue;
             }
             let judged = |response: &Response| (response.reward, response.label);
@@ -277,6 +281,38 @@ mod tests {
         );
         assert_eq!(lacks("Both. f(x=1) f(x=10)", &several), None);
         assert_eq!(lacks("Both. f(x=10)", &several).unwrap().0, "tool call");
+    }
+
+    #[test]
+    fn other_spellings_of_names_and_arguments() {
+        for field in ARGUMENTS {
+            for call in [
+                json!({"name": "add", field: {"a": 71}}),
+                json!({"id": "call_1", "type": "function", "function": {"name": "add", field: {"a": 71}}}),
+                json!({"function": "add", field: {"a": 71}}),
+            ] {
+                let message = turn("Ok.", json!({"tool_calls": [call]}));
+                assert_eq!(lacks(r#"Ok. {"name": "add", "arguments": {"a": 71}}"#, &message), None, "{field}");
+                assert_eq!(lacks("Ok. add()", &message).map(|(what, _)| what), Some("tool call"), "{field}");
+                assert_eq!(lacks("Ok. {\"a\": 71}", &message), Some(("tool call", "add".into())), "{field}");
+            }
+        }
+    }
+
+    #[test]
+    fn answers_with_the_same_tokens_but_other_judgements_are_refused() {
+        let record = |notes: [&str; 2], rewards: [f64; 2]| {
+            let response = |i: usize| Response {
+                message: turn("Yes.", json!({"analysis": notes[i]})),
+                reward: Some(rewards[i]),
+                label: None,
+            };
+            Record::new(crate::record::Prompt::Text("Two?".into()), vec![response(0), response(1)])
+        };
+        let check = |notes, rewards| check_different(&record(notes, rewards), &[vec![1, 2], vec![1, 2]]).is_ok();
+        assert!(!check(["even", "odd"], [1.0, -1.0]), "a field that the template ignores is all that differs");
+        assert!(check(["even", "odd"], [1.0, 1.0]));
+        assert!(check(["even", "even"], [1.0, 0.5]), "one answer, judged twice");
     }
 
     fn arguments_as_text(message: &Message) -> Message {

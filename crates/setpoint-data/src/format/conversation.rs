@@ -46,7 +46,11 @@ fn message(value: Value, column: &str) -> Result<Message, RowProblem> {
     let role = if sharegpt { sharegpt_role(&role, column)?.to_owned() } else { role };
     let content = match fields.shift_remove(content_key) {
         // A turn that only calls a tool has no text.
-        None | Some(Value::Null) if fields.get("tool_calls").is_some_and(|v| !v.is_null()) => String::new(),
+        None | Some(Value::Null)
+            if ["tool_calls", "function_call"].iter().any(|f| fields.get(*f).is_some_and(|v| !v.is_null())) =>
+        {
+            String::new()
+        }
         None => return Err(wrong_type(&format!("{column}.{content_key}"), "text", &Value::Null)),
         Some(value) => content(value, &format!("{column}.{content_key}"))?,
     };
