@@ -214,6 +214,21 @@ fn excluded_turns_are_not_learned_and_shown_so() {
 }
 
 #[test]
+fn a_call_of_a_function_needs_no_text() {
+    let call = |a: i64| json!({"role": "assistant", "content": null, "function_call": {"name": "add", "arguments": format!("{{\"a\": {a}}}")}});
+    let (_dir, data) = file("rows.jsonl", &lines(&[json!({"messages": [user("Two?"), call(2)]})]));
+    job("sft", &data, &[]).fails(1, &["rows.jsonl:1", "tool call"]);
+    let (_template, path) = template(
+        "{{ c }}{% if m.function_call %}{{ m.function_call.name }}({{ m.function_call.arguments }}){% endif %}",
+    );
+    let template = format!("model.template={path}");
+    job("sft", &data, &[&template]).ok();
+    let (_dir, data) =
+        file("rows.jsonl", &lines(&[json!({"prompt": [user("Two?")], "chosen": [call(2)], "rejected": [call(3)]})]));
+    job("align", &data, &[&template, "align.method=dpo"]).ok();
+}
+
+#[test]
 fn kto_needs_both_kinds() {
     let rows = |rewards: [f64; 3]| {
         let row = |(i, reward): (usize, f64)| json!({"prompt": [user(&format!("{i}?"))], "responses": ["So."], "rewards": [reward]});
@@ -227,6 +242,18 @@ fn kto_needs_both_kinds() {
     let labelled = |label: bool, i: usize| json!({"prompt": [user(&format!("{i}?"))], "completion": [assistant("So.")], "label": label});
     let (_dir, data) = file("rows.jsonl", &lines(&[labelled(false, 1), labelled(false, 2)]));
     job("align", &data, &["align.method=kto"]).fails(1, &["all 2 responses count as undesirable", "align.desirable"]);
+
+    // One prompt that does compare does not excuse those that do not: a response alone, or two with the same reward.
+    let several = |responses: &[&str], rewards: &[f64]| json!({"prompt": [user(&format!("{}?", rewards[0]))], "responses": responses, "rewards": rewards});
+    for bad in [several(&["So."], &[-5.0]), several(&["So.", "No."], &[-3.0, -3.0])] {
+        let pair = several(&["So.", "No."], &[1.0, 0.0]);
+        let (_dir, data) = file("rows.jsonl", &lines(&[pair.clone(), bad.clone(), pair]));
+        job("align", &data, &["align.method=kto"])
+            .fails(1, &["rows.jsonl:2", "counts as desirable", "align.desirable", "to 1)"]);
+        job("align", &data, &["align.method=kto", "align.desirable={ above = 0.5 }"]).ok();
+    }
+    let (_dir, data) = file("rows.jsonl", &lines(&[several(&["So."], &[2.0]), several(&["So.", "No."], &[1.0, 0.0])]));
+    job("align", &data, &["align.method=kto"]).ok();
     let (_dir, data) = file("rows.jsonl", &lines(&[labelled(false, 1), labelled(true, 2)]));
     job("align", &data, &["align.method=kto"]).ok();
 }

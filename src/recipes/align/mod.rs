@@ -3,6 +3,7 @@
 //! Everything that can be wrong with the input is found before the run folder is made and any weights are read. The reference model, for
 //! methods that have one, is loaded once, gives two numbers per response, and leaves memory before the policy trains.
 
+mod desirable;
 mod ensemble;
 mod objectives;
 mod pairs;

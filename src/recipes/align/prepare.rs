@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
-use setpoint_align::{Error, FittedTransform, PromptRewards, Role, Summary, check_targets, reward_quantile};
+use setpoint_align::{Error, FittedTransform, PromptRewards, Summary, check_targets, reward_quantile};
 use setpoint_data::{DatasetConfig, EncodeOptions, EncodeReport, Example, T0, TextEncoder, Use, Uses, content_hash};
 use setpoint_train::Sequence;
 use setpoint_transformer::ModelConfig;
 
+use super::desirable::{desirable, good_and_bad};
 use super::ensemble;
 use super::pairs::pairs;
-use super::settings::{AlignConfig, Desirable, DroSection, Method, T0Name, T0Setting};
+use super::settings::{AlignConfig, DroSection, Method, T0Name, T0Setting};
 use crate::failure::{Failure, Outcome};
 use crate::progress;
 use crate::recipes::identity::{Origin, Row};
@@ -115,7 +116,7 @@ fn named(error: Error, prompts: &[ScoredPrompt]) -> Failure {
     }
 }
 
-fn prompt_rewards((row, prompt): (usize, &ScoredPrompt)) -> PromptRewards {
+pub(super) fn prompt_rewards((row, prompt): (usize, &ScoredPrompt)) -> PromptRewards {
     PromptRewards::new(row, prompt.rewards.clone()).with_labels(prompt.roles.clone())
 }
 
@@ -259,7 +260,7 @@ fn score(
             }
             mismatched = mismatch(&mut prompts, &set.path)?;
             if set.training {
-                good_and_bad(&prompts, &set, kto.desirable)?;
+                good_and_bad(&prompts, &set.examples, &set.path, kto.desirable)?;
             }
         }
         _ => {
@@ -297,55 +298,6 @@ fn all_rewarded(prompts: &[ScoredPrompt], method: &str) -> Outcome {
         ))
         .hint("run `setpoint annotate` on the file first, or use a format with rewards")),
     }
-}
-
-/// Which of a prompt's responses are desirable: by label where there is one, else by reward.
-fn desirable(prompt: &mut ScoredPrompt, rule: Desirable) {
-    if prompt.roles.iter().any(Option::is_some) || prompt.rewards.len() < prompt.sequences.len() {
-        return;
-    }
-    prompt.roles = match rule {
-        Desirable::Best => prompt_rewards((0, prompt)).roles(),
-        Desirable::Above(least) => {
-            let role = |&reward: &f64| Some(if reward > least { Role::Chosen } else { Role::Rejected });
-            prompt.rewards.iter().map(role).collect()
-        }
-    };
-}
-
-/// That some responses are desirable and some are not: KTO learns their difference.
-fn good_and_bad(prompts: &[ScoredPrompt], set: &ReadSet, rule: Desirable) -> Outcome {
-    let ReadSet { examples, path, .. } = set;
-    let roles: Vec<Role> = prompts.iter().flat_map(|prompt| prompt.roles.iter().flatten().copied()).collect();
-    let good = roles.iter().filter(|role| **role == Role::Chosen).count();
-    let (kind, other) = match good {
-        0 => ("undesirable", "desirable"),
-        all if all == roles.len() => ("desirable", "undesirable"),
-        _ => return Ok(()),
-    };
-    // Without any, the message about missing labels and rewards follows.
-    if roles.is_empty() {
-        return Ok(());
-    }
-    let failure = Failure::run(format!(
-        "{path}: all {} responses count as {kind}, none as {other}; KTO learns the difference between the two",
-        roles.len()
-    ));
-    let responses = || examples.iter().flat_map(|example| &example.responses);
-    let rewards: Vec<f64> = responses().filter_map(|response| response.reward).collect();
-    if responses().any(|response| response.label.is_some()) {
-        return Err(failure.hint(format!(
-            "all labels are alike: add {other} rows, or leave the labels out and let align.desirable tell good from bad by reward"
-        )));
-    }
-    let (least, most) = rewards.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), &r| (a.min(r), b.max(r)));
-    let why = match rule {
-        Desirable::Best => "by default the best response of each prompt is desirable, and so is one alone",
-        Desirable::Above(_) => "align.desirable puts all rewards on one side",
-    };
-    Err(failure.hint(format!(
-        "{why}: say above which reward a response is desirable, as in align.desirable = {{ above = 0 }} (the rewards are {least} to {most})"
-    )))
 }
 
 /// Every prompt with the responses of the nearest other prompt before it (the first with those of the last), as many as it has itself.
