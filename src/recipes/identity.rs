@@ -205,7 +205,18 @@ impl Origin {
         if let Some((_, changes)) = &compared
             && !changes.is_empty()
         {
-            let said: Vec<String> = changes.iter().map(|change| self.sentence(run, change)).collect();
+            // Of each data set, the first aspect that differs says enough.
+            let mut told: Vec<&str> = Vec::new();
+            let mut said: Vec<String> = Vec::new();
+            for change in changes {
+                if let Some(section) = self.section(change) {
+                    if told.contains(&section) {
+                        continue;
+                    }
+                    told.push(section);
+                }
+                said.push(self.sentence(run, change));
+            }
             return Err(Failure::run(format!("cannot resume {}: {}", run.path().display(), said.join("; ")))
                 .hint("restore what the run was started with, or start a new one in another --run folder"));
         }
@@ -215,6 +226,13 @@ impl Origin {
             }
         }
         Ok(())
+    }
+
+    /// The data set, read row by row, that a change is of.
+    fn section(&self, change: &Change) -> Option<&'static str> {
+        let Change::Input { name, .. } = change else { return None };
+        let (section, _) = name.split_once('.')?;
+        self.files.iter().map(|file| file.section).find(|known| *known == section)
     }
 
     fn sentence(&self, run: &RunDir, change: &Change) -> String {

@@ -151,6 +151,11 @@ fn a_reward_that_changed_is_named() {
     run.changed("train.jsonl", negate, &["the reward of response 0 was 1.0 and is now -1.0 (and 7 more rows differ)"]);
     run.changed("eval.jsonl", raise, &["`eval_data.path`", "the reward of response 2"]);
 
+    write(&run.path("train.jsonl"), &rewarded(4));
+    let ran = run.resume(&[]);
+    assert_eq!(ran.stderr.matches("had 8 rows and now has 4").count(), 1, "said once: {ran:#?}");
+    write(&run.path("train.jsonl"), &rewarded(8));
+
     let half = |rows: &mut Vec<Value>| rows.truncate(7);
     run.changed("train.jsonl", half, &["had 8 rows and now has 7; those that both have are the same"]);
     let more = |rows: &mut Vec<Value>| rows.push(rewarded(9).remove(8));
@@ -284,6 +289,27 @@ fn the_model_the_template_and_the_logs_count() {
     );
     swap(&run.path("run/config.toml"), &text("beta = 0.1", "beta = 0.2"), &["beta"]);
     run.resume(&[]).ok();
+}
+
+#[test]
+fn a_log_that_was_removed_begins_again() {
+    let run = Run::start("align", &pairs(8), &[], &["align.method=dpo"]);
+    for name in ["run/metrics.jsonl", "run/responses.jsonl"] {
+        assert!(std::fs::metadata(run.path(name)).unwrap().len() > 0, "{name}");
+        std::fs::remove_file(run.path(name)).unwrap();
+    }
+    let ran = run.resume(&[]).ok();
+    for name in ["metrics.jsonl", "responses.jsonl"] {
+        assert!(ran.stderr.contains(&format!("{name} is missing; the run goes on with a new one")), "{ran:#?}");
+    }
+    assert!(run.path("run/model/model.safetensors").is_file());
+    let steps = std::fs::read_to_string(run.path("run/metrics.jsonl")).unwrap();
+    assert_eq!(steps.lines().count(), 4, "the steps after the checkpoint: {steps}");
+
+    // One that is shorter than it was is not ours to drop; the error says how to go on.
+    run.cut();
+    std::fs::write(run.path("run/metrics.jsonl"), "{}\n").unwrap();
+    run.resume(&[]).fails(1, &["metrics.jsonl is damaged", "remove it to go on"]);
 }
 
 #[test]

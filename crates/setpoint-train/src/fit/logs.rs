@@ -49,11 +49,11 @@ impl Logs {
     /// Opens the logs, cut to what a checkpoint vouches for.
     ///
     /// # Errors
-    /// When what a checkpoint vouches for is gone or changed.
+    /// When what a checkpoint vouches for is changed. A file that is gone is worth a warning.
     pub(super) fn open(run: &RunDir, state: &RunState, purge_step: u64) -> Result<Self, Error> {
         let mut warnings = vec![];
-        let metrics = AppendLog::open(&run.join(RunDir::METRICS), state.metrics_bytes, state.metrics_crc32c)?;
-        let mut open = |name: &str, keep: u64, crc32c: Option<u32>| match AppendLog::open(&run.join(name), keep, crc32c)
+        let metrics = reopen(run, RunDir::METRICS, state.metrics_bytes, state.metrics_crc32c, &mut warnings)?;
+        let mut open = |name: &str, keep: u64, crc32c: Option<u32>| match reopen(run, name, keep, crc32c, &mut warnings)
         {
             Err(error @ Error::Corrupt { .. }) => Err(error),
             opened => Ok(Log::new(opened, &mut warnings)),
@@ -132,6 +132,27 @@ impl Logs {
             }
         }
     }
+}
+
+/// Opens a log that holds `keep` bytes of earlier steps. Without them the model is the same, so a log that was removed begins again.
+fn reopen(
+    run: &RunDir,
+    name: &str,
+    keep: u64,
+    crc32c: Option<u32>,
+    warnings: &mut Vec<String>,
+) -> Result<AppendLog, Error> {
+    let path = run.join(name);
+    if keep > 0 && path.try_exists().is_ok_and(|exists| !exists) {
+        warnings.push(format!("{} is missing; the run goes on with a new one", path.display()));
+        return AppendLog::open(&path, 0, None);
+    }
+    AppendLog::open(&path, keep, crc32c).map_err(|error| match error {
+        Error::Corrupt { path, reason } => {
+            Error::Corrupt { path, reason: reason + "; restore it, or remove it to go on with a new one" }
+        }
+        other => other,
+    })
 }
 
 fn start(step: u64, epoch: f64) -> Map<String, Value> {
