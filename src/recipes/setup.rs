@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use setpoint_align::{PromptRewards, Role};
 use setpoint_data::{
-    BadRows, DatasetConfig, EncodeOptions, EncodeReport, EncoderOptions, Example, Label, LostText, PrintedDate,
+    BadRows, DatasetConfig, EncodeOptions, EncodeReport, EncoderOptions, Example, Label, LostText, PrintedDate, Prompt,
     ReadReport, Record, Response, Responses, TemplateChoice, TemplateDate, TextEncoder, TextPrompts, Uses,
     load_records, printed_date, select_responses, text_prompts_as_turns, write_atomically,
 };
@@ -316,8 +316,23 @@ pub fn encoded(
     if text_prompts_become_turns(&mut records, data, encoder) && !quiet {
         note_turns(what);
     }
+    note_appended_stop(&records, encoder);
     let (examples, report) = encoder.encode_all(&records, &encoding(data, encode))?;
     Ok((Encoded { examples, report }, read))
+}
+
+/// Says once that answers end with a token which the chat template does not print.
+fn note_appended_stop(records: &[Record], encoder: &TextEncoder) {
+    static SAID: Mutex<bool> = Mutex::new(false);
+    let templated = |record: &Record| matches!(record.prompt, Prompt::Messages(_)) && !record.responses.is_empty();
+    if let Some(token) = encoder.appended_stop().and_then(|id| encoder.decode(&[id]).ok())
+        && records.iter().any(templated)
+        && SAID.lock().is_ok_and(|mut said| !std::mem::replace(&mut *said, true))
+    {
+        progress::note(format!(
+            "the chat template prints nothing after an answer: answers end with `{token}`, the tokenizer's EOS"
+        ));
+    }
 }
 
 /// Keeps the responses that `data.responses` says, and says how many rows have none.

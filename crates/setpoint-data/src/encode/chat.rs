@@ -71,12 +71,16 @@ impl TextEncoder {
             let (mut ids, apart) = self.split(&full, prompt.len(), &whole, index, options.boundary)?;
             parts.merged += usize::from(apart);
             let turn = || format!("answer {index}");
-            let stop = self.first_stop(&ids).ok_or_else(|| self.no_stop(turn()))?;
-            if stop == 0 && parts.learned[index] {
+            let stop = self.first_stop(&ids);
+            if stop.unwrap_or(ids.len()) == 0 && parts.learned[index] {
                 return Err(EncodeProblem::EmptyResponse { response: index });
             }
-            if options.response_end != ResponseEnd::Template {
-                ids.truncate(stop + 1);
+            match (stop, self.appended_stop) {
+                (None, None) => return Err(self.no_stop(turn())),
+                // A reward model that is read at the end of what the template prints.
+                _ if options.response_end == ResponseEnd::Template => {}
+                (Some(stop), _) => ids.truncate(stop + 1),
+                (None, Some(appended)) => ids.push(appended),
             }
             parts.responses.push(ids);
         }
@@ -145,15 +149,21 @@ impl TextEncoder {
         Ok((places, turns))
     }
 
-    /// From the first token of each earlier turn to its stop token.
+    /// From the first token of each earlier turn to its stop token. Where the template prints none, up to the token that begins the next
+    /// turn, which is not learned.
     fn spans(&self, ids: &[u32], starts: &[usize], turns: &[usize]) -> Result<Vec<Range<usize>>, EncodeProblem> {
         let mut spans = Vec::with_capacity(starts.len());
         for (n, (&start, turn)) in starts.iter().zip(turns).enumerate() {
             let next = starts.get(n + 1).copied().unwrap_or(ids.len());
-            let stop = self
-                .first_stop(&ids[start..next])
-                .ok_or_else(|| self.no_stop(format!("assistant turn in message {turn}")))?;
-            spans.push(start..start + stop + 1);
+            let ids = &ids[start..next];
+            let length = match self.first_stop(ids) {
+                Some(stop) => stop + 1,
+                None if self.appended_stop.is_some() => {
+                    ids.iter().position(|id| self.is_special(*id)).unwrap_or(ids.len())
+                }
+                None => return Err(self.no_stop(format!("assistant turn in message {turn}"))),
+            };
+            spans.push(start..start + length);
         }
         Ok(spans)
     }

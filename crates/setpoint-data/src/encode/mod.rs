@@ -52,6 +52,8 @@ pub struct TextEncoder {
     /// What the tokenizer puts before a text: BOS, or nothing.
     prefix: Vec<u32>,
     stop_ids: Vec<u32>,
+    /// What ends an answer after which the template prints nothing.
+    appended_stop: Option<u32>,
     /// BOS and stop tokens whose text, where it occurs in a message, becomes the token.
     control: Vec<(String, u32)>,
     vocab_size: usize,
@@ -138,11 +140,13 @@ impl TextEncoder {
             special,
             prefix: Vec::new(),
             stop_ids: Vec::new(),
+            appended_stop: None,
             control: Vec::new(),
             vocab_size,
         };
         this.prefix = this.find_prefix()?;
         this.stop_ids = this.find_stops();
+        this.appended_stop = this.find_appended_stop();
         this.control = this.find_control();
         Ok(this)
     }
@@ -179,14 +183,30 @@ impl TextEncoder {
     /// The special token with which the template ends an assistant's turn.
     #[must_use]
     pub fn template_stop(&self) -> Option<u32> {
+        let (ids, _) = self.tokens.encode_continuing(&self.after_answer()?).ok()?;
+        ids.into_iter().find(|id| self.is_special(*id))
+    }
+
+    /// The token that is put behind a trained answer because the chat template prints nothing after one: EOS, as behind plain text.
+    #[must_use]
+    pub fn appended_stop(&self) -> Option<u32> {
+        self.appended_stop
+    }
+
+    fn find_appended_stop(&self) -> Option<u32> {
+        let bare = self.after_answer()?.is_empty();
+        let eos = self.special.eos.as_ref().map(|(_, id)| *id).or(self.stop_ids.first().copied());
+        eos.filter(|_| bare)
+    }
+
+    /// The text that the template prints after the last answer.
+    fn after_answer(&self) -> Option<String> {
         const PROBE: &str = "PROBEOFTHETURNSEND";
         let turns = [Message::user("a"), Message::assistant(PROBE)];
         // A template that refuses this plain conversation has its say when a real one is rendered.
         let template = self.template.as_ref().or(self.tool_template.as_ref())?;
         let text = template.render(&turns, false, &self.variables).ok()?;
-        let (_, after) = text.rsplit_once(PROBE)?;
-        let (ids, _) = self.tokens.encode_continuing(after).ok()?;
-        ids.into_iter().find(|id| self.is_special(*id))
+        text.rsplit_once(PROBE).map(|(_, after)| after.to_owned())
     }
 
     fn is_special(&self, id: u32) -> bool {

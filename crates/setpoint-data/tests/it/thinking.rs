@@ -2,11 +2,11 @@
 
 use serde_json::{Map, Value, json};
 use setpoint_data::{
-    Boundary, EncodeOptions, EncoderOptions, Example, Message, ModelNotes, Prompt, Record, Response, TemplateChoice,
-    TextEncoder, printed_date,
+    Boundary, EncodeOptions, EncoderOptions, Example, Message, ModelNotes, Prompt, Record, Response, ResponseEnd,
+    TemplateChoice, TextEncoder, printed_date,
 };
 
-use crate::common::small_folder;
+use crate::common::{EOS, IM_START, small_folder};
 
 /// As DeepSeek V3.1 and Qwen3.5: the generation prompt opens a thought unless it is told not to.
 const OPENS: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{{ '' if enable_thinking is defined and not enable_thinking else '<think>\n' }}{% endif %}";
@@ -126,4 +126,52 @@ fn templates_without_a_date_leave_no_note() {
     let kwargs = Map::from_iter([("date_string".to_owned(), json!("1 May"))]);
     let options = EncoderOptions { template_kwargs: kwargs, ..EncoderOptions::default() };
     assert_eq!(printed_date(dir.path(), &options).unwrap(), None);
+}
+
+/// As GLM 4.5: a turn begins with the token of its role, and nothing ends it. `<|im_start|>` begins the user's, `<|im_end|>` the model's.
+const OPEN_END: &str = "<bos>{% for m in messages %}{% if m.role == 'assistant' %}<|im_end|>\n<think></think>\n{{ m.content.strip() }}{% else %}<|im_start|>\n{{ m.content }}{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_end|>{{ '\n<think></think>\n' if enable_thinking is defined and not enable_thinking else '' }}{% endif %}";
+
+#[test]
+fn an_answer_that_nothing_ends_gets_the_tokenizers_eos() {
+    let encoder = encoder(OPEN_END, json!({"enable_thinking": false}));
+    assert_eq!((encoder.template_stop(), encoder.appended_stop()), (None, Some(EOS)));
+    assert!(encoder.stop_ids().contains(&EOS), "a generation stops at what is trained");
+    let header = "<|im_end|>\n<think></think>\n";
+    let history = format!("<bos><|im_start|>\none{header}1<|im_start|>\ntwo{header}");
+    let expected = ["2<eos>", "zwei<eos>"].map(str::to_owned).to_vec();
+    for boundary in [Boundary::Separate, Boundary::Rendered] {
+        let found = encode(&encoder, &record(&["2", "zwei"]), boundary).unwrap();
+        // The token that begins the next turn does not stop this model, so it is not learned.
+        assert_eq!(texts(&encoder, &found), (history.clone(), vec!["1".into()], expected.clone()));
+    }
+    assert!(encode(&encoder, &record(&["2<eos>"]), Boundary::Separate).unwrap_err().contains("`<eos>`"));
+    // Where a reward model is read at the end of what is printed, nothing is put behind it.
+    let options = EncodeOptions { response_end: ResponseEnd::Template, ..EncodeOptions::default() };
+    let found = encoder.encode(0, &record(&["2"]), &options).unwrap().outcome.unwrap();
+    assert_eq!(encoder.decode(&found.responses[0].ids).unwrap(), "2");
+}
+
+#[test]
+fn a_token_of_the_next_turn_that_stops_the_model_ends_earlier_turns() {
+    let dir = small_folder(&json!({"bos_token": "<bos>", "eos_token": "<eos>"}));
+    std::fs::write(dir.path().join("generation_config.json"), json!({"eos_token_id": [EOS, IM_START]}).to_string())
+        .unwrap();
+    let options = EncoderOptions {
+        template: TemplateChoice::Text { name: "open".into(), source: OPEN_END.into() },
+        template_kwargs: Map::from_iter([("enable_thinking".to_owned(), json!(false))]),
+        ..EncoderOptions::default()
+    };
+    let encoder = TextEncoder::from_dir(dir.path(), &options).unwrap();
+    assert_eq!(encoder.stop_ids(), [EOS, IM_START]);
+    let found = encode(&encoder, &record(&["2"]), Boundary::Separate).unwrap();
+    let (_, spans, responses) = texts(&encoder, &found);
+    assert_eq!((spans, responses), (vec!["1<|im_start|>".to_owned()], vec!["2<eos>".to_owned()]));
+}
+
+#[test]
+fn a_template_that_ends_answers_with_words_is_still_refused() {
+    let words = "{% for m in messages %}{{ m.role }}: {{ m.content }} END {% endfor %}{% if add_generation_prompt %}assistant: {% endif %}";
+    let encoder = encoder(words, json!({}));
+    assert_eq!(encoder.appended_stop(), None);
+    assert!(encode(&encoder, &record(&["2"]), Boundary::Separate).unwrap_err().contains("no stop token after the"));
 }
