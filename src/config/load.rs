@@ -11,10 +11,10 @@ use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use super::explain::explain;
-use super::ranges;
 pub use super::table::insert;
 pub use super::table::to_table;
-use super::table::{line_of, merge, parse_value, remove};
+use super::table::{line_of, merge, parse_value, remove, value_of};
+use super::{positions, ranges};
 
 /// One thing that is wrong with a configuration, where it stands and what to write instead.
 #[derive(Debug, Clone, PartialEq)]
@@ -140,7 +140,26 @@ impl Given {
 /// # Errors
 /// All problems at once: unreadable file, TOML syntax, unknown keys, wrong types, and what [`Config::validate`] finds.
 pub fn load<C: Config>(given: &Given) -> Result<C, Vec<Problem>> {
-    read(None, given, &|_, _| {}, true)
+    read(None, given, &|_, _| {}, Checks::All)
+}
+
+/// The same for settings that this program wrote to a file in full: among them are values that nobody chose.
+///
+/// # Errors
+/// Everything of [`load`].
+pub fn load_written<C: Config>(given: &Given) -> Result<C, Vec<Problem>> {
+    read(None, given, &|_, _| {}, Checks::Values)
+}
+
+/// How far a configuration is checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Checks {
+    /// Keys and types.
+    Types,
+    /// Values as well.
+    Values,
+    /// Also what only a value that the user chose can have wrong.
+    All,
 }
 
 /// Tables whose keys are not settings of the program.
@@ -163,7 +182,7 @@ pub struct Base {
 /// # Errors
 /// Everything of [`load`].
 pub fn load_over<C: Config>(base: &Base, given: &Given, adapt: &dyn Fn(&str, &mut Value)) -> Result<C, Vec<Problem>> {
-    read(Some(base), given, adapt, true)
+    read(Some(base), given, adapt, Checks::Values)
 }
 
 /// A stored configuration as it is. Its files need not exist.
@@ -171,7 +190,7 @@ pub fn load_over<C: Config>(base: &Base, given: &Given, adapt: &dyn Fn(&str, &mu
 /// # Errors
 /// Unknown keys and wrong types.
 pub fn load_stored<C: Config>(base: &Base) -> Result<C, Vec<Problem>> {
-    read(Some(base), &Given::default(), &|_, _| {}, false)
+    read(Some(base), &Given::default(), &|_, _| {}, Checks::Types)
 }
 
 /// What is given, as a table of its own.
@@ -192,7 +211,7 @@ pub fn written(given: &Given, adapt: &dyn Fn(&str, &mut Value)) -> Result<Table,
 /// # Errors
 /// Everything of [`load`] but what `validate` finds.
 pub fn load_unchecked<C: Config>(given: &Given) -> Result<C, Vec<Problem>> {
-    read(None, given, &|_, _| {}, false)
+    read(None, given, &|_, _| {}, Checks::Types)
 }
 
 /// Settings that a program puts together: `over`, by dotted keys, on a whole configuration.
@@ -220,7 +239,7 @@ fn read<C: Config>(
     base: Option<&Base>,
     given: &Given,
     adapt: &dyn Fn(&str, &mut Value),
-    validate: bool,
+    checks: Checks,
 ) -> Result<C, Vec<Problem>> {
     let mut origins = Origins::default();
     let mut user = from_file(given, &mut origins)?;
@@ -228,7 +247,7 @@ fn read<C: Config>(
     if let Some(base) = base {
         let mut under = base.table.clone();
         // Tables with free keys are given whole or not at all.
-        for key in FREE_TABLES.iter().filter(|key| holds(&user, key)) {
+        for key in FREE_TABLES.iter().filter(|key| value_of(&user, key).is_some()) {
             remove(&mut under, key);
         }
         merge(&mut under, user);
@@ -239,28 +258,24 @@ fn read<C: Config>(
     }
     let mut found = Vec::new();
     from_command_line(given, &mut user, &mut origins, &mut found, adapt);
-    let defaults = match C::defaults(&user) {
+    let mut defaults = match C::defaults(&user) {
         Ok(table) => table,
         Err((key, message)) => {
             found.push(Problem { place: origins.place(&key), message });
             return Err(found);
         }
     };
+    positions::adapt_default(&mut defaults, &user);
     let mut problems = Problems { origins: &origins, found };
     let config: C = read_collecting(defaults, user.clone(), &mut problems)?;
-    if validate {
+    if checks == Checks::All {
+        positions::check(&user, &mut problems);
+    }
+    if checks != Checks::Types {
         ranges::check(&user, &mut problems);
         config.validate(&mut problems);
     }
     if problems.found.is_empty() { Ok(config) } else { Err(problems.found) }
-}
-
-/// Whether there is a value at a dotted path.
-fn holds(table: &Table, key: &str) -> bool {
-    match key.split_once('.') {
-        None => table.contains_key(key),
-        Some((head, rest)) => table.get(head).and_then(Value::as_table).is_some_and(|inner| holds(inner, rest)),
-    }
 }
 
 /// The settings in the given file.
@@ -404,14 +419,6 @@ fn reached(user: &Table, key: &str) -> String {
         };
     }
     parts.join(".")
-}
-
-/// The user's value of a dotted key.
-fn value_of<'t>(table: &'t Table, key: &str) -> Option<&'t Value> {
-    match key.split_once('.') {
-        None => table.get(key),
-        Some((head, rest)) => value_of(table.get(head)?.as_table()?, rest),
-    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 mod explain;
 pub mod load;
 pub mod output;
+mod positions;
 mod ranges;
 pub mod sections;
 mod suggest;

@@ -92,3 +92,11 @@ pub(super) fn line_of(text: &str, key: &str) -> Option<usize> {
     }
     start.map(|at| text[..at].matches('\n').count() + 1)
 }
+
+/// The value of a dotted key.
+pub fn value_of<'t>(table: &'t Table, key: &str) -> Option<&'t Value> {
+    match key.split_once('.') {
+        None => table.get(key),
+        Some((head, rest)) => value_of(table.get(head)?.as_table()?, rest),
+    }
+}

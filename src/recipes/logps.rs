@@ -6,9 +6,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use setpoint_data::{DatasetConfig, EncodeOptions, Example, TextEncoder, Uses};
 use setpoint_train::ScoredSequence;
+use setpoint_transformer::ModelConfig;
 
 use super::partial::{self, PartialRows};
 use super::scoring::Scoring;
+use super::setup::Encoded;
 use super::{Session, align, setup};
 use crate::config::output::{Target, validate_output};
 use crate::config::sections::{ModelSection, validate_data, validate_encode};
@@ -74,8 +76,7 @@ pub fn run(session: &Session, config: &LogpsConfig) -> Outcome {
     partial::check(session, config.output.as_deref())?;
     let encoder = setup::encoder(&config.model)?;
     let model_config = setup::model_config(&config.model, &encoder)?;
-    let data =
-        setup::examples(&setup::looking_at(&config.data, Uses::TEXT), &config.encode, &encoder, "data", session)?;
+    let data = examples(session, config, &encoder, &model_config)?;
     let mut file = match &config.output {
         Some(path) => Some(PartialRows::open(session, path, &identity(session, config, &encoder, &data.examples)?)?),
         None => None,
@@ -116,6 +117,12 @@ pub fn run(session: &Session, config: &LogpsConfig) -> Outcome {
     Ok(())
 }
 
+/// The rows that the model has room for.
+fn examples(session: &Session, config: &LogpsConfig, encoder: &TextEncoder, model: &ModelConfig) -> Outcome<Encoded> {
+    let data = setup::looking_at(&config.data, Uses::TEXT);
+    setup::examples(&data, &setup::within(&config.encode, model), encoder, "data", session)
+}
+
 /// Passes after which the lines so far are written.
 const PART: usize = 32;
 
@@ -150,9 +157,8 @@ fn identity(session: &Session, config: &LogpsConfig, encoder: &TextEncoder, exam
 pub fn dry_run(session: &Session, config: &LogpsConfig) -> Outcome {
     partial::check(session, config.output.as_deref())?;
     let encoder = setup::encoder(&config.model)?;
-    setup::model_config(&config.model, &encoder)?;
-    let data =
-        setup::examples(&setup::looking_at(&config.data, Uses::TEXT), &config.encode, &encoder, "data", session)?;
+    let model_config = setup::model_config(&config.model, &encoder)?;
+    let data = examples(session, config, &encoder, &model_config)?;
     progress::say(toml::to_string(&crate::config::load::to_table(config))?);
     let responses: usize = data.examples.iter().map(|e| e.responses.len()).sum();
     if responses == 0 {

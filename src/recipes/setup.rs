@@ -234,9 +234,20 @@ pub fn check_room(
     wanted: Option<usize>,
     model: &ModelConfig,
 ) -> Outcome {
+    check_room_of(prompts, &|row| records[row].source.to_string(), settings, wanted, model)
+}
+
+/// The same for prompts that are not rows of a data set: `name` tells where one comes from.
+pub fn check_room_of(
+    prompts: &[Vec<u32>],
+    name: &dyn Fn(usize) -> String,
+    settings: &GenerationConfig,
+    wanted: Option<usize>,
+    model: &ModelConfig,
+) -> Outcome {
     let positions = model.max_position_embeddings;
-    let mut short: Option<(usize, &Record)> = None;
-    for (record, prompt) in records.iter().zip(prompts) {
+    let mut short: Option<(usize, usize)> = None;
+    for (row, prompt) in prompts.iter().enumerate() {
         let room = settings.room(prompt.len(), positions);
         if room == 0 {
             let (most, what) = match settings.max_length {
@@ -245,13 +256,13 @@ pub fn check_room(
             };
             return Err(Failure::run(format!(
                 "{}: the prompt has {} tokens, which leaves no room for an answer: prompt and answer have at most {most} ({what})",
-                record.source,
+                name(row),
                 prompt.len()
             ))
             .hint("shorten the prompt, leave the row out, or use a model with a longer context"));
         }
         if wanted.is_some_and(|wanted| room < wanted) {
-            short = Some(short.map_or((1, record), |(count, first)| (count + 1, first)));
+            short = Some(short.map_or((1, row), |(count, first)| (count + 1, first)));
         }
     }
     if let (Some((count, first)), Some(wanted)) = (short, wanted) {
@@ -259,7 +270,7 @@ pub fn check_room(
             "warning: {count} of {} prompts leave room for fewer than the {wanted} tokens of generate.max_new_tokens: the model reads \
              {positions} tokens (max_position_embeddings); the first: {}",
             prompts.len(),
-            first.source
+            name(first)
         ));
     }
     Ok(())

@@ -24,6 +24,7 @@ mod models;
 mod old_runs;
 mod outputs;
 mod plan;
+mod positions;
 mod readme;
 #[cfg(feature = "remote")]
 mod remote;

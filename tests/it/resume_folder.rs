@@ -137,7 +137,7 @@ fn what_is_given_again_must_agree() {
         ("data.max_rows=3", "`data.max_rows` was not set, and is now 3"),
         ("model.dtype=bf16", "`model.dtype` was \"auto\", and is now \"bf16\""),
         ("train.schedule.warmup={ steps = 1 }", "`train.schedule.warmup"),
-        ("encode.max_length=100", "`encode.max_length` was 2048, and is now 100"),
+        ("encode.max_length=100", "`encode.max_length` was 256, and is now 100"),
     ] {
         resume(&["--set", setting]).fails(1, &["run was started with other settings", said]);
     }

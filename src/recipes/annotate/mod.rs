@@ -4,13 +4,14 @@
 pub(super) mod fields;
 mod generative;
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use setpoint_data::{
-    DatasetConfig, EncodeOptions, LostText, Prompt, Record, ResponseEnd, Uses, load_records, pointwise_row,
+    DatasetConfig, EncodeOptions, Example, LostText, Prompt, Record, ResponseEnd, Uses, load_records, pointwise_row,
 };
 use setpoint_eval::Summary;
 use setpoint_reward::{ColumnSource, ModelSource, RewardSource, Rule, RuleSource, Scored};
@@ -119,12 +120,14 @@ pub fn run(session: &Session, config: &AnnotateConfig) -> Outcome {
         // The next job would not know the system turn of these settings: it is written with the prompt.
         setup::text_prompts_become_turns(&mut records, &config.data, &setup::encoder(&config.model)?);
     }
+    let reading = reading(config)?;
+    let examples = examples(session, config, reading.as_ref(), &mut records)?;
     let output = config.output.as_deref().unwrap_or(Path::new("rewards.jsonl"));
     let mut file = PartialRows::open(session, output, &identity(session, config, &records)?)?;
-    let (source, reading) = source(session, config)?;
+    let source = source(session, config, reading.as_ref())?;
     let mut rewards = kept_rewards(file.lines());
     let done = file.done();
-    score(session, config, source.as_ref(), reading.as_ref(), &records, done, &mut |rows, scores| {
+    score(session, config, source.as_ref(), &examples, &records, done, &mut |rows, scores| {
         let mut next = scores.iter();
         let mut lines = Vec::new();
         for record in &records[rows.clone()] {
@@ -183,33 +186,96 @@ fn identity(session: &Session, config: &AnnotateConfig, records: &[Record]) -> O
 /// Checks everything that can be checked without scoring.
 pub fn dry_run(session: &Session, config: &AnnotateConfig) -> Outcome {
     partial::check(session, config.output.as_deref())?;
-    let (records, read) = load_records(&setup::looking_at(&config.data, Uses::TEXT))?;
-    let (source, _) = source(session, config)?;
+    let (mut records, _) = load_records(&setup::looking_at(&config.data, Uses::TEXT))?;
+    let reading = reading(config)?;
+    examples(session, config, reading.as_ref(), &mut records)?;
+    let source = source(session, config, reading.as_ref())?;
     progress::say(toml::to_string(&crate::config::load::to_table(config))?);
     let responses: usize = records.iter().map(|r| r.responses.len()).sum();
-    progress::say(format!("{} rows, {responses} responses to score by {}", read.kept, source.describe()));
+    progress::say(format!("{} rows, {responses} responses to score by {}", records.len(), source.describe()));
     Ok(())
 }
 
-/// What gives the rewards, and where a reward model reads them.
-fn source(session: &Session, config: &AnnotateConfig) -> Outcome<(Box<dyn RewardSource>, Option<Reading>)> {
-    if let Some(rule) = &config.rule {
-        return Ok((Box::new(RuleSource::new(rule.clone())?), None));
+/// Where a reward model reads the rewards, if one gives them.
+fn reading(config: &AnnotateConfig) -> Outcome<Option<Reading>> {
+    if config.model.path.is_none() {
+        return Ok(None);
     }
-    if let Some(column) = &config.column {
-        return Ok((Box::new(ColumnSource::new(column.clone())), None));
-    }
-    if config.generative.is_given() {
-        return Ok((Box::new(GenerativeSource::open(&config.generative, config.output.as_deref())?), None));
-    }
-    let dir = config.model.path.as_deref().ok_or_else(|| Failure::usage("model.path", "no source of rewards"))?;
     let encoder = setup::encoder(&config.model)?;
     setup::model_config(&config.model, &encoder)?;
+    Ok(Some(Reading::of(&config.model, &encoder, config.encode.response_end)?))
+}
+
+/// What gives the rewards.
+fn source(session: &Session, config: &AnnotateConfig, reading: Option<&Reading>) -> Outcome<Box<dyn RewardSource>> {
+    if let Some(rule) = &config.rule {
+        return Ok(Box::new(RuleSource::new(rule.clone())?));
+    }
+    if let Some(column) = &config.column {
+        return Ok(Box::new(ColumnSource::new(column.clone())));
+    }
+    if config.generative.is_given() {
+        return Ok(Box::new(GenerativeSource::open(&config.generative, config.output.as_deref())?));
+    }
+    let dir = config.model.path.as_deref().ok_or_else(|| Failure::usage("model.path", "no source of rewards"))?;
     let options = setup::load_options(config.model.dtype, session.device());
     let model = ModelSource::load(dir, &options, config.normalize, session.device())?.on(&session.devices);
-    let reading = Reading::of(&config.model, &encoder, config.encode.response_end)?;
-    let model = model.with_batch_tokens(config.batch_tokens).before_padding(reading.padding);
-    Ok((Box::new(model), Some(reading)))
+    let padding = reading.and_then(|reading| reading.padding);
+    Ok(Box::new(model.with_batch_tokens(config.batch_tokens).before_padding(padding)))
+}
+
+/// The rows as tokens for a source that reads tokens, none for another. Rows that do not become tokens, too long ones for example, are left
+/// out of the records and counted, unless the settings make them an error.
+fn examples(
+    session: &Session,
+    config: &AnnotateConfig,
+    reading: Option<&Reading>,
+    records: &mut Vec<Record>,
+) -> Outcome<Vec<Example>> {
+    let counts_tokens = match &config.rule {
+        Some(rule) => RuleSource::new(rule.clone())?.needs_tokens(),
+        None => false,
+    };
+    if reading.is_none() && !counts_tokens {
+        return Ok(Vec::new());
+    }
+    if config.model.tokenizer_dir().is_none() {
+        return Err(Failure::usage(
+            "model.tokenizer",
+            "this rule counts tokens: set `model.tokenizer` to a folder with tokenizer.json",
+        ));
+    }
+    let encoder = setup::encoder(&config.model)?;
+    // A reward model may be meant to read the answers without their thoughts, but its user should know.
+    let response_end = reading.map_or(config.encode.response_end, |reading| reading.end);
+    let mut options = EncodeOptions { lost_text: LostText::Count, response_end, ..config.encode.clone() };
+    if reading.is_some() {
+        options = setup::within(&options, &setup::model_config(&config.model, &encoder)?);
+    }
+    let mut seen = records.clone();
+    if setup::text_prompts_become_turns(&mut seen, &config.data, &encoder) && !session.quiet {
+        setup::note_turns("data");
+    }
+    let (examples, report) = encoder.encode_all(&seen, &options)?;
+    if let Some(first) = &report.first_lost {
+        progress::note(format!(
+            "warning: the reward model does not see all of the responses of {} of {} rows; the first: {first}",
+            report.lost, report.rows
+        ));
+    }
+    let kept: HashSet<usize> = examples.iter().map(|example| example.row).collect();
+    if let Some(first) = (0..records.len()).find(|row| !kept.contains(row)) {
+        let counts = report.to_string();
+        let counts = counts.lines().next().unwrap_or_default();
+        progress::note(format!("data: {counts}; the first that is left out: {}", records[first].source));
+        if kept.is_empty() {
+            return Err(Failure::run(format!("none of the {} rows of {} is left", records.len(), config.data.path))
+                .hint("`setpoint inspect data` shows the rows as tokens; see encode.max_length and encode.long_rows"));
+        }
+        let mut row = 0..;
+        records.retain(|_| row.next().is_some_and(|row| kept.contains(&row)));
+    }
+    Ok(examples)
 }
 
 /// Passes of a reward model after which the rows so far are written.
@@ -221,50 +287,13 @@ fn score(
     session: &Session,
     config: &AnnotateConfig,
     source: &dyn RewardSource,
-    reading: Option<&Reading>,
+    examples: &[Example],
     records: &[Record],
     mut done: usize,
     write: &mut dyn FnMut(Range<usize>, Vec<Option<f64>>) -> Outcome,
 ) -> Outcome {
     let rows = if source.reads_fields() { fields::of_rows(&config.data, records)? } else { Vec::new() };
     let prompts: Vec<String> = records.iter().map(|r| prompt_text(&r.prompt)).collect();
-    let examples = if source.needs_tokens() {
-        if config.model.tokenizer_dir().is_none() {
-            return Err(Failure::usage(
-                "model.tokenizer",
-                "this rule counts tokens: set `model.tokenizer` to a folder with tokenizer.json",
-            ));
-        }
-        let encoder = setup::encoder(&config.model)?;
-        // A reward model may be meant to read the answers without their thoughts, but its user should know.
-        let response_end = reading.map_or(config.encode.response_end, |reading| reading.end);
-        let options = EncodeOptions { lost_text: LostText::Count, response_end, ..config.encode.clone() };
-        let mut seen = records.to_vec();
-        if setup::text_prompts_become_turns(&mut seen, &config.data, &encoder) && !session.quiet {
-            setup::note_turns("data");
-        }
-        let (examples, report) = encoder.encode_all(&seen, &options)?;
-        if let Some(first) = &report.first_lost {
-            progress::note(format!(
-                "warning: the reward model does not see all of the responses of {} of {} rows; the first: {first}",
-                report.lost, report.rows
-            ));
-        }
-        if examples.len() < records.len() {
-            let report = report.to_string();
-            let counts = report.lines().next().unwrap_or_default();
-            return Err(Failure::run(format!(
-                "{} of {} rows of {} are longer than encode.max_length: {counts}",
-                records.len() - examples.len(),
-                records.len(),
-                config.data.path
-            ))
-            .hint("a reward needs the whole response: raise encode.max_length, or leave it out"));
-        }
-        examples
-    } else {
-        Vec::new()
-    };
     let mut items = Vec::new();
     for (i, record) in records.iter().enumerate() {
         for (j, response) in record.responses.iter().enumerate() {

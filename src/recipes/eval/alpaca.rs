@@ -10,6 +10,7 @@ use setpoint_eval::{
     JudgeSettings, LengthControlled, Manifest, ModelIdentity, alpaca_win_rate, content_digest, length_controlled,
     read_annotations, read_examples, read_outputs,
 };
+use setpoint_transformer::GenerationConfig;
 
 use super::answers::{Answerer, conversation, decoding};
 use super::result;
@@ -175,7 +176,10 @@ pub fn dry_run(session: &Session, config: &AlpacaConfig) -> Outcome {
     let baseline = baseline(config)?;
     match &config.outputs {
         Some(path) => drop(paired(&baseline, &read_outputs(path)?, path)?),
-        None => drop(Answerer::open(session, &config.model)?),
+        None => {
+            let answerer = Answerer::open(session, &config.model)?;
+            prompts(config, &answerer, &answerer.settings(&config.generate)?, &baseline)?;
+        }
     }
     progress::say(format!("{} instructions", baseline.len()));
     Ok(())
@@ -299,6 +303,23 @@ fn paired(baseline: &[AlpacaOutput], outputs: &[AlpacaOutput], path: &Path) -> O
     found.collect()
 }
 
+/// The instructions as tokens, each with room for an answer.
+fn prompts(
+    config: &AlpacaConfig,
+    answerer: &Answerer<'_>,
+    settings: &GenerationConfig,
+    baseline: &[AlpacaOutput],
+) -> Outcome<Vec<Vec<u32>>> {
+    let ids: Vec<Vec<u32>> = baseline
+        .iter()
+        .map(|b| answerer.ids(conversation([("user", b.instruction.as_str())])))
+        .collect::<Outcome<_>>()?;
+    let file = config.baseline.as_deref().unwrap_or(Path::new("baseline")).display();
+    let name = |row: usize| format!("{file}: instruction {}", row + 1);
+    answerer.check_room(&ids, &name, settings, config.generate.max_new_tokens)?;
+    Ok(ids)
+}
+
 fn generated(
     session: &Session,
     config: &AlpacaConfig,
@@ -307,10 +328,6 @@ fn generated(
 ) -> Outcome<(Vec<AlpacaOutput>, ModelIdentity, Value)> {
     let answerer = Answerer::open(session, &config.model)?;
     let settings = answerer.settings(&config.generate)?;
-    let ids: Vec<Vec<u32>> = baseline
-        .iter()
-        .map(|b| answerer.ids(conversation([("user", b.instruction.as_str())])))
-        .collect::<Outcome<_>>()?;
     let identity = result::identity(&config.model, config.name.as_deref(), answerer.encoder.fingerprint())?;
     let decoding = decoding(&settings, config.generate.seed);
     let digest = content_digest(baseline.iter().map(|b| b.instruction.as_str()));
@@ -319,6 +336,7 @@ fn generated(
         progress::note(format!("answers are taken from {}", path.display()));
         return Ok((paired(baseline, &read_outputs(&path)?, &path)?, identity, decoding));
     }
+    let ids = prompts(config, &answerer, &settings, baseline)?;
     let model = answerer.load()?;
     let mut meter = answerer.meter(ids.len(), &settings);
     let texts = answerer.answer(&model, &ids, &settings, config.generate.seed, &[], &mut meter);

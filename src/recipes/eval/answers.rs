@@ -49,6 +49,17 @@ impl<'a> Answerer<'a> {
         setup::prompt_ids(&self.encoder, &Record::new(prompt, Vec::new()))
     }
 
+    /// That the model has room for an answer to every prompt; `name` tells where one comes from.
+    pub fn check_room(
+        &self,
+        prompts: &[Vec<u32>],
+        name: &dyn Fn(usize) -> String,
+        settings: &GenerationConfig,
+        wanted: Option<usize>,
+    ) -> Outcome {
+        setup::check_room_of(prompts, name, settings, wanted, &self.config)
+    }
+
     /// Progress of `rows` answers in all, in one or more calls of [`answer`](Self::answer).
     pub fn meter(&self, rows: usize, settings: &GenerationConfig) -> GenerationMeter {
         GenerationMeter::new(self.session, "answers", rows, settings.max_new_tokens)

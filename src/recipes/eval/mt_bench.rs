@@ -181,7 +181,8 @@ pub fn dry_run(session: &Session, config: &MtBenchConfig) -> Outcome {
         read_answers(path)?;
     }
     if config.answers.is_none() {
-        Answerer::open(session, &config.model)?;
+        let answerer = Answerer::open(session, &config.model)?;
+        check_room(&answerer, &answerer.settings(&config.generate)?, &questions)?;
     }
     progress::say(format!("{} questions", questions.len()));
     Ok(())
@@ -295,6 +296,7 @@ fn generated(
         progress::note(format!("answers are taken from {}", path.display()));
         return Ok((read_answers(&path)?, identity, decoding));
     }
+    check_room(&answerer, &settings, questions)?;
     let model = answerer.load()?;
     let mut groups: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
     for (i, question) in questions.iter().enumerate() {
@@ -335,6 +337,26 @@ fn generated(
     Ok((answers, identity, decoding))
 }
 
+/// The tokens of a question's turn, behind the earlier turns and their answers.
+fn turn_ids(answerer: &Answerer<'_>, question: &MtQuestion, turn: usize, answers: &[String]) -> Outcome<Vec<u32>> {
+    let answered = question.turns[..turn].iter().zip(answers);
+    let before = answered.flat_map(|(q, a)| [("user", q.as_str()), ("assistant", a.as_str())]);
+    answerer.ids(conversation(before.chain([("user", question.turns[turn].as_str())])))
+}
+
+/// That the model has room for an answer to the first turns, and for one to the second turns behind the shortest of answers.
+fn check_room(answerer: &Answerer<'_>, settings: &GenerationConfig, questions: &[MtQuestion]) -> Outcome {
+    let shortest = [".".to_owned()];
+    for turn in 0..2 {
+        let asked: Vec<&MtQuestion> = questions.iter().filter(|q| q.turns.len() > turn).collect();
+        let ids: Vec<Vec<u32>> =
+            asked.iter().map(|q| turn_ids(answerer, q, turn, &shortest)).collect::<Outcome<_>>()?;
+        let name = |row: usize| format!("question {}, turn {}", asked[row].question_id, turn + 1);
+        answerer.check_room(&ids, &name, settings, None)?;
+    }
+    Ok(())
+}
+
 #[allow(clippy::too_many_arguments, reason = "one step of a loop")]
 fn answer_turn(
     answerer: &Answerer<'_>,
@@ -347,19 +369,24 @@ fn answer_turn(
     turns: &mut [Vec<String>],
     meter: &mut GenerationMeter,
 ) -> Outcome {
-    let rows: Vec<usize> = rows.iter().copied().filter(|&i| questions[i].turns.len() > turn).collect();
-    let ids: Vec<Vec<u32>> = rows
-        .iter()
-        .map(|&i| {
-            let answered = questions[i].turns.iter().zip(&turns[i]);
-            let before = answered.flat_map(|(q, a)| [("user", q.as_str()), ("assistant", a.as_str())]);
-            let asked = [("user", questions[i].turns[turn].as_str())];
-            answerer.ids(conversation(before.chain(asked)))
-        })
-        .collect::<Outcome<_>>()?;
+    let (mut asked, mut ids) = (Vec::new(), Vec::new());
+    for &i in rows.iter().filter(|&&i| questions[i].turns.len() > turn) {
+        let prompt = turn_ids(answerer, &questions[i], turn, &turns[i])?;
+        if settings.room(prompt.len(), answerer.config.max_position_embeddings) == 0 {
+            progress::warn(format!(
+                "question {}, turn {}: the model has no room for an answer behind its first one, so the answer is empty",
+                questions[i].question_id,
+                turn + 1
+            ));
+            turns[i].push(String::new());
+            continue;
+        }
+        asked.push(i);
+        ids.push(prompt);
+    }
     // Another stream for the second turn.
     let texts = answerer.answer(model, &ids, settings, seed.wrapping_add(turn as u64), &[], meter)?;
-    for (i, text) in rows.into_iter().zip(texts) {
+    for (i, text) in asked.into_iter().zip(texts) {
         turns[i].push(text.trim().to_owned());
     }
     Ok(())

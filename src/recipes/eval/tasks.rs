@@ -141,20 +141,22 @@ pub fn run(session: &Session, config: &TasksConfig) -> Outcome {
     let sets = read(config)?;
     let answerer = Answerer::open(session, &config.model)?;
     let settings = answerer.settings(&config.generate)?;
-    // Every prompt is built before the weights are read: missing few-shot examples show at once.
+    // Every prompt is built before the weights are read: missing few-shot examples and a lack of room show at once.
     let requests: Vec<Vec<TaskRequest>> =
         sets.iter().map(|set| Ok(set.requests(config.mode, shots(config, set.task))?)).collect::<Outcome<_>>()?;
+    let asked: Vec<Asked> =
+        requests.iter().map(|requests| asked(config, &answerer, &settings, requests)).collect::<Outcome<_>>()?;
     let identity = result::identity(&config.model, config.name.as_deref(), answerer.encoder.fingerprint())?;
     let model = answerer.load()?;
     if let Some(dir) = &config.output {
         result::folder(dir)?;
     }
     let (mut scores, mut items) = (BTreeMap::new(), Vec::new());
-    for (set, requests) in sets.iter().zip(requests) {
-        let likelihood = requests.first().is_some_and(|r| !r.continuations.is_empty());
-        let samples = match likelihood {
-            true => by_likelihood(session, config, &answerer, &model, set, requests)?,
-            false => by_answer(config, &answerer, &model, &settings, set, requests)?,
+    for ((set, requests), asked) in sets.iter().zip(requests).zip(asked) {
+        let likelihood = matches!(asked, Asked::Continuations(_));
+        let samples = match asked {
+            Asked::Continuations(rows) => by_likelihood(session, config, &model, set, requests, &rows)?,
+            Asked::Prompts(ids) => by_answer(config, &answerer, &model, &settings, set, requests, &ids)?,
         };
         let main = if likelihood { "acc" } else { "flexible" };
         items.extend(samples.iter().map(|s| EvalItem { id: s.id.clone(), value: f64::from(u8::from(s.grades[main])) }));
@@ -181,10 +183,13 @@ pub fn run(session: &Session, config: &TasksConfig) -> Outcome {
 pub fn dry_run(session: &Session, config: &TasksConfig) -> Outcome {
     let sets = read(config)?;
     let answerer = Answerer::open(session, &config.model)?;
-    answerer.settings(&config.generate)?;
+    let settings = answerer.settings(&config.generate)?;
     progress::say(toml::to_string(&crate::config::load::to_table(config))?);
     for set in &sets {
         let requests = set.requests(config.mode, shots(config, set.task))?;
+        if let Err(failure) = asked(config, &answerer, &settings, &requests) {
+            progress::warn(format!("{}: {}", set.task.name(), failure.sentence()));
+        }
         let continuations: usize = requests.iter().map(|r| r.continuations.len()).sum();
         progress::say(format!(
             "{}: {} examples, {continuations} continuations to score",
@@ -254,6 +259,42 @@ fn digest(sets: &[TaskSet]) -> String {
     content_digest(texts.iter().map(String::as_str))
 }
 
+/// The requests of a task as tokens.
+enum Asked {
+    /// Continuations to score.
+    Continuations(Vec<Sequence>),
+    /// Prompts to answer.
+    Prompts(Vec<Vec<u32>>),
+}
+
+fn asked(
+    config: &TasksConfig,
+    answerer: &Answerer<'_>,
+    settings: &GenerationConfig,
+    requests: &[TaskRequest],
+) -> Outcome<Asked> {
+    if requests.first().is_some_and(|r| !r.continuations.is_empty()) {
+        let rows: Vec<Vec<Sequence>> = requests.iter().map(|r| sequences(answerer, r)).collect::<Outcome<_>>()?;
+        return Ok(Asked::Continuations(rows.concat()));
+    }
+    let chat = uses_chat(config, answerer);
+    // As in the harness, what does not fit in front of the answer is cut off on the left.
+    let room = answerer.config.max_position_embeddings.saturating_sub(settings.max_new_tokens);
+    if room == 0 {
+        let message =
+            format!("leaves no room for a prompt: the model takes {} tokens", answerer.config.max_position_embeddings);
+        return Err(Failure::usage("generate.max_new_tokens", message));
+    }
+    let ids = requests.iter().map(|r| {
+        let mut ids = match chat {
+            true => answerer.ids(conversation([("user", r.context.as_str())]))?,
+            false => answerer.ids(Prompt::Text(r.context.clone()))?,
+        };
+        Ok(ids.split_off(ids.len().saturating_sub(room)))
+    });
+    Ok(Asked::Prompts(ids.collect::<Outcome<_>>()?))
+}
+
 /// The harness's `_encode_pair`: spaces at the end of the context belong to the continuation, and the continuation's tokens are those
 /// of the whole text behind the context's. What does not fit into the model is cut off on the left.
 fn sequences(answerer: &Answerer<'_>, request: &TaskRequest) -> Outcome<Vec<Sequence>> {
@@ -284,15 +325,13 @@ fn sequence(answerer: &Answerer<'_>, trimmed: &str, mut ids: Vec<u32>, continuat
 fn by_likelihood(
     session: &Session,
     config: &TasksConfig,
-    answerer: &Answerer<'_>,
     model: &CausalLm,
     set: &TaskSet,
     requests: Vec<TaskRequest>,
+    sequences: &[Sequence],
 ) -> Outcome<Vec<Sample>> {
-    let sequences: Vec<Vec<Sequence>> = requests.iter().map(|r| sequences(answerer, r)).collect::<Outcome<_>>()?;
-    let sequences = sequences.concat();
     let counts: Vec<usize> = requests.iter().map(|r| r.continuations.len()).collect();
-    let scores = score(session, set.task.name(), model, &sequences, &counts, config.batch_tokens)?;
+    let scores = score(session, set.task.name(), model, sequences, &counts, config.batch_tokens)?;
     let mut scores = scores.into_iter().map(|s| s.response_logp);
     let sample = |(doc, request): (&TaskDoc, TaskRequest)| {
         let loglikelihoods: Vec<f64> = scores.by_ref().take(request.continuations.len()).collect();
@@ -315,28 +354,11 @@ fn by_answer(
     settings: &GenerationConfig,
     set: &TaskSet,
     requests: Vec<TaskRequest>,
+    ids: &[Vec<u32>],
 ) -> Outcome<Vec<Sample>> {
-    let chat = uses_chat(config, answerer);
-    // As in the harness, what does not fit in front of the answer is cut off on the left.
-    let room = answerer.config.max_position_embeddings.saturating_sub(settings.max_new_tokens);
-    if room == 0 {
-        let message =
-            format!("leaves no room for a prompt: the model takes {} tokens", answerer.config.max_position_embeddings);
-        return Err(Failure::usage("generate.max_new_tokens", message));
-    }
-    let ids: Vec<Vec<u32>> = requests
-        .iter()
-        .map(|r| {
-            let mut ids = match chat {
-                true => answerer.ids(conversation([("user", r.context.as_str())]))?,
-                false => answerer.ids(Prompt::Text(r.context.clone()))?,
-            };
-            Ok(ids.split_off(ids.len().saturating_sub(room)))
-        })
-        .collect::<Outcome<_>>()?;
     let mut meter = answerer.meter(ids.len(), settings);
     let stops = set.stops(config.mode);
-    let answers = answerer.answer(model, &ids, settings, config.generate.seed, &stops, &mut meter);
+    let answers = answerer.answer(model, ids, settings, config.generate.seed, &stops, &mut meter);
     meter.finish();
     let answers = answers?;
     let sample = |((doc, request), answer): ((&TaskDoc, TaskRequest), String)| {

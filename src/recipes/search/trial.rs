@@ -84,7 +84,7 @@ pub fn eval_figures(part: &str) -> String {
 /// Trains and evaluates the trial in `folder`, as far as that has not been done.
 pub fn carry_out(session: &Session, folder: &Path, part: &str) -> Outcome {
     let given = |name: &str| Given { file: Some(folder.join(name)), ..Given::default() };
-    let config: AlignConfig = load::load(&given(ALIGN))?;
+    let config: AlignConfig = load::load_written(&given(ALIGN))?;
     if !folder.join(TRAINED).is_file() {
         wait_for(folder);
         let started = Instant::now();
@@ -96,7 +96,7 @@ pub fn carry_out(session: &Session, folder: &Path, part: &str) -> Outcome {
         setup::write_text(&folder.join(TRAINED), &(serde_json::to_string_pretty(&trained)? + "\n"))?;
     }
     if !folder.join(eval_figures(part)).is_file() {
-        let config: EvalConfig = load::load(&given(&eval_settings(part)))?;
+        let config: EvalConfig = load::load_written(&given(&eval_settings(part)))?;
         let report = eval::report(session, &config)?;
         let written = json!({ "figures": Figures::of(&report), "wins": wins(&report), "report": report });
         setup::write_text(&folder.join(eval_figures(part)), &(serde_json::to_string_pretty(&written)? + "\n"))?;
