@@ -69,13 +69,18 @@ pub fn record<C: Config>(run: &RunDir, config: &C) -> Outcome {
 /// started in the working directory, so that its relative paths lead to the same files; paths given now are relative to the present one.
 ///
 /// # Errors
-/// When nothing is given and the folder holds no settings; when the run is of another job; when a given setting has another value.
+/// When the folder holds no settings, and either no steps or nothing is given; when the run is of another job; when a given setting has another value.
 pub fn settings<C: Config>(folder: &Path, given: &Given) -> Outcome<(C, PathBuf)> {
     let nothing = given.file.is_none() && given.flags.is_empty() && given.set.is_empty();
     let path = folder.join(CONFIG);
     if !path.is_file() {
         if nothing {
             let reason = format!("{} holds no {CONFIG}: there is no run to go on with", folder.display());
+            return Err(Failure::usage("--run", reason));
+        }
+        // A run that left steps but no settings is from before they were kept; any other begins like a new one.
+        if !RunDir::has_traces(folder) {
+            let reason = format!("no run to resume in {}: start it without --resume", folder.display());
             return Err(Failure::usage("--run", reason));
         }
         return Ok((load::load(given)?, folder.to_owned()));

@@ -174,7 +174,21 @@ fn a_folder_without_a_run_is_wrong_usage() {
         }
     }
     project.run("", &["align", "--resume"]).fails(2, &["no run folder"]);
+    // Settings do not make a run of it: a mistyped folder would train from the start.
+    for run in ["empty", "none"] {
+        let again = ["align", "job.toml", "--run", run, "--resume"];
+        project.run("", &again).fails(2, &["no run to resume in", run, "without --resume"]);
+        project.run("", &[&again[..], &["--dry-run"]].concat()).fails(2, &["no run to resume in", run]);
+    }
+    assert!(std::fs::read_dir(project.dir.path().join("empty")).unwrap().next().is_none());
     project.start("run");
+    // What a run that was killed while it began may leave is no run, and a new one can begin there.
+    std::fs::create_dir(project.dir.path().join("begun")).unwrap();
+    std::fs::copy(project.dir.path().join("run/run.json"), project.dir.path().join("begun/run.json")).unwrap();
+    project
+        .run("", &["align", "job.toml", "--run", "begun", "--resume"])
+        .fails(2, &["no run to resume in begun: start it without --resume"]);
+    project.start("begun");
     project
         .run("", &["sft", "--run", "run", "--resume"])
         .fails(2, &["is a run of `setpoint align`, not of `setpoint sft`"]);

@@ -60,6 +60,11 @@ impl RunDir {
         Ok(run)
     }
 
+    /// Whether a folder holds steps of a run: no new one can be created there.
+    pub fn has_traces(path: impl AsRef<Path>) -> bool {
+        TRACES.iter().any(|found| path.as_ref().join(found).exists())
+    }
+
     /// The folder of a run that is to go on. What a killed process left half-written is removed.
     ///
     /// # Errors
