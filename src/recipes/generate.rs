@@ -158,7 +158,11 @@ pub fn run(session: &Session, config: &GenerateConfig) -> Outcome {
     check_memory(&ids, &settings, samples)?;
     let mut file = match &config.output {
         Some(path) => {
-            Some(PartialRows::open(session, path, &identity(session, config, &encoder, &settings, &records)?)?)
+            let identity = identity(session, config, &encoder, &settings, &records)?;
+            if partial::is_complete(session, path, &identity)? {
+                return Ok(());
+            }
+            Some(PartialRows::open(session, path, &identity)?)
         }
         None => None,
     };

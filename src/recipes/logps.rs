@@ -78,7 +78,13 @@ pub fn run(session: &Session, config: &LogpsConfig) -> Outcome {
     let model_config = setup::model_config(&config.model, &encoder)?;
     let data = examples(session, config, &encoder, &model_config)?;
     let mut file = match &config.output {
-        Some(path) => Some(PartialRows::open(session, path, &identity(session, config, &encoder, &data.examples)?)?),
+        Some(path) => {
+            let identity = identity(session, config, &encoder, &data.examples)?;
+            if partial::is_complete(session, path, &identity)? {
+                return Ok(());
+            }
+            Some(PartialRows::open(session, path, &identity)?)
+        }
         None => None,
     };
     let model = setup::policy(&config.model, &model_config, 0, session.device())?;

@@ -1,11 +1,12 @@
 //! A file of rows that is written as they are computed. Until it is whole it has another name, `rewards.jsonl.partial`, and begins with a
-//! line that tells what it is computed from, so that a command that was killed goes on where it was.
+//! line that tells what it is computed from, so that a command that was killed goes on where it was. The whole file has that line next to
+//! it, in `rewards.jsonl.settings`, so that a command which is given once more finds that nothing is left to do.
 
 use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use setpoint_data::{Record, write_atomically};
 
@@ -50,8 +51,8 @@ pub fn check(session: &Session, output: Option<&Path>) -> Outcome {
             format!("{} holds the first rows of a command that was interrupted", partial.display()),
             "give --continue to keep them, or --overwrite to begin again",
         ),
-        Existing::Continue if whole && !begun => refuse(
-            format!("{} is whole already, so there is nothing to continue", path.display()),
+        Existing::Continue if whole && !begun && !record_path(path).is_file() => refuse(
+            format!("{} is whole already, and nothing tells what it was computed from", path.display()),
             "give --overwrite to replace it",
         ),
         _ => Ok(()),
@@ -59,9 +60,49 @@ pub fn check(session: &Session, output: Option<&Path>) -> Outcome {
 }
 
 fn partial_path(path: &Path) -> PathBuf {
+    with_ending(path, ".partial")
+}
+
+/// Where a whole file's record is: what it was computed from.
+fn record_path(path: &Path) -> PathBuf {
+    with_ending(path, ".settings")
+}
+
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".partial");
+    name.push(ending);
     name.into()
+}
+
+/// The record of a whole file.
+#[derive(Debug, Serialize, Deserialize)]
+struct WholeFile {
+    bytes: u64,
+    crc32c: String,
+    identity: Value,
+}
+
+/// Whether a command that is to go on finds its output whole, which is then said.
+///
+/// # Errors
+/// When it was computed from something else, which is named, or was changed since.
+pub fn is_complete(session: &Session, path: &Path, identity: &Value) -> Outcome<bool> {
+    let begun = std::fs::read(partial_path(path)).is_ok_and(|bytes| Kept::read(&bytes).done > 0);
+    if session.existing != Existing::Continue || !path.is_file() || begun {
+        return Ok(false);
+    }
+    let record = record_path(path);
+    let text = std::fs::read(&record).map_err(failed("read", &record))?;
+    let found: WholeFile = serde_json::from_slice(&text).map_err(|e| {
+        Failure::run(format!("{} is damaged: {e}", record.display())).hint("give --overwrite to begin again")
+    })?;
+    if setpoint_train::file_digest(path)? != (found.bytes, found.crc32c) {
+        return Err(Failure::run(format!("{} is not as the command left it that wrote it", path.display()))
+            .hint("give --overwrite to begin again"));
+    }
+    compare(&found.identity, identity, path)?;
+    progress::note(format!("{} is complete: nothing is left to do", path.display()));
+    Ok(true)
 }
 
 /// What the rows are computed from, to be compared when a command goes on.
@@ -155,7 +196,11 @@ impl PartialRows {
                 // Nothing would be mixed.
                 kept if kept.done == 0 && is_header(first) => Kept::default(),
                 kept => {
-                    compare(first, identity, &partial)?;
+                    if !is_header(first) {
+                        return Err(Failure::run(format!("{} was not begun by this command", partial.display()))
+                            .hint("give --overwrite to begin again"));
+                    }
+                    compare(&serde_json::from_slice(first).unwrap_or_default(), identity, &partial)?;
                     kept
                 }
             },
@@ -207,6 +252,7 @@ impl PartialRows {
         let Some(partial) = self.partial.take() else { return Ok(0) };
         let mut bytes = Vec::new();
         self.file.rewind().and_then(|()| self.file.read_to_end(&mut bytes)).map_err(failed("read", &partial))?;
+        let identity = whole_lines(&bytes).next().and_then(|line| serde_json::from_slice(line).ok());
         let rows: Vec<&[u8]> = whole_lines(&bytes).skip(1).filter(|line| !line.starts_with(DONE.as_bytes())).collect();
         write_atomically(&self.target, |out| {
             rows.iter().try_for_each(|row| out.write_all(row)).map_err(|source| setpoint_data::Error::Io {
@@ -217,8 +263,18 @@ impl PartialRows {
         })?;
         // The rows are safe; what is left of the other file does no harm.
         let _ = std::fs::remove_file(&partial);
+        if let Err(failure) = record(&self.target, identity.unwrap_or_default()) {
+            progress::warn(format!("{failure}: --continue will not know that the file is complete"));
+        }
         Ok(rows.len())
     }
+}
+
+/// Leaves next to a whole file what it was computed from.
+fn record(path: &Path, identity: Value) -> Outcome {
+    let (bytes, crc32c) = setpoint_train::file_digest(path)?;
+    let text = serde_json::to_string(&WholeFile { bytes, crc32c, identity })? + "\n";
+    setup::write_text(&record_path(path), &text)
 }
 
 impl Drop for PartialRows {
@@ -263,19 +319,14 @@ fn is_header(first: &[u8]) -> bool {
     serde_json::from_slice::<Value>(first).is_ok_and(|found| found.get("setpoint_partial").is_some())
 }
 
-/// Fails if an interrupted command's rows were computed from something else.
-fn compare(first: &[u8], identity: &Value, partial: &Path) -> Outcome {
-    let found: Value = serde_json::from_slice(first).unwrap_or_default();
-    if !is_header(first) {
-        return Err(Failure::run(format!("{} was not begun by this command", partial.display()))
-            .hint("give --overwrite to begin again"));
-    }
+/// Fails if an earlier command's rows were computed from something else.
+fn compare(found: &Value, identity: &Value, file: &Path) -> Outcome {
     let mut differences = Vec::new();
-    differ("", &found, identity, &mut differences);
+    differ("", found, identity, &mut differences);
     if differences.is_empty() {
         return Ok(());
     }
-    Err(Failure::run(format!("{} was begun with something else: {}", partial.display(), differences.join("; ")))
+    Err(Failure::run(format!("{} was begun with something else: {}", file.display(), differences.join("; ")))
         .hint("give the same settings to go on, or --overwrite to begin again"))
 }
 

@@ -104,6 +104,15 @@ fn an_existing_output_is_neither_replaced_nor_continued_unasked() {
         run(&["--overwrite"]).ok();
         let whole = std::fs::read_to_string(&path).unwrap();
         assert!(whole.lines().count() >= 3 && !whole.contains("mine"), "{whole}");
+        // A script that always goes on may find that nothing is left to do, if it is the same job and the file is as it was left.
+        assert!(run(&["--continue"]).ok().stderr.contains("is complete"), "{arguments:?}");
+        run(&["--continue", "--dry-run"]).ok();
+        run(&["--continue", "--set", "data.max_rows=2"])
+            .fails(1, &["data.max_rows", "the data changed", "--overwrite"]);
+        run(&[]).fails(1, &["exists already"]);
+        std::fs::write(&path, "mine\n").unwrap();
+        run(&["--continue"]).fails(1, &["is not as the command left it", "--overwrite"]);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine\n");
         // Nothing to go on with is no reason to fail: the same command line works from the first time.
         std::fs::remove_file(&path).unwrap();
         run(&["--continue"]).ok();

@@ -123,7 +123,11 @@ pub fn run(session: &Session, config: &AnnotateConfig) -> Outcome {
     let reading = reading(config)?;
     let examples = examples(session, config, reading.as_ref(), &mut records)?;
     let output = config.output.as_deref().unwrap_or(Path::new("rewards.jsonl"));
-    let mut file = PartialRows::open(session, output, &identity(session, config, &records)?)?;
+    let identity = identity(session, config, &records)?;
+    if partial::is_complete(session, output, &identity)? {
+        return Ok(());
+    }
+    let mut file = PartialRows::open(session, output, &identity)?;
     let source = source(session, config, reading.as_ref())?;
     let mut rewards = kept_rewards(file.lines());
     let done = file.done();
