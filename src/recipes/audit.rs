@@ -4,7 +4,7 @@ use setpoint_align::{
     AuditPrompt, AuditReport, AuditSettings, PromptRewards, Subject, Summary, audit, break_even_reward,
 };
 
-use super::align::{AlignConfig, DroSection, Method, prepare, with_reference};
+use super::align::{AlignConfig, DroSection, Method, named, prepare, with_reference};
 use super::{Session, setup};
 use crate::failure::{Failure, Outcome};
 use crate::progress;
@@ -44,7 +44,7 @@ pub fn report(session: &Session, config: &AlignConfig, folder: Option<&std::path
 /// The report on training data whose reference log-probs are known.
 pub fn of_prompts(dro: &DroSection, prompts: &[ScoredPrompt]) -> Outcome<AuditReport> {
     let rows: Vec<AuditPrompt> = prompts.iter().enumerate().map(audit_prompt).collect();
-    Ok(audit(&rows, &AuditSettings::new(dro.beta, dro.level()))?)
+    audit(&rows, &AuditSettings::new(dro.beta, dro.level())).map_err(|error| named(error, prompts))
 }
 
 /// Prints what `setpoint align` says before it trains: the level of the targets, which of them cannot be reached, which chosen responses
@@ -77,6 +77,7 @@ fn audit_prompt((row, prompt): (usize, &ScoredPrompt)) -> AuditPrompt {
     };
     AuditPrompt {
         prompt: setup::token_hash(own(0).0),
+        name: prompt.name.clone(),
         rewards: PromptRewards::new(row, prompt.rewards.clone()).with_labels(prompt.roles.clone()),
         ids: (0..prompt.sequences.len()).map(|j| setup::token_hash(own(j).1)).collect(),
         ref_logps: prompt.ref_logps.clone(),
@@ -122,7 +123,7 @@ pub fn table(report: &AuditReport) -> String {
         100.0 * report.feasibility.infeasible_share
     ));
     for prompt in report.feasibility.worst.iter().take(5) {
-        lines.push(format!("              row {}: {:.2} nats too much", prompt.row, prompt.excess));
+        lines.push(format!("              {}: {:.2} nats too much", prompt.name, prompt.excess));
     }
     let kept = report
         .recommended

@@ -242,3 +242,25 @@ fn rewards_that_no_loss_holds_are_refused_before_anything_is_computed() {
     // The z-scores of 1, −1, s and −s are 0, 0, √2 and −√2: their mean square is 1, as every z-score's is.
     assert!((first_step(&dir.path().join("zscore"))["loss"].as_f64().unwrap() - 1.0).abs() < 1e-3);
 }
+
+/// The first row is too long for the model, so that the places among the rows that are left are other ones.
+#[test]
+fn the_audit_names_a_row_by_its_place_in_the_file() {
+    let long = serde_json::json!({
+        "prompt": [{"role": "user", "content": "How much is two and two? ".repeat(60)}],
+        "responses": ["The sum is four.", "Saturday."],
+        "rewards": [9.0, 0.0],
+    });
+    let (dir, data) = file("rewards.jsonl", &format!("{long}\n{}", rewarded_rows(3)));
+    let policy = model().display().to_string();
+    let output = dir.path().join("audit.json").display().to_string();
+    let settings = ["--set", "align.beta=0.01", "--set", "align.log_z0=0"];
+    let audit = ["audit", "--model", &policy, "--data", &data, "--output", &output];
+    let ran = setpoint(&[&audit[..], &settings].concat()).ok();
+    // exp(r/β) is largest for the last row, whose reward is 1.2.
+    assert!(ran.stdout.contains("rewards.jsonl:4, by "), "{ran:#?}");
+    assert!(ran.stdout.contains("rewards.jsonl:4: ") && !ran.stdout.contains("row 2"), "{ran:#?}");
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(&output).unwrap()).unwrap();
+    let name = report["feasibility"]["worst"][0]["name"].as_str().unwrap().to_owned();
+    assert!(name.ends_with("rewards.jsonl:4"), "{name}");
+}

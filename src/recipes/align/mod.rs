@@ -33,7 +33,7 @@ use crate::tasks::pairwise::PairwiseTask;
 use crate::tasks::rows::{RowObjective, RowTask};
 use crate::tasks::single::SingleResponses;
 
-pub use prepare::{Prepared, prepare, sequences};
+pub use prepare::{Prepared, named, prepare, sequences};
 pub use reference::{ReferenceSet, with_reference};
 pub use settings::{About, AlignConfig, DroSection, METHODS, Method, Pairwise, Preset, TrainsOn, Update, adapt};
 

@@ -105,7 +105,7 @@ impl PreparedSet {
 }
 
 /// An error of the objectives' crate, which numbers rows from 0, with the row's place in its file.
-fn named(error: Error, prompts: &[ScoredPrompt]) -> Failure {
+pub fn named(error: Error, prompts: &[ScoredPrompt]) -> Failure {
     let name = error.row().and_then(|row| Some((row, &prompts.get(row)?.name)));
     let Some((row, name)) = name else { return error.into() };
     let message = error.to_string().replacen(&format!("row {row}"), name, 1);

@@ -38,10 +38,12 @@ pub struct Feasibility {
 }
 
 /// A prompt whose targets add up to more than all probability.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct InfeasiblePrompt {
     /// The caller's number of the first row with this prompt.
     pub row: usize,
+    /// The name of that row.
+    pub name: String,
     /// Its number of distinct responses.
     pub responses: usize,
     /// Logarithm of the sum of its target probabilities, nats, above 0.
@@ -87,6 +89,7 @@ impl Feasibility {
             .filter(|(_, mass)| *mass - log_z0 > FEASIBILITY_TOLERANCE)
             .map(|(group, mass)| InfeasiblePrompt {
                 row: group.row,
+                name: group.name.clone(),
                 responses: group.responses.len(),
                 excess: mass - log_z0,
             })

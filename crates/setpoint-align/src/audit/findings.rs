@@ -123,7 +123,7 @@ fn feasibility(report: &AuditReport) -> Found {
     }
     let severity = if found.infeasible_share > MOST { Severity::Warning } else { Severity::Info };
     let example =
-        worst.map_or(String::new(), |worst| format!(" (worst: row {}, by {} nats)", worst.row, short(worst.excess)));
+        worst.map_or(String::new(), |worst| format!(" (worst: {}, by {} nats)", worst.name, short(worst.excess)));
     let message = format!(
         "{} of {} prompts ({}) are infeasible at log_z0 = {}: the targets of their responses add up to more than all \
          probability{example}, so training comes near them at best; a larger beta makes fewer prompts so.",

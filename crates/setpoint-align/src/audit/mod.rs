@@ -30,6 +30,8 @@ pub struct AuditPrompt {
     /// What identifies the prompt (a hash of its tokens, say): rows with the same prompt share one
     /// budget of probability.
     pub prompt: u64,
+    /// How messages name the row: its file and line, say.
+    pub name: String,
     /// Rewards (transformed and scaled, as training will see them) and labels.
     pub rewards: PromptRewards,
     /// What identifies each response among those to its prompt; a response that occurs twice
@@ -281,6 +283,8 @@ fn validate(row: &AuditPrompt) -> Result<(), Error> {
 struct PromptGroup {
     /// The first row with this prompt.
     row: usize,
+    /// Its name.
+    name: String,
     responses: Vec<ScoredResponse>,
     duplicates: usize,
     conflicts: usize,
@@ -293,11 +297,11 @@ fn group_by_prompt(data: &[AuditPrompt]) -> Vec<PromptGroup> {
         ref_logp: f64,
         rewards: Vec<f64>,
     }
-    let mut order: Vec<(usize, Vec<Seen>)> = Vec::new();
+    let mut order: Vec<(&AuditPrompt, Vec<Seen>)> = Vec::new();
     let mut prompts: HashMap<u64, (usize, HashMap<u64, usize>)> = HashMap::new();
     for row in data {
         let (index, responses) = prompts.entry(row.prompt).or_insert_with(|| {
-            order.push((row.rewards.row, Vec::new()));
+            order.push((row, Vec::new()));
             (order.len() - 1, HashMap::new())
         });
         let seen = &mut order[*index].1;
@@ -309,8 +313,9 @@ fn group_by_prompt(data: &[AuditPrompt]) -> Vec<PromptGroup> {
             }
         }
     }
-    let group = |(row, seen): (usize, Vec<Seen>)| PromptGroup {
-        row,
+    let group = |(first, seen): (&AuditPrompt, Vec<Seen>)| PromptGroup {
+        row: first.rewards.row,
+        name: first.name.clone(),
         duplicates: seen.iter().map(|response| response.rewards.len() - 1).sum(),
         conflicts: seen.iter().filter(|response| response.rewards.iter().any(|&r| r != response.rewards[0])).count(),
         responses: seen

@@ -3,6 +3,7 @@ use super::*;
 fn row(prompt: u64, number: usize, responses: &[(u64, f64, f64)]) -> AuditPrompt {
     AuditPrompt {
         prompt,
+        name: format!("rows.jsonl:{number}"),
         rewards: PromptRewards::new(number, responses.iter().map(|r| r.1).collect()),
         ids: responses.iter().map(|r| r.0).collect(),
         ref_logps: responses.iter().map(|r| r.2).collect(),
@@ -40,7 +41,7 @@ fn excess_is_the_log_of_the_targets_sum() {
     let (severity, message) = finding(&report);
     assert_eq!(severity, Severity::Info, "one of two is not most");
     assert!(message.starts_with("1 of 2 prompts (50.0 %) are infeasible at log_z0 = 0"), "{message}");
-    assert!(message.contains("row 40, by 0.9163 nats"), "{message}");
+    assert!(message.contains("rows.jsonl:40, by 0.9163 nats"), "{message}");
     assert_eq!(finding(&at(&[heavy(1, 40)], 0.5, 0.0)).0, Severity::Warning);
 
     // At the recommended value nothing is infeasible, and nothing less would do.

@@ -163,6 +163,7 @@ impl World {
     fn audit_row(&self) -> AuditPrompt {
         AuditPrompt {
             prompt: 0,
+            name: "x".into(),
             rewards: PromptRewards::new(0, self.rewards.clone()),
             ids: (0..self.rewards.len() as u64).collect(),
             ref_logps: self.ref_logps[..self.rewards.len()].to_vec(),
