@@ -1,6 +1,7 @@
 //! Records to token ids, exactly: one BOS, one stop token within the response, a boundary that no token spans.
 
 mod chat;
+mod control;
 mod date;
 mod example;
 mod export;
@@ -149,76 +150,6 @@ impl TextEncoder {
         this.appended_stop = this.find_appended_stop();
         this.control = this.find_control();
         Ok(this)
-    }
-
-    /// What the tokenizer puts before a text, found by tokenising one.
-    fn find_prefix(&self) -> Result<Vec<u32>, Error> {
-        let encoding = self.tokens.encode_with_special("a").map_err(|e| self.failed(e.to_string()))?;
-        let added = encoding.get_special_tokens_mask().iter().take_while(|&&m| m == 1).count();
-        let prefix = encoding.get_ids()[..added].to_vec();
-        if let Some(id) = prefix.iter().find(|id| self.tokens.tokenizer.id_to_token(**id).is_none()) {
-            return Err(self.failed(format!("its `post_processor` adds the id {id}, which is no token's")));
-        }
-        // transformers lets the setting win over the file's post-processor.
-        Ok(match (self.special.add_bos, &self.special.bos) {
-            (Some(true), Some((_, bos))) if prefix.is_empty() => vec![*bos],
-            (Some(false), Some((_, bos))) if prefix == [*bos] => Vec::new(),
-            _ => prefix,
-        })
-    }
-
-    /// The token with which the template ends an assistant turn, then the tokenizer's and the model's EOS.
-    fn find_stops(&self) -> Vec<u32> {
-        let special = &self.special;
-        let named = self.template_stop().into_iter().chain(special.eos.as_ref().map(|(_, id)| *id));
-        let mut stops = Vec::new();
-        for id in named.chain(special.more_eos.iter().copied()) {
-            if !stops.contains(&id) {
-                stops.push(id);
-            }
-        }
-        stops
-    }
-
-    /// The special token with which the template ends an assistant's turn.
-    #[must_use]
-    pub fn template_stop(&self) -> Option<u32> {
-        let (ids, _) = self.tokens.encode_continuing(&self.after_answer()?).ok()?;
-        ids.into_iter().find(|id| self.is_special(*id))
-    }
-
-    /// The token that is put behind a trained answer because the chat template prints nothing after one: EOS, as behind plain text.
-    #[must_use]
-    pub fn appended_stop(&self) -> Option<u32> {
-        self.appended_stop
-    }
-
-    fn find_appended_stop(&self) -> Option<u32> {
-        let bare = self.after_answer()?.is_empty();
-        let eos = self.special.eos.as_ref().map(|(_, id)| *id).or(self.stop_ids.first().copied());
-        eos.filter(|_| bare)
-    }
-
-    /// The text that the template prints after the last answer.
-    fn after_answer(&self) -> Option<String> {
-        const PROBE: &str = "PROBEOFTHETURNSEND";
-        let turns = [Message::user("a"), Message::assistant(PROBE)];
-        // A template that refuses this plain conversation has its say when a real one is rendered.
-        let template = self.template.as_ref().or(self.tool_template.as_ref())?;
-        let text = template.render(&turns, false, &self.variables).ok()?;
-        text.rsplit_once(PROBE).map(|(_, after)| after.to_owned())
-    }
-
-    fn is_special(&self, id: u32) -> bool {
-        self.tokens.tokenizer.get_added_vocabulary().get_added_tokens_decoder().get(&id).is_some_and(|t| t.special)
-    }
-
-    fn find_control(&self) -> Vec<(String, u32)> {
-        let bos = self.special.bos.as_ref().map(|(_, id)| *id);
-        let mut ids: Vec<u32> = self.stop_ids.iter().copied().chain(bos).collect();
-        ids.dedup();
-        let added = self.tokens.tokenizer.get_added_vocabulary().get_added_tokens_decoder();
-        ids.into_iter().filter_map(|id| added.get(&id).map(|token| (token.content.clone(), id))).collect()
     }
 
     /// The chat template, if there is one.
@@ -450,19 +381,6 @@ impl TextEncoder {
         }
         report.measure(&examples);
         Ok((examples, report))
-    }
-
-    /// The first control token whose text occurs in a message.
-    fn control_token_in(&self, text: &str) -> Option<&str> {
-        self.control.iter().map(|(token, _)| token.as_str()).find(|token| text.contains(token))
-    }
-
-    fn stop_names(&self) -> String {
-        let name = |id: &u32| self.tokens.tokenizer.id_to_token(*id).unwrap_or_else(|| id.to_string());
-        match self.stop_ids.as_slice() {
-            [] => "none (the tokenizer names no EOS)".into(),
-            ids => ids.iter().map(name).collect::<Vec<_>>().join(", "),
-        }
     }
 }
 
