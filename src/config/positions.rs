@@ -9,7 +9,7 @@ use super::load::Problems;
 use super::table::{insert, value_of};
 
 /// The setting.
-const MAX_LENGTH: &str = "encode.max_length";
+pub const MAX_LENGTH: &str = "encode.max_length";
 
 /// Lowers the default to what the model has positions for.
 pub fn adapt_default(defaults: &mut Table, user: &Table) {
