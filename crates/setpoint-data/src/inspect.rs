@@ -78,7 +78,7 @@ fn kinds(encoder: &TextEncoder, example: &Example, response: usize, t0: usize) -
         let span = example.assistant_spans.iter().find(|s| s.contains(&i));
         let kind = match span {
             _ if i < t0 => SegmentKind::T0,
-            Some(span) if i + 1 == span.end => SegmentKind::Stop,
+            Some(span) if i + 1 == span.end && encoder.stop_ids().contains(&id) => SegmentKind::Stop,
             Some(_) => SegmentKind::AssistantEarlier,
             None => SegmentKind::Prompt,
         };

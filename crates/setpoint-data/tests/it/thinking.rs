@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use setpoint_data::{
     Boundary, EncodeOptions, EncoderOptions, Example, Message, ModelNotes, Prompt, Record, Response, ResponseEnd,
-    TemplateChoice, TextEncoder, printed_date,
+    SegmentKind, TemplateChoice, TextEncoder, printed_date, segments,
 };
 
 use crate::common::{EOS, IM_START, small_folder};
@@ -143,6 +143,9 @@ fn an_answer_that_nothing_ends_gets_the_tokenizers_eos() {
         let found = encode(&encoder, &record(&["2", "zwei"]), boundary).unwrap();
         // The token that begins the next turn does not stop this model, so it is not learned.
         assert_eq!(texts(&encoder, &found), (history.clone(), vec!["1".into()], expected.clone()));
+        let shown = segments(&encoder, &found, 0, 1).unwrap();
+        let of = |kind| shown.iter().filter(|s| s.kind == kind).map(|s| s.text.as_str()).collect::<Vec<_>>();
+        assert_eq!((of(SegmentKind::AssistantEarlier), of(SegmentKind::Stop)), (vec!["1"], vec!["<eos>"]));
     }
     assert!(encode(&encoder, &record(&["2<eos>"]), Boundary::Separate).unwrap_err().contains("`<eos>`"));
     // Where a reward model is read at the end of what is printed, nothing is put behind it.
