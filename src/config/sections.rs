@@ -1,12 +1,13 @@
 //! Sections that several jobs share. A job's own settings stand in its recipe; `[data]`, `[encode]` and `[train]` are the types of the
 //! crates that act on them.
 
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use setpoint_data::{DatasetConfig, EncodeOptions, ResponseEnd, Responses, TemplateDate};
 use setpoint_reward::{Rule, RuleSource};
 use setpoint_train::TrainConfig;
+use setpoint_transformer::{Architecture, ModelConfig};
 use toml::Table;
 
 use super::Problems;
@@ -34,9 +35,22 @@ pub struct ModelSection {
     pub response_end: Option<ResponseEnd>,
 }
 
+/// The kind of model that a job needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// A language model.
+    LanguageModel,
+    /// A language model, or the shape of one to start from random weights.
+    LanguageModelOrShape,
+    /// A reward model.
+    RewardModel,
+    /// A language model or a reward model.
+    Either,
+}
+
 impl ModelSection {
-    /// Notes a missing or doubled source of weights.
-    pub fn validate(&self, section: &str, scratch_allowed: bool, problems: &mut Problems<'_>) {
+    /// Notes a missing or doubled source of weights, and a model of another kind than the job needs.
+    pub fn validate(&self, section: &str, wanted: Wanted, problems: &mut Problems<'_>) {
         match (&self.path, &self.from_scratch) {
             (None, None) => problems.add(
                 &format!("{section}.path"),
@@ -46,7 +60,7 @@ impl ModelSection {
                 &format!("{section}.from_scratch"),
                 format!("`{section}.path` and `{section}.from_scratch` exclude each other"),
             ),
-            (None, Some(_)) if !scratch_allowed => problems.add(
+            (None, Some(_)) if wanted != Wanted::LanguageModelOrShape => problems.add(
                 &format!("{section}.from_scratch"),
                 "this job needs a trained model: set `path` instead of `from_scratch`",
             ),
@@ -55,11 +69,11 @@ impl ModelSection {
                 &format!("{section}.tokenizer"),
                 format!("`{section}.from_scratch` needs `{section}.tokenizer`: the folder that holds tokenizer.json"),
             ),
-            (Some(path), None) => problems.require(
-                path.join("config.json").is_file(),
-                &format!("{section}.path"),
-                format!("`{}` holds no config.json: expected a Hugging Face model folder", path.display()),
-            ),
+            (Some(path), None) => {
+                if let Some(message) = folder_problem(path, wanted) {
+                    problems.add(&format!("{section}.path"), message);
+                }
+            }
         }
         if let Some(path) = &self.from_scratch {
             problems.require(
@@ -75,7 +89,9 @@ impl ModelSection {
                 format!("`{name}` is given by each row: it cannot be a setting"),
             );
         }
-        if let Some(dir) = self.tokenizer_dir() {
+        // Without a model in the folder, the problem is the folder.
+        let is_known = |dir: &&PathBuf| self.tokenizer.is_some() || dir.join("config.json").is_file();
+        if let Some(dir) = self.tokenizer_dir().filter(is_known) {
             problems.require(
                 dir.join("tokenizer.json").is_file(),
                 &format!("{section}.tokenizer"),
@@ -88,6 +104,50 @@ impl ModelSection {
     pub fn tokenizer_dir(&self) -> Option<&PathBuf> {
         self.tokenizer.as_ref().or(self.path.as_ref())
     }
+}
+
+/// Says why a folder does not hold a model of the kind that is wanted, in one sentence with the remedy.
+pub fn folder_problem(path: &Path, wanted: Wanted) -> Option<String> {
+    let (shown, config) = (path.display(), path.join("config.json"));
+    if config.is_file() {
+        // A file that cannot be read is reported where it is read.
+        let config = ModelConfig::from_file(&config).ok()?;
+        return match (wanted, config.architecture == Architecture::SequenceClassification) {
+            (Wanted::LanguageModel | Wanted::LanguageModelOrShape, true) => {
+                Some(format!("`{shown}` holds a reward model (a sequence classifier), not a causal language model"))
+            }
+            (Wanted::RewardModel, false) => Some(format!(
+                "`{shown}` holds a causal language model, not a reward model (`architectures` in its config.json ends in \
+                 ForSequenceClassification): `setpoint reward` trains one"
+            )),
+            _ => None,
+        };
+    }
+    let inner = path.join("model");
+    if inner.join("config.json").is_file() {
+        return Some(format!("`{shown}` is the folder of a run; its model is `{}`", inner.display()));
+    }
+    if path.exists() {
+        return Some(format!("`{shown}` holds no config.json: expected a Hugging Face model folder"));
+    }
+    let remedy = hub_name(path).map_or_else(String::new, |name| {
+        format!(
+            ". Models are read from this machine; if this one is on the hub, `hf download {shown} --local-dir {name}` \
+             fetches it for `{name}`"
+        )
+    });
+    Some(format!(
+        "`{shown}` does not exist: expected a Hugging Face model folder, with config.json and the weights{remedy}"
+    ))
+}
+
+/// Returns the second part of `owner/name`, if the path may be the id of a model on the hub.
+fn hub_name(path: &Path) -> Option<&str> {
+    let text = path.to_str()?;
+    let (owner, name) = text.split_once('/')?;
+    let plain = path.components().all(|part| matches!(part, Component::Normal(_))) && !name.contains('/');
+    let plain = plain && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b));
+    (plain && !name.is_empty() && !Path::new(owner).exists()).then_some(name)
 }
 
 /// How a model is named on the command line: only that of `[model]` has a flag.

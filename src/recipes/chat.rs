@@ -7,7 +7,7 @@ use setpoint_data::{Message, Prompt, Record};
 use setpoint_transformer::generate_stream;
 
 use super::{Session, setup};
-use crate::config::sections::ModelSection;
+use crate::config::sections::{ModelSection, Wanted};
 use crate::config::{Config, Problems};
 use crate::failure::Outcome;
 use crate::progress;
@@ -25,7 +25,7 @@ pub struct ChatConfig {
 
 impl Config for ChatConfig {
     fn validate(&self, problems: &mut Problems<'_>) {
-        self.model.validate("model", false, problems);
+        self.model.validate("model", Wanted::LanguageModel, problems);
         self.generate.validate("generate", problems);
         problems.require(self.generate.samples.is_none(), "generate.samples", "a conversation has one answer a turn");
     }

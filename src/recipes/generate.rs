@@ -12,7 +12,7 @@ use super::generating::GenerationMeter;
 use super::partial::{self, PartialRows};
 use super::{Session, setup};
 use crate::config::output::{Target, validate_output};
-use crate::config::sections::{ModelSection, validate_data};
+use crate::config::sections::{ModelSection, Wanted, validate_data};
 use crate::config::{Config, Problems};
 use crate::failure::Outcome;
 use crate::progress;
@@ -133,7 +133,7 @@ impl Default for GenerateConfig {
 
 impl Config for GenerateConfig {
     fn validate(&self, problems: &mut Problems<'_>) {
-        self.model.validate("model", false, problems);
+        self.model.validate("model", Wanted::LanguageModel, problems);
         match (&self.prompt, self.data.path.is_empty()) {
             (None, true) => problems.add("data.path", "nothing to answer: give --prompt TEXT or --data FILE"),
             (Some(_), false) => problems.add("prompt", "`prompt` and `data.path` exclude each other"),

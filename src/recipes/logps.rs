@@ -13,7 +13,7 @@ use super::scoring::Scoring;
 use super::setup::Encoded;
 use super::{Session, align, setup};
 use crate::config::output::{Target, validate_output};
-use crate::config::sections::{ModelSection, validate_data, validate_encode};
+use crate::config::sections::{ModelSection, Wanted, validate_data, validate_encode};
 use crate::config::{Config, Problems};
 use crate::failure::{Failure, Outcome};
 use crate::progress;
@@ -51,7 +51,7 @@ impl Default for LogpsConfig {
 
 impl Config for LogpsConfig {
     fn validate(&self, problems: &mut Problems<'_>) {
-        self.model.validate("model", false, problems);
+        self.model.validate("model", Wanted::LanguageModel, problems);
         validate_data(&self.data, "data", problems);
         validate_encode(&self.encode, problems);
         validate_output(self.output.as_ref(), Target::File, problems);

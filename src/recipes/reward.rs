@@ -15,7 +15,7 @@ use super::rows_file::prompt_and_responses;
 use super::setup::Encoded;
 use super::training::{Companions, Saver, mark_finished, open_run, train};
 use super::{Session, setup};
-use crate::config::sections::{ModelSection, validate_best, validate_data, validate_encode, validate_train};
+use crate::config::sections::{ModelSection, Wanted, validate_best, validate_data, validate_encode, validate_train};
 use crate::config::{Config, Problems};
 use crate::failure::{Failure, Outcome};
 use crate::progress;
@@ -62,7 +62,7 @@ impl Config for RewardConfig {
     const JOB: &'static str = "reward";
 
     fn validate(&self, problems: &mut Problems<'_>) {
-        self.model.validate("model", false, problems);
+        self.model.validate("model", Wanted::Either, problems);
         validate_data(&self.data, "data", problems);
         validate_encode(&self.encode, problems);
         if let Some(eval) = &self.eval_data {

@@ -16,7 +16,9 @@ use super::saving::{learned_stop, save_policy};
 use super::setup::Encoded;
 use super::training::{Companions, SamplesSection, Saver, mark_finished, open_run, sampler, train};
 use super::{Session, setup};
-use crate::config::sections::{ModelSection, validate_best, validate_encode, validate_sft_data, validate_train};
+use crate::config::sections::{
+    ModelSection, Wanted, validate_best, validate_encode, validate_sft_data, validate_train,
+};
 use crate::config::{Config, Problems};
 use crate::failure::Outcome;
 use crate::progress;
@@ -64,7 +66,7 @@ impl Config for SftConfig {
     const JOB: &'static str = "sft";
 
     fn validate(&self, problems: &mut Problems<'_>) {
-        self.model.validate("model", true, problems);
+        self.model.validate("model", Wanted::LanguageModelOrShape, problems);
         validate_sft_data(&self.data, "data", problems);
         validate_encode(&self.encode, problems);
         if let Some(eval) = &self.eval_data {

@@ -14,6 +14,7 @@ mod dro_defaults;
 mod endpoint;
 mod eval;
 mod extremes;
+mod first_hour;
 mod fixture;
 #[path = "../../crates/setpoint-eval/tests/it/hub_server.rs"]
 mod hub_server;

@@ -22,7 +22,7 @@ use super::partial::{self, PartialRows};
 use super::reading::Reading;
 use super::{Session, setup};
 use crate::config::output::{Target, validate_output};
-use crate::config::sections::{ModelSection, validate_data, validate_encode, validate_rule};
+use crate::config::sections::{ModelSection, Wanted, validate_data, validate_encode, validate_rule};
 use crate::config::{Config, Problems};
 use crate::failure::{Failure, Outcome};
 use crate::progress::{self, Meter};
@@ -91,7 +91,7 @@ impl Config for AnnotateConfig {
             validate_rule(rule, "rule", problems);
         }
         if self.model.path.is_some() {
-            self.model.validate("model", false, problems);
+            self.model.validate("model", Wanted::RewardModel, problems);
         }
         if self.generative.is_given() {
             self.generative.validate(problems);

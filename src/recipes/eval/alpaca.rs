@@ -15,7 +15,7 @@ use setpoint_transformer::GenerationConfig;
 use super::answers::{Answerer, conversation, decoding};
 use super::result;
 use crate::config::output::{Target, validate_output};
-use crate::config::sections::ModelSection;
+use crate::config::sections::{ModelSection, Wanted};
 use crate::config::{Config, Problems};
 use crate::failure::{Failure, Outcome};
 use crate::progress::{self, Meter};
@@ -101,11 +101,11 @@ impl Config for AlpacaConfig {
         match (&self.outputs, &self.model.path) {
             (Some(_), Some(_)) => problems.add("outputs", "`outputs` and `model` exclude each other"),
             (Some(_), None) => {}
-            (None, _) => self.model.validate("model", false, problems),
+            (None, _) => self.model.validate("model", Wanted::LanguageModel, problems),
         }
         match &self.reward.path {
             Some(_) => {
-                self.reward.validate("reward", false, problems);
+                self.reward.validate("reward", Wanted::RewardModel, problems);
                 result::validate_address(&self.judge, "judge", problems);
             }
             None => result::validate_judge(&self.judge, "judge", problems),

@@ -19,7 +19,7 @@ use self::tables::{pair_items, pair_table, single_items, single_table};
 use super::answers::{Answerer, conversation, decoding};
 use super::result;
 use crate::config::output::{Target, validate_output};
-use crate::config::sections::ModelSection;
+use crate::config::sections::{ModelSection, Wanted};
 use crate::config::{Config, Problems};
 use crate::failure::{Failure, Outcome};
 use crate::progress::{self, Meter};
@@ -100,7 +100,7 @@ impl Config for MtBenchConfig {
         match (&self.answers, &self.model.path) {
             (Some(_), Some(_)) => problems.add("answers", "`answers` and `model` exclude each other"),
             (Some(_), None) => {}
-            (None, _) => self.model.validate("model", false, problems),
+            (None, _) => self.model.validate("model", Wanted::LanguageModel, problems),
         }
         result::validate_judge(&self.judge, "judge", problems);
         problems.require(self.output.is_some(), "output", "nowhere to write: give --output DIR");

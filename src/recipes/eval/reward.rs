@@ -15,7 +15,7 @@ use super::judging::{judge, judged, rewards_key};
 use super::result;
 use super::reward_report::{EvalReport, PairReport, table, written};
 use crate::config::output::{Target, validate_output};
-use crate::config::sections::{ModelSection, validate_data, validate_encode, validate_rule};
+use crate::config::sections::{ModelSection, Wanted, validate_data, validate_encode, validate_rule};
 use crate::config::{Config, Problems};
 use crate::failure::{Failure, Outcome};
 use crate::progress;
@@ -75,12 +75,12 @@ impl Default for EvalConfig {
 
 impl Config for EvalConfig {
     fn validate(&self, problems: &mut Problems<'_>) {
-        self.model.validate("model", false, problems);
-        self.baseline.validate("baseline", false, problems);
+        self.model.validate("model", Wanted::LanguageModel, problems);
+        self.baseline.validate("baseline", Wanted::LanguageModel, problems);
         match (&self.reward.path, &self.rule) {
             (Some(_), Some(_)) => problems.add("rule", "give one judge: `reward.path` or `rule`"),
             (None, Some(_)) => {}
-            (_, None) => self.reward.validate("reward", false, problems),
+            (_, None) => self.reward.validate("reward", Wanted::RewardModel, problems),
         }
         validate_data(&self.data, "data", problems);
         validate_encode(&self.encode, problems);

@@ -16,7 +16,7 @@ use setpoint_transformer::{CausalLm, GenerationConfig};
 use super::answers::{Answerer, conversation, decoding};
 use super::result;
 use crate::config::output::{Target, validate_output};
-use crate::config::sections::ModelSection;
+use crate::config::sections::{ModelSection, Wanted};
 use crate::config::{Config, Problems};
 use crate::failure::{Failure, Outcome};
 use crate::progress;
@@ -82,7 +82,7 @@ impl Default for TasksConfig {
 
 impl Config for TasksConfig {
     fn validate(&self, problems: &mut Problems<'_>) {
-        self.model.validate("model", false, problems);
+        self.model.validate("model", Wanted::LanguageModel, problems);
         validate_output(self.output.as_ref(), Target::Folder, problems);
         let homeless: Vec<&str> =
             self.tasks.iter().filter(|t| !self.sources.contains_key(t)).map(|t| t.name()).collect();

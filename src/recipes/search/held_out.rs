@@ -8,7 +8,7 @@ use setpoint_data::{DatasetConfig, Order, Record, Response, Uses, load_records, 
 use setpoint_reward::Rule;
 
 use crate::config::Problems;
-use crate::config::sections::{ModelSection, validate_data, validate_rule};
+use crate::config::sections::{ModelSection, Wanted, validate_data, validate_rule};
 use crate::failure::{Failure, Outcome};
 use crate::recipes::eval::EvalConfig;
 use crate::recipes::generate::SamplingSection;
@@ -53,7 +53,7 @@ impl HeldOut {
             (None, None) => {
                 problems.add("eval.reward.path", "no judge: set `eval.reward.path` to a reward model, or `eval.rule`");
             }
-            (Some(_), None) => self.reward.validate("eval.reward", false, problems),
+            (Some(_), None) => self.reward.validate("eval.reward", Wanted::RewardModel, problems),
         }
         validate_data(&self.data, "eval.data", problems);
         if let Some(pairs) = &self.pairs {

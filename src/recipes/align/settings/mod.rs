@@ -12,7 +12,9 @@ use toml::{Table, Value};
 
 use crate::config::load::to_table;
 use crate::config::output::{Target, validate_output};
-use crate::config::sections::{ModelSection, validate_best, validate_data, validate_encode, validate_train};
+use crate::config::sections::{
+    ModelSection, Wanted, folder_problem, validate_best, validate_data, validate_encode, validate_train,
+};
 use crate::config::{Config, Problems, nearest};
 use crate::recipes::setup;
 use crate::recipes::training::SamplesSection;
@@ -87,18 +89,14 @@ impl Config for AlignConfig {
     }
 
     fn validate(&self, problems: &mut Problems<'_>) {
-        self.model.validate("model", false, problems);
+        self.model.validate("model", Wanted::LanguageModel, problems);
         validate_data(&self.data, "data", problems);
         validate_encode(&self.encode, problems);
         if let Some(eval) = &self.eval_data {
             validate_data(eval, "eval_data", problems);
         }
-        if let Some(path) = &self.reference {
-            problems.require(
-                path.join("config.json").is_file(),
-                "reference",
-                format!("`{}` holds no config.json: expected a Hugging Face model folder", path.display()),
-            );
+        if let Some(message) = self.reference.as_ref().and_then(|path| folder_problem(path, Wanted::LanguageModel)) {
+            problems.add("reference", message);
         }
         validate_train(&self.train, problems);
         validate_best(&self.train, self.eval_data.as_ref(), problems);

@@ -1,0 +1,83 @@
+//! Mistakes of the first hour: a model of the wrong kind, a name that is almost right, a file of another format.
+
+use std::path::{Path, PathBuf};
+
+use super::fixture::{Ran, demo, file, model, rewarded_rows, setpoint};
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// Trains a reward model for one step and returns its folder.
+fn reward_model(dir: &Path) -> PathBuf {
+    let (run, policy, data) = (text(&dir.join("reward")), text(model()), text(&demo("preferences.jsonl")));
+    let arguments = ["reward", "--quiet", "--model", &policy, "--data", &data, "--run", &run];
+    setpoint(&[&arguments[..], &["--set", "data.max_rows=8", "--set", "train.max_steps=1"]].concat()).ok();
+    dir.join("reward/model")
+}
+
+fn errors(ran: &Ran) -> usize {
+    ran.stderr.lines().filter(|line| line.starts_with("error:")).count()
+}
+
+#[test]
+fn a_model_of_the_wrong_kind_is_refused_before_any_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let (policy, reward) = (text(model()), text(&reward_model(dir.path())));
+    let (_rows_dir, rows) = file("rows.jsonl", &rewarded_rows(4));
+    let prompts = text(&demo("eval_prompts.jsonl"));
+    let eval = |policy: &str, baseline: &str, judge: &str| {
+        let (baseline, judge) = (format!("baseline.path={baseline}"), format!("reward.path={judge}"));
+        let limits = ["--set", "data.max_rows=2", "--set", "generate.max_new_tokens=4"];
+        let models = ["--set", &baseline, "--set", &judge];
+        setpoint(&[&["eval", "--model", policy, "--data", &prompts][..], &models, &limits].concat())
+    };
+    eval(&policy, &policy, &reward).ok();
+    let refused = |ran: Ran, said: &[&str]| {
+        // No answer was sampled and no row was read.
+        assert!(!ran.stderr.contains("logps") && !ran.stderr.contains("rows kept"), "{ran:#?}");
+        assert_eq!(errors(&ran), 1, "{ran:#?}");
+        ran.fails(2, said);
+    };
+    refused(eval(&policy, &policy, &policy), &["reward.path", "not a reward model", "setpoint reward"]);
+    refused(eval(&policy, &reward, &reward), &["baseline.path", "not a causal language model"]);
+    refused(eval(&reward, &policy, &reward), &["--model", "not a causal language model"]);
+    let run = text(&dir.path().join("run"));
+    for job in ["align", "sft"] {
+        let ran = setpoint(&[job, "--model", &reward, "--data", &rows, "--run", &run]);
+        refused(ran, &["--model", "not a causal language model"]);
+    }
+    refused(setpoint(&["generate", "--model", &reward, "--data", &prompts]), &["not a causal language model"]);
+    let output = text(&dir.path().join("rewards.jsonl"));
+    refused(
+        setpoint(&["annotate", "--model", &policy, "--data", &rows, "--output", &output]),
+        &["--model", "not a reward model"],
+    );
+    // A search would train every trial before it met its judge.
+    let settings = format!(
+        "model.path = '{policy}'\ndata.path = '{rows}'\n[eval]\ndata.path = '{prompts}'\nreward.path = '{policy}'\n\
+         [sweep.settings]\n\"align.beta\" = [0.1, 0.5]\n"
+    );
+    let (_sweep_dir, settings) = file("sweep.toml", &settings);
+    refused(setpoint(&["sweep", &settings, "--run", &run]), &["sweep.toml:5", "not a reward model"]);
+    assert!(!Path::new(&run).exists());
+    // A reward model may start from either kind.
+    let data = text(&demo("preferences.jsonl"));
+    setpoint(&["reward", "--dry-run", "--model", &reward, "--data", &data, "--set", "data.max_rows=8"]).ok();
+}
+
+#[test]
+fn a_model_folder_that_is_none_is_one_error_with_its_remedy() {
+    let run = model().parent().unwrap();
+    for (path, said) in [
+        ("no-such-folder", &["`no-such-folder` does not exist"][..]),
+        ("some-owner/some-model", &["does not exist", "hf download some-owner/some-model --local-dir some-model"]),
+        (&text(run), &["is the folder of a run", &text(model())]),
+        (&text(&demo("tokenizer")), &["holds no config.json"]),
+    ] {
+        let ran = setpoint(&["generate", "--model", path, "--prompt", "Hello."]);
+        assert_eq!(errors(&ran), 1, "{ran:#?}");
+        assert_eq!(ran.stderr.contains("hf download"), path.starts_with("some-owner"), "{ran:#?}");
+        ran.fails(2, said);
+    }
+}
