@@ -3,6 +3,7 @@
 mod eval;
 #[cfg(test)]
 mod hints;
+mod unknown;
 
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,7 @@ use crate::recipes::Existing;
 use crate::recipes::inspect::InspectedJob;
 use crate::recipes::place::parse_memory;
 pub use eval::{Benchmark, EvalArgs};
+pub use unknown::with_setting;
 
 /// The command of a process that carries out a trial.
 pub const TRIAL: &str = "@";

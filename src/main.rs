@@ -14,11 +14,11 @@ mod tasks;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 use cli::{Benchmark, Cli, Command, CommonArgs, EvalArgs, InspectCommand, JobArgs, PlanArgs, RowsArgs, TrainArgs};
 use config::output::{Target, require_target};
-use config::{Config, Given, load};
+use config::{Config, Given, load, nearest};
 use failure::{Failure, Outcome};
 use recipes::place::Place;
 use recipes::{Existing, Session, Shared};
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     let (done, code) = match Cli::try_parse() {
         Ok(cli) => (device_failure::caught(|| run(cli.command)), 0),
         Err(said) => {
-            let code = progress::answer(&said);
+            let code = progress::answer(&cli::with_setting(said, std::env::args()));
             (Ok(()), code)
         }
     };
@@ -142,6 +142,13 @@ fn plan(args: &PlanArgs) -> Outcome {
     }
     let job = match (args.job, &args.config) {
         (Some(job), _) => job,
+        (None, Some(config)) if !config.exists() && PlannedJob::from_str(&config.to_string_lossy(), true).is_ok() => {
+            let name = config.display();
+            return Err(Failure::usage(
+                name.to_string(),
+                format!("no such file of settings; to name the job say --job {name}"),
+            ));
+        }
         (None, Some(config)) => plan::job_of(config),
         (None, None) => {
             return Err(Failure::usage(
@@ -247,6 +254,13 @@ fn layered<C: Config>(
 
 fn eval(args: &EvalArgs) -> Outcome {
     use recipes::eval;
+    if let (None, Some(config)) = (&args.benchmark, &args.job.config)
+        && !config.exists()
+        && let Some(near) = nearest(&config.to_string_lossy(), ["alpaca", "mt-bench", "tasks", "compare"])
+    {
+        let message = format!("neither a benchmark nor a file of settings; did you mean `{near}`?");
+        return Err(Failure::usage(config.display().to_string(), message));
+    }
     match &args.benchmark {
         None => job(&args.job, eval::run, eval::dry_run),
         Some(Benchmark::Alpaca(args)) => {

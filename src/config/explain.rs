@@ -5,17 +5,18 @@ use toml::Value;
 use super::suggest::nearest;
 
 /// Turns a message about the setting `key` into a sentence with a remedy. `siblings`: the settings there are, if the message does not
-/// name them. `fits`: why a value does not fit the setting, by which the forms that it takes are found out.
+/// name them. `elsewhere`: the settings of a name in all sections. `fits`: why a value does not fit the setting, by which the forms that it takes are found out.
 pub(super) fn explain(
     message: &str,
     key: &str,
     siblings: &[String],
+    elsewhere: impl FnOnce(&str) -> Vec<String>,
     found: Option<&Value>,
     fits: impl Fn(Value) -> Result<(), String>,
 ) -> String {
     let message = message.lines().next().unwrap_or_default().trim();
     if let Some(rest) = message.strip_prefix("unknown field ") {
-        return unknown_setting(rest, key, siblings);
+        return unknown_setting(rest, key, siblings, elsewhere);
     }
     // An entry of a list has no value of its own to try.
     if !key.contains('[')
@@ -40,7 +41,7 @@ pub(super) fn explain(
     format!("`{key}`: {}", plain(message))
 }
 
-fn unknown_setting(rest: &str, key: &str, siblings: &[String]) -> String {
+fn unknown_setting(rest: &str, key: &str, siblings: &[String], elsewhere: impl FnOnce(&str) -> Vec<String>) -> String {
     let name = key.rsplit('.').next().unwrap_or(key);
     let field = rest.split('`').nth(1).unwrap_or(name);
     if field != name {
@@ -50,6 +51,11 @@ fn unknown_setting(rest: &str, key: &str, siblings: &[String]) -> String {
     let mut known: Vec<&str> = rest.split('`').skip(3).step_by(2).collect();
     if known.is_empty() {
         known = siblings.iter().map(String::as_str).collect();
+    }
+    let others = elsewhere(name);
+    if !others.is_empty() {
+        let others: Vec<String> = others.iter().take(3).map(|other| format!("`{other}`")).collect();
+        return format!("`{key}` is not a setting; did you mean {}?", alternatives(&others));
     }
     match nearest(name, known.iter().copied()) {
         Some(near) => format!("`{key}` is not a setting; did you mean `{near}`?"),

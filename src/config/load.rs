@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use super::explain::explain;
+use super::names::keys_named;
 pub use super::table::insert;
 pub use super::table::to_table;
 use super::table::{line_of, merge, parse_value, remove, value_of};
@@ -163,7 +164,7 @@ enum Checks {
 }
 
 /// Tables whose keys are not settings of the program.
-const FREE_TABLES: [&str; 5] =
+pub(super) const FREE_TABLES: [&str; 5] =
     ["data.columns", "eval_data.columns", "model.template_kwargs", "sweep.settings", "compare.grids"];
 
 /// A configuration that was written to a file in full, which others are laid on.
@@ -284,8 +285,13 @@ fn read<C: Config>(
 /// The settings in the given file.
 fn from_file(given: &Given, origins: &mut Origins) -> Result<Table, Vec<Problem>> {
     let Some(path) = &given.file else { return Ok(Table::new()) };
-    let text = std::fs::read_to_string(path)
-        .map_err(|e| vec![Problem { place: path.display().to_string(), message: format!("cannot be read: {e}") }])?;
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        let message = match e.kind() {
+            std::io::ErrorKind::NotFound => "no such file; expected a TOML file of settings".to_owned(),
+            _ => format!("cannot be read as a TOML file of settings: {e}"),
+        };
+        vec![Problem { place: path.display().to_string(), message }]
+    })?;
     let table = text.parse::<Table>().map_err(|e| {
         let line = e.span().map_or(1, |s| text[..s.start.min(text.len())].matches('\n').count() + 1);
         vec![Problem {
@@ -371,7 +377,14 @@ fn read_collecting<C: DeserializeOwned>(
                         .map(drop)
                         .map_err(|(_, message)| message.lines().next().unwrap_or_default().to_owned())
                 };
-                let sentence = explain(&message, &key, &siblings(&defaults, &key), value_of(&user, &key), fits);
+                let sentence = explain(
+                    &message,
+                    &key,
+                    &siblings(&defaults, &key),
+                    |name| keys_named::<C>(&defaults, name),
+                    value_of(&user, &key),
+                    fits,
+                );
                 problems.add(&key, sentence);
                 if !remove(&mut user, &key) {
                     return Err(std::mem::take(&mut problems.found));

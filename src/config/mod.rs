@@ -3,6 +3,7 @@
 
 mod explain;
 pub mod load;
+mod names;
 pub mod output;
 mod positions;
 mod ranges;
@@ -11,4 +12,5 @@ mod suggest;
 mod table;
 
 pub use load::{Config, Given, Problem, Problems};
+pub use names::settings_named;
 pub use suggest::nearest;

@@ -81,3 +81,34 @@ fn a_model_folder_that_is_none_is_one_error_with_its_remedy() {
         ran.fails(2, said);
     }
 }
+
+#[test]
+fn settings_that_are_given_as_flags_or_without_their_section_are_named() {
+    for (arguments, said) in [
+        (&["sft", "--learning-rate", "1e-5"][..], "--set train.learning_rate=VALUE"),
+        (&["sft", "--max_steps=5"], "--set train.max_steps=VALUE"),
+        (&["align", "--method", "dpo"], "--set align.method=VALUE"),
+        (&["eval", "tasks", "--shots", "0"], "--set shots=VALUE"),
+        (&["align", "--wandb", "x"], "setpoint inspect config align"),
+        (&["sft", "--dry-run", "--set", "epochs=1"], "did you mean `train.epochs`?"),
+        (&["sft", "--dry-run", "--set", "max_steps=1"], "did you mean `train.max_steps`?"),
+        (&["align", "--dry-run", "--set", "train.beta=1"], "did you mean `align.beta`?"),
+        (&["align", "--dry-run", "--set", "learning_rate=1"], "did you mean `train.learning_rate`?"),
+    ] {
+        setpoint(arguments).fails(2, &[said]);
+    }
+    let said = setpoint(&["align", "--method", "dpo"]).stderr;
+    assert!(!said.contains("-- --method"), "{said}");
+}
+
+#[test]
+fn a_file_of_settings_that_is_none_is_told_from_a_name() {
+    for (arguments, said) in [
+        (&["plan", "sft", "--model", "m"][..], "--job sft"),
+        (&["eval", "taks"], "did you mean `tasks`?"),
+        (&["sft", "nothing.toml"], "nothing.toml: no such file"),
+    ] {
+        setpoint(arguments).fails(2, &[said]);
+    }
+}
+

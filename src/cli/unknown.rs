@@ -1,0 +1,46 @@
+//! A flag that does not exist, but may be meant for a setting.
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use crate::config::settings_named;
+use crate::recipes::{align, annotate, chat, compare, eval, generate, logps, reward, sft, sweep};
+
+/// Returns the parser's error with the setting that was meant, if a flag is unknown and the command has settings.
+pub fn with_setting(mut said: clap::Error, arguments: impl Iterator<Item = String>) -> clap::Error {
+    if said.kind() != ErrorKind::UnknownArgument || said.get(ContextKind::SuggestedArg).is_some() {
+        return said;
+    }
+    let Some(ContextValue::String(flag)) = said.get(ContextKind::InvalidArg) else { return said };
+    let Some(name) = flag.strip_prefix("--") else { return said };
+    let name = name.split('=').next().unwrap_or_default().replace('-', "_");
+    let words: Vec<String> = arguments.skip(1).take(2).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let Some((job, keys)) = settings_of(&words, &name) else { return said };
+    let tip = match keys.first() {
+        Some(key) => format!("`{key}` is a setting: give it as --set {key}=VALUE"),
+        None => format!("settings are given as --set KEY=VALUE; `setpoint inspect config {job}` lists them"),
+    };
+    said.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    said
+}
+
+/// Returns the job of a command, as `setpoint inspect config` knows it, and its settings of this name.
+fn settings_of(words: &[&str], name: &str) -> Option<(&'static str, Vec<String>)> {
+    Some(match words {
+        ["sft", ..] => ("sft", settings_named::<sft::SftConfig>(name)),
+        ["reward", ..] => ("reward", settings_named::<reward::RewardConfig>(name)),
+        ["annotate", ..] => ("annotate", settings_named::<annotate::AnnotateConfig>(name)),
+        ["logps", ..] => ("logps", settings_named::<logps::LogpsConfig>(name)),
+        ["align" | "audit" | "plan", ..] => ("align", settings_named::<align::AlignConfig>(name)),
+        ["sweep", ..] => ("sweep", settings_named::<sweep::SweepConfig>(name)),
+        ["compare", ..] => ("compare", settings_named::<compare::CompareConfig>(name)),
+        ["generate", ..] => ("generate", settings_named::<generate::GenerateConfig>(name)),
+        ["chat", ..] => ("generate", settings_named::<chat::ChatConfig>(name)),
+        ["eval", "alpaca"] => ("eval-alpaca", settings_named::<eval::alpaca::AlpacaConfig>(name)),
+        ["eval", "mt-bench"] => ("eval-mt-bench", settings_named::<eval::mt_bench::MtBenchConfig>(name)),
+        ["eval", "tasks"] => ("eval-tasks", settings_named::<eval::tasks::TasksConfig>(name)),
+        ["eval", "compare"] => return None,
+        ["eval", ..] => ("eval", settings_named::<eval::EvalConfig>(name)),
+        _ => return None,
+    })
+}
