@@ -75,10 +75,12 @@ fn audit_prompt((row, prompt): (usize, &ScoredPrompt)) -> AuditPrompt {
         let sequence = &prompt.sequences[j];
         (&sequence.ids[..sequence.prompt_len], &sequence.ids[sequence.prompt_len..])
     };
+    let rewards = PromptRewards::new(row, prompt.rewards.clone());
     AuditPrompt {
         prompt: setup::token_hash(own(0).0),
         name: prompt.name.clone(),
-        rewards: PromptRewards::new(row, prompt.rewards.clone()).with_labels(prompt.roles.clone()),
+        // Sides that were taken from the rewards cannot contradict them.
+        rewards: if prompt.labelled { rewards.with_labels(prompt.roles.clone()) } else { rewards },
         ids: (0..prompt.sequences.len()).map(|j| setup::token_hash(own(j).1)).collect(),
         ref_logps: prompt.ref_logps.clone(),
         tokens: (0..prompt.sequences.len()).map(|j| own(j).1.len()).collect(),

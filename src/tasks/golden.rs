@@ -60,6 +60,7 @@ pub fn prompts(rows: &Value, reference: &CausalLm) -> Vec<ScoredPrompt> {
             ScoredPrompt {
                 name: "golden".into(),
                 roles: vec![None; sequences.len()],
+                labelled: false,
                 ref_logps: scores.iter().map(|s| s.response_logp).collect(),
                 ref_prompt_logp: scores[0].prompt_logp,
                 sequences,

@@ -36,6 +36,8 @@ pub struct ScoredPrompt {
     pub ensemble: Vec<Vec<f64>>,
     /// The side each response stands on.
     pub roles: Vec<Option<Role>>,
+    /// Whether the sides are the data's labels, not taken from the rewards.
+    pub labelled: bool,
     /// Chosen and rejected responses: the pairs that pairwise methods train on, or the one that stands for the prompt in pairwise metrics.
     pub pairs: Vec<(usize, usize)>,
     /// `log π_ref(y|x)` of each response, nats.

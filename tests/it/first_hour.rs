@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
+
 use super::fixture::{Ran, demo, file, model, rewarded_rows, setpoint};
 
 fn text(path: &Path) -> String {
@@ -110,5 +112,51 @@ fn a_file_of_settings_that_is_none_is_told_from_a_name() {
     ] {
         setpoint(arguments).fails(2, &[said]);
     }
+}
+
+#[test]
+fn rows_without_rewards_name_the_methods_that_need_none() {
+    let policy = text(model());
+    let align = |rows: &[serde_json::Value]| {
+        let rows: String = rows.iter().map(|row| row.to_string() + "\n").collect();
+        let (_dir, data) = file("rows.jsonl", &rows);
+        setpoint(&["align", "--dry-run", "--model", &policy, "--data", &data])
+    };
+    let prompt = "What day is it?";
+    align(&[json!({"prompt": prompt, "chosen": "Friday.", "rejected": "Blue."})])
+        .fails(1, &["without a reward", "setpoint annotate", "align.method=dpo"]);
+    align(&[
+        json!({"prompt": prompt, "completion": "Friday.", "label": true}),
+        json!({"prompt": prompt, "completion": "Blue.", "label": false}),
+    ])
+    .fails(1, &["without a reward", "align.method=kto"]);
+    let plain = align(&[json!({"prompt": prompt, "responses": ["Friday.", "Blue."]})]);
+    assert!(!plain.stderr.contains("align.method"), "{plain:#?}");
+    plain.fails(1, &["without a reward"]);
+}
+
+#[test]
+fn the_audit_speaks_of_labels_only_where_there_are_some() {
+    let policy = text(model());
+    let audit = |rows: &str| {
+        let (_dir, data) = file("rows.jsonl", rows);
+        setpoint(&["audit", "--quiet", "--model", &policy, "--data", &data]).ok().stdout
+    };
+    let without = audit(&rewarded_rows(4));
+    assert!(without.contains("chosen        4 responses") && !without.contains("labelled"), "{without}");
+    let rows: String = (0..3)
+        .map(|i| {
+            let row = json!({
+                "prompt": format!("How much is {i} and two?"),
+                "chosen": "The sum is four.",
+                "rejected": "Saturday.",
+                "score_chosen": if i == 0 { -1.0 } else { 1.0 },
+                "score_rejected": 0.25,
+            });
+            row.to_string() + "\n"
+        })
+        .collect();
+    let with = audit(&rows);
+    assert!(with.contains("In 1 of 3 labelled pairs"), "{with}");
 }
 

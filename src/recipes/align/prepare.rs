@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use setpoint_align::{Error, FittedTransform, PromptRewards, Summary, check_targets, reward_quantile};
+use setpoint_align::{Error, FittedTransform, PromptRewards, Role, Summary, check_targets, reward_quantile};
 use setpoint_data::{DatasetConfig, EncodeOptions, EncodeReport, Example, T0, TextEncoder, Use, Uses, content_hash};
 use setpoint_train::Sequence;
 use setpoint_transformer::ModelConfig;
@@ -292,11 +292,26 @@ fn score(
 fn all_rewarded(prompts: &[ScoredPrompt], method: &str) -> Outcome {
     match prompts.iter().find(|prompt| prompt.rewards.len() < prompt.sequences.len()) {
         None => Ok(()),
-        Some(prompt) => Err(Failure::run(format!(
-            "{}: a response without a reward; {method} needs one for every response",
-            prompt.name
-        ))
-        .hint("run `setpoint annotate` on the file first, or use a format with rewards")),
+        Some(prompt) => {
+            let has = |role| prompts.iter().any(|prompt| prompt.roles.contains(&Some(role)));
+            let is_pair = |prompt: &ScoredPrompt| {
+                [Role::Chosen, Role::Rejected].iter().all(|role| prompt.roles.contains(&Some(*role)))
+            };
+            let other = match () {
+                () if prompts.iter().any(is_pair) => {
+                    "; pairs without rewards are enough for other methods, as in --set align.method=dpo"
+                }
+                () if has(Role::Chosen) && has(Role::Rejected) => {
+                    "; labels without rewards are enough for --set align.method=kto"
+                }
+                () => "",
+            };
+            Err(Failure::run(format!(
+                "{}: a response without a reward; {method} needs one for every response",
+                prompt.name
+            ))
+            .hint(format!("run `setpoint annotate` on the file first, or use a format with rewards{other}")))
+        }
     }
 }
 
@@ -343,12 +358,14 @@ fn mismatch(prompts: &mut Vec<ScoredPrompt>, path: &str) -> Outcome<Vec<ScoredPr
 
 fn scored_prompt(example: &Example, t0: Option<usize>) -> ScoredPrompt {
     let rewards: Vec<f64> = example.responses.iter().filter_map(|r| r.reward).collect();
+    let roles: Vec<Option<Role>> = example.responses.iter().map(|r| r.label.map(setup::role)).collect();
     ScoredPrompt {
         name: example.source.to_string(),
         sequences: sequences(example, t0),
         rewards,
         ensemble: Vec::new(),
-        roles: example.responses.iter().map(|r| r.label.map(setup::role)).collect(),
+        labelled: roles.iter().any(Option::is_some),
+        roles,
         pairs: Vec::new(),
         ref_logps: Vec::new(),
         ref_prompt_logp: 0.0,
