@@ -123,6 +123,16 @@ fn hint_for(message: &str) -> Option<String> {
             "free some space and run the same command again (a training with --resume); nothing already written was harmed".into(),
         );
     }
+    if lower.contains("the tokenizer has no chat template") {
+        return Some(
+            "as in --set model.template=chatml; a model that was trained with a template needs that one".into(),
+        );
+    }
+    if lower.contains("belong to no known format") {
+        return Some(
+            "rename columns as in --set data.columns.prompt=question --set data.columns.completion=answer".into(),
+        );
+    }
     if lower.contains("permission denied") {
         return Some("check who owns the file or folder, or choose another one".into());
     }

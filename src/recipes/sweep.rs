@@ -204,7 +204,7 @@ pub fn run(session: &Session, device: Option<&str>, config: &SweepConfig, folder
     setup::write_text(&run.join("sweep.csv"), &csv(&rows(&entries)))?;
     progress::say(table(&entries));
     progress::say(format!(
-        "sorted by {metric} on the held-out rows, of which the first row is the best of {} tries: measure it again on other rows\n\
+        "sorted by {metric} on the held-out prompts; the first is the best of {} tries, so measure it again on other prompts\n\
          written to {}: sweep.json, sweep.csv, trials/",
         entries.len(),
         folder.display()

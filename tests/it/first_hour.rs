@@ -160,3 +160,42 @@ fn the_audit_speaks_of_labels_only_where_there_are_some() {
     assert!(with.contains("In 1 of 3 labelled pairs"), "{with}");
 }
 
+#[test]
+fn a_column_that_is_missing_is_named_with_its_line_and_the_columns_there_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = text(&dir.path().join("rewards.jsonl"));
+    let row = json!({"prompt": "What day is it?", "responses": ["Friday."], "score": [1.5]});
+    let other = json!({"prompt": "What day is it?", "responses": ["Friday."], "quality": [1.5]});
+    let (_rows_dir, data) = file("rows.jsonl", &format!("{row}\n{other}\n"));
+    let annotate = |column: &str| {
+        setpoint(&["annotate", "--data", &data, "--output", &output, "--set", &format!("column={column}")])
+    };
+    annotate("scores").fails(1, &["rows.jsonl:1: ", "`scores`", "no such column", "did you mean `score`?"]);
+    annotate("score").fails(1, &["rows.jsonl:2: ", "`score`", "prompt", "quality", "responses"]);
+}
+
+#[test]
+fn remedies_name_the_settings_that_help() {
+    let policy = text(model());
+    let sft = |row: serde_json::Value, model: &str| {
+        let (_dir, data) = file("rows.jsonl", &format!("{row}\n"));
+        setpoint(&["sft", "--dry-run", "--model", model, "--data", &data])
+    };
+    sft(json!({"question": "What day is it?", "answer": "Friday."}), &policy)
+        .fails(1, &["question", "--set data.columns.prompt=question"]);
+    // The same model without its chat template.
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["config.json", "model.safetensors", "tokenizer.json"] {
+        std::fs::copy(model().join(name), dir.path().join(name)).unwrap();
+    }
+    let turns = json!([{"role": "user", "content": "What day is it?"}, {"role": "assistant", "content": "Friday."}]);
+    sft(json!({"messages": turns}), &text(dir.path())).fails(1, &["no chat template", "--set model.template=chatml"]);
+}
+
+#[test]
+fn a_report_of_a_search_names_its_trials() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("trials/000")).unwrap();
+    let output = text(&dir.path().join("report.html"));
+    setpoint(&["report", &text(dir.path()), "--output", &output]).fails(1, &["sweep or comparison", "trials/*"]);
+}

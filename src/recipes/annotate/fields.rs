@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use serde_json::{Map, Value};
 use setpoint_data::{DatasetConfig, Record, Source, read_rows};
 
-use crate::failure::Outcome;
+use crate::config::nearest;
+use crate::failure::{Failure, Outcome};
 
 /// Returns the columns of each record's row, under the file's names and under those that `columns` gives them.
 ///
@@ -25,4 +26,26 @@ pub fn of_rows(data: &DatasetConfig, records: &[Record]) -> Outcome<Vec<Map<Stri
         }
     }
     Ok(fields)
+}
+
+/// Says what is wrong with the column of a row, and which columns there are if it has none of this name.
+pub fn wrong_column(
+    record: Option<&Record>,
+    fields: Option<&Map<String, Value>>,
+    column: &str,
+    expected: &str,
+    found: &str,
+) -> Failure {
+    let place = record.map_or_else(String::new, |record| format!("{}: ", record.source));
+    let failure = Failure::run(format!("{place}the column `{column}` should hold {expected}, found {found}"));
+    match fields.filter(|fields| !fields.contains_key(column)) {
+        None => failure,
+        Some(fields) => match nearest(column, fields.keys().map(String::as_str)) {
+            Some(near) => failure.hint(format!("did you mean `{near}`?")),
+            None => {
+                let names: Vec<&str> = fields.keys().map(String::as_str).collect();
+                failure.hint(format!("the row's columns: {}", names.join(", ")))
+            }
+        },
+    }
 }

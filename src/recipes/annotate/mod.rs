@@ -342,7 +342,14 @@ fn score(
             // An endpoint that refuses everything is no matter of single responses.
             let single =
                 matches!(&error, setpoint_reward::Error::Source { source, .. } if !source.is::<setpoint_eval::Error>());
-            let failure = Failure::from(error);
+            let failure = match error {
+                setpoint_reward::Error::Field { row, column, expected, found } => {
+                    let item = part.iter().find(|item| item.row == row);
+                    let record = records.iter().find(|record| record.source.row == row);
+                    fields::wrong_column(record, item.and_then(|item| item.fields), &column, &expected, &found)
+                }
+                error => Failure::from(error),
+            };
             match source.remedy().filter(|_| single) {
                 Some(remedy) => failure.hint(remedy),
                 None => failure,

@@ -206,7 +206,7 @@ impl Results {
         }
         let table = builder.build().with(Style::rounded()).to_string();
         let selection = self.selected_by.map_or_else(String::new, |metric| {
-            format!("; settings selected by {} on held-out prompts that no figure here is of", metric.name())
+            format!("; settings selected by {} on separate held-out prompts, not reported here", metric.name())
         });
         format!(
             "{table}\nmean ± deviation over seeds; win rate against SFT with its interval over prompts; KL and log-ratios to SFT, nats; {} \

@@ -64,6 +64,10 @@ impl Collected {
                 collected.results.push(measured(path)?);
             }
             if !metrics.is_file() && !result.is_file() && !path.is_file() {
+                if path.join("trials").is_dir() {
+                    return Err(Failure::run(format!("{} is the folder of a sweep or comparison", path.display()))
+                        .hint(format!("name its trials: {}/*", path.join("trials").display())));
+                }
                 return Err(Failure::run(format!("{} holds neither metrics.jsonl nor result.json", path.display()))
                     .hint("name a run folder, the folder of an evaluation, or its JSON file"));
             }
