@@ -257,7 +257,14 @@ pub fn content(path: &Path) -> Outcome<Option<String>> {
     }
     let mut hash = Sha256::new();
     hash.update(setup::model_hash(path)?);
-    for file in ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"].map(|name| path.join(name)) {
+    let files = [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+        "additional_chat_templates/tool_use.jinja",
+        "setpoint.json",
+    ];
+    for file in files.map(|name| path.join(name)) {
         if file.is_file() {
             hash.update(hex(Sha256::digest(read(&file)?)));
         }

@@ -80,16 +80,31 @@ struct Finished {
 pub fn mark_finished(run: &RunDir, steps: u64, folders: &[&str]) -> Outcome {
     let mut files = Vec::new();
     for folder in folders {
-        let list =
-            std::fs::read_dir(run.join(folder)).map_err(|e| Failure::run(format!("cannot list {folder}: {e}")))?;
-        let mut names: Vec<_> = list.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+        let mut names = Vec::new();
+        list_files(run, folder, &mut names)?;
         names.sort();
-        for name in names.into_iter().map(|name| format!("{folder}/{name}")) {
+        for name in names {
             let (bytes, crc32c) = setpoint_train::file_digest(run.join(&name))?;
             files.push(LeftFile { name, bytes, crc32c });
         }
     }
     Ok(run.write_text(FINISHED, &(serde_json::to_string_pretty(&Finished { steps, files })? + "\n"))?)
+}
+
+/// Adds the files in a folder of a run, and in the folders within it.
+fn list_files(run: &RunDir, folder: &str, names: &mut Vec<String>) -> Outcome {
+    let cannot = |error: std::io::Error| Failure::run(format!("cannot list {folder}: {error}"));
+    for entry in std::fs::read_dir(run.join(folder)).map_err(cannot)? {
+        let entry = entry.map_err(cannot)?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let name = format!("{folder}/{name}");
+        if entry.path().is_dir() {
+            list_files(run, &name, names)?;
+        } else {
+            names.push(name);
+        }
+    }
+    Ok(())
 }
 
 /// Whether the run in a folder is finished and its model is as it was left, which is then said.

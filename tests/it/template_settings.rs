@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::fixture::{demo, setpoint, setpoint_owned, sft_arguments};
+use super::fixture::{demo, file, model, setpoint, setpoint_owned, sft_arguments};
 
 const DATED: &str = "{{ strftime_now('%d %b %Y') }}{% for m in messages %}{{ m.role ~ ': ' ~ m.content ~ '<|end|>' }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}";
 const THINKS: &str = "{% for m in messages %}{{ m.role ~ ': ' ~ m.content ~ '<|end|>' }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' ~ ('' if enable_thinking is false else '<think>\n') }}{% endif %}";
@@ -76,4 +76,60 @@ fn variables_of_the_template_are_settings() {
     let config = std::fs::read_to_string(run.join("config.toml")).unwrap();
     assert!(config.contains("enable_thinking = false"), "{config}");
     assert!(!run.join("model/setpoint.json").exists());
+}
+
+/// A copy of the tiny model with a second template, for conversations with tools, in the layout of transformers 5.
+fn model_with_tools(dir: &Path) -> String {
+    for entry in std::fs::read_dir(model()).unwrap().map(Result::unwrap) {
+        std::fs::copy(entry.path(), dir.join(entry.file_name())).unwrap();
+    }
+    let template = |start: &str| {
+        format!(
+            "{{{{ bos_token }}}}{start}{{% for m in messages %}}<|{{{{ m.role }}}}|>{{{{ m.content }}}}<|end|>{{% endfor %}}\
+             {{% if add_generation_prompt %}}<|assistant|>{{% endif %}}"
+        )
+    };
+    std::fs::write(dir.join("chat_template.jinja"), template("")).unwrap();
+    std::fs::create_dir(dir.join("additional_chat_templates")).unwrap();
+    std::fs::write(
+        dir.join("additional_chat_templates/tool_use.jinja"),
+        template("{% if tools %}{{ tools | tojson }}{% endif %}"),
+    )
+    .unwrap();
+    dir.display().to_string()
+}
+
+#[test]
+fn a_model_with_a_template_for_tools_is_trained_to_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = model_with_tools(dir.path());
+    let tools = serde_json::json!([{"type": "function", "function": {"name": "add"}}]);
+    let row = |tools: &serde_json::Value| {
+        let turn = |role: &str, content: &str| serde_json::json!({"role": role, "content": content});
+        serde_json::json!({"messages": [turn("user", "Two?"), turn("assistant", "Four.")], "tools": tools}).to_string()
+            + "\n"
+    };
+    let (_rows, data) = file("rows.jsonl", &(row(&tools) + &row(&serde_json::Value::Null)));
+    let shown = |model: &str| {
+        let ran = setpoint(&["inspect", "data", "--model", model, "--data", &data, "--job", "sft"]).ok();
+        ran.stdout.lines().filter(|line| line.contains("prompt tokens, ")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let before = shown(&own);
+    assert!(before.len() == 2 && before[0] != before[1], "the tools are in the first prompt: {before:?}");
+
+    let runs = tempfile::tempdir().unwrap();
+    let run = runs.path().join("run");
+    let folder = run.display().to_string();
+    let limits = ["--set", "train.max_steps=2", "--set", "samples.prompts=0"];
+    setpoint(&[&["sft", "--model", &own, "--data", &data, "--run", &folder][..], &limits].concat()).ok();
+    assert_eq!(shown(&run.join("model").display().to_string()), before, "the trained model has both templates");
+    assert!(setpoint(&["sft", "--run", &folder, "--resume"]).ok().stderr.contains("is finished"));
+    let template = run.join("model/additional_chat_templates/tool_use.jinja");
+    let whole = std::fs::read(&template).unwrap();
+    std::fs::write(&template, "").unwrap();
+    assert!(setpoint(&["sft", "--run", &folder, "--resume"]).ok().stderr.contains("is not as the run left it"));
+    assert_eq!(std::fs::read(&template).unwrap(), whole);
+
+    // transformers calls the template of the file `default`.
+    setpoint(&["inspect", "data", "--model", &own, "--data", &data, "--set", "model.template=default"]).ok();
 }

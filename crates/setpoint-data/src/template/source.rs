@@ -64,7 +64,10 @@ pub fn template_source(dir: &Path, config: &Value, choice: &TemplateChoice) -> R
         }
         TemplateChoice::Named(wanted) => {
             let own = own(dir, config)?;
-            if let Some(found) = own.iter().find(|(name, _)| name == wanted) {
+            // In transformers, the only template of a file or an entry has the name `default`.
+            let only = |name: &str| wanted == "default" && [FILE, SINGLE].contains(&name);
+            let named = own.iter().find(|(name, _)| name == wanted);
+            if let Some(found) = named.or_else(|| own.iter().find(|(name, _)| only(name))) {
                 return Ok(Some(found.clone()));
             }
             let names: Vec<_> = own.into_iter().map(|(n, _)| n).collect();
