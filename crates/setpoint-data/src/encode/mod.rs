@@ -296,8 +296,13 @@ impl TextEncoder {
     /// [`Error::Encode`], naming the row: where the record cannot be encoded exactly and
     /// [`EncodeOptions::on_bad_row`] says so, at a merge with [`Boundary::Error`], beyond a limit with [`LongRows::Error`].
     pub fn encode(&self, row: usize, record: &Record, options: &EncodeOptions) -> Result<Encoded, Error> {
-        self.try_encode(row, record, options)
-            .map_err(|problem| Error::Encode { at: record.source.clone(), problem: Box::new(problem) })
+        match self.try_encode(row, record, options) {
+            Ok(encoded) => Ok(encoded),
+            Err(EncodeProblem::TextTooLong { .. }) if options.long_rows == LongRows::Drop => {
+                Ok(Encoded { outcome: Err(DropReason::TooLong), merged: 0, cut: false, lost: None })
+            }
+            Err(problem) => Err(Error::Encode { at: record.source.clone(), problem: Box::new(problem) }),
+        }
     }
 
     fn try_encode(&self, row: usize, record: &Record, options: &EncodeOptions) -> Result<Encoded, EncodeProblem> {
@@ -387,12 +392,13 @@ impl TextEncoder {
 /// Whether an error is about what the row holds. Merges and lengths have settings of their own, and without a template no
 /// conversation can be encoded.
 fn skippable(error: &Error) -> bool {
-    use EncodeProblem::{BeyondModel, Merged, NoDefaultTemplate, NoTemplate, Tokenizer, TooLong};
+    use EncodeProblem::{BeyondModel, Merged, NoDefaultTemplate, NoTemplate, TextTooLong, Tokenizer, TooLong};
     match error {
         Error::Encode { problem, .. } => !matches!(
             **problem,
             Merged { .. }
                 | TooLong { .. }
+                | TextTooLong { .. }
                 | BeyondModel { .. }
                 | NoTemplate
                 | NoDefaultTemplate { .. }

@@ -1,7 +1,7 @@
 //! Text to ids, with exact cuts: at a given place of the text, which tokens are before it and which behind.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 use tokenizers::{
@@ -27,6 +27,12 @@ pub(super) struct Tokens {
     /// The steps of the normalizer and how many times as long each can make a text, where that has to be measured.
     steps: Arc<Vec<(NormalizerWrapper, f64)>>,
 }
+
+/// The longest text that is tokenised, and the longest of which several are at a time: a text takes about 80 times its length.
+const LONGEST_TEXT: usize = 8 << 20;
+const SHORT_TEXT: usize = 512 << 10;
+/// Held while a text that is not short is tokenised.
+static LONG_TEXT: Mutex<()> = Mutex::new(());
 
 /// The byte range of each token in its text.
 pub(super) type Offsets = Vec<(usize, usize)>;
@@ -66,6 +72,11 @@ impl Tokens {
     }
 
     fn run(&self, tokenizer: &Arc<Tokenizer>, text: &str, special: bool) -> Result<Encoding, EncodeProblem> {
+        if text.len() > LONGEST_TEXT {
+            return Err(EncodeProblem::TextTooLong { bytes: text.len(), most: LONGEST_TEXT });
+        }
+        let _one_at_a_time =
+            (text.len() > SHORT_TEXT).then(|| LONG_TEXT.lock().unwrap_or_else(PoisonError::into_inner));
         let encoding = if self.care == Care::Ordinary {
             contain(|| tokenizer.encode(text, special).map_err(|e| e.to_string()))
         } else {
@@ -143,13 +154,13 @@ fn measure(steps: &[(NormalizerWrapper, f64)], text: &str) -> Result<(), String>
 /// Makes a tokenizer of a file's bytes.
 fn read(bytes: &[u8]) -> Result<Tokens, String> {
     let not_json = |e: serde_json::Error| match e.classify() {
-        serde_json::error::Category::Data => format!("not a file of the tokenizers library: {e}"),
+        serde_json::error::Category::Data => unreadable(&e.to_string()),
         _ => format!("not valid JSON: {e}"),
     };
     let components: Components = serde_json::from_slice(bytes).map_err(not_json)?;
     let care = vet::check(&components)?;
     let Components { added_tokens, normalizer, pre_tokenizer, mut post_processor, .. } = components;
-    let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| e.to_string())?;
+    let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| unreadable(&e.to_string()))?;
     // Published files carry truncation (gpt2: 50 tokens) and padding of whoever saved them. Nothing is cut silently here.
     tokenizer.with_truncation(None).map_err(|e| e.to_string())?;
     tokenizer.with_padding(None);
@@ -189,6 +200,25 @@ fn read(bytes: &[u8]) -> Result<Tokens, String> {
         Some(Arc::new(twin))
     };
     Ok(Tokens { tokenizer: Arc::new(tokenizer), continuing, care, guard: Guard::default(), steps: Arc::new(steps) })
+}
+
+/// A sentence for what the library cannot read. Where it tried several readings its reason names a type of its own.
+fn unreadable(reason: &str) -> String {
+    const UNTAGGED: &str = "data did not match any variant of untagged enum ";
+    let Some(of) = reason.strip_prefix(UNTAGGED) else {
+        return format!("not a file of the tokenizers library: {reason}");
+    };
+    let parts = [
+        ("Model", "model"),
+        ("Merge", "merges"),
+        ("Normalizer", "normalizer"),
+        ("PreTokenizer", "pre_tokenizer"),
+        ("PostProcessor", "post_processor"),
+        ("Decoder", "decoder"),
+    ];
+    let part = parts.iter().find(|(name, _)| of.starts_with(name));
+    let part = part.map_or_else(|| "a component".to_owned(), |(_, part)| format!("`{part}`"));
+    format!("{part} is of no type that the tokenizers library knows, or lacks a part that its type needs")
 }
 
 /// Index of the first token at or behind `place`; `None` when a token spans it.

@@ -18,6 +18,9 @@ const MOST_GROWTH: f64 = 10_000.0;
 const LONGEST_MAPPED: usize = 1 << 10;
 /// How many repetitions without an end one alternative of a pattern may have and count as harmless.
 const REPETITIONS: usize = 4;
+/// How many ids a template may put around a text, and how many copies of the text it may hold.
+const MOST_ADDED: usize = 1 << 10;
+const MOST_COPIES: usize = 2;
 /// The longest word that a WordPiece model may search.
 const LONGEST_WORD: u64 = 10_000;
 
@@ -209,11 +212,40 @@ impl Found {
                 return Err("`length` of FixedLength is 0; expected at least 1".into());
             }
             Some("Precompiled") => drop(longest_mapped(step)?),
+            Some("TemplateProcessing") => check_template(step)?,
             _ => {}
         }
         self.growth *= growth(step);
         Ok(())
     }
+}
+
+/// Refuses a template that makes many tokens of a text with few.
+fn check_template(step: &Value) -> Result<(), String> {
+    let length = |id: &str| {
+        let ids = step.get("special_tokens").and_then(|tokens| tokens.get(id)?.get("ids")?.as_array());
+        ids.map_or(1, Vec::len)
+    };
+    for key in ["single", "pair"] {
+        let (mut added, mut copies) = (0_usize, 0_usize);
+        for piece in step.get(key).and_then(Value::as_array).into_iter().flatten() {
+            match piece.get("SpecialToken").and_then(|token| token.get("id")).and_then(Value::as_str) {
+                Some(id) => added = added.saturating_add(length(id)),
+                None => copies += 1,
+            }
+        }
+        if added > MOST_ADDED {
+            return Err(format!(
+                "`{key}` of TemplateProcessing adds {added} ids to a text; expected at most {MOST_ADDED}"
+            ));
+        }
+        if copies > MOST_COPIES {
+            return Err(format!(
+                "`{key}` of TemplateProcessing repeats a text {copies} times; expected at most {MOST_COPIES}"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Whether a search for a pattern might take more than a few steps for each character: where something repeated is

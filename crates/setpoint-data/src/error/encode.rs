@@ -166,6 +166,16 @@ pub enum EncodeProblem {
         /// The model's positions.
         positions: usize,
     },
+    /// A text is longer than any context, and its tokens would take gigabytes to find.
+    #[error(
+        "a text of {bytes} bytes, more than the {most} that are tokenised at once. Shorten the row, or set `long_rows` to \"drop\""
+    )]
+    TextTooLong {
+        /// The text's length.
+        bytes: usize,
+        /// The limit.
+        most: usize,
+    },
     /// The tokenizer itself failed.
     #[error("the tokenizer failed: {reason}")]
     Tokenizer {

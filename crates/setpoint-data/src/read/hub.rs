@@ -137,7 +137,7 @@ impl Hub {
     fn list(&self, client: &Client, config: &DatasetConfig) -> Result<Listing, String> {
         let url = self.url(&["api/datasets", &config.path, "revision"], &config.revision, None);
         let bytes = client.read(&url, LONGEST_LIST)?;
-        serde_json::from_slice(&bytes).map_err(|e| format!("the list of files is not what the hub sends: {e}"))
+        serde_json::from_slice(&bytes).map_err(|_| "the answer is not the list of files that the hub sends".to_owned())
     }
 
     /// The address of a revision, or of a file in it. The parts before the revision need no encoding.

@@ -103,6 +103,10 @@ impl Reader {
             if self.group == self.metadata.num_row_groups() {
                 return Ok(None);
             }
+            if self.metadata.row_group(self.group).num_rows() == 0 {
+                self.group += 1;
+                continue;
+            }
             self.open = Some(self.next_group().map_err(|e| e.to_string())?);
         }
     }
@@ -283,6 +287,18 @@ mod tests {
                 assert_eq!(Value::Object(row), expected);
             }
         }
+    }
+
+    #[test]
+    fn a_row_group_without_rows_is_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f.parquet");
+        // As pyarrow writes it: a dictionary of no values, and no data page.
+        const EMPTY: &str = "504152311504150015024c15001500120000001504192c35001806736368656d61150200150c250218017425004c1c0000001600191c191c26001c150c192500061918017415021600161c161e26002608291c150415001502000000161c16002608161e002820706172717565742d6370702d6172726f772076657273696f6e2032362e302e31191c1c0000007a00000050415231";
+        let bytes: Vec<u8> =
+            (0..EMPTY.len()).step_by(2).map(|i| u8::from_str_radix(&EMPTY[i..i + 2], 16).unwrap()).collect();
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(rows(&path, File::open(&path).unwrap()).unwrap().count(), 0);
     }
 
     #[test]

@@ -317,6 +317,19 @@ fn long_rows_are_dropped_cut_or_refused_and_counted() {
 }
 
 #[test]
+fn texts_beyond_any_context_are_long_rows_and_not_tokenised() {
+    let records = [text("p", "yes"), text(&"a".repeat(9_000_000), "yes"), text("q", &"b".repeat(9_000_000))];
+    let encoder = plain();
+    let (examples, report) = encoder.encode_all(&records, &EncodeOptions::default()).unwrap();
+    assert_eq!((examples.len(), report.dropped[&DropReason::TooLong]), (1, 2));
+    for long_rows in [LongRows::Error, LongRows::CutPrompt] {
+        let options = EncodeOptions { long_rows, on_bad_row: BadRows::Drop, ..EncodeOptions::default() };
+        let message = encoder.encode_all(&records, &options).unwrap_err().to_string();
+        assert!(message.contains("a text of 9000000 bytes, more than the 8388608"), "{message}");
+    }
+}
+
+#[test]
 fn bad_rows_stop_at_the_first_or_are_dropped_and_counted() {
     let mut records: Vec<_> = (0..40).map(|i| text(&format!("prompt {i}"), "yes")).collect();
     for row in [11, 30] {

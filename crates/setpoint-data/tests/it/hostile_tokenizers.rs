@@ -139,6 +139,17 @@ fn cases() -> Vec<(&'static str, Value)> {
             template(json!({"<s>": {"id": "<s>", "ids": [4_000_000_000_u64], "tokens": ["<s>"]}})),
         ),
         (
+            "a template of many tokens with many ids",
+            json!({"post_processor": {"type": "TemplateProcessing", "pair": [],
+                "single": vec![json!({"SpecialToken": {"id": "<s>", "type_id": 0}}); 20_000],
+                "special_tokens": {"<s>": {"id": "<s>", "ids": vec![0; 10_000], "tokens": vec!["a"; 10_000]}}}}),
+        ),
+        (
+            "a template that repeats the text",
+            json!({"post_processor": {"type": "TemplateProcessing", "pair": [], "special_tokens": {},
+                "single": vec![json!({"Sequence": {"id": "A", "type_id": 0}}); 5000]}}),
+        ),
+        (
             "a template with more ids than tokens",
             template(json!({"<s>": {"id": "<s>", "ids": [0, 1, 2], "tokens": ["<s>"]}})),
         ),

@@ -174,6 +174,10 @@ pub(super) fn refusal(status: StatusCode) -> String {
 
 fn explain(error: ureq::Error) -> Failed {
     match error {
+        // Headers that trickle in are no passing fault, and each attempt would take as long.
+        ureq::Error::Timeout(timeout @ ureq::Timeout::RecvResponse) => {
+            Failed::for_good(format!("no answer in time ({timeout})"))
+        }
         ureq::Error::Timeout(timeout) => Failed::for_now(format!("no answer in time ({timeout})")),
         ureq::Error::Io(e) => Failed::for_now(e.to_string()),
         ureq::Error::ConnectionFailed | ureq::Error::HostNotFound => Failed::for_now(error.to_string()),

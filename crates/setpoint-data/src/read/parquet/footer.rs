@@ -103,7 +103,8 @@ fn check_places(metadata: &ParquetMetaData, end: u64) -> Result<(), Broken> {
             return Err(format!("row group {number} claims {} rows and {} columns", found.0, found.1));
         }
         rows = rows.checked_add(group.num_rows()).ok_or("it claims too many rows")?;
-        for column in group.columns() {
+        // Writers give a group without rows places that do not exist. It is not read.
+        for column in group.columns().iter().filter(|_| group.num_rows() > 0) {
             check_column(column, end)
                 .map_err(|e| format!("column {:?} of row group {number} {e}", column.column_path().string()))?;
         }
