@@ -258,7 +258,7 @@ fn the_score_is_that_of_the_last_object_that_has_it() {
 }
 
 /// An answer that holds a score and was cut off, a refusal, an answer held back, and one without a score.
-fn useless() -> [(Value, &'static str); 4] {
+fn useless() -> [(Value, &'static str); 5] {
     let ended = |content: Value, reason: &str| {
         let mut answer = completion("");
         answer["choices"][0]["message"]["content"] = content;
@@ -271,6 +271,7 @@ fn useless() -> [(Value, &'static str); 4] {
         (ended("The scale is from [[1]] to".into(), "length"), "cut off"),
         (refusal, "I would rather not."),
         (ended(Value::Null, "content_filter"), "content filter"),
+        (ended("A rating of [[1]] would".into(), "content_filter"), "content filter"),
         (ended("It depends.".into(), "stop"), "It depends."),
     ]
 }

@@ -81,22 +81,29 @@ pub struct ChatAnswer {
 }
 
 impl ChatAnswer {
-    /// Whether the answer was cut off by its length: a score in it may be the beginning of another, or of an example.
+    /// Whether the answer was cut off by its length or by a filter: a score in it may be the beginning of another, or of an example.
     pub fn is_truncated(&self) -> bool {
         // OpenAI's name, and those of Anthropic and Google.
-        let names = ["length", "max_tokens", "max_output_tokens"];
+        self.ended_by(&["length", "max_tokens", "max_output_tokens"]) || self.is_filtered()
+    }
+
+    fn is_filtered(&self) -> bool {
+        self.ended_by(&["content_filter", "safety"])
+    }
+
+    fn ended_by(&self, names: &[&str]) -> bool {
         self.finish_reason.as_deref().is_some_and(|reason| names.iter().any(|n| n.eq_ignore_ascii_case(reason)))
     }
 
     /// Returns why the answer holds no score that counts, for a message.
     pub fn complaint(&self) -> String {
-        if self.is_truncated() {
+        if self.is_truncated() && !self.is_filtered() {
             return format!("its answer was cut off by its length after {} tokens", self.completion_tokens);
         }
-        match (self.choice.pointer("/message/refusal").and_then(Value::as_str), self.finish_reason.as_deref()) {
-            (Some(refusal), _) => format!("it refused: `{}`", excerpt(refusal)),
-            (None, Some("content_filter")) => "its answer was held back by the endpoint's content filter".to_owned(),
-            _ => format!("no score in its answer `{}`", excerpt(&self.content)),
+        match self.choice.pointer("/message/refusal").and_then(Value::as_str) {
+            Some(refusal) => format!("it refused: `{}`", excerpt(refusal)),
+            None if self.is_filtered() => "its answer was held back by the endpoint's content filter".to_owned(),
+            None => format!("no score in its answer `{}`", excerpt(&self.content)),
         }
     }
 
