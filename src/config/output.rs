@@ -16,6 +16,9 @@ pub enum Target {
     Folder,
 }
 
+/// The longest ending that a file's name has until the file is finished.
+const UNFINISHED: &str = ".partial";
+
 /// Notes why the setting `output` cannot be written.
 pub fn validate_output(path: Option<&PathBuf>, target: Target, problems: &mut Problems<'_>) {
     validate_target(path, target, "output", problems);
@@ -72,6 +75,15 @@ fn problem(path: &Path, target: Target) -> Option<String> {
         Ok(existing) => existing,
         Err(reason) => return Some(format!("`{shown}` cannot be written: {reason}")),
     };
+    // Below a folder that is missing, a name that is too long has not been noticed yet.
+    for part in path.strip_prefix(existing).unwrap_or(path) {
+        let mut name = part.to_owned();
+        name.push(UNFINISHED);
+        if fs::symlink_metadata(existing.join(name)).is_err_and(|error| error.kind() == ErrorKind::InvalidFilename) {
+            let length = part.len();
+            return Some(format!("`{shown}` cannot be written: a name of {length} bytes in it is too long"));
+        }
+    }
     let tried = tempfile::Builder::new()
         .prefix(".setpoint-")
         .tempfile_in(existing)
@@ -131,6 +143,10 @@ mod tests {
             ("file", Target::Folder, "is a file"),
             ("file/deeper/still", Target::Folder, "is a file, not a folder"),
             (&"n".repeat(300), Target::File, "cannot be written"),
+            // Too long for the file until it is finished, and behind a folder that is missing.
+            (&"n".repeat(250), Target::File, "a name of 250 bytes in it is too long"),
+            (&format!("no/{}/x.jsonl", "n".repeat(300)), Target::File, "a name of 300 bytes in it is too long"),
+            (&format!("no/{}", "n".repeat(300)), Target::Folder, "a name of 300 bytes in it is too long"),
         ] {
             let found = problem(&at(name), target).unwrap_or_default();
             assert!(found.contains(reason), "{name}: {found}");
