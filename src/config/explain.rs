@@ -38,6 +38,9 @@ pub(super) fn explain(
         let forms: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
         return format!("`{key}` must be {}; found \"{found}\"{}", alternatives(&forms), near.unwrap_or_default());
     }
+    if let Some(field) = message.strip_prefix("missing field ").and_then(|rest| rest.split('`').nth(1)) {
+        return format!("`{}` is missing", if key == "." { field.to_owned() } else { format!("{key}.{field}") });
+    }
     format!("`{key}`: {}", plain(message))
 }
 

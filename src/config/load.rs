@@ -3,6 +3,7 @@
 //! Every problem is collected before any is reported: a wrong value is noted, replaced by its default and the reading goes on,
 //! so one run of the command shows all of them, each with its line.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -94,11 +95,16 @@ fn without_secret<'v>(key: &str, value: &'v str) -> &'v str {
 pub struct Problems<'a> {
     origins: &'a Origins,
     found: Vec<Problem>,
+    /// The settings whose value could not be read.
+    unread: BTreeSet<String>,
 }
 
 impl Problems<'_> {
-    /// Notes that the setting `key` (dotted path) is wrong.
+    /// Notes that the setting `key` (dotted path) is wrong. On a value that cannot be read, one sentence is enough.
     pub fn add(&mut self, key: &str, message: impl Into<String>) {
+        if self.unread.contains(key) {
+            return;
+        }
         let (place, mut message) = (self.origins.place(key), message.into());
         let name = key.rsplit('.').next().unwrap_or(key);
         if !message.contains(name) && !place.contains(name) {
@@ -227,7 +233,7 @@ pub fn from_table<C: Config>(mut base: Table, over: &[(String, Value)]) -> Resul
         }
         insert(&mut base, key, value.clone());
     }
-    let mut problems = Problems { origins: &origins, found: Vec::new() };
+    let mut problems = Problems { origins: &origins, found: Vec::new(), unread: BTreeSet::new() };
     let defaults =
         C::defaults(&base).map_err(|(key, message)| vec![Problem { place: origins.place(&key), message }])?;
     let config: C = read_collecting(defaults, base.clone(), &mut problems)?;
@@ -270,7 +276,7 @@ fn read<C: Config>(
         }
     };
     positions::adapt_default(&mut defaults, &user);
-    let mut problems = Problems { origins: &origins, found };
+    let mut problems = Problems { origins: &origins, found, unread: BTreeSet::new() };
     let config: C = read_collecting(defaults, user.clone(), &mut problems)?;
     if checks == Checks::All {
         positions::check(&user, &mut problems);
@@ -386,6 +392,7 @@ fn read_collecting<C: DeserializeOwned>(
                     fits,
                 );
                 problems.add(&key, sentence);
+                problems.unread.insert(key.clone());
                 if !remove(&mut user, &key) {
                     return Err(std::mem::take(&mut problems.found));
                 }

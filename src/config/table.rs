@@ -56,13 +56,20 @@ pub fn insert(table: &mut Table, key: &str, value: Value) {
     }
 }
 
-/// Removes the setting at a dotted path; for a path that leads into an array, the array. False if nothing was there.
+/// Removes the setting at a dotted path, and the table around it if nothing else was in that; for a path that leads into an array, the
+/// array. False if nothing was there.
 pub(super) fn remove(table: &mut Table, key: &str) -> bool {
     let key = key.split('[').next().unwrap_or(key);
     match key.split_once('.') {
         None => table.remove(key).is_some(),
         Some((head, rest)) => match table.get_mut(head) {
-            Some(Value::Table(inner)) => remove(inner, rest),
+            Some(Value::Table(inner)) => {
+                let removed = remove(inner, rest);
+                if removed && inner.is_empty() {
+                    table.remove(head);
+                }
+                removed
+            }
             Some(_) => table.remove(head).is_some(),
             None => false,
         },

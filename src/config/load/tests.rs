@@ -83,6 +83,15 @@ fn every_problem_is_reported_with_its_line() {
 }
 
 #[test]
+fn one_sentence_says_what_is_wrong_with_a_setting() {
+    for pair in ["inner.steps=nan", "inner.steps=[nan]", "inner.steps={a=1}", "seed={a={b=[1]}}"] {
+        let given = Given { set: vec![pair.to_owned()], ..Given::default() };
+        let problems = load::<Outer>(&given).unwrap_err();
+        assert_eq!(problems.len(), 1, "{pair}: {problems:#?}");
+    }
+}
+
+#[test]
 fn syntax_errors_name_the_line() {
     let (_dir, given) = file("seed = 1\n[inner\n");
     let problems = load::<Outer>(&given).unwrap_err();

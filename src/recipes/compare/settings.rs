@@ -8,7 +8,7 @@ use setpoint_train::TrainConfig;
 use toml::{Table, Value};
 
 use super::plan;
-use crate::config::sections::{ModelSection, Wanted, validate_data, validate_train};
+use crate::config::sections::{ModelSection, Wanted, validate_data, validate_encode, validate_train};
 use crate::config::{Config, Problem, Problems, nearest};
 use crate::recipes::align::{AlignConfig, METHODS, Method};
 use crate::recipes::search::{HeldOut, Metric, blamed, with_point};
@@ -157,6 +157,7 @@ impl Config for CompareConfig {
     fn validate(&self, problems: &mut Problems<'_>) {
         self.model.validate("model", Wanted::LanguageModel, problems);
         validate_data(&self.data, "data", problems);
+        validate_encode(&self.encode, problems);
         validate_train(&self.train, problems);
         self.eval.validate(problems);
         let compare = &self.compare;

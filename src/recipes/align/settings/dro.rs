@@ -84,9 +84,9 @@ impl DroSection {
             problems.add(key, e.to_string());
         }
         problems.require(
-            self.reward_scale.is_finite() && self.reward_scale != 0.0,
+            self.reward_scale.is_finite() && self.reward_scale > 0.0,
             "align.reward_scale",
-            "must be a number other than 0",
+            format!("`reward_scale` must be a finite number greater than 0, found {}", self.reward_scale),
         );
         problems.require(self.t0 != T0Setting::Tokens(0), "align.t0", "t0 has at least one token");
     }
