@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::config::Problem;
-use crate::progress::one_line;
+use crate::progress::{one_line, shortened};
 
 /// Why a command stopped.
 #[derive(Debug)]
@@ -147,15 +147,15 @@ impl fmt::Display for Failure {
                     if i > 0 {
                         writeln!(f)?;
                     }
-                    write!(f, "error: {}", one_line(&problem.to_string()))?;
+                    write!(f, "error: {}", one_line(&shortened(&problem.to_string())))?;
                 }
                 Ok(())
             }
             Failure::Stopped { message, .. } => f.write_str(message),
             Failure::Run { message, hint } => {
-                write!(f, "error: {}", one_line(message))?;
+                write!(f, "error: {}", one_line(&shortened(message)))?;
                 if let Some(hint) = hint {
-                    write!(f, "\n  hint: {}", one_line(hint))?;
+                    write!(f, "\n  hint: {}", one_line(&shortened(hint)))?;
                 }
                 Ok(())
             }

@@ -12,4 +12,4 @@ pub use output::{
     answer, complain, complete, has_colours, is_closed, note, paint, say, say_json, say_painted, say_part, say_text,
     warn,
 };
-pub use visible::{one_line, visible};
+pub use visible::{one_line, shortened, visible};

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use anstream::{AutoStream, ColorChoice};
 use anstyle::Style;
 
-use super::visible::{indented, visible, visible_json};
+use super::visible::{indented, one_line, shortened, visible, visible_json};
 use crate::failure::{Failure, Outcome};
 
 /// The first write to standard output that failed. Nothing is written after it.
@@ -98,7 +98,7 @@ pub fn note(text: impl Display) {
 
 /// Prints a warning. Nothing silences it.
 pub fn warn(text: impl Display) {
-    note(format!("warning: {text}"));
+    note(shortened(&format!("warning: {text}")));
 }
 
 fn tell(text: &str) {
@@ -111,8 +111,8 @@ pub fn answer(said: &clap::Error) -> u8 {
     let code = u8::try_from(said.exit_code()).unwrap_or(2);
     if !said.use_stderr() {
         keep(said.print().and_then(|()| io::stdout().flush()));
-    } else if std::env::args().any(|argument| visible(&argument) != argument) {
-        tell(visible(&said.render().to_string()).trim_end());
+    } else if std::env::args_os().any(|argument| one_line(&argument.to_string_lossy()) != argument.to_string_lossy()) {
+        tell(indented(&said.render().to_string()).trim_end());
     } else {
         let _ = said.print();
     }

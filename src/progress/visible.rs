@@ -15,6 +15,24 @@ pub fn one_line(text: &str) -> Cow<'_, str> {
     escaped(text, |c| is_control(c) && c != '\t')
 }
 
+/// Returns a message without its middle if it is very long, as the names and values in it come from strangers.
+pub fn shortened(message: &str) -> Cow<'_, str> {
+    /// The longest message, and the characters kept of a longer one's beginning and end.
+    const LONGEST: usize = 4000;
+    const BEGINNING: usize = 2500;
+    const END: usize = 1000;
+    if message.len() <= LONGEST {
+        return Cow::Borrowed(message);
+    }
+    let characters = message.chars().count();
+    if characters <= LONGEST {
+        return Cow::Borrowed(message);
+    }
+    let beginning: String = message.chars().take(BEGINNING).collect();
+    let end: String = message.chars().skip(characters - END).collect();
+    Cow::Owned(format!("{beginning} … ({} characters are not shown) … {end}", characters - BEGINNING - END))
+}
+
 /// Returns the text with its lines after the first indented, so that none of them can pass for a message of its own.
 pub(super) fn indented(text: &str) -> Cow<'_, str> {
     let text = visible(text);
@@ -78,6 +96,17 @@ mod tests {
             assert!(matches!(visible_json(text), Cow::Borrowed(_)));
         }
         assert_eq!(visible("two\nlines"), "two\nlines");
+    }
+
+    #[test]
+    fn long_messages_keep_their_ends() {
+        let name = "é".repeat(1_000_000);
+        let message = format!("rows.jsonl:1: the column `{name}` is a number; rename it");
+        let shown = shortened(&message);
+        assert!(shown.chars().count() < 4000, "{}", shown.len());
+        assert!(shown.starts_with("rows.jsonl:1: the column `é") && shown.ends_with("é` is a number; rename it"));
+        assert!(shown.contains("characters are not shown"));
+        assert!(matches!(shortened(&"é".repeat(4000)), Cow::Borrowed(_)));
     }
 
     #[test]

@@ -44,6 +44,32 @@ fn unknown_methods_flags_and_devices_are_usage_errors() {
 }
 
 #[test]
+fn settings_out_of_range_are_wrong_usage_and_named_once() {
+    let (_dir, data) = file("rows.jsonl", &rewarded_rows(4));
+    let align = |set: &str| setpoint(&["align", "--dry-run", "--model", &policy(), "--data", &data, "--set", set]);
+    for set in ["align.reward_scale=-1", "align.reward_scale=0", "encode.max_length=0", "data.path=5"] {
+        let ran = align(set);
+        assert_eq!(ran.stderr.matches("error: ").count(), 1, "{ran:#?}");
+        ran.fails(2, &[set]);
+    }
+    let settings = format!(
+        "model.path = '{}'\ndata.path = '{data}'\nencode.max_length = 0\ntrain.max_steps = 2\ncompare.methods = [\"dpo\"]\n\
+         eval.data.path = '{data}'\neval.rule = {{ kind = \"length\", unit = \"chars\", target = 6 }}\n",
+        policy()
+    );
+    let (_compare, compare) = file("compare.toml", &settings);
+    setpoint(&["compare", &compare, "--dry-run"]).fails(2, &["compare.toml:3", "encode.max_length"]);
+}
+
+#[test]
+fn a_name_without_end_does_not_fill_the_terminal() {
+    let (_dir, data) = file("rows.jsonl", &format!("{{\"{}\": 1}}\n", "x".repeat(2_000_000)));
+    let ran = setpoint(&["align", "--dry-run", "--model", &policy(), "--data", &data]);
+    assert!(ran.stderr.len() < 10_000, "{} bytes", ran.stderr.len());
+    ran.fails(1, &["rows.jsonl", "characters are not shown"]);
+}
+
+#[test]
 fn a_run_without_a_folder_is_a_usage_error() {
     let data = demo("responses.jsonl").display().to_string();
     setpoint(&["sft", "--model", &policy(), "--data", &data]).fails(2, &["--run"]);

@@ -276,6 +276,7 @@ fn control_characters_of_strangers_are_displayed() {
             ],
         ),
         ("an argument", vec!["align", "--dry-run", &format!("--x{EVIL}")]),
+        ("a value of two lines", vec!["plan", "--job", "x\nerror: fake"]),
         ("a setting", vec!["align", "--dry-run", "--set", &format!("{EVIL}=1")]),
         ("a method", vec!["align", "--dry-run", "--set", &format!("align.method={EVIL}")]),
         ("a model", vec!["inspect", "model", &format!("no{EVIL}")]),
