@@ -129,6 +129,21 @@ fn the_trials_are_listed_before_anything_is_trained() {
 }
 
 #[test]
+fn the_ranges_of_dro_that_leave_out_its_default_are_announced() {
+    let told = |section: &str| {
+        let (dir, config) = settings(section);
+        let said = compare(&config, &dir.path().join("run"), &["--dry-run"]).ok().stderr;
+        said.contains("log_z0 = -50, 50 and 500")
+    };
+    assert!(told("methods = [\"dro\", \"dpo\"]\n"));
+    assert!(!told("methods = [\"dpo\"]\n"));
+    assert!(!told("methods = [\"dro\"]\nsearch = \"defaults\"\n"));
+    // The remedy, as it is given.
+    let grid = "[compare.grids.dro]\n\"align.log_z0\" = [\"mean\"]\n\"align.beta\" = [0.05, 0.1, 0.5, 1.0]\n";
+    assert!(!told(&format!("methods = [\"dro\"]\n{grid}")));
+}
+
+#[test]
 fn wrong_settings_are_named_with_their_lines() {
     let refused = |section: &str, words: &[&str]| {
         let (dir, config) = settings(section);

@@ -14,6 +14,8 @@ use setpoint_train::RunDir;
 
 use self::plan::{Candidate, Plan};
 use self::results::{MethodResult, Results};
+use self::settings::Search;
+use super::align::Method;
 use super::search::{Crew, Entry, Job, Part, Reached, Trial, failures, open, split, written};
 use super::{Session, setup};
 use crate::config::load::to_table;
@@ -47,6 +49,7 @@ pub fn run(session: &Session, device: Option<&str>, config: &CompareConfig, fold
 
     let mut searched = Vec::new();
     if let Some(part) = &selecting {
+        introduce(session, config);
         note(session, "selecting settings");
         let first = config.compare.seeds[0];
         let trials: Vec<Trial> =
@@ -78,6 +81,19 @@ pub fn run(session: &Session, device: Option<&str>, config: &CompareConfig, fold
     progress::say(results.table());
     progress::say(format!("written to {}: compare.json, compare.csv, trials/", folder.display()));
     failures(&[searched, reported].concat(), folder)
+}
+
+/// Says that the paper's ranges of DRO leave out this program's default level, unless the user has given ranges.
+fn introduce(session: &Session, config: &CompareConfig) {
+    let is_dro = |method: &Method| matches!(method, Method::Dro(_));
+    let searched = config.methods().is_ok_and(|methods| methods.iter().any(is_dro));
+    if searched && config.compare.search == Search::Preset && config.compare.grid("dro").is_none() {
+        note(
+            session,
+            "dro is tried in the ranges of its paper, at log_z0 = -50, 50 and 500; to try it around the default of `setpoint align`, \
+             set compare.grids.dro = { \"align.log_z0\" = [\"mean\"], \"align.beta\" = [0.05, 0.1, 0.5, 1.0] }",
+        );
+    }
 }
 
 fn note(session: &Session, text: &str) {
@@ -123,6 +139,7 @@ pub fn dry_run(session: &Session, config: &CompareConfig) -> Outcome {
     let quiet = Session { quiet: true, ..session.clone() };
     config.eval.check(&config.model)?;
     let plan = Plan::of(&quiet, config)?;
+    introduce(session, config);
     progress::say(toml::to_string(&to_table(config))?);
     let seeds = config.compare.seeds.len();
     let mut trainings = 0;
