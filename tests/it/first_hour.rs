@@ -183,6 +183,10 @@ fn remedies_name_the_settings_that_help() {
     };
     sft(json!({"question": "What day is it?", "answer": "Friday."}), &policy)
         .fails(1, &["question", "--set data.columns.prompt=question"]);
+    let (_dir, data) = file("rows.jsonl", "{\"prompt\": \"What day is it?\", \"answer\": \"Friday.\"}\n");
+    let columns = "data.columns.completion=anser";
+    setpoint(&["sft", "--dry-run", "--model", &policy, "--data", &data, "--set", columns])
+        .fails(1, &["rows.jsonl:1", "`anser`", "there are: prompt, answer"]);
     // The same model without its chat template.
     let dir = tempfile::tempdir().unwrap();
     for name in ["config.json", "model.safetensors", "tokenizer.json"] {

@@ -208,6 +208,16 @@ pub enum RowProblem {
         /// What was found.
         found: String,
     },
+    /// A column that is to be renamed is absent.
+    #[error("`columns` takes `{expected}` from a column `{column}`, and there is none; there are: {}", found.join(", "))]
+    NothingToRename {
+        /// The name that the formats know.
+        expected: String,
+        /// The column.
+        column: String,
+        /// The columns that are left.
+        found: Vec<String>,
+    },
     /// A column that the format needs is absent.
     #[error(
         "missing column `{column}` (format `{format}`). Add it, rename a column to it with `columns`, or set another `format`"

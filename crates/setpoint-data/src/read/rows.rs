@@ -86,7 +86,8 @@ fn rename(row: &mut Row, config: &DatasetConfig, source: &Source) -> Result<(), 
                 row.insert(expected.clone(), value);
             }
             None => {
-                let problem = RowProblem::MissingColumn { column: own.clone(), format: "as renamed by `columns`" };
+                let found = row.keys().cloned().collect();
+                let problem = RowProblem::NothingToRename { expected: expected.clone(), column: own.clone(), found };
                 return Err(Error::Row { at: source.clone(), problem });
             }
         }
