@@ -5,10 +5,11 @@ mod hooks;
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use burn::module::Module;
 use serde::{Deserialize, Serialize};
 use setpoint_align::DisplacementDetector;
 use setpoint_data::TextEncoder;
-use setpoint_train::{DeviceGroup, Error, Fitted, RunDir, Sample, StopReason, Task, TrainConfig, fit_on};
+use setpoint_train::{DeviceGroup, Error, Fitted, Hooks, RunDir, Sample, StopReason, Task, TrainConfig, fit_on};
 use setpoint_transformer::{CausalLm, ModelConfig, Recompute, generate_stream};
 
 use super::generate::SamplingSection;
@@ -274,7 +275,8 @@ pub fn train<T: Task>(
     let plan = config.plan(task.len())?;
     let bar = progress::bar(plan.total_steps as usize, what, session.quiet);
     let total_steps = plan.total_steps;
-    if let Some((step, _)) = run.compare(&config.identity)? {
+    let begun = run.compare(&config.identity)?;
+    if let Some((step, _)) = &begun {
         progress::note(format!("{what}: going on from step {step} of {total_steps}"));
     }
     memory::give_pages_back();
@@ -294,6 +296,9 @@ pub fn train<T: Task>(
         speed: Speed::default(),
         failed: None,
     };
+    if begun.is_none() {
+        check_best(config, total_steps, &model, &mut hooks)?;
+    }
     let watch = interrupt::Watch::new();
     let fitted = fit_on(devices, task, model, config, run, &mut hooks);
     drop(watch);
@@ -310,6 +315,25 @@ pub fn train<T: Task>(
         progress::note(format!("{what}: stopped early at step {}: no better evaluation came", fitted.steps));
     }
     Ok(fitted)
+}
+
+/// Checks that evaluations measure the metric that decides the best checkpoint, where they do so before the last step. A wrong name would
+/// end the run at its first evaluation, and every time it is resumed.
+fn check_best<T: Task>(
+    config: &TrainConfig,
+    total_steps: u64,
+    model: &T::Model,
+    hooks: &mut TrainingHooks<'_, T>,
+) -> Outcome {
+    let Some(best) = config.best.as_ref().filter(|_| config.eval_steps.is_some_and(|steps| steps < total_steps)) else {
+        return Ok(());
+    };
+    let measured: Vec<String> = hooks.evaluate(&model.valid(), 0)?.metrics.into_iter().map(|(name, _)| name).collect();
+    if measured.contains(&best.metric) {
+        return Ok(());
+    }
+    let message = format!("the evaluation does not measure `{}`; it measures: {}", best.metric, measured.join(", "));
+    Err(Failure::usage("train.best.metric", message))
 }
 
 /// An error with what can be done about it.

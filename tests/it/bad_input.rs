@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::fixture::{demo, file, model, rewarded_rows, setpoint, tiny_config};
+use super::fixture::{demo, file, model, rewarded_rows, setpoint, setpoint_owned, sft_arguments, tiny_config};
 
 fn policy() -> String {
     model().display().to_string()
@@ -219,4 +219,26 @@ fn a_full_disk_while_saving_harms_nothing_that_was_written() {
     assert_eq!(std::fs::read_to_string(&out).unwrap(), "what was there\n");
     let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, [Path::new("logps.jsonl").as_os_str()], "nothing half-written stays");
+}
+
+#[test]
+fn a_metric_that_no_evaluation_measures_is_refused_before_the_first_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let with = |metric: &str, steps: &str| {
+        let mut arguments = sft_arguments(&run, 3);
+        for setting in [
+            format!("train.best={{ metric = \"{metric}\", greater_is_better = false, restore = true }}"),
+            format!("train.eval_steps={steps}"),
+            format!("eval_data.path={}", demo("pretrain/sft.jsonl").display()),
+            "eval_data.max_rows=4".to_owned(),
+        ] {
+            arguments.extend(["--set".to_owned(), setting]);
+        }
+        setpoint_owned(&arguments)
+    };
+    with("eval_accuracy", "2").fails(2, &["train.best.metric", "does not measure `eval_accuracy`", "eval_loss"]);
+    assert!(!run.join("metrics.jsonl").exists(), "no step was done");
+    with("eval_loss", "2").ok();
+    assert!(run.join("model/model.safetensors").is_file());
 }
