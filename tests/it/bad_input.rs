@@ -62,6 +62,21 @@ fn settings_out_of_range_are_wrong_usage_and_named_once() {
 }
 
 #[test]
+fn a_dry_run_reads_the_column_of_rewards() {
+    let row = "{\"prompt\": \"a\", \"responses\": [\"b\"], \"score\": [1]}\n";
+    let (dir, data) = file("rows.jsonl", &format!("{row}{}", row.replace("[1]", "[\"high\"]")));
+    let output = dir.path().join("out.jsonl").display().to_string();
+    let annotate = |set: &str, rows: &str| {
+        let rows = format!("data.max_rows={rows}");
+        let arguments = ["annotate", "--dry-run", "--data", &data, "--output", &output, "--set", set, "--set", &rows];
+        setpoint(&arguments)
+    };
+    annotate("column=score", "1").ok();
+    annotate("column=score", "2").fails(1, &["rows.jsonl", "`score`", "high"]);
+    annotate("column=scores", "1").fails(1, &["rows.jsonl", "`scores`", "no such column"]);
+}
+
+#[test]
 fn a_name_without_end_does_not_fill_the_terminal() {
     let (_dir, data) = file("rows.jsonl", &format!("{{\"{}\": 1}}\n", "x".repeat(2_000_000)));
     let ran = setpoint(&["align", "--dry-run", "--model", &policy(), "--data", &data]);

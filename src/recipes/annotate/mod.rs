@@ -194,6 +194,9 @@ pub fn dry_run(session: &Session, config: &AnnotateConfig) -> Outcome {
     let reading = reading(config)?;
     examples(session, config, reading.as_ref(), &mut records)?;
     let source = source(session, config, reading.as_ref())?;
+    if config.column.is_some() {
+        score(session, config, source.as_ref(), &[], &records, 0, &mut |_, _| Ok(()))?;
+    }
     progress::say(toml::to_string(&crate::config::load::to_table(config))?);
     let responses: usize = records.iter().map(|r| r.responses.len()).sum();
     progress::say(format!("{} rows, {responses} responses to score by {}", records.len(), source.describe()));
