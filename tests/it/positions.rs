@@ -123,7 +123,8 @@ fn benchmarks_find_long_prompts_before_the_model_is_read() {
         {"instruction": long, "output": "Four.", "generator": "base"},
     ]);
     let (_outputs, baseline) = file("baseline.json", &outputs.to_string());
-    let reward = format!("reward.path={policy}");
+    let judge = tempfile::tempdir().unwrap();
+    let reward = format!("reward.path={}", without_weights(judge.path(), 48, true));
     let alpaca = ["eval", "alpaca", "--model", &policy, "--baseline", &baseline, "--output", &output, "--set", &reward];
     let judge = "judge.base_url=http://127.0.0.1:9/v1";
     let question =
