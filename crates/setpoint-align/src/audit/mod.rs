@@ -198,6 +198,7 @@ pub struct LabelDisagreement {
 ///
 /// let data = [AuditPrompt {
 ///     prompt: 1,
+///     name: "train.jsonl:1".into(),
 ///     rewards: PromptRewards::new(0, vec![1.0, -1.0]),
 ///     ids: vec![1, 2],
 ///     ref_logps: vec![-12.0, -9.0],

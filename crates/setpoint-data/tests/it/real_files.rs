@@ -86,7 +86,8 @@ fn columns_are_renamed() {
     assert_eq!(records.len(), 1319);
     let config = DatasetConfig { columns: [("prompt".to_owned(), "ask".to_owned())].into(), ..config };
     let message = load_records(&config).unwrap_err().to_string();
-    assert!(message.contains("missing column `ask`"), "{message}");
+    assert!(message.contains("takes `prompt` from a column `ask`, and there is none"), "{message}");
+    assert!(message.contains("there are: question, answer"), "{message}");
 }
 
 #[test]
