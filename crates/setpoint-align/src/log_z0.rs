@@ -57,7 +57,7 @@ impl LogZ0 {
         }
     }
 
-    /// Whether the level follows from the rewards.
+    /// Returns true if the level follows from the rewards.
     pub fn needs_rewards(self) -> bool {
         !matches!(self, Self::Nats(_) | Self::BreakEvenReward(_))
     }

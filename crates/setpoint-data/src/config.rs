@@ -134,7 +134,7 @@ pub enum Responses {
     Best,
     /// All of them, each as an example.
     All,
-    /// Those with a greater reward than this; a row without any is left out.
+    /// Keeps responses with a greater reward than this; a row without any is left out.
     Above(f64),
 }
 
@@ -195,7 +195,7 @@ impl Uses {
     /// Pairs of responses, by label where there are labels, else by reward.
     pub const PAIRS: Self = Self { rewards: Use::Unlabelled, labels: Use::Several, margin: false, rejected: true };
 
-    /// What SFT looks at to select its responses.
+    /// Returns the columns that SFT needs to select its responses.
     #[must_use]
     pub fn of_selection(responses: Responses) -> Self {
         let (rewards, labels) = match responses {

@@ -28,11 +28,11 @@ impl fmt::Display for Severity {
     }
 }
 
-/// What a finding is about.
+/// The subject of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Subject {
-    /// Whether the targets are probabilities.
+    /// The targets are probabilities, or are not.
     Feasibility,
     /// Rewards that do not differ.
     EqualRewards,
@@ -44,7 +44,7 @@ pub enum Subject {
     Chosen,
     /// Where the rejected responses are going.
     Rejected,
-    /// Whether rewards can be compared between prompts.
+    /// Rewards can be compared between prompts, or cannot.
     Offsets,
     /// Responses with several rewards.
     Conflicts,
@@ -57,7 +57,7 @@ pub enum Subject {
 /// One thing that the audit found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What it is about.
+    /// Its subject.
     pub subject: Subject,
     /// How much it matters.
     pub severity: Severity,

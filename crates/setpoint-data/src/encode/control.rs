@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::record::Message;
 
 impl TextEncoder {
-    /// What the tokenizer puts before a text, found by tokenising one.
+    /// Finds the tokens that the tokenizer puts before a text, by tokenising one.
     pub(super) fn find_prefix(&self) -> Result<Vec<u32>, Error> {
         let encoding = self.tokens.encode_with_special("a").map_err(|e| self.failed(e.to_string()))?;
         let added = encoding.get_special_tokens_mask().iter().take_while(|&&m| m == 1).count();

@@ -42,7 +42,7 @@ impl TextEncoder {
         self.save_with_eos(dir, None)
     }
 
-    /// As [`save`](Self::save), with another token as EOS: the one that a model learnt to end its turns with.
+    /// Saves as [`save`](Self::save) does, with another token as EOS: the one that a model learned to end its turns with.
     ///
     /// # Errors
     /// [`Error::Io`] when the disk refuses.
