@@ -29,6 +29,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     memory::give_pages_back();
+    progress::heed_dumb_terminals();
     compute_here();
     let (done, code) = match Cli::try_parse() {
         Ok(cli) => (device_failure::caught(|| run(cli.command)), 0),

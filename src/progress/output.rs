@@ -74,6 +74,15 @@ pub fn say_painted(text: impl Display) {
     send(&format!("{text}\n"));
 }
 
+/// Turns colours off on a dumb terminal, unless `CLICOLOR_FORCE` asks for them. Without this, continuous integration (`CI`) counts as a
+/// terminal with colours whatever `TERM` is.
+pub fn heed_dumb_terminals() {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty() && value != "0");
+    if set("TERM").is_some_and(|term| term == "dumb") && set("CLICOLOR_FORCE").is_none() {
+        ColorChoice::Never.write_global();
+    }
+}
+
 /// Returns whether results are coloured: on a terminal, unless `NO_COLOR`, `CLICOLOR` or `TERM` forbids it; elsewhere if
 /// `CLICOLOR_FORCE` asks for it.
 pub fn has_colours() -> bool {

@@ -297,11 +297,11 @@ fn control_characters_of_strangers_are_displayed() {
 fn colours_are_for_terminals_unless_something_forbids_them() {
     let policy = model().display().to_string();
     let (_rows, data) = file("rows.jsonl", &rewarded_rows(2));
+    // The caller's own settings must not decide: continuous integration sets `CI`, which counts as a reason for colours.
+    const DECIDING: [&str; 5] = ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TERM", "CI"];
     let inspect = |settings: &[(&str, &str)]| {
         let mut command = command(&["inspect", "data", "--model", &policy, "--data", &data]);
-        for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TERM"] {
-            command.env_remove(name);
-        }
+        DECIDING.iter().for_each(|name| _ = command.env_remove(name));
         Ran::of(&command.envs(settings.iter().copied()).output().unwrap()).ok().stdout
     };
     for settings in [vec![], vec![("TERM", "xterm-256color")], vec![("NO_COLOR", "1"), ("CLICOLOR_FORCE", "1")]] {
@@ -314,7 +314,8 @@ fn colours_are_for_terminals_unless_something_forbids_them() {
     let line = format!("{} inspect data --model {policy} --data {data}", env!("CARGO_BIN_EXE_setpoint"));
     let on_a_terminal = |settings: &[(&str, &str)]| {
         let mut script = Command::new("script");
-        script.args(["-qec", &line, "/dev/null"]).env_remove("NO_COLOR").env("TERM", "xterm").stdin(Stdio::null());
+        DECIDING.iter().for_each(|name| _ = script.env_remove(name));
+        script.args(["-qec", &line, "/dev/null"]).env("TERM", "xterm").stdin(Stdio::null());
         let output = script.envs(settings.iter().copied()).output().ok()?;
         Some(String::from_utf8_lossy(&output.stdout).into_owned())
     };
@@ -323,10 +324,11 @@ fn colours_are_for_terminals_unless_something_forbids_them() {
         return;
     };
     assert!(coloured.contains("\u{1b}["), "{coloured}");
-    for settings in [("NO_COLOR", "1"), ("TERM", "dumb")] {
-        let text = on_a_terminal(&[settings]).unwrap();
+    for settings in [vec![("NO_COLOR", "1")], vec![("TERM", "dumb")], vec![("TERM", "dumb"), ("CI", "true")]] {
+        let text = on_a_terminal(&settings).unwrap();
         assert!(!text.contains('\u{1b}'), "{settings:?}: {text}");
     }
+    assert!(on_a_terminal(&[("TERM", "dumb"), ("CLICOLOR_FORCE", "1")]).unwrap().contains("\u{1b}["));
     let text = on_a_terminal(&[("NO_COLOR", "")]).unwrap();
     assert!(text.contains("\u{1b}["), "an empty NO_COLOR forbids nothing: {text}");
 }
