@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use setpoint_data::{DatasetConfig, EncodeOptions, Example, ResponseEnd, TextEncoder, Uses};
-use setpoint_reward::{HeadInit, Normalization, Preference, PreferenceTask, RewardModel, score_rows_on};
+use setpoint_reward::{HeadInit, Normalization, Preference, PreferenceTask, RewardModel, score_rows};
 use setpoint_train::{MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
 use setpoint_transformer::{Architecture, CausalLm, ModelConfig, SaveOptions};
 
@@ -128,7 +128,7 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
         let rows: Vec<&[u32]> =
             task.pairs().iter().flat_map(|p| [p.chosen.as_slice(), p.rejected.as_slice()]).collect();
         let bar = progress::bar(rows.len(), "scale", session.quiet);
-        let scores = score_rows_on(&session.devices, model, &rows, 8192, &mut |done| bar.set_position(done as u64))?;
+        let scores = score_rows(&session.devices, model, &rows, 8192, &mut |done| bar.set_position(done as u64))?;
         bar.finish_and_clear();
         Normalization::write(Some(Normalization::of(&scores)?), &mut model_config);
         // transformers finds the end of a row by this token, so no response may end with it.

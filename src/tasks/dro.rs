@@ -5,7 +5,7 @@ use setpoint_align::{
     Aggregate, DroBatch, DroSettings, Metrics, PromptIndex, PromptTerm, ResponsePoint, constant_like, dro, weighted_sum,
 };
 use setpoint_train::{
-    Error, Forward, HeadOptions, PromptLogps, ResponseValues, Sequence, Task, sequence_logps_with, shared_tokens,
+    BatchContext, Error, Forward, PromptLogps, ResponseValues, Sequence, Task, sequence_logps, shared_tokens,
 };
 use setpoint_transformer::CausalLm;
 
@@ -26,6 +26,8 @@ pub struct DroTask {
 
 impl Task for DroTask {
     type Model = CausalLm;
+    type Probe = ();
+    type Survey = ();
 
     fn len(&self) -> usize {
         self.prompts.len()
@@ -43,14 +45,14 @@ impl Task for DroTask {
         self.prompts[example].tokens()
     }
 
-    fn forward(&self, model: &CausalLm, examples: &[usize], denominator: f64) -> Result<Forward, Error> {
+    fn forward(&self, model: &CausalLm, examples: &[usize], batch: &BatchContext<()>) -> Result<Forward, Error> {
         let prompts: Vec<&ScoredPrompt> = examples.iter().map(|&e| &self.prompts[e]).collect();
         let counts: Vec<usize> = prompts.iter().map(|p| p.sequences.len()).collect();
         let index = PromptIndex::from_counts(&counts).map_err(Error::task)?;
         let sequences: Vec<&Sequence> = prompts.iter().flat_map(|p| &p.sequences).collect();
         let scored = self.settings.prompt_term != PromptTerm::Off;
         let prompt = if scored { PromptLogps::Detached } else { PromptLogps::Skip };
-        let logps = sequence_logps_with(model, &sequences, prompt, &HeadOptions::default())?;
+        let logps = sequence_logps(model, &sequences, prompt)?;
         // D_x is the same for every response of a prompt: take it from the first.
         let firsts: Vec<i64> = counts
             .iter()
@@ -84,7 +86,7 @@ impl Task for DroTask {
             // Nothing is known of D_x.
             values.prompt_log_ratios.clear();
         }
-        let weights = self.aggregate.response_weights(&index, denominator);
+        let weights = self.aggregate.response_weights(&index, batch.denominator);
         let loss = weighted_sum(output.errors, &weights);
 
         let mut metrics = Metrics::default();
@@ -121,10 +123,6 @@ impl Task for DroTask {
         let mut metrics = metric_sums(&metrics);
         record_entropy(&mut metrics, &logps);
         Ok(Forward { loss, metrics, per_example, responses, tape: logps.tape })
-    }
-
-    fn order(&self, seed: u64, epoch: u64) -> Vec<usize> {
-        setpoint_data::Order::new(seed).epoch(epoch, self.len())
     }
 
     fn describe(&self, example: usize) -> String {

@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::tensor::{Int, Tensor, TensorData};
 use setpoint_align::{DroVSettings, Metrics, ResponsePoint, constant_like, dro_v};
 use setpoint_reward::{HeadInit, RewardModel};
-use setpoint_train::{Error, Forward, ResponseValues, Task};
+use setpoint_train::{BatchContext, Error, Forward, ResponseValues, Task};
 use setpoint_transformer::checkpoint::with_stable_ids;
 use setpoint_transformer::{CausalLm, ModelConfig};
 
@@ -47,6 +47,8 @@ pub struct DroVTask {
 
 impl Task for DroVTask {
     type Model = PolicyAndValue;
+    type Probe = ();
+    type Survey = ();
 
     fn len(&self) -> usize {
         self.rows.len()
@@ -61,7 +63,7 @@ impl Task for DroVTask {
         sequence.ids.len() + sequence.prompt_len
     }
 
-    fn forward(&self, model: &PolicyAndValue, examples: &[usize], denominator: f64) -> Result<Forward, Error> {
+    fn forward(&self, model: &PolicyAndValue, examples: &[usize], batch: &BatchContext<()>) -> Result<Forward, Error> {
         let found = self.rows.logps(&model.policy, examples)?;
         let logps = found.response.clone();
 
@@ -102,15 +104,11 @@ impl Task for DroVTask {
                 metrics.record_response(role, &point);
             }
         }
-        Ok(mean_loss(output.losses, denominator, metric_sums(&metrics), responses, found))
+        Ok(mean_loss(output.losses, batch.denominator, metric_sums(&metrics), responses, found))
     }
 
     fn decoder(&self) -> &'static str {
         "policy.model"
-    }
-
-    fn order(&self, seed: u64, epoch: u64) -> Vec<usize> {
-        setpoint_data::Order::new(seed).epoch(epoch, self.len())
     }
 
     fn describe(&self, example: usize) -> String {

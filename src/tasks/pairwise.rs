@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use burn::tensor::Tensor;
 use setpoint_align::{Metrics, Pair, ResponsePoint, Role, constant_like, match_by_rank, mixed, token_mean_nll};
 use setpoint_train::{
-    Error, ExampleNumbers, Forward, HeadOptions, MicroBatch, PromptLogps, ResponseValues, Sequence, SequenceLogps,
-    Survey, Task, score_sequences, sequence_logps_with, shared_tokens,
+    BatchContext, Error, Forward, MicroBatch, PromptLogps, ResponseValues, Sequence, SequenceLogps, Task,
+    score_sequences, sequence_logps, shared_tokens,
 };
 use setpoint_transformer::CausalLm;
 
@@ -28,6 +28,42 @@ pub struct PairwiseTask {
     pub reference: bool,
 }
 
+/// A number of each side of a pair.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sides {
+    /// The chosen response's.
+    pub chosen: f64,
+    /// The rejected response's.
+    pub rejected: f64,
+}
+
+/// The facts about a whole batch of pairs.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PairSurvey {
+    /// Tokens of the chosen responses that the NLL counts.
+    pub nll: NllTokens,
+    /// What stands at the same rank as each pair, by example; if an objective looks at ranks.
+    pub ranks: Option<HashMap<usize, MatchedRanks>>,
+}
+
+/// Numbers of tokens that the NLL of chosen responses counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct NllTokens {
+    /// Tokens of the responses.
+    pub responses: f64,
+    /// Tokens of prompts and responses, without the first ones, which nothing predicts.
+    pub sequences: f64,
+}
+
+/// Values of other pairs of the batch that have the same rank as this pair's own ([`setpoint_align::match_by_rank`]), nats.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MatchedRanks {
+    /// The reference's margin at the rank of this pair's margin.
+    pub ref_margin: f64,
+    /// For each side, the other side's log-ratio at the rank of its own.
+    pub log_ratios: Sides,
+}
+
 impl PairwiseTask {
     fn prompt_nll(&self) -> bool {
         self.objectives.iter().any(|o| o.objective.prompt_nll())
@@ -37,11 +73,16 @@ impl PairwiseTask {
         &self.prompts[prompt].sequences[response]
     }
 
-    /// Tokens that the NLL counts: of a chosen response, and with its prompt. The first token is predicted from nothing.
-    fn nll_tokens(&self, example: usize) -> [f64; 2] {
-        let (prompt, chosen, _) = self.pairs[example];
-        let sequence = self.sequence((prompt, chosen));
-        [sequence.ids.len() - sequence.prompt_len, sequence.ids.len() - 1].map(|tokens| tokens as f64)
+    /// Counts the tokens of a batch for the NLL.
+    fn nll_tokens(&self, batch: &[usize]) -> NllTokens {
+        let mut tokens = NllTokens::default();
+        for &example in batch {
+            let (prompt, chosen, _) = self.pairs[example];
+            let sequence = self.sequence((prompt, chosen));
+            tokens.responses += (sequence.ids.len() - sequence.prompt_len) as f64;
+            tokens.sequences += (sequence.ids.len() - 1) as f64;
+        }
+        tokens
     }
 
     /// Whether an objective looks at the order of a whole batch.
@@ -49,18 +90,25 @@ impl PairwiseTask {
         self.objectives.iter().any(|o| o.objective.ranked())
     }
 
-    /// The values of the whole batch by rank. `probed`: the log-probabilities of each chosen and rejected response.
-    fn ranks(&self, batch: &[usize], probed: &ExampleNumbers) -> ExampleNumbers {
-        let side = |of: fn(&(usize, usize, usize)) -> usize, index: usize| -> [Vec<f64>; 2] {
-            let reference = |e: &usize| self.prompts[self.pairs[*e].0].ref_logps[of(&self.pairs[*e])];
-            [batch.iter().map(|e| probed[e][index]).collect(), batch.iter().map(reference).collect()]
+    /// Matches the values of the whole batch by rank. `logps` are the policy's log-probabilities of each pair.
+    fn ranks(&self, batch: &[usize], logps: &[Sides]) -> HashMap<usize, MatchedRanks> {
+        let ref_logps = |&example: &usize| {
+            let (prompt, chosen, rejected) = self.pairs[example];
+            let ref_logps = &self.prompts[prompt].ref_logps;
+            Sides { chosen: ref_logps[chosen], rejected: ref_logps[rejected] }
         };
-        let ([chosen, ref_chosen], [rejected, ref_rejected]) = (side(|pair| pair.1, 0), side(|pair| pair.2, 1));
-        let minus = |a: &[f64], b: &[f64]| -> Vec<f64> { a.iter().zip(b).map(|(a, b)| a - b).collect() };
-        let margins = match_by_rank(&minus(&chosen, &rejected), &minus(&ref_chosen, &ref_rejected));
-        let (h_w, h_l) = (minus(&chosen, &ref_chosen), minus(&rejected, &ref_rejected));
-        let (below, above) = (match_by_rank(&h_w, &h_l), match_by_rank(&h_l, &h_w));
-        batch.iter().enumerate().map(|(i, &e)| (e, vec![margins[i], below[i], above[i]])).collect()
+        let ref_logps: Vec<Sides> = batch.iter().map(ref_logps).collect();
+        let margins = |logps: &[Sides]| -> Vec<f64> { logps.iter().map(|s| s.chosen - s.rejected).collect() };
+        let ref_margins = match_by_rank(&margins(logps), &margins(&ref_logps));
+        let pairs = || logps.iter().zip(&ref_logps);
+        let chosen: Vec<f64> = pairs().map(|(own, reference)| own.chosen - reference.chosen).collect();
+        let rejected: Vec<f64> = pairs().map(|(own, reference)| own.rejected - reference.rejected).collect();
+        let (for_chosen, for_rejected) = (match_by_rank(&chosen, &rejected), match_by_rank(&rejected, &chosen));
+        let matched = |(i, &example): (usize, &usize)| {
+            let log_ratios = Sides { chosen: for_chosen[i], rejected: for_rejected[i] };
+            (example, MatchedRanks { ref_margin: ref_margins[i], log_ratios })
+        };
+        batch.iter().enumerate().map(matched).collect()
     }
 
     /// The responses of some pairs, each once although it may stand in several pairs, and the pairs among them.
@@ -92,7 +140,7 @@ impl PairwiseTask {
         let sequences = places.responses.iter().map(|&response| self.sequence(response));
         if !self.prompt_nll() {
             let sequences: Vec<&Sequence> = sequences.collect();
-            return sequence_logps_with(model, &sequences, PromptLogps::Skip, &HeadOptions::default());
+            return sequence_logps(model, &sequences, PromptLogps::Skip);
         }
         // The prompt counts on the chosen side alone: elsewhere nothing of it passes through the head.
         let mut chosen = vec![false; places.responses.len()];
@@ -102,7 +150,7 @@ impl PairwiseTask {
             Sequence { scored_from, ..sequence.clone() }
         };
         let sequences: Vec<Sequence> = sequences.zip(chosen).map(part).collect();
-        sequence_logps_with(model, &sequences, PromptLogps::Tracked, &HeadOptions::default())
+        sequence_logps(model, &sequences, PromptLogps::Tracked)
     }
 
     /// What the objectives look at.
@@ -111,9 +159,9 @@ impl PairwiseTask {
         logps: &SequenceLogps,
         places: &Places,
         examples: &[usize],
-        denominator: f64,
-        survey: &Survey,
+        context: &BatchContext<PairSurvey>,
     ) -> PairBatch {
+        let BatchContext { denominator, progress, survey } = context;
         let like = |values: Vec<f64>| constant_like(&values, &logps.response);
         let gather = |values: Tensor<1>| Pair::gather(values, &places.pairs);
         let tokens =
@@ -121,16 +169,22 @@ impl PairwiseTask {
         let models =
             places.responses.iter().map(|&(prompt, _)| self.prompts[prompt].reward_models()).min().unwrap_or(0);
         let both = gather(logps.response.clone());
-        let response_nll = token_mean_nll(both.chosen.clone(), denominator, survey.batch[0]);
+        let response_nll = token_mean_nll(both.chosen.clone(), *denominator, survey.nll.responses);
         let whole_nll = if self.prompt_nll() {
             let whole = both.chosen.clone() + gather(logps.prompt.clone()).chosen;
-            token_mean_nll(whole, denominator, survey.batch[1])
+            token_mean_nll(whole, *denominator, survey.nll.sequences)
         } else {
             response_nll.clone()
         };
-        let ranks = (!survey.examples.is_empty()).then(|| {
-            let ranked = |k: usize| like(examples.iter().map(|e| survey.examples[e][k]).collect());
-            Ranks { ref_margins: ranked(0), log_ratios: Pair { chosen: ranked(1), rejected: ranked(2) } }
+        let ranks = survey.ranks.as_ref().map(|matched| {
+            let each = |value: fn(&MatchedRanks) -> f64| like(examples.iter().map(|e| value(&matched[e])).collect());
+            Ranks {
+                ref_margins: each(|ranks| ranks.ref_margin),
+                log_ratios: Pair {
+                    chosen: each(|ranks| ranks.log_ratios.chosen),
+                    rejected: each(|ranks| ranks.log_ratios.rejected),
+                },
+            }
         });
         PairBatch {
             ref_logps: gather(like(self.each(places, |prompt, j| prompt.ref_logps[j]))),
@@ -142,7 +196,7 @@ impl PairwiseTask {
             response_nll,
             whole_nll,
             ranks,
-            progress: survey.progress,
+            progress: *progress,
         }
     }
 
@@ -204,6 +258,9 @@ struct Places {
 
 impl Task for PairwiseTask {
     type Model = CausalLm;
+    /// The log-probabilities of the pair's responses, nats; if an objective looks at ranks.
+    type Probe = Option<Sides>;
+    type Survey = PairSurvey;
 
     fn len(&self) -> usize {
         self.pairs.len()
@@ -225,10 +282,14 @@ impl Task for PairwiseTask {
         self.sequence((prompt, chosen)).ids.len() + self.sequence((prompt, rejected)).ids.len()
     }
 
-    /// Log-probabilities of the chosen and the rejected response, where they are ranked.
-    fn probe(&self, model: &CausalLm, examples: &[usize], micro_batch: MicroBatch) -> Result<ExampleNumbers, Error> {
+    fn probe(
+        &self,
+        model: &CausalLm,
+        examples: &[usize],
+        micro_batch: MicroBatch,
+    ) -> Result<Vec<Option<Sides>>, Error> {
         if !self.ranked() {
-            return Ok(ExampleNumbers::new());
+            return Ok(vec![None; examples.len()]);
         }
         let side = |of: fn(&(usize, usize, usize)) -> usize| -> Result<Vec<f64>, Error> {
             let sequence = |&e: &usize| self.sequence((self.pairs[e].0, of(&self.pairs[e])));
@@ -237,37 +298,24 @@ impl Task for PairwiseTask {
             Ok(scored.iter().map(|scored| scored.response_logp).collect())
         };
         let (chosen, rejected) = (side(|pair| pair.1)?, side(|pair| pair.2)?);
-        Ok(examples.iter().zip(chosen.into_iter().zip(rejected)).map(|(&e, (w, l))| (e, vec![w, l])).collect())
+        Ok(chosen.into_iter().zip(rejected).map(|(chosen, rejected)| Some(Sides { chosen, rejected })).collect())
     }
 
-    /// Numbers of tokens for the NLL, and ranks.
-    fn survey(&self, batch: &[usize], probed: &ExampleNumbers) -> Result<Survey, Error> {
-        let mut totals = [0.0; 2];
-        for &example in batch {
-            for (total, tokens) in totals.iter_mut().zip(self.nll_tokens(example)) {
-                *total += tokens;
-            }
-        }
-        let examples = if self.ranked() { self.ranks(batch, probed) } else { ExampleNumbers::new() };
-        Ok(Survey { batch: totals.to_vec(), examples, ..Survey::default() })
+    fn survey(&self, batch: &[usize], logps: &[Option<Sides>]) -> Result<PairSurvey, Error> {
+        let logps: Option<Vec<Sides>> = logps.iter().copied().collect();
+        let ranks = logps.map(|logps| self.ranks(batch, &logps));
+        Ok(PairSurvey { nll: self.nll_tokens(batch), ranks })
     }
 
-    fn forward(&self, model: &CausalLm, examples: &[usize], denominator: f64) -> Result<Forward, Error> {
-        let probed = self.probe(model, examples, MicroBatch::Examples(examples.len()))?;
-        let survey = self.survey(examples, &probed)?;
-        self.forward_surveyed(model, examples, denominator, &survey)
-    }
-
-    fn forward_surveyed(
+    fn forward(
         &self,
         model: &CausalLm,
         examples: &[usize],
-        denominator: f64,
-        survey: &Survey,
+        context: &BatchContext<PairSurvey>,
     ) -> Result<Forward, Error> {
         let places = self.places(examples);
         let logps = self.logps(model, &places)?;
-        let batch = self.batch(&logps, &places, examples, denominator, survey);
+        let batch = self.batch(&logps, &places, examples, context);
         let outputs: Vec<PairOutput> = self.objectives.iter().map(|o| o.objective.losses(&batch)).collect();
         let mut parts: Vec<(f64, Tensor<1>)> =
             self.objectives.iter().zip(&outputs).map(|(o, output)| (o.weight, output.loss.losses.clone())).collect();
@@ -278,11 +326,7 @@ impl Task for PairwiseTask {
         let found = host(logps.response.clone());
         let metrics = self.metrics(&found, &places, batch.response_nll, outputs);
         let responses = self.responses(&found, &places, examples);
-        Ok(mean_loss(losses, denominator, metric_sums(&metrics), responses, logps))
-    }
-
-    fn order(&self, seed: u64, epoch: u64) -> Vec<usize> {
-        setpoint_data::Order::new(seed).epoch(epoch, self.len())
+        Ok(mean_loss(losses, context.denominator, metric_sums(&metrics), responses, logps))
     }
 
     fn describe(&self, example: usize) -> String {

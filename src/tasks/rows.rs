@@ -4,7 +4,7 @@ use setpoint_align::{
     KtoSettings, Metrics, QrpoSettings, ResponsePoint, Role, constant_like, kto, kto_reference_point, qrpo,
 };
 use setpoint_train::{
-    Error, ExampleNumbers, Forward, MicroBatch, ResponseValues, ScoredSequence, Sequence, Survey, Task, score_sequences,
+    BatchContext, Error, Forward, MicroBatch, ResponseValues, ScoredSequence, Sequence, Task, score_sequences,
 };
 use setpoint_transformer::CausalLm;
 
@@ -31,15 +31,29 @@ pub struct RowTask {
     pub objective: RowObjective,
 }
 
+/// The facts about a whole batch of rows.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct RowSurvey {
+    /// KTO's reference point, nats; 0 for other objectives.
+    pub reference_point: f64,
+    /// Number of desirable rows.
+    pub desirable: usize,
+    /// Number of undesirable rows.
+    pub undesirable: usize,
+}
+
 impl RowTask {
-    /// The batch's rows on a side.
-    fn count(&self, batch: &[usize], side: Role) -> f64 {
-        batch.iter().filter(|&&e| self.rows.role(e) == Some(side)).count() as f64
+    /// Counts the batch's rows on a side.
+    fn count(&self, batch: &[usize], side: Role) -> usize {
+        batch.iter().filter(|&&e| self.rows.role(e) == Some(side)).count()
     }
 }
 
 impl Task for RowTask {
     type Model = CausalLm;
+    /// The log-ratio of the row's mismatched response, nats; KTO alone asks for it.
+    type Probe = Option<f64>;
+    type Survey = RowSurvey;
 
     fn len(&self) -> usize {
         self.rows.len()
@@ -53,42 +67,29 @@ impl Task for RowTask {
         self.rows.sequence(example).ids.len()
     }
 
-    /// KTO's log-ratios of mismatched responses.
-    fn probe(&self, model: &CausalLm, examples: &[usize], micro_batch: MicroBatch) -> Result<ExampleNumbers, Error> {
+    fn probe(&self, model: &CausalLm, examples: &[usize], micro_batch: MicroBatch) -> Result<Vec<Option<f64>>, Error> {
         if let RowObjective::Qrpo(_) = self.objective {
-            return Ok(ExampleNumbers::new());
+            return Ok(vec![None; examples.len()]);
         }
         let rows = || examples.iter().map(|&e| self.rows.places[e]);
         let sequences: Vec<&Sequence> = rows().map(|(i, j)| &self.mismatched[i].sequences[j]).collect();
         let scored = score_sequences(model, &sequences, pass_tokens(micro_batch), &mut |_| ())?;
         let log_ratio =
-            |((i, j), scored): (Place, &ScoredSequence)| vec![scored.response_logp - self.mismatched[i].ref_logps[j]];
-        Ok(examples.iter().copied().zip(rows().zip(&scored).map(log_ratio)).collect())
+            |((i, j), scored): (Place, &ScoredSequence)| Some(scored.response_logp - self.mismatched[i].ref_logps[j]);
+        Ok(rows().zip(&scored).map(log_ratio).collect())
     }
 
-    /// KTO's reference point, and the numbers of desirable and undesirable rows.
-    fn survey(&self, batch: &[usize], probed: &ExampleNumbers) -> Result<Survey, Error> {
+    fn survey(&self, batch: &[usize], mismatched: &[Option<f64>]) -> Result<RowSurvey, Error> {
         let reference_point = match self.objective {
             RowObjective::Qrpo(_) => 0.0,
-            RowObjective::Kto(_) => kto_reference_point(&batch.iter().map(|e| probed[e][0]).collect::<Vec<_>>()),
+            RowObjective::Kto(_) => kto_reference_point(&mismatched.iter().flatten().copied().collect::<Vec<_>>()),
         };
-        let counts = [Role::Chosen, Role::Rejected].map(|side| self.count(batch, side));
-        Ok(Survey { batch: vec![reference_point, counts[0], counts[1]], ..Survey::default() })
+        let (desirable, undesirable) = (self.count(batch, Role::Chosen), self.count(batch, Role::Rejected));
+        Ok(RowSurvey { reference_point, desirable, undesirable })
     }
 
-    fn forward(&self, model: &CausalLm, examples: &[usize], denominator: f64) -> Result<Forward, Error> {
-        let probed = self.probe(model, examples, MicroBatch::Examples(examples.len()))?;
-        let survey = self.survey(examples, &probed)?;
-        self.forward_surveyed(model, examples, denominator, &survey)
-    }
-
-    fn forward_surveyed(
-        &self,
-        model: &CausalLm,
-        examples: &[usize],
-        denominator: f64,
-        survey: &Survey,
-    ) -> Result<Forward, Error> {
+    fn forward(&self, model: &CausalLm, examples: &[usize], batch: &BatchContext<RowSurvey>) -> Result<Forward, Error> {
+        let RowSurvey { reference_point, desirable, undesirable } = batch.survey;
         let ref_logps = self.rows.each(examples, |prompt, j| prompt.ref_logps[j]);
         let found = self.rows.logps(model, examples)?;
         let logps = found.response.clone();
@@ -96,8 +97,9 @@ impl Task for RowTask {
         // Targets are where QRPO's residual would be 0; KTO aims at no value.
         let (output, beta, targets) = match &self.objective {
             RowObjective::Kto(settings) => {
-                let desirable: Vec<bool> = examples.iter().map(|&e| self.rows.role(e) == Some(Role::Chosen)).collect();
-                let output = kto(log_ratios, &desirable, survey.batch[0], settings);
+                let is_desirable: Vec<bool> =
+                    examples.iter().map(|&e| self.rows.role(e) == Some(Role::Chosen)).collect();
+                let output = kto(log_ratios, &is_desirable, reference_point, settings);
                 (output, settings.beta, vec![f64::NAN; examples.len()])
             }
             RowObjective::Qrpo(settings) => {
@@ -120,19 +122,14 @@ impl Task for RowTask {
             totals[usize::from(role == Role::Rejected)] += point.reward;
         }
         let mut sums = metric_sums(&metrics);
-        let [desirable, undesirable] = [survey.batch[1], survey.batch[2]];
-        if desirable > 0.0 && undesirable > 0.0 {
+        if desirable > 0 && undesirable > 0 {
             // trl's: the difference of the two means over the whole batch, which has no pairs.
-            sums.sum("rewards/margins", totals[0] / desirable - totals[1] / undesirable);
+            sums.sum("rewards/margins", totals[0] / desirable as f64 - totals[1] / undesirable as f64);
         }
         if let RowObjective::Kto(_) = self.objective {
-            sums.mean("kl", survey.batch[0] * examples.len() as f64, examples.len() as f64);
+            sums.mean("kl", reference_point * examples.len() as f64, examples.len() as f64);
         }
-        Ok(mean_loss(output.losses, denominator, sums, responses, found))
-    }
-
-    fn order(&self, seed: u64, epoch: u64) -> Vec<usize> {
-        setpoint_data::Order::new(seed).epoch(epoch, self.len())
+        Ok(mean_loss(output.losses, batch.denominator, sums, responses, found))
     }
 
     fn describe(&self, example: usize) -> String {

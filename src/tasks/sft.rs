@@ -1,7 +1,7 @@
 //! Supervised fine-tuning as a task of the engine.
 
 use setpoint_align::weighted_sum;
-use setpoint_train::{Error, Forward, MetricSums, ResponseValues, Task, token_logps};
+use setpoint_train::{BatchContext, Error, Forward, MetricSums, ResponseValues, Task, token_logps};
 use setpoint_transformer::CausalLm;
 
 /// A conversation as tokens.
@@ -24,6 +24,8 @@ pub struct SftTask {
 
 impl Task for SftTask {
     type Model = CausalLm;
+    type Probe = ();
+    type Survey = ();
 
     fn len(&self) -> usize {
         self.examples.len()
@@ -38,11 +40,11 @@ impl Task for SftTask {
         self.examples[example].ids.len()
     }
 
-    fn forward(&self, model: &CausalLm, examples: &[usize], denominator: f64) -> Result<Forward, Error> {
+    fn forward(&self, model: &CausalLm, examples: &[usize], batch: &BatchContext<()>) -> Result<Forward, Error> {
         let rows: Vec<(&[u32], &[bool])> =
             examples.iter().map(|&e| (self.examples[e].ids.as_slice(), self.examples[e].counted.as_slice())).collect();
         let logps = token_logps(model, &rows)?;
-        let loss = weighted_sum(logps.sums.clone(), &vec![-1.0 / denominator; rows.len()]);
+        let loss = weighted_sum(logps.sums.clone(), &vec![-1.0 / batch.denominator; rows.len()]);
         let sums: Vec<f64> = logps.sums.into_data().iter::<f64>().collect();
         let per_example = sums.iter().zip(&logps.counts).map(|(sum, &count)| (-sum / count as f64) as f32).collect();
         let mut responses = ResponseValues::default();
@@ -50,10 +52,6 @@ impl Task for SftTask {
             responses.push(example, [("tokens", count as f64), ("logp", logp)]);
         }
         Ok(Forward { loss, metrics: MetricSums::new(), per_example, responses, tape: logps.tape })
-    }
-
-    fn order(&self, seed: u64, epoch: u64) -> Vec<usize> {
-        setpoint_data::Order::new(seed).epoch(epoch, self.len())
     }
 
     fn describe(&self, example: usize) -> String {

@@ -1,7 +1,7 @@
 //! What tasks on single responses have in common.
 
 use setpoint_align::Role;
-use setpoint_train::{Error, HeadOptions, PromptLogps, Sequence, SequenceLogps, sequence_logps_with};
+use setpoint_train::{Error, PromptLogps, Sequence, SequenceLogps, sequence_logps};
 use setpoint_transformer::CausalLm;
 
 use super::{Place, ScoredPrompt};
@@ -51,7 +51,7 @@ impl SingleResponses {
     /// The policy's log-probs of some examples' responses, `[n]`, with their graph.
     pub fn logps(&self, policy: &CausalLm, examples: &[usize]) -> Result<SequenceLogps, Error> {
         let sequences: Vec<&Sequence> = examples.iter().map(|&example| self.sequence(example)).collect();
-        sequence_logps_with(policy, &sequences, PromptLogps::Skip, &HeadOptions::default())
+        sequence_logps(policy, &sequences, PromptLogps::Skip)
     }
 
     /// How messages name an example.

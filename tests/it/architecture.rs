@@ -10,7 +10,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("setpoint-ops", &[]),
     ("setpoint-transformer", &["setpoint-ops"]),
     ("setpoint-train", &["setpoint-transformer", "setpoint-ops"]),
-    ("setpoint-reward", &["setpoint-train", "setpoint-transformer", "setpoint-align", "setpoint-data"]),
+    ("setpoint-reward", &["setpoint-train", "setpoint-transformer", "setpoint-align"]),
     ("setpoint-eval", &["setpoint-data"]),
     (
         "setpoint",

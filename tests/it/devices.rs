@@ -72,7 +72,12 @@ fn log_probs_agree_with_transformers() {
             .collect();
         for (name, device) in devices() {
             let (model, _) = CausalLm::load(&golden(case), &LoadOptions::default(), &device).unwrap();
-            let found = sequence_logps(&model, &rows).unwrap().response.into_data().try_to_vec::<f32>().unwrap();
+            let found = sequence_logps(&model, &rows, PromptLogps::Detached)
+                .unwrap()
+                .response
+                .into_data()
+                .try_to_vec::<f32>()
+                .unwrap();
             let difference = largest_difference(&found, &sums);
             // 1e-5 a token.
             let tolerance = 1e-5 * width as f32;
@@ -89,7 +94,7 @@ fn gradients_of_the_dro_loss_agree_between_devices() {
     let gradient = |device: &Device| -> Vec<f32> {
         let (model, _) =
             CausalLm::load(&golden("llama_kv2"), &LoadOptions::default(), &device.clone().autodiff()).unwrap();
-        let logps = sequence_logps(&model, &rows).unwrap();
+        let logps = sequence_logps(&model, &rows, PromptLogps::Detached).unwrap();
         let index = PromptIndex::from_counts(&[2, 1]).unwrap();
         let firsts = Tensor::<1, Int>::from_data(TensorData::from([0_i64, 2]), &logps.prompt.device());
         let prompt_logps = logps.prompt.select(0, firsts);
@@ -143,7 +148,7 @@ fn the_reward_loss_is_exact_at_both_ends_on_every_device() {
 /// Losses of DRO and DPO over pairs of responses, each pair to a prompt of its own, and the gradient of a matrix; all pairs in one pass.
 fn pairs_together(model: &CausalLm, pairs: &[[Sequence; 2]]) -> (Vec<f32>, Vec<f32>) {
     let rows: Vec<&Sequence> = pairs.iter().flatten().collect();
-    let logps = sequence_logps(model, &rows).unwrap();
+    let logps = sequence_logps(model, &rows, PromptLogps::Detached).unwrap();
     let n = pairs.len();
     let index = PromptIndex::from_counts(&vec![2; n]).unwrap();
     let firsts: Vec<i64> = (0..n as i64).map(|i| 2 * i).collect();

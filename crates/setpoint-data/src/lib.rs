@@ -9,8 +9,8 @@
 //! - [`ChatTemplate`] renders Jinja templates as transformers does.
 //! - [`TextEncoder`] makes an [`Example`] of a record: one BOS, one stop token within the response, a boundary between prompt
 //!   and response that no token spans. Whatever is dropped, cut or tokenised apart is counted in an [`EncodeReport`].
-//! - [`T0`], [`Order`], [`content_hash`] and [`segments`] answer the questions that come next: do all prompts begin alike, in
-//!   which order are rows visited, which numbers belong to these ids, and what does a row look like.
+//! - [`T0`], [`content_hash`] and [`segments`] answer the questions that come next: do all prompts begin alike, which numbers
+//!   belong to these ids, and what does a row look like.
 //!
 //! This crate knows nothing of tensors.
 
@@ -21,7 +21,6 @@ mod format;
 mod hash;
 mod inspect;
 mod notes;
-mod order;
 mod read;
 mod record;
 mod seam;
@@ -43,7 +42,6 @@ pub use self::format::{Format, Row, text_prompts_as_turns};
 pub use self::hash::content_hash;
 pub use self::inspect::{Segment, SegmentKind, segments};
 pub use self::notes::ModelNotes;
-pub use self::order::Order;
 pub use self::read::{
     Hub, ReadReport, RecordStream, RowStream, load_records, read_records, read_records_from, read_rows, read_rows_from,
 };

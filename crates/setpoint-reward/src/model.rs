@@ -169,30 +169,17 @@ impl RewardModel {
         let weight = self.score.weight.val().cast(FloatDType::F32).transpose(); // [1, d] -> [d, 1]
         hidden.cast(FloatDType::F32).matmul(weight).squeeze_dim(1) // [n, d]·[d, 1] -> [n, 1] -> [n]
     }
-
-    /// Scores any number of rows without a graph: in batches of at most `batch_tokens` tokens (a longer row goes
-    /// alone). `progress` hears the number of rows done.
-    ///
-    /// What rows begin with alike, such as the prompt of several responses, is computed once. A row's score does not depend on the other
-    /// rows, but for the rounding of f32 sums.
-    ///
-    /// # Errors
-    /// [`Error::Empty`] and [`Error::Token`] for a row that cannot be scored, before any is; [`Error::Device`].
-    pub fn score_rows<R: AsRef<[u32]>>(
-        &self,
-        rows: &[R],
-        batch_tokens: usize,
-        progress: &mut dyn FnMut(usize),
-    ) -> Result<Vec<f64>, Error> {
-        score_rows_on(&DeviceGroup::single(self.device()), self, rows, batch_tokens, progress)
-    }
 }
 
-/// [`RewardModel::score_rows`] on several devices at once; the model is on the first.
+/// Scores any number of rows without a graph, in batches of at most `batch_tokens` tokens (a longer row goes alone). The devices share the
+/// work; the model is on the first of them. `progress` hears the number of rows done.
+///
+/// What rows begin with alike, such as the prompt of several responses, is computed once. A row's score does not depend on the other
+/// rows, but for the rounding of f32 sums.
 ///
 /// # Errors
-/// As [`RewardModel::score_rows`].
-pub fn score_rows_on<R: AsRef<[u32]>>(
+/// [`Error::Empty`] and [`Error::Token`] for a row that cannot be scored, before any is; [`Error::Device`].
+pub fn score_rows<R: AsRef<[u32]>>(
     devices: &DeviceGroup,
     model: &RewardModel,
     rows: &[R],

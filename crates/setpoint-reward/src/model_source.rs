@@ -8,7 +8,7 @@ use setpoint_train::DeviceGroup;
 use setpoint_transformer::LoadOptions;
 
 use crate::error::Error;
-use crate::model::{RewardModel, check_row, score_rows_on};
+use crate::model::{RewardModel, check_row, score_rows};
 use crate::normalization::Normalization;
 use crate::source::{RewardSource, Scored};
 
@@ -109,7 +109,7 @@ impl RewardSource for ModelSource {
             check_row(&row, vocabulary, || format!("row {}, response {}", item.row, item.response_index))?;
             rows.push(row);
         }
-        let mut scores = score_rows_on(&self.devices, &self.model, &rows, self.batch_tokens, progress)?;
+        let mut scores = score_rows(&self.devices, &self.model, &rows, self.batch_tokens, progress)?;
         if let Some(normalization) = self.normalization {
             scores.iter_mut().for_each(|score| *score = normalization.apply(*score));
         }

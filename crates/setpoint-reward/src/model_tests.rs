@@ -68,9 +68,10 @@ fn many_rows_are_scored_in_batches_and_come_back_in_order() {
     for device in devices() {
         let (model, _) = tiny_model(&device.clone().autodiff());
         let rows = rows();
+        let one = DeviceGroup::single(device.clone());
         for batch_tokens in [1, 12, 10_000] {
             let mut heard = Vec::new();
-            let scores = model.score_rows(&rows, batch_tokens, &mut |done| heard.push(done)).unwrap();
+            let scores = score_rows(&one, &model, &rows, batch_tokens, &mut |done| heard.push(done)).unwrap();
             for (row, score) in rows.iter().zip(scores) {
                 assert!((score - f64::from(alone(&model, row))).abs() < f64::from(ROUNDING), "{row:?}");
             }
@@ -83,13 +84,13 @@ fn many_rows_are_scored_in_batches_and_come_back_in_order() {
             };
             assert_eq!(heard.len(), batches, "{batch_tokens}");
         }
-        assert!(model.score_rows::<Vec<u32>>(&[], 16, &mut |_| ()).unwrap().is_empty());
+        assert!(score_rows::<Vec<u32>>(&one, &model, &[], 16, &mut |_| ()).unwrap().is_empty());
 
         // Devices that share the work have the same passes.
         let two = DeviceGroup::new(vec![device.clone(), device], SumOnFirst);
         let mut heard = Vec::new();
-        let scores = score_rows_on(&two, &model, &rows, 1, &mut |done| heard.push(done)).unwrap();
-        assert_eq!(scores, model.score_rows(&rows, 1, &mut |_| ()).unwrap());
+        let scores = score_rows(&two, &model, &rows, 1, &mut |done| heard.push(done)).unwrap();
+        assert_eq!(scores, score_rows(&one, &model, &rows, 1, &mut |_| ()).unwrap());
         assert!(heard.is_sorted() && heard.len() == rows.len(), "{heard:?}");
     }
 }
@@ -189,7 +190,7 @@ fn what_cannot_be_scored_is_named() {
     let empty: [&[u32]; 2] = [&[1], &[]];
     assert!(matches!(model.scores(&empty), Err(Error::Empty { place }) if place == "sequence 1"));
     let foreign: [&[u32]; 1] = [&[1, 24]];
-    let error = model.score_rows(&foreign, 16, &mut |_| ()).unwrap_err();
+    let error = score_rows(&DeviceGroup::single(Device::flex()), &model, &foreign, 16, &mut |_| ()).unwrap_err();
     assert!(matches!(error, Error::Token { id: 24, vocabulary: 24, .. }), "{error}");
 
     let source = ModelSource::new(model, "tiny");

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use safetensors::SafeTensors;
 use serde::Deserialize;
-use setpoint_train::{GradientSink, MicroBatch, Task, backward};
+use setpoint_train::{BatchContext, GradientSink, MicroBatch, Task, backward, evaluate};
 use setpoint_transformer::checkpoint::parameters;
 
 use super::*;
@@ -91,7 +91,8 @@ fn rewards_equal_those_of_transformers() {
     for case in CASES {
         let golden = Golden::open(case);
         for device in devices() {
-            let rewards = golden.model(&device).score_rows(&golden.rows(), 64, &mut |_| ()).unwrap();
+            let (model, device) = (golden.model(&device), DeviceGroup::single(device));
+            let rewards = score_rows(&device, &model, &golden.rows(), 64, &mut |_| ()).unwrap();
             for (i, (got, expected)) in rewards.iter().zip(golden.floats("rewards")).enumerate() {
                 close(*got, f64::from(expected), &format!("{case}, row {i}"));
             }
@@ -104,20 +105,22 @@ fn bradley_terry_losses_and_gradients_equal_those_of_torch() {
     for case in CASES {
         let golden = Golden::open(case);
         for device in devices() {
-            let model = golden.model(&device.autodiff());
+            let model = golden.model(&device.clone().autodiff());
             for key in ["plain", "margin_center"] {
                 let expected = golden.expected(key);
                 let task = golden.task(&expected);
-                let forward = task.forward(&model, &[0, 1, 2, 3], 4.0).unwrap();
+                let batch = BatchContext { denominator: 4.0, ..BatchContext::default() };
+                let forward = task.forward(&model, &[0, 1, 2, 3], &batch).unwrap();
                 close(f64::from(forward.loss.clone().inner().into_scalar::<f32>()), expected.loss, "loss");
                 // `losses` of the file are without the centring term.
                 let plain = golden.task(&Expected { center: 0.0, ..golden.expected(key) });
-                let losses = plain.forward(&model, &[0, 1, 2, 3], 4.0).unwrap().per_example;
+                let losses = plain.forward(&model, &[0, 1, 2, 3], &batch).unwrap().per_example;
                 for (got, expected) in losses.iter().zip(&expected.losses) {
                     close(f64::from(*got), *expected, "losses");
                 }
-                let measured = task.evaluate(&model, MicroBatch::Examples(3)).unwrap().values();
-                let loss = measured.iter().find(|(name, _)| name == "loss").unwrap().1;
+                let here = DeviceGroup::single(device.clone());
+                let measured = evaluate(&task, &here, &model, MicroBatch::Examples(3), 0.0, &|| false).unwrap();
+                let loss = measured.metrics.iter().find(|(name, _)| name == "eval_loss").unwrap().1;
                 close(loss, expected.loss, "evaluated loss");
 
                 let mut sink = GradientSink::new();

@@ -1,9 +1,7 @@
 //! Training a reward model on preference pairs.
 
-use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
-use setpoint_data::{Example, Order};
-use setpoint_train::{Forward, MetricSums, MicroBatch, ResponseValues, Task};
+use setpoint_train::{BatchContext, Forward, MetricSums, ResponseValues, Task};
 
 use crate::bradley_terry::bradley_terry;
 use crate::error::Error;
@@ -33,20 +31,6 @@ impl Preference {
     /// ```
     pub fn new(prompt: &[u32], chosen: &[u32], rejected: &[u32], margin: f64, name: impl Into<String>) -> Self {
         Self { chosen: [prompt, chosen].concat(), rejected: [prompt, rejected].concat(), margin, name: name.into() }
-    }
-
-    /// The pair in an example, with its margin (0 where it has none), named by file and row; `None` where chosen or rejected
-    /// is missing.
-    pub fn from_example(example: &Example) -> Option<Self> {
-        let (chosen, rejected) = (example.chosen()?, example.rejected()?);
-        let margin = example.margin.unwrap_or(0.0);
-        Some(Self::new(&example.prompt, &chosen.ids, &rejected.ids, margin, example.source.to_string()))
-    }
-
-    /// Whether both sides are the same tokens, as happens in published data. Such a pair has no gradient but that of the centring
-    /// and counts as wrong in the accuracy; it is best left out.
-    pub fn is_tie(&self) -> bool {
-        self.chosen == self.rejected
     }
 }
 
@@ -95,24 +79,6 @@ impl PreferenceTask {
         &self.pairs
     }
 
-    /// Loss and metrics over all pairs, without a graph: what a held-out set is for.
-    ///
-    /// The result does not depend on `micro_batch`, but for the rounding of f32 sums.
-    ///
-    /// # Errors
-    /// [`Error::Token`] for a pair that the model cannot read, [`Error::Device`].
-    pub fn evaluate(&self, model: &RewardModel, micro_batch: MicroBatch) -> Result<MetricSums, Error> {
-        let model = model.valid();
-        let all: Vec<usize> = (0..self.pairs.len()).collect();
-        let mut metrics = MetricSums::new();
-        for batch in micro_batch.split(&all, |example| self.cost(example)) {
-            let forward = self.losses(&model, &batch, 1.0)?;
-            metrics.mean("loss", forward.per_example.iter().copied().map(f64::from).sum(), batch.len() as f64);
-            metrics.merge(&forward.metrics);
-        }
-        Ok(metrics)
-    }
-
     fn losses(&self, model: &RewardModel, examples: &[usize], denominator: f64) -> Result<Forward, Error> {
         let pairs: Vec<&Preference> = examples.iter().map(|&example| &self.pairs[example]).collect();
         let vocabulary = model.vocabulary();
@@ -151,6 +117,8 @@ impl PreferenceTask {
 
 impl Task for PreferenceTask {
     type Model = RewardModel;
+    type Probe = ();
+    type Survey = ();
 
     fn len(&self) -> usize {
         self.pairs.len()
@@ -169,13 +137,9 @@ impl Task for PreferenceTask {
         &self,
         model: &RewardModel,
         examples: &[usize],
-        denominator: f64,
+        batch: &BatchContext<()>,
     ) -> Result<Forward, setpoint_train::Error> {
-        self.losses(model, examples, denominator).map_err(setpoint_train::Error::task)
-    }
-
-    fn order(&self, seed: u64, epoch: u64) -> Vec<usize> {
-        Order::new(seed).epoch(epoch, self.pairs.len())
+        self.losses(model, examples, batch.denominator).map_err(setpoint_train::Error::task)
     }
 
     fn describe(&self, example: usize) -> String {

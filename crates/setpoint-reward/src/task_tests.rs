@@ -1,8 +1,7 @@
-use std::path::Path;
-
 use burn::tensor::Device;
-use setpoint_data::{EncodedResponse, Label, Source};
-use setpoint_train::{NoHooks, RunDir, Schedule, ScheduleKind, TrainConfig, Warmup, fit};
+use setpoint_train::{
+    DeviceGroup, Measurement, MicroBatch, NoHooks, RunDir, Schedule, ScheduleKind, TrainConfig, Warmup, evaluate, fit,
+};
 
 use super::*;
 use crate::testing::{devices, tiny_model};
@@ -20,8 +19,20 @@ fn pairs() -> Vec<Preference> {
     ]
 }
 
-fn value(metrics: &MetricSums, name: &str) -> f64 {
-    metrics.values().into_iter().find(|(n, _)| n == name).unwrap_or_else(|| panic!("no {name}")).1
+fn value(metrics: &[(String, f64)], name: &str) -> f64 {
+    metrics.iter().find(|(n, _)| n == name).unwrap_or_else(|| panic!("no {name}")).1
+}
+
+/// A batch of four pairs.
+fn four() -> BatchContext<()> {
+    BatchContext { denominator: 4.0, ..BatchContext::default() }
+}
+
+/// Loss and metrics on a held-out set.
+fn measure(task: &PreferenceTask, model: &RewardModel, micro_batch: MicroBatch) -> Vec<(String, f64)> {
+    let here = DeviceGroup::single(model.device());
+    let Measurement { metrics, .. } = evaluate(task, &here, model, micro_batch, 0.0, &|| false).unwrap();
+    metrics
 }
 
 #[test]
@@ -30,7 +41,7 @@ fn losses_and_metrics_are_those_of_the_single_scores() {
         let (model, _) = tiny_model(&device);
         let center = 0.01;
         let task = PreferenceTask::new(pairs(), center).unwrap();
-        let forward = task.forward(&model, &[0, 1, 2, 3], 4.0).unwrap();
+        let forward = task.forward(&model, &[0, 1, 2, 3], &four()).unwrap();
 
         let score = |row: &Vec<u32>| f64::from(to_host(model.scores(&[row]).unwrap()).unwrap()[0]);
         let scores: Vec<(f64, f64)> = pairs().iter().map(|p| (score(&p.chosen), score(&p.rejected))).collect();
@@ -58,7 +69,7 @@ fn losses_and_metrics_are_those_of_the_single_scores() {
             ("max_reward", all.iter().copied().fold(f64::NEG_INFINITY, f64::max)),
         ];
         for (name, expected) in expected {
-            let got = value(&forward.metrics, name);
+            let got = value(&forward.metrics.values(), name);
             assert!((got - expected).abs() < 1e-5, "{name}: {got} {expected}");
         }
     }
@@ -73,7 +84,7 @@ fn the_split_into_micro_batches_changes_neither_loss_nor_gradient_nor_evaluation
             let mut loss = 0.0;
             let mut gradient = vec![0.0; 16];
             for examples in split {
-                let forward = task.forward(&model, examples, 4.0).unwrap();
+                let forward = task.forward(&model, examples, &four()).unwrap();
                 loss += forward.loss.clone().inner().into_scalar::<f32>();
                 let gradients = forward.loss.backward();
                 let part: Vec<f32> =
@@ -91,52 +102,25 @@ fn the_split_into_micro_batches_changes_neither_loss_nor_gradient_nor_evaluation
             }
         }
 
-        let whole = task.evaluate(&model, MicroBatch::Examples(4)).unwrap();
-        assert!((value(&whole, "loss") - f64::from(whole_loss)).abs() < 1e-5);
+        let whole = measure(&task, &model, MicroBatch::Examples(4));
+        assert!((value(&whole, "eval_loss") - f64::from(whole_loss)).abs() < 1e-5);
         for micro_batch in [MicroBatch::Examples(1), MicroBatch::Tokens(12)] {
-            let split = task.evaluate(&model, micro_batch).unwrap();
-            for (name, expected) in whole.values() {
-                assert!((value(&split, &name) - expected).abs() < 1e-5, "{name}");
+            let split = measure(&task, &model, micro_batch);
+            for (name, expected) in &whole {
+                assert!((value(&split, name) - expected).abs() < 1e-5, "{name}");
             }
         }
     }
 }
 
 #[test]
-fn an_example_with_two_labels_is_a_pair() {
-    let response = |index, ids: &[u32], label| EncodedResponse {
-        index,
-        ids: ids.to_vec(),
-        reward: None,
-        label: Some(label),
-        learned: true,
-    };
-    let mut example = Example {
-        row: 4,
-        source: Source::line(Path::new("pairs.jsonl"), 4, 5),
-        prompt: vec![1, 5],
-        responses: vec![response(0, &[8, 2], Label::Rejected), response(1, &[9, 9, 2], Label::Chosen)],
-        margin: Some(0.5),
-        assistant_spans: Vec::new(),
-    };
-    let expected = pair(&[1, 5, 9, 9, 2], &[1, 5, 8, 2], 0.5, "pairs.jsonl:5");
-    assert_eq!(Preference::from_example(&example), Some(expected));
-    example.margin = None;
-    assert_eq!(Preference::from_example(&example).unwrap().margin, 0.0);
-    example.responses.pop();
-    assert_eq!(Preference::from_example(&example), None);
-}
-
-#[test]
 fn a_tie_costs_a_coin_flip_and_has_no_gradient() {
     for device in devices() {
         let (model, _) = tiny_model(&device.autodiff());
-        let tie = pair(&[1, 5, 2], &[1, 5, 2], 0.0, "tie");
-        assert!(tie.is_tie() && !pairs()[0].is_tie());
-        let task = PreferenceTask::new(vec![tie], 0.0).unwrap();
-        let forward = task.forward(&model, &[0], 1.0).unwrap();
+        let task = PreferenceTask::new(vec![pair(&[1, 5, 2], &[1, 5, 2], 0.0, "tie")], 0.0).unwrap();
+        let forward = task.forward(&model, &[0], &BatchContext { denominator: 1.0, ..four() }).unwrap();
         assert!((forward.per_example[0] - 2.0_f32.ln()).abs() < 1e-6);
-        assert_eq!(value(&forward.metrics, "accuracy"), 0.0);
+        assert_eq!(value(&forward.metrics.values(), "accuracy"), 0.0);
         let gradients = forward.loss.backward();
         let gradient: Vec<f32> = model.score.weight.val().grad(&gradients).unwrap().into_data().try_to_vec().unwrap();
         assert!(gradient.iter().all(|g| g.abs() < 1e-6), "{gradient:?}");
@@ -158,7 +142,7 @@ fn training_learns_which_token_is_better() {
     #[allow(deprecated)]
     let device = Device::flex().autodiff();
     let (model, _) = tiny_model(&device);
-    let before = held_out.evaluate(&model, MicroBatch::Examples(16)).unwrap();
+    let before = measure(&held_out, &model, MicroBatch::Examples(16));
 
     let dir = tempfile::tempdir().unwrap();
     let config = TrainConfig {
@@ -172,10 +156,10 @@ fn training_learns_which_token_is_better() {
     let run = RunDir::create(dir.path().join("run")).unwrap();
     let fitted = fit(&train, model, &config, &run, &mut NoHooks).unwrap();
 
-    let after = held_out.evaluate(&fitted.model, MicroBatch::Examples(16)).unwrap();
-    assert!(value(&before, "accuracy") < 0.9, "nothing to learn: {}", value(&before, "accuracy"));
-    assert_eq!(value(&after, "accuracy"), 1.0, "before: {:?}, after: {:?}", before.values(), after.values());
-    assert!(value(&after, "loss") < 0.1, "{:?}", after.values());
+    let after = measure(&held_out, &fitted.model, MicroBatch::Examples(16));
+    assert!(value(&before, "eval_accuracy") < 0.9, "nothing to learn: {}", value(&before, "eval_accuracy"));
+    assert_eq!(value(&after, "eval_accuracy"), 1.0, "before: {:?}, after: {:?}", before, after);
+    assert!(value(&after, "eval_loss") < 0.1, "{after:?}");
 }
 
 #[test]
@@ -188,7 +172,7 @@ fn what_cannot_be_trained_on_is_named() {
 
     let (model, _) = tiny_model(&Device::flex());
     let task = PreferenceTask::new(vec![pair(&[1], &[99], 0.0, "x.jsonl:7")], 0.0).unwrap();
-    let error = task.forward(&model, &[0], 1.0).unwrap_err().to_string();
+    let error = task.forward(&model, &[0], &BatchContext { denominator: 1.0, ..four() }).unwrap_err().to_string();
     assert!(error.starts_with("x.jsonl:7, rejected: token 99"), "{error}");
     assert_eq!(task.describe(0), "x.jsonl:7");
     assert_eq!((task.cost(0), task.weight(0)), (2, 1.0));

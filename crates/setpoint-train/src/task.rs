@@ -1,4 +1,4 @@
-//! What is trained: the seam between the engine and an objective.
+//! The seam between the engine and an objective.
 
 use std::collections::HashMap;
 
@@ -6,36 +6,45 @@ use burn::module::Module;
 use burn::tensor::{Gradients, Tensor};
 use setpoint_transformer::{Part, Tape};
 
-use crate::{Error, GradientSink, MetricSums, MicroBatch, ResponseValues};
+use crate::{Error, GradientSink, MetricSums, MicroBatch, Order, ResponseValues};
 
 /// A model, a set of examples and a loss.
 ///
-/// An example is whatever the loss needs at once: a conversation, a pair, a prompt with all its
-/// responses. The engine knows examples by index only. Where there are several devices, each asks for its share of a batch on a thread of
-/// its own.
+/// An example is whatever the loss needs at once: a conversation, a pair, a prompt with all its responses. The engine knows examples by index
+/// only. Where there are several devices, each asks for its share of a batch on a thread of its own.
+///
+/// A step calls [`probe`](Self::probe) on the examples of its batch, [`survey`](Self::survey) once on the whole batch, and
+/// [`forward`](Self::forward) on each micro-batch. A loss that is a plain mean over examples needs neither of the first two: its `Probe` and
+/// its `Survey` are `()`.
 pub trait Task: Sync {
     /// The model that is trained.
     type Model: Module + Sync;
 
-    /// Number of examples.
+    /// What [`survey`](Self::survey) needs to know of a single example and only the model can tell, such as a log-probability.
+    type Probe: Default + Send;
+
+    /// What the loss needs to know of the whole batch beyond its weight: totals, a baseline, ranks.
+    type Survey: Default + Send + Sync;
+
+    /// Returns the number of examples.
     fn len(&self) -> usize;
 
-    /// Whether there is no example.
+    /// Returns whether there is no example.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The example's share in the mean that the loss is: 1 for a mean over examples, the number of
-    /// scored tokens for a mean over tokens. An example of weight 0 is not computed.
+    /// Returns the example's weight in the mean that the loss is: 1 for a mean over examples, the number of scored tokens for a mean over
+    /// tokens. An example of weight 0 is not computed.
     fn weight(&self, example: usize) -> f64;
 
-    /// Tokens that go through the model for this example.
+    /// Returns the number of tokens that go through the model for this example.
     ///
     /// # Units
     /// Tokens.
     fn cost(&self, example: usize) -> usize;
 
-    /// Tokens of this example as they are counted in `num_tokens`: where one forward pass serves several rows that share a
+    /// Returns the number of tokens of this example as `num_tokens` counts them: where one forward pass serves several rows that share a
     /// beginning, those of all rows, so that runs can be compared with those of other trainers.
     ///
     /// # Units
@@ -44,96 +53,118 @@ pub trait Task: Sync {
         self.cost(example)
     }
 
-    /// Loss of some examples of a step.
+    /// Asks the model about single examples, for [`survey`](Self::survey): one answer for each example, in their order. By default the model
+    /// is not asked.
     ///
-    /// It must be deterministic: a resumed run computes steps again. Models are trained without
-    /// dropout, so nothing in a forward pass is random.
-    ///
-    /// # Errors
-    /// Whatever keeps the task from computing it ([`Error::task`]).
-    fn forward(&self, model: &Self::Model, examples: &[usize], denominator: f64) -> Result<Forward, Error>;
-
-    /// Numbers of single examples that [`Task::survey`] needs and only the model can tell, such as log-probabilities. None, unless a task
-    /// says otherwise.
-    ///
-    /// Whatever it costs, such as a forward pass without a graph, is paid at every step. Each device is asked for those of its share of the
-    /// batch. `micro_batch` bounds the pass as it bounds the others; the numbers must not depend on it. It must be deterministic, as
-    /// [`Task::forward`].
+    /// Each device is asked about its share of the batch. The cost, such as a forward pass without a graph, arises at every step.
+    /// `micro_batch` bounds that pass as it bounds the others; the answers must not depend on it. Like [`forward`](Self::forward), it must be
+    /// deterministic.
     ///
     /// # Errors
-    /// As [`Task::forward`].
+    /// As [`forward`](Self::forward).
     fn probe(
         &self,
         _model: &Self::Model,
-        _examples: &[usize],
+        examples: &[usize],
         _micro_batch: MicroBatch,
-    ) -> Result<ExampleNumbers, Error> {
-        Ok(ExampleNumbers::new())
+    ) -> Result<Vec<Self::Probe>, Error> {
+        Ok(examples.iter().map(|_| Self::Probe::default()).collect())
     }
 
-    /// What the loss has to know of a step's whole batch before its micro-batches are computed: totals, a baseline, ranks. `probed`: what
-    /// [`Task::probe`] said of each of its examples. Nothing, unless a task says otherwise.
+    /// Surveys the whole batch of a step before its micro-batches are computed. `probes` holds the answer for each example of the batch, in
+    /// their order. By default there is nothing to find out.
     ///
     /// # Errors
-    /// As [`Task::forward`].
-    fn survey(&self, _batch: &[usize], _probed: &ExampleNumbers) -> Result<Survey, Error> {
-        Ok(Survey::default())
+    /// As [`forward`](Self::forward).
+    fn survey(&self, _batch: &[usize], _probes: &[Self::Probe]) -> Result<Self::Survey, Error> {
+        Ok(Self::Survey::default())
     }
 
-    /// [`Task::forward`] with the [`Task::survey`] of the whole batch: what the engine calls. A task whose loss needs the survey
-    /// overrides it.
+    /// Computes the loss of some examples of a batch.
+    ///
+    /// It must be deterministic: a resumed run computes steps again. Models are trained without dropout, so nothing in a forward pass is
+    /// random.
     ///
     /// # Errors
-    /// As [`Task::forward`].
-    fn forward_surveyed(
+    /// Whatever keeps the task from computing it ([`Error::task`]).
+    fn forward(
         &self,
         model: &Self::Model,
         examples: &[usize],
-        denominator: f64,
-        _survey: &Survey,
-    ) -> Result<Forward, Error> {
-        self.forward(model, examples, denominator)
-    }
+        batch: &BatchContext<Self::Survey>,
+    ) -> Result<Forward, Error>;
 
-    /// The path in the model of the decoder whose blocks [`Forward::tape`] computes again: `model`, as in Hugging Face's checkpoints, unless
-    /// the language model is a part of what is trained.
+    /// Returns the path in the model of the decoder whose blocks [`Forward::tape`] computes again: `model`, as in Hugging Face's
+    /// checkpoints, unless the language model is a part of what is trained.
     fn decoder(&self) -> &'static str {
         "model"
     }
 
-    /// The examples in the order of an epoch (counted from 0): a permutation of `0..len()` that
-    /// follows from seed and epoch alone.
-    fn order(&self, seed: u64, epoch: u64) -> Vec<usize>;
+    /// Returns the examples in the order of an epoch (counted from 0): a permutation of `0..len()` that follows from seed and epoch alone. By
+    /// default it is shuffled ([`Order`]).
+    fn order(&self, seed: u64, epoch: u64) -> Vec<usize> {
+        Order::new(seed).epoch(epoch, self.len())
+    }
 
-    /// How messages name an example, best by file and row.
+    /// Names an example in messages, best by file and row.
     fn describe(&self, example: usize) -> String {
         format!("example {example}")
     }
 }
 
-/// Numbers of examples, by the examples' index, with a meaning that the task gives them.
-pub type ExampleNumbers = HashMap<usize, Vec<f64>>;
-
-/// What a loss knows of the whole batch of its step ([`Task::survey`]): numbers on the host, with a meaning that the task gives them.
+/// Describes the batch that the examples of a forward pass belong to.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Survey {
-    /// Numbers of the batch as a whole.
-    pub batch: Vec<f64>,
-    /// Numbers of its examples, by their index.
-    pub examples: ExampleNumbers,
-    /// Share of the run's optimizer steps that were made before this one, 0 at the first: for losses that follow a schedule. The engine
-    /// sets it.
+pub struct BatchContext<S> {
+    /// Total weight of the batch.
+    pub denominator: f64,
+    /// Share of the run's optimizer steps that were made before this one, 0 at the first: for losses that follow a schedule.
     pub progress: f64,
+    /// What the task has found out about the batch ([`Task::survey`]).
+    pub survey: S,
+}
+
+/// The probes of some examples, each with its example.
+pub(crate) type Probes<T> = Vec<(usize, <T as Task>::Probe)>;
+
+/// Asks the model about some examples.
+///
+/// # Errors
+/// Those of [`Task::probe`], and when it does not answer for each example.
+pub(crate) fn probe<T: Task>(
+    task: &T,
+    model: &T::Model,
+    examples: &[usize],
+    micro_batch: MicroBatch,
+) -> Result<Probes<T>, Error> {
+    let probes = task.probe(model, examples, micro_batch)?;
+    if probes.len() != examples.len() {
+        let reason = format!("expected a probe for each of {} examples, found {}", examples.len(), probes.len());
+        return Err(Error::Forward { reason });
+    }
+    Ok(examples.iter().copied().zip(probes).collect())
+}
+
+/// Surveys a batch, whose examples have been probed in any order.
+///
+/// # Errors
+/// Those of [`Task::survey`].
+pub(crate) fn survey<T: Task>(
+    task: &T,
+    batch: &[usize],
+    probes: impl IntoIterator<Item = (usize, T::Probe)>,
+) -> Result<T::Survey, Error> {
+    let mut probes: HashMap<usize, T::Probe> = probes.into_iter().collect();
+    let probes: Vec<T::Probe> = batch.iter().filter_map(|example| probes.remove(example)).collect();
+    task.survey(batch, &probes)
 }
 
 /// What a forward pass returns.
 #[derive(Clone, Debug)]
 pub struct Forward {
-    /// Σ over the examples of weight · loss, divided by `denominator`, with its graph.
+    /// Σ over the examples of weight · loss, divided by [`BatchContext::denominator`], with its graph.
     ///
-    /// `denominator` is the total weight of the step's whole batch and not of these examples; the sum of the
-    /// micro-batches' losses is therefore the batch's loss, and the sum of their gradients its
-    /// gradient, whatever the split.
+    /// The denominator is the total weight of the whole batch and not of these examples. So the losses of the micro-batches add up to the
+    /// batch's loss, and their gradients to its gradient, whatever the split.
     ///
     /// # Shapes
     /// `[1]`.

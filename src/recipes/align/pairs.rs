@@ -1,7 +1,8 @@
 //! Pairs from the responses of a prompt, by a stated rule.
 
 use setpoint_align::Role;
-use setpoint_data::{Example, Order};
+use setpoint_data::Example;
+use setpoint_train::Order;
 
 use super::settings::PairRule;
 use crate::recipes::setup;

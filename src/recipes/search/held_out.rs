@@ -4,8 +4,9 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use setpoint_data::{DatasetConfig, Order, Record, Response, Uses, load_records, pointwise_row, write_pointwise};
+use setpoint_data::{DatasetConfig, Record, Response, Uses, load_records, pointwise_row, write_pointwise};
 use setpoint_reward::Rule;
+use setpoint_train::Order;
 
 use crate::config::Problems;
 use crate::config::sections::{ModelSection, Wanted, validate_data, validate_rule};

@@ -2,7 +2,7 @@
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use setpoint_data::Order;
+use setpoint_train::Order;
 use toml::{Table, Value};
 
 /// One choice of settings: dotted keys with their values.

@@ -3,8 +3,7 @@
 use indicatif::ProgressBar;
 use setpoint_align::ChosenStep;
 use setpoint_train::{
-    DeviceGroup, Error, Evaluation, ExampleNumbers, Hooks, Measurement, MetricSums, MicroBatch, ResponseValues, Sample,
-    StepReport, Survey, Task, distribute,
+    DeviceGroup, Error, Evaluation, Hooks, Measurement, MicroBatch, Sample, StepReport, Task, evaluate,
 };
 
 use super::Companions;
@@ -43,10 +42,9 @@ pub(super) struct TrainingHooks<'a, T: Task> {
 
 impl<T: Task> Hooks<T::Model> for TrainingHooks<'_, T> {
     fn evaluate(&mut self, model: &T::Model, step: u64) -> Result<Measurement, Error> {
-        match self.companions.eval {
-            Some(task) => evaluate(task, self.devices, model, self.micro_batch, step as f64 / self.total_steps as f64),
-            None => Ok(Measurement::default()),
-        }
+        let Some(task) = self.companions.eval else { return Ok(Measurement::default()) };
+        let progress = step as f64 / self.total_steps as f64;
+        evaluate(task, self.devices, model, self.micro_batch, progress, &interrupt::requested)
     }
 
     fn sample(&mut self, model: &T::Model, step: u64) -> Result<Vec<Sample>, Error> {
@@ -106,57 +104,6 @@ impl<T: Task> Hooks<T::Model> for TrainingHooks<'_, T> {
     fn warning(&mut self, message: &str) {
         self.bar.suspend(|| progress::note(format!("warning: {message}")));
     }
-}
-
-/// Loss and metrics of a task over all its examples, without a graph, under names with `eval_` before them; and the numbers of its responses.
-/// `model` is on the first of the devices. `progress`: the share of the training that is done.
-fn evaluate<T: Task>(
-    task: &T,
-    devices: &DeviceGroup,
-    model: &T::Model,
-    micro_batch: MicroBatch,
-    progress: f64,
-) -> Result<Measurement, Error> {
-    let all: Vec<usize> = (0..task.len()).collect();
-    let denominator: f64 = all.iter().map(|&e| task.weight(e)).sum();
-    let micro_batches: Vec<_> = micro_batch.split(&all, |e| task.cost(e)).into_iter().enumerate().collect();
-    let mut probed = ExampleNumbers::new();
-    let probe = |model: &T::Model, (_, micro): &(usize, Vec<usize>)| {
-        go_on()?;
-        task.probe(model, micro, micro_batch)
-    };
-    distribute(devices, model, &micro_batches, probe, &mut |_, found| {
-        probed.extend(found);
-        Ok::<_, Error>(())
-    })?;
-    let survey = Survey { progress, ..task.survey(&all, &probed)? };
-    let mut parts: Vec<_> = micro_batches.iter().map(|_| None).collect();
-    let compute = |model: &T::Model, (_, micro): &(usize, Vec<usize>)| {
-        go_on()?;
-        let forward = task.forward_surveyed(model, micro, denominator, &survey)?;
-        Ok((f64::from(forward.loss.into_scalar::<f32>()), forward.metrics, forward.responses))
-    };
-    distribute(devices, model, &micro_batches, compute, &mut |&(at, _), part| {
-        parts[at] = Some(part);
-        Ok::<_, Error>(())
-    })?;
-    // In their order, whichever device was first: another order of the sums would have other last digits.
-    let mut loss = 0.0;
-    let mut metrics = MetricSums::new();
-    let mut responses = ResponseValues::default();
-    for (part, own, values) in parts.into_iter().flatten() {
-        loss += part;
-        metrics.merge(&own);
-        responses.append(values);
-    }
-    let mut values = vec![("eval_loss".to_owned(), loss)];
-    values.extend(metrics.values().into_iter().map(|(name, value)| (format!("eval_{name}"), value)));
-    Ok(Measurement { metrics: values, responses })
-}
-
-/// Fails if a stop is asked for.
-fn go_on() -> Result<(), Error> {
-    if interrupt::requested() { Err(Error::Interrupted) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ impl<M: Module> Moving<M> {
     pub(super) fn run<T: Task<Model = M>>(
         mut self,
         task: &T,
-        step: &Step,
+        step: &Step<T::Survey>,
         share: &[usize],
     ) -> Result<(Replica<M>, Meeting, Measured), Halt> {
         let mut measured = match share {
@@ -47,10 +47,15 @@ impl<M: Module> Moving<M> {
         Ok((self.replica?, self.meeting, measured))
     }
 
-    fn compute<T: Task<Model = M>>(&mut self, task: &T, step: &Step, share: &[usize]) -> Result<Measured, Halt> {
+    fn compute<T: Task<Model = M>>(
+        &mut self,
+        task: &T,
+        step: &Step<T::Survey>,
+        share: &[usize],
+    ) -> Result<Measured, Halt> {
         let replica = std::mem::replace(&mut self.replica, Err(Halt::Deserted))?;
         let share = MicroBatch::Examples(share.len()).split(share, |example| task.cost(example)).concat();
-        let forward = task.forward_surveyed(&replica.model, &share, step.denominator, &step.survey)?;
+        let forward = task.forward(&replica.model, &share, &step.context)?;
         let loss = checked_loss(task, &share, &forward, step.number)?;
         let decoder = task.decoder();
         // A tied head adds to the gradient of the embeddings, which is complete only at the end.

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::team::{Step, Team};
-use crate::{Error, Forward, GradientSink, MetricSums, MicroBatch, ResponseValues, Survey, Task, TrainConfig};
+use crate::task::survey;
+use crate::{BatchContext, Error, Forward, GradientSink, MetricSums, MicroBatch, ResponseValues, Task, TrainConfig};
 
 /// Loss, metrics, responses' numbers and gradient norm of a whole batch.
 #[derive(Default)]
@@ -32,19 +33,19 @@ impl Measured {
 /// When the loss or the gradient is not finite; a model that moves on the way is lost then.
 pub(super) fn compute<T: Task>(
     task: &T,
-    team: Team<T::Model>,
+    team: Team<T>,
     batch: &[usize],
     config: &TrainConfig,
     learning_rate: f64,
     number: u64,
     progress: f64,
-) -> Result<(Team<T::Model>, Measured), Error> {
+) -> Result<(Team<T>, Measured), Error> {
     let (batch, denominator) = weighed(task, batch, number)?;
     let in_backward = config.optimizer.in_backward;
     let micro_batch = if in_backward { MicroBatch::Examples(batch.len()) } else { config.micro_batch };
-    let probed = team.probe(task, &batch, micro_batch)?;
-    let survey = Survey { progress, ..task.survey(&batch, &probed)? };
-    let step = Step { number, denominator, survey, micro_batch, in_backward: in_backward.then_some(learning_rate) };
+    let survey = survey(task, &batch, team.probe(task, &batch, micro_batch)?)?;
+    let context = BatchContext { denominator, progress, survey };
+    let step = Step { number, context, micro_batch, in_backward: in_backward.then_some(learning_rate) };
     let step = Arc::new(step);
     let (team, mut measured) = team.compute(task, &step, &batch)?;
     if !in_backward {
@@ -75,12 +76,12 @@ pub(super) fn pass<T: Task>(
     task: &T,
     model: &T::Model,
     split: &[Vec<usize>],
-    step: &Step,
+    step: &Step<T::Survey>,
 ) -> Result<(GradientSink, Measured), Error> {
     let mut sink = GradientSink::new();
     let mut measured = Measured { micro_batches: split.len(), ..Measured::default() };
     for examples in split {
-        let mut forward = task.forward_surveyed(model, examples, step.denominator, &step.survey)?;
+        let mut forward = task.forward(model, examples, &step.context)?;
         measured.metrics.merge(&forward.metrics);
         measured.responses.append(std::mem::take(&mut forward.responses));
         measured.loss += backward(task, model, examples, forward, &mut sink, step.number)?;
@@ -150,7 +151,7 @@ pub(super) fn checked_loss<T: Task>(task: &T, examples: &[usize], forward: &Forw
 /// alone, then each example of the bad ones.
 ///
 /// Costs nothing as long as all is well, because nobody looks at the norm of a micro-batch.
-fn culprits<T: Task>(task: &T, model: &T::Model, batch: &[usize], step: &Step) -> Result<Vec<usize>, Error> {
+fn culprits<T: Task>(task: &T, model: &T::Model, batch: &[usize], step: &Step<T::Survey>) -> Result<Vec<usize>, Error> {
     let split = step.micro_batch.split(batch, |example| task.cost(example));
     let bad = |examples: &[usize]| -> Result<bool, Error> {
         let (sink, _) = pass(task, model, &[examples.to_vec()], step)?;

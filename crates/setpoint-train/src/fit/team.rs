@@ -11,7 +11,8 @@ use super::moving::Moving;
 use super::step::{Measured, pass};
 use crate::batch::deal;
 use crate::devices::{copy_to, device_thread};
-use crate::{AdamW, DeviceGroup, Error, ExampleNumbers, GradientSink, MicroBatch, Survey, Task};
+use crate::task::{Probes, probe};
+use crate::{AdamW, BatchContext, DeviceGroup, Error, GradientSink, MicroBatch, Task};
 
 /// A model and the optimizer that moves it, on one device.
 pub(super) struct Replica<M> {
@@ -28,12 +29,11 @@ impl<M: Module> Replica<M> {
 }
 
 /// What all devices have to know of a step.
-pub(super) struct Step {
+pub(super) struct Step<S> {
     /// The step, from 1.
     pub(super) number: u64,
-    /// The weight of the whole batch.
-    pub(super) denominator: f64,
-    pub(super) survey: Survey,
+    /// The whole batch.
+    pub(super) context: BatchContext<S>,
     pub(super) micro_batch: MicroBatch,
     /// The learning rate, where parameters move inside the backward pass.
     pub(super) in_backward: Option<f64>,
@@ -62,7 +62,12 @@ pub(super) struct Member<M> {
 
 impl<M: Module + Sync> Member<M> {
     /// Runs a share of a batch forward and backward, and adds up the gradients of all devices.
-    fn compute<T: Task<Model = M>>(self, task: &T, step: &Step, share: &[usize]) -> Result<(Self, Measured), Halt> {
+    fn compute<T: Task<Model = M>>(
+        self,
+        task: &T,
+        step: &Step<T::Survey>,
+        share: &[usize],
+    ) -> Result<(Self, Measured), Halt> {
         if let Some(learning_rate) = step.in_backward {
             let Self { replica, meeting, .. } = self;
             let (replica, meeting, measured) = Moving::new(replica, meeting, learning_rate).run(task, step, share)?;
@@ -83,12 +88,12 @@ impl<M: Module + Sync> Member<M> {
     }
 
     /// Follows orders until there are no more, or one cannot be carried out.
-    fn serve<T: Task<Model = M>>(mut self, task: &T, orders: &Receiver<Order>) {
+    fn serve<T: Task<Model = M>>(mut self, task: &T, orders: &Receiver<Order<T>>) {
         while let Ok(order) = orders.recv() {
             let done = match order {
                 Order::Probe { share, micro_batch, reply } => {
-                    let probed = task.probe(&self.replica.model, &share, micro_batch);
-                    answer(probed.map(|probed| (self, probed)).map_err(Halt::Failed), &reply)
+                    let probes = probe(task, &self.replica.model, &share, micro_batch);
+                    answer(probes.map(|probes| (self, probes)).map_err(Halt::Failed), &reply)
                 }
                 Order::Compute { step, share, reply } => answer(self.compute(task, &step, &share), &reply),
                 Order::Apply { learning_rate, scale, reply } => {
@@ -115,32 +120,29 @@ fn answer<M, R>(done: Result<(Member<M>, R), Halt>, reply: &Reply<R>) -> Option<
 }
 
 /// What a device is asked to do, and where it answers.
-enum Order {
-    Probe { share: Vec<usize>, micro_batch: MicroBatch, reply: Reply<ExampleNumbers> },
-    Compute { step: Arc<Step>, share: Vec<usize>, reply: Reply<Measured> },
+enum Order<T: Task> {
+    Probe { share: Vec<usize>, micro_batch: MicroBatch, reply: Reply<Probes<T>> },
+    Compute { step: Arc<Step<T::Survey>>, share: Vec<usize>, reply: Reply<Measured> },
     Apply { learning_rate: f64, scale: f64, reply: Reply<()> },
 }
 
 type Reply<R> = Sender<Result<R, Halt>>;
 
 /// All devices of a run. The first works on this thread and leads, every other on a thread of its own.
-pub(super) struct Team<M> {
-    leader: Member<M>,
+pub(super) struct Team<T: Task> {
+    leader: Member<T::Model>,
     /// Where the others take their orders.
-    others: Vec<Sender<Order>>,
+    others: Vec<Sender<Order<T>>>,
 }
 
-impl<M: Module + Sync> Team<M> {
+impl<T: Task> Team<T> {
     /// Copies a model and its optimizer, which are on the group's first device, to the others.
-    pub(super) fn assemble<'scope, T: Task<Model = M>>(
+    pub(super) fn assemble<'scope>(
         scope: &'scope Scope<'scope, '_>,
         group: &DeviceGroup,
         task: &'scope T,
-        replica: Replica<M>,
-    ) -> Self
-    where
-        M: 'scope,
-    {
+        replica: Replica<T::Model>,
+    ) -> Self {
         let (meeting, seats) = Meeting::of(group);
         let devices = group.devices().iter().cloned().enumerate().skip(1);
         let others = devices.zip(seats).map(|((number, device), meeting)| {
@@ -158,12 +160,12 @@ impl<M: Module + Sync> Team<M> {
     }
 
     /// The model that is evaluated and saved, and its optimizer.
-    pub(super) fn first(&self) -> &Replica<M> {
+    pub(super) fn first(&self) -> &Replica<T::Model> {
         &self.leader.replica
     }
 
     /// The model, when the run is over.
-    pub(super) fn into_model(self) -> M {
+    pub(super) fn into_model(self) -> T::Model {
         self.leader.replica.model
     }
 
@@ -172,29 +174,24 @@ impl<M: Module + Sync> Team<M> {
         &self.leader.gradient
     }
 
-    /// What the model tells of single examples, each device of its share.
-    pub(super) fn probe<T: Task<Model = M>>(
-        &self,
-        task: &T,
-        batch: &[usize],
-        micro_batch: MicroBatch,
-    ) -> Result<ExampleNumbers, Error> {
+    /// Asks the model about the examples of a batch, each device about its share.
+    pub(super) fn probe(&self, task: &T, batch: &[usize], micro_batch: MicroBatch) -> Result<Probes<T>, Error> {
         let shares = deal(batch, 1 + self.others.len(), |example| task.cost(example));
         let replies = order(&self.others, |other, reply| {
             let share = shares[1 + other].clone();
             Order::Probe { share, micro_batch, reply }
         });
-        let own = task.probe(&self.first().model, &shares[0], micro_batch);
-        let (mut probed, others) = settle(own.map_err(Halt::Failed), replies)?;
-        probed.extend(others.into_iter().flatten());
-        Ok(probed)
+        let own = probe(task, &self.first().model, &shares[0], micro_batch);
+        let (mut probes, others) = settle(own.map_err(Halt::Failed), replies)?;
+        probes.extend(others.into_iter().flatten());
+        Ok(probes)
     }
 
     /// Runs a batch forward and backward, on each device its share, and adds up the gradients.
-    pub(super) fn compute<T: Task<Model = M>>(
+    pub(super) fn compute(
         self,
         task: &T,
-        step: &Arc<Step>,
+        step: &Arc<Step<T::Survey>>,
         batch: &[usize],
     ) -> Result<(Self, Measured), Error> {
         let Self { mut leader, others } = self;
@@ -219,8 +216,11 @@ impl<M: Module + Sync> Team<M> {
 }
 
 /// Gives each of the others, counted from 0, an order; where they will answer.
-fn order<R>(others: &[Sender<Order>], order: impl Fn(usize, Reply<R>) -> Order) -> Vec<Receiver<Result<R, Halt>>> {
-    let give = |(number, other): (usize, &Sender<Order>)| {
+fn order<T: Task, R>(
+    others: &[Sender<Order<T>>],
+    order: impl Fn(usize, Reply<R>) -> Order<T>,
+) -> Vec<Receiver<Result<R, Halt>>> {
+    let give = |(number, other): (usize, &Sender<Order<T>>)| {
         let (reply, answer) = channel();
         // One that is gone does not answer.
         let _ = other.send(order(number, reply));

@@ -86,11 +86,7 @@ impl<'a, T: Task> Trainer<'a, T> {
         })
     }
 
-    pub(super) fn run(
-        mut self,
-        mut team: Team<T::Model>,
-        hooks: &mut dyn Hooks<T::Model>,
-    ) -> Result<Fitted<T::Model>, Error> {
+    pub(super) fn run(mut self, mut team: Team<T>, hooks: &mut dyn Hooks<T::Model>) -> Result<Fitted<T::Model>, Error> {
         hooks.begin(self.state.step, self.plan.total_steps);
         loop {
             let next = self.attend(team.first(), hooks);
@@ -144,7 +140,7 @@ impl<'a, T: Task> Trainer<'a, T> {
     /// Ends a run that needs no more steps. Its checkpoint comes first, then the model, and only then what may fail without harm.
     fn close(
         mut self,
-        team: Team<T::Model>,
+        team: Team<T>,
         stop: StopReason,
         hooks: &mut dyn Hooks<T::Model>,
     ) -> Result<Fitted<T::Model>, Error> {
@@ -179,7 +175,7 @@ impl<'a, T: Task> Trainer<'a, T> {
     }
 
     /// One optimizer step and, where due, its line of metrics.
-    fn step(&mut self, team: Team<T::Model>, hooks: &mut dyn Hooks<T::Model>) -> Result<Team<T::Model>, Error> {
+    fn step(&mut self, team: Team<T>, hooks: &mut dyn Hooks<T::Model>) -> Result<Team<T>, Error> {
         let start = Instant::now();
         let index = self.state.step;
         let step = index + 1;

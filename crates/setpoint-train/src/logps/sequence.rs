@@ -90,16 +90,20 @@ pub struct SequenceLogps {
     pub tape: Option<Tape>,
 }
 
-/// Log-probabilities of prompts and responses, the prompt's detached, with the default [`HeadOptions`].
+/// Computes log-probabilities of prompts and responses, with the default [`HeadOptions`].
 ///
 /// # Errors
 /// When there are no sequences, or one has no response, counts its prompt from a position it does not have, or holds a
 /// token outside the vocabulary.
-pub fn sequence_logps<S: Borrow<Sequence>>(model: &CausalLm, sequences: &[S]) -> Result<SequenceLogps, Error> {
-    sequence_logps_with(model, sequences, PromptLogps::Detached, &HeadOptions::default())
+pub fn sequence_logps<S: Borrow<Sequence>>(
+    model: &CausalLm,
+    sequences: &[S],
+    prompt: PromptLogps,
+) -> Result<SequenceLogps, Error> {
+    sequence_logps_with(model, sequences, prompt, &HeadOptions::default())
 }
 
-/// [`sequence_logps`] with options.
+/// Computes [`sequence_logps`] with options for the head, which bound its memory.
 ///
 /// # Errors
 /// As [`sequence_logps`].
@@ -164,7 +168,7 @@ pub struct TokenLogps {
     pub tape: Option<Tape>,
 }
 
-/// Log-probabilities of the counted tokens, with their graph on an autodiff device and the default [`HeadOptions`].
+/// Computes log-probabilities of the counted tokens, with their graph on an autodiff device and the default [`HeadOptions`].
 ///
 /// A row is its token ids and, for each of them, whether it counts. The first token of a row never does, because nothing
 /// predicts it.
@@ -175,7 +179,7 @@ pub fn token_logps(model: &CausalLm, rows: &[(&[u32], &[bool])]) -> Result<Token
     token_logps_with(model, rows, &HeadOptions::default())
 }
 
-/// [`token_logps`] with options.
+/// Computes [`token_logps`] with options for the head, which bound its memory.
 ///
 /// # Errors
 /// As [`token_logps`].

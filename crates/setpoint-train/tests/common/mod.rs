@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData, activation};
 use setpoint_train::{
-    Error, Evaluation, Forward, Hooks, Measurement, MetricSums, ResponseValues, RunDir, Sample, StepReport, Task,
+    BatchContext, Error, Evaluation, Forward, Hooks, Measurement, MetricSums, ResponseValues, RunDir, Sample,
+    StepReport, Task,
 };
 
 pub const VOCABULARY: usize = 7;
@@ -121,6 +122,8 @@ impl Regression {
 
 impl Task for Regression {
     type Model = Bag;
+    type Probe = ();
+    type Survey = ();
 
     fn len(&self) -> usize {
         self.examples.len()
@@ -143,7 +146,7 @@ impl Task for Regression {
         (0..examples).map(|i| (3 * i + (seed + epoch) as usize) % examples).collect()
     }
 
-    fn forward(&self, model: &Bag, examples: &[usize], denominator: f64) -> Result<Forward, Error> {
+    fn forward(&self, model: &Bag, examples: &[usize], batch: &BatchContext<()>) -> Result<Forward, Error> {
         (self.before_pass)(1 + self.passes.fetch_add(1, Ordering::SeqCst), model);
         let device = model.head.val().device().without_autodiff();
         let width = examples.iter().map(|&e| self.cost(e)).max().unwrap_or(0);
@@ -166,7 +169,7 @@ impl Task for Regression {
         let weights = Tensor::<1>::from_data(weights.as_slice(), &device);
         let errors = (model.forward(ids, shares) - targets).square();
         let per_example: Vec<f32> = errors.to_data().iter().collect();
-        let mut loss = (errors * weights).sum_dim(0) / denominator;
+        let mut loss = (errors * weights).sum_dim(0) / batch.denominator;
         if let Some((example, Poison::Gradient)) = self.poison
             && examples.contains(&example)
         {

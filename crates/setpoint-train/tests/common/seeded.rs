@@ -1,7 +1,7 @@
 //! A task on language models that the tests of the engine and of the devices share.
 
 use burn::tensor::Tensor;
-use setpoint_train::{Error, Forward, HeadOptions, PromptLogps, Sequence, Task, sequence_logps_with};
+use setpoint_train::{BatchContext, Error, Forward, PromptLogps, Sequence, Task, sequence_logps};
 use setpoint_transformer::CausalLm;
 
 /// Sequences as examples, each with its seed as the slope of its response's log-probability.
@@ -13,6 +13,8 @@ pub struct Seeded {
 
 impl Task for Seeded {
     type Model = CausalLm;
+    type Probe = ();
+    type Survey = ();
 
     fn len(&self) -> usize {
         self.sequences.len()
@@ -26,15 +28,15 @@ impl Task for Seeded {
         self.sequences[example].ids.len()
     }
 
-    fn forward(&self, model: &CausalLm, examples: &[usize], denominator: f64) -> Result<Forward, Error> {
+    fn forward(&self, model: &CausalLm, examples: &[usize], batch: &BatchContext<()>) -> Result<Forward, Error> {
         let chosen: Vec<&Sequence> = examples.iter().map(|&i| &self.sequences[i]).collect();
-        let found = sequence_logps_with(model, &chosen, self.prompt, &HeadOptions::default())?;
+        let found = sequence_logps(model, &chosen, self.prompt)?;
         let seeds: Vec<f32> = examples.iter().map(|&i| self.seeds[i]).collect();
         let plain = model.decoder().device().without_autodiff();
         let losses = found.response * Tensor::<1>::from_data(seeds.as_slice(), &plain).autodiff();
         Ok(Forward {
             per_example: losses.clone().into_data().iter().collect(),
-            loss: losses.sum().div_scalar(denominator),
+            loss: losses.sum().div_scalar(batch.denominator),
             metrics: Default::default(),
             responses: Default::default(),
             tape: found.tape,

@@ -1,10 +1,11 @@
 //! Gradient accumulation changes nothing.
 
+use std::collections::HashMap;
 use std::sync::Mutex;
 
 use setpoint_train::{
-    AdamWConfig, DeviceGroup, Error, ExampleNumbers, Forward, GradientSink, MicroBatch, NoHooks, RunDir, SumOnFirst,
-    Survey, Task, TrainConfig, fit, fit_on,
+    AdamWConfig, BatchContext, DeviceGroup, Error, Forward, GradientSink, MicroBatch, NoHooks, RunDir, SumOnFirst,
+    Task, TrainConfig, fit, fit_on,
 };
 
 use crate::common::{Bag, Recorder, Regression};
@@ -58,11 +59,24 @@ struct Surveyed {
     inner: Regression,
     /// Examples of each survey, and of each pass with the survey it was given.
     surveys: Mutex<Vec<Vec<usize>>>,
-    passes: Mutex<Vec<(Vec<usize>, Survey)>>,
+    passes: Mutex<Vec<(Vec<usize>, BatchContext<Survey>)>>,
 }
+
+/// Number of examples of a batch, and the probe of each.
+#[derive(Clone, Default)]
+struct Survey {
+    examples: usize,
+    probes: HashMap<usize, Probe>,
+}
+
+/// What the model is asked about an example.
+#[derive(Clone, Copy, Default, PartialEq, Debug)]
+struct Probe(f64);
 
 impl Task for Surveyed {
     type Model = Bag;
+    type Probe = Probe;
+    type Survey = Survey;
 
     fn len(&self) -> usize {
         self.inner.len()
@@ -80,33 +94,22 @@ impl Task for Surveyed {
         self.inner.order(seed, epoch)
     }
 
-    fn forward(&self, _: &Bag, _: &[usize], _: f64) -> Result<Forward, Error> {
-        unreachable!("the engine hands the survey over")
+    fn probe(&self, _: &Bag, examples: &[usize], _: MicroBatch) -> Result<Vec<Probe>, Error> {
+        Ok(examples.iter().map(|&e| Probe(e as f64 + 0.5)).collect())
     }
 
-    fn probe(&self, _: &Bag, examples: &[usize], _: MicroBatch) -> Result<ExampleNumbers, Error> {
-        Ok(examples.iter().map(|&e| (e, vec![e as f64 + 0.5])).collect())
-    }
-
-    fn survey(&self, batch: &[usize], probed: &ExampleNumbers) -> Result<Survey, Error> {
-        assert!(batch.iter().all(|e| probed[e] == [*e as f64 + 0.5]) && probed.len() == batch.len());
+    fn survey(&self, batch: &[usize], probes: &[Probe]) -> Result<Survey, Error> {
+        // In the order of the batch, whichever device was asked.
+        assert_eq!(probes, batch.iter().map(|&e| Probe(e as f64 + 0.5)).collect::<Vec<_>>());
         self.surveys.lock().unwrap().push(batch.to_vec());
-        Ok(Survey {
-            batch: vec![batch.len() as f64],
-            examples: batch.iter().map(|&e| (e, vec![e as f64])).collect(),
-            ..Survey::default()
-        })
+        let probes = batch.iter().copied().zip(probes.iter().copied()).collect();
+        Ok(Survey { examples: batch.len(), probes })
     }
 
-    fn forward_surveyed(
-        &self,
-        model: &Bag,
-        examples: &[usize],
-        denominator: f64,
-        survey: &Survey,
-    ) -> Result<Forward, Error> {
-        self.passes.lock().unwrap().push((examples.to_vec(), survey.clone()));
-        self.inner.forward(model, examples, denominator)
+    fn forward(&self, model: &Bag, examples: &[usize], batch: &BatchContext<Survey>) -> Result<Forward, Error> {
+        self.passes.lock().unwrap().push((examples.to_vec(), batch.clone()));
+        let BatchContext { denominator, progress, .. } = *batch;
+        self.inner.forward(model, examples, &BatchContext { denominator, progress, survey: () })
     }
 }
 
@@ -120,18 +123,22 @@ fn every_pass_of_a_step_is_given_the_survey_of_its_whole_batch() {
         let task = Surveyed { inner: Regression::new(22), surveys: Mutex::default(), passes: Mutex::default() };
         let config = TrainConfig { epochs: 1.0, ..config(MicroBatch::Examples(3)) };
         fit_on(&group, &task, Bag::new(&device), &config, &run, &mut NoHooks).unwrap();
-        let (surveys, passes) = (task.surveys.into_inner().unwrap(), task.passes.into_inner().unwrap());
+        let (surveys, passes) = (task.surveys.lock().unwrap(), task.passes.lock().unwrap());
         assert_eq!(surveys.iter().map(Vec::len).collect::<Vec<_>>(), [8, 8, 6], "one a step");
         if count == 1 {
             assert_eq!(passes.len(), 3 + 3 + 2);
         }
         let mut seen: Vec<usize> = vec![];
-        for (examples, survey) in &passes {
+        for (examples, context) in &*passes {
             // Each example is in one batch of the epoch.
             let batch = surveys.iter().find(|batch| batch.contains(&examples[0])).unwrap();
             assert!(examples.iter().all(|example| batch.contains(example)));
-            assert_eq!(survey.batch, [batch.len() as f64]);
-            assert!(batch.iter().all(|e| survey.examples[e] == [*e as f64]) && survey.examples.len() == batch.len());
+            let Survey { examples: counted, probes } = &context.survey;
+            assert_eq!((*counted, probes.len()), (batch.len(), batch.len()));
+            assert!(batch.iter().all(|e| probes[e] == Probe(*e as f64 + 0.5)));
+            assert_eq!(context.denominator, batch.iter().map(|&e| task.inner.weight(e)).sum::<f64>());
+            let step = surveys.iter().position(|other| other == batch).unwrap();
+            assert_eq!(context.progress, step as f64 / 3.0);
             seen.extend(examples);
         }
         seen.sort_unstable();
@@ -144,11 +151,12 @@ fn gradients_of_the_parts_add_up_to_that_of_the_whole() {
     for device in devices() {
         let task = Regression::new(8);
         let model = Bag::new(&device);
-        let weight: f64 = (0..8).map(|example| task.weight(example)).sum();
+        let denominator: f64 = (0..8).map(|example| task.weight(example)).sum();
+        let batch = BatchContext { denominator, ..BatchContext::default() };
         let norm = |split: &[&[usize]]| {
             let mut sink = GradientSink::new();
             for examples in split {
-                let forward = task.forward(&model, examples, weight).unwrap();
+                let forward = task.forward(&model, examples, &batch).unwrap();
                 sink.accept("", &model, &mut forward.loss.backward());
             }
             assert_eq!(sink.len(), 4);

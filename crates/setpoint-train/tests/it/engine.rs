@@ -7,7 +7,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData, activation};
 use setpoint_train::{
     AdamWConfig, DeviceGroup, Fitted, GradientSink, Hooks, PromptLogps, RunDir, Sequence, StepReport, SumOnFirst,
-    TrainConfig, backward, fit_on, sequence_logps_with,
+    TrainConfig, backward, fit_on, sequence_logps,
 };
 use setpoint_transformer::{CausalLm, LoadOptions, Recompute, pad_right};
 
@@ -69,7 +69,7 @@ fn reference(model: &CausalLm, prompt: PromptLogps) -> (f32, GradientSink) {
 fn packed(model: &CausalLm, recompute: Recompute, prompt: PromptLogps) -> (f32, GradientSink) {
     let mut model = model.clone();
     model.model.recompute = recompute;
-    let found = sequence_logps_with(&model, &sequences(), prompt, &Default::default()).unwrap();
+    let found = sequence_logps(&model, &sequences(), prompt).unwrap();
     assert!(found.tape.is_some());
     let plain = model.decoder().device().without_autodiff();
     let weights = |values| weights(values, &plain).autodiff();

@@ -144,7 +144,7 @@ fn prompts_and_responses_equal_transformers() {
             ] {
                 let model = load(&golden(folder), &device);
                 let prompts: Vec<f64> = numbered.iter().map(|(prompt, _)| prompts[*prompt]).collect();
-                let logps = sequence_logps(&model, &sequences).unwrap();
+                let logps = sequence_logps(&model, &sequences, PromptLogps::Detached).unwrap();
                 assert!(logps.response.is_tracked() && !logps.prompt.is_autodiff());
                 assert_close(&host(logps.prompt), &prompts, 1e-4);
                 assert_close(&host(logps.response), responses, 1e-4);
@@ -184,7 +184,7 @@ fn neither_chunks_nor_batches_nor_the_kind_of_prompt_change_a_value() {
     let (file, numbered) = objectives("llama");
     let sequences: Vec<Sequence> = numbered.into_iter().map(|(_, sequence)| sequence).collect();
     let model = load(&golden(&file.policy), &flex());
-    let expected = sequence_logps(&model, &sequences).unwrap();
+    let expected = sequence_logps(&model, &sequences, PromptLogps::Detached).unwrap();
     let (prompts, responses) = (host(expected.prompt), host(expected.response));
     for (chunk, keep) in [(1, false), (3, true), (1000, false), (1000, true)] {
         let options = HeadOptions { chunk: Some(chunk), keep: Some(keep) };
@@ -193,12 +193,12 @@ fn neither_chunks_nor_batches_nor_the_kind_of_prompt_change_a_value() {
         assert_close(&host(found.prompt), &prompts, 1e-5);
         assert_close(&host(found.response), &responses, 1e-5);
     }
-    let found = sequence_logps_with(&model, &sequences, PromptLogps::Skip, &HeadOptions::default()).unwrap();
+    let found = sequence_logps(&model, &sequences, PromptLogps::Skip).unwrap();
     assert_eq!(host(found.prompt), vec![0.0; sequences.len()]);
     assert_eq!(found.prompt_tokens, vec![0; sequences.len()]);
     assert_close(&host(found.response), &responses, 1e-6);
     for (index, sequence) in sequences.iter().enumerate() {
-        let alone = sequence_logps(&model, &[sequence]).unwrap();
+        let alone = sequence_logps(&model, &[sequence], PromptLogps::Detached).unwrap();
         assert_close(&host(alone.prompt), &prompts[index..=index], 1e-5);
         assert_close(&host(alone.response), &responses[index..=index], 1e-5);
     }
@@ -256,7 +256,7 @@ fn no_gradient_reaches_a_detached_prompt() {
         backward(&model, "model", loss.sum_dim(0), tape, &mut sink);
         sink.norm()
     };
-    let with = |prompt| sequence_logps_with(&model, &sequences, prompt, &HeadOptions::default()).unwrap();
+    let with = |prompt| sequence_logps(&model, &sequences, prompt).unwrap();
     let detached = || with(PromptLogps::Detached);
     let alone = detached();
     let response = norm(alone.response, alone.tape);
@@ -276,7 +276,7 @@ fn t0_takes_tokens_off_the_prompt() {
     for scored_from in 1..=first.prompt_len {
         let sequence = Sequence { scored_from, ..first.clone() };
         let expected: f64 = tokens[scored_from - 1..first.prompt_len - 1].iter().map(|&t| f64::from(t)).sum();
-        let found = sequence_logps(&model, std::slice::from_ref(&sequence)).unwrap();
+        let found = sequence_logps(&model, std::slice::from_ref(&sequence), PromptLogps::Detached).unwrap();
         assert_close(&host(found.prompt), &[expected], 1e-5);
         assert_eq!(found.prompt_tokens, [first.prompt_len - scored_from]);
         let scored = score_sequences(&model, &[sequence], 100, &mut |_| ()).unwrap();
@@ -327,7 +327,7 @@ fn a_sequence_that_cannot_be_scored_is_named() {
     ] {
         let batch = [good.clone(), bad];
         for error in [
-            sequence_logps(&model, &batch).unwrap_err(),
+            sequence_logps(&model, &batch, PromptLogps::Detached).unwrap_err(),
             score_sequences(&model, &batch, 100, &mut |_| ()).unwrap_err(),
         ] {
             let text = error.to_string();

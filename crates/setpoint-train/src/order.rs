@@ -1,16 +1,16 @@
-//! The order in which rows are visited.
+//! The order in which examples are visited.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use sha2::{Digest, Sha256};
 
-/// A shuffled order for each epoch, a pure function of seed, epoch and number of rows.
+/// A shuffled order for each epoch, a pure function of seed, epoch and number of examples.
 ///
 /// ChaCha8 keyed by a hash of the seed, one stream for each epoch; Fisher–Yates with unbiased draws. Nothing here depends on
-/// a library's choice of shuffle, so an old run's order can always be made again.
+/// a library's choice of shuffle, so the order of an old run can be computed again.
 ///
 /// ```
-/// use setpoint_data::Order;
+/// use setpoint_train::Order;
 ///
 /// let order = Order::new(7);
 /// let mut first = order.epoch(0, 5);

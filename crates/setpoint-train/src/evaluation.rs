@@ -1,0 +1,64 @@
+//! Evaluating a task: its loss and metrics over all examples, without a graph.
+
+use burn::module::Module;
+
+use crate::devices::distribute;
+use crate::hooks::Measurement;
+use crate::task::{probe, survey};
+use crate::{BatchContext, DeviceGroup, Error, MetricSums, MicroBatch, ResponseValues, Task};
+
+/// Computes loss and metrics of a task over all its examples, without a graph, and the numbers of its responses.
+///
+/// Each name has `eval_` in front of it, the loss is `eval_loss`. `model` is on the first of the devices, which share the work. `progress` is
+/// the share of the training that is done ([`BatchContext::progress`]). `interrupted` is asked before each forward pass. The result does not
+/// depend on `micro_batch` or the number of devices, but for the rounding of f32 sums.
+///
+/// # Errors
+/// Those of the task, and [`Error::Interrupted`] once `interrupted` says so.
+pub fn evaluate<T: Task>(
+    task: &T,
+    devices: &DeviceGroup,
+    model: &T::Model,
+    micro_batch: MicroBatch,
+    progress: f64,
+    interrupted: &(dyn Fn() -> bool + Sync),
+) -> Result<Measurement, Error> {
+    let model = model.valid();
+    let proceed = || if interrupted() { Err(Error::Interrupted) } else { Ok(()) };
+    let all: Vec<usize> = (0..task.len()).collect();
+    let denominator: f64 = all.iter().map(|&example| task.weight(example)).sum();
+    let passes: Vec<(usize, Vec<usize>)> =
+        micro_batch.split(&all, |example| task.cost(example)).into_iter().enumerate().collect();
+    let mut probes = Vec::with_capacity(all.len());
+    let ask = |model: &T::Model, (_, examples): &(usize, Vec<usize>)| {
+        proceed()?;
+        probe(task, model, examples, micro_batch)
+    };
+    distribute(devices, &model, &passes, ask, &mut |_, found| {
+        probes.extend(found);
+        Ok::<_, Error>(())
+    })?;
+    let context = BatchContext { denominator, progress, survey: survey(task, &all, probes)? };
+    let mut parts: Vec<_> = passes.iter().map(|_| None).collect();
+    let compute = |model: &T::Model, (_, examples): &(usize, Vec<usize>)| {
+        proceed()?;
+        let forward = task.forward(model, examples, &context)?;
+        Ok((f64::from(forward.loss.into_scalar::<f32>()), forward.metrics, forward.responses))
+    };
+    distribute(devices, &model, &passes, compute, &mut |&(at, _), part| {
+        parts[at] = Some(part);
+        Ok::<_, Error>(())
+    })?;
+    // In the order of the passes, whichever device was first: another order of the sums would have other last digits.
+    let mut loss = 0.0;
+    let mut metrics = MetricSums::new();
+    let mut responses = ResponseValues::default();
+    for (part, own, values) in parts.into_iter().flatten() {
+        loss += part;
+        metrics.merge(&own);
+        responses.append(values);
+    }
+    let mut values = vec![("eval_loss".to_owned(), loss)];
+    values.extend(metrics.values().into_iter().map(|(name, value)| (format!("eval_{name}"), value)));
+    Ok(Measurement { metrics: values, responses })
+}
