@@ -1,25 +1,15 @@
 //! Attention, segment by segment.
 
-use burn::backend::tensor::{Device, FloatTensor};
+use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
-use burn::tensor::{Slice, TensorData};
+use burn::tensor::{IntDType, Slice};
 
+use super::mask::causal;
 use super::{dtype, f32, reshape, rows};
 use crate::backend::Kernels;
 use crate::differentiate::Operation;
 use crate::functions::Heads;
 use crate::packing::{Packing, Segment};
-
-/// Added to the score of a token that must not be seen; finite, so that no infinities meet.
-const HIDDEN: f32 = -1e30;
-
-/// The scores that a segment's queries may not use: `[len, prefix + len]`, 0 or [`HIDDEN`].
-fn mask<B: Backend>(segment: &Segment, prefix: usize, device: &Device<B>) -> FloatTensor<B> {
-    let width = prefix + segment.len;
-    let hidden = |i: usize, j: usize| if j > prefix + i { HIDDEN } else { 0.0 };
-    let values: Vec<f32> = (0..segment.len).flat_map(|i| (0..width).map(move |j| hidden(i, j))).collect();
-    B::float_from_data(TensorData::new(values, [1, 1, segment.len, width]), device)
-}
 
 /// A segment's part of `x`, by head: `[t, heads·n] -> [heads, len, n]`, behind that of its prefix where `with_prefix`.
 fn heads_of<B: Backend>(
@@ -52,8 +42,9 @@ fn scores<B: Backend>(q: FloatTensor<B>, k: FloatTensor<B>, segment: &Segment, h
     let scores = B::float_mul_scalar(scores, (heads.dim as f64).sqrt().recip().into());
     // [g, r·len, keys] -> [g, r, len, keys]
     let scores = reshape::<B, 4>(scores, [g, r, len, keys]);
-    let mask = mask::<B>(segment, keys - len, &scores.device());
-    reshape::<B, 3>(B::float_add(scores, mask), [g, r * len, keys])
+    let positions = B::int_arange((keys - len) as i64..keys as i64, &scores.device(), IntDType::I32);
+    let hidden = causal::<B>(positions, [1, len], keys);
+    reshape::<B, 3>(B::float_add(scores, hidden), [g, r * len, keys])
 }
 
 pub(crate) fn forward<B: Backend>(

@@ -4,12 +4,10 @@ use burn::backend::tensor::{Device, FloatTensor};
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{IndexingUpdateOp, Slice, TensorData};
 
+use super::mask::causal;
 use super::{dtype, f32, reshape, rows};
 use crate::functions::Heads;
 use crate::generation::{Span, Spans};
-
-/// Added to the score of a token that must not be seen; finite, so that no infinities meet.
-const HIDDEN: f32 = -1e30;
 
 fn dims<B: Backend>(cache: &FloatTensor<B>) -> [usize; 4] {
     let shape = cache.shape();
@@ -74,16 +72,10 @@ impl Group<'_> {
         B::float_slice(picked, &cut(Slice::from(0..count)))
     }
 
-    /// What each token may not see: `[rows, 1, len, seen]`, 0 or [`HIDDEN`].
+    /// The positions that each token may not see: `[rows, 1, len, seen]`, as [`causal`] has them.
     fn mask<B: Backend>(&self, device: &Device<B>) -> FloatTensor<B> {
-        let seen = self.seen();
-        let bias: Vec<f32> = self
-            .spans
-            .iter()
-            .flat_map(|span| span.start..span.end())
-            .flat_map(|position| (0..seen).map(move |t| if t > position { HIDDEN } else { 0.0 }))
-            .collect();
-        B::float_from_data(TensorData::new(bias, [self.spans.len(), 1, self.len(), seen]), device)
+        let positions = self.spans.iter().flat_map(|span| span.start..span.end()).map(|position| position as i32);
+        causal::<B>(ids::<B>(positions.collect(), device), [self.spans.len(), self.len()], self.seen())
     }
 }
 
