@@ -2,7 +2,7 @@
 
 pub mod remote;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, FloatDType};
 use setpoint_train::{DeviceGroup, SumOnFirst};
 
 use crate::failure::{Failure, Outcome};
@@ -112,14 +112,23 @@ impl Kind {
         }
     }
 
-    /// Whether bf16 and f16 checkpoints keep their dtype: on GPUs that compute in it. CPUs emulate it, which is slow.
-    pub fn keeps_half_precision(self) -> bool {
+    /// Whether bf16 and f16 checkpoints are expected to keep their dtype, for a plan that opens no device.
+    pub fn expects_half_precision(self) -> bool {
         self == Self::Cuda
     }
 
     /// Whether it computes in the machine's own memory.
     pub fn is_cpu(self) -> bool {
         self == Self::Processor
+    }
+}
+
+/// Whether bf16 and f16 checkpoints keep their dtype on an open device: if it is a GPU that computes in bf16. CPUs emulate it, which is slow,
+/// and a device of another machine may be one.
+pub fn keeps_half_precision(device: &Device) -> bool {
+    match Kind::of(device) {
+        Kind::Processor | Kind::Elsewhere => false,
+        Kind::Graphics | Kind::Cuda => device.supports_dtype(FloatDType::BF16),
     }
 }
 
@@ -220,6 +229,16 @@ mod tests {
             if matches!(name, "flex" | "ndarray") {
                 assert!(Kind::of(open(Some(name)).unwrap().first()).is_cpu(), "{name}");
                 assert_eq!(open(Some(&format!("{name},{name}"))).unwrap().len(), 2);
+            }
+        }
+    }
+
+    #[test]
+    fn a_cpu_does_not_keep_half_precision() {
+        for name in compiled() {
+            // Those that are there in any case.
+            if matches!(name, "flex" | "ndarray") {
+                assert!(!keeps_half_precision(open(Some(name)).unwrap().first()), "{name}");
             }
         }
     }

@@ -13,6 +13,8 @@ use crate::memory;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Place {
     kind: Kind,
+    /// Whether bf16 and f16 checkpoints keep their dtype.
+    half_precision: bool,
     /// How many devices there are. Each holds the whole model.
     count: usize,
     /// Memory of each, bytes, where the user has said it.
@@ -22,7 +24,8 @@ pub struct Place {
 impl Place {
     /// Open devices. `told`: the memory of each, where the user has said it.
     pub fn of(devices: &DeviceGroup, told: Option<f64>) -> Self {
-        Self { kind: Kind::of(devices.first()), count: devices.len(), told }
+        let first = devices.first();
+        Self { kind: Kind::of(first), half_precision: device::keeps_half_precision(first), count: devices.len(), told }
     }
 
     /// The devices of a name, compiled in or not.
@@ -31,7 +34,7 @@ impl Place {
     /// One sentence if the name is not a device's.
     pub fn named(name: Option<&str>, told: Option<f64>) -> Outcome<Self> {
         let (kind, count) = device::describe(name)?;
-        Ok(Self { kind, count, told })
+        Ok(Self { kind, half_precision: kind.expects_half_precision(), count, told })
     }
 
     /// How many devices there are.
@@ -47,7 +50,7 @@ impl Place {
             Dtype::F32 => FloatDType::F32,
             Dtype::Bf16 => FloatDType::BF16,
             Dtype::F16 => FloatDType::F16,
-            Dtype::Auto if self.kind.keeps_half_precision() => config.dtype.unwrap_or(FloatDType::F32),
+            Dtype::Auto if self.half_precision => config.dtype.unwrap_or(FloatDType::F32),
             Dtype::Auto => FloatDType::F32,
         }
     }

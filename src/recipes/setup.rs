@@ -29,7 +29,7 @@ use super::partial::Existing;
 use super::place::Place;
 use super::reading::Reading;
 use crate::config::sections::{Dtype, ModelSection};
-use crate::device::Kind;
+use crate::device::keeps_half_precision;
 use crate::failure::{Failure, Outcome};
 use crate::{memory, progress};
 
@@ -240,7 +240,7 @@ pub fn load_options(dtype: Dtype, device: &Device) -> LoadOptions {
         Dtype::F32 => Some(FloatDType::F32),
         Dtype::Bf16 => Some(FloatDType::BF16),
         Dtype::F16 => Some(FloatDType::F16),
-        Dtype::Auto if Kind::of(device).keeps_half_precision() => None,
+        Dtype::Auto if keeps_half_precision(device) => None,
         Dtype::Auto => Some(FloatDType::F32),
     };
     LoadOptions { dtype, ..LoadOptions::default() }

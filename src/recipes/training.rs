@@ -142,7 +142,7 @@ pub fn check_room(
 ) -> Outcome {
     let bytes = match model.dtype {
         Dtype::F32 => 4,
-        Dtype::Auto if !crate::device::Kind::of(session.device()).keeps_half_precision() => 4,
+        Dtype::Auto if !crate::device::keeps_half_precision(session.device()) => 4,
         // At least: what the checkpoint holds may be wider.
         Dtype::Auto | Dtype::Bf16 | Dtype::F16 => 2,
     };
