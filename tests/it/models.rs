@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use setpoint_transformer::{Architecture, ModelConfig};
+use setpoint_transformer::{Architecture, ModelConfig, ModelType};
 
 /// Tokens of the one row that the memory figures assume.
 const ROW: u64 = 2048;
@@ -197,6 +197,17 @@ fn parameters_are_those_of_transformers() {
         let config = ModelConfig::from_dir(&folder).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(config.num_parameters(), counted[&name].parameters, "{name}");
         assert_eq!(reward_parameters(&config), counted[&name].reward_parameters, "{name} as a reward model");
+    }
+}
+
+#[test]
+fn every_family_has_a_tiny_shape_and_is_in_the_readme() {
+    let readme = read(&root().join("models/README.md"));
+    let shapes = folders(&root().join("models/tiny")).into_iter().map(|dir| ModelConfig::from_dir(&dir).unwrap());
+    let shapes: Vec<ModelType> = shapes.map(|config| config.model_type).collect();
+    for family in ModelType::all() {
+        assert!(shapes.contains(&family), "models/tiny/ lacks a shape of the family {family}");
+        assert!(readme.contains(&format!("`{family}`")), "models/README.md does not name the family `{family}`");
     }
 }
 

@@ -92,13 +92,6 @@ pub struct Logits {
     pub keep: bool,
 }
 
-impl Logits {
-    /// None but those of `chunk` positions.
-    pub fn chunked(chunk: usize) -> Self {
-        Self { chunk, keep: false }
-    }
-}
-
 /// Log-probabilities of tokens under a language model's head, without more logits at a time than `logits` says, forward and backward:
 /// `logp_i = z_i[y_i] − log Σ_v exp z_i[v]` with `z_i = W · x_{rows[i]}`.
 ///

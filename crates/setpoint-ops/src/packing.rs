@@ -113,23 +113,23 @@ impl Packing {
 
     /// Segments that are connected: each list is a prefix followed by all that continue it, or one segment that stands alone.
     #[cfg(feature = "flex")]
-    pub(crate) fn families(&self) -> Vec<Vec<Segment>> {
-        let mut families: Vec<Vec<Segment>> = vec![];
-        let mut family_of: Vec<usize> = Vec::with_capacity(self.segments.len());
+    pub(crate) fn groups(&self) -> Vec<Vec<Segment>> {
+        let mut groups: Vec<Vec<Segment>> = vec![];
+        let mut group_of: Vec<usize> = Vec::with_capacity(self.segments.len());
         for segment in self.segments.iter() {
             match segment.prefix {
                 Some(prefix) => {
-                    let family = family_of[prefix];
-                    families[family].push(*segment);
-                    family_of.push(family);
+                    let group = group_of[prefix];
+                    groups[group].push(*segment);
+                    group_of.push(group);
                 }
                 None => {
-                    family_of.push(families.len());
-                    families.push(vec![*segment]);
+                    group_of.push(groups.len());
+                    groups.push(vec![*segment]);
                 }
             }
         }
-        families
+        groups
     }
 }
 

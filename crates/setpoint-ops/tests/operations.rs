@@ -187,6 +187,11 @@ fn indices(x: &[i32], device: &Device) -> Tensor<1, Int> {
     Tensor::from_data(x, &device.clone().without_autodiff())
 }
 
+/// The logits of `chunk` positions at a time, and none kept.
+fn chunked(chunk: usize) -> Logits {
+    Logits { chunk, keep: false }
+}
+
 #[test]
 fn log_probabilities() {
     // A position that predicts two tokens, one that predicts none, and chunks of unequal length.
@@ -216,8 +221,7 @@ fn entropies() {
         let (x, w) = (tensor::<2>(1, [3, 6], &device), tensor::<2>(2, [11, 6], &device));
         let all = activation::log_softmax(x.clone().matmul(w.clone().transpose()), 1);
         let expected = values((all.clone().exp() * all).sum_dim(1).neg());
-        let found =
-            token_logps(x, w, indices(&[0, 1, 2], &device), indices(&[0, 0, 0], &device), Logits::chunked(2)).entropy;
+        let found = token_logps(x, w, indices(&[0, 1, 2], &device), indices(&[0, 0, 0], &device), chunked(2)).entropy;
         assert_close(&values(found), &expected, 1e-5, "entropy");
     }
 }
@@ -227,8 +231,7 @@ fn certain_and_impossible_tokens_are_finite() {
     for device in devices() {
         let x = Tensor::<2>::from_data([[1e3f32, 0.0]], &device).autodiff().require_grad();
         let w = Tensor::<2>::from_data([[10f32, 0.0], [-10.0, 1.0]], &device).autodiff().require_grad();
-        let scores =
-            token_logps(x.clone(), w, indices(&[0, 0], &device), indices(&[0, 1], &device), Logits::chunked(8));
+        let scores = token_logps(x.clone(), w, indices(&[0, 0], &device), indices(&[0, 1], &device), chunked(8));
         assert_close(&values(scores.logps.clone().inner()), &[0.0, -2e4], 1e-6, "log-probability");
         let gradients = scores.logps.sum().backward();
         assert!(values(x.grad(&gradients).unwrap()).into_iter().all(f32::is_finite));
@@ -240,7 +243,7 @@ fn nan_is_not_lost() {
     for device in devices() {
         let x = Tensor::<2>::from_data([[f32::NAN, 0.0]], &device);
         let w = Tensor::<2>::from_data([[1f32, 0.0], [0.0, 1.0]], &device);
-        let scores = token_logps(x.clone(), w, indices(&[0], &device), indices(&[0], &device), Logits::chunked(8));
+        let scores = token_logps(x.clone(), w, indices(&[0], &device), indices(&[0], &device), chunked(8));
         assert!(values(scores.logps)[0].is_nan(), "log-probability on {device:?}");
         let heads = Heads { query: 1, kv: 1, dim: 2 };
         let mixed = attention(x.clone(), x.clone(), x.clone(), heads, &Packing::rows([1]));

@@ -140,7 +140,7 @@ impl RewardModel {
     /// If there are no rows.
     pub fn scores<R: AsRef<[u32]>>(&self, rows: &[R]) -> Result<Tensor<1>, Error> {
         let Packed { ids, packing, last } = self.packed(rows)?;
-        Ok(self.read(self.model.forward_packed(ids, &packing, Some(&last))))
+        Ok(self.read(self.model.forward(ids, &packing, Some(&last))))
     }
 
     /// [`scores`](Self::scores) for an engine: the decoder's part of the backward pass is left to the tape, if there is one.
@@ -237,6 +237,10 @@ pub(crate) fn to_host(tensor: Tensor<1>) -> Result<Vec<f32>, Error> {
     let data = tensor.try_into_data().map_err(|error| failed(error.to_string()))?;
     data.try_to_vec().map_err(|error| failed(format!("{error:?}")))
 }
+
+#[cfg(test)]
+#[path = "../../setpoint-transformer/tests/oracle.rs"]
+mod oracle;
 
 #[cfg(test)]
 #[path = "model_tests.rs"]

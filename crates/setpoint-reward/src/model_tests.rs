@@ -1,7 +1,7 @@
 use super::*;
 use setpoint_train::{DeviceGroup, GradientSink, SumOnFirst, backward};
-use setpoint_transformer::pad_right;
 
+use super::oracle::hidden_states;
 use crate::model_source::ModelSource;
 use crate::source::{RewardSource, Scored};
 use crate::testing::{devices, tiny_config, tiny_model};
@@ -30,9 +30,9 @@ const ROUNDING: f32 = 1e-5;
 #[test]
 fn the_score_is_the_heads_product_with_the_last_tokens_state() {
     for device in devices() {
-        let (model, _) = tiny_model(&device);
+        let (model, config) = tiny_model(&device);
         for row in rows() {
-            let hidden = model.model.forward(pad_right(&[&row], &device));
+            let hidden = hidden_states(&model.model, &config, &[&row]);
             let [_, s, d] = hidden.dims();
             let state: Vec<f32> = hidden.slice([0..1, s - 1..s, 0..d]).into_data().try_to_vec().unwrap();
             let weight: Vec<f32> = model.score.weight.val().into_data().try_to_vec().unwrap();

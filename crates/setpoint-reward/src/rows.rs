@@ -1,7 +1,7 @@
 //! Rows of tokens as a packed batch: what several of them begin with alike is computed once.
 
 use burn::tensor::{Device, Int, Tensor};
-use setpoint_transformer::{Family, Packing, Text, families, pack};
+use setpoint_transformer::{Packing, PrefixGroup, Text, group_by_prefix, pack};
 
 /// Rows that go through the model together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,8 +26,8 @@ pub(crate) fn groups<R: AsRef<[u32]>>(rows: &[R], budget: usize) -> Vec<Group> {
     };
     let texts: Vec<Text<'_>> = order.iter().map(text).collect();
     let group =
-        |family: Family| Group { rows: order[family.members].to_vec(), shared: family.shared, cost: family.cost };
-    families(&texts, budget).into_iter().map(group).collect()
+        |found: PrefixGroup| Group { rows: order[found.members].to_vec(), shared: found.shared, cost: found.cost };
+    group_by_prefix(&texts, budget).into_iter().map(group).collect()
 }
 
 /// A packed batch of rows.

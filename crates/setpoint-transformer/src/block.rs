@@ -1,20 +1,11 @@
 use burn::module::Module;
-use burn::tensor::{Device, Tensor, activation};
+use burn::tensor::{Device, Int, Tensor};
+use setpoint_ops::{Heads, Packing, attention, swiglu};
 
-use crate::attention::{Mask, attention};
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, size};
 use crate::linear::Linear;
 use crate::norm::RmsNorm;
 use crate::rope::Rotation;
-
-/// What all blocks of one pass share: where each token stands and which others it sees.
-///
-/// Made by [`Decoder::pass`](crate::Decoder::pass).
-#[derive(Clone, Debug)]
-pub struct Pass {
-    pub(crate) rotation: Rotation,
-    pub(crate) mask: Option<Mask>,
-}
 
 /// One layer: attention and feed-forward network, each after a norm and added to its input.
 #[derive(Module, Debug)]
@@ -29,6 +20,23 @@ pub struct Block {
     pub mlp: Mlp,
 }
 
+/// Queries, keys and values of some tokens, ready for attention.
+pub(crate) struct Projections {
+    /// `[t, h·n]`
+    pub(crate) q: Tensor<2>,
+    /// `[t, g·n]`
+    pub(crate) k: Tensor<2>,
+    /// `[t, g·n]`
+    pub(crate) v: Tensor<2>,
+}
+
+/// What all blocks of one pass share: where each token stands in its text, and which tokens belong together.
+#[derive(Clone, Debug)]
+pub(crate) struct Pass {
+    pub(crate) rotation: Rotation,
+    pub(crate) packing: Packing,
+}
+
 impl Block {
     pub(crate) fn zeros(config: &ModelConfig, device: &Device) -> Self {
         let norm = || RmsNorm::ones(config.hidden_size, config.rms_norm_eps, device);
@@ -40,14 +48,30 @@ impl Block {
         }
     }
 
-    /// Applies the layer.
+    /// Applies the layer to whole texts; returns all tokens or those in the places `wanted`.
     ///
     /// # Shapes
     ///
-    /// `[b, s, d] -> [b, s, d]`
-    pub fn forward(&self, x: Tensor<3>, pass: &Pass) -> Tensor<3> {
-        let attended = self.self_attn.forward(self.input_layernorm.forward(x.clone()), pass);
-        let x = x + attended;
+    /// `[t, d] -> [t, d]`, or `[wanted, d]`
+    pub(crate) fn forward(&self, x: Tensor<2>, pass: &Pass, wanted: Option<&Tensor<1, Int>>) -> Tensor<2> {
+        let Projections { q, k, v } = self.project(x.clone(), &pass.rotation);
+        let mixed = attention(q, k, v, self.self_attn.heads(), &pass.packing);
+        self.finish(x, mixed, wanted)
+    }
+
+    /// Computes what attention needs of the layer's input: the part before it, for whole texts and for generation.
+    pub(crate) fn project(&self, x: Tensor<2>, rotation: &Rotation) -> Projections {
+        self.self_attn.project(self.input_layernorm.forward(x), rotation)
+    }
+
+    /// Computes the layer's output from its input and what each token gathered by attention, `[t, h·n]`: the part behind it, for whole
+    /// texts and for generation.
+    pub(crate) fn finish(&self, x: Tensor<2>, mixed: Tensor<2>, wanted: Option<&Tensor<1, Int>>) -> Tensor<2> {
+        let pick = |x: Tensor<2>| match wanted {
+            Some(wanted) => x.select(0, wanted.clone()),
+            None => x,
+        };
+        let x = pick(x) + self.self_attn.o_proj.forward(pick(mixed));
         let fed = self.mlp.forward(self.post_attention_layernorm.forward(x.clone()));
         x + fed
     }
@@ -64,9 +88,9 @@ pub struct SelfAttention {
     pub v_proj: Linear,
     /// `[d, h·n]`
     pub o_proj: Linear,
-    pub(crate) heads: usize,
-    pub(crate) kv_heads: usize,
-    pub(crate) head_dim: usize,
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
 }
 
 impl SelfAttention {
@@ -76,28 +100,28 @@ impl SelfAttention {
             config.num_attention_heads * config.head_dim,
             config.num_key_value_heads * config.head_dim,
         );
+        let biases = config.biases;
         Self {
-            q_proj: Linear::zeros(d, q, config.qkv_bias(), device),
-            k_proj: Linear::zeros(d, kv, config.qkv_bias(), device),
-            v_proj: Linear::zeros(d, kv, config.qkv_bias(), device),
-            o_proj: Linear::zeros(q, d, config.o_bias(), device),
+            q_proj: Linear::zeros(d, q, biases.qkv, device),
+            k_proj: Linear::zeros(d, kv, biases.qkv, device),
+            v_proj: Linear::zeros(d, kv, biases.qkv, device),
+            o_proj: Linear::zeros(q, d, biases.output, device),
             heads: config.num_attention_heads,
             kv_heads: config.num_key_value_heads,
             head_dim: config.head_dim,
         }
     }
 
-    fn forward(&self, x: Tensor<3>, pass: &Pass) -> Tensor<3> {
-        let [b, s, _] = x.dims();
-        let (h, g, n) = (self.heads, self.kv_heads, self.head_dim);
-        // [b, s, h·n] -> [b, h, s, n]
-        let split = |x: Tensor<3>, heads: usize| x.reshape([b, s, heads, n]).swap_dims(1, 2);
-        let q = pass.rotation.apply(split(self.q_proj.forward(x.clone()), h));
-        let k = pass.rotation.apply(split(self.k_proj.forward(x.clone()), g));
-        let v = split(self.v_proj.forward(x), g);
-        let mixed = attention(q, k, v, pass.mask.as_ref());
-        // [b, h, s, n] -> [b, s, h·n]
-        self.o_proj.forward(mixed.swap_dims(1, 2).reshape([b, s, h * n]))
+    /// Returns the shape of the heads.
+    pub(crate) fn heads(&self) -> Heads {
+        Heads { query: self.heads, kv: self.kv_heads, dim: self.head_dim }
+    }
+
+    /// Computes queries, keys and values: the one place where a model family's attention may differ.
+    fn project(&self, x: Tensor<2>, rotation: &Rotation) -> Projections {
+        let q = rotation.apply(self.q_proj.forward(x.clone()));
+        let k = rotation.apply(self.k_proj.forward(x.clone()));
+        Projections { q, k, v: self.v_proj.forward(x) }
     }
 }
 
@@ -116,7 +140,7 @@ pub struct Mlp {
 
 impl Mlp {
     fn zeros(config: &ModelConfig, device: &Device) -> Self {
-        let (d, f, bias) = (config.hidden_size, config.intermediate_size, config.mlp_bias);
+        let (d, f, bias) = (config.hidden_size, config.intermediate_size, config.biases.mlp);
         Self {
             gate_proj: Linear::zeros(d, f, bias, device),
             up_proj: Linear::zeros(d, f, bias, device),
@@ -124,13 +148,27 @@ impl Mlp {
         }
     }
 
-    /// Applies the network to each token.
-    ///
-    /// # Shapes
-    ///
-    /// `[b, s, d] -> [b, s, d]`
-    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let gate = activation::silu(self.gate_proj.forward(x.clone()));
-        self.down_proj.forward(gate * self.up_proj.forward(x))
+    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let gate = self.gate_proj.forward(x.clone());
+        let up = self.up_proj.forward(x);
+        self.down_proj.forward(swiglu(gate, up))
     }
+}
+
+/// Counts the parameters of a layer.
+pub(crate) fn count_parameters(config: &ModelConfig) -> u128 {
+    let (d, f) = (size(config.hidden_size), size(config.intermediate_size));
+    let head = size(config.head_dim);
+    let (q, kv) = (size(config.num_attention_heads) * head, size(config.num_key_value_heads) * head);
+    let mut count = 2 * q * d + 2 * kv * d + 3 * d * f + 2 * d;
+    if config.biases.qkv {
+        count += q + 2 * kv;
+    }
+    if config.biases.output {
+        count += d;
+    }
+    if config.biases.mlp {
+        count += 2 * f + d;
+    }
+    count
 }

@@ -69,7 +69,7 @@ impl CausalLm {
     ///
     /// # Errors
     ///
-    /// Those of [`checkpoint::save_module`].
+    /// Those of [`checkpoint::save_model`].
     pub fn save(&self, config: &ModelConfig, dir: &Path, options: &SaveOptions) -> Result<(), Error> {
         checkpoint::save_model(self, config, dir, options)
     }
@@ -91,7 +91,7 @@ impl CausalLm {
     /// `[n, d] -> [n, v]`
     pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
         match &self.lm_head {
-            Some(head) => head.forward_packed(hidden),
+            Some(head) => head.forward(hidden),
             None => linear(hidden, self.head_weight(), None),
         }
     }

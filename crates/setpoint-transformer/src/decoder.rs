@@ -1,7 +1,7 @@
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use setpoint_ops::Packing;
 
-use crate::attention::Mask;
 use crate::block::{Block, Pass};
 use crate::config::ModelConfig;
 use crate::linear::Embedding;
@@ -40,28 +40,37 @@ impl Decoder {
         }
     }
 
-    /// The hidden states after the final norm.
-    ///
-    /// Rows are filled up on the right ([`pad_right`]); as attention is causal, what stands there changes nothing before it. Positions count
-    /// from 0 in each row.
+    /// Computes the hidden states after the final norm, for tokens packed without padding: of all of them, or of those in the places
+    /// `wanted`, in that order. Prompts are computed once for all their responses. Positions count from 0 in each text, a segment's prefix
+    /// included.
     ///
     /// # Shapes
     ///
-    /// `[b, s] -> [b, s, d]`
-    pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        let [_, length] = ids.dims();
+    /// `[t] -> [t, d]`, or `[wanted, d]`
+    ///
+    /// # Panics
+    ///
+    /// If `ids` and `packing` differ in the number of tokens, or a place is not among them.
+    pub fn forward(&self, ids: Tensor<1, Int>, packing: &Packing, wanted: Option<&[usize]>) -> Tensor<2> {
+        assert_eq!(ids.dims(), [packing.tokens()], "the tokens of the packing");
         let mut x = self.embed_tokens.forward(ids);
-        let pass = self.pass(length, &x.device());
-        for layer in &self.layers {
-            x = layer.forward(x, &pass);
+        let pass = self.pass(packing, &x.device());
+        let wanted = places(wanted, packing, &x.device());
+        for (i, layer) in self.layers.iter().enumerate() {
+            x = layer.forward(x, &pass, self.wanted_of(i, wanted.as_ref()));
         }
         self.norm.forward(x)
     }
 
-    /// What [`Block::forward`] needs beside the hidden states, for rows of `length` tokens at positions from 0: for those who walk through
-    /// the layers themselves, `embed_tokens`, each of `layers`, `norm`.
-    pub fn pass(&self, length: usize, device: &Device) -> Pass {
-        Pass { rotation: self.rope.range(0, length, device), mask: Mask::causal(length, device) }
+    /// Prepares what [`Block::forward`] needs besides the hidden states.
+    pub(crate) fn pass(&self, packing: &Packing, device: &Device) -> Pass {
+        Pass { rotation: self.rope.at(&packing.positions(), device), packing: packing.clone() }
+    }
+
+    /// Returns the tokens that layer `i` need answer: behind the last attention nothing passes from one token to another, so the last layer
+    /// answers only the wanted ones.
+    pub(crate) fn wanted_of<'a>(&self, i: usize, wanted: Option<&'a Tensor<1, Int>>) -> Option<&'a Tensor<1, Int>> {
+        wanted.filter(|_| i + 1 == self.layers.len())
     }
 
     /// The longest sequence the model was trained for, in tokens.
@@ -80,25 +89,36 @@ impl Decoder {
     }
 }
 
-/// Rows of token ids as one tensor, shorter rows filled up on the right with token 0.
-///
-/// # Shapes
-///
-/// `b` rows of at most `s` tokens `-> [b, s]`
+/// Returns places of a packed batch as a tensor.
 ///
 /// # Panics
 ///
-/// If there are no rows or all are empty, or an id does not fit an `i32`.
-pub fn pad_right<R: AsRef<[u32]>>(rows: &[R], device: &Device) -> Tensor<2, Int> {
-    let length = rows.iter().map(|row| row.as_ref().len()).max().unwrap_or(0);
-    assert!(length > 0, "there must be a token");
-    let mut ids = Vec::with_capacity(rows.len() * length);
-    for row in rows {
-        let row = row.as_ref();
-        ids.extend(
-            row.iter().map(|&id| i32::try_from(id).unwrap_or_else(|_| panic!("token id {id} does not fit an i32"))),
-        );
-        ids.resize(ids.len() + length - row.len(), 0);
-    }
-    Tensor::from_data(TensorData::new(ids, [rows.len(), length]), device)
+/// If a place is not in the batch.
+pub(crate) fn places(wanted: Option<&[usize]>, packing: &Packing, device: &Device) -> Option<Tensor<1, Int>> {
+    wanted.map(|wanted| {
+        assert!(wanted.iter().all(|&place| place < packing.tokens()), "places of the batch");
+        // i32 holds every index that fits a tensor.
+        let wanted: Vec<i32> = wanted.iter().map(|&place| place as i32).collect();
+        Tensor::from_data(wanted.as_slice(), &device.clone().without_autodiff())
+    })
+}
+
+/// Returns token ids one after the other as a tensor.
+///
+/// # Shapes
+///
+/// rows of any lengths, `t` tokens in all `-> [t]`
+///
+/// # Panics
+///
+/// If there are no tokens, or an id does not fit an `i32`.
+pub fn pack<R: AsRef<[u32]>>(rows: &[R], device: &Device) -> Tensor<1, Int> {
+    let ids: Vec<i32> = rows
+        .iter()
+        .flat_map(|row| row.as_ref())
+        .map(|&id| i32::try_from(id).unwrap_or_else(|_| panic!("token id {id} does not fit an i32")))
+        .collect();
+    assert!(!ids.is_empty(), "there must be a token");
+    let count = ids.len();
+    Tensor::from_data(TensorData::new(ids, [count]), device)
 }

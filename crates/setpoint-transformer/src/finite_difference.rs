@@ -2,9 +2,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::SeedableRng;
-
-use crate::init::unit;
+use rand_chacha::rand_core::{Rng, SeedableRng};
 
 #[allow(deprecated)]
 pub(crate) fn devices() -> [Device; 2] {
@@ -14,7 +12,8 @@ pub(crate) fn devices() -> [Device; 2] {
 /// Numbers in [-1, 1).
 pub(crate) fn numbers(seed: u64, count: usize) -> Vec<f32> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    (0..count).map(|_| (2.0 * unit(&mut rng) - 1.0) as f32).collect()
+    let mut unit = || (rng.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64);
+    (0..count).map(|_| (2.0 * unit() - 1.0) as f32).collect()
 }
 
 pub(crate) fn tensor<const D: usize>(seed: u64, shape: [usize; D], device: &Device) -> Tensor<D> {

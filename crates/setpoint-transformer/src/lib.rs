@@ -1,4 +1,4 @@
-//! Decoder-only transformers on [Burn](burn): Llama 3, Qwen2.5 and EuroLLM from one decoder, Hugging Face checkpoints in and out, and batched
+//! Decoder-only transformers on [Burn](burn): one decoder for all [families](ModelType), Hugging Face checkpoints in and out, and batched
 //! generation with a key-value cache.
 //!
 //! - [`ModelConfig`] is `config.json`, read strictly.
@@ -12,7 +12,6 @@
 //! Shapes are written with these letters: `b` rows, `s` new tokens per row, `t` tokens attended to, `d` hidden size, `f` feed-forward size,
 //! `h` query heads, `g` key-value heads, `r = h/g`, `n` head width, `v` vocabulary.
 
-mod attention;
 mod block;
 mod causal_lm;
 pub mod checkpoint;
@@ -26,21 +25,21 @@ pub mod generate;
 mod init;
 mod linear;
 mod norm;
-mod packed;
+mod prefix;
 mod rope;
 mod tape;
 
-pub use block::{Block, Mlp, Pass, SelfAttention};
+pub use block::{Block, Mlp, SelfAttention};
 pub use causal_lm::CausalLm;
 pub use checkpoint::{LoadOptions, SaveOptions};
-pub use config::{Architecture, ModelConfig, ModelType, RopeConfig, RopeScaling};
-pub use decoder::{Decoder, pad_right};
+pub use config::{Architecture, ModelConfig, RopeConfig, RopeScaling};
+pub use decoder::{Decoder, pack};
 pub use error::Error;
-pub use families::{Family, Text, families};
+pub use families::{Biases, ModelType};
 pub use generate::{Finish, Generated, GenerationConfig, check_prompts, generate, generate_part, generate_stream};
 pub use init::init_weights;
 pub use linear::{Embedding, Linear};
 pub use norm::RmsNorm;
-pub use packed::pack;
+pub use prefix::{PrefixGroup, Text, group_by_prefix};
 pub use setpoint_ops::{Packing, Segment};
 pub use tape::{Part, Recompute, Tape};

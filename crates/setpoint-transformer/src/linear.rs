@@ -1,5 +1,6 @@
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Int, Shape, Tensor, module};
+use setpoint_ops::linear;
 
 /// A linear map with the weight as Hugging Face stores it, `y = x · Wᵀ + b`.
 #[derive(Module, Debug)]
@@ -16,13 +17,13 @@ impl Linear {
         Self { weight: constant([outputs, inputs], 0.0, device), bias: bias.then(|| constant([outputs], 0.0, device)) }
     }
 
-    /// Applies the map to the last dimension.
+    /// Applies the map to rows.
     ///
     /// # Shapes
     ///
-    /// `[.., in] -> [.., out]`
-    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        module::linear(x, self.weight.val().transpose(), self.bias.as_ref().map(Param::val))
+    /// `[t, in] -> [t, out]`
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        linear(x, self.weight.val(), self.bias.as_ref().map(Param::val))
     }
 }
 
@@ -43,9 +44,10 @@ impl Embedding {
     ///
     /// # Shapes
     ///
-    /// `[b, s] -> [b, s, hidden]`
-    pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        module::embedding(self.weight.val(), ids)
+    /// `[t] -> [t, hidden]`
+    pub fn forward(&self, ids: Tensor<1, Int>) -> Tensor<2> {
+        // [t] -> [1, t] -> [1, t, hidden] -> [t, hidden]
+        module::embedding(self.weight.val(), ids.unsqueeze()).squeeze_dim(0)
     }
 }
 

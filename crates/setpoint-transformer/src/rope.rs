@@ -1,6 +1,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
-use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use setpoint_ops::rotate;
 
 use crate::config::RopeConfig;
 
@@ -23,13 +24,13 @@ struct Table {
     sin: Tensor<2>,
 }
 
-/// Cosines and sines at the positions of one pass.
+/// Cosines and sines at the positions of one pass, f32 and without a graph.
 #[derive(Clone, Debug)]
 pub(crate) struct Rotation {
-    /// `[1, 1, s, n/2]`
-    cos: Tensor<4>,
-    /// `[1, 1, s, n/2]`
-    sin: Tensor<4>,
+    /// `[t, n/2]`
+    cos: Tensor<2>,
+    /// `[t, n/2]`
+    sin: Tensor<2>,
 }
 
 impl Rope {
@@ -40,21 +41,13 @@ impl Rope {
         }
     }
 
-    /// The rotation at positions `start .. start + length`, the same for every row.
-    pub(crate) fn range(&self, start: usize, length: usize, device: &Device) -> Rotation {
-        let table = self.table(start + length, device);
-        // [length, n/2] -> [1, 1, s, n/2]
-        let cut = |table: Tensor<2>| table.narrow(0, start, length).unsqueeze::<4>();
-        Rotation { cos: cut(table.cos), sin: cut(table.sin) }
-    }
-
-    /// Cosines and sines at `positions`, `[t, n/2]` each, f32 and without a graph.
-    pub(crate) fn tables(&self, positions: &[i32], device: &Device) -> (Tensor<2>, Tensor<2>) {
+    /// Returns the rotation of tokens at `positions`.
+    pub(crate) fn at(&self, positions: &[i32], device: &Device) -> Rotation {
         let device = device.clone().without_autodiff();
         let end = positions.iter().copied().max().map_or(0, |last| last as usize + 1);
         let table = self.table(end, &device);
         let index = Tensor::<1, Int>::from_data(positions, &device);
-        (table.cos.select(0, index.clone()), table.sin.select(0, index))
+        Rotation { cos: table.cos.select(0, index.clone()), sin: table.sin.select(0, index) }
     }
 
     fn table(&self, length: usize, device: &Device) -> Table {
@@ -87,20 +80,13 @@ impl Rope {
 }
 
 impl Rotation {
-    /// Turns each pair: `(a, b) -> (a cos - b sin, b cos + a sin)`, in f32, rounded once to the dtype of `x`.
+    /// Turns each pair of each head: `(a, b) -> (a cos - b sin, b cos + a sin)`, in f32, rounded once to the dtype of `x`.
     ///
     /// # Shapes
     ///
-    /// `[b, h, s, n] -> [b, h, s, n]`
-    pub(crate) fn apply(&self, x: Tensor<4>) -> Tensor<4> {
-        let dtype: FloatDType = x.dtype().into();
-        let half = x.dims()[3] / 2;
-        let x = x.cast(FloatDType::F32);
-        let (a, b) = (x.clone().narrow(3, 0, half), x.narrow(3, half, half));
-        let (cos, sin) = (self.cos.clone(), self.sin.clone());
-        let first = a.clone() * cos.clone() - b.clone() * sin.clone();
-        let second = b * cos + a * sin;
-        Tensor::cat(vec![first, second], 3).cast(dtype)
+    /// `[t, heads·n] -> [t, heads·n]`
+    pub(crate) fn apply(&self, x: Tensor<2>) -> Tensor<2> {
+        rotate(x, self.cos.clone(), self.sin.clone())
     }
 }
 
@@ -110,16 +96,20 @@ mod tests {
     use crate::config::RopeScaling;
     use crate::finite_difference::{check, devices, tensor};
 
+    fn config() -> RopeConfig {
+        RopeConfig { theta: 100.0, scaling: RopeScaling::Default }
+    }
+
     fn rope() -> Rope {
-        Rope::new(&RopeConfig { theta: 100.0, scaling: RopeScaling::Default }, 4)
+        Rope::new(&config(), 4)
     }
 
     #[test]
     fn halves_are_rotated() {
         for device in devices() {
-            let x = tensor(3, [1, 1, 2, 4], &device);
+            let x = tensor(3, [2, 4], &device);
             let values = x.to_data().try_into_vec::<f32>().unwrap();
-            let y = rope().range(7, 2, &device).apply(x).into_data().try_into_vec::<f32>().unwrap();
+            let y = rope().at(&[7, 8], &device).apply(x).into_data().try_into_vec::<f32>().unwrap();
             for (s, position) in [(0, 7.0), (1, 8.0)] {
                 for (i, frequency) in [(0, 1.0), (1, 0.1)] {
                     let (sin, cos) = f64::sin_cos(position * frequency);
@@ -134,24 +124,22 @@ mod tests {
     #[test]
     fn gradients() {
         for device in devices() {
-            let rotation = rope().range(3, 3, &device);
-            check([1, 2, 3, 4], &device, |x| rotation.apply(x));
+            let rotation = rope().at(&[3, 4, 5], &device);
+            check([3, 8], &device, |x| rotation.apply(x));
         }
     }
 
     #[test]
-    fn tables_at_positions_equal_ranges() {
+    fn a_position_has_one_rotation_however_long_the_table_is() {
         for device in devices() {
             let rope = rope();
-            let (cos, sin) = rope.tables(&[70, 71, 5], &device);
-            let range = |start, length| {
-                let rotation = rope.range(start, length, &device);
-                [rotation.cos, rotation.sin].map(|table| table.reshape([length, 2]))
-            };
-            let both = range(70, 2).into_iter().zip(range(5, 1)).map(|(a, b)| Tensor::cat(vec![a, b], 0));
-            for (found, expected) in [cos, sin].into_iter().zip(both) {
-                found.into_data().assert_eq(&expected.into_data(), true);
-            }
+            let short = rope.at(&[5], &device);
+            let long = rope.at(&[70, 71, 5], &device);
+            let apart = [Rope::new(&config(), 4).at(&[70, 71], &device), short];
+            let cat =
+                |of: fn(&Rotation) -> &Tensor<2>| Tensor::cat(apart.iter().map(|part| of(part).clone()).collect(), 0);
+            long.cos.into_data().assert_eq(&cat(|part| &part.cos).into_data(), true);
+            long.sin.into_data().assert_eq(&cat(|part| &part.sin).into_data(), true);
         }
     }
 }

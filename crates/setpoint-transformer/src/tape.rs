@@ -8,9 +8,8 @@ use burn::module::Module;
 use burn::tensor::{Gradients, Int, Tensor};
 use setpoint_ops::Packing;
 
-use crate::block::Block;
-use crate::decoder::Decoder;
-use crate::packed::{PackedPass, places};
+use crate::block::{Block, Pass};
+use crate::decoder::{Decoder, places};
 
 /// How the backward pass gets at what the forward pass computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,7 +40,7 @@ pub struct Tape {
 #[derive(Clone, Debug)]
 struct Blocks {
     layers: Vec<Block>,
-    pass: PackedPass,
+    pass: Pass,
     /// The tokens that the last block answers; all of them if none is named.
     wanted: Option<Tensor<1, Int>>,
     /// `[t, d]` each, without a graph.
@@ -67,7 +66,7 @@ pub enum Part<'a> {
 }
 
 impl Decoder {
-    /// [`Decoder::forward_packed`] for an engine: on an autodiff device the backward pass of the embeddings and, as
+    /// [`Decoder::forward`] for an engine: on an autodiff device the backward pass of the embeddings and, as
     /// [`Decoder::recompute`] says, that of the blocks is left to the tape.
     ///
     /// # Shapes
@@ -76,7 +75,7 @@ impl Decoder {
     ///
     /// # Panics
     ///
-    /// As [`Decoder::forward_packed`].
+    /// As [`Decoder::forward`].
     pub fn forward_taped(
         &self,
         ids: Tensor<1, Int>,
@@ -84,11 +83,11 @@ impl Decoder {
         wanted: Option<&[usize]>,
     ) -> (Tensor<2>, Option<Tape>) {
         if !self.device().is_autodiff() {
-            return (self.forward_packed(ids, packing, wanted), None);
+            return (self.forward(ids, packing, wanted), None);
         }
         assert_eq!(ids.dims(), [packing.tokens()], "the tokens of the packing");
-        let embedded = self.embed_tokens.valid().forward_packed(ids.clone().inner());
-        let pass = self.packed_pass(packing, &embedded.device());
+        let embedded = self.embed_tokens.valid().forward(ids.clone().inner());
+        let pass = self.pass(packing, &embedded.device());
         let wanted = places(wanted, packing, &embedded.device());
         let mut tape = Tape {
             ids: ids.inner(),
@@ -102,14 +101,14 @@ impl Decoder {
             Recompute::None => {
                 let leaf = embedded.autodiff().require_grad();
                 tape.embedded = Some(leaf.clone());
-                layers.fold(leaf, |x, (layer, wanted)| layer.forward_packed(x, &pass, wanted))
+                layers.fold(leaf, |x, (layer, wanted)| layer.forward(x, &pass, wanted))
             }
             Recompute::Block => {
                 let mut x = embedded;
                 let mut inputs = Vec::with_capacity(self.layers.len());
                 for (layer, wanted) in layers {
                     inputs.push(x.clone());
-                    x = layer.valid().forward_packed(x, &pass, wanted);
+                    x = layer.valid().forward(x, &pass, wanted);
                 }
                 let output = x.autodiff().require_grad();
                 tape.blocks =
@@ -117,7 +116,7 @@ impl Decoder {
                 output
             }
         };
-        (self.norm.forward_packed(last), Some(tape))
+        (self.norm.forward(last), Some(tape))
     }
 }
 
@@ -152,7 +151,7 @@ impl Blocks {
             let x = input.autodiff().require_grad();
             // Of the last block, which comes first.
             let wanted = wanted.take();
-            let y = layer.forward_packed(x.clone(), &pass, wanted.as_ref());
+            let y = layer.forward(x.clone(), &pass, wanted.as_ref());
             // The derivative of this sum is that of y with the gradient from above as its seed.
             let mut found = (y * gradient.autodiff()).sum().backward();
             gradient = x.grad_remove(&mut found)?;

@@ -92,12 +92,12 @@ fn scores(to: &mut [f32], tile: &Tile, q: Rows<'_>, k: Rows<'_>, head: usize, kv
     }
 }
 
-/// Each family of segments with each key head: parts of the work that write to different places.
+/// Each group of connected segments with each key head: parts of the work that write to different places.
 fn tasks(packing: &Packing, heads: Heads) -> Vec<(Vec<Segment>, usize)> {
     let mut tasks: Vec<_> =
-        packing.families().into_iter().flat_map(|family| (0..heads.kv).map(move |g| (family.clone(), g))).collect();
+        packing.groups().into_iter().flat_map(|group| (0..heads.kv).map(move |g| (group.clone(), g))).collect();
     // The longest first, so that no thread is left alone with one at the end.
-    tasks.sort_by_key(|(family, _)| std::cmp::Reverse(family.iter().map(|segment| segment.len).sum::<usize>()));
+    tasks.sort_by_key(|(group, _)| std::cmp::Reverse(group.iter().map(|segment| segment.len).sum::<usize>()));
     tasks
 }
 
@@ -134,8 +134,8 @@ pub(super) fn forward(
         tasks.len(),
         || vec![0.0; size],
         |buffer, task| {
-            let &(ref family, kv_head) = &tasks[task];
-            for (segment, head) in family.iter().flat_map(|s| queries_of(kv_head, heads).map(move |head| (s, head))) {
+            let &(ref group, kv_head) = &tasks[task];
+            for (segment, head) in group.iter().flat_map(|s| queries_of(kv_head, heads).map(move |head| (s, head))) {
                 for tile in tiles(segment, packing) {
                     let width = tile.width();
                     let weights = &mut buffer[..tile.rows * width];
@@ -199,8 +199,8 @@ pub(super) fn backward(
         tasks.len(),
         || (vec![0.0; size], vec![0.0; size]),
         |(weights, in_scores), task| {
-            let &(ref family, kv_head) = &tasks[task];
-            for (segment, head) in family.iter().flat_map(|s| queries_of(kv_head, heads).map(move |head| (s, head))) {
+            let &(ref group, kv_head) = &tasks[task];
+            for (segment, head) in group.iter().flat_map(|s| queries_of(kv_head, heads).map(move |head| (s, head))) {
                 for tile in tiles(segment, packing) {
                     let (width, rows) = (tile.width(), tile.rows);
                     let weights = &mut weights[..rows * width];
@@ -234,7 +234,7 @@ pub(super) fn backward(
                         let query = tile.start * h * n + head * n;
                         let key = token * g * n + kv_head * n;
                         let keys = k.head(kv_head, token, count);
-                        // SAFETY: a task has all queries that read this key head in its family of segments, and all its keys.
+                        // SAFETY: a task has all queries that read this key head in its group of segments, and all its keys.
                         unsafe {
                             multiply_into(to_q, query, h * n, i > 0, slopes, keys, 1.0);
                             multiply_into(to_k, key, g * n, true, slopes.transposed(), queries, 1.0);

@@ -25,12 +25,12 @@ pub(super) struct Batch<'a> {
 impl<'a> Batch<'a> {
     /// Packs sequences that have been checked; neighbours with the same prompt share it.
     pub(super) fn of(sequences: &[&'a Sequence]) -> Self {
-        Self::of_families([(0, sequences)])
+        Self::of_groups([(0, sequences)])
     }
 
     /// [`of`](Self::of) with prompts that begin alike: `(tokens that all prompts of these sequences begin with, sequences)`. Where there
     /// are such tokens, nothing of the prompts is scored and each response has one token.
-    pub(super) fn of_families<'s>(families: impl IntoIterator<Item = (usize, &'s [&'a Sequence])>) -> Self
+    pub(super) fn of_groups<'s>(groups: impl IntoIterator<Item = (usize, &'s [&'a Sequence])>) -> Self
     where
         'a: 's,
     {
@@ -39,10 +39,10 @@ impl<'a> Batch<'a> {
         let (mut prompts, mut responses) = (Positions::default(), Positions::default());
         let mut prompt_of = vec![];
         let mut next = 0;
-        let members = families.into_iter().flat_map(|(shared, family)| {
-            family.iter().enumerate().map(move |(i, sequence)| (shared, i == 0 && shared > 0, *sequence))
+        let members = groups.into_iter().flat_map(|(shared, group)| {
+            group.iter().enumerate().map(move |(i, sequence)| (shared, i == 0 && shared > 0, *sequence))
         });
-        // The segment of what the prompts of a family begin with.
+        // The segment of what the prompts of a group begin with.
         let mut beginning = None;
         // The last prompt's segment, its first place in the batch and a sequence that has it.
         let mut last: Option<(usize, usize, &Sequence)> = None;
@@ -131,12 +131,12 @@ mod tests {
     }
 
     #[test]
-    fn prompts_of_a_family_share_their_beginning() {
+    fn prompts_of_a_group_share_their_beginning() {
         let asked = |ids: &[u32]| Sequence { scored_from: ids.len() - 1, ..sequence(ids, ids.len() - 1) };
-        let family = [asked(&[1, 2, 3, 7]), asked(&[1, 2, 3, 8]), asked(&[1, 2, 4, 5, 7])];
+        let group = [asked(&[1, 2, 3, 7]), asked(&[1, 2, 3, 8]), asked(&[1, 2, 4, 5, 7])];
         let alone = [sequence(&[1, 2, 6], 2)];
-        let (family, alone): (Vec<_>, Vec<_>) = (family.iter().collect(), alone.iter().collect());
-        let batch = Batch::of_families([(2, family.as_slice()), (0, alone.as_slice())]);
+        let (group, alone): (Vec<_>, Vec<_>) = (group.iter().collect(), alone.iter().collect());
+        let batch = Batch::of_groups([(2, group.as_slice()), (0, alone.as_slice())]);
         assert_eq!(batch.texts, [&[1, 2][..], &[3], &[4, 5], &[1, 2]]);
         assert_eq!(batch.packing.positions(), [0, 1, 2, 2, 3, 0, 1]);
         assert_eq!((batch.prompts.counts.as_slice(), batch.prompt_of.as_slice()), (&[0, 0, 1][..], &[0, 0, 1, 2][..]));

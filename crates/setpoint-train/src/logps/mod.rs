@@ -7,7 +7,7 @@
 //! on a GPU a matrix product would round its inputs to TF32.
 
 mod batch;
-mod family;
+mod group;
 mod head;
 mod score;
 mod sequence;

@@ -3,10 +3,10 @@
 use std::borrow::Borrow;
 
 use burn::module::Module;
-use setpoint_transformer::{CausalLm, Family};
+use setpoint_transformer::{CausalLm, PrefixGroup};
 
 use super::batch::Batch;
-use super::family::sequence_families;
+use super::group::sequence_groups;
 use super::head::{HeadOptions, Positions, head_logps};
 use super::sequence::Sequence;
 use crate::devices::distribute;
@@ -80,24 +80,24 @@ pub fn score_batches<S: Borrow<Sequence>>(
     for (index, sequence) in sequences.iter().enumerate() {
         sequence.check(index, vocabulary)?;
     }
-    let families = sequence_families(&sequences, batch_tokens);
-    let all: Vec<usize> = (0..families.len()).collect();
-    let batches = MicroBatch::Tokens(batch_tokens).split(&all, |family| families[family].cost);
+    let groups = sequence_groups(&sequences, batch_tokens);
+    let all: Vec<usize> = (0..groups.len()).collect();
+    let batches = MicroBatch::Tokens(batch_tokens).split(&all, |group| groups[group].cost);
     let score = |model: &CausalLm, batch: &Vec<usize>| {
-        let chosen = batch.iter().map(|&family| &families[family]);
-        Ok(score_families(model, chosen, &sequences))
+        let chosen = batch.iter().map(|&group| &groups[group]);
+        Ok(score_groups(model, chosen, &sequences))
     };
     distribute(devices, &model, &batches, score, &mut |_, scored| store(scored))
 }
 
-/// One forward pass over some families of sequences; each result with its sequence's index.
-fn score_families<'f>(
+/// One forward pass over some groups of sequences; each result with its sequence's index.
+fn score_groups<'g>(
     model: &CausalLm,
-    families: impl Iterator<Item = &'f Family> + Clone,
+    groups: impl Iterator<Item = &'g PrefixGroup> + Clone,
     sequences: &[&Sequence],
 ) -> Vec<(usize, ScoredSequence)> {
-    let members: Vec<usize> = families.clone().flat_map(|family| family.members.clone()).collect();
-    let batch = Batch::of_families(families.map(|f| (f.shared, &sequences[f.members.clone()])));
+    let members: Vec<usize> = groups.clone().flat_map(|group| group.members.clone()).collect();
+    let batch = Batch::of_groups(groups.map(|g| (g.shared, &sequences[g.members.clone()])));
     let (hidden, _) = batch.hidden(model, true);
     let logps = |positions: &Positions| -> Vec<Vec<f32>> {
         let found = head_logps(model, hidden.clone(), positions, &HeadOptions::default());

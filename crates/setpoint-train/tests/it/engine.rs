@@ -9,8 +9,9 @@ use setpoint_train::{
     AdamWConfig, DeviceGroup, Fitted, GradientSink, Hooks, PromptLogps, RunDir, Sequence, StepReport, SumOnFirst,
     TrainConfig, backward, fit_on, sequence_logps,
 };
-use setpoint_transformer::{CausalLm, LoadOptions, Recompute, pad_right};
+use setpoint_transformer::{CausalLm, LoadOptions, ModelConfig, Recompute};
 
+use crate::oracle::hidden_states;
 use crate::seeded::Seeded;
 use crate::{devices, graphics};
 
@@ -39,11 +40,11 @@ fn weights(values: [f32; 5], device: &Device) -> Tensor<1> {
 }
 
 /// The whole graph over padded rows: log-softmax of all logits, with the prompts' log-probabilities in the loss or without.
-fn reference(model: &CausalLm, prompt: PromptLogps) -> (f32, GradientSink) {
+fn reference(model: &CausalLm, config: &ModelConfig, prompt: PromptLogps) -> (f32, GradientSink) {
     let device = model.decoder().device();
     let sequences = sequences();
     let rows: Vec<&[u32]> = sequences.iter().map(|s| s.ids.as_slice()).collect();
-    let hidden = model.decoder().forward(pad_right(&rows, &device));
+    let hidden = hidden_states(model.decoder(), config, &rows);
     let mut loss = Tensor::<1>::zeros([1], &device.clone().without_autodiff()).autodiff();
     for (i, sequence) in sequences.iter().enumerate() {
         let n = sequence.ids.len();
@@ -97,13 +98,13 @@ fn packed_gradients_equal_those_of_the_whole_graph() {
     for device in devices().into_iter().chain(graphics()) {
         for dir in checkpoints() {
             let options = LoadOptions { dtype: Some(FloatDType::F32), ..LoadOptions::default() };
-            let Ok((model, _)) = CausalLm::load(&dir, &options, &device.clone().autodiff()) else {
+            let Ok((model, config)) = CausalLm::load(&dir, &options, &device.clone().autodiff()) else {
                 panic!("{} loads", dir.display());
             };
             // Where prompts are skipped, the last layer computes few of their tokens.
             let modes = [PromptLogps::Tracked, PromptLogps::Skip];
             for (prompt, recompute) in modes.iter().flat_map(|&p| [(p, Recompute::None), (p, Recompute::Block)]) {
-                let (expected, gradients) = reference(&model, prompt);
+                let (expected, gradients) = reference(&model, &config, prompt);
                 let (found, sink) = packed(&model, recompute, prompt);
                 let name = format!("{}, {prompt:?}, {recompute:?}, {device:?}", dir.display());
                 assert!((found - expected).abs() < 1e-5 * (1.0 + expected.abs()), "{name}: {found} {expected}");

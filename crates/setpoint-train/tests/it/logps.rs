@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Tensor};
 use safetensors::SafeTensors;
 use setpoint_train::{
     DeviceGroup, Error, GradientSink, HeadOptions, PromptLogps, ScoredSequence, Sequence, SumOnFirst, backward,
@@ -10,6 +10,7 @@ use setpoint_train::{
 };
 use setpoint_transformer::{CausalLm, LoadOptions};
 
+use crate::oracle::hidden_states;
 use crate::test_data::test_data;
 use crate::{devices, ndarray};
 
@@ -288,18 +289,15 @@ fn t0_takes_tokens_off_the_prompt() {
 fn entropy_is_that_of_the_softmax() {
     let (file, numbered) = objectives("llama");
     let sequence = &numbered[0].1;
-    let model = load(&golden(&file.policy), &flex());
+    let (model, config) = CausalLm::load(&golden(&file.policy), &LoadOptions::default(), &flex()).unwrap();
     let options = HeadOptions { chunk: Some(2), ..HeadOptions::default() };
     let found = sequence_logps_with(&model, &[sequence], PromptLogps::Skip, &options).unwrap();
     let mask = vec![true; sequence.ids.len()];
     let all = token_logps_with(&model, &[(sequence.ids.as_slice(), mask.as_slice())], &options).unwrap();
 
     // Softmax and entropy in f64 from the model's own logits.
-    let ids: Vec<i32> = sequence.ids.iter().map(|&id| id as i32).collect();
-    let length = ids.len();
-    let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, length]), &flex());
-    let [_, _, width] = model.decoder().forward(ids.clone()).dims();
-    let hidden = model.decoder().forward(ids).reshape([length, width]);
+    let length = sequence.ids.len();
+    let hidden = hidden_states(model.decoder(), &config, &[&sequence.ids]).squeeze_dim::<2>(0);
     let logits = model.logits(hidden).cast(FloatDType::F32);
     let vocabulary = logits.dims()[1];
     let logits: Vec<f64> = logits.into_data().iter().collect();

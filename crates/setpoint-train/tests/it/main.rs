@@ -13,6 +13,8 @@ mod engine;
 mod fitting;
 mod golden;
 mod logps;
+#[path = "../../../setpoint-transformer/tests/oracle.rs"]
+mod oracle;
 mod several_devices;
 #[path = "../../../../tests/common/test_data.rs"]
 mod test_data;

@@ -19,7 +19,7 @@ use crate::generate::GenerationConfig;
 pub(crate) use names::name_hash;
 pub use names::{ParamPath, Parameter, parameters, with_stable_ids};
 pub use reader::Checkpoint;
-pub use save::{save_model, save_module};
+pub use save::save_model;
 
 /// How weights are read.
 #[derive(Clone, Debug, Default)]

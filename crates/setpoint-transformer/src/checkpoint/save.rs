@@ -15,34 +15,24 @@ use super::{SaveOptions, numbers};
 use crate::Error;
 use crate::config::ModelConfig;
 
-/// Writes the weights of a module into `dir`: `model.safetensors`, or shards with `model.safetensors.index.json`. `options.generation` is
-/// not written.
+/// Writes a Hugging Face folder: the weights as `model.safetensors`, or as shards with `model.safetensors.index.json`; `config.json` with
+/// `dtype` set to what is written; `generation_config.json` if `options.generation` is given. `config.json` is replaced last.
 ///
-/// One tensor at a time is held on the host. The files are completed in a hidden folder inside `dir`, synced, and only then take the places
-/// of what stood there; a failure (a full disk, say) leaves `dir` as it was. Other files in `dir` are left alone, but for weights of an
-/// earlier save that would now contradict the new ones.
-///
-/// # Errors
-///
-/// [`Error::Write`], [`Error::Device`].
-pub fn save_module<M: Module>(module: &M, dir: &Path, options: &SaveOptions) -> Result<(), Error> {
-    save(module, None, dir, options, on_disk)
-}
-
-/// Writes a Hugging Face folder: the weights as [`save_module`], `config.json` with `dtype` set to what is written, and
-/// `generation_config.json` if `options.generation` is given. `config.json` is replaced last.
+/// One tensor at a time is held on the host. The files are completed in a hidden folder inside `dir`, synced, and only then replace the old
+/// ones; a failure (a full disk, say) leaves `dir` as it was. Other files in `dir` are left alone, but for weights of an earlier save that
+/// would now contradict the new ones.
 ///
 /// # Errors
 ///
 /// [`Error::Write`], [`Error::Device`], and [`Error::Inconsistent`] for a config whose values do not fit together.
 pub fn save_model<M: Module>(module: &M, config: &ModelConfig, dir: &Path, options: &SaveOptions) -> Result<(), Error> {
     config.validate()?;
-    save(module, Some(config), dir, options, on_disk)
+    save(module, config, dir, options, on_disk)
 }
 
 fn save<M: Module>(
     module: &M,
-    config: Option<&ModelConfig>,
+    config: &ModelConfig,
     dir: &Path,
     options: &SaveOptions,
     open: Open,
@@ -72,14 +62,12 @@ fn save<M: Module>(
         let index = json!({"metadata": {"total_size": total}, "weight_map": weight_map});
         stage.write(INDEX, |out| write_json(out, &index))?;
     }
-    if let (Some(_), Some(generation)) = (config, &options.generation) {
+    if let Some(generation) = &options.generation {
         stage.write("generation_config.json", |out| write_json(out, &generation.to_json()))?;
     }
-    if let Some(config) = config {
-        let mut config = config.clone();
-        config.dtype = numbers::float(dtype);
-        stage.write("config.json", |out| write_json(out, &config.to_json()))?;
-    }
+    let mut config = config.clone();
+    config.dtype = numbers::float(dtype);
+    stage.write("config.json", |out| write_json(out, &config.to_json()))?;
     let keep: Vec<String> = (0..count).map(file_name).collect();
     let stale: Vec<String> =
         old_weights(dir).into_iter().filter(|name| !keep.contains(name) && (count == 1 || name != INDEX)).collect();
@@ -245,25 +233,27 @@ mod tests {
     fn a_full_disk_harms_nothing() {
         let [device, _] = devices();
         let module = Linear::zeros(30, 4, true, &device);
+        let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/transformer/llama_kv2");
+        let config = ModelConfig::from_dir(golden.as_ref()).unwrap();
         for max_shard_bytes in [1, u64::MAX] {
             let options = SaveOptions { max_shard_bytes, ..SaveOptions::default() };
             let folder = tempfile::tempdir().unwrap();
             let dir = folder.path().join("model");
             // A folder that was not there is not there afterwards, one that was is as it was.
-            let error = save(&module, None, &dir, &options, full_disk).unwrap_err();
+            let error = save(&module, &config, &dir, &options, full_disk).unwrap_err();
             assert!(
                 matches!(&error, Error::Write { source, .. } if source.kind() == io::ErrorKind::StorageFull),
                 "{error}"
             );
             assert!(!dir.exists());
-            save_module(&module, &dir, &options).unwrap();
+            save_model(&module, &config, &dir, &options).unwrap();
             // As a save that was killed leaves it.
             fs::create_dir(dir.join(".saving")).unwrap();
             fs::write(dir.join(".saving/model.safetensors"), "half of it").unwrap();
-            save_module(&module, &dir, &options).unwrap();
+            save_model(&module, &config, &dir, &options).unwrap();
             fs::write(dir.join("tokenizer.json"), "{}").unwrap();
             let before = content(&dir);
-            save(&module, None, &dir, &options, full_disk).unwrap_err();
+            save(&module, &config, &dir, &options, full_disk).unwrap_err();
             assert_eq!(content(&dir), before);
         }
     }

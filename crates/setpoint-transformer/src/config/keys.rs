@@ -2,12 +2,9 @@
 
 use serde_json::Value;
 
-use super::ModelType;
-
-/// Keys that are read into fields.
+/// Keys that are read into fields, whatever the family.
 pub(super) const READ: &[&str] = &[
     "architectures",
-    "attention_bias",
     "bos_token_id",
     "dtype",
     "eos_token_id",
@@ -17,7 +14,6 @@ pub(super) const READ: &[&str] = &[
     "initializer_range",
     "intermediate_size",
     "max_position_embeddings",
-    "mlp_bias",
     "model_type",
     "num_attention_heads",
     "num_hidden_layers",
@@ -101,8 +97,8 @@ pub(super) enum Verdict {
     Unknown,
 }
 
-/// `sliding` is whether the file switches sliding windows on.
-pub(super) fn verdict(model_type: ModelType, key: &str, value: &Value, layers: usize, sliding: bool) -> Verdict {
+/// Judges a key that neither all families nor the file's own family read.
+pub(super) fn verdict(key: &str, value: &Value, layers: usize) -> Verdict {
     let only = |holds: bool, expected: &'static str| Verdict::Only { holds, expected };
     // Absent and null are the same to transformers.
     if value.is_null() || HARMLESS.contains(&key) || HARMLESS_PREFIXES.iter().any(|prefix| key.starts_with(prefix)) {
@@ -117,13 +113,7 @@ pub(super) fn verdict(model_type: ModelType, key: &str, value: &Value, layers: u
         "chunk_size_feed_forward" => only(value.as_f64() == Some(0.0), "0"),
         "use_sliding_window" => only(off, "false (every layer attends to the whole context)"),
         "layer_types" => only(full_attention(value, layers), "a list with \"full_attention\" for each layer"),
-        // Qwen2 files state a window together with `use_sliding_window: false`; Llama has none.
-        "sliding_window" => {
-            only(model_type == ModelType::Qwen2 && !sliding, "null (every layer attends to the whole context)")
-        }
-        "max_window_layers" if model_type == ModelType::Qwen2 => {
-            only(!sliding, "any number while `use_sliding_window` is false")
-        }
+        "sliding_window" => only(false, "null (every layer attends to the whole context)"),
         "add_cross_attention" | "is_encoder_decoder" | "rope_interleaved" | "tie_encoder_decoder" | "use_mrope" => {
             only(off, "false")
         }

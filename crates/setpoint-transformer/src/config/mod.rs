@@ -5,13 +5,13 @@ mod read;
 mod rope;
 mod write;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::FloatDType;
 use serde_json::{Map, Value};
 
-use crate::Error;
+use crate::families::{Biases, ModelType};
+use crate::{Error, block};
 pub(crate) use read::{Reader, object};
 pub use rope::{RopeConfig, RopeScaling};
 pub(crate) use write::{dtype_name, tokens};
@@ -22,23 +22,9 @@ const MOST_LAYERS: usize = 10_000;
 const WIDEST_HEAD: usize = 1 << 16;
 const MOST_PARAMETERS: u128 = 100_000_000_000_000;
 
-/// The families of decoders that this crate computes (`model_type` in `config.json`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ModelType {
-    /// Llama 2, 3, 3.1, 3.2 and what shares their code, EuroLLM among them.
-    Llama,
-    /// Qwen2 and Qwen2.5: Llama with biases on the query, key and value projections.
-    Qwen2,
-}
-
-impl ModelType {
-    /// The name in `config.json`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Llama => "llama",
-            Self::Qwen2 => "qwen2",
-        }
-    }
+/// A size as a factor of a product: a configuration made by hand may have any, and no model comes near this bound.
+pub(crate) fn size(value: usize) -> u128 {
+    value.min(u32::MAX as usize) as u128
 }
 
 /// What sits on top of the decoder (`architectures` in `config.json`).
@@ -95,10 +81,8 @@ pub struct ModelConfig {
     pub rope: RopeConfig,
     /// Whether the head is the embedding matrix.
     pub tie_word_embeddings: bool,
-    /// Llama: whether all four attention projections have biases. Qwen2: always true, and means query, key and value only.
-    pub attention_bias: bool,
-    /// Whether the feed-forward projections have biases.
-    pub mlp_bias: bool,
+    /// Which projections have biases.
+    pub biases: Biases,
     /// Standard deviation of freshly drawn weights.
     pub initializer_range: f64,
     /// The number format in which the checkpoint is stored, where the file says so.
@@ -165,16 +149,6 @@ impl ModelConfig {
         self.raw.insert(key.to_owned(), value);
     }
 
-    /// Whether the query, key and value projections have biases.
-    pub fn qkv_bias(&self) -> bool {
-        self.model_type == ModelType::Qwen2 || self.attention_bias
-    }
-
-    /// Whether the output projection of attention has a bias.
-    pub fn o_bias(&self) -> bool {
-        self.model_type == ModelType::Llama && self.attention_bias
-    }
-
     /// Returns the number of parameters, a tied head counted once.
     pub fn num_parameters(&self) -> u64 {
         // A configuration that was read has few enough; one made by hand may have any sizes.
@@ -182,26 +156,16 @@ impl ModelConfig {
     }
 
     fn count_parameters(&self) -> u128 {
-        let n = |x: usize| x.min(u32::MAX as usize) as u128;
-        let (d, f, v) = (n(self.hidden_size), n(self.intermediate_size), n(self.vocab_size));
-        let (q, kv) = (n(self.num_attention_heads) * n(self.head_dim), n(self.num_key_value_heads) * n(self.head_dim));
-        let mut block = 2 * q * d + 2 * kv * d + 3 * d * f + 2 * d;
-        if self.qkv_bias() {
-            block += q + 2 * kv;
-        }
-        if self.o_bias() {
-            block += d;
-        }
-        if self.mlp_bias {
-            block += 2 * f + d;
-        }
+        let n = size;
+        let (d, v) = (n(self.hidden_size), n(self.vocab_size));
         let head = match self.architecture {
             Architecture::CausalLm if self.tie_word_embeddings => 0,
             Architecture::CausalLm => v * d,
             Architecture::SequenceClassification => n(self.num_labels) * d,
         };
         // At most 2^32 blocks of 2^98 parameters.
-        (v * d).saturating_add(n(self.num_hidden_layers).saturating_mul(block)).saturating_add(d + head)
+        let blocks = n(self.num_hidden_layers).saturating_mul(block::count_parameters(self));
+        (v * d).saturating_add(blocks).saturating_add(d + head)
     }
 
     /// Checks that the values fit together; reading a file does it already.
@@ -263,11 +227,5 @@ impl ModelConfig {
             }
         }
         self.rope.validate().or_else(fail)
-    }
-}
-
-impl fmt::Display for ModelType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }

@@ -6,8 +6,9 @@ use burn::tensor::FloatDType;
 use serde_json::{Map, Value};
 
 use super::keys::{self, Verdict};
-use super::{Architecture, ModelConfig, ModelType, RopeConfig};
+use super::{Architecture, ModelConfig, RopeConfig};
 use crate::Error;
+use crate::families::ModelType;
 
 /// A JSON object with the place it came from, so that errors can name it.
 pub(crate) struct Reader<'a> {
@@ -91,7 +92,15 @@ impl<'a> Reader<'a> {
         self.optional(key, "true or false", Value::as_bool)
     }
 
-    pub(super) fn optional_text(&self, key: &str) -> Result<Option<&'a str>, Error> {
+    /// Checks a switch whose value is fixed by the family.
+    pub(crate) fn fixed_bool(&self, key: &str, value: bool, expected: &str) -> Result<(), Error> {
+        match self.optional_bool(key)? {
+            Some(found) if found != value => Err(self.unsupported(key, expected)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn optional_text(&self, key: &str) -> Result<Option<&'a str>, Error> {
         self.optional(key, "a text", Value::as_str)
     }
 
@@ -125,12 +134,8 @@ pub(crate) fn object(path: &Path, text: &str) -> Result<Map<String, Value>, Erro
 pub(super) fn parse(path: &Path, text: &str) -> Result<ModelConfig, Error> {
     let map = object(path, text)?;
     let reader = Reader::new(path, &map);
-    let model_type = match reader.optional_text("model_type")? {
-        Some("llama") => ModelType::Llama,
-        Some("qwen2") => ModelType::Qwen2,
-        Some(_) => return Err(reader.unsupported("model_type", "\"llama\", \"qwen2\"")),
-        None => return Err(reader.missing("model_type", "\"llama\" or \"qwen2\"")),
-    };
+    let model_type = ModelType::read(&reader)?;
+    let defaults = model_type.family().defaults();
     let architecture = architecture(&reader, model_type)?;
     let num_hidden_layers = reader.size("num_hidden_layers")?;
     refuse_unknown(&reader, model_type, num_hidden_layers)?;
@@ -139,8 +144,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<ModelConfig, Error> {
     let num_attention_heads = reader.size("num_attention_heads")?;
     let num_key_value_heads = match reader.optional_size("num_key_value_heads")? {
         Some(heads) => heads,
-        // Llama's default is one per query head; Qwen2's is 32 whatever the model, so a file without the key is not to be trusted.
-        None if model_type == ModelType::Llama => num_attention_heads,
+        None if defaults.kv_head_per_query_head => num_attention_heads,
         None => return Err(reader.missing("num_key_value_heads", "a whole number")),
     };
     let head_dim = match reader.optional_size("head_dim")? {
@@ -167,17 +171,14 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<ModelConfig, Error> {
         num_attention_heads,
         num_key_value_heads,
         head_dim,
-        // The defaults from here on are those of transformers' LlamaConfig and Qwen2Config.
-        max_position_embeddings: reader.optional_size("max_position_embeddings")?.unwrap_or(match model_type {
-            ModelType::Llama => 2048,
-            ModelType::Qwen2 => 32_768,
-        }),
-        rms_norm_eps: reader.optional_number("rms_norm_eps")?.unwrap_or(1e-6),
-        rope: RopeConfig::read(&reader)?,
+        max_position_embeddings: reader
+            .optional_size("max_position_embeddings")?
+            .unwrap_or(defaults.max_position_embeddings),
+        rms_norm_eps: reader.optional_number("rms_norm_eps")?.unwrap_or(defaults.rms_norm_eps),
+        rope: RopeConfig::read(&reader, defaults.rope_theta)?,
         tie_word_embeddings: reader.optional_bool("tie_word_embeddings")?.unwrap_or(false),
-        attention_bias: bias(&reader, "attention_bias", model_type, true)?,
-        mlp_bias: bias(&reader, "mlp_bias", model_type, false)?,
-        initializer_range: reader.optional_number("initializer_range")?.unwrap_or(0.02),
+        biases: model_type.family().read(&reader)?,
+        initializer_range: reader.optional_number("initializer_range")?.unwrap_or(defaults.initializer_range),
         dtype: dtype(&reader)?,
         bos_token_id: reader.optional_token("bos_token_id")?,
         eos_token_ids: reader.tokens("eos_token_id")?,
@@ -190,27 +191,24 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<ModelConfig, Error> {
 }
 
 fn architecture(reader: &Reader<'_>, model_type: ModelType) -> Result<Architecture, Error> {
-    let (causal, classify) = match model_type {
-        ModelType::Llama => ("LlamaForCausalLM", "LlamaForSequenceClassification"),
-        ModelType::Qwen2 => ("Qwen2ForCausalLM", "Qwen2ForSequenceClassification"),
-    };
+    let [causal, classify] =
+        [Architecture::CausalLm, Architecture::SequenceClassification].map(|head| model_type.class(head));
     let expected = format!("[\"{causal}\"], [\"{classify}\"]");
     let Some(value) = reader.value("architectures") else {
         // Configurations made without a model leave it out.
         return Ok(Architecture::CausalLm);
     };
     match value.as_array().map(Vec::as_slice) {
-        Some([name]) if name == causal => Ok(Architecture::CausalLm),
-        Some([name]) if name == classify => Ok(Architecture::SequenceClassification),
+        Some([name]) if *name == causal => Ok(Architecture::CausalLm),
+        Some([name]) if *name == classify => Ok(Architecture::SequenceClassification),
         _ => Err(reader.unsupported("architectures", &expected)),
     }
 }
 
 fn refuse_unknown(reader: &Reader<'_>, model_type: ModelType, layers: usize) -> Result<(), Error> {
-    let sliding = reader.optional_bool("use_sliding_window")?.unwrap_or(false);
-    for key in reader.keys().filter(|key| !keys::READ.contains(key)) {
-        let value = &reader.map[key];
-        match keys::verdict(model_type, key, value, layers, sliding) {
+    let own = model_type.family().keys();
+    for key in reader.keys().filter(|key| !keys::READ.contains(key) && !own.contains(key)) {
+        match keys::verdict(key, &reader.map[key], layers) {
             Verdict::Harmless | Verdict::Only { holds: true, .. } => {}
             Verdict::Only { holds: false, expected } => return Err(reader.unsupported(key, expected)),
             Verdict::Unknown => {
@@ -219,18 +217,6 @@ fn refuse_unknown(reader: &Reader<'_>, model_type: ModelType, layers: usize) -> 
         }
     }
     Ok(())
-}
-
-/// A bias switch, which Qwen2 has fixed.
-fn bias(reader: &Reader<'_>, key: &str, model_type: ModelType, qwen2: bool) -> Result<bool, Error> {
-    let value = reader.optional_bool(key)?;
-    match (model_type, value) {
-        (ModelType::Llama, value) => Ok(value.unwrap_or(false)),
-        (ModelType::Qwen2, Some(value)) if value != qwen2 => {
-            Err(reader.unsupported(key, if qwen2 { "true for qwen2" } else { "false for qwen2" }))
-        }
-        (ModelType::Qwen2, _) => Ok(qwen2),
-    }
 }
 
 /// transformers 5 writes `dtype` where older versions wrote `torch_dtype`.

@@ -50,8 +50,7 @@ impl RopeConfig {
     }
 
     /// Reads the three ways in which files state this: `rope_theta` with `rope_scaling`, or transformers 5's `rope_parameters`.
-    pub(super) fn read(top: &Reader<'_>) -> Result<Self, Error> {
-        let default_theta = 10_000.0;
+    pub(super) fn read(top: &Reader<'_>, default_theta: f64) -> Result<Self, Error> {
         let old = (top.optional_number("rope_theta")?, top.object("rope_scaling")?);
         let Some(parameters) = top.object("rope_parameters")? else {
             let (theta, scaling) = old;

@@ -3,42 +3,34 @@
 use burn::tensor::FloatDType;
 use serde_json::{Map, Value, json};
 
-use super::{Architecture, ModelConfig, ModelType};
+use super::{Architecture, ModelConfig};
 
 pub(super) fn to_map(config: &ModelConfig) -> Map<String, Value> {
     let mut map = config.raw.clone();
-    let mut set = |key: &str, value: Value| {
-        map.insert(key.to_owned(), value);
-    };
-    let family = match config.model_type {
-        ModelType::Llama => "Llama",
-        ModelType::Qwen2 => "Qwen2",
-    };
-    let top = match config.architecture {
-        Architecture::CausalLm => "ForCausalLM",
-        Architecture::SequenceClassification => "ForSequenceClassification",
-    };
-    set("architectures", json!([format!("{family}{top}")]));
-    set("model_type", json!(config.model_type.as_str()));
-    set("vocab_size", json!(config.vocab_size));
-    set("hidden_size", json!(config.hidden_size));
-    set("intermediate_size", json!(config.intermediate_size));
-    set("num_hidden_layers", json!(config.num_hidden_layers));
-    set("num_attention_heads", json!(config.num_attention_heads));
-    set("num_key_value_heads", json!(config.num_key_value_heads));
-    set("head_dim", json!(config.head_dim));
-    set("hidden_act", json!("silu"));
-    set("max_position_embeddings", json!(config.max_position_embeddings));
-    set("rms_norm_eps", json!(config.rms_norm_eps));
-    set("initializer_range", json!(config.initializer_range));
-    set("tie_word_embeddings", json!(config.tie_word_embeddings));
-    if config.model_type == ModelType::Llama {
-        set("attention_bias", json!(config.attention_bias));
-        set("mlp_bias", json!(config.mlp_bias));
-    }
-    set("bos_token_id", json!(config.bos_token_id));
-    set("eos_token_id", tokens(&config.eos_token_ids));
-    set("pad_token_id", json!(config.pad_token_id));
+    let shape = [
+        ("architectures", json!([config.model_type.class(config.architecture)])),
+        ("model_type", json!(config.model_type.as_str())),
+        ("vocab_size", json!(config.vocab_size)),
+        ("hidden_size", json!(config.hidden_size)),
+        ("intermediate_size", json!(config.intermediate_size)),
+        ("num_hidden_layers", json!(config.num_hidden_layers)),
+        ("num_attention_heads", json!(config.num_attention_heads)),
+        ("num_key_value_heads", json!(config.num_key_value_heads)),
+        ("head_dim", json!(config.head_dim)),
+        ("hidden_act", json!("silu")),
+        ("max_position_embeddings", json!(config.max_position_embeddings)),
+        ("rms_norm_eps", json!(config.rms_norm_eps)),
+        ("initializer_range", json!(config.initializer_range)),
+        ("tie_word_embeddings", json!(config.tie_word_embeddings)),
+    ];
+    map.extend(shape.map(|(key, value)| (key.to_owned(), value)));
+    config.model_type.family().write(config, &mut map);
+    let ids = [
+        ("bos_token_id", json!(config.bos_token_id)),
+        ("eos_token_id", tokens(&config.eos_token_ids)),
+        ("pad_token_id", json!(config.pad_token_id)),
+    ];
+    map.extend(ids.map(|(key, value)| (key.to_owned(), value)));
     config.rope.write(&mut map);
 
     // One of the two names, the newer one where the file had it.

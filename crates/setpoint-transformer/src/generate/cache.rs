@@ -51,8 +51,8 @@ impl Cache {
         let dtype = decoder.embed_tokens.weight.dtype();
         let empty = |g, n| Tensor::zeros([slots, g, 0, n], (device, dtype));
         let layers = decoder.layers.iter().map(|layer| {
-            let (g, n) = (layer.self_attn.kv_heads, layer.self_attn.head_dim);
-            LayerCache { keys: empty(g, n), values: empty(g, n) }
+            let heads = layer.self_attn.heads();
+            LayerCache { keys: empty(heads.kv, heads.dim), values: empty(heads.kv, heads.dim) }
         });
         Self { layers: layers.collect(), slots, capacity: 0, most }
     }

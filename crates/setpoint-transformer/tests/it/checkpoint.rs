@@ -8,7 +8,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::json;
 use setpoint_transformer::checkpoint::{self, Checkpoint};
 use setpoint_transformer::{
-    CausalLm, Decoder, Error, GenerationConfig, LoadOptions, ModelConfig, SaveOptions, pad_right,
+    CausalLm, Decoder, Error, GenerationConfig, LoadOptions, ModelConfig, Packing, SaveOptions, pack,
 };
 
 use crate::support::{case, devices, golden, json as read_json};
@@ -136,7 +136,7 @@ fn number_formats() {
         }
         // Half precision computes, and about the same.
         let hidden = |model: &CausalLm, device: &Device| {
-            let hidden = model.decoder().forward(pad_right(&[[1u32, 5, 9]], device));
+            let hidden = model.decoder().forward(pack(&[[1u32, 5, 9]], device), &Packing::rows([3]), None);
             assert_eq!(hidden.dtype(), model.model.norm.weight.val().dtype());
             hidden.cast(FloatDType::F32)
         };
@@ -207,12 +207,12 @@ fn a_part_of_a_checkpoint_goes_into_a_part_of_a_model() {
         ..LoadOptions::default()
     };
     let decoder = checkpoint::load_module(Decoder::zeros(&config, &flex), &dir, &options).unwrap();
-    let ids = || pad_right(&[[1u32, 7, 8]], &flex);
-    decoder.forward(ids()).into_data().assert_eq(&model.decoder().forward(ids()).into_data(), true);
+    let hidden = |decoder: &Decoder| decoder.forward(pack(&[[1u32, 7, 8]], &flex), &Packing::rows([3]), None);
+    hidden(&decoder).into_data().assert_eq(&hidden(model.decoder()).into_data(), true);
 
     // A head that the file does not have keeps its value.
     let no_head = tempfile::tempdir().unwrap();
-    checkpoint::save_module(&Wrap { model: decoder }, no_head.path(), &SaveOptions::default()).unwrap();
+    checkpoint::save_model(&Wrap { model: decoder }, &config, no_head.path(), &SaveOptions::default()).unwrap();
     let options = LoadOptions { optional: vec!["lm_head.".to_owned()], ..LoadOptions::default() };
     let fresh = CausalLm::init(&config, 3, &flex);
     let head = |model: &CausalLm| model.lm_head.as_ref().unwrap().weight.val().into_data();

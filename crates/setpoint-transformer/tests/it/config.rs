@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 use setpoint_transformer::checkpoint::parameters;
-use setpoint_transformer::{Architecture, CausalLm, Error, ModelConfig, RopeScaling};
+use setpoint_transformer::{Architecture, CausalLm, Error, ModelConfig, ModelType, RopeScaling};
 
 use crate::support::{devices, golden, workspace};
 
@@ -35,7 +35,7 @@ fn both_spellings_of_transformers_mean_the_same() {
         let fields = |c: &ModelConfig| {
             let sizes = [c.vocab_size, c.hidden_size, c.intermediate_size, c.num_hidden_layers, c.num_attention_heads];
             let more = [c.num_key_value_heads, c.head_dim, c.max_position_embeddings];
-            let flags = [c.tie_word_embeddings, c.attention_bias, c.mlp_bias];
+            let flags = (c.tie_word_embeddings, c.biases);
             let ids = (c.bos_token_id, c.eos_token_ids.clone(), c.pad_token_id);
             let kinds = (c.model_type, c.architecture, c.dtype, c.rope.clone());
             (sizes, more, flags, ids, kinds, c.rms_norm_eps, c.initializer_range)
@@ -100,6 +100,39 @@ fn a_reward_model_states_its_label() {
 }
 
 #[test]
+fn every_family_is_written_as_it_is_read() {
+    for family in ModelType::all() {
+        let architectures = [Architecture::CausalLm, Architecture::SequenceClassification];
+        let configs = golden().into_iter().map(|dir| ModelConfig::from_dir(&dir).unwrap());
+        for mut config in configs.filter(|config| config.model_type == family) {
+            for architecture in architectures {
+                config.architecture = architecture;
+                let written = config.to_json();
+                assert_eq!(written["model_type"], json!(family.as_str()));
+                assert_eq!(written["architectures"], json!([family.class(architecture)]));
+                let read = ModelConfig::from_json(&written.to_string()).unwrap();
+                assert_eq!((read.model_type, read.architecture, read.biases), (family, architecture, config.biases));
+                assert_eq!(read.to_json(), written);
+            }
+        }
+        // A class of another family is refused, and the message names those of this one.
+        let other = ModelType::all().find(|&other| other != family).unwrap();
+        let mut config = llama();
+        config["model_type"] = json!(family.as_str());
+        let error = with(config, "architectures", json!([other.class(Architecture::CausalLm)])).unwrap_err();
+        for architecture in architectures {
+            assert!(error.to_string().contains(&family.class(architecture)), "{error}");
+        }
+    }
+    let error = with(llama(), "model_type", json!("gpt2")).unwrap_err().to_string();
+    let absent = with(llama(), "model_type", Value::Null).unwrap_err().to_string();
+    for family in ModelType::all() {
+        let name = format!("\"{family}\"");
+        assert!(error.contains(&name) && absent.contains(&name), "{error}; {absent}");
+    }
+}
+
+#[test]
 fn unknown_keys_are_kept_if_harmless_and_refused_otherwise() {
     let config = with(llama(), "_name_or_path", json!("x")).unwrap();
     assert_eq!(config.to_json()["_name_or_path"], json!("x"));
@@ -120,7 +153,7 @@ fn unsupported_values_are_named() {
     let mut extra = llama31;
     extra["attention_factor"] = json!(2.0);
     let cases = [
-        (llama(), "model_type", json!("mistral"), "model_type"),
+        (llama(), "model_type", json!("gpt2"), "model_type"),
         (llama(), "architectures", json!(["LlamaModel"]), "architectures"),
         (llama(), "hidden_size", json!("32"), "hidden_size"),
         (llama(), "hidden_size", json!(-32), "hidden_size"),

@@ -1,12 +1,13 @@
 use std::ops::ControlFlow;
 
-use burn::tensor::{Device, FloatDType, Tensor, activation};
+use burn::tensor::{FloatDType, Tensor, activation};
 use serde_json::json;
 use setpoint_transformer::{
-    CausalLm, Error, Finish, Generated, GenerationConfig, LoadOptions, generate, generate_stream, pad_right,
+    CausalLm, Error, Finish, Generated, GenerationConfig, LoadOptions, ModelConfig, generate, generate_stream,
 };
 
-use crate::support::{case, devices, load};
+use crate::oracle::hidden_states;
+use crate::support::{case, devices, golden, load};
 
 fn sampled() -> GenerationConfig {
     GenerationConfig { do_sample: true, max_new_tokens: 12, ..GenerationConfig::default() }
@@ -19,11 +20,10 @@ fn prompts() -> Vec<Vec<u32>> {
 }
 
 /// The log-probabilities of the last `count` tokens of a row, computed at once and without a cache.
-fn recomputed(model: &CausalLm, row: &[u32], count: usize, device: &Device) -> Vec<f32> {
-    let hidden = model.decoder().forward(pad_right(&[row], device));
-    let [_, s, d] = hidden.dims();
-    let logps: Tensor<2> = activation::log_softmax(model.logits(hidden.reshape([s, d])).cast(FloatDType::F32), 1);
-    let v = logps.dims()[1];
+fn recomputed(model: &CausalLm, config: &ModelConfig, row: &[u32], count: usize) -> Vec<f32> {
+    let hidden = hidden_states(model.decoder(), config, &[row]).squeeze_dim(0);
+    let logps: Tensor<2> = activation::log_softmax(model.logits(hidden).cast(FloatDType::F32), 1);
+    let [s, v] = logps.dims();
     let logps = logps.into_data().try_into_vec::<f32>().unwrap();
     (s - count..s).map(|t| logps[(t - 1) * v + row[t] as usize]).collect()
 }
@@ -34,13 +34,13 @@ fn close(a: &[f32], b: &[f32]) -> bool {
 
 #[test]
 fn the_cache_changes_nothing() {
-    for name in ["llama31_rope", "qwen2_head_dim"] {
+    for dir in golden() {
         for device in devices() {
-            let (model, _) = load(&case(name), &device);
+            let (model, config) = load(&dir, &device);
             for (prompt, row) in prompts().into_iter().zip(generate(&model, &prompts(), &sampled(), 5).unwrap()) {
                 let whole = [prompt, row.ids.clone()].concat();
-                let expected = recomputed(&model, &whole, row.ids.len(), &device);
-                assert!(close(&row.logps, &expected), "{:?} {expected:?}", row.logps);
+                let expected = recomputed(&model, &config, &whole, row.ids.len());
+                assert!(close(&row.logps, &expected), "{}: {:?} {expected:?}", dir.display(), row.logps);
             }
         }
     }
@@ -75,11 +75,11 @@ fn a_row_does_not_depend_on_its_batch() {
 #[test]
 fn rows_with_the_same_prompt_differ_and_follow_the_distribution() {
     let [flex, _] = devices();
-    let (model, _) = load(&case("llama_kv1"), &flex);
+    let (model, shape) = load(&case("llama_kv1"), &flex);
     let n = 2000;
     let config = GenerationConfig { max_new_tokens: 1, temperature: 2.0, batch_size: 500, ..sampled() };
     let rows = generate(&model, &vec![vec![1, 40, 3]; n], &config, 3).unwrap();
-    let logps: Vec<f32> = (0..96).map(|id| recomputed(&model, &[1, 40, 3, id], 1, &flex)[0]).collect();
+    let logps: Vec<f32> = (0..96).map(|id| recomputed(&model, &shape, &[1, 40, 3, id], 1)[0]).collect();
     let weights: Vec<f64> = logps.iter().map(|&logp| (f64::from(logp) / 2.0).exp()).collect();
     let total: f64 = weights.iter().sum();
     for (id, weight) in weights.iter().enumerate() {
@@ -153,20 +153,20 @@ fn lengths_end_at_the_first_of_the_limits() {
 #[test]
 fn long_prompts_are_read_in_pieces() {
     let [flex, _] = devices();
-    let (model, _) = load(&case("llama_kv2"), &flex);
+    let (model, shape) = load(&case("llama_kv2"), &flex);
     // More tokens than go through at a time: 24 rows of up to 240.
     let prompts: Vec<Vec<u32>> = (0..24).map(|i| (0..240 - 5 * i).map(|t| (t * 3 + i) % 96).collect()).collect();
     let config = GenerationConfig { max_new_tokens: 3, ..sampled() };
     for (prompt, row) in prompts.iter().zip(generate(&model, &prompts, &config, 1).unwrap()) {
         let whole = [prompt.clone(), row.ids.clone()].concat();
-        assert!(close(&row.logps, &recomputed(&model, &whole, 3, &flex)));
+        assert!(close(&row.logps, &recomputed(&model, &shape, &whole, 3)));
     }
 }
 
 #[test]
 fn prompts_that_begin_alike_yield_what_they_yield_alone() {
     for device in devices() {
-        let (model, _) = load(&case("llama_kv2"), &device);
+        let (model, shape) = load(&case("llama_kv2"), &device);
         // Examples that all prompts share, then one of their own; two prompts are equal, one is the beginning of another. More prompts than
         // places, so that beginnings are taken over from rows in flight and from those that have ended.
         let shared: Vec<u32> = (0..60).map(|i| (5 * i + 1) % 96).collect();
@@ -178,7 +178,7 @@ fn prompts_that_begin_alike_yield_what_they_yield_alone() {
             let rows = generate(&model, &prompts, &GenerationConfig { batch_size, ..config.clone() }, 8).unwrap();
             for (prompt, row) in prompts.iter().zip(rows) {
                 let whole = [prompt.clone(), row.ids.clone()].concat();
-                let expected = recomputed(&model, &whole, row.ids.len(), &device);
+                let expected = recomputed(&model, &shape, &whole, row.ids.len());
                 assert!(close(&row.logps, &expected), "{:?} {expected:?}", row.logps);
             }
         }
@@ -193,14 +193,15 @@ fn a_bf16_model_generates() {
         CausalLm::load(&case("llama_kv2"), &options, &flex).unwrap().0
     };
     let (half, single) = (load(FloatDType::BF16), load(FloatDType::F32));
+    let shape = ModelConfig::from_dir(&case("llama_kv2")).unwrap();
     let config = GenerationConfig { batch_size: 4, ..sampled() };
     let largest = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     let (mut error, mut reference) = (0.0f32, 0.0f32);
     for (prompt, row) in prompts().into_iter().zip(generate(&half, &prompts(), &config, 5).unwrap()) {
         let whole = [prompt, row.ids.clone()].concat();
-        let exact = recomputed(&single, &whole, row.ids.len(), &flex);
+        let exact = recomputed(&single, &shape, &whole, row.ids.len());
         error = error.max(largest(&row.logps, &exact));
-        reference = reference.max(largest(&recomputed(&half, &whole, row.ids.len(), &flex), &exact));
+        reference = reference.max(largest(&recomputed(&half, &shape, &whole, row.ids.len()), &exact));
     }
     // Rounding to eight bits in another order, but no more often than in a pass over the whole text.
     assert!(error > 0.0 && error < 2.0 * reference, "{error} where a pass without a cache is off by {reference}");

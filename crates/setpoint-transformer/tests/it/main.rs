@@ -3,8 +3,13 @@
 mod bad_files;
 mod checkpoint;
 mod config;
+mod definition;
+#[path = "../../src/finite_difference.rs"]
+mod finite_difference;
 mod generate;
 mod golden;
+#[path = "../oracle.rs"]
+mod oracle;
 mod support;
 #[path = "../../../../tests/common/test_data.rs"]
 mod test_data;

@@ -16,7 +16,7 @@ pub struct Text<'a> {
 
 /// Neighbours that go through the model together.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Family {
+pub struct PrefixGroup {
     /// The texts.
     pub members: Range<usize>,
     /// Tokens at the beginning of every text that are computed once. 0 where there is one text.
@@ -25,44 +25,44 @@ pub struct Family {
     pub cost: usize,
 }
 
-/// Cuts texts, in their order, into the families that cost the least in all. None costs more than `budget`, but for a single text that does.
+/// Cuts texts, in their order, into the groups that cost the least in all. None costs more than `budget`, but for a single text that does.
 ///
 /// Texts that begin alike must be neighbours: sorting by tokens makes them so.
-pub fn families(texts: &[Text<'_>], budget: usize) -> Vec<Family> {
+pub fn group_by_prefix(texts: &[Text<'_>], budget: usize) -> Vec<PrefixGroup> {
     let alike = |a: &[u32], b: &[u32]| a.iter().zip(b).take_while(|(a, b)| a == b).count();
     // What each text has in common with the one behind it.
     let common: Vec<usize> = texts.windows(2).map(|pair| alike(pair[0].beginning, pair[1].beginning)).collect();
-    // For so many texts from the first on: what they cost at the least, and the last family then.
+    // For so many texts from the first on: what they cost at the least, and the last group then.
     let mut least = vec![0];
-    let mut last: Vec<Family> = Vec::with_capacity(texts.len());
+    let mut last: Vec<PrefixGroup> = Vec::with_capacity(texts.len());
     for end in 1..=texts.len() {
         let alone = texts[end - 1].tokens;
-        let mut best = Family { members: end - 1..end, shared: 0, cost: alone };
+        let mut best = PrefixGroup { members: end - 1..end, shared: 0, cost: alone };
         let (mut tokens, mut shared) = (alone, usize::MAX);
         for start in (0..end - 1).rev() {
             tokens += texts[start].tokens;
             shared = shared.min(common[start]);
             let cost = tokens - shared * (end - start - 1);
-            // A larger family has no more in common, and costs no less.
+            // A larger group has no more in common, and costs no less.
             if shared < SHARED || cost > budget {
                 break;
             }
             if least[start] + cost < least[best.members.start] + best.cost {
-                best = Family { members: start..end, shared, cost };
+                best = PrefixGroup { members: start..end, shared, cost };
             }
         }
         least.push(least[best.members.start] + best.cost);
         last.push(best);
     }
-    let mut families = vec![];
+    let mut groups = vec![];
     let mut end = texts.len();
     while end > 0 {
-        let family = last[end - 1].clone();
-        end = family.members.start;
-        families.push(family);
+        let group = last[end - 1].clone();
+        end = group.members.start;
+        groups.push(group);
     }
-    families.reverse();
-    families
+    groups.reverse();
+    groups
 }
 
 #[cfg(test)]
@@ -84,7 +84,7 @@ mod tests {
     fn found(texts: &[Made], budget: usize) -> Vec<(Range<usize>, usize, usize)> {
         let texts: Vec<Text<'_>> =
             texts.iter().map(|made| Text { beginning: &made.beginning, tokens: made.tokens }).collect();
-        families(&texts, budget).into_iter().map(|f| (f.members, f.shared, f.cost)).collect()
+        group_by_prefix(&texts, budget).into_iter().map(|f| (f.members, f.shared, f.cost)).collect()
     }
 
     #[test]

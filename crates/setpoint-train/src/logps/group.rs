@@ -1,34 +1,34 @@
 //! Which sequences go through the model together.
 
-use setpoint_transformer::{Family, Text, families};
+use setpoint_transformer::{PrefixGroup, Text, group_by_prefix};
 
 use super::batch::shared_tokens;
 use super::sequence::Sequence;
 
-/// Finds the families of sequences in their order. None costs more than `budget`, but for a single prompt that does.
+/// Finds the groups of sequences in their order. None costs more than `budget`, but for a single prompt that does.
 ///
-/// Neighbours with the same prompt are one family. Different prompts share their beginning if no more than one token is asked of each
+/// Neighbours with the same prompt are in one group. Different prompts share their beginning if no more than one token is asked of each
 /// response, and none of the prompt: then the beginning is the only prefix, and the rest of a prompt a segment behind it. So the few-shot
 /// examples of a subject of MMLU are read once for all its questions.
-pub(super) fn sequence_families(sequences: &[&Sequence], budget: usize) -> Vec<Family> {
-    let groups: Vec<&[&Sequence]> = sequences.chunk_by(|a, b| a.same_prompt(b)).collect();
-    let texts: Vec<Text<'_>> = groups
+pub(super) fn sequence_groups(sequences: &[&Sequence], budget: usize) -> Vec<PrefixGroup> {
+    let prompts: Vec<&[&Sequence]> = sequences.chunk_by(|a, b| a.same_prompt(b)).collect();
+    let texts: Vec<Text<'_>> = prompts
         .iter()
-        .map(|group| {
-            let single = group.iter().all(|s| s.ids.len() == s.prompt_len + 1 && s.prompt().is_empty());
+        .map(|prompt| {
+            let single = prompt.iter().all(|s| s.ids.len() == s.prompt_len + 1 && s.prompt().is_empty());
             // Every prompt keeps a token of its own: the one whose hidden state predicts the response.
-            let most = if single { group[0].prompt_len - 1 } else { 0 };
-            Text { beginning: &group[0].ids[..most], tokens: shared_tokens(group) }
+            let most = if single { prompt[0].prompt_len - 1 } else { 0 };
+            Text { beginning: &prompt[0].ids[..most], tokens: shared_tokens(prompt) }
         })
         .collect();
     let mut start = 0;
-    let in_sequences = |family: Family| {
-        let end = start + groups[family.members.clone()].iter().map(|group| group.len()).sum::<usize>();
+    let in_sequences = |group: PrefixGroup| {
+        let end = start + prompts[group.members.clone()].iter().map(|prompt| prompt.len()).sum::<usize>();
         let members = start..end;
         start = end;
-        Family { members, ..family }
+        PrefixGroup { members, ..group }
     };
-    families(&texts, budget).into_iter().map(in_sequences).collect()
+    group_by_prefix(&texts, budget).into_iter().map(in_sequences).collect()
 }
 
 #[cfg(test)]
@@ -48,7 +48,7 @@ mod tests {
 
     fn found(sequences: &[Sequence], budget: usize) -> Vec<(Range<usize>, usize, usize)> {
         let sequences: Vec<&Sequence> = sequences.iter().collect();
-        sequence_families(&sequences, budget).into_iter().map(|f| (f.members, f.shared, f.cost)).collect()
+        sequence_groups(&sequences, budget).into_iter().map(|f| (f.members, f.shared, f.cost)).collect()
     }
 
     #[test]
