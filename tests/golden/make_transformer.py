@@ -14,7 +14,7 @@ import shutil
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, Qwen2Config
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config
 
 ROOT = pathlib.Path(__file__).parent / "transformer"
 VOCAB = 96
@@ -58,6 +58,10 @@ def qwen2(**changes):
     return Qwen2Config(**{**BASE, "rms_norm_eps": 1e-6, "rope_parameters": rope, **changes})
 
 
+def mistral(**changes):
+    return MistralConfig(**{**BASE, "rope_parameters": dict(THETA_1E4), **changes})
+
+
 CASES = {
     "llama_kv1": dict(config=llama(num_key_value_heads=1)),
     "llama_kv1_tied": dict(config=llama(num_key_value_heads=1, tie_word_embeddings=True)),
@@ -79,6 +83,9 @@ CASES = {
     "llama_sharded": dict(config=llama(), max_shard_size="32KB"),
     "llama_bf16": dict(config=llama(), dtype=torch.bfloat16),
     "llama_f16": dict(config=llama(tie_word_embeddings=True), dtype=torch.float16),
+    # Mistral 7B v0.3: no window. A window as long as the longest text hides nothing.
+    "mistral_head_dim": dict(config=mistral(sliding_window=None, head_dim=12)),
+    "mistral_window": dict(config=mistral(sliding_window=256, num_key_value_heads=1)),
 }
 
 
@@ -228,6 +235,20 @@ def scaling_matters(model, tensors):
     assert difference > 0.5, difference
 
 
+def window_hides(model, tensors):
+    """What the reader relies on: a window of n tokens hides nothing of a text of n, and something of a longer one."""
+    row = tensors["input_ids"][0]
+
+    def differs(window):
+        config = MistralConfig(**{**model.config.to_dict(), "sliding_window": window})
+        other = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+        other.load_state_dict(model.state_dict())
+        with torch.no_grad():
+            return not torch.equal(forward(other, row), tensors["logits"][0])
+
+    assert not differs(len(row)) and differs(len(row) - 1)
+
+
 def make(name, index, config, lengths=(24, 17, 5), dtype=torch.float32, max_shard_size="5GB"):
     folder = ROOT / name
     shutil.rmtree(folder, ignore_errors=True)
@@ -241,6 +262,8 @@ def make(name, index, config, lengths=(24, 17, 5), dtype=torch.float32, max_shar
     tensors = expected(model, list(lengths), seed)
     if name == "llama31_rope":
         scaling_matters(model, tensors)
+    if name == "mistral_window":
+        window_hides(model, tensors)
     model.to(dtype).save_pretrained(folder, max_shard_size=max_shard_size)
     config_v4(folder)
 

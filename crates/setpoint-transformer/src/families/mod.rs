@@ -4,6 +4,7 @@
 //! and what is refused. Reading, writing, error messages and tests follow from [`FAMILIES`]. `docs/dev/model-family.md` shows how to add one.
 
 mod llama;
+mod mistral;
 mod qwen2;
 
 use std::fmt;
@@ -14,7 +15,7 @@ use crate::Error;
 use crate::config::{Architecture, ModelConfig, Reader};
 
 /// Every family, in the order in which messages name them.
-const FAMILIES: &[&dyn Family] = &[&llama::Llama, &qwen2::Qwen2];
+const FAMILIES: &[&dyn Family] = &[&llama::Llama, &qwen2::Qwen2, &mistral::Mistral];
 
 /// A family of decoders, as `config.json` states it.
 pub(crate) trait Family: Sync {

@@ -186,6 +186,41 @@ fn unsupported_values_are_named() {
 }
 
 #[test]
+fn a_window_must_hold_the_longest_text() {
+    let mistral = |window: Option<Value>, positions: Option<u64>| {
+        let mut config = llama();
+        config["model_type"] = json!("mistral");
+        config["architectures"] = json!(["MistralForCausalLM"]);
+        config["max_position_embeddings"] = json!(positions);
+        if let Some(window) = window {
+            config["sliding_window"] = window;
+        }
+        ModelConfig::from_json(&config.to_string())
+    };
+    // None, one that hides nothing, and the one of transformers if the key is absent.
+    for (window, positions) in [
+        (Some(Value::Null), Some(32_768)),
+        (Some(json!(64)), Some(64)),
+        (Some(json!(65)), Some(64)),
+        (None, Some(4096)),
+    ] {
+        let config = mistral(window.clone(), positions).unwrap();
+        assert_eq!(config.extra("sliding_window"), window.as_ref());
+        assert_eq!(config.to_json().get("sliding_window"), window.as_ref());
+    }
+    for positions in [Some(4096), None] {
+        let error = mistral(Some(json!(1024)), positions).unwrap_err();
+        assert!(matches!(&error, Error::UnsupportedValue { key, .. } if key == "sliding_window"), "{error}");
+        let remedy = "set `max_position_embeddings` to 1024";
+        assert!(error.to_string().contains("is 1024") && error.to_string().contains(remedy), "{error}");
+    }
+    let error = mistral(None, Some(4097)).unwrap_err();
+    assert!(matches!(&error, Error::MissingKey { key, .. } if key == "sliding_window"), "{error}");
+    assert!(error.to_string().contains("without the key it is 4096"), "{error}");
+    assert!(matches!(mistral(Some(json!("x")), None).unwrap_err(), Error::UnsupportedValue { .. }));
+}
+
+#[test]
 fn keys_without_which_there_is_no_model_are_asked_for() {
     for key in
         ["model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"]
