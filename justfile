@@ -19,6 +19,7 @@ ci:
 # formatting, lints, docs
 check:
     cargo fmt --all --check
+    find crates/setpoint-align/src/objectives -name '*.rs' -exec rustfmt --edition 2024 --check {} +
     cargo clippy --workspace --all-targets -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 

@@ -85,7 +85,7 @@ fn is_setting(key: &str) -> bool {
         || known::<eval::alpaca::AlpacaConfig>(key, None)
         || known::<eval::mt_bench::MtBenchConfig>(key, None)
         || known::<eval::tasks::TasksConfig>(key, None)
-        || align::METHODS.iter().any(|about| known::<align::AlignConfig>(key, Some(about.name)))
+        || setpoint_align::METHODS.iter().any(|about| known::<align::AlignConfig>(key, Some(about.name)))
 }
 
 #[test]

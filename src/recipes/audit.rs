@@ -1,10 +1,10 @@
 //! `setpoint audit`: what DRO's targets ask of the policy, before any training.
 
 use setpoint_align::{
-    AuditPrompt, AuditReport, AuditSettings, PromptRewards, Subject, Summary, audit, break_even_reward,
+    AuditPrompt, AuditReport, AuditSettings, LogZ0, PromptRewards, Subject, Summary, audit, break_even_reward,
 };
 
-use super::align::{AlignConfig, DroSection, Method, named, prepare, with_reference};
+use super::align::{AlignConfig, named, prepare, with_reference};
 use super::{Session, setup};
 use crate::failure::{Failure, Outcome};
 use crate::progress;
@@ -32,19 +32,19 @@ pub fn dry_run(session: &Session, config: &AlignConfig) -> Outcome {
 
 /// The report; `folder` keeps the reference log-probs for a run that follows.
 pub fn report(session: &Session, config: &AlignConfig, folder: Option<&std::path::Path>) -> Outcome<AuditReport> {
-    let Method::Dro(dro) = &config.align else {
+    let Some((beta, level)) = config.align.targets() else {
         return Err(Failure::usage("align.method", "the audit is about DRO's targets; other methods have none"));
     };
     let prepared = prepare(session, config)?;
     let reference = setup::reference_path(config.reference.as_deref(), &config.model)?;
     let (data, _) = with_reference(session, config, &prepared, Some(reference), folder)?;
-    of_prompts(dro, &data.prompts)
+    of_prompts(beta, level, &data.prompts)
 }
 
 /// The report on training data whose reference log-probs are known.
-pub fn of_prompts(dro: &DroSection, prompts: &[ScoredPrompt]) -> Outcome<AuditReport> {
+pub fn of_prompts(beta: f64, level: LogZ0, prompts: &[ScoredPrompt]) -> Outcome<AuditReport> {
     let rows: Vec<AuditPrompt> = prompts.iter().enumerate().map(audit_prompt).collect();
-    audit(&rows, &AuditSettings::new(dro.beta, dro.level())).map_err(|error| named(error, prompts))
+    audit(&rows, &AuditSettings::new(beta, level)).map_err(|error| named(error, prompts))
 }
 
 /// Prints what `setpoint align` says before it trains: the level of the targets, which of them cannot be reached, which chosen responses

@@ -5,12 +5,13 @@
 
 use std::path::{Path, PathBuf};
 
+use setpoint_align::{Dro, Method, Pairwise};
 use setpoint_data::DatasetConfig;
 use setpoint_train::{AdamWConfig, MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
 use tabled::builder::Builder;
 use tabled::settings::Style;
 
-use super::align::{AlignConfig, DroSection, Method, Pairwise};
+use super::align::AlignConfig;
 use super::annotate::AnnotateConfig;
 use super::eval::{EvalConfig, EvalReport};
 use super::generate::SamplingSection;
@@ -182,7 +183,7 @@ fn annotate_config(data: &Path, judge: &Path, output: &Path) -> AnnotateConfig {
 }
 
 fn dro_method() -> Method {
-    Method::Dro(DroSection { beta: 0.5, ..DroSection::default() })
+    Method::Dro(Dro { beta: 0.5, ..Dro::default() })
 }
 
 fn dpo_method() -> Method {

@@ -1,12 +1,13 @@
 //! `setpoint methods`: what each alignment method needs, its settings and their defaults.
 
 use serde_json::{Value as Json, json};
+use setpoint_align::{About, METHODS, Method, TrainsOn};
 use tabled::builder::Builder;
 use tabled::settings::object::Columns;
 use tabled::settings::{Modify, Style, Width};
 use toml::{Table, Value};
 
-use super::align::{About, METHODS, Method, Preset, TrainsOn};
+use super::align::to_value;
 use crate::config::load::to_table;
 use crate::failure::Outcome;
 use crate::progress;
@@ -48,15 +49,17 @@ fn cells(about: &About) -> [String; 7] {
     let list = |settings: Vec<(String, Value)>| {
         settings.iter().map(|(key, value)| format!("{key} = {value}")).collect::<Vec<_>>().join(", ")
     };
-    let presets = presets(about.name).map(|(name, settings)| format!("; preset = \"{name}\": {}", list(settings)));
+    let presets = presets(about).map(|(name, settings)| format!("; preset = \"{name}\": {}", list(settings)));
     let settings = list(defaults(about.name)) + &presets.collect::<String>();
     [about.name, about.title, about.source, trains_on, reference, rewards, &settings].map(str::to_owned)
 }
 
 /// A method's presets, each with the settings that it stands for.
-fn presets(method: &str) -> impl Iterator<Item = (&'static str, Vec<(String, Value)>)> {
-    let all = if method == "dro" { Preset::ALL } else { &[] };
-    all.iter().map(|(name, preset)| (*name, preset.settings().into_iter().collect()))
+fn presets(about: &About) -> impl Iterator<Item = (&'static str, Vec<(String, Value)>)> {
+    about.presets.iter().map(|preset| {
+        let settings = preset.settings.iter().map(|(key, value)| ((*key).to_owned(), to_value(*value)));
+        (preset.name, Table::from_iter(settings).into_iter().collect())
+    })
 }
 
 /// A method's settings with their defaults.
@@ -69,10 +72,10 @@ fn as_json(about: &About) -> Outcome<Json> {
     let settings = defaults(about.name).into_iter().map(|(key, value)| Ok((key, serde_json::to_value(value)?)));
     let mut json = serde_json::to_value(about)?;
     json["settings"] = settings.collect::<Outcome<serde_json::Map<_, _>>>()?.into();
-    let presets = presets(about.name)
-        .map(|(name, settings)| Ok((name.to_owned(), serde_json::to_value(Table::from_iter(settings))?)));
+    let presets =
+        presets(about).map(|(name, settings)| Ok((name.to_owned(), serde_json::to_value(Table::from_iter(settings))?)));
     json["presets"] = presets.collect::<Outcome<serde_json::Map<_, _>>>()?.into();
-    json["aliases"] = if about.name == "dro" { json!(["rao"]) } else { json!([]) };
+    json["aliases"] = json!(about.aliases);
     Ok(json)
 }
 

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use setpoint_align::Method;
 use setpoint_data::{DatasetConfig, EncodeOptions};
 use setpoint_train::TrainConfig;
 use tabled::builder::Builder;
 use tabled::settings::Style;
 use toml::{Table, Value};
 
-use super::align::{AlignConfig, Method};
+use super::align::AlignConfig;
 use super::search::{
     Crew, Entry, HeldOut, Job, Metric, Point, Space, Trial, blamed, cell, csv, failures, open, steps, with_point,
     written,

@@ -2,19 +2,19 @@
 //! torch, and four optimizer steps of trl's `DPOTrainer`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use burn::tensor::Device;
 use serde_json::Value;
-use setpoint_align::{Aggregate, DroSettings, Role};
+use setpoint_align::{Dro, Method, PromptTerm, Role};
 use setpoint_train::{
     AdamWConfig, MicroBatch, RunDir, Schedule, ScheduleKind, Sequence, Task, TrainConfig, Warmup, fit, score_sequences,
 };
 use setpoint_transformer::{CausalLm, LoadOptions};
 
 use super::ScoredPrompt;
-use super::dro::DroTask;
 use super::pairwise::PairwiseTask;
-use crate::recipes::align::Method;
+use super::prompts::PromptTask;
 
 pub const MODELS: [&str; 2] = ["llama", "qwen2"];
 
@@ -90,14 +90,12 @@ pub fn metrics<T: Task>(task: &T, model: T::Model, config: &TrainConfig) -> Vec<
 pub fn pairwise_task(settings: &Value, prompts: Vec<ScoredPrompt>) -> PairwiseTask {
     let method: Method = serde_json::from_value(settings.clone()).unwrap_or_else(|e| panic!("{settings}: {e}"));
     let pairwise = method.pairwise().unwrap();
-    let pairs = prompts.iter().enumerate().flat_map(|(i, prompt)| prompt.pairs.iter().map(move |&(w, l)| (i, w, l)));
-    PairwiseTask {
-        pairs: pairs.collect(),
-        objectives: pairwise.objectives,
-        nll_weight: pairwise.nll_weight,
-        reference: method.about().reference,
-        prompts,
-    }
+    PairwiseTask::new(prompts, pairwise.objectives.into(), pairwise.nll_weight, method.about().reference)
+}
+
+/// The task of DRO at a level of its targets.
+pub fn dro_task(settings: Dro, level: f64, prompts: Vec<ScoredPrompt>) -> PromptTask {
+    PromptTask { log_mass: vec![0.0; prompts.len()], prompts, objective: Arc::new(settings), level }
 }
 
 #[test]
@@ -119,19 +117,19 @@ fn dro_loss_and_gradient_norm_are_torchs() {
         }
         for case in dro["cases"].as_array().unwrap() {
             let options = &case["options"];
-            let mut settings = DroSettings::default();
-            let mut aggregate = Aggregate::default();
+            let mut settings = Dro { prompt_term: PromptTerm::Full, ..Dro::default() };
+            let mut level = 50.0;
             for (key, value) in options.as_object().unwrap() {
                 match key.as_str() {
                     "beta" => settings.beta = value.as_f64().unwrap(),
-                    "log_z0" => settings.log_z0 = value.as_f64().unwrap(),
+                    "log_z0" => level = value.as_f64().unwrap(),
                     "prompt_term" => settings.prompt_term = serde_json::from_value(value.clone()).unwrap(),
                     "error" => settings.error = serde_json::from_value(value.clone()).unwrap(),
-                    "aggregate" => aggregate = serde_json::from_value(value.clone()).unwrap(),
+                    "aggregate" => settings.aggregate = serde_json::from_value(value.clone()).unwrap(),
                     other => panic!("{name}: the golden option {other} is unknown here"),
                 }
             }
-            let task = DroTask { log_mass: vec![0.0; data.len()], prompts: data.clone(), settings, aggregate };
+            let task = dro_task(settings, level, data.clone());
             let config = TrainConfig {
                 max_steps: Some(1),
                 batch_size: data.len(),

@@ -1,10 +1,9 @@
 //! What the engine trains: each task turns some examples into a loss with a graph. The objectives themselves are pure functions in
 //! `setpoint-align`; a task brings them together with the model.
 
-pub mod dro;
 pub mod dro_v;
-pub mod pair_objective;
 pub mod pairwise;
+pub mod prompts;
 pub mod rows;
 pub mod sft;
 pub mod single;

@@ -1,40 +1,31 @@
 //! Any objective on pairs of responses as a task of the engine.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use setpoint_align::{Metrics, Pair, ResponsePoint, Role, constant_like, match_by_rank, mixed, token_mean_nll};
+use setpoint_align::{
+    Metrics, Pair, PairBatch, PairOutput, ResponsePoint, Role, Sides, SurveyedPair, WeightedObjective, constant_like,
+    mixed, token_mean_nll,
+};
 use setpoint_train::{
     BatchContext, Error, Forward, MicroBatch, PromptLogps, ResponseValues, Sequence, SequenceLogps, Task,
     score_sequences, sequence_logps, shared_tokens,
 };
 use setpoint_transformer::CausalLm;
 
-use super::pair_objective::{PairBatch, PairOutput, Ranks, WeightedObjective};
 use super::{Place, ScoredPrompt, host, mean_loss, metric_sums, pass_tokens};
 
 /// Prompts with pairs of responses, and the objectives to train by.
 #[derive(Debug)]
 pub struct PairwiseTask {
-    /// The data.
-    pub prompts: Vec<ScoredPrompt>,
+    prompts: Vec<ScoredPrompt>,
     /// `(prompt, chosen response, rejected response)`.
-    pub pairs: Vec<(usize, usize, usize)>,
-    /// The objectives; the implicit rewards that are logged are those of the first.
-    pub objectives: Vec<WeightedObjective>,
-    /// Weight of the NLL of the chosen responses.
-    pub nll_weight: f64,
-    /// Whether any objective has a reference: without, there are no log-ratios.
-    pub reference: bool,
-}
-
-/// A number of each side of a pair.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Sides {
-    /// The chosen response's.
-    pub chosen: f64,
-    /// The rejected response's.
-    pub rejected: f64,
+    pairs: Vec<(usize, usize, usize)>,
+    /// The implicit rewards that are logged are those of the first.
+    objectives: Arc<[WeightedObjective]>,
+    nll_weight: f64,
+    reference: bool,
 }
 
 /// The facts about a whole batch of pairs.
@@ -42,8 +33,9 @@ pub struct Sides {
 pub struct PairSurvey {
     /// Tokens of the chosen responses that the NLL counts.
     pub nll: NllTokens,
-    /// What stands at the same rank as each pair, by example; if an objective looks at ranks.
-    pub ranks: Option<HashMap<usize, MatchedRanks>>,
+    /// The columns of each objective ([`setpoint_align::PairObjective::survey`]) for each pair, by example; if any objective looks at
+    /// the whole batch.
+    pub objectives: Option<HashMap<usize, Vec<Vec<f64>>>>,
 }
 
 /// Numbers of tokens that the NLL of chosen responses counts.
@@ -55,16 +47,20 @@ pub struct NllTokens {
     pub sequences: f64,
 }
 
-/// Values of other pairs of the batch that have the same rank as this pair's own ([`setpoint_align::match_by_rank`]), nats.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct MatchedRanks {
-    /// The reference's margin at the rank of this pair's margin.
-    pub ref_margin: f64,
-    /// For each side, the other side's log-ratio at the rank of its own.
-    pub log_ratios: Sides,
-}
-
 impl PairwiseTask {
+    /// Makes a task of the prompts' pairs. `nll_weight` is the weight of the NLL of the chosen responses; `reference` says whether any
+    /// objective has a reference model: without, there are no log-ratios.
+    pub fn new(
+        prompts: Vec<ScoredPrompt>,
+        objectives: Arc<[WeightedObjective]>,
+        nll_weight: f64,
+        reference: bool,
+    ) -> Self {
+        let pairs =
+            prompts.iter().enumerate().flat_map(|(i, prompt)| prompt.pairs.iter().map(move |&(w, l)| (i, w, l)));
+        Self { pairs: pairs.collect(), prompts, objectives, nll_weight, reference }
+    }
+
     fn prompt_nll(&self) -> bool {
         self.objectives.iter().any(|o| o.objective.prompt_nll())
     }
@@ -85,30 +81,30 @@ impl PairwiseTask {
         tokens
     }
 
-    /// Whether an objective looks at the order of a whole batch.
-    fn ranked(&self) -> bool {
-        self.objectives.iter().any(|o| o.objective.ranked())
+    /// Returns whether an objective looks at the whole batch.
+    fn surveys(&self) -> bool {
+        self.objectives.iter().any(|o| o.objective.surveys())
     }
 
-    /// Matches the values of the whole batch by rank. `logps` are the policy's log-probabilities of each pair.
-    fn ranks(&self, batch: &[usize], logps: &[Sides]) -> HashMap<usize, MatchedRanks> {
-        let ref_logps = |&example: &usize| {
+    /// Lets every objective survey the whole batch. `logps` are the policy's log-probabilities of each pair.
+    fn survey_objectives(&self, batch: &[usize], logps: &[Sides]) -> HashMap<usize, Vec<Vec<f64>>> {
+        let pair = |(&example, &logps): (&usize, &Sides)| {
             let (prompt, chosen, rejected) = self.pairs[example];
             let ref_logps = &self.prompts[prompt].ref_logps;
-            Sides { chosen: ref_logps[chosen], rejected: ref_logps[rejected] }
+            SurveyedPair { logps, ref_logps: Sides { chosen: ref_logps[chosen], rejected: ref_logps[rejected] } }
         };
-        let ref_logps: Vec<Sides> = batch.iter().map(ref_logps).collect();
-        let margins = |logps: &[Sides]| -> Vec<f64> { logps.iter().map(|s| s.chosen - s.rejected).collect() };
-        let ref_margins = match_by_rank(&margins(logps), &margins(&ref_logps));
-        let pairs = || logps.iter().zip(&ref_logps);
-        let chosen: Vec<f64> = pairs().map(|(own, reference)| own.chosen - reference.chosen).collect();
-        let rejected: Vec<f64> = pairs().map(|(own, reference)| own.rejected - reference.rejected).collect();
-        let (for_chosen, for_rejected) = (match_by_rank(&chosen, &rejected), match_by_rank(&rejected, &chosen));
-        let matched = |(i, &example): (usize, &usize)| {
-            let log_ratios = Sides { chosen: for_chosen[i], rejected: for_rejected[i] };
-            (example, MatchedRanks { ref_margin: ref_margins[i], log_ratios })
-        };
-        batch.iter().enumerate().map(matched).collect()
+        let pairs: Vec<SurveyedPair> = batch.iter().zip(logps).map(pair).collect();
+        let columns: Vec<Vec<Vec<f64>>> = self.objectives.iter().map(|o| o.objective.survey(&pairs)).collect();
+        let of_pair = |i: usize| columns.iter().map(|own| own.iter().map(|column| column[i]).collect()).collect();
+        batch.iter().enumerate().map(|(i, &example)| (example, of_pair(i))).collect()
+    }
+
+    /// Returns the columns that an objective has found out about the whole batch, for some of its pairs.
+    fn columns(&self, objective: usize, examples: &[usize], survey: &PairSurvey, like: &Tensor<1>) -> Vec<Tensor<1>> {
+        let Some(found) = &survey.objectives else { return Vec::new() };
+        let columns = examples.first().map_or(0, |example| found[example][objective].len());
+        let column = |c: usize| -> Vec<f64> { examples.iter().map(|example| found[example][objective][c]).collect() };
+        (0..columns).map(|c| constant_like(&column(c), like)).collect()
     }
 
     /// The responses of some pairs, each once although it may stand in several pairs, and the pairs among them.
@@ -154,13 +150,7 @@ impl PairwiseTask {
     }
 
     /// What the objectives look at.
-    fn batch(
-        &self,
-        logps: &SequenceLogps,
-        places: &Places,
-        examples: &[usize],
-        context: &BatchContext<PairSurvey>,
-    ) -> PairBatch {
+    fn batch(&self, logps: &SequenceLogps, places: &Places, context: &BatchContext<PairSurvey>) -> PairBatch {
         let BatchContext { denominator, progress, survey } = context;
         let like = |values: Vec<f64>| constant_like(&values, &logps.response);
         let gather = |values: Tensor<1>| Pair::gather(values, &places.pairs);
@@ -176,16 +166,6 @@ impl PairwiseTask {
         } else {
             response_nll.clone()
         };
-        let ranks = survey.ranks.as_ref().map(|matched| {
-            let each = |value: fn(&MatchedRanks) -> f64| like(examples.iter().map(|e| value(&matched[e])).collect());
-            Ranks {
-                ref_margins: each(|ranks| ranks.ref_margin),
-                log_ratios: Pair {
-                    chosen: each(|ranks| ranks.log_ratios.chosen),
-                    rejected: each(|ranks| ranks.log_ratios.rejected),
-                },
-            }
-        });
         PairBatch {
             ref_logps: gather(like(self.each(places, |prompt, j| prompt.ref_logps[j]))),
             tokens: gather(like(self.each(places, tokens))),
@@ -195,7 +175,7 @@ impl PairwiseTask {
             logps: both,
             response_nll,
             whole_nll,
-            ranks,
+            survey: Vec::new(),
             progress: *progress,
         }
     }
@@ -258,7 +238,7 @@ struct Places {
 
 impl Task for PairwiseTask {
     type Model = CausalLm;
-    /// The log-probabilities of the pair's responses, nats; if an objective looks at ranks.
+    /// The log-probabilities of the pair's responses, nats; if an objective looks at the whole batch.
     type Probe = Option<Sides>;
     type Survey = PairSurvey;
 
@@ -288,7 +268,7 @@ impl Task for PairwiseTask {
         examples: &[usize],
         micro_batch: MicroBatch,
     ) -> Result<Vec<Option<Sides>>, Error> {
-        if !self.ranked() {
+        if !self.surveys() {
             return Ok(vec![None; examples.len()]);
         }
         let side = |of: fn(&(usize, usize, usize)) -> usize| -> Result<Vec<f64>, Error> {
@@ -303,8 +283,8 @@ impl Task for PairwiseTask {
 
     fn survey(&self, batch: &[usize], logps: &[Option<Sides>]) -> Result<PairSurvey, Error> {
         let logps: Option<Vec<Sides>> = logps.iter().copied().collect();
-        let ranks = logps.map(|logps| self.ranks(batch, &logps));
-        Ok(PairSurvey { nll: self.nll_tokens(batch), ranks })
+        let objectives = logps.map(|logps| self.survey_objectives(batch, &logps));
+        Ok(PairSurvey { nll: self.nll_tokens(batch), objectives })
     }
 
     fn forward(
@@ -315,8 +295,13 @@ impl Task for PairwiseTask {
     ) -> Result<Forward, Error> {
         let places = self.places(examples);
         let logps = self.logps(model, &places)?;
-        let batch = self.batch(&logps, &places, examples, context);
-        let outputs: Vec<PairOutput> = self.objectives.iter().map(|o| o.objective.losses(&batch)).collect();
+        let mut batch = self.batch(&logps, &places, context);
+        let survey = |k: usize| self.columns(k, examples, &context.survey, &logps.response);
+        let losses = |(k, part): (usize, &WeightedObjective)| {
+            batch.survey = survey(k);
+            part.objective.losses(&batch)
+        };
+        let outputs: Vec<PairOutput> = self.objectives.iter().enumerate().map(losses).collect();
         let mut parts: Vec<(f64, Tensor<1>)> =
             self.objectives.iter().zip(&outputs).map(|(o, output)| (o.weight, output.loss.losses.clone())).collect();
         if self.nll_weight != 0.0 {

@@ -38,9 +38,7 @@ fn catalogue() -> Vec<serde_json::Value> {
 #[test]
 fn every_method_trains_on_the_same_annotated_file() {
     let (dir, data) = file("rewards.jsonl", &rewarded_rows(4));
-    let methods = catalogue();
-    assert_eq!(methods.len(), 29);
-    for about in &methods {
+    for about in &catalogue() {
         let name = about["name"].as_str().unwrap();
         let run = dir.path().join(name);
         let method = format!("align.method={name}");

@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, require_finite, require_positive};
+use crate::error::Error;
+use crate::settings::{FINITE, POSITIVE};
 
 /// How far the mean chosen log-ratio may fall below 0, its value before training.
 ///
@@ -49,11 +50,11 @@ impl DisplacementSettings {
     pub fn validate(&self) -> Result<(), Error> {
         match self.threshold {
             DisplacementThreshold::NatsPerToken(nats) => {
-                require_positive("threshold.nats_per_token", nats)?;
+                POSITIVE.check("threshold.nats_per_token", &nats)?;
             }
-            DisplacementThreshold::Nats(nats) => require_positive("threshold.nats", nats)?,
+            DisplacementThreshold::Nats(nats) => POSITIVE.check("threshold.nats", &nats)?,
         }
-        self.target.map_or(Ok(()), |target| require_finite("target", target))?;
+        self.target.map_or(Ok(()), |target| FINITE.check("target", &target))?;
         if (0.0..1.0).contains(&self.smoothing) {
             Ok(())
         } else {

@@ -138,39 +138,3 @@ impl Error {
         }
     }
 }
-
-/// Fails unless `value` is finite and greater than 0.
-pub(crate) fn require_positive(name: &'static str, value: f64) -> Result<(), Error> {
-    if value.is_finite() && value > 0.0 {
-        Ok(())
-    } else {
-        Err(Error::Setting { name, expected: "a finite number greater than 0", found: value.to_string() })
-    }
-}
-
-/// Fails unless `value` is finite and at least 0.
-pub(crate) fn require_non_negative(name: &'static str, value: f64) -> Result<(), Error> {
-    if value.is_finite() && value >= 0.0 {
-        Ok(())
-    } else {
-        Err(Error::Setting { name, expected: "a finite number of at least 0", found: value.to_string() })
-    }
-}
-
-/// Fails unless `value` is finite.
-pub(crate) fn require_finite(name: &'static str, value: f64) -> Result<(), Error> {
-    if value.is_finite() {
-        Ok(())
-    } else {
-        Err(Error::Setting { name, expected: "a finite number", found: value.to_string() })
-    }
-}
-
-/// Fails unless `value` is a share below one half: the rate at which labels are wrong.
-pub(crate) fn require_share(name: &'static str, value: f64) -> Result<(), Error> {
-    if (0.0..0.5).contains(&value) {
-        Ok(())
-    } else {
-        Err(Error::Setting { name, expected: "at least 0 and below 0.5", found: value.to_string() })
-    }
-}

@@ -6,8 +6,9 @@ use serde::de::{self, MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::error::{Error, require_finite, require_positive};
+use crate::error::Error;
 use crate::prompt_rewards::{PromptRewards, chosen_rewards};
+use crate::settings::{FINITE, POSITIVE};
 use crate::summary::mean;
 
 /// How `log_z0` is set.
@@ -85,7 +86,7 @@ impl LogZ0 {
     /// # Ok::<(), setpoint_align::Error>(())
     /// ```
     pub fn resolve(self, beta: f64, rewards: &[f64]) -> Result<f64, Error> {
-        require_positive("beta", beta)?;
+        POSITIVE.check("beta", &beta)?;
         let (name, log_z0) = match self {
             Self::Nats(nats) => ("log_z0", nats),
             Self::BreakEvenReward(reward) => ("break_even_reward", log_z0_of(reward, beta)),
@@ -94,13 +95,13 @@ impl LogZ0 {
                 ("log_z0 (mean)", log_z0_of(mean, beta))
             }
             Self::KeepChosen { chosen_shift } | Self::Auto { chosen_shift } => {
-                require_finite("log_z0.keep_chosen", chosen_shift)?;
+                FINITE.check("log_z0.keep_chosen", &chosen_shift)?;
                 let mean =
                     mean(rewards).ok_or(Error::Empty { what: "`log_z0 = \"keep_chosen\"` (chosen responses)" })?;
                 ("log_z0 (keep_chosen)", log_z0_of(mean, beta) - chosen_shift)
             }
         };
-        require_finite(name, log_z0)?;
+        FINITE.check(name, &log_z0)?;
         Ok(log_z0)
     }
 }

@@ -19,7 +19,7 @@
 use std::collections::BTreeMap;
 
 use crate::audit::FEASIBILITY_TOLERANCE;
-use crate::objectives::dro::DroValues;
+use crate::objectives::DroValues;
 use crate::prompt_rewards::Role;
 
 /// What is kept of one quantity's values. Those of disjoint sets of values combine to those of

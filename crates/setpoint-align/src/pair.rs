@@ -1,9 +1,14 @@
 //! Values of the two sides of preference pairs.
 
+use std::ops::{Div, Mul, Sub};
+
 use burn::tensor::{Int, Tensor, TensorData};
 
 /// One value per pair for the chosen and for the rejected response: log-probs, log-ratios, token
-/// counts. What it holds is said by the name of the parameter it is passed as.
+/// counts. The name of the parameter says which.
+///
+/// Differences, quotients and multiples are taken on both sides, so that `logps - ref_logps` is the
+/// log-ratios `h`, `logps / tokens` the mean log-probs and `beta * h` the implicit rewards.
 #[derive(Debug, Clone)]
 pub struct Pair {
     /// The chosen (preferred) responses, `[b]`.
@@ -19,7 +24,7 @@ impl Pair {
     /// `[n], b pairs -> [b] and [b]`
     ///
     /// # Panics
-    /// Where a pair names a response that is not there.
+    /// If a pair names a response that does not exist.
     ///
     /// ```
     /// use burn::tensor::{Device, Tensor};
@@ -49,37 +54,43 @@ impl Pair {
         Self { chosen: pick(|pair| pair.0), rejected: pick(|pair| pair.1) }
     }
 
-    /// Side by side difference: of the policy's log-probs and the reference's it is the log-ratios.
+    /// Returns both sides without their graph.
     #[must_use]
-    pub fn minus(self, other: Self) -> Self {
-        Self { chosen: self.chosen - other.chosen, rejected: self.rejected - other.rejected }
+    pub fn without_graph(&self) -> Self {
+        Self { chosen: self.chosen.clone().inner(), rejected: self.rejected.clone().inner() }
     }
 
-    /// Side by side quotient: of log-probs and token counts it is the mean log-probs.
-    #[must_use]
-    pub fn divided_by(self, other: Self) -> Self {
-        Self { chosen: self.chosen / other.chosen, rejected: self.rejected / other.rejected }
-    }
-
-    /// Both sides times a number.
-    #[must_use]
-    pub fn scaled(self, factor: f64) -> Self {
-        Self { chosen: self.chosen.mul_scalar(factor), rejected: self.rejected.mul_scalar(factor) }
-    }
-
-    /// Both sides without their graph.
-    #[must_use]
-    pub fn without_graph(self) -> Self {
-        Self { chosen: self.chosen.inner(), rejected: self.rejected.inner() }
-    }
-
-    /// Chosen minus rejected, `[b]`.
+    /// Returns chosen minus rejected, `[b]`.
     pub fn margin(self) -> Tensor<1> {
         self.chosen - self.rejected
     }
 }
 
-/// What a pairwise objective returns.
+impl Sub for Pair {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Self { chosen: self.chosen - other.chosen, rejected: self.rejected - other.rejected }
+    }
+}
+
+impl Div for Pair {
+    type Output = Self;
+
+    fn div(self, other: Self) -> Self {
+        Self { chosen: self.chosen / other.chosen, rejected: self.rejected / other.rejected }
+    }
+}
+
+impl Mul<Pair> for f64 {
+    type Output = Pair;
+
+    fn mul(self, pair: Pair) -> Pair {
+        Pair { chosen: self * pair.chosen, rejected: self * pair.rejected }
+    }
+}
+
+/// The result of a pairwise objective.
 #[derive(Debug, Clone)]
 pub struct PairLoss {
     /// The loss of each pair, unreduced, with its graph, `[b]`. The objective is its mean over the

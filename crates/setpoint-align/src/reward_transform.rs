@@ -6,8 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, require_finite, require_non_negative, require_positive};
+use crate::error::Error;
 use crate::prompt_rewards::PromptRewards;
+use crate::settings::{FINITE, NON_NEGATIVE, POSITIVE};
 use crate::summary::mean_std;
 
 /// What is done to rewards before they become targets (`reward_transform`).
@@ -56,10 +57,10 @@ impl ClipRange {
     fn validate(self) -> Result<(), Error> {
         const NAME: &str = "reward_transform.clip";
         match self {
-            Self::Symmetric(c) => require_non_negative(NAME, c),
+            Self::Symmetric(c) => NON_NEGATIVE.check(NAME, &c),
             Self::Between([low, high]) => {
-                require_finite(NAME, low)?;
-                require_finite(NAME, high)?;
+                FINITE.check(NAME, &low)?;
+                FINITE.check(NAME, &high)?;
                 if low <= high {
                     return Ok(());
                 }
@@ -94,7 +95,7 @@ impl RewardTransform {
     /// # Ok::<(), setpoint_align::Error>(())
     /// ```
     pub fn fit(self, data: &[PromptRewards], scale: f64) -> Result<FittedTransform, Error> {
-        require_positive("reward_scale", scale)?;
+        POSITIVE.check("reward_scale", &scale)?;
         data.iter().try_for_each(PromptRewards::validate)?;
         let all = || -> Result<Vec<f64>, Error> {
             let all: Vec<f64> = data.iter().flat_map(|p| p.rewards.iter().copied()).collect();

@@ -62,6 +62,14 @@ pub fn sigmoid<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     with_slopes(x, values, slopes)
 }
 
+/// `x²`, as a product: its gradient is `x + x`, without rounding.
+///
+/// # Shapes
+/// `[d…] -> [d…]`
+pub(crate) fn square<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    x.clone() * x
+}
+
 /// `1 + x/2! + x²/3! + …`, i.e. `(exp(x) − 1)/x`: 17 terms are exact in f64 for `|x| ≤ ln 2`.
 const EXPM1_OVER_X_TERMS: i32 = 17;
 

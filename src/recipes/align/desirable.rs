@@ -1,10 +1,9 @@
-//! Which responses KTO takes for desirable.
+//! Which responses are desirable, for objectives whose rows are good or bad.
 
-use setpoint_align::Role;
+use setpoint_align::{Desirable, Role};
 use setpoint_data::{EncodedResponse, Example};
 
 use super::prepare::prompt_rewards;
-use super::settings::Desirable;
 use crate::failure::{Failure, Outcome};
 use crate::tasks::ScoredPrompt;
 
@@ -22,9 +21,15 @@ pub fn desirable(prompt: &mut ScoredPrompt, rule: Desirable) {
     };
 }
 
-/// Checks that some responses are desirable and some are not, since KTO learns their difference, and that none is desirable only because
+/// Checks that some responses are desirable and some are not, since the objective learns their difference, and that none is desirable only because
 /// its prompt has nothing to compare it with.
-pub fn good_and_bad(prompts: &[ScoredPrompt], examples: &[Example], path: &str, rule: Desirable) -> Outcome {
+pub fn good_and_bad(
+    prompts: &[ScoredPrompt],
+    examples: &[Example],
+    path: &str,
+    rule: Desirable,
+    method: &str,
+) -> Outcome {
     let roles: Vec<Role> = prompts.iter().flat_map(|prompt| prompt.roles.iter().flatten().copied()).collect();
     // Without any, the message about missing labels and rewards follows.
     if roles.is_empty() {
@@ -40,8 +45,9 @@ pub fn good_and_bad(prompts: &[ScoredPrompt], examples: &[Example], path: &str, 
         _ => return Ok(()),
     };
     let failure = Failure::run(format!(
-        "{path}: all {} responses count as {kind}, none as {other}; KTO learns the difference between the two",
-        roles.len()
+        "{path}: all {} responses count as {kind}, none as {other}; {} learns the difference between the two",
+        roles.len(),
+        method.to_uppercase()
     ));
     if responses().any(|response| response.label.is_some()) {
         return Err(failure.hint(format!(

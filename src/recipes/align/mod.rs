@@ -5,7 +5,6 @@
 
 mod desirable;
 mod ensemble;
-mod objectives;
 mod pairs;
 mod prepare;
 mod reference;
@@ -13,9 +12,13 @@ mod settings;
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use burn::module::Module;
-use setpoint_align::{DisplacementDetector, DisplacementSettings, Role, ScoredResponse, prompt_log_mass};
+use setpoint_align::{
+    DisplacementDetector, DisplacementSettings, Method, PairwiseMethod, PromptObjective, Role, RowObjective,
+    ScoredResponse, Training, TrainsOn, Update, WeightedObjective, prompt_log_mass,
+};
 use setpoint_reward::RewardModel;
 use setpoint_train::{Task, TrainConfig};
 use setpoint_transformer::{CausalLm, Recompute, SaveOptions};
@@ -27,15 +30,15 @@ use super::{Session, audit, setup};
 use crate::failure::Outcome;
 use crate::progress;
 use crate::tasks::ScoredPrompt;
-use crate::tasks::dro::DroTask;
 use crate::tasks::dro_v::{DroVTask, PolicyAndValue};
 use crate::tasks::pairwise::PairwiseTask;
-use crate::tasks::rows::{RowObjective, RowTask};
+use crate::tasks::prompts::PromptTask;
+use crate::tasks::rows::RowTask;
 use crate::tasks::single::SingleResponses;
 
 pub use prepare::{Prepared, named, prepare, sequences};
 pub use reference::{ReferenceSet, with_reference};
-pub use settings::{About, AlignConfig, DroSection, METHODS, Method, Pairwise, Preset, TrainsOn, Update, adapt};
+pub use settings::{AlignConfig, adapt, to_value};
 
 /// Trains, and leaves the model in `<folder>/model`.
 pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool) -> Outcome {
@@ -47,7 +50,7 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
     plan.warn();
     let run = open_run(folder, resume, config, &session.devices)?;
     if !resume {
-        let models = if matches!(config.align, Method::DroV(_)) { 2 } else { 1 };
+        let models = if trains_value(config) { 2 } else { 1 };
         check_room(session, &run, &config.model, &prepared.model_config, models, &config.train)?;
     }
     let reference = match config.align.about().reference {
@@ -69,26 +72,38 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
     let chosen_tokens = mean_chosen_tokens(&data.prompts);
     let job = Job { session, config, prepared: &prepared, run: &run, recompute, chosen_tokens };
     let shown = shown(eval.as_ref().unwrap_or(&data), config.samples.prompts);
-    match &config.align {
-        Method::Dro(dro) => {
-            let report = audit::of_prompts(dro, &data.prompts)?;
-            audit::introduce(&report);
-            run.write_text("audit.json", &(serde_json::to_string_pretty(&report)? + "\n"))?;
-            let target = report.chosen.targets.map(|targets| targets.mean);
-            let task = dro_task(dro, report.log_z0, data.prompts);
-            let eval = eval.map(|set| dro_task(dro, report.log_z0, set.prompts));
-            job.train(&task, eval.as_ref(), &settings, target, shown, Ok)
+    match config.align.training() {
+        Training::Prompts(objective) => {
+            let (mut level, mut target) = (0.0, None);
+            if let Some((beta, rule)) = config.align.targets() {
+                let report = audit::of_prompts(beta, rule, &data.prompts)?;
+                audit::introduce(&report);
+                run.write_text("audit.json", &(serde_json::to_string_pretty(&report)? + "\n"))?;
+                level = report.log_z0;
+                target = report.chosen.targets.map(|targets| targets.mean);
+            }
+            let objective: Arc<dyn PromptObjective> = objective.into();
+            let task = |set: ReferenceSet| prompt_task(objective.clone(), level, set.prompts);
+            job.train(&task(data), eval.map(task).as_ref(), &settings, target, shown, Ok)
         }
-        Method::Kto(kto) => {
-            let task = |set: ReferenceSet| row_task(&config.align, RowObjective::Kto(kto.objective()), set);
+        Training::Pairs(method) => {
+            let PairwiseMethod { objectives, nll_weight, .. } = method;
+            let objectives: Arc<[WeightedObjective]> = objectives.into();
+            let reference = config.align.about().reference;
+            let task = |set: ReferenceSet| PairwiseTask::new(set.prompts, objectives.clone(), nll_weight, reference);
             job.train(&task(data), eval.map(task).as_ref(), &settings, None, shown, Ok)
         }
-        Method::Qrpo(qrpo) => {
-            let task = |set: ReferenceSet| row_task(&config.align, RowObjective::Qrpo(*qrpo), set);
+        Training::Rows(objective) => {
+            let objective: Arc<dyn RowObjective> = objective.into();
+            let task = |set: ReferenceSet| {
+                let rows = singles(&config.align, set.prompts);
+                RowTask { rows, mismatched: set.mismatched, objective: objective.clone() }
+            };
             job.train(&task(data), eval.map(task).as_ref(), &settings, None, shown, Ok)
         }
-        Method::DroV(dro_v) => {
-            let task = |set: ReferenceSet| DroVTask { rows: singles(&config.align, set.prompts), settings: *dro_v };
+        Training::RowsWithValue(dro_v) => {
+            let task =
+                |set: ReferenceSet| DroVTask { rows: singles(&config.align, set.prompts), settings: dro_v.clone() };
             let shape = &prepared.model_config;
             let with_value = |policy: CausalLm| {
                 let value =
@@ -99,11 +114,12 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
             progress::note(format!("the value network: {}", run.join(VALUE).display()));
             Ok(())
         }
-        pairwise => {
-            let task = |set: ReferenceSet| pairwise_task(pairwise, set);
-            job.train(&task(data), eval.map(task).as_ref(), &settings, None, shown, Ok)
-        }
     }
+}
+
+/// Returns whether a value network is trained next to the policy.
+fn trains_value(config: &AlignConfig) -> bool {
+    matches!(config.align.training(), Training::RowsWithValue(_))
 }
 
 /// What every method's training needs.
@@ -243,9 +259,9 @@ fn examples(config: &AlignConfig, prepared: &Prepared) -> usize {
 /// Checks everything; what a run needs.
 pub fn plan(session: &Session, config: &AlignConfig) -> Outcome<RunPlan> {
     let prepared = prepare(session, config)?;
-    if let Method::Dro(dro) = &config.align {
-        let (log_z0, rewards) = prepared.level(dro)?;
-        progress::note(audit::level(dro.beta, log_z0, &rewards));
+    if let Some((beta, level)) = config.align.targets() {
+        let (log_z0, rewards) = prepared.level(beta, level)?;
+        progress::note(audit::level(beta, log_z0, &rewards));
     }
     run_plan(session, config, &prepared)
 }
@@ -256,20 +272,20 @@ pub fn run_plan(session: &Session, config: &AlignConfig, prepared: &Prepared) ->
     let examples = examples(config, prepared);
     let shape = Shape { config: &prepared.model_config, model: &config.model, output: Output::Tokens };
     let plan = RunPlan::of(shape, &prepared.report, &settings, examples, &session.place)?;
-    // DRO-V trains a value network of the policy's size beside it.
-    Ok(if matches!(config.align, Method::DroV(_)) { plan.twice() } else { plan })
+    // The value network has the policy's size.
+    Ok(if trains_value(config) { plan.twice() } else { plan })
 }
 
 /// The training settings, as the method uses them.
 fn training_settings(config: &AlignConfig) -> TrainConfig {
     let mut settings = config.train.clone();
-    if matches!(&config.align, Method::Dro(dro) if dro.update == Update::PerPrompt) {
+    if matches!(config.align.training(), Training::Prompts(objective) if objective.update() == Update::PerPrompt) {
         settings.batch_size = 1;
     }
     settings
 }
 
-fn dro_task(dro: &DroSection, log_z0: f64, prompts: Vec<ScoredPrompt>) -> DroTask {
+fn prompt_task(objective: Arc<dyn PromptObjective>, level: f64, prompts: Vec<ScoredPrompt>) -> PromptTask {
     let log_mass = prompts
         .iter()
         .map(|prompt| {
@@ -279,27 +295,10 @@ fn dro_task(dro: &DroSection, log_z0: f64, prompts: Vec<ScoredPrompt>) -> DroTas
                 .filter(|&j| seen.insert(&prompt.sequences[j].ids))
                 .map(|j| ScoredResponse { ref_logp: prompt.ref_logps[j], reward: prompt.rewards[j] })
                 .collect();
-            prompt_log_mass(&distinct, dro.beta)
+            prompt_log_mass(&distinct, objective.beta())
         })
         .collect();
-    DroTask { prompts, settings: dro.objective(log_z0), aggregate: dro.aggregate, log_mass }
-}
-
-fn pairwise_task(method: &Method, set: ReferenceSet) -> PairwiseTask {
-    let pairs =
-        |(i, prompt): (usize, &ScoredPrompt)| prompt.pairs.iter().map(move |&(w, l)| (i, w, l)).collect::<Vec<_>>();
-    let (objectives, nll_weight) = method.pairwise().map_or((Vec::new(), 0.0), |m| (m.objectives, m.nll_weight));
-    PairwiseTask {
-        pairs: set.prompts.iter().enumerate().flat_map(pairs).collect(),
-        prompts: set.prompts,
-        objectives,
-        nll_weight,
-        reference: method.about().reference,
-    }
-}
-
-fn row_task(method: &Method, objective: RowObjective, set: ReferenceSet) -> RowTask {
-    RowTask { rows: singles(method, set.prompts), mismatched: set.mismatched, objective }
+    PromptTask { prompts, objective, level, log_mass }
 }
 
 /// Every row of the method as an example.
@@ -308,9 +307,9 @@ fn singles(method: &Method, prompts: Vec<ScoredPrompt>) -> SingleResponses {
     SingleResponses { places: prompts.iter().enumerate().flat_map(places).collect(), prompts }
 }
 
-/// The responses of a prompt that are rows: for KTO those that are good or bad.
+/// The responses of a prompt that are rows: if the objective's rows are good or bad, those that are either.
 fn rows(method: &Method, prompt: &ScoredPrompt) -> Vec<usize> {
-    let labelled = matches!(method, Method::Kto(_));
+    let labelled = matches!(method.training(), Training::Rows(objective) if objective.desirable().is_some());
     (0..prompt.sequences.len()).filter(|&j| !labelled || prompt.roles[j].is_some()).collect()
 }
 

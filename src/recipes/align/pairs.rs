@@ -1,10 +1,9 @@
 //! Pairs from the responses of a prompt, by a stated rule.
 
-use setpoint_align::Role;
+use setpoint_align::{PairRule, Role};
 use setpoint_data::Example;
 use setpoint_train::Order;
 
-use super::settings::PairRule;
 use crate::recipes::setup;
 
 /// `(chosen, rejected)` pairs of an example's responses; none where no response is better than another.

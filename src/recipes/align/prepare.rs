@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use setpoint_align::{Error, FittedTransform, PromptRewards, Role, Summary, check_targets, reward_quantile};
+use setpoint_align::{
+    Error, FittedTransform, LogZ0, PromptRewards, Role, Summary, T0Name, T0Setting, Training, check_targets,
+};
 use setpoint_data::{DatasetConfig, EncodeOptions, EncodeReport, Example, T0, TextEncoder, Use, Uses, content_hash};
 use setpoint_train::Sequence;
 use setpoint_transformer::ModelConfig;
@@ -10,7 +12,7 @@ use setpoint_transformer::ModelConfig;
 use super::desirable::{desirable, good_and_bad};
 use super::ensemble;
 use super::pairs::pairs;
-use super::settings::{AlignConfig, DroSection, Method, T0Name, T0Setting};
+use super::settings::AlignConfig;
 use crate::failure::{Failure, Outcome};
 use crate::progress;
 use crate::recipes::identity::{Origin, Row};
@@ -45,12 +47,11 @@ pub struct PreparedSet {
 }
 
 impl Prepared {
-    /// The level of DRO's targets, in nats, and the rewards that it is to be seen next to.
-    pub fn level(&self, dro: &DroSection) -> Outcome<(f64, Summary)> {
+    /// Returns the level of the targets, in nats, and a summary of the rewards to compare it with.
+    pub fn level(&self, beta: f64, level: LogZ0) -> Outcome<(f64, Summary)> {
         let rewards = self.train.rewards();
         let all: Vec<f64> = rewards.iter().flat_map(|prompt| prompt.rewards.iter().copied()).collect();
-        let level = dro.level();
-        let log_z0 = level.resolve(dro.beta, &level.basis(&rewards))?;
+        let log_z0 = level.resolve(beta, &level.basis(&rewards))?;
         Ok((log_z0, Summary::of(&all).ok_or(Error::Empty { what: "the training data" })?))
     }
 
@@ -129,7 +130,7 @@ pub fn prepare(session: &Session, config: &AlignConfig) -> Outcome<Prepared> {
     let train = ReadSet { training: true, ..train };
     let (mut train, transform) = score(config, train, None)?;
     if let Some(method) = config.align.pairwise() {
-        ensemble::read(config, &method.ensemble, &encoder, &encode, session, &mut train.prompts)?;
+        ensemble::read(config, &method.reward_files(), &encoder, &encode, session, &mut train.prompts)?;
     }
     let eval = match &config.eval_data {
         None => None,
@@ -139,10 +140,10 @@ pub fn prepare(session: &Session, config: &AlignConfig) -> Outcome<Prepared> {
         }
     };
     let prepared = Prepared { encoder, model_config, train, eval, report };
-    let (beta, log_z0) = match &config.align {
-        Method::Dro(dro) => (dro.beta, prepared.level(dro)?.0),
+    let (beta, log_z0) = match config.align.targets() {
+        Some((beta, level)) => (beta, prepared.level(beta, level)?.0),
         // Their rewards enter the loss as they are.
-        _ => (1.0, 0.0),
+        None => (1.0, 0.0),
     };
     if config.align.about().rewards {
         for set in [&prepared.train].into_iter().chain(&prepared.eval) {
@@ -171,12 +172,15 @@ fn read_set(
     encode: &EncodeOptions,
     what: &str,
 ) -> Outcome<(ReadSet, EncodeReport)> {
-    let data = &setup::looking_at(data, uses(&config.align));
+    let data = &setup::looking_at(data, uses(config));
     let encoded = setup::examples(data, encode, encoder, what, session)?;
-    let t0 = match &config.align {
-        method if !method.scores_prompts() => None,
-        Method::Dro(dro) => {
-            let rule = match dro.t0 {
+    let common_prefix = match config.align.training() {
+        Training::Prompts(objective) => objective.scored_prompts(),
+        Training::Pairs(_) | Training::Rows(_) | Training::RowsWithValue(_) => None,
+    };
+    let t0 = match common_prefix {
+        Some(t0) => {
+            let rule = match t0 {
                 T0Setting::Named(T0Name::FirstToken) => T0::FirstToken,
                 T0Setting::Named(T0Name::CommonPrefix) => T0::CommonPrefix,
                 T0Setting::Tokens(n) => T0::Tokens(n),
@@ -191,16 +195,16 @@ fn read_set(
             })?;
             Some(t0)
         }
-        _ => Some(1),
+        None => config.align.scores_prompts().then_some(1),
     };
     Ok((ReadSet { path: data.path.clone(), examples: encoded.examples, training: false, t0 }, encoded.report))
 }
 
 /// The optional columns that a method looks at.
-fn uses(method: &Method) -> Uses {
-    match method {
-        Method::Kto(_) => Uses { labels: Use::Always, ..Uses::PAIRS },
-        method if method.about().rewards => Uses { rewards: Use::Always, ..Uses::PAIRS },
+fn uses(config: &AlignConfig) -> Uses {
+    match config.align.training() {
+        Training::Rows(objective) if objective.desirable().is_some() => Uses { labels: Use::Always, ..Uses::PAIRS },
+        _ if config.align.about().rewards => Uses { rewards: Use::Always, ..Uses::PAIRS },
         _ => Uses::PAIRS,
     }
 }
@@ -219,12 +223,13 @@ fn score(
         all_rewarded(&prompts, &about.name.to_uppercase())?;
     }
     let (mut transform, mut mismatched) = (None, Vec::new());
-    match &config.align {
-        Method::Dro(dro) => {
+    match config.align.training() {
+        Training::Prompts(objective) => {
+            let (rule, scale) = objective.reward_transform();
             let raw: Vec<PromptRewards> = prompts.iter().enumerate().map(prompt_rewards).collect();
             let fit = match fitted {
                 Some(fitted) => fitted.clone(),
-                None => dro.reward_transform.fit(&raw, dro.reward_scale).map_err(|e| named(e, &prompts))?,
+                None => rule.fit(&raw, scale).map_err(|e| named(e, &prompts))?,
             };
             let applied: Result<Vec<PromptRewards>, Error> = raw.iter().map(|raw| fit.apply(raw)).collect();
             let applied = applied.map_err(|e| named(e, &prompts))?;
@@ -235,39 +240,37 @@ fn score(
             }
             transform = Some(fit);
         }
-        Method::Qrpo(_) => {
+        Training::Rows(objective) => {
             for prompt in &mut prompts {
-                if prompt.rewards.len() < 2 {
-                    return Err(Failure::run(format!(
-                        "{}: one response alone; QRPO takes a reward's quantile among the responses of its prompt",
-                        prompt.name
-                    ))
-                    .hint("give every prompt several responses of the reference model: setpoint generate --set generate.samples=6"));
+                match objective.desirable() {
+                    Some(rule) => desirable(prompt, rule),
+                    None => prompt.roles = prompt_rewards((0, prompt)).roles(),
                 }
-                prompt.roles = prompt_rewards((0, prompt)).roles();
-                prompt.rewards =
-                    prompt.rewards.iter().map(|&reward| reward_quantile(reward, &prompt.rewards)).collect();
+                if about.rewards {
+                    let rewards = objective.rewards(&prompt.rewards);
+                    prompt.rewards = rewards.map_err(|lack| {
+                        Failure::run(format!("{}: {lack}", prompt.name)).hint(
+                            "give every prompt several responses of the reference model: setpoint generate --set generate.samples=6",
+                        )
+                    })?;
+                }
+            }
+            if objective.baseline().is_some() {
+                mismatched = mismatch(&mut prompts, &set.path, about.name)?;
+            }
+            if let (true, Some(rule)) = (set.training, objective.desirable()) {
+                good_and_bad(&prompts, &set.examples, &set.path, rule, about.name)?;
             }
         }
-        Method::DroV(_) => {
+        Training::RowsWithValue(_) => {
             for prompt in &mut prompts {
                 prompt.roles = prompt_rewards((0, prompt)).roles();
             }
         }
-        Method::Kto(kto) => {
-            for prompt in &mut prompts {
-                desirable(prompt, kto.desirable);
-            }
-            mismatched = mismatch(&mut prompts, &set.path)?;
-            if set.training {
-                good_and_bad(&prompts, &set.examples, &set.path, kto.desirable)?;
-            }
-        }
-        _ => {
-            let rule = config.align.pairwise().map(|method| method.pairs).unwrap_or_default();
+        Training::Pairs(method) => {
             let before = prompts.len();
             for (prompt, example) in prompts.iter_mut().zip(&set.examples) {
-                prompt.pairs = pairs(rule, example, config.train.seed);
+                prompt.pairs = pairs(method.pairs, example, config.train.seed);
             }
             prompts.retain(|prompt| !prompt.pairs.is_empty());
             if prompts.is_empty() {
@@ -317,7 +320,7 @@ fn all_rewarded(prompts: &[ScoredPrompt], method: &str) -> Outcome {
 
 /// Every prompt with the responses of the nearest other prompt before it (the first with those of the last), as many as it has itself.
 /// Prompts without a good or a bad response are dropped first.
-fn mismatch(prompts: &mut Vec<ScoredPrompt>, path: &str) -> Outcome<Vec<ScoredPrompt>> {
+fn mismatch(prompts: &mut Vec<ScoredPrompt>, path: &str, method: &str) -> Outcome<Vec<ScoredPrompt>> {
     let before = prompts.len();
     prompts.retain(|prompt| prompt.roles.iter().any(Option::is_some));
     let text = |i: usize| {
@@ -326,9 +329,10 @@ fn mismatch(prompts: &mut Vec<ScoredPrompt>, path: &str) -> Outcome<Vec<ScoredPr
     };
     if (1..prompts.len()).all(|i| text(i) == text(0)) {
         return Err(Failure::run(format!(
-            "{path}: {} of its {before} rows have a good or a bad response, and all of those the same prompt; KTO needs two prompts, since it \
-             compares with other prompts' responses",
-            prompts.len()
+            "{path}: {} of its {before} rows have a good or a bad response, and all of those the same prompt; {} needs two prompts, since \
+             it compares with other prompts' responses",
+            prompts.len(),
+            method.to_uppercase()
         ))
         .hint("give responses a label (true or false), or rewards to tell good from bad by"));
     }

@@ -10,12 +10,12 @@ mod settings;
 
 use std::path::Path;
 
+use setpoint_align::Method;
 use setpoint_train::RunDir;
 
 use self::plan::{Candidate, Plan};
 use self::results::{MethodResult, Results};
 use self::settings::Search;
-use super::align::Method;
 use super::search::{Crew, Entry, Job, Part, Reached, Trial, failures, open, split, written};
 use super::{Session, setup};
 use crate::config::load::to_table;

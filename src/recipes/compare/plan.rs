@@ -1,5 +1,6 @@
 //! Which trainings a comparison consists of.
 
+use setpoint_align::Method;
 use setpoint_data::Uses;
 use toml::Value;
 
@@ -7,7 +8,7 @@ use super::Measured;
 use super::presets;
 use super::settings::{CompareConfig, Search};
 use crate::failure::Outcome;
-use crate::recipes::align::{AlignConfig, Method};
+use crate::recipes::align::AlignConfig;
 use crate::recipes::search::{Metric, Point, Space, Trial, steps, with_point};
 use crate::recipes::{Session, setup};
 
@@ -130,7 +131,7 @@ pub fn points(config: &CompareConfig, method: &Method) -> Result<Vec<Point>, Vec
             }
             (space, false)
         }
-        (None, Search::Preset) => (presets::preset(method), true),
+        (None, Search::Preset) => (presets::preset(&method.about()), true),
         (None, Search::Defaults) => (Space::default(), false),
     };
     if !compare.learning_rates.is_empty() {
@@ -145,8 +146,8 @@ pub fn points(config: &CompareConfig, method: &Method) -> Result<Vec<Point>, Vec
         return Err(vec![(format!("compare.grids.{}", method.name()), message)]);
     }
     let mut points = space.sample(compare.points, compare.seed);
-    if preset && method.name() == "simpo" {
-        points.iter_mut().for_each(|point| presets::with_ratio(point));
+    if preset {
+        points.iter_mut().for_each(|point| presets::resolve(&method.about(), point));
     }
     Ok(points)
 }

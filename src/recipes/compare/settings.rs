@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
+use setpoint_align::{METHODS, Method};
 use setpoint_data::{DatasetConfig, EncodeOptions};
 use setpoint_train::TrainConfig;
 use toml::{Table, Value};
@@ -10,7 +11,7 @@ use toml::{Table, Value};
 use super::plan;
 use crate::config::sections::{ModelSection, Wanted, validate_data, validate_encode, validate_train};
 use crate::config::{Config, Problem, Problems, nearest};
-use crate::recipes::align::{AlignConfig, METHODS, Method};
+use crate::recipes::align::AlignConfig;
 use crate::recipes::search::{HeldOut, Metric, blamed, with_point};
 
 /// Settings of `setpoint compare`.

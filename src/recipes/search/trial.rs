@@ -13,7 +13,7 @@ use super::space::Point;
 use crate::config::load::to_table;
 use crate::config::{Given, Problem, load};
 use crate::failure::{Failure, Outcome};
-use crate::recipes::align::{AlignConfig, Method};
+use crate::recipes::align::AlignConfig;
 use crate::recipes::eval::{self, EvalConfig};
 use crate::recipes::shared::Cost;
 use crate::recipes::{Session, Shared, align, setup};
@@ -32,9 +32,9 @@ pub struct Trial {
 /// The shared settings with those of a point.
 pub fn with_point(base: &AlignConfig, point: &Point) -> Result<AlignConfig, Vec<Problem>> {
     let mut table = to_table(base);
-    if let (Method::Dro(_), Some(Value::Table(section))) = (&base.align, table.get_mut("align")) {
+    if let Some(Value::Table(section)) = table.get_mut("align") {
         let of_point = |key: &str| point.iter().find(|(k, _)| k.strip_prefix("align.") == Some(key)).map(|(_, v)| v);
-        align::adapt(section, of_point);
+        align::adapt(&base.align.about(), section, of_point);
     }
     load::from_table(table, point)
 }

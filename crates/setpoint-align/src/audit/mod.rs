@@ -15,9 +15,10 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
-use crate::error::{Error, require_positive};
+use crate::error::Error;
 use crate::log_z0::{LogZ0, break_even_reward};
 use crate::prompt_rewards::{PromptRewards, Role, check_targets};
+use crate::settings::POSITIVE;
 use crate::summary::Summary;
 
 pub use feasibility::{FEASIBILITY_TOLERANCE, Feasibility, InfeasiblePrompt, ScoredResponse, prompt_log_mass};
@@ -213,7 +214,7 @@ pub struct LabelDisagreement {
 /// ```
 pub fn audit(data: &[AuditPrompt], settings: &AuditSettings) -> Result<AuditReport, Error> {
     let beta = settings.beta;
-    require_positive("beta", beta)?;
+    POSITIVE.check("beta", &beta)?;
     data.iter().try_for_each(validate)?;
 
     let prompt_rewards: Vec<PromptRewards> = data.iter().map(|row| row.rewards.clone()).collect();

@@ -1,47 +1,75 @@
 //! Alignment via Optimal Transport: sorted values are compared, not those of a pair.
 
 use burn::tensor::Tensor;
-use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, require_positive, require_share};
+use crate::objective::Objective;
 use crate::pair::{Pair, PairLoss};
+use crate::pairwise::{PairBatch, PairObjective, PairOutput, SurveyedPair};
+use crate::settings::{settings, share_settings};
 use crate::stable::log_sigmoid;
 
-/// The settings of [`aot`] and [`aot_unpaired`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AotSettings {
-    /// Strength of the pull to the reference, greater than 0. Default 0.1.
-    pub beta: f64,
-    /// The share ε of violations taken to be right, in `[0, 0.5)`. Default 0.
-    pub label_smoothing: f64,
-}
-
-impl Default for AotSettings {
-    fn default() -> Self {
-        Self { beta: 0.1, label_smoothing: 0.0 }
+settings! {
+    /// The settings of [`aot`] and [`aot_unpaired`].
+    pub struct AotSettings {
+        /// Strength of the pull to the reference, greater than 0. Default 0.1.
+        beta: f64 = 0.1, POSITIVE;
+        /// The share ε of violations taken to be right, in `[0, 0.5)`. Default 0.
+        label_smoothing: f64 = 0.0, BELOW_HALF;
     }
 }
 
-impl AotSettings {
-    /// Checks every setting's range.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] naming the first setting out of range.
-    pub fn validate(&self) -> Result<(), Error> {
-        require_positive("beta", self.beta)?;
-        require_share("label_smoothing", self.label_smoothing)
+share_settings! {
+    AotSettings:
+    /// The objective [`aot`].
+    Aot,
+    /// The objective [`aot_unpaired`].
+    AotUnpaired
+}
+
+impl Objective for Aot {
+    const TITLE: &'static str = "Alignment via Optimal Transport, of margins";
+    const SOURCE: &'static str = "Melnyk et al. 2024";
+}
+
+impl Objective for AotUnpaired {
+    const TITLE: &'static str = "Alignment via Optimal Transport, of sides";
+    const SOURCE: &'static str = "Melnyk et al. 2024";
+}
+
+impl PairObjective for Aot {
+    fn losses(&self, batch: &PairBatch) -> PairOutput {
+        aot(batch.logps.clone(), batch.ref_logps.clone(), batch.survey[0].clone(), &self.0).into()
     }
 
-    /// cDPO's loss of a difference.
-    fn violation(&self, difference: Tensor<1>) -> Tensor<1> {
-        let logits = difference.mul_scalar(self.beta);
-        let right = log_sigmoid(logits.clone()).mul_scalar(-(1.0 - self.label_smoothing));
-        right - log_sigmoid(logits.neg()).mul_scalar(self.label_smoothing)
+    fn surveys(&self) -> bool {
+        true
+    }
+
+    fn survey(&self, batch: &[SurveyedPair]) -> Vec<Vec<f64>> {
+        let margins: Vec<f64> = batch.iter().map(|pair| pair.logps.margin()).collect();
+        let ref_margins: Vec<f64> = batch.iter().map(|pair| pair.ref_logps.margin()).collect();
+        vec![match_by_rank(&margins, &ref_margins)]
     }
 }
 
-/// For each of `values`, the one of `others` that has the same rank; the first of equals ranks lower.
+impl PairObjective for AotUnpaired {
+    fn losses(&self, batch: &PairBatch) -> PairOutput {
+        let [chosen, rejected] = [0, 1].map(|side| batch.survey[side].clone());
+        aot_unpaired(batch.log_ratios(), Pair { chosen, rejected }, &self.0).into()
+    }
+
+    fn surveys(&self) -> bool {
+        true
+    }
+
+    fn survey(&self, batch: &[SurveyedPair]) -> Vec<Vec<f64>> {
+        let h_w: Vec<f64> = batch.iter().map(|pair| pair.log_ratios().chosen).collect();
+        let h_l: Vec<f64> = batch.iter().map(|pair| pair.log_ratios().rejected).collect();
+        vec![match_by_rank(&h_w, &h_l), match_by_rank(&h_l, &h_w)]
+    }
+}
+
+/// For each of `values`, returns the one of `others` that has the same rank; the first of equals ranks lower.
 ///
 /// Both are those of the whole global batch: ranks within a micro-batch are other ranks.
 ///
@@ -86,8 +114,9 @@ pub fn match_by_rank(values: &[f64], others: &[f64]) -> Vec<f64> {
 /// # Units
 /// Nats, summed over the response's tokens. Implicit rewards `β·h`.
 pub fn aot(logps: Pair, ref_logps: Pair, ref_margins: Tensor<1>, settings: &AotSettings) -> PairLoss {
-    let rewards = logps.clone().without_graph().minus(ref_logps).scaled(settings.beta);
-    PairLoss { losses: settings.violation(logps.margin() - ref_margins), rewards }
+    let rewards = settings.beta * (logps.clone() - ref_logps).without_graph();
+    let margins = logps.chosen - logps.rejected;
+    PairLoss { losses: violation(margins - ref_margins, settings), rewards }
 }
 
 /// AOT without pairs (Melnyk et al. 2024; trl's `aot_unpaired`): the chosen log-ratios shall dominate the rejected ones.
@@ -107,10 +136,17 @@ pub fn aot(logps: Pair, ref_logps: Pair, ref_margins: Tensor<1>, settings: &AotS
 ///
 /// # Units
 /// Nats, summed over the response's tokens. Implicit rewards `β·h`.
-pub fn aot_unpaired(log_ratios: Pair, matched: Pair, settings: &AotSettings) -> PairLoss {
-    let rewards = log_ratios.clone().without_graph().scaled(settings.beta);
-    let half = |losses: Tensor<1>| losses.clone() - losses.inner().mul_scalar(0.5);
-    let chosen = settings.violation(log_ratios.chosen - matched.chosen);
-    let rejected = settings.violation(matched.rejected - log_ratios.rejected);
+pub fn aot_unpaired(h: Pair, matched: Pair, settings: &AotSettings) -> PairLoss {
+    let rewards = settings.beta * h.without_graph();
+    let half = |losses: Tensor<1>| losses.clone() - losses.inner() * 0.5;
+    let chosen = violation(h.chosen - matched.chosen, settings);
+    let rejected = violation(matched.rejected - h.rejected, settings);
     PairLoss { losses: half(chosen) + half(rejected), rewards }
+}
+
+/// Computes cDPO's loss of a difference.
+fn violation(difference: Tensor<1>, settings: &AotSettings) -> Tensor<1> {
+    let AotSettings { beta, label_smoothing: e } = *settings;
+    let x = beta * difference;
+    -(1.0 - e) * log_sigmoid(x.clone()) - e * log_sigmoid(-x)
 }

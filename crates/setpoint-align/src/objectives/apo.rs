@@ -1,32 +1,46 @@
 //! Anchored Preference Optimization: where both sides go, relative to the reference.
 
-use serde::{Deserialize, Serialize};
-
-use crate::error::{Error, require_positive};
+use crate::objective::Objective;
 use crate::pair::{Pair, PairLoss};
+use crate::pairwise::{PairBatch, PairObjective, PairOutput};
+use crate::settings::{settings, share_settings};
 use crate::stable::sigmoid;
 
-/// The settings of [`apo_zero`] and [`apo_down`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ApoSettings {
-    /// Strength of the pull to the reference, greater than 0. Default 0.1.
-    pub beta: f64,
-}
-
-impl Default for ApoSettings {
-    fn default() -> Self {
-        Self { beta: 0.1 }
+settings! {
+    /// The settings of [`apo_zero`] and [`apo_down`].
+    pub struct ApoSettings {
+        /// Strength of the pull to the reference, greater than 0. Default 0.1.
+        beta: f64 = 0.1, POSITIVE;
     }
 }
 
-impl ApoSettings {
-    /// Checks every setting's range.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] naming the first setting out of range.
-    pub fn validate(&self) -> Result<(), Error> {
-        require_positive("beta", self.beta)
+share_settings! {
+    ApoSettings:
+    /// The objective [`apo_zero`].
+    ApoZero,
+    /// The objective [`apo_down`].
+    ApoDown
+}
+
+impl Objective for ApoZero {
+    const TITLE: &'static str = "Anchored Preference Optimization: chosen up, rejected down";
+    const SOURCE: &'static str = "D'Oosterlinck et al. 2024";
+}
+
+impl Objective for ApoDown {
+    const TITLE: &'static str = "Anchored Preference Optimization: both down, rejected more";
+    const SOURCE: &'static str = "D'Oosterlinck et al. 2024";
+}
+
+impl PairObjective for ApoZero {
+    fn losses(&self, batch: &PairBatch) -> PairOutput {
+        apo_zero(batch.log_ratios(), &self.0).into()
+    }
+}
+
+impl PairObjective for ApoDown {
+    fn losses(&self, batch: &PairBatch) -> PairOutput {
+        apo_down(batch.log_ratios(), &self.0).into()
     }
 }
 
@@ -41,15 +55,15 @@ impl ApoSettings {
 /// Traps: bounded, so the gradient vanishes for responses far from the reference on either side.
 ///
 /// # Shapes
-/// `log_ratios`: `h` of the two sides, `[b]` each.
+/// `h`: the log-ratios of the two sides, `[b]` each.
 ///
 /// # Units
 /// Log-ratios in nats, summed over the response's tokens. Implicit rewards `β·h`.
-pub fn apo_zero(log_ratios: Pair, settings: &ApoSettings) -> PairLoss {
-    let rewards = log_ratios.scaled(settings.beta);
+pub fn apo_zero(h: Pair, settings: &ApoSettings) -> PairLoss {
+    let rewards = settings.beta * h;
+    let logged = rewards.without_graph();
     // 1 − σ(x) = σ(−x), without cancellation.
-    let losses = sigmoid(rewards.chosen.clone().neg()) + sigmoid(rewards.rejected.clone());
-    PairLoss { losses, rewards: rewards.without_graph() }
+    PairLoss { losses: sigmoid(-rewards.chosen) + sigmoid(rewards.rejected), rewards: logged }
 }
 
 /// APO-down (D'Oosterlinck et al. 2024, Eq. 8; trl's `apo_down`): both down, rejected more.
@@ -63,12 +77,14 @@ pub fn apo_zero(log_ratios: Pair, settings: &ApoSettings) -> PairLoss {
 /// Traps: the chosen response's probability falls by design, which the displacement warning will say.
 ///
 /// # Shapes
-/// `log_ratios`: `h` of the two sides, `[b]` each.
+/// `h`: the log-ratios of the two sides, `[b]` each.
 ///
 /// # Units
 /// Log-ratios in nats, summed over the response's tokens. Implicit rewards `β·h`.
-pub fn apo_down(log_ratios: Pair, settings: &ApoSettings) -> PairLoss {
-    let rewards = log_ratios.scaled(settings.beta);
-    let losses = sigmoid(rewards.chosen.clone()) + sigmoid(rewards.clone().margin().neg());
-    PairLoss { losses, rewards: rewards.without_graph() }
+pub fn apo_down(h: Pair, settings: &ApoSettings) -> PairLoss {
+    let rewards = settings.beta * h;
+    let logged = rewards.without_graph();
+    // 1 − σ(x) = σ(−x), without cancellation.
+    let losses = sigmoid(rewards.chosen.clone()) + sigmoid(-(rewards.chosen - rewards.rejected));
+    PairLoss { losses, rewards: logged }
 }

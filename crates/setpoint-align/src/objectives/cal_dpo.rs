@@ -1,35 +1,29 @@
 //! Calibrated Direct Preference Optimization.
 
-use serde::{Deserialize, Serialize};
-
-use crate::error::{Error, require_non_negative, require_positive};
+use crate::objective::Objective;
 use crate::pair::{Pair, PairLoss};
-use crate::stable::log_sigmoid;
+use crate::pairwise::{PairBatch, PairObjective, PairOutput};
+use crate::settings::settings;
+use crate::stable::{log_sigmoid, square};
 
-/// The settings of [`cal_dpo`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct CalDpoSettings {
-    /// Sets the targets `±1/(2β)` of the log-ratios, greater than 0. Default 0.1.
-    pub beta: f64,
-    /// Weight of the calibration term, at least 0. Default 1.0, the paper's; its code has 0.5.
-    pub calibration_weight: f64,
-}
-
-impl Default for CalDpoSettings {
-    fn default() -> Self {
-        Self { beta: 0.1, calibration_weight: 1.0 }
+settings! {
+    /// The settings of [`cal_dpo`].
+    pub struct CalDpoSettings {
+        /// Sets the targets `±1/(2β)` of the log-ratios, greater than 0. Default 0.1.
+        beta: f64 = 0.1, POSITIVE;
+        /// Weight of the calibration term, at least 0. Default 1.0, the paper's; its code has 0.5.
+        calibration_weight: f64 = 1.0, NON_NEGATIVE;
     }
 }
 
-impl CalDpoSettings {
-    /// Checks every setting's range.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] naming the first setting out of range.
-    pub fn validate(&self) -> Result<(), Error> {
-        require_positive("beta", self.beta)?;
-        require_non_negative("calibration_weight", self.calibration_weight)
+impl Objective for CalDpoSettings {
+    const TITLE: &'static str = "Calibrated DPO";
+    const SOURCE: &'static str = "Xiao et al. 2024";
+}
+
+impl PairObjective for CalDpoSettings {
+    fn losses(&self, batch: &PairBatch) -> PairOutput {
+        cal_dpo(batch.log_ratios(), self).into()
     }
 }
 
@@ -43,18 +37,14 @@ impl CalDpoSettings {
 /// ±500 to ±250 nats.
 ///
 /// # Shapes
-/// `log_ratios`: `h` of the two sides, `[b]` each.
+/// `h`: the log-ratios of the two sides, `[b]` each.
 ///
 /// # Units
 /// Log-ratios in nats, summed over the response's tokens. Implicit rewards `β·h`.
-pub fn cal_dpo(log_ratios: Pair, settings: &CalDpoSettings) -> PairLoss {
-    let target = 1.0 / (2.0 * settings.beta);
-    let chosen = log_ratios.chosen.clone().sub_scalar(target);
-    let rejected = log_ratios.rejected.clone().add_scalar(target);
-    let calibration = chosen.clone() * chosen + rejected.clone() * rejected;
-    let preference = log_sigmoid(log_ratios.clone().margin()).neg();
-    PairLoss {
-        losses: preference + calibration.mul_scalar(settings.calibration_weight),
-        rewards: log_ratios.without_graph().scaled(settings.beta),
-    }
+pub fn cal_dpo(h: Pair, settings: &CalDpoSettings) -> PairLoss {
+    let CalDpoSettings { beta, calibration_weight: w } = *settings;
+    let rewards = beta * h.without_graph();
+    let target = 1.0 / (2.0 * beta);
+    let calibration = square(h.chosen.clone() - target) + square(h.rejected.clone() + target);
+    PairLoss { losses: -log_sigmoid(h.chosen - h.rejected) + w * calibration, rewards }
 }

@@ -1,40 +1,30 @@
 //! The loss that a language model discovered: logistic and exponential, blended.
 
-use serde::{Deserialize, Serialize};
-
-use crate::error::{Error, require_positive};
+use crate::objective::Objective;
 use crate::pair::{Pair, PairLoss};
+use crate::pairwise::{PairBatch, PairObjective, PairOutput};
+use crate::settings::settings;
 use crate::stable::{log_sigmoid, sigmoid};
 
-/// The settings of [`discopop`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct DiscopopSettings {
-    /// Strength of the pull to the reference, greater than 0. Default 0.05, the paper's.
-    pub beta: f64,
-    /// Temperature τ of the blend, in `(0, 1]`. Default 0.05.
-    pub tau: f64,
-}
-
-impl Default for DiscopopSettings {
-    fn default() -> Self {
-        Self { beta: 0.05, tau: 0.05 }
+settings! {
+    /// The settings of [`discopop`].
+    pub struct DiscopopSettings {
+        /// Strength of the pull to the reference, greater than 0. Default 0.05, the paper's.
+        beta: f64 = 0.05, POSITIVE;
+        /// Temperature τ of the blend, in `(0, 1]`: above 1 the exponential outgrows its weight, and the loss of a
+        /// wrong pair overflows. Default 0.05.
+        tau: f64 = 0.05, SHARE;
     }
 }
 
-impl DiscopopSettings {
-    /// Checks every setting's range.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] naming the first setting out of range.
-    pub fn validate(&self) -> Result<(), Error> {
-        require_positive("beta", self.beta)?;
-        if self.tau > 0.0 && self.tau <= 1.0 {
-            Ok(())
-        } else {
-            // Above 1 the exponential outgrows its weight, and the loss of a wrong pair overflows.
-            Err(Error::Setting { name: "tau", expected: "above 0 and at most 1", found: self.tau.to_string() })
-        }
+impl Objective for DiscopopSettings {
+    const TITLE: &'static str = "the discovered log-ratio modulated loss";
+    const SOURCE: &'static str = "Lu et al. 2024";
+}
+
+impl PairObjective for DiscopopSettings {
+    fn losses(&self, batch: &PairBatch) -> PairOutput {
+        discopop(batch.log_ratios(), self).into()
     }
 }
 
@@ -49,16 +39,17 @@ impl DiscopopSettings {
 /// the product is 0·∞ for a pair that is far the wrong way round.
 ///
 /// # Shapes
-/// `log_ratios`: `h` of the two sides, `[b]` each.
+/// `h`: the log-ratios of the two sides, `[b]` each.
 ///
 /// # Units
 /// Log-ratios in nats, summed over the response's tokens. Implicit rewards `β·h`.
-pub fn discopop(log_ratios: Pair, settings: &DiscopopSettings) -> PairLoss {
+pub fn discopop(h: Pair, settings: &DiscopopSettings) -> PairLoss {
     let DiscopopSettings { beta, tau } = *settings;
-    let x = log_ratios.clone().margin().mul_scalar(beta);
-    // Not `div_scalar`: its gradient takes the reciprocal in f32, whatever the dtype.
-    let blend = x.clone().mul_scalar(1.0 / tau);
-    let logistic = sigmoid(blend.clone().neg()) * log_sigmoid(x.clone()).neg();
+    let rewards = beta * h.without_graph();
+    let x = beta * (h.chosen - h.rejected);
+    // Not `x / tau`: its gradient takes the reciprocal in f32, whatever the dtype.
+    let blend = x.clone() * (1.0 / tau);
+    let logistic = sigmoid(-blend.clone()) * -log_sigmoid(x.clone());
     let exponential = (log_sigmoid(blend) - x).exp();
-    PairLoss { losses: logistic + exponential, rewards: log_ratios.without_graph().scaled(beta) }
+    PairLoss { losses: logistic + exponential, rewards }
 }

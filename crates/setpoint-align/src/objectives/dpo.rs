@@ -1,42 +1,38 @@
 //! Direct Preference Optimization, with label smoothing.
 
-use serde::{Deserialize, Serialize};
-
-use crate::error::{Error, require_positive, require_share};
+use crate::objective::{Axis, Objective};
 use crate::pair::{Pair, PairLoss};
+use crate::pairwise::{PairBatch, PairObjective, PairOutput};
+use crate::settings::settings;
 use crate::stable::log_sigmoid;
 
-/// The settings of [`dpo`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct DpoSettings {
-    /// Strength of the pull to the reference, greater than 0. Default 0.1.
-    pub beta: f64,
-    /// The share ε of labels taken to be wrong, in `[0, 0.5)`. Default 0: plain DPO.
-    pub label_smoothing: f64,
-}
-
-impl Default for DpoSettings {
-    fn default() -> Self {
-        Self { beta: 0.1, label_smoothing: 0.0 }
+settings! {
+    /// The settings of [`dpo`].
+    pub struct DpoSettings {
+        /// Strength of the pull to the reference, greater than 0. Default 0.1.
+        beta: f64 = 0.1, POSITIVE;
+        /// The share ε of labels taken to be wrong, in `[0, 0.5)`. Default 0: plain DPO.
+        label_smoothing: f64 = 0.0, BELOW_HALF;
     }
 }
 
-impl DpoSettings {
-    /// Checks every setting's range.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] naming the first setting out of range.
-    pub fn validate(&self) -> Result<(), Error> {
-        require_positive("beta", self.beta)?;
-        require_share("label_smoothing", self.label_smoothing)
+impl Objective for DpoSettings {
+    const TITLE: &'static str = "Direct Preference Optimization, with label smoothing cDPO";
+    const SOURCE: &'static str = "Rafailov et al. 2023; Mitchell 2023";
+    const SEARCH: &'static [Axis] = &[Axis::BETA, Axis::RATE];
+}
+
+impl PairObjective for DpoSettings {
+    fn losses(&self, batch: &PairBatch) -> PairOutput {
+        dpo(batch.log_ratios(), self).into()
     }
 }
 
 /// DPO (Rafailov et al. 2023, Eq. 7; DRO paper, Eq. 4), with cDPO's label smoothing (Mitchell 2023).
 ///
 /// ```text
-/// loss = −(1−ε)·log σ(β(h_w − h_l)) − ε·log σ(−β(h_w − h_l))
+/// x    = β(h_w − h_l)
+/// loss = −(1−ε)·log σ(x) − ε·log σ(−x)
 /// ```
 ///
 /// Traps: only the difference of the log-ratios is trained, so both may fall together (likelihood
@@ -44,7 +40,7 @@ impl DpoSettings {
 /// repository, LLaMA-Factory and OpenRLHF do.
 ///
 /// # Shapes
-/// `log_ratios`: `h` of the two sides, `[b]` each.
+/// `h`: the log-ratios of the two sides, `[b]` each.
 ///
 /// # Units
 /// Log-ratios in nats, summed over the response's tokens. Implicit rewards `β·h`.
@@ -61,17 +57,21 @@ impl DpoSettings {
 /// let loss = dpo(log_ratios, &DpoSettings::default()).losses.into_scalar::<f32>();
 /// assert!((loss - 2f32.ln()).abs() < 1e-6);
 /// ```
-pub fn dpo(log_ratios: Pair, settings: &DpoSettings) -> PairLoss {
-    let smoothing = settings.label_smoothing;
-    let logits = log_ratios.clone().margin().mul_scalar(settings.beta);
-    let right = log_sigmoid(logits.clone()).mul_scalar(-(1.0 - smoothing));
-    let losses = if smoothing == 0.0 { right } else { right - log_sigmoid(logits.neg()).mul_scalar(smoothing) };
-    PairLoss { losses, rewards: log_ratios.without_graph().scaled(settings.beta) }
+pub fn dpo(h: Pair, settings: &DpoSettings) -> PairLoss {
+    let DpoSettings { beta, label_smoothing: e } = *settings;
+    let rewards = beta * h.without_graph();
+    let x = beta * (h.chosen - h.rejected);
+    let losses = match e {
+        0.0 => -log_sigmoid(x),
+        e => -(1.0 - e) * log_sigmoid(x.clone()) - e * log_sigmoid(-x),
+    };
+    PairLoss { losses, rewards }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::Settings;
 
     #[test]
     fn settings_are_checked() {

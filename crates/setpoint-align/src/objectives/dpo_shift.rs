@@ -2,18 +2,20 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, require_positive};
+use crate::objective::Objective;
 use crate::pair::{Pair, PairLoss};
+use crate::pairwise::{PairBatch, PairObjective, PairOutput};
+use crate::settings::{Numbers, settings};
 use crate::stable::log_sigmoid;
 
-/// The settings of [`dpo_shift`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct DpoShiftSettings {
-    /// Strength of the pull to the reference, greater than 0. Default 0.01, the paper's recipe.
-    pub beta: f64,
-    /// The factor f on the rejected log-ratio, in `(0, 1]`. Default 0.95; 1 is DPO.
-    pub shift: Shift,
+settings! {
+    /// The settings of [`dpo_shift`].
+    pub struct DpoShiftSettings {
+        /// Strength of the pull to the reference, greater than 0. Default 0.01, the paper's recipe.
+        beta: f64 = 0.01, POSITIVE;
+        /// The factor f on the rejected log-ratio, in `(0, 1]`. Default 0.95; 1 is DPO.
+        shift: Shift = Shift::Fixed(0.95), SHARE;
+    }
 }
 
 /// The factor of DPO-Shift over the training: the paper's f(λ).
@@ -38,7 +40,7 @@ pub struct LinearShift {
 }
 
 impl Shift {
-    /// The factor when a share of the training's steps is done.
+    /// Returns the factor when a share of the training's steps is done.
     ///
     /// ```text
     /// f(t) = from + (to − from)·t/T,      t = 0, 1, …, T − 1
@@ -58,29 +60,26 @@ impl Shift {
     }
 }
 
-impl Default for DpoShiftSettings {
-    fn default() -> Self {
-        Self { beta: 0.01, shift: Shift::Fixed(0.95) }
+impl Numbers for Shift {
+    fn numbers(&self, name: &'static str) -> Vec<(&'static str, f64)> {
+        match *self {
+            Self::Fixed(factor) => vec![(name, factor)],
+            Self::Linear(LinearShift { from, to }) => vec![("shift.from", from), ("shift.to", to)],
+        }
     }
 }
 
-impl DpoShiftSettings {
-    /// Checks every setting's range.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] naming the first setting out of range.
-    pub fn validate(&self) -> Result<(), Error> {
-        require_positive("beta", self.beta)?;
-        let wrong =
-            |name, found: f64| Error::Setting { name, expected: "above 0 and at most 1", found: found.to_string() };
-        let ends = match self.shift {
-            Shift::Fixed(factor) => vec![("shift", factor)],
-            Shift::Linear(LinearShift { from, to }) => vec![("shift.from", from), ("shift.to", to)],
-        };
-        match ends.into_iter().find(|(_, factor)| !(*factor > 0.0 && *factor <= 1.0)) {
-            Some((name, factor)) => Err(wrong(name, factor)),
-            None => Ok(()),
-        }
+impl Objective for DpoShiftSettings {
+    const TITLE: &'static str = "DPO-Shift, fixed or over the training";
+    const SOURCE: &'static str = "Yang et al. 2025";
+}
+
+impl PairObjective for DpoShiftSettings {
+    fn losses(&self, batch: &PairBatch) -> PairOutput {
+        let h = batch.log_ratios();
+        let factors = h.chosen.clone().inner().zeros_like() + self.shift.at(batch.progress);
+        let loss = dpo_shift(h, batch.progress, self);
+        PairOutput { loss, metrics: vec![("dpo_shift/factor", factors)] }
     }
 }
 
@@ -96,13 +95,12 @@ impl DpoShiftSettings {
 /// the factor.
 ///
 /// # Shapes
-/// `log_ratios`: `h` of the two sides, `[b]` each.
+/// `h`: the log-ratios of the two sides, `[b]` each.
 ///
 /// # Units
 /// Log-ratios in nats, summed over the response's tokens. Implicit rewards `β·h`.
-pub fn dpo_shift(log_ratios: Pair, progress: f64, settings: &DpoShiftSettings) -> PairLoss {
-    let (beta, factor) = (settings.beta, settings.shift.at(progress));
-    let Pair { chosen, rejected } = log_ratios.clone();
-    let logits = (chosen - rejected.mul_scalar(factor)).mul_scalar(beta);
-    PairLoss { losses: log_sigmoid(logits).neg(), rewards: log_ratios.without_graph().scaled(beta) }
+pub fn dpo_shift(h: Pair, progress: f64, settings: &DpoShiftSettings) -> PairLoss {
+    let (beta, f) = (settings.beta, settings.shift.at(progress));
+    let rewards = beta * h.without_graph();
+    PairLoss { losses: -log_sigmoid(beta * (h.chosen - f * h.rejected)), rewards }
 }

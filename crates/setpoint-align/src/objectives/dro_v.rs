@@ -1,33 +1,24 @@
 //! Direct Reward Optimisation of Richemond et al.: a learned value in the place of the normaliser.
 
 use burn::tensor::Tensor;
-use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, require_positive};
+use crate::objective::Objective;
 use crate::row::RowLoss;
+use crate::settings::settings;
+use crate::stable::square;
 
-/// The settings of [`dro_v`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct DroVSettings {
-    /// The paper's τ, reward per nat of log-ratio, greater than 0. Default 1.
-    pub beta: f64,
-}
-
-impl Default for DroVSettings {
-    fn default() -> Self {
-        Self { beta: 1.0 }
+settings! {
+    /// The settings of [`dro_v`].
+    pub struct DroVSettings {
+        /// The paper's τ, reward per nat of log-ratio, greater than 0. Default 1.
+        beta: f64 = 1.0, POSITIVE;
     }
 }
 
-impl DroVSettings {
-    /// Checks every setting's range.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] naming the first setting out of range.
-    pub fn validate(&self) -> Result<(), Error> {
-        require_positive("beta", self.beta)
-    }
+impl Objective for DroVSettings {
+    const TITLE: &'static str = "Direct Reward Optimisation with a learned value, another algorithm of the same name";
+    const SOURCE: &'static str = "Richemond et al. 2024";
+    const REWARDS: bool = true;
 }
 
 /// DRO-V (Richemond et al. 2024, "Offline Regularised Reinforcement Learning for LLM Alignment").
@@ -43,12 +34,11 @@ impl DroVSettings {
 /// are fitted to the data at hand (the mean of `r − β·h`) leave nothing to learn from a prompt with one response.
 ///
 /// # Shapes
-/// `log_ratios`, `rewards`, `values` (each response's prompt's `V(x)`): `[n]`.
+/// `h` (log-ratios), `r` (rewards) and `v` (`V(x)` of each response's prompt): `[n]`.
 ///
 /// # Units
 /// Log-ratios in nats, summed over the response's tokens; values in units of reward.
-pub fn dro_v(log_ratios: Tensor<1>, rewards: Tensor<1>, values: Tensor<1>, settings: &DroVSettings) -> RowLoss {
-    let implied = log_ratios.mul_scalar(settings.beta);
-    let residuals = rewards - values - implied.clone();
-    RowLoss { losses: (residuals.clone() * residuals).mul_scalar(0.5), rewards: implied.inner() }
+pub fn dro_v(h: Tensor<1>, r: Tensor<1>, v: Tensor<1>, settings: &DroVSettings) -> RowLoss {
+    let implied = settings.beta * h;
+    RowLoss { losses: 0.5 * square(r - v - implied.clone()), rewards: implied.inner() }
 }

@@ -1,32 +1,28 @@
 //! A hinge on the difference of the log-ratios.
 
 use burn::tensor::activation::relu;
-use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, require_positive};
+use crate::objective::Objective;
 use crate::pair::{Pair, PairLoss};
+use crate::pairwise::{PairBatch, PairObjective, PairOutput};
+use crate::settings::settings;
 
-/// The settings of [`hinge`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct HingeSettings {
-    /// The reciprocal of the margin in nats, greater than 0. Default 0.1.
-    pub beta: f64,
-}
-
-impl Default for HingeSettings {
-    fn default() -> Self {
-        Self { beta: 0.1 }
+settings! {
+    /// The settings of [`hinge`].
+    pub struct HingeSettings {
+        /// The reciprocal of the margin in nats, greater than 0. Default 0.1.
+        beta: f64 = 0.1, POSITIVE;
     }
 }
 
-impl HingeSettings {
-    /// Checks every setting's range.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] naming the first setting out of range.
-    pub fn validate(&self) -> Result<(), Error> {
-        require_positive("beta", self.beta)
+impl Objective for HingeSettings {
+    const TITLE: &'static str = "RSO's hinge";
+    const SOURCE: &'static str = "Liu et al. 2023";
+}
+
+impl PairObjective for HingeSettings {
+    fn losses(&self, batch: &PairBatch) -> PairOutput {
+        hinge(batch.log_ratios(), self).into()
     }
 }
 
@@ -40,11 +36,12 @@ impl HingeSettings {
 /// no gradient at all; at the kink itself the gradient is 0 too, as in torch.
 ///
 /// # Shapes
-/// `log_ratios`: `h` of the two sides, `[b]` each.
+/// `h`: the log-ratios of the two sides, `[b]` each.
 ///
 /// # Units
 /// Log-ratios in nats, summed over the response's tokens. Implicit rewards `β·h`.
-pub fn hinge(log_ratios: Pair, settings: &HingeSettings) -> PairLoss {
-    let missing = log_ratios.clone().margin().mul_scalar(-settings.beta).add_scalar(1.0);
-    PairLoss { losses: relu(missing), rewards: log_ratios.without_graph().scaled(settings.beta) }
+pub fn hinge(h: Pair, settings: &HingeSettings) -> PairLoss {
+    let beta = settings.beta;
+    let rewards = beta * h.without_graph();
+    PairLoss { losses: relu(1.0 - beta * (h.chosen - h.rejected)), rewards }
 }

@@ -2,10 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, require_positive};
+use crate::objective::{Axis, Objective};
 use crate::pair::{Pair, PairLoss};
+use crate::pairwise::{PairBatch, PairObjective, PairOutput};
+use crate::settings::settings;
+use crate::stable::square;
 
-/// What IPO's log-ratios are divided by.
+/// The divisor of IPO's log-ratios.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IpoNormalize {
@@ -16,29 +19,25 @@ pub enum IpoNormalize {
     None,
 }
 
-/// The settings of [`ipo`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct IpoSettings {
-    /// The paper's τ, greater than 0: the margin aimed at is `1/(2β)` nats. Default 0.1.
-    pub beta: f64,
-    /// What the log-ratios are divided by.
-    pub normalize: IpoNormalize,
-}
-
-impl Default for IpoSettings {
-    fn default() -> Self {
-        Self { beta: 0.1, normalize: IpoNormalize::Tokens }
+settings! {
+    /// The settings of [`ipo`].
+    pub struct IpoSettings {
+        /// The paper's τ, greater than 0: the margin aimed at is `1/(2β)` nats. Default 0.1.
+        beta: f64 = 0.1, POSITIVE;
+        /// The divisor of the log-ratios.
+        normalize: IpoNormalize = IpoNormalize::Tokens;
     }
 }
 
-impl IpoSettings {
-    /// Checks every setting's range.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] naming the first setting out of range.
-    pub fn validate(&self) -> Result<(), Error> {
-        require_positive("beta", self.beta)
+impl Objective for IpoSettings {
+    const TITLE: &'static str = "Identity Preference Optimization";
+    const SOURCE: &'static str = "Azar et al. 2023";
+    const SEARCH: &'static [Axis] = &[Axis::BETA, Axis::RATE];
+}
+
+impl PairObjective for IpoSettings {
+    fn losses(&self, batch: &PairBatch) -> PairOutput {
+        ipo(batch.log_ratios(), batch.tokens.clone(), self).into()
     }
 }
 
@@ -53,16 +52,16 @@ impl IpoSettings {
 /// rewards are `β·h`, not normalised, in both.
 ///
 /// # Shapes
-/// `log_ratios` and `tokens` (the responses' token counts): `[b]` per side.
+/// `h` (log-ratios) and `tokens` (the responses' token counts): `[b]` per side.
 ///
 /// # Units
 /// Log-ratios in nats, summed over the response's tokens.
-pub fn ipo(log_ratios: Pair, tokens: Pair, settings: &IpoSettings) -> PairLoss {
-    let rewards = log_ratios.clone().without_graph().scaled(settings.beta);
-    let normalized = match settings.normalize {
-        IpoNormalize::Tokens => log_ratios.divided_by(tokens),
-        IpoNormalize::None => log_ratios,
+pub fn ipo(h: Pair, tokens: Pair, settings: &IpoSettings) -> PairLoss {
+    let beta = settings.beta;
+    let rewards = beta * h.without_graph();
+    let h = match settings.normalize {
+        IpoNormalize::Tokens => h / tokens,
+        IpoNormalize::None => h,
     };
-    let residual = normalized.margin().sub_scalar(1.0 / (2.0 * settings.beta));
-    PairLoss { losses: residual.clone() * residual, rewards }
+    PairLoss { losses: square(h.chosen - h.rejected - 1.0 / (2.0 * beta)), rewards }
 }

@@ -1,44 +1,51 @@
 //! Kahneman–Tversky Optimization: rows that are good or bad, without pairs.
 
 use burn::tensor::Tensor;
-use serde::{Deserialize, Serialize};
 
 use crate::aggregate::constant_like;
-use crate::error::{Error, require_non_negative, require_positive};
-use crate::row::RowLoss;
+use crate::objective::Objective;
+use crate::row::{Baseline, Desirable, RowBatch, RowLoss, RowObjective};
+use crate::settings::settings;
 use crate::stable::sigmoid;
 
-/// The settings of [`kto`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct KtoSettings {
-    /// Strength of the pull to the reference, greater than 0. Default 0.1.
-    pub beta: f64,
-    /// Weight of desirable rows, at least 0. Default 1.
-    pub desirable_weight: f64,
-    /// Weight of undesirable rows, at least 0. Default 1.
-    pub undesirable_weight: f64,
-}
-
-impl Default for KtoSettings {
-    fn default() -> Self {
-        Self { beta: 0.1, desirable_weight: 1.0, undesirable_weight: 1.0 }
+settings! {
+    /// The settings of [`kto`].
+    pub struct KtoSettings {
+        /// Strength of the pull to the reference, greater than 0. Default 0.1.
+        beta: f64 = 0.1, POSITIVE;
+        /// Weight of desirable rows, at least 0. Default 1.
+        desirable_weight: f64 = 1.0, NON_NEGATIVE;
+        /// Weight of undesirable rows, at least 0. Default 1.
+        undesirable_weight: f64 = 1.0, NON_NEGATIVE;
+        /// Which responses are desirable if the data has rewards and no labels: `"best"` of a prompt, or `{ above = reward }`.
+        desirable: Desirable = Desirable::Best;
     }
 }
 
-impl KtoSettings {
-    /// Checks every setting's range.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] naming the first setting out of range.
-    pub fn validate(&self) -> Result<(), Error> {
-        require_positive("beta", self.beta)?;
-        require_non_negative("desirable_weight", self.desirable_weight)?;
-        require_non_negative("undesirable_weight", self.undesirable_weight)
+impl Objective for KtoSettings {
+    const TITLE: &'static str = "Kahneman–Tversky Optimization";
+    const SOURCE: &'static str = "Ethayarajh et al. 2024";
+}
+
+impl RowObjective for KtoSettings {
+    fn beta(&self) -> f64 {
+        self.beta
+    }
+
+    fn losses(&self, batch: &RowBatch) -> RowLoss {
+        kto(batch.log_ratios.clone(), &batch.desirable, batch.baseline, self)
+    }
+
+    fn desirable(&self) -> Option<Desirable> {
+        Some(self.desirable)
+    }
+
+    fn baseline(&self) -> Option<Baseline> {
+        Some(Baseline { name: "kl", of: kto_reference_point })
     }
 }
 
-/// The reference point `z` of [`kto`] from the log-ratios of mismatched pairs: prompts with another prompt's response.
+/// Computes the reference point `z` of [`kto`] from the log-ratios of mismatched pairs: prompts with another prompt's response.
 ///
 /// ```text
 /// z = max(0, mean h(x_i, y_{i−1}))
@@ -59,8 +66,8 @@ pub fn kto_reference_point(mismatched_log_ratios: &[f64]) -> f64 {
 /// KTO (Ethayarajh et al. 2024, Eq. 8; trl's `KTOTrainer`).
 ///
 /// ```text
-/// loss = λ_D·(1 − σ(β(h − z)))     desirable rows
-/// loss = λ_U·(1 − σ(β(z − h)))     undesirable rows
+/// loss = λ_D·(1 − σ(β(h − z))) = λ_D·σ(−β(h − z))     desirable rows
+/// loss = λ_U·(1 − σ(β(z − h))) = λ_U·σ(β(h − z))      undesirable rows
 /// ```
 ///
 /// Traps: no gradient passes through `z` ([`kto_reference_point`]), and it belongs to the whole batch: taken over micro-batches it changes
@@ -68,21 +75,20 @@ pub fn kto_reference_point(mismatched_log_ratios: &[f64]) -> f64 {
 /// want weights such that `λ_D·n_D ≈ λ_U·n_U`.
 ///
 /// # Shapes
-/// `log_ratios`: `[n]`; `desirable`: `n` entries.
+/// `h` (log-ratios): `[n]`; `desirable`: `n` entries.
 ///
 /// # Units
-/// `log_ratios` and `reference_point` in nats, log-ratios summed over the response's tokens.
+/// `h` and `z` in nats, log-ratios summed over the response's tokens.
 ///
 /// # Panics
-/// If `desirable` has another length than `log_ratios`.
-pub fn kto(log_ratios: Tensor<1>, desirable: &[bool], reference_point: f64, settings: &KtoSettings) -> RowLoss {
-    let KtoSettings { beta, desirable_weight, undesirable_weight } = *settings;
-    assert_eq!(log_ratios.dims(), [desirable.len()], "a label per row");
-    let per_row =
-        |yes: f64, no: f64| -> Vec<f64> { desirable.iter().map(|&good| if good { yes } else { no }).collect() };
-    // 1 − σ(x) = σ(−x), so that both kinds are σ(∓β(h − z)).
-    let signs = constant_like(&per_row(-beta, beta), &log_ratios);
-    let weights = constant_like(&per_row(desirable_weight, undesirable_weight), &log_ratios);
-    let rewards = log_ratios.clone().inner().mul_scalar(beta);
-    RowLoss { losses: sigmoid(log_ratios.sub_scalar(reference_point) * signs) * weights, rewards }
+/// If `desirable` has another length than `h`.
+pub fn kto(h: Tensor<1>, desirable: &[bool], z: f64, settings: &KtoSettings) -> RowLoss {
+    let KtoSettings { beta, desirable_weight, undesirable_weight, .. } = *settings;
+    assert_eq!(h.dims(), [desirable.len()], "a label per row");
+    let per_row = |yes: f64, no: f64| {
+        constant_like(&desirable.iter().map(|&good| if good { yes } else { no }).collect::<Vec<_>>(), &h)
+    };
+    let (signed_beta, lambda) = (per_row(-beta, beta), per_row(desirable_weight, undesirable_weight));
+    let rewards = beta * h.clone().inner();
+    RowLoss { losses: sigmoid((h - z) * signed_beta) * lambda, rewards }
 }

@@ -1,31 +1,46 @@
-//! The objectives: one pure function each, in a file named for it or for its family.
+//! The objectives: one file each (or one per family), and the one list of them.
 //!
-//! Each takes the few numbers per sequence that it needs, returns a named struct with unreduced
-//! losses, and holds no state. They run on any device and float dtype, with a graph where the
-//! log-probs have one. [`crate::weighted_sum`] reduces.
+//! A file holds the settings with their defaults and ranges, what the objective needs, and its formula as a pure function
+//! on the few numbers per sequence that it looks at. The function returns unreduced losses, holds no state, and runs on any
+//! device and float dtype, with a graph if the log-probs have one. [`crate::weighted_sum`] reduces.
 
-pub mod aot;
-pub mod apo;
-pub mod bco_pair;
-pub mod cal_dpo;
-pub mod discopop;
-pub mod dpo;
-pub mod dpo_shift;
-pub mod dpop;
-pub mod dro;
-pub mod dro_v;
-pub mod exo_pair;
-pub mod hinge;
-pub mod ipo;
-pub mod kto;
-pub mod nca_pair;
-pub mod nemotron;
-pub mod nll;
-pub mod orpo;
-pub mod qrpo;
-pub mod robust;
-pub mod rpo;
-pub mod sigmoid_norm;
-pub mod simpo;
-pub mod slic_hf;
-pub mod sppo_hard;
+use crate::list::objectives;
+use crate::method::{Mix, Pairwise, PairwiseMethod, Training, Weighted};
+use crate::objective::{About, TrainsOn};
+use crate::pairwise::WeightedObjective;
+use crate::settings::Settings;
+
+objectives! {
+    prompts {
+        dro: Dro(Dro) = "dro" or "rao";
+    }
+    pairs {
+        dpo: Dpo(DpoSettings) = "dpo";
+        ipo: Ipo(IpoSettings) = "ipo";
+        orpo: Orpo(OrpoSettings) = "orpo";
+        simpo: Simpo(SimpoSettings) = "simpo";
+        rpo: Rpo(RpoSettings) = "rpo";
+        cal_dpo: CalDpo(CalDpoSettings) = "cal_dpo";
+        slic_hf: SlicHf(SlicHfSettings) = "slic_hf";
+        robust: Robust(RobustSettings) = "robust";
+        hinge: Hinge(HingeSettings) = "hinge";
+        exo_pair: ExoPair(ExoPairSettings) = "exo_pair";
+        nca_pair: NcaPair(NcaPairSettings) = "nca_pair";
+        bco_pair: BcoPair(BcoPairSettings) = "bco_pair";
+        sppo_hard: SppoHard(SppoHardSettings) = "sppo_hard";
+        apo: ApoZero(ApoZero) = "apo_zero", ApoDown(ApoDown) = "apo_down";
+        aot: Aot(Aot) = "aot", AotUnpaired(AotUnpaired) = "aot_unpaired";
+        discopop: Discopop(DiscopopSettings) = "discopop";
+        sigmoid_norm: SigmoidNorm(SigmoidNormSettings) = "sigmoid_norm";
+        dpop: Dpop(DpopSettings) = "dpop";
+        dpo_shift: DpoShift(DpoShiftSettings) = "dpo_shift";
+        nemotron: RpoSq(RpoSq) = "rpo_sq", RpoBwdKl(RpoBwdKl) = "rpo_bwd_kl", RpoFwdKl(RpoFwdKl) = "rpo_fwd_kl";
+    }
+    rows {
+        kto: Kto(KtoSettings) = "kto";
+        qrpo: Qrpo(QrpoSettings) = "qrpo";
+    }
+    rows_with_a_value {
+        dro_v: DroV(DroVSettings) = "dro_v";
+    }
+}

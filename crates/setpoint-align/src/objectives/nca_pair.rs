@@ -1,51 +1,49 @@
 //! Noise Contrastive Alignment on pairs: absolute likelihoods, not their difference.
 
-use serde::{Deserialize, Serialize};
-
-use crate::error::{Error, require_positive};
+use crate::objective::Objective;
 use crate::pair::{Pair, PairLoss};
+use crate::pairwise::{PairBatch, PairObjective, PairOutput};
+use crate::settings::settings;
 use crate::stable::log_sigmoid;
 
-/// The settings of [`nca_pair`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct NcaPairSettings {
-    /// The paper's α, greater than 0. Default 0.01.
-    pub beta: f64,
-}
-
-impl Default for NcaPairSettings {
-    fn default() -> Self {
-        Self { beta: 0.01 }
+settings! {
+    /// The settings of [`nca_pair`].
+    pub struct NcaPairSettings {
+        /// The paper's α, greater than 0. Default 0.01.
+        beta: f64 = 0.01, POSITIVE;
     }
 }
 
-impl NcaPairSettings {
-    /// Checks every setting's range.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] naming the first setting out of range.
-    pub fn validate(&self) -> Result<(), Error> {
-        require_positive("beta", self.beta)
+impl Objective for NcaPairSettings {
+    const TITLE: &'static str = "Noise Contrastive Alignment";
+    const SOURCE: &'static str = "Chen et al. 2024";
+}
+
+impl PairObjective for NcaPairSettings {
+    fn losses(&self, batch: &PairBatch) -> PairOutput {
+        nca_pair(batch.log_ratios(), self).into()
     }
 }
 
 /// NCA on pairs (Chen et al. 2024; trl's `nca_pair`).
 ///
 /// ```text
-/// loss = −log σ(β·h_w) − ½·log σ(−β·h_w) − ½·log σ(−β·h_l)
+/// attract = log σ(β·h_w)
+/// repel   = log σ(−β·h_w) + log σ(−β·h_l)
+/// loss    = −(attract + ½·repel)
 /// ```
 ///
-/// Traps: the second term holds the chosen response back: for it alone the loss is least at `σ(β·h_w) = ⅔`, i.e. `h_w = ln 2/β`.
+/// Traps: `repel` holds the chosen response back: for it alone the loss is least at `σ(β·h_w) = ⅔`, i.e. `h_w = ln 2/β`.
 ///
 /// # Shapes
-/// `log_ratios`: `h` of the two sides, `[b]` each.
+/// `h`: the log-ratios of the two sides, `[b]` each.
 ///
 /// # Units
 /// Log-ratios in nats, summed over the response's tokens. Implicit rewards `β·h`.
-pub fn nca_pair(log_ratios: Pair, settings: &NcaPairSettings) -> PairLoss {
-    let rewards = log_ratios.scaled(settings.beta);
+pub fn nca_pair(h: Pair, settings: &NcaPairSettings) -> PairLoss {
+    let rewards = settings.beta * h;
+    let logged = rewards.without_graph();
     let attract = log_sigmoid(rewards.chosen.clone());
-    let repel = log_sigmoid(rewards.chosen.clone().neg()) + log_sigmoid(rewards.rejected.clone().neg());
-    PairLoss { losses: (attract + repel.mul_scalar(0.5)).neg(), rewards: rewards.without_graph() }
+    let repel = log_sigmoid(-rewards.chosen) + log_sigmoid(-rewards.rejected);
+    PairLoss { losses: -(attract + repel * 0.5), rewards: logged }
 }

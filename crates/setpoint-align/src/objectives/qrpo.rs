@@ -1,35 +1,53 @@
 //! Quantile Reward Policy Optimization: DRO's error with a reward whose normaliser is known.
 
 use burn::tensor::Tensor;
-use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, require_positive};
-use crate::row::RowLoss;
+use crate::aggregate::constant_like;
+use crate::objective::Objective;
+use crate::row::{RowBatch, RowLoss, RowObjective};
+use crate::settings::settings;
+use crate::stable::square;
 
-/// The settings of [`qrpo`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct QrpoSettings {
-    /// Reward per nat of log-ratio, greater than 0. Default 0.003, the authors'.
-    pub beta: f64,
+settings! {
+    /// The settings of [`qrpo`].
+    pub struct QrpoSettings {
+        /// Reward per nat of log-ratio, greater than 0. Default 0.003, the authors'.
+        beta: f64 = 0.003, POSITIVE;
+    }
 }
 
-impl Default for QrpoSettings {
-    fn default() -> Self {
-        Self { beta: 0.003 }
+impl Objective for QrpoSettings {
+    const TITLE: &'static str = "Quantile Reward Policy Optimization";
+    const SOURCE: &'static str = "Matrenok et al. 2025";
+    const REWARDS: bool = true;
+}
+
+impl RowObjective for QrpoSettings {
+    fn beta(&self) -> f64 {
+        self.beta
+    }
+
+    fn losses(&self, batch: &RowBatch) -> RowLoss {
+        let quantiles = constant_like(&batch.rewards, &batch.log_ratios);
+        qrpo(batch.log_ratios.clone(), quantiles, self)
+    }
+
+    /// Returns where the residual would be 0.
+    fn target(&self, quantile: f64) -> f64 {
+        quantile / self.beta - self.log_z()
+    }
+
+    /// Takes each reward's quantile.
+    fn rewards(&self, rewards: &[f64]) -> Result<Vec<f64>, &'static str> {
+        if rewards.len() < 2 {
+            return Err("one response alone; QRPO takes a reward's quantile among the responses of its prompt");
+        }
+        Ok(rewards.iter().map(|&reward| reward_quantile(reward, rewards)).collect())
     }
 }
 
 impl QrpoSettings {
-    /// Checks every setting's range.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] naming the first setting out of range.
-    pub fn validate(&self) -> Result<(), Error> {
-        require_positive("beta", self.beta)
-    }
-
-    /// The exact log-normaliser: under the reference the quantile is uniform on `[0, 1]`.
+    /// Returns the exact log-normaliser: under the reference the quantile is uniform on `[0, 1]`.
     ///
     /// ```text
     /// log Z = log ∫₀¹ exp(q/β) dq = log β + log(exp(1/β) − 1)
@@ -52,7 +70,7 @@ impl QrpoSettings {
     }
 }
 
-/// The quantile of a reward among the rewards of reference samples for the same prompt: the share of them that are not greater.
+/// Returns the quantile of a reward among the rewards of reference samples for the same prompt: the share of them that are not greater.
 ///
 /// ```text
 /// q = mean over samples of [r_sample ≤ r]
@@ -75,7 +93,7 @@ pub fn reward_quantile(reward: f64, reference_rewards: &[f64]) -> f64 {
 /// QRPO (Matrenok et al. 2025), with the quantile itself as the reward.
 ///
 /// ```text
-/// loss = (q − β·log Z − β·h)²,      log Z = log β + log(exp(1/β) − 1)
+/// loss = (q − β(h + log Z))²,      log Z = log β + log(exp(1/β) − 1)
 /// ```
 ///
 /// It is DRO with the quantile for a reward, `log_z0 = log Z` and no prompt term.
@@ -84,12 +102,12 @@ pub fn reward_quantile(reward: f64, reference_rewards: &[f64]) -> f64 {
 /// gradient clipping.
 ///
 /// # Shapes
-/// `log_ratios` and `quantiles`: `[n]`.
+/// `h` (log-ratios) and `q` (quantiles): `[n]`.
 ///
 /// # Units
 /// Log-ratios in nats, summed over the response's tokens; quantiles in `[0, 1]`.
-pub fn qrpo(log_ratios: Tensor<1>, quantiles: Tensor<1>, settings: &QrpoSettings) -> RowLoss {
-    let rewards = log_ratios.clone().inner().mul_scalar(settings.beta);
-    let residuals = quantiles - log_ratios.add_scalar(settings.log_z()).mul_scalar(settings.beta);
-    RowLoss { losses: residuals.clone() * residuals, rewards }
+pub fn qrpo(h: Tensor<1>, q: Tensor<1>, settings: &QrpoSettings) -> RowLoss {
+    let (beta, log_z) = (settings.beta, settings.log_z());
+    let rewards = beta * h.clone().inner();
+    RowLoss { losses: square(q - beta * (h + log_z)), rewards }
 }

@@ -1,60 +1,52 @@
 //! Provably robust DPO: unbiased under labels that are flipped at a known rate.
 
-use serde::{Deserialize, Serialize};
-
-use crate::error::{Error, require_positive, require_share};
+use crate::objective::Objective;
 use crate::pair::{Pair, PairLoss};
+use crate::pairwise::{PairBatch, PairObjective, PairOutput};
+use crate::settings::settings;
 use crate::stable::log_sigmoid;
 
-/// The settings of [`robust`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RobustSettings {
-    /// Strength of the pull to the reference, greater than 0. Default 0.01, the paper's.
-    pub beta: f64,
-    /// The rate ε at which labels are flipped, in `[0, 0.5)`. Default 0.1.
-    pub label_smoothing: f64,
-}
-
-impl Default for RobustSettings {
-    fn default() -> Self {
-        Self { beta: 0.01, label_smoothing: 0.1 }
+settings! {
+    /// The settings of [`robust`].
+    pub struct RobustSettings {
+        /// Strength of the pull to the reference, greater than 0. Default 0.01, the paper's.
+        beta: f64 = 0.01, POSITIVE;
+        /// The rate ε at which labels are flipped, in `[0, 0.5)`. Default 0.1.
+        label_smoothing: f64 = 0.1, BELOW_HALF;
     }
 }
 
-impl RobustSettings {
-    /// Checks every setting's range.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] naming the first setting out of range.
-    pub fn validate(&self) -> Result<(), Error> {
-        require_positive("beta", self.beta)?;
-        require_share("label_smoothing", self.label_smoothing)
+impl Objective for RobustSettings {
+    const TITLE: &'static str = "provably robust DPO, for flipped labels";
+    const SOURCE: &'static str = "Chowdhury et al. 2024";
+}
+
+impl PairObjective for RobustSettings {
+    fn losses(&self, batch: &PairBatch) -> PairOutput {
+        robust(batch.log_ratios(), self).into()
     }
 }
 
 /// Robust DPO (Chowdhury et al. 2024, "Provably Robust DPO"; trl's `robust`).
 ///
 /// ```text
-/// loss = [−(1−ε)·log σ(β(h_w − h_l)) + ε·log σ(−β(h_w − h_l))] / (1 − 2ε)
+/// x    = β(h_w − h_l)
+/// loss = [−(1−ε)·log σ(x) + ε·log σ(−x)] / (1 − 2ε)
 /// ```
 ///
 /// Traps: the sign of the second term is the other way round than in cDPO ([`crate::dpo`] with label smoothing), so the loss has no
 /// lower bound: it falls by `ε·β/(1 − 2ε)` per nat as the margin grows. ε is a property of the data; too large a value trains on noise.
 ///
 /// # Shapes
-/// `log_ratios`: `h` of the two sides, `[b]` each.
+/// `h`: the log-ratios of the two sides, `[b]` each.
 ///
 /// # Units
 /// Log-ratios in nats, summed over the response's tokens. Implicit rewards `β·h`.
-pub fn robust(log_ratios: Pair, settings: &RobustSettings) -> PairLoss {
-    let RobustSettings { beta, label_smoothing } = *settings;
-    let logits = log_ratios.clone().margin().mul_scalar(beta);
-    let clean = log_sigmoid(logits.clone()).mul_scalar(-(1.0 - label_smoothing));
-    let flipped = log_sigmoid(logits.neg()).mul_scalar(label_smoothing);
-    PairLoss {
-        // Not `div_scalar`: its gradient takes the reciprocal in f32, whatever the dtype.
-        losses: (clean + flipped).mul_scalar(1.0 / (1.0 - 2.0 * label_smoothing)),
-        rewards: log_ratios.without_graph().scaled(beta),
-    }
+pub fn robust(h: Pair, settings: &RobustSettings) -> PairLoss {
+    let RobustSettings { beta, label_smoothing: e } = *settings;
+    let rewards = beta * h.without_graph();
+    let x = beta * (h.chosen - h.rejected);
+    let unscaled = -(1.0 - e) * log_sigmoid(x.clone()) + e * log_sigmoid(-x);
+    // Not a quotient: its gradient takes the reciprocal in f32, whatever the dtype.
+    PairLoss { losses: unscaled * (1.0 / (1.0 - 2.0 * e)), rewards }
 }

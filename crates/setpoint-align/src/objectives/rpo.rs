@@ -1,35 +1,42 @@
 //! Reward-model distillation: the difference of the rewards, by least squares.
 
+use std::path::PathBuf;
+
 use burn::tensor::Tensor;
-use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, require_non_negative, require_positive};
+use crate::objective::Objective;
 use crate::pair::{Pair, PairLoss};
+use crate::pairwise::{PairBatch, PairObjective, PairOutput};
+use crate::settings::settings;
+use crate::stable::square;
 
-/// The settings of [`rpo`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RpoSettings {
-    /// Reward per nat of log-ratio, greater than 0. Default 0.1.
-    pub beta: f64,
-    /// Weight γ of the pessimistic term, at least 0. Default 0: none.
-    pub pessimism: f64,
-}
-
-impl Default for RpoSettings {
-    fn default() -> Self {
-        Self { beta: 0.1, pessimism: 0.0 }
+settings! {
+    /// The settings of [`rpo`].
+    pub struct RpoSettings {
+        /// Reward per nat of log-ratio, greater than 0. Default 0.1.
+        beta: f64 = 0.1, POSITIVE;
+        /// Weight γ of the pessimistic term, at least 0. Default 0: none.
+        pessimism: f64 = 0.0, NON_NEGATIVE;
+        /// The training file annotated by further reward models: each pair uses the model that gives it the lowest loss.
+        ensemble: Vec<PathBuf> = Vec::new();
     }
 }
 
-impl RpoSettings {
-    /// Checks every setting's range.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] naming the first setting out of range.
-    pub fn validate(&self) -> Result<(), Error> {
-        require_positive("beta", self.beta)?;
-        require_non_negative("pessimism", self.pessimism)
+impl Objective for RpoSettings {
+    const TITLE: &'static str = "reward-model distillation, with an ensemble and pessimistic";
+    const SOURCE: &'static str = "Fisch et al. 2024";
+    const REWARDS: bool = true;
+}
+
+impl PairObjective for RpoSettings {
+    fn losses(&self, batch: &PairBatch) -> PairOutput {
+        // Held-out rows have the rewards of the first model alone.
+        let models = batch.rewards.len().min(1 + self.ensemble.len());
+        rpo(batch.log_ratios(), &batch.rewards[..models], self).into()
+    }
+
+    fn reward_files(&self) -> &[PathBuf] {
+        &self.ensemble
     }
 }
 
@@ -37,7 +44,7 @@ impl RpoSettings {
 /// pessimistic forms.
 ///
 /// ```text
-/// loss = min over reward models of (r_w − r_l − β(h_w − h_l))²  +  γ·½(−h_w − h_l)
+/// loss = min over reward models of (r_w − r_l − β(h_w − h_l))²  −  ½·γ·(h_w + h_l)
 /// ```
 ///
 /// The DRO paper's baseline has one reward model and γ = 0. With two responses per prompt,
@@ -47,25 +54,22 @@ impl RpoSettings {
 /// Nemotron's "RPO" is another family.
 ///
 /// # Shapes
-/// `log_ratios` and each of `rewards`: `[b]` per side; one entry of `rewards` per reward model.
+/// `h` (log-ratios) and each of `models` (the rewards `r` by one model): `[b]` per side.
 ///
 /// # Units
 /// Log-ratios in nats, losses in squared units of reward.
 ///
 /// # Panics
-/// If `rewards` is empty.
-pub fn rpo(log_ratios: Pair, rewards: &[Pair], settings: &RpoSettings) -> PairLoss {
-    let implied = log_ratios.clone().margin().mul_scalar(settings.beta);
-    let squares = rewards.iter().map(|model| {
-        let residual = model.clone().margin() - implied.clone();
-        residual.clone() * residual
-    });
+/// If there is no reward model.
+pub fn rpo(h: Pair, models: &[Pair], settings: &RpoSettings) -> PairLoss {
+    let RpoSettings { beta, pessimism, .. } = *settings;
+    let rewards = beta * h.without_graph();
+    let implied = beta * h.clone().margin();
+    let squares = models.iter().map(|r| square(r.clone().margin() - implied.clone()));
     let losses = squares.reduce(Tensor::min_pair).expect("at least one reward model");
-    let losses = if settings.pessimism == 0.0 {
-        losses
-    } else {
-        let both = log_ratios.chosen.clone() + log_ratios.rejected.clone();
-        losses - both.mul_scalar(0.5 * settings.pessimism)
+    let losses = match pessimism {
+        0.0 => losses,
+        gamma => losses - 0.5 * gamma * (h.chosen + h.rejected),
     };
-    PairLoss { losses, rewards: log_ratios.without_graph().scaled(settings.beta) }
+    PairLoss { losses, rewards }
 }

@@ -1,32 +1,27 @@
 //! DPO on log-ratios per token.
 
-use serde::{Deserialize, Serialize};
-
-use crate::error::{Error, require_positive};
+use crate::objective::Objective;
 use crate::pair::{Pair, PairLoss};
+use crate::pairwise::{PairBatch, PairObjective, PairOutput};
+use crate::settings::settings;
 use crate::stable::log_sigmoid;
 
-/// The settings of [`sigmoid_norm`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct SigmoidNormSettings {
-    /// Scale of the log-ratios per token, greater than 0. Default 5, Tülu 3's.
-    pub beta: f64,
-}
-
-impl Default for SigmoidNormSettings {
-    fn default() -> Self {
-        Self { beta: 5.0 }
+settings! {
+    /// The settings of [`sigmoid_norm`].
+    pub struct SigmoidNormSettings {
+        /// Scale of the log-ratios per token, greater than 0. Default 5, Tülu 3's.
+        beta: f64 = 5.0, POSITIVE;
     }
 }
 
-impl SigmoidNormSettings {
-    /// Checks every setting's range.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] naming the first setting out of range.
-    pub fn validate(&self) -> Result<(), Error> {
-        require_positive("beta", self.beta)
+impl Objective for SigmoidNormSettings {
+    const TITLE: &'static str = "length-normalised DPO";
+    const SOURCE: &'static str = "Lambert et al. 2024 (Tülu 3)";
+}
+
+impl PairObjective for SigmoidNormSettings {
+    fn losses(&self, batch: &PairBatch) -> PairOutput {
+        sigmoid_norm(batch.log_ratios(), batch.tokens.clone(), self).into()
     }
 }
 
@@ -39,12 +34,13 @@ impl SigmoidNormSettings {
 /// Traps: β is per token, so DPO's 0.1 is far too small. The logged rewards are `β·h`, not normalised, as trl's.
 ///
 /// # Shapes
-/// `log_ratios` and `tokens` (the responses' token counts): `[b]` per side.
+/// `h` (log-ratios) and `tokens` (the responses' token counts): `[b]` per side.
 ///
 /// # Units
 /// Log-ratios in nats, summed over the response's tokens.
-pub fn sigmoid_norm(log_ratios: Pair, tokens: Pair, settings: &SigmoidNormSettings) -> PairLoss {
-    let rewards = log_ratios.clone().without_graph().scaled(settings.beta);
-    let logits = log_ratios.divided_by(tokens).margin().mul_scalar(settings.beta);
-    PairLoss { losses: log_sigmoid(logits).neg(), rewards }
+pub fn sigmoid_norm(h: Pair, tokens: Pair, settings: &SigmoidNormSettings) -> PairLoss {
+    let beta = settings.beta;
+    let rewards = beta * h.without_graph();
+    let h = h / tokens;
+    PairLoss { losses: -log_sigmoid(beta * (h.chosen - h.rejected)), rewards }
 }

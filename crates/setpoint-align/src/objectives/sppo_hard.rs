@@ -1,31 +1,27 @@
 //! Self-Play Preference Optimization with hard labels: a target for each log-ratio.
 
-use serde::{Deserialize, Serialize};
-
-use crate::error::{Error, require_positive};
+use crate::objective::Objective;
 use crate::pair::{Pair, PairLoss};
+use crate::pairwise::{PairBatch, PairObjective, PairOutput};
+use crate::settings::settings;
+use crate::stable::square;
 
-/// The settings of [`sppo_hard`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct SppoHardSettings {
-    /// The paper's 1/η, greater than 0: the targets are `±1/(2β)` nats. Default 0.001.
-    pub beta: f64,
-}
-
-impl Default for SppoHardSettings {
-    fn default() -> Self {
-        Self { beta: 0.001 }
+settings! {
+    /// The settings of [`sppo_hard`].
+    pub struct SppoHardSettings {
+        /// The paper's 1/η, greater than 0: the targets are `±1/(2β)` nats. Default 0.001.
+        beta: f64 = 0.001, POSITIVE;
     }
 }
 
-impl SppoHardSettings {
-    /// Checks every setting's range.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] naming the first setting out of range.
-    pub fn validate(&self) -> Result<(), Error> {
-        require_positive("beta", self.beta)
+impl Objective for SppoHardSettings {
+    const TITLE: &'static str = "Self-Play Preference Optimization, hard labels";
+    const SOURCE: &'static str = "Wu et al. 2024";
+}
+
+impl PairObjective for SppoHardSettings {
+    fn losses(&self, batch: &PairBatch) -> PairOutput {
+        sppo_hard(batch.log_ratios(), self).into()
     }
 }
 
@@ -40,16 +36,12 @@ impl SppoHardSettings {
 /// Traps: the paper's β asks for ±500 nats, a direction rather than a target.
 ///
 /// # Shapes
-/// `log_ratios`: `h` of the two sides, `[b]` each.
+/// `h`: the log-ratios of the two sides, `[b]` each.
 ///
 /// # Units
 /// Log-ratios in nats, summed over the response's tokens. Implicit rewards `β·h`.
-pub fn sppo_hard(log_ratios: Pair, settings: &SppoHardSettings) -> PairLoss {
+pub fn sppo_hard(h: Pair, settings: &SppoHardSettings) -> PairLoss {
+    let rewards = settings.beta * h.without_graph();
     let target = 0.5 / settings.beta;
-    let chosen = log_ratios.chosen.clone().sub_scalar(target);
-    let rejected = log_ratios.rejected.clone().add_scalar(target);
-    PairLoss {
-        losses: chosen.clone() * chosen + rejected.clone() * rejected,
-        rewards: log_ratios.without_graph().scaled(settings.beta),
-    }
+    PairLoss { losses: square(h.chosen - target) + square(h.rejected + target), rewards }
 }

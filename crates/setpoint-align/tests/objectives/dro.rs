@@ -217,7 +217,7 @@ proptest! {
         for platform in all() {
             let (output, loss, _) = case.run(&platform, &settings, Aggregate::PerPrompt);
             let rewards = Pair::gather(platform.constant(&case.rewards), &pairs);
-            let rpo_settings = RpoSettings { beta: settings.beta, pessimism: 0.0 };
+            let rpo_settings = RpoSettings { beta: settings.beta, pessimism: 0.0, ..Default::default() };
             let rpo_losses = rpo(Pair::gather(output.log_ratios, &pairs), &[rewards], &rpo_settings).losses;
             let e = host(&output.residuals);
             let level = pairs.iter().map(|&(a, b)| ((e[a] + e[b]) / 2.0).powi(2));

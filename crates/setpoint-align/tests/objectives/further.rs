@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use setpoint_align::{
     AotSettings, ApoSettings, BcoPairSettings, DiscopopSettings, DpoShiftSettings, DpopSettings, ExoPairSettings,
-    HingeSettings, LinearShift, NcaPairSettings, NemotronSettings, Pair, RobustSettings, RpoSettings, Shift,
+    HingeSettings, LinearShift, NcaPairSettings, NemotronSettings, Pair, RobustSettings, RpoSettings, Settings, Shift,
     SigmoidNormSettings, SppoHardSettings, aot, aot_unpaired, apo_down, apo_zero, bco_pair, discopop, dpo_shift, dpop,
     exo_pair, hinge, match_by_rank, mixed, nca_pair, robust, rpo, rpo_bwd_kl, rpo_fwd_kl, rpo_sq, sigmoid_norm,
     sppo_hard, token_mean_nll,
@@ -233,7 +233,7 @@ proptest! {
             let settings = NemotronSettings { beta: 0.25, reward_scale: 1.0 };
             let (nemotron, ..) = p.run(&platform, |h| losses(rpo_sq(h, first_model(&p, &platform), &settings)));
             let (fisch, ..) =
-                p.run(&platform, |h| losses(rpo(h, &p.rewards(&platform, 1), &RpoSettings { beta: 0.25, pessimism: 0.0 })));
+                p.run(&platform, |h| losses(rpo(h, &p.rewards(&platform, 1), &RpoSettings { beta: 0.25, pessimism: 0.0, ..Default::default() })));
             prop_assert_eq!(nemotron, fisch);
         }
     }

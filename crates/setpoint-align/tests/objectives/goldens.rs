@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use setpoint_align::{
     Aggregate, ClipRange, DpoSettings, DroSettings, LogZ0, Pair, PromptIndex, PromptRewards, PromptTerm, ResidualError,
-    RewardTransform, Role, ScoredResponse, chosen_rewards, dpo, dro, prompt_log_mass, weighted_sum,
+    RewardTransform, Role, ScoredResponse, Settings, chosen_rewards, dpo, dro, prompt_log_mass, weighted_sum,
 };
 
 use crate::dro::Case;
@@ -150,7 +150,7 @@ fn dpo_equals_numpy() {
                 chosen: platform.constant(&input.ref_chosen_logps),
                 rejected: platform.constant(&input.ref_rejected_logps),
             };
-            let output = dpo(logps.clone().minus(reference), &settings);
+            let output = dpo(logps.clone() - reference, &settings);
             let pairs = input.chosen_logps.len();
             let loss = weighted_sum(output.losses.clone(), &vec![1.0 / pairs as f64; pairs]);
             let gradients = loss.backward();

@@ -4,6 +4,7 @@ mod accumulation;
 mod dro;
 mod further;
 mod goldens;
+mod listed;
 mod pair_goldens;
 mod pairwise;
 mod platform;

@@ -5,12 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::Tensor;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 use setpoint_align::{
-    Pair, RpoSettings, aot, aot_unpaired, apo_down, apo_zero, bco_pair, cal_dpo, discopop, dpo, dpo_shift, dpop, dro_v,
-    exo_pair, hinge, ipo, kto, kto_reference_point, match_by_rank, nca_pair, orpo, qrpo, robust, rpo, rpo_bwd_kl,
-    rpo_fwd_kl, rpo_sq, sigmoid_norm, simpo, slic_hf, sppo_hard, weighted_sum,
+    METHODS, Method, Pair, PairBatch, PairObjective, RowBatch, Sides, SurveyedPair, Training, TrainsOn, dro_v,
+    weighted_sum,
 };
 
 use crate::goldens::read;
@@ -55,85 +53,64 @@ impl Inputs<'_> {
         Pair { chosen: side("w"), rejected: side("l") }
     }
 
-    fn log_ratios(&self) -> Pair {
-        self.logps.clone().minus(self.pair("ref_logps"))
-    }
-
-    fn means(&self) -> Pair {
-        self.logps.clone().divided_by(self.pair("tokens"))
-    }
-
     /// Chosen rows, then rejected ones.
     fn rows(pair: Pair) -> Tensor<1> {
         Tensor::cat(vec![pair.chosen, pair.rejected], 0)
     }
 
-    /// The losses of an objective by its name in the golden file.
+    /// The losses of a method by its name, with the settings that a config file would have.
     fn losses(&self, name: &str, settings: &Value) -> Tensor<1> {
-        fn of<T: DeserializeOwned>(settings: &Value) -> T {
-            serde_json::from_value(settings.clone()).unwrap_or_else(|error| panic!("{settings}: {error}"))
+        let mut settings = settings.clone();
+        settings["method"] = name.into();
+        if let Some(models) = settings.as_object_mut().unwrap().remove("models") {
+            settings["ensemble"] = models.as_array().unwrap()[1..].into();
         }
-        let h = self.log_ratios();
-        let output = match name {
-            "dpo" => dpo(h, &of(settings)),
-            "robust" => robust(h, &of(settings)),
-            "hinge" => hinge(h, &of(settings)),
-            "ipo" => ipo(h, self.pair("tokens"), &of(settings)),
-            "exo_pair" => exo_pair(h, &of(settings)),
-            "nca_pair" => nca_pair(h, &of(settings)),
-            "bco_pair" => bco_pair(h, &of(settings)),
-            "sppo_hard" => sppo_hard(h, &of(settings)),
-            "apo_zero" => apo_zero(h, &of(settings)),
-            "apo_down" => apo_down(h, &of(settings)),
-            "discopop" => discopop(h, &of(settings)),
-            "sigmoid_norm" => sigmoid_norm(h, self.pair("tokens"), &of(settings)),
-            "aot" => {
-                let reference = self.pair("ref_logps");
-                let margins = host(&self.logps.clone().margin());
-                let matched = match_by_rank(&margins, &host(&reference.clone().margin()));
-                aot(self.logps.clone(), reference, self.platform.constant(&matched), &of(settings))
+        let method: Method = serde_json::from_value(settings).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let rows = || Self::rows(self.logps.clone() - self.pair("ref_logps"));
+        match method.training() {
+            Training::Pairs(method) => {
+                let objective = &method.objectives[0].objective;
+                objective.losses(&self.pair_batch(objective.as_ref())).loss.losses
             }
-            "aot_unpaired" => {
-                let (chosen, rejected) = (host(&h.chosen), host(&h.rejected));
-                let matched = Pair {
-                    chosen: self.platform.constant(&match_by_rank(&chosen, &rejected)),
-                    rejected: self.platform.constant(&match_by_rank(&rejected, &chosen)),
+            Training::Rows(objective) => {
+                let pairs = self.logps.chosen.dims()[0];
+                let baseline = objective.baseline().map_or(0.0, |baseline| (baseline.of)(&self.numbers["mismatched"]));
+                let batch = RowBatch {
+                    log_ratios: rows(),
+                    rewards: self.numbers["quantiles"].clone(),
+                    desirable: (0..2 * pairs).map(|row| row < pairs).collect(),
+                    baseline,
                 };
-                aot_unpaired(h, matched, &of(settings))
+                objective.losses(&batch).losses
             }
-            "simpo" => simpo(self.means(), &of(settings)),
-            // The NLL is another log-prob's business.
-            "orpo" => return orpo(self.means(), self.pair("tokens").chosen.zeros_like(), &of(settings)).losses,
-            "cal_dpo" => cal_dpo(h, &of(settings)),
-            "slic_hf" => slic_hf(self.logps.clone(), &of(settings)),
-            "rpo" => {
-                let models: Vec<String> = of(&settings["models"]);
-                let rewards: Vec<Pair> = models.iter().map(|model| self.pair(&format!("rewards_{model}"))).collect();
-                let [beta, pessimism] = ["beta", "pessimism"].map(|key| of(&settings[key]));
-                rpo(h, &rewards, &RpoSettings { beta, pessimism })
+            Training::RowsWithValue(settings) => {
+                let values = self.platform.constant(&self.numbers["values"]);
+                dro_v(rows(), Self::rows(self.pair("rewards_a")), values, &settings).losses
             }
-            "dpop" => dpop(h, &of(settings)),
-            "dpo_shift" => dpo_shift(h, 0.0, &of(settings)),
-            "rpo_sq" => rpo_sq(h, self.pair("rewards_a"), &of(settings)),
-            "rpo_bwd_kl" => rpo_bwd_kl(h, self.pair("rewards_a"), &of(settings)),
-            "rpo_fwd_kl" => rpo_fwd_kl(h, self.pair("rewards_a"), &of(settings)),
-            "kto" => {
-                let pairs = h.chosen.dims()[0];
-                let labels: Vec<bool> = (0..2 * pairs).map(|row| row < pairs).collect();
-                let z = kto_reference_point(&self.numbers["mismatched"]);
-                return kto(Self::rows(h), &labels, z, &of(settings)).losses;
-            }
-            "qrpo" => {
-                return qrpo(Self::rows(h), self.platform.constant(&self.numbers["quantiles"]), &of(settings)).losses;
-            }
-            "dro_v" => {
-                let rewards = Self::rows(self.pair("rewards_a"));
-                return dro_v(Self::rows(h), rewards, self.platform.constant(&self.numbers["values"]), &of(settings))
-                    .losses;
-            }
-            other => panic!("the golden file has an objective `{other}` that is unknown here"),
+            Training::Prompts(_) => panic!("`{name}` does not train on pairs or rows"),
+        }
+    }
+
+    fn pair_batch(&self, objective: &dyn PairObjective) -> PairBatch {
+        // The NLL is another log-prob's business.
+        let zeros = || self.pair("tokens").chosen.zeros_like();
+        let sides = |what: &str, i: usize| {
+            let [chosen, rejected] = ["w", "l"].map(|side| self.numbers[&format!("{what}_{side}")][i]);
+            Sides { chosen, rejected }
         };
-        output.losses
+        let pairs = 0..self.logps.chosen.dims()[0];
+        let batch: Vec<SurveyedPair> =
+            pairs.map(|i| SurveyedPair { logps: sides("logps", i), ref_logps: sides("ref_logps", i) }).collect();
+        PairBatch {
+            logps: self.logps.clone(),
+            ref_logps: self.pair("ref_logps"),
+            tokens: self.pair("tokens"),
+            rewards: vec![self.pair("rewards_a"), self.pair("rewards_b")],
+            response_nll: zeros(),
+            whole_nll: zeros(),
+            survey: objective.survey(&batch).iter().map(|column| self.platform.constant(column)).collect(),
+            progress: 0.0,
+        }
     }
 }
 
@@ -156,7 +133,9 @@ fn every_objective_equals_numpy_and_trl() {
     let golden: Golden = read("pairwise.json");
     assert!(golden.versions.contains_key("trl") && golden.versions.contains_key("numpy"));
     let names: BTreeSet<&str> = golden.cases.iter().map(|case| case.name.as_str()).collect();
-    assert_eq!(names.len(), 27, "{names:?}");
+    // Mixtures are sums of these; objectives on all responses have goldens of their own.
+    let listed = METHODS.iter().filter(|about| about.trains_on != TrainsOn::Responses && about.name != "mix");
+    assert_eq!(names, listed.map(|about| about.name).collect(), "goldens for every objective, and no others");
     for (number, case) in golden.cases.iter().enumerate() {
         let relative = |what: &str, found: &[f64], expected: &[f64]| {
             assert_eq!(found.len(), expected.len());

@@ -3,8 +3,8 @@
 use burn::tensor::Tensor;
 use proptest::prelude::*;
 use setpoint_align::{
-    CalDpoSettings, DpoSettings, IpoNormalize, IpoSettings, OrpoSettings, Pair, PairLoss, RpoSettings, SimpoSettings,
-    SlicHfSettings, cal_dpo, dpo, ipo, orpo, rpo, simpo, slic_hf,
+    CalDpoSettings, DpoSettings, IpoNormalize, IpoSettings, OrpoSettings, Pair, PairLoss, RpoSettings, Settings,
+    SimpoSettings, SlicHfSettings, cal_dpo, dpo, ipo, orpo, rpo, simpo, slic_hf,
 };
 
 use crate::platform::{Platform, all, double, exact, gradient, host, largest};
@@ -112,7 +112,11 @@ pub fn on_sums() -> Vec<Objective> {
         Objective {
             name: "rpo",
             tensor: |platform, p, h| {
-                losses(rpo(h, &p.rewards(platform, 1), &RpoSettings { beta: 0.25, pessimism: 0.0 }))
+                losses(rpo(
+                    h,
+                    &p.rewards(platform, 1),
+                    &RpoSettings { beta: 0.25, pessimism: 0.0, ..Default::default() },
+                ))
             },
             formula: |p, i| {
                 let [r, _] = &p.rewards;
@@ -122,7 +126,11 @@ pub fn on_sums() -> Vec<Objective> {
         Objective {
             name: "rpo, ensemble and pessimistic",
             tensor: |platform, p, h| {
-                losses(rpo(h, &p.rewards(platform, 2), &RpoSettings { beta: 0.25, pessimism: 0.5 }))
+                losses(rpo(
+                    h,
+                    &p.rewards(platform, 2),
+                    &RpoSettings { beta: 0.25, pessimism: 0.5, ..Default::default() },
+                ))
             },
             formula: |p, i| {
                 let square = |r: &[Vec<f64>; 2]| (r[0][i] - r[1][i] - 0.25 * (p.chosen[i] - p.rejected[i])).powi(2);
@@ -155,7 +163,9 @@ pub fn on_means() -> Vec<Objective> {
         },
         Objective {
             name: "orpo",
-            tensor: |_, _, m| orpo(m.clone(), m.chosen.neg(), &OrpoSettings { lambda: 0.25 }).losses,
+            tensor: |_, _, m| {
+                orpo(m.clone(), m.chosen.neg(), &OrpoSettings { lambda: 0.25, ..Default::default() }).losses
+            },
             formula: |p, i| {
                 let log_odds = |m: f64| m - (-m.exp_m1()).ln();
                 -p.chosen[i] - 0.25 * ls(log_odds(p.chosen[i]) - log_odds(p.rejected[i]))
@@ -259,7 +269,7 @@ proptest! {
     /// A pair without an order: swapping responses and rewards together changes nothing.
     #[test]
     fn rpo_needs_no_order(p in pairs(-30.0..30.0)) {
-        let settings = RpoSettings { beta: 0.25, pessimism: 0.5 };
+        let settings = RpoSettings { beta: 0.25, pessimism: 0.5, ..Default::default() };
         let mut swapped = p.swapped();
         swapped.rewards.iter_mut().for_each(|sides| sides.reverse());
         for platform in all() {
@@ -315,7 +325,10 @@ fn the_logged_rewards_carry_no_graph_and_follow_trl() {
         assert_eq!(rewards(simpo(h(), &SimpoSettings { beta: half, gamma_beta_ratio: 0.5 })), [2.0, -3.0]);
         assert_eq!(rewards(slic_hf(h(), &SlicHfSettings::default())), [4.0, -6.0]);
         let model = Pair { chosen: platform.constant(&[1.0]), rejected: platform.constant(&[0.0]) };
-        assert_eq!(rewards(rpo(h(), &[model], &RpoSettings { beta: half, pessimism: 0.0 })), [2.0, -3.0]);
+        assert_eq!(
+            rewards(rpo(h(), &[model], &RpoSettings { beta: half, pessimism: 0.0, ..Default::default() })),
+            [2.0, -3.0]
+        );
     }
 }
 
@@ -323,7 +336,7 @@ fn the_logged_rewards_carry_no_graph_and_follow_trl() {
 fn settings_out_of_range_are_refused() {
     assert!(IpoSettings { beta: 0.0, ..Default::default() }.validate().is_err());
     assert!(SimpoSettings { gamma_beta_ratio: f64::NAN, ..Default::default() }.validate().is_err());
-    assert!(OrpoSettings { lambda: -0.1 }.validate().is_err());
+    assert!(OrpoSettings { lambda: -0.1, ..Default::default() }.validate().is_err());
     assert!(RpoSettings { pessimism: -1.0, ..Default::default() }.validate().is_err());
     assert!(CalDpoSettings { calibration_weight: f64::INFINITY, ..Default::default() }.validate().is_err());
     assert!(SlicHfSettings { delta: -1.0, ..Default::default() }.validate().is_err());

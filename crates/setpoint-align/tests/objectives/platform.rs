@@ -51,6 +51,13 @@ pub fn all() -> Vec<Platform> {
     all
 }
 
+/// Every compiled device on the CPU in every dtype, for properties that many numbers are tried on.
+pub fn on_processors() -> Vec<Platform> {
+    let mut all = of(processors(), DType::F32, f64::from(f32::EPSILON));
+    all.extend(double());
+    all
+}
+
 fn of(devices: Vec<(&'static str, Device)>, dtype: DType, epsilon: f64) -> Vec<Platform> {
     let capable = devices.into_iter().filter(|(_, device)| device.supports_dtype(dtype));
     let platforms: Vec<Platform> = capable.map(|(name, device)| Platform { name, device, dtype, epsilon }).collect();

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use setpoint_align::{
-    DroBatch, DroSettings, DroVSettings, KtoSettings, PromptIndex, PromptTerm, QrpoSettings, dro, dro_v, kto,
-    kto_reference_point, qrpo, reward_quantile, weighted_sum,
+    Desirable, DroBatch, DroSettings, DroVSettings, KtoSettings, PromptIndex, PromptTerm, QrpoSettings, Settings, dro,
+    dro_v, kto, kto_reference_point, qrpo, reward_quantile, weighted_sum,
 };
 
 use crate::pairwise::{config, ls};
@@ -19,7 +19,8 @@ fn rows() -> impl Strategy<Value = (Vec<f64>, Vec<f64>, Vec<bool>)> {
     })
 }
 
-const KTO: KtoSettings = KtoSettings { beta: 0.25, desirable_weight: 1.5, undesirable_weight: 0.5 };
+const KTO: KtoSettings =
+    KtoSettings { beta: 0.25, desirable_weight: 1.5, undesirable_weight: 0.5, desirable: Desirable::Best };
 
 fn kto_run(platform: &Platform, h: &[f64], labels: &[bool], z: f64) -> (Vec<f64>, Vec<f64>) {
     let leaf = platform.leaf(h);

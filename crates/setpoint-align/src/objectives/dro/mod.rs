@@ -1,10 +1,16 @@
 //! Direct Reward Optimization: every response has an exact target for its probability.
 
+mod settings;
+
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, require_finite, require_non_negative, require_positive};
+use crate::error::Error;
 use crate::prompt_index::PromptIndex;
+use crate::settings::{FINITE, NON_NEGATIVE, POSITIVE, Settings};
+use crate::stable::square;
+
+pub use settings::{Dro, DroPreset};
 
 /// What becomes of the prompt's own log-ratio `D_x` in `log Z(x) = log_z0 + sg(D_x)`.
 ///
@@ -59,19 +65,15 @@ impl Default for DroSettings {
     }
 }
 
-impl DroSettings {
-    /// Checks every setting's range.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] naming the first setting out of range.
-    pub fn validate(&self) -> Result<(), Error> {
-        require_positive("beta", self.beta)?;
-        require_finite("log_z0", self.log_z0)?;
+impl Settings for DroSettings {
+    fn validate(&self) -> Result<(), Error> {
+        POSITIVE.check("beta", &self.beta)?;
+        FINITE.check("log_z0", &self.log_z0)?;
         if let PromptTerm::Clip(limit) = self.prompt_term {
-            require_non_negative("prompt_term.clip", limit)?;
+            NON_NEGATIVE.check("prompt_term.clip", &limit)?;
         }
         if let ResidualError::Huber(delta) = self.error {
-            require_positive("error.huber", delta)?;
+            POSITIVE.check("error.huber", &delta)?;
         }
         Ok(())
     }
@@ -195,7 +197,7 @@ impl DroOutput {
 /// ```
 /// use burn::tensor::{Device, Tensor};
 /// use setpoint_align::{
-///     Aggregate, DroBatch, DroSettings, PromptIndex, constant_like, dro, weighted_sum,
+///     Aggregate, DroBatch, DroSettings, PromptIndex, Settings, constant_like, dro, weighted_sum,
 /// };
 ///
 /// // Two responses to one prompt, one to another. Step 0: the policy is the reference.
@@ -224,32 +226,29 @@ impl DroOutput {
 /// # Ok::<(), setpoint_align::Error>(())
 /// ```
 pub fn dro(batch: DroBatch, prompts: &PromptIndex, settings: &DroSettings) -> DroOutput {
-    let DroBatch { logps, ref_logps, rewards, prompt_logps, ref_prompt_logps } = batch;
+    let DroBatch { logps, ref_logps, rewards: r, prompt_logps, ref_prompt_logps } = batch;
     let n = [prompts.responses()];
     assert_eq!(logps.dims(), n, "`logps` holds one value per response");
     assert_eq!(ref_logps.dims(), n, "`ref_logps` holds one value per response");
-    assert_eq!(rewards.dims(), n, "`rewards` holds one value per response");
+    assert_eq!(r.dims(), n, "`rewards` holds one value per response");
+    let beta = settings.beta;
 
     // The stop-gradient: without its graph, D_x is a constant.
-    let prompt_log_ratios = prompt_logps.inner() - ref_prompt_logps.inner();
-    let log_z = log_normaliser(prompt_log_ratios.clone(), settings); // [p]
-    let log_z = prompts.spread(log_z); // [p] -> [n]
-
-    let log_ratios = logps - ref_logps;
-    let implied = (log_ratios.clone() + log_z.clone()).mul_scalar(settings.beta);
-    let targets = rewards.clone().inner().div_scalar(settings.beta) - log_z.clone();
-    let residuals = rewards - implied;
+    let d_x = prompt_logps.inner() - ref_prompt_logps.inner(); // [p]
+    let log_z = prompts.spread(log_normaliser(d_x.clone(), settings)); // [p] -> [n]
+    let h = logps - ref_logps;
+    let e = r.clone() - beta * (h.clone() + log_z.clone());
     DroOutput {
-        errors: residual_error(residuals.clone(), settings.error),
-        residuals,
-        log_ratios,
-        targets,
+        errors: residual_error(e.clone(), settings.error),
+        residuals: e,
+        log_ratios: h,
+        targets: r.inner() / beta - log_z.clone(),
         log_z,
-        prompt_log_ratios,
+        prompt_log_ratios: d_x,
     }
 }
 
-/// `log Z(x) = log_z0 + D_x` with the prompt term applied (Eq. 6 from the prefix `t0` to `x`).
+/// Computes `log Z(x) = log_z0 + D_x`, the prompt term applied (Eq. 6 from the prefix `t0` to `x`).
 ///
 /// # Shapes
 /// `[p] -> [p]`
@@ -265,13 +264,13 @@ pub fn log_normaliser(prompt_log_ratios: Tensor<1>, settings: &DroSettings) -> T
     prompt_term.add_scalar(settings.log_z0)
 }
 
-/// The error of each residual.
+/// Computes the error of each residual.
 ///
 /// # Shapes
 /// `[n] -> [n]`
 pub fn residual_error(residuals: Tensor<1>, error: ResidualError) -> Tensor<1> {
     match error {
-        ResidualError::Mse => residuals.clone() * residuals,
+        ResidualError::Mse => square(residuals),
         ResidualError::Huber(delta) => {
             let magnitude = residuals.abs();
             let inner = magnitude.clone().clamp_max(delta);

@@ -1,13 +1,11 @@
 //! Settings of `setpoint align` and `setpoint audit`.
 
-mod dro;
-mod method;
-mod pairwise;
-mod rows;
-
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use setpoint_align::{About, Dro, METHODS, Method, Value as Setting};
+use setpoint_data::{DatasetConfig, EncodeOptions};
+use setpoint_train::{MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
 use toml::{Table, Value};
 
 use crate::config::load::to_table;
@@ -18,13 +16,6 @@ use crate::config::sections::{
 use crate::config::{Config, Problems, nearest};
 use crate::recipes::setup;
 use crate::recipes::training::SamplesSection;
-use setpoint_data::{DatasetConfig, EncodeOptions};
-use setpoint_train::{MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
-
-pub use dro::{DroSection, Preset, T0Name, T0Setting, Update};
-pub use method::{About, METHODS, Method, TrainsOn};
-pub use pairwise::{NllOn, OrpoSection, PairRule, Pairwise, RpoSection};
-pub use rows::Desirable;
 
 /// Settings of `setpoint align` and `setpoint audit`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -58,7 +49,7 @@ impl Default for AlignConfig {
             data: DatasetConfig::new(""),
             eval_data: None,
             encode: setup::training_lengths(),
-            align: Method::Dro(DroSection::default()),
+            align: Method::Dro(Dro::default()),
             train: TrainConfig {
                 epochs: 3.0,
                 batch_size: 128,
@@ -80,10 +71,10 @@ impl Config for AlignConfig {
         let section = user.get("align").and_then(Value::as_table);
         let name = section.and_then(|s| s.get("method")).map_or(Some("dro"), Value::as_str);
         let align = name.and_then(Method::named).ok_or_else(|| unknown_method(name))?;
-        let dro = matches!(align, Method::Dro(_));
+        let about = align.about();
         let mut table = to_table(&AlignConfig { align, ..AlignConfig::default() });
-        if let (true, Some(section), Some(Value::Table(align))) = (dro, section, table.get_mut("align")) {
-            adapt(align, |key| section.get(key));
+        if let (Some(section), Some(Value::Table(align))) = (section, table.get_mut("align")) {
+            adapt(&about, align, |key| section.get(key));
         }
         Ok(table)
     }
@@ -101,7 +92,10 @@ impl Config for AlignConfig {
         validate_train(&self.train, problems);
         validate_best(&self.train, self.eval_data.as_ref(), problems);
         self.samples.generate.validate("samples.generate", problems);
-        self.align.check(problems);
+        for problem in self.align.problems() {
+            let key = problem.setting.map_or_else(|| "align".to_owned(), |setting| format!("align.{setting}"));
+            problems.add(&key, problem.message);
+        }
         validate_output(self.output.as_ref(), Target::File, problems);
         problems.require(
             self.reference.is_none() || self.align.about().reference,
@@ -111,26 +105,47 @@ impl Config for AlignConfig {
     }
 }
 
-/// Adapts DRO's settings to those that are about to be laid on them: a preset brings its own, and of the two ways to set the level only
-/// one is kept.
-pub fn adapt<'a>(align: &mut Table, over: impl Fn(&str) -> Option<&'a Value>) {
-    if let Some(preset) = over("preset").and_then(Value::as_str).and_then(Preset::named) {
-        align.remove("break_even_reward");
-        align.extend(preset.settings());
+/// Adapts a method's defaults to the settings that are about to be laid on them: a preset brings its own, and of two settings of which
+/// one is given only that is kept.
+pub fn adapt<'a>(about: &About, align: &mut Table, over: impl Fn(&str) -> Option<&'a Value>) {
+    let named = |name: &str| about.presets.iter().find(|preset| preset.name == name);
+    if let Some(preset) = over("preset").and_then(Value::as_str).and_then(named) {
+        let settings = preset.settings;
+        for [one, other] in about.alternatives {
+            let brings = |key: &str| settings.iter().any(|(name, _)| *name == key);
+            if brings(one) {
+                align.remove(*other);
+            } else if brings(other) {
+                align.remove(*one);
+            }
+        }
+        align.extend(settings.iter().map(|(key, value)| ((*key).to_owned(), to_value(*value))));
     }
-    let (level, reward) = ("log_z0", "break_even_reward");
-    match (over(level), over(reward)) {
-        (None, Some(_)) => align.remove(level),
-        (Some(_), None) => align.remove(reward),
-        // Given both, the check says so.
-        _ => None,
-    };
+    for [one, other] in about.alternatives {
+        match (over(one), over(other)) {
+            (None, Some(_)) => align.remove(*one),
+            (Some(_), None) => align.remove(*other),
+            // Given both, the check says so.
+            _ => None,
+        };
+    }
+}
+
+/// Converts the value of a setting to the one in a config file.
+pub fn to_value(value: Setting) -> Value {
+    match value {
+        Setting::Number(number) => Value::Float(number),
+        Setting::Name(name) => Value::from(name),
+    }
 }
 
 /// The names there are, and the one that may have been meant.
 fn unknown_method(found: Option<&str>) -> (String, String) {
-    let names: Vec<&str> =
-        METHODS.iter().map(|about| if about.name == "dro" { "dro (or rao)" } else { about.name }).collect();
+    let shown = |about: &About| match about.aliases {
+        [] => about.name.to_owned(),
+        aliases => format!("{} (or {})", about.name, aliases.join(", ")),
+    };
+    let names: Vec<String> = METHODS.iter().map(shown).collect();
     let found = found.map_or_else(
         || "something else than a name".to_owned(),
         |name| match nearest(name, METHODS.iter().map(|about| about.name)) {

@@ -1,8 +1,10 @@
-//! Direct Reward Optimization as a task of the engine.
+//! Any objective on all responses of a prompt as a task of the engine.
+
+use std::sync::Arc;
 
 use burn::tensor::{Int, Tensor, TensorData};
 use setpoint_align::{
-    Aggregate, DroBatch, DroSettings, Metrics, PromptIndex, PromptTerm, ResponsePoint, constant_like, dro, weighted_sum,
+    PromptBatch, PromptIndex, PromptObjective, PromptOutput, ResponsePoint, constant_like, weighted_sum,
 };
 use setpoint_train::{
     BatchContext, Error, Forward, PromptLogps, ResponseValues, Sequence, Task, sequence_logps, shared_tokens,
@@ -11,20 +13,20 @@ use setpoint_transformer::CausalLm;
 
 use super::{ScoredPrompt, metric_sums, record_entropy};
 
-/// Prompts with rewarded responses, and the objective's settings.
+/// Prompts with rewarded responses, and the objective that they are trained by.
 #[derive(Debug)]
-pub struct DroTask {
+pub struct PromptTask {
     /// The data.
     pub prompts: Vec<ScoredPrompt>,
-    /// β, log_z0 and the rest, resolved.
-    pub settings: DroSettings,
-    /// How prompts of unequal numbers of responses are averaged.
-    pub aggregate: Aggregate,
-    /// `log Σ π_ref(y|x)·exp(r/β)` of each prompt, for `dro/infeasible_frac`.
+    /// The objective.
+    pub objective: Arc<dyn PromptObjective>,
+    /// The level of the targets, nats; 0 for objectives without one.
+    pub level: f64,
+    /// `log Σ π_ref(y|x)·exp(r/β)` of each prompt.
     pub log_mass: Vec<f64>,
 }
 
-impl Task for DroTask {
+impl Task for PromptTask {
     type Model = CausalLm;
     type Probe = ();
     type Survey = ();
@@ -34,7 +36,7 @@ impl Task for DroTask {
     }
 
     fn weight(&self, example: usize) -> f64 {
-        self.aggregate.weight(self.prompts[example].sequences.len())
+        self.objective.aggregate().weight(self.prompts[example].sequences.len())
     }
 
     fn cost(&self, example: usize) -> usize {
@@ -50,8 +52,7 @@ impl Task for DroTask {
         let counts: Vec<usize> = prompts.iter().map(|p| p.sequences.len()).collect();
         let index = PromptIndex::from_counts(&counts).map_err(Error::task)?;
         let sequences: Vec<&Sequence> = prompts.iter().flat_map(|p| &p.sequences).collect();
-        let scored = self.settings.prompt_term != PromptTerm::Off;
-        let prompt = if scored { PromptLogps::Detached } else { PromptLogps::Skip };
+        let prompt = if self.objective.scored_prompts().is_some() { PromptLogps::Detached } else { PromptLogps::Skip };
         let logps = sequence_logps(model, &sequences, prompt)?;
         // D_x is the same for every response of a prompt: take it from the first.
         let firsts: Vec<i64> = counts
@@ -70,28 +71,21 @@ impl Task for DroTask {
             prompts.iter().flat_map(|p| value(p).iter().copied()).collect()
         };
         let ref_prompt_logps: Vec<f64> = prompts.iter().map(|p| p.ref_prompt_logp).collect();
-        let output = dro(
-            DroBatch {
+        let output = self.objective.losses(
+            PromptBatch {
                 ref_logps: constant_like(&flat(|p| &p.ref_logps), &logps.response),
                 rewards: constant_like(&flat(|p| &p.rewards), &logps.response),
                 ref_prompt_logps: constant_like(&ref_prompt_logps, &prompt_logps),
                 logps: logps.response.clone(),
                 prompt_logps,
+                level: self.level,
+                log_mass: examples.iter().map(|&e| self.log_mass[e]).collect(),
             },
             &index,
-            &self.settings,
         );
-        let mut values = output.to_host(&index);
-        if !scored {
-            // Nothing is known of D_x.
-            values.prompt_log_ratios.clear();
-        }
-        let weights = self.aggregate.response_weights(&index, batch.denominator);
-        let loss = weighted_sum(output.errors, &weights);
+        let PromptOutput { losses, errors, log_ratios, targets, mut metrics } = output;
+        let loss = weighted_sum(losses, &self.objective.aggregate().response_weights(&index, batch.denominator));
 
-        let mut metrics = Metrics::default();
-        let log_masses: Vec<f64> = examples.iter().map(|&e| self.log_mass[e]).collect();
-        metrics.record_dro(&values, Some(&log_masses));
         let mut per_example = Vec::with_capacity(prompts.len());
         let mut responses = ResponseValues::default();
         let mut at = 0;
@@ -99,13 +93,13 @@ impl Task for DroTask {
             let points: Vec<ResponsePoint> = prompt
                 .ref_logps
                 .iter()
-                .zip(&values.log_ratios[at..])
+                .zip(&log_ratios[at..])
                 .map(|(ref_logp, log_ratio)| {
-                    ResponsePoint::with_reference(ref_logp + log_ratio, *ref_logp, self.settings.beta)
+                    ResponsePoint::with_reference(ref_logp + log_ratio, *ref_logp, self.objective.beta())
                 })
                 .collect();
             for (j, role) in prompt.roles.iter().enumerate() {
-                let found = [("log_ratio", values.log_ratios[at + j]), ("target", values.targets[at + j])];
+                let found = [("log_ratio", log_ratios[at + j]), ("target", targets[at + j])];
                 responses.push(example, prompt.known(j, *role).into_iter().chain(found));
             }
             for (point, role) in points.iter().zip(&prompt.roles) {
@@ -116,7 +110,7 @@ impl Task for DroTask {
             for &(w, l) in &prompt.pairs {
                 metrics.record_comparison(points[w].reward, points[l].reward);
             }
-            let own = &values.errors[at..at + points.len()];
+            let own = &errors[at..at + points.len()];
             per_example.push((own.iter().sum::<f64>() / own.len() as f64) as f32);
             at += points.len();
         }

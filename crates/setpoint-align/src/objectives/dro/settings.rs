@@ -1,0 +1,196 @@
+//! DRO as a config file sets it, and as its task needs it.
+
+use serde::{Deserialize, Serialize};
+
+use super::{DroBatch, DroSettings, DroValues, PromptTerm, ResidualError, dro};
+use crate::aggregate::Aggregate;
+use crate::error::Error;
+use crate::log_z0::LogZ0;
+use crate::metrics::Metrics;
+use crate::objective::{Axis, Objective, Preset, Value};
+use crate::prompt_index::PromptIndex;
+use crate::prompt_rewards::check_targets;
+use crate::prompts::{PromptBatch, PromptObjective, PromptOutput, T0Name, T0Setting, Update};
+use crate::reward_transform::RewardTransform;
+use crate::settings::{Problem, Settings};
+
+/// The settings of DRO. Once the training data tells the level, [`Dro::objective`] has those of [`dro`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dro {
+    /// Other defaults than the usual ones: `"paper"`. Settings given next to it win. A run folder holds its settings, not its
+    /// name.
+    #[serde(default, skip_serializing)]
+    pub preset: Option<DroPreset>,
+    /// Reward per nat of log-ratio.
+    pub beta: f64,
+    /// The level of all targets, in nats: a number, `"mean"`, `"keep_chosen"` or `{ keep_chosen = nats }`.
+    pub log_z0: Option<LogZ0>,
+    /// The reward that keeps a response's probability, instead of `log_z0`.
+    pub break_even_reward: Option<f64>,
+    /// `"full"`, `"off"` or `{ clip = nats }`.
+    pub prompt_term: PromptTerm,
+    /// `"first_token"`, `"common_prefix"` or a number of tokens.
+    pub t0: T0Setting,
+    /// `"mse"`, `"mae"` or `{ huber = delta }`.
+    pub error: ResidualError,
+    /// The transform of the rewards before training.
+    pub reward_transform: RewardTransform,
+    /// Factor on the transformed rewards.
+    pub reward_scale: f64,
+    /// `"per_prompt"` or `"per_response"`.
+    pub aggregate: Aggregate,
+    /// `"batch"`, or `"per_prompt"`: an optimizer step after every prompt (Algorithm 1 to the letter).
+    pub update: Update,
+}
+
+impl Default for Dro {
+    fn default() -> Self {
+        Self {
+            preset: None,
+            beta: 0.1,
+            log_z0: Some(LogZ0::Mean),
+            break_even_reward: None,
+            prompt_term: PromptTerm::Off,
+            t0: T0Setting::Named(T0Name::FirstToken),
+            error: ResidualError::Mse,
+            reward_transform: RewardTransform::default(),
+            reward_scale: 1.0,
+            aggregate: Aggregate::default(),
+            update: Update::Batch,
+        }
+    }
+}
+
+impl Objective for Dro {
+    const TITLE: &'static str = "Direct Reward Optimization";
+    const SOURCE: &'static str = "the DRO paper (later RAO), Algorithm 1";
+    const REWARDS: bool = true;
+    /// The table has the interval [−50, 500] for log Z₀: its ends are tried and the 50 that the paper reports, and the
+    /// paper's prompt term.
+    const SEARCH: &'static [Axis] = &[
+        Axis::BETA,
+        Axis::RATE,
+        Axis::numbers("align.log_z0", &[-50.0, 50.0, 500.0]),
+        Axis::names("align.prompt_term", &["full"]),
+    ];
+    const PRESETS: &'static [Preset] = &[PAPER];
+    const ALTERNATIVES: &'static [[&'static str; 2]] = &[["log_z0", "break_even_reward"]];
+}
+
+/// The DRO paper's settings.
+const PAPER: Preset = Preset {
+    name: "paper",
+    settings: &[("beta", Value::Number(0.1)), ("log_z0", Value::Number(50.0)), ("prompt_term", Value::Name("full"))],
+};
+
+impl Dro {
+    /// Returns the level of the targets, however it was set.
+    pub fn level(&self) -> LogZ0 {
+        match (self.log_z0, self.break_even_reward) {
+            (_, Some(reward)) => LogZ0::BreakEvenReward(reward),
+            (Some(level), None) => level,
+            (None, None) => LogZ0::Mean,
+        }
+    }
+
+    /// Returns the settings of the objective once the level is known.
+    pub fn objective(&self, log_z0: f64) -> DroSettings {
+        DroSettings { beta: self.beta, log_z0, prompt_term: self.prompt_term, error: self.error }
+    }
+}
+
+impl Settings for Dro {
+    fn validate(&self) -> Result<(), Error> {
+        // The level may follow from the rewards; every other range is known now.
+        self.objective(0.0).validate()
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut wrong = |setting, message: String| problems.push(Problem::new(setting, message));
+        if self.log_z0.is_some() && self.break_even_reward.is_some() {
+            let message = "`align.log_z0` and `align.break_even_reward` set the same thing: give one of them";
+            wrong(Some("break_even_reward"), message.into());
+        }
+        if let Err(error) = self.validate() {
+            wrong(None, error.to_string());
+        }
+        if self.beta > 0.0
+            // A level that follows from the rewards is checked on one of 0.
+            && let Err(error) = self.level().resolve(self.beta, &[0.0]).and_then(|nats| check_targets(&[], self.beta, nats))
+        {
+            let setting = if self.break_even_reward.is_some() { "break_even_reward" } else { "log_z0" };
+            wrong(Some(setting), error.to_string());
+        }
+        if !self.reward_scale.is_finite() || self.reward_scale <= 0.0 {
+            let found = self.reward_scale;
+            let message = format!("`reward_scale` must be a finite number greater than 0, found {found}");
+            wrong(Some("reward_scale"), message);
+        }
+        if self.t0 == T0Setting::Tokens(0) {
+            wrong(Some("t0"), "t0 has at least one token".into());
+        }
+        problems
+    }
+}
+
+impl PromptObjective for Dro {
+    fn beta(&self) -> f64 {
+        self.beta
+    }
+
+    fn losses(&self, batch: PromptBatch, prompts: &PromptIndex) -> PromptOutput {
+        let PromptBatch { logps, ref_logps, rewards, prompt_logps, ref_prompt_logps, level, log_mass } = batch;
+        let batch = DroBatch { logps, ref_logps, rewards, prompt_logps, ref_prompt_logps };
+        let output = dro(batch, prompts, &self.objective(level));
+        let mut values = output.to_host(prompts);
+        if self.scored_prompts().is_none() {
+            // Nothing is known of D_x.
+            values.prompt_log_ratios.clear();
+        }
+        let mut metrics = Metrics::default();
+        metrics.record_dro(&values, Some(&log_mass));
+        let DroValues { errors, log_ratios, targets, .. } = values;
+        PromptOutput { losses: output.errors, errors, log_ratios, targets, metrics }
+    }
+
+    fn aggregate(&self) -> Aggregate {
+        self.aggregate
+    }
+
+    fn scored_prompts(&self) -> Option<T0Setting> {
+        (self.prompt_term != PromptTerm::Off).then_some(self.t0)
+    }
+
+    fn reward_transform(&self) -> (RewardTransform, f64) {
+        (self.reward_transform, self.reward_scale)
+    }
+
+    fn level(&self) -> Option<LogZ0> {
+        Some(self.level())
+    }
+
+    fn update(&self) -> Update {
+        self.update
+    }
+}
+
+/// A set of defaults with a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum DroPreset {
+    /// The DRO paper's: full prompt term, β 0.1, `log_z0` 50.
+    Paper,
+}
+
+impl TryFrom<String> for DroPreset {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        match name == PAPER.name {
+            true => Ok(Self::Paper),
+            false => Err(format!("`{name}` is not a preset; there are: {}", PAPER.name)),
+        }
+    }
+}
