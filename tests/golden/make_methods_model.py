@@ -111,16 +111,19 @@ def by_loss_function(trainer, rows, **attributes):
     return dict(loss=number(loss), grad_norm=norm) | {key: number(metrics[key]) for key in names if key in metrics}
 
 
-def by_formula(rows, losses):
-    """The mean of a loss on `(h_w, h_l, logp_w, logp_l)` of each pair, every sequence alone and without padding."""
+def by_formula(rows, losses, whole_batch=False):
+    """The mean of a loss on `(h_w, h_l, logp_w, logp_l)` of each pair or of all at once, every sequence alone and without padding."""
     model, reference = load(policy_folder), load(reference_folder)
     each = []
     for row in rows:
         logp = [logps(model, row["prompt"], response)[1] for response in row["responses"]]
         with torch.no_grad():
             ref = [logps(reference, row["prompt"], response)[1] for response in row["responses"]]
-        each.append(losses(logp[0] - ref[0], logp[1] - ref[1], logp[0], logp[1]))
-    loss = torch.stack(each).mean()
+        each.append((logp[0] - ref[0], logp[1] - ref[1], logp[0], logp[1]))
+    if whole_batch:
+        loss = losses(*map(torch.stack, zip(*each))).mean()
+    else:
+        loss = torch.stack([losses(*pair) for pair in each]).mean()
     loss.backward()
     return dict(loss=float(loss.detach()), grad_norm=gradients(model)[1])
 
@@ -160,6 +163,13 @@ def formulas():
     ]
 
 
+def beta_dpo(w, l, *_):
+    margins = w - l
+    # Nothing is learned through the batch's β.
+    beta = torch.clamp(0.3 * (1 + 0.5 * (margins.mean().detach() - 1.0)), min=1e-3)
+    return -torch.nn.functional.logsigmoid(beta * margins)
+
+
 def make(name, case, seed):
     global policy_folder, reference_folder
     policy_folder, reference_folder = HERE / "transformer" / case, ROOT / f"reference_{name}"
@@ -172,6 +182,8 @@ def make(name, case, seed):
     simpo = dict(alpha=0.0, loss_type="simpo", simpo_gamma=1.0, beta=2.0, label_smoothing=0.0, cpo_alpha=0.0)
     cases.append(dict(method="simpo", settings=dict(beta=2.0, gamma_beta_ratio=0.5), oracle="trl", **by_loss_function(CPOTrainer, rows, **simpo)))
     cases += [dict(method=method, settings=settings, oracle="formula", **by_formula(rows, loss)) for method, settings, loss in formulas()]
+    settings = dict(beta=0.3, alpha=0.5, threshold=1.0)
+    cases.append(dict(method="beta_dpo", settings=settings, oracle="formula", **by_formula(rows, beta_dpo, whole_batch=True)))
 
     kto_rows, labels = make_rows(seed + 1, [1] * 7), [True, False, False, True, True, False, True]
     settings = dict(beta=0.3, desirable_weight=1.0, undesirable_weight=1.5)

@@ -212,6 +212,13 @@ def dpo_shift(d, beta, shift):
     return -ls(x), -beta * s(-x), beta * shift * s(-x)
 
 
+def beta_dpo(d, beta, alpha, threshold):
+    margins = d.h_w - d.h_l
+    beta = max(beta * (1 + alpha * (np.mean(margins) - threshold)), 1e-3)
+    slope = -beta * s(-beta * margins)
+    return -ls(beta * margins), slope, -slope
+
+
 def nemotron(d, beta, reward_scale):
     return beta * (d.h_w - d.h_l), reward_scale * (d.rewards_a_w - d.rewards_a_l)
 
@@ -260,6 +267,7 @@ PAIRWISE = [
     (rpo, dict(beta=0.1, pessimism=0.0, models=["a"])), (rpo, dict(beta=0.25, pessimism=0.5, models=["a", "b"])),
     (dpop, {"beta": 0.3, "lambda": 50.0}), (dpop, {"beta": 0.1, "lambda": 5.0}),
     (dpo_shift, dict(beta=0.01, shift=0.95)), (dpo_shift, dict(beta=0.25, shift=0.55)),
+    (beta_dpo, dict(beta=0.1, alpha=0.6, threshold=0.0)), (beta_dpo, dict(beta=0.25, alpha=0.05, threshold=-2.0)), (beta_dpo, dict(beta=0.1, alpha=0.6, threshold=900.0)),
     (rpo_sq, dict(beta=0.2, reward_scale=1.0)), (rpo_bwd_kl, dict(beta=0.2, reward_scale=1.0)), (rpo_bwd_kl, dict(beta=0.1, reward_scale=2.0)),
     (rpo_fwd_kl, dict(beta=0.2, reward_scale=1.0)), (rpo_fwd_kl, dict(beta=0.1, reward_scale=2.0)),
 ]
@@ -401,6 +409,10 @@ def formula(name, w, l, d, settings):
         return -f(beta * (h_w - h_l - settings["lambda"] * torch.relu(-h_w)))
     if name == "dpo_shift":
         return -f(beta * (h_w - settings["shift"] * h_l))
+    if name == "beta_dpo":
+        # Nothing is learned through the batch's β.
+        mean = (h_w - h_l).mean().detach()
+        return -f(torch.clamp(beta * (1 + settings["alpha"] * (mean - settings["threshold"])), min=1e-3) * (h_w - h_l))
     if name == "qrpo":
         return (t(d.quantiles) - beta * (both + np.log(beta) + np.log(np.expm1(1 / beta)))) ** 2
     if name == "dro_v":

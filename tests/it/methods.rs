@@ -68,7 +68,7 @@ fn every_method_trains_on_the_same_annotated_file() {
         // At the reference, before the first step: what only compares log-ratios is at its value for 0.
         let loss = steps[0]["loss"].as_f64().unwrap();
         let expected = match name {
-            "dpo" | "dpop" | "dpo_shift" | "sigmoid_norm" | "aot_unpaired" => Some(2f64.ln()),
+            "dpo" | "dpop" | "dpo_shift" | "beta_dpo" | "sigmoid_norm" | "aot_unpaired" => Some(2f64.ln()),
             "hinge" | "apo_zero" | "apo_down" => Some(1.0),
             "nca_pair" | "bco_pair" => Some(2.0 * 2f64.ln()),
             "kto" => Some(0.5),

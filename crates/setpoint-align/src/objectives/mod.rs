@@ -34,6 +34,7 @@ objectives! {
         sigmoid_norm: SigmoidNorm(SigmoidNormSettings) = "sigmoid_norm";
         dpop: Dpop(DpopSettings) = "dpop";
         dpo_shift: DpoShift(DpoShiftSettings) = "dpo_shift";
+        beta_dpo: BetaDpo(BetaDpoSettings) = "beta_dpo";
         nemotron: RpoSq(RpoSq) = "rpo_sq", RpoBwdKl(RpoBwdKl) = "rpo_bwd_kl", RpoFwdKl(RpoFwdKl) = "rpo_fwd_kl";
     }
     rows {
