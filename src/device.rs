@@ -58,7 +58,7 @@ pub fn open(name: Option<&str>) -> Outcome<DeviceGroup> {
     Ok(DeviceGroup::new(devices, SumOnFirst))
 }
 
-/// What a name after `--device` stands for, compiled in or not: the kind, and how many devices. Without a name as [`open`].
+/// Returns the kind and the number of devices that a name after `--device` stands for, compiled in or not. Without a name as [`open`].
 ///
 /// # Errors
 /// One sentence when the name is unknown.
@@ -79,7 +79,7 @@ fn fastest() -> Option<&'static str> {
     ["cuda", "flex", "wgpu", "ndarray"].into_iter().find(|kind| compiled.contains(kind))
 }
 
-/// What a device is, as far as memory and precision are concerned.
+/// The kind of a device, as far as memory and precision are concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// The CPU, with the machine's own memory.
@@ -178,7 +178,7 @@ fn range(text: &str) -> Option<std::ops::RangeInclusive<usize>> {
     (first <= last && last - first < 1024).then_some(first..=last)
 }
 
-/// What is said of a device or command that this binary was built without.
+/// Returns the failure of naming a device or command that this binary was built without.
 pub fn not_compiled(feature: &str) -> Failure {
     Failure::usage(
         "--device",

@@ -11,7 +11,7 @@ use burn::backend::{Autodiff, Backend};
 
 /// An operation on `N` float tensors with its derivative.
 pub(crate) trait Operation<B: Backend, const N: usize>: Clone + Debug + Send + 'static {
-    /// What the forward pass keeps for the backward pass.
+    /// The tensors that the forward pass keeps for the backward pass.
     type Kept: Clone + Debug + Send + 'static;
 
     /// The result.

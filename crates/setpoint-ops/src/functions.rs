@@ -73,7 +73,7 @@ pub fn attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, heads: Heads, packing
     Tensor::from_dispatch(Dispatch::attention(q, k, v, heads, packing.clone()))
 }
 
-/// What the head says of some tokens.
+/// Log-probabilities and entropies of some tokens.
 #[derive(Clone, Debug)]
 pub struct TokenScores {
     /// `log π(token)`, nats; f32 `[n]`, with a graph where the inputs have one.

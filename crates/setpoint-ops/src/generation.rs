@@ -173,7 +173,7 @@ pub fn cached_attention(q: Tensor<2>, keys: Tensor<4>, values: Tensor<4>, heads:
     ))
 }
 
-/// What greedy sampling needs of logits, and what makes log-probabilities of them: `log π(i) = z_i − highest − log_sum`.
+/// The likeliest token, and the numbers that turn logits into log-probabilities: `log π(i) = z_i − highest − log_sum`.
 #[derive(Clone, Debug)]
 pub struct Likeliest {
     /// The token with the highest logit, `[b]`; the first of equals on CPUs.

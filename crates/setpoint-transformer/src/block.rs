@@ -30,7 +30,7 @@ pub(crate) struct Projections {
     pub(crate) v: Tensor<2>,
 }
 
-/// What all blocks of one pass share: where each token stands in its text, and which tokens belong together.
+/// Positions and packing of the tokens of one pass, which all blocks share.
 #[derive(Clone, Debug)]
 pub(crate) struct Pass {
     pub(crate) rotation: Rotation,

@@ -43,7 +43,7 @@ impl CausalLm {
     ///
     /// # Errors
     ///
-    /// Those of [`ModelConfig::from_file`] and [`checkpoint::load_module`]; [`Error::Architecture`] for a model with another head;
+    /// The errors of [`ModelConfig::from_file`] and [`checkpoint::load_module`]; [`Error::Architecture`] for a model with another head;
     /// [`Error::TiedHeadDiffers`] if the head is said to be tied and is another matrix in the file.
     pub fn load(dir: &Path, options: &LoadOptions, device: &Device) -> Result<(Self, ModelConfig), Error> {
         let mut config = ModelConfig::from_dir(dir)?;
@@ -69,7 +69,7 @@ impl CausalLm {
     ///
     /// # Errors
     ///
-    /// Those of [`checkpoint::save_model`].
+    /// As [`checkpoint::save_model`].
     pub fn save(&self, config: &ModelConfig, dir: &Path, options: &SaveOptions) -> Result<(), Error> {
         checkpoint::save_model(self, config, dir, options)
     }

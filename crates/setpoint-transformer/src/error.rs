@@ -28,7 +28,7 @@ pub enum Error {
     Json {
         /// The file.
         path: PathBuf,
-        /// What the parser found, with line and column where it knows them.
+        /// The parser's message, with line and column if it knows them.
         message: String,
     },
     /// A configuration lacks a key without which the model is undefined.
@@ -38,7 +38,7 @@ pub enum Error {
         path: PathBuf,
         /// The key, with dots for nested ones.
         key: String,
-        /// What it should hold.
+        /// The value that it should hold.
         expected: String,
     },
     /// A configuration key has a value of the wrong type, or one that is not supported.
@@ -48,7 +48,7 @@ pub enum Error {
         path: PathBuf,
         /// The key, with dots for nested ones.
         key: String,
-        /// What is supported.
+        /// The supported values.
         expected: String,
         /// The value in the file, as JSON.
         found: String,
@@ -95,7 +95,7 @@ pub enum Error {
     Header {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         message: String,
     },
     /// An index that names a shard outside its folder.
@@ -190,7 +190,7 @@ pub enum Error {
         device: String,
         /// The requested dtype.
         dtype: String,
-        /// What it supports among F32, BF16 and F16.
+        /// The formats that it supports among F32, BF16 and F16.
         supported: String,
     },
     /// The device failed to hand out a value.

@@ -8,7 +8,7 @@ const SHARED: usize = 16;
 /// One of several texts, of which neighbours may share what they begin with.
 #[derive(Clone, Copy, Debug)]
 pub struct Text<'a> {
-    /// What of it may be shared: at most all but its last token. Empty if nothing may.
+    /// The part that may be shared: at most all but its last token. Empty if nothing may.
     pub beginning: &'a [u32],
     /// Tokens that go through the model for it.
     pub tokens: usize,

@@ -21,7 +21,7 @@ pub enum Recompute {
     Block,
 }
 
-/// What a forward pass on an autodiff device leaves for its backward pass.
+/// The record that a forward pass on an autodiff device leaves for its backward pass.
 ///
 /// Whoever takes a loss of the hidden states backward hands its gradients to [`backward`](Self::backward).
 #[derive(Clone, Debug)]
@@ -52,15 +52,15 @@ struct Blocks {
 /// Gradients that are complete.
 #[derive(Debug)]
 pub enum Part<'a> {
-    /// Those of `layers.{0}`, among the gradients that come with it.
+    /// The gradients of `layers.{0}`, among those that come with it.
     Block(usize, &'a Block),
-    /// That of `embed_tokens.weight`, without what a tied head adds to it.
+    /// The gradient of `embed_tokens.weight`, without the part that a tied head adds.
     Embeddings {
         /// Number of the table's rows.
         vocab_size: usize,
         /// The rows that have a gradient, some of them more than once; `[t]`.
         ids: &'a Tensor<1, Int>,
-        /// What is added to each; `[t, d]`, without a graph.
+        /// The summand of each row; `[t, d]`, without a graph.
         rows: &'a Tensor<2>,
     },
 }

@@ -12,7 +12,7 @@ use crate::backend::Kernels;
 use crate::differentiate::Operation;
 use crate::functions::Logits;
 
-/// What a forward pass answers; all f32.
+/// The results of a forward pass; all f32.
 #[derive(Clone, Debug)]
 pub struct Scores<B: Backend> {
     /// Log-probability and entropy, `[n, 2]`.
@@ -23,7 +23,7 @@ pub struct Scores<B: Backend> {
     pub(crate) logits: Vec<FloatTensor<B>>,
 }
 
-/// What the backward pass needs: the inputs and the rest of [`Scores`].
+/// The tensors that the backward pass needs: the inputs and the rest of [`Scores`].
 #[derive(Clone, Debug)]
 pub struct Kept<B: Backend> {
     pub(crate) x: FloatTensor<B>,

@@ -1,4 +1,4 @@
-//! What sampling needs of logits.
+//! The likeliest token of logits, and their norm.
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata};

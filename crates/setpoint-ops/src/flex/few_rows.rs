@@ -216,7 +216,7 @@ pub(super) mod tests {
         (0..count).map(|i| ((i * 7919 + 13) % 2003) as f32 / 1001.5 - 1.0).collect()
     }
 
-    /// That `found` is `x · wᵀ`, in f64.
+    /// Checks that `found` is `x · wᵀ`, in f64.
     pub(in crate::flex) fn assert_product(found: &[f32], x: &[f32], w: &[f32], k: usize) {
         let (t, n) = (x.len() / k, w.len() / k);
         assert_eq!(found.len(), t * n);
@@ -227,7 +227,7 @@ pub(super) mod tests {
         }
     }
 
-    /// That some of `t` rows, and each column, have the same bits alone as beside the others.
+    /// Checks that some of `t` rows, and each column, have the same bits alone as next to the others.
     pub(in crate::flex) fn assert_independent(
         product: impl Fn(&[f32], &[f32], usize) -> Vec<f32>,
         t: usize,

@@ -59,7 +59,7 @@ fn rows_of<'a>(weight: &'a [f32], block: &Range<usize>, d: usize) -> Matrix<'a> 
     Matrix::new(&weight[block.start * d..block.end * d], block.len(), d, d)
 }
 
-/// What a block of logits says of one position.
+/// The contribution of a block of logits to one position.
 #[derive(Clone, Copy)]
 struct Moments {
     /// The largest logit.

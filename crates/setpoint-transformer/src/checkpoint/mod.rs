@@ -26,7 +26,7 @@ pub use save::save_model;
 pub struct LoadOptions {
     /// The number format of the parameters. By default the file's; f32 if the file mixes formats or the device does not compute in the file's.
     pub dtype: Option<FloatDType>,
-    /// What stands before a parameter's path in the file: `"model."` reads the decoder of a language model into a bare
+    /// The prefix of a parameter's path in the file: `"model."` reads the decoder of a language model into a bare
     /// [`Decoder`](crate::Decoder).
     pub prefix: String,
     /// Parameters (by their name in the file) that may be absent; they keep the value they have. An entry that ends in `.` stands for
@@ -44,7 +44,7 @@ pub struct SaveOptions {
     pub max_shard_bytes: u64,
     /// The number format in the file; by default that of the parameters.
     pub dtype: Option<FloatDType>,
-    /// What `generation_config.json` shall say; without it none is written, and one that is there stays.
+    /// The content of `generation_config.json`; without it none is written, and an existing one stays.
     pub generation: Option<GenerationConfig>,
 }
 

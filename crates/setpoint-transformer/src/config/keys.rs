@@ -82,7 +82,7 @@ const HARMLESS: &[&str] = &[
 /// Keys beginning so have no effect: private ones of transformers, a trainer's stamp, and Setpoint's own.
 const HARMLESS_PREFIXES: &[&str] = &["_", "unsloth_", "setpoint_"];
 
-/// What is to be done with a key that is not read into a field.
+/// The judgement on a key that is not read into a field.
 pub(super) enum Verdict {
     /// It has no effect.
     Harmless,

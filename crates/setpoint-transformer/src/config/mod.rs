@@ -27,7 +27,7 @@ pub(crate) fn size(value: usize) -> u128 {
     value.min(u32::MAX as usize) as u128
 }
 
-/// What sits on top of the decoder (`architectures` in `config.json`).
+/// The head on top of the decoder (`architectures` in `config.json`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Architecture {
     /// `*ForCausalLM`: a head that predicts the next token.
@@ -57,7 +57,7 @@ pub enum Architecture {
 pub struct ModelConfig {
     /// The family.
     pub model_type: ModelType,
-    /// What sits on top of the decoder.
+    /// The head on top of the decoder.
     pub architecture: Architecture,
     /// Number of token embeddings, `v`.
     pub vocab_size: usize,

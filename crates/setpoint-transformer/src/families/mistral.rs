@@ -47,8 +47,8 @@ impl Family for Mistral {
             None => Ok(Biases { qkv: false, output: false, mlp: false }),
             Some(window) => {
                 let expected = format!(
-                    "null, or at least `max_position_embeddings` ({longest}), because every layer attends to the whole context; for texts of \
-                     up to {window} tokens, set `max_position_embeddings` to {window}"
+                    "null, or at least `max_position_embeddings` ({longest}), because every layer attends to the whole context; \
+                     for texts of up to {window} tokens, set `max_position_embeddings` to {window}"
                 );
                 Err(if stated {
                     file.unsupported("sliding_window", &expected)

@@ -35,14 +35,14 @@ pub(crate) trait Family: Sync {
     ///
     /// # Errors
     ///
-    /// Those of [`ModelConfig::from_file`].
+    /// As [`ModelConfig::from_file`].
     fn read(&self, file: &Reader<'_>) -> Result<Biases, Error>;
 
     /// Writes the family's own keys. Those of the file that the model was read from are in `map` already.
     fn write(&self, _config: &ModelConfig, _map: &mut Map<String, Value>) {}
 }
 
-/// What absent keys mean.
+/// The values of absent keys.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Defaults {
     /// The longest text.
@@ -61,11 +61,11 @@ pub(crate) struct Defaults {
 /// Which projections have biases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Biases {
-    /// Those to queries, keys and values.
+    /// The projections to queries, keys and values.
     pub qkv: bool,
-    /// The one that follows attention.
+    /// The projection that follows attention.
     pub output: bool,
-    /// The three of the feed-forward network.
+    /// The three projections of the feed-forward network.
     pub mlp: bool,
 }
 

@@ -92,7 +92,7 @@ impl<'a> Seat<'a> {
 }
 
 impl<'a, W: Iterator<Item = Row<'a>>> Flight<'a, W> {
-    /// What goes through the model next. At least one row has something to read.
+    /// Chooses the tokens that go through the model next. At least one row has something to read.
     fn plan(&mut self) -> Vec<Span> {
         let mut left = PROMPT_TOKENS;
         let mut spans: Vec<Span> = Vec::with_capacity(self.seats.len());

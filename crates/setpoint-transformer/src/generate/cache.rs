@@ -20,7 +20,7 @@ impl LayerCache {
         Self { keys: cache_write(self.keys, keys, spans), values: cache_write(self.values, values, spans) }
     }
 
-    /// What the new tokens, whose keys and values have been written, gather from their texts.
+    /// Computes what the new tokens, whose keys and values have been written, gather from their texts.
     ///
     /// # Shapes
     ///

@@ -20,7 +20,7 @@ use crate::{CausalLm, Error};
 pub use config::GenerationConfig;
 use row::Row;
 
-/// What was sampled for one prompt.
+/// The continuation of one prompt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Generated {
     /// The new tokens. If a stop token ended them, it is the last one.

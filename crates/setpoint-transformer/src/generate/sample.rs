@@ -29,7 +29,7 @@ pub(super) struct Choice {
     pub(super) logp: f32,
 }
 
-/// What makes log-probabilities of logits: the highest of them and `log Σ e^(z − highest)`.
+/// The numbers that turn logits into log-probabilities: the highest logit and `log Σ e^(z − highest)`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Norm {
     highest: f32,
