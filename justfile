@@ -16,10 +16,14 @@ test-all:
 ci:
     bash .ci/run
 
+# formats every file, also those that a macro declares
+fmt:
+    git ls-files '*.rs' | xargs rustfmt --edition 2024
+
 # formatting, lints, docs
 check:
     cargo fmt --all --check
-    find crates/setpoint-align/src/objectives -name '*.rs' -exec rustfmt --edition 2024 --check {} +
+    git ls-files '*.rs' | xargs rustfmt --check --edition 2024
     cargo clippy --workspace --all-targets -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 

@@ -14,6 +14,7 @@
 //!
 //! This crate knows nothing of tensors.
 
+mod choice;
 mod config;
 mod encode;
 mod error;
@@ -32,6 +33,7 @@ mod template;
 mod test_data;
 mod write;
 
+pub use self::choice::{Choice, deserialize_choice};
 pub use self::config::{BadRows, DatasetConfig, Responses, Rewards, TextPrompts, UltraFeedbackScore, Use, Uses};
 pub use self::encode::{
     Boundary, DropReason, EncodeOptions, EncodeReport, Encoded, EncodedResponse, EncoderOptions, Example, Lengths,

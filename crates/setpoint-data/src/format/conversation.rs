@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::columns::{describe, list, response_text, text, wrong_type};
+use super::columns::{Columns, describe, list, response_text, text, wrong_type};
 use crate::error::RowProblem;
 use crate::record::{Message, Prompt};
 
@@ -119,6 +119,15 @@ pub(super) fn answer(message: Message, column: &str) -> Result<Message, RowProbl
         return Err(RowProblem::EmptyResponse { column: column.to_owned() });
     }
     Ok(message)
+}
+
+/// Takes `instruction` and `input` as a user turn, with one line break between the two, as LLaMA-Factory joins them.
+pub(super) fn instruction_turn(row: &mut Columns) -> Result<Message, RowProblem> {
+    let instruction = row.need_text("instruction")?;
+    Ok(Message::user(match row.take_text("input")?.filter(|input| !input.is_empty()) {
+        Some(input) => format!("{instruction}\n{input}"),
+        None => instruction,
+    }))
 }
 
 /// One response: text, or messages that end with the only assistant turn.

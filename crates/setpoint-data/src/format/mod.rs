@@ -1,80 +1,133 @@
 //! The row formats: which columns belong to which, and how a row becomes a [`Record`].
+//!
+//! Each format is a file with a [`Definition`] and a line in the list below. Detection, names in settings, error messages,
+//! the table of docs/DATA.md and the tests that all formats share follow from the list.
 
-mod alpaca;
 mod columns;
 mod conversation;
-mod pointwise;
-mod preference;
-mod sharegpt;
+mod names;
 mod single;
-mod ultrafeedback;
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use self::columns::Columns;
 pub(crate) use self::columns::describe;
 pub use self::pointwise::{LABELS, PROMPT, RESPONSES, REWARDS};
-use crate::config::{DatasetConfig, Rewards, TextPrompts, Use};
+use crate::config::{DatasetConfig, Rewards, TextPrompts, Use, Uses};
 use crate::error::RowProblem;
-use crate::record::{Message, Prompt, Record, Source};
+use crate::record::{Message, Prompt, Record, Response, Source};
 
-/// A row as it stands in the file: column → value, in the file's order.
+/// Declares the files of the formats and lists their definitions.
+macro_rules! formats {
+    ($($file:ident,)*) => {
+        $(mod $file;)*
+
+        /// Every format, in the order of messages and docs.
+        const FORMATS: &[&Definition] = &[$(&$file::FORMAT,)*];
+    };
+}
+
+formats! {
+    pointwise,
+    preference,
+    messages,
+    prompt_completion,
+    alpaca,
+    sharegpt,
+    ultrafeedback,
+    prompts,
+}
+
+/// A row as it is in the file: column → value, in the file's order.
 pub type Row = Map<String, Value>;
+
+/// Everything that is to be known of a format.
+struct Definition {
+    /// The name in settings.
+    name: &'static str,
+    /// The columns by which the format is recognised. A row of any of these layouts is of the format.
+    layouts: &'static [Layout],
+    /// A row that several formats recognise belongs to the one with the highest priority.
+    priority: u8,
+    /// The responses that a row becomes, in a few words for docs.
+    about: &'static str,
+    /// A row, as JSON.
+    example: &'static str,
+    /// Takes the prompt and its responses out of the columns. Columns that it leaves are kept with the record.
+    parse: Parse,
+}
+
+type Parse = fn(&mut Columns, Uses, &DatasetConfig) -> Result<(Prompt, Vec<Response>), RowProblem>;
+
+/// A set of columns by which a format is recognised.
+struct Layout {
+    /// The columns that must be there.
+    needs: &'static [&'static str],
+    /// Further columns that the format reads.
+    may_have: &'static [&'static str],
+}
+
+/// `needs+needs(+may_have)`.
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.needs.join("+"))?;
+        match self.may_have {
+            [] => Ok(()),
+            columns => write!(f, "(+{})", columns.join("+")),
+        }
+    }
+}
 
 /// How the columns of a row are to be understood.
 ///
-/// | format | columns | becomes |
-/// |---|---|---|
-/// | `pointwise` | `prompt`, `responses`, optional `rewards`, `labels` | one response each |
-/// | `preference` | `chosen`, `rejected`, optional `prompt`, rewards, `margin` (trl; ultrafeedback_binarized) | two labelled responses |
-/// | `messages` | `messages`, optional `label` (trl; UltraChat-200k; LLaMA-Factory's KTO demo) | the last turn |
-/// | `prompt_completion` | `prompt`, `completion` or `response`, optional `label`, `reward` (trl) | one response |
-/// | `alpaca` | `instruction`, optional `input`, and `output` or `chosen` with `rejected` | a user turn and its answers |
-/// | `sharegpt` | `conversations`, optional `chosen` with `rejected` | the last turn, or two labelled responses |
-/// | `ultrafeedback` | `instruction`, `completions` with scores | one response for each completion |
-/// | `prompts` | `prompt` and nothing to answer it | no response: rows to generate from |
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Format {
-    /// Any number of responses for a prompt, with rewards: DRO's own form.
-    Pointwise,
-    /// trl's preference data, as text or as messages, with explicit or implicit prompt.
-    Preference,
-    /// A conversation; with `label` an unpaired preference.
-    Messages,
-    /// A prompt and one completion; with `label` an unpaired preference.
-    PromptCompletion,
-    /// Alpaca's instruction, input and output.
-    Alpaca,
-    /// ShareGPT's `from` and `value`.
-    #[serde(rename = "sharegpt")]
-    ShareGpt,
-    /// UltraFeedback's completions with scores.
-    #[serde(rename = "ultrafeedback")]
-    UltraFeedback,
-    /// A prompt alone, to generate from.
-    Prompts,
-}
+/// [`Format::all`] lists the formats; docs/DATA.md has the same list as a table.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Format(usize);
 
 impl Format {
-    /// The name in configuration files.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Pointwise => "pointwise",
-            Self::Preference => "preference",
-            Self::Messages => "messages",
-            Self::PromptCompletion => "prompt_completion",
-            Self::Alpaca => "alpaca",
-            Self::ShareGpt => "sharegpt",
-            Self::UltraFeedback => "ultrafeedback",
-            Self::Prompts => "prompts",
-        }
+    /// Returns every format.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..FORMATS.len()).map(Self)
     }
 
-    /// The format that these columns belong to, or `None`.
+    fn definition(self) -> &'static Definition {
+        FORMATS[self.0]
+    }
+
+    /// Returns the format of a name.
+    ///
+    /// ```
+    /// use setpoint_data::Format;
+    ///
+    /// assert_eq!(Format::named("messages").unwrap().to_string(), "messages");
+    /// assert_eq!(Format::named("csv"), None);
+    /// ```
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::all().find(|format| format.name() == name)
+    }
+
+    /// Returns the name in configuration files.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.definition().name
+    }
+
+    /// Returns the responses that a row becomes, in a few words.
+    #[must_use]
+    pub fn about(self) -> &'static str {
+        self.definition().about
+    }
+
+    /// Returns a row of the format, as JSON.
+    #[must_use]
+    pub fn example(self) -> &'static str {
+        self.definition().example
+    }
+
+    /// Returns the format that these columns belong to.
     ///
     /// More specific formats win: a row with `prompt`, `chosen`, `rejected` and `messages` (ultrafeedback_binarized) is a
     /// preference.
@@ -82,60 +135,33 @@ impl Format {
     /// ```
     /// use setpoint_data::Format;
     ///
-    /// assert_eq!(Format::detect(["instruction", "input", "output"]), Some(Format::Alpaca));
+    /// assert_eq!(Format::detect(["instruction", "input", "output"]), Format::named("alpaca"));
     /// assert_eq!(Format::detect(["question", "answer"]), None);
     /// ```
     pub fn detect<'a>(columns: impl IntoIterator<Item = &'a str>) -> Option<Self> {
         let columns: std::collections::HashSet<&str> = columns.into_iter().collect();
-        let has = |names: &[&str]| names.iter().all(|n| columns.contains(n));
-        let answered = has(&["output"]) || has(&["chosen", "rejected"]);
-        Some(if has(&["prompt", "responses"]) {
-            Self::Pointwise
-        } else if has(&["instruction", "completions"]) {
-            Self::UltraFeedback
-        } else if has(&["instruction"]) && answered {
-            Self::Alpaca
-        } else if has(&["conversations"]) {
-            Self::ShareGpt
-        } else if has(&["chosen", "rejected"]) {
-            Self::Preference
-        } else if has(&["messages"]) {
-            Self::Messages
-        } else if has(&["prompt", "completion"]) || has(&["prompt", "response"]) {
-            Self::PromptCompletion
-        } else if has(&["prompt"]) {
-            Self::Prompts
-        } else {
-            return None;
-        })
+        let fits = |layout: &Layout| layout.needs.iter().all(|column| columns.contains(column));
+        let recognised = Self::all().filter(|format| format.definition().layouts.iter().any(fits));
+        recognised.max_by_key(|format| format.definition().priority)
     }
 
-    pub(crate) fn known_columns() -> &'static str {
-        "prompt+responses(+rewards); prompt+chosen+rejected; chosen+rejected; messages(+label); prompt+completion(+label); \
-         instruction+input+output; instruction+input+chosen+rejected; conversations(+chosen+rejected); instruction+completions; \
-         prompt"
+    /// Returns the columns of all formats in one line, for messages.
+    pub(crate) fn known_columns() -> String {
+        let layouts = FORMATS.iter().flat_map(|format| format.layouts);
+        layouts.map(Layout::to_string).collect::<Vec<_>>().join("; ")
     }
 
     /// Turns a row into a record.
     ///
     /// # Errors
-    /// A [`RowProblem`] that names the column, where the row does not hold what the format needs.
+    /// A [`RowProblem`] that names the column, if the row does not hold what the format needs.
     pub fn parse(self, row: Row, source: Source, config: &DatasetConfig) -> Result<Record, RowProblem> {
-        let mut row = columns::Columns::new(row, self.name());
+        let mut row = Columns::new(row, self.name());
         let mut uses = config.uses;
         if config.rewards == Rewards::Required {
             uses.rewards = Use::Always;
         }
-        let (prompt, responses) = match self {
-            Self::Pointwise => pointwise::parse(&mut row, uses)?,
-            Self::Preference => preference::parse(&mut row, uses)?,
-            Self::Messages => single::parse_messages(&mut row, uses)?,
-            Self::PromptCompletion => single::parse_completion(&mut row, uses)?,
-            Self::Alpaca => alpaca::parse(&mut row, uses)?,
-            Self::ShareGpt => sharegpt::parse(&mut row, uses)?,
-            Self::UltraFeedback => ultrafeedback::parse(&mut row, config.ultrafeedback_score, uses)?,
-            Self::Prompts => (single::parse_prompt(&mut row)?, Vec::new()),
-        };
+        let (prompt, responses) = (self.definition().parse)(&mut row, uses, config)?;
         let margin = row.take_finite("margin", uses.margin)?;
         if config.rewards == Rewards::Required
             && let Some(index) = responses.iter().position(|r| r.reward.is_none())
@@ -145,12 +171,6 @@ impl Format {
         }
         let prompt = dress(prompt, config);
         Ok(Record { source, prompt, responses, margin, extra: row.rest() })
-    }
-}
-
-impl fmt::Display for Format {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
     }
 }
 
@@ -192,13 +212,14 @@ pub(crate) mod testing {
     use super::*;
 
     /// Parses a row given as JSON text.
-    pub fn parse(format: Format, json: &str) -> Result<Record, RowProblem> {
+    pub fn parse(format: &str, json: &str) -> Result<Record, RowProblem> {
         parse_with(format, json, &DatasetConfig::new("test"))
     }
 
     /// The same with a configuration.
-    pub fn parse_with(format: Format, json: &str, config: &DatasetConfig) -> Result<Record, RowProblem> {
+    pub fn parse_with(format: &str, json: &str, config: &DatasetConfig) -> Result<Record, RowProblem> {
         let row: Row = serde_json::from_str(json).unwrap();
+        let format = Format::named(format).unwrap();
         assert_eq!(Format::detect(row.keys().map(String::as_str)), Some(format), "detection");
         format.parse(row, Source::row(std::path::Path::new("test"), 0), config)
     }
@@ -212,33 +233,65 @@ mod tests {
     #[test]
     fn ultrafeedback_binarized_is_a_preference_although_it_has_messages() {
         let columns = ["prompt", "prompt_id", "chosen", "rejected", "messages", "score_chosen", "score_rejected"];
-        assert_eq!(Format::detect(columns), Some(Format::Preference));
-        assert_eq!(Format::detect(["prompt", "prompt_id", "messages"]), Some(Format::Messages), "UltraChat-200k");
+        assert_eq!(Format::detect(columns), Format::named("preference"));
+        assert_eq!(Format::detect(["prompt", "prompt_id", "messages"]), Format::named("messages"), "UltraChat-200k");
     }
 
     #[test]
-    fn names_are_those_of_the_configuration() {
-        use Format::*;
-        for format in [Pointwise, Preference, Messages, PromptCompletion, Alpaca, ShareGpt, UltraFeedback] {
+    fn every_format_reads_its_example() {
+        for format in Format::all() {
+            let record = parse(format.name(), format.example()).unwrap();
+            assert!(record.extra.is_empty(), "{format}: its example has columns that it leaves");
             assert_eq!(serde_json::to_value(format).unwrap(), format.name());
+            assert_eq!(serde_json::from_value::<Format>(format.name().into()).unwrap(), format);
         }
+    }
+
+    #[test]
+    fn names_and_priorities_are_distinct() {
+        for (i, format) in FORMATS.iter().enumerate() {
+            for other in &FORMATS[..i] {
+                assert!(
+                    format.name != other.name && format.priority != other.priority,
+                    "{} {}",
+                    format.name,
+                    other.name
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_docs_list_all_formats() {
+        let columns = |layout: &Layout| {
+            let names = |columns: &[&str]| columns.iter().map(|c| format!("`{c}`")).collect::<Vec<_>>().join(", ");
+            let optional = if layout.may_have.is_empty() { "" } else { ", optional " };
+            format!("{}{optional}{}", names(layout.needs), names(layout.may_have))
+        };
+        let mut table = String::from("| `data.format` | columns | becomes |\n|---|---|---|\n");
+        for format in FORMATS {
+            let layouts: Vec<String> = format.layouts.iter().map(columns).collect();
+            table += &format!("| `\"{}\"` | {} | {} |\n", format.name, layouts.join("; or "), format.about);
+        }
+        let docs = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/DATA.md")).unwrap();
+        assert!(docs.contains(&format!("\n\n{table}\n")), "docs/DATA.md must hold this table:\n\n{table}");
     }
 
     #[test]
     fn plain_prompts_become_user_turns_where_asked() {
         let row = r#"{"prompt": "Why?", "completion": "Because."}"#;
-        assert_eq!(parse(Format::PromptCompletion, row).unwrap().prompt, Prompt::Text("Why?".into()));
+        assert_eq!(parse("prompt_completion", row).unwrap().prompt, Prompt::Text("Why?".into()));
         let config = DatasetConfig {
             text_prompts: TextPrompts::User,
             system: Some("Be brief.".into()),
             ..DatasetConfig::new("test")
         };
-        let record = parse_with(Format::PromptCompletion, row, &config).unwrap();
+        let record = parse_with("prompt_completion", row, &config).unwrap();
         let turns = Prompt::Messages(vec![Message::system("Be brief."), Message::user("Why?")]);
         assert_eq!(record.prompt, turns);
         // Whether there is a template is known later.
         let config = DatasetConfig { text_prompts: TextPrompts::Auto, ..config };
-        let mut records = [parse_with(Format::PromptCompletion, row, &config).unwrap()];
+        let mut records = [parse_with("prompt_completion", row, &config).unwrap()];
         assert_eq!(records[0].prompt, Prompt::Text("Why?".into()));
         assert_eq!(text_prompts_as_turns(&mut records, &config), 1);
         assert_eq!(records[0].prompt, turns);
@@ -250,7 +303,7 @@ mod tests {
     fn a_system_turn_is_not_put_before_another() {
         let config = DatasetConfig { system: Some("New.".into()), ..DatasetConfig::new("test") };
         let row = r#"{"messages": [{"role": "system", "content": "Own."}, {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]}"#;
-        let record = parse_with(Format::Messages, row, &config).unwrap();
+        let record = parse_with("messages", row, &config).unwrap();
         assert_eq!(record.prompt, Prompt::Messages(vec![Message::system("Own."), Message::user("Hi")]));
     }
 
@@ -258,17 +311,15 @@ mod tests {
     fn required_rewards_are_required() {
         let config = DatasetConfig { rewards: Rewards::Required, ..DatasetConfig::new("test") };
         let problem =
-            parse_with(Format::Preference, r#"{"prompt": "p", "chosen": "a", "rejected": "b"}"#, &config).unwrap_err();
+            parse_with("preference", r#"{"prompt": "p", "chosen": "a", "rejected": "b"}"#, &config).unwrap_err();
         assert_eq!(problem, RowProblem::MissingReward { column: "rewards[0]".into() });
     }
 
     #[test]
     fn unused_columns_are_kept_in_order() {
-        let record = parse(
-            Format::Preference,
-            r#"{"z": 1, "prompt": "p", "chosen": "a", "a": [2], "rejected": "b", "margin": 0.5}"#,
-        )
-        .unwrap();
+        let record =
+            parse("preference", r#"{"z": 1, "prompt": "p", "chosen": "a", "a": [2], "rejected": "b", "margin": 0.5}"#)
+                .unwrap();
         assert_eq!(record.extra.keys().collect::<Vec<_>>(), ["z", "a"]);
         assert_eq!(record.margin, Some(0.5));
     }

@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use super::columns::{Columns, finite, if_used, list, wrong_type};
 use super::conversation::{Side, conversation_prompt, side, single_answer};
-use crate::config::Uses;
+use super::{Definition, Layout};
+use crate::config::{DatasetConfig, Uses};
 use crate::error::RowProblem;
 use crate::record::{Label, Prompt, Response};
 
@@ -17,7 +18,16 @@ pub const REWARDS: &str = "rewards";
 /// The column of the labels: a list of `chosen`, `rejected`, `desirable`, `undesirable` or null, one for each response.
 pub const LABELS: &str = "labels";
 
-pub(super) fn parse(row: &mut Columns, uses: Uses) -> Result<(Prompt, Vec<Response>), RowProblem> {
+pub(super) const FORMAT: Definition = Definition {
+    name: "pointwise",
+    layouts: &[Layout { needs: &[PROMPT, RESPONSES], may_have: &[REWARDS, LABELS] }],
+    priority: 80,
+    about: "each of `responses`, with the reward and the label at its place in the lists",
+    example: r#"{"prompt": "Sky?", "responses": ["Blue.", "Green."], "rewards": [1.5, -2.0]}"#,
+    parse,
+};
+
+fn parse(row: &mut Columns, uses: Uses, _: &DatasetConfig) -> Result<(Prompt, Vec<Response>), RowProblem> {
     let prompt = match side(row.need(PROMPT)?, PROMPT)? {
         Side::Text(text) => Prompt::Text(text),
         Side::Messages(messages) => conversation_prompt(messages, PROMPT)?,
@@ -95,19 +105,18 @@ fn label(value: Value, column: &str) -> Result<Option<Label>, RowProblem> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Format;
     use super::super::testing::parse;
     use super::*;
     use crate::record::Message;
 
     fn problem(row: &str) -> RowProblem {
-        parse(Format::Pointwise, row).unwrap_err()
+        parse("pointwise", row).unwrap_err()
     }
 
     #[test]
     fn reads_texts_rewards_and_labels() {
         let record = parse(
-            Format::Pointwise,
+            "pointwise",
             r#"{"prompt": "p", "responses": ["a", "b", "c"], "rewards": [1, -0.5, 2e3], "labels": ["chosen", null, "rejected"]}"#,
         )
         .unwrap();
@@ -123,7 +132,7 @@ mod tests {
     #[test]
     fn reads_messages() {
         let record = parse(
-            Format::Pointwise,
+            "pointwise",
             r#"{"prompt": [{"role": "user", "content": "p"}], "responses": ["a", [{"role": "assistant", "content": "b"}], {"role": "assistant", "content": "c"}]}"#,
         )
         .unwrap();

@@ -2,7 +2,8 @@
 
 use super::columns::{Columns, response_text};
 use super::conversation::{Side, answer, conversation_prompt, side};
-use crate::config::Uses;
+use super::{Definition, Layout};
+use crate::config::{DatasetConfig, Uses};
 use crate::error::RowProblem;
 use crate::record::{Label, Message, Prompt, Response};
 
@@ -11,7 +12,19 @@ const CHOSEN_REWARDS: [&str; 6] =
 const REJECTED_REWARDS: [&str; 6] =
     ["reward_rejected", "rejected_reward", "score_rejected", "rejected_score", "rejected_rating", "rejected-rating"];
 
-pub(super) fn parse(row: &mut Columns, uses: Uses) -> Result<(Prompt, Vec<Response>), RowProblem> {
+pub(super) const FORMAT: Definition = Definition {
+    name: "preference",
+    layouts: &[
+        Layout { needs: &["prompt", "chosen", "rejected"], may_have: &[] },
+        Layout { needs: &["chosen", "rejected"], may_have: &[] },
+    ],
+    priority: 40,
+    about: "two labelled responses, with the rewards and the `margin` if the row has them (trl; ultrafeedback_binarized; hh-rlhf)",
+    example: r#"{"prompt": "The sky is", "chosen": " blue.", "rejected": " green."}"#,
+    parse,
+};
+
+fn parse(row: &mut Columns, uses: Uses, _: &DatasetConfig) -> Result<(Prompt, Vec<Response>), RowProblem> {
     let prompt = row.take("prompt").map(|v| side(v, "prompt")).transpose()?;
     pair(row, prompt, uses)
 }
@@ -122,17 +135,16 @@ fn from_messages(
 
 #[cfg(test)]
 mod tests {
-    use super::super::Format;
     use super::super::testing::parse;
     use super::*;
 
     fn texts(row: &str) -> (Prompt, String, String) {
-        let record = parse(Format::Preference, row).unwrap();
+        let record = parse("preference", row).unwrap();
         (record.prompt.clone(), record.chosen().unwrap().text().into(), record.rejected().unwrap().text().into())
     }
 
     fn problem(row: &str) -> RowProblem {
-        parse(Format::Preference, row).unwrap_err()
+        parse("preference", row).unwrap_err()
     }
 
     #[test]
@@ -171,7 +183,7 @@ mod tests {
         let row = r#"{"prompt": "Sky?", "prompt_id": "0ab", "messages": [], "score_chosen": 8.5, "score_rejected": 3,
             "chosen": [{"role": "user", "content": "Sky?"}, {"role": "assistant", "content": "Blue."}],
             "rejected": [{"role": "user", "content": "Sky?"}, {"role": "assistant", "content": "Green."}]}"#;
-        let record = parse(Format::Preference, row).unwrap();
+        let record = parse("preference", row).unwrap();
         assert_eq!(record.prompt, Prompt::Messages(vec![Message::user("Sky?")]));
         assert_eq!(record.chosen().unwrap().reward, Some(8.5));
         assert_eq!(record.rejected().unwrap().reward, Some(3.0));
@@ -190,7 +202,7 @@ mod tests {
         for (chosen, rejected) in CHOSEN_REWARDS.iter().zip(REJECTED_REWARDS) {
             let row =
                 format!(r#"{{"prompt": "p", "chosen": "a", "rejected": "b", "{chosen}": 1.5, "{rejected}": -2}}"#);
-            let record = parse(Format::Preference, &row).unwrap();
+            let record = parse("preference", &row).unwrap();
             assert_eq!(record.responses.iter().map(|r| r.reward).collect::<Vec<_>>(), [Some(1.5), Some(-2.0)]);
             assert!(record.extra.is_empty());
         }

@@ -4,11 +4,21 @@ use super::columns::Columns;
 use super::conversation::{Side, messages, split_last};
 use super::preference::pair;
 use super::single::finish;
-use crate::config::Uses;
+use super::{Definition, Layout};
+use crate::config::{DatasetConfig, Uses};
 use crate::error::RowProblem;
 use crate::record::{Message, Prompt, Response};
 
-pub(super) fn parse(row: &mut Columns, uses: Uses) -> Result<(Prompt, Vec<Response>), RowProblem> {
+pub(super) const FORMAT: Definition = Definition {
+    name: "sharegpt",
+    layouts: &[Layout { needs: &["conversations"], may_have: &["chosen", "rejected"] }],
+    priority: 50,
+    about: "the last turn of `from` and `value`, or two labelled responses; `system` and `kto_tag` as in LLaMA-Factory",
+    example: r#"{"conversations": [{"from": "human", "value": "Sky?"}, {"from": "gpt", "value": "Blue."}]}"#,
+    parse,
+};
+
+fn parse(row: &mut Columns, uses: Uses, _: &DatasetConfig) -> Result<(Prompt, Vec<Response>), RowProblem> {
     let mut turns = messages(row.need("conversations")?, "conversations")?;
     if let Some(system) = row.take_text("system")?.filter(|s| !s.is_empty())
         && turns.first().is_none_or(|m| m.role != "system")
@@ -24,7 +34,6 @@ pub(super) fn parse(row: &mut Columns, uses: Uses) -> Result<(Prompt, Vec<Respon
 
 #[cfg(test)]
 mod tests {
-    use super::super::Format;
     use super::super::testing::parse;
     use super::*;
     use crate::record::Label;
@@ -32,7 +41,7 @@ mod tests {
     #[test]
     fn roles_are_translated() {
         let row = r#"{"conversations": [{"from": "system", "value": "s"}, {"from": "human", "value": "u"}, {"from": "gpt", "value": "a"}]}"#;
-        let record = parse(Format::ShareGpt, row).unwrap();
+        let record = parse("sharegpt", row).unwrap();
         assert_eq!(record.prompt, Prompt::Messages(vec![Message::system("s"), Message::user("u")]));
         assert_eq!(record.responses, [Response::new("a")]);
     }
@@ -40,7 +49,7 @@ mod tests {
     #[test]
     fn preferences_are_objects() {
         let row = r#"{"conversations": [{"from": "human", "value": "u"}], "chosen": {"from": "gpt", "value": "a"}, "rejected": {"from": "gpt", "value": "b"}}"#;
-        let record = parse(Format::ShareGpt, row).unwrap();
+        let record = parse("sharegpt", row).unwrap();
         assert_eq!(record.prompt, Prompt::Messages(vec![Message::user("u")]));
         let expected = [Response::new("a").labelled(Label::Chosen), Response::new("b").labelled(Label::Rejected)];
         assert_eq!(record.responses, expected);
@@ -48,8 +57,7 @@ mod tests {
 
     #[test]
     fn an_unknown_role_is_named() {
-        let problem =
-            parse(Format::ShareGpt, r#"{"conversations": [{"from": "narrator", "value": "x"}]}"#).unwrap_err();
+        let problem = parse("sharegpt", r#"{"conversations": [{"from": "narrator", "value": "x"}]}"#).unwrap_err();
         assert!(problem.to_string().contains("`conversations[0].from`: unknown role `narrator`"), "{problem}");
     }
 }

@@ -3,21 +3,27 @@
 use serde_json::Value;
 
 use super::columns::{Columns, finite, if_used, list, response_text, text, wrong_type};
-use crate::config::{UltraFeedbackScore, Uses};
+use super::{Definition, Layout};
+use crate::config::{DatasetConfig, UltraFeedbackScore, Uses};
 use crate::error::RowProblem;
 use crate::record::{Message, Prompt, Response};
 
-pub(super) fn parse(
-    row: &mut Columns,
-    score: UltraFeedbackScore,
-    uses: Uses,
-) -> Result<(Prompt, Vec<Response>), RowProblem> {
+pub(super) const FORMAT: Definition = Definition {
+    name: "ultrafeedback",
+    layouts: &[Layout { needs: &["instruction", "completions"], may_have: &[] }],
+    priority: 70,
+    about: "one response for each completion, with the score that `data.ultrafeedback_score` names as its reward",
+    example: r#"{"instruction": "Sky?", "completions": [{"response": "Blue.", "overall_score": 8.5}]}"#,
+    parse,
+};
+
+fn parse(row: &mut Columns, uses: Uses, config: &DatasetConfig) -> Result<(Prompt, Vec<Response>), RowProblem> {
     let prompt = Prompt::Messages(vec![Message::user(row.need_text("instruction")?)]);
     let completions = list(row.need("completions")?, "completions")?;
     if completions.is_empty() {
         return Err(RowProblem::NoResponses { column: "completions".into() });
     }
-    let score = match score {
+    let score = match config.ultrafeedback_score {
         UltraFeedbackScore::FineGrained => "fine-grained_score",
         UltraFeedbackScore::Overall => "overall_score",
     };
@@ -50,10 +56,8 @@ pub(super) fn parse(
 
 #[cfg(test)]
 mod tests {
-    use super::super::Format;
     use super::super::testing::{parse, parse_with};
     use super::*;
-    use crate::config::DatasetConfig;
 
     const ROW: &str = r#"{"source": "evol_instruct", "instruction": "Sky?", "models": ["a", "b"], "completions": [
         {"model": "a", "response": "Blue.", "overall_score": 8.5, "fine-grained_score": 4.75, "critique": "Good."},
@@ -61,25 +65,25 @@ mod tests {
 
     #[test]
     fn scores_serve_as_rewards() {
-        let record = parse(Format::UltraFeedback, ROW).unwrap();
+        let record = parse("ultrafeedback", ROW).unwrap();
         assert_eq!(record.prompt, Prompt::Messages(vec![Message::user("Sky?")]));
         assert_eq!(record.responses, [Response::new("Blue.").rewarded(8.5), Response::new("Green.").rewarded(2.0)]);
         let config =
             DatasetConfig { ultrafeedback_score: UltraFeedbackScore::FineGrained, ..DatasetConfig::new("test") };
-        let record = parse_with(Format::UltraFeedback, ROW, &config).unwrap();
+        let record = parse_with("ultrafeedback", ROW, &config).unwrap();
         assert_eq!(record.responses.iter().map(|r| r.reward).collect::<Vec<_>>(), [Some(4.75), Some(1.5)]);
     }
 
     #[test]
     fn a_row_without_completions_is_an_error() {
-        let problem = parse(Format::UltraFeedback, r#"{"instruction": "Sky?", "completions": []}"#).unwrap_err();
+        let problem = parse("ultrafeedback", r#"{"instruction": "Sky?", "completions": []}"#).unwrap_err();
         assert_eq!(problem, RowProblem::NoResponses { column: "completions".into() });
     }
 
     #[test]
     fn a_missing_score_is_an_error() {
         let row = ROW.replace(r#""overall_score": 2,"#, "");
-        let problem = parse(Format::UltraFeedback, &row).unwrap_err();
+        let problem = parse("ultrafeedback", &row).unwrap_err();
         assert_eq!(problem, RowProblem::MissingReward { column: "completions[1].overall_score".into() });
     }
 }

@@ -66,7 +66,7 @@ fn rows_are_limited_and_formats_overridden() {
     let Some(path) = test_data("preference/rasbt_preference.json") else { return };
     let config = DatasetConfig { max_rows: Some(7), ..DatasetConfig::new(path.to_str().unwrap()) };
     assert_eq!(load_records(&config).unwrap().0.len(), 7);
-    let config = DatasetConfig { format: Some(Format::Messages), ..config };
+    let config = DatasetConfig { format: Format::named("messages"), ..config };
     let message = load_records(&config).unwrap_err().to_string();
     assert!(
         message.contains("rasbt_preference.json: row 0: missing column `messages` (format `messages`)"),
