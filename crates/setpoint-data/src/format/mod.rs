@@ -35,6 +35,7 @@ formats! {
     messages,
     prompt_completion,
     alpaca,
+    alpaca_farm,
     sharegpt,
     ultrafeedback,
     prompts,
