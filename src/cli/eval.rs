@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use setpoint_eval::Task;
 use toml::Value;
 
 use super::{CommonArgs, JobArgs, text};
@@ -15,13 +16,6 @@ const ALPACA_HELP: &str = "Examples:\n  setpoint eval alpaca --annotations annot
 const MT_BENCH_HELP: &str = "Examples:\n  setpoint eval mt-bench --judgments model_judgment/gpt-4_single.jsonl\n  \
     setpoint eval mt-bench --model DIR --questions question.jsonl --references reference_answer/gpt-4.jsonl --output runs/mt\n\n\
     The judge's key is read from OPENAI_API_KEY (setting judge.api_key_env). All settings: setpoint inspect config eval-mt-bench";
-const TASKS_HELP: &str = "Examples:\n  setpoint eval tasks --model DIR --data DATA --tasks arc_easy,arc_challenge --output runs/tasks\n  \
-    setpoint eval tasks --model DIR --data DATA --set mode=cot --output runs/cot\n  \
-    setpoint eval tasks --model DIR --data hub --tasks mmlu,gsm8k --output runs/tasks\n  \
-    setpoint eval tasks --model DIR --tasks mmlu,gsm8k --data mmlu=cais/mmlu --data gsm8k=openai/gsm8k@main\n\n\
-    DATA holds mmlu/{dev,test}/*.csv, gsm8k_test.jsonl, ARC-Easy_test.jsonl, ARC-Challenge_test.jsonl, mathqa_test.jsonl and\n\
-    socialiqa_dev.jsonl, or .json or .parquet; or copies of the hub's data sets (mmlu, gsm8k, ai2_arc, math_qa, siqa).\n\
-    All settings: setpoint inspect config eval-tasks";
 const COMPARE_HELP: &str = "Example:\n  setpoint eval compare runs/tasks-sft runs/tasks-dro";
 
 /// `setpoint eval`.
@@ -45,8 +39,7 @@ pub enum Benchmark {
     /// MT-Bench: two-turn questions, rated by a judge or compared pair by pair
     #[command(after_help = MT_BENCH_HELP)]
     MtBench(MtBenchArgs),
-    /// MMLU, GSM8K, ARC, MathQA and SocialIQA, by likelihood or by chain of thought
-    #[command(after_help = TASKS_HELP)]
+    #[command(about = tasks_about(), after_help = tasks_help())]
     Tasks(TasksArgs),
     /// Put results side by side, with paired significance
     #[command(after_help = COMPARE_HELP)]
@@ -127,6 +120,50 @@ pub struct TasksArgs {
     /// Options of every command
     #[command(flatten)]
     pub common: CommonArgs,
+}
+
+/// Returns the line about `setpoint eval tasks` in the list of benchmarks.
+fn tasks_about() -> String {
+    let titles = distinct(Task::by_default().map(|task| task.title().to_owned()));
+    let (last, others) = titles.split_last().map_or(("", &[][..]), |(last, others)| (last.as_str(), others));
+    format!("{} and {last}, by likelihood or by chain of thought", others.join(", "))
+}
+
+/// Returns the examples of `setpoint eval tasks` and the data that it reads.
+fn tasks_help() -> String {
+    let names = Task::all().map(Task::name).collect::<Vec<_>>().join(", ");
+    let files = Task::all().map(Task::file).collect::<Vec<_>>().join(", ");
+    let folders = distinct(Task::all().map(|task| task.folder().to_owned())).join(", ");
+    let tasks = filled(&format!("Tasks: {names}"));
+    let data =
+        filled(&format!("DATA holds {files}, or .json or .parquet; or copies of the hub's data sets ({folders})."));
+    format!(
+        "Examples:\n  setpoint eval tasks --model DIR --data DATA --tasks arc_easy,arc_challenge --output runs/tasks\n  \
+         setpoint eval tasks --model DIR --data DATA --set mode=cot --output runs/cot\n  \
+         setpoint eval tasks --model DIR --data hub --tasks mmlu,gsm8k --output runs/tasks\n  \
+         setpoint eval tasks --model DIR --tasks mmlu,gsm8k --data mmlu=cais/mmlu --data gsm8k=openai/gsm8k@main\n\n\
+         {tasks}\n{data}\nAll settings: setpoint inspect config eval-tasks"
+    )
+}
+
+fn distinct(names: impl Iterator<Item = String>) -> Vec<String> {
+    let mut names: Vec<String> = names.collect();
+    names.dedup();
+    names
+}
+
+/// Breaks a text into lines, as long as those of the other help.
+fn filled(text: &str) -> String {
+    const WIDTH: usize = 118;
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => word.clone_into(line),
+            Some(line) if line.len() + 1 + word.len() <= WIDTH => *line += &format!(" {word}"),
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines.join("\n")
 }
 
 /// `setpoint eval compare`.

@@ -14,7 +14,7 @@
 //! | how long are the answers, and does the reward follow length? | [`LengthStats::of`], [`length_correlation`] |
 //! | AlpacaEval 2: what does the judge prefer, at equal lengths too? | [`alpaca_win_rate`], [`length_controlled`], [`AlpacaJudge`] |
 //! | MT-Bench: how are answers rated, or paired? | [`single_scores`], [`pair_scores`], [`MtJudge`] |
-//! | MMLU, GSM8K, ARC, MathQA, SocialIQA | [`TaskSet`], [`grade_choice`], [`extract_answer`], [`TaskScore`] |
+//! | MMLU, GSM8K, ARC and other tasks ([`Task`]) | [`TaskSet`], [`grade_choice`], [`extract_answer`], [`TaskScore`] |
 //! | who answers when a judge is asked? | [`JudgeClient`] |
 //! | may two results stand side by side, and do they differ? | [`EvalRun`], [`differences`], [`compare`] |
 //!

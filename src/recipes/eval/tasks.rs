@@ -1,4 +1,4 @@
-//! `setpoint eval tasks`: MMLU, GSM8K, ARC, MathQA and SocialIQA, by likelihood or by chain of thought.
+//! `setpoint eval tasks`: MMLU, GSM8K, ARC and other tasks, by likelihood or by chain of thought.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ const HUB: &str = "hub";
 pub struct TasksConfig {
     /// The model.
     pub model: ModelSection,
-    /// `mmlu`, `gsm8k`, `arc_easy`, `arc_challenge`, `mathqa`, `social_iqa`.
+    /// Their names, as `setpoint eval tasks --help` lists them.
     pub tasks: Vec<Task>,
     /// Folder of the data sets; `hub` for the hub's, as lm-evaluation-harness reads them.
     pub data: Option<PathBuf>,
@@ -61,7 +61,7 @@ impl Default for TasksConfig {
     fn default() -> Self {
         Self {
             model: ModelSection::default(),
-            tasks: Task::ALL.to_vec(),
+            tasks: Task::by_default().collect(),
             data: None,
             sources: BTreeMap::new(),
             mode: TaskMode::Likelihood,

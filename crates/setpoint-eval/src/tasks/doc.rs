@@ -1,55 +1,8 @@
-//! Tasks and their examples.
+//! The examples of tasks.
 
 use serde::{Deserialize, Serialize};
 
-/// A benchmark.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Task {
-    /// Massive multitask language understanding (Hendrycks et al. 2021): 57 subjects, four choices.
-    Mmlu,
-    /// Grade-school mathematics (Cobbe et al. 2021): a number.
-    Gsm8k,
-    /// Science questions of the easy set (Clark et al. 2018).
-    ArcEasy,
-    /// Science questions of the challenge set.
-    ArcChallenge,
-    /// Word problems (Amini et al. 2019): five choices.
-    Mathqa,
-    /// Social situations (Sap et al. 2019): three choices.
-    SocialIqa,
-}
-
-impl Task {
-    /// All of them.
-    pub const ALL: [Task; 6] =
-        [Task::Mmlu, Task::Gsm8k, Task::ArcEasy, Task::ArcChallenge, Task::Mathqa, Task::SocialIqa];
-
-    /// The name in lm-evaluation-harness.
-    pub fn name(self) -> &'static str {
-        match self {
-            Task::Mmlu => "mmlu",
-            Task::Gsm8k => "gsm8k",
-            Task::ArcEasy => "arc_easy",
-            Task::ArcChallenge => "arc_challenge",
-            Task::Mathqa => "mathqa",
-            Task::SocialIqa => "social_iqa",
-        }
-    }
-
-    /// Few-shot examples unless told otherwise, as in the harness.
-    pub fn default_shots(self, mode: TaskMode) -> usize {
-        match (self, mode) {
-            (Task::Gsm8k, TaskMode::Likelihood) => 5,
-            _ => 0,
-        }
-    }
-
-    /// Whether `acc_norm` is reported beside `acc`.
-    pub fn has_normalized_accuracy(self) -> bool {
-        matches!(self, Task::ArcEasy | Task::ArcChallenge | Task::Mathqa)
-    }
-}
+use super::task::Task;
 
 /// How a model is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -5,8 +5,9 @@ use std::sync::LazyLock;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
-use super::doc::{Task, TaskMode};
+use super::doc::TaskMode;
 use super::prompt::letter;
+use super::task::Task;
 
 /// What the two filters found.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -23,32 +24,32 @@ pub struct Extracted {
 /// last letter in parentheses, else the last of the `choices` that the text holds word for word, without regard to case and punctuation,
 /// else the last letter behind a colon.
 pub fn extract_answer(task: Task, mode: TaskMode, choices: &[String], text: &str) -> Extracted {
-    macro_rules! pattern {
-        ($pattern:literal) => {{
-            static REGEX: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new($pattern).ok());
-            &*REGEX
-        }};
+    task.definition().extract(mode, choices, text)
+}
+
+/// Reads a choice's letter, as the filters of `mmlu_flan_cot_zeroshot` do.
+pub(super) fn choice(choices: &[String], text: &str) -> Extracted {
+    static ANNOUNCED: LazyLock<Option<Regex>> =
+        LazyLock::new(|| Regex::new(r"(?:answer is |The answer: |The final answer: )(.*).").ok());
+    static IN_PARENTHESES: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"\([A-Z]\)").ok());
+    Extracted {
+        // The harness's look-behinds, and its `(?=.)`, which leaves out the last character of the line.
+        strict: first_match(&ANNOUNCED, text).map(|s| bare(&s)),
+        flexible: last_match(&IN_PARENTHESES, text)
+            .or_else(|| named_choice(choices, text))
+            .or_else(|| behind_colon(choices.len(), text))
+            .map(|s| bare(&s)),
     }
-    let first = |regex: &Option<Regex>| Some(regex.as_ref()?.captures(text)?.get(1)?.as_str().trim().to_owned());
-    let last = |regex: &Option<Regex>| Some(regex.as_ref()?.find_iter(text).last()?.as_str().trim().to_owned());
-    match (task, mode) {
-        (Task::Gsm8k, TaskMode::Likelihood) => Extracted {
-            strict: first(pattern!(r"#### (-?[0-9.,]+)")),
-            flexible: last(pattern!(r"-?[$0-9.,]{2,}|-?[0-9]+")),
-        },
-        (Task::Gsm8k, TaskMode::Cot) => Extracted {
-            strict: first(pattern!(r"The answer is (-?[0-9.,]+).")),
-            flexible: last(pattern!(r"-?[$0-9.,]{2,}|-?[0-9]+")),
-        },
-        _ => Extracted {
-            // The harness's look-behinds, and its `(?=.)`, which leaves out the last character of the line.
-            strict: first(pattern!(r"(?:answer is |The answer: |The final answer: )(.*).")).map(|s| bare(&s)),
-            flexible: last(pattern!(r"\([A-Z]\)"))
-                .or_else(|| named_choice(choices, text))
-                .or_else(|| behind_colon(choices.len(), text))
-                .map(|s| bare(&s)),
-        },
-    }
+}
+
+/// Returns the first group of the first match.
+pub(super) fn first_match(regex: &Option<Regex>, text: &str) -> Option<String> {
+    Some(regex.as_ref()?.captures(text)?.get(1)?.as_str().trim().to_owned())
+}
+
+/// Returns the last match.
+pub(super) fn last_match(regex: &Option<Regex>, text: &str) -> Option<String> {
+    Some(regex.as_ref()?.find_iter(text).last()?.as_str().trim().to_owned())
 }
 
 /// Without ASCII punctuation, in capitals: what `exact_match` compares.
@@ -90,23 +91,13 @@ fn behind_colon(choices: usize, text: &str) -> Option<String> {
     found.by_ref().filter(named).last().map(str::to_owned)
 }
 
-/// `exact_match` of GSM8K: case, `,`, `$`, everything up to `#### ` and a final point do not count.
-pub(super) fn same_number(found: &str, solution: &str) -> bool {
-    let normal = |text: &str| {
-        let text: String = text.chars().filter(|c| !matches!(c, ',' | '$')).collect();
-        let text = text.rsplit_once("#### ").map_or(text.as_str(), |(_, end)| end);
-        text.strip_suffix('.').unwrap_or(text).to_lowercase()
-    };
-    normal(found) == normal(solution)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn found(task: Task, mode: TaskMode, text: &str) -> (Option<String>, Option<String>) {
+    fn found(text: &str) -> (Option<String>, Option<String>) {
         let choices = ["a red ball", "red", "3.5 cm", "the U.S."].map(str::to_owned);
-        let Extracted { strict, flexible } = extract_answer(task, mode, &choices, text);
+        let Extracted { strict, flexible } = choice(&choices, text);
         (strict, flexible)
     }
 
@@ -115,20 +106,8 @@ mod tests {
     }
 
     #[test]
-    fn gsm8k_takes_the_marked_or_the_last_number() {
-        let (few, cot) = (TaskMode::Likelihood, TaskMode::Cot);
-        assert_eq!(found(Task::Gsm8k, few, "2+2=4\n#### 1,204\nand 7"), some("1,204", "7"));
-        assert_eq!(found(Task::Gsm8k, few, "It costs $18.50."), (None, Some("$18.50.".into())));
-        assert_eq!(found(Task::Gsm8k, cot, "So 3. The answer is -12."), some("-12", "-12."));
-        assert_eq!(found(Task::Gsm8k, cot, "none"), (None, None));
-        assert!(
-            same_number("$18.", "x\n#### 18") && same_number("1,204", "#### 1204") && !same_number("18.0", "#### 18")
-        );
-    }
-
-    #[test]
     fn a_choice_is_announced_or_the_last_in_parentheses() {
-        let cot = |text| found(Task::ArcEasy, TaskMode::Cot, text);
+        let cot = found;
         assert_eq!(cot("First (A)? No. The answer is (B)."), some("B", "B"));
         assert_eq!(cot("It is (C), not (D)"), (None, Some("D".into())));
         // What follows the letter on its line is part of the strict match, as in the harness.
@@ -138,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_choice_may_be_named_or_follow_a_colon() {
-        let flexible = |text| found(Task::ArcEasy, TaskMode::Cot, text).1;
+        let flexible = |text| found(text).1;
         let some = |letter: &str| Some(letter.to_owned());
         assert_eq!(flexible("Not red: it is A Red Ball!"), some("A"), "the longest of those that begin alike");
         assert_eq!(flexible("a red ball, or red"), some("B"), "the last one");
@@ -147,7 +126,7 @@ mod tests {
         assert_eq!(flexible("Answer: c"), None);
         // A choice without letters or digits makes the harness's pattern match the end of every text.
         let choices = ["-".to_owned(), "blue".to_owned()];
-        let found = |text| extract_answer(Task::ArcEasy, TaskMode::Cot, &choices, text).flexible;
+        let found = |text| choice(&choices, text).flexible;
         assert_eq!((found("blue"), found("it is: B")), (None, some("B")));
     }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::doc::{Gold, TaskDoc};
-use super::extract::{Extracted, same_number};
+use super::extract::Extracted;
 use crate::error::Error;
 use crate::summary::mean_and_variance;
 
@@ -60,6 +60,16 @@ pub fn grade_text(doc: &TaskDoc, found: &Extracted) -> TextGrade {
         }
     };
     TextGrade { strict: right(&found.strict), flexible: right(&found.flexible) }
+}
+
+/// Compares as `exact_match` of GSM8K does: case, `,`, `$`, everything up to `#### ` and a final point do not count.
+fn same_number(found: &str, solution: &str) -> bool {
+    let normal = |text: &str| {
+        let text: String = text.chars().filter(|c| !matches!(c, ',' | '$')).collect();
+        let text = text.rsplit_once("#### ").map_or(text.as_str(), |(_, end)| end);
+        text.strip_suffix('.').unwrap_or(text).to_lowercase()
+    };
+    normal(found) == normal(solution)
 }
 
 /// A share with its standard error.
@@ -157,6 +167,13 @@ mod tests {
             "the first of equals"
         );
         assert!(grade_choice(&doc, &[-4.0]).is_err() && grade_choice(&doc, &[-4.0, f64::NAN]).is_err());
+    }
+
+    #[test]
+    fn numbers_are_compared_without_currency_and_groups() {
+        assert!(
+            same_number("$18.", "x\n#### 18") && same_number("1,204", "#### 1204") && !same_number("18.0", "#### 18")
+        );
     }
 
     #[test]

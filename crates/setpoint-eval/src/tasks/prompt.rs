@@ -1,6 +1,6 @@
 //! What a model is asked, word for word as lm-evaluation-harness asks it.
 
-use super::doc::{Gold, Task, TaskDoc, TaskMode};
+use super::doc::{Gold, TaskDoc, TaskMode};
 use super::read::TaskSet;
 use crate::error::Error;
 use crate::python_random::PythonRandom;
@@ -20,29 +20,30 @@ pub struct TaskRequest {
 impl TaskSet {
     /// The requests of all examples, in their order.
     ///
-    /// MMLU's few-shot examples are the first of its dev split; the others' are drawn from the training split, anew for each example
-    /// and in the order of the examples, by Python's `random.Random(1234).sample`.
+    /// MMLU's few-shot examples are the first of its dev split. Those of other tasks are drawn from the training split, again for each
+    /// example and in the order of the examples, by Python's `random.Random(1234).sample`.
     ///
     /// # Errors
     /// Fewer few-shot examples than asked for.
     pub fn requests(&self, mode: TaskMode, shots: usize) -> Result<Vec<TaskRequest>, Error> {
+        let definition = self.task.definition();
         let mut random = PythonRandom::from_seed(SHOT_SEED);
         self.docs
             .iter()
             .map(|doc| {
                 let pool = self.shots.get(doc.subject.as_deref().unwrap_or_default()).map_or(&[][..], Vec::as_slice);
                 // Without a test split the harness draws one more, lest the example itself be among them.
-                let drawn = shots + usize::from(shots > 0 && self.task == Task::SocialIqa);
+                let drawn = shots + usize::from(shots > 0 && definition.published().split != "test");
                 if pool.len() < drawn {
                     return Err(Error::Shots { task: self.task.name(), needed: drawn, found: pool.len() });
                 }
-                let chosen: Vec<&TaskDoc> = match self.task {
-                    Task::Mmlu => pool[..shots].iter().collect(),
-                    _ if shots == 0 => Vec::new(),
-                    _ => {
-                        let others = random.sample(pool.len(), drawn).into_iter().map(|i| &pool[i]);
-                        others.filter(|shot| !shot.same_as(doc)).take(shots).collect()
-                    }
+                let chosen: Vec<&TaskDoc> = if definition.shows_first_shots() {
+                    pool[..shots].iter().collect()
+                } else if shots == 0 {
+                    Vec::new()
+                } else {
+                    let others = random.sample(pool.len(), drawn).into_iter().map(|i| &pool[i]);
+                    others.filter(|shot| !shot.same_as(doc)).take(shots).collect()
                 };
                 Ok(self.request(doc, &chosen, mode))
             })
@@ -50,53 +51,33 @@ impl TaskSet {
     }
 
     fn request(&self, doc: &TaskDoc, shots: &[&TaskDoc], mode: TaskMode) -> TaskRequest {
-        let mut context = doc.subject.as_deref().map(description).unwrap_or_default();
+        let definition = self.task.definition();
+        let describe = |subject: &str| definition.subjects().map(|subjects| (subjects.describe)(subject));
+        let mut context = doc.subject.as_deref().and_then(describe).unwrap_or_default();
         for shot in shots {
             context += &format!("{} {}\n\n", self.ask(shot, mode), self.answer(shot, mode));
         }
         context += &self.ask(doc, mode);
         let continuations = match mode {
             TaskMode::Cot => Vec::new(),
-            TaskMode::Likelihood => (0..doc.choices.len()).map(|i| format!(" {}", self.target(doc, i))).collect(),
+            TaskMode::Likelihood => (0..doc.choices.len()).map(|i| format!(" {}", definition.target(doc, i))).collect(),
         };
         TaskRequest { context, continuations }
     }
 
-    /// `doc_to_text`.
     fn ask(&self, doc: &TaskDoc, mode: TaskMode) -> String {
-        let lettered = |between: &str, mark: &dyn Fn(char) -> String| {
-            let each = doc.choices.iter().zip('A'..).map(|(choice, letter)| format!("{}{choice}", mark(letter)));
-            each.collect::<Vec<_>>().join(between)
-        };
-        match (mode, self.task) {
-            (TaskMode::Cot, Task::Gsm8k) => format!("Q: {}\nA: Let's think step by step.", doc.question),
-            // `mmlu_flan_cot_zeroshot`'s form, for the other multiple-choice tasks as well.
-            (TaskMode::Cot, _) => {
-                let choices = lettered(" ", &|letter| format!("({letter}) "));
-                format!("Q: {}\n{choices}\nA: Let's think step by step.", doc.question.trim())
-            }
-            (TaskMode::Likelihood, Task::Mmlu) => {
-                format!("{}\n{}\nAnswer:", doc.question.trim(), lettered("\n", &|letter| format!("{letter}. ")))
-            }
-            (TaskMode::Likelihood, Task::SocialIqa) => format!("Q: {}\nA:", doc.question),
-            (TaskMode::Likelihood, _) => format!("Question: {}\nAnswer:", doc.question),
+        match mode {
+            TaskMode::Likelihood => self.task.definition().ask(doc),
+            TaskMode::Cot => self.task.definition().ask_step_by_step(doc),
         }
     }
 
-    /// `doc_to_target` of a few-shot example.
+    /// The answer of a few-shot example: the harness's `doc_to_target`.
     fn answer(&self, doc: &TaskDoc, mode: TaskMode) -> String {
         match (&doc.gold, mode) {
             (Gold::Solution(solution), _) => solution.clone(),
-            (Gold::Choice(index), TaskMode::Likelihood) => self.target(doc, *index),
+            (Gold::Choice(index), TaskMode::Likelihood) => self.task.definition().target(doc, *index),
             (Gold::Choice(index), TaskMode::Cot) => format!("({})", letter(*index)),
-        }
-    }
-
-    /// The text of a choice: MMLU's are letters.
-    fn target(&self, doc: &TaskDoc, index: usize) -> String {
-        match self.task {
-            Task::Mmlu => letter(index).to_string(),
-            _ => doc.choices[index].clone(),
         }
     }
 
@@ -115,54 +96,20 @@ pub fn cut_at_stop<'a>(text: &'a str, stops: &[&str]) -> &'a str {
     &text[..end.unwrap_or(text.len())]
 }
 
+/// Returns the letter of a choice.
 pub(super) fn letter(index: usize) -> char {
     ('A'..='Z').nth(index).unwrap_or('?')
 }
 
-fn description(subject: &str) -> String {
-    let subject = subject.replace('_', " ");
-    format!("The following are multiple choice questions (with answers) about {subject}.\n\n")
+/// Returns the choices of an example, each behind its letter.
+pub(super) fn lettered(doc: &TaskDoc, between: &str, mark: impl Fn(char) -> String) -> String {
+    let each = doc.choices.iter().zip('A'..).map(|(choice, letter)| format!("{}{choice}", mark(letter)));
+    each.collect::<Vec<_>>().join(between)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
-
-    fn doc(index: usize, question: &str, choices: &[&str], gold: Gold, subject: Option<&str>) -> TaskDoc {
-        TaskDoc {
-            index,
-            subject: subject.map(str::to_owned),
-            question: question.into(),
-            choices: choices.iter().map(|c| (*c).to_owned()).collect(),
-            gold,
-        }
-    }
-
-    #[test]
-    fn mmlu_shows_the_first_examples_of_its_own_subject() {
-        let subject = Some("high_school_biology");
-        let shots = vec![
-            doc(0, "one? ", &["a", "b", "c", "d"], Gold::Choice(2), subject),
-            doc(1, "two?", &["a", "b", "c", "d"], Gold::Choice(0), subject),
-        ];
-        let set = TaskSet {
-            task: Task::Mmlu,
-            docs: vec![doc(0, " three? ", &["w", "x", "y", "z"], Gold::Choice(1), subject)],
-            shots: BTreeMap::from([("high_school_biology".to_owned(), shots)]),
-            undecided: 0,
-        };
-        let request = &set.requests(TaskMode::Likelihood, 1).unwrap()[0];
-        assert_eq!(
-            request.context,
-            "The following are multiple choice questions (with answers) about high school biology.\n\n\
-             one?\nA. a\nB. b\nC. c\nD. d\nAnswer: C\n\nthree?\nA. w\nB. x\nC. y\nD. z\nAnswer:"
-        );
-        assert_eq!(request.continuations, [" A", " B", " C", " D"]);
-        let cot = &set.requests(TaskMode::Cot, 0).unwrap()[0];
-        assert!(cot.context.ends_with("Q: three?\n(A) w (B) x (C) y (D) z\nA: Let's think step by step."), "{cot:?}");
-        assert!(matches!(set.requests(TaskMode::Likelihood, 3), Err(Error::Shots { needed: 3, found: 2, .. })));
-    }
 
     #[test]
     fn an_answer_ends_at_the_first_stop() {

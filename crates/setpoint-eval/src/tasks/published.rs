@@ -5,53 +5,14 @@ use std::path::Path;
 
 use setpoint_data::{DatasetConfig, Error as DataError, Hub};
 
-use super::doc::{Task, TaskDoc};
+use super::definition::{Published, Subjects};
+use super::doc::TaskDoc;
 use super::read::{TaskSet, read_docs};
+use super::task::Task;
 use crate::error::Error;
 
 /// The hub's own conversion of data sets that are published as a script.
 const CONVERTED: &str = "refs/convert/parquet";
-
-/// MMLU's subset of all subjects. Others of its subsets are single subjects, and one is training data.
-const ALL: &str = "all";
-const NO_SUBJECT: &str = "auxiliary_train";
-
-impl Task {
-    /// The hub's data set that lm-evaluation-harness 0.4.13 reads.
-    pub fn hub_id(self) -> &'static str {
-        match self {
-            Task::Mmlu => "cais/mmlu",
-            Task::Gsm8k => "openai/gsm8k",
-            Task::ArcEasy | Task::ArcChallenge => "allenai/ai2_arc",
-            // Copies as Parquet of allenai/math_qa and allenai/social_i_qa, which are scripts.
-            Task::Mathqa => "regisss/math_qa",
-            Task::SocialIqa => "lighteval/siqa",
-        }
-    }
-}
-
-/// What a copy of the task's data set may be called.
-pub(super) fn folders(task: Task) -> &'static [&'static str] {
-    match task {
-        Task::Mmlu => &["mmlu"],
-        Task::Gsm8k => &["gsm8k"],
-        Task::ArcEasy | Task::ArcChallenge => &["ai2_arc"],
-        Task::Mathqa => &["math_qa"],
-        Task::SocialIqa => &["social_i_qa", "siqa"],
-    }
-}
-
-/// The subset, the split that is asked and the one of few-shot examples, as in the harness.
-fn layout(task: Task) -> (Option<&'static str>, &'static str, &'static str) {
-    match task {
-        Task::Mmlu => (Some(ALL), "test", "dev"),
-        Task::Gsm8k => (Some("main"), "test", "train"),
-        Task::ArcEasy => (Some("ARC-Easy"), "test", "train"),
-        Task::ArcChallenge => (Some("ARC-Challenge"), "test", "train"),
-        Task::Mathqa => (None, "test", "train"),
-        Task::SocialIqa => (None, "validation", "train"),
-    }
-}
 
 impl TaskSet {
     /// Reads a task in the columns and splits of the hub's data set. `source` is the folder of a copy, or a hub id, `owner/name` or
@@ -65,12 +26,13 @@ impl TaskSet {
     /// use setpoint_data::Hub;
     /// use setpoint_eval::{Task, TaskSet};
     ///
-    /// let set = TaskSet::read_published(Task::Gsm8k, Task::Gsm8k.hub_id(), true, &Hub::from_env())?;
+    /// let gsm8k = Task::named("gsm8k").unwrap();
+    /// let set = TaskSet::read_published(gsm8k, gsm8k.hub_id(), true, &Hub::from_env())?;
     /// assert_eq!(set.docs.len(), 1319);
     /// # Ok::<(), setpoint_eval::Error>(())
     /// ```
     pub fn read_published(task: Task, source: &str, shots: bool, hub: &Hub) -> Result<Self, Error> {
-        let (subset, split, shot_split) = layout(task);
+        let Published { subset, split, shots: shot_split, .. } = task.definition().published();
         let (path, revision) = match source.split_once('@') {
             Some((id, revision)) if !Path::new(source).exists() => (id, Some(revision)),
             _ => (source, None),
@@ -84,8 +46,9 @@ impl TaskSet {
                 // Where there is no conversion either, what was found in the first place is the more useful answer.
                 read_docs(task, &config, hub).map_err(|_| error)?
             }
-            Err(Error::Data(error @ DataError::NoSplit { .. })) if task == Task::Mmlu && Path::new(path).is_dir() => {
-                return by_subject(path, shots, hub)?.ok_or_else(|| error.into());
+            Err(Error::Data(error @ DataError::NoSplit { .. })) if Path::new(path).is_dir() => {
+                let Some(subjects) = task.definition().subjects() else { return Err(error.into()) };
+                return by_subject(task, &subjects, path, shots, hub)?.ok_or_else(|| error.into());
             }
             read => read?,
         };
@@ -103,25 +66,25 @@ impl TaskSet {
     }
 }
 
-/// MMLU from a folder that holds subjects but not the subset of all; `None` where it holds none.
-fn by_subject(path: &str, shots: bool, hub: &Hub) -> Result<Option<TaskSet>, Error> {
+/// Reads a task from a folder that holds subjects but not the subset of all; `None` if it holds none.
+fn by_subject(task: Task, kinds: &Subjects, path: &str, shots: bool, hub: &Hub) -> Result<Option<TaskSet>, Error> {
     let root = Path::new(path);
     let entries = std::fs::read_dir(root).map_err(Error::io("list", root))?.flatten();
     let mut subjects: Vec<String> =
         entries.filter(|e| e.path().is_dir()).filter_map(|e| e.file_name().into_string().ok()).collect();
-    subjects.retain(|name| name != NO_SUBJECT && !name.starts_with('.'));
+    subjects.retain(|name| name != kinds.no_subject && !name.starts_with('.'));
     subjects.sort();
-    let mut set = TaskSet { task: Task::Mmlu, docs: Vec::new(), shots: BTreeMap::new(), undecided: 0 };
-    let (_, split, shot_split) = layout(Task::Mmlu);
+    let mut set = TaskSet { task, docs: Vec::new(), shots: BTreeMap::new(), undecided: 0 };
+    let Published { split, shots: shot_split, .. } = task.definition().published();
     for subject in subjects {
         let of = |split: &str| DatasetConfig {
             subset: Some(subject.clone()),
             split: split.to_owned(),
             ..DatasetConfig::new(path)
         };
-        set.docs.extend(read_docs(Task::Mmlu, &of(split), hub)?.0);
+        set.docs.extend(read_docs(task, &of(split), hub)?.0);
         if shots {
-            let docs = read_docs(Task::Mmlu, &of(shot_split), hub)?.0;
+            let docs = read_docs(task, &of(shot_split), hub)?.0;
             set.shots.insert(subject, docs);
         }
     }
