@@ -341,6 +341,36 @@ fn mt_bench_answers_two_turns_and_writes_fastchats_files() {
     assert_eq!(rescored["manifest"]["data"], result["manifest"]["data"]);
 }
 
+/// Compares samples with those of lm-evaluation-harness: prompts, log-likelihoods or answers, and grades. `samples(task, shots)` are
+/// ours.
+fn agree(expected: &Value, samples: impl Fn(&str, &str) -> Vec<Value>) {
+    for run in expected["runs"].as_array().unwrap() {
+        let (task, shots) = (run["task"].as_str().unwrap(), run["shots"].to_string());
+        let rows = samples(task, &shots);
+        let wanted = run["samples"].as_array().unwrap();
+        assert_eq!(rows.len(), wanted.len());
+        for (row, sample) in rows.iter().zip(wanted) {
+            let place = format!("{task} with {shots} shots, {}", row["id"]);
+            assert_eq!(row["context"], sample["context"], "{place}");
+            if let Some(answer) = sample["answer"].as_str() {
+                // The harness decodes the answer alone, which loses a leading space.
+                assert_eq!(row["answer"].as_str().unwrap().trim_start(), answer.trim_start(), "{place}");
+                assert_eq!(row["grades"]["strict"], sample["grades"]["strict-match"], "{place}");
+                assert_eq!(row["grades"]["flexible"], sample["grades"]["flexible-extract"], "{place}");
+                continue;
+            }
+            assert_eq!(row["continuations"], sample["continuations"], "{place}");
+            assert_eq!(row["grades"], sample["grades"], "{place}");
+            let numbers = |v: &Value| {
+                v["loglikelihoods"].as_array().unwrap().iter().map(|l| l.as_f64().unwrap()).collect::<Vec<_>>()
+            };
+            for (got, wanted) in numbers(row).into_iter().zip(numbers(sample)) {
+                assert!((got - wanted).abs() < 1e-4, "{place}: {got} against {wanted}");
+            }
+        }
+    }
+}
+
 #[test]
 fn tasks_are_asked_and_scored_as_by_lm_eval() {
     let Some(stories) = shared("model/stories260K") else { return };
@@ -373,36 +403,35 @@ fn tasks_are_asked_and_scored_as_by_lm_eval() {
         ])
         .ok();
     }
-    for run in expected["runs"].as_array().unwrap() {
-        let (task, shots) = (run["task"].as_str().unwrap(), run["shots"].to_string());
-        let (task, folder) = if task == "gsm8k_cot" { ("gsm8k", "cot") } else { (task, shots.as_str()) };
-        let rows = lines(&dir.path().join(folder).join(format!("samples_{task}.jsonl")));
-        let samples = run["samples"].as_array().unwrap();
-        assert_eq!(rows.len(), samples.len());
-        for (row, sample) in rows.iter().zip(samples) {
-            let place = format!("{task} with {shots} shots, {}", row["id"]);
-            assert_eq!(row["context"], sample["context"], "{place}");
-            if let Some(answer) = sample["answer"].as_str() {
-                // The harness decodes the answer alone, which loses a leading space.
-                assert_eq!(row["answer"].as_str().unwrap().trim_start(), answer.trim_start(), "{place}");
-                assert_eq!(row["grades"]["strict"], sample["grades"]["strict-match"], "{place}");
-                assert_eq!(row["grades"]["flexible"], sample["grades"]["flexible-extract"], "{place}");
-                continue;
-            }
-            assert_eq!(row["continuations"], sample["continuations"], "{place}");
-            assert_eq!(row["grades"], sample["grades"], "{place}");
-            let numbers = |v: &Value| {
-                v["loglikelihoods"].as_array().unwrap().iter().map(|l| l.as_f64().unwrap()).collect::<Vec<_>>()
-            };
-            for (got, wanted) in numbers(row).into_iter().zip(numbers(sample)) {
-                assert!((got - wanted).abs() < 1e-4, "{place}: {got} against {wanted}");
-            }
-        }
-    }
+    agree(&expected, |task, shots| {
+        let (task, folder) = if task == "gsm8k_cot" { ("gsm8k", "cot") } else { (task, shots) };
+        lines(&dir.path().join(folder).join(format!("samples_{task}.jsonl")))
+    });
     let (zero, two) = (dir.path().join("0").display().to_string(), dir.path().join("2").display().to_string());
     setpoint(&["eval", "compare", &zero, &two]).fails(1, &["not comparable", "shots"]);
     let same = setpoint(&["eval", "compare", &zero, &zero]).ok();
     assert!(same.stdout.contains("McNemar") && same.stdout.contains("arc_challenge"), "{same:#?}");
+}
+
+#[test]
+fn hellaswag_is_asked_and_scored_as_by_lm_eval() {
+    let Some(stories) = shared("model/stories260K") else { return };
+    let golden = root().join("tests/golden/lm_eval");
+    let expected = read(&golden.join("expected_hellaswag.json"));
+    let dir = tempfile::tempdir().unwrap();
+    let (stories, data) = (stories.display().to_string(), golden.join("data").display().to_string());
+    for (shots, rows) in [("0", "200"), ("2", "20")] {
+        let output = dir.path().join(shots).display().to_string();
+        let (shots, rows) = (format!("shots={shots}"), format!("max_rows={rows}"));
+        let arguments = ["eval", "tasks", "--quiet", "--model", &stories, "--data", &data, "--tasks", "hellaswag"];
+        setpoint(&[&arguments[..], &["--output", &output, "--set", &shots, "--set", &rows]].concat()).ok();
+    }
+    agree(&expected, |task, shots| lines(&dir.path().join(shots).join(format!("samples_{task}.jsonl"))));
+    let result = read(&dir.path().join("0/result.json"));
+    for metric in ["acc", "acc_norm"] {
+        let score = &result["scores"]["tasks"]["hellaswag"][metric]["overall"];
+        assert_eq!((score["value"].as_f64(), score["n"].as_u64()), (expected["runs"][0][metric].as_f64(), Some(200)));
+    }
 }
 
 #[test]

@@ -39,4 +39,5 @@ tasks! {
     arc: EASY, CHALLENGE;
     mathqa: Mathqa;
     social_iqa: SocialIqa;
+    hellaswag: HellaSwag;
 }
