@@ -21,7 +21,7 @@ pub fn content_hash(examples: &[Example]) -> String {
             ids(&mut hash, &response.ids);
         }
     }
-    hex(hash)
+    hex(&hash.finalize())
 }
 
 /// Lengths precede what they measure, so that no two contents have the same bytes.
@@ -44,11 +44,13 @@ pub(crate) fn hash_parts(domain: &str, parts: &[&[u8]]) -> String {
         number(&mut hash, part.len());
         hash.update(part);
     }
-    hex(hash)
+    hex(&hash.finalize())
 }
 
-fn hex(hash: Sha256) -> String {
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+/// Returns bytes, such as a digest, as hexadecimal digits.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -103,7 +105,7 @@ mod tests {
         }
         bytes.extend(7u32.to_le_bytes());
         bytes.extend(0u64.to_le_bytes());
-        assert_eq!(content_hash(&[example(&[7], &[])]), hex(Sha256::new().chain_update(bytes)));
+        assert_eq!(content_hash(&[example(&[7], &[])]), hex(&Sha256::digest(bytes)));
         assert_ne!(hash_parts("d", &[b"ab", b"c"]), hash_parts("d", &[b"a", b"bc"]));
     }
 }

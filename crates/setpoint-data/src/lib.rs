@@ -41,7 +41,7 @@ pub use self::encode::{
 };
 pub use self::error::{EncodeProblem, Error, RowProblem};
 pub use self::format::{Format, Row, text_prompts_as_turns};
-pub use self::hash::content_hash;
+pub use self::hash::{content_hash, hex};
 pub use self::inspect::{Segment, SegmentKind, segments};
 pub use self::notes::ModelNotes;
 pub use self::read::{
@@ -49,7 +49,7 @@ pub use self::read::{
 };
 pub use self::record::{Label, Message, Prompt, Record, Response, Source};
 pub use self::select::select_responses;
-pub use self::t0::{T0, common_first_token};
+pub use self::t0::T0;
 pub use self::template::{
     BuiltIn, ChatTemplate, TemplateChoice, TemplateDate, TemplateError, TemplateVariables, template_source,
 };

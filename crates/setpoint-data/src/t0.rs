@@ -69,15 +69,6 @@ fn differs(example: &Example, first: &Example, at: usize) -> Error {
     }
 }
 
-/// The token with which every prompt begins.
-///
-/// # Errors
-/// As [`T0::resolve`]; [`None`] when there are no examples.
-pub fn common_first_token(examples: &[Example]) -> Result<Option<u32>, Error> {
-    T0::FirstToken.resolve(examples)?;
-    Ok(examples.first().map(|e| e.prompt[0]))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,8 +94,6 @@ mod tests {
         assert_eq!(T0::Tokens(2).resolve(&shared).unwrap(), 2);
         assert_eq!(T0::Tokens(0).resolve(&shared).unwrap(), 0);
         assert_eq!(T0::CommonPrefix.resolve(&shared[..1]).unwrap(), 4);
-        assert_eq!(common_first_token(&shared).unwrap(), Some(1));
-        assert_eq!(common_first_token(&[]).unwrap(), None);
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //! | do two systems differ on right/wrong answers? | [`mcnemar`] |
 //! | how far has the policy moved from its reference? | [`kl_estimates`] |
 //! | does a reward order the pairs as people did? | [`pair_accuracy`], [`wilson_interval`] |
-//! | how long are the answers, and does the reward follow length? | [`LengthStats::of`], [`length_correlation`] |
+//! | how long are the answers? | [`LengthStats::of`] |
 //! | AlpacaEval 2: what does the judge prefer, at equal lengths too? | [`alpaca_win_rate`], [`length_controlled`], [`AlpacaJudge`] |
 //! | MT-Bench: how are answers rated, or paired? | [`single_scores`], [`pair_scores`], [`MtJudge`] |
 //! | MMLU, GSM8K, ARC and other tasks ([`Task`]) | [`TaskSet`], [`grade_choice`], [`extract_answer`], [`TaskScore`] |
@@ -47,12 +47,15 @@ mod python_random;
 mod run;
 mod summary;
 mod tasks;
+#[cfg(test)]
+#[path = "../../../tests/common/test_data.rs"]
+mod test_data;
 mod win_rate;
 
 pub use alpaca::{
     AlpacaAnnotation, AlpacaExample, AlpacaJudge, AlpacaOutput, AlpacaWinRate, GamedRow, GlmPenalty, GlmReference,
     GlmWeights, LengthControlled, alpaca_judge_messages, alpaca_preference, alpaca_swapped, alpaca_win_rate,
-    implied_penalty, length_controlled, read_annotations, read_examples, read_outputs,
+    length_controlled, read_annotations, read_examples, read_outputs,
 };
 pub use bootstrap::{Bootstrap, BootstrapMethod, Estimate};
 pub use error::Error;
@@ -61,7 +64,7 @@ pub use judge::{
     ScoreReader, TokenLogprob, fill_template,
 };
 pub use kl::{KlEstimates, MeanError, kl_estimates};
-pub use length::{LengthStats, length_correlation};
+pub use length::LengthStats;
 pub use mt_bench::{
     MtAnswer, MtChoice, MtContestant, MtJudge, MtModelScores, MtPairJudgment, MtPairScores, MtPrompt, MtQuestion,
     MtReference, MtScore, MtSingleJudgment, MtWinner, category_of, category_temperature, is_pairwise, needs_reference,

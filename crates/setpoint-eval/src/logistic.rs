@@ -78,6 +78,7 @@ pub(crate) fn fit_from<const N: usize>(start: [f64; N], rows: &[Row<N>], penalty
 }
 
 /// Gradient of the smooth part at `b`: `Σ wᵢ·(pᵢ − targetᵢ)·xᵢ`.
+#[cfg(test)]
 pub(crate) fn gradient<const N: usize>(rows: &[Row<N>], b: &[f64; N]) -> [f64; N] {
     let mut gradient = [0.0; N];
     for row in rows {

@@ -49,7 +49,7 @@ impl TextEncoder {
         }
         let spans = self.spans(&tokens.ids, &tokens.at, &turns)?;
         // Where turns were tokenised apart, the joined text is still compared with the prompt in one piece.
-        let whole = if tokens.merged == 0 { tokens.ids.clone() } else { self.tokens.encode(&prompt)?.0 };
+        let whole = if tokens.merged == 0 { tokens.ids.clone() } else { self.encode_text(&prompt)? };
         let mut parts =
             Parts { prompt: tokens.ids, spans, responses: Vec::new(), learned, merged: tokens.merged, lost: None };
         for (index, response) in record.responses.iter().enumerate() {

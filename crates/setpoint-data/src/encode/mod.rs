@@ -253,12 +253,12 @@ impl TextEncoder {
     fn prompt_with(&self, prompt: &Prompt, variables: &TemplateVariables) -> Result<Vec<u32>, EncodeProblem> {
         let ids = match prompt {
             Prompt::Text(text) => self.plain_prompt(text)?,
-            Prompt::Messages(messages) => self.tokens.encode(&self.render_with(messages, true, variables)?)?.0,
+            Prompt::Messages(messages) => self.encode_text(&self.render_with(messages, true, variables)?)?,
         };
         if ids.is_empty() { Err(EncodeProblem::EmptyPrompt) } else { Ok(ids) }
     }
 
-    /// The ids of a text, without any token that is not in it.
+    /// Returns the ids of a text, special tokens that it spells included, and none that are not in it: no BOS, no stop token.
     ///
     /// # Errors
     /// [`EncodeProblem::Tokenizer`].

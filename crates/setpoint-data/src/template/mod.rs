@@ -183,12 +183,10 @@ impl ChatTemplate {
         self.render_any(messages, size, add_generation_prompt, variables)
     }
 
-    /// Renders messages given as JSON, such as those of other programs. Fields that are null are left out, as transformers
+    /// Renders messages given as JSON, also those that are no [`Message`]. Fields that are null are left out, as transformers
     /// does.
-    ///
-    /// # Errors
-    /// As [`ChatTemplate::render`].
-    pub fn render_json(
+    #[cfg(test)]
+    fn render_json(
         &self,
         messages: &[Value],
         add_generation_prompt: bool,
@@ -256,6 +254,11 @@ fn describe(error: &minijinja::Error) -> TemplateError {
     };
     TemplateError::Failed { reason, line: cause.line().unwrap_or(0) }
 }
+
+#[cfg(test)]
+mod golden_tests;
+#[cfg(test)]
+mod jinja_golden_tests;
 
 #[cfg(test)]
 mod tests {

@@ -6,7 +6,7 @@ use super::annotation::AlpacaAnnotation;
 use super::reference::GlmReference;
 use super::win_rate::as_probability;
 use crate::error::Error;
-use crate::logistic::{Row, cross_entropy, dot, fit, fit_from, gradient, logistic};
+use crate::logistic::{Row, cross_entropy, dot, fit, fit_from, logistic};
 use crate::summary::mean_and_variance;
 
 /// Weight of both gamed baselines together, relative to the model's rows (`regularize_to_baseline_lambda` of `length_controlled_v1`).
@@ -125,16 +125,14 @@ pub fn length_controlled(
 
 /// `C` of the fit that ended at `weights`, from its optimality condition: the gradient of the loss by a coefficient that is not 0 is
 /// `∓1/C`. `None` where the fit had no noticeable penalty.
-///
-/// # Errors
-/// As [`length_controlled`].
-pub fn implied_penalty(
+#[cfg(test)]
+pub(super) fn implied_penalty(
     rows: &[AlpacaAnnotation],
     reference: &GlmReference,
     weights: &GlmWeights,
 ) -> Result<Option<f64>, Error> {
     let b = [weights.length, weights.difficulty, weights.model];
-    let slope = gradient(&design(rows, reference)?, &b);
+    let slope = crate::logistic::gradient(&design(rows, reference)?, &b);
     let pulls: Vec<f64> = b.iter().zip(slope).filter(|(b, _)| **b != 0.0).map(|(b, g)| -g * b.signum()).collect();
     let mean = pulls.iter().sum::<f64>() / pulls.len().max(1) as f64;
     // Solvers stop early: the nearest of the ten on a logarithmic scale is the one that was meant.

@@ -16,12 +16,14 @@
 
 mod annotation;
 mod judge;
+#[cfg(test)]
+mod leaderboard_tests;
 mod length_control;
 mod reference;
 mod win_rate;
 
 pub use annotation::{AlpacaAnnotation, AlpacaExample, AlpacaOutput, read_annotations, read_examples, read_outputs};
 pub use judge::{AlpacaJudge, alpaca_judge_messages, alpaca_preference, alpaca_swapped};
-pub use length_control::{GlmPenalty, GlmWeights, LengthControlled, implied_penalty, length_controlled};
+pub use length_control::{GlmPenalty, GlmWeights, LengthControlled, length_controlled};
 pub use reference::{GamedRow, GlmReference};
 pub use win_rate::{AlpacaWinRate, alpaca_win_rate};

@@ -8,6 +8,7 @@ use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use setpoint_data::hex;
 use sha2::{Digest, Sha256};
 
 use super::cache::Cache;
@@ -252,7 +253,7 @@ impl JudgeClient {
             hash.update(part.as_bytes());
             hash.update([0]);
         }
-        hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+        hex(&hash.finalize())
     }
 
     fn body(&self, request: &ChatRequest) -> String {

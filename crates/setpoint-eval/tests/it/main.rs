@@ -1,6 +1,5 @@
 //! Scores against published results, and the judge's client against a server that misbehaves.
 
-mod alpaca;
 mod hub_server;
 mod judge_client;
 mod judged;

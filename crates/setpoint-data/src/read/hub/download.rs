@@ -10,6 +10,7 @@ use ureq::http::HeaderMap;
 
 use super::cache::{Repo, shorten};
 use super::http::{Answer, Client, Failed, refusal};
+use crate::hash::hex;
 
 /// The longest file whose length the server does not tell in advance.
 const UNANNOUNCED: u64 = 256 << 20;
@@ -176,7 +177,7 @@ impl Transfer<'_> {
             return Err(format!("the server announced {length} bytes and sent {}", self.written));
         }
         if let Some(expected) = promised.and_then(|p| p.sha256.as_ref()) {
-            let found: String = self.hash.clone().finalize().iter().map(|b| format!("{b:02x}")).collect();
+            let found = hex(&self.hash.clone().finalize());
             if *expected != found {
                 return Err(format!("the SHA-256 of what was received is {found}, and the hub names {expected}"));
             }

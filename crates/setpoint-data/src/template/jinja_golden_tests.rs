@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use serde_json::Value;
-use setpoint_data::{ChatTemplate, TemplateVariables};
 
-use crate::common::read_json;
+use super::golden_tests::read_json;
+use super::{ChatTemplate, TemplateVariables};
 
 #[test]
 fn small_templates_render_as_in_transformers() {

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use setpoint_eval::{
-    AlpacaAnnotation, GlmPenalty, GlmReference, GlmWeights, alpaca_win_rate, implied_penalty, length_controlled,
-    read_annotations,
+use super::length_control::implied_penalty;
+use super::{
+    AlpacaAnnotation, GlmPenalty, GlmReference, GlmWeights, alpaca_win_rate, length_controlled, read_annotations,
 };
-
 use crate::test_data::test_data;
 
 /// The published rows by model: column by name, absent where empty.

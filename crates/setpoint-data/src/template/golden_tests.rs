@@ -1,12 +1,23 @@
 //! Every template of the test data, rendered and tokenised, against transformers' `apply_chat_template`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use chrono::NaiveDateTime;
 use serde_json::Value;
-use setpoint_data::{ChatTemplate, EncoderOptions, TemplateError, TemplateVariables, TextEncoder};
 
-use crate::common::{golden, read_json, test_data};
+use super::{ChatTemplate, TemplateError, TemplateVariables};
+use crate::encode::{EncoderOptions, TextEncoder};
+use crate::test_data::test_data;
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/templates")
+}
+
+pub(super) fn read_json(path: impl AsRef<Path>) -> Value {
+    let path = path.as_ref();
+    let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    serde_json::from_slice(&bytes).unwrap()
+}
 
 fn source(data: &Path, name: &str) -> String {
     if name == "tinyllama" {
