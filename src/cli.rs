@@ -1,5 +1,6 @@
 //! The command line: what can be asked for, and how it becomes a configuration.
 
+mod amount;
 mod eval;
 #[cfg(test)]
 mod hints;
@@ -7,18 +8,16 @@ mod unknown;
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use toml::Value;
 
-use crate::config::Given;
-use crate::recipes::Existing;
-use crate::recipes::inspect::InspectedJob;
-use crate::recipes::place::parse_memory;
+use self::amount::parse_memory;
+use crate::commands::inspect::{InspectedJob, JobName};
+use crate::host::TRIAL;
 pub use eval::{Benchmark, EvalArgs};
+use setpoint::config::Given;
+use setpoint::session::Existing;
 pub use unknown::with_setting;
-
-/// The command of a process that carries out a trial.
-pub const TRIAL: &str = "@";
 
 /// Aligns language models to exact reward targets: SFT, reward model, annotation, audit, Direct Reward Optimization, evaluation.
 #[derive(Debug, Parser)]
@@ -255,7 +254,7 @@ pub struct PlanArgs {
     pub config: Option<PathBuf>,
     /// The job that the settings are of
     #[arg(long, value_enum)]
-    pub job: Option<crate::recipes::plan::PlannedJob>,
+    pub job: Option<crate::commands::plan::PlannedJob>,
     /// Hugging Face model folder (setting model.path)
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
@@ -386,35 +385,6 @@ pub enum InspectCommand {
         #[arg(long = "set", value_name = "KEY=VALUE")]
         set: Vec<String>,
     },
-}
-
-/// Jobs with a configuration.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum JobName {
-    /// `setpoint sft`
-    Sft,
-    /// `setpoint reward`
-    Reward,
-    /// `setpoint annotate`
-    Annotate,
-    /// `setpoint logps`
-    Logps,
-    /// `setpoint audit` and `setpoint align`
-    Align,
-    /// `setpoint sweep`
-    Sweep,
-    /// `setpoint compare`
-    Compare,
-    /// `setpoint generate`
-    Generate,
-    /// `setpoint eval`
-    Eval,
-    /// `setpoint eval alpaca`
-    EvalAlpaca,
-    /// `setpoint eval mt-bench`
-    EvalMtBench,
-    /// `setpoint eval tasks`
-    EvalTasks,
 }
 
 fn text(path: &Path) -> Value {

@@ -3,9 +3,10 @@
 pub mod remote;
 
 use burn::tensor::{Device, FloatDType};
+use setpoint::session::{Hardware, Place};
 use setpoint_train::{DeviceGroup, SumOnFirst};
 
-use crate::failure::{Failure, Outcome};
+use setpoint::{Failure, Outcome};
 
 /// Every kind of device of this machine, compiled in or not.
 const LOCAL: [&str; 4] = ["flex", "ndarray", "wgpu", "cuda"];
@@ -62,7 +63,7 @@ pub fn open(name: Option<&str>) -> Outcome<DeviceGroup> {
 ///
 /// # Errors
 /// One sentence when the name is unknown.
-pub fn describe(name: Option<&str>) -> Outcome<(Kind, usize)> {
+fn describe(name: Option<&str>) -> Outcome<(Kind, usize)> {
     let Some(name) = name.or(fastest()) else { return Ok((Kind::Processor, 1)) };
     let wrong = |message: String| Failure::usage("--device", message);
     if name.starts_with(remote::PREFIX) {
@@ -73,6 +74,22 @@ pub fn describe(name: Option<&str>) -> Outcome<(Kind, usize)> {
     Ok((Kind::named(kind), numbers.len()))
 }
 
+/// Returns open devices as a plan sees them. `told`: the memory of each in bytes, if the user has said it.
+pub fn place(devices: &DeviceGroup, told: Option<f64>) -> Place {
+    let first = devices.first();
+    let hardware = Hardware { keeps_half_precision: keeps_half_precision(first), ..Kind::of(first).hardware() };
+    Place::new(hardware, devices.len(), told)
+}
+
+/// Returns the devices of a name, compiled in or not, as a plan sees them.
+///
+/// # Errors
+/// One sentence if the name is not a device's.
+pub fn place_named(name: Option<&str>, told: Option<f64>) -> Outcome<Place> {
+    let (kind, count) = describe(name)?;
+    Ok(Place::new(kind.hardware(), count, told))
+}
+
 /// The fastest kind of device that was compiled in.
 fn fastest() -> Option<&'static str> {
     let compiled = compiled();
@@ -81,7 +98,7 @@ fn fastest() -> Option<&'static str> {
 
 /// The kind of a device, as far as memory and precision are concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+enum Kind {
     /// The CPU, with the machine's own memory.
     Processor,
     /// A GPU through wgpu.
@@ -102,7 +119,7 @@ impl Kind {
     }
 
     /// The kind of an open device.
-    pub fn of(device: &Device) -> Self {
+    fn of(device: &Device) -> Self {
         let name = format!("{device:?}").to_lowercase();
         match name {
             _ if name.contains("remote") => Self::Elsewhere,
@@ -112,20 +129,15 @@ impl Kind {
         }
     }
 
-    /// Whether bf16 and f16 checkpoints are expected to keep their dtype, for a plan that opens no device.
-    pub fn expects_half_precision(self) -> bool {
-        self == Self::Cuda
-    }
-
-    /// Whether it computes in the machine's own memory.
-    pub fn is_cpu(self) -> bool {
-        self == Self::Processor
+    /// Returns what a plan has to know of it, which opens no device: GPUs with CUDA are expected to compute in bf16.
+    fn hardware(self) -> Hardware {
+        Hardware { keeps_half_precision: self == Self::Cuda, is_cpu: self == Self::Processor }
     }
 }
 
 /// Whether bf16 and f16 checkpoints keep their dtype on an open device: if it is a GPU that computes in bf16. CPUs emulate it, which is slow,
 /// and a device of another machine may be one.
-pub fn keeps_half_precision(device: &Device) -> bool {
+fn keeps_half_precision(device: &Device) -> bool {
     match Kind::of(device) {
         Kind::Processor | Kind::Elsewhere => false,
         Kind::Graphics | Kind::Cuda => device.supports_dtype(FloatDType::BF16),
@@ -227,7 +239,7 @@ mod tests {
         for name in compiled() {
             // A GPU may be compiled in and not be there.
             if matches!(name, "flex" | "ndarray") {
-                assert!(Kind::of(open(Some(name)).unwrap().first()).is_cpu(), "{name}");
+                assert_eq!(Kind::of(open(Some(name)).unwrap().first()), Kind::Processor, "{name}");
                 assert_eq!(open(Some(&format!("{name},{name}"))).unwrap().len(), 2);
             }
         }

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, resume_unwind, set_hook, take_hook};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::failure::{Failure, Outcome};
+use setpoint::{Failure, Outcome};
 
 /// The first failure, on whichever thread it was.
 static FIRST: Mutex<Option<String>> = Mutex::new(None);

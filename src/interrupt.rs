@@ -9,8 +9,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-use crate::failure::Failure;
-
 /// Whether signals do what they do by default.
 static IDLE: AtomicBool = AtomicBool::new(true);
 /// Whether a stop is asked for.
@@ -18,32 +16,24 @@ static ASKED: AtomicBool = AtomicBool::new(false);
 /// The last signal.
 static SIGNAL: AtomicUsize = AtomicUsize::new(0);
 
-/// While it lives, the first signal asks for a stop instead of ending the process. Whoever holds it looks at [`requested`].
-#[derive(Debug)]
-pub struct Watch(());
-
-impl Watch {
-    /// Begins to watch.
-    pub fn new() -> Self {
-        static REGISTERED: Once = Once::new();
-        REGISTERED.call_once(|| {
-            for signal in [SIGINT, SIGTERM] {
-                // In this order. A system that refuses leaves the default.
-                let _ = flag::register_conditional_default(signal, &IDLE);
-                let _ = flag::register_conditional_shutdown(signal, i32::from(code(signal)), &ASKED);
-                let _ = flag::register_usize(signal, &SIGNAL, signal.unsigned_abs() as usize);
-                let _ = flag::register(signal, &ASKED);
-            }
-        });
-        IDLE.store(false, Ordering::SeqCst);
-        Self(())
-    }
+/// Begins to watch: the first signal asks for a stop instead of ending the process. Whoever watches looks at [`requested`].
+pub fn watch() {
+    static REGISTERED: Once = Once::new();
+    REGISTERED.call_once(|| {
+        for signal in [SIGINT, SIGTERM] {
+            // In this order. A system that refuses leaves the default.
+            let _ = flag::register_conditional_default(signal, &IDLE);
+            let _ = flag::register_conditional_shutdown(signal, i32::from(code(signal)), &ASKED);
+            let _ = flag::register_usize(signal, &SIGNAL, signal.unsigned_abs() as usize);
+            let _ = flag::register(signal, &ASKED);
+        }
+    });
+    IDLE.store(false, Ordering::SeqCst);
 }
 
-impl Drop for Watch {
-    fn drop(&mut self) {
-        IDLE.store(true, Ordering::SeqCst);
-    }
+/// Ends to watch: signals do what they do by default.
+pub fn ignore() {
+    IDLE.store(true, Ordering::SeqCst);
 }
 
 /// Whether a stop is asked for.
@@ -61,10 +51,10 @@ pub fn is_idle() -> bool {
     IDLE.load(Ordering::SeqCst)
 }
 
-/// The end of a command that was asked to stop, with the exit code that shells give a process that the signal ended.
-pub fn stopped(message: impl Into<String>) -> Failure {
+/// Returns the exit code that shells give a process that the last signal ended.
+pub fn exit_code() -> u8 {
     let signal = i32::try_from(SIGNAL.load(Ordering::SeqCst)).unwrap_or(0);
-    Failure::Stopped { message: message.into(), code: code(if signal == 0 { SIGTERM } else { signal }) }
+    code(if signal == 0 { SIGTERM } else { signal })
 }
 
 /// 130 for SIGINT, 143 for SIGTERM.

@@ -1,27 +1,26 @@
 //! The `setpoint` command: aligns language models to exact reward targets. `ARCHITECTURE.md` says how the parts fit.
 
 mod cli;
-mod config;
+mod commands;
 mod device;
 mod device_failure;
-mod failure;
+mod host;
 mod interrupt;
 mod memory;
 mod progress;
-mod recipes;
 mod resume;
-mod tasks;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, ValueEnum};
 
 use cli::{Benchmark, Cli, Command, CommonArgs, EvalArgs, InspectCommand, JobArgs, PlanArgs, RowsArgs, TrainArgs};
-use config::output::{Target, require_target};
-use config::{Config, Given, load, nearest};
-use failure::{Failure, Outcome};
-use recipes::place::Place;
-use recipes::{Existing, Session, Shared};
+use setpoint::config::output::{Target, require_target};
+use setpoint::config::{Config, Given, load, nearest};
+use setpoint::session::{Existing, Shared};
+use setpoint::training::RunPlan;
+use setpoint::{Failure, Outcome, Session};
 
 // An allocator that can be told to keep its pages: tensors of the same sizes come and go at every step.
 #[global_allocator]
@@ -42,8 +41,17 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::from(code),
         Err(failure) => {
             progress::complain(&failure);
-            ExitCode::from(failure.exit_code())
+            ExitCode::from(exit_code(&failure))
         }
+    }
+}
+
+/// Returns the process's exit code: 1 failed, 2 wrong usage or configuration, 130 and 143 stopped by SIGINT and SIGTERM.
+fn exit_code(failure: &Failure) -> u8 {
+    match failure {
+        Failure::Usage(_) => 2,
+        Failure::Run { .. } => 1,
+        Failure::Stopped { .. } => interrupt::exit_code(),
     }
 }
 
@@ -60,26 +68,30 @@ fn compute_here() {
 }
 
 fn run(command: Command) -> Outcome {
+    // Burn's server brings a logger of its own.
+    if !matches!(command, Command::Serve { .. }) {
+        progress::install_logger();
+    }
     match command {
         Command::Demo(args) => {
             let session = session(args.device.as_deref(), args.quiet)?;
-            recipes::demo::run(&session, &args.run, args.seed)
+            commands::demo::run(&session, &args.run, args.seed)
         }
-        Command::Sft(args) => train(&args, recipes::sft::run, recipes::sft::dry_run),
-        Command::Reward(args) => train(&args, recipes::reward::run, recipes::reward::dry_run),
-        Command::Align(args) => train(&args, recipes::align::run, recipes::align::dry_run),
-        Command::Sweep(args) => search(&args, recipes::sweep::run, recipes::sweep::dry_run),
-        Command::Compare(args) => search(&args, recipes::compare::run, recipes::compare::dry_run),
+        Command::Sft(args) => train(&args, setpoint::sft::run, planned(setpoint::sft::plan)),
+        Command::Reward(args) => train(&args, setpoint::reward::run, planned(setpoint::reward::plan)),
+        Command::Align(args) => train(&args, setpoint::align::run, planned(setpoint::align::plan)),
+        Command::Sweep(args) => train(&args, commands::sweep::run, shown(setpoint::sweep::dry_run)),
+        Command::Compare(args) => train(&args, commands::compare::run, shown(setpoint::compare::dry_run)),
         Command::Trial(args) => {
             end_with_parent();
             let session = session(args.device.as_deref(), true)?;
             let session = Session { shared: args.shared.map(Shared::new), ..session };
-            recipes::search::carry_out(&session, &args.folder, &args.part)
+            setpoint::search::carry_out(&session, &args.folder, &args.part)
         }
-        Command::Methods { json } => recipes::methods::run(json),
-        Command::Annotate(args) => rows(&args, recipes::annotate::run, recipes::annotate::dry_run),
-        Command::Logps(args) => rows(&args, recipes::logps::run, recipes::logps::dry_run),
-        Command::Audit(args) => job(&args, recipes::audit::run, recipes::audit::dry_run),
+        Command::Methods { json } => commands::methods::run(json),
+        Command::Annotate(args) => rows(&args, setpoint::annotate::run, shown(setpoint::annotate::dry_run)),
+        Command::Logps(args) => rows(&args, setpoint::logps::run, shown(setpoint::logps::dry_run)),
+        Command::Audit(args) => job(&args, commands::audit::run, planned(setpoint::align::plan)),
         Command::Eval(args) => eval(&args),
         Command::Generate(args) => {
             let mut given = cli::given(
@@ -93,49 +105,50 @@ fn run(command: Command) -> Outcome {
             let config = load::load(&given)?;
             let session = session(args.common.device.as_deref(), args.common.quiet)?;
             let session = Session { existing: args.existing.choice(), ..session };
-            session.require_one_device("generate")?;
+            require_one_device(&session, "generate")?;
             if args.common.dry_run {
-                return recipes::generate::dry_run(&session, &config);
+                return shown(setpoint::generate::dry_run)(&session, &config);
             }
-            recipes::generate::run(&session, &config)
+            setpoint::generate::run(&session, &config)
         }
         Command::Chat(args) => {
             let given = cli::given(None, Some(&args.model), None, None, &args.set);
             let config = load::load(&given)?;
             let session = session(args.device.as_deref(), true)?;
-            session.require_one_device("chat")?;
-            recipes::chat::run(&session, &config, args.system.as_deref())
+            require_one_device(&session, "chat")?;
+            commands::chat::run(&session, &config, args.system.as_deref())
         }
         Command::Serve { device, listen } => {
             if device.as_deref().is_some_and(|name| name.starts_with(device::remote::PREFIX)) {
                 return Err(Failure::usage("--device", "only this machine's devices can be lent"));
             }
-            recipes::serve::run(&session(device.as_deref(), true)?, &listen)
+            commands::serve::run(&session(device.as_deref(), true)?, &listen)
         }
         Command::Plan(args) => plan(&args),
-        Command::Report { runs, output } => recipes::report::run(&runs, &output),
+        Command::Report { runs, output } => commands::report::run(&runs, &output),
         Command::Inspect { what } => match what {
             InspectCommand::Data { model, data, rows, set, plain, job } => {
                 let mut given = cli::given(None, Some(&model), Some(&data), None, &set);
                 given.flag("data.max_rows", Some(i64::try_from(rows).unwrap_or(i64::MAX)), "--rows");
                 let job = job.and_then(|job| toml::Value::try_from(job).ok());
                 given.flag("job", job, "--job");
-                recipes::inspect::data(&load::load(&given)?, plain)
+                commands::inspect::data(&load::load(&given)?, plain)
             }
-            InspectCommand::Model { model, tensors } => recipes::inspect::model(&model, tensors),
-            InspectCommand::Config { job, set } => recipes::inspect::config(job, &set),
+            InspectCommand::Model { model, tensors } => commands::inspect::model(&model, tensors),
+            InspectCommand::Config { job, set } => commands::inspect::config(job, &set),
         },
     }
 }
 
 fn plan(args: &PlanArgs) -> Outcome {
-    use recipes::plan::PlannedJob;
-    use recipes::{align, plan, reward, sft};
+    use commands::plan;
+    use commands::plan::PlannedJob;
+    use setpoint::{align, reward, sft};
 
-    fn of<C: Config>(args: &PlanArgs, plan: fn(&Session, &C) -> Outcome<plan::RunPlan>) -> Outcome {
+    fn of<C: Config>(args: &PlanArgs, plan: fn(&Session, &C) -> Outcome<RunPlan>) -> Outcome {
         let given = cli::given(args.config.as_ref(), args.model.as_ref(), args.data.as_ref(), None, &args.set);
         let config = load::load::<C>(&given)?;
-        let place = Place::named(args.device.as_deref(), args.device_memory)?;
+        let place = device::place_named(args.device.as_deref(), args.device_memory)?;
         // Nothing is computed: a processor will do, where there is one.
         let processor = device::compiled().into_iter().find(|kind| matches!(*kind, "flex" | "ndarray"));
         let session = Session { place, ..session(processor, true)? };
@@ -181,22 +194,32 @@ fn end_with_parent() {
 }
 
 fn session(device: Option<&str>, quiet: bool) -> Outcome<Session> {
-    Ok(Session::new(device::open(device)?, quiet))
+    let devices = device::open(device)?;
+    let place = device::place(&devices, None);
+    Ok(Session {
+        quiet,
+        place,
+        host: Arc::new(host::Process { device: device.map(str::to_owned) }),
+        ..Session::new(devices)
+    })
 }
 
+/// Fails if several devices are named for a command that computes on one.
+fn require_one_device(session: &Session, command: &str) -> Outcome {
+    match session.devices.len() {
+        1 => Ok(()),
+        count => Err(Failure::usage(
+            "--device",
+            format!("`setpoint {command}` computes on one device, and {count} are named"),
+        )),
+    }
+}
+
+/// A job that trains once or often.
 fn train<C: Config>(
     args: &TrainArgs,
     run: fn(&Session, &C, &std::path::Path, bool) -> Outcome,
-    dry_run: fn(&Session, &C) -> Outcome,
-) -> Outcome {
-    search(args, |session, _, config, folder, resume| run(session, config, folder, resume), dry_run)
-}
-
-/// A job that trains once or often. It is told the device's name, under which others can open it.
-fn search<C: Config>(
-    args: &TrainArgs,
-    run: impl Fn(&Session, Option<&str>, &C, &std::path::Path, bool) -> Outcome,
-    dry_run: fn(&Session, &C) -> Outcome,
+    dry_run: impl Fn(&Session, &C) -> Outcome,
 ) -> Outcome {
     let CommonArgs { device, set, dry_run: dry, quiet } = &args.common;
     if let Some(folder) = &args.run {
@@ -210,26 +233,26 @@ fn search<C: Config>(
         if *dry {
             return dry_run(&session, &config);
         }
-        if recipes::training::is_finished(&folder) {
+        if setpoint::training::is_finished(&folder) {
             return Ok(());
         }
-        return run(&session, device.as_deref(), &config, &folder, true);
+        return run(&session, &config, &folder, true);
     }
     let config = load::load::<C>(&given)?;
     let session = session(device.as_deref(), *quiet)?;
-    let session = Session { place: Place::of(&session.devices, args.device_memory), ..session };
+    let session = Session { place: device::place(&session.devices, args.device_memory), ..session };
     if *dry {
         return dry_run(&session, &config);
     }
-    run(&session, device.as_deref(), &config, args.run.as_deref().ok_or_else(missing)?, false)
+    run(&session, &config, args.run.as_deref().ok_or_else(missing)?, false)
 }
 
-fn job<C: Config>(args: &JobArgs, run: Recipe<C>, dry_run: Recipe<C>) -> Outcome {
+fn job<C: Config>(args: &JobArgs, run: Recipe<C>, dry_run: impl Fn(&Session, &C) -> Outcome) -> Outcome {
     layered(&given(args), &args.common, Existing::Overwrite, run, dry_run)
 }
 
 /// A job that writes rows as they are computed.
-fn rows<C: Config>(args: &RowsArgs, run: Recipe<C>, dry_run: Recipe<C>) -> Outcome {
+fn rows<C: Config>(args: &RowsArgs, run: Recipe<C>, dry_run: impl Fn(&Session, &C) -> Outcome) -> Outcome {
     layered(&given(&args.job), &args.job.common, args.existing.choice(), run, dry_run)
 }
 
@@ -238,7 +261,22 @@ fn given(args: &JobArgs) -> Given {
     cli::given(args.config.as_ref(), args.model.as_ref(), args.data.as_ref(), args.output.as_ref(), set)
 }
 
-/// A job, or the check before it.
+/// Returns a dry run that prints the settings, and what the job would do.
+fn shown<C: Config>(dry_run: fn(&Session, &C) -> Outcome<String>) -> impl Fn(&Session, &C) -> Outcome {
+    move |session, config| {
+        let text = dry_run(session, config)?;
+        progress::say(toml::to_string(&load::to_table(config))?);
+        progress::say(text);
+        Ok(())
+    }
+}
+
+/// Returns a dry run that prints the settings, and the plan of the training.
+fn planned<C: Config>(plan: fn(&Session, &C) -> Outcome<RunPlan>) -> impl Fn(&Session, &C) -> Outcome {
+    move |session, config| commands::plan::describe(config, &plan(session, config)?)
+}
+
+/// A job.
 type Recipe<C> = fn(&Session, &C) -> Outcome;
 
 fn layered<C: Config>(
@@ -246,7 +284,7 @@ fn layered<C: Config>(
     common: &CommonArgs,
     existing: Existing,
     run: Recipe<C>,
-    dry_run: Recipe<C>,
+    dry_run: impl Fn(&Session, &C) -> Outcome,
 ) -> Outcome {
     let config = load::load::<C>(given)?;
     let session = Session { existing, ..session(common.device.as_deref(), common.quiet)? };
@@ -254,7 +292,7 @@ fn layered<C: Config>(
 }
 
 fn eval(args: &EvalArgs) -> Outcome {
-    use recipes::eval;
+    use commands::eval;
     if let (None, Some(config)) = (&args.benchmark, &args.job.config)
         && !config.exists()
         && let Some(near) = nearest(&config.to_string_lossy(), ["alpaca", "mt-bench", "tasks", "compare"])
@@ -263,16 +301,28 @@ fn eval(args: &EvalArgs) -> Outcome {
         return Err(Failure::usage(config.display().to_string(), message));
     }
     match &args.benchmark {
-        None => job(&args.job, eval::run, eval::dry_run),
-        Some(Benchmark::Alpaca(args)) => {
-            layered(&args.given(), &args.common, Existing::Overwrite, eval::alpaca::run, eval::alpaca::dry_run)
-        }
-        Some(Benchmark::MtBench(args)) => {
-            layered(&args.given(), &args.common, Existing::Overwrite, eval::mt_bench::run, eval::mt_bench::dry_run)
-        }
-        Some(Benchmark::Tasks(args)) => {
-            layered(&args.given(), &args.common, Existing::Overwrite, eval::tasks::run, eval::tasks::dry_run)
-        }
+        None => job(&args.job, eval::reward, shown(setpoint::eval::dry_run)),
+        Some(Benchmark::Alpaca(args)) => layered(
+            &args.given(),
+            &args.common,
+            Existing::Overwrite,
+            eval::alpaca,
+            shown(setpoint::eval::alpaca::dry_run),
+        ),
+        Some(Benchmark::MtBench(args)) => layered(
+            &args.given(),
+            &args.common,
+            Existing::Overwrite,
+            eval::mt_bench,
+            shown(setpoint::eval::mt_bench::dry_run),
+        ),
+        Some(Benchmark::Tasks(args)) => layered(
+            &args.given(),
+            &args.common,
+            Existing::Overwrite,
+            eval::tasks,
+            shown(setpoint::eval::tasks::dry_run),
+        ),
         Some(Benchmark::Compare(args)) => eval::compare::run(&args.results, args.force, args.output.as_ref()),
     }
 }

@@ -1,9 +1,4 @@
-//! The memory of this machine: how much there is for a run, and what the allocator does with what is free again
-//! (`MIMALLOC_PURGE_DELAY` in the environment decides that where it is set).
-
-use std::path::Path;
-
-use crate::failure::{Failure, Outcome};
+//! What the allocator does with memory that is free again (`MIMALLOC_PURGE_DELAY` in the environment decides that if it is set).
 
 /// `mi_option_purge_delay` of mimalloc.h, which the bindings do not name: milliseconds until the system gets free pages back; never if
 /// negative.
@@ -29,117 +24,9 @@ pub fn keep_pages_briefly() {
     purge_after(10);
 }
 
-/// Returns the bytes that this process may still take: what the system has left, within the limits set for the process and for its
-/// control groups. `None` if the system does not tell.
-pub fn available() -> Option<u64> {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let field = |text: &str, name: &str| -> Option<u64> {
-        text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
-    };
-    let left = available_in(&read("/proc/meminfo"));
-    let taken = field(&read("/proc/self/status"), "VmSize:").map_or(0, |kilobytes| 1024 * kilobytes);
-    let of_process =
-        field(&read("/proc/self/limits"), "Max address space").map(|most| most.saturating_sub(taken) as f64);
-    let groups = read("/proc/self/cgroup");
-    let of_groups = limits(&groups, Path::new("/sys/fs/cgroup"));
-    left.into_iter().chain(of_process).chain(of_groups).reduce(f64::min).map(|bytes| bytes as u64)
-}
-
-/// Fails if the memory left is less than `bytes`. `what` begins the sentence and `remedy` ends it.
-pub fn require(bytes: u128, what: &str, remedy: &str) -> Outcome {
-    match available() {
-        Some(left) if u128::from(left) < bytes => Err(Failure::usage(
-            what,
-            format!(
-                "needs {bytes} bytes ({:.1} GiB) of memory, and {left} are available; {remedy}",
-                bytes as f64 / (1u64 << 30) as f64
-            ),
-        )),
-        _ => Ok(()),
-    }
-}
-
-/// The available bytes of a `/proc/meminfo`.
-fn available_in(meminfo: &str) -> Option<f64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok()? * 1024.0)
-}
-
-/// What is left of each limit that a process's control groups set on its memory, bytes. `groups`: its `/proc/self/cgroup`.
-fn limits<'a>(groups: &'a str, root: &'a Path) -> impl Iterator<Item = f64> + 'a {
-    let number = |folder: &Path, name: &str| -> Option<f64> {
-        std::fs::read_to_string(folder.join(name)).ok()?.trim().parse::<f64>().ok()
-    };
-    // `0::/a/b` in the second version, `4:memory:/a/b` in the first.
-    let hierarchies = groups.lines().filter_map(move |line| {
-        let mut parts = line.splitn(3, ':').skip(1);
-        let (controllers, path) = (parts.next()?, parts.next()?);
-        match controllers {
-            "" => Some((root.to_owned(), path, ("memory.max", "memory.current"))),
-            _ if controllers.split(',').any(|controller| controller == "memory") => {
-                Some((root.join("memory"), path, ("memory.limit_in_bytes", "memory.usage_in_bytes")))
-            }
-            _ => None,
-        }
-    });
-    hierarchies.flat_map(move |(base, path, (limit, used))| {
-        // Every group around this one may have a limit. Inside a container the path may lead nowhere, and the base is its own group.
-        let groups: Vec<_> =
-            Path::new(path.trim_start_matches('/')).ancestors().map(|group| base.join(group)).collect();
-        groups.into_iter().filter_map(move |group| {
-            let limit = number(&group, limit)?;
-            let used = number(&group, used).unwrap_or(0.0);
-            // Pages of files count as used and are given up when memory is short.
-            let stat = std::fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
-            let files = stat.lines().find_map(|line| line.strip_prefix("inactive_file ")?.trim().parse::<f64>().ok());
-            Some((limit - used + files.unwrap_or(0.0)).max(0.0))
-        })
-    })
-}
-
 fn purge_after(milliseconds: core::ffi::c_long) {
     if std::env::var_os("MIMALLOC_PURGE_DELAY").is_none() {
         // SAFETY: one number, which the allocator may read before or after.
         unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, milliseconds) };
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn available_memory_is_read_in_bytes() {
-        let text = "MemTotal:       16384 kB\nMemFree:          100 kB\nMemAvailable:    2048 kB\n";
-        assert_eq!(available_in(text), Some(2048.0 * 1024.0));
-        assert_eq!(available_in("MemTotal: 1 kB\n"), None);
-        if Path::new("/proc/meminfo").exists() {
-            assert!(available().is_some_and(|bytes| bytes > 0));
-        }
-    }
-
-    #[test]
-    fn the_limits_of_control_groups_count_less_what_is_used() {
-        let root = tempfile::tempdir().unwrap();
-        let write = |folder: &str, files: &[(&str, &str)]| {
-            let folder = root.path().join(folder);
-            std::fs::create_dir_all(&folder).unwrap();
-            files.iter().for_each(|(name, text)| std::fs::write(folder.join(name), text).unwrap());
-        };
-        let left = |groups: &str| limits(groups, root.path()).collect::<Vec<_>>();
-        // The second version, with a limit on the group around and none on the group itself.
-        write(
-            "a",
-            &[("memory.max", "1000\n"), ("memory.current", "700\n"), ("memory.stat", "anon 1\ninactive_file 200\n")],
-        );
-        write("a/b", &[("memory.max", "max\n"), ("memory.current", "600\n")]);
-        assert_eq!(left("0::/a/b\n"), [500.0]);
-        // The first version, and a group that is used beyond its limit.
-        write("memory/c", &[("memory.limit_in_bytes", "1000"), ("memory.usage_in_bytes", "1200")]);
-        assert_eq!(left("3:cpu,cpuacct:/c\n4:memory:/c\n"), [0.0]);
-        // The path of the host is not there inside a container.
-        write("memory", &[("memory.limit_in_bytes", "5000"), ("memory.usage_in_bytes", "1000")]);
-        assert_eq!(left("4:memory:/docker/123\n"), [4000.0]);
-        assert!(left("").is_empty());
     }
 }

@@ -7,7 +7,7 @@ use setpoint_eval::Task;
 use toml::Value;
 
 use super::{CommonArgs, JobArgs, text};
-use crate::config::Given;
+use setpoint::config::Given;
 
 const ALPACA_HELP: &str = "Examples:\n  setpoint eval alpaca --annotations annotations.json --set length_control.difficulty=instruction_difficulty.csv\n  \
     setpoint eval alpaca --model DIR --baseline gpt4_outputs.json --output runs/alpaca\n  \

@@ -7,9 +7,9 @@ use clap::CommandFactory;
 use regex::Regex;
 
 use super::Cli;
-use crate::config::load::{load, load_unchecked};
-use crate::config::{Config, Given};
-use crate::recipes::{align, annotate, compare, eval, generate, logps, reward, sft, sweep};
+use setpoint::config::load::{load, load_unchecked};
+use setpoint::config::{Config, Given};
+use setpoint::{align, annotate, compare, eval, generate, logps, reward, sft, sweep};
 
 /// The long flags of each command, by its path.
 fn flags() -> BTreeMap<String, BTreeSet<String>> {

@@ -2,8 +2,10 @@
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use crate::config::settings_named;
-use crate::recipes::{align, annotate, chat, compare, eval, generate, logps, reward, sft, sweep};
+use setpoint::config::settings_named;
+use setpoint::{align, annotate, compare, eval, generate, logps, reward, sft, sweep};
+
+use crate::commands::chat;
 
 /// Returns the parser's error with the setting that was meant, if a flag is unknown and the command has settings.
 pub fn with_setting(mut said: clap::Error, arguments: impl Iterator<Item = String>) -> clap::Error {
@@ -43,4 +45,28 @@ fn settings_of(words: &[&str], name: &str) -> Option<(&'static str, Vec<String>)
         ["eval", ..] => ("eval", settings_named::<eval::EvalConfig>(name)),
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_found_in_every_section() {
+        for (name, keys) in [
+            ("epochs", &["train.epochs"][..]),
+            // Not set by default.
+            ("max_steps", &["train.max_steps"]),
+            ("template", &["model.template"]),
+            ("weight_decay", &["train.optimizer.weight_decay"]),
+            ("epoch", &[]),
+            ("messages", &[]),
+            ("wandb", &[]),
+        ] {
+            assert_eq!(settings_named::<sft::SftConfig>(name), keys, "{name}");
+        }
+        assert_eq!(settings_named::<align::AlignConfig>("beta"), ["align.beta"]);
+        assert_eq!(settings_named::<align::AlignConfig>("method"), ["align.method"]);
+        assert_eq!(settings_named::<eval::EvalConfig>("temperature"), ["generate.temperature"]);
+    }
 }

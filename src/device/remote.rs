@@ -4,8 +4,8 @@ use burn::tensor::Device;
 
 use super::range;
 #[cfg(feature = "remote")]
-use crate::failure::Failure;
-use crate::failure::Outcome;
+use setpoint::Failure;
+use setpoint::Outcome;
 
 /// What comes before the address of a server.
 pub const PREFIX: &str = "remote:";

@@ -6,9 +6,8 @@ use std::sync::OnceLock;
 
 use anstream::{AutoStream, ColorChoice};
 use anstyle::Style;
-
-use super::visible::{indented, one_line, shortened, visible, visible_json};
-use crate::failure::{Failure, Outcome};
+use setpoint::visible::{indented, one_line, shortened, visible, visible_json};
+use setpoint::{Failure, Outcome};
 
 /// The first write to standard output that failed. Nothing is written after it.
 static FAILED: OnceLock<io::Error> = OnceLock::new();

@@ -1,0 +1,161 @@
+//! Settings of `setpoint align` and `setpoint audit`.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use setpoint_align::{About, Dro, METHODS, Method, Value as Setting};
+use setpoint_data::{DatasetConfig, EncodeOptions};
+use setpoint_train::{MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
+use toml::{Table, Value};
+
+use crate::config::load::to_table;
+use crate::config::output::{Target, validate_output};
+use crate::config::sections::{
+    ModelSection, Wanted, folder_problem, validate_best, validate_data, validate_encode, validate_train,
+};
+use crate::config::{Config, Problems, nearest};
+use crate::setup;
+use crate::training::SamplesSection;
+
+/// Settings of `setpoint align` and `setpoint audit`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AlignConfig {
+    /// The policy to train: the SFT model.
+    pub model: ModelSection,
+    /// The reference model, for methods that have one; by default the policy as it is before training.
+    pub reference: Option<PathBuf>,
+    /// Rows with responses and rewards, with chosen and rejected responses, or with good and bad ones, as the method wants them.
+    pub data: DatasetConfig,
+    /// Rows to evaluate on during training.
+    pub eval_data: Option<DatasetConfig>,
+    /// How rows become tokens.
+    pub encode: EncodeOptions,
+    /// The method and its settings.
+    pub align: Method,
+    /// Optimizer, schedule, checkpoints.
+    pub train: TrainConfig,
+    /// Answers to a few prompts during training.
+    pub samples: SamplesSection,
+    /// Where `setpoint audit` writes its report, as JSON.
+    pub output: Option<PathBuf>,
+}
+
+impl Default for AlignConfig {
+    fn default() -> Self {
+        Self {
+            model: ModelSection::default(),
+            reference: None,
+            data: DatasetConfig::new(""),
+            eval_data: None,
+            encode: setup::training_lengths(),
+            align: Method::Dro(Dro::default()),
+            train: TrainConfig {
+                epochs: 3.0,
+                batch_size: 128,
+                micro_batch: MicroBatch::Tokens(8192),
+                learning_rate: 5e-7,
+                schedule: Schedule { kind: ScheduleKind::Cosine, warmup: Warmup::Auto },
+                ..TrainConfig::default()
+            },
+            samples: SamplesSection::default(),
+            output: None,
+        }
+    }
+}
+
+impl Config for AlignConfig {
+    const JOB: &'static str = "align";
+
+    fn defaults(user: &Table) -> Result<Table, (String, String)> {
+        let section = user.get("align").and_then(Value::as_table);
+        let name = section.and_then(|s| s.get("method")).map_or(Some("dro"), Value::as_str);
+        let align = name.and_then(Method::named).ok_or_else(|| unknown_method(name))?;
+        let about = align.about();
+        let mut table = to_table(&AlignConfig { align, ..AlignConfig::default() });
+        if let (Some(section), Some(Value::Table(align))) = (section, table.get_mut("align")) {
+            adapt(&about, align, |key| section.get(key));
+        }
+        Ok(table)
+    }
+
+    fn validate(&self, problems: &mut Problems<'_>) {
+        self.model.validate("model", Wanted::LanguageModel, problems);
+        validate_data(&self.data, "data", problems);
+        validate_encode(&self.encode, problems);
+        if let Some(eval) = &self.eval_data {
+            validate_data(eval, "eval_data", problems);
+        }
+        if let Some(message) = self.reference.as_ref().and_then(|path| folder_problem(path, Wanted::LanguageModel)) {
+            problems.add("reference", message);
+        }
+        validate_train(&self.train, problems);
+        validate_best(&self.train, self.eval_data.as_ref(), problems);
+        self.samples.generate.validate("samples.generate", problems);
+        for problem in self.align.problems() {
+            let key = problem.setting.map_or_else(|| "align".to_owned(), |setting| format!("align.{setting}"));
+            problems.add(&key, problem.message);
+        }
+        validate_output(self.output.as_ref(), Target::File, problems);
+        problems.require(
+            self.reference.is_none() || self.align.about().reference,
+            "reference",
+            format!("`{}` has no reference model: leave `reference` out", self.align.name()),
+        );
+    }
+}
+
+/// Adapts a method's defaults to the settings that are about to be laid on them: a preset brings its own, and of two settings of which
+/// one is given only that is kept.
+pub fn adapt<'a>(about: &About, align: &mut Table, over: impl Fn(&str) -> Option<&'a Value>) {
+    let named = |name: &str| about.presets.iter().find(|preset| preset.name == name);
+    if let Some(preset) = over("preset").and_then(Value::as_str).and_then(named) {
+        let settings = preset.settings;
+        for [one, other] in about.alternatives {
+            let brings = |key: &str| settings.iter().any(|(name, _)| *name == key);
+            if brings(one) {
+                align.remove(*other);
+            } else if brings(other) {
+                align.remove(*one);
+            }
+        }
+        align.extend(settings.iter().map(|(key, value)| ((*key).to_owned(), to_value(*value))));
+    }
+    for [one, other] in about.alternatives {
+        match (over(one), over(other)) {
+            (None, Some(_)) => align.remove(*one),
+            (Some(_), None) => align.remove(*other),
+            // Given both, the check says so.
+            _ => None,
+        };
+    }
+}
+
+/// Converts the value of a setting to the one in a config file.
+pub fn to_value(value: Setting) -> Value {
+    match value {
+        Setting::Number(number) => Value::Float(number),
+        Setting::Name(name) => Value::from(name),
+    }
+}
+
+/// The names there are, and the one that may have been meant.
+fn unknown_method(found: Option<&str>) -> (String, String) {
+    let shown = |about: &About| match about.aliases {
+        [] => about.name.to_owned(),
+        aliases => format!("{} (or {})", about.name, aliases.join(", ")),
+    };
+    let names: Vec<String> = METHODS.iter().map(shown).collect();
+    let found = found.map_or_else(
+        || "something else than a name".to_owned(),
+        |name| match nearest(name, METHODS.iter().map(|about| about.name)) {
+            Some(near) => format!("`{name}`; did you mean `{near}`?"),
+            None => format!("`{name}`"),
+        },
+    );
+    let message = format!(
+        "`align.method` must be one of {}; found {found} (`setpoint methods` says what each needs)",
+        names.join(", ")
+    );
+    ("align.method".into(), message)
+}

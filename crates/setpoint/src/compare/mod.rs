@@ -1,0 +1,174 @@
+//! `setpoint compare`: several methods from one SFT model and one annotated file, with equal budgets, in one table.
+//!
+//! Each method's settings are selected on one part of the held-out prompts, with the first seed; the table is measured on the other part,
+//! with every seed. What a table reports is thus never what its settings were chosen by.
+
+mod plan;
+mod presets;
+mod results;
+mod settings;
+
+use std::path::Path;
+
+use setpoint_align::Method;
+use setpoint_train::RunDir;
+
+use self::plan::{Candidate, Plan};
+pub use self::results::{MethodResult, Results};
+use self::settings::Search;
+use crate::failure::{Failure, Outcome};
+use crate::search::{Crew, Entry, Job, Part, Reached, Trial, open, split, written};
+use crate::session::Session;
+use crate::setup;
+
+pub use self::settings::CompareConfig;
+
+/// The methods of a comparison.
+#[derive(Debug)]
+pub struct CompareReport {
+    /// The methods side by side.
+    pub results: Results,
+    /// The figures of every trial.
+    pub entries: Vec<Entry>,
+}
+
+/// Trains every method, selects its settings, measures, and writes `compare.json` and `compare.csv`.
+///
+/// # Errors
+/// When the data do not suit a method, a file cannot be written, or the host asks to stop. Trials that fail are in the report.
+pub fn run(session: &Session, config: &CompareConfig, folder: &Path, resume: bool) -> Outcome<CompareReport> {
+    let mut config = config.clone();
+    setup::fix_template_date(&mut config.model, folder, resume)?;
+    let config = &config;
+    let quiet = Session { quiet: true, ..session.clone() };
+    // Everything that can be wrong with the data is found before anything is written.
+    config.eval.check(&config.model)?;
+    let plan = Plan::of(&quiet, config)?;
+    let run = open(folder, resume, config)?;
+    let crew = Crew::new(session, config.compare.parallel, plan.memory);
+    let (selecting, reporting) = match plan.searches() {
+        true => {
+            let data = run.join("data");
+            std::fs::create_dir_all(&data)
+                .map_err(|e| Failure::run(format!("cannot create {}: {e}", data.display())))?;
+            let [select, report] = split(&config.eval, config.compare.selection_share, config.compare.seed, &data)?;
+            (Some(select), report)
+        }
+        false => (None, config.eval.whole()),
+    };
+    let stage = Stage { config, run: &run, crew: &crew };
+
+    let mut searched = Vec::new();
+    if let Some(part) = &selecting {
+        introduce(session, config);
+        note(session, "selecting settings");
+        let first = config.compare.seeds[0];
+        let trials: Vec<Trial> =
+            plan.methods.iter().filter(|m| m.points.len() > 1).flat_map(|m| m.trials(first)).collect();
+        searched = stage.carry_out(&trials, part)?;
+    }
+    let chosen: Vec<(&Candidate, Option<usize>)> =
+        plan.methods.iter().map(|method| (method, method.best(&searched, config.compare.metric))).collect();
+
+    note(session, "training the selected settings with every seed, and measuring on the rest of the held-out rows");
+    let mut trials = Vec::new();
+    for (method, point) in &chosen {
+        for &seed in &config.compare.seeds {
+            trials.extend(point.map(|point| method.trial(point, seed)));
+        }
+    }
+    let reported = stage.carry_out(&trials, &reporting)?;
+
+    let methods: Vec<MethodResult> = chosen
+        .iter()
+        .map(|(method, point)| MethodResult::new(method, *point, &reported, &config.eval))
+        .collect::<Outcome<_>>()?;
+    let results = Results { methods, steps: plan.steps, selected_by: plan.searches().then_some(config.compare.metric) };
+    let searched: Vec<Entry> = searched.iter().map(Measured::entry).collect();
+    let reported: Vec<Entry> = reported.iter().map(Measured::entry).collect();
+    let data = results.json(&searched, &reported);
+    setup::write_text(&run.join("compare.json"), &(serde_json::to_string_pretty(&data)? + "\n"))?;
+    setup::write_text(&run.join("compare.csv"), &results.csv())?;
+    Ok(CompareReport { results, entries: [searched, reported].concat() })
+}
+
+/// Says that the paper's ranges of DRO leave out this program's default level, unless the user has given ranges.
+fn introduce(session: &Session, config: &CompareConfig) {
+    let is_dro = |method: &Method| matches!(method, Method::Dro(_));
+    let searched = config.methods().is_ok_and(|methods| methods.iter().any(is_dro));
+    if searched && config.compare.search == Search::Preset && config.compare.grid("dro").is_none() {
+        note(
+            session,
+            "dro is tried in the ranges of its paper, at log_z0 = -50, 50 and 500; to try it around the default of `setpoint align`, \
+             set compare.grids.dro = { \"align.log_z0\" = [\"mean\"], \"align.beta\" = [0.05, 0.1, 0.5, 1.0] }",
+        );
+    }
+}
+
+fn note(session: &Session, text: &str) {
+    if !session.quiet {
+        log::info!("{text}");
+    }
+}
+
+/// A trial and what became of it.
+pub struct Measured {
+    trial: Trial,
+    outcome: Reached,
+}
+
+impl Measured {
+    fn entry(&self) -> Entry {
+        Entry::new(&self.trial, &self.outcome)
+    }
+}
+
+/// Where and how trials are run.
+struct Stage<'a> {
+    config: &'a CompareConfig,
+    run: &'a RunDir,
+    crew: &'a Crew<'a>,
+}
+
+impl Stage<'_> {
+    fn carry_out(&self, trials: &[Trial], part: &Part) -> Outcome<Vec<Measured>> {
+        let title = |trial: &Trial| {
+            let settings = written(&trial.point);
+            format!("{}{}{settings}", trial.name, if settings.is_empty() { "" } else { ": " })
+        };
+        let job = |trial| Job::new(self.run, trial, title(trial), &self.config.eval, &self.config.model, part);
+        let jobs: Vec<Job> = trials.iter().map(job).collect::<Outcome<_>>()?;
+        let outcomes = self.crew.carry_out(&jobs)?;
+        Ok(trials.iter().cloned().zip(outcomes).map(|(trial, outcome)| Measured { trial, outcome }).collect())
+    }
+}
+
+/// Checks everything and returns the trials with their steps, a line for each.
+///
+/// # Errors
+/// Everything of [`run`] that can be found without a training.
+pub fn dry_run(session: &Session, config: &CompareConfig) -> Outcome<String> {
+    let quiet = Session { quiet: true, ..session.clone() };
+    config.eval.check(&config.model)?;
+    let plan = Plan::of(&quiet, config)?;
+    introduce(session, config);
+    let mut lines = Vec::new();
+    let seeds = config.compare.seeds.len();
+    let mut trainings = 0;
+    for method in &plan.methods {
+        for (i, point) in method.points.iter().enumerate() {
+            lines.push(format!("{:<14} {i:03}  {} steps  {}", method.method.name(), plan.steps, written(point)));
+        }
+        // The first seed of the selected settings is trained already where there was a search.
+        trainings += if method.points.len() > 1 { method.points.len() + seeds - 1 } else { seeds };
+    }
+    lines.push(format!(
+        "{} methods, {trainings} trainings of {} steps with batches of {}; {seeds} seeds of the selected settings; at most about {:.2} GiB \
+         each",
+        plan.methods.len(),
+        plan.steps,
+        config.train.batch_size,
+        plan.memory / f64::from(1u32 << 30)
+    ));
+    Ok(lines.join("\n"))
+}

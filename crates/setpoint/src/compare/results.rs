@@ -1,0 +1,169 @@
+//! The table of a comparison, and its data.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::{Value as Json, json};
+use setpoint_eval::{Bootstrap, Estimate};
+use toml::Value;
+
+use super::Measured;
+use super::plan::Candidate;
+use crate::failure::Outcome;
+use crate::search::{Entry, Figures, HeldOut, Metric, Point, Trained, cell, csv, mean_and_deviation, written};
+
+/// The figures of a method, seed by seed.
+#[derive(Debug)]
+pub struct MethodResult {
+    /// The method's name.
+    pub name: &'static str,
+    /// The number of settings that were tried.
+    pub tried: usize,
+    /// The selected ones; `None` if every training failed.
+    pub point: Option<Point>,
+    /// Seeds that were trained and measured.
+    pub seeds: Vec<u64>,
+    /// The figures of each seed.
+    pub figures: Vec<Figures>,
+    /// What each training took.
+    pub trained: Vec<Trained>,
+    /// The win rate: each prompt's wins are averaged over the seeds, then prompts are resampled.
+    pub win_rate: Option<Estimate>,
+}
+
+impl MethodResult {
+    /// Collects a method's trials.
+    pub(super) fn new(
+        method: &Candidate,
+        point: Option<usize>,
+        reported: &[Measured],
+        held_out: &HeldOut,
+    ) -> Outcome<Self> {
+        let name = method.method.name();
+        let mine = |measured: &&Measured| measured.trial.config.align.name() == name;
+        let done: Vec<_> = reported
+            .iter()
+            .filter(mine)
+            .filter_map(|m| Some((m.trial.config.train.seed, m.outcome.as_ref().ok()?)))
+            .collect();
+        let bootstrap = Bootstrap { resamples: held_out.resamples, level: held_out.level, ..Bootstrap::default() };
+        // Every seed was measured on the same prompts.
+        let prompts = done.iter().map(|(_, done)| done.wins.len()).min().unwrap_or(0);
+        let wins: Vec<f64> =
+            (0..prompts).map(|i| done.iter().map(|(_, done)| done.wins[i]).sum::<f64>() / done.len() as f64).collect();
+        Ok(Self {
+            name,
+            tried: method.points.len(),
+            point: point.map(|point| method.points[point].clone()),
+            seeds: done.iter().map(|(seed, _)| *seed).collect(),
+            figures: done.iter().map(|(_, done)| done.figures.clone()).collect(),
+            trained: done.iter().map(|(_, done)| done.trained.clone()).collect(),
+            win_rate: if wins.is_empty() { None } else { Some(bootstrap.mean(&wins)?) },
+        })
+    }
+
+    /// Returns a figure of every seed that has it.
+    pub fn of(&self, figure: impl Fn(&Figures) -> Option<f64>) -> Vec<f64> {
+        self.figures.iter().filter_map(figure).collect()
+    }
+
+    /// Returns the seconds of the trainings that one process did whole.
+    pub fn seconds(&self) -> Vec<f64> {
+        self.trained.iter().filter(|trained| !trained.resumed).map(|trained| trained.seconds).collect()
+    }
+
+    /// Returns the greatest peak memory over the seeds, bytes.
+    pub fn peak_memory(&self) -> Option<u64> {
+        self.trained.iter().filter_map(|trained| trained.peak_memory).max()
+    }
+
+    /// Every figure by name.
+    fn all(&self) -> Vec<(&'static str, Vec<f64>)> {
+        vec![
+            ("win_rate", self.of(|f| Some(f.win_rate))),
+            ("reward", self.of(|f| Some(f.reward))),
+            ("baseline_reward", self.of(|f| Some(f.baseline_reward))),
+            ("kl", self.of(|f| Some(f.kl))),
+            ("pair_accuracy", self.of(|f| f.pair_accuracy)),
+            ("chosen_log_ratio", self.of(|f| f.chosen_log_ratio)),
+            ("rejected_log_ratio", self.of(|f| f.rejected_log_ratio)),
+            ("tokens", self.of(|f| Some(f.tokens))),
+            ("baseline_tokens", self.of(|f| Some(f.baseline_tokens))),
+            ("truncated", self.of(|f| Some(f.truncated))),
+            ("seconds", self.seconds()),
+        ]
+    }
+}
+
+/// The methods, side by side.
+#[derive(Debug)]
+pub struct Results {
+    /// In the order they were named.
+    pub methods: Vec<MethodResult>,
+    /// Optimizer steps of every training.
+    pub steps: u64,
+    /// What settings were selected by; `None` where no method had a choice.
+    pub selected_by: Option<Metric>,
+}
+
+#[derive(Serialize)]
+struct Spread {
+    mean: f64,
+    deviation: Option<f64>,
+}
+
+impl Results {
+    /// Returns the results as JSON, with every trial.
+    pub fn json(&self, searched: &[Entry], reported: &[Entry]) -> Json {
+        let method = |m: &MethodResult| {
+            let spread = |(name, values): (&'static str, Vec<f64>)| {
+                Some((name, mean_and_deviation(&values).map(|(mean, deviation)| Spread { mean, deviation })?))
+            };
+            let settings: Option<BTreeMap<String, Value>> = m.point.clone().map(|point| point.into_iter().collect());
+            json!({
+                "method": m.name,
+                "settings": settings,
+                "tried": m.tried,
+                "seeds": m.seeds,
+                "win_rate": m.win_rate,
+                "figures": m.all().into_iter().filter_map(spread).collect::<BTreeMap<_, _>>(),
+                "peak_memory_bytes": m.peak_memory(),
+            })
+        };
+        json!({
+            "steps": self.steps,
+            "selected_by": self.selected_by,
+            "methods": self.methods.iter().map(method).collect::<Vec<_>>(),
+            "selection": searched,
+            "report": reported,
+        })
+    }
+
+    /// Returns the results as CSV, a row a method.
+    pub fn csv(&self) -> String {
+        let mut header: Vec<String> =
+            ["method", "settings", "tried", "seeds", "win_rate_low", "win_rate_high", "peak_memory_bytes"]
+                .map(str::to_owned)
+                .into();
+        let names = self.methods.first().map(MethodResult::all).unwrap_or_default();
+        header.extend(names.iter().flat_map(|(name, _)| [(*name).to_owned(), format!("{name}_deviation")]));
+        let mut rows = vec![header];
+        for m in &self.methods {
+            let mut row = vec![
+                m.name.to_owned(),
+                m.point.as_ref().map_or_else(String::new, written),
+                m.tried.to_string(),
+                m.seeds.len().to_string(),
+                cell(m.win_rate.as_ref().map(|e| e.low)),
+                cell(m.win_rate.as_ref().map(|e| e.high)),
+                m.peak_memory().map_or_else(String::new, |bytes| bytes.to_string()),
+            ];
+            for (_, values) in m.all() {
+                let spread = mean_and_deviation(&values);
+                row.extend([cell(spread.map(|s| s.0)), cell(spread.and_then(|s| s.1))]);
+            }
+            rows.push(row);
+        }
+        csv(&rows)
+    }
+}

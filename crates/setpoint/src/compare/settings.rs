@@ -1,0 +1,201 @@
+//! Settings of `setpoint compare`.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use setpoint_align::{METHODS, Method};
+use setpoint_data::{DatasetConfig, EncodeOptions};
+use setpoint_train::TrainConfig;
+use toml::{Table, Value};
+
+use super::plan;
+use crate::align::AlignConfig;
+use crate::config::sections::{ModelSection, Wanted, validate_data, validate_encode, validate_train};
+use crate::config::{Config, Problem, Problems, nearest};
+use crate::search::{HeldOut, Metric, blamed, with_point};
+
+/// Settings of `setpoint compare`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CompareConfig {
+    /// The SFT model: every method starts from it and is measured against it.
+    pub model: ModelSection,
+    /// The annotated file that all methods train on.
+    pub data: DatasetConfig,
+    /// How rows become tokens.
+    pub encode: EncodeOptions,
+    /// The budget of every training: steps, batch, schedule. Epochs count rows of the file; all methods make the same number of steps.
+    pub train: TrainConfig,
+    /// Held-out rows and their judge.
+    pub eval: HeldOut,
+    /// What is compared.
+    pub compare: CompareSection,
+}
+
+/// `[compare]`: what is compared.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CompareSection {
+    /// The methods.
+    pub methods: Vec<String>,
+    /// What each is tried with: `preset` (the ranges of the DRO paper's Table 4) or `defaults`.
+    pub search: Search,
+    /// A method's own settings to try instead, as `[compare.grids.dpo]` with `"align.beta" = [0.1, 0.5]`.
+    pub grids: Table,
+    /// Learning rates that every method is tried with, instead of a preset's; none leaves those, or `train.learning_rate`.
+    pub learning_rates: Vec<f64>,
+    /// At most so many settings of each method are tried, drawn at random.
+    pub points: usize,
+    /// Seeds of the data order that the selected settings are trained with; settings are selected with the first.
+    pub seeds: Vec<u64>,
+    /// What settings are selected by: `win_rate`, `reward` or `pair_accuracy`.
+    pub metric: Metric,
+    /// Share of the held-out prompts that settings are selected on; the others are reported on.
+    pub selection_share: f64,
+    /// Seed of the division of held-out prompts, and of the draws.
+    pub seed: u64,
+    /// Trials that run at once, each in a process of its own. Fewer where the CPU's memory does not hold them.
+    pub parallel: usize,
+}
+
+/// What a method is tried with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Search {
+    /// The ranges of the paper's Table 4.
+    #[default]
+    Preset,
+    /// Its defaults alone.
+    Defaults,
+}
+
+impl Default for CompareConfig {
+    fn default() -> Self {
+        let AlignConfig { model, data, encode, train, .. } = AlignConfig::default();
+        Self { model, data, encode, train, eval: HeldOut::default(), compare: CompareSection::default() }
+    }
+}
+
+impl Default for CompareSection {
+    fn default() -> Self {
+        let methods = ["dro", "dpo", "ipo", "orpo", "simpo", "rpo", "cal_dpo", "slic_hf"];
+        Self {
+            methods: methods.map(str::to_owned).to_vec(),
+            search: Search::Preset,
+            grids: Table::new(),
+            learning_rates: Vec::new(),
+            points: 8,
+            seeds: vec![0, 1, 2],
+            metric: Metric::WinRate,
+            selection_share: 0.5,
+            seed: 0,
+            parallel: 1,
+        }
+    }
+}
+
+impl CompareSection {
+    /// A method's own grid.
+    pub fn grid(&self, method: &str) -> Option<&Table> {
+        self.grids.get(method).and_then(Value::as_table)
+    }
+}
+
+impl CompareConfig {
+    /// The methods with their defaults.
+    ///
+    /// # Errors
+    /// Names that are no method's, and such as stand there twice.
+    pub fn methods(&self) -> Result<Vec<Method>, Vec<Problem>> {
+        let mut seen = BTreeSet::new();
+        let (mut methods, mut problems) = (Vec::new(), Vec::new());
+        let mut wrong = |message: String| problems.push(Problem { place: "compare.methods".into(), message });
+        if self.compare.methods.is_empty() {
+            wrong("name at least one method".into());
+        }
+        for name in &self.compare.methods {
+            match Method::named(name) {
+                None => wrong(unknown(name)),
+                Some(method) if !seen.insert(method.name()) => wrong(format!("`{name}` stands there twice")),
+                Some(method) => methods.push(method),
+            }
+        }
+        if problems.is_empty() { Ok(methods) } else { Err(problems) }
+    }
+
+    /// What is wrong with the settings that a method is tried with.
+    fn check(&self, method: &Method, problems: &mut Problems<'_>) {
+        let points = match plan::points(self, method) {
+            Ok(points) => points,
+            Err(wrong) => return wrong.into_iter().for_each(|(key, message)| problems.add(&key, message)),
+        };
+        let base = plan::base(self, method, None);
+        let mut said = BTreeSet::new();
+        for point in points {
+            for problem in with_point(&base, &point).err().unwrap_or_default() {
+                // What is wrong with the shared settings is said at its own place.
+                let key = blamed(&problem, &point);
+                let own_losses = problem.place.contains("align.losses");
+                if (key.is_some() || own_losses) && said.insert(problem.message.clone()) {
+                    let key = key.map_or_else(String::new, |key| format!(".{key}"));
+                    problems.add(&format!("compare.grids.{}{key}", method.name()), problem.message);
+                }
+            }
+        }
+    }
+}
+
+fn unknown(name: &str) -> String {
+    match nearest(name, METHODS.iter().map(|about| about.name)) {
+        Some(near) => format!("`{name}` is not a method; did you mean `{near}`? (`setpoint methods` lists them)"),
+        None => format!("`{name}` is not a method (`setpoint methods` lists them)"),
+    }
+}
+
+impl Config for CompareConfig {
+    const JOB: &'static str = "compare";
+
+    fn validate(&self, problems: &mut Problems<'_>) {
+        self.model.validate("model", Wanted::LanguageModel, problems);
+        validate_data(&self.data, "data", problems);
+        validate_encode(&self.encode, problems);
+        validate_train(&self.train, problems);
+        self.eval.validate(problems);
+        let compare = &self.compare;
+        problems.require(!compare.seeds.is_empty(), "compare.seeds", "name at least one seed");
+        let distinct: BTreeSet<u64> = compare.seeds.iter().copied().collect();
+        problems.require(distinct.len() == compare.seeds.len(), "compare.seeds", "a seed stands there twice");
+        problems.require(compare.points > 0, "compare.points", "must be at least 1");
+        problems.require(compare.parallel > 0, "compare.parallel", "must be at least 1");
+        problems.require(
+            compare.selection_share > 0.0 && compare.selection_share < 1.0,
+            "compare.selection_share",
+            "must lie between 0 and 1",
+        );
+        problems.require(
+            compare.learning_rates.iter().all(|rate| rate.is_finite() && *rate > 0.0),
+            "compare.learning_rates",
+            "must be above 0",
+        );
+        problems.require(
+            compare.metric != Metric::PairAccuracy || self.eval.pairs.is_some(),
+            "compare.metric",
+            "`pair_accuracy` needs held-out pairs: set `eval.pairs.path`",
+        );
+        let methods = match self.methods() {
+            Ok(methods) => methods,
+            Err(wrong) => return wrong.into_iter().for_each(|p| problems.add(&p.place, p.message)),
+        };
+        for (name, grid) in &compare.grids {
+            let known = methods.iter().any(|method| method.name() == name);
+            problems.require(
+                known,
+                &format!("compare.grids.{name}"),
+                format!("`{name}` is not among `compare.methods`"),
+            );
+            let table = "expected a table of settings, as in { \"align.beta\" = [0.1, 0.5] }";
+            problems.require(grid.is_table(), &format!("compare.grids.{name}"), table);
+        }
+        methods.iter().for_each(|method| self.check(method, problems));
+    }
+}

@@ -1,0 +1,339 @@
+//! `setpoint eval` without a benchmark's name: a policy against a baseline under a reward model, and on held-out pairs.
+
+use std::path::PathBuf;
+
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use setpoint_data::{DatasetConfig, EncodeOptions, Example, Record, ResponseEnd, TextEncoder, Uses, load_records};
+use setpoint_eval::{Bootstrap, Manifest, content_digest, kl_estimates, pair_accuracy, win_rate};
+use setpoint_reward::Rule;
+use setpoint_train::Sequence;
+use setpoint_transformer::{CausalLm, Finish};
+
+use super::judging::{judge, judged, rewards_key};
+use super::result;
+use super::reward_report::{EvalReport, PairReport};
+use crate::annotate;
+use crate::config::output::{Target, validate_output};
+use crate::config::sections::{ModelSection, Wanted, validate_data, validate_encode, validate_rule};
+use crate::config::{Config, Problems};
+use crate::failure::{Failure, Outcome};
+use crate::generate::{SamplingSection, sample, warn_of_identical};
+use crate::scoring::score;
+use crate::session::Session;
+use crate::setup;
+use crate::setup::Reading;
+
+/// Settings of `setpoint eval`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvalConfig {
+    /// The policy.
+    pub model: ModelSection,
+    /// What it is compared with, usually the SFT model it was aligned from.
+    pub baseline: ModelSection,
+    /// The reward model that judges; or `rule`.
+    pub reward: ModelSection,
+    /// A rule that judges, see `docs/REWARDS.md`.
+    pub rule: Option<Rule>,
+    /// Rows whose prompts are answered by both.
+    pub data: DatasetConfig,
+    /// Held-out pairs, for the accuracy of the implicit reward and the log-ratios.
+    pub pairs: Option<DatasetConfig>,
+    /// How rows become tokens.
+    pub encode: EncodeOptions,
+    /// How both sample.
+    pub generate: SamplingSection,
+    /// Resamples of the bootstrap.
+    pub resamples: usize,
+    /// Confidence level of the intervals.
+    pub level: f64,
+    /// Tokens in one forward pass.
+    pub batch_tokens: usize,
+    /// The JSON file to write.
+    pub output: Option<PathBuf>,
+}
+
+impl Default for EvalConfig {
+    fn default() -> Self {
+        Self {
+            model: ModelSection::default(),
+            baseline: ModelSection::default(),
+            reward: ModelSection::default(),
+            rule: None,
+            data: DatasetConfig::new(""),
+            pairs: None,
+            encode: EncodeOptions { max_length: None, max_prompt_length: None, ..EncodeOptions::default() },
+            generate: SamplingSection { temperature: Some(1.0), samples: Some(1), ..SamplingSection::default() },
+            resamples: 10_000,
+            level: 0.95,
+            batch_tokens: 8192,
+            output: None,
+        }
+    }
+}
+
+impl Config for EvalConfig {
+    fn validate(&self, problems: &mut Problems<'_>) {
+        self.model.validate("model", Wanted::LanguageModel, problems);
+        self.baseline.validate("baseline", Wanted::LanguageModel, problems);
+        match (&self.reward.path, &self.rule) {
+            (Some(_), Some(_)) => problems.add("rule", "give one judge: `reward.path` or `rule`"),
+            (None, Some(_)) => {}
+            (_, None) => self.reward.validate("reward", Wanted::RewardModel, problems),
+        }
+        validate_data(&self.data, "data", problems);
+        validate_encode(&self.encode, problems);
+        if let Some(pairs) = &self.pairs {
+            validate_data(pairs, "pairs", problems);
+        }
+        validate_output(self.output.as_ref(), Target::File, problems);
+        self.generate.validate("generate", problems);
+        if let Some(rule) = &self.rule {
+            validate_rule(rule, "rule", problems);
+        }
+        problems.require(self.resamples >= 100, "resamples", "must be at least 100");
+        problems.require(self.level > 0.0 && self.level < 1.0, "level", "must lie between 0 and 1");
+        problems.require(self.batch_tokens > 0, "batch_tokens", "must be at least 1");
+    }
+}
+
+/// The data of an evaluation, read and checked.
+pub struct EvalData {
+    /// The policy's and the baseline's tokenizer and template.
+    pub encoder: TextEncoder,
+    /// The reward model's, where one judges.
+    pub reward_encoder: Option<TextEncoder>,
+    /// Where the reward model reads the score.
+    pub reading: Option<Reading>,
+    /// Rows whose prompts are answered.
+    pub prompts: Vec<Record>,
+    /// The same as the reward model sees them, where one judges.
+    pub judged_prompts: Vec<Record>,
+    /// The tokens of the prompts.
+    pub prompt_ids: Vec<Vec<u32>>,
+    pairs: Vec<Example>,
+}
+
+/// What decides the figures. The baseline is what both are compared with, so it is part of it.
+fn manifest(config: &EvalConfig, data: &EvalData) -> Outcome<Manifest> {
+    let prompts: Vec<String> = data.prompts.iter().map(|r| annotate::prompt_text(&r.prompt)).collect();
+    let digest = content_digest(prompts.iter().map(String::as_str));
+    let fingerprint = data.encoder.fingerprint();
+    let mut manifest = result::manifest("reward", result::identity(&config.model, None, fingerprint.clone())?, digest);
+    manifest.baseline = Some(result::identity(&config.baseline, None, fingerprint)?);
+    let model_config = setup::model_config(&config.model, &data.encoder)?;
+    let settings = config.generate.resolve(&config.model, &model_config, &data.encoder)?;
+    manifest.decoding = super::answers::decoding(&settings, config.generate.seed);
+    manifest.judge = match (&config.rule, &data.reward_encoder) {
+        (Some(rule), _) => json!({ "rule": rule }),
+        (None, Some(encoder)) => {
+            json!({ "reward_model": result::identity(&config.reward, None, encoder.fingerprint())? })
+        }
+        (None, None) => Value::Null,
+    };
+    manifest.scoring = json!({ "samples": config.generate.samples.unwrap_or(1) });
+    Ok(manifest)
+}
+
+/// Checks everything that can be checked without sampling, and returns what would be sampled, in a sentence.
+///
+/// # Errors
+/// Everything of [`report`] that can be found without the weights.
+pub fn dry_run(session: &Session, config: &EvalConfig) -> Outcome<String> {
+    let data = read(session, config)?;
+    Ok(format!(
+        "{} prompts, {} samples each by both models, {} pairs",
+        data.prompts.len(),
+        config.generate.samples.unwrap_or(1),
+        data.pairs.len()
+    ))
+}
+
+fn read(session: &Session, config: &EvalConfig) -> Outcome<EvalData> {
+    let encoder = setup::encoder(&config.model)?;
+    let model_config = setup::model_config(&config.model, &encoder)?;
+    let settings = config.generate.resolve(&config.model, &model_config, &encoder)?;
+    warn_of_identical(&settings, config.generate.samples.unwrap_or(1));
+    let baseline = setup::encoder(&config.baseline)?;
+    setup::model_config(&config.baseline, &baseline)?;
+    if !encoder.agrees_with(&baseline) {
+        return Err(Failure::run("the policy and the baseline have different tokenizers or templates, so their log-probabilities are not comparable")
+            .hint("compare with the model that the policy was aligned from, or set model.tokenizer and baseline.tokenizer"));
+    }
+    let reward_encoder = match &config.reward.path {
+        Some(_) => Some(setup::encoder(&config.reward)?),
+        None => None,
+    };
+    let reading = match &reward_encoder {
+        Some(encoder) => Some(Reading::of(&config.reward, encoder, ResponseEnd::Auto)?),
+        None => None,
+    };
+    let (mut prompts, read) = load_records(&setup::looking_at(&config.data, Uses::PROMPT))?;
+    setup::note_left_out("prompts", &read);
+    if prompts.is_empty() {
+        return Err(Failure::run(format!("{} holds no rows", config.data.path)));
+    }
+    let (_, prompt_ids) = setup::prompts(&prompts, &config.data, &encoder, "prompts", session)?;
+    for section in [&config.model, &config.baseline] {
+        let shape = setup::model_config(section, &encoder)?;
+        let settings = config.generate.resolve(section, &shape, &encoder)?;
+        setup::check_room(&prompts, &prompt_ids, &settings, None, &shape)?;
+    }
+    if config.rule.is_some() {
+        // A rule may compare with any column, an answer that the format knows as a response for example.
+        let fields = annotate::fields::of_rows(&config.data, &prompts)?;
+        prompts.iter_mut().zip(fields).for_each(|(record, fields)| record.extra = fields);
+    }
+    let judged_prompts = match &reward_encoder {
+        Some(encoder) => setup::seen(&prompts, &config.data, encoder),
+        None => Vec::new(),
+    };
+    let pairs = match &config.pairs {
+        None => Vec::new(),
+        Some(pairs) => {
+            setup::examples(&setup::looking_at(pairs, Uses::PAIRS), &config.encode, &encoder, "pairs", session)?
+                .examples
+        }
+    };
+    Ok(EvalData { encoder, reward_encoder, reading, prompts, judged_prompts, prompt_ids, pairs })
+}
+
+/// One model's samples and everything known of them.
+#[derive(Serialize, Deserialize)]
+pub struct Answers {
+    /// One list per prompt.
+    pub ids: Vec<Vec<Vec<u32>>>,
+    truncated: usize,
+}
+
+impl Answers {
+    fn of(
+        session: &Session,
+        model: &CausalLm,
+        section: &ModelSection,
+        config: &EvalConfig,
+        data: &EvalData,
+    ) -> Outcome<Self> {
+        let model_config = setup::model_config(section, &data.encoder)?;
+        let settings = config.generate.resolve(section, &model_config, &data.encoder)?;
+        let samples = config.generate.samples.unwrap_or(1);
+        let rows = sample(session, model, &data.prompt_ids, &settings, config.generate.seed, samples)?;
+        let truncated = rows.iter().flatten().filter(|g| g.finish == Finish::Length).count();
+        let ids = rows.into_iter().map(|row| row.into_iter().map(|g| g.ids).collect()).collect();
+        Ok(Self { ids, truncated })
+    }
+
+    fn mean_tokens(&self) -> f64 {
+        let lengths: Vec<usize> = self.ids.iter().flatten().map(Vec::len).collect();
+        lengths.iter().sum::<usize>() as f64 / lengths.len().max(1) as f64
+    }
+
+    fn sequences(&self, data: &EvalData) -> Vec<Sequence> {
+        let prompts = data.prompt_ids.iter().zip(&self.ids);
+        prompts
+            .flat_map(|(prompt, answers)| answers.iter().filter(|a| !a.is_empty()).map(move |answer| (prompt, answer)))
+            .map(|(prompt, answer)| Sequence {
+                ids: [prompt.as_slice(), answer.as_slice()].concat(),
+                prompt_len: prompt.len(),
+                scored_from: prompt.len(),
+            })
+            .collect()
+    }
+}
+
+/// Samples from both models, scores the samples and compares them.
+pub fn report(session: &Session, config: &EvalConfig) -> Outcome<EvalReport> {
+    let data = read(session, config)?;
+    let load = |section: &ModelSection, device: &Device| -> Outcome<CausalLm> {
+        let model_config = setup::model_config(section, &data.encoder)?;
+        setup::policy(session, section, &model_config, 0, device)
+    };
+    let policy = load(&config.model, session.device())?;
+    let answers = Answers::of(session, &policy, &config.model, config, &data)?;
+    let own = answers.sequences(&data);
+    let pair_sequences: Vec<Sequence> = data.pairs.iter().flat_map(|e| setup::sequences(e, None)).collect();
+    let score = |model: &CausalLm, rows: &[Sequence]| -> Outcome<Vec<f64>> {
+        let scores = score(session, "logps", model, rows, &vec![1; rows.len()], config.batch_tokens)?;
+        Ok(scores.iter().map(|s| s.response_logp).collect())
+    };
+    let (policy_logps, policy_pairs) = (score(&policy, &own)?, score(&policy, &pair_sequences)?);
+    drop(policy);
+    let baseline = load(&config.baseline, session.device())?;
+    // What the baseline does by itself is the same for every policy that is compared with it.
+    let alone =
+        || Ok((Answers::of(session, &baseline, &config.baseline, config, &data)?, score(&baseline, &pair_sequences)?));
+    let key = || baseline_key(session, config, &data, &pair_sequences);
+    let (baseline_answers, baseline_pairs): (Answers, Vec<f64>) = session.once("baseline", key, alone)?;
+    let baseline_logps = score(&baseline, &own)?;
+    drop(baseline);
+
+    let judge = judge(session, config, &data)?;
+    let judge = judge.as_ref();
+    let rewards = judged(session, judge, &answers, &data)?;
+    let key = || rewards_key(session, config, &data, &baseline_answers);
+    let baseline_rewards =
+        session.once("baseline-rewards", key, || judged(session, judge, &baseline_answers, &data))?;
+    let bootstrap = Bootstrap { resamples: config.resamples, level: config.level, ..Bootstrap::default() };
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let pairs = if data.pairs.is_empty() {
+        None
+    } else {
+        Some(pair_report(&data.pairs, &policy_pairs, &baseline_pairs, &bootstrap)?)
+    };
+    let manifest = manifest(config, &data)?;
+    let answered: usize = answers.ids.iter().map(Vec::len).sum();
+    Ok(EvalReport {
+        prompts: data.prompts.len(),
+        samples: config.generate.samples.unwrap_or(1),
+        reward: mean(&rewards),
+        baseline_reward: mean(&baseline_rewards),
+        win_rate: win_rate(&rewards, &baseline_rewards, &bootstrap)?,
+        kl: kl_estimates(&policy_logps, &baseline_logps)?,
+        tokens: answers.mean_tokens(),
+        baseline_tokens: baseline_answers.mean_tokens(),
+        truncated: answers.truncated as f64 / answered.max(1) as f64,
+        pairs,
+        rewards,
+        baseline_rewards,
+        log_ratios: policy_logps.iter().zip(&baseline_logps).map(|(policy, baseline)| policy - baseline).collect(),
+        manifest: Some(manifest),
+    })
+}
+
+/// What decides the baseline's answers and its log-probs of the pairs.
+fn baseline_key(session: &Session, config: &EvalConfig, data: &EvalData, pairs: &[Sequence]) -> Outcome<Value> {
+    let model_config = setup::model_config(&config.baseline, &data.encoder)?;
+    let settings = config.generate.resolve(&config.baseline, &model_config, &data.encoder)?;
+    Ok(json!({
+        "setpoint": env!("CARGO_PKG_VERSION"),
+        "model": result::computes(session, &config.baseline)?,
+        "decoding": format!("{settings:?}"),
+        "seed": config.generate.seed,
+        "samples": config.generate.samples,
+        "prompts": setup::text_hash(&serde_json::to_string(&data.prompt_ids)?),
+        "pairs": setup::sequences_hash(pairs),
+        "batch_tokens": config.batch_tokens,
+    }))
+}
+
+fn pair_report(pairs: &[Example], policy: &[f64], baseline: &[f64], bootstrap: &Bootstrap) -> Outcome<PairReport> {
+    let (mut chosen, mut rejected) = (Vec::new(), Vec::new());
+    let mut at = 0;
+    for example in pairs {
+        let ratio = |j: usize| policy[at + j] - baseline[at + j];
+        if let Some((w, l)) = setup::pair(example) {
+            chosen.push(ratio(w));
+            rejected.push(ratio(l));
+        }
+        at += example.responses.len();
+    }
+    Ok(PairReport {
+        chosen_log_ratio: bootstrap.mean(&chosen)?,
+        rejected_log_ratio: bootstrap.mean(&rejected)?,
+        accuracy: pair_accuracy(&chosen, &rejected, bootstrap.level)?,
+        chosen,
+        rejected,
+    })
+}

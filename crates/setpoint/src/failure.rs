@@ -1,0 +1,169 @@
+//! The error of every job: a sentence, and a hint where there is a remedy.
+
+use std::fmt;
+
+use crate::visible::{one_line, shortened};
+
+/// One mistake in a configuration: its place and a sentence about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Problem {
+    /// `align.toml:12`, `--set align.beta=x`, or the bare key when it comes from nowhere in particular.
+    pub place: String,
+    /// One sentence.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.message)
+    }
+}
+
+/// Why a job ended early.
+#[derive(Debug)]
+pub enum Failure {
+    /// Wrong usage or configuration.
+    Usage(Vec<Problem>),
+    /// Anything else.
+    Run {
+        /// The error and its causes, in one sentence.
+        message: String,
+        /// What the user can do.
+        hint: Option<String>,
+    },
+    /// The [host](crate::session::Host) asked for it.
+    Stopped {
+        /// How far the job came and how it goes on.
+        message: String,
+    },
+}
+
+/// The result of a job.
+pub type Outcome<T = ()> = Result<T, Failure>;
+
+impl Failure {
+    /// A failure of one sentence.
+    pub fn run(message: impl fmt::Display) -> Self {
+        Failure::Run { message: message.to_string(), hint: None }
+    }
+
+    /// Wrong usage, found outside the configuration's own checks.
+    pub fn usage(place: impl Into<String>, message: impl Into<String>) -> Self {
+        Failure::Usage(vec![Problem { place: place.into(), message: message.into() }])
+    }
+
+    /// The message without `error:` and hint, to be part of another one.
+    pub fn sentence(&self) -> String {
+        match self {
+            Failure::Usage(problems) => problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+            Failure::Run { message, .. } | Failure::Stopped { message, .. } => message.clone(),
+        }
+    }
+
+    /// Adds what the user can do.
+    #[must_use]
+    pub fn hint(self, hint: impl Into<String>) -> Self {
+        match self {
+            Failure::Run { message, .. } => Failure::Run { message, hint: Some(hint.into()) },
+            other => other,
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<Vec<Problem>> for Failure {
+    fn from(problems: Vec<Problem>) -> Self {
+        Failure::Usage(problems)
+    }
+}
+
+impl Failure {
+    /// An error with its causes, in one sentence.
+    pub fn of(error: &dyn std::error::Error) -> Self {
+        let mut message = error.to_string();
+        let mut cause = error.source();
+        while let Some(inner) = cause {
+            let text = inner.to_string();
+            // Errors that already print their cause need no second copy of it.
+            if !message.contains(&text) {
+                message.push_str(": ");
+                message.push_str(&text);
+            }
+            cause = inner.source();
+        }
+        let hint = hint_for(&message);
+        Failure::Run { message, hint }
+    }
+}
+
+/// `?` on the errors of the crates that recipes call. (A blanket implementation would overlap with the one for problems.)
+macro_rules! from_errors {
+    ($($error:ty),* $(,)?) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::of(&error)
+            }
+        }
+    )*};
+}
+
+from_errors!(
+    setpoint_align::Error,
+    setpoint_data::Error,
+    setpoint_eval::Error,
+    setpoint_reward::Error,
+    setpoint_train::Error,
+    setpoint_transformer::Error,
+    serde_json::Error,
+    toml::ser::Error,
+    std::io::Error,
+);
+
+/// Remedies for causes that can appear in any command.
+fn hint_for(message: &str) -> Option<String> {
+    let lower = message.to_lowercase();
+    if lower.contains("no space left") {
+        return Some(
+            "free some space and run the same command again (a training with --resume); nothing already written was harmed".into(),
+        );
+    }
+    if lower.contains("the tokenizer has no chat template") {
+        return Some(
+            "as in --set model.template=chatml; a model that was trained with a template needs that one".into(),
+        );
+    }
+    if lower.contains("belong to no known format") {
+        return Some(
+            "rename columns as in --set data.columns.prompt=question --set data.columns.completion=answer".into(),
+        );
+    }
+    if lower.contains("permission denied") {
+        return Some("check who owns the file or folder, or choose another one".into());
+    }
+    None
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Usage(problems) => {
+                for (i, problem) in problems.iter().enumerate() {
+                    if i > 0 {
+                        writeln!(f)?;
+                    }
+                    write!(f, "error: {}", one_line(&shortened(&problem.to_string())))?;
+                }
+                Ok(())
+            }
+            Failure::Stopped { message, .. } => f.write_str(message),
+            Failure::Run { message, hint } => {
+                write!(f, "error: {}", one_line(&shortened(message)))?;
+                if let Some(hint) = hint {
+                    write!(f, "\n  hint: {}", one_line(&shortened(hint)))?;
+                }
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Hashes of models, tokens and texts, and text files that are written whole.
+
+use std::path::{Path, PathBuf};
+
+use setpoint_data::write_atomically;
+use setpoint_train::Sequence;
+use sha2::{Digest, Sha256};
+
+use crate::failure::{Failure, Outcome};
+
+/// A hash of everything that decides what a model computes: config.json and the bytes of its weights.
+pub fn model_hash(dir: &Path) -> Outcome<String> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(dir)
+        .map_err(|e| Failure::run(format!("cannot list {}: {e}", dir.display())))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|p| p.extension().is_some_and(|e| e == "safetensors") || p.ends_with("config.json"))
+        .collect();
+    files.sort();
+    let mut hash = Sha256::new();
+    for file in files {
+        let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        hash.update(name.as_bytes());
+        let mut reader =
+            std::fs::File::open(&file).map_err(|e| Failure::run(format!("cannot read {}: {e}", file.display())))?;
+        std::io::copy(&mut reader, &mut HashWriter(&mut hash))
+            .map_err(|e| Failure::run(format!("cannot read {}: {e}", file.display())))?;
+    }
+    Ok(hex(&hash.finalize()))
+}
+
+struct HashWriter<'a>(&'a mut Sha256);
+
+impl std::io::Write for HashWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Identifies a run of tokens among others.
+pub fn token_hash(ids: &[u32]) -> u64 {
+    let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+    let digest = Sha256::digest(&bytes);
+    u64::from_le_bytes([digest[0], digest[1], digest[2], digest[3], digest[4], digest[5], digest[6], digest[7]])
+}
+
+/// Identifies sequences: their tokens, and what of them is scored.
+pub fn sequences_hash<'a>(sequences: impl IntoIterator<Item = &'a Sequence>) -> String {
+    let mut hash = Sha256::new();
+    for sequence in sequences {
+        for number in [sequence.ids.len(), sequence.prompt_len, sequence.scored_from] {
+            hash.update((number as u64).to_le_bytes());
+        }
+        sequence.ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
+    }
+    hex(&hash.finalize())
+}
+
+/// A short hash of a text, for fingerprints.
+pub fn text_hash(text: &str) -> String {
+    hex(&Sha256::digest(text.as_bytes()))
+}
+
+/// Returns bytes as lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Writes a text file, replacing an older one only when the new one is whole.
+pub fn write_text(path: &Path, text: &str) -> Outcome {
+    Ok(write_atomically(path, |out| {
+        out.write_all(text.as_bytes()).map_err(|source| setpoint_data::Error::Io {
+            action: "write",
+            path: path.to_owned(),
+            source,
+        })
+    })?)
+}

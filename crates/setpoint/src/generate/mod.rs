@@ -1,0 +1,348 @@
+//! `setpoint generate`: samples responses for a file of prompts, or for one prompt.
+
+mod meter;
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use setpoint_data::{DatasetConfig, Message, Prompt, Record, Response, TextEncoder, TextPrompts, Uses, load_records};
+use setpoint_transformer::{CausalLm, Finish, Generated, GenerationConfig, ModelConfig, check_prompts, generate_part};
+
+pub use self::meter::GenerationMeter;
+use crate::config::output::{Target, validate_output};
+use crate::config::sections::{ModelSection, Wanted, validate_data};
+use crate::config::{Config, Problems};
+use crate::failure::Outcome;
+use crate::partial::{self, PartialRows};
+use crate::session::{Printed, Session, memory};
+use crate::setup;
+
+/// Settings of `setpoint generate`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GenerateConfig {
+    /// The model.
+    pub model: ModelSection,
+    /// Rows whose prompts are answered; or `prompt`.
+    pub data: DatasetConfig,
+    /// One prompt; a user's message if the model has a chat template (`data.text_prompts`).
+    pub prompt: Option<String>,
+    /// How to sample.
+    pub generate: SamplingSection,
+    /// The JSONL file to write; standard output by default.
+    pub output: Option<PathBuf>,
+}
+
+/// `[generate]`: how to sample. What is left out comes from the model's `generation_config.json`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SamplingSection {
+    /// Responses per prompt.
+    pub samples: Option<usize>,
+    /// Seed; a row's samples depend on it and on the row alone.
+    pub seed: u64,
+    /// Greatest number of new tokens.
+    pub max_new_tokens: Option<usize>,
+    /// Divides the logits; 0 takes the likeliest token.
+    pub temperature: Option<f64>,
+    /// Only the likeliest so many tokens.
+    pub top_k: Option<usize>,
+    /// Only the likeliest tokens of this share of the probability.
+    pub top_p: Option<f64>,
+    /// Above 1: tokens that occurred become less likely.
+    pub repetition_penalty: Option<f64>,
+    /// Leave out answers that ran into the length limit: training would teach them an end that the model never wrote.
+    pub only_finished: bool,
+    /// Prompts that go through the model together.
+    pub batch_size: Option<usize>,
+}
+
+impl SamplingSection {
+    /// Notes what is out of range.
+    pub fn validate(&self, section: &str, problems: &mut Problems<'_>) {
+        let mut check = |name: &str, holds: bool, expected: &str, found: String| {
+            problems.require(
+                holds,
+                &format!("{section}.{name}"),
+                format!("`{section}.{name}` must be {expected}; found {found}"),
+            );
+        };
+        for (name, count) in [
+            ("samples", self.samples),
+            ("max_new_tokens", self.max_new_tokens),
+            ("top_k", self.top_k),
+            ("batch_size", self.batch_size),
+        ] {
+            check(name, count != Some(0), "at least 1", "0".to_owned());
+        }
+        if let Some(temperature) = self.temperature {
+            let holds = temperature.is_finite() && temperature >= 0.0;
+            check("temperature", holds, "0 (the likeliest token) or a number above 0", temperature.to_string());
+        }
+        if let Some(top_p) = self.top_p {
+            check("top_p", top_p > 0.0 && top_p <= 1.0, "a number above 0 and up to 1", top_p.to_string());
+        }
+        if let Some(penalty) = self.repetition_penalty {
+            check("repetition_penalty", penalty.is_finite() && penalty > 0.0, "a number above 0", penalty.to_string());
+        }
+    }
+
+    /// The settings with what the model's folder says filled in.
+    pub fn resolve(
+        &self,
+        model: &ModelSection,
+        config: &ModelConfig,
+        encoder: &TextEncoder,
+    ) -> Outcome<GenerationConfig> {
+        let mut settings = match &model.path {
+            Some(dir) => GenerationConfig::for_model(dir, config)?,
+            None => GenerationConfig::default(),
+        };
+        if let Some(temperature) = self.temperature {
+            settings.do_sample = temperature > 0.0;
+            if temperature > 0.0 {
+                settings.temperature = temperature;
+            }
+        }
+        settings.max_new_tokens = self.max_new_tokens.unwrap_or(settings.max_new_tokens);
+        settings.top_k = self.top_k.or(settings.top_k);
+        settings.top_p = self.top_p.unwrap_or(settings.top_p);
+        settings.repetition_penalty = self.repetition_penalty.unwrap_or(settings.repetition_penalty);
+        settings.batch_size = self.batch_size.unwrap_or(settings.batch_size);
+        for &stop in encoder.stop_ids() {
+            if !settings.stop_token_ids.contains(&stop) {
+                settings.stop_token_ids.push(stop);
+            }
+        }
+        settings.validate()?;
+        Ok(settings)
+    }
+}
+
+impl Default for GenerateConfig {
+    fn default() -> Self {
+        Self {
+            model: ModelSection::default(),
+            data: DatasetConfig::new(""),
+            prompt: None,
+            generate: SamplingSection::default(),
+            output: None,
+        }
+    }
+}
+
+impl Config for GenerateConfig {
+    fn validate(&self, problems: &mut Problems<'_>) {
+        self.model.validate("model", Wanted::LanguageModel, problems);
+        match (&self.prompt, self.data.path.is_empty()) {
+            (None, true) => problems.add("data.path", "nothing to answer: give --prompt TEXT or --data FILE"),
+            (Some(_), false) => problems.add("prompt", "`prompt` and `data.path` exclude each other"),
+            (None, false) => validate_data(&self.data, "data", problems),
+            (Some(_), true) => {}
+        }
+        validate_output(self.output.as_ref(), Target::File, problems);
+        self.generate.validate("generate", problems);
+    }
+}
+
+/// Samples, and writes a line per prompt: the prompt and its responses.
+pub fn run(session: &Session, config: &GenerateConfig) -> Outcome {
+    partial::check(session, config.output.as_deref())?;
+    let encoder = setup::encoder(&config.model)?;
+    let model_config = setup::model_config(&config.model, &encoder)?;
+    let settings = config.generate.resolve(&config.model, &model_config, &encoder)?;
+    warn_of_identical(&settings, config.generate.samples.unwrap_or(1));
+    let (records, ids) = prompts(session, config, &encoder)?;
+    setup::check_room(&records, &ids, &settings, config.generate.max_new_tokens, &model_config)?;
+    let samples = config.generate.samples.unwrap_or(1);
+    check_memory(&ids, &settings, samples)?;
+    let mut file = match &config.output {
+        Some(path) => {
+            let identity = identity(session, config, &encoder, &settings, &records)?;
+            if partial::is_complete(session, path, &identity)? {
+                return Ok(());
+            }
+            Some(PartialRows::open(session, path, &identity)?)
+        }
+        None => None,
+    };
+    let model = setup::policy(session, &config.model, &model_config, 0, session.device())?;
+    check_prompts(&model, &ids, &settings)?;
+
+    let mut done = file.as_ref().map_or(0, PartialRows::done);
+    // Answers written, and answers left out.
+    let (mut written, mut cut) = match file.as_ref().map(PartialRows::tally) {
+        Some(&[written, cut]) => (written, cut),
+        _ => (0, 0),
+    };
+    let start = std::time::Instant::now();
+    let (mut answers, mut tokens) = (0, 0);
+    let mut meter = GenerationMeter::new(session, "samples", (ids.len() - done) * samples, settings.max_new_tokens);
+    // Each part is generated by itself, so that a command that goes on after some of them ends in the same answers.
+    let part = (PART * settings.batch_size).div_ceil(samples.max(1)).max(1);
+    while done < ids.len() && !(file.is_none() && session.host.is_closed()) {
+        let end = (done + part).min(ids.len());
+        let rows: Vec<Vec<u32>> =
+            ids[done..end].iter().flat_map(|prompt| std::iter::repeat_n(prompt.clone(), samples)).collect();
+        let first = done * samples;
+        meter.begin(&rows, &settings, model.decoder().max_positions());
+        let generated = generate_part(&model, &rows, first, &settings, config.generate.seed, |row, id| {
+            meter.token(row - first, id, false);
+            ControlFlow::Continue(())
+        })?;
+        answers += generated.len();
+        tokens += generated.iter().map(|g| g.ids.len()).sum::<usize>();
+        let mut lines = Vec::new();
+        for (i, row) in (done..end).zip(generated.chunks(samples.max(1))) {
+            let kept = row.iter().filter(|g| !config.generate.only_finished || g.finish == Finish::Stop);
+            let texts: Vec<String> =
+                kept.map(|g| setup::answer_text(&encoder, &ids[i], &g.ids)).collect::<Outcome<_>>()?;
+            written += texts.len();
+            cut += row.len() - texts.len();
+            if file.is_none() && config.prompt.is_some() {
+                meter.finish();
+                texts.iter().for_each(|text| session.host.print(Printed::Text(text)));
+            } else if !texts.is_empty() {
+                let mut record = records[i].clone();
+                record.responses = texts.into_iter().map(Response::new).collect();
+                lines.push(serde_json::to_string(&setpoint_data::pointwise_row(&record)?)?);
+            }
+        }
+        done = end;
+        match &mut file {
+            Some(file) => file.push(&lines, done, &[written, cut])?,
+            None => lines.iter().for_each(|line| session.host.print(Printed::Json(line))),
+        }
+    }
+    meter.finish();
+    if config.prompt.is_none() && answers > 0 {
+        let seconds = start.elapsed().as_secs_f64();
+        log::info!(
+            "{answers} answers of {tokens} tokens in {seconds:.2} seconds, {:.0} tokens a second",
+            tokens as f64 / seconds
+        );
+    }
+    if cut > 0 {
+        log::info!("{cut} of {} answers ran into the length limit and are left out", written + cut);
+    }
+    if let (Some(file), Some(path)) = (file, &config.output) {
+        file.finish()?;
+        log::info!("{written} responses to {} prompts written to {}", ids.len(), path.display());
+    }
+    Ok(())
+}
+
+/// Batches of answers after which those so far are written. Places of a batch stay empty while the last answers of a part end, for half a
+/// batch on average: a thirtieth of the time with this many, an eighth with 4.
+const PART: usize = 16;
+
+/// What decides the answers.
+fn identity(
+    session: &Session,
+    config: &GenerateConfig,
+    encoder: &TextEncoder,
+    settings: &GenerationConfig,
+    records: &[Record],
+) -> Outcome<Value> {
+    let dir = config.model.path.as_deref().unwrap_or(Path::new(""));
+    let inputs = [
+        ("model", setup::model_hash(dir)?),
+        ("tokenizer or template", encoder.fingerprint()),
+        ("model's sampling settings", setup::text_hash(&format!("{settings:?}"))),
+        ("data", partial::records_hash(records)),
+    ];
+    partial::identity(session, "generate", config, &inputs)
+}
+
+/// Checks everything and returns what would be sampled, in a sentence.
+///
+/// # Errors
+/// Everything of [`run`] that can be found without the weights.
+pub fn dry_run(session: &Session, config: &GenerateConfig) -> Outcome<String> {
+    partial::check(session, config.output.as_deref())?;
+    let encoder = setup::encoder(&config.model)?;
+    let model_config = setup::model_config(&config.model, &encoder)?;
+    let settings = config.generate.resolve(&config.model, &model_config, &encoder)?;
+    warn_of_identical(&settings, config.generate.samples.unwrap_or(1));
+    let (records, ids) = prompts(session, config, &encoder)?;
+    setup::check_room(&records, &ids, &settings, config.generate.max_new_tokens, &model_config)?;
+    Ok(format!(
+        "{} prompts, {} samples each, at most {} new tokens, stop tokens {:?}",
+        records.len(),
+        config.generate.samples.unwrap_or(1),
+        settings.max_new_tokens,
+        settings.stop_token_ids
+    ))
+}
+
+/// The rows as they are written, and the tokens of their prompts.
+fn prompts(session: &Session, config: &GenerateConfig, encoder: &TextEncoder) -> Outcome<(Vec<Record>, Vec<Vec<u32>>)> {
+    let Some(text) = &config.prompt else {
+        let (records, read) = load_records(&setup::looking_at(&config.data, Uses::PROMPT))?;
+        setup::note_left_out("prompts", &read);
+        let (seen, ids) = setup::prompts(&records, &config.data, encoder, "prompts", session)?;
+        // A text stays a text, which the next job reads as this one did. The system turn of the settings it would not know.
+        return Ok((if config.data.system.is_some() { seen } else { records }, ids));
+    };
+    let asked = match config.data.text_prompts {
+        TextPrompts::User => Prompt::Messages(vec![Message::user(text)]),
+        TextPrompts::Auto | TextPrompts::Plain => Prompt::Text(text.clone()),
+    };
+    // A question asked on the command line needs no line about what becomes of it.
+    let mut records = vec![Record::new(asked, Vec::new())];
+    setup::text_prompts_become_turns(&mut records, &config.data, encoder);
+    let ids = records.iter().map(|record| setup::prompt_ids(encoder, record)).collect::<Outcome<_>>()?;
+    Ok((records, ids))
+}
+
+/// Fails where prompts, answers and what is kept with them exceed the memory that is left.
+fn check_memory(prompts: &[Vec<u32>], settings: &GenerationConfig, samples: usize) -> Outcome {
+    // What an answer takes besides its tokens, and how many tokens one has at least a chance of having.
+    const ROW: u128 = 256;
+    const ANSWER: usize = 256;
+    let row = |p: &Vec<u32>| ROW + 4 * (p.len() + settings.max_new_tokens.min(ANSWER)) as u128;
+    let bytes = samples as u128 * prompts.iter().map(row).sum::<u128>();
+    let what = format!("{} prompts with {samples} samples each", prompts.len());
+    let remedy = "lower generate.samples or data.max_rows, and generate in parts";
+    memory::require(bytes, &what, remedy)
+}
+
+/// Says so if several samples of a prompt are bound to be equal.
+pub fn warn_of_identical(settings: &GenerationConfig, samples: usize) {
+    let likeliest = if !settings.do_sample {
+        "the likeliest token is always taken (generate.temperature = 0, or do_sample = false in generation_config.json)"
+    } else if settings.top_k == Some(1) {
+        "the likeliest token is always taken (top_k = 1)"
+    } else {
+        return;
+    };
+    if samples > 1 {
+        log::warn!(
+            "the {samples} samples of a prompt will be identical: {likeliest}; --set generate.temperature=1 samples"
+        );
+    }
+}
+
+/// `samples` answers to every prompt, with progress. A row's answers depend on the seed and the row alone.
+pub fn sample(
+    session: &Session,
+    model: &CausalLm,
+    prompts: &[Vec<u32>],
+    settings: &GenerationConfig,
+    seed: u64,
+    samples: usize,
+) -> Outcome<Vec<Vec<Generated>>> {
+    check_memory(prompts, settings, samples)?;
+    let rows: Vec<Vec<u32>> = prompts.iter().flat_map(|p| std::iter::repeat_n(p.clone(), samples)).collect();
+    let mut meter = GenerationMeter::new(session, "samples", rows.len(), settings.max_new_tokens);
+    meter.begin(&rows, settings, model.decoder().max_positions());
+    let answers = setpoint_transformer::generate_stream(model, &rows, settings, seed, |row, id| {
+        meter.token(row, id, false);
+        ControlFlow::Continue(())
+    });
+    meter.finish();
+    let mut answers = answers?.into_iter();
+    Ok(prompts.iter().map(|_| answers.by_ref().take(samples).collect()).collect())
+}

@@ -1,0 +1,285 @@
+//! Everything that a run is made from, so that a process that goes on with it can tell whether it is the same run, and name the setting, the
+//! file and the row that differ.
+//!
+//! The checkpoints hold a digest of each input. The rows of the data are also kept one by one, as hashes and numbers, in the run folder
+//! (`rows-data.jsonl`, `rows-eval_data.jsonl`): only to find the row that differs when a digest does.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use setpoint_data::{Example, Label, TextEncoder};
+use setpoint_train::{Change, Identity, Input, RunDir};
+use sha2::{Digest, Sha256};
+
+mod rows_file;
+
+pub use self::rows_file::{RowsFile, conversation, prompt_and_responses};
+use crate::config::sections::ModelSection;
+use crate::failure::{Failure, Outcome};
+use crate::files::hex;
+use crate::setup;
+
+/// Ranks of inputs, from causes to consequences.
+mod rank {
+    pub const MODEL: u8 = 1;
+    pub const ENCODER: u8 = 2;
+    pub const DATA: u8 = 3;
+    pub const LOSS: u8 = 4;
+    pub const REFERENCE: u8 = 5;
+}
+
+/// A row of a data set: its tokens as hashes, and the numbers that a loss may read.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// File and row.
+    pub name: String,
+    /// Hashes of the prompt and of each response.
+    pub tokens: Vec<String>,
+    /// The reward of each response.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rewards: Vec<Option<f64>>,
+    /// The label of each response.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<Option<Label>>,
+    /// By how much chosen is better than rejected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub margin: Option<f64>,
+}
+
+impl Row {
+    /// The rows of examples, with their rewards, labels and margins.
+    pub fn of_examples(examples: &[Example]) -> Vec<Self> {
+        let row = |example: &Example| {
+            let rewards: Vec<Option<f64>> = example.responses.iter().map(|r| r.reward).collect();
+            let labels: Vec<Option<Label>> = example.responses.iter().map(|r| r.label).collect();
+            let ids = std::iter::once(&example.prompt).chain(example.responses.iter().map(|r| &r.ids));
+            Self {
+                name: example.source.to_string(),
+                tokens: ids.map(|ids| format!("{:016x}", setup::token_hash(ids))).collect(),
+                rewards: if rewards.iter().any(Option::is_some) { rewards } else { Vec::new() },
+                labels: if labels.iter().any(Option::is_some) { labels } else { Vec::new() },
+                margin: example.margin,
+            }
+        };
+        examples.iter().map(row).collect()
+    }
+
+    /// The row of a conversation: all its tokens, and which of them count.
+    pub fn of_conversation(name: &str, ids: &[u32], counted: &[bool]) -> Self {
+        let counted: Vec<u32> = counted.iter().map(|&counts| u32::from(counts)).collect();
+        let tokens = [ids, &counted].map(|ids| format!("{:016x}", setup::token_hash(ids)));
+        Self { name: name.to_owned(), tokens: tokens.into(), ..Self::default() }
+    }
+}
+
+/// What a run is made from, collected step by step.
+#[derive(Debug)]
+pub struct Origin {
+    identity: Identity,
+    files: Vec<RowsFile>,
+}
+
+impl Origin {
+    /// Begins with a job's settings. `version_1`: the fingerprint that builds before there were versions gave the run.
+    pub fn new<C: Serialize>(config: &C, version_1: String) -> Outcome<Self> {
+        let mut settings = match serde_json::to_value(config)? {
+            Value::Object(map) => map,
+            _ => Map::new(),
+        };
+        // The engine has its own; samples and outputs decide nothing.
+        for key in ["train", "samples", "output"] {
+            settings.shift_remove(key);
+        }
+        without_places(&mut settings);
+        Ok(Self { identity: Identity { settings, inputs: Vec::new(), version_1 }, files: Vec::new() })
+    }
+
+    /// Adds an input.
+    fn input(&mut self, name: &str, what: String, digest: String, rank: u8) {
+        self.identity.inputs.push(Input { name: name.to_owned(), what, digest, rank });
+    }
+
+    /// Adds the weights and the shape of a model. `setting`: where its folder is named.
+    pub fn model(&mut self, setting: &str, dir: &Path, hash: String) {
+        self.input(
+            setting,
+            format!("`{setting}`: the weights or the config.json of `{}`", dir.display()),
+            hash,
+            rank::MODEL,
+        );
+    }
+
+    /// Adds the shape of a model that starts from random weights.
+    pub fn shape(&mut self, file: &Path, hash: String) {
+        self.input(
+            "model.from_scratch",
+            format!("`model.from_scratch`: the shape in `{}`", file.display()),
+            hash,
+            rank::MODEL,
+        );
+    }
+
+    /// Adds the tokenizer and the chat template.
+    pub fn encoder(&mut self, model: &ModelSection, encoder: &TextEncoder) {
+        let source = encoder.template().map_or("", |template| template.source());
+        let template = match &model.template {
+            Some(name) => format!("`model.template`: the chat template `{name}`"),
+            None => "the chat template of the tokenizer".to_owned(),
+        };
+        self.input("template", template, setup::text_hash(source), rank::MODEL);
+        if let Some(file) = model.tokenizer_dir().map(|dir| dir.join("tokenizer.json"))
+            && let Ok(bytes) = std::fs::read(&file)
+        {
+            self.input(
+                "tokenizer",
+                format!("the tokenizer `{}`", file.display()),
+                hex(&Sha256::digest(bytes)),
+                rank::MODEL,
+            );
+        }
+        let what = "the special tokens or the variables of the chat template".to_owned();
+        self.input("encoder", what, encoder.fingerprint(), rank::ENCODER);
+    }
+
+    /// Adds a data set, row by row. `section`: `data` or `eval_data`; `parts`: how messages name the first hash of a row, and the others.
+    pub fn data(&mut self, section: &'static str, path: &str, rows: Vec<Row>, parts: fn(usize) -> String) -> Outcome {
+        let digest = |aspect: &dyn Fn(&Row) -> Value| -> Outcome<String> {
+            let mut hash = Sha256::new();
+            for row in &rows {
+                hash.update(serde_json::to_vec(&aspect(row))?);
+                hash.update(b"\n");
+            }
+            Ok(hex(&hash.finalize()))
+        };
+        type Aspect<'a> = (&'a str, &'a str, &'a dyn Fn(&Row) -> Value);
+        let aspects: [Aspect<'_>; 4] = [
+            ("tokens", "the prompts or responses", &|row| json!(row.tokens)),
+            ("rewards", "the rewards", &|row| json!(row.rewards)),
+            ("labels", "the labels", &|row| json!(row.labels)),
+            ("margins", "the margins", &|row| json!(row.margin)),
+        ];
+        for (name, what, aspect) in aspects {
+            let what = format!("`{section}.path`: {what} in `{path}`");
+            self.input(&format!("{section}.{name}"), what, digest(aspect)?, rank::DATA);
+        }
+        self.files.push(RowsFile { section, path: path.to_owned(), rows, parts });
+        Ok(())
+    }
+
+    /// Adds pairs as the loss reads them.
+    pub fn loss(&mut self, section: &str, digest: String) {
+        let what = format!("`{section}.path`: the data as the loss reads it");
+        self.input(&format!("{section}.loss"), what, digest, rank::LOSS);
+    }
+
+    /// Adds the reference log-probabilities. `file`: where they come from.
+    pub fn reference(&mut self, section: &str, file: &str, digest: String) {
+        let what = format!("the reference log-probabilities in `{file}`");
+        self.input(&format!("{section}.reference"), what, digest, rank::REFERENCE);
+    }
+
+    /// Adds the rewards of further reward models.
+    pub fn ensemble(&mut self, rewards: String) {
+        let what = "`align.ensemble`: the rewards in its files".to_owned();
+        self.input("align.ensemble", what, rewards, rank::DATA);
+    }
+
+    /// The identity collected so far.
+    pub fn identity(&self) -> Identity {
+        self.identity.clone()
+    }
+
+    /// Fails where the run was started with other settings or inputs than those collected so far. A run without a checkpoint starts
+    /// with these.
+    pub fn check(&self, run: &RunDir) -> Outcome {
+        let compared = run.compare(&self.identity)?;
+        if let Some((_, changes)) = &compared
+            && !changes.is_empty()
+        {
+            // Of each data set, the first aspect that differs says enough.
+            let mut told: Vec<&str> = Vec::new();
+            let mut said: Vec<String> = Vec::new();
+            for change in changes {
+                if let Some(section) = self.section(change) {
+                    if told.contains(&section) {
+                        continue;
+                    }
+                    told.push(section);
+                }
+                said.push(self.sentence(run, change));
+            }
+            return Err(Failure::run(format!("cannot resume {}: {}", run.path().display(), said.join("; ")))
+                .hint("restore what the run was started with, or start a new one in another --run folder"));
+        }
+        for file in &self.files {
+            if compared.is_none() || !file.place(run).exists() {
+                file.write(run)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The data set, read row by row, that a change is of.
+    fn section(&self, change: &Change) -> Option<&'static str> {
+        let Change::Input { name, .. } = change else { return None };
+        let (section, _) = name.split_once('.')?;
+        self.files.iter().map(|file| file.section).find(|known| *known == section)
+    }
+
+    fn sentence(&self, run: &RunDir, change: &Change) -> String {
+        let general = change.to_string();
+        let Change::Input { name, .. } = change else { return general };
+        let Some((section, aspect)) = name.split_once('.') else { return general };
+        let file = self.files.iter().find(|file| file.section == section);
+        file.and_then(|file| file.difference(run, aspect)).unwrap_or(general)
+    }
+}
+
+/// A hash of the content of a file, or of a folder with a model or a tokenizer; `None` where the path leads to neither.
+pub fn content(path: &Path) -> Outcome<Option<String>> {
+    let read =
+        |path: &Path| std::fs::read(path).map_err(|e| Failure::run(format!("cannot read {}: {e}", path.display())));
+    if path.is_file() {
+        return Ok(Some(hex(&Sha256::digest(read(path)?))));
+    }
+    let held = ["config.json", "tokenizer.json"].map(|name| path.join(name).is_file());
+    if held == [false, false] {
+        return Ok(None);
+    }
+    let mut hash = Sha256::new();
+    hash.update(setup::model_hash(path)?);
+    let files = [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+        "additional_chat_templates/tool_use.jinja",
+        "setpoint.json",
+    ];
+    for file in files.map(|name| path.join(name)) {
+        if file.is_file() {
+            hash.update(hex(&Sha256::digest(read(&file)?)));
+        }
+    }
+    Ok(Some(hex(&hash.finalize())))
+}
+
+/// Settings that name a place: its content is compared instead.
+pub fn is_place(key: &str) -> bool {
+    key == "path" || key.ends_with(".path") || PLACES.contains(&key)
+}
+
+const PLACES: [&str; 5] = ["model.from_scratch", "model.tokenizer", "model.template", "reference", "align.ensemble"];
+
+/// Removes the settings that name a place.
+fn without_places(settings: &mut Map<String, Value>) {
+    fn walk(prefix: &str, table: &mut Map<String, Value>) {
+        table.retain(|name, _| !is_place(&format!("{prefix}{name}")));
+        for (name, value) in table.iter_mut() {
+            if let Value::Object(inner) = value {
+                walk(&format!("{prefix}{name}."), inner);
+            }
+        }
+    }
+    walk("", settings);
+}

@@ -1,0 +1,129 @@
+//! The rows of a data set as a run read them, kept in its folder to find the row that differs when the data has changed.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use setpoint_data::Label;
+use setpoint_train::RunDir;
+
+use super::Row;
+use crate::failure::Outcome;
+
+/// The rows of a data set, and the file that keeps them.
+#[derive(Debug)]
+pub struct RowsFile {
+    /// `data` or `eval_data`.
+    pub section: &'static str,
+    /// Where the data is.
+    pub path: String,
+    /// Its rows now.
+    pub rows: Vec<Row>,
+    /// How messages name a row's hash.
+    pub parts: fn(usize) -> String,
+}
+
+impl RowsFile {
+    /// The file's name in a run folder.
+    pub fn place(&self, run: &RunDir) -> PathBuf {
+        run.join(self.name())
+    }
+
+    fn name(&self) -> String {
+        format!("rows-{}.jsonl", self.section)
+    }
+
+    /// Writes the rows, one a line.
+    pub fn write(&self, run: &RunDir) -> Outcome {
+        let mut text = String::new();
+        for row in &self.rows {
+            text.push_str(&serde_json::to_string(row)?);
+            text.push('\n');
+        }
+        Ok(run.write_text(&self.name(), &text)?)
+    }
+
+    /// The first row that differs from the kept ones in an aspect, as a sentence; `None` where the file does not tell.
+    pub fn difference(&self, run: &RunDir, aspect: &str) -> Option<String> {
+        let text = std::fs::read_to_string(self.place(run)).ok()?;
+        let then: Vec<Row> = text.lines().map(|line| serde_json::from_str(line).ok()).collect::<Option<_>>()?;
+        let now = &self.rows;
+        let setting = format!("`{}.path`: ", self.section);
+        let differs = |(was, is): &(&Row, &Row)| match aspect {
+            "tokens" => was.tokens != is.tokens,
+            "rewards" => was.rewards != is.rewards,
+            "labels" => was.labels != is.labels,
+            "margins" => was.margin != is.margin,
+            _ => false,
+        };
+        let differing: Vec<(usize, (&Row, &Row))> =
+            then.iter().zip(now).enumerate().filter(|(_, pair)| differs(pair)).collect();
+        if then.len() != now.len() {
+            let same = if differing.is_empty() { "; those that both have are the same" } else { "" };
+            let path = &self.path;
+            return Some(format!("{setting}`{path}` had {} rows and now has {}{same}", then.len(), now.len()));
+        }
+        let (index, (was, is)) = *differing.first()?;
+        if aspect == "tokens" && reordered(&then, now) {
+            return Some(format!("{setting}the rows of `{}` are in another order, from {} on", self.path, is.name));
+        }
+        let what = match aspect {
+            "tokens" => self.tokens(was, is),
+            "rewards" => numbers("reward", &was.rewards, &is.rewards, |reward| format!("{reward:?}")),
+            "labels" => numbers("label", &was.labels, &is.labels, name_of),
+            _ => format!("the margin was {} and is now {}", margin(was.margin), margin(is.margin)),
+        };
+        let others = match differing.len() - 1 {
+            0 => String::new(),
+            1 => " (and 1 more row differs)".to_owned(),
+            more => format!(" (and {more} more rows differ)"),
+        };
+        // A name without a file is that of a row.
+        let name = if is.name.is_empty() { format!("row {index}") } else { is.name.clone() };
+        Some(format!("{setting}{name}: {what}{others}"))
+    }
+
+    fn tokens(&self, was: &Row, is: &Row) -> String {
+        if was.tokens.len() != is.tokens.len() {
+            return format!("it had {} responses and now has {}", was.tokens.len() - 1, is.tokens.len() - 1);
+        }
+        let changed: Vec<String> = (0..was.tokens.len())
+            .filter(|&part| was.tokens[part] != is.tokens[part])
+            .map(|part| (self.parts)(part))
+            .collect();
+        format!("{} changed since the run was started", changed.join(" and "))
+    }
+}
+
+/// Whether the same rows are there in another order.
+fn reordered(then: &[Row], now: &[Row]) -> bool {
+    let mut counts: HashMap<&[String], i64> = HashMap::new();
+    then.iter().for_each(|row| *counts.entry(&row.tokens).or_default() += 1);
+    now.iter().for_each(|row| *counts.entry(&row.tokens).or_default() -= 1);
+    counts.values().all(|&count| count == 0)
+}
+
+/// The first number of a row that differs.
+fn numbers<T: Copy + PartialEq>(what: &str, was: &[Option<T>], is: &[Option<T>], text: impl Fn(T) -> String) -> String {
+    let at = |list: &[Option<T>], i: usize| list.get(i).copied().flatten();
+    let text = |value: Option<T>| value.map_or_else(|| "missing".to_owned(), &text);
+    let first = (0..was.len().max(is.len())).find(|&i| at(was, i) != at(is, i)).unwrap_or(0);
+    format!("the {what} of response {first} was {} and is now {}", text(at(was, first)), text(at(is, first)))
+}
+
+fn name_of(label: Label) -> String {
+    serde_json::to_value(label).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+fn margin(margin: Option<f64>) -> String {
+    margin.map_or_else(|| "missing".to_owned(), |margin| format!("{margin:?}"))
+}
+
+/// Names the parts of a row with a prompt and responses.
+pub fn prompt_and_responses(part: usize) -> String {
+    if part == 0 { "the prompt".to_owned() } else { format!("response {}", part - 1) }
+}
+
+/// Names the parts of a conversation.
+pub fn conversation(part: usize) -> String {
+    if part == 0 { "the conversation".to_owned() } else { "the choice of tokens that count".to_owned() }
+}

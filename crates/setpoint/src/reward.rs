@@ -1,0 +1,232 @@
+//! `setpoint reward`: a Bradley–Terry reward model from preference pairs, in the layout of `*ForSequenceClassification`.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use setpoint_data::{DatasetConfig, EncodeOptions, Example, ResponseEnd, TextEncoder, Uses};
+use setpoint_reward::{HeadInit, Normalization, Preference, PreferenceTask, RewardModel, score_rows};
+use setpoint_train::{MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
+use setpoint_transformer::{Architecture, CausalLm, ModelConfig, SaveOptions};
+
+use crate::config::sections::{ModelSection, Wanted, validate_best, validate_data, validate_encode, validate_train};
+use crate::config::{Config, Problems};
+use crate::failure::{Failure, Outcome};
+use crate::identity::{Origin, Row, prompt_and_responses};
+use crate::session::Session;
+use crate::setup::{self, Encoded, Reading};
+use crate::training::{Companions, Output, RunPlan, Saver, Shape, mark_finished, open_run, train};
+
+/// Settings of `setpoint reward`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RewardConfig {
+    /// The language model that the reward model grows from (or a reward model to train on).
+    pub model: ModelSection,
+    /// Rows with a chosen and a rejected response, or with rewards to form pairs from.
+    pub data: DatasetConfig,
+    /// Rows to evaluate on during training.
+    pub eval_data: Option<DatasetConfig>,
+    /// How rows become tokens.
+    pub encode: EncodeOptions,
+    /// Factor of `(r_w + r_l)²`, which holds the offset that preferences leave free; 0: off.
+    pub center: f64,
+    /// Optimizer, schedule, checkpoints.
+    pub train: TrainConfig,
+}
+
+impl Default for RewardConfig {
+    fn default() -> Self {
+        Self {
+            model: ModelSection::default(),
+            data: DatasetConfig::new(""),
+            eval_data: None,
+            encode: setup::training_lengths(),
+            center: 0.01,
+            train: TrainConfig {
+                epochs: 1.0,
+                batch_size: 64,
+                micro_batch: MicroBatch::Tokens(8192),
+                learning_rate: 1e-5,
+                schedule: Schedule { kind: ScheduleKind::Cosine, warmup: Warmup::Auto },
+                ..TrainConfig::default()
+            },
+        }
+    }
+}
+
+impl Config for RewardConfig {
+    const JOB: &'static str = "reward";
+
+    fn validate(&self, problems: &mut Problems<'_>) {
+        self.model.validate("model", Wanted::Either, problems);
+        validate_data(&self.data, "data", problems);
+        validate_encode(&self.encode, problems);
+        if let Some(eval) = &self.eval_data {
+            validate_data(eval, "eval_data", problems);
+        }
+        problems.require(self.center.is_finite() && self.center >= 0.0, "center", "must not be negative (0: off)");
+        validate_train(&self.train, problems);
+        validate_best(&self.train, self.eval_data.as_ref(), problems);
+    }
+}
+
+/// Trains, stores mean and deviation of the training rewards, and leaves the model in `<folder>/model`.
+pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool) -> Outcome {
+    let mut config = config.clone();
+    setup::fix_template_date(&mut config.model, folder, resume)?;
+    let config = &config;
+    let mut encoder = setup::encoder(&config.model)?;
+    let lm_config = setup::model_config(&config.model, &encoder)?;
+    let encode = encode_options(config, &lm_config, &encoder)?;
+    let data = setup::examples(&reading(&config.data), &encode, &encoder, "training data", session)?;
+    let task = PreferenceTask::new(pairs(&data.examples, &config.data.path)?, config.center)?;
+    let mut eval_rows = None;
+    let eval = match &config.eval_data {
+        None => None,
+        Some(eval) => {
+            let data = setup::examples(&reading(eval), &encode, &encoder, "evaluation data", session)?;
+            eval_rows = Some((&eval.path, Row::of_examples(&data.examples)));
+            Some(PreferenceTask::new(pairs(&data.examples, &eval.path)?, config.center)?)
+        }
+    };
+    let plan = run_plan(session, config, &lm_config, &data, task.pairs().len())?;
+    plan.warn();
+    let run = open_run(session, folder, resume, config)?;
+
+    let mut settings = config.train.clone();
+    let dir = config.model.path.as_deref().unwrap_or(Path::new(""));
+    let weights = setup::model_hash(dir)?;
+    let tokens = setpoint_data::content_hash(&data.examples);
+    let version_1 = setup::text_hash(&format!("{weights}\n{tokens}\n{}", config.center));
+    let mut origin = Origin::new(config, version_1)?;
+    origin.model("model.path", dir, weights);
+    origin.encoder(&config.model, &encoder);
+    origin.data("data", &config.data.path, Row::of_examples(&data.examples), prompt_and_responses)?;
+    origin.loss("data", pairs_hash(&task));
+    if let (Some(task), Some((path, rows))) = (&eval, eval_rows) {
+        origin.data("eval_data", path, rows, prompt_and_responses)?;
+        origin.loss("eval_data", pairs_hash(task));
+    }
+    origin.check(&run)?;
+    settings.identity = origin.identity();
+    let device = session.device().clone().autodiff();
+    let options = setup::load_options(config.model.dtype, session);
+    let (mut model, mut model_config) = if is_reward_model(&lm_config) {
+        RewardModel::load(dir, &options, &device)?
+    } else {
+        let (lm, _) = CausalLm::load(dir, &options, &device)?;
+        RewardModel::from_causal_lm(lm, &lm_config, HeadInit::small(&lm_config, settings.seed))
+    };
+    model.model.recompute = plan.memory.recompute;
+    let out = run.join("model");
+    let saver: Saver<'_, RewardModel> = Box::new(|model| {
+        // Its own scores on the training rows give the reward a scale that others can rely on.
+        let rows: Vec<&[u32]> =
+            task.pairs().iter().flat_map(|p| [p.chosen.as_slice(), p.rejected.as_slice()]).collect();
+        let bar = session.bar("scale", rows.len());
+        let scores = score_rows(&session.devices, model, &rows, 8192, &mut |done| bar.reach(done as u64))?;
+        bar.clear();
+        Normalization::write(Some(Normalization::of(&scores)?), &mut model_config);
+        // transformers finds the end of a row by this token, so no response may end with it.
+        if let Some((id, text)) = encoder.padding_token(model.vocabulary(), rows.iter().copied()) {
+            model_config.pad_token_id = Some(id);
+            encoder.set_padding_token(id, text);
+        }
+        model.save(&model_config, &out, &SaveOptions::default())?;
+        encoder.save(&out)?;
+        setup::note_response_end(&out, encode.response_end)
+    });
+    let companions = Companions {
+        eval: eval.as_ref(),
+        recompute: model.model.recompute,
+        saver: Some(saver),
+        ..Companions::default()
+    };
+    let fitted = train(session, "reward", &run, &task, model, &settings, companions)?;
+    mark_finished(&run, fitted.steps, &["model"])?;
+    log::info!("the reward model: {}", out.display());
+    Ok(())
+}
+
+/// Checks everything and returns what a run needs.
+pub fn plan(session: &Session, config: &RewardConfig) -> Outcome<RunPlan> {
+    let encoder = setup::encoder(&config.model)?;
+    let model_config = setup::model_config(&config.model, &encoder)?;
+    let encode = encode_options(config, &model_config, &encoder)?;
+    let data = setup::examples(&reading(&config.data), &encode, &encoder, "training data", session)?;
+    let pairs = pairs(&data.examples, &config.data.path)?.len();
+    run_plan(session, config, &model_config, &data, pairs)
+}
+
+/// What a run needs. The head of a language model gives way to that of a reward model.
+fn run_plan(
+    session: &Session,
+    config: &RewardConfig,
+    started_from: &ModelConfig,
+    data: &Encoded,
+    pairs: usize,
+) -> Outcome<RunPlan> {
+    let mut shape = started_from.clone();
+    shape.architecture = Architecture::SequenceClassification;
+    shape.num_labels = 1;
+    let shape = Shape { config: &shape, model: &config.model, output: Output::Reward };
+    RunPlan::of(shape, &data.report, &config.train, pairs, &session.place)
+}
+
+/// Pairs with their margins.
+fn reading(data: &DatasetConfig) -> DatasetConfig {
+    setup::looking_at(data, Uses { margin: true, ..Uses::PAIRS })
+}
+
+/// Identifies pairs: their tokens and margins.
+fn pairs_hash(task: &PreferenceTask) -> String {
+    let pair = |pair: &Preference| {
+        let [chosen, rejected] = [&pair.chosen, &pair.rejected].map(|ids| setup::token_hash(ids));
+        format!("{chosen:016x} {rejected:016x} {:016x}\n", pair.margin.to_bits())
+    };
+    setup::text_hash(&task.pairs().iter().map(pair).collect::<String>())
+}
+
+/// How rows become tokens: for a reward model that is trained on, with the score where it was read so far.
+fn encode_options(config: &RewardConfig, model: &ModelConfig, encoder: &TextEncoder) -> Outcome<EncodeOptions> {
+    let asked = match config.encode.response_end {
+        // The default; `model.response_end` can insist on it.
+        ResponseEnd::Stop => ResponseEnd::Auto,
+        other => other,
+    };
+    let response_end = if is_reward_model(model) {
+        Reading::of(&config.model, encoder, asked)?.end
+    } else {
+        config.model.response_end.unwrap_or(config.encode.response_end)
+    };
+    Ok(EncodeOptions { response_end, ..setup::within(&config.encode, model) })
+}
+
+fn is_reward_model(config: &ModelConfig) -> bool {
+    config.architecture == Architecture::SequenceClassification
+}
+
+/// One pair per row: the labelled ones, else the best and the worst reward.
+fn pairs(examples: &[Example], path: &str) -> Outcome<Vec<Preference>> {
+    let mut pairs = Vec::new();
+    for example in examples {
+        let Some((chosen, rejected)) = setup::pair(example) else { continue };
+        let row = |i: usize| [example.prompt.as_slice(), example.responses[i].ids.as_slice()].concat();
+        pairs.push(Preference {
+            chosen: row(chosen),
+            rejected: row(rejected),
+            margin: example.margin.unwrap_or(0.0),
+            name: example.source.to_string(),
+        });
+    }
+    if pairs.is_empty() {
+        return Err(Failure::run(format!(
+            "{path}: no row has a chosen and a rejected response, or two different rewards"
+        ))
+        .hint("a reward model is trained on pairs: give `prompt`, `chosen` and `rejected` columns"));
+    }
+    if pairs.len() < examples.len() {
+        log::info!("{} of {} rows have no pair and are left out", examples.len() - pairs.len(), examples.len());
+    }
+    Ok(pairs)
+}

@@ -1,0 +1,86 @@
+//! Log-probabilities of many sequences, with progress.
+
+use setpoint_train::{ScoredSequence, Sequence, score_batches};
+use setpoint_transformer::CausalLm;
+
+use crate::failure::Outcome;
+use crate::session::{Meter, Pace, Session};
+
+/// Scores the sequences of some examples on all devices: `counts[i]` consecutive ones belong to example `i`. The result is in the order given.
+pub fn score(
+    session: &Session,
+    what: &str,
+    model: &CausalLm,
+    sequences: &[Sequence],
+    counts: &[usize],
+    batch_tokens: usize,
+) -> Outcome<Vec<ScoredSequence>> {
+    let total = sequences.iter().map(|s| s.ids.len()).sum();
+    let mut scoring = Scoring::new(session, what, counts.len(), total);
+    let scores = scoring.score(session, model, sequences, counts, batch_tokens)?;
+    if !sequences.is_empty() {
+        scoring.conclude();
+    }
+    Ok(scores)
+}
+
+/// Scoring in one part or several, with progress over all of them.
+///
+/// The time left goes by the tokens that are left, since the longest come first.
+pub struct Scoring {
+    meter: Meter,
+    examples: usize,
+    /// Tokens of all parts.
+    total: usize,
+    done: usize,
+    spent: usize,
+}
+
+impl Scoring {
+    /// Scoring of so many examples, whose sequences have `total` tokens.
+    pub fn new(session: &Session, what: &str, examples: usize, total: usize) -> Self {
+        Self { meter: Meter::new(session, examples, what, "examples"), examples, total, done: 0, spent: 0 }
+    }
+
+    /// Scores a part; arguments and result as for [`score`].
+    pub fn score(
+        &mut self,
+        session: &Session,
+        model: &CausalLm,
+        sequences: &[Sequence],
+        counts: &[usize],
+        batch_tokens: usize,
+    ) -> Outcome<Vec<ScoredSequence>> {
+        let Self { meter, total, done, spent, .. } = self;
+        let example_of: Vec<usize> = counts.iter().enumerate().flat_map(|(i, &count)| vec![i; count]).collect();
+        let mut open = counts.to_vec();
+        *done += open.iter().filter(|&&count| count == 0).count();
+        let mut scored: Vec<Option<ScoredSequence>> = vec![None; sequences.len()];
+        if sequences.is_empty() {
+            return Ok(Vec::new());
+        }
+        let result = score_batches(&session.devices, model, sequences, batch_tokens, &mut |batch| {
+            for (index, score) in batch {
+                scored[index] = Some(score);
+                *spent += sequences[index].ids.len();
+                let example = example_of[index];
+                open[example] -= 1;
+                *done += usize::from(open[example] == 0);
+            }
+            let (done, spent, left) = (*done, *spent, total.saturating_sub(*spent));
+            meter.update(done, || Pace { amount: done as f64, left: left as f64, spent: spent as f64 });
+            Ok(())
+        });
+        if result.is_err() {
+            self.meter.finish();
+        }
+        result?;
+        // Every sequence was in exactly one batch.
+        Ok(scored.into_iter().flatten().collect())
+    }
+
+    /// Takes the bar away and says how long it took.
+    pub fn conclude(&self) {
+        self.meter.conclude(Pace::even(self.examples, self.examples));
+    }
+}

@@ -1,0 +1,166 @@
+//! One trial: its settings as files, and the process that trains and evaluates it.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use setpoint_train::{Error, RunDir};
+use toml::Value;
+
+use super::figures::Figures;
+use super::space::Point;
+use crate::align::AlignConfig;
+use crate::config::load::to_table;
+use crate::config::{Given, Problem, load};
+use crate::eval::{self, EvalConfig};
+use crate::failure::{Failure, Outcome};
+use crate::session::Cost;
+use crate::session::{Session, Shared};
+use crate::{align, setup};
+
+/// What is trained: a folder's name, and the settings of `setpoint align`.
+#[derive(Debug, Clone)]
+pub struct Trial {
+    /// Its folder in `RUN/trials`.
+    pub name: String,
+    /// What is tried.
+    pub point: Point,
+    /// All settings.
+    pub config: AlignConfig,
+}
+
+/// The shared settings with those of a point.
+pub fn with_point(base: &AlignConfig, point: &Point) -> Result<AlignConfig, Vec<Problem>> {
+    let mut table = to_table(base);
+    if let Some(Value::Table(section)) = table.get_mut("align") {
+        let of_point = |key: &str| point.iter().find(|(k, _)| k.strip_prefix("align.") == Some(key)).map(|(_, v)| v);
+        align::adapt(&base.align.about(), section, of_point);
+    }
+    load::from_table(table, point)
+}
+
+/// The setting of a point that a problem is about: the one it names; where it names a whole section, the one its message names, else the
+/// first of that section.
+pub fn blamed(problem: &Problem, point: &Point) -> Option<String> {
+    let place = problem.place.trim_matches('`');
+    let inside = |key: &&String| key.starts_with(&format!("{place}.")) || place.starts_with(&format!("{key}."));
+    let named = |key: &&String| {
+        let last = key.rsplit('.').next().unwrap_or(key);
+        problem.message.contains(&format!("`{last}`"))
+    };
+    let keys = || point.iter().map(|(key, _)| key);
+    let exact = keys().find(|key| *key == place);
+    exact.or_else(|| keys().find(|key| inside(key) && named(key))).or_else(|| keys().find(inside)).cloned()
+}
+
+/// What training took, written when it is over: as if the trial had computed itself what another did for it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trained {
+    /// Seconds of the process that finished the training, its start and the reference's log-probabilities included, whoever computed them.
+    pub seconds: f64,
+    /// Greatest resident memory of that process, or of the one that computed the reference's log-probabilities if that is more, bytes; the
+    /// device's own memory is not in it. Where the system tells.
+    pub peak_memory: Option<u64>,
+    /// Whether that process went on from a checkpoint of another, whose seconds are not counted.
+    pub resumed: bool,
+}
+
+/// The settings of `setpoint align`.
+pub const ALIGN: &str = "align.toml";
+/// The mark of a finished training.
+pub const TRAINED: &str = "trained.json";
+
+/// The settings of an evaluation on a part of the held-out rows.
+pub fn eval_settings(part: &str) -> String {
+    format!("eval-{part}.toml")
+}
+
+/// Its figures.
+pub fn eval_figures(part: &str) -> String {
+    format!("eval-{part}.json")
+}
+
+/// Trains and evaluates the trial in `folder`, as far as that has not been done.
+pub fn carry_out(session: &Session, folder: &Path, part: &str) -> Outcome {
+    let given = |name: &str| Given { file: Some(folder.join(name)), ..Given::default() };
+    let config: AlignConfig = load::load_written(&given(ALIGN))?;
+    if !folder.join(TRAINED).is_file() {
+        wait_for(folder);
+        let started = Instant::now();
+        let resumed = folder.join("checkpoints").is_dir();
+        align::run(session, &config, folder, true)?;
+        let saved = session.shared.as_ref().map(Shared::saved).unwrap_or_default();
+        let Cost { seconds, peak_memory } = Cost::since(started).and(saved);
+        let trained = Trained { seconds, peak_memory, resumed };
+        setup::write_text(&folder.join(TRAINED), &(serde_json::to_string_pretty(&trained)? + "\n"))?;
+    }
+    if !folder.join(eval_figures(part)).is_file() {
+        let config: EvalConfig = load::load_written(&given(&eval_settings(part)))?;
+        let report = eval::report(session, &config)?;
+        let written = json!({ "figures": Figures::of(&report), "wins": wins(&report), "report": report });
+        setup::write_text(&folder.join(eval_figures(part)), &(serde_json::to_string_pretty(&written)? + "\n"))?;
+    }
+    Ok(())
+}
+
+/// Waits a while for the trial of a search that was killed, which may still be saving its last step.
+fn wait_for(folder: &Path) {
+    let started = Instant::now();
+    while matches!(RunDir::open(folder), Err(Error::Locked { .. })) && started.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Prompt by prompt: 1 where the policy's reward is greater, ½ where both are equal.
+fn wins(report: &eval::EvalReport) -> Vec<f64> {
+    let win = |(own, other): (&f64, &f64)| match own.total_cmp(other) {
+        std::cmp::Ordering::Greater => 1.0,
+        std::cmp::Ordering::Equal => 0.5,
+        std::cmp::Ordering::Less => 0.0,
+    };
+    report.rewards.iter().zip(&report.baseline_rewards).map(win).collect()
+}
+
+/// What a finished trial left, read back.
+#[derive(Debug, Clone, Deserialize)]
+struct Written {
+    figures: Figures,
+    wins: Vec<f64>,
+}
+
+/// What a trial took and reached.
+#[derive(Debug, Clone)]
+pub struct Done {
+    /// What training took.
+    pub trained: Trained,
+    /// What was measured.
+    pub figures: Figures,
+    /// Prompt by prompt, against the baseline.
+    pub wins: Vec<f64>,
+}
+
+/// What a trial reached, or why it failed.
+pub type Reached = Result<Done, String>;
+
+/// What a trial left, when it is finished.
+pub fn done(folder: &Path, part: &str) -> Outcome<Option<Done>> {
+    let read = |name: &str| -> Outcome<Option<String>> {
+        let path = folder.join(name);
+        match path.is_file() {
+            false => Ok(None),
+            true => std::fs::read_to_string(&path)
+                .map(Some)
+                .map_err(|e| Failure::run(format!("cannot read {}: {e}", path.display()))),
+        }
+    };
+    let (Some(trained), Some(measured)) = (read(TRAINED)?, read(&eval_figures(part))?) else { return Ok(None) };
+    let bad = |name: &str, e: serde_json::Error| {
+        Failure::run(format!("{}: {e}", folder.join(name).display()))
+            .hint("remove the file: the step is then done again")
+    };
+    let trained: Trained = serde_json::from_str(&trained).map_err(|e| bad(TRAINED, e))?;
+    let Written { figures, wins } = serde_json::from_str(&measured).map_err(|e| bad(&eval_figures(part), e))?;
+    Ok(Some(Done { trained, figures, wins }))
+}

@@ -1,0 +1,128 @@
+//! The interface to the program around a job: what it shows, and when it wants the job to stop.
+
+use std::fmt::Debug;
+use std::path::Path;
+
+/// The program that runs jobs: it shows their progress and asks them to stop. A program needs to implement only what it cares about.
+///
+/// Remarks and warnings do not come here: jobs send them through the `log` crate, at the levels `Info` and `Warn`.
+pub trait Host: Debug + Send + Sync {
+    /// Begins to show work of `total` items; none of it is shown by default. `eta`: whether the bar itself tells the time that is left.
+    fn bar(&self, _what: &str, _total: usize, _eta: bool) -> Box<dyn Bar> {
+        Box::new(Hidden)
+    }
+
+    /// Takes a result of a job that has no file to write to.
+    fn print(&self, _result: Printed<'_>) {}
+
+    /// Returns whether [`print`](Self::print) has no reader left, so that work for it alone may end.
+    fn is_closed(&self) -> bool {
+        false
+    }
+
+    /// Returns whether a training should save its step and stop.
+    fn should_stop(&self) -> bool {
+        false
+    }
+
+    /// Learns that a training begins or ends to look at [`should_stop`](Self::should_stop).
+    fn watched(&self, _begins: bool) {}
+
+    /// Runs a trial of a search in a process of its own and returns whether it succeeded. By default there is none (`None`), and the trial
+    /// runs in this process.
+    fn run_trial(&self, _trial: &TrialProcess<'_>) -> Option<std::io::Result<bool>> {
+        None
+    }
+
+    /// Learns what to do with memory that is free, if it can tell its allocator.
+    fn free_memory(&self, _policy: FreeMemory) {}
+
+    /// Returns the kinds of devices that the program was built with; a run folder notes them.
+    fn device_kinds(&self) -> Vec<&'static str> {
+        Vec::new()
+    }
+}
+
+/// A trial of a search, for a process that calls [`carry_out`](crate::search::carry_out).
+#[derive(Debug, Clone, Copy)]
+pub struct TrialProcess<'a> {
+    /// The trial's run folder, with its settings.
+    pub folder: &'a Path,
+    /// The part of the held-out rows that it is evaluated on.
+    pub part: &'a str,
+    /// The folder of values that trials share.
+    pub shared: &'a Path,
+    /// The file for what the process prints.
+    pub log: &'a Path,
+    /// The number of threads that it should use, if several trials run at once.
+    pub threads: Option<usize>,
+}
+
+/// A result that is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Printed<'a> {
+    /// Rows of JSON, one a line.
+    Json(&'a str),
+    /// A model's answer.
+    Text(&'a str),
+}
+
+/// The treatment of memory that becomes free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FreeMemory {
+    /// The system gets it back at once.
+    GiveBack,
+    /// It is kept for the tensors to come: where they are large, page faults cost more than the arithmetic.
+    Keep,
+    /// It is kept for a moment: enough for what comes and goes within an operation.
+    KeepBriefly,
+}
+
+/// A bar that shows how far some work is.
+pub trait Bar {
+    /// Returns whether the user does not see it.
+    fn is_hidden(&self) -> bool;
+
+    /// Shows that `done` items are done.
+    fn reach(&self, done: u64);
+
+    /// Shows a text next to the bar.
+    fn message(&self, text: String);
+
+    /// Estimates the time that is left from now on: items so far were done earlier.
+    fn restart_clock(&self);
+
+    /// Runs `print`, which prints lines, with the bar out of the way.
+    fn above(&self, print: &mut dyn FnMut());
+
+    /// Takes the bar away.
+    fn clear(&self);
+}
+
+/// A bar that is not shown.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Hidden;
+
+impl Bar for Hidden {
+    fn is_hidden(&self) -> bool {
+        true
+    }
+
+    fn reach(&self, _done: u64) {}
+
+    fn message(&self, _text: String) {}
+
+    fn restart_clock(&self) {}
+
+    fn above(&self, print: &mut dyn FnMut()) {
+        print();
+    }
+
+    fn clear(&self) {}
+}
+
+/// A host that shows nothing and never stops a job.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl Host for Silent {}

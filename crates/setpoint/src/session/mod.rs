@@ -1,0 +1,105 @@
+//! A session: the devices that jobs compute on, and the program around them.
+
+mod host;
+pub mod memory;
+mod meter;
+mod place;
+mod shared;
+
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use setpoint_train::DeviceGroup;
+
+pub use self::host::{Bar, FreeMemory, Hidden, Host, Printed, Silent, TrialProcess};
+pub use self::meter::{Meter, Pace};
+pub use self::place::{Hardware, Place};
+pub use self::shared::{Cost, Shared};
+use crate::failure::Outcome;
+
+/// How jobs run: on which devices, and how loud.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// Those that train and score; what else there is to compute is on the first.
+    pub devices: DeviceGroup,
+    /// No progress bars.
+    pub quiet: bool,
+    /// The devices as a plan sees them: these, unless others are planned for.
+    pub place: Place,
+    /// What is done about an output that exists.
+    pub existing: Existing,
+    /// Values that other processes compute as well: those of the other trials of a search.
+    pub shared: Option<Shared>,
+    /// The program around the jobs.
+    pub host: Arc<dyn Host>,
+}
+
+/// What is done about an output that exists.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Existing {
+    /// Nothing is written.
+    #[default]
+    Refuse,
+    /// It is replaced.
+    Overwrite,
+    /// The rows of an interrupted command are kept.
+    Continue,
+}
+
+/// A guard of [`Session::watch`].
+#[derive(Debug)]
+pub struct Watch(Arc<dyn Host>);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.watched(false);
+    }
+}
+
+impl Session {
+    /// Creates a session on one device or several, which are taken for CPUs: for GPUs, set [`place`](Self::place) as well. It shows nothing.
+    pub fn new(devices: DeviceGroup) -> Self {
+        let place = Place::new(Hardware::CPU, devices.len(), None);
+        Self { devices, quiet: false, place, existing: Existing::default(), shared: None, host: Arc::new(Silent) }
+    }
+
+    /// Creates a session on one device; see [`new`](Self::new).
+    pub fn on(device: Device) -> Self {
+        Self::new(DeviceGroup::single(device))
+    }
+
+    /// Returns the first device, without autodiff.
+    pub fn device(&self) -> &Device {
+        self.devices.first()
+    }
+
+    /// Returns the value of a key: from the shared ones if there are such, else computed.
+    ///
+    /// # Errors
+    /// Those of `key` and `compute`, and when a shared file cannot be locked or written.
+    pub fn once<V: Serialize + DeserializeOwned>(
+        &self,
+        what: &str,
+        key: impl FnOnce() -> Outcome<Value>,
+        compute: impl FnOnce() -> Outcome<V>,
+    ) -> Outcome<V> {
+        match &self.shared {
+            Some(shared) => shared.once(what, &key()?, compute),
+            None => compute(),
+        }
+    }
+
+    /// Tells the host that a training looks at whether it should stop, until the guard is dropped.
+    pub fn watch(&self) -> Watch {
+        self.host.watched(true);
+        Watch(self.host.clone())
+    }
+
+    /// Begins to show work of `total` items, unless the session is quiet.
+    pub fn bar(&self, what: &str, total: usize) -> Box<dyn Bar> {
+        if self.quiet { Box::new(Hidden) } else { self.host.bar(what, total, true) }
+    }
+}

@@ -1,0 +1,225 @@
+//! Steps that several recipes begin with: tokenizer, data, model, each checked before anything long is started.
+
+mod reading;
+mod room;
+mod rows;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use burn::tensor::{Device, FloatDType};
+use serde_json::Value;
+use setpoint_align::{PromptRewards, Role};
+use setpoint_data::{
+    EncodeOptions, EncoderOptions, Example, Label, LostText, PrintedDate, Record, Response, TemplateChoice,
+    TemplateDate, TextEncoder, printed_date,
+};
+use setpoint_transformer::{CausalLm, LoadOptions, ModelConfig};
+
+pub use self::reading::{Reading, note_response_end};
+pub use self::room::{check_room, check_room_of, within};
+pub use self::rows::{
+    Encoded, encoded, examples, looking_at, note_left_out, note_turns, prompts, seen, sequences,
+    text_prompts_become_turns,
+};
+use crate::config::sections::{Dtype, ModelSection};
+use crate::failure::{Failure, Outcome};
+pub use crate::files::{model_hash, sequences_hash, text_hash, token_hash, write_text};
+use crate::session::{FreeMemory, Session, memory};
+
+/// The tokenizer and template of a model.
+pub fn encoder(model: &ModelSection) -> Outcome<TextEncoder> {
+    let dir = model.tokenizer_dir().ok_or_else(|| Failure::usage("model.path", "no model"))?;
+    let encoder = TextEncoder::from_dir(dir, &encoder_options(model)?)?;
+    static SAID: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    if let Some(PrintedDate { date, is_fixed: false }) = encoder.printed_date()
+        && SAID.lock().is_ok_and(|mut said| said.insert(dir.clone()))
+    {
+        log::info!(
+            "the chat template of {} prints the date: today's, {date}. To use the same prompts on other days, set \
+             model.template_date={date}",
+            dir.display()
+        );
+    }
+    Ok(encoder)
+}
+
+fn encoder_options(model: &ModelSection) -> Outcome<EncoderOptions> {
+    let template_kwargs = match serde_json::to_value(plain(toml::Value::Table(model.template_kwargs.clone())))? {
+        Value::Object(fields) => fields,
+        _ => serde_json::Map::new(),
+    };
+    Ok(EncoderOptions {
+        template: model.template.as_deref().map_or(TemplateChoice::Own, TemplateChoice::parse),
+        template_kwargs,
+        template_date: model.template_date,
+        model_dir: model.path.clone(),
+        ..EncoderOptions::default()
+    })
+}
+
+/// A value of TOML without dates, which JSON writes as text.
+fn plain(value: toml::Value) -> toml::Value {
+    match value {
+        toml::Value::Datetime(date) => toml::Value::String(date.to_string()),
+        toml::Value::Array(items) => toml::Value::Array(items.into_iter().map(plain).collect()),
+        toml::Value::Table(fields) => toml::Value::Table(fields.into_iter().map(|(k, v)| (k, plain(v))).collect()),
+        other => other,
+    }
+}
+
+/// Fixes the date that the chat template of a run prints, if it prints one: a run that is resumed keeps the date of its first
+/// day. It becomes a setting, which `config.toml` in the run's folder holds.
+pub fn fix_template_date(model: &mut ModelSection, folder: &Path, resume: bool) -> Outcome {
+    if resume && model.template_date.is_none() {
+        model.template_date = date_of_run(folder);
+    }
+    let (None, Some(dir)) = (model.template_date, model.tokenizer_dir()) else { return Ok(()) };
+    if !dir.join("tokenizer.json").is_file() {
+        return Ok(());
+    }
+    if let Some(date) = printed_date(dir, &encoder_options(model)?)? {
+        if !date.is_fixed {
+            log::info!(
+                "the chat template of {} prints the date: this run keeps today's, {} (model.template_date)",
+                dir.display(),
+                date.date
+            );
+        }
+        model.template_date = Some(date.date);
+    }
+    Ok(())
+}
+
+/// The template's date in the settings of a run; `None` where there are none that can be read.
+fn date_of_run(folder: &Path) -> Option<TemplateDate> {
+    let settings: toml::Table = std::fs::read_to_string(folder.join("config.toml")).ok()?.parse().ok()?;
+    settings.get("model")?.get("template_date")?.as_str()?.parse().ok()
+}
+
+/// The shape of the model, and that it fits the tokenizer.
+pub fn model_config(model: &ModelSection, encoder: &TextEncoder) -> Outcome<ModelConfig> {
+    let config = match (&model.path, &model.from_scratch) {
+        (Some(dir), _) => ModelConfig::from_file(&dir.join("config.json"))?,
+        (None, Some(file)) => match ModelConfig::from_file(file) {
+            // The sizes of a new model are a setting like any other.
+            Err(e @ setpoint_transformer::Error::Inconsistent { .. }) => {
+                return Err(Failure::usage("model.from_scratch", e.to_string()));
+            }
+            config => config?,
+        },
+        (None, None) => return Err(Failure::usage("model.path", "no model")),
+    };
+    encoder.check_vocabulary(config.vocab_size).map_err(|e| {
+        Failure::from(e).hint("use the tokenizer that the model was trained with (setting model.tokenizer)")
+    })?;
+    Ok(config)
+}
+
+/// The tokens of a record's prompt, the header of the answer included; its own tools and template arguments are used.
+pub fn prompt_ids(encoder: &TextEncoder, record: &Record) -> Outcome<Vec<u32>> {
+    encoder.encode_prompt_of(record).map_err(|problem| {
+        Failure::from(setpoint_data::Error::Encode { at: record.source.clone(), problem: Box::new(problem) })
+    })
+}
+
+/// The text of sampled tokens. It is decoded behind its prompt: some tokenizers drop a leading space at the beginning of a text.
+pub fn answer_text(encoder: &TextEncoder, prompt: &[u32], answer: &[u32]) -> Outcome<String> {
+    let before = encoder.decode_visible(prompt)?;
+    let whole = encoder.decode_visible(&[prompt, answer].concat())?;
+    match whole.strip_prefix(&before) {
+        Some(text) => Ok(text.to_owned()),
+        // A character that straddles the boundary changes the prompt's text.
+        None => Ok(encoder.decode_visible(answer)?),
+    }
+}
+
+/// Prompt and answer as a reward model with this tokenizer reads them.
+pub fn answer_ids(
+    encoder: &TextEncoder,
+    record: &Record,
+    answer: &str,
+    reading: &Reading,
+) -> Outcome<(Vec<u32>, Vec<u32>)> {
+    if answer.is_empty() {
+        // An answer that ended at once is its stop token.
+        let mut stop = encoder.stop_ids().first().copied().into_iter().collect();
+        reading.complete(encoder, &mut stop);
+        return Ok((prompt_ids(encoder, record)?, stop));
+    }
+    let mut record = record.clone();
+    record.responses = vec![Response::new(answer)];
+    // A reward model's template may be meant to leave out a policy's thoughts.
+    let options = EncodeOptions { lost_text: LostText::Count, ..reading.options() };
+    let encoded = encoder.encode(record.source.row, &record, &options)?;
+    match encoded.outcome {
+        Ok(mut example) => Ok((example.prompt, example.responses.swap_remove(0).ids)),
+        Err(reason) => {
+            Err(Failure::run(format!("{}: a sampled answer cannot be tokenised: {reason:?}", record.source)))
+        }
+    }
+}
+
+/// Loads a policy, or makes one with random weights.
+pub fn policy(
+    session: &Session,
+    model: &ModelSection,
+    config: &ModelConfig,
+    seed: u64,
+    device: &Device,
+) -> Outcome<CausalLm> {
+    if model.path.is_none() {
+        let what = format!("model.from_scratch with {} parameters", config.num_parameters());
+        let remedy = "make hidden_size, intermediate_size, num_hidden_layers or vocab_size smaller";
+        memory::require(4 * u128::from(config.num_parameters()), &what, remedy)?;
+    }
+    session.host.free_memory(FreeMemory::GiveBack);
+    let policy = match &model.path {
+        Some(dir) => CausalLm::load(dir, &load_options(model.dtype, session), device)?.0,
+        None => CausalLm::init(config, seed, device),
+    };
+    session.host.free_memory(FreeMemory::Keep);
+    Ok(policy)
+}
+
+/// The dtype that weights are loaded in.
+pub fn load_options(dtype: Dtype, session: &Session) -> LoadOptions {
+    let dtype = match dtype {
+        Dtype::F32 => Some(FloatDType::F32),
+        Dtype::Bf16 => Some(FloatDType::BF16),
+        Dtype::F16 => Some(FloatDType::F16),
+        Dtype::Auto if session.place.keeps_half_precision() => None,
+        Dtype::Auto => Some(FloatDType::F32),
+    };
+    LoadOptions { dtype, ..LoadOptions::default() }
+}
+
+/// The reference model's folder: the policy as it is before training, unless another is named.
+pub fn reference_path<'a>(reference: Option<&'a Path>, model: &'a ModelSection) -> Outcome<&'a Path> {
+    reference.or(model.path.as_deref()).ok_or_else(|| Failure::usage("model.path", "no model"))
+}
+
+/// The chosen and rejected response of an example: the labelled ones, else the best and the worst reward.
+pub fn pair(example: &Example) -> Option<(usize, usize)> {
+    let rewards: Vec<f64> = example.responses.iter().filter_map(|r| r.reward).collect();
+    let roles: Vec<Option<Role>> = example.responses.iter().map(|r| r.label.map(role)).collect();
+    if rewards.len() == roles.len() {
+        return PromptRewards::new(example.row, rewards).with_labels(roles).pair();
+    }
+    let side = |role| roles.iter().position(|r| *r == Some(role));
+    side(Role::Chosen).zip(side(Role::Rejected))
+}
+
+/// The side of a comparison that a label puts a response on.
+pub fn role(label: Label) -> Role {
+    match label {
+        Label::Chosen | Label::Desirable => Role::Chosen,
+        Label::Rejected | Label::Undesirable => Role::Rejected,
+    }
+}
+
+/// SimPO's lengths, which the paper's experiments use.
+pub fn training_lengths() -> EncodeOptions {
+    EncodeOptions { max_length: Some(2048), max_prompt_length: Some(1800), ..EncodeOptions::default() }
+}

@@ -1,0 +1,195 @@
+//! A data set's rows as tokens, and what is said of those that are left out.
+
+use std::sync::Mutex;
+
+use setpoint_data::{
+    BadRows, DatasetConfig, EncodeOptions, EncodeReport, Example, Label, Prompt, ReadReport, Record, Responses,
+    TextEncoder, TextPrompts, Uses, load_records, select_responses, text_prompts_as_turns,
+};
+
+use setpoint_train::Sequence;
+
+use super::prompt_ids;
+use crate::failure::{Failure, Outcome};
+use crate::session::Session;
+
+/// A data set as tokens, with what was read and what was left out.
+#[derive(Debug)]
+pub struct Encoded {
+    /// The rows that are left.
+    pub examples: Vec<Example>,
+    /// Counts of everything dropped, cut or merged.
+    pub report: EncodeReport,
+}
+
+/// A data set as a job reads it that looks at these optional columns.
+pub fn looking_at(data: &DatasetConfig, uses: Uses) -> DatasetConfig {
+    DatasetConfig { uses, ..data.clone() }
+}
+
+/// Reads and encodes a data set.
+pub fn examples(
+    data: &DatasetConfig,
+    encode: &EncodeOptions,
+    encoder: &TextEncoder,
+    what: &str,
+    session: &Session,
+) -> Outcome<Encoded> {
+    let (Encoded { examples, report }, read) = encoded(data, encode, encoder, what, session.quiet)?;
+    if examples.is_empty() {
+        let mut message = format!("{what}: none of the {} rows of {} is left", read.rows, data.path);
+        if let Some(first) = report.examples_of_invalid.first().or(read.examples.first()) {
+            message.push_str(&format!("; the first bad one: {first}"));
+        }
+        return Err(Failure::run(message)
+            .hint("`setpoint inspect data` shows the rows as tokens; see encode.max_length and encode.long_rows"));
+    }
+    if let Some(unanswered) = examples.iter().find(|e| e.responses.is_empty()) {
+        return Err(Failure::run(format!("{what}: {} is a prompt without a response", unanswered.source))
+            .hint("`setpoint generate` writes responses for prompts"));
+    }
+    let text = report.to_string();
+    if !session.quiet {
+        log::info!("{what}: {text}");
+    } else if report.kept < report.rows || report.cut > 0 {
+        // Rows that do not take part are no progress, which is all that may be left out.
+        log::info!("{what}: {}", text.lines().next().unwrap_or_default());
+    }
+    Ok(Encoded { examples, report })
+}
+
+/// A data set as tokens, as every job sees it, and the number of rows that were read. Of its responses those are kept that
+/// `data.responses` says; prompts of plain text become turns as the settings say.
+pub fn encoded(
+    data: &DatasetConfig,
+    encode: &EncodeOptions,
+    encoder: &TextEncoder,
+    what: &str,
+    quiet: bool,
+) -> Outcome<(Encoded, ReadReport)> {
+    let (mut records, read) = load_records(data)?;
+    note_left_out(what, &read);
+    select(&mut records, data, what)?;
+    if text_prompts_become_turns(&mut records, data, encoder) && !quiet {
+        note_turns(what);
+    }
+    note_appended_stop(&records, encoder);
+    let (examples, report) = encoder.encode_all(&records, &encoding(data, encode))?;
+    Ok((Encoded { examples, report }, read))
+}
+
+/// Says once that answers end with a token which the chat template does not print.
+fn note_appended_stop(records: &[Record], encoder: &TextEncoder) {
+    static SAID: Mutex<bool> = Mutex::new(false);
+    let templated = |record: &Record| matches!(record.prompt, Prompt::Messages(_)) && !record.responses.is_empty();
+    if let Some(token) = encoder.appended_stop().and_then(|id| encoder.decode(&[id]).ok())
+        && records.iter().any(templated)
+        && SAID.lock().is_ok_and(|mut said| !std::mem::replace(&mut *said, true))
+    {
+        log::info!("the chat template prints nothing after an answer: answers end with `{token}`, the tokenizer's EOS");
+    }
+}
+
+/// Keeps the responses that `data.responses` says, and says how many rows have none.
+fn select(records: &mut Vec<Record>, data: &DatasetConfig, what: &str) -> Outcome {
+    let Some(rule) = data.responses else { return Ok(()) };
+    let rows = records.len();
+    let mut kept = Vec::with_capacity(rows);
+    let (mut bad, mut first) = (0, None);
+    for mut record in records.drain(..) {
+        match select_responses(&mut record, rule) {
+            Ok(true) => kept.push(record),
+            Ok(false) => {}
+            Err(problem) => {
+                let error = setpoint_data::Error::Row { at: record.source.clone(), problem };
+                if data.on_bad_row == BadRows::Error {
+                    return Err(error.into());
+                }
+                bad += 1;
+                first.get_or_insert_with(|| error.to_string());
+            }
+        }
+    }
+    if let Some(first) = first {
+        log::info!("{what}: {bad} of {rows} rows are bad and left out; the first: {first}");
+    }
+    let none = rows - bad - kept.len();
+    if let (Responses::Above(least), true) = (rule, none > 0) {
+        log::info!("{what}: {none} of {rows} rows have no response with a reward above {least} and are left out");
+    }
+    let bad = |record: &&Record| {
+        record.responses.iter().any(|r| matches!(r.label, Some(Label::Rejected | Label::Undesirable)))
+    };
+    let first = kept.iter().find(bad).filter(|_| rule == Responses::Auto);
+    if let Some(first) = first {
+        log::warn!(
+            "{what}: {} of {rows} rows have one response alone and it is labelled as bad, but is trained; the first: {}. \
+             data.responses = \"chosen\" with data.on_bad_row = \"drop\" leaves them out",
+            kept.iter().filter(bad).count(),
+            first.source
+        );
+    }
+    *records = kept;
+    Ok(())
+}
+
+/// Makes user turns of prompts of plain text where the settings leave it to the model and it has a chat template; whether there were any.
+pub fn text_prompts_become_turns(records: &mut [Record], data: &DatasetConfig, encoder: &TextEncoder) -> bool {
+    data.text_prompts == TextPrompts::Auto && encoder.template().is_some() && text_prompts_as_turns(records, data) > 0
+}
+
+/// Records as a model with this tokenizer and template sees them, and the tokens of their prompts.
+pub fn prompts(
+    records: &[Record],
+    data: &DatasetConfig,
+    encoder: &TextEncoder,
+    what: &str,
+    session: &Session,
+) -> Outcome<(Vec<Record>, Vec<Vec<u32>>)> {
+    let mut seen = records.to_vec();
+    if text_prompts_become_turns(&mut seen, data, encoder) && !session.quiet {
+        note_turns(what);
+    }
+    let ids = seen.iter().map(|record| prompt_ids(encoder, record)).collect::<Outcome<_>>()?;
+    Ok((seen, ids))
+}
+
+/// Records as a model with this tokenizer and template sees them.
+pub fn seen(records: &[Record], data: &DatasetConfig, encoder: &TextEncoder) -> Vec<Record> {
+    let mut records = records.to_vec();
+    text_prompts_become_turns(&mut records, data, encoder);
+    records
+}
+
+/// Says that prompts of plain text become user turns.
+pub fn note_turns(what: &str) {
+    log::info!(
+        "{what}: prompts of plain text become user turns of the chat template (data.text_prompts = \"plain\" keeps them plain)"
+    );
+}
+
+/// How a data set's rows become tokens: a row that cannot be encoded is as bad as one that cannot be read.
+fn encoding(data: &DatasetConfig, encode: &EncodeOptions) -> EncodeOptions {
+    let on_bad_row = if data.on_bad_row == BadRows::Drop { BadRows::Drop } else { encode.on_bad_row };
+    EncodeOptions { on_bad_row, ..encode.clone() }
+}
+
+/// Says which rows were bad when they were read.
+pub fn note_left_out(what: &str, read: &ReadReport) {
+    if let Some(first) = read.examples.first() {
+        log::info!("{what}: {} of {} rows are bad and left out; the first: {first}", read.dropped, read.rows);
+    }
+}
+
+/// Returns an example's responses, each behind its prompt, of which the tokens after the first `t0` are scored, or none.
+pub fn sequences(example: &Example, t0: Option<usize>) -> Vec<Sequence> {
+    example
+        .responses
+        .iter()
+        .map(|response| Sequence {
+            ids: [example.prompt.as_slice(), response.ids.as_slice()].concat(),
+            prompt_len: example.prompt.len(),
+            scored_from: t0.unwrap_or(example.prompt.len()),
+        })
+        .collect()
+}

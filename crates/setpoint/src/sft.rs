@@ -1,0 +1,234 @@
+//! `setpoint sft`: supervised fine-tuning. Every assistant turn counts, its stop token included; the loss is the mean over all counted
+//! tokens of the global batch.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use setpoint_data::{DatasetConfig, EncodeOptions, Example, Responses, Uses};
+use setpoint_train::{MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
+use setpoint_transformer::{CausalLm, ModelConfig};
+use toml::{Table, Value};
+
+use crate::config::sections::{
+    ModelSection, Wanted, validate_best, validate_encode, validate_sft_data, validate_train,
+};
+use crate::config::{Config, Problems};
+use crate::failure::Outcome;
+use crate::identity::{Origin, Row, conversation};
+use crate::saving::{learned_stop, save_policy};
+use crate::session::Session;
+use crate::setup::{self, Encoded};
+use crate::tasks::sft::{SftExample, SftTask};
+use crate::training::{
+    Companions, Output, RunPlan, SamplesSection, Saver, Shape, mark_finished, open_run, sampler, train,
+};
+
+/// Settings of `setpoint sft`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SftConfig {
+    /// The model to start from, or `from_scratch`.
+    pub model: ModelSection,
+    /// Conversations, or prompts with completions.
+    pub data: DatasetConfig,
+    /// Rows to evaluate on during training.
+    pub eval_data: Option<DatasetConfig>,
+    /// How rows become tokens.
+    pub encode: EncodeOptions,
+    /// Optimizer, schedule, checkpoints.
+    pub train: TrainConfig,
+    /// Answers to a few prompts during training.
+    pub samples: SamplesSection,
+}
+
+impl Default for SftConfig {
+    fn default() -> Self {
+        Self {
+            model: ModelSection::default(),
+            data: DatasetConfig { responses: Some(Responses::Auto), ..DatasetConfig::new("") },
+            eval_data: None,
+            encode: EncodeOptions { assistant_spans: true, ..setup::training_lengths() },
+            train: TrainConfig {
+                epochs: 2.0,
+                batch_size: 64,
+                micro_batch: MicroBatch::Tokens(8192),
+                learning_rate: 2e-5,
+                schedule: Schedule { kind: ScheduleKind::Cosine, warmup: Warmup::Auto },
+                ..TrainConfig::default()
+            },
+            samples: SamplesSection::default(),
+        }
+    }
+}
+
+impl Config for SftConfig {
+    const JOB: &'static str = "sft";
+
+    fn validate(&self, problems: &mut Problems<'_>) {
+        self.model.validate("model", Wanted::LanguageModelOrShape, problems);
+        validate_sft_data(&self.data, "data", problems);
+        validate_encode(&self.encode, problems);
+        if let Some(eval) = &self.eval_data {
+            validate_sft_data(eval, "eval_data", problems);
+        }
+        validate_train(&self.train, problems);
+        validate_best(&self.train, self.eval_data.as_ref(), problems);
+        self.samples.generate.validate("samples.generate", problems);
+    }
+
+    fn complete_older(table: &mut Table) {
+        let data = table.get_mut("data").and_then(Value::as_table_mut);
+        if let Some(data) = data.filter(|data| !data.contains_key("responses")) {
+            data.insert("responses".into(), "all".into());
+        }
+    }
+}
+
+impl SftConfig {
+    /// The training data, with the columns that its selection of responses looks at.
+    pub fn training_data(&self) -> DatasetConfig {
+        reading(&self.data, None)
+    }
+
+    /// The evaluation data; the responses that are trained on are those it is evaluated on, unless it says otherwise.
+    pub fn evaluation_data(&self) -> Option<DatasetConfig> {
+        self.eval_data.as_ref().map(|eval| reading(eval, self.data.responses))
+    }
+}
+
+/// How SFT's rows become tokens: messages say whether they are learned.
+pub fn turns(encode: &EncodeOptions) -> EncodeOptions {
+    EncodeOptions { weighted_turns: true, ..encode.clone() }
+}
+
+/// A data set as SFT reads it.
+pub fn reading(data: &DatasetConfig, otherwise: Option<Responses>) -> DatasetConfig {
+    let responses = data.responses.or(otherwise).unwrap_or(Responses::All);
+    DatasetConfig { responses: Some(responses), ..setup::looking_at(data, Uses::of_selection(responses)) }
+}
+
+/// Trains, and leaves the model in `<folder>/model`.
+pub fn run(session: &Session, config: &SftConfig, folder: &Path, resume: bool) -> Outcome {
+    let mut config = config.clone();
+    setup::fix_template_date(&mut config.model, folder, resume)?;
+    let config = &config;
+    let encoder = setup::encoder(&config.model)?;
+    let model_config = setup::model_config(&config.model, &encoder)?;
+    let encode = setup::within(&turns(&config.encode), &model_config);
+    let data = setup::examples(&config.training_data(), &encode, &encoder, "training data", session)?;
+    let eval = config
+        .evaluation_data()
+        .map(|eval| setup::examples(&eval, &encode, &encoder, "evaluation data", session))
+        .transpose()?;
+    let plan = run_plan(session, config, &model_config, &data)?;
+    plan.warn();
+    let run = open_run(session, folder, resume, config)?;
+
+    let mut settings = config.train.clone();
+    let weights = match &config.model.path {
+        Some(dir) => setup::model_hash(dir)?,
+        None => setup::text_hash(&model_config.to_json().to_string()),
+    };
+    let version_1 = setup::text_hash(&format!("{weights}\n{}", setpoint_data::content_hash(&data.examples)));
+    let mut origin = Origin::new(config, version_1)?;
+    match (&config.model.path, &config.model.from_scratch) {
+        (Some(dir), _) => origin.model("model.path", dir, weights),
+        (None, file) => origin.shape(file.as_deref().unwrap_or(Path::new("")), weights),
+    }
+    origin.encoder(&config.model, &encoder);
+    let task = task_of(&data.examples);
+    origin.data("data", &config.data.path, rows(&task), conversation)?;
+    let eval_task = eval.as_ref().map(|eval| task_of(&eval.examples));
+    if let (Some(task), Some(eval)) = (&eval_task, &config.eval_data) {
+        origin.data("eval_data", &eval.path, rows(task), conversation)?;
+    }
+    origin.check(&run)?;
+    settings.identity = origin.identity();
+    let device = session.device().clone().autodiff();
+    let mut model = setup::policy(session, &config.model, &model_config, settings.seed, &device)?;
+    model.model.recompute = plan.memory.recompute;
+    let shown = eval.as_ref().unwrap_or(&data).examples.iter().map(|e| e.prompt.clone());
+    let sampler = sampler(session, &config.samples, &config.model, &model_config, &encoder, shown)?;
+    let dir = run.join("model");
+    let stop = learned_stop(&encoder, data.examples.iter().flat_map(|e| e.responses.iter().map(|r| r.ids.as_slice())));
+    let saver: Saver<'_, CausalLm> =
+        Box::new(|model| save_policy(model, &model_config, &encoder, &config.model, stop, &dir));
+    let companions = Companions {
+        eval: eval_task.as_ref(),
+        recompute: model.model.recompute,
+        sampler,
+        saver: Some(saver),
+        ..Companions::default()
+    };
+    let fitted = train(session, "SFT", &run, &task, model, &settings, companions)?;
+    mark_finished(&run, fitted.steps, &["model"])?;
+    log::info!("the fine-tuned model: {}", dir.display());
+    Ok(())
+}
+
+/// Checks everything; what a run needs.
+pub fn plan(session: &Session, config: &SftConfig) -> Outcome<RunPlan> {
+    let encoder = setup::encoder(&config.model)?;
+    let model_config = setup::model_config(&config.model, &encoder)?;
+    let encode = setup::within(&turns(&config.encode), &model_config);
+    let data = setup::examples(&config.training_data(), &encode, &encoder, "training data", session)?;
+    run_plan(session, config, &model_config, &data)
+}
+
+fn run_plan(session: &Session, config: &SftConfig, shape: &ModelConfig, data: &Encoded) -> Outcome<RunPlan> {
+    let examples = task_of(&data.examples).examples.len();
+    let shape = Shape { config: shape, model: &config.model, output: Output::Tokens };
+    RunPlan::of(shape, &data.report, &config.train, examples, &session.place)
+}
+
+/// The conversations of a task, for the identity of the run.
+fn rows(task: &SftTask) -> Vec<Row> {
+    task.examples.iter().map(|example| Row::of_conversation(&example.name, &example.ids, &example.counted)).collect()
+}
+
+/// One SFT example per response: a row with several is several conversations.
+fn task_of(examples: &[Example]) -> SftTask {
+    let examples = examples
+        .iter()
+        .flat_map(|example| {
+            example.responses.iter().enumerate().filter_map(|(j, response)| {
+                let ids = [example.prompt.as_slice(), response.ids.as_slice()].concat();
+                let counted = example.learned(j);
+                // Of a row's responses some may be excluded from training.
+                let any = counted.contains(&true);
+                any.then(|| SftExample { name: example.source.to_string(), ids, counted })
+            })
+        })
+        .collect();
+    SftTask { examples }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load::{from_table, to_table};
+
+    #[test]
+    fn older_settings_train_on_all_responses() {
+        let mut table = to_table(&SftConfig::default());
+        assert_eq!(table["data"]["responses"].as_str(), Some("auto"), "a run folder of this version says so");
+        table["data"].as_table_mut().unwrap().remove("responses");
+        SftConfig::complete_older(&mut table);
+        let data = table["data"].clone().try_into::<DatasetConfig>().unwrap();
+        assert_eq!(reading(&data, None).responses, Some(Responses::All));
+        let table = Table::from_iter([("data".to_owned(), Value::Table(Table::new()))]);
+        let problems = from_table::<SftConfig>(table, &[("data.responses".into(), "best".into())]).unwrap_err();
+        assert!(problems.iter().all(|problem| !problem.message.contains("responses")), "{problems:?}");
+    }
+
+    #[test]
+    fn evaluation_selects_as_training_does_unless_it_says_otherwise() {
+        let data = |responses| DatasetConfig { responses, ..DatasetConfig::new("x.jsonl") };
+        let config =
+            |eval| SftConfig { data: data(Some(Responses::Best)), eval_data: Some(data(eval)), ..SftConfig::default() };
+        assert_eq!(config(None).evaluation_data().unwrap().responses, Some(Responses::Best));
+        let own = config(Some(Responses::All)).evaluation_data().unwrap();
+        assert_eq!(own.responses, Some(Responses::All));
+        assert!(!own.uses.margin && own.uses.rejected);
+    }
+}

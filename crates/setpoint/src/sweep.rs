@@ -1,0 +1,312 @@
+//! `setpoint sweep`: one method under many settings, a grid or drawn at random; each trial is trained, evaluated and put in a table.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use setpoint_align::Method;
+use setpoint_data::{DatasetConfig, EncodeOptions};
+use setpoint_train::TrainConfig;
+use toml::{Table, Value};
+
+use crate::align::AlignConfig;
+use crate::config::load::to_table;
+use crate::config::sections::ModelSection;
+use crate::config::{Config, Problem, Problems};
+use crate::failure::Outcome;
+use crate::search::{
+    Crew, Entry, HeldOut, Job, Metric, Point, Space, Trial, blamed, cell, csv, open, steps, with_point, written,
+};
+use crate::session::Session;
+use crate::setup;
+use crate::training::SamplesSection;
+
+/// More points than anybody can mean.
+const MOST_TRIALS: usize = 10_000;
+
+/// Settings of `setpoint sweep`: those of `setpoint align`, what is tried, and what is measured.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SweepConfig {
+    /// The policy to train: the SFT model. What is measured is measured against it.
+    pub model: ModelSection,
+    /// The reference model, for methods that have one; by default the policy as it is before training.
+    pub reference: Option<PathBuf>,
+    /// Rows as the method wants them.
+    pub data: DatasetConfig,
+    /// Rows to evaluate on during training.
+    pub eval_data: Option<DatasetConfig>,
+    /// How rows become tokens.
+    pub encode: EncodeOptions,
+    /// The method, and the settings that all trials share.
+    pub align: Method,
+    /// Optimizer, schedule, checkpoints.
+    pub train: TrainConfig,
+    /// Answers to a few prompts during training.
+    pub samples: SamplesSection,
+    /// Held-out rows and their judge.
+    pub eval: HeldOut,
+    /// What is tried.
+    pub sweep: SweepSection,
+}
+
+/// `[sweep]`: what is tried.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SweepSection {
+    /// Settings, each with a list of values, or with a range `{ low, high, log }` where `trials` is given.
+    pub settings: Table,
+    /// So many trials, drawn at random; without it every combination of the lists.
+    pub trials: Option<usize>,
+    /// Seed of the draws.
+    pub seed: u64,
+    /// What the table is sorted by: `win_rate`, `reward` or `pair_accuracy`.
+    pub metric: Metric,
+    /// Trials that run at once, each in a process of its own. Fewer where the CPU's memory does not hold them.
+    pub parallel: usize,
+}
+
+impl Default for SweepConfig {
+    fn default() -> Self {
+        let AlignConfig { model, reference, data, eval_data, encode, align, train, samples, .. } =
+            AlignConfig::default();
+        let sweep = SweepSection { parallel: 1, ..SweepSection::default() };
+        // Trials are looked at by their figures.
+        let samples = SamplesSection { prompts: 0, ..samples };
+        Self { model, reference, data, eval_data, encode, align, train, samples, eval: HeldOut::default(), sweep }
+    }
+}
+
+impl Config for SweepConfig {
+    const JOB: &'static str = "sweep";
+
+    fn defaults(user: &Table) -> Result<Table, (String, String)> {
+        let mut table = to_table(&Self::default());
+        table.extend(AlignConfig::defaults(user)?.into_iter().filter(|(key, _)| key == "align"));
+        Ok(table)
+    }
+
+    fn validate(&self, problems: &mut Problems<'_>) {
+        self.base().validate(problems);
+        self.eval.validate(problems);
+        let sweep = &self.sweep;
+        problems.require(sweep.parallel > 0, "sweep.parallel", "must be at least 1");
+        problems.require(sweep.trials != Some(0), "sweep.trials", "must be at least 1");
+        problems.require(
+            sweep.metric != Metric::PairAccuracy || self.eval.pairs.is_some(),
+            "sweep.metric",
+            "`pair_accuracy` needs held-out pairs: set `eval.pairs.path`",
+        );
+        match self.points() {
+            Ok(points) => {
+                let mut said = BTreeSet::new();
+                for point in points {
+                    for problem in with_point(&self.base(), &point).err().unwrap_or_default() {
+                        // What is wrong with the shared settings is said already, at its own place.
+                        let Some(key) = blamed(&problem, &point) else { continue };
+                        if said.insert((key.clone(), problem.message.clone())) {
+                            problems.add(&format!("sweep.settings.{key}"), problem.message);
+                        }
+                    }
+                }
+            }
+            Err(wrong) => wrong.into_iter().for_each(|(key, message)| problems.add(&key, message)),
+        }
+    }
+}
+
+impl SweepConfig {
+    /// The settings that all trials share.
+    fn base(&self) -> AlignConfig {
+        let Self { model, reference, data, eval_data, encode, align, train, samples, .. } = self.clone();
+        AlignConfig { model, reference, data, eval_data, encode, align, train, samples, output: None }
+    }
+
+    /// What is tried, trial by trial; or what is wrong, by key.
+    fn points(&self) -> Result<Vec<Point>, Vec<(String, String)>> {
+        let at = |key: &str| format!("sweep.settings.{key}");
+        let space = Space::read(&self.sweep.settings).map_err(|wrong| {
+            wrong.into_iter().map(|(key, message)| (at(&key), format!("`{key}`: {message}"))).collect::<Vec<_>>()
+        })?;
+        if space.keys().is_empty() {
+            return Err(vec![(
+                "sweep.settings".into(),
+                "nothing to try: name settings and their values, as in \"align.beta\" = [0.1, 0.5]".into(),
+            )]);
+        }
+        if space.keys().iter().any(|key| key == "align.method") {
+            return Err(vec![(
+                at("align.method"),
+                "a sweep is of one method; `setpoint compare` compares several".into(),
+            )]);
+        }
+        match self.sweep.trials {
+            Some(trials) if trials <= MOST_TRIALS && space.size() <= 1_000_000 => {
+                Ok(space.sample(trials, self.sweep.seed))
+            }
+            None if !space.ranges().is_empty() => Err(space
+                .ranges()
+                .into_iter()
+                .map(|key| {
+                    (
+                        at(&key),
+                        format!(
+                            "`{key}` is a range, of which a grid has no points: set `sweep.trials` to draw from it"
+                        ),
+                    )
+                })
+                .collect()),
+            None if space.size() <= MOST_TRIALS => Ok(space.grid()),
+            _ => Err(vec![(
+                "sweep".into(),
+                format!("more than {MOST_TRIALS} trials: set `sweep.trials` or shorten the lists"),
+            )]),
+        }
+    }
+}
+
+/// The trials of a sweep, the best first.
+#[derive(Debug)]
+pub struct SweepReport {
+    /// The figures of each trial; failed ones come last.
+    pub entries: Vec<Entry>,
+    /// The figure by which they are sorted.
+    pub metric: Metric,
+}
+
+/// Runs every trial, and writes `sweep.json` and `sweep.csv`.
+///
+/// # Errors
+/// When the data do not suit the method, a file cannot be written, or the host asks to stop. Trials that fail are in the report.
+pub fn run(session: &Session, config: &SweepConfig, folder: &Path, resume: bool) -> Outcome<SweepReport> {
+    let mut config = config.clone();
+    setup::fix_template_date(&mut config.model, folder, resume)?;
+    let config = &config;
+    config.eval.check(&config.model)?;
+    let trials = trials(config)?;
+    let quiet = Session { quiet: true, ..session.clone() };
+    // Everything that can be wrong with the data is found before anything is written.
+    let mut memory = steps(&quiet, &trials[0].config)?.1;
+    if config.sweep.parallel > 1 {
+        for trial in &trials[1..] {
+            memory = memory.max(steps(&quiet, &trial.config)?.1);
+        }
+    }
+    let run = open(folder, resume, config)?;
+    let crew = Crew::new(session, config.sweep.parallel, memory);
+    let whole = config.eval.whole();
+    let jobs: Vec<Job> = trials
+        .iter()
+        .map(|t| Job::new(&run, t, format!("{} {}", t.name, written(&t.point)), &config.eval, &config.model, &whole))
+        .collect::<Outcome<_>>()?;
+    let outcomes = crew.carry_out(&jobs)?;
+
+    let mut entries: Vec<Entry> =
+        trials.iter().zip(&outcomes).map(|(trial, outcome)| Entry::new(trial, outcome)).collect();
+    // Stable: failed trials come last, in their order.
+    entries.sort_by(|a, b| match (&a.figures, &b.figures) {
+        (Some(a), Some(b)) => config.sweep.metric.order(a, b),
+        (a, b) => b.is_some().cmp(&a.is_some()),
+    });
+    let metric = config.sweep.metric.name();
+    let data = serde_json::json!({ "method": config.align.name(), "metric": metric, "trials": entries });
+    setup::write_text(&run.join("sweep.json"), &(serde_json::to_string_pretty(&data)? + "\n"))?;
+    setup::write_text(&run.join("sweep.csv"), &csv(&rows(&entries)))?;
+    Ok(SweepReport { entries, metric: config.sweep.metric })
+}
+
+/// Checks everything and returns the trials with their steps, a line for each.
+///
+/// # Errors
+/// Everything of [`run`] that can be found without a training.
+pub fn dry_run(session: &Session, config: &SweepConfig) -> Outcome<String> {
+    let quiet = Session { quiet: true, ..session.clone() };
+    config.eval.check(&config.model)?;
+    let trials = trials(config)?;
+    let mut lines = Vec::new();
+    let mut total = 0;
+    let mut most = 0f64;
+    for trial in &trials {
+        let (steps, memory) = steps(&quiet, &trial.config)?;
+        lines.push(format!("{}  {steps} steps  {}", trial.name, written(&trial.point)));
+        total += steps;
+        most = most.max(memory);
+    }
+    lines.push(format!(
+        "{} trials of {}, {total} steps together; each about {:.2} GiB",
+        trials.len(),
+        config.align.name(),
+        most / f64::from(1u32 << 30)
+    ));
+    Ok(lines.join("\n"))
+}
+
+fn trials(config: &SweepConfig) -> Outcome<Vec<Trial>> {
+    let as_problem = |(place, message)| Problem { place, message };
+    let points = config.points().map_err(|wrong| wrong.into_iter().map(as_problem).collect::<Vec<_>>())?;
+    let base = config.base();
+    let trial = |(i, point): (usize, Point)| {
+        let config = with_point(&base, &point)?;
+        Ok(Trial { name: format!("{i:03}"), point, config })
+    };
+    points.into_iter().enumerate().map(trial).collect()
+}
+
+/// Returns the settings that trials differ in.
+pub fn keys(entries: &[Entry]) -> Vec<String> {
+    entries.first().map(|entry| entry.settings.keys().cloned().collect()).unwrap_or_default()
+}
+
+fn rows(entries: &[Entry]) -> Vec<Vec<String>> {
+    let keys = keys(entries);
+    let figures = [
+        "seed",
+        "win_rate",
+        "win_rate_low",
+        "win_rate_high",
+        "reward",
+        "baseline_reward",
+        "kl",
+        "pair_accuracy",
+        "chosen_log_ratio",
+        "rejected_log_ratio",
+        "tokens",
+        "truncated",
+        "seconds",
+        "resumed",
+        "peak_memory_bytes",
+        "error",
+    ];
+    let mut rows = vec![[vec!["trial".to_owned()], keys.clone(), figures.map(str::to_owned).to_vec()].concat()];
+    for entry in entries {
+        let mut row = vec![entry.trial.clone()];
+        row.extend(keys.iter().map(|key| entry.settings.get(key).map_or_else(String::new, plain)));
+        row.push(entry.seed.to_string());
+        let f = entry.figures.as_ref();
+        row.extend([
+            cell(f.map(|f| f.win_rate)),
+            cell(f.map(|f| f.win_rate_low)),
+            cell(f.map(|f| f.win_rate_high)),
+            cell(f.map(|f| f.reward)),
+            cell(f.map(|f| f.baseline_reward)),
+            cell(f.map(|f| f.kl)),
+            cell(f.and_then(|f| f.pair_accuracy)),
+            cell(f.and_then(|f| f.chosen_log_ratio)),
+            cell(f.and_then(|f| f.rejected_log_ratio)),
+            cell(f.map(|f| f.tokens)),
+            cell(f.map(|f| f.truncated)),
+        ]);
+        let t = entry.trained.as_ref();
+        row.push(cell(t.map(|t| t.seconds)));
+        row.push(t.map_or_else(String::new, |t| t.resumed.to_string()));
+        row.push(t.and_then(|t| t.peak_memory).map_or_else(String::new, |bytes| bytes.to_string()));
+        row.push(entry.error.clone().unwrap_or_default());
+        rows.push(row);
+    }
+    rows
+}
+
+/// Returns a value without the quotes of a string.
+pub fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}

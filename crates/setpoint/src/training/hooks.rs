@@ -1,0 +1,133 @@
+//! What a training does between its steps: the progress bar, evaluations, samples, the model at its end.
+
+use setpoint_align::ChosenStep;
+use setpoint_train::{
+    DeviceGroup, Error, Evaluation, Hooks, Measurement, MicroBatch, Sample, StepReport, Task, evaluate,
+};
+
+use super::Companions;
+use crate::failure::Failure;
+use crate::session::{Bar, Host};
+
+/// Tokens and time of the steps of this process.
+#[derive(Default)]
+pub(super) struct Speed {
+    tokens: u64,
+    seconds: f64,
+}
+
+impl Speed {
+    /// Takes a step into account. Returns the tokens a second so far.
+    fn add(&mut self, report: &StepReport) -> f64 {
+        self.tokens += report.tokens;
+        self.seconds += report.seconds;
+        self.tokens as f64 / self.seconds.max(1e-3)
+    }
+}
+
+/// The hooks of [`train`](super::train).
+pub(super) struct TrainingHooks<'a, T: Task> {
+    pub(super) devices: &'a DeviceGroup,
+    pub(super) companions: Companions<'a, T>,
+    pub(super) micro_batch: MicroBatch,
+    pub(super) total_steps: u64,
+    pub(super) bar: Box<dyn Bar>,
+    pub(super) host: &'a dyn Host,
+    /// A warning to be given if the run is new.
+    pub(super) few_steps: Option<String>,
+    pub(super) speed: Speed,
+    /// Why the model could not be saved, with its hint.
+    pub(super) failed: Option<Failure>,
+}
+
+impl<T: Task> Hooks<T::Model> for TrainingHooks<'_, T> {
+    fn evaluate(&mut self, model: &T::Model, step: u64) -> Result<Measurement, Error> {
+        let Some(task) = self.companions.eval else { return Ok(Measurement::default()) };
+        let (progress, host) = (step as f64 / self.total_steps as f64, self.host);
+        evaluate(task, self.devices, model, self.micro_batch, progress, &|| host.should_stop())
+    }
+
+    fn sample(&mut self, model: &T::Model, step: u64) -> Result<Vec<Sample>, Error> {
+        match &mut self.companions.sampler {
+            Some(sampler) => sampler(model, step),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn begin(&mut self, step: u64, _total_steps: u64) {
+        self.bar.reach(step);
+        // Steps of an earlier process say nothing of the time that is left.
+        self.bar.restart_clock();
+        if let Some(warning) = self.few_steps.take().filter(|_| step == 0) {
+            self.warning(&warning);
+        }
+    }
+
+    fn save_model(&mut self, model: &T::Model, _step: u64) -> Result<(), Error> {
+        let Some(save) = &mut self.companions.saver else { return Ok(()) };
+        save(model).map_err(|failure| {
+            let error = Error::task(failure.to_string());
+            self.failed = Some(failure);
+            error
+        })
+    }
+
+    fn should_stop(&mut self) -> bool {
+        self.host.should_stop()
+    }
+
+    fn progress(&mut self, report: &StepReport) {
+        let speed = self.speed.add(report);
+        self.bar.reach(report.step);
+        self.bar.message(format!(
+            "loss {:.4}  |grad| {:.2}  lr {:.1e}  {speed:.0} tokens/s",
+            report.loss, report.grad_norm, report.learning_rate,
+        ));
+        let chosen = report.metrics.iter().find(|(name, _)| name == "logratios/chosen");
+        if let (Some(detector), Some((_, log_ratio))) = (&mut self.companions.displacement, chosen) {
+            let step = ChosenStep { step: report.step, log_ratio: *log_ratio, tokens: self.companions.chosen_tokens };
+            if let Some(warning) = detector.observe(step) {
+                self.bar.above(&mut || log::warn!("{warning}"));
+            }
+        }
+    }
+
+    fn evaluated(&mut self, evaluation: &Evaluation) {
+        let metrics: Vec<String> =
+            evaluation.metrics.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+        if !metrics.is_empty() && !self.bar.is_hidden() {
+            let best = if evaluation.best { " (best)" } else { "" };
+            self.bar.above(&mut || log::info!("step {}{best}: {}", evaluation.step, metrics.join("  ")));
+        }
+    }
+
+    fn warning(&mut self, message: &str) {
+        self.bar.above(&mut || log::warn!("{message}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_speed_is_that_of_this_process() {
+        let step = |step, tokens, num_tokens, seconds| StepReport {
+            step,
+            total_steps: 9,
+            epoch: 0.0,
+            loss: 0.0,
+            grad_norm: 0.0,
+            learning_rate: 0.0,
+            tokens,
+            num_tokens,
+            micro_batches: 1,
+            seconds,
+            metrics: vec![],
+        };
+        // A million tokens were trained on before the run was resumed.
+        let mut speed = Speed::default();
+        assert_eq!(speed.add(&step(7, 100, 1_000_100, 0.5)), 200.0);
+        assert_eq!(speed.add(&step(8, 300, 1_000_400, 0.5)), 400.0);
+    }
+}

@@ -1,0 +1,376 @@
+//! What a training run needs before it begins: memory, steps and arithmetic.
+
+use std::fmt;
+
+use burn::tensor::FloatDType;
+use serde::Serialize;
+use setpoint_data::EncodeReport;
+use setpoint_train::{MicroBatch, TrainConfig, kept_logits};
+use setpoint_transformer::{ModelConfig, Recompute};
+
+use crate::config::sections::ModelSection;
+use crate::failure::Outcome;
+use crate::session::Place;
+
+/// Bytes of the program, its tokenizer and its threads.
+const PROGRAM: f64 = 64e6;
+
+/// What the allocator takes for each byte that is asked for: between tensors of unequal sizes there are places that none fits.
+const ALLOCATOR: f64 = 1.05;
+
+/// What a loss makes of the hidden states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// Log-probabilities of tokens, through a head of the vocabulary's size.
+    Tokens,
+    /// A number, through a head of one row.
+    Reward,
+}
+
+/// Memory of a training run on each of its devices.
+///
+/// # Units
+/// Bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct MemoryPlan {
+    /// The parameters.
+    pub weights: f64,
+    /// Their gradients, summed in f32.
+    pub gradients: f64,
+    /// The optimizer's two moments in f32, and an f32 copy of weights that are not.
+    pub optimizer: f64,
+    /// What the forward pass keeps for the backward pass of one micro-batch.
+    pub activations: f64,
+    /// Logits, and hidden states on their way through the head.
+    pub head: f64,
+    /// The program itself, and a copy of the largest parameter on its way to a file.
+    pub other: f64,
+    /// The part of the gradients that is there before the activations go: that of the head's weights.
+    #[serde(skip)]
+    head_gradient: f64,
+    /// Tokens of a full micro-batch.
+    pub tokens: f64,
+    /// Whether blocks are computed again.
+    #[serde(skip)]
+    pub recompute: Recompute,
+}
+
+impl MemoryPlan {
+    /// The plan of a run on the data that `report` describes, with weights in `dtype`.
+    pub fn of(
+        model: &ModelConfig,
+        report: &EncodeReport,
+        train: &TrainConfig,
+        output: Output,
+        dtype: FloatDType,
+    ) -> Self {
+        // Whether blocks are computed again is decided for f32, so that a run goes on elsewhere as it began.
+        let f32_plan = Self::in_f32(model, report, train, output);
+        match dtype {
+            FloatDType::F32 => f32_plan,
+            _ => f32_plan.in_half_precision(),
+        }
+    }
+
+    /// The same run with weights and hidden states of two bytes a number. Logits, gradients and the optimizer stay in f32.
+    fn in_half_precision(self) -> Self {
+        Self {
+            weights: self.weights / 2.0,
+            optimizer: self.optimizer + self.weights,
+            activations: self.activations / 2.0,
+            ..self
+        }
+    }
+
+    fn in_f32(model: &ModelConfig, report: &EncodeReport, train: &TrainConfig, output: Output) -> Self {
+        let parameters = 4.0 * model.num_parameters() as f64;
+        let tokens = micro_batch_tokens(report, train);
+        let layers = model.num_hidden_layers as f64;
+        let (block, input) = per_token(model);
+        let graph = tokens * layers * block;
+        let table = 4.0 * (model.vocab_size * model.hidden_size) as f64;
+        let tables = if model.tie_word_embeddings { table } else { 2.0 * table };
+        let (vocabulary, head_table) = match output {
+            Output::Tokens => (model.vocab_size, table),
+            Output::Reward => (0, 0.0),
+        };
+        // Of a forward and a backward pass through the blocks and the head.
+        let again = (parameters - tables) / (3.0 * (parameters - tables + head_table));
+        let recompute = train.recompute(graph, 4.0 * parameters, again);
+        let activations = match recompute {
+            Recompute::None => graph,
+            Recompute::Block => tokens * (layers * input + block),
+        };
+        // Where they are not kept, a chunk of logits is at most 128 MiB, or one position's.
+        let chunk = (4.0 * vocabulary as f64 * tokens).min(f64::from(128u32 << 20)).max(4.0 * vocabulary as f64);
+        let logits = chunk.max(kept_logits(tokens as usize, vocabulary, recompute) as f64);
+        let head = logits + tokens * 2.0 * input;
+        let largest = model.vocab_size.max(model.intermediate_size) as f64 * model.hidden_size as f64;
+        let other = PROGRAM + 4.0 * largest;
+        let gradients = if train.optimizer.in_backward {
+            // A block's, and those of the embeddings, which are complete only at the end.
+            (table + (parameters - tables) / layers).min(parameters)
+        } else {
+            parameters
+        };
+        Self {
+            weights: parameters,
+            gradients,
+            optimizer: 2.0 * parameters,
+            activations,
+            head,
+            other,
+            head_gradient: head_table.min(gradients),
+            tokens,
+            recompute,
+        }
+    }
+
+    /// The most that is there at once: gradients of the blocks come as activations go.
+    pub fn peak(&self) -> f64 {
+        let before_the_blocks = self.activations + self.head + self.head_gradient;
+        let asked = self.weights + self.optimizer + before_the_blocks.max(self.gradients) + self.other;
+        // Where blocks are computed again what is free goes back to the system.
+        if self.recompute == Recompute::Block { asked } else { ALLOCATOR * asked }
+    }
+}
+
+/// Tokens that go through one forward and backward pass at most.
+fn micro_batch_tokens(report: &EncodeReport, train: &TrainConfig) -> f64 {
+    let rows = report.kept.max(1) as f64;
+    let mean = (report.prompt_tokens + report.response_tokens) as f64 / rows;
+    let examples = (train.batch_size as f64).min(rows);
+    // Batches of a few rows differ in length.
+    let batch = 1.25 * mean * examples;
+    let tokens = match train.micro_batch {
+        MicroBatch::Tokens(tokens) => batch.min(tokens as f64),
+        MicroBatch::Examples(count) => batch * (count as f64 / examples).min(1.0),
+    };
+    tokens.max(report.longest.max as f64)
+}
+
+/// Bytes that a block keeps of each token with the graph, and those of its input alone.
+fn per_token(model: &ModelConfig) -> (f64, f64) {
+    let (d, f) = (model.hidden_size as f64, model.intermediate_size as f64);
+    let q = (model.num_attention_heads * model.head_dim) as f64;
+    let kv = (model.num_key_value_heads * model.head_dim) as f64;
+    // The inputs of both norms and what comes out of them; queries, keys, values and what attention makes of them; gate, up and their
+    // product.
+    let block = 4.0 * d + 2.0 * q + 2.0 * kv + 3.0 * f;
+    (4.0 * block, 4.0 * d)
+}
+
+/// What is trained, as far as its memory is concerned.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape<'a> {
+    /// The shape of the model.
+    pub config: &'a ModelConfig,
+    /// Where its weights come from, and their number format.
+    pub model: &'a ModelSection,
+    /// What a loss makes of its hidden states.
+    pub output: Output,
+}
+
+/// What a run would do, and what it needs for it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RunPlan {
+    /// Examples after dropping.
+    pub examples: usize,
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Steps of an epoch.
+    pub steps_per_epoch: u64,
+    /// Examples of a step.
+    pub batch_size: usize,
+    /// Tokens of all prompts and responses.
+    pub tokens: usize,
+    /// Floating-point operations of the matrix products.
+    pub operations: f64,
+    /// The number format of the weights.
+    pub dtype: &'static str,
+    /// Number of devices, each of which needs all of the memory.
+    pub devices: usize,
+    /// Bytes on a device, part by part.
+    pub memory: MemoryPlan,
+    /// The most of them at once.
+    pub peak: f64,
+    /// Bytes that a device has for the run, where that is known.
+    pub available: Option<f64>,
+    /// Whether the run fits into them.
+    pub fits: Option<bool>,
+    /// What became of the rows.
+    #[serde(skip)]
+    data: String,
+    /// What a person should know of the number of steps.
+    #[serde(skip)]
+    warning: Option<String>,
+}
+
+impl RunPlan {
+    /// The plan of a run on the data that `report` describes.
+    ///
+    /// # Errors
+    /// When the settings allow no step.
+    pub fn of(
+        shape: Shape<'_>,
+        report: &EncodeReport,
+        train: &TrainConfig,
+        examples: usize,
+        place: &Place,
+    ) -> Outcome<Self> {
+        let plan = train.plan(examples)?;
+        let model = shape.config;
+        let dtype = place.dtype(shape.model, model);
+        let memory = MemoryPlan::of(model, report, train, shape.output, dtype);
+        let tokens = report.prompt_tokens + report.response_tokens;
+        let factor = if memory.recompute == Recompute::Block { 8.0 } else { 6.0 };
+        let epochs = plan.total_steps as f64 / plan.steps_per_epoch.max(1) as f64;
+        let plan = Self {
+            examples,
+            steps: plan.total_steps,
+            steps_per_epoch: plan.steps_per_epoch,
+            batch_size: train.batch_size,
+            tokens,
+            operations: factor * model.num_parameters() as f64 * tokens as f64 * epochs,
+            dtype: match dtype {
+                FloatDType::BF16 => "bf16",
+                FloatDType::F16 => "f16",
+                _ => "f32",
+            },
+            devices: place.count(),
+            peak: memory.peak(),
+            memory,
+            available: place.room(),
+            fits: None,
+            data: report.to_string(),
+            warning: train.few_steps(&plan),
+        };
+        Ok(plan.compared())
+    }
+
+    fn compared(mut self) -> Self {
+        self.fits = self.available.map(|available| self.peak <= available);
+        self
+    }
+
+    /// The plan where a second model of the same size trains beside the first.
+    pub fn twice(mut self) -> Self {
+        let memory = &mut self.memory;
+        for part in [
+            &mut memory.weights,
+            &mut memory.gradients,
+            &mut memory.head_gradient,
+            &mut memory.optimizer,
+            &mut memory.activations,
+        ] {
+            *part *= 2.0;
+        }
+        self.peak = memory.peak();
+        self.operations *= 2.0;
+        self.compared()
+    }
+
+    /// Warns if the run needs more memory than there is.
+    pub fn warn(&self) {
+        if let (Some(false), Some(available)) = (self.fits, self.available) {
+            log::warn!(
+                "this training needs about {:.2} GiB of memory{}, and {:.2} GiB are available: it will probably be stopped by the \
+                 system. A smaller train.micro_batch or train.recompute = \"block\" needs less; `setpoint plan` shows the parts",
+                gib(self.peak),
+                self.on_each(),
+                gib(available)
+            );
+        }
+    }
+
+    fn on_each(&self) -> &'static str {
+        if self.devices > 1 { " on each device" } else { "" }
+    }
+
+    /// Returns what a person should know of the number of steps.
+    pub fn warning(&self) -> Option<&str> {
+        self.warning.as_deref()
+    }
+}
+
+/// The plan in lines of text, without the [warning](RunPlan::warning).
+impl fmt::Display for RunPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { memory, operations, .. } = self;
+        writeln!(f, "data      {}", self.data)?;
+        writeln!(
+            f,
+            "steps     {} ({} an epoch, {} examples in batches of {})",
+            self.steps, self.steps_per_epoch, self.examples, self.batch_size
+        )?;
+        let again = if memory.recompute == Recompute::Block { ", each block computed again" } else { "" };
+        writeln!(
+            f,
+            "memory    about {:.2} GiB at once{}, of {:.2} weights in {}, {:.2} gradients and {:.2} optimizer in f32, {:.2} activations of {:.0} \
+             tokens{again}, {:.2} head, {:.2} other",
+            gib(self.peak),
+            self.on_each(),
+            gib(memory.weights),
+            self.dtype,
+            gib(memory.gradients),
+            gib(memory.optimizer),
+            gib(memory.activations),
+            memory.tokens,
+            gib(memory.head),
+            gib(memory.other),
+        )?;
+        match (self.fits, self.available) {
+            (Some(fits), Some(available)) => {
+                let fits = if fits { "yes" } else { "no" };
+                writeln!(f, "fits      {fits}: {:.2} GiB are available", gib(available))?;
+            }
+            _ => writeln!(f, "fits      not known: say how much memory a device has, as in --device-memory 80GiB")?,
+        }
+        write!(
+            f,
+            "compute   about {operations:.2e} floating-point operations: {} at 100 GFLOP/s, {} at 100 TFLOP/s",
+            duration(operations / 1e11),
+            duration(operations / 1e14)
+        )
+    }
+}
+
+fn gib(bytes: f64) -> f64 {
+    bytes / f64::from(1u32 << 30)
+}
+
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 90.0 => format!("{s:.0} seconds"),
+        s if s < 5400.0 => format!("{:.0} minutes", s / 60.0),
+        s => format!("{:.1} hours", s / 3600.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_head_of_a_language_model_makes_its_blocks_cheap_to_compute_again() {
+        // Blocks of some 2 · 8² + 2 · 8² + 3 · 8 · 16 parameters beside a table of 1000 · 8.
+        let model: ModelConfig = ModelConfig::from_json(
+            r#"{"model_type": "llama", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,
+                "vocab_size": 1000, "tie_word_embeddings": true, "rms_norm_eps": 1e-5, "max_position_embeddings": 64}"#,
+        )
+        .unwrap();
+        let of =
+            |output, dtype| MemoryPlan::of(&model, &EncodeReport::default(), &TrainConfig::default(), output, dtype);
+        let (tokens, reward) = (of(Output::Tokens, FloatDType::F32), of(Output::Reward, FloatDType::F32));
+        assert_eq!((tokens.recompute, reward.recompute), (Recompute::Block, Recompute::None));
+        assert!(reward.head < tokens.head);
+
+        // bf16: 2 bytes of weights, 4 of gradients, 8 of moments and 4 of a master copy a parameter; f32: 4, 4 and 8.
+        let half = of(Output::Tokens, FloatDType::BF16);
+        let parameters = model.num_parameters() as f64;
+        let bytes = |plan: &MemoryPlan| [plan.weights, plan.gradients, plan.optimizer].map(|part| part / parameters);
+        assert_eq!((bytes(&tokens), bytes(&half)), ([4.0, 4.0, 8.0], [2.0, 4.0, 12.0]));
+        assert_eq!((half.activations, half.head), (tokens.activations / 2.0, tokens.head));
+        assert_eq!(half.recompute, tokens.recompute, "a run goes on elsewhere as it began");
+    }
+}

@@ -1,0 +1,193 @@
+//! Whole models against torch and trl (`tests/golden/objectives`, see its README): the DRO loss and gradient norm of OBJECTIVES' formulas in
+//! torch, and four optimizer steps of trl's `DPOTrainer`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use serde_json::Value;
+use setpoint_align::{Dro, Method, PromptTerm, Role};
+use setpoint_train::{
+    AdamWConfig, MicroBatch, RunDir, Schedule, ScheduleKind, Sequence, Task, TrainConfig, Warmup, fit, score_sequences,
+};
+use setpoint_transformer::{CausalLm, LoadOptions};
+
+use setpoint::tasks::ScoredPrompt;
+use setpoint::tasks::pairwise::PairwiseTask;
+use setpoint::tasks::prompts::PromptTask;
+
+pub const MODELS: [&str; 2] = ["llama", "qwen2"];
+
+pub fn golden(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
+}
+
+pub fn load(file: &str) -> Value {
+    let path = golden(&format!("objectives/{file}.json"));
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+pub fn floats(value: &Value) -> Vec<f64> {
+    value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    value.as_array().unwrap().iter().map(|v| u32::try_from(v.as_u64().unwrap()).unwrap()).collect()
+}
+
+pub fn model(folder: &Value, device: &Device) -> CausalLm {
+    CausalLm::load(&golden(folder.as_str().unwrap()), &LoadOptions::default(), device).unwrap().0
+}
+
+pub fn flex() -> Device {
+    Device::flex()
+}
+
+/// Prompts with the reference log-probs that this project computes.
+pub fn prompts(rows: &Value, reference: &CausalLm) -> Vec<ScoredPrompt> {
+    rows.as_array()
+        .unwrap()
+        .iter()
+        .map(|row| {
+            let prompt = ids(&row["prompt"]);
+            let sequences: Vec<Sequence> = row["responses"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|r| Sequence { ids: [prompt.clone(), ids(r)].concat(), prompt_len: prompt.len(), scored_from: 1 })
+                .collect();
+            let scores = score_sequences(reference, &sequences, 4096, &mut |_| ()).unwrap();
+            ScoredPrompt {
+                name: "golden".into(),
+                roles: vec![None; sequences.len()],
+                labelled: false,
+                ref_logps: scores.iter().map(|s| s.response_logp).collect(),
+                ref_prompt_logp: scores[0].prompt_logp,
+                sequences,
+                rewards: Vec::new(),
+                ensemble: Vec::new(),
+                pairs: Vec::new(),
+            }
+        })
+        .collect()
+}
+
+#[track_caller]
+pub fn close(what: &str, found: f64, expected: f64, relative: f64) {
+    assert!((found - expected).abs() <= relative * expected.abs().max(1.0), "{what}: {found}, expected {expected}");
+}
+
+/// Trains and returns the lines of metrics.jsonl.
+pub fn metrics<T: Task>(task: &T, model: T::Model, config: &TrainConfig) -> Vec<Value> {
+    let dir = tempfile::tempdir().unwrap();
+    let run = RunDir::create(dir.path().join("run")).unwrap();
+    fit(task, model, config, &run, &mut setpoint_train::NoHooks).unwrap();
+    let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The task of a method, from its settings as they stand in a config file.
+pub fn pairwise_task(settings: &Value, prompts: Vec<ScoredPrompt>) -> PairwiseTask {
+    let method: Method = serde_json::from_value(settings.clone()).unwrap_or_else(|e| panic!("{settings}: {e}"));
+    let pairwise = method.pairwise().unwrap();
+    PairwiseTask::new(prompts, pairwise.objectives.into(), pairwise.nll_weight, method.about().reference)
+}
+
+/// The task of DRO at a level of its targets.
+pub fn dro_task(settings: Dro, level: f64, prompts: Vec<ScoredPrompt>) -> PromptTask {
+    PromptTask { log_mass: vec![0.0; prompts.len()], prompts, objective: Arc::new(settings), level }
+}
+
+#[test]
+fn dro_loss_and_gradient_norm_are_torchs() {
+    for name in MODELS {
+        let golden = load(&format!("model_{name}"));
+        let dro = &golden["dro"];
+        let mut data = prompts(&dro["rows"], &model(&golden["reference"], &flex()));
+        let rewards = floats(&dro["rewards"]);
+        let mut at = 0;
+        for (prompt, ref_prompt_logp) in data.iter_mut().zip(floats(&dro["ref_prompt_logps"])) {
+            let n = prompt.sequences.len();
+            prompt.rewards = rewards[at..at + n].to_vec();
+            close("ref_prompt_logp", prompt.ref_prompt_logp, ref_prompt_logp, 1e-5);
+            for (found, expected) in prompt.ref_logps.iter().zip(&floats(&dro["ref_logps"])[at..]) {
+                close("ref_logp", *found, *expected, 1e-5);
+            }
+            at += n;
+        }
+        for case in dro["cases"].as_array().unwrap() {
+            let options = &case["options"];
+            let mut settings = Dro { prompt_term: PromptTerm::Full, ..Dro::default() };
+            let mut level = 50.0;
+            for (key, value) in options.as_object().unwrap() {
+                match key.as_str() {
+                    "beta" => settings.beta = value.as_f64().unwrap(),
+                    "log_z0" => level = value.as_f64().unwrap(),
+                    "prompt_term" => settings.prompt_term = serde_json::from_value(value.clone()).unwrap(),
+                    "error" => settings.error = serde_json::from_value(value.clone()).unwrap(),
+                    "aggregate" => settings.aggregate = serde_json::from_value(value.clone()).unwrap(),
+                    other => panic!("{name}: the golden option {other} is unknown here"),
+                }
+            }
+            let task = dro_task(settings, level, data.clone());
+            let config = TrainConfig {
+                max_steps: Some(1),
+                batch_size: data.len(),
+                // Two passes: the denominators are those of the whole batch.
+                micro_batch: MicroBatch::Examples(data.len().div_ceil(2)),
+                ..TrainConfig::default()
+            };
+            let step = &metrics(&task, model(&golden["policy"], &flex().autodiff()), &config)[0];
+            close(
+                &format!("{name} {options} loss"),
+                step["loss"].as_f64().unwrap(),
+                case["loss"].as_f64().unwrap(),
+                1e-5,
+            );
+            let norm = case["grad_norm"].as_f64().unwrap();
+            close(&format!("{name} {options} gradient norm"), step["grad_norm"].as_f64().unwrap(), norm, 1e-4);
+        }
+    }
+}
+
+#[test]
+fn four_steps_of_dpo_are_trls() {
+    for name in MODELS {
+        let golden = load(&format!("model_{name}"));
+        let dpo = &golden["dpo"];
+        let mut data = prompts(&dpo["rows"], &model(&golden["reference"], &flex()));
+        for prompt in &mut data {
+            prompt.pairs = vec![(0, 1)];
+            prompt.roles = vec![Some(Role::Chosen), Some(Role::Rejected)];
+        }
+        let steps = dpo["steps"].as_array().unwrap();
+        let settings = serde_json::json!({ "method": "dpo", "beta": dpo["beta"] });
+        let task = pairwise_task(&settings, data.clone());
+        let config = TrainConfig {
+            max_steps: Some(steps.len() as u64),
+            batch_size: data.len(),
+            micro_batch: MicroBatch::Examples(2),
+            learning_rate: dpo["learning_rate"].as_f64().unwrap(),
+            schedule: Schedule {
+                kind: ScheduleKind::Cosine,
+                warmup: Warmup::Steps(dpo["warmup_steps"].as_u64().unwrap()),
+            },
+            optimizer: AdamWConfig { weight_decay: dpo["weight_decay"].as_f64().unwrap(), ..AdamWConfig::default() },
+            max_grad_norm: dpo["max_grad_norm"].as_f64(),
+            ..TrainConfig::default()
+        };
+        let found = metrics(&task, model(&golden["policy"], &flex().autodiff()), &config);
+        for (i, (found, expected)) in found.iter().zip(steps).enumerate() {
+            for (key, expected) in expected.as_object().unwrap() {
+                let (Some(found), Some(expected)) = (found[key].as_f64(), expected.as_f64()) else { continue };
+                // The gradient norm and everything after a step carries the rounding of what came before.
+                let relative = if key == "grad_norm" { 1e-4 } else { 1e-5 * (1 + i) as f64 };
+                close(&format!("{name} step {} {key}", i + 1), found, expected, relative);
+            }
+            for key in ["loss", "rewards/margins", "entropy", "num_tokens"] {
+                assert!(found[key].is_number(), "{key} is missing: {found}");
+            }
+        }
+        assert_eq!(found.len(), steps.len());
+    }
+}

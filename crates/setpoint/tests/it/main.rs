@@ -1,0 +1,5 @@
+//! Integration tests of the library.
+
+mod golden;
+mod golden_methods;
+mod golden_rewarded;

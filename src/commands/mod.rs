@@ -1,0 +1,13 @@
+//! The commands: each runs a job of the library, or looks at files, and prints what came of it.
+
+pub mod audit;
+pub mod chat;
+pub mod compare;
+pub mod demo;
+pub mod eval;
+pub mod inspect;
+pub mod methods;
+pub mod plan;
+pub mod report;
+pub mod serve;
+pub mod sweep;

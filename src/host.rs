@@ -1,0 +1,93 @@
+//! The command as the host of jobs: the terminal, the signals and the allocator.
+
+use std::fs::OpenOptions;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use setpoint::session::{Bar, FreeMemory, Host, Printed, TrialProcess};
+
+use crate::{device, interrupt, memory, progress};
+
+/// The hidden command that carries out a trial of a sweep or comparison.
+pub const TRIAL: &str = "@";
+
+/// How often a trial's process is looked at.
+const POLL: Duration = Duration::from_millis(20);
+
+/// This process.
+#[derive(Debug)]
+pub struct Process {
+    /// The name of its device, under which the processes of trials open it.
+    pub device: Option<String>,
+}
+
+impl Process {
+    fn spawn(&self, trial: &TrialProcess<'_>) -> std::io::Result<bool> {
+        let log = OpenOptions::new().create(true).write(true).truncate(true).open(trial.log)?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg(TRIAL).arg(trial.folder).arg("--part").arg(trial.part).arg("--shared").arg(trial.shared);
+        if let Some(device) = &self.device {
+            command.args(["--device", device]);
+        }
+        if let Some(threads) = trial.threads.filter(|_| std::env::var_os("RAYON_NUM_THREADS").is_none()) {
+            command.env("RAYON_NUM_THREADS", threads.to_string());
+        }
+        // The child ends when its end of this pipe closes, however this process ends.
+        command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
+        let mut child = command.spawn()?;
+        let mut pipe = child.stdin.take();
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            if interrupt::requested() {
+                // The child saves its step and ends.
+                pipe.take();
+            }
+            std::thread::sleep(POLL);
+        };
+        drop(pipe);
+        Ok(status.success())
+    }
+}
+
+impl Host for Process {
+    fn bar(&self, what: &str, total: usize, eta: bool) -> Box<dyn Bar> {
+        Box::new(progress::bar(what, total, eta))
+    }
+
+    fn print(&self, result: Printed<'_>) {
+        match result {
+            Printed::Json(rows) => progress::say_json(rows),
+            Printed::Text(text) => progress::say_text(text),
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        progress::is_closed()
+    }
+
+    fn should_stop(&self) -> bool {
+        interrupt::requested()
+    }
+
+    fn watched(&self, begins: bool) {
+        if begins { interrupt::watch() } else { interrupt::ignore() }
+    }
+
+    fn run_trial(&self, trial: &TrialProcess<'_>) -> Option<std::io::Result<bool>> {
+        Some(self.spawn(trial))
+    }
+
+    fn free_memory(&self, policy: FreeMemory) {
+        match policy {
+            FreeMemory::GiveBack => memory::give_pages_back(),
+            FreeMemory::Keep => memory::keep_pages(),
+            FreeMemory::KeepBriefly => memory::keep_pages_briefly(),
+        }
+    }
+
+    fn device_kinds(&self) -> Vec<&'static str> {
+        device::compiled()
+    }
+}
