@@ -1,8 +1,9 @@
-//! The rewards of one prompt's responses, and which of them count as chosen and rejected.
+//! The rewards of one prompt's responses, with the data's labels.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::preferences::Preferences;
 
 /// The side of a preference that a response stands on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -58,60 +59,10 @@ impl PromptRewards {
         Ok(())
     }
 
-    /// The role of each response.
-    ///
-    /// Where any response has a label, the labels. Where only rewards exist: chosen is the response
-    /// with the best reward (the first of equals), rejected are those with a lower reward, and
-    /// what ties with the best is neither.
-    ///
-    /// ```
-    /// use setpoint_align::{PromptRewards, Role::{Chosen, Rejected}};
-    ///
-    /// let prompt = PromptRewards::new(0, vec![1.0, 3.0, 3.0, 2.0]);
-    /// assert_eq!(prompt.roles(), [Some(Rejected), Some(Chosen), None, Some(Rejected)]);
-    /// ```
-    pub fn roles(&self) -> Vec<Option<Role>> {
-        if self.labels.iter().any(Option::is_some) {
-            return self.labels.clone();
-        }
-        let Some(best) = self.best() else {
-            return Vec::new();
-        };
-        let role = |(j, &reward): (usize, &f64)| {
-            if j == best {
-                Some(Role::Chosen)
-            } else if reward < self.rewards[best] {
-                Some(Role::Rejected)
-            } else {
-                None
-            }
-        };
-        self.rewards.iter().enumerate().map(role).collect()
+    /// Compares the responses: by label if any has one, else by reward.
+    pub fn preferences(&self) -> Preferences<'_> {
+        Preferences::new(&self.labels, Some(&self.rewards))
     }
-
-    /// The pair `(chosen, rejected)` that stands for this prompt in pairwise metrics: the first
-    /// labelled response of each side; without labels the best and the worst reward (the first of
-    /// equals). `None` where a side is missing, or the rewards do not differ.
-    pub fn pair(&self) -> Option<(usize, usize)> {
-        if self.labels.iter().any(Option::is_some) {
-            let first = |role| self.labels.iter().position(|&label| label == Some(role));
-            return Some((first(Role::Chosen)?, first(Role::Rejected)?));
-        }
-        let (best, worst) = (self.best()?, self.worst()?);
-        (self.rewards[worst] < self.rewards[best]).then_some((best, worst))
-    }
-
-    fn best(&self) -> Option<usize> {
-        first_extreme(&self.rewards, |reward, best| reward > best)
-    }
-
-    fn worst(&self) -> Option<usize> {
-        first_extreme(&self.rewards, |reward, worst| reward < worst)
-    }
-}
-
-fn first_extreme(values: &[f64], beats: fn(f64, f64) -> bool) -> Option<usize> {
-    (0..values.len()).reduce(|best, j| if beats(values[j], values[best]) { j } else { best })
 }
 
 /// The largest reward and target: its square is finite in f32, in which losses are computed.
@@ -145,11 +96,11 @@ fn moderate(value: f64) -> bool {
     value.abs() <= LARGEST
 }
 
-/// The rewards of all chosen responses of a data set (see [`PromptRewards::roles`]).
+/// Returns the rewards of all chosen responses of a data set (see [`Preferences::roles`]).
 pub fn chosen_rewards(data: &[PromptRewards]) -> Vec<f64> {
     data.iter()
         .flat_map(|prompt| {
-            let roles = prompt.roles();
+            let roles = prompt.preferences().roles();
             let chosen = move |j: &usize| roles[*j] == Some(Role::Chosen);
             (0..prompt.rewards.len()).filter(chosen).map(|j| prompt.rewards[j])
         })
@@ -165,17 +116,17 @@ mod tests {
     fn labels_win_over_rewards() {
         let labels = vec![Some(Rejected), None, Some(Chosen)];
         let prompt = PromptRewards::new(0, vec![3.0, 2.0, 1.0]).with_labels(labels.clone());
-        assert_eq!(prompt.roles(), labels);
-        assert_eq!(prompt.pair(), Some((2, 0)));
+        assert_eq!(prompt.preferences().roles(), labels);
+        assert_eq!(prompt.preferences().pair(), Some((2, 0)));
     }
 
     #[test]
     fn pairs_need_two_sides() {
-        assert_eq!(PromptRewards::new(0, vec![1.0, 4.0, 0.5, 4.0]).pair(), Some((1, 2)));
-        assert_eq!(PromptRewards::new(0, vec![1.0, 1.0]).pair(), None);
-        assert_eq!(PromptRewards::new(0, vec![1.0]).pair(), None);
+        assert_eq!(PromptRewards::new(0, vec![1.0, 4.0, 0.5, 4.0]).preferences().pair(), Some((1, 2)));
+        assert_eq!(PromptRewards::new(0, vec![1.0, 1.0]).preferences().pair(), None);
+        assert_eq!(PromptRewards::new(0, vec![1.0]).preferences().pair(), None);
         let lonely = PromptRewards::new(0, vec![1.0, 2.0]).with_labels(vec![Some(Chosen), None]);
-        assert_eq!(lonely.pair(), None);
+        assert_eq!(lonely.preferences().pair(), None);
     }
 
     #[test]

@@ -229,7 +229,7 @@ pub fn audit(data: &[AuditPrompt], settings: &AuditSettings) -> Result<AuditRepo
     let targets = |role| {
         let targets: Vec<(f64, usize)> = data
             .iter()
-            .flat_map(|row| row.rewards.rewards.iter().zip(row.rewards.roles()).zip(&row.tokens))
+            .flat_map(|row| row.rewards.rewards.iter().zip(row.rewards.preferences().roles()).zip(&row.tokens))
             .filter(|((_, its_role), _)| *its_role == Some(role))
             .map(|((reward, _), tokens)| (reward / beta - log_z0, *tokens))
             .collect();

@@ -4,27 +4,28 @@ use setpoint_align::{
     AuditPrompt, AuditReport, AuditSettings, LogZ0, PromptRewards, Subject, Summary, audit, break_even_reward,
 };
 
-use super::{AlignConfig, named, prepare, with_reference};
+use super::{AlignConfig, TrainingData, named, prepare, reference_logps};
 use crate::failure::{Failure, Outcome};
 use crate::session::Session;
 use crate::setup;
-use crate::tasks::ScoredPrompt;
+use crate::tasks::stages::{RewardedPrompt, WithReference};
 
 /// The report; `folder` keeps the reference log-probs for a run that follows.
 pub fn report(session: &Session, config: &AlignConfig, folder: Option<&std::path::Path>) -> Outcome<AuditReport> {
-    let Some((beta, level)) = config.align.targets() else {
-        return Err(Failure::usage("align.method", "the audit is about DRO's targets; other methods have none"));
-    };
+    let other = || Failure::usage("align.method", "the audit is about DRO's targets; other methods have none");
+    let (beta, level) = config.align.targets().ok_or_else(other)?;
     let prepared = prepare(session, config)?;
     let reference = setup::reference_path(config.reference.as_deref(), &config.model)?;
-    let (data, _) = with_reference(session, config, &prepared, Some(reference), folder)?;
-    of_prompts(beta, level, &data.prompts)
+    let reference = reference_logps(session, config, &prepared, Some(reference), folder)?;
+    let TrainingData::Prompts { sets, .. } = prepared.data else { return Err(other()) };
+    of_prompts(beta, level, &sets.with_reference(reference)?.0.prompts)
 }
 
 /// The report on training data whose reference log-probs are known.
-pub fn of_prompts(beta: f64, level: LogZ0, prompts: &[ScoredPrompt]) -> Outcome<AuditReport> {
+pub fn of_prompts(beta: f64, level: LogZ0, prompts: &[WithReference<RewardedPrompt>]) -> Outcome<AuditReport> {
     let rows: Vec<AuditPrompt> = prompts.iter().enumerate().map(audit_prompt).collect();
-    audit(&rows, &AuditSettings::new(beta, level)).map_err(|error| named(error, prompts))
+    audit(&rows, &AuditSettings::new(beta, level))
+        .map_err(|error| named(error, prompts.iter().map(|prompt| &prompt.prompt)))
 }
 
 /// Prints what `setpoint align` says before it trains: the level of the targets, which of them cannot be reached, which chosen responses
@@ -50,19 +51,16 @@ pub fn level(beta: f64, log_z0: f64, rewards: &Summary) -> String {
     )
 }
 
-fn audit_prompt((row, prompt): (usize, &ScoredPrompt)) -> AuditPrompt {
-    let own = |j: usize| {
-        let sequence = &prompt.sequences[j];
-        (&sequence.ids[..sequence.prompt_len], &sequence.ids[sequence.prompt_len..])
-    };
-    let rewards = PromptRewards::new(row, prompt.rewards.clone());
+fn audit_prompt((row, scored): (usize, &WithReference<RewardedPrompt>)) -> AuditPrompt {
+    let prompt = &scored.prompt;
+    let responses = || (0..prompt.sequences.len()).map(|j| prompt.response_ids(j));
     AuditPrompt {
-        prompt: setup::token_hash(own(0).0),
+        prompt: setup::token_hash(prompt.prompt_ids()),
         name: prompt.name.clone(),
-        // Sides that were taken from the rewards cannot contradict them.
-        rewards: if prompt.labelled { rewards.with_labels(prompt.roles.clone()) } else { rewards },
-        ids: (0..prompt.sequences.len()).map(|j| setup::token_hash(own(j).1)).collect(),
-        ref_logps: prompt.ref_logps.clone(),
-        tokens: (0..prompt.sequences.len()).map(|j| own(j).1.len()).collect(),
+        // Roles that were taken from the rewards cannot contradict them.
+        rewards: PromptRewards::new(row, scored.rewards.clone()).with_labels(prompt.labels.clone()),
+        ids: responses().map(setup::token_hash).collect(),
+        ref_logps: scored.ref_logps.clone(),
+        tokens: responses().map(<[u32]>::len).collect(),
     }
 }

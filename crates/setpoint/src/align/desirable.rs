@@ -1,35 +1,14 @@
-//! Which responses are desirable, for objectives whose rows are good or bad.
+//! Checks of data for objectives whose rows are good or bad.
 
 use setpoint_align::{Desirable, Role};
 use setpoint_data::{EncodedResponse, Example};
 
-use super::prepare::prompt_rewards;
 use crate::failure::{Failure, Outcome};
-use crate::tasks::ScoredPrompt;
-
-/// Sets which of a prompt's responses are desirable: by label where there is one, else by reward.
-pub fn desirable(prompt: &mut ScoredPrompt, rule: Desirable) {
-    if prompt.roles.iter().any(Option::is_some) || prompt.rewards.len() < prompt.sequences.len() {
-        return;
-    }
-    prompt.roles = match rule {
-        Desirable::Best => prompt_rewards((0, prompt)).roles(),
-        Desirable::Above(least) => {
-            let role = |&reward: &f64| Some(if reward > least { Role::Chosen } else { Role::Rejected });
-            prompt.rewards.iter().map(role).collect()
-        }
-    };
-}
+use crate::tasks::stages::RowPrompt;
 
 /// Checks that some responses are desirable and some are not, since the objective learns their difference, and that none is desirable only because
 /// its prompt has nothing to compare it with.
-pub fn good_and_bad(
-    prompts: &[ScoredPrompt],
-    examples: &[Example],
-    path: &str,
-    rule: Desirable,
-    method: &str,
-) -> Outcome {
+pub fn good_and_bad(prompts: &[RowPrompt], examples: &[Example], path: &str, rule: Desirable, method: &str) -> Outcome {
     let roles: Vec<Role> = prompts.iter().flat_map(|prompt| prompt.roles.iter().flatten().copied()).collect();
     // Without any, the message about missing labels and rewards follows.
     if roles.is_empty() {

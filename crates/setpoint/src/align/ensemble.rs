@@ -8,7 +8,7 @@ use super::settings::AlignConfig;
 use crate::failure::{Failure, Outcome};
 use crate::session::Session;
 use crate::setup;
-use crate::tasks::ScoredPrompt;
+use crate::tasks::stages::PairedPrompt;
 
 /// Adds the rewards of each file to the prompts. Its rows must be those of the training data, prompt for prompt and response for response.
 pub fn read(
@@ -17,14 +17,14 @@ pub fn read(
     encoder: &TextEncoder,
     encode: &EncodeOptions,
     session: &Session,
-    prompts: &mut [ScoredPrompt],
+    prompts: &mut [PairedPrompt],
 ) -> Outcome {
     for file in files {
         let data = DatasetConfig { path: file.display().to_string(), uses: Uses::default(), ..config.data.clone() };
         let what = format!("rewards of {}", file.display());
         let examples = setup::examples(&data, encode, encoder, &what, session)?.examples;
         let mut rest = examples.iter();
-        for prompt in prompts.iter_mut() {
+        for PairedPrompt { prompt, rewards: models, .. } in prompts.iter_mut() {
             // Rows that have no pair by the first model's rewards are not among the prompts.
             let same = rest.find(|example| {
                 example.responses.len() == prompt.sequences.len()
@@ -42,7 +42,7 @@ pub fn read(
                 ))
                 .hint("an ensemble's files are the training file, annotated by another reward model, its rows in the same order"));
             }
-            prompt.ensemble.push(rewards);
+            models.push(rewards);
         }
     }
     Ok(())

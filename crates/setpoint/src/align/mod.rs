@@ -4,10 +4,11 @@
 //! methods that have one, is loaded once, gives two numbers per response, and leaves memory before the policy trains.
 
 pub mod audit;
+mod data;
 mod desirable;
 mod ensemble;
+mod examples;
 mod identify;
-mod pairs;
 mod prepare;
 mod reference;
 mod settings;
@@ -18,30 +19,33 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use setpoint_align::{
-    DisplacementDetector, DisplacementSettings, Method, PairwiseMethod, PromptObjective, Role, RowObjective,
-    ScoredResponse, Training, TrainsOn, Update, WeightedObjective, prompt_log_mass,
+    DisplacementDetector, DisplacementSettings, PairwiseMethod, PromptObjective, Role, ScoredResponse, Training,
+    Update, WeightedObjective, prompt_log_mass,
 };
+use setpoint_data::TextEncoder;
 use setpoint_reward::RewardModel;
 use setpoint_train::{Task, TrainConfig};
-use setpoint_transformer::{CausalLm, Recompute, SaveOptions};
+use setpoint_transformer::{CausalLm, ModelConfig, Recompute, SaveOptions};
 
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::saving::{learned_stop, save_policy};
 use crate::session::Session;
 use crate::setup;
-use crate::tasks::ScoredPrompt;
 use crate::tasks::dro_v::{DroVTask, PolicyAndValue};
 use crate::tasks::pairwise::PairwiseTask;
 use crate::tasks::prompts::PromptTask;
 use crate::tasks::rows::RowTask;
 use crate::tasks::single::SingleResponses;
+use crate::tasks::stages::{PairedPrompt, PreparedPrompt, RewardedPrompt, RowPrompt, WithReference};
 use crate::training::{
     Companions, Output, RunPlan, Sampler, Saver, Shape, check_room, mark_finished, open_run, sampler, train,
 };
 
+use self::data::{PreparedSet, ReferencedSet, SetReference, SetView, rows_of, unscored};
 use self::identify::identify;
+pub use data::TrainingData;
 pub use prepare::{Prepared, named, prepare};
-pub use reference::{ReferenceSet, with_reference};
+pub use reference::reference_logps;
 pub use settings::{AlignConfig, adapt, to_value};
 
 /// Trains, and leaves the model in `<folder>/model`.
@@ -64,20 +68,24 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
     // Before the reference model is asked: its answers are kept by the tokens alone.
     let mut origin = prepared.origin(config, reference)?;
     origin.check(&run)?;
-    let (data, eval) = with_reference(session, config, &prepared, reference, Some(folder))?;
-    identify(&mut origin, "data", "reference-train.jsonl", [&data.prompts, &data.mismatched])?;
-    if let Some(set) = &eval {
-        identify(&mut origin, "eval_data", "reference-eval.jsonl", [&set.prompts, &set.mismatched])?;
+    let reference = reference_logps(session, config, &prepared, reference, Some(folder))?;
+    let (train, eval) = prepared.data.sets();
+    identify(&mut origin, "data", "reference-train.jsonl", &train, &reference.train)?;
+    if let (Some(set), Some(reference)) = (&eval, &reference.eval) {
+        identify(&mut origin, "eval_data", "reference-eval.jsonl", set, reference)?;
     }
 
     let mut settings = training_settings(config);
     settings.identity = origin.identity();
     let recompute = plan.memory.recompute;
-    let chosen_tokens = mean_chosen_tokens(&data.prompts);
-    let job = Job { session, config, prepared: &prepared, run: &run, recompute, chosen_tokens };
-    let shown = shown(eval.as_ref().unwrap_or(&data), config.samples.prompts);
-    match config.align.training() {
-        Training::Prompts(objective) => {
+    let chosen_tokens = mean_chosen_tokens(&train);
+    let shown = shown(eval.as_ref().unwrap_or(&train), config.samples.prompts);
+    let stop = learned_stop(&prepared.encoder, train.responses());
+    let Prepared { encoder, model_config, data, .. } = prepared;
+    let job = Job { session, config, encoder, model_config, stop, run: &run, recompute, chosen_tokens };
+    match data {
+        TrainingData::Prompts { objective, sets } => {
+            let (data, eval) = sets.with_reference(reference)?;
             let (mut level, mut target) = (0.0, None);
             if let Some((beta, rule)) = config.align.targets() {
                 let report = audit::of_prompts(beta, rule, &data.prompts)?;
@@ -86,29 +94,36 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
                 level = report.log_z0;
                 target = report.chosen.targets.map(|targets| targets.mean);
             }
-            let objective: Arc<dyn PromptObjective> = objective.into();
-            let task = |set: ReferenceSet| prompt_task(objective.clone(), level, set.prompts);
+            let task = |set: ReferencedSet<RewardedPrompt>| prompt_task(objective.clone(), level, set.prompts);
             job.train(&task(data), eval.map(task).as_ref(), &settings, target, shown, Ok)
         }
-        Training::Pairs(method) => {
+        TrainingData::Pairs { method, sets } => {
             let PairwiseMethod { objectives, nll_weight, .. } = method;
             let objectives: Arc<[WeightedObjective]> = objectives.into();
-            let reference = config.align.about().reference;
-            let task = |set: ReferenceSet| PairwiseTask::new(set.prompts, objectives.clone(), nll_weight, reference);
-            job.train(&task(data), eval.map(task).as_ref(), &settings, None, shown, Ok)
+            let with_reference = config.align.about().reference;
+            let task = |set: PreparedSet<PairedPrompt>, reference: SetReference| {
+                let reference = with_reference.then_some(reference.prompts.as_slice());
+                let task = PairwiseTask::new(set.prompts, reference, objectives.clone(), nll_weight);
+                task.ok_or_else(|| unscored(&config.data.path))
+            };
+            let eval = sets.eval.zip(reference.eval).map(|(set, reference)| task(set, reference)).transpose()?;
+            job.train(&task(sets.train, reference.train)?, eval.as_ref(), &settings, None, shown, Ok)
         }
-        Training::Rows(objective) => {
-            let objective: Arc<dyn RowObjective> = objective.into();
-            let task = |set: ReferenceSet| {
-                let rows = singles(&config.align, set.prompts);
+        TrainingData::Rows { objective, sets } => {
+            let (data, eval) = sets.with_reference(reference)?;
+            let task = |set: ReferencedSet<RowPrompt>| {
+                let rows = SingleResponses::new(set.prompts, |prompt| rows_of(&*objective, prompt));
                 RowTask { rows, mismatched: set.mismatched, objective: objective.clone() }
             };
             job.train(&task(data), eval.map(task).as_ref(), &settings, None, shown, Ok)
         }
-        Training::RowsWithValue(dro_v) => {
-            let task =
-                |set: ReferenceSet| DroVTask { rows: singles(&config.align, set.prompts), settings: dro_v.clone() };
-            let shape = &prepared.model_config;
+        TrainingData::RowsWithValue { settings: dro_v, sets } => {
+            let (data, eval) = sets.with_reference(reference)?;
+            let task = |set: ReferencedSet<RowPrompt>| {
+                let rows = SingleResponses::new(set.prompts, |prompt| (0..prompt.roles.len()).collect());
+                DroVTask::new(rows, dro_v.clone()).ok_or_else(|| Failure::run("a response without a reward"))
+            };
+            let shape = &job.model_config;
             let with_value = |policy: CausalLm| {
                 let value = setup::policy(
                     session,
@@ -119,7 +134,8 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
                 )?;
                 Ok(PolicyAndValue::new(policy, value, shape))
             };
-            job.train(&task(data), eval.map(task).as_ref(), &settings, None, shown, with_value)?;
+            let eval = eval.map(task).transpose()?;
+            job.train(&task(data)?, eval.as_ref(), &settings, None, shown, with_value)?;
             log::info!("the value network: {}", run.join(VALUE).display());
             Ok(())
         }
@@ -135,19 +151,16 @@ fn trains_value(config: &AlignConfig) -> bool {
 struct Job<'a> {
     session: &'a Session,
     config: &'a AlignConfig,
-    prepared: &'a Prepared,
+    encoder: TextEncoder,
+    model_config: ModelConfig,
+    /// The token that the policy learns to end its turns with.
+    stop: Option<u32>,
     run: &'a setpoint_train::RunDir,
     recompute: Recompute,
     chosen_tokens: f64,
 }
 
 impl Job<'_> {
-    /// The token that the policy learns to end its turns with.
-    fn stop(&self) -> Option<u32> {
-        let sequences = self.prepared.train.prompts.iter().flat_map(|prompt| &prompt.sequences);
-        learned_stop(&self.prepared.encoder, sequences.map(|sequence| &sequence.ids[sequence.prompt_len..]))
-    }
-
     /// Trains what `complete` makes of the policy, and saves it. `target`: the mean target of the chosen responses, nats, for methods with
     /// targets.
     fn train<T: Task<Model: HasPolicy>>(
@@ -159,19 +172,12 @@ impl Job<'_> {
         shown: Vec<Vec<u32>>,
         complete: impl FnOnce(CausalLm) -> Outcome<T::Model>,
     ) -> Outcome {
-        let Self { session, config, prepared, run, recompute, chosen_tokens } = self;
+        let Self { session, config, encoder, model_config, stop, run, recompute, chosen_tokens } = self;
         let device = session.device().clone().autodiff();
-        let mut policy = setup::policy(session, &config.model, &prepared.model_config, settings.seed, &device)?;
+        let mut policy = setup::policy(session, &config.model, model_config, settings.seed, &device)?;
         policy.model.recompute = *recompute;
         let model = complete(policy)?;
-        let sampler = sampler(
-            session,
-            &config.samples,
-            &config.model,
-            &prepared.model_config,
-            &prepared.encoder,
-            shown.into_iter(),
-        )?;
+        let sampler = sampler(session, &config.samples, &config.model, model_config, encoder, shown.into_iter())?;
         let sampler = sampler.map(|mut sample| -> Sampler<'_, T::Model> {
             Box::new(move |model: &T::Model, step| sample(model.policy(), step))
         });
@@ -182,17 +188,16 @@ impl Job<'_> {
             }
             false => None,
         };
-        let (shape, stop) = (&prepared.model_config, self.stop());
         let saver: Saver<'_, T::Model> = Box::new(|model| {
             for (name, part) in model.parts() {
                 let dir = run.join(name);
                 match part {
                     Part::Policy(policy) => {
-                        save_policy(policy, shape, &prepared.encoder, &config.model, stop, &dir)?;
+                        save_policy(policy, model_config, encoder, &config.model, *stop, &dir)?;
                     }
                     Part::Value(value) => {
-                        value.save(shape, &dir, &SaveOptions::default())?;
-                        prepared.encoder.save(&dir)?;
+                        value.save(model_config, &dir, &SaveOptions::default())?;
+                        encoder.save(&dir)?;
                     }
                 }
             }
@@ -248,22 +253,8 @@ impl HasPolicy for PolicyAndValue {
 }
 
 /// The first prompts of a set, for samples during training.
-fn shown(set: &ReferenceSet, count: usize) -> Vec<Vec<u32>> {
-    let prompt = |prompt: &ScoredPrompt| {
-        let first = &prompt.sequences[0];
-        first.ids[..first.prompt_len].to_vec()
-    };
-    set.prompts.iter().take(count).map(prompt).collect()
-}
-
-/// How many examples the method makes of the training data: prompts, pairs or single responses.
-fn examples(config: &AlignConfig, prepared: &Prepared) -> usize {
-    let prompts = &prepared.train.prompts;
-    match config.align.about().trains_on {
-        TrainsOn::Responses => prompts.len(),
-        TrainsOn::Pairs => prompts.iter().map(|prompt| prompt.pairs.len()).sum(),
-        TrainsOn::Rows => prompts.iter().map(|prompt| rows(&config.align, prompt).len()).sum(),
-    }
+fn shown(set: &SetView<'_>, count: usize) -> Vec<Vec<u32>> {
+    set.prompts.iter().take(count).map(|prompt| prompt.prompt().prompt_ids().to_vec()).collect()
 }
 
 /// Checks everything; what a run needs.
@@ -279,7 +270,7 @@ pub fn plan(session: &Session, config: &AlignConfig) -> Outcome<RunPlan> {
 /// What a run needs: the one place that knows how a method changes the steps and the memory of a training.
 pub fn run_plan(session: &Session, config: &AlignConfig, prepared: &Prepared) -> Outcome<RunPlan> {
     let settings = training_settings(config);
-    let examples = examples(config, prepared);
+    let examples = prepared.data.examples();
     let shape = Shape { config: &prepared.model_config, model: &config.model, output: Output::Tokens };
     let plan = RunPlan::of(shape, &prepared.report, &settings, examples, &session.place)?;
     // The value network has the policy's size.
@@ -295,14 +286,19 @@ fn training_settings(config: &AlignConfig) -> TrainConfig {
     settings
 }
 
-fn prompt_task(objective: Arc<dyn PromptObjective>, level: f64, prompts: Vec<ScoredPrompt>) -> PromptTask {
+fn prompt_task(
+    objective: Arc<dyn PromptObjective>,
+    level: f64,
+    prompts: Vec<WithReference<RewardedPrompt>>,
+) -> PromptTask {
     let log_mass = prompts
         .iter()
         .map(|prompt| {
             // A response that occurs twice counts once.
             let mut seen = HashSet::new();
-            let distinct: Vec<ScoredResponse> = (0..prompt.sequences.len())
-                .filter(|&j| seen.insert(&prompt.sequences[j].ids))
+            let sequences = &prompt.prompt.sequences;
+            let distinct: Vec<ScoredResponse> = (0..sequences.len())
+                .filter(|&j| seen.insert(&sequences[j].ids))
                 .map(|j| ScoredResponse { ref_logp: prompt.ref_logps[j], reward: prompt.rewards[j] })
                 .collect();
             prompt_log_mass(&distinct, objective.beta())
@@ -311,24 +307,11 @@ fn prompt_task(objective: Arc<dyn PromptObjective>, level: f64, prompts: Vec<Sco
     PromptTask { prompts, objective, level, log_mass }
 }
 
-/// Every row of the method as an example.
-fn singles(method: &Method, prompts: Vec<ScoredPrompt>) -> SingleResponses {
-    let places = |(i, prompt)| rows(method, prompt).into_iter().map(move |j| (i, j));
-    SingleResponses { places: prompts.iter().enumerate().flat_map(places).collect(), prompts }
-}
-
-/// The responses of a prompt that are rows: if the objective's rows are good or bad, those that are either.
-fn rows(method: &Method, prompt: &ScoredPrompt) -> Vec<usize> {
-    let labelled = matches!(method.training(), Training::Rows(objective) if objective.desirable().is_some());
-    (0..prompt.sequences.len()).filter(|&j| !labelled || prompt.roles[j].is_some()).collect()
-}
-
-fn mean_chosen_tokens(prompts: &[ScoredPrompt]) -> f64 {
-    let lengths: Vec<usize> = prompts
-        .iter()
-        .flat_map(|p| p.sequences.iter().zip(&p.roles))
-        .filter(|(_, role)| **role == Some(Role::Chosen))
-        .map(|(sequence, _)| sequence.ids.len() - sequence.prompt_len)
-        .collect();
+fn mean_chosen_tokens(set: &SetView<'_>) -> f64 {
+    let chosen = |prompt: &&dyn PreparedPrompt| -> Vec<usize> {
+        let roles = prompt.roles().iter().enumerate().filter(|(_, role)| **role == Some(Role::Chosen));
+        roles.map(|(j, _)| prompt.prompt().response_ids(j).len()).collect()
+    };
+    let lengths: Vec<usize> = set.prompts.iter().flat_map(chosen).collect();
     if lengths.is_empty() { 1.0 } else { lengths.iter().sum::<usize>() as f64 / lengths.len() as f64 }
 }

@@ -7,60 +7,41 @@ use serde_json::{Value, json};
 use setpoint_train::{ReferenceKey, ReferenceRow, ReferenceStore, ScoredSequence, Sequence, score_batches};
 use setpoint_transformer::CausalLm;
 
-use super::prepare::{Prepared, PreparedSet};
+use super::data::{Reference, SetReference, SetView};
+use super::prepare::Prepared;
 use super::settings::AlignConfig;
 use crate::config::sections::ModelSection;
 use crate::failure::Outcome;
 use crate::session::Session;
 use crate::setup;
-use crate::tasks::{Place, ScoredPrompt, pass_tokens};
+use crate::tasks::stages::{PreparedPrompt, ReferenceLogps};
+use crate::tasks::{Place, pass_tokens};
 
-/// A data set with its reference log-probs.
-pub struct ReferenceSet {
-    /// The prompts.
-    pub prompts: Vec<ScoredPrompt>,
-    /// Prompts with another prompt's responses, for KTO.
-    pub mismatched: Vec<ScoredPrompt>,
-}
-
-/// Prompts with their reference log-probs, for training and for evaluation. With a `folder` they are kept there, row by row, and a killed
-/// run goes on where it stood; a file that belongs to another model, tokenizer or data set is refused. Without a reference, for methods that
-/// have none, nothing is loaded or computed.
-pub fn with_reference(
+/// Computes the reference log-probs of the training data and the held-out data. With a `folder` they are kept there, row by row, and a
+/// killed run goes on where it stopped; a file that belongs to another model, tokenizer or data set is refused. Without a reference, for
+/// methods that have none, nothing is loaded or computed.
+pub fn reference_logps(
     session: &Session,
     config: &AlignConfig,
     prepared: &Prepared,
     reference: Option<&Path>,
     folder: Option<&Path>,
-) -> Outcome<(ReferenceSet, Option<ReferenceSet>)> {
-    let mut scorer = reference.map(|reference| Scorer {
-        session,
-        config,
-        prepared,
-        reference,
-        pairs: config.align.pairwise().is_some(),
-        model: None,
-        hash: None,
-    });
-    let mut scored = |set: &PreparedSet, name: &str| -> Outcome<ReferenceSet> {
-        let Some(scorer) = &mut scorer else {
-            let zeros =
-                |prompt: &ScoredPrompt| ScoredPrompt { ref_logps: vec![0.0; prompt.sequences.len()], ..prompt.clone() };
-            return Ok(ReferenceSet { prompts: set.prompts.iter().map(zeros).collect(), mismatched: Vec::new() });
+) -> Outcome<Reference> {
+    let mut scorer =
+        reference.map(|reference| Scorer { session, config, prepared, reference, model: None, hash: None });
+    let mut score = |set: &SetView<'_>, name: &str| -> Outcome<SetReference> {
+        let mut part = |prompts: &[&dyn PreparedPrompt], hash: &str, file: String| match &mut scorer {
+            Some(scorer) => scorer.score(prompts, hash, folder.map(|folder| folder.join(file))),
+            None => Ok(prompts.iter().map(|prompt| ReferenceLogps::zeros(prompt.prompt().sequences.len())).collect()),
         };
-        let file = |name: String| folder.map(|f| f.join(name));
-        let prompts = scorer.score(&set.prompts, &set.hash, file(format!("reference-{name}.jsonl")))?;
-        let mismatched = if set.mismatched.is_empty() {
-            Vec::new()
-        } else {
-            let hash = format!("{} mismatched", set.hash);
-            scorer.score(&set.mismatched, &hash, file(format!("reference-{name}-mismatched.jsonl")))?
-        };
-        Ok(ReferenceSet { prompts, mismatched })
+        let prompts = part(&set.prompts, set.hash, format!("reference-{name}.jsonl"))?;
+        let hash = format!("{} mismatched", set.hash);
+        let mismatched =
+            set.mismatched.as_ref().map(|set| part(set, &hash, format!("reference-{name}-mismatched.jsonl")));
+        Ok(SetReference { prompts, mismatched: mismatched.transpose()? })
     };
-    let train = scored(&prepared.train, "train")?;
-    let eval = prepared.eval.as_ref().map(|set| scored(set, "eval")).transpose()?;
-    Ok((train, eval))
+    let (train, eval) = prepared.data.sets();
+    Ok(Reference { train: score(&train, "train")?, eval: eval.map(|set| score(&set, "eval")).transpose()? })
 }
 
 /// The reference model, loaded when the first row needs it.
@@ -69,25 +50,26 @@ struct Scorer<'a> {
     config: &'a AlignConfig,
     prepared: &'a Prepared,
     reference: &'a Path,
-    /// Whether only the responses that stand in a pair count.
-    pairs: bool,
     model: Option<CausalLm>,
     hash: Option<String>,
 }
 
 impl Scorer<'_> {
-    fn score(&mut self, set: &[ScoredPrompt], examples: &str, file: Option<PathBuf>) -> Outcome<Vec<ScoredPrompt>> {
+    fn score(
+        &mut self,
+        set: &[&dyn PreparedPrompt],
+        examples: &str,
+        file: Option<PathBuf>,
+    ) -> Outcome<Vec<ReferenceLogps>> {
         let mut store = match file {
             None => None,
             Some(file) => Some(ReferenceStore::open(file, &self.key(examples)?)?),
         };
-        let pairs = self.pairs;
-        let wanted = |prompt: &ScoredPrompt, j: usize| !pairs || prompt.pairs.iter().any(|&(w, l)| w == j || l == j);
         let places: Vec<Place> = set
             .iter()
             .enumerate()
-            .flat_map(|(i, prompt)| (0..prompt.sequences.len()).map(move |j| (i, j)))
-            .filter(|&(i, j)| wanted(&set[i], j))
+            .flat_map(|(i, prompt)| (0..prompt.prompt().sequences.len()).map(move |j| (i, j)))
+            .filter(|&(i, j)| set[i].needs_reference(j))
             .collect();
         let complete = store.as_ref().is_some_and(|s| places.iter().all(|&(i, j)| s.get(i, j).is_some()));
         let rows = if complete {
@@ -105,21 +87,22 @@ impl Scorer<'_> {
             }
             store.sync()?;
         }
-        let mut prompts = set.to_vec();
-        for prompt in &mut prompts {
-            prompt.ref_logps = vec![f64::NAN; prompt.sequences.len()];
-        }
+        let unknown = |prompt: &&dyn PreparedPrompt| ReferenceLogps {
+            responses: vec![None; prompt.prompt().sequences.len()],
+            prompt: 0.0,
+        };
+        let mut logps: Vec<ReferenceLogps> = set.iter().map(unknown).collect();
         for row in rows {
-            prompts[row.row].ref_logps[row.response] = row.response_logp;
-            prompts[row.row].ref_prompt_logp = row.prompt_logp;
+            logps[row.row].responses[row.response] = Some(row.response_logp);
+            logps[row.row].prompt = row.prompt_logp;
         }
-        Ok(prompts)
+        Ok(logps)
     }
 
     /// The log-probs of some responses: what is stored, and what is not, which is computed and stored.
     fn rows(
         &mut self,
-        set: &[ScoredPrompt],
+        set: &[&dyn PreparedPrompt],
         places: &[Place],
         store: &mut Option<ReferenceStore>,
     ) -> Outcome<Vec<ReferenceRow>> {
@@ -129,7 +112,7 @@ impl Scorer<'_> {
         if missing.is_empty() {
             return Ok(rows);
         }
-        let sequences: Vec<&Sequence> = missing.iter().map(|&(i, j)| &set[i].sequences[j]).collect();
+        let sequences: Vec<&Sequence> = missing.iter().map(|&(i, j)| &set[i].prompt().sequences[j]).collect();
         let model = match &self.model {
             Some(model) => model,
             None => {
@@ -184,7 +167,7 @@ impl Scorer<'_> {
     /// What decides the log-probs, for trials that share them. Prompts are numbered as the method has them, so their order counts.
     fn shared_key<'s>(
         &self,
-        set: &'s [ScoredPrompt],
+        set: &'s [&'s dyn PreparedPrompt],
         places: &'s [Place],
     ) -> impl FnOnce() -> Outcome<Value> + use<'s> {
         let (hash, reference) = (self.hash.clone(), self.reference.to_owned());
@@ -197,7 +180,7 @@ impl Scorer<'_> {
                 "precision": precision,
                 "batch_tokens": batch_tokens,
                 "places": places,
-                "sequences": setup::sequences_hash(places.iter().map(|&(i, j)| &set[i].sequences[j])),
+                "sequences": setup::sequences_hash(places.iter().map(|&(i, j)| &set[i].prompt().sequences[j])),
             }))
         }
     }

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 
 use burn::tensor::{Device, FloatDType};
 use serde_json::Value;
-use setpoint_align::{PromptRewards, Role};
+use setpoint_align::{Preferences, Role};
 use setpoint_data::{
     EncodeOptions, EncoderOptions, Example, Label, LostText, PrintedDate, Record, Response, TemplateChoice,
     TemplateDate, TextEncoder, printed_date,
@@ -200,19 +200,19 @@ pub fn reference_path<'a>(reference: Option<&'a Path>, model: &'a ModelSection) 
     reference.or(model.path.as_deref()).ok_or_else(|| Failure::usage("model.path", "no model"))
 }
 
-/// The chosen and rejected response of an example: the labelled ones, else the best and the worst reward.
+/// Returns the chosen and the rejected response of an example ([`Preferences::pair`]).
 pub fn pair(example: &Example) -> Option<(usize, usize)> {
-    let rewards: Vec<f64> = example.responses.iter().filter_map(|r| r.reward).collect();
-    let roles: Vec<Option<Role>> = example.responses.iter().map(|r| r.label.map(role)).collect();
-    if rewards.len() == roles.len() {
-        return PromptRewards::new(example.row, rewards).with_labels(roles).pair();
-    }
-    let side = |role| roles.iter().position(|r| *r == Some(role));
-    side(Role::Chosen).zip(side(Role::Rejected))
+    let rewards: Option<Vec<f64>> = example.responses.iter().map(|response| response.reward).collect();
+    Preferences::new(&labels(example), rewards.as_deref()).pair()
 }
 
-/// The side of a comparison that a label puts a response on.
-pub fn role(label: Label) -> Role {
+/// Returns the label of each response of an example, as its role.
+pub fn labels(example: &Example) -> Vec<Option<Role>> {
+    example.responses.iter().map(|response| response.label.map(role)).collect()
+}
+
+/// Returns the role that a label gives a response.
+fn role(label: Label) -> Role {
     match label {
         Label::Chosen | Label::Desirable => Role::Chosen,
         Label::Rejected | Label::Undesirable => Role::Rejected,

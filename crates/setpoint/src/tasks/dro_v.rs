@@ -39,10 +39,18 @@ impl PolicyAndValue {
 /// Single rewarded responses.
 #[derive(Debug)]
 pub struct DroVTask {
-    /// The data.
-    pub rows: SingleResponses,
-    /// β.
-    pub settings: DroVSettings,
+    rows: SingleResponses,
+    /// The reward of each row.
+    rewards: Vec<f64>,
+    settings: DroVSettings,
+}
+
+impl DroVTask {
+    /// Makes a task of rows; `None` if one has no reward.
+    pub fn new(rows: SingleResponses, settings: DroVSettings) -> Option<Self> {
+        let rewards = (0..rows.len()).map(|example| rows.reward(example)).collect::<Option<Vec<f64>>>()?;
+        Some(Self { rows, rewards, settings })
+    }
 }
 
 impl Task for DroVTask {
@@ -84,8 +92,8 @@ impl Task for DroVTask {
         let place = Tensor::<1, Int>::from_data(TensorData::new(place, [examples.len()]), &values.device());
         let values = values.select(0, place); // [p] -> [n]
 
-        let ref_logps = self.rows.each(examples, |prompt, j| prompt.ref_logps[j]);
-        let rewards = self.rows.each(examples, |prompt, j| prompt.rewards[j]);
+        let ref_logps: Vec<f64> = examples.iter().map(|&e| self.rows.ref_logp(e)).collect();
+        let rewards: Vec<f64> = examples.iter().map(|&e| self.rewards[e]).collect();
         let log_ratios = logps.clone() - constant_like(&ref_logps, &logps);
         let output = dro_v(log_ratios, constant_like(&rewards, &logps), values.clone(), &self.settings);
 
@@ -99,7 +107,7 @@ impl Task for DroVTask {
             // Where the residual would be 0.
             let target = (rewards[i] - values[i]) / self.settings.beta;
             let found = [("log_ratio", logps[i] - ref_logps[i]), ("target", target)];
-            responses.push(example, self.rows.known(example).into_iter().chain(found));
+            responses.push(example, self.rows.logged(example).into_iter().chain(found));
             if let Some(role) = self.rows.role(example) {
                 metrics.record_response(role, &point);
             }

@@ -7,70 +7,14 @@ pub mod prompts;
 pub mod rows;
 pub mod sft;
 pub mod single;
+pub mod stages;
 
 use burn::tensor::Tensor;
-use setpoint_align::{Metrics, Role, weighted_sum};
-use setpoint_train::{Forward, MetricSums, MicroBatch, ResponseValues, Sequence, SequenceLogps};
+use setpoint_align::{Metrics, weighted_sum};
+use setpoint_train::{Forward, MetricSums, MicroBatch, ResponseValues, SequenceLogps};
 
 /// A prompt of a task and one of its responses.
 pub type Place = (usize, usize);
-
-/// A prompt with its scored responses, as tokens.
-#[derive(Debug, Clone)]
-pub struct ScoredPrompt {
-    /// File and row, for messages.
-    pub name: String,
-    /// Prompt and response, one per response.
-    pub sequences: Vec<Sequence>,
-    /// The reward of each response, transformed and scaled; empty for methods that use none.
-    pub rewards: Vec<f64>,
-    /// The rewards that other reward models give each response, model by model; for RPO's ensemble.
-    pub ensemble: Vec<Vec<f64>>,
-    /// The side each response stands on.
-    pub roles: Vec<Option<Role>>,
-    /// Whether the sides are the data's labels, not taken from the rewards.
-    pub labelled: bool,
-    /// Chosen and rejected responses: the pairs that pairwise methods train on, or the one that stands for the prompt in pairwise metrics.
-    pub pairs: Vec<(usize, usize)>,
-    /// `log π_ref(y|x)` of each response, nats.
-    pub ref_logps: Vec<f64>,
-    /// `log π_ref` of the prompt's tokens after t0, nats.
-    pub ref_prompt_logp: f64,
-}
-
-impl ScoredPrompt {
-    /// Tokens of all its sequences.
-    pub fn tokens(&self) -> usize {
-        self.sequences.iter().map(|s| s.ids.len()).sum()
-    }
-
-    /// Number of reward models that scored the responses.
-    pub fn reward_models(&self) -> usize {
-        usize::from(self.rewards.len() == self.sequences.len()) + self.ensemble.len()
-    }
-
-    /// What is logged of a response that needs no model: its place, the side it stands on, its reward as the loss sees it and its length in
-    /// tokens. NaN: there is none.
-    pub fn known(&self, response: usize, role: Option<Role>) -> [(&'static str, f64); 4] {
-        let sequence = &self.sequences[response];
-        // Rewards of which some are missing say nothing of the others' places.
-        let rewarded = self.rewards.len() == self.sequences.len();
-        [
-            ("response", response as f64),
-            ("chosen", role.map_or(f64::NAN, |role| f64::from(u8::from(role == Role::Chosen)))),
-            ("reward", if rewarded { self.rewards[response] } else { f64::NAN }),
-            ("tokens", (sequence.ids.len() - sequence.prompt_len) as f64),
-        ]
-    }
-
-    /// The reward that a model gives a response; the first model is the data's own.
-    pub fn reward(&self, model: usize, response: usize) -> f64 {
-        match model {
-            0 => self.rewards[response],
-            other => self.ensemble[other - 1][response],
-        }
-    }
-}
 
 /// The mean of some examples' losses, of which the batch has `denominator`, with its metrics and the numbers of the responses.
 fn mean_loss(

@@ -14,18 +14,20 @@ use setpoint_train::{
 };
 use setpoint_transformer::CausalLm;
 
-use super::{Place, ScoredPrompt, host, mean_loss, metric_sums, pass_tokens};
+use super::stages::{PairedPrompt, ReferenceLogps};
+use super::{Place, host, mean_loss, metric_sums, pass_tokens};
 
 /// Prompts with pairs of responses, and the objectives to train by.
 #[derive(Debug)]
 pub struct PairwiseTask {
-    prompts: Vec<ScoredPrompt>,
+    prompts: Vec<PairedPrompt>,
     /// `(prompt, chosen response, rejected response)`.
     pairs: Vec<(usize, usize, usize)>,
+    /// `log π_ref(y|x)` of each pair, nats, for objectives with a reference: without, there are no log-ratios.
+    ref_logps: Option<Vec<Sides>>,
     /// The implicit rewards that are logged are those of the first.
     objectives: Arc<[WeightedObjective]>,
     nll_weight: f64,
-    reference: bool,
 }
 
 /// The facts about a whole batch of pairs.
@@ -48,17 +50,27 @@ pub struct NllTokens {
 }
 
 impl PairwiseTask {
-    /// Makes a task of the prompts' pairs. `nll_weight` is the weight of the NLL of the chosen responses; `reference` says whether any
-    /// objective has a reference model: without, there are no log-ratios.
+    /// Makes a task of the prompts' pairs; `None` if the reference's log-probability of a response is missing. `reference` is there for
+    /// objectives with a reference model. `nll_weight` is the weight of the NLL of the chosen responses.
     pub fn new(
-        prompts: Vec<ScoredPrompt>,
+        prompts: Vec<PairedPrompt>,
+        reference: Option<&[ReferenceLogps]>,
         objectives: Arc<[WeightedObjective]>,
         nll_weight: f64,
-        reference: bool,
-    ) -> Self {
-        let pairs =
-            prompts.iter().enumerate().flat_map(|(i, prompt)| prompt.pairs.iter().map(move |&(w, l)| (i, w, l)));
-        Self { pairs: pairs.collect(), prompts, objectives, nll_weight, reference }
+    ) -> Option<Self> {
+        let pairs = prompts.iter().enumerate();
+        let pairs = pairs.flat_map(|(i, prompt)| prompt.pairs.iter().map(move |&(w, l)| (i, w, l)));
+        let pairs: Vec<(usize, usize, usize)> = pairs.collect();
+        let ref_logps = |reference: &[ReferenceLogps]| -> Option<Vec<Sides>> {
+            let logp = |prompt: usize, response: usize| *reference.get(prompt)?.responses.get(response)?;
+            let sides = |&(i, w, l): &(usize, usize, usize)| Some(Sides { chosen: logp(i, w)?, rejected: logp(i, l)? });
+            pairs.iter().map(sides).collect()
+        };
+        let ref_logps = match reference {
+            Some(reference) => Some(ref_logps(reference)?),
+            None => None,
+        };
+        Some(Self { prompts, pairs, ref_logps, objectives, nll_weight })
     }
 
     fn prompt_nll(&self) -> bool {
@@ -66,7 +78,12 @@ impl PairwiseTask {
     }
 
     fn sequence(&self, (prompt, response): Place) -> &Sequence {
-        &self.prompts[prompt].sequences[response]
+        &self.prompts[prompt].prompt.sequences[response]
+    }
+
+    /// Returns the reference's log-probabilities of a pair; zeros without a reference, which no objective looks at then.
+    fn ref_logps_of(&self, example: usize) -> Sides {
+        self.ref_logps.as_ref().map_or_else(Sides::default, |logps| logps[example])
     }
 
     /// Counts the tokens of a batch for the NLL.
@@ -88,11 +105,7 @@ impl PairwiseTask {
 
     /// Lets every objective survey the whole batch. `logps` are the policy's log-probabilities of each pair.
     fn survey_objectives(&self, batch: &[usize], logps: &[Sides]) -> HashMap<usize, Vec<Vec<f64>>> {
-        let pair = |(&example, &logps): (&usize, &Sides)| {
-            let (prompt, chosen, rejected) = self.pairs[example];
-            let ref_logps = &self.prompts[prompt].ref_logps;
-            SurveyedPair { logps, ref_logps: Sides { chosen: ref_logps[chosen], rejected: ref_logps[rejected] } }
-        };
+        let pair = |(&example, &logps): (&usize, &Sides)| SurveyedPair { logps, ref_logps: self.ref_logps_of(example) };
         let pairs: Vec<SurveyedPair> = batch.iter().zip(logps).map(pair).collect();
         let columns: Vec<Vec<Vec<f64>>> = self.objectives.iter().map(|o| o.objective.survey(&pairs)).collect();
         let of_pair = |i: usize| columns.iter().map(|own| own.iter().map(|column| column[i]).collect()).collect();
@@ -124,11 +137,11 @@ impl PairwiseTask {
                 (place((prompt, chosen)), place((prompt, rejected)))
             })
             .collect();
-        Places { responses, pairs }
+        Places { examples: examples.to_vec(), responses, pairs }
     }
 
     /// A number for each response of a micro-batch.
-    fn each(&self, places: &Places, value: impl Fn(&ScoredPrompt, usize) -> f64) -> Vec<f64> {
+    fn each(&self, places: &Places, value: impl Fn(&PairedPrompt, usize) -> f64) -> Vec<f64> {
         places.responses.iter().map(|&(prompt, response)| value(&self.prompts[prompt], response)).collect()
     }
 
@@ -154,10 +167,10 @@ impl PairwiseTask {
         let BatchContext { denominator, progress, survey } = context;
         let like = |values: Vec<f64>| constant_like(&values, &logps.response);
         let gather = |values: Tensor<1>| Pair::gather(values, &places.pairs);
-        let tokens =
-            |prompt: &ScoredPrompt, j: usize| (prompt.sequences[j].ids.len() - prompt.sequences[j].prompt_len) as f64;
-        let models =
-            places.responses.iter().map(|&(prompt, _)| self.prompts[prompt].reward_models()).min().unwrap_or(0);
+        let tokens = |prompt: &PairedPrompt, j: usize| prompt.prompt.response_ids(j).len() as f64;
+        let models = places.responses.iter().map(|&(prompt, _)| self.prompts[prompt].rewards.len()).min().unwrap_or(0);
+        let side =
+            |value: fn(Sides) -> f64| like(places.examples.iter().map(|&e| value(self.ref_logps_of(e))).collect());
         let both = gather(logps.response.clone());
         let response_nll = token_mean_nll(both.chosen.clone(), *denominator, survey.nll.responses);
         let whole_nll = if self.prompt_nll() {
@@ -167,10 +180,10 @@ impl PairwiseTask {
             response_nll.clone()
         };
         PairBatch {
-            ref_logps: gather(like(self.each(places, |prompt, j| prompt.ref_logps[j]))),
+            ref_logps: Pair { chosen: side(|logps| logps.chosen), rejected: side(|logps| logps.rejected) },
             tokens: gather(like(self.each(places, tokens))),
             rewards: (0..models)
-                .map(|model| gather(like(self.each(places, |prompt, j| prompt.reward(model, j)))))
+                .map(|model| gather(like(self.each(places, |prompt, j| prompt.rewards[model][j]))))
                 .collect(),
             logps: both,
             response_nll,
@@ -181,17 +194,24 @@ impl PairwiseTask {
     }
 
     /// What is logged of both sides of each pair. A response that stands in several pairs is logged with each.
-    fn responses(&self, logps: &[f64], places: &Places, examples: &[usize]) -> ResponseValues {
+    fn responses(&self, logps: &[f64], places: &Places) -> ResponseValues {
         let mut responses = ResponseValues::default();
-        for (&example, &(w, l)) in examples.iter().zip(&places.pairs) {
-            for (place, role) in [(w, Role::Chosen), (l, Role::Rejected)] {
+        for (&example, &(w, l)) in places.examples.iter().zip(&places.pairs) {
+            let ref_logps = self.ref_logps.as_ref().map(|logps| logps[example]);
+            let sides = [
+                (w, Role::Chosen, ref_logps.map(|logps| logps.chosen)),
+                (l, Role::Rejected, ref_logps.map(|logps| logps.rejected)),
+            ];
+            for (place, role, ref_logp) in sides {
                 let (prompt, j) = places.responses[place];
-                let prompt = &self.prompts[prompt];
-                let found = match self.reference {
-                    true => ("log_ratio", logps[place] - prompt.ref_logps[j]),
-                    false => ("logp", logps[place]),
+                let PairedPrompt { prompt, .. } = &self.prompts[prompt];
+                let found = match ref_logp {
+                    Some(ref_logp) => ("log_ratio", logps[place] - ref_logp),
+                    None => ("logp", logps[place]),
                 };
-                responses.push(example, prompt.known(j, Some(role)).into_iter().chain([found]));
+                // Rewards of which some are missing are not logged.
+                let reward = prompt.rewards[j].filter(|_| prompt.rewards.iter().all(Option::is_some));
+                responses.push(example, prompt.logged(j, Some(role), reward).into_iter().chain([found]));
             }
         }
         responses
@@ -200,16 +220,18 @@ impl PairwiseTask {
     /// trl's metrics by the first objective's rewards, each objective's own, and of several objectives each one's loss.
     fn metrics(&self, logps: &[f64], places: &Places, response_nll: Tensor<1>, outputs: Vec<PairOutput>) -> Metrics {
         let mut metrics = Metrics::default();
-        let ref_logps = self.each(places, |prompt, j| prompt.ref_logps[j]);
         if let Some(first) = outputs.first() {
             let rewards = [&first.loss.rewards.chosen, &first.loss.rewards.rejected].map(|side| host(side.clone()));
-            let point = |place: usize, reward: f64| ResponsePoint {
+            let point = |place: usize, ref_logp: Option<f64>, reward: f64| ResponsePoint {
                 logp: logps[place],
-                log_ratio: self.reference.then(|| logps[place] - ref_logps[place]),
+                log_ratio: ref_logp.map(|ref_logp| logps[place] - ref_logp),
                 reward,
             };
-            for (i, &(w, l)) in places.pairs.iter().enumerate() {
-                metrics.record_pair(&point(w, rewards[0][i]), &point(l, rewards[1][i]));
+            for (i, (&(w, l), &example)) in places.pairs.iter().zip(&places.examples).enumerate() {
+                let ref_logps = self.ref_logps.as_ref().map(|logps| logps[example]);
+                let chosen = point(w, ref_logps.map(|logps| logps.chosen), rewards[0][i]);
+                let rejected = point(l, ref_logps.map(|logps| logps.rejected), rewards[1][i]);
+                metrics.record_pair(&chosen, &rejected);
             }
         }
         let mut record = |name: &str, values: Tensor<1>| {
@@ -231,6 +253,8 @@ impl PairwiseTask {
 
 /// The responses of a micro-batch, and its pairs as places among them.
 struct Places {
+    /// The examples that the pairs are.
+    examples: Vec<usize>,
     responses: Vec<Place>,
     /// `(chosen, rejected)`.
     pairs: Vec<(usize, usize)>,
@@ -310,11 +334,11 @@ impl Task for PairwiseTask {
         let losses = mixed(parts);
         let found = host(logps.response.clone());
         let metrics = self.metrics(&found, &places, batch.response_nll, outputs);
-        let responses = self.responses(&found, &places, examples);
+        let responses = self.responses(&found, &places);
         Ok(mean_loss(losses, context.denominator, metric_sums(&metrics), responses, logps))
     }
 
     fn describe(&self, example: usize) -> String {
-        self.prompts[self.pairs[example].0].name.clone()
+        self.prompts[self.pairs[example].0].prompt.name.clone()
     }
 }

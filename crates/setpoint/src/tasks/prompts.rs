@@ -11,13 +11,14 @@ use setpoint_train::{
 };
 use setpoint_transformer::CausalLm;
 
-use super::{ScoredPrompt, metric_sums, record_entropy};
+use super::stages::{RewardedPrompt, WithReference};
+use super::{metric_sums, record_entropy};
 
 /// Prompts with rewarded responses, and the objective that they are trained by.
 #[derive(Debug)]
 pub struct PromptTask {
     /// The data.
-    pub prompts: Vec<ScoredPrompt>,
+    pub prompts: Vec<WithReference<RewardedPrompt>>,
     /// The objective.
     pub objective: Arc<dyn PromptObjective>,
     /// The level of the targets, nats; 0 for objectives without one.
@@ -36,22 +37,22 @@ impl Task for PromptTask {
     }
 
     fn weight(&self, example: usize) -> f64 {
-        self.objective.aggregate().weight(self.prompts[example].sequences.len())
+        self.objective.aggregate().weight(self.prompts[example].prompt.sequences.len())
     }
 
     fn cost(&self, example: usize) -> usize {
-        shared_tokens(&self.prompts[example].sequences)
+        shared_tokens(&self.prompts[example].prompt.sequences)
     }
 
     fn tokens(&self, example: usize) -> usize {
-        self.prompts[example].tokens()
+        self.prompts[example].prompt.tokens()
     }
 
     fn forward(&self, model: &CausalLm, examples: &[usize], batch: &BatchContext<()>) -> Result<Forward, Error> {
-        let prompts: Vec<&ScoredPrompt> = examples.iter().map(|&e| &self.prompts[e]).collect();
-        let counts: Vec<usize> = prompts.iter().map(|p| p.sequences.len()).collect();
+        let prompts: Vec<&WithReference<RewardedPrompt>> = examples.iter().map(|&e| &self.prompts[e]).collect();
+        let counts: Vec<usize> = prompts.iter().map(|p| p.prompt.sequences.len()).collect();
         let index = PromptIndex::from_counts(&counts).map_err(Error::task)?;
-        let sequences: Vec<&Sequence> = prompts.iter().flat_map(|p| &p.sequences).collect();
+        let sequences: Vec<&Sequence> = prompts.iter().flat_map(|p| &p.prompt.sequences).collect();
         let prompt = if self.objective.scored_prompts().is_some() { PromptLogps::Detached } else { PromptLogps::Skip };
         let logps = sequence_logps(model, &sequences, prompt)?;
         // D_x is the same for every response of a prompt: take it from the first.
@@ -67,7 +68,7 @@ impl Task for PromptTask {
         let firsts = Tensor::<1, Int>::from_data(firsts, &logps.prompt.device());
         let prompt_logps = logps.prompt.clone().select(0, firsts); // [n] -> [p]
 
-        let flat = |value: fn(&ScoredPrompt) -> &[f64]| -> Vec<f64> {
+        let flat = |value: fn(&WithReference<RewardedPrompt>) -> &[f64]| -> Vec<f64> {
             prompts.iter().flat_map(|p| value(p).iter().copied()).collect()
         };
         let ref_prompt_logps: Vec<f64> = prompts.iter().map(|p| p.ref_prompt_logp).collect();
@@ -100,14 +101,15 @@ impl Task for PromptTask {
                 .collect();
             for (j, role) in prompt.roles.iter().enumerate() {
                 let found = [("log_ratio", log_ratios[at + j]), ("target", targets[at + j])];
-                responses.push(example, prompt.known(j, *role).into_iter().chain(found));
+                let logged = prompt.prompt.logged(j, *role, Some(prompt.rewards[j]));
+                responses.push(example, logged.into_iter().chain(found));
             }
             for (point, role) in points.iter().zip(&prompt.roles) {
                 if let Some(role) = role {
                     metrics.record_response(*role, point);
                 }
             }
-            for &(w, l) in &prompt.pairs {
+            if let Some((w, l)) = prompt.pair {
                 metrics.record_comparison(points[w].reward, points[l].reward);
             }
             let own = &errors[at..at + points.len()];
@@ -120,6 +122,6 @@ impl Task for PromptTask {
     }
 
     fn describe(&self, example: usize) -> String {
-        self.prompts[example].name.clone()
+        self.prompts[example].prompt.name.clone()
     }
 }

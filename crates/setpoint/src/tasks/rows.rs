@@ -9,15 +9,16 @@ use setpoint_train::{
 use setpoint_transformer::CausalLm;
 
 use super::single::SingleResponses;
-use super::{Place, ScoredPrompt, host, mean_loss, metric_sums, pass_tokens};
+use super::stages::{RowPrompt, WithReference};
+use super::{Place, host, mean_loss, metric_sums, pass_tokens};
 
 /// Single responses, and the objective that they are trained by.
 #[derive(Debug)]
 pub struct RowTask {
     /// The data.
     pub rows: SingleResponses,
-    /// The same prompts with another prompt's responses, response for response, for objectives with a baseline; else empty.
-    pub mismatched: Vec<ScoredPrompt>,
+    /// The same prompts with another prompt's responses, response for response, for objectives with a baseline.
+    pub mismatched: Option<Vec<WithReference<RowPrompt>>>,
     /// The objective.
     pub objective: Arc<dyn RowObjective>,
 }
@@ -59,14 +60,12 @@ impl Task for RowTask {
     }
 
     fn probe(&self, model: &CausalLm, examples: &[usize], micro_batch: MicroBatch) -> Result<Vec<Option<f64>>, Error> {
-        if self.objective.baseline().is_none() {
-            return Ok(vec![None; examples.len()]);
-        }
+        let Some(mismatched) = &self.mismatched else { return Ok(vec![None; examples.len()]) };
         let rows = || examples.iter().map(|&e| self.rows.places[e]);
-        let sequences: Vec<&Sequence> = rows().map(|(i, j)| &self.mismatched[i].sequences[j]).collect();
+        let sequences: Vec<&Sequence> = rows().map(|(i, j)| &mismatched[i].prompt.sequences[j]).collect();
         let scored = score_sequences(model, &sequences, pass_tokens(micro_batch), &mut |_| ())?;
         let log_ratio =
-            |((i, j), scored): (Place, &ScoredSequence)| Some(scored.response_logp - self.mismatched[i].ref_logps[j]);
+            |((i, j), scored): (Place, &ScoredSequence)| Some(scored.response_logp - mismatched[i].ref_logps[j]);
         Ok(rows().zip(&scored).map(log_ratio).collect())
     }
 
@@ -79,11 +78,11 @@ impl Task for RowTask {
 
     fn forward(&self, model: &CausalLm, examples: &[usize], batch: &BatchContext<RowSurvey>) -> Result<Forward, Error> {
         let RowSurvey { baseline, desirable, undesirable } = batch.survey;
-        let ref_logps = self.rows.each(examples, |prompt, j| prompt.ref_logps[j]);
+        let ref_logps: Vec<f64> = examples.iter().map(|&e| self.rows.ref_logp(e)).collect();
         let found = self.rows.logps(model, examples)?;
         let logps = found.response.clone();
         let log_ratios = logps.clone() - constant_like(&ref_logps, &logps);
-        let rewards = self.rows.each(examples, |prompt, j| prompt.rewards.get(j).copied().unwrap_or(f64::NAN));
+        let rewards: Vec<f64> = examples.iter().map(|&e| self.rows.reward(e).unwrap_or(f64::NAN)).collect();
         let targets: Vec<f64> = rewards.iter().map(|&reward| self.objective.target(reward)).collect();
         let output = self.objective.losses(&RowBatch {
             log_ratios,
@@ -98,7 +97,7 @@ impl Task for RowTask {
         let logps = host(logps);
         for (i, &example) in examples.iter().enumerate() {
             let found = [("log_ratio", logps[i] - ref_logps[i]), ("target", targets[i])];
-            responses.push(example, self.rows.known(example).into_iter().chain(found));
+            responses.push(example, self.rows.logged(example).into_iter().chain(found));
             let Some(role) = self.rows.role(example) else { continue };
             let point = ResponsePoint::with_reference(logps[i], ref_logps[i], self.objective.beta());
             metrics.record_response(role, &point);

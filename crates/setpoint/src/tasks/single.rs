@@ -4,18 +4,25 @@ use setpoint_align::Role;
 use setpoint_train::{Error, PromptLogps, Sequence, SequenceLogps, sequence_logps};
 use setpoint_transformer::CausalLm;
 
-use super::{Place, ScoredPrompt};
+use super::Place;
+use super::stages::{RowPrompt, WithReference};
 
 /// Prompts with responses, each of which is an example of its own.
 #[derive(Debug)]
 pub struct SingleResponses {
     /// The data.
-    pub prompts: Vec<ScoredPrompt>,
+    pub prompts: Vec<WithReference<RowPrompt>>,
     /// Where each example stands.
     pub places: Vec<Place>,
 }
 
 impl SingleResponses {
+    /// Takes those responses of each prompt for examples that `rows` returns.
+    pub fn new(prompts: Vec<WithReference<RowPrompt>>, rows: impl Fn(&RowPrompt) -> Vec<usize>) -> Self {
+        let places = prompts.iter().enumerate().flat_map(|(i, prompt)| rows(prompt).into_iter().map(move |j| (i, j)));
+        Self { places: places.collect(), prompts }
+    }
+
     /// Returns the number of examples.
     pub fn len(&self) -> usize {
         self.places.len()
@@ -29,7 +36,7 @@ impl SingleResponses {
     /// An example as tokens.
     pub fn sequence(&self, example: usize) -> &Sequence {
         let (prompt, response) = self.places[example];
-        &self.prompts[prompt].sequences[response]
+        &self.prompts[prompt].prompt.sequences[response]
     }
 
     /// The side an example stands on.
@@ -38,19 +45,22 @@ impl SingleResponses {
         self.prompts[prompt].roles[response]
     }
 
-    /// What is logged of an example that needs no model.
-    pub fn known(&self, example: usize) -> [(&'static str, f64); 4] {
+    /// Returns the reward of an example, if every response of its prompt has one.
+    pub fn reward(&self, example: usize) -> Option<f64> {
         let (prompt, response) = self.places[example];
-        self.prompts[prompt].known(response, self.role(example))
+        self.prompts[prompt].reward(response)
     }
 
-    /// A number for each of some examples.
-    pub fn each(&self, examples: &[usize], value: fn(&ScoredPrompt, usize) -> f64) -> Vec<f64> {
-        let of = |&example: &usize| {
-            let (prompt, response) = self.places[example];
-            value(&self.prompts[prompt], response)
-        };
-        examples.iter().map(of).collect()
+    /// Returns the reference's log-probability of an example's response, nats.
+    pub fn ref_logp(&self, example: usize) -> f64 {
+        let (prompt, response) = self.places[example];
+        self.prompts[prompt].ref_logps[response]
+    }
+
+    /// Lists what is logged of an example and needs no model.
+    pub fn logged(&self, example: usize) -> [(&'static str, f64); 4] {
+        let (prompt, response) = self.places[example];
+        self.prompts[prompt].prompt.logged(response, self.role(example), self.reward(example))
     }
 
     /// The policy's log-probs of some examples' responses, `[n]`, with their graph.
@@ -62,6 +72,6 @@ impl SingleResponses {
     /// How messages name an example.
     pub fn describe(&self, example: usize) -> String {
         let (prompt, response) = self.places[example];
-        format!("{}, response {response}", self.prompts[prompt].name)
+        format!("{}, response {response}", self.prompts[prompt].prompt.name)
     }
 }

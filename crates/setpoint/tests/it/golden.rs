@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use serde_json::Value;
-use setpoint_align::{Dro, Method, PromptTerm, Role};
+use setpoint_align::{Dro, Method, PromptTerm};
 use setpoint_train::{
     AdamWConfig, MicroBatch, RunDir, Schedule, ScheduleKind, Sequence, Task, TrainConfig, Warmup, fit, score_sequences,
 };
 use setpoint_transformer::{CausalLm, LoadOptions};
 
-use setpoint::tasks::ScoredPrompt;
 use setpoint::tasks::pairwise::PairwiseTask;
 use setpoint::tasks::prompts::PromptTask;
+use setpoint::tasks::stages::{PairedPrompt, Prompt, ReferenceLogps, RewardedPrompt, WithReference};
 
 pub const MODELS: [&str; 2] = ["llama", "qwen2"];
 
@@ -43,8 +43,8 @@ pub fn flex() -> Device {
     Device::flex()
 }
 
-/// Prompts with the reference log-probs that this project computes.
-pub fn prompts(rows: &Value, reference: &CausalLm) -> Vec<ScoredPrompt> {
+/// Prompts without labels and rewards, and the reference log-probs that this project computes.
+pub fn prompts(rows: &Value, reference: &CausalLm) -> (Vec<Prompt>, Vec<ReferenceLogps>) {
     rows.as_array()
         .unwrap()
         .iter()
@@ -57,19 +57,15 @@ pub fn prompts(rows: &Value, reference: &CausalLm) -> Vec<ScoredPrompt> {
                 .map(|r| Sequence { ids: [prompt.clone(), ids(r)].concat(), prompt_len: prompt.len(), scored_from: 1 })
                 .collect();
             let scores = score_sequences(reference, &sequences, 4096, &mut |_| ()).unwrap();
-            ScoredPrompt {
-                name: "golden".into(),
-                roles: vec![None; sequences.len()],
-                labelled: false,
-                ref_logps: scores.iter().map(|s| s.response_logp).collect(),
-                ref_prompt_logp: scores[0].prompt_logp,
-                sequences,
-                rewards: Vec::new(),
-                ensemble: Vec::new(),
-                pairs: Vec::new(),
-            }
+            let logps = ReferenceLogps {
+                responses: scores.iter().map(|s| Some(s.response_logp)).collect(),
+                prompt: scores[0].prompt_logp,
+            };
+            let unknown = sequences.len();
+            let (labels, rewards) = (vec![None; unknown], vec![None; unknown]);
+            (Prompt { name: "golden".into(), sequences, labels, rewards }, logps)
         })
-        .collect()
+        .unzip()
 }
 
 #[track_caller]
@@ -87,14 +83,30 @@ pub fn metrics<T: Task>(task: &T, model: T::Model, config: &TrainConfig) -> Vec<
 }
 
 /// The task of a method, from its settings as they stand in a config file.
-pub fn pairwise_task(settings: &Value, prompts: Vec<ScoredPrompt>) -> PairwiseTask {
+pub fn pairwise_task(settings: &Value, prompts: Vec<PairedPrompt>, reference: &[ReferenceLogps]) -> PairwiseTask {
     let method: Method = serde_json::from_value(settings.clone()).unwrap_or_else(|e| panic!("{settings}: {e}"));
     let pairwise = method.pairwise().unwrap();
-    PairwiseTask::new(prompts, pairwise.objectives.into(), pairwise.nll_weight, method.about().reference)
+    let reference = method.about().reference.then_some(reference);
+    PairwiseTask::new(prompts, reference, pairwise.objectives.into(), pairwise.nll_weight).unwrap()
+}
+
+/// Prompts of two responses, the first of which is chosen, with their rewards by reward model.
+pub fn first_chosen(prompts: Vec<Prompt>, rewards: impl Fn(usize) -> Vec<Vec<f64>>) -> Vec<PairedPrompt> {
+    let pair = |(i, prompt)| PairedPrompt { prompt, pairs: vec![(0, 1)], rewards: rewards(i) };
+    prompts.into_iter().enumerate().map(pair).collect()
+}
+
+/// Prompts with these rewards of their responses.
+pub fn rewarded(
+    (prompts, reference): (Vec<Prompt>, Vec<ReferenceLogps>),
+    rewards: impl IntoIterator<Item = Vec<f64>>,
+) -> Vec<WithReference<RewardedPrompt>> {
+    let rewarded = prompts.into_iter().zip(rewards).map(|(prompt, rewards)| RewardedPrompt::new(prompt, rewards));
+    rewarded.zip(reference).map(|(prompt, logps)| WithReference::new(prompt, logps).unwrap()).collect()
 }
 
 /// The task of DRO at a level of its targets.
-pub fn dro_task(settings: Dro, level: f64, prompts: Vec<ScoredPrompt>) -> PromptTask {
+pub fn dro_task(settings: Dro, level: f64, prompts: Vec<WithReference<RewardedPrompt>>) -> PromptTask {
     PromptTask { log_mass: vec![0.0; prompts.len()], prompts, objective: Arc::new(settings), level }
 }
 
@@ -103,17 +115,22 @@ fn dro_loss_and_gradient_norm_are_torchs() {
     for name in MODELS {
         let golden = load(&format!("model_{name}"));
         let dro = &golden["dro"];
-        let mut data = prompts(&dro["rows"], &model(&golden["reference"], &flex()));
+        let data = prompts(&dro["rows"], &model(&golden["reference"], &flex()));
         let rewards = floats(&dro["rewards"]);
         let mut at = 0;
-        for (prompt, ref_prompt_logp) in data.iter_mut().zip(floats(&dro["ref_prompt_logps"])) {
-            let n = prompt.sequences.len();
-            prompt.rewards = rewards[at..at + n].to_vec();
+        let rewards = data.0.iter().map(|prompt| prompt.sequences.len()).map(|n| {
+            at += n;
+            rewards[at - n..at].to_vec()
+        });
+        let rewards: Vec<Vec<f64>> = rewards.collect();
+        let data = rewarded(data, rewards);
+        let mut at = 0;
+        for (prompt, ref_prompt_logp) in data.iter().zip(floats(&dro["ref_prompt_logps"])) {
             close("ref_prompt_logp", prompt.ref_prompt_logp, ref_prompt_logp, 1e-5);
             for (found, expected) in prompt.ref_logps.iter().zip(&floats(&dro["ref_logps"])[at..]) {
                 close("ref_logp", *found, *expected, 1e-5);
             }
-            at += n;
+            at += prompt.ref_logps.len();
         }
         for case in dro["cases"].as_array().unwrap() {
             let options = &case["options"];
@@ -155,14 +172,11 @@ fn four_steps_of_dpo_are_trls() {
     for name in MODELS {
         let golden = load(&format!("model_{name}"));
         let dpo = &golden["dpo"];
-        let mut data = prompts(&dpo["rows"], &model(&golden["reference"], &flex()));
-        for prompt in &mut data {
-            prompt.pairs = vec![(0, 1)];
-            prompt.roles = vec![Some(Role::Chosen), Some(Role::Rejected)];
-        }
+        let (data, reference) = prompts(&dpo["rows"], &model(&golden["reference"], &flex()));
+        let data = first_chosen(data, |_| vec![]);
         let steps = dpo["steps"].as_array().unwrap();
         let settings = serde_json::json!({ "method": "dpo", "beta": dpo["beta"] });
-        let task = pairwise_task(&settings, data.clone());
+        let task = pairwise_task(&settings, data.clone(), &reference);
         let config = TrainConfig {
             max_steps: Some(steps.len() as u64),
             batch_size: data.len(),

@@ -12,22 +12,31 @@ use setpoint_train::{MicroBatch, Sequence, Task, TrainConfig, score_sequences};
 use setpoint_transformer::{CausalLm, LoadOptions, Recompute};
 
 use crate::golden::{
-    MODELS, close, dro_task, flex, golden as golden_path, load, metrics, model, pairwise_task, prompts,
+    MODELS, close, dro_task, first_chosen, flex, floats, golden as golden_path, load, metrics, model, pairwise_task,
+    prompts, rewarded,
 };
-use setpoint::tasks::ScoredPrompt;
 use setpoint::tasks::dro_v::{DroVTask, PolicyAndValue};
 use setpoint::tasks::rows::RowTask;
 use setpoint::tasks::single::SingleResponses;
+use setpoint::tasks::stages::{PairedPrompt, Prompt, ReferenceLogps, RowPrompt, WithReference};
 
 /// Rows of two responses, the first of which is chosen.
-fn pairs(rows: &Value, reference: &CausalLm) -> Vec<ScoredPrompt> {
-    let mut prompts = prompts(rows, reference);
-    for (i, prompt) in prompts.iter_mut().enumerate() {
-        prompt.pairs = vec![(0, 1)];
-        prompt.roles = vec![Some(Role::Chosen), Some(Role::Rejected)];
-        prompt.rewards = vec![1.5 - i as f64, 0.5 * i as f64];
-    }
-    prompts
+fn pairs(rows: &Value, reference: &CausalLm) -> (Vec<PairedPrompt>, Vec<ReferenceLogps>) {
+    let (prompts, reference) = prompts(rows, reference);
+    (first_chosen(prompts, |i| vec![vec![1.5 - i as f64, 0.5 * i as f64]]), reference)
+}
+
+/// Every response as a row, with the rewards of each prompt's responses.
+pub fn all_rows(
+    (prompts, reference): (Vec<Prompt>, Vec<ReferenceLogps>),
+    rewards: impl Fn(usize) -> Vec<f64>,
+) -> SingleResponses {
+    let row = |(i, (prompt, logps)): (usize, (Prompt, ReferenceLogps))| {
+        let roles = prompt.labels.clone();
+        WithReference::new(RowPrompt { prompt, roles, rewards: Some(rewards(i)) }, logps).unwrap()
+    };
+    let prompts = prompts.into_iter().zip(reference).enumerate().map(row).collect();
+    SingleResponses::new(prompts, |prompt| (0..prompt.roles.len()).collect())
 }
 
 /// The first step over the whole set.
@@ -72,11 +81,11 @@ const METRICS: [&str; 8] = [
 fn every_pairwise_method_has_the_loss_and_gradient_of_trl_or_its_formula() {
     for name in MODELS {
         let golden = load(&format!("methods_{name}"));
-        let data = pairs(&golden["rows"], &model(&golden["reference"], &flex()));
+        let (data, reference) = pairs(&golden["rows"], &model(&golden["reference"], &flex()));
         let cases = golden["cases"].as_array().unwrap();
         for case in cases {
             let what = settings(case);
-            let task = pairwise_task(&what, data.clone());
+            let task = pairwise_task(&what, data.clone(), &reference);
             // Three passes: the denominators and ranks are those of the whole batch.
             let step = first_step(&task, &golden, MicroBatch::Examples(2));
             let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("{name} {what}: {step}"));
@@ -141,23 +150,29 @@ fn kto_is_trls() {
 
 /// One response a prompt; the mismatched response is that of the prompt before.
 fn kto_task(kto: &Value, reference: &CausalLm) -> RowTask {
-    let mut data = prompts(&kto["rows"], reference);
-    for (prompt, label) in data.iter_mut().zip(kto["labels"].as_array().unwrap()) {
-        prompt.roles = vec![Some(if label.as_bool().unwrap() { Role::Chosen } else { Role::Rejected })];
-    }
+    let (data, logps) = prompts(&kto["rows"], reference);
     let n = data.len();
-    let mismatched: Vec<ScoredPrompt> = (0..n)
-        .map(|i| {
-            let (own, other) = (&data[i].sequences[0], &data[(i + n - 1) % n].sequences[0]);
-            let ids = [&own.ids[..own.prompt_len], &other.ids[other.prompt_len..]].concat();
-            let sequences = vec![Sequence { ids, ..own.clone() }];
-            let scores = score_sequences(reference, &sequences, 4096, &mut |_| ()).unwrap();
-            ScoredPrompt { ref_logps: vec![scores[0].response_logp], sequences, ..data[i].clone() }
-        })
-        .collect();
+    let mismatched = (0..n).map(|i| {
+        let (own, other) = (&data[i].sequences[0], &data[(i + n - 1) % n].sequences[0]);
+        let ids = [&own.ids[..own.prompt_len], &other.ids[other.prompt_len..]].concat();
+        Prompt { sequences: vec![Sequence { ids, ..own.clone() }], ..data[i].clone() }
+    });
+    let mismatched: Vec<Prompt> = mismatched.collect();
+    let scored = |prompt: &Prompt| {
+        let scores = score_sequences(reference, &prompt.sequences, 4096, &mut |_| ()).unwrap();
+        ReferenceLogps { responses: vec![Some(scores[0].response_logp)], prompt: scores[0].prompt_logp }
+    };
+    let mismatched_logps: Vec<ReferenceLogps> = mismatched.iter().map(scored).collect();
+    let row = |((prompt, logps), label): ((Prompt, ReferenceLogps), &Value)| {
+        let roles = vec![Some(if label.as_bool().unwrap() { Role::Chosen } else { Role::Rejected })];
+        WithReference::new(RowPrompt { prompt, roles, rewards: None }, logps).unwrap()
+    };
+    let labels = kto["labels"].as_array().unwrap();
+    let rows = data.into_iter().zip(logps).zip(labels).map(row).collect();
+    let mismatched = mismatched.into_iter().zip(mismatched_logps).zip(labels).map(row).collect();
     let settings: KtoSettings = serde_json::from_value(kto["settings"].clone()).unwrap();
-    let rows = SingleResponses { places: (0..n).map(|i| (i, 0)).collect(), prompts: data };
-    RowTask { rows, mismatched, objective: Arc::new(settings) }
+    let rows = SingleResponses::new(rows, |_| vec![0]);
+    RowTask { rows, mismatched: Some(mismatched), objective: Arc::new(settings) }
 }
 
 /// Policy and value network: both have a gradient, and responses of a prompt share its value.
@@ -166,15 +181,11 @@ fn dro_v_is_torchs() {
     for name in MODELS {
         let golden = load(&format!("methods_{name}"));
         let dro_v = &golden["dro_v"];
-        let mut data = prompts(&dro_v["rows"], &model(&golden["reference"], &flex()));
-        for (prompt, rewards) in data.iter_mut().zip(dro_v["rewards"].as_array().unwrap()) {
-            prompt.rewards = rewards.as_array().unwrap().iter().map(|r| r.as_f64().unwrap()).collect();
-        }
-        let places = data.iter().enumerate().flat_map(|(i, prompt)| (0..prompt.sequences.len()).map(move |j| (i, j)));
-        let rows = SingleResponses { places: places.collect(), prompts: data };
+        let data = prompts(&dro_v["rows"], &model(&golden["reference"], &flex()));
+        let rows = all_rows(data, |i| floats(&dro_v["rewards"][i]));
         assert_eq!(rows.len(), 8);
         let settings = serde_json::from_value(dro_v["settings"].clone()).unwrap();
-        let task = DroVTask { rows, settings };
+        let task = DroVTask::new(rows, settings).unwrap();
         let device = flex().autodiff();
         let folder = golden_path(dro_v["value"].as_str().unwrap());
         let value = || RewardModel::load(&folder, &LoadOptions::default(), &device).unwrap().0;
@@ -211,14 +222,15 @@ fn however_the_batch_is_cut_loss_and_gradient_are_the_same() {
         let third = rows[4]["responses"][i - 2].clone();
         row["responses"].as_array_mut().unwrap().push(third);
     }
-    let mut data = prompts(&Value::Array(mixed), &reference);
-    for (i, prompt) in data.iter_mut().enumerate() {
+    let (prompts, logps) = prompts(&Value::Array(mixed), &reference);
+    let rewards = |i: usize, n: usize| -> Vec<f64> { (0..n).map(|j| (i + 1) as f64 - j as f64).collect() };
+    let paired = |(i, prompt): (usize, &Prompt)| {
         let n = prompt.sequences.len();
-        prompt.pairs = if n == 2 { vec![(0, 1)] } else { vec![(0, 1), (0, 2), (1, 2)] };
-        prompt.rewards = (0..n).map(|j| (i + 1) as f64 - j as f64).collect();
-        prompt.ensemble = vec![(0..n).map(|j| 0.5 * j as f64).collect()];
-        prompt.roles = vec![None; n];
-    }
+        let pairs = if n == 2 { vec![(0, 1)] } else { vec![(0, 1), (0, 2), (1, 2)] };
+        let ensemble = (0..n).map(|j| 0.5 * j as f64).collect();
+        PairedPrompt { prompt: prompt.clone(), pairs, rewards: vec![rewards(i, n), ensemble] }
+    };
+    let data: Vec<PairedPrompt> = prompts.iter().enumerate().map(paired).collect();
     let surveys = |about: &&About| {
         let pairwise = Method::named(about.name).and_then(|method| method.pairwise());
         pairwise.is_some_and(|method| method.objectives.iter().any(|part| part.objective.surveys()))
@@ -237,11 +249,14 @@ fn however_the_batch_is_cut_loss_and_gradient_are_the_same() {
         json!({ "method": "mix", "losses": [{ "method": "aot" }, { "method": "dpo" }, { "method": "aot_unpaired" }] }),
     ];
     for settings in further.into_iter().chain(whole_batch) {
-        let task = pairwise_task(&settings, data.clone());
+        let task = pairwise_task(&settings, data.clone(), &logps);
         assert_eq!(task.len(), 8);
         cut_anyhow(&settings.to_string(), &task, &golden, [8, 4, 2, 1]);
     }
     // Prompts with two and three responses.
+    let rewards: Vec<Vec<f64>> =
+        prompts.iter().enumerate().map(|(i, prompt)| rewards(i, prompt.sequences.len())).collect();
+    let data = rewarded((prompts, logps), rewards);
     for aggregate in [Aggregate::PerPrompt, Aggregate::PerResponse] {
         let settings = Dro { beta: 0.3, prompt_term: PromptTerm::Full, aggregate, ..Dro::default() };
         let task = dro_task(settings, 4.0, data.clone());
@@ -270,18 +285,17 @@ fn cut_anyhow<T: Task<Model = CausalLm>>(what: &str, task: &T, golden: &Value, s
 #[test]
 fn rpo_takes_the_reward_model_that_fits_best() {
     let golden = load("methods_llama");
-    let data = pairs(&golden["rows"], &model(&golden["reference"], &flex()));
+    let (data, reference) = pairs(&golden["rows"], &model(&golden["reference"], &flex()));
     let loss = |ensemble: bool, even: bool| {
         let mut data = data.clone();
         for (i, prompt) in data.iter_mut().enumerate() {
             let good = vec![0.0, 0.0];
             let bad = vec![100.0, 0.0];
             let (first, second) = if (i % 2 == 0) == even { (good, bad) } else { (bad, good) };
-            prompt.rewards = first;
-            prompt.ensemble = if ensemble { vec![second] } else { Vec::new() };
+            prompt.rewards = if ensemble { vec![first, second] } else { vec![first] };
         }
         let files: &[&str] = if ensemble { &["other.jsonl"] } else { &[] };
-        let task = pairwise_task(&json!({ "method": "rpo", "beta": 0.01, "ensemble": files }), data);
+        let task = pairwise_task(&json!({ "method": "rpo", "beta": 0.01, "ensemble": files }), data, &reference);
         first_step(&task, &golden, MicroBatch::Examples(3))["loss"].as_f64().unwrap()
     };
     assert!(loss(false, true) > 1000.0 && loss(false, false) > 1000.0);

@@ -4,13 +4,12 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use setpoint_align::{QrpoSettings, Role, reward_quantile};
+use setpoint_align::{QrpoSettings, reward_quantile};
 use setpoint_train::MicroBatch;
 
-use crate::golden::{MODELS, close, flex, floats, load, model, pairwise_task, prompts};
-use crate::golden_methods::{first_step, settings};
+use crate::golden::{MODELS, close, first_chosen, flex, floats, load, model, pairwise_task, prompts};
+use crate::golden_methods::{all_rows, first_step, settings};
 use setpoint::tasks::rows::RowTask;
-use setpoint::tasks::single::SingleResponses;
 
 /// Loss, gradient norm and what else the golden case has.
 #[track_caller]
@@ -32,17 +31,12 @@ fn agrees(what: &str, step: &Value, case: &Value) {
 fn rpo_in_all_its_forms_and_nemotrons_losses_are_torchs() {
     for name in MODELS {
         let golden = load(&format!("rewarded_{name}"));
-        let mut data = prompts(&golden["rows"], &model(&golden["reference"], &flex()));
-        for (prompt, rewards) in data.iter_mut().zip(golden["rewards"].as_array().unwrap()) {
-            prompt.pairs = vec![(0, 1)];
-            prompt.roles = vec![Some(Role::Chosen), Some(Role::Rejected)];
-            prompt.rewards = floats(&rewards[0]);
-            prompt.ensemble = vec![floats(&rewards[1])];
-        }
+        let (data, reference) = prompts(&golden["rows"], &model(&golden["reference"], &flex()));
+        let data = first_chosen(data, |i| [0, 1].map(|model| floats(&golden["rewards"][i][model])).to_vec());
         let cases = golden["cases"].as_array().unwrap();
         for case in cases {
             let what = settings(case);
-            let task = pairwise_task(&what, data.clone());
+            let task = pairwise_task(&what, data.clone(), &reference);
             // Several passes: the denominators are those of the whole batch.
             let step = first_step(&task, &golden, MicroBatch::Examples(4));
             agrees(&format!("{name} {what}"), &step, case);
@@ -55,16 +49,15 @@ fn qrpo_is_torchs() {
     for name in MODELS {
         let golden = load(&format!("rewarded_{name}"));
         let qrpo = &golden["qrpo"];
-        let mut data = prompts(&qrpo["rows"], &model(&golden["reference"], &flex()));
-        for (i, prompt) in data.iter_mut().enumerate() {
+        let data = prompts(&qrpo["rows"], &model(&golden["reference"], &flex()));
+        let rows = all_rows(data, |i| {
             let rewards = floats(&qrpo["rewards"][i]);
-            prompt.rewards = rewards.iter().map(|&reward| reward_quantile(reward, &rewards)).collect();
-            assert_eq!(prompt.rewards, floats(&qrpo["quantiles"][i]));
-        }
-        let places = data.iter().enumerate().flat_map(|(i, prompt)| (0..prompt.sequences.len()).map(move |j| (i, j)));
-        let rows = SingleResponses { places: places.collect(), prompts: data };
+            let quantiles: Vec<f64> = rewards.iter().map(|&reward| reward_quantile(reward, &rewards)).collect();
+            assert_eq!(quantiles, floats(&qrpo["quantiles"][i]));
+            quantiles
+        });
         let settings: QrpoSettings = serde_json::from_value(qrpo["settings"].clone()).unwrap();
-        let task = RowTask { rows, mismatched: Vec::new(), objective: Arc::new(settings) };
+        let task = RowTask { rows, mismatched: None, objective: Arc::new(settings) };
         for size in [1, 4, 11] {
             let step = first_step(&task, &golden, MicroBatch::Examples(size));
             agrees(&format!("{name} QRPO in passes of {size}"), &step, qrpo);

@@ -1,0 +1,194 @@
+//! A method together with the data that it trains on, before and after the reference model has scored it.
+
+use std::sync::Arc;
+
+use setpoint_align::{DroVSettings, PairwiseMethod, PromptObjective, PromptRewards, RowObjective};
+
+use crate::failure::{Failure, Outcome};
+use crate::identity::Row;
+use crate::tasks::stages::{PairedPrompt, PreparedPrompt, ReferenceLogps, RewardedPrompt, RowPrompt, WithReference};
+
+/// A method as its task needs it, with prompts that have what it looks at.
+pub enum TrainingData {
+    /// All responses of a prompt at once.
+    Prompts {
+        /// The objective.
+        objective: Arc<dyn PromptObjective>,
+        /// The data.
+        sets: Sets<RewardedPrompt>,
+    },
+    /// Pairs of responses.
+    Pairs {
+        /// The objectives and how they are added up.
+        method: PairwiseMethod,
+        /// The data.
+        sets: Sets<PairedPrompt>,
+    },
+    /// Single responses.
+    Rows {
+        /// The objective.
+        objective: Arc<dyn RowObjective>,
+        /// The data.
+        sets: Sets<RowPrompt>,
+    },
+    /// Single responses, and a network that learns the value of their prompts.
+    RowsWithValue {
+        /// The objective's settings.
+        settings: DroVSettings,
+        /// The data.
+        sets: Sets<RowPrompt>,
+    },
+}
+
+impl TrainingData {
+    /// Returns the training data and the held-out data, whatever the method trains on.
+    pub fn sets(&self) -> (SetView<'_>, Option<SetView<'_>>) {
+        match self {
+            Self::Prompts { sets, .. } => sets.view(),
+            Self::Pairs { sets, .. } => sets.view(),
+            Self::Rows { sets, .. } | Self::RowsWithValue { sets, .. } => sets.view(),
+        }
+    }
+
+    /// Counts the examples that the method makes of the training data: prompts, pairs or single responses.
+    pub fn examples(&self) -> usize {
+        match self {
+            Self::Prompts { sets, .. } => sets.train.prompts.len(),
+            Self::Pairs { sets, .. } => sets.train.prompts.iter().map(|prompt| prompt.pairs.len()).sum(),
+            Self::Rows { objective, sets } => {
+                let rows = |prompt| rows_of(&**objective, prompt).len();
+                sets.train.prompts.iter().map(rows).sum()
+            }
+            Self::RowsWithValue { sets, .. } => {
+                sets.train.prompts.iter().map(|prompt| prompt.prompt.sequences.len()).sum()
+            }
+        }
+    }
+}
+
+/// Returns the responses of a prompt that are rows: if the objective's rows are good or bad, those that are either.
+pub fn rows_of(objective: &dyn RowObjective, prompt: &RowPrompt) -> Vec<usize> {
+    let all = objective.desirable().is_none();
+    (0..prompt.roles.len()).filter(|&j| all || prompt.roles[j].is_some()).collect()
+}
+
+/// Training data and held-out data.
+pub struct Sets<P> {
+    /// What is trained on.
+    pub train: PreparedSet<P>,
+    /// What is held out.
+    pub eval: Option<PreparedSet<P>>,
+}
+
+/// One data set without the reference's log-probabilities.
+pub struct PreparedSet<P> {
+    /// The prompts.
+    pub prompts: Vec<P>,
+    /// The prompts with another prompt's responses, for objectives with a baseline.
+    pub mismatched: Option<Vec<P>>,
+    /// Hash of the examples as tokens.
+    pub hash: String,
+    /// The rows as they were read, for the identity of the run.
+    pub rows: Vec<Row>,
+}
+
+/// One data set, whatever the method trains on.
+pub struct SetView<'a> {
+    /// The prompts.
+    pub prompts: Vec<&'a dyn PreparedPrompt>,
+    /// The prompts with another prompt's responses.
+    pub mismatched: Option<Vec<&'a dyn PreparedPrompt>>,
+    /// Hash of the examples as tokens.
+    pub hash: &'a str,
+    /// The rows as they were read.
+    pub rows: &'a [Row],
+}
+
+impl SetView<'_> {
+    /// Returns rewards and roles for the objectives' crate, which numbers prompts from 0.
+    pub fn rewards(&self) -> Vec<PromptRewards> {
+        self.prompts.iter().enumerate().map(|(row, prompt)| prompt.prompt_rewards(row)).collect()
+    }
+
+    /// Returns the tokens of all responses.
+    pub fn responses(&self) -> impl Iterator<Item = &[u32]> {
+        self.prompts.iter().flat_map(|prompt| {
+            let prompt = prompt.prompt();
+            (0..prompt.sequences.len()).map(|j| prompt.response_ids(j))
+        })
+    }
+}
+
+impl<P: PreparedPrompt> Sets<P> {
+    fn view(&self) -> (SetView<'_>, Option<SetView<'_>>) {
+        (self.train.view(), self.eval.as_ref().map(PreparedSet::view))
+    }
+
+    /// Adds the reference's log-probabilities.
+    ///
+    /// # Errors
+    /// When one is missing.
+    pub fn with_reference(self, reference: Reference) -> Outcome<(ReferencedSet<P>, Option<ReferencedSet<P>>)> {
+        let eval = self.eval.zip(reference.eval);
+        let eval = eval.map(|(set, reference)| set.with_reference(reference)).transpose()?;
+        Ok((self.train.with_reference(reference.train)?, eval))
+    }
+}
+
+impl<P: PreparedPrompt> PreparedSet<P> {
+    fn view(&self) -> SetView<'_> {
+        fn each<P: PreparedPrompt>(prompts: &[P]) -> Vec<&dyn PreparedPrompt> {
+            prompts.iter().map(|prompt| prompt as &dyn PreparedPrompt).collect()
+        }
+        let mismatched = self.mismatched.as_deref().map(each);
+        SetView { prompts: each(&self.prompts), mismatched, hash: &self.hash, rows: &self.rows }
+    }
+
+    fn with_reference(self, reference: SetReference) -> Outcome<ReferencedSet<P>> {
+        let mismatched = self.mismatched.zip(reference.mismatched);
+        Ok(ReferencedSet {
+            prompts: with_reference(self.prompts, reference.prompts)?,
+            mismatched: mismatched.map(|(prompts, logps)| with_reference(prompts, logps)).transpose()?,
+        })
+    }
+}
+
+fn with_reference<P: PreparedPrompt>(
+    prompts: Vec<P>,
+    reference: Vec<ReferenceLogps>,
+) -> Outcome<Vec<WithReference<P>>> {
+    let add = |(prompt, logps): (P, ReferenceLogps)| {
+        let name = prompt.prompt().name.clone();
+        WithReference::new(prompt, logps).ok_or_else(|| unscored(&name))
+    };
+    prompts.into_iter().zip(reference).map(add).collect()
+}
+
+/// Names a prompt with a response that the reference model has not scored.
+pub fn unscored(name: &str) -> Failure {
+    Failure::run(format!("{name}: a response without a log-probability of the reference model"))
+}
+
+/// The reference's log-probabilities of training and held-out data.
+pub struct Reference {
+    /// Of the training data.
+    pub train: SetReference,
+    /// Of the held-out data.
+    pub eval: Option<SetReference>,
+}
+
+/// The reference's log-probabilities of one data set, prompt by prompt.
+pub struct SetReference {
+    /// Of the prompts.
+    pub prompts: Vec<ReferenceLogps>,
+    /// Of the mismatched ones.
+    pub mismatched: Option<Vec<ReferenceLogps>>,
+}
+
+/// One data set that a task can be made of.
+pub struct ReferencedSet<P> {
+    /// The prompts.
+    pub prompts: Vec<WithReference<P>>,
+    /// The prompts with another prompt's responses.
+    pub mismatched: Option<Vec<WithReference<P>>>,
+}
