@@ -37,7 +37,8 @@ pub struct Scored<'a> {
 ///
 /// Implemented by a trained model ([`ModelSource`](crate::ModelSource)), by rules ([`RuleSource`](crate::RuleSource)) and by a column
 /// of the file ([`ColumnSource`](crate::ColumnSource)). A source of your own, such as a judge behind an HTTP endpoint, implements
-/// [`rate`](Self::rate) and reports its failures as [`Error::Source`].
+/// [`rate`](Self::rate) and reports its failures as [`Error::Source`]. The crate `setpoint` takes it wherever rewards are needed:
+/// `annotate::run_with` gives a file's responses their rewards by it, and `eval::report_with` compares two models under it.
 ///
 /// # Example
 /// ```
@@ -78,6 +79,17 @@ pub trait RewardSource {
     /// Whether the source looks at [`Scored::fields`].
     fn reads_fields(&self) -> bool {
         false
+    }
+
+    /// Returns what decides the rewards. A job that goes on with an interrupted one refuses rewards of another identity.
+    fn identity(&self) -> String {
+        self.describe()
+    }
+
+    /// Returns the number of responses after which a job keeps the rewards it has, so that one that is interrupted loses no more. By
+    /// default a source that reads no tokens scores all responses at once.
+    fn part_size(&self) -> Option<usize> {
+        None
     }
 
     /// Returns what the user can do about an item that the source could not score.
@@ -126,5 +138,59 @@ pub trait RewardSource {
         progress: &mut dyn FnMut(usize),
     ) -> Result<Vec<Option<f64>>, Error> {
         Ok(self.score(items, progress)?.into_iter().map(Some).collect())
+    }
+
+    /// Learns that no more responses come. Jobs call it after the last of them, and keep no reward of the last part if it fails.
+    ///
+    /// # Errors
+    /// When the source notices only now that its rewards are wrong.
+    fn finish(&self) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+impl<S: RewardSource + ?Sized> RewardSource for &S {
+    fn describe(&self) -> String {
+        (**self).describe()
+    }
+
+    fn needs_tokens(&self) -> bool {
+        (**self).needs_tokens()
+    }
+
+    fn reads_fields(&self) -> bool {
+        (**self).reads_fields()
+    }
+
+    fn identity(&self) -> String {
+        (**self).identity()
+    }
+
+    fn part_size(&self) -> Option<usize> {
+        (**self).part_size()
+    }
+
+    fn remedy(&self) -> Option<String> {
+        (**self).remedy()
+    }
+
+    fn rate(&self, items: &[Scored<'_>], progress: &mut dyn FnMut(usize)) -> Result<Vec<f64>, Error> {
+        (**self).rate(items, progress)
+    }
+
+    fn score(&self, items: &[Scored<'_>], progress: &mut dyn FnMut(usize)) -> Result<Vec<f64>, Error> {
+        (**self).score(items, progress)
+    }
+
+    fn score_available(
+        &self,
+        items: &[Scored<'_>],
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Option<f64>>, Error> {
+        (**self).score_available(items, progress)
+    }
+
+    fn finish(&self) -> Result<(), Error> {
+        (**self).finish()
     }
 }

@@ -91,6 +91,8 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! [`eval::report_with`] and [`eval::alpaca::run_with`] take the same source as a judge; [`sources`] are those that settings can name.
 
 pub mod align;
 pub mod annotate;
@@ -105,6 +107,7 @@ pub mod search;
 pub mod session;
 pub mod setup;
 pub mod sft;
+pub mod sources;
 pub mod sweep;
 pub mod tasks;
 pub mod training;

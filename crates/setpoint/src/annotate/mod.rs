@@ -2,10 +2,9 @@
 //! writes point-wise rows.
 
 pub mod fields;
-mod generative;
+mod scoring;
 
 use std::collections::HashSet;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -14,31 +13,28 @@ use setpoint_data::{
     DatasetConfig, EncodeOptions, Example, LostText, Prompt, Record, ResponseEnd, Uses, load_records, pointwise_row,
 };
 use setpoint_eval::Summary;
-use setpoint_reward::{ColumnSource, ModelSource, Rule, RuleSource};
 pub use setpoint_reward::{Error as RewardError, RewardSource, Scored};
 
-use self::generative::{GenerativeSection, GenerativeSource};
+use self::scoring::score;
+use crate::config::flat::flat_section;
 use crate::config::output::{Target, validate_output};
-use crate::config::sections::{ModelSection, Wanted, validate_data, validate_encode, validate_rule};
+use crate::config::sections::{ModelSection, validate_data, validate_encode};
 use crate::config::{Config, Problems};
 use crate::failure::{Failure, Outcome};
-use crate::judge;
 use crate::partial::{self, PartialRows};
-use crate::session::{Meter, Session};
+use crate::session::Session;
 use crate::setup::{self, Reading};
+use crate::sources::{self, Entry, ModelSettings, Opening, Sources, ToValue as _};
 
 /// Settings of `setpoint annotate`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct AnnotateConfig {
-    /// The reward model; or `rule`, or `column`.
+    /// The reward model; or one of the other sources.
     pub model: ModelSection,
-    /// A rule, see `docs/REWARDS.md`.
-    pub rule: Option<Rule>,
-    /// The column that holds the rewards.
-    pub column: Option<String>,
-    /// A judge behind a chat endpoint, see `docs/REWARDS.md`; it is the source where `generative.judge.model` names one.
-    pub generative: GenerativeSection,
+    /// The other sources, `rule`, `column` and so on.
+    #[serde(flatten, skip_deserializing)]
+    pub sources: Sources,
     /// Apply the mean and deviation that the reward model stores.
     pub normalize: bool,
     /// Rows with responses.
@@ -51,13 +47,13 @@ pub struct AnnotateConfig {
     pub output: Option<PathBuf>,
 }
 
+flat_section!(AnnotateConfig, sources: Sources, after "model");
+
 impl Default for AnnotateConfig {
     fn default() -> Self {
         Self {
             model: ModelSection::default(),
-            rule: None,
-            column: None,
-            generative: GenerativeSection::default(),
+            sources: Sources::default(),
             normalize: false,
             data: DatasetConfig::new(""),
             encode: EncodeOptions {
@@ -74,30 +70,15 @@ impl Default for AnnotateConfig {
 
 impl Config for AnnotateConfig {
     fn validate(&self, problems: &mut Problems<'_>) {
-        let given = usize::from(self.model.path.is_some())
-            + usize::from(self.rule.is_some())
-            + usize::from(self.column.is_some())
-            + usize::from(self.generative.is_given());
-        match given {
-            0 => problems.add(
-                "model.path",
-                "no source of rewards: give a reward model (--model DIR), a `[rule]`, the name of a `column`, or `generative.judge.model`",
-            ),
-            // A rule may need the tokenizer of a model, not its weights: that is model.tokenizer.
-            1 => {}
-            _ => problems.add("model.path", "give one source of rewards: `model.path`, `rule`, `column` or `generative.judge.model`"),
+        let model = self.reward_model();
+        let entries = sources::with_model("model", &model, self.sources.entries());
+        if entries.iter().all(|(_, settings)| !settings.is_given()) {
+            let advice: Vec<String> = entries.iter().map(|(key, settings)| settings.advice(key)).collect();
+            let (last, most) = advice.split_last().map_or(("", &[][..]), |(last, most)| (last.as_str(), most));
+            problems.add("model.path", format!("no source of rewards: give {}, or {last}", most.join(", ")));
         }
-        if let Some(rule) = &self.rule {
-            validate_rule(rule, "rule", problems);
-        }
-        if self.model.path.is_some() {
-            self.model.validate("model", Wanted::RewardModel, problems);
-        }
-        if self.generative.is_given() {
-            self.generative.validate(problems);
-        } else {
-            judge::validate_address(&self.generative.judge, "generative.judge", problems);
-        }
+        // A rule may need the tokenizer of a model, not its weights: that is model.tokenizer.
+        sources::validate("", &entries, ("give one source of rewards", Some("model.path")), problems);
         problems.require(
             !self.normalize || self.model.path.is_some(),
             "normalize",
@@ -111,23 +92,89 @@ impl Config for AnnotateConfig {
     }
 }
 
-/// Scores every response by the source that the settings name, and writes the rows with their rewards.
+impl AnnotateConfig {
+    fn reward_model(&self) -> ModelSettings<'_> {
+        ModelSettings { section: &self.model, normalize: self.normalize }
+    }
+}
+
+/// What has to be known of a source before it is opened.
+struct Needs {
+    /// Why it reads tokens, if it does.
+    tokens: Option<&'static str>,
+    /// Where a reward model reads the rewards, if one gives them.
+    reading: Option<Reading>,
+    /// Hashes of what decides the rewards besides the settings.
+    inputs: Vec<(&'static str, String)>,
+    /// Settings of the source that do not decide the rewards, with its key.
+    free: (&'static str, &'static [&'static str]),
+}
+
+impl Needs {
+    fn of(config: &AnnotateConfig, (key, settings): Entry<'_>) -> Outcome<Self> {
+        Ok(Self {
+            tokens: settings.token_use(),
+            reading: reading(config)?,
+            inputs: Vec::new(),
+            free: (key, settings.free_settings()),
+        })
+    }
+}
+
+/// Scores every response by the source that the settings choose, and writes the rows with their rewards.
 ///
 /// # Errors
-/// When a file cannot be read or written, or a response cannot be scored.
+/// When the settings choose no source; when data, model or source cannot be read or do not fit; when a response cannot be scored or a row
+/// cannot be written.
 pub fn run(session: &Session, config: &AnnotateConfig) -> Outcome {
-    annotate(session, config, None)
+    let model = config.reward_model();
+    let chosen = chosen(config, &model)?;
+    let needs = || -> Outcome<Needs> {
+        let needs = Needs::of(config, chosen)?;
+        Ok(Needs { inputs: chosen.1.inputs()?, ..needs })
+    };
+    write(session, config, &needs, &|needs| chosen.1.open(&opening(session, config, needs)))
 }
 
-/// Scores every response by a source of the caller's. The settings name none; `model.tokenizer` is needed if the source reads tokens.
+/// Scores every response by a source of the caller's, and writes the rows with their rewards. A source that reads tokens gets those of
+/// `model.tokenizer`.
 ///
 /// # Errors
-/// Those of [`run`].
+/// When the settings choose a source as well; else those of [`run`].
 pub fn run_with(session: &Session, config: &AnnotateConfig, source: &dyn RewardSource) -> Outcome {
-    annotate(session, config, Some(source))
+    let model = config.reward_model();
+    if let Some((key, settings)) = sources::chosen(("model", &model), &config.sources.entries()) {
+        let message = "the program brings a source of rewards: leave out that of the settings";
+        return Err(Failure::usage(settings.chosen_by(key), message));
+    }
+    let needs = || -> Outcome<Needs> {
+        Ok(Needs {
+            tokens: source.needs_tokens().then_some("this source reads tokens"),
+            reading: None,
+            inputs: vec![("source", source.identity())],
+            free: ("", &[]),
+        })
+    };
+    write(session, config, &needs, &|_| Ok(Box::new(source)))
 }
 
-fn annotate(session: &Session, config: &AnnotateConfig, given: Option<&dyn RewardSource>) -> Outcome {
+/// Returns the source that the settings choose.
+fn chosen<'a>(config: &'a AnnotateConfig, model: &'a ModelSettings<'a>) -> Outcome<Entry<'a>> {
+    sources::chosen(("model", model), &config.sources.entries())
+        .ok_or_else(|| Failure::usage("model.path", "no source of rewards"))
+}
+
+fn opening<'a>(session: &'a Session, config: &'a AnnotateConfig, needs: &Needs) -> Opening<'a> {
+    let padding = needs.reading.as_ref().and_then(|reading| reading.padding);
+    Opening { session, batch_tokens: config.batch_tokens, padding, output: config.output.as_deref() }
+}
+
+fn write<'s>(
+    session: &Session,
+    config: &AnnotateConfig,
+    needs: &dyn Fn() -> Outcome<Needs>,
+    open: &dyn Fn(&Needs) -> Outcome<Box<dyn RewardSource + 's>>,
+) -> Outcome {
     partial::check(session, config.output.as_deref())?;
     let (mut records, read) = load_records(&setup::looking_at(&config.data, Uses::TEXT))?;
     setup::note_left_out("data", &read);
@@ -135,25 +182,18 @@ fn annotate(session: &Session, config: &AnnotateConfig, given: Option<&dyn Rewar
         // The next job would not know the system turn of these settings: it is written with the prompt.
         setup::text_prompts_become_turns(&mut records, &config.data, &setup::encoder(&config.model)?);
     }
-    let reading = reading(config)?;
-    let examples = examples(session, config, reads_tokens(config, given)?, reading.as_ref(), &mut records)?;
+    let needs = needs()?;
+    let examples = examples(session, config, &needs, &mut records)?;
     let output = config.output.as_deref().unwrap_or(Path::new("rewards.jsonl"));
-    let identity = identity(session, config, given, &records)?;
+    let identity = identity(session, config, &needs, &records)?;
     if partial::is_complete(session, output, &identity)? {
         return Ok(());
     }
     let mut file = PartialRows::open(session, output, &identity)?;
-    let opened;
-    let source = match given {
-        Some(source) => source,
-        None => {
-            opened = source(session, config, reading.as_ref())?;
-            opened.as_ref()
-        }
-    };
+    let source = open(&needs)?;
     let mut rewards = kept_rewards(file.lines());
     let done = file.done();
-    score(session, config, source, &examples, &records, done, &mut |rows, scores| {
+    score(session, config, source.as_ref(), &examples, &records, done, &mut |rows, scores| {
         let mut next = scores.iter();
         let mut lines = Vec::new();
         for record in &records[rows.clone()] {
@@ -197,24 +237,19 @@ fn kept_rewards(lines: &[String]) -> Vec<f64> {
     rewards.flatten().filter_map(|reward| reward.as_f64()).collect()
 }
 
-/// What decides the rewards.
-fn identity(
-    session: &Session,
-    config: &AnnotateConfig,
-    given: Option<&dyn RewardSource>,
-    records: &[Record],
-) -> Outcome<Value> {
+/// Returns what decides the rewards.
+fn identity(session: &Session, config: &AnnotateConfig, needs: &Needs, records: &[Record]) -> Outcome<Value> {
     let mut inputs = vec![("data", partial::records_hash(records))];
-    if let Some(dir) = &config.model.path {
-        inputs.push(("model", setup::model_hash(dir)?));
-    }
+    inputs.extend(needs.inputs.iter().cloned());
     if config.model.tokenizer_dir().is_some() {
         inputs.push(("tokenizer or template", setup::encoder(&config.model)?.fingerprint()));
     }
-    if let Some(source) = given {
-        inputs.push(("source", setup::text_hash(&source.describe())));
+    let mut settings = config.to_value()?;
+    let (key, free) = needs.free;
+    if let Some(section) = settings.get_mut(key).and_then(Value::as_object_mut) {
+        section.retain(|name, _| !free.contains(&name.as_str()));
     }
-    partial::identity(session, "annotate", config, &inputs)
+    partial::identity(session, "annotate", &settings, &inputs)
 }
 
 /// Checks everything that can be checked without scoring, and returns what would be scored, in a sentence.
@@ -224,10 +259,12 @@ fn identity(
 pub fn dry_run(session: &Session, config: &AnnotateConfig) -> Outcome<String> {
     partial::check(session, config.output.as_deref())?;
     let (mut records, _) = load_records(&setup::looking_at(&config.data, Uses::TEXT))?;
-    let reading = reading(config)?;
-    examples(session, config, reads_tokens(config, None)?, reading.as_ref(), &mut records)?;
-    let source = source(session, config, reading.as_ref())?;
-    if config.column.is_some() {
+    let model = config.reward_model();
+    let chosen = chosen(config, &model)?;
+    let needs = Needs::of(config, chosen)?;
+    examples(session, config, &needs, &mut records)?;
+    let source = chosen.1.open(&opening(session, config, &needs))?;
+    if chosen.1.is_free() {
         score(session, config, source.as_ref(), &[], &records, 0, &mut |_, _| Ok(()))?;
     }
     let responses: usize = records.iter().map(|r| r.responses.len()).sum();
@@ -244,51 +281,22 @@ fn reading(config: &AnnotateConfig) -> Outcome<Option<Reading>> {
     Ok(Some(Reading::of(&config.model, &encoder, config.encode.response_end)?))
 }
 
-/// What gives the rewards.
-fn source(session: &Session, config: &AnnotateConfig, reading: Option<&Reading>) -> Outcome<Box<dyn RewardSource>> {
-    if let Some(rule) = &config.rule {
-        return Ok(Box::new(RuleSource::new(rule.clone())?));
-    }
-    if let Some(column) = &config.column {
-        return Ok(Box::new(ColumnSource::new(column.clone())));
-    }
-    if config.generative.is_given() {
-        return Ok(Box::new(GenerativeSource::open(&config.generative, config.output.as_deref())?));
-    }
-    let dir = config.model.path.as_deref().ok_or_else(|| Failure::usage("model.path", "no source of rewards"))?;
-    let options = setup::load_options(config.model.dtype, session);
-    let model = ModelSource::load(dir, &options, config.normalize, session.device())?.on(&session.devices);
-    let padding = reading.and_then(|reading| reading.padding);
-    Ok(Box::new(model.with_batch_tokens(config.batch_tokens).before_padding(padding)))
-}
-
-/// Returns whether a rule, or a source of the caller's, reads tokens.
-fn reads_tokens(config: &AnnotateConfig, given: Option<&dyn RewardSource>) -> Outcome<bool> {
-    match (&config.rule, given) {
-        (_, Some(source)) => Ok(source.needs_tokens()),
-        (Some(rule), None) => Ok(RuleSource::new(rule.clone())?.needs_tokens()),
-        (None, None) => Ok(false),
-    }
-}
-
 /// The rows as tokens for a source that reads tokens, none for another. Rows that do not become tokens, too long ones for example, are left
 /// out of the records and counted, unless the settings make them an error.
 fn examples(
     session: &Session,
     config: &AnnotateConfig,
-    reads_tokens: bool,
-    reading: Option<&Reading>,
+    needs: &Needs,
     records: &mut Vec<Record>,
 ) -> Outcome<Vec<Example>> {
-    if reading.is_none() && !reads_tokens {
-        return Ok(Vec::new());
-    }
+    let Some(why) = needs.tokens else { return Ok(Vec::new()) };
     if config.model.tokenizer_dir().is_none() {
         return Err(Failure::usage(
             "model.tokenizer",
-            "this rule counts tokens: set `model.tokenizer` to a folder with tokenizer.json",
+            format!("{why}: set `model.tokenizer` to a folder with tokenizer.json"),
         ));
     }
+    let reading = needs.reading.as_ref();
     let encoder = setup::encoder(&config.model)?;
     // A reward model may be meant to read the answers without their thoughts, but its user should know.
     let response_end = reading.map_or(config.encode.response_end, |reading| reading.end);
@@ -321,85 +329,6 @@ fn examples(
         records.retain(|_| row.next().is_some_and(|row| kept.contains(&row)));
     }
     Ok(examples)
-}
-
-/// Passes of a reward model after which the rows so far are written.
-const PART: usize = 32;
-
-/// Hands out the rewards of some rows, part by part after the first `done` rows: one per response, none where the source has none and may
-/// leave it out. A part follows from the rows alone, so that a command that goes on forms the same batches.
-fn score(
-    session: &Session,
-    config: &AnnotateConfig,
-    source: &dyn RewardSource,
-    examples: &[Example],
-    records: &[Record],
-    mut done: usize,
-    write: &mut dyn FnMut(Range<usize>, Vec<Option<f64>>) -> Outcome,
-) -> Outcome {
-    let rows = if source.reads_fields() { fields::of_rows(&config.data, records)? } else { Vec::new() };
-    let prompts: Vec<String> = records.iter().map(|r| prompt_text(&r.prompt)).collect();
-    let mut items = Vec::new();
-    for (i, record) in records.iter().enumerate() {
-        for (j, response) in record.responses.iter().enumerate() {
-            let tokens = examples.get(i).map(|e| (e.prompt.as_slice(), e.responses[j].ids.as_slice()));
-            items.push(Scored {
-                row: record.source.row,
-                response_index: j,
-                prompt: &prompts[i],
-                response: response.text(),
-                prompt_ids: tokens.map_or(&[], |t| t.0),
-                response_ids: tokens.map_or(&[], |t| t.1),
-                recorded: response.reward,
-                fields: rows.get(i).or(Some(&record.extra)),
-            });
-        }
-    }
-    // Of each row: where its items begin.
-    let begin: Vec<usize> = std::iter::once(0)
-        .chain(records.iter().scan(0, |sum, record| {
-            *sum += record.responses.len();
-            Some(*sum)
-        }))
-        .collect();
-    let tokens = |row: usize| -> usize {
-        items[begin[row]..begin[row + 1]].iter().map(|item| item.prompt_ids.len() + item.response_ids.len()).sum()
-    };
-    let first = begin[done];
-    let mut meter = Meter::new(session, items.len() - first, "rewards", "responses");
-    while done < records.len() {
-        let (start, mut sum) = (done, 0);
-        // Sources that do not read tokens score all rows at once.
-        while done < records.len() && (done == start || sum + tokens(done) <= PART * config.batch_tokens) {
-            sum += tokens(done);
-            done += 1;
-        }
-        let part = &items[begin[start]..begin[done]];
-        let rewards = source.score_available(part, &mut |scored| meter.reach(begin[start] - first + scored));
-        if rewards.is_err() {
-            meter.finish();
-        }
-        let rewards = rewards.map_err(|error| {
-            // An endpoint that refuses everything is no matter of single responses.
-            let single =
-                matches!(&error, setpoint_reward::Error::Source { source, .. } if !source.is::<setpoint_eval::Error>());
-            let failure = match error {
-                setpoint_reward::Error::Field { row, column, expected, found } => {
-                    let item = part.iter().find(|item| item.row == row);
-                    let record = records.iter().find(|record| record.source.row == row);
-                    fields::wrong_column(record, item.and_then(|item| item.fields), &column, &expected, &found)
-                }
-                error => Failure::from(error),
-            };
-            match source.remedy().filter(|_| single) {
-                Some(remedy) => failure.hint(remedy),
-                None => failure,
-            }
-        })?;
-        write(start..done, rewards)?;
-    }
-    meter.finish();
-    Ok(())
 }
 
 /// The prompt as a rule or a judge reads it.

@@ -2,6 +2,7 @@
 //! can be written ([`output`]).
 
 mod explain;
+pub(crate) mod flat;
 pub mod load;
 mod names;
 pub mod output;

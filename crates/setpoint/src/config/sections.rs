@@ -5,7 +5,6 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use setpoint_data::{DatasetConfig, EncodeOptions, ResponseEnd, Responses, TemplateDate};
-use setpoint_reward::{Rule, RuleSource};
 use setpoint_train::TrainConfig;
 use setpoint_transformer::{Architecture, ModelConfig};
 use toml::Table;
@@ -227,16 +226,5 @@ pub fn validate_train(train: &TrainConfig, problems: &mut Problems<'_>) {
 pub fn validate_encode(encode: &EncodeOptions, problems: &mut Problems<'_>) {
     for (key, most) in [("max_length", encode.max_length), ("max_prompt_length", encode.max_prompt_length)] {
         problems.require(most != Some(0), &format!("encode.{key}"), format!("`encode.{key}` must be at least 1"));
-    }
-}
-
-/// Notes what is wrong with a rule.
-pub fn validate_rule(rule: &Rule, section: &str, problems: &mut Problems<'_>) {
-    if let Err(setpoint_reward::Error::Rule { problems: found }) = RuleSource::new(rule.clone()) {
-        for problem in found {
-            // A term of a sum has no place of its own in the file.
-            let key = problem.key.split('[').next().unwrap_or_default();
-            problems.add(&format!("{section}.{key}"), format!("`{section}.{}` {}", problem.key, problem.message));
-        }
     }
 }

@@ -10,9 +10,11 @@ use setpoint_eval::{
     JudgeSettings, LengthControlled, Manifest, ModelIdentity, alpaca_win_rate, content_digest, length_controlled,
     read_annotations, read_examples, read_outputs,
 };
+use setpoint_reward::RewardSource;
 use setpoint_transformer::GenerationConfig;
 
 use super::answers::{Answerer, conversation, decoding};
+use super::local_judge;
 use super::result::{self, Evaluated};
 use crate::config::output::{Target, validate_output};
 use crate::config::sections::{ModelSection, Wanted};
@@ -141,11 +143,31 @@ pub struct AlpacaReport {
 /// # Errors
 /// When a file cannot be read or written, the judge cannot be asked, or no judgment is valid.
 pub fn run(session: &Session, config: &AlpacaConfig) -> Outcome<Evaluated<AlpacaReport>> {
+    evaluate(session, config, None)
+}
+
+/// Does the same with a source of the caller's as the judge: the preference is the Bradley–Terry probability of its two rewards.
+///
+/// # Errors
+/// Those of [`run`], and when the source reads tokens.
+pub fn run_with(
+    session: &Session,
+    config: &AlpacaConfig,
+    source: &dyn RewardSource,
+) -> Outcome<Evaluated<AlpacaReport>> {
+    evaluate(session, config, Some(source))
+}
+
+fn evaluate(
+    session: &Session,
+    config: &AlpacaConfig,
+    source: Option<&dyn RewardSource>,
+) -> Outcome<Evaluated<AlpacaReport>> {
     let reference =
         GlmReference::read(config.length_control.difficulty.as_deref(), config.length_control.gamed.as_deref())?;
     let (rows, manifest) = match &config.annotations {
         Some(path) => existing(config, path)?,
-        None => judged(session, config)?,
+        None => judged(session, config, source)?,
     };
     if rows.iter().all(|row| row.preference.is_none()) {
         return Err(Failure::run(format!("no score: all {} judgments failed", rows.len())));
@@ -234,14 +256,18 @@ fn baseline(config: &AlpacaConfig) -> Outcome<Vec<AlpacaOutput>> {
     Ok(rows)
 }
 
-fn judged(session: &Session, config: &AlpacaConfig) -> Outcome<(Vec<AlpacaAnnotation>, Manifest)> {
+fn judged(
+    session: &Session,
+    config: &AlpacaConfig,
+    source: Option<&dyn RewardSource>,
+) -> Outcome<(Vec<AlpacaAnnotation>, Manifest)> {
     let dir = config.output.as_deref().ok_or_else(|| Failure::usage("output", "nowhere to write"))?;
     let baseline = baseline(config)?;
     result::folder(dir)?;
     // Opened first: a key that is missing should not be noticed after an hour of generation.
-    let client = match &config.reward.path {
-        Some(_) => None,
-        None => Some(judge::open(&config.judge, Some(dir))?),
+    let client = match source.is_some() || config.reward.path.is_some() {
+        true => None,
+        false => Some(judge::open(&config.judge, Some(dir))?),
     };
     let (outputs, identity, decoding) = match &config.outputs {
         Some(path) => {
@@ -278,7 +304,7 @@ fn judged(session: &Session, config: &AlpacaConfig) -> Outcome<(Vec<AlpacaAnnota
             }
             judge::identity(&config.judge, "alpaca_eval_clf_gpt4_turbo")
         }
-        None => by_reward(session, config, &mut examples)?,
+        None => by_reward(session, config, source, &mut examples)?,
     };
     result::write_json(&dir.join("annotations.json"), &examples)?;
     let mut manifest = result::manifest("alpaca_eval", identity, data_digest(&examples));
@@ -356,18 +382,32 @@ fn generated(
     Ok((outputs, identity, decoding))
 }
 
-/// Preferences of a reward model: `1 + logistic(r(model) − r(baseline))`.
-fn by_reward(session: &Session, config: &AlpacaConfig, examples: &mut [AlpacaExample]) -> Outcome<Value> {
-    let encoder = setup::encoder(&config.reward)?;
-    let identity = result::identity(&config.reward, None, encoder.fingerprint())?;
+/// Preferences by rewards, of a reward model unless the caller brings a source: `1 + logistic(r(model) − r(baseline))`.
+fn by_reward(
+    session: &Session,
+    config: &AlpacaConfig,
+    source: Option<&dyn RewardSource>,
+    examples: &mut [AlpacaExample],
+) -> Outcome<Value> {
     let pairs: Vec<(&str, &str)> = examples
         .iter()
         .flat_map(|e| [&e.output_1, &e.output_2].map(|output| (e.instruction.as_str(), output.as_str())))
         .collect();
-    let rewards = super::local_judge::rewards_of(session, &config.reward, &encoder, &pairs)?;
+    let (annotator, judge, rewards) = match source {
+        Some(source) => {
+            let rewards = local_judge::rewards_by(session, source, &pairs)?;
+            (source.describe(), json!({ "source": source.identity() }), rewards)
+        }
+        None => {
+            let encoder = setup::encoder(&config.reward)?;
+            let identity = result::identity(&config.reward, None, encoder.fingerprint())?;
+            let rewards = local_judge::rewards_of(session, &config.reward, &encoder, &pairs)?;
+            (identity.name.clone(), json!({ "reward_model": identity }), rewards)
+        }
+    };
     for (example, rewards) in examples.iter_mut().zip(rewards.chunks(2)) {
-        example.annotator = Some(identity.name.clone());
+        example.annotator = Some(annotator.clone());
         example.preference = Some(1.0 + 1.0 / (1.0 + (rewards[0] - rewards[1]).exp()));
     }
-    Ok(json!({ "reward_model": identity }))
+    Ok(judge)
 }

@@ -1,25 +1,67 @@
-//! The rewards of sampled answers, by a reward model or a rule.
+//! The rewards of sampled answers, by any source that can score them.
 
 use serde_json::{Value, json};
-use setpoint_reward::{ModelSource, RewardSource, RuleSource, Scored};
+use setpoint_reward::{RewardSource, Scored};
 
 use super::result;
 use super::reward::{Answers, EvalConfig, EvalData};
 use crate::annotate;
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::session::Meter;
 use crate::session::Session;
 use crate::setup;
+use crate::sources::{self, Entry, Opening};
+
+/// What gives the rewards.
+#[derive(Clone, Copy)]
+pub enum Judge<'a> {
+    /// A source that the settings choose.
+    Chosen(Entry<'a>),
+    /// A source of the caller's.
+    Own(&'a dyn RewardSource),
+}
+
+impl<'a> Judge<'a> {
+    /// Returns what decides the rewards, if it is not the reward model of the settings.
+    pub fn identity(self) -> Outcome<Value> {
+        let (key, settings) = match self {
+            Self::Own(source) => return Ok(json!({ "source": source.identity() })),
+            Self::Chosen(entry) => entry,
+        };
+        let mut identity = json!({ key: settings.to_value()? });
+        for (name, hash) in settings.inputs()? {
+            identity[name] = json!(hash);
+        }
+        Ok(identity)
+    }
+
+    /// Makes it ready to score.
+    pub fn open(self, session: &Session, config: &EvalConfig, data: &EvalData) -> Outcome<Box<dyn RewardSource + 'a>> {
+        let padding = data.reading.as_ref().and_then(|reading| reading.padding);
+        match self {
+            Self::Own(source) => Ok(Box::new(source)),
+            Self::Chosen((_, settings)) => {
+                settings.open(&Opening { session, batch_tokens: config.batch_tokens, padding, output: None })
+            }
+        }
+    }
+}
 
 /// What decides the rewards of some answers: the judge, all that it may look at, and how answers become text.
-pub fn rewards_key(session: &Session, config: &EvalConfig, data: &EvalData, answers: &Answers) -> Outcome<Value> {
-    let judge = match (&config.rule, &data.reward_encoder) {
-        (None, Some(encoder)) => {
+pub fn rewards_key(
+    session: &Session,
+    config: &EvalConfig,
+    judge: Judge<'_>,
+    data: &EvalData,
+    answers: &Answers,
+) -> Outcome<Value> {
+    let judge = match &data.reward_encoder {
+        Some(encoder) => {
             let end = data.reading.as_ref().map(|reading| reading.end);
             let model = result::computes(session, &config.reward)?;
             json!({ "model": model, "tokenizer": encoder.fingerprint(), "response_end": end })
         }
-        (rule, _) => json!({ "rule": rule }),
+        None => judge.identity()?,
     };
     let records: Vec<_> =
         data.prompts.iter().map(|r| (r.source.row, annotate::prompt_text(&r.prompt), &r.extra)).collect();
@@ -31,18 +73,6 @@ pub fn rewards_key(session: &Session, config: &EvalConfig, data: &EvalData, answ
         "answers": setup::text_hash(&serde_json::to_string(answers)?),
         "batch_tokens": config.batch_tokens,
     }))
-}
-
-/// Loads what judges.
-pub fn judge(session: &Session, config: &EvalConfig, data: &EvalData) -> Outcome<Box<dyn RewardSource>> {
-    if let Some(rule) = &config.rule {
-        return Ok(Box::new(RuleSource::new(rule.clone())?));
-    }
-    let dir = config.reward.path.as_deref().ok_or_else(|| Failure::usage("reward.path", "no judge"))?;
-    let options = setup::load_options(config.reward.dtype, session);
-    let source = ModelSource::load(dir, &options, false, session.device())?.on(&session.devices);
-    let padding = data.reading.as_ref().and_then(|reading| reading.padding);
-    Ok(Box::new(source.with_batch_tokens(config.batch_tokens).before_padding(padding)))
 }
 
 /// Mean reward of each prompt's answers. The reward model reads them through its own tokenizer and template.
@@ -85,7 +115,7 @@ pub fn judged(session: &Session, judge: &dyn RewardSource, answers: &Answers, da
     let mut meter = Meter::new(session, items.len(), "rewards", "answers");
     let scores = judge.score(&items, &mut |done| meter.reach(done));
     meter.finish();
-    let scores = scores?;
+    let scores = scores.map_err(|error| sources::failure(session, error))?;
     let mut at = 0;
     Ok(answers
         .ids

@@ -1,7 +1,7 @@
-//! A reward model that judges answers, without any network.
+//! A reward model, or another source of rewards, that judges answers without any network.
 
 use setpoint_data::{Record, ResponseEnd, TextEncoder};
-use setpoint_reward::{ModelSource, RewardSource, Scored};
+use setpoint_reward::{RewardSource, Scored};
 
 use super::answers::conversation;
 use crate::config::sections::ModelSection;
@@ -10,19 +10,21 @@ use crate::session::Meter;
 use crate::session::Session;
 use crate::setup;
 use crate::setup::Reading;
+use crate::sources::{self, ModelSettings, Opening, SourceSettings as _};
 
-/// A reward model's rewards of single-turn answers: `(instruction, answer)`.
+/// Tokens in one forward pass.
+const BATCH_TOKENS: usize = 8192;
+
+/// Rewards of single-turn answers, `(instruction, answer)`, by a reward model.
 pub fn rewards_of(
     session: &Session,
     section: &ModelSection,
     encoder: &TextEncoder,
     answers: &[(&str, &str)],
 ) -> Outcome<Vec<f64>> {
-    let dir = section.path.as_deref().ok_or_else(|| Failure::usage("reward.path", "no judge"))?;
     let reading = Reading::of(section, encoder, ResponseEnd::Auto)?;
-    let source = ModelSource::load(dir, &setup::load_options(section.dtype, session), false, session.device())?
-        .on(&session.devices)
-        .before_padding(reading.padding);
+    let opening = Opening { session, batch_tokens: BATCH_TOKENS, padding: reading.padding, output: None };
+    let source = ModelSettings::raw(section).open(&opening)?;
     let ids = answers
         .iter()
         .map(|(instruction, answer)| {
@@ -30,9 +32,27 @@ pub fn rewards_of(
             setup::answer_ids(encoder, &Record::new(prompt, Vec::new()), answer, &reading)
         })
         .collect::<Outcome<Vec<_>>>()?;
+    scored(session, source.as_ref(), answers, &ids)
+}
+
+/// Rewards of single-turn answers, by a source that reads no tokens.
+pub fn rewards_by(session: &Session, source: &dyn RewardSource, answers: &[(&str, &str)]) -> Outcome<Vec<f64>> {
+    if source.needs_tokens() {
+        let source = source.describe();
+        return Err(Failure::run(format!("{source} reads tokens; a source that judges these answers reads text")));
+    }
+    scored(session, source, answers, &vec![Default::default(); answers.len()])
+}
+
+fn scored(
+    session: &Session,
+    source: &dyn RewardSource,
+    answers: &[(&str, &str)],
+    ids: &[(Vec<u32>, Vec<u32>)],
+) -> Outcome<Vec<f64>> {
     let items: Vec<Scored<'_>> = answers
         .iter()
-        .zip(&ids)
+        .zip(ids)
         .enumerate()
         .map(|(row, ((prompt, response), (prompt_ids, response_ids)))| Scored {
             row,
@@ -46,5 +66,6 @@ pub fn rewards_of(
     let mut meter = Meter::new(session, items.len(), "rewards", "answers");
     let rewards = source.score(&items, &mut |done| meter.reach(done));
     meter.finish();
-    Ok(rewards?)
+    let rewards = rewards.and_then(|rewards| source.finish().map(|()| rewards));
+    rewards.map_err(|error| sources::failure(session, error))
 }

@@ -13,5 +13,5 @@ mod result;
 mod reward_report;
 
 pub use result::{Evaluated, write_json};
-pub use reward::{EvalConfig, dry_run, report};
+pub use reward::{EvalConfig, dry_run, report, report_with};
 pub use reward_report::{EvalReport, PairReport, written};

@@ -7,16 +7,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use setpoint_data::{DatasetConfig, EncodeOptions, Example, Record, ResponseEnd, TextEncoder, Uses, load_records};
 use setpoint_eval::{Bootstrap, Manifest, content_digest, kl_estimates, pair_accuracy, win_rate};
-use setpoint_reward::Rule;
+use setpoint_reward::RewardSource;
 use setpoint_train::Sequence;
 use setpoint_transformer::{CausalLm, Finish};
 
-use super::judging::{judge, judged, rewards_key};
+use super::judging::{Judge, judged, rewards_key};
 use super::result;
 use super::reward_report::{EvalReport, PairReport};
 use crate::annotate;
+use crate::config::flat::flat_section;
 use crate::config::output::{Target, validate_output};
-use crate::config::sections::{ModelSection, Wanted, validate_data, validate_encode, validate_rule};
+use crate::config::sections::{ModelSection, Wanted, validate_data, validate_encode};
 use crate::config::{Config, Problems};
 use crate::failure::{Failure, Outcome};
 use crate::generate::{SamplingSection, sample, warn_of_identical};
@@ -24,19 +25,21 @@ use crate::scoring::score;
 use crate::session::Session;
 use crate::setup;
 use crate::setup::Reading;
+use crate::sources::{self, Judges, ModelSettings};
 
 /// Settings of `setpoint eval`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct EvalConfig {
     /// The policy.
     pub model: ModelSection,
     /// What it is compared with, usually the SFT model it was aligned from.
     pub baseline: ModelSection,
-    /// The reward model that judges; or `rule`.
+    /// The reward model that judges; or another source of rewards.
     pub reward: ModelSection,
-    /// A rule that judges, see `docs/REWARDS.md`.
-    pub rule: Option<Rule>,
+    /// The other sources that can judge, `rule` and so on.
+    #[serde(flatten, skip_deserializing)]
+    pub judges: Judges,
     /// Rows whose prompts are answered by both.
     pub data: DatasetConfig,
     /// Held-out pairs, for the accuracy of the implicit reward and the log-ratios.
@@ -55,13 +58,15 @@ pub struct EvalConfig {
     pub output: Option<PathBuf>,
 }
 
+flat_section!(EvalConfig, judges: Judges, after "reward");
+
 impl Default for EvalConfig {
     fn default() -> Self {
         Self {
             model: ModelSection::default(),
             baseline: ModelSection::default(),
             reward: ModelSection::default(),
-            rule: None,
+            judges: Judges::default(),
             data: DatasetConfig::new(""),
             pairs: None,
             encode: EncodeOptions { max_length: None, max_prompt_length: None, ..EncodeOptions::default() },
@@ -78,11 +83,12 @@ impl Config for EvalConfig {
     fn validate(&self, problems: &mut Problems<'_>) {
         self.model.validate("model", Wanted::LanguageModel, problems);
         self.baseline.validate("baseline", Wanted::LanguageModel, problems);
-        match (&self.reward.path, &self.rule) {
-            (Some(_), Some(_)) => problems.add("rule", "give one judge: `reward.path` or `rule`"),
-            (None, Some(_)) => {}
-            (_, None) => self.reward.validate("reward", Wanted::RewardModel, problems),
+        let model = ModelSettings::raw(&self.reward);
+        let entries = sources::with_model("reward", &model, self.judges.entries());
+        if entries.iter().all(|(_, settings)| !settings.is_given()) {
+            self.reward.validate("reward", Wanted::RewardModel, problems);
         }
+        sources::validate("", &entries, ("give one judge", None), problems);
         validate_data(&self.data, "data", problems);
         validate_encode(&self.encode, problems);
         if let Some(pairs) = &self.pairs {
@@ -90,9 +96,6 @@ impl Config for EvalConfig {
         }
         validate_output(self.output.as_ref(), Target::File, problems);
         self.generate.validate("generate", problems);
-        if let Some(rule) = &self.rule {
-            validate_rule(rule, "rule", problems);
-        }
         problems.require(self.resamples >= 100, "resamples", "must be at least 100");
         problems.require(self.level > 0.0 && self.level < 1.0, "level", "must lie between 0 and 1");
         problems.require(self.batch_tokens > 0, "batch_tokens", "must be at least 1");
@@ -117,7 +120,7 @@ pub struct EvalData {
 }
 
 /// What decides the figures. The baseline is what both are compared with, so it is part of it.
-fn manifest(config: &EvalConfig, data: &EvalData) -> Outcome<Manifest> {
+fn manifest(config: &EvalConfig, judge: Judge<'_>, data: &EvalData) -> Outcome<Manifest> {
     let prompts: Vec<String> = data.prompts.iter().map(|r| annotate::prompt_text(&r.prompt)).collect();
     let digest = content_digest(prompts.iter().map(String::as_str));
     let fingerprint = data.encoder.fingerprint();
@@ -126,12 +129,9 @@ fn manifest(config: &EvalConfig, data: &EvalData) -> Outcome<Manifest> {
     let model_config = setup::model_config(&config.model, &data.encoder)?;
     let settings = config.generate.resolve(&config.model, &model_config, &data.encoder)?;
     manifest.decoding = super::answers::decoding(&settings, config.generate.seed);
-    manifest.judge = match (&config.rule, &data.reward_encoder) {
-        (Some(rule), _) => json!({ "rule": rule }),
-        (None, Some(encoder)) => {
-            json!({ "reward_model": result::identity(&config.reward, None, encoder.fingerprint())? })
-        }
-        (None, None) => Value::Null,
+    manifest.judge = match &data.reward_encoder {
+        Some(encoder) => json!({ "reward_model": result::identity(&config.reward, None, encoder.fingerprint())? }),
+        None => judge.identity()?,
     };
     manifest.scoring = json!({ "samples": config.generate.samples.unwrap_or(1) });
     Ok(manifest)
@@ -181,7 +181,7 @@ fn read(session: &Session, config: &EvalConfig) -> Outcome<EvalData> {
         let settings = config.generate.resolve(section, &shape, &encoder)?;
         setup::check_room(&prompts, &prompt_ids, &settings, None, &shape)?;
     }
-    if config.rule.is_some() {
+    if reward_encoder.is_none() {
         // A rule may compare with any column, an answer that the format knows as a response for example.
         let fields = annotate::fields::of_rows(&config.data, &prompts)?;
         prompts.iter_mut().zip(fields).for_each(|(record, fields)| record.extra = fields);
@@ -243,8 +243,32 @@ impl Answers {
     }
 }
 
-/// Samples from both models, scores the samples and compares them.
+/// Samples from both models, scores the samples by the source that the settings choose, and compares them.
+///
+/// # Errors
+/// When the settings choose no source, when a model or the data cannot be read or do not fit, and when an answer cannot be scored.
 pub fn report(session: &Session, config: &EvalConfig) -> Outcome<EvalReport> {
+    let model = ModelSettings::raw(&config.reward);
+    let chosen = sources::chosen(("reward", &model), &config.judges.entries())
+        .ok_or_else(|| Failure::usage("reward.path", "no judge"))?;
+    compare(session, config, Judge::Chosen(chosen))
+}
+
+/// Samples from both models, scores the samples by a source of the caller's, and compares them. A source that reads tokens gets those of
+/// the models that are compared.
+///
+/// # Errors
+/// When the settings choose a source as well; else those of [`report`].
+pub fn report_with(session: &Session, config: &EvalConfig, source: &dyn RewardSource) -> Outcome<EvalReport> {
+    let model = ModelSettings::raw(&config.reward);
+    if let Some((key, settings)) = sources::chosen(("reward", &model), &config.judges.entries()) {
+        let message = "the program brings a source of rewards: leave out that of the settings";
+        return Err(Failure::usage(settings.chosen_by(key), message));
+    }
+    compare(session, config, Judge::Own(source))
+}
+
+fn compare(session: &Session, config: &EvalConfig, judge: Judge<'_>) -> Outcome<EvalReport> {
     let data = read(session, config)?;
     let load = |section: &ModelSection, device: &Device| -> Outcome<CausalLm> {
         let model_config = setup::model_config(section, &data.encoder)?;
@@ -269,12 +293,13 @@ pub fn report(session: &Session, config: &EvalConfig) -> Outcome<EvalReport> {
     let baseline_logps = score(&baseline, &own)?;
     drop(baseline);
 
-    let judge = judge(session, config, &data)?;
-    let judge = judge.as_ref();
-    let rewards = judged(session, judge, &answers, &data)?;
-    let key = || rewards_key(session, config, &data, &baseline_answers);
+    let source = judge.open(session, config, &data)?;
+    let source = source.as_ref();
+    let rewards = judged(session, source, &answers, &data)?;
+    let key = || rewards_key(session, config, judge, &data, &baseline_answers);
     let baseline_rewards =
-        session.once("baseline-rewards", key, || judged(session, judge, &baseline_answers, &data))?;
+        session.once("baseline-rewards", key, || judged(session, source, &baseline_answers, &data))?;
+    source.finish().map_err(|error| sources::failure(session, error))?;
     let bootstrap = Bootstrap { resamples: config.resamples, level: config.level, ..Bootstrap::default() };
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     let pairs = if data.pairs.is_empty() {
@@ -282,7 +307,7 @@ pub fn report(session: &Session, config: &EvalConfig) -> Outcome<EvalReport> {
     } else {
         Some(pair_report(&data.pairs, &policy_pairs, &baseline_pairs, &bootstrap)?)
     };
-    let manifest = manifest(config, &data)?;
+    let manifest = manifest(config, judge, &data)?;
     let answered: usize = answers.ids.iter().map(Vec::len).sum();
     Ok(EvalReport {
         prompts: data.prompts.len(),

@@ -5,28 +5,30 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use setpoint_data::{DatasetConfig, Record, Response, Uses, load_records, pointwise_row, write_pointwise};
-use setpoint_reward::Rule;
 use setpoint_train::Order;
 
 use crate::config::Problems;
-use crate::config::sections::{ModelSection, Wanted, validate_data, validate_rule};
+use crate::config::flat::flat_section;
+use crate::config::sections::{ModelSection, validate_data};
 use crate::eval::EvalConfig;
 use crate::failure::{Failure, Outcome};
 use crate::generate::SamplingSection;
+use crate::sources::{self, Judges, ModelSettings};
 use crate::{annotate, setup};
 
 /// `[eval]`: as the settings of `setpoint eval`, but for the models that are compared.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct HeldOut {
     /// Rows whose prompts are answered by the trained and by the SFT model.
     pub data: DatasetConfig,
     /// Held-out pairs, for the accuracy of the implicit reward and the log-ratios.
     pub pairs: Option<DatasetConfig>,
-    /// The reward model that judges; or `rule`.
+    /// The reward model that judges; or another source of rewards.
     pub reward: ModelSection,
-    /// A rule that judges.
-    pub rule: Option<Rule>,
+    /// The other sources that can judge, `rule` and so on.
+    #[serde(flatten, skip_deserializing)]
+    pub judges: Judges,
     /// How both sample.
     pub generate: SamplingSection,
     /// Resamples of the bootstrap.
@@ -37,33 +39,35 @@ pub struct HeldOut {
     pub batch_tokens: usize,
 }
 
+flat_section!(HeldOut, judges: Judges, after "reward");
+
 impl Default for HeldOut {
     fn default() -> Self {
-        let EvalConfig { data, pairs, reward, rule, generate, resamples, level, batch_tokens, .. } =
+        let EvalConfig { data, pairs, reward, judges, generate, resamples, level, batch_tokens, .. } =
             EvalConfig::default();
-        Self { data, pairs, reward, rule, generate, resamples, level, batch_tokens }
+        Self { data, pairs, reward, judges, generate, resamples, level, batch_tokens }
     }
 }
 
 impl HeldOut {
     /// Notes what is wrong.
     pub fn validate(&self, problems: &mut Problems<'_>) {
-        match (&self.reward.path, &self.rule) {
-            (Some(_), Some(_)) => problems.add("eval.rule", "give one judge: `eval.reward.path` or `eval.rule`"),
-            (None, Some(_)) => {}
-            (None, None) => {
-                problems.add("eval.reward.path", "no judge: set `eval.reward.path` to a reward model, or `eval.rule`");
-            }
-            (Some(_), None) => self.reward.validate("eval.reward", Wanted::RewardModel, problems),
+        let model = ModelSettings::raw(&self.reward);
+        let others = self.judges.entries();
+        let entries = sources::with_model("reward", &model, others.clone());
+        if entries.iter().all(|(_, settings)| !settings.is_given()) {
+            let others =
+                others.iter().map(|(key, settings)| format!("`{}`", settings.chosen_by(&format!("eval.{key}"))));
+            let others = sources::alternatives(&others.collect::<Vec<_>>());
+            problems
+                .add("eval.reward.path", format!("no judge: set `eval.reward.path` to a reward model, or {others}"));
         }
+        sources::validate("eval.", &entries, ("give one judge", None), problems);
         validate_data(&self.data, "eval.data", problems);
         if let Some(pairs) = &self.pairs {
             validate_data(pairs, "eval.pairs", problems);
         }
         self.generate.validate("eval.generate", problems);
-        if let Some(rule) = &self.rule {
-            validate_rule(rule, "eval.rule", problems);
-        }
         problems.require(self.resamples >= 100, "eval.resamples", "must be at least 100");
         problems.require(self.level > 0.0 && self.level < 1.0, "eval.level", "must lie between 0 and 1");
         problems.require(self.batch_tokens > 0, "eval.batch_tokens", "must be at least 1");
@@ -89,7 +93,7 @@ impl HeldOut {
 
     /// The evaluation of the model in `trained` against the one it was trained from, on a part of the held-out rows.
     pub fn config(&self, base: &ModelSection, trained: PathBuf, part: &Part) -> EvalConfig {
-        let Self { reward, rule, generate, resamples, level, batch_tokens, .. } = self.clone();
+        let Self { reward, judges, generate, resamples, level, batch_tokens, .. } = self.clone();
         let model = ModelSection { path: Some(trained), tokenizer: None, ..base.clone() };
         let (data, pairs) = (part.data.clone(), part.pairs.clone());
         let baseline = base.clone();
@@ -97,7 +101,7 @@ impl HeldOut {
             model,
             baseline,
             reward,
-            rule,
+            judges,
             data,
             pairs,
             generate,

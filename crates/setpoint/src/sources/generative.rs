@@ -1,7 +1,7 @@
 //! A generative reward model: a chat model is asked to score a response, and its score is read from the answer.
 //!
-//! The source stands here because it joins two crates that do not know each other: `RewardSource` of setpoint-reward and the judge's
-//! client of setpoint-eval.
+//! The source is in this crate because it joins two that do not know each other: `RewardSource` of setpoint-reward and the judge's client of
+//! setpoint-eval.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,11 @@ use setpoint_eval::{
 };
 use setpoint_reward::{Error, RewardSource, Scored};
 
+use super::{Opening, SourceSettings};
 use crate::config::Problems;
 use crate::config::output::{Target, validate_target};
 use crate::failure::{Failure, Outcome};
-use crate::judge::spending;
+use crate::judge::{self, spending};
 
 /// `[generative]`: what is asked, and how the answer is read.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -66,13 +67,8 @@ impl Default for GenerativeSection {
 }
 
 impl GenerativeSection {
-    /// Whether a judge is named, which makes this the source of rewards.
-    pub fn is_given(&self) -> bool {
-        self.judge.model.is_some()
-    }
-
-    /// Notes what is wrong.
-    pub fn validate(&self, problems: &mut Problems<'_>) {
+    /// Notes what is wrong with the settings of a judge that is asked.
+    fn validate_all(&self, problems: &mut Problems<'_>) {
         for (key, message) in self.judge.problems() {
             problems.add(&format!("generative.judge.{key}"), message);
         }
@@ -108,6 +104,32 @@ impl GenerativeSection {
             problems.require(bound.is_none_or(|bound| !bound.is_nan()), key, "must be a number");
         }
         problems.require(self.max_tokens > 0, "generative.max_tokens", "must be at least 1");
+    }
+}
+
+impl SourceSettings for GenerativeSection {
+    fn chosen_by(&self, key: &str) -> String {
+        format!("{key}.judge.model")
+    }
+
+    fn advice(&self, key: &str) -> String {
+        format!("`{}`", self.chosen_by(key))
+    }
+
+    fn is_given(&self) -> bool {
+        self.judge.model.is_some()
+    }
+
+    fn validate(&self, key: &str, problems: &mut Problems<'_>) {
+        if self.is_given() {
+            self.validate_all(problems);
+        } else {
+            judge::validate_address(&self.judge, &format!("{key}.judge"), problems);
+        }
+    }
+
+    fn open(&self, opening: &Opening<'_>) -> Outcome<Box<dyn RewardSource>> {
+        Ok(Box::new(GenerativeSource::open(self, opening.output)?))
     }
 }
 

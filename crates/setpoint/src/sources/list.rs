@@ -1,0 +1,47 @@
+//! The list of sources as settings: how a line of it becomes a setting of the jobs.
+
+/// Defines the sections of the sources from the list.
+macro_rules! reward_sources {
+    (any { $($any:ident: $any_type:ty,)* } recorded { $($recorded:ident: $recorded_type:ty,)* }) => {
+        $(pub mod $any;)*
+        $(pub mod $recorded;)*
+
+        reward_sources! {
+            /// The sources that can score the responses of a file.
+            Sources { $($any: $any_type,)* $($recorded: $recorded_type,)* }
+        }
+        reward_sources! {
+            /// The sources that can score any response, also one that was just sampled.
+            Judges { $($any: $any_type,)* }
+        }
+    };
+    ($(#[$doc:meta])* $section:ident { $($key:ident: $type:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Default, Serialize)]
+        pub struct $section {
+            $(
+                #[doc = concat!("`[", stringify!($key), "]`, see `docs/REWARDS.md`.")]
+                pub $key: $type,
+            )*
+        }
+
+        impl $section {
+            /// Returns the sources, each under its key.
+            pub fn entries(&self) -> Vec<Entry<'_>> {
+                vec![$((stringify!($key), &self.$key as &dyn SourceSettings)),*]
+            }
+        }
+
+        impl Section for $section {
+            const NAMES: &'static [&'static str] = &[$(stringify!($key)),*];
+
+            fn read<'de, A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
+                match name {
+                    $(stringify!($key) => self.$key = map.next_value()?,)*
+                    other => return Err(serde::de::Error::unknown_field(other, Self::NAMES)),
+                }
+                Ok(())
+            }
+        }
+    };
+}

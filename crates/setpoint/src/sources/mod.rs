@@ -1,0 +1,156 @@
+//! Sources of rewards as settings: reward models, and the list of all others.
+//!
+//! A source is one file here, with its settings and how they are opened, and one line in the list below: `any` sources score whatever
+//! response they are given, also those that an evaluation samples; `recorded` ones score the responses of a file. From the list follow the
+//! settings of `annotate`, `eval`, `sweep` and `compare`, their checks and messages, and what decides whether an interrupted job goes on.
+//! `docs/dev/reward-source.md` walks through the addition of one.
+
+#[macro_use]
+mod list;
+
+mod model;
+
+use std::fmt::Debug;
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::MapAccess;
+use serde_json::Value;
+use setpoint_reward::{Error, RewardSource, Rule};
+
+pub use self::model::ModelSettings;
+use crate::config::Problems;
+use crate::config::flat::Section;
+use crate::failure::{Failure, Outcome};
+use crate::session::Session;
+
+reward_sources! {
+    any {
+        rule: Option<Rule>,
+    }
+    recorded {
+        column: column::ColumnSettings,
+        generative: generative::GenerativeSection,
+    }
+}
+
+/// The settings of one kind of source.
+pub trait SourceSettings: Debug + ToValue {
+    /// Returns the setting that chooses the source, whose settings are in the section `key`.
+    fn chosen_by(&self, key: &str) -> String {
+        key.to_owned()
+    }
+
+    /// Tells how to give the source, as part of a list: "the name of a `column`".
+    fn advice(&self, key: &str) -> String;
+
+    /// Returns whether the settings choose the source.
+    fn is_given(&self) -> bool;
+
+    /// Notes what is wrong with the settings, also those of a source that is not chosen.
+    fn validate(&self, key: &str, problems: &mut Problems<'_>);
+
+    /// Says why the source needs tokens, if it does.
+    fn token_use(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Returns whether scoring costs nothing, so that a dry run does it to find what is wrong with the rows.
+    fn is_free(&self) -> bool {
+        false
+    }
+
+    /// Returns hashes of what decides the rewards besides the settings, each with a name for messages.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    fn inputs(&self) -> Outcome<Vec<(&'static str, String)>> {
+        Ok(Vec::new())
+    }
+
+    /// Returns those settings that do not decide the rewards, such as timeouts: they may change before an interrupted job goes on.
+    fn free_settings(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Makes the source ready to score.
+    ///
+    /// # Errors
+    /// When a file cannot be read or does not fit.
+    fn open(&self, opening: &Opening<'_>) -> Outcome<Box<dyn RewardSource>>;
+}
+
+/// A value of settings.
+pub trait ToValue {
+    /// Returns the settings as JSON.
+    ///
+    /// # Errors
+    /// When they cannot be written as JSON.
+    fn to_value(&self) -> Outcome<Value>;
+}
+
+impl<T: Serialize> ToValue for T {
+    fn to_value(&self) -> Outcome<Value> {
+        Ok(serde_json::to_value(self)?)
+    }
+}
+
+/// The job that a source is opened for.
+#[derive(Debug, Clone, Copy)]
+pub struct Opening<'a> {
+    /// The devices, and the program around the job.
+    pub session: &'a Session,
+    /// Tokens in one forward pass.
+    pub batch_tokens: usize,
+    /// The token at the end of a response that a reward model passes over, see [`Reading`](crate::setup::Reading).
+    pub padding: Option<u32>,
+    /// The file that the rewards go to.
+    pub output: Option<&'a Path>,
+}
+
+/// A source as it is configured, under its key.
+pub type Entry<'a> = (&'static str, &'a dyn SourceSettings);
+
+/// Returns all sources of a job, its reward model first.
+pub fn with_model<'a>(key: &'static str, model: &'a ModelSettings<'a>, others: Vec<Entry<'a>>) -> Vec<Entry<'a>> {
+    let mut entries: Vec<Entry<'a>> = vec![(key, model as &dyn SourceSettings)];
+    entries.extend(others);
+    entries
+}
+
+/// Returns the source that is chosen: a reward model, or one of the list. At most one is, see [`validate`].
+pub fn chosen<'a>(model: Entry<'a>, others: &[Entry<'a>]) -> Option<Entry<'a>> {
+    others.iter().copied().chain([model]).find(|(_, settings)| settings.is_given())
+}
+
+/// Notes what is wrong with the settings of all sources. `prefix`: the section that they are in, with its dot. Of several that are chosen,
+/// the message begins with `several`.
+pub fn validate(prefix: &str, entries: &[Entry<'_>], several: (&str, Option<&str>), problems: &mut Problems<'_>) {
+    let names: Vec<String> =
+        entries.iter().map(|(key, settings)| settings.chosen_by(&format!("{prefix}{key}"))).collect();
+    let given = || entries.iter().zip(&names).filter(|((_, settings), _)| settings.is_given()).map(|(_, name)| name);
+    let (beginning, place) = several;
+    if let Some(second) = given().nth(1) {
+        let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+        problems.add(place.unwrap_or(second), format!("{beginning}: {}", alternatives(&names)));
+    }
+    for (key, settings) in entries {
+        settings.validate(&format!("{prefix}{key}"), problems);
+    }
+}
+
+/// Joins clauses as `a`, `a or b`, `a, b or c`.
+pub fn alternatives(clauses: &[String]) -> String {
+    match clauses {
+        [most @ .., last] if !most.is_empty() => format!("{} or {last}", most.join(", ")),
+        _ => clauses.concat(),
+    }
+}
+
+/// Turns the error of a source into that of a job: a source that was told to stop did not fail.
+pub fn failure(session: &Session, error: Error) -> Failure {
+    match session.host.should_stop() {
+        true => Failure::Stopped { message: format!("stopped: {}", Failure::from(error).sentence()) },
+        false => Failure::from(error),
+    }
+}
