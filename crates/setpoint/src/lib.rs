@@ -102,6 +102,7 @@ pub mod eval;
 pub mod failure;
 pub mod generate;
 pub mod logps;
+pub mod process_group;
 pub mod reward;
 pub mod search;
 pub mod session;
