@@ -33,6 +33,7 @@ mod report;
 mod responses;
 mod resume;
 mod resume_folder;
+mod reward_command;
 mod reward_ends;
 mod rows;
 mod same_run;

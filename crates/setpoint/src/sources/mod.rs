@@ -27,6 +27,7 @@ use crate::session::Session;
 reward_sources! {
     any {
         rule: Option<Rule>,
+        command: Option<command::CommandSettings>,
     }
     recorded {
         column: column::ColumnSettings,
