@@ -16,10 +16,12 @@ mod eval;
 mod extremes;
 mod first_hour;
 mod fixture;
+mod guides;
 #[path = "../../crates/setpoint-eval/tests/it/hub_server.rs"]
 mod hub_server;
 mod jobs;
 mod judges;
+mod layers;
 mod methods;
 mod models;
 mod old_runs;

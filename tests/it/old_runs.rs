@@ -12,6 +12,9 @@ use super::fixture::{Ran, command, root};
 
 const TOLERANCE: f64 = 1e-6;
 
+/// The spacing of f32 from 64 to 128, where the log-probabilities of whole responses are, in nats.
+const SPACING: f64 = 1.0 / 131_072.0;
+
 fn fixture() -> PathBuf {
     root().join("tests/fixtures/runs-4bb4a63")
 }
@@ -35,8 +38,26 @@ fn expected() -> serde_json::Map<String, Value> {
 
 #[track_caller]
 fn close(name: &str, found: f64, expected: f64) {
-    let bound = TOLERANCE * expected.abs().max(1.0);
+    near(name, found, expected, 0.0);
+}
+
+#[track_caller]
+fn near(name: &str, found: f64, expected: f64, rounding: f64) {
+    let bound = TOLERANCE * expected.abs().max(1.0) + rounding;
     assert!((found - expected).abs() <= bound, "{name}: found {found}, expected {expected}");
+}
+
+/// Returns how far a metric may be from the fixture's because this machine rounds otherwise. The fixture comes from a machine with AVX-512,
+/// whose matrix kernels add in another order than those for older processors; on such machines nothing is allowed for.
+///
+/// DRO's loss is the mean square of the distances of log-probabilities from their targets. A log-probability that is rounded to the next
+/// f32 moves it by up to `2·√loss` times the spacing, which is more than the tolerance.
+fn rounding(run: &str, key: &str, value: f64) -> f64 {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx512f") {
+        return 0.0;
+    }
+    if run.starts_with("dro") && key.ends_with("loss") { 2.0 * value.sqrt() * SPACING } else { 0.0 }
 }
 
 /// Resumes a copy of each run with the arguments that the function makes of those it was started with.
@@ -58,7 +79,8 @@ fn resumed(arguments: impl Fn(&[String]) -> Vec<String>) {
         for (found, wanted) in metrics.iter().zip(wanted) {
             for (key, value) in wanted.as_object().unwrap() {
                 let step = &wanted["step"];
-                close(&format!("{name}, step {step}, {key}"), found[key].as_f64().unwrap(), value.as_f64().unwrap());
+                let (found, value) = (found[key].as_f64().unwrap(), value.as_f64().unwrap());
+                near(&format!("{name}, step {step}, {key}"), found, value, rounding(name, key, value));
             }
         }
 
