@@ -41,6 +41,6 @@ goldens:
     .venv/bin/pip install --quiet -r tests/golden/requirements.txt
     for script in tests/golden/make_*.py crates/*/tests/golden/make_*.py; do \
         echo "$script"; \
-        case "$script" in *make_lm_eval.py) model="${SETPOINT_TEST_DATA:-../shared/data}/model/stories260K";; *) model=;; esac; \
+        case "$script" in *make_lm_eval.py|*make_lm_eval_hellaswag.py) model="${SETPOINT_TEST_DATA:-../shared/data}/model/stories260K";; *) model=;; esac; \
         .venv/bin/python "$script" $model || exit 1; \
     done
