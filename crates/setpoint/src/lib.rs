@@ -1,8 +1,8 @@
 //! Setpoint aligns language models to exact reward targets. This crate is the whole of it as a library: the command `setpoint` parses
 //! arguments, opens devices and shows progress, and leaves the work to the functions here.
 //!
-//! A job is a module with a configuration and a function `run`. Here a small model with random weights learns to answer from a file of
-//! conversations, and then to prefer the better of two answers:
+//! A job is a module with a configuration and a function `run`. Here a small model with random weights is trained on the chosen responses
+//! of a file of preferences, and then aligned to the preferences:
 //!
 //! ```
 //! use burn::tensor::Device;
@@ -13,14 +13,14 @@
 //! #   let demo = std::env::current_dir()?.join("../../examples/demo");
 //! #   let folder = tempfile::tempdir()?;
 //! #   std::fs::create_dir(folder.path().join("tokenizer"))?;
-//! #   for name in ["config.json", "responses.jsonl", "preferences.jsonl", "tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json"] {
+//! #   for name in ["config.json", "preferences.jsonl", "tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json"] {
 //! #       std::fs::copy(demo.join(name), folder.path().join(name))?;
 //! #   }
 //! #   std::env::set_current_dir(folder.path())?;
 //!     let session = Session::on(Device::flex());
 //!     let config = from_toml(r#"
 //!         model = { from_scratch = "config.json", tokenizer = "tokenizer" }
-//!         data = { path = "responses.jsonl", max_rows = 8 }
+//!         data = { path = "preferences.jsonl", max_rows = 8 }
 //!         train = { max_steps = 1, batch_size = 8 }
 //!     "#)?;
 //!     sft::run(&session, &config, "runs/sft".as_ref(), false)?;
