@@ -63,7 +63,7 @@ impl<'a> Preferences<'a> {
         }
     }
 
-    /// Returns the pair `(chosen, rejected)` that stands for this prompt in pairwise metrics: the first labelled response
+    /// Returns the pair `(chosen, rejected)` that represents this prompt in pairwise metrics: the first labelled response
     /// of each side; without labels the best and the worst reward (the first of equals). `None` if a side is missing, or
     /// the rewards do not differ.
     pub fn pair(&self) -> Option<(usize, usize)> {

@@ -14,7 +14,7 @@ use crate::{BatchContext, DeviceGroup, Error, MetricSums, MicroBatch, ResponseVa
 /// depend on `micro_batch` or the number of devices, but for the rounding of f32 sums.
 ///
 /// # Errors
-/// Those of the task, and [`Error::Interrupted`] once `interrupted` says so.
+/// The errors of the task, and [`Error::Interrupted`] once `interrupted` says so.
 pub fn evaluate<T: Task>(
     task: &T,
     devices: &DeviceGroup,

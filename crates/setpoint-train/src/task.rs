@@ -20,10 +20,10 @@ pub trait Task: Sync {
     /// The model that is trained.
     type Model: Module + Sync;
 
-    /// What [`survey`](Self::survey) needs to know of a single example and only the model can tell, such as a log-probability.
+    /// The values of a single example that [`survey`](Self::survey) needs and only the model can give, such as a log-probability.
     type Probe: Default + Send;
 
-    /// What the loss needs to know of the whole batch beyond its weight: totals, a baseline, ranks.
+    /// The values of the whole batch that the loss needs besides its weight: totals, a baseline, ranks.
     type Survey: Default + Send + Sync;
 
     /// Returns the number of examples.
@@ -119,7 +119,7 @@ pub struct BatchContext<S> {
     pub denominator: f64,
     /// Share of the run's optimizer steps that were made before this one, 0 at the first: for losses that follow a schedule.
     pub progress: f64,
-    /// What the task has found out about the batch ([`Task::survey`]).
+    /// The values that the task computed from the batch ([`Task::survey`]).
     pub survey: S,
 }
 
@@ -129,7 +129,7 @@ pub(crate) type Probes<T> = Vec<(usize, <T as Task>::Probe)>;
 /// Asks the model about some examples.
 ///
 /// # Errors
-/// Those of [`Task::probe`], and when it does not answer for each example.
+/// The errors of [`Task::probe`], and when it does not answer for each example.
 pub(crate) fn probe<T: Task>(
     task: &T,
     model: &T::Model,
@@ -147,7 +147,7 @@ pub(crate) fn probe<T: Task>(
 /// Surveys a batch, whose examples have been probed in any order.
 ///
 /// # Errors
-/// Those of [`Task::survey`].
+/// The errors of [`Task::survey`].
 pub(crate) fn survey<T: Task>(
     task: &T,
     batch: &[usize],

@@ -72,7 +72,7 @@ pub(super) trait Definition: Sync {
         format!("Q: {}\n{choices}\nA: Let's think step by step.", doc.question.trim())
     }
 
-    /// Returns the continuation that stands for a choice.
+    /// Returns the continuation of a choice.
     fn target(&self, doc: &TaskDoc, index: usize) -> String {
         doc.choices[index].clone()
     }
@@ -95,7 +95,7 @@ pub(super) struct Parsed {
     pub question: String,
     /// The choices; none if an answer is generated.
     pub choices: Vec<String>,
-    /// What is right.
+    /// The right answer.
     pub gold: Gold,
 }
 

@@ -78,7 +78,7 @@ fn options(list: &str) -> Result<Vec<String>, String> {
     if choices.len() == 5 { Ok(choices) } else { Err(format!("expected five options from a to e, found {list}")) }
 }
 
-/// What an option may stand for: its first number with and without digit groups, and a ratio.
+/// The possible values of an option: its first number with and without digit groups, and a ratio.
 fn numbers(option: &str) -> Vec<f64> {
     static NUMBER: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"(?:- ?)?(?:\d+(?:\.\d+)?|\.\d+)").ok());
     static RATIO: LazyLock<Option<Regex>> =

@@ -69,7 +69,7 @@ struct Survey {
     probes: HashMap<usize, Probe>,
 }
 
-/// What the model is asked about an example.
+/// The values of an example that only the model gives.
 #[derive(Clone, Copy, Default, PartialEq, Debug)]
 struct Probe(f64);
 

@@ -47,7 +47,7 @@ pub(crate) trait Family: Sync {
 pub(crate) struct Defaults {
     /// The longest text.
     pub(crate) max_position_embeddings: usize,
-    /// Whether there is a key and value head for each query head. Otherwise transformers assumes a number that does not depend on the
+    /// True if each query head has its own key and value head. Otherwise transformers assumes a number that does not depend on the
     /// model, and a file that leaves it out is refused.
     pub(crate) kv_head_per_query_head: bool,
     /// The constant under the root of the norms.

@@ -74,9 +74,9 @@ pub fn rows_of(objective: &dyn RowObjective, prompt: &RowPrompt) -> Vec<usize> {
 
 /// Training data and held-out data.
 pub struct Sets<P> {
-    /// What is trained on.
+    /// The training set.
     pub train: PreparedSet<P>,
-    /// What is held out.
+    /// The held-out set.
     pub eval: Option<PreparedSet<P>>,
 }
 
