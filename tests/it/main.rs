@@ -17,11 +17,13 @@ mod extremes;
 mod first_hour;
 mod fixture;
 mod guides;
+mod hardware;
 #[path = "../../crates/setpoint-eval/tests/it/hub_server.rs"]
 mod hub_server;
 mod jobs;
 mod judges;
 mod layers;
+mod links;
 mod methods;
 mod models;
 mod old_runs;

@@ -1,4 +1,4 @@
-//! The README's own commands, run as they stand there: with the defaults, on a tiny model of each of its two families.
+//! Runs the README's own commands, with the defaults, on a tiny model of each of its two families.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -24,6 +24,8 @@ enum Family {
 /// Commands of the README's shell blocks that start with `setpoint`, in their order.
 fn commands() -> Vec<Vec<String>> {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    // A command may take several lines.
+    let readme = readme.replace("\\\n", " ");
     let mut inside = false;
     let mut found = Vec::new();
     for line in readme.lines() {
@@ -47,6 +49,15 @@ fn shown_row() -> Value {
 fn write_lines(path: &Path, rows: &[Value]) {
     let text: String = rows.iter().map(|row| row.to_string() + "\n").collect();
     std::fs::write(path, text).unwrap();
+}
+
+/// Adds the README's own row, without what the annotation adds, to the responses that the README generates.
+fn append_shown_row(folder: &Path) {
+    let mut row = shown_row();
+    row.as_object_mut().unwrap().remove("rewards");
+    let path = folder.join("responses.jsonl");
+    let text = std::fs::read_to_string(&path).expect("the README generates responses");
+    std::fs::write(path, format!("{text}{row}\n")).unwrap();
 }
 
 fn write_json(path: &Path, value: &Value) {
@@ -161,15 +172,9 @@ fn make_files(folder: &Path, messages: bool) {
         &folder.join("preferences.jsonl"),
         &rows(&|i| json!({"prompt": prompt(i), "chosen": answer(answers[0]), "rejected": answer(answers[1])})),
     );
-    let mut responses = rows(&|i| json!({"prompt": prompt(i), "responses": answers}));
-    if !messages {
-        // The README's own row, without what the annotation adds.
-        let mut row = shown_row();
-        row.as_object_mut().unwrap().remove("rewards");
-        responses.push(row);
-    }
-    write_lines(&folder.join("responses.jsonl"), &responses);
-    write_lines(&folder.join("prompts.jsonl"), &rows(&|i| json!({"prompt": prompt(i)}))[..3]);
+    let prompts = rows(&|i| json!({"prompt": prompt(i)}));
+    write_lines(&folder.join("prompts.jsonl"), &prompts[..6]);
+    write_lines(&folder.join("held-out.jsonl"), &prompts[6..9]);
     let outputs: Vec<Value> = (0..2)
         .map(|i| json!({"instruction": format!("Question {i}?"), "output": "Four.", "generator": "gpt4", "dataset": "d"}))
         .collect();
@@ -234,6 +239,9 @@ fn first_hour(family: Family, messages: bool) {
         let ran = run(folder, &arguments);
         assert_eq!(ran.code, 0, "{family:?}, messages {messages}: setpoint {line}\n{}\n{}", ran.stdout, ran.stderr);
         assert!(!ran.stderr.contains("panicked"), "setpoint {line}\n{}", ran.stderr);
+        if line.starts_with("generate") && !messages {
+            append_shown_row(folder);
+        }
     }
     for made in ["runs/sft/model", "runs/reward/model", "runs/dro/model", "runs/simpo/model"] {
         assert!(folder.join(made).join("model.safetensors").is_file(), "{made}");
