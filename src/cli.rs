@@ -17,7 +17,7 @@ use crate::host::TRIAL;
 pub use eval::{Benchmark, EvalArgs};
 use setpoint::config::Given;
 use setpoint::session::Existing;
-pub use unknown::with_setting;
+pub use unknown::with_remedy;
 
 /// Aligns language models to exact reward targets: SFT, reward model, annotation, audit, Direct Reward Optimization, evaluation.
 #[derive(Debug, Parser)]
@@ -58,7 +58,8 @@ pub enum Command {
     /// One alignment method under many settings: a grid or drawn at random, each trained and evaluated
     #[command(after_help = SWEEP_HELP)]
     Sweep(TrainArgs),
-    /// Several alignment methods from one model and one annotated file, with equal budgets, in one table
+    /// Train several alignment methods from one model and one annotated file with equal budgets, in one table
+    /// (`eval compare` puts results side by side that exist)
     #[command(after_help = COMPARE_HELP)]
     Compare(TrainArgs),
     /// One trial of a sweep or comparison, which start it. The name is like nothing that somebody types, so that it is never suggested.
@@ -79,13 +80,20 @@ pub enum Command {
     #[command(after_help = EVAL_HELP)]
     Eval(Box<EvalArgs>),
     /// Lend this machine's devices to trainings that are started on another
-    #[command(after_help = SERVE_HELP)]
-    Serve {
+    #[command(after_help = LEND_HELP)]
+    Lend {
         #[arg(long, value_name = "DEVICE", help = DEVICE_HELP)]
         device: Option<String>,
         /// Address to listen at; 0.0.0.0:3000 to be reached from other machines
         #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:3000")]
         listen: String,
+    },
+    /// The former name of `lend`, kept so that whoever types it learns the new one.
+    #[command(hide = true)]
+    Serve {
+        /// Whatever follows.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+        rest: Vec<String>,
     },
     /// One HTML file of runs and results: curves, tables, samples side by side; opens offline
     #[command(after_help = REPORT_HELP)]
@@ -105,7 +113,7 @@ pub enum Command {
     },
 }
 
-const DEVICE_HELP: &str = "flex, ndarray, wgpu[:i], cuda[:i] or remote:HOST:PORT (see setpoint serve); several, as in cuda:0,1 or cuda:0-7, train \
+const DEVICE_HELP: &str = "flex, ndarray, wgpu[:i], cuda[:i] or remote:HOST:PORT (see setpoint lend); several, as in cuda:0,1 or cuda:0-7, train \
     and score together; by default the fastest this binary was built with";
 const PLANNED_DEVICE_HELP: &str = "Where it will run: flex, ndarray, wgpu[:i], cuda[:i] or remote:HOST:PORT, several as in cuda:0,1; none has to be in \
     this binary or machine";
@@ -150,7 +158,7 @@ const GENERATE_HELP: &str = "Examples:\n  setpoint generate --model DIR --prompt
 const EVAL_HELP: &str = "Example:\n  setpoint eval --model runs/dro/model --set baseline.path=runs/sft/model \\\n    \
     --set reward.path=runs/reward/model --data prompts.jsonl\n\nAll settings with their defaults: setpoint inspect config eval";
 
-const SERVE_HELP: &str = "Example, on gpu1 and gpu2 and then anywhere:\n  SETPOINT_TOKEN=… setpoint serve --device cuda:0-7 --listen 0.0.0.0:3000\n  \
+const LEND_HELP: &str = "Example, on gpu1 and gpu2 and then anywhere:\n  SETPOINT_TOKEN=… setpoint lend --device cuda:0-7 --listen 0.0.0.0:3000\n  \
     SETPOINT_TOKEN=… setpoint align dro.toml --run runs/dro --device remote:gpu1:3000,remote:gpu2:3000\n\n\
     For a network that you trust: the traffic is not encrypted. The machines must reach each other under the names given after --device.";
 const REPORT_HELP: &str = "Example:\n  setpoint report runs/sft runs/dro runs/dro-tasks --output report.html";

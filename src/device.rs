@@ -154,9 +154,9 @@ fn parse(name: &str) -> Result<(&'static str, Vec<Option<usize>>), String> {
             (None, Some(kind)) if item.starts_with(|c: char| c.is_ascii_digit()) => (kind, Some(item)),
             (None, _) => (item, None),
         };
-        let known = LOCAL.into_iter().find(|known| *known == found).ok_or_else(|| {
+        let known = kind_named(found).ok_or_else(|| {
             format!(
-                "`{item}` is not a device: expected flex, ndarray, wgpu[:i], cuda[:i] or remote:HOST:PORT, as in cuda:1 or cuda:0,1"
+                "`{item}` is not a device: expected cpu, flex, ndarray, wgpu[:i], cuda[:i] or remote:HOST:PORT, as in cuda:1 or cuda:0,1"
             )
         })?;
         if kind.is_some_and(|kind| kind != known) {
@@ -181,6 +181,22 @@ fn parse(name: &str) -> Result<(&'static str, Vec<Option<usize>>), String> {
         return Err(format!("`{name}`: {twice} is named twice"));
     }
     Ok((kind, numbers))
+}
+
+/// Returns the kind of device that a name stands for: its own, in whatever case, or the one that torch and people have for it.
+fn kind_named(name: &str) -> Option<&'static str> {
+    let name = name.to_lowercase();
+    let first_compiled = |kinds: [&'static str; 2]| {
+        let compiled = compiled();
+        kinds.into_iter().find(|kind| compiled.contains(kind)).unwrap_or(kinds[0])
+    };
+    match name.as_str() {
+        "cpu" => Some(first_compiled(["flex", "ndarray"])),
+        "gpu" => Some(first_compiled(["cuda", "wgpu"])),
+        "nvidia" => Some("cuda"),
+        "mps" | "metal" | "vulkan" | "webgpu" | "directx" => Some("wgpu"),
+        _ => LOCAL.into_iter().find(|known| *known == name),
+    }
 }
 
 /// `3`, or `0-3` with both ends; no machine has as many devices as is refused here.

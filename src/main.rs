@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     let (done, code) = match Cli::try_parse() {
         Ok(cli) => (device_failure::caught(|| run(cli.command)), 0),
         Err(said) => {
-            let code = progress::answer(&cli::with_setting(said, std::env::args()));
+            let code = progress::answer(&cli::with_remedy(said, std::env::args()));
             (Ok(()), code)
         }
     };
@@ -69,7 +69,7 @@ fn compute_here() {
 
 fn run(command: Command) -> Outcome {
     // Burn's server brings a logger of its own.
-    if !matches!(command, Command::Serve { .. }) {
+    if !matches!(command, Command::Lend { .. }) {
         progress::install_logger();
     }
     match command {
@@ -118,11 +118,15 @@ fn run(command: Command) -> Outcome {
             require_one_device(&session, "chat")?;
             commands::chat::run(&session, &config, args.system.as_deref())
         }
-        Command::Serve { device, listen } => {
+        Command::Serve { .. } => Err(Failure::usage(
+            "setpoint serve",
+            "renamed to `setpoint lend`: `serve` will be an inference server",
+        )),
+        Command::Lend { device, listen } => {
             if device.as_deref().is_some_and(|name| name.starts_with(device::remote::PREFIX)) {
                 return Err(Failure::usage("--device", "only this machine's devices can be lent"));
             }
-            commands::serve::run(&session(device.as_deref(), true)?, &listen)
+            commands::lend::run(&session(device.as_deref(), true)?, &listen)
         }
         Command::Plan(args) => plan(&args),
         Command::Report { runs, output } => commands::report::run(&runs, &output),

@@ -41,7 +41,7 @@ pub enum Benchmark {
     MtBench(MtBenchArgs),
     #[command(about = tasks_about(), after_help = tasks_help())]
     Tasks(TasksArgs),
-    /// Put results side by side, with paired significance
+    /// Put results that exist side by side, with paired significance (`setpoint compare` trains methods and compares them)
     #[command(after_help = COMPARE_HELP)]
     Compare(CompareArgs),
 }

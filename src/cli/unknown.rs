@@ -1,14 +1,49 @@
-//! A flag that does not exist, but may be meant for a setting.
+//! A flag that does not exist but may be meant for a setting, and a command that does not exist but may be meant for a job.
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use setpoint::config::settings_named;
+use setpoint::config::{foreign, respell, settings_named};
 use setpoint::{align, annotate, compare, eval, generate, logps, reward, sft, sweep};
+use setpoint_align::METHODS;
 
 use crate::commands::chat;
 
+/// Returns the parser's error with what was probably meant by a flag or command that is unknown.
+pub fn with_remedy(said: clap::Error, arguments: impl Iterator<Item = String>) -> clap::Error {
+    match said.kind() {
+        ErrorKind::InvalidSubcommand => with_command(said),
+        _ => with_setting(said, arguments),
+    }
+}
+
+/// Returns the parser's error with the command that was meant, if its name is a method's or that of a command of other tools.
+fn with_command(mut said: clap::Error) -> clap::Error {
+    let Some(ContextValue::String(name)) = said.get(ContextKind::InvalidSubcommand) else { return said };
+    let Some(tip) = command_meant(name) else { return said };
+    said.remove(ContextKind::SuggestedSubcommand);
+    said.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    said
+}
+
+fn command_meant(name: &str) -> Option<String> {
+    let mut method = name.to_owned();
+    align::respell_method(&mut method);
+    if METHODS.iter().any(|about| about.name == method || about.aliases.contains(&method.as_str())) {
+        return Some(format!("`{method}` is a method of `setpoint align`: add --set align.method={method}"));
+    }
+    if let Some(online) = align::online_method(name) {
+        return Some(format!("`{online}` is an online method, and none is built yet; `setpoint methods` lists the offline ones"));
+    }
+    match respell(name, ["train", "finetune", "fine_tune", "rm", "reward_model", "preference", "predict"])? {
+        "rm" | "reward_model" => Some("reward models are trained by `setpoint reward`".to_owned()),
+        "preference" => Some("preference methods are those of `setpoint align`".to_owned()),
+        "predict" => Some("`setpoint generate` samples responses".to_owned()),
+        _ => Some("a training is `setpoint sft`, `setpoint reward` or `setpoint align`".to_owned()),
+    }
+}
+
 /// Returns the parser's error with the setting that was meant, if a flag is unknown and the command has settings.
-pub fn with_setting(mut said: clap::Error, arguments: impl Iterator<Item = String>) -> clap::Error {
+fn with_setting(mut said: clap::Error, arguments: impl Iterator<Item = String>) -> clap::Error {
     if said.kind() != ErrorKind::UnknownArgument || said.get(ContextKind::SuggestedArg).is_some() {
         return said;
     }
@@ -18,9 +53,12 @@ pub fn with_setting(mut said: clap::Error, arguments: impl Iterator<Item = Strin
     let words: Vec<String> = arguments.skip(1).take(2).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let Some((job, keys)) = settings_of(&words, &name) else { return said };
-    let tip = match keys.first() {
-        Some(key) => format!("`{key}` is a setting: give it as --set {key}=VALUE"),
-        None => format!("settings are given as --set KEY=VALUE; `setpoint inspect config {job}` lists them"),
+    let tip = match (keys.first(), foreign(&name)) {
+        (Some(key), _) => format!("`{key}` is a setting: give it as --set {key}=VALUE"),
+        (None, Some(foreign)) => foreign.remedy(),
+        (None, None) => {
+            format!("settings are given as --set KEY=VALUE; `setpoint inspect config {job}` lists them")
+        }
     };
     said.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     said
@@ -50,6 +88,27 @@ fn settings_of(words: &[&str], name: &str) -> Option<(&'static str, Vec<String>)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn commands_of_other_tools_lead_to_jobs() {
+        for (name, meant) in [
+            ("dpo", Some("--set align.method=dpo")),
+            ("SimPO", Some("--set align.method=simpo")),
+            ("rao", Some("--set align.method=rao")),
+            ("grpo", Some("online method")),
+            ("PPO", Some("online method")),
+            ("Fine-Tune", Some("setpoint sft")),
+            ("reward-model", Some("setpoint reward")),
+            ("simp", None),
+            ("algin", None),
+        ] {
+            let tip = command_meant(name);
+            match meant {
+                Some(meant) => assert!(tip.as_ref().is_some_and(|tip| tip.contains(meant)), "{name}: {tip:?}"),
+                None => assert_eq!(tip, None, "{name}"),
+            }
+        }
+    }
 
     #[test]
     fn settings_are_found_in_every_section() {

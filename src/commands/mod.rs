@@ -6,8 +6,9 @@ pub mod compare;
 pub mod demo;
 pub mod eval;
 pub mod inspect;
+pub mod lend;
 pub mod methods;
 pub mod plan;
 pub mod report;
-pub mod serve;
+
 pub mod sweep;

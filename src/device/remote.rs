@@ -1,4 +1,4 @@
-//! Devices of other machines, which `setpoint serve` lends.
+//! Devices of other machines, which `setpoint lend` lends.
 
 use burn::tensor::Device;
 
@@ -69,7 +69,7 @@ pub fn connect(servers: &[Server<'_>]) -> Outcome<Vec<Device>> {
         let failed = |error: ConnectError| {
             let failure = Failure::run(format!("{address}: {error}"));
             match error {
-                ConnectError::Unreachable { .. } => failure.hint("lend devices there with `setpoint serve`"),
+                ConnectError::Unreachable { .. } => failure.hint("lend devices there with `setpoint lend`"),
                 ConnectError::Unauthorized => failure.hint(format!("set {TOKEN} to the server's")),
                 _ => failure,
             }

@@ -1,4 +1,4 @@
-//! Devices of other machines: here of other processes, which `setpoint serve` starts.
+//! Devices of other machines: here of other processes, which `setpoint lend` starts.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -16,12 +16,12 @@ struct Server {
 
 impl Server {
     fn start(device: &str, token: Option<&str>) -> Self {
-        let mut serve = command(&["serve", "--device", device, "--listen", "127.0.0.1:0"]);
-        serve.env_remove("SETPOINT_TOKEN");
+        let mut lend = command(&["lend", "--device", device, "--listen", "127.0.0.1:0"]);
+        lend.env_remove("SETPOINT_TOKEN");
         if let Some(token) = token {
-            serve.env("SETPOINT_TOKEN", token);
+            lend.env("SETPOINT_TOKEN", token);
         }
-        let mut child = serve.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = lend.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = line.trim().rsplit_once("remote:").unwrap_or_else(|| panic!("{line:?}")).1.to_owned();
@@ -103,12 +103,12 @@ fn servers_that_are_not_there_or_open_to_all_are_refused() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let dir = tempfile::tempdir().unwrap();
     let run = dir.path().join("run");
-    setpoint_owned(&sft(&run, &format!("remote:{free}"), 1)).fails(1, &[&free, "setpoint serve"]);
+    setpoint_owned(&sft(&run, &format!("remote:{free}"), 1)).fails(1, &[&free, "setpoint lend"]);
     assert!(!run.exists());
-    let mut open = command(&["serve", "--device", "flex", "--listen", "0.0.0.0:0"]);
+    let mut open = command(&["lend", "--device", "flex", "--listen", "0.0.0.0:0"]);
     Ran::of(&open.env_remove("SETPOINT_TOKEN").output().unwrap()).fails(2, &["--listen", "SETPOINT_TOKEN"]);
-    setpoint(&["serve", "--device", "remote:gpu1:3000"]).fails(2, &["--device", "only this machine's"]);
-    setpoint(&["serve", "--device", "flex", "--listen", "nowhere"]).fails(1, &["cannot listen at nowhere"]);
+    setpoint(&["lend", "--device", "remote:gpu1:3000"]).fails(2, &["--device", "only this machine's"]);
+    setpoint(&["lend", "--device", "flex", "--listen", "nowhere"]).fails(1, &["cannot listen at nowhere"]);
 }
 
 /// The only one, and one of two, whose device a thread of its own works with.

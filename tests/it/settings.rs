@@ -174,3 +174,63 @@ fn quiet_hides_progress_and_nothing_else() {
     .ok();
     assert!(ran.stderr.is_empty(), "{ran:#?}");
 }
+
+#[test]
+fn other_spellings_of_names_are_the_names() {
+    let (_dir, data) = file("rows.jsonl", &rewarded_rows(4));
+    let policy = model().display().to_string();
+    let dry = ["--dry-run", "--device", "CPU", "--model", &policy, "--data", &data];
+    let ran = setpoint(
+        &[
+            &["align"],
+            &dry[..],
+            &["--set", "align.method=SimPO", "--set", "model.dtype=Float32", "--set", "train.schedule.kind=Linear"],
+        ]
+        .concat(),
+    )
+    .ok();
+    for said in ["method = \"simpo\"", "dtype = \"f32\"", "kind = \"linear\""] {
+        assert!(ran.stdout.contains(said), "{said}: {ran:#?}");
+    }
+    // Also a method within a method.
+    let losses = "align.losses=[{method=\"DPO\",weight=1.0},{method=\"exo-pair\",weight=0.5}]";
+    let ran = setpoint(&[&["align"], &dry[..], &["--set", "align.method=Mix", "--set", losses]].concat()).ok();
+    assert!(ran.stdout.contains("\"exo_pair\""), "{ran:#?}");
+    // A misspelling is none.
+    setpoint(&["align", "--dry-run", "--set", "train.schedule.kind=Liner"]).fails(2, &["did you mean `linear`?"]);
+}
+
+#[test]
+fn settings_are_found_wherever_they_belong() {
+    for (setting, said) in [
+        ("learning_rate=1", "did you mean `train.learning_rate`?"),
+        ("lerning_rate=1", "did you mean `train.learning_rate`?"),
+        ("data.max_legnth=9", "did you mean `encode.max_length`?"),
+        ("per_device_train_batch_size=4", "here it is `train.micro_batch`"),
+        ("train.gradient_checkpointing=true", "train.recompute = \"block\""),
+        ("output_dir=x", "--run DIR"),
+        ("train.sequence_len=9", "here it is `encode.max_length`"),
+        // A setting of another job: not this job's.
+        ("num_return_sequences=3", "`num_return_sequences` is not a setting; there are: model"),
+    ] {
+        setpoint(&["sft", "--dry-run", "--set", setting]).fails(2, &[said]);
+    }
+    for (flag, said) in [
+        ("--learning_rate", "--set train.learning_rate=VALUE"),
+        ("--per_device_train_batch_size", "here it is `train.micro_batch`"),
+        ("--gradient_checkpointing", "train.recompute = \"block\""),
+        ("--output_dir", "--run DIR"),
+    ] {
+        setpoint(&["align", flag, "8"]).fails(2, &[said]);
+    }
+}
+
+#[test]
+fn commands_that_do_not_exist_are_answered_with_those_that_do() {
+    setpoint(&["dpo", "--model", "x"]).fails(2, &["setpoint align", "--set align.method=dpo"]);
+    setpoint(&["grpo"]).fails(2, &["online method", "setpoint methods"]);
+    setpoint(&["train", "x.toml"]).fails(2, &["setpoint sft"]);
+    setpoint(&["serve", "--device", "flex", "--listen", "127.0.0.1:0"]).fails(2, &["renamed to `setpoint lend`"]);
+    setpoint(&["align", "--dry-run", "--set", "align.method=GRPO"]).fails(2, &["online method"]);
+    setpoint(&["compare", "--dry-run", "--set", "compare.methods=[\"ppo\"]"]).fails(2, &["online method"]);
+}

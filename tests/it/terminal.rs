@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use super::fixture::{Ran, command, demo, file, model, rewarded_rows, setpoint};
 
 /// Commands, as they are typed, that print no result to standard output or do not end by themselves. Their help is tried all the same.
-const SILENT: [&str; 5] = ["demo", "serve", "report", "help", "eval help"];
+const SILENT: [&str; 5] = ["demo", "lend", "report", "help", "eval help"];
 
 /// Names under `Commands:` in a help text.
 fn listed(help: &str) -> Vec<String> {

@@ -80,6 +80,10 @@ impl Default for SweepConfig {
 impl Config for SweepConfig {
     const JOB: &'static str = "sweep";
 
+    fn respell(user: &mut Table) {
+        AlignConfig::respell(user);
+    }
+
     fn defaults(user: &Table) -> Result<Table, (String, String)> {
         let mut table = to_table(&Self::default());
         table.extend(AlignConfig::defaults(user)?.into_iter().filter(|(key, _)| key == "align"));

@@ -46,7 +46,7 @@ use self::identify::identify;
 pub use data::TrainingData;
 pub use prepare::{Prepared, named, prepare};
 pub use reference::reference_logps;
-pub use settings::{AlignConfig, adapt, to_value};
+pub use settings::{AlignConfig, adapt, online_method, respell_method, to_value, unknown_method_hint};
 
 /// Trains, and leaves the model in `<folder>/model`.
 pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool) -> Outcome {

@@ -13,7 +13,7 @@ use crate::config::output::{Target, validate_output};
 use crate::config::sections::{
     ModelSection, Wanted, folder_problem, validate_best, validate_data, validate_encode, validate_train,
 };
-use crate::config::{Config, Problems, nearest};
+use crate::config::{Config, Problems, nearest, respell};
 use crate::setup;
 use crate::training::SamplesSection;
 
@@ -66,6 +66,12 @@ impl Default for AlignConfig {
 
 impl Config for AlignConfig {
     const JOB: &'static str = "align";
+
+    fn respell(user: &mut Table) {
+        if let Some(section) = user.get_mut("align").and_then(Value::as_table_mut) {
+            respell_methods(section);
+        }
+    }
 
     fn defaults(user: &Table) -> Result<Table, (String, String)> {
         let section = user.get("align").and_then(Value::as_table);
@@ -139,6 +145,41 @@ pub fn to_value(value: Setting) -> Value {
     }
 }
 
+/// Replaces other spellings of methods in `[align]`, also in the losses of a mix.
+fn respell_methods(section: &mut Table) {
+    if let Some(Value::String(method)) = section.get_mut("method") {
+        respell_method(method);
+    }
+    let losses = section.get_mut("losses").and_then(Value::as_array_mut);
+    losses.into_iter().flatten().filter_map(Value::as_table_mut).for_each(respell_methods);
+}
+
+/// Replaces another spelling of a method's name.
+pub fn respell_method(method: &mut String) {
+    let names = METHODS.iter().flat_map(|about| [about.name].into_iter().chain(about.aliases.iter().copied()));
+    if let Some(name) = respell(method, names) {
+        name.clone_into(method);
+    }
+}
+
+/// Returns what to say of a name that is no method: that it is not built yet, or the method that may have been meant.
+pub fn unknown_method_hint(name: &str) -> Option<String> {
+    if let Some(online) = online_method(name) {
+        return Some(format!("`{online}` is an online method, and none is built yet: the methods are offline ones"));
+    }
+    nearest(name, METHODS.iter().map(|about| about.name)).map(|near| format!("did you mean `{near}`?"))
+}
+
+/// Returns the name of the online method that a text spells.
+pub fn online_method(name: &str) -> Option<&'static str> {
+    respell(name, ONLINE_METHODS)
+}
+
+/// Methods that sample during training. None of them is built yet.
+const ONLINE_METHODS: [&str; 13] = [
+    "ppo", "rlhf", "grpo", "dapo", "dr_grpo", "gspo", "cispo", "rloo", "reinforce", "reinforce++", "online_dpo", "nash_md", "xpo",
+];
+
 /// The names there are, and the one that may have been meant.
 fn unknown_method(found: Option<&str>) -> (String, String) {
     let shown = |about: &About| match about.aliases {
@@ -147,9 +188,9 @@ fn unknown_method(found: Option<&str>) -> (String, String) {
     };
     let names: Vec<String> = METHODS.iter().map(shown).collect();
     let found = found.map_or_else(
-        || "something else than a name".to_owned(),
-        |name| match nearest(name, METHODS.iter().map(|about| about.name)) {
-            Some(near) => format!("`{name}`; did you mean `{near}`?"),
+        || "something other than a name".to_owned(),
+        |name| match unknown_method_hint(name) {
+            Some(hint) => format!("`{name}`; {hint}"),
             None => format!("`{name}`"),
         },
     );

@@ -3,15 +3,15 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-use setpoint_align::{METHODS, Method};
+use setpoint_align::Method;
 use setpoint_data::{DatasetConfig, EncodeOptions};
 use setpoint_train::TrainConfig;
 use toml::{Table, Value};
 
 use super::plan;
-use crate::align::AlignConfig;
+use crate::align::{AlignConfig, respell_method, unknown_method_hint};
 use crate::config::sections::{ModelSection, Wanted, validate_data, validate_encode, validate_train};
-use crate::config::{Config, Problem, Problems, nearest};
+use crate::config::{Config, Problem, Problems};
 use crate::search::{HeldOut, Metric, blamed, with_point};
 
 /// Settings of `setpoint compare`.
@@ -146,14 +146,23 @@ impl CompareConfig {
 }
 
 fn unknown(name: &str) -> String {
-    match nearest(name, METHODS.iter().map(|about| about.name)) {
-        Some(near) => format!("`{name}` is not a method; did you mean `{near}`? (`setpoint methods` lists them)"),
+    match unknown_method_hint(name) {
+        Some(hint) => format!("`{name}` is not a method; {hint} (`setpoint methods` lists them)"),
         None => format!("`{name}` is not a method (`setpoint methods` lists them)"),
     }
 }
 
 impl Config for CompareConfig {
     const JOB: &'static str = "compare";
+
+    fn respell(user: &mut Table) {
+        let methods = user.get_mut("compare").and_then(|compare| compare.get_mut("methods"));
+        for method in methods.and_then(Value::as_array_mut).into_iter().flatten() {
+            if let Value::String(method) = method {
+                respell_method(method);
+            }
+        }
+    }
 
     fn validate(&self, problems: &mut Problems<'_>) {
         self.model.validate("model", Wanted::LanguageModel, problems);

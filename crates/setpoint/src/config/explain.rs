@@ -2,21 +2,34 @@
 
 use toml::Value;
 
+use super::foreign::{Foreign, foreign};
+use super::spelling::respell;
 use super::suggest::nearest;
 
-/// Turns a message about the setting `key` into a sentence with a remedy. `siblings`: the settings there are, if the message does not
-/// name them. `elsewhere`: the settings of a name in all sections. `fits`: why a value does not fit the setting, by which the forms that it takes are found out.
+/// The settings of a job, as far as an explanation asks for them.
+pub(super) trait Known {
+    /// Returns the names next to `key`, as far as they have a default.
+    fn siblings(&self, key: &str) -> Vec<String>;
+    /// Returns the dotted keys of the settings of a name in all sections.
+    fn named(&self, name: &str) -> Vec<String>;
+    /// Returns the dotted keys of all settings.
+    fn all(&self) -> Vec<String>;
+    /// Returns whether a setting of this dotted key exists.
+    fn has(&self, key: &str) -> bool;
+}
+
+/// Turns a message about the setting `key` into a sentence with a remedy. `fits` says why a value does not fit the setting, by which the
+/// forms that it takes are found out.
 pub(super) fn explain(
     message: &str,
     key: &str,
-    siblings: &[String],
-    elsewhere: impl FnOnce(&str) -> Vec<String>,
+    known: &impl Known,
     found: Option<&Value>,
     fits: impl Fn(Value) -> Result<(), String>,
 ) -> String {
     let message = message.lines().next().unwrap_or_default().trim();
     if let Some(rest) = message.strip_prefix("unknown field ") {
-        return unknown_setting(rest, key, siblings, elsewhere);
+        return unknown_setting(rest, key, known);
     }
     // An entry of a list has no value of its own to try.
     if !key.contains('[')
@@ -44,27 +57,57 @@ pub(super) fn explain(
     format!("`{key}`: {}", plain(message))
 }
 
-fn unknown_setting(rest: &str, key: &str, siblings: &[String], elsewhere: impl FnOnce(&str) -> Vec<String>) -> String {
+/// Returns the name of a choice that a value spells in another way, if it does.
+pub(super) fn respelled(found: Option<&Value>, fits: impl Fn(Value) -> Result<(), String>) -> Option<String> {
+    let found = found?.as_str()?;
+    let names = choices(&fits)?;
+    let name = respell(found, names.iter().map(String::as_str))?;
+    (name != found).then(|| name.to_owned())
+}
+
+fn unknown_setting(rest: &str, key: &str, known: &impl Known) -> String {
     let name = key.rsplit('.').next().unwrap_or(key);
     let field = rest.split('`').nth(1).unwrap_or(name);
     if field != name {
         // In a list of tables, where a key has no path of its own.
         return format!("`{key}`: `{field}` is not a setting of one of its entries");
     }
-    let mut known: Vec<&str> = rest.split('`').skip(3).step_by(2).collect();
-    if known.is_empty() {
-        known = siblings.iter().map(String::as_str).collect();
+    let mut names: Vec<String> = rest.split('`').skip(3).step_by(2).map(str::to_owned).collect();
+    if names.is_empty() {
+        names = known.siblings(key);
     }
-    let others = elsewhere(name);
+    let unknown = |meant: &[String]| {
+        let meant: Vec<String> = meant.iter().take(3).map(|key| format!("`{key}`")).collect();
+        format!("`{key}` is not a setting; did you mean {}?", alternatives(&meant))
+    };
+    let others = known.named(name);
     if !others.is_empty() {
-        let others: Vec<String> = others.iter().take(3).map(|other| format!("`{other}`")).collect();
-        return format!("`{key}` is not a setting; did you mean {}?", alternatives(&others));
+        return unknown(&others);
     }
-    match nearest(name, known.iter().copied()) {
-        Some(near) => format!("`{key}` is not a setting; did you mean `{near}`?"),
-        None if known.is_empty() => format!("`{key}` is not a setting; there are none here"),
-        None => format!("`{key}` is not a setting; there are: {}", known.join(", ")),
+    if let Some(remedy) = foreign_remedy(name, known) {
+        return format!("`{key}` is not a setting: {remedy}");
     }
+    if let Some(near) = nearest(name, names.iter().map(String::as_str)) {
+        return unknown(&[near.to_owned()]);
+    }
+    // A misspelt name of another section.
+    let all = known.all();
+    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+    let lasts: Vec<String> = all.iter().map(|key| last(key)).collect();
+    if let Some(near) = nearest(name, lasts.iter().map(String::as_str)) {
+        let meant: Vec<String> = all.iter().filter(|key| last(key) == near).cloned().collect();
+        return unknown(&meant);
+    }
+    match names.is_empty() {
+        true => format!("`{key}` is not a setting; there are none here"),
+        false => format!("`{key}` is not a setting; there are: {}", names.join(", ")),
+    }
+}
+
+/// Returns what to write instead of another tool's name, if the job has a setting for it.
+fn foreign_remedy(name: &str, known: &impl Known) -> Option<String> {
+    let found = foreign(name).filter(|foreign| foreign.setting().is_none_or(|key| known.has(key)))?;
+    Some(Foreign::remedy(found))
 }
 
 /// Returns the names that the setting takes, if it is a choice between names.

@@ -10,11 +10,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::explain::explain;
-use super::names::keys_named;
+use super::collect::read_collecting;
+use super::problems::{Origins, Problems};
 pub use super::table::insert;
 pub use super::table::to_table;
-use super::table::{line_of, merge, parse_value, remove, value_of};
+use super::table::{merge, parse_value, remove, value_of};
 use super::{positions, ranges};
 use crate::failure::Problem;
 
@@ -31,79 +31,12 @@ pub trait Config: Serialize + DeserializeOwned + Default {
         Ok(to_table(&Self::default()))
     }
 
+    /// Replaces another spelling of a name that decides which other settings exist, such as `DPO` for the method `dpo`.
+    fn respell(_user: &mut Table) {}
+
     /// Adds settings that a run folder's `config.toml` of an older version lacks and whose default has another meaning than their absence
     /// had.
     fn complete_older(_table: &mut Table) {}
-}
-
-/// Where a setting was written, to point at it in a message.
-#[derive(Debug, Default)]
-struct Origins {
-    file: Option<(PathBuf, String)>,
-    set: Vec<(String, String)>,
-    flags: Vec<(String, String)>,
-}
-
-impl Origins {
-    fn place(&self, key: &str) -> String {
-        let covers = |written: &str| {
-            written == key || key.starts_with(&format!("{written}.")) || written.starts_with(&format!("{key}."))
-        };
-        if let Some((k, v)) = self.set.iter().rev().find(|(k, _)| covers(k)) {
-            return format!("--set {k}={}", ranges::shorten(without_secret(k, v)));
-        }
-        if let Some((_, flag)) = self.flags.iter().rev().find(|(k, _)| covers(k)) {
-            return flag.clone();
-        }
-        if let Some((path, text)) = &self.file
-            && let Some(line) = line_of(text, key)
-        {
-            return format!("{}:{line}", path.display());
-        }
-        format!("`{key}`")
-    }
-}
-
-/// A value as it may be repeated on the terminal: neither a key nor an address that may hold one.
-fn without_secret<'v>(key: &str, value: &'v str) -> &'v str {
-    const NAMES: [&str; 4] = ["key", "token", "secret", "password"];
-    const HIDDEN: &str = "…";
-    let name = key.rsplit('.').next().unwrap_or(key);
-    let named = NAMES.iter().any(|n| name.strip_suffix(n).is_some_and(|rest| rest.is_empty() || rest.ends_with('_')));
-    let variable = |text: &str| text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
-    let address = value.contains("://") && value.contains(['@', '?', '#']);
-    if named || address || (name.ends_with("key_env") && !variable(value)) { HIDDEN } else { value }
-}
-
-/// Collects problems and knows where each setting was written.
-#[derive(Debug)]
-pub struct Problems<'a> {
-    origins: &'a Origins,
-    found: Vec<Problem>,
-    /// The settings whose value could not be read.
-    unread: BTreeSet<String>,
-}
-
-impl Problems<'_> {
-    /// Notes that the setting `key` (dotted path) is wrong. On a value that cannot be read, one sentence is enough.
-    pub fn add(&mut self, key: &str, message: impl Into<String>) {
-        if self.unread.contains(key) {
-            return;
-        }
-        let (place, mut message) = (self.origins.place(key), message.into());
-        let name = key.rsplit('.').next().unwrap_or(key);
-        if !message.contains(name) && !place.contains(name) {
-            message = format!("`{key}`: {message}");
-        }
-        self.found.push(Problem { place, message });
-    }
-
-    /// Notes `message` for `key` unless `ok`.
-    pub fn require(&mut self, ok: bool, key: &str, message: impl Into<String>) {
-        if !ok {
-            self.add(key, message);
-        }
-    }
 }
 
 /// What the user gave: a file, flags that stand for a setting, and `--set` pairs.
@@ -232,6 +165,7 @@ pub fn from_table<C: Config>(mut base: Table, over: &[(String, Value)]) -> Resul
         insert(&mut base, key, value.clone());
     }
     let mut problems = Problems { origins: &origins, found: Vec::new(), unread: BTreeSet::new() };
+    C::respell(&mut base);
     let defaults =
         C::defaults(&base).map_err(|(key, message)| vec![Problem { place: origins.place(&key), message }])?;
     let config: C = read_collecting(defaults, base.clone(), &mut problems)?;
@@ -266,6 +200,7 @@ fn read<C: Config>(
     }
     let mut found = Vec::new();
     from_command_line(given, &mut user, &mut origins, &mut found, adapt);
+    C::respell(&mut user);
     let mut defaults = match C::defaults(&user) {
         Ok(table) => table,
         Err((key, message)) => {
@@ -354,92 +289,6 @@ fn adapt_value(key: &str, value: &mut Value, adapt: &dyn Fn(&str, &mut Value)) {
         Value::Table(inner) => adapt_all(key, inner, adapt),
         value => adapt(key, value),
     }
-}
-
-/// Deserialises `user` over `defaults`; every setting that does not fit is noted and dropped, until the rest reads.
-fn read_collecting<C: DeserializeOwned>(
-    defaults: Table,
-    mut user: Table,
-    problems: &mut Problems<'_>,
-) -> Result<C, Vec<Problem>> {
-    let attempt = |user: &Table| {
-        let mut merged = defaults.clone();
-        merge(&mut merged, user.clone());
-        serde_path_to_error::deserialize::<_, C>(Value::Table(merged))
-            .map_err(|e| (e.path().to_string(), e.into_inner().to_string()))
-    };
-    loop {
-        match attempt(&user) {
-            Ok(config) => return Ok(config),
-            Err((path, message)) => {
-                let key = blame(&user, &path, |without| attempt(without).err().is_none_or(|e| e.1 != message));
-                let key = reached(&user, &key);
-                let fits = |value: Value| {
-                    let mut alone = Table::new();
-                    insert(&mut alone, &key, value);
-                    attempt(&alone)
-                        .map(drop)
-                        .map_err(|(_, message)| message.lines().next().unwrap_or_default().to_owned())
-                };
-                let sentence = explain(
-                    &message,
-                    &key,
-                    &siblings(&defaults, &key),
-                    |name| keys_named::<C>(&defaults, name),
-                    value_of(&user, &key),
-                    fits,
-                );
-                problems.add(&key, sentence);
-                problems.unread.insert(key.clone());
-                if !remove(&mut user, &key) {
-                    return Err(std::mem::take(&mut problems.found));
-                }
-            }
-        }
-    }
-}
-
-/// Which setting under `path` causes an error: serde names only the table where a table's meaning hangs on one of its keys
-/// (a method's settings). It is the one without which the error goes away.
-fn blame(user: &Table, path: &str, goes_away: impl Fn(&Table) -> bool) -> String {
-    let mut table = Some(user);
-    if path != "." {
-        for part in path.split('.') {
-            table = table.and_then(|t| t.get(part)).and_then(Value::as_table);
-        }
-    }
-    let Some(table) = table else { return path.to_owned() };
-    let culprit = table.keys().map(|child| if path == "." { child.clone() } else { format!("{path}.{child}") }).find(
-        |candidate| {
-            let mut without = user.clone();
-            remove(&mut without, candidate) && goes_away(&without)
-        },
-    );
-    culprit.unwrap_or_else(|| path.to_owned())
-}
-
-/// The settings that stand beside `key` by default.
-fn siblings(defaults: &Table, key: &str) -> Vec<String> {
-    let Some((parent, _)) = key.rsplit_once('.') else { return defaults.keys().cloned().collect() };
-    let table = parent.split('.').try_fold(defaults, |table, part| table.get(part).and_then(Value::as_table));
-    table.map(|table| table.keys().cloned().collect()).unwrap_or_default()
-}
-
-/// The key up to the user's value: serde goes on into the choices that a value might have been.
-fn reached(user: &Table, key: &str) -> String {
-    let mut parts = Vec::new();
-    let mut table = Some(user);
-    for part in key.split('.') {
-        let Some(inner) = table else { break };
-        parts.push(part);
-        table = match inner.get(part) {
-            Some(Value::Table(inner)) => Some(inner),
-            // A list, whose entries are named in brackets, or nothing.
-            None => return key.to_owned(),
-            Some(_) => None,
-        };
-    }
-    parts.join(".")
 }
 
 #[cfg(test)]

@@ -1,20 +1,27 @@
 //! Configuration of the jobs: how it is read ([`load`]), the sections that several jobs share ([`sections`]), and whether its results
 //! can be written ([`output`]).
 
+mod collect;
 mod explain;
 pub(crate) mod flat;
+mod foreign;
 pub mod load;
 mod names;
 pub mod output;
 mod positions;
+mod problems;
 mod ranges;
 pub mod sections;
+mod spelling;
 mod suggest;
 mod table;
 
 pub use crate::failure::Problem;
 pub use setpoint_data::DatasetConfig;
 
-pub use load::{Config, Given, Problems, from_toml};
-pub use names::settings_named;
+pub use foreign::{FOREIGN, Foreign, Here, Tool, foreign};
+pub use load::{Config, Given, from_toml};
+pub use names::{has_setting, settings_named};
+pub use problems::Problems;
+pub use spelling::respell;
 pub use suggest::nearest;

@@ -23,6 +23,35 @@ pub(super) fn keys_named<C: DeserializeOwned>(defaults: &Table, name: &str) -> V
     of_name.map(|table| format!("{table}{name}")).collect()
 }
 
+/// Returns whether a job has a setting of this dotted key, also one that is not set by default.
+pub fn has_setting<C: Config>(key: &str) -> bool {
+    C::defaults(&Table::new()).is_ok_and(|defaults| is_setting::<C>(&defaults, key))
+}
+
+/// Returns the dotted keys of every setting in a table of settings, also of those that are not set by default.
+pub(super) fn all_keys<C: DeserializeOwned>(defaults: &Table) -> Vec<String> {
+    let mut tables = vec![String::new()];
+    collect(defaults, "", &mut tables);
+    let of_table = |table: &String| {
+        let names = names_in::<C>(defaults, table);
+        names.into_iter().map(|name| format!("{table}{name}")).collect::<Vec<_>>()
+    };
+    tables.iter().flat_map(of_table).collect()
+}
+
+/// Returns the names that a table of settings takes, which serde lists for one that it does not take. `prefix` ends with a dot.
+fn names_in<C: DeserializeOwned>(defaults: &Table, prefix: &str) -> Vec<String> {
+    let mut table = defaults.clone();
+    insert(&mut table, &format!("{prefix}no such setting"), Value::Integer(0));
+    let error = serde_path_to_error::deserialize::<_, C>(Value::Table(table)).err();
+    let message = error.map(|error| error.into_inner().to_string()).unwrap_or_default();
+    let message = message.lines().next().unwrap_or_default();
+    match message.strip_prefix("unknown field ") {
+        Some(rest) => rest.split('`').skip(3).step_by(2).map(str::to_owned).collect(),
+        None => Vec::new(),
+    }
+}
+
 /// Adds the dotted keys of all tables of settings, each with a dot after it.
 fn collect(table: &Table, prefix: &str, found: &mut Vec<String>) {
     for (name, value) in table {
@@ -38,7 +67,7 @@ fn collect(table: &Table, prefix: &str, found: &mut Vec<String>) {
 }
 
 /// Returns whether a setting exists, also one that is not set by default.
-fn is_setting<C: DeserializeOwned>(defaults: &Table, key: &str) -> bool {
+pub(super) fn is_setting<C: DeserializeOwned>(defaults: &Table, key: &str) -> bool {
     if value_of(defaults, key).is_some() {
         return true;
     }
@@ -48,5 +77,59 @@ fn is_setting<C: DeserializeOwned>(defaults: &Table, key: &str) -> bool {
         Ok(_) => true,
         // A setting that is there refuses the number itself.
         Err(error) => error.path().to_string() == key && !error.into_inner().to_string().starts_with("unknown field"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load::{Given, load_unchecked};
+
+    /// Words of Rust and serde that say nothing to somebody who writes a settings file.
+    const FOR_PROGRAMMERS: [&str; 14] = [
+        "variant", "newtype", "struct", "enum", "tuple", "usize", "u64", "i64", "f64", "invalid type", "invalid value",
+        "invalid length", "untagged", "deserializ",
+    ];
+
+    /// Gives every setting of a job a value of every type, and checks what is said of those that do not fit.
+    fn check<C: Config>(job: &str, set: &[&str]) -> usize {
+        let user = Given { set: set.iter().map(|set| (*set).to_owned()).collect(), ..Given::default() };
+        let defaults = crate::config::load::to_table(&load_unchecked::<C>(&user).unwrap());
+        let keys = all_keys::<C>(&defaults);
+        let mut complaints = 0;
+        for key in &keys {
+            for value in ["\"no such name\"", "-7", "0.25", "true", "[true]", "{ no_such_key = 1 }", "[{ x = 1 }]"] {
+                let given = Given { set: [user.set.clone(), vec![format!("{key}={value}")]].concat(), ..Given::default() };
+                for problem in load_unchecked::<C>(&given).err().unwrap_or_default() {
+                    complaints += 1;
+                    let said = problem.to_string();
+                    // What the user wrote is repeated.
+                    let own = problem.message.replace(key, "");
+                    let found = FOR_PROGRAMMERS.iter().find(|word| own.contains(**word));
+                    assert!(found.is_none(), "{job}: {said}");
+                }
+            }
+        }
+        assert!(complaints > keys.len(), "{job}: {complaints} complaints about {} settings", keys.len());
+        keys.len()
+    }
+
+    #[test]
+    fn no_message_is_in_the_words_of_a_programming_language() {
+        check::<crate::sft::SftConfig>("sft", &["train.best={metric=\"loss\",greater_is_better=false}"]);
+        check::<crate::reward::RewardConfig>("reward", &[]);
+        check::<crate::annotate::AnnotateConfig>("annotate", &[]);
+        check::<crate::logps::LogpsConfig>("logps", &[]);
+        check::<crate::sweep::SweepConfig>("sweep", &[]);
+        check::<crate::compare::CompareConfig>("compare", &[]);
+        check::<crate::generate::GenerateConfig>("generate", &[]);
+        check::<crate::eval::EvalConfig>("eval", &[]);
+        check::<crate::eval::alpaca::AlpacaConfig>("eval alpaca", &[]);
+        check::<crate::eval::mt_bench::MtBenchConfig>("eval mt-bench", &[]);
+        check::<crate::eval::tasks::TasksConfig>("eval tasks", &[]);
+        for about in setpoint_align::METHODS {
+            let method = format!("align.method={}", about.name);
+            assert!(check::<crate::align::AlignConfig>(about.name, &[&method]) > 40, "{}", about.name);
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use setpoint_transformer::ModelConfig;
 use toml::{Table, Value};
 
-use super::load::Problems;
+use super::problems::Problems;
 use super::table::{insert, value_of};
 
 /// The setting.

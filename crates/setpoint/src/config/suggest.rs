@@ -1,12 +1,13 @@
 //! "Did you mean …?", by one rule for settings, methods, tasks and every other name.
 
+use super::spelling::plain;
+
 /// Returns the known name that `name` was probably meant to be.
 ///
 /// A wrong suggestion is worse than none. So names must agree in their first letter, a quarter of the longer one may differ, and names of
 /// up to three letters, which are all similar to each other (`ppo` and `dpo`), are suggested only for another spelling of themselves
 /// (`DPO`). A beginning stands for a name if no other name has it.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let plain = |text: &str| text.trim().to_lowercase().replace(['-', ' '], "_");
     let name = plain(name);
     let known: Vec<(&str, String)> = known.into_iter().map(|known| (known, plain(known))).collect();
     let distance = |other: &str| strsim::damerau_levenshtein(&name, other);

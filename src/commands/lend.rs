@@ -1,4 +1,4 @@
-//! `setpoint serve`: lends this machine's devices to trainings that are started on another.
+//! `setpoint lend`: lends this machine's devices to trainings that are started on another.
 
 use setpoint::Outcome;
 use setpoint::Session;

@@ -1,0 +1,124 @@
+//! Reads a table of settings as a job's configuration and notes everything that does not fit, instead of the first thing alone.
+
+use std::collections::BTreeSet;
+use std::marker::PhantomData;
+
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+use super::explain::{Known, explain, respelled};
+use super::names::{all_keys, is_setting, keys_named};
+use super::problems::Problems;
+use super::table::{insert, merge, remove, value_of};
+use crate::failure::Problem;
+
+/// Deserialises `user` over `defaults`; every setting that does not fit is noted and dropped, until the rest reads.
+pub(super) fn read_collecting<C: DeserializeOwned>(
+    defaults: Table,
+    mut user: Table,
+    problems: &mut Problems<'_>,
+) -> Result<C, Vec<Problem>> {
+    let attempt = |user: &Table| {
+        let mut merged = defaults.clone();
+        merge(&mut merged, user.clone());
+        serde_path_to_error::deserialize::<_, C>(Value::Table(merged))
+            .map_err(|e| (e.path().to_string(), e.into_inner().to_string()))
+    };
+    let known = Settings { defaults: &defaults, config: PhantomData::<C> };
+    let mut respellings = BTreeSet::new();
+    loop {
+        match attempt(&user) {
+            Ok(config) => return Ok(config),
+            Err((path, message)) => {
+                let key = blame(&user, &path, |without| attempt(without).err().is_none_or(|e| e.1 != message));
+                let key = reached(&user, &key);
+                let fits = &|value: Value| {
+                    let mut alone = Table::new();
+                    insert(&mut alone, &key, value);
+                    attempt(&alone)
+                        .map(drop)
+                        .map_err(|(_, message)| message.lines().next().unwrap_or_default().to_owned())
+                };
+                if let Some(name) = respelled(value_of(&user, &key), fits)
+                    && respellings.insert(key.clone())
+                {
+                    insert(&mut user, &key, Value::String(name));
+                    continue;
+                }
+                let sentence = explain(&message, &key, &known, value_of(&user, &key), fits);
+                problems.add(&key, sentence);
+                problems.unread.insert(key.clone());
+                if !remove(&mut user, &key) {
+                    return Err(std::mem::take(&mut problems.found));
+                }
+            }
+        }
+    }
+}
+
+/// The settings of a job by its defaults.
+struct Settings<'d, C> {
+    defaults: &'d Table,
+    config: PhantomData<C>,
+}
+
+impl<C: DeserializeOwned> Known for Settings<'_, C> {
+    fn siblings(&self, key: &str) -> Vec<String> {
+        siblings(self.defaults, key)
+    }
+
+    fn named(&self, name: &str) -> Vec<String> {
+        keys_named::<C>(self.defaults, name)
+    }
+
+    fn all(&self) -> Vec<String> {
+        all_keys::<C>(self.defaults)
+    }
+
+    fn has(&self, key: &str) -> bool {
+        is_setting::<C>(self.defaults, key)
+    }
+}
+
+/// Which setting under `path` causes an error: serde names only the table where a table's meaning hangs on one of its keys
+/// (a method's settings). It is the one without which the error goes away.
+fn blame(user: &Table, path: &str, goes_away: impl Fn(&Table) -> bool) -> String {
+    let mut table = Some(user);
+    if path != "." {
+        for part in path.split('.') {
+            table = table.and_then(|t| t.get(part)).and_then(Value::as_table);
+        }
+    }
+    let Some(table) = table else { return path.to_owned() };
+    let culprit = table.keys().map(|child| if path == "." { child.clone() } else { format!("{path}.{child}") }).find(
+        |candidate| {
+            let mut without = user.clone();
+            remove(&mut without, candidate) && goes_away(&without)
+        },
+    );
+    culprit.unwrap_or_else(|| path.to_owned())
+}
+
+/// The settings that stand beside `key` by default.
+fn siblings(defaults: &Table, key: &str) -> Vec<String> {
+    let Some((parent, _)) = key.rsplit_once('.') else { return defaults.keys().cloned().collect() };
+    let table = parent.split('.').try_fold(defaults, |table, part| table.get(part).and_then(Value::as_table));
+    table.map(|table| table.keys().cloned().collect()).unwrap_or_default()
+}
+
+/// The key up to the user's value: serde goes on into the choices that a value might have been.
+fn reached(user: &Table, key: &str) -> String {
+    let mut parts = Vec::new();
+    let mut table = Some(user);
+    for part in key.split('.') {
+        let Some(inner) = table else { break };
+        parts.push(part);
+        table = match inner.get(part) {
+            Some(Value::Table(inner)) => Some(inner),
+            // A list, whose entries are named in brackets, or nothing.
+            None => return key.to_owned(),
+            Some(_) => None,
+        };
+    }
+    parts.join(".")
+}
