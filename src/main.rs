@@ -118,10 +118,9 @@ fn run(command: Command) -> Outcome {
             require_one_device(&session, "chat")?;
             commands::chat::run(&session, &config, args.system.as_deref())
         }
-        Command::Serve { .. } => Err(Failure::usage(
-            "setpoint serve",
-            "renamed to `setpoint lend`: `serve` will be an inference server",
-        )),
+        Command::Serve { .. } => {
+            Err(Failure::usage("setpoint serve", "renamed to `setpoint lend`: `serve` will be an inference server"))
+        }
         Command::Lend { device, listen } => {
             if device.as_deref().is_some_and(|name| name.starts_with(device::remote::PREFIX)) {
                 return Err(Failure::usage("--device", "only this machine's devices can be lent"));

@@ -32,7 +32,9 @@ fn command_meant(name: &str) -> Option<String> {
         return Some(format!("`{method}` is a method of `setpoint align`: add --set align.method={method}"));
     }
     if let Some(online) = align::online_method(name) {
-        return Some(format!("`{online}` is an online method, and none is built yet; `setpoint methods` lists the offline ones"));
+        return Some(format!(
+            "`{online}` is an online method, and none is built yet; `setpoint methods` lists the offline ones"
+        ));
     }
     match respell(name, ["train", "finetune", "fine_tune", "rm", "reward_model", "preference", "predict"])? {
         "rm" | "reward_model" => Some("reward models are trained by `setpoint reward`".to_owned()),

@@ -177,7 +177,19 @@ pub fn online_method(name: &str) -> Option<&'static str> {
 
 /// Methods that sample during training. None of them is built yet.
 const ONLINE_METHODS: [&str; 13] = [
-    "ppo", "rlhf", "grpo", "dapo", "dr_grpo", "gspo", "cispo", "rloo", "reinforce", "reinforce++", "online_dpo", "nash_md", "xpo",
+    "ppo",
+    "rlhf",
+    "grpo",
+    "dapo",
+    "dr_grpo",
+    "gspo",
+    "cispo",
+    "rloo",
+    "reinforce",
+    "reinforce++",
+    "online_dpo",
+    "nash_md",
+    "xpo",
 ];
 
 /// The names there are, and the one that may have been meant.

@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::explain::{Known, explain, respelled};
+use super::explain::{Known, expects_table, explain, no_settings, respelled};
 use super::names::{all_keys, is_setting, keys_named};
 use super::problems::Problems;
 use super::table::{insert, merge, remove, value_of};
@@ -32,6 +32,7 @@ pub(super) fn read_collecting<C: DeserializeOwned>(
             Err((path, message)) => {
                 let key = blame(&user, &path, |without| attempt(without).err().is_none_or(|e| e.1 != message));
                 let key = reached(&user, &key);
+                let key = without_position(&user, key, |without| attempt(without).map_err(|(_, message)| message));
                 let fits = &|value: Value| {
                     let mut alone = Table::new();
                     insert(&mut alone, &key, value);
@@ -97,6 +98,16 @@ fn blame(user: &Table, path: &str, goes_away: impl Fn(&Table) -> bool) -> String
         },
     );
     culprit.unwrap_or_else(|| path.to_owned())
+}
+
+/// Returns the key of a list instead of that of its entry, if a table of settings is expected there: serde reads lists as tables, entry
+/// by entry.
+fn without_position<T>(user: &Table, key: String, attempt: impl Fn(&Table) -> Result<T, String>) -> String {
+    let Some((list, _)) = key.split_once('[') else { return key };
+    let mut table = user.clone();
+    insert(&mut table, list, no_settings());
+    let message = attempt(&table).err().unwrap_or_default();
+    if expects_table(&message) { list.to_owned() } else { key }
 }
 
 /// The settings that stand beside `key` by default.

@@ -43,6 +43,9 @@ pub(super) fn explain(
         let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
         return format!("`{key}` must be {}; found {}{near}", alternatives(&forms), shown(found));
     }
+    if matches!(found, Some(Value::Array(_))) && fits(no_settings()).is_err_and(|m| expects_table(&m)) {
+        return format!("`{key}` is a table of settings; found a list");
+    }
     if let Some(rest) = message.strip_prefix("unknown variant ") {
         let mut names = rest.split('`').skip(1).step_by(2);
         let found = names.next().unwrap_or_default();
@@ -110,6 +113,16 @@ fn foreign_remedy(name: &str, known: &impl Known) -> Option<String> {
     Some(Foreign::remedy(found))
 }
 
+/// Returns whether a table of settings is expected, by what serde says of [`no_settings`].
+pub(super) fn expects_table(message: &str) -> bool {
+    message.starts_with("unknown field `no such setting`") || message.starts_with("missing field")
+}
+
+/// Returns a table that no table of settings takes.
+pub(super) fn no_settings() -> Value {
+    Value::Table([("no such setting".to_owned(), Value::Integer(0))].into_iter().collect())
+}
+
 /// Returns the names that the setting takes, if it is a choice between names.
 fn choices(fits: impl Fn(Value) -> Result<(), String>) -> Option<Vec<String>> {
     let message = fits(Value::String("no such choice".to_owned())).err()?;
@@ -156,26 +169,35 @@ fn plain(message: &str) -> String {
     let Some((found, expected)) = wrong.and_then(|rest| rest.rsplit_once(", expected ")) else {
         return message.to_owned();
     };
+    let entries = expected.strip_prefix("a tuple of size ").or_else(|| expected.strip_prefix("an array of length "));
+    if let Some(entries) = entries {
+        return format!("expected a list of {entries} entries, found {}", found_value(found));
+    }
     let expected = match expected {
         "usize" | "u8" | "u16" | "u32" | "u64" => "a whole number, 0 or greater",
         "isize" | "i8" | "i16" | "i32" | "i64" => "a whole number",
         "f32" | "f64" => "a number",
         "a boolean" => "true or false",
-        "a string" | "path string" => "text in quotes",
+        "a string" | "path string" | "string only" => "text in quotes",
         "a sequence" => "a list",
         "a map" => "a table of settings",
         other if other.starts_with("struct ") || other.contains("enum ") => "a table of settings",
         other => other.strip_prefix("expected ").unwrap_or(other),
     };
-    let found = match found {
+    format!("expected {expected}, found {}", found_value(found))
+}
+
+/// Returns what serde says it found, in plain words.
+fn found_value(found: &str) -> &str {
+    match found {
         "map" => "a table",
         "sequence" => "a list",
+        "unit variant" => "a name alone",
         other => ["string ", "integer ", "floating point ", "boolean "]
             .iter()
             .find_map(|kind| other.strip_prefix(kind))
             .map_or(other, |value| value.trim_matches('`')),
-    };
-    format!("expected {expected}, found {found}")
+    }
 }
 
 #[cfg(test)]

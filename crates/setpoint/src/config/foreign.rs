@@ -85,7 +85,10 @@ pub const FOREIGN: &[Foreign] = &[
     entry(
         "gradient_accumulation_steps",
         ALL,
-        Written("train.batch_size", "128, the examples of a whole step: examples on a device × devices × accumulation steps"),
+        Written(
+            "train.batch_size",
+            "128, the examples of a whole step: examples on a device × devices × accumulation steps",
+        ),
     ),
     entry("packing", ALL, Written("train.micro_batch", "{ tokens = 8192 }: rows are always packed")),
     entry("padding_free", &[Trl], Nothing("rows are packed without padding")),
