@@ -129,7 +129,7 @@ fn suggestions_are_for_misspellings_alone() {
             None => assert!(!ran.stderr.contains("did you mean"), "{ran:#?}"),
         }
     };
-    for (name, meant) in [("ppo", None), ("grpo", None), ("sipmo", Some("simpo")), ("DPO", Some("dpo"))] {
+    for (name, meant) in [("ppo", None), ("grpo", None), ("sipmo", Some("simpo")), ("IPOO", None)] {
         suggests(&["align", "--dry-run", "--set", &format!("align.method={name}")], meant);
         suggests(&["compare", "--dry-run", "--set", &format!("compare.methods=[\"{name}\"]")], meant);
     }
