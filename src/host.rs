@@ -75,6 +75,10 @@ impl Host for Process {
         if begins { interrupt::watch() } else { interrupt::ignore() }
     }
 
+    fn take_warnings(&self) -> Vec<String> {
+        progress::take_warnings()
+    }
+
     fn run_trial(&self, trial: &TrialProcess<'_>) -> Option<std::io::Result<bool>> {
         Some(self.spawn(trial))
     }

@@ -5,7 +5,7 @@ mod logger;
 mod output;
 
 pub use bar::bar;
-pub use logger::install_logger;
+pub use logger::{install_logger, take_warnings};
 pub use output::{
     answer, complain, complete, has_colours, heed_dumb_terminals, is_closed, note, paint, say, say_json, say_painted,
     say_part, say_text, warn,

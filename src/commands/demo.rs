@@ -60,6 +60,8 @@ fn carry_out(session: &Session, folder: &Path, seed: u64) -> Outcome {
     let step = |number: usize, text: &str| {
         progress::note("");
         progress::note(format!("[{number}/7] {text}"));
+        // Those of an earlier step do not belong to the next run.
+        session.host.take_warnings();
     };
 
     step(1, "SFT: a model of 0.5 million parameters, from random weights");

@@ -1,8 +1,15 @@
 //! The remarks and warnings of the library, which come through the `log` crate.
 
+use std::sync::{Mutex, PoisonError};
+
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use super::output::{note, warn};
+
+/// Warnings that were printed and not yet taken.
+static WARNINGS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+/// The most warnings that are kept.
+const MOST_WARNINGS: usize = 100;
 
 /// Prints the records of this project's crates. Those of others are not meant for users.
 struct Remarks;
@@ -15,6 +22,11 @@ pub fn install_logger() {
     }
 }
 
+/// Returns the library's warnings since this was last called, for the history of a run.
+pub fn take_warnings() -> Vec<String> {
+    std::mem::take(&mut *WARNINGS.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
 impl Log for Remarks {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.target().split(&[':', '_']).next() == Some("setpoint") && metadata.level() <= Level::Info
@@ -25,7 +37,14 @@ impl Log for Remarks {
             return;
         }
         match record.level() {
-            Level::Error | Level::Warn => warn(record.args()),
+            Level::Error | Level::Warn => {
+                let mut warnings = WARNINGS.lock().unwrap_or_else(PoisonError::into_inner);
+                if warnings.len() < MOST_WARNINGS {
+                    warnings.push(record.args().to_string());
+                }
+                drop(warnings);
+                warn(record.args());
+            }
             _ => note(record.args()),
         }
     }

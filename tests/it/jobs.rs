@@ -207,8 +207,12 @@ fn reward_model_then_eval_against_the_policy_itself() {
     let page = dir.path().join("report.html");
     setpoint(&["report", &path, "--output", &page.display().to_string()]).ok();
     let page = std::fs::read_to_string(page).unwrap();
-    for chart in ["reward, example by example", "log_ratio, nats, example by example", "chosen_log_ratio, nats"] {
-        assert!(page.contains(&format!("aria-label=\"{chart}")), "{chart} is missing");
+    for chart in [
+        "Reward, example by example",
+        "Log-ratio of the policy&#x27;s own responses",
+        "Log-ratio of the held-out chosen responses",
+    ] {
+        assert!(page.contains(&format!("aria-label=\"{chart}\"")), "{chart} is missing");
     }
 }
 

@@ -103,6 +103,7 @@ pub mod failure;
 pub mod generate;
 pub mod logps;
 pub mod process_group;
+pub mod report;
 pub mod reward;
 pub mod search;
 pub mod session;

@@ -37,6 +37,11 @@ pub trait Host: Debug + Send + Sync {
     /// Learns what to do with memory that is free, if it can tell its allocator.
     fn free_memory(&self, _policy: FreeMemory) {}
 
+    /// Returns the warnings since this was last asked, which a run folder notes. By default there are none.
+    fn take_warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Returns the kinds of devices that the program was built with; a run folder notes them.
     fn device_kinds(&self) -> Vec<&'static str> {
         Vec::new()

@@ -20,6 +20,13 @@ pub fn available() -> Option<u64> {
     left.into_iter().chain(of_process).chain(of_groups).reduce(f64::min).map(|bytes| bytes as u64)
 }
 
+/// Returns the greatest resident memory of this process so far, bytes, if the system tells; the memory of a GPU is not in it.
+pub fn peak() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
 /// Fails if the memory left is less than `bytes`. `what` begins the sentence and `remedy` ends it.
 ///
 /// # Errors

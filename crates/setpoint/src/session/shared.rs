@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::failure::{Failure, Outcome};
 use crate::files::{text_hash, write_text};
+use crate::session::memory;
 
 /// What a computation takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -29,20 +30,13 @@ pub struct Cost {
 impl Cost {
     /// What this process took since then.
     pub fn since(start: Instant) -> Self {
-        Self { seconds: start.elapsed().as_secs_f64(), peak_memory: peak_memory() }
+        Self { seconds: start.elapsed().as_secs_f64(), peak_memory: memory::peak() }
     }
 
     /// Of two computations, one after the other.
     pub fn and(self, other: Self) -> Self {
         Self { seconds: self.seconds + other.seconds, peak_memory: self.peak_memory.max(other.peak_memory) }
     }
-}
-
-/// The greatest resident memory of this process so far, bytes, as Linux tells it.
-fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
 /// A folder of shared values.

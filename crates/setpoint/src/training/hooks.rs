@@ -1,11 +1,13 @@
 //! What a training does between its steps: the progress bar, evaluations, samples, the model at its end.
 
+use std::path::Path;
+
 use setpoint_align::ChosenStep;
 use setpoint_train::{
     DeviceGroup, Error, Evaluation, Hooks, Measurement, MicroBatch, Sample, StepReport, Task, evaluate,
 };
 
-use super::Companions;
+use super::{Companions, history};
 use crate::failure::Failure;
 use crate::session::{Bar, Host};
 
@@ -33,6 +35,8 @@ pub(super) struct TrainingHooks<'a, T: Task> {
     pub(super) total_steps: u64,
     pub(super) bar: Box<dyn Bar>,
     pub(super) host: &'a dyn Host,
+    /// The folder of the run.
+    pub(super) folder: &'a Path,
     /// A warning to be given if the run is new.
     pub(super) few_steps: Option<String>,
     pub(super) speed: Speed,
@@ -56,6 +60,8 @@ impl<T: Task> Hooks<T::Model> for TrainingHooks<'_, T> {
 
     fn begin(&mut self, step: u64, _total_steps: u64) {
         self.bar.reach(step);
+        // Those of the preparation.
+        history::append_warnings(self.folder, self.host);
         // Steps of an earlier process say nothing of the time that is left.
         self.bar.restart_clock();
         if let Some(warning) = self.few_steps.take().filter(|_| step == 0) {
@@ -87,7 +93,7 @@ impl<T: Task> Hooks<T::Model> for TrainingHooks<'_, T> {
         if let (Some(detector), Some((_, log_ratio))) = (&mut self.companions.displacement, chosen) {
             let step = ChosenStep { step: report.step, log_ratio: *log_ratio, tokens: self.companions.chosen_tokens };
             if let Some(warning) = detector.observe(step) {
-                self.bar.above(&mut || log::warn!("{warning}"));
+                self.warning(&warning.to_string());
             }
         }
     }
@@ -103,6 +109,7 @@ impl<T: Task> Hooks<T::Model> for TrainingHooks<'_, T> {
 
     fn warning(&mut self, message: &str) {
         self.bar.above(&mut || log::warn!("{message}"));
+        history::append_warnings(self.folder, self.host);
     }
 }
 

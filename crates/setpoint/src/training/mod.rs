@@ -1,5 +1,6 @@
 //! What every training recipe does around the engine: run folder, progress, evaluation on held-out rows, the final model.
 
+pub mod history;
 mod hooks;
 mod plan;
 pub mod record;
@@ -14,6 +15,7 @@ use setpoint_data::TextEncoder;
 use setpoint_train::{Error, Fitted, Hooks, RunDir, Sample, StopReason, Task, TrainConfig, fit_on};
 use setpoint_transformer::{CausalLm, ModelConfig, Recompute, generate_stream};
 
+use self::history::{Ending, Event};
 use self::hooks::{Speed, TrainingHooks};
 pub use self::plan::{MemoryPlan, Output, RunPlan, Shape};
 use self::record::{CONFIG, record};
@@ -59,6 +61,7 @@ pub fn open_run<C: Config>(session: &Session, folder: &Path, resume: bool, confi
         "arch": std::env::consts::ARCH,
     });
     run.write_text("versions.json", &format!("{versions:#}\n"))?;
+    history::open(folder, resume);
     Ok(run)
 }
 
@@ -109,6 +112,12 @@ fn list_files(run: &RunDir, folder: &str, names: &mut Vec<String>) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// Returns the steps of the run in a folder, if it is finished.
+pub fn finished_steps(folder: &Path) -> Option<u64> {
+    let text = std::fs::read(folder.join(FINISHED)).ok()?;
+    Some(serde_json::from_slice::<Finished>(&text).ok()?.steps)
 }
 
 /// Whether the run in a folder is finished and its model is as it was left, which is then said.
@@ -294,6 +303,7 @@ pub fn train<T: Task>(
         total_steps,
         bar,
         host: session.host.as_ref(),
+        folder: run.path(),
         few_steps,
         speed: Speed::default(),
         failed: None,
@@ -301,15 +311,34 @@ pub fn train<T: Task>(
     if begun.is_none() {
         check_best(config, total_steps, &model, &mut hooks)?;
     }
+    history::append(
+        run.path(),
+        Event::Began {
+            step: begun.as_ref().map_or(0, |(step, _)| *step),
+            total_steps,
+            examples: task.len(),
+            eval_examples: hooks.companions.eval.map_or(0, |eval| eval.len()),
+            parameters: model.num_params(),
+        },
+    );
     let watch = session.watch();
     let fitted = fit_on(devices, task, model, config, run, &mut hooks);
     drop(watch);
     hooks.bar.clear();
+    history::append_warnings(run.path(), hooks.host);
+    let stopped = |fitted: &Fitted<T::Model>| fitted.stop == StopReason::Requested || session.host.should_stop();
+    let ending = match &fitted {
+        Err(_) => Ending::Failed,
+        Ok(fitted) if stopped(fitted) => Ending::Stopped,
+        Ok(fitted) if fitted.stop == StopReason::Patience => Ending::Early,
+        Ok(_) => Ending::Finished,
+    };
+    history::append_end(run.path(), ending, fitted.as_ref().ok().map(|fitted| fitted.steps));
     if let Some(failure) = hooks.failed {
         return Err(failure);
     }
     let fitted = fitted.map_err(|error| with_remedy(error, config))?;
-    if fitted.stop == StopReason::Requested || session.host.should_stop() {
+    if ending == Ending::Stopped {
         let end = if fitted.steps < total_steps { format!(" of {total_steps}") } else { ", the last one".into() };
         let message = format!("stopped at step {}{end}; continue with --resume", fitted.steps);
         return Err(Failure::Stopped { message });

@@ -1,0 +1,373 @@
+//! Charts as geometry: lines over steps, and histograms. A template draws them as SVG.
+//!
+//! No crate draws them as well (November 2026): the colours of plotters and charts-rs are fixed when they draw, so a page cannot follow
+//! a dark theme; charming needs JavaScript; poloto has had no release since 2023.
+
+use serde::Serialize;
+
+use super::number::{number, percent};
+pub use super::scale::bounds;
+use super::scale::{thinned, ticks};
+
+const WIDTH: f64 = 380.0;
+const HEIGHT: f64 = 230.0;
+const LEFT: f64 = 66.0;
+const BOTTOM: f64 = 40.0;
+const TOP: f64 = 10.0;
+const RIGHT: f64 = 12.0;
+/// The most points of all lines in a chart, so that a chart of many runs stays small.
+const POINTS: usize = 4000;
+/// The most buckets of a line: each keeps its least and its greatest value, so that no spike is lost.
+const BUCKETS: usize = 200;
+/// Bars of a histogram.
+const BARS: usize = 24;
+
+/// A chart: what it shows, and where.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Chart {
+    /// Its title.
+    pub title: String,
+    /// What good looks like, in one sentence.
+    pub good: String,
+    /// The names of its lines, if there are several.
+    pub legend: Vec<Key>,
+    width: f64,
+    height: f64,
+    /// The box that the axes enclose.
+    area: Area,
+    x_axis: Axis,
+    y_axis: Axis,
+    lines: Vec<Drawn>,
+    dots: Vec<Dot>,
+    bars: Vec<Bar>,
+}
+
+/// An entry of a legend.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Key {
+    /// The number of the run or result, which decides the colour; `None` for an entry that explains a way of drawing.
+    pub subject: Option<usize>,
+    /// The way in which it is drawn.
+    pub look: Look,
+    /// Its name.
+    pub name: String,
+}
+
+/// The ways in which data are drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Look {
+    /// A whole line, or filled bars.
+    Solid,
+    /// A dashed line with dots: evaluations.
+    Dashed,
+    /// Bars without filling: rejected responses.
+    Outline,
+    /// Grey bars: responses that are neither chosen nor rejected.
+    Grey,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Area {
+    left: f64,
+    right: f64,
+    top: f64,
+    bottom: f64,
+    center_x: f64,
+    center_y: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Axis {
+    title: String,
+    ticks: Vec<Tick>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Tick {
+    at: String,
+    text: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Drawn {
+    subject: usize,
+    look: Look,
+    points: String,
+    tip: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Dot {
+    subject: usize,
+    x: String,
+    y: String,
+    tip: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Bar {
+    subject: usize,
+    look: Look,
+    x: String,
+    y: String,
+    width: String,
+    height: String,
+    tip: String,
+}
+
+/// A line: of which run, drawn how, and its points in the order of the steps.
+#[derive(Debug, Clone)]
+pub struct Line<'a> {
+    /// The number of the run.
+    pub subject: usize,
+    /// The name of the run.
+    pub name: &'a str,
+    /// [`Look::Solid`] for training, [`Look::Dashed`] for evaluations.
+    pub look: Look,
+    /// `(step, value)`; values that are not finite are left out.
+    pub points: &'a [(f64, f64)],
+}
+
+/// The words of a chart.
+#[derive(Debug, Clone)]
+pub struct Words<'a> {
+    /// The title.
+    pub title: &'a str,
+    /// The title of the x-axis, with the unit.
+    pub x: &'a str,
+    /// The title of the y-axis, with the unit.
+    pub y: &'a str,
+    /// What good looks like, in one sentence.
+    pub good: &'a str,
+}
+
+/// Draws lines over steps. `None` if no line has a finite value.
+pub fn lines(words: &Words<'_>, lines: &[Line<'_>]) -> Option<Chart> {
+    let kept: Vec<Vec<(f64, f64)>> = lines
+        .iter()
+        .map(|line| line.points.iter().copied().filter(|(x, y)| x.is_finite() && y.is_finite()).collect())
+        .collect();
+    let all = || kept.iter().flatten();
+    // Steps are whole numbers.
+    let frame = Frame { x: bounds(all().map(|p| p.0))?, y: bounds(all().map(|p| p.1))?, whole_x: true };
+    let mut chart = frame.chart(words);
+    let buckets = (POINTS / (2 * lines.len().max(1))).clamp(10, BUCKETS);
+    for (line, points) in lines.iter().zip(&kept) {
+        let what = if line.look == Look::Dashed { "evaluation" } else { "training" };
+        let dot = |point: &(f64, f64)| Dot {
+            subject: line.subject,
+            x: place(frame.at_x(point.0)),
+            y: place(frame.at_y(point.1)),
+            tip: format!("{}, {what}, step {}: {}", line.name, number(point.0), number(point.1)),
+        };
+        let thin = thinned(points, buckets);
+        if thin.len() == 1 || (line.look == Look::Dashed && thin.len() <= 50) {
+            chart.dots.extend(thin.iter().map(dot));
+        }
+        if let ([(_, first), ..], [.., (_, last)]) = (points.as_slice(), points.as_slice())
+            && points.len() > 1
+        {
+            let path: Vec<String> = thin
+                .iter()
+                .map(|point| format!("{},{}", place(frame.at_x(point.0)), place(frame.at_y(point.1))))
+                .collect();
+            chart.lines.push(Drawn {
+                subject: line.subject,
+                look: line.look,
+                points: path.join(" "),
+                tip: format!("{}, {what}: {} at first, {} at last", line.name, number(*first), number(*last)),
+            });
+        }
+    }
+    chart.legend = legend(lines);
+    Some(chart)
+}
+
+/// The names of the runs if there are a few, and training and evaluation if there are both.
+fn legend(lines: &[Line<'_>]) -> Vec<Key> {
+    /// More names are in the legend of the section alone.
+    const NAMES: usize = 6;
+    let mut keys: Vec<Key> = Vec::new();
+    for line in lines {
+        if !keys.iter().any(|key| key.subject == Some(line.subject)) {
+            keys.push(Key { subject: Some(line.subject), look: Look::Solid, name: line.name.to_owned() });
+        }
+    }
+    if !(2..=NAMES).contains(&keys.len()) {
+        keys.clear();
+    }
+    if lines.iter().any(|line| line.look == Look::Dashed) {
+        for (look, name) in [(Look::Solid, "training"), (Look::Dashed, "evaluation")] {
+            if lines.iter().any(|line| line.look == look) {
+                keys.push(Key { subject: None, look, name: name.to_owned() });
+            }
+        }
+    }
+    keys
+}
+
+/// Values of a histogram: of which run or result, drawn how.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Values {
+    /// The number of the run or result.
+    pub subject: usize,
+    /// The way in which the bars are drawn.
+    pub look: Look,
+    /// The values; those that are not finite are left out.
+    pub values: Vec<f64>,
+}
+
+/// Draws histograms over each other, each as shares of its own values. `within`: the ends of the x-axis, outside of which no value may
+/// be, and the greatest share. `None` if there is no finite value.
+pub fn histogram(words: &Words<'_>, series: &[Values], within: Option<((f64, f64), f64)>) -> Option<Chart> {
+    let (x, top) = match within {
+        Some(within) => within,
+        None => {
+            let x = bounds(series.iter().flat_map(|series| series.values.iter().copied()))?;
+            (x, highest(series, x))
+        }
+    };
+    let frame = Frame { x, y: (0.0, 100.0 * if top > 0.0 { top } else { 1.0 }), whole_x: false };
+    let mut chart = frame.chart(words);
+    let width = (x.1 - x.0) / BARS as f64;
+    for series in series {
+        for (i, share) in shares(&series.values, x).into_iter().enumerate().filter(|(_, share)| *share > 0.0) {
+            let from = x.0 + i as f64 * width;
+            let (left, right, y) = (frame.at_x(from), frame.at_x(from + width), frame.at_y(100.0 * share));
+            chart.bars.push(Bar {
+                subject: series.subject,
+                look: series.look,
+                x: place(left),
+                y: place(y),
+                width: place(right - left),
+                height: place(chart.area.bottom - y),
+                tip: format!("{} to {}: {}", number(from), number(from + width), percent(share)),
+            });
+        }
+    }
+    Some(chart)
+}
+
+/// Returns the greatest share of a bar.
+pub fn highest(series: &[Values], x: (f64, f64)) -> f64 {
+    series.iter().flat_map(|series| shares(&series.values, x)).fold(0.0, f64::max)
+}
+
+/// The share of the values in each bar.
+fn shares(values: &[f64], (low, high): (f64, f64)) -> Vec<f64> {
+    let mut bars = vec![0.0; BARS];
+    let finite = values.iter().filter(|value| value.is_finite());
+    let n = finite.clone().count();
+    for value in finite {
+        let place = (value - low) / (high - low) * BARS as f64;
+        bars[(place as usize).min(BARS - 1)] += 1.0 / n as f64;
+    }
+    bars
+}
+
+struct Frame {
+    x: (f64, f64),
+    y: (f64, f64),
+    whole_x: bool,
+}
+
+impl Frame {
+    fn at_x(&self, x: f64) -> f64 {
+        LEFT + (x - self.x.0) / (self.x.1 - self.x.0) * (WIDTH - LEFT - RIGHT)
+    }
+
+    fn at_y(&self, y: f64) -> f64 {
+        HEIGHT - BOTTOM - (y - self.y.0) / (self.y.1 - self.y.0) * (HEIGHT - BOTTOM - TOP)
+    }
+
+    /// A chart with axes and no data.
+    fn chart(&self, words: &Words<'_>) -> Chart {
+        let x_ticks =
+            ticks(self.x).into_iter().filter(|x| !self.whole_x || x.fract() == 0.0).map(|x| (self.at_x(x), x));
+        let y_ticks = ticks(self.y).into_iter().map(|y| (self.at_y(y), y));
+        let tick = |(at, value): (f64, f64)| Tick { at: place(at), text: number(value) };
+        Chart {
+            title: words.title.to_owned(),
+            good: words.good.to_owned(),
+            legend: Vec::new(),
+            width: WIDTH,
+            height: HEIGHT,
+            area: Area {
+                left: LEFT,
+                right: WIDTH - RIGHT,
+                top: TOP,
+                bottom: HEIGHT - BOTTOM,
+                center_x: (LEFT + WIDTH - RIGHT) / 2.0,
+                center_y: (TOP + HEIGHT - BOTTOM) / 2.0,
+            },
+            x_axis: Axis { title: clipped(words.x, 48), ticks: x_ticks.map(tick).collect() },
+            y_axis: Axis { title: clipped(words.y, 32), ticks: y_ticks.map(tick).collect() },
+            lines: Vec::new(),
+            dots: Vec::new(),
+            bars: Vec::new(),
+        }
+    }
+}
+
+/// A title without its end if it is longer than its axis.
+fn clipped(title: &str, longest: usize) -> String {
+    match title.char_indices().nth(longest) {
+        Some((end, _)) => format!("{}…", &title[..end]),
+        None => title.to_owned(),
+    }
+}
+
+/// A coordinate in tenths.
+fn place(at: f64) -> String {
+    format!("{at:.1}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WORDS: Words<'static> = Words { title: "Loss", x: "optimizer step", y: "nats", good: "Good: falls." };
+
+    fn line(points: &[(f64, f64)]) -> Line<'_> {
+        Line { subject: 0, name: "run", look: Look::Solid, points }
+    }
+
+    #[test]
+    fn odd_values_draw_no_nonsense() {
+        let cases: [&[(f64, f64)]; 5] = [
+            &[(1.0, 2.0), (2.0, 2.0)],
+            &[(1.0, f64::NAN), (2.0, 1.0), (3.0, f64::INFINITY), (4.0, 2.0)],
+            &[(1.0, -1.7e308), (2.0, 1.7e308)],
+            &[(1.0, 1.0), (2.0, 1.0 + f64::EPSILON)],
+            &[(7.0, 0.0)],
+        ];
+        for points in cases {
+            let chart = lines(&WORDS, &[line(points)]).unwrap();
+            let text = serde_json::to_string(&chart).unwrap();
+            assert!(!text.contains("NaN") && !text.contains("inf"), "{points:?}: {text}");
+            assert_eq!((chart.lines.len(), chart.dots.len()), if points.len() > 1 { (1, 0) } else { (0, 1) });
+        }
+        assert_eq!(lines(&WORDS, &[line(&[(1.0, f64::NAN)])]), None);
+    }
+
+    #[test]
+    fn bars_are_shares_of_their_own_series() {
+        let values = |subject, values: &[f64]| Values { subject, look: Look::Solid, values: values.to_vec() };
+        let chart = histogram(&WORDS, &[values(0, &[1.0, 1.0, 2.0, 5.0, f64::NAN]), values(1, &[5.0])], None).unwrap();
+        let tips: Vec<&str> = chart.bars.iter().map(|bar| bar.tip.as_str()).collect();
+        assert!(tips[0].ends_with(": 50.0\u{a0}%") && tips[3].ends_with("to 5: 100.0\u{a0}%"), "{tips:?}");
+        assert_eq!(histogram(&WORDS, &[], None), None);
+    }
+
+    #[test]
+    fn a_legend_names_what_there_is_to_tell_apart() {
+        let points = [(1.0, 1.0), (2.0, 0.5)];
+        let names = |lines: &[Line<'_>]| legend(lines).into_iter().map(|key| key.name).collect::<Vec<_>>();
+        let solid = line(&points);
+        assert!(names(&[solid.clone()]).is_empty());
+        let dashed = Line { look: Look::Dashed, ..solid.clone() };
+        assert_eq!(names(&[solid.clone(), dashed]), ["training", "evaluation"]);
+        assert_eq!(names(&[solid.clone(), Line { subject: 1, name: "other", ..solid }]), ["run", "other"]);
+    }
+}

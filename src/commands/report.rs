@@ -1,0 +1,19 @@
+//! `setpoint report`: runs and results as one HTML file that opens offline.
+
+use std::path::{Path, PathBuf};
+
+use crate::progress;
+use setpoint::Outcome;
+use setpoint::config::output::{Target, require_target};
+use setpoint::report::Report;
+use setpoint::setup;
+
+/// Reads run folders and results of evaluations, and writes the page.
+pub fn run(paths: &[PathBuf], output: &Path) -> Outcome {
+    require_target(output, Target::File, "--output")?;
+    let report = Report::read(paths)?;
+    setup::write_text(output, &report.html()?)?;
+    let (runs, results) = report.counts();
+    progress::note(format!("{runs} runs and {results} results written to {}", output.display()));
+    Ok(())
+}
