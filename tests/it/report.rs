@@ -194,7 +194,7 @@ window.onload = () => {
   const wide = [...page.querySelectorAll('body *')].filter((e) => e.getBoundingClientRect().right > WIDTH && !e.closest('.wide, pre'));
   document.getElementById('out').textContent = JSON.stringify({
     text: page.body.innerText, scroll, colours, page: style(page.body).backgroundColor,
-    scripts: page.scripts.length, svg: page.querySelectorAll('figure svg').length, wide: wide.map((e) => e.outerHTML.slice(0, 200)),
+    scripts: page.scripts.length, svg: page.querySelectorAll('figure > svg').length, wide: wide.map((e) => e.outerHTML.slice(0, 200)),
   });
 };
 </script></body></html>"#;

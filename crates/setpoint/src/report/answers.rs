@@ -327,8 +327,8 @@ mod tests {
         // Wide swings with a slight fall.
         let noisy: Vec<f64> = (0..40).map(|i| if i % 2 == 0 { 3.0 } else { 1.0 } - f64::from(i) / 400.0).collect();
         assert_eq!(verdict(&learned(&run("loss", &noisy))), (Tone::Unclear, "Hardly"));
-        assert_eq!(verdict(&learned(&run("loss", &[0.6931, 0.6925]))), (Tone::Unclear, "Cannot tell"));
-        assert_eq!(verdict(&learned(&run("loss", &[0.6931, 0.6925, 0.693, 0.6928]))), (Tone::Unclear, "Hardly"));
+        assert_eq!(verdict(&learned(&run("loss", &[0.7, 0.699]))), (Tone::Unclear, "Cannot tell"));
+        assert_eq!(verdict(&learned(&run("loss", &[0.7, 0.699, 0.7, 0.698]))), (Tone::Unclear, "Hardly"));
         assert_eq!(learned(&run("loss", &[2.0])).reasons, ["one loss alone was logged: 2 at step 1"]);
         assert_eq!(learned(&Run::default()).tone, Tone::Neutral);
     }

@@ -365,7 +365,7 @@ mod tests {
         let points = [(1.0, 1.0), (2.0, 0.5)];
         let names = |lines: &[Line<'_>]| legend(lines).into_iter().map(|key| key.name).collect::<Vec<_>>();
         let solid = line(&points);
-        assert!(names(&[solid.clone()]).is_empty());
+        assert!(names(std::slice::from_ref(&solid)).is_empty());
         let dashed = Line { look: Look::Dashed, ..solid.clone() };
         assert_eq!(names(&[solid.clone(), dashed]), ["training", "evaluation"]);
         assert_eq!(names(&[solid.clone(), Line { subject: 1, name: "other", ..solid }]), ["run", "other"]);

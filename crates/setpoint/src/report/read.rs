@@ -275,9 +275,10 @@ impl Run {
     /// Returns the steps that were made.
     pub fn steps(&self) -> u64 {
         let logged = self.metrics.values().filter_map(|points| points.last()).map(|point| point.0 as u64).max();
-        let noted = self.history.iter().flat_map(|history| &history.processes).filter_map(|p| p.end.as_ref()?.step);
-        // The log of a run that went on from a checkpoint was cut: only the last word counts.
-        self.finished.or_else(|| noted.last()).max(logged).unwrap_or(0)
+        let processes = self.history.as_ref().map(|history| history.processes.as_slice()).unwrap_or_default();
+        let noted = processes.iter().rev().find_map(|process| process.end.as_ref()?.step);
+        // A killed process logged steps after the last end that was noted.
+        self.finished.or(noted).max(logged).unwrap_or(0)
     }
 }
 

@@ -25,24 +25,27 @@ struct Completion {
     text: String,
 }
 
+/// A run or result, and its prompts with what it wrote.
+type Column<'a> = (Key, &'a [(String, String)]);
+
+fn key(subject: usize, name: String) -> Key {
+    Key { subject: Some(subject), look: Look::Solid, name }
+}
+
 /// Returns the samples of runs and results by prompt. Prompts that more models answered come first.
 pub fn side_by_side(runs: &[Run], results: &[Measured], numbers: &[usize]) -> Vec<Prompt> {
-    let of_run = |(i, run): (usize, &'_ Run)| {
+    let mut columns: Vec<Column<'_>> = Vec::new();
+    for (i, run) in runs.iter().enumerate() {
         let name = match run.samples.step {
             Some(step) => format!("{}, after step {}", run.name, count(step)),
             None => run.name.clone(),
         };
-        (i, name)
-    };
-    let mut columns: Vec<(usize, String, &[(String, String)])> = Vec::new();
-    for (i, run) in runs.iter().enumerate() {
-        let (i, name) = of_run((i, run));
-        columns.push((i, name, &run.samples.pairs));
+        columns.push((key(i, name), &run.samples.pairs));
     }
-    columns.extend(results.iter().zip(numbers).map(|(result, i)| (*i, result.name.clone(), result.samples.as_slice())));
+    columns.extend(results.iter().zip(numbers).map(|(result, i)| (key(*i, result.name.clone()), &*result.samples)));
     let mut prompts: Vec<&str> = Vec::new();
     // More prompts than are shown, so that those with several answers can come first.
-    for (prompt, _) in columns.iter().flat_map(|(.., samples)| samples.iter().take(50 * PROMPTS)) {
+    for (prompt, _) in columns.iter().flat_map(|(_, samples)| samples.iter().take(50 * PROMPTS)) {
         if !prompts.contains(&prompt.as_str()) && prompts.len() < 50 * PROMPTS {
             prompts.push(prompt);
         }
@@ -50,10 +53,9 @@ pub fn side_by_side(runs: &[Run], results: &[Measured], numbers: &[usize]) -> Ve
     let mut found: Vec<Prompt> = prompts
         .into_iter()
         .map(|prompt| {
-            let completions = columns.iter().filter_map(|(i, name, samples)| {
+            let completions = columns.iter().filter_map(|(key, samples)| {
                 let (_, text) = samples.iter().find(|(other, _)| other == prompt)?;
-                let key = Key { subject: Some(*i), look: Look::Solid, name: name.clone() };
-                Some(Completion { key, text: shortened(text) })
+                Some(Completion { key: key.clone(), text: shortened(text) })
             });
             Prompt { text: shortened(prompt), completions: completions.collect() }
         })
