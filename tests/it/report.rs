@@ -109,7 +109,7 @@ fn a_report_answers_questions_and_shows_curves_tables_and_samples() {
             "nats per token",
             "share of responses, %",
             "mean rating, 1 to 10",
-            "5 ± 0.5",
+            "5.00 ± 0.50",
             "+0.75 [",
             "Samples",
             "<script>two</script>\\u{202e}\\u{1b}",

@@ -8,7 +8,7 @@ use setpoint_eval::{Bootstrap, compare, differences};
 
 use super::chart::{Chart, Key, Look};
 use super::distributions::distributions;
-use super::number::{count, number, percent, signed};
+use super::number::{count, number, p_value, percent, signed, with_error};
 use super::read::Measured;
 use crate::failure::Outcome;
 
@@ -217,11 +217,10 @@ fn written(scores: &Value, path: &str, form: Form, error: Option<&str>) -> Strin
     }
     let middle = ["value", "mean", "score"].iter().find_map(|key| inner(key));
     match (middle, inner("std_error")) {
-        (Some(middle), Some(error)) => {
-            // An error has no sign.
-            let error = if matches!(form, Form::Signed) { number(error) } else { text(error) };
-            format!("{} ± {error}", text(middle))
-        }
+        (Some(middle), Some(error)) => match form {
+            Form::Plain | Form::Signed => with_error(middle, error),
+            Form::Share | Form::Percent => format!("{} ± {}", text(middle), text(error)),
+        },
         (Some(middle), None) => text(middle),
         _ => String::new(),
     }
@@ -310,7 +309,7 @@ fn compared(group: &[(usize, &Measured)]) -> Outcome<Vec<Compared>> {
             rows.push(Compared {
                 n: count(found.n as u64),
                 difference: format!("{} [{}, {}]", signed(d.value), signed(d.low), signed(d.high)),
-                p: format!("{:.4}", found.test.p_value()),
+                p: p_value(found.test.p_value()),
                 ..row(&found.task)
             });
         }
@@ -355,7 +354,7 @@ mod tests {
             [
                 ("win rate against the baseline (50 %: no difference)", "70.0\u{a0}% [60.0\u{a0}%, 80.0\u{a0}%]"),
                 ("difference of the mean rewards", "+0.5 [−0.25, +1]"),
-                ("KL from the baseline, nats per response", "3 ± 0.25"),
+                ("KL from the baseline, nats per response", "3.00 ± 0.25"),
                 ("held-out pairs in the right order", "75.0\u{a0}% [70.0\u{a0}%, 80.0\u{a0}%]"),
                 ("length of a response, tokens", "12.5"),
                 ("responses cut at the length limit", "25.0\u{a0}%"),
@@ -407,7 +406,7 @@ mod tests {
         assert_eq!(benchmark.legend.iter().map(|key| key.subject).collect::<Vec<_>>(), [Some(3), Some(1)]);
         assert_eq!(benchmark.against.as_deref(), Some("one"));
         assert!(benchmark.compared[0].difference.starts_with("+0.75 ["), "{:?}", benchmark.compared);
-        assert_eq!(benchmark.figures[0].cells, ["5 ± 0.1", "6 ± 0.1"]);
+        assert_eq!(benchmark.figures[0].cells, ["5.00 ± 0.10", "6.00 ± 0.10"]);
         assert_eq!(benchmark.charts[0].legend.len(), 2);
     }
 }

@@ -124,7 +124,10 @@ fn steps(run: &Run) -> String {
         _ => count(done),
     };
     if let Some(epochs) = run.epochs {
-        text += &format!(" ({} passes over the data)", number((epochs * 100.0).round() / 100.0));
+        text += &format!(
+            " ({} passes over the data)",
+            number(if epochs < 0.1 { epochs } else { (epochs * 100.0).round() / 100.0 })
+        );
     }
     let ending = processes.last().and_then(|process| Some(process.end.as_ref()?.ending));
     text += match (run.finished, ending) {

@@ -24,6 +24,20 @@ pub fn signed(value: f64) -> String {
     if value > 0.0 { format!("+{}", number(value)) } else { number(value) }
 }
 
+/// Returns a number with its standard error, in as many digits as the error warrants.
+pub fn with_error(value: f64, error: f64) -> String {
+    if !(error > 0.0 && error.is_finite() && (1e-6..1e6).contains(&value.abs())) {
+        return format!("{} ± {}", number(value), number(error));
+    }
+    let digits = (1 - error.log10().floor() as i32).clamp(0, 6) as usize;
+    format!("{value:.digits$} ± {error:.digits$}").replace('-', "−")
+}
+
+/// Returns a p-value.
+pub fn p_value(p: f64) -> String {
+    if p < 1e-4 { "below 0.0001".to_owned() } else { format!("{p:.4}") }
+}
+
 /// Returns a share as a percentage.
 pub fn percent(share: f64) -> String {
     // The space does not break.
@@ -99,6 +113,11 @@ mod tests {
             [0.01, 0.84, 9.96, 59.0, 200.0, 7500.0].map(duration),
             ["under 0.1 s", "0.8 s", "10 s", "59 s", "3 min 20 s", "2 h 5 min"]
         );
+        assert_eq!(
+            [(0.5665, 0.07239), (5.493, 0.3698), (-1200.0, 34.5), (2.0, 0.0)].map(|(v, e)| with_error(v, e)),
+            ["0.567 ± 0.072", "5.49 ± 0.37", "−1200 ± 34", "2 ± 0"]
+        );
+        assert_eq!([0.5, 1e-9].map(p_value), ["0.5000", "below 0.0001"]);
         assert_eq!(percent(0.7125), "71.2\u{a0}%");
     }
 }

@@ -13,13 +13,14 @@ use crate::failure::Outcome;
 const SIDES: [(Look, &str); 3] =
     [(Look::Solid, "chosen"), (Look::Outline, "rejected"), (Look::Grey, "other responses")];
 
-/// A series: its name in the log, its title, its axis, whether training moves it, and what good looks like.
+/// A series: its name in the log, its title, its axis, whether training moves it, and what good looks like, with sides and without.
 struct Series {
     name: &'static str,
     title: &'static str,
     axis: &'static str,
     moves: bool,
     good: &'static str,
+    alone: &'static str,
 }
 
 /// The series in the order of their charts. A residual is the way to the target.
@@ -30,6 +31,7 @@ const SERIES: [Series; 6] = [
         axis: "log-ratio, nats",
         moves: true,
         good: "Good: chosen responses end to the right of rejected ones.",
+        alone: "Good: good responses end further to the right.",
     },
     Series {
         name: RESIDUAL,
@@ -37,6 +39,7 @@ const SERIES: [Series; 6] = [
         axis: "target − log-ratio, nats",
         moves: true,
         good: "Good: narrower around 0 at the end.",
+        alone: "Good: narrower around 0 at the end.",
     },
     Series {
         name: "target",
@@ -44,6 +47,7 @@ const SERIES: [Series; 6] = [
         axis: "target, nats",
         moves: true,
         good: "Good: within some tens of nats of 0; a target far away is never reached.",
+        alone: "Good: within some tens of nats of 0; a target far away is never reached.",
     },
     Series {
         name: "logp",
@@ -51,6 +55,7 @@ const SERIES: [Series; 6] = [
         axis: "log-probability, nats",
         moves: true,
         good: "Good: chosen responses move to the right.",
+        alone: "Good: moves to the right.",
     },
     Series {
         name: "reward",
@@ -58,6 +63,7 @@ const SERIES: [Series; 6] = [
         axis: "reward",
         moves: false,
         good: "Good: chosen responses lie to the right of rejected ones.",
+        alone: "For comparison with the rewards that you expect.",
     },
     Series {
         name: "tokens",
@@ -65,6 +71,7 @@ const SERIES: [Series; 6] = [
         axis: "tokens of a response",
         moves: false,
         good: "Good: both sides have similar lengths; if not, training also teaches a length.",
+        alone: "For comparison with the lengths that you expect of the model.",
     },
 ];
 const RESIDUAL: &str = "residual";
@@ -170,7 +177,9 @@ fn charts(subject: usize, prefix: &str, spans: &[Span<'_>]) -> Vec<Vec<Chart>> {
     let policy =
         spans.iter().any(|span| ["log_ratio", "logp"].iter().any(|name| !sides(subject, span, name).is_empty()));
     let (mut still, mut moving) = (Vec::new(), Vec::new());
-    for Series { name, title, axis, moves, good } in SERIES {
+    let sided = spans.iter().flat_map(|span| &span.lines).any(|line| line.series.contains_key("chosen"));
+    for Series { name, title, axis, moves, good, alone } in SERIES {
+        let good = if sided { good } else { alone };
         let title = format!("{prefix}{title}");
         if !moves && (policy || name == "tokens") {
             let Some(span) = spans.last() else { continue };

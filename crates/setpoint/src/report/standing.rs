@@ -3,7 +3,7 @@
 use serde_json::Value;
 use setpoint_eval::EvalRun;
 
-use super::number::{count, number, percent, signed};
+use super::number::{count, percent, signed, with_error};
 
 /// The outcome of one evaluation against a baseline.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,7 +79,7 @@ impl Standing {
             percent(self.high)
         )];
         if let Some((kl, error)) = self.kl {
-            found.push(format!("KL from {}: {} ± {} nats per response", self.baseline, number(kl), number(error)));
+            found.push(format!("KL from {}: {} nats per response", self.baseline, with_error(kl, error)));
         }
         found.extend(self.difference.map(|d| format!("difference of the mean rewards: {}", signed(d))));
         found
@@ -107,7 +107,7 @@ mod tests {
             standing(0.51, 0.7).sentences(),
             [
                 "wins 60.0\u{a0}% of 60 prompts against sft by reward (95 % interval: 51.0\u{a0}% to 70.0\u{a0}%)",
-                "KL from sft: 3.25 ± 0.2 nats per response",
+                "KL from sft: 3.25 ± 0.20 nats per response",
                 "difference of the mean rewards: +0.25",
             ]
         );
