@@ -7,6 +7,7 @@ use toml::Value;
 use super::number::{count, counted, duration, number, parameters};
 use super::read::Run;
 use crate::training::history::Ending;
+use crate::training::record::flat;
 
 /// A fact with its name.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -78,6 +79,25 @@ pub fn facts(run: &Run) -> (Vec<Fact>, Vec<Fact>) {
         ("Device", device(run)),
     ];
     (of(first), of(further))
+}
+
+/// Returns the settings in which a run differs from other runs with the same loss.
+pub fn differences(run: &Run, runs: &[Run]) -> Option<Fact> {
+    /// More settings than these make no heading.
+    const MOST: usize = 8;
+    let others: Vec<_> =
+        runs.iter().filter(|other| loss(other) == loss(run)).map(|other| flat(&other.settings)).collect();
+    let differs = |(key, value): &(String, Value)| {
+        let same = |settings: &Vec<(String, Value)>| settings.iter().any(|(k, v)| k == key && v == value);
+        !others.iter().all(same)
+    };
+    let found: Vec<String> = flat(&run.settings)
+        .iter()
+        .filter(|s| differs(s))
+        .take(MOST)
+        .map(|(key, value)| format!("{key} = {value}"))
+        .collect();
+    Some(Fact { name: "Differs in", value: found.join(", ") }).filter(|fact| !fact.value.is_empty())
 }
 
 fn origin(run: &Run) -> Option<String> {
@@ -205,6 +225,14 @@ mod tests {
         assert_eq!((fact(&sft, "Data"), fact(&sft, "When")), (None, None));
         // A method of a later version.
         assert_eq!(kind(&run("align", "align = { method = 'later' }")), "Alignment");
+    }
+
+    #[test]
+    fn runs_with_one_loss_say_in_what_they_differ() {
+        let dro = |beta: f64| run("align", &format!("seed = 0\nalign = {{ method = 'dro', beta = {beta} }}"));
+        let runs = [dro(0.1), dro(0.5), run("align", "seed = 1\nalign.method = 'dpo'")];
+        let found = runs.each_ref().map(|run| differences(run, &runs).map(|fact| fact.value));
+        assert_eq!(found, [Some("align.beta = 0.1".into()), Some("align.beta = 0.5".into()), None]);
     }
 
     #[test]

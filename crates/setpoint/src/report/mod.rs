@@ -91,7 +91,9 @@ impl Report {
         let mut subjects: Vec<Subject> = Vec::new();
         for (i, run) in runs.iter().enumerate() {
             let mine = results.iter().zip(&numbers).filter(|(_, subject)| **subject == i).map(|(result, _)| result);
-            subjects.push(subject_of_run(i, run, mine));
+            let mut subject = subject_of_run(i, run, mine);
+            subject.facts.extend(facts::differences(run, &runs));
+            subjects.push(subject);
         }
         for (result, &number) in results.iter().zip(&numbers).filter(|(_, number)| **number >= runs.len()) {
             if let Some(subject) = subject_of_result(number, result) {
