@@ -103,7 +103,7 @@ fn a_report_answers_questions_and_shows_curves_tables_and_samples() {
             "of memory at most",
             "tokens trained on",
             "the run has only 4 steps",
-            "this version noted no warnings",
+            "nothing marks the run as finished",
             "Good: rises from 0.5, which is chance, towards 1.",
             "optimizer step",
             "nats per token",
