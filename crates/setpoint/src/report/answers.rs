@@ -52,7 +52,7 @@ impl Answer {
     }
 }
 
-/// The mean of some values, and its standard error.
+/// Returns the mean of some values, and its standard error.
 fn mean(values: &[f64]) -> (f64, f64) {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
@@ -152,7 +152,7 @@ pub fn overfitted(run: &Run) -> Answer {
     Answer::new(QUESTION, Tone::Good, "No sign of it", why).and(best).and(against)
 }
 
-/// Why there is no evaluation.
+/// Returns the reason for a missing evaluation.
 fn not_evaluated(run: &Run) -> &'static str {
     match run.text("eval_data.path") {
         Some(_) => "no evaluation was logged",
@@ -248,7 +248,7 @@ pub fn cost(run: &Run) -> Answer {
     Answer { question: QUESTION, tone: Tone::Neutral, verdict, reasons }
 }
 
-/// Seconds of all steps; a line of the log has the mean of its steps.
+/// Returns the seconds of all steps; a line of the log has the mean of its steps.
 fn step_seconds(run: &Run) -> Option<f64> {
     let points = run.points("step_seconds");
     let mut before = 0.0;

@@ -184,7 +184,7 @@ pub fn lines(words: &Words<'_>, lines: &[Line<'_>]) -> Option<Chart> {
     Some(chart)
 }
 
-/// The names of the runs if there are a few, and training and evaluation if there are both.
+/// Returns the names of the runs if there are a few, and training and evaluation if there are both.
 fn legend(lines: &[Line<'_>]) -> Vec<Key> {
     /// More names are in the legend of the section alone.
     const NAMES: usize = 6;
@@ -254,7 +254,7 @@ pub fn highest(series: &[Values], x: (f64, f64)) -> f64 {
     series.iter().flat_map(|series| shares(&series.values, x)).fold(0.0, f64::max)
 }
 
-/// The share of the values in each bar.
+/// Returns the share of the values in each bar.
 fn shares(values: &[f64], (low, high): (f64, f64)) -> Vec<f64> {
     let mut bars = vec![0.0; BARS];
     let finite = values.iter().filter(|value| value.is_finite());
@@ -281,7 +281,7 @@ impl Frame {
         HEIGHT - BOTTOM - (y - self.y.0) / (self.y.1 - self.y.0) * (HEIGHT - BOTTOM - TOP)
     }
 
-    /// A chart with axes and no data.
+    /// Returns a chart with axes and no data.
     fn chart(&self, words: &Words<'_>) -> Chart {
         let x_ticks =
             ticks(self.x).into_iter().filter(|x| !self.whole_x || x.fract() == 0.0).map(|x| (self.at_x(x), x));
@@ -310,7 +310,7 @@ impl Frame {
     }
 }
 
-/// A title without its end if it is longer than its axis.
+/// Returns a title without its end if it is longer than its axis.
 fn clipped(title: &str, longest: usize) -> String {
     match title.char_indices().nth(longest) {
         Some((end, _)) => format!("{}…", &title[..end]),
@@ -318,7 +318,7 @@ fn clipped(title: &str, longest: usize) -> String {
     }
 }
 
-/// A coordinate in tenths.
+/// Writes a coordinate in tenths.
 fn place(at: f64) -> String {
     format!("{at:.1}")
 }

@@ -196,7 +196,7 @@ fn benchmark(name: &str, group: &[(usize, &Measured)]) -> Outcome<Benchmark> {
     })
 }
 
-/// A figure of one result: a number, an estimate with its interval, or a mean with its error.
+/// Writes a figure of one result: a number, an estimate with its interval, or a mean with its error.
 fn written(scores: &Value, path: &str, form: Form, error: Option<&str>) -> String {
     let Some(value) = scores.pointer(path) else { return String::new() };
     let inner = |key: &str| value.get(key).and_then(Value::as_f64);
@@ -226,7 +226,7 @@ fn written(scores: &Value, path: &str, form: Form, error: Option<&str>) -> Strin
     }
 }
 
-/// The mean of the tasks, and of each task the metric that counts.
+/// Returns the mean of the tasks, and of each task the metric that counts.
 fn tasks(scores: &[&Value]) -> Vec<(String, String)> {
     let mut found = Vec::new();
     if scores.iter().any(|scores| scores.get("average").is_some_and(Value::is_object)) {
@@ -250,7 +250,7 @@ fn tasks(scores: &[&Value]) -> Vec<(String, String)> {
     found
 }
 
-/// Every number of the scores with its path, a value for each result. Lists (a task's subjects) are left to the result's own file.
+/// Returns every number of the scores with its path, a value for each result. Lists (a task's subjects) are left out.
 fn all_numbers(scores: &[&Value]) -> Vec<(String, Vec<String>)> {
     fn walk(path: &str, value: &Value, take: &mut dyn FnMut(&str, f64)) {
         match value {
@@ -285,7 +285,7 @@ fn all_numbers(scores: &[&Value]) -> Vec<(String, Vec<String>)> {
     order.into_iter().map(&mut row).collect()
 }
 
-/// Every result against the first, if the two are comparable.
+/// Compares every result with the first, if the two are comparable.
 fn compared(group: &[(usize, &Measured)]) -> Outcome<Vec<Compared>> {
     let Some((first, others)) = group.split_first() else { return Ok(Vec::new()) };
     let first = &first.1.run;

@@ -117,7 +117,7 @@ fn dataset(run: &Run, key: &str, examples: Option<usize>) -> Option<String> {
     })
 }
 
-/// The settings of the method.
+/// Returns the settings of the method.
 fn method(run: &Run) -> Option<String> {
     let settings = run.settings.get("align")?.as_table()?;
     let shown = |(key, value): (&String, &Value)| match value {
@@ -134,7 +134,7 @@ fn as_number(value: &Value) -> Option<f64> {
     value.as_float().or_else(|| Some(value.as_integer()? as f64))
 }
 
-/// The steps, how far the run got, and where it went on.
+/// Returns the steps, how far the run got, and after which step it went on.
 fn steps(run: &Run) -> String {
     let done = run.steps();
     let processes = run.history.as_ref().map(|history| history.processes.as_slice()).unwrap_or_default();
@@ -170,7 +170,7 @@ fn steps(run: &Run) -> String {
     text
 }
 
-/// The start, and the time of all processes.
+/// Returns the start, and the time of all processes.
 fn when(run: &Run) -> Option<String> {
     let history = run.history.as_ref()?;
     let start = history.processes.first()?.opened?.format("%Y-%m-%d %H:%M UTC");

@@ -168,7 +168,7 @@ fn subject_of_run<'a>(number: usize, run: &Run, results: impl Iterator<Item = &'
     Subject { key: key(number, &run.name), kind: facts::kind(run), facts, answers, more }
 }
 
-/// A result that belongs to no run of the report, if it compares two models.
+/// Returns the answer of a result that belongs to no run of the report, if it compares two models.
 fn subject_of_result(number: usize, result: &Measured) -> Option<Subject> {
     let standing = Standing::of(&result.run)?;
     let answers = vec![answers::better_than_baseline(&standing)];

@@ -91,7 +91,7 @@ fn displayed(text: &str) -> String {
     shown
 }
 
-/// A JSON value for a template.
+/// Returns a JSON value for a template.
 fn from_json(json: &serde_json::Value) -> Value {
     match json {
         serde_json::Value::Null => Value::from(()),

@@ -130,7 +130,7 @@ impl Collected {
     }
 }
 
-/// The names in a path, the last first.
+/// Returns the names in a path, the last first.
 fn parts(path: &Path) -> Vec<String> {
     let own = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let names = own.components().rev().filter_map(|part| match part {
@@ -245,7 +245,7 @@ impl Run {
         }
     }
 
-    /// The job of a folder of before the job was recorded.
+    /// Returns the job of a folder from before the job was recorded.
     fn guessed_job(&self) -> String {
         let job = match () {
             () if self.settings.contains_key("align") || self.metrics.contains_key("rewards/accuracies") => "align",

@@ -138,7 +138,7 @@ impl Responses {
     }
 }
 
-/// The first and the last epoch; of a run that is shorter than two, its first and its second half.
+/// Returns the first and the last epoch; of a run that is shorter than two, its first and its second half.
 fn steps(lines: &[Line]) -> Vec<Span<'_>> {
     let (Some(first), Some(last)) = (lines.first(), lines.iter().map(|line| line.step).max()) else {
         return Vec::new();
@@ -153,7 +153,7 @@ fn steps(lines: &[Line]) -> Vec<Span<'_>> {
     spans(lines, titles, [beginning, end])
 }
 
-/// The first and the last evaluation.
+/// Returns the first and the last evaluation.
 fn evaluations(lines: &[Line]) -> Vec<Span<'_>> {
     let steps = || lines.iter().map(|line| line.step);
     let of = |step: Option<u64>| lines.iter().filter(|line| Some(line.step) == step).collect();
@@ -163,7 +163,7 @@ fn evaluations(lines: &[Line]) -> Vec<Span<'_>> {
     }
 }
 
-/// Beginning and end, or all in one if one of the two is empty.
+/// Returns beginning and end, or all in one if one of the two is empty.
 fn spans<'a>(lines: &'a [Line], titles: [&'static str; 2], parts: [Vec<&'a Line>; 2]) -> Vec<Span<'a>> {
     if parts.iter().any(Vec::is_empty) {
         let lines: Vec<&Line> = lines.iter().collect();
@@ -203,7 +203,7 @@ fn charts(subject: usize, prefix: &str, spans: &[Span<'_>]) -> Vec<Vec<Chart>> {
     moving
 }
 
-/// The finite numbers of a name, side by side; a side without any is left out.
+/// Returns the finite numbers of a name, side by side; a side without any is left out.
 fn sides(subject: usize, span: &Span<'_>, name: &str) -> Vec<Values> {
     let mut found = SIDES.map(|(look, _)| Values { subject, look, values: Vec::new() });
     let sided = span.lines.iter().any(|line| line.series.contains_key("chosen"));

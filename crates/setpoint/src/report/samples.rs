@@ -65,7 +65,7 @@ pub fn side_by_side(runs: &[Run], results: &[Measured], numbers: &[usize]) -> Ve
     found
 }
 
-/// A text without its end if it is very long.
+/// Returns a text without its end if it is very long.
 fn shortened(text: &str) -> String {
     match text.char_indices().nth(LONGEST) {
         None => text.to_owned(),
