@@ -12,6 +12,7 @@ mod local_judge;
 mod result;
 mod reward_report;
 
+pub(crate) use result::folder_name;
 pub use result::{Evaluated, write_json};
 pub use reward::{EvalConfig, dry_run, report, report_with};
 pub use reward_report::{EvalReport, PairReport, written};

@@ -42,12 +42,13 @@ pub fn computes(session: &Session, model: &ModelSection) -> Outcome<Value> {
     Ok(json!({ "hash": hash, "precision": format!("{:?} on {:?}", model.dtype, session.device()) }))
 }
 
-/// The name given, else that of the folder; of a run's `model` folder, the run's.
+/// Returns the name given, else that of the model's folder.
 pub fn model_name(model: &ModelSection, name: Option<&str>) -> String {
-    if let Some(name) = name {
-        return name.to_owned();
-    }
-    let path = model.path.clone().unwrap_or_default();
+    name.map_or_else(|| folder_name(model.path.as_deref().unwrap_or(Path::new("model"))), str::to_owned)
+}
+
+/// Returns the name of a model's folder; of a run's `model` folder, the run's.
+pub fn folder_name(path: &Path) -> String {
     let parts: Vec<String> = path.iter().map(|p| p.to_string_lossy().into_owned()).collect();
     match parts.as_slice() {
         [.., run, last] if last == "model" => run.clone(),

@@ -113,15 +113,16 @@ pub fn learned(run: &Run) -> Answer {
 
 /// Answers whether the evaluation loss rose again.
 pub fn overfitted(run: &Run) -> Answer {
+    /// Training losses that are compared with the last evaluation.
+    const NEAR: usize = 5;
     const QUESTION: &str = "Did it overfit?";
     let points: Vec<(f64, f64)> = run.points("eval_loss").iter().copied().filter(|point| point.1.is_finite()).collect();
     let Some(&(last_step, last)) = points.last() else {
         return Answer::new(QUESTION, Tone::Neutral, "Not measured", not_evaluated(run));
     };
-    // Training around the step of the last evaluation.
-    let near =
-        run.points("loss").iter().rev().filter(|point| point.0 <= last_step).take(WINDOW.min(points.len().max(5)));
-    let near: Vec<f64> = near.map(|point| point.1).filter(|value| value.is_finite()).collect();
+    // Training just before the last evaluation.
+    let near: Vec<f64> =
+        run.points("loss").iter().rev().filter(|point| point.0 <= last_step).take(NEAR).map(|point| point.1).collect();
     let against = (!near.is_empty())
         .then(|| format!("at the end: {} on evaluation data, {} in training", number(last), number(mean(&near).0)));
     if points.len() == 1 {
@@ -190,20 +191,24 @@ pub fn agrees(run: &Run) -> Answer {
     }
 }
 
-/// Answers whether a policy is better than the model before it, from the evaluations that compare it.
-pub fn better(run: &Run, standings: &[Standing]) -> Answer {
+/// Answers whether a policy is better than the model that it started from. Evaluations against other models are mentioned.
+pub fn better(run: &Run, start: &str, standings: Vec<Standing>) -> Answer {
     const QUESTION: &str = "Is it better than before?";
-    let Some(first) = standings.first() else {
-        let why = match run.text("model.path") {
-            Some(_) => {
-                "compare it with the model it started from by `setpoint eval --output FILE`, and add FILE to the report"
-            }
-            None => "the run started from random weights: there is no model to compare with",
-        };
-        return Answer::new(QUESTION, Tone::Neutral, "Not measured", why);
+    let (before, others): (Vec<_>, Vec<_>) = standings.into_iter().partition(|standing| standing.baseline == start);
+    let mut answer = match before.first() {
+        Some(first) => by_interval(QUESTION, first),
+        None => {
+            let why = match run.text("model.path") {
+                Some(_) => {
+                    "compare it with the model it started from by `setpoint eval --output FILE`, and add FILE to the report"
+                }
+                None => "the run started from random weights: there is no model to compare with",
+            };
+            Answer::new(QUESTION, Tone::Neutral, "Not measured", why)
+        }
     };
-    let reasons = standings.iter().flat_map(Standing::sentences).collect();
-    Answer { reasons, ..by_interval(QUESTION, first) }
+    answer.reasons.extend(before.iter().skip(1).chain(&others).flat_map(Standing::sentences));
+    answer
 }
 
 /// Answers whether a model is better than the baseline of an evaluation.
@@ -357,6 +362,20 @@ mod tests {
         let answer = cost(&run);
         assert_eq!(answer.verdict, "30 s");
         assert_eq!(answer.reasons[0], "6,000 tokens trained on, 200 a second during the steps");
+    }
+
+    #[test]
+    fn only_the_model_before_decides_what_is_better() {
+        let standing = |baseline: &str, low: f64| {
+            let rate = serde_json::json!({"value": 0.6, "low": low, "high": 0.7});
+            Standing::of_rewards(&serde_json::json!({"win_rate": {"rate": rate}}), baseline).unwrap()
+        };
+        let run = Run { settings: "model.path = 'runs/sft/model'".parse().unwrap(), ..Run::default() };
+        let answer = better(&run, "sft", vec![standing("gpt4", 0.55), standing("sft", 0.45)]);
+        assert_eq!(verdict(&answer), (Tone::Unclear, "Not clearly"));
+        assert_eq!(answer.reasons.len(), 2);
+        assert_eq!(verdict(&better(&run, "sft", vec![standing("gpt4", 0.55)])), (Tone::Neutral, "Not measured"));
+        assert_eq!(verdict(&better(&run, "sft", vec![standing("sft", 0.55)])), (Tone::Good, "Yes"));
     }
 
     #[test]

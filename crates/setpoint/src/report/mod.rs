@@ -18,7 +18,7 @@ mod samples;
 mod scale;
 mod standing;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -31,6 +31,7 @@ use self::read::{Collected, Measured, Run};
 use self::responses::Responses;
 use self::samples::Prompt;
 use self::standing::Standing;
+use crate::eval::folder_name;
 use crate::failure::Outcome;
 
 /// Everything that a report shows, in the order of the page.
@@ -155,12 +156,12 @@ fn numbers(runs: &[Run], results: &[Measured]) -> Vec<usize> {
 }
 
 fn subject_of_run<'a>(number: usize, run: &Run, results: impl Iterator<Item = &'a Measured>) -> Subject {
+    let start = run.text("model.path").map(|path| folder_name(Path::new(path))).unwrap_or_default();
     let mut standings: Vec<Standing> = results.filter_map(|result| Standing::of(&result.run)).collect();
-    let start = run.text("model.path").unwrap_or("the model it started from");
-    standings.extend(run.trial.as_ref().and_then(|scores| Standing::of_rewards(scores, start)));
+    standings.extend(run.trial.as_ref().and_then(|scores| Standing::of_rewards(scores, &start)));
     let worth = match run.job.as_str() {
         "reward" => answers::agrees(run),
-        _ => answers::better(run, &standings),
+        _ => answers::better(run, &start, standings),
     };
     let answers =
         vec![answers::learned(run), answers::overfitted(run), worth, answers::cost(run), answers::warnings(run)];

@@ -9,7 +9,7 @@ use super::number::{count, percent, signed, with_error};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Standing {
     /// The name of the baseline.
-    baseline: String,
+    pub baseline: String,
     /// The judge or the benchmark, for the sentence.
     by: &'static str,
     /// The win rate with the ends of its interval, as shares.

@@ -169,6 +169,11 @@ impl History {
                 history.add(entry);
             }
         }
+        // A process that was refused, say because its settings differ, never began.
+        let began = |process: &Process| process.steps.is_some() || process.end.is_some();
+        if history.processes.iter().any(began) {
+            history.processes.retain(began);
+        }
         Some(history)
     }
 
@@ -237,6 +242,19 @@ mod tests {
         assert_eq!(history.warnings, ["few steps"]);
         let (seconds, complete) = history.seconds();
         assert!((0.0..60.0).contains(&seconds) && !complete);
+    }
+
+    #[test]
+    fn a_process_that_never_began_does_not_count() {
+        let dir = tempfile::tempdir().unwrap();
+        append(dir.path(), Event::Opened);
+        assert_eq!(History::read(dir.path()).unwrap().processes.len(), 1);
+        append(dir.path(), began(0));
+        append_end(dir.path(), Ending::Finished, Some(40));
+        append(dir.path(), Event::Opened);
+        let history = History::read(dir.path()).unwrap();
+        assert_eq!(history.processes.len(), 1);
+        assert!(history.seconds().1 && history.processes[0].end.as_ref().is_some_and(|end| end.step == Some(40)));
     }
 
     #[test]
