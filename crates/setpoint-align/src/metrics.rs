@@ -81,8 +81,7 @@ impl ResponsePoint {
     }
 }
 
-/// Metrics of any number of micro-batches. [`Metrics::merge`] adds those of others, and
-/// [`Metrics::values`] reads them.
+/// The metrics of a micro-batch. The engine adds those of micro-batches up.
 ///
 /// ```
 /// use setpoint_align::{Metrics, ResponsePoint};
@@ -97,20 +96,35 @@ impl ResponsePoint {
 /// ```
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Metrics {
-    moments: BTreeMap<String, Moments>,
+    metrics: BTreeMap<String, Metric>,
 }
 
-/// The metrics that report a spread beside their mean.
-const WITH_SPREAD: [&str; 4] = ["dro/log_z", "dro/prompt_logratio", "dro/residual", "dro/target"];
+/// One metric of a micro-batch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Metric {
+    /// Its values.
+    pub moments: Moments,
+    /// Whether their spread and maximum are reported next to their mean.
+    pub has_spread: bool,
+}
 
 impl Metrics {
-    /// Adds one value of one metric.
+    /// Adds one value of a metric whose mean is reported.
     pub fn record(&mut self, name: &str, value: f64) {
+        self.add(name, value, false);
+    }
+
+    /// Adds one value of a metric whose spread and maximum are reported as well.
+    pub fn record_spread(&mut self, name: &str, value: f64) {
+        self.add(name, value, true);
+    }
+
+    fn add(&mut self, name: &str, value: f64, has_spread: bool) {
         let one = Moments::of(value);
-        match self.moments.get_mut(name) {
-            Some(moments) => *moments = moments.plus(one),
+        match self.metrics.get_mut(name) {
+            Some(metric) => metric.moments = metric.moments.plus(one),
             None => {
-                self.moments.insert(name.to_owned(), one);
+                self.metrics.insert(name.to_owned(), Metric { moments: one, has_spread });
             }
         }
     }
@@ -156,7 +170,7 @@ impl Metrics {
             ("dro/prompt_logratio", &values.prompt_log_ratios),
         ];
         for (name, values) in each {
-            values.iter().for_each(|&value| self.record(name, value));
+            values.iter().for_each(|&value| self.record_spread(name, value));
         }
         if let Some(log_masses) = log_masses {
             assert_eq!(log_masses.len(), values.prompt_log_z.len(), "one log-mass per prompt");
@@ -167,34 +181,14 @@ impl Metrics {
         }
     }
 
-    /// Adds another part of the same step.
-    pub fn merge(&mut self, other: &Self) {
-        for (name, &moments) in &other.moments {
-            self.moments.entry(name.clone()).and_modify(|own| *own = own.plus(moments)).or_insert(moments);
-        }
+    /// Returns each metric with its name, in the order of the names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Metric)> {
+        self.metrics.iter().map(|(name, metric)| (name.as_str(), *metric))
     }
 
-    /// What is kept of each metric, by name, for a caller that combines them itself.
-    pub fn moments(&self) -> &BTreeMap<String, Moments> {
-        &self.moments
-    }
-
-    /// The mean of a metric; `None` where nothing was recorded.
+    /// Returns the mean of a metric; `None` if nothing was recorded.
     pub fn get(&self, name: &str) -> Option<f64> {
-        self.moments.get(name).map(|moments| moments.mean)
-    }
-
-    /// All values by the names they are logged under, `_std` and `_max` included.
-    pub fn values(&self) -> BTreeMap<String, f64> {
-        let mut values = BTreeMap::new();
-        for (name, moments) in &self.moments {
-            if WITH_SPREAD.contains(&name.as_str()) {
-                values.insert(format!("{name}_std"), moments.std());
-                values.insert(format!("{name}_max"), moments.max);
-            }
-            values.insert(name.clone(), moments.mean);
-        }
-        values
+        self.metrics.get(name).map(|metric| metric.moments.mean)
     }
 }
 
@@ -218,8 +212,8 @@ mod tests {
             ("rewards/margins", 1.5),
             ("rewards/rejected", -1.5),
         ];
-        let expected = expected.map(|(name, value)| (name.to_owned(), value));
-        assert_eq!(metrics.values(), BTreeMap::from(expected));
+        assert_eq!(metrics.iter().map(|(name, metric)| (name, metric.moments.mean)).collect::<Vec<_>>(), expected);
+        assert!(metrics.iter().all(|(_, metric)| !metric.has_spread));
     }
 
     #[test]
@@ -227,7 +221,7 @@ mod tests {
         let mut metrics = Metrics::default();
         let point = ResponsePoint { logp: -3.0, log_ratio: None, reward: -0.3 };
         metrics.record_response(Role::Rejected, &point);
-        let names: Vec<&str> = metrics.moments().keys().map(String::as_str).collect();
+        let names: Vec<&str> = metrics.iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["logps/rejected", "rewards/rejected"]);
         assert_eq!(metrics.get("logratios/rejected"), None);
     }
@@ -248,33 +242,27 @@ mod tests {
         metrics = Metrics::default();
         // Above, exactly at, and below log Z.
         metrics.record_dro(&values, Some(&[52.0, 49.0, 10.0]));
-        let values = metrics.values();
-        assert_eq!(values["dro/residual"], 2.0);
-        assert_eq!(values["dro/residual_std"], 1.0);
-        assert_eq!(values["dro/residual_max"], 3.0);
-        assert_eq!(values["dro/target_max"], -2.0);
-        assert_eq!(values["dro/log_z"], 50.0);
-        assert_eq!(values["dro/prompt_logratio"], 0.0);
-        assert!((values["dro/prompt_logratio_std"] - (2.0f64 / 3.0).sqrt()).abs() < 1e-12);
-        assert!((values["dro/infeasible_frac"] - 1.0 / 3.0).abs() < 1e-12);
-        assert!(!values.contains_key("dro/infeasible_frac_std"));
+        let found: BTreeMap<&str, Metric> = metrics.iter().collect();
+        let residual = found["dro/residual"].moments;
+        assert_eq!((residual.mean, residual.std(), residual.max), (2.0, 1.0, 3.0));
+        assert_eq!(found["dro/target"].moments.max, -2.0);
+        assert_eq!(found["dro/log_z"].moments.mean, 50.0);
+        let prompt = found["dro/prompt_logratio"].moments;
+        assert_eq!(prompt.mean, 0.0);
+        assert!((prompt.std() - (2.0f64 / 3.0).sqrt()).abs() < 1e-12);
+        assert!((found["dro/infeasible_frac"].moments.mean - 1.0 / 3.0).abs() < 1e-12);
+        let spread = found.iter().filter(|(_, metric)| metric.has_spread).map(|(name, _)| *name);
+        assert_eq!(spread.collect::<Vec<_>>(), ["dro/log_z", "dro/prompt_logratio", "dro/residual", "dro/target"]);
     }
 
     #[test]
-    fn micro_batches_combine_to_the_batch() {
+    fn parts_combine_to_the_whole() {
         let values: Vec<f64> = (0..7).map(|i| f64::from(i * i) - 5.0).collect();
-        let record = |values: &[f64]| {
-            let mut metrics = Metrics::default();
-            values.iter().for_each(|&value| metrics.record("dro/target", value));
-            metrics
-        };
+        let moments = |values: &[f64]| values.iter().map(|&value| Moments::of(value)).reduce(Moments::plus).unwrap();
         let mean = values.iter().sum::<f64>() / 7.0;
         let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / 7.0;
         for cut in [1, 3, 6] {
-            let mut parts = record(&values[..cut]);
-            parts.merge(&record(&values[cut..]));
-            parts.merge(&Metrics::default());
-            let found = parts.moments()["dro/target"];
+            let found = moments(&values[..cut]).plus(moments(&values[cut..]));
             assert_eq!((found.count, found.max), (7.0, 31.0));
             assert!((found.mean - mean).abs() < 1e-12);
             assert!((found.std() - variance.sqrt()).abs() < 1e-12);

@@ -10,7 +10,7 @@ pub mod single;
 pub mod stages;
 
 use burn::tensor::Tensor;
-use setpoint_align::{Metrics, weighted_sum};
+use setpoint_align::{Metric, Metrics, weighted_sum};
 use setpoint_train::{Forward, MetricSums, MicroBatch, ResponseValues, SequenceLogps};
 
 /// A prompt of a task and one of its responses.
@@ -43,9 +43,9 @@ fn record_entropy(sums: &mut MetricSums, logps: &SequenceLogps) {
 /// Hands the objective's metrics over to the engine, which adds those of the micro-batches up.
 fn metric_sums(metrics: &Metrics) -> MetricSums {
     let mut sums = MetricSums::new();
-    for (name, moments) in metrics.moments() {
+    for (name, Metric { moments, has_spread }) in metrics.iter() {
         sums.mean(name, moments.mean * moments.count, moments.count);
-        if name.starts_with("dro/") && name != "dro/infeasible_frac" {
+        if has_spread {
             sums.std_of(&format!("{name}_std"), moments.count, moments.mean, moments.std());
             sums.max(&format!("{name}_max"), moments.max);
         }
