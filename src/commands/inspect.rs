@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anstyle::{AnsiColor, Style};
+use burn::tensor::FloatDType;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use setpoint_data::{DatasetConfig, EncodeOptions, Responses, Segment, SegmentKind, Uses, load_records, segments};
@@ -14,6 +15,7 @@ use setpoint::Outcome;
 use setpoint::config::load::{Given, load_unchecked, to_table};
 use setpoint::config::sections::{ModelSection, validate_data, validate_sft_data};
 use setpoint::config::{Config, Problems};
+use setpoint::training::ParameterBytes;
 use setpoint::{align, annotate, compare, eval, generate, logps, reward, setup, sft, sweep};
 
 /// Jobs with a configuration.
@@ -222,8 +224,8 @@ pub fn model(dir: &Path, tensors: bool) -> Outcome {
          ({:.2} in bf16), activations beside it",
         gib(4.0 * p),
         gib(2.0 * p),
-        gib(16.0 * p),
-        gib(16.0 * p)
+        gib(ParameterBytes::of(FloatDType::F32).total() * p),
+        gib(ParameterBytes::of(FloatDType::BF16).total() * p)
     ));
     if tensors {
         let checkpoint = Checkpoint::open(dir)?;

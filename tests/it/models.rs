@@ -57,9 +57,10 @@ impl Memory {
             kv_cache_per_token,
             generate: weights + ROW * kv_cache_per_token,
             logps: weights + 4 * ROW * config.vocab_size as u64,
-            sft: 16 * parameters,
-            reward: 16 * reward_parameters(config),
-            align: 16 * parameters,
+            // As `setpoint plan` counts: 2 weights, 4 gradients in f32, 4 master weights and 8 moments.
+            sft: 18 * parameters,
+            reward: 18 * reward_parameters(config),
+            align: 18 * parameters,
         }
     }
 }

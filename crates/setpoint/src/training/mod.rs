@@ -17,7 +17,7 @@ use setpoint_transformer::{CausalLm, ModelConfig, Recompute, generate_stream};
 
 use self::history::{Ending, Event};
 use self::hooks::{Speed, TrainingHooks};
-pub use self::plan::{MemoryPlan, Output, RunPlan, Shape};
+pub use self::plan::{MemoryPlan, Output, ParameterBytes, RunPlan, Shape};
 use self::record::{CONFIG, record};
 use crate::config::Config;
 use crate::config::sections::{Dtype, ModelSection};

@@ -27,6 +27,32 @@ pub enum Output {
     Reward,
 }
 
+/// Bytes that full training keeps for each parameter.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ParameterBytes {
+    /// The weight.
+    pub weight: f64,
+    /// Its gradient, summed in f32.
+    pub gradient: f64,
+    /// AdamW's two moments in f32, and an f32 copy of a weight that is not.
+    pub optimizer: f64,
+}
+
+impl ParameterBytes {
+    /// Returns the bytes for weights of a number format.
+    pub fn of(dtype: FloatDType) -> Self {
+        match dtype {
+            FloatDType::F32 => Self { weight: 4.0, gradient: 4.0, optimizer: 8.0 },
+            _ => Self { weight: 2.0, gradient: 4.0, optimizer: 12.0 },
+        }
+    }
+
+    /// Returns their sum.
+    pub fn total(self) -> f64 {
+        self.weight + self.gradient + self.optimizer
+    }
+}
+
 /// Memory of a training run on each of its devices.
 ///
 /// # Units
@@ -68,22 +94,23 @@ impl MemoryPlan {
         let f32_plan = Self::in_f32(model, report, train, output);
         match dtype {
             FloatDType::F32 => f32_plan,
-            _ => f32_plan.in_half_precision(),
-        }
-    }
-
-    /// The same run with weights and hidden states of two bytes a number. Logits, gradients and the optimizer stay in f32.
-    fn in_half_precision(self) -> Self {
-        Self {
-            weights: self.weights / 2.0,
-            optimizer: self.optimizer + self.weights,
-            activations: self.activations / 2.0,
-            ..self
+            _ => {
+                // Hidden states have two bytes a number. Logits stay in f32.
+                let (parameters, bytes) = (model.num_parameters() as f64, ParameterBytes::of(dtype));
+                Self {
+                    weights: bytes.weight * parameters,
+                    optimizer: bytes.optimizer * parameters,
+                    activations: f32_plan.activations / 2.0,
+                    ..f32_plan
+                }
+            }
         }
     }
 
     fn in_f32(model: &ModelConfig, report: &EncodeReport, train: &TrainConfig, output: Output) -> Self {
-        let parameters = 4.0 * model.num_parameters() as f64;
+        let bytes = ParameterBytes::of(FloatDType::F32);
+        let count = model.num_parameters() as f64;
+        let parameters = bytes.weight * count;
         let tokens = micro_batch_tokens(report, train);
         let layers = model.num_hidden_layers as f64;
         let (block, input) = per_token(model);
@@ -96,7 +123,7 @@ impl MemoryPlan {
         };
         // Of a forward and a backward pass through the blocks and the head.
         let again = (parameters - tables) / (3.0 * (parameters - tables + head_table));
-        let recompute = train.recompute(graph, 4.0 * parameters, again);
+        let recompute = train.recompute(graph, bytes.total() * count, again);
         let activations = match recompute {
             Recompute::None => graph,
             Recompute::Block => tokens * (layers * input + block),
@@ -111,12 +138,12 @@ impl MemoryPlan {
             // A block's, and those of the embeddings, which are complete only at the end.
             (table + (parameters - tables) / layers).min(parameters)
         } else {
-            parameters
+            bytes.gradient * count
         };
         Self {
             weights: parameters,
             gradients,
-            optimizer: 2.0 * parameters,
+            optimizer: bytes.optimizer * count,
             activations,
             head,
             other,
