@@ -81,7 +81,7 @@ pub use displacement::{
 pub use error::Error;
 pub use log_z0::{LogZ0, break_even_reward, log_z0_of};
 pub use method::{Mix, PairRule, Pairwise, PairwiseMethod, Training, Weighted};
-pub use metrics::{Metrics, Moments, ResponsePoint};
+pub use metrics::{Metric, Metrics, Moments, ResponsePoint};
 pub use nll::{mixed, token_mean_nll};
 pub use objective::{About, Axis, Objective, Preset, TrainsOn, Value, Values};
 pub use objectives::*;
@@ -95,4 +95,4 @@ pub use reward_transform::{ClipRange, FittedTransform, RewardTransform};
 pub use row::{Baseline, Desirable, RowBatch, RowLoss, RowObjective};
 pub use settings::{Problem, Settings};
 pub use stable::{log_sigmoid, log1mexp, sigmoid};
-pub use summary::Summary;
+pub use summary::{Summary, mean_std};

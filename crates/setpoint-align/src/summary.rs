@@ -51,9 +51,10 @@ impl Summary {
     }
 }
 
-/// Mean and population standard deviation of a non-empty slice, in two passes; finite wherever the
+/// Returns the mean and the population standard deviation, in two passes; NaN without values. Both are finite wherever the
 /// values are, also where their sums or squares leave the range of f64.
-pub(crate) fn mean_std(values: &[f64]) -> (f64, f64) {
+#[must_use]
+pub fn mean_std(values: &[f64]) -> (f64, f64) {
     let (mean, std) = plain_mean_std(values);
     let largest = values.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
     let differ = || values.iter().any(|value| *value != values[0]);

@@ -76,7 +76,7 @@ pub use proportion::{PairAccuracy, Proportion, pair_accuracy, wilson_interval};
 pub use run::{
     Comparison, EvalItem, EvalRun, Manifest, ModelIdentity, PairedTest, compare, content_digest, differences,
 };
-pub use summary::{Summary, quantile};
+pub use summary::{Summary, mean, mean_and_deviation, quantile};
 pub use tasks::{
     ChoiceGrade, Extracted, Gold, MeanScore, Task, TaskDoc, TaskMode, TaskRequest, TaskScore, TaskSet, TextGrade,
     cut_at_stop, extract_answer, grade_choice, grade_text, pooled_mean,

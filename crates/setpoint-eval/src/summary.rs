@@ -54,15 +54,27 @@ impl Summary {
     }
 }
 
+/// Returns the mean; NaN without values.
+#[must_use]
+pub fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
 /// Mean and variance (divisor `n − 1`; 0 for one value) in two passes, which do not cancel as the one-pass formula does.
 pub(crate) fn mean_and_variance(values: &[f64]) -> (f64, f64) {
-    let n = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / n;
+    let mean = mean(values);
     if values.len() < 2 {
         return (mean, 0.0);
     }
     let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
-    (mean, squares / (n - 1.0))
+    (mean, squares / (values.len() as f64 - 1.0))
+}
+
+/// Returns the mean and the standard deviation (divisor `n − 1`; `None` for one value), or `None` without values.
+#[must_use]
+pub fn mean_and_deviation(values: &[f64]) -> Option<(f64, Option<f64>)> {
+    let (mean, variance) = mean_and_variance(values);
+    (!values.is_empty()).then(|| (mean, (values.len() > 1).then(|| variance.sqrt())))
 }
 
 /// The `q`-quantile of an ascending sample, linear between order statistics (type 7 of Hyndman and Fan 1996, numpy's default).
@@ -96,6 +108,14 @@ mod tests {
         assert!((s.std_dev - variance.sqrt()).abs() < 1e-12);
         assert!((s.std_error - (variance / n as f64).sqrt()).abs() < 1e-12);
         assert_eq!((s.min, s.median, s.max), (1.0, 20.5, 40.0));
+    }
+
+    #[test]
+    fn deviations_are_those_of_a_sample() {
+        assert_eq!(mean_and_deviation(&[]), None);
+        assert_eq!(mean_and_deviation(&[2.0]), Some((2.0, None)));
+        // Mean 2, squares 1 + 0 + 1 over n − 1 = 2.
+        assert_eq!(mean_and_deviation(&[1.0, 2.0, 3.0]), Some((2.0, Some(1.0))));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use setpoint_align::mean_std;
 use setpoint_transformer::ModelConfig;
 
 use crate::error::Error;
@@ -38,9 +39,7 @@ impl Normalization {
     /// # Errors
     /// [`Error::Normalization`] where there are none, where they do not vary, or where one is not finite.
     pub fn of(rewards: &[f64]) -> Result<Self, Error> {
-        let n = rewards.len() as f64;
-        let mean = rewards.iter().sum::<f64>() / n;
-        let std = (rewards.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / n).sqrt();
+        let (mean, std) = mean_std(rewards);
         Self { mean, std }.checked(|| format!("{} reward(s)", rewards.len()))
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use setpoint_data::write_atomically;
+use setpoint_data::{hex, write_atomically};
 use setpoint_train::Sequence;
 use sha2::{Digest, Sha256};
 
@@ -62,11 +62,6 @@ pub fn sequences_hash<'a>(sequences: impl IntoIterator<Item = &'a Sequence>) -> 
 /// A short hash of a text, for fingerprints.
 pub fn text_hash(text: &str) -> String {
     hex(&Sha256::digest(text.as_bytes()))
-}
-
-/// Returns bytes as lower-case hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// Writes a text file, replacing an older one only when the new one is whole.

@@ -9,6 +9,7 @@ use super::manifest::EvalRun;
 use crate::bootstrap::{Bootstrap, Estimate};
 use crate::error::Error;
 use crate::paired::{McNemar, SignTest, mcnemar, sign_test};
+use crate::summary::mean;
 
 /// Whether a difference is more than chance.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -120,7 +121,6 @@ pub fn compare(a: &EvalRun, b: &EvalRun, bootstrap: &Bootstrap) -> Result<Vec<Co
             true => PairedTest::McNemar(mcnemar(&right(&y), &right(&x))?),
             false => PairedTest::Sign(sign_test(&y, &x)?),
         };
-        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
         let difference = bootstrap.paired_difference(&y, &x)?;
         rows.push(Comparison { task, n: x.len(), unpaired, a: mean(&x), b: mean(&y), difference, test });
     }

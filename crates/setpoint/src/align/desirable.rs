@@ -2,6 +2,7 @@
 
 use setpoint_align::{Desirable, Role};
 use setpoint_data::{EncodedResponse, Example};
+use setpoint_eval::mean;
 
 use crate::failure::{Failure, Outcome};
 use crate::tasks::stages::RowPrompt;
@@ -42,7 +43,7 @@ pub fn good_and_bad(prompts: &[RowPrompt], examples: &[Example], path: &str, rul
 
 /// Checks that no bad response is the best of its prompt for want of a worse one.
 fn compared(examples: &[Example], rewards: &[f64]) -> Outcome {
-    let mean = rewards.iter().sum::<f64>() / rewards.len() as f64;
+    let mean = mean(rewards);
     let lone = |example: &&Example| {
         let first = example.responses.first().and_then(|response| response.reward);
         let alike = |response: &EncodedResponse| response.label.is_none() && response.reward == first;

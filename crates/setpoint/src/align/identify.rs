@@ -1,11 +1,11 @@
 //! The identity of prompts as a loss reads them, and of their reference log-probabilities.
 
 use serde_json::json;
+use setpoint_data::hex;
 use sha2::{Digest, Sha256};
 
 use super::data::{SetReference, SetView};
 use crate::failure::Outcome;
-use crate::files::hex;
 use crate::identity::Origin;
 use crate::setup;
 

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::{Value as Json, json};
-use setpoint_eval::{Bootstrap, Estimate};
+use setpoint_eval::{Bootstrap, Estimate, mean_and_deviation};
 use toml::Value;
 
 use super::Measured;
 use super::plan::Candidate;
 use crate::failure::Outcome;
-use crate::search::{Entry, Figures, HeldOut, Metric, Point, Trained, cell, csv, mean_and_deviation, written};
+use crate::search::{Entry, Figures, HeldOut, Metric, Point, Trained, cell, csv, written};
 
 /// The figures of a method, seed by seed.
 #[derive(Debug)]

@@ -123,7 +123,7 @@ pub fn judged(session: &Session, judge: &dyn RewardSource, answers: &Answers, da
         .map(|row| {
             let own = &scores[at..at + row.len()];
             at += row.len();
-            own.iter().sum::<f64>() / own.len() as f64
+            setpoint_eval::mean(own)
         })
         .collect())
 }

@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use setpoint_data::{DatasetConfig, EncodeOptions, Example, Record, ResponseEnd, TextEncoder, Uses, load_records};
-use setpoint_eval::{Bootstrap, Manifest, content_digest, kl_estimates, pair_accuracy, win_rate};
+use setpoint_eval::{Bootstrap, Manifest, content_digest, kl_estimates, mean, pair_accuracy, win_rate};
 use setpoint_reward::RewardSource;
 use setpoint_train::Sequence;
 use setpoint_transformer::{CausalLm, Finish};
@@ -301,7 +301,6 @@ fn compare(session: &Session, config: &EvalConfig, judge: Judge<'_>) -> Outcome<
         session.once("baseline-rewards", key, || judged(session, source, &baseline_answers, &data))?;
     source.finish().map_err(|error| sources::failure(session, error))?;
     let bootstrap = Bootstrap { resamples: config.resamples, level: config.level, ..Bootstrap::default() };
-    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     let pairs = if data.pairs.is_empty() {
         None
     } else {

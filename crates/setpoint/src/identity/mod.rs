@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use setpoint_data::{Example, Label, TextEncoder};
+use setpoint_data::{Example, Label, TextEncoder, hex};
 use setpoint_train::{Change, Identity, Input, RunDir};
 use sha2::{Digest, Sha256};
 
@@ -17,7 +17,6 @@ mod rows_file;
 pub use self::rows_file::{RowsFile, conversation, prompt_and_responses};
 use crate::config::sections::ModelSection;
 use crate::failure::{Failure, Outcome};
-use crate::files::hex;
 use crate::setup;
 
 /// Ranks of inputs, from causes to consequences.

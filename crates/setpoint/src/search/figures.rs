@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use setpoint_eval::mean_and_deviation;
 
 use super::trial::{Reached, Trained, Trial};
 use crate::eval::EvalReport;
@@ -150,17 +151,6 @@ pub fn failures(entries: &[Entry], folder: &Path) -> Outcome {
     ))
 }
 
-/// Mean and deviation (of the sample; `None` of one value).
-pub fn mean_and_deviation(values: &[f64]) -> Option<(f64, Option<f64>)> {
-    let n = values.len() as f64;
-    if values.is_empty() {
-        return None;
-    }
-    let mean = values.iter().sum::<f64>() / n;
-    let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
-    Some((mean, (values.len() > 1).then(|| (squares / (n - 1.0)).sqrt())))
-}
-
 /// `mean ± deviation`, the mean alone of one value, nothing of none.
 pub fn plus_minus(values: &[f64], digits: usize) -> String {
     match mean_and_deviation(values) {
@@ -189,11 +179,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn deviations_are_those_of_a_sample() {
-        assert_eq!(mean_and_deviation(&[]), None);
-        assert_eq!(mean_and_deviation(&[2.0]), Some((2.0, None)));
-        // Mean 2, squares 1 + 0 + 1 over n − 1 = 2.
-        assert_eq!(mean_and_deviation(&[1.0, 2.0, 3.0]), Some((2.0, Some(1.0))));
+    fn a_deviation_is_shown_where_there_is_one() {
+        assert_eq!((plus_minus(&[], 2).as_str(), plus_minus(&[2.0], 2).as_str()), ("", "2.00"));
         assert_eq!(plus_minus(&[1.0, 2.0, 3.0], 2), "2.00 ± 1.00");
     }
 

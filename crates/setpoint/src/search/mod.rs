@@ -11,7 +11,7 @@ mod runner;
 mod space;
 mod trial;
 
-pub use figures::{Entry, Figures, Metric, cell, csv, failures, mean_and_deviation, plus_minus};
+pub use figures::{Entry, Figures, Metric, cell, csv, failures, plus_minus};
 pub use held_out::{HeldOut, Part, split};
 pub use runner::{Crew, Job, open, steps};
 pub use space::{Point, Space, written};

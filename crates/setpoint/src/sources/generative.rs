@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use setpoint_eval::{
     ChatAnswer, ChatMessage, ChatRequest, ChatResult, JudgeClient, JudgeSettings, OnFailure, ScoreReader, fill_template,
+    mean,
 };
 use setpoint_reward::{Error, RewardSource, Scored};
 
@@ -285,7 +286,7 @@ impl GenerativeSource {
             {
                 without.push((item, self.complaint(answer)));
             }
-            rewards.push((!scores.is_empty()).then(|| scores.iter().sum::<f64>() / scores.len() as f64));
+            rewards.push((!scores.is_empty()).then(|| mean(&scores)));
         }
         match without.first() {
             Some((item, reason)) if fails => Err(failed(item, reason.clone().into())),
