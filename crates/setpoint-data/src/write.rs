@@ -27,6 +27,15 @@ pub fn write_atomically(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result
         fill(&mut writer)?;
         return writer.flush().map_err(Error::io("write", path));
     }
+    replace(&target, path, fill)
+}
+
+/// Does the same for a target that is no link. Errors name `path`.
+pub(crate) fn replace(
+    target: &Path,
+    path: &Path,
+    fill: impl FnOnce(&mut dyn Write) -> Result<(), Error>,
+) -> Result<(), Error> {
     let folder = match target.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -42,7 +51,7 @@ pub fn write_atomically(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result
     writer.flush().map_err(Error::io("write", path))?;
     drop(writer);
     file.as_file().sync_all().map_err(Error::io("sync", path))?;
-    file.persist(&target).map_err(|e| Error::io("rename to", path)(e.error))?;
+    file.persist(target).map_err(|e| Error::io("rename to", path)(e.error))?;
     // The rename is on disk only when the folder is. Some file systems cannot sync a folder; the file itself is safe.
     if let Ok(folder) = File::open(folder) {
         let _ = folder.sync_all();

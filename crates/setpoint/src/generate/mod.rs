@@ -147,8 +147,18 @@ impl Config for GenerateConfig {
     }
 }
 
-/// Samples, and writes a line per prompt: the prompt and its responses.
-pub fn run(session: &Session, config: &GenerateConfig) -> Outcome {
+/// Everything of a generation but the weights.
+struct Prepared {
+    encoder: TextEncoder,
+    model_config: ModelConfig,
+    settings: GenerationConfig,
+    records: Vec<Record>,
+    /// The tokens of the prompts.
+    ids: Vec<Vec<u32>>,
+}
+
+/// Reads and checks everything but the weights.
+fn prepare(session: &Session, config: &GenerateConfig) -> Outcome<Prepared> {
     partial::check(session, config.output.as_deref())?;
     let encoder = setup::encoder(&config.model)?;
     let model_config = setup::model_config(&config.model, &encoder)?;
@@ -156,6 +166,12 @@ pub fn run(session: &Session, config: &GenerateConfig) -> Outcome {
     warn_of_identical(&settings, config.generate.samples.unwrap_or(1));
     let (records, ids) = prompts(session, config, &encoder)?;
     setup::check_room(&records, &ids, &settings, config.generate.max_new_tokens, &model_config)?;
+    Ok(Prepared { encoder, model_config, settings, records, ids })
+}
+
+/// Samples, and writes a line per prompt: the prompt and its responses.
+pub fn run(session: &Session, config: &GenerateConfig) -> Outcome {
+    let Prepared { encoder, model_config, settings, records, ids } = prepare(session, config)?;
     let samples = config.generate.samples.unwrap_or(1);
     check_memory(&ids, &settings, samples)?;
     let mut file = match &config.output {
@@ -261,13 +277,7 @@ fn identity(
 /// # Errors
 /// Everything of [`run`] that can be found without the weights.
 pub fn dry_run(session: &Session, config: &GenerateConfig) -> Outcome<String> {
-    partial::check(session, config.output.as_deref())?;
-    let encoder = setup::encoder(&config.model)?;
-    let model_config = setup::model_config(&config.model, &encoder)?;
-    let settings = config.generate.resolve(&config.model, &model_config, &encoder)?;
-    warn_of_identical(&settings, config.generate.samples.unwrap_or(1));
-    let (records, ids) = prompts(session, config, &encoder)?;
-    setup::check_room(&records, &ids, &settings, config.generate.max_new_tokens, &model_config)?;
+    let Prepared { settings, records, .. } = prepare(session, config)?;
     Ok(format!(
         "{} prompts, {} samples each, at most {} new tokens, stop tokens {:?}",
         records.len(),

@@ -3,6 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::error::Error;
+use crate::write::replace;
+
 /// A data set's folder in the cache, in the layout of `huggingface_hub`: `refs/<branch>` holds a commit and
 /// `snapshots/<commit>` its files. `.setpoint` holds what this program adds: unfinished downloads and lists of files.
 pub(super) struct Repo {
@@ -106,11 +109,8 @@ fn list_name(commit: &str) -> String {
 
 /// Writes a small file so that it is there whole or not at all, and never through a link.
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), String> {
-    use std::io::Write as _;
-    let failed = |e: std::io::Error| format!("could not write {}: {e}", path.display());
-    let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(path)).map_err(failed)?;
-    file.write_all(bytes).map_err(failed)?;
-    file.persist(path).map(drop).map_err(|e| failed(e.error))
+    let written = replace(path, path, |out| out.write_all(bytes).map_err(Error::io("write", path)));
+    written.map_err(|error| error.to_string())
 }
 
 /// Checks that a text is a commit: 40 hexadecimal digits, or 64 of a repository with SHA-256.
