@@ -183,7 +183,7 @@ impl AdamW {
 
     /// Reads what [`save`](Self::save) has written, for the parameters of `model`.
     pub(crate) fn load<M: Module>(config: AdamWConfig, model: &M, path: &std::path::Path) -> Result<Self, Error> {
-        let mut reader = TensorReader::open(path)?;
+        let reader = TensorReader::open(path)?;
         let mut unread: BTreeSet<String> = reader.names().map(str::to_string).collect();
         let mut optimizer = Self::new(config);
         for info in parameters::list(model) {

@@ -1,19 +1,14 @@
 //! safetensors files written and read one tensor at a time, so that a checkpoint never needs its
 //! own size in host memory.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, TensorData};
-use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use safetensors::Dtype;
+use setpoint_transformer::checkpoint::{TensorFile, tensor_header};
 
 use crate::Error;
 use crate::storage::{Digest, Writer};
-
-/// The largest header accepted, as in the safetensors library.
-const MAX_HEADER: u64 = 100_000_000;
 
 /// Name, type and shape of a tensor to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,32 +34,21 @@ pub(crate) struct TensorWriter {
 
 impl TensorWriter {
     /// Writes the header. The tensors must follow in the order of `specs`, which must be of falling
-    /// element size, so that each lies aligned in the file.
+    /// element size, so that each is aligned in the file.
     pub(crate) fn create(path: &Path, specs: Vec<TensorSpec>) -> Result<Self, Error> {
-        let mut header = serde_json::Map::new();
-        // transformers refuses a file that does not say which framework's layout it has.
-        header.insert("__metadata__".into(), serde_json::json!({ "format": "pt" }));
-        let mut offset = 0;
-        for spec in &specs {
-            let dtype = stored_dtype(spec.dtype).ok_or_else(|| {
-                Error::corrupt(path, format!("`{}` has dtype {:?}, which cannot be stored", spec.name, spec.dtype))
-            })?;
-            let end = offset + spec.bytes();
-            header.insert(
-                spec.name.clone(),
-                serde_json::json!({
-                    "dtype": dtype, "shape": spec.shape, "data_offsets": [offset, end],
-                }),
-            );
-            offset = end;
-        }
-        let mut text = serde_json::Value::Object(header).to_string();
-        while !text.len().is_multiple_of(8) {
-            text.push(' ');
-        }
+        let corrupt = |spec: &TensorSpec| {
+            Error::corrupt(path, format!("`{}` has dtype {:?}, which cannot be stored", spec.name, spec.dtype))
+        };
+        let tensors = specs
+            .iter()
+            .map(|spec| {
+                let dtype = stored_dtype(spec.dtype).ok_or_else(|| corrupt(spec))?;
+                Ok((spec.name.as_str(), dtype, spec.shape.as_slice()))
+            })
+            .collect::<Result<Vec<_>, Error>>()?;
+        let header = tensor_header(tensors).map_err(Error::io("describe the tensors of", path))?;
         let mut writer = Writer::create(path)?;
-        writer.write(&(text.len() as u64).to_le_bytes())?;
-        writer.write(text.as_bytes())?;
+        writer.write(&header)?;
         Ok(Self { writer, path: path.to_path_buf(), pending: specs.into_iter().rev().collect() })
     }
 
@@ -96,71 +80,50 @@ impl TensorWriter {
 }
 
 /// Reads a safetensors file.
-pub(crate) struct TensorReader {
-    file: File,
-    path: PathBuf,
-    start: u64,
-    tensors: BTreeMap<String, TensorInfo>,
-}
+pub(crate) struct TensorReader(TensorFile);
 
 impl TensorReader {
     /// Reads and checks the header.
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
-        let mut file = File::open(path).map_err(Error::io("open", path))?;
-        let size = file.metadata().map_err(Error::io("read", path))?.len();
-        let mut length = [0; 8];
-        file.read_exact(&mut length).map_err(|_| Error::corrupt(path, "no safetensors header"))?;
-        let length = u64::from_le_bytes(length);
-        if length > MAX_HEADER || length + 8 > size {
-            return Err(Error::corrupt(path, format!("the header claims {length} bytes, the file has {size}")));
-        }
-        let mut header = vec![0; length as usize];
-        file.read_exact(&mut header).map_err(Error::io("read", path))?;
-        let metadata: Metadata =
-            serde_json::from_slice(&header).map_err(|error| Error::corrupt(path, format!("header: {error}")))?;
-        let start = length + 8;
-        let expected = start + metadata.data_len() as u64;
-        if expected != size {
-            return Err(Error::corrupt(path, format!("expected {expected} bytes, found {size}")));
-        }
-        let tensors = metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
-        Ok(Self { file, path: path.to_path_buf(), start, tensors })
+        TensorFile::open(path).map(Self).map_err(|error| in_file(path, error))
     }
 
-    /// Where the tensors come from.
+    /// Returns the path of the file.
     pub(crate) fn path(&self) -> &Path {
-        &self.path
+        self.0.path()
     }
 
-    /// The names of all tensors, sorted.
+    /// Returns the names of all tensors, sorted.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.tensors.keys().map(String::as_str)
+        self.0.tensors().map(|(name, _)| name)
     }
 
-    /// Shape of a tensor.
+    /// Returns the shape of a tensor, if the file holds it.
     pub(crate) fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.tensors.get(name).map(|info| info.shape.as_slice())
+        self.0.tensor(name).map(|info| info.shape.as_slice())
     }
 
     /// Reads one tensor, which must be there with this shape.
-    pub(crate) fn read(&mut self, name: &str, shape: &[usize]) -> Result<TensorData, Error> {
-        let info = self.tensors.get(name).ok_or_else(|| Error::corrupt(&self.path, format!("`{name}` is missing")))?;
+    pub(crate) fn read(&self, name: &str, shape: &[usize]) -> Result<TensorData, Error> {
+        let corrupt = |reason: String| Error::corrupt(self.path(), reason);
+        let info = self.0.tensor(name).ok_or_else(|| corrupt(format!("`{name}` is missing")))?;
         if info.shape != shape {
-            return Err(Error::corrupt(
-                &self.path,
-                format!("`{name}`: expected shape {shape:?}, found {:?}", info.shape),
-            ));
+            return Err(corrupt(format!("`{name}`: expected shape {shape:?}, found {:?}", info.shape)));
         }
-        let dtype = tensor_dtype(info.dtype)
-            .ok_or_else(|| Error::corrupt(&self.path, format!("`{name}`: dtype {} is unknown", info.dtype)))?;
-        let (begin, end) = info.data_offsets;
-        let mut bytes = vec![0; end - begin];
-        self.file
-            .seek(SeekFrom::Start(self.start + begin as u64))
-            .and_then(|_| self.file.read_exact(&mut bytes))
-            .map_err(Error::io("read", &self.path))?;
+        let dtype =
+            tensor_dtype(info.dtype).ok_or_else(|| corrupt(format!("`{name}`: dtype {} is unknown", info.dtype)))?;
+        let bytes = self.0.bytes(info).map_err(|error| in_file(self.path(), error))?;
         TensorData::try_from_bytes_vec(bytes, shape.to_vec(), dtype)
-            .map_err(|error| Error::corrupt(&self.path, format!("`{name}`: {error}")))
+            .map_err(|error| corrupt(format!("`{name}`: {error}")))
+    }
+}
+
+/// Returns an error of the safetensors file of a checkpoint.
+fn in_file(path: &Path, error: setpoint_transformer::Error) -> Error {
+    match error {
+        setpoint_transformer::Error::Read { source, .. } => Error::io("read", path)(source),
+        setpoint_transformer::Error::Header { message, .. } => Error::corrupt(path, message),
+        other => Error::corrupt(path, other.to_string()),
     }
 }
 

@@ -43,17 +43,17 @@ impl Checkpoint {
                 }
                 continue;
             };
-            let path = self.files[entry.file].path.clone();
-            if entry.shape != parameter.shape {
+            let path = self.files[entry.file].path().to_owned();
+            if entry.info.shape != parameter.shape {
                 return Err(Error::WrongShape {
                     path,
                     tensor: name,
                     expected: parameter.shape.clone(),
-                    found: entry.shape.clone(),
+                    found: entry.info.shape.clone(),
                 });
             }
-            let Some(format) = numbers::float(entry.dtype) else {
-                return Err(Error::UnsupportedDtype { path, tensor: name, found: format!("{:?}", entry.dtype) });
+            let Some(format) = numbers::float(entry.info.dtype) else {
+                return Err(Error::UnsupportedDtype { path, tensor: name, found: format!("{:?}", entry.info.dtype) });
             };
             if !formats.contains(&format) {
                 formats.push(format);
@@ -75,9 +75,9 @@ impl Checkpoint {
         if let Some(tensor) = extra.next() {
             let entry = &self.tensors[tensor];
             return Err(Error::UnexpectedTensor {
-                path: self.files[entry.file].path.clone(),
+                path: self.files[entry.file].path().to_owned(),
                 tensor: tensor.clone(),
-                found: entry.shape.clone(),
+                found: entry.info.shape.clone(),
                 more: extra.count(),
             });
         }
@@ -126,8 +126,8 @@ struct Fill<'a> {
 
 impl Fill<'_> {
     fn read<const D: usize>(&self, entry: &Entry, device: &Device) -> Result<Tensor<D>, Error> {
-        let from = numbers::float(entry.dtype).unwrap_or(FloatDType::F32);
-        let data = numbers::decode(&self.checkpoint.bytes(entry)?, from, self.dtype, &entry.shape);
+        let from = numbers::float(entry.info.dtype).unwrap_or(FloatDType::F32);
+        let data = numbers::decode(&self.checkpoint.bytes(entry)?, from, self.dtype, &entry.info.shape);
         Ok(Tensor::from_data(data, (device, self.dtype.into())))
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! A parameter's name is its path in the module: the field `model.layers[0].mlp.up_proj.weight` is `model.layers.0.mlp.up_proj.weight`.
 
+mod file;
 mod load;
 mod names;
 mod numbers;
@@ -16,6 +17,7 @@ use burn::tensor::FloatDType;
 
 use crate::Error;
 use crate::generate::GenerationConfig;
+pub use file::{TensorFile, tensor_header};
 pub(crate) use names::name_hash;
 pub use names::{ParamPath, Parameter, parameters, with_stable_ids};
 pub use reader::Checkpoint;

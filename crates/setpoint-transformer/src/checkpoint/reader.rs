@@ -1,45 +1,29 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 
-use safetensors::Dtype;
-use safetensors::tensor::Metadata;
+use safetensors::tensor::TensorInfo;
 use serde_json::Value;
 
+use super::file::TensorFile;
 use crate::Error;
 use crate::config::object;
 
 pub(super) const SINGLE: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 
-/// The format's own limit on the length of a header.
-const MAX_HEADER: u64 = 100_000_000;
-
 /// The weight files of a folder, opened and checked, no tensor read yet.
 #[derive(Debug)]
 pub struct Checkpoint {
     pub(super) dir: PathBuf,
-    pub(super) files: Vec<WeightFile>,
+    pub(super) files: Vec<TensorFile>,
     pub(super) tensors: BTreeMap<String, Entry>,
 }
 
-#[derive(Debug)]
-pub(super) struct WeightFile {
-    pub(super) path: PathBuf,
-    file: File,
-    /// Where the tensors begin.
-    start: u64,
-}
-
-/// Where a tensor is and what it looks like.
+/// A tensor and the file that holds it.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) file: usize,
-    pub(super) dtype: Dtype,
-    pub(super) shape: Vec<usize>,
-    offset: u64,
-    len: usize,
+    pub(super) info: TensorInfo,
 }
 
 impl Checkpoint {
@@ -60,8 +44,8 @@ impl Checkpoint {
                 checkpoint.add(shard)?;
             }
             for (tensor, shard) in &map {
-                let found = checkpoint.tensors.get(tensor).map(|entry| &checkpoint.files[entry.file].path);
-                if found != Some(&dir.join(shard)) {
+                let found = checkpoint.tensors.get(tensor).map(|entry| checkpoint.files[entry.file].path());
+                if found != Some(dir.join(shard).as_path()) {
                     return Err(Error::ShardLacksTensor { path: index, tensor: tensor.clone(), shard: shard.clone() });
                 }
             }
@@ -78,7 +62,7 @@ impl Checkpoint {
 
     /// The shape of a tensor, if the files hold it.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.tensors.get(name).map(|entry| entry.shape.as_slice())
+        self.tensors.get(name).map(|entry| entry.info.shape.as_slice())
     }
 
     /// Holds if the files do not have both tensors, or have the same bytes for both: the two names of a tied matrix.
@@ -90,12 +74,12 @@ impl Checkpoint {
         let (Some(a), Some(b)) = (self.tensors.get(head), self.tensors.get(embedding)) else {
             return Ok(());
         };
-        let equal = a.dtype == b.dtype && a.shape == b.shape && self.bytes(a)? == self.bytes(b)?;
+        let equal = a.info.dtype == b.info.dtype && a.info.shape == b.info.shape && self.bytes(a)? == self.bytes(b)?;
         if equal {
             Ok(())
         } else {
             Err(Error::TiedHeadDiffers {
-                path: self.files[a.file].path.clone(),
+                path: self.files[a.file].path().to_owned(),
                 head: head.to_owned(),
                 embedding: embedding.to_owned(),
             })
@@ -103,79 +87,22 @@ impl Checkpoint {
     }
 
     pub(super) fn bytes(&self, entry: &Entry) -> Result<Vec<u8>, Error> {
-        let file = &self.files[entry.file];
-        let mut bytes = vec![0; entry.len];
-        let mut reader = &file.file;
-        reader
-            .seek(SeekFrom::Start(file.start + entry.offset))
-            .and_then(|_| reader.read_exact(&mut bytes))
-            .map_err(|source| Error::Read { path: file.path.clone(), source })?;
-        Ok(bytes)
+        self.files[entry.file].bytes(&entry.info)
     }
 
     fn add(&mut self, name: &str) -> Result<(), Error> {
-        let path = self.dir.join(name);
-        let (file, start, metadata) = open(&path)?;
-        for (tensor, info) in metadata.tensors() {
-            let entry = Entry {
-                file: self.files.len(),
-                dtype: info.dtype,
-                shape: info.shape.clone(),
-                offset: info.data_offsets.0 as u64,
-                len: info.data_offsets.1 - info.data_offsets.0,
-            };
-            if let Some(first) = self.tensors.insert(tensor.clone(), entry) {
-                let first = self.files[first.file].path.display();
-                return Err(header(&path, format!("tensor `{tensor}` is also in {first}")));
+        let file = TensorFile::open(&self.dir.join(name))?;
+        for (tensor, info) in file.tensors() {
+            let entry = Entry { file: self.files.len(), info: info.clone() };
+            if let Some(first) = self.tensors.insert(tensor.to_owned(), entry) {
+                let first = self.files[first.file].path().display();
+                let message = format!("tensor `{tensor}` is also in {first}");
+                return Err(Error::Header { path: file.path().to_owned(), message });
             }
         }
-        self.files.push(WeightFile { path, file, start });
+        self.files.push(file);
         Ok(())
     }
-}
-
-fn header(path: &Path, message: String) -> Error {
-    Error::Header { path: path.to_owned(), message }
-}
-
-/// Opens a file and reads its header; answers where the tensors begin. The length of everything is checked against the file's first, so that
-/// a damaged file costs no memory.
-fn open(path: &Path) -> Result<(File, u64, Metadata), Error> {
-    let read = |source| Error::Read { path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(read)?;
-    let size = file.metadata().map_err(read)?.len();
-    if size < 8 {
-        return Err(header(
-            path,
-            format!("is {size} bytes long; a safetensors file begins with 8 bytes that hold the header's length"),
-        ));
-    }
-    let mut length = [0; 8];
-    file.read_exact(&mut length).map_err(read)?;
-    let length = u64::from_le_bytes(length);
-    if length > MAX_HEADER {
-        return Err(header(path, format!("states a header of {length} bytes; at most {MAX_HEADER} are allowed")));
-    }
-    if length > size - 8 {
-        return Err(header(
-            path,
-            format!("states a header of {length} bytes, but is only {size} bytes long: truncated?"),
-        ));
-    }
-    let mut text = vec![0; length as usize];
-    file.read_exact(&mut text).map_err(read)?;
-    // Also checks that the tensors lie one after the other and that offsets, shapes and dtypes agree.
-    let metadata: Metadata =
-        serde_json::from_slice(&text).map_err(|error| header(path, format!("damaged header: {error}")))?;
-    let (needed, found) = (metadata.data_len() as u64, size - 8 - length);
-    if needed != found {
-        let hint = if found < needed { ": truncated?" } else { "" };
-        return Err(header(
-            path,
-            format!("the header describes {needed} bytes of tensors, the file holds {found}{hint}"),
-        ));
-    }
-    Ok((file, 8 + length, metadata))
 }
 
 /// `weight_map` of an index: the shard of each tensor, plain file names only.

@@ -1,13 +1,12 @@
-use std::collections::HashMap;
 use std::io::Write;
 use std::path::Path;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{FloatDType, Tensor, TensorData};
 use safetensors::Dtype;
-use safetensors::tensor::{Metadata, TensorInfo};
 use serde_json::{Map, Value, json};
 
+use super::file::tensor_header;
 use super::names::ParamPath;
 use super::reader::{INDEX, SINGLE};
 use super::stage::{Failed, Open, Stage, on_disk};
@@ -149,25 +148,10 @@ fn split(tensors: Vec<Item>, max_bytes: u64) -> Vec<Vec<Item>> {
     shards
 }
 
-/// A file in the safetensors format: the header's length, the header, the tensors one after the other.
+/// Writes a file in the safetensors format.
 fn write_shard(out: &mut dyn Write, shard: Vec<Item>) -> Result<(), Failed> {
-    let mut offset = 0;
-    let infos = shard.iter().map(|tensor| {
-        let start = offset;
-        offset += tensor.bytes();
-        let info = TensorInfo { dtype: tensor.dtype, shape: tensor.shape.clone(), data_offsets: (start, offset) };
-        (tensor.name.clone(), info)
-    });
-    // Without this entry transformers refuses the file.
-    let about = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let header = Metadata::new(Some(about), infos.collect())
-        .map_err(std::io::Error::other)
-        .and_then(|metadata| serde_json::to_string(&metadata).map_err(Into::into))?;
-    // The tensors begin at a multiple of 8 bytes.
-    let padded = header.len().next_multiple_of(8);
-    out.write_all(&(padded as u64).to_le_bytes())?;
-    out.write_all(header.as_bytes())?;
-    out.write_all(&b"        "[..padded - header.len()])?;
+    let tensors = shard.iter().map(|tensor| (tensor.name.as_str(), tensor.dtype, tensor.shape.as_slice()));
+    out.write_all(&tensor_header(tensors)?)?;
     for tensor in shard {
         let data = (tensor.read)()
             .map_err(|message| Failed::Other(Box::new(Error::Device { what: tensor.name.clone(), message })))?;
