@@ -240,10 +240,10 @@ fn a_full_disk_while_saving_harms_nothing_that_was_written() {
 fn a_metric_that_no_evaluation_measures_is_refused_before_the_first_step() {
     let dir = tempfile::tempdir().unwrap();
     let run = dir.path().join("run");
-    let with = |metric: &str, steps: &str| {
+    let with = |best: &str, steps: &str| {
         let mut arguments = sft_arguments(&run, 3);
         for setting in [
-            format!("train.best={{ metric = \"{metric}\", greater_is_better = false, restore = true }}"),
+            format!("train.best={{ metric = {best}, restore = true }}"),
             format!("train.eval_steps={steps}"),
             format!("eval_data.path={}", demo("pretrain/sft.jsonl").display()),
             "eval_data.max_rows=4".to_owned(),
@@ -252,8 +252,12 @@ fn a_metric_that_no_evaluation_measures_is_refused_before_the_first_step() {
         }
         setpoint_owned(&arguments)
     };
-    with("eval_accuracy", "2").fails(2, &["train.best.metric", "does not measure `eval_accuracy`", "eval_loss"]);
+    for best in ["\"eval_accuracy\", greater_is_better = false", "\"eval_accuracy\""] {
+        with(best, "2").fails(2, &["train.best.metric", "does not measure `eval_accuracy`", "eval_loss"]);
+    }
+    with("\"eval_entropy\"", "2")
+        .fails(2, &["train.best", "greater_is_better", "whether more of `eval_entropy` is better"]);
     assert!(!run.join("metrics.jsonl").exists(), "no step was done");
-    with("eval_loss", "2").ok();
+    with("\"eval_loss\"", "2").ok();
     assert!(run.join("model/model.safetensors").is_file());
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use setpoint_transformer::Recompute;
 
-use crate::{AdamWConfig, Error, Identity, LogResponses, MicroBatch, Schedule};
+use crate::{AdamWConfig, BestConfig, Error, Identity, LogResponses, MicroBatch, Schedule};
 
 /// Everything [`fit`](crate::fit) is told, with its defaults in [`TrainConfig::default`].
 ///
@@ -75,25 +75,6 @@ pub enum RecomputeSetting {
     /// arithmetic. It does not look at the machine, so that a run goes on elsewhere as it began.
     #[default]
     Auto,
-}
-
-/// What makes a checkpoint the best one.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BestConfig {
-    /// The metric, as [`Hooks::evaluate`](crate::Hooks::evaluate) names it.
-    pub metric: String,
-    /// Whether more of it is better.
-    pub greater_is_better: bool,
-    /// Whether [`fit`](crate::fit) returns the best model instead of the last.
-    #[serde(default)]
-    pub restore: bool,
-    /// Stops the run when this many evaluations in a row are not better than the best.
-    #[serde(default)]
-    pub patience: Option<u32>,
-    /// How much better counts as better for `patience`.
-    #[serde(default)]
-    pub min_delta: f64,
 }
 
 impl Default for TrainConfig {

@@ -22,6 +22,7 @@ extern crate self as setpoint_train;
 mod common;
 
 mod batch;
+mod best;
 mod checkpoint;
 mod collective;
 mod config;
@@ -47,8 +48,9 @@ mod tensor_file;
 mod tensorboard;
 
 pub use batch::MicroBatch;
+pub use best::BestConfig;
 pub use collective::{Collective, Communicator, NativeAllReduce, SumOnFirst};
-pub use config::{BestConfig, Plan, RecomputeSetting, TrainConfig};
+pub use config::{Plan, RecomputeSetting, TrainConfig};
 pub use devices::{DeviceGroup, distribute};
 pub use error::Error;
 pub use evaluation::evaluate;

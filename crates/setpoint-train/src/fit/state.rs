@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{BestConfig, TrainConfig};
+use crate::best::BestConfig;
+use crate::config::TrainConfig;
 use crate::metrics::MetricSums;
 
 /// Why a run ended.

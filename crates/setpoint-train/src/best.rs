@@ -1,0 +1,80 @@
+//! The choice of the best checkpoint.
+
+use serde::{Deserialize, Serialize};
+
+/// The measure by which a checkpoint is the best one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "WrittenBest")]
+pub struct BestConfig {
+    /// The metric, as [`Hooks::evaluate`](crate::Hooks::evaluate) names it.
+    pub metric: String,
+    /// Whether more of it is better. Settings may leave it out for losses, accuracies and margins.
+    pub greater_is_better: bool,
+    /// Whether [`fit`](crate::fit) returns the best model instead of the last.
+    pub restore: bool,
+    /// Stops the run when this many evaluations in a row are not better than the best.
+    pub patience: Option<u32>,
+    /// How much better counts as better for `patience`.
+    pub min_delta: f64,
+}
+
+/// [`BestConfig`] as settings may write it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenBest {
+    metric: String,
+    #[serde(default)]
+    greater_is_better: Option<bool>,
+    #[serde(default)]
+    restore: bool,
+    #[serde(default)]
+    patience: Option<u32>,
+    #[serde(default)]
+    min_delta: f64,
+}
+
+impl TryFrom<WrittenBest> for BestConfig {
+    type Error = String;
+
+    fn try_from(written: WrittenBest) -> Result<Self, String> {
+        let WrittenBest { metric, greater_is_better, restore, patience, min_delta } = written;
+        match greater_is_better.or_else(|| is_better_if_greater(&metric)) {
+            Some(greater_is_better) => Ok(Self { metric, greater_is_better, restore, patience, min_delta }),
+            None => Err(format!("say with `greater_is_better` whether more of `{metric}` is better: true or false")),
+        }
+    }
+}
+
+/// Returns whether more of a metric is better, if its name tells.
+fn is_better_if_greater(metric: &str) -> Option<bool> {
+    let name = metric.strip_prefix("eval_").unwrap_or(metric);
+    match name.rsplit('/').next()? {
+        "loss" | "nll_loss" => Some(false),
+        "accuracies" | "margins" | "accuracy" | "margin" => Some(true),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_direction_of_known_metrics_need_not_be_said() {
+        let read = |value: serde_json::Value| serde_json::from_value::<BestConfig>(value);
+        for (metric, greater) in [("eval_loss", false), ("eval_rewards/accuracies", true), ("eval_margin", true)] {
+            let best = read(json!({ "metric": metric })).unwrap();
+            assert_eq!(best.greater_is_better, greater, "{metric}");
+            assert!(!best.restore && best.patience.is_none() && best.min_delta == 0.0);
+            // A direction that is given counts, and what is written is complete.
+            let other = BestConfig { greater_is_better: !greater, ..best };
+            assert_eq!(read(serde_json::to_value(&other).unwrap()).unwrap(), other);
+        }
+        let error = read(json!({ "metric": "eval_entropy" })).unwrap_err().to_string();
+        assert!(error.contains("whether more of `eval_entropy` is better"), "{error}");
+        assert!(read(json!({ "metric": "eval_entropy", "greater_is_better": true })).unwrap().greater_is_better);
+        assert!(read(json!({ "metric": "eval_loss", "best": 1 })).is_err());
+    }
+}
