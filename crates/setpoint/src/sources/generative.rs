@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use setpoint_eval::{
-    ChatAnswer, ChatMessage, ChatRequest, ChatResult, JudgeClient, JudgeSettings, OnFailure, ScoreReader, fill_template,
-    mean,
+    ChatAnswer, ChatMessage, ChatRequest, ChatResult, JudgeClient, JudgeSettings, OnFailure, ScoreReader,
+    fill_template, mean,
 };
 use setpoint_reward::{Error, RewardSource, Scored};
 
