@@ -1,6 +1,8 @@
 //! The command line: what can be asked for, and how it becomes a configuration.
 
 mod amount;
+#[cfg(test)]
+mod documents;
 mod eval;
 #[cfg(test)]
 mod hints;
@@ -12,6 +14,7 @@ use clap::{Args, Parser, Subcommand};
 use toml::Value;
 
 use self::amount::parse_memory;
+use crate::commands::convert::{self, ConvertArgs};
 use crate::commands::inspect::{InspectedJob, JobName};
 use crate::host::TRIAL;
 pub use eval::{Benchmark, EvalArgs};
@@ -105,6 +108,9 @@ pub enum Command {
         #[arg(long, value_name = "FILE", default_value = "report.html")]
         output: PathBuf,
     },
+    /// Settings from a configuration of trl, axolotl or LLaMA-Factory
+    #[command(after_help = convert::HELP)]
+    Convert(ConvertArgs),
     /// Look at data as tokens, at a checkpoint's shape, at a job's settings
     Inspect {
         /// What to look at.

@@ -129,6 +129,7 @@ fn run(command: Command) -> Outcome {
         }
         Command::Plan(args) => plan(&args),
         Command::Report { runs, output } => commands::report::run(&runs, &output),
+        Command::Convert(args) => commands::convert::run(&args),
         Command::Inspect { what } => match what {
             InspectCommand::Data { model, data, rows, set, plain, job } => {
                 let mut given = cli::given(None, Some(&model), Some(&data), None, &set);

@@ -12,7 +12,7 @@ use setpoint::config::{Config, Given};
 use setpoint::{align, annotate, compare, eval, generate, logps, reward, sft, sweep};
 
 /// The long flags of each command, by its path.
-fn flags() -> BTreeMap<String, BTreeSet<String>> {
+pub(super) fn flags() -> BTreeMap<String, BTreeSet<String>> {
     fn visit(command: &clap::Command, path: &str, all: &mut BTreeMap<String, BTreeSet<String>>) {
         let own = command.get_arguments().filter_map(|a| a.get_long()).map(str::to_owned);
         all.insert(path.to_owned(), own.chain(["help".to_owned(), "version".to_owned()]).collect());

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod chat;
 pub mod compare;
+pub mod convert;
 pub mod demo;
 pub mod eval;
 pub mod inspect;

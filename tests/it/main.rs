@@ -5,6 +5,7 @@
 mod architecture;
 mod bad_input;
 mod compare;
+mod convert;
 mod demo;
 mod devices;
 mod dro_defaults;

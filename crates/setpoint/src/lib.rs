@@ -53,7 +53,7 @@
 //! | [`eval`] | compares policies, runs AlpacaEval, MT-Bench and the task benchmarks |
 //! | [`sweep`], [`compare`] | run a method under many settings, and several methods side by side |
 //!
-//! [`config`] reads and checks settings, [`tasks`] holds what the engine trains, and [`setup`] the steps that jobs begin with. The layers
+//! [`config`] reads and checks settings, [`convert`] makes them from those of other tools, [`tasks`] holds what the engine trains, and [`setup`] the steps that jobs begin with. The layers
 //! below are crates of their own: `setpoint_align` (objectives), `setpoint_train` (the engine), `setpoint_transformer`, `setpoint_reward`,
 //! `setpoint_eval` and `setpoint_data`.
 //!
@@ -98,6 +98,7 @@ pub mod align;
 pub mod annotate;
 pub mod compare;
 pub mod config;
+pub mod convert;
 pub mod eval;
 pub mod failure;
 pub mod generate;
@@ -124,3 +125,8 @@ mod scoring;
 
 pub use failure::{Failure, Outcome};
 pub use session::Session;
+
+/// The manual's page about this crate, whose program must compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/RUST.md")]
+pub struct ManualPage;

@@ -1,0 +1,277 @@
+//! Turns the configuration of trl, axolotl or LLaMA-Factory into settings of this program.
+//!
+//! [`names`] is the one list of what is called how. A setting of the file that nothing here corresponds to is reported, and so is one that
+//! nobody knows. The tools' own defaults are written out where ours differ, so that the settings mean the same.
+
+mod data;
+mod draft;
+mod methods;
+pub mod names;
+mod rules;
+#[cfg(test)]
+mod tests;
+
+use std::fmt::{self, Write as _};
+
+use serde_json::{Map, Value as Json};
+use toml::{Table, Value};
+
+use self::draft::{Draft, count, number};
+use self::names::{Carry, SETTINGS, absent};
+pub use crate::config::Tool;
+use crate::failure::{Failure, Outcome};
+
+/// The longest file that is read, in bytes.
+pub const LONGEST: usize = 1 << 20;
+
+/// The tools whose files are understood.
+pub const TOOLS: [Tool; 3] = [Tool::Trl, Tool::Axolotl, Tool::LlamaFactory];
+
+/// What a file trains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trainer {
+    /// Supervised fine-tuning.
+    Sft,
+    /// A reward model.
+    Reward,
+    /// DPO and the other losses of its trainer.
+    Dpo,
+    /// KTO.
+    Kto,
+    /// ORPO.
+    Orpo,
+    /// SimPO.
+    Simpo,
+}
+
+/// A sentence about a setting of the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remark {
+    /// Its name there.
+    pub name: String,
+    /// The sentence.
+    pub text: String,
+}
+
+impl fmt::Display for Remark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.text)
+    }
+}
+
+/// A converted file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Converted {
+    /// The tool it is of.
+    pub tool: Tool,
+    /// The job it is for: `sft`, `reward` or `align`.
+    pub job: &'static str,
+    /// Our settings.
+    pub settings: Table,
+    /// The run folder.
+    pub run: Option<String>,
+    /// What was not carried over, or not exactly.
+    pub remarks: Vec<Remark>,
+}
+
+/// Returns the tool that a file is of, by the keys that only one of them has.
+fn tool_of(source: &Map<String, Json>) -> Option<Tool> {
+    let has = |names: &[&str]| names.iter().any(|name| source.contains_key(*name));
+    if has(&["base_model"]) {
+        return Some(Tool::Axolotl);
+    }
+    if has(&["stage", "finetuning_type", "cutoff_len", "pref_loss", "dataset_dir"]) {
+        return Some(Tool::LlamaFactory);
+    }
+    has(&["model_name_or_path"]).then_some(Tool::Trl)
+}
+
+/// Returns the examples of a tool's forward pass unless told.
+fn default_batch(tool: Tool) -> i64 {
+    match tool {
+        Tool::Trl | Tool::LlamaFactory => 8,
+        Tool::Axolotl => 1,
+    }
+}
+
+/// Returns the settings that a tool takes unless told, where ours are others.
+fn defaults(tool: Tool, trainer: Trainer) -> Vec<(&'static str, Value)> {
+    let rate = match (tool, trainer) {
+        (Tool::Trl, Trainer::Sft) => Some(2e-5),
+        (Tool::Trl, Trainer::Reward) => Some(1e-4),
+        (Tool::Trl, Trainer::Dpo | Trainer::Kto | Trainer::Orpo | Trainer::Simpo) => Some(1e-6),
+        // axolotl's files always have one.
+        (Tool::Axolotl, _) => None,
+        (Tool::LlamaFactory, _) => Some(5e-5),
+    };
+    let (epochs, length, kind) = match tool {
+        Tool::Trl => (3.0, 1024, "linear"),
+        Tool::Axolotl => (1.0, 512, "cosine"),
+        Tool::LlamaFactory => (3.0, 2048, "linear"),
+    };
+    let warmup = match tool {
+        Tool::Axolotl => Table::from_iter([("ratio".to_owned(), Value::Float(0.03))]),
+        Tool::Trl | Tool::LlamaFactory => Table::from_iter([("steps".to_owned(), Value::Integer(0))]),
+    };
+    let mut defaults = vec![
+        ("encode.max_length", Value::Integer(length)),
+        ("train.epochs", Value::Float(epochs)),
+        ("train.batch_size", Value::Integer(default_batch(tool))),
+        ("train.seed", Value::Integer(42)),
+        ("train.schedule.kind", Value::from(kind)),
+        ("train.schedule.warmup", Value::Table(warmup)),
+    ];
+    defaults.extend(rate.map(|rate| ("train.learning_rate", Value::Float(rate))));
+    if trainer == Trainer::Reward {
+        defaults.push(("center", Value::Float(0.0)));
+    }
+    defaults
+}
+
+impl Trainer {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Sft, Self::Reward, Self::Dpo, Self::Kto, Self::Orpo, Self::Simpo];
+
+    /// Returns its name.
+    pub fn name(self) -> &'static str {
+        self.method().unwrap_or(if self == Self::Sft { "sft" } else { "reward" })
+    }
+
+    /// Returns the method of `setpoint align`, if it is one.
+    fn method(self) -> Option<&'static str> {
+        match self {
+            Self::Sft | Self::Reward => None,
+            Self::Dpo => Some("dpo"),
+            Self::Kto => Some("kto"),
+            Self::Orpo => Some("orpo"),
+            Self::Simpo => Some("simpo"),
+        }
+    }
+
+    fn job(self) -> &'static str {
+        if self.method().is_some() { "align" } else { self.name() }
+    }
+}
+
+/// Converts a file.
+///
+/// # Errors
+/// One sentence if the text is no YAML of a known tool, or trains something that does not exist here.
+pub fn convert(text: &str, tool: Option<Tool>, trainer: Option<Trainer>) -> Outcome<Converted> {
+    let source = read(text)?;
+    let tool = tool.or_else(|| tool_of(&source)).ok_or_else(|| {
+        Failure::usage("--from", "the file is of none of the known tools: say which, as in --from trl")
+    })?;
+    let trainer = methods::trainer(tool, &source, trainer)?;
+    let mut draft = Draft::new(tool, trainer, &source);
+    for setting in SETTINGS {
+        let names = setting.names(tool);
+        let Some((name, value)) = draft.first(names) else { continue };
+        match (setting.carry, setting.ours) {
+            (Carry::By(carry), _) => carry(&mut draft, names),
+            // Only reward models have it.
+            (_, "center") if trainer != Trainer::Reward => draft.lose(name, "this job has no such setting"),
+            (Carry::Number, key) => match number(value) {
+                Some(number) => draft.set(key, number),
+                None => draft.misread(name, "a number"),
+            },
+            (Carry::Count, key) => match count(value).filter(|count| *count >= 0) {
+                Some(count) => draft.set(key, count),
+                None => draft.misread(name, "a whole number"),
+            },
+            (Carry::Flag, key) => match value.as_bool() {
+                Some(on) => draft.set(key, on),
+                None => draft.misread(name, "true or false"),
+            },
+        }
+    }
+    methods::complete(&mut draft);
+    for (key, value) in defaults(tool, trainer) {
+        if value_of(&draft.settings, key).is_none() {
+            draft.set(key, value);
+        }
+    }
+    let known = |name: &str| SETTINGS.iter().any(|setting| setting.names(tool).contains(&name));
+    for (name, value) in &source {
+        if known(name) || is_neutral(value) || (name == "trl" && draft.get("trl.beta").is_some()) {
+            continue;
+        }
+        match absent(name) {
+            Some("") => {}
+            Some(reason) => draft.lose(name, reason),
+            None => draft.lose(name, "not known here"),
+        }
+    }
+    Ok(Converted {
+        tool,
+        job: trainer.job(),
+        settings: ordered(draft.settings),
+        run: draft.run,
+        remarks: draft.remarks,
+    })
+}
+
+impl Converted {
+    /// Returns the settings as the text of a file.
+    ///
+    /// # Errors
+    /// If a value cannot be written as TOML.
+    pub fn to_toml(&self) -> Outcome<String> {
+        let mut text = format!("# Converted from a configuration of {}.\n", self.tool.name());
+        let run = self.run.as_deref().unwrap_or("runs/converted");
+        let run = crate::visible::one_line(run);
+        writeln!(text, "# setpoint {} FILE --run {run}\n", self.job).map_err(Failure::run)?;
+        Ok(text + &toml::to_string(&self.settings)?)
+    }
+}
+
+/// Reads YAML within bounds: files may come from anybody.
+fn read(text: &str) -> Outcome<Map<String, Json>> {
+    if text.len() > LONGEST {
+        return Err(Failure::run(format!("the file has {} bytes: a configuration has at most {LONGEST}", text.len())));
+    }
+    let budget = serde_saphyr::budget! { max_nodes: 20_000, max_aliases: 100, max_anchors: 100, max_depth: 32, max_documents: 1 };
+    let options = serde_saphyr::options! { budget: budget, with_snippet: false };
+    let value: Json = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        let text = error.to_string();
+        Failure::run(format!(
+            "not valid YAML: {}",
+            text.lines().next().unwrap_or_default().trim_start_matches("error: ")
+        ))
+    })?;
+    match value {
+        Json::Object(map) => Ok(map),
+        _ => Err(Failure::run("expected `key: value` lines, as in the files of trl, axolotl and LLaMA-Factory")),
+    }
+}
+
+/// Returns whether a value asks for nothing.
+fn is_neutral(value: &Json) -> bool {
+    match value {
+        Json::Null => true,
+        Json::Bool(on) => !on,
+        Json::Number(number) => number.as_f64() == Some(0.0),
+        Json::String(text) => ["", "none", "no", "full", "reverse_kl"].contains(&text.as_str()),
+        Json::Array(list) => list.is_empty(),
+        Json::Object(map) => map.is_empty(),
+    }
+}
+
+fn value_of<'t>(table: &'t Table, key: &str) -> Option<&'t Value> {
+    match key.split_once('.') {
+        None => table.get(key),
+        Some((head, rest)) => value_of(table.get(head)?.as_table()?, rest),
+    }
+}
+
+/// Returns the settings with their sections in the order of the job.
+fn ordered(mut settings: Table) -> Table {
+    let mut table = Table::new();
+    for key in ["reference", "center", "model", "data", "eval_data", "encode", "align", "train"] {
+        if let Some(value) = settings.remove(key) {
+            table.insert(key.to_owned(), value);
+        }
+    }
+    table.extend(settings);
+    table
+}

@@ -1,0 +1,294 @@
+//! How the settings are carried over that are more than a number under another name.
+
+use std::path::Path;
+
+use serde_json::Value as Json;
+use setpoint_data::BuiltIn;
+use toml::{Table, Value};
+
+use super::draft::{Draft, count, number};
+
+/// Names of settings in the tool at hand.
+type Names = &'static [&'static str];
+
+/// The model, which must be a folder on this machine.
+pub fn model(draft: &mut Draft<'_>, names: Names) {
+    let Some((name, value)) = draft.first(names) else { return };
+    match value.as_str() {
+        Some(path) => {
+            let path = local_model(draft, name, path);
+            draft.set("model.path", path);
+        }
+        None => draft.misread(name, "the name of a model"),
+    }
+}
+
+/// Returns the folder of a model; of one on the hub, the folder that the remark downloads it to.
+fn local_model(draft: &mut Draft<'_>, name: &str, path: &str) -> String {
+    match path.split_once('/') {
+        Some((owner, model)) if !Path::new(path).exists() && is_hub_id(owner, model) => {
+            draft.lose(
+                name,
+                format!("models are read from this machine: `hf download {path} --local-dir {model}` first"),
+            );
+            model.to_owned()
+        }
+        _ => path.to_owned(),
+    }
+}
+
+fn is_hub_id(owner: &str, model: &str) -> bool {
+    let plain = |text: &str| {
+        !text.is_empty()
+            && !text.starts_with('.')
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+    };
+    plain(owner) && plain(model)
+}
+
+/// A tokenizer of its own.
+pub fn tokenizer(draft: &mut Draft<'_>, names: Names) {
+    let Some((name, value)) = draft.first(names) else { return };
+    match value.as_str() {
+        Some(path) => {
+            let path = local_model(draft, name, path);
+            draft.set("model.tokenizer", path);
+        }
+        None => draft.misread(name, "the name of a tokenizer"),
+    }
+}
+
+/// The chat template.
+pub fn template(draft: &mut Draft<'_>, names: Names) {
+    let Some((name, value)) = draft.first(names) else { return };
+    // The same conversation format under the names of the tools.
+    let ours = match value.as_str() {
+        Some("tokenizer_default" | "jinja" | "default") => return,
+        Some("phi_3") => "phi3",
+        Some("qwen_25" | "qwen") => "qwen2_5",
+        Some(text) if BuiltIn::ALL.iter().any(|known| known.name() == text) || text.ends_with(".jinja") => text,
+        _ => {
+            return draft.lose(
+                name,
+                "the tokenizer's own template is used: for another, set model.template to a .jinja file or a built-in name",
+            );
+        }
+    };
+    draft.set("model.template", ours);
+}
+
+/// Variables of the chat template.
+pub fn template_kwargs(draft: &mut Draft<'_>, names: Names) {
+    let Some((name, value)) = draft.first(names) else { return };
+    if name == "enable_thinking" {
+        if let Some(on) = value.as_bool() {
+            draft.set("model.template_kwargs.enable_thinking", on);
+        }
+        return;
+    }
+    match Table::try_from(value) {
+        Ok(table) if value.is_object() => draft.set("model.template_kwargs", table),
+        _ => draft.misread(name, "a table of variables"),
+    }
+}
+
+/// The number format of the weights.
+pub fn dtype(draft: &mut Draft<'_>, names: Names) {
+    let named = draft.text("dtype").and_then(|text| match text {
+        "bfloat16" => Some("bf16"),
+        "float32" => Some("f32"),
+        "float16" => Some("f16"),
+        _ => None,
+    });
+    let is_on = |name: &str| names.contains(&name) && draft.is_on(name);
+    let found = named.or(match () {
+        () if ["bf16", "bfloat16", "pure_bf16"].into_iter().any(is_on) => Some("bf16"),
+        () if is_on("float32") => Some("f32"),
+        () => None,
+    });
+    for name in ["fp16", "float16"] {
+        if names.contains(&name) && draft.is_on(name) {
+            draft.lose(
+                name,
+                "training in f16 needs a scaled loss, which does not exist here: use model.dtype = \"bf16\"",
+            );
+        }
+    }
+    if let Some(dtype) = found {
+        draft.set("model.dtype", dtype);
+    }
+}
+
+/// The reference model.
+pub fn reference(draft: &mut Draft<'_>, names: Names) {
+    if let Some((name, Json::String(path))) = draft.first(names) {
+        let path = local_model(draft, name, path);
+        draft.set("reference", path);
+    }
+}
+
+/// A system turn.
+pub fn system(draft: &mut Draft<'_>, names: Names) {
+    if let Some((_, Json::String(text))) = draft.first(names) {
+        draft.set("data.system", text.clone());
+    }
+}
+
+/// Rows that are too long.
+pub fn long_rows(draft: &mut Draft<'_>, names: Names) {
+    let Some((name, value)) = draft.first(names) else { return };
+    match value.as_str() {
+        Some("drop") => draft.set("encode.long_rows", "drop"),
+        Some("raise") => draft.set("encode.long_rows", "error"),
+        _ => draft.lose(name, "a response is never cut: rows that are too long are dropped and counted"),
+    }
+}
+
+/// The number of steps, which overrides the epochs.
+pub fn max_steps(draft: &mut Draft<'_>, names: Names) {
+    let Some((name, value)) = draft.first(names) else { return };
+    match count(value) {
+        Some(steps) if steps > 0 => draft.set("train.max_steps", steps),
+        Some(_) => {}
+        None => draft.misread(name, "a number of steps"),
+    }
+}
+
+/// The batch: that of a device, as often as it is accumulated.
+pub fn batch(draft: &mut Draft<'_>, names: Names) {
+    let or = |draft: &Draft<'_>, name: &str, default: i64| match draft.get(name) {
+        None => Some(default),
+        Some(value) => count(value).filter(|count| (1..=1 << 20).contains(count)),
+    };
+    let each = or(draft, names[0], super::default_batch(draft.tool));
+    let times = or(draft, names[1], 1);
+    let (Some(each), Some(times)) = (each, times) else {
+        return draft.lose(names[0], "the batch size could not be read: set train.batch_size");
+    };
+    let whole = names.get(2).and_then(|name| draft.get(name)).and_then(count).filter(|whole| *whole >= each);
+    draft.set("train.batch_size", whole.unwrap_or(each * times));
+    draft.set("train.micro_batch.examples", each);
+}
+
+/// Whether blocks are computed again.
+pub fn recompute(draft: &mut Draft<'_>, names: Names) {
+    let Some((name, value)) = draft.first(names) else { return };
+    let on = match value {
+        Json::Bool(on) => *on != name.starts_with("disable"),
+        // axolotl's `offload`.
+        _ => true,
+    };
+    draft.set("train.recompute", if on { "block" } else { "none" });
+}
+
+/// The shape of the schedule.
+pub fn schedule(draft: &mut Draft<'_>, names: Names) {
+    let Some((name, value)) = draft.first(names) else { return };
+    match value.as_str() {
+        Some(kind @ ("linear" | "cosine" | "constant")) => draft.set("train.schedule.kind", kind),
+        Some("constant_with_warmup") => draft.set("train.schedule.kind", "constant"),
+        _ => draft.lose(name, "the schedules are constant, linear and cosine, each with a warm-up"),
+    }
+}
+
+/// The warm-up.
+pub fn warmup(draft: &mut Draft<'_>, _: Names) {
+    let steps = draft.number("warmup_steps").filter(|steps| *steps > 0.0);
+    let ratio = draft.number("warmup_ratio").filter(|ratio| *ratio > 0.0);
+    match (steps, ratio) {
+        // transformers 5 takes a ratio in the place of steps.
+        (Some(ratio), _) if ratio < 1.0 => draft.set("train.schedule.warmup.ratio", ratio),
+        (Some(steps), _) => draft.set("train.schedule.warmup.steps", steps as i64),
+        (None, Some(ratio)) => draft.set("train.schedule.warmup.ratio", ratio),
+        (None, None) => draft.set("train.schedule.warmup.steps", 0),
+    }
+}
+
+/// The decay rates of the moments.
+pub fn betas(draft: &mut Draft<'_>, names: Names) {
+    let beta = |name: &str, default: f64| draft.number(name).unwrap_or(default);
+    let betas = vec![Value::Float(beta(names[0], 0.9)), Value::Float(beta(names[1], 0.999))];
+    draft.set("train.optimizer.betas", betas);
+}
+
+/// The optimizer, of which there is one.
+pub fn optimizer(draft: &mut Draft<'_>, names: Names) {
+    let Some((name, value)) = draft.first(names) else { return };
+    let text = value.as_str().unwrap_or_default();
+    let (plain, small) =
+        (text.contains("adamw"), text.contains("8bit") || text.contains("4bit") || text.contains("paged"));
+    match (plain, small) {
+        (true, false) => {}
+        (true, true) => {
+            draft.lose(name, "the moments of AdamW are kept in f32, which takes more memory and nothing else")
+        }
+        (false, _) => draft.lose(name, "the optimizer is AdamW: choose the learning rate for it"),
+    }
+}
+
+/// Steps between log lines.
+pub fn logging_steps(draft: &mut Draft<'_>, names: Names) {
+    match draft.first(names).and_then(|(_, value)| count(value)) {
+        Some(steps) if steps > 0 => draft.set("train.logging_steps", steps),
+        _ => draft.lose(names[0], "logs are counted in whole steps: set train.logging_steps"),
+    }
+}
+
+/// Steps between evaluations.
+pub fn eval_steps(draft: &mut Draft<'_>, _: Names) {
+    every(draft, "eval", "eval_steps", "train.eval_steps");
+}
+
+/// Steps between checkpoints.
+pub fn save_steps(draft: &mut Draft<'_>, _: Names) {
+    every(draft, "save", "save_steps", "train.save_steps");
+}
+
+/// What transformers does by steps, by epochs or never.
+fn every(draft: &mut Draft<'_>, what: &str, steps: &'static str, ours: &str) {
+    let strategy = format!("{what}_strategy");
+    match (draft.text(&strategy), draft.number(steps)) {
+        (Some("no"), _) | (None, None) => {}
+        (Some("epoch"), _) => draft.lose(&strategy, format!("epochs are counted in steps here: set {ours}")),
+        (_, Some(number)) if number >= 1.0 && number.fract() == 0.0 => draft.set(ours, number as i64),
+        (_, Some(_)) => draft.lose(steps, format!("a share of the run is counted in steps here: set {ours}")),
+        (Some(_), None) => {}
+    }
+}
+
+/// The best checkpoint, and when to stop.
+pub fn best(draft: &mut Draft<'_>, names: Names) {
+    let patience = names.get(3).and_then(|name| draft.get(name)).and_then(count).filter(|patience| *patience > 0);
+    let restore = draft.is_on("load_best_model_at_end");
+    if !restore && patience.is_none() {
+        return;
+    }
+    if !draft.settings.contains_key("eval_data") {
+        return draft.lose(names[0], "the best checkpoint is found by evaluations: set eval_data.path and train.best");
+    }
+    let metric = draft.text("metric_for_best_model").unwrap_or("loss");
+    let metric = if metric.starts_with("eval_") { metric.to_owned() } else { format!("eval_{metric}") };
+    let greater = draft.get("greater_is_better").and_then(Json::as_bool).unwrap_or(!metric.ends_with("loss"));
+    draft.set("train.best.metric", metric);
+    draft.set("train.best.greater_is_better", greater);
+    draft.set("train.best.restore", restore);
+    if let Some(patience) = patience {
+        draft.set("train.best.patience", patience);
+    }
+}
+
+/// The run folder.
+pub fn run_folder(draft: &mut Draft<'_>, names: Names) {
+    draft.run = draft.first(names).and_then(|(_, value)| value.as_str()).map(str::to_owned);
+}
+
+pub use super::data::{data, eval_data};
+pub use super::methods::{beta, desirable, label_smoothing, method, simpo_gamma, tau, undesirable, weights};
+
+/// Returns the numbers of a list.
+pub fn numbers(value: &Json) -> Vec<f64> {
+    match value {
+        Json::Array(list) => list.iter().filter_map(number).collect(),
+        value => number(value).into_iter().collect(),
+    }
+}

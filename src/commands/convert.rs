@@ -1,0 +1,86 @@
+//! `setpoint convert`: settings from a configuration of trl, axolotl or LLaMA-Factory.
+
+use std::io::Read as _;
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use setpoint::convert::{LONGEST, Remark, TOOLS, Tool, Trainer, convert};
+use setpoint::{Failure, Outcome, setup};
+
+use crate::progress;
+
+/// The text after the list of flags.
+pub const HELP: &str = "Examples:\n  setpoint convert dpo.yaml --output dpo.toml\n  \
+    setpoint convert sft.yaml --from trl --trainer sft\n\n\
+    What cannot be carried over is listed. docs/COMING_FROM.md has all names side by side.";
+
+/// `setpoint convert`.
+#[derive(Debug, Args)]
+pub struct ConvertArgs {
+    /// The YAML file
+    pub file: PathBuf,
+    /// The file to write; standard output by default
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// The tool that the file is of; by default as its keys tell
+    #[arg(long, value_name = "TOOL", value_parser = tools())]
+    pub from: Option<Tool>,
+    /// The trainer that the file is for, where its keys do not tell
+    #[arg(long, value_name = "TRAINER", value_parser = trainers())]
+    pub trainer: Option<Trainer>,
+}
+
+fn tools() -> impl TypedValueParser<Value = Tool> {
+    let named = |name: &str| TOOLS.into_iter().find(|tool| key(*tool) == name);
+    PossibleValuesParser::new(TOOLS.map(key)).map(move |name| named(&name).unwrap_or(Tool::Trl))
+}
+
+/// Returns a tool's name as it is written after a flag.
+fn key(tool: Tool) -> String {
+    tool.name().to_lowercase()
+}
+
+fn trainers() -> impl TypedValueParser<Value = Trainer> {
+    let named = |name: &str| Trainer::ALL.into_iter().find(|trainer| trainer.name() == name);
+    PossibleValuesParser::new(Trainer::ALL.map(Trainer::name)).map(move |name| named(&name).unwrap_or(Trainer::Sft))
+}
+
+/// Converts the file, and lists what was lost.
+pub fn run(args: &ConvertArgs) -> Outcome {
+    let place = args.file.display();
+    let cannot = |error: std::io::Error| Failure::usage(place.to_string(), format!("cannot be read: {error}"));
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(&args.file).map_err(cannot)?;
+    file.take(LONGEST as u64 + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    let text = String::from_utf8(bytes).map_err(|_| Failure::usage(place.to_string(), "is not UTF-8 text"))?;
+    let converted = convert(&text, args.from, args.trainer)?;
+    let settings = converted.to_toml()?;
+    match &args.output {
+        Some(path) if path.exists() => {
+            return Err(Failure::usage("--output", format!("{} exists: choose another file", path.display())));
+        }
+        Some(path) => setup::write_text(path, &settings)?,
+        None => progress::say(settings.trim_end()),
+    }
+    for (names, text) in joined(&converted.remarks) {
+        progress::note(format!("{names}: {text}"));
+    }
+    if let Some(path) = &args.output {
+        let run = converted.run.as_deref().unwrap_or("runs/converted");
+        progress::note(format!("check it: setpoint {} {} --run {run} --dry-run", converted.job, path.display()));
+    }
+    Ok(())
+}
+
+/// Returns the remarks, those of one text together.
+fn joined(remarks: &[Remark]) -> Vec<(String, &str)> {
+    let mut found: Vec<(String, &str)> = Vec::new();
+    for Remark { name, text } in remarks {
+        match found.iter_mut().find(|(_, said)| said == text) {
+            Some((names, _)) => *names += &format!(", {name}"),
+            None => found.push((name.clone(), text)),
+        }
+    }
+    found
+}
