@@ -4,6 +4,7 @@ mod amount;
 #[cfg(test)]
 mod documents;
 mod eval;
+mod export;
 #[cfg(test)]
 mod hints;
 mod unknown;
@@ -18,6 +19,7 @@ use crate::commands::convert::{self, ConvertArgs};
 use crate::commands::inspect::{InspectedJob, JobName};
 use crate::host::TRIAL;
 pub use eval::{Benchmark, EvalArgs};
+pub use export::ExportCommand;
 use setpoint::config::Given;
 use setpoint::session::Existing;
 pub use unknown::with_remedy;
@@ -82,6 +84,12 @@ pub enum Command {
     /// Compare a policy with a baseline: reward win rate, KL, pair accuracy; or run a benchmark
     #[command(after_help = EVAL_HELP)]
     Eval(Box<EvalArgs>),
+    /// Write a model as a file of other programs: GGUF for llama.cpp and Ollama
+    Export {
+        /// The kind of file.
+        #[command(subcommand)]
+        what: ExportCommand,
+    },
     /// Lend this machine's devices to trainings that are started on another
     #[command(after_help = LEND_HELP)]
     Lend {

@@ -15,7 +15,10 @@ use std::sync::Arc;
 
 use clap::{Parser, ValueEnum};
 
-use cli::{Benchmark, Cli, Command, CommonArgs, EvalArgs, InspectCommand, JobArgs, PlanArgs, RowsArgs, TrainArgs};
+use cli::{
+    Benchmark, Cli, Command, CommonArgs, EvalArgs, ExportCommand, InspectCommand, JobArgs, PlanArgs, RowsArgs,
+    TrainArgs,
+};
 use setpoint::config::output::{Target, require_target};
 use setpoint::config::{Config, Given, load, nearest};
 use setpoint::session::{Existing, Shared};
@@ -118,6 +121,7 @@ fn run(command: Command) -> Outcome {
             require_one_device(&session, "chat")?;
             commands::chat::run(&session, &config, args.system.as_deref())
         }
+        Command::Export { what: ExportCommand::Gguf(args) } => commands::export::run(&args.settings()),
         Command::Serve { .. } => {
             Err(Failure::usage("setpoint serve", "renamed to `setpoint lend`: `serve` will be an inference server"))
         }

@@ -6,6 +6,7 @@ pub mod compare;
 pub mod convert;
 pub mod demo;
 pub mod eval;
+pub mod export;
 pub mod inspect;
 pub mod lend;
 pub mod methods;

@@ -14,6 +14,7 @@ mod dro_defaults;
 #[path = "../../crates/setpoint-eval/tests/it/server.rs"]
 mod endpoint;
 mod eval;
+mod export;
 mod extremes;
 mod first_hour;
 mod fixture;

@@ -19,6 +19,7 @@ mod config;
 mod encode;
 mod error;
 mod format;
+mod gguf;
 mod hash;
 mod inspect;
 mod notes;
@@ -41,6 +42,7 @@ pub use self::encode::{
 };
 pub use self::error::{EncodeProblem, Error, RowProblem};
 pub use self::format::{Format, Row, text_prompts_as_turns};
+pub use self::gguf::{GgufTokenizer, TokenKind};
 pub use self::hash::{content_hash, hex};
 pub use self::inspect::{Segment, SegmentKind, segments};
 pub use self::notes::ModelNotes;

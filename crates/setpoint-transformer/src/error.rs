@@ -183,6 +183,14 @@ pub enum Error {
         /// The embedding's name.
         embedding: String,
     },
+    /// A model that a GGUF file cannot hold.
+    #[error("{}: {message}", path.display())]
+    Gguf {
+        /// The folder or its `config.json`.
+        path: PathBuf,
+        /// What cannot be held, and what could.
+        message: String,
+    },
     /// The device cannot compute in the requested number format.
     #[error("the device {device} does not compute in {dtype}; supported by it: {supported}")]
     DeviceDtype {

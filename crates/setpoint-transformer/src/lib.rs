@@ -5,6 +5,7 @@
 //! - [`CausalLm`] and its [`Decoder`] have the names and layouts of the checkpoints, so that loading needs no table of names.
 //! - [`checkpoint`] reads and writes `.safetensors` folders for any module.
 //! - [`generate`](mod@generate) samples.
+//! - [`gguf`] writes the files that llama.cpp and Ollama read.
 //!
 //! Nothing here names a backend: it is a property of the [`Device`](burn::tensor::Device) that a model is made on. On a device with autodiff
 //! the parameters require gradients.
@@ -22,8 +23,10 @@ mod families;
 #[cfg(test)]
 mod finite_difference;
 pub mod generate;
+pub mod gguf;
 mod init;
 mod linear;
+mod nf4;
 mod norm;
 mod prefix;
 mod rope;
@@ -32,13 +35,14 @@ mod tape;
 pub use block::{Block, Mlp, SelfAttention};
 pub use causal_lm::CausalLm;
 pub use checkpoint::{LoadOptions, SaveOptions};
-pub use config::{Architecture, ModelConfig, RopeConfig, RopeScaling};
+pub use config::{Architecture, ModelConfig, Quantization, RopeConfig, RopeScaling};
 pub use decoder::{Decoder, pack};
 pub use error::Error;
 pub use families::{Biases, ModelType};
 pub use generate::{Finish, Generated, GenerationConfig, check_prompts, generate, generate_part, generate_stream};
 pub use init::init_weights;
 pub use linear::{Embedding, Linear};
+pub use nf4::{Nf4Matrix, NotFinite};
 pub use norm::RmsNorm;
 pub use prefix::{PrefixGroup, Text, group_by_prefix};
 pub use setpoint_ops::{Packing, Segment};

@@ -100,6 +100,7 @@ pub mod compare;
 pub mod config;
 pub mod convert;
 pub mod eval;
+pub mod export;
 pub mod failure;
 pub mod generate;
 pub mod logps;

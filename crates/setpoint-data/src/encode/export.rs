@@ -11,6 +11,21 @@ use crate::template::{ADDITIONAL, TOOL_USE};
 use crate::write::write_atomically;
 
 impl TextEncoder {
+    /// Returns the tokens that are put before a text: BOS, or none.
+    pub(crate) fn prefix(&self) -> &[u32] {
+        &self.prefix
+    }
+
+    /// Returns the folder of the tokenizer.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Returns the bytes of `tokenizer.json`.
+    pub(crate) fn json(&self) -> &[u8] {
+        &self.json
+    }
+
     /// Returns whether the other encoder turns the same texts into the same ids and names the same stop tokens. The name of the EOS token
     /// counts only if the template prints it: training on a template's turns changes that name.
     #[must_use]

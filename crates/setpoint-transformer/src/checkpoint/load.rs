@@ -12,6 +12,11 @@ use crate::config::dtype_name;
 /// Buffers that old versions of transformers stored and that are computed here.
 const OBSOLETE: &str = ".rotary_emb.inv_freq";
 
+/// Returns whether a tensor is one of those buffers.
+pub(crate) fn is_obsolete(name: &str) -> bool {
+    name.ends_with(OBSOLETE)
+}
+
 impl Checkpoint {
     /// Reads the tensors into a module, after checking all of them; see [`load_module`](super::load_module).
     ///
@@ -37,23 +42,11 @@ impl Checkpoint {
         let mut formats = Vec::new();
         for parameter in wanted {
             let name = format!("{}{}", options.prefix, parameter.name);
-            let Some(entry) = self.tensors.get(&name) else {
+            let Some(format) = self.format(&name, &parameter.shape)? else {
                 if !matches(&options.optional, &name) {
                     missing.push((name, parameter.shape.clone()));
                 }
                 continue;
-            };
-            let path = self.files[entry.file].path().to_owned();
-            if entry.info.shape != parameter.shape {
-                return Err(Error::WrongShape {
-                    path,
-                    tensor: name,
-                    expected: parameter.shape.clone(),
-                    found: entry.info.shape.clone(),
-                });
-            }
-            let Some(format) = numbers::float(entry.info.dtype) else {
-                return Err(Error::UnsupportedDtype { path, tensor: name, found: format!("{:?}", entry.info.dtype) });
             };
             if !formats.contains(&format) {
                 formats.push(format);
@@ -61,28 +54,36 @@ impl Checkpoint {
             used.insert(name);
         }
         let unexpected =
-            |name: &&String| !used.contains(*name) && !matches(&options.ignore, name) && !name.ends_with(OBSOLETE);
-        if let Some((tensor, expected)) = missing.first() {
-            return Err(Error::MissingTensor {
-                dir: self.dir.clone(),
-                hint: self.hint(tensor),
-                tensor: tensor.clone(),
-                expected: expected.clone(),
-                more: missing.len() - 1,
-            });
-        }
-        let mut extra = self.tensors.keys().filter(unexpected);
-        if let Some(tensor) = extra.next() {
-            let entry = &self.tensors[tensor];
-            return Err(Error::UnexpectedTensor {
-                path: self.files[entry.file].path().to_owned(),
-                tensor: tensor.clone(),
-                found: entry.info.shape.clone(),
-                more: extra.count(),
-            });
-        }
+            |name: &&String| !used.contains(*name) && !matches(&options.ignore, name) && !is_obsolete(name);
+        self.require_none_missing(&missing)?;
+        self.require_none_extra(unexpected)?;
         let devices: Vec<&Device> = wanted.iter().map(|parameter| &parameter.device).collect();
         choose(&formats, options.dtype, &devices)
+    }
+
+    /// Fails if tensors (name and shape) are missing, naming the first.
+    pub(crate) fn require_none_missing(&self, missing: &[(String, Vec<usize>)]) -> Result<(), Error> {
+        let Some((tensor, expected)) = missing.first() else { return Ok(()) };
+        Err(Error::MissingTensor {
+            dir: self.dir.clone(),
+            hint: self.hint(tensor),
+            tensor: tensor.clone(),
+            expected: expected.clone(),
+            more: missing.len() - 1,
+        })
+    }
+
+    /// Fails if the files hold tensors that `is_extra` names, naming the first.
+    pub(crate) fn require_none_extra(&self, is_extra: impl Fn(&&String) -> bool) -> Result<(), Error> {
+        let mut extra = self.tensors.keys().filter(is_extra);
+        let Some(tensor) = extra.next() else { return Ok(()) };
+        let entry = &self.tensors[tensor];
+        Err(Error::UnexpectedTensor {
+            path: self.files[entry.file].path().to_owned(),
+            tensor: tensor.clone(),
+            found: entry.info.shape.clone(),
+            more: extra.count(),
+        })
     }
 
     fn hint(&self, tensor: &str) -> String {

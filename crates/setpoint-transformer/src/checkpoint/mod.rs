@@ -6,6 +6,7 @@ mod file;
 mod load;
 mod names;
 mod numbers;
+mod quantized;
 mod reader;
 mod save;
 mod stage;
@@ -18,8 +19,10 @@ use burn::tensor::FloatDType;
 use crate::Error;
 use crate::generate::GenerationConfig;
 pub use file::{TensorFile, tensor_header};
+pub(crate) use load::is_obsolete;
 pub(crate) use names::name_hash;
 pub use names::{ParamPath, Parameter, parameters, with_stable_ids};
+pub(crate) use numbers::widen;
 pub use reader::Checkpoint;
 pub use save::save_model;
 

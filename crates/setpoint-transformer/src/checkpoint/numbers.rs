@@ -29,13 +29,7 @@ pub(super) fn stored(dtype: FloatDType) -> Dtype {
 
 /// Values of the format `to` from the bytes of a tensor of the format `from`.
 pub(super) fn decode(bytes: &[u8], from: FloatDType, to: FloatDType, shape: &[usize]) -> TensorData {
-    let wide = |bytes: &[u8]| -> Vec<f32> {
-        match from {
-            FloatDType::BF16 => two(bytes).map(|bits| bf16::from_bits(bits).to_f32()).collect(),
-            FloatDType::F16 => two(bytes).map(|bits| f16::from_bits(bits).to_f32()).collect(),
-            _ => four(bytes).map(f32::from_bits).collect(),
-        }
-    };
+    let wide = |bytes: &[u8]| widen(bytes, from);
     let shape = shape.to_vec();
     match (from, to) {
         (FloatDType::BF16, FloatDType::BF16) => {
@@ -49,6 +43,15 @@ pub(super) fn decode(bytes: &[u8], from: FloatDType, to: FloatDType, shape: &[us
         }
         (_, FloatDType::F16) => TensorData::new(wide(bytes).into_iter().map(f16::from_f32).collect::<Vec<_>>(), shape),
         _ => TensorData::new(wide(bytes), shape),
+    }
+}
+
+/// Returns the f32 values of bytes in the format `from`; no value changes.
+pub(crate) fn widen(bytes: &[u8], from: FloatDType) -> Vec<f32> {
+    match from {
+        FloatDType::BF16 => two(bytes).map(|bits| bf16::from_bits(bits).to_f32()).collect(),
+        FloatDType::F16 => two(bytes).map(|bits| f16::from_bits(bits).to_f32()).collect(),
+        _ => four(bytes).map(f32::from_bits).collect(),
     }
 }
 

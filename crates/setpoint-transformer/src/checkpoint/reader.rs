@@ -1,10 +1,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
+use burn::tensor::FloatDType;
 use safetensors::tensor::TensorInfo;
 use serde_json::Value;
 
 use super::file::TensorFile;
+use super::numbers;
+use super::quantized::Packed;
 use crate::Error;
 use crate::config::object;
 
@@ -24,6 +27,8 @@ pub struct Checkpoint {
 pub(super) struct Entry {
     pub(super) file: usize,
     pub(super) info: TensorInfo,
+    /// The parts of a quantised matrix, whose shape and format are then those of its numbers.
+    pub(super) packed: Option<Box<Packed>>,
 }
 
 impl Checkpoint {
@@ -32,7 +37,7 @@ impl Checkpoint {
     /// # Errors
     ///
     /// [`Error::NoWeights`], [`Error::Read`], [`Error::Header`], [`Error::Json`], [`Error::MissingKey`], [`Error::UnsupportedValue`],
-    /// [`Error::ShardPath`], [`Error::ShardLacksTensor`].
+    /// [`Error::ShardPath`], [`Error::ShardLacksTensor`]. [`Error::Header`] also for a quantised matrix whose parts do not fit together.
     pub fn open(dir: &Path) -> Result<Self, Error> {
         let mut checkpoint = Self { dir: dir.to_owned(), files: Vec::new(), tensors: BTreeMap::new() };
         let index = dir.join(INDEX);
@@ -52,6 +57,7 @@ impl Checkpoint {
         } else {
             return Err(Error::NoWeights { dir: dir.to_owned() });
         }
+        checkpoint.unite_quantized()?;
         Ok(checkpoint)
     }
 
@@ -86,14 +92,44 @@ impl Checkpoint {
         }
     }
 
+    /// Returns the format of a tensor, after checking its shape; `None` if the files do not hold it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WrongShape`], [`Error::UnsupportedDtype`].
+    pub(crate) fn format(&self, name: &str, expected: &[usize]) -> Result<Option<FloatDType>, Error> {
+        let Some(entry) = self.tensors.get(name) else { return Ok(None) };
+        let path = || self.files[entry.file].path().to_owned();
+        let tensor = || name.to_owned();
+        if entry.info.shape != expected {
+            let (expected, found) = (expected.to_vec(), entry.info.shape.clone());
+            return Err(Error::WrongShape { path: path(), tensor: tensor(), expected, found });
+        }
+        let found = || format!("{:?}", entry.info.dtype);
+        let format = numbers::float(entry.info.dtype);
+        format.map(Some).ok_or_else(|| Error::UnsupportedDtype { path: path(), tensor: tensor(), found: found() })
+    }
+
+    /// Returns the bytes of a tensor that the files hold.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Read`].
+    pub(crate) fn bytes_of(&self, name: &str) -> Result<Vec<u8>, Error> {
+        self.bytes(&self.tensors[name])
+    }
+
     pub(super) fn bytes(&self, entry: &Entry) -> Result<Vec<u8>, Error> {
+        if let Some(packed) = &entry.packed {
+            return self.unpack(entry, packed);
+        }
         self.files[entry.file].bytes(&entry.info)
     }
 
     fn add(&mut self, name: &str) -> Result<(), Error> {
         let file = TensorFile::open(&self.dir.join(name))?;
         for (tensor, info) in file.tensors() {
-            let entry = Entry { file: self.files.len(), info: info.clone() };
+            let entry = Entry { file: self.files.len(), info: info.clone(), packed: None };
             if let Some(first) = self.tensors.insert(tensor.to_owned(), entry) {
                 let first = self.files[first.file].path().display();
                 let message = format!("tensor `{tensor}` is also in {first}");

@@ -20,6 +20,7 @@ pub(super) const READ: &[&str] = &[
     "num_key_value_heads",
     "num_labels",
     "pad_token_id",
+    "quantization_config",
     "rms_norm_eps",
     "rope_parameters",
     "rope_scaling",
@@ -118,7 +119,6 @@ pub(super) fn verdict(key: &str, value: &Value, layers: usize) -> Verdict {
             only(off, "false")
         }
         "pruned_heads" => only(value.as_object().is_some_and(|map| map.is_empty()), "{}"),
-        "quantization_config" => only(false, "no such key (quantized checkpoints are not read)"),
         _ => Verdict::Unknown,
     }
 }

@@ -1,6 +1,7 @@
 //! A model's shape and constants, as Hugging Face's `config.json` states them.
 
 mod keys;
+mod quantization;
 mod read;
 mod rope;
 mod write;
@@ -12,6 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::families::{Biases, ModelType};
 use crate::{Error, block};
+pub use quantization::Quantization;
 pub(crate) use read::{Reader, object};
 pub use rope::{RopeConfig, RopeScaling};
 pub(crate) use write::{dtype_name, tokens};
@@ -87,6 +89,8 @@ pub struct ModelConfig {
     pub initializer_range: f64,
     /// The number format in which the checkpoint is stored, where the file says so.
     pub dtype: Option<FloatDType>,
+    /// How the matrices of the checkpoint are quantised. A model that is read is not, and neither is one that is written.
+    pub quantization: Option<Quantization>,
     /// The token that begins a text.
     pub bos_token_id: Option<u32>,
     /// The tokens that end one.

@@ -6,7 +6,7 @@ use burn::tensor::FloatDType;
 use serde_json::{Map, Value};
 
 use super::keys::{self, Verdict};
-use super::{Architecture, ModelConfig, RopeConfig};
+use super::{Architecture, ModelConfig, Quantization, RopeConfig};
 use crate::Error;
 use crate::families::ModelType;
 
@@ -180,6 +180,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<ModelConfig, Error> {
         biases: model_type.family().read(&reader)?,
         initializer_range: reader.optional_number("initializer_range")?.unwrap_or(defaults.initializer_range),
         dtype: dtype(&reader)?,
+        quantization: Quantization::read(&reader)?,
         bos_token_id: reader.optional_token("bos_token_id")?,
         eos_token_ids: reader.tokens("eos_token_id")?,
         pad_token_id: reader.optional_token("pad_token_id")?,

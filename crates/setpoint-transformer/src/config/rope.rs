@@ -49,6 +49,13 @@ impl RopeConfig {
             .collect()
     }
 
+    /// Returns the divisor of each pair's frequency, `[head_dim / 2]`: 1 if it is not scaled.
+    pub(crate) fn factors(&self, head_dim: usize) -> Vec<f32> {
+        let plain = Self { theta: self.theta, scaling: RopeScaling::Default };
+        let scaled = self.inv_freq(head_dim);
+        plain.inv_freq(head_dim).into_iter().zip(scaled).map(|(plain, scaled)| (plain / scaled) as f32).collect()
+    }
+
     /// Reads the three ways in which files state this: `rope_theta` with `rope_scaling`, or transformers 5's `rope_parameters`.
     pub(super) fn read(top: &Reader<'_>, default_theta: f64) -> Result<Self, Error> {
         let old = (top.optional_number("rope_theta")?, top.object("rope_scaling")?);

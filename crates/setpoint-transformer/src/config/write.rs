@@ -33,6 +33,9 @@ pub(super) fn to_map(config: &ModelConfig) -> Map<String, Value> {
     map.extend(ids.map(|(key, value)| (key.to_owned(), value)));
     config.rope.write(&mut map);
 
+    // What is written is not quantised.
+    map.shift_remove("quantization_config");
+
     // One of the two names, the newer one where the file had it.
     let newer = map.shift_remove("dtype").is_some();
     map.shift_remove("torch_dtype");

@@ -1,6 +1,6 @@
 use serde_json::{Map, Value, json};
 
-use super::{Biases, Defaults, Family};
+use super::{Biases, Defaults, Family, GgufLayout};
 use crate::Error;
 use crate::config::{ModelConfig, Reader};
 
@@ -35,6 +35,10 @@ impl Family for Llama {
         let attention = file.optional_bool("attention_bias")?.unwrap_or(false);
         let mlp = file.optional_bool("mlp_bias")?.unwrap_or(false);
         Ok(Biases { qkv: attention, output: attention, mlp })
+    }
+
+    fn gguf(&self) -> Option<GgufLayout> {
+        Some(GgufLayout { architecture: "llama", neighbouring_pairs: true, rope_factors: true, states_sizes: true })
     }
 
     fn write(&self, config: &ModelConfig, map: &mut Map<String, Value>) {

@@ -38,6 +38,11 @@ pub(crate) trait Family: Sync {
     /// As [`ModelConfig::from_file`].
     fn read(&self, file: &Reader<'_>) -> Result<Biases, Error>;
 
+    /// Returns how GGUF files hold this family; `None` if it is not exported to them.
+    fn gguf(&self) -> Option<GgufLayout> {
+        None
+    }
+
     /// Writes the family's own keys. Those of the file that the model was read from are in `map` already.
     fn write(&self, _config: &ModelConfig, _map: &mut Map<String, Value>) {}
 }
@@ -56,6 +61,20 @@ pub(crate) struct Defaults {
     pub(crate) rope_theta: f64,
     /// The standard deviation of freshly drawn matrices; biases begin at 0 and norms at 1.
     pub(crate) initializer_range: f64,
+}
+
+/// The layout of a family in GGUF files.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GgufLayout {
+    /// llama.cpp's name of the architecture.
+    pub(crate) architecture: &'static str,
+    /// True if llama.cpp turns neighbouring numbers of a head (0 and 1, 2 and 3), where transformers turns number `i` and `i + n/2`: the
+    /// rows of queries and keys are then reordered.
+    pub(crate) neighbouring_pairs: bool,
+    /// True if llama.cpp reads the factors of Llama 3.1's rotary scaling for this architecture.
+    pub(crate) rope_factors: bool,
+    /// True if the files state the size of the vocabulary and the rotary width.
+    pub(crate) states_sizes: bool,
 }
 
 /// Which projections have biases.

@@ -1,4 +1,4 @@
-use super::{Biases, Defaults, Family};
+use super::{Biases, Defaults, Family, GgufLayout};
 use crate::Error;
 use crate::config::Reader;
 
@@ -33,5 +33,9 @@ impl Family for Qwen2 {
         file.fixed_bool("attention_bias", true, "true for qwen2")?;
         file.fixed_bool("mlp_bias", false, "false for qwen2")?;
         Ok(Biases { qkv: true, output: false, mlp: false })
+    }
+
+    fn gguf(&self) -> Option<GgufLayout> {
+        Some(GgufLayout { architecture: "qwen2", neighbouring_pairs: false, rope_factors: false, states_sizes: false })
     }
 }

@@ -7,9 +7,11 @@ mod definition;
 #[path = "../../src/finite_difference.rs"]
 mod finite_difference;
 mod generate;
+mod gguf;
 mod golden;
 #[path = "../oracle.rs"]
 mod oracle;
+mod quantized;
 mod support;
 #[path = "../../../../tests/common/test_data.rs"]
 mod test_data;
