@@ -1,7 +1,7 @@
 //! The answers to what people ask of a run: whether it learned, whether it overfitted, and what it cost.
 
 use serde::Serialize;
-use setpoint_eval::wilson_interval;
+use setpoint_eval::{mean, mean_and_deviation, wilson_interval};
 
 use super::number::{bytes, count, counted, duration, number, percent};
 use super::read::Run;
@@ -52,12 +52,10 @@ impl Answer {
     }
 }
 
-/// Returns the mean of some values, and its standard error.
-fn mean(values: &[f64]) -> (f64, f64) {
-    let n = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / n;
-    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
-    (mean, (variance / n).sqrt())
+/// Returns the mean of some values, and its standard error; 0 for one value.
+fn mean_and_error(values: &[f64]) -> (f64, f64) {
+    let (mean, deviation) = mean_and_deviation(values).unwrap_or_default();
+    (mean, deviation.unwrap_or(0.0) / (values.len() as f64).sqrt())
 }
 
 /// A curve's beginning and end.
@@ -78,7 +76,7 @@ fn ends(points: &[(f64, f64)]) -> Option<Ends> {
         return None;
     }
     let window = (values.len() / 10).max(5).min(values.len() / 2).min(WINDOW);
-    let ((first, a), (last, b)) = (mean(&values[..window]), mean(&values[values.len() - window..]));
+    let ((first, a), (last, b)) = (mean_and_error(&values[..window]), mean_and_error(&values[values.len() - window..]));
     Some(Ends { first, last, error: a.hypot(b), window })
 }
 
@@ -124,7 +122,7 @@ pub fn overfitted(run: &Run) -> Answer {
     let near: Vec<f64> =
         run.points("loss").iter().rev().filter(|point| point.0 <= last_step).take(NEAR).map(|point| point.1).collect();
     let against = (!near.is_empty())
-        .then(|| format!("at the end: {} on evaluation data, {} in training", number(last), number(mean(&near).0)));
+        .then(|| format!("at the end: {} on evaluation data, {} in training", number(last), number(mean(&near))));
     if points.len() == 1 {
         let why = format!("one evaluation alone, after step {}: loss {}", number(last_step), number(last));
         return Answer::new(QUESTION, Tone::Unclear, "Cannot tell", why).and(against);
