@@ -107,7 +107,7 @@ pub struct TasksArgs {
     /// Hugging Face model folder (setting model.path)
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// Which tasks, separated by commas; all by default (setting tasks)
+    /// Which tasks, separated by commas; all but hellaswag by default (setting tasks)
     #[arg(long, value_name = "TASKS", value_delimiter = ',')]
     pub tasks: Vec<String>,
     /// Folder of the data sets, or `hub` (setting data); TASK=SOURCE, a hub id or a folder, for one task (setting sources.TASK).
