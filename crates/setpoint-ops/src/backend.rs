@@ -15,6 +15,15 @@ pub trait TransformerOps: Backend {
     /// `[t, in]`, `[out, in]` -> `[t, out]`
     fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
 
+    /// `[t, in]`, `[out, in]`, `[r, in]`, `[out, r]` -> `[t, out]`; no gradient of the weight
+    fn linear_lora(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scale: f64,
+    ) -> FloatTensor<Self>;
+
     /// `[t, d]`, `[d]` -> `[t, d]`
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self>;
 
@@ -52,14 +61,33 @@ pub trait Kernels: Backend {
         composed::linear::forward::<Self>(x, weight)
     }
 
-    /// Answers the gradients of `x` and `weight` that are `wanted`.
+    /// Returns the gradient of `x` if there is a `weight`, and that of `weight` if there is an `x`.
     fn linear_backward(
+        x: Option<FloatTensor<Self>>,
+        weight: Option<FloatTensor<Self>>,
+        gradient: FloatTensor<Self>,
+    ) -> [Option<FloatTensor<Self>>; 2] {
+        composed::linear::backward::<Self>(x, weight, gradient)
+    }
+
+    /// Returns `x·Wᵀ + scale·(x·Aᵀ)·Bᵀ` and `x·Aᵀ`; `factors` are `A` and `B`.
+    fn linear_lora_forward(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
+        factors: [FloatTensor<Self>; 2],
+        scale: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        composed::lora::forward::<Self>(x, weight, factors, scale)
+    }
+
+    /// Returns the gradients of `x`, `A` and `B` that are `wanted`.
+    fn linear_lora_backward(
+        kept: composed::lora::Kept<Self>,
         gradient: FloatTensor<Self>,
-        wanted: [bool; 2],
-    ) -> [Option<FloatTensor<Self>>; 2] {
-        composed::linear::backward::<Self>(x, weight, gradient, wanted)
+        scale: f64,
+        wanted: [bool; 3],
+    ) -> [Option<FloatTensor<Self>>; 3] {
+        composed::lora::backward::<Self>(kept, gradient, scale, wanted)
     }
 
     /// Answers `y` and `1/rms(x)` `[t, 1]`, f32.
@@ -71,14 +99,15 @@ pub trait Kernels: Backend {
         composed::rms_norm::forward::<Self>(x, weight, eps)
     }
 
-    /// Answers the gradients of `x` and `weight`.
+    /// Returns the gradients of `x` and `weight` that are `wanted`.
     fn rms_norm_backward(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         scale: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        composed::rms_norm::backward::<Self>(x, weight, scale, gradient)
+        wanted: [bool; 2],
+    ) -> [Option<FloatTensor<Self>>; 2] {
+        composed::rms_norm::backward::<Self>(x, weight, scale, gradient, wanted)
     }
 
     /// Rotates by the angle, or by its negative if `back`.
@@ -165,6 +194,16 @@ macro_rules! operations_of {
                 Self::linear_forward(x, weight)
             }
 
+            fn linear_lora(
+                x: FloatTensor<Self>,
+                weight: FloatTensor<Self>,
+                a: FloatTensor<Self>,
+                b: FloatTensor<Self>,
+                scale: f64,
+            ) -> FloatTensor<Self> {
+                Self::linear_lora_forward(x, weight, [a, b], scale).0
+            }
+
             fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
                 Self::rms_norm_forward(x, weight, eps).0
             }
@@ -213,6 +252,16 @@ operations_of!(burn::backend::Remote);
 impl<B: Kernels, C: CheckpointStrategy> TransformerOps for Autodiff<B, C> {
     fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         tracked::<B, C, _, 2>(composed::linear::Linear, [x, weight])
+    }
+
+    fn linear_lora(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scale: f64,
+    ) -> FloatTensor<Self> {
+        tracked::<B, C, _, 3>(composed::lora::LinearLora::<B> { weight: weight.into_primitive(), scale }, [x, a, b])
     }
 
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {

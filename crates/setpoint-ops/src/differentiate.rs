@@ -14,8 +14,8 @@ pub(crate) trait Operation<B: Backend, const N: usize>: Clone + Debug + Send + '
     /// The tensors that the forward pass keeps for the backward pass.
     type Kept: Clone + Debug + Send + 'static;
 
-    /// The result.
-    fn forward(&self, inputs: [FloatTensor<B>; N]) -> (FloatTensor<B>, Self::Kept);
+    /// Computes the result, and what the backward pass will need: it will be asked for the gradients of the inputs that are `wanted`.
+    fn forward(&self, inputs: [FloatTensor<B>; N], wanted: [bool; N]) -> (FloatTensor<B>, Self::Kept);
 
     /// The gradients of the inputs that are `wanted`, from that of the result.
     fn backward(&self, kept: Self::Kept, gradient: FloatTensor<B>, wanted: [bool; N]) -> [Option<FloatTensor<B>>; N];
@@ -46,8 +46,9 @@ pub(crate) fn tracked<B: Backend, C: CheckpointStrategy, O: Operation<B, N>, con
     inputs: [FloatTensor<Autodiff<B, C>>; N],
 ) -> FloatTensor<Autodiff<B, C>> {
     let nodes = inputs.each_ref().map(|input| input.node());
+    let wanted = inputs.each_ref().map(|input| input.is_tracked());
     let inputs = inputs.map(|input| input.into_primitive());
-    let (output, kept) = operation.forward(inputs);
+    let (output, kept) = operation.forward(inputs, wanted);
     match Step(operation).prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(prepared) => prepared.finish(kept, output),
         OpsKind::UnTracked(prepared) => prepared.finish(output),

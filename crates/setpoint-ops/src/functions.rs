@@ -22,7 +22,41 @@ pub struct Heads {
 /// # Shapes
 /// `x [t, in]`, `weight [out, in]`, `bias [out]`; the result is `[t, out]`.
 pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
-    let product = Tensor::from_dispatch(Dispatch::linear(x.into_dispatch(), weight.into_dispatch()));
+    add_bias(Tensor::from_dispatch(Dispatch::linear(x.into_dispatch(), weight.into_dispatch())), bias)
+}
+
+/// The factors of a low-rank update of a linear map: `ΔW = scale · B · A`.
+#[derive(Clone, Debug)]
+pub struct LowRank {
+    /// `A`, `[r, in]`.
+    pub a: Tensor<2>,
+    /// `B`, `[out, r]`.
+    pub b: Tensor<2>,
+    /// The factor of the product.
+    pub scale: f64,
+}
+
+/// A linear map with a low-rank update (Hu et al., <https://arxiv.org/abs/2106.09685>, equation 3), without the dense product `B · A`:
+/// `y = x · Wᵀ + scale · (x · Aᵀ) · Bᵀ + b`.
+///
+/// The weight and the bias are frozen: only `x`, `A` and `B` get gradients. The factors may be wider than the weight; the sum is then taken in
+/// their dtype and rounded once to that of `x`.
+///
+/// # Shapes
+/// `x [t, in]`, `weight [out, in]`, `bias [out]`; the result is `[t, out]`.
+///
+/// # Panics
+/// If the factors do not fit the weight.
+pub fn linear_lora(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>, update: LowRank) -> Tensor<2> {
+    let LowRank { a, b, scale } = update;
+    let ([outputs, inputs], [rank, columns], [rows, columns_of_b]) = (weight.dims(), a.dims(), b.dims());
+    assert_eq!([columns, rows, columns_of_b], [inputs, outputs, rank], "factors of an update of [{outputs}, {inputs}]");
+    let (x, weight, a, b) = (x.into_dispatch(), weight.into_dispatch(), a.into_dispatch(), b.into_dispatch());
+    add_bias(Tensor::from_dispatch(Dispatch::linear_lora(x, weight, a, b, scale)), bias)
+}
+
+/// `[t, out]`, `[out]` -> `[t, out]`
+fn add_bias(product: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
     match bias {
         None => product,
         // [out] -> [1, out]

@@ -21,6 +21,8 @@ mod generation;
 mod packing;
 
 pub use adamw::{AdamWStep, adamw, sum_of_squares};
-pub use functions::{Heads, Logits, TokenScores, attention, linear, rms_norm, rotate, swiglu, token_logps};
+pub use functions::{
+    Heads, Logits, LowRank, TokenScores, attention, linear, linear_lora, rms_norm, rotate, swiglu, token_logps,
+};
 pub use generation::{Likeliest, Span, Spans, cache_copy, cache_write, cached_attention, likeliest};
 pub use packing::{Packing, Segment};

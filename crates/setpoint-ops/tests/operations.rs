@@ -1,9 +1,11 @@
 //! Every operation and its gradients, on every CPU backend, against Burn's own autodiff through the textbook formula.
 
-use burn::tensor::{Device, Int, Tensor, TensorData, activation};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use setpoint_ops::{AdamWStep, Heads, Logits, Packing, attention, linear, rms_norm, rotate, swiglu, token_logps};
+use setpoint_ops::{
+    AdamWStep, Heads, Logits, LowRank, Packing, attention, linear, linear_lora, rms_norm, rotate, swiglu, token_logps,
+};
 
 #[allow(deprecated)]
 fn devices() -> [Device; 2] {
@@ -74,6 +76,91 @@ fn linear_maps() {
         |[x, w, b]| linear(x, w, Some(b.reshape([4]))),
         |[x, w, b]| x.matmul(w.transpose()) + b,
     );
+}
+
+/// A frozen weight and bias of a map, with autodiff where `like` has it.
+fn frozen(like: &Tensor<2>, [outputs, inputs]: [usize; 2]) -> (Tensor<2>, Tensor<1>) {
+    let device = like.device().without_autodiff();
+    let (weight, bias) = (tensor(11, [outputs, inputs], &device), tensor(12, [outputs, 1], &device));
+    let (weight, bias) = (lift(like, weight), lift(like, bias));
+    (weight, bias.reshape([outputs]))
+}
+
+#[test]
+fn low_rank_updates() {
+    // One row; few rows and many; more outputs and inputs than a thread takes at a time; one rank, and one that no vector divides.
+    for (t, inputs, outputs, rank) in
+        [(1, 37, 9, 4), (9, 5, 30, 1), (67, 37, 1000, 16), (300, 70, 7, 3), (900, 130, 400, 16)]
+    {
+        let scale = 2.0;
+        check(
+            [[t, inputs], [rank, inputs], [outputs, rank]],
+            |[x, a, b]| {
+                let (weight, bias) = frozen(&x, [outputs, inputs]);
+                linear_lora(x, weight, Some(bias), LowRank { a, b, scale })
+            },
+            |[x, a, b]| {
+                let (weight, bias) = frozen(&x, [outputs, inputs]);
+                let update = x.clone().matmul(a.transpose()).matmul(b.transpose()).mul_scalar(scale);
+                x.matmul(weight.transpose()) + bias.unsqueeze() + update
+            },
+        );
+    }
+}
+
+#[test]
+fn an_update_of_zero_changes_no_bit() {
+    for (device, t) in devices().into_iter().flat_map(|device| [1, 40, 300].map(|t| (device.clone(), t))) {
+        let x = tensor::<2>(1, [t, 33], &device);
+        let (weight, bias) = frozen(&x, [50, 33]);
+        let b = Tensor::zeros([50, 4], &device);
+        let update = LowRank { a: tensor(2, [4, 33], &device), b, scale: 2.0 };
+        let found = linear_lora(x.clone(), weight.clone(), Some(bias.clone()), update);
+        assert_eq!(values(found), values(linear(x, weight, Some(bias))), "{device:?}, {t} rows");
+    }
+}
+
+/// The formulas themselves, in f64: a central difference is then right to nine digits.
+#[test]
+#[allow(deprecated)]
+fn low_rank_gradients_are_differences_in_f64() {
+    let device = Device::ndarray();
+    let of = |values: &[f64], shape: [usize; 2]| {
+        Tensor::<2>::from_data(TensorData::new(values.to_vec(), shape), (&device, DType::F64))
+    };
+    let draw = |seed, [m, n]: [usize; 2]| -> Vec<f64> { numbers(seed, m * n).into_iter().map(f64::from).collect() };
+    let (weight, coefficients) = (of(&draw(4, [5, 7]), [5, 7]), of(&draw(5, [6, 5]), [6, 5]));
+    let shapes = [[6, 7], [3, 7], [5, 3]];
+    let leaves = [0, 1, 2].map(|i| draw(i as u64 + 1, shapes[i]));
+    let value = |leaves: &[Vec<f64>; 3]| -> f64 {
+        let [x, a, b] = [0, 1, 2].map(|i| of(&leaves[i], shapes[i]));
+        let y = linear_lora(x, weight.clone(), None, LowRank { a, b, scale: 1.5 });
+        (y * coefficients.clone()).sum().into_data().iter::<f64>().sum()
+    };
+    let [x, a, b] = [0, 1, 2].map(|i| of(&leaves[i], shapes[i]).autodiff().require_grad());
+    let update = LowRank { a: a.clone(), b: b.clone(), scale: 1.5 };
+    let y = linear_lora(x.clone(), weight.clone().autodiff(), None, update);
+    let gradients = (y * coefficients.clone().autodiff()).sum().backward();
+    for (which, leaf) in [x, a, b].into_iter().enumerate() {
+        let gradient: Vec<f64> = leaf.grad(&gradients).unwrap().into_data().iter::<f64>().collect();
+        for (i, gradient) in gradient.into_iter().enumerate() {
+            let moved = |by: f64| {
+                let mut leaves = leaves.clone();
+                leaves[which][i] += by;
+                value(&leaves)
+            };
+            let difference = (moved(1e-4) - moved(-1e-4)) / 2e-4;
+            assert!((gradient - difference).abs() < 1e-9 * (1.0 + difference.abs()), "input {which}, element {i}");
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "factors of an update of [4, 3]")]
+fn factors_of_another_shape_are_refused() {
+    let device = &devices()[0];
+    let update = LowRank { a: tensor(3, [2, 3], device), b: tensor(4, [5, 2], device), scale: 1.0 };
+    linear_lora(tensor(1, [6, 3], device), tensor(2, [4, 3], device), None, update);
 }
 
 #[test]

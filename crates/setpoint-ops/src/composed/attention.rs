@@ -148,7 +148,7 @@ pub(crate) struct Attention {
 impl<B: Kernels> Operation<B, 3> for Attention {
     type Kept = [FloatTensor<B>; 5];
 
-    fn forward(&self, [q, k, v]: [FloatTensor<B>; 3]) -> (FloatTensor<B>, Self::Kept) {
+    fn forward(&self, [q, k, v]: [FloatTensor<B>; 3], _wanted: [bool; 3]) -> (FloatTensor<B>, Self::Kept) {
         let (o, log_sums) = B::attention_forward(q.clone(), k.clone(), v.clone(), self.heads, &self.packing);
         (o.clone(), [q, k, v, o, log_sums])
     }

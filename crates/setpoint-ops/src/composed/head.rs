@@ -128,7 +128,7 @@ pub(crate) struct Head<B: Backend> {
 impl<B: Kernels> Operation<B, 2> for Head<B> {
     type Kept = Kept<B>;
 
-    fn forward(&self, [x, weight]: [FloatTensor<B>; 2]) -> (FloatTensor<B>, Kept<B>) {
+    fn forward(&self, [x, weight]: [FloatTensor<B>; 2], _wanted: [bool; 2]) -> (FloatTensor<B>, Kept<B>) {
         let (rows, targets) = (self.rows.clone(), self.targets.clone());
         let Scores { scores, log_sums, logits } =
             B::token_scores_forward(x.clone(), weight.clone(), rows.clone(), targets.clone(), self.logits);

@@ -11,14 +11,13 @@ pub(crate) fn forward<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> 
 }
 
 pub(crate) fn backward<B: Backend>(
-    x: FloatTensor<B>,
-    weight: FloatTensor<B>,
+    x: Option<FloatTensor<B>>,
+    weight: Option<FloatTensor<B>>,
     gradient: FloatTensor<B>,
-    [wants_x, wants_weight]: [bool; 2],
 ) -> [Option<FloatTensor<B>>; 2] {
     // [t, out] · [out, in], [out, t] · [t, in]
-    let of_x = wants_x.then(|| B::float_matmul(gradient.clone(), weight));
-    let of_weight = wants_weight.then(|| B::float_matmul(B::float_transpose(gradient), x));
+    let of_x = weight.map(|weight| B::float_matmul(gradient.clone(), weight));
+    let of_weight = x.map(|x| B::float_matmul(B::float_transpose(gradient), x));
     [of_x, of_weight]
 }
 
@@ -27,18 +26,20 @@ pub(crate) fn backward<B: Backend>(
 pub(crate) struct Linear;
 
 impl<B: Kernels> Operation<B, 2> for Linear {
-    type Kept = [FloatTensor<B>; 2];
+    /// The input for the gradient of the weight, and the weight for that of the input: a frozen map keeps no input.
+    type Kept = [Option<FloatTensor<B>>; 2];
 
-    fn forward(&self, [x, weight]: [FloatTensor<B>; 2]) -> (FloatTensor<B>, Self::Kept) {
-        (B::linear_forward(x.clone(), weight.clone()), [x, weight])
+    fn forward(&self, [x, weight]: [FloatTensor<B>; 2], wanted: [bool; 2]) -> (FloatTensor<B>, Self::Kept) {
+        let kept = [wanted[1].then(|| x.clone()), wanted[0].then(|| weight.clone())];
+        (B::linear_forward(x, weight), kept)
     }
 
     fn backward(
         &self,
         [x, weight]: Self::Kept,
         gradient: FloatTensor<B>,
-        wanted: [bool; 2],
+        _wanted: [bool; 2],
     ) -> [Option<FloatTensor<B>>; 2] {
-        B::linear_backward(x, weight, gradient, wanted)
+        B::linear_backward(x, weight, gradient)
     }
 }

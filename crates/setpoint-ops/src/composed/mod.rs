@@ -5,6 +5,7 @@ pub(crate) mod cache;
 pub(crate) mod head;
 mod likeliest;
 pub(crate) mod linear;
+pub(crate) mod lora;
 mod mask;
 pub(crate) mod rms_norm;
 mod rotate;

@@ -28,17 +28,24 @@ pub(crate) fn backward<B: Backend>(
     weight: FloatTensor<B>,
     scale: FloatTensor<B>,
     gradient: FloatTensor<B>,
-) -> (FloatTensor<B>, FloatTensor<B>) {
+    wanted: [bool; 2],
+) -> [Option<FloatTensor<B>>; 2] {
     let (of_x, of_weight) = (dtype::<B>(&x), dtype::<B>(&weight));
     let d = x.shape()[1];
     let gradient = f32::<B>(gradient);
     let normal = B::float_mul(f32::<B>(x), scale.clone());
-    let in_weight = B::float_sum_dim(B::float_mul(gradient.clone(), normal.clone()), 0);
+    // [1, d] -> [d]
+    let in_weight = wanted[1].then(|| {
+        let sum = B::float_sum_dim(B::float_mul(gradient.clone(), normal.clone()), 0);
+        B::float_cast(reshape::<B, 1>(sum, [d]), of_weight)
+    });
+    if !wanted[0] {
+        return [None, in_weight];
+    }
     let scaled = B::float_mul(gradient, reshape::<B, 2>(f32::<B>(weight), [1, d]));
     let along = B::float_mean_dim(B::float_mul(scaled.clone(), normal.clone()), 1);
     let in_x = B::float_mul(B::float_sub(scaled, B::float_mul(normal, along)), scale);
-    // [1, d] -> [d]
-    (B::float_cast(in_x, of_x), B::float_cast(reshape::<B, 1>(in_weight, [d]), of_weight))
+    [Some(B::float_cast(in_x, of_x)), in_weight]
 }
 
 #[derive(Clone, Debug)]
@@ -49,7 +56,7 @@ pub(crate) struct RmsNorm {
 impl<B: Kernels> Operation<B, 2> for RmsNorm {
     type Kept = [FloatTensor<B>; 3];
 
-    fn forward(&self, [x, weight]: [FloatTensor<B>; 2]) -> (FloatTensor<B>, Self::Kept) {
+    fn forward(&self, [x, weight]: [FloatTensor<B>; 2], _wanted: [bool; 2]) -> (FloatTensor<B>, Self::Kept) {
         let (y, scale) = B::rms_norm_forward(x.clone(), weight.clone(), self.eps);
         (y, [x, weight, scale])
     }
@@ -60,7 +67,6 @@ impl<B: Kernels> Operation<B, 2> for RmsNorm {
         gradient: FloatTensor<B>,
         wanted: [bool; 2],
     ) -> [Option<FloatTensor<B>>; 2] {
-        let (of_x, of_weight) = B::rms_norm_backward(x, weight, scale, gradient);
-        [wanted[0].then_some(of_x), wanted[1].then_some(of_weight)]
+        B::rms_norm_backward(x, weight, scale, gradient, wanted)
     }
 }

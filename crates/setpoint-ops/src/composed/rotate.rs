@@ -43,7 +43,7 @@ pub(crate) struct Rotate<B: Backend> {
 impl<B: Kernels> Operation<B, 1> for Rotate<B> {
     type Kept = ();
 
-    fn forward(&self, [x]: [FloatTensor<B>; 1]) -> (FloatTensor<B>, ()) {
+    fn forward(&self, [x]: [FloatTensor<B>; 1], _wanted: [bool; 1]) -> (FloatTensor<B>, ()) {
         (B::rotate_by(x, self.cos.clone(), self.sin.clone(), false), ())
     }
 

@@ -37,7 +37,7 @@ pub(crate) struct SwiGlu;
 impl<B: Kernels> Operation<B, 2> for SwiGlu {
     type Kept = [FloatTensor<B>; 2];
 
-    fn forward(&self, [gate, up]: [FloatTensor<B>; 2]) -> (FloatTensor<B>, Self::Kept) {
+    fn forward(&self, [gate, up]: [FloatTensor<B>; 2], _wanted: [bool; 2]) -> (FloatTensor<B>, Self::Kept) {
         (B::swiglu_forward(gate.clone(), up.clone()), [gate, up])
     }
 

@@ -11,11 +11,13 @@ mod generation;
 mod head;
 mod host;
 mod linear;
+mod lora;
 mod rms_norm;
 mod row_lanes;
 mod simd;
 
 use burn::backend::Flex;
+use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 
 use crate::backend::Kernels;
@@ -30,15 +32,41 @@ impl Kernels for Flex {
     }
 
     fn linear_backward(
+        x: Option<FloatTensor<Self>>,
+        weight: Option<FloatTensor<Self>>,
+        gradient: FloatTensor<Self>,
+    ) -> [Option<FloatTensor<Self>>; 2] {
+        let others: Vec<&FlexTensor> = x.iter().chain(&weight).collect();
+        if all_f32(&others) && all_f32(&[&gradient]) {
+            linear::backward(x, weight, gradient)
+        } else {
+            composed::linear::backward::<Self>(x, weight, gradient)
+        }
+    }
+
+    fn linear_lora_forward(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
-        gradient: FloatTensor<Self>,
-        wanted: [bool; 2],
-    ) -> [Option<FloatTensor<Self>>; 2] {
-        if all_f32(&[&x, &weight, &gradient]) {
-            linear::backward(x, weight, gradient, wanted)
+        factors: [FloatTensor<Self>; 2],
+        scale: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        if all_f32(&[&x, &weight, &factors[0], &factors[1]]) {
+            lora::forward(x, weight, factors, scale as f32)
         } else {
-            composed::linear::backward::<Self>(x, weight, gradient, wanted)
+            composed::lora::forward::<Self>(x, weight, factors, scale)
+        }
+    }
+
+    fn linear_lora_backward(
+        kept: composed::lora::Kept<Self>,
+        gradient: FloatTensor<Self>,
+        scale: f64,
+        wanted: [bool; 3],
+    ) -> [Option<FloatTensor<Self>>; 3] {
+        if all_f32(&[&kept.x, &kept.weight, &kept.a, &kept.b, &gradient]) {
+            lora::backward(kept, gradient, scale as f32, wanted)
+        } else {
+            composed::lora::backward::<Self>(kept, gradient, scale, wanted)
         }
     }
 
@@ -59,11 +87,12 @@ impl Kernels for Flex {
         weight: FloatTensor<Self>,
         scale: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        wanted: [bool; 2],
+    ) -> [Option<FloatTensor<Self>>; 2] {
         if all_f32(&[&x, &weight, &gradient]) {
-            rms_norm::backward(x, weight, scale, gradient)
+            rms_norm::backward(x, weight, scale, gradient, wanted)
         } else {
-            composed::rms_norm::backward::<Self>(x, weight, scale, gradient)
+            composed::rms_norm::backward::<Self>(x, weight, scale, gradient, wanted)
         }
     }
 

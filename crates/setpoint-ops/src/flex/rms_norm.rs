@@ -40,7 +40,8 @@ pub(super) fn backward(
     weight: FlexTensor,
     scale: FlexTensor,
     gradient: FlexTensor,
-) -> (FlexTensor, FlexTensor) {
+    [_, wants_weight]: [bool; 2],
+) -> [Option<FlexTensor>; 2] {
     let (t, d) = (x.shape()[0], x.shape()[1]);
     let (x, weight, scale, gradient) = (Values::of(x), Values::of(weight), Values::of(scale), Values::of(gradient));
     let weight = weight.f32();
@@ -57,17 +58,18 @@ pub(super) fn backward(
         .par_chunks_mut(ROWS * d)
         .zip(inputs)
         .map(|(of_x, ((x, gradient), scales))| {
-            let (mut of_weight, mut scaled) = (vec![0.0; d], vec![0.0; d]);
+            let (mut of_weight, mut scaled) = (vec![0.0; if wants_weight { d } else { 0 }], vec![0.0; d]);
             let rows = of_x.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(gradient.chunks_exact(d)).zip(scales);
             vectorised(
                 #[inline(always)]
                 || {
                     for (((of_x, x), gradient), &scale) in rows {
-                        // g·w·x̂ and, on the way, g·x̂.
-                        for i in 0..d {
-                            let normal = x[i] * scale;
-                            of_weight[i] += gradient[i] * normal;
-                            scaled[i] = gradient[i] * weight[i];
+                        // g·w and, for the weight, g·x̂.
+                        for (scaled, (gradient, weight)) in scaled.iter_mut().zip(gradient.iter().zip(weight)) {
+                            *scaled = gradient * weight;
+                        }
+                        for (of_weight, (gradient, x)) in of_weight.iter_mut().zip(gradient.iter().zip(x)) {
+                            *of_weight += gradient * (x * scale);
                         }
                         let along = dot(&scaled, x) * scale / d as f32;
                         for ((of_x, scaled), x) in of_x.iter_mut().zip(&scaled).zip(x) {
@@ -79,12 +81,15 @@ pub(super) fn backward(
             of_weight
         })
         .collect();
-    let mut of_weight = vec![0.0; d];
-    for part in parts {
-        for (sum, part) in of_weight.iter_mut().zip(part) {
-            *sum += part;
+    let of_weight = wants_weight.then(|| {
+        let mut of_weight = vec![0.0; d];
+        for part in parts {
+            for (sum, part) in of_weight.iter_mut().zip(part) {
+                *sum += part;
+            }
         }
-    }
+        tensor(of_weight, [d])
+    });
     // SAFETY: the parts are all rows.
-    (unsafe { of_x.tensor([t, d]) }, tensor(of_weight, [d]))
+    [Some(unsafe { of_x.tensor([t, d]) }), of_weight]
 }
