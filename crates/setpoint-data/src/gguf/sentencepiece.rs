@@ -87,9 +87,16 @@ pub(super) fn vocabulary(encoder: &TextEncoder, file: &Value, size: usize) -> Re
             }
         }
     }
-    let remark = (prefix == Prefix::First).then_some(
-        "after a control token within a text, llama.cpp puts a space before the text that follows, and this tokenizer does not",
-    );
+    let remark = match prefix {
+        Prefix::First => Some(
+            "llama.cpp puts a space before a text and after each control token; this tokenizer does so only at the beginning of a text \
+             that does not begin with a space",
+        ),
+        Prefix::Always if file["normalizer"].is_null() => Some(
+            "llama.cpp puts a space before a text; this tokenizer does so only if the text does not begin with a space",
+        ),
+        Prefix::Always | Prefix::Never => None,
+    };
     Ok(Vocabulary {
         model: "llama",
         pre: "default",
@@ -107,9 +114,9 @@ pub(super) fn vocabulary(encoder: &TextEncoder, file: &Value, size: usize) -> Re
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Prefix {
     Never,
-    /// Before a text.
+    /// Before a text. `Metaspace` puts none before a text that begins with a space.
     First,
-    /// Before a text, and before each part of it that follows a special token.
+    /// Before a text, and before each part of it that follows a special token. The same exception holds for `Metaspace`.
     Always,
 }
 

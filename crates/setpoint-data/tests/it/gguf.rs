@@ -99,7 +99,10 @@ fn scores_tokenise_as_the_merges_do() {
         let count = |kind| tokenizer.kinds.iter().filter(|found| **found == kind).count();
         assert_eq!((count(TokenKind::Byte), count(TokenKind::Control), count(TokenKind::Unknown)), (256, 2, 1));
         let ids: HashMap<&str, usize> = tokenizer.tokens.iter().map(String::as_str).zip(0..).collect();
-        for text in &texts {
+        assert_eq!(tokenizer.remark.is_some(), name.ends_with("tinyllama"));
+        // The tokenizer of TinyLlama puts no space before a text that begins with one, as the remark says.
+        let differs = |text: &&String| tokenizer.remark.is_some() && text.starts_with([' ', '▁']);
+        for text in texts.iter().filter(|text| !differs(text)) {
             assert_eq!(by_scores(&tokenizer, &ids, text), encoder.encode_text(text).unwrap(), "{name}: {text:?}");
         }
     }
