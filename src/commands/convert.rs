@@ -37,8 +37,12 @@ fn tools() -> impl TypedValueParser<Value = Tool> {
 }
 
 /// Returns a tool's name as it is written after a flag.
-fn key(tool: Tool) -> String {
-    tool.name().to_lowercase()
+fn key(tool: Tool) -> &'static str {
+    match tool {
+        Tool::Trl => "trl",
+        Tool::Axolotl => "axolotl",
+        Tool::LlamaFactory => "llama-factory",
+    }
 }
 
 fn trainers() -> impl TypedValueParser<Value = Trainer> {
