@@ -3,26 +3,28 @@
 mod amount;
 #[cfg(test)]
 mod documents;
-mod eval;
 mod export;
 #[cfg(test)]
 mod hints;
+mod job;
 mod unknown;
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::builder::{PossibleValue, PossibleValuesParser};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use toml::Value;
 
 use self::amount::parse_memory;
+pub use self::export::ExportCommand;
+use self::job::after;
+pub use self::job::{JobArgs, JobCommand, OtherCommand};
+pub use self::unknown::with_remedy;
 use crate::commands::convert::{self, ConvertArgs};
-use crate::commands::inspect::{InspectedJob, JobName};
+use crate::commands::inspect;
 use crate::host::TRIAL;
-pub use eval::{Benchmark, EvalArgs};
-pub use export::ExportCommand;
 use setpoint::config::Given;
-use setpoint::session::Existing;
-pub use unknown::with_remedy;
+use setpoint::jobs::JOBS;
 
 /// Aligns language models to exact reward targets: SFT, reward model, annotation, audit, Direct Reward Optimization, evaluation.
 #[derive(Debug, Parser)]
@@ -37,61 +39,36 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// The whole job on a small model and data that come with the program; downloads nothing
-    #[command(after_help = DEMO_HELP)]
+    #[command(display_order = 0, after_help = DEMO_HELP)]
     Demo(DemoArgs),
-    /// Supervised fine-tuning on conversations or prompts with completions
-    #[command(after_help = SFT_HELP)]
-    Sft(TrainArgs),
-    /// Train a Bradley–Terry reward model on preference pairs
-    #[command(after_help = REWARD_HELP)]
-    Reward(TrainArgs),
-    /// Give every response a reward: by a reward model, by rules, or from a column
-    #[command(after_help = ANNOTATE_HELP)]
-    Annotate(RowsArgs),
-    /// Log-probabilities of prompts and responses under a model, one JSON line per response
-    #[command(after_help = LOGPS_HELP)]
-    Logps(RowsArgs),
-    /// Check the reward targets before training: which cannot be reached, which responses lose probability
-    #[command(after_help = AUDIT_HELP)]
-    Audit(JobArgs),
-    /// Align a policy by DRO or one of the other methods
-    #[command(after_help = ALIGN_HELP)]
-    Align(TrainArgs),
+    /// A job.
+    #[command(flatten)]
+    Job(JobCommand),
     /// Memory, steps and arithmetic of a training run, part by part, before it begins
-    #[command(after_help = PLAN_HELP)]
+    #[command(display_order = after("align"), after_help = PLAN_HELP)]
     Plan(PlanArgs),
-    /// One alignment method under many settings: a grid or drawn at random, each trained and evaluated
-    #[command(after_help = SWEEP_HELP)]
-    Sweep(TrainArgs),
-    /// Train several alignment methods from one model and one annotated file with equal budgets, in one table
-    /// (`eval compare` puts results side by side that exist)
-    #[command(after_help = COMPARE_HELP)]
-    Compare(TrainArgs),
     /// One trial of a sweep or comparison, which start it. The name is like nothing that somebody types, so that it is never suggested.
     #[command(name = TRIAL, hide = true)]
     Trial(TrialArgs),
     /// The alignment methods: what each needs, its settings and their defaults
+    #[command(display_order = after("compare"))]
     Methods {
         /// As JSON
         #[arg(long)]
         json: bool,
     },
-    /// Sample responses for a file of prompts or one prompt
-    #[command(after_help = GENERATE_HELP)]
-    Generate(GenerateArgs),
     /// Talk to a model in the terminal
+    #[command(display_order = after("generate"))]
     Chat(ChatArgs),
-    /// Compare a policy with a baseline: reward win rate, KL, pair accuracy; or run a benchmark
-    #[command(after_help = EVAL_HELP)]
-    Eval(Box<EvalArgs>),
     /// Write a model as a file of other programs: GGUF for llama.cpp and Ollama
+    #[command(display_order = after("eval"))]
     Export {
         /// The kind of file.
         #[command(subcommand)]
         what: ExportCommand,
     },
     /// Lend this machine's devices to trainings that are started on another
-    #[command(after_help = LEND_HELP)]
+    #[command(display_order = after("eval") + 1, after_help = LEND_HELP)]
     Lend {
         #[arg(long, value_name = "DEVICE", help = DEVICE_HELP)]
         device: Option<String>,
@@ -107,7 +84,7 @@ pub enum Command {
         rest: Vec<String>,
     },
     /// One HTML file of runs and results: curves, tables, samples side by side; opens offline
-    #[command(after_help = REPORT_HELP)]
+    #[command(display_order = after("eval") + 2, after_help = REPORT_HELP)]
     Report {
         /// Run folders, folders of evaluations, or their JSON files
         #[arg(required = true, value_name = "RUN")]
@@ -117,9 +94,10 @@ pub enum Command {
         output: PathBuf,
     },
     /// Settings from a configuration of trl, axolotl or LLaMA-Factory
-    #[command(after_help = convert::HELP)]
+    #[command(display_order = after("eval") + 3, after_help = convert::HELP)]
     Convert(ConvertArgs),
     /// Look at data as tokens, at a checkpoint's shape, at a job's settings
+    #[command(display_order = after("eval") + 4)]
     Inspect {
         /// What to look at.
         #[command(subcommand)]
@@ -133,44 +111,9 @@ const PLANNED_DEVICE_HELP: &str = "Where it will run: flex, ndarray, wgpu[:i], c
     this binary or machine";
 const DEVICE_MEMORY_HELP: &str = "Memory of each device, as in 80GiB or 24GB, to say whether the job fits; by default the available memory on a CPU, unknown on a GPU";
 const DEMO_HELP: &str = "Example:\n  setpoint demo --run runs/demo";
-const SFT_HELP: &str = "Examples:\n  setpoint sft --model Qwen2.5-0.5B --data chats.jsonl --run runs/sft\n  \
-    setpoint sft sft.toml --run runs/sft --set train.learning_rate=1e-5\n  \
-    setpoint sft --run runs/sft --resume\n\nAll settings with their defaults: setpoint inspect config sft";
-const REWARD_HELP: &str = "Example:\n  setpoint reward --model runs/sft/model --data preferences.jsonl --run runs/reward\n\n\
-    All settings with their defaults: setpoint inspect config reward";
-const ANNOTATE_HELP: &str = "Examples:\n  setpoint annotate --model runs/reward/model --data responses.jsonl --output rewards.jsonl\n  \
-    setpoint annotate rules.toml --data responses.jsonl --output rewards.jsonl\n\n\
-    All settings with their defaults: setpoint inspect config annotate";
 const PLAN_HELP: &str = "Examples:\n  setpoint plan dro.toml\n  setpoint plan --job sft --model Qwen2.5-0.5B --data chats.jsonl --json\n  \
     setpoint plan dro.toml --device cuda:0-3 --device-memory 80GiB\n\n\
     Without --job the job is align where the file has a section [align], reward where it sets `center`, else sft.";
-const LOGPS_HELP: &str = "Example:\n  setpoint logps --model DIR --data FILE --output OUT.jsonl\n\n\
-    A line per response: {\"row\":0,\"response\":0,\"prompt_tokens\":9,\"response_tokens\":4,\
-    \"prompt_logp\":-31.2,\"response_logp\":-7.9}\n\
-    Sums of log-probabilities in nats; prompt_logp counts the tokens after the first.";
-const AUDIT_HELP: &str = "Example:\n  setpoint audit --model runs/sft/model --data rewards.jsonl --set align.log_z0=50";
-const ALIGN_HELP: &str = "Examples:\n  setpoint align --model runs/sft/model --data rewards.jsonl --run runs/dro\n  \
-    setpoint align dro.toml --run runs/dro --set align.beta=0.5\n  \
-    setpoint align --model runs/sft/model --data pairs.jsonl --run runs/dpo --set align.method=dpo\n\n\
-    Methods: setpoint methods. All settings of one with their defaults: setpoint inspect config align --set align.method=dpo";
-const SWEEP_HELP: &str = "Example:\n  setpoint sweep sweep.toml --run runs/sweep\n  \
-    setpoint sweep --run runs/sweep --resume\n\n\
-    sweep.toml:\n  model.path = \"runs/sft/model\"\n  data.path = \"rewards.jsonl\"\n  align.method = \"dpo\"\n  \
-    [eval]\n  data.path = \"prompts.jsonl\"\n  reward.path = \"runs/reward/model\"\n  \
-    [sweep.settings]\n  \"align.beta\" = [0.05, 0.1, 0.5]\n  \"train.learning_rate\" = [2e-7, 5e-7]\n\n\
-    With sweep.trials = 20 so many are drawn at random, also from ranges: { low = 1e-7, high = 1e-5, log = true }.\n\
-    All settings with their defaults: setpoint inspect config sweep";
-const COMPARE_HELP: &str = "Example:\n  setpoint compare compare.toml --run runs/compare\n  \
-    setpoint compare --run runs/compare --resume\n\n\
-    compare.toml:\n  model.path = \"runs/sft/model\"\n  data.path = \"rewards.jsonl\"\n  \
-    [eval]\n  data.path = \"prompts.jsonl\"\n  pairs.path = \"held-out-pairs.jsonl\"\n  reward.path = \"runs/reward/model\"\n  \
-    [compare]\n  methods = [\"dro\", \"dpo\", \"simpo\"]\n  search = \"preset\"\n  seeds = [0, 1, 2]\n\n\
-    Settings are selected on one part of the held-out prompts, the table is measured on the other.\n\
-    All settings with their defaults: setpoint inspect config compare";
-const GENERATE_HELP: &str = "Examples:\n  setpoint generate --model DIR --prompt \"Why is the sky blue?\"\n  \
-    setpoint generate --model DIR --data prompts.jsonl --output samples.jsonl --set generate.samples=4";
-const EVAL_HELP: &str = "Example:\n  setpoint eval --model runs/dro/model --set baseline.path=runs/sft/model \\\n    \
-    --set reward.path=runs/reward/model --data prompts.jsonl\n\nAll settings with their defaults: setpoint inspect config eval";
 
 const LEND_HELP: &str = "Example, on gpu1 and gpu2 and then anywhere:\n  SETPOINT_TOKEN=… setpoint lend --device cuda:0-7 --listen 0.0.0.0:3000\n  \
     SETPOINT_TOKEN=… setpoint align dro.toml --run runs/dro --device remote:gpu1:3000,remote:gpu2:3000\n\n\
@@ -193,90 +136,14 @@ pub struct CommonArgs {
     pub quiet: bool,
 }
 
-/// A job that reads a configuration.
-#[derive(Debug, Args)]
-pub struct JobArgs {
-    /// Settings as TOML
-    pub config: Option<PathBuf>,
-    /// Hugging Face model folder (setting model.path)
-    #[arg(long, value_name = "DIR")]
-    pub model: Option<PathBuf>,
-    /// .jsonl, .json or .parquet file, folder or hub dataset id (setting data.path)
-    #[arg(long, value_name = "FILE")]
-    pub data: Option<String>,
-    /// Where the result is written, as JSON (setting output)
-    #[arg(long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
-    /// Options of every command
-    #[command(flatten)]
-    pub common: CommonArgs,
-}
-
-/// A job that writes rows as they are computed.
-#[derive(Debug, Args)]
-pub struct RowsArgs {
-    /// The job.
-    #[command(flatten)]
-    pub job: JobArgs,
-    /// What is done about an output that exists.
-    #[command(flatten)]
-    pub existing: ExistingArgs,
-}
-
-/// What is done about an output that exists.
-#[derive(Debug, Args)]
-pub struct ExistingArgs {
-    /// Replace an output that exists
-    #[arg(long, conflicts_with = "go_on")]
-    pub overwrite: bool,
-    /// Keep the rows that the same command wrote before it was interrupted, and go on after them
-    #[arg(long = "continue")]
-    pub go_on: bool,
-}
-
-impl ExistingArgs {
-    /// The same as one value.
-    pub fn choice(&self) -> Existing {
-        match (self.overwrite, self.go_on) {
-            (true, _) => Existing::Overwrite,
-            (false, true) => Existing::Continue,
-            (false, false) => Existing::Refuse,
-        }
-    }
-}
-
-/// A training job.
-#[derive(Debug, Args)]
-pub struct TrainArgs {
-    /// Settings as TOML
-    pub config: Option<PathBuf>,
-    /// Run folder: settings, metrics, checkpoints and the model
-    #[arg(long, value_name = "DIR")]
-    pub run: Option<PathBuf>,
-    /// Go on from the last checkpoint in the run folder, with the settings that it holds; settings given again must agree with them
-    #[arg(long)]
-    pub resume: bool,
-    #[arg(long, value_name = "SIZE", value_parser = parse_memory, help = DEVICE_MEMORY_HELP)]
-    pub device_memory: Option<f64>,
-    /// Hugging Face model folder (setting model.path)
-    #[arg(long, value_name = "DIR")]
-    pub model: Option<PathBuf>,
-    /// .jsonl, .json or .parquet file, folder or hub dataset id (setting data.path)
-    #[arg(long, value_name = "FILE")]
-    pub data: Option<String>,
-    /// Options of every command
-    #[command(flatten)]
-    pub common: CommonArgs,
-}
-
 /// `setpoint plan`.
 #[derive(Debug, Args)]
 pub struct PlanArgs {
     /// Settings as TOML
     pub config: Option<PathBuf>,
     /// The job that the settings are of
-    #[arg(long, value_enum)]
-    pub job: Option<crate::commands::plan::PlannedJob>,
+    #[arg(long, value_parser = planned_jobs())]
+    pub job: Option<String>,
     /// Hugging Face model folder (setting model.path)
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
@@ -308,31 +175,6 @@ pub struct TrialArgs {
     pub shared: Option<PathBuf>,
     #[arg(long, value_name = "DEVICE", help = DEVICE_HELP)]
     pub device: Option<String>,
-}
-
-/// `setpoint generate`.
-#[derive(Debug, Args)]
-pub struct GenerateArgs {
-    /// Settings as TOML
-    pub config: Option<PathBuf>,
-    /// Hugging Face model folder (setting model.path)
-    #[arg(long, value_name = "DIR")]
-    pub model: Option<PathBuf>,
-    /// Rows whose prompts are answered (setting data.path)
-    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
-    pub data: Option<String>,
-    /// One prompt, as a user's message
-    #[arg(long, value_name = "TEXT")]
-    pub prompt: Option<String>,
-    /// JSONL file to write; standard output by default (setting output)
-    #[arg(long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
-    /// What is done about an output that exists.
-    #[command(flatten)]
-    pub existing: ExistingArgs,
-    /// Options of every command
-    #[command(flatten)]
-    pub common: CommonArgs,
 }
 
 /// `setpoint chat`.
@@ -388,8 +230,8 @@ pub enum InspectCommand {
         #[arg(long)]
         plain: bool,
         /// Whose view to show; by default sft's, or align's where a row has several responses (setting job)
-        #[arg(long)]
-        job: Option<InspectedJob>,
+        #[arg(long, value_parser = views())]
+        job: Option<String>,
     },
     /// A checkpoint's shape: family, parameters, tensors, memory per job
     Model {
@@ -402,11 +244,50 @@ pub enum InspectCommand {
     /// All settings of a job with their defaults, as TOML
     Config {
         /// The job
-        job: JobName,
+        #[arg(value_parser = jobs_with_settings())]
+        job: String,
         /// Settings to apply first
         #[arg(long = "set", value_name = "KEY=VALUE")]
         set: Vec<String>,
     },
+}
+
+/// Returns the jobs that `setpoint plan` plans.
+fn planned_jobs() -> PossibleValuesParser {
+    let values = JOBS.iter().filter_map(|job| Some(PossibleValue::new(job.command()).help(job.planned()?.title)));
+    values.collect::<Vec<_>>().into()
+}
+
+/// Returns the views that `setpoint inspect data` shows.
+fn views() -> PossibleValuesParser {
+    let automatic = PossibleValue::new(inspect::AUTO).help(
+        "That of `align` where a row has several responses and `data.responses` selects none, else that of `sft`",
+    );
+    let of_jobs = JOBS.iter().filter_map(|job| Some(PossibleValue::new(job.command()).help(job.view()?.about)));
+    std::iter::once(automatic).chain(of_jobs).collect::<Vec<_>>().into()
+}
+
+/// Returns the names of jobs by their settings, with the commands that have them.
+fn jobs_with_settings() -> PossibleValuesParser {
+    let mut commands: Vec<(&'static str, Vec<String>)> = Vec::new();
+    for job in JOBS {
+        let (settings, command) = (job.settings(), format!("`setpoint {}`", job.command()));
+        match commands.iter_mut().find(|(name, _)| *name == settings) {
+            Some((_, of_name)) => of_name.push(command),
+            None => commands.push((settings, vec![command])),
+        }
+    }
+    let value = |(name, commands): (&'static str, Vec<String>)| PossibleValue::new(name).help(commands.join(" and "));
+    commands.into_iter().map(value).collect::<Vec<_>>().into()
+}
+
+/// Returns the names of the commands below a command, such as `eval`.
+pub fn below(command: &str) -> Vec<String> {
+    let mut found = Some(Cli::command());
+    for word in command.split(' ') {
+        found = found.and_then(|command| command.find_subcommand(word).cloned());
+    }
+    found.iter().flat_map(clap::Command::get_subcommands).map(|below| below.get_name().to_owned()).collect()
 }
 
 fn text(path: &Path) -> Value {
@@ -414,16 +295,9 @@ fn text(path: &Path) -> Value {
 }
 
 /// Layers a command's file, flags and `--set` pairs.
-pub fn given(
-    config: Option<&PathBuf>,
-    model: Option<&PathBuf>,
-    data: Option<&String>,
-    output: Option<&PathBuf>,
-    set: &[String],
-) -> Given {
+pub fn given(config: Option<&PathBuf>, model: Option<&PathBuf>, data: Option<&String>, set: &[String]) -> Given {
     let mut given = Given { file: config.cloned(), set: set.to_vec(), ..Given::default() };
     given.flag("model.path", model.map(|p| text(p)), "--model");
     given.flag("data.path", data.map(|d| Value::String(d.clone())), "--data");
-    given.flag("output", output.map(|p| text(p)), "--output");
     given
 }

@@ -2,9 +2,11 @@
 
 use std::fs::OpenOptions;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use setpoint::session::{Bar, FreeMemory, Host, Printed, TrialProcess};
+use setpoint::{Failure, Outcome, Session};
 
 use crate::{device, interrupt, memory, progress};
 
@@ -13,6 +15,28 @@ pub const TRIAL: &str = "@";
 
 /// How often a trial's process is looked at.
 const POLL: Duration = Duration::from_millis(20);
+
+/// Opens the devices that `--device` names, and returns a session on them.
+///
+/// # Errors
+/// When a device is not in this binary or machine.
+pub fn session(device: Option<&str>, quiet: bool) -> Outcome<Session> {
+    let devices = device::open(device)?;
+    let place = device::place(&devices, None);
+    let host = Arc::new(Process { device: device.map(str::to_owned) });
+    Ok(Session { quiet, place, host, ..Session::new(devices) })
+}
+
+/// Fails if several devices are named for a command that computes on one.
+pub fn require_one_device(session: &Session, command: &str) -> Outcome {
+    match session.devices.len() {
+        1 => Ok(()),
+        count => Err(Failure::usage(
+            "--device",
+            format!("`setpoint {command}` computes on one device, and {count} are named"),
+        )),
+    }
+}
 
 /// This process.
 #[derive(Debug)]
@@ -60,6 +84,8 @@ impl Host for Process {
         match result {
             Printed::Json(rows) => progress::say_json(rows),
             Printed::Text(text) => progress::say_text(text),
+            Printed::Lines(lines) => progress::say(lines),
+            Printed::Table(table) => progress::say(progress::drawn(table)),
         }
     }
 

@@ -3,6 +3,7 @@
 mod bar;
 mod logger;
 mod output;
+mod table;
 
 pub use bar::bar;
 pub use logger::{install_logger, take_warnings};
@@ -10,3 +11,4 @@ pub use output::{
     answer, complain, complete, has_colours, heed_dumb_terminals, is_closed, note, paint, say, say_json, say_painted,
     say_part, say_text, warn,
 };
+pub use table::drawn;

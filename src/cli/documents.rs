@@ -7,35 +7,16 @@ use regex::Regex;
 
 use super::Cli;
 use super::hints::flags;
-use setpoint::config::load::load_unchecked;
-use setpoint::config::{Config, Given, Problem};
-use setpoint::{align, annotate, compare, eval, generate, logps, reward, sft, sweep};
+use setpoint::config::Given;
+use setpoint::failure::Problem;
+use setpoint::jobs::{self, AnyJob, JOBS};
 
-/// A job's command, and how its settings are read.
-type Reader = (&'static str, fn(&Given) -> Vec<Problem>);
-
-/// The jobs; a command that begins with others comes after them.
-const JOBS: [Reader; 15] = [
-    ("sft", read::<sft::SftConfig>),
-    ("reward", read::<reward::RewardConfig>),
-    ("annotate", read::<annotate::AnnotateConfig>),
-    ("logps", read::<logps::LogpsConfig>),
-    ("align", read::<align::AlignConfig>),
-    ("audit", read::<align::AlignConfig>),
-    ("sweep", read::<sweep::SweepConfig>),
-    ("compare", read::<compare::CompareConfig>),
-    ("generate", read::<generate::GenerateConfig>),
-    ("chat", read::<generate::GenerateConfig>),
-    ("inspect data", read::<sft::SftConfig>),
-    ("eval", read::<eval::EvalConfig>),
-    ("eval alpaca", read::<eval::alpaca::AlpacaConfig>),
-    ("eval mt-bench", read::<eval::mt_bench::MtBenchConfig>),
-    ("eval tasks", read::<eval::tasks::TasksConfig>),
-];
+/// Commands that take settings without being jobs, and jobs that have those settings.
+const OTHERS: [(&str, &str); 2] = [("chat", "generate"), ("inspect data", "sft")];
 
 /// Returns the problems of settings. A document may show a part of them, so that settings may be missing.
-fn read<C: Config>(given: &Given) -> Vec<Problem> {
-    let found = load_unchecked::<C>(given).err().unwrap_or_default();
+fn read(job: &dyn AnyJob, given: &Given) -> Vec<Problem> {
+    let found = job.load_unchecked(given).err().unwrap_or_default();
     found.into_iter().filter(|problem| !problem.message.contains("missing")).collect()
 }
 
@@ -117,10 +98,11 @@ fn problems(words: &[String]) -> Vec<String> {
         _ => &line,
     };
     let begins = |command: &str| name == command || name.starts_with(&format!("{command} "));
-    let job = JOBS.iter().filter(|(command, _)| begins(command)).max_by_key(|(command, _)| command.len());
-    match job {
-        Some((_, read)) => {
-            let found = read(&Given { set, ..Given::default() });
+    let other = OTHERS.iter().find(|(command, _)| begins(command)).and_then(|(_, job)| jobs::of_command(job));
+    let job = JOBS.iter().copied().filter(|job| begins(job.command())).max_by_key(|job| job.command().len());
+    match job.or(other) {
+        Some(job) => {
+            let found = read(job, &Given { set, ..Given::default() });
             found.into_iter().map(|problem| format!("setpoint {line}: {problem}")).collect()
         }
         None if set.is_empty() => vec![],
@@ -199,7 +181,7 @@ fn settings_in_blocks_are_those_of_a_job() {
             let file = folder.path().join(format!("{checked}.toml"));
             std::fs::write(&file, &block).unwrap();
             let given = Given { file: Some(file), ..Given::default() };
-            let best = JOBS.iter().map(|(_, read)| read(&given)).min_by_key(Vec::len);
+            let best = JOBS.iter().map(|job| read(*job, &given)).min_by_key(Vec::len);
             wrong.extend(best.unwrap_or_default().into_iter().map(|problem| format!("{place}: {problem}")));
         }
     }

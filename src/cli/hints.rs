@@ -7,9 +7,8 @@ use clap::CommandFactory;
 use regex::Regex;
 
 use super::Cli;
-use setpoint::config::load::{load, load_unchecked};
-use setpoint::config::{Config, Given};
-use setpoint::{align, annotate, compare, eval, generate, logps, reward, sft, sweep};
+use setpoint::config::Given;
+use setpoint::jobs::{AnyJob, JOBS};
 
 /// The long flags of each command, by its path.
 pub(super) fn flags() -> BTreeMap<String, BTreeSet<String>> {
@@ -64,28 +63,16 @@ fn literals(source: &str) -> Vec<String> {
         .collect()
 }
 
-/// Whether a job knows the setting.
+/// Returns whether a job knows the setting, under one of the methods if it has any.
 fn is_setting(key: &str) -> bool {
-    fn known<C: Config>(key: &str, method: Option<&str>) -> bool {
+    let knows = |job: &dyn AnyJob, method: Option<&str>| {
         let method = method.map(|name| format!("align.method={name}"));
         let set = method.into_iter().chain([format!("{key}=0")]).collect();
-        let given = Given { set, ..Given::default() };
-        load_unchecked::<C>(&given)
-            .err()
-            .is_none_or(|problems| problems.iter().all(|problem| !problem.message.contains("not a setting")))
-    }
-    known::<sft::SftConfig>(key, None)
-        || known::<reward::RewardConfig>(key, None)
-        || known::<annotate::AnnotateConfig>(key, None)
-        || known::<logps::LogpsConfig>(key, None)
-        || known::<sweep::SweepConfig>(key, None)
-        || known::<compare::CompareConfig>(key, None)
-        || known::<generate::GenerateConfig>(key, None)
-        || known::<eval::EvalConfig>(key, None)
-        || known::<eval::alpaca::AlpacaConfig>(key, None)
-        || known::<eval::mt_bench::MtBenchConfig>(key, None)
-        || known::<eval::tasks::TasksConfig>(key, None)
-        || setpoint_align::METHODS.iter().any(|about| known::<align::AlignConfig>(key, Some(about.name)))
+        let problems = job.load_unchecked(&Given { set, ..Given::default() }).err();
+        problems.is_none_or(|problems| problems.iter().all(|problem| !problem.message.contains("not a setting")))
+    };
+    let methods = || setpoint_align::METHODS.iter().map(|about| Some(about.name));
+    JOBS.iter().any(|job| std::iter::once(None).chain(methods()).any(|method| knows(*job, method)))
 }
 
 #[test]
@@ -151,30 +138,17 @@ fn messages_name_flags_settings_and_commands_that_exist() {
 
 #[test]
 fn a_job_without_settings_names_flags_of_its_own_command() {
-    fn check<C: Config>(command: &str, known: &BTreeMap<String, BTreeSet<String>>) {
-        let flag = Regex::new(r"(?:^|[^\w-])--([a-z][a-z-]*[a-z])").unwrap();
-        let problems = load::<C>(&Given::default()).err().unwrap_or_default();
-        for problem in problems {
+    let known = flags();
+    let flag = Regex::new(r"(?:^|[^\w-])--([a-z][a-z-]*[a-z])").unwrap();
+    for job in JOBS {
+        let command = job.command();
+        for problem in job.load(&Given::default()).err().unwrap_or_default() {
             let text = problem.to_string();
             for found in flag.captures_iter(&text) {
                 assert!(known[command].contains(&found[1]), "setpoint {command}: {text}");
             }
         }
     }
-    let known = flags();
-    check::<sft::SftConfig>("sft", &known);
-    check::<reward::RewardConfig>("reward", &known);
-    check::<annotate::AnnotateConfig>("annotate", &known);
-    check::<logps::LogpsConfig>("logps", &known);
-    check::<align::AlignConfig>("align", &known);
-    check::<sweep::SweepConfig>("sweep", &known);
-    check::<compare::CompareConfig>("compare", &known);
-    check::<generate::GenerateConfig>("generate", &known);
-    check::<eval::EvalConfig>("eval", &known);
-    check::<eval::alpaca::AlpacaConfig>("eval alpaca", &known);
-    check::<eval::mt_bench::MtBenchConfig>("eval mt-bench", &known);
-    check::<eval::tasks::TasksConfig>("eval tasks", &known);
-    check::<align::AlignConfig>("audit", &known);
 }
 
 #[test]

@@ -2,11 +2,15 @@
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use clap::CommandFactory;
+use setpoint::align::{self, Align};
 use setpoint::config::{foreign, respell, settings_named};
-use setpoint::{align, annotate, compare, eval, generate, logps, reward, sft, sweep};
+use setpoint::generate::Generate;
+use setpoint::jobs::{self, Job as _};
 use setpoint_align::METHODS;
 
-use crate::commands::chat;
+use super::Cli;
+use crate::commands::chat::ChatConfig;
 
 /// Returns the parser's error with what was probably meant by a flag or command that is unknown.
 pub fn with_remedy(said: clap::Error, arguments: impl Iterator<Item = String>) -> clap::Error {
@@ -68,28 +72,30 @@ fn with_setting(mut said: clap::Error, arguments: impl Iterator<Item = String>) 
 
 /// Returns the job of a command, as `setpoint inspect config` knows it, and its settings of this name.
 fn settings_of(words: &[&str], name: &str) -> Option<(&'static str, Vec<String>)> {
-    Some(match words {
-        ["sft", ..] => ("sft", settings_named::<sft::SftConfig>(name)),
-        ["reward", ..] => ("reward", settings_named::<reward::RewardConfig>(name)),
-        ["annotate", ..] => ("annotate", settings_named::<annotate::AnnotateConfig>(name)),
-        ["logps", ..] => ("logps", settings_named::<logps::LogpsConfig>(name)),
-        ["align" | "audit" | "plan", ..] => ("align", settings_named::<align::AlignConfig>(name)),
-        ["sweep", ..] => ("sweep", settings_named::<sweep::SweepConfig>(name)),
-        ["compare", ..] => ("compare", settings_named::<compare::CompareConfig>(name)),
-        ["generate", ..] => ("generate", settings_named::<generate::GenerateConfig>(name)),
-        ["chat", ..] => ("generate", settings_named::<chat::ChatConfig>(name)),
-        ["eval", "alpaca"] => ("eval-alpaca", settings_named::<eval::alpaca::AlpacaConfig>(name)),
-        ["eval", "mt-bench"] => ("eval-mt-bench", settings_named::<eval::mt_bench::MtBenchConfig>(name)),
-        ["eval", "tasks"] => ("eval-tasks", settings_named::<eval::tasks::TasksConfig>(name)),
-        ["eval", "compare"] => return None,
-        ["eval", ..] => ("eval", settings_named::<eval::EvalConfig>(name)),
-        _ => return None,
-    })
+    let job = match words {
+        ["chat", ..] => return Some((Generate::SETTINGS, settings_named::<ChatConfig>(name))),
+        ["plan", ..] => jobs::of_command(Align::COMMAND),
+        words => jobs::of_command(&path(words)),
+    }?;
+    Some((job.settings(), job.settings_named(name)))
+}
+
+/// Returns the longest beginning of the words that is a command.
+fn path(words: &[&str]) -> String {
+    let mut command = Cli::command();
+    let mut path = Vec::new();
+    for word in words {
+        let Some(below) = command.find_subcommand(word).cloned() else { break };
+        command = below;
+        path.push(*word);
+    }
+    path.join(" ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use setpoint::{eval, sft};
 
     #[test]
     fn commands_of_other_tools_lead_to_jobs() {

@@ -11,9 +11,8 @@ use setpoint_train::{AdamWConfig, MicroBatch, Schedule, ScheduleKind, TrainConfi
 use tabled::builder::Builder;
 use tabled::settings::Style;
 
-use super::audit;
 use crate::progress;
-use setpoint::align::AlignConfig;
+use setpoint::align::{AlignConfig, audit};
 use setpoint::annotate::AnnotateConfig;
 use setpoint::config::output::{Target, require_target};
 use setpoint::config::sections::ModelSection;
@@ -78,8 +77,8 @@ fn carry_out(session: &Session, folder: &Path, seed: u64) -> Outcome {
 
     step(4, "audit: what the rewards ask of the policy");
     let dro = align_config(&sft, &rewards, dro_method(), seed);
-    let report = align::audit::report(&quiet, &dro, None)?;
-    progress::say(audit::table(&report));
+    let report = audit::report(&quiet, &dro, None)?;
+    progress::say(audit::figures(&report));
     report.findings.iter().for_each(|f| progress::say(format!("{}: {}", f.severity, f.message)));
 
     step(5, "align by DRO");

@@ -4,48 +4,21 @@ use std::path::Path;
 
 use anstyle::{AnsiColor, Style};
 use burn::tensor::FloatDType;
-use clap::ValueEnum;
-use serde::{Deserialize, Serialize};
-use setpoint_data::{DatasetConfig, EncodeOptions, Responses, Segment, SegmentKind, Uses, load_records, segments};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use setpoint_data::{DatasetConfig, EncodeOptions, Segment, SegmentKind, Uses, load_records, segments};
 use setpoint_transformer::ModelConfig;
 use setpoint_transformer::checkpoint::Checkpoint;
 
 use crate::progress::{self, say, say_painted};
-use setpoint::Outcome;
-use setpoint::config::load::{Given, load_unchecked, to_table};
-use setpoint::config::sections::{ModelSection, validate_data, validate_sft_data};
-use setpoint::config::{Config, Problems};
+use setpoint::config::sections::{ModelSection, validate_sft_data};
+use setpoint::config::{Config, Given, Problems};
+use setpoint::jobs::{self, AnyJob, JOBS, View};
 use setpoint::training::ParameterBytes;
-use setpoint::{align, annotate, compare, eval, generate, logps, reward, setup, sft, sweep};
+use setpoint::{Failure, Outcome, setup};
 
-/// Jobs with a configuration.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum JobName {
-    /// `setpoint sft`
-    Sft,
-    /// `setpoint reward`
-    Reward,
-    /// `setpoint annotate`
-    Annotate,
-    /// `setpoint logps`
-    Logps,
-    /// `setpoint audit` and `setpoint align`
-    Align,
-    /// `setpoint sweep`
-    Sweep,
-    /// `setpoint compare`
-    Compare,
-    /// `setpoint generate`
-    Generate,
-    /// `setpoint eval`
-    Eval,
-    /// `setpoint eval alpaca`
-    EvalAlpaca,
-    /// `setpoint eval mt-bench`
-    EvalMtBench,
-    /// `setpoint eval tasks`
-    EvalTasks,
-}
+/// The view that follows from the rows.
+pub const AUTO: &str = "auto";
 
 /// Settings of `setpoint inspect data`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -61,17 +34,40 @@ pub struct InspectConfig {
     pub job: InspectedJob,
 }
 
-/// Whose view of the rows `setpoint inspect data` shows.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum InspectedJob {
-    /// That of `align` where a row has several responses and `data.responses` selects none, else that of `sft`.
-    #[default]
-    Auto,
-    /// `setpoint sft`: every assistant turn that the row does not exclude is learned.
-    Sft,
-    /// `setpoint align`, `reward` and `logps`: the responses of each prompt.
-    Align,
+/// Whose view of the rows `setpoint inspect data` shows: that of a job, or by default the one that follows from the rows.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct InspectedJob(Option<&'static dyn AnyJob>);
+
+impl InspectedJob {
+    fn view(self) -> Option<View> {
+        self.0?.view()
+    }
+}
+
+impl Serialize for InspectedJob {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0.map_or(AUTO, |job| job.command()))
+    }
+}
+
+impl<'de> Deserialize<'de> for InspectedJob {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        if name == AUTO {
+            return Ok(Self(None));
+        }
+        let jobs = || JOBS.iter().copied().filter(|job| job.view().is_some());
+        match jobs().find(|job| job.command() == name) {
+            Some(job) => Ok(Self(Some(job))),
+            None => {
+                let names: Vec<String> = jobs().map(|job| format!(", `{}`", job.command())).collect();
+                Err(D::Error::custom(format_args!(
+                    "unknown variant `{name}`, expected one of `{AUTO}`{}",
+                    names.concat()
+                )))
+            }
+        }
+    }
 }
 
 impl Default for InspectConfig {
@@ -80,16 +76,17 @@ impl Default for InspectConfig {
             model: ModelSection::default(),
             data: DatasetConfig::new(""),
             encode: setup::training_lengths(),
-            job: InspectedJob::Auto,
+            job: InspectedJob::default(),
         }
     }
 }
 
 impl Config for InspectConfig {
     fn validate(&self, problems: &mut Problems<'_>) {
-        match self.job {
-            InspectedJob::Align => validate_data(&self.data, "data", problems),
-            InspectedJob::Auto | InspectedJob::Sft => validate_sft_data(&self.data, "data", problems),
+        match self.job.view() {
+            Some(view) => (view.validate)(&self.data, "data", problems),
+            // Rows that no job was named for may select responses.
+            None => validate_sft_data(&self.data, "data", problems),
         }
     }
 }
@@ -98,14 +95,8 @@ impl Config for InspectConfig {
 pub fn data(config: &InspectConfig, plain: bool) -> Outcome {
     let plain = plain || !progress::has_colours();
     let encoder = setup::encoder(&config.model)?;
-    let job = inspected(config)?;
-    let (data, encode) = match job {
-        InspectedJob::Sft => {
-            let encode = EncodeOptions { assistant_spans: true, ..sft::turns(&config.encode) };
-            (sft::reading(&config.data, Some(Responses::Auto)), encode)
-        }
-        _ => (setup::looking_at(&config.data, Uses::TEXT), config.encode.clone()),
-    };
+    let (job, view) = inspected(config)?;
+    let (data, encode) = (view.read)(&config.data, &config.encode);
     let encode = match setup::model_config(&config.model, &encoder) {
         Ok(model) => setup::within(&encode, &model),
         // A tokenizer's folder will do.
@@ -127,7 +118,6 @@ pub fn data(config: &InspectConfig, plain: bool) -> Outcome {
             say(format!("   {}", facts.join(", ")));
         }
     }
-    let job = if job == InspectedJob::Sft { "sft" } else { "align" };
     say(format!("{} rows read from {}, as `setpoint {job}` sees them; {report}", read.rows, config.data.path));
     if !plain {
         say_painted(format!(
@@ -142,17 +132,22 @@ pub fn data(config: &InspectConfig, plain: bool) -> Outcome {
     Ok(())
 }
 
-/// The job whose view is shown.
-fn inspected(config: &InspectConfig) -> Outcome<InspectedJob> {
-    match (config.job, config.data.responses) {
-        (InspectedJob::Auto, Some(_)) => Ok(InspectedJob::Sft),
-        (InspectedJob::Auto, None) => {
+/// Returns the job whose view is shown: the one that is named; else one that selects responses if each row has one or the settings select
+/// some; else one that looks at all.
+fn inspected(config: &InspectConfig) -> Outcome<(&'static str, View)> {
+    let selects = match (config.job.0, config.data.responses) {
+        (Some(_), _) => None,
+        (None, Some(_)) => Some(true),
+        (None, None) => {
             let (records, _) = load_records(&setup::looking_at(&config.data, Uses::TEXT))?;
-            let several = records.iter().any(|record| record.responses.len() > 1);
-            Ok(if several { InspectedJob::Align } else { InspectedJob::Sft })
+            Some(records.iter().all(|record| record.responses.len() <= 1))
         }
-        (job, _) => Ok(job),
-    }
+    };
+    let candidates = config.job.0.into_iter().chain(JOBS.iter().copied());
+    candidates
+        .filter_map(|job| Some((job.command(), job.view()?)))
+        .find(|(_, view)| selects.is_none_or(|selects| view.selects == selects))
+        .ok_or_else(|| Failure::usage("job", "no job looks at rows"))
 }
 
 /// The tokens of one response behind its prompt: every other token is underlined, or `|` stands between tokens, so that one sees where
@@ -237,25 +232,9 @@ pub fn model(dir: &Path, tensors: bool) -> Outcome {
 }
 
 /// Prints all settings of a job with their defaults.
-pub fn config(job: JobName, set: &[String]) -> Outcome {
-    fn print<C: Config>(set: &[String]) -> Outcome {
-        let given = Given { set: set.to_vec(), ..Given::default() };
-        let config: C = load_unchecked(&given)?;
-        say(toml::to_string(&to_table(&config))?);
-        Ok(())
-    }
-    match job {
-        JobName::Sft => print::<sft::SftConfig>(set),
-        JobName::Reward => print::<reward::RewardConfig>(set),
-        JobName::Annotate => print::<annotate::AnnotateConfig>(set),
-        JobName::Logps => print::<logps::LogpsConfig>(set),
-        JobName::Align => print::<align::AlignConfig>(set),
-        JobName::Sweep => print::<sweep::SweepConfig>(set),
-        JobName::Compare => print::<compare::CompareConfig>(set),
-        JobName::Generate => print::<generate::GenerateConfig>(set),
-        JobName::Eval => print::<eval::EvalConfig>(set),
-        JobName::EvalAlpaca => print::<eval::alpaca::AlpacaConfig>(set),
-        JobName::EvalMtBench => print::<eval::mt_bench::MtBenchConfig>(set),
-        JobName::EvalTasks => print::<eval::tasks::TasksConfig>(set),
-    }
+pub fn config(job: &str, set: &[String]) -> Outcome {
+    let given = Given { set: set.to_vec(), ..Given::default() };
+    let job = jobs::of_settings(job).ok_or_else(|| Failure::usage("JOB", "no such job"))?;
+    say(toml::to_string(&job.load_unchecked(&given)?)?);
+    Ok(())
 }

@@ -1,16 +1,12 @@
-//! The commands: each runs a job of the library, or looks at files, and prints what came of it.
+//! The commands that are no jobs: each looks at files, or at the work that a job would do, and prints what it finds.
 
-pub mod audit;
 pub mod chat;
-pub mod compare;
 pub mod convert;
 pub mod demo;
-pub mod eval;
+pub mod eval_compare;
 pub mod export;
 pub mod inspect;
 pub mod lend;
 pub mod methods;
 pub mod plan;
 pub mod report;
-
-pub mod sweep;

@@ -2,50 +2,72 @@
 
 use std::path::Path;
 
-use clap::ValueEnum;
-use serde::Serialize;
-use setpoint::Outcome;
-use setpoint::config::load::to_table;
+use setpoint::jobs::{AnyJob, Forecast, JOBS, Planned, Ready};
 use setpoint::training::RunPlan;
+use setpoint::{Failure, Outcome, Session};
+use toml::Table;
 
 use crate::progress;
 
-/// The job of a config file, by the keys that only one job has. What is wrong with the file is said by whoever loads it.
-pub fn job_of(config: &Path) -> PlannedJob {
-    let table = std::fs::read_to_string(config).ok().and_then(|text| text.parse::<toml::Table>().ok());
+/// Returns the jobs that are planned, and how they are told apart.
+fn planned() -> impl DoubleEndedIterator<Item = (&'static dyn AnyJob, Planned)> {
+    JOBS.iter().copied().filter_map(|job| Some((job, job.planned()?)))
+}
+
+/// Returns the job to plan: the one that is named, else that of the file.
+///
+/// # Errors
+/// When no job is named and there is no file to take it from.
+pub fn job(name: Option<&str>, config: Option<&Path>) -> Outcome<&'static dyn AnyJob> {
+    let named = |name: &str| planned().map(|(job, _)| job).find(|job| job.command().eq_ignore_ascii_case(name));
+    let found = match (name, config) {
+        (Some(name), _) => named(name),
+        (None, Some(config)) if !config.exists() && named(&config.to_string_lossy()).is_some() => {
+            let name = config.display();
+            return Err(Failure::usage(
+                name.to_string(),
+                format!("no such file of settings; to name the job say --job {name}"),
+            ));
+        }
+        (None, Some(config)) => of_file(config),
+        (None, None) => None,
+    };
+    found.ok_or_else(|| {
+        let names: Vec<String> = planned().map(|(job, _)| job.command().to_owned()).collect();
+        let names = setpoint::sources::alternatives(&names);
+        Failure::usage("--job", format!("no settings file to take the job from: say --job {names}"))
+    })
+}
+
+/// Returns the job of a config file, by the keys that only one job has. What is wrong with the file is said by whoever loads it.
+fn of_file(config: &Path) -> Option<&'static dyn AnyJob> {
+    let table = std::fs::read_to_string(config).ok().and_then(|text| text.parse::<Table>().ok());
     let has = |key: &str| table.as_ref().is_some_and(|table| table.contains_key(key));
-    match (has("align"), has("center")) {
-        (true, _) => PlannedJob::Align,
-        (false, true) => PlannedJob::Reward,
-        (false, false) => PlannedJob::Sft,
-    }
+    let told = planned().rev().find(|(_, planned)| planned.told_by.is_none_or(has));
+    told.map(|(job, _)| job)
 }
 
-/// A job that trains.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum PlannedJob {
-    /// Supervised fine-tuning.
-    Sft,
-    /// A reward model.
-    Reward,
-    /// Alignment.
-    Align,
-}
-
-/// Prints a plan, as text or as JSON.
-pub fn print(plan: &RunPlan, json: bool) -> Outcome {
+/// Prints the plan of a job, as text or as JSON.
+pub fn run(session: &Session, job: &dyn Ready, json: bool) -> Outcome {
+    let Forecast::Plan(plan) = job.dry_run(session)? else {
+        return Err(Failure::usage("--job", "this job is no training"));
+    };
     if json {
-        progress::say_json(&serde_json::to_string_pretty(plan)?);
+        progress::say_json(&serde_json::to_string_pretty(&plan)?);
     } else {
-        say(plan);
+        say(&plan);
     }
     Ok(())
 }
 
-/// Prints what a run would do: its settings and its plan.
-pub fn describe<C: Serialize>(config: &C, plan: &RunPlan) -> Outcome {
-    progress::say(toml::to_string(&to_table(config))?);
-    say(plan);
+/// Prints what a job would do: its settings and its plan, or what it says of itself.
+pub fn dry_run(session: &Session, job: &dyn Ready) -> Outcome {
+    let forecast = job.dry_run(session)?;
+    progress::say(toml::to_string(&job.settings())?);
+    match forecast {
+        Forecast::Plan(plan) => say(&plan),
+        Forecast::Text(text) => progress::say(text),
+    }
     Ok(())
 }
 

@@ -53,8 +53,9 @@
 //! | [`eval`] | compares policies, runs AlpacaEval, MT-Bench and the task benchmarks |
 //! | [`sweep`], [`compare`] | run a method under many settings, and several methods side by side |
 //!
-//! [`config`] reads and checks settings, [`convert`] makes them from those of other tools, [`tasks`] holds what the engine trains, and [`setup`] the steps that jobs begin with. The layers
-//! below are crates of their own: `setpoint_align` (objectives), `setpoint_train` (the engine), `setpoint_transformer`, `setpoint_reward`,
+//! [`jobs`] lists them with their commands; [`job`] says what a job is made of. [`config`] reads and checks settings, [`convert`] makes them
+//! from those of other tools, [`tasks`] holds what the engine trains, and [`setup`] the steps that jobs begin with. The layers below are
+//! crates of their own: `setpoint_align` (objectives), `setpoint_train` (the engine), `setpoint_transformer`, `setpoint_reward`,
 //! `setpoint_eval` and `setpoint_data`.
 //!
 //! # Your own rewards
@@ -103,6 +104,8 @@ pub mod eval;
 pub mod export;
 pub mod failure;
 pub mod generate;
+pub mod job;
+pub mod jobs;
 pub mod logps;
 pub mod process_group;
 pub mod report;
@@ -121,6 +124,7 @@ mod files;
 mod identity;
 mod judge;
 mod partial;
+mod sampling;
 mod saving;
 mod scoring;
 

@@ -1,5 +1,6 @@
 //! `setpoint logps`: log-probabilities of prompts and responses under a model, one JSON line per response.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,7 @@ use crate::config::output::{Target, validate_output};
 use crate::config::sections::{ModelSection, Wanted, validate_data, validate_encode};
 use crate::config::{Config, Problems};
 use crate::failure::{Failure, Outcome};
+use crate::job::{DATA, DryRun, Flag, Job, MODEL, OUTPUT, Work};
 use crate::partial::{self, PartialRows};
 use crate::scoring::Scoring;
 use crate::session::{Printed, Session};
@@ -56,6 +58,31 @@ impl Config for LogpsConfig {
         validate_output(self.output.as_ref(), Target::File, problems);
         problems.require(self.t0 >= 1, "t0", "must be at least 1: the first token has nothing before it");
         problems.require(self.batch_tokens > 0, "batch_tokens", "must be at least 1");
+    }
+}
+
+/// `setpoint logps`.
+#[derive(Debug)]
+pub struct Logps;
+
+impl Job for Logps {
+    type Config = LogpsConfig;
+
+    const COMMAND: &'static str = "logps";
+    const FLAGS: &'static [Flag] = &[MODEL, DATA, OUTPUT];
+    const WORK: Work<LogpsConfig> = Work::Rows(run);
+    const DRY_RUN: DryRun<LogpsConfig> = DryRun::Text(dry_run);
+
+    fn about() -> Cow<'static, str> {
+        "Log-probabilities of prompts and responses under a model, one JSON line per response".into()
+    }
+
+    fn help() -> Cow<'static, str> {
+        "Example:\n  setpoint logps --model DIR --data FILE --output OUT.jsonl\n\n\
+         A line per response: {\"row\":0,\"response\":0,\"prompt_tokens\":9,\"response_tokens\":4,\
+         \"prompt_logp\":-31.2,\"response_logp\":-7.9}\n\
+         Sums of log-probabilities in nats; prompt_logp counts the tokens after the first."
+            .into()
     }
 }
 

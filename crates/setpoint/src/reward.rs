@@ -1,5 +1,6 @@
 //! `setpoint reward`: a Bradley–Terry reward model from preference pairs, in the layout of `*ForSequenceClassification`.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,7 @@ use crate::config::sections::{ModelSection, Wanted, validate_best, validate_data
 use crate::config::{Config, Problems};
 use crate::failure::{Failure, Outcome};
 use crate::identity::{Origin, Row, prompt_and_responses};
+use crate::job::{DryRun, Job, Planned, Work};
 use crate::session::Session;
 use crate::setup::{self, Encoded, Reading};
 use crate::training::{Companions, Output, RunPlan, Saver, Shape, mark_finished, open_run, train};
@@ -56,6 +58,7 @@ impl Default for RewardConfig {
 
 impl Config for RewardConfig {
     const JOB: &'static str = "reward";
+    const IS_TRAINING: bool = true;
 
     fn validate(&self, problems: &mut Problems<'_>) {
         self.model.validate("model", Wanted::Either, problems);
@@ -67,6 +70,29 @@ impl Config for RewardConfig {
         problems.require(self.center.is_finite() && self.center >= 0.0, "center", "must not be negative (0: off)");
         validate_train(&self.train, problems);
         validate_best(&self.train, self.eval_data.as_ref(), problems);
+    }
+}
+
+/// `setpoint reward`.
+#[derive(Debug)]
+pub struct Reward;
+
+impl Job for Reward {
+    type Config = RewardConfig;
+
+    const COMMAND: &'static str = "reward";
+    const PLANNED: Option<Planned> = Some(Planned { title: "A reward model", told_by: Some("center") });
+    const WORK: Work<RewardConfig> = Work::Run(run);
+    const DRY_RUN: DryRun<RewardConfig> = DryRun::Plan(plan);
+
+    fn about() -> Cow<'static, str> {
+        "Train a Bradley–Terry reward model on preference pairs".into()
+    }
+
+    fn help() -> Cow<'static, str> {
+        "Example:\n  setpoint reward --model runs/sft/model --data preferences.jsonl --run runs/reward\n\n\
+         All settings with their defaults: setpoint inspect config reward"
+            .into()
     }
 }
 

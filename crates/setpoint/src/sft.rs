@@ -1,6 +1,7 @@
 //! `setpoint sft`: supervised fine-tuning. Every assistant turn counts, its stop token included; the loss is the mean over all counted
 //! tokens of the global batch.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,7 @@ use crate::config::sections::{
 use crate::config::{Config, Problems};
 use crate::failure::Outcome;
 use crate::identity::{Origin, Row, conversation};
+use crate::job::{DryRun, Job, Planned, View, Work};
 use crate::saving::{learned_stop, save_policy};
 use crate::session::Session;
 use crate::setup::{self, Encoded};
@@ -63,6 +65,7 @@ impl Default for SftConfig {
 
 impl Config for SftConfig {
     const JOB: &'static str = "sft";
+    const IS_TRAINING: bool = true;
 
     fn validate(&self, problems: &mut Problems<'_>) {
         self.model.validate("model", Wanted::LanguageModelOrShape, problems);
@@ -105,6 +108,39 @@ pub fn turns(encode: &EncodeOptions) -> EncodeOptions {
 pub fn reading(data: &DatasetConfig, otherwise: Option<Responses>) -> DatasetConfig {
     let responses = data.responses.or(otherwise).unwrap_or(Responses::All);
     DatasetConfig { responses: Some(responses), ..setup::looking_at(data, Uses::of_selection(responses)) }
+}
+
+/// `setpoint sft`.
+#[derive(Debug)]
+pub struct Sft;
+
+impl Job for Sft {
+    type Config = SftConfig;
+
+    const COMMAND: &'static str = "sft";
+    const PLANNED: Option<Planned> = Some(Planned { title: "Supervised fine-tuning", told_by: None });
+    const VIEW: Option<View> = Some(View {
+        about: "`setpoint sft`: every assistant turn that the row does not exclude is learned",
+        selects: true,
+        validate: validate_sft_data,
+        read: |data, encode| {
+            let encode = EncodeOptions { assistant_spans: true, ..turns(encode) };
+            (reading(data, Some(Responses::Auto)), encode)
+        },
+    });
+    const WORK: Work<SftConfig> = Work::Run(run);
+    const DRY_RUN: DryRun<SftConfig> = DryRun::Plan(plan);
+
+    fn about() -> Cow<'static, str> {
+        "Supervised fine-tuning on conversations or prompts with completions".into()
+    }
+
+    fn help() -> Cow<'static, str> {
+        "Examples:\n  setpoint sft --model Qwen2.5-0.5B --data chats.jsonl --run runs/sft\n  \
+         setpoint sft sft.toml --run runs/sft --set train.learning_rate=1e-5\n  \
+         setpoint sft --run runs/sft --resume\n\nAll settings with their defaults: setpoint inspect config sft"
+            .into()
+    }
 }
 
 /// Trains, and leaves the model in `<folder>/model`.

@@ -1,5 +1,6 @@
 //! `setpoint sweep`: one method under many settings, a grid or drawn at random; each trial is trained, evaluated and put in a table.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -14,10 +15,12 @@ use crate::config::load::to_table;
 use crate::config::sections::ModelSection;
 use crate::config::{Config, Problem, Problems};
 use crate::failure::Outcome;
+use crate::job::{DryRun, Job, Work};
 use crate::search::{
-    Crew, Entry, HeldOut, Job, Metric, Point, Space, Trial, blamed, cell, csv, open, steps, with_point, written,
+    Crew, Entry, HeldOut, Metric, Point, Space, Trial, TrialJob, blamed, cell, csv, failures, open, steps, with_point,
+    written,
 };
-use crate::session::Session;
+use crate::session::{Session, TextTable};
 use crate::setup;
 use crate::training::SamplesSection;
 
@@ -169,6 +172,33 @@ impl SweepConfig {
     }
 }
 
+/// `setpoint sweep`.
+#[derive(Debug)]
+pub struct Sweep;
+
+impl Job for Sweep {
+    type Config = SweepConfig;
+
+    const COMMAND: &'static str = "sweep";
+    const WORK: Work<SweepConfig> = Work::Run(run_and_show);
+    const DRY_RUN: DryRun<SweepConfig> = DryRun::Text(dry_run);
+
+    fn about() -> Cow<'static, str> {
+        "One alignment method under many settings: a grid or drawn at random, each trained and evaluated".into()
+    }
+
+    fn help() -> Cow<'static, str> {
+        "Example:\n  setpoint sweep sweep.toml --run runs/sweep\n  \
+         setpoint sweep --run runs/sweep --resume\n\n\
+         sweep.toml:\n  model.path = \"runs/sft/model\"\n  data.path = \"rewards.jsonl\"\n  align.method = \"dpo\"\n  \
+         [eval]\n  data.path = \"prompts.jsonl\"\n  reward.path = \"runs/reward/model\"\n  \
+         [sweep.settings]\n  \"align.beta\" = [0.05, 0.1, 0.5]\n  \"train.learning_rate\" = [2e-7, 5e-7]\n\n\
+         With sweep.trials = 20 so many are drawn at random, also from ranges: { low = 1e-7, high = 1e-5, log = true }.\n\
+         All settings with their defaults: setpoint inspect config sweep"
+            .into()
+    }
+}
+
 /// The trials of a sweep, the best first.
 #[derive(Debug)]
 pub struct SweepReport {
@@ -199,9 +229,11 @@ pub fn run(session: &Session, config: &SweepConfig, folder: &Path, resume: bool)
     let run = open(folder, resume, config)?;
     let crew = Crew::new(session, config.sweep.parallel, memory);
     let whole = config.eval.whole();
-    let jobs: Vec<Job> = trials
+    let jobs: Vec<TrialJob> = trials
         .iter()
-        .map(|t| Job::new(&run, t, format!("{} {}", t.name, written(&t.point)), &config.eval, &config.model, &whole))
+        .map(|t| {
+            TrialJob::new(&run, t, format!("{} {}", t.name, written(&t.point)), &config.eval, &config.model, &whole)
+        })
         .collect::<Outcome<_>>()?;
     let outcomes = crew.carry_out(&jobs)?;
 
@@ -217,6 +249,49 @@ pub fn run(session: &Session, config: &SweepConfig, folder: &Path, resume: bool)
     setup::write_text(&run.join("sweep.json"), &(serde_json::to_string_pretty(&data)? + "\n"))?;
     setup::write_text(&run.join("sweep.csv"), &csv(&rows(&entries)))?;
     Ok(SweepReport { entries, metric: config.sweep.metric })
+}
+
+/// Runs a sweep and prints the trials.
+fn run_and_show(session: &Session, config: &SweepConfig, folder: &Path, resume: bool) -> Outcome {
+    let report = run(session, config, folder, resume)?;
+    session.show(&table(&report.entries));
+    session.say(format!(
+        "sorted by {} on the held-out prompts; the first is the best of {} tries, so measure it again on other prompts\n\
+         written to {}: sweep.json, sweep.csv, trials/",
+        report.metric.name(),
+        report.entries.len(),
+        folder.display()
+    ));
+    failures(&report.entries, folder)
+}
+
+/// Returns the trials with their settings and figures.
+fn table(entries: &[Entry]) -> TextTable {
+    let keys = keys(entries);
+    let figures = ["win rate", "reward", "KL", "pair accuracy", "chosen", "rejected", "tokens", "seconds", "memory"]
+        .map(str::to_owned);
+    let mut table = TextTable::framed([vec!["trial".to_owned()], keys.clone(), figures.to_vec()].concat());
+    for entry in entries {
+        let mut row = vec![entry.trial.clone()];
+        row.extend(keys.iter().map(|key| entry.settings.get(key).map_or_else(String::new, plain)));
+        match (&entry.figures, &entry.trained) {
+            (Some(f), Some(t)) => row.extend([
+                format!("{:.3} [{:.3}, {:.3}]", f.win_rate, f.win_rate_low, f.win_rate_high),
+                format!("{:.3}", f.reward),
+                format!("{:.2}", f.kl),
+                f.pair_accuracy.map_or_else(String::new, |v| format!("{v:.3}")),
+                f.chosen_log_ratio.map_or_else(String::new, |v| format!("{v:+.2}")),
+                f.rejected_log_ratio.map_or_else(String::new, |v| format!("{v:+.2}")),
+                format!("{:.1}", f.tokens),
+                format!("{}{:.0}", if t.resumed { "over " } else { "" }, t.seconds),
+                t.peak_memory
+                    .map_or_else(String::new, |bytes| format!("{:.2} GiB", bytes as f64 / f64::from(1u32 << 30))),
+            ]),
+            _ => row.push("failed".to_owned()),
+        }
+        table.push(row);
+    }
+    table
 }
 
 /// Checks everything and returns the trials with their steps, a line for each.
@@ -257,7 +332,7 @@ fn trials(config: &SweepConfig) -> Outcome<Vec<Trial>> {
 }
 
 /// Returns the settings that trials differ in.
-pub fn keys(entries: &[Entry]) -> Vec<String> {
+fn keys(entries: &[Entry]) -> Vec<String> {
     entries.first().map(|entry| entry.settings.keys().cloned().collect()).unwrap_or_default()
 }
 
@@ -311,6 +386,6 @@ fn rows(entries: &[Entry]) -> Vec<Vec<String>> {
 }
 
 /// Returns a value without the quotes of a string.
-pub fn plain(value: &Value) -> String {
+fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }

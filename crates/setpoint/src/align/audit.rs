@@ -1,14 +1,39 @@
 //! `setpoint audit`: what DRO's targets ask of the policy, before any training.
 
+use std::borrow::Cow;
+
 use setpoint_align::{
     AuditPrompt, AuditReport, AuditSettings, LogZ0, PromptRewards, Subject, Summary, audit, break_even_reward,
 };
 
 use super::{AlignConfig, TrainingData, named, prepare, reference_logps};
 use crate::failure::{Failure, Outcome};
+use crate::job::{DATA, DryRun, Flag, Job, MODEL, OUTPUT, Work};
 use crate::session::Session;
 use crate::setup;
 use crate::tasks::stages::{RewardedPrompt, WithReference};
+
+/// `setpoint audit`.
+#[derive(Debug)]
+pub struct Audit;
+
+impl Job for Audit {
+    type Config = AlignConfig;
+
+    const COMMAND: &'static str = "audit";
+    const SETTINGS: &'static str = "align";
+    const FLAGS: &'static [Flag] = &[MODEL, DATA, OUTPUT];
+    const WORK: Work<AlignConfig> = Work::Result(run);
+    const DRY_RUN: DryRun<AlignConfig> = DryRun::Plan(super::plan);
+
+    fn about() -> Cow<'static, str> {
+        "Check the reward targets before training: which cannot be reached, which responses lose probability".into()
+    }
+
+    fn help() -> Cow<'static, str> {
+        "Example:\n  setpoint audit --model runs/sft/model --data rewards.jsonl --set align.log_z0=50".into()
+    }
+}
 
 /// The report; `folder` keeps the reference log-probs for a run that follows.
 pub fn report(session: &Session, config: &AlignConfig, folder: Option<&std::path::Path>) -> Outcome<AuditReport> {
@@ -49,6 +74,71 @@ pub fn level(beta: f64, log_z0: f64, rewards: &Summary) -> String {
         rewards.mean,
         rewards.std
     )
+}
+
+/// Scores the data under the reference model, prints the report and writes it.
+fn run(session: &Session, config: &AlignConfig) -> Outcome {
+    let report = report(session, config, None)?;
+    session.say(figures(&report));
+    for finding in &report.findings {
+        session.say(format!("{}: {}", finding.severity, finding.message));
+    }
+    if let Some(path) = &config.output {
+        setup::write_text(path, &(serde_json::to_string_pretty(&report)? + "\n"))?;
+        log::info!("written to {}", path.display());
+    }
+    Ok(())
+}
+
+/// Returns the figures of a report, one a line.
+pub fn figures(report: &AuditReport) -> String {
+    let mut lines = vec![
+        format!(
+            "{} rows, {} prompts, {} responses ({} repeated)",
+            report.rows, report.prompts, report.responses, report.duplicate_responses
+        ),
+        format!(
+            "rewards       mean {:.3}, deviation {:.3}, from {:.3} to {:.3}",
+            report.rewards.mean, report.rewards.std, report.rewards.min, report.rewards.max
+        ),
+        format!(
+            "targets       beta {}{}, log_z0 {:.3} nats: break-even reward {:.3}; the extreme targets are {:.1} nats apart",
+            report.beta,
+            report.beta_in_deviations.map_or_else(String::new, |share| format!(" ({share:.2} deviations)")),
+            report.log_z0,
+            report.break_even_reward,
+            report.target_range
+        ),
+    ];
+    for (name, side) in [("chosen", &report.chosen), ("rejected", &report.rejected)] {
+        let mean = side.targets.as_ref().map_or_else(String::new, |t| format!(", mean target {:+.2} nats", t.mean));
+        let fall = side.fall.map_or_else(String::new, |fall| {
+            format!(", {:.2} nats on average ({:.2} per token)", fall.nats, fall.per_token)
+        });
+        lines.push(format!(
+            "{name:<13} {} responses{mean}; {:.1} % gain probability, {:.1} % lose it{fall}",
+            side.count,
+            100.0 * side.gaining,
+            100.0 * side.losing
+        ));
+    }
+    lines.push(format!(
+        "feasibility   {} prompts ({:.1} %) ask for more probability than there is",
+        report.feasibility.infeasible,
+        100.0 * report.feasibility.infeasible_share
+    ));
+    for prompt in report.feasibility.worst.iter().take(5) {
+        lines.push(format!("              {}: {:.2} nats too much", prompt.name, prompt.excess));
+    }
+    let kept = report
+        .recommended
+        .auto
+        .map_or_else(String::new, |level| format!("; chosen keep their mean at {level:.3} (keep_chosen)"));
+    lines.push(format!(
+        "log_z0        the mean reward breaks even at {:.3} (mean, the default); all prompts feasible from {:.3}, 99 % from {:.3}{kept}",
+        report.recommended.mean, report.recommended.all_feasible, report.recommended.feasible_99
+    ));
+    lines.join("\n")
 }
 
 fn audit_prompt((row, scored): (usize, &WithReference<RewardedPrompt>)) -> AuditPrompt {

@@ -13,6 +13,7 @@ mod prepare;
 mod reference;
 mod settings;
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,12 +23,14 @@ use setpoint_align::{
     DisplacementDetector, DisplacementSettings, PairwiseMethod, PromptObjective, Role, ScoredResponse, Training,
     Update, WeightedObjective, prompt_log_mass,
 };
-use setpoint_data::TextEncoder;
+use setpoint_data::{TextEncoder, Uses};
 use setpoint_reward::RewardModel;
 use setpoint_train::{Task, TrainConfig};
 use setpoint_transformer::{CausalLm, ModelConfig, Recompute, SaveOptions};
 
+use crate::config::sections::validate_data;
 use crate::failure::{Failure, Outcome};
+use crate::job::{DryRun, Job, Planned, View, Work};
 use crate::saving::{learned_stop, save_policy};
 use crate::session::Session;
 use crate::setup;
@@ -41,12 +44,45 @@ use crate::training::{
     Companions, Output, RunPlan, Sampler, Saver, Shape, check_room, mark_finished, open_run, sampler, train,
 };
 
+pub use self::audit::Audit;
 use self::data::{PreparedSet, ReferencedSet, SetReference, SetView, rows_of, unscored};
 use self::identify::identify;
 pub use data::TrainingData;
 pub use prepare::{Prepared, named, prepare};
 pub use reference::reference_logps;
 pub use settings::{AlignConfig, adapt, online_method, respell_method, to_value, unknown_method_hint};
+
+/// `setpoint align`.
+#[derive(Debug)]
+pub struct Align;
+
+impl Job for Align {
+    type Config = AlignConfig;
+
+    const COMMAND: &'static str = "align";
+    const PLANNED: Option<Planned> = Some(Planned { title: "Alignment", told_by: Some("align") });
+    const VIEW: Option<View> = Some(View {
+        about: "`setpoint align`, `reward` and `logps`: the responses of each prompt",
+        selects: false,
+        validate: validate_data,
+        read: |data, encode| (setup::looking_at(data, Uses::TEXT), encode.clone()),
+    });
+    const WORK: Work<AlignConfig> = Work::Run(run);
+    const DRY_RUN: DryRun<AlignConfig> = DryRun::Plan(plan);
+
+    fn about() -> Cow<'static, str> {
+        "Align a policy by DRO or one of the other methods".into()
+    }
+
+    fn help() -> Cow<'static, str> {
+        "Examples:\n  setpoint align --model runs/sft/model --data rewards.jsonl --run runs/dro\n  \
+         setpoint align dro.toml --run runs/dro --set align.beta=0.5\n  \
+         setpoint align --model runs/sft/model --data pairs.jsonl --run runs/dpo --set align.method=dpo\n\n\
+         Methods: setpoint methods. All settings of one with their defaults: setpoint inspect config align --set \
+         align.method=dpo"
+            .into()
+    }
+}
 
 /// Trains, and leaves the model in `<folder>/model`.
 pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool) -> Outcome {
@@ -82,7 +118,7 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
     let shown = shown(eval.as_ref().unwrap_or(&train), config.samples.prompts);
     let stop = learned_stop(&prepared.encoder, train.responses());
     let Prepared { encoder, model_config, data, .. } = prepared;
-    let job = Job { session, config, encoder, model_config, stop, run: &run, recompute, chosen_tokens };
+    let job = Fitting { session, config, encoder, model_config, stop, run: &run, recompute, chosen_tokens };
     match data {
         TrainingData::Prompts { objective, sets } => {
             let (data, eval) = sets.with_reference(reference)?;
@@ -148,7 +184,7 @@ fn trains_value(config: &AlignConfig) -> bool {
 }
 
 /// What every method's training needs.
-struct Job<'a> {
+struct Fitting<'a> {
     session: &'a Session,
     config: &'a AlignConfig,
     encoder: TextEncoder,
@@ -160,7 +196,7 @@ struct Job<'a> {
     chosen_tokens: f64,
 }
 
-impl Job<'_> {
+impl Fitting<'_> {
     /// Trains what `complete` makes of the policy, and saves it. `target`: the mean target of the chosen responses, nats, for methods with
     /// targets.
     fn train<T: Task<Model: HasPolicy>>(

@@ -66,6 +66,7 @@ impl Default for AlignConfig {
 
 impl Config for AlignConfig {
     const JOB: &'static str = "align";
+    const IS_TRAINING: bool = true;
 
     fn respell(user: &mut Table) {
         if let Some(section) = user.get_mut("align").and_then(Value::as_table_mut) {

@@ -4,6 +4,7 @@
 pub mod fields;
 mod scoring;
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,7 @@ use crate::config::output::{Target, validate_output};
 use crate::config::sections::{ModelSection, validate_data, validate_encode};
 use crate::config::{Config, Problems};
 use crate::failure::{Failure, Outcome};
+use crate::job::{DATA, DryRun, Flag, Job, MODEL, OUTPUT, Work};
 use crate::partial::{self, PartialRows};
 use crate::session::Session;
 use crate::setup::{self, Reading};
@@ -95,6 +97,30 @@ impl Config for AnnotateConfig {
 impl AnnotateConfig {
     fn reward_model(&self) -> ModelSettings<'_> {
         ModelSettings { section: &self.model, normalize: self.normalize }
+    }
+}
+
+/// `setpoint annotate`.
+#[derive(Debug)]
+pub struct Annotate;
+
+impl Job for Annotate {
+    type Config = AnnotateConfig;
+
+    const COMMAND: &'static str = "annotate";
+    const FLAGS: &'static [Flag] = &[MODEL, DATA, OUTPUT];
+    const WORK: Work<AnnotateConfig> = Work::Rows(run);
+    const DRY_RUN: DryRun<AnnotateConfig> = DryRun::Text(dry_run);
+
+    fn about() -> Cow<'static, str> {
+        "Give every response a reward: by a reward model, by rules, or from a column".into()
+    }
+
+    fn help() -> Cow<'static, str> {
+        "Examples:\n  setpoint annotate --model runs/reward/model --data responses.jsonl --output rewards.jsonl\n  \
+         setpoint annotate rules.toml --data responses.jsonl --output rewards.jsonl\n\n\
+         All settings with their defaults: setpoint inspect config annotate"
+            .into()
     }
 }
 

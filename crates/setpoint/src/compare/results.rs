@@ -10,7 +10,8 @@ use toml::Value;
 use super::Measured;
 use super::plan::Candidate;
 use crate::failure::Outcome;
-use crate::search::{Entry, Figures, HeldOut, Metric, Point, Trained, cell, csv, written};
+use crate::search::{Entry, Figures, HeldOut, Metric, Point, Trained, cell, csv, plus_minus, written};
+use crate::session::TextTable;
 
 /// The figures of a method, seed by seed.
 #[derive(Debug)]
@@ -165,5 +166,63 @@ impl Results {
             rows.push(row);
         }
         csv(&rows)
+    }
+
+    /// Returns the results as a table, a row a method.
+    pub fn table(&self) -> TextTable {
+        let mut table = TextTable::framed([
+            "method",
+            "selected settings",
+            "tried",
+            "win rate",
+            "reward",
+            "KL",
+            "pair accuracy",
+            "chosen",
+            "rejected",
+            "tokens",
+            "seconds",
+            "memory",
+        ]);
+        if let Some(figures) = self.methods.iter().find_map(|m| m.figures.first()) {
+            let (reward, tokens) =
+                (format!("{:.3}", figures.baseline_reward), format!("{:.1}", figures.baseline_tokens));
+            table.push(["SFT", "", "", "", &reward, "", "", "", "", &tokens, "", ""]);
+        }
+        for m in &self.methods {
+            let figure = |digits, figure: fn(&Figures) -> Option<f64>| plus_minus(&m.of(figure), digits);
+            let rate = match &m.win_rate {
+                None => "failed".to_owned(),
+                Some(e) => format!("{} [{:.3}, {:.3}]", figure(3, |f| Some(f.win_rate)), e.low, e.high),
+            };
+            let gib = |bytes: u64| format!("{:.2} GiB", bytes as f64 / f64::from(1u32 << 30));
+            table.push([
+                m.name.to_owned(),
+                m.point.as_ref().map_or_else(String::new, written),
+                m.tried.to_string(),
+                rate,
+                figure(3, |f| Some(f.reward)),
+                figure(2, |f| Some(f.kl)),
+                figure(3, |f| f.pair_accuracy),
+                figure(2, |f| f.chosen_log_ratio),
+                figure(2, |f| f.rejected_log_ratio),
+                figure(1, |f| Some(f.tokens)),
+                plus_minus(&m.seconds(), 0),
+                m.peak_memory().map_or_else(String::new, gib),
+            ]);
+        }
+        table
+    }
+
+    /// Says how the figures of the table were measured.
+    pub fn legend(&self) -> String {
+        let selection = self.selected_by.map_or_else(String::new, |metric| {
+            format!("; settings selected by {} on separate held-out prompts, not reported here", metric.name())
+        });
+        format!(
+            "mean ± deviation over seeds; win rate against SFT with its interval over prompts; KL and log-ratios to SFT, nats; {} \
+             steps each{selection}",
+            self.steps,
+        )
     }
 }

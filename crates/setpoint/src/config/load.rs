@@ -23,6 +23,9 @@ pub trait Config: Serialize + DeserializeOwned + Default {
     /// The command that carries out the job, where it has a run folder.
     const JOB: &'static str = "";
 
+    /// Whether the job is one training, whose checkpoints hold its identity.
+    const IS_TRAINING: bool = false;
+
     /// Adds what is wrong although every value has the right type.
     fn validate(&self, problems: &mut Problems<'_>);
 

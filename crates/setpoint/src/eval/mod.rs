@@ -7,11 +7,14 @@ pub mod reward;
 pub mod tasks;
 
 mod answers;
+mod jobs;
 mod judging;
 mod local_judge;
 mod result;
 mod reward_report;
+mod tables;
 
+pub use jobs::{Alpaca, MtBench, Reward, Tasks};
 pub(crate) use result::folder_name;
 pub use result::{Evaluated, write_json};
 pub use reward::{EvalConfig, dry_run, report, report_with};

@@ -2,6 +2,7 @@
 
 mod meter;
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -15,7 +16,9 @@ use crate::config::output::{Target, validate_output};
 use crate::config::sections::{ModelSection, Wanted, validate_data};
 use crate::config::{Config, Problems};
 use crate::failure::Outcome;
+use crate::job::{DATA, DryRun, Flag, Job, MODEL, OUTPUT, Work};
 use crate::partial::{self, PartialRows};
+pub use crate::sampling::SamplingSection;
 use crate::session::{Printed, Session, memory};
 use crate::setup;
 
@@ -33,92 +36,6 @@ pub struct GenerateConfig {
     pub generate: SamplingSection,
     /// The JSONL file to write; standard output by default.
     pub output: Option<PathBuf>,
-}
-
-/// `[generate]`: how to sample. What is left out comes from the model's `generation_config.json`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct SamplingSection {
-    /// Responses per prompt.
-    pub samples: Option<usize>,
-    /// Seed; a row's samples depend on it and on the row alone.
-    pub seed: u64,
-    /// Greatest number of new tokens.
-    pub max_new_tokens: Option<usize>,
-    /// Divides the logits; 0 takes the likeliest token.
-    pub temperature: Option<f64>,
-    /// Only the likeliest so many tokens.
-    pub top_k: Option<usize>,
-    /// Only the likeliest tokens of this share of the probability.
-    pub top_p: Option<f64>,
-    /// Above 1: tokens that occurred become less likely.
-    pub repetition_penalty: Option<f64>,
-    /// Leave out answers that ran into the length limit: training would teach them an end that the model never wrote.
-    pub only_finished: bool,
-    /// Prompts that go through the model together.
-    pub batch_size: Option<usize>,
-}
-
-impl SamplingSection {
-    /// Notes what is out of range.
-    pub fn validate(&self, section: &str, problems: &mut Problems<'_>) {
-        let mut check = |name: &str, holds: bool, expected: &str, found: String| {
-            problems.require(
-                holds,
-                &format!("{section}.{name}"),
-                format!("`{section}.{name}` must be {expected}; found {found}"),
-            );
-        };
-        for (name, count) in [
-            ("samples", self.samples),
-            ("max_new_tokens", self.max_new_tokens),
-            ("top_k", self.top_k),
-            ("batch_size", self.batch_size),
-        ] {
-            check(name, count != Some(0), "at least 1", "0".to_owned());
-        }
-        if let Some(temperature) = self.temperature {
-            let holds = temperature.is_finite() && temperature >= 0.0;
-            check("temperature", holds, "0 (the likeliest token) or a number above 0", temperature.to_string());
-        }
-        if let Some(top_p) = self.top_p {
-            check("top_p", top_p > 0.0 && top_p <= 1.0, "a number above 0 and up to 1", top_p.to_string());
-        }
-        if let Some(penalty) = self.repetition_penalty {
-            check("repetition_penalty", penalty.is_finite() && penalty > 0.0, "a number above 0", penalty.to_string());
-        }
-    }
-
-    /// The settings with what the model's folder says filled in.
-    pub fn resolve(
-        &self,
-        model: &ModelSection,
-        config: &ModelConfig,
-        encoder: &TextEncoder,
-    ) -> Outcome<GenerationConfig> {
-        let mut settings = match &model.path {
-            Some(dir) => GenerationConfig::for_model(dir, config)?,
-            None => GenerationConfig::default(),
-        };
-        if let Some(temperature) = self.temperature {
-            settings.do_sample = temperature > 0.0;
-            if temperature > 0.0 {
-                settings.temperature = temperature;
-            }
-        }
-        settings.max_new_tokens = self.max_new_tokens.unwrap_or(settings.max_new_tokens);
-        settings.top_k = self.top_k.or(settings.top_k);
-        settings.top_p = self.top_p.unwrap_or(settings.top_p);
-        settings.repetition_penalty = self.repetition_penalty.unwrap_or(settings.repetition_penalty);
-        settings.batch_size = self.batch_size.unwrap_or(settings.batch_size);
-        for &stop in encoder.stop_ids() {
-            if !settings.stop_token_ids.contains(&stop) {
-                settings.stop_token_ids.push(stop);
-            }
-        }
-        settings.validate()?;
-        Ok(settings)
-    }
 }
 
 impl Default for GenerateConfig {
@@ -144,6 +61,35 @@ impl Config for GenerateConfig {
         }
         validate_output(self.output.as_ref(), Target::File, problems);
         self.generate.validate("generate", problems);
+    }
+}
+
+/// `setpoint generate`.
+#[derive(Debug)]
+pub struct Generate;
+
+impl Job for Generate {
+    type Config = GenerateConfig;
+
+    const COMMAND: &'static str = "generate";
+    const FLAGS: &'static [Flag] = &[
+        MODEL,
+        Flag { excludes: Some("prompt"), help: "Rows whose prompts are answered (setting data.path)", ..DATA },
+        Flag::text("prompt", "TEXT", "prompt", "One prompt, as a user's message"),
+        Flag { help: "JSONL file to write; standard output by default (setting output)", ..OUTPUT },
+    ];
+    const WORK: Work<GenerateConfig> = Work::Rows(run);
+    const DRY_RUN: DryRun<GenerateConfig> = DryRun::Text(dry_run);
+    const ONE_DEVICE: bool = true;
+
+    fn about() -> Cow<'static, str> {
+        "Sample responses for a file of prompts or one prompt".into()
+    }
+
+    fn help() -> Cow<'static, str> {
+        "Examples:\n  setpoint generate --model DIR --prompt \"Why is the sky blue?\"\n  \
+         setpoint generate --model DIR --data prompts.jsonl --output samples.jsonl --set generate.samples=4"
+            .into()
     }
 }
 

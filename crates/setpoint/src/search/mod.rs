@@ -13,6 +13,6 @@ mod trial;
 
 pub use figures::{Entry, Figures, Metric, cell, csv, failures, plus_minus};
 pub use held_out::{HeldOut, Part, split};
-pub use runner::{Crew, Job, open, steps};
+pub use runner::{Crew, TrialJob, open, steps};
 pub use space::{Point, Space, written};
 pub use trial::{Reached, Trained, Trial, blamed, carry_out, with_point};

@@ -43,7 +43,7 @@ pub fn steps(session: &Session, config: &AlignConfig) -> Outcome<(u64, f64)> {
 
 /// A trial to be carried out and evaluated on a part of the held-out rows.
 #[derive(Debug)]
-pub struct Job {
+pub struct TrialJob {
     folder: PathBuf,
     part: &'static str,
     /// Where values stand that the trials have in common.
@@ -52,7 +52,7 @@ pub struct Job {
     title: String,
 }
 
-impl Job {
+impl TrialJob {
     /// Writes the trial's settings to its folder, unless they are there.
     pub fn new(
         run: &RunDir,
@@ -118,7 +118,7 @@ impl<'a> Crew<'a> {
     ///
     /// # Errors
     /// Among others when a signal asks for it: the trials that are going on save their steps and end first.
-    pub fn carry_out(&self, jobs: &[Job]) -> Outcome<Vec<Reached>> {
+    pub fn carry_out(&self, jobs: &[TrialJob]) -> Outcome<Vec<Reached>> {
         let watch = self.session.watch();
         let next = AtomicUsize::new(0);
         let results: Mutex<Vec<Option<Outcome<Reached>>>> = Mutex::new(jobs.iter().map(|_| None).collect());
@@ -144,7 +144,7 @@ impl<'a> Crew<'a> {
         results.into_iter().flatten().collect()
     }
 
-    fn one(&self, job: &Job, count: &str) -> Outcome<Reached> {
+    fn one(&self, job: &TrialJob, count: &str) -> Outcome<Reached> {
         if let Some(done) = done(&job.folder, job.part)? {
             self.say(format!("{count} {}: done before", job.title));
             return Ok(Ok(done));
@@ -173,7 +173,7 @@ impl<'a> Crew<'a> {
     }
 
     /// Carries out a trial in a process of its own, or in this one if the host starts none. Returns whether it succeeded.
-    fn spawn(&self, job: &Job, log: &Path) -> std::io::Result<bool> {
+    fn spawn(&self, job: &TrialJob, log: &Path) -> std::io::Result<bool> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = (self.at_once > 1).then(|| (cores / self.at_once).max(1));
         let trial = TrialProcess { folder: &job.folder, part: job.part, shared: &job.shared, log, threads };

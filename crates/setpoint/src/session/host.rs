@@ -70,6 +70,38 @@ pub enum Printed<'a> {
     Json(&'a str),
     /// A model's answer.
     Text(&'a str),
+    /// Lines about the results, for people.
+    Lines(&'a str),
+    /// A table of results, for people.
+    Table(&'a TextTable),
+}
+
+/// A table of texts. The host decides how it looks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TextTable {
+    /// The rows, the titles of the columns first. A short row ends before the last column.
+    pub rows: Vec<Vec<String>>,
+    /// Whether lines are drawn around its cells.
+    pub is_framed: bool,
+}
+
+impl TextTable {
+    /// Creates a table with lines around its cells.
+    pub fn framed(titles: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        let mut table = Self { rows: Vec::new(), is_framed: true };
+        table.push(titles);
+        table
+    }
+
+    /// Creates a table without lines.
+    pub fn plain(titles: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self { is_framed: false, ..Self::framed(titles) }
+    }
+
+    /// Adds a row.
+    pub fn push(&mut self, row: impl IntoIterator<Item = impl Into<String>>) {
+        self.rows.push(row.into_iter().map(Into::into).collect());
+    }
 }
 
 /// The treatment of memory that becomes free.

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use setpoint_train::DeviceGroup;
 
-pub use self::host::{Bar, FreeMemory, Hidden, Host, Printed, Silent, TrialProcess};
+pub use self::host::{Bar, FreeMemory, Hidden, Host, Printed, Silent, TextTable, TrialProcess};
 pub use self::meter::{Meter, Pace};
 pub use self::place::{Hardware, Place};
 pub use self::shared::{Cost, Shared};
@@ -90,6 +90,16 @@ impl Session {
             Some(shared) => shared.once(what, &key()?, compute),
             None => compute(),
         }
+    }
+
+    /// Prints lines about the results.
+    pub fn say(&self, lines: impl AsRef<str>) {
+        self.host.print(Printed::Lines(lines.as_ref()));
+    }
+
+    /// Prints a table of results.
+    pub fn show(&self, table: &TextTable) {
+        self.host.print(Printed::Table(table));
     }
 
     /// Tells the host that a training looks at whether it should stop, until the guard is dropped.

@@ -4,6 +4,7 @@ pub mod history;
 mod hooks;
 mod plan;
 pub mod record;
+pub mod resume;
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -22,7 +23,7 @@ use self::record::{CONFIG, record};
 use crate::config::Config;
 use crate::config::sections::{Dtype, ModelSection};
 use crate::failure::{Failure, Outcome};
-use crate::generate::SamplingSection;
+use crate::sampling::SamplingSection;
 use crate::session::{FreeMemory, Session};
 use crate::setup;
 

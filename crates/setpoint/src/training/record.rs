@@ -58,7 +58,7 @@ pub struct Record {
 /// When a file cannot be written, or one that the settings name cannot be read.
 pub fn record<C: Config>(run: &RunDir, config: &C) -> Outcome {
     let directory = env::current_dir()?;
-    let inputs = if is_training::<C>() { BTreeMap::new() } else { inputs(&to_table(config))? };
+    let inputs = if C::IS_TRAINING { BTreeMap::new() } else { inputs(&to_table(config))? };
     let record = json!({
         "version": VERSION,
         "job": C::JOB,
@@ -68,11 +68,6 @@ pub fn record<C: Config>(run: &RunDir, config: &C) -> Outcome {
     // The settings come last: a folder that has them has the record.
     run.write_text(RECORD, &format!("{record:#}\n"))?;
     Ok(run.write_text(CONFIG, &toml::to_string(&to_table(config))?)?)
-}
-
-/// Returns whether a job is one training, whose checkpoints hold its identity.
-pub fn is_training<C: Config>() -> bool {
-    matches!(C::JOB, "sft" | "reward" | "align")
 }
 
 /// Returns hashes of the files and models that settings name.

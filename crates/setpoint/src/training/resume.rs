@@ -8,14 +8,15 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use setpoint::config::load::{self, to_table};
-use setpoint::config::{Config, Given};
-use setpoint::training::record::{CONFIG, Difference, differences, flat, inputs, is_place, is_training, read};
-use setpoint::{Failure, Outcome};
 use setpoint_train::RunDir;
 use toml::{Table, Value};
 
-/// The settings of the run in `folder`, with those that are given again, which must agree with them. Makes the directory that the run was
+use super::record::{CONFIG, Difference, differences, flat, inputs, is_place, read};
+use crate::config::load::{self, to_table};
+use crate::config::{Config, Given};
+use crate::failure::{Failure, Outcome};
+
+/// Returns the settings of the run in `folder`, with those that are given again, which must agree with them. Makes the directory that the run was
 /// started in the working directory, so that its relative paths lead to the same files; paths given now are relative to the present one.
 ///
 /// # Errors
@@ -78,7 +79,7 @@ pub fn settings<C: Config>(folder: &Path, given: &Given) -> Outcome<(C, PathBuf)
         }
     };
     // Files of a training are compared by their contents, wherever they are.
-    let by_content = is_training::<C>();
+    let by_content = C::IS_TRAINING;
     let mut differing = differences(&to_table(&then), &to_table(&now), true).into_iter();
     let same_content = |key: &str, was: &Option<Value>, is: &Option<Value>| {
         by_content && is_place(key) && was.is_some() && is.is_some()
@@ -150,7 +151,7 @@ mod tests {
     use serde::{Deserialize, Serialize};
 
     use super::*;
-    use setpoint::config::Problems;
+    use crate::config::Problems;
 
     #[derive(Debug, Default, Serialize, Deserialize)]
     struct Preset {

@@ -1,10 +1,12 @@
-//! The figures of evaluations as text.
+//! The figures of evaluations, for people.
 
-use setpoint::eval::EvalReport;
-use setpoint::eval::alpaca::AlpacaReport;
-use setpoint::eval::mt_bench::MtBenchReport;
-use setpoint::eval::tasks::TasksReport;
 use setpoint_eval::{AlpacaWinRate, Estimate, MeanScore, MtModelScores, MtPairScores, MtScore};
+
+use super::EvalReport;
+use super::alpaca::AlpacaReport;
+use super::mt_bench::MtBenchReport;
+use super::tasks::TasksReport;
+use crate::session::{Session, TextTable};
 
 /// Returns the figures of an evaluation under a reward model, one a line.
 pub fn of_rewards(report: &EvalReport) -> String {
@@ -70,15 +72,18 @@ pub fn of_alpaca(report: &AlpacaReport) -> String {
     lines.join("\n")
 }
 
-/// Returns the scores of MT-Bench.
-pub fn of_mt_bench(report: &MtBenchReport) -> String {
+/// Prints the scores of MT-Bench.
+pub fn show_mt_bench(session: &Session, report: &MtBenchReport) {
     match report {
-        MtBenchReport::Single { single } => single_table(single),
-        MtBenchReport::Pairs { pairs, failed } => pair_table(pairs, *failed),
+        MtBenchReport::Single { single } => session.say(single_scores(single)),
+        MtBenchReport::Pairs { pairs, failed } => {
+            session.show(&pair_table(pairs));
+            session.say(format!("{failed} judgments without a verdict"));
+        }
     }
 }
 
-fn single_table(scores: &[MtModelScores]) -> String {
+fn single_scores(scores: &[MtModelScores]) -> String {
     let figure = |score: &Option<MtScore>| {
         // One rating has no spread.
         let error = |s: &MtScore| if s.n > 1 { format!(" ± {:.3}", s.std_error) } else { String::new() };
@@ -101,11 +106,10 @@ fn single_table(scores: &[MtModelScores]) -> String {
     lines.join("\n")
 }
 
-fn pair_table(scores: &[MtPairScores], failed: usize) -> String {
-    let mut table = tabled::builder::Builder::default();
-    table.push_record(["model", "win", "loss", "tie", "win_rate", "loss_rate", "win_rate_adjusted"]);
+fn pair_table(scores: &[MtPairScores]) -> TextTable {
+    let mut table = TextTable::plain(["model", "win", "loss", "tie", "win_rate", "loss_rate", "win_rate_adjusted"]);
     for s in scores {
-        table.push_record([
+        table.push([
             s.model.clone(),
             s.win.to_string(),
             s.loss.to_string(),
@@ -115,18 +119,15 @@ fn pair_table(scores: &[MtPairScores], failed: usize) -> String {
             format!("{:.6}", s.win_rate_adjusted),
         ]);
     }
-    let mut table = table.build();
-    table.with(tabled::settings::Style::blank());
-    format!("{table}\n{failed} judgments without a verdict")
+    table
 }
 
 /// Returns the scores of the tasks as a table.
-pub fn of_tasks(report: &TasksReport) -> String {
-    let mut table = tabled::builder::Builder::default();
-    table.push_record(["task", "metric", "value", "stderr", "examples"]);
+pub fn of_tasks(report: &TasksReport) -> TextTable {
+    let mut table = TextTable::plain(["task", "metric", "value", "stderr", "examples"]);
     let mut row = |task: &str, metric: &str, score: &MeanScore| {
         let figures = [format!("{:.4}", score.value), format!("{:.4}", score.std_error), score.n.to_string()];
-        table.push_record([task.to_owned(), metric.to_owned()].into_iter().chain(figures));
+        table.push([task.to_owned(), metric.to_owned()].into_iter().chain(figures));
     };
     for task in &report.order {
         for (metric, score) in &report.tasks[task] {
@@ -136,7 +137,5 @@ pub fn of_tasks(report: &TasksReport) -> String {
     if let Some(average) = report.average.filter(|_| report.order.len() > 1) {
         row("average", "", &average);
     }
-    let mut table = table.build();
-    table.with(tabled::settings::Style::blank());
-    table.to_string()
+    table
 }
