@@ -101,11 +101,13 @@ pub fn dtype(draft: &mut Draft<'_>, names: Names) {
         _ => None,
     });
     let is_on = |name: &str| names.contains(&name) && draft.is_on(name);
-    let found = named.or(match () {
-        () if ["bf16", "bfloat16", "pure_bf16"].into_iter().any(is_on) => Some("bf16"),
-        () if is_on("float32") => Some("f32"),
-        () => None,
-    });
+    let found = if named.is_some() {
+        named
+    } else if ["bf16", "bfloat16", "pure_bf16"].into_iter().any(is_on) {
+        Some("bf16")
+    } else {
+        is_on("float32").then_some("f32")
+    };
     for name in ["fp16", "float16"] {
         if names.contains(&name) && draft.is_on(name) {
             draft.lose(
