@@ -217,11 +217,10 @@ pub fn weights(draft: &mut Draft<'_>, _: Names) {
     if let Some(weight) = draft.number("cpo_alpha").filter(|_| draft.trainer == Trainer::Simpo) {
         draft.set("align.nll_weight", weight);
     }
-    if let Some(weight) = draft.number("pref_ftx").filter(|weight| *weight > 0.0) {
-        if draft.set_of_method("nll_weight", weight) {
-            draft
-                .lose("pref_ftx", "align.nll_weight is a mean over all tokens of a batch, not of each response's mean");
-        }
+    if let Some(weight) = draft.number("pref_ftx").filter(|weight| *weight > 0.0)
+        && draft.set_of_method("nll_weight", weight)
+    {
+        draft.lose("pref_ftx", "align.nll_weight is a mean over all tokens of a batch, not of each response's mean");
     }
     if let Some(weight) =
         draft.number("pref_bco_weight").filter(|weight| *weight > 0.0 && draft.trainer == Trainer::Dpo)
