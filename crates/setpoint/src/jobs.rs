@@ -3,7 +3,7 @@
 use crate::align::{Align, Audit};
 use crate::annotate::Annotate;
 use crate::compare::Compare;
-use crate::eval::{Alpaca, MtBench, Reward as RewardEval, Tasks};
+use crate::eval::{BENCHMARKS, Reward as RewardEval};
 use crate::generate::Generate;
 pub use crate::job::{AnyJob, Flag, Forecast, Form, Job, Kind, Planned, Ready, RunFolder, View, no_run_folder};
 use crate::logps::Logps;
@@ -11,22 +11,22 @@ use crate::reward::Reward;
 use crate::sft::Sft;
 use crate::sweep::Sweep;
 
+/// Every job but the benchmarks, in the order of the help.
+const OTHERS: &[&dyn AnyJob] =
+    &[&Sft, &Reward, &Annotate, &Logps, &Audit, &Align, &Sweep, &Compare, &Generate, &RewardEval];
+
 /// Every job, in the order of the help.
-pub const JOBS: &[&dyn AnyJob] = &[
-    &Sft,
-    &Reward,
-    &Annotate,
-    &Logps,
-    &Audit,
-    &Align,
-    &Sweep,
-    &Compare,
-    &Generate,
-    &RewardEval,
-    &Alpaca,
-    &MtBench,
-    &Tasks,
-];
+pub const JOBS: &[&dyn AnyJob] = &with_benchmarks();
+
+const fn with_benchmarks() -> [&'static dyn AnyJob; OTHERS.len() + BENCHMARKS.len()] {
+    let mut jobs = [OTHERS[0]; OTHERS.len() + BENCHMARKS.len()];
+    let mut i = 1;
+    while i < jobs.len() {
+        jobs[i] = if i < OTHERS.len() { OTHERS[i] } else { BENCHMARKS[i - OTHERS.len()] };
+        i += 1;
+    }
+    jobs
+}
 
 /// Returns the job that a command starts, such as `eval alpaca`.
 pub fn of_command(command: &str) -> Option<&'static dyn AnyJob> {

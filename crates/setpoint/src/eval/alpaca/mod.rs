@@ -1,5 +1,7 @@
 //! `setpoint eval alpaca`: AlpacaEval 2, from generation to the length-controlled win rate; or the scores of annotations that exist.
 
+mod job;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -13,12 +15,13 @@ use setpoint_eval::{
 use setpoint_reward::RewardSource;
 use setpoint_transformer::GenerationConfig;
 
-use super::answers::{Answerer, conversation, decoding};
-use super::local_judge;
-use super::result::{self, Evaluated};
+pub use self::job::Alpaca;
 use crate::config::output::{Target, validate_output};
 use crate::config::sections::{ModelSection, Wanted};
 use crate::config::{Config, Problems};
+use crate::eval::answers::{Answerer, conversation, decoding};
+use crate::eval::local_judge;
+use crate::eval::result::{self, Evaluated};
 use crate::failure::{Failure, Outcome};
 use crate::generate::SamplingSection;
 use crate::judge;

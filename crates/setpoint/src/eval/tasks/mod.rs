@@ -1,5 +1,7 @@
 //! `setpoint eval tasks`: MMLU, GSM8K, ARC and other tasks, by likelihood or by chain of thought.
 
+mod job;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -13,11 +15,12 @@ use setpoint_eval::{
 use setpoint_train::Sequence;
 use setpoint_transformer::{CausalLm, GenerationConfig};
 
-use super::answers::{Answerer, conversation, decoding};
-use super::result::{self, Evaluated};
+pub use self::job::Tasks;
 use crate::config::output::{Target, validate_output};
 use crate::config::sections::{ModelSection, Wanted};
 use crate::config::{Config, Problems};
+use crate::eval::answers::{Answerer, conversation, decoding};
+use crate::eval::result::{self, Evaluated};
 use crate::failure::{Failure, Outcome};
 use crate::generate::SamplingSection;
 use crate::scoring::score;

@@ -1,6 +1,7 @@
 //! `setpoint eval mt-bench`: answers, judgments and scores of MT-Bench in FastChat's formats; or the scores of judgments that exist.
 
 mod items;
+mod job;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -16,11 +17,12 @@ use setpoint_eval::{
 use setpoint_transformer::{CausalLm, GenerationConfig};
 
 use self::items::{pair_items, single_items};
-use super::answers::{Answerer, conversation, decoding};
-use super::result::{self, Evaluated};
+pub use self::job::MtBench;
 use crate::config::output::{Target, validate_output};
 use crate::config::sections::{ModelSection, Wanted};
 use crate::config::{Config, Problems};
+use crate::eval::answers::{Answerer, conversation, decoding};
+use crate::eval::result::{self, Evaluated};
 use crate::failure::{Failure, Outcome};
 use crate::generate::GenerationMeter;
 use crate::generate::SamplingSection;

@@ -1,0 +1,88 @@
+//! The comparison with a baseline as a job, and the parts that the jobs of the benchmarks share.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use serde::Serialize;
+use setpoint_eval::Estimate;
+
+use super::reward::{self, EvalConfig, report};
+use super::{EvalReport, Evaluated, write_json, written};
+use crate::failure::Outcome;
+use crate::job::{DATA, DryRun, Flag, Job, MODEL, OUTPUT, Work};
+use crate::session::Session;
+
+/// `setpoint eval`.
+#[derive(Debug)]
+pub struct Reward;
+
+impl Job for Reward {
+    type Config = EvalConfig;
+
+    const COMMAND: &'static str = "eval";
+    const FLAGS: &'static [Flag] = &[MODEL, DATA, OUTPUT];
+    const WORK: Work<EvalConfig> = Work::Result(compare_with_baseline);
+    const DRY_RUN: DryRun<EvalConfig> = DryRun::Text(reward::dry_run);
+
+    fn about() -> Cow<'static, str> {
+        "Compare a policy with a baseline: reward win rate, KL, pair accuracy; or run a benchmark".into()
+    }
+
+    fn help() -> Cow<'static, str> {
+        "Example:\n  setpoint eval --model runs/dro/model --set baseline.path=runs/sft/model \\\n    \
+         --set reward.path=runs/reward/model --data prompts.jsonl\n\nAll settings with their defaults: setpoint inspect config eval"
+            .into()
+    }
+}
+
+/// `--model` of the benchmarks that ask for answers.
+pub(super) const ANSWERING_MODEL: Flag =
+    Flag { help: "Hugging Face folder of the model that answers (setting model.path)", ..MODEL };
+/// `--output` of the benchmarks.
+pub(super) const OUTPUT_FOLDER: Flag = Flag { value: "DIR", help: "Folder for the results (setting output)", ..OUTPUT };
+
+/// Compares a policy with a baseline under a source of rewards, prints the figures and writes them.
+fn compare_with_baseline(session: &Session, config: &EvalConfig) -> Outcome {
+    let report = report(session, config)?;
+    session.say(figures(&report));
+    if let Some(path) = &config.output {
+        write_json(path, &written(&report)?)?;
+        log::info!("written to {}", path.display());
+    }
+    Ok(())
+}
+
+/// Writes the scores of a benchmark.
+pub(super) fn write<S: Serialize>(evaluated: Evaluated<S>, output: Option<&Path>) -> Outcome {
+    if let Some(dir) = output {
+        evaluated.write(dir)?;
+        log::info!("written to {}", dir.display());
+    }
+    Ok(())
+}
+
+/// Returns the figures of an evaluation under a reward model, one a line.
+fn figures(report: &EvalReport) -> String {
+    let estimate =
+        |e: &Estimate, digits: usize| format!("{:.digits$} [{:.digits$}, {:.digits$}]", e.value, e.low, e.high);
+    let mut lines = vec![
+        format!("{} prompts, {} samples each", report.prompts, report.samples),
+        format!("reward            {:.3}, baseline {:.3}", report.reward, report.baseline_reward),
+        format!("difference        {}", estimate(&report.win_rate.difference, 3)),
+        format!(
+            "win rate          {}  (sign test p = {:.3})",
+            estimate(&report.win_rate.rate, 3),
+            report.win_rate.p_value
+        ),
+        format!("KL to baseline    {:.3} ± {:.3} nats per response", report.kl.k1.mean, report.kl.k1.std_error),
+        format!("response length   {:.1} tokens, baseline {:.1}", report.tokens, report.baseline_tokens),
+        format!("cut at the limit  {:.1} %", 100.0 * report.truncated),
+    ];
+    if let Some(pairs) = &report.pairs {
+        lines.push(format!("chosen log-ratio  {} nats", estimate(&pairs.chosen_log_ratio, 2)));
+        lines.push(format!("rejected          {} nats", estimate(&pairs.rejected_log_ratio, 2)));
+        let accuracy = &pairs.accuracy.accuracy;
+        lines.push(format!("pair accuracy     {:.3} [{:.3}, {:.3}]", accuracy.value, accuracy.low, accuracy.high));
+    }
+    lines.join("\n")
+}
