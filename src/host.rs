@@ -76,8 +76,8 @@ impl Process {
 }
 
 impl Host for Process {
-    fn bar(&self, what: &str, total: usize, eta: bool) -> Box<dyn Bar> {
-        Box::new(progress::bar(what, total, eta))
+    fn bar(&self, what: &str, total: usize) -> Box<dyn Bar> {
+        Box::new(progress::bar(what, total))
     }
 
     fn print(&self, result: Printed<'_>) {

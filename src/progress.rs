@@ -11,4 +11,4 @@ pub use output::{
     answer, complain, complete, has_colours, heed_dumb_terminals, is_closed, note, paint, say, say_json, say_painted,
     say_part, say_text, warn,
 };
-pub use table::drawn;
+pub use table::{drawn, width};

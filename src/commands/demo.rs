@@ -8,8 +8,6 @@ use std::path::{Path, PathBuf};
 use setpoint_align::{Dro, Method, Pairwise};
 use setpoint_data::DatasetConfig;
 use setpoint_train::{AdamWConfig, MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
-use tabled::builder::Builder;
-use tabled::settings::Style;
 
 use crate::progress;
 use setpoint::align::{AlignConfig, audit};
@@ -19,6 +17,7 @@ use setpoint::config::sections::ModelSection;
 use setpoint::eval::{self, EvalConfig, EvalReport};
 use setpoint::generate::SamplingSection;
 use setpoint::reward::RewardConfig;
+use setpoint::session::TextTable;
 use setpoint::sft::SftConfig;
 use setpoint::{Failure, Outcome};
 use setpoint::{Session, align, annotate, reward, setup, sft};
@@ -236,8 +235,7 @@ fn eval_config(data: &Path, model: &Path, baseline: &Path, judge: &Path, seed: u
 
 /// The comparison, a row a method.
 fn table(reports: &[(&str, EvalReport)]) -> String {
-    let mut builder = Builder::default();
-    builder.push_record([
+    let mut table = TextTable::framed([
         "held-out prompts",
         "reward of samples",
         "difference to SFT [95 %]",
@@ -249,12 +247,12 @@ fn table(reports: &[(&str, EvalReport)]) -> String {
     ]);
     if let Some((_, report)) = reports.first() {
         let reward = format!("{:.2}", report.baseline_reward);
-        builder.push_record(["SFT", reward.as_str(), "", "", "", "", "", ""]);
+        table.push(["SFT", reward.as_str(), "", "", "", "", "", ""]);
     }
     for (name, report) in reports {
         let (rate, difference) = (&report.win_rate.rate, &report.win_rate.difference);
         let pairs = report.pairs.as_ref();
-        builder.push_record([
+        table.push([
             (*name).to_owned(),
             format!("{:.2}", report.reward),
             format!("{:+.2} [{:+.2}, {:+.2}]", difference.value, difference.low, difference.high),
@@ -265,5 +263,5 @@ fn table(reports: &[(&str, EvalReport)]) -> String {
             pairs.map_or_else(String::new, |p| format!("{:.3}", p.accuracy.accuracy.value)),
         ]);
     }
-    builder.build().with(Style::rounded()).to_string()
+    progress::drawn(&table)
 }

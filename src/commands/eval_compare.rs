@@ -5,11 +5,10 @@ use std::path::PathBuf;
 use serde_json::json;
 use setpoint::eval::write_json;
 use setpoint_eval::{Bootstrap, Comparison, EvalRun, PairedTest, compare, differences};
-use tabled::builder::Builder;
-use tabled::settings::Style;
 
 use crate::progress;
 use setpoint::config::output::{Target, require_target};
+use setpoint::session::TextTable;
 use setpoint::{Failure, Outcome};
 
 /// Compares every run with the first.
@@ -53,8 +52,8 @@ pub fn run(paths: &[PathBuf], force: bool, output: Option<&PathBuf>) -> Outcome 
 }
 
 fn table(first: &EvalRun, others: &[EvalRun], compared: &[Vec<Comparison>]) -> String {
-    let mut table = Builder::default();
-    table.push_record(["task", "run", "n", "mean", "difference [95 %]", "p", "test"]);
+    let columns = ["task", "run", "n", "mean", "difference [95 %]", "p", "test"];
+    let mut table = TextTable { keys: 2, ..TextTable::plain(columns) };
     let mut shown = Vec::new();
     for row in compared.iter().flatten() {
         if shown.contains(&&row.task) {
@@ -63,15 +62,7 @@ fn table(first: &EvalRun, others: &[EvalRun], compared: &[Vec<Comparison>]) -> S
         shown.push(&row.task);
         let blank = || String::new();
         let name = first.manifest.model.name.clone();
-        table.push_record([
-            row.task.clone(),
-            name,
-            row.n.to_string(),
-            format!("{:.4}", row.a),
-            blank(),
-            blank(),
-            blank(),
-        ]);
+        table.push([row.task.clone(), name, row.n.to_string(), format!("{:.4}", row.a), blank(), blank(), blank()]);
         for (run, rows) in others.iter().zip(compared) {
             let Some(other) = rows.iter().find(|r| r.task == row.task) else { continue };
             let test = match other.test {
@@ -79,7 +70,7 @@ fn table(first: &EvalRun, others: &[EvalRun], compared: &[Vec<Comparison>]) -> S
                 PairedTest::Sign(_) => "sign",
             };
             let d = &other.difference;
-            table.push_record([
+            table.push([
                 blank(),
                 run.manifest.model.name.clone(),
                 other.n.to_string(),
@@ -90,11 +81,10 @@ fn table(first: &EvalRun, others: &[EvalRun], compared: &[Vec<Comparison>]) -> S
             ]);
         }
     }
-    let mut table = table.build();
-    table.with(Style::blank());
+    let table = progress::drawn(&table);
     let unpaired = compared.iter().flatten().map(|r| r.unpaired).max().unwrap_or(0);
     match unpaired {
-        0 => table.to_string(),
+        0 => table,
         n => format!("{table}\nup to {n} examples of a task were measured in one run alone and are left out"),
     }
 }

@@ -4,6 +4,7 @@ use serde_json::{Value as Json, json};
 use setpoint_align::{About, METHODS, Method, TrainsOn};
 use tabled::builder::Builder;
 use tabled::settings::object::Columns;
+use tabled::settings::peaker::Priority;
 use tabled::settings::{Modify, Style, Width};
 use toml::{Table, Value};
 
@@ -19,16 +20,32 @@ pub fn run(json: bool) -> Outcome {
         progress::say_json(&serde_json::to_string_pretty(&methods)?);
         return Ok(());
     }
-    let mut builder = Builder::default();
-    builder.push_record(HEADER);
-    METHODS.iter().for_each(|about| builder.push_record(cells(about)));
-    let mut table = builder.build();
+    progress::say(table(progress::width()));
+    Ok(())
+}
+
+/// Returns the methods as a table; if it is wider than the terminal, with one text for each method.
+fn table(width: Option<usize>) -> tabled::Table {
+    let rows = METHODS.iter().map(|about| cells(about).to_vec());
+    let mut table = Builder::from_iter([HEADER.map(str::to_owned).to_vec()].into_iter().chain(rows)).build();
     table.with(Style::rounded());
     for (column, width) in [(1, 34), (2, 26), (6, 48)] {
         table.with(Modify::new(Columns::one(column)).with(Width::wrap(width).keep_words(true)));
     }
-    progress::say(table);
-    Ok(())
+    let Some(width) = width.filter(|&width| table.total_width() > width) else { return table };
+    let text = |about: &About| {
+        let [name, title, source, trains_on, reference, rewards, settings] = cells(about);
+        [
+            name,
+            format!(
+                "{title} ({source})\ntrains on {trains_on}; reference: {reference}, rewards: {rewards}\n{settings}"
+            ),
+        ]
+    };
+    let mut narrow = Builder::from_iter(METHODS.iter().map(text)).build();
+    narrow.with(Style::modern_rounded());
+    narrow.with(Width::wrap(width).keep_words(true).priority(Priority::max(true)));
+    narrow
 }
 
 const HEADER: [&str; 7] =
@@ -103,6 +120,23 @@ mod tests {
         let text = std::fs::read_to_string(path).unwrap();
         let table: String = text.lines().filter(|line| line.starts_with('|')).map(|line| format!("{line}\n")).collect();
         assert!(table == markdown(), "docs/METHODS.md must hold this table:\n{}", markdown());
+    }
+
+    #[test]
+    fn the_table_fits_the_terminal() {
+        let widest = |width| table(width).to_string().lines().map(|line| line.chars().count()).max().unwrap_or(0);
+        assert!(widest(None) > 120);
+        for width in [60, 80, 100] {
+            assert!(widest(Some(width)) <= width, "{width}");
+        }
+        let text = table(Some(80)).to_string();
+        let shown: String = text.split_whitespace().collect();
+        for about in METHODS {
+            let [name, _, source, ..] = cells(about).map(|cell| cell.split_whitespace().collect::<String>());
+            assert!(shown.contains(&name), "{name}");
+            // A source on one line is found whole.
+            assert!(source.len() > 20 || shown.contains(&source), "{source}:\n{text}");
+        }
     }
 
     #[test]

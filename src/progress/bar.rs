@@ -10,17 +10,15 @@ use setpoint::visible::one_line;
 #[derive(Debug)]
 pub struct TerminalBar(ProgressBar);
 
-/// Returns a bar over `total` units. It is drawn on a terminal alone. `eta`: whether it tells the time that is left.
-pub fn bar(what: &str, total: usize, eta: bool) -> TerminalBar {
+/// Returns a bar over `total` units. It is drawn on a terminal alone.
+pub fn bar(what: &str, total: usize) -> TerminalBar {
     let bar = ProgressBar::new(total as u64);
     // A bar is redrawn by control codes, which a dumb terminal shows as text.
     if std::env::var_os("TERM").is_some_and(|term| term == "dumb") {
         bar.set_draw_target(ProgressDrawTarget::hidden());
     }
-    let time = if eta { "{elapsed}<{eta}" } else { "{elapsed}" };
-    if let Ok(style) =
-        ProgressStyle::with_template(&format!("{{prefix:>12}} [{{bar:32}}] {{pos}}/{{len}} {time} {{wide_msg}}"))
-    {
+    // The text is never cut off: the bar takes the columns that are left.
+    if let Ok(style) = ProgressStyle::with_template("{prefix} [{wide_bar}] {pos}/{len} {msg}") {
         bar.set_style(style.progress_chars("=> "));
     }
     bar.set_prefix(one_line(what).into_owned());
@@ -39,10 +37,6 @@ impl Bar for TerminalBar {
 
     fn message(&self, text: String) {
         self.0.set_message(text);
-    }
-
-    fn restart_clock(&self) {
-        self.0.reset_eta();
     }
 
     fn above(&self, print: &mut dyn FnMut()) {

@@ -14,7 +14,7 @@ use crate::config::{Config, Problems};
 use crate::failure::{Failure, Outcome};
 use crate::identity::{Origin, Row, prompt_and_responses};
 use crate::job::{DryRun, Job, Planned, Work};
-use crate::session::Session;
+use crate::session::{Meter, Session};
 use crate::setup::{self, Encoded, Reading};
 use crate::training::{Companions, Output, RunPlan, Saver, Shape, mark_finished, open_run, train};
 
@@ -149,9 +149,9 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
         // Its own scores on the training rows give the reward a scale that others can rely on.
         let rows: Vec<&[u32]> =
             task.pairs().iter().flat_map(|p| [p.chosen.as_slice(), p.rejected.as_slice()]).collect();
-        let bar = session.bar("scale", rows.len());
-        let scores = score_rows(&session.devices, model, &rows, 8192, &mut |done| bar.reach(done as u64))?;
-        bar.clear();
+        let mut meter = Meter::new(session, rows.len(), "scale", "responses");
+        let scores = score_rows(&session.devices, model, &rows, 8192, &mut |done| meter.reach(done))?;
+        meter.finish();
         Normalization::write(Some(Normalization::of(&scores)?), &mut model_config);
         // transformers finds the end of a row by this token, so no response may end with it.
         if let Some((id, text)) = encoder.padding_token(model.vocabulary(), rows.iter().copied()) {

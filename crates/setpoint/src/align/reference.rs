@@ -12,7 +12,7 @@ use super::prepare::Prepared;
 use super::settings::AlignConfig;
 use crate::config::sections::ModelSection;
 use crate::failure::Outcome;
-use crate::session::Session;
+use crate::session::{Meter, Session};
 use crate::setup;
 use crate::tasks::stages::{PreparedPrompt, ReferenceLogps};
 use crate::tasks::{Place, pass_tokens};
@@ -126,11 +126,11 @@ impl Scorer<'_> {
             }
         };
         let start = Instant::now();
-        let bar = self.session.bar("reference", sequences.len());
+        let mut meter = Meter::new(self.session, sequences.len(), "reference", "responses");
         let mut done = 0;
         let mut store_one = |(at, score): (usize, ScoredSequence)| {
             done += 1;
-            bar.reach(done);
+            meter.reach(done);
             let (row, response) = missing[at];
             let row = ReferenceRow {
                 row,
@@ -150,7 +150,7 @@ impl Scorer<'_> {
         let scored = score_batches(&self.session.devices, model, &sequences, batch_tokens, &mut |batch| {
             batch.into_iter().try_for_each(&mut store_one)
         });
-        bar.clear();
+        meter.finish();
         scored?;
         if !self.session.quiet {
             let tokens: usize = sequences.iter().map(|sequence| sequence.ids.len()).sum();

@@ -7,8 +7,8 @@ use std::path::Path;
 ///
 /// Remarks and warnings do not come here: jobs send them through the `log` crate, at the levels `Info` and `Warn`.
 pub trait Host: Debug + Send + Sync {
-    /// Begins to show work of `total` items; none of it is shown by default. `eta`: whether the bar itself tells the time that is left.
-    fn bar(&self, _what: &str, _total: usize, _eta: bool) -> Box<dyn Bar> {
+    /// Begins to show work of `total` items; none of it is shown by default.
+    fn bar(&self, _what: &str, _total: usize) -> Box<dyn Bar> {
         Box::new(Hidden)
     }
 
@@ -83,12 +83,14 @@ pub struct TextTable {
     pub rows: Vec<Vec<String>>,
     /// Whether lines are drawn around its cells.
     pub is_framed: bool,
+    /// The first columns, which say what a row is about. A host that folds the table repeats them.
+    pub keys: usize,
 }
 
 impl TextTable {
     /// Creates a table with lines around its cells.
     pub fn framed(titles: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        let mut table = Self { rows: Vec::new(), is_framed: true };
+        let mut table = Self { rows: Vec::new(), is_framed: true, keys: 1 };
         table.push(titles);
         table
     }
@@ -123,11 +125,8 @@ pub trait Bar {
     /// Shows that `done` items are done.
     fn reach(&self, done: u64);
 
-    /// Shows a text next to the bar.
+    /// Shows a text next to the bar, which is never cut off.
     fn message(&self, text: String);
-
-    /// Estimates the time that is left from now on: items so far were done earlier.
-    fn restart_clock(&self);
 
     /// Runs `print`, which prints lines, with the bar out of the way.
     fn above(&self, print: &mut dyn FnMut());
@@ -148,8 +147,6 @@ impl Bar for Hidden {
     fn reach(&self, _done: u64) {}
 
     fn message(&self, _text: String) {}
-
-    fn restart_clock(&self) {}
 
     fn above(&self, print: &mut dyn FnMut()) {
         print();

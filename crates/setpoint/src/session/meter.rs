@@ -33,8 +33,8 @@ impl Pace {
         if rate < 10.0 { format!("{rate:.2}") } else { format!("{rate:.0}") }
     }
 
-    /// `345 tokens/s, 1 min 20 s left`; without the time where nothing tells it.
-    fn text(&self, unit: &str, elapsed: Duration) -> String {
+    /// Returns rate and time left, as in `345 tokens/s, 1 min 20 s left`; without the time if nothing tells it.
+    pub fn text(&self, unit: &str, elapsed: Duration) -> String {
         let rate = self.rate(elapsed);
         let left = elapsed.as_secs_f64() * self.left / self.spent;
         if self.left > 0.0 && left.is_finite() {
@@ -61,7 +61,7 @@ impl Meter {
     /// Creates a meter at 0. `what` the items are called; `unit` is what its pace is measured in. Nothing is shown if the session is quiet.
     pub fn new(session: &Session, total: usize, what: &str, unit: &'static str) -> Self {
         let quiet = session.quiet;
-        let bar = if quiet { Box::new(Hidden) } else { session.host.bar(what, total, false) };
+        let bar = if quiet { Box::new(Hidden) } else { session.host.bar(what, total) };
         let start = Instant::now();
         let first = if bar.is_hidden() { FIRST_LINE } else { DRAW };
         Self { what: what.to_owned(), unit, total, start, quiet, due: (!quiet).then(|| start + first), bar }
@@ -104,8 +104,8 @@ impl Meter {
     }
 }
 
-/// `0.8 s`, `42 s`, `3 min 20 s`, `2 h 5 min`.
-fn duration(seconds: f64) -> String {
+/// Returns a time in words: `0.8 s`, `42 s`, `3 min 20 s`, `2 h 5 min`.
+pub fn duration(seconds: f64) -> String {
     let whole = seconds.round() as u64;
     match whole {
         0..10 => format!("{seconds:.1} s"),

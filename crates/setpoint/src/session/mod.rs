@@ -15,7 +15,7 @@ use serde_json::Value;
 use setpoint_train::DeviceGroup;
 
 pub use self::host::{Bar, FreeMemory, Hidden, Host, Printed, Silent, TextTable, TrialProcess};
-pub use self::meter::{Meter, Pace};
+pub use self::meter::{Meter, Pace, duration};
 pub use self::place::{Hardware, Place};
 pub use self::shared::{Cost, Shared};
 use crate::failure::Outcome;
@@ -110,6 +110,6 @@ impl Session {
 
     /// Begins to show work of `total` items, unless the session is quiet.
     pub fn bar(&self, what: &str, total: usize) -> Box<dyn Bar> {
-        if self.quiet { Box::new(Hidden) } else { self.host.bar(what, total, true) }
+        if self.quiet { Box::new(Hidden) } else { self.host.bar(what, total) }
     }
 }

@@ -1,6 +1,7 @@
 //! What a training does between its steps: the progress bar, evaluations, samples, the model at its end.
 
 use std::path::Path;
+use std::time::Duration;
 
 use setpoint_align::ChosenStep;
 use setpoint_train::{
@@ -9,21 +10,26 @@ use setpoint_train::{
 
 use super::{Companions, history};
 use crate::failure::Failure;
-use crate::session::{Bar, Host};
+use crate::session::{Bar, Host, Pace};
 
-/// Tokens and time of the steps of this process.
+/// Tokens, steps and time of this process.
 #[derive(Default)]
 pub(super) struct Speed {
     tokens: u64,
+    steps: u64,
+    /// Of the steps alone, without evaluations.
     seconds: f64,
 }
 
 impl Speed {
-    /// Takes a step into account. Returns the tokens a second so far.
-    fn add(&mut self, report: &StepReport) -> f64 {
+    /// Takes a step into account. Returns the tokens a second so far and the time that the steps left will take.
+    fn add(&mut self, report: &StepReport) -> String {
         self.tokens += report.tokens;
+        self.steps += 1;
         self.seconds += report.seconds;
-        self.tokens as f64 / self.seconds.max(1e-3)
+        let left = report.total_steps.saturating_sub(report.step);
+        let pace = Pace { amount: self.tokens as f64, left: left as f64, spent: self.steps as f64 };
+        pace.text("tokens", Duration::from_secs_f64(self.seconds.max(0.0)))
     }
 }
 
@@ -62,8 +68,6 @@ impl<T: Task> Hooks<T::Model> for TrainingHooks<'_, T> {
         self.bar.reach(step);
         // Those of the preparation.
         history::append_warnings(self.folder, self.host);
-        // Steps of an earlier process say nothing of the time that is left.
-        self.bar.restart_clock();
         if let Some(warning) = self.few_steps.take().filter(|_| step == 0) {
             self.warning(&warning);
         }
@@ -85,10 +89,7 @@ impl<T: Task> Hooks<T::Model> for TrainingHooks<'_, T> {
     fn progress(&mut self, report: &StepReport) {
         let speed = self.speed.add(report);
         self.bar.reach(report.step);
-        self.bar.message(format!(
-            "loss {:.4}  |grad| {:.2}  lr {:.1e}  {speed:.0} tokens/s",
-            report.loss, report.grad_norm, report.learning_rate,
-        ));
+        self.bar.message(format!("loss {:.4}, {speed}", report.loss));
         let chosen = report.metrics.iter().find(|(name, _)| name == "logratios/chosen");
         if let (Some(detector), Some((_, log_ratio))) = (&mut self.companions.displacement, chosen) {
             let step = ChosenStep { step: report.step, log_ratio: *log_ratio, tokens: self.companions.chosen_tokens };
@@ -134,7 +135,7 @@ mod tests {
         };
         // A million tokens were trained on before the run was resumed.
         let mut speed = Speed::default();
-        assert_eq!(speed.add(&step(7, 100, 1_000_100, 0.5)), 200.0);
-        assert_eq!(speed.add(&step(8, 300, 1_000_400, 0.5)), 400.0);
+        assert_eq!(speed.add(&step(7, 100, 1_000_100, 0.5)), "200 tokens/s, 1.0 s left");
+        assert_eq!(speed.add(&step(8, 300, 1_000_400, 0.5)), "400 tokens/s, 0.5 s left");
     }
 }
