@@ -46,6 +46,9 @@ pub trait Job: Debug + Sync + 'static {
     /// The view of the rows that `setpoint inspect data` shows under the job's name.
     const VIEW: Option<View> = None;
 
+    /// The command that a user may want next, after a run in this folder; paths in it are [`word`]s.
+    const NEXT: Option<fn(&Path) -> String> = None;
+
     /// Returns the line about the job in the list of commands.
     fn about() -> Cow<'static, str>;
 
@@ -172,6 +175,17 @@ pub const DATA: Flag = Flag::text(
 /// `--output`.
 pub const OUTPUT: Flag =
     Flag::path("output", "FILE", "output", "Where the result is written, as JSON (setting output)");
+
+/// Returns a path as a word of a shell's command line.
+pub fn word(path: &Path) -> Cow<'_, str> {
+    let text = path.to_string_lossy();
+    let is_plain = |c: char| c.is_alphanumeric() || "_-./+,:=@%".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        text
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''")).into()
+    }
+}
 
 /// A job whose type is not known, as the list holds it.
 pub trait AnyJob: Debug + Sync {
@@ -340,9 +354,27 @@ impl<J: Job> Ready for Configured<J> {
         match J::WORK {
             Work::Run(run) => {
                 let RunFolder { path, resume } = folder.ok_or_else(no_run_folder)?;
-                run(session, &self.0, path, resume)
+                run(session, &self.0, path, resume)?;
+                if let Some(next) = J::NEXT {
+                    log::info!("next: {}", next(path));
+                }
+                Ok(())
             }
             Work::Rows(run) | Work::Result(run) => run(session, &self.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_words_of_a_shell() {
+        let cases =
+            [("runs/sft/model", "runs/sft/model"), ("my runs/a", "'my runs/a'"), ("it's", r"'it'\''s'"), ("", "''")];
+        for (path, expected) in cases {
+            assert_eq!(word(Path::new(path)), expected);
         }
     }
 }

@@ -13,10 +13,10 @@ use crate::config::sections::{ModelSection, Wanted, validate_best, validate_data
 use crate::config::{Config, Problems};
 use crate::failure::{Failure, Outcome};
 use crate::identity::{Origin, Row, prompt_and_responses};
-use crate::job::{DryRun, Job, Planned, Work};
+use crate::job::{DryRun, Job, Planned, Work, word};
 use crate::session::{Meter, Session};
 use crate::setup::{self, Encoded, Reading};
-use crate::training::{Companions, Output, RunPlan, Saver, Shape, mark_finished, open_run, train};
+use crate::training::{Companions, Output, RunPlan, Saver, Shape, conclude, open_run, train};
 
 /// Settings of `setpoint reward`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -84,6 +84,10 @@ impl Job for Reward {
     const PLANNED: Option<Planned> = Some(Planned { title: "A reward model", told_by: Some("center") });
     const WORK: Work<RewardConfig> = Work::Run(run);
     const DRY_RUN: DryRun<RewardConfig> = DryRun::Plan(plan);
+    const NEXT: Option<fn(&Path) -> String> = Some(|run| {
+        let model = run.join("model");
+        format!("setpoint annotate --model {} --data responses.jsonl --output rewards.jsonl", word(&model))
+    });
 
     fn about() -> Cow<'static, str> {
         "Train a Bradley–Terry reward model on preference pairs".into()
@@ -169,9 +173,7 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
         ..Companions::default()
     };
     let fitted = train(session, "reward", &run, &task, model, &settings, companions)?;
-    mark_finished(&run, fitted.steps, &["model"])?;
-    log::info!("the reward model: {}", out.display());
-    Ok(())
+    conclude(session, &run, "reward", fitted.steps, &["model"], &settings)
 }
 
 /// Checks everything and returns what a run needs.

@@ -16,14 +16,12 @@ use crate::config::sections::{
 use crate::config::{Config, Problems};
 use crate::failure::Outcome;
 use crate::identity::{Origin, Row, conversation};
-use crate::job::{DryRun, Job, Planned, View, Work};
+use crate::job::{DryRun, Job, Planned, View, Work, word};
 use crate::saving::{learned_stop, save_policy};
 use crate::session::Session;
 use crate::setup::{self, Encoded};
 use crate::tasks::sft::{SftExample, SftTask};
-use crate::training::{
-    Companions, Output, RunPlan, SamplesSection, Saver, Shape, mark_finished, open_run, sampler, train,
-};
+use crate::training::{Companions, Output, RunPlan, SamplesSection, Saver, Shape, conclude, open_run, sampler, train};
 
 /// Settings of `setpoint sft`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -130,6 +128,7 @@ impl Job for Sft {
     });
     const WORK: Work<SftConfig> = Work::Run(run);
     const DRY_RUN: DryRun<SftConfig> = DryRun::Plan(plan);
+    const NEXT: Option<fn(&Path) -> String> = Some(|run| format!("setpoint chat --model {}", word(&run.join("model"))));
 
     fn about() -> Cow<'static, str> {
         "Supervised fine-tuning on conversations or prompts with completions".into()
@@ -197,9 +196,7 @@ pub fn run(session: &Session, config: &SftConfig, folder: &Path, resume: bool) -
         ..Companions::default()
     };
     let fitted = train(session, "SFT", &run, &task, model, &settings, companions)?;
-    mark_finished(&run, fitted.steps, &["model"])?;
-    log::info!("the fine-tuned model: {}", dir.display());
-    Ok(())
+    conclude(session, &run, "SFT", fitted.steps, &["model"], &settings)
 }
 
 /// Checks everything; what a run needs.

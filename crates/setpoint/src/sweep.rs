@@ -15,7 +15,7 @@ use crate::config::load::to_table;
 use crate::config::sections::ModelSection;
 use crate::config::{Config, Problem, Problems};
 use crate::failure::Outcome;
-use crate::job::{DryRun, Job, Work};
+use crate::job::{DryRun, Job, Work, word};
 use crate::search::{
     Crew, Entry, HeldOut, Metric, Point, Space, Trial, TrialJob, blamed, cell, csv, failures, open, steps, with_point,
     written,
@@ -182,6 +182,7 @@ impl Job for Sweep {
     const COMMAND: &'static str = "sweep";
     const WORK: Work<SweepConfig> = Work::Run(run_and_show);
     const DRY_RUN: DryRun<SweepConfig> = DryRun::Text(dry_run);
+    const NEXT: Option<fn(&Path) -> String> = Some(|run| format!("setpoint report {}/*", word(&run.join("trials"))));
 
     fn about() -> Cow<'static, str> {
         "One alignment method under many settings: a grid or drawn at random, each trained and evaluated".into()

@@ -30,7 +30,7 @@ use setpoint_transformer::{CausalLm, ModelConfig, Recompute, SaveOptions};
 
 use crate::config::sections::validate_data;
 use crate::failure::{Failure, Outcome};
-use crate::job::{DryRun, Job, Planned, View, Work};
+use crate::job::{DryRun, Job, Planned, View, Work, word};
 use crate::saving::{learned_stop, save_policy};
 use crate::session::Session;
 use crate::setup;
@@ -41,7 +41,7 @@ use crate::tasks::rows::RowTask;
 use crate::tasks::single::SingleResponses;
 use crate::tasks::stages::{PairedPrompt, PreparedPrompt, RewardedPrompt, RowPrompt, WithReference};
 use crate::training::{
-    Companions, Output, RunPlan, Sampler, Saver, Shape, check_room, mark_finished, open_run, sampler, train,
+    Companions, Output, RunPlan, Sampler, Saver, Shape, check_room, conclude, open_run, sampler, train,
 };
 
 pub use self::audit::Audit;
@@ -69,6 +69,7 @@ impl Job for Align {
     });
     const WORK: Work<AlignConfig> = Work::Run(run);
     const DRY_RUN: DryRun<AlignConfig> = DryRun::Plan(plan);
+    const NEXT: Option<fn(&Path) -> String> = Some(|run| format!("setpoint report {}", word(run)));
 
     fn about() -> Cow<'static, str> {
         "Align a policy by DRO or one of the other methods".into()
@@ -245,9 +246,7 @@ impl Fitting<'_> {
         let name = config.align.name().to_uppercase().replace('_', "-");
         let fitted = train(session, &name, run, task, model, settings, companions)?;
         let folders: Vec<&str> = fitted.model.parts().into_iter().map(|(name, _)| name).collect();
-        mark_finished(run, fitted.steps, &folders)?;
-        log::info!("the aligned model: {}", run.join(POLICY).display());
-        Ok(())
+        conclude(session, run, &name, fitted.steps, &folders, settings)
     }
 }
 

@@ -18,7 +18,7 @@ use self::plan::{Candidate, Plan};
 pub use self::results::{MethodResult, Results};
 use self::settings::Search;
 use crate::failure::{Failure, Outcome};
-use crate::job::{DryRun, Job, Work};
+use crate::job::{DryRun, Job, Work, word};
 use crate::search::{Crew, Entry, Part, Reached, Trial, TrialJob, failures, open, split, written};
 use crate::session::Session;
 use crate::setup;
@@ -35,6 +35,7 @@ impl Job for Compare {
     const COMMAND: &'static str = "compare";
     const WORK: Work<CompareConfig> = Work::Run(run_and_show);
     const DRY_RUN: DryRun<CompareConfig> = DryRun::Text(dry_run);
+    const NEXT: Option<fn(&Path) -> String> = Some(|run| format!("setpoint report {}/*", word(&run.join("trials"))));
 
     fn about() -> Cow<'static, str> {
         "Train several alignment methods from one model and one annotated file with equal budgets, in one table (`eval compare` puts \

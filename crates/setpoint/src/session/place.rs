@@ -59,6 +59,11 @@ impl Place {
         }
     }
 
+    /// Returns whether it computes in the machine's own memory.
+    pub fn is_cpu(&self) -> bool {
+        self.hardware.is_cpu
+    }
+
     /// Returns the memory that one device's part of a run may take, bytes; `None` where it is not known, as on GPUs.
     pub fn room(&self) -> Option<f64> {
         if self.hardware.is_cpu {

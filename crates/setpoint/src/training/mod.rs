@@ -5,6 +5,7 @@ mod hooks;
 mod plan;
 pub mod record;
 pub mod resume;
+mod summary;
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -20,6 +21,7 @@ use self::history::{Ending, Event};
 use self::hooks::{Speed, TrainingHooks};
 pub use self::plan::{MemoryPlan, Output, ParameterBytes, RunPlan, Shape};
 use self::record::{CONFIG, record};
+pub use self::summary::conclude;
 use crate::config::Config;
 use crate::config::sections::{Dtype, ModelSection};
 use crate::failure::{Failure, Outcome};
@@ -85,7 +87,7 @@ struct Finished {
 }
 
 /// Marks a run as finished, after the models in some folders of it were written.
-pub fn mark_finished(run: &RunDir, steps: u64, folders: &[&str]) -> Outcome {
+fn mark_finished(run: &RunDir, steps: u64, folders: &[&str]) -> Outcome {
     let mut files = Vec::new();
     for folder in folders {
         let mut names = Vec::new();
