@@ -302,9 +302,18 @@ mod tests {
     }
 
     #[test]
+    fn other_names_for_a_device_are_known() {
+        let kind = |name| parse(name).map(|(kind, _)| kind);
+        assert!(["flex", "ndarray"].contains(&kind("cpu").unwrap()));
+        assert!(["cuda", "wgpu"].contains(&kind("GPU").unwrap()));
+        assert_eq!(kind("mps").unwrap(), "wgpu");
+        assert_eq!(parse("CUDA:1,2").unwrap(), ("cuda", vec![Some(1), Some(2)]));
+    }
+
+    #[test]
     fn what_is_wrong_with_a_name_is_said() {
         for (name, said) in [
-            ("gpu", "`gpu` is not a device"),
+            ("tpu", "`tpu` is not a device"),
             ("", "`` is not a device"),
             ("0,1", "`0` is not a device"),
             ("cuda:x", "`x` is not a device number"),

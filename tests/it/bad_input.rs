@@ -25,7 +25,7 @@ fn unknown_and_mistyped_settings_come_all_at_once_with_their_lines() {
 #[test]
 fn unknown_methods_flags_and_devices_are_usage_errors() {
     setpoint(&["align", "--dry-run", "--set", "align.method=ppo"])
-        .fails(2, &["align.method", "dro (or rao)", "slic_hf", "found `ppo` (", "setpoint methods"]);
+        .fails(2, &["align.method", "dro (or rao)", "slic_hf", "found `ppo`; ", "online method", "setpoint methods"]);
     setpoint(&["align", "--dry-run", "--set", "align.method=sipmo"]).fails(2, &["did you mean `simpo`?"]);
     setpoint(&["align", "--tun"]).fails(2, &["--tun"]);
     setpoint(&[
@@ -260,4 +260,17 @@ fn a_metric_that_no_evaluation_measures_is_refused_before_the_first_step() {
     assert!(!run.join("metrics.jsonl").exists(), "no step was done");
     with("\"eval_loss\"", "2").ok();
     assert!(run.join("model/model.safetensors").is_file());
+}
+
+#[test]
+fn a_quantised_model_is_not_trained_in_full() {
+    let (_dir, data) = file("rows.jsonl", &rewarded_rows(4));
+    for kind in ["llama_nf4", "qwen2_int8"] {
+        let quantised = super::fixture::root().join("tests/golden/nf4").join(kind).display().to_string();
+        let tokenizer = format!("model.tokenizer={}", policy());
+        for job in ["sft", "reward", "align"] {
+            let ran = setpoint(&[job, "--dry-run", "--model", &quantised, "--data", &data, "--set", &tokenizer]);
+            ran.fails(2, &["--model", "this checkpoint is quantised"]);
+        }
+    }
 }

@@ -62,6 +62,7 @@ impl Config for RewardConfig {
 
     fn validate(&self, problems: &mut Problems<'_>) {
         self.model.validate("model", Wanted::Either, problems);
+        self.model.validate_trained("model", problems);
         validate_data(&self.data, "data", problems);
         validate_encode(&self.encode, problems);
         if let Some(eval) = &self.eval_data {

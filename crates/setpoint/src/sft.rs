@@ -67,6 +67,7 @@ impl Config for SftConfig {
 
     fn validate(&self, problems: &mut Problems<'_>) {
         self.model.validate("model", Wanted::LanguageModelOrShape, problems);
+        self.model.validate_trained("model", problems);
         validate_sft_data(&self.data, "data", problems);
         validate_encode(&self.encode, problems);
         if let Some(eval) = &self.eval_data {

@@ -166,6 +166,7 @@ impl Config for CompareConfig {
 
     fn validate(&self, problems: &mut Problems<'_>) {
         self.model.validate("model", Wanted::LanguageModel, problems);
+        self.model.validate_trained("model", problems);
         validate_data(&self.data, "data", problems);
         validate_encode(&self.encode, problems);
         validate_train(&self.train, problems);

@@ -99,6 +99,17 @@ impl ModelSection {
         }
     }
 
+    /// Notes a model whose parameters cannot be trained: quantised matrices have no gradient, and dequantised ones would be another model.
+    pub fn validate_trained(&self, section: &str, problems: &mut Problems<'_>) {
+        let config = self.path.as_ref().and_then(|path| ModelConfig::from_file(&path.join("config.json")).ok());
+        problems.require(
+            config.is_none_or(|config| config.quantization.is_none()),
+            &format!("{section}.path"),
+            "this checkpoint is quantised, and all of its parameters would be trained: name the full-precision checkpoint that \
+             it was made from",
+        );
+    }
+
     /// The folder of tokenizer.json.
     pub fn tokenizer_dir(&self) -> Option<&PathBuf> {
         self.tokenizer.as_ref().or(self.path.as_ref())
