@@ -27,6 +27,10 @@ check:
     cargo clippy --workspace --all-targets -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
+# writes docs/SETTINGS.md from the settings and their doc comments
+settings:
+    SETPOINT_WRITE_DOCS=1 cargo test --workspace --test it -- the_reference_is_current
+
 # the whole job on the small model that comes with the project
 demo:
     cargo run --release -- demo

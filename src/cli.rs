@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use toml::Value;
 
 use self::amount::parse_memory;
@@ -96,8 +97,21 @@ pub enum Command {
     /// Settings from a configuration of trl, axolotl or LLaMA-Factory
     #[command(display_order = after("eval") + 3, after_help = convert::HELP)]
     Convert(ConvertArgs),
+    /// Print a script with which a shell completes the command
+    #[command(display_order = after("eval") + 4, after_help = COMPLETIONS_HELP)]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write a manual page for every command into a folder
+    #[command(display_order = after("eval") + 5, after_help = "Example:\n  setpoint man ~/.local/share/man/man1")]
+    Man {
+        /// The folder
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
     /// Look at data as tokens, at a checkpoint's shape, at a job's settings
-    #[command(display_order = after("eval") + 4)]
+    #[command(display_order = after("eval") + 6)]
     Inspect {
         /// What to look at.
         #[command(subcommand)]
@@ -118,6 +132,9 @@ const PLAN_HELP: &str = "Examples:\n  setpoint plan dro.toml\n  setpoint plan --
 const LEND_HELP: &str = "Example, on gpu1 and gpu2 and then anywhere:\n  SETPOINT_TOKEN=… setpoint lend --device cuda:0-7 --listen 0.0.0.0:3000\n  \
     SETPOINT_TOKEN=… setpoint align dro.toml --run runs/dro --device remote:gpu1:3000,remote:gpu2:3000\n\n\
     For a network that you trust: the traffic is not encrypted. The machines must reach each other under the names given after --device.";
+const COMPLETIONS_HELP: &str = "Examples:\n  setpoint completions bash > ~/.local/share/bash-completion/completions/setpoint\n  \
+    setpoint completions fish > ~/.config/fish/completions/setpoint.fish\n  \
+    setpoint completions zsh > ~/.zfunc/_setpoint";
 const REPORT_HELP: &str = "Example:\n  setpoint report runs/sft runs/dro runs/dro-tasks --output report.html";
 
 /// Options of every command that runs on a model.
@@ -241,7 +258,7 @@ pub enum InspectCommand {
         #[arg(long)]
         tensors: bool,
     },
-    /// All settings of a job with their defaults, as TOML
+    /// Every setting of a job with its meaning, as TOML; those that are not set are commented out
     Config {
         /// The job
         #[arg(value_parser = jobs_with_settings())]
@@ -249,6 +266,12 @@ pub enum InspectCommand {
         /// Settings to apply first
         #[arg(long = "set", value_name = "KEY=VALUE")]
         set: Vec<String>,
+    },
+    /// A JSON schema of a job's settings, for editors; without a job, one that takes the settings of any
+    Schema {
+        /// The job
+        #[arg(value_parser = jobs_with_settings())]
+        job: Option<String>,
     },
 }
 

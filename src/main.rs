@@ -12,7 +12,7 @@ mod start;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use cli::{Cli, Command, ExportCommand, InspectCommand, JobCommand, OtherCommand, PlanArgs};
 use host::{require_one_device, session};
@@ -106,6 +106,8 @@ fn run(command: Command) -> Outcome {
         Command::Plan(args) => plan(&args),
         Command::Report { runs, output } => commands::report::run(&runs, &output),
         Command::Convert(args) => commands::convert::run(&args),
+        Command::Completions { shell } => commands::shell::completions(Cli::command(), shell),
+        Command::Man { folder } => commands::shell::pages(Cli::command(), &folder),
         Command::Inspect { what } => match what {
             InspectCommand::Data { model, data, rows, set, plain, job } => {
                 let mut given = cli::given(None, Some(&model), Some(&data), &set);
@@ -115,6 +117,7 @@ fn run(command: Command) -> Outcome {
             }
             InspectCommand::Model { model, tensors } => commands::inspect::model(&model, tensors),
             InspectCommand::Config { job, set } => commands::inspect::config(&job, &set),
+            InspectCommand::Schema { job } => commands::inspect::schema(job.as_deref()),
         },
     }
 }

@@ -10,7 +10,7 @@ use setpoint_data::{DatasetConfig, EncodeOptions, Segment, SegmentKind, Uses, lo
 use setpoint_transformer::ModelConfig;
 use setpoint_transformer::checkpoint::Checkpoint;
 
-use crate::progress::{self, say, say_painted};
+use crate::progress::{self, say, say_json, say_painted};
 use setpoint::config::sections::{ModelSection, validate_sft_data};
 use setpoint::config::{Config, Given, Problems};
 use setpoint::jobs::{self, AnyJob, JOBS, View};
@@ -231,10 +231,23 @@ pub fn model(dir: &Path, tensors: bool) -> Outcome {
     Ok(())
 }
 
-/// Prints all settings of a job with their defaults.
+/// Prints every setting of a job with its meaning.
 pub fn config(job: &str, set: &[String]) -> Outcome {
     let given = Given { set: set.to_vec(), ..Given::default() };
-    let job = jobs::of_settings(job).ok_or_else(|| Failure::usage("JOB", "no such job"))?;
-    say(toml::to_string(&job.load_unchecked(&given)?)?);
+    say(named(job)?.annotated(&given)?.trim_end());
     Ok(())
+}
+
+/// Prints a schema of the settings of a job, or of all.
+pub fn schema(job: Option<&str>) -> Outcome {
+    let schema = match job {
+        Some(job) => named(job)?.schema(),
+        None => jobs::schema(),
+    };
+    say_json(&serde_json::to_string_pretty(&schema)?);
+    Ok(())
+}
+
+fn named(settings: &str) -> Outcome<&'static dyn AnyJob> {
+    jobs::of_settings(settings).ok_or_else(|| Failure::usage("JOB", "no such job"))
 }

@@ -10,3 +10,4 @@ pub mod lend;
 pub mod methods;
 pub mod plan;
 pub mod report;
+pub mod shell;

@@ -48,6 +48,7 @@ mod saving;
 #[path = "../../crates/setpoint-train/tests/common/seeded.rs"]
 mod seeded;
 mod settings;
+mod settings_page;
 mod several_devices;
 mod stopping;
 mod sweep;

@@ -1,6 +1,7 @@
 //! From unreduced errors to one loss, in a way that gradient accumulation cannot change.
 
 use burn::tensor::{Tensor, TensorData};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::prompt_index::PromptIndex;
@@ -14,7 +15,7 @@ use crate::prompt_index::PromptIndex;
 ///
 /// The third way of the paper, `update = per_prompt` (Algorithm 1 to the letter: an optimizer step
 /// after every prompt), is no aggregation but a batch of one prompt; the training loop does that.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Aggregate {
     /// Mean over prompts of the mean over their responses (Algorithm 1, lines 8–11): every prompt

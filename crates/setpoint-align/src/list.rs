@@ -19,7 +19,7 @@ macro_rules! objectives {
         pub use $d_file::*;
 
         /// `[align]`: the method and its settings.
-        #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+        #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
         #[serde(tag = "method")]
         pub enum Method {
             $($(#[doc = concat!("`", $a_name, "`")] #[serde(rename = $a_name $(, alias = $a_alias)*)] $a($a_settings),)+)*
@@ -34,7 +34,7 @@ macro_rules! objectives {
         }
 
         /// One loss of `method = "mix"`.
-        #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+        #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
         #[serde(tag = "method")]
         pub enum MixedLoss {
             $($(#[doc = concat!("`", $b_name, "`")] #[serde(rename = $b_name)] $b(Weighted<$b_settings>),)+)*

@@ -1,7 +1,9 @@
 //! The level of all targets: `log_z0`, the log-normaliser of the common prefix `t0`.
 
+use std::borrow::Cow;
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -141,6 +143,38 @@ impl Serialize for LogZ0 {
 impl<'de> Deserialize<'de> for LogZ0 {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(LogZ0Visitor)
+    }
+}
+
+impl JsonSchema for LogZ0 {
+    fn schema_name() -> Cow<'static, str> {
+        "LogZ0".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "oneOf": [
+                { "description": "A number of nats.", "type": "number" },
+                { "description": "The mean reward keeps its probability.", "type": "string", "const": "mean" },
+                {
+                    "description": "Chosen responses keep their probability on average.",
+                    "type": "string",
+                    "const": "keep_chosen",
+                },
+                {
+                    "description": "Chosen responses gain this many nats on average.",
+                    "type": "object",
+                    "properties": { "keep_chosen": { "type": "number" } },
+                    "additionalProperties": false,
+                },
+                {
+                    "description": "A response with this reward keeps its probability.",
+                    "type": "object",
+                    "properties": { "break_even_reward": { "type": "number" } },
+                    "additionalProperties": false,
+                },
+            ],
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -45,7 +46,7 @@ impl PairwiseMethod {
 }
 
 /// The settings of a pairwise method: its objective's, and those that all of them have.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pairwise<S> {
     /// The objective's own settings.
@@ -62,7 +63,7 @@ pub struct Pairwise<S> {
 /// How pairs are formed from the responses of a prompt.
 ///
 /// By labels if a row has any (every chosen response is better than every rejected one), else by rewards.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PairRule {
     /// One pair: the best and the worst response; by labels the first of each side.
@@ -75,7 +76,7 @@ pub enum PairRule {
 }
 
 /// Settings of several losses at once.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Mix {
     /// The losses, each a table with `method`, `weight` and the objective's settings.
@@ -87,10 +88,10 @@ pub struct Mix {
 }
 
 /// One loss of several.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Weighted<S> {
-    /// Its weight.
+    /// The weight of the loss.
     #[serde(default = "one")]
     pub weight: f64,
     /// The objective's settings.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use burn::tensor::Tensor;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::aggregate::Aggregate;
@@ -84,7 +85,7 @@ pub trait PromptObjective: fmt::Debug + Send + Sync {
 }
 
 /// Which tokens every prompt begins with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "expected \"first_token\", \"common_prefix\" or a number of tokens")]
 pub enum T0Setting {
     /// A rule.
@@ -94,7 +95,7 @@ pub enum T0Setting {
 }
 
 /// The rules for t0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum T0Name {
     /// The first token, which all prompts must share.
@@ -104,7 +105,7 @@ pub enum T0Name {
 }
 
 /// When the optimizer steps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Update {
     /// After `train.batch_size` prompts.

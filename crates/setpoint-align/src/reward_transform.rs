@@ -4,6 +4,7 @@
 //! fixes both before training. Statistics come from the data it is fitted to, and evaluation data
 //! go through the same [`FittedTransform`].
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -15,7 +16,7 @@ use crate::summary::mean_std;
 ///
 /// In a config file: `"none"`, `"center"`, `"zscore"`, `"center_per_prompt"`, `"quantile"`,
 /// `{ clip = 5.0 }` or `{ clip = [-2.0, 8.0] }`.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RewardTransform {
     /// `r`
@@ -36,7 +37,7 @@ pub enum RewardTransform {
 }
 
 /// The range of [`RewardTransform::Clip`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "expected a number c (for -c to c) or a pair [low, high]")]
 pub enum ClipRange {
     /// From minus to plus this number.

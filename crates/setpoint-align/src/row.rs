@@ -3,6 +3,7 @@
 use std::fmt;
 
 use burn::tensor::Tensor;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A micro-batch of `n` rows, with everything that an objective on rows may look at.
@@ -27,7 +28,7 @@ pub struct RowLoss {
 }
 
 /// Which responses are desirable, by their rewards.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Desirable {
     /// The best of each prompt; worse ones are undesirable, and ties with the best are left out.

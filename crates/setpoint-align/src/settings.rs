@@ -93,10 +93,14 @@ macro_rules! settings {
         }
     ) => {
         $(#[$about])*
-        #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+        #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
         #[serde(default, deny_unknown_fields)]
         pub struct $name {
-            $($(#[$field_about])* pub $field: $type,)*
+            $(
+                $(#[$field_about])*
+                $(#[schemars(extend("x-values" = $crate::settings::$range.expected))])?
+                pub $field: $type,
+            )*
         }
 
         impl Default for $name {
@@ -120,7 +124,7 @@ macro_rules! share_settings {
     ($settings:ident: $($(#[$about:meta])* $name:ident),+) => {
         $(
             $(#[$about])*
-            #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+            #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
             #[serde(transparent)]
             pub struct $name(pub $settings);
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
+use schemars::{Schema, json_schema};
 use serde::Deserializer;
 use serde::de::{EnumAccess, Error, VariantAccess, Visitor};
 
@@ -16,6 +17,11 @@ pub trait Choice: Copy + 'static {
 
     /// Returns the value of a name.
     fn named(name: &str) -> Option<Self>;
+}
+
+/// Returns the schema of a choice: its names.
+pub fn choice_schema<T: Choice>() -> Schema {
+    json_schema!({ "type": "string", "enum": T::names() })
 }
 
 /// Reads a choice by its name. Errors list the names, as they do for an enum with these variants.

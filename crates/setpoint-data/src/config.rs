@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::format::Format;
@@ -14,7 +15,7 @@ use crate::format::Format;
 /// let config = DatasetConfig { max_rows: Some(1000), ..DatasetConfig::new("data/train.jsonl") };
 /// assert_eq!(config.path, "data/train.jsonl");
 /// ```
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DatasetConfig {
     /// A file (`.jsonl`, `.ndjson`, `.json`, each also `.gz`, `.parquet`), a folder in the hub's layout, or a hub id
@@ -23,26 +24,27 @@ pub struct DatasetConfig {
     /// Parquet stores one set of keys for a column of objects, with null in each row that lacks a key. So an object's key that is
     /// null in Parquet counts as absent; in JSON it is kept.
     pub path: String,
-    /// The split of a folder or hub data set: `train` matches `train.jsonl`, `train-00000-of-00003.parquet` and everything
-    /// in a folder `train/`. Ignored by a single file. What a data set's card lists beside its files is not read.
+    /// The split of a folder or hub data set: `train` matches `train.jsonl`, `train-00000-of-00003.parquet` and everything in a folder
+    /// `train/`. A single file has none.
     #[serde(default = "default_split")]
     pub split: String,
-    /// The subset (the hub's "config"): the folder that holds the split, where several do.
+    /// The subset (the hub's "config"): the folder that holds the split, if several do.
     #[serde(default)]
     pub subset: Option<String>,
     /// The revision of a hub data set: branch, tag or commit.
     #[serde(default = "default_revision")]
     pub revision: String,
-    /// The format of the rows; detected from the columns when absent.
+    /// The format of the rows; by default it is detected from the columns.
     #[serde(default)]
     pub format: Option<Format>,
-    /// Read no more than this many rows, from the beginning. Bad rows that are dropped count.
+    /// The largest number of rows to read, from the beginning; bad rows that are dropped count.
     #[serde(default)]
+    #[schemars(range(min = 1))]
     pub max_rows: Option<usize>,
     /// Columns to rename before anything else: expected name → the file's name.
     #[serde(default)]
     pub columns: BTreeMap<String, String>,
-    /// What a prompt of plain text becomes.
+    /// How a prompt of plain text is read.
     #[serde(default)]
     pub text_prompts: TextPrompts,
     /// A system turn to put before every conversation that has none.
@@ -54,11 +56,12 @@ pub struct DatasetConfig {
     /// Which score of UltraFeedback's completions serves as the reward.
     #[serde(default)]
     pub ultrafeedback_score: UltraFeedbackScore,
-    /// What to do with a row that does not hold what its format needs.
+    /// How a row that lacks a value its format needs is treated.
     #[serde(default)]
     pub on_bad_row: BadRows,
-    /// Which responses of a row with several are trained on, for SFT. `None` has the meaning of [`Responses::All`]: that of files of
-    /// settings that are older than this one.
+    /// Which responses of a row with several SFT trains on.
+    ///
+    /// Files of settings that are older than this setting mean [`Responses::All`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub responses: Option<Responses>,
     /// The columns that the job looks at; others may hold anything. The job decides, not the user.
@@ -97,7 +100,7 @@ impl DatasetConfig {
 }
 
 /// What a prompt of plain text becomes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TextPrompts {
     /// A user turn where the model has a chat template, else plain text. Reading leaves the text as it is; see
@@ -111,7 +114,7 @@ pub enum TextPrompts {
 }
 
 /// Whether responses must have rewards.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Rewards {
     /// Read where the file has a column for them. If the job uses rewards, a file that has the column must have it filled in every row.
@@ -122,7 +125,7 @@ pub enum Rewards {
 }
 
 /// Which responses of a row SFT trains on.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Responses {
     /// The chosen response if one is marked, else the best by reward, else the only one; otherwise the row is bad.
@@ -211,7 +214,7 @@ impl Uses {
 }
 
 /// The scores of UltraFeedback's completions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum UltraFeedbackScore {
     /// `fine-grained_score`: the mean of the four aspects' ratings.
@@ -222,7 +225,7 @@ pub enum UltraFeedbackScore {
 }
 
 /// What to do with bad rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BadRows {
     /// Stop, naming the row.

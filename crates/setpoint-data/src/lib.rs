@@ -34,7 +34,7 @@ mod template;
 mod test_data;
 mod write;
 
-pub use self::choice::{Choice, deserialize_choice};
+pub use self::choice::{Choice, choice_schema, deserialize_choice};
 pub use self::config::{BadRows, DatasetConfig, Responses, Rewards, TextPrompts, UltraFeedbackScore, Use, Uses};
 pub use self::encode::{
     Boundary, DropReason, EncodeOptions, EncodeReport, Encoded, EncodedResponse, EncoderOptions, Example, Lengths,

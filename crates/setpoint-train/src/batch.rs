@@ -1,9 +1,10 @@
 //! Cutting a step's batch: into the shares of devices, and these into micro-batches.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How much goes through one forward and backward pass. The gradient does not depend on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MicroBatch {
     /// At most this many examples.

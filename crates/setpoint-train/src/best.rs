@@ -1,20 +1,21 @@
 //! The choice of the best checkpoint.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The measure by which a checkpoint is the best one.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "WrittenBest")]
 pub struct BestConfig {
-    /// The metric, as [`Hooks::evaluate`](crate::Hooks::evaluate) names it.
+    /// The metric of the evaluations, such as `eval_loss`.
     pub metric: String,
     /// Whether more of it is better. Settings may leave it out for losses, accuracies and margins.
     pub greater_is_better: bool,
-    /// Whether [`fit`](crate::fit) returns the best model instead of the last.
+    /// Whether the run ends with the best model instead of the last.
     pub restore: bool,
-    /// Stops the run when this many evaluations in a row are not better than the best.
+    /// The run stops when this many evaluations in a row are not better than the best.
     pub patience: Option<u32>,
-    /// How much better counts as better for `patience`.
+    /// The smallest improvement that `patience` counts.
     pub min_delta: f64,
 }
 

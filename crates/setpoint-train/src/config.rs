@@ -1,5 +1,6 @@
 //! Settings of a training run.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use setpoint_transformer::Recompute;
 
@@ -9,49 +10,57 @@ use crate::{AdamWConfig, BestConfig, Error, Identity, LogResponses, MicroBatch, 
 ///
 /// Dropout is off everywhere and sampling takes seeds of its own, so the order of the data is all
 /// that `seed` decides.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainConfig {
-    /// Passes over the data; may be a fraction. `max_steps` overrides it.
+    /// Passes over the data, also a fraction; `max_steps` overrides it.
+    #[schemars(extend("x-unit" = "epochs"))]
     pub epochs: f64,
     /// Number of optimizer steps.
     pub max_steps: Option<u64>,
     /// Examples of one optimizer step.
+    #[schemars(range(min = 1), extend("x-unit" = "examples"))]
     pub batch_size: usize,
     /// Examples or tokens of one forward and backward pass.
     pub micro_batch: MicroBatch,
-    /// What of the forward pass is computed again in the backward pass, to save memory.
+    /// Which part of the forward pass is computed again in the backward pass, to save memory.
     pub recompute: RecomputeSetting,
-    /// Whether an epoch's last batch is dropped when it is not full.
+    /// Whether an epoch's last batch is dropped if it is not full.
     pub drop_last: bool,
     /// Seed of the data order.
     pub seed: u64,
     /// Peak learning rate.
     pub learning_rate: f64,
-    /// Warm-up and what follows it.
+    /// The warm-up and the schedule after it.
     pub schedule: Schedule,
     /// Constants of AdamW.
     pub optimizer: AdamWConfig,
-    /// Norm that gradients are clipped to; 0, as in transformers, or `None` does not clip.
+    /// The norm that gradients are clipped to; 0 does not clip.
     pub max_grad_norm: Option<f64>,
     /// Steps between lines of `metrics.jsonl`; values between are averaged.
+    #[schemars(range(min = 1), extend("x-unit" = "steps"))]
     pub logging_steps: u64,
     /// Which steps and evaluations `responses.jsonl` holds.
     pub log_responses: LogResponses,
-    /// Steps between evaluations; `None` evaluates at the end only.
+    /// Steps between evaluations; by default there is one at the end only.
+    #[schemars(range(min = 1), extend("x-unit" = "steps"))]
     pub eval_steps: Option<u64>,
-    /// Whether to evaluate before the first step.
+    /// Whether there is an evaluation before the first step.
     pub eval_on_start: bool,
-    /// Steps between samples; `None` takes samples at the end only.
+    /// Steps between samples; by default they are taken at the end only.
+    #[schemars(range(min = 1), extend("x-unit" = "steps"))]
     pub sample_steps: Option<u64>,
-    /// Steps between checkpoints; `None` saves by time and at the end only. The best model is saved whenever it is found.
+    /// Steps between checkpoints; by default they are saved by time and at the end only. The best model is saved whenever it is found.
+    #[schemars(range(min = 1), extend("x-unit" = "steps"))]
     pub save_steps: Option<u64>,
-    /// Minutes between checkpoints, besides those of `save_steps`; 0: none by time. Where saving takes long the interval grows, so that
-    /// it takes a twentieth of the time at most.
+    /// Minutes between checkpoints, besides those of `save_steps`; 0 saves none by time. The interval grows if saving takes more than a
+    /// twentieth of the time.
+    #[schemars(extend("x-unit" = "minutes"))]
     pub save_minutes: f64,
-    /// Checkpoints kept, beside the best one.
+    /// The number of checkpoints that are kept, besides the best one.
+    #[schemars(range(min = 1))]
     pub keep_last: usize,
-    /// What makes a checkpoint the best; `None` keeps no best one.
+    /// How the best checkpoint is found; by default none is kept.
     pub best: Option<BestConfig>,
     /// Identity of what the settings here do not say: model, data, tokenizer, objective. A run is
     /// resumed only with the same one.
@@ -63,7 +72,7 @@ pub struct TrainConfig {
 }
 
 /// What of the forward pass is computed again in the backward pass. The gradient is the same, but for rounding.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RecomputeSetting {
     /// Nothing: the graph of a whole micro-batch is kept. The fastest.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use setpoint_ops::{AdamWStep, adamw};
 use setpoint_transformer::checkpoint::ParamPath;
@@ -15,19 +16,17 @@ use crate::storage::Digest;
 use crate::tensor_file::{TensorReader, TensorSpec, TensorWriter};
 
 /// Constants of [`AdamW`]; the defaults are torch's, except that nothing decays unless asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdamWConfig {
     /// Decay rates of the two moments, β₁ and β₂.
     pub betas: (f64, f64),
-    /// Added to the denominator, ε.
+    /// The number ε that is added to the denominator.
     pub eps: f64,
-    /// Decoupled weight decay λ, on parameters of rank 2 and higher only: norms and biases are
-    /// scales and offsets that decay has no business with.
+    /// Decoupled weight decay λ, on parameters of rank 2 and higher only; norms and biases do not decay.
     pub weight_decay: f64,
-    /// Whether each block of the decoder is stepped as soon as its gradient is there, inside the backward pass, so that the gradients of two
-    /// blocks never exist at once. The numbers are the same. Nothing can be clipped by the norm of gradients that are not there yet, and a
-    /// step is one micro-batch.
+    /// Whether each block is stepped inside the backward pass, so that the gradients of two blocks never exist at once. Nothing can be
+    /// clipped then, and a step is one micro-batch.
     pub in_backward: bool,
     /// The learning rate of an adapter's second factors (`lora_B`), and of vectors, as a multiple of that of all other parameters. It is a
     /// setting of the adapter, not of `[train]`.

@@ -7,10 +7,11 @@
 
 use std::f64::consts::PI;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Shape of the schedule after the warm-up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ScheduleKind {
     /// The peak learning rate to the end.
@@ -23,7 +24,7 @@ pub enum ScheduleKind {
 }
 
 /// Length of the linear warm-up from 0.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Warmup {
     /// A tenth of all optimizer steps, rounded down: a run of fewer than ten steps has none.
@@ -62,12 +63,12 @@ impl Warmup {
 /// assert_eq!(schedule.factor(2, 20), 1.0);
 /// assert!((schedule.factor(11, 20) - 0.5).abs() < 1e-12); // half of the remaining 18 steps
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Schedule {
-    /// What follows the warm-up.
+    /// The schedule after the warm-up.
     pub kind: ScheduleKind,
-    /// The warm-up.
+    /// The length of the warm-up.
     pub warmup: Warmup,
 }
 

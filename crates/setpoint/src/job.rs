@@ -8,10 +8,13 @@ use std::borrow::Cow;
 use std::fmt::{self, Debug, Formatter};
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use setpoint_data::{DatasetConfig, EncodeOptions};
 use toml::Table;
 
+use crate::config::annotated::annotated;
 use crate::config::load::{self, load_unchecked, to_table};
+use crate::config::schema::schema_of;
 use crate::config::{Config, Given, Problem, Problems, settings_named};
 use crate::failure::{Failure, Outcome};
 use crate::session::Session;
@@ -20,7 +23,7 @@ use crate::training::{RunPlan, resume};
 /// A job.
 pub trait Job: Debug + Sync + 'static {
     /// The settings.
-    type Config: Config;
+    type Config: Config + JsonSchema;
 
     /// The words after `setpoint` that start it, such as `eval alpaca`.
     const COMMAND: &'static str;
@@ -231,6 +234,15 @@ pub trait AnyJob: Debug + Sync {
     /// All problems at once, as [`load_unchecked`] finds them.
     fn load_unchecked(&self, given: &Given) -> Result<Table, Vec<Problem>>;
 
+    /// Returns the schema of the settings with their defaults.
+    fn schema(&self) -> serde_json::Value;
+
+    /// Returns a file with every setting below its description; those that are not set are commented out.
+    ///
+    /// # Errors
+    /// All problems at once, as [`load_unchecked`] finds them.
+    fn annotated(&self, given: &Given) -> Result<String, Vec<Problem>>;
+
     /// Reads the settings of the run in a folder, see [`resume::settings`].
     ///
     /// # Errors
@@ -321,6 +333,14 @@ impl<J: Job> AnyJob for J {
 
     fn load_unchecked(&self, given: &Given) -> Result<Table, Vec<Problem>> {
         Ok(to_table(&load_unchecked::<J::Config>(given)?))
+    }
+
+    fn schema(&self) -> serde_json::Value {
+        schema_of::<J::Config>()
+    }
+
+    fn annotated(&self, given: &Given) -> Result<String, Vec<Problem>> {
+        Ok(annotated(&self.schema(), &self.load_unchecked(given)?))
     }
 
     fn resume(&self, folder: &Path, given: &Given) -> Outcome<(Box<dyn Ready>, PathBuf)> {

@@ -1,5 +1,7 @@
 //! The list of jobs.
 
+use serde_json::{Map, Value, json};
+
 use crate::align::{Align, Audit};
 use crate::annotate::Annotate;
 use crate::compare::Compare;
@@ -36,4 +38,25 @@ pub fn of_command(command: &str) -> Option<&'static dyn AnyJob> {
 /// Returns the first of the jobs whose settings have a name.
 pub fn of_settings(name: &str) -> Option<&'static dyn AnyJob> {
     JOBS.iter().copied().find(|job| job.settings() == name)
+}
+
+/// Returns a schema that the settings of each job fit.
+pub fn schema() -> Value {
+    let mut schemas: Vec<Value> = Vec::new();
+    let mut definitions = Map::new();
+    for (i, job) in JOBS.iter().enumerate() {
+        if JOBS[..i].iter().all(|other| other.settings() != job.settings()) {
+            let mut schema = job.schema();
+            if let Some(object) = schema.as_object_mut() {
+                object.remove("$schema");
+                object.insert("title".into(), format!("setpoint {}", job.command()).into());
+                // Their references lead to the top.
+                definitions.extend(
+                    object.remove("definitions").and_then(|inner| inner.as_object().cloned()).unwrap_or_default(),
+                );
+            }
+            schemas.push(schema);
+        }
+    }
+    json!({ "$schema": "http://json-schema.org/draft-07/schema#", "anyOf": schemas, "definitions": definitions })
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use setpoint_data::{DatasetConfig, EncodeOptions, Example, TextEncoder, Uses};
@@ -20,7 +21,7 @@ use crate::session::{Printed, Session};
 use crate::setup::{self, Encoded};
 
 /// Settings of `setpoint logps`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LogpsConfig {
     /// The model.
@@ -29,9 +30,11 @@ pub struct LogpsConfig {
     pub data: DatasetConfig,
     /// How rows become tokens.
     pub encode: EncodeOptions,
-    /// Tokens of every prompt that are not counted in `prompt_logp`: the first, unless more is asked for.
+    /// The first tokens of every prompt, which `prompt_logp` does not count.
+    #[schemars(range(min = 1), extend("x-unit" = "tokens"))]
     pub t0: usize,
     /// Tokens in one forward pass.
+    #[schemars(range(min = 1), extend("x-unit" = "tokens"))]
     pub batch_tokens: usize,
     /// The JSONL file to write; standard output by default.
     pub output: Option<PathBuf>,

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use setpoint_data::{DatasetConfig, EncodeOptions, Example, ResponseEnd, TextEncoder, Uses};
 use setpoint_reward::{HeadInit, Normalization, Preference, PreferenceTask, RewardModel, score_rows};
@@ -19,7 +20,7 @@ use crate::setup::{self, Encoded, Reading};
 use crate::training::{Companions, Output, RunPlan, Saver, Shape, conclude, open_run, train};
 
 /// Settings of `setpoint reward`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RewardConfig {
     /// The language model that the reward model grows from (or a reward model to train on).
@@ -30,7 +31,7 @@ pub struct RewardConfig {
     pub eval_data: Option<DatasetConfig>,
     /// How rows become tokens.
     pub encode: EncodeOptions,
-    /// Factor of `(r_w + r_l)²`, which holds the offset that preferences leave free; 0: off.
+    /// Factor of `(r_w + r_l)²`, which holds the offset that preferences leave free; 0 turns it off.
     pub center: f64,
     /// Optimizer, schedule, checkpoints.
     pub train: TrainConfig,

@@ -1,5 +1,6 @@
 //! `[generate]`: how jobs sample.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use setpoint_data::TextEncoder;
 use setpoint_transformer::{GenerationConfig, ModelConfig};
@@ -9,26 +10,30 @@ use crate::config::sections::ModelSection;
 use crate::failure::Outcome;
 
 /// `[generate]`: how to sample. What is left out comes from the model's `generation_config.json`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SamplingSection {
-    /// Responses per prompt.
+    /// The number of responses per prompt.
+    #[schemars(range(min = 1), extend("x-unit" = "responses"))]
     pub samples: Option<usize>,
-    /// Seed; a row's samples depend on it and on the row alone.
+    /// The seed; a row's samples depend on it and on the row alone.
     pub seed: u64,
-    /// Greatest number of new tokens.
+    /// The greatest number of new tokens.
+    #[schemars(range(min = 1), extend("x-unit" = "tokens"))]
     pub max_new_tokens: Option<usize>,
     /// Divides the logits; 0 takes the likeliest token.
     pub temperature: Option<f64>,
-    /// Only the likeliest so many tokens.
+    /// Samples from this many of the likeliest tokens.
+    #[schemars(range(min = 1))]
     pub top_k: Option<usize>,
-    /// Only the likeliest tokens of this share of the probability.
+    /// Samples from the likeliest tokens that together have this share of the probability.
     pub top_p: Option<f64>,
-    /// Above 1: tokens that occurred become less likely.
+    /// Makes tokens that occurred less likely if it is above 1.
     pub repetition_penalty: Option<f64>,
-    /// Leave out answers that ran into the length limit: training would teach them an end that the model never wrote.
+    /// Whether answers that ran into the length limit are left out: training would teach them an end that the model never wrote.
     pub only_finished: bool,
-    /// Prompts that go through the model together.
+    /// The number of prompts that go through the model together.
+    #[schemars(range(min = 1), extend("x-unit" = "prompts"))]
     pub batch_size: Option<usize>,
 }
 

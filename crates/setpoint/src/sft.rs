@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use setpoint_data::{DatasetConfig, EncodeOptions, Example, Responses, Uses};
 use setpoint_train::{MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
@@ -24,10 +25,10 @@ use crate::tasks::sft::{SftExample, SftTask};
 use crate::training::{Companions, Output, RunPlan, SamplesSection, Saver, Shape, conclude, open_run, sampler, train};
 
 /// Settings of `setpoint sft`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SftConfig {
-    /// The model to start from, or `from_scratch`.
+    /// The model to start from.
     pub model: ModelSection,
     /// Conversations, or prompts with completions.
     pub data: DatasetConfig,

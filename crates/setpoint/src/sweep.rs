@@ -1,9 +1,10 @@
 //! `setpoint sweep`: one method under many settings, a grid or drawn at random; each trial is trained, evaluated and put in a table.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use setpoint_align::Method;
 use setpoint_data::{DatasetConfig, EncodeOptions};
@@ -28,10 +29,10 @@ use crate::training::SamplesSection;
 const MOST_TRIALS: usize = 10_000;
 
 /// Settings of `setpoint sweep`: those of `setpoint align`, what is tried, and what is measured.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SweepConfig {
-    /// The policy to train: the SFT model. What is measured is measured against it.
+    /// The policy to train: the SFT model, against which trials are measured.
     pub model: ModelSection,
     /// The reference model, for methods that have one; by default the policy as it is before training.
     pub reference: Option<PathBuf>,
@@ -49,23 +50,26 @@ pub struct SweepConfig {
     pub samples: SamplesSection,
     /// Held-out rows and their judge.
     pub eval: HeldOut,
-    /// What is tried.
+    /// The settings that are tried.
     pub sweep: SweepSection,
 }
 
 /// `[sweep]`: what is tried.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SweepSection {
-    /// Settings, each with a list of values, or with a range `{ low, high, log }` where `trials` is given.
+    /// Settings, each with a list of values, or with a range `{ low, high, log }` if `trials` is given.
+    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
     pub settings: Table,
-    /// So many trials, drawn at random; without it every combination of the lists.
+    /// The number of trials, drawn at random; without it, every combination of the lists is tried.
+    #[schemars(range(min = 1))]
     pub trials: Option<usize>,
     /// Seed of the draws.
     pub seed: u64,
-    /// What the table is sorted by: `win_rate`, `reward` or `pair_accuracy`.
+    /// The figure by which the table is sorted.
     pub metric: Metric,
-    /// Trials that run at once, each in a process of its own. Fewer where the CPU's memory does not hold them.
+    /// Trials that run at once, each in a process of its own; fewer if the CPU's memory does not hold them.
+    #[schemars(range(min = 1))]
     pub parallel: usize,
 }
 

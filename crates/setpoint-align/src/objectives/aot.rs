@@ -11,9 +11,9 @@ use crate::stable::log_sigmoid;
 settings! {
     /// The settings of [`aot`] and [`aot_unpaired`].
     pub struct AotSettings {
-        /// Strength of the pull to the reference, greater than 0. Default 0.1.
+        /// Strength of the pull to the reference.
         beta: f64 = 0.1, POSITIVE;
-        /// The share ε of violations taken to be right, in `[0, 0.5)`. Default 0.
+        /// The share ε of violations taken to be right.
         label_smoothing: f64 = 0.0, BELOW_HALF;
     }
 }

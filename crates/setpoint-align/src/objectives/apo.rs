@@ -9,7 +9,7 @@ use crate::stable::sigmoid;
 settings! {
     /// The settings of [`apo_zero`] and [`apo_down`].
     pub struct ApoSettings {
-        /// Strength of the pull to the reference, greater than 0. Default 0.1.
+        /// Strength of the pull to the reference.
         beta: f64 = 0.1, POSITIVE;
     }
 }

@@ -9,7 +9,7 @@ use crate::stable::log_sigmoid;
 settings! {
     /// The settings of [`bco_pair`].
     pub struct BcoPairSettings {
-        /// Strength of the pull to the reference, greater than 0. Default 0.01, the paper's.
+        /// Strength of the pull to the reference.
         beta: f64 = 0.01, POSITIVE;
     }
 }

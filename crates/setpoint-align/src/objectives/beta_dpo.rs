@@ -11,12 +11,11 @@ use crate::stable::log_sigmoid;
 settings! {
     /// The settings of [`beta_dpo`].
     pub struct BetaDpoSettings {
-        /// The paper's β₀: strength of the pull to the reference at the threshold, greater than 0. Default 0.1.
+        /// The paper's β₀: strength of the pull to the reference at the threshold.
         beta: f64 = 0.1, POSITIVE;
-        /// The share of β₀ that each nat of the mean margin above the threshold adds, at least 0. Default 0.6, the
-        /// authors'; 0 is DPO.
+        /// The share of β₀ that each nat of the mean margin above the threshold adds; 0 is DPO.
         alpha: f64 = 0.6, NON_NEGATIVE;
-        /// The paper's M₀: the mean margin at which β is β₀, nats. Default 0, the margin before training.
+        /// The paper's M₀: the mean margin at which β is β₀, nats.
         threshold: f64 = 0.0, FINITE;
     }
 }

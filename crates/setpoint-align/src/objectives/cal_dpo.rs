@@ -9,9 +9,9 @@ use crate::stable::{log_sigmoid, square};
 settings! {
     /// The settings of [`cal_dpo`].
     pub struct CalDpoSettings {
-        /// Sets the targets `±1/(2β)` of the log-ratios, greater than 0. Default 0.1.
+        /// Sets the targets `±1/(2β)` of the log-ratios.
         beta: f64 = 0.1, POSITIVE;
-        /// Weight of the calibration term, at least 0. Default 1.0, the paper's; its code has 0.5.
+        /// Weight of the calibration term; the paper has 1, its code 0.5.
         calibration_weight: f64 = 1.0, NON_NEGATIVE;
     }
 }

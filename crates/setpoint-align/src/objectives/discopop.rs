@@ -9,10 +9,10 @@ use crate::stable::{log_sigmoid, sigmoid};
 settings! {
     /// The settings of [`discopop`].
     pub struct DiscopopSettings {
-        /// Strength of the pull to the reference, greater than 0. Default 0.05, the paper's.
+        /// Strength of the pull to the reference.
         beta: f64 = 0.05, POSITIVE;
-        /// Temperature τ of the blend, in `(0, 1]`: above 1 the exponential outgrows its weight, and the loss of a
-        /// wrong pair overflows. Default 0.05.
+        /// Temperature τ of the blend: above 1 the exponential outgrows its weight, and the loss of a
+        /// wrong pair overflows.
         tau: f64 = 0.05, SHARE;
     }
 }

@@ -9,9 +9,9 @@ use crate::stable::log_sigmoid;
 settings! {
     /// The settings of [`dpo`].
     pub struct DpoSettings {
-        /// Strength of the pull to the reference, greater than 0. Default 0.1.
+        /// Strength of the pull to the reference.
         beta: f64 = 0.1, POSITIVE;
-        /// The share ε of labels taken to be wrong, in `[0, 0.5)`. Default 0: plain DPO.
+        /// The share ε of labels taken to be wrong; 0 is plain DPO.
         label_smoothing: f64 = 0.0, BELOW_HALF;
     }
 }

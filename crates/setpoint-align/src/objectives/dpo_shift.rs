@@ -1,5 +1,6 @@
 //! DPO-Shift: DPO that pushes the rejected response down with less force.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::objective::Objective;
@@ -11,15 +12,15 @@ use crate::stable::log_sigmoid;
 settings! {
     /// The settings of [`dpo_shift`].
     pub struct DpoShiftSettings {
-        /// Strength of the pull to the reference, greater than 0. Default 0.01, the paper's recipe.
+        /// Strength of the pull to the reference.
         beta: f64 = 0.01, POSITIVE;
-        /// The factor f on the rejected log-ratio, in `(0, 1]`. Default 0.95; 1 is DPO.
+        /// The factor f on the rejected log-ratio; 1 is DPO.
         shift: Shift = Shift::Fixed(0.95), SHARE;
     }
 }
 
 /// The factor of DPO-Shift over the training: the paper's f(λ).
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "expected a number, or { from = …, to = … }")]
 pub enum Shift {
     /// The same at every step (the authors' `fixed`).
@@ -30,12 +31,12 @@ pub enum Shift {
 
 /// A straight line over the training: with `from < to` the authors' `increase_linear`, which ends as DPO for `to = 1`; with `from > to` their
 /// `decrease_linear`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LinearShift {
-    /// At the first step.
+    /// The factor at the first step.
     pub from: f64,
-    /// What it would be at the step after the last.
+    /// The factor that the step after the last would have.
     pub to: f64,
 }
 

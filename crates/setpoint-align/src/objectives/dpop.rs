@@ -11,9 +11,9 @@ use crate::stable::log_sigmoid;
 settings! {
     /// The settings of [`dpop`].
     pub struct DpopSettings {
-        /// Strength of the pull to the reference, greater than 0. Default 0.3.
+        /// Strength of the pull to the reference.
         beta: f64 = 0.3, POSITIVE;
-        /// Weight λ of the penalty, at least 0. Default 50.
+        /// Weight λ of the penalty.
         lambda: f64 = 50.0, NON_NEGATIVE;
     }
 }

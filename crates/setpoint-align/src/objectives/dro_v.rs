@@ -10,7 +10,7 @@ use crate::stable::square;
 settings! {
     /// The settings of [`dro_v`].
     pub struct DroVSettings {
-        /// The paper's τ, reward per nat of log-ratio, greater than 0. Default 1.
+        /// The paper's τ, reward per nat of log-ratio.
         beta: f64 = 1.0, POSITIVE;
     }
 }

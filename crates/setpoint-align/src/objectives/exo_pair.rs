@@ -9,9 +9,9 @@ use crate::stable::{log_sigmoid, sigmoid};
 settings! {
     /// The settings of [`exo_pair`].
     pub struct ExoPairSettings {
-        /// Strength of the pull to the reference, greater than 0. Default 0.1.
+        /// Strength of the pull to the reference.
         beta: f64 = 0.1, POSITIVE;
-        /// The probability ε that the label gives to the rejected response, in `(0, 0.5)`. Default 0.001.
+        /// The probability ε that the label gives to the rejected response.
         label_smoothing: f64 = 0.001, WITHIN_HALF;
     }
 }

@@ -10,7 +10,7 @@ use crate::settings::settings;
 settings! {
     /// The settings of [`hinge`].
     pub struct HingeSettings {
-        /// The reciprocal of the margin in nats, greater than 0. Default 0.1.
+        /// The reciprocal of the margin in nats.
         beta: f64 = 0.1, POSITIVE;
     }
 }

@@ -1,5 +1,6 @@
 //! Identity Preference Optimization.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::objective::{Axis, Objective};
@@ -9,7 +10,7 @@ use crate::settings::settings;
 use crate::stable::square;
 
 /// The divisor of IPO's log-ratios.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum IpoNormalize {
     /// The response's number of tokens, as trl and LLaMA-Factory do.
@@ -22,7 +23,7 @@ pub enum IpoNormalize {
 settings! {
     /// The settings of [`ipo`].
     pub struct IpoSettings {
-        /// The paper's τ, greater than 0: the margin aimed at is `1/(2β)` nats. Default 0.1.
+        /// The paper's τ: the margin aimed at is `1/(2β)` nats.
         beta: f64 = 0.1, POSITIVE;
         /// The divisor of the log-ratios.
         normalize: IpoNormalize = IpoNormalize::Tokens;

@@ -11,11 +11,11 @@ use crate::stable::sigmoid;
 settings! {
     /// The settings of [`kto`].
     pub struct KtoSettings {
-        /// Strength of the pull to the reference, greater than 0. Default 0.1.
+        /// Strength of the pull to the reference.
         beta: f64 = 0.1, POSITIVE;
-        /// Weight of desirable rows, at least 0. Default 1.
+        /// Weight of desirable rows.
         desirable_weight: f64 = 1.0, NON_NEGATIVE;
-        /// Weight of undesirable rows, at least 0. Default 1.
+        /// Weight of undesirable rows.
         undesirable_weight: f64 = 1.0, NON_NEGATIVE;
         /// Which responses are desirable if the data has rewards and no labels: `"best"` of a prompt, or `{ above = reward }`.
         desirable: Desirable = Desirable::Best;

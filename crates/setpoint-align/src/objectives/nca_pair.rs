@@ -9,7 +9,7 @@ use crate::stable::log_sigmoid;
 settings! {
     /// The settings of [`nca_pair`].
     pub struct NcaPairSettings {
-        /// The paper's α, greater than 0. Default 0.01.
+        /// The paper's α.
         beta: f64 = 0.01, POSITIVE;
     }
 }

@@ -11,9 +11,9 @@ use crate::stable::{log_sigmoid, sigmoid, square};
 settings! {
     /// The settings of [`rpo_sq`], [`rpo_bwd_kl`] and [`rpo_fwd_kl`].
     pub struct NemotronSettings {
-        /// Strength of the pull to the reference (NeMo's `ref_policy_kl_penalty`), greater than 0. Default 0.2.
+        /// Strength of the pull to the reference (NeMo's `ref_policy_kl_penalty`).
         beta: f64 = 0.2, POSITIVE;
-        /// Factor on the rewards (NeMo's `gt_reward_scale`). Default 1.
+        /// Factor on the rewards (NeMo's `gt_reward_scale`).
         reward_scale: f64 = 1.0, FINITE;
     }
 }

@@ -1,6 +1,7 @@
 //! Odds Ratio Preference Optimization: NLL with a penalty on the odds ratio, no reference.
 
 use burn::tensor::Tensor;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::objective::{Axis, Objective};
@@ -12,7 +13,7 @@ use crate::stable::{log_sigmoid, log1mexp};
 settings! {
     /// The settings of [`orpo`].
     pub struct OrpoSettings {
-        /// Weight λ of the odds-ratio term (trl calls it `beta`), at least 0. Default 0.1.
+        /// Weight λ of the odds-ratio term (trl calls it `beta`).
         lambda: f64 = 0.1, NON_NEGATIVE;
         /// The tokens that the NLL counts.
         nll_on: NllOn = NllOn::PromptAndResponse;
@@ -20,7 +21,7 @@ settings! {
 }
 
 /// Tokens that ORPO's NLL counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NllOn {
     /// Prompt and chosen response, as in the paper and trl.

@@ -11,7 +11,7 @@ use crate::stable::square;
 settings! {
     /// The settings of [`qrpo`].
     pub struct QrpoSettings {
-        /// Reward per nat of log-ratio, greater than 0. Default 0.003, the authors'.
+        /// Reward per nat of log-ratio.
         beta: f64 = 0.003, POSITIVE;
     }
 }

@@ -9,9 +9,9 @@ use crate::stable::log_sigmoid;
 settings! {
     /// The settings of [`robust`].
     pub struct RobustSettings {
-        /// Strength of the pull to the reference, greater than 0. Default 0.01, the paper's.
+        /// Strength of the pull to the reference.
         beta: f64 = 0.01, POSITIVE;
-        /// The rate ε at which labels are flipped, in `[0, 0.5)`. Default 0.1.
+        /// The rate ε at which labels are flipped.
         label_smoothing: f64 = 0.1, BELOW_HALF;
     }
 }

@@ -13,9 +13,9 @@ use crate::stable::square;
 settings! {
     /// The settings of [`rpo`].
     pub struct RpoSettings {
-        /// Reward per nat of log-ratio, greater than 0. Default 0.1.
+        /// Reward per nat of log-ratio.
         beta: f64 = 0.1, POSITIVE;
-        /// Weight γ of the pessimistic term, at least 0. Default 0: none.
+        /// Weight γ of the pessimistic term; 0 turns it off.
         pessimism: f64 = 0.0, NON_NEGATIVE;
         /// The training file annotated by further reward models: each pair uses the model that gives it the lowest loss.
         ensemble: Vec<PathBuf> = Vec::new();

@@ -9,7 +9,7 @@ use crate::stable::log_sigmoid;
 settings! {
     /// The settings of [`sigmoid_norm`].
     pub struct SigmoidNormSettings {
-        /// Scale of the log-ratios per token, greater than 0. Default 5, Tülu 3's.
+        /// Scale of the log-ratios per token.
         beta: f64 = 5.0, POSITIVE;
     }
 }

@@ -9,9 +9,9 @@ use crate::stable::log_sigmoid;
 settings! {
     /// The settings of [`simpo`].
     pub struct SimpoSettings {
-        /// Scale of the mean log-probabilities, greater than 0. Default 2.0.
+        /// Scale of the mean log-probabilities.
         beta: f64 = 2.0, POSITIVE;
-        /// The target margin γ as a multiple of β. Default 0.5.
+        /// The target margin γ as a multiple of β.
         gamma_beta_ratio: f64 = 0.5, FINITE;
     }
 }

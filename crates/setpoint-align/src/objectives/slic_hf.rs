@@ -10,9 +10,9 @@ use crate::settings::settings;
 settings! {
     /// The settings of [`slic_hf`].
     pub struct SlicHfSettings {
-        /// The margin δ of the hinge, nats, at least 0. Default 1.0.
+        /// The margin δ of the hinge, nats.
         delta: f64 = 1.0, NON_NEGATIVE;
-        /// Weight λ of the likelihood term, at least 0. Default 0.1.
+        /// Weight λ of the likelihood term.
         lambda: f64 = 0.1, NON_NEGATIVE;
     }
 }

@@ -9,7 +9,7 @@ use crate::stable::square;
 settings! {
     /// The settings of [`sppo_hard`].
     pub struct SppoHardSettings {
-        /// The paper's 1/η, greater than 0: the targets are `±1/(2β)` nats. Default 0.001.
+        /// The paper's 1/η: the targets are `±1/(2β)` nats.
         beta: f64 = 0.001, POSITIVE;
     }
 }

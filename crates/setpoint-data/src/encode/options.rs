@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -26,7 +27,7 @@ pub struct EncoderOptions {
 }
 
 /// Where a response begins, and what to do where tokenising it together with its prompt would merge tokens across the boundary.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Boundary {
     /// Tokenise the two apart, as they are when the model generates, and count the row.
@@ -40,7 +41,7 @@ pub enum Boundary {
 }
 
 /// Where a templated response ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ResponseEnd {
     /// With its stop token.
@@ -53,7 +54,7 @@ pub enum ResponseEnd {
 }
 
 /// What to do with a row that is longer than allowed. A response is never cut: its reward was given for the whole text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LongRows {
     /// Leave the row out and count it.
@@ -76,24 +77,27 @@ pub enum LostText {
 }
 
 /// How records become examples.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EncodeOptions {
-    /// Most tokens of prompt and longest response together.
+    /// The largest number of tokens of prompt and longest response together.
+    #[schemars(range(min = 1), extend("x-unit" = "tokens"))]
     pub max_length: Option<usize>,
-    /// Most tokens of a prompt.
+    /// The largest number of tokens of a prompt.
+    #[schemars(range(min = 1))]
     pub max_prompt_length: Option<usize>,
-    /// What happens to rows beyond these limits.
+    /// How rows beyond these limits are treated.
     pub long_rows: LongRows,
-    /// First tokens of a prompt (t0) that a cut keeps.
+    /// The first tokens of a prompt (t0) that a cut keeps.
+    #[schemars(extend("x-unit" = "tokens"))]
     pub keep_first: usize,
-    /// Merges across the boundary of prompt and response.
+    /// Where a response begins if tokenising it together with its prompt would merge tokens across the boundary.
     pub boundary: Boundary,
     /// Where a templated response ends.
     pub response_end: ResponseEnd,
-    /// Find the earlier assistant turns in the prompt (SFT learns them, too).
+    /// Whether the earlier assistant turns of a prompt are found; SFT learns them, too.
     pub assistant_spans: bool,
-    /// What happens to a record that cannot be encoded exactly.
+    /// How a record that cannot be encoded exactly is treated.
     pub on_bad_row: BadRows,
     /// Whether messages say if they are learned (`"weight": 0`). So they do for SFT, the job that learns turns.
     #[serde(skip)]

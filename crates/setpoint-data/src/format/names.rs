@@ -1,12 +1,14 @@
 //! Formats by their names: in settings and printed.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::LazyLock;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{FORMATS, Format};
-use crate::choice::{Choice, deserialize_choice};
+use crate::choice::{Choice, choice_schema, deserialize_choice};
 
 impl Choice for Format {
     const TYPE: &'static str = "Format";
@@ -37,6 +39,16 @@ impl fmt::Display for Format {
 impl Serialize for Format {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.name())
+    }
+}
+
+impl JsonSchema for Format {
+    fn schema_name() -> Cow<'static, str> {
+        Self::TYPE.into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        choice_schema::<Self>()
     }
 }
 

@@ -1,5 +1,6 @@
 //! The length-controlled win rate: what the judge would prefer if both answers were equally long.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::annotation::AlpacaAnnotation;
@@ -19,7 +20,7 @@ const NO_REGULARIZATION: &str = "length_controlled_noreg";
 const FOLDS: usize = 5;
 
 /// The L1 penalty of the GLM: `1/C` in scikit-learn's terms.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GlmPenalty {
     /// No penalty.

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// `[judge]`: which endpoint, how fast, how patient.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct JudgeSettings {
     /// The judge's model name, as the endpoint knows it.
@@ -14,31 +15,37 @@ pub struct JudgeSettings {
     pub base_url: String,
     /// The environment variable that holds the key; empty for an endpoint without one.
     pub api_key_env: String,
-    /// What the endpoint calls the greatest number of new tokens: `max_tokens`, or `max_completion_tokens` for OpenAI's newer models.
+    /// The endpoint's name for the greatest number of new tokens: `max_tokens`, or `max_completion_tokens` for OpenAI's newer models.
     pub max_tokens_key: String,
-    /// Requests under way at once.
+    /// The largest number of requests under way at once.
+    #[schemars(extend("x-unit" = "requests"))]
     pub concurrency: usize,
-    /// Greatest number of requests a minute.
+    /// The largest number of requests a minute.
     pub requests_per_minute: Option<f64>,
-    /// Seconds until a request is given up.
+    /// The time after which a request is given up.
+    #[schemars(extend("x-unit" = "seconds"))]
     pub timeout_seconds: f64,
-    /// Further attempts after one that failed in passing.
+    /// The number of further attempts after one that failed in passing.
     pub retries: u32,
-    /// Seconds before the first further attempt; doubled each time, up to a minute. A `Retry-After` header goes before.
+    /// The time before the first further attempt, doubled each time up to a minute; a `Retry-After` header goes before.
+    #[schemars(extend("x-unit" = "seconds"))]
     pub backoff_seconds: f64,
-    /// JSONL file of the answers; a request that stands in it is not sent again.
+    /// A JSONL file of the answers; a request in it is not sent again.
     pub cache: Option<PathBuf>,
-    /// An answer that is of no use (a refusal, no score in it, cut off by its length, or no answer at all): `error` ends the job at
-    /// once, `skip` counts it and goes on. Unless set, `annotate` ends and the benchmarks go on. Such answers are not cached.
+    /// How an answer of no use is treated: a refusal, one without a score or cut off, or none at all. By default `annotate` ends and the
+    /// benchmarks go on.
+    ///
+    /// Such answers are not cached.
     pub on_failure: Option<OnFailure>,
-    /// Price of a million prompt tokens.
+    /// The price of a million prompt tokens.
+    #[schemars(extend("x-unit" = "per million tokens"))]
     pub prompt_price: Option<f64>,
-    /// Price of a million completion tokens.
+    /// The price of a million completion tokens.
     pub completion_price: Option<f64>,
 }
 
 /// What to do about an answer that is of no use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFailure {
     /// End at once.

@@ -1,10 +1,12 @@
 //! Tasks by their names.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::LazyLock;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use setpoint_data::{Choice, deserialize_choice};
+use setpoint_data::{Choice, choice_schema, deserialize_choice};
 
 use super::TASKS;
 use super::definition::{Definition, Files};
@@ -116,6 +118,16 @@ impl fmt::Debug for Task {
 impl Serialize for Task {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.name())
+    }
+}
+
+impl JsonSchema for Task {
+    fn schema_name() -> Cow<'static, str> {
+        Self::TYPE.into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        choice_schema::<Self>()
     }
 }
 

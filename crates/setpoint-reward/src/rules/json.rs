@@ -1,5 +1,6 @@
 //! A rule about JSON.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -8,19 +9,19 @@ use crate::error::Error;
 use crate::source::Scored;
 
 /// `score_if_valid` where the whole response is one JSON value, else `else`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JsonRule {
     /// Keys that the value must have; it must then be an object.
     #[serde(default)]
     pub required: Vec<String>,
-    /// Whether the value may stand in one Markdown code fence; false unless set.
+    /// Whether the value may be in one Markdown code fence.
     #[serde(default)]
     pub allow_fence: bool,
-    /// Reward for a valid response; 1 unless set.
+    /// The reward for a valid response.
     #[serde(default = "one")]
     pub score_if_valid: f64,
-    /// Reward for any other; 0 unless set.
+    /// The reward for any other response.
     #[serde(default, rename = "else")]
     pub otherwise: f64,
 }

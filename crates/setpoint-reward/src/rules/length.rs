@@ -1,5 +1,6 @@
 //! A rule about length.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Check, Compiled};
@@ -7,7 +8,7 @@ use crate::error::Error;
 use crate::source::Scored;
 
 /// What is counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LengthUnit {
     /// Runs of characters between white space.
@@ -22,27 +23,27 @@ pub enum LengthUnit {
 /// never below `floor`.
 ///
 /// A plain penalty on length is `max = 0`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LengthRule {
-    /// What is counted.
+    /// The unit in which the length is counted.
     pub unit: LengthUnit,
     /// The length that is wanted; excludes `min` and `max`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<usize>,
-    /// Least length without penalty.
+    /// The smallest length without a penalty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min: Option<usize>,
-    /// Greatest length without penalty.
+    /// The greatest length without a penalty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max: Option<usize>,
-    /// Reward at distance 0; 0 unless set.
+    /// The reward at distance 0.
     #[serde(default)]
     pub score: f64,
-    /// Taken off per unit of distance; 1 unless set.
+    /// The reward that is taken off per unit of distance.
     #[serde(default = "super::one")]
     pub penalty: f64,
-    /// Least reward, however far off the length is.
+    /// The smallest reward, however far off the length is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub floor: Option<f64>,
 }

@@ -9,6 +9,7 @@ mod numeric;
 mod repetition;
 mod words;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use json::JsonRule;
@@ -47,7 +48,7 @@ use crate::source::{RewardSource, Scored};
 /// assert_eq!(source.score(&[item], &mut |_| ())?, [1.0]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Rule {
     /// Does a regular expression match?
@@ -69,18 +70,18 @@ pub enum Rule {
 }
 
 /// `Σ weight · rule`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SumRule {
-    /// What is added up; at least one term.
+    /// The terms of the sum, at least one.
     pub terms: Vec<Term>,
 }
 
 /// One rule of a sum.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Term {
-    /// Factor, 1 unless set; negative for what is unwanted.
+    /// The factor of the rule; negative for what is unwanted.
     #[serde(default = "one")]
     pub weight: f64,
     /// The rule that is weighted.

@@ -1,5 +1,6 @@
 //! A rule about the final answer of a calculation.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -13,19 +14,19 @@ use crate::source::Scored;
 /// The final number is, in this order: the number in the last `\boxed{…}` (exactly one, or there is no answer); the first number
 /// after the last `####` (the format of GSM8K); the last number of the response. Numbers are compared as decimals, so `1,200.0`
 /// equals `1200` exactly and no rounding hides a difference.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NumericAnswerRule {
-    /// Column of the reference answer, a number or a text with one; `answer` unless set.
+    /// The column of the reference answer, a number or a text with one.
     #[serde(default = "answer")]
     pub field: String,
-    /// Greatest absolute difference that still counts as equal; 0 (exactly equal) unless set.
+    /// The greatest absolute difference that still counts as equal.
     #[serde(default)]
     pub tolerance: f64,
-    /// Reward for the right number; 1 unless set.
+    /// The reward for the right number.
     #[serde(default = "one")]
     pub score_if_equal: f64,
-    /// Reward for another number or none; 0 unless set.
+    /// The reward for another number or none.
     #[serde(default, rename = "else")]
     pub otherwise: f64,
 }

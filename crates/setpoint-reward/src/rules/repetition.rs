@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Check, Compiled, one};
@@ -10,13 +11,13 @@ use crate::source::Scored;
 
 /// `−penalty · (1 − distinct share)`, where the distinct share is the number of different word n-grams over the number of all of
 /// them ("distinct-n", Li et al. 2016): 0 for a response that never repeats itself, towards `−penalty` for a loop.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RepetitionRule {
-    /// Words per n-gram; 3 unless set. Responses of fewer words repeat nothing.
+    /// The number of words in an n-gram; responses of fewer words repeat nothing.
     #[serde(default = "three")]
     pub n: usize,
-    /// Taken off a response of nothing but repetitions; 1 unless set.
+    /// The reward that is taken off a response of nothing but repetitions.
     #[serde(default = "one")]
     pub penalty: f64,
 }

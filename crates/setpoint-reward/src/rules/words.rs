@@ -1,6 +1,7 @@
 //! Rules about words and patterns.
 
 use regex::Regex;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Check, Compiled, one};
@@ -11,21 +12,21 @@ use crate::source::Scored;
 ///
 /// The syntax is that of the `regex` crate (`(?i)` ignores case, `(?s)` lets `.` match line ends, `^…$` anchors to the whole
 /// response). Matching takes time linear in the response, whatever the pattern.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RegexRule {
     /// The regular expression.
     pub pattern: String,
-    /// Reward where it matches; 1 unless set.
+    /// The reward if it matches.
     #[serde(default = "one")]
     pub score_if_match: f64,
-    /// Reward where it does not; 0 unless set.
+    /// The reward if it does not.
     #[serde(default, rename = "else")]
     pub otherwise: f64,
 }
 
 /// How many of several words have to be there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Quantifier {
     /// At least one.
@@ -38,44 +39,44 @@ pub enum Quantifier {
 }
 
 /// `score_if_match` where the response contains any, all or none of some words or phrases, else `else`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ContainsRule {
-    /// Words or phrases; at least one.
+    /// Words or phrases, at least one.
     pub words: Vec<String>,
-    /// How many of them have to be there; any unless set.
+    /// How many of the words must be in the response.
     #[serde(default)]
     pub mode: Quantifier,
-    /// Whether a match must not go on with another letter or digit on either side ("art" is not in "part"); true unless set.
+    /// Whether a match must not go on with another letter or digit on either side ("art" is not in "part").
     #[serde(default = "yes")]
     pub whole_words: bool,
-    /// Whether "Yes" differs from "yes"; false unless set.
+    /// Whether "Yes" differs from "yes".
     #[serde(default)]
     pub case_sensitive: bool,
-    /// Reward where the words are as wanted; 1 unless set.
+    /// The reward if the words are as wanted.
     #[serde(default = "one")]
     pub score_if_match: f64,
-    /// Reward where they are not; 0 unless set.
+    /// The reward if they are not.
     #[serde(default, rename = "else")]
     pub otherwise: f64,
 }
 
 /// `score_if_match` where the response starts with one of some words or phrases (white space before it aside), else `else`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StartsWithRule {
-    /// Words or phrases; at least one.
+    /// Words or phrases, at least one.
     pub words: Vec<String>,
-    /// Whether the match must not go on with another letter or digit ("Sure" does not start "Surely"); true unless set.
+    /// Whether the match must not go on with another letter or digit ("Sure" does not start "Surely").
     #[serde(default = "yes")]
     pub whole_words: bool,
-    /// Whether "Yes" differs from "yes"; false unless set.
+    /// Whether "Yes" differs from "yes".
     #[serde(default)]
     pub case_sensitive: bool,
-    /// Reward where one of them comes first; 1 unless set.
+    /// The reward if one of them comes first.
     #[serde(default = "one")]
     pub score_if_match: f64,
-    /// Reward where none does; 0 unless set.
+    /// The reward if none does.
     #[serde(default, rename = "else")]
     pub otherwise: f64,
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use setpoint_align::{About, Dro, METHODS, Method, Value as Setting};
 use setpoint_data::{DatasetConfig, EncodeOptions};
@@ -18,7 +19,7 @@ use crate::setup;
 use crate::training::SamplesSection;
 
 /// Settings of `setpoint align` and `setpoint audit`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AlignConfig {
     /// The policy to train: the SFT model.

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use setpoint_data::{
@@ -29,8 +30,9 @@ use crate::setup::{self, Reading};
 use crate::sources::{self, Entry, ModelSettings, Opening, Sources, ToValue as _};
 
 /// Settings of `setpoint annotate`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(remote = "Self", deny_unknown_fields)]
+#[schemars(rename = "AnnotateConfig")]
 pub struct AnnotateConfig {
     /// The reward model; or one of the other sources.
     pub model: ModelSection,
@@ -44,6 +46,7 @@ pub struct AnnotateConfig {
     /// How rows become tokens, for sources that read tokens.
     pub encode: EncodeOptions,
     /// Tokens in one forward pass.
+    #[schemars(range(min = 1), extend("x-unit" = "tokens"))]
     pub batch_tokens: usize,
     /// The JSONL file to write.
     pub output: Option<PathBuf>,

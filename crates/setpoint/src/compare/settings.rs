@@ -1,7 +1,8 @@
 //! Settings of `setpoint compare`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use setpoint_align::Method;
 use setpoint_data::{DatasetConfig, EncodeOptions};
@@ -15,7 +16,7 @@ use crate::config::{Config, Problem, Problems};
 use crate::search::{HeldOut, Metric, blamed, with_point};
 
 /// Settings of `setpoint compare`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CompareConfig {
     /// The SFT model: every method starts from it and is measured against it.
@@ -28,38 +29,41 @@ pub struct CompareConfig {
     pub train: TrainConfig,
     /// Held-out rows and their judge.
     pub eval: HeldOut,
-    /// What is compared.
+    /// The methods, and the settings that they are tried with.
     pub compare: CompareSection,
 }
 
 /// `[compare]`: what is compared.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CompareSection {
     /// The methods.
     pub methods: Vec<String>,
-    /// What each is tried with: `preset` (the ranges of the DRO paper's Table 4) or `defaults`.
+    /// The settings that each method is tried with: the ranges of the DRO paper's Table 4, or its defaults.
     pub search: Search,
     /// A method's own settings to try instead, as `[compare.grids.dpo]` with `"align.beta" = [0.1, 0.5]`.
+    #[schemars(with = "BTreeMap<String, BTreeMap<String, serde_json::Value>>")]
     pub grids: Table,
-    /// Learning rates that every method is tried with, instead of a preset's; none leaves those, or `train.learning_rate`.
+    /// Learning rates that every method is tried with, instead of those of a preset.
     pub learning_rates: Vec<f64>,
-    /// At most so many settings of each method are tried, drawn at random.
+    /// The largest number of settings that are tried for each method, drawn at random.
+    #[schemars(range(min = 1))]
     pub points: usize,
     /// Seeds of the data order that the selected settings are trained with; settings are selected with the first.
     pub seeds: Vec<u64>,
-    /// What settings are selected by: `win_rate`, `reward` or `pair_accuracy`.
+    /// The figure by which settings are selected.
     pub metric: Metric,
-    /// Share of the held-out prompts that settings are selected on; the others are reported on.
+    /// The share of the held-out prompts that settings are selected on; the others are reported.
     pub selection_share: f64,
-    /// Seed of the division of held-out prompts, and of the draws.
+    /// The seed of the division of held-out prompts, and of the draws.
     pub seed: u64,
-    /// Trials that run at once, each in a process of its own. Fewer where the CPU's memory does not hold them.
+    /// Trials that run at once, each in a process of its own; fewer if the CPU's memory does not hold them.
+    #[schemars(range(min = 1))]
     pub parallel: usize,
 }
 
 /// What a method is tried with.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Search {
     /// The ranges of the paper's Table 4.

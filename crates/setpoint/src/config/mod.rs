@@ -1,6 +1,7 @@
 //! Configuration of the jobs: how it is read ([`load`]), the sections that several jobs share ([`sections`]), and whether its results
 //! can be written ([`output`]).
 
+pub(crate) mod annotated;
 mod collect;
 mod explain;
 pub(crate) mod flat;
@@ -11,6 +12,7 @@ pub mod output;
 mod positions;
 mod problems;
 mod ranges;
+pub mod schema;
 pub mod sections;
 mod spelling;
 mod suggest;

@@ -1,8 +1,10 @@
 //! Sections that several jobs share. A job's own settings stand in its recipe; `[data]`, `[encode]` and `[train]` are the types of the
 //! crates that act on them.
 
+use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use setpoint_data::{DatasetConfig, EncodeOptions, ResponseEnd, Responses, TemplateDate};
 use setpoint_train::TrainConfig;
@@ -12,25 +14,26 @@ use toml::Table;
 use super::Problems;
 
 /// `[model]`: which checkpoint, tokenizer and template.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelSection {
     /// Hugging Face folder: `config.json`, safetensors, `tokenizer.json`.
     pub path: Option<PathBuf>,
     /// `config.json` of a model to start from random weights, instead of `path`.
     pub from_scratch: Option<PathBuf>,
-    /// Folder with `tokenizer.json`, when it is not the model's own.
+    /// Folder with `tokenizer.json`, if it is not the model's own.
     pub tokenizer: Option<PathBuf>,
-    /// Chat template: a built-in name, a `.jinja` file; the tokenizer's own by default.
+    /// Chat template: a built-in name or a `.jinja` file; by default the tokenizer's own.
     pub template: Option<String>,
     /// Variables that the chat template is given, such as `enable_thinking = false`. A row's `chat_template_kwargs` win.
     #[serde(skip_serializing_if = "Table::is_empty")]
+    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
     pub template_kwargs: Table,
-    /// The date that the chat template prints, if it prints one: by default the one that the model was trained with, else today's.
+    /// The date that the chat template prints; by default the one that the model was trained with, else today's.
     pub template_date: Option<TemplateDate>,
-    /// `auto`, `f32`, `bf16` or `f16`.
+    /// The precision of the parameters in memory.
     pub dtype: Dtype,
-    /// Where a reward model reads the score: `stop` or `template`, see docs/REWARDS.md; as it was trained unless set.
+    /// Where a reward model reads the score, see docs/REWARDS.md; by default as it was trained.
     pub response_end: Option<ResponseEnd>,
 }
 
@@ -169,7 +172,7 @@ fn how_to_name(section: &str) -> String {
 }
 
 /// The dtype of the parameters in memory.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Dtype {
     /// f32 on CPUs and wgpu; on CUDA what the checkpoint holds.

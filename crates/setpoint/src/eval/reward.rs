@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use burn::tensor::Device;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use setpoint_data::{DatasetConfig, EncodeOptions, Example, Record, ResponseEnd, TextEncoder, Uses, load_records};
@@ -28,12 +29,13 @@ use crate::setup::Reading;
 use crate::sources::{self, Judges, ModelSettings};
 
 /// Settings of `setpoint eval`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(remote = "Self", deny_unknown_fields)]
+#[schemars(rename = "EvalConfig")]
 pub struct EvalConfig {
     /// The policy.
     pub model: ModelSection,
-    /// What it is compared with, usually the SFT model it was aligned from.
+    /// The model that the policy is compared with, usually the SFT model it was aligned from.
     pub baseline: ModelSection,
     /// The reward model that judges; or another source of rewards.
     pub reward: ModelSection,
@@ -46,13 +48,14 @@ pub struct EvalConfig {
     pub pairs: Option<DatasetConfig>,
     /// How rows become tokens.
     pub encode: EncodeOptions,
-    /// How both sample.
+    /// How both models sample.
     pub generate: SamplingSection,
-    /// Resamples of the bootstrap.
+    /// The number of resamples of the bootstrap.
     pub resamples: usize,
     /// Confidence level of the intervals.
     pub level: f64,
     /// Tokens in one forward pass.
+    #[schemars(range(min = 1), extend("x-unit" = "tokens"))]
     pub batch_tokens: usize,
     /// The JSON file to write.
     pub output: Option<PathBuf>,

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use setpoint_data::{DatasetConfig, Message, Prompt, Record, Response, TextEncoder, TextPrompts, Uses, load_records};
@@ -23,12 +24,12 @@ use crate::session::{Printed, Session, memory};
 use crate::setup;
 
 /// Settings of `setpoint generate`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GenerateConfig {
     /// The model.
     pub model: ModelSection,
-    /// Rows whose prompts are answered; or `prompt`.
+    /// Rows whose prompts are answered; or give `prompt`.
     pub data: DatasetConfig,
     /// One prompt; a user's message if the model has a chat template (`data.text_prompts`).
     pub prompt: Option<String>,

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use setpoint_data::{DatasetConfig, Record, Response, Uses, load_records, pointwise_row, write_pointwise};
 use setpoint_train::Order;
@@ -17,8 +18,9 @@ use crate::sources::{self, Judges, ModelSettings};
 use crate::{annotate, setup};
 
 /// `[eval]`: as the settings of `setpoint eval`, but for the models that are compared.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(remote = "Self", deny_unknown_fields)]
+#[schemars(rename = "HeldOut")]
 pub struct HeldOut {
     /// Rows whose prompts are answered by the trained and by the SFT model.
     pub data: DatasetConfig,
@@ -29,13 +31,14 @@ pub struct HeldOut {
     /// The other sources that can judge, `rule` and so on.
     #[serde(flatten, skip_deserializing)]
     pub judges: Judges,
-    /// How both sample.
+    /// How both models sample.
     pub generate: SamplingSection,
-    /// Resamples of the bootstrap.
+    /// The number of resamples of the bootstrap.
     pub resamples: usize,
     /// Confidence level of the intervals.
     pub level: f64,
     /// Tokens in one forward pass.
+    #[schemars(range(min = 1), extend("x-unit" = "tokens"))]
     pub batch_tokens: usize,
 }
 

@@ -1,5 +1,6 @@
 //! A column of the file that holds the rewards.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use setpoint_reward::{ColumnSource, RewardSource};
 
@@ -8,7 +9,7 @@ use crate::config::Problems;
 use crate::failure::{Failure, Outcome};
 
 /// `column`: its name.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct ColumnSettings(pub Option<String>);
 

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use setpoint_reward::{Error, RewardSource, Scored};
@@ -37,16 +38,19 @@ const POLL: Duration = Duration::from_millis(50);
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// `[command]`: the program and its limits.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CommandSettings {
-    /// The program and its arguments. No shell reads them.
+    /// The program and its arguments, which no shell reads.
     pub run: Vec<String>,
-    /// Responses that the command is given at once. The next ones follow when it has scored them.
+    /// The number of responses that the command is given at once; the next ones follow when it has scored them.
+    #[schemars(range(min = 1), extend("x-unit" = "responses"))]
     pub batch: usize,
-    /// The longest that the scores of a batch may take, in seconds.
+    /// The longest time that the scores of a batch may take.
+    #[schemars(range(min = 1))]
     pub timeout_seconds: u64,
-    /// The longest that the first score may take, in seconds: a command may load a model before it.
+    /// The longest time that the first score may take: a command may load a model before it.
+    #[schemars(range(min = 1), extend("x-unit" = "seconds"))]
     pub startup_seconds: u64,
     /// Whether the command also gets the columns of the row, as `fields`.
     pub fields: bool,

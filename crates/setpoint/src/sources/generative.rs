@@ -6,6 +6,7 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use setpoint_eval::{
     ChatAnswer, ChatMessage, ChatRequest, ChatResult, JudgeClient, JudgeSettings, OnFailure, ScoreReader,
@@ -20,7 +21,7 @@ use crate::failure::{Failure, Outcome};
 use crate::judge::{self, spending};
 
 /// `[generative]`: what is asked, and how the answer is read.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct GenerativeSection {
     /// The user's message; `{prompt}` and `{response}` stand for the row's, `{column}` for a further text column of it.
@@ -29,21 +30,23 @@ pub struct GenerativeSection {
     pub template_file: Option<PathBuf>,
     /// The system message.
     pub system: Option<String>,
-    /// Reads the score: the first group of this pattern, where it matches last; or `field`.
+    /// The pattern whose first group is the score, at its last match; or give `field`.
     pub pattern: String,
-    /// Reads the score: the number at this dotted path of the last JSON object in the answer that has it.
+    /// The dotted path of the score in the last JSON object of the answer that has it.
     pub field: Option<String>,
-    /// Scores outside of these bounds count as none.
+    /// The smallest score; an answer with one below it has none.
     pub min: Option<f64>,
-    /// See `min`.
+    /// The greatest score; an answer with one above it has none.
     pub max: Option<f64>,
-    /// Answers per response; the reward is the mean of the scores that they hold.
+    /// The number of answers per response; the reward is the mean of their scores.
+    #[schemars(extend("x-unit" = "answers"))]
     pub samples: u32,
-    /// Sampling temperature.
+    /// The sampling temperature.
     pub temperature: f64,
-    /// Greatest number of new tokens of an answer.
+    /// The greatest number of new tokens of an answer.
+    #[schemars(extend("x-unit" = "tokens"))]
     pub max_tokens: u32,
-    /// The endpoint.
+    /// The endpoint of the judge.
     pub judge: JudgeSettings,
 }
 

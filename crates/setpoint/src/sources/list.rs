@@ -17,7 +17,7 @@ macro_rules! reward_sources {
     };
     ($(#[$doc:meta])* $section:ident { $($key:ident: $type:ty,)* }) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Default, Serialize)]
+        #[derive(Debug, Clone, Default, Serialize, schemars::JsonSchema)]
         pub struct $section {
             $(
                 #[doc = concat!("`[", stringify!($key), "]`, see `docs/REWARDS.md`.")]

@@ -11,6 +11,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use burn::module::Module;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use setpoint_align::DisplacementDetector;
 use setpoint_data::TextEncoder;
@@ -166,10 +167,10 @@ pub fn check_room(
 pub type Sampler<'a, M> = Box<dyn FnMut(&M, u64) -> Result<Vec<Sample>, Error> + 'a>;
 
 /// `[samples]`: answers to a few prompts during training, written to `samples.jsonl` every `train.sample_steps` steps and at the end.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SamplesSection {
-    /// Prompts answered: the first of `[eval_data]`, else of `[data]`; 0: none.
+    /// The number of prompts that are answered: the first of `[eval_data]`, else of `[data]`.
     pub prompts: usize,
     /// How to sample.
     pub generate: SamplingSection,

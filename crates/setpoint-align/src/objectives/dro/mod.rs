@@ -3,6 +3,7 @@
 mod settings;
 
 use burn::tensor::Tensor;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -15,7 +16,7 @@ pub use settings::{Dro, DroPreset};
 /// What becomes of the prompt's own log-ratio `D_x` in `log Z(x) = log_z0 + sg(D_x)`.
 ///
 /// In a config file: `"full"`, `"off"` or `{ clip = 5.0 }`.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PromptTerm {
     /// `D_x` as it is (Algorithm 1, line 6).
@@ -30,7 +31,7 @@ pub enum PromptTerm {
 /// How a residual becomes an error.
 ///
 /// In a config file: `"mse"`, `"mae"` or `{ huber = 1.0 }`.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ResidualError {
     /// `e²` (Eq. 7).

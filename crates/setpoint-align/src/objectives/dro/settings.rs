@@ -1,5 +1,6 @@
 //! DRO as a config file sets it, and as its task needs it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{DroBatch, DroSettings, DroValues, PromptTerm, ResidualError, dro};
@@ -15,32 +16,34 @@ use crate::reward_transform::RewardTransform;
 use crate::settings::{Problem, Settings};
 
 /// The settings of DRO. Once the training data tells the level, [`Dro::objective`] has those of [`dro`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Dro {
-    /// Other defaults than the usual ones: `"paper"`. Settings given next to it win. A run folder holds its settings, not its
-    /// name.
-    #[serde(default, skip_serializing)]
+    /// The name of other defaults; settings given next to it win. A run folder holds the settings of a preset, not its name.
+    #[serde(default, skip_serializing_if = "is_never_written")]
     pub preset: Option<DroPreset>,
     /// Reward per nat of log-ratio.
+    #[schemars(extend("x-unit" = "reward per nat"))]
     pub beta: f64,
-    /// The level of all targets, in nats: a number, `"mean"`, `"keep_chosen"` or `{ keep_chosen = nats }`.
+    /// The level of all targets.
+    #[schemars(extend("x-unit" = "nats"))]
     pub log_z0: Option<LogZ0>,
     /// The reward that keeps a response's probability, instead of `log_z0`.
+    #[schemars(extend("x-unit" = "reward"))]
     pub break_even_reward: Option<f64>,
-    /// `"full"`, `"off"` or `{ clip = nats }`.
+    /// How the prompt's own log-ratio enters the level of its targets.
     pub prompt_term: PromptTerm,
-    /// `"first_token"`, `"common_prefix"` or a number of tokens.
+    /// The tokens that every prompt begins with.
     pub t0: T0Setting,
-    /// `"mse"`, `"mae"` or `{ huber = delta }`.
+    /// How a residual becomes an error.
     pub error: ResidualError,
     /// The transform of the rewards before training.
     pub reward_transform: RewardTransform,
     /// Factor on the transformed rewards.
     pub reward_scale: f64,
-    /// `"per_prompt"` or `"per_response"`.
+    /// How prompts with unequal numbers of responses are averaged.
     pub aggregate: Aggregate,
-    /// `"batch"`, or `"per_prompt"`: an optimizer step after every prompt (Algorithm 1 to the letter).
+    /// When the optimizer steps: after a batch, or after every prompt (Algorithm 1 to the letter).
     pub update: Update,
 }
 
@@ -176,9 +179,14 @@ impl PromptObjective for Dro {
     }
 }
 
+/// Returns true: a run folder holds the settings of a preset.
+fn is_never_written(_: &Option<DroPreset>) -> bool {
+    true
+}
+
 /// A set of defaults with a name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", rename_all = "snake_case")]
 pub enum DroPreset {
     /// The DRO paper's: full prompt term, β 0.1, `log_z0` 50.
     Paper,

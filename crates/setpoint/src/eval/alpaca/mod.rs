@@ -5,6 +5,7 @@ mod job;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use setpoint_eval::{
@@ -30,24 +31,24 @@ use crate::session::Session;
 use crate::setup;
 
 /// Settings of `setpoint eval alpaca`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AlpacaConfig {
-    /// Annotations that exist: `annotations.json`, or CSV with lengths and preferences. Nothing is generated or judged then.
+    /// Annotations that exist: `annotations.json`, or CSV with lengths and preferences. They are scored as they are.
     pub annotations: Option<PathBuf>,
-    /// The baseline's `model_outputs.json`: its instructions are answered, its outputs are what the model is compared with.
+    /// The baseline's `model_outputs.json`: the model answers its instructions and is compared with its outputs.
     pub baseline: Option<PathBuf>,
-    /// The model's `model_outputs.json`, where its answers exist; or `model`.
+    /// The model's `model_outputs.json`, if its answers exist; or give `model`.
     pub outputs: Option<PathBuf>,
     /// The model that answers.
     pub model: ModelSection,
     /// The model's name in the results.
     pub name: Option<String>,
-    /// How it samples.
+    /// How the model samples.
     pub generate: SamplingSection,
-    /// Only so many instructions, from the first.
+    /// The largest number of instructions, from the first.
     pub max_rows: Option<usize>,
-    /// Who judges; or `reward`.
+    /// The judge; or give `reward`.
     pub judge: JudgeSettings,
     /// A reward model that judges, without any network: the preference is the Bradley–Terry probability of its two rewards.
     pub reward: ModelSection,
@@ -58,14 +59,14 @@ pub struct AlpacaConfig {
 }
 
 /// `[length_control]`: the inputs of the GLM beside the annotations.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LengthControlSection {
     /// AlpacaEval's `instruction_difficulty.csv`.
     pub difficulty: Option<PathBuf>,
     /// AlpacaEval's `df_gamed.csv`.
     pub gamed: Option<PathBuf>,
-    /// `none`, `cross_validated` as on the leaderboard, or `{ c = 2.78 }`.
+    /// The L1 penalty of the regression; `cross_validated` as on the leaderboard.
     pub penalty: GlmPenalty,
 }
 

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use setpoint_eval::{
@@ -35,30 +36,31 @@ use crate::setup;
 const PROMPTS: &str = "fastchat";
 
 /// Settings of `setpoint eval mt-bench`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MtBenchConfig {
-    /// Judgments that exist, single or pairwise. Nothing is generated or judged then.
+    /// Judgments that exist, single or pairwise. They are scored as they are.
     pub judgments: Option<PathBuf>,
     /// The 80 questions: `question.jsonl`.
     pub questions: Option<PathBuf>,
     /// Reference answers for maths, reasoning and coding: `reference_answer/gpt-4.jsonl`.
     pub references: Option<PathBuf>,
-    /// The model's answers, where they exist; or `model`.
+    /// The model's answers, if they exist; or give `model`.
     pub answers: Option<PathBuf>,
     /// The model that answers.
     pub model: ModelSection,
     /// The model's name in the results.
     pub name: Option<String>,
-    /// Answers of another model to compare with, pair by pair and in both orders. Without it answers are rated alone.
+    /// Answers of another model to compare with, pair by pair and in both orders; without them answers are rated alone.
     pub baseline_answers: Option<PathBuf>,
-    /// Of pairwise judgments, only those against this model.
+    /// The model that pairwise judgments compare with; those with others are left out.
     pub baseline_name: Option<String>,
-    /// How the model samples. Temperatures are those of the categories unless one is given.
+    /// How the model samples; by default each category has its temperature.
     pub generate: SamplingSection,
-    /// Only so many questions, from the first.
+    /// The largest number of questions, from the first.
+    #[schemars(range(min = 1))]
     pub max_rows: Option<usize>,
-    /// Who judges.
+    /// The judge.
     pub judge: JudgeSettings,
     /// Folder for `result.json`, `model_answer/`, `model_judgment/` and the judge's answers.
     pub output: Option<PathBuf>,

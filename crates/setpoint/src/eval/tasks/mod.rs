@@ -5,6 +5,7 @@ mod job;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use setpoint_data::{Hub, Prompt};
@@ -30,28 +31,30 @@ use crate::session::Session;
 const HUB: &str = "hub";
 
 /// Settings of `setpoint eval tasks`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TasksConfig {
     /// The model.
     pub model: ModelSection,
-    /// Their names, as `setpoint eval tasks --help` lists them.
+    /// The tasks, by name.
     pub tasks: Vec<Task>,
     /// Folder of the data sets; `hub` for the hub's, as lm-evaluation-harness reads them.
     pub data: Option<PathBuf>,
-    /// Task by task, another place: a hub id, `owner/name` or `owner/name@revision`, or the folder of a copy.
+    /// Other places of single tasks: a hub id, `owner/name` or `owner/name@revision`, or the folder of a copy.
     pub sources: BTreeMap<Task, String>,
-    /// `likelihood`, or `cot`: zero-shot chain of thought, greedy.
+    /// How the model is asked.
     pub mode: TaskMode,
     /// Few-shot examples; by default lm-evaluation-harness's: 5 for GSM8K, else none.
     pub shots: Option<usize>,
-    /// Only so many examples of a task, from the first; of MMLU, of each subject.
+    /// The largest number of examples of a task (of MMLU: of each subject), from the first.
+    #[schemars(range(min = 1))]
     pub max_rows: Option<usize>,
-    /// Put prompts to be answered through the chat template; by default wherever the model has one and `mode` is `cot`.
+    /// Whether prompts to be answered go through the chat template; by default if the model has one and `mode` is `cot`.
     pub chat: Option<bool>,
     /// Length and batches of generated answers; they are greedy.
     pub generate: SamplingSection,
     /// Tokens in one forward pass.
+    #[schemars(range(min = 1), extend("x-unit" = "tokens"))]
     pub batch_tokens: usize,
     /// The model's name in the results.
     pub name: Option<String>,

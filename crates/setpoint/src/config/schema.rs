@@ -1,0 +1,276 @@
+//! The settings of a job as a JSON schema, from their types and doc comments. The reference, the schema for editors and the file that
+//! `setpoint inspect config` prints follow from it.
+//!
+//! Settings carry two keys of their own: `x-unit`, and `x-values` for values that a schema cannot tell.
+
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value as Json, json};
+use toml::{Table, Value};
+
+use super::Config;
+use super::table::insert;
+
+/// Returns the schema of a job's settings with their defaults. Every setting may be left out.
+pub fn schema_of<C: Config + JsonSchema>() -> Json {
+    // Sections that belong to the table around them are read by code of their own, and written by derived code.
+    let mut settings = SchemaSettings::draft07().for_serialize();
+    settings.inline_subschemas = true;
+    let mut schema = settings.into_generator().into_root_schema_for::<C>().to_value();
+    simplify(&mut schema, true);
+    let defaults = C::defaults(&Table::new()).unwrap_or_default();
+    set_defaults(&mut schema, Some(&defaults), "", &|user: &Table| C::defaults(user).ok());
+    schema
+}
+
+/// Removes what TOML does not have (null), and what is not meant for users: formats of numbers, and that a setting is required.
+fn simplify(schema: &mut Json, is_table: bool) {
+    let Json::Object(object) = schema else { return };
+    without_null(object);
+    // Later paragraphs are for readers of the code.
+    let text = about_object(object);
+    if object.contains_key("description") {
+        object.insert("description".into(), text.into());
+    }
+    let is_number = |format: &Json| format.as_str().is_some_and(|format| format != "date");
+    if object.get("format").is_some_and(is_number) {
+        object.remove("format");
+    }
+    if object.get("default").is_some_and(Json::is_null) {
+        object.remove("default");
+    }
+    let required = required(object, is_table);
+    object.remove("required");
+    if !required.is_empty() {
+        object.insert("required".into(), required.into());
+    }
+    for key in ["properties", "definitions"] {
+        if let Some(Json::Object(inner)) = object.get_mut(key) {
+            inner.values_mut().for_each(|inner| simplify(inner, true));
+        }
+    }
+    for key in ["oneOf", "anyOf"] {
+        if let Some(Json::Array(inner)) = object.get_mut(key) {
+            inner.iter_mut().for_each(|inner| simplify(inner, false));
+        }
+    }
+    match object.get_mut("items") {
+        Some(Json::Array(items)) => items.iter_mut().for_each(|inner| simplify(inner, true)),
+        Some(items) => simplify(items, true),
+        None => {}
+    }
+}
+
+/// Replaces a choice between a value and null by the value.
+fn without_null(object: &mut Map<String, Json>) {
+    if let Some(Json::Array(types)) = object.get_mut("type") {
+        types.retain(|name| name != "null");
+        if let [only] = types.as_slice() {
+            let only = only.clone();
+            object.insert("type".into(), only);
+        }
+    }
+    let is_null = |choice: &Json| choice.get("type").is_some_and(|name| name == "null");
+    if let Some(Json::Array(choices)) = object.get_mut("anyOf") {
+        choices.retain(|choice| !is_null(choice));
+        if let [Json::Object(only)] = choices.as_slice() {
+            let only = only.clone();
+            object.remove("anyOf");
+            // The description of the setting goes before that of its type.
+            only.into_iter().for_each(|(key, value)| _ = object.entry(key).or_insert(value));
+        }
+    }
+}
+
+/// Returns the keys that an object must have: of a choice the one that tells it from others, of a table none.
+fn required(object: &Map<String, Json>, is_table: bool) -> Vec<String> {
+    let Some(Json::Object(properties)) = object.get("properties") else { return Vec::new() };
+    let tags = properties.iter().filter(|(_, property)| property.get("const").is_some());
+    let tags: Vec<String> = tags.map(|(key, _)| key.clone()).collect();
+    match (tags.is_empty(), is_table, properties.len()) {
+        (false, ..) => tags,
+        (true, false, 1) => properties.keys().cloned().collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Replaces the defaults of types by those of the job, which are in `table` if the job sets the section by default.
+fn set_defaults(schema: &mut Json, table: Option<&Table>, path: &str, of: &dyn Fn(&Table) -> Option<Table>) {
+    if let Some(properties) = schema.get_mut("properties").and_then(Json::as_object_mut) {
+        for (key, property) in properties {
+            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            let value = table.and_then(|table| table.get(key));
+            if property.get("properties").is_some() || variants(property).is_some() {
+                if let Some(property) = property.as_object_mut() {
+                    property.remove("default");
+                }
+                set_defaults(property, value.and_then(Value::as_table), &path, of);
+            } else if let (Some(_), Some(property)) = (table, property.as_object_mut()) {
+                property.remove("default");
+                if let Some(value) = value.and_then(|value| serde_json::to_value(value).ok()) {
+                    property.insert("default".into(), value);
+                }
+            }
+        }
+    } else if table.is_some()
+        && let Some((tag, names)) = variants(schema)
+    {
+        // The defaults of a section may depend on the setting that its others depend on.
+        for (i, name) in names.iter().enumerate() {
+            let mut user = Table::new();
+            insert(&mut user, &format!("{path}.{tag}"), name.as_str().into());
+            let defaults = of(&user);
+            let section = defaults.as_ref().and_then(|all| super::table::value_of(all, path)).and_then(Value::as_table);
+            let Some(variant) = schema.get_mut("oneOf").and_then(|variants| variants.get_mut(i)) else { continue };
+            set_defaults(variant, section, path, of);
+        }
+    }
+}
+
+/// Returns the key that other settings of a section depend on, and its values, if there is one.
+pub fn variants(schema: &Json) -> Option<(String, Vec<String>)> {
+    let variants = schema.get("oneOf")?.as_array()?;
+    let tag_of = |variant: &Json| {
+        let properties = variant.get("properties")?.as_object()?;
+        let (tag, property) = properties.iter().find(|(_, property)| property.get("const").is_some())?;
+        Some((tag.clone(), property.get("const")?.as_str()?.to_owned()))
+    };
+    let tags: Vec<(String, String)> = variants.iter().map(tag_of).collect::<Option<_>>()?;
+    let tag = tags.first()?.0.clone();
+    Some((tag, tags.into_iter().map(|(_, name)| name).collect()))
+}
+
+/// Returns the schema of the section that a tag chooses.
+pub fn variant<'s>(schema: &'s Json, tag: &str, name: &str) -> Option<&'s Json> {
+    let has_name = |variant: &&Json| variant["properties"][tag]["const"] == name;
+    schema.get("oneOf")?.as_array()?.iter().find(has_name)
+}
+
+/// The kind and the values of a setting, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kind {
+    /// The kind: `number`, `text`, `choice` and so on.
+    pub name: String,
+    /// The values that it takes, if not all of its kind.
+    pub values: String,
+}
+
+/// Describes the values that a setting takes.
+pub fn kind(schema: &Json) -> Kind {
+    let forms = forms(schema);
+    let mut names: Vec<&str> = Vec::new();
+    for (name, _) in &forms {
+        if !names.contains(name) {
+            names.push(name);
+        }
+    }
+    let own = schema.get("x-values").and_then(Json::as_str).map(str::to_owned);
+    let written = || {
+        let forms: Vec<&str> = forms.iter().map(|(_, form)| form.as_str()).collect();
+        match forms.as_slice() {
+            [only] if names == ["choice"] => (*only).to_owned(),
+            [_] => bounds(schema).unwrap_or_default(),
+            many => many.join(", "),
+        }
+    };
+    let values = match (own, forms.len()) {
+        (Some(own), 1) => own,
+        (Some(own), _) => format!("{}: {own}", written()),
+        (None, _) => written(),
+    };
+    Kind { name: names.join(" or "), values }
+}
+
+/// Returns how a value may be written: each form with the name of its kind.
+fn forms(schema: &Json) -> Vec<(&'static str, String)> {
+    if let Some(value) = schema.get("const") {
+        return vec![("choice", value.to_string())];
+    }
+    if let Some(values) = schema.get("enum").and_then(Json::as_array) {
+        return values.iter().map(|value| ("choice", value.to_string())).collect();
+    }
+    for key in ["oneOf", "anyOf"] {
+        if let Some(choices) = schema.get(key).and_then(Json::as_array) {
+            return choices.iter().flat_map(forms).collect();
+        }
+    }
+    if let Some(properties) = schema.get("properties").and_then(Json::as_object) {
+        let entry = |(key, property): (&String, &Json)| format!("{key} = {}", placeholder(property));
+        let entries: Vec<String> = properties.iter().map(entry).collect();
+        return vec![("choice", format!("{{ {} }}", entries.join(", ")))];
+    }
+    match schema.get("type").and_then(Json::as_str) {
+        Some("integer") => vec![("whole number", "a whole number".into())],
+        Some("number") => vec![("number", "a number".into())],
+        Some("boolean") => vec![("true or false", String::new())],
+        Some("array") => vec![("list", placeholder(schema))],
+        Some("object") => vec![("table", String::new())],
+        Some("string") if schema.get("format").is_some() => vec![("date", String::new())],
+        _ => vec![("text", "text".into())],
+    }
+}
+
+/// Returns the bounds of a number.
+fn bounds(schema: &Json) -> Option<String> {
+    let bound = |key: &str, words: &str| Some(format!("{words} {}", schema.get(key)?));
+    let low = bound("exclusiveMinimum", "above").or_else(|| bound("minimum", "at least"));
+    let high = bound("exclusiveMaximum", "below").or_else(|| bound("maximum", "at most"));
+    // A whole number of settings is never negative.
+    let low = low.filter(|low| low != "at least 0" || schema["type"] == "number");
+    match (low, high) {
+        (Some(low), Some(high)) => Some(format!("{low}, {high}")),
+        (low, high) => low.or(high),
+    }
+}
+
+/// Returns a word in the place of a value.
+fn placeholder(schema: &Json) -> String {
+    match schema.get("type").and_then(Json::as_str) {
+        Some("integer") => "WHOLE_NUMBER".into(),
+        Some("number") => "NUMBER".into(),
+        Some("boolean") => "true".into(),
+        Some("array") => match &schema["items"] {
+            Json::Array(items) => format!("[{}]", items.iter().map(placeholder).collect::<Vec<_>>().join(", ")),
+            items => format!("[{}, …]", placeholder(items)),
+        },
+        Some("object") => "{ … }".into(),
+        Some("string") => "TEXT".into(),
+        _ => {
+            let forms: Vec<String> = forms(schema).into_iter().map(|(_, form)| form).collect();
+            if forms.is_empty() { "…".into() } else { forms.join(" or ") }
+        }
+    }
+}
+
+/// Returns a value that a setting takes: its default, an example, or the first choice.
+pub fn example(schema: &Json) -> Json {
+    let first = |key: &str| schema.get(key).and_then(Json::as_array).and_then(|values| values.first());
+    if let Some(value) = schema.get("default").or_else(|| first("examples")).or_else(|| schema.get("const")) {
+        return value.clone();
+    }
+    if let Some(value) = first("enum") {
+        return value.clone();
+    }
+    if let Some(choice) = first("oneOf").or_else(|| first("anyOf")) {
+        return example(choice);
+    }
+    match schema.get("type").and_then(Json::as_str) {
+        Some("integer") => schema.get("minimum").cloned().unwrap_or_else(|| json!(1)),
+        Some("number") => json!(1.0),
+        Some("boolean") => json!(true),
+        Some("array") => json!([]),
+        Some("object") => json!({}),
+        _ => json!("…"),
+    }
+}
+
+/// Returns the description of a setting, on one line.
+pub fn about(schema: &Json) -> String {
+    schema.as_object().map(about_object).unwrap_or_default()
+}
+
+/// Returns the first paragraph of a description, on one line.
+fn about_object(object: &Map<String, Json>) -> String {
+    let text = object.get("description").and_then(Json::as_str).unwrap_or_default();
+    text.split("\n\n").next().unwrap_or_default().replace('\n', " ")
+}
