@@ -5,7 +5,7 @@ use crate::error::Error;
 /// The values that a setting may take.
 pub(crate) struct Range {
     /// How a message describes them.
-    expected: &'static str,
+    pub(crate) expected: &'static str,
     contains: fn(f64) -> bool,
 }
 

@@ -19,17 +19,23 @@ pub struct BestConfig {
     pub min_delta: f64,
 }
 
-/// [`BestConfig`] as settings may write it.
-#[derive(Deserialize)]
+/// The measure by which a checkpoint is the best one, as settings may write it.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "BestConfig")]
 #[serde(deny_unknown_fields)]
 struct WrittenBest {
+    /// The metric of the evaluations, such as `eval_loss`.
     metric: String,
+    /// Whether more of it is better. It may be left out for losses, accuracies and margins.
     #[serde(default)]
     greater_is_better: Option<bool>,
+    /// Whether the run ends with the best model instead of the last.
     #[serde(default)]
     restore: bool,
+    /// The run stops when this many evaluations in a row are not better than the best.
     #[serde(default)]
     patience: Option<u32>,
+    /// The smallest improvement that `patience` counts.
     #[serde(default)]
     min_delta: f64,
 }
