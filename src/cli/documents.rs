@@ -139,9 +139,11 @@ fn commands_in_sentences_have_flags_that_exist() {
         for found in quoted.captures_iter(&text) {
             let words: Vec<&str> = found[1].split_whitespace().collect();
             // `eval tasks`, or `align` with a file after it.
+            let own_flag = words.first().is_some_and(|word| word.starts_with("--"));
             let command = [2, 1]
                 .into_iter()
                 .map(|count| words[..count.min(words.len())].join(" "))
+                .chain(own_flag.then(String::new))
                 .find(|name| flags.contains_key(name));
             checked += 1;
             match command {
@@ -186,7 +188,7 @@ fn settings_in_blocks_are_those_of_a_job() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(checked > 10, "only {checked} blocks of settings were found");
+    assert!(checked >= 10, "only {checked} blocks of settings were found");
 }
 
 #[test]

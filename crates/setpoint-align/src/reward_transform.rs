@@ -36,7 +36,7 @@ pub enum RewardTransform {
     Clip(ClipRange),
 }
 
-/// The range of [`RewardTransform::Clip`].
+/// The range that rewards are limited to.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "expected a number c (for -c to c) or a pair [low, high]")]
 pub enum ClipRange {

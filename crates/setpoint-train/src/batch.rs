@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub enum MicroBatch {
     /// At most this many examples.
     Examples(usize),
-    /// At most this many tokens ([`Task::cost`](crate::Task::cost)); a longer example goes alone.
+    /// At most this many tokens; a longer example goes alone.
     Tokens(usize),
 }
 

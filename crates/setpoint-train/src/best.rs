@@ -25,6 +25,7 @@ pub struct BestConfig {
 #[serde(deny_unknown_fields)]
 struct WrittenBest {
     /// The metric of the evaluations, such as `eval_loss`.
+    #[schemars(extend("examples" = ["eval_loss"]))]
     metric: String,
     /// Whether more of it is better. It may be left out for losses, accuracies and margins.
     #[serde(default)]

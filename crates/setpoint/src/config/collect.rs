@@ -30,7 +30,11 @@ pub(super) fn read_collecting<C: DeserializeOwned>(
         match attempt(&user) {
             Ok(config) => return Ok(config),
             Err((path, message)) => {
-                let key = blame(&user, &path, |without| attempt(without).err().is_none_or(|e| e.1 != message));
+                let key = match message.starts_with("missing field") {
+                    // It is missed in the table, whatever else is there.
+                    true => path,
+                    false => blame(&user, &path, |without| attempt(without).err().is_none_or(|e| e.1 != message)),
+                };
                 let key = reached(&user, &key);
                 let key = without_position(&user, key, |without| attempt(without).map_err(|(_, message)| message));
                 let fits = &|value: Value| {

@@ -31,6 +31,9 @@ pub(super) fn explain(
     if let Some(rest) = message.strip_prefix("unknown field ") {
         return unknown_setting(rest, key, known);
     }
+    if let Some(field) = message.strip_prefix("missing field ").and_then(|rest| rest.split('`').nth(1)) {
+        return format!("`{}` is missing", if key == "." { field.to_owned() } else { format!("{key}.{field}") });
+    }
     // An entry of a list has no value of its own to try.
     if !key.contains('[')
         && let Some(found) = found
@@ -53,9 +56,6 @@ pub(super) fn explain(
         let near = nearest(found, names.iter().copied()).map(|near| format!("; did you mean `{near}`?"));
         let forms: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
         return format!("`{key}` must be {}; found \"{found}\"{}", alternatives(&forms), near.unwrap_or_default());
-    }
-    if let Some(field) = message.strip_prefix("missing field ").and_then(|rest| rest.split('`').nth(1)) {
-        return format!("`{}` is missing", if key == "." { field.to_owned() } else { format!("{key}.{field}") });
     }
     format!("`{key}`: {}", plain(message))
 }

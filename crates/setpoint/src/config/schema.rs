@@ -30,7 +30,7 @@ fn simplify(schema: &mut Json, is_table: bool) {
     // Later paragraphs are for readers of the code.
     let text = about_object(object);
     if object.contains_key("description") {
-        object.insert("description".into(), text.into());
+        object.insert("description".into(), text.clone().into());
     }
     let is_number = |format: &Json| format.as_str().is_some_and(|format| format != "date");
     if object.get("format").is_some_and(is_number) {
@@ -46,7 +46,13 @@ fn simplify(schema: &mut Json, is_table: bool) {
     }
     for key in ["properties", "definitions"] {
         if let Some(Json::Object(inner)) = object.get_mut(key) {
-            inner.values_mut().for_each(|inner| simplify(inner, true));
+            inner.values_mut().for_each(|inner| {
+                simplify(inner, true);
+                // The only value of a choice, or an entry of a table with given keys, has no description of its own.
+                if let Some(inner) = inner.as_object_mut().filter(|_| key == "properties" && !text.is_empty()) {
+                    inner.entry("description").or_insert_with(|| text.clone().into());
+                }
+            });
         }
     }
     for key in ["oneOf", "anyOf"] {
