@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use super::fixture::{Ran, command, demo, file, model, rewarded_rows, setpoint};
 
 /// Commands, as they are typed, that print no result to standard output or do not end by themselves. Their help is tried all the same.
-const SILENT: [&str; 5] = ["demo", "lend", "report", "help", "eval help"];
+const SILENT: [&str; 6] = ["demo", "lend", "report", "man", "help", "eval help"];
 
 /// Names under `Commands:` in a help text.
 fn listed(help: &str) -> Vec<String> {
@@ -89,6 +89,8 @@ fn printing(dir: &Path) -> Vec<(&'static str, Vec<String>)> {
     let answers = write("answers.jsonl", &format!("{answer}\n"));
     let arc = r#"{"id":"1","question":"One?","choices":{"text":["a","b"],"label":["A","B"]},"answerKey":"A"}"#;
     write("ARC-Easy_test.jsonl", &format!("{arc}\n"));
+    let yaml = write("dpo.yaml", "model_name_or_path: m\nlearning_rate: 1.0e-6\nbeta: 0.1\nloss_type: sigmoid\n");
+    let gguf = dir.join("tiny.gguf").display().to_string();
     let out = dir.join("out").display().to_string();
     let run = dir.join("run").display().to_string();
     let pair = demo("preferences.jsonl").display().to_string();
@@ -158,6 +160,14 @@ fn printing(dir: &Path) -> Vec<(&'static str, Vec<String>)> {
             ]),
         ),
         ("eval compare", owned(&["eval", "compare", &result, &result])),
+        ("export", owned(&["export", "--help"])),
+        (
+            "export gguf",
+            owned(&["export", "gguf", "--model", &policy, "--type", "f32", "--output", &gguf, "--overwrite"]),
+        ),
+        ("convert", owned(&["convert", &yaml, "--from", "trl", "--trainer", "dpo"])),
+        ("completions", owned(&["completions", "bash"])),
+        ("inspect schema", owned(&["inspect", "schema", "align"])),
         ("inspect data", with(&["inspect", "data"], &[])),
         ("inspect model", owned(&["inspect", "model", &policy, "--tensors"])),
         ("inspect config", owned(&["inspect", "config", "align"])),
