@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "WrittenBest")]
 pub struct BestConfig {
     /// The metric of the evaluations, such as `eval_loss`.
+    #[schemars(extend("examples" = ["eval_loss"]))]
     pub metric: String,
     /// Whether more of it is better. Settings may leave it out for losses, accuracies and margins.
     pub greater_is_better: bool,
@@ -25,7 +26,6 @@ pub struct BestConfig {
 #[serde(deny_unknown_fields)]
 struct WrittenBest {
     /// The metric of the evaluations, such as `eval_loss`.
-    #[schemars(extend("examples" = ["eval_loss"]))]
     metric: String,
     /// Whether more of it is better. It may be left out for losses, accuracies and margins.
     #[serde(default)]
