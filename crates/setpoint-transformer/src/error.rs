@@ -188,7 +188,7 @@ pub enum Error {
     Gguf {
         /// The folder or its `config.json`.
         path: PathBuf,
-        /// What cannot be held, and what could.
+        /// A sentence that says what cannot be held, and what could.
         message: String,
     },
     /// The device cannot compute in the requested number format.

@@ -32,7 +32,7 @@ pub struct GgufTokenizer {
     pub bos: Option<u32>,
     /// The token that ends a turn: the chat template's own, if there is a template.
     pub eos: Option<u32>,
-    /// The token that stands for an unknown character.
+    /// The token of unknown characters.
     pub unknown: Option<u32>,
     /// The token that fills up rows.
     pub padding: Option<u32>,

@@ -149,7 +149,7 @@ fn space_prefix(file: &Value) -> Option<Prefix> {
     }
 }
 
-/// Returns whether a token stands for one byte, as `<0x0A>` does.
+/// Returns whether a token is that of one byte, as `<0x0A>` is.
 fn is_byte(text: &str) -> bool {
     let digits = text.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
     digits.is_some_and(|digits| digits.len() == 2 && u8::from_str_radix(digits, 16).is_ok())
@@ -215,7 +215,7 @@ fn derived(merges: &[(&str, &str)], ids: &HashMap<&str, usize>, kinds: &[TokenKi
             }
         }
     }
-    // f32 tells so many ranks apart.
+    // Every rank below this bound is exact in f32.
     (ranks.len() < 1 << f32::MANTISSA_DIGITS).then_some(())?;
     let mut rest = ranks.len();
     for (id, kind) in kinds.iter().enumerate() {

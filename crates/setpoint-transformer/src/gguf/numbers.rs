@@ -44,7 +44,7 @@ impl NumberFormat {
         self != Self::Q8_0 || width.is_multiple_of(BLOCK)
     }
 
-    /// Returns the bytes of so many weights.
+    /// Returns the number of bytes that this many weights take.
     pub(super) fn bytes(self, weights: u64) -> u64 {
         match self {
             Self::F32 => 4 * weights,

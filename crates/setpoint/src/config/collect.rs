@@ -85,8 +85,8 @@ impl<C: DeserializeOwned> Known for Settings<'_, C> {
     }
 }
 
-/// Which setting under `path` causes an error: serde names only the table where a table's meaning hangs on one of its keys
-/// (a method's settings). It is the one without which the error goes away.
+/// Returns the setting under `path` that causes an error: the one without which the error goes away. Serde names only the table if a
+/// table's meaning depends on one of its keys, as that of a method's settings does.
 fn blame(user: &Table, path: &str, goes_away: impl Fn(&Table) -> bool) -> String {
     let mut table = Some(user);
     if path != "." {

@@ -1,5 +1,7 @@
 //! Numbers as a reader likes them: short, with a unit.
 
+use crate::session;
+
 /// Returns a number in at most four significant digits, for axes and tables.
 pub fn number(value: f64) -> String {
     let size = value.abs();
@@ -82,14 +84,7 @@ pub fn parameters(value: u64) -> String {
 
 /// Returns a duration: `under 0.1 s`, `0.8 s`, `42 s`, `3 min 20 s`, `2 h 5 min`.
 pub fn duration(seconds: f64) -> String {
-    let whole = seconds.round() as u64;
-    match whole {
-        0 if seconds < 0.1 => "under 0.1 s".to_owned(),
-        0..10 => format!("{seconds:.1} s"),
-        10..60 => format!("{whole} s"),
-        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
-        _ => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
-    }
+    if seconds < 0.1 { "under 0.1 s".to_owned() } else { session::duration(seconds) }
 }
 
 #[cfg(test)]
