@@ -36,7 +36,8 @@ const FILES: [(&str, &[u8]); 9] = [
 ];
 
 /// A shorter memory than usual: the runs have some hundred steps.
-const OPTIMIZER: AdamWConfig = AdamWConfig { betas: (0.9, 0.98), eps: 1e-8, weight_decay: 0.0, in_backward: false };
+const OPTIMIZER: AdamWConfig =
+    AdamWConfig { betas: (0.9, 0.98), eps: 1e-8, weight_decay: 0.0, in_backward: false, plus_ratio: 1.0 };
 
 /// Runs the demo in `folder`.
 pub fn run(session: &Session, folder: &Path, seed: u64) -> Outcome {

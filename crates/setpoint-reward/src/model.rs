@@ -6,6 +6,7 @@ use burn::module::Module;
 use burn::tensor::{Device, FloatDType, Tensor};
 use setpoint_train::{DeviceGroup, MicroBatch, distribute};
 use setpoint_transformer::checkpoint::{self, LoadOptions, SaveOptions};
+use setpoint_transformer::lora::{AdapterFolder, AdapterTask, HasDecoder, is_adapter_parameter};
 use setpoint_transformer::{Architecture, CausalLm, Decoder, Linear, ModelConfig, Tape, init_weights};
 
 use crate::error::Error;
@@ -105,6 +106,32 @@ impl RewardModel {
         Ok((model, config))
     }
 
+    /// Reads an adapter and its base: a sequence classifier, or a language model whose head gives way to the one that the adapter stores.
+    ///
+    /// # Errors
+    /// Those of [`load`](Self::load) and of [`AdapterFolder::load`]; [`Error::NotARewardModel`] for an adapter of a language model.
+    pub fn load_adapter(
+        adapter: &AdapterFolder,
+        base: &Path,
+        options: &LoadOptions,
+        device: &Device,
+    ) -> Result<(Self, ModelConfig), Error> {
+        if adapter.task == Some(AdapterTask::CausalLm) {
+            return Err(Error::NotARewardModel { path: adapter.dir.clone() });
+        }
+        let (model, config) = if ModelConfig::from_dir(base)?.architecture == Architecture::SequenceClassification {
+            Self::load(base, options, device)?
+        } else {
+            if !is_adapter_parameter(&adapter.config, "score.weight") {
+                let message = "the base has no score head, and the adapter stores none (`score` in modules_to_save)";
+                return Err(setpoint_transformer::Error::Adapter { message: message.to_owned() }.into());
+            }
+            let (lm, config) = CausalLm::load(base, options, device)?;
+            Self::from_causal_lm(lm, &config, HeadInit::Zeros)
+        };
+        Ok((adapter.load(model)?, config))
+    }
+
     /// Writes a Hugging Face folder that [`load`](Self::load) and transformers read.
     ///
     /// # Errors
@@ -168,6 +195,16 @@ impl RewardModel {
     fn read(&self, hidden: Tensor<2>) -> Tensor<1> {
         let weight = self.score.weight.val().cast(FloatDType::F32).transpose(); // [1, d] -> [d, 1]
         hidden.cast(FloatDType::F32).matmul(weight).squeeze_dim(1) // [n, d]·[d, 1] -> [n, 1] -> [n]
+    }
+}
+
+impl HasDecoder for RewardModel {
+    fn decoder(&self) -> &Decoder {
+        &self.model
+    }
+
+    fn decoder_mut(&mut self) -> &mut Decoder {
+        &mut self.model
     }
 }
 

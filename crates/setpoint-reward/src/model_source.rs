@@ -5,7 +5,7 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::Device;
 use setpoint_train::DeviceGroup;
-use setpoint_transformer::LoadOptions;
+use setpoint_transformer::{LoadOptions, ModelConfig};
 
 use crate::error::Error;
 use crate::model::{RewardModel, check_row, score_rows};
@@ -49,10 +49,17 @@ impl ModelSource {
     pub fn load(dir: &Path, options: &LoadOptions, normalize: bool, device: &Device) -> Result<Self, Error> {
         let (model, config) = RewardModel::load(dir, options, device)?;
         let source = Self::new(model, dir.display().to_string());
-        match (normalize, Normalization::read(&config)?) {
-            (false, _) => Ok(source),
-            (true, Some(normalization)) => Ok(source.normalized(normalization)),
-            (true, None) => Err(Error::NoNormalization { place: dir.join("config.json").display().to_string() }),
+        if normalize { source.normalized_by(&config, dir) } else { Ok(source) }
+    }
+
+    /// Applies the mean and standard deviation that `config`, of the model in `dir`, stores.
+    ///
+    /// # Errors
+    /// [`Error::NoNormalization`] if it stores none, [`Error::Normalization`] if what it stores is none.
+    pub fn normalized_by(self, config: &ModelConfig, dir: &Path) -> Result<Self, Error> {
+        match Normalization::read(config)? {
+            Some(normalization) => Ok(self.normalized(normalization)),
+            None => Err(Error::NoNormalization { place: dir.join("config.json").display().to_string() }),
         }
     }
 

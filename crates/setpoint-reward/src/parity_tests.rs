@@ -161,6 +161,41 @@ fn collect(model: &RewardModel, sink: &GradientSink) -> Vec<(String, Vec<f32>)> 
         .collect()
 }
 
+/// An adapter of the model in `tests/golden/reward/llama`, by PEFT (`tests/golden/make_lora.py`).
+#[test]
+fn scores_and_gradients_of_an_adapter_equal_those_of_peft() {
+    let dir = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/lora/reward"));
+    let golden = Golden { bytes: std::fs::read(dir.join("expected.safetensors")).unwrap(), dir: dir.clone() };
+    let adapter = AdapterFolder::open(&dir).unwrap();
+    let base = dir.join(adapter.base.as_ref().unwrap());
+    for device in devices() {
+        let load = || RewardModel::load_adapter(&adapter, &base, &LoadOptions::default(), &device.clone().autodiff());
+        let (model, _) = load().unwrap();
+        let rows = golden.rows();
+        let scores = to_host(model.scores(&rows).unwrap().inner()).unwrap();
+        for (got, expected) in scores.into_iter().zip(golden.floats("scores")) {
+            assert!((got - expected).abs() <= 1e-5 * expected.abs().max(1.0), "{got}, PEFT has {expected}");
+        }
+        let (score, tape) = model.scores_taped(&rows[..1]).unwrap();
+        let mut sink = GradientSink::new();
+        backward(&model, "model", score.neg(), tape, &mut sink);
+        let file = SafeTensors::deserialize(&golden.bytes).unwrap();
+        let trained: Vec<&str> = file.names().into_iter().filter_map(|name| name.strip_prefix("grad.")).collect();
+        assert_eq!(sink.len(), trained.len());
+        for name in trained {
+            let got: Vec<f32> = sink.gradient(name).unwrap().to_data().try_to_vec().unwrap();
+            let expected = golden.floats(&format!("grad.{name}"));
+            let size = expected.iter().fold(1e-3f32, |size, x| size.max(x.abs()));
+            for (got, expected) in got.iter().zip(expected) {
+                assert!((got - expected).abs() <= 1e-5 * size, "{name}: {got}, PEFT has {expected}");
+            }
+        }
+    }
+    let of_policy = AdapterFolder { task: Some(AdapterTask::CausalLm), ..adapter };
+    let error = RewardModel::load_adapter(&of_policy, &base, &LoadOptions::default(), &devices()[0]).unwrap_err();
+    assert!(matches!(error, Error::NotARewardModel { .. }), "{error}");
+}
+
 #[test]
 fn a_saved_copy_has_the_same_tensors_and_a_config_that_says_the_same() {
     #[allow(deprecated)]

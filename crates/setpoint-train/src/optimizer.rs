@@ -28,11 +28,15 @@ pub struct AdamWConfig {
     /// Whether each block is stepped inside the backward pass, so that the gradients of two blocks never exist at once. Nothing can be
     /// clipped then, and a step is one micro-batch.
     pub in_backward: bool,
+    /// The learning rate of an adapter's second factors (`lora_B`), and of vectors, as a multiple of that of all other parameters. It is a
+    /// setting of the adapter, not of `[train]`.
+    #[serde(skip)]
+    pub plus_ratio: f64,
 }
 
 impl Default for AdamWConfig {
     fn default() -> Self {
-        Self { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0, in_backward: false }
+        Self { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0, in_backward: false, plus_ratio: 1.0 }
     }
 }
 
@@ -121,7 +125,9 @@ impl AdamW {
         learning_rate: f64,
         scale: f64,
     ) -> Tensor<1> {
-        let AdamWConfig { betas: (beta1, beta2), eps, weight_decay, in_backward: _ } = self.config;
+        let AdamWConfig { betas: (beta1, beta2), eps, weight_decay, in_backward: _, plus_ratio } = self.config;
+        let is_second_factor = path.ends_with(".lora_B.weight");
+        let learning_rate = learning_rate * if is_second_factor || shape.len() == 1 { plus_ratio } else { 1.0 };
         let dtype = value.dtype();
         let State { steps, exp_avg, exp_avg_sq, master, .. } = self.state.remove(&path).unwrap_or_else(|| {
             let zeros = || Tensor::zeros(value.dims(), (&value.device(), DType::F32));

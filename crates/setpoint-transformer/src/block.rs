@@ -59,6 +59,20 @@ impl Block {
         self.finish(x, mixed, wanted)
     }
 
+    /// Returns the linear maps with their paths in the layer.
+    pub(crate) fn linear_maps(&mut self) -> [(&'static str, &mut Linear); 7] {
+        let Self { self_attn: SelfAttention { q_proj, k_proj, v_proj, o_proj, .. }, mlp, .. } = self;
+        [
+            ("self_attn.q_proj", q_proj),
+            ("self_attn.k_proj", k_proj),
+            ("self_attn.v_proj", v_proj),
+            ("self_attn.o_proj", o_proj),
+            ("mlp.gate_proj", &mut mlp.gate_proj),
+            ("mlp.up_proj", &mut mlp.up_proj),
+            ("mlp.down_proj", &mut mlp.down_proj),
+        ]
+    }
+
     /// Computes what attention needs of the layer's input: the part before it, for whole texts and for generation.
     pub(crate) fn project(&self, x: Tensor<2>, rotation: &Rotation) -> Projections {
         self.self_attn.project(self.input_layernorm.forward(x), rotation)

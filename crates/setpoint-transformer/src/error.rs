@@ -209,6 +209,12 @@ pub enum Error {
         /// The device's answer.
         message: String,
     },
+    /// An adapter that does not fit its model.
+    #[error("the adapter does not fit the model: {message}")]
+    Adapter {
+        /// The part that does not fit, and what would.
+        message: String,
+    },
     /// A generation setting out of its range.
     #[error("generation setting `{key}` is {found}; expected {expected}")]
     GenerationSetting {

@@ -6,6 +6,7 @@
 //! - [`checkpoint`] reads and writes `.safetensors` folders for any module.
 //! - [`generate`](mod@generate) samples.
 //! - [`gguf`] writes the files that llama.cpp and Ollama read.
+//! - [`lora`] adds low-rank adapters, and reads and writes PEFT's folders.
 //!
 //! Nothing here names a backend: it is a property of the [`Device`](burn::tensor::Device) that a model is made on. On a device with autodiff
 //! the parameters require gradients.
@@ -26,6 +27,7 @@ pub mod generate;
 pub mod gguf;
 mod init;
 mod linear;
+pub mod lora;
 mod nf4;
 mod norm;
 mod prefix;

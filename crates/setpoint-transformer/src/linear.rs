@@ -1,20 +1,41 @@
+// The factors of an adapter have the names that they have in PEFT's files.
+#![allow(non_snake_case)]
+
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Int, Shape, Tensor, module};
-use setpoint_ops::linear;
+use setpoint_ops::{LowRank, linear, linear_lora};
 
-/// A linear map with the weight as Hugging Face stores it, `y = x · Wᵀ + b`.
+/// A linear map with the weight as Hugging Face stores it, `y = x · Wᵀ + b`, and the low-rank update of an adapter, if it has one.
 #[derive(Module, Debug)]
 pub struct Linear {
     /// `[out, in]`.
     pub weight: Param<Tensor<2>>,
     /// `[out]`, if there is one.
     pub bias: Option<Param<Tensor<1>>>,
+    /// The first factor of the update, `[r, in]`.
+    lora_A: Option<Factor>,
+    /// The second one, `[out, r]`.
+    lora_B: Option<Factor>,
+    /// The factor of their product.
+    lora_scale: f64,
+}
+
+/// A factor of a low-rank update.
+#[derive(Module, Debug)]
+struct Factor {
+    weight: Param<Tensor<2>>,
 }
 
 impl Linear {
     /// A map of zeros; no memory is taken until a value is read or loaded.
     pub fn zeros(inputs: usize, outputs: usize, bias: bool, device: &Device) -> Self {
-        Self { weight: constant([outputs, inputs], 0.0, device), bias: bias.then(|| constant([outputs], 0.0, device)) }
+        Self {
+            weight: constant([outputs, inputs], 0.0, device),
+            bias: bias.then(|| constant([outputs], 0.0, device)),
+            lora_A: None,
+            lora_B: None,
+            lora_scale: 1.0,
+        }
     }
 
     /// Applies the map to rows.
@@ -23,7 +44,27 @@ impl Linear {
     ///
     /// `[t, in] -> [t, out]`
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        linear(x, self.weight.val(), self.bias.as_ref().map(Param::val))
+        let (weight, bias) = (self.weight.val(), self.bias.as_ref().map(Param::val));
+        match self.update() {
+            None => linear(x, weight, bias),
+            Some(update) => linear_lora(x, weight, bias, update),
+        }
+    }
+
+    /// Returns the low-rank update, if there is one.
+    pub(crate) fn update(&self) -> Option<LowRank> {
+        let (a, b) = (self.lora_A.as_ref()?, self.lora_B.as_ref()?);
+        Some(LowRank { a: a.weight.val(), b: b.weight.val(), scale: self.lora_scale })
+    }
+
+    /// Gives the map an update: the factors `A` and `B`.
+    pub(crate) fn set_update(&mut self, [a, b]: [Param<Tensor<2>>; 2], scale: f64) {
+        (self.lora_A, self.lora_B, self.lora_scale) = (Some(Factor { weight: a }), Some(Factor { weight: b }), scale);
+    }
+
+    /// Takes the update away, if there is one.
+    pub(crate) fn remove_update(&mut self) {
+        (self.lora_A, self.lora_B) = (None, None);
     }
 }
 

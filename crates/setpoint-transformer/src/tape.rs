@@ -4,7 +4,7 @@
 //! with a graph, and frees it. Memory is one block's graph and the inputs (Chen et al., <https://arxiv.org/abs/1604.06174>). In both modes the
 //! gradient of the embeddings stays what it is, a few rows of a large table.
 
-use burn::module::Module;
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Int, Tensor};
 use setpoint_ops::Packing;
 
@@ -36,9 +36,11 @@ pub struct Tape {
     blocks: Option<Blocks>,
 }
 
-/// Blocks that are computed again.
+/// Blocks that are computed again: those from the lowest on that something is trained in or below.
 #[derive(Clone, Debug)]
 struct Blocks {
+    /// The number of the first of them.
+    first: usize,
     layers: Vec<Block>,
     pass: Pass,
     /// The tokens that the last block answers; all of them if none is named.
@@ -89,30 +91,30 @@ impl Decoder {
         let embedded = self.embed_tokens.valid().forward(ids.clone().inner());
         let pass = self.pass(packing, &embedded.device());
         let wanted = places(wanted, packing, &embedded.device());
-        let mut tape = Tape {
-            ids: ids.inner(),
-            vocab_size: self.vocab_size(),
-            embeddings: self.embed_tokens.weight.is_require_grad(),
-            embedded: None,
-            blocks: None,
-        };
+        let embeddings = self.embed_tokens.weight.is_require_grad();
+        // Below it there is nothing that a gradient is wanted for.
+        let first = if embeddings { 0 } else { self.layers.iter().position(trains).unwrap_or(self.layers.len()) };
+        let vocab_size = self.vocab_size();
+        let mut tape = Tape { ids: ids.inner(), vocab_size, embeddings, embedded: None, blocks: None };
         let layers = self.layers.iter().enumerate().map(|(i, layer)| (layer, self.wanted_of(i, wanted.as_ref())));
         let last = match self.recompute {
             Recompute::None => {
-                let leaf = embedded.autodiff().require_grad();
-                tape.embedded = Some(leaf.clone());
+                let leaf = embedded.autodiff().set_require_grad(embeddings);
+                tape.embedded = embeddings.then(|| leaf.clone());
                 layers.fold(leaf, |x, (layer, wanted)| layer.forward(x, &pass, wanted))
             }
             Recompute::Block => {
                 let mut x = embedded;
                 let mut inputs = Vec::with_capacity(self.layers.len());
-                for (layer, wanted) in layers {
-                    inputs.push(x.clone());
+                for (i, (layer, wanted)) in layers.enumerate() {
+                    if i >= first {
+                        inputs.push(x.clone());
+                    }
                     x = layer.valid().forward(x, &pass, wanted);
                 }
-                let output = x.autodiff().require_grad();
-                tape.blocks =
-                    Some(Blocks { layers: self.layers.clone(), pass, wanted, inputs, output: output.clone() });
+                let output = x.autodiff().set_require_grad(first < self.layers.len());
+                let layers = self.layers[first..].to_vec();
+                tape.blocks = Some(Blocks { first, layers, pass, wanted, inputs, output: output.clone() });
                 output
             }
         };
@@ -129,7 +131,7 @@ impl Tape {
         let Self { ids, vocab_size, embeddings, embedded, blocks } = self;
         let of_embedded = match blocks {
             None => embedded.and_then(|embedded| embedded.grad_remove(gradients)),
-            Some(blocks) => blocks.backward(gradients, accept),
+            Some(blocks) => blocks.backward(embeddings, gradients, accept),
         };
         if let Some(rows) = of_embedded.filter(|_| embeddings) {
             accept(Part::Embeddings { vocab_size, ids: &ids, rows: &rows }, gradients);
@@ -138,25 +140,43 @@ impl Tape {
 }
 
 impl Blocks {
-    /// The blocks backward, the last first; answers the gradient of the first one's input.
+    /// Runs the blocks backward, the last first, and returns the gradient of the first one's input if the `embeddings` are trained.
     fn backward(
         self,
+        embeddings: bool,
         gradients: &mut Gradients,
         accept: &mut dyn FnMut(Part<'_>, &mut Gradients),
     ) -> Option<Tensor<2>> {
-        let Self { mut layers, pass, mut wanted, mut inputs, output } = self;
+        let Self { first, mut layers, pass, mut wanted, mut inputs, output } = self;
         let mut gradient = output.grad_remove(gradients)?;
         drop(output);
         while let (Some(layer), Some(input)) = (layers.pop(), inputs.pop()) {
-            let x = input.autodiff().require_grad();
+            let passes_on = embeddings || !layers.is_empty();
+            let x = input.autodiff().set_require_grad(passes_on);
             // Of the last block, which comes first.
             let wanted = wanted.take();
             let y = layer.forward(x.clone(), &pass, wanted.as_ref());
             // The derivative of this sum is that of y with the gradient from above as its seed.
             let mut found = (y * gradient.autodiff()).sum().backward();
-            gradient = x.grad_remove(&mut found)?;
-            accept(Part::Block(layers.len(), &layer), &mut found);
+            let of_input = x.grad_remove(&mut found);
+            accept(Part::Block(first + layers.len(), &layer), &mut found);
+            gradient = of_input?;
         }
         Some(gradient)
     }
+}
+
+/// Returns whether a parameter of a module is trained.
+fn trains<M: Module>(module: &M) -> bool {
+    struct Any(bool);
+
+    impl ModuleVisitor for Any {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.0 |= param.is_require_grad();
+        }
+    }
+
+    let mut any = Any(false);
+    module.visit(&mut any);
+    any.0
 }

@@ -123,6 +123,7 @@ fn ten_steps_of_adamw_equal_torch_and_the_formula() {
                 eps: case.eps,
                 weight_decay: case.weight_decay.matrix,
                 in_backward: false,
+                plus_ratio: 1.0,
             });
             for (step, &lr) in case.lr.iter().enumerate() {
                 let at = |name: &str, size: usize| read(name)[step * size..][..size].to_vec();

@@ -13,6 +13,7 @@ mod engine;
 mod fitting;
 mod golden;
 mod logps;
+mod lora;
 #[path = "../../../setpoint-transformer/tests/oracle.rs"]
 mod oracle;
 mod several_devices;

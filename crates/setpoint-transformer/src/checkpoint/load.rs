@@ -4,7 +4,6 @@ use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::tensor::{Device, FloatDType, Tensor};
 
 use super::names::{ParamPath, Parameter, name_hash, parameters};
-use super::reader::Entry;
 use super::{Checkpoint, LoadOptions, numbers};
 use crate::Error;
 use crate::config::dtype_name;
@@ -86,6 +85,29 @@ impl Checkpoint {
         })
     }
 
+    /// Reads a tensor.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MissingTensor`], [`Error::UnsupportedDtype`], [`Error::Read`].
+    pub(crate) fn tensor<const D: usize>(
+        &self,
+        name: &str,
+        dtype: FloatDType,
+        device: &Device,
+    ) -> Result<Tensor<D>, Error> {
+        let Some(entry) = self.tensors.get(name) else {
+            let (dir, tensor) = (self.dir.clone(), name.to_owned());
+            return Err(Error::MissingTensor { dir, tensor, expected: Vec::new(), hint: String::new(), more: 0 });
+        };
+        let Some(from) = numbers::float(entry.info.dtype) else {
+            let (path, tensor) = (self.files[entry.file].path().to_owned(), name.to_owned());
+            return Err(Error::UnsupportedDtype { path, tensor, found: format!("{:?}", entry.info.dtype) });
+        };
+        let data = numbers::decode(&self.bytes(entry)?, from, dtype, &entry.info.shape);
+        Ok(Tensor::from_data(data, (device, dtype.into())))
+    }
+
     fn hint(&self, tensor: &str) -> String {
         let tied = tensor == "lm_head.weight" && self.tensors.contains_key("model.embed_tokens.weight");
         if tied { "; set tie_word_embeddings to true in config.json if the head is the embedding" } else { "" }
@@ -125,14 +147,6 @@ struct Fill<'a> {
     error: Option<Error>,
 }
 
-impl Fill<'_> {
-    fn read<const D: usize>(&self, entry: &Entry, device: &Device) -> Result<Tensor<D>, Error> {
-        let from = numbers::float(entry.info.dtype).unwrap_or(FloatDType::F32);
-        let data = numbers::decode(&self.checkpoint.bytes(entry)?, from, self.dtype, &entry.info.shape);
-        Ok(Tensor::from_data(data, (device, self.dtype.into())))
-    }
-}
-
 impl ModuleMapper for Fill<'_> {
     fn enter_module(&mut self, name: &str, _container: &str) {
         self.path.enter(name);
@@ -148,13 +162,14 @@ impl ModuleMapper for Fill<'_> {
         }
         let name = self.path.name();
         let id = ParamId::from(name_hash(&name));
-        let Some(entry) = self.checkpoint.tensors.get(&format!("{}{name}", self.options.prefix)) else {
+        let stored = format!("{}{name}", self.options.prefix);
+        if self.checkpoint.shape(&stored).is_none() {
             // One of the optional ones: its own value, in the dtype of the others.
             let value = param.val().inner().cast(self.dtype);
             let value = if param.lazy_device().is_autodiff() { value.autodiff() } else { value };
             return param.transform_for_load(value, id);
-        };
-        match self.read::<D>(entry, &param.lazy_device()) {
+        }
+        match self.checkpoint.tensor(&stored, self.dtype, &param.lazy_device()) {
             Ok(tensor) => param.transform_for_load(tensor, id),
             Err(error) => {
                 self.error = Some(error);

@@ -25,6 +25,7 @@ pub use names::{ParamPath, Parameter, parameters, with_stable_ids};
 pub(crate) use numbers::widen;
 pub use reader::Checkpoint;
 pub use save::save_model;
+pub(crate) use save::save_selected;
 
 /// How weights are read.
 #[derive(Clone, Debug, Default)]

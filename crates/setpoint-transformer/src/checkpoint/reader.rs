@@ -61,6 +61,17 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
+    /// Opens one file in `dir` and checks its header.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Read`], [`Error::Header`].
+    pub(crate) fn open_file(dir: &Path, name: &str) -> Result<Self, Error> {
+        let mut checkpoint = Self { dir: dir.to_owned(), files: Vec::new(), tensors: BTreeMap::new() };
+        checkpoint.add(name)?;
+        Ok(checkpoint)
+    }
+
     /// The names of the tensors, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)

@@ -36,9 +36,7 @@ fn save<M: Module>(
     options: &SaveOptions,
     open: Open,
 ) -> Result<(), Error> {
-    let mut collect = Collect { path: ParamPath::default(), dtype: options.dtype, found: Vec::new() };
-    module.visit(&mut collect);
-    let tensors = collect.found;
+    let tensors = collect(module, options.dtype, &|path| vec![path.to_owned()]);
     let dtype = tensors.first().map_or(Dtype::F32, |tensor| tensor.dtype);
     let shards = split(tensors, options.max_shard_bytes);
 
@@ -103,13 +101,42 @@ impl Item {
     }
 }
 
-struct Collect {
+/// Writes some parameters of a module into one file, and JSON files next to it, as [`save_model`] does. `names` returns the names under which
+/// a parameter is stored.
+///
+/// # Errors
+///
+/// [`Error::Write`], [`Error::Device`].
+pub(crate) fn save_selected<M: Module>(
+    module: &M,
+    dir: &Path,
+    file: &str,
+    names: &dyn Fn(&str) -> Vec<String>,
+    others: &[(&str, Value)],
+) -> Result<(), Error> {
+    let mut stage = Stage::new(dir, on_disk)?;
+    stage.write(file, |out| write_shard(out, collect(module, None, names)))?;
+    for (name, content) in others {
+        stage.write(name, |out| write_json(out, content))?;
+    }
+    stage.commit(&[], &[])
+}
+
+/// Collects the parameters of a module, under the names that `names` returns for their paths.
+fn collect<M: Module>(module: &M, dtype: Option<FloatDType>, names: &dyn Fn(&str) -> Vec<String>) -> Vec<Item> {
+    let mut collect = Collect { path: ParamPath::default(), dtype, names, found: Vec::new() };
+    module.visit(&mut collect);
+    collect.found
+}
+
+struct Collect<'a> {
     path: ParamPath,
     dtype: Option<FloatDType>,
+    names: &'a dyn Fn(&str) -> Vec<String>,
     found: Vec<Item>,
 }
 
-impl ModuleVisitor for Collect {
+impl ModuleVisitor for Collect<'_> {
     fn enter_module(&mut self, name: &str, _container: &str) {
         self.path.enter(name);
     }
@@ -119,14 +146,16 @@ impl ModuleVisitor for Collect {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let tensor = param.val().inner();
-        let dtype = self.dtype.unwrap_or_else(|| tensor.dtype().into());
-        self.found.push(Item {
-            name: self.path.name(),
-            shape: tensor.dims().to_vec(),
-            dtype: numbers::stored(dtype),
-            read: Box::new(move || tensor.try_into_data().map_err(|error| error.to_string())),
-        });
+        for name in (self.names)(&self.path.name()) {
+            let tensor = param.val().inner();
+            let dtype = self.dtype.unwrap_or_else(|| tensor.dtype().into());
+            self.found.push(Item {
+                name,
+                shape: tensor.dims().to_vec(),
+                dtype: numbers::stored(dtype),
+                read: Box::new(move || tensor.try_into_data().map_err(|error| error.to_string())),
+            });
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod finite_difference;
 mod generate;
 mod gguf;
 mod golden;
+mod lora;
 #[path = "../oracle.rs"]
 mod oracle;
 mod quantized;

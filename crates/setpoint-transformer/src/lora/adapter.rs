@@ -1,0 +1,193 @@
+//! New adapters, and the model without them.
+
+use burn::module::{Module, ModuleMapper, Param, ParamId};
+use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+
+use super::config::{LoraConfig, is_saved_by};
+use super::targets::{Names, Target};
+use crate::checkpoint::{ParamPath, Parameter, name_hash, parameters, with_stable_ids};
+use crate::init::unit;
+use crate::{CausalLm, Decoder, Error, Linear};
+
+/// A model whose decoder can have an adapter. The decoder is its field `model`, as in Hugging Face's checkpoints.
+pub trait HasDecoder: Module {
+    /// Returns the decoder.
+    fn decoder(&self) -> &Decoder;
+
+    /// Returns the decoder for changes.
+    fn decoder_mut(&mut self) -> &mut Decoder;
+
+    /// Returns whether the embeddings are the head's matrix as well.
+    fn is_tied(&self) -> bool {
+        false
+    }
+}
+
+impl HasDecoder for CausalLm {
+    fn decoder(&self) -> &Decoder {
+        &self.model
+    }
+
+    fn decoder_mut(&mut self) -> &mut Decoder {
+        &mut self.model
+    }
+
+    fn is_tied(&self) -> bool {
+        self.lm_head.is_none()
+    }
+}
+
+/// The path of the decoder.
+const DECODER: &str = "model";
+
+/// Returns the linear maps of a decoder that may have an update, with their paths in the model.
+pub(super) fn maps(decoder: &mut Decoder) -> impl Iterator<Item = (String, &mut Linear)> {
+    decoder.layers.iter_mut().enumerate().flat_map(|(i, layer)| {
+        layer.linear_maps().into_iter().map(move |(name, map)| (format!("{DECODER}.layers.{i}.{name}"), map))
+    })
+}
+
+/// Returns whether the parameter at `path` is stored with the adapter: a factor of an update, or a part of a module that is trained in full.
+pub fn is_adapter_parameter(config: &LoraConfig, path: &str) -> bool {
+    is_factor(path) || config.is_saved(path)
+}
+
+pub(super) fn is_factor(path: &str) -> bool {
+    [".lora_A.weight", ".lora_B.weight"].iter().any(|end| path.ends_with(end))
+}
+
+/// Adds a new adapter and freezes the rest of the model: on a device with autodiff, the adapter's parameters and those of the modules in
+/// `modules_to_save` require gradients, and no others do.
+///
+/// `A` is drawn from U(−1/√in, 1/√in) on the host and `B` is 0, so the model computes the same as before. The numbers depend on `seed` and the
+/// names of the maps alone. Factors are f32, whatever the dtype of the model.
+///
+/// # Errors
+///
+/// [`Error::Adapter`] if the settings select no map, or name one or a module that does not exist.
+pub fn attach<M: HasDecoder>(model: M, config: &LoraConfig, seed: u64) -> Result<M, Error> {
+    add(model, config, seed, Names::Known)
+}
+
+/// Adds an adapter whose values come from a file. Names of modules that this model does not have are passed over.
+pub(super) fn attach_known<M: HasDecoder>(model: M, config: &LoraConfig) -> Result<M, Error> {
+    add(model, config, 0, Names::Any)
+}
+
+fn add<M: HasDecoder>(mut model: M, config: &LoraConfig, seed: u64, names: Names) -> Result<M, Error> {
+    let config = &config.of_model(&model);
+    let paths: Vec<String> = maps(model.decoder_mut()).map(|(path, _)| path).collect();
+    let targets = config.resolve(&paths, names)?;
+    for (path, map) in maps(model.decoder_mut()) {
+        map.remove_update();
+        if let Some(target) = targets.iter().find(|target| target.path == path) {
+            let [outputs, inputs] = map.weight.lazy_shape().dims();
+            let device = map.weight.lazy_device();
+            let (rank, drawn) = (target.rank, target.clone());
+            let a = lazy([rank, inputs], &device, move || uniform(&drawn, inputs, seed));
+            let b = lazy([outputs, rank], &device, move || TensorData::zeros::<f32, _>([outputs, rank]));
+            map.set_update([a, b], target.scale);
+        }
+    }
+    let mut freeze = Freeze { path: ParamPath::default(), config, unseen: config.modules_to_save.clone() };
+    let model = model.map(&mut freeze);
+    if let Some(name) = freeze.unseen.first().filter(|_| names == Names::Known) {
+        let message = format!("no module of the model is called `{name}`, which modules_to_save names");
+        return Err(Error::Adapter { message });
+    }
+    Ok(with_stable_ids(model))
+}
+
+/// The size of an adapter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AdapterSize {
+    /// Numbers in its factors.
+    pub factors: u64,
+    /// Numbers in the modules that are trained in full.
+    pub saved: u64,
+    /// The sum of the ranks of all updates.
+    pub ranks: u64,
+}
+
+impl AdapterSize {
+    /// Returns how many numbers are trained.
+    pub fn trained(&self) -> u64 {
+        self.factors + self.saved
+    }
+}
+
+/// Returns the size that an adapter has on a model. No memory is taken if the model holds none.
+///
+/// # Errors
+///
+/// As [`attach`].
+pub fn adapter_size<M: HasDecoder>(model: M, config: &LoraConfig) -> Result<AdapterSize, Error> {
+    let (config, model) = (config.of_model(&model), attach(model, config, 0)?);
+    let mut size = AdapterSize::default();
+    for Parameter { name, shape, .. } in parameters(&model) {
+        let count = shape.iter().map(|&n| n as u64).product::<u64>();
+        if is_factor(&name) {
+            size.factors += count;
+            size.ranks += if name.ends_with(".lora_A.weight") { shape[0] as u64 } else { 0 };
+        } else if config.is_saved(&name) {
+            size.saved += count;
+        }
+    }
+    Ok(size)
+}
+
+/// Makes a factor, whose values are computed when they are first read.
+fn lazy(
+    shape: [usize; 2],
+    device: &Device,
+    values: impl FnOnce() -> TensorData + Send + Sync + 'static,
+) -> Param<Tensor<2>> {
+    let make = move |device: &Device, require_grad| {
+        Tensor::from_data(values(), (device, DType::F32)).set_require_grad(require_grad)
+    };
+    Param::uninitialized(ParamId::new(), make, device.clone(), true, Shape::from(shape))
+}
+
+/// Draws `A` as `torch.nn.init.kaiming_uniform_` with `a = √5` does: from U(−1/√in, 1/√in).
+fn uniform(target: &Target, inputs: usize, seed: u64) -> TensorData {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(name_hash(&format!("{}.lora_A.weight", target.path)));
+    let bound = (1.0 / inputs as f64).sqrt();
+    let values: Vec<f32> = (0..target.rank * inputs).map(|_| ((2.0 * unit(&mut rng) - 1.0) * bound) as f32).collect();
+    TensorData::new(values, [target.rank, inputs])
+}
+
+/// Says which parameters train.
+struct Freeze<'a> {
+    path: ParamPath,
+    config: &'a LoraConfig,
+    /// Names in `modules_to_save` that no module has had yet.
+    unseen: Vec<String>,
+}
+
+impl ModuleMapper for Freeze<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.enter(name);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let path = self.path.name();
+        if !is_factor(&path) {
+            self.unseen.retain(|name| !is_saved_by(name, &path));
+        }
+        param.set_require_grad(is_adapter_parameter(self.config, &path))
+    }
+}
+
+/// Returns the model without the low-rank updates; all other tensors are shared. Modules that are trained in full keep their present values.
+pub fn without_adapter<M: HasDecoder>(model: &M) -> M {
+    let mut model = model.clone();
+    maps(model.decoder_mut()).for_each(|(_, map)| map.remove_update());
+    model
+}

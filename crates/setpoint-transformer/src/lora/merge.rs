@@ -1,0 +1,43 @@
+//! An adapter's updates, added to the weights.
+
+use burn::module::Param;
+use burn::tensor::{DType, FloatDType, Tensor};
+use setpoint_ops::LowRank;
+
+use super::adapter::{HasDecoder, maps};
+
+/// Fewer summands than this are few.
+const FEW: usize = 8;
+
+/// Returns the model without an adapter that computes what `model` computes with it: `W' = round(W + s·(B·A))`, in f32 and rounded once to the
+/// dtype of `W`. Rounding aside, both give the same numbers.
+pub fn merged<M: HasDecoder>(mut model: M) -> M {
+    for (_, map) in maps(model.decoder_mut()) {
+        if let Some(update) = map.update() {
+            let id = map.weight.id;
+            let value = sum(&map.weight, update);
+            map.weight = map.weight.clone().transform_for_load(value, id);
+            map.remove_update();
+        }
+    }
+    model
+}
+
+/// `W + s·(B·A)`, where `W` is.
+fn sum(weight: &Param<Tensor<2>>, LowRank { a, b, scale }: LowRank) -> Tensor<2> {
+    let weight = weight.val();
+    let (device, dtype) = (weight.device(), FloatDType::from(weight.dtype()));
+    let (a, b) = (a.inner(), b.inner());
+    let ([rank, inputs], [outputs, _]) = (a.dims(), b.dims());
+    // Products of few summands may be added up in an order of their own: with zeros the order is that of all others, and PEFT's.
+    let missing = FEW.saturating_sub(rank);
+    let zeros = |shape| Tensor::zeros(shape, (&a.device(), DType::F32));
+    let update = match missing {
+        0 => b.matmul(a),
+        _ => Tensor::cat(vec![b, zeros([outputs, missing])], 1)
+            .matmul(Tensor::cat(vec![a.clone(), zeros([missing, inputs])], 0)),
+    };
+    let update = update.mul_scalar(scale);
+    let sum = (weight.inner().cast(FloatDType::F32) + update).cast(dtype);
+    if device.is_autodiff() { sum.autodiff() } else { sum }
+}
