@@ -7,6 +7,7 @@ mod export;
 #[cfg(test)]
 mod hints;
 mod job;
+mod merge;
 mod unknown;
 
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use self::amount::parse_memory;
 pub use self::export::ExportCommand;
 use self::job::after;
 pub use self::job::{JobArgs, JobCommand, OtherCommand};
+use self::merge::{MERGE_HELP, MergeArgs};
 pub use self::unknown::with_remedy;
 use crate::commands::convert::{self, ConvertArgs};
 use crate::commands::inspect;
@@ -68,6 +70,9 @@ pub enum Command {
         #[command(subcommand)]
         what: ExportCommand,
     },
+    /// Add an adapter's updates to the weights of its model
+    #[command(display_order = after("eval"), after_help = MERGE_HELP)]
+    Merge(MergeArgs),
     /// Lend this machine's devices to trainings that are started on another
     #[command(display_order = after("eval") + 1, after_help = LEND_HELP)]
     Lend {

@@ -94,6 +94,7 @@ fn run(command: Command) -> Outcome {
             commands::chat::run(&session, &config, args.system.as_deref())
         }
         Command::Export { what: ExportCommand::Gguf(args) } => commands::export::run(&args.settings()),
+        Command::Merge(args) => commands::merge::run(&session(None, true)?, &args.settings()),
         Command::Serve { .. } => {
             Err(Failure::usage("setpoint serve", "renamed to `setpoint lend`: `serve` will be an inference server"))
         }

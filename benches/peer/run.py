@@ -1,11 +1,12 @@
 """Setpoint beside trl: the same checkpoint, the same preference rows, f32, one machine, processes in turn.
 
 usage: python benches/peer/run.py --python VENV/bin/python [--setpoint target/release/setpoint] [--shapes small,mid,wide-vocab]
-                                  [--rounds 3] [--rows 16] [--work DIR] [--bf16]
+                                  [--rounds 3] [--rows 16] [--work DIR] [--bf16] [--rank R]
 
 VENV has what requirements.txt pins. Both sides see every row once per epoch, two pairs a step; the second of two epochs is what counts, so
 that all have warmed up and all have seen the same rows. Each round runs every contender once; the table has medians over the rounds, and
-ratios to the faster of trl's two allocator settings. Nothing else should run on the machine.
+ratios to the faster of trl's two allocator settings. With --rank, both train a low-rank adapter of all linear maps (trl by peft), whose
+reference is the model with the adapter off. Nothing else should run on the machine.
 """
 
 import argparse
@@ -85,7 +86,7 @@ def make_rows(folder, lengths):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def matrix_work(shape, lengths):
+def matrix_work(shape, lengths, rank):
     """Floating-point operations that a step's matrix products need: forward and backward, each prompt once, the head at the responses, nothing
     computed twice."""
     s = SHAPES[shape]
@@ -95,7 +96,8 @@ def matrix_work(shape, lengths):
     seen = sum(prompt**2 / 2 + sum(a * (prompt + a / 2) for a in answers) for prompt, answers in lengths)
     head = 2 * s["vocab_size"] * d * sum(sum(answers) for _, answers in lengths)
     forward = s["num_hidden_layers"] * (2 * block * tokens + 4 * d * seen) + head
-    return 3 * forward / (len(lengths) / 2)
+    # A frozen weight has no gradient.
+    return (2 if rank else 3) * forward / (len(lengths) / 2)
 
 
 def run(command, env=None):
@@ -113,8 +115,8 @@ def run(command, env=None):
 
 def trl(args, model, reference, keep, precision="fp32"):
     steps = args.rows  # two epochs of rows / 2 steps
-    output, peak, _ = run([args.python, HERE / "trl_dpo.py", model, args.work / "pairs.jsonl", steps, reference, precision],
-                          KEEP if keep else None)
+    output, peak, _ = run([args.python, HERE / "trl_dpo.py", model, args.work / "pairs.jsonl", steps, reference, precision,
+                           "cpu", "keep", args.rank], KEEP if keep else None)
     seconds = json.loads(output.strip().splitlines()[-1])["seconds"]
     return sum(seconds[steps // 2:]) / (steps // 2), peak
 
@@ -125,6 +127,8 @@ def setpoint(args, model, method):
                 "encode.max_length=1024", "encode.max_prompt_length=1024", f"align.method={method}"]
     if method == "dro":
         settings.append("align.prompt_term=off")
+    if args.rank:
+        settings += [f"adapter.rank={args.rank}", f"adapter.alpha={2 * args.rank}"]
 
     def align(rows, length):
         subprocess.run(["rm", "-rf", folder], check=True)
@@ -149,6 +153,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("runs/peer"))
+    parser.add_argument("--rank", type=int, default=0, help="train a low-rank adapter instead of all weights")
     parser.add_argument("--bf16", action="store_true", help="trl in its own default bf16 as well, for information")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
@@ -184,7 +189,7 @@ def main():
             rounds = " ".join(f"{seconds:.2f}" for seconds in times[name])
             print(f"| {name} | {median[name]:.3f} | {median[name] / median[rival]:.2f} | {peak[name] / 1e9:.2f} "
                   f"| {peak[name] / min(peak[other] for other in rivals):.2f} | {rounds} |", flush=True)
-        needed = matrix_work(shape, lengths)
+        needed = matrix_work(shape, lengths, args.rank)
         seconds = median["setpoint dpo, reference precomputed"]
         print(f"\nA step's matrix products at torch's rate: {needed / rate:.2f} s, {needed / rate / seconds:.0%} of Setpoint's step.",
               flush=True)

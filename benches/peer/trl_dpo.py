@@ -1,8 +1,9 @@
 """trl's DPOTrainer on given rows: prints one JSON line with the seconds of each optimizer step and the peak memory.
 
-usage: trl_dpo.py MODEL ROWS STEPS {loop,precomputed} {fp32,bf16} [{cpu,cuda} {keep,checkpoint}]
+usage: trl_dpo.py MODEL ROWS STEPS {loop,precomputed} {fp32,bf16} [{cpu,cuda} {keep,checkpoint} RANK]
 
-bf16 is mixed precision: the weights are f32. `checkpoint` computes blocks again in the backward pass.
+bf16 is mixed precision: the weights are f32. `checkpoint` computes blocks again in the backward pass. With a RANK above 0, peft trains a
+low-rank adapter of all linear maps, and the reference is the model with the adapter off.
 """
 
 import json
@@ -13,6 +14,7 @@ import time
 
 import torch
 from datasets import Dataset
+from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
@@ -30,7 +32,7 @@ class Clock(TrainerCallback):
         self.seconds.append(time.perf_counter() - self.start)
 
 
-def main(model, rows, steps, reference, precision, device="cpu", activations="keep"):
+def main(model, rows, steps, reference, precision, device="cpu", activations="keep", rank="0"):
     torch.manual_seed(0)
     with open(rows) as file:
         data = Dataset.from_list([json.loads(line) for line in file])
@@ -59,6 +61,9 @@ def main(model, rows, steps, reference, precision, device="cpu", activations="ke
             train_dataset=data,
             processing_class=tokenizer,
             callbacks=[clock],
+            peft_config=LoraConfig(r=int(rank), lora_alpha=2 * int(rank), target_modules="all-linear", task_type="CAUSAL_LM")
+            if int(rank)
+            else None,
         )
         trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]

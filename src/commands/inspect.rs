@@ -7,13 +7,14 @@ use burn::tensor::FloatDType;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use setpoint_data::{DatasetConfig, EncodeOptions, Segment, SegmentKind, Uses, load_records, segments};
-use setpoint_transformer::ModelConfig;
 use setpoint_transformer::checkpoint::Checkpoint;
+use setpoint_transformer::lora::LoraConfig;
 
 use crate::progress::{self, say, say_json, say_painted};
 use setpoint::config::sections::{ModelSection, validate_sft_data};
 use setpoint::config::{Config, Given, Problems};
 use setpoint::jobs::{self, AnyJob, JOBS, View};
+use setpoint::model_folder::ModelFolder;
 use setpoint::training::ParameterBytes;
 use setpoint::{Failure, Outcome, setup};
 
@@ -192,9 +193,14 @@ fn paint(text: &str, kind: SegmentKind, underlined: bool) -> String {
 
 /// Prints a checkpoint's family, shape, parameters and the memory each job needs.
 pub fn model(dir: &Path, tensors: bool) -> Outcome {
-    let config = ModelConfig::from_file(&dir.join("config.json"))?;
+    let folder = ModelFolder::open(dir)?;
+    let config = folder.config()?;
     let parameters = config.num_parameters();
     say(format!("{}", dir.display()));
+    if let Some(adapter) = folder.adapter() {
+        let LoraConfig { rank, alpha, .. } = adapter.config;
+        say(format!("  adapter           rank {rank}, alpha {alpha}, on {}", folder.base().display()));
+    }
     say(format!("  architecture      {:?} on {:?}", config.architecture, config.model_type));
     say(format!("  parameters        {parameters}"));
     say(format!(
@@ -223,7 +229,7 @@ pub fn model(dir: &Path, tensors: bool) -> Outcome {
         gib(ParameterBytes::of(FloatDType::BF16).total() * p)
     ));
     if tensors {
-        let checkpoint = Checkpoint::open(dir)?;
+        let checkpoint = Checkpoint::open(folder.base())?;
         for name in checkpoint.names() {
             say(format!("  {name:<56} {:?}", checkpoint.shape(name).unwrap_or_default()));
         }

@@ -7,6 +7,7 @@ pub mod eval_compare;
 pub mod export;
 pub mod inspect;
 pub mod lend;
+pub mod merge;
 pub mod methods;
 pub mod plan;
 pub mod report;

@@ -12,20 +12,28 @@ const CARDS: [u32; 4] = [24, 48, 80, 141];
 /// A way to train, and the settings that choose it.
 struct Way {
     name: &'static str,
+    /// How the columns of cards call it.
+    short: &'static str,
     settings: &'static [&'static str],
 }
 
 /// Ways from the plainest to the one that takes the least memory.
-const WAYS: [Way; 2] = [
-    Way { name: "all weights", settings: &["train.micro_batch.tokens=2048"] },
+const WAYS: [Way; 3] = [
+    Way { name: "all weights", short: "yes", settings: &["train.micro_batch.tokens=2048"] },
     Way {
         name: "all weights, `in_backward`",
+        short: "`in_backward`",
         settings: &[
             "train.optimizer.in_backward=true",
             "train.max_grad_norm=0",
             "train.batch_size=8",
             "train.micro_batch.examples=8",
         ],
+    },
+    Way {
+        name: "LoRA",
+        short: "LoRA",
+        settings: &["train.micro_batch.tokens=2048", "adapter.rank=16", "train.recompute=block"],
     },
 ];
 
@@ -82,11 +90,7 @@ fn the_docs_have_the_plans_of_all_models() {
         let needed = peaks.map(|peak| format!(" {peak:.1} |")).concat();
         let fits = CARDS.map(|card| {
             let way = WAYS.iter().zip(peaks).position(|(_, peak)| peak <= f64::from(card));
-            match way {
-                Some(0) => " yes |",
-                Some(_) => " `in_backward` |",
-                None => " no |",
-            }
+            format!(" {} |", way.map_or("no", |way| WAYS[way].short))
         });
         table += &format!("| {name} | {:.2} B |{needed}{}\n", parameters as f64 / 1e9, fits.concat());
     }

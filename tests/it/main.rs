@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
 
+mod adapters;
 mod architecture;
 mod bad_input;
 mod compare;

@@ -82,11 +82,19 @@ fn same_responses(whole: &Path, killed: &Path) {
     assert!(whole == killed, "{}\n---\n{}", String::from_utf8_lossy(&whole), String::from_utf8_lossy(&killed));
 }
 
-/// Methods that carry more than a policy and its reference: KTO's mismatched rows, AOT's ranks, DRO-V's value network.
+/// Methods that carry more than a policy and its reference: KTO's mismatched rows, AOT's ranks, DRO-V's value network. With adapters, the
+/// checkpoints hold nothing else.
 #[test]
 fn so_do_methods_with_more_to_carry() {
     let (dir, data) = file("rewards.jsonl", &rewarded_rows(8));
-    for method in ["kto", "aot", "dro_v"] {
+    for (method, device, adapter) in [
+        ("kto", "flex", false),
+        ("aot", "flex", false),
+        ("dro_v", "flex", false),
+        ("dro", "flex", true),
+        ("dpo", "flex,flex", true),
+        ("dro_v", "flex", true),
+    ] {
         let arguments = |run: &Path| -> Vec<String> {
             let mut arguments: Vec<String> = ["align", "--quiet", "--data", &data].map(String::from).into();
             arguments.extend([
@@ -104,16 +112,21 @@ fn so_do_methods_with_more_to_carry() {
             ] {
                 arguments.extend(["--set".into(), setting.into()]);
             }
-            arguments.extend(["--set".into(), format!("align.method={method}")]);
+            arguments.extend(["--set".into(), format!("align.method={method}"), "--device".into(), device.into()]);
+            if adapter {
+                arguments.extend(["--set".into(), "adapter.rank=4".into()]);
+            }
             arguments
         };
-        let (whole, killed) = (dir.path().join(format!("{method}-whole")), dir.path().join(format!("{method}-killed")));
+        let folder = |kind: &str| dir.path().join(format!("{method}-{adapter}-{kind}"));
+        let (whole, killed) = (folder("whole"), folder("killed"));
         setpoint_owned(&arguments(&whole)).ok();
         assert!(kill_and_resume(&killed, &arguments(&killed), &[5]) > 0, "{method} was over before it could be killed");
         assert_eq!(metrics(&whole), metrics(&killed), "{method}");
         same_responses(&whole, &killed);
         let folders = if method == "dro_v" { vec!["model", "value"] } else { vec!["model"] };
-        for name in folders.into_iter().map(|folder| format!("{folder}/model.safetensors")) {
+        let file = if adapter { "adapter_model" } else { "model" };
+        for name in folders.into_iter().map(|folder| format!("{folder}/{file}.safetensors")) {
             assert!(bytes(&whole, &name) == bytes(&killed, &name), "{method}: {name} differs");
         }
     }

@@ -31,10 +31,10 @@ fn every_method_takes_the_step_of_one_device() {
     let (dir, data) = file("rewards.jsonl", &rewarded_rows(5));
     let methods: Vec<Value> = serde_json::from_str(&setpoint(&["methods", "--json"]).ok().stdout).unwrap();
     let policy = model().display().to_string();
-    for about in &methods {
-        let name = about["name"].as_str().unwrap();
+    let all = methods.iter().map(|about| (about["name"].as_str().unwrap(), false));
+    for (name, adapter) in all.chain([("dro", true), ("dpo", true), ("dro_v", true)]) {
         let run = |device: &str| {
-            let run = dir.path().join(format!("{name}-{device}"));
+            let run = dir.path().join(format!("{name}-{adapter}-{device}"));
             let folder = run.display().to_string();
             let method = format!("align.method={name}");
             let mut arguments = vec!["align", "--quiet", "--device", device, "--model", &policy, "--data", &data];
@@ -45,6 +45,9 @@ fn every_method_takes_the_step_of_one_device() {
             }
             if name == "mix" {
                 arguments.extend(["--set", "align.losses=[{method='simpo'}, {method='slic_hf', weight=0.5}]"]);
+            }
+            if adapter {
+                arguments.extend(["--set", "adapter.rank=4"]);
             }
             setpoint(&arguments).ok();
             metrics(&run)

@@ -1,44 +1,12 @@
-//! Hashes of models, tokens and texts, and text files that are written whole.
+//! Hashes of tokens and texts, and text files that are written whole.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use setpoint_data::{hex, write_atomically};
 use setpoint_train::Sequence;
 use sha2::{Digest, Sha256};
 
-use crate::failure::{Failure, Outcome};
-
-/// A hash of everything that decides what a model computes: config.json and the bytes of its weights.
-pub fn model_hash(dir: &Path) -> Outcome<String> {
-    let mut files: Vec<PathBuf> = std::fs::read_dir(dir)
-        .map_err(|e| Failure::run(format!("cannot list {}: {e}", dir.display())))?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|p| p.extension().is_some_and(|e| e == "safetensors") || p.ends_with("config.json"))
-        .collect();
-    files.sort();
-    let mut hash = Sha256::new();
-    for file in files {
-        let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        hash.update(name.as_bytes());
-        let mut reader =
-            std::fs::File::open(&file).map_err(|e| Failure::run(format!("cannot read {}: {e}", file.display())))?;
-        std::io::copy(&mut reader, &mut HashWriter(&mut hash))
-            .map_err(|e| Failure::run(format!("cannot read {}: {e}", file.display())))?;
-    }
-    Ok(hex(&hash.finalize()))
-}
-
-struct HashWriter<'a>(&'a mut Sha256);
-
-impl std::io::Write for HashWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
+use crate::failure::Outcome;
 
 /// Identifies a run of tokens among others.
 pub fn token_hash(ids: &[u32]) -> u64 {

@@ -83,7 +83,7 @@ pub enum DryRun<C> {
 #[derive(Debug)]
 pub enum Forecast {
     /// The plan of a training.
-    Plan(RunPlan),
+    Plan(Box<RunPlan>),
     /// A description of the work.
     Text(String),
 }
@@ -175,6 +175,9 @@ pub const DATA: Flag = Flag::text(
     "data.path",
     ".jsonl, .json or .parquet file, folder or hub dataset id (setting data.path)",
 );
+/// `--adapter`.
+pub const ADAPTER: Flag =
+    Flag::path("adapter", "DIR", "adapter.path", "PEFT folder with an adapter to go on from (setting adapter.path)");
 /// `--output`.
 pub const OUTPUT: Flag =
     Flag::path("output", "FILE", "output", "Where the result is written, as JSON (setting output)");
@@ -365,7 +368,7 @@ impl<J: Job> Ready for Configured<J> {
 
     fn dry_run(&self, session: &Session) -> Outcome<Forecast> {
         Ok(match J::DRY_RUN {
-            DryRun::Plan(plan) => Forecast::Plan(plan(session, &self.0)?),
+            DryRun::Plan(plan) => Forecast::Plan(Box::new(plan(session, &self.0)?)),
             DryRun::Text(describe) => Forecast::Text(describe(session, &self.0)?),
         })
     }

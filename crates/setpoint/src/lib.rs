@@ -95,6 +95,7 @@
 //!
 //! [`eval::report_with`] and [`eval::alpaca::run_with`] take the same source as a judge; [`sources`] are those that settings can name.
 
+pub mod adapter;
 pub mod align;
 pub mod annotate;
 pub mod compare;
@@ -107,6 +108,8 @@ pub mod generate;
 pub mod job;
 pub mod jobs;
 pub mod logps;
+pub mod merge;
+pub mod model_folder;
 pub mod process_group;
 pub mod report;
 pub mod reward;

@@ -8,13 +8,17 @@ use serde::{Deserialize, Serialize};
 use setpoint_data::{DatasetConfig, EncodeOptions, Example, ResponseEnd, TextEncoder, Uses};
 use setpoint_reward::{HeadInit, Normalization, Preference, PreferenceTask, RewardModel, score_rows};
 use setpoint_train::{MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
+use setpoint_transformer::lora::{AdapterTask, LoraConfig};
 use setpoint_transformer::{Architecture, CausalLm, ModelConfig, SaveOptions};
+use toml::Table;
 
+use crate::adapter::{self, Adaptation, adapt_rate, adapted, with_tokenizer};
+use crate::config::load::to_table;
 use crate::config::sections::{ModelSection, Wanted, validate_best, validate_data, validate_encode, validate_train};
 use crate::config::{Config, Problems};
 use crate::failure::{Failure, Outcome};
 use crate::identity::{Origin, Row, prompt_and_responses};
-use crate::job::{DryRun, Job, Planned, Work, word};
+use crate::job::{ADAPTER, DATA, DryRun, Flag, Job, MODEL, Planned, Work, word};
 use crate::session::{Meter, Session};
 use crate::setup::{self, Encoded, Reading};
 use crate::training::{Companions, Output, RunPlan, Saver, Shape, conclude, open_run, train};
@@ -25,6 +29,9 @@ use crate::training::{Companions, Output, RunPlan, Saver, Shape, conclude, open_
 pub struct RewardConfig {
     /// The language model that the reward model grows from (or a reward model to train on).
     pub model: ModelSection,
+    /// A low-rank adapter that is trained instead of the model's own weights, which stay as they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<LoraConfig>,
     /// Rows with a chosen and a rejected response, or with rewards to form pairs from.
     pub data: DatasetConfig,
     /// Rows to evaluate on during training.
@@ -41,6 +48,7 @@ impl Default for RewardConfig {
     fn default() -> Self {
         Self {
             model: ModelSection::default(),
+            adapter: None,
             data: DatasetConfig::new(""),
             eval_data: None,
             encode: setup::training_lengths(),
@@ -61,9 +69,16 @@ impl Config for RewardConfig {
     const JOB: &'static str = "reward";
     const IS_TRAINING: bool = true;
 
+    fn defaults(user: &Table) -> Result<Table, (String, String)> {
+        let mut table = to_table(&Self::default());
+        adapt_rate(&mut table, user);
+        Ok(table)
+    }
+
     fn validate(&self, problems: &mut Problems<'_>) {
         self.model.validate("model", Wanted::Either, problems);
         self.model.validate_trained("model", problems);
+        adapter::validate(self.adapter.as_ref(), &self.model, true, problems);
         validate_data(&self.data, "data", problems);
         validate_encode(&self.encode, problems);
         if let Some(eval) = &self.eval_data {
@@ -83,6 +98,7 @@ impl Job for Reward {
     type Config = RewardConfig;
 
     const COMMAND: &'static str = "reward";
+    const FLAGS: &'static [Flag] = &[MODEL, DATA, ADAPTER];
     const PLANNED: Option<Planned> = Some(Planned { title: "A reward model", told_by: Some("center") });
     const WORK: Work<RewardConfig> = Work::Run(run);
     const DRY_RUN: DryRun<RewardConfig> = DryRun::Plan(plan);
@@ -105,6 +121,7 @@ impl Job for Reward {
 /// Trains, stores mean and deviation of the training rewards, and leaves the model in `<folder>/model`.
 pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool) -> Outcome {
     let mut config = config.clone();
+    config.model = with_tokenizer(&config.model, config.adapter.as_ref());
     setup::fix_template_date(&mut config.model, folder, resume)?;
     let config = &config;
     let mut encoder = setup::encoder(&config.model)?;
@@ -121,7 +138,8 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
             Some(PreferenceTask::new(pairs(&data.examples, &eval.path)?, config.center)?)
         }
     };
-    let plan = run_plan(session, config, &lm_config, &data, task.pairs().len())?;
+    let adaptation = adaptation(config)?;
+    let plan = run_plan(session, config, &lm_config, &data, task.pairs().len(), adaptation.as_ref())?;
     plan.warn();
     let run = open_run(session, folder, resume, config)?;
 
@@ -132,6 +150,10 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
     let version_1 = setup::text_hash(&format!("{weights}\n{tokens}\n{}", config.center));
     let mut origin = Origin::new(config, version_1)?;
     origin.model("model.path", dir, weights);
+    if let Some(adaptation) = &adaptation {
+        adaptation.identify(&mut origin)?;
+        adaptation.adapt(&mut settings);
+    }
     origin.encoder(&config.model, &encoder);
     origin.data("data", &config.data.path, Row::of_examples(&data.examples), prompt_and_responses)?;
     origin.loss("data", pairs_hash(&task));
@@ -143,12 +165,13 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
     settings.identity = origin.identity();
     let device = session.device().clone().autodiff();
     let options = setup::load_options(config.model.dtype, session);
-    let (mut model, mut model_config) = if is_reward_model(&lm_config) {
+    let (model, mut model_config) = if is_reward_model(&lm_config) {
         RewardModel::load(dir, &options, &device)?
     } else {
         let (lm, _) = CausalLm::load(dir, &options, &device)?;
         RewardModel::from_causal_lm(lm, &lm_config, HeadInit::small(&lm_config, settings.seed))
     };
+    let mut model = adapted(model, adaptation.as_ref(), settings.seed)?;
     model.model.recompute = plan.memory.recompute;
     let out = run.join("model");
     let saver: Saver<'_, RewardModel> = Box::new(|model| {
@@ -164,7 +187,10 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
             model_config.pad_token_id = Some(id);
             encoder.set_padding_token(id, text);
         }
-        model.save(&model_config, &out, &SaveOptions::default())?;
+        match &adaptation {
+            Some(adaptation) => adaptation.save_reward_model(model, &model_config, &out)?,
+            None => model.save(&model_config, &out, &SaveOptions::default())?,
+        }
         encoder.save(&out)?;
         setup::note_response_end(&out, encode.response_end)
     });
@@ -180,12 +206,17 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
 
 /// Checks everything and returns what a run needs.
 pub fn plan(session: &Session, config: &RewardConfig) -> Outcome<RunPlan> {
-    let encoder = setup::encoder(&config.model)?;
+    let encoder = setup::encoder(&with_tokenizer(&config.model, config.adapter.as_ref()))?;
     let model_config = setup::model_config(&config.model, &encoder)?;
     let encode = encode_options(config, &model_config, &encoder)?;
     let data = setup::examples(&reading(&config.data), &encode, &encoder, "training data", session)?;
     let pairs = pairs(&data.examples, &config.data.path)?.len();
-    run_plan(session, config, &model_config, &data, pairs)
+    run_plan(session, config, &model_config, &data, pairs, adaptation(config)?.as_ref())
+}
+
+/// Returns the adapter that is trained, if one is.
+fn adaptation(config: &RewardConfig) -> Outcome<Option<Adaptation>> {
+    Adaptation::of(&config.model, config.adapter.as_ref(), AdapterTask::SequenceClassification)
 }
 
 /// What a run needs. The head of a language model gives way to that of a reward model.
@@ -195,11 +226,13 @@ fn run_plan(
     started_from: &ModelConfig,
     data: &Encoded,
     pairs: usize,
+    adaptation: Option<&Adaptation>,
 ) -> Outcome<RunPlan> {
     let mut shape = started_from.clone();
     shape.architecture = Architecture::SequenceClassification;
     shape.num_labels = 1;
-    let shape = Shape { config: &shape, model: &config.model, output: Output::Reward };
+    let adapter = adaptation.map(|adaptation| adaptation.size(&shape, session.device())).transpose()?;
+    let shape = Shape { config: &shape, model: &config.model, output: Output::Reward, adapter };
     RunPlan::of(shape, &data.report, &config.train, pairs, &session.place)
 }
 

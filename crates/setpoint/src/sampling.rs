@@ -8,6 +8,7 @@ use setpoint_transformer::{GenerationConfig, ModelConfig};
 use crate::config::Problems;
 use crate::config::sections::ModelSection;
 use crate::failure::Outcome;
+use crate::model_folder::holding;
 
 /// `[generate]`: how to sample. What is left out comes from the model's `generation_config.json`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
@@ -75,7 +76,7 @@ impl SamplingSection {
         encoder: &TextEncoder,
     ) -> Outcome<GenerationConfig> {
         let mut settings = match &model.path {
-            Some(dir) => GenerationConfig::for_model(dir, config)?,
+            Some(dir) => GenerationConfig::for_model(&holding(dir, "generation_config.json"), config)?,
             None => GenerationConfig::default(),
         };
         if let Some(temperature) = self.temperature {

@@ -3,10 +3,12 @@
 
 use std::path::Path;
 
+use burn::tensor::FloatDType;
 use serde_json::{Map, Value, json};
 use setpoint_data::TextEncoder;
 use setpoint_transformer::{CausalLm, GenerationConfig, ModelConfig, SaveOptions};
 
+use crate::adapter::Adaptation;
 use crate::config::sections::ModelSection;
 use crate::failure::Outcome;
 use crate::setup;
@@ -19,23 +21,37 @@ pub fn learned_stop<'a>(encoder: &TextEncoder, responses: impl IntoIterator<Item
     responses.into_iter().any(|ids| ids.contains(&stop)).then_some(stop)
 }
 
-/// Writes the policy, its tokenizer and its sampling settings to `dir`. `from`: the model that it was trained from. `stop`: the token that
-/// it learnt to end its turns with; transformers, vLLM and others then end generations there, too.
-pub fn save_policy(
-    policy: &CausalLm,
-    config: &ModelConfig,
-    encoder: &TextEncoder,
-    from: &ModelSection,
-    stop: Option<u32>,
-    dir: &Path,
-) -> Outcome {
-    let mut saved = config.clone();
-    if let Some(stop) = stop
-        && !saved.eos_token_ids.contains(&stop)
-    {
-        saved.eos_token_ids = vec![stop];
+/// A trained policy with what is saved next to it.
+pub struct Saving<'a> {
+    /// The shape of the whole model.
+    pub config: &'a ModelConfig,
+    /// Its tokenizer and template.
+    pub encoder: &'a TextEncoder,
+    /// The model that it was trained from.
+    pub from: &'a ModelSection,
+    /// The token that it learned to end its turns with; transformers, vLLM and others then end generations there, too.
+    pub stop: Option<u32>,
+    /// The adapter that was trained, if one was: then only that is saved.
+    pub adaptation: Option<&'a Adaptation>,
+    /// The number format in the files, if it is not that of the parameters.
+    pub dtype: Option<FloatDType>,
+}
+
+/// Writes the policy, its tokenizer and its sampling settings to `dir`.
+pub fn save_policy(policy: &CausalLm, saving: &Saving<'_>, dir: &Path) -> Outcome {
+    let Saving { config, encoder, from, stop, adaptation, dtype } = *saving;
+    match adaptation {
+        Some(adaptation) => adaptation.save_policy(policy, dir)?,
+        None => {
+            let mut saved = config.clone();
+            if let Some(stop) = stop
+                && !saved.eos_token_ids.contains(&stop)
+            {
+                saved.eos_token_ids = vec![stop];
+            }
+            policy.save(&saved, dir, &SaveOptions { dtype, ..SaveOptions::default() })?;
+        }
     }
-    policy.save(&saved, dir, &SaveOptions::default())?;
     if let Some(source) = from.path.as_ref().or(from.tokenizer.as_ref()) {
         setup::write_text(&dir.join(GENERATION), &generation_config(source, config, stop))?;
     }

@@ -8,17 +8,20 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use setpoint_data::{DatasetConfig, EncodeOptions, Example, Responses, Uses};
 use setpoint_train::{MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
+use setpoint_transformer::lora::{AdapterTask, LoraConfig};
 use setpoint_transformer::{CausalLm, ModelConfig};
 use toml::{Table, Value};
 
+use crate::adapter::{self, Adaptation, adapt_rate, adapted, with_tokenizer};
+use crate::config::load::to_table;
 use crate::config::sections::{
     ModelSection, Wanted, validate_best, validate_encode, validate_sft_data, validate_train,
 };
 use crate::config::{Config, Problems};
 use crate::failure::Outcome;
 use crate::identity::{Origin, Row, conversation};
-use crate::job::{DryRun, Job, Planned, View, Work, word};
-use crate::saving::{learned_stop, save_policy};
+use crate::job::{ADAPTER, DATA, DryRun, Flag, Job, MODEL, Planned, View, Work, word};
+use crate::saving::{Saving, learned_stop, save_policy};
 use crate::session::Session;
 use crate::setup::{self, Encoded};
 use crate::tasks::sft::{SftExample, SftTask};
@@ -30,6 +33,9 @@ use crate::training::{Companions, Output, RunPlan, SamplesSection, Saver, Shape,
 pub struct SftConfig {
     /// The model to start from.
     pub model: ModelSection,
+    /// A low-rank adapter that is trained instead of the model's own weights, which stay as they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<LoraConfig>,
     /// Conversations, or prompts with completions.
     pub data: DatasetConfig,
     /// Rows to evaluate on during training.
@@ -46,6 +52,7 @@ impl Default for SftConfig {
     fn default() -> Self {
         Self {
             model: ModelSection::default(),
+            adapter: None,
             data: DatasetConfig { responses: Some(Responses::Auto), ..DatasetConfig::new("") },
             eval_data: None,
             encode: EncodeOptions { assistant_spans: true, ..setup::training_lengths() },
@@ -66,9 +73,16 @@ impl Config for SftConfig {
     const JOB: &'static str = "sft";
     const IS_TRAINING: bool = true;
 
+    fn defaults(user: &Table) -> Result<Table, (String, String)> {
+        let mut table = to_table(&Self::default());
+        adapt_rate(&mut table, user);
+        Ok(table)
+    }
+
     fn validate(&self, problems: &mut Problems<'_>) {
         self.model.validate("model", Wanted::LanguageModelOrShape, problems);
         self.model.validate_trained("model", problems);
+        adapter::validate(self.adapter.as_ref(), &self.model, false, problems);
         validate_sft_data(&self.data, "data", problems);
         validate_encode(&self.encode, problems);
         if let Some(eval) = &self.eval_data {
@@ -118,6 +132,7 @@ impl Job for Sft {
     type Config = SftConfig;
 
     const COMMAND: &'static str = "sft";
+    const FLAGS: &'static [Flag] = &[MODEL, DATA, ADAPTER];
     const PLANNED: Option<Planned> = Some(Planned { title: "Supervised fine-tuning", told_by: None });
     const VIEW: Option<View> = Some(View {
         about: "`setpoint sft`: every assistant turn that the row does not exclude is learned",
@@ -147,6 +162,7 @@ impl Job for Sft {
 /// Trains, and leaves the model in `<folder>/model`.
 pub fn run(session: &Session, config: &SftConfig, folder: &Path, resume: bool) -> Outcome {
     let mut config = config.clone();
+    config.model = with_tokenizer(&config.model, config.adapter.as_ref());
     setup::fix_template_date(&mut config.model, folder, resume)?;
     let config = &config;
     let encoder = setup::encoder(&config.model)?;
@@ -157,7 +173,8 @@ pub fn run(session: &Session, config: &SftConfig, folder: &Path, resume: bool) -
         .evaluation_data()
         .map(|eval| setup::examples(&eval, &encode, &encoder, "evaluation data", session))
         .transpose()?;
-    let plan = run_plan(session, config, &model_config, &data)?;
+    let adaptation = Adaptation::of(&config.model, config.adapter.as_ref(), AdapterTask::CausalLm)?;
+    let plan = run_plan(session, config, &model_config, &data, adaptation.as_ref())?;
     plan.warn();
     let run = open_run(session, folder, resume, config)?;
 
@@ -172,6 +189,10 @@ pub fn run(session: &Session, config: &SftConfig, folder: &Path, resume: bool) -
         (Some(dir), _) => origin.model("model.path", dir, weights),
         (None, file) => origin.shape(file.as_deref().unwrap_or(Path::new("")), weights),
     }
+    if let Some(adaptation) = &adaptation {
+        adaptation.identify(&mut origin)?;
+        adaptation.adapt(&mut settings);
+    }
     origin.encoder(&config.model, &encoder);
     let task = task_of(&data.examples);
     origin.data("data", &config.data.path, rows(&task), conversation)?;
@@ -182,14 +203,22 @@ pub fn run(session: &Session, config: &SftConfig, folder: &Path, resume: bool) -
     origin.check(&run)?;
     settings.identity = origin.identity();
     let device = session.device().clone().autodiff();
-    let mut model = setup::policy(session, &config.model, &model_config, settings.seed, &device)?;
+    let model = setup::policy(session, &config.model, &model_config, settings.seed, &device)?;
+    let mut model = adapted(model, adaptation.as_ref(), settings.seed)?;
     model.model.recompute = plan.memory.recompute;
     let shown = eval.as_ref().unwrap_or(&data).examples.iter().map(|e| e.prompt.clone());
     let sampler = sampler(session, &config.samples, &config.model, &model_config, &encoder, shown)?;
     let dir = run.join("model");
     let stop = learned_stop(&encoder, data.examples.iter().flat_map(|e| e.responses.iter().map(|r| r.ids.as_slice())));
-    let saver: Saver<'_, CausalLm> =
-        Box::new(|model| save_policy(model, &model_config, &encoder, &config.model, stop, &dir));
+    let saving = Saving {
+        config: &model_config,
+        encoder: &encoder,
+        from: &config.model,
+        stop,
+        adaptation: adaptation.as_ref(),
+        dtype: None,
+    };
+    let saver: Saver<'_, CausalLm> = Box::new(|model| save_policy(model, &saving, &dir));
     let companions = Companions {
         eval: eval_task.as_ref(),
         recompute: model.model.recompute,
@@ -203,16 +232,24 @@ pub fn run(session: &Session, config: &SftConfig, folder: &Path, resume: bool) -
 
 /// Checks everything; what a run needs.
 pub fn plan(session: &Session, config: &SftConfig) -> Outcome<RunPlan> {
-    let encoder = setup::encoder(&config.model)?;
+    let encoder = setup::encoder(&with_tokenizer(&config.model, config.adapter.as_ref()))?;
     let model_config = setup::model_config(&config.model, &encoder)?;
     let encode = setup::within(&turns(&config.encode), &model_config);
     let data = setup::examples(&config.training_data(), &encode, &encoder, "training data", session)?;
-    run_plan(session, config, &model_config, &data)
+    let adaptation = Adaptation::of(&config.model, config.adapter.as_ref(), AdapterTask::CausalLm)?;
+    run_plan(session, config, &model_config, &data, adaptation.as_ref())
 }
 
-fn run_plan(session: &Session, config: &SftConfig, shape: &ModelConfig, data: &Encoded) -> Outcome<RunPlan> {
+fn run_plan(
+    session: &Session,
+    config: &SftConfig,
+    shape: &ModelConfig,
+    data: &Encoded,
+    adaptation: Option<&Adaptation>,
+) -> Outcome<RunPlan> {
     let examples = task_of(&data.examples).examples.len();
-    let shape = Shape { config: shape, model: &config.model, output: Output::Tokens };
+    let adapter = adaptation.map(|adaptation| adaptation.size(shape, session.device())).transpose()?;
+    let shape = Shape { config: shape, model: &config.model, output: Output::Tokens, adapter };
     RunPlan::of(shape, &data.report, &config.train, examples, &session.place)
 }
 

@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 use setpoint_align::Method;
 use setpoint_data::{DatasetConfig, EncodeOptions};
 use setpoint_train::TrainConfig;
+use setpoint_transformer::lora::LoraConfig;
 use toml::{Table, Value};
 
+use crate::adapter::{adapt_rate, starting_model};
 use crate::align::AlignConfig;
 use crate::config::load::to_table;
 use crate::config::sections::ModelSection;
@@ -34,6 +36,9 @@ const MOST_TRIALS: usize = 10_000;
 pub struct SweepConfig {
     /// The policy to train: the SFT model, against which trials are measured.
     pub model: ModelSection,
+    /// A low-rank adapter that is trained instead of the model's own weights, which stay as they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<LoraConfig>,
     /// The reference model, for methods that have one; by default the policy as it is before training.
     pub reference: Option<PathBuf>,
     /// Rows as the method wants them.
@@ -75,12 +80,13 @@ pub struct SweepSection {
 
 impl Default for SweepConfig {
     fn default() -> Self {
-        let AlignConfig { model, reference, data, eval_data, encode, align, train, samples, .. } =
+        let AlignConfig { model, adapter, reference, data, eval_data, encode, align, train, samples, .. } =
             AlignConfig::default();
         let sweep = SweepSection { parallel: 1, ..SweepSection::default() };
         // Trials are looked at by their figures.
         let samples = SamplesSection { prompts: 0, ..samples };
-        Self { model, reference, data, eval_data, encode, align, train, samples, eval: HeldOut::default(), sweep }
+        let eval = HeldOut::default();
+        Self { model, adapter, reference, data, eval_data, encode, align, train, samples, eval, sweep }
     }
 }
 
@@ -94,6 +100,7 @@ impl Config for SweepConfig {
     fn defaults(user: &Table) -> Result<Table, (String, String)> {
         let mut table = to_table(&Self::default());
         table.extend(AlignConfig::defaults(user)?.into_iter().filter(|(key, _)| key == "align"));
+        adapt_rate(&mut table, user);
         Ok(table)
     }
 
@@ -129,8 +136,8 @@ impl Config for SweepConfig {
 impl SweepConfig {
     /// The settings that all trials share.
     fn base(&self) -> AlignConfig {
-        let Self { model, reference, data, eval_data, encode, align, train, samples, .. } = self.clone();
-        AlignConfig { model, reference, data, eval_data, encode, align, train, samples, output: None }
+        let Self { model, adapter, reference, data, eval_data, encode, align, train, samples, .. } = self.clone();
+        AlignConfig { model, adapter, reference, data, eval_data, encode, align, train, samples, output: None }
     }
 
     /// What is tried, trial by trial; or what is wrong, by key.
@@ -234,11 +241,10 @@ pub fn run(session: &Session, config: &SweepConfig, folder: &Path, resume: bool)
     let run = open(folder, resume, config)?;
     let crew = Crew::new(session, config.sweep.parallel, memory);
     let whole = config.eval.whole();
+    let start = starting_model(&config.model, config.adapter.as_ref());
     let jobs: Vec<TrialJob> = trials
         .iter()
-        .map(|t| {
-            TrialJob::new(&run, t, format!("{} {}", t.name, written(&t.point)), &config.eval, &config.model, &whole)
-        })
+        .map(|t| TrialJob::new(&run, t, format!("{} {}", t.name, written(&t.point)), &config.eval, &start, &whole))
         .collect::<Outcome<_>>()?;
     let outcomes = crew.carry_out(&jobs)?;
 

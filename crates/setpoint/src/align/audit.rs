@@ -6,9 +6,9 @@ use setpoint_align::{
     AuditPrompt, AuditReport, AuditSettings, LogZ0, PromptRewards, Subject, Summary, audit, break_even_reward,
 };
 
-use super::{AlignConfig, TrainingData, named, prepare, reference_logps};
+use super::{AlignConfig, ReferenceModel, TrainingData, named, prepare, reference_dir, reference_logps};
 use crate::failure::{Failure, Outcome};
-use crate::job::{DATA, DryRun, Flag, Job, MODEL, OUTPUT, Work};
+use crate::job::{ADAPTER, DATA, DryRun, Flag, Job, MODEL, OUTPUT, Work};
 use crate::session::Session;
 use crate::setup;
 use crate::tasks::stages::{RewardedPrompt, WithReference};
@@ -22,7 +22,7 @@ impl Job for Audit {
 
     const COMMAND: &'static str = "audit";
     const SETTINGS: &'static str = "align";
-    const FLAGS: &'static [Flag] = &[MODEL, DATA, OUTPUT];
+    const FLAGS: &'static [Flag] = &[MODEL, DATA, ADAPTER, OUTPUT];
     const WORK: Work<AlignConfig> = Work::Result(run);
     const DRY_RUN: DryRun<AlignConfig> = DryRun::Plan(super::plan);
 
@@ -40,7 +40,7 @@ pub fn report(session: &Session, config: &AlignConfig, folder: Option<&std::path
     let other = || Failure::usage("align.method", "the audit is about DRO's targets; other methods have none");
     let (beta, level) = config.align.targets().ok_or_else(other)?;
     let prepared = prepare(session, config)?;
-    let reference = setup::reference_path(config.reference.as_deref(), &config.model)?;
+    let reference = ReferenceModel { dir: reference_dir(config)?, model: None };
     let reference = reference_logps(session, config, &prepared, Some(reference), folder)?;
     let TrainingData::Prompts { sets, .. } = prepared.data else { return Err(other()) };
     of_prompts(beta, level, &sets.with_reference(reference)?.0.prompts)

@@ -24,14 +24,16 @@ use setpoint_align::{
     Update, WeightedObjective, prompt_log_mass,
 };
 use setpoint_data::{TextEncoder, Uses};
-use setpoint_reward::RewardModel;
+use setpoint_reward::{HeadInit, RewardModel};
 use setpoint_train::{Task, TrainConfig};
+use setpoint_transformer::lora::without_adapter;
 use setpoint_transformer::{CausalLm, ModelConfig, Recompute, SaveOptions};
 
+use crate::adapter::{Adaptation, adapted, with_tokenizer};
 use crate::config::sections::validate_data;
 use crate::failure::{Failure, Outcome};
-use crate::job::{DryRun, Job, Planned, View, Work, word};
-use crate::saving::{learned_stop, save_policy};
+use crate::job::{ADAPTER, DATA, DryRun, Flag, Job, MODEL, Planned, View, Work, word};
+use crate::saving::{Saving, learned_stop, save_policy};
 use crate::session::Session;
 use crate::setup;
 use crate::tasks::dro_v::{DroVTask, PolicyAndValue};
@@ -49,7 +51,7 @@ use self::data::{PreparedSet, ReferencedSet, SetReference, SetView, rows_of, uns
 use self::identify::identify;
 pub use data::TrainingData;
 pub use prepare::{Prepared, named, prepare};
-pub use reference::reference_logps;
+pub use reference::{ReferenceModel, reference_dir, reference_logps};
 pub use settings::{AlignConfig, adapt, online_method, respell_method, to_value, unknown_method_hint};
 
 /// `setpoint align`.
@@ -60,6 +62,7 @@ impl Job for Align {
     type Config = AlignConfig;
 
     const COMMAND: &'static str = "align";
+    const FLAGS: &'static [Flag] = &[MODEL, DATA, ADAPTER];
     const PLANNED: Option<Planned> = Some(Planned { title: "Alignment", told_by: Some("align") });
     const VIEW: Option<View> = Some(View {
         about: "`setpoint align`, `reward` and `logps`: the responses of each prompt",
@@ -88,6 +91,7 @@ impl Job for Align {
 /// Trains, and leaves the model in `<folder>/model`.
 pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool) -> Outcome {
     let mut config = config.clone();
+    config.model = with_tokenizer(&config.model, config.adapter.as_ref());
     setup::fix_template_date(&mut config.model, folder, resume)?;
     let config = &config;
     let prepared = prepare(session, config)?;
@@ -95,16 +99,25 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
     plan.warn();
     let run = open_run(session, folder, resume, config)?;
     if !resume {
-        let models = if trains_value(config) { 2 } else { 1 };
-        check_room(session, &run, &config.model, &prepared.model_config, models, &config.train)?;
+        check_room(session, &run, &config.model, plan.trained, &config.train)?;
     }
     let reference = match config.align.about().reference {
-        true => Some(setup::reference_path(config.reference.as_deref(), &config.model)?),
+        true => Some(reference_dir(config)?),
         false => None,
     };
     // Before the reference model is asked: its answers are kept by the tokens alone.
     let mut origin = prepared.origin(config, reference)?;
     origin.check(&run)?;
+    let (policy, reference) = match (&prepared.adaptation, reference) {
+        // The policy before training is its own reference: no second model is loaded.
+        (Some(adaptation), Some(dir)) if config.reference.is_none() => {
+            log::info!("{}", adaptation.reference());
+            let policy = initial_policy(session, config, &prepared.model_config, Some(adaptation))?;
+            let model = if adaptation.goes_on() { policy.clone() } else { without_adapter(&policy) };
+            (Some(policy), Some(ReferenceModel { dir, model: Some(model.valid()) }))
+        }
+        (_, dir) => (None, dir.map(|dir| ReferenceModel { dir, model: None })),
+    };
     let reference = reference_logps(session, config, &prepared, reference, Some(folder))?;
     let (train, eval) = prepared.data.sets();
     identify(&mut origin, "data", "reference-train.jsonl", &train, &reference.train)?;
@@ -114,12 +127,30 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
 
     let mut settings = training_settings(config);
     settings.identity = origin.identity();
+    if let Some(adaptation) = &prepared.adaptation {
+        adaptation.adapt(&mut settings);
+    }
     let recompute = plan.memory.recompute;
     let chosen_tokens = mean_chosen_tokens(&train);
     let shown = shown(eval.as_ref().unwrap_or(&train), config.samples.prompts);
     let stop = learned_stop(&prepared.encoder, train.responses());
-    let Prepared { encoder, model_config, data, .. } = prepared;
-    let job = Fitting { session, config, encoder, model_config, stop, run: &run, recompute, chosen_tokens };
+    let Prepared { encoder, model_config, data, adaptation, .. } = prepared;
+    let policy = match policy {
+        Some(policy) => policy,
+        None => initial_policy(session, config, &model_config, adaptation.as_ref())?,
+    };
+    let job = Fitting {
+        session,
+        config,
+        encoder,
+        model_config,
+        adaptation,
+        policy,
+        stop,
+        run: &run,
+        recompute,
+        chosen_tokens,
+    };
     match data {
         TrainingData::Prompts { objective, sets } => {
             let (data, eval) = sets.with_reference(reference)?;
@@ -160,16 +191,20 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
                 let rows = SingleResponses::new(set.prompts, |prompt| (0..prompt.roles.len()).collect());
                 DroVTask::new(rows, dro_v.clone()).ok_or_else(|| Failure::run("a response without a reward"))
             };
-            let shape = &job.model_config;
+            let (shape, adaptation) = (job.model_config.clone(), job.adaptation.clone());
             let with_value = |policy: CausalLm| {
-                let value = setup::policy(
-                    session,
-                    &config.model,
-                    shape,
-                    config.train.seed,
-                    &session.device().clone().autodiff(),
-                )?;
-                Ok(PolicyAndValue::new(policy, value, shape))
+                Ok(match adaptation {
+                    // Both adapters have the same base.
+                    Some(adaptation) => {
+                        let base = without_adapter(&policy);
+                        let (value, _) = RewardModel::from_causal_lm(base, &shape, HeadInit::Zeros);
+                        PolicyAndValue::of(policy, adaptation.of_value().add_to(value, config.train.seed)?)
+                    }
+                    None => {
+                        let value = initial_policy(session, config, &shape, None)?;
+                        PolicyAndValue::new(policy, value, &shape)
+                    }
+                })
             };
             let eval = eval.map(task).transpose()?;
             job.train(&task(data)?, eval.as_ref(), &settings, None, shown, with_value)?;
@@ -190,6 +225,10 @@ struct Fitting<'a> {
     config: &'a AlignConfig,
     encoder: TextEncoder,
     model_config: ModelConfig,
+    /// The adapter that is trained, if one is.
+    adaptation: Option<Adaptation>,
+    /// The policy before training.
+    policy: CausalLm,
     /// The token that the policy learns to end its turns with.
     stop: Option<u32>,
     run: &'a setpoint_train::RunDir,
@@ -201,7 +240,7 @@ impl Fitting<'_> {
     /// Trains what `complete` makes of the policy, and saves it. `target`: the mean target of the chosen responses, nats, for methods with
     /// targets.
     fn train<T: Task<Model: HasPolicy>>(
-        &self,
+        self,
         task: &T,
         eval: Option<&T>,
         settings: &TrainConfig,
@@ -209,12 +248,21 @@ impl Fitting<'_> {
         shown: Vec<Vec<u32>>,
         complete: impl FnOnce(CausalLm) -> Outcome<T::Model>,
     ) -> Outcome {
-        let Self { session, config, encoder, model_config, stop, run, recompute, chosen_tokens } = self;
-        let device = session.device().clone().autodiff();
-        let mut policy = setup::policy(session, &config.model, model_config, settings.seed, &device)?;
-        policy.model.recompute = *recompute;
+        let Self {
+            session,
+            config,
+            encoder,
+            model_config,
+            adaptation,
+            mut policy,
+            stop,
+            run,
+            recompute,
+            chosen_tokens,
+        } = self;
+        policy.model.recompute = recompute;
         let model = complete(policy)?;
-        let sampler = sampler(session, &config.samples, &config.model, model_config, encoder, shown.into_iter())?;
+        let sampler = sampler(session, &config.samples, &config.model, &model_config, &encoder, shown.into_iter())?;
         let sampler = sampler.map(|mut sample| -> Sampler<'_, T::Model> {
             Box::new(move |model: &T::Model, step| sample(model.policy(), step))
         });
@@ -225,15 +273,24 @@ impl Fitting<'_> {
             }
             false => None,
         };
+        let saving = Saving {
+            config: &model_config,
+            encoder: &encoder,
+            from: &config.model,
+            stop,
+            adaptation: adaptation.as_ref(),
+            dtype: None,
+        };
         let saver: Saver<'_, T::Model> = Box::new(|model| {
             for (name, part) in model.parts() {
                 let dir = run.join(name);
                 match part {
-                    Part::Policy(policy) => {
-                        save_policy(policy, model_config, encoder, &config.model, *stop, &dir)?;
-                    }
+                    Part::Policy(policy) => save_policy(policy, &saving, &dir)?,
                     Part::Value(value) => {
-                        value.save(model_config, &dir, &SaveOptions::default())?;
+                        match &adaptation {
+                            Some(adaptation) => adaptation.of_value().save_reward_model(value, &model_config, &dir)?,
+                            None => value.save(&model_config, &dir, &SaveOptions::default())?,
+                        }
                         encoder.save(&dir)?;
                     }
                 }
@@ -241,13 +298,23 @@ impl Fitting<'_> {
             Ok(())
         });
         let saver = Some(saver);
-        let companions =
-            Companions { eval, recompute: *recompute, displacement, chosen_tokens: *chosen_tokens, sampler, saver };
+        let companions = Companions { eval, recompute, displacement, chosen_tokens, sampler, saver };
         let name = config.align.name().to_uppercase().replace('_', "-");
         let fitted = train(session, &name, run, task, model, settings, companions)?;
         let folders: Vec<&str> = fitted.model.parts().into_iter().map(|(name, _)| name).collect();
         conclude(session, run, &name, fitted.steps, &folders, settings)
     }
+}
+
+/// Loads the policy as it is before training.
+fn initial_policy(
+    session: &Session,
+    config: &AlignConfig,
+    shape: &ModelConfig,
+    adaptation: Option<&Adaptation>,
+) -> Outcome<CausalLm> {
+    let (seed, device) = (config.train.seed, session.device().clone().autodiff());
+    adapted(setup::policy(session, &config.model, shape, seed, &device)?, adaptation, seed)
 }
 
 /// What is trained: the policy, and what a method may train beside it.
@@ -306,7 +373,9 @@ pub fn plan(session: &Session, config: &AlignConfig) -> Outcome<RunPlan> {
 pub fn run_plan(session: &Session, config: &AlignConfig, prepared: &Prepared) -> Outcome<RunPlan> {
     let settings = training_settings(config);
     let examples = prepared.data.examples();
-    let shape = Shape { config: &prepared.model_config, model: &config.model, output: Output::Tokens };
+    let (model, adaptation) = (&prepared.model_config, prepared.adaptation.as_ref());
+    let adapter = adaptation.map(|adaptation| adaptation.size(model, session.device())).transpose()?;
+    let shape = Shape { config: model, model: &config.model, output: Output::Tokens, adapter };
     let plan = RunPlan::of(shape, &prepared.report, &settings, examples, &session.place)?;
     // The value network has the policy's size.
     Ok(if trains_value(config) { plan.twice() } else { plan })

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use setpoint_align::{Error, LogZ0, Summary, T0Name, T0Setting, Training, check_targets};
 use setpoint_data::{DatasetConfig, EncodeOptions, EncodeReport, T0, TextEncoder, Use, Uses};
 use setpoint_transformer::ModelConfig;
+use setpoint_transformer::lora::AdapterTask;
 
 use super::data::{PreparedSet, Sets, TrainingData};
 use super::ensemble;
 use super::examples::{ReadSet, paired, rewarded, rows, rows_with_value};
 use super::settings::AlignConfig;
+use crate::adapter::{Adaptation, with_tokenizer};
 use crate::failure::{Failure, Outcome};
 use crate::identity::{Origin, prompt_and_responses};
 use crate::session::Session;
@@ -27,6 +29,8 @@ pub struct Prepared {
     pub data: TrainingData,
     /// What was dropped, cut or merged in the training data.
     pub report: EncodeReport,
+    /// The adapter that is trained, if one is.
+    pub adaptation: Option<Adaptation>,
 }
 
 impl Prepared {
@@ -57,6 +61,9 @@ impl Prepared {
         }
         if let Some(path) = reference {
             origin.model("reference", path, reference_model);
+        }
+        if let Some(adaptation) = &self.adaptation {
+            adaptation.identify(&mut origin)?;
         }
         origin.encoder(&config.model, &self.encoder);
         origin.data("data", &config.data.path, train.rows.to_vec(), prompt_and_responses)?;
@@ -92,7 +99,7 @@ pub fn named<'p>(error: Error, prompts: impl IntoIterator<Item = &'p Prompt>) ->
 
 /// Reads, encodes and checks the data.
 pub fn prepare(session: &Session, config: &AlignConfig) -> Outcome<Prepared> {
-    let encoder = setup::encoder(&config.model)?;
+    let encoder = setup::encoder(&with_tokenizer(&config.model, config.adapter.as_ref()))?;
     let model_config = setup::model_config(&config.model, &encoder)?;
     let encode = setup::within(&config.encode, &model_config);
     let (train, report) = read_set(session, config, &config.data, &encoder, &encode, "training data")?;
@@ -130,7 +137,8 @@ pub fn prepare(session: &Session, config: &AlignConfig) -> Outcome<Prepared> {
             TrainingData::RowsWithValue { settings, sets }
         }
     };
-    let prepared = Prepared { encoder, model_config, data, report };
+    let adaptation = Adaptation::of(&config.model, config.adapter.as_ref(), AdapterTask::CausalLm)?;
+    let prepared = Prepared { encoder, model_config, data, report, adaptation };
     let (beta, log_z0) = match config.align.targets() {
         Some((beta, level)) => (beta, prepared.level(beta, level)?.0),
         // Their rewards enter the loss as they are.

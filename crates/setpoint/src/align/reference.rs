@@ -11,11 +11,29 @@ use super::data::{Reference, SetReference, SetView};
 use super::prepare::Prepared;
 use super::settings::AlignConfig;
 use crate::config::sections::ModelSection;
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::session::{Meter, Session};
 use crate::setup;
 use crate::tasks::stages::{PreparedPrompt, ReferenceLogps};
 use crate::tasks::{Place, pass_tokens};
+
+/// The model whose log-probabilities are the reference.
+pub struct ReferenceModel<'a> {
+    /// Its folder.
+    pub dir: &'a Path,
+    /// The model on a device without autodiff, if it is in memory anyway; else it is loaded when the first row needs it.
+    pub model: Option<CausalLm>,
+}
+
+/// Returns the folder of the reference model: the one that the settings name, else the policy as it is before training.
+///
+/// # Errors
+/// When the settings name no model.
+pub fn reference_dir(config: &AlignConfig) -> Outcome<&Path> {
+    let adapter = config.adapter.as_ref().and_then(|adapter| adapter.path.as_deref());
+    let named = config.reference.as_deref().or(adapter).or(config.model.path.as_deref());
+    named.ok_or_else(|| Failure::usage("model.path", "no model"))
+}
 
 /// Computes the reference log-probs of the training data and the held-out data. With a `folder` they are kept there, row by row, and a
 /// killed run goes on where it stopped; a file that belongs to another model, tokenizer or data set is refused. Without a reference, for
@@ -24,11 +42,17 @@ pub fn reference_logps(
     session: &Session,
     config: &AlignConfig,
     prepared: &Prepared,
-    reference: Option<&Path>,
+    reference: Option<ReferenceModel<'_>>,
     folder: Option<&Path>,
 ) -> Outcome<Reference> {
-    let mut scorer =
-        reference.map(|reference| Scorer { session, config, prepared, reference, model: None, hash: None });
+    let mut scorer = reference.map(|ReferenceModel { dir, model }| Scorer {
+        session,
+        config,
+        prepared,
+        reference: dir,
+        model,
+        hash: None,
+    });
     let mut score = |set: &SetView<'_>, name: &str| -> Outcome<SetReference> {
         let mut part = |prompts: &[&dyn PreparedPrompt], hash: &str, file: String| match &mut scorer {
             Some(scorer) => scorer.score(prompts, hash, folder.map(|folder| folder.join(file))),
@@ -44,7 +68,7 @@ pub fn reference_logps(
     Ok(Reference { train: score(&train, "train")?, eval: eval.map(|set| score(&set, "eval")).transpose()? })
 }
 
-/// The reference model, loaded when the first row needs it.
+/// The reference model and its answers.
 struct Scorer<'a> {
     session: &'a Session,
     config: &'a AlignConfig,

@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 use setpoint_align::{About, Dro, METHODS, Method, Value as Setting};
 use setpoint_data::{DatasetConfig, EncodeOptions};
 use setpoint_train::{MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
+use setpoint_transformer::lora::LoraConfig;
 use toml::{Table, Value};
 
+use crate::adapter::{self, adapt_rate};
 use crate::config::load::to_table;
 use crate::config::output::{Target, validate_output};
 use crate::config::sections::{
@@ -24,6 +26,9 @@ use crate::training::SamplesSection;
 pub struct AlignConfig {
     /// The policy to train: the SFT model.
     pub model: ModelSection,
+    /// A low-rank adapter that is trained instead of the model's own weights, which stay as they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<LoraConfig>,
     /// The reference model, for methods that have one; by default the policy as it is before training.
     pub reference: Option<PathBuf>,
     /// Rows with responses and rewards, with chosen and rejected responses, or with good and bad ones, as the method wants them.
@@ -46,6 +51,7 @@ impl Default for AlignConfig {
     fn default() -> Self {
         Self {
             model: ModelSection::default(),
+            adapter: None,
             reference: None,
             data: DatasetConfig::new(""),
             eval_data: None,
@@ -84,12 +90,14 @@ impl Config for AlignConfig {
         if let (Some(section), Some(Value::Table(align))) = (section, table.get_mut("align")) {
             adapt(&about, align, |key| section.get(key));
         }
+        adapt_rate(&mut table, user);
         Ok(table)
     }
 
     fn validate(&self, problems: &mut Problems<'_>) {
         self.model.validate("model", Wanted::LanguageModel, problems);
         self.model.validate_trained("model", problems);
+        adapter::validate(self.adapter.as_ref(), &self.model, false, problems);
         validate_data(&self.data, "data", problems);
         validate_encode(&self.encode, problems);
         if let Some(eval) = &self.eval_data {

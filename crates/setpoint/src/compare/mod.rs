@@ -17,6 +17,7 @@ use setpoint_train::RunDir;
 use self::plan::{Candidate, Plan};
 pub use self::results::{MethodResult, Results};
 use self::settings::Search;
+use crate::adapter::starting_model;
 use crate::failure::{Failure, Outcome};
 use crate::job::{DryRun, Job, Work, word};
 use crate::search::{Crew, Entry, Part, Reached, Trial, TrialJob, failures, open, split, written};
@@ -178,7 +179,8 @@ impl Stage<'_> {
             let settings = written(&trial.point);
             format!("{}{}{settings}", trial.name, if settings.is_empty() { "" } else { ": " })
         };
-        let job = |trial| TrialJob::new(self.run, trial, title(trial), &self.config.eval, &self.config.model, part);
+        let start = starting_model(&self.config.model, self.config.adapter.as_ref());
+        let job = |trial| TrialJob::new(self.run, trial, title(trial), &self.config.eval, &start, part);
         let jobs: Vec<TrialJob> = trials.iter().map(job).collect::<Outcome<_>>()?;
         let outcomes = self.crew.carry_out(&jobs)?;
         Ok(trials.iter().cloned().zip(outcomes).map(|(trial, outcome)| Measured { trial, outcome }).collect())

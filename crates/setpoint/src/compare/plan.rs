@@ -7,6 +7,7 @@ use toml::Value;
 use super::Measured;
 use super::presets;
 use super::settings::{CompareConfig, Search};
+use crate::adapter::{self, with_tokenizer};
 use crate::align::AlignConfig;
 use crate::failure::Outcome;
 use crate::search::{Metric, Point, Space, Trial, steps, with_point};
@@ -68,7 +69,7 @@ pub struct Plan {
 impl Plan {
     /// Reads the data, and checks it for every method.
     pub fn of(session: &Session, config: &CompareConfig) -> Outcome<Self> {
-        let encoder = setup::encoder(&config.model)?;
+        let encoder = setup::encoder(&with_tokenizer(&config.model, config.adapter.as_ref()))?;
         let encode = setup::within(&config.encode, &setup::model_config(&config.model, &encoder)?);
         let data = setup::looking_at(&config.data, Uses::TEXT);
         let read = setup::examples(&data, &encode, &encoder, "training data", session)?;
@@ -97,6 +98,7 @@ impl Plan {
 pub fn base(config: &CompareConfig, method: &Method, steps: Option<u64>) -> AlignConfig {
     let mut align = AlignConfig {
         model: config.model.clone(),
+        adapter: config.adapter.clone(),
         data: config.data.clone(),
         encode: config.encode.clone(),
         align: method.clone(),
@@ -149,6 +151,13 @@ pub fn points(config: &CompareConfig, method: &Method) -> Result<Vec<Point>, Vec
     let mut points = space.sample(compare.points, compare.seed);
     if preset {
         points.iter_mut().for_each(|point| presets::resolve(&method.about(), point));
+        if config.adapter.is_some() && compare.learning_rates.is_empty() {
+            points.iter_mut().flatten().filter(|(key, _)| key == presets::RATE).for_each(|(_, rate)| {
+                if let Value::Float(rate) = rate {
+                    *rate *= adapter::RATE;
+                }
+            });
+        }
     }
     Ok(points)
 }

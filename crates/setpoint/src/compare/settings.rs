@@ -7,10 +7,13 @@ use serde::{Deserialize, Serialize};
 use setpoint_align::Method;
 use setpoint_data::{DatasetConfig, EncodeOptions};
 use setpoint_train::TrainConfig;
+use setpoint_transformer::lora::LoraConfig;
 use toml::{Table, Value};
 
 use super::plan;
+use crate::adapter::{self, adapt_rate};
 use crate::align::{AlignConfig, respell_method, unknown_method_hint};
+use crate::config::load::to_table;
 use crate::config::sections::{ModelSection, Wanted, validate_data, validate_encode, validate_train};
 use crate::config::{Config, Problem, Problems};
 use crate::search::{HeldOut, Metric, blamed, with_point};
@@ -21,6 +24,9 @@ use crate::search::{HeldOut, Metric, blamed, with_point};
 pub struct CompareConfig {
     /// The SFT model: every method starts from it and is measured against it.
     pub model: ModelSection,
+    /// A low-rank adapter that is trained instead of the model's own weights, which stay as they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<LoraConfig>,
     /// The annotated file that all methods train on.
     pub data: DatasetConfig,
     /// How rows become tokens.
@@ -76,7 +82,8 @@ pub enum Search {
 impl Default for CompareConfig {
     fn default() -> Self {
         let AlignConfig { model, data, encode, train, .. } = AlignConfig::default();
-        Self { model, data, encode, train, eval: HeldOut::default(), compare: CompareSection::default() }
+        let (eval, compare) = (HeldOut::default(), CompareSection::default());
+        Self { model, adapter: None, data, encode, train, eval, compare }
     }
 }
 
@@ -159,6 +166,12 @@ fn unknown(name: &str) -> String {
 impl Config for CompareConfig {
     const JOB: &'static str = "compare";
 
+    fn defaults(user: &Table) -> Result<Table, (String, String)> {
+        let mut table = to_table(&Self::default());
+        adapt_rate(&mut table, user);
+        Ok(table)
+    }
+
     fn respell(user: &mut Table) {
         let methods = user.get_mut("compare").and_then(|compare| compare.get_mut("methods"));
         for method in methods.and_then(Value::as_array_mut).into_iter().flatten() {
@@ -171,6 +184,7 @@ impl Config for CompareConfig {
     fn validate(&self, problems: &mut Problems<'_>) {
         self.model.validate("model", Wanted::LanguageModel, problems);
         self.model.validate_trained("model", problems);
+        adapter::validate(self.adapter.as_ref(), &self.model, false, problems);
         validate_data(&self.data, "data", problems);
         validate_encode(&self.encode, problems);
         validate_train(&self.train, problems);

@@ -104,8 +104,15 @@ enum Checks {
 }
 
 /// Tables whose keys are not settings of the program.
-pub(super) const FREE_TABLES: [&str; 5] =
-    ["data.columns", "eval_data.columns", "model.template_kwargs", "sweep.settings", "compare.grids"];
+pub(super) const FREE_TABLES: [&str; 7] = [
+    "data.columns",
+    "eval_data.columns",
+    "model.template_kwargs",
+    "adapter.rank_pattern",
+    "adapter.alpha_pattern",
+    "sweep.settings",
+    "compare.grids",
+];
 
 /// A configuration that was written to a file in full, which others are laid on.
 #[derive(Debug, Clone)]

@@ -7,6 +7,7 @@ use toml::{Table, Value};
 
 use super::problems::Problems;
 use super::table::{insert, value_of};
+use crate::model_folder::holding;
 
 /// The setting.
 pub const MAX_LENGTH: &str = "encode.max_length";
@@ -42,7 +43,7 @@ pub fn check(user: &Table, problems: &mut Problems<'_>) {
 fn positions(user: &Table) -> Option<(i64, String)> {
     let named = |key: &str| value_of(user, key).and_then(Value::as_str).filter(|path| !path.is_empty());
     let (path, name) = match (named("model.path"), named("model.from_scratch")) {
-        (Some(dir), _) => (Path::new(dir).join("config.json"), dir),
+        (Some(dir), _) => (holding(Path::new(dir), "config.json").join("config.json"), dir),
         (None, Some(file)) => (file.into(), file),
         (None, None) => return None,
     };

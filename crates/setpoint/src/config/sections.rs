@@ -12,6 +12,7 @@ use setpoint_transformer::{Architecture, ModelConfig};
 use toml::Table;
 
 use super::Problems;
+use crate::model_folder::{self, ModelFolder};
 
 /// `[model]`: which checkpoint, tokenizer and template.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -92,7 +93,7 @@ impl ModelSection {
             );
         }
         // Without a model in the folder, the problem is the folder.
-        let is_known = |dir: &&PathBuf| self.tokenizer.is_some() || dir.join("config.json").is_file();
+        let is_known = |dir: &PathBuf| self.tokenizer.is_some() || dir.join("config.json").is_file();
         if let Some(dir) = self.tokenizer_dir().filter(is_known) {
             problems.require(
                 dir.join("tokenizer.json").is_file(),
@@ -104,7 +105,7 @@ impl ModelSection {
 
     /// Notes a model whose parameters cannot be trained: quantised matrices have no gradient, and dequantised ones would be another model.
     pub fn validate_trained(&self, section: &str, problems: &mut Problems<'_>) {
-        let config = self.path.as_ref().and_then(|path| ModelConfig::from_file(&path.join("config.json")).ok());
+        let config = self.path.as_ref().and_then(|path| ModelConfig::from_dir(path).ok());
         problems.require(
             config.is_none_or(|config| config.quantization.is_none()),
             &format!("{section}.path"),
@@ -113,18 +114,24 @@ impl ModelSection {
         );
     }
 
-    /// The folder of tokenizer.json.
-    pub fn tokenizer_dir(&self) -> Option<&PathBuf> {
-        self.tokenizer.as_ref().or(self.path.as_ref())
+    /// Returns the folder of tokenizer.json.
+    pub fn tokenizer_dir(&self) -> Option<PathBuf> {
+        let own = || self.path.as_deref().map(|path| model_folder::holding(path, "tokenizer.json"));
+        self.tokenizer.clone().or_else(own)
     }
 }
 
 /// Says why a folder does not hold a model of the kind that is wanted, in one sentence with the remedy.
 pub fn folder_problem(path: &Path, wanted: Wanted) -> Option<String> {
-    let (shown, config) = (path.display(), path.join("config.json"));
-    if config.is_file() {
+    let shown = path.display();
+    let is_adapter = model_folder::is_adapter(path);
+    if is_adapter || path.join("config.json").is_file() {
+        let config = match ModelFolder::open(path) {
+            Ok(folder) => folder.config(),
+            Err(failure) => return Some(failure.sentence()),
+        };
         // A file that cannot be read is reported where it is read.
-        let config = ModelConfig::from_file(&config).ok()?;
+        let config = config.ok()?;
         return match (wanted, config.architecture == Architecture::SequenceClassification) {
             (Wanted::LanguageModel | Wanted::LanguageModelOrShape, true) => {
                 Some(format!("`{shown}` holds a reward model (a sequence classifier), not a causal language model"))
@@ -137,7 +144,7 @@ pub fn folder_problem(path: &Path, wanted: Wanted) -> Option<String> {
         };
     }
     let inner = path.join("model");
-    if inner.join("config.json").is_file() {
+    if inner.join("config.json").is_file() || model_folder::is_adapter(&inner) {
         return Some(format!("`{shown}` is the folder of a run; its model is `{}`", inner.display()));
     }
     if path.exists() {

@@ -11,6 +11,7 @@ use setpoint_transformer::gguf::{Export, NumberFormat, Value};
 use crate::config::output::{Target, require_target};
 use crate::config::sections::{ModelSection, Wanted, folder_problem};
 use crate::failure::{Failure, Outcome};
+use crate::model_folder::is_adapter;
 use crate::session::Existing;
 use crate::setup;
 
@@ -83,10 +84,11 @@ pub fn gguf(settings: &GgufSettings) -> Outcome<Exported> {
 
 /// Says why a folder holds no model that can be exported, in one sentence.
 fn problem(model: &Path) -> Option<String> {
-    let is_adapter = model.join("adapter_config.json").is_file() && !model.join("config.json").is_file();
-    if is_adapter {
+    if is_adapter(model) {
         let shown = model.display();
-        return Some(format!("`{shown}` holds an adapter, not a whole model: merge it into its model first"));
+        return Some(format!(
+            "`{shown}` holds an adapter, not a whole model: `setpoint merge --model {shown} --output DIR` makes one of it"
+        ));
     }
     folder_problem(model, Wanted::LanguageModel)
 }

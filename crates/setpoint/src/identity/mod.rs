@@ -242,8 +242,8 @@ pub fn content(path: &Path) -> Outcome<Option<String>> {
     if path.is_file() {
         return Ok(Some(hex(&Sha256::digest(read(path)?))));
     }
-    let held = ["config.json", "tokenizer.json"].map(|name| path.join(name).is_file());
-    if held == [false, false] {
+    let held = ["config.json", "adapter_config.json", "tokenizer.json"].map(|name| path.join(name).is_file());
+    if !held.contains(&true) {
         return Ok(None);
     }
     let mut hash = Sha256::new();

@@ -66,6 +66,7 @@ pub fn facts(run: &Run) -> (Vec<Fact>, Vec<Fact>) {
     };
     let first = vec![
         ("From", origin(run)),
+        ("Adapter", adapter(run)),
         ("Data", dataset(run, "data", examples)),
         ("When", when(run)),
         ("Steps", Some(steps(run))),
@@ -104,6 +105,16 @@ fn origin(run: &Run) -> Option<String> {
     match (run.text("model.path"), run.text("model.from_scratch")) {
         (Some(path), _) => Some(path.to_owned()),
         (None, Some(config)) => Some(format!("random weights, shaped by {config}")),
+        (None, None) => None,
+    }
+}
+
+/// Returns the adapter that was trained, if one was.
+fn adapter(run: &Run) -> Option<String> {
+    let rank = run.setting("adapter.rank").and_then(as_number);
+    match (run.text("adapter.path"), rank) {
+        (Some(path), _) => Some(format!("going on from {path}")),
+        (None, Some(rank)) => Some(format!("low-rank, rank {rank}")),
         (None, None) => None,
     }
 }

@@ -25,13 +25,15 @@ pub use self::rows::{
 };
 use crate::config::sections::{Dtype, ModelSection};
 use crate::failure::{Failure, Outcome};
-pub use crate::files::{model_hash, sequences_hash, text_hash, token_hash, write_text};
+pub use crate::files::{sequences_hash, text_hash, token_hash, write_text};
+use crate::model_folder;
+pub use crate::model_folder::{ModelFolder, model_hash};
 use crate::session::{FreeMemory, Session, memory};
 
 /// The tokenizer and template of a model.
 pub fn encoder(model: &ModelSection) -> Outcome<TextEncoder> {
     let dir = model.tokenizer_dir().ok_or_else(|| Failure::usage("model.path", "no model"))?;
-    let encoder = TextEncoder::from_dir(dir, &encoder_options(model)?)?;
+    let encoder = TextEncoder::from_dir(&dir, &encoder_options(model)?)?;
     static SAID: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
     if let Some(PrintedDate { date, is_fixed: false }) = encoder.printed_date()
         && SAID.lock().is_ok_and(|mut said| said.insert(dir.clone()))
@@ -54,7 +56,7 @@ fn encoder_options(model: &ModelSection) -> Outcome<EncoderOptions> {
         template: model.template.as_deref().map_or(TemplateChoice::Own, TemplateChoice::parse),
         template_kwargs,
         template_date: model.template_date,
-        model_dir: model.path.clone(),
+        model_dir: model.path.as_deref().map(|path| model_folder::holding(path, "generation_config.json")),
         ..EncoderOptions::default()
     })
 }
@@ -79,7 +81,7 @@ pub fn fix_template_date(model: &mut ModelSection, folder: &Path, resume: bool) 
     if !dir.join("tokenizer.json").is_file() {
         return Ok(());
     }
-    if let Some(date) = printed_date(dir, &encoder_options(model)?)? {
+    if let Some(date) = printed_date(&dir, &encoder_options(model)?)? {
         if !date.is_fixed {
             log::info!(
                 "the chat template of {} prints the date: this run keeps today's, {} (model.template_date)",
@@ -101,7 +103,7 @@ fn date_of_run(folder: &Path) -> Option<TemplateDate> {
 /// The shape of the model, and that it fits the tokenizer.
 pub fn model_config(model: &ModelSection, encoder: &TextEncoder) -> Outcome<ModelConfig> {
     let config = match (&model.path, &model.from_scratch) {
-        (Some(dir), _) => ModelConfig::from_file(&dir.join("config.json"))?,
+        (Some(dir), _) => ModelFolder::open(dir)?.config()?,
         (None, Some(file)) => match ModelConfig::from_file(file) {
             // The sizes of a new model are a setting like any other.
             Err(e @ setpoint_transformer::Error::Inconsistent { .. }) => {
@@ -176,7 +178,7 @@ pub fn policy(
     }
     session.host.free_memory(FreeMemory::GiveBack);
     let policy = match &model.path {
-        Some(dir) => CausalLm::load(dir, &load_options(model.dtype, session), device)?.0,
+        Some(dir) => ModelFolder::open(dir)?.load_policy(&load_options(model.dtype, session), device)?,
         None => CausalLm::init(config, seed, device),
     };
     session.host.free_memory(FreeMemory::Keep);
@@ -193,11 +195,6 @@ pub fn load_options(dtype: Dtype, session: &Session) -> LoadOptions {
         Dtype::Auto => Some(FloatDType::F32),
     };
     LoadOptions { dtype, ..LoadOptions::default() }
-}
-
-/// The reference model's folder: the policy as it is before training, unless another is named.
-pub fn reference_path<'a>(reference: Option<&'a Path>, model: &'a ModelSection) -> Outcome<&'a Path> {
-    reference.or(model.path.as_deref()).ok_or_else(|| Failure::usage("model.path", "no model"))
 }
 
 /// Returns the chosen and the rejected response of an example ([`Preferences::pair`]).

@@ -3,10 +3,10 @@
 use serde_json::json;
 use setpoint_data::{EncodeOptions, Message, ModelNotes, Prompt, Record, Response, ResponseEnd, TextEncoder};
 use setpoint_reward::Normalization;
-use setpoint_transformer::ModelConfig;
 
 use crate::config::sections::ModelSection;
 use crate::failure::{Failure, Outcome};
+use crate::model_folder::ModelFolder;
 
 /// The key in a folder's notes.
 const NOTE: &str = "response_end";
@@ -28,7 +28,7 @@ impl Reading {
     /// `asked` is a further setting, [`ResponseEnd::Auto`] if there is none.
     pub fn of(model: &ModelSection, encoder: &TextEncoder, asked: ResponseEnd) -> Outcome<Self> {
         let dir = model.path.as_deref().ok_or_else(|| Failure::usage("model.path", "no reward model"))?;
-        let config = ModelConfig::from_file(&dir.join("config.json"))?;
+        let config = ModelFolder::open(dir)?.config()?;
         let noted = match ModelNotes::read(dir)?.get(NOTE) {
             None => None,
             Some(value) => Some(serde_json::from_value(value.clone()).map_err(|_| {

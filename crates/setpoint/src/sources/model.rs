@@ -7,6 +7,7 @@ use super::{Opening, SourceSettings};
 use crate::config::Problems;
 use crate::config::sections::{ModelSection, Wanted};
 use crate::failure::{Failure, Outcome};
+use crate::model_folder::ModelFolder;
 use crate::setup;
 
 /// A reward model and how it scores. It is no line of the list: jobs have a section for it, `model` or `reward`.
@@ -58,7 +59,9 @@ impl SourceSettings for ModelSettings<'_> {
         let no_model = || Failure::usage("model.path", "no source of rewards");
         let dir = self.section.path.as_deref().ok_or_else(no_model)?;
         let options = setup::load_options(self.section.dtype, session);
-        let source = ModelSource::load(dir, &options, self.normalize, session.device())?.on(&session.devices);
+        let (model, config) = ModelFolder::open(dir)?.load_reward_model(&options, session.device())?;
+        let source = ModelSource::new(model, dir.display().to_string()).on(&session.devices);
+        let source = if self.normalize { source.normalized_by(&config, dir)? } else { source };
         Ok(Box::new(source.with_batch_tokens(batch_tokens).before_padding(padding)))
     }
 }

@@ -144,22 +144,16 @@ pub fn is_finished(folder: &Path) -> bool {
     true
 }
 
-/// Checks that the disk has room for the checkpoints of a new run and its models, before anything long is done.
-pub fn check_room(
-    session: &Session,
-    run: &RunDir,
-    model: &ModelSection,
-    shape: &ModelConfig,
-    models: u64,
-    train: &TrainConfig,
-) -> Outcome {
+/// Checks that the disk has room for the checkpoints of a new run and its models, which hold so many `trained` numbers, before anything long
+/// is done.
+pub fn check_room(session: &Session, run: &RunDir, model: &ModelSection, trained: u64, train: &TrainConfig) -> Outcome {
     let bytes = match model.dtype {
         Dtype::F32 => 4,
         Dtype::Auto if !session.place.keeps_half_precision() => 4,
         // At least: what the checkpoint holds may be wider.
         Dtype::Auto | Dtype::Bf16 | Dtype::F16 => 2,
     };
-    let checked = run.check_room(train, models * shape.num_parameters(), bytes);
+    let checked = run.check_room(train, trained, bytes);
     checked.map_err(|error| with_remedy(error, train))
 }
 

@@ -6,6 +6,7 @@ use burn::tensor::FloatDType;
 use serde::Serialize;
 use setpoint_data::EncodeReport;
 use setpoint_train::{MicroBatch, TrainConfig, kept_logits};
+use setpoint_transformer::lora::AdapterSize;
 use setpoint_transformer::{ModelConfig, Recompute};
 
 use crate::config::sections::ModelSection;
@@ -89,17 +90,23 @@ impl MemoryPlan {
         train: &TrainConfig,
         output: Output,
         dtype: FloatDType,
+        adapter: Option<AdapterSize>,
     ) -> Self {
         // Whether blocks are computed again is decided for f32, so that a run goes on elsewhere as it began.
-        let f32_plan = Self::in_f32(model, report, train, output);
+        let f32_plan = Self::in_f32(model, report, train, output, adapter);
         match dtype {
             FloatDType::F32 => f32_plan,
             _ => {
-                // Hidden states have two bytes a number. Logits stay in f32.
+                // Hidden states have two bytes a number. Logits stay in f32, and so do the factors of an adapter.
                 let (parameters, bytes) = (model.num_parameters() as f64, ParameterBytes::of(dtype));
+                let f32_bytes = ParameterBytes::of(FloatDType::F32);
+                let (factors, others) = match adapter {
+                    None => (0.0, parameters),
+                    Some(size) => (size.factors as f64, size.saved as f64),
+                };
                 Self {
-                    weights: bytes.weight * parameters,
-                    optimizer: bytes.optimizer * parameters,
+                    weights: bytes.weight * parameters + f32_bytes.weight * factors,
+                    optimizer: bytes.optimizer * others + f32_bytes.optimizer * factors,
                     activations: f32_plan.activations / 2.0,
                     ..f32_plan
                 }
@@ -107,13 +114,24 @@ impl MemoryPlan {
         }
     }
 
-    fn in_f32(model: &ModelConfig, report: &EncodeReport, train: &TrainConfig, output: Output) -> Self {
+    fn in_f32(
+        model: &ModelConfig,
+        report: &EncodeReport,
+        train: &TrainConfig,
+        output: Output,
+        adapter: Option<AdapterSize>,
+    ) -> Self {
         let bytes = ParameterBytes::of(FloatDType::F32);
         let count = model.num_parameters() as f64;
         let parameters = bytes.weight * count;
+        let trained = adapter.map_or(count, |size| size.trained() as f64);
         let tokens = micro_batch_tokens(report, train);
         let layers = model.num_hidden_layers as f64;
-        let (block, input) = per_token(model);
+        let (mut block, input) = per_token(model);
+        if let Some(size) = adapter {
+            // The inner values of the updates.
+            block += 4.0 * size.ranks as f64 / layers;
+        }
         let graph = tokens * layers * block;
         let table = 4.0 * (model.vocab_size * model.hidden_size) as f64;
         let tables = if model.tie_word_embeddings { table } else { 2.0 * table };
@@ -122,8 +140,12 @@ impl MemoryPlan {
             Output::Reward => (0, 0.0),
         };
         // Of a forward and a backward pass through the blocks and the head.
-        let again = (parameters - tables) / (3.0 * (parameters - tables + head_table));
-        let recompute = train.recompute(graph, bytes.total() * count, again);
+        // With a frozen base the backward pass has half of its products.
+        let passes = if adapter.is_some() { 2.0 } else { 3.0 };
+        let again = (parameters - tables) / (passes * (parameters - tables + head_table));
+        let factors = bytes.weight * adapter.map_or(0.0, |size| size.factors as f64);
+        let state = parameters + factors + (bytes.gradient + bytes.optimizer) * trained;
+        let recompute = train.recompute(graph, state, again);
         let activations = match recompute {
             Recompute::None => graph,
             Recompute::Block => tokens * (layers * input + block),
@@ -140,14 +162,16 @@ impl MemoryPlan {
         } else {
             bytes.gradient * count
         };
+        let gradients = if adapter.is_some() { bytes.gradient * trained } else { gradients };
+        let head_gradient = if adapter.is_some() { 0.0 } else { head_table.min(gradients) };
         Self {
-            weights: parameters,
+            weights: parameters + factors,
             gradients,
-            optimizer: bytes.optimizer * count,
+            optimizer: bytes.optimizer * trained,
             activations,
             head,
             other,
-            head_gradient: head_table.min(gradients),
+            head_gradient,
             tokens,
             recompute,
         }
@@ -196,6 +220,8 @@ pub struct Shape<'a> {
     pub model: &'a ModelSection,
     /// What a loss makes of its hidden states.
     pub output: Output,
+    /// The size of the adapter, if only that is trained.
+    pub adapter: Option<AdapterSize>,
 }
 
 /// What a run would do, and what it needs for it.
@@ -213,6 +239,14 @@ pub struct RunPlan {
     pub tokens: usize,
     /// Floating-point operations of the matrix products.
     pub operations: f64,
+    /// The numbers that are trained.
+    pub trained: u64,
+    /// All numbers of the model.
+    #[serde(skip)]
+    parameters: u64,
+    /// Bytes of the weights that a second model would share with the first.
+    #[serde(skip)]
+    frozen: f64,
     /// The number format of the weights.
     pub dtype: &'static str,
     /// Number of devices, each of which needs all of the memory.
@@ -248,9 +282,16 @@ impl RunPlan {
         let plan = train.plan(examples)?;
         let model = shape.config;
         let dtype = place.dtype(shape.model, model);
-        let memory = MemoryPlan::of(model, report, train, shape.output, dtype);
+        let memory = MemoryPlan::of(model, report, train, shape.output, dtype, shape.adapter);
         let tokens = report.prompt_tokens + report.response_tokens;
-        let factor = if memory.recompute == Recompute::Block { 8.0 } else { 6.0 };
+        // Two for each number and pass: forward, backward through the values and, if it is trained, through the weight.
+        let again = if memory.recompute == Recompute::Block { 2.0 } else { 0.0 };
+        let parameters = model.num_parameters();
+        let (of_each, of_adapter) = match shape.adapter {
+            None => (6.0, 0.0),
+            Some(size) => (4.0, (6.0 + again) * size.factors as f64 + 2.0 * size.saved as f64),
+        };
+        let operations = (of_each + again) * parameters as f64 + of_adapter;
         let epochs = plan.total_steps as f64 / plan.steps_per_epoch.max(1) as f64;
         let plan = Self {
             examples,
@@ -258,7 +299,10 @@ impl RunPlan {
             steps_per_epoch: plan.steps_per_epoch,
             batch_size: train.batch_size,
             tokens,
-            operations: factor * model.num_parameters() as f64 * tokens as f64 * epochs,
+            operations: operations * tokens as f64 * epochs,
+            trained: shape.adapter.map_or(parameters, |size| size.trained()),
+            parameters,
+            frozen: shape.adapter.map_or(0.0, |_| ParameterBytes::of(dtype).weight * parameters as f64),
             dtype: match dtype {
                 FloatDType::BF16 => "bf16",
                 FloatDType::F16 => "f16",
@@ -280,7 +324,7 @@ impl RunPlan {
         self
     }
 
-    /// The plan where a second model of the same size trains beside the first.
+    /// The plan where a second model of the same size trains next to the first. Frozen weights are those of both.
     pub fn twice(mut self) -> Self {
         let memory = &mut self.memory;
         for part in [
@@ -292,8 +336,10 @@ impl RunPlan {
         ] {
             *part *= 2.0;
         }
+        memory.weights -= self.frozen;
         self.peak = memory.peak();
         self.operations *= 2.0;
+        self.trained *= 2;
         self.compared()
     }
 
@@ -330,6 +376,10 @@ impl fmt::Display for RunPlan {
             "steps     {} ({} an epoch, {} examples in batches of {})",
             self.steps, self.steps_per_epoch, self.examples, self.batch_size
         )?;
+        if self.trained < self.parameters {
+            let share = 100.0 * self.trained as f64 / self.parameters as f64;
+            writeln!(f, "adapter   {} numbers are trained, {share:.2} % of those of the model", self.trained)?;
+        }
         let again = if memory.recompute == Recompute::Block { ", each block computed again" } else { "" };
         writeln!(
             f,
@@ -386,8 +436,9 @@ mod tests {
                 "vocab_size": 1000, "tie_word_embeddings": true, "rms_norm_eps": 1e-5, "max_position_embeddings": 64}"#,
         )
         .unwrap();
-        let of =
-            |output, dtype| MemoryPlan::of(&model, &EncodeReport::default(), &TrainConfig::default(), output, dtype);
+        let of = |output, dtype| {
+            MemoryPlan::of(&model, &EncodeReport::default(), &TrainConfig::default(), output, dtype, None)
+        };
         let (tokens, reward) = (of(Output::Tokens, FloatDType::F32), of(Output::Reward, FloatDType::F32));
         assert_eq!((tokens.recompute, reward.recompute), (Recompute::Block, Recompute::None));
         assert!(reward.head < tokens.head);

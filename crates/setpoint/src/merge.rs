@@ -1,0 +1,166 @@
+//! `setpoint merge`: a model with the updates of an adapter added to its weights.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{FloatDType, Int, Tensor, TensorData, activation};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use setpoint_data::{ModelNotes, TextEncoder};
+use setpoint_reward::RewardModel;
+use setpoint_transformer::lora::merged;
+use setpoint_transformer::{
+    Architecture, CausalLm, GenerationConfig, LoadOptions, ModelConfig, Packing, SaveOptions, pack,
+};
+
+use crate::config::output::{Target, require_target};
+use crate::config::sections::ModelSection;
+use crate::failure::{Failure, Outcome};
+use crate::model_folder::{ModelFolder, holding, is_adapter};
+use crate::saving::{Saving, save_policy};
+use crate::session::{Existing, Session};
+use crate::setup;
+
+/// Rows that both models compute, and the tokens of each.
+const ROWS: usize = 8;
+const TOKENS: usize = 32;
+
+/// The greatest difference of the log-probability of a token, as a root mean square in nats, between a model with an adapter and the merged
+/// one. Rounding weights to bf16 costs a hundredth of that.
+const MOST: f64 = 0.5;
+
+/// The settings of a merge.
+#[derive(Debug, Clone)]
+pub struct MergeSettings {
+    /// The folder of the adapter.
+    pub model: PathBuf,
+    /// The folder of its base, if it is not the one that the adapter names.
+    pub base: Option<PathBuf>,
+    /// The folder that is written.
+    pub output: PathBuf,
+    /// The number format of the merged weights; by default that of the base.
+    pub dtype: Option<FloatDType>,
+    /// What is done about a model that exists there. [`Existing::Continue`] is no choice here: it counts as [`Existing::Refuse`].
+    pub existing: Existing,
+}
+
+/// The result of a merge.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Merged {
+    /// How far the merged model is from the one with its adapter, as a root mean square over tokens: of their log-probabilities in nats, or
+    /// of the score of a reward model.
+    pub difference: f64,
+    /// Whether it is a reward model.
+    pub is_reward: bool,
+}
+
+/// Adds the updates of an adapter to the weights of its base, in f32 and rounded once, and writes the result as a Hugging Face folder.
+///
+/// The written model is read again and compared with the adapter on its base.
+///
+/// # Errors
+/// [`Failure::Usage`] for the paths; [`Failure::Run`] for files that cannot be read or written, for an adapter that does not fit its base,
+/// and when the merged model computes something else.
+pub fn merge(session: &Session, settings: &MergeSettings) -> Outcome<Merged> {
+    let MergeSettings { model: dir, base, output, dtype, existing } = settings;
+    if !is_adapter(dir) {
+        let message = format!("`{}` holds no adapter (adapter_config.json)", dir.display());
+        return Err(Failure::usage("--model", message));
+    }
+    require_target(output, Target::Folder, "--output")?;
+    if *existing != Existing::Overwrite && output.join("config.json").exists() {
+        return Err(Failure::run(format!("{} holds a model already", output.display()))
+            .hint("give --overwrite to replace it, or another --output"));
+    }
+    let folder = match base {
+        Some(base) => ModelFolder::open_on(dir, base)?,
+        None => ModelFolder::open(dir)?,
+    };
+    let mut section = ModelSection { path: Some(dir.clone()), ..ModelSection::default() };
+    if !dir.join("tokenizer.json").is_file() {
+        section.tokenizer = Some(folder.base().to_owned());
+    }
+    let encoder = setup::encoder(&section)?;
+    let config = folder.config()?;
+    encoder.check_vocabulary(config.vocab_size)?;
+    // Weights that change their format are added in f32.
+    let changes = dtype.is_some() && *dtype != config.dtype;
+    let options = LoadOptions { dtype: changes.then_some(FloatDType::F32), ..LoadOptions::default() };
+    let device = session.device();
+    let rows = rows(config.vocab_size);
+    let merged = if config.architecture == Architecture::SequenceClassification {
+        let (model, config) = folder.load_reward_model(&options, device)?;
+        save_reward(merged(model.clone()), &config, &encoder, dir, output, *dtype)?;
+        let (again, _) = RewardModel::load(output, &options, device)?;
+        let scores = |model: &RewardModel| -> Outcome<Vec<f64>> {
+            let scores: Vec<f32> =
+                model.scores(&rows)?.into_data().try_into_vec().map_err(|e| Failure::run(e.to_string()))?;
+            Ok(scores.into_iter().map(f64::from).collect())
+        };
+        Merged { difference: rms(&scores(&model)?, &scores(&again)?), is_reward: true }
+    } else {
+        let model = folder.load_policy(&options, device)?;
+        let generation = GenerationConfig::for_model(&holding(dir, "generation_config.json"), &config)?;
+        let stop = encoder.template_stop().filter(|stop| generation.stop_token_ids.contains(stop));
+        let saving =
+            Saving { config: &config, encoder: &encoder, from: &section, stop, adaptation: None, dtype: *dtype };
+        save_policy(&merged(model.clone()), &saving, output)?;
+        let (again, _) = CausalLm::load(output, &options, device)?;
+        Merged { difference: rms(&logps(&model, &rows)?, &logps(&again, &rows)?), is_reward: false }
+    };
+    if !merged.is_reward && (merged.difference > MOST || merged.difference.is_nan()) {
+        return Err(Failure::run(format!(
+            "the merged model in {} differs from the adapter on its base by {:.3} nats a token: do not use it",
+            output.display(),
+            merged.difference
+        ))
+        .hint("merge into a wider format, as with --dtype f32"));
+    }
+    Ok(merged)
+}
+
+fn save_reward(
+    model: RewardModel,
+    config: &ModelConfig,
+    encoder: &TextEncoder,
+    from: &Path,
+    output: &Path,
+    dtype: Option<FloatDType>,
+) -> Outcome {
+    model.save(config, output, &SaveOptions { dtype, ..SaveOptions::default() })?;
+    encoder.save(output)?;
+    let mut notes = ModelNotes::read(output)?;
+    if let Some(end) = ModelNotes::read(from)?.get("response_end") {
+        notes.set("response_end", end.clone());
+    }
+    Ok(notes.write()?)
+}
+
+/// Returns rows of tokens, always the same for a vocabulary.
+fn rows(vocabulary: usize) -> Vec<Vec<u32>> {
+    let mut rng = ChaCha8Rng::seed_from_u64(0);
+    let mut token = || ((u64::from(rng.next_u32()) * vocabulary as u64) >> 32) as u32;
+    (0..ROWS).map(|_| (0..TOKENS).map(|_| token()).collect()).collect()
+}
+
+/// Returns the log-probability of each token but the first of each row, in nats.
+fn logps(model: &CausalLm, rows: &[Vec<u32>]) -> Outcome<Vec<f64>> {
+    let mut all = Vec::new();
+    for row in rows {
+        let hidden =
+            model.decoder().forward(pack(&[row], &model.decoder().device()), &Packing::rows([row.len()]), None);
+        // [t, v] -> [t - 1, v]
+        let logits = model.logits(hidden).narrow(0, 0, row.len() - 1).cast(FloatDType::F32);
+        let next: Vec<i32> = row[1..].iter().map(|&id| id as i32).collect();
+        let next = Tensor::<1, Int>::from_data(TensorData::new(next, [row.len() - 1]), &logits.device());
+        let logps = activation::log_softmax(logits, 1).gather(1, next.unsqueeze_dim(1));
+        let logps: Vec<f32> = logps.into_data().try_into_vec().map_err(|error| Failure::run(error.to_string()))?;
+        all.extend(logps.into_iter().map(f64::from));
+    }
+    Ok(all)
+}
+
+/// Returns the root mean square of the differences.
+fn rms(a: &[f64], b: &[f64]) -> f64 {
+    let sum: f64 = a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum();
+    (sum / a.len().max(1) as f64).sqrt()
+}
