@@ -27,9 +27,10 @@ check:
     cargo clippy --workspace --all-targets -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
-# writes docs/SETTINGS.md from the settings and their doc comments
+# writes docs/SETTINGS.md from the settings and their doc comments, and the tables of docs/COMING_FROM.md from the names
 settings:
     SETPOINT_WRITE_DOCS=1 cargo test --workspace --test it -- the_reference_is_current
+    SETPOINT_WRITE_DOCS=1 cargo test --workspace --lib -- the_docs_have_the_same_names
 
 # the whole job on the small model that comes with the project
 demo:

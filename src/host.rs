@@ -76,8 +76,8 @@ impl Process {
 }
 
 impl Host for Process {
-    fn bar(&self, what: &str, total: usize) -> Box<dyn Bar> {
-        Box::new(progress::bar(what, total))
+    fn bar(&self, what: &str, start: u64, total: u64) -> Box<dyn Bar> {
+        Box::new(progress::bar(what, start, total))
     }
 
     fn print(&self, result: Printed<'_>) {

@@ -4,7 +4,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use clap::CommandFactory;
 use setpoint::align::{self, Align};
-use setpoint::config::{foreign, respell, settings_named};
+use setpoint::config::{Foreign, foreign, respell, settings_named};
 use setpoint::generate::Generate;
 use setpoint::jobs::{self, Job as _};
 use setpoint_align::METHODS;
@@ -59,15 +59,22 @@ fn with_setting(mut said: clap::Error, arguments: impl Iterator<Item = String>) 
     let words: Vec<String> = arguments.skip(1).take(2).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let Some((job, keys)) = settings_of(&words, &name) else { return said };
-    let tip = match (keys.first(), foreign(&name)) {
+    let tip = match (keys.first(), foreign(&name).filter(|foreign| is_of(&words, foreign))) {
         (Some(key), _) => format!("`{key}` is a setting: give it as --set {key}=VALUE"),
-        (None, Some(foreign)) => foreign.remedy(),
+        (None, Some(foreign)) => foreign.remedy(&name),
         (None, None) => {
             format!("settings are given as --set KEY=VALUE; `setpoint inspect config {job}` lists them")
         }
     };
     said.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     said
+}
+
+/// Returns whether a command has the setting that another tool's name corresponds to, if that is a setting.
+fn is_of(words: &[&str], foreign: &Foreign) -> bool {
+    let Some(key) = foreign.setting() else { return true };
+    let name = key.rsplit('.').next().unwrap_or(key);
+    settings_of(words, name).is_some_and(|(_, keys)| keys.iter().any(|found| found == key))
 }
 
 /// Returns the job of a command, as `setpoint inspect config` knows it, and its settings of this name.

@@ -10,18 +10,18 @@ use setpoint::visible::one_line;
 #[derive(Debug)]
 pub struct TerminalBar(ProgressBar);
 
-/// Returns a bar over `total` units. It is drawn on a terminal alone.
-pub fn bar(what: &str, total: usize) -> TerminalBar {
-    let bar = ProgressBar::new(total as u64);
+/// Returns a bar over `total` units, `start` of which are done. It is drawn on a terminal alone.
+pub fn bar(what: &str, start: u64, total: u64) -> TerminalBar {
+    // Nothing is drawn before the bar is complete: methods that begin with `set` draw.
+    let mut bar = ProgressBar::new(total).with_position(start).with_prefix(one_line(what).into_owned());
     // A bar is redrawn by control codes, which a dumb terminal shows as text.
     if std::env::var_os("TERM").is_some_and(|term| term == "dumb") {
         bar.set_draw_target(ProgressDrawTarget::hidden());
     }
     // The text is never cut off: the bar takes the columns that are left.
     if let Ok(style) = ProgressStyle::with_template("{prefix} [{wide_bar}] {pos}/{len} {msg}") {
-        bar.set_style(style.progress_chars("=> "));
+        bar = bar.with_style(style.progress_chars("=> "));
     }
-    bar.set_prefix(one_line(what).into_owned());
     bar.enable_steady_tick(Duration::from_millis(250));
     TerminalBar(bar)
 }
@@ -45,5 +45,17 @@ impl Bar for TerminalBar {
 
     fn clear(&self) {
         self.0.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_begins_where_the_work_does() {
+        let TerminalBar(bar) = bar("SFT", 46, 400);
+        assert_eq!((bar.position(), bar.length()), (46, Some(400)));
+        assert_eq!(bar.prefix(), "SFT");
     }
 }

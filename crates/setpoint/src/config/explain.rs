@@ -2,7 +2,7 @@
 
 use toml::Value;
 
-use super::foreign::{Foreign, foreign};
+use super::foreign::foreign;
 use super::spelling::respell;
 use super::suggest::nearest;
 
@@ -110,7 +110,7 @@ fn unknown_setting(rest: &str, key: &str, known: &impl Known) -> String {
 /// Returns what to write instead of another tool's name, if the job has a setting for it.
 fn foreign_remedy(name: &str, known: &impl Known) -> Option<String> {
     let found = foreign(name).filter(|foreign| foreign.setting().is_none_or(|key| known.has(key)))?;
-    Some(Foreign::remedy(found))
+    Some(found.remedy(name))
 }
 
 /// Returns whether a table of settings is expected, by what serde says of [`no_settings`].

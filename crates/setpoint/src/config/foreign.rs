@@ -1,6 +1,13 @@
-//! The names that other tools have for what is set here, so that who comes from them finds it.
+//! The names that other tools have for what is set here. Messages about unknown settings and flags, `setpoint convert` and the tables of
+//! `docs/COMING_FROM.md` follow from one list, [`FOREIGN`].
+
+mod list;
+#[cfg(test)]
+mod tests;
 
 use super::spelling::plain;
+
+pub use self::list::FOREIGN;
 
 /// A tool whose configurations use the names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,7 +31,7 @@ impl Tool {
     }
 }
 
-/// What a name of another tool corresponds to.
+/// The counterpart of a name of another tool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Here {
     /// A setting of the same meaning, which takes the same values.
@@ -33,165 +40,141 @@ pub enum Here {
     Written(&'static str, &'static str),
     /// A flag of the command.
     Flag(&'static str),
-    /// Nothing has to be set: a sentence that says why.
+    /// Nothing has to be set: a sentence that says why, or an empty text if the name concerns the other tool alone.
     Nothing(&'static str),
+    /// It does not exist: a sentence that says what is done instead.
+    Missing(&'static str),
+}
+
+/// How `setpoint convert` carries over the value of a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carry {
+    /// A number, as it is.
+    Number,
+    /// A whole number, as it is.
+    Count,
+    /// True or false, as it is.
+    Bool,
+    /// By a rule, together with the other names of the rule.
+    By(Rule),
+    /// Not at all, for the reason that is reported.
+    Lost(&'static str),
+    /// Not at all, and nothing is lost.
+    Dropped,
+}
+
+/// A conversion that is more than a number under another name; `convert::rules` has a function for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "they are named after the settings that they set")]
+pub enum Rule {
+    Model,
+    Tokenizer,
+    Template,
+    TemplateKwargs,
+    Dtype,
+    Reference,
+    Data,
+    System,
+    EvalData,
+    LongRows,
+    Method,
+    Losses,
+    Beta,
+    GammaBetaRatio,
+    LabelSmoothing,
+    Tau,
+    DesirableWeight,
+    UndesirableWeight,
+    MaxSteps,
+    BatchSize,
+    Recompute,
+    Schedule,
+    Warmup,
+    Betas,
+    Optimizer,
+    LoggingSteps,
+    EvalSteps,
+    SaveSteps,
+    Best,
+    Run,
 }
 
 /// A name of other tools.
 #[derive(Debug, Clone, Copy)]
 pub struct Foreign {
-    /// The name.
+    /// The name. One with a `*` covers all names that begin and end like it.
     pub name: &'static str,
-    /// The tools that use it.
+    /// The tools that use it; empty if they were not told apart.
     pub tools: &'static [Tool],
     /// What it corresponds to.
     pub here: Here,
+    /// How a value is carried over.
+    pub carry: Carry,
 }
 
-use Here::{Flag, Nothing, Setting, Written};
-use Tool::{Axolotl, LlamaFactory, Trl};
-
-const ALL: &[Tool] = &[Trl, Axolotl, LlamaFactory];
-const TRL: &[Tool] = &[Trl, LlamaFactory];
-const AXOLOTL: &[Tool] = &[Axolotl];
-const FACTORY: &[Tool] = &[LlamaFactory];
-
-/// Every name of another tool that is known. Names that mean the same setting here, such as `learning_rate`, need no entry.
-pub const FOREIGN: &[Foreign] = &[
-    entry("model_name_or_path", TRL, Setting("model.path")),
-    entry("base_model", AXOLOTL, Setting("model.path")),
-    entry("tokenizer_config", AXOLOTL, Setting("model.tokenizer")),
-    entry("torch_dtype", AXOLOTL, Setting("model.dtype")),
-    entry("bf16", ALL, Written("model.dtype", "\"bf16\"")),
-    entry("fp16", ALL, Written("model.dtype", "\"f16\"")),
-    entry("chat_template_path", &[Trl], Setting("model.template")),
-    entry("chat_template", AXOLOTL, Setting("model.template")),
-    entry("ref_model", FACTORY, Setting("reference")),
-    entry("dataset_name", &[Trl], Setting("data.path")),
-    entry("datasets", AXOLOTL, Setting("data.path")),
-    entry("dataset", FACTORY, Setting("data.path")),
-    entry("test_datasets", AXOLOTL, Setting("eval_data.path")),
-    entry("eval_dataset", FACTORY, Setting("eval_data.path")),
-    entry("max_samples", FACTORY, Setting("data.max_rows")),
-    entry("max_seq_length", &[Trl], Setting("encode.max_length")),
-    entry("sequence_len", AXOLOTL, Setting("encode.max_length")),
-    entry("cutoff_len", FACTORY, Setting("encode.max_length")),
-    entry("output_dir", ALL, Flag("--run DIR")),
-    entry("resume_from_checkpoint", ALL, Flag("--resume")),
-    entry("overwrite_output_dir", TRL, Nothing("a run folder is never overwritten: name another with --run")),
-    entry("per_device_train_batch_size", TRL, Written("train.micro_batch", "{ examples = 8 }")),
-    entry("micro_batch_size", AXOLOTL, Written("train.micro_batch", "{ examples = 8 }")),
-    entry("per_device_eval_batch_size", TRL, Written("train.micro_batch", "{ examples = 8 }")),
-    entry(
-        "gradient_accumulation_steps",
-        ALL,
-        Written(
-            "train.batch_size",
-            "128, the examples of a whole step: examples on a device × devices × accumulation steps",
-        ),
-    ),
-    entry("packing", ALL, Written("train.micro_batch", "{ tokens = 8192 }: rows are always packed")),
-    entry("padding_free", &[Trl], Nothing("rows are packed without padding")),
-    entry("sample_packing", AXOLOTL, Written("train.micro_batch", "{ tokens = 8192 }: rows are always packed")),
-    entry("neat_packing", FACTORY, Written("train.micro_batch", "{ tokens = 8192 }: rows are always packed")),
-    entry("gradient_checkpointing", ALL, Written("train.recompute", "\"block\"")),
-    entry("num_train_epochs", TRL, Setting("train.epochs")),
-    entry("num_epochs", AXOLOTL, Setting("train.epochs")),
-    entry("lr", AXOLOTL, Setting("train.learning_rate")),
-    entry("lr_scheduler_type", TRL, Setting("train.schedule.kind")),
-    entry("lr_scheduler", AXOLOTL, Setting("train.schedule.kind")),
-    entry("warmup_ratio", ALL, Written("train.schedule.warmup", "{ ratio = 0.1 }")),
-    entry("warmup_steps", ALL, Written("train.schedule.warmup", "{ steps = 100 }")),
-    entry("adam_beta1", ALL, Written("train.optimizer.betas", "[0.9, 0.999]")),
-    entry("adam_beta2", ALL, Written("train.optimizer.betas", "[0.9, 0.999]")),
-    entry("adam_epsilon", ALL, Setting("train.optimizer.eps")),
-    entry("optim", TRL, Nothing("the optimizer is AdamW; its constants are the settings of train.optimizer")),
-    entry("optimizer", AXOLOTL, Nothing("the optimizer is AdamW; its constants are the settings of train.optimizer")),
-    entry("max_norm", &[Trl], Setting("train.max_grad_norm")),
-    entry("data_seed", TRL, Setting("train.seed")),
-    entry("save_total_limit", ALL, Setting("train.keep_last")),
-    entry("load_best_model_at_end", ALL, Setting("train.best.restore")),
-    entry("metric_for_best_model", ALL, Setting("train.best.metric")),
-    entry("early_stopping_patience", AXOLOTL, Setting("train.best.patience")),
-    entry("eval_strategy", ALL, Written("train.eval_steps", "100; without it the model is evaluated at the end")),
-    entry("save_strategy", ALL, Written("train.save_steps", "100; without it a run is saved by time and at the end")),
-    entry("evals_per_epoch", AXOLOTL, Written("train.eval_steps", "100, in steps")),
-    entry("saves_per_epoch", AXOLOTL, Written("train.save_steps", "100, in steps")),
-    entry("do_eval", TRL, Written("eval_data.path", "\"FILE\"")),
-    entry("do_train", TRL, Nothing("the command says what is done: sft, reward or align")),
-    entry("loss_type", &[Trl], Written("align.method", "\"dpo\"; `setpoint methods` lists the losses")),
-    entry("pref_loss", FACTORY, Written("align.method", "\"dpo\"; `setpoint methods` lists the losses")),
-    entry("rl", AXOLOTL, Written("align.method", "\"dpo\"; `setpoint methods` lists the losses")),
-    entry("pref_beta", FACTORY, Setting("align.beta")),
-    entry("rl_beta", AXOLOTL, Setting("align.beta")),
-    entry("stage", FACTORY, Nothing("the command says what is done: sft, reward or align")),
-    entry("finetuning_type", FACTORY, Nothing("all parameters are trained")),
-    entry("report_to", TRL, Nothing("a run always writes metrics.jsonl and TensorBoard files to its folder")),
-    entry("logging_dir", TRL, Nothing("a run writes its metrics to its own folder")),
-    entry("deepspeed", ALL, Flag("--device cuda:0-7")),
-    entry("fsdp", ALL, Flag("--device cuda:0-7")),
-    entry("dataloader_num_workers", ALL, Nothing("rows are encoded once, before the training")),
-    entry("max_tokens", TRL, Setting("generate.max_new_tokens")),
-    entry("num_return_sequences", TRL, Setting("generate.samples")),
-    entry("do_sample", TRL, Written("generate.temperature", "0 for the most likely tokens")),
-];
-
-const fn entry(name: &'static str, tools: &'static [Tool], here: Here) -> Foreign {
-    Foreign { name, tools, here }
-}
-
-/// Returns what a name of another tool corresponds to.
+/// Returns the entry of another tool's name, if it is called differently here.
 pub fn foreign(name: &str) -> Option<&'static Foreign> {
     let name = plain(name);
-    FOREIGN.iter().find(|foreign| foreign.name == name)
+    FOREIGN.iter().find(|foreign| match foreign.name.contains('*') {
+        // A pattern of names that are dropped covers misspelt settings as well, such as `logging_stps`.
+        true => foreign.carry != Carry::Dropped && foreign.covers(&name),
+        false => foreign.name == name && !foreign.is_same_name(),
+    })
 }
 
 impl Foreign {
     /// Returns the setting that it corresponds to, if it does to one.
     pub fn setting(&self) -> Option<&'static str> {
         match self.here {
-            Setting(key) | Written(key, _) => Some(key),
-            Flag(_) | Nothing(_) => None,
+            Here::Setting(key) | Here::Written(key, _) => Some(key),
+            Here::Flag(_) | Here::Nothing(_) | Here::Missing(_) => None,
         }
     }
 
-    /// Returns a sentence that says what to write here instead.
-    pub fn remedy(&self) -> String {
+    /// Returns whether it is or covers a name.
+    pub fn covers(&self, name: &str) -> bool {
+        match self.name.split_once('*') {
+            Some((start, end)) => {
+                name.len() >= start.len() + end.len() && name.starts_with(start) && name.ends_with(end)
+            }
+            None => self.name == name,
+        }
+    }
+
+    /// Returns whether its value is carried over.
+    pub fn is_carried(&self) -> bool {
+        !matches!(self.carry, Carry::Lost(_) | Carry::Dropped)
+    }
+
+    /// Returns whether the two are carried over, or lost, together.
+    pub fn goes_with(&self, other: &Self) -> bool {
+        let is_plain = matches!(self.carry, Carry::Number | Carry::Count | Carry::Bool);
+        self.carry == other.carry && (!is_plain || self.setting() == other.setting())
+    }
+
+    /// Returns a sentence that says what to write here instead of `name`.
+    pub fn remedy(&self, name: &str) -> String {
+        let name = plain(name);
         let tools: Vec<&str> = self.tools.iter().map(|tool| tool.name()).collect();
         let whose = match tools[..] {
+            [] => "a name of other tools".to_owned(),
             [one] => format!("a name of {one}"),
             [one, other] => format!("a name of {one} and {other}"),
             _ => format!("a name of {}", tools.join(", ")),
         };
         match self.here {
-            Setting(key) => format!("`{}` is {whose}; here it is `{key}`", self.name),
-            Written(key, value) => format!("`{}` is {whose}; here it is `{key}`, as in {key} = {value}", self.name),
-            Flag(flag) => format!("`{}` is {whose}; here it is the flag {flag}", self.name),
-            Nothing(reason) => format!("`{}` is {whose} and not needed here: {reason}", self.name),
+            Here::Setting(key) => format!("`{name}` is {whose}; here it is `{key}`"),
+            Here::Written(key, value) => format!("`{name}` is {whose}; here it is `{key}`, as in {key} = {value}"),
+            Here::Flag(flag) => format!("`{name}` is {whose}; here it is the flag {flag}"),
+            Here::Nothing("") => format!("`{name}` is {whose} and not needed here"),
+            Here::Nothing(reason) => format!("`{name}` is {whose} and not needed here: {reason}"),
+            Here::Missing(reason) => format!("`{name}` is {whose}; here {reason}"),
         }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-    use crate::align::AlignConfig;
-    use crate::config::has_setting;
-    use crate::generate::GenerateConfig;
-
-    #[test]
-    fn every_name_leads_to_a_setting_that_exists() {
-        let mut names = BTreeSet::new();
-        for foreign in FOREIGN {
-            assert!(names.insert(foreign.name), "`{}` is listed twice", foreign.name);
-            if let Some(key) = foreign.setting() {
-                assert!(has_setting::<AlignConfig>(key) || has_setting::<GenerateConfig>(key), "{foreign:?}");
-                assert!(!key.ends_with(&format!(".{}", foreign.name)), "{foreign:?} has the same name here");
-            }
-        }
-        assert_eq!(foreign("per-device-train-batch-size").and_then(Foreign::setting), Some("train.micro_batch"));
-        assert!(foreign("learning_rate").is_none());
+    /// Returns whether the setting that it corresponds to has the same name.
+    fn is_same_name(&self) -> bool {
+        let last = |key: &'static str| key.rsplit('.').next();
+        self.setting().is_some_and(|key| last(key) == last(self.name))
     }
 }

@@ -21,7 +21,7 @@ mod table;
 pub use crate::failure::Problem;
 pub use setpoint_data::DatasetConfig;
 
-pub use foreign::{FOREIGN, Foreign, Here, Tool, foreign};
+pub use foreign::{Carry, FOREIGN, Foreign, Here, Rule, Tool, foreign};
 pub use load::{Config, Given, from_toml};
 pub use names::{has_setting, settings_named};
 pub use problems::Problems;

@@ -5,12 +5,10 @@ use toml::{Table, Value};
 
 use super::Tool;
 use super::draft::Draft;
-
-/// Names of settings in the tool at hand.
-type Names = &'static [&'static str];
+use super::rules::Names;
 
 /// The training data.
-pub fn data(draft: &mut Draft<'_>, names: Names) {
+pub fn data(draft: &mut Draft<'_>, names: Names<'_>) {
     let section = match draft.tool {
         Tool::Trl if draft.get("dataset_name").is_some() => {
             let mut table = Table::new();
@@ -33,7 +31,7 @@ pub fn data(draft: &mut Draft<'_>, names: Names) {
 }
 
 /// The data to evaluate on.
-pub fn eval_data(draft: &mut Draft<'_>, names: Names) {
+pub fn eval_data(draft: &mut Draft<'_>, names: Names<'_>) {
     let section = match draft.tool {
         // trl evaluates on a split of the training data, if it evaluates.
         Tool::Trl => match draft.text("eval_strategy") {

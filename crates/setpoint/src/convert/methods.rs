@@ -5,13 +5,10 @@ use setpoint_align::Method;
 use toml::{Table, Value};
 
 use super::draft::{Draft, number};
-use super::rules::numbers;
+use super::rules::{Names, numbers};
 use super::{Tool, Trainer};
 use crate::config::load::to_table;
 use crate::failure::{Failure, Outcome};
-
-/// Names of settings in the tool at hand.
-type Names = &'static [&'static str];
 
 /// The pairwise losses under trl's names, which the other tools use as well.
 const LOSSES: [(&str, &str); 16] = [
@@ -139,7 +136,7 @@ fn method_of(loss: &str) -> Option<&'static str> {
 }
 
 /// The method: one loss, or several with weights.
-pub fn method(draft: &mut Draft<'_>, names: Names) {
+pub fn method(draft: &mut Draft<'_>, names: Names<'_>) {
     if draft.method.is_none() {
         if let Some((name, value)) = draft.first(names).filter(|(name, _)| *name == "loss_type")
             && !["nll", "chunked_nll"].contains(&value.as_str().unwrap_or_default())
@@ -213,7 +210,7 @@ fn has(method: &str, setting: &str) -> bool {
 }
 
 /// The weights of further losses; trl's lists are read with their losses.
-pub fn weights(draft: &mut Draft<'_>, _: Names) {
+pub fn weights(draft: &mut Draft<'_>, _: Names<'_>) {
     if let Some(weight) = draft.number("cpo_alpha").filter(|_| draft.trainer == Trainer::Simpo) {
         draft.set("align.nll_weight", weight);
     }
@@ -230,7 +227,7 @@ pub fn weights(draft: &mut Draft<'_>, _: Names) {
 }
 
 /// The strength of the loss.
-pub fn beta(draft: &mut Draft<'_>, names: Names) {
+pub fn beta(draft: &mut Draft<'_>, names: Names<'_>) {
     let Some((name, value)) = draft.first(names) else { return };
     let Some(beta) = number(value) else { return draft.misread(name, "a number") };
     match draft.method.as_deref() {
@@ -246,7 +243,7 @@ pub fn beta(draft: &mut Draft<'_>, names: Names) {
 }
 
 /// SimPO's margin, which here is a multiple of β.
-pub fn simpo_gamma(draft: &mut Draft<'_>, names: Names) {
+pub fn simpo_gamma(draft: &mut Draft<'_>, names: Names<'_>) {
     if let Some(gamma) = names.iter().find_map(|name| draft.number(name)) {
         set_ratio(draft, gamma);
     }
@@ -258,27 +255,27 @@ fn set_ratio(draft: &mut Draft<'_>, gamma: f64) {
 }
 
 /// The share of wrong labels.
-pub fn label_smoothing(draft: &mut Draft<'_>, names: Names) {
+pub fn label_smoothing(draft: &mut Draft<'_>, names: Names<'_>) {
     of_method(draft, names, "label_smoothing");
 }
 
 /// DiscoPOP's temperature.
-pub fn tau(draft: &mut Draft<'_>, names: Names) {
+pub fn tau(draft: &mut Draft<'_>, names: Names<'_>) {
     of_method(draft, names, "tau");
 }
 
 /// KTO's weight of good responses.
-pub fn desirable(draft: &mut Draft<'_>, names: Names) {
+pub fn desirable(draft: &mut Draft<'_>, names: Names<'_>) {
     of_method(draft, names, "desirable_weight");
 }
 
 /// KTO's weight of bad responses.
-pub fn undesirable(draft: &mut Draft<'_>, names: Names) {
+pub fn undesirable(draft: &mut Draft<'_>, names: Names<'_>) {
     of_method(draft, names, "undesirable_weight");
 }
 
 /// A number of the method; one of another method is not used in the other tools either.
-fn of_method(draft: &mut Draft<'_>, names: Names, ours: &str) {
+fn of_method(draft: &mut Draft<'_>, names: Names<'_>, ours: &str) {
     let Some((name, value)) = draft.first(names) else { return };
     match number(value) {
         Some(number) => {

@@ -1,12 +1,10 @@
 //! Turns the configuration of trl, axolotl or LLaMA-Factory into settings of this program.
 //!
-//! [`names`] is the one list of what is called how. A setting of the file that nothing here corresponds to is reported, and so is one that
-//! nobody knows. The tools' own defaults are written out where ours differ, so that the settings mean the same.
+//! The names are those of [`FOREIGN`]. A setting of the file that nothing here corresponds to is reported, and so is one that is unknown. The tools' own defaults are written out where ours differ, so that the settings mean the same.
 
 mod data;
 mod draft;
 mod methods;
-pub mod names;
 mod rules;
 #[cfg(test)]
 mod tests;
@@ -17,8 +15,8 @@ use serde_json::{Map, Value as Json};
 use toml::{Table, Value};
 
 use self::draft::{Draft, count, number};
-use self::names::{Carry, SETTINGS, absent};
 pub use crate::config::Tool;
+use crate::config::{Carry, FOREIGN};
 use crate::failure::{Failure, Outcome};
 
 /// The longest file that is read, in bytes.
@@ -164,25 +162,28 @@ pub fn convert(text: &str, tool: Option<Tool>, trainer: Option<Trainer>) -> Outc
     })?;
     let trainer = methods::trainer(tool, &source, trainer)?;
     let mut draft = Draft::new(tool, trainer, &source);
-    for setting in SETTINGS {
-        let names = setting.names(tool);
-        let Some((name, value)) = draft.first(names) else { continue };
-        match (setting.carry, setting.ours) {
-            (Carry::By(carry), _) => carry(&mut draft, names),
+    for group in FOREIGN.chunk_by(|one, next| one.goes_with(next)) {
+        let of_tool = group.iter().filter(|foreign| foreign.is_carried() && foreign.tools.contains(&tool));
+        let names: Vec<&'static str> = of_tool.map(|foreign| foreign.name).collect();
+        let Some((name, value)) = draft.first(&names) else { continue };
+        let key = group[0].setting().unwrap_or_default();
+        match group[0].carry {
+            Carry::By(rule) => rules::carry(rule, &mut draft, &names),
             // Only reward models have it.
-            (_, "center") if trainer != Trainer::Reward => draft.lose(name, "this job has no such setting"),
-            (Carry::Number, key) => match number(value) {
+            _ if key == "center" && trainer != Trainer::Reward => draft.lose(name, "this job has no such setting"),
+            Carry::Number => match number(value) {
                 Some(number) => draft.set(key, number),
                 None => draft.misread(name, "a number"),
             },
-            (Carry::Count, key) => match count(value).filter(|count| *count >= 0) {
+            Carry::Count => match count(value).filter(|count| *count >= 0) {
                 Some(count) => draft.set(key, count),
                 None => draft.misread(name, "a whole number"),
             },
-            (Carry::Flag, key) => match value.as_bool() {
+            Carry::Bool => match value.as_bool() {
                 Some(on) => draft.set(key, on),
                 None => draft.misread(name, "true or false"),
             },
+            Carry::Lost(_) | Carry::Dropped => {}
         }
     }
     methods::complete(&mut draft);
@@ -191,14 +192,18 @@ pub fn convert(text: &str, tool: Option<Tool>, trainer: Option<Trainer>) -> Outc
             draft.set(key, value);
         }
     }
-    let known = |name: &str| SETTINGS.iter().any(|setting| setting.names(tool).contains(&name));
     for (name, value) in &source {
-        if known(name) || is_neutral(value) || (name == "trl" && draft.get("trl.beta").is_some()) {
+        if is_neutral(value) || (name == "trl" && draft.get("trl.beta").is_some()) {
             continue;
         }
-        match absent(name) {
-            Some("") => {}
-            Some(reason) => draft.lose(name, reason),
+        let carried = |name: &str| {
+            FOREIGN.iter().any(|known| known.is_carried() && known.name == name && known.tools.contains(&tool))
+        };
+        let left = |name: &str| FOREIGN.iter().find(|known| !known.is_carried() && known.covers(name));
+        match left(name).map(|known| known.carry) {
+            _ if carried(name) => {}
+            Some(Carry::Lost(reason)) => draft.lose(name, reason),
+            Some(_) => {}
             None => draft.lose(name, "not known here"),
         }
     }

@@ -6,13 +6,53 @@ use serde_json::Value as Json;
 use setpoint_data::BuiltIn;
 use toml::{Table, Value};
 
+use super::data::{data, eval_data};
 use super::draft::{Draft, count, number};
+use super::methods::{beta, desirable, label_smoothing, method, simpo_gamma, tau, undesirable, weights};
+use crate::config::Rule;
 
-/// Names of settings in the tool at hand.
-type Names = &'static [&'static str];
+/// Names of settings in the tool at hand, in the order of the list.
+pub type Names<'n> = &'n [&'static str];
+
+/// Carries over the names of a rule, of which the file has at least one.
+pub fn carry(rule: Rule, draft: &mut Draft<'_>, names: Names<'_>) {
+    let by = match rule {
+        Rule::Model => model,
+        Rule::Tokenizer => tokenizer,
+        Rule::Template => template,
+        Rule::TemplateKwargs => template_kwargs,
+        Rule::Dtype => dtype,
+        Rule::Reference => reference,
+        Rule::Data => data,
+        Rule::System => system,
+        Rule::EvalData => eval_data,
+        Rule::LongRows => long_rows,
+        Rule::Method => method,
+        Rule::Losses => weights,
+        Rule::Beta => beta,
+        Rule::GammaBetaRatio => simpo_gamma,
+        Rule::LabelSmoothing => label_smoothing,
+        Rule::Tau => tau,
+        Rule::DesirableWeight => desirable,
+        Rule::UndesirableWeight => undesirable,
+        Rule::MaxSteps => max_steps,
+        Rule::BatchSize => batch,
+        Rule::Recompute => recompute,
+        Rule::Schedule => schedule,
+        Rule::Warmup => warmup,
+        Rule::Betas => betas,
+        Rule::Optimizer => optimizer,
+        Rule::LoggingSteps => logging_steps,
+        Rule::EvalSteps => eval_steps,
+        Rule::SaveSteps => save_steps,
+        Rule::Best => best,
+        Rule::Run => run_folder,
+    };
+    by(draft, names);
+}
 
 /// The model, which must be a folder on this machine.
-pub fn model(draft: &mut Draft<'_>, names: Names) {
+fn model(draft: &mut Draft<'_>, names: Names<'_>) {
     let Some((name, value)) = draft.first(names) else { return };
     match value.as_str() {
         Some(path) => {
@@ -47,7 +87,7 @@ fn is_hub_id(owner: &str, model: &str) -> bool {
 }
 
 /// A tokenizer of its own.
-pub fn tokenizer(draft: &mut Draft<'_>, names: Names) {
+fn tokenizer(draft: &mut Draft<'_>, names: Names<'_>) {
     let Some((name, value)) = draft.first(names) else { return };
     match value.as_str() {
         Some(path) => {
@@ -59,7 +99,7 @@ pub fn tokenizer(draft: &mut Draft<'_>, names: Names) {
 }
 
 /// The chat template.
-pub fn template(draft: &mut Draft<'_>, names: Names) {
+fn template(draft: &mut Draft<'_>, names: Names<'_>) {
     let Some((name, value)) = draft.first(names) else { return };
     // The same conversation format under the names of the tools.
     let ours = match value.as_str() {
@@ -78,7 +118,7 @@ pub fn template(draft: &mut Draft<'_>, names: Names) {
 }
 
 /// Variables of the chat template.
-pub fn template_kwargs(draft: &mut Draft<'_>, names: Names) {
+fn template_kwargs(draft: &mut Draft<'_>, names: Names<'_>) {
     let Some((name, value)) = draft.first(names) else { return };
     if name == "enable_thinking" {
         if let Some(on) = value.as_bool() {
@@ -93,8 +133,9 @@ pub fn template_kwargs(draft: &mut Draft<'_>, names: Names) {
 }
 
 /// The number format of the weights.
-pub fn dtype(draft: &mut Draft<'_>, names: Names) {
-    let named = draft.text("dtype").and_then(|text| match text {
+fn dtype(draft: &mut Draft<'_>, names: Names<'_>) {
+    let named = draft.text("dtype").or_else(|| draft.text("torch_dtype"));
+    let named = named.and_then(|text| match text.trim_start_matches("torch.") {
         "bfloat16" => Some("bf16"),
         "float32" => Some("f32"),
         "float16" => Some("f16"),
@@ -122,7 +163,7 @@ pub fn dtype(draft: &mut Draft<'_>, names: Names) {
 }
 
 /// The reference model.
-pub fn reference(draft: &mut Draft<'_>, names: Names) {
+fn reference(draft: &mut Draft<'_>, names: Names<'_>) {
     if let Some((name, Json::String(path))) = draft.first(names) {
         let path = local_model(draft, name, path);
         draft.set("reference", path);
@@ -130,14 +171,14 @@ pub fn reference(draft: &mut Draft<'_>, names: Names) {
 }
 
 /// A system turn.
-pub fn system(draft: &mut Draft<'_>, names: Names) {
+fn system(draft: &mut Draft<'_>, names: Names<'_>) {
     if let Some((_, Json::String(text))) = draft.first(names) {
         draft.set("data.system", text.clone());
     }
 }
 
 /// Rows that are too long.
-pub fn long_rows(draft: &mut Draft<'_>, names: Names) {
+fn long_rows(draft: &mut Draft<'_>, names: Names<'_>) {
     let Some((name, value)) = draft.first(names) else { return };
     match value.as_str() {
         Some("drop") => draft.set("encode.long_rows", "drop"),
@@ -147,7 +188,7 @@ pub fn long_rows(draft: &mut Draft<'_>, names: Names) {
 }
 
 /// The number of steps, which overrides the epochs.
-pub fn max_steps(draft: &mut Draft<'_>, names: Names) {
+fn max_steps(draft: &mut Draft<'_>, names: Names<'_>) {
     let Some((name, value)) = draft.first(names) else { return };
     match count(value) {
         Some(steps) if steps > 0 => draft.set("train.max_steps", steps),
@@ -157,7 +198,7 @@ pub fn max_steps(draft: &mut Draft<'_>, names: Names) {
 }
 
 /// The batch: that of a device, as often as it is accumulated.
-pub fn batch(draft: &mut Draft<'_>, names: Names) {
+fn batch(draft: &mut Draft<'_>, names: Names<'_>) {
     let or = |draft: &Draft<'_>, name: &str, default: i64| match draft.get(name) {
         None => Some(default),
         Some(value) => count(value).filter(|count| (1..=1 << 20).contains(count)),
@@ -173,7 +214,7 @@ pub fn batch(draft: &mut Draft<'_>, names: Names) {
 }
 
 /// Whether blocks are computed again.
-pub fn recompute(draft: &mut Draft<'_>, names: Names) {
+fn recompute(draft: &mut Draft<'_>, names: Names<'_>) {
     let Some((name, value)) = draft.first(names) else { return };
     let on = match value {
         Json::Bool(on) => *on != name.starts_with("disable"),
@@ -184,7 +225,7 @@ pub fn recompute(draft: &mut Draft<'_>, names: Names) {
 }
 
 /// The shape of the schedule.
-pub fn schedule(draft: &mut Draft<'_>, names: Names) {
+fn schedule(draft: &mut Draft<'_>, names: Names<'_>) {
     let Some((name, value)) = draft.first(names) else { return };
     match value.as_str() {
         Some(kind @ ("linear" | "cosine" | "constant")) => draft.set("train.schedule.kind", kind),
@@ -194,7 +235,7 @@ pub fn schedule(draft: &mut Draft<'_>, names: Names) {
 }
 
 /// The warm-up.
-pub fn warmup(draft: &mut Draft<'_>, _: Names) {
+fn warmup(draft: &mut Draft<'_>, _: Names<'_>) {
     let steps = draft.number("warmup_steps").filter(|steps| *steps > 0.0);
     let ratio = draft.number("warmup_ratio").filter(|ratio| *ratio > 0.0);
     match (steps, ratio) {
@@ -207,14 +248,14 @@ pub fn warmup(draft: &mut Draft<'_>, _: Names) {
 }
 
 /// The decay rates of the moments.
-pub fn betas(draft: &mut Draft<'_>, names: Names) {
+fn betas(draft: &mut Draft<'_>, names: Names<'_>) {
     let beta = |name: &str, default: f64| draft.number(name).unwrap_or(default);
     let betas = vec![Value::Float(beta(names[0], 0.9)), Value::Float(beta(names[1], 0.999))];
     draft.set("train.optimizer.betas", betas);
 }
 
 /// The optimizer, of which there is one.
-pub fn optimizer(draft: &mut Draft<'_>, names: Names) {
+fn optimizer(draft: &mut Draft<'_>, names: Names<'_>) {
     let Some((name, value)) = draft.first(names) else { return };
     let text = value.as_str().unwrap_or_default();
     let (plain, small) =
@@ -229,7 +270,7 @@ pub fn optimizer(draft: &mut Draft<'_>, names: Names) {
 }
 
 /// Steps between log lines.
-pub fn logging_steps(draft: &mut Draft<'_>, names: Names) {
+fn logging_steps(draft: &mut Draft<'_>, names: Names<'_>) {
     match draft.first(names).and_then(|(_, value)| count(value)) {
         Some(steps) if steps > 0 => draft.set("train.logging_steps", steps),
         _ => draft.lose(names[0], "logs are counted in whole steps: set train.logging_steps"),
@@ -237,12 +278,12 @@ pub fn logging_steps(draft: &mut Draft<'_>, names: Names) {
 }
 
 /// Steps between evaluations.
-pub fn eval_steps(draft: &mut Draft<'_>, _: Names) {
+fn eval_steps(draft: &mut Draft<'_>, _: Names<'_>) {
     every(draft, "eval", "eval_steps", "train.eval_steps");
 }
 
 /// Steps between checkpoints.
-pub fn save_steps(draft: &mut Draft<'_>, _: Names) {
+fn save_steps(draft: &mut Draft<'_>, _: Names<'_>) {
     every(draft, "save", "save_steps", "train.save_steps");
 }
 
@@ -259,7 +300,7 @@ fn every(draft: &mut Draft<'_>, what: &str, steps: &'static str, ours: &str) {
 }
 
 /// The best checkpoint, and when to stop.
-pub fn best(draft: &mut Draft<'_>, names: Names) {
+fn best(draft: &mut Draft<'_>, names: Names<'_>) {
     let patience = names.get(3).and_then(|name| draft.get(name)).and_then(count).filter(|patience| *patience > 0);
     let restore = draft.is_on("load_best_model_at_end");
     if !restore && patience.is_none() {
@@ -280,12 +321,9 @@ pub fn best(draft: &mut Draft<'_>, names: Names) {
 }
 
 /// The run folder.
-pub fn run_folder(draft: &mut Draft<'_>, names: Names) {
+fn run_folder(draft: &mut Draft<'_>, names: Names<'_>) {
     draft.run = draft.first(names).and_then(|(_, value)| value.as_str()).map(str::to_owned);
 }
-
-pub use super::data::{data, eval_data};
-pub use super::methods::{beta, desirable, label_smoothing, method, simpo_gamma, tau, undesirable, weights};
 
 /// Returns the numbers of a list.
 pub fn numbers(value: &Json) -> Vec<f64> {

@@ -1,10 +1,10 @@
 use std::fmt::Write as _;
 
-use super::names::{ABSENT, SETTINGS};
 use super::*;
 use crate::align::AlignConfig;
 use crate::config::Given;
 use crate::config::load::load_unchecked;
+use crate::config::{Foreign, Here};
 use crate::reward::RewardConfig;
 use crate::sft::SftConfig;
 
@@ -339,52 +339,49 @@ fn values_that_cannot_be_read_are_remarks() {
     has(&file, "train = { recompute = \"block\", schedule.warmup.steps = 10 }");
 }
 
-#[test]
-fn a_name_is_listed_once() {
-    for tool in TOOLS {
-        let mut names: Vec<&str> = SETTINGS.iter().flat_map(|setting| setting.names(tool)).copied().collect();
-        names.sort_unstable();
-        let before = names.len();
-        names.dedup();
-        // The steps that gradients are accumulated over belong to one setting alone.
-        assert_eq!(names.len(), before, "{tool:?}");
-        for name in names {
-            let both = ABSENT.iter().flat_map(|absent| absent.names).any(|absent| *absent == name);
-            assert!(!both, "{name} is carried over and is not");
-        }
-    }
-}
-
-#[test]
-fn the_hints_for_unknown_settings_name_the_same_settings() {
-    let mut checked = 0;
-    for setting in SETTINGS {
-        for name in TOOLS.into_iter().flat_map(|tool| setting.names(tool)) {
-            let Some(hinted) = crate::config::foreign(name).and_then(crate::config::Foreign::setting) else { continue };
-            checked += 1;
-            let same = |ours: &str| hinted == ours || hinted.starts_with(&format!("{ours}."));
-            assert!(setting.ours.split(", ").any(same), "{name}: {hinted} is none of {}", setting.ours);
-        }
-    }
-    assert!(checked > 40, "{checked}");
+/// Returns the page with `table` in the place of the one below a heading.
+fn with_table(page: &str, heading: &str, table: &str) -> String {
+    let (before, rest) = page.split_once(heading).unwrap();
+    let (_, after) = rest.trim_start().split_once("\n\n").unwrap();
+    format!("{before}{heading}\n\n{table}\n{after}")
 }
 
 #[test]
 fn the_docs_have_the_same_names() {
-    let code = |names: &[&str]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-    let mut table = "| Setpoint | trl | axolotl | LLaMA-Factory |\n|---|---|---|---|\n".to_owned();
-    for setting in SETTINGS {
-        let ours: Vec<&str> = setting.ours.split(", ").collect();
-        let [trl, axolotl, llama] = TOOLS.map(|tool| code(setting.names(tool)));
-        writeln!(table, "| {} | {trl} | {axolotl} | {llama} |", code(&ours)).unwrap();
-    }
-    table += "\n";
+    let code = |names: Vec<&str>| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    let mut carried = "| Setpoint | trl | axolotl | LLaMA-Factory |\n|---|---|---|---|\n".to_owned();
     let mut lost = "| not carried over | reason |\n|---|---|\n".to_owned();
-    for absent in ABSENT.iter().filter(|absent| !absent.reason.is_empty()) {
-        writeln!(lost, "| {} | {} |", code(absent.names), absent.reason).unwrap();
+    for group in FOREIGN.chunk_by(|one, next| one.goes_with(next)) {
+        let names = group.iter().map(|foreign| foreign.name).collect();
+        match group[0].carry {
+            Carry::Lost(reason) => writeln!(lost, "| {} | {reason} |", code(names)).unwrap(),
+            Carry::Dropped => {}
+            _ => {
+                let here = |foreign: &Foreign| match foreign.here {
+                    Here::Flag(flag) => Some(flag),
+                    _ => foreign.setting(),
+                };
+                let mut ours: Vec<&str> = Vec::new();
+                for key in group.iter().filter_map(here) {
+                    if !ours.contains(&key) {
+                        ours.push(key);
+                    }
+                }
+                let ours = if ours.is_empty() { "not needed".to_owned() } else { code(ours) };
+                let of_tool = |tool| group.iter().filter(move |foreign| foreign.tools.contains(&tool));
+                let [trl, axolotl, llama] = TOOLS.map(|tool| code(of_tool(tool).map(|foreign| foreign.name).collect()));
+                writeln!(carried, "| {ours} | {trl} | {axolotl} | {llama} |").unwrap();
+            }
+        }
     }
-    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/COMING_FROM.md")).unwrap();
-    for table in [table, lost] {
-        assert!(page.contains(&format!("\n\n{table}")), "docs/COMING_FROM.md must hold this table:\n\n{table}");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/COMING_FROM.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let expected = with_table(&page, "## Names side by side", &carried);
+    let expected = with_table(&expected, "## Not carried over", &lost);
+    if std::env::var_os("SETPOINT_WRITE_DOCS").is_some() {
+        std::fs::write(path, &expected).unwrap();
+        return;
     }
+    let differs = expected.lines().zip(page.lines()).find(|(new, old)| new != old);
+    assert!(page == expected, "docs/COMING_FROM.md is not current (`just settings` writes it): {differs:#?}");
 }

@@ -7,8 +7,8 @@ use std::path::Path;
 ///
 /// Remarks and warnings do not come here: jobs send them through the `log` crate, at the levels `Info` and `Warn`.
 pub trait Host: Debug + Send + Sync {
-    /// Begins to show work of `total` items; none of it is shown by default.
-    fn bar(&self, _what: &str, _total: usize) -> Box<dyn Bar> {
+    /// Begins to show work of `total` items, `start` of which are done; none of it is shown by default.
+    fn bar(&self, _what: &str, _start: u64, _total: u64) -> Box<dyn Bar> {
         Box::new(Hidden)
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Bar, Hidden, Session};
+use super::{Bar, Session};
 
 /// How often the bar's text changes.
 const DRAW: Duration = Duration::from_millis(200);
@@ -61,7 +61,7 @@ impl Meter {
     /// Creates a meter at 0. `what` the items are called; `unit` is what its pace is measured in. Nothing is shown if the session is quiet.
     pub fn new(session: &Session, total: usize, what: &str, unit: &'static str) -> Self {
         let quiet = session.quiet;
-        let bar = if quiet { Box::new(Hidden) } else { session.host.bar(what, total) };
+        let bar = session.bar(what, 0, total as u64);
         let start = Instant::now();
         let first = if bar.is_hidden() { FIRST_LINE } else { DRAW };
         Self { what: what.to_owned(), unit, total, start, quiet, due: (!quiet).then(|| start + first), bar }

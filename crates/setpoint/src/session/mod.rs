@@ -108,8 +108,9 @@ impl Session {
         Watch(self.host.clone())
     }
 
-    /// Begins to show work of `total` items, unless the session is quiet.
-    pub fn bar(&self, what: &str, total: usize) -> Box<dyn Bar> {
-        if self.quiet { Box::new(Hidden) } else { self.host.bar(what, total) }
+    /// Begins to show work of `total` items, `start` of which are done, unless the session is quiet. A bar is visible at once, so it is made
+    /// when the start is known and everything that is said before the work has been said.
+    pub fn bar(&self, what: &str, start: u64, total: u64) -> Box<dyn Bar> {
+        if self.quiet { Box::new(Hidden) } else { self.host.bar(what, start, total) }
     }
 }

@@ -4,13 +4,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use setpoint_align::ChosenStep;
-use setpoint_train::{
-    DeviceGroup, Error, Evaluation, Hooks, Measurement, MicroBatch, Sample, StepReport, Task, evaluate,
-};
+use setpoint_train::{Error, Evaluation, Hooks, Measurement, MicroBatch, Sample, StepReport, Task, evaluate};
 
 use super::{Companions, history};
 use crate::failure::Failure;
-use crate::session::{Bar, Host, Pace};
+use crate::session::{Bar, Pace, Session};
 
 /// Tokens, steps and time of this process.
 #[derive(Default)]
@@ -35,12 +33,14 @@ impl Speed {
 
 /// The hooks of [`train`](super::train).
 pub(super) struct TrainingHooks<'a, T: Task> {
-    pub(super) devices: &'a DeviceGroup,
+    pub(super) session: &'a Session,
+    /// The name of the training, which the bar has.
+    pub(super) what: &'a str,
     pub(super) companions: Companions<'a, T>,
     pub(super) micro_batch: MicroBatch,
     pub(super) total_steps: u64,
+    /// The bar; hidden until the engine says at which step the run begins.
     pub(super) bar: Box<dyn Bar>,
-    pub(super) host: &'a dyn Host,
     /// The folder of the run.
     pub(super) folder: &'a Path,
     /// A warning to be given if the run is new.
@@ -53,8 +53,8 @@ pub(super) struct TrainingHooks<'a, T: Task> {
 impl<T: Task> Hooks<T::Model> for TrainingHooks<'_, T> {
     fn evaluate(&mut self, model: &T::Model, step: u64) -> Result<Measurement, Error> {
         let Some(task) = self.companions.eval else { return Ok(Measurement::default()) };
-        let (progress, host) = (step as f64 / self.total_steps as f64, self.host);
-        evaluate(task, self.devices, model, self.micro_batch, progress, &|| host.should_stop())
+        let (progress, host) = (step as f64 / self.total_steps as f64, &self.session.host);
+        evaluate(task, &self.session.devices, model, self.micro_batch, progress, &|| host.should_stop())
     }
 
     fn sample(&mut self, model: &T::Model, step: u64) -> Result<Vec<Sample>, Error> {
@@ -64,10 +64,10 @@ impl<T: Task> Hooks<T::Model> for TrainingHooks<'_, T> {
         }
     }
 
-    fn begin(&mut self, step: u64, _total_steps: u64) {
-        self.bar.reach(step);
+    fn begin(&mut self, step: u64, total_steps: u64) {
+        self.bar = self.session.bar(self.what, step, total_steps);
         // Those of the preparation.
-        history::append_warnings(self.folder, self.host);
+        history::append_warnings(self.folder, self.session.host.as_ref());
         if let Some(warning) = self.few_steps.take().filter(|_| step == 0) {
             self.warning(&warning);
         }
@@ -83,7 +83,7 @@ impl<T: Task> Hooks<T::Model> for TrainingHooks<'_, T> {
     }
 
     fn should_stop(&mut self) -> bool {
-        self.host.should_stop()
+        self.session.host.should_stop()
     }
 
     fn progress(&mut self, report: &StepReport) {
@@ -110,7 +110,7 @@ impl<T: Task> Hooks<T::Model> for TrainingHooks<'_, T> {
 
     fn warning(&mut self, message: &str) {
         self.bar.above(&mut || log::warn!("{message}"));
-        history::append_warnings(self.folder, self.host);
+        history::append_warnings(self.folder, self.session.host.as_ref());
     }
 }
 

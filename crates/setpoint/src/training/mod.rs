@@ -27,7 +27,7 @@ use crate::config::Config;
 use crate::config::sections::{Dtype, ModelSection};
 use crate::failure::{Failure, Outcome};
 use crate::sampling::SamplingSection;
-use crate::session::{FreeMemory, Session};
+use crate::session::{FreeMemory, Hidden, Session};
 use crate::setup;
 
 /// Opens the run folder, and leaves in it what the run was started with, unless it holds that already.
@@ -281,7 +281,6 @@ pub fn train<T: Task>(
     companions: Companions<'_, T>,
 ) -> Outcome<Fitted<T::Model>> {
     let plan = config.plan(task.len())?;
-    let bar = session.bar(what, plan.total_steps as usize);
     let total_steps = plan.total_steps;
     let begun = run.compare(&config.identity)?;
     if let Some((step, _)) = &begun {
@@ -292,15 +291,14 @@ pub fn train<T: Task>(
         Recompute::None => FreeMemory::Keep,
         Recompute::Block => FreeMemory::KeepBriefly,
     });
-    let devices = &session.devices;
     let few_steps = config.few_steps(&plan);
     let mut hooks = TrainingHooks {
-        devices,
+        session,
+        what,
         companions,
         micro_batch: config.micro_batch,
         total_steps,
-        bar,
-        host: session.host.as_ref(),
+        bar: Box::new(Hidden),
         folder: run.path(),
         few_steps,
         speed: Speed::default(),
@@ -320,10 +318,10 @@ pub fn train<T: Task>(
         },
     );
     let watch = session.watch();
-    let fitted = fit_on(devices, task, model, config, run, &mut hooks);
+    let fitted = fit_on(&session.devices, task, model, config, run, &mut hooks);
     drop(watch);
     hooks.bar.clear();
-    history::append_warnings(run.path(), hooks.host);
+    history::append_warnings(run.path(), session.host.as_ref());
     let stopped = |fitted: &Fitted<T::Model>| fitted.stop == StopReason::Requested || session.host.should_stop();
     let ending = match &fitted {
         Err(_) => Ending::Failed,

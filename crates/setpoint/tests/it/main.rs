@@ -4,3 +4,4 @@ mod golden;
 mod golden_methods;
 mod golden_rewarded;
 mod own_rewards;
+mod progress;
