@@ -50,6 +50,8 @@ mod saving;
 mod seeded;
 mod settings;
 mod settings_page;
+mod settings_printed;
+mod settings_schema;
 mod several_devices;
 mod stopping;
 mod sweep;

@@ -1,15 +1,14 @@
-//! The reference of settings, docs/SETTINGS.md, follows from their types and doc comments, and so does the schema for editors. Both hold
-//! for every example, and the settings that `setpoint inspect config` prints are those that it was given.
+//! The reference of settings, docs/SETTINGS.md, follows from their types and doc comments.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
-use setpoint::config::Given;
 use setpoint::config::schema::{about, kind, variants};
 use setpoint::jobs::{AnyJob, JOBS};
 use setpoint_align::METHODS;
-use toml::{Table, Value};
+use toml::Value;
+
+use super::fixture::root;
 
 /// A section of settings, wherever it is: sections of one type are described once.
 struct Section {
@@ -19,7 +18,8 @@ struct Section {
     places: Vec<(&'static str, String, Json)>,
 }
 
-fn jobs() -> Vec<&'static dyn AnyJob> {
+/// Returns the jobs, one for each set of settings.
+pub fn jobs() -> Vec<&'static dyn AnyJob> {
     let mut jobs: Vec<&'static dyn AnyJob> = Vec::new();
     for job in JOBS {
         if jobs.iter().all(|other| other.settings() != job.settings()) {
@@ -41,7 +41,8 @@ fn plain(schema: &Json) -> Json {
     }
 }
 
-fn is_section(schema: &Json) -> bool {
+/// Returns whether a setting is a table of settings.
+pub fn is_section(schema: &Json) -> bool {
     schema.get("properties").is_some() || variants(schema).is_some()
 }
 
@@ -264,10 +265,6 @@ fn wrapped(text: &str) -> String {
     lines.join("\n")
 }
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
 #[test]
 fn the_reference_is_current() {
     let path = root().join("docs/SETTINGS.md");
@@ -291,6 +288,10 @@ fn every_setting_says_what_it_does_in_a_sentence() {
             if property.get("const").is_none() && !(text.ends_with(['.', ':']) && text.len() > 5) {
                 wrong.push(format!("{path}: {text:?}"));
             }
+            let first = text.split(' ').next().unwrap_or_default();
+            if ["Whether", "What", "How", "Which", "Where", "When", "Those", "That"].contains(&first) {
+                wrong.push(format!("{path} begins with a clause, neither with a verb nor with a noun: {text}"));
+            }
             if text.contains("](") || text.contains("[`") {
                 wrong.push(format!("{path} has a link that only rustdoc knows: {text}"));
             }
@@ -307,217 +308,4 @@ fn every_setting_says_what_it_does_in_a_sentence() {
     wrong.sort();
     wrong.dedup();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-/// Notes where a value does not fit a schema, as far as these schemas go.
-fn validate(schema: &Json, value: &Json, all: &Json, path: &str, wrong: &mut Vec<String>) {
-    if let Some(name) = schema.get("$ref").and_then(Json::as_str) {
-        let target = all.pointer(name.trim_start_matches('#')).expect("a reference leads somewhere");
-        return validate(target, value, all, path, wrong);
-    }
-    for key in ["oneOf", "anyOf"] {
-        if let Some(choices) = schema.get(key).and_then(Json::as_array) {
-            let errors = |choice: &Json| {
-                let mut errors = Vec::new();
-                validate(choice, value, all, path, &mut errors);
-                errors
-            };
-            let fitting = choices.iter().filter(|choice| errors(choice).is_empty()).count();
-            if fitting == 0 {
-                wrong.push(format!("{path} fits none of {key}: {value}"));
-            }
-            if key == "oneOf" && fitting > 1 {
-                wrong.push(format!("{path} fits several of oneOf: {value}"));
-            }
-            return;
-        }
-    }
-    if schema.get("const").is_some_and(|only| only != value) {
-        wrong.push(format!("{path} is {value}, not {}", schema["const"]));
-    }
-    if let Some(values) = schema.get("enum").and_then(Json::as_array)
-        && !values.contains(value)
-    {
-        wrong.push(format!("{path} is {value}, none of {values:?}"));
-    }
-    let is_of = |name: &str| match name {
-        "object" => value.is_object(),
-        "array" => value.is_array(),
-        "string" => value.is_string(),
-        "boolean" => value.is_boolean(),
-        "integer" => value.is_i64() || value.is_u64(),
-        "number" => value.is_number(),
-        other => panic!("{path}: unknown type {other}"),
-    };
-    if let Some(name) = schema.get("type").and_then(Json::as_str)
-        && !is_of(name)
-    {
-        wrong.push(format!("{path} is {value}, no {name}"));
-    }
-    if let (Some(value), Some(least)) = (value.as_f64(), schema.get("minimum").and_then(Json::as_f64))
-        && value < least
-    {
-        wrong.push(format!("{path} is {value}, below {least}"));
-    }
-    if let Some(object) = value.as_object() {
-        for name in schema.get("required").and_then(Json::as_array).into_iter().flatten() {
-            if !object.contains_key(name.as_str().unwrap()) {
-                wrong.push(format!("{path} lacks {name}"));
-            }
-        }
-        for (key, value) in object {
-            let path = format!("{path}.{key}");
-            match (schema["properties"].get(key), schema.get("additionalProperties")) {
-                (Some(property), _) => validate(property, value, all, &path, wrong),
-                (None, Some(Json::Bool(false))) => wrong.push(format!("{path} is not in the schema")),
-                (None, Some(inner @ Json::Object(_))) => validate(inner, value, all, &path, wrong),
-                _ => {}
-            }
-        }
-    }
-    if let (Some(items), Some(schema)) = (value.as_array(), schema.get("items")) {
-        for (i, item) in items.iter().enumerate() {
-            let inner = schema.as_array().map_or(schema, |schemas| &schemas[i.min(schemas.len() - 1)]);
-            validate(inner, item, all, &format!("{path}[{i}]"), wrong);
-        }
-    }
-}
-
-/// Returns every TOML file below a folder.
-fn toml_files(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(toml_files(&path));
-        } else if path.extension().is_some_and(|extension| extension == "toml") {
-            found.push(path);
-        }
-    }
-    found.sort();
-    found
-}
-
-/// Returns the job of an example: the one that knows its settings.
-fn job_of(table: &Table) -> Vec<&'static dyn AnyJob> {
-    let knows = |job: &&'static dyn AnyJob| {
-        let mut wrong = Vec::new();
-        validate(&job.schema(), &serde_json::to_value(table).unwrap(), &job.schema(), "", &mut wrong);
-        wrong.is_empty()
-    };
-    jobs().into_iter().filter(knows).collect()
-}
-
-#[test]
-fn the_schema_knows_the_settings_of_every_example() {
-    let mut checked = 0;
-    for path in toml_files(&root().join("examples")) {
-        let table: Table = std::fs::read_to_string(&path).unwrap().parse().unwrap();
-        let fitting = job_of(&table);
-        assert!(!fitting.is_empty(), "{} fits the schema of no job", path.display());
-        // The schema and the program agree: what one takes, the other does.
-        let loads = |job: &&'static dyn AnyJob| {
-            job.load_unchecked(&Given { file: Some(path.clone()), ..Given::default() }).is_ok()
-        };
-        let names = |jobs: Vec<&'static dyn AnyJob>| jobs.iter().map(|job| job.settings()).collect::<Vec<_>>();
-        assert_eq!(names(fitting), names(jobs().into_iter().filter(loads).collect()), "{}", path.display());
-        checked += 1;
-    }
-    assert!(checked > 10, "{checked} examples");
-}
-
-#[test]
-fn the_schema_refuses_what_the_program_refuses() {
-    let schema = JOBS.iter().find(|job| job.settings() == "align").unwrap().schema();
-    for text in [
-        "algin.method = 'dpo'",
-        "align.method = 'ppo'",
-        "align = { method = 'dpo', log_z0 = 50 }",
-        "train.batch_size = 'many'",
-        "train.batch_size = -1",
-        "train.schedule.kind = 'cosin'",
-        "data.path = 3",
-        "model.template_date = 2026",
-    ] {
-        let mut wrong = Vec::new();
-        let table: Table = text.parse().unwrap();
-        validate(&schema, &serde_json::to_value(table).unwrap(), &schema, "", &mut wrong);
-        assert!(!wrong.is_empty(), "{text}");
-    }
-}
-
-/// Returns the keys of all settings, for every value that others depend on.
-fn keys(schema: &Json, path: &str, found: &mut Vec<String>) {
-    if let Some((tag, names)) = variants(schema) {
-        found.push(format!("{path}{tag}={}", names[0]));
-        return;
-    }
-    for (key, property) in schema["properties"].as_object().into_iter().flatten() {
-        match is_section(property) {
-            true => keys(property, &format!("{path}{key}."), found),
-            false => found.push(format!("{path}{key}")),
-        }
-    }
-}
-
-#[test]
-fn a_printed_file_has_every_setting_and_loads_unchanged() {
-    let folder = tempfile::tempdir().unwrap();
-    for job in jobs() {
-        let sets: Vec<Vec<String>> = match job.settings() {
-            "align" => METHODS.iter().map(|method| vec![format!("align.method={}", method.name)]).collect(),
-            _ => vec![Vec::new()],
-        };
-        for set in sets {
-            let given = Given { set: set.clone(), ..Given::default() };
-            let settings = job.load_unchecked(&given).unwrap();
-            let text = job.annotated(&given).unwrap();
-            let file = folder.path().join("settings.toml");
-            std::fs::write(&file, &text).unwrap();
-            let again =
-                job.load_unchecked(&Given { file: Some(file), ..Given::default() }).unwrap_or_else(|problems| {
-                    panic!("{} {set:?}: {problems:?}\n{text}", job.settings());
-                });
-            assert_eq!(again, settings, "{} {set:?}", job.settings());
-            let mut all = Vec::new();
-            keys(&job.schema(), "", &mut all);
-            for key in all.iter().filter(|key| !key.contains('=')) {
-                let name = key.rsplit('.').next().unwrap();
-                let is_written = text.lines().any(|line| {
-                    line.trim_start_matches("# ").strip_prefix(name).is_some_and(|rest| rest.starts_with(" = "))
-                });
-                assert!(is_written, "{}: {key} is missing in\n{text}", job.settings());
-            }
-        }
-    }
-}
-
-#[test]
-fn every_commented_setting_has_an_example_that_its_job_takes() {
-    let mut found = Vec::new();
-    for job in jobs() {
-        let text = job.annotated(&Given::default()).unwrap();
-        let mut section = String::new();
-        for line in text.lines() {
-            let bare = line.trim_start_matches("# ");
-            let heading = bare.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-            // A prompt that is a default has headings of its own, such as `[Response]`.
-            let is_section = |name: &&str| name.chars().all(|c| c.is_ascii_lowercase() || "_.".contains(c));
-            if let Some(name) = heading.filter(is_section) {
-                section = format!("{name}.");
-                continue;
-            }
-            let Some((key, value)) = bare.split_once(" = ").filter(|_| line.starts_with("# ")) else { continue };
-            if key.contains(' ') || value.parse::<Value>().is_err() {
-                // A comment.
-                continue;
-            }
-            let given = Given { set: vec![format!("{section}{key}={value}")], ..Given::default() };
-            let problems = job.load_unchecked(&given).err().unwrap_or_default();
-            // Another setting may be missing next to it.
-            let wrong = problems.iter().filter(|problem| !problem.message.contains("is missing"));
-            found.extend(wrong.map(|wrong| format!("{}: {section}{key} = {value}: {wrong}", job.settings())));
-        }
-    }
-    assert!(found.is_empty(), "{}", found.join("\n"));
 }

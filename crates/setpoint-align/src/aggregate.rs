@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::prompt_index::PromptIndex;
 
-/// How the errors of a global batch are averaged when prompts have unequal numbers of responses.
+/// The way in which the errors of a global batch are averaged when prompts have unequal numbers of responses.
 ///
 /// Both are weighted sums `L = Σ_j w_j·err_j` whose denominator belongs to the **global** batch:
 /// each micro-batch, on each device, contributes `Σ_j w_j·err_j` over its own responses, and the

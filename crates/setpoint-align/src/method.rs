@@ -32,7 +32,7 @@ pub enum Training {
 pub struct PairwiseMethod {
     /// The objectives with their weights: one, or those of a mixture.
     pub objectives: Vec<WeightedObjective>,
-    /// How pairs are formed.
+    /// The rule by which pairs are formed.
     pub pairs: PairRule,
     /// Weight of the NLL.
     pub nll_weight: f64,
@@ -52,7 +52,7 @@ pub struct Pairwise<S> {
     /// The objective's own settings.
     #[serde(flatten)]
     pub objective: S,
-    /// How pairs are formed.
+    /// The rule by which pairs are formed.
     #[serde(default)]
     pub pairs: PairRule,
     /// Weight of the token-mean NLL of the chosen responses.
@@ -60,7 +60,7 @@ pub struct Pairwise<S> {
     pub nll_weight: f64,
 }
 
-/// How pairs are formed from the responses of a prompt.
+/// The rule by which pairs are formed from the responses of a prompt.
 ///
 /// By labels if a row has any (every chosen response is better than every rejected one), else by rewards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -81,7 +81,7 @@ pub enum PairRule {
 pub struct Mix {
     /// The losses, each a table with `method`, `weight` and the objective's settings.
     pub losses: Vec<MixedLoss>,
-    /// How pairs are formed.
+    /// The rule by which pairs are formed.
     pub pairs: PairRule,
     /// Weight of the token-mean NLL of the chosen responses.
     pub nll_weight: f64,

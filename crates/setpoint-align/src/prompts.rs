@@ -84,7 +84,7 @@ pub trait PromptObjective: fmt::Debug + Send + Sync {
     }
 }
 
-/// Which tokens every prompt begins with.
+/// The tokens that every prompt begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "expected \"first_token\", \"common_prefix\" or a number of tokens")]
 pub enum T0Setting {
@@ -104,7 +104,7 @@ pub enum T0Name {
     CommonPrefix,
 }
 
-/// When the optimizer steps.
+/// The moment of an optimizer step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Update {

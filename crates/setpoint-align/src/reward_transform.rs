@@ -12,7 +12,7 @@ use crate::prompt_rewards::PromptRewards;
 use crate::settings::{FINITE, NON_NEGATIVE, POSITIVE};
 use crate::summary::mean_std;
 
-/// What is done to rewards before they become targets (`reward_transform`).
+/// The change of rewards before they become targets (`reward_transform`).
 ///
 /// In a config file: `"none"`, `"center"`, `"zscore"`, `"center_per_prompt"`, `"quantile"`,
 /// `{ clip = 5.0 }` or `{ clip = [-2.0, 8.0] }`.

@@ -27,7 +27,7 @@ pub struct RowLoss {
     pub rewards: Tensor<1>,
 }
 
-/// Which responses are desirable, by their rewards.
+/// The responses that count as desirable, by their rewards.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Desirable {

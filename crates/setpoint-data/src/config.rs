@@ -44,22 +44,22 @@ pub struct DatasetConfig {
     /// Columns to rename before anything else: expected name → the file's name.
     #[serde(default)]
     pub columns: BTreeMap<String, String>,
-    /// How a prompt of plain text is read.
+    /// The form in which a prompt of plain text is read.
     #[serde(default)]
     pub text_prompts: TextPrompts,
     /// A system turn to put before every conversation that has none.
     #[serde(default)]
     pub system: Option<String>,
-    /// Whether every response must have a reward.
+    /// Reads rewards if there are any, or requires one for every response.
     #[serde(default)]
     pub rewards: Rewards,
-    /// Which score of UltraFeedback's completions serves as the reward.
+    /// The score of UltraFeedback's completions that serves as the reward.
     #[serde(default)]
     pub ultrafeedback_score: UltraFeedbackScore,
-    /// How a row that lacks a value its format needs is treated.
+    /// The treatment of a row that lacks a value its format needs.
     #[serde(default)]
     pub on_bad_row: BadRows,
-    /// Which responses of a row with several SFT trains on.
+    /// The responses that SFT trains on if a row has several.
     ///
     /// Files of settings that are older than this setting mean [`Responses::All`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -99,7 +99,7 @@ impl DatasetConfig {
     }
 }
 
-/// What a prompt of plain text becomes.
+/// The form in which a prompt of plain text is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TextPrompts {
@@ -109,11 +109,11 @@ pub enum TextPrompts {
     Auto,
     /// Plain text stays plain text, without a chat template, as in trl's standard format.
     Plain,
-    /// It becomes a user turn, rendered with the chat template.
+    /// A user turn, rendered with the chat template.
     User,
 }
 
-/// Whether responses must have rewards.
+/// The rewards that data must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Rewards {
@@ -124,7 +124,7 @@ pub enum Rewards {
     Required,
 }
 
-/// Which responses of a row SFT trains on.
+/// The responses of a row that SFT trains on.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Responses {
@@ -224,7 +224,7 @@ pub enum UltraFeedbackScore {
     Overall,
 }
 
-/// What to do with bad rows.
+/// The treatment of bad rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BadRows {

@@ -10,9 +10,9 @@ pub struct BestConfig {
     /// The metric of the evaluations, such as `eval_loss`.
     #[schemars(extend("examples" = ["eval_loss"]))]
     pub metric: String,
-    /// Whether more of it is better. Settings may leave it out for losses, accuracies and margins.
+    /// Prefers greater values. Settings may leave it out for losses, accuracies and margins.
     pub greater_is_better: bool,
-    /// Whether the run ends with the best model instead of the last.
+    /// Ends the run with the best model instead of the last.
     pub restore: bool,
     /// The run stops when this many evaluations in a row are not better than the best.
     pub patience: Option<u32>,
@@ -27,10 +27,10 @@ pub struct BestConfig {
 struct WrittenBest {
     /// The metric of the evaluations, such as `eval_loss`.
     metric: String,
-    /// Whether more of it is better. It may be left out for losses, accuracies and margins.
+    /// Prefers greater values. It may be left out for losses, accuracies and margins.
     #[serde(default)]
     greater_is_better: Option<bool>,
-    /// Whether the run ends with the best model instead of the last.
+    /// Ends the run with the best model instead of the last.
     #[serde(default)]
     restore: bool,
     /// The run stops when this many evaluations in a row are not better than the best.

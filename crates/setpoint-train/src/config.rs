@@ -23,9 +23,9 @@ pub struct TrainConfig {
     pub batch_size: usize,
     /// Examples or tokens of one forward and backward pass.
     pub micro_batch: MicroBatch,
-    /// Which part of the forward pass is computed again in the backward pass, to save memory.
+    /// The part of the forward pass that is computed again in the backward pass, to save memory.
     pub recompute: RecomputeSetting,
-    /// Whether an epoch's last batch is dropped if it is not full.
+    /// Drops an epoch's last batch if it is not full.
     pub drop_last: bool,
     /// Seed of the data order.
     pub seed: u64,
@@ -40,12 +40,12 @@ pub struct TrainConfig {
     /// Steps between lines of `metrics.jsonl`; values between are averaged.
     #[schemars(range(min = 1), extend("x-unit" = "steps"))]
     pub logging_steps: u64,
-    /// Which steps and evaluations `responses.jsonl` holds.
+    /// The steps and evaluations that `responses.jsonl` holds.
     pub log_responses: LogResponses,
     /// Steps between evaluations; by default there is one at the end only.
     #[schemars(range(min = 1), extend("x-unit" = "steps"))]
     pub eval_steps: Option<u64>,
-    /// Whether there is an evaluation before the first step.
+    /// Evaluates before the first step.
     pub eval_on_start: bool,
     /// Steps between samples; by default they are taken at the end only.
     #[schemars(range(min = 1), extend("x-unit" = "steps"))]
@@ -60,7 +60,7 @@ pub struct TrainConfig {
     /// The number of checkpoints that are kept, besides the best one.
     #[schemars(range(min = 1))]
     pub keep_last: usize,
-    /// How the best checkpoint is found; by default none is kept.
+    /// The search for the best checkpoint; by default none is kept.
     pub best: Option<BestConfig>,
     /// Identity of what the settings here do not say: model, data, tokenizer, objective. A run is
     /// resumed only with the same one.
@@ -71,7 +71,7 @@ pub struct TrainConfig {
     pub identity: Identity,
 }
 
-/// What of the forward pass is computed again in the backward pass. The gradient is the same, but for rounding.
+/// The part of the forward pass that is computed again in the backward pass. The gradient is the same, but for rounding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RecomputeSetting {

@@ -25,7 +25,7 @@ pub struct AdamWConfig {
     pub eps: f64,
     /// Decoupled weight decay λ, on parameters of rank 2 and higher only; norms and biases do not decay.
     pub weight_decay: f64,
-    /// Whether each block is stepped inside the backward pass, so that the gradients of two blocks never exist at once. Nothing can be
+    /// Steps each block inside the backward pass, so that the gradients of two blocks never exist at once. Nothing can be
     /// clipped then, and a step is one micro-batch.
     pub in_backward: bool,
     /// The learning rate of an adapter's second factors (`lora_B`), and of vectors, as a multiple of that of all other parameters. It is a

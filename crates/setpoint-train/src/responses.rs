@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Which steps and evaluations leave the numbers of their single responses in `responses.jsonl`. They come from passes that are made
+/// The steps and evaluations that leave the numbers of their single responses in `responses.jsonl`. They come from passes that are made
 /// anyway, so all that a choice costs is the space of the file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

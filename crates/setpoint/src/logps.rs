@@ -28,7 +28,7 @@ pub struct LogpsConfig {
     pub model: ModelSection,
     /// Rows with responses.
     pub data: DatasetConfig,
-    /// How rows become tokens.
+    /// The conversion of rows to tokens.
     pub encode: EncodeOptions,
     /// The first tokens of every prompt, which `prompt_logp` does not count.
     #[schemars(range(min = 1), extend("x-unit" = "tokens"))]

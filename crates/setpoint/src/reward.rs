@@ -36,7 +36,7 @@ pub struct RewardConfig {
     pub data: DatasetConfig,
     /// Rows to evaluate on during training.
     pub eval_data: Option<DatasetConfig>,
-    /// How rows become tokens.
+    /// The conversion of rows to tokens.
     pub encode: EncodeOptions,
     /// Factor of `(r_w + r_l)²`, which holds the offset that preferences leave free; 0 turns it off.
     pub center: f64,

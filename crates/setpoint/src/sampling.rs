@@ -31,7 +31,7 @@ pub struct SamplingSection {
     pub top_p: Option<f64>,
     /// Makes tokens that occurred less likely if it is above 1.
     pub repetition_penalty: Option<f64>,
-    /// Whether answers that ran into the length limit are left out: training would teach them an end that the model never wrote.
+    /// Leaves out answers that ran into the length limit: training would teach them an end that the model never wrote.
     pub only_finished: bool,
     /// The number of prompts that go through the model together.
     #[schemars(range(min = 1), extend("x-unit" = "prompts"))]

@@ -40,7 +40,7 @@ pub struct SftConfig {
     pub data: DatasetConfig,
     /// Rows to evaluate on during training.
     pub eval_data: Option<DatasetConfig>,
-    /// How rows become tokens.
+    /// The conversion of rows to tokens.
     pub encode: EncodeOptions,
     /// Optimizer, schedule, checkpoints.
     pub train: TrainConfig,

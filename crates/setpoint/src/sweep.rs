@@ -45,7 +45,7 @@ pub struct SweepConfig {
     pub data: DatasetConfig,
     /// Rows to evaluate on during training.
     pub eval_data: Option<DatasetConfig>,
-    /// How rows become tokens.
+    /// The conversion of rows to tokens.
     pub encode: EncodeOptions,
     /// The method, and the settings that all trials share.
     pub align: Method,

@@ -17,7 +17,7 @@ settings! {
         desirable_weight: f64 = 1.0, NON_NEGATIVE;
         /// Weight of undesirable rows.
         undesirable_weight: f64 = 1.0, NON_NEGATIVE;
-        /// Which responses are desirable if the data has rewards and no labels: `"best"` of a prompt, or `{ above = reward }`.
+        /// The responses that count as desirable if the data has rewards and no labels: `"best"` of a prompt, or `{ above = reward }`.
         desirable: Desirable = Desirable::Best;
     }
 }

@@ -26,7 +26,8 @@ pub struct EncoderOptions {
     pub model_dir: Option<PathBuf>,
 }
 
-/// Where a response begins, and what to do where tokenising it together with its prompt would merge tokens across the boundary.
+/// The beginning of a response, and the treatment of rows where tokenising it together with its prompt would merge tokens across the
+/// boundary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Boundary {
@@ -35,25 +36,25 @@ pub enum Boundary {
     Separate,
     /// Stop, naming the row.
     Error,
-    /// As `separate`, but a response begins where the rendered conversation has it, not where the generation prompt ends. For
+    /// Like `separate`, but a response begins where the rendered conversation has it, not where the generation prompt ends. For
     /// templates whose generation prompt opens `<think>` while they render past turns without it.
     Rendered,
 }
 
-/// Where a templated response ends.
+/// The end of a templated response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ResponseEnd {
-    /// With its stop token.
+    /// Its stop token.
     #[default]
     Stop,
-    /// With the last token that the template prints (Qwen2.5 prints a line break after the stop token), as trl counts.
+    /// The last token that the template prints (Qwen2.5 prints a line break after the stop token), as trl counts.
     Template,
-    /// As the reward model was trained that reads it; elsewhere as [`Stop`](Self::Stop).
+    /// The end with which the reward model that reads it was trained; elsewhere as [`Stop`](Self::Stop).
     Auto,
 }
 
-/// What to do with a row that is longer than allowed. A response is never cut: its reward was given for the whole text.
+/// The treatment of a row that is longer than allowed. A response is never cut: its reward was given for the whole text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LongRows {
@@ -66,7 +67,7 @@ pub enum LongRows {
     CutPrompt,
 }
 
-/// What to do where the template does not print all that a response says.
+/// The treatment of a response that the template does not print completely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LostText {
     /// The record is bad: what is lost cannot be learned.
@@ -76,7 +77,7 @@ pub enum LostText {
     Count,
 }
 
-/// How records become examples.
+/// The conversion of records to examples.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EncodeOptions {
@@ -86,26 +87,26 @@ pub struct EncodeOptions {
     /// The largest number of tokens of a prompt.
     #[schemars(range(min = 1))]
     pub max_prompt_length: Option<usize>,
-    /// How rows beyond these limits are treated.
+    /// The treatment of rows beyond these limits.
     pub long_rows: LongRows,
     /// The first tokens of a prompt (t0) that a cut keeps.
     #[schemars(extend("x-unit" = "tokens"))]
     pub keep_first: usize,
-    /// Where a response begins if tokenising it together with its prompt would merge tokens across the boundary.
+    /// The beginning of a response if tokenising it together with its prompt would merge tokens across the boundary.
     pub boundary: Boundary,
-    /// Where a templated response ends.
+    /// The end of a templated response.
     pub response_end: ResponseEnd,
-    /// Whether the earlier assistant turns of a prompt are found; SFT learns them, too.
+    /// Finds the earlier assistant turns of a prompt, which SFT learns, too.
     pub assistant_spans: bool,
-    /// How a record that cannot be encoded exactly is treated.
+    /// The treatment of a record that cannot be encoded exactly.
     pub on_bad_row: BadRows,
-    /// Whether messages say if they are learned (`"weight": 0`). So they do for SFT, the job that learns turns.
+    /// Reads from messages if they are learned (`"weight": 0`), as SFT does, the job that learns turns.
     #[serde(skip)]
     pub weighted_turns: bool,
     /// Most tokens that the model has positions for. The job knows it, not the user.
     #[serde(skip)]
     pub positions: Option<usize>,
-    /// What happens where the template drops a part of a response. The job decides, not the user.
+    /// The treatment of a response of which the template drops a part. The job decides, not the user.
     #[serde(skip)]
     pub lost_text: LostText,
 }

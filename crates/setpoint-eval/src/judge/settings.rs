@@ -32,7 +32,7 @@ pub struct JudgeSettings {
     pub backoff_seconds: f64,
     /// A JSONL file of the answers; a request in it is not sent again.
     pub cache: Option<PathBuf>,
-    /// How an answer of no use is treated: a refusal, one without a score or cut off, or none at all. By default `annotate` ends and the
+    /// The treatment of an answer of no use: a refusal, one without a score or cut off, or none at all. By default `annotate` ends and the
     /// benchmarks go on.
     ///
     /// Such answers are not cached.
@@ -44,7 +44,7 @@ pub struct JudgeSettings {
     pub completion_price: Option<f64>,
 }
 
-/// What to do about an answer that is of no use.
+/// The treatment of an answer that is of no use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFailure {

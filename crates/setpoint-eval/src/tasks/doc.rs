@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::task::Task;
 
-/// How a model is asked.
+/// The way in which a model is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskMode {

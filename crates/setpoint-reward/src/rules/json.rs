@@ -15,7 +15,7 @@ pub struct JsonRule {
     /// Keys that the value must have; it must then be an object.
     #[serde(default)]
     pub required: Vec<String>,
-    /// Whether the value may be in one Markdown code fence.
+    /// Allows the value to be in one Markdown code fence.
     #[serde(default)]
     pub allow_fence: bool,
     /// The reward for a valid response.

@@ -7,7 +7,7 @@ use super::{Check, Compiled};
 use crate::error::Error;
 use crate::source::Scored;
 
-/// What is counted.
+/// The unit that is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LengthUnit {

@@ -51,21 +51,21 @@ use crate::source::{RewardSource, Scored};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Rule {
-    /// Does a regular expression match?
+    /// Looks for a match of a regular expression.
     Regex(RegexRule),
-    /// Does the response contain these words?
+    /// Looks for words in the response.
     Contains(ContainsRule),
-    /// Does the response start with one of these words?
+    /// Looks for words at the start of the response.
     StartsWith(StartsWithRule),
-    /// How far is the length from where it should be?
+    /// Measures how far the length is from its target.
     Length(LengthRule),
-    /// Is the response valid JSON?
+    /// Checks that the response is valid JSON.
     Json(JsonRule),
-    /// Is the response's final number the right one?
+    /// Compares the response's final number with the right one.
     NumericAnswer(NumericAnswerRule),
-    /// How much does the response repeat itself?
+    /// Measures how much the response repeats itself.
     Repetition(RepetitionRule),
-    /// Weighted sum of rules.
+    /// Adds up rules with weights.
     Sum(SumRule),
 }
 

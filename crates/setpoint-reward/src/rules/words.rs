@@ -25,7 +25,7 @@ pub struct RegexRule {
     pub otherwise: f64,
 }
 
-/// How many of several words have to be there.
+/// The number of words that have to be in a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Quantifier {
@@ -44,13 +44,13 @@ pub enum Quantifier {
 pub struct ContainsRule {
     /// Words or phrases, at least one.
     pub words: Vec<String>,
-    /// How many of the words must be in the response.
+    /// The number of words that must be in the response.
     #[serde(default)]
     pub mode: Quantifier,
-    /// Whether a match must not go on with another letter or digit on either side ("art" is not in "part").
+    /// Matches only whole words, without another letter or digit on either side ("art" is not in "part").
     #[serde(default = "yes")]
     pub whole_words: bool,
-    /// Whether "Yes" differs from "yes".
+    /// Distinguishes "Yes" from "yes".
     #[serde(default)]
     pub case_sensitive: bool,
     /// The reward if the words are as wanted.
@@ -67,10 +67,10 @@ pub struct ContainsRule {
 pub struct StartsWithRule {
     /// Words or phrases, at least one.
     pub words: Vec<String>,
-    /// Whether the match must not go on with another letter or digit ("Sure" does not start "Surely").
+    /// Matches only whole words, without another letter or digit after them ("Sure" does not start "Surely").
     #[serde(default = "yes")]
     pub whole_words: bool,
-    /// Whether "Yes" differs from "yes".
+    /// Distinguishes "Yes" from "yes".
     #[serde(default)]
     pub case_sensitive: bool,
     /// The reward if one of them comes first.

@@ -35,7 +35,7 @@ pub struct AlignConfig {
     pub data: DatasetConfig,
     /// Rows to evaluate on during training.
     pub eval_data: Option<DatasetConfig>,
-    /// How rows become tokens.
+    /// The conversion of rows to tokens.
     pub encode: EncodeOptions,
     /// The method and its settings.
     pub align: Method,
@@ -43,7 +43,7 @@ pub struct AlignConfig {
     pub train: TrainConfig,
     /// Answers to a few prompts during training.
     pub samples: SamplesSection,
-    /// Where `setpoint audit` writes its report, as JSON.
+    /// The file to which `setpoint audit` writes its report, as JSON.
     pub output: Option<PathBuf>,
 }
 

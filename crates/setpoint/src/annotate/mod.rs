@@ -43,7 +43,7 @@ pub struct AnnotateConfig {
     pub normalize: bool,
     /// Rows with responses.
     pub data: DatasetConfig,
-    /// How rows become tokens, for sources that read tokens.
+    /// The conversion of rows to tokens, for sources that read tokens.
     pub encode: EncodeOptions,
     /// Tokens in one forward pass.
     #[schemars(range(min = 1), extend("x-unit" = "tokens"))]

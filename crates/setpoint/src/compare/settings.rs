@@ -29,7 +29,7 @@ pub struct CompareConfig {
     pub adapter: Option<LoraConfig>,
     /// The annotated file that all methods train on.
     pub data: DatasetConfig,
-    /// How rows become tokens.
+    /// The conversion of rows to tokens.
     pub encode: EncodeOptions,
     /// The budget of every training: steps, batch, schedule. Epochs count rows of the file; all methods make the same number of steps.
     pub train: TrainConfig,
@@ -68,7 +68,7 @@ pub struct CompareSection {
     pub parallel: usize,
 }
 
-/// What a method is tried with.
+/// The settings that a method is tried with.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Search {

@@ -34,7 +34,7 @@ pub struct ModelSection {
     pub template_date: Option<TemplateDate>,
     /// The precision of the parameters in memory.
     pub dtype: Dtype,
-    /// Where a reward model reads the score, see docs/REWARDS.md; by default as it was trained.
+    /// The place where a reward model reads the score, see docs/REWARDS.md; by default as it was trained.
     pub response_end: Option<ResponseEnd>,
 }
 

@@ -46,9 +46,9 @@ pub struct EvalConfig {
     pub data: DatasetConfig,
     /// Held-out pairs, for the accuracy of the implicit reward and the log-ratios.
     pub pairs: Option<DatasetConfig>,
-    /// How rows become tokens.
+    /// The conversion of rows to tokens.
     pub encode: EncodeOptions,
-    /// How both models sample.
+    /// The sampling of both models.
     pub generate: SamplingSection,
     /// The number of resamples of the bootstrap.
     pub resamples: usize,

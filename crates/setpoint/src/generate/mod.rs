@@ -33,7 +33,7 @@ pub struct GenerateConfig {
     pub data: DatasetConfig,
     /// One prompt; a user's message if the model has a chat template (`data.text_prompts`).
     pub prompt: Option<String>,
-    /// How to sample.
+    /// The sampling of answers.
     pub generate: SamplingSection,
     /// The JSONL file to write; standard output by default.
     pub output: Option<PathBuf>,

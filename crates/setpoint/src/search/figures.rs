@@ -65,7 +65,7 @@ impl Figures {
     }
 }
 
-/// What trials are ordered by; the greatest is the best.
+/// The figure that trials are ordered by; the greatest is the best.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {

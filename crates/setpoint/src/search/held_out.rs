@@ -31,7 +31,7 @@ pub struct HeldOut {
     /// The other sources that can judge, `rule` and so on.
     #[serde(flatten, skip_deserializing)]
     pub judges: Judges,
-    /// How both models sample.
+    /// The sampling of both models.
     pub generate: SamplingSection,
     /// The number of resamples of the bootstrap.
     pub resamples: usize,

@@ -52,7 +52,7 @@ pub struct CommandSettings {
     /// The longest time that the first score may take: a command may load a model before it.
     #[schemars(range(min = 1), extend("x-unit" = "seconds"))]
     pub startup_seconds: u64,
-    /// Whether the command also gets the columns of the row, as `fields`.
+    /// Gives the command the columns of the row as well, as `fields`.
     pub fields: bool,
 }
 

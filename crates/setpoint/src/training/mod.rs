@@ -166,7 +166,7 @@ pub type Sampler<'a, M> = Box<dyn FnMut(&M, u64) -> Result<Vec<Sample>, Error> +
 pub struct SamplesSection {
     /// The number of prompts that are answered: the first of `[eval_data]`, else of `[data]`.
     pub prompts: usize,
-    /// How to sample.
+    /// The sampling of answers.
     pub generate: SamplingSection,
 }
 

@@ -13,7 +13,7 @@ use crate::stable::square;
 
 pub use settings::{Dro, DroPreset};
 
-/// What becomes of the prompt's own log-ratio `D_x` in `log Z(x) = log_z0 + sg(D_x)`.
+/// The use of the prompt's own log-ratio `D_x` in `log Z(x) = log_z0 + sg(D_x)`.
 ///
 /// In a config file: `"full"`, `"off"` or `{ clip = 5.0 }`.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -28,7 +28,7 @@ pub enum PromptTerm {
     Clip(f64),
 }
 
-/// How a residual becomes an error.
+/// The function that turns a residual into an error.
 ///
 /// In a config file: `"mse"`, `"mae"` or `{ huber = 1.0 }`.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -52,9 +52,9 @@ pub struct DroSettings {
     /// The log-normaliser of the common prefix `t0`, in nats (the paper's "Z_0").
     /// [`crate::LogZ0`] computes it from a break-even reward or from the data.
     pub log_z0: f64,
-    /// What becomes of the prompt's own log-ratio.
+    /// The use of the prompt's own log-ratio.
     pub prompt_term: PromptTerm,
-    /// How a residual becomes an error.
+    /// The function that turns a residual into an error.
     pub error: ResidualError,
 }
 

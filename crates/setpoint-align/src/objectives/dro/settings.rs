@@ -31,19 +31,19 @@ pub struct Dro {
     /// The reward that keeps a response's probability, instead of `log_z0`.
     #[schemars(extend("x-unit" = "reward"))]
     pub break_even_reward: Option<f64>,
-    /// How the prompt's own log-ratio enters the level of its targets.
+    /// The part of the prompt's own log-ratio that enters the level of its targets.
     pub prompt_term: PromptTerm,
     /// The tokens that every prompt begins with.
     pub t0: T0Setting,
-    /// How a residual becomes an error.
+    /// The function that turns a residual into an error.
     pub error: ResidualError,
     /// The transform of the rewards before training.
     pub reward_transform: RewardTransform,
     /// Factor on the transformed rewards.
     pub reward_scale: f64,
-    /// How prompts with unequal numbers of responses are averaged.
+    /// The way in which prompts with unequal numbers of responses are averaged.
     pub aggregate: Aggregate,
-    /// When the optimizer steps: after a batch, or after every prompt (Algorithm 1 to the letter).
+    /// Steps the optimizer after a batch, or after every prompt (Algorithm 1 to the letter).
     pub update: Update,
 }
 

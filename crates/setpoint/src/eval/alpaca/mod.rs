@@ -44,7 +44,7 @@ pub struct AlpacaConfig {
     pub model: ModelSection,
     /// The model's name in the results.
     pub name: Option<String>,
-    /// How the model samples.
+    /// The model's sampling.
     pub generate: SamplingSection,
     /// The largest number of instructions, from the first.
     pub max_rows: Option<usize>,

@@ -55,7 +55,7 @@ pub struct MtBenchConfig {
     pub baseline_answers: Option<PathBuf>,
     /// The model that pairwise judgments compare with; those with others are left out.
     pub baseline_name: Option<String>,
-    /// How the model samples; by default each category has its temperature.
+    /// The model's sampling; by default each category has its temperature.
     pub generate: SamplingSection,
     /// The largest number of questions, from the first.
     #[schemars(range(min = 1))]

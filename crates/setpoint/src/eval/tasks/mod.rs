@@ -42,14 +42,14 @@ pub struct TasksConfig {
     pub data: Option<PathBuf>,
     /// Other places of single tasks: a hub id, `owner/name` or `owner/name@revision`, or the folder of a copy.
     pub sources: BTreeMap<Task, String>,
-    /// How the model is asked.
+    /// The way in which the model is asked.
     pub mode: TaskMode,
     /// Few-shot examples; by default lm-evaluation-harness's: 5 for GSM8K, else none.
     pub shots: Option<usize>,
     /// The largest number of examples of a task (of MMLU: of each subject), from the first.
     #[schemars(range(min = 1))]
     pub max_rows: Option<usize>,
-    /// Whether prompts to be answered go through the chat template; by default if the model has one and `mode` is `cot`.
+    /// Renders prompts to be answered with the chat template; by default if the model has one and `mode` is `cot`.
     pub chat: Option<bool>,
     /// Length and batches of generated answers; they are greedy.
     pub generate: SamplingSection,
