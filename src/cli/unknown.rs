@@ -4,7 +4,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use clap::CommandFactory;
 use setpoint::align::{self, Align};
-use setpoint::config::{Foreign, foreign, respell, settings_named};
+use setpoint::config::{foreign, has_setting, respell, settings_named};
 use setpoint::generate::Generate;
 use setpoint::jobs::{self, Job as _};
 use setpoint_align::METHODS;
@@ -58,8 +58,9 @@ fn with_setting(mut said: clap::Error, arguments: impl Iterator<Item = String>) 
     let name = name.split('=').next().unwrap_or_default().replace('-', "_");
     let words: Vec<String> = arguments.skip(1).take(2).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let Some((job, keys)) = settings_of(&words, &name) else { return said };
-    let tip = match (keys.first(), foreign(&name).filter(|foreign| is_of(&words, foreign))) {
+    let Some(Named { job, keys, has }) = settings_of(&words, &name) else { return said };
+    let foreign = foreign(&name).filter(|foreign| foreign.setting().is_none_or(has));
+    let tip = match (keys.first(), foreign) {
         (Some(key), _) => format!("`{key}` is a setting: give it as --set {key}=VALUE"),
         (None, Some(foreign)) => foreign.remedy(&name),
         (None, None) => {
@@ -70,21 +71,28 @@ fn with_setting(mut said: clap::Error, arguments: impl Iterator<Item = String>) 
     said
 }
 
-/// Returns whether a command has the setting that another tool's name corresponds to, if that is a setting.
-fn is_of(words: &[&str], foreign: &Foreign) -> bool {
-    let Some(key) = foreign.setting() else { return true };
-    let name = key.rsplit('.').next().unwrap_or(key);
-    settings_of(words, name).is_some_and(|(_, keys)| keys.iter().any(|found| found == key))
+/// The settings of a command that have a name.
+struct Named {
+    /// The job, as `setpoint inspect config` knows it.
+    job: &'static str,
+    /// Their dotted keys.
+    keys: Vec<String>,
+    /// Returns whether the command has a setting of a dotted key.
+    has: Box<dyn Fn(&str) -> bool>,
 }
 
-/// Returns the job of a command, as `setpoint inspect config` knows it, and its settings of this name.
-fn settings_of(words: &[&str], name: &str) -> Option<(&'static str, Vec<String>)> {
+/// Returns the settings of a command that have this name, if the command has settings.
+fn settings_of(words: &[&str], name: &str) -> Option<Named> {
     let job = match words {
-        ["chat", ..] => return Some((Generate::SETTINGS, settings_named::<ChatConfig>(name))),
+        ["chat", ..] => {
+            let keys = settings_named::<ChatConfig>(name);
+            return Some(Named { job: Generate::SETTINGS, keys, has: Box::new(has_setting::<ChatConfig>) });
+        }
         ["plan", ..] => jobs::of_command(Align::COMMAND),
         words => jobs::of_command(&path(words)),
     }?;
-    Some((job.settings(), job.settings_named(name)))
+    let keys = job.settings_named(name);
+    Some(Named { job: job.settings(), keys, has: Box::new(move |key| job.has_setting(key)) })
 }
 
 /// Returns the longest beginning of the words that is a command.

@@ -210,6 +210,7 @@ fn settings_are_found_wherever_they_belong() {
         ("train.gradient_checkpointing=true", "train.recompute = \"block\""),
         ("output_dir=x", "--run DIR"),
         ("train.sequence_len=9", "here it is `encode.max_length`"),
+        ("lora_r=8", "here adapters are not supported yet"),
         // A setting of another job: not this job's.
         ("num_return_sequences=3", "`num_return_sequences` is not a setting; there are: model"),
     ] {
@@ -220,6 +221,11 @@ fn settings_are_found_wherever_they_belong() {
         ("--per_device_train_batch_size", "here it is `train.micro_batch`"),
         ("--gradient_checkpointing", "train.recompute = \"block\""),
         ("--output_dir", "--run DIR"),
+        ("--load_in_4bit", "here weights are not quantised"),
+        // Settings that are not set by default, and one of another job.
+        ("--eval_dataset", "here it is `eval_data.path`"),
+        ("--early_stopping_patience", "here it is `train.best.patience`"),
+        ("--num_return_sequences", "`setpoint inspect config align` lists them"),
     ] {
         setpoint(&["align", flag, "8"]).fails(2, &[said]);
     }

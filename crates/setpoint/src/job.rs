@@ -15,7 +15,7 @@ use toml::Table;
 use crate::config::annotated::annotated;
 use crate::config::load::{self, load_unchecked, to_table};
 use crate::config::schema::schema_of;
-use crate::config::{Config, Given, Problem, Problems, settings_named};
+use crate::config::{Config, Given, Problem, Problems, has_setting, settings_named};
 use crate::failure::{Failure, Outcome};
 use crate::session::Session;
 use crate::training::{RunPlan, resume};
@@ -225,6 +225,9 @@ pub trait AnyJob: Debug + Sync {
     /// Returns the dotted keys of all settings that have this name.
     fn settings_named(&self, name: &str) -> Vec<String>;
 
+    /// Returns whether it has a setting of this dotted key, also one that is not set by default.
+    fn has_setting(&self, key: &str) -> bool;
+
     /// Reads and checks the settings.
     ///
     /// # Errors
@@ -328,6 +331,10 @@ impl<J: Job> AnyJob for J {
 
     fn settings_named(&self, name: &str) -> Vec<String> {
         settings_named::<J::Config>(name)
+    }
+
+    fn has_setting(&self, key: &str) -> bool {
+        has_setting::<J::Config>(key)
     }
 
     fn load(&self, given: &Given) -> Result<Box<dyn Ready>, Vec<Problem>> {
