@@ -5,11 +5,12 @@ use std::process::Command;
 
 /// Each crate and the crates of the workspace it may depend on, the lowest first.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
-    ("setpoint-data", &[]),
+    ("setpoint-files", &[]),
+    ("setpoint-data", &["setpoint-files"]),
     ("setpoint-align", &[]),
     ("setpoint-ops", &[]),
-    ("setpoint-transformer", &["setpoint-ops"]),
-    ("setpoint-train", &["setpoint-transformer", "setpoint-ops"]),
+    ("setpoint-transformer", &["setpoint-files", "setpoint-ops"]),
+    ("setpoint-train", &["setpoint-transformer", "setpoint-files", "setpoint-ops"]),
     ("setpoint-reward", &["setpoint-train", "setpoint-transformer", "setpoint-align"]),
     ("setpoint-eval", &["setpoint-data"]),
     (
@@ -21,6 +22,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "setpoint-transformer",
             "setpoint-align",
             "setpoint-data",
+            "setpoint-files",
         ],
     ),
     (
@@ -111,7 +113,7 @@ fn library_crates_name_no_backend() {
 }
 
 #[test]
-fn data_align_and_eval_keep_their_promise_about_burn() {
+fn the_crates_keep_their_promise_about_burn() {
     let metadata = metadata();
     let burn = |name: &str| {
         metadata["packages"].as_array().unwrap().iter().find(|p| p["name"] == name).unwrap()["dependencies"]
@@ -120,7 +122,8 @@ fn data_align_and_eval_keep_their_promise_about_burn() {
             .iter()
             .any(|d| d["name"] == "burn")
     };
-    assert!(!burn("setpoint-data"), "setpoint-data uses no Burn");
-    assert!(!burn("setpoint-eval"), "setpoint-eval uses no Burn");
+    for name in ["setpoint-data", "setpoint-eval", "setpoint-files"] {
+        assert!(!burn(name), "{name} uses no Burn");
+    }
     assert!(burn("setpoint-align"), "setpoint-align is tensors alone");
 }

@@ -198,6 +198,12 @@ impl Error {
     }
 }
 
+impl From<setpoint_files::Error> for Error {
+    fn from(error: setpoint_files::Error) -> Self {
+        Self::io(error.action, error.path)(error.source)
+    }
+}
+
 /// What is wrong with one row of a file.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]

@@ -6,7 +6,6 @@ use serde_json::{Map, Value};
 
 use crate::error::Error;
 use crate::template::TemplateDate;
-use crate::write::write_atomically;
 
 const FILE: &str = "setpoint.json";
 const TEMPLATE_DATE: &str = "template_date";
@@ -75,7 +74,7 @@ impl ModelNotes {
             return Ok(());
         }
         let text = format!("{:#}\n", Value::Object(self.values.clone()));
-        write_atomically(&self.path, |w| w.write_all(text.as_bytes()).map_err(Error::io("write", &self.path)))
+        setpoint_files::write(&self.path, |out| Ok(out.put(text.as_bytes())?))
     }
 }
 

@@ -1,8 +1,5 @@
 //! Writing point-wise JSONL, all of it or nothing.
 
-use std::borrow::Cow;
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -10,71 +7,6 @@ use serde_json::{Map, Value};
 use crate::error::Error;
 use crate::format::{LABELS, PROMPT, RESPONSES, REWARDS};
 use crate::record::{Message, Prompt, Record};
-
-/// Writes a file under a temporary name in its folder, syncs it and renames it: a reader sees the old file or the new one. Folders on the
-/// way to it are created. A link is followed, and a device or a pipe is written in place.
-///
-/// # Errors
-/// [`Error::Io`] when the disk refuses; whatever `fill` returns. The file that was there is then untouched, and nothing
-/// else is left behind.
-pub fn write_atomically(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<(), Error>) -> Result<(), Error> {
-    let target = match fs::symlink_metadata(path) {
-        Ok(found) if found.is_symlink() => fs::canonicalize(path).map_or(Cow::Borrowed(path), Cow::Owned),
-        _ => Cow::Borrowed(path),
-    };
-    if fs::metadata(&target).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
-        let mut writer = BufWriter::new(File::options().write(true).open(path).map_err(Error::io("write", path))?);
-        fill(&mut writer)?;
-        return writer.flush().map_err(Error::io("write", path));
-    }
-    replace(&target, path, fill)
-}
-
-/// Does the same for a target that is no link. Errors name `path`.
-pub(crate) fn replace(
-    target: &Path,
-    path: &Path,
-    fill: impl FnOnce(&mut dyn Write) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let folder = match target.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-    let mut file = tempfile::Builder::new()
-        .prefix(".writing-")
-        .permissions_like_new_file()
-        .tempfile_in(folder)
-        .map_err(Error::io("create a file in", folder))?;
-    let mut writer = BufWriter::new(file.as_file_mut());
-    fill(&mut writer)?;
-    writer.flush().map_err(Error::io("write", path))?;
-    drop(writer);
-    file.as_file().sync_all().map_err(Error::io("sync", path))?;
-    file.persist(target).map_err(|e| Error::io("rename to", path)(e.error))?;
-    // The rename is on disk only when the folder is. Some file systems cannot sync a folder; the file itself is safe.
-    if let Ok(folder) = File::open(folder) {
-        let _ = folder.sync_all();
-    }
-    Ok(())
-}
-
-/// Gives temporary files the permissions that a new file has, instead of the owner's alone.
-trait LikeNewFile {
-    fn permissions_like_new_file(&mut self) -> &mut Self;
-}
-
-impl LikeNewFile for tempfile::Builder<'_, '_> {
-    fn permissions_like_new_file(&mut self) -> &mut Self {
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            // The process's umask is applied to this.
-            self.permissions(fs::Permissions::from_mode(0o666));
-        }
-        self
-    }
-}
 
 /// Writes records as point-wise JSONL, one object a line, and returns their number.
 ///
@@ -87,16 +19,13 @@ impl LikeNewFile for tempfile::Builder<'_, '_> {
 /// not finite; [`Error::Io`] when the disk refuses. The file that was there is then untouched.
 pub fn write_pointwise<'a>(path: &Path, records: impl IntoIterator<Item = &'a Record>) -> Result<usize, Error> {
     let mut count = 0;
-    write_atomically(path, |writer| {
+    setpoint_files::write(path, |out| {
         for record in records {
-            let row = pointwise_row(record)?;
-            serde_json::to_writer(&mut *writer, &row)
-                .map_err(io::Error::from)
-                .and_then(|()| writer.write_all(b"\n"))
-                .map_err(Error::io("write", path))?;
+            let row = Value::Object(pointwise_row(record)?);
+            out.put(format!("{row}\n").as_bytes())?;
             count += 1;
         }
-        Ok(())
+        Ok::<_, Error>(())
     })?;
     Ok(count)
 }
@@ -253,46 +182,13 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_leaves_the_old_file_and_nothing_else() {
+    fn a_row_is_a_line_and_a_record_that_cannot_be_written_costs_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out.jsonl");
-        fs::write(&path, "old").unwrap();
         let good = Record::new(Prompt::Text("p".into()), vec![Response::new("r")]);
+        write_pointwise(&path, [&good]).unwrap();
         let bad = Record::new(Prompt::Text("p".into()), vec![]);
         assert!(matches!(write_pointwise(&path, [&good, &bad]), Err(Error::Write { .. })));
-        let full = |_: &mut dyn Write| Err(Error::io("write", "out")(io::Error::from(io::ErrorKind::StorageFull)));
-        assert!(matches!(write_atomically(&path, full), Err(Error::Io { .. })));
-        assert_eq!(fs::read_to_string(&path).unwrap(), "old");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file is left");
-        write_pointwise(&path, [&good]).unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "{\"prompt\":\"p\",\"responses\":[\"r\"]}\n");
-    }
-
-    #[test]
-    fn a_missing_folder_is_created_or_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("no/such/out.jsonl");
-        let good = Record::new(Prompt::Text("p".into()), vec![Response::new("r")]);
-        write_pointwise(&path, [&good]).unwrap();
-        assert_eq!(read(&path).len(), 1);
-        let message = write_pointwise(&path.join("x/out.jsonl"), [&good]).unwrap_err().to_string();
-        assert!(message.contains("out.jsonl/x"), "{message}");
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn links_and_devices_stay_what_they_are() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, link) = (dir.path().join("out.jsonl"), dir.path().join("link.jsonl"));
-        fs::write(&path, "old").unwrap();
-        std::os::unix::fs::symlink(&path, &link).unwrap();
-        let good = Record::new(Prompt::Text("p".into()), vec![Response::new("r")]);
-        write_pointwise(&link, [&good]).unwrap();
-        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-        assert_eq!(read(&path).len(), 1);
-        let null = dir.path().join("null");
-        std::os::unix::fs::symlink("/dev/null", &null).unwrap();
-        write_pointwise(&null, [&good]).unwrap();
-        assert!(!fs::metadata("/dev/null").unwrap().is_file());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"prompt\":\"p\",\"responses\":[\"r\"]}\n");
     }
 }

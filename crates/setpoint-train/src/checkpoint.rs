@@ -7,6 +7,7 @@ use burn::module::Module;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use setpoint_files::{create_dir, remove_tree, rename, sync_dir};
 
 use crate::storage::{self, Digest};
 use crate::{AdamW, AdamWConfig, Change, Error, Identity, parameters};
@@ -78,24 +79,23 @@ pub(crate) fn save<M: Module>(
     identity: serde_json::Map<String, Value>,
     state: &impl Serialize,
 ) -> Result<PathBuf, Error> {
-    storage::create_dir(dir)?;
+    create_dir(dir)?;
     let name = format!("{PREFIX}{step:08}");
     let unfinished = dir.join(format!("{}{name}", storage::UNFINISHED));
     let place = dir.join(&name);
-    storage::remove_tree(&unfinished)?;
-    storage::create_dir(&unfinished)?;
-    let written = write(&unfinished, step, model, optimizer, identity, state)
-        .and_then(|()| {
-            if place.exists() {
-                storage::remove_dir(&place)?;
-            }
-            storage::rename(&unfinished, &place)
-        })
-        .and_then(|()| storage::sync_dir(dir));
+    remove_tree(&unfinished)?;
+    create_dir(&unfinished)?;
+    let written = write(&unfinished, step, model, optimizer, identity, state).and_then(|()| {
+        if place.exists() {
+            storage::remove_dir(&place)?;
+        }
+        rename(&unfinished, &place)?;
+        Ok(sync_dir(dir)?)
+    });
     if let Err(error) = written {
         // A full disk is why writing fails most often: give the space back. Should that fail as
         // well, the next start does it.
-        let _ = storage::remove_tree(&unfinished);
+        let _ = remove_tree(&unfinished);
         return Err(error);
     }
     Ok(place)
@@ -138,7 +138,7 @@ fn write_manifest(path: &Path, manifest: &Manifest) -> Result<(), Error> {
     let manifest = to_value(path, manifest)?;
     let sealed = Sealed { crc32c: checksum(&manifest), manifest };
     let text = serde_json::to_string_pretty(&sealed).map_err(|error| Error::corrupt(path, error.to_string()))?;
-    storage::write_file(path, text.as_bytes()).map(|_| ())
+    storage::write_file(path, text.as_bytes())
 }
 
 /// Reads a manifest and checks it against its own checksum.
@@ -163,23 +163,8 @@ fn checksum(manifest: &Value) -> String {
 
 /// Step and folder of each checkpoint, oldest first.
 pub(crate) fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
-        Err(error) => return Err(Error::io("list", dir)(error)),
-    };
-    let mut found = vec![];
-    for entry in entries {
-        let path = entry.map_err(Error::io("list", dir))?.path();
-        let step = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .and_then(|name| name.strip_prefix(PREFIX))
-            .and_then(|digits| digits.parse::<u64>().ok());
-        if let Some(step) = step {
-            found.push((step, path));
-        }
-    }
+    let step = |path: &Path| path.file_name()?.to_str()?.strip_prefix(PREFIX)?.parse::<u64>().ok();
+    let mut found: Vec<_> = storage::list(dir)?.into_iter().filter_map(|path| Some((step(&path)?, path))).collect();
     found.sort();
     Ok(found)
 }
@@ -232,8 +217,8 @@ pub(crate) fn compare_newest(dir: &Path, identity: &Identity) -> Result<Option<(
 fn set_aside(path: &Path) -> Result<(), Error> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let aside = path.with_file_name(format!("damaged-{name}"));
-    storage::remove_tree(&aside)?;
-    storage::rename(path, &aside)
+    remove_tree(&aside)?;
+    Ok(rename(path, &aside)?)
 }
 
 /// Removes all but the last `keep_last` checkpoints and those of the steps in `keep`. Returns how many were removed.

@@ -236,6 +236,12 @@ impl Error {
     }
 }
 
+impl From<setpoint_files::Error> for Error {
+    fn from(error: setpoint_files::Error) -> Self {
+        Self::Io { action: error.action, path: error.path, source: error.source }
+    }
+}
+
 /// Names the checkpoints that a run can go on from, the newest first.
 fn good_checkpoints(found: &[(u64, PathBuf)]) -> String {
     match found {

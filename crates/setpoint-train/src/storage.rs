@@ -1,12 +1,13 @@
-//! Writing so that a crash at any moment leaves either the old or the new state.
+//! Files of a run: checksums, logs that only grow, and what a process that died has left.
 //!
-//! Every change the engine makes to the disk goes through this module: a file is complete once it
-//! is synced, and visible under its name once it is renamed and the folder is synced as well. The
-//! unit tests let the n-th of these operations fail, as if the process had died there.
+//! Every change the engine makes to the disk goes through this module or [`setpoint_files`]. The unit tests let the n-th of
+//! these operations fail, as if the process had died there.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{BufWriter, Read, Write};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+
+use setpoint_files::{gate, remove_tree, rename, sync};
 
 use crate::Error;
 
@@ -17,7 +18,7 @@ const CHUNK: usize = 1 << 20;
 pub(crate) const UNFINISHED: &str = ".unfinished-";
 
 /// Length and checksum of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Digest {
     pub(crate) bytes: u64,
     pub(crate) crc32c: u32,
@@ -33,15 +34,20 @@ impl Digest {
     pub(crate) fn of_start(path: &Path, length: u64) -> Result<Self, Error> {
         let mut file = File::open(path).map_err(Error::io("open", path))?.take(length);
         let mut buffer = vec![0; CHUNK];
-        let mut digest = Self { bytes: 0, crc32c: 0 };
+        let mut digest = Self::default();
         loop {
             let read = file.read(&mut buffer).map_err(Error::io("read", path))?;
             if read == 0 {
                 return Ok(digest);
             }
-            digest.bytes += read as u64;
-            digest.crc32c = crc32c::crc32c_append(digest.crc32c, &buffer[..read]);
+            digest.add(&buffer[..read]);
         }
+    }
+
+    /// Adds the next bytes of a file.
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len() as u64;
+        self.crc32c = crc32c::crc32c_append(self.crc32c, bytes);
     }
 }
 
@@ -52,46 +58,6 @@ impl Digest {
 pub fn file_digest(path: impl AsRef<Path>) -> Result<(u64, String), Error> {
     let digest = Digest::of_file(path.as_ref())?;
     Ok((digest.bytes, format!("{:08x}", digest.crc32c)))
-}
-
-/// A file being written, with a running checksum.
-pub(crate) struct Writer {
-    file: BufWriter<File>,
-    path: PathBuf,
-    digest: Digest,
-}
-
-impl Writer {
-    /// Starts a new file; an existing one is emptied.
-    pub(crate) fn create(path: &Path) -> Result<Self, Error> {
-        gate("create", path)?;
-        #[cfg(test)]
-        if fault::is_full() {
-            return Err(Error::io("write", path)(std::io::ErrorKind::StorageFull.into()));
-        }
-        let file = File::create(path).map_err(Error::io("create", path))?;
-        Ok(Self {
-            file: BufWriter::with_capacity(CHUNK, file),
-            path: path.to_path_buf(),
-            digest: Digest { bytes: 0, crc32c: 0 },
-        })
-    }
-
-    /// Adds bytes.
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.file.write_all(bytes).map_err(Error::io("write", &self.path))?;
-        self.digest.bytes += bytes.len() as u64;
-        self.digest.crc32c = crc32c::crc32c_append(self.digest.crc32c, bytes);
-        Ok(())
-    }
-
-    /// Brings everything to the disk.
-    pub(crate) fn finish(mut self) -> Result<Digest, Error> {
-        gate("write", &self.path)?;
-        self.file.flush().map_err(Error::io("write", &self.path))?;
-        sync(self.file.get_ref(), &self.path)?;
-        Ok(self.digest)
-    }
 }
 
 /// A log to which whole records are appended, each visible to readers when `append` returns.
@@ -170,12 +136,11 @@ impl AppendLog {
     pub(crate) fn append(&mut self, record: &[u8]) -> Result<(), Error> {
         self.mend()?;
         self.torn = true;
-        #[cfg(test)]
-        if fault::fires() {
+        if let Err(fault) = gate("append to", &self.path) {
             // A process that dies within `write` leaves a torn record.
             let half = &record[..record.len() / 2];
             self.file.write_all(half).map_err(Error::io("append to", &self.path))?;
-            return Err(fault::error("append to", &self.path));
+            return Err(fault.into());
         }
         self.file.write_all(record).map_err(Error::io("append to", &self.path))?;
         self.torn = false;
@@ -202,41 +167,8 @@ impl AppendLog {
 }
 
 /// Replaces a file at once: readers see the old or the new text, never a part.
-pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<Digest, Error> {
-    let parent = path.parent().unwrap_or(Path::new("."));
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let unfinished = parent.join(format!("{UNFINISHED}{name}"));
-    let mut writer = Writer::create(&unfinished)?;
-    writer.write(bytes)?;
-    let digest = writer.finish()?;
-    rename(&unfinished, path)?;
-    sync_dir(parent)?;
-    Ok(digest)
-}
-
-/// Renames a file or folder; durable after [`sync_dir`] of the parent.
-pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), Error> {
-    gate("rename", from)?;
-    fs::rename(from, to).map_err(Error::io("rename", from))
-}
-
-/// Creates a folder and its parents.
-pub(crate) fn create_dir(path: &Path) -> Result<(), Error> {
-    gate("create", path)?;
-    fs::create_dir_all(path).map_err(Error::io("create", path))
-}
-
-/// Makes names in a folder durable.
-pub(crate) fn sync_dir(path: &Path) -> Result<(), Error> {
-    gate("sync", path)?;
-    // Only Unix lets a folder be opened and synced; elsewhere the system does it by itself.
-    #[cfg(test)]
-    if fault::syncs_are_skipped() {
-        return Ok(());
-    }
-    #[cfg(unix)]
-    File::open(path).and_then(|dir| dir.sync_all()).map_err(Error::io("sync", path))?;
-    Ok(())
+pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    setpoint_files::replace(path, UNFINISHED, |out| Ok(out.put(bytes)?))
 }
 
 /// Removes a folder so that a crash in between leaves nothing that looks like a whole one.
@@ -246,145 +178,20 @@ pub(crate) fn remove_dir(path: &Path) -> Result<(), Error> {
     let unfinished = parent.join(format!("{UNFINISHED}removed-{name}"));
     remove_tree(&unfinished)?;
     rename(path, &unfinished)?;
-    remove_tree(&unfinished)
+    Ok(remove_tree(&unfinished)?)
 }
 
 /// Removes what a process that died has left in a folder.
 pub(crate) fn remove_unfinished(dir: &Path) -> Result<(), Error> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(Error::io("list", dir)(error)),
-    };
-    for entry in entries {
-        let path = entry.map_err(Error::io("list", dir))?.path();
-        let unfinished = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(UNFINISHED));
-        if unfinished {
-            remove_tree(&path)?;
-        }
-    }
-    Ok(())
+    let unfinished =
+        |path: &&PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(UNFINISHED));
+    list(dir)?.iter().filter(unfinished).try_for_each(|path| Ok(remove_tree(path)?))
 }
 
-/// Removes a file or folder with all that is in it; one that does not exist is fine.
-pub(crate) fn remove_tree(path: &Path) -> Result<(), Error> {
-    gate("remove", path)?;
-    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-    match removed {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        other => other.map_err(Error::io("remove", path)),
-    }
-}
-
-/// Bytes that can still be written to the disk of a folder, where the system tells.
-pub(crate) fn free_space(path: &Path) -> Option<u64> {
-    #[cfg(test)]
-    if let Some(free) = fault::free() {
-        return Some(free);
-    }
-    fs4::available_space(path).ok()
-}
-
-fn sync(file: &File, path: &Path) -> Result<(), Error> {
-    gate("sync", path)?;
-    #[cfg(test)]
-    if fault::syncs_are_skipped() {
-        return Ok(());
-    }
-    file.sync_all().map_err(Error::io("sync", path))
-}
-
-/// Where a test can make an operation fail; nothing elsewhere.
-fn gate(action: &'static str, path: &Path) -> Result<(), Error> {
-    #[cfg(test)]
-    if fault::fires() {
-        return Err(fault::error(action, path));
-    }
-    let _ = (action, path);
-    Ok(())
-}
-
-/// Failing operations for the tests.
-#[cfg(test)]
-pub(crate) mod fault {
-    use std::cell::Cell;
-    use std::path::Path;
-
-    use crate::Error;
-
-    thread_local! {
-        static LEFT: Cell<Option<u64>> = const { Cell::new(None) };
-        static FIRED: Cell<bool> = const { Cell::new(false) };
-        static ONCE: Cell<bool> = const { Cell::new(false) };
-        static SKIP_SYNCS: Cell<bool> = const { Cell::new(false) };
-        static FULL: Cell<bool> = const { Cell::new(false) };
-        static FREE: Cell<Option<u64>> = const { Cell::new(None) };
-    }
-
-    /// Lets `count` operations of this thread succeed; all later ones fail, as for a process that
-    /// has died. `None` lets everything succeed.
-    pub(crate) fn after(count: Option<u64>) {
-        LEFT.set(count);
-        ONCE.set(false);
-        FIRED.set(false);
-    }
-
-    /// Lets a single operation of this thread fail, the one after `count` others.
-    pub(crate) fn once_after(count: u64) {
-        after(Some(count));
-        ONCE.set(true);
-    }
-
-    pub(super) fn fires() -> bool {
-        match LEFT.get() {
-            None => false,
-            Some(0) => {
-                FIRED.set(true);
-                if ONCE.get() {
-                    LEFT.set(None);
-                }
-                true
-            }
-            Some(left) => {
-                LEFT.set(Some(left - 1));
-                false
-            }
-        }
-    }
-
-    /// Lets this thread's syncs do nothing, in tests of hundreds of runs: only a power failure would show it.
-    pub(crate) fn skip_syncs() {
-        SKIP_SYNCS.set(true);
-    }
-
-    pub(super) fn syncs_are_skipped() -> bool {
-        SKIP_SYNCS.get()
-    }
-
-    /// Leaves no room on the disk for the next file; there is room again for those after it.
-    pub(crate) fn fill() {
-        FULL.set(true);
-    }
-
-    pub(super) fn is_full() -> bool {
-        FULL.take()
-    }
-
-    /// Gives the disk so many bytes of free space.
-    pub(crate) fn leave(bytes: Option<u64>) {
-        FREE.set(bytes);
-    }
-
-    pub(super) fn free() -> Option<u64> {
-        FREE.get()
-    }
-
-    /// Whether the failure has come up.
-    pub(crate) fn fired() -> bool {
-        FIRED.get()
-    }
-
-    pub(super) fn error(action: &'static str, path: &Path) -> Error {
-        Error::io(action, path)(std::io::Error::other("injected fault"))
+/// Lists a folder; one that does not exist is empty.
+pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    match fs::read_dir(dir).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect()) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(vec![]),
+        listed => listed.map_err(Error::io("list", dir)),
     }
 }

@@ -8,7 +8,7 @@ use safetensors::Dtype;
 use setpoint_transformer::checkpoint::{TensorFile, tensor_header};
 
 use crate::Error;
-use crate::storage::{Digest, Writer};
+use crate::storage::Digest;
 
 /// Name, type and shape of a tensor to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +26,8 @@ impl TensorSpec {
 
 /// Writes a safetensors file.
 pub(crate) struct TensorWriter {
-    writer: Writer,
+    writer: setpoint_files::Writer,
+    digest: Digest,
     path: PathBuf,
     /// What is still to come, the next one last.
     pending: Vec<TensorSpec>,
@@ -47,9 +48,16 @@ impl TensorWriter {
             })
             .collect::<Result<Vec<_>, Error>>()?;
         let header = tensor_header(tensors).map_err(Error::io("describe the tensors of", path))?;
-        let mut writer = Writer::create(path)?;
-        writer.write(&header)?;
-        Ok(Self { writer, path: path.to_path_buf(), pending: specs.into_iter().rev().collect() })
+        let pending = specs.into_iter().rev().collect();
+        let writer = setpoint_files::Writer::create(path)?;
+        let mut new = Self { writer, digest: Digest::default(), path: path.to_path_buf(), pending };
+        new.put(&header)?;
+        Ok(new)
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.digest.add(bytes);
+        Ok(self.writer.put(bytes)?)
     }
 
     /// Writes the next tensor, which must be finite.
@@ -67,7 +75,7 @@ impl TensorWriter {
         if has_non_finite(data) {
             return Err(Error::NonFiniteTensor { step: 0, tensor: name.to_owned(), checkpoints: vec![] });
         }
-        self.writer.write(data.as_bytes())
+        self.put(data.as_bytes())
     }
 
     /// Brings the file to the disk.
@@ -75,7 +83,8 @@ impl TensorWriter {
         if let Some(spec) = self.pending.last() {
             return Err(Error::corrupt(&self.path, format!("`{}` was announced and not written", spec.name)));
         }
-        self.writer.finish()
+        self.writer.finish()?;
+        Ok(self.digest)
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::Error;
-use crate::storage::{self, AppendLog};
+use crate::storage::AppendLog;
 
 /// Protobuf wire types.
 const VARINT: u64 = 0;
@@ -30,7 +30,7 @@ impl EventWriter {
     /// Where there are older files, TensorBoard is told to forget their events from step
     /// `purge_step` on: they belong to work that was lost with a killed process.
     pub(crate) fn create(dir: &Path, purge_step: u64) -> Result<Self, Error> {
-        storage::create_dir(dir)?;
+        setpoint_files::create_dir(dir)?;
         let newest = newest_timestamp(dir)?;
         // TensorBoard reads the files of a folder by name; a later one must have a later name.
         let timestamp = newest.map_or(now() as u64, |newest| (now() as u64).max(newest + 1));

@@ -263,6 +263,12 @@ pub enum Error {
     },
 }
 
+impl From<setpoint_files::Error> for Error {
+    fn from(error: setpoint_files::Error) -> Self {
+        Self::Write { path: error.path, source: error.source }
+    }
+}
+
 fn and_more(more: usize) -> String {
     match more {
         0 => String::new(),

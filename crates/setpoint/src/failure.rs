@@ -112,6 +112,7 @@ from_errors!(
     setpoint_align::Error,
     setpoint_data::Error,
     setpoint_eval::Error,
+    setpoint_files::Error,
     setpoint_reward::Error,
     setpoint_train::Error,
     setpoint_transformer::Error,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use setpoint_data::{hex, write_atomically};
+use setpoint_data::hex;
 use setpoint_train::Sequence;
 use sha2::{Digest, Sha256};
 
@@ -34,11 +34,5 @@ pub fn text_hash(text: &str) -> String {
 
 /// Writes a text file, replacing an older one only when the new one is whole.
 pub fn write_text(path: &Path, text: &str) -> Outcome {
-    Ok(write_atomically(path, |out| {
-        out.write_all(text.as_bytes()).map_err(|source| setpoint_data::Error::Io {
-            action: "write",
-            path: path.to_owned(),
-            source,
-        })
-    })?)
+    Ok(setpoint_files::write(path, |out| out.put(text.as_bytes()))?)
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use setpoint_data::{Record, write_atomically};
+use setpoint_data::Record;
 
 use crate::failure::{Failure, Outcome};
 use crate::session::{Existing, Session};
@@ -242,13 +242,7 @@ impl PartialRows {
         self.file.rewind().and_then(|()| self.file.read_to_end(&mut bytes)).map_err(failed("read", &partial))?;
         let identity = whole_lines(&bytes).next().and_then(|line| serde_json::from_slice(line).ok());
         let rows: Vec<&[u8]> = whole_lines(&bytes).skip(1).filter(|line| !line.starts_with(DONE.as_bytes())).collect();
-        write_atomically(&self.target, |out| {
-            rows.iter().try_for_each(|row| out.write_all(row)).map_err(|source| setpoint_data::Error::Io {
-                action: "write",
-                path: self.target.clone(),
-                source,
-            })
-        })?;
+        setpoint_files::write(&self.target, |out| rows.iter().try_for_each(|row| out.put(row)))?;
         // The rows are safe; what is left of the other file does no harm.
         let _ = std::fs::remove_file(&partial);
         if let Err(failure) = record(&self.target, identity.unwrap_or_default()) {

@@ -8,7 +8,6 @@ use super::{TextEncoder, special};
 use crate::error::Error;
 use crate::notes::ModelNotes;
 use crate::template::{ADDITIONAL, TOOL_USE};
-use crate::write::write_atomically;
 
 impl TextEncoder {
     /// Returns the tokens that are put before a text: BOS, or none.
@@ -62,10 +61,7 @@ impl TextEncoder {
     /// # Errors
     /// [`Error::Io`] when the disk refuses.
     pub fn save_with_eos(&self, dir: &Path, eos: Option<u32>) -> Result<(), Error> {
-        let write = |name: &str, bytes: &[u8]| {
-            let path = dir.join(name);
-            write_atomically(&path, |w| w.write_all(bytes).map_err(Error::io("write", &path)))
-        };
+        let write = |name: &str, bytes: &[u8]| setpoint_files::write(&dir.join(name), |out| out.put(bytes));
         write("tokenizer.json", &self.json)?;
         let mut config = match special::optional_json(&self.dir.join("tokenizer_config.json"))? {
             Some(Value::Object(config)) => config,
@@ -85,8 +81,6 @@ impl TextEncoder {
             write("chat_template.jinja", template.source().as_bytes())?;
         }
         if let Some(template) = &self.tool_template {
-            let folder = dir.join(ADDITIONAL);
-            std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
             write(&format!("{ADDITIONAL}/{TOOL_USE}.jinja"), template.source().as_bytes())?;
         }
         if let Some(printed) = self.printed_date {
@@ -95,6 +89,6 @@ impl TextEncoder {
             notes.write()?;
         }
         let text = serde_json::to_string_pretty(&config).map_err(|e| self.failed(e.to_string()))?;
-        write("tokenizer_config.json", (text + "\n").as_bytes())
+        Ok(write("tokenizer_config.json", (text + "\n").as_bytes())?)
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use burn::module::Module;
 use burn::tensor::DType;
 
-use crate::{Error, RunDir, TrainConfig, checkpoint, parameters, storage};
+use crate::{Error, RunDir, TrainConfig, checkpoint, parameters};
 
 /// Saving takes at most one part of this many of the time from one checkpoint to the next.
 const SHARE: u32 = 20;
@@ -87,7 +87,7 @@ impl RunDir {
 
 fn check(run: &RunDir, config: &TrainConfig, sizes: Sizes) -> Result<(), Error> {
     // Some file systems do not tell.
-    let Some(free) = storage::free_space(run.path()) else { return Ok(()) };
+    let Some(free) = setpoint_files::free_space(run.path()) else { return Ok(()) };
     let there = checkpoint::list(&run.checkpoints_path())?.len();
     let checkpoints = 2 + u64::from(config.best.is_some());
     let needed = checkpoints.saturating_sub(there as u64).max(1) * sizes.checkpoint + sizes.model;

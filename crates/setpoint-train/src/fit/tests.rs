@@ -3,10 +3,10 @@
 use std::fs;
 
 use burn::tensor::Device;
+use setpoint_files::fault;
 
 use super::*;
 use crate::common::{Bag, Recorder, Regression, metrics_without_times};
-use crate::storage::fault;
 use crate::{AdamWConfig, BestConfig, MicroBatch};
 
 fn config() -> TrainConfig {

@@ -9,7 +9,6 @@ mod numbers;
 mod quantized;
 mod reader;
 mod save;
-mod stage;
 
 use std::path::Path;
 

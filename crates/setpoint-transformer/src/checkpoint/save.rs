@@ -1,15 +1,14 @@
-use std::io::Write;
 use std::path::Path;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{FloatDType, Tensor, TensorData};
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
+use setpoint_files::{Stage, Writer};
 
 use super::file::tensor_header;
 use super::names::ParamPath;
 use super::reader::{INDEX, SINGLE};
-use super::stage::{Failed, Open, Stage, on_disk};
 use super::{SaveOptions, numbers};
 use crate::Error;
 use crate::config::ModelConfig;
@@ -26,21 +25,11 @@ use crate::config::ModelConfig;
 /// [`Error::Write`], [`Error::Device`], and [`Error::Inconsistent`] for a config whose values do not fit together.
 pub fn save_model<M: Module>(module: &M, config: &ModelConfig, dir: &Path, options: &SaveOptions) -> Result<(), Error> {
     config.validate()?;
-    save(module, config, dir, options, on_disk)
-}
-
-fn save<M: Module>(
-    module: &M,
-    config: &ModelConfig,
-    dir: &Path,
-    options: &SaveOptions,
-    open: Open,
-) -> Result<(), Error> {
     let tensors = collect(module, options.dtype, &|path| vec![path.to_owned()]);
     let dtype = tensors.first().map_or(Dtype::F32, |tensor| tensor.dtype);
     let shards = split(tensors, options.max_shard_bytes);
 
-    let mut stage = Stage::new(dir, open)?;
+    let mut stage = Stage::new(dir)?;
     let count = shards.len();
     let file_name = |i: usize| match count {
         1 => SINGLE.to_owned(),
@@ -71,7 +60,7 @@ fn save<M: Module>(
     // Killed between two renames, the folder must not hold an index over shards of two saves: the old index goes first, the new one comes
     // last. Readers prefer the single file to an index, so that one needs no such care.
     let before: &[&str] = if count > 1 { &[INDEX] } else { &[] };
-    stage.commit(before, &stale)
+    Ok(stage.commit(before, &stale)?)
 }
 
 /// The weight files of `dir` that a save of ours or of transformers wrote.
@@ -114,12 +103,12 @@ pub(crate) fn save_selected<M: Module>(
     names: &dyn Fn(&str) -> Vec<String>,
     others: &[(&str, Value)],
 ) -> Result<(), Error> {
-    let mut stage = Stage::new(dir, on_disk)?;
+    let mut stage = Stage::new(dir)?;
     stage.write(file, |out| write_shard(out, collect(module, None, names)))?;
     for (name, content) in others {
         stage.write(name, |out| write_json(out, content))?;
     }
-    stage.commit(&[], &[])
+    Ok(stage.commit(&[], &[])?)
 }
 
 /// Collects the parameters of a module, under the names that `names` returns for their paths.
@@ -178,96 +167,17 @@ fn split(tensors: Vec<Item>, max_bytes: u64) -> Vec<Vec<Item>> {
 }
 
 /// Writes a file in the safetensors format.
-fn write_shard(out: &mut dyn Write, shard: Vec<Item>) -> Result<(), Failed> {
+fn write_shard(out: &mut Writer, shard: Vec<Item>) -> Result<(), Error> {
     let tensors = shard.iter().map(|tensor| (tensor.name.as_str(), tensor.dtype, tensor.shape.as_slice()));
-    out.write_all(&tensor_header(tensors)?)?;
+    let header = tensor_header(tensors).map_err(|source| out.failed(source))?;
+    out.put(&header)?;
     for tensor in shard {
-        let data = (tensor.read)()
-            .map_err(|message| Failed::Other(Box::new(Error::Device { what: tensor.name.clone(), message })))?;
-        out.write_all(&numbers::encode(&data, tensor.dtype))?;
+        let data = (tensor.read)().map_err(|message| Error::Device { what: tensor.name.clone(), message })?;
+        out.put(&numbers::encode(&data, tensor.dtype))?;
     }
     Ok(())
 }
 
-fn write_json(out: &mut dyn Write, value: &Value) -> Result<(), Failed> {
-    serde_json::to_writer_pretty(&mut *out, value).map_err(std::io::Error::from)?;
-    out.write_all(b"\n")?;
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-    use std::fs;
-    use std::io;
-
-    use super::super::stage::Sink;
-    use super::*;
-    use crate::Linear;
-    use crate::finite_difference::devices;
-
-    /// A disk with room for 100 bytes in a file.
-    struct Full {
-        file: fs::File,
-        left: usize,
-    }
-
-    impl Write for Full {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let taken = bytes.len().min(self.left);
-            self.left -= taken;
-            match taken {
-                0 => Err(io::ErrorKind::StorageFull.into()),
-                taken => self.file.write(&bytes[..taken]),
-            }
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            self.file.flush()
-        }
-    }
-
-    impl Sink for Full {
-        fn sync(&mut self) -> io::Result<()> {
-            self.file.sync_all()
-        }
-    }
-
-    fn full_disk(path: &Path) -> io::Result<Box<dyn Sink>> {
-        Ok(Box::new(Full { file: fs::File::create_new(path)?, left: 100 }))
-    }
-
-    fn content(dir: &Path) -> BTreeMap<String, Vec<u8>> {
-        let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
-        entries.map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())).collect()
-    }
-
-    #[test]
-    fn a_full_disk_harms_nothing() {
-        let [device, _] = devices();
-        let module = Linear::zeros(30, 4, true, &device);
-        let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/transformer/llama_kv2");
-        let config = ModelConfig::from_dir(golden.as_ref()).unwrap();
-        for max_shard_bytes in [1, u64::MAX] {
-            let options = SaveOptions { max_shard_bytes, ..SaveOptions::default() };
-            let folder = tempfile::tempdir().unwrap();
-            let dir = folder.path().join("model");
-            // A folder that was not there is not there afterwards, one that was is as it was.
-            let error = save(&module, &config, &dir, &options, full_disk).unwrap_err();
-            assert!(
-                matches!(&error, Error::Write { source, .. } if source.kind() == io::ErrorKind::StorageFull),
-                "{error}"
-            );
-            assert!(!dir.exists());
-            save_model(&module, &config, &dir, &options).unwrap();
-            // As a save that was killed leaves it.
-            fs::create_dir(dir.join(".saving")).unwrap();
-            fs::write(dir.join(".saving/model.safetensors"), "half of it").unwrap();
-            save_model(&module, &config, &dir, &options).unwrap();
-            fs::write(dir.join("tokenizer.json"), "{}").unwrap();
-            let before = content(&dir);
-            save(&module, &config, &dir, &options, full_disk).unwrap_err();
-            assert_eq!(content(&dir), before);
-        }
-    }
+fn write_json(out: &mut Writer, value: &Value) -> Result<(), Error> {
+    Ok(out.put(format!("{value:#}\n").as_bytes())?)
 }

@@ -4,8 +4,7 @@ mod modelfile;
 
 use std::path::{Path, PathBuf};
 
-use setpoint_data::{GgufTokenizer, TextEncoder, write_atomically};
-use setpoint_transformer::Error;
+use setpoint_data::{GgufTokenizer, TextEncoder};
 use setpoint_transformer::gguf::{Export, NumberFormat, Value};
 
 use crate::config::output::{Target, require_target};
@@ -75,7 +74,8 @@ pub fn gguf(settings: &GgufSettings) -> Outcome<Exported> {
 
     let name = output.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let remark = tokenizer.remark;
-    write(&export, &name, &keys(tokenizer), output)?;
+    let keys = keys(tokenizer);
+    setpoint_files::write(output, |out| export.write(&name, &keys, output, out))?;
     setup::write_text(&modelfile, &recipe)?;
     let bytes = std::fs::metadata(output).map_or(0, |file| file.len());
     let in_f16 = export.in_f16_instead().map(str::to_owned).collect();
@@ -91,29 +91,6 @@ fn problem(model: &Path) -> Option<String> {
         ));
     }
     folder_problem(model, Wanted::LanguageModel)
-}
-
-/// Writes the file whole or not at all.
-fn write(export: &Export, name: &str, keys: &[(String, Value)], output: &Path) -> Outcome {
-    // An error that is not the disk's: a tensor that cannot be read, or a number that the format does not hold.
-    let mut inner = None;
-    let written = write_atomically(output, |out| {
-        export.write(name, keys, output, out).map_err(|error| {
-            let (path, source) = match error {
-                Error::Write { path, source } => (path, source),
-                other => {
-                    let message = other.to_string();
-                    inner = Some(other);
-                    (output.to_owned(), std::io::Error::other(message))
-                }
-            };
-            setpoint_data::Error::Io { action: "write", path, source }
-        })
-    });
-    match inner {
-        Some(error) => Err(error.into()),
-        None => Ok(written?),
-    }
 }
 
 /// Returns the tokenizer's keys.

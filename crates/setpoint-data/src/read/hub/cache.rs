@@ -3,9 +3,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::error::Error;
-use crate::write::replace;
-
 /// A data set's folder in the cache, in the layout of `huggingface_hub`: `refs/<branch>` holds a commit and
 /// `snapshots/<commit>` its files. `.setpoint` holds what this program adds: unfinished downloads and lists of files.
 pub(super) struct Repo {
@@ -109,7 +106,7 @@ fn list_name(commit: &str) -> String {
 
 /// Writes a small file so that it is there whole or not at all, and never through a link.
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), String> {
-    let written = replace(path, path, |out| out.write_all(bytes).map_err(Error::io("write", path)));
+    let written = setpoint_files::replace(path, ".writing-", |out| out.put(bytes));
     written.map_err(|error| error.to_string())
 }
 

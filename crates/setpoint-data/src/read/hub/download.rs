@@ -156,7 +156,7 @@ impl Transfer<'_> {
 
     fn check_room(&self, length: u64) -> Result<(), Failed> {
         let missing = length.saturating_sub(self.written);
-        match free_space(self.part) {
+        match setpoint_files::free_space(self.part) {
             Some(free) if free < missing.saturating_add(MARGIN) => Err(Failed::for_good(format!(
                 "the file has {length} bytes and the disk of the cache has {free} free; set HF_HOME to a folder on another disk"
             ))),
@@ -230,20 +230,6 @@ fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
     };
     // A server may send less than the rest.
     (first <= last && whole.is_none_or(|whole| last < whole)).then_some((first, whole))
-}
-
-/// The bytes that are free on the disk of a file, where the system tells.
-fn free_space(path: &Path) -> Option<u64> {
-    #[cfg(unix)]
-    {
-        let found = rustix::fs::statvfs(path).ok()?;
-        Some(found.f_bavail.saturating_mul(found.f_frsize))
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = path;
-        None
-    }
 }
 
 #[cfg(test)]
