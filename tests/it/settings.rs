@@ -210,7 +210,7 @@ fn settings_are_found_wherever_they_belong() {
         ("train.gradient_checkpointing=true", "train.recompute = \"block\""),
         ("output_dir=x", "--run DIR"),
         ("train.sequence_len=9", "here it is `encode.max_length`"),
-        ("lora_r=8", "here adapters are not supported yet"),
+        ("lora_r=8", "here it is `adapter.rank`"),
         // A setting of another job: not this job's.
         ("num_return_sequences=3", "`num_return_sequences` is not a setting; there are: model"),
     ] {

@@ -96,6 +96,7 @@ pub enum Rule {
     EvalSteps,
     SaveSteps,
     Best,
+    Adapter,
     Run,
 }
 

@@ -2,6 +2,7 @@
 //!
 //! The names are those of [`FOREIGN`]. A setting of the file that nothing here corresponds to is reported, and so is one that is unknown. The tools' own defaults are written out where ours differ, so that the settings mean the same.
 
+mod adapters;
 mod data;
 mod draft;
 mod methods;

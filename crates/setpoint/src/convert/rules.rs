@@ -6,6 +6,7 @@ use serde_json::Value as Json;
 use setpoint_data::BuiltIn;
 use toml::{Table, Value};
 
+use super::adapters::adapter;
 use super::data::{data, eval_data};
 use super::draft::{Draft, count, number};
 use super::methods::{beta, desirable, label_smoothing, method, simpo_gamma, tau, undesirable, weights};
@@ -46,6 +47,7 @@ pub fn carry(rule: Rule, draft: &mut Draft<'_>, names: Names<'_>) {
         Rule::EvalSteps => eval_steps,
         Rule::SaveSteps => save_steps,
         Rule::Best => best,
+        Rule::Adapter => adapter,
         Rule::Run => run_folder,
     };
     by(draft, names);

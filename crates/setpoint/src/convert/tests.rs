@@ -188,6 +188,7 @@ fn a_file_of_axolotl_with_what_it_cannot_carry_over() {
         data = { path = "acme/rated", split = "train", columns = { messages = "conversation", chosen = "better" } }
         encode.max_length = 4096
         align = { method = "dpo", beta = 0.2 }
+        adapter = { rank = 32, alpha = 16.0, targets = "all-linear" }
         train = { learning_rate = 0.0002, epochs = 4.0, batch_size = 8, micro_batch.examples = 2, recompute = "block" }
         "#,
     );
@@ -196,8 +197,6 @@ fn a_file_of_axolotl_with_what_it_cannot_carry_over() {
         ("datasets.type", "detected from the columns"),
         ("load_in_8bit", "not quantised"),
         ("val_set_size", "eval_data.path"),
-        ("adapter", "adapters"),
-        ("lora_r", "adapters"),
         ("optimizer", "f32"),
         ("evals_per_epoch", "train.eval_steps"),
         ("special_tokens", "tokenizer"),
@@ -384,4 +383,33 @@ fn the_docs_have_the_same_names() {
     }
     let differs = expected.lines().zip(page.lines()).find(|(new, old)| new != old);
     assert!(page == expected, "docs/COMING_FROM.md is not current (`just settings` writes it): {differs:#?}");
+}
+
+#[test]
+fn adapters_have_the_defaults_of_their_tool() {
+    for (text, expected) in [
+        (
+            "use_peft: true\nmodel_name_or_path: m\ndataset_name: d.jsonl",
+            r#"adapter = { rank = 16, alpha = 32.0, targets = ["q_proj", "v_proj"] }"#,
+        ),
+        (
+            "use_peft: true\nmodel_name_or_path: m\nlora_r: 4\nlora_target_modules: all-linear\nuse_rslora: true",
+            r#"adapter = { rank = 4, alpha = 32.0, targets = "all-linear", rslora = true }"#,
+        ),
+        (
+            "stage: sft\nmodel_name_or_path: m\nfinetuning_type: lora\nlora_rank: 6\nadditional_target: embed_tokens, lm_head\ncutoff_len: 8",
+            r#"adapter = { rank = 6, alpha = 12.0, targets = "all-linear", modules_to_save = ["embed_tokens", "lm_head"] }"#,
+        ),
+        (
+            "base_model: m\nadapter: lora\nlora_r: 8\nlora_alpha: 4\nlora_target_modules: [up_proj]\nloraplus_lr_ratio: 8",
+            r#"adapter = { rank = 8, alpha = 4.0, targets = ["up_proj"], plus_ratio = 8.0 }"#,
+        ),
+        ("base_model: m\nadapter: lora\nlora_r: 8\nlora_model_dir: old", r#"adapter = { path = "old" }"#),
+    ] {
+        has(&converted(text), expected);
+    }
+    let full = converted("stage: sft\nmodel_name_or_path: m\nfinetuning_type: full\nlora_rank: 6\ncutoff_len: 8");
+    assert!(!full.settings.contains_key("adapter"), "{:?}", full.settings);
+    let dropout = converted("base_model: m\nadapter: lora\nlora_r: 8\nlora_dropout: 0.05");
+    assert!(remark(&dropout, "lora_dropout").contains("without dropout"));
 }

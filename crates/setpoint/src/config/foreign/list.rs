@@ -33,8 +33,8 @@ const METRICS: Here = Nothing("a run always writes metrics.jsonl and TensorBoard
 const COMMAND: Here = Nothing("the command says what is done: sft, reward or align");
 const DEVICES: Here = Flag("--device cuda:0-7");
 
-const ADAPTERS: &str =
-    "adapters are not supported yet: all weights are trained, which takes about a tenth of an adapter's learning rate";
+const ADAPTERS: &str = "adapters do not have this: the section [adapter] has what there is";
+const ADAPTER: Here = Written("adapter.rank", "16: the section [adapter] turns it on");
 const QUANTISED: &str = "weights are not quantised";
 const SPLIT: &str = "rows are not split off for evaluation: put them into a file of their own and set eval_data.path";
 const IN_STEPS: &str = "evaluations and checkpoints are counted in steps: set train.eval_steps and train.save_steps";
@@ -151,18 +151,29 @@ pub const FOREIGN: &[Foreign] = &[
     name("greater_is_better", ALL, Setting("train.best.greater_is_better"), By(Rule::Best)),
     name("early_stopping_patience", AXOLOTL, Setting("train.best.patience"), By(Rule::Best)),
     name("early_stopping_steps", FACTORY, Setting("train.best.patience"), By(Rule::Best)),
+    name("use_peft", TRL, ADAPTER, By(Rule::Adapter)),
+    name("adapter", AXOLOTL, ADAPTER, By(Rule::Adapter)),
+    name("finetuning_type", FACTORY, ADAPTER, By(Rule::Adapter)),
+    name("lora_r", NOT_FACTORY, Setting("adapter.rank"), By(Rule::Adapter)),
+    name("lora_rank", FACTORY, Setting("adapter.rank"), By(Rule::Adapter)),
+    name("lora_alpha", ALL, Setting("adapter.alpha"), By(Rule::Adapter)),
+    name("lora_dropout", ALL, Nothing("adapters are trained without dropout"), By(Rule::Adapter)),
+    name("lora_target_modules", NOT_FACTORY, Setting("adapter.targets"), By(Rule::Adapter)),
+    name("lora_target_linear", AXOLOTL, Written("adapter.targets", "\"all-linear\""), By(Rule::Adapter)),
+    name("lora_target", FACTORY, Setting("adapter.targets"), By(Rule::Adapter)),
+    name("lora_modules_to_save", NOT_FACTORY, Setting("adapter.modules_to_save"), By(Rule::Adapter)),
+    name("additional_target", FACTORY, Setting("adapter.modules_to_save"), By(Rule::Adapter)),
+    name("use_rslora", NOT_AXOLOTL, Setting("adapter.rslora"), By(Rule::Adapter)),
+    name("peft_use_rslora", AXOLOTL, Setting("adapter.rslora"), By(Rule::Adapter)),
+    name("loraplus_lr_ratio", NOT_TRL, Setting("adapter.plus_ratio"), By(Rule::Adapter)),
+    name("adapter_name_or_path", FACTORY, Setting("adapter.path"), By(Rule::Adapter)),
+    name("lora_model_dir", AXOLOTL, Setting("adapter.path"), By(Rule::Adapter)),
     name("output_dir", ALL, Flag("--run DIR"), By(Rule::Run)),
     // Lost.
-    lost("use_peft", ADAPTERS),
-    lost("adapter", ADAPTERS),
-    name("finetuning_type", FACTORY, Nothing("all parameters are trained"), Lost(ADAPTERS)),
     lost("lora_*", ADAPTERS),
     lost("peft_*", ADAPTERS),
-    lost("use_rslora", ADAPTERS),
     lost("use_dora", ADAPTERS),
     lost("loraplus_*", ADAPTERS),
-    lost("adapter_name_or_path", ADAPTERS),
-    lost("additional_target", ADAPTERS),
     lost("pissa_*", ADAPTERS),
     lost("create_new_adapter", ADAPTERS),
     lost("load_in_4bit", QUANTISED),

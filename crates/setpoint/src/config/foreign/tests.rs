@@ -56,7 +56,10 @@ fn a_name_is_answered_with_its_counterpart() {
         ("use_wandb", "`use_wandb` is a name of other tools and not needed here"),
         ("load_in_4bit", "`load_in_4bit` is a name of other tools; here weights are not quantised"),
         ("freeze_layers", "`freeze_layers` is a name of other tools; here all weights are trained"),
-        ("fsdp_config", "`fsdp_config` is a name of trl, axolotl, LLaMA-Factory; here it is the flag --device cuda:0-7"),
+        (
+            "fsdp_config",
+            "`fsdp_config` is a name of trl, axolotl, LLaMA-Factory; here it is the flag --device cuda:0-7",
+        ),
         // The same name here, and a misspelling of one.
         ("learning_rate", ""),
         ("logging_stps", ""),

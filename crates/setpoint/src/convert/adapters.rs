@@ -1,0 +1,99 @@
+//! How the settings of adapters are carried over.
+
+use serde_json::Value as Json;
+use toml::Value;
+
+use super::Tool;
+use super::draft::{Draft, count};
+use super::rules::Names;
+
+/// Values that a tool has if its file does not say otherwise.
+struct Defaults {
+    rank: i64,
+    /// For a rank.
+    alpha: fn(i64) -> f64,
+    /// All linear maps; else queries and values, as PEFT has it.
+    all_linear: bool,
+}
+
+/// Carries over the adapter that the file trains, if it trains one.
+pub fn adapter(draft: &mut Draft<'_>, names: Names<'_>) {
+    let (is_on, defaults) = match draft.tool {
+        Tool::Trl => (draft.is_on("use_peft"), Defaults { rank: 16, alpha: |_| 32.0, all_linear: false }),
+        Tool::Axolotl => {
+            let kind = draft.text("adapter");
+            (matches!(kind, Some("lora" | "qlora")), Defaults { rank: 8, alpha: |_| 16.0, all_linear: false })
+        }
+        Tool::LlamaFactory => {
+            let kind = draft.text("finetuning_type");
+            let alpha = |rank| 2.0 * rank as f64;
+            (matches!(kind, None | Some("lora")), Defaults { rank: 8, alpha, all_linear: true })
+        }
+    };
+    if !is_on {
+        return;
+    }
+    let first = |draft: &Draft<'_>, wanted: &[&'static str]| {
+        let wanted: Vec<&'static str> = wanted.iter().copied().filter(|name| names.contains(name)).collect();
+        draft.first(&wanted)
+    };
+    if let Some((name, _)) = first(draft, &["lora_dropout", "peft_dropout"]).filter(|(_, value)| is_positive(value)) {
+        draft.lose(name, "adapters are trained without dropout");
+    }
+    if let Some((name, path)) = first(draft, &["adapter_name_or_path", "lora_model_dir"]) {
+        match path.as_str() {
+            // Its own settings apply.
+            Some(path) => return draft.set("adapter.path", path),
+            None => draft.misread(name, "the folder of an adapter"),
+        }
+    }
+    let rank = first(draft, &["lora_r", "lora_rank"]).and_then(|(_, value)| count(value)).unwrap_or(defaults.rank);
+    draft.set("adapter.rank", rank);
+    let alpha = draft.number("lora_alpha").unwrap_or_else(|| (defaults.alpha)(rank));
+    draft.set("adapter.alpha", alpha);
+    targets(draft, defaults.all_linear);
+    if draft.is_on("use_rslora") || draft.is_on("peft_use_rslora") {
+        draft.set("adapter.rslora", true);
+    }
+    if let Some((name, value)) = first(draft, &["lora_modules_to_save", "additional_target"]) {
+        match texts(value) {
+            Some(modules) => draft.set("adapter.modules_to_save", modules),
+            None => draft.misread(name, "names of modules"),
+        }
+    }
+    if let Some(ratio) = draft.number("loraplus_lr_ratio") {
+        draft.set("adapter.plus_ratio", ratio);
+    }
+}
+
+/// Sets the maps that get an update.
+fn targets(draft: &mut Draft<'_>, all_linear: bool) {
+    let named = draft.first(&["lora_target_modules", "lora_target"]);
+    let all = || Value::from("all-linear");
+    let targets = match named {
+        _ if draft.is_on("lora_target_linear") => all(),
+        None if all_linear => all(),
+        None => vec!["q_proj", "v_proj"].into(),
+        Some((_, Json::String(text))) if ["all", "all-linear"].contains(&text.as_str()) => all(),
+        // A regular expression, but for LLaMA-Factory, whose texts are lists.
+        Some((_, Json::String(text))) if draft.tool != Tool::LlamaFactory => text.as_str().into(),
+        Some((name, value)) => match texts(value) {
+            Some(names) => names.into(),
+            None => return draft.misread(name, "names of modules"),
+        },
+    };
+    draft.set("adapter.targets", targets);
+}
+
+/// Returns a list of texts, also one with commas.
+fn texts(value: &Json) -> Option<Vec<String>> {
+    match value {
+        Json::Array(items) => items.iter().map(|item| item.as_str().map(str::to_owned)).collect(),
+        Json::String(text) => Some(text.split(',').map(|name| name.trim().to_owned()).collect()),
+        _ => None,
+    }
+}
+
+fn is_positive(value: &Json) -> bool {
+    super::draft::number(value).is_some_and(|number| number > 0.0)
+}
