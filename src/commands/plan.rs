@@ -41,7 +41,7 @@ pub fn job(name: Option<&str>, config: Option<&Path>) -> Outcome<&'static dyn An
 
 /// Returns the job of a config file, by the keys that only one job has. What is wrong with the file is said by whoever loads it.
 fn of_file(config: &Path) -> Option<&'static dyn AnyJob> {
-    let table = std::fs::read_to_string(config).ok().and_then(|text| text.parse::<Table>().ok());
+    let table = setpoint::setup::read_text(config).ok().and_then(|text| text.parse::<Table>().ok());
     let has = |key: &str| table.as_ref().is_some_and(|table| table.contains_key(key));
     let told = planned().rev().find(|(_, planned)| planned.told_by.is_none_or(has));
     told.map(|(job, _)| job)

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use anstream::{AutoStream, ColorChoice};
 use anstyle::Style;
-use setpoint::visible::{indented, one_line, shortened, visible, visible_json};
+use setpoint::visible::{indented, one_line, shortened, visible, visible_json, without_codes};
 use setpoint::{Failure, Outcome};
 
 /// The first write to standard output that failed. Nothing is written after it.
@@ -106,7 +106,7 @@ pub fn note(text: impl Display) {
 
 /// Prints a warning. Nothing silences it.
 pub fn warn(text: impl Display) {
-    note(shortened(&format!("warning: {text}")));
+    note(shortened(&without_codes(&format!("warning: {text}"))));
 }
 
 fn tell(text: &str) {

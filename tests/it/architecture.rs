@@ -12,7 +12,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("setpoint-transformer", &["setpoint-files", "setpoint-ops"]),
     ("setpoint-train", &["setpoint-transformer", "setpoint-files", "setpoint-ops"]),
     ("setpoint-reward", &["setpoint-train", "setpoint-transformer", "setpoint-align"]),
-    ("setpoint-eval", &["setpoint-data"]),
+    ("setpoint-eval", &["setpoint-data", "setpoint-files"]),
     (
         "setpoint",
         &[

@@ -132,7 +132,7 @@ fn models_that_cannot_be_exported_are_refused_before_anything_is_written() {
     refused(classifier.path(), &["holds a reward model"]);
     let adapter = tempfile::tempdir().unwrap();
     fs::write(adapter.path().join("adapter_config.json"), "{}").unwrap();
-    refused(adapter.path(), &["holds an adapter, not a whole model: merge it into its model first"]);
+    refused(adapter.path(), &["holds an adapter, not a whole model", "setpoint merge --model"]);
     let unknown = with_file("tokenizer.json", |file| {
         file["pre_tokenizer"] = json!({"type": "Sequence", "pretokenizers": [
             {"type": "Digits", "individual_digits": true},

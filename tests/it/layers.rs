@@ -304,3 +304,35 @@ fn imports_are_read_from_sources() {
     let nodes = BTreeSet::from(["a", "b", "c", "d"]);
     assert_eq!(layers(&nodes, &arrows), BTreeMap::from([("a", 2), ("b", 2), ("c", 3), ("d", 1)]));
 }
+
+/// Files that open others by themselves, and why nothing in those can be endless.
+const OPEN_BY_THEMSELVES: [&str; 5] = [
+    // Everybody else's way to a file.
+    "crates/setpoint-files/src/",
+    // Looks at the kind of file first.
+    "crates/setpoint/src/partial.rs",
+    // Reads the log that it has locked.
+    "crates/setpoint-train/src/reference.rs",
+    // Reads what the system says of itself.
+    "crates/setpoint/src/session/memory.rs",
+    // Tests alone.
+    "src/cli/",
+];
+
+#[test]
+fn files_are_read_within_bounds() {
+    let mut found = Vec::new();
+    for folder in source_folders() {
+        for file in rust_files(&folder).into_iter().filter(|file| !is_test(file)) {
+            let name = file.strip_prefix(root()).unwrap().display().to_string();
+            let code = code_of(&std::fs::read_to_string(&file).unwrap());
+            let opens = ["fs::read(", "fs::read_to_string(", " File::open(", "(File::open(", "fs::File::open("];
+            if opens.iter().any(|call| code.contains(call))
+                && !OPEN_BY_THEMSELVES.iter().any(|allowed| name.starts_with(allowed))
+            {
+                found.push(name);
+            }
+        }
+    }
+    assert!(found.is_empty(), "setpoint_files::read, read_text and open refuse what is no file: {found:#?}");
+}

@@ -29,6 +29,7 @@ mod layers;
 mod links;
 mod methods;
 mod models;
+mod odd_files;
 mod old_runs;
 mod outputs;
 mod plan;

@@ -16,7 +16,7 @@ use crate::record::Source;
 #[non_exhaustive]
 pub enum Error {
     /// A file could not be opened, read, written or renamed.
-    #[error("could not {action} {}: {source}", path.display())]
+    #[error("could not {action} {}: {}", path.display(), setpoint_files::words::system(source))]
     Io {
         /// The verb, such as "read".
         action: &'static str,
@@ -30,6 +30,14 @@ pub enum Error {
     NoFile {
         /// What was asked for.
         path: PathBuf,
+    },
+    /// The data set is something else than a file or a folder.
+    #[error("{}: it is {kind}, not a file. Write the rows to a file, such as rows.jsonl", path.display())]
+    NoDataFile {
+        /// What was asked for.
+        path: PathBuf,
+        /// What it is, with its article.
+        kind: &'static str,
     },
     /// The data set is neither a path that exists nor something that could be a hub id.
     #[error(

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
+use setpoint_files::words;
 
 use crate::error::Error;
 use crate::template::TemplateDate;
@@ -24,15 +25,15 @@ impl ModelNotes {
     /// [`Error::Io`] when the file cannot be read, [`Error::Notes`] when it holds no object.
     pub fn read(dir: &Path) -> Result<Self, Error> {
         let path = dir.join(FILE);
-        let bytes = match std::fs::read(&path) {
+        let bytes = match setpoint_files::read(&path) {
             Ok(bytes) => bytes,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Self { path, values: Map::new() }),
-            Err(e) => return Err(Error::io("read", path)(e)),
+            Err(e) if e.source.kind() == std::io::ErrorKind::NotFound => return Ok(Self { path, values: Map::new() }),
+            Err(e) => return Err(e.into()),
         };
         match serde_json::from_slice(&bytes) {
             Ok(Value::Object(values)) => Ok(Self { path, values }),
             Ok(_) => Err(Error::Notes { path, reason: "expected an object".into() }),
-            Err(e) => Err(Error::Notes { path, reason: format!("not valid JSON: {e}") }),
+            Err(e) => Err(Error::Notes { path, reason: format!("not valid JSON: {}", words::json(&e)) }),
         }
     }
 

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use csv_core::{ReadRecordResult, Reader};
+use setpoint_files::{LARGE, read_up_to};
 
 use crate::error::Error;
 
 /// The records of a file, quoted fields resolved.
 pub(crate) fn read_records(path: &Path) -> Result<Vec<Vec<String>>, Error> {
-    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+    let bytes = read_up_to(path, LARGE)?;
     let mut reader = Reader::new();
     let (mut text, mut ends) = (vec![0; bytes.len() + 1], vec![0; bytes.len() + 1]);
     let (mut at, mut out, mut fields) = (0, 0, 0);

@@ -51,7 +51,7 @@ pub enum Error {
         expected: &'static str,
     },
     /// The file system refused.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {}", path.display(), setpoint_files::words::system(source))]
     Io {
         /// What was tried: "read", "write", "create".
         action: &'static str,
@@ -157,6 +157,12 @@ pub enum Error {
         /// Its answer, or the setting that is wrong.
         reason: String,
     },
+}
+
+impl From<setpoint_files::Error> for Error {
+    fn from(error: setpoint_files::Error) -> Self {
+        Self::Io { action: error.action, path: error.path, source: error.source }
+    }
 }
 
 impl Error {

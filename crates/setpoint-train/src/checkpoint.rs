@@ -1,13 +1,12 @@
 //! Checkpoints: written beside their place, renamed when complete, checked before use.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use setpoint_files::{create_dir, remove_tree, rename, sync_dir};
+use setpoint_files::{create_dir, remove_tree, rename, sync_dir, words};
 
 use crate::storage::{self, Digest};
 use crate::{AdamW, AdamWConfig, Change, Error, Identity, parameters};
@@ -143,8 +142,8 @@ fn write_manifest(path: &Path, manifest: &Manifest) -> Result<(), Error> {
 
 /// Reads a manifest and checks it against its own checksum.
 fn read_manifest(path: &Path) -> Result<Manifest, Error> {
-    let text = fs::read(path).map_err(Error::io("read", path))?;
-    let json = |error: serde_json::Error| Error::corrupt(path, error.to_string());
+    let text = setpoint_files::read(path)?;
+    let json = |error: serde_json::Error| Error::corrupt(path, words::json(&error));
     let sealed: Sealed = serde_json::from_slice(&text).map_err(json)?;
     let found = checksum(&sealed.manifest);
     if found != sealed.crc32c {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused a read or a write.
-    #[error("cannot {action} {}: {source}", .path.display())]
+    #[error("cannot {action} {}: {}", .path.display(), setpoint_files::words::system(source))]
     Io {
         /// What was attempted, as a verb: `write`, `sync`, `rename`, …
         action: &'static str,

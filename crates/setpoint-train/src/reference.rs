@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use setpoint_files::words;
 
 use crate::Error;
 use crate::storage::AppendLog;
@@ -82,7 +83,9 @@ impl ReferenceStore {
         let mut rows = HashMap::new();
         let mut version = VERSION;
         for (number, line) in text[..whole].lines().enumerate() {
-            let wrong = |error: serde_json::Error| Error::corrupt(path, format!("line {}: {error}", number + 1));
+            let wrong = |error: serde_json::Error| {
+                Error::corrupt(path, format!("line {}: {}", number + 1, words::json_in_line(&error)))
+            };
             if number == 0 {
                 let header: Header = serde_json::from_str(line).map_err(wrong)?;
                 check_key(path, &header, key)?;

@@ -32,7 +32,7 @@ impl Digest {
 
     /// Reads the first `length` bytes of a file, or all where it has fewer.
     pub(crate) fn of_start(path: &Path, length: u64) -> Result<Self, Error> {
-        let mut file = File::open(path).map_err(Error::io("open", path))?.take(length);
+        let mut file = setpoint_files::open(path)?.take(length);
         let mut buffer = vec![0; CHUNK];
         let mut digest = Self::default();
         loop {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder could not be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {}", path.display(), setpoint_files::words::system(source))]
     Read {
         /// The file or folder.
         path: PathBuf,
@@ -16,7 +16,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A file or folder could not be written. What stood there before is still there.
-    #[error("cannot write {}: {source}", path.display())]
+    #[error("cannot write {}: {}", path.display(), setpoint_files::words::system(source))]
     Write {
         /// The file or folder.
         path: PathBuf,
@@ -265,7 +265,10 @@ pub enum Error {
 
 impl From<setpoint_files::Error> for Error {
     fn from(error: setpoint_files::Error) -> Self {
-        Self::Write { path: error.path, source: error.source }
+        match error.action {
+            "read" => Self::Read { path: error.path, source: error.source },
+            _ => Self::Write { path: error.path, source: error.source },
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use setpoint_files::words;
+
 use crate::visible::{one_line, shortened};
 
 /// One mistake in a configuration: its place and a sentence about it.
@@ -57,6 +59,15 @@ impl Failure {
         match self {
             Failure::Usage(problems) => problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
             Failure::Run { message, .. } | Failure::Stopped { message, .. } => message.clone(),
+        }
+    }
+
+    /// Names a place by how the user gave it.
+    #[must_use]
+    pub fn with_place(self, place: &str, given: &str) -> Self {
+        match self {
+            Failure::Run { message, hint } => Failure::Run { message: message.replace(place, given), hint },
+            other => other,
         }
     }
 
@@ -145,6 +156,11 @@ fn hint_for(message: &str) -> Option<String> {
     None
 }
 
+/// Returns a message as it is shown: on one line, not too long, without the numbers of the system.
+fn shown(message: &str) -> String {
+    one_line(&shortened(&words::without_codes(message))).into_owned()
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -153,15 +169,15 @@ impl fmt::Display for Failure {
                     if i > 0 {
                         writeln!(f)?;
                     }
-                    write!(f, "error: {}", one_line(&shortened(&problem.to_string())))?;
+                    write!(f, "error: {}", shown(&problem.to_string()))?;
                 }
                 Ok(())
             }
             Failure::Stopped { message, .. } => f.write_str(message),
             Failure::Run { message, hint } => {
-                write!(f, "error: {}", one_line(&shortened(message)))?;
+                write!(f, "error: {}", shown(message))?;
                 if let Some(hint) = hint {
-                    write!(f, "\n  hint: {}", one_line(&shortened(hint)))?;
+                    write!(f, "\n  hint: {}", shown(hint))?;
                 }
                 Ok(())
             }

@@ -243,7 +243,7 @@ fn add_files(hash: &mut Sha256, dir: &Path, wanted: &dyn Fn(&Path) -> bool) -> O
         let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         hash.update(name.as_bytes());
         let failed = |e: std::io::Error| Failure::run(format!("cannot read {}: {e}", file.display()));
-        let mut reader = std::fs::File::open(&file).map_err(failed)?;
+        let mut reader = setpoint_files::open(&file)?;
         std::io::copy(&mut reader, &mut HashWriter(hash)).map_err(failed)?;
     }
     Ok(())

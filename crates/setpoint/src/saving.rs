@@ -6,6 +6,7 @@ use std::path::Path;
 use burn::tensor::FloatDType;
 use serde_json::{Map, Value, json};
 use setpoint_data::TextEncoder;
+use setpoint_files::words;
 use setpoint_transformer::{CausalLm, GenerationConfig, ModelConfig, SaveOptions};
 
 use crate::adapter::Adaptation;
@@ -96,15 +97,15 @@ type Parsed = (String, Map<String, Value>);
 
 /// Returns a JSON object as text and parsed, or `None` if there is no such file.
 fn read(path: &Path) -> Result<Option<Parsed>, String> {
-    let text = match std::fs::read_to_string(path) {
+    let text = match setpoint_files::read_text(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error.to_string()),
+        Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(words::system(&error.source)),
     };
     match serde_json::from_str(&text) {
         Ok(Value::Object(file)) => Ok(Some((text, file))),
         Ok(_) => Err("expected a JSON object".to_owned()),
-        Err(error) => Err(format!("not valid JSON: {error}")),
+        Err(error) => Err(format!("not valid JSON: {}", words::json(&error))),
     }
 }
 

@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+pub use setpoint_files::words::without_codes;
+
 /// Returns the text with every control character but line breaks and tabs written as in `\u{1b}`.
 pub fn visible(text: &str) -> Cow<'_, str> {
     escaped(text, |c| is_control(c) && c != '\n' && c != '\t')

@@ -83,7 +83,7 @@ mod tests {
         let guard = Guard::default();
         assert_eq!(guard.within(Duration::from_secs(5), 1 << 20, || 7), Ok(7));
         let panic: Result<(), _> = guard.within(Duration::from_secs(5), 1 << 20, || panic!("no luck"));
-        assert_eq!(panic, Err("its parser stopped: no luck".into()));
+        assert!(panic.is_err_and(|reason| reason.starts_with("its parser stopped")));
         let slow = guard.within(Duration::from_millis(20), 1 << 20, || std::thread::sleep(Duration::from_secs(2)));
         assert_eq!(slow, Err("it did not finish within 0 s".into()));
         assert_eq!(

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::Value;
+use setpoint_files::words;
 use tokenizers::Tokenizer;
 
 use super::options::EncoderOptions;
 use crate::error::Error;
+use crate::format::describe;
 use crate::template::{BuiltIn, TemplateChoice};
 
 /// The special tokens of a tokenizer.
@@ -29,15 +31,19 @@ pub struct SpecialTokens {
 
 const NAMES: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
-/// A JSON file that may be absent.
+/// Reads a JSON object from a file that may be absent.
 pub(super) fn optional_json(path: &Path) -> Result<Option<Value>, Error> {
-    let bytes = match std::fs::read(path) {
+    let bytes = match setpoint_files::read(path) {
         Ok(bytes) => bytes,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Error::io("read", path)(e)),
+        Err(e) if e.source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e.into()),
     };
-    let parsed = serde_json::from_slice(&bytes);
-    parsed.map(Some).map_err(|e| Error::Tokenizer { path: path.to_owned(), reason: format!("not valid JSON: {e}") })
+    let failed = |reason: String| Err(Error::Tokenizer { path: path.to_owned(), reason });
+    match serde_json::from_slice(&bytes) {
+        Ok(value @ Value::Object(_)) => Ok(Some(value)),
+        Ok(other) => failed(format!("expected an object, found {}", describe(&other))),
+        Err(e) => failed(format!("not valid JSON: {}", words::json(&e))),
+    }
 }
 
 impl SpecialTokens {

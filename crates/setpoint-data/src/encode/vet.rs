@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 /// The longest `tokenizer.json`; the largest in use has about 35 MB.
-const LONGEST_FILE: usize = 256 << 20;
+pub(super) const LONGEST_FILE: usize = 256 << 20;
 /// The deepest nesting and the greatest number of components.
 const DEEPEST: usize = 16;
 const MOST_COMPONENTS: usize = 256;

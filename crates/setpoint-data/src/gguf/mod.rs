@@ -84,7 +84,8 @@ impl TextEncoder {
     /// tokens need the file `tokenizer.model` in the tokenizer's folder.
     pub fn gguf_tokenizer(&self, size: usize) -> Result<GgufTokenizer, Error> {
         self.check_vocabulary(size)?;
-        let file: Value = serde_json::from_slice(self.json()).map_err(|e| self.failed(e.to_string()))?;
+        let file: Value =
+            serde_json::from_slice(self.json()).map_err(|e| self.failed(setpoint_files::words::json(&e)))?;
         let model = &file["model"];
         let kind = model["type"].as_str().unwrap_or("BPE");
         let vocabulary = match (kind, model["byte_fallback"].as_bool()) {

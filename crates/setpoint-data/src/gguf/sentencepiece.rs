@@ -55,14 +55,14 @@ pub(super) fn vocabulary(encoder: &TextEncoder, file: &Value, size: usize) -> Re
     }
     let added = special::added(file);
     let path = encoder.dir().join(MODEL);
-    let mut scores = match std::fs::read(&path) {
+    let mut scores = match setpoint_files::read(&path) {
         Ok(bytes) => {
             let failed = |reason: String| Error::Tokenizer { path: path.clone(), reason };
             let pieces = pieces::read(&bytes).map_err(failed)?;
             let added: HashSet<usize> = added.iter().map(|token| token.id).collect();
             given(&pieces, &tokens, &mut kinds, &added).map_err(failed)?
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => {
             if let Some(token) = added.iter().find(|token| !is_basic(encoder, token)) {
                 return Err(encoder.not_exported(&format!(
                     "`{}` is added to its SentencePiece vocabulary, and {MODEL}, which holds the scores, is not in the folder; copy \
@@ -77,7 +77,7 @@ pub(super) fn vocabulary(encoder: &TextEncoder, file: &Value, size: usize) -> Re
                 ))
             })?
         }
-        Err(error) => return Err(Error::io("read", path)(error)),
+        Err(error) => return Err(error.into()),
     };
     for token in &added {
         if Some(token.id) != unknown {

@@ -1,6 +1,5 @@
 //! A file to its rows, by its name.
 
-use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
@@ -75,7 +74,7 @@ pub(super) fn rows(path: &Path) -> Result<Rows, Error> {
     let Some((kind, gzip)) = kind(name) else {
         return Err(Error::UnknownFileType { path: path.to_owned() });
     };
-    let file = File::open(path).map_err(Error::io("open", path))?;
+    let file = setpoint_files::open(path)?;
     let length = file.metadata().map_or(0, |m| m.len());
     let unpacked = if gzip { length.saturating_mul(DENSEST).max(ALWAYS) } else { u64::MAX };
     if kind == Kind::Parquet {

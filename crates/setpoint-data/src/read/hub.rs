@@ -66,7 +66,7 @@ impl Hub {
             // Without a home directory the cache is in the working directory.
             std::env::home_dir().unwrap_or_default().join(".cache/huggingface")
         });
-        let stored = || std::fs::read_to_string(home.join("token")).ok();
+        let stored = || setpoint_files::read_text(&home.join("token")).ok();
         Self {
             endpoint: variable("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into()),
             token: variable("HF_TOKEN").or_else(stored).map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()),

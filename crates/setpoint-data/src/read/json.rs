@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Value;
+use setpoint_files::words;
 
 use super::Rows;
 use crate::error::{Error, RowProblem};
@@ -88,7 +89,8 @@ pub(super) fn document(path: &Path, reader: impl Read, most: u64) -> Result<Rows
         Some(Ok(Value::Object(mut fields))) => match fields.shift_remove("data") {
             Some(Value::Array(items)) => items,
             _ => {
-                let reason = "expected an array of rows, an object with an array `data`, or one object a line";
+                let reason = "it is one object; expected an array of rows, an object with an array `data`, or an object on \
+                              each of several lines (a single row is given as .jsonl)";
                 return Err(Error::Json { at: at(0), reason: reason.into() });
             }
         },
@@ -131,15 +133,16 @@ fn line_of(text: &[u8], line: usize) -> &[u8] {
 
 /// serde_json's reason, and what Python's `json.dumps` does to cause it.
 fn explain(error: &serde_json::Error, line: &[u8]) -> String {
+    let reason = words::json_in_line(error);
     let from = error.column().saturating_sub(2).min(line.len());
     let near = &line[from..line.len().min(from + 12)];
     let is = |word: &[u8]| near.windows(word.len()).any(|w| w == word);
     if is(b"NaN") || is(b"Inf") {
         return format!(
-            "{error}: NaN and Infinity are not JSON (Python writes them for missing or broken rewards). Replace or remove the row"
+            "{reason}: NaN and Infinity are not JSON (Python writes them for missing or broken rewards). Replace or remove the row"
         );
     }
-    error.to_string()
+    reason
 }
 
 #[cfg(test)]
@@ -162,7 +165,10 @@ mod tests {
         let rows = read_lines("{\"a\": 1}\n{\"a\": \n[1]\n{\"a\": 4}\n");
         assert_eq!(rows.len(), 4);
         let message = rows[1].as_ref().unwrap_err().to_string();
-        assert!(message.starts_with("f.jsonl:2: not valid JSON: EOF"), "{message}");
+        assert!(
+            message.starts_with("f.jsonl:2: not valid JSON: it ends where a value is expected (column 6)"),
+            "{message}"
+        );
         let message = rows[2].as_ref().unwrap_err().to_string();
         assert_eq!(message, "f.jsonl:3: expected an object with columns, found a list of 1");
         assert!(rows[3].is_ok());

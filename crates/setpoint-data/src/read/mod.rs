@@ -66,6 +66,11 @@ fn locate(config: &DatasetConfig, hub: &Hub) -> Result<Vec<PathBuf>, Error> {
     if path.is_dir() {
         return folder::select_local(path, config);
     }
+    if let Ok(found) = path.metadata() {
+        // Rows are read more than once, which a pipe cannot give.
+        let kind = setpoint_files::kind(found.file_type());
+        return Err(Error::NoDataFile { path: path.to_owned(), kind });
+    }
     // The name of a file that does not exist is no reason to ask a server.
     if files::is_file_name(&config.path) || config.path.ends_with('/') {
         return Err(Error::NoFile { path: path.to_owned() });

@@ -53,7 +53,7 @@ pub(super) fn rows(path: &Path, mut file: File) -> Result<Rows, Error> {
             row: 0,
             ended: false,
         })),
-        Err(reason) => Err(Error::Parquet { at: Source::row(path, 0), reason }),
+        Err(reason) => Err(Error::Parquet { at: Source::row(path, 0), reason: plain(&reason) }),
     }
 }
 
@@ -134,9 +134,28 @@ impl Iterator for Reader {
         self.ended = !matches!(next, Ok(Some(_)));
         match next {
             Ok(row) => row.map(|row| Ok((at, row))),
-            Err(reason) => Some(Err(Error::Parquet { at, reason })),
+            Err(reason) => Some(Err(Error::Parquet { at, reason: plain(&reason) })),
         }
     }
+}
+
+/// Returns the reason of an error without the names of the libraries that it passed through.
+fn plain(reason: &str) -> String {
+    const LAYERS: [&str; 8] = [
+        "External: ",
+        "External error: ",
+        "Parquet error: ",
+        "Parquet argument error: ",
+        "Arrow: ",
+        "EOF: ",
+        "NYI: ",
+        "Invalid argument error: ",
+    ];
+    let mut plain = reason;
+    while let Some(rest) = LAYERS.iter().find_map(|layer| plain.strip_prefix(layer)) {
+        plain = rest;
+    }
+    setpoint_files::words::without_codes(plain).into_owned()
 }
 
 fn row(batch: &RecordBatch, index: usize) -> Row {
@@ -313,5 +332,11 @@ mod tests {
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
         assert!(matches!(read(), Err(Error::Parquet { .. })), "truncated");
+    }
+
+    #[test]
+    fn a_reason_names_no_library() {
+        assert_eq!(plain("External: Parquet argument error: Parquet error: a page ends early"), "a page ends early");
+        assert_eq!(plain("a page ends early"), "a page ends early");
     }
 }

@@ -52,7 +52,7 @@ impl TemplateChoice {
 /// [`Error::Template`] when a named one does not exist (with the names there are), [`Error::Io`] when a file cannot be read,
 /// [`Error::Tokenizer`] when `chat_template` has neither of its two forms.
 pub fn template_source(dir: &Path, config: &Value, choice: &TemplateChoice) -> Result<Option<(String, String)>, Error> {
-    let read = |path: &Path| std::fs::read_to_string(path).map_err(Error::io("read", path));
+    let read = |path: &Path| setpoint_files::read_text(path);
     match choice {
         TemplateChoice::Text { name, source } => Ok(Some((name.clone(), source.clone()))),
         TemplateChoice::BuiltIn(template) => Ok(Some((template.name().into(), template.source().into()))),
@@ -121,7 +121,7 @@ const SINGLE: &str = "chat_template of tokenizer_config.json";
 /// All templates of a tokenizer folder, those that win first: transformers prefers the file to the entry.
 fn own(dir: &Path, config: &Value) -> Result<Vec<(String, String)>, Error> {
     let mut found = Vec::new();
-    let read = |path: &Path| std::fs::read_to_string(path).map_err(Error::io("read", path));
+    let read = |path: &Path| setpoint_files::read_text(path);
     let file = dir.join(FILE);
     if file.is_file() {
         found.push((FILE.to_owned(), read(&file)?));

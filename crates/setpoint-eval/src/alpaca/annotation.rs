@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use setpoint_files::{LARGE, read_text_up_to, words};
 
 use crate::csv_table::Table;
 use crate::error::Error;
@@ -117,12 +118,12 @@ pub fn read_outputs(path: &Path) -> Result<Vec<AlpacaOutput>, Error> {
 
 /// A JSON array, element by element so that an error names its row.
 fn read_json_array<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Vec<T>, Error> {
-    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-    let rows: Vec<Value> =
-        serde_json::from_str(&text).map_err(|e| Error::file(path, format!("expected a JSON array of objects: {e}")))?;
+    let text = read_text_up_to(path, LARGE)?;
+    let rows: Vec<Value> = serde_json::from_str(&text)
+        .map_err(|e| Error::file(path, format!("expected a JSON array of objects: {}", words::json(&e))))?;
     if rows.is_empty() {
         return Err(Error::file(path, "holds no rows"));
     }
-    let parse = |(i, row)| serde_json::from_value(row).map_err(|e| Error::row(path, i + 1, e));
+    let parse = |(i, row)| serde_json::from_value(row).map_err(|e| Error::row(path, i + 1, words::json_reason(&e)));
     rows.into_iter().enumerate().map(parse).collect()
 }

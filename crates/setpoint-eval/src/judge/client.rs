@@ -314,7 +314,10 @@ impl JudgeClient {
                 None => std::thread::sleep(self.backoff(key, attempt)),
             }
         }
-        self.failed(format!("{reason} ({} attempts)", self.settings.retries + 1))
+        self.failed(match self.settings.retries {
+            0 => reason,
+            retries => format!("{reason} ({} attempts)", retries + 1),
+        })
     }
 
     /// Reads an answer from the cache. An older version may have written it with the key in it.

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
+use setpoint_files::words;
 
 use super::chat::excerpt;
 use super::secret::Key;
@@ -73,13 +74,13 @@ impl Endpoint {
         let mut response = match request.send(body) {
             Ok(response) => response,
             Err(ureq::Error::BadUri(reason)) => return Attempt::Hopeless(self.key.redact(reason)),
-            Err(error) => return again(self.key.redact(error.to_string())),
+            Err(error) => return again(self.key.redact(explain(&error))),
         };
         let status = response.status().as_u16();
         let pause = retry_after(response.headers());
         let text = match response.body_mut().with_config().limit(LONGEST_ANSWER).read_to_string() {
             Ok(text) => text,
-            Err(error) => return again(self.key.redact(error.to_string())),
+            Err(error) => return again(self.key.redact(explain(&error))),
         };
         let shown = || excerpt(&self.key.redact_body(text.clone()));
         let reason = || format!("status {status}: {}", shown());
@@ -102,6 +103,25 @@ impl Endpoint {
             300..=399 | 401 | 403 | 404 | 405 => Attempt::Hopeless(reason()),
             _ => Attempt::Refused(reason()),
         }
+    }
+}
+
+/// Says why there is no answer.
+fn explain(error: &ureq::Error) -> String {
+    match error {
+        ureq::Error::Timeout(_) => "no answer in time (`timeout_seconds`)".into(),
+        ureq::Error::ConnectionFailed => "no connection".into(),
+        ureq::Error::HostNotFound => "no machine of this name is known".into(),
+        ureq::Error::BodyExceedsLimit(most) => format!("the answer has more than {most} bytes"),
+        ureq::Error::TooManyRedirects | ureq::Error::RedirectFailed => "it sends requests to another address".into(),
+        ureq::Error::Io(error) => match error.kind() {
+            std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset => {
+                "it closed the connection".into()
+            }
+            std::io::ErrorKind::ConnectionRefused => "nothing answers at this address".into(),
+            _ => format!("the connection broke off: {}", words::system(error)),
+        },
+        error => error.to_string(),
     }
 }
 

@@ -51,7 +51,8 @@ impl ScoreReader {
                 value.as_f64().or_else(|| value.as_str()?.trim().parse().ok())?
             }
         };
-        Some(score).filter(|s: &f64| s.is_finite())
+        // Sums of greater ones are no numbers.
+        Some(score).filter(|score: &f64| score.abs() <= 1e30)
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
+use setpoint_files::{LARGE, read_text_up_to, words};
 
 use super::verdict::MtWinner;
 use crate::error::Error;
@@ -115,10 +116,10 @@ fn as_python<S: Serializer>(score: &f64, serializer: S) -> Result<S::Ok, S::Erro
 }
 
 fn read_lines<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Vec<T>, Error> {
-    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let text = read_text_up_to(path, LARGE)?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let rows: Vec<T> = lines
-        .map(|(i, line)| serde_json::from_str(line).map_err(|e| Error::row(path, i + 1, e)))
+        .map(|(i, line)| serde_json::from_str(line).map_err(|e| Error::row(path, i + 1, words::json_in_line(&e))))
         .collect::<Result<_, _>>()?;
     if rows.is_empty() {
         return Err(Error::file(path, "holds no rows"));
@@ -171,8 +172,9 @@ pub fn read_pair_judgments(path: &Path) -> Result<Vec<MtPairJudgment>, Error> {
 /// # Errors
 /// A file that cannot be read, or whose first row is no JSON object.
 pub fn is_pairwise(path: &Path) -> Result<bool, Error> {
-    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let text = read_text_up_to(path, LARGE)?;
     let first = text.lines().find(|l| !l.trim().is_empty()).ok_or_else(|| Error::file(path, "holds no rows"))?;
-    let row: Map<String, Value> = serde_json::from_str(first).map_err(|e| Error::row(path, 1, e))?;
+    let row: Map<String, Value> =
+        serde_json::from_str(first).map_err(|e| Error::row(path, 1, words::json_in_line(&e)))?;
     Ok(row.contains_key("g1_winner"))
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use setpoint_data::hex;
+use setpoint_files::{LARGE, read_text_up_to, words};
 use sha2::{Digest, Sha256};
 
 use crate::error::Error;
@@ -75,9 +76,12 @@ impl EvalRun {
     /// A file that cannot be read, or is no result.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let path = if path.is_dir() { path.join("result.json") } else { path.to_owned() };
-        let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-        let wrong = |e| {
-            Error::file(&path, format!("expected the result of an evaluation (`manifest`, `scores`, `items`): {e}"))
+        let text = read_text_up_to(&path, LARGE)?;
+        let wrong = |e: serde_json::Error| {
+            Error::file(
+                &path,
+                format!("expected the result of an evaluation (`manifest`, `scores`, `items`): {}", words::json(&e)),
+            )
         };
         serde_json::from_str(&text).map_err(wrong)
     }

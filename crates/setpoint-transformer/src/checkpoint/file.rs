@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
+use setpoint_files::words;
 
 use crate::Error;
 
@@ -32,7 +33,7 @@ impl TensorFile {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let read = |source| Error::Read { path: path.to_owned(), source };
         let refuse = |message| Err(Error::Header { path: path.to_owned(), message });
-        let mut file = File::open(path).map_err(read)?;
+        let mut file = setpoint_files::open(path)?;
         let size = file.metadata().map_err(read)?.len();
         if size < 8 {
             return refuse(format!(
@@ -53,7 +54,7 @@ impl TensorFile {
         // Also checks that the tensors follow one another and that offsets, shapes and dtypes agree.
         let metadata: Metadata = match serde_json::from_slice(&text) {
             Ok(metadata) => metadata,
-            Err(error) => return refuse(format!("damaged header: {error}")),
+            Err(error) => return refuse(format!("damaged header: {}", words::json_reason(&error))),
         };
         let (needed, found) = (metadata.data_len() as u64, size - 8 - length);
         if needed != found {

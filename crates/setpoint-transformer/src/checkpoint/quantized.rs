@@ -69,8 +69,9 @@ impl Checkpoint {
             return Err(self.damaged(state, format!("the 4-bit format `{kind}` is not read; expected `{NF4}`")));
         }
         let bytes = self.bytes(&self.tensors[state])?;
-        let json: Map<String, Value> = serde_json::from_slice(&bytes)
-            .map_err(|error| self.damaged(state, format!("not a JSON object: {error}")))?;
+        let json: Map<String, Value> = serde_json::from_slice(&bytes).map_err(|error| {
+            self.damaged(state, format!("not a JSON object: {}", setpoint_files::words::json_reason(&error)))
+        })?;
         let wrong = |key: &str, expected: &str| {
             let found = json.get(key).map_or_else(|| "absent".to_owned(), Value::to_string);
             self.damaged(state, format!("`{key}` is {found}; expected {expected}"))

@@ -154,7 +154,7 @@ impl Checkpoint {
 
 /// `weight_map` of an index: the shard of each tensor, plain file names only.
 fn weight_map(path: &Path) -> Result<BTreeMap<String, String>, Error> {
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    let text = setpoint_files::read_text(path)?;
     let index = object(path, &text)?;
     let Some(map) = index.get("weight_map") else {
         return Err(Error::MissingKey {

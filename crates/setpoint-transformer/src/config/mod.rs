@@ -120,7 +120,7 @@ impl ModelConfig {
     /// [`Error::Read`] and [`Error::Json`] for the file, [`Error::MissingKey`], [`Error::UnsupportedValue`] and [`Error::UnknownKey`] for a
     /// key, [`Error::Inconsistent`] for values that contradict each other.
     pub fn from_file(path: &Path) -> Result<Self, Error> {
-        let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        let text = setpoint_files::read_text(path)?;
         read::parse(path, &text)
     }
 

@@ -139,7 +139,7 @@ impl GenerationConfig {
     ///
     /// [`Error::Read`], [`Error::Json`], [`Error::UnsupportedValue`], [`Error::UnknownKey`], [`Error::GenerationSetting`].
     pub fn from_file(path: &Path) -> Result<Self, Error> {
-        let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        let text = setpoint_files::read_text(path)?;
         let map = object(path, &text)?;
         let reader = Reader::new(path, &map);
         for key in reader.keys().filter(|key| !READ.contains(key) && !HARMLESS.contains(key) && !key.starts_with('_')) {

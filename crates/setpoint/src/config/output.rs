@@ -4,6 +4,8 @@ use std::fs;
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
+use setpoint_files::words;
+
 use super::Problems;
 use crate::failure::{Failure, Outcome};
 
@@ -89,8 +91,9 @@ fn problem(path: &Path, target: Target) -> Option<String> {
         .tempfile_in(existing)
         .and_then(|mut file| file.write_all(b"Can this be written?\n"));
     tried.err().map(|error| {
-        let reason =
-            error.get_ref().and_then(std::error::Error::source).map_or_else(|| error.to_string(), ToString::to_string);
+        let reason = words::system(&error);
+        // The file that was tried has a name that says nothing.
+        let reason = reason.split(" at path ").next().unwrap_or(&reason);
         format!("`{shown}` cannot be written: {}: {reason}", existing.display())
     })
 }

@@ -41,7 +41,7 @@ fn is_plain(text: &str) -> bool {
 
 /// Returns the sampling settings of `generation_config.json`. Greedy generation is a temperature of 0.
 fn sampling(model: &Path) -> Vec<(&'static str, f64)> {
-    let file = std::fs::read_to_string(model.join("generation_config.json")).ok();
+    let file = setpoint_files::read_text(&model.join("generation_config.json")).ok();
     let file: Value = file.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
     if file["do_sample"] == false {
         return vec![("temperature", 0.0)];

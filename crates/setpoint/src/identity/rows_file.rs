@@ -44,7 +44,7 @@ impl RowsFile {
 
     /// The first row that differs from the kept ones in an aspect, as a sentence; `None` where the file does not tell.
     pub fn difference(&self, run: &RunDir, aspect: &str) -> Option<String> {
-        let text = std::fs::read_to_string(self.place(run)).ok()?;
+        let text = setpoint_files::read_text_up_to(&self.place(run), setpoint_files::LARGE).ok()?;
         let then: Vec<Row> = text.lines().map(|line| serde_json::from_str(line).ok()).collect::<Option<_>>()?;
         let now = &self.rows;
         let setting = format!("`{}.path`: ", self.section);

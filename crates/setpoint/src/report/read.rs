@@ -1,13 +1,13 @@
 //! Everything that a report is made of: runs with their metrics, responses and samples, and results of evaluations.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use setpoint_eval::{EvalRun, read_outputs};
+use setpoint_files::words;
 use setpoint_train::RunDir;
 use toml::Table;
 
@@ -164,8 +164,8 @@ fn unique(folders: &[Vec<String>]) -> Vec<String> {
 /// # Errors
 /// When the file cannot be read, or a line before the last is damaged.
 pub fn each_line<L: DeserializeOwned>(path: &Path, mut take: impl FnMut(L)) -> Outcome {
-    let unreadable = |e| Failure::run(format!("cannot read {}: {e}", path.display()));
-    let mut file = BufReader::new(File::open(path).map_err(unreadable)?);
+    let unreadable = |e| Failure::run(format!("cannot read {}: {}", path.display(), words::system(&e)));
+    let mut file = BufReader::new(setpoint_files::open(path)?);
     let mut text = String::new();
     for number in 1.. {
         text.clear();
@@ -180,7 +180,7 @@ pub fn each_line<L: DeserializeOwned>(path: &Path, mut take: impl FnMut(L)) -> O
             Ok(line) => take(line),
             // A run that goes on, or was killed, may have half a last line.
             Err(_) if !text.ends_with('\n') => {}
-            Err(e) => return Err(Failure::run(format!("{}:{number}: {e}", path.display()))),
+            Err(e) => return Err(Failure::run(format!("{}:{number}: {}", path.display(), words::json_in_line(&e)))),
         }
     }
     Ok(())
@@ -217,12 +217,12 @@ fn run(dir: &Path, metrics: &Path) -> Outcome<Run> {
 
 fn read_config(path: &Path) -> Option<String> {
     let mut text = String::new();
-    File::open(path).ok()?.take(LONGEST_CONFIG).read_to_string(&mut text).ok()?;
+    setpoint_files::open(path).ok()?.take(LONGEST_CONFIG).read_to_string(&mut text).ok()?;
     Some(text)
 }
 
 fn read_json(path: &Path) -> Option<Value> {
-    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+    serde_json::from_slice(&setpoint_files::read(path).ok()?).ok()
 }
 
 impl Run {

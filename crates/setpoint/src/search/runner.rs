@@ -80,7 +80,7 @@ fn write_once(path: &Path, text: &str) -> Outcome {
         (Ok(then), Ok(now)) => agrees(&then, &now),
         _ => false,
     };
-    match std::fs::read_to_string(path) {
+    match setpoint_files::read_text(path) {
         Ok(there) if there == text || same(&there) => Ok(()),
         Ok(_) => Err(Failure::run(format!("{} holds other settings than this run gives the trial", path.display()))
             .hint("choose another --run folder, or remove the trial's folder to train it again")),
@@ -163,7 +163,7 @@ impl<'a> Crew<'a> {
             }
             None if self.session.host.should_stop() => Ok(Err("it was stopped".into())),
             None => {
-                let said = std::fs::read_to_string(&log).unwrap_or_default();
+                let said = setpoint_files::read_text(&log).unwrap_or_default();
                 let reason = said.rsplit("error: ").next().map(str::trim).filter(|_| said.contains("error: "));
                 let reason = reason.unwrap_or("its process ended early").lines().next().unwrap_or_default().to_owned();
                 log::info!("{count} {} failed: {reason} ({})", job.title, log.display());

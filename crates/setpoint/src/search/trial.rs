@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use setpoint_files::words;
 use setpoint_train::{Error, RunDir};
 use toml::Value;
 
@@ -150,14 +151,12 @@ pub fn done(folder: &Path, part: &str) -> Outcome<Option<Done>> {
         let path = folder.join(name);
         match path.is_file() {
             false => Ok(None),
-            true => std::fs::read_to_string(&path)
-                .map(Some)
-                .map_err(|e| Failure::run(format!("cannot read {}: {e}", path.display()))),
+            true => Ok(Some(setpoint_files::read_text_up_to(&path, setpoint_files::LARGE)?)),
         }
     };
     let (Some(trained), Some(measured)) = (read(TRAINED)?, read(&eval_figures(part))?) else { return Ok(None) };
     let bad = |name: &str, e: serde_json::Error| {
-        Failure::run(format!("{}: {e}", folder.join(name).display()))
+        Failure::run(format!("{}: {}", folder.join(name).display(), words::json(&e)))
             .hint("remove the file: the step is then done again")
     };
     let trained: Trained = serde_json::from_str(&trained).map_err(|e| bad(TRAINED, e))?;

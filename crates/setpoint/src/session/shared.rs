@@ -104,7 +104,7 @@ impl Shared {
 }
 
 fn read<V: DeserializeOwned>(path: &Path, key: &Value) -> Option<Stored<V>> {
-    let text = std::fs::read_to_string(path).ok()?;
+    let text = setpoint_files::read_text_up_to(path, setpoint_files::LARGE).ok()?;
     let Stored { key: found, cost, value, digest: expected } = serde_json::from_str::<Stored<Value>>(&text).ok()?;
     if found != *key || expected.is_some_and(|expected| expected != digest(&value)) {
         return None;

@@ -150,8 +150,7 @@ impl GenerativeSource {
     pub fn open(section: &GenerativeSection, output: Option<&Path>) -> Outcome<Self> {
         let template = match &section.template_file {
             None => section.template.clone(),
-            Some(path) => std::fs::read_to_string(path)
-                .map_err(|e| Failure::run(format!("cannot read {}: {e}", path.display())))?,
+            Some(path) => setpoint_files::read_text(path)?,
         };
         if !template.contains("{response}") {
             return Err(Failure::usage("generative.template_file", "the template names no `{response}`"));

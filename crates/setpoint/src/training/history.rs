@@ -4,7 +4,7 @@
 //! goes on, and folders of older versions have none.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -88,10 +88,21 @@ pub fn append(folder: &Path, event: Event) {
     let time = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
     let path = folder.join(HISTORY);
     let written = serde_json::to_string(&Entry { time, event }).map_err(std::io::Error::from).and_then(|line| {
+        if let Ok(found) = fs::metadata(&path).map(|found| found.file_type())
+            && !found.is_file()
+        {
+            // Opening a pipe waits for whoever reads it.
+            return Err(std::io::Error::other(format!("it is {}, not a file", setpoint_files::kind(found))));
+        }
+        let mut file = OpenOptions::new().create(true).read(true).append(true).open(&path)?;
         // A process that was killed may have left half a line.
-        let begun = fs::read(&path).is_ok_and(|text| !text.is_empty() && !text.ends_with(b"\n"));
-        let line = format!("{}{line}\n", if begun { "\n" } else { "" });
-        OpenOptions::new().create(true).append(true).open(&path)?.write_all(line.as_bytes())
+        let mut last = [b'\n'];
+        if file.seek(SeekFrom::End(0))? > 0 {
+            file.seek(SeekFrom::End(-1))?;
+            file.read_exact(&mut last)?;
+        }
+        let line = format!("{}{line}\n", if last == [b'\n'] { "" } else { "\n" });
+        file.write_all(line.as_bytes())
     });
     if let Err(error) = written {
         log::warn!("cannot write {}: {error}; the training goes on without it", path.display());
@@ -162,7 +173,7 @@ impl History {
     pub fn read(folder: &Path) -> Option<Self> {
         /// More events than any run has.
         const MOST: usize = 100_000;
-        let text = fs::read_to_string(folder.join(HISTORY)).ok()?;
+        let text = setpoint_files::read_text(&folder.join(HISTORY)).ok()?;
         let mut history = Self::default();
         for line in text.lines().take(MOST) {
             if let Ok(entry) = serde_json::from_str::<Entry>(line) {

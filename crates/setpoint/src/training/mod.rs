@@ -120,13 +120,13 @@ fn list_files(run: &RunDir, folder: &str, names: &mut Vec<String>) -> Outcome {
 
 /// Returns the steps of the run in a folder, if it is finished.
 pub fn finished_steps(folder: &Path) -> Option<u64> {
-    let text = std::fs::read(folder.join(FINISHED)).ok()?;
+    let text = setpoint_files::read(&folder.join(FINISHED)).ok()?;
     Some(serde_json::from_slice::<Finished>(&text).ok()?.steps)
 }
 
 /// Whether the run in a folder is finished and its model is as it was left, which is then said.
 pub fn is_finished(folder: &Path) -> bool {
-    let finished = std::fs::read(folder.join(FINISHED)).ok();
+    let finished = setpoint_files::read(&folder.join(FINISHED)).ok();
     let Some(finished) = finished.and_then(|text| serde_json::from_slice::<Finished>(&text).ok()) else { return false };
     for LeftFile { name, bytes, crc32c } in &finished.files {
         let path = folder.join(name);

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::json;
+use setpoint_files::words;
 use setpoint_train::RunDir;
 use toml::{Table, Value};
 
@@ -92,9 +93,9 @@ pub fn read(folder: &Path) -> Outcome<Option<Record>> {
     if !path.is_file() {
         return Ok(None);
     }
-    let text = fs::read_to_string(&path).map_err(|e| Failure::run(format!("cannot read {}: {e}", path.display())))?;
-    let record: Record =
-        serde_json::from_str(&text).map_err(|e| Failure::run(format!("{} is damaged: {e}", path.display())))?;
+    let text = setpoint_files::read_text(&path)?;
+    let record: Record = serde_json::from_str(&text)
+        .map_err(|e| Failure::run(format!("{} is damaged: {}", path.display(), words::json(&e))))?;
     Ok(Some(record))
 }
 

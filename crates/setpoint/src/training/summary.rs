@@ -1,8 +1,7 @@
 //! The summary at the end of a training: how long it took, whether it learned, and where its model is.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -64,8 +63,8 @@ impl Course {
     /// Reads the file in a run folder. Lines that cannot be read are skipped: the summary is no reason to fail.
     fn read(folder: &Path, metric: &str, is_better: impl Fn(f64, f64) -> bool) -> Self {
         let mut course = Self::default();
-        let Ok(file) = File::open(folder.join(RunDir::METRICS)) else { return course };
-        for line in BufReader::new(file).lines().map_while(Result::ok) {
+        let Ok(file) = setpoint_files::open(&folder.join(RunDir::METRICS)) else { return course };
+        for line in BufReader::new(file.take(setpoint_files::LARGE)).lines().map_while(Result::ok) {
             course.add(&line, metric, &is_better);
         }
         course

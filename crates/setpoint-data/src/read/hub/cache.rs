@@ -25,7 +25,7 @@ impl Repo {
 
     /// The commit that the revision was at when it was last downloaded.
     pub(super) fn commit(&self) -> Option<String> {
-        match fs::read_to_string(self.folder.join("refs").join(&self.revision)) {
+        match setpoint_files::read_text(&self.folder.join("refs").join(&self.revision)) {
             Ok(text) => commit(text.trim()).ok().map(str::to_owned),
             Err(_) => commit(&self.revision).ok().map(str::to_owned),
         }
@@ -42,7 +42,7 @@ impl Repo {
             return Ok(());
         }
         let path = self.make_parent(&["refs", &self.revision])?;
-        if fs::read_to_string(&path).is_ok_and(|text| text.trim() == commit) {
+        if setpoint_files::read_text(&path).is_ok_and(|text| text.trim() == commit) {
             return Ok(());
         }
         write_whole(&path, commit.as_bytes())
@@ -58,7 +58,7 @@ impl Repo {
 
     /// The list that [`remember`](Self::remember) kept. Its names are as the server sent them.
     pub(super) fn remembered(&self, commit: &str) -> Option<Vec<String>> {
-        serde_json::from_slice(&fs::read(self.folder.join(OWN).join(list_name(commit))).ok()?).ok()
+        serde_json::from_slice(&setpoint_files::read(&self.folder.join(OWN).join(list_name(commit))).ok()?).ok()
     }
 
     /// Where a file of a commit belongs; its folders are made.

@@ -214,8 +214,7 @@ pub fn dry_run(session: &Session, config: &AlpacaConfig) -> Outcome<String> {
 fn scoring(config: &AlpacaConfig) -> Outcome<Value> {
     let digest = |path: &Option<PathBuf>| -> Outcome<Option<String>> {
         let read = |path: &PathBuf| {
-            let text = std::fs::read_to_string(path)
-                .map_err(|e| Failure::run(format!("cannot read {}: {e}", path.display())))?;
+            let text = setpoint_files::read_text_up_to(path, setpoint_files::LARGE)?;
             Ok(content_digest([text.as_str()]))
         };
         path.as_ref().map(read).transpose()
