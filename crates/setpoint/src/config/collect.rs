@@ -3,17 +3,21 @@
 use std::collections::BTreeSet;
 use std::marker::PhantomData;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use super::explain::{Known, expects_table, explain, no_settings, respelled};
-use super::names::{all_keys, is_setting, keys_named};
-use super::problems::Problems;
-use super::table::{insert, merge, remove, value_of};
+use super::names::{all_keys, is_setting, keys_named, remove_unknown};
+use super::problems::{MOST, Problems, Replaced};
+use super::table::{insert, merge, remove, to_table, value_of};
 use crate::failure::Problem;
 
+/// The keys up to which all are looked at one by one.
+const MANY_KEYS: usize = 200;
+
 /// Deserialises `user` over `defaults`; every setting that does not fit is noted and dropped, until the rest reads.
-pub(super) fn read_collecting<C: DeserializeOwned>(
+pub(super) fn read_collecting<C: Serialize + DeserializeOwned>(
     defaults: Table,
     mut user: Table,
     problems: &mut Problems<'_>,
@@ -25,10 +29,28 @@ pub(super) fn read_collecting<C: DeserializeOwned>(
             .map_err(|e| (e.path().to_string(), e.into_inner().to_string()))
     };
     let known = Settings { defaults: &defaults, config: PhantomData::<C> };
+    note_replaced(&attempt, &known, problems);
+    if count_keys(&user) > MANY_KEYS {
+        problems.more += remove_unknown::<C>(&defaults, &mut user, MOST);
+    }
     let mut respellings = BTreeSet::new();
     loop {
+        if problems.is_full() {
+            // Each further one takes time.
+            problems.more += usize::from(attempt(&user).is_err());
+            return Err(problems.take());
+        }
         match attempt(&user) {
-            Ok(config) => return Ok(config),
+            Ok(config) => match list_for_table(&user, &to_table(&config)) {
+                None => return Ok(config),
+                Some(key) => {
+                    problems.add(&key, a_list(&key));
+                    problems.unread.insert(key.clone());
+                    if !remove(&mut user, &key) {
+                        return Err(problems.take());
+                    }
+                }
+            },
             Err((path, message)) => {
                 let key = match message.starts_with("missing field") {
                     // It is missed in the table, whatever else is there.
@@ -54,11 +76,64 @@ pub(super) fn read_collecting<C: DeserializeOwned>(
                 problems.add(&key, sentence);
                 problems.unread.insert(key.clone());
                 if !remove(&mut user, &key) {
-                    return Err(std::mem::take(&mut problems.found));
+                    return Err(problems.take());
                 }
             }
         }
     }
+}
+
+/// Notes what is wrong with values that a later layer replaced, which nothing else looks at.
+fn note_replaced<C: Serialize>(
+    attempt: &impl Fn(&Table) -> Result<C, (String, String)>,
+    known: &impl Known,
+    problems: &mut Problems<'_>,
+) {
+    for Replaced { place, key, value } in &problems.origins.replaced {
+        let alone = |value: Value| {
+            let mut alone = Table::new();
+            insert(&mut alone, key, value);
+            alone
+        };
+        let fits = |value: Value| attempt(&alone(value)).map(drop).map_err(|(_, message)| message);
+        let user = alone(value.clone());
+        let message = match attempt(&user) {
+            Ok(config) => list_for_table(&user, &to_table(&config)).map(|key| a_list(&key)),
+            Err((path, message)) => (path.starts_with(key.as_str()) && respelled(Some(value), fits).is_none())
+                .then(|| explain(&message, key, known, Some(value), fits)),
+        };
+        if let Some(message) = message {
+            problems.found.push(Problem { place: place.clone(), message });
+        }
+    }
+}
+
+/// Returns the key of a list that was read as a table of settings: serde takes the entries of a list for its fields, in their order.
+fn list_for_table(user: &Table, read: &Table) -> Option<String> {
+    user.iter().find_map(|(name, value)| list_read_as_table(name, value, read.get(name)?))
+}
+
+fn list_read_as_table(key: &str, given: &Value, read: &Value) -> Option<String> {
+    match (given, read) {
+        (Value::Array(_), Value::Table(_)) => Some(key.to_owned()),
+        (Value::Table(given), Value::Table(read)) => {
+            given.iter().find_map(|(name, value)| list_read_as_table(&format!("{key}.{name}"), value, read.get(name)?))
+        }
+        (Value::Array(given), Value::Array(read)) => {
+            let pairs = given.iter().zip(read).enumerate();
+            pairs.into_iter().find_map(|(i, (given, read))| list_read_as_table(&format!("{key}[{i}]"), given, read))
+        }
+        _ => None,
+    }
+}
+
+fn a_list(key: &str) -> String {
+    format!("`{key}` is a table of settings; found a list")
+}
+
+/// Counts the keys of a table and of the tables in it.
+fn count_keys(table: &Table) -> usize {
+    table.values().map(|value| 1 + value.as_table().map_or(0, count_keys)).sum()
 }
 
 /// The settings of a job by its defaults.
@@ -95,12 +170,14 @@ fn blame(user: &Table, path: &str, goes_away: impl Fn(&Table) -> bool) -> String
         }
     }
     let Some(table) = table else { return path.to_owned() };
-    let culprit = table.keys().map(|child| if path == "." { child.clone() } else { format!("{path}.{child}") }).find(
-        |candidate| {
+    let culprit = table
+        .keys()
+        .take(MANY_KEYS)
+        .map(|child| if path == "." { child.clone() } else { format!("{path}.{child}") })
+        .find(|candidate| {
             let mut without = user.clone();
             remove(&mut without, candidate) && goes_away(&without)
-        },
-    );
+        });
     culprit.unwrap_or_else(|| path.to_owned())
 }
 

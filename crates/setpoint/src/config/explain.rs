@@ -1,5 +1,6 @@
 //! Turns the messages of serde, which are written for programmers, into sentences about settings.
 
+use setpoint_files::words;
 use toml::Value;
 
 use super::foreign::foreign;
@@ -57,7 +58,7 @@ pub(super) fn explain(
         let forms: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
         return format!("`{key}` must be {}; found \"{found}\"{}", alternatives(&forms), near.unwrap_or_default());
     }
-    format!("`{key}`: {}", plain(message))
+    format!("`{key}`: {}", words::value(message, "a table of settings"))
 }
 
 /// Returns the name of a choice that a value spells in another way, if it does.
@@ -160,65 +161,5 @@ fn shown(value: &Value) -> String {
             format!("{{ {} }}", entries.join(", "))
         }
         other => other.to_string(),
-    }
-}
-
-/// Writes `invalid type: string "many", expected usize` as `expected a whole number, found "many"`.
-fn plain(message: &str) -> String {
-    let wrong = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "));
-    let Some((found, expected)) = wrong.and_then(|rest| rest.rsplit_once(", expected ")) else {
-        return message.to_owned();
-    };
-    let entries = expected.strip_prefix("a tuple of size ").or_else(|| expected.strip_prefix("an array of length "));
-    if let Some(entries) = entries {
-        return format!("expected a list of {entries} entries, found {}", found_value(found));
-    }
-    let expected = match expected {
-        "usize" | "u8" | "u16" | "u32" | "u64" => "a whole number, 0 or greater",
-        "isize" | "i8" | "i16" | "i32" | "i64" => "a whole number",
-        "f32" | "f64" => "a number",
-        "a boolean" => "true or false",
-        "a string" | "path string" | "string only" => "text in quotes",
-        "a sequence" => "a list",
-        "a map" => "a table of settings",
-        other if other.starts_with("struct ") || other.contains("enum ") => "a table of settings",
-        other => other.strip_prefix("expected ").unwrap_or(other),
-    };
-    format!("expected {expected}, found {}", found_value(found))
-}
-
-/// Returns what serde says it found, in plain words.
-fn found_value(found: &str) -> &str {
-    match found {
-        "map" => "a table",
-        "sequence" => "a list",
-        "unit variant" => "a name alone",
-        other => ["string ", "integer ", "floating point ", "boolean "]
-            .iter()
-            .find_map(|kind| other.strip_prefix(kind))
-            .map_or(other, |value| value.trim_matches('`')),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn types_have_plain_names() {
-        for (message, sentence) in [
-            (
-                r#"invalid type: string "many", expected usize"#,
-                r#"expected a whole number, 0 or greater, found "many""#,
-            ),
-            ("invalid value: integer `-3`, expected u64", "expected a whole number, 0 or greater, found -3"),
-            ("invalid type: floating point `0.5`, expected usize", "expected a whole number, 0 or greater, found 0.5"),
-            ("invalid type: map, expected f64", "expected a number, found a table"),
-            ("invalid type: integer `1`, expected a boolean", "expected true or false, found 1"),
-            ("invalid type: string \"x\", expected struct DatasetConfig", "expected a table of settings, found \"x\""),
-            ("must be even", "must be even"),
-        ] {
-            assert_eq!(plain(message), sentence);
-        }
     }
 }

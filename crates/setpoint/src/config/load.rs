@@ -3,11 +3,11 @@
 //! Every problem is collected before any is reported: a wrong value is noted, replaced by its default and the reading goes on,
 //! so one run of the command shows all of them, each with its line.
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use setpoint_files::words;
 use toml::{Table, Value};
 
 use super::collect::read_collecting;
@@ -174,7 +174,7 @@ pub fn from_table<C: Config>(mut base: Table, over: &[(String, Value)]) -> Resul
         }
         insert(&mut base, key, value.clone());
     }
-    let mut problems = Problems { origins: &origins, found: Vec::new(), unread: BTreeSet::new() };
+    let mut problems = Problems::new(&origins, Vec::new());
     C::respell(&mut base);
     let defaults =
         C::defaults(&base).map_err(|(key, message)| vec![Problem { place: origins.place(&key), message }])?;
@@ -184,7 +184,7 @@ pub fn from_table<C: Config>(mut base: Table, over: &[(String, Value)]) -> Resul
         positions::check(&base, &mut problems);
     }
     config.validate(&mut problems);
-    if problems.found.is_empty() { Ok(config) } else { Err(problems.found) }
+    if problems.found.is_empty() { Ok(config) } else { Err(problems.take()) }
 }
 
 fn read<C: Config>(
@@ -219,7 +219,7 @@ fn read<C: Config>(
         }
     };
     positions::adapt_default(&mut defaults, &user);
-    let mut problems = Problems { origins: &origins, found, unread: BTreeSet::new() };
+    let mut problems = Problems::new(&origins, found);
     let config: C = read_collecting(defaults, user.clone(), &mut problems)?;
     if checks == Checks::All {
         positions::check(&user, &mut problems);
@@ -228,26 +228,32 @@ fn read<C: Config>(
         ranges::check(&user, &mut problems);
         config.validate(&mut problems);
     }
-    if problems.found.is_empty() { Ok(config) } else { Err(problems.found) }
+    if problems.found.is_empty() { Ok(config) } else { Err(problems.take()) }
+}
+
+/// Parses the text of a TOML file.
+///
+/// # Errors
+/// The line that is not TOML, and why.
+pub fn parse_file(path: &Path, text: &str) -> Result<Table, Problem> {
+    text.parse::<Table>().map_err(|e| {
+        let line = e.span().map_or(1, |s| text[..s.start.min(text.len())].matches('\n').count() + 1);
+        let message = format!("not valid TOML: {}", e.message().lines().next().unwrap_or_default());
+        Problem { place: format!("{}:{line}", path.display()), message }
+    })
 }
 
 /// The settings in the given file.
 fn from_file(given: &Given, origins: &mut Origins) -> Result<Table, Vec<Problem>> {
     let Some(path) = &given.file else { return Ok(Table::new()) };
-    let text = std::fs::read_to_string(path).map_err(|e| {
-        let message = match e.kind() {
+    let text = setpoint_files::read_text(path).map_err(|e| {
+        let message = match e.source.kind() {
             std::io::ErrorKind::NotFound => "no such file; expected a TOML file of settings".to_owned(),
-            _ => format!("cannot be read as a TOML file of settings: {e}"),
+            _ => format!("cannot be read as a TOML file of settings: {}", words::system(&e.source)),
         };
         vec![Problem { place: path.display().to_string(), message }]
     })?;
-    let table = text.parse::<Table>().map_err(|e| {
-        let line = e.span().map_or(1, |s| text[..s.start.min(text.len())].matches('\n').count() + 1);
-        vec![Problem {
-            place: format!("{}:{line}", path.display()),
-            message: format!("not valid TOML: {}", e.message()),
-        }]
-    })?;
+    let table = parse_file(path, &text).map_err(|problem| vec![problem])?;
     origins.file = Some((path.clone(), text));
     Ok(table)
 }
@@ -263,6 +269,7 @@ fn from_command_line(
     for (key, value, flag) in &given.flags {
         let mut value = value.clone();
         adapt_value(key, &mut value, adapt);
+        origins.note_replaced(user, key);
         insert(user, key, value);
         origins.flags.push((key.clone(), flag.clone()));
     }
@@ -276,6 +283,7 @@ fn from_command_line(
                 let (key, value) = (key.trim(), value.trim());
                 let mut parsed = parse_value(value);
                 adapt_value(key, &mut parsed, adapt);
+                origins.note_replaced(user, key);
                 insert(user, key, parsed);
                 origins.set.push((key.to_owned(), value.to_owned()));
             }

@@ -56,6 +56,35 @@ fn names_in<C: DeserializeOwned>(defaults: &Table, prefix: &str) -> Vec<String> 
     table.map(|table| table.keys().cloned().collect()).unwrap_or_default()
 }
 
+/// Removes keys that are no settings, all but the first `keep` of them, and returns how many it removed. The time that an explanation
+/// takes depends on the number of keys.
+pub(super) fn remove_unknown<C: DeserializeOwned>(defaults: &Table, user: &mut Table, keep: usize) -> usize {
+    let mut found = 0;
+    remove_in::<C>(defaults, user, "", keep, &mut found);
+    found.saturating_sub(keep)
+}
+
+/// Does so in the table at `prefix`, which ends with a dot.
+fn remove_in<C: DeserializeOwned>(defaults: &Table, table: &mut Table, prefix: &str, keep: usize, found: &mut usize) {
+    let names = names_in::<C>(defaults, prefix);
+    if names.is_empty() {
+        return;
+    }
+    table.retain(|name, _| {
+        let is_known = names.iter().any(|known| known == name);
+        *found += usize::from(!is_known);
+        is_known || *found <= keep
+    });
+    for (name, value) in table.iter_mut().filter(|(name, _)| names.contains(name)) {
+        let key = format!("{prefix}{name}");
+        if let Value::Table(inner) = value
+            && !FREE_TABLES.contains(&key.as_str())
+        {
+            remove_in::<C>(defaults, inner, &format!("{key}."), keep, found);
+        }
+    }
+}
+
 /// Adds the dotted keys of all tables of settings, each with a dot after it.
 fn collect(table: &Table, prefix: &str, found: &mut Vec<String>) {
     for (name, value) in table {

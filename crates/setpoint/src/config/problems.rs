@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use toml::{Table, Value};
+
 use super::ranges;
-use super::table::line_of;
+use super::table::{line_of, on_the_way};
 use crate::failure::Problem;
 
 /// Where a setting was written, to point at it in a message.
@@ -13,12 +15,34 @@ pub(super) struct Origins {
     pub(super) file: Option<(PathBuf, String)>,
     pub(super) set: Vec<(String, String)>,
     pub(super) flags: Vec<(String, String)>,
+    /// Values that a later layer replaced because it sets something inside them.
+    pub(super) replaced: Vec<Replaced>,
+}
+
+/// A value that a later layer replaced because it sets something inside it, such as `data = 5` by `--data rows.jsonl`.
+#[derive(Debug)]
+pub(super) struct Replaced {
+    pub(super) place: String,
+    pub(super) key: String,
+    pub(super) value: Value,
 }
 
 impl Origins {
+    /// Notes the value that is about to be replaced by a table because `key` is inside it.
+    pub(super) fn note_replaced(&mut self, user: &Table, key: &str) {
+        if let Some((around, value)) = on_the_way(user, key) {
+            self.replaced.push(Replaced { place: self.place(around), key: around.to_owned(), value: value.clone() });
+        }
+    }
+
     pub(super) fn place(&self, key: &str) -> String {
+        // An entry of a list was written with the list.
+        let list = key.split('[').next().unwrap_or(key);
         let covers = |written: &str| {
-            written == key || key.starts_with(&format!("{written}.")) || written.starts_with(&format!("{key}."))
+            written == list
+                || written == key
+                || key.starts_with(&format!("{written}."))
+                || written.starts_with(&format!("{key}."))
         };
         if let Some((k, v)) = self.set.iter().rev().find(|(k, _)| covers(k)) {
             return format!("--set {k}={}", ranges::shorten(without_secret(k, v)));
@@ -46,6 +70,9 @@ fn without_secret<'v>(key: &str, value: &'v str) -> &'v str {
     if named || address || (name.ends_with("key_env") && !variable(value)) { HIDDEN } else { value }
 }
 
+/// The problems that are shown; more are counted.
+pub(super) const MOST: usize = 20;
+
 /// Collects problems and knows where each setting was written.
 #[derive(Debug)]
 pub struct Problems<'a> {
@@ -53,20 +80,60 @@ pub struct Problems<'a> {
     pub(super) found: Vec<Problem>,
     /// The settings whose value could not be read.
     pub(super) unread: BTreeSet<String>,
+    /// The number of problems that are not shown.
+    pub(super) more: usize,
 }
 
-impl Problems<'_> {
+impl<'a> Problems<'a> {
+    pub(super) fn new(origins: &'a Origins, found: Vec<Problem>) -> Self {
+        Self { origins, found, unread: BTreeSet::new(), more: 0 }
+    }
+
+    /// Returns whether as many problems are noted as are shown.
+    pub(super) fn is_full(&self) -> bool {
+        self.found.len() >= MOST
+    }
+
+    /// Takes the problems, with one sentence for those that are not shown.
+    pub(super) fn take(&mut self) -> Vec<Problem> {
+        let mut found = std::mem::take(&mut self.found);
+        if self.more > 0 {
+            let many = if self.more == 1 { "problem is" } else { "problems are" };
+            let message = format!("{} more {many} not shown; correct these first", self.more);
+            found.push(Problem { place: "the settings".to_owned(), message });
+        }
+        found
+    }
+
     /// Notes that the setting `key` (dotted path) is wrong. On a value that cannot be read, one sentence is enough.
     pub fn add(&mut self, key: &str, message: impl Into<String>) {
-        if self.unread.contains(key) {
+        let message = message.into();
+        if self.is_told(key, &message) {
             return;
         }
-        let (place, mut message) = (self.origins.place(key), message.into());
+        if self.is_full() {
+            self.more += 1;
+            return;
+        }
+        let (place, mut message) = (self.origins.place(key), message);
         let name = key.rsplit('.').next().unwrap_or(key);
         if !message.contains(name) && !place.contains(name) {
             message = format!("`{key}`: {message}");
         }
+        // A place of which no more is known than the setting's name says nothing that the message does not say.
+        if let Some(rest) = message.strip_prefix(&format!("{place}: ")) {
+            message = rest.to_owned();
+        }
         self.found.push(Problem { place, message });
+    }
+
+    /// Returns whether a message is about a setting that could not be read: `key` itself, or one in its table that the message names.
+    fn is_told(&self, key: &str, message: &str) -> bool {
+        let names = |unread: &str| {
+            let name = unread.strip_prefix(key).and_then(|rest| rest.strip_prefix('.'));
+            name.is_some_and(|name| message.contains(&format!("`{name}`")))
+        };
+        self.unread.iter().any(|unread| unread == key || names(unread))
     }
 
     /// Notes `message` for `key` unless `ok`.

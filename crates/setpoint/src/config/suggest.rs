@@ -2,12 +2,19 @@
 
 use super::spelling::plain;
 
+/// More bytes than any name has, also one of another tool.
+const LONGEST: usize = 200;
+
 /// Returns the known name that `name` was probably meant to be.
 ///
 /// A wrong suggestion is worse than none. So names must agree in their first letter, a quarter of the longer one may differ, and names of
 /// up to three letters, which are all similar to each other (`ppo` and `dpo`), are suggested only for another spelling of themselves
 /// (`DPO`). A beginning stands for a name if no other name has it.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // No name is so long, and comparing takes time.
+    if name.len() > LONGEST {
+        return None;
+    }
     let name = plain(name);
     let known: Vec<(&str, String)> = known.into_iter().map(|known| (known, plain(known))).collect();
     let distance = |other: &str| strsim::damerau_levenshtein(&name, other);
@@ -64,5 +71,6 @@ mod tests {
         ] {
             assert_eq!(setting(name), meant, "{name}");
         }
+        assert_eq!(nearest(&"beta".repeat(100_000), ["beta", &"beta".repeat(99_999)]), None);
     }
 }

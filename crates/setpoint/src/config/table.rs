@@ -56,6 +56,12 @@ pub fn insert(table: &mut Table, key: &str, value: Value) {
     }
 }
 
+/// Returns the key and value around `key` that are no table: [`insert`] replaces them.
+pub(super) fn on_the_way<'k, 't>(table: &'t Table, key: &'k str) -> Option<(&'k str, &'t Value)> {
+    let around = key.match_indices('.').map(|(at, _)| &key[..at]);
+    around.filter_map(|around| Some((around, value_of(table, around)?))).find(|(_, value)| !value.is_table())
+}
+
 /// Removes the setting at a dotted path, and the table around it if nothing else was in that; for a path that leads into an array, the
 /// array. False if nothing was there.
 pub(super) fn remove(table: &mut Table, key: &str) -> bool {

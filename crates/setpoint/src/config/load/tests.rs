@@ -116,3 +116,90 @@ fn numbers_without_bounds_and_keys_without_end_are_refused() {
     let seed = Given { set: vec!["seed=9000000000000000000".into()], ..Given::default() };
     assert_eq!(load::<Outer>(&seed).unwrap().seed, 9_000_000_000_000_000_000);
 }
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Nested {
+    inner: Option<Inner>,
+    either: Either,
+    entries: Vec<Inner>,
+    pair: (f64, f64),
+    names: Vec<String>,
+}
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Either {
+    Number(f64),
+    Range { from: f64, to: f64 },
+}
+impl Default for Either {
+    fn default() -> Self {
+        Either::Number(0.5)
+    }
+}
+impl Config for Nested {
+    fn validate(&self, _: &mut Problems<'_>) {}
+}
+
+fn said<C: Config>(given: &Given) -> Vec<String> {
+    load::<C>(given).err().unwrap_or_default().iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_list_is_no_table_of_settings() {
+    let set = |pair: &str| said::<Nested>(&Given { set: vec![pair.to_owned()], ..Given::default() });
+    for (pair, key) in [
+        ("inner=[0.5,3,\"a\"]", "inner"),
+        ("inner=[0.5,\"x\"]", "inner"),
+        ("inner=[[]]", "inner"),
+        ("inner=[]", "inner"),
+        ("either=[0.1,0.9]", "either"),
+        ("entries=[[0.5,3,\"a\"]]", "entries[0]"),
+    ] {
+        let said = set(pair);
+        assert_eq!(said.len(), 1, "{pair}: {said:#?}");
+        assert!(said[0].contains(&format!("`{key}` is a table of settings; found a list")), "{pair}: {said:#?}");
+    }
+    for pair in ["pair=[1,2]", "names=[\"a\"]", "entries=[{beta=0.5,steps=1}]", "inner={beta=0.5,steps=1}"] {
+        assert_eq!(set(pair), Vec::<String>::new(), "{pair}");
+    }
+    let tagged = Given { set: vec!["align=[\"one\",0.5,3]".to_owned()], ..Given::default() };
+    assert!(said::<Tagged>(&tagged)[0].contains("`align` is a table of settings; found a list"));
+}
+
+#[test]
+fn a_value_that_a_flag_replaces_is_checked_as_well() {
+    for text in ["seed = 2\ninner = []\n", "seed = 2\ninner = 5\n", "seed = 2\n[[inner]]\nbeta = 1.0\n"] {
+        let (_dir, mut given) = file(text);
+        given.flag("inner.steps", Some(7_i64), "--steps 7");
+        let said = said::<Outer>(&given);
+        assert_eq!(said.len(), 1, "{text}: {said:#?}");
+        assert!(said[0].contains("c.toml:2: `inner`") && said[0].contains("table of settings"), "{text}: {said:#?}");
+    }
+    // A choice may be replaced by another one that is a table.
+    let (_dir, mut given) = file("either = 0.25\n");
+    given.set.extend(["either.from=0.1".into(), "either.to=0.2".into()]);
+    assert_eq!(said::<Nested>(&given), Vec::<String>::new());
+}
+
+#[test]
+fn thousands_of_wrong_settings_are_counted_within_seconds() {
+    let many = |line: fn(usize) -> String| (0..4000).map(line).collect::<String>();
+    let start = std::time::Instant::now();
+    for (text, shown) in [
+        (many(|i| format!("a{i} = 1\n")), 20),
+        (many(|i| format!("[a{i}]\n")), 20),
+        (many(|i| format!("[[a{i}]]\n")), 20),
+        (many(|i| format!("inner.a{i} = 1\n")), 20),
+        (many(|i| format!("seed.a{i} = 1\n")), 1),
+        (many(|i| format!("a.a{i} = 1\n")), 1),
+        (format!("{} = 1\n", "a".repeat(300_000)), 1),
+    ] {
+        let (_dir, given) = file(&text);
+        let said = said::<Outer>(&given);
+        assert_eq!(said.iter().filter(|said| said.contains("c.toml:")).count(), shown, "{said:#?}");
+        let rest = format!("the settings: {} more problems are not shown; correct these first", 4000 - shown);
+        assert_eq!(said.last() == Some(&rest), shown == 20, "{said:#?}");
+    }
+    assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
+}
