@@ -103,14 +103,14 @@ impl TextEncoder {
     /// [`Error::Tokenizer`], [`Error::Template`] or [`Error::Io`], naming the file and what is wrong with it.
     pub fn from_dir(dir: &Path, options: &EncoderOptions) -> Result<Self, Error> {
         let path = dir.join("tokenizer.json");
-        let json = match std::fs::read(&path) {
+        let json = match setpoint_files::read_up_to(&path, vet::LONGEST_FILE as u64) {
             Ok(json) => json,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            Err(e) if e.source.kind() == std::io::ErrorKind::NotFound => {
                 let reason = "not found. Expected the fast tokenizer's file; transformers' `save_pretrained` writes it, \
                               also from a SentencePiece `tokenizer.model`";
                 return Err(Error::Tokenizer { path, reason: reason.into() });
             }
-            Err(e) => return Err(Error::io("read", path)(e)),
+            Err(e) => return Err(e.into()),
         };
         let tokens = Tokens::load(&path, &json)?;
         let config = special::optional_json(&dir.join("tokenizer_config.json"))?.unwrap_or_default();
@@ -174,6 +174,12 @@ impl TextEncoder {
     #[must_use]
     pub fn stop_ids(&self) -> &[u32] {
         &self.stop_ids
+    }
+
+    /// The dropout of the file's BPE model, by which a text would have other tokens each time. It is switched off.
+    #[must_use]
+    pub fn dropout(&self) -> Option<f32> {
+        self.tokens.dropout
     }
 
     /// One more than the largest id.

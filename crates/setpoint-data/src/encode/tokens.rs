@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
+use setpoint_files::words;
 use tokenizers::{
-    Encoding, NormalizedString, Normalizer as _, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
-    Tokenizer,
+    Encoding, ModelWrapper, NormalizedString, Normalizer as _, NormalizerWrapper, PostProcessorWrapper,
+    PreTokenizerWrapper, Tokenizer,
 };
 
 use super::guard::{self, Guard};
@@ -26,6 +27,8 @@ pub(super) struct Tokens {
     guard: Guard,
     /// The steps of the normalizer and how many times as long each can make a text, where that has to be measured.
     steps: Arc<Vec<(NormalizerWrapper, f64)>>,
+    /// The dropout of the file's BPE model, which is switched off.
+    pub(super) dropout: Option<f32>,
 }
 
 /// The longest text that is tokenised, and the longest of which several are at a time: a text takes about 80 times its length.
@@ -155,12 +158,14 @@ fn measure(steps: &[(NormalizerWrapper, f64)], text: &str) -> Result<(), String>
 fn read(bytes: &[u8]) -> Result<Tokens, String> {
     let not_json = |e: serde_json::Error| match e.classify() {
         serde_json::error::Category::Data => unreadable(&e.to_string()),
-        _ => format!("not valid JSON: {e}"),
+        _ => format!("not valid JSON: {}", words::json(&e)),
     };
     let components: Components = serde_json::from_slice(bytes).map_err(not_json)?;
     let care = vet::check(&components)?;
     let Components { added_tokens, normalizer, pre_tokenizer, mut post_processor, .. } = components;
     let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| unreadable(&e.to_string()))?;
+    check_ids(&tokenizer)?;
+    let dropout = without_dropout(&mut tokenizer);
     // Published files carry truncation (gpt2: 50 tokens) and padding of whoever saved them. Nothing is cut silently here.
     tokenizer.with_truncation(None).map_err(|e| e.to_string())?;
     tokenizer.with_padding(None);
@@ -199,14 +204,38 @@ fn read(bytes: &[u8]) -> Result<Tokens, String> {
         twin.with_pre_tokenizer(pre_tokenizer);
         Some(Arc::new(twin))
     };
-    Ok(Tokens { tokenizer: Arc::new(tokenizer), continuing, care, guard: Guard::default(), steps: Arc::new(steps) })
+    let (tokenizer, steps) = (Arc::new(tokenizer), Arc::new(steps));
+    Ok(Tokens { tokenizer, continuing, care, guard: Guard::default(), steps, dropout })
+}
+
+/// Switches off the dropout of a BPE model, by which a text has other tokens each time: it helps to train a tokenizer's model, and is in
+/// the way of everything else. Returns what it was.
+fn without_dropout(tokenizer: &mut Tokenizer) -> Option<f32> {
+    let ModelWrapper::BPE(model) = tokenizer.get_model() else { return None };
+    let dropout = model.dropout.filter(|&dropout| dropout > 0.0)?;
+    let mut model = model.clone();
+    model.dropout = None;
+    tokenizer.with_model(model);
+    Some(dropout)
+}
+
+/// Fails if two tokens of the vocabulary have the same id.
+fn check_ids(tokenizer: &Tokenizer) -> Result<(), String> {
+    let mut tokens: Vec<(u32, String)> =
+        tokenizer.get_vocab(false).into_iter().map(|(token, id)| (id, token)).collect();
+    tokens.sort();
+    match tokens.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        Some([(id, one), (_, other)]) => Err(format!("the tokens {one:?} and {other:?} both have the id {id}")),
+        _ => Ok(()),
+    }
 }
 
 /// A sentence for what the library cannot read. Where it tried several readings its reason names a type of its own.
 fn unreadable(reason: &str) -> String {
     const UNTAGGED: &str = "data did not match any variant of untagged enum ";
+    let plain = words::value(reason.split(" at line ").next().unwrap_or(reason), "an object");
     let Some(of) = reason.strip_prefix(UNTAGGED) else {
-        return format!("not a file of the tokenizers library: {reason}");
+        return format!("not a file of the tokenizers library: {plain}");
     };
     let parts = [
         ("Model", "model"),

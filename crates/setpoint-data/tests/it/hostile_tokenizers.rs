@@ -167,6 +167,7 @@ fn cases() -> Vec<(&'static str, Value)> {
             json!({"model": {"type": "WordPiece", "vocab": {"b": 1}, "unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100}}),
         ),
         ("not an object", json!({"added_tokens": 7})),
+        ("two tokens with one id", bpe(json!({"a": 0, "b": 1, "c": 1}), json!([]))),
     ]
 }
 
@@ -244,4 +245,32 @@ fn the_tokenizer_without_anything_replaced_works() {
     std::fs::write(dir.path().join("tokenizer.json"), tokenizer(grows).to_string()).unwrap();
     let encoder = TextEncoder::from_dir(dir.path(), &EncoderOptions::default()).unwrap();
     assert_eq!(encoder.encode_text("e").unwrap(), [1]);
+}
+
+#[test]
+fn dropout_is_switched_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut file = tokenizer(bpe(json!({"a": 0, "b": 1, "ab": 2, "abab": 3}), json!(["a b", "ab ab"])));
+    for (dropout, told) in [(json!(null), None), (json!(0.0), None), (json!(0.5), Some(0.5)), (json!(1.0), Some(1.0))] {
+        file["model"]["dropout"] = dropout;
+        std::fs::write(dir.path().join("tokenizer.json"), file.to_string()).unwrap();
+        let encoder = TextEncoder::from_dir(dir.path(), &EncoderOptions::default()).unwrap();
+        assert_eq!(encoder.dropout(), told);
+        let all = (0..50).all(|_| encoder.encode_text("abababab").unwrap() == [3, 3]);
+        assert!(all, "{told:?}");
+    }
+}
+
+#[test]
+fn a_configuration_is_an_object() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = tokenizer(json!({"pre_tokenizer": {"type": "Whitespace"}}));
+    std::fs::write(dir.path().join("tokenizer.json"), file.to_string()).unwrap();
+    for (text, expected) in
+        [("[]", "expected an object, found a list of 0"), ("{", "not valid JSON: it ends within an object")]
+    {
+        std::fs::write(dir.path().join("tokenizer_config.json"), text).unwrap();
+        let said = TextEncoder::from_dir(dir.path(), &EncoderOptions::default()).unwrap_err().to_string();
+        assert!(said.contains(expected), "{said}");
+    }
 }

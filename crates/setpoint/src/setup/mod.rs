@@ -15,6 +15,7 @@ use setpoint_data::{
     EncodeOptions, EncoderOptions, Example, Label, LostText, PrintedDate, Record, Response, TemplateChoice,
     TemplateDate, TextEncoder, printed_date,
 };
+pub use setpoint_files::read_text;
 use setpoint_transformer::{CausalLm, LoadOptions, ModelConfig};
 
 pub use self::reading::{Reading, note_response_end};
@@ -35,8 +36,15 @@ pub fn encoder(model: &ModelSection) -> Outcome<TextEncoder> {
     let dir = model.tokenizer_dir().ok_or_else(|| Failure::usage("model.path", "no model"))?;
     let encoder = TextEncoder::from_dir(&dir, &encoder_options(model)?)?;
     static SAID: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    let is_new = SAID.lock().is_ok_and(|mut said| said.insert(dir.clone()));
+    if let Some(dropout) = encoder.dropout().filter(|_| is_new) {
+        log::warn!(
+            "the BPE dropout of {} ({dropout}) is switched off: with it, a text has other tokens each time",
+            dir.join("tokenizer.json").display()
+        );
+    }
     if let Some(PrintedDate { date, is_fixed: false }) = encoder.printed_date()
-        && SAID.lock().is_ok_and(|mut said| said.insert(dir.clone()))
+        && is_new
     {
         log::info!(
             "the chat template of {} prints the date: today's, {date}. To use the same prompts on other days, set \
@@ -96,7 +104,7 @@ pub fn fix_template_date(model: &mut ModelSection, folder: &Path, resume: bool) 
 
 /// The template's date in the settings of a run; `None` where there are none that can be read.
 fn date_of_run(folder: &Path) -> Option<TemplateDate> {
-    let settings: toml::Table = std::fs::read_to_string(folder.join("config.toml")).ok()?.parse().ok()?;
+    let settings: toml::Table = read_text(&folder.join("config.toml")).ok()?.parse().ok()?;
     settings.get("model")?.get("template_date")?.as_str()?.parse().ok()
 }
 
