@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use setpoint_data::Record;
+use setpoint_files::words;
 
 use crate::failure::{Failure, Outcome};
 use crate::session::{Existing, Session};
@@ -16,6 +17,10 @@ use crate::setup;
 
 /// The key of lines between the rows: how many rows of the input are done, and counts that go with them.
 const DONE: &str = "{\"setpoint_done\":";
+
+/// The first bytes of a file of rows that is not whole, and of a whole one's record.
+const PARTIAL_START: &str = "{\"setpoint_partial\":";
+const RECORD_START: &str = "{\"bytes\":";
 
 /// Settings that say where things are. What is in them is compared by its hash.
 const PLACES: [&str; 4] = ["output", "model.path", "model.tokenizer", "data.path"];
@@ -30,7 +35,11 @@ pub fn check(session: &Session, output: Option<&Path>) -> Outcome {
         };
     };
     let (whole, partial) = (path.is_file(), partial_path(path));
-    let begun = std::fs::read(&partial).is_ok_and(|bytes| Kept::read(&bytes).done > 0);
+    if whole || !path.exists() {
+        check_own(&partial, PARTIAL_START)?;
+        check_own(&record_path(path), RECORD_START)?;
+    }
+    let begun = is_begun(path);
     match session.existing {
         Existing::Refuse if whole => {
             refuse(format!("{} exists already", path.display()), "give --overwrite to replace it, or another --output")
@@ -45,6 +54,43 @@ pub fn check(session: &Session, output: Option<&Path>) -> Outcome {
         ),
         _ => Ok(()),
     }
+}
+
+/// Returns whether an interrupted command left rows.
+fn is_begun(path: &Path) -> bool {
+    read_plain(&partial_path(path)).is_ok_and(|bytes| Kept::read(&bytes).done > 0)
+}
+
+/// Reads a file that is no link to one, and neither a pipe nor a device.
+fn read_plain(path: &Path) -> std::io::Result<Vec<u8>> {
+    if is_plain(path)? { std::fs::read(path) } else { Err(ErrorKind::InvalidInput.into()) }
+}
+
+/// Returns whether there is a file at a place, not a link to one.
+fn is_plain(path: &Path) -> std::io::Result<bool> {
+    Ok(std::fs::symlink_metadata(path)?.is_file())
+}
+
+/// Fails if a file that is about to be replaced is not of this program: its bytes begin otherwise. A link is none.
+fn check_own(path: &Path, start: &str) -> Outcome {
+    let found = match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed("read", path, 0)(error)),
+        Ok(found) => found.file_type(),
+    };
+    let is_own = found.is_file() && {
+        let mut bytes = Vec::new();
+        let file = File::open(path).map_err(failed("open", path, 0))?;
+        file.take(start.len() as u64).read_to_end(&mut bytes).map_err(failed("read", path, 0))?;
+        // A command that was interrupted may have left its first bytes alone.
+        start.as_bytes().starts_with(&bytes)
+    };
+    if is_own {
+        return Ok(());
+    }
+    let what = if found.is_file() { "a file that Setpoint did not write" } else { setpoint_files::kind(found) };
+    Err(Failure::run(format!("{} is {what}; rows are kept under this name until they are complete", path.display()))
+        .hint("move it away, or give another --output"))
 }
 
 fn partial_path(path: &Path) -> PathBuf {
@@ -75,14 +121,15 @@ struct WholeFile {
 /// # Errors
 /// When it was computed from something else, which is named, or was changed since.
 pub fn is_complete(session: &Session, path: &Path, identity: &Value) -> Outcome<bool> {
-    let begun = std::fs::read(partial_path(path)).is_ok_and(|bytes| Kept::read(&bytes).done > 0);
+    let begun = is_begun(path);
     if session.existing != Existing::Continue || !path.is_file() || begun {
         return Ok(false);
     }
     let record = record_path(path);
-    let text = std::fs::read(&record).map_err(failed("read", &record))?;
+    let text = setpoint_files::read(&record)?;
     let found: WholeFile = serde_json::from_slice(&text).map_err(|e| {
-        Failure::run(format!("{} is damaged: {e}", record.display())).hint("give --overwrite to begin again")
+        Failure::run(format!("{} is damaged: {}", record.display(), words::json(&e)))
+            .hint("give --overwrite to begin again")
     })?;
     if setpoint_train::file_digest(path)? != (found.bytes, found.crc32c) {
         return Err(Failure::run(format!("{} is not as the command left it that wrote it", path.display()))
@@ -155,27 +202,25 @@ impl PartialRows {
     pub fn open(session: &Session, target: &Path, identity: &Value) -> Outcome<Self> {
         let target = target.to_owned();
         if target.exists() && !target.is_file() {
-            let file = File::options().write(true).open(&target).map_err(failed("open", &target))?;
+            let file = File::options().write(true).open(&target).map_err(failed("open", &target, 0))?;
             return Ok(Self { target, partial: None, file, kept: Kept::default() });
         }
         if let Some(folder) = target.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            std::fs::create_dir_all(folder).map_err(failed("create", folder))?;
+            std::fs::create_dir_all(folder).map_err(failed("create", folder, 0))?;
         }
         let partial = partial_path(&target);
+        check_own(&partial, PARTIAL_START)?;
+        let is_new = !is_plain(&partial).unwrap_or(false);
         let mut options = File::options();
-        let mut file = options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&partial)
-            .map_err(failed("open", &partial))?;
+        // A new file is never created through a link.
+        let mut file =
+            options.read(true).write(true).create_new(is_new).open(&partial).map_err(failed("open", &partial, 0))?;
         if let Err(TryLockError::WouldBlock) = file.try_lock() {
             return Err(Failure::run(format!("{} is being written by another process", partial.display())));
         }
         let mut bytes = Vec::new();
         if session.existing == Existing::Continue {
-            file.read_to_end(&mut bytes).map_err(failed("read", &partial))?;
+            file.read_to_end(&mut bytes).map_err(failed("read", &partial, 0))?;
         }
         let header = format!("{identity}\n");
         let kept = match whole_lines(&bytes).next() {
@@ -198,7 +243,7 @@ impl PartialRows {
             file.seek(SeekFrom::End(0))?;
             if kept.bytes == 0 { file.write_all(header.as_bytes()) } else { Ok(()) }
         };
-        write(&mut file).map_err(failed("write", &partial))?;
+        write(&mut file).map_err(failed("write", &partial, kept.done))?;
         if kept.done > 0 {
             log::info!("{} rows of {} are kept", kept.done, partial.display());
         }
@@ -230,7 +275,8 @@ impl PartialRows {
             Some(_) => self.file.sync_data(),
             None => self.file.flush(),
         });
-        written.map_err(failed("write", self.partial.as_ref().unwrap_or(&self.target)))?;
+        let kept = if self.partial.is_some() { self.kept.done } else { 0 };
+        written.map_err(failed("write", self.partial.as_ref().unwrap_or(&self.target), kept))?;
         self.kept.done = done;
         Ok(())
     }
@@ -239,7 +285,11 @@ impl PartialRows {
     pub fn finish(mut self) -> Outcome<usize> {
         let Some(partial) = self.partial.take() else { return Ok(0) };
         let mut bytes = Vec::new();
-        self.file.rewind().and_then(|()| self.file.read_to_end(&mut bytes)).map_err(failed("read", &partial))?;
+        self.file.rewind().and_then(|()| self.file.read_to_end(&mut bytes)).map_err(failed(
+            "read",
+            &partial,
+            self.kept.done,
+        ))?;
         let identity = whole_lines(&bytes).next().and_then(|line| serde_json::from_slice(line).ok());
         let rows: Vec<&[u8]> = whole_lines(&bytes).skip(1).filter(|line| !line.starts_with(DONE.as_bytes())).collect();
         setpoint_files::write(&self.target, |out| rows.iter().try_for_each(|row| out.put(row)))?;
@@ -256,7 +306,10 @@ impl PartialRows {
 fn record(path: &Path, identity: Value) -> Outcome {
     let (bytes, crc32c) = setpoint_train::file_digest(path)?;
     let text = serde_json::to_string(&WholeFile { bytes, crc32c, identity })? + "\n";
-    setup::write_text(&record_path(path), &text)
+    let place = record_path(path);
+    check_own(&place, RECORD_START)?;
+    // Replaces the name, so that no link is followed.
+    Ok(setpoint_files::replace(&place, ".writing-", |out| out.put(text.as_bytes()))?)
 }
 
 impl Drop for PartialRows {
@@ -332,96 +385,20 @@ fn differ(key: &str, found: &Value, now: &Value, differences: &mut Vec<String>) 
     }
 }
 
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Failure {
+/// Returns the failure of an operation on a file of which `kept` rows of the input are done.
+fn failed(action: &'static str, path: &Path, kept: usize) -> impl FnOnce(std::io::Error) -> Failure {
     let path = path.display().to_string();
     move |error| {
-        let failure = Failure::run(format!("cannot {action} {path}: {error}"));
+        let failure = Failure::run(format!("cannot {action} {path}: {}", words::system(&error)));
         match error.kind() {
-            ErrorKind::StorageFull => {
+            ErrorKind::StorageFull if kept > 0 => {
                 failure.hint("free some space and add --continue: the rows that are written are kept")
             }
+            ErrorKind::StorageFull => failure.hint("free some space and run the same command again"),
             _ => failure,
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn session(existing: Existing) -> Session {
-        Session { existing, quiet: true, ..Session::on(burn::tensor::Device::flex()) }
-    }
-
-    fn rows(names: &[&str]) -> Vec<String> {
-        names.iter().map(|name| format!("{{\"prompt\":\"{name}\"}}")).collect()
-    }
-
-    #[test]
-    fn a_file_cut_at_any_byte_is_completed_to_the_same_bytes() {
-        let dir = tempfile::tempdir().unwrap();
-        let target = dir.path().join("no/such/rows.jsonl");
-        let identity = json!({"setpoint_partial": 1, "settings": {"seed": 1}});
-        let blocks = [rows(&["a", "b"]), rows(&[]), rows(&["ü"]), rows(&["d", "e", "f"])];
-        let write = |existing: Existing| {
-            let mut file = PartialRows::open(&session(existing), &target, &identity).unwrap();
-            let (begin, mut lines) = (file.done(), file.lines().len());
-            for (i, block) in blocks.iter().enumerate().skip(begin) {
-                lines += block.len();
-                file.push(block, i + 1, &[lines]).unwrap();
-            }
-            assert_eq!(file.finish().unwrap(), 6);
-            begin
-        };
-        write(Existing::Refuse);
-        let whole = std::fs::read(&target).unwrap();
-        assert_eq!(String::from_utf8_lossy(&whole).lines().collect::<Vec<_>>(), rows(&["a", "b", "ü", "d", "e", "f"]));
-        // The partial file as it was before it became the whole one.
-        std::fs::remove_file(&target).unwrap();
-        let mut file = PartialRows::open(&session(Existing::Refuse), &target, &identity).unwrap();
-        blocks.iter().enumerate().for_each(|(i, block)| file.push(block, i + 1, &[i]).unwrap());
-        drop(file);
-        let partial = std::fs::read(partial_path(&target)).unwrap();
-        let mut begins = std::collections::BTreeSet::new();
-        for length in 0..=partial.len() {
-            let _ = std::fs::remove_file(&target);
-            std::fs::write(partial_path(&target), &partial[..length]).unwrap();
-            begins.insert(write(Existing::Continue));
-            assert!(std::fs::read(&target).unwrap() == whole, "cut at {length}");
-            assert!(!partial_path(&target).exists());
-        }
-        assert_eq!(begins.into_iter().collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
-    }
-
-    #[test]
-    fn what_differs_is_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let target = dir.path().join("rows.jsonl");
-        let identity = |seed: u64, data: &str| json!({"setpoint_partial": 1, "inputs": {"data": data, "model": "m"}, "settings": {"generate": {"seed": seed}}});
-        let mut file = PartialRows::open(&session(Existing::Refuse), &target, &identity(1, "x")).unwrap();
-        file.push(&rows(&["a"]), 1, &[]).unwrap();
-        drop(file);
-        let differs = |seed, data| {
-            PartialRows::open(&session(Existing::Continue), &target, &identity(seed, data)).err().map(|f| f.to_string())
-        };
-        assert_eq!(differs(1, "x"), None);
-        let text = differs(2, "y").unwrap();
-        assert!(text.contains("`generate.seed` was 1 and is 2") && text.contains("the data changed"), "{text}");
-        assert!(!text.contains("model"), "{text}");
-    }
-
-    #[test]
-    fn an_output_is_neither_replaced_nor_continued_unasked() {
-        let dir = tempfile::tempdir().unwrap();
-        let (whole, begun, new) = (dir.path().join("whole"), dir.path().join("begun"), dir.path().join("new"));
-        std::fs::write(&whole, "").unwrap();
-        std::fs::write(partial_path(&begun), format!("{{}}\n{{}}\n{DONE}1,\"tally\":[]}}\n")).unwrap();
-        // One that was interrupted before its first row.
-        std::fs::write(partial_path(&new), "{}\n{\"prom").unwrap();
-        let refused = |existing, path: &Path| check(&session(existing), Some(path)).is_err();
-        assert_eq!([&whole, &begun, &new].map(|path| refused(Existing::Refuse, path)), [true, true, false]);
-        assert_eq!([&whole, &begun, &new].map(|path| refused(Existing::Overwrite, path)), [false, false, false]);
-        assert_eq!([&whole, &begun, &new].map(|path| refused(Existing::Continue, path)), [true, false, false]);
-        assert!(check(&session(Existing::Continue), None).is_err());
-    }
-}
+mod tests;
