@@ -81,6 +81,9 @@ struct Candidate {
     score: f64,
 }
 
+/// The lowest temperature by which a logit of 32 bits can be divided.
+const LOWEST_TEMPERATURE: f64 = 1e-200;
+
 /// Greater scores first, then lower ids.
 fn order(a: &Candidate, b: &Candidate) -> Ordering {
     b.score.total_cmp(&a.score).then(a.id.cmp(&b.id))
@@ -88,10 +91,14 @@ fn order(a: &Candidate, b: &Candidate) -> Ordering {
 
 /// The tokens that may be drawn, in the order of their ids, each with its unnormalised probability as score.
 fn distribution(scores: &[f32], config: &GenerationConfig) -> Vec<Candidate> {
-    let mut candidates: Vec<Candidate> = (0u32..)
-        .zip(scores)
-        .map(|(id, &score)| Candidate { id, score: f64::from(score) / config.temperature })
-        .collect();
+    // Divided by so little, only differences to the greatest score stay numbers: the distribution is that of greedy generation.
+    let highest = match config.temperature < LOWEST_TEMPERATURE {
+        true => scores.iter().copied().fold(f32::NEG_INFINITY, f32::max),
+        false => 0.0,
+    };
+    let scaled = |score: f32| (f64::from(score) - f64::from(highest)) / config.temperature;
+    let mut candidates: Vec<Candidate> =
+        (0u32..).zip(scores).map(|(id, &score)| Candidate { id, score: scaled(score) }).collect();
     if let Some(k) = config.top_k.filter(|&k| k < candidates.len()) {
         let (_, kth, _) = candidates.select_nth_unstable_by(k - 1, order);
         let threshold = kth.score;
@@ -213,6 +220,18 @@ mod tests {
             let config = GenerationConfig { temperature, top_k, top_p, ..sampled() };
             for (found, expected) in probabilities(&scores, &config).iter().zip(expected(&scores, &config)) {
                 assert!((found - expected).abs() < 1e-12, "{config:?}: {found} {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_lowest_temperatures_take_the_likeliest_token() {
+        let scores = [-3.0, 41.0, 40.5, f32::MIN];
+        for temperature in [1e-100, 1e-307, 1e-308, 5e-324] {
+            for (top_k, top_p) in [(None, 1.0), (Some(2), 1.0), (None, 0.5)] {
+                let config = GenerationConfig { temperature, top_k, top_p, ..sampled() };
+                assert_eq!(probabilities(&scores, &config), [0.0, 1.0, 0.0, 0.0], "{config:?}");
+                assert_eq!(pick(&distribution(&scores, &config), 0.999), 1);
             }
         }
     }
