@@ -55,7 +55,11 @@ impl ClipRange {
         }
     }
 
-    fn validate(self) -> Result<(), Error> {
+    /// Checks the range.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] where it is none.
+    pub fn validate(self) -> Result<(), Error> {
         const NAME: &str = "reward_transform.clip";
         match self {
             Self::Symmetric(c) => NON_NEGATIVE.check(NAME, &c),

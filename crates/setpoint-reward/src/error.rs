@@ -118,8 +118,10 @@ pub enum Error {
         /// What was expected and what was found.
         reason: String,
     },
-    /// A reward that is NaN or infinite.
-    #[error("row {row}, response {response}: the reward from {source_name} is {value}, expected a finite number")]
+    /// A reward that is NaN, infinite, or too large to be added up.
+    #[error(
+        "row {row}, response {response}: the reward from {source_name} is {value:e}, expected a number from -1e30 to 1e30"
+    )]
     NotFinite {
         /// The source, as it describes itself.
         source_name: String,

@@ -33,6 +33,9 @@ pub struct Scored<'a> {
     pub fields: Option<&'a Map<String, Value>>,
 }
 
+/// The largest magnitude of a reward.
+const LARGEST: f64 = 1e30;
+
 /// Gives every response a reward.
 ///
 /// Implemented by a trained model ([`ModelSource`](crate::ModelSource)), by rules ([`RuleSource`](crate::RuleSource)) and by a column
@@ -105,17 +108,17 @@ pub trait RewardSource {
     /// What keeps the source from scoring an item.
     fn rate(&self, items: &[Scored<'_>], progress: &mut dyn FnMut(usize)) -> Result<Vec<f64>, Error>;
 
-    /// [`rate`](Self::rate), with the promise that there is one finite number per item.
+    /// [`rate`](Self::rate), with the promise that there is one number of an ordinary size per item.
     ///
     /// # Errors
-    /// Those of `rate`; [`Error::NotFinite`] with row and response where a reward is NaN or infinite; [`Error::Count`] where
-    /// there are more or fewer rewards than items.
+    /// Those of `rate`; [`Error::NotFinite`] with row and response where a reward is NaN, infinite or too large to be added up;
+    /// [`Error::Count`] where there are more or fewer rewards than items.
     fn score(&self, items: &[Scored<'_>], progress: &mut dyn FnMut(usize)) -> Result<Vec<f64>, Error> {
         let rewards = self.rate(items, progress)?;
         if rewards.len() != items.len() {
             return Err(Error::Count { source_name: self.describe(), expected: items.len(), found: rewards.len() });
         }
-        match items.iter().zip(&rewards).find(|(_, reward)| !reward.is_finite()) {
+        match items.iter().zip(&rewards).find(|(_, reward)| !(reward.abs() <= LARGEST)) {
             Some((item, &value)) => Err(Error::NotFinite {
                 source_name: self.describe(),
                 row: item.row,

@@ -6,6 +6,12 @@ use setpoint_transformer::Recompute;
 
 use crate::{AdamWConfig, BestConfig, Error, Identity, LogResponses, MicroBatch, Schedule};
 
+/// More passes over the data than anybody waits for.
+const MOST_EPOCHS: f64 = 1e6;
+
+/// The highest learning rate. AdamW moves a parameter by about the rate in each step, and no parameter is as large.
+const HIGHEST_RATE: f64 = 1000.0;
+
 /// Everything [`fit`](crate::fit) is told, with its defaults in [`TrainConfig::default`].
 ///
 /// Dropout is off everywhere and sampling takes seeds of its own, so the order of the data is all
@@ -139,16 +145,16 @@ impl TrainConfig {
         let positive = |value: f64| value.is_finite() && value > 0.0;
         let not_negative = |value: f64| value.is_finite() && value >= 0.0;
         check(
-            self.max_steps.is_some() || positive(self.epochs),
-            format!("`epochs` must be a positive number, found {}", self.epochs),
+            self.max_steps.is_some() || (positive(self.epochs) && self.epochs <= MOST_EPOCHS),
+            format!("`epochs` must be a positive number of at most {MOST_EPOCHS}, found {}", self.epochs),
         );
         check(self.max_steps != Some(0), "`max_steps` must be at least 1, found 0".into());
         check(self.batch_size > 0, "`batch_size` must be at least 1, found 0".into());
         let (MicroBatch::Examples(size) | MicroBatch::Tokens(size)) = self.micro_batch;
         check(size > 0, "`micro_batch` must be at least 1, found 0".into());
         check(
-            not_negative(self.learning_rate),
-            format!("`learning_rate` must not be negative, found {}", self.learning_rate),
+            (0.0..=HIGHEST_RATE).contains(&self.learning_rate),
+            format!("`learning_rate` must be a number from 0 to {HIGHEST_RATE}, found {}", self.learning_rate),
         );
         if let crate::Warmup::Ratio(ratio) = self.schedule.warmup {
             check((0.0..=1.0).contains(&ratio), format!("the warm-up ratio must lie between 0 and 1, found {ratio}"));

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use burn::tensor::FloatDType;
 use serde_json::{Map, Value};
+use setpoint_files::words;
 
 use super::keys::{self, Verdict};
 use super::{Architecture, ModelConfig, Quantization, RopeConfig};
@@ -122,13 +123,24 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Reads the number that keeps a norm from dividing by 0. A large one would make the norm meaningless.
+fn rms_norm_eps(reader: &Reader<'_>) -> Result<Option<f64>, Error> {
+    let found = reader.optional_number("rms_norm_eps")?;
+    match found {
+        Some(eps) if !(0.0..1.0).contains(&eps) => {
+            Err(reader.unsupported("rms_norm_eps", "a number from 0 to below 1"))
+        }
+        _ => Ok(found),
+    }
+}
+
 fn token(value: &Value) -> Option<u32> {
     value.as_u64().and_then(|id| u32::try_from(id).ok())
 }
 
 /// Parses `text` as a JSON object.
 pub(crate) fn object(path: &Path, text: &str) -> Result<Map<String, Value>, Error> {
-    serde_json::from_str(text).map_err(|error| Error::Json { path: path.to_owned(), message: error.to_string() })
+    serde_json::from_str(text).map_err(|error| Error::Json { path: path.to_owned(), message: words::json(&error) })
 }
 
 pub(super) fn parse(path: &Path, text: &str) -> Result<ModelConfig, Error> {
@@ -174,7 +186,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<ModelConfig, Error> {
         max_position_embeddings: reader
             .optional_size("max_position_embeddings")?
             .unwrap_or(defaults.max_position_embeddings),
-        rms_norm_eps: reader.optional_number("rms_norm_eps")?.unwrap_or(defaults.rms_norm_eps),
+        rms_norm_eps: rms_norm_eps(&reader)?.unwrap_or(defaults.rms_norm_eps),
         rope: RopeConfig::read(&reader, defaults.rope_theta)?,
         tie_word_embeddings: reader.optional_bool("tie_word_embeddings")?.unwrap_or(false),
         biases: model_type.family().read(&reader)?,

@@ -13,7 +13,7 @@ use crate::prompt_index::PromptIndex;
 use crate::prompt_rewards::check_targets;
 use crate::prompts::{PromptBatch, PromptObjective, PromptOutput, T0Name, T0Setting, Update};
 use crate::reward_transform::RewardTransform;
-use crate::settings::{Problem, Settings};
+use crate::settings::{POSITIVE, Problem, Settings};
 
 /// The settings of DRO. Once the training data tells the level, [`Dro::objective`] has those of [`dro`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -126,10 +126,13 @@ impl Settings for Dro {
             let setting = if self.break_even_reward.is_some() { "break_even_reward" } else { "log_z0" };
             wrong(Some(setting), error.to_string());
         }
-        if !self.reward_scale.is_finite() || self.reward_scale <= 0.0 {
-            let found = self.reward_scale;
-            let message = format!("`reward_scale` must be a finite number greater than 0, found {found}");
-            wrong(Some("reward_scale"), message);
+        if let Err(error) = POSITIVE.check("reward_scale", &self.reward_scale) {
+            wrong(Some("reward_scale"), error.to_string());
+        }
+        if let RewardTransform::Clip(range) = self.reward_transform
+            && let Err(error) = range.validate()
+        {
+            wrong(Some("reward_transform.clip"), error.to_string());
         }
         if self.t0 == T0Setting::Tokens(0) {
             wrong(Some("t0"), "t0 has at least one token".into());
