@@ -1,11 +1,10 @@
 //! `setpoint convert`: settings from a configuration of trl, axolotl or LLaMA-Factory.
 
-use std::io::Read as _;
 use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use setpoint::convert::{LONGEST, Remark, TOOLS, Tool, Trainer, convert};
+use setpoint::convert::{Remark, TOOLS, Tool, Trainer, convert};
 use setpoint::{Failure, Outcome, setup};
 
 use crate::progress;
@@ -53,18 +52,21 @@ fn trainers() -> impl TypedValueParser<Value = Trainer> {
 /// Converts the file, and lists what was lost.
 pub fn run(args: &ConvertArgs) -> Outcome {
     let place = args.file.display();
-    let cannot = |error: std::io::Error| Failure::usage(place.to_string(), format!("cannot be read: {error}"));
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(&args.file).map_err(cannot)?;
-    file.take(LONGEST as u64 + 1).read_to_end(&mut bytes).map_err(cannot)?;
-    let text = String::from_utf8(bytes).map_err(|_| Failure::usage(place.to_string(), "is not UTF-8 text"))?;
-    let converted = convert(&text, args.from, args.trainer)?;
+    // Whatever is wrong with the file is a matter of its settings.
+    let wrong = |failure: Failure| match failure {
+        Failure::Run { message, .. } => Failure::usage(place.to_string(), message),
+        other => other,
+    };
+    let text = setup::read_text(&args.file).map_err(|error| wrong(error.into()))?;
+    let converted = convert(&text, args.from, args.trainer).map_err(wrong)?;
     let settings = converted.to_toml()?;
     match &args.output {
         Some(path) if path.exists() => {
             return Err(Failure::usage("--output", format!("{} exists: choose another file", path.display())));
         }
-        Some(path) => setup::write_text(path, &settings)?,
+        Some(path) => {
+            setup::write_text(path, &settings).map_err(|failure| Failure::usage("--output", failure.sentence()))?
+        }
         None => progress::say(settings.trim_end()),
     }
     for (names, text) in joined(&converted.remarks) {

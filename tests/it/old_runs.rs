@@ -132,7 +132,7 @@ fn a_run_of_4bb4a63_is_still_not_another_run() {
         let arguments = [&["align", "--run", "dpo", "--resume", "--quiet", "--device", "flex"], more].concat();
         Ran::of(&command(&arguments).current_dir(dir.path()).output().unwrap())
     };
-    resume(&["--set", "align.beta=0.2"]).fails(1, &["`align.beta` was 0.1, and is now 0.2"]);
+    resume(&["--set", "align.beta=0.2"]).fails(2, &["`align.beta` was 0.1, and is now 0.2"]);
     let data = dir.path().join("data/pairs.jsonl");
     let text = std::fs::read_to_string(&data).unwrap();
     let (first, rest) = text.split_once('\n').unwrap();

@@ -139,14 +139,14 @@ fn what_is_given_again_must_agree() {
         ("train.schedule.warmup={ steps = 1 }", "`train.schedule.warmup"),
         ("encode.max_length=100", "`encode.max_length` was 256, and is now 100"),
     ] {
-        resume(&["--set", setting]).fails(1, &["run was started with other settings", said]);
+        resume(&["--set", setting]).fails(2, &["run was started with other settings", said]);
     }
     let job = project.dir.path().join("job.toml");
     let text = std::fs::read_to_string(&job).unwrap();
     std::fs::write(&job, text.replace("batch_size = 4", "batch_size = 2")).unwrap();
     project
         .run("", &["align", "job.toml", "--run", "run", "--resume"])
-        .fails(1, &["`train.batch_size` was 4, and is now 2"]);
+        .fails(2, &["`train.batch_size` was 4, and is now 2"]);
     assert!(!project.dir.path().join("run/model").exists());
     std::fs::write(&job, text).unwrap();
     // What decides nothing about the model, and what is the same in other words.

@@ -9,10 +9,12 @@ mod methods;
 mod rules;
 #[cfg(test)]
 mod tests;
+mod yaml;
 
 use std::fmt::{self, Write as _};
 
 use serde_json::{Map, Value as Json};
+use setpoint_train::TrainConfig;
 use toml::{Table, Value};
 
 use self::draft::{Draft, count, number};
@@ -193,6 +195,7 @@ pub fn convert(text: &str, tool: Option<Tool>, trainer: Option<Trainer>) -> Outc
             draft.set(key, value);
         }
     }
+    note_refused(&mut draft);
     for (name, value) in &source {
         if is_neutral(value) || (name == "trl" && draft.get("trl.beta").is_some()) {
             continue;
@@ -217,6 +220,15 @@ pub fn convert(text: &str, tool: Option<Tool>, trainer: Option<Trainer>) -> Outc
     })
 }
 
+/// Notes values that the job would refuse.
+fn note_refused(draft: &mut Draft<'_>) {
+    let train = draft.settings.get("train").cloned().and_then(|train| train.try_into::<TrainConfig>().ok());
+    for problem in train.map(|train| train.problems()).unwrap_or_default() {
+        let name = problem.split('`').nth(1).unwrap_or("train").to_owned();
+        draft.remarks.push(Remark { name, text: format!("the job refuses it: {problem}") });
+    }
+}
+
 impl Converted {
     /// Returns the settings as the text of a file.
     ///
@@ -238,13 +250,8 @@ fn read(text: &str) -> Outcome<Map<String, Json>> {
     }
     let budget = serde_saphyr::budget! { max_nodes: 20_000, max_aliases: 100, max_anchors: 100, max_depth: 32, max_documents: 1 };
     let options = serde_saphyr::options! { budget: budget, with_snippet: false };
-    let value: Json = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let text = error.to_string();
-        Failure::run(format!(
-            "not valid YAML: {}",
-            text.lines().next().unwrap_or_default().trim_start_matches("error: ")
-        ))
-    })?;
+    let value: Json =
+        serde_saphyr::from_str_with_options(text, options).map_err(|error| Failure::run(yaml::reason(&error)))?;
     match value {
         Json::Object(map) => Ok(map),
         _ => Err(Failure::run("expected `key: value` lines, as in the files of trl, axolotl and LLaMA-Factory")),

@@ -250,8 +250,9 @@ fn prompts(session: &Session, config: &GenerateConfig, encoder: &TextEncoder) ->
     // A question asked on the command line needs no line about what becomes of it.
     let mut records = vec![Record::new(asked, Vec::new())];
     setup::text_prompts_become_turns(&mut records, &config.data, encoder);
-    let ids = records.iter().map(|record| setup::prompt_ids(encoder, record)).collect::<Outcome<_>>()?;
-    Ok((records, ids))
+    let source = records[0].source.to_string();
+    let ids = records.iter().map(|record| setup::prompt_ids(encoder, record)).collect::<Outcome<_>>();
+    Ok((records, ids.map_err(|failure| failure.with_place(&source, "--prompt"))?))
 }
 
 /// Fails where prompts, answers and what is kept with them exceed the memory that is left.

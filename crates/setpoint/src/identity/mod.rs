@@ -24,8 +24,10 @@ mod rank {
     pub const MODEL: u8 = 1;
     pub const ENCODER: u8 = 2;
     pub const DATA: u8 = 3;
-    pub const LOSS: u8 = 4;
-    pub const REFERENCE: u8 = 5;
+    /// Of the same rows as the data.
+    pub const ENSEMBLE: u8 = 4;
+    pub const LOSS: u8 = 5;
+    pub const REFERENCE: u8 = 6;
 }
 
 /// A row of a data set: its tokens as hashes, and the numbers that a loss may read.
@@ -128,7 +130,7 @@ impl Origin {
         };
         self.input("template", template, setup::text_hash(source), rank::MODEL);
         if let Some(file) = model.tokenizer_dir().map(|dir| dir.join("tokenizer.json"))
-            && let Ok(bytes) = std::fs::read(&file)
+            && let Ok(bytes) = setpoint_files::read_up_to(&file, setpoint_files::LARGE)
         {
             self.input(
                 "tokenizer",
@@ -181,7 +183,7 @@ impl Origin {
     /// Adds the rewards of further reward models.
     pub fn ensemble(&mut self, rewards: String) {
         let what = "`align.ensemble`: the rewards in its files".to_owned();
-        self.input("align.ensemble", what, rewards, rank::DATA);
+        self.input("align.ensemble", what, rewards, rank::ENSEMBLE);
     }
 
     /// The identity collected so far.
@@ -237,8 +239,7 @@ impl Origin {
 
 /// A hash of the content of a file, or of a folder with a model or a tokenizer; `None` where the path leads to neither.
 pub fn content(path: &Path) -> Outcome<Option<String>> {
-    let read =
-        |path: &Path| std::fs::read(path).map_err(|e| Failure::run(format!("cannot read {}: {e}", path.display())));
+    let read = |path: &Path| setpoint_files::read_up_to(path, setpoint_files::LARGE);
     if path.is_file() {
         return Ok(Some(hex(&Sha256::digest(read(path)?))));
     }

@@ -5,7 +5,6 @@
 //! meaning that they had then.
 
 use std::env;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use setpoint_train::RunDir;
@@ -36,9 +35,8 @@ pub fn settings<C: Config>(folder: &Path, given: &Given) -> Outcome<(C, PathBuf)
         }
         return Ok((load::load(given)?, folder.to_owned()));
     }
-    let text = fs::read_to_string(&path).map_err(|e| Failure::run(format!("cannot read {}: {e}", path.display())))?;
-    let mut stored: Table =
-        text.parse().map_err(|e| Failure::run(format!("{} is not valid TOML: {e}", path.display())))?;
+    let text = setpoint_files::read_text(&path)?;
+    let mut stored = load::parse_file(&path, &text).map_err(|problem| vec![problem])?;
     let record = read(folder)?;
     if let Some(record) = &record
         && record.job != C::JOB
@@ -137,13 +135,15 @@ fn absolute(here: &Path, value: &mut Value) {
 
 fn other_settings(folder: &Path, (key, was, is): Difference) -> Failure {
     let text = |value: Option<Value>| value.map_or_else(|| "not set".to_owned(), |value| value.to_string());
-    Failure::run(format!(
-        "{} was started with other settings: `{key}` was {}, and is now {}",
-        folder.display(),
-        text(was),
-        text(is)
-    ))
-    .hint("go on with the settings it was started with, or choose another --run folder")
+    Failure::usage(
+        folder.display().to_string(),
+        format!(
+            "the run was started with other settings: `{key}` was {}, and is now {}; go on with the settings it was started with, or \
+             choose another --run folder",
+            text(was),
+            text(is)
+        ),
+    )
 }
 
 #[cfg(test)]
