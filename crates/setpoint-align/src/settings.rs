@@ -11,13 +11,12 @@ pub(crate) struct Range {
 
 /// Greater than 0: a factor, which neither takes a value out of the numbers of 32 bits nor makes it 0.
 pub(crate) const POSITIVE: Range =
-    Range { expected: "a number from 1e-30 to 1e9", contains: |value| (1e-30..=1e9).contains(&value) };
-/// At least 0.
+    Range { expected: "a number from 1e-30 to 1e30", contains: |value| (1e-30..=1e30).contains(&value) };
+/// Finite and at least 0.
 pub(crate) const NON_NEGATIVE: Range =
-    Range { expected: "a number from 0 to 1e30", contains: |value| (0.0..=1e30).contains(&value) };
-/// Any number.
-pub(crate) const FINITE: Range =
-    Range { expected: "a number from -1e30 to 1e30", contains: |value| (-1e30..=1e30).contains(&value) };
+    Range { expected: "a finite number of at least 0", contains: |value| value.is_finite() && value >= 0.0 };
+/// Any finite number.
+pub(crate) const FINITE: Range = Range { expected: "a finite number", contains: f64::is_finite };
 /// A share below one half: the rate at which labels are wrong.
 pub(crate) const BELOW_HALF: Range =
     Range { expected: "at least 0 and below 0.5", contains: |value| (0.0..0.5).contains(&value) };

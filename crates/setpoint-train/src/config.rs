@@ -9,8 +9,8 @@ use crate::{AdamWConfig, BestConfig, Error, Identity, LogResponses, MicroBatch, 
 /// More passes over the data than anybody waits for.
 const MOST_EPOCHS: f64 = 1e6;
 
-/// The highest learning rate. AdamW moves a parameter by about the rate in each step, and no parameter is as large.
-const HIGHEST_RATE: f64 = 1000.0;
+/// The highest learning rate, which is a number of 32 bits in a step.
+const HIGHEST_RATE: f64 = 1e38;
 
 /// Everything [`fit`](crate::fit) is told, with its defaults in [`TrainConfig::default`].
 ///
@@ -154,7 +154,7 @@ impl TrainConfig {
         check(size > 0, "`micro_batch` must be at least 1, found 0".into());
         check(
             (0.0..=HIGHEST_RATE).contains(&self.learning_rate),
-            format!("`learning_rate` must be a number from 0 to {HIGHEST_RATE}, found {}", self.learning_rate),
+            format!("`learning_rate` must be a number from 0 to {HIGHEST_RATE:e}, found {}", self.learning_rate),
         );
         if let crate::Warmup::Ratio(ratio) = self.schedule.warmup {
             check((0.0..=1.0).contains(&ratio), format!("the warm-up ratio must lie between 0 and 1, found {ratio}"));

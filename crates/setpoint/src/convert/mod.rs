@@ -220,9 +220,13 @@ pub fn convert(text: &str, tool: Option<Tool>, trainer: Option<Trainer>) -> Outc
     })
 }
 
-/// Notes values that the job would refuse.
+/// Notes values that the job would refuse, and a learning rate that nothing would survive.
 fn note_refused(draft: &mut Draft<'_>) {
     let train = draft.settings.get("train").cloned().and_then(|train| train.try_into::<TrainConfig>().ok());
+    if let Some(rate) = train.as_ref().map(|train| train.learning_rate).filter(|rate| *rate > 1.0) {
+        let text = format!("{rate:e} moves every parameter by more than its size in a step: check it");
+        draft.remarks.push(Remark { name: "learning_rate".to_owned(), text });
+    }
     for problem in train.map(|train| train.problems()).unwrap_or_default() {
         let name = problem.split('`').nth(1).unwrap_or("train").to_owned();
         draft.remarks.push(Remark { name, text: format!("the job refuses it: {problem}") });
