@@ -67,7 +67,7 @@ pub fn run(args: &ConvertArgs) -> Outcome {
         Some(path) => {
             setup::write_text(path, &settings).map_err(|failure| Failure::usage("--output", failure.sentence()))?
         }
-        None => progress::say(settings.trim_end()),
+        None => progress::say_file(settings.trim_end()),
     }
     for (names, text) in joined(&converted.remarks) {
         progress::note(format!("{names}: {text}"));

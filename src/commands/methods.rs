@@ -3,9 +3,7 @@
 use serde_json::{Value as Json, json};
 use setpoint_align::{About, METHODS, Method, TrainsOn};
 use tabled::builder::Builder;
-use tabled::settings::object::Columns;
-use tabled::settings::peaker::Priority;
-use tabled::settings::{Modify, Style, Width};
+use tabled::settings::Style;
 use toml::{Table, Value};
 
 use crate::progress;
@@ -26,32 +24,34 @@ pub fn run(json: bool) -> Outcome {
 
 /// Returns the methods as a table; if it is wider than the terminal, with one text for each method.
 fn table(width: Option<usize>) -> tabled::Table {
-    let rows = METHODS.iter().map(|about| cells(about).to_vec());
-    let mut table = Builder::from_iter([HEADER.map(str::to_owned).to_vec()].into_iter().chain(rows)).build();
-    table.with(Style::rounded());
-    for (column, width) in [(1, 34), (2, 26), (6, 48)] {
-        table.with(Modify::new(Columns::one(column)).with(Width::wrap(width).keep_words(true)));
+    let mut rows = vec![HEADER.map(str::to_owned).to_vec()];
+    rows.extend(METHODS.iter().map(|about| cells(about, " = ").to_vec()));
+    for row in &mut rows {
+        for (column, width) in [(1, 34), (2, 26), (6, 48)] {
+            row[column] = progress::cell(&row[column], width);
+        }
     }
+    let mut table = Builder::from_iter(rows).build();
+    table.with(Style::rounded());
     let Some(width) = width.filter(|&width| table.total_width() > width) else { return table };
     let text = |about: &About| {
-        let [name, title, source, trains_on, reference, rewards, settings] = cells(about);
-        [
-            name,
-            format!(
-                "{title} ({source})\ntrains on {trains_on}; reference: {reference}, rewards: {rewards}\n{settings}"
-            ),
-        ]
+        // A setting without spaces is never broken.
+        let [name, title, source, trains_on, reference, rewards, settings] = cells(about, "=");
+        let needs = format!("trains on {trains_on}; reference: {reference}, rewards: {rewards}");
+        vec![name, format!("{title} ({source})\n{needs}\n{settings}").trim_end().to_owned()]
     };
-    let mut narrow = Builder::from_iter(METHODS.iter().map(text)).build();
-    narrow.with(Style::modern_rounded());
-    narrow.with(Width::wrap(width).keep_words(true).priority(Priority::max(true)));
-    narrow
+    progress::narrowed(&METHODS.iter().map(text).collect::<Vec<_>>(), width, |rows| {
+        let mut narrow = Builder::from_iter(rows).build();
+        narrow.with(Style::modern_rounded());
+        narrow
+    })
 }
 
 const HEADER: [&str; 7] =
     ["method", "what it is", "source", "trains on", "reference", "rewards", "settings and defaults"];
 
-fn cells(about: &About) -> [String; 7] {
+/// Returns the cells of a method's row; `equals` is between a setting and its value.
+fn cells(about: &About, equals: &str) -> [String; 7] {
     let needed = |needed: bool| if needed { "yes" } else { "no" };
     // A mixture needs what its losses do.
     let (reference, rewards) = match about.name {
@@ -64,9 +64,9 @@ fn cells(about: &About) -> [String; 7] {
         TrainsOn::Rows => "single responses",
     };
     let list = |settings: Vec<(String, Value)>| {
-        settings.iter().map(|(key, value)| format!("{key} = {value}")).collect::<Vec<_>>().join(", ")
+        settings.iter().map(|(key, value)| format!("{key}{equals}{value}")).collect::<Vec<_>>().join(", ")
     };
-    let presets = presets(about).map(|(name, settings)| format!("; preset = \"{name}\": {}", list(settings)));
+    let presets = presets(about).map(|(name, settings)| format!("; preset{equals}\"{name}\": {}", list(settings)));
     let settings = list(defaults(about.name)) + &presets.collect::<String>();
     [about.name, about.title, about.source, trains_on, reference, rewards, &settings].map(str::to_owned)
 }
@@ -102,7 +102,7 @@ fn markdown() -> String {
     let row = |cells: [String; 7]| format!("| {} |\n", cells.join(" | "));
     let mut text = row(HEADER.map(str::to_owned)) + "|---|---|---|---|---|---|---|\n";
     for about in METHODS {
-        let mut cells = cells(about);
+        let mut cells = cells(about, " = ");
         cells[0] = format!("`{}`", cells[0]);
         cells[6] = format!("`{}`", cells[6]);
         text += &row(cells);
@@ -130,10 +130,12 @@ mod tests {
             assert!(widest(Some(width)) <= width, "{width}");
         }
         let text = table(Some(80)).to_string();
+        // A cell begins with one space of padding, and no line of it with another.
+        assert!(!text.lines().any(|line| line.split('│').nth(2).is_some_and(|cell| cell.starts_with("  "))), "{text}");
         // Without the borders, so that a cell of several lines is in one piece.
         let shown: String = text.split_whitespace().filter(|word| *word != "│").collect();
         for about in METHODS {
-            let [name, _, source, ..] = cells(about).map(|cell| cell.split_whitespace().collect::<String>());
+            let [name, _, source, ..] = cells(about, " = ").map(|cell| cell.split_whitespace().collect::<String>());
             assert!(shown.contains(&name), "{name}");
             // A source on one line is found whole.
             assert!(source.len() > 20 || shown.contains(&source), "{source}:\n{text}");

@@ -63,7 +63,7 @@ pub fn run(session: &Session, job: &dyn Ready, json: bool) -> Outcome {
 /// Prints what a job would do: its settings and its plan, or what it says of itself.
 pub fn dry_run(session: &Session, job: &dyn Ready) -> Outcome {
     let forecast = job.dry_run(session)?;
-    progress::say(toml::to_string(&job.settings())?);
+    progress::say_file(toml::to_string(&job.settings())?);
     match forecast {
         Forecast::Plan(plan) => say(&plan),
         Forecast::Text(text) => progress::say(text),

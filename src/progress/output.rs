@@ -8,6 +8,10 @@ use anstream::{AutoStream, ColorChoice};
 use anstyle::Style;
 use setpoint::visible::{indented, one_line, shortened, visible, visible_json, without_codes};
 use setpoint::{Failure, Outcome};
+use terminal_size::{Width, terminal_size_of};
+
+use super::table::width;
+use super::wrap::wrapped;
 
 /// The first write to standard output that failed. Nothing is written after it.
 static FAILED: OnceLock<io::Error> = OnceLock::new();
@@ -44,8 +48,14 @@ pub fn complete() -> Outcome {
     }
 }
 
-/// Prints a result.
+/// Prints a result. On a terminal, long lines are broken at words.
 pub fn say(text: impl Display) {
+    let text = text.to_string();
+    send(&format!("{}\n", wrapped(&visible(&text), width().unwrap_or(usize::MAX))));
+}
+
+/// Prints the text of a file, such as settings. Its lines stay as they are.
+pub fn say_file(text: impl Display) {
     send(&format!("{}\n", visible(&text.to_string())));
 }
 
@@ -109,7 +119,11 @@ pub fn warn(text: impl Display) {
     note(shortened(&without_codes(&format!("warning: {text}"))));
 }
 
+/// Prints a message on standard error. On a terminal, long lines are broken at words.
 fn tell(text: &str) {
+    let stream = io::stderr();
+    let width = stream.is_terminal().then(|| terminal_size_of(&stream)).flatten();
+    let text = wrapped(text, width.map_or(usize::MAX, |(Width(width), _)| usize::from(width)));
     // There is no other place to report that standard error cannot be written.
     let _ = io::stderr().lock().write_all(format!("{text}\n").as_bytes());
 }

@@ -5,9 +5,11 @@ use std::io::{self, IsTerminal as _};
 use setpoint::session::TextTable;
 use tabled::Table;
 use tabled::builder::Builder;
-use tabled::settings::peaker::Priority;
-use tabled::settings::{Style, Width};
+use tabled::grid::util::string::get_text_width;
+use tabled::settings::Style;
 use terminal_size::terminal_size_of;
+
+use super::wrap::cell;
 
 /// Returns the width of the terminal that results are printed on; `None` if they go elsewhere.
 pub fn width() -> Option<usize> {
@@ -35,25 +37,50 @@ fn fitted(table: &TextTable, width: usize) -> String {
         }
     }
     let parts = groups.iter().map(|group| {
-        let mut part = part(table, group);
-        if part.total_width() > width {
-            part.with(Width::wrap(width).keep_words(true).priority(Priority::max(true)));
-        }
-        part.to_string()
+        let draw = |rows| drawn_rows(rows, table.is_framed);
+        narrowed(&rows_of(table, group), width, draw).to_string()
     });
     parts.collect::<Vec<_>>().join("\n\n")
 }
 
 /// Returns some columns as a table of their own.
 fn part(table: &TextTable, columns: &[usize]) -> Table {
+    drawn_rows(rows_of(table, columns), table.is_framed)
+}
+
+/// Returns the rows of some columns.
+fn rows_of(table: &TextTable, columns: &[usize]) -> Vec<Vec<String>> {
     let cell = |row: &Vec<String>, column: usize| row.get(column).cloned().unwrap_or_default();
-    let rows = table.rows.iter().map(|row| columns.iter().map(|&column| cell(row, column)).collect::<Vec<_>>());
+    table.rows.iter().map(|row| columns.iter().map(|&column| cell(row, column)).collect()).collect()
+}
+
+fn drawn_rows(rows: Vec<Vec<String>>, is_framed: bool) -> Table {
     let mut drawn = Builder::from_iter(rows).build();
-    match table.is_framed {
+    match is_framed {
         true => drawn.with(Style::rounded()),
         false => drawn.with(Style::blank()),
     };
     drawn
+}
+
+/// Returns the table that `draw` makes of the rows. If it is wider than `width`, the columns with the longest lines become narrower, and
+/// their texts are broken at words.
+pub fn narrowed(rows: &[Vec<String>], width: usize, draw: impl Fn(Vec<Vec<String>>) -> Table) -> Table {
+    let table = draw(rows.to_vec());
+    let excess = table.total_width().saturating_sub(width);
+    if excess == 0 {
+        return table;
+    }
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let widest = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|text| get_text_width(text)).max();
+    let mut widths: Vec<usize> = (0..columns).map(|column| widest(column).unwrap_or(0)).collect();
+    for _ in 0..excess {
+        if let Some(width) = widths.iter_mut().max().filter(|width| **width > 1) {
+            *width -= 1;
+        }
+    }
+    let wrap = |row: &Vec<String>| row.iter().zip(&widths).map(|(text, width)| cell(text, *width)).collect();
+    draw(rows.iter().map(wrap).collect())
 }
 
 #[cfg(test)]
@@ -108,6 +135,18 @@ mod tests {
         let parts: Vec<&str> = text.split("\n\n").collect();
         assert_eq!(parts.len(), 2, "{text}");
         assert!(parts.iter().all(|part| part.contains("mmlu") && part.contains("dro")), "{text}");
+    }
+
+    #[test]
+    fn a_column_that_is_too_wide_is_broken_at_words() {
+        let mut table = TextTable::plain(["name", "meaning"]);
+        table.push(["tau", "how much of the target network is taken over after each of the steps"]);
+        let text = fitted(&table, 40);
+        assert!(widest(&text) <= 40, "{text}");
+        // No line of the cell begins with a space, and each is as long as its words allow.
+        let lines: Vec<&str> = text.lines().skip(1).filter_map(|line| line.get(8..)).map(str::trim_end).collect();
+        let words = ["how much of the target network", "is taken over after each of the", "steps"];
+        assert_eq!(lines, words, "{text}");
     }
 
     #[test]

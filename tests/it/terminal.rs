@@ -343,3 +343,28 @@ fn colours_are_for_terminals_unless_something_forbids_them() {
     let text = on_a_terminal(&[("NO_COLOR", "")]).unwrap();
     assert!(text.contains("\u{1b}["), "an empty NO_COLOR forbids nothing: {text}");
 }
+
+#[test]
+fn long_lines_are_broken_at_words_on_a_terminal_and_nowhere_else() {
+    let policy = model().display().to_string();
+    let (_rows, data) = file("rows.jsonl", &rewarded_rows(2));
+    let nowhere = ["align", "--model", &policy, "--data", &data, "--dry-run", "--set", "train.learning_rate=-1"];
+    let piped = setpoint(&nowhere);
+    let sentence = piped.stderr.lines().find(|line| line.len() > 50).unwrap_or_else(|| panic!("{piped:#?}"));
+    let line = format!("stty cols 40; {} {}", env!("CARGO_BIN_EXE_setpoint"), nowhere.join(" "));
+    let mut script = Command::new("script");
+    script.args(["-qec", &line, "/dev/null"]).env("TERM", "dumb").stdin(Stdio::null());
+    let Some(output) = script.output().ok() else {
+        println!("skipped: no `script` to make a terminal");
+        return;
+    };
+    let shown = String::from_utf8_lossy(&output.stdout);
+    if !shown.contains("learning_rate") {
+        println!("skipped: no `script` to make a terminal");
+        return;
+    }
+    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    assert!(shown.lines().all(|line| line.chars().count() <= 40), "{shown}");
+    let (shown, sentence) = (words(&shown), words(sentence));
+    assert!(shown.windows(sentence.len()).any(|part| part == sentence), "{shown:?}\n{sentence:?}");
+}
