@@ -127,6 +127,9 @@ pub struct DisplacementWarning {
     pub per_token: bool,
 }
 
+/// What holds the chosen responses up.
+const REMEDY: &str = "a lower train.learning_rate or a larger align.beta keeps the policy closer to the reference";
+
 impl fmt::Display for DisplacementWarning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unit = if self.per_token { "nats per token" } else { "nats" };
@@ -137,11 +140,11 @@ impl fmt::Display for DisplacementWarning {
             self.step, self.log_ratio, self.limit
         )?;
         match self.target {
-            None => Ok(()),
+            None => write!(f, "; {REMEDY}"),
             Some(target) if target < self.limit => {
                 write!(f, "; their targets ask for {target:.4}: a lower log_z0 asks for less")
             }
-            Some(target) => write!(f, "; their targets ask for {target:.4}"),
+            Some(target) => write!(f, "; their targets ask for {target:.4}, so {REMEDY}"),
         }
     }
 }

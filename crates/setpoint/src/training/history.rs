@@ -14,7 +14,7 @@ use crate::session::{Host, memory};
 use crate::visible::shortened;
 
 /// The file of the history.
-const HISTORY: &str = "history.jsonl";
+pub(super) const HISTORY: &str = "history.jsonl";
 
 /// An event in the life of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -46,6 +46,8 @@ pub(super) struct TrainingHooks<'a, T: Task> {
     /// A warning to be given if the run is new.
     pub(super) few_steps: Option<String>,
     pub(super) speed: Speed,
+    /// The metric that decides which evaluation is the best, if one does.
+    pub(super) best_metric: Option<&'a str>,
     /// Why the model could not be saved, with its hint.
     pub(super) failed: Option<Failure>,
 }
@@ -100,11 +102,10 @@ impl<T: Task> Hooks<T::Model> for TrainingHooks<'_, T> {
     }
 
     fn evaluated(&mut self, evaluation: &Evaluation) {
-        let metrics: Vec<String> =
-            evaluation.metrics.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+        let metrics = main_metrics(&evaluation.metrics, self.best_metric);
         if !metrics.is_empty() && !self.bar.is_hidden() {
             let best = if evaluation.best { " (best)" } else { "" };
-            self.bar.above(&mut || log::info!("step {}{best}: {}", evaluation.step, metrics.join("  ")));
+            self.bar.above(&mut || log::info!("step {}{best}: {metrics}", evaluation.step));
         }
     }
 
@@ -112,6 +113,23 @@ impl<T: Task> Hooks<T::Model> for TrainingHooks<'_, T> {
         self.bar.above(&mut || log::warn!("{message}"));
         history::append_warnings(self.folder, self.session.host.as_ref());
     }
+}
+
+/// Returns the metrics of an evaluation that fit one line of a terminal: the loss, the metric that decides which evaluation is the best,
+/// and the accuracy. `metrics.jsonl` has all of them.
+fn main_metrics(metrics: &[(String, f64)], best: Option<&str>) -> String {
+    /// Nats below which log-ratios are rounding, as before the first step.
+    const ROUNDING: f64 = 1e-3;
+    // Where no log-ratio differs from zero, rounding decides which of two responses comes first.
+    let log_ratio = |name: &str| metrics.iter().find(|(other, _)| other == name).map(|(_, value)| value.abs());
+    let sides = ["eval_logratios/chosen", "eval_logratios/rejected"].map(log_ratio);
+    let is_reference = sides.iter().all(|side| side.is_some_and(|nats| nats < ROUNDING));
+    let is_main = |name: &str| {
+        let is_accuracy = matches!(name.rsplit(['/', '_']).next(), Some("accuracy" | "accuracies"));
+        name == "eval_loss" || Some(name) == best || is_accuracy && !is_reference
+    };
+    let main = metrics.iter().filter(|(name, _)| is_main(name)).map(|(name, value)| format!("{name} {value:.4}"));
+    main.collect::<Vec<_>>().join("  ")
 }
 
 #[cfg(test)]
@@ -137,5 +155,29 @@ mod tests {
         let mut speed = Speed::default();
         assert_eq!(speed.add(&step(7, 100, 1_000_100, 0.5)), "200 tokens/s, 1.0 s left");
         assert_eq!(speed.add(&step(8, 300, 1_000_400, 0.5)), "400 tokens/s, 0.5 s left");
+    }
+
+    #[test]
+    fn an_evaluation_takes_one_line() {
+        let metrics = [
+            ("eval_loss", 0.5),
+            ("eval_rewards/accuracies", 0.75),
+            ("eval_rewards/margins", 1.25),
+            ("eval_logps/chosen", -90.0),
+            ("eval_kl", 2.0),
+        ];
+        let metrics = metrics.map(|(name, value)| (name.to_owned(), value));
+        assert_eq!(main_metrics(&metrics, None), "eval_loss 0.5000  eval_rewards/accuracies 0.7500");
+        let with_best = main_metrics(&metrics, Some("eval_kl"));
+        assert_eq!(with_best, "eval_loss 0.5000  eval_rewards/accuracies 0.7500  eval_kl 2.0000");
+        assert_eq!(main_metrics(&metrics[2..4], None), "");
+        // Before the first step, the accuracy is chance.
+        let log_ratios = |chosen: f64| {
+            let names = ["eval_loss", "eval_rewards/accuracies", "eval_logratios/chosen", "eval_logratios/rejected"];
+            let values = [0.6931, 0.225, chosen, 2e-6];
+            names.iter().zip(values).map(|(name, value)| ((*name).to_owned(), value)).collect::<Vec<_>>()
+        };
+        assert_eq!(main_metrics(&log_ratios(-1e-6), None), "eval_loss 0.6931");
+        assert!(main_metrics(&log_ratios(0.02), None).ends_with("eval_rewards/accuracies 0.2250"));
     }
 }

@@ -14,7 +14,7 @@ use burn::module::Module;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use setpoint_align::DisplacementDetector;
-use setpoint_data::TextEncoder;
+use setpoint_data::{TextEncoder, counted};
 use setpoint_train::{Error, Fitted, Hooks, RunDir, Sample, StopReason, Task, TrainConfig, fit_on};
 use setpoint_transformer::{CausalLm, ModelConfig, Recompute, generate_stream};
 
@@ -302,6 +302,7 @@ pub fn train<T: Task>(
         folder: run.path(),
         few_steps,
         speed: Speed::default(),
+        best_metric: config.best.as_ref().map(|best| best.metric.as_str()),
         failed: None,
     };
     if begun.is_none() {
@@ -340,7 +341,7 @@ pub fn train<T: Task>(
         return Err(Failure::Stopped { message });
     }
     if let StopReason::Patience = fitted.stop {
-        log::info!("{what}: stopped early at step {}: no better evaluation came", fitted.steps);
+        log::info!("{what}: stopped early at step {}: {}", fitted.steps, patience_ended(config));
     }
     Ok(fitted)
 }
@@ -362,6 +363,12 @@ fn check_best<T: Task>(
     }
     let message = format!("the evaluation does not measure `{}`; it measures: {}", best.metric, measured.join(", "));
     Err(Failure::usage("train.best.metric", message))
+}
+
+/// Returns why a training stopped before its last step.
+fn patience_ended(config: &TrainConfig) -> String {
+    let patience = config.best.as_ref().and_then(|best| best.patience).unwrap_or_default();
+    format!("no improvement in {} (train.best.patience)", counted(patience as usize, "evaluation"))
 }
 
 /// An error with what can be done about it.

@@ -4,14 +4,15 @@ use std::fmt;
 
 use burn::tensor::FloatDType;
 use serde::Serialize;
-use setpoint_data::EncodeReport;
+use setpoint_data::{EncodeReport, counted};
 use setpoint_train::{MicroBatch, TrainConfig, kept_logits};
 use setpoint_transformer::lora::AdapterSize;
 use setpoint_transformer::{ModelConfig, Recompute};
 
 use crate::config::sections::ModelSection;
 use crate::failure::Outcome;
-use crate::session::Place;
+use crate::session::memory::size;
+use crate::session::{Place, duration};
 
 /// Bytes of the program, its tokenizer and its threads.
 const PROGRAM: f64 = 64e6;
@@ -347,11 +348,11 @@ impl RunPlan {
     pub fn warn(&self) {
         if let (Some(false), Some(available)) = (self.fits, self.available) {
             log::warn!(
-                "this training needs about {:.2} GiB of memory{}, and {:.2} GiB are available: it will probably be stopped by the \
+                "this training needs about {} of memory{}, and {} are available: it will probably be stopped by the \
                  system. A smaller train.micro_batch or train.recompute = \"block\" needs less; `setpoint plan` shows the parts",
-                gib(self.peak),
+                size(self.peak),
                 self.on_each(),
-                gib(available)
+                size(available)
             );
         }
     }
@@ -373,8 +374,11 @@ impl fmt::Display for RunPlan {
         writeln!(f, "data      {}", self.data)?;
         writeln!(
             f,
-            "steps     {} ({} an epoch, {} examples in batches of {})",
-            self.steps, self.steps_per_epoch, self.examples, self.batch_size
+            "steps     {} ({} an epoch, {} in batches of {})",
+            self.steps,
+            self.steps_per_epoch,
+            counted(self.examples, "example"),
+            self.batch_size
         )?;
         if self.trained < self.parameters {
             let share = 100.0 * self.trained as f64 / self.parameters as f64;
@@ -383,23 +387,23 @@ impl fmt::Display for RunPlan {
         let again = if memory.recompute == Recompute::Block { ", each block computed again" } else { "" };
         writeln!(
             f,
-            "memory    about {:.2} GiB at once{}, of {:.2} weights in {}, {:.2} gradients and {:.2} optimizer in f32, {:.2} activations of {:.0} \
-             tokens{again}, {:.2} head, {:.2} other",
-            gib(self.peak),
+            "memory    about {} at once{}: {} weights in {}, {} gradients and {} optimizer in f32, {} activations of {:.0} tokens{again}, {} \
+             head, {} other",
+            size(self.peak),
             self.on_each(),
-            gib(memory.weights),
+            size(memory.weights),
             self.dtype,
-            gib(memory.gradients),
-            gib(memory.optimizer),
-            gib(memory.activations),
+            size(memory.gradients),
+            size(memory.optimizer),
+            size(memory.activations),
             memory.tokens,
-            gib(memory.head),
-            gib(memory.other),
+            size(memory.head),
+            size(memory.other),
         )?;
         match (self.fits, self.available) {
             (Some(fits), Some(available)) => {
                 let fits = if fits { "yes" } else { "no" };
-                writeln!(f, "fits      {fits}: {:.2} GiB are available", gib(available))?;
+                writeln!(f, "fits      {fits}: {} are available", size(available))?;
             }
             _ => writeln!(f, "fits      not known: say how much memory a device has, as in --device-memory 80GiB")?,
         }
@@ -409,18 +413,6 @@ impl fmt::Display for RunPlan {
             duration(operations / 1e11),
             duration(operations / 1e14)
         )
-    }
-}
-
-fn gib(bytes: f64) -> f64 {
-    bytes / f64::from(1u32 << 30)
-}
-
-fn duration(seconds: f64) -> String {
-    match seconds {
-        s if s < 90.0 => format!("{s:.0} seconds"),
-        s if s < 5400.0 => format!("{:.0} minutes", s / 60.0),
-        s => format!("{:.1} hours", s / 3600.0),
     }
 }
 

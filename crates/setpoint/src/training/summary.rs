@@ -5,12 +5,13 @@ use std::io::{BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use setpoint_data::counted;
 use setpoint_train::{BestConfig, RunDir, TrainConfig};
 
-use super::history::History;
+use super::history::{HISTORY, History};
 use super::mark_finished;
 use crate::failure::Outcome;
-use crate::session::{Session, duration};
+use crate::session::{Session, duration, memory};
 
 /// Marks a run as finished, after the models in some folders of it were written, and tells how it went. The first folder is the model's.
 pub fn conclude(
@@ -87,6 +88,8 @@ struct Summary {
     peak_memory: Option<u64>,
     /// Whether the run computed in the machine's own memory.
     on_cpu: bool,
+    /// Different warnings of all processes.
+    warnings: usize,
     model: PathBuf,
 }
 
@@ -107,6 +110,7 @@ impl Summary {
             metric: metric.to_owned(),
             peak_memory: history.peak_memory(),
             on_cpu,
+            warnings: history.warnings.len(),
             model: folder.join(model),
         }
     }
@@ -116,8 +120,7 @@ impl Summary {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (seconds, complete) = self.seconds;
-        let steps = if self.steps == 1 { "step" } else { "steps" };
-        write!(f, "{}: {} {steps}", self.what, self.steps)?;
+        write!(f, "{}: {}", self.what, counted(self.steps as usize, "step"))?;
         if seconds > 0.0 {
             let at_least = if complete { "" } else { "at least " };
             write!(f, " in {at_least}{}", duration(seconds))?;
@@ -136,7 +139,10 @@ impl fmt::Display for Summary {
         }
         if let Some(bytes) = self.peak_memory {
             let place = if self.on_cpu { "" } else { " of the host, without the devices" };
-            write!(f, "\npeak memory  {:.2} GiB{place}", bytes as f64 / f64::from(1u32 << 30))?;
+            write!(f, "\npeak memory  {}{place}", memory::size(bytes as f64))?;
+        }
+        if self.warnings > 0 {
+            write!(f, "\nwarnings     {}, see above and {HISTORY} in the run folder", self.warnings)?;
         }
         write!(f, "\nmodel        {}", self.model.display())
     }
@@ -156,6 +162,7 @@ mod tests {
             metric: "eval_loss".into(),
             peak_memory: Some(1 << 29),
             on_cpu: true,
+            warnings: 0,
             model: "runs/sft/model".into(),
         }
     }
@@ -191,12 +198,13 @@ mod tests {
         assert_eq!(
             text,
             "SFT: 120 steps in 1 min 42 s\nloss         3.2500 at step 1, 1.5000 at step 120\nbest         eval_loss 1.9500 at \
-             step 80\npeak memory  0.50 GiB\nmodel        runs/sft/model"
+             step 80\npeak memory  512 MiB\nmodel        runs/sft/model"
         );
-        let resumed = Summary { resumed: Some(60), seconds: (102.0, false), on_cpu: false, ..full };
+        let resumed = Summary { resumed: Some(60), warnings: 12, seconds: (102.0, false), on_cpu: false, ..full };
         let text = resumed.to_string();
         assert!(text.starts_with("SFT: 120 steps in at least 1 min 42 s, resumed from step 60\n"), "{text}");
-        assert!(text.contains("0.50 GiB of the host, without the devices"), "{text}");
+        assert!(text.contains("512 MiB of the host, without the devices"), "{text}");
+        assert!(text.contains("\nwarnings     12, see above and history.jsonl"), "{text}");
         assert!(text.lines().all(|line| line.chars().count() <= 78), "{text}");
     }
 
