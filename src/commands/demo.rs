@@ -17,7 +17,7 @@ use setpoint::config::sections::ModelSection;
 use setpoint::eval::{self, EvalConfig, EvalReport};
 use setpoint::generate::SamplingSection;
 use setpoint::reward::RewardConfig;
-use setpoint::session::TextTable;
+use setpoint::session::{TextTable, duration};
 use setpoint::sft::SftConfig;
 use setpoint::{Failure, Outcome};
 use setpoint::{Session, align, annotate, reward, setup, sft};
@@ -79,7 +79,7 @@ fn carry_out(session: &Session, folder: &Path, seed: u64) -> Outcome {
     let dro = align_config(&sft, &rewards, dro_method(), seed);
     let report = audit::report(&quiet, &dro, None)?;
     progress::say(audit::figures(&report));
-    report.findings.iter().for_each(|f| progress::say(format!("{}: {}", f.severity, f.message)));
+    audit::beyond_figures(&report).for_each(|finding| progress::say(finding));
 
     step(5, "align by DRO");
     let dro_run = folder.join("dro");
@@ -93,17 +93,18 @@ fn carry_out(session: &Session, folder: &Path, seed: u64) -> Outcome {
     let mut reports = Vec::new();
     for (name, run) in [("DRO", &dro_run), ("DPO", &dpo_run)] {
         let config = eval_config(&data, &run.join("model"), &sft.join("model"), &judge.join("model"), seed);
-        let report = eval::report(session, &config)?;
+        // The second evaluation reads the same rows: one report of them will do.
+        let report = eval::report(if reports.is_empty() { session } else { &quiet }, &config)?;
         let text = serde_json::to_string_pretty(&eval::written(&report)?)? + "\n";
         setup::write_text(&folder.join(format!("eval-{}.json", name.to_lowercase())), &text)?;
         reports.push((name, report));
     }
     progress::say(format!("\n{}", table(&reports)));
     progress::say(format!(
-        "\nwritten to {}: data/, sft/, reward/, rewards.jsonl, dro/, dpo/, eval-*.json; {:.0} seconds\n\
+        "\nwritten to {}: data/, sft/, reward/, rewards.jsonl, dro/, dpo/, eval-*.json; {}\n\
          talk to it: setpoint chat --model {}",
         folder.display(),
-        started.elapsed().as_secs_f64(),
+        duration(started.elapsed().as_secs_f64()),
         dro_run.join("model").display()
     ));
     Ok(())

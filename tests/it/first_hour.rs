@@ -37,7 +37,7 @@ fn a_model_of_the_wrong_kind_is_refused_before_any_work() {
     eval(&policy, &policy, &reward).ok();
     let refused = |ran: Ran, said: &[&str]| {
         // No answer was sampled and no row was read.
-        assert!(!ran.stderr.contains("logps") && !ran.stderr.contains("rows kept"), "{ran:#?}");
+        assert!(!ran.stderr.contains("log-probs") && !ran.stderr.contains("rows kept"), "{ran:#?}");
         assert_eq!(errors(&ran), 1, "{ran:#?}");
         ran.fails(2, said);
     };
@@ -143,7 +143,7 @@ fn the_audit_speaks_of_labels_only_where_there_are_some() {
         setpoint(&["audit", "--quiet", "--model", &policy, "--data", &data]).ok().stdout
     };
     let without = audit(&rewarded_rows(4));
-    assert!(without.contains("chosen        4 responses") && !without.contains("labelled"), "{without}");
+    assert!(without.contains("best          4 responses") && !without.contains("labelled"), "{without}");
     let rows: String = (0..3)
         .map(|i| {
             let row = json!({
@@ -157,7 +157,7 @@ fn the_audit_speaks_of_labels_only_where_there_are_some() {
         })
         .collect();
     let with = audit(&rows);
-    assert!(with.contains("In 1 of 3 labelled pairs"), "{with}");
+    assert!(with.contains("In 1 of 3 labelled pairs") && with.contains("chosen        3 responses"), "{with}");
 }
 
 #[test]

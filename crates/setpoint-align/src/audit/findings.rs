@@ -107,30 +107,50 @@ fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
 }
 
-/// A number with at most four significant decimals and no trailing zeros.
+/// Returns nats with at most two decimals, as in the table of the audit.
+fn nats(value: f64) -> String {
+    decimals(value, 2)
+}
+
+/// Returns a reward, or a level in nats, with at most three decimals, as in the table of the audit.
+fn level(value: f64) -> String {
+    decimals(value, 3)
+}
+
+/// Returns a number with at most four decimals.
 fn short(value: f64) -> String {
-    let text = format!("{value:.4}");
+    decimals(value, 4)
+}
+
+/// Returns a number with at most so many decimals and no zeros at its end.
+fn decimals(value: f64, decimals: usize) -> String {
+    let text = format!("{value:.decimals$}");
     let text = text.trim_end_matches('0').trim_end_matches('.');
     if text == "-0" { "0".into() } else { text.into() }
+}
+
+/// Returns a number of responses with the name of their role.
+fn responses(count: usize, role: &str) -> String {
+    format!("{count} {role} response{}", if count == 1 { "" } else { "s" })
 }
 
 fn feasibility(report: &AuditReport) -> Found {
     let found = &report.feasibility;
     let worst = found.worst.first();
     if found.infeasible == 0 {
-        let message = format!("All {} prompts are feasible at log_z0 = {}.", report.prompts, short(report.log_z0));
+        let message = format!("Every prompt is feasible at log_z0 = {}.", level(report.log_z0));
         return Some((Severity::Info, message));
     }
     let severity = if found.infeasible_share > MOST { Severity::Warning } else { Severity::Info };
     let example =
-        worst.map_or(String::new(), |worst| format!(" (worst: {}, by {} nats)", worst.name, short(worst.excess)));
+        worst.map_or(String::new(), |worst| format!(" (worst: {}, by {} nats)", worst.name, nats(worst.excess)));
     let message = format!(
         "{} of {} prompts ({}) are infeasible at log_z0 = {}: the targets of their responses add up to more than all \
          probability{example}, so training comes near them at best; a larger beta makes fewer prompts so.",
         found.infeasible,
         report.prompts,
         percent(found.infeasible_share),
-        short(report.log_z0),
+        level(report.log_z0),
     );
     Some((severity, message))
 }
@@ -146,7 +166,7 @@ fn equal_rewards(report: &AuditReport) -> Found {
         let message = format!(
             "All {} rewards equal {}, so nothing distinguishes one response from another.",
             rewards.count,
-            short(rewards.min)
+            level(rewards.min)
         );
         (Severity::Error, message)
     })
@@ -156,7 +176,7 @@ fn equal_rewards(report: &AuditReport) -> Found {
 fn remedy(report: &AuditReport) -> String {
     let mean = report.recommended.mean;
     if report.log_z0 - mean > 1e-9 * (1.0 + mean.abs()) {
-        format!("; log_z0 = {} (\"mean\") lets those above the mean reward gain", short(mean))
+        format!("; log_z0 = {} (\"mean\") lets those above the mean reward gain", level(mean))
     } else {
         "; a larger beta asks for less".into()
     }
@@ -166,12 +186,12 @@ fn steep_fall(report: &AuditReport) -> Found {
     let chosen = &report.chosen;
     let fall = chosen.fall.filter(|_| chosen.falling_steeply > MANY_STEEP)?;
     let message = format!(
-        "{} of the {} chosen responses are asked to fall by more than one nat per token, which leaves nothing of them \
+        "{} of the {} are asked to fall by more than one nat per token, which leaves nothing of them \
          and garbles the text; those that lose probability are to fall by {} nats on average, {} per token{}.",
         percent(chosen.falling_steeply),
-        chosen.count,
-        short(fall.nats),
-        short(fall.per_token),
+        responses(chosen.count, report.roles().0),
+        nats(fall.nats),
+        nats(fall.per_token),
         remedy(report)
     );
     Some((Severity::Warning, message))
@@ -184,7 +204,7 @@ fn beta(report: &AuditReport) -> Found {
          from the reference; beta = {} is a tenth of a deviation, {} a quarter.",
         short(report.beta),
         short(share),
-        short(report.rewards.std),
+        level(report.rewards.std),
         short_up(SMALL_BETA * report.rewards.std),
         short_up(0.25 * report.rewards.std),
     );
@@ -195,10 +215,10 @@ fn chosen(report: &AuditReport) -> Found {
     let targets = report.chosen.targets?;
     let Some(fall) = report.chosen.fall else {
         let message = format!(
-            "None of the {} chosen responses has a reward below the break-even reward {} (mean target {} nats).",
-            report.chosen.count,
-            short(report.break_even_reward),
-            short(targets.mean),
+            "None of the {} has a reward below the break-even reward {} (mean target {} nats).",
+            responses(report.chosen.count, report.roles().0),
+            level(report.break_even_reward),
+            nats(targets.mean),
         );
         return Some((Severity::Info, message));
     };
@@ -207,14 +227,14 @@ fn chosen(report: &AuditReport) -> Found {
     let severity = if report.chosen.losing > MOST && !kept { Severity::Warning } else { Severity::Info };
     let remedy = if severity == Severity::Warning { remedy(report) } else { String::new() };
     let message = format!(
-        "{} of the {} chosen responses have a reward below the break-even reward {} and will lose probability, {} nats on \
+        "{} of the {} have a reward below the break-even reward {} and will lose probability, {} nats on \
          average, {} per token (mean target of all of them: {} nats){remedy}.",
         percent(report.chosen.losing),
-        report.chosen.count,
-        short(report.break_even_reward),
-        short(fall.nats),
-        short(fall.per_token),
-        short(targets.mean),
+        responses(report.chosen.count, report.roles().0),
+        level(report.break_even_reward),
+        nats(fall.nats),
+        nats(fall.per_token),
+        nats(targets.mean),
     );
     Some((severity, message))
 }
@@ -224,12 +244,12 @@ fn rejected(report: &AuditReport) -> Found {
     let severity = if report.rejected.gaining > MOST { Severity::Warning } else { Severity::Info };
     let remedy = if severity == Severity::Warning { "; a higher log_z0 lowers their targets" } else { "" };
     let message = format!(
-        "{} of the {} rejected responses have a reward above the break-even reward {} and will gain probability (mean \
+        "{} of the {} have a reward above the break-even reward {} and will gain probability (mean \
          target {} nats){remedy}.",
         percent(report.rejected.gaining),
-        report.rejected.count,
-        short(report.break_even_reward),
-        short(targets.mean),
+        responses(report.rejected.count, report.roles().1),
+        level(report.break_even_reward),
+        nats(targets.mean),
     );
     Some((severity, message))
 }
@@ -276,10 +296,10 @@ fn range(report: &AuditReport) -> Found {
     let remedy = if wide { "; a larger beta, reward_scale below 1 or a clip narrows them" } else { "" };
     let message = format!(
         "Rewards lie between {} and {}, so at beta = {} the targets span {} nats{remedy}.",
-        short(report.rewards.min),
-        short(report.rewards.max),
+        level(report.rewards.min),
+        level(report.rewards.max),
         short(report.beta),
-        short(report.target_range),
+        decimals(report.target_range, 1),
     );
     Some((severity, message))
 }

@@ -90,6 +90,9 @@ pub struct AuditReport {
     pub target_range: f64,
     /// Whether the targets are probabilities.
     pub feasibility: Feasibility,
+    /// Whether a response of the data has a label; without labels, `chosen` is the best response of a prompt by reward, and `rejected`
+    /// are those with lower rewards.
+    pub labelled: bool,
     /// Where the chosen responses are going.
     pub chosen: Targets,
     /// Where the rejected responses are going.
@@ -104,6 +107,13 @@ pub struct AuditReport {
     pub label_disagreement: Option<LabelDisagreement>,
     /// What of it a person should read.
     pub findings: Vec<Finding>,
+}
+
+impl AuditReport {
+    /// Returns the names of the responses that are chosen and of those that are rejected, in messages.
+    pub fn roles(&self) -> (&'static str, &'static str) {
+        if self.labelled { ("chosen", "rejected") } else { ("best", "other") }
+    }
 }
 
 /// The targets (`r/β − log_z0`, nats of log-ratio) of the responses of one role.
@@ -247,6 +257,7 @@ pub fn audit(data: &[AuditPrompt], settings: &AuditSettings) -> Result<AuditRepo
         beta_in_deviations: (rewards.std > 0.0).then(|| beta / rewards.std),
         target_range: (rewards.max - rewards.min) / beta,
         rewards,
+        labelled: prompt_rewards.iter().any(|prompt| prompt.labels.iter().any(Option::is_some)),
         chosen: targets(Role::Chosen),
         rejected: targets(Role::Rejected),
         recommended: Recommended {

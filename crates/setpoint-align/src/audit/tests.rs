@@ -41,7 +41,7 @@ fn excess_is_the_log_of_the_targets_sum() {
     let (severity, message) = finding(&report);
     assert_eq!(severity, Severity::Info, "one of two is not most");
     assert!(message.starts_with("1 of 2 prompts (50.0 %) are infeasible at log_z0 = 0"), "{message}");
-    assert!(message.contains("rows.jsonl:40, by 0.9163 nats"), "{message}");
+    assert!(message.contains("rows.jsonl:40, by 0.92 nats"), "{message}");
     assert_eq!(finding(&at(&[heavy(1, 40)], 0.5, 0.0)).0, Severity::Warning);
 
     // At the recommended value nothing is infeasible, and nothing less would do.
@@ -125,7 +125,7 @@ fn the_papers_values_are_found_to_lower_chosen_responses() {
     assert_eq!(warnings.len(), 1, "{:?}", report.findings);
     assert_eq!(
         warnings[0],
-        "100.0 % of the 1 chosen responses have a reward below the break-even reward 5 and will lose probability, 40 nats on \
+        "100.0 % of the 1 best response have a reward below the break-even reward 5 and will lose probability, 40 nats on \
          average, 0.4 per token (mean target of all of them: -40 nats); log_z0 = 0 (\"mean\") lets those above the mean \
          reward gain."
     );

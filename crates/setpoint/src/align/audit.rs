@@ -3,8 +3,10 @@
 use std::borrow::Cow;
 
 use setpoint_align::{
-    AuditPrompt, AuditReport, AuditSettings, LogZ0, PromptRewards, Subject, Summary, audit, break_even_reward,
+    AuditPrompt, AuditReport, AuditSettings, Finding, LogZ0, PromptRewards, Severity, Subject, Summary, audit,
+    break_even_reward,
 };
+use setpoint_data::counted;
 
 use super::{AlignConfig, ReferenceModel, TrainingData, named, prepare, reference_dir, reference_logps};
 use crate::failure::{Failure, Outcome};
@@ -80,9 +82,7 @@ pub fn level(beta: f64, log_z0: f64, rewards: &Summary) -> String {
 fn run(session: &Session, config: &AlignConfig) -> Outcome {
     let report = report(session, config, None)?;
     session.say(figures(&report));
-    for finding in &report.findings {
-        session.say(format!("{}: {}", finding.severity, finding.message));
-    }
+    beyond_figures(&report).for_each(|finding| session.say(finding));
     if let Some(path) = &config.output {
         setup::write_text(path, &(serde_json::to_string_pretty(&report)? + "\n"))?;
         log::info!("written to {}", path.display());
@@ -90,12 +90,21 @@ fn run(session: &Session, config: &AlignConfig) -> Outcome {
     Ok(())
 }
 
+/// Returns the findings that the [figures] do not tell: the warnings, which say what to do, and labels that the rewards contradict.
+pub fn beyond_figures(report: &AuditReport) -> impl Iterator<Item = String> + '_ {
+    let is_new = |finding: &&Finding| finding.severity > Severity::Info || finding.subject == Subject::Labels;
+    report.findings.iter().filter(is_new).map(|finding| format!("{}: {}", finding.severity, finding.message))
+}
+
 /// Returns the figures of a report, one a line.
 pub fn figures(report: &AuditReport) -> String {
     let mut lines = vec![
         format!(
-            "{} rows, {} prompts, {} responses ({} repeated)",
-            report.rows, report.prompts, report.responses, report.duplicate_responses
+            "{}, {}, {} ({} repeated)",
+            counted(report.rows, "row"),
+            counted(report.prompts, "prompt"),
+            counted(report.responses, "response"),
+            report.duplicate_responses
         ),
         format!(
             "rewards       mean {:.3}, deviation {:.3}, from {:.3} to {:.3}",
@@ -110,32 +119,32 @@ pub fn figures(report: &AuditReport) -> String {
             report.target_range
         ),
     ];
-    for (name, side) in [("chosen", &report.chosen), ("rejected", &report.rejected)] {
+    for (name, side) in [(report.roles().0, &report.chosen), (report.roles().1, &report.rejected)] {
         let mean = side.targets.as_ref().map_or_else(String::new, |t| format!(", mean target {:+.2} nats", t.mean));
         let fall = side.fall.map_or_else(String::new, |fall| {
             format!(", {:.2} nats on average ({:.2} per token)", fall.nats, fall.per_token)
         });
         lines.push(format!(
-            "{name:<13} {} responses{mean}; {:.1} % gain probability, {:.1} % lose it{fall}",
-            side.count,
+            "{name:<13} {}{mean}; {:.1} % gain probability, {:.1} % lose it{fall}",
+            counted(side.count, "response"),
             100.0 * side.gaining,
             100.0 * side.losing
         ));
     }
     lines.push(format!(
-        "feasibility   {} prompts ({:.1} %) ask for more probability than there is",
+        "feasibility   {} of {} ({:.1} %) ask for more probability than there is",
         report.feasibility.infeasible,
+        counted(report.prompts, "prompt"),
         100.0 * report.feasibility.infeasible_share
     ));
     for prompt in report.feasibility.worst.iter().take(5) {
         lines.push(format!("              {}: {:.2} nats too much", prompt.name, prompt.excess));
     }
-    let kept = report
-        .recommended
-        .auto
-        .map_or_else(String::new, |level| format!("; chosen keep their mean at {level:.3} (keep_chosen)"));
+    let kept = report.recommended.auto.map_or_else(String::new, |level| {
+        format!("; the {} keep their mean at {level:.3} (keep_chosen)", report.roles().0)
+    });
     lines.push(format!(
-        "log_z0        the mean reward breaks even at {:.3} (mean, the default); all prompts feasible from {:.3}, 99 % from {:.3}{kept}",
+        "log_z0        the mean reward breaks even at {:.3} (mean, the default); all prompts are feasible if it is at least {:.3}, 99 % at least {:.3}{kept}",
         report.recommended.mean, report.recommended.all_feasible, report.recommended.feasible_99
     ));
     lines.join("\n")
