@@ -3,6 +3,7 @@
 mod amount;
 #[cfg(test)]
 mod documents;
+mod examples;
 mod export;
 #[cfg(test)]
 mod hints;
@@ -13,11 +14,12 @@ mod unknown;
 use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 use toml::Value;
 
 use self::amount::parse_memory;
+use self::examples::with_examples;
 pub use self::export::ExportCommand;
 use self::job::after;
 pub use self::job::{JobArgs, JobCommand, OtherCommand};
@@ -61,7 +63,7 @@ pub enum Command {
         json: bool,
     },
     /// Talk to a model in the terminal
-    #[command(display_order = after("generate"))]
+    #[command(display_order = after("generate"), after_help = CHAT_HELP)]
     Chat(ChatArgs),
     /// Write a model as a file of other programs: GGUF for llama.cpp and Ollama
     #[command(display_order = after("eval"))]
@@ -129,6 +131,8 @@ const DEVICE_HELP: &str = "flex, ndarray, wgpu[:i], cuda[:i] or remote:HOST:PORT
 const PLANNED_DEVICE_HELP: &str = "Where it will run: flex, ndarray, wgpu[:i], cuda[:i] or remote:HOST:PORT, several as in cuda:0,1; none has to be in \
     this binary or machine";
 const DEVICE_MEMORY_HELP: &str = "Memory of each device, as in 80GiB or 24GB, to say whether the job fits; by default the available memory on a CPU, unknown on a GPU";
+const CHAT_HELP: &str = "Example:\n  setpoint chat --model runs/sft/model --system \"Answer briefly.\"\n\n\
+    An empty line, /quit or Ctrl-D ends the conversation.";
 const DEMO_HELP: &str = "Example:\n  setpoint demo --run runs/demo";
 const PLAN_HELP: &str = "Examples:\n  setpoint plan dro.toml\n  setpoint plan --job sft --model Qwen2.5-0.5B --data chats.jsonl --json\n  \
     setpoint plan dro.toml --device cuda:0-3 --device-memory 80GiB\n\n\
@@ -307,6 +311,20 @@ fn jobs_with_settings() -> PossibleValuesParser {
     }
     let value = |(name, commands): (&'static str, Vec<String>)| PossibleValue::new(name).help(commands.join(" and "));
     commands.into_iter().map(value).collect::<Vec<_>>().into()
+}
+
+/// Reads the command line of this process.
+///
+/// # Errors
+/// When it is wrong, or asks for help or the version.
+pub fn parse() -> Result<Cli, clap::Error> {
+    let matches = command().try_get_matches()?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command()))
+}
+
+/// Returns all commands, as their help shows them.
+pub fn command() -> clap::Command {
+    with_examples(Cli::command())
 }
 
 /// Returns the names of the commands below a command, such as `eval`.

@@ -12,7 +12,7 @@ mod start;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 
 use cli::{Cli, Command, ExportCommand, InspectCommand, JobCommand, OtherCommand, PlanArgs};
 use host::{require_one_device, session};
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     memory::give_pages_back();
     progress::heed_dumb_terminals();
     compute_here();
-    let (done, code) = match Cli::try_parse() {
+    let (done, code) = match cli::parse() {
         Ok(cli) => (device_failure::caught(|| run(cli.command)), 0),
         Err(said) => {
             let code = progress::answer(&cli::with_remedy(said, std::env::args()));
@@ -108,7 +108,7 @@ fn run(command: Command) -> Outcome {
         Command::Report { runs, output } => commands::report::run(&runs, &output),
         Command::Convert(args) => commands::convert::run(&args),
         Command::Completions { shell } => commands::shell::completions(Cli::command(), shell),
-        Command::Man { folder } => commands::shell::pages(Cli::command(), &folder),
+        Command::Man { folder } => commands::shell::pages(cli::command(), &folder),
         Command::Inspect { what } => match what {
             InspectCommand::Data { model, data, rows, set, plain, job } => {
                 let mut given = cli::given(None, Some(&model), Some(&data), &set);

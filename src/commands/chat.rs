@@ -32,6 +32,25 @@ impl Config for ChatConfig {
     }
 }
 
+/// How to use it.
+const HOW: &str = "Write a message and press Enter; an empty line, /quit or Ctrl-D ends the conversation.";
+
+/// A line that is meant for the program, not for the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    Leave,
+    Help,
+}
+
+/// Returns what a line asks of the program. Any other line that begins with a slash, a path for example, is for the model.
+fn wish(line: &str) -> Option<Wish> {
+    match line.to_ascii_lowercase().as_str() {
+        "/quit" | "/exit" | "/q" | "/bye" => Some(Wish::Leave),
+        "/help" | "/?" => Some(Wish::Help),
+        _ => None,
+    }
+}
+
 /// Reads a line, answers it, until the end of the input.
 pub fn run(session: &Session, config: &ChatConfig, system: Option<&str>) -> Outcome {
     let encoder = setup::encoder(&config.model)?;
@@ -42,7 +61,7 @@ pub fn run(session: &Session, config: &ChatConfig, system: Option<&str>) -> Outc
     let input = std::io::stdin();
     let talking = input.is_terminal();
     if talking {
-        progress::note("Write a message and press Enter; an empty line or Ctrl-D ends the conversation.");
+        progress::note(HOW);
     }
     let mut turn = 0;
     loop {
@@ -52,6 +71,14 @@ pub fn run(session: &Session, config: &ChatConfig, system: Option<&str>) -> Outc
         let mut line = String::new();
         if input.lock().read_line(&mut line)? == 0 || line.trim().is_empty() {
             return Ok(());
+        }
+        match wish(line.trim()).filter(|_| talking) {
+            Some(Wish::Leave) => return Ok(()),
+            Some(Wish::Help) => {
+                progress::note(HOW);
+                continue;
+            }
+            None => {}
         }
         messages.push(Message::user(line.trim()));
         let ids = setup::prompt_ids(&encoder, &Record::new(Prompt::Messages(messages.clone()), Vec::new()))?;
@@ -77,5 +104,17 @@ pub fn run(session: &Session, config: &ChatConfig, system: Option<&str>) -> Outc
         }
         messages.push(Message::assistant(text));
         turn += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_other_chats_end_the_conversation_and_paths_do_not() {
+        assert_eq!(["/quit", "/Exit", "/bye"].map(wish), [Some(Wish::Leave); 3]);
+        assert_eq!(wish("/help"), Some(Wish::Help));
+        assert_eq!(["/home/me/notes", "quit", "help", "/quit now"].map(wish), [None; 4]);
     }
 }

@@ -89,9 +89,8 @@ fn help() -> String {
         Task::all().partition(|task| Task::by_default().any(|other| other == *task));
     let files = Task::all().map(Task::file).collect::<Vec<_>>().join(", ");
     let folders = distinct(Task::all().map(|task| task.folder().to_owned())).join(", ");
-    let tasks = filled(&format!("Tasks: {}; only if named: {}", names(by_default), names(others)));
-    let data =
-        filled(&format!("DATA holds {files}, or .json or .parquet; or copies of the hub's data sets ({folders})."));
+    let tasks = format!("Tasks: {}; only if named: {}", names(by_default), names(others));
+    let data = format!("DATA holds {files}, or .json or .parquet; or copies of the hub's data sets ({folders}).");
     format!(
         "Examples:\n  setpoint eval tasks --model DIR --data DATA --tasks arc_easy,arc_challenge --output runs/tasks\n  \
          setpoint eval tasks --model DIR --data DATA --set mode=cot --output runs/cot\n  \
@@ -105,18 +104,4 @@ fn distinct(names: impl Iterator<Item = String>) -> Vec<String> {
     let mut names: Vec<String> = names.collect();
     names.dedup();
     names
-}
-
-/// Breaks a text into lines, as long as those of the other help.
-fn filled(text: &str) -> String {
-    const WIDTH: usize = 118;
-    let mut lines = vec![String::new()];
-    for word in text.split(' ') {
-        match lines.last_mut() {
-            Some(line) if line.is_empty() => word.clone_into(line),
-            Some(line) if line.len() + 1 + word.len() <= WIDTH => *line += &format!(" {word}"),
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines.join("\n")
 }
