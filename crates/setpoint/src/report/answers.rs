@@ -139,8 +139,13 @@ pub fn overfitted(run: &Run) -> Answer {
         );
         let restored = run.setting("train.best.restore").and_then(toml::Value::as_bool) == Some(true)
             && run.text("train.best.metric") == Some("eval_loss");
-        let kept = restored.then(|| "`train.best` restored the model of the best evaluation".to_owned());
-        return Answer::new(QUESTION, Tone::Bad, "Yes", why).and(kept).and(against);
+        if restored {
+            let kept = "`train.best` restored the model of the best evaluation".to_owned();
+            return Answer::new(QUESTION, Tone::Neutral, "Yes, and the best model was restored", why)
+                .and(Some(kept))
+                .and(against);
+        }
+        return Answer::new(QUESTION, Tone::Bad, "Yes", why).and(against);
     }
     if first - best <= SLIGHT * first.abs() {
         let why = format!("evaluation loss stayed at {} ({} at first)", number(last), number(first));
@@ -215,10 +220,12 @@ pub fn better_than_baseline(standing: &Standing) -> Answer {
 }
 
 fn by_interval(question: &'static str, standing: &Standing) -> Answer {
-    let (tone, verdict) = match standing.better() {
-        Some(true) => (Tone::Good, "Yes"),
-        Some(false) => (Tone::Bad, "No, it is worse"),
-        None => (Tone::Unclear, "Not clearly"),
+    let (tone, verdict) = match (standing.better(), standing.is_far()) {
+        (Some(true), false) => (Tone::Good, "Yes"),
+        (Some(true), true) => (Tone::Unclear, "By this figure, but it moved far"),
+        (Some(false), _) => (Tone::Bad, "No, it is worse"),
+        (None, false) => (Tone::Unclear, "Not clearly"),
+        (None, true) => (Tone::Bad, "Not clearly, and it moved far"),
     };
     Answer { question, tone, verdict: verdict.to_owned(), reasons: standing.sentences() }
 }

@@ -66,11 +66,7 @@ pub fn counted(value: u64, noun: &str) -> String {
 
 /// Returns bytes in the unit that suits them.
 pub fn bytes(bytes: u64) -> String {
-    let bytes = bytes as f64;
-    match bytes / f64::from(1u32 << 30) {
-        gib if gib >= 1.0 => format!("{gib:.1} GiB"),
-        gib => format!("{:.0} MiB", 1024.0 * gib),
-    }
+    session::memory::size(bytes as f64)
 }
 
 /// Returns a number of parameters: `0.5 million`, `7.2 billion`.
@@ -102,7 +98,7 @@ mod tests {
     fn quantities_have_units() {
         assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
         assert_eq!((counted(1, "step"), counted(40, "step")), ("1 step".into(), "40 steps".into()));
-        assert_eq!([300 << 20, 3 << 30].map(bytes), ["300 MiB", "3.0 GiB"]);
+        assert_eq!([300 << 20, 3 << 30].map(bytes), ["300 MiB", "3.00 GiB"]);
         assert_eq!([12_345, 540_000, 7_240_000_000].map(parameters), ["12,345", "0.5 million", "7.2 billion"]);
         assert_eq!(
             [0.01, 0.84, 9.96, 59.0, 200.0, 7500.0].map(duration),

@@ -5,6 +5,9 @@ use setpoint_eval::EvalRun;
 
 use super::number::{count, percent, signed, with_error};
 
+/// The KL from the baseline, nats per response, above which a model has usually lost its language (`docs/TROUBLESHOOTING.md`).
+const FAR: f64 = 10.0;
+
 /// The outcome of one evaluation against a baseline.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Standing {
@@ -66,6 +69,11 @@ impl Standing {
         }
     }
 
+    /// Returns whether the model has moved so far from the baseline that it has usually lost its language.
+    pub fn is_far(&self) -> bool {
+        self.kl.is_some_and(|(kl, _)| kl > FAR)
+    }
+
     /// Returns the figures in sentences.
     pub fn sentences(&self) -> Vec<String> {
         let of = self.n.map_or_else(String::new, |n| format!(" of {} prompts", count(n)));
@@ -80,6 +88,11 @@ impl Standing {
         )];
         if let Some((kl, error)) = self.kl {
             found.push(format!("KL from {}: {} nats per response", self.baseline, with_error(kl, error)));
+        }
+        if self.is_far() {
+            found.push(format!(
+                "above {FAR} nats a model has usually lost its language: read its samples, and train with a fifth of the learning rate"
+            ));
         }
         found.extend(self.difference.map(|d| format!("difference of the mean rewards: {}", signed(d))));
         found
@@ -111,6 +124,10 @@ mod tests {
                 "difference of the mean rewards: +0.25",
             ]
         );
+        let mut far = standing(0.51, 0.7);
+        far.kl = Some((94.0, 3.0));
+        assert!(far.is_far() && far.sentences()[2].starts_with("above 10 nats"), "{:?}", far.sentences());
+        assert!(!standing(0.51, 0.7).is_far());
         assert_eq!(Standing::of_rewards(&json!({"win_rate": "x"}), "sft"), None);
     }
 
