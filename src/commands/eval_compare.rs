@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 use setpoint::eval::write_json;
-use setpoint_eval::{Bootstrap, Comparison, EvalRun, PairedTest, compare, differences};
+use setpoint_eval::{Bootstrap, Comparison, EvalRun, PairedTest, compare, differences, p_value_text};
 
 use crate::progress;
 use setpoint::config::output::{Target, require_target};
@@ -76,7 +76,7 @@ fn table(first: &EvalRun, others: &[EvalRun], compared: &[Vec<Comparison>]) -> S
                 other.n.to_string(),
                 format!("{:.4}", other.b),
                 format!("{:+.4} [{:+.4}, {:+.4}]", d.value, d.low, d.high),
-                format!("{:.4}", other.test.p_value()),
+                p_value_text(other.test.p_value(), 4).trim_start_matches("= ").to_owned(),
                 test.to_owned(),
             ]);
         }

@@ -6,15 +6,16 @@ use anstyle::{AnsiColor, Style};
 use burn::tensor::FloatDType;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use setpoint_data::{DatasetConfig, EncodeOptions, Segment, SegmentKind, Uses, load_records, segments};
+use setpoint_data::{DatasetConfig, EncodeOptions, Segment, SegmentKind, Uses, counted, load_records, segments};
 use setpoint_transformer::checkpoint::Checkpoint;
 use setpoint_transformer::lora::LoraConfig;
 
-use crate::progress::{self, say, say_json, say_painted};
+use crate::progress::{self, say, say_file, say_json, say_painted};
 use setpoint::config::sections::{ModelSection, validate_sft_data};
 use setpoint::config::{Config, Given, Problems};
 use setpoint::jobs::{self, AnyJob, JOBS, View};
 use setpoint::model_folder::ModelFolder;
+use setpoint::session::memory::size;
 use setpoint::training::ParameterBytes;
 use setpoint::{Failure, Outcome, setup};
 
@@ -112,14 +113,20 @@ pub fn data(config: &InspectConfig, plain: bool) -> Outcome {
         for (j, response) in example.responses.iter().enumerate() {
             let segments = segments(&encoder, example, j, 1)?;
             say_painted(line(&segments, plain));
-            let mut facts =
-                vec![format!("{} prompt tokens, {} response tokens", example.prompt.len(), response.ids.len())];
+            let mut facts = vec![format!(
+                "{}, {}",
+                counted(example.prompt.len(), "prompt token"),
+                counted(response.ids.len(), "response token")
+            )];
             facts.extend(response.reward.map(|r| format!("reward {r}")));
             facts.extend(response.label.map(|l| format!("{l:?}").to_lowercase()));
             say(format!("   {}", facts.join(", ")));
         }
     }
-    say(format!("{} rows read from {}, as `setpoint {job}` sees them; {report}", read.rows, config.data.path));
+    let first = if read.rows == 1 { "the first row of".to_owned() } else { format!("the first {} rows of", read.rows) };
+    let first =
+        if config.data.max_rows.is_some_and(|most| read.rows >= most) { first } else { "all rows of".to_owned() };
+    say(format!("{first} {}, as `setpoint {job}` sees them: {report}", config.data.path));
     if !plain {
         say_painted(format!(
             "colours: {} {} {} {} {}",
@@ -218,15 +225,14 @@ pub fn model(dir: &Path, tensors: bool) -> Outcome {
         if config.tie_word_embeddings { ", embeddings tied" } else { "" }
     ));
     say(format!("  context           {} tokens", config.max_position_embeddings));
-    let gib = |bytes: f64| bytes / f64::from(1 << 30);
     let p = parameters as f64;
     say(format!(
-        "  memory            {:.2} GiB to generate in f32 ({:.2} in bf16), {:.2} GiB of weights, gradients and optimizer to train in f32 \
-         ({:.2} in bf16), activations beside it",
-        gib(4.0 * p),
-        gib(2.0 * p),
-        gib(ParameterBytes::of(FloatDType::F32).total() * p),
-        gib(ParameterBytes::of(FloatDType::BF16).total() * p)
+        "  memory            {} to generate in f32 ({} in bf16), {} of weights, gradients and optimizer to train in f32 ({} in bf16), \
+         and the activations",
+        size(4.0 * p),
+        size(2.0 * p),
+        size(ParameterBytes::of(FloatDType::F32).total() * p),
+        size(ParameterBytes::of(FloatDType::BF16).total() * p)
     ));
     if tensors {
         let checkpoint = Checkpoint::open(folder.base())?;
@@ -240,7 +246,7 @@ pub fn model(dir: &Path, tensors: bool) -> Outcome {
 /// Prints every setting of a job with its meaning.
 pub fn config(job: &str, set: &[String]) -> Outcome {
     let given = Given { set: set.to_vec(), ..Given::default() };
-    say(named(job)?.annotated(&given)?.trim_end());
+    say_file(named(job)?.annotated(&given)?.trim_end());
     Ok(())
 }
 

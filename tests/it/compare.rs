@@ -45,7 +45,7 @@ fn settings_are_selected_on_other_prompts_than_the_table_is_measured_on() {
     );
     let run = dir.path().join("run");
     let ran = compare(&config, &run, &[]).ok();
-    for word in ["dro", "simpo", "kto", "SFT", "win rate", "GiB", "mean ± deviation"] {
+    for word in ["dro", "simpo", "kto", "SFT", "win rate", "iB", "mean ± deviation"] {
         assert!(ran.stdout.contains(word), "{word}: {ran:#?}");
     }
     let data = |name: &str| prompts(&run.join("data").join(name));

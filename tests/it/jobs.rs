@@ -261,7 +261,7 @@ fn dry_run_says_what_would_happen_and_writes_nothing() {
     assert!(!run.exists());
     // 6 prompts in batches of 2, 3 epochs.
     assert!(ran.stdout.contains("steps     9 (3 an epoch"), "{ran:#?}");
-    assert!(ran.stdout.contains("memory") && ran.stdout.contains("GiB"), "{ran:#?}");
+    assert!(ran.stdout.contains("memory") && ran.stdout.contains("iB at once"), "{ran:#?}");
 }
 
 #[test]

@@ -95,7 +95,7 @@ fn a_job_that_will_not_fit_says_so_before_it_starts() {
 #[test]
 fn a_sweep_counts_steps_as_the_plan_does() {
     let (dir, data) = file("rows.jsonl", &rewarded_rows(6));
-    let gib = |bytes: f64| format!("each about {:.2} GiB", bytes / f64::from(1u32 << 30));
+    let each = |bytes: f64| format!("each about {}", ::setpoint::session::memory::size(bytes));
     for (settings, steps) in [
         // Six prompts one by one, three epochs; in batches of 128.
         (&["align.update=per_prompt"][..], 18),
@@ -118,7 +118,7 @@ fn a_sweep_counts_steps_as_the_plan_does() {
         let config = config.display().to_string();
         let ran = setpoint(&[&["sweep", &config, "--dry-run"], &set[..]].concat()).ok();
         assert!(ran.stdout.contains(&format!("000  {steps} steps")), "{settings:?}: {}", ran.stdout);
-        assert!(ran.stdout.contains(&gib(planned["peak"].as_f64().unwrap())), "{settings:?}: {}", ran.stdout);
+        assert!(ran.stdout.contains(&each(planned["peak"].as_f64().unwrap())), "{settings:?}: {}", ran.stdout);
     }
 }
 

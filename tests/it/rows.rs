@@ -169,7 +169,7 @@ fn sft_selects_its_responses() {
     let ran = job("sft", &labelled, &[]).ok();
     assert!(ran.stderr.contains("1 of 2 rows") && ran.stderr.contains("kto.jsonl:2"), "{ran:#?}");
     let ran = job("sft", &labelled, &["data.responses=chosen", "data.on_bad_row=drop"]).ok();
-    assert!(ran.stderr.contains("1 of 1 rows kept") && !ran.stderr.contains("labelled as bad"), "{ran:#?}");
+    assert!(ran.stderr.contains("1 of 1 row kept") && !ran.stderr.contains("labelled as bad"), "{ran:#?}");
     job("sft", &data, &["data.responses=worst"]).fails(2, &["data.responses", "worst"]);
 }
 

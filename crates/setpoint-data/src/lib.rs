@@ -16,6 +16,7 @@
 
 mod choice;
 mod config;
+mod counted;
 mod encode;
 mod error;
 mod format;
@@ -36,6 +37,7 @@ mod write;
 
 pub use self::choice::{Choice, choice_schema, deserialize_choice};
 pub use self::config::{BadRows, DatasetConfig, Responses, Rewards, TextPrompts, UltraFeedbackScore, Use, Uses};
+pub use self::counted::counted;
 pub use self::encode::{
     Boundary, DropReason, EncodeOptions, EncodeReport, Encoded, EncodedResponse, EncoderOptions, Example, Lengths,
     LongRows, LostText, PrintedDate, ResponseEnd, SpecialTokens, TextEncoder, printed_date,

@@ -41,6 +41,7 @@ mod length;
 mod logistic;
 mod mt_bench;
 mod normal;
+mod p_value;
 mod paired;
 mod proportion;
 mod python_random;
@@ -71,6 +72,7 @@ pub use mt_bench::{
     pair_scores, parse_rating, parse_verdict, read_answers, read_pair_judgments, read_questions, read_single_judgments,
     single_scores,
 };
+pub use p_value::p_value_text;
 pub use paired::{McNemar, SignTest, mcnemar, sign_test};
 pub use proportion::{PairAccuracy, Proportion, pair_accuracy, wilson_interval};
 pub use run::{

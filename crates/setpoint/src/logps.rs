@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use setpoint_data::{DatasetConfig, EncodeOptions, Example, TextEncoder, Uses};
+use setpoint_data::{DatasetConfig, EncodeOptions, Example, TextEncoder, Uses, counted};
 use setpoint_train::ScoredSequence;
 use setpoint_transformer::ModelConfig;
 
@@ -201,5 +201,5 @@ pub fn dry_run(session: &Session, config: &LogpsConfig) -> Outcome<String> {
     if responses == 0 {
         return Err(Failure::run(format!("{}: no responses to score", config.data.path)));
     }
-    Ok(format!("{responses} responses of {} rows", data.examples.len()))
+    Ok(format!("{} of {}", counted(responses, "response"), counted(data.examples.len(), "row")))
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use setpoint_align::Method;
-use setpoint_data::{DatasetConfig, EncodeOptions};
+use setpoint_data::{DatasetConfig, EncodeOptions, counted};
 use setpoint_train::TrainConfig;
 use setpoint_transformer::lora::LoraConfig;
 use toml::{Table, Value};
@@ -23,7 +23,7 @@ use crate::search::{
     Crew, Entry, HeldOut, Metric, Point, Space, Trial, TrialJob, blamed, cell, csv, failures, open, steps, with_point,
     written,
 };
-use crate::session::{Session, TextTable};
+use crate::session::{Session, TextTable, memory};
 use crate::setup;
 use crate::training::SamplesSection;
 
@@ -295,8 +295,7 @@ fn table(entries: &[Entry]) -> TextTable {
                 f.rejected_log_ratio.map_or_else(String::new, |v| format!("{v:+.2}")),
                 format!("{:.1}", f.tokens),
                 format!("{}{:.0}", if t.resumed { "over " } else { "" }, t.seconds),
-                t.peak_memory
-                    .map_or_else(String::new, |bytes| format!("{:.2} GiB", bytes as f64 / f64::from(1u32 << 30))),
+                t.peak_memory.map_or_else(String::new, |bytes| memory::size(bytes as f64)),
             ]),
             _ => row.push("failed".to_owned()),
         }
@@ -317,16 +316,17 @@ pub fn dry_run(session: &Session, config: &SweepConfig) -> Outcome<String> {
     let mut total = 0;
     let mut most = 0f64;
     for trial in &trials {
-        let (steps, memory) = steps(&quiet, &trial.config)?;
-        lines.push(format!("{}  {steps} steps  {}", trial.name, written(&trial.point)));
+        let (steps, needed) = steps(&quiet, &trial.config)?;
+        lines.push(format!("{}  {}  {}", trial.name, counted(steps as usize, "step"), written(&trial.point)));
         total += steps;
-        most = most.max(memory);
+        most = most.max(needed);
     }
     lines.push(format!(
-        "{} trials of {}, {total} steps together; each about {:.2} GiB",
-        trials.len(),
+        "{} of {}, {} together; each about {}",
+        counted(trials.len(), "trial"),
         config.align.name(),
-        most / f64::from(1u32 << 30)
+        counted(total as usize, "step"),
+        memory::size(most)
     ));
     Ok(lines.join("\n"))
 }

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::example::Example;
+use crate::counted::counted;
 
 /// Why a row was left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -111,15 +112,15 @@ impl EncodeReport {
 /// A few lines for people.
 impl fmt::Display for EncodeReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {} rows kept", self.kept, self.rows)?;
+        write!(f, "{} of {} kept", self.kept, counted(self.rows, "row"))?;
         for (reason, count) in &self.dropped {
             write!(f, ", {count} dropped ({reason})")?;
         }
         if self.cut > 0 {
-            write!(f, ", {} prompts cut", self.cut)?;
+            write!(f, ", {} cut", counted(self.cut, "prompt"))?;
         }
         if self.merged > 0 {
-            write!(f, ", {} boundaries tokenised apart", self.merged)?;
+            write!(f, ", {} tokenised apart", counted(self.merged, "boundary"))?;
         }
         if let Some(first) = self.examples_of_invalid.first() {
             write!(f, "\nfirst invalid row: {first}")?;

@@ -12,7 +12,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use setpoint_data::{
-    DatasetConfig, EncodeOptions, Example, LostText, Prompt, Record, ResponseEnd, Uses, load_records, pointwise_row,
+    DatasetConfig, EncodeOptions, Example, LostText, Prompt, Record, ResponseEnd, Uses, counted, load_records,
+    pointwise_row,
 };
 use setpoint_eval::Summary;
 pub use setpoint_reward::{Error as RewardError, RewardSource, Scored};
@@ -247,8 +248,9 @@ fn write<'s>(
     let written = file.finish()?;
     let summary = Summary::of(&rewards)?;
     log::info!(
-        "{} rewards of {written} rows by {}: mean {:.3}, deviation {:.3}, from {:.3} to {:.3}; written to {}",
-        rewards.len(),
+        "{} of {} by {}: mean {:.3}, deviation {:.3}, from {:.3} to {:.3}; written to {}",
+        counted(rewards.len(), "reward"),
+        counted(written, "row"),
         source.describe(),
         summary.mean,
         summary.std_dev,
@@ -297,7 +299,12 @@ pub fn dry_run(session: &Session, config: &AnnotateConfig) -> Outcome<String> {
         score(session, config, source.as_ref(), &[], &records, 0, &mut |_, _| Ok(()))?;
     }
     let responses: usize = records.iter().map(|r| r.responses.len()).sum();
-    Ok(format!("{} rows, {responses} responses to score by {}", records.len(), source.describe()))
+    Ok(format!(
+        "{}, {} to score by {}",
+        counted(records.len(), "row"),
+        counted(responses, "response"),
+        source.describe()
+    ))
 }
 
 /// Where a reward model reads the rewards, if one gives them.

@@ -12,6 +12,7 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use setpoint_align::Method;
+use setpoint_data::counted;
 use setpoint_train::RunDir;
 
 use self::plan::{Candidate, Plan};
@@ -21,7 +22,7 @@ use crate::adapter::starting_model;
 use crate::failure::{Failure, Outcome};
 use crate::job::{DryRun, Job, Work, word};
 use crate::search::{Crew, Entry, Part, Reached, Trial, TrialJob, failures, open, split, written};
-use crate::session::Session;
+use crate::session::{Session, memory};
 use crate::setup;
 
 pub use self::settings::CompareConfig;
@@ -207,12 +208,13 @@ pub fn dry_run(session: &Session, config: &CompareConfig) -> Outcome<String> {
         trainings += if method.points.len() > 1 { method.points.len() + seeds - 1 } else { seeds };
     }
     lines.push(format!(
-        "{} methods, {trainings} trainings of {} steps with batches of {}; {seeds} seeds of the selected settings; at most about {:.2} GiB \
-         each",
-        plan.methods.len(),
-        plan.steps,
+        "{}, {} of {} with batches of {}; {} of the selected settings; at most about {} each",
+        counted(plan.methods.len(), "method"),
+        counted(trainings, "training"),
+        counted(plan.steps as usize, "step"),
         config.train.batch_size,
-        plan.memory / f64::from(1u32 << 30)
+        counted(seeds, "seed"),
+        memory::size(plan.memory)
     ));
     Ok(lines.join("\n"))
 }

@@ -11,7 +11,7 @@ use super::Measured;
 use super::plan::Candidate;
 use crate::failure::Outcome;
 use crate::search::{Entry, Figures, HeldOut, Metric, Point, Trained, cell, csv, plus_minus, written};
-use crate::session::TextTable;
+use crate::session::{TextTable, memory};
 
 /// The figures of a method, seed by seed.
 #[derive(Debug)]
@@ -195,7 +195,6 @@ impl Results {
                 None => "failed".to_owned(),
                 Some(e) => format!("{} [{:.3}, {:.3}]", figure(3, |f| Some(f.win_rate)), e.low, e.high),
             };
-            let gib = |bytes: u64| format!("{:.2} GiB", bytes as f64 / f64::from(1u32 << 30));
             table.push([
                 m.name.to_owned(),
                 m.point.as_ref().map_or_else(String::new, written),
@@ -208,7 +207,7 @@ impl Results {
                 figure(2, |f| f.rejected_log_ratio),
                 figure(1, |f| Some(f.tokens)),
                 plus_minus(&m.seconds(), 0),
-                m.peak_memory().map_or_else(String::new, gib),
+                m.peak_memory().map_or_else(String::new, |bytes| memory::size(bytes as f64)),
             ]);
         }
         table

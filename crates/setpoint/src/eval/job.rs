@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use serde::Serialize;
-use setpoint_eval::Estimate;
+use setpoint_data::counted;
+use setpoint_eval::{Estimate, p_value_text};
 
 use super::reward::{self, EvalConfig, report};
 use super::{EvalReport, Evaluated, write_json, written};
@@ -66,13 +67,13 @@ fn figures(report: &EvalReport) -> String {
     let estimate =
         |e: &Estimate, digits: usize| format!("{:.digits$} [{:.digits$}, {:.digits$}]", e.value, e.low, e.high);
     let mut lines = vec![
-        format!("{} prompts, {} samples each", report.prompts, report.samples),
+        format!("{}, {} each", counted(report.prompts, "prompt"), counted(report.samples, "sample")),
         format!("reward            {:.3}, baseline {:.3}", report.reward, report.baseline_reward),
         format!("difference        {}", estimate(&report.win_rate.difference, 3)),
         format!(
-            "win rate          {}  (sign test p = {:.3})",
+            "win rate          {}  (sign test p {})",
             estimate(&report.win_rate.rate, 3),
-            report.win_rate.p_value
+            p_value_text(report.win_rate.p_value, 3)
         ),
         format!("KL to baseline    {:.3} ± {:.3} nats per response", report.kl.k1.mean, report.kl.k1.std_error),
         format!("response length   {:.1} tokens, baseline {:.1}", report.tokens, report.baseline_tokens),
@@ -82,7 +83,36 @@ fn figures(report: &EvalReport) -> String {
         lines.push(format!("chosen log-ratio  {} nats", estimate(&pairs.chosen_log_ratio, 2)));
         lines.push(format!("rejected          {} nats", estimate(&pairs.rejected_log_ratio, 2)));
         let accuracy = &pairs.accuracy.accuracy;
-        lines.push(format!("pair accuracy     {:.3} [{:.3}, {:.3}]", accuracy.value, accuracy.low, accuracy.high));
+        let rounding = match undecided(&pairs.chosen, &pairs.rejected) {
+            0 => String::new(),
+            count => format!(
+                "; the log-ratios of {count} of {} differ by rounding alone",
+                counted(pairs.chosen.len(), "pair")
+            ),
+        };
+        lines.push(format!(
+            "pair accuracy     {:.3} [{:.3}, {:.3}]{rounding}",
+            accuracy.value, accuracy.low, accuracy.high
+        ));
     }
     lines.join("\n")
+}
+
+/// Returns the number of pairs whose log-ratios differ by no more than rounding, as those of an untrained policy do. They count as wrong or
+/// right by chance.
+fn undecided(chosen: &[f64], rejected: &[f64]) -> usize {
+    /// Nats, far more than the rounding of a sum over some hundred tokens, and far less than a training changes.
+    const ROUNDING: f64 = 1e-3;
+    chosen.iter().zip(rejected).filter(|(chosen, rejected)| (*chosen - *rejected).abs() < ROUNDING).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pairs_of_an_untrained_policy_are_undecided() {
+        assert_eq!(undecided(&[2e-6, -1e-5, 0.0], &[0.0, 3e-6, 0.0]), 3);
+        assert_eq!(undecided(&[0.5, -0.25, 4.0001], &[0.25, 1e-6, 4.0]), 1);
+    }
 }

@@ -6,7 +6,9 @@ use burn::tensor::Device;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use setpoint_data::{DatasetConfig, EncodeOptions, Example, Record, ResponseEnd, TextEncoder, Uses, load_records};
+use setpoint_data::{
+    DatasetConfig, EncodeOptions, Example, Record, ResponseEnd, TextEncoder, Uses, counted, load_records,
+};
 use setpoint_eval::{Bootstrap, Manifest, content_digest, kl_estimates, mean, pair_accuracy, win_rate};
 use setpoint_reward::RewardSource;
 use setpoint_train::Sequence;
@@ -147,10 +149,10 @@ fn manifest(config: &EvalConfig, judge: Judge<'_>, data: &EvalData) -> Outcome<M
 pub fn dry_run(session: &Session, config: &EvalConfig) -> Outcome<String> {
     let data = read(session, config)?;
     Ok(format!(
-        "{} prompts, {} samples each by both models, {} pairs",
-        data.prompts.len(),
-        config.generate.samples.unwrap_or(1),
-        data.pairs.len()
+        "{}, {} each by both models, {}",
+        counted(data.prompts.len(), "prompt"),
+        counted(config.generate.samples.unwrap_or(1), "sample"),
+        counted(data.pairs.len(), "pair")
     ))
 }
 
@@ -281,19 +283,24 @@ fn compare(session: &Session, config: &EvalConfig, judge: Judge<'_>) -> Outcome<
     let answers = Answers::of(session, &policy, &config.model, config, &data)?;
     let own = answers.sequences(&data);
     let pair_sequences: Vec<Sequence> = data.pairs.iter().flat_map(|e| setup::sequences(e, None)).collect();
-    let score = |model: &CausalLm, rows: &[Sequence]| -> Outcome<Vec<f64>> {
-        let scores = score(session, "logps", model, rows, &vec![1; rows.len()], config.batch_tokens)?;
+    let score = |model: &CausalLm, what: &str, rows: &[Sequence]| -> Outcome<Vec<f64>> {
+        let scores = score(session, what, model, rows, &vec![1; rows.len()], config.batch_tokens)?;
         Ok(scores.iter().map(|s| s.response_logp).collect())
     };
-    let (policy_logps, policy_pairs) = (score(&policy, &own)?, score(&policy, &pair_sequences)?);
+    let (policy_logps, policy_pairs) = (
+        score(&policy, "policy's log-probs of answers", &own)?,
+        score(&policy, "policy's log-probs of pairs", &pair_sequences)?,
+    );
     drop(policy);
     let baseline = load(&config.baseline, session.device())?;
     // What the baseline does by itself is the same for every policy that is compared with it.
-    let alone =
-        || Ok((Answers::of(session, &baseline, &config.baseline, config, &data)?, score(&baseline, &pair_sequences)?));
+    let alone = || {
+        let answers = Answers::of(session, &baseline, &config.baseline, config, &data)?;
+        Ok((answers, score(&baseline, "baseline's log-probs of pairs", &pair_sequences)?))
+    };
     let key = || baseline_key(session, config, &data, &pair_sequences);
     let (baseline_answers, baseline_pairs): (Answers, Vec<f64>) = session.once("baseline", key, alone)?;
-    let baseline_logps = score(&baseline, &own)?;
+    let baseline_logps = score(&baseline, "baseline's log-probs of answers", &own)?;
     drop(baseline);
 
     let source = judge.open(session, config, &data)?;

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use setpoint_data::{DatasetConfig, Message, Prompt, Record, Response, TextEncoder, TextPrompts, Uses, load_records};
+use setpoint_data::{
+    DatasetConfig, Message, Prompt, Record, Response, TextEncoder, TextPrompts, Uses, counted, load_records,
+};
 use setpoint_transformer::{CausalLm, Finish, Generated, GenerationConfig, ModelConfig, check_prompts, generate_part};
 
 pub use self::meter::GenerationMeter;
@@ -183,7 +185,9 @@ pub fn run(session: &Session, config: &GenerateConfig) -> Outcome {
     if config.prompt.is_none() && answers > 0 {
         let seconds = start.elapsed().as_secs_f64();
         log::info!(
-            "{answers} answers of {tokens} tokens in {seconds:.2} seconds, {:.0} tokens a second",
+            "{} of {} in {seconds:.2} seconds, {:.0} tokens a second",
+            counted(answers, "answer"),
+            counted(tokens, "token"),
             tokens as f64 / seconds
         );
     }
@@ -192,7 +196,12 @@ pub fn run(session: &Session, config: &GenerateConfig) -> Outcome {
     }
     if let (Some(file), Some(path)) = (file, &config.output) {
         file.finish()?;
-        log::info!("{written} responses to {} prompts written to {}", ids.len(), path.display());
+        log::info!(
+            "{} to {} written to {}",
+            counted(written, "response"),
+            counted(ids.len(), "prompt"),
+            path.display()
+        );
     }
     Ok(())
 }
@@ -226,10 +235,10 @@ fn identity(
 pub fn dry_run(session: &Session, config: &GenerateConfig) -> Outcome<String> {
     let Prepared { settings, records, .. } = prepare(session, config)?;
     Ok(format!(
-        "{} prompts, {} samples each, at most {} new tokens, stop tokens {:?}",
-        records.len(),
-        config.generate.samples.unwrap_or(1),
-        settings.max_new_tokens,
+        "{}, {} each, at most {}, stop tokens {:?}",
+        counted(records.len(), "prompt"),
+        counted(config.generate.samples.unwrap_or(1), "sample"),
+        counted(settings.max_new_tokens, "new token"),
         settings.stop_token_ids
     ))
 }
@@ -262,7 +271,7 @@ fn check_memory(prompts: &[Vec<u32>], settings: &GenerationConfig, samples: usiz
     const ANSWER: usize = 256;
     let row = |p: &Vec<u32>| ROW + 4 * (p.len() + settings.max_new_tokens.min(ANSWER)) as u128;
     let bytes = samples as u128 * prompts.iter().map(row).sum::<u128>();
-    let what = format!("{} prompts with {samples} samples each", prompts.len());
+    let what = format!("{} with {} each", counted(prompts.len(), "prompt"), counted(samples, "sample"));
     let remedy = "lower generate.samples or data.max_rows, and generate in parts";
     memory::require(bytes, &what, remedy)
 }

@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::config::load::to_table;
 use crate::config::sections::ModelSection;
 use crate::failure::{Failure, Outcome};
+use crate::session::memory::size;
 use crate::session::{Session, Shared, TrialProcess};
 use crate::training::record::{CONFIG, agrees, record};
 use crate::{align, setup};
@@ -104,9 +105,9 @@ impl<'a> Crew<'a> {
             let fit = fitting(available, memory);
             if fit < at_once {
                 log::info!(
-                    "{fit} at once instead of {at_once}: a trial needs about {:.2} GiB, and {:.2} GiB are free",
-                    memory / f64::from(1u32 << 30),
-                    available / f64::from(1u32 << 30)
+                    "{fit} at once instead of {at_once}: a trial needs about {}, and {} are free",
+                    size(memory),
+                    size(available)
                 );
                 at_once = fit;
             }

@@ -27,6 +27,16 @@ pub fn peak() -> Option<u64> {
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
+/// Returns an amount of memory or disk in the unit that suits it: `0.3 MiB`, `512 MiB`, `1.50 GiB`.
+pub fn size(bytes: f64) -> String {
+    let mib = bytes / f64::from(1u32 << 20);
+    match mib {
+        _ if mib >= 1024.0 => format!("{:.2} GiB", mib / 1024.0),
+        _ if mib >= 10.0 => format!("{mib:.0} MiB"),
+        _ => format!("{mib:.1} MiB"),
+    }
+}
+
 /// Fails if the memory left is less than `bytes`. `what` begins the sentence and `remedy` ends it.
 ///
 /// # Errors
@@ -35,10 +45,7 @@ pub fn require(bytes: u128, what: &str, remedy: &str) -> Outcome {
     match available() {
         Some(left) if u128::from(left) < bytes => Err(Failure::usage(
             what,
-            format!(
-                "needs {bytes} bytes ({:.1} GiB) of memory, and {left} are available; {remedy}",
-                bytes as f64 / (1u64 << 30) as f64
-            ),
+            format!("needs {bytes} bytes ({}) of memory, and {left} are available; {remedy}", size(bytes as f64)),
         )),
         _ => Ok(()),
     }
@@ -94,6 +101,13 @@ mod tests {
         if Path::new("/proc/meminfo").exists() {
             assert!(available().is_some_and(|bytes| bytes > 0));
         }
+    }
+
+    #[test]
+    fn sizes_are_in_the_unit_that_suits_them() {
+        let mib = f64::from(1u32 << 20);
+        let shown = [0.0, 0.3, 9.9, 10.2, 512.0, 1023.0, 1024.0, 81_920.0].map(|count| size(count * mib));
+        assert_eq!(shown, ["0.0 MiB", "0.3 MiB", "9.9 MiB", "10 MiB", "512 MiB", "1023 MiB", "1.00 GiB", "80.00 GiB"]);
     }
 
     #[test]

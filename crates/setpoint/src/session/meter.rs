@@ -99,7 +99,7 @@ impl Meter {
         if !self.quiet {
             let elapsed = self.start.elapsed();
             let (rate, time) = (pace.rate(elapsed), duration(elapsed.as_secs_f64()));
-            log::info!("{}: {} in {time}, {rate} {}/s", self.what, self.total, self.unit);
+            log::info!("{}: {} {} in {time}, {rate}/s", self.what, self.total, self.unit);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use setpoint_data::counted;
 use setpoint_eval::{MtModelScores, MtPairScores, MtScore};
 
 use super::{MtBenchConfig, MtBenchReport, dry_run, run};
@@ -51,7 +52,7 @@ fn show(session: &Session, report: &MtBenchReport) {
         MtBenchReport::Single { single } => session.say(single_scores(single)),
         MtBenchReport::Pairs { pairs, failed } => {
             session.show(&pair_table(pairs));
-            session.say(format!("{failed} judgments without a verdict"));
+            session.say(format!("{} without a verdict", counted(*failed, "judgment")));
         }
     }
 }

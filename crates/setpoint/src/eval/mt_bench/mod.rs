@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use setpoint_data::counted;
 use setpoint_eval::{
     JudgeSettings, Manifest, ModelIdentity, MtAnswer, MtChoice, MtContestant, MtJudge, MtModelScores, MtPairJudgment,
     MtPairScores, MtQuestion, MtSingleJudgment, category_temperature, content_digest, is_pairwise, pair_scores,
@@ -207,7 +208,7 @@ pub fn dry_run(session: &Session, config: &MtBenchConfig) -> Outcome<String> {
         let answerer = Answerer::open(session, &config.model)?;
         check_room(&answerer, &answerer.settings(&config.generate)?, &questions)?;
     }
-    Ok(format!("{} questions", questions.len()))
+    Ok(counted(questions.len(), "question"))
 }
 
 fn questions(config: &MtBenchConfig, path: &Path) -> Outcome<Vec<MtQuestion>> {

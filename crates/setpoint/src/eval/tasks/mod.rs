@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use setpoint_data::{Hub, Prompt};
+use setpoint_data::{Hub, Prompt, counted};
 use setpoint_eval::{
     EvalItem, Extracted, Gold, MeanScore, Task, TaskDoc, TaskMode, TaskRequest, TaskScore, TaskSet, content_digest,
     extract_answer, grade_choice, grade_text, pooled_mean,
@@ -210,7 +210,13 @@ pub fn dry_run(session: &Session, config: &TasksConfig) -> Outcome<String> {
             log::warn!("{}: {}", set.task.name(), failure.sentence());
         }
         let continuations: usize = requests.iter().map(|r| r.continuations.len()).sum();
-        lines.push(format!("{}: {} examples, {continuations} continuations to score", set.task.name(), requests.len()));
+        let examples = counted(requests.len(), "example");
+        let work = if continuations > 0 {
+            format!("{} to score", counted(continuations, "continuation"))
+        } else {
+            "each answered".to_owned()
+        };
+        lines.push(format!("{}: {examples}, {work}", set.task.name()));
     }
     Ok(lines.join("\n"))
 }
@@ -296,8 +302,12 @@ fn asked(
     // As in the harness, what does not fit in front of the answer is cut off on the left.
     let room = answerer.config.max_position_embeddings.saturating_sub(settings.max_new_tokens);
     if room == 0 {
-        let message =
-            format!("leaves no room for a prompt: the model takes {} tokens", answerer.config.max_position_embeddings);
+        let (asked, positions) = (settings.max_new_tokens, answerer.config.max_position_embeddings);
+        let message = format!(
+            "{asked} new tokens leave no room for a prompt, as the model takes {positions} in all; lower it, as in --set \
+             generate.max_new_tokens={}",
+            (positions / 2).max(1)
+        );
         return Err(Failure::usage("generate.max_new_tokens", message));
     }
     let ids = requests.iter().map(|r| {
