@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, resume_unwind, s
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use setpoint::{Failure, Outcome};
+use setpoint_train::{device_failure, is_handled};
 
 /// The first failure, on whichever thread it was.
 static FIRST: Mutex<Option<String>> = Mutex::new(None);
@@ -16,8 +17,13 @@ fn first() -> MutexGuard<'static, Option<String>> {
 pub fn caught(command: impl FnOnce() -> Outcome) -> Outcome {
     let usual = take_hook();
     set_hook(Box::new(move |panic: &PanicHookInfo<'_>| {
+        let message = panic.payload_as_str().unwrap_or_default();
+        // The work is tried again with less, or ends in an error of its own.
+        if is_handled(message) {
+            return;
+        }
         let mut first = first();
-        match reason(panic.payload_as_str().unwrap_or_default()) {
+        match device_failure(message) {
             Some(reason) => _ = first.get_or_insert(reason),
             // What follows from a failure is not told.
             None if first.is_some() => {}
@@ -37,35 +43,34 @@ pub fn caught(command: impl FnOnce() -> Outcome) -> Outcome {
     }
 }
 
-/// What Burn says of a device, without what it says of its own functions.
-fn reason(panic: &str) -> Option<String> {
-    let (said, cause) = panic.split_once("Caused by:")?;
-    let of_a_device = said.contains("An error happened during execution") || said.contains("The device is poisoned");
-    of_a_device.then(|| cause.split_whitespace().collect::<Vec<_>>().join(" "))
-}
-
 #[cfg(test)]
 mod tests {
     use burn::tensor::ExecutionError;
+    use setpoint_train::attempt;
 
     use super::*;
 
+    fn fail(reason: &str) -> ! {
+        let read: Result<(), _> = Err(ExecutionError::with_context(reason));
+        read.expect("Error while reading data");
+        unreachable!("the read has failed")
+    }
+
     #[test]
-    fn burns_errors_are_known_by_their_words() {
-        let errors = [
-            ExecutionError::generic("no memory\n  left"),
-            ExecutionError::with_context("no memory left"),
-            ExecutionError::DevicePoisoned { reason: "no memory left".into() },
-        ];
-        for error in errors {
-            // As `expect` writes it.
-            assert_eq!(
-                reason(&format!("Error while reading data: {error}")).as_deref(),
-                Some("no memory left"),
-                "{error}"
-            );
-        }
-        assert_eq!(reason("index out of bounds: the len is 3 but the index is 3"), None);
-        assert_eq!(reason("Caused by: something else"), None);
+    fn memory_that_ran_out_in_an_attempt_is_no_failure_of_the_command() {
+        let handled = || {
+            let attempted = attempt::<()>(|| fail("out of device memory allocating 3 bytes"));
+            assert!(attempted.is_ok_and(|attempted| attempted.is_err()));
+        };
+        let command = || {
+            handled();
+            Err(Failure::run("another reason"))
+        };
+        assert_eq!(caught(command).unwrap_err().sentence(), "another reason");
+        let command = || {
+            handled();
+            fail("the server is gone")
+        };
+        assert_eq!(caught(command).unwrap_err().sentence(), "a device failed: the server is gone");
     }
 }

@@ -31,13 +31,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let folder = tempfile::tempdir()?;
     let run = RunDir::create(folder.path().join("run"))?;
-    let micro_batch = MicroBatch::Tokens(256);
+    let mut micro_batch = MicroBatch::Tokens(256);
     let settings =
         TrainConfig { epochs: 4.0, batch_size: 16, micro_batch, learning_rate: 3e-3, ..TrainConfig::default() };
     let trained = fit(&train, model, &settings, &run, &mut NoHooks)?.model;
 
     let device = DeviceGroup::single(Device::flex());
-    for (name, value) in evaluate(&held_out, &device, &trained, micro_batch, 1.0, &|| false)?.metrics {
+    for (name, value) in evaluate(&held_out, &device, &trained, &mut micro_batch, 1.0, &|| false)?.metrics {
         println!("{name:>16} {value:.3}");
     }
     let rows = [vec![1, 12, 20, 7, 2], vec![1, 12, 20, 21, 2], vec![1, 12, 20, 8, 2]];

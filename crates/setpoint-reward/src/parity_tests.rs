@@ -119,7 +119,7 @@ fn bradley_terry_losses_and_gradients_equal_those_of_torch() {
                     close(f64::from(*got), *expected, "losses");
                 }
                 let here = DeviceGroup::single(device.clone());
-                let measured = evaluate(&task, &here, &model, MicroBatch::Examples(3), 0.0, &|| false).unwrap();
+                let measured = evaluate(&task, &here, &model, &mut MicroBatch::Examples(3), 0.0, &|| false).unwrap();
                 let loss = measured.metrics.iter().find(|(name, _)| name == "eval_loss").unwrap().1;
                 close(loss, expected.loss, "evaluated loss");
 

@@ -29,9 +29,9 @@ fn four() -> BatchContext<()> {
 }
 
 /// Loss and metrics on a held-out set.
-fn measure(task: &PreferenceTask, model: &RewardModel, micro_batch: MicroBatch) -> Vec<(String, f64)> {
+fn measure(task: &PreferenceTask, model: &RewardModel, mut micro_batch: MicroBatch) -> Vec<(String, f64)> {
     let here = DeviceGroup::single(model.device());
-    let Measurement { metrics, .. } = evaluate(task, &here, model, micro_batch, 0.0, &|| false).unwrap();
+    let Measurement { metrics, .. } = evaluate(task, &here, model, &mut micro_batch, 0.0, &|| false).unwrap();
     metrics
 }
 

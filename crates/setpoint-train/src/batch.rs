@@ -1,5 +1,7 @@
 //! Cutting a step's batch: into the shares of devices, and these into micro-batches.
 
+use std::fmt::{Display, Formatter};
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +41,48 @@ impl MicroBatch {
             }
         }
         split
+    }
+
+    /// Halves the size until some of `shares` are split in another way. `None` if every example goes alone already.
+    ///
+    /// # Units
+    /// `cost` is in tokens.
+    pub(crate) fn smaller(self, shares: &[Vec<usize>], cost: impl Fn(usize) -> usize) -> Option<Self> {
+        let split = |size: Self| shares.iter().map(|share| size.split(share, &cost)).collect::<Vec<_>>();
+        let before = split(self);
+        let mut size = self;
+        while let Some(half) = size.half() {
+            if split(half) != before {
+                return Some(half);
+            }
+            size = half;
+        }
+        None
+    }
+
+    fn half(self) -> Option<Self> {
+        match self {
+            Self::Examples(0..=1) | Self::Tokens(0..=1) => None,
+            Self::Examples(examples) => Some(Self::Examples(examples / 2)),
+            Self::Tokens(tokens) => Some(Self::Tokens(tokens / 2)),
+        }
+    }
+
+    /// Describes that memory ran out during some `work` with this size, and that `smaller` is used from now on.
+    pub fn lowered(self, smaller: Self, work: &str) -> String {
+        format!(
+            "out of memory in {work}: train.micro_batch is now {smaller} instead of {self}; set it in the next run to avoid the failed attempt"
+        )
+    }
+}
+
+impl Display for MicroBatch {
+    /// Writes the size as in a configuration file.
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Examples(examples) => write!(f, "{{ examples = {examples} }}"),
+            Self::Tokens(tokens) => write!(f, "{{ tokens = {tokens} }}"),
+        }
     }
 }
 
@@ -93,6 +137,28 @@ mod tests {
     #[test]
     fn an_empty_batch_has_no_micro_batches() {
         assert!(MicroBatch::Examples(2).split(&[], |_| 1).is_empty());
+    }
+
+    #[test]
+    fn a_smaller_size_splits_in_another_way() {
+        use MicroBatch::{Examples, Tokens};
+        let all = vec![0, 1, 2, 3, 4, 5];
+        let smaller = |size: MicroBatch, shares: &[Vec<usize>]| size.smaller(shares, |example| COSTS[example]);
+        // 41 tokens.
+        assert_eq!(smaller(Tokens(1000), std::slice::from_ref(&all)), Some(Tokens(31)));
+        assert_eq!(smaller(Examples(64), std::slice::from_ref(&all)), Some(Examples(4)));
+        assert_eq!(smaller(Examples(3), std::slice::from_ref(&all)), Some(Examples(1)));
+        assert_eq!(smaller(Examples(1), std::slice::from_ref(&all)), None);
+        // 20 goes alone, and two examples of 4 and 3 together.
+        assert_eq!(smaller(Tokens(12), &[vec![5], vec![3, 0]]), Some(Tokens(6)));
+        assert_eq!(smaller(Tokens(6), &[vec![5], vec![3, 0]]), None);
+        assert_eq!(smaller(Tokens(8), &[vec![]]), None);
+    }
+
+    #[test]
+    fn a_size_is_written_as_in_a_configuration_file() {
+        assert_eq!(MicroBatch::Tokens(4096).to_string(), "{ tokens = 4096 }");
+        assert_eq!(MicroBatch::Examples(1).to_string(), "{ examples = 1 }");
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub struct TrainConfig {
     /// Examples of one optimizer step.
     #[schemars(range(min = 1), extend("x-unit" = "examples"))]
     pub batch_size: usize,
-    /// Examples or tokens of one forward and backward pass.
+    /// Examples or tokens of one forward and backward pass; halved if a GPU runs out of memory.
     pub micro_batch: MicroBatch,
     /// The part of the forward pass that is computed again in the backward pass, to save memory.
     pub recompute: RecomputeSetting,

@@ -132,6 +132,16 @@ pub enum Error {
         /// The examples of the batch.
         examples: Vec<String>,
     },
+    /// A device has too little memory for the smallest part of the work.
+    #[error("{work}: the device is out of memory {remedy}; `setpoint plan` shows what a run needs ({reason})")]
+    OutOfMemory {
+        /// The work, such as `step 3`.
+        work: String,
+        /// What was tried, and which settings need less memory.
+        remedy: &'static str,
+        /// The device's own words.
+        reason: String,
+    },
     /// A task returned something that does not fit its inputs.
     #[error("the task's forward pass is wrong: {reason}")]
     Forward {

@@ -6,6 +6,7 @@
 //! disk, and the finished model too, before anything else can fail. What a run does depends on its settings, task, model and
 //! step alone; that is what makes an exact resume possible.
 
+mod budget;
 mod logs;
 mod meeting;
 mod moving;
@@ -58,13 +59,16 @@ pub struct Fitted<M> {
 /// again ends with the same bits in every parameter as one that was not, and with the same
 /// logs (`metrics.jsonl` apart from the fields that hold times).
 ///
+/// A step that a device has too little memory for is tried again with a smaller [`TrainConfig::micro_batch`], for the rest of the run: a
+/// warning says so, and checkpoints note it. The result is the same but for rounding. On the CPU an allocation that fails aborts the process.
+///
 /// `model` must be on an autodiff device and be built the same way each time; parameters that do not
 /// require gradients are not saved.
 ///
 /// # Errors
 /// When settings, data or the fingerprint differ from those the checkpoint was made with; when the
 /// loss, the gradient or a parameter is not finite (the last checkpoint stays as it is); when the disk has no room for two
-/// checkpoints, or cannot be written; when the task or a hook fails.
+/// checkpoints, or cannot be written; when a device has too little memory for a single example; when the task or a hook fails.
 pub fn fit<T: Task>(
     task: &T,
     model: T::Model,

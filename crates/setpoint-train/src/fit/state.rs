@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::MicroBatch;
 use crate::best::BestConfig;
 use crate::config::TrainConfig;
 use crate::metrics::MetricSums;
@@ -60,6 +61,9 @@ pub(crate) struct RunState {
     /// Devices that the step was computed on; absent in checkpoints of before there could be several.
     #[serde(default = "one")]
     pub(crate) devices: usize,
+    /// The micro-batch that the memory sufficed for, if it is smaller than that of the settings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) micro_batch: Option<MicroBatch>,
 }
 
 fn one() -> usize {

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use super::budget::Budget;
 use super::team::{Step, Team};
 use crate::task::survey;
-use crate::{BatchContext, Error, Forward, GradientSink, MetricSums, MicroBatch, ResponseValues, Task, TrainConfig};
+use crate::{BatchContext, Error, Forward, GradientSink, MetricSums, ResponseValues, Task};
 
 /// Loss, metrics, responses' numbers and gradient norm of a whole batch.
 #[derive(Default)]
@@ -17,7 +18,7 @@ pub(super) struct Measured {
 }
 
 impl Measured {
-    /// Adds what another device has measured on its share. The norm is that of the whole gradient already.
+    /// Adds what another device has measured on its share, but for the norm, which does not follow from the shares'.
     pub(super) fn add(&mut self, other: Self) {
         self.loss += other.loss;
         self.metrics.merge(&other.metrics);
@@ -26,38 +27,53 @@ impl Measured {
     }
 }
 
-/// Runs the batch of a step (from 1) forward and backward on all devices. The model moves on the way if the settings say so, else the team is
-/// left with the gradient.
+/// The conditions of a step.
+pub(super) struct Turn<'a> {
+    /// The step, from 1.
+    pub(super) number: u64,
+    /// Share of the run's steps that were made before.
+    pub(super) progress: f64,
+    /// The learning rate, if parameters move inside the backward pass.
+    pub(super) in_backward: Option<f64>,
+    pub(super) budget: &'a mut Budget,
+}
+
+/// Runs the batch of a step forward and backward on all devices. The model moves on the way if the settings say so, else the team is left
+/// with the gradient. If memory runs out the budget comes down, and the step begins anew.
 ///
 /// # Errors
-/// When the loss or the gradient is not finite; a model that moves on the way is lost then.
+/// When the loss or the gradient is not finite; a model that moves on the way is lost then. When memory runs out and nothing can be split.
 pub(super) fn compute<T: Task>(
     task: &T,
-    team: Team<T>,
+    mut team: Team<T>,
     batch: &[usize],
-    config: &TrainConfig,
-    learning_rate: f64,
-    number: u64,
-    progress: f64,
+    turn: Turn<'_>,
 ) -> Result<(Team<T>, Measured), Error> {
+    let Turn { number, progress, in_backward, budget } = turn;
     let (batch, denominator) = weighed(task, batch, number)?;
-    let in_backward = config.optimizer.in_backward;
-    let micro_batch = if in_backward { MicroBatch::Examples(batch.len()) } else { config.micro_batch };
-    let survey = survey(task, &batch, team.probe(task, &batch, micro_batch)?)?;
-    let context = BatchContext { denominator, progress, survey };
-    let step = Step { number, context, micro_batch, in_backward: in_backward.then_some(learning_rate) };
-    let step = Arc::new(step);
-    let (team, mut measured) = team.compute(task, &step, &batch)?;
-    if !in_backward {
-        measured.grad_norm = team.gradient().norm();
-    }
+    let shares = team.deal(task, &batch);
+    let mut whole = Budget::whole(batch.len());
+    let budget = if in_backward.is_some() { &mut whole } else { budget };
+    let probes = budget.within(task, &shares, number, |budget| team.probe(task, &shares, budget))?;
+    let context = BatchContext { denominator, progress, survey: survey(task, &batch, probes)? };
+    let step = Arc::new(Step { number, context });
+    let (team, measured) = match in_backward {
+        Some(learning_rate) => team.advance(task, &step, &shares, learning_rate)?,
+        None => {
+            let pass = |budget: &Budget| team.pass(task, &step, &budget.split(task, &shares));
+            let mut measured = budget.within(task, &shares, number, pass)?;
+            let (team, norm) = team.sum(&shares, measured.grad_norm)?;
+            measured.grad_norm = norm;
+            (team, measured)
+        }
+    };
     let grad_norm = measured.grad_norm;
     if !grad_norm.is_finite() {
         // What has moved cannot be computed again.
-        let examples = if in_backward {
+        let examples = if in_backward.is_some() {
             names(task, &batch)
         } else {
-            names(task, &culprits(task, &team.first().model, &batch, &step)?)
+            names(task, &culprits(task, &team.first().model, &budget.split(task, &[batch]).concat(), &step)?)
         };
         let checkpoints = vec![];
         return Err(Error::NonFinite {
@@ -151,14 +167,18 @@ pub(super) fn checked_loss<T: Task>(task: &T, examples: &[usize], forward: &Forw
 /// alone, then each example of the bad ones.
 ///
 /// Costs nothing as long as all is well, because nobody looks at the norm of a micro-batch.
-fn culprits<T: Task>(task: &T, model: &T::Model, batch: &[usize], step: &Step<T::Survey>) -> Result<Vec<usize>, Error> {
-    let split = step.micro_batch.split(batch, |example| task.cost(example));
+fn culprits<T: Task>(
+    task: &T,
+    model: &T::Model,
+    split: &[Vec<usize>],
+    step: &Step<T::Survey>,
+) -> Result<Vec<usize>, Error> {
     let bad = |examples: &[usize]| -> Result<bool, Error> {
         let (sink, _) = pass(task, model, &[examples.to_vec()], step)?;
         Ok(!sink.norm().is_finite())
     };
     let mut found = vec![];
-    for examples in &split {
+    for examples in split {
         if !bad(examples)? {
             continue;
         }

@@ -6,13 +6,15 @@ use std::thread::Scope;
 
 use burn::module::Module;
 
+use super::budget::{Budget, in_one_piece};
 use super::meeting::Meeting;
 use super::moving::Moving;
 use super::step::{Measured, pass};
 use crate::batch::deal;
+use crate::device_failure::attempt;
 use crate::devices::{copy_to, device_thread};
 use crate::task::{Probes, probe};
-use crate::{AdamW, BatchContext, DeviceGroup, Error, GradientSink, MicroBatch, Task};
+use crate::{AdamW, BatchContext, DeviceGroup, Error, GradientSink, MicroBatch, OutOfMemory, Task};
 
 /// A model and the optimizer that moves it, on one device.
 pub(super) struct Replica<M> {
@@ -34,10 +36,10 @@ pub(super) struct Step<S> {
     pub(super) number: u64,
     /// The whole batch.
     pub(super) context: BatchContext<S>,
-    pub(super) micro_batch: MicroBatch,
-    /// The learning rate, where parameters move inside the backward pass.
-    pub(super) in_backward: Option<f64>,
 }
+
+/// A result, or the memory that it lacked.
+type Attempted<R> = Result<R, OutOfMemory>;
 
 /// Why a device did not come to the end of its step.
 pub(super) enum Halt {
@@ -61,23 +63,63 @@ pub(super) struct Member<M> {
 }
 
 impl<M: Module + Sync> Member<M> {
-    /// Runs a share of a batch forward and backward, and adds up the gradients of all devices.
-    fn compute<T: Task<Model = M>>(
+    /// Asks the model about some parts of a batch, one after another.
+    fn probe<T: Task<Model = M>>(
+        &self,
+        task: &T,
+        parts: &[Vec<usize>],
+        micro_batch: MicroBatch,
+    ) -> Result<Attempted<Probes<T>>, Error> {
+        attempt(|| {
+            let mut probes = vec![];
+            for part in parts {
+                probes.extend(probe(task, &self.replica.model, part, micro_batch)?);
+            }
+            Ok(probes)
+        })
+    }
+
+    /// Runs a share of a batch forward and backward. Its gradient waits for the others'.
+    fn pass<T: Task<Model = M>>(
+        &mut self,
+        task: &T,
+        step: &Step<T::Survey>,
+        split: &[Vec<usize>],
+    ) -> Result<Attempted<Measured>, Error> {
+        // That of an attempt in which another device failed would only take memory.
+        self.gradient = GradientSink::new();
+        let done = attempt(|| {
+            let (sink, mut measured) = pass(task, &self.replica.model, split, step)?;
+            // A gradient that there was no memory for must be found before the others wait for it.
+            measured.grad_norm = sink.norm();
+            Ok((sink, measured))
+        })?;
+        Ok(done.map(|(sink, measured)| {
+            self.gradient = sink;
+            measured
+        }))
+    }
+
+    /// Adds up the gradients of all devices.
+    fn sum(self, works: bool) -> Result<Self, Halt> {
+        let Self { replica, mut meeting, gradient } = self;
+        let sum = if works { meeting.sum(gradient) } else { meeting.next() };
+        Ok(Self { replica, meeting, gradient: sum.ok_or(Halt::Deserted)? })
+    }
+
+    /// Runs a share of a batch forward and backward, and moves the model on the way.
+    fn advance<T: Task<Model = M>>(
         self,
         task: &T,
         step: &Step<T::Survey>,
         share: &[usize],
+        learning_rate: f64,
     ) -> Result<(Self, Measured), Halt> {
-        if let Some(learning_rate) = step.in_backward {
-            let Self { replica, meeting, .. } = self;
-            let (replica, meeting, measured) = Moving::new(replica, meeting, learning_rate).run(task, step, share)?;
-            return Ok((Self { replica, meeting, gradient: GradientSink::new() }, measured));
-        }
-        let Self { replica, mut meeting, .. } = self;
-        let split = step.micro_batch.split(share, |example| task.cost(example));
-        let (sink, measured) = pass(task, &replica.model, &split, step)?;
-        let sum = if share.is_empty() { meeting.next() } else { meeting.sum(sink) };
-        Ok((Self { replica, meeting, gradient: sum.ok_or(Halt::Deserted)? }, measured))
+        let Self { replica, meeting, .. } = self;
+        let run = || Ok(Moving::new(replica, meeting, learning_rate).run(task, step, share));
+        let done = attempt(run)?.map_err(|failed| in_one_piece(step.number, failed))?;
+        let (replica, meeting, measured) = done?;
+        Ok((Self { replica, meeting, gradient: GradientSink::new() }, measured))
     }
 
     /// Moves the model by the gradient.
@@ -91,11 +133,18 @@ impl<M: Module + Sync> Member<M> {
     fn serve<T: Task<Model = M>>(mut self, task: &T, orders: &Receiver<Order<T>>) {
         while let Ok(order) = orders.recv() {
             let done = match order {
-                Order::Probe { share, micro_batch, reply } => {
-                    let probes = probe(task, &self.replica.model, &share, micro_batch);
+                Order::Probe { parts, micro_batch, reply } => {
+                    let probes = self.probe(task, &parts, micro_batch);
                     answer(probes.map(|probes| (self, probes)).map_err(Halt::Failed), &reply)
                 }
-                Order::Compute { step, share, reply } => answer(self.compute(task, &step, &share), &reply),
+                Order::Pass { step, split, reply } => {
+                    let measured = self.pass(task, &step, &split);
+                    answer(measured.map(|measured| (self, measured)).map_err(Halt::Failed), &reply)
+                }
+                Order::Sum { works, reply } => answer(self.sum(works).map(|member| (member, ())), &reply),
+                Order::Advance { step, share, learning_rate, reply } => {
+                    answer(self.advance(task, &step, &share, learning_rate), &reply)
+                }
                 Order::Apply { learning_rate, scale, reply } => {
                     answer(self.apply(learning_rate, scale).map(|member| (member, ())), &reply)
                 }
@@ -121,8 +170,10 @@ fn answer<M, R>(done: Result<(Member<M>, R), Halt>, reply: &Reply<R>) -> Option<
 
 /// What a device is asked to do, and where it answers.
 enum Order<T: Task> {
-    Probe { share: Vec<usize>, micro_batch: MicroBatch, reply: Reply<Probes<T>> },
-    Compute { step: Arc<Step<T::Survey>>, share: Vec<usize>, reply: Reply<Measured> },
+    Probe { parts: Vec<Vec<usize>>, micro_batch: MicroBatch, reply: Reply<Attempted<Probes<T>>> },
+    Pass { step: Arc<Step<T::Survey>>, split: Vec<Vec<usize>>, reply: Reply<Attempted<Measured>> },
+    Sum { works: bool, reply: Reply<()> },
+    Advance { step: Arc<Step<T::Survey>>, share: Vec<usize>, learning_rate: f64, reply: Reply<Measured> },
     Apply { learning_rate: f64, scale: f64, reply: Reply<()> },
 }
 
@@ -169,40 +220,72 @@ impl<T: Task> Team<T> {
         self.leader.replica.model
     }
 
-    /// The gradient of the step.
-    pub(super) fn gradient(&self) -> &GradientSink {
-        &self.leader.gradient
+    /// Deals a batch out to the devices.
+    pub(super) fn deal(&self, task: &T, batch: &[usize]) -> Vec<Vec<usize>> {
+        deal(batch, 1 + self.others.len(), |example| task.cost(example))
     }
 
     /// Asks the model about the examples of a batch, each device about its share.
-    pub(super) fn probe(&self, task: &T, batch: &[usize], micro_batch: MicroBatch) -> Result<Probes<T>, Error> {
-        let shares = deal(batch, 1 + self.others.len(), |example| task.cost(example));
+    pub(super) fn probe(
+        &self,
+        task: &T,
+        shares: &[Vec<usize>],
+        budget: &Budget,
+    ) -> Result<Attempted<Probes<T>>, Error> {
+        let (parts, micro_batch) = (budget.probe_parts(task, shares), budget.micro_batch());
         let replies = order(&self.others, |other, reply| {
-            let share = shares[1 + other].clone();
-            Order::Probe { share, micro_batch, reply }
+            let parts = parts[1 + other].clone();
+            Order::Probe { parts, micro_batch, reply }
         });
-        let own = probe(task, &self.first().model, &shares[0], micro_batch);
-        let (mut probes, others) = settle(own.map_err(Halt::Failed), replies)?;
-        probes.extend(others.into_iter().flatten());
-        Ok(probes)
+        let own = self.leader.probe(task, &parts[0], micro_batch);
+        let probes = together(settle(own.map_err(Halt::Failed), replies)?);
+        Ok(probes.map(|probes| probes.into_iter().flatten().collect()))
     }
 
-    /// Runs a batch forward and backward, on each device its share, and adds up the gradients.
-    pub(super) fn compute(
+    /// Runs a batch forward and backward, each device its share. Nothing has happened if one of them ran out of memory.
+    pub(super) fn pass(
+        &mut self,
+        task: &T,
+        step: &Arc<Step<T::Survey>>,
+        splits: &[Vec<Vec<usize>>],
+    ) -> Result<Attempted<Measured>, Error> {
+        let replies = order(&self.others, |other, reply| {
+            let (step, split) = (step.clone(), splits[1 + other].clone());
+            Order::Pass { step, split, reply }
+        });
+        let own = self.leader.pass(task, step, &splits[0]);
+        Ok(together(settle(own.map_err(Halt::Failed), replies)?).map(added_up))
+    }
+
+    /// Adds up the gradients of all devices; the norm of the sum.
+    pub(super) fn sum(self, shares: &[Vec<usize>], own_norm: f64) -> Result<(Self, f64), Error> {
+        let Self { mut leader, others } = self;
+        if others.is_empty() {
+            return Ok((Self { leader, others }, own_norm));
+        }
+        leader.meeting.begin(shares);
+        let replies = order(&others, |other, reply| Order::Sum { works: !shares[1 + other].is_empty(), reply });
+        let (leader, _) = settle(leader.sum(true), replies)?;
+        let norm = leader.gradient.norm();
+        Ok((Self { leader, others }, norm))
+    }
+
+    /// Runs a batch forward and backward, on each device its share, and moves the models on the way.
+    pub(super) fn advance(
         self,
         task: &T,
         step: &Arc<Step<T::Survey>>,
-        batch: &[usize],
+        shares: &[Vec<usize>],
+        learning_rate: f64,
     ) -> Result<(Self, Measured), Error> {
         let Self { mut leader, others } = self;
-        let shares = deal(batch, 1 + others.len(), |example| task.cost(example));
-        leader.meeting.begin(&shares);
+        leader.meeting.begin(shares);
         let replies = order(&others, |other, reply| {
             let (step, share) = (step.clone(), shares[1 + other].clone());
-            Order::Compute { step, share, reply }
+            Order::Advance { step, share, learning_rate, reply }
         });
-        let ((leader, mut measured), parts) = settle(leader.compute(task, step, &shares[0]), replies)?;
-        parts.into_iter().for_each(|part| measured.add(part));
+        let ((leader, own), parts) = settle(leader.advance(task, step, &shares[0], learning_rate), replies)?;
+        let measured = added_up(std::iter::once(own).chain(parts).collect());
         Ok((Self { leader, others }, measured))
     }
 
@@ -227,6 +310,19 @@ fn order<T: Task, R>(
         answer
     };
     others.iter().enumerate().map(give).collect()
+}
+
+/// The results of all devices, or the memory that one of them lacked.
+fn together<R>((own, others): (Attempted<R>, Vec<Attempted<R>>)) -> Attempted<Vec<R>> {
+    std::iter::once(own).chain(others).collect()
+}
+
+/// The measurements of all devices, the first device's first. The norm is that of its gradient.
+fn added_up(parts: Vec<Measured>) -> Measured {
+    let mut parts = parts.into_iter();
+    let mut sum = parts.next().unwrap_or_default();
+    parts.for_each(|part| sum.add(part));
+    sum
 }
 
 /// Waits for the others' answers.

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use burn::module::Module;
 
+use super::budget::Budget;
 use super::logs::Logs;
 use super::saving::SaveClock;
 use super::state::{Pending, RunState, StopReason};
@@ -22,6 +23,7 @@ pub(super) struct Trainer<'a, T: Task> {
     run: &'a RunDir,
     identity: serde_json::Map<String, serde_json::Value>,
     state: RunState,
+    budget: Budget,
     logs: Logs,
     /// The current epoch and its order.
     order: Option<(u64, Vec<usize>)>,
@@ -69,6 +71,7 @@ impl<'a, T: Task> Trainer<'a, T> {
         // The process may have died between saving and pruning.
         let unproven = !fresh;
         let clock = Clock::default();
+        let budget = Budget::new(config.micro_batch, state.micro_batch);
         Ok(Self {
             task,
             config,
@@ -76,6 +79,7 @@ impl<'a, T: Task> Trainer<'a, T> {
             run,
             identity,
             state,
+            budget,
             logs,
             order: None,
             clock,
@@ -190,15 +194,23 @@ impl<'a, T: Task> Trainer<'a, T> {
 
         let progress = index as f64 / self.plan.total_steps as f64;
         let learning_rate = self.config.learning_rate * self.config.schedule.factor(index, self.plan.total_steps);
-        let computed = step::compute(self.task, team, batch, self.config, learning_rate, step, progress);
+        let in_backward = self.config.optimizer.in_backward.then_some(learning_rate);
+        let micro_batch = self.budget.micro_batch();
+        let turn = step::Turn { number: step, progress, in_backward, budget: &mut self.budget };
+        let computed = step::compute(self.task, team, batch, turn);
         let (mut team, done) = computed.map_err(|error| self.locate(error))?;
-        if !self.config.optimizer.in_backward {
+        let now = self.budget.micro_batch();
+        if now != micro_batch {
+            hooks.warning(&micro_batch.lowered(now, &format!("step {step}")));
+        }
+        if in_backward.is_none() {
             let scale = self.config.clip_norm().map_or(1.0, |max_norm| clip_scale(done.grad_norm, max_norm));
             team = team.apply(learning_rate, scale)?;
         }
 
         self.order = Some((epoch, order));
         self.state.step = step;
+        self.state.micro_batch = self.budget.lowered();
         self.state.num_tokens += tokens as u64;
         let window = &mut self.state.window;
         window.steps += 1;

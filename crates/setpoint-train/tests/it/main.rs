@@ -14,6 +14,7 @@ mod fitting;
 mod golden;
 mod logps;
 mod lora;
+mod memory;
 #[path = "../../../setpoint-transformer/tests/oracle.rs"]
 mod oracle;
 mod several_devices;

@@ -37,6 +37,7 @@ pub(super) struct TrainingHooks<'a, T: Task> {
     /// The name of the training, which the bar has.
     pub(super) what: &'a str,
     pub(super) companions: Companions<'a, T>,
+    /// The micro-batch of evaluations.
     pub(super) micro_batch: MicroBatch,
     pub(super) total_steps: u64,
     /// The bar; hidden until the engine says at which step the run begins.
@@ -56,7 +57,12 @@ impl<T: Task> Hooks<T::Model> for TrainingHooks<'_, T> {
     fn evaluate(&mut self, model: &T::Model, step: u64) -> Result<Measurement, Error> {
         let Some(task) = self.companions.eval else { return Ok(Measurement::default()) };
         let (progress, host) = (step as f64 / self.total_steps as f64, &self.session.host);
-        evaluate(task, &self.session.devices, model, self.micro_batch, progress, &|| host.should_stop())
+        let before = self.micro_batch;
+        let measured = evaluate(task, &self.session.devices, model, &mut self.micro_batch, progress, &|| host.should_stop())?;
+        if self.micro_batch != before {
+            self.warning(&before.lowered(self.micro_batch, "an evaluation"));
+        }
+        Ok(measured)
     }
 
     fn sample(&mut self, model: &T::Model, step: u64) -> Result<Vec<Sample>, Error> {
