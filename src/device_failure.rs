@@ -51,9 +51,8 @@ mod tests {
     use super::*;
 
     fn fail(reason: &str) -> ! {
-        let read: Result<(), _> = Err(ExecutionError::with_context(reason));
-        read.expect("Error while reading data");
-        unreachable!("the read has failed")
+        let error = ExecutionError::with_context(reason);
+        panic!("Error while reading data: {error:?}");
     }
 
     #[test]
@@ -62,15 +61,15 @@ mod tests {
             let attempted = attempt::<()>(|| fail("out of device memory allocating 3 bytes"));
             assert!(attempted.is_ok_and(|attempted| attempted.is_err()));
         };
-        let command = || {
+        let failure = caught(|| {
             handled();
             Err(Failure::run("another reason"))
-        };
-        assert_eq!(caught(command).unwrap_err().sentence(), "another reason");
-        let command = || {
+        });
+        assert_eq!(failure.unwrap_err().sentence(), "another reason");
+        let failure = caught(|| {
             handled();
             fail("the server is gone")
-        };
-        assert_eq!(caught(command).unwrap_err().sentence(), "a device failed: the server is gone");
+        });
+        assert_eq!(failure.unwrap_err().sentence(), "a device failed: the server is gone");
     }
 }

@@ -79,7 +79,7 @@ fn carry_out(session: &Session, folder: &Path, seed: u64) -> Outcome {
     let dro = align_config(&sft, &rewards, dro_method(), seed);
     let report = audit::report(&quiet, &dro, None)?;
     progress::say(audit::figures(&report));
-    audit::beyond_figures(&report).for_each(|finding| progress::say(finding));
+    audit::beyond_figures(&report).for_each(progress::say);
 
     step(5, "align by DRO");
     let dro_run = folder.join("dro");

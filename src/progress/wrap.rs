@@ -76,7 +76,7 @@ fn word_end(text: &str, width: usize) -> usize {
     let space = |text: &str| text.find(' ').unwrap_or(text.len());
     let end = space(text);
     let quotes = text[..end].matches('`').count();
-    if quotes % 2 == 0 {
+    if quotes.is_multiple_of(2) {
         return end;
     }
     let quoted = text[end..].find('`').map(|quote| {

@@ -118,7 +118,7 @@ pub trait RewardSource {
         if rewards.len() != items.len() {
             return Err(Error::Count { source_name: self.describe(), expected: items.len(), found: rewards.len() });
         }
-        match items.iter().zip(&rewards).find(|(_, reward)| !(reward.abs() <= LARGEST)) {
+        match items.iter().zip(&rewards).find(|(_, reward)| reward.is_nan() || reward.abs() > LARGEST) {
             Some((item, &value)) => Err(Error::NotFinite {
                 source_name: self.describe(),
                 row: item.row,

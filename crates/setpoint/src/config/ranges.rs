@@ -37,12 +37,10 @@ fn walk(key: &str, value: &Value, problems: &mut Problems<'_>) {
             let seed = name == "seed" || name == "seeds";
             problems.require(seed || *number <= most, key, format!("`{key}` is {number}; expected at most {most}"));
         }
-        Value::Float(number) => {
-            if number.is_nan() {
-                problems.add(key, format!("`{key}` is not a number (nan); expected a number"));
-                // Its other checks would say the same in other words.
-                problems.unread.insert(key.to_owned());
-            }
+        Value::Float(number) if number.is_nan() => {
+            problems.add(key, format!("`{key}` is not a number (nan); expected a number"));
+            // Its other checks would say the same in other words.
+            problems.unread.insert(key.to_owned());
         }
         Value::Table(table) => table.iter().for_each(|(inner, value)| walk(&format!("{key}.{inner}"), value, problems)),
         Value::Array(items) => items.iter().for_each(|item| walk(key, item, problems)),

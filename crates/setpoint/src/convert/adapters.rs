@@ -17,7 +17,7 @@ struct Defaults {
 }
 
 /// Carries over the adapter that the file trains, if it trains one.
-pub fn adapter(draft: &mut Draft<'_>, names: Names<'_>) {
+pub fn adapter(draft: &mut Draft<'_>, _: Names<'_>) {
     let (is_on, defaults) = match draft.tool {
         Tool::Trl => (draft.is_on("use_peft"), Defaults { rank: 16, alpha: |_| 32.0, all_linear: false }),
         Tool::Axolotl => {
@@ -33,21 +33,17 @@ pub fn adapter(draft: &mut Draft<'_>, names: Names<'_>) {
     if !is_on {
         return;
     }
-    let first = |draft: &Draft<'_>, wanted: &[&'static str]| {
-        let wanted: Vec<&'static str> = wanted.iter().copied().filter(|name| names.contains(name)).collect();
-        draft.first(&wanted)
-    };
-    if let Some((name, _)) = first(draft, &["lora_dropout", "peft_dropout"]).filter(|(_, value)| is_positive(value)) {
+    if let Some((name, _)) = draft.first(&["lora_dropout"]).filter(|(_, value)| is_positive(value)) {
         draft.lose(name, "adapters are trained without dropout");
     }
-    if let Some((name, path)) = first(draft, &["adapter_name_or_path", "lora_model_dir"]) {
+    if let Some((name, path)) = draft.first(&["adapter_name_or_path", "lora_model_dir"]) {
         match path.as_str() {
             // Its own settings apply.
             Some(path) => return draft.set("adapter.path", path),
             None => draft.misread(name, "the folder of an adapter"),
         }
     }
-    let rank = first(draft, &["lora_r", "lora_rank"]).and_then(|(_, value)| count(value)).unwrap_or(defaults.rank);
+    let rank = draft.first(&["lora_r", "lora_rank"]).and_then(|(_, value)| count(value)).unwrap_or(defaults.rank);
     draft.set("adapter.rank", rank);
     let alpha = draft.number("lora_alpha").unwrap_or_else(|| (defaults.alpha)(rank));
     draft.set("adapter.alpha", alpha);
@@ -55,7 +51,7 @@ pub fn adapter(draft: &mut Draft<'_>, names: Names<'_>) {
     if draft.is_on("use_rslora") || draft.is_on("peft_use_rslora") {
         draft.set("adapter.rslora", true);
     }
-    if let Some((name, value)) = first(draft, &["lora_modules_to_save", "additional_target"]) {
+    if let Some((name, value)) = draft.first(&["lora_modules_to_save", "additional_target"]) {
         match texts(value) {
             Some(modules) => draft.set("adapter.modules_to_save", modules),
             None => draft.misread(name, "names of modules"),
