@@ -186,7 +186,7 @@ fn annotate_config(data: &Path, judge: &Path, output: &Path) -> AnnotateConfig {
 }
 
 fn dro_method() -> Method {
-    Method::Dro(Dro { beta: 0.5, ..Dro::default() })
+    Method::Dro(Dro { beta: Some(0.5), ..Dro::default() })
 }
 
 fn dpo_method() -> Method {

@@ -62,6 +62,7 @@ fn cells(about: &About, equals: &str) -> [String; 7] {
         TrainsOn::Responses => "all responses of a prompt",
         TrainsOn::Pairs => "pairs",
         TrainsOn::Rows => "single responses",
+        TrainsOn::Best => "the best response of each prompt",
     };
     let list = |settings: Vec<(String, Value)>| {
         settings.iter().map(|(key, value)| format!("{key}{equals}{value}")).collect::<Vec<_>>().join(", ")
@@ -104,7 +105,7 @@ fn markdown() -> String {
     for about in METHODS {
         let mut cells = cells(about, " = ");
         cells[0] = format!("`{}`", cells[0]);
-        cells[6] = format!("`{}`", cells[6]);
+        cells[6] = if cells[6].is_empty() { "none".to_owned() } else { format!("`{}`", cells[6]) };
         text += &row(cells);
     }
     text

@@ -131,6 +131,131 @@ def make_dro():
     return len(cases)
 
 
+# --- DRO's further settings ----------------------------------------------------------------------
+
+FURTHER_DEFAULTS = dict(
+    log_z0=0.0, levels=None, prompt_term="off", aggregate="per_prompt", level_weight=1.0, nll_weight=0.0, length_normalize=False,
+)
+
+
+def dro_further(data, beta, log_z0, levels, prompt_term, aggregate, level_weight, nll_weight, length_normalize):
+    counts = np.array(data["counts"])
+    p, prompt_of = len(counts), np.repeat(np.arange(len(counts)), counts)
+    logps, ref_logps, rewards, tokens = (np.array(data[key]) for key in ("logps", "ref_logps", "rewards", "tokens"))
+    n = len(logps)
+    d_x = np.array(data["prompt_logps"]) - np.array(data["ref_prompt_logps"])
+    level = np.full(p, log_z0) if levels is None else np.array(levels)
+    if prompt_term != "off":
+        level = level + d_x
+    divisor = tokens if length_normalize else np.ones(n)
+    log_z = level[prompt_of]
+    e = rewards - beta * ((logps - ref_logps) / divisor + log_z)
+    mean = np.array([e[prompt_of == x].mean() for x in range(p)])[prompt_of]
+    # With a weight of 1 the split is DRO's error on average over a prompt's responses, and DRO's error is what is logged.
+    errors = e**2 if level_weight == 1.0 else (e - mean) ** 2 + level_weight * mean**2
+    weights = 1 / (counts[prompt_of] * p) if aggregate == "per_prompt" else np.full(n, 1 / n)
+    # dL/de_j: the mean of a prompt's distances from their mean is 0, so nothing else is left of the first term.
+    slope = weights * (2 * (e - mean) + 2 * level_weight * mean)
+    grad = -beta * slope / divisor
+    grad_prompt = np.zeros(p)
+    if prompt_term == "learned":
+        grad_prompt = np.array([-beta * slope[prompt_of == x].sum() for x in range(p)])
+    best = np.array([start + np.argmax(rewards[start : start + k]) for start, k in zip(np.cumsum(counts) - counts, counts)])
+    nll = -logps[best].sum() / tokens[best].sum()
+    grad[best] -= nll_weight * beta**2 / tokens[best].sum()
+    return dict(
+        loss=float(np.sum(weights * errors) + nll_weight * beta**2 * nll),
+        residuals=e.tolist(),
+        errors=errors.tolist(),
+        targets=((rewards / beta - log_z) * divisor).tolist(),
+        nll=float(nll),
+        grad_logps=grad.tolist(),
+        grad_prompt_logps=grad_prompt.tolist(),
+    )
+
+
+def dro_further_by_autograd(
+    data, beta, log_z0, levels, prompt_term, aggregate, level_weight, nll_weight, length_normalize
+):
+    logps = torch.tensor(data["logps"], dtype=torch.float64, requires_grad=True)
+    prompt_logps = torch.tensor(data["prompt_logps"], dtype=torch.float64, requires_grad=True)
+    losses, likelihood, tokens, start = [], 0.0, 0, 0
+    for x, n in enumerate(data["counts"]):
+        d_x = prompt_logps[x] - data["ref_prompt_logps"][x]
+        if prompt_term == "full":
+            d_x = d_x.detach()
+        elif prompt_term == "off":
+            d_x = 0.0
+        level = log_z0 if levels is None else levels[x]
+        own = []
+        for j in range(start, start + n):
+            h = logps[j] - data["ref_logps"][j]
+            if length_normalize:
+                h = h / data["tokens"][j]
+            own.append(data["rewards"][j] - beta * (h + level + d_x))
+        own = torch.stack(own)
+        losses.append((own - own.mean()) ** 2 + level_weight * own.mean() ** 2)
+        best = max(range(start, start + n), key=lambda j: data["rewards"][j])
+        likelihood, tokens = likelihood + logps[best], tokens + data["tokens"][best]
+        start += n
+    loss = torch.stack([x.mean() for x in losses]).mean() if aggregate == "per_prompt" else torch.cat(losses).mean()
+    loss = loss - nll_weight * beta**2 * likelihood / tokens
+    loss.backward()
+    grad_prompt = np.zeros(len(losses)) if prompt_logps.grad is None else prompt_logps.grad.numpy()
+    return loss.item(), logps.grad.numpy(), grad_prompt
+
+
+FURTHER_OPTIONS = [
+    dict(beta=0.1, log_z0=50.0, level_weight=0.0),
+    dict(beta=0.3, log_z0=4.0, level_weight=0.25),
+    dict(beta=0.3, log_z0=4.0, level_weight=3.0, aggregate="per_response", prompt_term="full"),
+    dict(beta=0.3, log_z0=4.0, nll_weight=16.0),
+    dict(beta=0.3, log_z0=4.0, nll_weight=0.5, level_weight=0.5, aggregate="per_response"),
+    dict(beta=0.5, log_z0=0.2, length_normalize=True),
+    dict(beta=0.5, log_z0=0.2, length_normalize=True, level_weight=0.5),
+    dict(beta=0.3, log_z0=4.0, prompt_term="learned"),
+    dict(beta=0.3, log_z0=4.0, prompt_term="learned", level_weight=0.25, aggregate="per_response"),
+]
+
+
+def make_dro_further():
+    inputs, cases = [], []
+    for seed, counts in ((31, [2, 1, 3, 2, 5, 1]), (32, [2] * 8)):
+        data = dro_input(seed, counts, 1.0, 2.0, 4.0)
+        rng = np.random.default_rng(seed + 100)
+        data["tokens"] = rng.integers(1, 40, sum(counts)).tolist()
+        levels = rng.normal(3.0, 2.0, len(counts)).tolist()
+        for options in [*FURTHER_OPTIONS, dict(beta=0.3, levels=levels), dict(beta=0.3, levels=levels, level_weight=0.5)]:
+            full = {**FURTHER_DEFAULTS, **options}
+            result = dro_further(data, **full)
+            loss, grad, grad_prompt = dro_further_by_autograd(data, **full)
+            np.testing.assert_allclose(result["loss"], loss, rtol=1e-12)
+            np.testing.assert_allclose(result["grad_logps"], grad, rtol=1e-9, atol=1e-14)
+            np.testing.assert_allclose(result["grad_prompt_logps"], grad_prompt, rtol=1e-9, atol=1e-14)
+            cases.append({"input": len(inputs), "options": full, **result})
+        inputs.append(data)
+    write("dro_further.json", dict(inputs=inputs, cases=cases, log_z=make_log_z()))
+    return len(cases)
+
+
+def make_log_z():
+    """log Z(x) from samples of the reference; the sum of two groups of terms, each by logaddexp."""
+    rng = np.random.default_rng(41)
+    cases = []
+    for beta in (0.25, 1.0):
+        for k, inside in ((8, 0), (16, 5), (12, 12)):
+            ref_logps, rewards = -rng.uniform(0.5, 30, 3), rng.normal(0, 2, 3)
+            samples = rng.normal(0, 1, k)
+            in_data = (np.arange(k) < inside).tolist()
+            terms = np.concatenate([ref_logps + rewards / beta, samples[inside:] / beta - np.log(k)])
+            weights = np.exp((samples - samples.max()) / beta)
+            cases.append(dict(
+                beta=beta, ref_logps=ref_logps.tolist(), rewards=rewards.tolist(), samples=samples.tolist(), in_data=in_data,
+                log_z=float(np.logaddexp.reduce(terms)), effective_samples=float(weights.sum() ** 2 / (weights**2).sum()),
+            ))
+    return cases
+
+
 # --- What DRO computes from the rewards before training ------------------------------------------
 
 def quantile(rewards):
@@ -242,5 +367,5 @@ def write(name, record):
 
 if __name__ == "__main__":
     ROOT.mkdir(exist_ok=True)
-    print(f"{make_dro()} DRO cases, {make_dpo()} DPO cases")
+    print(f"{make_dro()} DRO cases, {make_dro_further()} of its further settings, {make_dpo()} DPO cases")
     make_rewards()

@@ -119,6 +119,57 @@ def make_dro(name, policy, reference, seed):
     return dict(rows=rows, rewards=rewards, **record, cases=results), tensors
 
 
+FURTHER_OPTIONS = [
+    dict(beta=0.3, log_z0=4.0, level_weight=0.25),
+    dict(beta=0.3, log_z0=4.0, nll_weight=16.0),
+    dict(beta=0.5, log_z0=0.2, length_normalize=True),
+    dict(beta=0.3, log_z0=4.0, prompt_term="learned"),
+    dict(beta=0.3, log_z0=4.0, prompt_term="learned", level_weight=0.5, nll_weight=2.0),
+]
+
+
+def dro_further(policy, reference, rows, rewards, beta, log_z0, prompt_term="off", level_weight=1.0, nll_weight=0.0, length_normalize=False):
+    policy.zero_grad()
+    losses, likelihood, tokens, start = [], 0.0, 0, 0
+    for row in rows:
+        own, found = rewards[start : start + len(row["responses"])], []
+        start += len(own)
+        best = max(range(len(own)), key=lambda j: own[j])
+        for j, response in enumerate(row["responses"]):
+            prompt_logp, logp = logps(policy, row["prompt"], response)
+            with torch.no_grad():
+                ref_prompt_logp, ref_logp = logps(reference, row["prompt"], response)
+            h = (logp - ref_logp) / (len(response) if length_normalize else 1)
+            d_x = prompt_logp - ref_prompt_logp if prompt_term == "learned" else 0.0
+            found.append(own[j] - beta * (h + log_z0 + d_x))
+            if j == best:
+                likelihood, tokens = likelihood + logp, tokens + len(response)
+        found = torch.stack(found)
+        losses.append(((found - found.mean()) ** 2).mean() + level_weight * found.mean() ** 2)
+    loss = torch.stack(losses).mean() - nll_weight * beta**2 * likelihood / tokens
+    loss.backward()
+    return float(loss.detach()), float(-likelihood.detach() / tokens)
+
+
+def make_further(name, case, seed):
+    """DRO's further settings, on the checkpoints that the other goldens use."""
+    policy, reference = load(HERE / "transformer" / case), load(ROOT / f"reference_{name}")
+    rows = make_rows(seed, [2, 1, 3, 2])
+    generator = torch.Generator().manual_seed(seed + 1)
+    rewards = (4 * torch.randn(8, generator=generator)).tolist()
+    cases = []
+    for options in FURTHER_OPTIONS:
+        loss, nll = dro_further(policy, reference, rows, rewards, **options)
+        cases.append(dict(options=options, loss=loss, nll_loss=nll, grad_norm=gradients(policy)[1]))
+    record = dict(
+        policy=f"transformer/{case}", reference=f"objectives/reference_{name}",
+        versions=dict(torch=torch.__version__, transformers=transformers.__version__), rows=rows, rewards=rewards, cases=cases,
+    )
+    body = ",\n".join(f'"{key}": {json.dumps(value)}' for key, value in record.items())
+    (ROOT / f"further_{name}.json").write_text(f"{{{body}}}\n")
+    print(name, "further", [case["loss"] for case in cases])
+
+
 def dummy_tokenizer():
     """trl asks for one, though the data below are token ids already."""
     vocabulary = {f"t{i}": i for i in range(VOCAB)}
@@ -207,3 +258,4 @@ if __name__ == "__main__":
     torch.use_deterministic_algorithms(True)
     for seed, (name, case) in enumerate(POLICIES.items()):
         make(name, case, 100 * (seed + 1))
+        make_further(name, case, 100 * (seed + 1) + 30)

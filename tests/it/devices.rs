@@ -105,6 +105,8 @@ fn gradients_of_the_dro_loss_agree_between_devices() {
                 ref_prompt_logps: constant_like(&[-9.0, -8.0], &prompt_logps),
                 logps: logps.response,
                 prompt_logps,
+                levels: None,
+                tokens: None,
             },
             &index,
             &DroSettings { beta: 0.1, log_z0: 2.0, ..DroSettings::default() },
@@ -164,6 +166,8 @@ fn pairs_together(model: &CausalLm, pairs: &[[Sequence; 2]]) -> (Vec<f32>, Vec<f
         ref_prompt_logps: constant_like(&vec![-9.0; n], &prompt_logps),
         logps: logps.response,
         prompt_logps,
+        levels: None,
+        tokens: None,
     };
     let by_dro = dro(batch, &index, &DroSettings { beta: 0.1, log_z0: 2.0, ..DroSettings::default() }).errors;
     let values =

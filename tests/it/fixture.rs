@@ -147,3 +147,16 @@ pub fn rewarded_rows(rows: usize) -> String {
         })
         .collect()
 }
+
+/// The same rows with eight samples of a reference model and their rewards; the first sample is the first response.
+pub fn sampled_rows(rows: usize) -> String {
+    let sampled = |(i, line): (usize, &str)| {
+        let mut row: serde_json::Value = serde_json::from_str(line).unwrap();
+        let other = ["Five.", "Four.", "Ask me later.", "No.", "Yes.", "Monday.", "The sum is six."];
+        row["reference_responses"] = [&["The sum is four."][..], &other].concat().into();
+        row["reference_rewards"] =
+            (0..8).map(|k| 0.2 * f64::from(k) - 0.5 + i as f64 / 20.0).collect::<Vec<_>>().into();
+        format!("{row}\n")
+    };
+    rewarded_rows(rows).lines().enumerate().map(sampled).collect()
+}

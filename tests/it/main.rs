@@ -10,6 +10,7 @@ mod convert;
 mod demo;
 mod devices;
 mod dro_defaults;
+mod dro_settings;
 // The judge's client is tested against the same server.
 #[allow(dead_code, reason = "not every mishap is tried here")]
 #[path = "../../crates/setpoint-eval/tests/it/server.rs"]
@@ -29,6 +30,7 @@ mod layers;
 mod links;
 mod methods;
 mod models;
+mod nll;
 mod odd_files;
 mod old_runs;
 mod outputs;

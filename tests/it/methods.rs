@@ -52,10 +52,13 @@ fn every_method_trains_on_the_same_annotated_file() {
         align(&data, &run, &settings).ok();
         let steps = metrics(&run);
         assert_eq!(steps.len(), 2, "{name}");
-        for key in ["loss", "grad_norm", "rewards/chosen", "logps/rejected"] {
+        // Maximum likelihood looks at the best response alone.
+        let keys: &[&str] = if name == "nll" { &["logps/chosen"] } else { &["rewards/chosen", "logps/rejected"] };
+        for key in ["loss", "grad_norm"].iter().chain(keys) {
             assert!(steps[0][key].as_f64().is_some_and(f64::is_finite), "{name} {key}: {}", steps[0]);
         }
-        assert_eq!(steps[0].get("rewards/margins").is_some(), name != "dro_v", "{name}: {}", steps[0]);
+        let pairs = !["dro_v", "nll"].contains(&name);
+        assert_eq!(steps[0].get("rewards/margins").is_some(), pairs, "{name}: {}", steps[0]);
         // The reference's log-probs are kept where there is one, and nothing of it is there where there is none.
         let reference = about["reference"].as_bool().unwrap() && name != "mix";
         assert_eq!(run.join("reference-train.jsonl").exists(), reference, "{name}");

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::fixture::{command, file, model, rewarded_rows, setpoint_owned, sft_arguments};
+use super::fixture::{command, file, model, sampled_rows, setpoint_owned, sft_arguments};
 
 const STEPS: usize = 12;
 
@@ -82,19 +82,23 @@ fn same_responses(whole: &Path, killed: &Path) {
     assert!(whole == killed, "{}\n---\n{}", String::from_utf8_lossy(&whole), String::from_utf8_lossy(&killed));
 }
 
-/// Methods that carry more than a policy and its reference: KTO's mismatched rows, AOT's ranks, DRO-V's value network. With adapters, the
-/// checkpoints hold nothing else.
+/// Methods that carry more than a policy and its reference: KTO's mismatched rows, AOT's ranks, DRO-V's value network, and DRO's β from the
+/// rewards, its levels from samples and its likelihood term. With adapters, the checkpoints hold nothing else.
 #[test]
 fn so_do_methods_with_more_to_carry() {
-    let (dir, data) = file("rewards.jsonl", &rewarded_rows(8));
-    for (method, device, adapter) in [
-        ("kto", "flex", false),
-        ("aot", "flex", false),
-        ("dro_v", "flex", false),
-        ("dro", "flex", true),
-        ("dpo", "flex,flex", true),
-        ("dro_v", "flex", true),
-    ] {
+    let (dir, data) = file("rewards.jsonl", &sampled_rows(8));
+    let dro: &[&[&str]] = &[
+        &["align.beta_sigma=0.2", "align.level_weight=0.5", "align.nll_weight=16"],
+        &["align.log_z0=per_prompt"],
+        &["align.length_normalize=true"],
+        &["align.prompt_term=learned"],
+    ];
+    let others = ["kto", "aot", "dro_v", "nll"].map(|method| (method.to_owned(), method, "flex", &[][..]));
+    let dro = dro.iter().enumerate().map(|(i, settings)| (format!("dro-{i}"), "dro", "flex", *settings));
+    let rank: &[&str] = &["adapter.rank=4"];
+    let adapters = [("dro", "flex"), ("dpo", "flex,flex"), ("dro_v", "flex")];
+    let adapters = adapters.map(|(method, device)| (format!("{method}-adapter"), method, device, rank));
+    for (name, method, device, settings) in others.into_iter().chain(dro).chain(adapters) {
         let arguments = |run: &Path| -> Vec<String> {
             let mut arguments: Vec<String> = ["align", "--quiet", "--data", &data].map(String::from).into();
             arguments.extend([
@@ -113,19 +117,16 @@ fn so_do_methods_with_more_to_carry() {
                 arguments.extend(["--set".into(), setting.into()]);
             }
             arguments.extend(["--set".into(), format!("align.method={method}"), "--device".into(), device.into()]);
-            if adapter {
-                arguments.extend(["--set".into(), "adapter.rank=4".into()]);
-            }
+            settings.iter().for_each(|setting| arguments.extend(["--set".to_owned(), (*setting).to_owned()]));
             arguments
         };
-        let folder = |kind: &str| dir.path().join(format!("{method}-{adapter}-{kind}"));
-        let (whole, killed) = (folder("whole"), folder("killed"));
+        let (whole, killed) = (dir.path().join(format!("{name}-whole")), dir.path().join(format!("{name}-killed")));
         setpoint_owned(&arguments(&whole)).ok();
-        assert!(kill_and_resume(&killed, &arguments(&killed), &[5]) > 0, "{method} was over before it could be killed");
-        assert_eq!(metrics(&whole), metrics(&killed), "{method}");
+        assert!(kill_and_resume(&killed, &arguments(&killed), &[5]) > 0, "{name} was over before it could be killed");
+        assert_eq!(metrics(&whole), metrics(&killed), "{name}");
         same_responses(&whole, &killed);
         let folders = if method == "dro_v" { vec!["model", "value"] } else { vec!["model"] };
-        let file = if adapter { "adapter_model" } else { "model" };
+        let file = if name.ends_with("adapter") { "adapter_model" } else { "model" };
         for name in folders.into_iter().map(|folder| format!("{folder}/{file}.safetensors")) {
             assert!(bytes(&whole, &name) == bytes(&killed, &name), "{method}: {name} differs");
         }

@@ -88,6 +88,12 @@ pub enum Error {
         /// The caller's row.
         row: usize,
     },
+    /// A prompt with too few samples of the reference model for an estimate of its log Z.
+    #[error("log Z(x) needs at least {least} samples of the reference model, found {found}", least = crate::LEAST_SAMPLES)]
+    FewSamples {
+        /// The number of samples found.
+        found: usize,
+    },
     /// A statistic was asked of no values at all.
     #[error("{what} needs at least one value, found none")]
     Empty {

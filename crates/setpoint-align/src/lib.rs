@@ -62,6 +62,7 @@ mod pair;
 mod pairwise;
 mod preferences;
 mod prompt_index;
+mod prompt_log_z;
 mod prompt_rewards;
 mod prompts;
 mod reward_transform;
@@ -72,8 +73,9 @@ mod summary;
 
 pub use aggregate::{Aggregate, constant_like, weighted_sum};
 pub use audit::{
-    AuditPrompt, AuditReport, AuditSettings, FEASIBILITY_TOLERANCE, Fall, Feasibility, Finding, InfeasiblePrompt,
-    LabelDisagreement, Offsets, Recommended, ScoredResponse, Severity, Subject, Targets, audit, prompt_log_mass,
+    AuditPrompt, AuditReport, AuditSettings, Estimated, FEASIBILITY_TOLERANCE, Fall, Feasibility, Finding,
+    InfeasiblePrompt, LabelDisagreement, Offsets, Recommended, ScoredResponse, Severity, Subject, Targets, audit,
+    least_level_per_token, prompt_log_mass,
 };
 pub use displacement::{
     ChosenStep, DisplacementDetector, DisplacementSettings, DisplacementThreshold, DisplacementWarning,
@@ -82,13 +84,14 @@ pub use error::Error;
 pub use log_z0::{LogZ0, break_even_reward, log_z0_of};
 pub use method::{Mix, PairRule, Pairwise, PairwiseMethod, Training, Weighted};
 pub use metrics::{Metric, Metrics, Moments, ResponsePoint};
-pub use nll::{mixed, token_mean_nll};
+pub use nll::{best_nll, mixed, token_mean_nll};
 pub use objective::{About, Axis, Objective, Preset, TrainsOn, Value, Values};
 pub use objectives::*;
 pub use pair::{Pair, PairLoss};
 pub use pairwise::{PairBatch, PairObjective, PairOutput, Sides, SurveyedPair, WeightedObjective};
 pub use preferences::Preferences;
 pub use prompt_index::PromptIndex;
+pub use prompt_log_z::{LEAST_SAMPLES, PromptLogZ, ReferenceSample, prompt_log_z};
 pub use prompt_rewards::{PromptRewards, Role, check_targets, chosen_rewards};
 pub use prompts::{PromptBatch, PromptObjective, PromptOutput, T0Name, T0Setting, Update};
 pub use reward_transform::{ClipRange, FittedTransform, RewardTransform};

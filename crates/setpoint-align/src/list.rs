@@ -11,12 +11,15 @@ macro_rules! objectives {
         pairs { $($b_file:ident: $($b:ident($b_settings:ident) = $b_name:literal),+;)* }
         rows { $($c_file:ident: $($c:ident($c_settings:ident) = $c_name:literal),+;)* }
         rows_with_a_value { $d_file:ident: $d:ident($d_settings:ident) = $d_name:literal; }
+        best_responses { $e_file:ident: $e:ident($e_settings:ident) = $e_name:literal; }
     ) => {
         $(mod $a_file; pub use $a_file::*;)*
         $(mod $b_file; pub use $b_file::*;)*
         $(mod $c_file; pub use $c_file::*;)*
         mod $d_file;
         pub use $d_file::*;
+        mod $e_file;
+        pub use $e_file::*;
 
         /// `[align]`: the method and its settings.
         #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
@@ -28,6 +31,9 @@ macro_rules! objectives {
             #[doc = concat!("`", $d_name, "`")]
             #[serde(rename = $d_name)]
             $d($d_settings),
+            #[doc = concat!("`", $e_name, "`")]
+            #[serde(rename = $e_name)]
+            $e($e_settings),
             /// `mix`
             #[serde(rename = "mix")]
             Mix(Mix),
@@ -46,6 +52,7 @@ macro_rules! objectives {
             $($(About::of::<$b_settings>($b_name, &[], TrainsOn::Pairs),)+)*
             $($(About::of::<$c_settings>($c_name, &[], TrainsOn::Rows),)+)*
             About::of::<$d_settings>($d_name, &[], TrainsOn::Rows),
+            About::of::<$e_settings>($e_name, &[], TrainsOn::Best),
             About::of::<Mix>("mix", &[], TrainsOn::Pairs),
         ];
 
@@ -57,6 +64,7 @@ macro_rules! objectives {
                     $($($b_name => Some(Self::$b(Default::default())),)+)*
                     $($($c_name => Some(Self::$c(Default::default())),)+)*
                     $d_name => Some(Self::$d(Default::default())),
+                    $e_name => Some(Self::$e(Default::default())),
                     "mix" => Some(Self::Mix(Mix::default())),
                     _ => None,
                 }
@@ -69,6 +77,7 @@ macro_rules! objectives {
                     $($(Self::$b(_) => $b_name,)+)*
                     $($(Self::$c(_) => $c_name,)+)*
                     Self::$d(_) => $d_name,
+                    Self::$e(_) => $e_name,
                     Self::Mix(_) => "mix",
                 }
             }
@@ -84,6 +93,7 @@ macro_rules! objectives {
                     })+)*
                     $($(Self::$c(settings) => Training::Rows(Box::new(settings.clone())),)+)*
                     Self::$d(settings) => Training::RowsWithValue(settings.clone()),
+                    Self::$e(_) => Training::Best,
                     Self::Mix(mix) => Training::Pairs(PairwiseMethod {
                         objectives: mix.losses.iter().map(MixedLoss::objective).collect(),
                         pairs: mix.pairs,
@@ -99,6 +109,7 @@ macro_rules! objectives {
                     $($(Self::$b(section) => section,)+)*
                     $($(Self::$c(settings) => settings,)+)*
                     Self::$d(settings) => settings,
+                    Self::$e(settings) => settings,
                     Self::Mix(mix) => mix,
                 }
             }

@@ -18,7 +18,7 @@ use crate::summary::mean;
 /// `log Z_0` cannot be computed (its sum runs over all texts), so the paper makes it a setting. It
 /// is a logarithm, in nats: the paper searches [-50, 500] and reports "Z_0 = 50".
 ///
-/// In a config file: a number of nats, `"mean"`, `"keep_chosen"`, `{ keep_chosen = 2.0 }` or
+/// In a config file: a number of nats, `"mean"`, `"keep_chosen"`, `{ keep_chosen = 2.0 }`, `"per_prompt"` or
 /// `{ break_even_reward = 5.0 }`. `"auto"` and `{ auto = 2.0 }` are former names of `keep_chosen`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum LogZ0 {
@@ -36,6 +36,8 @@ pub enum LogZ0 {
         /// The wanted mean target of the chosen responses, nats.
         chosen_shift: f64,
     },
+    /// log Z(x) of each prompt, estimated from samples of the reference model ([`prompt_log_z`](crate::prompt_log_z)).
+    PerPrompt,
     /// [`LogZ0::KeepChosen`] under its former name. It is written back as it was read, so that
     /// the settings of older runs stay what they were.
     Auto {
@@ -54,7 +56,7 @@ impl LogZ0 {
     /// responses ([`chosen_rewards`]) for [`LogZ0::KeepChosen`], none for the others.
     pub fn basis(self, data: &[PromptRewards]) -> Vec<f64> {
         match self {
-            Self::Nats(_) | Self::BreakEvenReward(_) => Vec::new(),
+            Self::Nats(_) | Self::BreakEvenReward(_) | Self::PerPrompt => Vec::new(),
             Self::Mean => data.iter().flat_map(|prompt| prompt.rewards.iter().copied()).collect(),
             Self::KeepChosen { .. } | Self::Auto { .. } => chosen_rewards(data),
         }
@@ -62,16 +64,18 @@ impl LogZ0 {
 
     /// Returns true if the level follows from the rewards.
     pub fn needs_rewards(self) -> bool {
-        !matches!(self, Self::Nats(_) | Self::BreakEvenReward(_))
+        !matches!(self, Self::Nats(_) | Self::BreakEvenReward(_) | Self::PerPrompt)
     }
 
-    /// The number of nats, given the rewards that it follows from ([`LogZ0::basis`]), transformed
+    /// The number of nats that all prompts share, given the rewards that it follows from ([`LogZ0::basis`]), transformed
     /// and scaled.
     ///
     /// ```text
     /// mean:         log_z0 = mean(r)/β
     /// keep_chosen:  mean over chosen of (r/β − log_z0) = chosen_shift   ⇒   log_z0 = mean(r_chosen)/β − chosen_shift
     /// ```
+    ///
+    /// With [`LogZ0::PerPrompt`] prompts share no level, and it is 0.
     ///
     /// # Errors
     /// [`Error::Setting`] for a β or number out of range, and for a level that is not finite;
@@ -91,6 +95,7 @@ impl LogZ0 {
         POSITIVE.check("beta", &beta)?;
         let (name, log_z0) = match self {
             Self::Nats(nats) => ("log_z0", nats),
+            Self::PerPrompt => ("log_z0", 0.0),
             Self::BreakEvenReward(reward) => ("break_even_reward", log_z0_of(reward, beta)),
             Self::Mean => {
                 let mean = mean(rewards).ok_or(Error::Empty { what: "`log_z0 = \"mean\"` (rewards)" })?;
@@ -131,6 +136,7 @@ impl Serialize for LogZ0 {
         match *self {
             Self::Nats(nats) => serializer.serialize_f64(nats),
             Self::Mean => serializer.serialize_str("mean"),
+            Self::PerPrompt => serializer.serialize_str("per_prompt"),
             Self::KeepChosen { chosen_shift: 0.0 } => serializer.serialize_str("keep_chosen"),
             Self::KeepChosen { chosen_shift } => table(serializer, "keep_chosen", chosen_shift),
             Self::Auto { chosen_shift: 0.0 } => serializer.serialize_str("auto"),
@@ -168,6 +174,11 @@ impl JsonSchema for LogZ0 {
                     "additionalProperties": false,
                 },
                 {
+                    "description": "Each prompt has its own level, estimated from samples of the reference model.",
+                    "type": "string",
+                    "const": "per_prompt",
+                },
+                {
                     "description": "A response with this reward keeps its probability.",
                     "type": "object",
                     "properties": { "break_even_reward": { "type": "number" } },
@@ -185,7 +196,8 @@ impl<'de> Visitor<'de> for LogZ0Visitor {
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(
-            "a number of nats, \"mean\", \"keep_chosen\", { keep_chosen = nats } or { break_even_reward = reward }",
+            "a number of nats, \"mean\", \"keep_chosen\", { keep_chosen = nats }, \"per_prompt\" or \
+             { break_even_reward = reward }",
         )
     }
 
@@ -204,6 +216,7 @@ impl<'de> Visitor<'de> for LogZ0Visitor {
     fn visit_str<E: de::Error>(self, text: &str) -> Result<LogZ0, E> {
         match text {
             "mean" => Ok(LogZ0::Mean),
+            "per_prompt" => Ok(LogZ0::PerPrompt),
             "keep_chosen" => Ok(LogZ0::KEEP_CHOSEN),
             "auto" => Ok(LogZ0::AUTO),
             _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
@@ -304,6 +317,7 @@ mod tests {
             ("\"mean\"", LogZ0::Mean),
             ("\"keep_chosen\"", LogZ0::KEEP_CHOSEN),
             ("{ keep_chosen = -1.5 }", LogZ0::KeepChosen { chosen_shift: -1.5 }),
+            ("\"per_prompt\"", LogZ0::PerPrompt),
             ("\"auto\"", LogZ0::AUTO),
             ("{ auto = 2 }", LogZ0::Auto { chosen_shift: 2.0 }),
             ("{ break_even_reward = 5.0 }", LogZ0::BreakEvenReward(5.0)),

@@ -25,6 +25,8 @@ pub enum Training {
     Rows(Box<dyn RowObjective>),
     /// Single responses, and a network that learns the value of their prompts.
     RowsWithValue(DroVSettings),
+    /// The best response of each prompt.
+    Best,
 }
 
 /// A pairwise method as its task needs it.
@@ -174,11 +176,11 @@ impl Method {
         }
     }
 
-    /// Returns β and the level of the targets, if the method has targets: the audit judges them before training.
-    pub fn targets(&self) -> Option<(f64, LogZ0)> {
+    /// Returns the level of the targets, if the method has targets: the audit judges them before training.
+    pub fn level(&self) -> Option<LogZ0> {
         match self.training() {
-            Training::Prompts(objective) => objective.level().map(|level| (objective.beta(), level)),
-            Training::Pairs(_) | Training::Rows(_) | Training::RowsWithValue(_) => None,
+            Training::Prompts(objective) => objective.level(),
+            Training::Pairs(_) | Training::Rows(_) | Training::RowsWithValue(_) | Training::Best => None,
         }
     }
 
@@ -187,7 +189,7 @@ impl Method {
         match self.training() {
             Training::Prompts(objective) => objective.scored_prompts().is_some(),
             Training::Pairs(method) => method.objectives.iter().any(|part| part.objective.prompt_nll()),
-            Training::Rows(_) | Training::RowsWithValue(_) => false,
+            Training::Rows(_) | Training::RowsWithValue(_) | Training::Best => false,
         }
     }
 

@@ -83,6 +83,8 @@ pub enum TrainsOn {
     Pairs,
     /// Single responses.
     Rows,
+    /// The best response of each prompt.
+    Best,
 }
 
 /// The value of a setting.

@@ -63,6 +63,22 @@ impl<'a> Preferences<'a> {
         }
     }
 
+    /// Returns the best response, which maximum likelihood trains on.
+    ///
+    /// Among chosen responses, or among all if none has a label, the one with the best reward (the first of equals); without
+    /// rewards the first chosen one, or the only one. `None` if nothing tells which is best, or all labels say rejected.
+    pub fn best(&self) -> Option<usize> {
+        let count = self.labels.len().max(self.rewards.map_or(0, <[f64]>::len));
+        let labelled = self.labels.iter().any(Option::is_some);
+        let label = |j: usize| self.labels.get(j).copied().flatten();
+        let among: Vec<usize> = (0..count).filter(|&j| !labelled || label(j) == Some(Role::Chosen)).collect();
+        match self.rewards {
+            Some(rewards) => among.into_iter().reduce(|best, j| if rewards[j] > rewards[best] { j } else { best }),
+            None if labelled || among.len() == 1 => among.first().copied(),
+            None => None,
+        }
+    }
+
     /// Returns the pair `(chosen, rejected)` that represents this prompt in pairwise metrics: the first labelled response
     /// of each side; without labels the best and the worst reward (the first of equals). `None` if a side is missing, or
     /// the rewards do not differ.
@@ -152,6 +168,21 @@ mod tests {
             }
             assert_eq!(preferences.pair(), None);
         }
+    }
+
+    #[test]
+    fn the_best_response_is_that_of_supervised_fine_tuning() {
+        let best = |labels: &[Option<Role>], rewards: Option<&[f64]>| Preferences::new(labels, rewards).best();
+        assert_eq!(best(&[None; 4], Some(&REWARDS)), Some(1));
+        assert_eq!(best(&[], Some(&REWARDS)), Some(1));
+        // The label wins over the reward; among chosen ones the reward decides.
+        let labels = [Some(Chosen), Some(Rejected), None, Some(Chosen)];
+        assert_eq!(best(&labels, Some(&[1.0, 3.0, 4.0, 2.0])), Some(3));
+        assert_eq!(best(&labels, None), Some(0));
+        assert_eq!(best(&[None], None), Some(0));
+        assert_eq!(best(&[None, None], None), None);
+        assert_eq!(best(&[Some(Rejected)], Some(&[1.0])), None);
+        assert_eq!(best(&[], None), None);
     }
 
     #[test]

@@ -74,6 +74,26 @@ impl PromptIndex {
         &self.counts
     }
 
+    /// Computes the mean over each prompt's responses.
+    ///
+    /// # Shapes
+    /// `[n] -> [p]`
+    ///
+    /// # Panics
+    /// If `per_response` does not have `n` entries.
+    pub fn mean(&self, per_response: Tensor<1>) -> Tensor<1> {
+        let (n, p) = (self.responses(), self.prompts());
+        assert_eq!(per_response.dims(), [n], "one value per response");
+        let mut shares = vec![0.0; p * n];
+        for (response, &prompt) in self.prompt_of.iter().enumerate() {
+            shares[prompt * n + response] = 1.0 / self.counts[prompt] as f64;
+        }
+        let options = (&per_response.device(), per_response.dtype());
+        let shares = Tensor::<2>::from_data(TensorData::new(shares, [p, n]), options);
+        // `sum_dim`, not a matrix product: a GPU would round its inputs to TF32.
+        (shares * per_response.reshape([1, n])).sum_dim(1).reshape([p]) // [p, n] -> [p]
+    }
+
     /// Gives every response its prompt's value.
     ///
     /// # Shapes

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::aggregate::Aggregate;
+use crate::error::Error;
 use crate::log_z0::LogZ0;
 use crate::metrics::Metrics;
 use crate::prompt_index::PromptIndex;
@@ -29,8 +30,10 @@ pub struct PromptBatch {
     pub prompt_logps: Tensor<1>,
     /// `log π_ref` summed over the same tokens, `[p]`.
     pub ref_prompt_logps: Tensor<1>,
-    /// The level of the targets in the training data ([`PromptObjective::level`]), nats; 0 for objectives without a level.
-    pub level: f64,
+    /// The level of each prompt's targets ([`PromptObjective::level`]), nats, `p` entries; zeros for objectives without a level.
+    pub levels: Vec<f64>,
+    /// Number of tokens of each response, `n` entries.
+    pub tokens: Vec<f64>,
     /// `log Σ π_ref(y|x)·exp(r/β)` of each prompt, `p` entries.
     pub log_mass: Vec<f64>,
 }
@@ -54,6 +57,15 @@ pub struct PromptOutput {
 pub trait PromptObjective: fmt::Debug + Send + Sync {
     /// Returns the reward per nat of log-ratio: implicit rewards are `β·h`.
     fn beta(&self) -> f64;
+
+    /// Sets β from the training rewards, transformed and scaled, if the settings give it as a share of their standard
+    /// deviation; returns that share. By default there is nothing to set.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if the rewards do not differ.
+    fn resolve(&mut self, _rewards: &[f64]) -> Result<Option<f64>, Error> {
+        Ok(None)
+    }
 
     /// Computes the error of each response.
     fn losses(&self, batch: PromptBatch, prompts: &PromptIndex) -> PromptOutput;
@@ -81,6 +93,21 @@ pub trait PromptObjective: fmt::Debug + Send + Sync {
     /// Returns when the optimizer steps.
     fn update(&self) -> Update {
         Update::Batch
+    }
+
+    /// Returns whether the loss trains the tokens of prompts, so that their log-probabilities need a graph.
+    fn learns_prompts(&self) -> bool {
+        false
+    }
+
+    /// Returns whether targets are nats per token.
+    fn length_normalize(&self) -> bool {
+        false
+    }
+
+    /// Returns the weight in the loss of the token-mean NLL of each prompt's best response ([`crate::best_nll`]).
+    fn nll_weight(&self) -> f64 {
+        0.0
     }
 }
 

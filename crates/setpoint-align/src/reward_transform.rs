@@ -164,6 +164,19 @@ impl FittedTransform {
     /// What [`PromptRewards::validate`] finds; [`Error::TransformedReward`] for a reward whose transform is not finite.
     pub fn apply(&self, prompt: &PromptRewards) -> Result<PromptRewards, Error> {
         prompt.validate()?;
+        self.apply_to(prompt, &prompt.rewards).map(|rewards| PromptRewards {
+            row: prompt.row,
+            rewards,
+            labels: prompt.labels.clone(),
+        })
+    }
+
+    /// The transformed rewards of further responses to a prompt, such as samples of the reference model. What is
+    /// subtracted per prompt is the mean of the prompt's own responses.
+    ///
+    /// # Errors
+    /// [`Error::TransformedReward`] for a reward whose transform is not finite.
+    pub fn apply_to(&self, prompt: &PromptRewards, further: &[f64]) -> Result<Vec<f64>, Error> {
         let own_mean = mean_std(&prompt.rewards).0;
         let transform = |&reward: &f64| {
             self.scale
@@ -186,12 +199,12 @@ impl FittedTransform {
                     Map::Clip { low, high } => reward.clamp(*low, *high),
                 }
         };
-        let rewards: Vec<f64> = prompt.rewards.iter().map(transform).collect();
+        let rewards: Vec<f64> = further.iter().map(transform).collect();
         if let Some(response) = rewards.iter().position(|reward| !reward.is_finite()) {
-            let (row, reward, found) = (prompt.row, prompt.rewards[response], rewards[response]);
+            let (row, reward, found) = (prompt.row, further[response], rewards[response]);
             return Err(Error::TransformedReward { row, response, reward, found });
         }
-        Ok(PromptRewards { row: prompt.row, rewards, labels: prompt.labels.clone() })
+        Ok(rewards)
     }
 }
 
@@ -219,6 +232,12 @@ mod tests {
     #[test]
     fn transforms_without_statistics() {
         assert_eq!(transformed(RewardTransform::None, 0.5)[0], [0.5, 1.0, 3.0]);
+        let fitted = RewardTransform::CenterPerPrompt.fit(&data(), 2.0).unwrap();
+        assert_eq!(
+            fitted.apply_to(&data()[0], &[3.0, 5.0]),
+            Ok(vec![0.0, 4.0]),
+            "the mean is that of the prompt's own"
+        );
         let per_prompt = transformed(RewardTransform::CenterPerPrompt, 1.0);
         assert_eq!(per_prompt, [vec![-2.0, -1.0, 3.0], vec![-2.0, 2.0], vec![0.0]]);
         let clip = RewardTransform::Clip(ClipRange::Symmetric(2.0));

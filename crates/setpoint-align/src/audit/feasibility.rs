@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::PromptGroup;
+use super::{AuditSettings, PromptGroup};
+use crate::prompt_log_z::PromptLogZ;
 use crate::summary::Summary;
 
 /// A prompt is infeasible when its targets exceed all probability by more than this many nats:
@@ -46,7 +47,8 @@ pub struct InfeasiblePrompt {
     pub name: String,
     /// Its number of distinct responses.
     pub responses: usize,
-    /// Logarithm of the sum of its target probabilities, nats, above 0.
+    /// Logarithm of the sum of its target probabilities, nats, above 0; with targets per token the nats per token that its level
+    /// lacks.
     pub excess: f64,
 }
 
@@ -79,24 +81,70 @@ pub fn prompt_log_mass(responses: &[ScoredResponse], beta: f64) -> f64 {
     largest + sum.ln()
 }
 
+/// The smallest level at which targets per token are probabilities: the `L` with
+/// `Σ_y π_ref(y|x)·exp(N_y·(r/β − L)) = 1`, `N_y` being the number of tokens of a response.
+///
+/// Negative infinity without responses.
+///
+/// # Units
+/// Nats per token.
+///
+/// ```
+/// use setpoint_align::{ScoredResponse, least_level_per_token};
+///
+/// // One response of two tokens with probability ¼: 2·(r/β − L) = ln 4.
+/// let response = ScoredResponse { ref_logp: 0.25f64.ln(), reward: 0.5 };
+/// assert!((least_level_per_token(&[response], &[2], 0.5) - (1.0 - 2f64.ln())).abs() < 1e-12);
+/// ```
+pub fn least_level_per_token(responses: &[ScoredResponse], tokens: &[usize], beta: f64) -> f64 {
+    let lengths: Vec<f64> = tokens.iter().map(|&tokens| tokens.max(1) as f64).collect();
+    let alone = responses.iter().zip(&lengths).map(|(own, length)| own.ref_logp / length + own.reward / beta);
+    let mut level = alone.fold(f64::NEG_INFINITY, f64::max);
+    // The log of the sum falls with the level and is convex, so Newton's steps rise from here to its root.
+    for _ in 0..100 {
+        let exponents: Vec<f64> =
+            responses.iter().zip(&lengths).map(|(r, length)| r.ref_logp + length * (r.reward / beta - level)).collect();
+        let largest = exponents.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let weights: Vec<f64> = exponents.iter().map(|exponent| (exponent - largest).exp()).collect();
+        let sum: f64 = weights.iter().sum();
+        let slope = weights.iter().zip(&lengths).map(|(weight, length)| weight * length).sum::<f64>() / sum;
+        let step = (largest + sum.ln()) / slope;
+        level += step;
+        if step.is_nan() || step.abs() <= 1e-15 * (1.0 + level.abs()) {
+            break;
+        }
+    }
+    if responses.is_empty() { f64::NEG_INFINITY } else { level }
+}
+
 impl Feasibility {
     /// Expects at least one group, each with a response.
-    pub(super) fn of(groups: &[PromptGroup], beta: f64, log_z0: f64, listed: usize) -> Self {
-        let masses: Vec<f64> = groups.iter().map(|group| prompt_log_mass(&group.responses, beta)).collect();
+    pub(super) fn of(
+        groups: &[PromptGroup],
+        settings: &AuditSettings,
+        level_of: impl Fn(Option<PromptLogZ>) -> f64,
+    ) -> Self {
+        let beta = settings.beta;
+        let mass = |group: &PromptGroup| match settings.length_normalize {
+            true => least_level_per_token(&group.responses, &group.tokens, beta),
+            false => prompt_log_mass(&group.responses, beta),
+        };
+        let masses: Vec<f64> = groups.iter().map(mass).collect();
         let mut worst: Vec<InfeasiblePrompt> = groups
             .iter()
             .zip(&masses)
-            .filter(|(_, mass)| *mass - log_z0 > FEASIBILITY_TOLERANCE)
-            .map(|(group, mass)| InfeasiblePrompt {
+            .map(|(group, mass)| (group, mass - level_of(group.log_z)))
+            .filter(|(_, excess)| *excess > FEASIBILITY_TOLERANCE)
+            .map(|(group, excess)| InfeasiblePrompt {
                 row: group.row,
                 name: group.name.clone(),
                 responses: group.responses.len(),
-                excess: mass - log_z0,
+                excess,
             })
             .collect();
         worst.sort_by(|a, b| b.excess.total_cmp(&a.excess));
         let infeasible = worst.len();
-        worst.truncate(listed);
+        worst.truncate(settings.listed);
 
         let mut sorted = masses.clone();
         sorted.sort_by(f64::total_cmp);

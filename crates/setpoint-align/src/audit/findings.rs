@@ -52,6 +52,8 @@ pub enum Subject {
     Labels,
     /// How far apart the extreme targets are.
     Range,
+    /// How good the estimates of log Z(x) are.
+    Estimate,
 }
 
 /// One thing that the audit found.
@@ -76,6 +78,8 @@ const MOST: f64 = 0.5;
 const LARGE_OFFSETS: f64 = 0.5;
 /// Above this share of contradicted labels the rewards do not measure what the labels do.
 const MANY_CONTRADICTED: f64 = 0.35;
+/// With fewer equally weighted samples than this, a single sample decides most estimates of log Z(x).
+const FEW_EFFECTIVE: f64 = 2.0;
 /// Targets that span more than this many nats ask for changes of e^100.
 const WIDE_TARGETS: f64 = 100.0;
 
@@ -92,6 +96,7 @@ pub(super) fn findings(report: &AuditReport) -> Vec<Finding> {
         (Subject::Conflicts, conflicts(report)),
         (Subject::Labels, labels(report)),
         (Subject::Range, range(report)),
+        (Subject::Estimate, estimate(report)),
     ]
     .into_iter()
     .filter_map(|(subject, found)| found.map(|(severity, message)| Finding { subject, severity, message }))
@@ -300,6 +305,26 @@ fn range(report: &AuditReport) -> Found {
         level(report.rewards.max),
         short(report.beta),
         decimals(report.target_range, 1),
+    );
+    Some((severity, message))
+}
+
+fn estimate(report: &AuditReport) -> Found {
+    let found = report.estimated?;
+    let few = found.effective_samples < FEW_EFFECTIVE;
+    let severity = if few { Severity::Warning } else { Severity::Info };
+    let bias = if few {
+        ": one sample decides most of them, so they are biased low; more samples or a larger beta help"
+    } else {
+        ""
+    };
+    let message = format!(
+        "log Z(x) of each prompt is estimated from at least {} samples of the reference model (mean {} nats, deviation {}), \
+         which are worth {} equally weighted ones on average{bias}.",
+        found.samples,
+        short(found.log_z.mean),
+        short(found.log_z.std),
+        short(found.effective_samples),
     );
     Some((severity, message))
 }

@@ -17,11 +17,14 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::log_z0::{LogZ0, break_even_reward};
+use crate::prompt_log_z::PromptLogZ;
 use crate::prompt_rewards::{PromptRewards, Role, check_targets};
 use crate::settings::POSITIVE;
 use crate::summary::Summary;
 
-pub use feasibility::{FEASIBILITY_TOLERANCE, Feasibility, InfeasiblePrompt, ScoredResponse, prompt_log_mass};
+pub use feasibility::{
+    FEASIBILITY_TOLERANCE, Feasibility, InfeasiblePrompt, ScoredResponse, least_level_per_token, prompt_log_mass,
+};
 pub use findings::{Finding, Severity, Subject};
 pub use offsets::Offsets;
 
@@ -42,6 +45,8 @@ pub struct AuditPrompt {
     pub ref_logps: Vec<f64>,
     /// Number of tokens of each response.
     pub tokens: Vec<usize>,
+    /// The row's own level, for [`LogZ0::PerPrompt`].
+    pub log_z: Option<PromptLogZ>,
 }
 
 /// What the audit is asked about.
@@ -51,14 +56,16 @@ pub struct AuditSettings {
     pub beta: f64,
     /// How `log_z0` is set.
     pub log_z0: LogZ0,
+    /// Whether targets are nats per token.
+    pub length_normalize: bool,
     /// How many infeasible prompts the report lists, worst first.
     pub listed: usize,
 }
 
 impl AuditSettings {
-    /// Settings that list the 20 worst prompts.
+    /// Settings of targets in nats per response that list the 20 worst prompts.
     pub fn new(beta: f64, log_z0: LogZ0) -> Self {
-        Self { beta, log_z0, listed: 20 }
+        Self { beta, log_z0, length_normalize: false, listed: 20 }
     }
 }
 
@@ -67,7 +74,7 @@ impl AuditSettings {
 pub struct AuditReport {
     /// β, reward per nat.
     pub beta: f64,
-    /// `log_z0` as resolved, nats.
+    /// `log_z0` as resolved, nats; the mean over the rows if each prompt has its own level.
     pub log_z0: f64,
     /// `β·log_z0`: the reward at which a response keeps its probability.
     pub break_even_reward: f64,
@@ -105,6 +112,9 @@ pub struct AuditReport {
     /// Labelled pairs that the rewards order the other way or not at all, and labelled pairs in
     /// all; `None` where the data has none.
     pub label_disagreement: Option<LabelDisagreement>,
+    /// The levels that were estimated from samples of the reference model, if they were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub estimated: Option<Estimated>,
     /// What of it a person should read.
     pub findings: Vec<Finding>,
 }
@@ -113,6 +123,30 @@ impl AuditReport {
     /// Returns the names of the responses that are chosen and of those that are rejected, in messages.
     pub fn roles(&self) -> (&'static str, &'static str) {
         if self.labelled { ("chosen", "rejected") } else { ("best", "other") }
+    }
+}
+
+/// Estimates of log Z(x) from samples of the reference model.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Estimated {
+    /// The fewest samples of a row.
+    pub samples: usize,
+    /// The mean over the rows of [`PromptLogZ::effective_samples`].
+    pub effective_samples: f64,
+    /// The estimates, nats.
+    pub log_z: Summary,
+}
+
+impl Estimated {
+    /// `None` unless every row has an estimate.
+    fn of(data: &[AuditPrompt]) -> Option<Self> {
+        let found: Vec<PromptLogZ> = data.iter().map(|row| row.log_z).collect::<Option<_>>()?;
+        let log_z: Vec<f64> = found.iter().map(|found| found.log_z).collect();
+        Some(Self {
+            samples: found.iter().map(|found| found.samples).min()?,
+            effective_samples: found.iter().map(|found| found.effective_samples).sum::<f64>() / found.len() as f64,
+            log_z: Summary::of(&log_z)?,
+        })
     }
 }
 
@@ -214,6 +248,7 @@ pub struct LabelDisagreement {
 ///     ids: vec![1, 2],
 ///     ref_logps: vec![-12.0, -9.0],
 ///     tokens: vec![8, 6],
+///     log_z: None,
 /// }];
 /// let report = audit(&data, &AuditSettings::new(0.1, LogZ0::Nats(50.0)))?;
 /// assert_eq!(report.feasibility.infeasible, 0);
@@ -231,19 +266,31 @@ pub fn audit(data: &[AuditPrompt], settings: &AuditSettings) -> Result<AuditRepo
     let all: Vec<f64> = prompt_rewards.iter().flat_map(|p| p.rewards.iter().copied()).collect();
     let rewards = Summary::of(&all).ok_or(Error::Empty { what: "the audit" })?;
     let level = |log_z0: LogZ0| log_z0.resolve(beta, &log_z0.basis(&prompt_rewards));
-    let log_z0 = level(settings.log_z0)?;
+    let estimated = Estimated::of(data).filter(|_| settings.log_z0 == LogZ0::PerPrompt);
+    let log_z0 = match &estimated {
+        Some(estimated) => estimated.log_z.mean,
+        None => level(settings.log_z0)?,
+    };
+    let level_of = |own: Option<PromptLogZ>| match (&estimated, own) {
+        (Some(_), Some(own)) => own.log_z,
+        _ => log_z0,
+    };
     check_targets(&prompt_rewards, beta, log_z0)?;
 
     let groups = group_by_prompt(data);
-    let feasibility = Feasibility::of(&groups, beta, log_z0, settings.listed);
+    let feasibility = Feasibility::of(&groups, settings, level_of);
     let targets = |role| {
-        let targets: Vec<(f64, usize)> = data
-            .iter()
-            .flat_map(|row| row.rewards.rewards.iter().zip(row.rewards.preferences().roles()).zip(&row.tokens))
-            .filter(|((_, its_role), _)| *its_role == Some(role))
-            .map(|((reward, _), tokens)| (reward / beta - log_z0, *tokens))
-            .collect();
-        Targets::of(&targets)
+        let of_row = |row: &AuditPrompt| -> Vec<(f64, usize)> {
+            let roles = row.rewards.preferences().roles();
+            let own = (0..roles.len()).filter(|&j| roles[j] == Some(role));
+            own.map(|j| {
+                let nats = row.rewards.rewards[j] / beta - level_of(row.log_z);
+                let times = if settings.length_normalize { row.tokens[j] as f64 } else { 1.0 };
+                (nats * times, row.tokens[j])
+            })
+            .collect()
+        };
+        Targets::of(&data.iter().flat_map(of_row).collect::<Vec<_>>())
     };
     let mut report = AuditReport {
         beta,
@@ -269,6 +316,7 @@ pub fn audit(data: &[AuditPrompt], settings: &AuditSettings) -> Result<AuditRepo
         feasibility,
         offsets: Offsets::of(&prompt_rewards),
         label_disagreement: label_disagreement(&prompt_rewards),
+        estimated,
         findings: Vec::new(),
     };
     report.findings = findings::findings(&report);
@@ -298,7 +346,11 @@ struct PromptGroup {
     row: usize,
     /// Its name.
     name: String,
+    /// The level of that row, if it has its own.
+    log_z: Option<PromptLogZ>,
     responses: Vec<ScoredResponse>,
+    /// Number of tokens of each response.
+    tokens: Vec<usize>,
     duplicates: usize,
     conflicts: usize,
 }
@@ -308,6 +360,7 @@ struct PromptGroup {
 fn group_by_prompt(data: &[AuditPrompt]) -> Vec<PromptGroup> {
     struct Seen {
         ref_logp: f64,
+        tokens: usize,
         rewards: Vec<f64>,
     }
     let mut order: Vec<(&AuditPrompt, Vec<Seen>)> = Vec::new();
@@ -318,17 +371,20 @@ fn group_by_prompt(data: &[AuditPrompt]) -> Vec<PromptGroup> {
             (order.len() - 1, HashMap::new())
         });
         let seen = &mut order[*index].1;
-        for ((&id, &ref_logp), &reward) in row.ids.iter().zip(&row.ref_logps).zip(&row.rewards.rewards) {
+        let scores = row.ref_logps.iter().zip(&row.tokens).zip(&row.rewards.rewards);
+        for (&id, ((&ref_logp, &tokens), &reward)) in row.ids.iter().zip(scores) {
             let place = *responses.entry(id).or_insert(seen.len());
             match seen.get_mut(place) {
                 Some(known) => known.rewards.push(reward),
-                None => seen.push(Seen { ref_logp, rewards: vec![reward] }),
+                None => seen.push(Seen { ref_logp, tokens, rewards: vec![reward] }),
             }
         }
     }
     let group = |(first, seen): (&AuditPrompt, Vec<Seen>)| PromptGroup {
         row: first.rewards.row,
         name: first.name.clone(),
+        log_z: first.log_z,
+        tokens: seen.iter().map(|response| response.tokens).collect(),
         duplicates: seen.iter().map(|response| response.rewards.len() - 1).sum(),
         conflicts: seen.iter().filter(|response| response.rewards.iter().any(|&r| r != response.rewards[0])).count(),
         responses: seen

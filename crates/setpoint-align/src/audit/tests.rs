@@ -8,6 +8,7 @@ fn row(prompt: u64, number: usize, responses: &[(u64, f64, f64)]) -> AuditPrompt
         ids: responses.iter().map(|r| r.0).collect(),
         ref_logps: responses.iter().map(|r| r.2).collect(),
         tokens: vec![100; responses.len()],
+        log_z: None,
     }
 }
 

@@ -44,4 +44,7 @@ objectives! {
     rows_with_a_value {
         dro_v: DroV(DroVSettings) = "dro_v";
     }
+    best_responses {
+        nll: Nll(NllSettings) = "nll";
+    }
 }

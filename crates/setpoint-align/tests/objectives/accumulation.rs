@@ -5,7 +5,7 @@ use setpoint_align::{
     Aggregate, DpoSettings, DroBatch, DroSettings, Moments, Pair, PromptIndex, ResidualError, dpo, dro, weighted_sum,
 };
 
-use crate::platform::{Platform, all, gradient, host};
+use crate::platform::{Platform, all, gradient, host, largest};
 
 /// 8 prompts with 1 to 5 responses; every number follows from its index.
 const COUNTS: [usize; 8] = [2, 1, 3, 5, 1, 4, 2, 3];
@@ -41,6 +41,8 @@ fn dro_in_parts(platform: &Platform, settings: &DroSettings, aggregate: Aggregat
             rewards: platform.constant(&rewards[responses.clone()]),
             prompt_logps: platform.constant(&prompt_logps[own_prompts.clone()]) * parameter.clone(),
             ref_prompt_logps: platform.constant(&ref_prompt_logps[own_prompts]),
+            levels: None,
+            tokens: None,
         };
         let output = dro(batch, &index, settings);
         let loss = weighted_sum(output.errors, &aggregate.response_weights(&index, denominator));
@@ -61,15 +63,21 @@ struct Parts {
 
 #[test]
 fn dro_one_by_eight_is_eight_by_one_is_two_by_four() {
-    for error in [ResidualError::Mse, ResidualError::Huber(1.0)] {
-        let settings = DroSettings { log_z0: 10.0, error, ..Default::default() };
+    let plain = DroSettings { log_z0: 10.0, ..Default::default() };
+    let huber = DroSettings { error: ResidualError::Huber(1.0), ..plain };
+    for settings in [plain, huber, DroSettings { level_weight: 0.25, ..plain }] {
         for aggregate in [Aggregate::PerPrompt, Aggregate::PerResponse] {
             for platform in all() {
                 let whole = dro_in_parts(&platform, &settings, aggregate, 8);
                 assert!(whole.parameter.abs() > 1e-3, "a gradient that could tell a difference");
                 for prompts in [1, 2, 4] {
                     let parts = dro_in_parts(&platform, &settings, aggregate, prompts);
-                    assert_eq!(parts.responses, whole.responses, "elementwise, so bit for bit, on {platform:?}");
+                    if settings.level_weight == 1.0 {
+                        assert_eq!(parts.responses, whole.responses, "elementwise, so bit for bit, on {platform:?}");
+                    } else {
+                        let size = platform.rounding(largest(&whole.responses));
+                        platform.assert_close("slopes", &parts.responses, &whole.responses, size);
+                    }
                     let tolerance = |value: f64| platform.rounding(value.abs().max(1.0));
                     platform.assert_close("loss", &[parts.loss], &[whole.loss], tolerance(whole.loss));
                     // 21 summands of either sign, each at most the sum of their magnitudes.

@@ -36,6 +36,8 @@ impl Case {
             rewards: platform.constant(&self.rewards),
             prompt_logps: prompt_logps.clone(),
             ref_prompt_logps: platform.constant(&self.ref_prompt_logps),
+            levels: None,
+            tokens: None,
         };
         (batch, logps, prompt_logps)
     }
@@ -61,7 +63,7 @@ impl Case {
         for (j, &prompt) in self.prompt_of.iter().enumerate() {
             let d_x = self.prompt_logps[prompt] - self.ref_prompt_logps[prompt];
             let term = match settings.prompt_term {
-                PromptTerm::Full => d_x,
+                PromptTerm::Full | PromptTerm::Learned => d_x,
                 PromptTerm::Off => 0.0,
                 PromptTerm::Clip(limit) => d_x.max(-limit).min(limit),
             };
@@ -144,8 +146,9 @@ fn any_settings() -> impl Strategy<Value = DroSettings> {
         Just(ResidualError::Mae),
         (0.1..5.0).prop_map(|delta| ResidualError::Huber(exact(delta)))
     ];
-    ((0.01..2.0).prop_map(exact), (-60.0..60.0).prop_map(exact), prompt_term, error)
-        .prop_map(|(beta, log_z0, prompt_term, error)| DroSettings { beta, log_z0, prompt_term, error })
+    ((0.01..2.0).prop_map(exact), (-60.0..60.0).prop_map(exact), prompt_term, error).prop_map(
+        |(beta, log_z0, prompt_term, error)| DroSettings { beta, log_z0, prompt_term, error, ..Default::default() },
+    )
 }
 
 fn any_aggregate() -> impl Strategy<Value = Aggregate> {
@@ -236,7 +239,7 @@ proptest! {
         let hard = |&prompt: &usize| if std::mem::replace(&mut seen[prompt], true) { -0.5 } else { 0.5 };
         let rewards: Vec<f64> = case.prompt_of.iter().map(hard).collect();
         let case = Case { rewards, ..case };
-        let settings = DroSettings { beta, log_z0: 0.0, prompt_term: PromptTerm::Off, error: ResidualError::Mse };
+        let settings = DroSettings { beta, log_z0: 0.0, prompt_term: PromptTerm::Off, ..Default::default() };
         // trl: (h_w − 0.5/β)² + (h_l + 0.5/β)², the mean over pairs.
         let h = |j: usize| case.logps[j] - case.ref_logps[j];
         let squares = (0..case.logps.len()).map(|j| (h(j) - case.rewards[j] / beta).powi(2));
@@ -318,7 +321,7 @@ fn far_off_responses_stay_finite() {
     };
     for error in [ResidualError::Mse, ResidualError::Huber(1.0), ResidualError::Mae] {
         for prompt_term in [PromptTerm::Full, PromptTerm::Off, PromptTerm::Clip(5.0)] {
-            let settings = DroSettings { beta: 1.0, log_z0: 500.0, prompt_term, error };
+            let settings = DroSettings { beta: 1.0, log_z0: 500.0, prompt_term, error, ..Default::default() };
             let expected = case.expected(&settings, Aggregate::PerPrompt);
             for platform in all() {
                 let (output, loss, gradient) = case.run(&platform, &settings, Aggregate::PerPrompt);
@@ -343,7 +346,7 @@ fn nothing_is_learnt_from_a_prompt_term_that_is_off() {
         prompt_logps: vec![f64::NAN],
         ref_prompt_logps: vec![0.0],
     };
-    let settings = DroSettings { beta: 0.5, log_z0: 4.0, prompt_term: PromptTerm::Off, error: ResidualError::Mse };
+    let settings = DroSettings { beta: 0.5, log_z0: 4.0, prompt_term: PromptTerm::Off, ..Default::default() };
     for platform in all() {
         let (batch, ..) = case.batch(&platform);
         // 1 − 0.5·(−1 + 4) = −0.5

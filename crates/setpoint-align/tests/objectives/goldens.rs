@@ -80,7 +80,7 @@ fn dro_equals_numpy() {
             ref_prompt_logps: input.ref_prompt_logps.clone(),
         };
         let DroOptions { beta, log_z0, prompt_term, error, aggregate } = expected.options;
-        let settings = DroSettings { beta, log_z0, prompt_term, error };
+        let settings = DroSettings { beta, log_z0, prompt_term, error, ..Default::default() };
         settings.validate().unwrap();
         for platform in double().into_iter().chain(single()) {
             let (batch, logps, _) = case.batch(&platform);

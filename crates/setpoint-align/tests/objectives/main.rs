@@ -2,6 +2,7 @@
 
 mod accumulation;
 mod dro;
+mod dro_settings;
 mod further;
 mod goldens;
 mod listed;

@@ -102,6 +102,8 @@ proptest! {
                 rewards: platform.constant(&quantiles),
                 prompt_logps: zeros.clone(),
                 ref_prompt_logps: zeros,
+                levels: None,
+                tokens: None,
             };
             let dro_settings =
                 DroSettings { beta: 0.25, log_z0: settings.log_z(), prompt_term: PromptTerm::Off, ..Default::default() };

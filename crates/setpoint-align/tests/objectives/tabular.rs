@@ -2,8 +2,8 @@
 
 use burn::tensor::activation::log_softmax;
 use setpoint_align::{
-    Aggregate, AuditPrompt, AuditSettings, DroBatch, DroSettings, LogZ0, PromptIndex, PromptRewards, audit, dro,
-    weighted_sum,
+    Aggregate, AuditPrompt, AuditSettings, DroBatch, DroSettings, LEAST_SAMPLES, LogZ0, PromptIndex, PromptRewards,
+    PromptTerm, ReferenceSample, ScoredResponse, audit, dro, prompt_log_z, weighted_sum,
 };
 
 use crate::platform::{Platform, double, gradient, host, largest};
@@ -32,8 +32,18 @@ impl World {
     /// Gradient descent with momentum from the reference; the final log-probs of all texts and
     /// residuals of the data.
     fn train(&self, platform: &Platform, beta: f64, log_z0: f64, steps: usize) -> (Vec<f64>, Vec<f64>) {
-        let n = self.rewards.len();
-        let settings = DroSettings { beta, log_z0, ..Default::default() };
+        self.train_with(platform, &DroSettings { beta, log_z0, ..Default::default() }, None, steps)
+    }
+
+    /// The same with any settings, and a level of the prompt's own.
+    fn train_with(
+        &self,
+        platform: &Platform,
+        settings: &DroSettings,
+        level: Option<f64>,
+        steps: usize,
+    ) -> (Vec<f64>, Vec<f64>) {
+        let (n, beta) = (self.rewards.len(), settings.beta);
         let prompts = PromptIndex::from_counts(&[n]).unwrap();
         let weights = Aggregate::PerPrompt.response_weights(&prompts, 1.0);
         let forward = |logits: &[f64]| {
@@ -45,8 +55,10 @@ impl World {
                 rewards: platform.constant(&self.rewards),
                 prompt_logps: platform.constant(&[0.0]),
                 ref_prompt_logps: platform.constant(&[0.0]),
+                levels: level.map(|level| platform.constant(&[level])),
+                tokens: None,
             };
-            (leaf, logps, dro(batch, &prompts, &settings))
+            (leaf, logps, dro(batch, &prompts, settings))
         };
         // The Hessian of the loss in the log-probs is 2β²/n.
         let (rate, momentum) = (n as f64 / (2.0 * beta * beta) * 0.6, 0.8);
@@ -84,6 +96,57 @@ fn with_the_true_normaliser_it_converges_to_the_closed_form() {
     }
 }
 
+/// With every sequence in the data, the level of a prompt from reference samples is its log Z, whatever was sampled.
+#[test]
+fn levels_from_reference_samples_are_exact_where_every_sequence_is_known() {
+    let (world, beta) = (six_texts(), 0.5);
+    let responses: Vec<ScoredResponse> = world.scored();
+    let samples = [ReferenceSample { reward: 0.3, in_data: true }; LEAST_SAMPLES];
+    let found = prompt_log_z(&responses, &samples, beta).unwrap().log_z;
+    assert!((found - world.log_z0(beta)).abs() < 1e-12);
+    // The settings' own level plays no part.
+    let settings = DroSettings { beta, log_z0: 77.0, prompt_term: PromptTerm::Off, ..Default::default() };
+    let optimum: Vec<f64> = responses.iter().map(|own| own.ref_logp + own.reward / beta - found).collect();
+    for platform in double() {
+        let (logps, residuals) = world.train_with(&platform, &settings, Some(found), 400);
+        assert!(largest(&residuals) < 1e-9, "{residuals:?} on {platform:?}");
+        platform.assert_close("log-probs", &logps, &optimum, 1e-9);
+    }
+}
+
+/// Samples in proportion to the reference's probabilities: what they stand for outside the data is its exact share of Z(x).
+#[test]
+fn levels_from_proportional_samples_are_those_of_all_sequences() {
+    let (world, beta) = (six_texts(), 0.5);
+    let texts = world.scored();
+    // 20 samples of texts with probabilities that are multiples of 1/20; the first three texts are the data.
+    let samples: Vec<ReferenceSample> = [4, 2, 3, 6, 1, 4]
+        .into_iter()
+        .enumerate()
+        .flat_map(|(i, count)| vec![ReferenceSample { reward: texts[i].reward, in_data: i < 3 }; count])
+        .collect();
+    let found = prompt_log_z(&texts[..3], &samples, beta).unwrap();
+    assert_eq!(found.samples, 20);
+    assert!((found.log_z - world.log_z0(beta)).abs() < 1e-12);
+    // A level that follows from the data alone is lower: it leaves out texts without a reward.
+    let known = prompt_log_z(&texts[..3], &[ReferenceSample { reward: 0.0, in_data: true }; 20], beta).unwrap();
+    assert!(known.log_z < found.log_z - 0.1);
+}
+
+/// λ = 0 leaves the level alone: at the optimum the residuals are equal, and not 0.
+#[test]
+fn without_a_weight_the_level_is_left_alone() {
+    let world = World::new(&[0.3, 0.2, 0.5], &[0.8, 0.2]);
+    let settings = DroSettings { beta: 1.0, log_z0: 5.0, level_weight: 0.0, ..Default::default() };
+    for platform in double() {
+        let (logps, residuals) = world.train_with(&platform, &settings, None, 800);
+        let h: Vec<f64> = (0..2).map(|j| logps[j] - world.ref_logps[j]).collect();
+        platform.assert_close("gap", &[h[0] - h[1]], &[0.6], 1e-6);
+        platform.assert_close("residuals", &residuals[..1], &residuals[1..], 1e-6);
+        assert!(residuals[0].abs() > 1.0, "{residuals:?}");
+    }
+}
+
 /// Eq. 6: Z(x)/Z(t0) = π̂(x|t0)/π_ref(x|t0). So at the optimum the residuals are 0 wherever a text is
 /// split into prompt and response, with the one `log_z0`.
 #[test]
@@ -105,6 +168,8 @@ fn normalisers_of_nested_prefixes_differ_by_the_log_ratio() {
             rewards: platform.constant(&world.rewards),
             prompt_logps: platform.constant(&policy),
             ref_prompt_logps: platform.constant(&reference),
+            levels: None,
+            tokens: None,
         };
         let settings = DroSettings { beta, log_z0, ..Default::default() };
         let output = dro(batch, &PromptIndex::from_counts(&[3, 3]).unwrap(), &settings);
@@ -160,6 +225,12 @@ fn infeasible_targets_leave_the_residual_that_the_audit_predicts() {
 }
 
 impl World {
+    /// The data's texts with their log-probs under the reference and their rewards.
+    fn scored(&self) -> Vec<ScoredResponse> {
+        let scored = |(&ref_logp, &reward): (&f64, &f64)| ScoredResponse { ref_logp, reward };
+        self.ref_logps.iter().zip(&self.rewards).map(scored).collect()
+    }
+
     fn audit_row(&self) -> AuditPrompt {
         AuditPrompt {
             prompt: 0,
@@ -168,6 +239,7 @@ impl World {
             ids: (0..self.rewards.len() as u64).collect(),
             ref_logps: self.ref_logps[..self.rewards.len()].to_vec(),
             tokens: vec![1; self.rewards.len()],
+            log_z: None,
         }
     }
 }

@@ -3,12 +3,14 @@
 use std::borrow::Cow;
 
 use setpoint_align::{
-    AuditPrompt, AuditReport, AuditSettings, Finding, LogZ0, PromptRewards, Severity, Subject, Summary, audit,
+    AuditPrompt, AuditReport, AuditSettings, Finding, LogZ0, PromptObjective, PromptRewards, Severity, Subject, Summary, audit,
     break_even_reward,
 };
 use setpoint_data::counted;
 
-use super::{AlignConfig, ReferenceModel, TrainingData, named, prepare, reference_dir, reference_logps};
+use super::{
+    AlignConfig, ReferenceModel, TrainingData, log_z, named, prepare, reference_dir, reference_logps,
+};
 use crate::failure::{Failure, Outcome};
 use crate::job::{ADAPTER, DATA, DryRun, Flag, Job, MODEL, OUTPUT, Work};
 use crate::session::Session;
@@ -40,28 +42,42 @@ impl Job for Audit {
 /// The report; `folder` keeps the reference log-probs for a run that follows.
 pub fn report(session: &Session, config: &AlignConfig, folder: Option<&std::path::Path>) -> Outcome<AuditReport> {
     let other = || Failure::usage("align.method", "the audit is about DRO's targets; other methods have none");
-    let (beta, level) = config.align.targets().ok_or_else(other)?;
+    config.align.level().ok_or_else(other)?;
     let prepared = prepare(session, config)?;
     let reference = ReferenceModel { dir: reference_dir(config)?, model: None };
     let reference = reference_logps(session, config, &prepared, Some(reference), folder)?;
-    let TrainingData::Prompts { sets, .. } = prepared.data else { return Err(other()) };
-    of_prompts(beta, level, &sets.with_reference(reference)?.0.prompts)
+    let TrainingData::Prompts { objective, sets } = prepared.data else { return Err(other()) };
+    of_prompts(&*objective, &sets.with_reference(reference)?.0.prompts)
 }
 
 /// The report on training data whose reference log-probs are known.
-pub fn of_prompts(beta: f64, level: LogZ0, prompts: &[WithReference<RewardedPrompt>]) -> Outcome<AuditReport> {
-    let rows: Vec<AuditPrompt> = prompts.iter().enumerate().map(audit_prompt).collect();
-    audit(&rows, &AuditSettings::new(beta, level))
+pub fn of_prompts(objective: &dyn PromptObjective, prompts: &[WithReference<RewardedPrompt>]) -> Outcome<AuditReport> {
+    let row = |(row, prompt): (usize, &WithReference<RewardedPrompt>)| -> Outcome<AuditPrompt> {
+        Ok(AuditPrompt { log_z: log_z(objective, prompt)?, ..audit_prompt(row, prompt) })
+    };
+    let rows: Vec<AuditPrompt> = prompts.iter().enumerate().map(row).collect::<Outcome<_>>()?;
+    let level = objective.level().unwrap_or(LogZ0::Nats(0.0));
+    let length_normalize = objective.length_normalize();
+    audit(&rows, &AuditSettings { length_normalize, ..AuditSettings::new(objective.beta(), level) })
         .map_err(|error| named(error, prompts.iter().map(|prompt| &prompt.prompt)))
 }
 
 /// Prints what `setpoint align` says before it trains: the level of the targets, which of them cannot be reached, which chosen responses
 /// are to fall and how far; and a warning of what ruins a model or teaches it nothing.
 pub fn introduce(report: &AuditReport) {
-    log::info!("{}", level(report.beta, report.log_z0, &report.rewards));
+    match &report.estimated {
+        None => log::info!("{}", level(report.beta, report.log_z0, &report.rewards)),
+        Some(_) => {
+            let mean = level(report.beta, report.log_z0, &report.rewards).replace("log_z0", "log Z(x) on average");
+            log::info!("{mean}");
+        }
+    }
     let of = |subject| report.findings.iter().filter(move |finding| finding.subject == subject);
-    for finding in [Subject::Feasibility, Subject::Chosen].into_iter().flat_map(of) {
-        log::info!("{}", &finding.message);
+    for finding in [Subject::Feasibility, Subject::Chosen, Subject::Estimate].into_iter().flat_map(of) {
+        match finding.severity {
+            Severity::Warning if finding.subject == Subject::Estimate => log::warn!("{}", finding.message),
+            _ => log::info!("{}", finding.message),
+        }
     }
     for finding in [Subject::SteepFall, Subject::Beta, Subject::EqualRewards].into_iter().flat_map(of) {
         log::warn!("{}", finding.message);
@@ -150,7 +166,7 @@ pub fn figures(report: &AuditReport) -> String {
     lines.join("\n")
 }
 
-fn audit_prompt((row, scored): (usize, &WithReference<RewardedPrompt>)) -> AuditPrompt {
+fn audit_prompt(row: usize, scored: &WithReference<RewardedPrompt>) -> AuditPrompt {
     let prompt = &scored.prompt;
     let responses = || (0..prompt.sequences.len()).map(|j| prompt.response_ids(j));
     AuditPrompt {
@@ -161,5 +177,6 @@ fn audit_prompt((row, scored): (usize, &WithReference<RewardedPrompt>)) -> Audit
         ids: responses().map(setup::token_hash).collect(),
         ref_logps: scored.ref_logps.clone(),
         tokens: responses().map(<[u32]>::len).collect(),
+        log_z: None,
     }
 }

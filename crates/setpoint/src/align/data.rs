@@ -6,7 +6,9 @@ use setpoint_align::{DroVSettings, PairwiseMethod, PromptObjective, PromptReward
 
 use crate::failure::{Failure, Outcome};
 use crate::identity::Row;
-use crate::tasks::stages::{PairedPrompt, PreparedPrompt, ReferenceLogps, RewardedPrompt, RowPrompt, WithReference};
+use crate::tasks::stages::{
+    BestPrompt, PairedPrompt, PreparedPrompt, ReferenceLogps, RewardedPrompt, RowPrompt, WithReference,
+};
 
 /// A method as its task needs it, with prompts that have what it looks at.
 pub enum TrainingData {
@@ -38,6 +40,11 @@ pub enum TrainingData {
         /// The data.
         sets: Sets<RowPrompt>,
     },
+    /// The best response of each prompt.
+    Best {
+        /// The data.
+        sets: Sets<BestPrompt>,
+    },
 }
 
 impl TrainingData {
@@ -47,6 +54,15 @@ impl TrainingData {
             Self::Prompts { sets, .. } => sets.view(),
             Self::Pairs { sets, .. } => sets.view(),
             Self::Rows { sets, .. } | Self::RowsWithValue { sets, .. } => sets.view(),
+            Self::Best { sets } => sets.view(),
+        }
+    }
+
+    /// Returns the objective if it has targets.
+    pub fn with_targets(&self) -> Option<&dyn PromptObjective> {
+        match self {
+            Self::Prompts { objective, .. } => Some(&**objective).filter(|objective| objective.level().is_some()),
+            Self::Pairs { .. } | Self::Rows { .. } | Self::RowsWithValue { .. } | Self::Best { .. } => None,
         }
     }
 
@@ -62,6 +78,7 @@ impl TrainingData {
             Self::RowsWithValue { sets, .. } => {
                 sets.train.prompts.iter().map(|prompt| prompt.prompt.sequences.len()).sum()
             }
+            Self::Best { sets } => sets.train.prompts.len(),
         }
     }
 }

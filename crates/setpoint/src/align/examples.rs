@@ -1,7 +1,8 @@
 //! From examples as tokens to prompts as a method needs them: with rewards, in pairs or as rows.
 
 use setpoint_align::{
-    About, Error, FittedTransform, PairRule, Preferences, PromptObjective, PromptRewards, Role, RowObjective,
+    About, Error, FittedTransform, PairRule, Preferences, PromptObjective, PromptRewards, ReferenceSample, Role,
+    RowObjective,
 };
 use setpoint_data::{Example, content_hash};
 use setpoint_train::{Order, Sequence};
@@ -12,7 +13,7 @@ use super::prepare::named;
 use crate::failure::{Failure, Outcome};
 use crate::identity::Row;
 use crate::setup;
-use crate::tasks::stages::{PairedPrompt, Prompt, RewardedPrompt, RowPrompt};
+use crate::tasks::stages::{BestPrompt, PairedPrompt, Prompt, RewardedPrompt, RowPrompt};
 
 /// Examples as tokens.
 pub struct ReadSet {
@@ -24,6 +25,8 @@ pub struct ReadSet {
     pub training: bool,
     /// The prompts' tokens that are not scored; `None` if no prompt is.
     pub t0: Option<usize>,
+    /// Samples of the reference model for each row, if the level of the targets is estimated from them.
+    pub samples: Option<Vec<Vec<ReferenceSample>>>,
 }
 
 impl ReadSet {
@@ -47,7 +50,7 @@ impl ReadSet {
 
 /// Transforms the rewards of all responses. The transform is fitted on the first set, the training data.
 pub fn rewarded(
-    set: ReadSet,
+    mut set: ReadSet,
     objective: &dyn PromptObjective,
     about: &About,
     fitted: &mut Option<FittedTransform>,
@@ -69,9 +72,41 @@ pub fn rewarded(
     };
     let applied: Result<Vec<PromptRewards>, Error> = raw.iter().map(|raw| transform.apply(raw)).collect();
     let applied = applied.map_err(|error| named(error, &prompts))?;
-    let rewarded =
-        prompts.into_iter().zip(applied).map(|(prompt, applied)| RewardedPrompt::new(prompt, applied.rewards));
-    Ok(set.prepared(rewarded.collect(), None))
+    let samples = set.samples.take().unwrap_or_default();
+    let further = raw.iter().zip(samples).map(|(raw, samples)| transformed(transform, raw, samples));
+    let further: Vec<Vec<ReferenceSample>> =
+        further.collect::<Result<_, Error>>().map_err(|error| named(error, &prompts))?;
+    let rewarded = prompts.into_iter().zip(applied);
+    let mut rewarded: Vec<RewardedPrompt> =
+        rewarded.map(|(prompt, applied)| RewardedPrompt::new(prompt, applied.rewards)).collect();
+    rewarded.iter_mut().zip(further).for_each(|(prompt, samples)| prompt.samples = samples);
+    Ok(set.prepared(rewarded, None))
+}
+
+/// Transforms the rewards of a prompt's reference samples as those of its responses.
+fn transformed(
+    transform: &FittedTransform,
+    raw: &PromptRewards,
+    samples: Vec<ReferenceSample>,
+) -> Result<Vec<ReferenceSample>, Error> {
+    let rewards: Vec<f64> = samples.iter().map(|sample| sample.reward).collect();
+    let rewards = transform.apply_to(raw, &rewards)?;
+    Ok(samples.into_iter().zip(rewards).map(|(sample, reward)| ReferenceSample { reward, ..sample }).collect())
+}
+
+/// Takes the best response of each prompt; prompts of which nothing tells it are left out.
+pub fn best(set: ReadSet) -> Outcome<PreparedSet<BestPrompt>> {
+    let prompts = set.prompts();
+    let before = prompts.len();
+    let found: Vec<BestPrompt> = prompts.into_iter().filter_map(BestPrompt::new).collect();
+    if found.is_empty() {
+        return Err(Failure::run(format!("{}: nothing tells the best response of any of its {before} rows", set.path))
+            .hint("give rewards (`setpoint annotate`), or labels as in `chosen` and `rejected` columns"));
+    }
+    if found.len() < before {
+        log::info!("{} of {before} rows have no best response and are left out", before - found.len());
+    }
+    Ok(set.prepared(found, None))
 }
 
 /// Forms the pairs of each prompt; prompts without one are left out.

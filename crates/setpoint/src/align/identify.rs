@@ -18,6 +18,12 @@ pub fn identify(origin: &mut Origin, section: &str, file: &str, set: &SetView<'_
         let ensemble: Vec<Vec<u64>> = prompt.ensemble().iter().map(|rewards| bits(rewards)).collect();
         let numbers = json!([bits(&prompt.rewards()), ensemble, prompt.roles(), prompt.pairs()]);
         loss.update(serde_json::to_vec(&numbers)?);
+        let samples = prompt.samples();
+        if !samples.is_empty() {
+            let rewards: Vec<f64> = samples.iter().map(|sample| sample.reward).collect();
+            let in_data: Vec<bool> = samples.iter().map(|sample| sample.in_data).collect();
+            loss.update(serde_json::to_vec(&json!([bits(&rewards), in_data]))?);
+        }
         // NaN for responses that the method does not look at, as in the identities of older builds.
         let responses: Vec<f64> = logps.responses.iter().map(|logp| logp.unwrap_or(f64::NAN)).collect();
         reference.update(serde_json::to_vec(&json!([bits(&responses), logps.prompt.to_bits()]))?);

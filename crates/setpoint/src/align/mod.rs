@@ -11,17 +11,18 @@ mod examples;
 mod identify;
 mod prepare;
 mod reference;
+mod reference_samples;
 mod settings;
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use burn::module::Module;
 use setpoint_align::{
-    DisplacementDetector, DisplacementSettings, PairwiseMethod, PromptObjective, Role, ScoredResponse, Training,
-    Update, WeightedObjective, prompt_log_mass,
+    DisplacementDetector, DisplacementSettings, LogZ0, PairwiseMethod, PromptLogZ, PromptObjective, Role,
+    ScoredResponse, Training, Update, WeightedObjective, least_level_per_token, prompt_log_mass, prompt_log_z,
 };
 use setpoint_data::{TextEncoder, Uses};
 use setpoint_reward::{HeadInit, RewardModel};
@@ -37,6 +38,7 @@ use crate::saving::{Saving, learned_stop, save_policy};
 use crate::session::Session;
 use crate::setup;
 use crate::tasks::dro_v::{DroVTask, PolicyAndValue};
+use crate::tasks::nll::NllTask;
 use crate::tasks::pairwise::PairwiseTask;
 use crate::tasks::prompts::PromptTask;
 use crate::tasks::rows::RowTask;
@@ -155,15 +157,16 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
         TrainingData::Prompts { objective, sets } => {
             let (data, eval) = sets.with_reference(reference)?;
             let (mut level, mut target) = (0.0, None);
-            if let Some((beta, rule)) = config.align.targets() {
-                let report = audit::of_prompts(beta, rule, &data.prompts)?;
+            if objective.level().is_some() {
+                let report = audit::of_prompts(&*objective, &data.prompts)?;
                 audit::introduce(&report);
                 run.write_text("audit.json", &(serde_json::to_string_pretty(&report)? + "\n"))?;
                 level = report.log_z0;
                 target = report.chosen.targets.map(|targets| targets.mean);
             }
             let task = |set: ReferencedSet<RewardedPrompt>| prompt_task(objective.clone(), level, set.prompts);
-            job.train(&task(data), eval.map(task).as_ref(), &settings, target, shown, Ok)
+            let eval = eval.map(task).transpose()?;
+            job.train(&task(data)?, eval.as_ref(), &settings, target, shown, Ok)
         }
         TrainingData::Pairs { method, sets } => {
             let PairwiseMethod { objectives, nll_weight, .. } = method;
@@ -210,6 +213,10 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
             job.train(&task(data)?, eval.as_ref(), &settings, None, shown, with_value)?;
             log::info!("the value network: {}", run.join(VALUE).display());
             Ok(())
+        }
+        TrainingData::Best { sets } => {
+            let eval = sets.eval.map(|set| NllTask::new(set.prompts));
+            job.train(&NllTask::new(sets.train.prompts), eval.as_ref(), &settings, None, shown, Ok)
         }
     }
 }
@@ -362,7 +369,8 @@ fn shown(set: &SetView<'_>, count: usize) -> Vec<Vec<u32>> {
 /// Checks everything; what a run needs.
 pub fn plan(session: &Session, config: &AlignConfig) -> Outcome<RunPlan> {
     let prepared = prepare(session, config)?;
-    if let Some((beta, level)) = config.align.targets() {
+    // Levels of single prompts need the reference model.
+    if let Some((beta, level)) = prepared.targets().filter(|(_, level)| *level != LogZ0::PerPrompt) {
         let (log_z0, rewards) = prepared.level(beta, level)?;
         log::info!("{}", audit::level(beta, log_z0, &rewards));
     }
@@ -390,25 +398,51 @@ fn training_settings(config: &AlignConfig) -> TrainConfig {
     settings
 }
 
+/// Makes the task of an objective on prompts. `level`: the level of the targets that prompts share.
 fn prompt_task(
     objective: Arc<dyn PromptObjective>,
     level: f64,
     prompts: Vec<WithReference<RewardedPrompt>>,
-) -> PromptTask {
-    let log_mass = prompts
-        .iter()
-        .map(|prompt| {
-            // A response that occurs twice counts once.
-            let mut seen = HashSet::new();
-            let sequences = &prompt.prompt.sequences;
-            let distinct: Vec<ScoredResponse> = (0..sequences.len())
-                .filter(|&j| seen.insert(&sequences[j].ids))
-                .map(|j| ScoredResponse { ref_logp: prompt.ref_logps[j], reward: prompt.rewards[j] })
-                .collect();
-            prompt_log_mass(&distinct, objective.beta())
-        })
-        .collect();
-    PromptTask { prompts, objective, level, log_mass }
+) -> Outcome<PromptTask> {
+    let log_mass = prompts.iter().map(|prompt| {
+        let (responses, tokens) = distinct(prompt);
+        match objective.length_normalize() {
+            true => least_level_per_token(&responses, &tokens, objective.beta()),
+            false => prompt_log_mass(&responses, objective.beta()),
+        }
+    });
+    let log_mass = log_mass.collect();
+    let own = |prompt| -> Outcome<f64> { Ok(log_z(&*objective, prompt)?.map_or(level, |own| own.log_z)) };
+    let levels = prompts.iter().map(own).collect::<Outcome<_>>()?;
+    Ok(PromptTask { prompts, objective, levels, log_mass })
+}
+
+/// Returns the distinct responses of a prompt, with their numbers of tokens. One that occurs with several rewards gets their mean.
+fn distinct(prompt: &WithReference<RewardedPrompt>) -> (Vec<ScoredResponse>, Vec<usize>) {
+    let mut found: Vec<(usize, Vec<f64>)> = Vec::new();
+    let mut places = HashMap::new();
+    for j in 0..prompt.prompt.sequences.len() {
+        let place = *places.entry(prompt.prompt.response_ids(j)).or_insert(found.len());
+        match found.get_mut(place) {
+            Some((_, rewards)) => rewards.push(prompt.rewards[j]),
+            None => found.push((j, vec![prompt.rewards[j]])),
+        }
+    }
+    let response = |(j, rewards): &(usize, Vec<f64>)| {
+        let reward = rewards.iter().sum::<f64>() / rewards.len() as f64;
+        ScoredResponse { ref_logp: prompt.ref_logps[*j], reward }
+    };
+    let tokens = found.iter().map(|(j, _)| prompt.prompt.response_ids(*j).len()).collect();
+    (found.iter().map(response).collect(), tokens)
+}
+
+/// Estimates log Z(x) of a prompt, if each prompt has its own level.
+pub fn log_z(objective: &dyn PromptObjective, prompt: &WithReference<RewardedPrompt>) -> Outcome<Option<PromptLogZ>> {
+    if objective.level() != Some(LogZ0::PerPrompt) {
+        return Ok(None);
+    }
+    let found = prompt_log_z(&distinct(prompt).0, &prompt.samples, objective.beta());
+    Ok(Some(found.map_err(|error| Failure::run(format!("{}: {error}", prompt.prompt.name)))?))
 }
 
 fn mean_chosen_tokens(set: &SetView<'_>) -> f64 {

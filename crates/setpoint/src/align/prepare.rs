@@ -3,15 +3,16 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use serde_json::{Value, json};
 use setpoint_align::{Error, LogZ0, Summary, T0Name, T0Setting, Training, check_targets};
 use setpoint_data::{DatasetConfig, EncodeOptions, EncodeReport, T0, TextEncoder, Use, Uses};
 use setpoint_transformer::ModelConfig;
 use setpoint_transformer::lora::AdapterTask;
 
 use super::data::{PreparedSet, Sets, TrainingData};
-use super::ensemble;
-use super::examples::{ReadSet, paired, rewarded, rows, rows_with_value};
+use super::examples::{ReadSet, best, paired, rewarded, rows, rows_with_value};
 use super::settings::AlignConfig;
+use super::{ensemble, reference_samples};
 use crate::adapter::{Adaptation, with_tokenizer};
 use crate::failure::{Failure, Outcome};
 use crate::identity::{Origin, prompt_and_responses};
@@ -34,6 +35,12 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    /// Returns β and the level of the targets, if the method has targets.
+    pub fn targets(&self) -> Option<(f64, LogZ0)> {
+        let objective = self.data.with_targets()?;
+        Some((objective.beta(), objective.level()?))
+    }
+
     /// Returns the level of the targets, in nats, and a summary of the rewards to compare it with.
     pub fn level(&self, beta: f64, level: LogZ0) -> Outcome<(f64, Summary)> {
         let rewards = self.data.sets().0.rewards();
@@ -55,7 +62,8 @@ impl Prepared {
         let ensemble = setup::text_hash(&serde_json::to_string(&ensemble)?);
         let objective = objective_in_version_1(config)?;
         let version_1 = [model.as_str(), &reference_model, train.hash, &objective, &ensemble];
-        let mut origin = Origin::new(config, setup::text_hash(&version_1.join("\n")))?;
+        let settings = without_later_settings(serde_json::to_value(config)?);
+        let mut origin = Origin::new(&settings, setup::text_hash(&version_1.join("\n")))?;
         if let Some(path) = &config.model.path {
             origin.model("model.path", path, model);
         }
@@ -77,12 +85,29 @@ impl Prepared {
 
 /// The settings of the method as version 1 of a run's identity held them: without those that came later.
 fn objective_in_version_1(config: &AlignConfig) -> Outcome<String> {
-    const LATER: [&str; 1] = ["preset"];
-    let mut settings = serde_json::to_value(&config.align)?;
-    if let Some(table) = settings.as_object_mut() {
-        table.retain(|key, _| !LATER.contains(&key.as_str()));
+    let mut settings = without_later_settings(json!({ "align": config.align }));
+    let mut align = settings["align"].take();
+    if let Some(table) = align.as_object_mut() {
+        table.shift_remove("preset");
     }
-    Ok(settings.to_string())
+    Ok(align.to_string())
+}
+
+/// Removes DRO's settings that came after there were runs, where they have the values that mean what runs did before: a run that was
+/// started without them is still the same run.
+fn without_later_settings(mut settings: Value) -> Value {
+    let later = [
+        ("level_weight", json!(1.0)),
+        ("nll_weight", json!(0.0)),
+        ("length_normalize", json!(false)),
+        ("beta_sigma", Value::Null),
+    ];
+    if let Some(align) = settings.get_mut("align").and_then(Value::as_object_mut)
+        && align.get("method").and_then(Value::as_str) == Some("dro")
+    {
+        align.retain(|key, value| !later.iter().any(|(name, before)| key == name && value == before));
+    }
+    settings
 }
 
 /// An error of the objectives' crate, which numbers rows from 0, with the row's place in its file.
@@ -111,9 +136,19 @@ pub fn prepare(session: &Session, config: &AlignConfig) -> Outcome<Prepared> {
     };
     let about = config.align.about();
     let data = match config.align.training() {
-        Training::Prompts(objective) => {
+        Training::Prompts(mut objective) => {
             let mut fitted = None;
             let sets = sets(train, eval, |set| rewarded(set, &*objective, &about, &mut fitted))?;
+            let rewards: Vec<f64> = sets.train.prompts.iter().flat_map(|prompt| prompt.rewards.clone()).collect();
+            if let Some(share) = objective.resolve(&rewards)?
+                && !session.quiet
+            {
+                log::info!(
+                    "beta = {} reward per nat: {share} standard deviations of the {} training rewards",
+                    objective.beta(),
+                    rewards.len()
+                );
+            }
             TrainingData::Prompts { objective: Arc::from(objective), sets }
         }
         Training::Pairs(method) => {
@@ -136,10 +171,11 @@ pub fn prepare(session: &Session, config: &AlignConfig) -> Outcome<Prepared> {
             let sets = sets(train, eval, |set| rows_with_value(set, &about))?;
             TrainingData::RowsWithValue { settings, sets }
         }
+        Training::Best => TrainingData::Best { sets: sets(train, eval, best)? },
     };
     let adaptation = Adaptation::of(&config.model, config.adapter.as_ref(), AdapterTask::CausalLm)?;
     let prepared = Prepared { encoder, model_config, data, report, adaptation };
-    let (beta, log_z0) = match config.align.targets() {
+    let (beta, log_z0) = match prepared.targets() {
         Some((beta, level)) => (beta, prepared.level(beta, level)?.0),
         // Their rewards enter the loss as they are.
         None => (1.0, 0.0),
@@ -176,7 +212,7 @@ fn read_set(
     let encoded = setup::examples(data, encode, encoder, what, session)?;
     let common_prefix = match config.align.training() {
         Training::Prompts(objective) => objective.scored_prompts(),
-        Training::Pairs(_) | Training::Rows(_) | Training::RowsWithValue(_) => None,
+        Training::Pairs(_) | Training::Rows(_) | Training::RowsWithValue(_) | Training::Best => None,
     };
     let t0 = match common_prefix {
         Some(t0) => {
@@ -197,7 +233,12 @@ fn read_set(
         }
         None => config.align.scores_prompts().then_some(1),
     };
-    Ok((ReadSet { path: data.path.clone(), examples: encoded.examples, training: false, t0 }, encoded.report))
+    let samples = match config.align.level() {
+        Some(LogZ0::PerPrompt) => Some(reference_samples::read(data, &encoded.examples)?),
+        _ => None,
+    };
+    let set = ReadSet { path: data.path.clone(), examples: encoded.examples, training: false, t0, samples };
+    Ok((set, encoded.report))
 }
 
 /// The optional columns that a method looks at.

@@ -32,7 +32,7 @@ pub fn loss(run: &Run) -> String {
 /// Returns the unit of the loss of a run.
 pub fn loss_unit(run: &Run) -> &'static str {
     match (run.job.as_str(), run.text("align.method")) {
-        ("sft", _) => "nats per token",
+        ("sft", _) | ("align", Some("nll")) => "nats per token",
         ("reward", _) => "nats per pair",
         ("align", Some("dro")) if run.text("align.error") == Some("mse") => "squared error, reward²",
         _ => "loss per example",

@@ -2,6 +2,7 @@
 //! `setpoint-align`; a task brings them together with the model.
 
 pub mod dro_v;
+pub mod nll;
 pub mod pairwise;
 pub mod prompts;
 pub mod rows;

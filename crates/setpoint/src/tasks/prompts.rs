@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use burn::tensor::{Int, Tensor, TensorData};
 use setpoint_align::{
-    PromptBatch, PromptIndex, PromptObjective, PromptOutput, ResponsePoint, constant_like, weighted_sum,
+    Metrics, PromptBatch, PromptIndex, PromptObjective, PromptOutput, ResponsePoint, best_nll, constant_like,
+    weighted_sum,
 };
 use setpoint_train::{
-    BatchContext, Error, Forward, PromptLogps, ResponseValues, Sequence, Task, sequence_logps, shared_tokens,
+    BatchContext, Error, Forward, PromptLogps, ResponseValues, Sequence, SequenceLogps, Task, sequence_logps,
+    shared_tokens,
 };
 use setpoint_transformer::CausalLm;
 
 use super::stages::{RewardedPrompt, WithReference};
-use super::{metric_sums, record_entropy};
+use super::{host, metric_sums, record_entropy};
 
 /// Prompts with rewarded responses, and the objective that they are trained by.
 #[derive(Debug)]
@@ -21,16 +23,51 @@ pub struct PromptTask {
     pub prompts: Vec<WithReference<RewardedPrompt>>,
     /// The objective.
     pub objective: Arc<dyn PromptObjective>,
-    /// The level of the targets, nats; 0 for objectives without one.
-    pub level: f64,
-    /// `log Σ π_ref(y|x)·exp(r/β)` of each prompt.
+    /// The level of each prompt's targets, nats; zeros for objectives without one.
+    pub levels: Vec<f64>,
+    /// The smallest level of each prompt at which its targets are probabilities.
     pub log_mass: Vec<f64>,
+}
+
+/// The best responses of a batch.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct BestResponses {
+    /// Number of prompts that have one.
+    prompts: f64,
+    /// Number of their tokens.
+    tokens: f64,
+}
+
+impl PromptTask {
+    /// Computes the NLL of the best responses of some prompts as a part of the loss, `[1]`, and records its metric. `None` if none of the
+    /// prompts has one.
+    fn nll(
+        &self,
+        prompts: &[&WithReference<RewardedPrompt>],
+        logps: &SequenceLogps,
+        batch: &BestResponses,
+        metrics: &mut Metrics,
+    ) -> Option<Tensor<1>> {
+        let mut start = 0;
+        let place = |prompt: &&WithReference<RewardedPrompt>| {
+            let place = prompt.best.map(|best| start + best);
+            start += prompt.prompt.sequences.len();
+            place
+        };
+        let best: Vec<usize> = prompts.iter().filter_map(place).collect();
+        if best.is_empty() {
+            return None;
+        }
+        let shares = best_nll(logps.response.clone(), &best, batch.prompts, batch.tokens);
+        host(shares.clone()).into_iter().for_each(|share| metrics.record("nll_loss", share));
+        Some(weighted_sum(shares, &vec![self.objective.nll_weight() / batch.prompts; best.len()]))
+    }
 }
 
 impl Task for PromptTask {
     type Model = CausalLm;
     type Probe = ();
-    type Survey = ();
+    type Survey = BestResponses;
 
     fn len(&self) -> usize {
         self.prompts.len()
@@ -48,12 +85,31 @@ impl Task for PromptTask {
         self.prompts[example].prompt.tokens()
     }
 
-    fn forward(&self, model: &CausalLm, examples: &[usize], batch: &BatchContext<()>) -> Result<Forward, Error> {
+    fn survey(&self, batch: &[usize], _: &[()]) -> Result<BestResponses, Error> {
+        let mut found = BestResponses::default();
+        for prompt in batch.iter().map(|&example| &self.prompts[example]) {
+            let Some(best) = prompt.best else { continue };
+            found.prompts += 1.0;
+            found.tokens += prompt.prompt.response_ids(best).len() as f64;
+        }
+        Ok(found)
+    }
+
+    fn forward(
+        &self,
+        model: &CausalLm,
+        examples: &[usize],
+        batch: &BatchContext<BestResponses>,
+    ) -> Result<Forward, Error> {
         let prompts: Vec<&WithReference<RewardedPrompt>> = examples.iter().map(|&e| &self.prompts[e]).collect();
         let counts: Vec<usize> = prompts.iter().map(|p| p.prompt.sequences.len()).collect();
         let index = PromptIndex::from_counts(&counts).map_err(Error::task)?;
         let sequences: Vec<&Sequence> = prompts.iter().flat_map(|p| &p.prompt.sequences).collect();
-        let prompt = if self.objective.scored_prompts().is_some() { PromptLogps::Detached } else { PromptLogps::Skip };
+        let prompt = match self.objective.scored_prompts() {
+            Some(_) if self.objective.learns_prompts() => PromptLogps::Tracked,
+            Some(_) => PromptLogps::Detached,
+            None => PromptLogps::Skip,
+        };
         let logps = sequence_logps(model, &sequences, prompt)?;
         // D_x is the same for every response of a prompt: take it from the first.
         let firsts: Vec<i64> = counts
@@ -79,13 +135,19 @@ impl Task for PromptTask {
                 ref_prompt_logps: constant_like(&ref_prompt_logps, &prompt_logps),
                 logps: logps.response.clone(),
                 prompt_logps,
-                level: self.level,
+                levels: examples.iter().map(|&e| self.levels[e]).collect(),
+                tokens: logps.response_tokens.iter().map(|&tokens| tokens as f64).collect(),
                 log_mass: examples.iter().map(|&e| self.log_mass[e]).collect(),
             },
             &index,
         );
         let PromptOutput { losses, errors, log_ratios, targets, mut metrics } = output;
-        let loss = weighted_sum(losses, &self.objective.aggregate().response_weights(&index, batch.denominator));
+        let mut loss = weighted_sum(losses, &self.objective.aggregate().response_weights(&index, batch.denominator));
+        if self.objective.nll_weight() != 0.0
+            && let Some(nll) = self.nll(&prompts, &logps, &batch.survey, &mut metrics)
+        {
+            loss = loss + nll;
+        }
 
         let mut per_example = Vec::with_capacity(prompts.len());
         let mut responses = ResponseValues::default();
@@ -95,8 +157,11 @@ impl Task for PromptTask {
                 .ref_logps
                 .iter()
                 .zip(&log_ratios[at..])
-                .map(|(ref_logp, log_ratio)| {
-                    ResponsePoint::with_reference(ref_logp + log_ratio, *ref_logp, self.objective.beta())
+                .zip(&logps.response_tokens[at..])
+                .map(|((ref_logp, log_ratio), &tokens)| {
+                    let beta = self.objective.beta();
+                    let beta = if self.objective.length_normalize() { beta / tokens as f64 } else { beta };
+                    ResponsePoint::with_reference(ref_logp + log_ratio, *ref_logp, beta)
                 })
                 .collect();
             for (j, role) in prompt.roles.iter().enumerate() {

@@ -1,12 +1,13 @@
 //! A prompt on its way to a task, stage by stage.
 //!
-//! A [`Prompt`] is what the data says. A method makes a [`RewardedPrompt`], a [`PairedPrompt`] or a [`RowPrompt`] of it, by what it trains on.
+//! A [`Prompt`] is what the data says. A method makes a [`RewardedPrompt`], a [`PairedPrompt`], a [`RowPrompt`] or a [`BestPrompt`] of it, by
+//! what it trains on.
 //! The reference model's log-probabilities make it [`WithReference`], and that is what tasks are made of. Each stage owns the one before it, so
 //! the tokens exist once.
 
 use std::ops::Deref;
 
-use setpoint_align::{Preferences, PromptRewards, Role};
+use setpoint_align::{Preferences, PromptRewards, ReferenceSample, Role};
 use setpoint_train::Sequence;
 
 /// A prompt with its responses as tokens, and what the data says about them.
@@ -78,6 +79,11 @@ pub trait PreparedPrompt: Sync {
         &[]
     }
 
+    /// Returns the samples of the reference model with their rewards, if the level of the targets is estimated from them.
+    fn samples(&self) -> &[ReferenceSample] {
+        &[]
+    }
+
     /// Returns whether the method looks at the reference's log-probability of a response.
     fn needs_reference(&self, _response: usize) -> bool {
         true
@@ -100,14 +106,18 @@ pub struct RewardedPrompt {
     pub roles: Vec<Option<Role>>,
     /// The pair that stands for the prompt in pairwise metrics.
     pub pair: Option<(usize, usize)>,
+    /// The best response, if anything tells it.
+    pub best: Option<usize>,
+    /// Samples of the reference model with their rewards, for levels that are estimated from them.
+    pub samples: Vec<ReferenceSample>,
 }
 
 impl RewardedPrompt {
     /// Compares the responses of a prompt, whose rewards are now those that the loss sees.
     pub fn new(prompt: Prompt, rewards: Vec<f64>) -> Self {
         let preferences = Preferences::new(&prompt.labels, Some(&rewards));
-        let (roles, pair) = (preferences.roles(), preferences.pair());
-        Self { prompt, rewards, roles, pair }
+        let (roles, pair, best) = (preferences.roles(), preferences.pair(), preferences.best());
+        Self { prompt, rewards, roles, pair, best, samples: Vec::new() }
     }
 }
 
@@ -126,6 +136,10 @@ impl PreparedPrompt for RewardedPrompt {
 
     fn pairs(&self) -> &[(usize, usize)] {
         self.pair.as_slice()
+    }
+
+    fn samples(&self) -> &[ReferenceSample] {
+        &self.samples
     }
 }
 
@@ -195,6 +209,41 @@ impl PreparedPrompt for RowPrompt {
 
     fn rewards(&self) -> Vec<f64> {
         self.rewards.clone().unwrap_or_else(|| self.prompt.rewards.iter().flatten().copied().collect())
+    }
+}
+
+/// A prompt for maximum likelihood of its best response.
+#[derive(Debug, Clone)]
+pub struct BestPrompt {
+    /// The prompt.
+    pub prompt: Prompt,
+    /// The role of each response.
+    pub roles: Vec<Option<Role>>,
+    /// The best response.
+    pub best: usize,
+}
+
+impl BestPrompt {
+    /// Compares the responses of a prompt; `None` if nothing tells which is best.
+    pub fn new(prompt: Prompt) -> Option<Self> {
+        let rewards = prompt.all_rewards();
+        let preferences = Preferences::new(&prompt.labels, rewards.as_deref());
+        let (roles, best) = (preferences.roles(), preferences.best()?);
+        Some(Self { prompt, roles, best })
+    }
+}
+
+impl PreparedPrompt for BestPrompt {
+    fn prompt(&self) -> &Prompt {
+        &self.prompt
+    }
+
+    fn roles(&self) -> &[Option<Role>] {
+        &self.roles
+    }
+
+    fn rewards(&self) -> Vec<f64> {
+        self.prompt.rewards.iter().flatten().copied().collect()
     }
 }
 

@@ -107,7 +107,8 @@ pub fn rewarded(
 
 /// The task of DRO at a level of its targets.
 pub fn dro_task(settings: Dro, level: f64, prompts: Vec<WithReference<RewardedPrompt>>) -> PromptTask {
-    PromptTask { log_mass: vec![0.0; prompts.len()], prompts, objective: Arc::new(settings), level }
+    let levels = vec![level; prompts.len()];
+    PromptTask { log_mass: vec![0.0; prompts.len()], prompts, objective: Arc::new(settings), levels }
 }
 
 #[test]
@@ -138,7 +139,7 @@ fn dro_loss_and_gradient_norm_are_torchs() {
             let mut level = 50.0;
             for (key, value) in options.as_object().unwrap() {
                 match key.as_str() {
-                    "beta" => settings.beta = value.as_f64().unwrap(),
+                    "beta" => settings.beta = value.as_f64(),
                     "log_z0" => level = value.as_f64().unwrap(),
                     "prompt_term" => settings.prompt_term = serde_json::from_value(value.clone()).unwrap(),
                     "error" => settings.error = serde_json::from_value(value.clone()).unwrap(),
@@ -163,6 +164,44 @@ fn dro_loss_and_gradient_norm_are_torchs() {
             );
             let norm = case["grad_norm"].as_f64().unwrap();
             close(&format!("{name} {options} gradient norm"), step["grad_norm"].as_f64().unwrap(), norm, 1e-4);
+        }
+    }
+}
+
+/// The level's weight, the likelihood term, targets per token and the learned prompt term.
+#[test]
+fn dro_with_further_settings_has_torchs_loss_and_gradient_norm() {
+    for name in MODELS {
+        let golden = load(&format!("further_{name}"));
+        let data = prompts(&golden["rows"], &model(&golden["reference"], &flex()));
+        let mut rewards = floats(&golden["rewards"]).into_iter();
+        let own = |prompt: &Prompt| rewards.by_ref().take(prompt.sequences.len()).collect();
+        let rewards: Vec<Vec<f64>> = data.0.iter().map(own).collect();
+        let data = rewarded(data, rewards);
+        for case in golden["cases"].as_array().unwrap() {
+            let mut options = case["options"].as_object().unwrap().clone();
+            let level = options.remove("log_z0").unwrap().as_f64().unwrap();
+            let mut settings = serde_json::to_value(Dro::default()).unwrap();
+            settings.as_object_mut().unwrap().extend(options);
+            let settings: Dro = serde_json::from_value(settings).unwrap();
+            let has_nll = settings.nll_weight != 0.0;
+            let task = dro_task(settings, level, data.clone());
+            let config = TrainConfig {
+                max_steps: Some(1),
+                batch_size: data.len(),
+                // Two passes: the NLL's tokens are those of the whole batch.
+                micro_batch: MicroBatch::Examples(data.len().div_ceil(2)),
+                ..TrainConfig::default()
+            };
+            let step = &metrics(&task, model(&golden["policy"], &flex().autodiff()), &config)[0];
+            let what = |key: &str| format!("{name} {} {key}", case["options"]);
+            let number = |value: &Value| value.as_f64().unwrap();
+            close(&what("loss"), number(&step["loss"]), number(&case["loss"]), 1e-5);
+            let norm = number(&case["grad_norm"]);
+            assert!((number(&step["grad_norm"]) - norm).abs() <= 1e-4 * norm, "{}: {step}", what("gradient norm"));
+            if has_nll {
+                close(&what("nll_loss"), number(&step["nll_loss"]), number(&case["nll_loss"]), 1e-5);
+            }
         }
     }
 }

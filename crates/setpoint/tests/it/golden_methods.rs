@@ -258,9 +258,17 @@ fn however_the_batch_is_cut_loss_and_gradient_are_the_same() {
         prompts.iter().enumerate().map(|(i, prompt)| rewards(i, prompt.sequences.len())).collect();
     let data = rewarded((prompts, logps), rewards);
     for aggregate in [Aggregate::PerPrompt, Aggregate::PerResponse] {
-        let settings = Dro { beta: 0.3, prompt_term: PromptTerm::Full, aggregate, ..Dro::default() };
-        let task = dro_task(settings, 4.0, data.clone());
-        cut_anyhow(&format!("DRO, {aggregate:?}"), &task, &golden, [4, 3, 2, 1]);
+        let settings = Dro { beta: Some(0.3), prompt_term: PromptTerm::Full, aggregate, ..Dro::default() };
+        let further = [
+            settings.clone(),
+            Dro { level_weight: 0.25, nll_weight: 16.0, ..settings.clone() },
+            Dro { prompt_term: PromptTerm::Learned, ..settings.clone() },
+            Dro { prompt_term: PromptTerm::Off, length_normalize: true, ..settings },
+        ];
+        for settings in further {
+            let what = format!("{settings:?}");
+            cut_anyhow(&what, &dro_task(settings, 4.0, data.clone()), &golden, [4, 3, 2, 1]);
+        }
     }
 }
 

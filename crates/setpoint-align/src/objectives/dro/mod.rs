@@ -26,6 +26,8 @@ pub enum PromptTerm {
     Off,
     /// `D_x` limited to plus and minus this many nats.
     Clip(f64),
+    /// `D_x` with its gradient, so that the prompt's tokens are trained as well (Eq. 8). Experimental.
+    Learned,
 }
 
 /// The function that turns a residual into an error.
@@ -56,13 +58,24 @@ pub struct DroSettings {
     pub prompt_term: PromptTerm,
     /// The function that turns a residual into an error.
     pub error: ResidualError,
+    /// λ: the weight of a prompt's mean residual next to the residuals' distances from it, at least 0. 1 is DRO.
+    pub level_weight: f64,
+    /// Whether targets are per token: the log-ratio of a response is divided by its number of tokens.
+    pub length_normalize: bool,
 }
 
 impl Default for DroSettings {
     /// The paper's: β 0.1, `log_z0` 50 (a break-even reward of 5) and the full prompt term. `setpoint align` has
     /// defaults of its own: no prompt term, and [`crate::LogZ0::Mean`].
     fn default() -> Self {
-        Self { beta: 0.1, log_z0: 50.0, prompt_term: PromptTerm::default(), error: ResidualError::default() }
+        Self {
+            beta: 0.1,
+            log_z0: 50.0,
+            prompt_term: PromptTerm::default(),
+            error: ResidualError::default(),
+            level_weight: 1.0,
+            length_normalize: false,
+        }
     }
 }
 
@@ -76,7 +89,7 @@ impl Settings for DroSettings {
         if let ResidualError::Huber(delta) = self.error {
             POSITIVE.check("error.huber", &delta)?;
         }
-        Ok(())
+        NON_NEGATIVE.check("level_weight", &self.level_weight)
     }
 }
 
@@ -96,19 +109,24 @@ pub struct DroBatch {
     pub prompt_logps: Tensor<1>,
     /// `log π_ref` summed over the same tokens, `[p]`.
     pub ref_prompt_logps: Tensor<1>,
+    /// The level of each prompt's targets instead of [`DroSettings::log_z0`], nats, `[p]`.
+    pub levels: Option<Tensor<1>>,
+    /// `N_j`, the number of tokens of each response, `[n]`; for [`DroSettings::length_normalize`].
+    pub tokens: Option<Tensor<1>>,
 }
 
 /// What [`dro`] returns. Only `residuals`, `errors` and `log_ratios` carry a graph.
 #[derive(Debug, Clone)]
 pub struct DroOutput {
-    /// `e_j = r_j − β·(h_j + log Z_j)`, in units of reward, `[n]`.
+    /// `e_j = r_j − β·(h_j + log Z_j)`, in units of reward, `[n]`; with `length_normalize`, `h_j/N_j` in place of `h_j`.
     pub residuals: Tensor<1>,
     /// The error of each residual, unreduced, `[n]`. [`crate::Aggregate`] has the weights of the
     /// mean wanted.
     pub errors: Tensor<1>,
     /// `h_j = log π_θ(y_j|x) − log π_ref(y_j|x)`, nats, `[n]`.
     pub log_ratios: Tensor<1>,
-    /// The log-ratio that the reward implies, `r_j/β − log Z_j`, nats, `[n]`: where `h_j` is going.
+    /// The log-ratio that the reward implies, `r_j/β − log Z_j`, nats, `[n]`: where `h_j` is going. With
+    /// `length_normalize` it is `N_j` times as much.
     pub targets: Tensor<1>,
     /// `log Z_j = log_z0 + D_x` of the response's prompt, the prompt term applied, nats, `[n]`.
     pub log_z: Tensor<1>,
@@ -170,6 +188,7 @@ impl DroOutput {
 /// log Z = log_z0 + sg(D_x)
 /// e_j   = r_j − β·(h_j + log Z),      h_j = log π_θ(y_j|x) − log π_ref(y_j|x)
 /// err_j = e_j²                        (or Huber, or |e_j|)
+/// err_j = (e_j − ē_x)² + λ·ē_x²       ē_x = mean over j of e_j, with `level_weight` λ other than 1
 /// L     = mean over prompts of the mean over j of err_j
 /// ```
 ///
@@ -177,7 +196,14 @@ impl DroOutput {
 /// lower one lowers it, whether the response was chosen or not. The difference of two rewards
 /// fixes the difference of the log-ratios, `log_z0` their common level.
 ///
-/// No gradient reaches `prompt_logps`; with `mse`, `∂L/∂logps_j = −2β·e_j/(n_prompt·prompts)`.
+/// The residuals of a prompt are their mean and their distances from it, and `level_weight` weighs the two: λ = 1 is DRO, as
+/// `mean (e_j − ē)² + ē² = mean e_j²`. λ = 0 leaves the level alone, which is VarGrad (Richter et al. 2020; TBA,
+/// arXiv 2503.18929), and RPO over all pairs: `mean (e_j − ē)² = (n − 1)/(2n) · mean over pairs of L_RPO`.
+///
+/// `length_normalize` puts `h_j/N_j` in place of `h_j`, so β is reward per nat per token, and `log_z0` nats per token. This is not Eq. 5's
+/// optimum: responses with equal rewards get targets in proportion to their length.
+///
+/// No gradient reaches `prompt_logps`, except with [`PromptTerm::Learned`], which leaves out the stop-gradient; with `mse`, `∂L/∂logps_j = −2β·e_j/(n_prompt·prompts)`.
 /// (The prompt's tokens are still trained in the sense that a response's log-prob depends on
 /// their hidden states.)
 ///
@@ -193,7 +219,7 @@ impl DroOutput {
 /// β: reward per nat.
 ///
 /// # Panics
-/// If the lengths disagree with `prompts`.
+/// If the lengths disagree with `prompts`, or `length_normalize` has no numbers of tokens.
 ///
 /// ```
 /// use burn::tensor::{Device, Tensor};
@@ -215,6 +241,8 @@ impl DroOutput {
 ///     ref_prompt_logps: constant_like(&[-55.0, -40.0], &prompt_logps),
 ///     logps: logps.clone(),
 ///     prompt_logps,
+///     levels: None,
+///     tokens: None,
 /// };
 /// let output = dro(batch, &prompts, &settings);
 ///
@@ -227,42 +255,66 @@ impl DroOutput {
 /// # Ok::<(), setpoint_align::Error>(())
 /// ```
 pub fn dro(batch: DroBatch, prompts: &PromptIndex, settings: &DroSettings) -> DroOutput {
-    let DroBatch { logps, ref_logps, rewards: r, prompt_logps, ref_prompt_logps } = batch;
+    let DroBatch { logps, ref_logps, rewards: r, prompt_logps, ref_prompt_logps, levels, tokens } = batch;
     let n = [prompts.responses()];
     assert_eq!(logps.dims(), n, "`logps` holds one value per response");
     assert_eq!(ref_logps.dims(), n, "`ref_logps` holds one value per response");
     assert_eq!(r.dims(), n, "`rewards` holds one value per response");
     let beta = settings.beta;
 
-    // The stop-gradient: without its graph, D_x is a constant.
-    let d_x = prompt_logps.inner() - ref_prompt_logps.inner(); // [p]
-    let log_z = prompts.spread(log_normaliser(d_x.clone(), settings)); // [p] -> [n]
+    let d_x = prompt_logps - ref_prompt_logps; // [p]
+    let term = match settings.prompt_term {
+        PromptTerm::Learned => d_x.clone(),
+        // The stop-gradient: without its graph, D_x is a constant.
+        _ => prompt_term(d_x.clone().inner(), settings.prompt_term),
+    };
+    let log_z = match levels {
+        Some(levels) => term + levels.inner(),
+        None => term.add_scalar(settings.log_z0),
+    };
+    let log_z = prompts.spread(log_z); // [p] -> [n]
     let h = logps - ref_logps;
-    let e = r.clone() - beta * (h.clone() + log_z.clone());
-    DroOutput {
-        errors: residual_error(e.clone(), settings.error),
-        residuals: e,
-        log_ratios: h,
-        targets: r.inner() / beta - log_z.clone(),
-        log_z,
-        prompt_log_ratios: d_x,
-    }
+    let tokens = settings.length_normalize.then(|| tokens.expect("targets per token need the numbers of tokens"));
+    let (e, targets) = match tokens {
+        Some(tokens) => {
+            let targets = (r.clone().inner() / beta - log_z.clone().inner()) * tokens.clone().inner();
+            (r - beta * (h.clone() / tokens + log_z.clone()), targets)
+        }
+        None => {
+            let targets = r.clone().inner() / beta - log_z.clone().inner();
+            (r - beta * (h.clone() + log_z.clone()), targets)
+        }
+    };
+    let errors = match settings.level_weight {
+        1.0 => residual_error(e.clone(), settings.error),
+        weight => weigh_level(e.clone(), prompts, weight),
+    };
+    DroOutput { errors, residuals: e, log_ratios: h, targets, log_z: log_z.inner(), prompt_log_ratios: d_x.inner() }
 }
 
-/// Computes `log Z(x) = log_z0 + D_x`, the prompt term applied (Eq. 6 from the prefix `t0` to `x`).
+/// Computes the prompt term of `log Z(x)` from `D_x` (Eq. 6 from the prefix `t0` to `x`).
 ///
 /// # Shapes
 /// `[p] -> [p]`
 ///
 /// # Units
 /// Nats.
-pub fn log_normaliser(prompt_log_ratios: Tensor<1>, settings: &DroSettings) -> Tensor<1> {
-    let prompt_term = match settings.prompt_term {
-        PromptTerm::Full => prompt_log_ratios,
+pub fn prompt_term(prompt_log_ratios: Tensor<1>, term: PromptTerm) -> Tensor<1> {
+    match term {
+        PromptTerm::Full | PromptTerm::Learned => prompt_log_ratios,
         PromptTerm::Off => prompt_log_ratios.zeros_like(),
         PromptTerm::Clip(limit) => prompt_log_ratios.clamp(-limit, limit),
-    };
-    prompt_term.add_scalar(settings.log_z0)
+    }
+}
+
+/// Splits the residuals of each prompt into their mean, with a weight, and their distances from it:
+/// `(e_j − ē_x)² + λ·ē_x²`.
+///
+/// # Shapes
+/// `[n] -> [n]`
+pub fn weigh_level(residuals: Tensor<1>, prompts: &PromptIndex, level_weight: f64) -> Tensor<1> {
+    let level = prompts.spread(prompts.mean(residuals.clone())); // [n] -> [p] -> [n]
+    square(residuals - level.clone()) + level_weight * square(level)
 }
 
 /// Computes the error of each residual.
@@ -300,6 +352,7 @@ mod tests {
         let config = parse("prompt_term = { clip = 5 }\nerror = { huber = 0.5 }").unwrap();
         assert_eq!(config.prompt_term, PromptTerm::Clip(5.0));
         assert_eq!(config.error, ResidualError::Huber(0.5));
+        assert_eq!(parse("prompt_term = \"learned\"\nerror = \"mse\"").unwrap().prompt_term, PromptTerm::Learned);
         assert!(parse("prompt_term = \"of\"\nerror = \"mse\"").is_err());
         assert!(parse("prompt_term = \"off\"\nerror = { hubert = 1.0 }").is_err());
     }
@@ -316,5 +369,6 @@ mod tests {
         assert_eq!(name(DroSettings { log_z0: f64::NAN, ..good }), "log_z0");
         assert_eq!(name(DroSettings { prompt_term: PromptTerm::Clip(-1.0), ..good }), "prompt_term.clip");
         assert_eq!(name(DroSettings { error: ResidualError::Huber(0.0), ..good }), "error.huber");
+        assert_eq!(name(DroSettings { level_weight: -0.5, ..good }), "level_weight");
     }
 }

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{DroBatch, DroSettings, DroValues, PromptTerm, ResidualError, dro};
-use crate::aggregate::Aggregate;
+use crate::aggregate::{Aggregate, constant_like};
 use crate::error::Error;
 use crate::log_z0::LogZ0;
 use crate::metrics::Metrics;
@@ -13,7 +13,8 @@ use crate::prompt_index::PromptIndex;
 use crate::prompt_rewards::check_targets;
 use crate::prompts::{PromptBatch, PromptObjective, PromptOutput, T0Name, T0Setting, Update};
 use crate::reward_transform::RewardTransform;
-use crate::settings::{POSITIVE, Problem, Settings};
+use crate::settings::{NON_NEGATIVE, POSITIVE, Problem, Settings};
+use crate::summary::mean_std;
 
 /// The settings of DRO. Once the training data tells the level, [`Dro::objective`] has those of [`dro`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -24,7 +25,12 @@ pub struct Dro {
     pub preset: Option<DroPreset>,
     /// Reward per nat of log-ratio.
     #[schemars(extend("x-unit" = "reward per nat"))]
-    pub beta: f64,
+    pub beta: Option<f64>,
+    /// β as a share of the standard deviation of the training rewards, instead of `beta`.
+    ///
+    /// The rewards are those of the training file after `reward_transform` and `reward_scale`; [`PromptObjective::resolve`] sets β.
+    #[schemars(extend("x-unit" = "standard deviations of the rewards"))]
+    pub beta_sigma: Option<f64>,
     /// The level of all targets.
     #[schemars(extend("x-unit" = "nats"))]
     pub log_z0: Option<LogZ0>,
@@ -37,6 +43,12 @@ pub struct Dro {
     pub t0: T0Setting,
     /// The function that turns a residual into an error.
     pub error: ResidualError,
+    /// Weight λ of a prompt's mean residual next to the residuals' distances from it: 1 is DRO, 0 leaves the level alone.
+    pub level_weight: f64,
+    /// Weight w of the token-mean NLL of each prompt's best response: the loss grows by w·β²·NLL.
+    pub nll_weight: f64,
+    /// Whether targets are per token: β is then reward per nat per token, and `log_z0` nats per token.
+    pub length_normalize: bool,
     /// The transform of the rewards before training.
     pub reward_transform: RewardTransform,
     /// Factor on the transformed rewards.
@@ -51,12 +63,16 @@ impl Default for Dro {
     fn default() -> Self {
         Self {
             preset: None,
-            beta: 0.1,
+            beta: Some(0.1),
+            beta_sigma: None,
             log_z0: Some(LogZ0::Mean),
             break_even_reward: None,
             prompt_term: PromptTerm::Off,
             t0: T0Setting::Named(T0Name::FirstToken),
             error: ResidualError::Mse,
+            level_weight: 1.0,
+            nll_weight: 0.0,
+            length_normalize: false,
             reward_transform: RewardTransform::default(),
             reward_scale: 1.0,
             aggregate: Aggregate::default(),
@@ -78,7 +94,7 @@ impl Objective for Dro {
         Axis::names("align.prompt_term", &["full"]),
     ];
     const PRESETS: &'static [Preset] = &[PAPER];
-    const ALTERNATIVES: &'static [[&'static str; 2]] = &[["log_z0", "break_even_reward"]];
+    const ALTERNATIVES: &'static [[&'static str; 2]] = &[["log_z0", "break_even_reward"], ["beta", "beta_sigma"]];
 }
 
 /// The DRO paper's settings.
@@ -99,29 +115,79 @@ impl Dro {
 
     /// Returns the settings of the objective once the level is known.
     pub fn objective(&self, log_z0: f64) -> DroSettings {
-        DroSettings { beta: self.beta, log_z0, prompt_term: self.prompt_term, error: self.error }
+        DroSettings {
+            beta: self.beta(),
+            log_z0,
+            prompt_term: self.prompt_term,
+            error: self.error,
+            level_weight: self.level_weight,
+            length_normalize: self.length_normalize,
+        }
+    }
+
+    /// Returns what is wrong with settings that do not go together.
+    fn conflicts(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut wrong = |setting, message: &str| problems.push(Problem::new(Some(setting), message));
+        if self.log_z0.is_some() && self.break_even_reward.is_some() {
+            wrong(
+                "break_even_reward",
+                "`align.log_z0` and `align.break_even_reward` set the same thing: give one of them",
+            );
+        }
+        if self.beta.is_some() && self.beta_sigma.is_some() {
+            wrong("beta_sigma", "`align.beta` and `align.beta_sigma` set the same thing: give one of them");
+        }
+        if self.level_weight != 1.0 && self.error != ResidualError::Mse {
+            wrong(
+                "level_weight",
+                "a `level_weight` other than 1 splits squared residuals: set `align.error = \"mse\"`",
+            );
+        }
+        if self.level() == LogZ0::PerPrompt {
+            if self.prompt_term != PromptTerm::Off {
+                wrong(
+                    "log_z0",
+                    "`log_z0 = \"per_prompt\"` is log Z(x) itself, without a prompt term: set `align.prompt_term = \"off\"`",
+                );
+            }
+            if self.length_normalize {
+                wrong("log_z0", "`log_z0 = \"per_prompt\"` is in nats per response, and `length_normalize` per token");
+            }
+        }
+        if self.length_normalize && self.prompt_term != PromptTerm::Off {
+            wrong(
+                "length_normalize",
+                "targets per token have no prompt term, which is in nats per prompt: set `align.prompt_term = \"off\"`",
+            );
+        }
+        problems
     }
 }
 
 impl Settings for Dro {
     fn validate(&self) -> Result<(), Error> {
-        // The level may follow from the rewards; every other range is known now.
-        self.objective(0.0).validate()
+        if let Some(share) = self.beta_sigma {
+            POSITIVE.check("beta_sigma", &share)?;
+        }
+        // β and the level may follow from the rewards; every other range is known now.
+        let beta = self.beta.or(self.beta_sigma).unwrap_or(f64::NAN);
+        DroSettings { beta, ..self.objective(0.0) }.validate()
     }
 
     fn problems(&self) -> Vec<Problem> {
-        let mut problems = Vec::new();
+        let mut problems = self.conflicts();
         let mut wrong = |setting, message: String| problems.push(Problem::new(setting, message));
-        if self.log_z0.is_some() && self.break_even_reward.is_some() {
-            let message = "`align.log_z0` and `align.break_even_reward` set the same thing: give one of them";
-            wrong(Some("break_even_reward"), message.into());
-        }
         if let Err(error) = self.validate() {
             wrong(None, error.to_string());
         }
-        if self.beta > 0.0
+        if let Err(error) = NON_NEGATIVE.check("nll_weight", &self.nll_weight) {
+            wrong(Some("nll_weight"), error.to_string());
+        }
+        let beta = self.beta.or(self.beta_sigma).unwrap_or(f64::NAN);
+        if beta > 0.0
             // A level that follows from the rewards is checked on one of 0.
-            && let Err(error) = self.level().resolve(self.beta, &[0.0]).and_then(|nats| check_targets(&[], self.beta, nats))
+            && let Err(error) = self.level().resolve(beta, &[0.0]).and_then(|nats| check_targets(&[], beta, nats))
         {
             let setting = if self.break_even_reward.is_some() { "break_even_reward" } else { "log_z0" };
             wrong(Some(setting), error.to_string());
@@ -142,14 +208,30 @@ impl Settings for Dro {
 }
 
 impl PromptObjective for Dro {
+    /// Returns β; NaN before [`PromptObjective::resolve`] if it follows from the rewards.
     fn beta(&self) -> f64 {
-        self.beta
+        self.beta.unwrap_or(f64::NAN)
+    }
+
+    fn resolve(&mut self, rewards: &[f64]) -> Result<Option<f64>, Error> {
+        let Some(share) = self.beta_sigma else { return Ok(None) };
+        let beta = beta_of_share(share, rewards)?;
+        (self.beta, self.beta_sigma) = (Some(beta), None);
+        Ok(Some(share))
     }
 
     fn losses(&self, batch: PromptBatch, prompts: &PromptIndex) -> PromptOutput {
-        let PromptBatch { logps, ref_logps, rewards, prompt_logps, ref_prompt_logps, level, log_mass } = batch;
-        let batch = DroBatch { logps, ref_logps, rewards, prompt_logps, ref_prompt_logps };
-        let output = dro(batch, prompts, &self.objective(level));
+        let PromptBatch { logps, ref_logps, rewards, prompt_logps, ref_prompt_logps, levels, tokens, log_mass } = batch;
+        let batch = DroBatch {
+            levels: Some(constant_like(&levels, &logps)),
+            tokens: self.length_normalize.then(|| constant_like(&tokens, &logps)),
+            logps,
+            ref_logps,
+            rewards,
+            prompt_logps,
+            ref_prompt_logps,
+        };
+        let output = dro(batch, prompts, &self.objective(0.0));
         let mut values = output.to_host(prompts);
         if self.scored_prompts().is_none() {
             // Nothing is known of D_x.
@@ -180,6 +262,36 @@ impl PromptObjective for Dro {
     fn update(&self) -> Update {
         self.update
     }
+
+    fn learns_prompts(&self) -> bool {
+        self.prompt_term == PromptTerm::Learned
+    }
+
+    fn length_normalize(&self) -> bool {
+        self.length_normalize
+    }
+
+    /// Returns `w·β²`: an error of DRO is β² times a square of nats.
+    fn nll_weight(&self) -> f64 {
+        match self.nll_weight {
+            0.0 => 0.0,
+            weight => weight * self.beta() * self.beta(),
+        }
+    }
+}
+
+/// Computes β from its share of the rewards' standard deviation.
+///
+/// # Errors
+/// [`Error::Setting`] if the rewards do not differ.
+fn beta_of_share(share: f64, rewards: &[f64]) -> Result<f64, Error> {
+    let (_, deviation) = mean_std(rewards);
+    let beta = share * deviation;
+    if beta.is_finite() && beta > 0.0 {
+        return Ok(beta);
+    }
+    let (name, expected) = ("beta_sigma", "used with rewards that differ; `beta` sets β itself");
+    Err(Error::Setting { name, expected, found: format!("a standard deviation of {deviation}") })
 }
 
 /// Returns true: a run folder holds the settings of a preset.

@@ -1,0 +1,63 @@
+//! Maximum likelihood of each prompt's best response: supervised fine-tuning with the log of an alignment.
+
+use setpoint_train::{BatchContext, Error, Forward, ResponseValues, Task};
+use setpoint_transformer::CausalLm;
+
+use super::sft::{SftExample, SftTask};
+use super::stages::BestPrompt;
+
+/// The best response of each prompt. Loss and gradient are those of [`SftTask`] on these conversations.
+#[derive(Debug)]
+pub struct NllTask {
+    prompts: Vec<BestPrompt>,
+    inner: SftTask,
+}
+
+impl NllTask {
+    /// Makes a task of the best responses.
+    pub fn new(prompts: Vec<BestPrompt>) -> Self {
+        let example = |BestPrompt { prompt, best, .. }: &BestPrompt| {
+            let sequence = &prompt.sequences[*best];
+            let counted = (0..sequence.ids.len()).map(|i| i >= sequence.prompt_len).collect();
+            SftExample { name: prompt.name.clone(), ids: sequence.ids.clone(), counted }
+        };
+        let examples = prompts.iter().map(example).collect();
+        Self { prompts, inner: SftTask { examples } }
+    }
+}
+
+impl Task for NllTask {
+    type Model = CausalLm;
+    type Probe = ();
+    type Survey = ();
+
+    fn len(&self) -> usize {
+        self.inner.len()
+    }
+
+    fn weight(&self, example: usize) -> f64 {
+        self.inner.weight(example)
+    }
+
+    fn cost(&self, example: usize) -> usize {
+        self.inner.cost(example)
+    }
+
+    fn forward(&self, model: &CausalLm, examples: &[usize], batch: &BatchContext<()>) -> Result<Forward, Error> {
+        let mut forward = self.inner.forward(model, examples, batch)?;
+        let mut responses = ResponseValues::default();
+        for (&example, &mean) in examples.iter().zip(&forward.per_example) {
+            let BestPrompt { prompt, roles, best } = &self.prompts[example];
+            let logp = -f64::from(mean) * self.inner.weight(example);
+            let logged = prompt.logged(*best, roles[*best], prompt.rewards[*best]);
+            responses.push(example, logged.into_iter().chain([("logp", logp)]));
+            forward.metrics.mean("logps/chosen", logp, 1.0);
+        }
+        forward.responses = responses;
+        Ok(forward)
+    }
+
+    fn describe(&self, example: usize) -> String {
+        self.inner.describe(example)
+    }
+}
