@@ -3,14 +3,12 @@
 use std::borrow::Cow;
 
 use setpoint_align::{
-    AuditPrompt, AuditReport, AuditSettings, Finding, LogZ0, PromptObjective, PromptRewards, Severity, Subject, Summary, audit,
-    break_even_reward,
+    AuditPrompt, AuditReport, AuditSettings, Finding, LogZ0, PromptObjective, PromptRewards, Severity, Subject,
+    Summary, audit, break_even_reward,
 };
 use setpoint_data::counted;
 
-use super::{
-    AlignConfig, ReferenceModel, TrainingData, log_z, named, prepare, reference_dir, reference_logps,
-};
+use super::{AlignConfig, ReferenceModel, TrainingData, log_z, named, prepare, reference_dir, reference_logps};
 use crate::failure::{Failure, Outcome};
 use crate::job::{ADAPTER, DATA, DryRun, Flag, Job, MODEL, OUTPUT, Work};
 use crate::session::Session;
