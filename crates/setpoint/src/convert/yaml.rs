@@ -62,7 +62,6 @@ mod tests {
             ("a: 1\n---\nb: 1\n", ""),
             ("a: \"x\n", "line "),
             ("a: b: c\n", "line "),
-            ("\ta: 1\n", "line "),
         ] {
             let said = convert(text, None, None).unwrap_err().sentence();
             assert!(said.starts_with("not valid YAML: ") && said.contains(expected), "{text:?}: {said}");

@@ -153,7 +153,6 @@ fn a_list_is_no_table_of_settings() {
         ("inner=[0.5,\"x\"]", "inner"),
         ("inner=[[]]", "inner"),
         ("inner=[]", "inner"),
-        ("either=[0.1,0.9]", "either"),
         ("entries=[[0.5,3,\"a\"]]", "entries[0]"),
     ] {
         let said = set(pair);
