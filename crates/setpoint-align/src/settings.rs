@@ -34,10 +34,16 @@ impl Range {
     /// [`Error::Setting`] naming the first that is outside.
     pub(crate) fn check(&self, name: &'static str, setting: &impl Numbers) -> Result<(), Error> {
         match setting.numbers(name).into_iter().find(|(_, value)| !(self.contains)(*value)) {
-            Some((name, value)) => Err(Error::Setting { name, expected: self.expected, found: value.to_string() }),
+            Some((name, value)) => Err(Error::Setting { name, expected: self.expected, found: shown(value) }),
             None => Ok(()),
         }
     }
+}
+
+/// Writes a number, with an exponent where it would have many digits.
+fn shown(value: f64) -> String {
+    let size = value.abs();
+    if size != 0.0 && !(1e-9..1e15).contains(&size) { format!("{value:e}") } else { value.to_string() }
 }
 
 /// A setting that consists of numbers.

@@ -146,7 +146,7 @@ impl TrainConfig {
         let not_negative = |value: f64| value.is_finite() && value >= 0.0;
         check(
             self.max_steps.is_some() || (positive(self.epochs) && self.epochs <= MOST_EPOCHS),
-            format!("`epochs` must be a positive number of at most {MOST_EPOCHS}, found {}", self.epochs),
+            format!("`epochs` must be a positive number of at most {MOST_EPOCHS}, found {:?}", self.epochs),
         );
         check(self.max_steps != Some(0), "`max_steps` must be at least 1, found 0".into());
         check(self.batch_size > 0, "`batch_size` must be at least 1, found 0".into());
@@ -154,7 +154,7 @@ impl TrainConfig {
         check(size > 0, "`micro_batch` must be at least 1, found 0".into());
         check(
             (0.0..=HIGHEST_RATE).contains(&self.learning_rate),
-            format!("`learning_rate` must be a number from 0 to {HIGHEST_RATE:e}, found {}", self.learning_rate),
+            format!("`learning_rate` must be a number from 0 to {HIGHEST_RATE:e}, found {:?}", self.learning_rate),
         );
         if let crate::Warmup::Ratio(ratio) = self.schedule.warmup {
             check((0.0..=1.0).contains(&ratio), format!("the warm-up ratio must lie between 0 and 1, found {ratio}"));

@@ -185,7 +185,7 @@ impl Settings for Dro {
             wrong(Some("nll_weight"), error.to_string());
         }
         let beta = self.beta.or(self.beta_sigma).unwrap_or(f64::NAN);
-        if beta > 0.0
+        if POSITIVE.check("beta", &beta).is_ok()
             // A level that follows from the rewards is checked on one of 0.
             && let Err(error) = self.level().resolve(beta, &[0.0]).and_then(|nats| check_targets(&[], beta, nats))
         {
