@@ -40,12 +40,12 @@ fn a_converted_file_is_accepted_by_its_job() {
 #[test]
 fn files_that_cannot_be_converted_are_one_sentence() {
     let (_folder, ppo) = file("ppo.yaml", "model_name_or_path: m\nstage: ppo\n");
-    setpoint(&["convert", &ppo]).fails(1, &["`stage: ppo` does not exist here"]);
+    setpoint(&["convert", &ppo]).fails(2, &["ppo.yaml", "`stage: ppo` does not exist here"]);
     let (_folder, unclear) = file("x.yaml", "model_name_or_path: m\nlearning_rate: 1e-6\n");
     setpoint(&["convert", &unclear]).fails(2, &["--trainer"]);
     setpoint(&["convert", &unclear, "--trainer", "kto"]).ok();
     setpoint(&["convert", &unclear, "--trainer", "grpo"]).fails(2, &["grpo", "simpo"]);
     setpoint(&["convert", "nowhere.yaml"]).fails(2, &["nowhere.yaml", "cannot be read"]);
     let (_folder, no_yaml) = file("bad.yaml", "base_model: [\n");
-    setpoint(&["convert", &no_yaml]).fails(1, &["not valid YAML"]);
+    setpoint(&["convert", &no_yaml]).fails(2, &["bad.yaml", "not valid YAML"]);
 }

@@ -33,7 +33,7 @@ fn device(path: &Path) {
 /// Makes a file of a kind.
 type Make = fn(&Path);
 
-const ODD: [(&str, Make); 3] = [("it is a pipe", pipe), ("it has more than", endless), ("it is a device", device)];
+const ODD: [(&str, Make); 3] = [("is a pipe", pipe), ("it has more than", endless), ("is a device", device)];
 
 #[test]
 fn a_report_leaves_out_the_notes_of_a_run_that_are_no_files() {

@@ -179,11 +179,11 @@ pub fn from_table<C: Config>(mut base: Table, over: &[(String, Value)]) -> Resul
     let defaults =
         C::defaults(&base).map_err(|(key, message)| vec![Problem { place: origins.place(&key), message }])?;
     let config: C = read_collecting(defaults, base.clone(), &mut problems)?;
-    ranges::check(&base, &mut problems);
     if over.iter().any(|(key, _)| key == positions::MAX_LENGTH) {
         positions::check(&base, &mut problems);
     }
     config.validate(&mut problems);
+    ranges::check(&base, &mut problems);
     if problems.found.is_empty() { Ok(config) } else { Err(problems.take()) }
 }
 
@@ -225,8 +225,8 @@ fn read<C: Config>(
         positions::check(&user, &mut problems);
     }
     if checks != Checks::Types {
-        ranges::check(&user, &mut problems);
         config.validate(&mut problems);
+        ranges::check(&user, &mut problems);
     }
     if problems.found.is_empty() { Ok(config) } else { Err(problems.take()) }
 }

@@ -107,15 +107,14 @@ impl<'a> Problems<'a> {
 
     /// Notes that the setting `key` (dotted path) is wrong. On a value that cannot be read, one sentence is enough.
     pub fn add(&mut self, key: &str, message: impl Into<String>) {
-        let message = message.into();
-        if self.is_told(key, &message) {
+        if self.unread.contains(key) {
             return;
         }
         if self.is_full() {
             self.more += 1;
             return;
         }
-        let (place, mut message) = (self.origins.place(key), message);
+        let (place, mut message) = (self.origins.place(key), message.into());
         let name = key.rsplit('.').next().unwrap_or(key);
         if !message.contains(name) && !place.contains(name) {
             message = format!("`{key}`: {message}");
@@ -127,13 +126,10 @@ impl<'a> Problems<'a> {
         self.found.push(Problem { place, message });
     }
 
-    /// Returns whether a message is about a setting that could not be read: `key` itself, or one in its table that the message names.
-    fn is_told(&self, key: &str, message: &str) -> bool {
-        let names = |unread: &str| {
-            let name = unread.strip_prefix(key).and_then(|rest| rest.strip_prefix('.'));
-            name.is_some_and(|name| message.contains(&format!("`{name}`")))
-        };
-        self.unread.iter().any(|unread| unread == key || names(unread))
+    /// Returns whether a problem is noted where the setting `key` was written.
+    pub(super) fn is_placed(&self, key: &str) -> bool {
+        let place = self.origins.place(key);
+        self.found.iter().any(|problem| problem.place == place)
     }
 
     /// Notes `message` for `key` unless `ok`.

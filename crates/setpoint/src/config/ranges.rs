@@ -37,9 +37,11 @@ fn walk(key: &str, value: &Value, problems: &mut Problems<'_>) {
             let seed = name == "seed" || name == "seeds";
             problems.require(seed || *number <= most, key, format!("`{key}` is {number}; expected at most {most}"));
         }
-        Value::Float(number) if number.is_nan() => {
-            problems.add(key, format!("`{key}` is not a number (nan); expected a number"));
-            // Its other checks would say the same in other words.
+        Value::Float(number) if number.is_nan() && !problems.unread.contains(key) => {
+            // The setting's own check says what is expected.
+            if !problems.is_placed(key) {
+                problems.add(key, format!("`{key}` is not a number (nan); expected a number"));
+            }
             problems.unread.insert(key.to_owned());
         }
         Value::Table(table) => table.iter().for_each(|(inner, value)| walk(&format!("{key}.{inner}"), value, problems)),

@@ -98,7 +98,7 @@ impl ModelSection {
             problems.require(
                 dir.join("tokenizer.json").is_file(),
                 &format!("{section}.tokenizer"),
-                format!("`{}` holds no tokenizer.json", dir.display()),
+                no_file(dir, "tokenizer.json"),
             );
         }
     }
@@ -118,6 +118,15 @@ impl ModelSection {
     pub fn tokenizer_dir(&self) -> Option<PathBuf> {
         let own = || self.path.as_deref().map(|path| model_folder::holding(path, "tokenizer.json"));
         self.tokenizer.clone().or_else(own)
+    }
+}
+
+/// Says that a folder lacks a file, or holds something else under its name.
+fn no_file(folder: &Path, name: &str) -> String {
+    let path = folder.join(name);
+    match path.metadata() {
+        Ok(found) => format!("`{}` is {}, not a file", path.display(), setpoint_files::kind(found.file_type())),
+        Err(_) => format!("`{}` holds no {name}", folder.display()),
     }
 }
 
@@ -148,7 +157,7 @@ pub fn folder_problem(path: &Path, wanted: Wanted) -> Option<String> {
         return Some(format!("`{shown}` is the folder of a run; its model is `{}`", inner.display()));
     }
     if path.exists() {
-        return Some(format!("`{shown}` holds no config.json: expected a Hugging Face model folder"));
+        return Some(format!("{}: expected a Hugging Face model folder", no_file(path, "config.json")));
     }
     let remedy = hub_name(path).map_or_else(String::new, |name| {
         format!(
