@@ -71,14 +71,19 @@ fn examples(help: &str) -> Roff {
         Some((_, rest)) => ("EXAMPLES", rest),
         None => ("NOTES", help),
     };
-    section.control("SH", [title]);
-    let mut is_literal = false;
+    section.control("SH", [title]).control("ad", ["l"]);
+    let (mut is_literal, mut is_prose) = (false, false);
     for line in text.lines() {
         let indented = line.starts_with("  ");
         if indented != is_literal {
             section.control(if indented { "nf" } else { "fi" }, []);
             is_literal = indented;
         }
+        // Each line of prose begins anew.
+        if is_prose && !indented && !line.is_empty() {
+            section.control("br", []);
+        }
+        is_prose = !indented && !line.is_empty();
         match line {
             "" => section.control("PP", []),
             _ => section.text([roman(line.strip_prefix("  ").unwrap_or(line))]),
@@ -96,18 +101,21 @@ mod tests {
 
     #[test]
     fn examples_are_literal_in_a_page() {
-        let help = "Examples:\n  setpoint a \\\n    --b\n  setpoint c\n\nAll settings: setpoint d";
+        let help = "Examples:\n  setpoint a \\\n    --b\n  setpoint c\n\nTasks: a\nAll settings: setpoint d";
         let page = examples(help).render();
         let lines: Vec<&str> =
             page.lines().filter(|line| !line.starts_with(".ie") && !line.starts_with(".el")).collect();
         let expected = [
             ".SH EXAMPLES",
+            ".ad l",
             ".nf",
             "setpoint a \\\\",
             "  \\-\\-b",
             "setpoint c",
             ".fi",
             ".PP",
+            "Tasks: a",
+            ".br",
             "All settings: setpoint d",
         ];
         assert_eq!(lines, expected, "{page}");

@@ -118,7 +118,8 @@ pub fn run(session: &Session, config: &LogpsConfig) -> Outcome {
     };
     let model = setup::policy(session, &config.model, &model_config, 0, session.device())?;
     let mut done = file.as_ref().map_or(0, PartialRows::done);
-    let mut scoring = Scoring::new(session, "logps", data.examples.len() - done, tokens(&data.examples[done..]));
+    let mut scoring =
+        Scoring::new(session, ("logps", "rows"), data.examples.len() - done, tokens(&data.examples[done..]));
     while done < data.examples.len() && !(file.is_none() && session.host.is_closed()) {
         let end = done + part(&data.examples[done..], PART * config.batch_tokens);
         let examples = &data.examples[done..end];

@@ -6,17 +6,17 @@ use setpoint_transformer::CausalLm;
 use crate::failure::Outcome;
 use crate::session::{Meter, Pace, Session};
 
-/// Scores the sequences of some examples on all devices: `counts[i]` consecutive ones belong to example `i`. The result is in the order given.
+/// Scores the sequences of some examples on all devices, under a name and with the plural of one example for the progress: `counts[i]` consecutive ones belong to example `i`. The result is in the order given.
 pub fn score(
     session: &Session,
-    what: &str,
+    (what, unit): (&str, &'static str),
     model: &CausalLm,
     sequences: &[Sequence],
     counts: &[usize],
     batch_tokens: usize,
 ) -> Outcome<Vec<ScoredSequence>> {
     let total = sequences.iter().map(|s| s.ids.len()).sum();
-    let mut scoring = Scoring::new(session, what, counts.len(), total);
+    let mut scoring = Scoring::new(session, (what, unit), counts.len(), total);
     let scores = scoring.score(session, model, sequences, counts, batch_tokens)?;
     if !sequences.is_empty() {
         scoring.conclude();
@@ -38,8 +38,8 @@ pub struct Scoring {
 
 impl Scoring {
     /// Scoring of so many examples, whose sequences have `total` tokens.
-    pub fn new(session: &Session, what: &str, examples: usize, total: usize) -> Self {
-        Self { meter: Meter::new(session, examples, what, "examples"), examples, total, done: 0, spent: 0 }
+    pub fn new(session: &Session, (what, unit): (&str, &'static str), examples: usize, total: usize) -> Self {
+        Self { meter: Meter::new(session, examples, what, unit), examples, total, done: 0, spent: 0 }
     }
 
     /// Scores a part; arguments and result as for [`score`].

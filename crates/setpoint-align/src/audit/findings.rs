@@ -208,7 +208,7 @@ fn beta(report: &AuditReport) -> Found {
         "beta = {} is {} standard deviations of the rewards ({}): the targets lie far apart, and the policy is sent far \
          from the reference; beta = {} is a tenth of a deviation, {} a quarter.",
         short(report.beta),
-        short(share),
+        level(share),
         level(report.rewards.std),
         short_up(SMALL_BETA * report.rewards.std),
         short_up(0.25 * report.rewards.std),

@@ -127,7 +127,7 @@ pub fn figures(report: &AuditReport) -> String {
         format!(
             "targets       beta {}{}, log_z0 {:.3} nats: break-even reward {:.3}; the extreme targets are {:.1} nats apart",
             report.beta,
-            report.beta_in_deviations.map_or_else(String::new, |share| format!(" ({share:.2} deviations)")),
+            report.beta_in_deviations.map_or_else(String::new, |share| format!(" ({share:.3} deviations)")),
             report.log_z0,
             report.break_even_reward,
             report.target_range

@@ -284,7 +284,7 @@ fn compare(session: &Session, config: &EvalConfig, judge: Judge<'_>) -> Outcome<
     let own = answers.sequences(&data);
     let pair_sequences: Vec<Sequence> = data.pairs.iter().flat_map(|e| setup::sequences(e, None)).collect();
     let score = |model: &CausalLm, what: &str, rows: &[Sequence]| -> Outcome<Vec<f64>> {
-        let scores = score(session, what, model, rows, &vec![1; rows.len()], config.batch_tokens)?;
+        let scores = score(session, (what, "responses"), model, rows, &vec![1; rows.len()], config.batch_tokens)?;
         Ok(scores.iter().map(|s| s.response_logp).collect())
     };
     let (policy_logps, policy_pairs) = (

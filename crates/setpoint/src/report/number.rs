@@ -1,6 +1,7 @@
 //! Numbers as a reader likes them: short, with a unit.
 
 use crate::session;
+pub use crate::session::duration;
 
 /// Returns a number in at most four significant digits, for axes and tables.
 pub fn number(value: f64) -> String {
@@ -76,11 +77,6 @@ pub fn parameters(value: u64) -> String {
         value if value >= 1e5 => format!("{:.1} million", value / 1e6),
         _ => count(value),
     }
-}
-
-/// Returns a duration: `under 0.1 s`, `0.8 s`, `42 s`, `3 min 20 s`, `2 h 5 min`.
-pub fn duration(seconds: f64) -> String {
-    if seconds < 0.1 { "under 0.1 s".to_owned() } else { session::duration(seconds) }
 }
 
 #[cfg(test)]

@@ -104,10 +104,11 @@ impl Meter {
     }
 }
 
-/// Returns a time in words: `0.8 s`, `42 s`, `3 min 20 s`, `2 h 5 min`.
+/// Returns a time in words: `under 0.1 s`, `0.8 s`, `42 s`, `3 min 20 s`, `2 h 5 min`.
 pub fn duration(seconds: f64) -> String {
     let whole = seconds.round() as u64;
     match whole {
+        0 if seconds < 0.1 => "under 0.1 s".to_owned(),
         0..10 => format!("{seconds:.1} s"),
         10..60 => format!("{whole} s"),
         60..3600 => format!("{} min {} s", whole / 60, whole % 60),
@@ -131,8 +132,8 @@ mod tests {
 
     #[test]
     fn durations_are_read_at_a_glance() {
-        let shown = [0.84, 9.96, 59.0, 200.0, 7500.0].map(duration);
-        assert_eq!(shown, ["0.8 s", "10 s", "59 s", "3 min 20 s", "2 h 5 min"]);
+        let shown = [0.04, 0.84, 9.96, 59.0, 200.0, 7500.0].map(duration);
+        assert_eq!(shown, ["under 0.1 s", "0.8 s", "10 s", "59 s", "3 min 20 s", "2 h 5 min"]);
     }
 
     #[test]

@@ -356,7 +356,7 @@ fn by_likelihood(
     sequences: &[Sequence],
 ) -> Outcome<Vec<Sample>> {
     let counts: Vec<usize> = requests.iter().map(|r| r.continuations.len()).collect();
-    let scores = score(session, set.task.name(), model, sequences, &counts, config.batch_tokens)?;
+    let scores = score(session, (set.task.name(), "examples"), model, sequences, &counts, config.batch_tokens)?;
     let mut scores = scores.into_iter().map(|s| s.response_logp);
     let sample = |(doc, request): (&TaskDoc, TaskRequest)| {
         let loglikelihoods: Vec<f64> = scores.by_ref().take(request.continuations.len()).collect();
