@@ -23,17 +23,24 @@ fn folded(help: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Returns a command in several lines, each of which after the first begins with a flag.
+/// Returns a command in several lines, each of which after the first begins with a flag or a redirection.
 fn broken(line: &str) -> String {
-    let mut lines = vec![String::new()];
-    for (i, part) in line.split(" --").enumerate() {
-        let part = if i == 0 { part.to_owned() } else { format!("--{part}") };
-        let last = lines.len() - 1;
-        // Two columns for the mark at its end.
-        if i == 0 || lines[last].len() + 1 + part.len() + 2 <= WIDTH {
-            lines[last] += &format!("{}{part}", if i == 0 { "" } else { " " });
-        } else {
-            lines.push(format!("    {part}"));
+    let indent = line.len() - line.trim_start().len();
+    let mut parts = vec![line[..indent].to_owned()];
+    for (i, word) in line[indent..].split(' ').enumerate() {
+        let last = parts.len() - 1;
+        match i > 0 && (word.starts_with("--") || word == ">") {
+            true => parts.push(word.to_owned()),
+            false => parts[last] += &format!("{}{word}", if i == 0 { "" } else { " " }),
+        }
+    }
+    let mut lines: Vec<String> = Vec::new();
+    for part in parts {
+        match lines.last_mut() {
+            // Two columns for the mark at its end.
+            Some(current) if current.len() + 1 + part.len() + 2 <= WIDTH => *current += &format!(" {part}"),
+            Some(_) => lines.push(format!("    {part}")),
+            None => lines.push(part),
         }
     }
     lines.join(" \\\n")

@@ -351,7 +351,7 @@ fn long_lines_are_broken_at_words_on_a_terminal_and_nowhere_else() {
     let nowhere = ["align", "--model", &policy, "--data", &data, "--dry-run", "--set", "train.learning_rate=-1"];
     let piped = setpoint(&nowhere);
     let sentence = piped.stderr.lines().find(|line| line.len() > 50).unwrap_or_else(|| panic!("{piped:#?}"));
-    let line = format!("stty cols 40; {} {}", env!("CARGO_BIN_EXE_setpoint"), nowhere.join(" "));
+    let line = format!("stty cols 40 rows 24; {} {}", env!("CARGO_BIN_EXE_setpoint"), nowhere.join(" "));
     let mut script = Command::new("script");
     script.args(["-qec", &line, "/dev/null"]).env("TERM", "dumb").stdin(Stdio::null());
     let Some(output) = script.output().ok() else {

@@ -98,7 +98,7 @@ impl ModelSection {
             problems.require(
                 dir.join("tokenizer.json").is_file(),
                 &format!("{section}.tokenizer"),
-                no_file(dir, "tokenizer.json"),
+                no_file(&dir, "tokenizer.json"),
             );
         }
     }

@@ -389,11 +389,11 @@ fn the_docs_have_the_same_names() {
 fn adapters_have_the_defaults_of_their_tool() {
     for (text, expected) in [
         (
-            "use_peft: true\nmodel_name_or_path: m\ndataset_name: d.jsonl",
+            "use_peft: true\nmodel_name_or_path: m\nloss_type: [sigmoid]",
             r#"adapter = { rank = 16, alpha = 32.0, targets = ["q_proj", "v_proj"] }"#,
         ),
         (
-            "use_peft: true\nmodel_name_or_path: m\nlora_r: 4\nlora_target_modules: all-linear\nuse_rslora: true",
+            "use_peft: true\nmodel_name_or_path: m\nloss_type: [ipo]\nlora_r: 4\nlora_target_modules: all-linear\nuse_rslora: true",
             r#"adapter = { rank = 4, alpha = 32.0, targets = "all-linear", rslora = true }"#,
         ),
         (

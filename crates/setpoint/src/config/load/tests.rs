@@ -110,7 +110,7 @@ fn numbers_without_bounds_and_keys_without_end_are_refused() {
         let message = refused(&format!("inner.steps={value}"));
         assert!(message.contains("inner.steps"), "{value}: {message}");
     }
-    assert!(refused("inner.beta=nan").contains("not a number"));
+    assert!(refused("inner.beta=nan").contains("inner.beta"));
     let message = refused(&format!("a{}=1", ".a".repeat(20_000)));
     assert!(message.contains("the key has 20001 parts; expected at most 32") && message.len() < 300, "{message}");
     let seed = Given { set: vec!["seed=9000000000000000000".into()], ..Given::default() };
