@@ -5,8 +5,10 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, backend_extension};
 
 use crate::composed;
+use crate::composed::nf4::{Nf4Tensors, Weight};
 use crate::differentiate::tracked;
 use crate::functions::{Heads, Logits};
+use crate::nf4::{Nf4Layout, Nf4Ops};
 use crate::packing::Packing;
 
 /// The operations of a transformer, with their gradients on autodiff backends.
@@ -19,6 +21,25 @@ pub trait TransformerOps: Backend {
     fn linear_lora(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scale: f64,
+    ) -> FloatTensor<Self>;
+
+    /// `[t, in]`, `[codes]`, `[numbers]` -> `[t, out]`; no gradient of the weight
+    fn linear_nf4(
+        x: FloatTensor<Self>,
+        codes: IntTensor<Self>,
+        numbers: FloatTensor<Self>,
+        layout: Nf4Layout,
+    ) -> FloatTensor<Self>;
+
+    /// `[t, in]`, `[codes]`, `[numbers]`, `[r, in]`, `[out, r]` -> `[t, out]`; no gradient of the weight
+    fn linear_lora_nf4(
+        x: FloatTensor<Self>,
+        codes: IntTensor<Self>,
+        numbers: FloatTensor<Self>,
+        layout: Nf4Layout,
         a: FloatTensor<Self>,
         b: FloatTensor<Self>,
         scale: f64,
@@ -55,7 +76,7 @@ pub trait TransformerOps: Backend {
 /// The passes that a backend may do in its own way; what it does not is composed of primitives.
 ///
 /// Each forward pass answers its result and what its backward pass needs beside the inputs.
-pub trait Kernels: Backend {
+pub trait Kernels: Nf4Ops {
     /// `x · Wᵀ`.
     fn linear_forward(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         composed::linear::forward::<Self>(x, weight)
@@ -70,10 +91,20 @@ pub trait Kernels: Backend {
         composed::linear::backward::<Self>(x, weight, gradient)
     }
 
+    /// Returns `x · Wᵀ` of a weight in 4-bit codes.
+    fn linear_nf4_forward(x: FloatTensor<Self>, weight: Nf4Tensors<Self>) -> FloatTensor<Self> {
+        composed::nf4::forward::<Self>(x, weight)
+    }
+
+    /// Returns the gradient of `x`.
+    fn linear_nf4_backward(weight: Nf4Tensors<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
+        composed::nf4::backward::<Self>(weight, gradient)
+    }
+
     /// Returns `x·Wᵀ + scale·(x·Aᵀ)·Bᵀ` and `x·Aᵀ`; `factors` are `A` and `B`.
     fn linear_lora_forward(
         x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
+        weight: Weight<Self>,
         factors: [FloatTensor<Self>; 2],
         scale: f64,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
@@ -201,6 +232,28 @@ macro_rules! operations_of {
                 b: FloatTensor<Self>,
                 scale: f64,
             ) -> FloatTensor<Self> {
+                Self::linear_lora_forward(x, Weight::Dense(weight), [a, b], scale).0
+            }
+
+            fn linear_nf4(
+                x: FloatTensor<Self>,
+                codes: IntTensor<Self>,
+                numbers: FloatTensor<Self>,
+                layout: Nf4Layout,
+            ) -> FloatTensor<Self> {
+                Self::linear_nf4_forward(x, Nf4Tensors { codes, numbers, layout })
+            }
+
+            fn linear_lora_nf4(
+                x: FloatTensor<Self>,
+                codes: IntTensor<Self>,
+                numbers: FloatTensor<Self>,
+                layout: Nf4Layout,
+                a: FloatTensor<Self>,
+                b: FloatTensor<Self>,
+                scale: f64,
+            ) -> FloatTensor<Self> {
+                let weight = Weight::Nf4(Nf4Tensors { codes, numbers, layout });
                 Self::linear_lora_forward(x, weight, [a, b], scale).0
             }
 
@@ -261,7 +314,31 @@ impl<B: Kernels, C: CheckpointStrategy> TransformerOps for Autodiff<B, C> {
         b: FloatTensor<Self>,
         scale: f64,
     ) -> FloatTensor<Self> {
-        tracked::<B, C, _, 3>(composed::lora::LinearLora::<B> { weight: weight.into_primitive(), scale }, [x, a, b])
+        let weight = Weight::<B>::Dense(weight.into_primitive());
+        tracked::<B, C, _, 3>(composed::lora::LinearLora { weight, scale }, [x, a, b])
+    }
+
+    fn linear_nf4(
+        x: FloatTensor<Self>,
+        codes: IntTensor<Self>,
+        numbers: FloatTensor<Self>,
+        layout: Nf4Layout,
+    ) -> FloatTensor<Self> {
+        let weight = Nf4Tensors::<B> { codes, numbers: numbers.into_primitive(), layout };
+        tracked::<B, C, _, 1>(composed::nf4::LinearNf4 { weight }, [x])
+    }
+
+    fn linear_lora_nf4(
+        x: FloatTensor<Self>,
+        codes: IntTensor<Self>,
+        numbers: FloatTensor<Self>,
+        layout: Nf4Layout,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scale: f64,
+    ) -> FloatTensor<Self> {
+        let weight = Weight::<B>::Nf4(Nf4Tensors { codes, numbers: numbers.into_primitive(), layout });
+        tracked::<B, C, _, 3>(composed::lora::LinearLora { weight, scale }, [x, a, b])
     }
 
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {

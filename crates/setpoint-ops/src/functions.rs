@@ -48,15 +48,20 @@ pub struct LowRank {
 /// # Panics
 /// If the factors do not fit the weight.
 pub fn linear_lora(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>, update: LowRank) -> Tensor<2> {
+    check_factors(weight.dims(), &update);
     let LowRank { a, b, scale } = update;
-    let ([outputs, inputs], [rank, columns], [rows, columns_of_b]) = (weight.dims(), a.dims(), b.dims());
-    assert_eq!([columns, rows, columns_of_b], [inputs, outputs, rank], "factors of an update of [{outputs}, {inputs}]");
     let (x, weight, a, b) = (x.into_dispatch(), weight.into_dispatch(), a.into_dispatch(), b.into_dispatch());
     add_bias(Tensor::from_dispatch(Dispatch::linear_lora(x, weight, a, b, scale)), bias)
 }
 
+/// Panics if the factors of an update do not fit the weight.
+pub(crate) fn check_factors([outputs, inputs]: [usize; 2], LowRank { a, b, .. }: &LowRank) {
+    let ([rank, columns], [rows, columns_of_b]) = (a.dims(), b.dims());
+    assert_eq!([columns, rows, columns_of_b], [inputs, outputs, rank], "factors of an update of [{outputs}, {inputs}]");
+}
+
 /// `[t, out]`, `[out]` -> `[t, out]`
-fn add_bias(product: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+pub(crate) fn add_bias(product: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
     match bias {
         None => product,
         // [out] -> [1, out]

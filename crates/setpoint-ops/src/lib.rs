@@ -18,6 +18,7 @@ mod differentiate;
 mod flex;
 mod functions;
 mod generation;
+mod nf4;
 mod packing;
 
 pub use adamw::{AdamWStep, adamw, sum_of_squares};
@@ -25,4 +26,5 @@ pub use functions::{
     Heads, Logits, LowRank, TokenScores, attention, linear, linear_lora, rms_norm, rotate, swiglu, token_logps,
 };
 pub use generation::{Likeliest, Span, Spans, cache_copy, cache_write, cached_attention, likeliest};
+pub use nf4::{Nf4, Nf4Double, Nf4Host, Nf4Layout, linear_lora_nf4, linear_nf4};
 pub use packing::{Packing, Segment};

@@ -4,6 +4,7 @@ use burn::backend::Backend;
 use burn::backend::tensor::FloatTensor;
 
 use super::dtype;
+use super::nf4::Weight;
 use crate::backend::Kernels;
 use crate::differentiate::Operation;
 
@@ -11,7 +12,7 @@ use crate::differentiate::Operation;
 #[derive(Clone, Debug)]
 pub struct Kept<B: Backend> {
     pub(crate) x: FloatTensor<B>,
-    pub(crate) weight: FloatTensor<B>,
+    pub(crate) weight: Weight<B>,
     pub(crate) a: FloatTensor<B>,
     pub(crate) b: FloatTensor<B>,
     pub(crate) low: FloatTensor<B>,
@@ -19,21 +20,21 @@ pub struct Kept<B: Backend> {
 
 /// `y = x·Wᵀ + s·(x·Aᵀ)·Bᵀ`. The update and the sum are computed in the dtype of `A` and rounded once to that of `x`. Returns `y` and
 /// `x·Aᵀ`.
-pub(crate) fn forward<B: Backend>(
+pub(crate) fn forward<B: Kernels>(
     x: FloatTensor<B>,
-    weight: FloatTensor<B>,
+    weight: Weight<B>,
     [a, b]: [FloatTensor<B>; 2],
     scale: f64,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
     let (own, wide) = (dtype::<B>(&x), dtype::<B>(&a));
-    let base = B::float_matmul(x.clone(), B::float_transpose(weight));
+    let base = B::float_matmul(x.clone(), B::float_transpose(weight.dense(own)));
     let low = B::float_matmul(B::float_cast(x, wide), B::float_transpose(a));
     let update = B::float_mul_scalar(B::float_matmul(low.clone(), B::float_transpose(b)), scale.into());
     (B::float_cast(B::float_add(B::float_cast(base, wide), update), own), low)
 }
 
 /// With `g` the gradient of `y` and `u = s·g·B`: `∂x = g·W + u·A`, `∂A = uᵀ·x`, `∂B = s·gᵀ·(x·Aᵀ)`.
-pub(crate) fn backward<B: Backend>(
+pub(crate) fn backward<B: Kernels>(
     kept: Kept<B>,
     gradient: FloatTensor<B>,
     scale: f64,
@@ -49,7 +50,7 @@ pub(crate) fn backward<B: Backend>(
     }
     let u = B::float_mul_scalar(B::float_matmul(wide_gradient, b), scale.into());
     let of_x = wants_x.then(|| {
-        let through_base = B::float_cast(B::float_matmul(gradient, weight), wide);
+        let through_base = B::float_cast(B::float_matmul(gradient, weight.dense(own)), wide);
         B::float_cast(B::float_add(through_base, B::float_matmul(u.clone(), a)), own)
     });
     let of_a = wants_a.then(|| B::float_matmul(B::float_transpose(u), B::float_cast(x, wide)));
@@ -59,7 +60,7 @@ pub(crate) fn backward<B: Backend>(
 /// The map as an operation on `x`, `A` and `B`. The weight is frozen: it has no gradient.
 #[derive(Clone, Debug)]
 pub(crate) struct LinearLora<B: Backend> {
-    pub(crate) weight: FloatTensor<B>,
+    pub(crate) weight: Weight<B>,
     pub(crate) scale: f64,
 }
 

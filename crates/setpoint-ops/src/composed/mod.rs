@@ -7,6 +7,7 @@ mod likeliest;
 pub(crate) mod linear;
 pub(crate) mod lora;
 mod mask;
+pub(crate) mod nf4;
 pub(crate) mod rms_norm;
 mod rotate;
 pub(crate) mod swiglu;

@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -22,8 +23,16 @@ impl Values {
     }
 
     pub(super) fn f32(&self) -> &[f32] {
+        &self.0.storage()[self.range()]
+    }
+
+    pub(super) fn u8(&self) -> &[u8] {
+        &self.0.storage()[self.range()]
+    }
+
+    fn range(&self) -> Range<usize> {
         let start = self.0.layout().start_offset();
-        &self.0.storage::<f32>()[start..start + self.0.layout().num_elements()]
+        start..start + self.0.layout().num_elements()
     }
 }
 

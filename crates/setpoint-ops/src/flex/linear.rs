@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::few_rows;
 use super::host::{Fresh, Matrix, Values, multiply_into, share_out};
 use super::row_lanes::RowLanes;
+use super::weight::{Columns, F32Weight, Plain, Transposed};
 
 /// Rows from which on they are better put into lanes of vectors: fewer would leave too many lanes empty.
 const LANES: usize = 12;
@@ -28,97 +29,93 @@ pub(super) const ROWS: usize = 384;
 const PARTS: usize = 16;
 
 /// `[t, in]`, `[out, in]` -> `[t, out]`
-pub(super) fn forward(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
-    let (t, inputs, outputs) = (x.shape()[0], x.shape()[1], weight.shape()[0]);
-    let (x, weight) = (Values::of(x), Values::of(weight));
+pub(super) fn forward(x: FlexTensor, weight: &F32Weight) -> FlexTensor {
+    let (t, inputs) = (x.shape()[0], x.shape()[1]);
+    let x = Values::of(x);
     if t <= FEW {
-        return few(x.f32(), weight.f32(), [t, inputs, outputs]);
+        return few(x.f32(), weight);
     }
     let x = Matrix::new(x.f32(), t, inputs, inputs);
-    let weight = Matrix::new(weight.f32(), outputs, inputs, inputs);
-    product(x, weight.transposed())
+    sum_of_products(Term { a: x, b: Transposed(weight), scale: 1.0 }, None, ROWS)
 }
 
 /// The gradient of `x` if there is a `weight`, and that of `weight` if there is an `x`; `gradient` is `[t, out]`.
 pub(super) fn backward(
     x: Option<FlexTensor>,
-    weight: Option<FlexTensor>,
+    weight: Option<&F32Weight>,
     gradient: FlexTensor,
 ) -> [Option<FlexTensor>; 2] {
-    let [t, outputs] = [gradient.shape()[0], gradient.shape()[1]];
-    let gradient = Values::of(gradient);
-    let gradient = Matrix::new(gradient.f32(), t, outputs, outputs);
-    // [t, out] · [out, in]
-    let of_x = weight.map(|weight| {
-        let (inputs, weight) = (weight.shape()[1], Values::of(weight));
-        product(gradient, Matrix::new(weight.f32(), outputs, inputs, inputs))
-    });
+    let of_x = weight.map(|weight| gradient_of_x(weight, gradient.clone()));
     // [out, t] · [t, in]
     let of_weight = x.map(|x| {
-        let (inputs, x) = (x.shape()[1], Values::of(x));
-        product(gradient.transposed(), Matrix::new(x.f32(), t, inputs, inputs))
+        let [t, outputs, inputs] = [gradient.shape()[0], gradient.shape()[1], x.shape()[1]];
+        let (gradient, x) = (Values::of(gradient), Values::of(x));
+        let gradient = Matrix::new(gradient.f32(), t, outputs, outputs);
+        let x = Matrix::new(x.f32(), t, inputs, inputs);
+        sum_of_products(Term { a: gradient.transposed(), b: x, scale: 1.0 }, None, ROWS)
     });
     [of_x, of_weight]
 }
 
-/// `a · b`, some rows of some columns at a time.
-fn product(a: Matrix<'_>, b: Matrix<'_>) -> FlexTensor {
-    sum_of_products(Term { a, b, scale: 1.0 }, None, ROWS)
+/// `[out, in]`, `[t, out]` -> `[t, in]`
+pub(super) fn gradient_of_x(weight: &F32Weight, gradient: FlexTensor) -> FlexTensor {
+    let [t, outputs] = [gradient.shape()[0], gradient.shape()[1]];
+    let gradient = Values::of(gradient);
+    let gradient = Matrix::new(gradient.f32(), t, outputs, outputs);
+    sum_of_products(Term { a: gradient, b: Plain(weight), scale: 1.0 }, None, ROWS)
 }
 
 /// A product of two matrices times a number.
 #[derive(Clone, Copy)]
-pub(super) struct Term<'a> {
+pub(super) struct Term<'a, B = Matrix<'a>> {
     pub(super) a: Matrix<'a>,
-    pub(super) b: Matrix<'a>,
+    pub(super) b: B,
     pub(super) scale: f32,
 }
 
 /// A product, and another one of the same shape added to it, some rows of some columns at a time. `worth`: rows that are worth bringing the
 /// columns of a task into order.
-pub(super) fn sum_of_products(first: Term<'_>, second: Option<Term<'_>>, worth: usize) -> FlexTensor {
-    let (m, n) = (first.a.rows(), first.b.columns());
+pub(super) fn sum_of_products<B: Columns>(first: Term<'_, B>, second: Option<Term<'_>>, worth: usize) -> FlexTensor {
+    let (m, n) = (first.a.rows(), first.b.count());
     assert!(second.is_none_or(|term| (term.a.rows(), term.b.columns()) == (m, n)), "products of one shape");
     let mut product = Fresh::new(m * n);
     let to = product.shared();
     let panels = n.div_ceil(COLUMNS);
     let pieces = PARTS.div_ceil(panels).min(m / worth).max(1);
     let rows = m.div_ceil(pieces);
-    share_out(
-        panels * pieces,
-        || (),
-        |(), i| {
-            let (column, row) = (i / pieces * COLUMNS, i % pieces * rows);
-            for (add, term) in [(false, Some(first)), (true, second)] {
-                let Some(Term { a, b, scale }) = term else { continue };
-                let a = a.rows_from(row, rows.min(m - row));
-                let b = b.columns_from(column, COLUMNS.min(n - column));
-                // SAFETY: no other task has these rows of these columns; the first product gives them values.
-                unsafe { multiply_into(to, row * n + column, n, add, a, b, scale) };
-            }
-        },
-    );
+    share_out(panels * pieces, Vec::new, |buffer, i| {
+        let (column, row) = (i / pieces * COLUMNS, i % pieces * rows);
+        let (rows, columns) = (rows.min(m - row), COLUMNS.min(n - column));
+        let add_product = |add, a: Matrix<'_>, b, scale| {
+            // SAFETY: no other task has these rows of these columns; the first product gives them values.
+            unsafe { multiply_into(to, row * n + column, n, add, a.rows_from(row, rows), b, scale) };
+        };
+        add_product(false, first.a, first.b.part(buffer, column, columns), first.scale);
+        if let Some(Term { a, b, scale }) = second {
+            add_product(true, a, b.columns_from(column, columns), scale);
+        }
+    });
     // SAFETY: the parts are all rows of all columns.
     unsafe { product.tensor([m, n]) }
 }
 
 /// `[t, in]`, `[out, in]` -> `[t, out]` for few rows.
-pub(super) fn few(x: &[f32], weight: &[f32], [t, inputs, outputs]: [usize; 3]) -> FlexTensor {
+pub(super) fn few(x: &[f32], weight: &F32Weight) -> FlexTensor {
+    let [outputs, inputs] = weight.shape();
+    let t = x.len() / inputs;
     let mut y = Fresh::new(t * outputs);
     let to = y.shared();
-    let parts = weight.par_chunks(PART * inputs).enumerate();
-    if t < LANES {
-        parts.for_each(|(i, weight)| {
-            // SAFETY: no other task has these outputs.
-            unsafe { few_rows::times_transposed(to, i * PART, outputs, x, weight, inputs) };
-        });
-    } else {
-        let x = RowLanes::new(x, inputs);
-        parts.for_each(|(i, weight)| {
-            // SAFETY: no other task has these outputs.
-            unsafe { x.times_transposed(to, i * PART, outputs, weight) };
-        });
-    }
-    // SAFETY: the chunks are all weights.
+    let lanes = (t >= LANES).then(|| RowLanes::new(x, inputs));
+    (0..outputs.div_ceil(PART)).into_par_iter().for_each_init(Vec::new, |buffer, i| {
+        let weight = weight.rows(buffer, i * PART, PART.min(outputs - i * PART));
+        // SAFETY: no other task has these outputs.
+        unsafe {
+            match &lanes {
+                None => few_rows::times_transposed(to, i * PART, outputs, x, weight, inputs),
+                Some(lanes) => lanes.times_transposed(to, i * PART, outputs, weight),
+            }
+        };
+    });
+    // SAFETY: the parts are all outputs.
     unsafe { y.tensor([t, outputs]) }
 }

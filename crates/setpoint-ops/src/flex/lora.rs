@@ -5,7 +5,7 @@ use burn::backend::flex::FlexTensor;
 
 use super::host::{Matrix, Values, own};
 use super::linear::{FEW, ROWS, Term, few, sum_of_products};
-use crate::composed::lora::Kept;
+use super::weight::{F32Weight, Plain, Transposed};
 
 /// Rows that are worth bringing the few columns of a factor into order: fewer than for the columns of a whole task.
 const NARROW: usize = ROWS / 4;
@@ -13,27 +13,26 @@ const NARROW: usize = ROWS / 4;
 /// `[t, in]`, `[out, in]`, `[r, in]`, `[out, r]` -> `[t, out]`, `[t, r]`
 pub(super) fn forward(
     x: FlexTensor,
-    weight: FlexTensor,
+    weight: &F32Weight,
     [a, b]: [FlexTensor; 2],
     scale: f32,
 ) -> (FlexTensor, FlexTensor) {
-    let (t, inputs, outputs, rank) = (x.shape()[0], x.shape()[1], weight.shape()[0], a.shape()[0]);
-    let (x, weight, a, b) = (Values::of(x), Values::of(weight), Values::of(a), Values::of(b));
+    let (t, [outputs, inputs], rank) = (x.shape()[0], weight.shape(), a.shape()[0]);
+    let x = Values::of(x);
     if t <= FEW {
-        let low = few(x.f32(), a.f32(), [t, inputs, rank]);
+        let low = few(x.f32(), &F32Weight::dense(a));
         let lows = Values::of(low.clone());
-        let (y, update) =
-            (few(x.f32(), weight.f32(), [t, inputs, outputs]), few(lows.f32(), b.f32(), [t, rank, outputs]));
+        let (y, update) = (few(x.f32(), weight), few(lows.f32(), &F32Weight::dense(b)));
         return (add_scaled(y, update, scale), low);
     }
+    let (a, b) = (Values::of(a), Values::of(b));
     let x = Matrix::new(x.f32(), t, inputs, inputs);
-    let weight = Matrix::new(weight.f32(), outputs, inputs, inputs);
     let a = Matrix::new(a.f32(), rank, inputs, inputs);
     let b = Matrix::new(b.f32(), outputs, rank, rank);
     let low = sum_of_products(Term { a: x, b: a.transposed(), scale: 1.0 }, None, NARROW);
     let lows = Values::of(low.clone());
     let update = Term { a: Matrix::new(lows.f32(), t, rank, rank), b: b.transposed(), scale };
-    (sum_of_products(Term { a: x, b: weight.transposed(), scale: 1.0 }, Some(update), ROWS), low)
+    (sum_of_products(Term { a: x, b: Transposed(weight), scale: 1.0 }, Some(update), ROWS), low)
 }
 
 /// `y + scale · update`, in place.
@@ -46,16 +45,19 @@ fn add_scaled(y: FlexTensor, update: FlexTensor, scale: f32) -> FlexTensor {
     y
 }
 
+/// The tensors that the backward pass needs besides the weight: `x`, `A`, `B` and `x·Aᵀ`.
+pub(super) type Kept = [FlexTensor; 4];
+
 /// The gradients of `x`, `A` and `B` that are `wanted`; `gradient` is `[t, out]`.
 pub(super) fn backward(
-    kept: Kept<burn::backend::Flex>,
+    [x, a, b, low]: Kept,
+    weight: &F32Weight,
     gradient: FlexTensor,
     scale: f32,
     wanted: [bool; 3],
 ) -> [Option<FlexTensor>; 3] {
-    let Kept { x, weight, a, b, low } = kept;
-    let (t, inputs, outputs, rank) = (x.shape()[0], x.shape()[1], weight.shape()[0], a.shape()[0]);
-    let [x, weight, a, b, low, gradient] = [x, weight, a, b, low, gradient].map(Values::of);
+    let (t, [outputs, inputs], rank) = (x.shape()[0], weight.shape(), a.shape()[0]);
+    let [x, a, b, low, gradient] = [x, a, b, low, gradient].map(Values::of);
     let gradient = Matrix::new(gradient.f32(), t, outputs, outputs);
     let x = Matrix::new(x.f32(), t, inputs, inputs);
     let low = Matrix::new(low.f32(), t, rank, rank);
@@ -70,7 +72,7 @@ pub(super) fn backward(
     let u = Matrix::new(u.f32(), t, rank, rank);
     // [t, out] · [out, in] + [t, r] · [r, in]
     let of_x = wanted[0].then(|| {
-        let through_base = Term { a: gradient, b: Matrix::new(weight.f32(), outputs, inputs, inputs), scale: 1.0 };
+        let through_base = Term { a: gradient, b: Plain(weight), scale: 1.0 };
         let through_update = Term { a: u, b: Matrix::new(a.f32(), rank, inputs, inputs), scale: 1.0 };
         sum_of_products(through_base, Some(through_update), ROWS)
     });

@@ -12,23 +12,34 @@ mod head;
 mod host;
 mod linear;
 mod lora;
+mod nf4;
 mod rms_norm;
 mod row_lanes;
 mod simd;
+mod weight;
 
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::tensor::FloatDType;
 
 use crate::backend::Kernels;
 use crate::composed;
+use crate::composed::nf4::{Nf4Tensors, Weight};
 use crate::functions::{Heads, Logits};
+use crate::nf4::{Nf4Layout, Nf4Ops};
 use crate::packing::Packing;
 use host::all_f32;
+use nf4::Nf4;
+use weight::F32Weight;
 
 impl Kernels for Flex {
     fn linear_forward(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        if all_f32(&[&x, &weight]) { linear::forward(x, weight) } else { composed::linear::forward::<Self>(x, weight) }
+        if all_f32(&[&x, &weight]) {
+            linear::forward(x, &F32Weight::dense(weight))
+        } else {
+            composed::linear::forward::<Self>(x, weight)
+        }
     }
 
     fn linear_backward(
@@ -38,22 +49,37 @@ impl Kernels for Flex {
     ) -> [Option<FloatTensor<Self>>; 2] {
         let others: Vec<&FlexTensor> = x.iter().chain(&weight).collect();
         if all_f32(&others) && all_f32(&[&gradient]) {
-            linear::backward(x, weight, gradient)
+            linear::backward(x, weight.map(F32Weight::dense).as_ref(), gradient)
         } else {
             composed::linear::backward::<Self>(x, weight, gradient)
         }
     }
 
+    fn linear_nf4_forward(x: FloatTensor<Self>, weight: Nf4Tensors<Self>) -> FloatTensor<Self> {
+        match Nf4::of(&weight) {
+            Some(weight) if all_f32(&[&x]) => linear::forward(x, &F32Weight::Nf4(weight)),
+            _ => composed::nf4::forward::<Self>(x, weight),
+        }
+    }
+
+    fn linear_nf4_backward(weight: Nf4Tensors<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
+        match Nf4::of(&weight) {
+            Some(weight) if all_f32(&[&gradient]) => linear::gradient_of_x(&F32Weight::Nf4(weight), gradient),
+            _ => composed::nf4::backward::<Self>(weight, gradient),
+        }
+    }
+
     fn linear_lora_forward(
         x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
+        weight: Weight<Self>,
         factors: [FloatTensor<Self>; 2],
         scale: f64,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        if all_f32(&[&x, &weight, &factors[0], &factors[1]]) {
-            lora::forward(x, weight, factors, scale as f32)
-        } else {
-            composed::lora::forward::<Self>(x, weight, factors, scale)
+        match F32Weight::of(&weight) {
+            Some(weight) if all_f32(&[&x, &factors[0], &factors[1]]) => {
+                lora::forward(x, &weight, factors, scale as f32)
+            }
+            _ => composed::lora::forward::<Self>(x, weight, factors, scale),
         }
     }
 
@@ -63,10 +89,12 @@ impl Kernels for Flex {
         scale: f64,
         wanted: [bool; 3],
     ) -> [Option<FloatTensor<Self>>; 3] {
-        if all_f32(&[&kept.x, &kept.weight, &kept.a, &kept.b, &gradient]) {
-            lora::backward(kept, gradient, scale as f32, wanted)
-        } else {
-            composed::lora::backward::<Self>(kept, gradient, scale, wanted)
+        match F32Weight::of(&kept.weight) {
+            Some(weight) if all_f32(&[&kept.x, &kept.a, &kept.b, &gradient]) => {
+                let composed::lora::Kept { x, a, b, low, .. } = kept;
+                lora::backward([x, a, b, low], &weight, gradient, scale as f32, wanted)
+            }
+            _ => composed::lora::backward::<Self>(kept, gradient, scale, wanted),
         }
     }
 
@@ -176,6 +204,20 @@ impl Kernels for Flex {
             head::backward(kept, gradient, chunk, wanted)
         } else {
             composed::head::backward::<Self>(kept, gradient, chunk, wanted)
+        }
+    }
+}
+
+impl Nf4Ops for Flex {
+    fn nf4_numbers(
+        codes: IntTensor<Self>,
+        numbers: FloatTensor<Self>,
+        layout: Nf4Layout,
+        dtype: FloatDType,
+    ) -> FloatTensor<Self> {
+        match Nf4::of(&Nf4Tensors { codes: codes.clone(), numbers: numbers.clone(), layout }) {
+            Some(weight) => Self::float_cast(weight.dense(), dtype),
+            None => composed::nf4::numbers::<Self>(codes, numbers, layout, dtype),
         }
     }
 }
