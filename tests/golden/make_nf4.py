@@ -5,13 +5,15 @@ Needs `pip install --no-deps bitsandbytes==0.50.2` and accelerate. Floats are st
 - `nf4/codec.safetensors`: for each case `X.input`, `X.codes`, `X.absmax`, for double quantisation `X.absmax8`, `X.absmax2`, `X.offset`, and
   `X.dequantized` and `X.dequantized_double` in the input's format. `map` is the dynamic map.
 - `nf4/<family>_<kind>/`: a checkpoint as transformers saves it (`nf4` with double quantisation, `single` without, `int8`), with
-  `expected.safetensors`: `input_ids`, and `logits` in f32 arithmetic on the dequantised weights.
+  `expected.safetensors`: `input_ids`, `logits` in f32 arithmetic on the dequantised weights, and for 4 bits `logits_bf16`, computed by
+  `Linear4bit` in bf16, with `X.input` and `X.output` of its maps in the second layer for the first row.
 """
 
 import pathlib
 import shutil
 import tempfile
 
+import bitsandbytes
 import bitsandbytes.functional as F
 import torch
 from safetensors.torch import save_file
@@ -90,10 +92,24 @@ def checkpoints():
                 model.save_pretrained(dense)
                 quantized = AutoModelForCausalLM.from_pretrained(dense, quantization_config=config, device_map="cpu", dtype=torch.bfloat16)
             quantized.save_pretrained(folder)
-            plain = AutoModelForCausalLM.from_pretrained(folder, device_map="cpu", dtype=torch.bfloat16).dequantize()
+            load = lambda: AutoModelForCausalLM.from_pretrained(folder, device_map="cpu", dtype=torch.bfloat16).eval()
             with torch.no_grad():
-                logits = plain.float().eval()(ids).logits
-            save_file({"input_ids": ids, "logits": logits.contiguous()}, folder / "expected.safetensors")
+                expected = {"input_ids": ids, "logits": load().dequantize().float()(ids).logits}
+                if kind != "int8":
+                    expected |= linear4bit(load(), ids)
+            save_file({name: tensor.contiguous() for name, tensor in expected.items()}, folder / "expected.safetensors")
+
+
+def linear4bit(model, ids):
+    """What bitsandbytes computes in bf16 from the codes: logits, and the inputs and outputs of the maps of one layer."""
+    found, layer = {}, model.model.layers[1]
+    for name, module in layer.named_modules():
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            def keep(_, inputs, output, name=name):
+                found[f"{name}.input"], found[f"{name}.output"] = inputs[0][0].float(), output[0].float()
+
+            module.register_forward_hook(keep)
+    return {"logits_bf16": model(ids).logits.float()} | found
 
 
 if __name__ == "__main__":

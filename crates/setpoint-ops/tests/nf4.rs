@@ -197,6 +197,29 @@ fn maps_are_those_of_the_dequantised_weight() {
     }
 }
 
+/// Devices without u8 hold four bytes in an i32.
+#[test]
+fn codes_may_be_words() {
+    let device = Device::flex();
+    let words = |bytes: &[u8]| -> Vec<i32> {
+        let word = |bytes: &[u8]| {
+            let mut padded = [0; 4];
+            padded[..bytes.len()].copy_from_slice(bytes);
+            i32::from_be_bytes(padded)
+        };
+        bytes.chunks(4).map(word).collect()
+    };
+    for case in cases() {
+        let case = case();
+        let codes = [words(&case.codes), words(&case.scale_codes)].concat();
+        let weight = Nf4 { codes: Tensor::from_data(codes.as_slice(), (&device, IntDType::I32)), ..case.on(&device) };
+        assert_eq!(values(weight.dequantized(FloatDType::F32)), case.numbers, "{:?}", case.layout);
+        let x = tensor::<2>(1, [40, case.layout.shape[1]], &device);
+        let expected = values(linear(x.clone(), case.dense(&device), None));
+        assert_same(&values(linear_nf4(x, &weight, None)), &expected, &device, "words");
+    }
+}
+
 /// Half-precision goes through the composition, which dequantises the weight whole.
 #[test]
 fn maps_in_bf16_are_those_of_the_dequantised_weight() {

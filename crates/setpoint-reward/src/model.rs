@@ -79,8 +79,7 @@ impl RewardModel {
         // Drawn in f32, kept in the number format of the others. A cast with a graph would leave no leaf to train.
         let value = score.weight.val().inner().cast(dtype);
         let value = if device.is_autodiff() { value.autodiff() } else { value };
-        let id = score.weight.id;
-        score.weight = score.weight.transform_for_load(value, id);
+        score.weight.set(value);
         (checkpoint::with_stable_ids(Self { model: lm.model, score }), config)
     }
 
@@ -101,7 +100,7 @@ impl RewardModel {
             return Err(Error::Labels { path, found: config.num_labels });
         }
         Normalization::read(&config)?;
-        let model = checkpoint::load_module(Self::zeros(&config, device), dir, options)?;
+        let model = checkpoint::load_model(Self::zeros(&config, device), dir, options)?;
         config.dtype = Some(model.model.embed_tokens.weight.dtype().into());
         Ok((model, config))
     }

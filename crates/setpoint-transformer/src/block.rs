@@ -169,6 +169,14 @@ impl Mlp {
     }
 }
 
+/// Returns the shapes of the linear maps of a layer.
+pub(crate) fn map_shapes(config: &ModelConfig) -> [[usize; 2]; 7] {
+    let (d, f) = (config.hidden_size, config.intermediate_size);
+    let q = config.num_attention_heads * config.head_dim;
+    let kv = config.num_key_value_heads * config.head_dim;
+    [[q, d], [kv, d], [kv, d], [d, q], [f, d], [f, d], [d, f]]
+}
+
 /// Counts the parameters of a layer.
 pub(crate) fn count_parameters(config: &ModelConfig) -> u128 {
     let (d, f) = (size(config.hidden_size), size(config.intermediate_size));

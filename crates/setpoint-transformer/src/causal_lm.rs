@@ -39,11 +39,11 @@ impl CausalLm {
 
     /// Reads a Hugging Face folder: `config.json` with `model.safetensors`, or shards and `model.safetensors.index.json`.
     ///
-    /// On a device with autodiff the parameters require gradients.
+    /// On a device with autodiff the parameters require gradients. Matrices that `options.quantize` puts into codes are none.
     ///
     /// # Errors
     ///
-    /// The errors of [`ModelConfig::from_file`] and [`checkpoint::load_module`]; [`Error::Architecture`] for a model with another head;
+    /// The errors of [`ModelConfig::from_file`] and [`checkpoint::load_model`]; [`Error::Architecture`] for a model with another head;
     /// [`Error::TiedHeadDiffers`] if the head is said to be tied and is another matrix in the file.
     pub fn load(dir: &Path, options: &LoadOptions, device: &Device) -> Result<(Self, ModelConfig), Error> {
         let mut config = ModelConfig::from_dir(dir)?;
@@ -60,7 +60,7 @@ impl CausalLm {
             files.require_equal("lm_head.weight", "model.embed_tokens.weight")?;
             options.ignore.push("lm_head.weight".to_owned());
         }
-        let model = files.load(Self::zeros(&config, device), &options)?;
+        let model = files.load_model(Self::zeros(&config, device), &options)?;
         config.dtype = Some(model.model.embed_tokens.weight.dtype().into());
         Ok((model, config))
     }
@@ -81,7 +81,7 @@ impl CausalLm {
 
     /// The head's matrix, `[v, d]`: that of the embeddings where they are tied.
     pub fn head_weight(&self) -> Tensor<2> {
-        self.lm_head.as_ref().map_or(&self.model.embed_tokens.weight, |head| &head.weight).val()
+        self.lm_head.as_ref().map_or_else(|| self.model.embed_tokens.weight.val(), |head| head.weight.val())
     }
 
     /// The scores of the next token, in the dtype of the model. Cast them to f32 before a softmax.

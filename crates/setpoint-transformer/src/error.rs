@@ -215,6 +215,26 @@ pub enum Error {
         /// The part that does not fit, and what would.
         message: String,
     },
+    /// A number that has no 4-bit code.
+    #[error(
+        "{}: tensor `{tensor}` holds {found} at place {place}; only finite numbers can be quantised", path.display()
+    )]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The name in the file.
+        tensor: String,
+        /// The place, counted row by row from 0.
+        place: usize,
+        /// Infinite or not a number.
+        found: f32,
+    },
+    /// A model whose matrices are in 4-bit codes, or would be, where that cannot be.
+    #[error("{message}")]
+    Quantized {
+        /// A sentence that says what to do.
+        message: String,
+    },
     /// A generation setting out of its range.
     #[error("generation setting `{key}` is {found}; expected {expected}")]
     GenerationSetting {

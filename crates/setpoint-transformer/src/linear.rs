@@ -3,13 +3,15 @@
 
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Int, Shape, Tensor, module};
-use setpoint_ops::{LowRank, linear, linear_lora};
+use setpoint_ops::{LowRank, linear, linear_lora, linear_lora_nf4, linear_nf4};
+
+use crate::weight::Weight;
 
 /// A linear map with the weight as Hugging Face stores it, `y = x · Wᵀ + b`, and the low-rank update of an adapter, if it has one.
 #[derive(Module, Debug)]
 pub struct Linear {
     /// `[out, in]`.
-    pub weight: Param<Tensor<2>>,
+    pub weight: Weight,
     /// `[out]`, if there is one.
     pub bias: Option<Param<Tensor<1>>>,
     /// The first factor of the update, `[r, in]`.
@@ -30,7 +32,7 @@ impl Linear {
     /// A map of zeros; no memory is taken until a value is read or loaded.
     pub fn zeros(inputs: usize, outputs: usize, bias: bool, device: &Device) -> Self {
         Self {
-            weight: constant([outputs, inputs], 0.0, device),
+            weight: Weight::Dense(constant([outputs, inputs], 0.0, device)),
             bias: bias.then(|| constant([outputs], 0.0, device)),
             lora_A: None,
             lora_B: None,
@@ -44,10 +46,12 @@ impl Linear {
     ///
     /// `[t, in] -> [t, out]`
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let (weight, bias) = (self.weight.val(), self.bias.as_ref().map(Param::val));
-        match self.update() {
-            None => linear(x, weight, bias),
-            Some(update) => linear_lora(x, weight, bias, update),
+        let bias = self.bias.as_ref().map(Param::val);
+        match (&self.weight, self.update()) {
+            (Weight::Dense(weight), None) => linear(x, weight.val(), bias),
+            (Weight::Dense(weight), Some(update)) => linear_lora(x, weight.val(), bias, update),
+            (Weight::Nf4(weight), None) => linear_nf4(x, &weight.matrix(), bias),
+            (Weight::Nf4(weight), Some(update)) => linear_lora_nf4(x, &weight.matrix(), bias, update),
         }
     }
 

@@ -22,10 +22,18 @@ impl Checkpoint {
     /// # Errors
     ///
     /// [`Error::MissingTensor`], [`Error::UnexpectedTensor`], [`Error::WrongShape`], [`Error::UnsupportedDtype`], [`Error::DeviceDtype`],
-    /// [`Error::Read`].
+    /// [`Error::Read`]; [`Error::Quantized`] if the options say to quantise.
     pub fn load<M: Module>(&self, module: M, options: &LoadOptions) -> Result<M, Error> {
-        let wanted = parameters(&module);
-        let dtype = self.check(&wanted, options)?;
+        if options.quantize.is_some() {
+            let message = "only whole models can be quantised while they are read; leave out `quantize`";
+            return Err(Error::Quantized { message: message.to_owned() });
+        }
+        let dtype = self.check(&parameters(&module), options)?;
+        self.fill(module, options, dtype)
+    }
+
+    /// Reads the tensors into a module that they fit.
+    pub(crate) fn fill<M: Module>(&self, module: M, options: &LoadOptions, dtype: FloatDType) -> Result<M, Error> {
         let mut fill = Fill { checkpoint: self, options, dtype, path: ParamPath::default(), error: None };
         let module = module.map(&mut fill);
         match fill.error {
@@ -35,7 +43,7 @@ impl Checkpoint {
     }
 
     /// Checks every tensor and answers the dtype that the parameters will have.
-    fn check(&self, wanted: &[Parameter], options: &LoadOptions) -> Result<FloatDType, Error> {
+    pub(crate) fn check(&self, wanted: &[Parameter], options: &LoadOptions) -> Result<FloatDType, Error> {
         let mut missing = Vec::new();
         let mut used = BTreeSet::new();
         let mut formats = Vec::new();

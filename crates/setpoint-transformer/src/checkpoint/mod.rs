@@ -17,6 +17,8 @@ use burn::tensor::FloatDType;
 
 use crate::Error;
 use crate::generate::GenerationConfig;
+use crate::lora::HasDecoder;
+use crate::nf4::Quantize;
 pub use file::{TensorFile, tensor_header};
 pub(crate) use load::is_obsolete;
 pub(crate) use names::name_hash;
@@ -39,6 +41,9 @@ pub struct LoadOptions {
     pub optional: Vec<String>,
     /// Tensors of the file that the module has no place for and that are left unread. Entries as in `optional`.
     pub ignore: Vec<String>,
+    /// How the matrices of the layers are held; as the numbers that they are by default. The head, the embeddings, norms and biases always
+    /// are. Only [`load_model`] and what calls it can do so.
+    pub quantize: Option<Quantize>,
 }
 
 /// How weights are written.
@@ -68,7 +73,17 @@ impl Default for SaveOptions {
 ///
 /// Before anything is read: [`Error::NoWeights`], [`Error::Read`], [`Error::Header`], [`Error::Json`], [`Error::ShardPath`],
 /// [`Error::ShardLacksTensor`] for the files; [`Error::MissingTensor`], [`Error::UnexpectedTensor`], [`Error::WrongShape`],
-/// [`Error::UnsupportedDtype`] for a tensor; [`Error::DeviceDtype`].
+/// [`Error::UnsupportedDtype`] for a tensor; [`Error::DeviceDtype`]. [`Error::Quantized`] if the options say to quantise.
 pub fn load_module<M: Module>(module: M, dir: &Path, options: &LoadOptions) -> Result<M, Error> {
     Checkpoint::open(dir)?.load(module, options)
+}
+
+/// Reads the weights in `dir` into a model as [`load_module`] does, and puts the matrices of its layers into codes if `options.quantize` says
+/// so. One of them at a time is in memory in full.
+///
+/// # Errors
+///
+/// Those of [`load_module`]; [`Error::NotFinite`] for a number that has no code.
+pub fn load_model<M: HasDecoder>(model: M, dir: &Path, options: &LoadOptions) -> Result<M, Error> {
+    Checkpoint::open(dir)?.load_model(model, options)
 }

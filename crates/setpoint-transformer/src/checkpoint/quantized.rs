@@ -172,29 +172,37 @@ impl Checkpoint {
         let (rows, width) = (entry.info.shape[0], entry.info.shape[1]);
         let mut row = vec![0.0; width];
         let mut bytes = Vec::with_capacity(rows * width * entry.info.dtype.bitsize() / 8);
-        match packed {
-            Packed::Nf4 { codes, absmax, nested, block } => {
-                let scales = self.scales(absmax, nested.as_ref())?;
-                let dtype = numbers::float(entry.info.dtype).unwrap_or(FloatDType::F32);
-                let matrix = Nf4Matrix::from_parts([rows, width], self.bytes(codes)?, *block, scales, dtype);
-                let matrix = matrix.map_err(|message| self.damaged_at(codes, message))?;
-                for i in 0..rows {
-                    matrix.dequantize_rows(i..i + 1, &mut row);
-                    push(&row, entry.info.dtype, &mut bytes);
-                }
+        if let Some(matrix) = self.matrix(entry)? {
+            for i in 0..rows {
+                matrix.dequantize_rows(i..i + 1, &mut row);
+                push(&row, entry.info.dtype, &mut bytes);
             }
-            Packed::Int8 { codes, scales } => {
-                let (codes, scales) = (self.bytes(codes)?, self.floats(scales)?);
-                for (codes, scale) in codes.chunks(width.max(1)).zip(scales) {
-                    for (x, &code) in row.iter_mut().zip(codes) {
-                        // Two roundings, as in bitsandbytes.
-                        *x = f32::from(code as i8) * scale * (1.0 / 127.0);
-                    }
-                    push(&row, entry.info.dtype, &mut bytes);
+        }
+        if let Packed::Int8 { codes, scales } = packed {
+            let (codes, scales) = (self.bytes(codes)?, self.floats(scales)?);
+            for (codes, scale) in codes.chunks(width.max(1)).zip(scales) {
+                for (x, &code) in row.iter_mut().zip(codes) {
+                    // Two roundings, as in bitsandbytes.
+                    *x = f32::from(code as i8) * scale * (1.0 / 127.0);
                 }
+                push(&row, entry.info.dtype, &mut bytes);
             }
         }
         Ok(bytes)
+    }
+
+    /// Returns the codes and scales of a matrix, if the files hold it in NF4.
+    pub(crate) fn nf4(&self, name: &str) -> Result<Option<Nf4Matrix>, Error> {
+        self.matrix(&self.tensors[name])
+    }
+
+    fn matrix(&self, entry: &Entry) -> Result<Option<Nf4Matrix>, Error> {
+        let Some(Packed::Nf4 { codes, absmax, nested, block }) = entry.packed.as_deref() else { return Ok(None) };
+        let shape = [entry.info.shape[0], entry.info.shape[1]];
+        let scales = self.scales(absmax, nested.as_ref())?;
+        let dtype = numbers::float(entry.info.dtype).unwrap_or(FloatDType::F32);
+        let matrix = Nf4Matrix::from_parts(shape, self.bytes(codes)?, *block, scales, dtype);
+        matrix.map(Some).map_err(|message| self.damaged_at(codes, message))
     }
 
     fn scales(&self, absmax: &Entry, nested: Option<&Nested>) -> Result<Scales, Error> {

@@ -130,6 +130,11 @@ impl Checkpoint {
         self.bytes(&self.tensors[name])
     }
 
+    /// Returns the file of a tensor that the files hold.
+    pub(crate) fn path_of(&self, name: &str) -> PathBuf {
+        self.files[self.tensors[name].file].path().to_owned()
+    }
+
     pub(super) fn bytes(&self, entry: &Entry) -> Result<Vec<u8>, Error> {
         if let Some(packed) = &entry.packed {
             return self.unpack(entry, packed);

@@ -12,6 +12,7 @@ use super::reader::{INDEX, SINGLE};
 use super::{SaveOptions, numbers};
 use crate::Error;
 use crate::config::ModelConfig;
+use crate::weight::quantized_matrices;
 
 /// Writes a Hugging Face folder: the weights as `model.safetensors`, or as shards with `model.safetensors.index.json`; `config.json` with
 /// `dtype` set to what is written; `generation_config.json` if `options.generation` is given. `config.json` is replaced last.
@@ -22,9 +23,19 @@ use crate::config::ModelConfig;
 ///
 /// # Errors
 ///
-/// [`Error::Write`], [`Error::Device`], and [`Error::Inconsistent`] for a config whose values do not fit together.
+/// [`Error::Write`], [`Error::Device`], [`Error::Inconsistent`] for a config whose values do not fit together, and [`Error::Quantized`] for a
+/// model with matrices in 4-bit codes.
 pub fn save_model<M: Module>(module: &M, config: &ModelConfig, dir: &Path, options: &SaveOptions) -> Result<(), Error> {
     config.validate()?;
+    let matrices = quantized_matrices(module);
+    if let Some(first) = matrices.first() {
+        let message = format!(
+            "a model whose matrices are in 4-bit codes ({}, the first is `{first}`) cannot be saved whole; save its adapter, or load the \
+             model without `quantize`",
+            matrices.len()
+        );
+        return Err(Error::Quantized { message });
+    }
     let tensors = collect(module, options.dtype, &|path| vec![path.to_owned()]);
     let dtype = tensors.first().map_or(Dtype::F32, |tensor| tensor.dtype);
     let shards = split(tensors, options.max_shard_bytes);

@@ -159,6 +159,11 @@ impl ModelConfig {
         u64::try_from(self.count_parameters()).unwrap_or(u64::MAX)
     }
 
+    /// Returns the shapes `[out, in]` of the linear maps of a layer: the matrices that can be quantised, and that adapters can update.
+    pub fn map_shapes(&self) -> [[usize; 2]; 7] {
+        block::map_shapes(self)
+    }
+
     fn count_parameters(&self) -> u128 {
         let n = size;
         let (d, v) = (n(self.hidden_size), n(self.vocab_size));

@@ -43,7 +43,7 @@ impl HasDecoder for CausalLm {
 const DECODER: &str = "model";
 
 /// Returns the linear maps of a decoder that may have an update, with their paths in the model.
-pub(super) fn maps(decoder: &mut Decoder) -> impl Iterator<Item = (String, &mut Linear)> {
+pub(crate) fn maps(decoder: &mut Decoder) -> impl Iterator<Item = (String, &mut Linear)> {
     decoder.layers.iter_mut().enumerate().flat_map(|(i, layer)| {
         layer.linear_maps().into_iter().map(move |(name, map)| (format!("{DECODER}.layers.{i}.{name}"), map))
     })

@@ -1,30 +1,31 @@
 //! An adapter's updates, added to the weights.
 
-use burn::module::Param;
 use burn::tensor::{DType, FloatDType, Tensor};
 use setpoint_ops::LowRank;
 
 use super::adapter::{HasDecoder, maps};
+use crate::Weight;
+use crate::checkpoint::with_stable_ids;
 
 /// Fewer summands than this are few.
 const FEW: usize = 8;
 
 /// Returns the model without an adapter that computes what `model` computes with it: `W' = round(W + s·(B·A))`, in f32 and rounded once to the
-/// dtype of `W`. Rounding aside, both give the same numbers.
+/// dtype of `W`. Rounding aside, both give the same numbers. Matrices in 4-bit codes are dequantised, with an update or without.
 pub fn merged<M: HasDecoder>(mut model: M) -> M {
     for (_, map) in maps(model.decoder_mut()) {
         if let Some(update) = map.update() {
-            let id = map.weight.id;
-            let value = sum(&map.weight, update);
-            map.weight = map.weight.clone().transform_for_load(value, id);
+            map.weight.set(sum(&map.weight, update));
             map.remove_update();
+        } else if map.weight.is_quantized() {
+            map.weight.set(map.weight.val());
         }
     }
-    model
+    with_stable_ids(model)
 }
 
 /// `W + s·(B·A)`, where `W` is.
-fn sum(weight: &Param<Tensor<2>>, LowRank { a, b, scale }: LowRank) -> Tensor<2> {
+fn sum(weight: &Weight, LowRank { a, b, scale }: LowRank) -> Tensor<2> {
     let weight = weight.val();
     let (device, dtype) = (weight.device(), FloatDType::from(weight.dtype()));
     let (a, b) = (a.inner(), b.inner());

@@ -11,6 +11,7 @@ mod merge;
 mod save;
 mod targets;
 
+pub(crate) use adapter::maps;
 pub use adapter::{AdapterSize, HasDecoder, adapter_size, attach, is_adapter_parameter, without_adapter};
 pub use config::{LoraConfig, LoraPattern};
 pub use folder::{AdapterFolder, AdapterTask};

@@ -1,5 +1,7 @@
 //! The 16 values, and codes for numbers and back.
 
+use rayon::prelude::*;
+
 /// The values, as multiples of a block's scale.
 pub(crate) const VALUES: [f32; 16] = [
     -1.0,
@@ -23,9 +25,25 @@ pub(crate) const VALUES: [f32; 16] = [
 /// The least scale that numbers are divided by.
 const LEAST: f32 = 1e-38;
 
+/// The blocks that a thread quantises at a time: an even number of numbers.
+const PART: usize = 1024;
+
 /// Quantises a list in blocks: the codes, two a byte, and the scale of each block.
 pub(super) fn quantize(values: &[f32], block: usize) -> (Vec<u8>, Vec<f32>) {
     let mut codes = vec![0; values.len().div_ceil(2)];
+    let parts = codes.par_chunks_mut(PART * block / 2).zip(values.par_chunks(PART * block));
+    let scales: Vec<Vec<f32>> = parts.map(|(codes, values)| quantize_part(codes, values, block)).collect();
+    // The missing half of the last byte is a zero.
+    if !values.len().is_multiple_of(2)
+        && let Some(last) = codes.last_mut()
+    {
+        *last |= nearest(0.0);
+    }
+    (codes, scales.concat())
+}
+
+/// Quantises blocks: sets their codes, which are 0, and returns their scales.
+fn quantize_part(codes: &mut [u8], values: &[f32], block: usize) -> Vec<f32> {
     let mut scales = Vec::with_capacity(values.len().div_ceil(block));
     for (i, numbers) in values.chunks(block).enumerate() {
         let largest = numbers.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
@@ -40,13 +58,7 @@ pub(super) fn quantize(values: &[f32], block: usize) -> (Vec<u8>, Vec<f32>) {
             codes[place / 2] |= if place.is_multiple_of(2) { code << 4 } else { code };
         }
     }
-    // The missing half of the last byte is a zero.
-    if !values.len().is_multiple_of(2)
-        && let Some(last) = codes.last_mut()
-    {
-        *last |= nearest(0.0);
-    }
-    (codes, scales)
+    scales
 }
 
 /// Returns the code of the nearest value; of two that are equally near, the lower one.

@@ -10,14 +10,47 @@ mod scales;
 
 use std::ops::Range;
 
-use burn::tensor::FloatDType;
+use burn::tensor::{Device, FloatDType};
 use half::{bf16, f16};
+use setpoint_ops::{Nf4, Nf4Double, Nf4Host, Nf4Layout};
 
 pub(crate) use codes::VALUES;
 pub(crate) use scales::{Double, Scales};
 
 /// The numbers in a block, unless a file says otherwise.
 const BLOCK: usize = 64;
+
+/// How the matrices of a model's layers are held in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quantize {
+    /// In 4-bit codes, NF4, as bitsandbytes has them.
+    Nf4 {
+        /// Whether scales are in codes as well: 0.516 bytes a number rather than 0.5625.
+        double_quant: bool,
+    },
+}
+
+impl Default for Quantize {
+    fn default() -> Self {
+        Self::Nf4 { double_quant: true }
+    }
+}
+
+impl Quantize {
+    /// Returns the bytes that a matrix `[out, in]` takes.
+    pub fn bytes(self, [outputs, inputs]: [usize; 2]) -> u64 {
+        let Self::Nf4 { double_quant } = self;
+        let count = outputs as u64 * inputs as u64;
+        let blocks = count.div_ceil(BLOCK as u64);
+        // Codes, scales, and the table of what codes stand for.
+        let (scales, table) = if double_quant {
+            (blocks + 4 * blocks.div_ceil(scales::BLOCK as u64), 16 + 256)
+        } else {
+            (4 * blocks, 16)
+        };
+        count.div_ceil(2) + scales + 4 * table
+    }
+}
 
 /// A matrix in NF4.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,6 +115,19 @@ impl Nf4Matrix {
             check("scales of scales", double.absmax.len(), scales.len().div_ceil(double.block))?;
         }
         Ok(Self { shape, codes, block, scales, dtype })
+    }
+
+    /// Copies the matrix to a device.
+    pub(crate) fn to_device(&self, device: &Device) -> Nf4 {
+        let (double, scale_codes, scales) = match &self.scales {
+            Scales::Single(scales) => (None, None, scales),
+            Scales::Double(Double { codes, absmax, block, offset, values }) => {
+                let double = Nf4Double { group: *block, offset: *offset };
+                (Some(double), Some((codes.as_slice(), values.as_slice())), absmax)
+            }
+        };
+        let layout = Nf4Layout { shape: self.shape, block: self.block, double, rounding: self.dtype };
+        Nf4::new(Nf4Host { codes: &self.codes, values: &VALUES, scale_codes, scales }, layout, device)
     }
 
     /// Returns the shape, `[out, in]`.

@@ -24,7 +24,7 @@ pub(crate) struct Double {
 }
 
 /// The blocks that share an `absmax`.
-const BLOCK: usize = 256;
+pub(super) const BLOCK: usize = 256;
 
 impl Scales {
     /// Returns the number of blocks.

@@ -17,7 +17,7 @@ use crate::support::{Array, arrays, case, devices, load, workspace};
 /// The adapters of language models whose factors and base are f32.
 const CASES: [&str; 5] = ["llama", "llama_tied", "qwen2", "qwen2_tied", "llama_tables"];
 
-fn folder(name: &str) -> PathBuf {
+pub fn folder(name: &str) -> PathBuf {
     workspace().join("tests/golden/lora").join(name)
 }
 
@@ -36,17 +36,17 @@ fn rows(expected: &HashMap<String, Array>) -> Vec<Vec<u32>> {
     lengths.map(|(i, n)| ids[i * width..][..*n as usize].iter().map(|&id| id as u32).collect()).collect()
 }
 
-fn logits(model: &CausalLm, row: &[u32]) -> Tensor<2> {
+pub fn logits(model: &CausalLm, row: &[u32]) -> Tensor<2> {
     let decoder: &Decoder = model.decoder();
     model.logits(decoder.forward(pack(&[row], &decoder.device()), &Packing::rows([row.len()]), None))
 }
 
-fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+pub fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().try_into_vec().unwrap()
 }
 
 /// The mean negative log-probability of a row's tokens.
-fn loss(logits: Tensor<2>, row: &[u32]) -> Tensor<1> {
+pub fn loss(logits: Tensor<2>, row: &[u32]) -> Tensor<1> {
     let n = row.len() - 1;
     let next: Vec<i32> = row[1..].iter().map(|&id| id as i32).collect();
     let next = Tensor::<1, Int>::from_data(TensorData::new(next, [n]), &logits.device().without_autodiff());
@@ -54,7 +54,7 @@ fn loss(logits: Tensor<2>, row: &[u32]) -> Tensor<1> {
 }
 
 /// The gradients by the paths of their parameters, and the paths of parameters that have none.
-fn by_path<M: Module>(module: &M, gradients: &mut Gradients) -> (HashMap<String, Vec<f32>>, Vec<String>) {
+pub fn by_path<M: Module>(module: &M, gradients: &mut Gradients) -> (HashMap<String, Vec<f32>>, Vec<String>) {
     struct Found<'a> {
         path: ParamPath,
         gradients: &'a mut Gradients,
@@ -178,7 +178,7 @@ fn a_new_adapter_changes_no_bit_and_has_no_gradient_of_a() {
     assert!(a[q].iter().all(|x| x.abs() <= bound) && a[q].iter().any(|x| x.abs() > 0.9 * bound));
 }
 
-fn by_value<M: Module>(module: &M) -> HashMap<String, Vec<f32>> {
+pub fn by_value<M: Module>(module: &M) -> HashMap<String, Vec<f32>> {
     struct Values(ParamPath, HashMap<String, Vec<f32>>);
 
     impl ModuleVisitor for Values {

@@ -10,6 +10,7 @@ mod generate;
 mod gguf;
 mod golden;
 mod lora;
+mod nf4;
 #[path = "../oracle.rs"]
 mod oracle;
 mod quantized;
