@@ -2,7 +2,7 @@
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, backend_extension};
-use burn::tensor::{Device, FloatDType, Int, IntDType, Tensor, TensorData};
+use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
 
 use crate::backend::TransformerOps;
 use crate::composed;
@@ -103,18 +103,18 @@ impl Nf4 {
             assert_eq!(scale_codes.len(), layout.blocks(), "codes of scales of a matrix of {layout:?}");
             assert_eq!(scale_values.len(), SCALE_VALUES, "values of scales");
         }
-        let codes = if device.supports_dtype(IntDType::U8) {
+        let codes = if device.supports_dtype(DType::U8) {
             let bytes = [host.codes, scale_codes].concat();
             let count = bytes.len();
-            Tensor::from_data(TensorData::new(bytes, [count]), (device, IntDType::U8))
+            Tensor::from_data(TensorData::new(bytes, [count]), (device, DType::U8))
         } else {
             let words = [words(host.codes), words(scale_codes)].concat();
             let count = words.len();
-            Tensor::from_data(TensorData::new(words, [count]), (device, IntDType::I32))
+            Tensor::from_data(TensorData::new(words, [count]), (device, DType::I32))
         };
         let numbers = [host.values.as_slice(), scale_values, host.scales].concat();
         let count = numbers.len();
-        let numbers = Tensor::from_data(TensorData::new(numbers, [count]), (device, FloatDType::F32));
+        let numbers = Tensor::from_data(TensorData::new(numbers, [count]), (device, DType::F32));
         Self { codes, numbers, layout }
     }
 

@@ -1,6 +1,6 @@
 //! Linear maps over 4-bit codes against maps over the same numbers, dequantised by the formula.
 
-use burn::tensor::{Device, FloatDType, IntDType, Tensor, TensorData, bf16, f16};
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData, bf16, f16};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use setpoint_ops::{LowRank, Nf4, Nf4Double, Nf4Host, Nf4Layout, linear, linear_lora, linear_lora_nf4, linear_nf4};
@@ -212,7 +212,7 @@ fn codes_may_be_words() {
     for case in cases() {
         let case = case();
         let codes = [words(&case.codes), words(&case.scale_codes)].concat();
-        let weight = Nf4 { codes: Tensor::from_data(codes.as_slice(), (&device, IntDType::I32)), ..case.on(&device) };
+        let weight = Nf4 { codes: Tensor::from_data(codes.as_slice(), (&device, DType::I32)), ..case.on(&device) };
         assert_eq!(values(weight.dequantized(FloatDType::F32)), case.numbers, "{:?}", case.layout);
         let x = tensor::<2>(1, [40, case.layout.shape[1]], &device);
         let expected = values(linear(x.clone(), case.dense(&device), None));
@@ -240,7 +240,7 @@ fn maps_in_bf16_are_those_of_the_dequantised_weight() {
 #[test]
 fn a_weight_takes_little_more_than_half_a_byte() {
     for device in devices() {
-        assert!(device.supports_dtype(IntDType::U8));
+        assert!(device.supports_dtype(DType::U8));
         let bytes = |double| case([512, 1024], double, FloatDType::F32).on(&device).bytes() as f64 / (512.0 * 1024.0);
         let tables = |count: f64| 4.0 * count / (512.0 * 1024.0);
         assert_eq!(bytes(false), 0.5 + 4.0 / 64.0 + tables(16.0));

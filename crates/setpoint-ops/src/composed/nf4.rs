@@ -112,7 +112,7 @@ fn round<B: Backend>(x: FloatTensor<B>, to: FloatDType) -> FloatTensor<B> {
         FloatDType::F16 => 13,
         FloatDType::F64 | FloatDType::F32 | FloatDType::Flex32 => return x,
     };
-    if B::supports_dtype(&B::float_device(&x), to.into()) {
+    if B::supports_dtype(&x.device(), to.into()) {
         return f32::<B>(B::float_cast(x, to));
     }
     // Veltkamp's splitting: (2^s + 1)·x takes the last s bits away, but for the direction in which ties go.
