@@ -223,3 +223,26 @@ fn a_plan_counts_the_adapter_alone() {
     assert_eq!((bytes("gradients"), bytes("optimizer")), (f64::from(4 * expected), f64::from(8 * expected)));
     assert!(full["trained"].as_u64() > adapter["trained"].as_u64());
 }
+
+#[test]
+fn adapters_are_trained_on_a_quantised_base() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_rows, data) = file("rewards.jsonl", &rewarded_rows(8));
+    let run = dir.path().join("run");
+    let nf4 = ["--set", "adapter.rank=2", "--set", "model.quantize=nf4", "--set", "align.method=dpo"];
+    train("align", &run, &data, &nf4).ok();
+    let loss = metric(&run, 1, "loss");
+    assert!((loss - f64::ln(2.0)).abs() < 1e-5, "the reference is quantised as well: {loss}");
+    let adapter = run.join("model").display().to_string();
+    let greedy = |more: &[&str]| {
+        let arguments = ["generate", "--model", &adapter, "--prompt", "How much is it?", "--quiet", "--set"];
+        let more = [&["generate.temperature=0", "--set", "generate.max_new_tokens=4"], more].concat();
+        setpoint(&[&arguments, &more[..]].concat()).ok()
+    };
+    greedy(&["--set", "model.quantize=nf4"]);
+    greedy(&[]);
+    // In full, it is not trained.
+    train("sft", &dir.path().join("full"), &conversations(), &["--set", "model.quantize=nf4"])
+        .fails(2, &["trained by an adapter"]);
+    setpoint(&["chat", "--model", &adapter, "--set", "model.double_quant=false"]).fails(2, &["nothing is quantised"]);
+}

@@ -18,7 +18,7 @@ struct Way {
 }
 
 /// Ways from the plainest to the one that takes the least memory.
-const WAYS: [Way; 3] = [
+const WAYS: [Way; 4] = [
     Way { name: "all weights", short: "yes", settings: &["train.micro_batch.tokens=2048"] },
     Way {
         name: "all weights, `in_backward`",
@@ -34,6 +34,11 @@ const WAYS: [Way; 3] = [
         name: "LoRA",
         short: "LoRA",
         settings: &["train.micro_batch.tokens=2048", "adapter.rank=16", "train.recompute=block"],
+    },
+    Way {
+        name: "QLoRA",
+        short: "QLoRA",
+        settings: &["train.micro_batch.tokens=2048", "adapter.rank=16", "train.recompute=block", "model.quantize=nf4"],
     },
 ];
 

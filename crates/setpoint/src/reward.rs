@@ -77,7 +77,7 @@ impl Config for RewardConfig {
 
     fn validate(&self, problems: &mut Problems<'_>) {
         self.model.validate("model", Wanted::Either, problems);
-        self.model.validate_trained("model", problems);
+        self.model.validate_trained("model", self.adapter.is_some(), problems);
         adapter::validate(self.adapter.as_ref(), &self.model, true, problems);
         validate_data(&self.data, "data", problems);
         validate_encode(&self.encode, problems);
@@ -164,7 +164,7 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
     origin.check(&run)?;
     settings.identity = origin.identity();
     let device = session.device().clone().autodiff();
-    let options = setup::load_options(config.model.dtype, session);
+    let options = setup::load_options(&config.model, session);
     let (model, mut model_config) = if is_reward_model(&lm_config) {
         RewardModel::load(dir, &options, &device)?
     } else {

@@ -68,6 +68,14 @@ pub fn reference_logps(
     Ok(Reference { train: score(&train, "train")?, eval: eval.map(|set| score(&set, "eval")).transpose()? })
 }
 
+/// Describes the precision of a model's weights.
+fn precision(model: &ModelSection) -> String {
+    match model.quantized() {
+        None => format!("{:?}", model.dtype),
+        Some(quantize) => format!("{:?} {quantize:?}", model.dtype),
+    }
+}
+
 /// The reference model and its answers.
 struct Scorer<'a> {
     session: &'a Session,
@@ -195,7 +203,7 @@ impl Scorer<'_> {
         places: &'s [Place],
     ) -> impl FnOnce() -> Outcome<Value> + use<'s> {
         let (hash, reference) = (self.hash.clone(), self.reference.to_owned());
-        let precision = format!("{:?} on {:?}", self.config.model.dtype, self.session.device());
+        let precision = format!("{} on {:?}", precision(&self.config.model), self.session.device());
         let batch_tokens = pass_tokens(self.config.train.micro_batch);
         move || {
             Ok(json!({
@@ -215,7 +223,7 @@ impl Scorer<'_> {
             None => self.hash.insert(setup::model_hash(self.reference)?).clone(),
         };
         Ok(ReferenceKey {
-            model: format!("{hash} {:?}", self.config.model.dtype),
+            model: format!("{hash} {}", precision(&self.config.model)),
             tokenizer: self.prepared.encoder.fingerprint(),
             examples: examples.to_owned(),
         })

@@ -183,7 +183,7 @@ impl Config for CompareConfig {
 
     fn validate(&self, problems: &mut Problems<'_>) {
         self.model.validate("model", Wanted::LanguageModel, problems);
-        self.model.validate_trained("model", problems);
+        self.model.validate_trained("model", self.adapter.is_some(), problems);
         adapter::validate(self.adapter.as_ref(), &self.model, false, problems);
         validate_data(&self.data, "data", problems);
         validate_encode(&self.encode, problems);

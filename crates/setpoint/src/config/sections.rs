@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use setpoint_data::{DatasetConfig, EncodeOptions, ResponseEnd, Responses, TemplateDate};
 use setpoint_train::TrainConfig;
-use setpoint_transformer::{Architecture, ModelConfig};
+use setpoint_transformer::{Architecture, ModelConfig, Quantize};
 use toml::Table;
 
 use super::Problems;
@@ -34,6 +34,12 @@ pub struct ModelSection {
     pub template_date: Option<TemplateDate>,
     /// The precision of the parameters in memory.
     pub dtype: Dtype,
+    /// Holds the matrices of the layers in 4-bit codes, which take an eighth of the memory of f32. They cannot be trained: adapters can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quantize: Option<Quantization>,
+    /// Quantises the scales of the codes as well: 4.13 bits a weight instead of 4.5; so by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub double_quant: Option<bool>,
     /// The place where a reward model reads the score, see docs/REWARDS.md; by default as it was trained.
     pub response_end: Option<ResponseEnd>,
 }
@@ -85,6 +91,18 @@ impl ModelSection {
                 format!("`{}` is not a file: expected a config.json", path.display()),
             );
         }
+        problems.require(
+            self.quantize.is_none() || self.path.is_some(),
+            &format!("{section}.quantize"),
+            "random weights are trained in full: leave `quantize` out",
+        );
+        problems.require(
+            self.quantize.is_some() || self.double_quant.is_none(),
+            &format!("{section}.double_quant"),
+            format!(
+                "without `{section}.quantize` nothing is quantised: set it to \"nf4\", or leave `double_quant` out"
+            ),
+        );
         for name in ["messages", "tools", "documents", "add_generation_prompt"] {
             problems.require(
                 !self.template_kwargs.contains_key(name),
@@ -103,8 +121,22 @@ impl ModelSection {
         }
     }
 
+    /// Returns how the weights are quantised while they are read, if they are.
+    pub fn quantized(&self) -> Option<Quantize> {
+        self.quantize.map(|Quantization::Nf4| Quantize::Nf4 { double_quant: self.double_quant.unwrap_or(true) })
+    }
+
     /// Notes a model whose parameters cannot be trained: quantised matrices have no gradient, and dequantised ones would be another model.
-    pub fn validate_trained(&self, section: &str, problems: &mut Problems<'_>) {
+    /// An adapter leaves them as they are.
+    pub fn validate_trained(&self, section: &str, has_adapter: bool, problems: &mut Problems<'_>) {
+        if has_adapter {
+            return;
+        }
+        problems.require(
+            self.quantize.is_none(),
+            &format!("{section}.quantize"),
+            "a quantised model is trained by an adapter: add a section `[adapter]`, as with --set adapter.rank=16, or leave `quantize` out",
+        );
         let config = self.path.as_ref().and_then(|path| ModelConfig::from_dir(path).ok());
         problems.require(
             config.is_none_or(|config| config.quantization.is_none()),
@@ -200,6 +232,14 @@ pub enum Dtype {
     Bf16,
     /// IEEE half.
     F16,
+}
+
+/// A way to hold weights in fewer bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Quantization {
+    /// The 4-bit codes of bitsandbytes' NF4 (Dettmers et al., <https://arxiv.org/abs/2305.14314>).
+    Nf4,
 }
 
 /// Notes what is wrong with a `[data]` section of a job that looks at all responses.

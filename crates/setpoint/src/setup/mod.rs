@@ -186,23 +186,23 @@ pub fn policy(
     }
     session.host.free_memory(FreeMemory::GiveBack);
     let policy = match &model.path {
-        Some(dir) => ModelFolder::open(dir)?.load_policy(&load_options(model.dtype, session), device)?,
+        Some(dir) => ModelFolder::open(dir)?.load_policy(&load_options(model, session), device)?,
         None => CausalLm::init(config, seed, device),
     };
     session.host.free_memory(FreeMemory::Keep);
     Ok(policy)
 }
 
-/// The dtype that weights are loaded in.
-pub fn load_options(dtype: Dtype, session: &Session) -> LoadOptions {
-    let dtype = match dtype {
+/// Returns the format that weights are loaded in.
+pub fn load_options(model: &ModelSection, session: &Session) -> LoadOptions {
+    let dtype = match model.dtype {
         Dtype::F32 => Some(FloatDType::F32),
         Dtype::Bf16 => Some(FloatDType::BF16),
         Dtype::F16 => Some(FloatDType::F16),
         Dtype::Auto if session.place.keeps_half_precision() => None,
         Dtype::Auto => Some(FloatDType::F32),
     };
-    LoadOptions { dtype, ..LoadOptions::default() }
+    LoadOptions { dtype, quantize: model.quantized(), ..LoadOptions::default() }
 }
 
 /// Returns the chosen and the rejected response of an example ([`Preferences::pair`]).

@@ -58,7 +58,7 @@ impl SourceSettings for ModelSettings<'_> {
         let Opening { session, batch_tokens, padding, .. } = *opening;
         let no_model = || Failure::usage("model.path", "no source of rewards");
         let dir = self.section.path.as_deref().ok_or_else(no_model)?;
-        let options = setup::load_options(self.section.dtype, session);
+        let options = setup::load_options(self.section, session);
         let (model, config) = ModelFolder::open(dir)?.load_reward_model(&options, session.device())?;
         let source = ModelSource::new(model, dir.display().to_string()).on(&session.devices);
         let source = if self.normalize { source.normalized_by(&config, dir)? } else { source };

@@ -283,7 +283,15 @@ impl RunPlan {
         let plan = train.plan(examples)?;
         let model = shape.config;
         let dtype = place.dtype(shape.model, model);
-        let memory = MemoryPlan::of(model, report, train, shape.output, dtype, shape.adapter);
+        let mut memory = MemoryPlan::of(model, report, train, shape.output, dtype, shape.adapter);
+        if let Some(quantize) = shape.model.quantized() {
+            let shapes = model.map_shapes().into_iter();
+            let (dense, codes) = shapes.fold((0.0, 0.0), |(dense, codes), [outputs, inputs]| {
+                let bytes = ParameterBytes::of(dtype).weight * (outputs * inputs) as f64;
+                (dense + bytes, codes + quantize.bytes([outputs, inputs]) as f64)
+            });
+            memory.weights -= model.num_hidden_layers as f64 * (dense - codes);
+        }
         let tokens = report.prompt_tokens + report.response_tokens;
         // Two for each number and pass: forward, backward through the values and, if it is trained, through the weight.
         let again = if memory.recompute == Recompute::Block { 2.0 } else { 0.0 };
@@ -303,7 +311,7 @@ impl RunPlan {
             operations: operations * tokens as f64 * epochs,
             trained: shape.adapter.map_or(parameters, |size| size.trained()),
             parameters,
-            frozen: shape.adapter.map_or(0.0, |_| ParameterBytes::of(dtype).weight * parameters as f64),
+            frozen: shape.adapter.map_or(0.0, |size| memory.weights - 4.0 * size.factors as f64),
             dtype: match dtype {
                 FloatDType::BF16 => "bf16",
                 FloatDType::F16 => "f16",
