@@ -54,7 +54,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// A folder or hub repository does not hold the split that was asked for.
-    #[error("{dataset}: no split `{wanted}`{}; found: {found}. Set `split`{} to one of these", subset.as_ref().map(|s| format!(" in subset `{s}`")).unwrap_or_default(), if subset.is_some() { " or `subset`" } else { "" })]
+    #[error("{dataset}: no split `{wanted}`{}; found: {found}. Set `data.split`{} to one of these", subset.as_ref().map(|s| format!(" in subset `{s}`")).unwrap_or_default(), if subset.is_some() { " or `data.subset`" } else { "" })]
     NoSplit {
         /// The data set.
         dataset: String,
@@ -66,7 +66,7 @@ pub enum Error {
         found: String,
     },
     /// The split exists in several folders (subsets) and none was chosen.
-    #[error("{dataset}: split `{split}` exists in several subsets: {found}. Set `subset` to one of these")]
+    #[error("{dataset}: split `{split}` exists in several subsets: {found}. Set `data.subset` to one of these")]
     AmbiguousSubset {
         /// The data set.
         dataset: String,
@@ -83,7 +83,7 @@ pub enum Error {
     },
     /// A compressed file unpacks to more records than fit into memory.
     #[error(
-        "{dataset}: its first {rows} rows take {bytes} bytes of memory, unpacked from {files} bytes of files. Set `max_rows`, or split the data set"
+        "{dataset}: its first {rows} rows take {bytes} bytes of memory, unpacked from {files} bytes of files. Set `data.max_rows`, or split the data set"
     )]
     TooDense {
         /// The data set.
@@ -125,7 +125,7 @@ pub enum Error {
     },
     /// The columns of the first row belong to no known format.
     #[error(
-        "{at}: columns [{columns}] belong to no known format. Set `format`, rename columns with `columns`, or use one of: {}",
+        "{at}: columns [{columns}] belong to no known format. Set `data.format`, rename columns with `data.columns`, or use one of: {}",
         crate::format::Format::known_columns()
     )]
     UnknownFormat {
@@ -223,7 +223,7 @@ pub enum RowProblem {
         found: String,
     },
     /// A column that is to be renamed is absent.
-    #[error("`columns` takes `{expected}` from a column `{column}`, and there is none; there are: {}", found.join(", "))]
+    #[error("`data.columns` takes `{expected}` from a column `{column}`, and there is none; there are: {}", found.join(", "))]
     NothingToRename {
         /// The name that the formats know.
         expected: String,
@@ -234,7 +234,7 @@ pub enum RowProblem {
     },
     /// A column that the format needs is absent.
     #[error(
-        "missing column `{column}` (format `{format}`). Add it, rename a column to it with `columns`, or set another `format`"
+        "missing column `{column}` (format `{format}`). Add it, rename a column to it with `data.columns`, or set another `data.format`"
     )]
     MissingColumn {
         /// The column.
@@ -243,7 +243,7 @@ pub enum RowProblem {
         format: &'static str,
     },
     /// A value is of the wrong type.
-    #[error("`{column}`: expected {expected}, found {found}. Fix the row, or set `on_bad_row = \"drop\"`")]
+    #[error("`{column}`: expected {expected}, found {found}. Fix the row, or set `data.on_bad_row = \"drop\"`")]
     WrongType {
         /// The column, with an index or field where it is nested.
         column: String,
@@ -254,14 +254,14 @@ pub enum RowProblem {
     },
     /// A response has no text.
     #[error(
-        "`{column}` is empty: there is nothing to learn from an empty response. Remove the row, or set `on_bad_row = \"drop\"`"
+        "`{column}` is empty: there is nothing to learn from an empty response. Remove it, or leave its row out (`data.on_bad_row = \"drop\"`)"
     )]
     EmptyResponse {
         /// The column, with an index where it is a list.
         column: String,
     },
     /// A row has no response at all.
-    #[error("`{column}` holds no responses. Remove the row, or set `on_bad_row = \"drop\"`")]
+    #[error("`{column}` holds no responses. Remove the row, or set `data.on_bad_row = \"drop\"`")]
     NoResponses {
         /// The column.
         column: String,

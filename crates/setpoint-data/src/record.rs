@@ -28,7 +28,16 @@ impl Source {
     pub fn line(path: impl Into<Arc<Path>>, row: usize, line: usize) -> Self {
         Self { path: path.into(), row, line: Some(line) }
     }
+
+    /// Returns whether the record was read from a file.
+    #[must_use]
+    pub fn is_file(&self) -> bool {
+        *self.path != *Path::new(MEMORY)
+    }
 }
+
+/// The name in place of a file's for records that were made in memory.
+const MEMORY: &str = "<memory>";
 
 /// `data.jsonl:12` where rows are lines (from 1), `data.parquet: row 11` elsewhere (from 0).
 impl fmt::Display for Source {
@@ -210,7 +219,7 @@ impl Record {
     /// A record made in memory; its source is `<memory>`, row 0.
     #[must_use]
     pub fn new(prompt: Prompt, responses: Vec<Response>) -> Self {
-        let source = Source::row(Path::new("<memory>"), 0);
+        let source = Source::row(Path::new(MEMORY), 0);
         Self { source, prompt, responses, margin: None, extra: Map::new() }
     }
 

@@ -42,7 +42,7 @@ impl T0 {
                 return Err(Error::T0 {
                     at: example.source.clone(),
                     reason: format!(
-                        "t0 is {wanted} tokens but this prompt has only {}. Set `t0` to `first_token` or `common_prefix`",
+                        "t0 is {wanted} tokens but this prompt has only {}. Set `align.t0` to `first_token` or `common_prefix`",
                         example.prompt.len()
                     ),
                 });

@@ -141,13 +141,15 @@ fn hint_for(message: &str) -> Option<String> {
         );
     }
     if lower.contains("the tokenizer has no chat template") {
-        return Some(
-            "as in --set model.template=chatml; a model that was trained with a template needs that one".into(),
-        );
+        let fitting = message.split("of the built-in templates, `").nth(1).and_then(|rest| rest.split('`').next());
+        let name = fitting.unwrap_or("FILE.jinja");
+        return Some(format!(
+            "as in --set model.template={name}; a model that was trained with a template needs that one"
+        ));
     }
     if lower.contains("belong to no known format") {
         return Some(
-            "rename columns as in --set data.columns.prompt=question --set data.columns.completion=answer".into(),
+            "rename columns, as in --set data.columns.prompt=question --set data.columns.completion=answer".into(),
         );
     }
     if lower.contains("permission denied") {

@@ -111,7 +111,7 @@ impl TextEncoder {
     }
 
     pub(super) fn no_stop(&self, turn: String) -> EncodeProblem {
-        EncodeProblem::NoStop { turn, expected: self.stop_names() }
+        EncodeProblem::NoStop { turn, expected: self.stop_names(), fitting: Some(self.fitting_templates()) }
     }
 
     /// A message with the text of a control token in it would give the example a second one.

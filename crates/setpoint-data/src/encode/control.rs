@@ -3,6 +3,7 @@
 use super::TextEncoder;
 use crate::error::Error;
 use crate::record::Message;
+use crate::template::{BuiltIn, ChatTemplate};
 
 impl TextEncoder {
     /// Finds the tokens that the tokenizer puts before a text, by tokenising one.
@@ -78,6 +79,32 @@ impl TextEncoder {
     /// The first control token whose text occurs in a message.
     pub(super) fn control_token_in(&self, text: &str) -> Option<&str> {
         self.control.iter().map(|(token, _)| token.as_str()).find(|token| text.contains(token))
+    }
+
+    /// Returns the built-in templates that end every assistant turn with a token of this tokenizer.
+    pub(super) fn fitting_templates(&self) -> Vec<&'static str> {
+        BuiltIn::ALL.into_iter().filter(|template| self.fits(*template)).map(BuiltIn::name).collect()
+    }
+
+    fn fits(&self, template: BuiltIn) -> bool {
+        const PROBES: [&str; 2] = ["PROBEOFTHEFIRSTTURN", "PROBEOFTHELASTTURN"];
+        let mut variables = self.variables.clone();
+        let tokenizer = &self.tokens.tokenizer;
+        let (bos, eos) = template.special_tokens();
+        for (name, token) in [("bos_token", bos), ("eos_token", eos)] {
+            if let Some(token) = token.filter(|token| tokenizer.token_to_id(token).is_some()) {
+                variables.special_tokens.entry(name.into()).or_insert_with(|| token.to_owned());
+            }
+        }
+        let eos = variables.special_tokens.get("eos_token").and_then(|token| tokenizer.token_to_id(token));
+        let [first, last] = PROBES.map(Message::assistant);
+        let turns = [Message::user("a"), first, Message::user("a"), last];
+        let Ok(text) = ChatTemplate::built_in(template).render(&turns, false, &variables) else { return false };
+        let ends = |id: u32| self.is_special(id) || Some(id) == eos;
+        PROBES.iter().all(|probe| {
+            let after = text.split_once(probe).and_then(|(_, after)| self.tokens.encode_continuing(after).ok());
+            after.and_then(|(ids, _)| ids.first().copied()).is_some_and(ends)
+        })
     }
 
     pub(super) fn stop_names(&self) -> String {

@@ -30,11 +30,11 @@ pub(super) fn fit(parts: &mut Parts, options: &EncodeOptions) -> Result<Fit, Enc
         LongRows::Drop if for_row == positions => Ok(Fit::Drop(DropReason::BeyondModel)),
         LongRows::Drop => Ok(Fit::Drop(DropReason::TooLong)),
         LongRows::Error => Err(if prompt > for_prompt {
-            too_long("the prompt", prompt, for_prompt, "max_prompt_length")
+            too_long("the prompt", prompt, for_prompt, "encode.max_prompt_length")
         } else if for_row == positions {
             EncodeProblem::BeyondModel { found: prompt + longest, positions }
         } else {
-            too_long("prompt and longest response together", prompt + longest, for_row, "max_length")
+            too_long("prompt and longest response together", prompt + longest, for_row, "encode.max_length")
         }),
         LongRows::CutPrompt => {
             let room = for_prompt.min(for_row.saturating_sub(longest));

@@ -406,7 +406,7 @@ fn skippable(error: &Error) -> bool {
                 | TooLong { .. }
                 | TextTooLong { .. }
                 | BeyondModel { .. }
-                | NoTemplate
+                | NoTemplate { .. }
                 | NoDefaultTemplate { .. }
                 | Tokenizer { .. }
         ),

@@ -26,7 +26,11 @@ impl TextEncoder {
             let stop = stop
                 .or(self.special.eos.as_ref().map(|(_, id)| *id))
                 .or(self.stop_ids.first().copied())
-                .ok_or_else(|| self.no_stop(format!("response {index}")))?;
+                .ok_or_else(|| EncodeProblem::NoStop {
+                    turn: format!("response {index}"),
+                    expected: self.stop_names(),
+                    fitting: None,
+                })?;
             let joined = format!("{prompt}{text}");
             let (mut ids, apart) = self.split(&joined, prompt.len(), &before, index, options.boundary)?;
             if ids.is_empty() {

@@ -16,7 +16,7 @@ impl TextEncoder {
     pub(super) fn template_for(&self, variables: &TemplateVariables) -> Result<&ChatTemplate, EncodeProblem> {
         let for_tools = self.tool_template.as_ref().filter(|_| variables.tools.is_some());
         for_tools.or(self.template.as_ref()).ok_or_else(|| match self.template_names.as_slice() {
-            [] => EncodeProblem::NoTemplate,
+            [] => EncodeProblem::NoTemplate { fitting: self.fitting_templates() },
             names => EncodeProblem::NoDefaultTemplate { names: names.join(", ") },
         })
     }

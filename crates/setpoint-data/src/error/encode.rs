@@ -6,13 +6,16 @@
 pub enum EncodeProblem {
     /// The record is a conversation and there is no template.
     #[error(
-        "the record is a conversation but the tokenizer has no chat template. Set one: a built-in name ({}) or a .jinja file",
-        crate::template::BuiltIn::names()
+        "the record is a conversation but the tokenizer has no chat template. Set `model.template`: {}",
+        templates(fitting)
     )]
-    NoTemplate,
+    NoTemplate {
+        /// The built-in templates that end a turn with a token of the tokenizer.
+        fitting: Vec<&'static str>,
+    },
     /// The tokenizer has several templates, none of them for this conversation.
     #[error(
-        "the tokenizer has the chat templates {names}, but none named `default` for a conversation without tools. Choose one of them (set `template`)"
+        "the tokenizer has the chat templates {names}, but none named `default` for a conversation without tools. Choose one of them (set `model.template`)"
     )]
     NoDefaultTemplate {
         /// The templates' names.
@@ -52,7 +55,7 @@ pub enum EncodeProblem {
     },
     /// A text contains the text of a control token.
     #[error(
-        "{place} contains `{token}`, the text of a control token: the example would have two. Remove it from the text, or drop the row (`on_bad_row = \"drop\"`)"
+        "{place} contains `{token}`, the text of a control token: the example would have two. Remove it from the text, or drop the row (`encode.on_bad_row = \"drop\"`)"
     )]
     ControlTokenInText {
         /// Where, such as "message 2 (user)".
@@ -62,13 +65,18 @@ pub enum EncodeProblem {
     },
     /// No stop token follows an assistant turn.
     #[error(
-        "no stop token after the {turn}: looked for {expected}. Set `eos_token` to the token that ends a turn, or use a template that prints one"
+        "no stop token after the {turn}: looked for {expected}. {}ame the token that ends it as `eos_token` in the model's tokenizer_config.json",
+        fitting.as_ref().map_or("N".to_owned(), |fitting| {
+            format!("Use a template that prints one (`model.template`): {}. Or n", templates(fitting))
+        })
     )]
     NoStop {
         /// Which turn.
         turn: String,
         /// The stop tokens that were looked for.
         expected: String,
+        /// The built-in templates that end a turn with a token of the tokenizer; `None` for plain text, which needs no template.
+        fitting: Option<Vec<&'static str>>,
     },
     /// A turn that is to be trained has neither text nor a tool call.
     #[error(
@@ -134,7 +142,7 @@ pub enum EncodeProblem {
     EmptyPrompt,
     /// A token spans the boundary between prompt and response.
     #[error(
-        "tokenising the joined text merges {token:?} across the boundary between prompt and response {response}. Set `boundary = \"separate\"`, or end the prompt where a token ends"
+        "tokenising the joined text merges {token:?} across the boundary between prompt and response {response}. Set `encode.boundary = \"separate\"`, or end the prompt where a token ends"
     )]
     Merged {
         /// Index of the response.
@@ -144,7 +152,7 @@ pub enum EncodeProblem {
     },
     /// A row is longer than allowed and the policy is to stop.
     #[error(
-        "{what} has {found} tokens, more than the {limit} that are allowed. Raise `{setting}`, or set `long_rows` to \"drop\" or \"cut_prompt\""
+        "{what} has {found} tokens, more than the {limit} that are allowed. Raise `{setting}`, or set `encode.long_rows` to \"drop\" or \"cut_prompt\""
     )]
     TooLong {
         /// What is too long.
@@ -158,7 +166,7 @@ pub enum EncodeProblem {
     },
     /// A row is longer than the model can read and the policy is to stop.
     #[error(
-        "prompt and longest response together have {found} tokens, more than the {positions} positions of the model (max_position_embeddings). Shorten the row, use another model, or set `long_rows` to \"drop\" or \"cut_prompt\""
+        "prompt and longest response together have {found} tokens, more than the {positions} positions of the model (max_position_embeddings). Shorten the row, use another model, or set `encode.long_rows` to \"drop\" or \"cut_prompt\""
     )]
     BeyondModel {
         /// The row's length.
@@ -168,7 +176,7 @@ pub enum EncodeProblem {
     },
     /// A text is longer than any context, and its tokens would take gigabytes to find.
     #[error(
-        "a text of {bytes} bytes, more than the {most} that are tokenised at once. Shorten the row, or set `long_rows` to \"drop\""
+        "a text of {bytes} bytes, more than the {most} that are tokenised at once. Shorten the row, or set `encode.long_rows` to \"drop\""
     )]
     TextTooLong {
         /// The text's length.
@@ -182,4 +190,18 @@ pub enum EncodeProblem {
         /// Its reason.
         reason: String,
     },
+}
+
+/// Says which templates there are for a tokenizer.
+fn templates(fitting: &[&str]) -> String {
+    let names: Vec<String> = fitting.iter().map(|name| format!("`{name}`")).collect();
+    let fit = match names.as_slice() {
+        [] => {
+            return "none of the built-in ones ends a turn with a token of this tokenizer, so give a .jinja file"
+                .into();
+        }
+        [only] => format!("{only} fits"),
+        [most @ .., last] => format!("{} and {last} fit", most.join(", ")),
+    };
+    format!("of the built-in templates, {fit} this tokenizer; a .jinja file is given by its path")
 }

@@ -123,7 +123,7 @@ mod tests {
         let expected = ["data/train_sft-00000-of-00002.parquet", "data/train_sft-00001-of-00002.parquet"];
         assert_eq!(choose(&ultrachat, "train_sft", None).unwrap(), expected);
         let message = choose(&ultrachat, "train", None).unwrap_err();
-        assert_eq!(message, "folder: no split `train`; found: test_sft, train_sft. Set `split` to one of these");
+        assert_eq!(message, "folder: no split `train`; found: test_sft, train_sft. Set `data.split` to one of these");
 
         assert_eq!(choose(&["train.jsonl", "test.jsonl"], "test", None).unwrap(), ["test.jsonl"]);
         assert_eq!(choose(&["train/0000.parquet", "test/0000.parquet"], "test", None).unwrap(), ["test/0000.parquet"]);

@@ -191,10 +191,29 @@ fn empty_prompts_and_responses_are_refused() {
 }
 
 #[test]
+fn the_built_in_templates_that_are_named_are_those_that_serve() {
+    let record = chat(&[Message::user("u"), Message::assistant("a"), Message::user("u")], "a");
+    let named = problem(&plain(), &record, &EncodeOptions::default()).to_string();
+    let options = EncodeOptions { assistant_spans: true, ..EncodeOptions::default() };
+    let mut serve = 0;
+    for template in BuiltIn::ALL {
+        let encoded = small_encoder(TemplateChoice::BuiltIn(template)).encode(0, &record, &options);
+        serve += usize::from(encoded.is_ok());
+        assert_eq!(named.contains(&format!("`{}`", template.name())), encoded.is_ok(), "{named}: {encoded:?}");
+        if let Err(error) = encoded {
+            let names = "Use a template that prints one (`model.template`): of the built-in templates, ";
+            assert!(error.to_string().contains(names), "{error}");
+        }
+    }
+    assert!(0 < serve && serve < BuiltIn::ALL.len(), "{named}");
+}
+
+#[test]
 fn templates_that_do_not_serve_are_named() {
     let options = EncodeOptions::default();
     let record = chat(&[Message::user("u")], "a");
-    assert_eq!(problem(&plain(), &record, &options), EncodeProblem::NoTemplate);
+    let text = problem(&plain(), &record, &options).to_string();
+    assert!(text.contains("no chat template. Set `model.template`: of the built-in templates, "), "{text}");
     let with = |source: &str| small_encoder(TemplateChoice::Text { name: "mine".into(), source: source.into() });
     let message = |source: &str| problem(&with(source), &record, &options).to_string();
     let thinking =
@@ -311,7 +330,7 @@ fn long_rows_are_dropped_cut_or_refused_and_counted() {
     let refuse = EncodeOptions { long_rows: LongRows::Error, ..options };
     let message = encoder.encode_all(&records, &refuse).unwrap_err().to_string();
     assert!(
-        message.contains("together has 18 tokens, more than the 10 that are allowed. Raise `max_length`"),
+        message.contains("together has 18 tokens, more than the 10 that are allowed. Raise `encode.max_length`"),
         "{message}"
     );
 }

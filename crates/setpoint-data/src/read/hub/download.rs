@@ -95,7 +95,7 @@ impl Transfer<'_> {
             Some(of) if of == commit => {}
             Some(of) => {
                 return Err(Failed::for_good(format!(
-                    "is of the commit {:?} instead of {commit}: the data set changed. Run again, or set `revision` to a commit",
+                    "is of the commit {:?} instead of {commit}: the data set changed. Run again, or set `data.revision` to a commit",
                     shorten(of)
                 )));
             }
