@@ -137,10 +137,10 @@ pub fn run(session: &Session, config: &GenerateConfig) -> Outcome {
     check_prompts(&model, &ids, &settings)?;
 
     let mut done = file.as_ref().map_or(0, PartialRows::done);
-    // Answers written, and answers left out.
-    let (mut written, mut cut) = match file.as_ref().map(PartialRows::tally) {
-        Some(&[written, cut]) => (written, cut),
-        _ => (0, 0),
+    // Answers written, and those left out as unfinished or empty.
+    let [mut written, mut cut, mut empty] = match file.as_ref().map(PartialRows::tally) {
+        Some(&[written, cut, empty]) => [written, cut, empty],
+        _ => [0; 3],
     };
     let start = std::time::Instant::now();
     let (mut answers, mut tokens) = (0, 0);
@@ -161,23 +161,27 @@ pub fn run(session: &Session, config: &GenerateConfig) -> Outcome {
         tokens += generated.iter().map(|g| g.ids.len()).sum::<usize>();
         let mut lines = Vec::new();
         for (i, row) in (done..end).zip(generated.chunks(samples.max(1))) {
-            let kept = row.iter().filter(|g| !config.generate.only_finished || g.finish == Finish::Stop);
-            let texts: Vec<String> =
-                kept.map(|g| setup::answer_text(&encoder, &ids[i], &g.ids)).collect::<Outcome<_>>()?;
-            written += texts.len();
-            cut += row.len() - texts.len();
+            let kept: Vec<&Generated> =
+                row.iter().filter(|g| !config.generate.only_finished || g.finish == Finish::Stop).collect();
+            let answer = |g: &&Generated| Ok(Response::new(setup::answer_text(&encoder, &ids[i], &g.ids)?));
+            let mut responses: Vec<Response> = kept.iter().map(answer).collect::<Outcome<_>>()?;
+            // No job reads a row with an empty response.
+            responses.retain(|answer| !answer.message.is_empty());
+            written += responses.len();
+            cut += row.len() - kept.len();
+            empty += kept.len() - responses.len();
             if file.is_none() && config.prompt.is_some() {
                 meter.finish();
-                texts.iter().for_each(|text| session.host.print(Printed::Text(text)));
-            } else if !texts.is_empty() {
+                responses.iter().for_each(|answer| session.host.print(Printed::Text(answer.text())));
+            } else if !responses.is_empty() {
                 let mut record = records[i].clone();
-                record.responses = texts.into_iter().map(Response::new).collect();
+                record.responses = responses;
                 lines.push(serde_json::to_string(&setpoint_data::pointwise_row(&record)?)?);
             }
         }
         done = end;
         match &mut file {
-            Some(file) => file.push(&lines, done, &[written, cut])?,
+            Some(file) => file.push(&lines, done, &[written, cut, empty])?,
             None => lines.iter().for_each(|line| session.host.print(Printed::Json(line))),
         }
     }
@@ -191,8 +195,12 @@ pub fn run(session: &Session, config: &GenerateConfig) -> Outcome {
             tokens as f64 / seconds
         );
     }
+    let all = written + cut + empty;
     if cut > 0 {
-        log::info!("{cut} of {} answers ran into the length limit and are left out", written + cut);
+        log::info!("{cut} of {all} answers ran into the length limit and are left out");
+    }
+    if empty > 0 {
+        log::info!("{empty} of {all} answers are empty and left out: the model ended them before the first word");
     }
     if let (Some(file), Some(path)) = (file, &config.output) {
         file.finish()?;

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use setpoint_data::{
-    BadRows, DatasetConfig, EncodeOptions, EncodeReport, Example, Label, Prompt, ReadReport, Record, Responses,
+    BadRows, DatasetConfig, EncodeOptions, EncodeReport, Example, Label, Prompt, ReadReport, Record, Responses, Source,
     TextEncoder, TextPrompts, Uses, load_records, select_responses, text_prompts_as_turns,
 };
 
@@ -37,6 +37,10 @@ pub fn examples(
 ) -> Outcome<Encoded> {
     let (Encoded { examples, report }, read) = encoded(data, encode, encoder, what, session.quiet)?;
     if examples.is_empty() {
+        let records = load_records(data).map(|(records, _)| records).unwrap_or_default();
+        if let Some(record) = records.iter().find(|record| record.responses.is_empty()) {
+            return Err(unanswered(what, &record.source));
+        }
         let mut message = format!("{what}: none of the {} rows of {} is left", read.rows, data.path);
         if let Some(first) = report.examples_of_invalid.first().or(read.examples.first()) {
             message.push_str(&format!("; the first bad one: {first}"));
@@ -45,8 +49,7 @@ pub fn examples(
             .hint("`setpoint inspect data` shows the rows as tokens; see encode.max_length and encode.long_rows"));
     }
     if let Some(unanswered) = examples.iter().find(|e| e.responses.is_empty()) {
-        return Err(Failure::run(format!("{what}: {} is a prompt without a response", unanswered.source))
-            .hint("`setpoint generate` writes responses for prompts"));
+        return Err(self::unanswered(what, &unanswered.source));
     }
     let text = report.to_string();
     if !session.quiet {
@@ -58,6 +61,12 @@ pub fn examples(
     Ok(Encoded { examples, report })
 }
 
+/// Returns the failure of a job that reads responses and finds a prompt alone.
+fn unanswered(what: &str, row: &Source) -> Failure {
+    Failure::run(format!("{what}: {row} is a prompt without a response"))
+        .hint("`setpoint generate` writes responses for prompts")
+}
+
 /// A data set as tokens, as every job sees it, and the number of rows that were read. Of its responses those are kept that
 /// `data.responses` says; prompts of plain text become turns as the settings say.
 pub fn encoded(
@@ -67,7 +76,7 @@ pub fn encoded(
     what: &str,
     quiet: bool,
 ) -> Outcome<(Encoded, ReadReport)> {
-    let (mut records, read) = load_records(data)?;
+    let (mut records, read) = load_records(data).map_err(|error| of_section(error, what))?;
     note_left_out(what, &read);
     select(&mut records, data, what)?;
     if text_prompts_become_turns(&mut records, data, encoder) && !quiet {
@@ -76,6 +85,23 @@ pub fn encoded(
     note_appended_stop(&records, encoder);
     let (examples, report) = encoder.encode_all(&records, &encoding(data, encode))?;
     Ok((Encoded { examples, report }, read))
+}
+
+/// Returns the failure of reading a data set, in which settings have the name of its section: the errors of `setpoint-data` name those of
+/// `[data]`.
+fn of_section(error: setpoint_data::Error, what: &str) -> Failure {
+    let section = match what {
+        "evaluation data" => "eval_data",
+        "pairs" => "pairs",
+        _ => "data",
+    };
+    match Failure::from(error) {
+        Failure::Run { message, hint } => {
+            let named = |text: String| text.replace("`data.", &format!("`{section}."));
+            Failure::Run { message: named(message), hint: hint.map(named) }
+        }
+        other => other,
+    }
 }
 
 /// Says once that answers end with a token which the chat template does not print.
