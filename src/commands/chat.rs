@@ -8,11 +8,11 @@ use setpoint_transformer::generate_stream;
 
 use crate::progress;
 use serde::{Deserialize, Serialize};
-use setpoint::Outcome;
 use setpoint::config::sections::{ModelSection, Wanted};
 use setpoint::config::{Config, Problems};
 use setpoint::generate::SamplingSection;
-use setpoint::{Session, setup};
+use setpoint::jobs::word;
+use setpoint::{Failure, Outcome, Session, setup};
 
 /// Settings of `setpoint chat`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -54,6 +54,13 @@ fn wish(line: &str) -> Option<Wish> {
 /// Reads a line, answers it, until the end of the input.
 pub fn run(session: &Session, config: &ChatConfig, system: Option<&str>) -> Outcome {
     let encoder = setup::encoder(&config.model)?;
+    if encoder.template().is_none() {
+        let dir = config.model.path.clone().unwrap_or_default();
+        return Err(Failure::run("the model has no chat template, so it cannot hold a conversation").hint(format!(
+            "`setpoint generate --model {} --prompt TEXT` continues a text; a template is given as in --set model.template=FILE.jinja",
+            word(&dir)
+        )));
+    }
     let model_config = setup::model_config(&config.model, &encoder)?;
     let settings = config.generate.resolve(&config.model, &model_config, &encoder)?;
     let model = setup::policy(session, &config.model, &model_config, 0, session.device())?;

@@ -14,7 +14,9 @@ use toml::Table;
 
 use crate::adapter::{self, Adaptation, adapt_rate, adapted, with_tokenizer};
 use crate::config::load::to_table;
-use crate::config::sections::{ModelSection, Wanted, validate_best, validate_data, validate_encode, validate_train};
+use crate::config::sections::{
+    ModelSection, Wanted, validate_best, validate_data, validate_encode, validate_train, warn_of_no_eval_data,
+};
 use crate::config::{Config, Problems};
 use crate::failure::{Failure, Outcome};
 use crate::identity::{Origin, Row, prompt_and_responses};
@@ -127,6 +129,7 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
     let mut encoder = setup::encoder(&config.model)?;
     let lm_config = setup::model_config(&config.model, &encoder)?;
     let encode = encode_options(config, &lm_config, &encoder)?;
+    warn_of_no_eval_data(&config.train, config.eval_data.as_ref());
     let data = setup::examples(&reading(&config.data), &encode, &encoder, "training data", session)?;
     let task = PreferenceTask::new(pairs(&data.examples, &config.data.path)?, config.center)?;
     let mut eval_rows = None;
@@ -206,6 +209,7 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
 
 /// Checks everything and returns what a run needs.
 pub fn plan(session: &Session, config: &RewardConfig) -> Outcome<RunPlan> {
+    warn_of_no_eval_data(&config.train, config.eval_data.as_ref());
     let encoder = setup::encoder(&with_tokenizer(&config.model, config.adapter.as_ref()))?;
     let model_config = setup::model_config(&config.model, &encoder)?;
     let encode = encode_options(config, &model_config, &encoder)?;

@@ -15,7 +15,7 @@ use toml::{Table, Value};
 use crate::adapter::{self, Adaptation, adapt_rate, adapted, with_tokenizer};
 use crate::config::load::to_table;
 use crate::config::sections::{
-    ModelSection, Wanted, validate_best, validate_encode, validate_sft_data, validate_train,
+    ModelSection, Wanted, validate_best, validate_encode, validate_sft_data, validate_train, warn_of_no_eval_data,
 };
 use crate::config::{Config, Problems};
 use crate::failure::Outcome;
@@ -145,7 +145,14 @@ impl Job for Sft {
     });
     const WORK: Work<SftConfig> = Work::Run(run);
     const DRY_RUN: DryRun<SftConfig> = DryRun::Plan(plan);
-    const NEXT: Option<fn(&Path) -> String> = Some(|run| format!("setpoint chat --model {}", word(&run.join("model"))));
+    const NEXT: Option<fn(&Path) -> String> = Some(|run| {
+        let model = run.join("model");
+        match model.join("chat_template.jinja").is_file() {
+            true => format!("setpoint chat --model {}", word(&model)),
+            // A model of plain text holds no conversation.
+            false => format!("setpoint generate --model {} --prompt \"Once upon a time\"", word(&model)),
+        }
+    });
 
     fn about() -> Cow<'static, str> {
         "Supervised fine-tuning on conversations or prompts with completions".into()
@@ -168,6 +175,7 @@ pub fn run(session: &Session, config: &SftConfig, folder: &Path, resume: bool) -
     let encoder = setup::encoder(&config.model)?;
     let model_config = setup::model_config(&config.model, &encoder)?;
     let encode = setup::within(&turns(&config.encode), &model_config);
+    warn_of_no_eval_data(&config.train, config.eval_data.as_ref());
     let data = setup::examples(&config.training_data(), &encode, &encoder, "training data", session)?;
     let eval = config
         .evaluation_data()
@@ -232,6 +240,7 @@ pub fn run(session: &Session, config: &SftConfig, folder: &Path, resume: bool) -
 
 /// Checks everything; what a run needs.
 pub fn plan(session: &Session, config: &SftConfig) -> Outcome<RunPlan> {
+    warn_of_no_eval_data(&config.train, config.eval_data.as_ref());
     let encoder = setup::encoder(&with_tokenizer(&config.model, config.adapter.as_ref()))?;
     let model_config = setup::model_config(&config.model, &encoder)?;
     let encode = setup::within(&turns(&config.encode), &model_config);

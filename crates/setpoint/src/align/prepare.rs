@@ -14,6 +14,7 @@ use super::examples::{ReadSet, best, paired, rewarded, rows, rows_with_value};
 use super::settings::AlignConfig;
 use super::{ensemble, reference_samples};
 use crate::adapter::{Adaptation, with_tokenizer};
+use crate::config::sections::warn_of_no_eval_data;
 use crate::failure::{Failure, Outcome};
 use crate::identity::{Origin, prompt_and_responses};
 use crate::session::Session;
@@ -127,6 +128,7 @@ pub fn prepare(session: &Session, config: &AlignConfig) -> Outcome<Prepared> {
     let encoder = setup::encoder(&with_tokenizer(&config.model, config.adapter.as_ref()))?;
     let model_config = setup::model_config(&config.model, &encoder)?;
     let encode = setup::within(&config.encode, &model_config);
+    warn_of_no_eval_data(&config.train, config.eval_data.as_ref());
     let (train, report) = read_set(session, config, &config.data, &encoder, &encode, "training data")?;
     let train = ReadSet { training: true, ..train };
     // Held-out data is read when the training data has been prepared.

@@ -71,7 +71,7 @@ impl ModelSection {
             ),
             (None, Some(_)) if wanted != Wanted::LanguageModelOrShape => problems.add(
                 &format!("{section}.from_scratch"),
-                "this job needs a trained model: set `path` instead of `from_scratch`",
+                format!("this job needs a trained model: set `{section}.path` instead of `{section}.from_scratch`"),
             ),
             (None, Some(_)) => problems.require(
                 self.tokenizer.is_some(),
@@ -276,6 +276,14 @@ pub fn validate_best(train: &TrainConfig, eval_data: Option<&DatasetConfig>, pro
         "train.best",
         "the best checkpoint is found by evaluations: set `eval_data.path` to the rows to evaluate on",
     );
+}
+
+/// Warns of evaluations that are asked for without rows to evaluate on.
+pub fn warn_of_no_eval_data(train: &TrainConfig, eval_data: Option<&DatasetConfig>) {
+    let asked = [("eval_steps", train.eval_steps.is_some()), ("eval_on_start", train.eval_on_start)];
+    if let (None, Some((name, _))) = (eval_data, asked.iter().find(|(_, asked)| *asked)) {
+        log::warn!("train.{name} has no effect: no rows to evaluate on are given (eval_data.path)");
+    }
 }
 
 /// Notes what is wrong with the `[train]` section.

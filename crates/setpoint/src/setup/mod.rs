@@ -129,8 +129,10 @@ pub fn model_config(model: &ModelSection, encoder: &TextEncoder) -> Outcome<Mode
 
 /// The tokens of a record's prompt, the header of the answer included; its own tools and template arguments are used.
 pub fn prompt_ids(encoder: &TextEncoder, record: &Record) -> Outcome<Vec<u32>> {
-    encoder.encode_prompt_of(record).map_err(|problem| {
-        Failure::from(setpoint_data::Error::Encode { at: record.source.clone(), problem: Box::new(problem) })
+    encoder.encode_prompt_of(record).map_err(|problem| match record.source.is_file() {
+        true => Failure::from(setpoint_data::Error::Encode { at: record.source.clone(), problem: Box::new(problem) }),
+        // A message or prompt that was typed has no place.
+        false => Failure::of(&problem),
     })
 }
 
