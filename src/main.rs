@@ -16,7 +16,8 @@ use clap::CommandFactory;
 
 use cli::{Cli, Command, ExportCommand, InspectCommand, JobCommand, OtherCommand, PlanArgs};
 use host::{require_one_device, session};
-use setpoint::config::load;
+use setpoint::config::{Given, load};
+use setpoint::jobs;
 use setpoint::session::Shared;
 use setpoint::{Failure, Outcome, Session};
 
@@ -88,6 +89,7 @@ fn run(command: Command) -> Outcome {
         Command::Methods { json } => commands::methods::run(json),
         Command::Chat(args) => {
             let given = cli::given(None, Some(&args.model), None, &args.set);
+            let given = Given { neighbours: Some(jobs::neighbours("chat")), ..given };
             let config = load::load(&given)?;
             let session = session(args.device.as_deref(), true)?;
             require_one_device(&session, "chat")?;
@@ -95,9 +97,6 @@ fn run(command: Command) -> Outcome {
         }
         Command::Export { what: ExportCommand::Gguf(args) } => commands::export::run(&args.settings()),
         Command::Merge(args) => commands::merge::run(&session(None, true)?, &args.settings()),
-        Command::Serve { .. } => {
-            Err(Failure::usage("setpoint serve", "renamed to `setpoint lend`: `serve` will be an inference server"))
-        }
         Command::Lend { device, listen } => {
             if device.as_deref().is_some_and(|name| name.starts_with(device::remote::PREFIX)) {
                 return Err(Failure::usage("--device", "only this machine's devices can be lent"));
@@ -126,6 +125,7 @@ fn run(command: Command) -> Outcome {
 fn plan(args: &PlanArgs) -> Outcome {
     let job = commands::plan::job(args.job.as_deref(), args.config.as_deref())?;
     let given = cli::given(args.config.as_ref(), args.model.as_ref(), args.data.as_ref(), &args.set);
+    let given = Given { neighbours: Some(jobs::neighbours(job.command())), ..given };
     let ready = job.load(&given)?;
     let place = device::place_named(args.device.as_deref(), args.device_memory)?;
     // Nothing is computed: a processor will do, where there is one.

@@ -102,7 +102,8 @@ fn problems(words: &[String]) -> Vec<String> {
     let job = JOBS.iter().copied().filter(|job| begins(job.command())).max_by_key(|job| job.command().len());
     match job.or(other) {
         Some(job) => {
-            let found = read(job, &Given { set, ..Given::default() });
+            let found =
+                read(job, &Given { set, neighbours: Some(jobs::neighbours(job.command())), ..Given::default() });
             found.into_iter().map(|problem| format!("setpoint {line}: {problem}")).collect()
         }
         None if set.is_empty() => vec![],
@@ -204,5 +205,5 @@ fn commands_are_found_and_wrong_ones_are_told() {
     assert!(told("align --set train.epoch=1").contains("not a setting"));
     assert!(told("align --runs r").contains("--runs"));
     assert!(told("aline --run r").contains("aline"));
-    assert!(told("sft --set align.beta=1").contains("not a setting"));
+    assert!(told("sft --set align.beta=1").contains("`align.beta` is a setting of "));
 }

@@ -132,12 +132,26 @@ fn command_of(job: &'static dyn AnyJob) -> Command {
     }
     let has_others = command.has_subcommands();
     command
+        .mut_arg("set", |set| set.help(format!("Override one setting, as in --set {}; may be repeated", example(job))))
         .about(job.about().into_owned())
         .after_help(job.help().into_owned())
         .display_order(place(job.command()))
         .subcommand_required(false)
         .arg_required_else_help(false)
         .args_conflicts_with_subcommands(has_others)
+}
+
+/// Returns a setting of a job with a value, as an example.
+fn example(job: &dyn AnyJob) -> &'static str {
+    const EXAMPLES: [&str; 5] = [
+        "train.learning_rate=1e-6",
+        "generate.temperature=0.7",
+        "data.max_rows=100",
+        "shots=0",
+        "data.path=rows.jsonl",
+    ];
+    let is_its_own = |pair: &&str| job.has_setting(pair.split('=').next().unwrap_or_default());
+    EXAMPLES.into_iter().find(is_its_own).unwrap_or("KEY=VALUE")
 }
 
 /// Returns a flag that stands for a setting.
@@ -184,7 +198,7 @@ fn give(given: &mut Given, flag: &Flag, matches: &mut ArgMatches) {
 impl JobArgs {
     fn read(job: &'static dyn AnyJob, matches: &mut ArgMatches) -> Result<Self, clap::Error> {
         let file = matches.remove_one::<PathBuf>("config");
-        let mut given = Given { file, ..Given::default() };
+        let mut given = Given { file, neighbours: Some(jobs::neighbours(job.command())), ..Given::default() };
         job.flags().iter().for_each(|flag| give(&mut given, flag, matches));
         let (run, existing) = match job.kind() {
             Kind::Run => (RunArgs::from_arg_matches_mut(matches)?, Existing::default()),

@@ -245,8 +245,10 @@ pub fn model(dir: &Path, tensors: bool) -> Outcome {
 
 /// Prints every setting of a job with its meaning.
 pub fn config(job: &str, set: &[String]) -> Outcome {
-    let given = Given { set: set.to_vec(), ..Given::default() };
-    say_file(named(job)?.annotated(&given)?.trim_end());
+    let job = named(job)?;
+    let neighbours = Some(jobs::neighbours(job.command()));
+    let given = Given { set: set.to_vec(), neighbours, ..Given::default() };
+    say_file(job.annotated(&given)?.trim_end());
     Ok(())
 }
 

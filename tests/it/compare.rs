@@ -157,7 +157,7 @@ fn wrong_settings_are_named_with_their_lines() {
         "methods = []\nseeds = []\nselection_share = 1.0\n",
         &["compare.toml:16", "compare.toml:17", "compare.toml:18"],
     );
-    refused("methods = [\"dpo\"]\nmehtods = 1\n", &["compare.toml:17", "did you mean `methods`?"]);
+    refused("methods = [\"dpo\"]\nmehtods = 1\n", &["compare.toml:17", "did you mean `compare.methods`?"]);
     refused(
         "methods = [\"dpo\"]\n[compare.grids.dpo]\n\"align.tau\" = [1.0]\n\"align.beta\" = [0.1, -2.0]\n",
         &["compare.toml:18", "align.tau", "compare.toml:19", "-2"],

@@ -67,7 +67,7 @@ fn wrong_settings_of_a_command_are_usage_errors() {
         (&["command.run=sh"], "expected a list"),
         (&["command.run=[\"sh\"]", "command.batch=0"], "command.batch"),
         (&["command.run=[\"sh\"]", "command.timeout_seconds=0"], "command.timeout_seconds"),
-        (&["command.run=[\"sh\"]", "command.timeout_second=1"], "did you mean `timeout_seconds`?"),
+        (&["command.run=[\"sh\"]", "command.timeout_second=1"], "did you mean `command.timeout_seconds`?"),
         (&["command.run=[\"sh\"]", "column=x"], "give one source of rewards"),
     ] {
         let settings: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();

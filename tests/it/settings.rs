@@ -133,7 +133,7 @@ fn suggestions_are_for_misspellings_alone() {
         suggests(&["align", "--dry-run", "--set", &format!("align.method={name}")], meant);
         suggests(&["compare", "--dry-run", "--set", &format!("compare.methods=[\"{name}\"]")], meant);
     }
-    suggests(&["align", "--dry-run", "--set", "train.learningrate=1"], Some("learning_rate"));
+    suggests(&["align", "--dry-run", "--set", "train.learningrate=1"], Some("train.learning_rate"));
     suggests(&["align", "--dry-run", "--set", "train.loss=1"], None);
 }
 

@@ -250,7 +250,7 @@ fn wrong_settings_are_named_with_their_lines() {
     );
     refused(
         "[sweep.settings]\n\"align.betta\" = [0.1]\n\"align.beta\" = [0.1, -1.0]\n\"train.batch_size\" = [\"x\"]\n",
-        &["sweep.toml:17", "did you mean `beta`?", "sweep.toml:18", "sweep.toml:19", "batch_size"],
+        &["sweep.toml:17", "did you mean `align.beta`?", "sweep.toml:18", "sweep.toml:19", "batch_size"],
     );
     refused(
         "[sweep.settings]\n\"align.beta\" = { low = 0.1, high = 0.5 }\n",

@@ -53,6 +53,10 @@ impl TryFrom<WrittenBest> for BestConfig {
     }
 }
 
+/// Metrics of evaluations whose names tell whether more is better, for suggestions.
+pub const USUAL_METRICS: [&str; 6] =
+    ["eval_loss", "eval_nll_loss", "eval_accuracy", "eval_margin", "eval_rewards/accuracies", "eval_rewards/margins"];
+
 /// Returns whether more of a metric is better, if its name tells.
 fn is_better_if_greater(metric: &str) -> Option<bool> {
     let name = metric.strip_prefix("eval_").unwrap_or(metric);

@@ -177,18 +177,18 @@ impl TrainConfig {
         if self.optimizer.in_backward {
             check(
                 self.clip_norm().is_none(),
-                "`optimizer.in_backward` moves parameters before the norm of all gradients is known: set `max_grad_norm` to 0".into(),
+                "`optimizer.in_backward` moves parameters before the norm of all gradients is known: set `train.max_grad_norm` to 0".into(),
             );
             check(
                 matches!(self.micro_batch, MicroBatch::Examples(size) if size >= self.batch_size),
                 format!(
-                    "`optimizer.in_backward` keeps no gradients that micro-batches could add to: set `micro_batch` to the batch, {{ examples = {} }}",
+                    "`optimizer.in_backward` keeps no gradients that micro-batches could add to: set `train.micro_batch` to the batch, {{ examples = {} }}",
                     self.batch_size
                 ),
             );
             check(
                 self.recompute != RecomputeSetting::None,
-                "`optimizer.in_backward` goes block by block: set `recompute` to \"block\" or \"auto\"".into(),
+                "`optimizer.in_backward` goes block by block: set `train.recompute` to \"block\" or \"auto\"".into(),
             );
         }
         for (name, steps) in [
@@ -265,7 +265,7 @@ impl TrainConfig {
             problems.push("there are no examples".into());
         } else if steps_per_epoch == 0 {
             problems.push(format!(
-                "`drop_last` drops everything: {examples} examples do not fill a batch of {}",
+                "`train.drop_last` drops everything: {examples} examples do not fill a batch of {}",
                 self.batch_size
             ));
         }
@@ -331,7 +331,7 @@ mod tests {
             ..TrainConfig::default()
         };
         let problems = wrong.problems();
-        for (problem, remedy) in problems.iter().zip(["`max_grad_norm` to 0", "{ examples = 9 }", "\"auto\""]) {
+        for (problem, remedy) in problems.iter().zip(["`train.max_grad_norm` to 0", "{ examples = 9 }", "\"auto\""]) {
             assert!(problem.contains(remedy), "{problem}");
         }
         assert_eq!(problems.len(), 3);

@@ -49,7 +49,7 @@ mod tensor_file;
 mod tensorboard;
 
 pub use batch::MicroBatch;
-pub use best::BestConfig;
+pub use best::{BestConfig, USUAL_METRICS};
 pub use collective::{Collective, Communicator, NativeAllReduce, SumOnFirst};
 pub use config::{Plan, RecomputeSetting, TrainConfig};
 pub use device_failure::{OutOfMemory, attempt, device_failure, is_handled};

@@ -5,9 +5,10 @@ use serde_json::{Map, Value, json};
 use crate::align::{Align, Audit};
 use crate::annotate::Annotate;
 use crate::compare::Compare;
+use crate::config::load::Neighbours;
 use crate::eval::{BENCHMARKS, Reward as RewardEval};
 use crate::generate::Generate;
-pub use crate::job::{AnyJob, Flag, Forecast, Form, Job, Kind, Planned, Ready, RunFolder, View, no_run_folder};
+pub use crate::job::{AnyJob, Flag, Forecast, Form, Job, Kind, Planned, Ready, RunFolder, View, no_run_folder, word};
 use crate::logps::Logps;
 use crate::reward::Reward;
 use crate::sft::Sft;
@@ -33,6 +34,16 @@ const fn with_benchmarks() -> [&'static dyn AnyJob; OTHERS.len() + BENCHMARKS.le
 /// Returns the job that a command starts, such as `eval alpaca`.
 pub fn of_command(command: &str) -> Option<&'static dyn AnyJob> {
     JOBS.iter().copied().find(|job| job.command() == command)
+}
+
+/// Returns a command among those of the jobs.
+pub fn neighbours(command: &'static str) -> Neighbours {
+    Neighbours { command, with: commands_with }
+}
+
+/// Returns the commands that have a setting or section of a dotted key.
+fn commands_with(key: &str) -> Vec<&'static str> {
+    JOBS.iter().filter(|job| job.has_setting(key)).map(|job| job.command()).collect()
 }
 
 /// Returns the first of the jobs whose settings have a name.

@@ -36,12 +36,12 @@ impl TrainConfig {
         }
         let at_zero = match self.schedule.warmup.steps(steps) {
             0 => "",
-            _ if steps == 1 => ", at a learning rate of 0 (`warmup`), so the model does not change",
-            _ => ", the first of them at a learning rate of 0 (`warmup`)",
+            _ if steps == 1 => ", at a learning rate of 0 (`train.schedule.warmup`), so the model does not change",
+            _ => ", the first of them at a learning rate of 0 (`train.schedule.warmup`)",
         };
         let remedy = match self.max_steps {
-            Some(_) => "set a larger `max_steps`",
-            None => "for more, set a smaller `batch_size` or more `epochs`",
+            Some(_) => "set a larger `train.max_steps`",
+            None => "for more, set a smaller `train.batch_size` or more `train.epochs`",
         };
         Some(format!(
             "the run has only {steps} step{}{at_zero} ({examples} example{} in batches of {}); {remedy}",

@@ -178,6 +178,9 @@ pub fn unknown_method_hint(name: &str) -> Option<String> {
     if let Some(online) = online_method(name) {
         return Some(format!("`{online}` is an online method, and none is built yet: the methods are offline ones"));
     }
+    if name.trim().eq_ignore_ascii_case("sigmoid") {
+        return Some("trl's `sigmoid` is `dpo`".to_owned());
+    }
     nearest(name, METHODS.iter().map(|about| about.name)).map(|near| format!("did you mean `{near}`?"))
 }
 

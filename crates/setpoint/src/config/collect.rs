@@ -8,7 +8,8 @@ use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use super::explain::{Known, expects_table, explain, no_settings, respelled};
-use super::names::{all_keys, is_setting, keys_named, remove_unknown};
+use super::load::Neighbours;
+use super::names::{all_keys, is_section, is_setting, keys_named, remove_unknown};
 use super::problems::{MOST, Problems, Replaced};
 use super::table::{insert, merge, remove, to_table, value_of};
 use crate::failure::Problem;
@@ -20,6 +21,7 @@ const MANY_KEYS: usize = 200;
 pub(super) fn read_collecting<C: Serialize + DeserializeOwned>(
     defaults: Table,
     mut user: Table,
+    neighbours: Option<Neighbours>,
     problems: &mut Problems<'_>,
 ) -> Result<C, Vec<Problem>> {
     let attempt = |user: &Table| {
@@ -28,7 +30,7 @@ pub(super) fn read_collecting<C: Serialize + DeserializeOwned>(
         serde_path_to_error::deserialize::<_, C>(Value::Table(merged))
             .map_err(|e| (e.path().to_string(), e.into_inner().to_string()))
     };
-    let known = Settings { defaults: &defaults, config: PhantomData::<C> };
+    let known = Settings { defaults: &defaults, neighbours, config: PhantomData::<C> };
     note_replaced(&attempt, &known, problems);
     if count_keys(&user) > MANY_KEYS {
         problems.more += remove_unknown::<C>(&defaults, &mut user, MOST);
@@ -52,8 +54,16 @@ pub(super) fn read_collecting<C: Serialize + DeserializeOwned>(
                 }
             },
             Err((path, message)) => {
-                let key = match message.starts_with("missing field") {
-                    // It is missed in the table, whatever else is there.
+                let missed = quoted_after("missing field ", &message);
+                if missed.is_some_and(|name| problems.unread.contains(&format!("{path}.{name}")))
+                    && remove(&mut user, &path)
+                {
+                    // It was given, and its value is reported already.
+                    continue;
+                }
+                // A setting is missed in a table whatever else is there; an unknown one may be a whole table.
+                let is_told = quoted_after("unknown field ", &message) == path.rsplit('.').next();
+                let key = match missed.is_some() || is_told {
                     true => path,
                     false => blame(&user, &path, |without| attempt(without).err().is_none_or(|e| e.1 != message)),
                 };
@@ -136,9 +146,15 @@ fn count_keys(table: &Table) -> usize {
     table.values().map(|value| 1 + value.as_table().map_or(0, count_keys)).sum()
 }
 
+/// Returns the name in quotes with which a message goes on after `start`, if it begins so.
+fn quoted_after<'m>(start: &str, message: &'m str) -> Option<&'m str> {
+    message.strip_prefix(start)?.split('`').nth(1)
+}
+
 /// The settings of a job by its defaults.
 struct Settings<'d, C> {
     defaults: &'d Table,
+    neighbours: Option<Neighbours>,
     config: PhantomData<C>,
 }
 
@@ -157,6 +173,15 @@ impl<C: DeserializeOwned> Known for Settings<'_, C> {
 
     fn has(&self, key: &str) -> bool {
         is_setting::<C>(self.defaults, key)
+    }
+
+    fn is_section(&self, key: &str) -> bool {
+        is_section::<C>(self.defaults, key)
+    }
+
+    fn commands_with(&self, key: &str) -> Option<(&'static str, Vec<&'static str>)> {
+        let Neighbours { command, with } = self.neighbours?;
+        Some((command, with(key)))
     }
 }
 

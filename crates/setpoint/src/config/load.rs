@@ -51,6 +51,17 @@ pub struct Given {
     pub flags: Vec<(String, Value, String)>,
     /// `key=value`, as written.
     pub set: Vec<String>,
+    /// The command that the settings are for, if there is one.
+    pub neighbours: Option<Neighbours>,
+}
+
+/// A command among the others, one of which may have a setting that it lacks.
+#[derive(Debug, Clone, Copy)]
+pub struct Neighbours {
+    /// The command.
+    pub command: &'static str,
+    /// Returns the commands that have a setting or section of a dotted key.
+    pub with: fn(&str) -> Vec<&'static str>,
 }
 
 impl Given {
@@ -178,7 +189,7 @@ pub fn from_table<C: Config>(mut base: Table, over: &[(String, Value)]) -> Resul
     C::respell(&mut base);
     let defaults =
         C::defaults(&base).map_err(|(key, message)| vec![Problem { place: origins.place(&key), message }])?;
-    let config: C = read_collecting(defaults, base.clone(), &mut problems)?;
+    let config: C = read_collecting(defaults, base.clone(), None, &mut problems)?;
     if over.iter().any(|(key, _)| key == positions::MAX_LENGTH) {
         positions::check(&base, &mut problems);
     }
@@ -220,7 +231,7 @@ fn read<C: Config>(
     };
     positions::adapt_default(&mut defaults, &user);
     let mut problems = Problems::new(&origins, found);
-    let config: C = read_collecting(defaults, user.clone(), &mut problems)?;
+    let config: C = read_collecting(defaults, user.clone(), given.neighbours, &mut problems)?;
     if checks == Checks::All {
         positions::check(&user, &mut problems);
     }
@@ -253,6 +264,15 @@ fn from_file(given: &Given, origins: &mut Origins) -> Result<Table, Vec<Problem>
         };
         vec![Problem { place: path.display().to_string(), message }]
     })?;
+    let ending = path.extension().map(|ending| ending.to_ascii_lowercase());
+    if ending.is_some_and(|ending| ending == "yaml" || ending == "yml") {
+        let (yaml, toml) = (path.display(), path.with_extension("toml"));
+        let message = format!(
+            "a file of settings is TOML; one of trl, axolotl or LLaMA-Factory becomes it by: setpoint convert {yaml} --output {}",
+            toml.display()
+        );
+        return Err(vec![Problem { place: yaml.to_string(), message }]);
+    }
     let table = parse_file(path, &text).map_err(|problem| vec![problem])?;
     origins.file = Some((path.clone(), text));
     Ok(table)
@@ -289,10 +309,17 @@ fn from_command_line(
             }
             _ => found.push(Problem {
                 place: format!("--set {}", ranges::shorten(pair)),
-                message: "expected key=value, as in --set train.learning_rate=1e-6".into(),
+                message: format!("expected key=value, as in --set {}=VALUE", example_key(pair)),
             }),
         }
     }
+}
+
+/// Returns the key of a pair without a value, or a word in its place.
+fn example_key(pair: &str) -> &str {
+    let key = pair.split('=').next().unwrap_or_default().trim();
+    let is_key = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.".contains(&b));
+    if is_key && ranges::too_deep(key).is_none() { key } else { "KEY" }
 }
 
 fn adapt_all(prefix: &str, table: &mut Table, adapt: &dyn Fn(&str, &mut Value)) {

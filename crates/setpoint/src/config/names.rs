@@ -3,6 +3,7 @@
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
+use super::explain::{expects_table, no_settings};
 use super::load::{Config, FREE_TABLES};
 use super::table::{insert, value_of};
 
@@ -115,6 +116,16 @@ pub(super) fn is_setting<C: DeserializeOwned>(defaults: &Table, key: &str) -> bo
             let misses_another = message.starts_with("missing field") && key.starts_with(&format!("{path}."));
             !is_unknown && (path == key || misses_another)
         }
+    }
+}
+
+/// Returns whether a dotted key is that of a table of settings, also one that is not set by default.
+pub(super) fn is_section<C: DeserializeOwned>(defaults: &Table, key: &str) -> bool {
+    value_of(defaults, key).is_some_and(Value::is_table) || {
+        let mut table = defaults.clone();
+        insert(&mut table, key, no_settings());
+        let error = serde_path_to_error::deserialize::<_, C>(Value::Table(table)).err();
+        error.is_some_and(|error| expects_table(&error.into_inner().to_string()))
     }
 }
 

@@ -115,6 +115,10 @@ impl<'a> Problems<'a> {
             return;
         }
         let (place, mut message) = (self.origins.place(key), message.into());
+        // Messages of the other crates name a setting without its section.
+        for (at, _) in key.match_indices('.') {
+            message = message.replace(&format!("`{}`", &key[at + 1..]), &format!("`{key}`"));
+        }
         let name = key.rsplit('.').next().unwrap_or(key);
         if !message.contains(name) && !place.contains(name) {
             message = format!("`{key}`: {message}");
@@ -130,6 +134,13 @@ impl<'a> Problems<'a> {
     pub(super) fn is_placed(&self, key: &str) -> bool {
         let place = self.origins.place(key);
         self.found.iter().any(|problem| problem.place == place)
+    }
+
+    /// Returns whether a setting, or one in the section of this name, has a value that could not be read.
+    pub fn is_unread(&self, key: &str) -> bool {
+        self.unread
+            .iter()
+            .any(|unread| unread.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
     }
 
     /// Notes `message` for `key` unless `ok`.

@@ -214,6 +214,8 @@ pub const FOREIGN: &[Foreign] = &[
     lost("cosine_constant_lr_ratio", NONE),
     lost("lr_groups", NONE),
     lost("embedding_lr*", NONE),
+    name("limit", &[], Setting("max_rows"), Lost(NONE)),
+    name("num_fewshot", &[], Setting("shots"), Lost(NONE)),
     lost("reward_model", ANNOTATE),
     lost("reward_model_*", ANNOTATE),
     lost("special_tokens", TOKENS),

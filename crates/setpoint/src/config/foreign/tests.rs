@@ -4,6 +4,7 @@ use super::*;
 use crate::align::AlignConfig;
 use crate::config::has_setting;
 use crate::config::load::to_table;
+use crate::eval::tasks::TasksConfig;
 use crate::generate::GenerateConfig;
 use crate::reward::RewardConfig;
 
@@ -17,6 +18,7 @@ fn exists(key: &str) -> bool {
     has_setting::<AlignConfig>(key)
         || has_setting::<RewardConfig>(key)
         || has_setting::<GenerateConfig>(key)
+        || has_setting::<TasksConfig>(key)
         || key.strip_prefix("align.").is_some_and(of_method)
 }
 

@@ -49,7 +49,7 @@ fn settings_of_a_method_are_blamed_one_by_one() {
     let text: Vec<String> = load::<Tagged>(&given).unwrap_err().iter().map(ToString::to_string).collect();
     assert_eq!(text.len(), 2, "{text:#?}");
     assert!(text.iter().any(|t| t.contains("c.toml:3") && t.contains("align.beta")), "{text:#?}");
-    assert!(text.iter().any(|t| t.contains("c.toml:4") && t.contains("did you mean `steps`?")), "{text:#?}");
+    assert!(text.iter().any(|t| t.contains("c.toml:4") && t.contains("did you mean `align.steps`?")), "{text:#?}");
 }
 
 fn file(text: &str) -> (tempfile::TempDir, Given) {
@@ -77,7 +77,7 @@ fn every_problem_is_reported_with_its_line() {
     let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
     let at = |line: usize| text.iter().filter(|t| t.contains(&format!("c.toml:{line}:"))).count();
     assert_eq!((at(1), at(4), at(5), at(6)), (1, 1, 1, 1), "{text:#?}");
-    assert!(text.iter().any(|t| t.contains("did you mean `beta`?")), "{text:#?}");
+    assert!(text.iter().any(|t| t.contains("did you mean `inner.beta`?")), "{text:#?}");
     assert!(text.iter().any(|t| t.contains("--set nonsense")), "{text:#?}");
     assert_eq!(problems.len(), 5, "{text:#?}");
 }
