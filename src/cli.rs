@@ -84,13 +84,6 @@ pub enum Command {
         #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:3000")]
         listen: String,
     },
-    /// The former name of `lend`, kept so that whoever types it learns the new one.
-    #[command(hide = true)]
-    Serve {
-        /// Whatever follows.
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-        rest: Vec<String>,
-    },
     /// One HTML file of runs and results: curves, tables, samples side by side; opens offline
     #[command(display_order = after("eval") + 2, after_help = REPORT_HELP)]
     Report {

@@ -4,29 +4,47 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use clap::CommandFactory;
 use setpoint::align::{self, Align};
-use setpoint::config::{foreign, has_setting, respell, settings_named};
+use setpoint::config::{foreign, has_setting, nearest, respell, settings_named};
 use setpoint::generate::Generate;
 use setpoint::jobs::{self, Job as _};
+use setpoint::sources::alternatives;
 use setpoint_align::METHODS;
 
-use super::Cli;
+use super::{Cli, below};
 use crate::commands::chat::ChatConfig;
 
 /// Returns the parser's error with what was probably meant by a flag or command that is unknown.
 pub fn with_remedy(said: clap::Error, arguments: impl Iterator<Item = String>) -> clap::Error {
     match said.kind() {
-        ErrorKind::InvalidSubcommand => with_command(said),
-        _ => with_setting(said, arguments),
+        ErrorKind::InvalidSubcommand => with_command(said, arguments),
+        ErrorKind::UnknownArgument => with_setting(said, arguments),
+        _ => said,
     }
 }
 
-/// Returns the parser's error with the command that was meant, if its name is a method's or that of a command of other tools.
-fn with_command(mut said: clap::Error) -> clap::Error {
+/// Returns the parser's error with the command that was meant: the nearest one, or that for a method or a command of other tools.
+fn with_command(mut said: clap::Error, arguments: impl Iterator<Item = String>) -> clap::Error {
     let Some(ContextValue::String(name)) = said.get(ContextKind::InvalidSubcommand) else { return said };
-    let Some(tip) = command_meant(name) else { return said };
+    let name = name.clone();
+    let words: Vec<String> = arguments.skip(1).take_while(|word| *word != name).collect();
+    let above = path(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    let commands = if above.is_empty() { all() } else { below(&above) };
+    // The parser's own suggestions are by another measure, and name commands that nobody should type.
     said.remove(ContextKind::SuggestedSubcommand);
-    said.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    let tip = command_meant(&name).or_else(|| {
+        let near = nearest(&name, commands.iter().map(String::as_str))?;
+        Some(format!("did you mean `setpoint {}`?", format!("{above} {near}").trim()))
+    });
+    if let Some(tip) = tip {
+        said.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
     said
+}
+
+/// Returns the commands that the help lists.
+fn all() -> Vec<String> {
+    let command = Cli::command();
+    command.get_subcommands().filter(|command| !command.is_hide_set()).map(|c| c.get_name().to_owned()).collect()
 }
 
 fn command_meant(name: &str) -> Option<String> {
@@ -40,35 +58,64 @@ fn command_meant(name: &str) -> Option<String> {
             "`{online}` is an online method, and none is built yet; `setpoint methods` lists the offline ones"
         ));
     }
-    match respell(name, ["train", "finetune", "fine_tune", "rm", "reward_model", "preference", "predict"])? {
+    let others = ["train", "finetune", "fine_tune", "rm", "reward_model", "preference", "predict", "resume", "serve"];
+    match respell(name, others)? {
         "rm" | "reward_model" => Some("reward models are trained by `setpoint reward`".to_owned()),
         "preference" => Some("preference methods are those of `setpoint align`".to_owned()),
         "predict" => Some("`setpoint generate` samples responses".to_owned()),
+        "resume" => {
+            Some("a run goes on with the command that began it, as in `setpoint align --run DIR --resume`".to_owned())
+        }
+        "serve" => Some("it was renamed to `setpoint lend`: `serve` will be an inference server".to_owned()),
         _ => Some("a training is `setpoint sft`, `setpoint reward` or `setpoint align`".to_owned()),
     }
 }
 
-/// Returns the parser's error with the setting that was meant, if a flag is unknown and the command has settings.
+/// Returns the parser's error with what was meant by a flag that is unknown: a setting, an argument without a flag, or another flag.
 fn with_setting(mut said: clap::Error, arguments: impl Iterator<Item = String>) -> clap::Error {
-    if said.kind() != ErrorKind::UnknownArgument || said.get(ContextKind::SuggestedArg).is_some() {
-        return said;
-    }
     let Some(ContextValue::String(flag)) = said.get(ContextKind::InvalidArg) else { return said };
-    let Some(name) = flag.strip_prefix("--") else { return said };
-    let name = name.split('=').next().unwrap_or_default().replace('-', "_");
-    let words: Vec<String> = arguments.skip(1).take(2).collect();
+    let flag = flag.split('=').next().unwrap_or_default().to_owned();
+    let words: Vec<String> = arguments.skip(1).take_while(|word| !word.starts_with('-')).take(2).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let Some(Named { job, keys, has }) = settings_of(&words, &name) else { return said };
-    let foreign = foreign(&name).filter(|foreign| foreign.setting().is_none_or(has));
-    let tip = match (keys.first(), foreign) {
-        (Some(key), _) => format!("`{key}` is a setting: give it as --set {key}=VALUE"),
-        (None, Some(foreign)) => foreign.remedy(&name),
-        (None, None) => {
-            format!("settings are given as --set KEY=VALUE; `setpoint inspect config {job}` lists them")
-        }
+    // The parser knows no settings, and would have the flag given as a file's name.
+    let is_suggested = said.get(ContextKind::SuggestedArg).is_some();
+    said.remove(ContextKind::Suggested);
+    let tip = match flag.strip_prefix("--") {
+        Some(name) => setting_meant(&words, &name.replace('-', "_"), is_suggested),
+        None => flag.strip_prefix('-').and_then(|letter| flag_meant(&words, letter)),
     };
-    said.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    if let Some(tip) = tip {
+        said.remove(ContextKind::SuggestedArg);
+        said.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
     said
+}
+
+/// Returns what to give instead of a flag that a command does not have. `is_suggested`: the parser suggests another flag.
+fn setting_meant(words: &[&str], name: &str, is_suggested: bool) -> Option<String> {
+    let (path, command) = found(words);
+    if let Some(argument) = command.get_positionals().find(|argument| argument.get_id() == name) {
+        let value = argument.get_value_names().and_then(|names| names.first()).map_or("FILE", |name| name.as_str());
+        return Some(format!("it is given without a flag, as in `setpoint {path} {value}`"));
+    }
+    let Named { job, keys, has } = settings_of(words, name)?;
+    let foreign = foreign(name).filter(|foreign| foreign.setting().is_none_or(has));
+    match (keys.first(), foreign) {
+        (Some(key), _) => Some(format!("`{key}` is a setting: give it as --set {key}=VALUE")),
+        (None, Some(foreign)) => Some(foreign.remedy(name)),
+        (None, None) if is_suggested => None,
+        (None, None) => {
+            Some(format!("settings are given as --set KEY=VALUE; `setpoint inspect config {job}` lists them"))
+        }
+    }
+}
+
+/// Returns the flags of a command that begin with a letter, for one that was given alone.
+fn flag_meant(words: &[&str], letter: &str) -> Option<String> {
+    let (_, command) = found(words);
+    let long = command.get_arguments().filter_map(clap::Arg::get_long).filter(|long| long.starts_with(letter));
+    let flags: Vec<String> = long.map(|long| ["`--", long, "`"].concat()).collect();
+    (!flags.is_empty()).then(|| format!("did you mean {}?", alternatives(&flags)))
 }
 
 /// The settings of a command that have a name.
@@ -97,6 +144,11 @@ fn settings_of(words: &[&str], name: &str) -> Option<Named> {
 
 /// Returns the longest beginning of the words that is a command.
 fn path(words: &[&str]) -> String {
+    found(words).0
+}
+
+/// Returns the same with the command.
+fn found(words: &[&str]) -> (String, clap::Command) {
     let mut command = Cli::command();
     let mut path = Vec::new();
     for word in words {
@@ -104,7 +156,7 @@ fn path(words: &[&str]) -> String {
         command = below;
         path.push(*word);
     }
-    path.join(" ")
+    (path.join(" "), command)
 }
 
 #[cfg(test)]
@@ -122,6 +174,8 @@ mod tests {
             ("PPO", Some("online method")),
             ("Fine-Tune", Some("setpoint sft")),
             ("reward-model", Some("setpoint reward")),
+            ("resume", Some("setpoint align --run DIR --resume")),
+            ("serve", Some("setpoint lend")),
             ("simp", None),
             ("algin", None),
         ] {
