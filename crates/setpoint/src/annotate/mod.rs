@@ -78,11 +78,7 @@ impl Config for AnnotateConfig {
     fn validate(&self, problems: &mut Problems<'_>) {
         let model = self.reward_model();
         let entries = sources::with_model("model", &model, self.sources.entries());
-        if entries.iter().all(|(_, settings)| !settings.is_given()) {
-            let advice: Vec<String> = entries.iter().map(|(key, settings)| settings.advice(key)).collect();
-            let (last, most) = advice.split_last().map_or(("", &[][..]), |(last, most)| (last.as_str(), most));
-            problems.add("model.path", format!("no source of rewards: give {}, or {last}", most.join(", ")));
-        }
+        sources::require_chosen("source of rewards", "", "model.path", &entries, problems);
         // A rule may need the tokenizer of a model, not its weights: that is model.tokenizer.
         sources::validate("", &entries, ("give one source of rewards", Some("model.path")), problems);
         problems.require(

@@ -4,6 +4,7 @@ use serde_json::Value as Json;
 use toml::{Table, Value};
 
 use super::schema::{about, example, kind, variant, variants};
+use super::table::value_of;
 
 /// The longest line of a comment.
 const WIDTH: usize = 100;
@@ -21,24 +22,36 @@ fn write(schema: &Json, table: Option<&Table>, path: &str, names: &[String], fil
     let Some(properties) = schema.get("properties").and_then(Json::as_object) else { return };
     let (sections, leaves): (Vec<_>, Vec<_>) = properties.iter().partition(|(_, property)| is_section(property));
     for (key, property) in leaves {
-        comment(&about(property), file);
-        let values = match property.get("const") {
-            Some(_) => format!("\"{}\"; each has other settings", names.join("\", \"")),
-            None => kind(property).values,
+        let (meaning, values) = match property.get("const") {
+            // Its description would be that of one of its values.
+            Some(_) => (
+                format!("The {key}, which decides what other settings there are."),
+                format!("\"{}\"", names.join("\", \"")),
+            ),
+            None => (about(property), kind(property).values),
         };
+        comment(&meaning, file);
         if !values.is_empty() {
             comment(&format!("Values: {values}"), file);
         }
         let value = table.and_then(|table| table.get(key));
         let mark = if value.is_some() { "" } else { "# " };
+        let has_value = value.is_some() || ["default", "const"].iter().any(|key| property.get(key).is_some());
+        let remark = if has_value { "" } else { "  # an example: there is no default" };
         let value = value.cloned().or_else(|| Value::try_from(example(property)).ok());
         if let Some(value) = value {
-            file.push_str(&format!("{mark}{} = {}\n", written_key(key), inline(&value)));
+            let text = match &value {
+                // What is commented out has one line; TOML reads JSON's escapes.
+                Value::String(text) if !mark.is_empty() => Json::from(text.as_str()).to_string(),
+                value => inline(value),
+            };
+            file.push_str(&format!("{mark}{} = {text}{remark}\n", written_key(key)));
         }
     }
     for (key, property) in sections {
         let path = if path.is_empty() { written_key(key) } else { format!("{path}.{}", written_key(key)) };
         let inner = table.and_then(|table| table.get(key)).and_then(Value::as_table);
+        let inner = inner.filter(|inner| is_on(property, inner));
         let mark = if inner.is_some() { "" } else { "# " };
         file.push('\n');
         comment(&about(property), file);
@@ -46,6 +59,12 @@ fn write(schema: &Json, table: Option<&Table>, path: &str, names: &[String], fil
         let names = variants(property).map(|(_, names)| names).unwrap_or_default();
         write(chosen(property, inner), inner, &path, &names, file);
     }
+}
+
+/// Returns whether a section does anything: one with the key `x-chosen-by` does if the setting that this names is set.
+fn is_on(schema: &Json, table: &Table) -> bool {
+    let chosen_by = schema.get("x-chosen-by").and_then(Json::as_str);
+    chosen_by.is_none_or(|key| value_of(table, key).is_some())
 }
 
 /// Returns the schema of a section: of several variants the one that the settings choose, or the first.

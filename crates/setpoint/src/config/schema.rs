@@ -1,7 +1,8 @@
 //! The settings of a job as a JSON schema, from their types and doc comments. The reference, the schema for editors and the file that
 //! `setpoint inspect config` prints follow from it.
 //!
-//! Settings carry two keys of their own: `x-unit`, and `x-values` for values that a schema cannot tell.
+//! Settings carry keys of their own: `x-unit`, `x-values` for values that a schema cannot tell, and `x-chosen-by` for the setting without
+//! which a section does nothing.
 
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
@@ -75,6 +76,9 @@ fn without_null(object: &mut Map<String, Json>) {
             let only = only.clone();
             object.insert("type".into(), only);
         }
+    }
+    if let Some(Json::Array(values)) = object.get_mut("enum") {
+        values.retain(|value| !value.is_null());
     }
     let is_null = |choice: &Json| choice.get("type").is_some_and(|name| name == "null");
     if let Some(Json::Array(choices)) = object.get_mut("anyOf") {

@@ -90,9 +90,7 @@ impl Config for EvalConfig {
         self.baseline.validate("baseline", Wanted::LanguageModel, problems);
         let model = ModelSettings::raw(&self.reward);
         let entries = sources::with_model("reward", &model, self.judges.entries());
-        if entries.iter().all(|(_, settings)| !settings.is_given()) {
-            self.reward.validate("reward", Wanted::RewardModel, problems);
-        }
+        sources::require_chosen("source of rewards", "", "reward.path", &entries, problems);
         sources::validate("", &entries, ("give one judge", None), problems);
         validate_data(&self.data, "data", problems);
         validate_encode(&self.encode, problems);

@@ -56,15 +56,8 @@ impl HeldOut {
     /// Notes what is wrong.
     pub fn validate(&self, problems: &mut Problems<'_>) {
         let model = ModelSettings::raw(&self.reward);
-        let others = self.judges.entries();
-        let entries = sources::with_model("reward", &model, others.clone());
-        if entries.iter().all(|(_, settings)| !settings.is_given()) {
-            let others =
-                others.iter().map(|(key, settings)| format!("`{}`", settings.chosen_by(&format!("eval.{key}"))));
-            let others = sources::alternatives(&others.collect::<Vec<_>>());
-            problems
-                .add("eval.reward.path", format!("no judge: set `eval.reward.path` to a reward model, or {others}"));
-        }
+        let entries = sources::with_model("reward", &model, self.judges.entries());
+        sources::require_chosen("judge", "eval.", "eval.reward.path", &entries, problems);
         sources::validate("eval.", &entries, ("give one judge", None), problems);
         validate_data(&self.data, "eval.data", problems);
         if let Some(pairs) = &self.pairs {

@@ -23,6 +23,7 @@ use crate::judge::{self, spending};
 /// `[generative]`: what is asked, and how the answer is read.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(extend("x-chosen-by" = "judge.model"))]
 pub struct GenerativeSection {
     /// The user's message; `{prompt}` and `{response}` stand for the row's, `{column}` for a further text column of it.
     pub template: String,

@@ -2,25 +2,28 @@
 
 /// Defines the sections of the sources from the list.
 macro_rules! reward_sources {
-    (any { $($any:ident: $any_type:ty,)* } recorded { $($recorded:ident: $recorded_type:ty,)* }) => {
+    (
+        any { $($(#[$any_doc:meta])* $any:ident: $any_type:ty,)* }
+        recorded { $($(#[$recorded_doc:meta])* $recorded:ident: $recorded_type:ty,)* }
+    ) => {
         $(pub mod $any;)*
         $(pub mod $recorded;)*
 
         reward_sources! {
             /// The sources that can score the responses of a file.
-            Sources { $($any: $any_type,)* $($recorded: $recorded_type,)* }
+            Sources { $($(#[$any_doc])* $any: $any_type,)* $($(#[$recorded_doc])* $recorded: $recorded_type,)* }
         }
         reward_sources! {
             /// The sources that can score any response, also one that was just sampled.
-            Judges { $($any: $any_type,)* }
+            Judges { $($(#[$any_doc])* $any: $any_type,)* }
         }
     };
-    ($(#[$doc:meta])* $section:ident { $($key:ident: $type:ty,)* }) => {
+    ($(#[$doc:meta])* $section:ident { $($(#[$key_doc:meta])* $key:ident: $type:ty,)* }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Default, Serialize, schemars::JsonSchema)]
         pub struct $section {
             $(
-                #[doc = concat!("`[", stringify!($key), "]`, see `docs/REWARDS.md`.")]
+                $(#[$key_doc])*
                 pub $key: $type,
             )*
         }

@@ -26,11 +26,15 @@ use crate::session::Session;
 
 reward_sources! {
     any {
+        /// A rule that gives rewards without a model (docs/REWARDS.md).
         rule: Option<Rule>,
+        /// A program of your own that gives rewards (docs/REWARDS.md).
         command: Option<command::CommandSettings>,
     }
     recorded {
+        /// The column of the rows that holds rewards (docs/REWARDS.md).
         column: column::ColumnSettings,
+        /// A judge behind an endpoint that is asked for a score (docs/REWARDS.md).
         generative: generative::GenerativeSection,
     }
 }
@@ -137,6 +141,19 @@ pub fn validate(prefix: &str, entries: &[Entry<'_>], several: (&str, Option<&str
     }
     for (key, settings) in entries {
         settings.validate(&format!("{prefix}{key}"), problems);
+    }
+}
+
+/// Notes that no source is chosen, and how one is. `what`: the name of a source in the message; `place`: the setting to point at.
+pub fn require_chosen(what: &str, prefix: &str, place: &str, entries: &[Entry<'_>], problems: &mut Problems<'_>) {
+    let is_chosen = |(key, settings): &Entry<'_>| {
+        // One that is given and cannot be read has its own message.
+        settings.is_given() || problems.is_unread(&settings.chosen_by(&format!("{prefix}{key}")))
+    };
+    if !entries.iter().any(is_chosen) {
+        let advice: Vec<String> =
+            entries.iter().map(|(key, settings)| settings.advice(&format!("{prefix}{key}"))).collect();
+        problems.add(place, format!("no {what}: give {}", alternatives(&advice)));
     }
 }
 

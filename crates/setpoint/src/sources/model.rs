@@ -31,8 +31,11 @@ impl SourceSettings for ModelSettings<'_> {
         format!("{key}.path")
     }
 
-    fn advice(&self, _: &str) -> String {
-        "a reward model (--model DIR)".to_owned()
+    fn advice(&self, key: &str) -> String {
+        match key {
+            "model" => "a reward model (--model DIR)".to_owned(),
+            key => format!("a reward model (--set {key}.path=DIR)"),
+        }
     }
 
     fn is_given(&self) -> bool {
