@@ -19,7 +19,7 @@ use toml::{Table, Value};
 
 use self::draft::{Draft, count, number};
 pub use crate::config::Tool;
-use crate::config::{Carry, FOREIGN};
+use crate::config::{Carry, FOREIGN, nearest};
 use crate::failure::{Failure, Outcome};
 
 /// The longest file that is read, in bytes.
@@ -190,6 +190,7 @@ pub fn convert(text: &str, tool: Option<Tool>, trainer: Option<Trainer>) -> Outc
         }
     }
     methods::complete(&mut draft);
+    rules::warn_of_no_eval_data(&mut draft);
     for (key, value) in defaults(tool, trainer) {
         if value_of(&draft.settings, key).is_none() {
             draft.set(key, value);
@@ -208,7 +209,7 @@ pub fn convert(text: &str, tool: Option<Tool>, trainer: Option<Trainer>) -> Outc
             _ if carried(name) => {}
             Some(Carry::Lost(reason)) => draft.lose(name, reason),
             Some(_) => {}
-            None => draft.lose(name, "not known here"),
+            None => draft.lose(name, unknown(name, tool)),
         }
     }
     Ok(Converted {
@@ -258,7 +259,18 @@ fn read(text: &str) -> Outcome<Map<String, Json>> {
         serde_saphyr::from_str_with_options(text, options).map_err(|error| Failure::run(yaml::reason(&error)))?;
     match value {
         Json::Object(map) => Ok(map),
-        _ => Err(Failure::run("expected `key: value` lines, as in the files of trl, axolotl and LLaMA-Factory")),
+        _ => {
+            Err(Failure::run("expected `key: value` lines of YAML, as in the files of trl, axolotl and LLaMA-Factory"))
+        }
+    }
+}
+
+/// Returns what to say of a name that no tool has.
+fn unknown(name: &str, tool: Tool) -> String {
+    let known = FOREIGN.iter().filter(|known| known.tools.contains(&tool)).map(|known| known.name);
+    match nearest(name, known) {
+        Some(near) => format!("not known here; did you mean `{near}`?"),
+        None => "not known here".to_owned(),
     }
 }
 

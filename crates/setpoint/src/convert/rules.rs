@@ -10,7 +10,7 @@ use super::adapters::adapter;
 use super::data::{data, eval_data};
 use super::draft::{Draft, count, number};
 use super::methods::{beta, desirable, label_smoothing, method, simpo_gamma, tau, undesirable, weights};
-use crate::config::Rule;
+use crate::config::{Carry, FOREIGN, Rule};
 
 /// Names of settings in the tool at hand, in the order of the list.
 pub type Names<'n> = &'n [&'static str];
@@ -144,9 +144,11 @@ fn dtype(draft: &mut Draft<'_>, names: Names<'_>) {
         _ => None,
     });
     let is_on = |name: &str| names.contains(&name) && draft.is_on(name);
+    let mixed = ["bf16", "bfloat16", "pure_bf16"].into_iter().find(|name| is_on(name));
     let found = if named.is_some() {
         named
-    } else if ["bf16", "bfloat16", "pure_bf16"].into_iter().any(is_on) {
+    } else if let Some(name) = mixed {
+        draft.lose(name, "it is slower than f32 on a CPU: there, remove model.dtype from the settings");
         Some("bf16")
     } else {
         is_on("float32").then_some("f32")
@@ -282,6 +284,16 @@ fn logging_steps(draft: &mut Draft<'_>, names: Names<'_>) {
 /// Steps between evaluations.
 fn eval_steps(draft: &mut Draft<'_>, _: Names<'_>) {
     every(draft, "eval", "eval_steps", "train.eval_steps");
+}
+
+/// Reports evaluations for which the file names no rows: those of a share of the training rows are not split off here.
+pub fn warn_of_no_eval_data(draft: &mut Draft<'_>) {
+    let is_asked = draft.settings.get("train").is_some_and(|train| train.get("eval_steps").is_some());
+    if is_asked && !draft.settings.contains_key("eval_data") {
+        let asked = FOREIGN.iter().filter(|known| known.carry == Carry::By(Rule::EvalSteps));
+        let name = asked.map(|known| known.name).find(|name| draft.get(name).is_some()).unwrap_or("eval_steps");
+        draft.lose(name, "nothing is evaluated without rows to evaluate on: set eval_data.path");
+    }
 }
 
 /// Steps between checkpoints.

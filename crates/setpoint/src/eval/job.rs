@@ -46,6 +46,12 @@ pub(super) const OUTPUT_FOLDER: Flag = Flag { value: "DIR", help: "Folder for th
 fn compare_with_baseline(session: &Session, config: &EvalConfig) -> Outcome {
     let report = report(session, config)?;
     session.say(figures(&report));
+    if report.is_unchanged() {
+        log::warn!(
+            "the policy hardly differs from the baseline (KL 0.000): train it for more steps or at a higher learning rate \
+             (docs/LEARNING_RATES.md)"
+        );
+    }
     if let Some(path) = &config.output {
         write_json(path, &written(&report)?)?;
         log::info!("written to {}", path.display());

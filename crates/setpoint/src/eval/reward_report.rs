@@ -43,6 +43,13 @@ pub struct EvalReport {
     pub manifest: Option<Manifest>,
 }
 
+impl EvalReport {
+    /// Returns whether the policy answers as the baseline does: a KL below 0.0005 nats per response, which is printed as 0.000.
+    pub fn is_unchanged(&self) -> bool {
+        self.kl.k3.is_some_and(|kl| kl.mean < 5e-4)
+    }
+}
+
 /// What was measured on held-out pairs.
 #[derive(Debug, Clone, Serialize)]
 pub struct PairReport {
