@@ -72,7 +72,8 @@ fn is_setting(key: &str) -> bool {
         let method = method.map(|name| format!("align.method={name}"));
         let set = method.into_iter().chain([format!("{key}=0")]).collect();
         let problems = job.load_unchecked(&Given { set, ..Given::default() }).err();
-        problems.is_none_or(|problems| problems.iter().all(|problem| !problem.message.contains("not a setting")))
+        let is_unknown = |message: &str| message.contains("not a setting") || message.contains("not a section");
+        problems.is_none_or(|problems| problems.iter().all(|problem| !is_unknown(&problem.message)))
     };
     let methods = || setpoint_align::METHODS.iter().map(|about| Some(about.name));
     JOBS.iter().any(|job| std::iter::once(None).chain(methods()).any(|method| knows(*job, method)))
@@ -137,6 +138,25 @@ fn messages_name_flags_settings_and_commands_that_exist() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(flags_seen > 50 && keys_seen.len() > 30, "{flags_seen} flags and {} settings are too few", keys_seen.len());
+}
+
+#[test]
+fn messages_tell_to_set_what_set_takes() {
+    let told = Regex::new(r"(?i)\b(?:set|setting|raise|lower|or|with) `([a-z][a-z0-9_]*)(?: = [^`]*)?`").unwrap();
+    let mut wrong = Vec::new();
+    // A rule may be a term of another one, so its settings have no dotted key of their own.
+    let is_rule = |path: &Path| path.parent().is_some_and(|folder| folder.ends_with("rules"));
+    for (path, source) in sources().into_iter().filter(|(path, _)| !is_rule(path)) {
+        for text in literals(&source) {
+            for found in told.captures_iter(&text) {
+                let keys: BTreeSet<String> = JOBS.iter().flat_map(|job| job.settings_named(&found[1])).collect();
+                if !keys.is_empty() && !keys.contains(&found[1]) {
+                    wrong.push(format!("{}: `{}` is {keys:?} in {text:?}", path.display(), &found[1]));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]

@@ -37,6 +37,7 @@ mod outputs;
 mod plan;
 mod positions;
 mod readme;
+mod remedies;
 #[cfg(feature = "remote")]
 mod remote;
 mod report;

@@ -75,7 +75,7 @@ pub const METRICS: &[Metric] = &[
         "dro/infeasible_frac",
         "Prompts whose target is out of reach",
         "share of prompts",
-        "Good: near 0; otherwise lower `log_z0` or raise `beta`.",
+        "Good: near 0; otherwise lower `align.log_z0` or raise `align.beta`.",
     ),
     metric(
         "grad_norm",
