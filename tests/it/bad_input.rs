@@ -18,8 +18,10 @@ fn align(rows: &str) -> super::fixture::Ran {
 fn unknown_and_mistyped_settings_come_all_at_once_with_their_lines() {
     let (_dir, config) =
         file("align.toml", "[align]\nbetta = 0.2\nlog_z0 = \"often\"\n\n[train]\nbatch_size = \"many\"\n");
-    setpoint(&["align", &config, "--dry-run"])
-        .fails(2, &["align.toml:2", "did you mean `align.beta`?", "align.toml:3", "align.toml:6", "model.path", "data.path"]);
+    setpoint(&["align", &config, "--dry-run"]).fails(
+        2,
+        &["align.toml:2", "did you mean `align.beta`?", "align.toml:3", "align.toml:6", "model.path", "data.path"],
+    );
 }
 
 #[test]

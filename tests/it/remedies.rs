@@ -188,7 +188,7 @@ fn unknown_flags_and_commands_lead_to_those_that_exist() {
         (&["sft", "-m", "DIR"], "`--model`", "-- -m"),
         (&["algn"], "`setpoint align`", "'man'"),
         (&["resume", "runs/x"], "--resume", "serve"),
-        (&["merge"], "unrecognized subcommand", "serve"),
+        (&["quit"], "unrecognized subcommand", "tip"),
         (&["inspect", "dta"], "`setpoint inspect data`", "similar"),
     ] {
         let ran = setpoint(arguments);
@@ -204,7 +204,7 @@ fn files_of_other_tools_are_told_how_to_become_settings() {
     let toml = yaml.replace(".yaml", ".toml");
     setpoint(&["sft", &yaml, "--dry-run"]).fails(2, &[&format!("setpoint convert {yaml} --output {toml}")]);
     let (_dir, toml) = file("es.toml", "a = 1\n");
-    setpoint(&["convert", &toml]).fails(1, &["es.toml: expected `key: value` lines"]);
+    setpoint(&["convert", &toml]).fails(2, &["es.toml: expected `key: value` lines"]);
     let text = "model_name_or_path: m\ndataset_name: d.jsonl\nlerning_rate: 1e-5\nbeta: 0.1\neval_strategy: steps\neval_steps: 50\n\
                 bf16: true\n";
     let (_dir, yaml) = file("dpo.yaml", text);
