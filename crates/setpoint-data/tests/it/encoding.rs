@@ -191,24 +191,6 @@ fn empty_prompts_and_responses_are_refused() {
 }
 
 #[test]
-fn the_built_in_templates_that_are_named_are_those_that_serve() {
-    let record = chat(&[Message::user("u"), Message::assistant("a"), Message::user("u")], "a");
-    let named = problem(&plain(), &record, &EncodeOptions::default()).to_string();
-    let options = EncodeOptions { assistant_spans: true, ..EncodeOptions::default() };
-    let mut serve = 0;
-    for template in BuiltIn::ALL {
-        let encoded = small_encoder(TemplateChoice::BuiltIn(template)).encode(0, &record, &options);
-        serve += usize::from(encoded.is_ok());
-        assert_eq!(named.contains(&format!("`{}`", template.name())), encoded.is_ok(), "{named}: {encoded:?}");
-        if let Err(error) = encoded {
-            let names = "Use a template that prints one (`model.template`): of the built-in templates, ";
-            assert!(error.to_string().contains(names), "{error}");
-        }
-    }
-    assert!(0 < serve && serve < BuiltIn::ALL.len(), "{named}");
-}
-
-#[test]
 fn templates_that_do_not_serve_are_named() {
     let options = EncodeOptions::default();
     let record = chat(&[Message::user("u")], "a");

@@ -3,6 +3,7 @@
 mod boundaries;
 mod common;
 mod encoding;
+mod fitting;
 mod gguf;
 mod hostile_parquet;
 mod hostile_templates;
