@@ -55,6 +55,18 @@ CASES = {
     ),
     "llama_bf16": dict(base="transformer/llama_bf16", r=4, lora_alpha=8, target_modules="all-linear"),
     "reward": dict(base="reward/llama", r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"], task_type="SEQ_CLS"),
+    "llama_dora": dict(base="transformer/llama_kv2", r=4, lora_alpha=8, target_modules="all-linear", use_dora=True),
+    "qwen2_dora": dict(
+        base="transformer/qwen2_tied",
+        r=3,
+        lora_alpha=2,
+        target_modules=["q_proj", "v_proj", "o_proj", "down_proj"],
+        use_rslora=True,
+        use_dora=True,
+    ),
+    "llama_dora_bf16": dict(
+        base="transformer/llama_bf16", r=4, lora_alpha=8, target_modules="all-linear", use_dora=True
+    ),
 }
 
 
@@ -63,7 +75,7 @@ def name(parameter):
     found = parameter.removeprefix(PREFIX)
     for part in (".default", ".modules_to_save"):
         found = found.replace(part, "")
-    return found
+    return found.replace("lora_magnitude_vector.weight", "lora_magnitude_vector")
 
 
 def trained(model):
@@ -80,7 +92,10 @@ def build(case, seed, dtype):
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for n, p in sorted(trained(model).items()):
-            if "lora_" in n:
+            if n.endswith("lora_magnitude_vector"):
+                # In f32, as it is saved.
+                p.copy_((p * (1 + 0.1 * torch.randn(p.shape, generator=generator))).float())
+            elif "lora_" in n:
                 p.copy_(0.1 * torch.randn(p.shape, generator=generator))
             else:
                 p.add_(0.1 * torch.randn(p.shape, generator=generator).to(p.dtype))

@@ -164,10 +164,10 @@ fn levels_come_from_reference_samples_next_to_the_rows() {
 }
 
 #[test]
-fn too_few_reference_samples_are_an_error_that_names_the_command() {
+fn too_few_reference_samples_are_an_error_that_says_how_to_draw_them() {
     let (dir, data) = file("rewards.jsonl", &rewarded_rows(2));
     let run = dir.path().join("run");
-    let command = "setpoint annotate --reference-samples";
+    let command = "setpoint generate --set generate.samples=16";
     let per_prompt = &["align.log_z0=per_prompt"][..];
     align(&data, &run, per_prompt).fails(1, &["rewards.jsonl:1", "`reference_responses`", command]);
     let change = |change: &dyn Fn(&mut Value)| {

@@ -56,7 +56,7 @@ fn empty_answers_are_left_out_and_counted() {
 fn an_empty_response_names_the_setting_of_its_section() {
     let good = json!({"prompt": "What day is it?", "completion": "Friday."});
     let bad = json!({"prompt": "What day is it?", "completion": " "});
-    let (dir, data) = file("good.jsonl", &rows(&[good.clone()]));
+    let (dir, data) = file("good.jsonl", &rows(std::slice::from_ref(&good)));
     let (_bad_dir, empty) = file("bad.jsonl", &rows(&[good, bad]));
     let model = model().display().to_string();
     let held_out = format!("eval_data.path={empty}");

@@ -2,7 +2,7 @@
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Autodiff, Backend, backend_extension};
+use burn::backend::{Autodiff, AutodiffBackend, Backend, backend_extension};
 
 use crate::composed;
 use crate::composed::nf4::{Nf4Tensors, Weight};
@@ -44,6 +44,17 @@ pub trait TransformerOps: Backend {
         b: FloatTensor<Self>,
         scale: f64,
     ) -> FloatTensor<Self>;
+
+    /// `[out, in]`, `[r, in]`, `[out, r]` -> `[out]`; without a graph
+    fn row_norms(
+        weight: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scale: f64,
+    ) -> FloatTensor<Self>;
+
+    /// `[t, out]`, `[out]`, `[out]` -> `[t, out]`; no gradient of the norms
+    fn rescale(x: FloatTensor<Self>, magnitude: FloatTensor<Self>, norms: FloatTensor<Self>) -> FloatTensor<Self>;
 
     /// `[t, d]`, `[d]` -> `[t, d]`
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self>;
@@ -119,6 +130,25 @@ pub trait Kernels: Nf4Ops {
         wanted: [bool; 3],
     ) -> [Option<FloatTensor<Self>>; 3] {
         composed::lora::backward::<Self>(kept, gradient, scale, wanted)
+    }
+
+    /// Returns `‖W_o + scale·(B·A)_o‖` for each row, at least the smallest normal number; `factors` are `A` and `B`.
+    fn row_norms_of(weight: FloatTensor<Self>, factors: [FloatTensor<Self>; 2], scale: f64) -> FloatTensor<Self> {
+        composed::dora::norms::<Self>(weight, factors, scale)
+    }
+
+    /// Multiplies each column by a factor.
+    fn scale_columns(x: FloatTensor<Self>, factors: FloatTensor<Self>) -> FloatTensor<Self> {
+        composed::dora::scale::<Self>(x, factors)
+    }
+
+    /// Returns the gradient of `x`, and that of the factors if there is an `x`.
+    fn scale_columns_backward(
+        x: Option<FloatTensor<Self>>,
+        factors: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, Option<FloatTensor<Self>>) {
+        composed::dora::scale_backward::<Self>(x, factors, gradient)
     }
 
     /// Answers `y` and `1/rms(x)` `[t, 1]`, f32.
@@ -257,6 +287,23 @@ macro_rules! operations_of {
                 Self::linear_lora_forward(x, weight, [a, b], scale).0
             }
 
+            fn row_norms(
+                weight: FloatTensor<Self>,
+                a: FloatTensor<Self>,
+                b: FloatTensor<Self>,
+                scale: f64,
+            ) -> FloatTensor<Self> {
+                Self::row_norms_of(weight, [a, b], scale)
+            }
+
+            fn rescale(
+                x: FloatTensor<Self>,
+                magnitude: FloatTensor<Self>,
+                norms: FloatTensor<Self>,
+            ) -> FloatTensor<Self> {
+                composed::dora::rescale::<Self>(x, magnitude, norms).0
+            }
+
             fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
                 Self::rms_norm_forward(x, weight, eps).0
             }
@@ -339,6 +386,20 @@ impl<B: Kernels, C: CheckpointStrategy> TransformerOps for Autodiff<B, C> {
     ) -> FloatTensor<Self> {
         let weight = Weight::<B>::Nf4(Nf4Tensors { codes, numbers: numbers.into_primitive(), layout });
         tracked::<B, C, _, 3>(composed::lora::LinearLora { weight, scale }, [x, a, b])
+    }
+
+    fn row_norms(
+        weight: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scale: f64,
+    ) -> FloatTensor<Self> {
+        let factors = [a, b].map(|factor| factor.into_primitive());
+        <Self as AutodiffBackend>::from_inner(B::row_norms_of(weight.into_primitive(), factors, scale))
+    }
+
+    fn rescale(x: FloatTensor<Self>, magnitude: FloatTensor<Self>, norms: FloatTensor<Self>) -> FloatTensor<Self> {
+        tracked::<B, C, _, 2>(composed::dora::Rescale::<B> { norms: norms.into_primitive() }, [x, magnitude])
     }
 
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {

@@ -69,6 +69,46 @@ pub(crate) fn add_bias(product: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2>
     }
 }
 
+/// Lengths of the rows of a linear map, `[out]` each.
+#[derive(Clone, Debug)]
+pub struct RowLengths {
+    /// The lengths `m` that the rows are brought to.
+    pub magnitude: Tensor<1>,
+    /// The lengths `n` that they have: see [`row_norms`].
+    pub norms: Tensor<1>,
+}
+
+/// Completes a linear map whose rows have a trained length (Liu et al., "DoRA", <https://arxiv.org/abs/2402.09353>, equation 5) from the product
+/// of its input and the weight with its update: `y = (m/n) ∘ product + b`.
+///
+/// Only the product and the magnitude `m` get gradients. The lengths `n` are constants, as in section 4.3 of the paper.
+///
+/// # Shapes
+/// `product [t, out]`, `bias [out]`; the result is `[t, out]`.
+///
+/// # Panics
+/// If the lengths do not fit the product.
+pub fn rescale(product: Tensor<2>, lengths: RowLengths, bias: Option<Tensor<1>>) -> Tensor<2> {
+    let (RowLengths { magnitude, norms }, [_, outputs]) = (lengths, product.dims());
+    assert_eq!([magnitude.dims(), norms.dims()], [[outputs]; 2], "a length of each row");
+    let (product, magnitude, norms) = (product.into_dispatch(), magnitude.into_dispatch(), norms.into_dispatch());
+    add_bias(Tensor::from_dispatch(Dispatch::rescale(product, magnitude, norms)), bias)
+}
+
+/// Computes the lengths of the rows of `W + scale · B · A`, without a graph, in the dtype of the factors. The dense sum does not exist as a
+/// whole. A row of zeros counts as long as the smallest normal number, so that its length divides.
+///
+/// # Shapes
+/// `weight [out, in]`; the result is `[out]`.
+///
+/// # Panics
+/// If the factors do not fit the weight.
+pub fn row_norms(weight: Tensor<2>, update: LowRank) -> Tensor<1> {
+    check_factors(weight.dims(), &update);
+    let LowRank { a, b, scale } = update;
+    Tensor::from_dispatch(Dispatch::row_norms(weight.into_dispatch(), a.into_dispatch(), b.into_dispatch(), scale))
+}
+
 /// Root mean square normalisation (Zhang and Sennrich, <https://arxiv.org/abs/1910.07467>, equation 4):
 /// `y = w · x / sqrt(mean(x²) + eps)`, the fraction in f32 and rounded to the dtype of `x` before `w` is applied.
 ///

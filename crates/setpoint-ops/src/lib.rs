@@ -23,7 +23,8 @@ mod packing;
 
 pub use adamw::{AdamWStep, adamw, sum_of_squares};
 pub use functions::{
-    Heads, Logits, LowRank, TokenScores, attention, linear, linear_lora, rms_norm, rotate, swiglu, token_logps,
+    Heads, Logits, LowRank, RowLengths, TokenScores, attention, linear, linear_lora, rescale, rms_norm, rotate,
+    row_norms, swiglu, token_logps,
 };
 pub use generation::{Likeliest, Span, Spans, cache_copy, cache_write, cached_attention, likeliest};
 pub use nf4::{Nf4, Nf4Double, Nf4Host, Nf4Layout, linear_lora_nf4, linear_nf4};

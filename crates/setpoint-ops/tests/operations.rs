@@ -7,6 +7,9 @@ use setpoint_ops::{
     AdamWStep, Heads, Logits, LowRank, Packing, attention, linear, linear_lora, rms_norm, rotate, swiglu, token_logps,
 };
 
+#[path = "operations/dora.rs"]
+mod dora;
+
 #[allow(deprecated)]
 fn devices() -> [Device; 2] {
     [Device::flex(), Device::ndarray()]

@@ -3,8 +3,9 @@
 
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Int, Shape, Tensor, module};
-use setpoint_ops::{LowRank, linear, linear_lora, linear_lora_nf4, linear_nf4};
+use setpoint_ops::{LowRank, RowLengths, linear, linear_lora, linear_lora_nf4, linear_nf4, rescale};
 
+use crate::lora::RowNorms;
 use crate::weight::Weight;
 
 /// A linear map with the weight as Hugging Face stores it, `y = x · Wᵀ + b`, and the low-rank update of an adapter, if it has one.
@@ -18,6 +19,10 @@ pub struct Linear {
     lora_A: Option<Factor>,
     /// The second one, `[out, r]`.
     lora_B: Option<Factor>,
+    /// The lengths of the rows of weight and update, `[out]`, if they are trained apart from the direction.
+    lora_magnitude_vector: Option<Param<Tensor<1>>>,
+    /// Their present lengths.
+    norms: RowNorms,
     /// The factor of their product.
     lora_scale: f64,
 }
@@ -36,6 +41,8 @@ impl Linear {
             bias: bias.then(|| constant([outputs], 0.0, device)),
             lora_A: None,
             lora_B: None,
+            lora_magnitude_vector: None,
+            norms: RowNorms::default(),
             lora_scale: 1.0,
         }
     }
@@ -47,7 +54,18 @@ impl Linear {
     /// `[t, in] -> [t, out]`
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let bias = self.bias.as_ref().map(Param::val);
-        match (&self.weight, self.update()) {
+        match (self.update(), self.magnitude()) {
+            (Some(update), Some(magnitude)) => {
+                let lengths = RowLengths { magnitude, norms: self.norms.of(&self.weight, &update) };
+                rescale(self.product(x, None, Some(update)), lengths, bias)
+            }
+            (update, _) => self.product(x, bias, update),
+        }
+    }
+
+    /// Applies weight and update, without the lengths of the rows.
+    fn product(&self, x: Tensor<2>, bias: Option<Tensor<1>>, update: Option<LowRank>) -> Tensor<2> {
+        match (&self.weight, update) {
             (Weight::Dense(weight), None) => linear(x, weight.val(), bias),
             (Weight::Dense(weight), Some(update)) => linear_lora(x, weight.val(), bias, update),
             (Weight::Nf4(weight), None) => linear_nf4(x, &weight.matrix(), bias),
@@ -61,14 +79,25 @@ impl Linear {
         Some(LowRank { a: a.weight.val(), b: b.weight.val(), scale: self.lora_scale })
     }
 
-    /// Gives the map an update: the factors `A` and `B`.
-    pub(crate) fn set_update(&mut self, [a, b]: [Param<Tensor<2>>; 2], scale: f64) {
+    /// Returns the trained lengths of the rows, if there are any.
+    pub(crate) fn magnitude(&self) -> Option<Tensor<1>> {
+        self.lora_magnitude_vector.as_ref().map(Param::val)
+    }
+
+    /// Gives the map an update: the factors `A` and `B`, and lengths of its rows if these are trained.
+    pub(crate) fn set_update(
+        &mut self,
+        [a, b]: [Param<Tensor<2>>; 2],
+        magnitude: Option<Param<Tensor<1>>>,
+        scale: f64,
+    ) {
         (self.lora_A, self.lora_B, self.lora_scale) = (Some(Factor { weight: a }), Some(Factor { weight: b }), scale);
+        (self.lora_magnitude_vector, self.norms) = (magnitude, RowNorms::default());
     }
 
     /// Takes the update away, if there is one.
     pub(crate) fn remove_update(&mut self) {
-        (self.lora_A, self.lora_B) = (None, None);
+        (self.lora_A, self.lora_B, self.lora_magnitude_vector) = (None, None, None);
     }
 }
 

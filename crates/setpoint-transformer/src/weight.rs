@@ -10,6 +10,7 @@ use crate::checkpoint::ParamPath;
 use crate::nf4::Nf4Matrix;
 
 /// The matrix of a linear map, `[out, in]`.
+#[expect(clippy::large_enum_variant, reason = "a model has a few hundred of them")]
 #[derive(Clone, Debug)]
 pub enum Weight {
     /// Numbers, which can be trained.

@@ -2,6 +2,7 @@
 
 pub(crate) mod attention;
 pub(crate) mod cache;
+pub(crate) mod dora;
 pub(crate) mod head;
 mod likeliest;
 pub(crate) mod linear;

@@ -5,6 +5,7 @@
 
 mod adamw;
 mod attention;
+mod dora;
 mod elementwise;
 mod few_rows;
 mod generation;
@@ -96,6 +97,30 @@ impl Kernels for Flex {
                 lora::backward([x, a, b, low], &weight, gradient, scale as f32, wanted)
             }
             _ => composed::lora::backward::<Self>(kept, gradient, scale, wanted),
+        }
+    }
+
+    fn row_norms_of(weight: FloatTensor<Self>, factors: [FloatTensor<Self>; 2], scale: f64) -> FloatTensor<Self> {
+        if all_f32(&[&weight, &factors[0], &factors[1]]) {
+            dora::norms(weight, factors, scale as f32)
+        } else {
+            composed::dora::norms::<Self>(weight, factors, scale)
+        }
+    }
+
+    fn scale_columns(x: FloatTensor<Self>, factors: FloatTensor<Self>) -> FloatTensor<Self> {
+        if all_f32(&[&x, &factors]) { dora::scale(x, factors) } else { composed::dora::scale::<Self>(x, factors) }
+    }
+
+    fn scale_columns_backward(
+        x: Option<FloatTensor<Self>>,
+        factors: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, Option<FloatTensor<Self>>) {
+        if all_f32(&[&factors, &gradient]) && x.as_ref().is_none_or(|x| all_f32(&[x])) {
+            dora::scale_backward(x, factors, gradient)
+        } else {
+            composed::dora::scale_backward::<Self>(x, factors, gradient)
         }
     }
 

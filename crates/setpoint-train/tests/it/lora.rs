@@ -15,7 +15,7 @@ use crate::devices;
 /// The learning rate of the steps.
 const RATE: f64 = 2e-3;
 
-const CASES: [&str; 5] = ["llama", "llama_tied", "qwen2", "qwen2_tied", "llama_tables"];
+const CASES: [&str; 7] = ["llama", "llama_tied", "qwen2", "qwen2_tied", "llama_tables", "llama_dora", "qwen2_dora"];
 
 fn folder(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/lora").join(name)

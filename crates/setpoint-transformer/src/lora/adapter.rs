@@ -4,12 +4,13 @@ use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
+use setpoint_ops::{LowRank, row_norms};
 
 use super::config::{LoraConfig, is_saved_by};
 use super::targets::{Names, Target};
 use crate::checkpoint::{ParamPath, Parameter, name_hash, parameters, with_stable_ids};
 use crate::init::unit;
-use crate::{CausalLm, Decoder, Error, Linear};
+use crate::{CausalLm, Decoder, Error, Linear, Weight};
 
 /// A model whose decoder can have an adapter. The decoder is its field `model`, as in Hugging Face's checkpoints.
 pub trait HasDecoder: Module {
@@ -49,20 +50,34 @@ pub(crate) fn maps(decoder: &mut Decoder) -> impl Iterator<Item = (String, &mut 
     })
 }
 
-/// Returns whether the parameter at `path` is stored with the adapter: a factor of an update, or a part of a module that is trained in full.
+/// Returns whether the parameter at `path` is stored with the adapter: a factor or the magnitude of an update, or a part of a module that is
+/// trained in full.
 pub fn is_adapter_parameter(config: &LoraConfig, path: &str) -> bool {
-    is_factor(path) || config.is_saved(path)
+    is_of_update(path) || config.is_saved(path)
 }
 
-pub(super) fn is_factor(path: &str) -> bool {
-    [".lora_A.weight", ".lora_B.weight"].iter().any(|end| path.ends_with(end))
+/// The end of the path of a magnitude.
+const MAGNITUDE: &str = ".lora_magnitude_vector";
+
+/// The ends of the paths of an update's parameters.
+const UPDATE: [&str; 3] = [".lora_A.weight", ".lora_B.weight", MAGNITUDE];
+
+/// Returns the path of the map whose update the parameter at `path` belongs to, if it belongs to one.
+pub(super) fn map_of(path: &str) -> Option<&str> {
+    UPDATE.iter().find_map(|end| path.strip_suffix(end))
+}
+
+/// Returns whether the parameter at `path` belongs to an update.
+pub(super) fn is_of_update(path: &str) -> bool {
+    map_of(path).is_some()
 }
 
 /// Adds a new adapter and freezes the rest of the model: on a device with autodiff, the adapter's parameters and those of the modules in
 /// `modules_to_save` require gradients, and no others do.
 ///
 /// `A` is drawn from U(−1/√in, 1/√in) on the host and `B` is 0, so the model computes the same as before. The numbers depend on `seed` and the
-/// names of the maps alone. Factors are f32, whatever the dtype of the model.
+/// names of the maps alone. With `dora` a magnitude holds the lengths of the weight's rows. All of these are f32, whatever the dtype of the
+/// model.
 ///
 /// # Errors
 ///
@@ -88,7 +103,11 @@ fn add<M: HasDecoder>(mut model: M, config: &LoraConfig, seed: u64, names: Names
             let (rank, drawn) = (target.rank, target.clone());
             let a = lazy([rank, inputs], &device, move || uniform(&drawn, inputs, seed));
             let b = lazy([outputs, rank], &device, move || TensorData::zeros::<f32, _>([outputs, rank]));
-            map.set_update([a, b], target.scale);
+            let magnitude = config.dora.then(|| {
+                let weight = map.weight.clone();
+                lazy([outputs], &device, move || lengths(&weight))
+            });
+            map.set_update([a, b], magnitude, target.scale);
         }
     }
     let mut freeze = Freeze { path: ParamPath::default(), config, unseen: config.modules_to_save.clone() };
@@ -103,8 +122,10 @@ fn add<M: HasDecoder>(mut model: M, config: &LoraConfig, seed: u64, names: Names
 /// The size of an adapter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AdapterSize {
-    /// Numbers in its factors.
+    /// Numbers in its factors and magnitudes.
     pub factors: u64,
+    /// Those of them in magnitudes.
+    pub magnitudes: u64,
     /// Numbers in the modules that are trained in full.
     pub saved: u64,
     /// The sum of the ranks of all updates.
@@ -128,8 +149,9 @@ pub fn adapter_size<M: HasDecoder>(model: M, config: &LoraConfig) -> Result<Adap
     let mut size = AdapterSize::default();
     for Parameter { name, shape, .. } in parameters(&model) {
         let count = shape.iter().map(|&n| n as u64).product::<u64>();
-        if is_factor(&name) {
+        if is_of_update(&name) {
             size.factors += count;
+            size.magnitudes += if name.ends_with(MAGNITUDE) { count } else { 0 };
             size.ranks += if name.ends_with(".lora_A.weight") { shape[0] as u64 } else { 0 };
         } else if config.is_saved(&name) {
             size.saved += count;
@@ -138,16 +160,26 @@ pub fn adapter_size<M: HasDecoder>(model: M, config: &LoraConfig) -> Result<Adap
     Ok(size)
 }
 
-/// Makes a factor, whose values are computed when they are first read.
-fn lazy(
-    shape: [usize; 2],
+/// Makes a parameter whose values are computed when they are first read.
+fn lazy<const D: usize>(
+    shape: [usize; D],
     device: &Device,
     values: impl FnOnce() -> TensorData + Send + Sync + 'static,
-) -> Param<Tensor<2>> {
+) -> Param<Tensor<D>> {
     let make = move |device: &Device, require_grad| {
         Tensor::from_data(values(), (device, DType::F32)).set_require_grad(require_grad)
     };
     Param::uninitialized(ParamId::new(), make, device.clone(), true, Shape::from(shape))
+}
+
+/// Returns the lengths of the rows of a weight, computed as those of its sum with an update of zero.
+fn lengths(weight: &Weight) -> TensorData {
+    let weight = weight.val();
+    let weight = if weight.device().is_autodiff() { weight.inner() } else { weight };
+    let [outputs, inputs] = weight.dims();
+    let zeros = |shape: [usize; 2]| Tensor::zeros(shape, (&weight.device(), DType::F32));
+    let update = LowRank { a: zeros([1, inputs]), b: zeros([outputs, 1]), scale: 1.0 };
+    row_norms(weight.clone(), update).into_data()
 }
 
 /// Draws `A` as `torch.nn.init.kaiming_uniform_` with `a = √5` does: from U(−1/√in, 1/√in).
@@ -178,7 +210,7 @@ impl ModuleMapper for Freeze<'_> {
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let path = self.path.name();
-        if !is_factor(&path) {
+        if !is_of_update(&path) {
             self.unseen.retain(|name| !is_saved_by(name, &path));
         }
         param.set_require_grad(is_adapter_parameter(self.config, &path))

@@ -26,6 +26,8 @@ pub struct LoraConfig {
     pub alpha: f64,
     /// Multiplies updates by α/√r instead of α/r (Kalajdzievski, <https://arxiv.org/abs/2312.03732>).
     pub rslora: bool,
+    /// Trains the length of each row of a weight apart from its direction: DoRA (Liu et al., <https://arxiv.org/abs/2402.09353>).
+    pub dora: bool,
     /// The linear maps that get an update: `all-linear`, a list of names, or a regular expression for the whole path.
     pub targets: Targets,
     /// Linear maps that get no update, whatever `targets` says: a list of names, or a regular expression for the whole path.
@@ -54,6 +56,7 @@ impl Default for LoraConfig {
             rank: 16,
             alpha: 32.0,
             rslora: false,
+            dora: false,
             targets: Targets::AllLinear,
             exclude: Selection::default(),
             layers: Vec::new(),

@@ -7,7 +7,7 @@ use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::tensor::{FloatDType, Tensor};
 use serde_json::Value;
 
-use super::adapter::{HasDecoder, attach_known, is_adapter_parameter, is_factor};
+use super::adapter::{HasDecoder, attach_known, is_adapter_parameter, is_of_update};
 use super::config::LoraConfig;
 use super::targets::{Selection, Targets};
 use crate::Error;
@@ -81,6 +81,7 @@ impl AdapterFolder {
                 .optional_number("lora_alpha")?
                 .ok_or_else(|| file.missing("lora_alpha", "the scale of the adapter"))?,
             rslora: file.optional_bool("use_rslora")?.unwrap_or(false),
+            dora: file.optional_bool("use_dora")?.unwrap_or(false),
             targets: match selection(&file, "target_modules")? {
                 Some(targets) => targets.into(),
                 // PEFT's own for these families.
@@ -227,8 +228,8 @@ impl ModuleMapper for Fill<'_> {
         if self.error.is_some() || !self.found.contains(&path) {
             return param;
         }
-        // The factors are f32 whatever the model is; everything else has the model's dtype.
-        let dtype = if is_factor(&path) { FloatDType::F32 } else { param.val().dtype().into() };
+        // Updates are f32 whatever the model is; everything else has the model's dtype.
+        let dtype = if is_of_update(&path) { FloatDType::F32 } else { param.val().dtype().into() };
         match self.weights.tensor(&format!("{PREFIX}{path}"), dtype, &param.lazy_device()) {
             Ok(tensor) => param.transform_for_load(tensor, ParamId::from(name_hash(&path))),
             Err(error) => {
@@ -261,6 +262,7 @@ const READ_OR_HARMLESS: &[&str] = &[
     "runtime_config",
     "target_modules",
     "task_type",
+    "use_dora",
     "use_rslora",
 ];
 
@@ -271,7 +273,6 @@ const NEUTRAL: &[(&str, &str)] = &[
     ("layers_pattern", "null"),
     ("lora_bias", "false"),
     ("peft_type", "\"LORA\""),
-    ("use_dora", "false"),
     ("use_qalora", "false"),
 ];
 

@@ -8,6 +8,7 @@ mod adapter;
 mod config;
 mod folder;
 mod merge;
+mod norms;
 mod save;
 mod targets;
 
@@ -16,5 +17,6 @@ pub use adapter::{AdapterSize, HasDecoder, adapter_size, attach, is_adapter_para
 pub use config::{LoraConfig, LoraPattern};
 pub use folder::{AdapterFolder, AdapterTask};
 pub use merge::merged;
+pub(crate) use norms::RowNorms;
 pub use save::{AdapterAbout, save_adapter};
 pub use targets::{Selection, Targets};

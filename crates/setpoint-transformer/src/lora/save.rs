@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::adapter::{HasDecoder, is_adapter_parameter, is_factor};
+use super::adapter::{HasDecoder, is_adapter_parameter, map_of};
 use super::config::LoraConfig;
 use super::folder::{AdapterTask, CONFIG, PREFIX, WEIGHTS};
 use super::targets::Targets;
@@ -59,7 +59,7 @@ pub fn save_adapter<M: HasDecoder>(
         "rank_pattern": config.rank_pattern,
         "target_modules": target_modules(model, config),
         "task_type": about.task.name(),
-        "use_dora": false,
+        "use_dora": config.dora,
         "use_rslora": config.rslora,
     });
     if !config.layers.is_empty() {
@@ -81,7 +81,7 @@ fn target_modules<M: HasDecoder>(model: &M, config: &LoraConfig) -> Value {
         Targets::Names(names) => json!(names.iter().collect::<BTreeSet<_>>()),
         Targets::AllLinear => {
             let paths: Vec<String> = parameters(model).into_iter().map(|parameter| parameter.name).collect();
-            let maps = paths.iter().filter(|path| is_factor(path)).filter_map(|path| path.rsplit('.').nth(2));
+            let maps = paths.iter().filter_map(|path| map_of(path)?.rsplit('.').next());
             json!(maps.collect::<BTreeSet<_>>())
         }
     }

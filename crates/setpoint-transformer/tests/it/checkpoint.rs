@@ -219,7 +219,7 @@ fn a_part_of_a_checkpoint_goes_into_a_part_of_a_model() {
     let mixed = checkpoint::load_module(fresh.clone(), no_head.path(), &options).unwrap();
     let training =
         checkpoint::load_module(CausalLm::init(&config, 3, &flex.clone().autodiff()), no_head.path(), &options);
-    assert!(training.unwrap().lm_head.unwrap().weight.is_require_grad());
+    assert!(training.unwrap().lm_head.unwrap().weight.val().is_require_grad());
     assert_eq!(head(&mixed), head(&fresh));
     assert_eq!(first_weight(&mixed), first_weight(&model));
     assert_eq!(Checkpoint::open(&dir).unwrap().shape("lm_head.weight"), Some(&[96, 32][..]));
@@ -241,7 +241,7 @@ fn a_tied_head_may_be_stored_if_it_is_the_embedding() {
         untied.tie_word_embeddings = false;
         let mut other = CausalLm::zeros(&untied, &flex);
         other.model = model.model.clone();
-        other.lm_head.as_mut().unwrap().weight = burn::module::Param::from_tensor(weight);
+        other.lm_head.as_mut().unwrap().weight.set(weight);
         other.save(&untied, folder.path(), &SaveOptions::default()).unwrap();
         fs::write(folder.path().join("config.json"), config.to_json().to_string()).unwrap();
         CausalLm::load(folder.path(), &LoadOptions::default(), &flex)

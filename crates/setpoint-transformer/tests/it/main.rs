@@ -4,6 +4,7 @@ mod bad_files;
 mod checkpoint;
 mod config;
 mod definition;
+mod dora;
 #[path = "../../src/finite_difference.rs"]
 mod finite_difference;
 mod generate;

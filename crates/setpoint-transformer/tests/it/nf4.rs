@@ -123,16 +123,9 @@ fn only_matrices_of_layers_are_in_codes_and_they_are_no_parameters() {
 fn a_weight_takes_little_more_than_half_a_byte() {
     let values: Vec<f32> = (0..768 * 520).map(|i| ((i * 7919 % 1000) as f32 - 500.0) / 500.0).collect();
     let [device, _] = devices();
-    let (_, config) = read(&case("llama_kv2_tied"), FloatDType::F32, None, &device);
-    let config = ModelConfig {
-        hidden_size: 520,
-        intermediate_size: 768,
-        num_hidden_layers: 1,
-        num_attention_heads: 4,
-        num_key_value_heads: 4,
-        head_dim: 130,
-        ..config
-    };
+    let (_, mut config) = read(&case("llama_kv2_tied"), FloatDType::F32, None, &device);
+    (config.hidden_size, config.intermediate_size, config.num_hidden_layers) = (520, 768, 1);
+    (config.num_attention_heads, config.num_key_value_heads, config.head_dim) = (4, 4, 130);
     let dir = tempfile::tempdir().unwrap();
     let mut model = CausalLm::init(&config, 1, &device);
     let matrix = Tensor::from_data(TensorData::new(values, [768, 520]), &device);
@@ -265,7 +258,7 @@ fn codes_go_where_the_model_goes() {
     assert_eq!(host(logits(&trained, &ROW).inner()), expected);
     assert!(!by_path(&trained, &mut loss(logits(&trained, &ROW), &ROW).backward()).0.is_empty());
     for moved in [model.fork(&ndarray.clone().autodiff()).valid(), valid.to_device(&ndarray)] {
-        assert_eq!(moved.devices(), [ndarray.clone()]);
+        assert_eq!(moved.devices(), vec![ndarray.clone()]);
         assert_close(&host(logits(&moved, &ROW)), &expected, 1e-5, "moved");
     }
 }
@@ -300,8 +293,9 @@ fn what_cannot_be_quantised_is_refused() {
     let said = format!("tensor `model.layers.1.mlp.up_proj.weight` holds inf at place {}", inputs + 3);
     assert!(message.contains(&said), "{message}");
     // A tensor that is missing is still missed.
-    let (_, config) = read(&case("llama_kv2"), FloatDType::F32, None, &device);
-    let larger = CausalLm::zeros(&ModelConfig { num_hidden_layers: 3, ..config }, &device);
+    let (_, mut config) = read(&case("llama_kv2"), FloatDType::F32, None, &device);
+    config.num_hidden_layers = 3;
+    let larger = CausalLm::zeros(&config, &device);
     let error = setpoint_transformer::checkpoint::load_model(larger, &case("llama_kv2"), &options).unwrap_err();
     assert!(matches!(error, Error::MissingTensor { .. }), "{error}");
 }

@@ -60,6 +60,10 @@ pub fn arrays(path: &Path) -> HashMap<String, Array> {
     let read = |dtype: Dtype, data: &[u8]| -> Vec<f64> {
         match dtype {
             Dtype::F32 => data.as_chunks().0.iter().map(|&x| f64::from(f32::from_le_bytes(x))).collect(),
+            Dtype::BF16 => {
+                let bits = data.as_chunks().0.iter().map(|&x| u32::from(u16::from_le_bytes(x)) << 16);
+                bits.map(|bits| f64::from(f32::from_bits(bits))).collect()
+            }
             Dtype::I64 => data.as_chunks().0.iter().map(|&x| i64::from_le_bytes(x) as f64).collect(),
             other => panic!("{other:?}"),
         }

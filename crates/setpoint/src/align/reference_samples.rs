@@ -77,6 +77,8 @@ fn content(value: &Value) -> Option<&str> {
 }
 
 fn wanted(message: String) -> Failure {
-    Failure::run(message)
-        .hint("write them with `setpoint annotate --reference-samples 16`, or choose another align.log_z0")
+    Failure::run(message).hint(
+        "draw samples from the reference with `setpoint generate --set generate.samples=16`, score them with `setpoint annotate`, and \
+         put both into these columns; or choose another align.log_z0",
+    )
 }

@@ -51,6 +51,9 @@ pub fn adapter(draft: &mut Draft<'_>, _: Names<'_>) {
     if draft.is_on("use_rslora") || draft.is_on("peft_use_rslora") {
         draft.set("adapter.rslora", true);
     }
+    if draft.is_on("use_dora") || draft.is_on("peft_use_dora") {
+        draft.set("adapter.dora", true);
+    }
     if let Some((name, value)) = draft.first(&["lora_modules_to_save", "additional_target"]) {
         match texts(value) {
             Some(modules) => draft.set("adapter.modules_to_save", modules),

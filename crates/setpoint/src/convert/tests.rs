@@ -401,8 +401,8 @@ fn adapters_have_the_defaults_of_their_tool() {
             r#"adapter = { rank = 6, alpha = 12.0, targets = "all-linear", modules_to_save = ["embed_tokens", "lm_head"] }"#,
         ),
         (
-            "base_model: m\nadapter: lora\nlora_r: 8\nlora_alpha: 4\nlora_target_modules: [up_proj]\nloraplus_lr_ratio: 8",
-            r#"adapter = { rank = 8, alpha = 4.0, targets = ["up_proj"], plus_ratio = 8.0 }"#,
+            "base_model: m\nadapter: lora\nlora_r: 8\nlora_alpha: 4\nlora_target_modules: [up_proj]\nloraplus_lr_ratio: 8\npeft_use_dora: true",
+            r#"adapter = { rank = 8, alpha = 4.0, targets = ["up_proj"], dora = true, plus_ratio = 8.0 }"#,
         ),
         ("base_model: m\nadapter: lora\nlora_r: 8\nlora_model_dir: old", r#"adapter = { path = "old" }"#),
     ] {

@@ -165,6 +165,8 @@ pub const FOREIGN: &[Foreign] = &[
     name("additional_target", FACTORY, Setting("adapter.modules_to_save"), By(Rule::Adapter)),
     name("use_rslora", NOT_AXOLOTL, Setting("adapter.rslora"), By(Rule::Adapter)),
     name("peft_use_rslora", AXOLOTL, Setting("adapter.rslora"), By(Rule::Adapter)),
+    name("use_dora", NOT_AXOLOTL, Setting("adapter.dora"), By(Rule::Adapter)),
+    name("peft_use_dora", AXOLOTL, Setting("adapter.dora"), By(Rule::Adapter)),
     name("loraplus_lr_ratio", NOT_TRL, Setting("adapter.plus_ratio"), By(Rule::Adapter)),
     name("adapter_name_or_path", FACTORY, Setting("adapter.path"), By(Rule::Adapter)),
     name("lora_model_dir", AXOLOTL, Setting("adapter.path"), By(Rule::Adapter)),
@@ -172,7 +174,6 @@ pub const FOREIGN: &[Foreign] = &[
     // Lost.
     lost("lora_*", ADAPTERS),
     lost("peft_*", ADAPTERS),
-    lost("use_dora", ADAPTERS),
     lost("loraplus_*", ADAPTERS),
     lost("pissa_*", ADAPTERS),
     lost("create_new_adapter", ADAPTERS),
