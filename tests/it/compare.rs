@@ -164,7 +164,7 @@ fn wrong_settings_are_named_with_their_lines() {
     );
     refused(
         "methods = [\"dpo\"]\n[compare.grids.dpo]\n\"train.batch_size\" = [1, 2]\n[compare.grids.ipo]\n\"align.beta\" = [1.0]\n",
-        &["compare.toml:18", "budgets are equal", "`ipo` is not among"],
+        &["compare.toml:18", "budgets are equal", "`compare.grids.ipo` is not among"],
     );
     refused("methods = [\"mix\"]\n", &["mix", "at least one loss"]);
     let (dir, config) = settings("methods = [\"dro\"]\npoints = 2\nselection_share = 0.01\n");

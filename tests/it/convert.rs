@@ -16,9 +16,7 @@ fn a_converted_file_is_accepted_by_its_job() {
     let output = output.to_str().unwrap();
     let ran = setpoint(&["convert", &input, "--output", output]).ok();
     assert_eq!(ran.stdout, "");
-    for said in
-        ["adapter, lora_r: ", "val_set_size: ", "eval_data.path", "setpoint align", "--run runs/from-yaml --dry-run"]
-    {
+    for said in ["val_set_size: ", "eval_data.path", "setpoint align", "--run runs/from-yaml --dry-run"] {
         assert!(ran.stderr.contains(said), "expected {said:?} in {}", ran.stderr);
     }
     assert!(!ran.stderr.contains("wandb"), "{}", ran.stderr);
@@ -45,7 +43,7 @@ fn files_that_cannot_be_converted_are_one_sentence() {
     setpoint(&["convert", &unclear]).fails(2, &["--trainer"]);
     setpoint(&["convert", &unclear, "--trainer", "kto"]).ok();
     setpoint(&["convert", &unclear, "--trainer", "grpo"]).fails(2, &["grpo", "simpo"]);
-    setpoint(&["convert", "nowhere.yaml"]).fails(2, &["nowhere.yaml", "cannot be read"]);
+    setpoint(&["convert", "nowhere.yaml"]).fails(2, &["could not read nowhere.yaml: No such file or directory\n"]);
     let (_folder, no_yaml) = file("bad.yaml", "base_model: [\n");
     setpoint(&["convert", &no_yaml]).fails(2, &["bad.yaml", "not valid YAML"]);
 }

@@ -24,7 +24,7 @@ fn counts_of_a_generation() {
     set(&["generate.samples=4000000000"]).fails(2, &["generate.samples"]);
     set(&["generate.batch_size=9223372036854775807"]).fails(2, &["generate.batch_size"]);
     set(&["generate.max_new_tokens=9223372036854775807"]).fails(2, &["generate.max_new_tokens"]);
-    set(&["generate.temperature=nan"]).fails(2, &["generate.temperature", "not a number"]);
+    set(&["generate.temperature=nan"]).fails(2, &["generate.temperature", "found NaN"]);
     let deep = format!("generate{}=1", ".x".repeat(20_000));
     set(&[&deep]).fails(2, &["20001 parts"]);
 }

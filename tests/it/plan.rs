@@ -146,5 +146,5 @@ fn a_preset_can_be_swept() {
     assert_eq!(trial["align"]["prompt_term"].as_str(), Some("full"));
 
     write("\"align.preset\" = [\"papers\"]\n");
-    setpoint(&["sweep", &path, "--dry-run"]).fails(2, &["align.preset", "`papers` is not a preset"]);
+    setpoint(&["sweep", &path, "--dry-run"]).fails(2, &[".toml:", "`papers` is not a preset"]);
 }

@@ -257,7 +257,7 @@ fn wrong_settings_are_named_with_their_lines() {
         &["sweep.toml:17", "is a range", "sweep.trials"],
     );
     refused("[sweep.settings]\n\"align.method\" = [\"dpo\", \"ipo\"]\n", &["setpoint compare"]);
-    refused("[sweep.settings]\n\"encode.max_length\" = [64, 257]\n", &["`encode.max_length` is 257", "256 tokens"]);
+    refused("[sweep.settings]\n\"encode.max_length\" = [64, 257]\n", &["encode.max_length` is 257", "256 tokens"]);
     refused("[sweep]\nmetric = \"beauty\"\nparallel = 0\n", &["sweep.toml:17", "sweep.toml:18", "win_rate"]);
     // Shared settings are wrong at their own place.
     let (dir, config) = settings(GRID);

@@ -111,7 +111,7 @@ fn printing(dir: &Path) -> Vec<(&'static str, Vec<String>)> {
         ("sweep", owned(&["sweep", &sweep, "--dry-run"])),
         ("compare", owned(&["compare", &compare, "--dry-run"])),
         ("methods", owned(&["methods"])),
-        ("generate", with(&["generate"], &["--set", "generate.max_new_tokens=3"])),
+        ("generate", with(&["generate"], &["--dry-run"])),
         ("chat", owned(&["chat", "--model", &policy, "--set", "generate.max_new_tokens=3"])),
         (
             "eval",

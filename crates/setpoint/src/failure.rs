@@ -95,7 +95,7 @@ impl Failure {
         let mut message = error.to_string();
         let mut cause = error.source();
         while let Some(inner) = cause {
-            let text = inner.to_string();
+            let text = words::without_codes(&inner.to_string()).into_owned();
             // Errors that already print their cause need no second copy of it.
             if !message.contains(&text) {
                 message.push_str(": ");

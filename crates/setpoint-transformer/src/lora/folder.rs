@@ -70,7 +70,7 @@ impl AdapterFolder {
     /// [`Error::Read`], [`Error::Json`], [`Error::MissingKey`], [`Error::UnsupportedValue`], [`Error::UnknownKey`].
     pub fn open(dir: &Path) -> Result<Self, Error> {
         let path = dir.join(CONFIG);
-        let text = std::fs::read_to_string(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
+        let text = setpoint_files::read_text(&path)?;
         let map = object(&path, &text)?;
         let file = Reader::new(&path, &map);
         check_keys(&file)?;

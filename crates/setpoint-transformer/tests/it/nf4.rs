@@ -121,7 +121,7 @@ fn only_matrices_of_layers_are_in_codes_and_they_are_no_parameters() {
 /// Bytes of the tensors on the device: at most 0.53 a number, and those of the formula.
 #[test]
 fn a_weight_takes_little_more_than_half_a_byte() {
-    let values: Vec<f32> = (0..768 * 520).map(|i| ((i * 7919 % 1000) as f32 - 500.0) / 500.0).collect();
+    let values: Vec<f32> = (0..768_i64 * 520).map(|i| ((i * 7919 % 1000) as f32 - 500.0) / 500.0).collect();
     let [device, _] = devices();
     let (_, mut config) = read(&case("llama_kv2_tied"), FloatDType::F32, None, &device);
     (config.hidden_size, config.intermediate_size, config.num_hidden_layers) = (520, 768, 1);

@@ -189,6 +189,13 @@ fn names_next_to(rest: &str, key: &str, known: &impl Known) -> Vec<String> {
 fn unknown_setting(rest: &str, key: &str, known: &impl Known) -> String {
     let name = last(key);
     let field = rest.split('`').nth(1).unwrap_or(name);
+    if field != name && name == "method" && !key.ends_with(']') {
+        // The method chooses the settings next to it, and has none of this name.
+        return format!(
+            "`{}` is not a setting of this method (`setpoint methods` lists what each has)",
+            beside(key, field)
+        );
+    }
     if field != name {
         // In a list of tables, where a key has no path of its own.
         return format!("`{key}`: `{field}` is not a setting of one of its entries");

@@ -47,7 +47,7 @@ pub struct Dro {
     pub level_weight: f64,
     /// Weight w of the token-mean NLL of each prompt's best response: the loss grows by w·β²·NLL.
     pub nll_weight: f64,
-    /// Whether targets are per token: β is then reward per nat per token, and `log_z0` nats per token.
+    /// Counts targets per token: β is then reward per nat per token, and `log_z0` nats per token.
     pub length_normalize: bool,
     /// The transform of the rewards before training.
     pub reward_transform: RewardTransform,
