@@ -1,7 +1,7 @@
 //! Writing so that a crash at any moment leaves either the old or the new state.
 //!
 //! A file is complete once it is synced, and visible under its name once it is renamed and its folder is synced as well.
-//! [`write`] does this for one file, [`Stage`] for several that belong together. The operations they are made of are public for
+//! [`write()`] does this for one file, [`Stage`] for several that belong together. The operations they are made of are public for
 //! other needs, such as a folder that appears as a whole. Each fails when the disk refuses.
 //!
 //! [`read`] and its kin read files that are small by their nature, and [`words`] says in plain words what is wrong with them.
