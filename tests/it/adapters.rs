@@ -94,6 +94,10 @@ fn a_run_leaves_a_folder_in_the_layout_of_peft_that_works_as_a_model() {
     assert!(tensors(&merged.join("model.safetensors")).iter().all(|name| !name.contains("lora")));
     setpoint(&["merge", "--model", &adapter, "--output", &merged.display().to_string()]).fails(1, &["--overwrite"]);
     setpoint(&["merge", "--model", &merged.display().to_string(), "--output", "x"]).fails(2, &["holds no adapter"]);
+    for source in [adapter.as_str(), &format!("{}/.", model().display())] {
+        setpoint(&["merge", "--model", &adapter, "--output", source, "--overwrite"])
+            .fails(2, &["is read for the merge"]);
+    }
     setpoint(&["export", "gguf", "--model", &adapter, "--type", "f32", "--output", "x.gguf"])
         .fails(2, &["setpoint merge"]);
     let shown = setpoint(&["inspect", "model", &adapter]).ok();

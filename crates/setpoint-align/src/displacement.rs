@@ -127,7 +127,7 @@ pub struct DisplacementWarning {
     pub per_token: bool,
 }
 
-/// What holds the chosen responses up.
+/// Ways to keep the chosen responses from losing probability.
 const REMEDY: &str = "a lower train.learning_rate or a larger align.beta keeps the policy closer to the reference";
 
 impl fmt::Display for DisplacementWarning {

@@ -1,4 +1,4 @@
-//! The likelihood term that objectives may have beside them.
+//! The likelihood term that objectives may add.
 
 use burn::tensor::{Int, Tensor, TensorData};
 

@@ -13,7 +13,7 @@ pub const LEAST_SAMPLES: usize = 8;
 pub struct ReferenceSample {
     /// Its reward, transformed and scaled.
     pub reward: f64,
-    /// Whether it is one of the responses in the data, whose share of Z(x) is known exactly.
+    /// True if it is one of the responses in the data, whose share of Z(x) is known exactly.
     pub in_data: bool,
 }
 
@@ -39,7 +39,7 @@ pub struct PromptLogZ {
 /// counts with its exact share, so samples that repeat it are left out. With every possible response in the data the sum is exact.
 ///
 /// This is V*/β of A*-PO (arXiv 2505.20686). Its expectation lies below log Z(x), as that of every log of a mean does. The bias is
-/// large if β is much smaller than the standard deviation of the rewards: the sum then hangs on rewards that K samples rarely have.
+/// large if β is much smaller than the standard deviation of the rewards: the sum then depends on rewards that K samples rarely have.
 ///
 /// # Units
 /// Nats. β: reward per nat.

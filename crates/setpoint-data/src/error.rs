@@ -28,15 +28,15 @@ pub enum Error {
     /// The data set has the name of a file or folder, and there is none.
     #[error("{}: no such file or folder. Check the path", path.display())]
     NoFile {
-        /// What was asked for.
+        /// The name that was asked for.
         path: PathBuf,
     },
     /// The data set is something else than a file or a folder.
     #[error("{}: it is {kind}, not a file. Write the rows to a file, such as rows.jsonl", path.display())]
     NoDataFile {
-        /// What was asked for.
+        /// The name that was asked for.
         path: PathBuf,
-        /// What it is, with its article.
+        /// The kind of thing found there, with its article.
         kind: &'static str,
     },
     /// The data set is neither a path that exists nor something that could be a hub id.
@@ -44,7 +44,7 @@ pub enum Error {
         "{dataset}: no such file or folder, and not a hub id either (owner/name). Check the path, or give the id of a hub data set"
     )]
     NotFound {
-        /// What was asked for.
+        /// The name that was asked for.
         dataset: String,
     },
     /// The name of a file does not say how it is encoded.

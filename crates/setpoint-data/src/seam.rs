@@ -9,7 +9,7 @@ thread_local! {
     static CONTAINED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What is said of a panic.
+/// The message about a panic.
 const STOPPED: &str = "its parser stopped: it is damaged, or of a kind that is not known";
 
 /// Runs a function whose panics become errors and are not printed. Whatever the function borrowed must not be used after a

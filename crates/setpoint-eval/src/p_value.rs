@@ -1,6 +1,6 @@
 //! P-values in texts.
 
-/// Returns a p-value with its sign, in so many decimals: `= 0.031`, or `< 0.001` for one that would be rounded to zero.
+/// Returns a p-value with its sign, with the given number of decimals: `= 0.031`, or `< 0.001` for one that would be rounded to zero.
 ///
 /// ```
 /// use setpoint_eval::p_value_text;

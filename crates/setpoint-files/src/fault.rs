@@ -39,7 +39,7 @@ pub fn fill() {
     FULL.set(true);
 }
 
-/// Gives the disk so many bytes of free space.
+/// Sets the free space of the disk, in bytes.
 pub fn leave(bytes: Option<u64>) {
     FREE.set(bytes);
 }

@@ -67,14 +67,20 @@ pub fn merge(session: &Session, settings: &MergeSettings) -> Outcome<Merged> {
         return Err(Failure::usage("--model", message));
     }
     require_target(output, Target::Folder, "--output")?;
-    if *existing != Existing::Overwrite && output.join("config.json").exists() {
-        return Err(Failure::run(format!("{} holds a model already", output.display()))
-            .hint("give --overwrite to replace it, or another --output"));
-    }
     let folder = match base {
         Some(base) => ModelFolder::open_on(dir, base)?,
         None => ModelFolder::open(dir)?,
     };
+    // Also under another name, or through a link.
+    let is_output = |path: &Path| path.canonicalize().ok().is_some_and(|path| output.canonicalize().ok() == Some(path));
+    if let Some(source) = [dir.as_path(), folder.base()].into_iter().find(|path| is_output(path)) {
+        let message = format!("`{}` is read for the merge: choose another folder to write to", source.display());
+        return Err(Failure::usage("--output", message));
+    }
+    if *existing != Existing::Overwrite && output.join("config.json").exists() {
+        return Err(Failure::run(format!("{} holds a model already", output.display()))
+            .hint("give --overwrite to replace it, or another --output"));
+    }
     let mut section = ModelSection { path: Some(dir.clone()), ..ModelSection::default() };
     if !dir.join("tokenizer.json").is_file() {
         section.tokenizer = Some(folder.base().to_owned());

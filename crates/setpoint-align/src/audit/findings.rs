@@ -127,7 +127,7 @@ fn short(value: f64) -> String {
     decimals(value, 4)
 }
 
-/// Returns a number with at most so many decimals and no zeros at its end.
+/// Returns a number with at most the given number of decimals and no zeros at its end.
 fn decimals(value: f64, decimals: usize) -> String {
     let text = format!("{value:.decimals$}");
     let text = text.trim_end_matches('0').trim_end_matches('.');

@@ -56,7 +56,7 @@ pub struct AuditSettings {
     pub beta: f64,
     /// How `log_z0` is set.
     pub log_z0: LogZ0,
-    /// Whether targets are nats per token.
+    /// Counts targets in nats per token.
     pub length_normalize: bool,
     /// How many infeasible prompts the report lists, worst first.
     pub listed: usize,
@@ -97,7 +97,7 @@ pub struct AuditReport {
     pub target_range: f64,
     /// Whether the targets are probabilities.
     pub feasibility: Feasibility,
-    /// Whether a response of the data has a label; without labels, `chosen` is the best response of a prompt by reward, and `rejected`
+    /// True if a response of the data has a label; without labels, `chosen` is the best response of a prompt by reward, and `rejected`
     /// are those with lower rewards.
     pub labelled: bool,
     /// Where the chosen responses are going.

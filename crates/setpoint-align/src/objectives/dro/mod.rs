@@ -60,7 +60,7 @@ pub struct DroSettings {
     pub error: ResidualError,
     /// λ: the weight of a prompt's mean residual next to the residuals' distances from it, at least 0. 1 is DRO.
     pub level_weight: f64,
-    /// Whether targets are per token: the log-ratio of a response is divided by its number of tokens.
+    /// Counts targets per token: the log-ratio of a response is divided by its number of tokens.
     pub length_normalize: bool,
 }
 
