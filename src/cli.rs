@@ -87,12 +87,15 @@ pub enum Command {
     /// One HTML file of runs and results: curves, tables, samples side by side; opens offline
     #[command(display_order = after("eval") + 2, after_help = REPORT_HELP)]
     Report {
-        /// Run folders, folders of evaluations, or their JSON files
+        /// Run folders, folders of comparisons or evaluations, or the JSON files of evaluations
         #[arg(required = true, value_name = "RUN")]
         runs: Vec<PathBuf>,
         /// The file to write
         #[arg(long, value_name = "FILE", default_value = "report.html")]
         output: PathBuf,
+        /// KLs from the SFT model at which methods are compared, separated by commas
+        #[arg(long, value_name = "NATS", value_delimiter = ',')]
+        at_kl: Vec<f64>,
     },
     /// Settings from a configuration of trl, axolotl or LLaMA-Factory
     #[command(display_order = after("eval") + 3, after_help = convert::HELP)]

@@ -161,6 +161,7 @@ fn argument(flag: &Flag) -> Arg {
         Form::Path => argument.value_parser(value_parser!(PathBuf)),
         Form::Text => argument,
         Form::Names => argument.action(ArgAction::Append).value_delimiter(','),
+        Form::Numbers => argument.action(ArgAction::Append).value_delimiter(',').value_parser(value_parser!(f64)),
         Form::Named { .. } => argument.action(ArgAction::Append),
     };
     match flag.excludes {
@@ -181,6 +182,11 @@ fn give(given: &mut Given, flag: &Flag, matches: &mut ArgMatches) {
             let names = matches.remove_many::<String>(flag.name);
             let names = names.map(|names| Value::Array(names.map(Value::String).collect()));
             given.flag(flag.key, names, &written);
+        }
+        Form::Numbers => {
+            let numbers = matches.remove_many::<f64>(flag.name);
+            let numbers = numbers.map(|numbers| Value::Array(numbers.map(Value::Float).collect()));
+            given.flag(flag.key, numbers, &written);
         }
         Form::Named { section } => {
             for value in matches.remove_many::<String>(flag.name).into_iter().flatten() {

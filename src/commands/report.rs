@@ -3,19 +3,23 @@
 use std::path::{Path, PathBuf};
 
 use crate::progress;
-use setpoint::Outcome;
 use setpoint::config::output::{Target, require_target};
-use setpoint::report::Report;
+use setpoint::report::{Counts, Report};
 use setpoint::setup;
+use setpoint::{Failure, Outcome};
 use setpoint_data::counted;
 
-/// Reads run folders and results of evaluations, and writes the page.
-pub fn run(paths: &[PathBuf], output: &Path) -> Outcome {
+/// Reads run folders, comparisons and results of evaluations, and writes the page. `kls`: where methods are compared, nats per response.
+pub fn run(paths: &[PathBuf], output: &Path, kls: &[f64]) -> Outcome {
     require_target(output, Target::File, "--output")?;
-    let report = Report::read(paths)?;
+    if kls.iter().any(|kl| !kl.is_finite() || *kl <= 0.0) {
+        return Err(Failure::usage("--at-kl", "a KL must be above 0 nats per response"));
+    }
+    let report = Report::read_at(paths, kls)?;
     setup::write_text(output, &report.html()?)?;
-    let (runs, results) = report.counts();
-    let parts = [(runs, "run"), (results, "result")].into_iter().filter(|(count, _)| *count > 0);
+    let Counts { runs, results, comparisons } = report.counts();
+    let parts =
+        [(comparisons, "comparison"), (runs, "run"), (results, "result")].into_iter().filter(|(count, _)| *count > 0);
     let parts: Vec<String> = parts.map(|(count, noun)| counted(count, noun)).collect();
     progress::note(format!("{} written to {}", parts.join(" and "), output.display()));
     Ok(())

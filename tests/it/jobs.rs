@@ -199,9 +199,11 @@ fn reward_model_then_eval_against_the_policy_itself() {
     // A model against itself, with the same seed: every answer is the same.
     assert_eq!(report["win_rate"]["ties"], 5, "{report}");
     assert!(report["kl"]["k1"]["mean"].as_f64().unwrap().abs() < 1e-6, "{report}");
+    assert!(report["kl"]["exact"]["mean"].as_f64().unwrap().abs() < 1e-6, "{report}");
     assert!(report["pairs"]["chosen_log_ratio"]["value"].as_f64().unwrap().abs() < 1e-6, "{report}");
     // Example by example, for the histograms of `setpoint report`.
-    for name in ["baseline_reward", "log_ratio", "chosen_log_ratio", "rejected_log_ratio"] {
+    for name in ["baseline_reward", "log_ratio", "divergence", "kl", "tokens", "chosen_log_ratio", "rejected_log_ratio"]
+    {
         assert_eq!(report["distributions"][name].as_array().map(Vec::len), Some(5), "{name} in {report}");
     }
     let page = dir.path().join("report.html");

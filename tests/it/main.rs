@@ -20,6 +20,7 @@ mod export;
 mod extremes;
 mod first_hour;
 mod fixture;
+mod frontier;
 mod guides;
 mod hardware;
 #[path = "../../crates/setpoint-eval/tests/it/hub_server.rs"]

@@ -10,6 +10,8 @@
 //! | did the policy improve on the baseline, prompt by prompt? | [`Bootstrap::paired_difference`], [`win_rate`], [`sign_test`] |
 //! | do two systems differ on right/wrong answers? | [`mcnemar`] |
 //! | how far has the policy moved from its reference? | [`kl_estimates`] |
+//! | what does a method reach at a given KL, and how much more than another? | [`at_kl`], [`difference_at_kl`] |
+//! | was a loss still falling when its training stopped? | [`Trend`] |
 //! | does a reward order the pairs as people did? | [`pair_accuracy`], [`wilson_interval`] |
 //! | how long are the answers? | [`LengthStats::of`] |
 //! | AlpacaEval 2: what does the judge prefer, at equal lengths too? | [`alpaca_win_rate`], [`length_controlled`], [`AlpacaJudge`] |
@@ -35,6 +37,7 @@ mod alpaca;
 mod bootstrap;
 mod csv_table;
 mod error;
+mod frontier;
 mod judge;
 mod kl;
 mod length;
@@ -51,6 +54,7 @@ mod tasks;
 #[cfg(test)]
 #[path = "../../../tests/common/test_data.rs"]
 mod test_data;
+mod trend;
 mod win_rate;
 
 pub use alpaca::{
@@ -60,6 +64,7 @@ pub use alpaca::{
 };
 pub use bootstrap::{Bootstrap, BootstrapMethod, Estimate};
 pub use error::Error;
+pub use frontier::{FrontierPoint, at_kl, difference_at_kl, interpolate};
 pub use judge::{
     ChatAnswer, ChatMessage, ChatRequest, ChatResult, JudgeClient, JudgeSettings, JudgeSpending, OnFailure,
     ScoreReader, TokenLogprob, fill_template,
@@ -83,4 +88,5 @@ pub use tasks::{
     ChoiceGrade, Extracted, Gold, MeanScore, Task, TaskDoc, TaskMode, TaskRequest, TaskScore, TaskSet, TextGrade,
     cut_at_stop, extract_answer, grade_choice, grade_text, pooled_mean,
 };
+pub use trend::Trend;
 pub use win_rate::{WinRate, win_rate};

@@ -60,8 +60,9 @@ pub use fit::{Best, Fitted, StopReason, fit, fit_on};
 pub use hooks::{Evaluation, Hooks, Measurement, NoHooks, Sample, StepReport};
 pub use identity::{Change, Identity, Input};
 pub use logps::{
-    HeadOptions, PromptLogps, ScoredSequence, Sequence, SequenceLogps, TokenLogps, kept_logits, score_batches,
-    score_sequences, sequence_logps, sequence_logps_with, shared_tokens, token_logps, token_logps_with,
+    Divergence, HeadOptions, Predictions, PromptLogps, ScoredSequence, Sequence, SequenceLogps, TokenLogps,
+    kept_logits, score_against, score_and_keep, score_batches, score_sequences, sequence_logps, sequence_logps_with,
+    shared_tokens, token_logps, token_logps_with,
 };
 pub use metrics::MetricSums;
 pub use optimizer::{AdamW, AdamWConfig};

@@ -147,6 +147,8 @@ pub enum Form {
     Path,
     /// Names, separated by commas.
     Names,
+    /// Numbers, separated by commas.
+    Numbers,
     /// A text, or `NAME=TEXT` for the setting of that name in a section; may be given several times.
     Named {
         /// The section.

@@ -54,7 +54,7 @@
 //! | [`sweep`], [`compare`] | run a method under many settings, and several methods side by side |
 //!
 //! [`jobs`] lists them with their commands; [`job`] says what a job is made of. [`config`] reads and checks settings, [`convert`] makes them
-//! from those of other tools, [`tasks`] holds what the engine trains, and [`setup`] the steps that jobs begin with. The layers below are
+//! from those of other tools, [`frontier`] compares methods at equal KL, [`tasks`] holds what the engine trains, and [`setup`] the steps that jobs begin with. The layers below are
 //! crates of their own: `setpoint_align` (objectives), `setpoint_train` (the engine), `setpoint_transformer`, `setpoint_reward`,
 //! `setpoint_eval` and `setpoint_data`.
 //!
@@ -104,6 +104,7 @@ pub mod convert;
 pub mod eval;
 pub mod export;
 pub mod failure;
+pub mod frontier;
 pub mod generate;
 pub mod job;
 pub mod jobs;

@@ -1,6 +1,6 @@
 //! Log-probabilities of many sequences, with progress.
 
-use setpoint_train::{ScoredSequence, Sequence, score_batches};
+use setpoint_train::{Divergence, Predictions, ScoredSequence, Sequence, score_against, score_and_keep, score_batches};
 use setpoint_transformer::CausalLm;
 
 use crate::failure::Outcome;
@@ -22,6 +22,76 @@ pub fn score(
         scoring.conclude();
     }
     Ok(scores)
+}
+
+/// Scores sequences as [`score`] does, one an example, and keeps what the model predicts at the tokens of their responses.
+pub fn score_keeping(
+    session: &Session,
+    what: (&str, &'static str),
+    model: &CausalLm,
+    sequences: &[Sequence],
+    batch_tokens: usize,
+) -> Outcome<(Vec<ScoredSequence>, Predictions)> {
+    let mut passes = OnePass::new(session, what, sequences);
+    let kept = score_and_keep(&session.devices, model, sequences, batch_tokens, &mut |batch| {
+        passes.take(batch);
+        Ok(())
+    });
+    let found = passes.end(kept.is_ok());
+    Ok((found, kept?))
+}
+
+/// Scores the sequences of some predictions under another model, with the divergence of the first model from it.
+pub fn score_diverging(
+    session: &Session,
+    what: (&str, &'static str),
+    model: &CausalLm,
+    kept: &Predictions,
+    sequences: &[Sequence],
+) -> Outcome<Vec<Divergence>> {
+    let mut passes = OnePass::new(session, what, sequences);
+    let result = score_against(&session.devices, model, kept, sequences, &mut |batch| {
+        passes.take(batch);
+        Ok(())
+    });
+    let found = passes.end(result.is_ok());
+    result?;
+    Ok(found)
+}
+
+/// What comes back from passes over sequences of which each is an example, with progress.
+struct OnePass<'a, R> {
+    scoring: Scoring,
+    sequences: &'a [Sequence],
+    found: Vec<Option<R>>,
+}
+
+impl<'a, R> OnePass<'a, R> {
+    fn new(session: &Session, what: (&str, &'static str), sequences: &'a [Sequence]) -> Self {
+        let tokens = sequences.iter().map(|sequence| sequence.ids.len()).sum();
+        let found = sequences.iter().map(|_| None).collect();
+        Self { scoring: Scoring::new(session, what, sequences.len(), tokens), sequences, found }
+    }
+
+    /// Takes the results of a pass, each with its sequence's index.
+    fn take(&mut self, batch: Vec<(usize, R)>) {
+        for (index, result) in batch {
+            self.found[index] = Some(result);
+            self.scoring.spent += self.sequences[index].ids.len();
+            self.scoring.done += 1;
+        }
+        self.scoring.tell();
+    }
+
+    /// Takes the bar away, and returns the results in the order of the sequences.
+    fn end(mut self, succeeded: bool) -> Vec<R> {
+        match succeeded && !self.sequences.is_empty() {
+            true => self.scoring.conclude(),
+            false => self.scoring.meter.finish(),
+        }
+        // Every sequence was in exactly one batch.
+        self.found.into_iter().flatten().collect()
+    }
 }
 
 /// Scoring in one part or several, with progress over all of them.
@@ -77,6 +147,12 @@ impl Scoring {
         result?;
         // Every sequence was in exactly one batch.
         Ok(scored.into_iter().flatten().collect())
+    }
+
+    /// Shows how far the work is.
+    fn tell(&mut self) {
+        let (done, spent, left) = (self.done, self.spent, self.total.saturating_sub(self.spent));
+        self.meter.update(done, || Pace { amount: done as f64, left: left as f64, spent: spent as f64 });
     }
 
     /// Takes the bar away and says how long it took.

@@ -20,8 +20,8 @@ use crate::config::{Config, Problem, Problems};
 use crate::failure::Outcome;
 use crate::job::{DryRun, Job, Work, word};
 use crate::search::{
-    Crew, Entry, HeldOut, Metric, Point, Space, Trial, TrialJob, blamed, cell, csv, failures, open, steps, with_point,
-    written,
+    Crew, Entry, HeldOut, Metric, Point, Rule, Select, Space, Trial, TrialJob, blamed, cell, csv, failures, open,
+    steps, still_falling, with_point, written,
 };
 use crate::session::{Session, TextTable, memory};
 use crate::setup;
@@ -73,6 +73,9 @@ pub struct SweepSection {
     pub seed: u64,
     /// The figure by which the table is sorted.
     pub metric: Metric,
+    /// Puts trials near the SFT model first, as in `{ metric = "reward", max_kl = 2.0 }`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub select: Option<Select>,
     /// Trials that run at once, each in a process of its own; fewer if the CPU's memory does not hold them.
     #[schemars(range(min = 1))]
     pub parallel: usize,
@@ -110,11 +113,7 @@ impl Config for SweepConfig {
         let sweep = &self.sweep;
         problems.require(sweep.parallel > 0, "sweep.parallel", "must be at least 1");
         problems.require(sweep.trials != Some(0), "sweep.trials", "must be at least 1");
-        problems.require(
-            sweep.metric != Metric::PairAccuracy || self.eval.pairs.is_some(),
-            "sweep.metric",
-            "`pair_accuracy` needs held-out pairs: set `eval.pairs.path`",
-        );
+        Select::validate(sweep.select, sweep.metric, "sweep", self.eval.pairs.is_some(), problems);
         match self.points() {
             Ok(points) => {
                 let mut said = BTreeSet::new();
@@ -216,8 +215,8 @@ impl Job for Sweep {
 pub struct SweepReport {
     /// The figures of each trial; failed ones come last.
     pub entries: Vec<Entry>,
-    /// The figure by which they are sorted.
-    pub metric: Metric,
+    /// The rule by which they are sorted.
+    pub rule: Rule,
 }
 
 /// Runs every trial, and writes `sweep.json` and `sweep.csv`.
@@ -250,27 +249,31 @@ pub fn run(session: &Session, config: &SweepConfig, folder: &Path, resume: bool)
 
     let mut entries: Vec<Entry> =
         trials.iter().zip(&outcomes).map(|(trial, outcome)| Entry::new(trial, outcome)).collect();
+    let rule = Select::rule(config.sweep.select, config.sweep.metric);
     // Stable: failed trials come last, in their order.
     entries.sort_by(|a, b| match (&a.figures, &b.figures) {
-        (Some(a), Some(b)) => config.sweep.metric.order(a, b),
+        (Some(a), Some(b)) => rule.order(a, b),
         (a, b) => b.is_some().cmp(&a.is_some()),
     });
-    let metric = config.sweep.metric.name();
-    let data = serde_json::json!({ "method": config.align.name(), "metric": metric, "trials": entries });
+    let (method, metric) = (config.align.name(), rule.metric.name());
+    let data = serde_json::json!({ "method": method, "metric": metric, "max_kl": rule.max_kl, "trials": entries });
     setup::write_text(&run.join("sweep.json"), &(serde_json::to_string_pretty(&data)? + "\n"))?;
     setup::write_text(&run.join("sweep.csv"), &csv(&rows(&entries)))?;
-    Ok(SweepReport { entries, metric: config.sweep.metric })
+    Ok(SweepReport { entries, rule })
 }
 
 /// Runs a sweep and prints the trials.
 fn run_and_show(session: &Session, config: &SweepConfig, folder: &Path, resume: bool) -> Outcome {
     let report = run(session, config, folder, resume)?;
     session.show(&table(&report.entries));
+    still_falling(&report.entries).into_iter().for_each(|sentence| session.say(sentence));
+    let measured = report.entries.iter().filter_map(|entry| Some((entry.trial.as_str(), entry.figures.as_ref()?)));
+    let first = report.rule.none_of(measured).unwrap_or_else(|| {
+        format!("the first is the best of {} tries, so measure it again on other prompts", report.entries.len())
+    });
     session.say(format!(
-        "sorted by {} on the held-out prompts; the first is the best of {} tries, so measure it again on other prompts\n\
-         written to {}: sweep.json, sweep.csv, trials/",
-        report.metric.name(),
-        report.entries.len(),
+        "sorted by {} on the held-out prompts; {first}\nwritten to {}: sweep.json, sweep.csv, trials/",
+        report.rule.text(),
         folder.display()
     ));
     failures(&report.entries, folder)
@@ -289,7 +292,7 @@ fn table(entries: &[Entry]) -> TextTable {
             (Some(f), Some(t)) => row.extend([
                 format!("{:.3} [{:.3}, {:.3}]", f.win_rate, f.win_rate_low, f.win_rate_high),
                 format!("{:.3}", f.reward),
-                format!("{:.2}", f.kl),
+                format!("{:.2}", f.divergence()),
                 f.pair_accuracy.map_or_else(String::new, |v| format!("{v:.3}")),
                 f.chosen_log_ratio.map_or_else(String::new, |v| format!("{v:+.2}")),
                 f.rejected_log_ratio.map_or_else(String::new, |v| format!("{v:+.2}")),
@@ -357,6 +360,7 @@ fn rows(entries: &[Entry]) -> Vec<Vec<String>> {
         "reward",
         "baseline_reward",
         "kl",
+        "kl_exact",
         "pair_accuracy",
         "chosen_log_ratio",
         "rejected_log_ratio",
@@ -380,6 +384,7 @@ fn rows(entries: &[Entry]) -> Vec<Vec<String>> {
             cell(f.map(|f| f.reward)),
             cell(f.map(|f| f.baseline_reward)),
             cell(f.map(|f| f.kl)),
+            cell(f.and_then(|f| f.kl_exact)),
             cell(f.and_then(|f| f.pair_accuracy)),
             cell(f.and_then(|f| f.chosen_log_ratio)),
             cell(f.and_then(|f| f.rejected_log_ratio)),

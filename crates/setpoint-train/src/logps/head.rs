@@ -7,7 +7,7 @@ use setpoint_ops::{Logits, Packing, token_logps};
 use setpoint_transformer::{CausalLm, Recompute, Tape, pack};
 
 /// Bytes that the f32 logits of a chunk may take by default.
-const CHUNK_BYTES: usize = 128 << 20;
+pub(super) const CHUNK_BYTES: usize = 128 << 20;
 
 /// Bytes that the f32 logits may take that are kept for the backward pass.
 const KEPT_BYTES: usize = 256 << 20;
@@ -55,6 +55,10 @@ impl Positions {
         self.push_run(scored.map(|i| (start + i - 1, ids[i])));
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }
@@ -81,6 +85,13 @@ impl Hidden {
         let places = wanted(positions, packing.tokens());
         let (states, tape) = decoder.forward_taped(pack(texts, &decoder.device()), packing, places.as_deref());
         (Self { states, places }, tape)
+    }
+
+    /// Those that predict the tokens at some positions, `[n, d]`.
+    pub(super) fn at(&self, positions: &Positions) -> Tensor<2> {
+        let device = self.states.device().without_autodiff();
+        let rows = Tensor::<1, Int>::from_data(self.rows(positions).as_slice(), &device);
+        self.states.clone().select(0, rows)
     }
 
     /// Without their graph.

@@ -7,12 +7,14 @@
 //! on a GPU a matrix product would round its inputs to TF32.
 
 mod batch;
+mod divergence;
 mod group;
 mod head;
 mod score;
 mod sequence;
 
 pub use batch::shared_tokens;
+pub use divergence::{Divergence, Predictions, score_against, score_and_keep};
 pub use head::{HeadOptions, kept_logits};
 pub use score::{ScoredSequence, score_batches, score_sequences};
 pub use sequence::{

@@ -7,7 +7,7 @@ use setpoint_transformer::{CausalLm, PrefixGroup};
 
 use super::batch::Batch;
 use super::group::sequence_groups;
-use super::head::{HeadOptions, Positions, head_logps};
+use super::head::{HeadOptions, Hidden, Positions, head_logps};
 use super::sequence::Sequence;
 use crate::devices::distribute;
 use crate::{DeviceGroup, Error, MicroBatch};
@@ -74,49 +74,85 @@ pub fn score_batches<S: Borrow<Sequence>>(
     batch_tokens: usize,
     store: &mut dyn FnMut(Vec<(usize, ScoredSequence)>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let sequences: Vec<&Sequence> = sequences.iter().map(Borrow::borrow).collect();
     let model = model.valid();
-    let vocabulary = model.decoder().vocab_size();
-    for (index, sequence) in sequences.iter().enumerate() {
-        sequence.check(index, vocabulary)?;
-    }
-    let groups = sequence_groups(&sequences, batch_tokens);
-    let all: Vec<usize> = (0..groups.len()).collect();
-    let batches = MicroBatch::Tokens(batch_tokens).split(&all, |group| groups[group].cost);
-    let score = |model: &CausalLm, batch: &Vec<usize>| {
-        let chosen = batch.iter().map(|&group| &groups[group]);
-        Ok(score_groups(model, chosen, &sequences))
-    };
-    distribute(devices, &model, &batches, score, &mut |_, scored| store(scored))
+    let passes = Passes::of(&model, sequences, batch_tokens)?;
+    let score = |model: &CausalLm, pass: &NumberedPass| Ok(passes.run(model, pass).scores(model));
+    distribute(devices, &model, passes.all(), score, &mut |_, scored| store(scored))
 }
 
-/// One forward pass over some groups of sequences; each result with its sequence's index.
-fn score_groups<'g>(
-    model: &CausalLm,
-    groups: impl Iterator<Item = &'g PrefixGroup> + Clone,
-    sequences: &[&Sequence],
-) -> Vec<(usize, ScoredSequence)> {
-    let members: Vec<usize> = groups.clone().flat_map(|group| group.members.clone()).collect();
-    let batch = Batch::of_groups(groups.map(|g| (g.shared, &sequences[g.members.clone()])));
-    let (hidden, _) = batch.hidden(model, true);
-    let logps = |positions: &Positions| -> Vec<Vec<f32>> {
-        let found = head_logps(model, hidden.clone(), positions, &HeadOptions::default());
-        let values: Vec<f32> = found.map(|found| found.logps.into_data().iter().collect()).unwrap_or_default();
-        let mut rest = values.into_iter();
-        positions.counts.iter().map(|&count| rest.by_ref().take(count).collect()).collect()
-    };
-    let (prompts, responses) = (logps(&batch.prompts), logps(&batch.responses));
-    let result = |((index, &prompt), response): ((usize, &usize), &Vec<f32>)| {
-        let prompt = &prompts[prompt];
-        let sum = |tokens: &[f32]| tokens.iter().map(|&logp| f64::from(logp)).sum();
-        let scored = ScoredSequence {
-            prompt_logp: sum(prompt),
-            response_logp: sum(response),
-            prompt_tokens: prompt.len(),
-            response_tokens: response.len(),
-            token_logps: [prompt.as_slice(), response].concat(),
+/// A forward pass: its number, and the groups of sequences in it.
+pub(super) type NumberedPass = (usize, Vec<usize>);
+
+/// The forward passes over some sequences, the longest first.
+pub(super) struct Passes<'a> {
+    sequences: Vec<&'a Sequence>,
+    groups: Vec<PrefixGroup>,
+    all: Vec<NumberedPass>,
+}
+
+impl<'a> Passes<'a> {
+    /// Checks the sequences and divides them into passes of at most so many tokens. The same sequences are always divided alike.
+    pub(super) fn of<S: Borrow<Sequence>>(
+        model: &CausalLm,
+        sequences: &'a [S],
+        batch_tokens: usize,
+    ) -> Result<Self, Error> {
+        let sequences: Vec<&'a Sequence> = sequences.iter().map(Borrow::borrow).collect();
+        let vocabulary = model.decoder().vocab_size();
+        for (index, sequence) in sequences.iter().enumerate() {
+            sequence.check(index, vocabulary)?;
+        }
+        let groups = sequence_groups(&sequences, batch_tokens);
+        let numbers: Vec<usize> = (0..groups.len()).collect();
+        let all = MicroBatch::Tokens(batch_tokens).split(&numbers, |group| groups[group].cost);
+        Ok(Self { sequences, groups, all: all.into_iter().enumerate().collect() })
+    }
+
+    /// All passes in their order.
+    pub(super) fn all(&self) -> &[NumberedPass] {
+        &self.all
+    }
+
+    /// Runs a pass through the decoder.
+    pub(super) fn run(&self, model: &CausalLm, (_, groups): &NumberedPass) -> Pass<'a> {
+        let chosen = || groups.iter().map(|&group| &self.groups[group]);
+        let members = chosen().flat_map(|group| group.members.clone()).collect();
+        let batch = Batch::of_groups(chosen().map(|group| (group.shared, &self.sequences[group.members.clone()])));
+        let (hidden, _) = batch.hidden(model, true);
+        Pass { members, batch, hidden }
+    }
+}
+
+/// The hidden states of one forward pass.
+pub(super) struct Pass<'a> {
+    /// The index of each sequence.
+    members: Vec<usize>,
+    pub(super) batch: Batch<'a>,
+    pub(super) hidden: Hidden,
+}
+
+impl Pass<'_> {
+    /// Computes the log-probabilities; each result with its sequence's index.
+    pub(super) fn scores(&self, model: &CausalLm) -> Vec<(usize, ScoredSequence)> {
+        let logps = |positions: &Positions| -> Vec<Vec<f32>> {
+            let found = head_logps(model, self.hidden.clone(), positions, &HeadOptions::default());
+            let values: Vec<f32> = found.map(|found| found.logps.into_data().iter().collect()).unwrap_or_default();
+            let mut rest = values.into_iter();
+            positions.counts.iter().map(|&count| rest.by_ref().take(count).collect()).collect()
         };
-        (index, scored)
-    };
-    members.into_iter().zip(&batch.prompt_of).zip(&responses).map(result).collect()
+        let (prompts, responses) = (logps(&self.batch.prompts), logps(&self.batch.responses));
+        let result = |((&index, &prompt), response): ((&usize, &usize), &Vec<f32>)| {
+            let prompt = &prompts[prompt];
+            let sum = |tokens: &[f32]| tokens.iter().map(|&logp| f64::from(logp)).sum();
+            let scored = ScoredSequence {
+                prompt_logp: sum(prompt),
+                response_logp: sum(response),
+                prompt_tokens: prompt.len(),
+                response_tokens: response.len(),
+                token_logps: [prompt.as_slice(), response].concat(),
+            };
+            (index, scored)
+        };
+        self.members.iter().zip(&self.batch.prompt_of).zip(&responses).map(result).collect()
+    }
 }

@@ -9,6 +9,7 @@ mod seeded;
 mod accumulation;
 mod closing;
 mod crash;
+mod divergence;
 mod engine;
 mod fitting;
 mod golden;

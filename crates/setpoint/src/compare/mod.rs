@@ -3,6 +3,7 @@
 //! Each method's settings are selected on one part of the held-out prompts, with the first seed; the table is measured on the other part,
 //! with every seed. What a table reports is thus never what its settings were chosen by.
 
+mod frontier;
 mod plan;
 mod presets;
 mod results;
@@ -15,13 +16,15 @@ use setpoint_align::Method;
 use setpoint_data::counted;
 use setpoint_train::RunDir;
 
+pub use self::frontier::FrontierSection;
 use self::plan::{Candidate, Plan};
 pub use self::results::{MethodResult, Results};
 use self::settings::Search;
 use crate::adapter::starting_model;
 use crate::failure::{Failure, Outcome};
-use crate::job::{DryRun, Job, Work, word};
-use crate::search::{Crew, Entry, Part, Reached, Trial, TrialJob, failures, open, split, written};
+use crate::job::{DATA, DryRun, Flag, Form, Job, MODEL, Work, word};
+use crate::report::Report;
+use crate::search::{Crew, Entry, Part, Reached, Trial, TrialJob, failures, open, split, still_falling, written};
 use crate::session::{Session, memory};
 use crate::setup;
 
@@ -35,9 +38,11 @@ impl Job for Compare {
     type Config = CompareConfig;
 
     const COMMAND: &'static str = "compare";
+    const FLAGS: &'static [Flag] = &[MODEL, DATA, AT_KL];
     const WORK: Work<CompareConfig> = Work::Run(run_and_show);
     const DRY_RUN: DryRun<CompareConfig> = DryRun::Text(dry_run);
-    const NEXT: Option<fn(&Path) -> String> = Some(|run| format!("setpoint report {}/*", word(&run.join("trials"))));
+    const NEXT: Option<fn(&Path) -> String> =
+        Some(|run| format!("setpoint report {} {}/*", word(run), word(&run.join("trials"))));
 
     fn about() -> Cow<'static, str> {
         "Train several alignment methods from one model and one annotated file with equal budgets, in one table (`eval compare` puts \
@@ -51,12 +56,25 @@ impl Job for Compare {
          compare.toml:\n  model.path = \"runs/sft/model\"\n  data.path = \"rewards.jsonl\"\n  \
          [eval]\n  data.path = \"prompts.jsonl\"\n  pairs.path = \"held-out-pairs.jsonl\"\n  \
          reward.path = \"runs/reward/model\"\n  \
-         [compare]\n  methods = [\"dro\", \"dpo\", \"simpo\"]\n  search = \"preset\"\n  seeds = [0, 1, 2]\n\n\
+         [compare]\n  methods = [\"dro\", \"dpo\", \"simpo\"]\n  search = \"preset\"\n  seeds = [0, 1, 2]\n  \
+         [frontier]\n  kl = [1.0, 2.0]\n\n\
          Settings are selected on one part of the held-out prompts, the table is measured on the other.\n\
+         A finished run is read at other KLs with --resume --at-kl 0.5,1.5.\n\
          All settings with their defaults: setpoint inspect config compare"
             .into()
     }
 }
+
+/// `--at-kl`.
+const AT_KL: Flag = Flag {
+    form: Form::Numbers,
+    ..Flag::text(
+        "at-kl",
+        "NATS",
+        "frontier.kl",
+        "KLs at which methods are compared, separated by commas (setting frontier.kl)",
+    )
+};
 
 /// The methods of a comparison.
 #[derive(Debug)]
@@ -67,7 +85,8 @@ pub struct CompareReport {
     pub entries: Vec<Entry>,
 }
 
-/// Trains every method, selects its settings, measures, and writes `compare.json` and `compare.csv`.
+/// Trains every method, selects its settings, measures, and writes `compare.json`, `compare.csv` and, if there is a line to draw,
+/// `frontier.html`.
 ///
 /// # Errors
 /// When the data do not suit a method, a file cannot be written, or the host asks to stop. Trials that fail are in the report.
@@ -98,12 +117,14 @@ pub fn run(session: &Session, config: &CompareConfig, folder: &Path, resume: boo
         introduce(session, config);
         note(session, "selecting settings");
         let first = config.compare.seeds[0];
+        let asked = config.frontier.is_asked() && !config.frontier.every_seed;
         let trials: Vec<Trial> =
-            plan.methods.iter().filter(|m| m.points.len() > 1).flat_map(|m| m.trials(first)).collect();
+            plan.methods.iter().filter(|m| asked || m.points.len() > 1).flat_map(|m| m.trials(first)).collect();
         searched = stage.carry_out(&trials, part)?;
     }
+    let rule = config.compare.rule();
     let chosen: Vec<(&Candidate, Option<usize>)> =
-        plan.methods.iter().map(|method| (method, method.best(&searched, config.compare.metric))).collect();
+        plan.methods.iter().map(|method| (method, method.best(&searched, rule))).collect();
 
     note(session, "training the selected settings with every seed, and measuring on the rest of the held-out rows");
     let mut trials = Vec::new();
@@ -116,14 +137,31 @@ pub fn run(session: &Session, config: &CompareConfig, folder: &Path, resume: boo
 
     let methods: Vec<MethodResult> = chosen
         .iter()
-        .map(|(method, point)| MethodResult::new(method, *point, &reported, &config.eval))
+        .map(|(method, point)| {
+            MethodResult::new(method, *point, method.none_allowed(&searched, rule), &reported, &config.eval)
+        })
         .collect::<Outcome<_>>()?;
-    let results = Results { methods, steps: plan.steps, selected_by: plan.searches().then_some(config.compare.metric) };
+    let frontier = if config.frontier.every_seed && plan.searches() {
+        note(session, "training every choice of settings with every seed, for the lines of reward against KL");
+        let seeds = &config.compare.seeds;
+        let all: Vec<Trial> =
+            seeds.iter().flat_map(|&seed| plan.methods.iter().flat_map(move |m| m.trials(seed))).collect();
+        frontier::draw(config, &run, &stage.carry_out(&all, &reporting)?, reporting.name)?
+    } else if let Some(part) = &selecting {
+        frontier::draw(config, &run, &searched, part.name)?
+    } else {
+        frontier::draw(config, &run, &reported, reporting.name)?
+    };
+    let selected_by = plan.searches().then_some(rule);
+    let results = Results { methods, steps: plan.steps, selected_by, frontier };
     let searched: Vec<Entry> = searched.iter().map(Measured::entry).collect();
     let reported: Vec<Entry> = reported.iter().map(Measured::entry).collect();
     let data = results.json(&searched, &reported);
     setup::write_text(&run.join("compare.json"), &(serde_json::to_string_pretty(&data)? + "\n"))?;
     setup::write_text(&run.join("compare.csv"), &results.csv())?;
+    if results.frontier.has_lines() {
+        setup::write_text(&run.join("frontier.html"), &Report::read(&[folder.to_owned()])?.html()?)?;
+    }
     Ok(CompareReport { results, entries: [searched, reported].concat() })
 }
 
@@ -132,7 +170,22 @@ fn run_and_show(session: &Session, config: &CompareConfig, folder: &Path, resume
     let CompareReport { results, entries } = run(session, config, folder, resume)?;
     session.show(&results.table());
     session.say(results.legend());
-    session.say(format!("written to {}: compare.json, compare.csv, trials/", folder.display()));
+    results
+        .methods
+        .iter()
+        .filter_map(|m| Some(format!("{}: {}", m.name, m.too_far.as_ref()?)))
+        .for_each(|s| session.say(s));
+    still_falling(&entries).into_iter().for_each(|sentence| session.say(sentence));
+    let has_lines = results.frontier.has_lines();
+    if has_lines {
+        results.frontier.tables().iter().for_each(|table| session.show(table));
+        session.say(results.frontier.legend(match (config.frontier.every_seed, results.selected_by.is_some()) {
+            (false, true) => "the prompts of the selection, with the first seed",
+            _ => "the prompts of the report, seeds averaged",
+        }));
+    }
+    let page = if has_lines { "frontier.html, " } else { "" };
+    session.say(format!("written to {}: compare.json, compare.csv, {page}trials/", folder.display()));
     failures(&entries, folder)
 }
 
@@ -205,7 +258,11 @@ pub fn dry_run(session: &Session, config: &CompareConfig) -> Outcome<String> {
             lines.push(format!("{:<14} {i:03}  {} steps  {}", method.method.name(), plan.steps, written(point)));
         }
         // The first seed of the selected settings is trained already where there was a search.
-        trainings += if method.points.len() > 1 { method.points.len() + seeds - 1 } else { seeds };
+        trainings += match method.points.len() {
+            1 => seeds,
+            points if config.frontier.every_seed => points * seeds,
+            points => points + seeds - 1,
+        };
     }
     lines.push(format!(
         "{}, {} of {} with batches of {}; {} of the selected settings; at most about {} each",

@@ -10,7 +10,7 @@ use super::settings::{CompareConfig, Search};
 use crate::adapter::{self, with_tokenizer};
 use crate::align::AlignConfig;
 use crate::failure::Outcome;
-use crate::search::{Metric, Point, Space, Trial, steps, with_point};
+use crate::search::{Figures, Point, Rule, Space, Trial, steps, with_point};
 use crate::session::Session;
 use crate::setup;
 
@@ -41,18 +41,32 @@ impl Candidate {
         (0..self.points.len()).map(|point| self.trial(point, seed)).collect()
     }
 
-    /// The best point by what was measured; the only one where there was nothing to select; none where every training failed.
-    pub fn best(&self, searched: &[Measured], metric: Metric) -> Option<usize> {
+    /// The best point by what was measured; the only one where there was nothing to select; none where every training failed or is too far
+    /// from the SFT model.
+    pub fn best(&self, searched: &[Measured], rule: Rule) -> Option<usize> {
         if self.points.len() == 1 {
             return Some(0);
         }
-        let figures = |point: usize| {
+        let measured = self.measured(searched).into_iter().filter(|(_, _, figures)| rule.allows(figures));
+        measured.min_by(|a, b| rule.order(a.2, b.2)).map(|(point, _, _)| point)
+    }
+
+    /// Says that no point is near enough to the SFT model, if that is so.
+    pub fn none_allowed(&self, searched: &[Measured], rule: Rule) -> Option<String> {
+        if self.points.len() == 1 {
+            return None;
+        }
+        rule.none_of(self.measured(searched).into_iter().map(|(_, name, figures)| (name, figures)))
+    }
+
+    /// Returns the points that were measured: number, name of the trial and figures.
+    fn measured<'m>(&self, searched: &'m [Measured]) -> Vec<(usize, &'m str, &'m Figures)> {
+        let of = |point: usize| {
             let prefix = format!("{}-{point:03}-seed", self.method.name());
             let measured = searched.iter().find(|measured| measured.trial.name.starts_with(&prefix))?;
-            Some(&measured.outcome.as_ref().ok()?.figures)
+            Some((point, measured.trial.name.as_str(), &measured.outcome.as_ref().ok()?.figures))
         };
-        let finished = (0..self.points.len()).filter_map(|point| Some((point, figures(point)?)));
-        finished.min_by(|(_, a), (_, b)| metric.order(a, b)).map(|(point, _)| point)
+        (0..self.points.len()).filter_map(of).collect()
     }
 }
 

@@ -10,7 +10,8 @@ use toml::Value;
 use super::Measured;
 use super::plan::Candidate;
 use crate::failure::Outcome;
-use crate::search::{Entry, Figures, HeldOut, Metric, Point, Trained, cell, csv, plus_minus, written};
+use crate::frontier::Frontier;
+use crate::search::{Entry, Figures, HeldOut, Point, Rule, Trained, cell, csv, plus_minus, written};
 use crate::session::{TextTable, memory};
 
 /// The figures of a method, seed by seed.
@@ -20,8 +21,10 @@ pub struct MethodResult {
     pub name: &'static str,
     /// The number of settings that were tried.
     pub tried: usize,
-    /// The selected ones; `None` if every training failed.
+    /// The selected ones; `None` if every training failed, or none is near enough to the SFT model.
     pub point: Option<Point>,
+    /// That none is near enough, in a sentence.
+    pub too_far: Option<String>,
     /// Seeds that were trained and measured.
     pub seeds: Vec<u64>,
     /// The figures of each seed.
@@ -37,6 +40,7 @@ impl MethodResult {
     pub(super) fn new(
         method: &Candidate,
         point: Option<usize>,
+        too_far: Option<String>,
         reported: &[Measured],
         held_out: &HeldOut,
     ) -> Outcome<Self> {
@@ -56,6 +60,7 @@ impl MethodResult {
             name,
             tried: method.points.len(),
             point: point.map(|point| method.points[point].clone()),
+            too_far,
             seeds: done.iter().map(|(seed, _)| *seed).collect(),
             figures: done.iter().map(|(_, done)| done.figures.clone()).collect(),
             trained: done.iter().map(|(_, done)| done.trained.clone()).collect(),
@@ -85,6 +90,7 @@ impl MethodResult {
             ("reward", self.of(|f| Some(f.reward))),
             ("baseline_reward", self.of(|f| Some(f.baseline_reward))),
             ("kl", self.of(|f| Some(f.kl))),
+            ("kl_exact", self.of(|f| f.kl_exact)),
             ("pair_accuracy", self.of(|f| f.pair_accuracy)),
             ("chosen_log_ratio", self.of(|f| f.chosen_log_ratio)),
             ("rejected_log_ratio", self.of(|f| f.rejected_log_ratio)),
@@ -104,7 +110,9 @@ pub struct Results {
     /// Optimizer steps of every training.
     pub steps: u64,
     /// What settings were selected by; `None` where no method had a choice.
-    pub selected_by: Option<Metric>,
+    pub selected_by: Option<Rule>,
+    /// The methods at equal KL.
+    pub frontier: Frontier,
 }
 
 #[derive(Serialize)]
@@ -124,6 +132,7 @@ impl Results {
             json!({
                 "method": m.name,
                 "settings": settings,
+                "too_far": m.too_far,
                 "tried": m.tried,
                 "seeds": m.seeds,
                 "win_rate": m.win_rate,
@@ -133,7 +142,9 @@ impl Results {
         };
         json!({
             "steps": self.steps,
-            "selected_by": self.selected_by,
+            "selected_by": self.selected_by.map(|rule| rule.metric),
+            "max_kl": self.selected_by.and_then(|rule| rule.max_kl),
+            "frontier": self.frontier,
             "methods": self.methods.iter().map(method).collect::<Vec<_>>(),
             "selection": searched,
             "report": reported,
@@ -192,6 +203,7 @@ impl Results {
         for m in &self.methods {
             let figure = |digits, figure: fn(&Figures) -> Option<f64>| plus_minus(&m.of(figure), digits);
             let rate = match &m.win_rate {
+                None if m.too_far.is_some() => "none near enough".to_owned(),
                 None => "failed".to_owned(),
                 Some(e) => format!("{} [{:.3}, {:.3}]", figure(3, |f| Some(f.win_rate)), e.low, e.high),
             };
@@ -201,7 +213,7 @@ impl Results {
                 m.tried.to_string(),
                 rate,
                 figure(3, |f| Some(f.reward)),
-                figure(2, |f| Some(f.kl)),
+                figure(2, |f| Some(f.divergence())),
                 figure(3, |f| f.pair_accuracy),
                 figure(2, |f| f.chosen_log_ratio),
                 figure(2, |f| f.rejected_log_ratio),
@@ -215,8 +227,8 @@ impl Results {
 
     /// Says how the figures of the table were measured.
     pub fn legend(&self) -> String {
-        let selection = self.selected_by.map_or_else(String::new, |metric| {
-            format!("; settings selected by {} on separate held-out prompts, not reported here", metric.name())
+        let selection = self.selected_by.map_or_else(String::new, |rule| {
+            format!("; settings selected by {} on separate held-out prompts, not reported here", rule.text())
         });
         format!(
             "mean ± deviation over seeds; win rate against SFT with its interval over prompts; KL and log-ratios to SFT, nats; {} \

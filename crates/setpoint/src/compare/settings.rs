@@ -10,13 +10,14 @@ use setpoint_train::TrainConfig;
 use setpoint_transformer::lora::LoraConfig;
 use toml::{Table, Value};
 
+use super::frontier::FrontierSection;
 use super::plan;
 use crate::adapter::{self, adapt_rate};
 use crate::align::{AlignConfig, respell_method, unknown_method_hint};
 use crate::config::load::to_table;
 use crate::config::sections::{ModelSection, Wanted, validate_data, validate_encode, validate_train};
 use crate::config::{Config, Problem, Problems};
-use crate::search::{HeldOut, Metric, blamed, with_point};
+use crate::search::{HeldOut, Metric, Rule, Select, blamed, with_point};
 
 /// Settings of `setpoint compare`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -37,6 +38,8 @@ pub struct CompareConfig {
     pub eval: HeldOut,
     /// The methods, and the settings that they are tried with.
     pub compare: CompareSection,
+    /// The methods at equal KL.
+    pub frontier: FrontierSection,
 }
 
 /// `[compare]`: what is compared.
@@ -59,6 +62,9 @@ pub struct CompareSection {
     pub seeds: Vec<u64>,
     /// The figure by which settings are selected.
     pub metric: Metric,
+    /// Selects among settings near the SFT model alone, as in `{ metric = "reward", max_kl = 2.0 }`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub select: Option<Select>,
     /// The share of the held-out prompts that settings are selected on; the others are reported.
     pub selection_share: f64,
     /// The seed of the division of held-out prompts, and of the draws.
@@ -83,7 +89,7 @@ impl Default for CompareConfig {
     fn default() -> Self {
         let AlignConfig { model, data, encode, train, .. } = AlignConfig::default();
         let (eval, compare) = (HeldOut::default(), CompareSection::default());
-        Self { model, adapter: None, data, encode, train, eval, compare }
+        Self { model, adapter: None, data, encode, train, eval, compare, frontier: FrontierSection::default() }
     }
 }
 
@@ -98,6 +104,7 @@ impl Default for CompareSection {
             points: 8,
             seeds: vec![0, 1, 2],
             metric: Metric::WinRate,
+            select: None,
             selection_share: 0.5,
             seed: 0,
             parallel: 1,
@@ -106,6 +113,11 @@ impl Default for CompareSection {
 }
 
 impl CompareSection {
+    /// Returns the rule by which settings are selected.
+    pub fn rule(&self) -> Rule {
+        Select::rule(self.select, self.metric)
+    }
+
     /// A method's own grid.
     pub fn grid(&self, method: &str) -> Option<&Table> {
         self.grids.get(method).and_then(Value::as_table)
@@ -205,11 +217,7 @@ impl Config for CompareConfig {
             "compare.learning_rates",
             "must be above 0",
         );
-        problems.require(
-            compare.metric != Metric::PairAccuracy || self.eval.pairs.is_some(),
-            "compare.metric",
-            "`pair_accuracy` needs held-out pairs: set `eval.pairs.path`",
-        );
+        Select::validate(compare.select, compare.metric, "compare", self.eval.pairs.is_some(), problems);
         let methods = match self.methods() {
             Ok(methods) => methods,
             Err(wrong) => return wrong.into_iter().for_each(|p| problems.add(&p.place, p.message)),
@@ -225,5 +233,7 @@ impl Config for CompareConfig {
             problems.require(grid.is_table(), &format!("compare.grids.{name}"), table);
         }
         methods.iter().for_each(|method| self.check(method, problems));
+        let has_choice = |method: &Method| plan::points(self, method).is_ok_and(|points| points.len() > 1);
+        self.frontier.validate(&methods, methods.iter().any(has_choice), problems);
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 use setpoint_data::counted;
-use setpoint_eval::{Estimate, p_value_text};
+use setpoint_eval::{Estimate, KlEstimates, MeanError, p_value_text};
 
 use super::reward::{self, EvalConfig, report};
 use super::{EvalReport, Evaluated, write_json, written};
@@ -81,7 +81,7 @@ fn figures(report: &EvalReport) -> String {
             estimate(&report.win_rate.rate, 3),
             p_value_text(report.win_rate.p_value, 3)
         ),
-        format!("KL to baseline    {:.3} ± {:.3} nats per response", report.kl.k1.mean, report.kl.k1.std_error),
+        kl_lines(&report.kl),
         format!("response length   {:.1} tokens, baseline {:.1}", report.tokens, report.baseline_tokens),
         format!("cut at the limit  {:.1} %", 100.0 * report.truncated),
     ];
@@ -104,6 +104,19 @@ fn figures(report: &EvalReport) -> String {
     lines.join("\n")
 }
 
+/// Returns the estimates of the KL, the one that sums over the vocabulary first.
+fn kl_lines(kl: &KlEstimates) -> String {
+    let of = |estimate: &MeanError| format!("{:.3} ± {:.3} nats per response", estimate.mean, estimate.std_error);
+    let sampled = of(&kl.k1);
+    match &kl.exact {
+        Some(exact) => format!(
+            "KL to baseline    {}, summed over the vocabulary\n                  {sampled}, from the sampled tokens alone",
+            of(exact)
+        ),
+        None => format!("KL to baseline    {sampled}, from the sampled tokens alone"),
+    }
+}
+
 /// Returns the number of pairs whose log-ratios differ by no more than rounding, as those of an untrained policy do. They count as wrong or
 /// right by chance.
 fn undecided(chosen: &[f64], rejected: &[f64]) -> usize {
@@ -115,6 +128,21 @@ fn undecided(chosen: &[f64], rejected: &[f64]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn both_estimates_of_the_kl_are_printed() {
+        let sampled = setpoint_eval::kl_estimates(&[-10.0, -12.0], &[-10.5, -12.7]).unwrap();
+        assert_eq!(
+            kl_lines(&sampled),
+            "KL to baseline    0.600 ± 0.100 nats per response, from the sampled tokens alone"
+        );
+        // Mean 0.65, deviation 0.0707 over √2.
+        let both = kl_lines(&sampled.with_exact(&[0.6, 0.7]).unwrap());
+        let lines: Vec<&str> = both.lines().collect();
+        assert_eq!(lines[0], "KL to baseline    0.650 ± 0.050 nats per response, summed over the vocabulary");
+        assert_eq!(lines[1].trim(), "0.600 ± 0.100 nats per response, from the sampled tokens alone");
+        assert!(lines.iter().all(|line| line.chars().count() <= 80));
+    }
 
     #[test]
     fn the_pairs_of_an_untrained_policy_are_undecided() {

@@ -24,7 +24,7 @@ use crate::config::sections::{ModelSection, Wanted, validate_data, validate_enco
 use crate::config::{Config, Problems};
 use crate::failure::{Failure, Outcome};
 use crate::generate::{SamplingSection, sample, warn_of_identical};
-use crate::scoring::score;
+use crate::scoring::{score, score_diverging, score_keeping};
 use crate::session::Session;
 use crate::setup;
 use crate::setup::Reading;
@@ -233,6 +233,23 @@ impl Answers {
         lengths.iter().sum::<usize>() as f64 / lengths.len().max(1) as f64
     }
 
+    /// Returns the mean length of each prompt's answers, tokens.
+    fn lengths(&self) -> Vec<f64> {
+        let length = |row: &Vec<Vec<u32>>| row.iter().map(Vec::len).sum::<usize>() as f64 / row.len().max(1) as f64;
+        self.ids.iter().map(length).collect()
+    }
+
+    /// Returns the mean over each prompt's answers of what was computed for each of [`sequences`](Self::sequences). An answer without a token
+    /// counts as 0.
+    fn by_prompt(&self, values: &[f64]) -> Vec<f64> {
+        let mut rest = values.iter();
+        let mean = |row: &Vec<Vec<u32>>| {
+            let answered = row.iter().filter(|answer| !answer.is_empty()).count();
+            rest.by_ref().take(answered).sum::<f64>() / row.len().max(1) as f64
+        };
+        self.ids.iter().map(mean).collect()
+    }
+
     fn sequences(&self, data: &EvalData) -> Vec<Sequence> {
         let prompts = data.prompt_ids.iter().zip(&self.ids);
         prompts
@@ -285,10 +302,10 @@ fn compare(session: &Session, config: &EvalConfig, judge: Judge<'_>) -> Outcome<
         let scores = score(session, (what, "responses"), model, rows, &vec![1; rows.len()], config.batch_tokens)?;
         Ok(scores.iter().map(|s| s.response_logp).collect())
     };
-    let (policy_logps, policy_pairs) = (
-        score(&policy, "policy's log-probs of answers", &own)?,
-        score(&policy, "policy's log-probs of pairs", &pair_sequences)?,
-    );
+    let what = ("policy's log-probs of answers", "responses");
+    let (scores, predictions) = score_keeping(session, what, &policy, &own, config.batch_tokens)?;
+    let policy_logps: Vec<f64> = scores.iter().map(|s| s.response_logp).collect();
+    let policy_pairs = score(&policy, "policy's log-probs of pairs", &pair_sequences)?;
     drop(policy);
     let baseline = load(&config.baseline, session.device())?;
     // What the baseline does by itself is the same for every policy that is compared with it.
@@ -298,8 +315,17 @@ fn compare(session: &Session, config: &EvalConfig, judge: Judge<'_>) -> Outcome<
     };
     let key = || baseline_key(session, config, &data, &pair_sequences);
     let (baseline_answers, baseline_pairs): (Answers, Vec<f64>) = session.once("baseline", key, alone)?;
-    let baseline_logps = score(&baseline, "baseline's log-probs of answers", &own)?;
-    drop(baseline);
+    let what = "baseline's log-probs of answers";
+    let (baseline_logps, divergences): (Vec<f64>, Option<Vec<f64>>) = if predictions.fits(&baseline) {
+        let found = score_diverging(session, (what, "responses"), &baseline, &predictions, &own)?;
+        (found.iter().map(|d| d.scored.response_logp).collect(), Some(found.iter().map(|d| d.kl).collect()))
+    } else {
+        log::warn!(
+            "the heads of the policy and the baseline have different numbers of rows: the KL is estimated from the sampled tokens alone"
+        );
+        (score(&baseline, what, &own)?, None)
+    };
+    drop((baseline, predictions));
 
     let source = judge.open(session, config, &data)?;
     let source = source.as_ref();
@@ -316,20 +342,26 @@ fn compare(session: &Session, config: &EvalConfig, judge: Judge<'_>) -> Outcome<
     };
     let manifest = manifest(config, judge, &data)?;
     let answered: usize = answers.ids.iter().map(Vec::len).sum();
+    let sampled = kl_estimates(&policy_logps, &baseline_logps)?;
+    let kl = divergences.as_ref().map_or(Ok(sampled), |divergences| sampled.with_exact(divergences))?;
+    let log_ratios: Vec<f64> = policy_logps.iter().zip(&baseline_logps).map(|(policy, base)| policy - base).collect();
     Ok(EvalReport {
         prompts: data.prompts.len(),
         samples: config.generate.samples.unwrap_or(1),
         reward: mean(&rewards),
         baseline_reward: mean(&baseline_rewards),
         win_rate: win_rate(&rewards, &baseline_rewards, &bootstrap)?,
-        kl: kl_estimates(&policy_logps, &baseline_logps)?,
+        kl,
         tokens: answers.mean_tokens(),
         baseline_tokens: baseline_answers.mean_tokens(),
         truncated: answers.truncated as f64 / answered.max(1) as f64,
         pairs,
         rewards,
         baseline_rewards,
-        log_ratios: policy_logps.iter().zip(&baseline_logps).map(|(policy, baseline)| policy - baseline).collect(),
+        kls: answers.by_prompt(divergences.as_deref().unwrap_or(&log_ratios)),
+        lengths: answers.lengths(),
+        log_ratios,
+        divergences: divergences.unwrap_or_default(),
         manifest: Some(manifest),
     })
 }
@@ -368,4 +400,18 @@ fn pair_report(pairs: &[Example], policy: &[f64], baseline: &[f64], bootstrap: &
         chosen,
         rejected,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_answers_become_those_of_prompts() {
+        let ids = vec![vec![vec![1, 2], vec![3]], vec![vec![], vec![4, 5, 6]], vec![vec![7], vec![8]]];
+        let answers = Answers { ids, truncated: 0 };
+        // Five answers have tokens.
+        assert_eq!(answers.by_prompt(&[1.0, 2.0, 6.0, -1.0, 2.0]), [1.5, 3.0, 0.5]);
+        assert_eq!(answers.lengths(), [1.5, 1.5, 1.0]);
+    }
 }

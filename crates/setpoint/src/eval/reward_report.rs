@@ -19,7 +19,8 @@ pub struct EvalReport {
     pub baseline_reward: f64,
     /// Win rate and difference, with their intervals. Samples of one prompt are averaged first, so that the intervals count prompts.
     pub win_rate: WinRate,
-    /// KL of the policy from the baseline, per response, in nats, estimated on the policy's samples.
+    /// KL of the policy from the baseline, per response, in nats, estimated on the policy's samples: from the sampled tokens alone, and summed
+    /// over the vocabulary at each of them.
     pub kl: KlEstimates,
     /// Mean response length of the policy, in tokens.
     pub tokens: f64,
@@ -38,6 +39,16 @@ pub struct EvalReport {
     /// The policy's log-probability less the baseline's of each of the policy's samples, nats.
     #[serde(skip)]
     pub log_ratios: Vec<f64>,
+    /// The divergence of the policy from the baseline over each of the policy's samples, summed over the vocabulary, nats; none if the
+    /// vocabularies differ.
+    #[serde(skip)]
+    pub divergences: Vec<f64>,
+    /// The KL prompt by prompt, nats: by the divergences, or by the log-ratios if there are none.
+    #[serde(skip)]
+    pub kls: Vec<f64>,
+    /// Mean length of the policy's samples, prompt by prompt, tokens.
+    #[serde(skip)]
+    pub lengths: Vec<f64>,
     /// What decided the result.
     #[serde(skip)]
     pub manifest: Option<Manifest>,
@@ -74,12 +85,17 @@ pub fn written(report: &EvalReport) -> Outcome<Value> {
     let items: Vec<EvalItem> =
         report.rewards.iter().enumerate().map(|(i, &value)| EvalItem { id: format!("reward/{i}"), value }).collect();
     let pairs = report.pairs.as_ref();
-    let distributions = json!({
+    let mut distributions = json!({
         "baseline_reward": report.baseline_rewards,
         "log_ratio": report.log_ratios,
         "chosen_log_ratio": pairs.map_or(&[][..], |pairs| &pairs.chosen),
         "rejected_log_ratio": pairs.map_or(&[][..], |pairs| &pairs.rejected),
+        "kl": report.kls,
+        "tokens": report.lengths,
     });
+    if !report.divergences.is_empty() {
+        distributions["divergence"] = json!(report.divergences);
+    }
     let scores = value.clone();
     if let Some(object) = value.as_object_mut() {
         object.insert("manifest".to_owned(), serde_json::to_value(&report.manifest)?);

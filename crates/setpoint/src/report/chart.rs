@@ -184,6 +184,31 @@ pub fn lines(words: &Words<'_>, lines: &[Line<'_>]) -> Option<Chart> {
     Some(chart)
 }
 
+/// Draws lines over a number that is no step, with a dot at each point, in the order of the points. `None` if no point is finite.
+pub fn against(words: &Words<'_>, lines: &[Line<'_>]) -> Option<Chart> {
+    let finite = |line: &Line<'_>| -> Vec<(f64, f64)> {
+        line.points.iter().copied().filter(|(x, y)| x.is_finite() && y.is_finite()).collect()
+    };
+    let kept: Vec<Vec<(f64, f64)>> = lines.iter().map(finite).collect();
+    let all = || kept.iter().flatten();
+    let frame = Frame { x: bounds(all().map(|p| p.0))?, y: bounds(all().map(|p| p.1))?, whole_x: false };
+    let mut chart = frame.chart(words);
+    for (Line { subject, name, look, .. }, points) in lines.iter().zip(&kept) {
+        let at = |(x, y): &(f64, f64)| (place(frame.at_x(*x)), place(frame.at_y(*y)));
+        for point in points {
+            let (x, y) = at(point);
+            let tip = format!("{name}: {} at {}", number(point.1), number(point.0));
+            chart.dots.push(Dot { subject: *subject, x, y, tip });
+        }
+        if points.len() > 1 {
+            let path: Vec<String> = points.iter().map(at).map(|(x, y)| format!("{x},{y}")).collect();
+            let tip = (*name).to_owned();
+            chart.lines.push(Drawn { subject: *subject, look: *look, points: path.join(" "), tip });
+        }
+    }
+    Some(chart)
+}
+
 /// Returns the names of the runs if there are a few, and training and evaluation if there are both.
 fn legend(lines: &[Line<'_>]) -> Vec<Key> {
     /// More names are in the legend of the section alone.
@@ -349,6 +374,19 @@ mod tests {
             assert_eq!((chart.lines.len(), chart.dots.len()), if points.len() > 1 { (1, 0) } else { (0, 1) });
         }
         assert_eq!(lines(&WORDS, &[line(&[(1.0, f64::NAN)])]), None);
+    }
+
+    #[test]
+    fn a_line_over_another_number_has_a_dot_at_each_point() {
+        let points = [(0.5, 1.0), (1.25, 3.0), (f64::NAN, 2.0)];
+        let chart = against(&WORDS, &[line(&points), line(&points[..1])]).unwrap();
+        assert_eq!((chart.lines.len(), chart.dots.len()), (1, 3));
+        assert_eq!(chart.dots[1].tip, "run: 3 at 1.25");
+        // From the corner at the lower left to that at the upper right.
+        let corners = format!("{LEFT:.1},{:.1} {:.1},{TOP:.1}", HEIGHT - BOTTOM, WIDTH - RIGHT);
+        assert_eq!(chart.lines[0].points, corners);
+        assert!(chart.x_axis.ticks.iter().any(|tick| tick.text == "0.6" || tick.text == "0.5"), "{:?}", chart.x_axis);
+        assert_eq!(against(&WORDS, &[line(&points[2..])]), None);
     }
 
     #[test]

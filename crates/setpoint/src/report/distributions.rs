@@ -56,6 +56,13 @@ pub fn distributions(group: &[(usize, &Measured)]) -> Vec<Chart> {
                 "log-ratio, nats",
                 "Good: to the left of the chosen ones.",
             ),
+            "divergence" => (
+                "KL over each of the policy's own responses",
+                "KL, nats",
+                "Good: near 0; each token counts with the whole vocabulary, and the mean is the KL from the baseline.",
+            ),
+            "kl" => ("KL, prompt by prompt", "KL, nats", "Good: near 0, and no prompt far to the right."),
+            "tokens" => ("Length, prompt by prompt", "tokens", "For comparison between the results."),
             "baseline_reward" => ("Reward of the baseline", "reward", "For comparison with the reward of the policy."),
             other => (other, other, "For comparison between the results."),
         };

@@ -93,10 +93,12 @@ const BENCHMARKS: &[(&str, &str, &[Figure])] = &[
         &[
             figure("/win_rate/rate", "win rate against the baseline (50 %: no difference)", Form::Share),
             figure("/win_rate/difference", "difference of the mean rewards", Form::Signed),
-            figure("/kl/k1", "KL from the baseline, nats per response", Form::Plain),
+            figure("/kl/exact", "KL from the baseline, nats per response", Form::Plain),
             figure("/pairs/accuracy/accuracy", "held-out pairs in the right order", Form::Share),
             figure("/tokens", "length of a response, tokens", Form::Plain),
             figure("/truncated", "responses cut at the length limit", Form::Share),
+            // Shown where an older version did not sum over the vocabulary.
+            figure("/kl/k1", "KL from the baseline by the sampled tokens alone, nats per response", Form::Plain),
         ],
     ),
     (
@@ -341,26 +343,30 @@ mod tests {
 
     #[test]
     fn six_figures_matter_and_the_rest_is_folded() {
-        let scores = json!({
+        let mut scores = json!({
             "prompts": 60, "tokens": 12.5, "truncated": 0.25, "reward": 1.5,
             "win_rate": {"wins": 40, "rate": {"value": 0.7, "low": 0.6, "high": 0.8, "std_error": 0.1},
                          "difference": {"value": 0.5, "low": -0.25, "high": 1.0}},
             "kl": {"k1": {"mean": 3.0, "std_error": 0.25}, "k3": null},
             "pairs": {"accuracy": {"accuracy": {"value": 0.75, "low": 0.7, "high": 0.8}}},
         });
-        let found = benchmarks(&[result("dro", "reward", scores, &[])], &[0]).unwrap();
+        let found = benchmarks(&[result("dro", "reward", scores.clone(), &[])], &[0]).unwrap();
         assert_eq!(
             rows(&found[0].figures),
             [
                 ("win rate against the baseline (50 %: no difference)", "70.0\u{a0}% [60.0\u{a0}%, 80.0\u{a0}%]"),
                 ("difference of the mean rewards", "+0.5 [−0.25, +1]"),
-                ("KL from the baseline, nats per response", "3.00 ± 0.25"),
                 ("held-out pairs in the right order", "75.0\u{a0}% [70.0\u{a0}%, 80.0\u{a0}%]"),
                 ("length of a response, tokens", "12.5"),
                 ("responses cut at the length limit", "25.0\u{a0}%"),
+                ("KL from the baseline by the sampled tokens alone, nats per response", "3.00 ± 0.25"),
             ]
         );
         assert_eq!(rows(&found[0].rest), [("prompts", "60"), ("reward", "1.5"), ("win_rate.wins", "40")]);
+        scores["kl"]["exact"] = json!({"mean": 3.125, "std_error": 0.05});
+        let found = benchmarks(&[result("dro", "reward", scores, &[])], &[0]).unwrap();
+        assert_eq!(rows(&found[0].figures)[2], ("KL from the baseline, nats per response", "3.13 ± 0.05"));
+        assert!(rows(&found[0].rest).contains(&("kl.k1.mean", "3")), "{:?}", rows(&found[0].rest));
     }
 
     #[test]

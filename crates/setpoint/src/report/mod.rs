@@ -9,6 +9,7 @@ mod curves;
 mod distributions;
 mod evaluation;
 mod facts;
+mod frontier;
 mod metrics;
 mod number;
 mod page;
@@ -27,6 +28,7 @@ use self::chart::{Chart, Key, Look};
 use self::curves::Family;
 use self::evaluation::Benchmark;
 use self::facts::Fact;
+use self::frontier::Section;
 use self::read::{Collected, Measured, Run};
 use self::responses::Responses;
 use self::samples::Prompt;
@@ -39,6 +41,8 @@ use crate::failure::Outcome;
 pub struct Report {
     /// The runs, and the results that belong to none of them.
     subjects: Vec<Subject>,
+    /// Methods at equal KL.
+    frontiers: Vec<Section>,
     /// Charts of training.
     families: Vec<Family>,
     /// Histograms of single responses, run by run.
@@ -51,9 +55,20 @@ pub struct Report {
     settings: Vec<Settings>,
     /// The numbers of the colours that the page uses.
     colours: Vec<page::Colour>,
-    /// Runs and results.
+    /// What the report shows.
     #[serde(skip)]
-    counts: (usize, usize),
+    counts: Counts,
+}
+
+/// The numbers of what a report shows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Runs.
+    pub runs: usize,
+    /// Results of evaluations.
+    pub results: usize,
+    /// Comparisons.
+    pub comparisons: usize,
 }
 
 /// A run or a result with the answers to what people ask of it.
@@ -82,12 +97,21 @@ struct Settings {
 }
 
 impl Report {
-    /// Reads run folders, folders of results and their JSON files.
+    /// Reads run folders, folders of comparisons and of results, and the JSON files of results.
     ///
     /// # Errors
     /// When a path is none of these, or a file cannot be read.
     pub fn read(paths: &[PathBuf]) -> Outcome<Self> {
-        let Collected { runs, results } = Collected::read(paths)?;
+        Self::read_at(paths, &[])
+    }
+
+    /// Reads the same, and says what the methods reach at some KLs from the SFT model, nats per response. Without a KL, a comparison is shown
+    /// at its own.
+    ///
+    /// # Errors
+    /// Those of [`read`](Self::read); and when a trial of a comparison lacks its evaluation.
+    pub fn read_at(paths: &[PathBuf], kls: &[f64]) -> Outcome<Self> {
+        let Collected { runs, results, comparisons } = Collected::read(paths)?;
         let numbers = numbers(&runs, &results);
         let mut subjects: Vec<Subject> = Vec::new();
         for (i, run) in runs.iter().enumerate() {
@@ -106,21 +130,26 @@ impl Report {
             legend: if run.responses.has_sides() { Responses::legend(i) } else { Vec::new() },
             rows: run.responses.charts(i),
         });
+        let mut frontiers: Vec<Section> =
+            comparisons.iter().map(|folder| frontier::of_comparison(folder, kls)).collect::<Outcome<_>>()?;
+        frontiers.extend(frontier::of_runs(&runs, &results, &numbers, kls)?);
+        let methods = frontiers.iter().map(|section| section.legend.len()).max().unwrap_or(0);
         let colours = runs.len().max(numbers.iter().map(|number| number + 1).max().unwrap_or(0));
         Ok(Self {
             subjects,
+            frontiers,
             families: curves::families(&runs),
             responses: responses.filter(|response| !response.rows.is_empty()).collect(),
             benchmarks: evaluation::benchmarks(&results, &numbers)?,
             samples: samples::side_by_side(&runs, &results, &numbers),
             settings: settings(&runs, &results)?,
-            colours: page::colours(colours),
-            counts: (runs.len(), results.len()),
+            colours: page::colours(colours.max(methods)),
+            counts: Counts { runs: runs.len(), results: results.len(), comparisons: comparisons.len() },
         })
     }
 
-    /// Returns the numbers of runs and of results.
-    pub fn counts(&self) -> (usize, usize) {
+    /// Returns the numbers of what it shows.
+    pub fn counts(&self) -> Counts {
         self.counts
     }
 

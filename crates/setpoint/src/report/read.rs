@@ -11,6 +11,7 @@ use setpoint_files::words;
 use setpoint_train::RunDir;
 use toml::Table;
 
+use super::frontier::by_prompt;
 use super::responses::Responses;
 use crate::failure::{Failure, Outcome};
 use crate::training::history::History;
@@ -26,6 +27,9 @@ const MOST: usize = 50;
 const LONGEST_LINE: u64 = 256 << 20;
 /// The longest `config.toml` that is read, bytes.
 const LONGEST_CONFIG: u64 = 1 << 20;
+
+/// The parts of the held-out rows of a search, the most telling first.
+const PARTS: [&str; 3] = ["report", "all", "select"];
 
 /// The points of a metric: `(step, value)`, in the order of the steps.
 pub type Points = Vec<(f64, f64)>;
@@ -59,6 +63,8 @@ pub struct Run {
     pub versions: Option<Value>,
     /// The figures of the evaluation in the run's own folder, if it is a trial of a search.
     pub trial: Option<Value>,
+    /// The values of each prompt, by part of the held-out rows and metric, if it is a trial of a search.
+    pub by_prompt: Vec<(&'static str, BTreeMap<String, Vec<f64>>)>,
     /// The numbers of single responses.
     pub responses: Responses,
     /// The last samples made during training.
@@ -92,10 +98,12 @@ pub struct Collected {
     pub runs: Vec<Run>,
     /// Results of evaluations.
     pub results: Vec<Measured>,
+    /// Folders of comparisons.
+    pub comparisons: Vec<PathBuf>,
 }
 
 impl Collected {
-    /// Reads every path: a run folder, the folder of a result, or the JSON file of one.
+    /// Reads every path: a run folder, the folder of a comparison or of a result, or the JSON file of one.
     ///
     /// # Errors
     /// When a path is none of these, a file cannot be read, or there are too many.
@@ -114,10 +122,17 @@ impl Collected {
             if result.is_file() || path.is_file() {
                 collected.results.push(measured(path)?);
             }
+            if path.join("compare.json").is_file() {
+                collected.comparisons.push(path.clone());
+                continue;
+            }
             if !metrics.is_file() && !result.is_file() && !path.is_file() {
                 if path.join("trials").is_dir() {
-                    return Err(Failure::run(format!("{} is the folder of a sweep or comparison", path.display()))
-                        .hint(format!("name its trials: {}/*", path.join("trials").display())));
+                    return Err(Failure::run(format!(
+                        "{} is the folder of a sweep, or of a comparison that is not finished",
+                        path.display()
+                    ))
+                    .hint(format!("name its trials: {}/*", path.join("trials").display())));
                 }
                 return Err(Failure::run(format!("{} holds neither metrics.jsonl nor result.json", path.display()))
                     .hint("name a run folder, the folder of an evaluation, or its JSON file"));
@@ -192,10 +207,10 @@ fn run(dir: &Path, metrics: &Path) -> Outcome<Run> {
         history: History::read(dir),
         finished: finished_steps(dir),
         versions: read_json(&dir.join("versions.json")),
-        // The parts of the held-out rows, the most telling first.
-        trial: ["report", "all", "select"]
+        trial: PARTS
             .iter()
             .find_map(|part| Some(read_json(&dir.join(format!("eval-{part}.json")))?.get("report")?.clone())),
+        by_prompt: PARTS.iter().filter_map(|part| Some((*part, by_prompt(dir, part)?))).collect(),
         ..Run::default()
     };
     run.settings = run.config.as_deref().and_then(|text| text.parse().ok()).unwrap_or_default();

@@ -44,7 +44,12 @@ impl Standing {
     pub fn of_rewards(scores: &Value, baseline: &str) -> Option<Self> {
         let figure = |path: &str| scores.pointer(path).and_then(Value::as_f64);
         let (low, high) = (figure("/win_rate/rate/low")?, figure("/win_rate/rate/high")?);
-        let kl = figure("/kl/k1/mean").zip(figure("/kl/k1/std_error"));
+        let estimate = |name: &str| {
+            let of = |part: &str| figure(&format!("/kl/{name}/{part}"));
+            of("mean").zip(of("std_error"))
+        };
+        // Evaluations of older versions know the log-ratios alone.
+        let kl = estimate("exact").or_else(|| estimate("k1"));
         let (n, level) =
             (scores.pointer("/prompts").and_then(Value::as_u64), figure("/win_rate/rate/level").unwrap_or(0.95));
         let (rate, difference) = (figure("/win_rate/rate/value")?, figure("/win_rate/difference/value"));
@@ -124,6 +129,10 @@ mod tests {
                 "difference of the mean rewards: +0.25",
             ]
         );
+        let mut both = scores(0.51, 0.7);
+        both["kl"]["exact"] = json!({"mean": 3.0, "std_error": 0.05});
+        let both = Standing::of_rewards(&both, "sft").unwrap();
+        assert_eq!(both.sentences()[1], "KL from sft: 3.00 ± 0.05 nats per response");
         let mut far = standing(0.51, 0.7);
         far.kl = Some((94.0, 3.0));
         assert!(far.is_far() && far.sentences()[2].starts_with("above 10 nats"), "{:?}", far.sentences());

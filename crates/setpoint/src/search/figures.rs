@@ -5,14 +5,14 @@ use std::path::Path;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use setpoint_eval::mean_and_deviation;
+use setpoint_eval::{Trend, mean_and_deviation};
 
 use super::trial::{Reached, Trained, Trial};
 use crate::eval::EvalReport;
 use crate::failure::{Failure, Outcome};
 
 /// The figures of an evaluation against the SFT model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Figures {
     /// Prompts answered.
@@ -27,8 +27,11 @@ pub struct Figures {
     pub reward: f64,
     /// Mean reward of the SFT model's samples.
     pub baseline_reward: f64,
-    /// KL from the SFT model, nats per response.
+    /// KL from the SFT model by the log-ratios of the samples, nats per response.
     pub kl: f64,
+    /// The same, summed over the vocabulary at each token of the samples. Evaluations of older versions have none.
+    #[serde(default)]
+    pub kl_exact: Option<f64>,
     /// Share of held-out pairs whose chosen response has the greater log-ratio.
     pub pair_accuracy: Option<f64>,
     /// Mean log-ratio of their chosen responses, nats.
@@ -55,6 +58,7 @@ impl Figures {
             reward: report.reward,
             baseline_reward: report.baseline_reward,
             kl: report.kl.k1.mean,
+            kl_exact: report.kl.exact.map(|exact| exact.mean),
             pair_accuracy: pairs.map(|p| p.accuracy.accuracy.value),
             chosen_log_ratio: pairs.map(|p| p.chosen_log_ratio.value),
             rejected_log_ratio: pairs.map(|p| p.rejected_log_ratio.value),
@@ -62,6 +66,11 @@ impl Figures {
             baseline_tokens: report.baseline_tokens,
             truncated: report.truncated,
         }
+    }
+
+    /// Returns the KL from the SFT model, nats per response: summed over the vocabulary where that is known, else by the log-ratios.
+    pub fn divergence(&self) -> f64 {
+        self.kl_exact.unwrap_or(self.kl)
     }
 }
 
@@ -107,7 +116,7 @@ impl Metric {
 }
 
 /// A trial in the JSON file.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Entry {
     /// Its folder in `RUN/trials`.
     pub trial: String,
@@ -119,6 +128,8 @@ pub struct Entry {
     pub trained: Option<Trained>,
     /// What was measured.
     pub figures: Option<Figures>,
+    /// The slope of its training loss over the last fifth, if there were enough steps.
+    pub loss_trend: Option<Trend>,
     /// Why it failed.
     pub error: Option<String>,
 }
@@ -133,6 +144,7 @@ impl Entry {
             seed: trial.config.train.seed,
             trained: done.map(|d| d.trained.clone()),
             figures: done.map(|d| d.figures.clone()),
+            loss_trend: done.and_then(|d| d.trend),
             error: outcome.as_ref().err().cloned(),
         }
     }

@@ -7,12 +7,16 @@
 
 mod figures;
 mod held_out;
+mod loss;
 mod runner;
+mod select;
 mod space;
 mod trial;
 
 pub use figures::{Entry, Figures, Metric, cell, csv, failures, plus_minus};
 pub use held_out::{HeldOut, Part, split};
+pub use loss::still_falling;
 pub use runner::{Crew, TrialJob, open, steps};
+pub use select::{Rule, Select};
 pub use space::{Point, Space, written};
 pub use trial::{Reached, Trained, Trial, blamed, carry_out, with_point};

@@ -158,7 +158,10 @@ impl<'a> Crew<'a> {
             Some(done) => {
                 self.say(format!(
                     "{count} {}: win rate {:.3}, reward {:.3}, KL {:.2} ({seconds:.0} s)",
-                    job.title, done.figures.win_rate, done.figures.reward, done.figures.kl
+                    job.title,
+                    done.figures.win_rate,
+                    done.figures.reward,
+                    done.figures.divergence()
                 ));
                 Ok(Ok(done))
             }

@@ -1,21 +1,25 @@
 //! One trial: its settings as files, and the process that trains and evaluates it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use setpoint_eval::Trend;
 use setpoint_files::words;
 use setpoint_train::{Error, RunDir};
 use toml::Value;
 
 use super::figures::Figures;
+use super::loss::loss_trend;
 use super::space::Point;
 use crate::align::AlignConfig;
 use crate::config::load::to_table;
 use crate::config::{Given, Problem, load};
 use crate::eval::{self, EvalConfig};
 use crate::failure::{Failure, Outcome};
+use crate::frontier::{KL, REWARD};
 use crate::session::Cost;
 use crate::session::{Session, Shared};
 use crate::{align, setup};
@@ -100,7 +104,10 @@ pub fn carry_out(session: &Session, folder: &Path, part: &str) -> Outcome {
     if !folder.join(eval_figures(part)).is_file() {
         let config: EvalConfig = load::load_written(&given(&eval_settings(part)))?;
         let report = eval::report(session, &config)?;
-        let written = json!({ "figures": Figures::of(&report), "wins": wins(&report), "report": report });
+        let wins = wins(&report);
+        let by_prompt = json!({ KL: report.kls, REWARD: report.rewards, "win_rate": wins, "tokens": report.lengths });
+        let written =
+            json!({ "figures": Figures::of(&report), "wins": wins, "by_prompt": by_prompt, "report": report });
         setup::write_text(&folder.join(eval_figures(part)), &(serde_json::to_string_pretty(&written)? + "\n"))?;
     }
     Ok(())
@@ -129,6 +136,9 @@ fn wins(report: &eval::EvalReport) -> Vec<f64> {
 struct Written {
     figures: Figures,
     wins: Vec<f64>,
+    /// Evaluations of older versions have none.
+    #[serde(default)]
+    by_prompt: BTreeMap<String, Vec<f64>>,
 }
 
 /// What a trial took and reached.
@@ -140,6 +150,10 @@ pub struct Done {
     pub figures: Figures,
     /// Prompt by prompt, against the baseline.
     pub wins: Vec<f64>,
+    /// The value of each prompt, by metric, the KL among them; none if an older version measured it.
+    pub by_prompt: BTreeMap<String, Vec<f64>>,
+    /// The slope of the training loss at the end, if there were enough steps.
+    pub trend: Option<Trend>,
 }
 
 /// What a trial reached, or why it failed.
@@ -160,6 +174,7 @@ pub fn done(folder: &Path, part: &str) -> Outcome<Option<Done>> {
             .hint("remove the file: the step is then done again")
     };
     let trained: Trained = serde_json::from_str(&trained).map_err(|e| bad(TRAINED, e))?;
-    let Written { figures, wins } = serde_json::from_str(&measured).map_err(|e| bad(&eval_figures(part), e))?;
-    Ok(Some(Done { trained, figures, wins }))
+    let Written { figures, wins, by_prompt } =
+        serde_json::from_str(&measured).map_err(|e| bad(&eval_figures(part), e))?;
+    Ok(Some(Done { trained, figures, wins, by_prompt, trend: loss_trend(folder) }))
 }

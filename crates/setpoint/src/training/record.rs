@@ -39,7 +39,7 @@ const FREE: [&str; 8] = [
     "train.logging_steps",
 ];
 /// The same, by their beginnings.
-const FREE_PREFIXES: [&str; 3] = ["samples.", "train.save_", "train.sample_"];
+const FREE_PREFIXES: [&str; 5] = ["samples.", "train.save_", "train.sample_", "sweep.select.", "frontier."];
 
 /// `run.json`.
 #[derive(Debug, Deserialize)]
