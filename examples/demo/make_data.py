@@ -13,6 +13,7 @@ import random
 import sys
 from pathlib import Path
 
+import content
 import grammar
 
 HERE = Path(__file__).resolve().parent
@@ -114,6 +115,25 @@ def preference_rows(prompts, rng, facts, quality):
             yield row
 
 
+def gold(facts, held_out):
+    """What the demo's gold judge knows, for `setpoint demo`: the same as gold.py reads from content.py and grammar.py."""
+    return {
+        "quality": {**grammar.QUALITY, "garbled": grammar.QUALITY["wrong"]},
+        "courtesies": content.COURTESY_BEFORE + content.COURTESY_AFTER,
+        "remarks": content.GUESS + content.CHANGE,
+        "insults": content.RUDE,
+        "evasions": content.VAGUE,
+        "true": sorted({sentence for fact in facts for sentence in (fact.right, fact.detail)}),
+        "facts": {
+            question: {
+                "right": fact.right, "short": fact.short, "detail": fact.detail, "wrong": fact.wrong,
+                "evasion": f"There is a lot to say about {fact.subject}.",
+            }
+            for fact, question in held_out
+        },
+    }
+
+
 def build():
     """All files as {relative path: rows}."""
     facts = grammar.all_facts()
@@ -156,6 +176,7 @@ def build():
         "responses.jsonl": responses,
         "eval_prompts.jsonl": eval_prompts,
         "eval_preferences.jsonl": eval_preferences,
+        "gold.json": [gold(facts, held_out)],
     }
 
 

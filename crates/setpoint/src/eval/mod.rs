@@ -15,7 +15,7 @@ pub use job::Reward;
 pub(crate) use result::folder_name;
 pub use result::{Evaluated, write_json};
 pub use reward::{EvalConfig, dry_run, report, report_with};
-pub use reward_report::{EvalReport, PairReport, written};
+pub use reward_report::{Answered, EvalReport, PairReport, written};
 
 use crate::job::AnyJob;
 

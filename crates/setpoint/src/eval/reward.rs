@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use setpoint_data::{
-    DatasetConfig, EncodeOptions, Example, Record, ResponseEnd, TextEncoder, Uses, counted, load_records,
+    DatasetConfig, EncodeOptions, Example, Prompt, Record, ResponseEnd, TextEncoder, Uses, counted, load_records,
 };
 use setpoint_eval::{Bootstrap, Manifest, content_digest, kl_estimates, mean, pair_accuracy, win_rate};
 use setpoint_reward::RewardSource;
@@ -16,7 +16,7 @@ use setpoint_transformer::{CausalLm, Finish};
 
 use super::judging::{Judge, judged, rewards_key};
 use super::result;
-use super::reward_report::{EvalReport, PairReport};
+use super::reward_report::{Answered, EvalReport, PairReport};
 use crate::annotate;
 use crate::config::flat::flat_section;
 use crate::config::output::{Target, validate_output};
@@ -362,8 +362,25 @@ fn compare(session: &Session, config: &EvalConfig, judge: Judge<'_>) -> Outcome<
         lengths: answers.lengths(),
         log_ratios,
         divergences: divergences.unwrap_or_default(),
+        answered: answered_texts(&data, &answers, &baseline_answers)?,
         manifest: Some(manifest),
     })
+}
+
+/// Returns the answers of both models as text, prompt by prompt.
+fn answered_texts(data: &EvalData, policy: &Answers, baseline: &Answers) -> Outcome<Vec<Answered>> {
+    let texts = |prompt: &[u32], row: &[Vec<u32>]| -> Outcome<Vec<String>> {
+        row.iter().map(|answer| setup::answer_text(&data.encoder, prompt, answer)).collect()
+    };
+    let rows = data.prompts.iter().zip(&data.prompt_ids).zip(policy.ids.iter().zip(&baseline.ids));
+    rows.map(|((record, prompt), (policy, baseline))| {
+        let question = match &record.prompt {
+            Prompt::Text(text) => text.clone(),
+            Prompt::Messages(messages) => messages.last().map_or_else(String::new, |last| last.content.clone()),
+        };
+        Ok(Answered { question, policy: texts(prompt, policy)?, baseline: texts(prompt, baseline)? })
+    })
+    .collect()
 }
 
 /// What decides the baseline's answers and its log-probs of the pairs.

@@ -49,6 +49,9 @@ pub struct EvalReport {
     /// Mean length of the policy's samples, prompt by prompt, tokens.
     #[serde(skip)]
     pub lengths: Vec<f64>,
+    /// The answers of both models as text, prompt by prompt.
+    #[serde(skip)]
+    pub answered: Vec<Answered>,
     /// What decided the result.
     #[serde(skip)]
     pub manifest: Option<Manifest>,
@@ -59,6 +62,17 @@ impl EvalReport {
     pub fn is_unchanged(&self) -> bool {
         self.kl.k3.is_some_and(|kl| kl.mean < 5e-4)
     }
+}
+
+/// A prompt with the answers of both models.
+#[derive(Debug, Clone)]
+pub struct Answered {
+    /// The prompt's text, or that of its last message.
+    pub question: String,
+    /// The policy's answers.
+    pub policy: Vec<String>,
+    /// The baseline's answers.
+    pub baseline: Vec<String>,
 }
 
 /// What was measured on held-out pairs.

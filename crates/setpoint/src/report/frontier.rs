@@ -197,9 +197,15 @@ pub fn of_runs(runs: &[Run], results: &[Measured], numbers: &[usize], kls: &[f64
     for (result, &number) in results.iter().zip(numbers) {
         let measured = &result.run;
         let (Some(run), "reward") = (runs.get(number), measured.manifest.benchmark.as_str()) else { continue };
-        let mut values = measured.distributions.clone();
         let prompts = measured.items.len();
-        values.retain(|name, values| [KL, "tokens"].contains(&name.as_str()) && values.len() == prompts);
+        let of_prompts = measured.distributions.iter().filter(|(_, values)| values.len() == prompts);
+        // Metrics beside those of every evaluation are called `metric.NAME`.
+        let metric = |name: &str| match name {
+            KL | "tokens" => Some(name.to_owned()),
+            name => name.strip_prefix("metric.").map(str::to_owned),
+        };
+        let mut values: BTreeMap<String, Vec<f64>> =
+            of_prompts.filter_map(|(name, values)| Some((metric(name)?, values.clone()))).collect();
         values.insert(REWARD.to_owned(), measured.items.iter().map(|item| item.value).collect());
         let manifest = &measured.manifest;
         add(format!("{} {} {}", manifest.data, manifest.judge, manifest.decoding), run, values);

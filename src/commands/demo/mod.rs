@@ -3,41 +3,84 @@
 //! Each step is one of the commands, with the settings that it writes beside its results: what the demo does can be repeated, changed and
 //! looked at command by command.
 
+mod gold;
+mod results;
+
 use std::path::{Path, PathBuf};
 
-use setpoint_align::{Dro, Method, Pairwise};
+use setpoint_align::{DpoSettings, Dro, Method, NllSettings, Pairwise};
 use setpoint_data::DatasetConfig;
 use setpoint_train::{AdamWConfig, MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
 
+use self::gold::Gold;
+use self::results::{Measured, side_by_side, table, verdict};
 use crate::progress;
 use setpoint::align::{AlignConfig, audit};
 use setpoint::annotate::AnnotateConfig;
 use setpoint::config::output::{Target, require_target};
 use setpoint::config::sections::ModelSection;
-use setpoint::eval::{self, EvalConfig, EvalReport};
+use setpoint::eval::{self, EvalConfig};
 use setpoint::generate::SamplingSection;
+use setpoint::report::Report;
 use setpoint::reward::RewardConfig;
-use setpoint::session::{TextTable, duration};
+use setpoint::session::{Shared, duration};
 use setpoint::sft::SftConfig;
 use setpoint::{Failure, Outcome};
 use setpoint::{Session, align, annotate, reward, setup, sft};
 
 /// The files that come with the program.
 const FILES: [(&str, &[u8]); 9] = [
-    ("sft.jsonl", include_bytes!("../../examples/demo/pretrain/sft.jsonl")),
-    ("preferences.jsonl", include_bytes!("../../examples/demo/preferences.jsonl")),
-    ("responses.jsonl", include_bytes!("../../examples/demo/responses.jsonl")),
-    ("eval_prompts.jsonl", include_bytes!("../../examples/demo/eval_prompts.jsonl")),
-    ("eval_preferences.jsonl", include_bytes!("../../examples/demo/eval_preferences.jsonl")),
-    ("tokenizer/tokenizer.json", include_bytes!("../../examples/demo/tokenizer/tokenizer.json")),
-    ("tokenizer/tokenizer_config.json", include_bytes!("../../examples/demo/tokenizer/tokenizer_config.json")),
-    ("tokenizer/generation_config.json", include_bytes!("../../examples/demo/generation_config.json")),
-    ("config.json", include_bytes!("../../examples/demo/config.json")),
+    ("sft.jsonl", include_bytes!("../../../examples/demo/pretrain/sft.jsonl")),
+    ("preferences.jsonl", include_bytes!("../../../examples/demo/preferences.jsonl")),
+    ("responses.jsonl", include_bytes!("../../../examples/demo/responses.jsonl")),
+    ("eval_prompts.jsonl", include_bytes!("../../../examples/demo/eval_prompts.jsonl")),
+    ("eval_preferences.jsonl", include_bytes!("../../../examples/demo/eval_preferences.jsonl")),
+    ("tokenizer/tokenizer.json", include_bytes!("../../../examples/demo/tokenizer/tokenizer.json")),
+    ("tokenizer/tokenizer_config.json", include_bytes!("../../../examples/demo/tokenizer/tokenizer_config.json")),
+    ("tokenizer/generation_config.json", include_bytes!("../../../examples/demo/generation_config.json")),
+    ("config.json", include_bytes!("../../../examples/demo/config.json")),
 ];
+
+/// What the gold judge knows.
+const GOLD: &[u8] = include_bytes!("../../../examples/demo/gold.json");
+
+/// Steps of each alignment.
+const STEPS: usize = 80;
 
 /// A shorter memory than usual: the runs have some hundred steps.
 const OPTIMIZER: AdamWConfig =
     AdamWConfig { betas: (0.9, 0.98), eps: 1e-8, weight_decay: 0.0, in_backward: false, plus_ratio: 1.0 };
+
+/// A training of the demo: a method with its settings.
+struct Variant {
+    /// Its folder.
+    name: &'static str,
+    /// The method as tables call it.
+    method: &'static str,
+    /// The setting that tells it from others of its method.
+    setting: &'static str,
+    learning_rate: f64,
+    align: fn() -> Method,
+}
+
+/// DRO and DPO at three values of β each, and maximum likelihood of the best response at two learning rates: what each of them gains is only
+/// worth something at the same distance from the SFT model. Learning rates and values of β were chosen on seed 0 (`docs/RESULTS.md`).
+const VARIANTS: [Variant; 8] = [
+    Variant { name: "dro-1", method: "DRO", setting: "β 1", learning_rate: DRO_RATE, align: || dro(1.0) },
+    Variant { name: "dro-0.5", method: "DRO", setting: "β 0.5", learning_rate: DRO_RATE, align: || dro(0.5) },
+    Variant { name: "dro-0.25", method: "DRO", setting: "β 0.25", learning_rate: DRO_RATE, align: || dro(0.25) },
+    Variant { name: "dpo-3", method: "DPO", setting: "β 3", learning_rate: DPO_RATE, align: || dpo(3.0) },
+    Variant { name: "dpo-1", method: "DPO", setting: "β 1", learning_rate: DPO_RATE, align: || dpo(1.0) },
+    Variant { name: "dpo-0.3", method: "DPO", setting: "β 0.3", learning_rate: DPO_RATE, align: || dpo(0.3) },
+    Variant { name: "nll-slow", method: "NLL", setting: "lr 3e-4", learning_rate: 3e-4, align: nll },
+    Variant { name: "nll-fast", method: "NLL", setting: "lr 1e-3", learning_rate: 1e-3, align: nll },
+];
+
+const DRO_RATE: f64 = 1e-3;
+const DPO_RATE: f64 = 3e-4;
+
+/// The DRO that the demo's last lines recommend to talk to.
+const SHOWN: &str = "dro-0.25";
 
 /// Runs the demo in `folder`.
 pub fn run(session: &Session, folder: &Path, seed: u64) -> Outcome {
@@ -58,7 +101,7 @@ fn carry_out(session: &Session, folder: &Path, seed: u64) -> Outcome {
     let quiet = Session { quiet: true, ..session.clone() };
     let step = |number: usize, text: &str| {
         progress::note("");
-        progress::note(format!("[{number}/7] {text}"));
+        progress::note(format!("[{number}/6] {text}"));
         // Those of an earlier step do not belong to the next run.
         session.host.take_warnings();
     };
@@ -75,37 +118,51 @@ fn carry_out(session: &Session, folder: &Path, seed: u64) -> Outcome {
     let rewards = folder.join("rewards.jsonl");
     annotate::run(session, &annotate_config(&data, &judge, &rewards))?;
 
-    step(4, "audit: what the rewards ask of the policy");
-    let dro = align_config(&sft, &rewards, dro_method(), seed);
-    let report = audit::report(&quiet, &dro, None)?;
+    step(4, "audit: what the rewards ask of the policy, at β 0.25");
+    let report = audit::report(&quiet, &align_config(&sft, &rewards, dro(0.25), DRO_RATE, seed), None)?;
     progress::say(audit::figures(&report));
     audit::beyond_figures(&report).for_each(progress::say);
 
-    step(5, "align by DRO");
-    let dro_run = folder.join("dro");
-    align::run(session, &dro, &dro_run, false)?;
-
-    step(6, "align by DPO, on the best and the worst response of each prompt");
-    let dpo_run = folder.join("dpo");
-    align::run(session, &align_config(&sft, &rewards, dpo_method(), seed), &dpo_run, false)?;
-
-    step(7, "evaluate on held-out prompts and pairs");
-    let mut reports = Vec::new();
-    for (name, run) in [("DRO", &dro_run), ("DPO", &dpo_run)] {
-        let config = eval_config(&data, &run.join("model"), &sft.join("model"), &judge.join("model"), seed);
-        // The second evaluation reads the same rows: one report of them will do.
-        let report = eval::report(if reports.is_empty() { session } else { &quiet }, &config)?;
-        let text = serde_json::to_string_pretty(&eval::written(&report)?)? + "\n";
-        setup::write_text(&folder.join(format!("eval-{}.json", name.to_lowercase())), &text)?;
-        reports.push((name, report));
+    step(5, "align: DRO, DPO on the best and the worst response, and NLL of the best response alone");
+    for (i, variant) in VARIANTS.iter().enumerate() {
+        let config = align_config(&sft, &rewards, (variant.align)(), variant.learning_rate, seed);
+        // One of a kind shows what all of them print.
+        let session = if i == 0 { session } else { &quiet };
+        align::run(session, &config, &folder.join(variant.name), false)?;
+        session.host.take_warnings();
+        progress::note(format!("{} {} of {}: {}", variant.method, variant.setting, VARIANTS.len(), variant.name));
     }
-    progress::say(format!("\n{}", table(&reports)));
+
+    step(6, "evaluate on held-out prompts: reward, gold quality, KL from the SFT model");
+    let gold = Gold::read(GOLD)?;
+    // All of them are compared with one SFT model: its answers are sampled and judged once.
+    let shared = folder.join("shared");
+    std::fs::create_dir_all(&shared).map_err(|e| Failure::run(format!("cannot create {}: {e}", shared.display())))?;
+    let quiet = Session { shared: Some(Shared::new(&shared)), ..quiet };
+    let mut measured = Vec::new();
+    for variant in &VARIANTS {
+        let config = eval_config(&data, &folder.join(variant.name).join("model"), &sft.join("model"), &judge, seed);
+        let report = eval::report(&quiet, &config)?;
+        let result = Measured::of(variant, report, &gold)?;
+        let path = folder.join(format!("eval-{}.json", variant.name));
+        setup::write_text(&path, &(serde_json::to_string_pretty(&result.written()?)? + "\n"))?;
+        measured.push(result);
+    }
+    progress::say(format!("\n{}", table(&measured)));
+    progress::say(format!("\n{}", verdict(&measured)?));
+    progress::say(format!("\n{}", side_by_side(&measured)));
+    let page = folder.join("report.html");
+    let names = VARIANTS.iter().map(|variant| folder.join(variant.name));
+    let results = VARIANTS.iter().map(|variant| folder.join(format!("eval-{}.json", variant.name)));
+    let paths: Vec<PathBuf> = names.chain(results).collect();
+    setup::write_text(&page, &Report::read(&paths)?.html()?)?;
     progress::say(format!(
-        "\nwritten to {}: data/, sft/, reward/, rewards.jsonl, dro/, dpo/, eval-*.json; {}\n\
+        "\nwritten to {}: data/, sft/, reward/, rewards.jsonl, a folder and an eval-*.json for\n\
+         each training, and report.html, with reward and gold quality against KL; {}\n\
          talk to it: setpoint chat --model {}",
         folder.display(),
         duration(started.elapsed().as_secs_f64()),
-        dro_run.join("model").display()
+        folder.join(SHOWN).join("model").display()
     ));
     Ok(())
 }
@@ -185,26 +242,26 @@ fn annotate_config(data: &Path, judge: &Path, output: &Path) -> AnnotateConfig {
     }
 }
 
-fn dro_method() -> Method {
-    Method::Dro(Dro { beta: Some(0.5), ..Dro::default() })
+fn dro(beta: f64) -> Method {
+    Method::Dro(Dro { beta: Some(beta), ..Dro::default() })
 }
 
-fn dpo_method() -> Method {
-    Method::Dpo(Pairwise::default())
+fn dpo(beta: f64) -> Method {
+    Method::Dpo(Pairwise { objective: DpoSettings { beta, ..DpoSettings::default() }, ..Pairwise::default() })
 }
 
-fn align_config(sft: &Path, rewards: &Path, method: Method, seed: u64) -> AlignConfig {
-    let learning_rate = match method {
-        Method::Dro(_) => 5e-4,
-        _ => 3e-4,
-    };
+fn nll() -> Method {
+    Method::Nll(NllSettings::default())
+}
+
+fn align_config(sft: &Path, rewards: &Path, method: Method, learning_rate: f64, seed: u64) -> AlignConfig {
     AlignConfig {
         model: trained(sft),
         data: dataset(rewards.to_owned()),
         align: method,
         train: TrainConfig {
-            max_steps: Some(40),
-            batch_size: 32,
+            max_steps: Some(STEPS),
+            batch_size: 16,
             micro_batch: MicroBatch::Tokens(8192),
             learning_rate,
             optimizer: OPTIMIZER,
@@ -233,37 +290,4 @@ fn eval_config(data: &Path, model: &Path, baseline: &Path, judge: &Path, seed: u
         },
         ..EvalConfig::default()
     }
-}
-
-/// The comparison, a row a method.
-fn table(reports: &[(&str, EvalReport)]) -> String {
-    let mut table = TextTable::framed([
-        "held-out prompts",
-        "reward of samples",
-        "difference to SFT [95 %]",
-        "win rate [95 %]",
-        "KL to SFT",
-        "chosen log-ratio",
-        "rejected log-ratio",
-        "pair accuracy",
-    ]);
-    if let Some((_, report)) = reports.first() {
-        let reward = format!("{:.2}", report.baseline_reward);
-        table.push(["SFT", reward.as_str(), "", "", "", "", "", ""]);
-    }
-    for (name, report) in reports {
-        let (rate, difference) = (&report.win_rate.rate, &report.win_rate.difference);
-        let pairs = report.pairs.as_ref();
-        table.push([
-            (*name).to_owned(),
-            format!("{:.2}", report.reward),
-            format!("{:+.2} [{:+.2}, {:+.2}]", difference.value, difference.low, difference.high),
-            format!("{:.2} [{:.2}, {:.2}]", rate.value, rate.low, rate.high),
-            format!("{:.2} ± {:.2}", report.kl.k1.mean, report.kl.k1.std_error),
-            pairs.map_or_else(String::new, |p| format!("{:+.2}", p.chosen_log_ratio.value)),
-            pairs.map_or_else(String::new, |p| format!("{:+.2}", p.rejected_log_ratio.value)),
-            pairs.map_or_else(String::new, |p| format!("{:.3}", p.accuracy.accuracy.value)),
-        ]);
-    }
-    progress::drawn(&table)
 }
