@@ -167,7 +167,7 @@ fn levels_come_from_reference_samples_next_to_the_rows() {
 fn too_few_reference_samples_are_an_error_that_says_how_to_draw_them() {
     let (dir, data) = file("rewards.jsonl", &rewarded_rows(2));
     let run = dir.path().join("run");
-    let command = "setpoint generate --set generate.samples=16";
+    let command = "setpoint annotate --model REWARD_MODEL --reference ";
     let per_prompt = &["align.log_z0=per_prompt"][..];
     align(&data, &run, per_prompt).fails(1, &["rewards.jsonl:1", "`reference_responses`", command]);
     let change = |change: &dyn Fn(&mut Value)| {

@@ -38,6 +38,8 @@ mod outputs;
 mod plan;
 mod positions;
 mod readme;
+mod reference_models;
+mod reference_samples;
 mod remedies;
 #[cfg(feature = "remote")]
 mod remote;

@@ -126,7 +126,7 @@ fn an_existing_output_is_neither_replaced_nor_continued_unasked() {
 }
 
 /// Runs a command until some of its rows are written, and kills it.
-fn killed(arguments: &[&str], partial: &Path) {
+pub fn killed(arguments: &[&str], partial: &Path) {
     let mut child = super::fixture::command(arguments)
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null())

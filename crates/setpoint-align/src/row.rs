@@ -70,11 +70,17 @@ pub trait RowObjective: fmt::Debug + Send + Sync {
         None
     }
 
-    /// Converts the rewards of a prompt's responses to those that the loss looks at.
+    /// Returns whether it converts rewards by those of samples of the reference model.
+    fn reads_reference_samples(&self) -> bool {
+        false
+    }
+
+    /// Converts the rewards of a prompt's responses to those that the loss looks at. `samples`: the rewards of the prompt's samples of the
+    /// reference model, if the objective [reads them](Self::reads_reference_samples).
     ///
     /// # Errors
     /// The reason why these rewards are not enough.
-    fn rewards(&self, rewards: &[f64]) -> Result<Vec<f64>, &'static str> {
+    fn rewards(&self, rewards: &[f64], _samples: &[f64]) -> Result<Vec<f64>, &'static str> {
         Ok(rewards.to_vec())
     }
 }

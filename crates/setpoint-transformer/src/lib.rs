@@ -43,7 +43,9 @@ pub use config::{Architecture, ModelConfig, Quantization, RopeConfig, RopeScalin
 pub use decoder::{Decoder, pack};
 pub use error::Error;
 pub use families::{Biases, ModelType};
-pub use generate::{Finish, Generated, GenerationConfig, check_prompts, generate, generate_part, generate_stream};
+pub use generate::{
+    Finish, Generated, GenerationConfig, check_prompts, generate, generate_on_streams, generate_part, generate_stream,
+};
 pub use init::init_weights;
 pub use linear::{Embedding, Linear};
 pub use nf4::{Nf4Matrix, NotFinite, Quantize};

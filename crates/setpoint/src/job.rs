@@ -145,6 +145,8 @@ pub enum Form {
     Text,
     /// A path.
     Path,
+    /// A whole number.
+    Count,
     /// Names, separated by commas.
     Names,
     /// Numbers, separated by commas.
@@ -165,6 +167,11 @@ impl Flag {
     /// A text.
     pub const fn text(name: &'static str, value: &'static str, key: &'static str, help: &'static str) -> Self {
         Self { form: Form::Text, ..Self::path(name, value, key, help) }
+    }
+
+    /// A whole number.
+    pub const fn count(name: &'static str, value: &'static str, key: &'static str, help: &'static str) -> Self {
+        Self { form: Form::Count, ..Self::path(name, value, key, help) }
     }
 }
 

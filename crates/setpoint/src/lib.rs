@@ -128,6 +128,7 @@ mod files;
 mod identity;
 mod judge;
 mod partial;
+mod reference_samples;
 mod sampling;
 mod saving;
 mod scoring;

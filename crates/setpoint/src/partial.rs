@@ -23,7 +23,8 @@ const PARTIAL_START: &str = "{\"setpoint_partial\":";
 const RECORD_START: &str = "{\"bytes\":";
 
 /// Settings that say where things are. What is in them is compared by its hash.
-const PLACES: [&str; 4] = ["output", "model.path", "model.tokenizer", "data.path"];
+const PLACES: [&str; 6] =
+    ["output", "model.path", "model.tokenizer", "data.path", "reference.model.path", "reference.model.tokenizer"];
 
 /// Fails if the output exists and the flags do not say what to do about it. Called before anything is read.
 pub fn check(session: &Session, output: Option<&Path>) -> Outcome {
@@ -97,12 +98,22 @@ fn partial_path(path: &Path) -> PathBuf {
     with_ending(path, ".partial")
 }
 
+/// Removes what an interrupted command left, once nothing of it is needed. A file that this program did not write stays.
+pub fn discard(path: &Path) {
+    let partial = partial_path(path);
+    if check_own(&partial, PARTIAL_START).is_ok() {
+        // What is left does no harm.
+        let _ = std::fs::remove_file(&partial);
+    }
+}
+
 /// Where a whole file's record is: what it was computed from.
 fn record_path(path: &Path) -> PathBuf {
     with_ending(path, ".settings")
 }
 
-fn with_ending(path: &Path, ending: &str) -> PathBuf {
+/// Returns a path with something behind its name, its extension included.
+pub fn with_ending(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
     name.into()
@@ -149,8 +160,8 @@ pub fn identity(
 ) -> Outcome<Value> {
     let mut settings = serde_json::to_value(config)?;
     for place in PLACES {
-        let (table, key) = match place.split_once('.') {
-            Some((section, key)) => (settings.get_mut(section), key),
+        let (table, key) = match place.rsplit_once('.') {
+            Some((section, key)) => (settings.pointer_mut(&format!("/{}", section.replace('.', "/"))), key),
             None => (Some(&mut settings), place),
         };
         if let Some(table) = table.and_then(Value::as_object_mut) {

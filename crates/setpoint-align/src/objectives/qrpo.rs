@@ -13,6 +13,9 @@ settings! {
     pub struct QrpoSettings {
         /// Reward per nat of log-ratio.
         beta: f64 = 0.003, POSITIVE;
+        /// Takes a reward's quantile among the samples of the reference model, the column `reference_rewards`, instead of among the
+        /// responses of its prompt.
+        reference_samples: bool = false;
     }
 }
 
@@ -37,12 +40,23 @@ impl RowObjective for QrpoSettings {
         quantile / self.beta - self.log_z()
     }
 
+    fn reads_reference_samples(&self) -> bool {
+        self.reference_samples
+    }
+
     /// Takes each reward's quantile.
-    fn rewards(&self, rewards: &[f64]) -> Result<Vec<f64>, &'static str> {
-        if rewards.len() < 2 {
-            return Err("one response alone; QRPO takes a reward's quantile among the responses of its prompt");
-        }
-        Ok(rewards.iter().map(|&reward| reward_quantile(reward, rewards)).collect())
+    fn rewards(&self, rewards: &[f64], samples: &[f64]) -> Result<Vec<f64>, &'static str> {
+        let among = match self.reference_samples {
+            true if samples.is_empty() => {
+                return Err("no samples of the reference model to take a reward's quantile among");
+            }
+            true => samples,
+            false if rewards.len() < 2 => {
+                return Err("one response alone; QRPO takes a reward's quantile among the responses of its prompt");
+            }
+            false => rewards,
+        };
+        Ok(rewards.iter().map(|&reward| reward_quantile(reward, among)).collect())
     }
 }
 
@@ -61,7 +75,7 @@ impl QrpoSettings {
     /// ```
     /// use setpoint_align::QrpoSettings;
     ///
-    /// let log_z = QrpoSettings { beta: 0.5 }.log_z();
+    /// let log_z = QrpoSettings { beta: 0.5, ..QrpoSettings::default() }.log_z();
     /// assert!((log_z - (0.5 * (2f64.exp() - 1.0)).ln()).abs() < 1e-12);
     /// ```
     pub fn log_z(&self) -> f64 {

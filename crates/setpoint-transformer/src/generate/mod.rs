@@ -107,14 +107,53 @@ pub fn generate_part(
     mut on_token: impl FnMut(usize, u32) -> ControlFlow<()>,
 ) -> Result<Vec<Generated>, Error> {
     config.validate()?;
-    let mut rows = prompts
+    let rows = prompts
         .iter()
         .enumerate()
         .map(|(index, prompt)| Row::new(model, first + index, prompt, config, seed))
         .collect::<Result<Vec<_>, _>>()?;
+    run(model, rows, config, &mut on_token)
+}
+
+/// As [`generate_stream`], with the random stream that each row draws from. What a row yields follows from its prompt, the seed and its
+/// stream, wherever it is in the list.
+///
+/// # Errors
+///
+/// As [`generate`](fn@generate).
+///
+/// # Panics
+///
+/// If there are not as many streams as prompts.
+pub fn generate_on_streams(
+    model: &CausalLm,
+    prompts: &[Vec<u32>],
+    streams: &[u64],
+    config: &GenerationConfig,
+    seed: u64,
+    mut on_token: impl FnMut(usize, u32) -> ControlFlow<()>,
+) -> Result<Vec<Generated>, Error> {
+    assert_eq!(prompts.len(), streams.len(), "one stream for each prompt");
+    config.validate()?;
+    let rows = prompts
+        .iter()
+        .zip(streams)
+        .enumerate()
+        .map(|(index, (prompt, &stream))| Ok(Row::new(model, index, prompt, config, seed)?.on_stream(stream)))
+        .collect::<Result<Vec<_>, Error>>()?;
+    run(model, rows, config, &mut on_token)
+}
+
+/// Continues rows, and returns their continuations in the order of their indices.
+fn run(
+    model: &CausalLm,
+    mut rows: Vec<Row<'_>>,
+    config: &GenerationConfig,
+    on_token: &mut impl FnMut(usize, u32) -> ControlFlow<()>,
+) -> Result<Vec<Generated>, Error> {
     // The longest first, so that a lack of memory shows at once.
     rows.sort_by_key(|row| std::cmp::Reverse(row.prompt.len()));
-    let mut done = batch::run(&model.valid(), rows, config, &mut on_token)?;
+    let mut done = batch::run(&model.valid(), rows, config, on_token)?;
     done.sort_by_key(|row| row.index);
     Ok(done.into_iter().map(Row::into_generated).collect())
 }

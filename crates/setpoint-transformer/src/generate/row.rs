@@ -53,6 +53,12 @@ impl<'a> Row<'a> {
         })
     }
 
+    /// Draws from another random stream than that of its index. Called before the first token.
+    pub(super) fn on_stream(mut self, stream: u64) -> Self {
+        self.rng.set_stream(stream);
+        self
+    }
+
     pub(super) fn into_generated(self) -> Generated {
         Generated { ids: self.ids, logps: self.logps, finish: self.finish.unwrap_or(Finish::Length) }
     }

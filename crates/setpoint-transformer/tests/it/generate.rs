@@ -3,7 +3,8 @@ use std::ops::ControlFlow;
 use burn::tensor::{FloatDType, Tensor, activation};
 use serde_json::json;
 use setpoint_transformer::{
-    CausalLm, Error, Finish, Generated, GenerationConfig, LoadOptions, ModelConfig, generate, generate_stream,
+    CausalLm, Error, Finish, Generated, GenerationConfig, LoadOptions, ModelConfig, generate, generate_on_streams,
+    generate_stream,
 };
 
 use crate::oracle::hidden_states;
@@ -70,6 +71,22 @@ fn a_row_does_not_depend_on_its_batch() {
         assert!(same(&together[1..3], &again[1..3]));
         assert_ne!(generate(&model, &prompts(), &config, 12).unwrap(), together);
     }
+}
+
+#[test]
+fn a_row_on_its_own_stream_is_the_same_wherever_it_is() {
+    let [flex, _] = devices();
+    let (model, _) = load(&case("llama_kv2"), &flex);
+    let on = |order: &[usize], streams: &[u64]| {
+        let prompts: Vec<Vec<u32>> = order.iter().map(|&i| prompts()[i].clone()).collect();
+        generate_on_streams(&model, &prompts, streams, &sampled(), 11, |_, _| ControlFlow::Continue(())).unwrap()
+    };
+    // The stream of a row is its index, unless it has one of its own.
+    let indices: Vec<u64> = (0..6).collect();
+    assert!(same(&on(&[0, 1, 2, 3, 4, 5], &indices), &generate(&model, &prompts(), &sampled(), 11).unwrap()));
+    let (first, second) = (on(&[4, 0, 2], &[900, u64::MAX, 7]), on(&[2, 4], &[7, 900]));
+    assert!(same(&[second[1].clone(), second[0].clone()], &[first[0].clone(), first[2].clone()]));
+    assert_ne!(on(&[2], &[8])[0].ids, second[0].ids);
 }
 
 #[test]

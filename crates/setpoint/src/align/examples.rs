@@ -12,6 +12,7 @@ use super::desirable::good_and_bad;
 use super::prepare::named;
 use crate::failure::{Failure, Outcome};
 use crate::identity::Row;
+use crate::reference_samples;
 use crate::setup;
 use crate::tasks::stages::{BestPrompt, PairedPrompt, Prompt, RewardedPrompt, RowPrompt};
 
@@ -25,7 +26,7 @@ pub struct ReadSet {
     pub training: bool,
     /// The prompts' tokens that are not scored; `None` if no prompt is.
     pub t0: Option<usize>,
-    /// Samples of the reference model for each row, if the level of the targets is estimated from them.
+    /// Samples of the reference model for each row, if the method reads them.
     pub samples: Option<Vec<Vec<ReferenceSample>>>,
 }
 
@@ -146,21 +147,27 @@ pub fn rows(set: ReadSet, objective: &dyn RowObjective, about: &About) -> Outcom
     if about.rewards {
         all_rewarded(&prompts, about)?;
     }
-    let row = |prompt: Prompt| -> Outcome<RowPrompt> {
+    let samples = |i: usize| -> Vec<f64> {
+        let samples = set.samples.iter().filter_map(|rows| rows.get(i)).flatten();
+        samples.map(|sample| sample.reward).collect()
+    };
+    let row = |(i, prompt): (usize, Prompt)| -> Outcome<RowPrompt> {
         let rewards = prompt.all_rewards();
         let preferences = Preferences::new(&prompt.labels, rewards.as_deref());
         let roles = objective.desirable().map_or_else(|| preferences.roles(), |rule| preferences.desirable(rule));
         let rewards = match rewards {
-            Some(rewards) if about.rewards => Some(objective.rewards(&rewards).map_err(|lack| {
-                Failure::run(format!("{}: {lack}", prompt.name)).hint(
-                    "give every prompt several responses of the reference model: setpoint generate --set generate.samples=6",
-                )
+            Some(rewards) if about.rewards => Some(objective.rewards(&rewards, &samples(i)).map_err(|lack| {
+                Failure::run(format!("{}: {lack}", prompt.name)).hint(format!(
+                    "give every prompt several responses of the reference model: setpoint generate --set generate.samples=6; or draw \
+                     samples of it with `{}` and add --set align.reference_samples=true",
+                    reference_samples::command(&set.path, None)
+                ))
             })?),
             rewards => rewards,
         };
         Ok(RowPrompt { prompt, roles, rewards })
     };
-    let mut prompts = prompts.into_iter().map(row).collect::<Outcome<Vec<RowPrompt>>>()?;
+    let mut prompts = prompts.into_iter().enumerate().map(row).collect::<Outcome<Vec<RowPrompt>>>()?;
     let mismatched = match objective.baseline() {
         Some(_) => Some(mismatch(&mut prompts, &set.path, about.name)?),
         None => None,

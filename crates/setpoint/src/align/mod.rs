@@ -11,7 +11,6 @@ mod examples;
 mod identify;
 mod prepare;
 mod reference;
-mod reference_samples;
 mod settings;
 
 use std::borrow::Cow;

@@ -12,11 +12,12 @@ use setpoint_transformer::lora::AdapterTask;
 use super::data::{PreparedSet, Sets, TrainingData};
 use super::examples::{ReadSet, best, paired, rewarded, rows, rows_with_value};
 use super::settings::AlignConfig;
-use super::{ensemble, reference_samples};
+use super::{ensemble, reference_dir};
 use crate::adapter::{Adaptation, with_tokenizer};
 use crate::config::sections::warn_of_no_eval_data;
 use crate::failure::{Failure, Outcome};
 use crate::identity::{Origin, prompt_and_responses};
+use crate::reference_samples::Reader;
 use crate::session::Session;
 use crate::setup;
 use crate::tasks::stages::Prompt;
@@ -94,19 +95,23 @@ fn objective_in_version_1(config: &AlignConfig) -> Outcome<String> {
     Ok(align.to_string())
 }
 
-/// Removes DRO's settings that came after there were runs, where they have the values that mean what runs did before: a run that was
-/// started without them is still the same run.
+/// Removes settings that came after there were runs, where they have the values that mean what runs did before: a run that was started
+/// without them is still the same run.
 fn without_later_settings(mut settings: Value) -> Value {
     let later = [
-        ("level_weight", json!(1.0)),
-        ("nll_weight", json!(0.0)),
-        ("length_normalize", json!(false)),
-        ("beta_sigma", Value::Null),
+        ("dro", "level_weight", json!(1.0)),
+        ("dro", "nll_weight", json!(0.0)),
+        ("dro", "length_normalize", json!(false)),
+        ("dro", "beta_sigma", Value::Null),
+        ("qrpo", "reference_samples", json!(false)),
     ];
     if let Some(align) = settings.get_mut("align").and_then(Value::as_object_mut)
-        && align.get("method").and_then(Value::as_str) == Some("dro")
+        && let Some(method) = align.get("method").and_then(Value::as_str).map(str::to_owned)
     {
-        align.retain(|key, value| !later.iter().any(|(name, before)| key == name && value == before));
+        let is_later = |key: &String, value: &Value| {
+            later.iter().any(|(of, name, before)| *of == method && key == name && value == before)
+        };
+        align.retain(|key, value| !is_later(key, value));
     }
     settings
 }
@@ -235,10 +240,13 @@ fn read_set(
         }
         None => config.align.scores_prompts().then_some(1),
     };
-    let samples = match config.align.level() {
-        Some(LogZ0::PerPrompt) => Some(reference_samples::read(data, &encoded.examples)?),
+    let setting = match config.align.training() {
+        Training::Rows(objective) if objective.reads_reference_samples() => Some("align.reference_samples = true"),
+        _ if config.align.level() == Some(LogZ0::PerPrompt) => Some("align.log_z0 = \"per_prompt\""),
         _ => None,
     };
+    let reader = setting.map(|setting| Reader { setting, data, reference: reference_dir(config).ok() });
+    let samples = reader.map(|reader| reader.read(&encoded.examples)).transpose()?;
     let set = ReadSet { path: data.path.clone(), examples: encoded.examples, training: false, t0, samples };
     Ok((set, encoded.report))
 }

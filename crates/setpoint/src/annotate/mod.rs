@@ -2,23 +2,25 @@
 //! writes point-wise rows.
 
 pub mod fields;
+mod reference;
+mod rows;
 mod scoring;
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use setpoint_data::{
-    DatasetConfig, EncodeOptions, Example, LostText, Prompt, Record, ResponseEnd, Uses, counted, load_records,
-    pointwise_row,
-};
+use setpoint_data::{DatasetConfig, EncodeOptions, Prompt, Record, ResponseEnd, counted, pointwise_row};
 use setpoint_eval::Summary;
 pub use setpoint_reward::{Error as RewardError, RewardSource, Scored};
 
-use self::scoring::score;
+pub use self::reference::ReferenceSection;
+use self::reference::{Kept, Plan, check_outputs, cost, discard, draw_and_score};
+use self::rows::{read, reading, tokens};
+use self::scoring::{ToScore, score};
 use crate::config::flat::flat_section;
 use crate::config::output::{Target, validate_output};
 use crate::config::sections::{ModelSection, validate_data, validate_encode};
@@ -28,7 +30,7 @@ use crate::job::{DATA, DryRun, Flag, Job, MODEL, OUTPUT, Work};
 use crate::partial::{self, PartialRows};
 use crate::session::Session;
 use crate::setup::{self, Reading};
-use crate::sources::{self, Entry, ModelSettings, Opening, Sources, ToValue as _};
+use crate::sources::{self, Entry, ModelSettings, Opening, SourceSettings as _, Sources, ToValue as _};
 
 /// Settings of `setpoint annotate`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -49,6 +51,8 @@ pub struct AnnotateConfig {
     /// Tokens in one forward pass.
     #[schemars(range(min = 1), extend("x-unit" = "tokens"))]
     pub batch_tokens: usize,
+    /// Samples of a reference model for each prompt, with rewards, as `align.log_z0 = "per_prompt"` reads them.
+    pub reference: ReferenceSection,
     /// The JSONL file to write.
     pub output: Option<PathBuf>,
 }
@@ -69,6 +73,7 @@ impl Default for AnnotateConfig {
                 ..EncodeOptions::default()
             },
             batch_tokens: 8192,
+            reference: ReferenceSection::default(),
             output: None,
         }
     }
@@ -91,6 +96,13 @@ impl Config for AnnotateConfig {
         validate_output(self.output.as_ref(), Target::File, problems);
         validate_data(&self.data, "data", problems);
         validate_encode(&self.encode, problems);
+        self.reference.validate(problems);
+        problems.require(
+            self.reference.samples().is_none() || !self.sources.column.is_given(),
+            "column",
+            "a column has no rewards for samples that are yet to be drawn: score them by a reward model, a rule, a command or a judge, \
+             or leave --reference-samples out",
+        );
     }
 }
 
@@ -108,7 +120,23 @@ impl Job for Annotate {
     type Config = AnnotateConfig;
 
     const COMMAND: &'static str = "annotate";
-    const FLAGS: &'static [Flag] = &[MODEL, DATA, OUTPUT];
+    const FLAGS: &'static [Flag] = &[
+        MODEL,
+        DATA,
+        OUTPUT,
+        Flag::path(
+            "reference",
+            "DIR",
+            "reference.model.path",
+            "Model that samples are drawn from: the one to be aligned (setting reference.model.path)",
+        ),
+        Flag::count(
+            "reference-samples",
+            "K",
+            "reference.generate.samples",
+            "Draw K samples of the reference for each prompt, at least 8, and score them too (setting reference.generate.samples)",
+        ),
+    ];
     const WORK: Work<AnnotateConfig> = Work::Rows(run);
     const DRY_RUN: DryRun<AnnotateConfig> = DryRun::Text(dry_run);
 
@@ -118,7 +146,9 @@ impl Job for Annotate {
 
     fn help() -> Cow<'static, str> {
         "Examples:\n  setpoint annotate --model runs/reward/model --data responses.jsonl --output rewards.jsonl\n  \
-         setpoint annotate rules.toml --data responses.jsonl --output rewards.jsonl\n\n\
+         setpoint annotate rules.toml --data responses.jsonl --output rewards.jsonl\n  \
+         setpoint annotate --model runs/reward/model --reference runs/sft/model --reference-samples 16 --data responses.jsonl --output \
+         rewards.jsonl\n\n\
          All settings with their defaults: setpoint inspect config annotate"
             .into()
     }
@@ -134,6 +164,8 @@ struct Needs {
     inputs: Vec<(&'static str, String)>,
     /// Settings of the source that do not decide the rewards, with its key.
     free: (&'static str, &'static [&'static str]),
+    /// How many questions a judge is asked about a response, if a judge gives the rewards.
+    questions: Option<usize>,
 }
 
 impl Needs {
@@ -143,6 +175,7 @@ impl Needs {
             reading: reading(config)?,
             inputs: Vec::new(),
             free: (key, settings.free_settings()),
+            questions: settings.questions(),
         })
     }
 }
@@ -179,6 +212,7 @@ pub fn run_with(session: &Session, config: &AnnotateConfig, source: &dyn RewardS
             reading: None,
             inputs: vec![("source", source.identity())],
             free: ("", &[]),
+            questions: None,
         })
     };
     write(session, config, &needs, &|_| Ok(Box::new(source)))
@@ -201,34 +235,56 @@ fn write<'s>(
     needs: &dyn Fn() -> Outcome<Needs>,
     open: &dyn Fn(&Needs) -> Outcome<Box<dyn RewardSource + 's>>,
 ) -> Outcome {
-    partial::check(session, config.output.as_deref())?;
-    let (mut records, read) = load_records(&setup::looking_at(&config.data, Uses::TEXT))?;
-    setup::note_left_out("data", &read);
-    if config.data.system.is_some() && config.model.tokenizer_dir().is_some() {
-        // The next job would not know the system turn of these settings: it is written with the prompt.
-        setup::text_prompts_become_turns(&mut records, &config.data, &setup::encoder(&config.model)?);
-    }
+    check_outputs(session, config)?;
+    let mut records = read(config, true)?;
     let needs = needs()?;
-    let examples = examples(session, config, &needs, &mut records)?;
+    let tokens = tokens(session, config, &needs, &mut records)?;
+    let plan = Plan::new(session, config, &needs, &records)?;
     let output = config.output.as_deref().unwrap_or(Path::new("rewards.jsonl"));
-    let identity = identity(session, config, &needs, &records)?;
+    let identity = identity(session, config, &needs, &records, plan.as_ref())?;
     if partial::is_complete(session, output, &identity)? {
+        discard(output);
         return Ok(());
     }
     let mut file = PartialRows::open(session, output, &identity)?;
-    let source = open(&needs)?;
+    let opened: OnceCell<Box<dyn RewardSource + 's>> = OnceCell::new();
+    let source = || -> Outcome<&dyn RewardSource> {
+        if opened.get().is_none() {
+            _ = opened.set(open(&needs)?);
+        }
+        opened.get().map(|source| &**source as &dyn RewardSource).ok_or_else(|| Failure::run("no source of rewards"))
+    };
+    // A reward model waits until the reference is gone: both may not fit.
+    if config.model.path.is_none() || plan.is_none() {
+        source()?;
+    }
+    let samples = match plan {
+        None => None,
+        Some(plan) => {
+            if !session.quiet {
+                log::info!("{}", cost(&plan, &needs, &records));
+            }
+            let mut kept = Kept::open(session, output, &identity)?;
+            Some((draw_and_score(session, config, &needs, plan, &records, &mut kept, &source)?, kept))
+        }
+    };
+    let source = source()?;
     let mut rewards = kept_rewards(file.lines());
     let done = file.done();
-    score(session, config, source.as_ref(), &examples, &records, done, &mut |rows, scores| {
+    let rows = ToScore { what: "rewards", records: &records, tokens: &tokens, is_last: true };
+    score(session, config, source, &rows, done, &mut |rows, scores| {
         let mut next = scores.iter();
         let mut lines = Vec::new();
-        for record in &records[rows.clone()] {
-            let mut record = record.clone();
+        for row in rows.clone() {
+            let mut record = records[row].clone();
             let all = record.responses.len();
             for response in &mut record.responses {
                 response.reward = next.next().copied().flatten();
             }
             record.responses.retain(|response| response.reward.is_some());
+            if let Some((samples, _)) = &samples {
+                samples.add_to(row, &mut record);
+            }
             // A row without any responses is an error, which `pointwise_row` names.
             if all == 0 || !record.responses.is_empty() {
                 lines.push(serde_json::to_string(&pointwise_row(&record)?)?);
@@ -254,6 +310,12 @@ fn write<'s>(
         summary.max,
         output.display()
     );
+    if let Some((samples, kept)) = samples {
+        samples.report()?;
+        // It is closed before it is removed.
+        drop(kept);
+        discard(output);
+    }
     Ok(())
 }
 
@@ -265,16 +327,32 @@ fn kept_rewards(lines: &[String]) -> Vec<f64> {
 }
 
 /// Returns what decides the rewards.
-fn identity(session: &Session, config: &AnnotateConfig, needs: &Needs, records: &[Record]) -> Outcome<Value> {
+fn identity(
+    session: &Session,
+    config: &AnnotateConfig,
+    needs: &Needs,
+    records: &[Record],
+    plan: Option<&Plan>,
+) -> Outcome<Value> {
     let mut inputs = vec![("data", partial::records_hash(records))];
     inputs.extend(needs.inputs.iter().cloned());
     if config.model.tokenizer_dir().is_some() {
         inputs.push(("tokenizer or template", setup::encoder(&config.model)?.fingerprint()));
     }
     let mut settings = config.to_value()?;
-    let (key, free) = needs.free;
-    if let Some(section) = settings.get_mut(key).and_then(Value::as_object_mut) {
-        section.retain(|name, _| !free.contains(&name.as_str()));
+    if let Some(section) = settings.get_mut(needs.free.0) {
+        *section = needs.without_free(section.take());
+    }
+    match (plan, settings.as_object_mut()) {
+        (Some(plan), _) => {
+            inputs.extend([
+                ("reference model", plan.model_hash.clone()),
+                ("reference's tokenizer or template", plan.encoder.fingerprint()),
+            ]);
+        }
+        // Without samples it is the job that it was before there were any.
+        (None, Some(settings)) => _ = settings.shift_remove("reference"),
+        (None, None) => {}
     }
     partial::identity(session, "annotate", &settings, &inputs)
 }
@@ -284,83 +362,33 @@ fn identity(session: &Session, config: &AnnotateConfig, needs: &Needs, records: 
 /// # Errors
 /// Everything of [`run`] that can be found without scoring.
 pub fn dry_run(session: &Session, config: &AnnotateConfig) -> Outcome<String> {
-    partial::check(session, config.output.as_deref())?;
-    let (mut records, _) = load_records(&setup::looking_at(&config.data, Uses::TEXT))?;
+    check_outputs(session, config)?;
+    let mut records = read(config, false)?;
     let model = config.reward_model();
     let chosen = chosen(config, &model)?;
-    let needs = Needs::of(config, chosen)?;
-    examples(session, config, &needs, &mut records)?;
+    let mut needs = Needs::of(config, chosen)?;
+    if config.reference.samples().is_some() {
+        // They tell which rows have their samples already.
+        needs.inputs = chosen.1.inputs()?;
+    }
+    tokens(session, config, &needs, &mut records)?;
+    let plan = Plan::new(session, config, &needs, &records)?;
     let source = chosen.1.open(&opening(session, config, &needs))?;
     if chosen.1.is_free() {
-        score(session, config, source.as_ref(), &[], &records, 0, &mut |_, _| Ok(()))?;
+        let rows = ToScore { what: "rewards", records: &records, tokens: &[], is_last: true };
+        score(session, config, source.as_ref(), &rows, 0, &mut |_, _| Ok(()))?;
     }
     let responses: usize = records.iter().map(|r| r.responses.len()).sum();
-    Ok(format!(
+    let work = format!(
         "{}, {} to score by {}",
         counted(records.len(), "row"),
         counted(responses, "response"),
         source.describe()
-    ))
-}
-
-/// Where a reward model reads the rewards, if one gives them.
-fn reading(config: &AnnotateConfig) -> Outcome<Option<Reading>> {
-    if config.model.path.is_none() {
-        return Ok(None);
-    }
-    let encoder = setup::encoder(&config.model)?;
-    setup::model_config(&config.model, &encoder)?;
-    Ok(Some(Reading::of(&config.model, &encoder, config.encode.response_end)?))
-}
-
-/// The rows as tokens for a source that reads tokens, none for another. Rows that do not become tokens, too long ones for example, are left
-/// out of the records and counted, unless the settings make them an error.
-fn examples(
-    session: &Session,
-    config: &AnnotateConfig,
-    needs: &Needs,
-    records: &mut Vec<Record>,
-) -> Outcome<Vec<Example>> {
-    let Some(why) = needs.tokens else { return Ok(Vec::new()) };
-    if config.model.tokenizer_dir().is_none() {
-        return Err(Failure::usage(
-            "model.tokenizer",
-            format!("{why}: set `model.tokenizer` to a folder with tokenizer.json"),
-        ));
-    }
-    let reading = needs.reading.as_ref();
-    let encoder = setup::encoder(&config.model)?;
-    // A reward model may be meant to read the answers without their thoughts, but its user should know.
-    let response_end = reading.map_or(config.encode.response_end, |reading| reading.end);
-    let mut options = EncodeOptions { lost_text: LostText::Count, response_end, ..config.encode.clone() };
-    if reading.is_some() {
-        options = setup::within(&options, &setup::model_config(&config.model, &encoder)?);
-    }
-    let mut seen = records.clone();
-    if setup::text_prompts_become_turns(&mut seen, &config.data, &encoder) && !session.quiet {
-        setup::note_turns("data");
-    }
-    let (examples, report) = encoder.encode_all(&seen, &options)?;
-    if let Some(first) = &report.first_lost {
-        log::warn!(
-            "the reward model does not see all of the responses of {} of {} rows; the first: {first}",
-            report.lost,
-            report.rows
-        );
-    }
-    let kept: HashSet<usize> = examples.iter().map(|example| example.row).collect();
-    if let Some(first) = (0..records.len()).find(|row| !kept.contains(row)) {
-        let counts = report.to_string();
-        let counts = counts.lines().next().unwrap_or_default();
-        log::info!("data: {counts}; the first that is left out: {}", records[first].source);
-        if kept.is_empty() {
-            return Err(Failure::run(format!("none of the {} rows of {} is left", records.len(), config.data.path))
-                .hint("`setpoint inspect data` shows the rows as tokens; see encode.max_length and encode.long_rows"));
-        }
-        let mut row = 0..;
-        records.retain(|_| row.next().is_some_and(|row| kept.contains(&row)));
-    }
-    Ok(examples)
+    );
+    Ok(match plan {
+        Some(plan) => format!("{work}\n{}", cost(&plan, &needs, &records)),
+        None => work,
+    })
 }
 
 /// The prompt as a rule or a judge reads it.

@@ -13,14 +13,41 @@ use crate::sources;
 /// Passes of a reward model after which the rows so far are written.
 const PART: usize = 32;
 
+/// A row as the tokens that a source reads.
+#[derive(Debug, Default)]
+pub(super) struct RowTokens {
+    /// The prompt's.
+    pub(super) prompt: Vec<u32>,
+    /// Those of each response.
+    pub(super) responses: Vec<Vec<u32>>,
+}
+
+impl From<Example> for RowTokens {
+    fn from(example: Example) -> Self {
+        let responses = example.responses.into_iter().map(|response| response.ids).collect();
+        Self { prompt: example.prompt, responses }
+    }
+}
+
+/// Rows to be scored.
+pub(super) struct ToScore<'a> {
+    /// The name of what is computed, for the progress.
+    pub(super) what: &'a str,
+    /// The rows.
+    pub(super) records: &'a [Record],
+    /// The rows as tokens; none for a source that reads none.
+    pub(super) tokens: &'a [RowTokens],
+    /// Whether the source scores nothing after them.
+    pub(super) is_last: bool,
+}
+
 /// Hands out the rewards of some rows, part by part after the first `done` rows: one per response, none where the source has none and may
 /// leave it out. A part follows from the rows alone, so that a command that goes on forms the same batches.
 pub(super) fn score(
     session: &Session,
     config: &AnnotateConfig,
     source: &dyn RewardSource,
-    examples: &[Example],
-    records: &[Record],
+    &ToScore { what, records, tokens, is_last }: &ToScore<'_>,
     mut done: usize,
     write: &mut dyn FnMut(Range<usize>, Vec<Option<f64>>) -> Outcome,
 ) -> Outcome {
@@ -29,7 +56,7 @@ pub(super) fn score(
     let mut items = Vec::new();
     for (i, record) in records.iter().enumerate() {
         for (j, response) in record.responses.iter().enumerate() {
-            let tokens = examples.get(i).map(|e| (e.prompt.as_slice(), e.responses[j].ids.as_slice()));
+            let tokens = tokens.get(i).map(|row| (row.prompt.as_slice(), row.responses[j].as_slice()));
             items.push(Scored {
                 row: record.source.row,
                 response_index: j,
@@ -53,7 +80,7 @@ pub(super) fn score(
         items[begin[row]..begin[row + 1]].iter().map(|item| item.prompt_ids.len() + item.response_ids.len()).sum()
     };
     let first = begin[done];
-    let mut meter = Meter::new(session, items.len() - first, "rewards", "responses");
+    let mut meter = Meter::new(session, items.len() - first, what, "responses");
     while done < records.len() {
         let (start, mut sum) = (done, 0);
         // Sources that do not read tokens score all rows at once, unless they say otherwise.
@@ -67,7 +94,7 @@ pub(super) fn score(
         }
         let part = &items[begin[start]..begin[done]];
         let mut rewards = source.score_available(part, &mut |scored| meter.reach(begin[start] - first + scored));
-        if done == records.len() {
+        if is_last && done == records.len() {
             rewards = rewards.and_then(|rewards| source.finish().map(|()| rewards));
         }
         if rewards.is_err() {

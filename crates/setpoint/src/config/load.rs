@@ -115,10 +115,11 @@ enum Checks {
 }
 
 /// Tables whose keys are not settings of the program.
-pub(super) const FREE_TABLES: [&str; 7] = [
+pub(super) const FREE_TABLES: [&str; 8] = [
     "data.columns",
     "eval_data.columns",
     "model.template_kwargs",
+    "reference.model.template_kwargs",
     "adapter.rank_pattern",
     "adapter.alpha_pattern",
     "sweep.settings",

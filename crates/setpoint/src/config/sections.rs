@@ -211,10 +211,11 @@ fn hub_name(path: &Path) -> Option<&str> {
     (plain && !name.is_empty() && !Path::new(owner).exists()).then_some(name)
 }
 
-/// How a model is named on the command line: only that of `[model]` has a flag.
+/// How a model is named on the command line: only those of `[model]` and `[reference.model]` have a flag.
 fn how_to_name(section: &str) -> String {
     match section {
         "model" => "or give --model DIR".to_owned(),
+        "reference.model" => "or give --reference DIR".to_owned(),
         other => format!("or give --set {other}.path=DIR"),
     }
 }

@@ -154,16 +154,28 @@ pub fn answer_ids(
     answer: &str,
     reading: &Reading,
 ) -> Outcome<(Vec<u32>, Vec<u32>)> {
+    answer_tokens(encoder, record, answer, &reading.options(), &|stop| reading.complete(encoder, stop))
+}
+
+/// Prompt and answer as a source of rewards with this tokenizer reads them. `complete` adds what follows the stop token of an answer without
+/// any text.
+pub fn answer_tokens(
+    encoder: &TextEncoder,
+    record: &Record,
+    answer: &str,
+    options: &EncodeOptions,
+    complete: &dyn Fn(&mut Vec<u32>),
+) -> Outcome<(Vec<u32>, Vec<u32>)> {
     if answer.is_empty() {
         // An answer that ended at once is its stop token.
         let mut stop = encoder.stop_ids().first().copied().into_iter().collect();
-        reading.complete(encoder, &mut stop);
+        complete(&mut stop);
         return Ok((prompt_ids(encoder, record)?, stop));
     }
     let mut record = record.clone();
     record.responses = vec![Response::new(answer)];
     // A reward model's template may be meant to leave out a policy's thoughts.
-    let options = EncodeOptions { lost_text: LostText::Count, ..reading.options() };
+    let options = EncodeOptions { lost_text: LostText::Count, ..options.clone() };
     let encoded = encoder.encode(record.source.row, &record, &options)?;
     match encoded.outcome {
         Ok(mut example) => Ok((example.prompt, example.responses.swap_remove(0).ids)),

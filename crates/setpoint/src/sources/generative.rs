@@ -133,6 +133,10 @@ impl SourceSettings for GenerativeSection {
         }
     }
 
+    fn questions(&self) -> Option<usize> {
+        Some(self.samples as usize)
+    }
+
     fn open(&self, opening: &Opening<'_>) -> Outcome<Box<dyn RewardSource>> {
         Ok(Box::new(GenerativeSource::open(self, opening.output)?))
     }

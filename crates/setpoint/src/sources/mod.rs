@@ -78,6 +78,11 @@ pub trait SourceSettings: Debug + ToValue {
         &[]
     }
 
+    /// Returns how many questions a judge is asked about a response, if a judge gives the rewards.
+    fn questions(&self) -> Option<usize> {
+        None
+    }
+
     /// Makes the source ready to score.
     ///
     /// # Errors
