@@ -4,6 +4,7 @@
 
 mod adapters;
 mod architecture;
+mod audit;
 mod bad_input;
 mod compare;
 mod convert;

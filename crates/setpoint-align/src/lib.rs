@@ -74,8 +74,8 @@ mod summary;
 pub use aggregate::{Aggregate, constant_like, weighted_sum};
 pub use audit::{
     AuditPrompt, AuditReport, AuditSettings, Estimated, FEASIBILITY_TOLERANCE, Fall, Feasibility, Finding,
-    InfeasiblePrompt, LabelDisagreement, Offsets, Recommended, ScoredResponse, Severity, Subject, Targets, audit,
-    least_level_per_token, prompt_log_mass,
+    InfeasiblePrompt, LabelDisagreement, Masses, Offsets, Quarter, Recommended, ScoredResponse, Severity, Shares,
+    Subject, TELLING_SHARE, Targets, Verdict, audit, least_level_per_token, prompt_log_mass,
 };
 pub use displacement::{
     ChosenStep, DisplacementDetector, DisplacementSettings, DisplacementThreshold, DisplacementWarning,

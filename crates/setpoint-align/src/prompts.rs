@@ -90,6 +90,11 @@ pub trait PromptObjective: fmt::Debug + Send + Sync {
         None
     }
 
+    /// Returns the weight of that level in the loss. At 0 only the differences between a prompt's responses are trained.
+    fn level_weight(&self) -> f64 {
+        1.0
+    }
+
     /// Returns when the optimizer steps.
     fn update(&self) -> Update {
         Update::Batch

@@ -118,10 +118,9 @@ fn carry_out(session: &Session, folder: &Path, seed: u64) -> Outcome {
     let rewards = folder.join("rewards.jsonl");
     annotate::run(session, &annotate_config(&data, &judge, &rewards))?;
 
-    step(4, "audit: what the rewards ask of the policy, at β 0.25");
+    step(4, "audit: where the targets send probability, at β 0.25");
     let report = audit::report(&quiet, &align_config(&sft, &rewards, dro(0.25), DRO_RATE, seed), None)?;
-    progress::say(audit::figures(&report));
-    audit::beyond_figures(&report).for_each(progress::say);
+    audit::lines(&report).iter().for_each(progress::say);
 
     step(5, "align: DRO, DPO on the best and the worst response, and NLL of the best response alone");
     for (i, variant) in VARIANTS.iter().enumerate() {

@@ -72,13 +72,17 @@ pub struct InfeasiblePrompt {
 /// assert!(prompt_log_mass(&responses, 0.1).abs() < 1e-12);
 /// ```
 pub fn prompt_log_mass(responses: &[ScoredResponse], beta: f64) -> f64 {
-    let exponent = |response: &ScoredResponse| response.ref_logp + response.reward / beta;
-    let largest = responses.iter().map(exponent).fold(f64::NEG_INFINITY, f64::max);
+    let exponents: Vec<f64> = responses.iter().map(|response| response.ref_logp + response.reward / beta).collect();
+    log_sum_exp(&exponents)
+}
+
+/// Computes `log Σ exp(v)` without leaving the range of f64; negative infinity without values.
+pub(super) fn log_sum_exp(values: &[f64]) -> f64 {
+    let largest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     if largest.is_infinite() {
         return largest;
     }
-    let sum: f64 = responses.iter().map(|response| (exponent(response) - largest).exp()).sum();
-    largest + sum.ln()
+    largest + values.iter().map(|value| (value - largest).exp()).sum::<f64>().ln()
 }
 
 /// The smallest level at which targets per token are probabilities: the `L` with
@@ -117,6 +121,14 @@ pub fn least_level_per_token(responses: &[ScoredResponse], tokens: &[usize], bet
     if responses.is_empty() { f64::NEG_INFINITY } else { level }
 }
 
+/// Returns the smallest level at which the targets of a prompt are probabilities, nats, or nats per token.
+pub(super) fn least_level(group: &PromptGroup, beta: f64, length_normalize: bool) -> f64 {
+    match length_normalize {
+        true => least_level_per_token(&group.responses, &group.tokens, beta),
+        false => prompt_log_mass(&group.responses, beta),
+    }
+}
+
 impl Feasibility {
     /// Expects at least one group, each with a response.
     pub(super) fn of(
@@ -124,11 +136,7 @@ impl Feasibility {
         settings: &AuditSettings,
         level_of: impl Fn(Option<PromptLogZ>) -> f64,
     ) -> Self {
-        let beta = settings.beta;
-        let mass = |group: &PromptGroup| match settings.length_normalize {
-            true => least_level_per_token(&group.responses, &group.tokens, beta),
-            false => prompt_log_mass(&group.responses, beta),
-        };
+        let mass = |group| least_level(group, settings.beta, settings.length_normalize);
         let masses: Vec<f64> = groups.iter().map(mass).collect();
         let mut worst: Vec<InfeasiblePrompt> = groups
             .iter()

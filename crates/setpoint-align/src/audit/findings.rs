@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::AuditReport;
+use super::{AuditReport, AuditSettings, Verdict};
+use crate::log_z0::LogZ0;
 
 /// How much a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -32,6 +33,8 @@ impl fmt::Display for Severity {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Subject {
+    /// Where the targets send probability.
+    Masses,
     /// The targets are probabilities, or are not.
     Feasibility,
     /// Rewards that do not differ.
@@ -73,7 +76,7 @@ const MANY_STEEP: f64 = 0.01;
 const SMALL_BETA: f64 = 0.1;
 /// Above this share of infeasible prompts, and of losing chosen or gaining rejected responses, it is the typical one that is meant. A
 /// few unreachable targets do no harm, and a level at which every target can be reached may lie far above the good ones.
-const MOST: f64 = 0.5;
+pub(super) const MOST: f64 = 0.5;
 /// Above this share of the variance offsets between prompts outweigh the differences within.
 const LARGE_OFFSETS: f64 = 0.5;
 /// Above this share of contradicted labels the rewards do not measure what the labels do.
@@ -84,8 +87,9 @@ const FEW_EFFECTIVE: f64 = 2.0;
 const WIDE_TARGETS: f64 = 100.0;
 
 /// The findings, worst first.
-pub(super) fn findings(report: &AuditReport) -> Vec<Finding> {
+pub(super) fn findings(report: &AuditReport, settings: &AuditSettings) -> Vec<Finding> {
     let mut findings: Vec<Finding> = [
+        (Subject::Masses, masses(report, settings)),
         (Subject::Feasibility, feasibility(report)),
         (Subject::EqualRewards, equal_rewards(report)),
         (Subject::SteepFall, steep_fall(report)),
@@ -101,6 +105,11 @@ pub(super) fn findings(report: &AuditReport) -> Vec<Finding> {
     .into_iter()
     .filter_map(|(subject, found)| found.map(|(severity, message)| Finding { subject, severity, message }))
     .collect();
+    if report.masses.is_none() {
+        // Without a level nothing is known of where a response goes.
+        let of_level = [Subject::Feasibility, Subject::SteepFall, Subject::Chosen, Subject::Rejected];
+        findings.retain(|finding| !of_level.contains(&finding.subject));
+    }
     // Stable: among equals the order above.
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     findings
@@ -112,13 +121,18 @@ fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
 }
 
+/// Returns a share of probability as a percentage, without the impression that a small one is 0.
+pub(super) fn share(share: f64) -> String {
+    if share > 0.0 && share < 5e-4 { "under 0.1 %".into() } else { percent(share) }
+}
+
 /// Returns nats with at most two decimals, as in the table of the audit.
-fn nats(value: f64) -> String {
+pub(super) fn nats(value: f64) -> String {
     decimals(value, 2)
 }
 
 /// Returns a reward, or a level in nats, with at most three decimals, as in the table of the audit.
-fn level(value: f64) -> String {
+pub(super) fn level(value: f64) -> String {
     decimals(value, 3)
 }
 
@@ -137,6 +151,35 @@ fn decimals(value: f64, decimals: usize) -> String {
 /// Returns a number of responses with the name of their role.
 fn responses(count: usize, role: &str) -> String {
     format!("{count} {role} response{}", if count == 1 { "" } else { "s" })
+}
+
+fn masses(report: &AuditReport, settings: &AuditSettings) -> Found {
+    let Some(masses) = &report.masses else {
+        let message = "With level_weight = 0 the targets have no level: training sets the differences between the responses to a \
+                       prompt, and where probability goes is left open.";
+        return Some((Severity::Info, message.into()));
+    };
+    let words = masses.verdict_in_words();
+    let severity = match masses.verdict {
+        // The level is measured already, or cannot be: it is in nats per response.
+        Verdict::Negligible if settings.log_z0 == LogZ0::PerPrompt || settings.length_normalize => {
+            return Some((Severity::Info, words));
+        }
+        Verdict::Negligible => {
+            let how = "log_z0 = \"per_prompt\" measures the level, from samples of the reference model (setpoint annotate \
+                       --reference-samples 8).";
+            return Some((Severity::Info, format!("{words} {how}")));
+        }
+        Verdict::Falls => Severity::Warning,
+        Verdict::Stays | Verdict::Rises => Severity::Info,
+    };
+    let message = format!(
+        "{} (the file's responses have {} under the reference and {} under the targets, as means over the prompts).",
+        words.trim_end_matches('.'),
+        share(masses.reference.in_file()),
+        share(masses.target.in_file()),
+    );
+    Some((severity, message))
 }
 
 fn feasibility(report: &AuditReport) -> Found {

@@ -1,14 +1,17 @@
 //! The audit: what a data set, β and `log_z0` will ask of the policy, before any training.
 //!
 //! Targets of DRO are exact, so what they imply can be computed beforehand from rewards and
-//! reference log-probs alone: whether they are probabilities at all ([`Feasibility`]), which
-//! responses will gain and which will lose ([`Targets`]), which `log_z0` would serve better
-//! ([`Recommended`]), how β compares with the rewards, and whether the rewards are comparable
-//! between prompts ([`Offsets`]).
-//! The findings say it in plain sentences.
+//! reference log-probs alone: where they send probability ([`Masses`]), whether they are probabilities
+//! at all ([`Feasibility`]), which responses will gain and which will lose ([`Targets`]), which `log_z0`
+//! would serve better ([`Recommended`]), how β compares with the rewards, and whether the rewards are
+//! comparable between prompts ([`Offsets`]).
+//! The findings say it in plain sentences, [`AuditReport::answer`] in a few lines.
 
+mod action;
+mod answer;
 mod feasibility;
 mod findings;
+mod masses;
 mod offsets;
 
 use std::collections::HashMap;
@@ -26,6 +29,7 @@ pub use feasibility::{
     FEASIBILITY_TOLERANCE, Feasibility, InfeasiblePrompt, ScoredResponse, least_level_per_token, prompt_log_mass,
 };
 pub use findings::{Finding, Severity, Subject};
+pub use masses::{Masses, Quarter, Shares, TELLING_SHARE, Verdict};
 pub use offsets::Offsets;
 
 /// One row of the data set, as the audit sees it.
@@ -58,6 +62,8 @@ pub struct AuditSettings {
     pub log_z0: LogZ0,
     /// Counts targets in nats per token.
     pub length_normalize: bool,
+    /// The weight of a prompt's mean residual in the loss. At 0 the targets have no level.
+    pub level_weight: f64,
     /// How many infeasible prompts the report lists, worst first.
     pub listed: usize,
 }
@@ -65,7 +71,7 @@ pub struct AuditSettings {
 impl AuditSettings {
     /// Settings of targets in nats per response that list the 20 worst prompts.
     pub fn new(beta: f64, log_z0: LogZ0) -> Self {
-        Self { beta, log_z0, length_normalize: false, listed: 20 }
+        Self { beta, log_z0, length_normalize: false, level_weight: 1.0, listed: 20 }
     }
 }
 
@@ -95,6 +101,8 @@ pub struct AuditReport {
     pub beta_in_deviations: Option<f64>,
     /// `(max reward − min reward)/β`: how far apart the extreme targets are, nats.
     pub target_range: f64,
+    /// Where the targets send probability; `None` if they have no level.
+    pub masses: Option<Masses>,
     /// Whether the targets are probabilities.
     pub feasibility: Feasibility,
     /// True if a response of the data has a label; without labels, `chosen` is the best response of a prompt by reward, and `rejected`
@@ -117,6 +125,8 @@ pub struct AuditReport {
     pub estimated: Option<Estimated>,
     /// What of it a person should read.
     pub findings: Vec<Finding>,
+    /// The one change that is recommended, as a sentence; `None` if nothing is wrong.
+    pub action: Option<String>,
 }
 
 impl AuditReport {
@@ -265,7 +275,8 @@ pub fn audit(data: &[AuditPrompt], settings: &AuditSettings) -> Result<AuditRepo
     let prompt_rewards: Vec<PromptRewards> = data.iter().map(|row| row.rewards.clone()).collect();
     let all: Vec<f64> = prompt_rewards.iter().flat_map(|p| p.rewards.iter().copied()).collect();
     let rewards = Summary::of(&all).ok_or(Error::Empty { what: "the audit" })?;
-    let level = |log_z0: LogZ0| log_z0.resolve(beta, &log_z0.basis(&prompt_rewards));
+    let level_at = |beta: f64, log_z0: LogZ0| log_z0.resolve(beta, &log_z0.basis(&prompt_rewards));
+    let level = |log_z0: LogZ0| level_at(beta, log_z0);
     let estimated = Estimated::of(data).filter(|_| settings.log_z0 == LogZ0::PerPrompt);
     let log_z0 = match &estimated {
         Some(estimated) => estimated.log_z.mean,
@@ -304,6 +315,7 @@ pub fn audit(data: &[AuditPrompt], settings: &AuditSettings) -> Result<AuditRepo
         beta_in_deviations: (rewards.std > 0.0).then(|| beta / rewards.std),
         target_range: (rewards.max - rewards.min) / beta,
         rewards,
+        masses: (settings.level_weight > 0.0).then(|| Masses::of(&groups, settings, level_of)),
         labelled: prompt_rewards.iter().any(|prompt| prompt.labels.iter().any(Option::is_some)),
         chosen: targets(Role::Chosen),
         rejected: targets(Role::Rejected),
@@ -318,8 +330,10 @@ pub fn audit(data: &[AuditPrompt], settings: &AuditSettings) -> Result<AuditRepo
         label_disagreement: label_disagreement(&prompt_rewards),
         estimated,
         findings: Vec::new(),
+        action: None,
     };
-    report.findings = findings::findings(&report);
+    report.findings = findings::findings(&report, settings);
+    report.action = action::action(&report, settings, &groups, |beta| level_at(beta, settings.log_z0).ok());
     Ok(report)
 }
 

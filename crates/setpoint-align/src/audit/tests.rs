@@ -1,6 +1,6 @@
 use super::*;
 
-fn row(prompt: u64, number: usize, responses: &[(u64, f64, f64)]) -> AuditPrompt {
+pub(super) fn row(prompt: u64, number: usize, responses: &[(u64, f64, f64)]) -> AuditPrompt {
     AuditPrompt {
         prompt,
         name: format!("rows.jsonl:{number}"),
@@ -12,7 +12,7 @@ fn row(prompt: u64, number: usize, responses: &[(u64, f64, f64)]) -> AuditPrompt
     }
 }
 
-fn at(data: &[AuditPrompt], beta: f64, log_z0: f64) -> AuditReport {
+pub(super) fn at(data: &[AuditPrompt], beta: f64, log_z0: f64) -> AuditReport {
     audit(data, &AuditSettings::new(beta, LogZ0::Nats(log_z0))).unwrap()
 }
 
@@ -22,7 +22,7 @@ fn messages(report: &AuditReport, severity: Severity) -> Vec<&str> {
 }
 
 /// Responses of probability ½ and ¼ with exp(r/β) = 4 and 2: a mass of 2.5.
-fn heavy(prompt: u64, number: usize) -> AuditPrompt {
+pub(super) fn heavy(prompt: u64, number: usize) -> AuditPrompt {
     let (ln2, beta) = (2f64.ln(), 0.5);
     row(prompt, number, &[(1, 2.0 * ln2 * beta, -ln2), (2, ln2 * beta, -2.0 * ln2)])
 }

@@ -200,6 +200,10 @@ fn the_gap_is_that_of_the_rewards_and_the_level_follows_log_z0() {
             let h: Vec<f64> = (0..2).map(|j| logps[j] - world.ref_logps[j]).collect();
             platform.assert_close("gap", &[beta * (h[0] - h[1])], &[0.8 - 0.2], 1e-6);
             platform.assert_close("level", &[beta * (h[0] + h[1]) / 2.0], &[0.5 - beta * log_z0], 1e-6);
+            // Where the audit said that probability would go: the best response, the other one and everything else.
+            let sent = report.masses.as_ref().unwrap().target;
+            let found: Vec<f64> = logps.iter().map(|logp| logp.exp()).collect();
+            platform.assert_close("shares", &found, &[sent.best, sent.other, sent.unscored], 1e-6);
         }
     }
 }

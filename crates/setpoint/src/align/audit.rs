@@ -1,4 +1,4 @@
-//! `setpoint audit`: what DRO's targets ask of the policy, before any training.
+//! `setpoint audit`: where DRO's targets send probability and what else they ask of the policy, before any training.
 
 use std::borrow::Cow;
 
@@ -15,6 +15,9 @@ use crate::session::Session;
 use crate::setup;
 use crate::tasks::stages::{RewardedPrompt, WithReference};
 
+/// The report in the folder of a run.
+pub const AUDIT: &str = "audit.json";
+
 /// `setpoint audit`.
 #[derive(Debug)]
 pub struct Audit;
@@ -29,7 +32,7 @@ impl Job for Audit {
     const DRY_RUN: DryRun<AlignConfig> = DryRun::Plan(super::plan);
 
     fn about() -> Cow<'static, str> {
-        "Check the reward targets before training: which cannot be reached, which responses lose probability".into()
+        "Check the reward targets before training: where they send probability, and which cannot be reached".into()
     }
 
     fn help() -> Cow<'static, str> {
@@ -55,30 +58,25 @@ pub fn of_prompts(objective: &dyn PromptObjective, prompts: &[WithReference<Rewa
     };
     let rows: Vec<AuditPrompt> = prompts.iter().enumerate().map(row).collect::<Outcome<_>>()?;
     let level = objective.level().unwrap_or(LogZ0::Nats(0.0));
-    let length_normalize = objective.length_normalize();
-    audit(&rows, &AuditSettings { length_normalize, ..AuditSettings::new(objective.beta(), level) })
+    let (length_normalize, level_weight) = (objective.length_normalize(), objective.level_weight());
+    audit(&rows, &AuditSettings { length_normalize, level_weight, ..AuditSettings::new(objective.beta(), level) })
         .map_err(|error| named(error, prompts.iter().map(|prompt| &prompt.prompt)))
 }
 
-/// Prints what `setpoint align` says before it trains: the level of the targets, which of them cannot be reached, which chosen responses
-/// are to fall and how far; and a warning of what ruins a model or teaches it nothing.
+/// Prints what `setpoint align` says before it trains, at most six sentences: the level of the targets, and the summary of the report.
 pub fn introduce(report: &AuditReport) {
+    let level = level(report.beta, report.log_z0, &report.rewards);
     match &report.estimated {
-        None => log::info!("{}", level(report.beta, report.log_z0, &report.rewards)),
-        Some(_) => {
-            let mean = level(report.beta, report.log_z0, &report.rewards).replace("log_z0", "log Z(x) on average");
-            log::info!("{mean}");
-        }
+        // The summary says that there is no level.
+        _ if report.masses.is_none() => {}
+        None => log::info!("{level}"),
+        Some(_) => log::info!("{}", level.replace("log_z0", "log Z(x) on average")),
     }
-    let of = |subject| report.findings.iter().filter(move |finding| finding.subject == subject);
-    for finding in [Subject::Feasibility, Subject::Chosen, Subject::Estimate].into_iter().flat_map(of) {
-        match finding.severity {
-            Severity::Warning if finding.subject == Subject::Estimate => log::warn!("{}", finding.message),
-            _ => log::info!("{}", finding.message),
+    for (severity, sentence) in report.summary() {
+        match severity {
+            Severity::Info => log::info!("{sentence}"),
+            Severity::Warning | Severity::Error => log::warn!("{sentence}"),
         }
-    }
-    for finding in [Subject::SteepFall, Subject::Beta, Subject::EqualRewards].into_iter().flat_map(of) {
-        log::warn!("{}", finding.message);
     }
 }
 
@@ -95,8 +93,7 @@ pub fn level(beta: f64, log_z0: f64, rewards: &Summary) -> String {
 /// Scores the data under the reference model, prints the report and writes it.
 fn run(session: &Session, config: &AlignConfig) -> Outcome {
     let report = report(session, config, None)?;
-    session.say(figures(&report));
-    beyond_figures(&report).for_each(|finding| session.say(finding));
+    lines(&report).iter().for_each(|line| session.say(line));
     if let Some(path) = &config.output {
         setup::write_text(path, &(serde_json::to_string_pretty(&report)? + "\n"))?;
         log::info!("written to {}", path.display());
@@ -104,14 +101,30 @@ fn run(session: &Session, config: &AlignConfig) -> Outcome {
     Ok(())
 }
 
-/// Returns the findings that the [figures] do not tell: the warnings, which say what to do, and labels that the rewards contradict.
-pub fn beyond_figures(report: &AuditReport) -> impl Iterator<Item = String> + '_ {
-    let is_new = |finding: &&Finding| finding.severity > Severity::Info || finding.subject == Subject::Labels;
+/// Returns the whole report as text: where the targets send probability, the figures, the findings that these do not tell, and the
+/// recommended change.
+pub fn lines(report: &AuditReport) -> Vec<String> {
+    let mut lines = vec![report.answer(), String::new(), figures(report)];
+    lines.extend(beyond_figures(report));
+    if let Some(advice) = report.advice() {
+        lines.extend([String::new(), advice]);
+    }
+    lines
+}
+
+/// Returns the findings that the answer and the [figures] do not tell: the warnings, which say what to do, and labels that the rewards
+/// contradict.
+fn beyond_figures(report: &AuditReport) -> impl Iterator<Item = String> + '_ {
+    let is_new = |finding: &&Finding| match finding.subject {
+        Subject::Masses => false,
+        Subject::Labels => true,
+        _ => finding.severity > Severity::Info,
+    };
     report.findings.iter().filter(is_new).map(|finding| format!("{}: {}", finding.severity, finding.message))
 }
 
 /// Returns the figures of a report, one a line.
-pub fn figures(report: &AuditReport) -> String {
+fn figures(report: &AuditReport) -> String {
     let mut lines = vec![
         format!(
             "{}, {}, {} ({} repeated)",
@@ -133,6 +146,10 @@ pub fn figures(report: &AuditReport) -> String {
             report.target_range
         ),
     ];
+    if report.masses.is_none() {
+        // Without a level there is nothing to say of single responses.
+        return lines.join("\n");
+    }
     for (name, side) in [(report.roles().0, &report.chosen), (report.roles().1, &report.rejected)] {
         let mean = side.targets.as_ref().map_or_else(String::new, |t| format!(", mean target {:+.2} nats", t.mean));
         let fall = side.fall.map_or_else(String::new, |fall| {

@@ -159,7 +159,7 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
             if objective.level().is_some() {
                 let report = audit::of_prompts(&*objective, &data.prompts)?;
                 audit::introduce(&report);
-                run.write_text("audit.json", &(serde_json::to_string_pretty(&report)? + "\n"))?;
+                run.write_text(audit::AUDIT, &(serde_json::to_string_pretty(&report)? + "\n"))?;
                 level = report.log_z0;
                 target = report.chosen.targets.map(|targets| targets.mean);
             }

@@ -27,6 +27,8 @@ const BARS: usize = 24;
 pub struct Chart {
     /// Its title.
     pub title: String,
+    /// What it shows, for people who do not see it: the title, or more.
+    alt: String,
     /// What good looks like, in one sentence.
     pub good: String,
     /// The names of its lines, if there are several.
@@ -40,6 +42,8 @@ pub struct Chart {
     lines: Vec<Drawn>,
     dots: Vec<Dot>,
     bars: Vec<Bar>,
+    /// Numbers at the bars.
+    labels: Vec<Label>,
 }
 
 /// An entry of a legend.
@@ -114,6 +118,13 @@ struct Bar {
     width: String,
     height: String,
     tip: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Label {
+    x: String,
+    y: String,
+    text: String,
 }
 
 /// A line: of which run, drawn how, and its points in the order of the steps.
@@ -274,6 +285,44 @@ pub fn histogram(words: &Words<'_>, series: &[Values], within: Option<((f64, f64
     Some(chart)
 }
 
+/// A group of bars side by side, each with its share and the way in which it is drawn.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Group<'a> {
+    /// The name under it.
+    pub name: &'a str,
+    /// The bars, from left to right.
+    pub bars: Vec<(Look, f64)>,
+}
+
+/// Draws groups of bars of shares, each with its number. `alt` says the same in words.
+pub fn grouped(words: &Words<'_>, subject: usize, groups: &[Group<'_>], alt: String) -> Chart {
+    /// The height of the axis, percent: room for the number of a bar of 100 %.
+    const HIGHEST: f64 = 110.0;
+    let frame = Frame { x: (0.0, groups.len().max(1) as f64), y: (0.0, HIGHEST), whole_x: true };
+    let mut chart = frame.chart(words);
+    chart.alt = alt;
+    chart.x_axis.ticks.clear();
+    for (i, group) in groups.iter().enumerate() {
+        let (middle, width) = (i as f64 + 0.5, 0.8 / group.bars.len().max(1) as f64);
+        chart.x_axis.ticks.push(Tick { at: place(frame.at_x(middle)), text: group.name.to_owned() });
+        for (j, (look, share)) in group.bars.iter().enumerate() {
+            let from = middle - 0.4 + j as f64 * width;
+            let (left, right, y) = (frame.at_x(from), frame.at_x(from + width), frame.at_y(100.0 * share));
+            chart.labels.push(Label { x: place((left + right) / 2.0), y: place(y - 4.0), text: percent(*share) });
+            chart.bars.push(Bar {
+                subject,
+                look: *look,
+                x: place(left),
+                y: place(y),
+                width: place(right - left),
+                height: place(chart.area.bottom - y),
+                tip: format!("{}: {}", group.name, percent(*share)),
+            });
+        }
+    }
+    chart
+}
+
 /// Returns the greatest share of a bar.
 pub fn highest(series: &[Values], x: (f64, f64)) -> f64 {
     series.iter().flat_map(|series| shares(&series.values, x)).fold(0.0, f64::max)
@@ -314,6 +363,7 @@ impl Frame {
         let tick = |(at, value): (f64, f64)| Tick { at: place(at), text: number(value) };
         Chart {
             title: words.title.to_owned(),
+            alt: words.title.to_owned(),
             good: words.good.to_owned(),
             legend: Vec::new(),
             width: WIDTH,
@@ -331,6 +381,7 @@ impl Frame {
             lines: Vec::new(),
             dots: Vec::new(),
             bars: Vec::new(),
+            labels: Vec::new(),
         }
     }
 }
@@ -396,6 +447,22 @@ mod tests {
         let tips: Vec<&str> = chart.bars.iter().map(|bar| bar.tip.as_str()).collect();
         assert!(tips[0].ends_with(": 50.0\u{a0}%") && tips[3].ends_with("to 5: 100.0\u{a0}%"), "{tips:?}");
         assert_eq!(histogram(&WORDS, &[], None), None);
+    }
+
+    #[test]
+    fn groups_have_their_names_and_numbers() {
+        let group =
+            |name, shares: [f64; 2]| Group { name, bars: vec![(Look::Grey, shares[0]), (Look::Solid, shares[1])] };
+        let chart = grouped(&WORDS, 1, &[group("best", [0.25, 1.0]), group("other", [0.75, 0.0])], "in words".into());
+        let texts = |of: &[Label]| of.iter().map(|label| label.text.clone()).collect::<Vec<_>>();
+        assert_eq!(texts(&chart.labels), ["25.0\u{a0}%", "100.0\u{a0}%", "75.0\u{a0}%", "0.0\u{a0}%"]);
+        let ticks: Vec<&str> = chart.x_axis.ticks.iter().map(|tick| tick.text.as_str()).collect();
+        assert_eq!((ticks.as_slice(), chart.alt.as_str(), chart.bars.len()), (&["best", "other"][..], "in words", 4));
+        // A bar of 100 % is four times as high as one of 25 %, and its number is inside the picture.
+        let height = |i: usize| chart.bars[i].height.parse::<f64>().unwrap();
+        assert!((height(1) - 4.0 * height(0)).abs() < 0.3, "{} and {}", height(1), height(0));
+        assert!(chart.labels[1].y.parse::<f64>().unwrap() > 11.0, "{:?}", chart.labels[1]);
+        assert_eq!(height(3), 0.0);
     }
 
     #[test]

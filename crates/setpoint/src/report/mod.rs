@@ -18,6 +18,7 @@ mod responses;
 mod samples;
 mod scale;
 mod standing;
+mod targets;
 
 use std::path::{Path, PathBuf};
 
@@ -43,6 +44,8 @@ pub struct Report {
     subjects: Vec<Subject>,
     /// Methods at equal KL.
     frontiers: Vec<Section>,
+    /// Where the targets of each run send probability.
+    targets: Vec<Chart>,
     /// Charts of training.
     families: Vec<Family>,
     /// Histograms of single responses, run by run.
@@ -138,6 +141,7 @@ impl Report {
         Ok(Self {
             subjects,
             frontiers,
+            targets: runs.iter().enumerate().filter_map(|(i, run)| targets::picture(i, run)).collect(),
             families: curves::families(&runs),
             responses: responses.filter(|response| !response.rows.is_empty()).collect(),
             benchmarks: evaluation::benchmarks(&results, &numbers)?,

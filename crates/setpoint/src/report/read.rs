@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use setpoint_align::Masses;
 use setpoint_eval::{EvalRun, read_outputs};
 use setpoint_files::words;
 use setpoint_train::RunDir;
@@ -13,6 +14,7 @@ use toml::Table;
 
 use super::frontier::by_prompt;
 use super::responses::Responses;
+use crate::align::audit::AUDIT;
 use crate::failure::{Failure, Outcome};
 use crate::training::history::History;
 use crate::training::{finished_steps, record};
@@ -65,6 +67,8 @@ pub struct Run {
     pub trial: Option<Value>,
     /// The values of each prompt, by part of the held-out rows and metric, if it is a trial of a search.
     pub by_prompt: Vec<(&'static str, BTreeMap<String, Vec<f64>>)>,
+    /// Where its targets send probability, if it has targets and its version of the program noted that.
+    pub masses: Option<Masses>,
     /// The numbers of single responses.
     pub responses: Responses,
     /// The last samples made during training.
@@ -211,6 +215,8 @@ fn run(dir: &Path, metrics: &Path) -> Outcome<Run> {
             .iter()
             .find_map(|part| Some(read_json(&dir.join(format!("eval-{part}.json")))?.get("report")?.clone())),
         by_prompt: PARTS.iter().filter_map(|part| Some((*part, by_prompt(dir, part)?))).collect(),
+        masses: read_json(&dir.join(AUDIT))
+            .and_then(|mut audit| serde_json::from_value(audit.get_mut("masses")?.take()).ok()),
         ..Run::default()
     };
     run.settings = run.config.as_deref().and_then(|text| text.parse().ok()).unwrap_or_default();

@@ -259,6 +259,10 @@ impl PromptObjective for Dro {
         Some(self.level())
     }
 
+    fn level_weight(&self) -> f64 {
+        self.level_weight
+    }
+
     fn update(&self) -> Update {
         self.update
     }
