@@ -199,6 +199,7 @@ fn bad_settings_are_refused_before_any_work() {
         (vec!["--set", "adapter.targets=[\"query\"]"], "called `query`"),
         (vec!["--set", "adapter.modules_to_save=[\"lm_heed\"]"], "lm_heed"),
         (vec!["--set", "adapter.alpha=-1"], "`adapter.alpha` must be positive"),
+        (vec!["--set", "adapter.dropout=1"], "`adapter.dropout` must be at least 0 and below 1"),
         (vec!["--adapter", "nowhere"], "`nowhere` holds no adapter"),
     ] {
         let ran = train("sft", &run, &data, &more);
@@ -208,6 +209,34 @@ fn bad_settings_are_refused_before_any_work() {
     let adapter = sft_adapter(dir.path()).display().to_string();
     train("sft", &run, &data, &["--set", &format!("model.path={adapter}")]).fails(2, &["is an adapter", "--adapter"]);
     train("sft", &run, &data, &["--adapter", &adapter, "--set", "adapter.rank=8"]).fails(2, &["apply: leave out"]);
+}
+
+#[test]
+fn dropout_is_of_training_steps_alone_and_an_adapter_keeps_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_rows, data) = file("rewards.jsonl", &rewarded_rows(8));
+    let run_of = |name: &str| dir.path().join(name);
+    let rate = |run: &Path| json(&run.join("model/adapter_config.json"))["lora_dropout"].as_f64().unwrap();
+    let new = |name: &str, more: &[&str]| {
+        let settings = ["--set", "adapter.rank=2", "--set", "align.method=dpo", "--set", "train.learning_rate=1e-3"];
+        train("align", &run_of(name), &data, &[&settings, more].concat()).ok();
+        [1, 2, 3].map(|step| metric(&run_of(name), step, "loss"))
+    };
+    let (without, with) = (new("without", &[]), new("with", &["--set", "adapter.dropout=0.5"]));
+    assert_eq!(without[0], with[0], "B is 0");
+    assert_ne!(without[1..], with[1..]);
+    assert_eq!((rate(&run_of("without")), rate(&run_of("with"))), (0.0, 0.5));
+
+    let adapter = run_of("with").join("model").display().to_string();
+    for (name, more, expected) in [("own", None, 0.5), ("other", Some("adapter.dropout=0.25"), 0.25)] {
+        let more: Vec<&str> = more.into_iter().flat_map(|set| ["--set", set]).collect();
+        let run = run_of(name);
+        train("sft", &run, &conversations(), &[&["--adapter", &adapter], &more[..]].concat()).ok();
+        assert_eq!(rate(&run), expected);
+        // A resumed run has what its settings say, whatever becomes of the folder that it began with.
+        let settings: toml::Table = fs::read_to_string(run.join("config.toml")).unwrap().parse().unwrap();
+        assert_eq!(settings["adapter"]["dropout"].as_float(), Some(expected));
+    }
 }
 
 #[test]

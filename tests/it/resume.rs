@@ -96,8 +96,10 @@ fn so_do_methods_with_more_to_carry() {
     let others = ["kto", "aot", "dro_v", "nll"].map(|method| (method.to_owned(), method, "flex", &[][..]));
     let dro = dro.iter().enumerate().map(|(i, settings)| (format!("dro-{i}"), "dro", "flex", *settings));
     let rank: &[&str] = &["adapter.rank=4"];
-    let adapters = [("dro", "flex"), ("dpo", "flex,flex"), ("dro_v", "flex")];
-    let adapters = adapters.map(|(method, device)| (format!("{method}-adapter"), method, device, rank));
+    let dropout: &[&str] = &["adapter.rank=4", "adapter.dropout=0.3"];
+    let adapters =
+        [("dro", "flex", rank), ("dpo", "flex,flex", dropout), ("dro_v", "flex", dropout), ("aot", "flex", dropout)];
+    let adapters = adapters.map(|(method, device, set)| (format!("{method}-adapter"), method, device, set));
     for (name, method, device, settings) in others.into_iter().chain(dro).chain(adapters) {
         let arguments = |run: &Path| -> Vec<String> {
             let mut arguments: Vec<String> = ["align", "--quiet", "--data", &data].map(String::from).into();

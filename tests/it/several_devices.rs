@@ -48,6 +48,10 @@ fn every_method_takes_the_step_of_one_device() {
             }
             if adapter {
                 arguments.extend(["--set", "adapter.rank=4"]);
+                if name != "dro" {
+                    // It decides on the gradient of B, and B is 0.
+                    arguments.extend(["--set", "adapter.dropout=0.3"]);
+                }
             }
             setpoint(&arguments).ok();
             metrics(&run)

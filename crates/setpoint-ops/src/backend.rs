@@ -7,6 +7,7 @@ use burn::backend::{Autodiff, AutodiffBackend, Backend, backend_extension};
 use crate::composed;
 use crate::composed::nf4::{Nf4Tensors, Weight};
 use crate::differentiate::tracked;
+use crate::dropout::DropoutMask;
 use crate::functions::{Heads, Logits};
 use crate::nf4::{Nf4Layout, Nf4Ops};
 use crate::packing::Packing;
@@ -55,6 +56,9 @@ pub trait TransformerOps: Backend {
 
     /// `[t, out]`, `[out]`, `[out]` -> `[t, out]`; no gradient of the norms
     fn rescale(x: FloatTensor<Self>, magnitude: FloatTensor<Self>, norms: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// `[t, d]` -> `[t, d]`
+    fn dropout(x: FloatTensor<Self>, mask: DropoutMask) -> FloatTensor<Self>;
 
     /// `[t, d]`, `[d]` -> `[t, d]`
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self>;
@@ -151,6 +155,11 @@ pub trait Kernels: Nf4Ops {
         composed::dora::scale_backward::<Self>(x, factors, gradient)
     }
 
+    /// Sets the elements that a mask drops to 0 and scales the others.
+    fn drop_elements(x: FloatTensor<Self>, mask: &DropoutMask) -> FloatTensor<Self> {
+        composed::dropout::from_host::<Self>(x, mask)
+    }
+
     /// Answers `y` and `1/rms(x)` `[t, 1]`, f32.
     fn rms_norm_forward(
         x: FloatTensor<Self>,
@@ -242,7 +251,11 @@ pub trait Kernels: Nf4Ops {
 impl Kernels for burn::backend::NdArray {}
 
 #[cfg(feature = "cube")]
-impl Kernels for burn::backend::Cube {}
+impl Kernels for burn::backend::Cube {
+    fn drop_elements(x: FloatTensor<Self>, mask: &DropoutMask) -> FloatTensor<Self> {
+        composed::dropout::on_device::<Self>(x, mask)
+    }
+}
 
 #[cfg(feature = "remote")]
 impl Kernels for burn::backend::Remote {}
@@ -302,6 +315,10 @@ macro_rules! operations_of {
                 norms: FloatTensor<Self>,
             ) -> FloatTensor<Self> {
                 composed::dora::rescale::<Self>(x, magnitude, norms).0
+            }
+
+            fn dropout(x: FloatTensor<Self>, mask: DropoutMask) -> FloatTensor<Self> {
+                Self::drop_elements(x, &mask)
             }
 
             fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
@@ -400,6 +417,10 @@ impl<B: Kernels, C: CheckpointStrategy> TransformerOps for Autodiff<B, C> {
 
     fn rescale(x: FloatTensor<Self>, magnitude: FloatTensor<Self>, norms: FloatTensor<Self>) -> FloatTensor<Self> {
         tracked::<B, C, _, 2>(composed::dora::Rescale::<B> { norms: norms.into_primitive() }, [x, magnitude])
+    }
+
+    fn dropout(x: FloatTensor<Self>, mask: DropoutMask) -> FloatTensor<Self> {
+        tracked::<B, C, _, 1>(composed::dropout::Dropout { mask }, [x])
     }
 
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {

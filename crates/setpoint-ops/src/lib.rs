@@ -14,6 +14,7 @@ mod adamw;
 mod backend;
 mod composed;
 mod differentiate;
+mod dropout;
 #[cfg(feature = "flex")]
 mod flex;
 mod functions;
@@ -22,6 +23,7 @@ mod nf4;
 mod packing;
 
 pub use adamw::{AdamWStep, adamw, sum_of_squares};
+pub use dropout::{DropoutMask, dropout, extend_key};
 pub use functions::{
     Heads, Logits, LowRank, RowLengths, TokenScores, attention, linear, linear_lora, rescale, rms_norm, rotate,
     row_norms, swiglu, token_logps,

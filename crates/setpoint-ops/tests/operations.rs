@@ -9,6 +9,8 @@ use setpoint_ops::{
 
 #[path = "operations/dora.rs"]
 mod dora;
+#[path = "operations/dropout.rs"]
+mod dropout;
 
 #[allow(deprecated)]
 fn devices() -> [Device; 2] {

@@ -1,7 +1,8 @@
 //! Training a reward model on preference pairs.
 
 use burn::tensor::{Tensor, TensorData};
-use setpoint_train::{BatchContext, Forward, MetricSums, ResponseValues, Task};
+use setpoint_train::{BatchContext, Forward, MetricSums, ResponseValues, Task, Trainable};
+use setpoint_transformer::lora::{MaskSeed, with_dropout};
 
 use crate::bradley_terry::bradley_terry;
 use crate::error::Error;
@@ -112,6 +113,12 @@ impl PreferenceTask {
             responses,
             tape,
         })
+    }
+}
+
+impl Trainable for RewardModel {
+    fn at_step(&self, masks: MaskSeed) -> Option<Self> {
+        with_dropout(self, masks)
     }
 }
 

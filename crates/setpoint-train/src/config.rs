@@ -14,8 +14,8 @@ const HIGHEST_RATE: f64 = 1e38;
 
 /// Everything [`fit`](crate::fit) is told, with its defaults in [`TrainConfig::default`].
 ///
-/// Dropout is off everywhere and sampling takes seeds of its own, so the order of the data is all
-/// that `seed` decides.
+/// Sampling takes seeds of its own: `seed` decides the order of the data and the dropout of an
+/// adapter, if it has any.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainConfig {
@@ -33,7 +33,7 @@ pub struct TrainConfig {
     pub recompute: RecomputeSetting,
     /// Drops an epoch's last batch if it is not full.
     pub drop_last: bool,
-    /// Seed of the data order.
+    /// Seed of the data order, and of the dropout of an adapter.
     pub seed: u64,
     /// Peak learning rate.
     pub learning_rate: f64,

@@ -8,8 +8,8 @@
 //!   whole batch, so 1 × 8, 2 × 4 and 8 × 1 examples give the same sum up to rounding, and so do
 //!   several devices ([`fit_on`] with a [`DeviceGroup`]).
 //! - **A resume is exact.** Kill the process at any moment and start it again: every parameter ends
-//!   with the same bits as without the interruption. Nothing in training is random but the order of
-//!   the data, which follows from seed and epoch; there is no dropout.
+//!   with the same bits as without the interruption. The order of the data follows from seed and
+//!   epoch, and the dropout of an adapter from seed and step ([`Trainable`]); nothing else is random.
 //!
 //! The backend is a property of the device that the model lives on; no function here names one.
 
@@ -73,4 +73,4 @@ pub use run_dir::RunDir;
 pub use schedule::{Schedule, ScheduleKind, Warmup, constant_with_warmup, cosine_with_warmup, linear_with_warmup};
 pub use sink::{GradientSink, clip_scale};
 pub use storage::file_digest;
-pub use task::{BatchContext, Forward, Task, backward};
+pub use task::{BatchContext, Forward, Task, Trainable, backward};

@@ -4,9 +4,27 @@ use std::collections::HashMap;
 
 use burn::module::Module;
 use burn::tensor::{Gradients, Tensor};
-use setpoint_transformer::{Part, Tape};
+use setpoint_transformer::lora::{MaskSeed, with_dropout};
+use setpoint_transformer::{CausalLm, Part, Tape};
 
 use crate::{Error, GradientSink, MetricSums, MicroBatch, Order, ResponseValues};
+
+/// A model that the engine trains.
+pub trait Trainable: Module + Sync {
+    /// Returns the model as a training step computes it, if that differs from the model itself: with the dropout of an adapter. It shares the
+    /// parameters. Evaluations, samples and checkpoints are those of the model itself, as is whatever a task computes outside of steps.
+    ///
+    /// It must follow from the model and `masks` alone, which are the same whenever and wherever the step is computed.
+    fn at_step(&self, _masks: MaskSeed) -> Option<Self> {
+        None
+    }
+}
+
+impl Trainable for CausalLm {
+    fn at_step(&self, masks: MaskSeed) -> Option<Self> {
+        with_dropout(self, masks)
+    }
+}
 
 /// A model, a set of examples and a loss.
 ///
@@ -18,7 +36,7 @@ use crate::{Error, GradientSink, MetricSums, MicroBatch, Order, ResponseValues};
 /// its `Survey` are `()`.
 pub trait Task: Sync {
     /// The model that is trained.
-    type Model: Module + Sync;
+    type Model: Trainable;
 
     /// The values of a single example that [`survey`](Self::survey) needs and only the model can give, such as a log-probability.
     type Probe: Default + Send;
@@ -56,6 +74,8 @@ pub trait Task: Sync {
     /// Asks the model about single examples, for [`survey`](Self::survey): one answer for each example, in their order. By default the model
     /// is not asked.
     ///
+    /// In a step, the model drops the same elements as in [`forward`](Self::forward), so that a survey and the loss rest on the same numbers.
+    ///
     /// Each device is asked about its share of the batch. The cost, such as a forward pass without a graph, arises at every step.
     /// `micro_batch` bounds that pass as it bounds the others; the answers must not depend on it. Like [`forward`](Self::forward), it must be
     /// deterministic.
@@ -82,8 +102,8 @@ pub trait Task: Sync {
 
     /// Computes the loss of some examples of a batch.
     ///
-    /// It must be deterministic: a resumed run computes steps again. Models are trained without dropout, so nothing in a forward pass is
-    /// random.
+    /// It must be deterministic: a resumed run computes steps again. The dropout of adapters follows from seed and step
+    /// ([`Trainable::at_step`]), so nothing in a forward pass is random.
     ///
     /// # Errors
     /// Whatever keeps the task from computing it ([`Error::task`]).

@@ -1,9 +1,10 @@
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
-use setpoint_ops::{Heads, Packing, attention, swiglu};
+use setpoint_ops::{DropoutMask, Heads, Packing, attention, swiglu};
 
 use crate::config::{ModelConfig, size};
 use crate::linear::Linear;
+use crate::lora::Masks;
 use crate::norm::RmsNorm;
 use crate::rope::Rotation;
 
@@ -35,6 +36,8 @@ pub(crate) struct Projections {
 pub(crate) struct Pass {
     pub(crate) rotation: Rotation,
     pub(crate) packing: Packing,
+    /// What the dropout of an adapter drops, if it does.
+    pub(crate) masks: Option<Masks>,
 }
 
 impl Block {
@@ -54,9 +57,10 @@ impl Block {
     ///
     /// `[t, d] -> [t, d]`, or `[wanted, d]`
     pub(crate) fn forward(&self, x: Tensor<2>, pass: &Pass, wanted: Option<&Tensor<1, Int>>) -> Tensor<2> {
-        let Projections { q, k, v } = self.project(x.clone(), &pass.rotation);
+        let masks = pass.masks.as_ref();
+        let Projections { q, k, v } = self.project(x.clone(), &pass.rotation, masks.map(|masks| &masks.all));
         let mixed = attention(q, k, v, self.self_attn.heads(), &pass.packing);
-        self.finish(x, mixed, wanted)
+        self.finish(x, mixed, wanted, masks.map(|masks| masks.answered(wanted.is_some())))
     }
 
     /// Returns the linear maps with their paths in the layer.
@@ -74,19 +78,25 @@ impl Block {
     }
 
     /// Computes what attention needs of the layer's input: the part before it, for whole texts and for generation.
-    pub(crate) fn project(&self, x: Tensor<2>, rotation: &Rotation) -> Projections {
-        self.self_attn.project(self.input_layernorm.forward(x), rotation)
+    pub(crate) fn project(&self, x: Tensor<2>, rotation: &Rotation, mask: Option<&DropoutMask>) -> Projections {
+        self.self_attn.project(self.input_layernorm.forward(x), rotation, mask)
     }
 
     /// Computes the layer's output from its input and what each token gathered by attention, `[t, h·n]`: the part behind it, for whole
     /// texts and for generation.
-    pub(crate) fn finish(&self, x: Tensor<2>, mixed: Tensor<2>, wanted: Option<&Tensor<1, Int>>) -> Tensor<2> {
+    pub(crate) fn finish(
+        &self,
+        x: Tensor<2>,
+        mixed: Tensor<2>,
+        wanted: Option<&Tensor<1, Int>>,
+        mask: Option<&DropoutMask>,
+    ) -> Tensor<2> {
         let pick = |x: Tensor<2>| match wanted {
             Some(wanted) => x.select(0, wanted.clone()),
             None => x,
         };
-        let x = pick(x) + self.self_attn.o_proj.forward(pick(mixed));
-        let fed = self.mlp.forward(self.post_attention_layernorm.forward(x.clone()));
+        let x = pick(x) + self.self_attn.o_proj.forward_masked(pick(mixed), mask);
+        let fed = self.mlp.forward(self.post_attention_layernorm.forward(x.clone()), mask);
         x + fed
     }
 }
@@ -132,10 +142,10 @@ impl SelfAttention {
     }
 
     /// Computes queries, keys and values: the one place where a model family's attention may differ.
-    fn project(&self, x: Tensor<2>, rotation: &Rotation) -> Projections {
-        let q = rotation.apply(self.q_proj.forward(x.clone()));
-        let k = rotation.apply(self.k_proj.forward(x.clone()));
-        Projections { q, k, v: self.v_proj.forward(x) }
+    fn project(&self, x: Tensor<2>, rotation: &Rotation, mask: Option<&DropoutMask>) -> Projections {
+        let q = rotation.apply(self.q_proj.forward_masked(x.clone(), mask));
+        let k = rotation.apply(self.k_proj.forward_masked(x.clone(), mask));
+        Projections { q, k, v: self.v_proj.forward_masked(x, mask) }
     }
 }
 
@@ -162,10 +172,10 @@ impl Mlp {
         }
     }
 
-    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let gate = self.gate_proj.forward(x.clone());
-        let up = self.up_proj.forward(x);
-        self.down_proj.forward(swiglu(gate, up))
+    fn forward(&self, x: Tensor<2>, mask: Option<&DropoutMask>) -> Tensor<2> {
+        let gate = self.gate_proj.forward_masked(x.clone(), mask);
+        let up = self.up_proj.forward_masked(x, mask);
+        self.down_proj.forward_masked(swiglu(gate, up), mask)
     }
 }
 

@@ -5,6 +5,7 @@ use setpoint_ops::Packing;
 use crate::block::{Block, Pass};
 use crate::config::ModelConfig;
 use crate::linear::Embedding;
+use crate::lora::Dropout;
 use crate::norm::RmsNorm;
 use crate::rope::Rope;
 use crate::tape::Recompute;
@@ -25,6 +26,9 @@ pub struct Decoder {
     /// How [`forward_taped`](Self::forward_taped) prepares the backward pass.
     #[module(skip)]
     pub recompute: Recompute,
+    /// The dropout of the adapter, if it has one.
+    #[module(skip)]
+    pub(crate) dropout: Dropout,
 }
 
 impl Decoder {
@@ -37,6 +41,7 @@ impl Decoder {
             max_positions: config.max_position_embeddings,
             rope: Rope::new(&config.rope, config.head_dim),
             recompute: Recompute::None,
+            dropout: Dropout::default(),
         }
     }
 
@@ -53,8 +58,8 @@ impl Decoder {
     /// If `ids` and `packing` differ in the number of tokens, or a place is not among them.
     pub fn forward(&self, ids: Tensor<1, Int>, packing: &Packing, wanted: Option<&[usize]>) -> Tensor<2> {
         assert_eq!(ids.dims(), [packing.tokens()], "the tokens of the packing");
-        let mut x = self.embed_tokens.forward(ids);
-        let pass = self.pass(packing, &x.device());
+        let mut x = self.embed_tokens.forward(ids.clone());
+        let pass = self.pass(&ids, packing, wanted, &x.device());
         let wanted = places(wanted, packing, &x.device());
         for (i, layer) in self.layers.iter().enumerate() {
             x = layer.forward(x, &pass, self.wanted_of(i, wanted.as_ref()));
@@ -63,8 +68,15 @@ impl Decoder {
     }
 
     /// Prepares what [`Block::forward`] needs besides the hidden states.
-    pub(crate) fn pass(&self, packing: &Packing, device: &Device) -> Pass {
-        Pass { rotation: self.rope.at(&packing.positions(), device), packing: packing.clone() }
+    pub(crate) fn pass(
+        &self,
+        ids: &Tensor<1, Int>,
+        packing: &Packing,
+        wanted: Option<&[usize]>,
+        device: &Device,
+    ) -> Pass {
+        let rotation = self.rope.at(&packing.positions(), device);
+        Pass { rotation, packing: packing.clone(), masks: self.dropout.masks(ids, packing, wanted) }
     }
 
     /// Returns the tokens that layer `i` need answer: behind the last attention nothing passes from one token to another, so the last layer

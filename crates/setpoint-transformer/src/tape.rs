@@ -89,7 +89,7 @@ impl Decoder {
         }
         assert_eq!(ids.dims(), [packing.tokens()], "the tokens of the packing");
         let embedded = self.embed_tokens.valid().forward(ids.clone().inner());
-        let pass = self.pass(packing, &embedded.device());
+        let pass = self.pass(&ids, packing, wanted, &embedded.device());
         let wanted = places(wanted, packing, &embedded.device());
         let embeddings = self.embed_tokens.weight.is_require_grad();
         // Below it there is nothing that a gradient is wanted for.

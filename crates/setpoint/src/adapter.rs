@@ -47,9 +47,12 @@ impl Adaptation {
     /// When the adapter to go on from cannot be read.
     pub fn of(model: &ModelSection, section: Option<&LoraConfig>, task: AdapterTask) -> Outcome<Option<Self>> {
         let (Some(section), Some(base)) = (section, &model.path) else { return Ok(None) };
-        let start = section.path.as_deref().map(AdapterFolder::open).transpose()?;
-        let mut config = match &start {
-            Some(folder) => LoraConfig { plus_ratio: section.plus_ratio, ..folder.config.clone() },
+        let mut start = section.path.as_deref().map(AdapterFolder::open).transpose()?;
+        let mut config = match &mut start {
+            Some(folder) => {
+                folder.config.dropout = section.dropout;
+                LoraConfig { plus_ratio: section.plus_ratio, ..folder.config.clone() }
+            }
             None => section.clone(),
         };
         if task == AdapterTask::SequenceClassification && !config.modules_to_save.iter().any(|name| name == SCORE) {
@@ -152,6 +155,20 @@ impl Adaptation {
     }
 }
 
+/// Gives the settings of a new run the dropout of the adapter that it goes on from, unless they have their own. `config.toml` in the run's folder
+/// then holds it: a resumed run has what its settings say, and none if they were written before there was dropout.
+///
+/// # Errors
+/// When the adapter cannot be read.
+pub fn fix_dropout(section: &mut Option<LoraConfig>, resume: bool) -> Outcome {
+    if let Some(section) = section.as_mut().filter(|_| !resume)
+        && let Some(path) = &section.path
+    {
+        section.dropout = section.dropout.or(AdapterFolder::open(path)?.config.dropout);
+    }
+    Ok(())
+}
+
 /// Returns the model that a training starts from: with the adapter that it goes on from, if it does.
 pub fn starting_model(model: &ModelSection, section: Option<&LoraConfig>) -> ModelSection {
     match section.and_then(|section| section.path.clone()) {
@@ -238,10 +255,10 @@ pub fn validate(section: Option<&LoraConfig>, model: &ModelSection, wants_reward
             format!("`{shown}` is the adapter of a reward model, and this job trains a language model")
         },
     );
-    let given = LoraConfig { path: None, plus_ratio: 1.0, ..section.clone() };
+    let given = LoraConfig { path: None, plus_ratio: 1.0, dropout: None, ..section.clone() };
     problems.require(
-        given == LoraConfig::default() || given == folder.config,
+        given == LoraConfig::default() || given == LoraConfig { dropout: None, ..folder.config },
         "adapter.path",
-        format!("the settings of `{shown}` apply: leave out all of `[adapter]` but `path` and `plus_ratio`"),
+        format!("the settings of `{shown}` apply: leave out all of `[adapter]` but `path`, `dropout` and `plus_ratio`"),
     );
 }

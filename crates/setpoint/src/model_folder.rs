@@ -126,8 +126,8 @@ impl ModelFolder {
                 .hint("name the folder of its own base in `base_model_name_or_path` of its adapter_config.json"));
             }
         }
-        if adapter.dropout > 0.0 {
-            log::debug!("{shown}: lora_dropout {} was for its training and is not applied", adapter.dropout);
+        if let Some(rate) = adapter.config.dropout {
+            log::debug!("{shown}: lora_dropout {rate} is for training and is not applied");
         }
         Ok(())
     }

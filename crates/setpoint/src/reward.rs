@@ -125,6 +125,7 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
     let mut config = config.clone();
     config.model = with_tokenizer(&config.model, config.adapter.as_ref());
     setup::fix_template_date(&mut config.model, folder, resume)?;
+    adapter::fix_dropout(&mut config.adapter, resume)?;
     let config = &config;
     let mut encoder = setup::encoder(&config.model)?;
     let lm_config = setup::model_config(&config.model, &encoder)?;

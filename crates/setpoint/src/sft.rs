@@ -171,6 +171,7 @@ pub fn run(session: &Session, config: &SftConfig, folder: &Path, resume: bool) -
     let mut config = config.clone();
     config.model = with_tokenizer(&config.model, config.adapter.as_ref());
     setup::fix_template_date(&mut config.model, folder, resume)?;
+    adapter::fix_dropout(&mut config.adapter, resume)?;
     let config = &config;
     let encoder = setup::encoder(&config.model)?;
     let model_config = setup::model_config(&config.model, &encoder)?;

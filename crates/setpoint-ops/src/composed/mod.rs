@@ -3,6 +3,7 @@
 pub(crate) mod attention;
 pub(crate) mod cache;
 pub(crate) mod dora;
+pub(crate) mod dropout;
 pub(crate) mod head;
 mod likeliest;
 pub(crate) mod linear;

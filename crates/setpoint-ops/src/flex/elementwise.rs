@@ -8,7 +8,7 @@ use super::host::{Fresh, Values};
 use super::simd::{sigmoid, vectorised};
 
 /// Elements that a thread takes at a time.
-const PART: usize = 1 << 14;
+pub(super) const PART: usize = 1 << 14;
 
 /// Turns the pairs of each head by the token's angle, or back by it.
 pub(super) fn rotate(x: FlexTensor, cos: FlexTensor, sin: FlexTensor, back: bool) -> FlexTensor {

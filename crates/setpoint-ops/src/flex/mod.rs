@@ -6,6 +6,7 @@
 mod adamw;
 mod attention;
 mod dora;
+mod dropout;
 mod elementwise;
 mod few_rows;
 mod generation;
@@ -28,6 +29,7 @@ use burn::tensor::FloatDType;
 use crate::backend::Kernels;
 use crate::composed;
 use crate::composed::nf4::{Nf4Tensors, Weight};
+use crate::dropout::DropoutMask;
 use crate::functions::{Heads, Logits};
 use crate::nf4::{Nf4Layout, Nf4Ops};
 use crate::packing::Packing;
@@ -122,6 +124,10 @@ impl Kernels for Flex {
         } else {
             composed::dora::scale_backward::<Self>(x, factors, gradient)
         }
+    }
+
+    fn drop_elements(x: FloatTensor<Self>, mask: &DropoutMask) -> FloatTensor<Self> {
+        if all_f32(&[&x]) { dropout::dropout(x, mask) } else { composed::dropout::from_host::<Self>(x, mask) }
     }
 
     fn rms_norm_forward(

@@ -1,6 +1,5 @@
 //! A step whose parameters move inside the backward pass.
 
-use burn::module::Module;
 use burn::tensor::Tensor;
 use setpoint_transformer::Part;
 
@@ -9,7 +8,7 @@ use super::step::{Measured, checked_loss};
 use super::team::{Halt, Replica, Step};
 use crate::sink::norm_of;
 use crate::task::accept_part;
-use crate::{GradientSink, MicroBatch, Task};
+use crate::{GradientSink, MicroBatch, Task, Trainable};
 
 /// A model on its way through its own backward pass: each part is moved as soon as its gradient is complete, on this device and the others.
 pub(super) struct Moving<M> {
@@ -20,7 +19,7 @@ pub(super) struct Moving<M> {
     squares: Vec<Tensor<1>>,
 }
 
-impl<M: Module> Moving<M> {
+impl<M: Trainable> Moving<M> {
     pub(super) fn new(replica: Replica<M>, meeting: Meeting, learning_rate: f64) -> Self {
         Self { replica: Ok(replica), meeting, learning_rate, squares: vec![] }
     }
@@ -55,14 +54,18 @@ impl<M: Module> Moving<M> {
     ) -> Result<Measured, Halt> {
         let replica = std::mem::replace(&mut self.replica, Err(Halt::Deserted))?;
         let share = MicroBatch::Examples(share.len()).split(share, |example| task.cost(example)).concat();
-        let forward = task.forward(&replica.model, &share, &step.context)?;
+        let at_step = replica.model.at_step(step.masks);
+        let model = at_step.as_ref().unwrap_or(&replica.model);
+        let forward = task.forward(model, &share, &step.context)?;
         let loss = checked_loss(task, &share, &forward, step.number)?;
         let decoder = task.decoder();
         // A tied head adds to the gradient of the embeddings, which is complete only at the end.
         let embeddings = format!("{decoder}.embed_tokens.weight");
         let mut rest = GradientSink::new();
         let mut gradients = forward.loss.backward();
-        rest.accept("", &replica.model, &mut gradients);
+        rest.accept("", model, &mut gradients);
+        // It holds all parameters, so it must be gone before they move.
+        drop(at_step);
         self.replica = Ok(replica);
         self.accept(rest.take_all_but(&embeddings));
         if let Some(tape) = forward.tape {

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use setpoint_transformer::lora::MaskSeed;
+
 use super::budget::Budget;
 use super::team::{Step, Team};
 use crate::task::survey;
-use crate::{BatchContext, Error, Forward, GradientSink, MetricSums, ResponseValues, Task};
+use crate::{BatchContext, Error, Forward, GradientSink, MetricSums, ResponseValues, Task, Trainable};
 
 /// Loss, metrics, responses' numbers and gradient norm of a whole batch.
 #[derive(Default)]
@@ -31,6 +33,8 @@ impl Measured {
 pub(super) struct Turn<'a> {
     /// The step, from 1.
     pub(super) number: u64,
+    /// The seed of its dropout.
+    pub(super) masks: MaskSeed,
     /// Share of the run's steps that were made before.
     pub(super) progress: f64,
     /// The learning rate, if parameters move inside the backward pass.
@@ -49,14 +53,14 @@ pub(super) fn compute<T: Task>(
     batch: &[usize],
     turn: Turn<'_>,
 ) -> Result<(Team<T>, Measured), Error> {
-    let Turn { number, progress, in_backward, budget } = turn;
+    let Turn { number, masks, progress, in_backward, budget } = turn;
     let (batch, denominator) = weighed(task, batch, number)?;
     let shares = team.deal(task, &batch);
     let mut whole = Budget::whole(batch.len());
     let budget = if in_backward.is_some() { &mut whole } else { budget };
-    let probes = budget.within(task, &shares, number, |budget| team.probe(task, &shares, budget))?;
+    let probes = budget.within(task, &shares, number, |budget| team.probe(task, &shares, masks, budget))?;
     let context = BatchContext { denominator, progress, survey: survey(task, &batch, probes)? };
-    let step = Arc::new(Step { number, context });
+    let step = Arc::new(Step { number, masks, context });
     let (team, measured) = match in_backward {
         Some(learning_rate) => team.advance(task, &step, &shares, learning_rate)?,
         None => {
@@ -94,6 +98,8 @@ pub(super) fn pass<T: Task>(
     split: &[Vec<usize>],
     step: &Step<T::Survey>,
 ) -> Result<(GradientSink, Measured), Error> {
+    let at_step = model.at_step(step.masks);
+    let model = at_step.as_ref().unwrap_or(model);
     let mut sink = GradientSink::new();
     let mut measured = Measured { micro_batches: split.len(), ..Measured::default() };
     for examples in split {

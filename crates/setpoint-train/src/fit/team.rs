@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::Scope;
 
 use burn::module::Module;
+use setpoint_transformer::lora::MaskSeed;
 
 use super::budget::{Budget, in_one_piece};
 use super::meeting::Meeting;
@@ -14,7 +15,7 @@ use crate::batch::deal;
 use crate::device_failure::attempt;
 use crate::devices::{copy_to, device_thread};
 use crate::task::{Probes, probe};
-use crate::{AdamW, BatchContext, DeviceGroup, Error, GradientSink, MicroBatch, OutOfMemory, Task};
+use crate::{AdamW, BatchContext, DeviceGroup, Error, GradientSink, MicroBatch, OutOfMemory, Task, Trainable};
 
 /// A model and the optimizer that moves it, on one device.
 pub(super) struct Replica<M> {
@@ -34,6 +35,8 @@ impl<M: Module> Replica<M> {
 pub(super) struct Step<S> {
     /// The step, from 1.
     pub(super) number: u64,
+    /// The seed of its dropout.
+    pub(super) masks: MaskSeed,
     /// The whole batch.
     pub(super) context: BatchContext<S>,
 }
@@ -62,18 +65,21 @@ pub(super) struct Member<M> {
     pub(super) gradient: GradientSink,
 }
 
-impl<M: Module + Sync> Member<M> {
+impl<M: Trainable> Member<M> {
     /// Asks the model about some parts of a batch, one after another.
     fn probe<T: Task<Model = M>>(
         &self,
         task: &T,
         parts: &[Vec<usize>],
+        masks: MaskSeed,
         micro_batch: MicroBatch,
     ) -> Result<Attempted<Probes<T>>, Error> {
+        let at_step = self.replica.model.at_step(masks);
+        let model = at_step.as_ref().unwrap_or(&self.replica.model);
         attempt(|| {
             let mut probes = vec![];
             for part in parts {
-                probes.extend(probe(task, &self.replica.model, part, micro_batch)?);
+                probes.extend(probe(task, model, part, micro_batch)?);
             }
             Ok(probes)
         })
@@ -133,8 +139,8 @@ impl<M: Module + Sync> Member<M> {
     fn serve<T: Task<Model = M>>(mut self, task: &T, orders: &Receiver<Order<T>>) {
         while let Ok(order) = orders.recv() {
             let done = match order {
-                Order::Probe { parts, micro_batch, reply } => {
-                    let probes = self.probe(task, &parts, micro_batch);
+                Order::Probe { parts, masks, micro_batch, reply } => {
+                    let probes = self.probe(task, &parts, masks, micro_batch);
                     answer(probes.map(|probes| (self, probes)).map_err(Halt::Failed), &reply)
                 }
                 Order::Pass { step, split, reply } => {
@@ -170,7 +176,7 @@ fn answer<M, R>(done: Result<(Member<M>, R), Halt>, reply: &Reply<R>) -> Option<
 
 /// What a device is asked to do, and where it answers.
 enum Order<T: Task> {
-    Probe { parts: Vec<Vec<usize>>, micro_batch: MicroBatch, reply: Reply<Attempted<Probes<T>>> },
+    Probe { parts: Vec<Vec<usize>>, masks: MaskSeed, micro_batch: MicroBatch, reply: Reply<Attempted<Probes<T>>> },
     Pass { step: Arc<Step<T::Survey>>, split: Vec<Vec<usize>>, reply: Reply<Attempted<Measured>> },
     Sum { works: bool, reply: Reply<()> },
     Advance { step: Arc<Step<T::Survey>>, share: Vec<usize>, learning_rate: f64, reply: Reply<Measured> },
@@ -230,14 +236,15 @@ impl<T: Task> Team<T> {
         &self,
         task: &T,
         shares: &[Vec<usize>],
+        masks: MaskSeed,
         budget: &Budget,
     ) -> Result<Attempted<Probes<T>>, Error> {
         let (parts, micro_batch) = (budget.probe_parts(task, shares), budget.micro_batch());
         let replies = order(&self.others, |other, reply| {
             let parts = parts[1 + other].clone();
-            Order::Probe { parts, micro_batch, reply }
+            Order::Probe { parts, masks, micro_batch, reply }
         });
-        let own = self.leader.probe(task, &parts[0], micro_batch);
+        let own = self.leader.probe(task, &parts[0], masks, micro_batch);
         let probes = together(settle(own.map_err(Halt::Failed), replies)?);
         Ok(probes.map(|probes| probes.into_iter().flatten().collect()))
     }

@@ -5,6 +5,7 @@ mod measuring;
 use std::time::Instant;
 
 use burn::module::Module;
+use setpoint_transformer::lora::MaskSeed;
 
 use super::budget::Budget;
 use super::logs::Logs;
@@ -196,7 +197,8 @@ impl<'a, T: Task> Trainer<'a, T> {
         let learning_rate = self.config.learning_rate * self.config.schedule.factor(index, self.plan.total_steps);
         let in_backward = self.config.optimizer.in_backward.then_some(learning_rate);
         let micro_batch = self.budget.micro_batch();
-        let turn = step::Turn { number: step, progress, in_backward, budget: &mut self.budget };
+        let masks = MaskSeed::of_step(self.config.seed, step);
+        let turn = step::Turn { number: step, masks, progress, in_backward, budget: &mut self.budget };
         let computed = step::compute(self.task, team, batch, turn);
         let (mut team, done) = computed.map_err(|error| self.locate(error))?;
         let now = self.budget.micro_batch();

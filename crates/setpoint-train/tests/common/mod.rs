@@ -8,7 +8,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData, activation};
 use setpoint_train::{
     BatchContext, Error, Evaluation, Forward, Hooks, Measurement, MetricSums, ResponseValues, RunDir, Sample,
-    StepReport, Task,
+    StepReport, Task, Trainable,
 };
 
 pub const VOCABULARY: usize = 7;
@@ -73,6 +73,8 @@ impl Bag {
         bits
     }
 }
+
+impl Trainable for Bag {}
 
 /// The parameter in f32, which the model computes in whatever its parameters' dtype.
 fn value<const D: usize>(parameter: &Param<Tensor<D>>) -> Tensor<D> {

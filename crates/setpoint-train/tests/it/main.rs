@@ -10,6 +10,7 @@ mod accumulation;
 mod closing;
 mod crash;
 mod divergence;
+mod dropout;
 mod engine;
 mod fitting;
 mod golden;

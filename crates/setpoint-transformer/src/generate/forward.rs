@@ -26,11 +26,11 @@ impl Decoder {
         cache.reserve(spans.longest());
         let caches = std::mem::take(&mut cache.layers);
         for (i, (layer, cached)) in self.layers.iter().zip(caches).enumerate() {
-            let Projections { q, k, v } = layer.project(x.clone(), &rotation);
+            let Projections { q, k, v } = layer.project(x.clone(), &rotation, None);
             let cached = cached.write(k, v, spans);
             let mixed = cached.attend(q, layer.self_attn.heads(), spans);
             cache.layers.push(cached);
-            x = layer.finish(x, mixed, self.wanted_of(i, wanted));
+            x = layer.finish(x, mixed, self.wanted_of(i, wanted), None);
         }
         self.norm.forward(x)
     }

@@ -7,6 +7,7 @@ use rand_chacha::rand_core::SeedableRng;
 use setpoint_ops::{LowRank, row_norms};
 
 use super::config::{LoraConfig, is_saved_by};
+use super::dropout::Dropout;
 use super::targets::{Names, Target};
 use crate::checkpoint::{ParamPath, Parameter, name_hash, parameters, with_stable_ids};
 use crate::init::unit;
@@ -107,9 +108,10 @@ fn add<M: HasDecoder>(mut model: M, config: &LoraConfig, seed: u64, names: Names
                 let weight = map.weight.clone();
                 lazy([outputs], &device, move || lengths(&weight))
             });
-            map.set_update([a, b], magnitude, target.scale);
+            map.set_update([a, b], magnitude, target.scale, name_hash(&path));
         }
     }
+    model.decoder_mut().dropout = Dropout::at_rate(config.dropout_rate());
     let mut freeze = Freeze { path: ParamPath::default(), config, unseen: config.modules_to_save.clone() };
     let model = model.map(&mut freeze);
     if let Some(name) = freeze.unseen.first().filter(|_| names == Names::Known) {
@@ -130,6 +132,8 @@ pub struct AdapterSize {
     pub saved: u64,
     /// The sum of the ranks of all updates.
     pub ranks: u64,
+    /// Numbers of a token that dropout keeps for the backward pass: the inputs of all updates, if the adapter has dropout.
+    pub dropped: u64,
 }
 
 impl AdapterSize {
@@ -152,7 +156,10 @@ pub fn adapter_size<M: HasDecoder>(model: M, config: &LoraConfig) -> Result<Adap
         if is_of_update(&name) {
             size.factors += count;
             size.magnitudes += if name.ends_with(MAGNITUDE) { count } else { 0 };
-            size.ranks += if name.ends_with(".lora_A.weight") { shape[0] as u64 } else { 0 };
+            if name.ends_with(".lora_A.weight") {
+                size.ranks += shape[0] as u64;
+                size.dropped += if config.dropout_rate() > 0.0 { shape[1] as u64 } else { 0 };
+            }
         } else if config.is_saved(&name) {
             size.saved += count;
         }
@@ -221,5 +228,6 @@ impl ModuleMapper for Freeze<'_> {
 pub fn without_adapter<M: HasDecoder>(model: &M) -> M {
     let mut model = model.clone();
     maps(model.decoder_mut()).for_each(|(_, map)| map.remove_update());
+    model.decoder_mut().dropout = Dropout::default();
     model
 }

@@ -28,6 +28,11 @@ pub struct LoraConfig {
     pub rslora: bool,
     /// Trains the length of each row of a weight apart from its direction: DoRA (Liu et al., <https://arxiv.org/abs/2402.09353>).
     pub dora: bool,
+    /// Dropout in training steps: each element of the input of `A` is set to 0 with this probability, and the others are divided by 1 minus it.
+    /// Without a value 0, or that of the adapter to go on from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
+    pub dropout: Option<f64>,
     /// The linear maps that get an update: `all-linear`, a list of names, or a regular expression for the whole path.
     pub targets: Targets,
     /// Linear maps that get no update, whatever `targets` says: a list of names, or a regular expression for the whole path.
@@ -57,6 +62,7 @@ impl Default for LoraConfig {
             alpha: 32.0,
             rslora: false,
             dora: false,
+            dropout: None,
             targets: Targets::AllLinear,
             exclude: Selection::default(),
             layers: Vec::new(),
@@ -87,6 +93,8 @@ impl LoraConfig {
             "every value must be positive",
         );
         require(positive(self.plus_ratio), "plus_ratio", "must be positive (1: one learning rate for all)");
+        let share = |p: f64| (0.0..1.0).contains(&p);
+        require(self.dropout.is_none_or(share), "dropout", "must be at least 0 and below 1");
         require(!self.targets.is_empty(), "targets", "must name at least one linear map");
         let restricted = self.targets.pattern().is_none() || self.layers.is_empty();
         require(restricted, "layers", "cannot restrict a regular expression: put the layers into `targets`");
@@ -109,6 +117,11 @@ impl LoraConfig {
         let alpha = self.alpha_pattern.find(path).unwrap_or(self.alpha);
         let size = rank as f64;
         (rank, alpha / if self.rslora { size.sqrt() } else { size })
+    }
+
+    /// Returns the probability with which an element of the input of an update is dropped in a training step.
+    pub fn dropout_rate(&self) -> f64 {
+        self.dropout.unwrap_or(0.0)
     }
 
     /// Returns whether the parameter at `path` belongs to a module that is trained in full: as in PEFT, one whose path ends with a name in
@@ -244,6 +257,10 @@ mod tests {
         assert_eq!(keys(LoraConfig { rank: 0, alpha: -1.0, ..LoraConfig::default() }), ["rank", "alpha"]);
         assert_eq!(keys(LoraConfig { targets: Targets::Pattern("(".into()), ..LoraConfig::default() }), ["targets"]);
         assert_eq!(keys(LoraConfig { targets: Targets::Names(vec![]), ..LoraConfig::default() }), ["targets"]);
+        for dropout in [-0.1, 1.0, f64::NAN] {
+            assert_eq!(keys(LoraConfig { dropout: Some(dropout), ..LoraConfig::default() }), ["dropout"]);
+        }
+        assert!(keys(LoraConfig { dropout: Some(0.0), ..LoraConfig::default() }).is_empty());
         assert_eq!(keys(LoraConfig { plus_ratio: f64::NAN, ..LoraConfig::default() }), ["plus_ratio"]);
     }
 }

@@ -53,8 +53,6 @@ pub struct AdapterFolder {
     pub base: Option<String>,
     /// The kind of its base, if the file says so.
     pub task: Option<AdapterTask>,
-    /// The rate of dropout that it was trained with.
-    pub dropout: f64,
 }
 
 impl AdapterFolder {
@@ -82,6 +80,8 @@ impl AdapterFolder {
                 .ok_or_else(|| file.missing("lora_alpha", "the scale of the adapter"))?,
             rslora: file.optional_bool("use_rslora")?.unwrap_or(false),
             dora: file.optional_bool("use_dora")?.unwrap_or(false),
+            // In training alone: it has no effect on what the adapter computes.
+            dropout: file.optional_number("lora_dropout")?.filter(|&rate| rate != 0.0),
             targets: match selection(&file, "target_modules")? {
                 Some(targets) => targets.into(),
                 // PEFT's own for these families.
@@ -108,8 +108,7 @@ impl AdapterFolder {
             Some(_) => return Err(file.unsupported("task_type", "\"CAUSAL_LM\", \"SEQ_CLS\"")),
         };
         let base = file.optional_text("base_model_name_or_path")?.map(str::to_owned);
-        let dropout = file.optional_number("lora_dropout")?.unwrap_or(0.0);
-        Ok(Self { dir: dir.to_owned(), config, base: base.filter(|base| !base.is_empty()), task, dropout })
+        Ok(Self { dir: dir.to_owned(), config, base: base.filter(|base| !base.is_empty()), task })
     }
 
     /// Adds the adapter to its base, and freezes the rest of the model as [`attach`](super::attach) does.

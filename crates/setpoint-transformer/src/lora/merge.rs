@@ -4,6 +4,7 @@ use burn::tensor::{DType, FloatDType, Tensor};
 use setpoint_ops::{LowRank, row_norms};
 
 use super::adapter::{HasDecoder, maps};
+use super::dropout::Dropout;
 use crate::Weight;
 use crate::checkpoint::with_stable_ids;
 
@@ -22,6 +23,7 @@ pub fn merged<M: HasDecoder>(mut model: M) -> M {
             map.weight.set(map.weight.val());
         }
     }
+    model.decoder_mut().dropout = Dropout::default();
     with_stable_ids(model)
 }
 

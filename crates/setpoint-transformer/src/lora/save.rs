@@ -52,7 +52,7 @@ pub fn save_adapter<M: HasDecoder>(
         "inference_mode": true,
         "init_lora_weights": true,
         "lora_alpha": whole(config.alpha),
-        "lora_dropout": 0.0,
+        "lora_dropout": config.dropout_rate(),
         "modules_to_save": if config.modules_to_save.is_empty() { Value::Null } else { json!(config.modules_to_save) },
         "peft_type": "LORA",
         "r": config.rank,

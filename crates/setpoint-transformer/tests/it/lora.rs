@@ -316,7 +316,7 @@ fn settings_that_are_not_computed_are_refused_by_name() {
     let found = AdapterFolder::open(dir.path()).unwrap();
     assert_eq!((found.config.rank, found.base, found.task), (4, None, None));
     assert!(changed("init_lora_weights", json!("gaussian")).is_ok());
-    assert!(changed("lora_dropout", json!(0.05)).is_ok_and(|adapter| adapter.dropout == 0.05));
+    assert!(changed("lora_dropout", json!(0.05)).is_ok_and(|adapter| adapter.config.dropout == Some(0.05)));
 }
 
 /// An adapter's file with its tensors renamed, or left out where `rename` returns nothing.

@@ -5,6 +5,7 @@ mod checkpoint;
 mod config;
 mod definition;
 mod dora;
+mod dropout;
 #[path = "../../src/finite_difference.rs"]
 mod finite_difference;
 mod generate;

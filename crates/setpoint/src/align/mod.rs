@@ -29,7 +29,7 @@ use setpoint_train::{Task, TrainConfig};
 use setpoint_transformer::lora::without_adapter;
 use setpoint_transformer::{CausalLm, ModelConfig, Recompute, SaveOptions};
 
-use crate::adapter::{Adaptation, adapted, with_tokenizer};
+use crate::adapter::{Adaptation, adapted, fix_dropout, with_tokenizer};
 use crate::config::sections::validate_data;
 use crate::failure::{Failure, Outcome};
 use crate::job::{ADAPTER, DATA, DryRun, Flag, Job, MODEL, Planned, View, Work, word};
@@ -94,6 +94,7 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
     let mut config = config.clone();
     config.model = with_tokenizer(&config.model, config.adapter.as_ref());
     setup::fix_template_date(&mut config.model, folder, resume)?;
+    fix_dropout(&mut config.adapter, resume)?;
     let config = &config;
     let prepared = prepare(session, config)?;
     let plan = run_plan(session, config, &prepared)?;

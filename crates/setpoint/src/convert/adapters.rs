@@ -4,7 +4,7 @@ use serde_json::Value as Json;
 use toml::Value;
 
 use super::Tool;
-use super::draft::{Draft, count};
+use super::draft::{Draft, count, number};
 use super::rules::Names;
 
 /// Values that a tool has if its file does not say otherwise.
@@ -12,6 +12,8 @@ struct Defaults {
     rank: i64,
     /// For a rank.
     alpha: fn(i64) -> f64,
+    /// The rate of dropout.
+    dropout: f64,
     /// All linear maps; else queries and values, as PEFT has it.
     all_linear: bool,
 }
@@ -19,22 +21,24 @@ struct Defaults {
 /// Carries over the adapter that the file trains, if it trains one.
 pub fn adapter(draft: &mut Draft<'_>, _: Names<'_>) {
     let (is_on, defaults) = match draft.tool {
-        Tool::Trl => (draft.is_on("use_peft"), Defaults { rank: 16, alpha: |_| 32.0, all_linear: false }),
+        Tool::Trl => {
+            (draft.is_on("use_peft"), Defaults { rank: 16, alpha: |_| 32.0, dropout: 0.05, all_linear: false })
+        }
         Tool::Axolotl => {
             let kind = draft.text("adapter");
-            (matches!(kind, Some("lora" | "qlora")), Defaults { rank: 8, alpha: |_| 16.0, all_linear: false })
+            (
+                matches!(kind, Some("lora" | "qlora")),
+                Defaults { rank: 8, alpha: |_| 16.0, dropout: 0.0, all_linear: false },
+            )
         }
         Tool::LlamaFactory => {
             let kind = draft.text("finetuning_type");
             let alpha = |rank| 2.0 * rank as f64;
-            (matches!(kind, None | Some("lora")), Defaults { rank: 8, alpha, all_linear: true })
+            (matches!(kind, None | Some("lora")), Defaults { rank: 8, alpha, dropout: 0.0, all_linear: true })
         }
     };
     if !is_on {
         return;
-    }
-    if let Some((name, _)) = draft.first(&["lora_dropout"]).filter(|(_, value)| is_positive(value)) {
-        draft.lose(name, "adapters are trained without dropout");
     }
     if let Some((name, path)) = draft.first(&["adapter_name_or_path", "lora_model_dir"]) {
         match path.as_str() {
@@ -47,6 +51,7 @@ pub fn adapter(draft: &mut Draft<'_>, _: Names<'_>) {
     draft.set("adapter.rank", rank);
     let alpha = draft.number("lora_alpha").unwrap_or_else(|| (defaults.alpha)(rank));
     draft.set("adapter.alpha", alpha);
+    dropout(draft, defaults.dropout);
     targets(draft, defaults.all_linear);
     if draft.is_on("use_rslora") || draft.is_on("peft_use_rslora") {
         draft.set("adapter.rslora", true);
@@ -62,6 +67,20 @@ pub fn adapter(draft: &mut Draft<'_>, _: Names<'_>) {
     }
     if let Some(ratio) = draft.number("loraplus_lr_ratio") {
         draft.set("adapter.plus_ratio", ratio);
+    }
+}
+
+/// Sets the dropout, if there is any.
+fn dropout(draft: &mut Draft<'_>, default: f64) {
+    const NAME: &str = "lora_dropout";
+    let rate = match draft.get(NAME) {
+        None => Some(default),
+        Some(value) => number(value).filter(|rate| (0.0..1.0).contains(rate)),
+    };
+    match rate {
+        Some(rate) if rate > 0.0 => draft.set("adapter.dropout", rate),
+        Some(_) => {}
+        None => draft.misread(NAME, "a number of at least 0 and below 1"),
     }
 }
 
@@ -91,8 +110,4 @@ fn texts(value: &Json) -> Option<Vec<String>> {
         Json::String(text) => Some(text.split(',').map(|name| name.trim().to_owned()).collect()),
         _ => None,
     }
-}
-
-fn is_positive(value: &Json) -> bool {
-    super::draft::number(value).is_some_and(|number| number > 0.0)
 }

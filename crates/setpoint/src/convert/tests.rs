@@ -390,10 +390,10 @@ fn adapters_have_the_defaults_of_their_tool() {
     for (text, expected) in [
         (
             "use_peft: true\nmodel_name_or_path: m\nloss_type: [sigmoid]",
-            r#"adapter = { rank = 16, alpha = 32.0, targets = ["q_proj", "v_proj"] }"#,
+            r#"adapter = { rank = 16, alpha = 32.0, dropout = 0.05, targets = ["q_proj", "v_proj"] }"#,
         ),
         (
-            "use_peft: true\nmodel_name_or_path: m\nloss_type: [ipo]\nlora_r: 4\nlora_target_modules: all-linear\nuse_rslora: true",
+            "use_peft: true\nmodel_name_or_path: m\nloss_type: [ipo]\nlora_r: 4\nlora_dropout: 0\nlora_target_modules: all-linear\nuse_rslora: true",
             r#"adapter = { rank = 4, alpha = 32.0, targets = "all-linear", rslora = true }"#,
         ),
         (
@@ -410,6 +410,14 @@ fn adapters_have_the_defaults_of_their_tool() {
     }
     let full = converted("stage: sft\nmodel_name_or_path: m\nfinetuning_type: full\nlora_rank: 6\ncutoff_len: 8");
     assert!(!full.settings.contains_key("adapter"), "{:?}", full.settings);
-    let dropout = converted("base_model: m\nadapter: lora\nlora_r: 8\nlora_dropout: 0.05");
-    assert!(remark(&dropout, "lora_dropout").contains("without dropout"));
+    for (text, rate) in [("0.1", Some(0.1)), ("'5e-2'", Some(0.05)), ("0.0", None)] {
+        let found = converted(&format!("base_model: m\nadapter: lora\nlora_r: 8\nlora_dropout: {text}"));
+        let dropout = found.settings["adapter"].get("dropout").and_then(Value::as_float);
+        assert_eq!(dropout, rate, "{text}");
+        assert!(found.remarks.iter().all(|remark| remark.name != "lora_dropout"), "{:?}", found.remarks);
+    }
+    for text in ["1.0", "-0.1", "much"] {
+        let wrong = converted(&format!("base_model: m\nadapter: lora\nlora_r: 8\nlora_dropout: {text}"));
+        assert!(remark(&wrong, "lora_dropout").contains("at least 0 and below 1, found"), "{:?}", wrong.remarks);
+    }
 }

@@ -6,8 +6,9 @@ use burn::module::Module;
 use burn::tensor::{Int, Tensor, TensorData};
 use setpoint_align::{DroVSettings, Metrics, ResponsePoint, constant_like, dro_v};
 use setpoint_reward::{HeadInit, RewardModel};
-use setpoint_train::{BatchContext, Error, Forward, ResponseValues, Task};
+use setpoint_train::{BatchContext, Error, Forward, ResponseValues, Task, Trainable};
 use setpoint_transformer::checkpoint::with_stable_ids;
+use setpoint_transformer::lora::MaskSeed;
 use setpoint_transformer::{CausalLm, ModelConfig};
 
 use super::single::SingleResponses;
@@ -33,6 +34,16 @@ impl PolicyAndValue {
     pub fn of(policy: CausalLm, value: RewardModel) -> Self {
         // Both have the parameters of a decoder: their names tell them apart.
         with_stable_ids(Self { policy, value })
+    }
+}
+
+impl Trainable for PolicyAndValue {
+    fn at_step(&self, masks: MaskSeed) -> Option<Self> {
+        let (policy, value) = (self.policy.at_step(masks), self.value.at_step(masks.of_part("value")));
+        (policy.is_some() || value.is_some()).then(|| Self {
+            policy: policy.unwrap_or_else(|| self.policy.clone()),
+            value: value.unwrap_or_else(|| self.value.clone()),
+        })
     }
 }
 

@@ -130,8 +130,8 @@ impl MemoryPlan {
         let layers = model.num_hidden_layers as f64;
         let (mut block, input) = per_token(model);
         if let Some(size) = adapter {
-            // The inner values of the updates, and the products that magnitudes scale.
-            block += 4.0 * (size.ranks + size.magnitudes) as f64 / layers;
+            // The inner values of the updates, the inputs without what is dropped, and the products that magnitudes scale.
+            block += 4.0 * (size.ranks + size.dropped + size.magnitudes) as f64 / layers;
         }
         let graph = tokens * layers * block;
         let table = 4.0 * (model.vocab_size * model.hidden_size) as f64;

@@ -157,7 +157,7 @@ pub const FOREIGN: &[Foreign] = &[
     name("lora_r", NOT_FACTORY, Setting("adapter.rank"), By(Rule::Adapter)),
     name("lora_rank", FACTORY, Setting("adapter.rank"), By(Rule::Adapter)),
     name("lora_alpha", ALL, Setting("adapter.alpha"), By(Rule::Adapter)),
-    name("lora_dropout", ALL, Nothing("adapters are trained without dropout"), By(Rule::Adapter)),
+    name("lora_dropout", ALL, Setting("adapter.dropout"), By(Rule::Adapter)),
     name("lora_target_modules", NOT_FACTORY, Setting("adapter.targets"), By(Rule::Adapter)),
     name("lora_target_linear", AXOLOTL, Written("adapter.targets", "\"all-linear\""), By(Rule::Adapter)),
     name("lora_target", FACTORY, Setting("adapter.targets"), By(Rule::Adapter)),
