@@ -1,9 +1,11 @@
-//! Each fused operation beside the same formula in Burn's own operations: one process, the two in turn, medians.
+//! Each fused operation beside the same formula in Burn's own operations: one process, the two in turn, medians. Then products of few rows,
+//! as in generation.
 //!
 //! `cargo bench --bench kernels [-- small|mid|wide-vocab]`. With `--features cuda` (or `wgpu`) it measures that device instead of the CPU.
 
 #![allow(clippy::print_stdout, reason = "the program prints a table")]
 
+mod few_rows;
 mod formulas;
 mod shapes;
 
@@ -105,6 +107,7 @@ fn operations(shape: &Shape, device: &Device) {
     );
     report.step(f * d * shape.layers);
     println!("## {}, {t} tokens in {} segments\n\n{}\n", shape.name, packing.segments().len(), report);
+    println!("### {}, few rows with a weight [{f}, {d}]\n\n{}\n", shape.name, few_rows::table(shape, device));
 }
 
 /// A table of one shape's operations.

@@ -28,8 +28,13 @@ fn numbers(seed: u64, count: usize) -> Vec<f32> {
 }
 
 fn case(shape: [usize; 2], double: bool, rounding: FloatDType) -> Case {
+    case_of_blocks(shape, 64, double, rounding)
+}
+
+fn case_of_blocks(shape: [usize; 2], block: usize, double: bool, rounding: FloatDType) -> Case {
     let mut rng = ChaCha8Rng::seed_from_u64(shape[0] as u64);
-    let (count, block, group) = (shape[0] * shape[1], 64, 256);
+    // Scales are in groups of a power of two, or of another number of them.
+    let (count, group) = (shape[0] * shape[1], if shape[0].is_multiple_of(2) { 256 } else { 3 });
     let blocks = count.div_ceil(block);
     let codes: Vec<u8> = (0..count.div_ceil(2)).map(|_| rng.next_u32() as u8).collect();
     let values: [f32; 16] = numbers(7, 16).try_into().unwrap();
@@ -72,8 +77,9 @@ impl Case {
     }
 }
 
-/// Shapes whose rows are whole blocks and shapes whose blocks cross rows; one with a last block of one number, and one in several groups.
-const SHAPES: [[usize; 2]; 6] = [[5, 64], [13, 37], [1, 65], [130, 200], [70, 333], [3, 1]];
+/// Shapes whose rows are whole blocks, one and several, and shapes whose blocks cross rows; one with a last block of one number, one with more
+/// rows than a thread takes at a time, and numbers of rows that no vector divides.
+const SHAPES: [[usize; 2]; 8] = [[5, 64], [9, 192], [130, 128], [13, 37], [1, 65], [130, 200], [70, 333], [3, 1]];
 
 /// Every shape with every format and both kinds of scales.
 fn cases() -> impl Iterator<Item = impl Fn() -> Case + Copy> {
@@ -129,8 +135,8 @@ fn numbers_are_values_times_scales() {
     }
 }
 
-/// Rows of x: one, few in the two ways of computing them, and many.
-const ROWS: [usize; 4] = [1, 5, 40, 500];
+/// Rows of x: those that are multiplied in registers, few in the two other ways of computing them, and many.
+const ROWS: [usize; 6] = [1, 2, 3, 5, 40, 500];
 
 /// The result of a map, with a graph and without one, and the gradients of its inputs.
 fn run<const N: usize>(
@@ -220,21 +226,74 @@ fn codes_may_be_words() {
     }
 }
 
-/// Half-precision goes through the composition, which dequantises the weight whole.
+/// Blocks of whole vectors and others, odd lengths among them: the codes of a block then begin in the middle of a byte.
+#[test]
+fn blocks_may_have_any_length() {
+    let device = Device::flex();
+    for (block, double) in [7, 16, 20, 48, 96, 128].into_iter().flat_map(|block| [(block, false), (block, true)]) {
+        // Rows of whole blocks, and rows that begin within a block.
+        for inputs in [block * 3, block * 3 + 1] {
+            let case = case_of_blocks([11, inputs], block, double, FloatDType::BF16);
+            let (weight, dense) = (case.on(&device), case.dense(&device));
+            assert_eq!(values(weight.dequantized(FloatDType::F32)), case.numbers, "{:?}", case.layout);
+            for t in ROWS {
+                let x = tensor::<2>(1, [t, inputs], &device);
+                let expected = values(linear(x.clone(), dense.clone(), None));
+                assert_same(&values(linear_nf4(x, &weight, None)), &expected, &device, &format!("{:?}", case.layout));
+            }
+        }
+    }
+}
+
+#[test]
+fn no_rows_stay_no_rows() {
+    let device = Device::flex();
+    for inputs in [128, 37] {
+        let weight = case([9, inputs], true, FloatDType::F32).on(&device);
+        let x = || Tensor::<2>::zeros([0, inputs], &device);
+        assert_eq!(linear_nf4(x(), &weight, None).dims(), [0, 9]);
+        let update = LowRank { a: tensor(2, [3, inputs], &device), b: tensor(3, [9, 3], &device), scale: 1.5 };
+        assert_eq!(linear_lora_nf4(x(), &weight, None, update).dims(), [0, 9]);
+    }
+}
+
+/// A product in bf16 is that in f32, rounded once. Few rows are multiplied with codes, more of them with the dequantised weight.
 #[test]
 fn maps_in_bf16_are_those_of_the_dequantised_weight() {
     let device = Device::flex();
-    let case = case([70, 333], true, FloatDType::BF16);
-    let (weight, dense) = (case.on(&device), case.dense(&device).cast(FloatDType::BF16));
-    for t in [1, 40] {
-        let x = tensor::<2>(1, [t, 333], &device).cast(FloatDType::BF16);
-        let as_f32 = |x: Tensor<2>| values(x.cast(FloatDType::F32));
-        let found = linear_nf4(x.clone(), &weight, None);
-        assert_eq!(as_f32(found), as_f32(linear(x.clone(), dense.clone(), None)));
-        let update = || LowRank { a: tensor(2, [3, 333], &device), b: tensor(3, [70, 3], &device), scale: 2.0 };
-        let found = linear_lora_nf4(x.clone(), &weight, None, update());
-        assert_eq!(as_f32(found), as_f32(linear_lora(x, dense.clone(), None, update())));
+    let wide = |x: Tensor<2>| x.cast(FloatDType::F32);
+    let as_f32 = |x: Tensor<2>| values(wide(x));
+    for (inputs, double) in [(333, false), (333, true), (192, true)] {
+        let case = case([70, inputs], double, FloatDType::BF16);
+        let (weight, dense) = (case.on(&device), case.dense(&device).cast(FloatDType::BF16));
+        for t in [1, 3, 8, 40, 200] {
+            let x = tensor::<2>(1, [t, inputs], &device).cast(FloatDType::BF16);
+            let what = format!("{t} rows, {:?}", case.layout);
+            let found = linear_nf4(x.clone(), &weight, None);
+            let expected = match t {
+                200 => linear(x.clone(), dense.clone(), None),
+                _ => linear(wide(x.clone()), wide(dense.clone()), None).cast(FloatDType::BF16),
+            };
+            assert_eq!(as_f32(found.clone()), as_f32(expected), "{what}");
+            // The update is added in f32 to the rounded product.
+            let (a, b) = (tensor::<2>(2, [3, inputs], &device), tensor::<2>(3, [70, 3], &device));
+            let update = wide(x.clone()).matmul(a.clone().transpose()).matmul(b.clone().transpose());
+            let expected = (wide(found) + update.mul_scalar(2.0)).cast(FloatDType::BF16);
+            let found = linear_lora_nf4(x, &weight, None, LowRank { a, b, scale: 2.0 });
+            assert_eq!(as_f32(found), as_f32(expected), "updated, {what}");
+        }
     }
+}
+
+/// Numbers of another format than that of `x` are rounded to it, in the dequantised weight.
+#[test]
+fn maps_in_bf16_take_numbers_of_f32() {
+    let device = Device::flex();
+    let case = case([70, 192], true, FloatDType::F32);
+    let x = tensor::<2>(1, [2, 192], &device).cast(FloatDType::BF16);
+    let expected = linear(x.clone(), case.dense(&device).cast(FloatDType::BF16), None);
+    let found = linear_nf4(x, &case.on(&device), None);
+    assert_eq!(values(found.cast(FloatDType::F32)), values(expected.cast(FloatDType::F32)));
 }
 
 #[test]

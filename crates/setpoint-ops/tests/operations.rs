@@ -93,10 +93,17 @@ fn frozen(like: &Tensor<2>, [outputs, inputs]: [usize; 2]) -> (Tensor<2>, Tensor
 
 #[test]
 fn low_rank_updates() {
-    // One row; few rows and many; more outputs and inputs than a thread takes at a time; one rank, and one that no vector divides.
-    for (t, inputs, outputs, rank) in
-        [(1, 37, 9, 4), (9, 5, 30, 1), (67, 37, 1000, 16), (300, 70, 7, 3), (900, 130, 400, 16)]
-    {
+    // One row; few rows and many; more outputs and inputs than a thread takes at a time; one rank, and one that no vector divides; first
+    // factors that threads share.
+    for (t, inputs, outputs, rank) in [
+        (1, 37, 9, 4),
+        (9, 5, 30, 1),
+        (67, 37, 1000, 16),
+        (300, 70, 7, 3),
+        (900, 130, 400, 16),
+        (1, 4100, 30, 65),
+        (100, 300, 60, 17),
+    ] {
         let scale = 2.0;
         check(
             [[t, inputs], [rank, inputs], [outputs, rank]],

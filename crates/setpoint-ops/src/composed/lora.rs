@@ -27,7 +27,10 @@ pub(crate) fn forward<B: Kernels>(
     scale: f64,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
     let (own, wide) = (dtype::<B>(&x), dtype::<B>(&a));
-    let base = B::float_matmul(x.clone(), B::float_transpose(weight.dense(own)));
+    let base = match weight {
+        Weight::Dense(weight) => B::float_matmul(x.clone(), B::float_transpose(weight)),
+        Weight::Nf4(weight) => B::linear_nf4_forward(x.clone(), weight),
+    };
     let low = B::float_matmul(B::float_cast(x, wide), B::float_transpose(a));
     let update = B::float_mul_scalar(B::float_matmul(low.clone(), B::float_transpose(b)), scale.into());
     (B::float_cast(B::float_add(B::float_cast(base, wide), update), own), low)

@@ -11,7 +11,7 @@ use super::host::Shared;
 use super::simd::prefetch;
 
 /// Rows of the few that stay in registers at a time.
-const ROWS: usize = 3;
+pub(super) const ROWS: usize = 3;
 
 /// On this thread: `x · wᵀ` of `[t, k]` and `[n, k]`, into the rows of `n` that begin at `start` of a shared slice, `stride` apart.
 ///
@@ -111,7 +111,7 @@ impl Dots<'_> {
 
 /// The sum of each vector's lanes.
 #[inline(always)]
-fn totals<S: Simd>(simd: S, sums: [S::f32s; 4]) -> [f32; 4] {
+pub(super) fn totals<S: Simd>(simd: S, sums: [S::f32s; 4]) -> [f32; 4] {
     if S::F32_LANES < 4 {
         return sums.map(
             #[inline(always)]

@@ -6,7 +6,7 @@ use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::few_rows;
-use super::host::{Fresh, Matrix, Values, multiply_into, share_out};
+use super::host::{Fresh, Matrix, Shared, Values, multiply_into, share_out};
 use super::row_lanes::RowLanes;
 use super::weight::{Columns, F32Weight, Plain, Transposed};
 
@@ -18,6 +18,12 @@ pub(super) const FEW: usize = 112;
 
 /// Weights' rows that a thread takes at a time in a product of few rows.
 const PART: usize = 24;
+
+/// Those of a weight with so few rows that threads would otherwise have nothing to do, if the product is worth sharing.
+const SMALL_PART: usize = 8;
+
+/// Multiplications from which on such a product is worth sharing among threads.
+const WORTH_SHARING: usize = 1 << 18;
 
 /// Columns that a thread computes at a time in a product of many rows.
 const COLUMNS: usize = 64;
@@ -33,7 +39,7 @@ pub(super) fn forward(x: FlexTensor, weight: &F32Weight) -> FlexTensor {
     let (t, inputs) = (x.shape()[0], x.shape()[1]);
     let x = Values::of(x);
     if t <= FEW {
-        return few(x.f32(), weight);
+        return few(&FewRows::new(x.f32(), inputs), weight, None);
     }
     let x = Matrix::new(x.f32(), t, inputs, inputs);
     sum_of_products(Term { a: x, b: Transposed(weight), scale: 1.0 }, None, ROWS)
@@ -99,23 +105,117 @@ pub(super) fn sum_of_products<B: Columns>(first: Term<'_, B>, second: Option<Ter
     unsafe { product.tensor([m, n]) }
 }
 
-/// `[t, in]`, `[out, in]` -> `[t, out]` for few rows.
-pub(super) fn few(x: &[f32], weight: &F32Weight) -> FlexTensor {
+/// At most [`FEW`] rows, in the order in which products read them.
+pub(super) struct FewRows<'a> {
+    values: &'a [f32],
+    width: usize,
+    lanes: Option<RowLanes>,
+}
+
+impl<'a> FewRows<'a> {
+    /// Takes rows of `width` values.
+    pub(super) fn new(values: &'a [f32], width: usize) -> Self {
+        let lanes = (values.len() / width >= LANES).then(|| RowLanes::new(values, width));
+        Self { values, width, lanes }
+    }
+
+    fn count(&self) -> usize {
+        self.values.len() / self.width
+    }
+
+    /// On this thread: their product with the rows `w` of a transposed matrix, into the rows that begin at `start` of a shared slice, `stride`
+    /// apart.
+    ///
+    /// # Safety
+    /// Nobody else may touch those elements meanwhile.
+    unsafe fn times_transposed(&self, to: Shared<'_>, start: usize, stride: usize, w: &[f32]) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match &self.lanes {
+                None => few_rows::times_transposed(to, start, stride, self.values, w, self.width),
+                Some(lanes) => lanes.times_transposed(to, start, stride, w),
+            }
+        }
+    }
+
+    /// On this thread: their product with `count` rows of a transposed weight from `first` on, into these columns of `to`, `[t, out]`. `buffer`
+    /// is for rows that are nowhere else.
+    ///
+    /// # Safety
+    /// Nobody else may touch those elements meanwhile.
+    unsafe fn times_part(&self, to: Shared<'_>, weight: &F32Weight, [first, count]: [usize; 2], buffer: &mut Vec<f32>) {
+        let [outputs, _] = weight.shape();
+        // SAFETY: the caller's promise.
+        unsafe {
+            match weight {
+                F32Weight::Nf4(weight) if weight.multiplies(self.count()) => {
+                    weight.times_transposed(to, first, outputs, self.values, [first, count]);
+                }
+                _ => self.times_transposed(to, first, outputs, weight.rows(buffer, first, count)),
+            }
+        }
+    }
+}
+
+/// What is added to a product of few rows: `scale · low · Bᵀ`.
+pub(super) struct FewUpdate<'a> {
+    /// `[t, r]`
+    pub(super) low: FewRows<'a>,
+    /// `B`, `[out, r]`
+    pub(super) b: &'a [f32],
+    pub(super) scale: f32,
+}
+
+impl FewUpdate<'_> {
+    /// On this thread: adds `count` columns from `first` on to those of `to`, `[t, out]`.
+    ///
+    /// # Safety
+    /// These columns must have values, and nobody else may touch them meanwhile.
+    unsafe fn add_part(&self, to: Shared<'_>, outputs: usize, [first, count]: [usize; 2], buffer: &mut Vec<f32>) {
+        let rank = self.low.width;
+        buffer.resize(self.low.count() * count, 0.0);
+        // SAFETY: the buffer is borrowed exclusively.
+        unsafe {
+            let b = &self.b[first * rank..(first + count) * rank];
+            self.low.times_transposed(Shared::new(buffer), 0, count, b);
+        }
+        for (row, update) in buffer.chunks_exact(count).enumerate() {
+            // SAFETY: the caller's promise.
+            let y = unsafe { to.part(row * outputs + first, count) };
+            for (y, update) in y.iter_mut().zip(update) {
+                *y += self.scale * update;
+            }
+        }
+    }
+}
+
+/// `[t, in]`, `[out, in]` -> `[t, out]` for few rows. The update is added to a part of the product by the thread that has just written it.
+pub(super) fn few(x: &FewRows<'_>, weight: &F32Weight, update: Option<&FewUpdate<'_>>) -> FlexTensor {
+    few_in_parts(x, weight, update, PART)
+}
+
+/// As [`few`], for a weight with so few rows, `[r, in]`, that threads share them only if it pays.
+pub(super) fn few_narrow(x: &FewRows<'_>, weight: &F32Weight) -> FlexTensor {
     let [outputs, inputs] = weight.shape();
-    let t = x.len() / inputs;
+    let is_shared = x.count() * outputs * inputs >= WORTH_SHARING;
+    few_in_parts(x, weight, None, if is_shared { SMALL_PART } else { outputs.max(1) })
+}
+
+fn few_in_parts(x: &FewRows<'_>, weight: &F32Weight, update: Option<&FewUpdate<'_>>, part: usize) -> FlexTensor {
+    let ([outputs, _], t) = (weight.shape(), x.count());
     let mut y = Fresh::new(t * outputs);
     let to = y.shared();
-    let lanes = (t >= LANES).then(|| RowLanes::new(x, inputs));
-    (0..outputs.div_ceil(PART)).into_par_iter().for_each_init(Vec::new, |buffer, i| {
-        let weight = weight.rows(buffer, i * PART, PART.min(outputs - i * PART));
-        // SAFETY: no other task has these outputs.
+    let work = |[numbers, updates]: &mut [Vec<f32>; 2], i: usize| {
+        let rows = [i * part, part.min(outputs - i * part)];
+        // SAFETY: no other task has these outputs; the product gives them values.
         unsafe {
-            match &lanes {
-                None => few_rows::times_transposed(to, i * PART, outputs, x, weight, inputs),
-                Some(lanes) => lanes.times_transposed(to, i * PART, outputs, weight),
+            x.times_part(to, weight, rows, numbers);
+            if let Some(update) = update {
+                update.add_part(to, outputs, rows, updates);
             }
-        };
-    });
+        }
+    };
+    (0..outputs.div_ceil(part)).into_par_iter().for_each_init(Default::default, work);
     // SAFETY: the parts are all outputs.
     unsafe { y.tensor([t, outputs]) }
 }

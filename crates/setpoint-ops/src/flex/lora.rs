@@ -3,8 +3,8 @@
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 
-use super::host::{Matrix, Values, own};
-use super::linear::{FEW, ROWS, Term, few, sum_of_products};
+use super::host::{Matrix, Values};
+use super::linear::{FEW, FewRows, FewUpdate, ROWS, Term, few, few_narrow, sum_of_products};
 use super::weight::{F32Weight, Plain, Transposed};
 
 /// Rows that are worth bringing the few columns of a factor into order: fewer than for the columns of a whole task.
@@ -20,10 +20,11 @@ pub(super) fn forward(
     let (t, [outputs, inputs], rank) = (x.shape()[0], weight.shape(), a.shape()[0]);
     let x = Values::of(x);
     if t <= FEW {
-        let low = few(x.f32(), &F32Weight::dense(a));
-        let lows = Values::of(low.clone());
-        let (y, update) = (few(x.f32(), weight), few(lows.f32(), &F32Weight::dense(b)));
-        return (add_scaled(y, update, scale), low);
+        let rows = FewRows::new(x.f32(), inputs);
+        let low = few_narrow(&rows, &F32Weight::dense(a));
+        let (lows, b) = (Values::of(low.clone()), Values::of(b));
+        let update = FewUpdate { low: FewRows::new(lows.f32(), rank), b: b.f32(), scale };
+        return (few(&rows, weight, Some(&update)), low);
     }
     let (a, b) = (Values::of(a), Values::of(b));
     let x = Matrix::new(x.f32(), t, inputs, inputs);
@@ -33,16 +34,6 @@ pub(super) fn forward(
     let lows = Values::of(low.clone());
     let update = Term { a: Matrix::new(lows.f32(), t, rank, rank), b: b.transposed(), scale };
     (sum_of_products(Term { a: x, b: Transposed(weight), scale: 1.0 }, Some(update), ROWS), low)
-}
-
-/// `y + scale · update`, in place.
-fn add_scaled(y: FlexTensor, update: FlexTensor, scale: f32) -> FlexTensor {
-    let mut y = own(y);
-    let update = Values::of(update);
-    for (y, update) in y.storage_mut::<f32>().iter_mut().zip(update.f32()) {
-        *y += scale * update;
-    }
-    y
 }
 
 /// The tensors that the backward pass needs besides the weight: `x`, `A`, `B` and `x·Aᵀ`.

@@ -1,7 +1,7 @@
 //! The operations as kernels for the CPU backend: one pass over memory each, on all threads, vectorised for the processor they run on.
 //!
 //! Work is cut the same way whatever the number of threads, and partial sums are added in a fixed order: a repeated run gives the same
-//! bits. Tensors that are not f32 go through the compositions.
+//! bits. Tensors that are not f32 go through the compositions, except few rows of bf16 whose weight is in 4-bit codes.
 
 mod adamw;
 mod attention;
@@ -13,18 +13,20 @@ mod generation;
 mod head;
 mod host;
 mod linear;
+mod lookup;
 mod lora;
 mod nf4;
+mod nf4_rows;
 mod rms_norm;
 mod row_lanes;
 mod simd;
 mod weight;
 
-use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::tensor::FloatDType;
+use burn::backend::{Flex, TensorMetadata};
+use burn::tensor::{DType, FloatDType};
 
 use crate::backend::Kernels;
 use crate::composed;
@@ -62,6 +64,11 @@ impl Kernels for Flex {
     fn linear_nf4_forward(x: FloatTensor<Self>, weight: Nf4Tensors<Self>) -> FloatTensor<Self> {
         match Nf4::of(&weight) {
             Some(weight) if all_f32(&[&x]) => linear::forward(x, &F32Weight::Nf4(weight)),
+            // Burn's product in bf16 is one in f32 that is rounded, too. For few rows the weight need not be dequantised whole.
+            Some(weight) if x.dtype() == DType::BF16 && weight.is_bf16() && x.shape()[0] <= linear::FEW => {
+                let y = linear::forward(Self::float_cast(x, FloatDType::F32), &F32Weight::Nf4(weight));
+                Self::float_cast(y, FloatDType::BF16)
+            }
             _ => composed::nf4::forward::<Self>(x, weight),
         }
     }
