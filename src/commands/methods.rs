@@ -63,6 +63,7 @@ fn cells(about: &About, equals: &str) -> [String; 7] {
         TrainsOn::Pairs => "pairs",
         TrainsOn::Rows => "single responses",
         TrainsOn::Best => "the best response of each prompt",
+        TrainsOn::Prompts => "prompts, with responses sampled during training",
     };
     let list = |settings: Vec<(String, Value)>| {
         settings.iter().map(|(key, value)| format!("{key}{equals}{value}")).collect::<Vec<_>>().join(", ")

@@ -52,8 +52,10 @@ fn lines(result: &Value, metric: &str) -> Vec<(String, Vec<(f64, f64)>)> {
     all.iter().map(|line| (line["method"].as_str().unwrap().to_owned(), points(line))).collect()
 }
 
+/// The width of the tables from a word on, without the path at the end.
 fn widest(text: &str, from: &str) -> usize {
-    text[text.find(from).unwrap()..].lines().map(|line| line.chars().count()).max().unwrap()
+    let lines = text[text.find(from).unwrap()..].lines().take_while(|line| !line.starts_with("written to"));
+    lines.map(|line| line.chars().count()).max().unwrap()
 }
 
 #[test]
@@ -249,4 +251,67 @@ fn every_choice_is_trained_with_every_seed_if_asked() {
     for point in points.as_array().unwrap() {
         assert_eq!(point["models"].as_array().unwrap().len(), 2, "{points}");
     }
+}
+
+#[test]
+fn models_on_the_way_of_a_training_are_points_of_the_line() {
+    let more = "[compare]\nmethods = [\"dpo\", \"nll\"]\nseeds = [0]\nsearch = \"defaults\"\n[frontier]\ncheckpoints = 2\nkl = [0.001]\n";
+    let (dir, config) = settings(more);
+    let run = dir.path().join("run");
+    compare(&config, &run, &[]).ok();
+    let result = json(&run.join("compare.json"));
+    let points = result["frontier"]["metrics"][0]["lines"][0]["points"].as_array().unwrap();
+    let mut names: Vec<&str> = points.iter().map(|point| point["models"][0].as_str().unwrap()).collect();
+    names.sort_unstable();
+    // Six steps, two models before the last.
+    assert_eq!(names, ["dpo-000-seed0", "dpo-000-seed0/steps/000002", "dpo-000-seed0/steps/000004"]);
+    assert!(points.iter().any(|point| point["settings"] == "step 2"), "{points:?}");
+    // They are models like any other, and the report reads them at other KLs.
+    let kept = run.join("trials/dpo-000-seed0/steps/000002/model/model.safetensors");
+    assert!(kept.is_file());
+    let html = dir.path().join("report.html").display().to_string();
+    setpoint(&["report", &run.display().to_string(), "--at-kl", "0.002", "--output", &html]).ok();
+    // The number of models is part of the run.
+    compare(&config, &run, &["--resume", "--set", "frontier.checkpoints=1"]).fails(2, &["frontier.checkpoints"]);
+    let model = super::fixture::model().display().to_string();
+    let data = dir.path().join("rewards.jsonl").display().to_string();
+    let ran = ["align", "--model", &model, "--data", &data, "--run", "unused", "--set", "keep_models=true"];
+    setpoint(&ran).fails(2, &["keep_models", "train.sample_steps"]);
+}
+
+#[test]
+fn a_model_on_the_way_is_selected_if_it_alone_is_near_enough() {
+    let with = |select: &str| {
+        settings(&format!(
+            "[compare]\nmethods = [\"dpo\"]\nseeds = [0, 1]\n{select}[compare.grids.dpo]\n\"train.learning_rate\" = [1e-3, 1e-2]\n\
+             [frontier]\ncheckpoints = 2\n"
+        ))
+    };
+    let (dir, config) = with("");
+    let run = dir.path().join("run");
+    compare(&config, &run, &[]).ok();
+    let result = json(&run.join("compare.json"));
+    assert_eq!(result["methods"][0]["step"], Value::Null);
+    let points = result["frontier"]["metrics"][0]["lines"][0]["points"].as_array().unwrap().clone();
+    assert_eq!(points.len(), 6, "{points:?}");
+    // In the order of their KL; the nearest is one of an earlier step.
+    let (name, kl) = (points[0]["models"][0].as_str().unwrap().to_owned(), number(&points[0]["kl"]));
+    let step: u64 = name.rsplit('/').next().unwrap().parse().unwrap_or_else(|_| panic!("{name}"));
+
+    let (dir, config) = with(&format!("select = {{ metric = \"reward\", max_kl = {} }}\n", kl * 1.0001));
+    let run = dir.path().join("run");
+    let ran = compare(&config, &run, &[]).ok();
+    assert!(ran.stdout.contains(&format!(", step {step}")), "{ran:#?}");
+    let result = json(&run.join("compare.json"));
+    let method = &result["methods"][0];
+    assert_eq!((method["step"].as_u64(), method["seeds"].as_array().unwrap().len()), (Some(step), 2), "{method}");
+    // The figures are those of this step, on the prompts of the report.
+    let trial = name.split("-seed0").next().unwrap();
+    let kls: Vec<f64> = [0, 1]
+        .map(|seed| run.join(format!("trials/{trial}-seed{seed}/steps/{step:06}/eval-report.json")))
+        .iter()
+        .map(|path| number(&json(path)["figures"]["kl_exact"]))
+        .collect();
+    let mean = number(&method["figures"]["kl_exact"]["mean"]);
+    assert!((mean - (kls[0] + kls[1]) / 2.0).abs() < 1e-12, "{mean} of {kls:?}");
 }

@@ -30,6 +30,7 @@ mod jobs;
 mod judges;
 mod layers;
 mod links;
+mod max_kl;
 mod methods;
 mod models;
 mod nll;

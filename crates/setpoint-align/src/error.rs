@@ -94,6 +94,24 @@ pub enum Error {
         /// The number of samples found.
         found: usize,
     },
+    /// A number of a sampled response is NaN or infinite.
+    #[error("prompt {prompt} of the round, response {response}: the {what} is {found}, expected a finite number")]
+    Rollout {
+        /// Index of the prompt within the round.
+        prompt: usize,
+        /// Index of the response among those of the prompt.
+        response: usize,
+        /// The number that is meant.
+        what: &'static str,
+        /// The value found.
+        found: f64,
+    },
+    /// A round in which no response got a reward.
+    #[error("none of the {responses} responses of the round has a reward; the messages of the reward's source say why")]
+    NoRewards {
+        /// Number of responses.
+        responses: usize,
+    },
     /// A statistic was asked of no values at all.
     #[error("{what} needs at least one value, found none")]
     Empty {

@@ -58,6 +58,7 @@ mod metrics;
 mod nll;
 mod objective;
 mod objectives;
+pub mod online;
 mod pair;
 mod pairwise;
 mod preferences;

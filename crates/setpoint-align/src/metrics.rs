@@ -18,13 +18,15 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::audit::FEASIBILITY_TOLERANCE;
 use crate::objectives::DroValues;
 use crate::prompt_rewards::Role;
 
 /// What is kept of one quantity's values. Those of disjoint sets of values combine to those of
 /// their union.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Moments {
     /// Number of values.
     pub count: f64,

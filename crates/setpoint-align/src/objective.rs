@@ -85,6 +85,8 @@ pub enum TrainsOn {
     Rows,
     /// The best response of each prompt.
     Best,
+    /// Prompts alone: the responses are sampled during training ([`crate::online`]).
+    Prompts,
 }
 
 /// The value of a setting.

@@ -27,6 +27,15 @@ pub(crate) const WITHIN_HALF: Range =
 pub(crate) const SHARE: Range =
     Range { expected: "above 0 and at most 1", contains: |value| value > 0.0 && value <= 1.0 };
 
+/// From 0 to 1, both included: a discount.
+pub(crate) const UNIT: Range = Range { expected: "from 0 to 1", contains: |value| (0.0..=1.0).contains(&value) };
+/// The width of a clipping range below 1: `1 − ε` stays positive.
+pub(crate) const BELOW_ONE: Range =
+    Range { expected: "above 0 and below 1", contains: |value| value > 0.0 && value < 1.0 };
+/// The largest ratio of two probabilities that counts as it is.
+pub(crate) const ABOVE_ONE: Range =
+    Range { expected: "a finite number above 1", contains: |value| value.is_finite() && value > 1.0 };
+
 impl Range {
     /// Checks the numbers of a setting.
     ///
@@ -55,6 +64,12 @@ pub(crate) trait Numbers {
 impl Numbers for f64 {
     fn numbers(&self, name: &'static str) -> Vec<(&'static str, f64)> {
         vec![(name, *self)]
+    }
+}
+
+impl Numbers for Option<f64> {
+    fn numbers(&self, name: &'static str) -> Vec<(&'static str, f64)> {
+        self.iter().map(|&value| (name, value)).collect()
     }
 }
 

@@ -26,8 +26,8 @@ pub use model::{HeadInit, RewardModel, score_rows};
 pub use model_source::ModelSource;
 pub use normalization::Normalization;
 pub use rules::{
-    ContainsRule, JsonRule, LengthRule, LengthUnit, NumericAnswerRule, Quantifier, RegexRule, RepetitionRule, Rule,
-    RuleSource, StartsWithRule, SumRule, Term,
+    ContainsRule, JsonRule, LengthRule, LengthUnit, MathAnswerRule, NumericAnswerRule, Quantifier, RegexRule,
+    RepetitionRule, Rule, RuleSource, StartsWithRule, SumRule, TagsRule, Term,
 };
 pub use source::{RewardSource, Scored};
 pub use task::{Preference, PreferenceTask};

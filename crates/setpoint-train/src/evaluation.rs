@@ -86,7 +86,7 @@ fn measure<T: Task>(
     }
     let mut values = vec![("eval_loss".to_owned(), loss)];
     values.extend(metrics.values().into_iter().map(|(name, value)| (format!("eval_{name}"), value)));
-    Ok(Measurement { metrics: values, responses })
+    Ok(Measurement { metrics: values, responses, ends: false })
 }
 
 /// The error of a device that cannot hold a micro-batch.

@@ -20,6 +20,11 @@ pub trait Hooks<M: Module> {
         Ok(Measurement::default())
     }
 
+    /// Returns whether an evaluation may end the run ([`Measurement::ends`]). Then one that fails ends it as well.
+    fn evaluation_decides(&self) -> bool {
+        false
+    }
+
     /// Generates from the model; what is returned goes to `samples.jsonl`.
     ///
     /// # Errors
@@ -81,6 +86,8 @@ pub struct Measurement {
     pub metrics: Vec<(String, f64)>,
     /// Numbers of single responses, for `responses.jsonl`.
     pub responses: ResponseValues,
+    /// Whether the run ends with this step, because something that was measured is beyond a limit.
+    pub ends: bool,
 }
 
 /// A generation made during training.

@@ -205,7 +205,7 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
         ..Companions::default()
     };
     let fitted = train(session, "reward", &run, &task, model, &settings, companions)?;
-    conclude(session, &run, "reward", fitted.steps, &["model"], &settings)
+    conclude(session, &run, "reward", (fitted.steps, None), &["model"], &settings)
 }
 
 /// Checks everything and returns what a run needs.

@@ -84,7 +84,7 @@ impl<'a, R> OnePass<'a, R> {
     }
 
     /// Takes the bar away, and returns the results in the order of the sequences.
-    fn end(mut self, succeeded: bool) -> Vec<R> {
+    fn end(self, succeeded: bool) -> Vec<R> {
         match succeeded && !self.sequences.is_empty() {
             true => self.scoring.conclude(),
             false => self.scoring.meter.finish(),

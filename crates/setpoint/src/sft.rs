@@ -236,7 +236,7 @@ pub fn run(session: &Session, config: &SftConfig, folder: &Path, resume: bool) -
         ..Companions::default()
     };
     let fitted = train(session, "SFT", &run, &task, model, &settings, companions)?;
-    conclude(session, &run, "SFT", fitted.steps, &["model"], &settings)
+    conclude(session, &run, "SFT", (fitted.steps, None), &["model"], &settings)
 }
 
 /// Checks everything; what a run needs.

@@ -13,7 +13,7 @@ use setpoint_transformer::lora::LoraConfig;
 use toml::{Table, Value};
 
 use crate::adapter::{adapt_rate, starting_model};
-use crate::align::AlignConfig;
+use crate::align::{AlignConfig, StopSection};
 use crate::config::load::to_table;
 use crate::config::sections::ModelSection;
 use crate::config::{Config, Problem, Problems};
@@ -51,6 +51,10 @@ pub struct SweepConfig {
     pub align: Method,
     /// Optimizer, schedule, checkpoints.
     pub train: TrainConfig,
+    /// Ends a training early if the policy moves too far from the reference.
+    pub stop: StopSection,
+    /// Keeps the policy of each step at which samples are due (`train.sample_steps`), in `RUN/steps/STEP/model`.
+    pub keep_models: bool,
     /// Answers to a few prompts during training.
     pub samples: SamplesSection,
     /// Held-out rows and their judge.
@@ -83,13 +87,39 @@ pub struct SweepSection {
 
 impl Default for SweepConfig {
     fn default() -> Self {
-        let AlignConfig { model, adapter, reference, data, eval_data, encode, align, train, samples, .. } =
-            AlignConfig::default();
+        let AlignConfig {
+            model,
+            adapter,
+            reference,
+            data,
+            eval_data,
+            encode,
+            align,
+            train,
+            stop,
+            keep_models,
+            samples,
+            ..
+        } = AlignConfig::default();
         let sweep = SweepSection { parallel: 1, ..SweepSection::default() };
         // Trials are looked at by their figures.
         let samples = SamplesSection { prompts: 0, ..samples };
         let eval = HeldOut::default();
-        Self { model, adapter, reference, data, eval_data, encode, align, train, samples, eval, sweep }
+        Self {
+            model,
+            adapter,
+            reference,
+            data,
+            eval_data,
+            encode,
+            align,
+            train,
+            stop,
+            keep_models,
+            samples,
+            eval,
+            sweep,
+        }
     }
 }
 
@@ -135,8 +165,23 @@ impl Config for SweepConfig {
 impl SweepConfig {
     /// The settings that all trials share.
     fn base(&self) -> AlignConfig {
-        let Self { model, adapter, reference, data, eval_data, encode, align, train, samples, .. } = self.clone();
-        AlignConfig { model, adapter, reference, data, eval_data, encode, align, train, samples, output: None }
+        let Self {
+            model, adapter, reference, data, eval_data, encode, align, train, stop, keep_models, samples, ..
+        } = self.clone();
+        AlignConfig {
+            model,
+            adapter,
+            reference,
+            data,
+            eval_data,
+            encode,
+            align,
+            train,
+            stop,
+            keep_models,
+            samples,
+            output: None,
+        }
     }
 
     /// What is tried, trial by trial; or what is wrong, by key.
@@ -243,7 +288,9 @@ pub fn run(session: &Session, config: &SweepConfig, folder: &Path, resume: bool)
     let start = starting_model(&config.model, config.adapter.as_ref());
     let jobs: Vec<TrialJob> = trials
         .iter()
-        .map(|t| TrialJob::new(&run, t, format!("{} {}", t.name, written(&t.point)), &config.eval, &start, &whole))
+        .map(|t| {
+            TrialJob::new(&run, t, format!("{} {}", t.name, written(&t.point)), &config.eval, &start, (&whole, false))
+        })
         .collect::<Outcome<_>>()?;
     let outcomes = crew.carry_out(&jobs)?;
 
@@ -267,7 +314,7 @@ fn run_and_show(session: &Session, config: &SweepConfig, folder: &Path, resume: 
     let report = run(session, config, folder, resume)?;
     session.show(&table(&report.entries));
     still_falling(&report.entries).into_iter().for_each(|sentence| session.say(sentence));
-    let measured = report.entries.iter().filter_map(|entry| Some((entry.trial.as_str(), entry.figures.as_ref()?)));
+    let measured = report.entries.iter().filter_map(|entry| Some((entry.trial.clone(), entry.figures.as_ref()?)));
     let first = report.rule.none_of(measured).unwrap_or_else(|| {
         format!("the first is the best of {} tries, so measure it again on other prompts", report.entries.len())
     });

@@ -4,9 +4,11 @@
 
 mod json;
 mod length;
+mod math;
 mod number;
 mod numeric;
 mod repetition;
+mod tags;
 mod words;
 
 use schemars::JsonSchema;
@@ -14,8 +16,10 @@ use serde::{Deserialize, Serialize};
 
 pub use json::JsonRule;
 pub use length::{LengthRule, LengthUnit};
+pub use math::MathAnswerRule;
 pub use numeric::NumericAnswerRule;
 pub use repetition::RepetitionRule;
+pub use tags::TagsRule;
 pub use words::{ContainsRule, Quantifier, RegexRule, StartsWithRule};
 
 use crate::error::{Error, RuleProblem};
@@ -63,6 +67,10 @@ pub enum Rule {
     Json(JsonRule),
     /// Compares the response's final number with the right one.
     NumericAnswer(NumericAnswerRule),
+    /// Compares the response's mathematical answer with the right one.
+    MathAnswer(MathAnswerRule),
+    /// Checks the tags that the response is divided by.
+    Tags(TagsRule),
     /// Measures how much the response repeats itself.
     Repetition(RepetitionRule),
     /// Adds up rules with weights.
@@ -152,6 +160,8 @@ impl Rule {
             Self::Length(rule) => rule.compile(check),
             Self::Json(rule) => rule.compile(check),
             Self::NumericAnswer(rule) => rule.compile(check),
+            Self::MathAnswer(rule) => rule.compile(check),
+            Self::Tags(rule) => rule.compile(check),
             Self::Repetition(rule) => rule.compile(check),
             Self::Sum(rule) => rule.compile(check),
         }
@@ -167,7 +177,7 @@ impl Rule {
 
     fn reads_fields(&self) -> bool {
         match self {
-            Self::NumericAnswer(_) => true,
+            Self::NumericAnswer(_) | Self::MathAnswer(_) => true,
             Self::Sum(sum) => sum.terms.iter().any(|term| term.rule.reads_fields()),
             _ => false,
         }
@@ -181,6 +191,8 @@ impl Rule {
             Self::Length(_) => "rule length".to_owned(),
             Self::Json(_) => "rule json".to_owned(),
             Self::NumericAnswer(_) => "rule numeric_answer".to_owned(),
+            Self::MathAnswer(_) => "rule math_answer".to_owned(),
+            Self::Tags(_) => "rule tags".to_owned(),
             Self::Repetition(_) => "rule repetition".to_owned(),
             Self::Sum(sum) => {
                 let names: Vec<String> = sum.terms.iter().map(|term| term.rule.describe()).collect();

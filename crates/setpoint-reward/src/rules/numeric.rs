@@ -99,7 +99,7 @@ fn final_number(text: &str) -> Option<Decimal> {
 }
 
 /// The content of the last `\boxed{…}` whose braces close.
-fn last_boxed(text: &str) -> Option<&str> {
+pub(super) fn last_boxed(text: &str) -> Option<&str> {
     text.rmatch_indices("\\boxed{").find_map(|(start, marker)| {
         let content = &text[start + marker.len()..];
         let mut depth = 1_usize;

@@ -15,6 +15,8 @@ pub enum StopReason {
     Completed,
     /// The metric has not improved for `patience` evaluations.
     Patience,
+    /// An evaluation has found something beyond a limit ([`Measurement::ends`](crate::Measurement::ends)).
+    Limit,
     /// [`Hooks::should_stop`](crate::Hooks::should_stop) said so; the run can be resumed.
     Requested,
 }
@@ -40,6 +42,9 @@ pub(crate) struct RunState {
     /// Evaluations in a row that were not better by `min_delta`.
     pub(crate) stale_evaluations: u32,
     pub(crate) last_evaluation: MetricSums,
+    /// An evaluation has found something beyond a limit.
+    #[serde(default)]
+    pub(crate) ended: bool,
     /// What is still to be done after the step; nothing in checkpoints of before it was noted.
     #[serde(default)]
     pub(crate) pending: Pending,

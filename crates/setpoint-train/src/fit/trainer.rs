@@ -322,7 +322,13 @@ impl<'a, T: Task> Trainer<'a, T> {
         if self.state.step == self.plan.total_steps {
             return Some(StopReason::Completed);
         }
-        (self.out_of_patience() && !self.state.pending.evaluation).then_some(StopReason::Patience)
+        if self.state.pending.evaluation {
+            return None;
+        }
+        match self.state.ended {
+            true => Some(StopReason::Limit),
+            false => self.out_of_patience().then_some(StopReason::Patience),
+        }
     }
 
     fn due(&self, every: Option<u64>) -> bool {

@@ -111,11 +111,13 @@ pub fn score_against<S: Borrow<Sequence>>(
     if passes.all().len() != kept.states.len() {
         return Err(other_sequences());
     }
+    // The logits of both models, and as much again for what is computed from them.
+    let chunk = (CHUNK_BYTES / 16 / both.head.val().dims()[0].max(1)).max(1);
     let compute = |both: &WithHead, numbered: &NumberedPass| {
         let pass = passes.run(&both.model, numbered);
-        let kl = divergences(both, &pass, &kept.states[numbered.0])?;
+        let kl = divergences(both, &pass, &kept.states[numbered.0], chunk)?;
         let scores = pass.scores(&both.model).into_iter().zip(kl);
-        Ok(scores.map(|((index, scored), kl)| (index, Divergence { scored, kl })).collect::<Vec<_>>())
+        Ok::<_, Error>(scores.map(|((index, scored), kl)| (index, Divergence { scored, kl })).collect::<Vec<_>>())
     };
     distribute(devices, &both, passes.all(), compute, &mut |_, found| store(found))
 }
@@ -124,8 +126,8 @@ fn other_sequences() -> Error {
     Error::Forward { reason: "predictions of other sequences than those that are compared".into() }
 }
 
-/// Computes the divergence of each response of a pass, with no more logits at a time than [`CHUNK_BYTES`] hold.
-fn divergences(both: &WithHead, pass: &Pass<'_>, kept: &TensorData) -> Result<Vec<f64>, Error> {
+/// Computes the divergence of each response of a pass, with the logits of `chunk` positions at a time.
+fn divergences(both: &WithHead, pass: &Pass<'_>, kept: &TensorData, chunk: usize) -> Result<Vec<f64>, Error> {
     let positions = &pass.batch.responses;
     if kept.shape()[0] != positions.len() {
         return Err(other_sequences());
@@ -133,8 +135,6 @@ fn divergences(both: &WithHead, pass: &Pass<'_>, kept: &TensorData) -> Result<Ve
     let second = pass.hidden.at(positions);
     let first = Tensor::<2>::from_data(kept.clone(), (&second.device(), kept.dtype()));
     let (first_head, second_head) = (both.head.val(), both.model.head_weight());
-    // The logits of both models, and as much again for what is computed from them.
-    let chunk = (CHUNK_BYTES / 16 / second_head.dims()[0].max(1)).max(1);
     let mut values: Vec<f64> = Vec::with_capacity(positions.len());
     for start in (0..positions.len()).step_by(chunk) {
         let length = chunk.min(positions.len() - start);
@@ -150,4 +150,39 @@ fn divergences(both: &WithHead, pass: &Pass<'_>, kept: &TensorData) -> Result<Ve
     }
     let mut rest = values.into_iter();
     Ok(positions.counts.iter().map(|&count| rest.by_ref().take(count).sum()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use setpoint_transformer::ModelConfig;
+
+    use super::*;
+
+    #[test]
+    fn chunks_of_every_size_give_the_same_sums() {
+        let config = ModelConfig::from_json(
+            r#"{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 11, "hidden_size": 8,
+                "intermediate_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1,
+                "initializer_range": 0.4, "pad_token_id": 0, "eos_token_id": 2}"#,
+        )
+        .unwrap();
+        let device = Device::flex();
+        let [first, second] = [1, 2].map(|seed| CausalLm::init(&config, seed, &device));
+        let sequence = |ids: &[u32]| Sequence { ids: ids.to_vec(), prompt_len: 2, scored_from: 2 };
+        let sequences = [sequence(&[1, 3, 4, 5, 6, 2]), sequence(&[1, 3, 10]), sequence(&[1, 9, 8, 7, 2])];
+        let devices = DeviceGroup::single(device);
+        let kept = score_and_keep(&devices, &first, &sequences, 1000, &mut |_| Ok(())).unwrap();
+        let both = WithHead { model: second, head: Param::initialized(ParamId::new(), kept.head.clone()) };
+        let passes = Passes::of(&both.model, &sequences, 1000).unwrap();
+        let pass = passes.run(&both.model, &passes.all()[0]);
+        let of = |chunk: usize| divergences(&both, &pass, &kept.states[0], chunk).unwrap();
+        let whole = of(100);
+        assert!(whole.len() == 3 && whole.iter().all(|kl| *kl > 0.0), "{whole:?}");
+        for chunk in [1, 2, 3, 7] {
+            for (found, expected) in of(chunk).iter().zip(&whole) {
+                assert!((found - expected).abs() < 1e-6, "{chunk}: {found} against {expected}");
+            }
+        }
+    }
 }

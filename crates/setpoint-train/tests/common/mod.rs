@@ -203,6 +203,8 @@ pub struct Recorder {
     pub scripted: RefCell<Vec<f64>>,
     /// Steps after which to stop.
     pub stop_after: Option<u64>,
+    /// The metric above which an evaluation ends the run.
+    pub end_above: Option<f64>,
 }
 
 impl Hooks<Bag> for Recorder {
@@ -215,7 +217,11 @@ impl Hooks<Bag> for Recorder {
         };
         let mut responses = ResponseValues::default();
         responses.push(0, [("score", value)]);
-        Ok(Measurement { metrics: vec![("eval_score".into(), value)], responses })
+        Ok(Measurement {
+            metrics: vec![("eval_score".into(), value)],
+            responses,
+            ends: self.end_above.is_some_and(|limit| value > limit),
+        })
     }
 
     fn sample(&mut self, model: &Bag, step: u64) -> Result<Vec<Sample>, Error> {

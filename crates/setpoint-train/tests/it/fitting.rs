@@ -346,6 +346,32 @@ fn patience_runs_out_and_survives_a_resume() {
 }
 
 #[test]
+fn an_evaluation_beyond_a_limit_ends_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    for stop_after in [None, Some(1)] {
+        let run = RunDir::create(dir.path().join(format!("{stop_after:?}"))).unwrap();
+        let recorder = |scores: &[f64], stop_after| Recorder {
+            scripted: scores.to_vec().into(),
+            stop_after,
+            end_above: Some(4.0),
+            ..Recorder::default()
+        };
+        let mut fitted = train(&run, &flex(), &best(false, None), &mut recorder(&[1.0, 3.0, 5.0], stop_after)).unwrap();
+        if stop_after.is_some() {
+            assert_eq!(fitted.stop, StopReason::Requested);
+            fitted = train(&run, &flex(), &best(false, None), &mut recorder(&[3.0, 5.0], None)).unwrap();
+        }
+        assert_eq!((fitted.steps, fitted.stop), (3, StopReason::Limit));
+        assert_eq!(fitted.evaluation, [("eval_score".to_owned(), 5.0)]);
+        assert!(checkpoints(&run).contains(&"step-00000003".to_owned()), "{:?}", checkpoints(&run));
+        // It is over, and stays so.
+        let again = train(&run, &flex(), &best(false, None), &mut Recorder::default()).unwrap();
+        assert_eq!((again.steps, again.stop), (3, StopReason::Limit));
+        assert_eq!(again.model.bits(), fitted.model.bits());
+    }
+}
+
+#[test]
 fn a_metric_that_nobody_measures_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let run = RunDir::create(dir.path()).unwrap();

@@ -9,9 +9,11 @@ mod desirable;
 mod ensemble;
 mod examples;
 mod identify;
+mod parts;
 mod prepare;
 mod reference;
 mod settings;
+mod stop;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -44,16 +46,20 @@ use crate::tasks::rows::RowTask;
 use crate::tasks::single::SingleResponses;
 use crate::tasks::stages::{PairedPrompt, PreparedPrompt, RewardedPrompt, RowPrompt, WithReference};
 use crate::training::{
-    Companions, Output, RunPlan, Sampler, Saver, Shape, check_room, conclude, open_run, sampler, train,
+    Companions, KlLimit, KlMeter, Output, RunPlan, Sampler, Saver, Shape, check_room, conclude, kl_passed, open_run,
+    sampler, train,
 };
 
 pub use self::audit::Audit;
 use self::data::{PreparedSet, ReferencedSet, SetReference, SetView, rows_of, unscored};
 use self::identify::identify;
+use self::parts::{HasPolicy, Part, VALUE, keeping};
+use self::stop::{Measuring, held_out, kl_meter};
 pub use data::TrainingData;
 pub use prepare::{Prepared, named, prepare};
 pub use reference::{ReferenceModel, reference_dir, reference_logps};
 pub use settings::{AlignConfig, adapt, online_method, respell_method, to_value, unknown_method_hint};
+pub use stop::StopSection;
 
 /// `setpoint align`.
 #[derive(Debug)]
@@ -97,6 +103,7 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
     fix_dropout(&mut config.adapter, resume)?;
     let config = &config;
     let prepared = prepare(session, config)?;
+    let measured = held_out(config, &prepared)?;
     let plan = run_plan(session, config, &prepared)?;
     plan.warn();
     let run = open_run(session, folder, resume, config)?;
@@ -152,6 +159,7 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
         run: &run,
         recompute,
         chosen_tokens,
+        measured,
     };
     match data {
         TrainingData::Prompts { objective, sets } => {
@@ -241,6 +249,8 @@ struct Fitting<'a> {
     run: &'a setpoint_train::RunDir,
     recompute: Recompute,
     chosen_tokens: f64,
+    /// The held-out prompts that a limit on the KL is checked on.
+    measured: Vec<Vec<u32>>,
 }
 
 impl Fitting<'_> {
@@ -266,7 +276,19 @@ impl Fitting<'_> {
             run,
             recompute,
             chosen_tokens,
+            measured,
         } = self;
+        let max_kl = config.stop.max_kl;
+        let limit = match max_kl {
+            None => None,
+            Some(max) => {
+                let (encoder, shape, adaptation) = (&encoder, &model_config, adaptation.as_ref());
+                let measuring = Measuring { session, config, encoder, shape, adaptation, prompts: measured };
+                let mut meter = kl_meter(measuring, &policy)?;
+                let measure: KlMeter<'_, T::Model> = Box::new(move |model: &T::Model| meter(model.policy()));
+                Some(KlLimit { max, measure })
+            }
+        };
         policy.model.recompute = recompute;
         let model = complete(policy)?;
         let sampler = sampler(session, &config.samples, &config.model, &model_config, &encoder, shown.into_iter())?;
@@ -288,6 +310,7 @@ impl Fitting<'_> {
             adaptation: adaptation.as_ref(),
             dtype: None,
         };
+        let sampler = if config.keep_models { Some(keeping(run, &saving, sampler)) } else { sampler };
         let saver: Saver<'_, T::Model> = Box::new(|model| {
             for (name, part) in model.parts() {
                 let dir = run.join(name);
@@ -305,11 +328,12 @@ impl Fitting<'_> {
             Ok(())
         });
         let saver = Some(saver);
-        let companions = Companions { eval, recompute, displacement, chosen_tokens, sampler, saver };
+        let companions = Companions { eval, recompute, displacement, chosen_tokens, limit, sampler, saver };
         let name = config.align.name().to_uppercase().replace('_', "-");
         let fitted = train(session, &name, run, task, model, settings, companions)?;
         let folders: Vec<&str> = fitted.model.parts().into_iter().map(|(name, _)| name).collect();
-        conclude(session, run, &name, fitted.steps, &folders, settings)
+        let stopped = kl_passed(&fitted, max_kl);
+        conclude(session, run, &name, (fitted.steps, stopped), &folders, settings)
     }
 }
 
@@ -324,43 +348,6 @@ fn initial_policy(
     adapted(setup::policy(session, &config.model, shape, seed, &device)?, adaptation, seed)
 }
 
-/// What is trained: the policy, and what a method may train beside it.
-trait HasPolicy: Module {
-    fn policy(&self) -> &CausalLm;
-
-    /// Everything that is saved, with the names of the folders in the run.
-    fn parts(&self) -> Vec<(&'static str, Part<'_>)> {
-        vec![(POLICY, Part::Policy(self.policy()))]
-    }
-}
-
-/// Where the policy is saved.
-const POLICY: &str = "model";
-/// Where a value network is saved.
-const VALUE: &str = "value";
-
-/// A model that is saved.
-enum Part<'a> {
-    Policy(&'a CausalLm),
-    Value(&'a RewardModel),
-}
-
-impl HasPolicy for CausalLm {
-    fn policy(&self) -> &CausalLm {
-        self
-    }
-}
-
-impl HasPolicy for PolicyAndValue {
-    fn policy(&self) -> &CausalLm {
-        &self.policy
-    }
-
-    fn parts(&self) -> Vec<(&'static str, Part<'_>)> {
-        vec![(POLICY, Part::Policy(&self.policy)), (VALUE, Part::Value(&self.value))]
-    }
-}
-
 /// The first prompts of a set, for samples during training.
 fn shown(set: &SetView<'_>, count: usize) -> Vec<Vec<u32>> {
     set.prompts.iter().take(count).map(|prompt| prompt.prompt().prompt_ids().to_vec()).collect()
@@ -369,6 +356,7 @@ fn shown(set: &SetView<'_>, count: usize) -> Vec<Vec<u32>> {
 /// Checks everything; what a run needs.
 pub fn plan(session: &Session, config: &AlignConfig) -> Outcome<RunPlan> {
     let prepared = prepare(session, config)?;
+    held_out(config, &prepared)?;
     // Levels of single prompts need the reference model.
     if let Some((beta, level)) = prepared.targets().filter(|(_, level)| *level != LogZ0::PerPrompt) {
         let (log_z0, rewards) = prepared.level(beta, level)?;

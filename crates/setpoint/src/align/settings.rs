@@ -10,6 +10,7 @@ use setpoint_train::{MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
 use setpoint_transformer::lora::LoraConfig;
 use toml::{Table, Value};
 
+use super::stop::StopSection;
 use crate::adapter::{self, adapt_rate};
 use crate::config::load::to_table;
 use crate::config::output::{Target, validate_output};
@@ -41,6 +42,10 @@ pub struct AlignConfig {
     pub align: Method,
     /// Optimizer, schedule, checkpoints.
     pub train: TrainConfig,
+    /// Ends a training early if the policy moves too far from the reference.
+    pub stop: StopSection,
+    /// Keeps the policy of each step at which samples are due (`train.sample_steps`), in `RUN/steps/STEP/model`.
+    pub keep_models: bool,
     /// Answers to a few prompts during training.
     pub samples: SamplesSection,
     /// The file to which `setpoint audit` writes its report, as JSON.
@@ -65,6 +70,8 @@ impl Default for AlignConfig {
                 schedule: Schedule { kind: ScheduleKind::Cosine, warmup: Warmup::Auto },
                 ..TrainConfig::default()
             },
+            stop: StopSection::default(),
+            keep_models: false,
             samples: SamplesSection::default(),
             output: None,
         }
@@ -76,6 +83,7 @@ impl Config for AlignConfig {
     const IS_TRAINING: bool = true;
 
     fn respell(user: &mut Table) {
+        StopSection::respell(user);
         if let Some(section) = user.get_mut("align").and_then(Value::as_table_mut) {
             respell_methods(section);
         }
@@ -108,6 +116,12 @@ impl Config for AlignConfig {
         }
         validate_train(&self.train, problems);
         validate_best(&self.train, self.eval_data.as_ref(), problems);
+        self.stop.validate(self.eval_data.as_ref(), &self.train, problems);
+        problems.require(
+            !self.keep_models || self.train.sample_steps.is_some(),
+            "keep_models",
+            "the policy is kept when samples are due: set `train.sample_steps` to how often",
+        );
         self.samples.generate.validate("samples.generate", problems);
         for problem in self.align.problems() {
             let key = problem.setting.map_or_else(|| "align".to_owned(), |setting| format!("align.{setting}"));

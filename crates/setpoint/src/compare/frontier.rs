@@ -10,7 +10,7 @@ use super::Measured;
 use super::settings::CompareConfig;
 use crate::config::Problems;
 use crate::failure::Outcome;
-use crate::frontier::{Frontier, Model, further_metrics, short};
+use crate::frontier::{Frontier, KL, Model, further_metrics};
 use crate::search::written;
 
 /// `[frontier]`: reward against KL, a line for each method.
@@ -23,6 +23,8 @@ pub struct FrontierSection {
     /// The method that the others are compared with; by default the first of `compare.methods`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub baseline: Option<String>,
+    /// The number of models on the way of each training that are kept and measured as well, in equal distances.
+    pub checkpoints: usize,
     /// Trains every choice of settings with every seed, and measures all of them on the prompts of the report. By default the lines are those
     /// of the selection: the first seed, on the prompts that settings are selected on.
     pub every_seed: bool,
@@ -48,9 +50,10 @@ impl FrontierSection {
             "a KL must be above 0 nats per response",
         );
         problems.require(
-            self.kl.is_empty() || has_choice,
+            self.kl.is_empty() || has_choice || self.checkpoints > 0,
             "frontier.kl",
-            "no method has several choices of settings, so there is no line to read: set `compare.grids` or `compare.search = \"preset\"`",
+            "no method has several choices of settings, so there is no line to read: set `compare.grids`, `compare.search = \"preset\"` or \
+             `frontier.checkpoints`",
         );
         if let Some(name) = &self.baseline {
             let found = Method::named(name).filter(|named| methods.iter().any(|method| method.name() == named.name()));
@@ -69,16 +72,28 @@ pub fn draw(config: &CompareConfig, run: &RunDir, measured: &[Measured], part: &
             older += 1;
             continue;
         }
-        let folder = run.join("trials").join(&trial.name);
-        let mut values = done.by_prompt.clone();
-        values.extend(further_metrics(&folder, part, done.figures.prompts)?);
-        models.push(Model {
+        let settings = written(&trial.point);
+        let last = Model {
             method: trial.config.align.name().to_owned(),
-            settings: short(&written(&trial.point)),
+            settings: settings.clone(),
             name: trial.name.clone(),
-            values,
+            values: done.by_prompt.clone(),
             trend: done.trend,
+        };
+        let between = if settings.is_empty() { "" } else { ", " };
+        let earlier = done.earlier.iter().map(|earlier| Model {
+            settings: format!("{settings}{between}step {}", earlier.step),
+            name: format!("{}/steps/{:06}", trial.name, earlier.step),
+            values: earlier.by_prompt.clone(),
+            // The loss is that of the training, which went on.
+            trend: None,
+            ..last.clone()
         });
+        for mut model in earlier.chain([last.clone()]) {
+            let prompts = model.values.get(KL).map_or(0, Vec::len);
+            model.values.extend(further_metrics(&run.join("trials").join(&model.name), part, prompts)?);
+            models.push(model);
+        }
     }
     if older > 0 {
         log::info!(

@@ -17,7 +17,7 @@ use setpoint_data::counted;
 use setpoint_train::RunDir;
 
 pub use self::frontier::FrontierSection;
-use self::plan::{Candidate, Plan};
+use self::plan::{Candidate, Choice, Plan};
 pub use self::results::{MethodResult, Results};
 use self::settings::Search;
 use crate::adapter::starting_model;
@@ -111,42 +111,45 @@ pub fn run(session: &Session, config: &CompareConfig, folder: &Path, resume: boo
         false => (None, config.eval.whole()),
     };
     let stage = Stage { config, run: &run, crew: &crew };
+    let (every, earlier) = (config.frontier.every_seed, config.frontier.checkpoints > 0);
 
     let mut searched = Vec::new();
     if let Some(part) = &selecting {
         introduce(session, config);
         note(session, "selecting settings");
         let first = config.compare.seeds[0];
-        let asked = config.frontier.is_asked() && !config.frontier.every_seed;
+        let asked = config.frontier.is_asked() && !every;
         let trials: Vec<Trial> =
             plan.methods.iter().filter(|m| asked || m.points.len() > 1).flat_map(|m| m.trials(first)).collect();
-        searched = stage.carry_out(&trials, part)?;
+        searched = stage.carry_out(&trials, part, earlier && !every)?;
     }
     let rule = config.compare.rule();
-    let chosen: Vec<(&Candidate, Option<usize>)> =
+    let chosen: Vec<(&Candidate, Option<Choice>)> =
         plan.methods.iter().map(|method| (method, method.best(&searched, rule))).collect();
 
     note(session, "training the selected settings with every seed, and measuring on the rest of the held-out rows");
     let mut trials = Vec::new();
-    for (method, point) in &chosen {
+    for (method, choice) in &chosen {
         for &seed in &config.compare.seeds {
-            trials.extend(point.map(|point| method.trial(point, seed)));
+            trials.extend(choice.map(|choice| method.trial(choice.point, seed)));
         }
     }
-    let reported = stage.carry_out(&trials, &reporting)?;
+    let on_the_way = chosen.iter().any(|(_, choice)| choice.is_some_and(|choice| choice.step.is_some()));
+    let steps = earlier && (every || on_the_way || !plan.searches());
+    let reported = stage.carry_out(&trials, &reporting, steps)?;
 
     let methods: Vec<MethodResult> = chosen
         .iter()
-        .map(|(method, point)| {
-            MethodResult::new(method, *point, method.none_allowed(&searched, rule), &reported, &config.eval)
+        .map(|(method, choice)| {
+            MethodResult::new(method, *choice, method.none_allowed(&searched, rule), &reported, &config.eval)
         })
         .collect::<Outcome<_>>()?;
-    let frontier = if config.frontier.every_seed && plan.searches() {
+    let frontier = if every && plan.searches() {
         note(session, "training every choice of settings with every seed, for the lines of reward against KL");
         let seeds = &config.compare.seeds;
         let all: Vec<Trial> =
             seeds.iter().flat_map(|&seed| plan.methods.iter().flat_map(move |m| m.trials(seed))).collect();
-        frontier::draw(config, &run, &stage.carry_out(&all, &reporting)?, reporting.name)?
+        frontier::draw(config, &run, &stage.carry_out(&all, &reporting, earlier)?, reporting.name)?
     } else if let Some(part) = &selecting {
         frontier::draw(config, &run, &searched, part.name)?
     } else {
@@ -228,13 +231,14 @@ struct Stage<'a> {
 }
 
 impl Stage<'_> {
-    fn carry_out(&self, trials: &[Trial], part: &Part) -> Outcome<Vec<Measured>> {
+    /// Trains and measures trials; `steps`: the models that they keep of earlier steps as well.
+    fn carry_out(&self, trials: &[Trial], part: &Part, steps: bool) -> Outcome<Vec<Measured>> {
         let title = |trial: &Trial| {
             let settings = written(&trial.point);
             format!("{}{}{settings}", trial.name, if settings.is_empty() { "" } else { ": " })
         };
         let start = starting_model(&self.config.model, self.config.adapter.as_ref());
-        let job = |trial| TrialJob::new(self.run, trial, title(trial), &self.config.eval, &start, part);
+        let job = |trial| TrialJob::new(self.run, trial, title(trial), &self.config.eval, &start, (part, steps));
         let jobs: Vec<TrialJob> = trials.iter().map(job).collect::<Outcome<_>>()?;
         let outcomes = self.crew.carry_out(&jobs)?;
         Ok(trials.iter().cloned().zip(outcomes).map(|(trial, outcome)| Measured { trial, outcome }).collect())

@@ -41,33 +41,51 @@ impl Candidate {
         (0..self.points.len()).map(|point| self.trial(point, seed)).collect()
     }
 
-    /// The best point by what was measured; the only one where there was nothing to select; none where every training failed or is too far
+    /// The best choice by what was measured; the only one where there was nothing to select; none where every training failed or is too far
     /// from the SFT model.
-    pub fn best(&self, searched: &[Measured], rule: Rule) -> Option<usize> {
+    pub fn best(&self, searched: &[Measured], rule: Rule) -> Option<Choice> {
         if self.points.len() == 1 {
-            return Some(0);
+            return Some(Choice { point: 0, step: None });
         }
-        let measured = self.measured(searched).into_iter().filter(|(_, _, figures)| rule.allows(figures));
-        measured.min_by(|a, b| rule.order(a.2, b.2)).map(|(point, _, _)| point)
+        let measured = self.measured(searched, rule).into_iter().filter(|(_, _, figures)| rule.allows(figures));
+        measured.min_by(|a, b| rule.order(a.2, b.2)).map(|(choice, _, _)| choice)
     }
 
-    /// Says that no point is near enough to the SFT model, if that is so.
+    /// Says that no choice is near enough to the SFT model, if that is so.
     pub fn none_allowed(&self, searched: &[Measured], rule: Rule) -> Option<String> {
         if self.points.len() == 1 {
             return None;
         }
-        rule.none_of(self.measured(searched).into_iter().map(|(_, name, figures)| (name, figures)))
+        rule.none_of(self.measured(searched, rule).into_iter().map(|(_, name, figures)| (name, figures)))
     }
 
-    /// Returns the points that were measured: number, name of the trial and figures.
-    fn measured<'m>(&self, searched: &'m [Measured]) -> Vec<(usize, &'m str, &'m Figures)> {
-        let of = |point: usize| {
+    /// Returns the choices that were measured, with the name and the figures of the model. Models of earlier steps are a choice if there is a
+    /// limit on the KL: they are nearer to the SFT model.
+    fn measured<'m>(&self, searched: &'m [Measured], rule: Rule) -> Vec<(Choice, String, &'m Figures)> {
+        let mut found = Vec::new();
+        for point in 0..self.points.len() {
             let prefix = format!("{}-{point:03}-seed", self.method.name());
-            let measured = searched.iter().find(|measured| measured.trial.name.starts_with(&prefix))?;
-            Some((point, measured.trial.name.as_str(), &measured.outcome.as_ref().ok()?.figures))
-        };
-        (0..self.points.len()).filter_map(of).collect()
+            let measured = searched.iter().find(|measured| measured.trial.name.starts_with(&prefix));
+            let Some((name, Ok(done))) = measured.map(|measured| (&measured.trial.name, &measured.outcome)) else {
+                continue;
+            };
+            found.push((Choice { point, step: None }, name.clone(), &done.figures));
+            for earlier in done.earlier.iter().filter(|_| rule.max_kl.is_some()) {
+                let choice = Choice { point, step: Some(earlier.step) };
+                found.push((choice, format!("{name} at step {}", earlier.step), &earlier.figures));
+            }
+        }
+        found
     }
+}
+
+/// What is selected of a method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Choice {
+    /// The number of the settings.
+    pub point: usize,
+    /// The step whose model is taken, if it is not the last.
+    pub step: Option<u64>,
 }
 
 /// What is trained.
@@ -121,6 +139,10 @@ pub fn base(config: &CompareConfig, method: &Method, steps: Option<u64>) -> Alig
     };
     align.train.max_steps = steps.or(align.train.max_steps);
     align.samples.prompts = 0;
+    if let (Some(steps), 1..) = (align.train.max_steps, config.frontier.checkpoints) {
+        align.keep_models = true;
+        align.train.sample_steps = Some((steps / (config.frontier.checkpoints as u64 + 1)).max(1));
+    }
     align
 }
 

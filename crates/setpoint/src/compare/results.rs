@@ -8,10 +8,10 @@ use setpoint_eval::{Bootstrap, Estimate, mean_and_deviation};
 use toml::Value;
 
 use super::Measured;
-use super::plan::Candidate;
+use super::plan::{Candidate, Choice};
 use crate::failure::Outcome;
 use crate::frontier::Frontier;
-use crate::search::{Entry, Figures, HeldOut, Point, Rule, Trained, cell, csv, plus_minus, written};
+use crate::search::{Done, Entry, Figures, HeldOut, Point, Rule, Trained, cell, csv, plus_minus, written};
 use crate::session::{TextTable, memory};
 
 /// The figures of a method, seed by seed.
@@ -23,6 +23,8 @@ pub struct MethodResult {
     pub tried: usize,
     /// The selected ones; `None` if every training failed, or none is near enough to the SFT model.
     pub point: Option<Point>,
+    /// The step whose model was selected, if it is not the last one.
+    pub step: Option<u64>,
     /// That none is near enough, in a sentence.
     pub too_far: Option<String>,
     /// Seeds that were trained and measured.
@@ -39,33 +41,47 @@ impl MethodResult {
     /// Collects a method's trials.
     pub(super) fn new(
         method: &Candidate,
-        point: Option<usize>,
+        choice: Option<Choice>,
         too_far: Option<String>,
         reported: &[Measured],
         held_out: &HeldOut,
     ) -> Outcome<Self> {
         let name = method.method.name();
+        let step = choice.and_then(|choice| choice.step);
         let mine = |measured: &&Measured| measured.trial.config.align.name() == name;
-        let done: Vec<_> = reported
-            .iter()
-            .filter(mine)
-            .filter_map(|m| Some((m.trial.config.train.seed, m.outcome.as_ref().ok()?)))
+        let finished = reported.iter().filter(mine).filter_map(|m| Some((m, m.outcome.as_ref().ok()?)));
+        let done: Vec<(u64, &Trained, &Figures, &Vec<f64>)> = finished
+            .filter_map(|(m, done)| {
+                let (figures, wins) = at(done, step)?;
+                Some((m.trial.config.train.seed, &done.trained, figures, wins))
+            })
             .collect();
         let bootstrap = Bootstrap { resamples: held_out.resamples, level: held_out.level, ..Bootstrap::default() };
         // Every seed was measured on the same prompts.
-        let prompts = done.iter().map(|(_, done)| done.wins.len()).min().unwrap_or(0);
+        let prompts = done.iter().map(|(.., wins)| wins.len()).min().unwrap_or(0);
         let wins: Vec<f64> =
-            (0..prompts).map(|i| done.iter().map(|(_, done)| done.wins[i]).sum::<f64>() / done.len() as f64).collect();
+            (0..prompts).map(|i| done.iter().map(|(.., wins)| wins[i]).sum::<f64>() / done.len() as f64).collect();
         Ok(Self {
             name,
             tried: method.points.len(),
-            point: point.map(|point| method.points[point].clone()),
+            point: choice.map(|choice| method.points[choice.point].clone()),
+            step,
             too_far,
-            seeds: done.iter().map(|(seed, _)| *seed).collect(),
-            figures: done.iter().map(|(_, done)| done.figures.clone()).collect(),
-            trained: done.iter().map(|(_, done)| done.trained.clone()).collect(),
+            seeds: done.iter().map(|(seed, ..)| *seed).collect(),
+            figures: done.iter().map(|(_, _, figures, _)| (*figures).clone()).collect(),
+            trained: done.iter().map(|(_, trained, ..)| (*trained).clone()).collect(),
             win_rate: if wins.is_empty() { None } else { Some(bootstrap.mean(&wins)?) },
         })
+    }
+
+    /// Returns the selected settings as one line, empty if there are none.
+    fn selected(&self) -> String {
+        let settings = self.point.as_ref().map_or_else(String::new, written);
+        match (self.step, settings.is_empty()) {
+            (None, _) => settings,
+            (Some(step), true) => format!("step {step}"),
+            (Some(step), false) => format!("{settings}, step {step}"),
+        }
     }
 
     /// Returns a figure of every seed that has it.
@@ -102,6 +118,14 @@ impl MethodResult {
     }
 }
 
+/// Returns what a trial reached at a step: figures, and wins prompt by prompt. Without a step, at its end.
+fn at(done: &Done, step: Option<u64>) -> Option<(&Figures, &Vec<f64>)> {
+    match step {
+        None => Some((&done.figures, &done.wins)),
+        Some(step) => done.earlier.iter().find(|e| e.step == step).map(|e| (&e.figures, &e.wins)),
+    }
+}
+
 /// The methods, side by side.
 #[derive(Debug)]
 pub struct Results {
@@ -132,6 +156,7 @@ impl Results {
             json!({
                 "method": m.name,
                 "settings": settings,
+                "step": m.step,
                 "too_far": m.too_far,
                 "tried": m.tried,
                 "seeds": m.seeds,
@@ -163,7 +188,7 @@ impl Results {
         for m in &self.methods {
             let mut row = vec![
                 m.name.to_owned(),
-                m.point.as_ref().map_or_else(String::new, written),
+                m.selected(),
                 m.tried.to_string(),
                 m.seeds.len().to_string(),
                 cell(m.win_rate.as_ref().map(|e| e.low)),
@@ -209,7 +234,7 @@ impl Results {
             };
             table.push([
                 m.name.to_owned(),
-                m.point.as_ref().map_or_else(String::new, written),
+                m.selected(),
                 m.tried.to_string(),
                 rate,
                 figure(3, |f| Some(f.reward)),

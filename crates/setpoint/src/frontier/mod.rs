@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use setpoint_eval::{Bootstrap, Estimate, FrontierPoint, Trend, at_kl, difference_at_kl, mean};
 
-pub use self::model::{Model, REWARD, further_metrics, short};
+pub use self::model::{Model, REWARD, further_metrics};
 use crate::failure::{Failure, Outcome};
 
 /// The name of the KL among the values of a model.
@@ -136,7 +136,7 @@ fn metric_names(models: &[Model]) -> Vec<&str> {
         "tokens" => 3,
         _ => 1,
     };
-    names.sort_by_key(|name| (place(name), (*name).to_owned()));
+    names.sort_by_key(|&name| (place(name), name.to_owned()));
     names
 }
 
@@ -188,7 +188,7 @@ fn by_settings<'m>(models: &'m [Model], method: &str, metric: &str) -> Vec<(&'m 
     for model in models.iter().filter(|model| model.method == method).filter(has) {
         match groups.iter_mut().find(|(settings, _)| *settings == model.settings) {
             Some((_, group)) => group.push(model),
-            None => groups.push((&model.settings, vec![model])),
+            None => groups.push((model.settings.as_str(), vec![model])),
         }
     }
     groups

@@ -56,27 +56,10 @@ pub fn further_metrics(folder: &Path, part: &str, prompts: usize) -> Outcome<BTr
     Ok(found)
 }
 
-/// Returns settings without the sections that they are in, as in `beta = 0.5, learning_rate = 0.001`.
-pub fn short(settings: &str) -> String {
-    let own = |setting: &str| {
-        let key = setting.split(" = ").next().unwrap_or(setting);
-        let start = key.rfind('.').map_or(0, |dot| dot + 1);
-        setting[start..].to_owned()
-    };
-    settings.split(", ").map(own).collect::<Vec<_>>().join(", ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
-
-    #[test]
-    fn sections_are_left_out() {
-        assert_eq!(short("align.beta = 0.5, train.learning_rate = 1e-3"), "beta = 0.5, learning_rate = 1e-3");
-        assert_eq!(short("align.log_z0 = mean"), "log_z0 = mean");
-        assert_eq!(short(""), "");
-    }
 
     #[test]
     fn further_metrics_are_results_with_as_many_prompts() {

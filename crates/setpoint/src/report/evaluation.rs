@@ -363,9 +363,9 @@ mod tests {
             ]
         );
         assert_eq!(rows(&found[0].rest), [("prompts", "60"), ("reward", "1.5"), ("win_rate.wins", "40")]);
-        scores["kl"]["exact"] = json!({"mean": 3.125, "std_error": 0.05});
+        scores["kl"]["exact"] = json!({"mean": 3.25, "std_error": 0.05});
         let found = benchmarks(&[result("dro", "reward", scores, &[])], &[0]).unwrap();
-        assert_eq!(rows(&found[0].figures)[2], ("KL from the baseline, nats per response", "3.13 ± 0.05"));
+        assert_eq!(rows(&found[0].figures)[2], ("KL from the baseline, nats per response", "3.250 ± 0.050"));
         assert!(rows(&found[0].rest).contains(&("kl.k1.mean", "3")), "{:?}", rows(&found[0].rest));
     }
 

@@ -163,6 +163,7 @@ fn steps(run: &Run) -> String {
     let ending = processes.last().and_then(|process| Some(process.end.as_ref()?.ending));
     text += match (run.finished, ending) {
         (Some(_), Some(Ending::Early)) => ", ended early: evaluations no longer improved",
+        (Some(_), Some(Ending::Limit)) => ", ended early: the KL from the reference passed its limit",
         (Some(_), _) => "",
         (None, Some(Ending::Stopped)) => ", stopped",
         (None, Some(Ending::Failed)) => ", ended with an error",

@@ -133,7 +133,7 @@ impl Collected {
             if !metrics.is_file() && !result.is_file() && !path.is_file() {
                 if path.join("trials").is_dir() {
                     return Err(Failure::run(format!(
-                        "{} is the folder of a sweep, or of a comparison that is not finished",
+                        "{} is the folder of a sweep or comparison without compare.json",
                         path.display()
                     ))
                     .hint(format!("name its trials: {}/*", path.join("trials").display())));

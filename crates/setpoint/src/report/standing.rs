@@ -132,7 +132,7 @@ mod tests {
         let mut both = scores(0.51, 0.7);
         both["kl"]["exact"] = json!({"mean": 3.0, "std_error": 0.05});
         let both = Standing::of_rewards(&both, "sft").unwrap();
-        assert_eq!(both.sentences()[1], "KL from sft: 3.00 ± 0.05 nats per response");
+        assert_eq!(both.sentences()[1], "KL from sft: 3.000 ± 0.050 nats per response");
         let mut far = standing(0.51, 0.7);
         far.kl = Some((94.0, 3.0));
         assert!(far.is_far() && far.sentences()[2].starts_with("above 10 nats"), "{:?}", far.sentences());

@@ -19,4 +19,4 @@ pub use loss::still_falling;
 pub use runner::{Crew, TrialJob, open, steps};
 pub use select::{Rule, Select};
 pub use space::{Point, Space, written};
-pub use trial::{Reached, Trained, Trial, blamed, carry_out, with_point};
+pub use trial::{Done, Reached, Trained, Trial, blamed, carry_out, with_point};

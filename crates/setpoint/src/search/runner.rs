@@ -9,7 +9,7 @@ use setpoint_train::RunDir;
 use toml::Table;
 
 use super::held_out::{HeldOut, Part};
-use super::trial::{ALIGN, Reached, Trial, carry_out, done, eval_settings};
+use super::trial::{ALIGN, Reached, Trial, carry_out, done, eval_settings, steps_mark};
 use crate::align::AlignConfig;
 use crate::config::Config;
 use crate::config::load::to_table;
@@ -54,14 +54,15 @@ pub struct TrialJob {
 }
 
 impl TrialJob {
-    /// Writes the trial's settings to its folder, unless they are there.
+    /// Writes the trial's settings to its folder, unless they are there. `part`: the rows that it is evaluated on, and whether the models that it
+    /// keeps of earlier steps are evaluated on them as well.
     pub fn new(
         run: &RunDir,
         trial: &Trial,
         title: String,
         held_out: &HeldOut,
         base: &ModelSection,
-        part: &Part,
+        (part, steps): (&Part, bool),
     ) -> Outcome<Self> {
         let (folder, shared) = (run.join("trials").join(&trial.name), run.join("shared"));
         for folder in [&folder, &shared] {
@@ -71,6 +72,9 @@ impl TrialJob {
         let eval = held_out.config(base, folder.join("model"), part);
         write_once(&folder.join(ALIGN), &toml::to_string(&to_table(&trial.config))?)?;
         write_once(&folder.join(eval_settings(part.name)), &toml::to_string(&to_table(&eval))?)?;
+        if steps {
+            setup::write_text(&folder.join(steps_mark(part.name)), "")?;
+        }
         Ok(Self { folder, part: part.name, shared, title })
     }
 }

@@ -79,9 +79,8 @@ impl Rule {
     }
 
     /// Says that none of some trials is allowed, and which of them is the nearest. `trials`: the name and the figures of each that finished.
-    pub fn none_of<'f>(&self, trials: impl IntoIterator<Item = (&'f str, &'f Figures)>) -> Option<String> {
-        let trials: Vec<(&str, &Figures)> = trials.into_iter().collect();
-        let (name, nearest) = trials.iter().copied().min_by(|a, b| self.order(a.1, b.1))?;
+    pub fn none_of<'f>(&self, trials: impl IntoIterator<Item = (String, &'f Figures)>) -> Option<String> {
+        let (name, nearest) = trials.into_iter().min_by(|a, b| self.order(a.1, b.1))?;
         if self.allows(nearest) {
             return None;
         }
@@ -113,7 +112,7 @@ mod tests {
         order.sort_by(|a, b| rule.order(&trials[*a], &trials[*b]));
         assert_eq!(order, [2, 4, 1, 3, 0]);
         assert_eq!(rule.text(), "reward, KL up to 2 nats");
-        let named = || ["a", "b", "c", "d", "e"].into_iter().zip(&trials);
+        let named = || ["a", "b", "c", "d", "e"].map(str::to_owned).into_iter().zip(&trials);
         assert_eq!(rule.none_of(named()), None);
         let strict = Rule { max_kl: Some(0.25), ..rule };
         assert_eq!(

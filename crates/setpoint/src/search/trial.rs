@@ -1,7 +1,7 @@
 //! One trial: its settings as files, and the process that trains and evaluates it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,7 @@ use crate::failure::{Failure, Outcome};
 use crate::frontier::{KL, REWARD};
 use crate::session::Cost;
 use crate::session::{Session, Shared};
+use crate::training::{finished_steps, kept_model, kept_steps};
 use crate::{align, setup};
 
 /// What is trained: a folder's name, and the settings of `setpoint align`.
@@ -101,14 +102,39 @@ pub fn carry_out(session: &Session, folder: &Path, part: &str) -> Outcome {
         let trained = Trained { seconds, peak_memory, resumed };
         setup::write_text(&folder.join(TRAINED), &(serde_json::to_string_pretty(&trained)? + "\n"))?;
     }
-    if !folder.join(eval_figures(part)).is_file() {
-        let config: EvalConfig = load::load_written(&given(&eval_settings(part)))?;
-        let report = eval::report(session, &config)?;
+    let config: EvalConfig = load::load_written(&given(&eval_settings(part)))?;
+    for (_, dir) in measured_steps(folder, part) {
+        let mut config = config.clone();
+        config.model.path = Some(dir.join("model"));
+        measure(session, &config, &dir.join(eval_figures(part)))?;
+    }
+    measure(session, &config, &folder.join(eval_figures(part)))
+}
+
+/// The mark of a trial whose earlier models are measured on a part of the held-out rows, too.
+pub fn steps_mark(part: &str) -> String {
+    format!("steps-{part}")
+}
+
+/// Returns the steps before the last one whose models are measured on a part of the held-out rows, with their folders.
+fn measured_steps(folder: &Path, part: &str) -> Vec<(u64, PathBuf)> {
+    if !folder.join(steps_mark(part)).is_file() {
+        return Vec::new();
+    }
+    let last = finished_steps(folder).unwrap_or(u64::MAX);
+    let steps = kept_steps(folder).into_iter().filter(|step| *step < last);
+    steps.filter_map(|step| Some((step, kept_model(folder, step).parent()?.to_owned()))).collect()
+}
+
+/// Evaluates a model, unless that has been done.
+fn measure(session: &Session, config: &EvalConfig, output: &Path) -> Outcome {
+    if !output.is_file() {
+        let report = eval::report(session, config)?;
         let wins = wins(&report);
         let by_prompt = json!({ KL: report.kls, REWARD: report.rewards, "win_rate": wins, "tokens": report.lengths });
         let written =
             json!({ "figures": Figures::of(&report), "wins": wins, "by_prompt": by_prompt, "report": report });
-        setup::write_text(&folder.join(eval_figures(part)), &(serde_json::to_string_pretty(&written)? + "\n"))?;
+        setup::write_text(output, &(serde_json::to_string_pretty(&written)? + "\n"))?;
     }
     Ok(())
 }
@@ -141,6 +167,19 @@ struct Written {
     by_prompt: BTreeMap<String, Vec<f64>>,
 }
 
+/// What the model of an earlier step reached.
+#[derive(Debug, Clone)]
+pub struct Earlier {
+    /// The step.
+    pub step: u64,
+    /// What was measured.
+    pub figures: Figures,
+    /// Prompt by prompt, against the baseline.
+    pub wins: Vec<f64>,
+    /// The value of each prompt, by metric.
+    pub by_prompt: BTreeMap<String, Vec<f64>>,
+}
+
 /// What a trial took and reached.
 #[derive(Debug, Clone)]
 pub struct Done {
@@ -152,6 +191,8 @@ pub struct Done {
     pub wins: Vec<f64>,
     /// The value of each prompt, by metric, the KL among them; none if an older version measured it.
     pub by_prompt: BTreeMap<String, Vec<f64>>,
+    /// The same of the models of earlier steps, as far as they were kept and measured.
+    pub earlier: Vec<Earlier>,
     /// The slope of the training loss at the end, if there were enough steps.
     pub trend: Option<Trend>,
 }
@@ -161,20 +202,26 @@ pub type Reached = Result<Done, String>;
 
 /// What a trial left, when it is finished.
 pub fn done(folder: &Path, part: &str) -> Outcome<Option<Done>> {
-    let read = |name: &str| -> Outcome<Option<String>> {
-        let path = folder.join(name);
+    let read = |path: &Path| -> Outcome<Option<String>> {
         match path.is_file() {
             false => Ok(None),
-            true => Ok(Some(setpoint_files::read_text_up_to(&path, setpoint_files::LARGE)?)),
+            true => Ok(Some(setpoint_files::read_text_up_to(path, setpoint_files::LARGE)?)),
         }
     };
-    let (Some(trained), Some(measured)) = (read(TRAINED)?, read(&eval_figures(part))?) else { return Ok(None) };
-    let bad = |name: &str, e: serde_json::Error| {
-        Failure::run(format!("{}: {}", folder.join(name).display(), words::json(&e)))
+    let bad = |path: &Path, e: serde_json::Error| {
+        Failure::run(format!("{}: {}", path.display(), words::json(&e)))
             .hint("remove the file: the step is then done again")
     };
-    let trained: Trained = serde_json::from_str(&trained).map_err(|e| bad(TRAINED, e))?;
-    let Written { figures, wins, by_prompt } =
-        serde_json::from_str(&measured).map_err(|e| bad(&eval_figures(part), e))?;
-    Ok(Some(Done { trained, figures, wins, by_prompt, trend: loss_trend(folder) }))
+    let (trained_path, measured_path) = (folder.join(TRAINED), folder.join(eval_figures(part)));
+    let (Some(trained), Some(measured)) = (read(&trained_path)?, read(&measured_path)?) else { return Ok(None) };
+    let trained: Trained = serde_json::from_str(&trained).map_err(|e| bad(&trained_path, e))?;
+    let Written { figures, wins, by_prompt } = serde_json::from_str(&measured).map_err(|e| bad(&measured_path, e))?;
+    let mut earlier = Vec::new();
+    for (step, dir) in measured_steps(folder, part) {
+        let path = dir.join(eval_figures(part));
+        let Some(text) = read(&path)? else { return Ok(None) };
+        let Written { figures, wins, by_prompt } = serde_json::from_str(&text).map_err(|e| bad(&path, e))?;
+        earlier.push(Earlier { step, figures, wins, by_prompt });
+    }
+    Ok(Some(Done { trained, figures, wins, by_prompt, earlier, trend: loss_trend(folder) }))
 }

@@ -59,6 +59,8 @@ pub enum Ending {
     Finished,
     /// Before its last step, because evaluations no longer improved.
     Early,
+    /// Before its last step, because the KL from the reference passed its limit.
+    Limit,
     /// On request, to be resumed.
     Stopped,
     /// By an error.

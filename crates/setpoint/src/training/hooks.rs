@@ -6,7 +6,7 @@ use std::time::Duration;
 use setpoint_align::ChosenStep;
 use setpoint_train::{Error, Evaluation, Hooks, Measurement, MicroBatch, Sample, StepReport, Task, evaluate};
 
-use super::{Companions, history};
+use super::{Companions, KL, history};
 use crate::failure::Failure;
 use crate::session::{Bar, Pace, Session};
 
@@ -53,8 +53,9 @@ pub(super) struct TrainingHooks<'a, T: Task> {
     pub(super) failed: Option<Failure>,
 }
 
-impl<T: Task> Hooks<T::Model> for TrainingHooks<'_, T> {
-    fn evaluate(&mut self, model: &T::Model, step: u64) -> Result<Measurement, Error> {
+impl<T: Task> TrainingHooks<'_, T> {
+    /// Measures the model on the held-out examples, if there are any.
+    fn evaluate_task(&mut self, model: &T::Model, step: u64) -> Result<Measurement, Error> {
         let Some(task) = self.companions.eval else { return Ok(Measurement::default()) };
         let (progress, host) = (step as f64 / self.total_steps as f64, &self.session.host);
         let before = self.micro_batch;
@@ -64,6 +65,27 @@ impl<T: Task> Hooks<T::Model> for TrainingHooks<'_, T> {
             self.warning(&before.lowered(self.micro_batch, "an evaluation"));
         }
         Ok(measured)
+    }
+}
+
+impl<T: Task> Hooks<T::Model> for TrainingHooks<'_, T> {
+    fn evaluate(&mut self, model: &T::Model, step: u64) -> Result<Measurement, Error> {
+        let mut measured = self.evaluate_task(model, step)?;
+        if let Some(limit) = &mut self.companions.limit {
+            let kl = (limit.measure)(model)?;
+            let found = kl.best();
+            measured.metrics.extend([
+                (KL.to_owned(), found.mean),
+                (format!("{KL}_std_error"), found.std_error),
+                (format!("{KL}_sampled"), kl.k1.mean),
+            ]);
+            measured.ends = found.mean > limit.max;
+        }
+        Ok(measured)
+    }
+
+    fn evaluation_decides(&self) -> bool {
+        self.companions.limit.is_some()
     }
 
     fn sample(&mut self, model: &T::Model, step: u64) -> Result<Vec<Sample>, Error> {

@@ -2,6 +2,7 @@
 
 pub mod history;
 mod hooks;
+mod kept;
 mod plan;
 pub mod record;
 pub mod resume;
@@ -15,11 +16,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use setpoint_align::DisplacementDetector;
 use setpoint_data::{TextEncoder, counted};
+use setpoint_eval::KlEstimates;
 use setpoint_train::{Error, Fitted, Hooks, RunDir, Sample, StopReason, Task, TrainConfig, fit_on};
 use setpoint_transformer::{CausalLm, ModelConfig, Recompute, generate_stream};
 
 use self::history::{Ending, Event};
 use self::hooks::{Speed, TrainingHooks};
+pub use self::kept::{kept_model, kept_steps};
 pub use self::plan::{MemoryPlan, Output, ParameterBytes, RunPlan, Shape};
 use self::record::{CONFIG, record};
 pub use self::summary::conclude;
@@ -84,11 +87,14 @@ struct LeftFile {
 #[derive(Debug, Serialize, Deserialize)]
 struct Finished {
     steps: u64,
+    /// Why it ended before its last step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stopped: Option<String>,
     files: Vec<LeftFile>,
 }
 
 /// Marks a run as finished, after the models in some folders of it were written.
-fn mark_finished(run: &RunDir, steps: u64, folders: &[&str]) -> Outcome {
+fn mark_finished(run: &RunDir, steps: u64, stopped: Option<String>, folders: &[&str]) -> Outcome {
     let mut files = Vec::new();
     for folder in folders {
         let mut names = Vec::new();
@@ -99,7 +105,7 @@ fn mark_finished(run: &RunDir, steps: u64, folders: &[&str]) -> Outcome {
             files.push(LeftFile { name, bytes, crc32c });
         }
     }
-    Ok(run.write_text(FINISHED, &(serde_json::to_string_pretty(&Finished { steps, files })? + "\n"))?)
+    Ok(run.write_text(FINISHED, &(serde_json::to_string_pretty(&Finished { steps, stopped, files })? + "\n"))?)
 }
 
 /// Adds the files in a folder of a run, and in the folders within it.
@@ -136,9 +142,10 @@ pub fn is_finished(folder: &Path) -> bool {
         }
     }
     log::info!(
-        "{} is finished: it ended after step {}, and its model is {}",
+        "{} is finished: it ended after step {}{}, and its model is {}",
         folder.display(),
         finished.steps,
+        finished.stopped.as_ref().map_or_else(String::new, |why| format!(" ({why})")),
         folder.join("model").display()
     );
     true
@@ -241,6 +248,27 @@ pub fn sampler<'a>(
 /// Writes the trained model.
 pub type Saver<'a, M> = Box<dyn FnMut(&M) -> Outcome + 'a>;
 
+/// The metric of evaluations under which the KL from the reference is logged.
+const KL: &str = "eval_kl";
+
+/// Measures how far the model in training is from the reference.
+pub type KlMeter<'a, M> = Box<dyn FnMut(&M) -> Result<KlEstimates, Error> + 'a>;
+
+/// A limit on the KL from the reference.
+pub struct KlLimit<'a, M> {
+    /// The greatest KL, nats per response.
+    pub max: f64,
+    /// Measures it at each evaluation.
+    pub measure: KlMeter<'a, M>,
+}
+
+/// Returns why a training stopped before its last step, if it was for the KL.
+pub fn kl_passed<M>(fitted: &Fitted<M>, max_kl: Option<f64>) -> Option<String> {
+    let (_, kl) = fitted.evaluation.iter().find(|(name, _)| name == KL)?;
+    let max_kl = max_kl.filter(|_| fitted.stop == StopReason::Limit)?;
+    Some(format!("the KL from the reference is {kl:.2} nats per response, above align.max_kl = {max_kl}"))
+}
+
 /// What accompanies a run.
 pub struct Companions<'a, T: Task> {
     /// Held-out examples.
@@ -249,6 +277,8 @@ pub struct Companions<'a, T: Task> {
     pub displacement: Option<DisplacementDetector>,
     /// Tokens of a chosen response, on average, for the detector.
     pub chosen_tokens: f64,
+    /// Ends the run if the policy is too far from the reference.
+    pub limit: Option<KlLimit<'a, T::Model>>,
     /// Generates during training.
     pub sampler: Option<Sampler<'a, T::Model>>,
     /// Writes the model that the run ends with, as soon as that is certain. A resumed run may do it again.
@@ -263,6 +293,7 @@ impl<T: Task> Default for Companions<'_, T> {
             eval: None,
             displacement: None,
             chosen_tokens: 1.0,
+            limit: None,
             sampler: None,
             saver: None,
             recompute: Recompute::None,
@@ -292,6 +323,7 @@ pub fn train<T: Task>(
         Recompute::Block => FreeMemory::KeepBriefly,
     });
     let few_steps = config.few_steps(&plan);
+    let max_kl = companions.limit.as_ref().map(|limit| limit.max);
     let mut hooks = TrainingHooks {
         session,
         what,
@@ -328,6 +360,7 @@ pub fn train<T: Task>(
         Err(_) => Ending::Failed,
         Ok(fitted) if stopped(fitted) => Ending::Stopped,
         Ok(fitted) if fitted.stop == StopReason::Patience => Ending::Early,
+        Ok(fitted) if fitted.stop == StopReason::Limit => Ending::Limit,
         Ok(_) => Ending::Finished,
     };
     history::append_end(run.path(), ending, fitted.as_ref().ok().map(|fitted| fitted.steps));
@@ -342,6 +375,16 @@ pub fn train<T: Task>(
     }
     if let StopReason::Patience = fitted.stop {
         log::info!("{what}: stopped early at step {}: {}", fitted.steps, patience_ended(config));
+    }
+    if let Some(why) = kl_passed(&fitted, max_kl) {
+        log::info!("{what}: stopped early at step {}: {why}", fitted.steps);
+    } else if let Some(max_kl) = max_kl
+        && let Some((_, kl)) = fitted.evaluation.iter().find(|(name, kl)| name == KL && *kl > max_kl)
+    {
+        log::warn!(
+            "{what}: the KL was found above align.max_kl = {max_kl} only after the last step ({kl:.2} nats per response): evaluate more often \
+             (train.eval_steps)"
+        );
     }
     Ok(fitted)
 }

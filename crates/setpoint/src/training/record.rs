@@ -28,9 +28,13 @@ const RECORD: &str = "run.json";
 const VERSION: u64 = 2;
 
 /// Settings that decide how a run is carried out, stored and shown, and may differ when it goes on.
-const FREE: [&str; 8] = [
+const FREE: [&str; 12] = [
     "output",
     "samples",
+    "keep_models",
+    "frontier.kl",
+    "frontier.baseline",
+    "frontier.every_seed",
     "sweep.parallel",
     "sweep.metric",
     "compare.parallel",
@@ -39,7 +43,7 @@ const FREE: [&str; 8] = [
     "train.logging_steps",
 ];
 /// The same, by their beginnings.
-const FREE_PREFIXES: [&str; 5] = ["samples.", "train.save_", "train.sample_", "sweep.select.", "frontier."];
+const FREE_PREFIXES: [&str; 4] = ["samples.", "train.save_", "train.sample_", "sweep.select."];
 
 /// `run.json`.
 #[derive(Debug, Deserialize)]

@@ -13,16 +13,17 @@ use super::mark_finished;
 use crate::failure::Outcome;
 use crate::session::{Session, duration, memory};
 
-/// Marks a run as finished, after the models in some folders of it were written, and tells how it went. The first folder is the model's.
+/// Marks a run as finished, after the models in some folders of it were written, and tells how it went. `stopped`: why it ended before its last
+/// step. The first folder is the model's.
 pub fn conclude(
     session: &Session,
     run: &RunDir,
     what: &str,
-    steps: u64,
+    (steps, stopped): (u64, Option<String>),
     folders: &[&str],
     config: &TrainConfig,
 ) -> Outcome {
-    mark_finished(run, steps, folders)?;
+    mark_finished(run, steps, stopped, folders)?;
     let model = folders.first().copied().unwrap_or_default();
     let summary = Summary::of(what, run.path(), model, steps, config.best.as_ref(), session.place.is_cpu());
     log::info!("{summary}");

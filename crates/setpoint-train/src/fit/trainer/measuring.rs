@@ -16,7 +16,7 @@ impl<T: Task> Trainer<'_, T> {
             return Ok(false);
         }
         let step = self.state.step;
-        let decides = self.config.best.is_some() && step < self.plan.total_steps;
+        let decides = (self.config.best.is_some() || hooks.evaluation_decides()) && step < self.plan.total_steps;
         let best = match self.measure(model, hooks) {
             Err(error) if !decides && !matches!(error, Error::Interrupted) => {
                 hooks.warning(&format!("the evaluation after step {step} failed and is left out: {error}"));
@@ -26,14 +26,14 @@ impl<T: Task> Trainer<'_, T> {
         };
         self.state.pending.evaluation = false;
         // Known only now: a run that ends here takes its last samples.
-        self.state.pending.samples |= self.out_of_patience();
+        self.state.pending.samples |= self.out_of_patience() || self.state.ended;
         self.unsaved = true;
         Ok(best)
     }
 
     fn measure(&mut self, model: &T::Model, hooks: &mut dyn Hooks<T::Model>) -> Result<bool, Error> {
         let step = self.state.step;
-        let Measurement { metrics, responses } = hooks.evaluate(&model.valid(), step)?;
+        let Measurement { metrics, responses, ends } = hooks.evaluate(&model.valid(), step)?;
         let first = self.state.last_evaluation.is_empty();
         let value = |metric: &str| metrics.iter().find(|(name, _)| name == metric).map(|&(_, value)| value);
         let decisive = match &self.config.best {
@@ -54,8 +54,9 @@ impl<T: Task> Trainer<'_, T> {
         for (name, value) in &metrics {
             self.state.last_evaluation.sum(name, *value);
         }
+        self.state.ended |= ends;
         let best = decisive.is_some_and(|(config, value)| self.state.judge(config, value));
-        let last = step == self.plan.total_steps || self.out_of_patience();
+        let last = step == self.plan.total_steps || self.out_of_patience() || self.state.ended;
         if self.config.logs_evaluation(first, last) {
             self.logs.responses("eval", step, self.epoch(), &responses);
         }
