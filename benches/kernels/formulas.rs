@@ -32,7 +32,7 @@ pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
 
 /// Segment by segment: `[t, h·n]`, `[t, g·n]` twice -> `[t, h·n]`
 pub fn attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, heads: Heads, packing: &Packing) -> Tensor<2> {
-    let Heads { query: h, kv: g, dim: n } = heads;
+    let Heads { query: h, kv: g, dim: n, .. } = heads;
     let r = h / g;
     let mixed = packing.segments().iter().map(|segment| {
         let (prefix, s) = (packing.prefix(segment), segment.len);

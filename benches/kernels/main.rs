@@ -98,7 +98,7 @@ fn operations(shape: &Shape, device: &Device) {
     let targets: Vec<i32> = rows.iter().map(|row| row * 7919 % vocab as i32).collect();
     let indices = |values: &[i32]| Tensor::<1, Int>::from_data(TensorData::from(values), device);
     let (rows, targets) = (indices(&rows), indices(&targets));
-    let logits = Logits { chunk: LOGITS / vocab, keep: false };
+    let logits = Logits { chunk: LOGITS / vocab, keep: false, soft_cap: None };
     report.pair(
         "token_logps",
         &[x, random([vocab, d], device)],

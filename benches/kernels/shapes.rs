@@ -19,7 +19,7 @@ pub const ALL: [Shape; 3] = [
         hidden: 384,
         intermediate: 1024,
         layers: 6,
-        heads: Heads { query: 6, kv: 2, dim: 64 },
+        heads: Heads { query: 6, kv: 2, dim: 64, scale: 0.125, soft_cap: None, window: None },
         vocab: 32_000,
     },
     Shape {
@@ -27,7 +27,7 @@ pub const ALL: [Shape; 3] = [
         hidden: 576,
         intermediate: 1536,
         layers: 30,
-        heads: Heads { query: 9, kv: 3, dim: 64 },
+        heads: Heads { query: 9, kv: 3, dim: 64, scale: 0.125, soft_cap: None, window: None },
         vocab: 49_152,
     },
     Shape {
@@ -35,7 +35,7 @@ pub const ALL: [Shape; 3] = [
         hidden: 512,
         intermediate: 1536,
         layers: 8,
-        heads: Heads { query: 8, kv: 8, dim: 64 },
+        heads: Heads { query: 8, kv: 8, dim: 64, scale: 0.125, soft_cap: None, window: None },
         vocab: 151_936,
     },
 ];

@@ -67,6 +67,10 @@ CASES = {
     "llama_dora_bf16": dict(
         base="transformer/llama_bf16", r=4, lora_alpha=8, target_modules="all-linear", use_dora=True
     ),
+    "qwen3": dict(base="transformer/qwen3", r=4, lora_alpha=8, target_modules="all-linear"),
+    # Queries, keys and values are one map, and so are gate and values.
+    "phi3": dict(base="transformer/phi3", r=4, lora_alpha=8, target_modules="all-linear"),
+    "gemma3": dict(base="transformer/gemma3", r=3, lora_alpha=6, target_modules=["q_proj", "up_proj"], use_rslora=True),
 }
 
 

@@ -4,7 +4,7 @@ import json
 import pathlib
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 HERE = pathlib.Path(__file__).parent
 MODELS = HERE.parents[1] / "models"
@@ -23,7 +23,11 @@ if __name__ == "__main__":
         config = AutoConfig.from_pretrained(file.parent)
         parameters = count(AutoModelForCausalLM, config)
         config.num_labels = 1
-        reward = count(AutoModelForSequenceClassification, config)
+        if config.model_type == "granite":
+            # transformers has no classifier of this family: the decoder, and a score vector.
+            reward = count(AutoModel, config) + config.hidden_size
+        else:
+            reward = count(AutoModelForSequenceClassification, config)
         record[file.parent.relative_to(MODELS).as_posix()] = dict(parameters=parameters, reward_parameters=reward)
     rows = ",\n".join(f"{json.dumps(name)}: {json.dumps(counts)}" for name, counts in record.items())
     (HERE / "models.json").write_text("{\n" + rows + "\n}\n")

@@ -8,13 +8,15 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForSequenceClassification
 
-from make_transformer import VOCAB, llama, qwen2
+from make_transformer import VOCAB, gemma3, llama, qwen2
 
 ROOT = pathlib.Path(__file__).parent / "reward"
 PAD = 2
 CASES = {
     "llama": (llama(num_labels=1, num_key_value_heads=1), 31),
     "qwen2": (qwen2(num_labels=1, tie_word_embeddings=True), 32),
+    # The class has another name than that of the language model.
+    "gemma3": (gemma3(num_labels=1), 33),
 }
 # Pairs (chosen, rejected) are rows (0, 1), (2, 3), …
 LENGTHS = [12, 7, 3, 15, 1, 9, 20, 20]
@@ -36,7 +38,8 @@ def build(config, seed):
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("norm.weight"):
-                parameter.copy_(1.0 + 0.3 * torch.randn(parameter.shape, generator=generator))
+                # Around 1, or around 0 where the model adds the 1 itself.
+                parameter.copy_(parameter + 0.3 * torch.randn(parameter.shape, generator=generator))
             elif name.endswith(".bias"):
                 parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator))
     return model

@@ -14,7 +14,20 @@ import shutil
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GraniteConfig,
+    LlamaConfig,
+    MistralConfig,
+    Olmo2Config,
+    Phi3Config,
+    Qwen2Config,
+    Qwen3Config,
+    SmolLM3Config,
+)
 
 ROOT = pathlib.Path(__file__).parent / "transformer"
 VOCAB = 96
@@ -62,6 +75,88 @@ def mistral(**changes):
     return MistralConfig(**{**BASE, "rope_parameters": dict(THETA_1E4), **changes})
 
 
+def qwen3(**changes):
+    rope = dict(rope_type="default", rope_theta=1000000.0)
+    return Qwen3Config(**{**BASE, "rms_norm_eps": 1e-6, "head_dim": 12, "rope_parameters": rope, **changes})
+
+
+def olmo2(**changes):
+    return Olmo2Config(**{**BASE, "rope_parameters": dict(THETA_1E4), **changes})
+
+
+def smollm3(**changes):
+    rope = dict(rope_type="default", rope_theta=2000000.0)
+    return SmolLM3Config(**{**BASE, "tie_word_embeddings": True, "rope_parameters": rope, **changes})
+
+
+def granite(**changes):
+    return GraniteConfig(
+        **{
+            **BASE,
+            "embedding_multiplier": 12.0,
+            "attention_multiplier": 0.11,
+            "residual_multiplier": 0.22,
+            "logits_scaling": 3.0,
+            "rope_parameters": dict(THETA_1E4),
+            **changes,
+        }
+    )
+
+
+def phi3(**changes):
+    return Phi3Config(**{**BASE, "rope_parameters": dict(THETA_1E4), **changes})
+
+
+def longrope():
+    """Phi-4-mini's: three quarters of a head turn, so 6 pairs of a head of 16."""
+    return dict(
+        rope_type="longrope",
+        rope_theta=10000.0,
+        partial_rotary_factor=0.75,
+        short_factor=[1.0, 1.1, 1.25, 1.5, 1.8, 2.5],
+        long_factor=[1.0, 1.3, 2.0, 4.0, 9.0, 20.0],
+    )
+
+
+def yarn():
+    return dict(rope_type="yarn", rope_theta=10000.0, factor=4.0, original_max_position_embeddings=64)
+
+
+def gemma2(**changes):
+    return Gemma2Config(
+        **{
+            **BASE,
+            "head_dim": 12,
+            "query_pre_attn_scalar": 20,
+            "sliding_window": 7,
+            "attn_logit_softcapping": 4.0,
+            "final_logit_softcapping": 6.0,
+            "tie_word_embeddings": True,
+            "rope_parameters": dict(THETA_1E4),
+            **changes,
+        }
+    )
+
+
+def gemma3(**changes):
+    rope = dict(
+        full_attention=dict(rope_type="linear", rope_theta=1000000.0, factor=8.0),
+        sliding_attention=dict(rope_type="default", rope_theta=10000.0),
+    )
+    return Gemma3TextConfig(
+        **{
+            **BASE,
+            "head_dim": 12,
+            "query_pre_attn_scalar": 20,
+            "sliding_window": 7,
+            "layer_types": ["sliding_attention", "full_attention"],
+            "tie_word_embeddings": True,
+            "rope_parameters": rope,
+            **changes,
+        }
+    )
+
+
 CASES = {
     "llama_kv1": dict(config=llama(num_key_value_heads=1)),
     "llama_kv1_tied": dict(config=llama(num_key_value_heads=1, tie_word_embeddings=True)),
@@ -86,6 +181,39 @@ CASES = {
     # Mistral 7B v0.3: no window. A window as long as the longest text hides nothing.
     "mistral_head_dim": dict(config=mistral(sliding_window=None, head_dim=12)),
     "mistral_window": dict(config=mistral(sliding_window=256, num_key_value_heads=1)),
+    "qwen3": dict(config=qwen3()),
+    "qwen3_tied": dict(config=qwen3(num_key_value_heads=1, head_dim=8, tie_word_embeddings=True)),
+    # A quarter of the frequencies keeps its value, some are interpolated, the rest is divided.
+    "qwen3_yarn": dict(config=qwen3(head_dim=16, rope_parameters=yarn()), lengths=[90, 40, 9]),
+    "olmo2": dict(config=olmo2()),
+    "olmo2_bias": dict(config=olmo2(num_key_value_heads=4, attention_bias=True, tie_word_embeddings=True)),
+    "olmo2_bf16": dict(config=olmo2(), dtype=torch.bfloat16),
+    "smollm3": dict(config=smollm3(no_rope_layers=[1, 0])),
+    "granite": dict(config=granite()),
+    "granite_tied": dict(config=granite(attention_bias=True, mlp_bias=True, tie_word_embeddings=True)),
+    "phi3": dict(config=phi3()),
+    # Texts within the original context: the short factors, and the factor of cosines and sines that follows from the whole.
+    "phi3_longrope": dict(
+        config=phi3(
+            hidden_size=64,
+            original_max_position_embeddings=32,
+            tie_word_embeddings=True,
+            rope_parameters=longrope(),
+        )
+    ),
+    # A window that hides something, in every layer.
+    "mistral_short_window": dict(config=mistral(sliding_window=7), lengths=[44, 17, 5]),
+    "llama_dynamic": dict(config=llama(rope_parameters=dict(rope_type="dynamic", rope_theta=10000.0, factor=4.0))),
+    "gemma2": dict(config=gemma2(), lengths=[44, 17, 5]),
+    "gemma2_uncapped": dict(
+        config=gemma2(attn_logit_softcapping=None, final_logit_softcapping=None, attention_bias=True)
+    ),
+    "gemma3": dict(config=gemma3(), lengths=[44, 17, 5]),
+    "gemma3_untied": dict(config=gemma3(num_key_value_heads=1, tie_word_embeddings=False)),
+    "qwen3_window": dict(
+        config=qwen3(use_sliding_window=True, sliding_window=7, max_window_layers=1, attention_bias=True),
+        lengths=[44, 17, 5],
+    ),
 }
 
 
@@ -98,7 +226,8 @@ def build(config, seed, dtype=torch.float32):
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("norm.weight"):
-                parameter.copy_(1.0 + 0.3 * torch.randn(parameter.shape, generator=generator))
+                # Around 1, or around 0 where the model adds the 1 itself.
+                parameter.copy_(parameter + 0.3 * torch.randn(parameter.shape, generator=generator))
             elif name.endswith(".bias"):
                 parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator))
             # What the file will hold, so that the expected values come from the same numbers.
@@ -148,6 +277,12 @@ def expected(model, lengths, seed):
         "model.layers.0.input_layernorm.weight",
         "model.norm.weight",
         "lm_head.weight",
+        "model.layers.0.self_attn.q_norm.weight",
+        "model.layers.1.self_attn.k_norm.weight",
+        "model.layers.0.self_attn.qkv_proj.weight",
+        "model.layers.1.mlp.gate_up_proj.weight",
+        "model.layers.0.pre_feedforward_layernorm.weight",
+        "model.layers.1.post_feedforward_layernorm.weight",
     ]
     parameters = dict(model.named_parameters())
     for name in wanted:
@@ -212,15 +347,25 @@ def config_v4(folder):
     """The same config in the spelling of transformers 4, checked to mean the same."""
     config = json.loads((folder / "config.json").read_text())
     rope = config.pop("rope_parameters")
+    if "full_attention" in rope:
+        config["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+        rope = rope["full_attention"]
     config["rope_theta"] = rope.pop("rope_theta")
+    if rope.pop("partial_rotary_factor", 1.0) != 1.0:
+        config["partial_rotary_factor"] = 0.75
+    if config["model_type"] == "phi3":
+        rope.pop("original_max_position_embeddings", None)
     config["rope_scaling"] = rope if rope["rope_type"] != "default" else None
     config["torch_dtype"] = config.pop("dtype")
-    config.pop("layer_types", None)  # came later; older files have use_sliding_window alone
+    layers = config.pop("layer_types", None)  # came later; older files have use_sliding_window alone
+    if config["model_type"] == "gemma3_text":
+        config["sliding_window_pattern"] = len(layers)
     config["transformers_version"] = "4.46.3"
     (folder / "config_v4.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     new = AutoConfig.from_pretrained(folder).to_dict()
     old = AutoConfig.from_pretrained(folder / "config_v4.json").to_dict()
-    ignored = {"transformers_version", "_name_or_path"}
+    ignored = {"transformers_version", "_name_or_path", "partial_rotary_factor"}
+    ignored |= {"sliding_window_pattern", "_sliding_window_pattern", "rope_local_base_freq"}
     for key in (new.keys() | old.keys()) - ignored:
         assert new.get(key) == old.get(key), (folder.name, key, new.get(key), old.get(key))
 

@@ -113,7 +113,7 @@ fn gradients_of_the_dro_loss_agree_between_devices() {
         );
         let weights = Aggregate::PerPrompt.response_weights(&index, 2.0);
         let gradients = weighted_sum(output.errors, &weights).backward();
-        let weight = &model.decoder().layers[0].self_attn.q_proj.weight;
+        let weight = &model.decoder().layers[0].self_attn.o_proj.weight;
         weight.val().grad(&gradients).unwrap().into_data().try_to_vec::<f32>().unwrap()
     };
     let mut devices = devices().into_iter();
@@ -173,7 +173,7 @@ fn pairs_together(model: &CausalLm, pairs: &[[Sequence; 2]]) -> (Vec<f32>, Vec<f
     let values =
         [by_dpo.clone(), by_dro.clone()].map(|losses| losses.into_data().try_to_vec::<f32>().unwrap()).concat();
     let gradients = (by_dpo.sum() + by_dro.sum()).backward();
-    let weight = model.decoder().layers[0].self_attn.q_proj.weight.val();
+    let weight = model.decoder().layers[0].self_attn.o_proj.weight.val();
     (values, weight.grad(&gradients).unwrap().into_data().try_to_vec::<f32>().unwrap())
 }
 

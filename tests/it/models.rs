@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use setpoint_transformer::{Architecture, ModelConfig, ModelType};
 
+/// The checkpoints that are not tuned to instructions.
+const BASE_MODELS: [&str; 1] = ["Llama-3-8B"];
+
 /// Tokens of the one row that the memory figures assume.
 const ROW: u64 = 2048;
 
@@ -154,7 +157,7 @@ fn cards_agree_with_their_configs() {
         assert_eq!(card.tied, config.tie_word_embeddings, "{name}: tied");
         assert_eq!(card.memory, Memory::of(&config), "{name}: memory");
         // An instruction-tuned checkpoint has a template, a base model has none.
-        assert_eq!(card.template.is_some(), name.contains("-Instruct"), "{name}: template");
+        assert_eq!(card.template.is_none(), BASE_MODELS.contains(&name.as_str()), "{name}: template");
     }
 }
 
@@ -172,7 +175,11 @@ fn stop_tokens_cover_the_configs() {
         // The first closes a turn of the template.
         let closing = match card.template.as_deref() {
             Some("llama3" | "llama3_1" | "llama3_2") => "<|eot_id|>",
-            Some("qwen2_5" | "chatml") => "<|im_end|>",
+            Some("qwen2_5" | "qwen3" | "smollm3" | "chatml") => "<|im_end|>",
+            Some("gemma") => "<end_of_turn>",
+            Some("granite3_3") => "<|end_of_text|>",
+            Some("olmo2") => "<|endoftext|>",
+            Some("phi4") => "<|end|>",
             Some("mistral") => "</s>",
             None => "<|end_of_text|>",
             Some(other) => panic!("{name}: template family {other}"),

@@ -19,7 +19,7 @@ fn main() {
     println!("{} tokens at the positions {:?}", batch.tokens(), batch.positions());
 
     // Two query heads read one key head, as in grouped-query attention.
-    let heads = Heads { query: 2, kv: 1, dim: 8 };
+    let heads = Heads::new(2, 1, 8);
     let random = |width| Tensor::<2>::random([batch.tokens(), width], Distribution::Normal(0.0, 1.0), &device);
     let q = random(heads.query * heads.dim);
     let k = random(heads.kv * heads.dim).require_grad();

@@ -8,7 +8,8 @@ use crate::composed;
 use crate::composed::nf4::{Nf4Tensors, Weight};
 use crate::differentiate::tracked;
 use crate::dropout::DropoutMask;
-use crate::functions::{Heads, Logits};
+use crate::functions::Logits;
+use crate::heads::Heads;
 use crate::nf4::{Nf4Layout, Nf4Ops};
 use crate::packing::Packing;
 
@@ -68,6 +69,9 @@ pub trait TransformerOps: Backend {
 
     /// `[t, f]`, `[t, f]` -> `[t, f]`
     fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// `[t, f]`, `[t, f]` -> `[t, f]`
+    fn geglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
 
     /// `[t, h·n]`, `[t, g·n]`, `[t, g·n]` -> `[t, h·n]`
     fn attention(
@@ -240,10 +244,10 @@ pub trait Kernels: Nf4Ops {
     fn token_scores_backward(
         kept: composed::head::Kept<Self>,
         gradient: FloatTensor<Self>,
-        chunk: usize,
+        logits: Logits,
         wanted: [bool; 2],
     ) -> [Option<FloatTensor<Self>>; 2] {
-        composed::head::backward::<Self>(kept, gradient, chunk, wanted)
+        composed::head::backward::<Self>(kept, gradient, logits, wanted)
     }
 }
 
@@ -331,6 +335,10 @@ macro_rules! operations_of {
 
             fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
                 Self::swiglu_forward(gate, up)
+            }
+
+            fn geglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+                composed::geglu::forward::<Self>(gate, up)
             }
 
             fn attention(
@@ -434,6 +442,10 @@ impl<B: Kernels, C: CheckpointStrategy> TransformerOps for Autodiff<B, C> {
 
     fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
         tracked::<B, C, _, 2>(composed::swiglu::SwiGlu, [gate, up])
+    }
+
+    fn geglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        tracked::<B, C, _, 2>(composed::geglu::GeGlu, [gate, up])
     }
 
     fn attention(

@@ -4,18 +4,8 @@ use burn::backend::Dispatch;
 use burn::tensor::{Int, Tensor};
 
 use crate::backend::TransformerOps;
+use crate::heads::Heads;
 use crate::packing::Packing;
-
-/// The heads of grouped-query attention (Ainslie et al., <https://arxiv.org/abs/2305.13245>).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Heads {
-    /// Query heads `h`, a multiple of `kv`.
-    pub query: usize,
-    /// Key and value heads `g`. Query head `i` reads key head `i · g / h`.
-    pub kv: usize,
-    /// Elements of a head `n`.
-    pub dim: usize,
-}
 
 /// A linear map, `y = x · Wᵀ + b`, with the weight as Hugging Face stores it.
 ///
@@ -135,19 +125,30 @@ pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     Tensor::from_dispatch(Dispatch::swiglu(gate.into_dispatch(), up.into_dispatch()))
 }
 
+/// The gate of GeGLU (Shazeer, <https://arxiv.org/abs/2002.05202>, equation 6) with GELU by its approximation with tanh (Hendrycks and Gimpel,
+/// <https://arxiv.org/abs/1606.08415>): `gelu(gate) · up`.
+///
+/// # Shapes
+/// `[t, f]` each.
+pub fn geglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+    Tensor::from_dispatch(Dispatch::geglu(gate.into_dispatch(), up.into_dispatch()))
+}
+
 /// Causal attention within the segments of a batch (Vaswani et al., <https://arxiv.org/abs/1706.03762>, equation 1): each token sees the
-/// tokens before it in its segment, itself and the whole of the segment's prefix. Scores are scaled by `1/sqrt(n)`; the softmax is f32.
+/// tokens before it in its segment, itself and the whole of the segment's prefix, as far as the window of `heads` reaches. The softmax is
+/// f32.
 ///
 /// # Shapes
 /// `q [t, h · n]`, `k` and `v` `[t, g · n]`; the result is `[t, h · n]`.
 ///
 /// # Panics
-/// If the shapes do not agree with `heads` and `packing`.
+/// If the shapes do not agree with `heads` and `packing`, or a window is 0.
 pub fn attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, heads: Heads, packing: &Packing) -> Tensor<2> {
     let tokens = packing.tokens();
     assert_eq!(q.dims(), [tokens, heads.query * heads.dim], "the queries of {heads:?} over {tokens} tokens");
     assert_eq!(k.dims(), [tokens, heads.kv * heads.dim], "the keys of {heads:?} over {tokens} tokens");
     assert_eq!(v.dims(), k.dims(), "keys and values");
+    assert_ne!(heads.window, Some(0), "a token sees itself");
     let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
     Tensor::from_dispatch(Dispatch::attention(q, k, v, heads, packing.clone()))
 }
@@ -161,14 +162,17 @@ pub struct TokenScores {
     pub entropy: Tensor<1>,
 }
 
-/// Which logits may exist at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How logits are computed, and which of them may exist at once.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Logits {
     /// Positions whose logits are worked on at a time, at least 1.
     pub chunk: usize,
     /// Whether the logits of all positions stay from the forward pass for the backward pass, which computes them again otherwise. Without
     /// autodiff none stays.
     pub keep: bool,
+    /// The bound `c` of the logits, if they have one: a logit `z` becomes `c · tanh(z / c)` (Gemma 2, <https://arxiv.org/abs/2408.00118>,
+    /// section 2).
+    pub soft_cap: Option<f64>,
 }
 
 /// Log-probabilities of tokens under a language model's head, without more logits at a time than `logits` says, forward and backward:

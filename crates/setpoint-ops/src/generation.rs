@@ -7,7 +7,7 @@ use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::{Int, Tensor};
 
 use crate::composed;
-use crate::functions::Heads;
+use crate::heads::Heads;
 
 /// Consecutive new tokens of a text whose earlier tokens have their keys and values in a slot of a cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,18 +150,19 @@ pub fn cache_copy(cache: Tensor<4>, from: usize, to: usize, len: usize) -> Tenso
 }
 
 /// Causal attention of new tokens to their texts, whose keys and values are in a cache, those of the new tokens included (Vaswani et al.,
-/// <https://arxiv.org/abs/1706.03762>, equation 1). Scores are scaled by `1/sqrt(n)`; the softmax is f32.
+/// <https://arxiv.org/abs/1706.03762>, equation 1), as far as the window of `heads` reaches. The softmax is f32.
 ///
 /// # Shapes
 /// `q [t, h·n]`, `keys` and `values` `[slots, g, capacity, n]`, on one device without autodiff; the result is `[t, h·n]`.
 ///
 /// # Panics
-/// If the shapes do not agree with `heads` and `spans`.
+/// If the shapes do not agree with `heads` and `spans`, or a window is 0.
 pub fn cached_attention(q: Tensor<2>, keys: Tensor<4>, values: Tensor<4>, heads: Heads, spans: &Spans) -> Tensor<2> {
     let [slots, g, capacity, n] = keys.dims();
     assert_eq!(q.dims(), [spans.tokens(), heads.query * heads.dim], "the queries of {heads:?}");
     assert_eq!([g, n], [heads.kv, heads.dim], "the cache of {heads:?}");
     assert_eq!(values.dims(), keys.dims(), "keys and values");
+    assert_ne!(heads.window, Some(0), "a token sees itself");
     assert!(spans.longest() <= capacity, "{} tokens in a cache for {capacity}", spans.longest());
     assert!(spans.spans().iter().all(|span| span.slot < slots), "a span of one of the {slots} slots");
     Tensor::from_dispatch(<Dispatch as GenerationOps>::cached_attention(

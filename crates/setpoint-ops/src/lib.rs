@@ -19,15 +19,17 @@ mod dropout;
 mod flex;
 mod functions;
 mod generation;
+mod heads;
 mod nf4;
 mod packing;
 
 pub use adamw::{AdamWStep, adamw, sum_of_squares};
 pub use dropout::{DropoutMask, dropout, extend_key};
 pub use functions::{
-    Heads, Logits, LowRank, RowLengths, TokenScores, attention, linear, linear_lora, rescale, rms_norm, rotate,
+    Logits, LowRank, RowLengths, TokenScores, attention, geglu, linear, linear_lora, rescale, rms_norm, rotate,
     row_norms, swiglu, token_logps,
 };
 pub use generation::{Likeliest, Span, Spans, cache_copy, cache_write, cached_attention, likeliest};
+pub use heads::Heads;
 pub use nf4::{Nf4, Nf4Double, Nf4Host, Nf4Layout, linear_lora_nf4, linear_nf4};
 pub use packing::{Packing, Segment};

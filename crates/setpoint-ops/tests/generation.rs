@@ -95,14 +95,30 @@ fn check(devices: &[Device], heads: Heads, dtype: FloatDType, tolerance: f32) {
 #[test]
 fn attention_over_a_cache_is_that_over_whole_texts() {
     for (query, kv, dim) in [(4, 4, 6), (4, 2, 6), (6, 2, 64), (3, 1, 128)] {
-        check(&devices(), Heads { query, kv, dim }, FloatDType::F32, 2e-6);
+        check(&devices(), Heads::new(query, kv, dim), FloatDType::F32, 2e-6);
+    }
+    let plain = Heads::new(4, 2, 6);
+    for heads in [
+        Heads { scale: 0.3, ..plain },
+        Heads { window: Some(1), ..plain },
+        Heads { window: Some(3), ..plain },
+        Heads { window: Some(71), ..plain },
+        Heads { soft_cap: Some(0.8), ..plain },
+        Heads { soft_cap: Some(50.0), window: Some(9), ..plain },
+    ] {
+        check(&devices(), heads, FloatDType::F32, 2e-6);
     }
 }
 
 #[test]
 fn bf16_goes_the_same_way() {
     // Weights are rounded to 8 bits, and so is the result; ndarray has no such numbers.
-    check(&[Device::flex()], Heads { query: 4, kv: 2, dim: 6 }, FloatDType::BF16, 0.02);
+    check(
+        &[Device::flex()],
+        Heads { soft_cap: Some(2.0), window: Some(40), ..Heads::new(4, 2, 6) },
+        FloatDType::BF16,
+        0.02,
+    );
 }
 
 #[test]

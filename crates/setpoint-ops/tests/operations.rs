@@ -4,7 +4,8 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use setpoint_ops::{
-    AdamWStep, Heads, Logits, LowRank, Packing, attention, linear, linear_lora, rms_norm, rotate, swiglu, token_logps,
+    AdamWStep, Heads, Logits, LowRank, Packing, attention, geglu, linear, linear_lora, rms_norm, rotate, swiglu,
+    token_logps,
 };
 
 #[path = "operations/dora.rs"]
@@ -188,6 +189,7 @@ fn norms() {
 #[test]
 fn gates() {
     check([[3, 7000], [3, 7000]], |[gate, up]| swiglu(gate, up), |[gate, up]| activation::silu(gate) * up);
+    check([[3, 700], [3, 700]], |[gate, up]| geglu(gate, up), |[gate, up]| activation::gelu_approximate(gate) * up);
 }
 
 #[test]
@@ -233,11 +235,16 @@ fn attention_by_rows(q: &Tensor<2>, k: &Tensor<2>, v: &Tensor<2>, heads: Heads, 
             let head_of = |x: &Tensor<2>, head: usize| x.clone().narrow(1, head * heads.dim, heads.dim);
             let kv = head * heads.kv / heads.query;
             let queries = head_of(&q.clone().slice([segment.tokens()]), head);
-            let scores = queries.matmul(head_of(&keys, kv).transpose()).div_scalar((heads.dim as f64).sqrt());
+            let scores = queries.matmul(head_of(&keys, kv).transpose()).mul_scalar(heads.scale);
+            let scores = match heads.soft_cap {
+                None => scores,
+                Some(cap) => scores.div_scalar(cap).tanh().mul_scalar(cap),
+            };
             let hidden: Vec<f32> = (0..segment.len)
                 .flat_map(|i| {
                     let last = prefix.len() + i;
-                    (0..prefix.len() + segment.len).map(move |j| if j > last { -1e9 } else { 0.0 })
+                    let first = heads.window.map_or(0, |window| (last + 1).saturating_sub(window));
+                    (0..prefix.len() + segment.len).map(move |j| if j > last || j < first { -1e9 } else { 0.0 })
                 })
                 .collect();
             let mask = TensorData::new(hidden, [segment.len, prefix.len() + segment.len]);
@@ -260,8 +267,21 @@ fn attention_over_segments() {
     batch.push(67, None);
     let batch = batch.build();
     let t = batch.tokens();
-    for (query, kv) in [(4, 1), (4, 2), (4, 4)] {
-        let heads = Heads { query, kv, dim: 6 };
+    let plain = Heads::new(4, 2, 6);
+    for heads in [
+        Heads::new(4, 1, 6),
+        plain,
+        Heads::new(4, 4, 6),
+        Heads { scale: 0.3, ..plain },
+        // Windows of a token, within the segments, across the end of the prompt and longer than most texts.
+        Heads { window: Some(1), ..plain },
+        Heads { window: Some(4), ..plain },
+        Heads { window: Some(66), ..plain },
+        Heads { soft_cap: Some(0.8), ..plain },
+        Heads { soft_cap: Some(50.0), ..plain },
+        Heads { soft_cap: Some(1.5), window: Some(7), scale: 0.9, ..plain },
+    ] {
+        let Heads { query, kv, .. } = heads;
         check(
             [[t, query * 6], [t, kv * 6], [t, kv * 6]],
             |[q, k, v]| attention(q, k, v, heads, &batch),
@@ -272,7 +292,7 @@ fn attention_over_segments() {
 
 #[test]
 fn attention_to_huge_scores_stays_finite() {
-    let heads = Heads { query: 1, kv: 1, dim: 4 };
+    let heads = Heads::new(1, 1, 4);
     for device in devices() {
         let x = || tensor::<2>(1, [3, 4], &device).mul_scalar(1e4).autodiff().require_grad();
         let (q, k, v) = (x(), x(), x());
@@ -288,25 +308,31 @@ fn indices(x: &[i32], device: &Device) -> Tensor<1, Int> {
 
 /// The logits of `chunk` positions at a time, and none kept.
 fn chunked(chunk: usize) -> Logits {
-    Logits { chunk, keep: false }
+    Logits { chunk, keep: false, soft_cap: None }
 }
 
 #[test]
 fn log_probabilities() {
     // A position that predicts two tokens, one that predicts none, and chunks of unequal length.
     let (rows, targets) = ([0, 2, 2, 4, 1], [3, 0, 10, 7, 7]);
-    for (chunk, keep) in [1, 2, 100].into_iter().flat_map(|chunk| [(chunk, false), (chunk, true)]) {
+    let chunks = [1, 2, 100].into_iter().flat_map(|chunk| [(chunk, false), (chunk, true)]);
+    for ((chunk, keep), soft_cap) in chunks.flat_map(|chunk| [(chunk, None), (chunk, Some(0.9))]) {
+        let logits = Logits { chunk, keep, soft_cap };
         check(
             [[5, 6], [11, 6]],
             |[x, w]| {
                 let device = x.device();
-                let scores =
-                    token_logps(x, w, indices(&rows, &device), indices(&targets, &device), Logits { chunk, keep });
+                let scores = token_logps(x, w, indices(&rows, &device), indices(&targets, &device), logits);
                 scores.logps.reshape([5, 1])
             },
             |[x, w]| {
                 let device = x.device();
-                let all = activation::log_softmax(x.matmul(w.transpose()), 1);
+                let all = x.matmul(w.transpose());
+                let all = match soft_cap {
+                    None => all,
+                    Some(cap) => all.div_scalar(cap).tanh().mul_scalar(cap),
+                };
+                let all = activation::log_softmax(all, 1);
                 let all = all.select(0, indices(&rows, &device));
                 all.gather(1, indices(&targets, &device).reshape([5, 1]))
             },
@@ -344,7 +370,7 @@ fn nan_is_not_lost() {
         let w = Tensor::<2>::from_data([[1f32, 0.0], [0.0, 1.0]], &device);
         let scores = token_logps(x.clone(), w, indices(&[0], &device), indices(&[0], &device), chunked(8));
         assert!(values(scores.logps)[0].is_nan(), "log-probability on {device:?}");
-        let heads = Heads { query: 1, kv: 1, dim: 2 };
+        let heads = Heads::new(1, 1, 2);
         let mixed = attention(x.clone(), x.clone(), x.clone(), heads, &Packing::rows([1]));
         assert!(values(mixed)[0].is_nan(), "attention on {device:?}");
         assert!(values(swiglu(x.clone(), x))[0].is_nan(), "gate on {device:?}");

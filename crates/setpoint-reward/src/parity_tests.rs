@@ -1,4 +1,4 @@
-//! Against `LlamaForSequenceClassification` and `Qwen2ForSequenceClassification` of transformers (`tests/golden/README.md`).
+//! Against the sequence classifiers of transformers (`tests/golden/README.md`).
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use super::*;
 use crate::task::{Preference, PreferenceTask};
 use crate::testing::devices;
 
-const CASES: [&str; 2] = ["llama", "qwen2"];
+const CASES: [&str; 3] = ["llama", "qwen2", "gemma3"];
 
 /// What the brief of this project asks of logits in f32.
 const TOLERANCE: f64 = 1e-4;

@@ -20,6 +20,11 @@ pub struct CausalLm {
     pub model: Decoder,
     /// The head, `[v, d]`; none when it is tied to the embeddings.
     pub lm_head: Option<Linear>,
+    /// The factor of the logits.
+    logits_scale: f64,
+    /// Their bound, if they have one.
+    #[module(skip)]
+    logits_cap: Option<f64>,
 }
 
 impl CausalLm {
@@ -27,7 +32,8 @@ impl CausalLm {
     pub fn zeros(config: &ModelConfig, device: &Device) -> Self {
         let lm_head =
             (!config.tie_word_embeddings).then(|| Linear::zeros(config.hidden_size, config.vocab_size, false, device));
-        checkpoint::with_stable_ids(Self { model: Decoder::zeros(config, device), lm_head })
+        let (logits_scale, logits_cap) = (config.design.multipliers.logits, config.design.logits_cap);
+        checkpoint::with_stable_ids(Self { model: Decoder::zeros(config, device), lm_head, logits_scale, logits_cap })
     }
 
     /// A fresh f32 model: matrices from N(0, `initializer_range`²), biases 0, norms 1, as transformers does.
@@ -90,9 +96,33 @@ impl CausalLm {
     ///
     /// `[n, d] -> [n, v]`
     pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
-        match &self.lm_head {
+        let hidden = self.head_input(hidden);
+        let logits = match &self.lm_head {
             Some(head) => head.forward(hidden),
             None => linear(hidden, self.head_weight(), None),
-        }
+        };
+        bound_logits(logits, self.logits_cap)
+    }
+
+    /// Returns what the head's matrix is applied to: the hidden states, multiplied by the factor that the family has for its logits.
+    ///
+    /// # Shapes
+    ///
+    /// `[n, d] -> [n, d]`
+    pub fn head_input(&self, hidden: Tensor<2>) -> Tensor<2> {
+        if self.logits_scale == 1.0 { hidden } else { hidden.mul_scalar(self.logits_scale) }
+    }
+
+    /// Returns the bound `c` of the logits, if the family has one: a logit `z` becomes `c · tanh(z / c)`.
+    pub fn logits_cap(&self) -> Option<f64> {
+        self.logits_cap
+    }
+}
+
+/// Bounds logits: with a bound `c`, a logit `z` becomes `c · tanh(z / c)`; without one, nothing changes.
+pub fn bound_logits(logits: Tensor<2>, cap: Option<f64>) -> Tensor<2> {
+    match cap {
+        Some(cap) => logits.div_scalar(cap).tanh().mul_scalar(cap),
+        None => logits,
     }
 }

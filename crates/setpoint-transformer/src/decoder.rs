@@ -1,5 +1,6 @@
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use half::{bf16, f16};
 use setpoint_ops::Packing;
 
 use crate::block::{Block, Pass};
@@ -7,7 +8,7 @@ use crate::config::ModelConfig;
 use crate::linear::Embedding;
 use crate::lora::Dropout;
 use crate::norm::RmsNorm;
-use crate::rope::Rope;
+use crate::rope::{Ropes, Rotations};
 use crate::tape::Recompute;
 
 /// The transformer without its head: tokens in, hidden states out.
@@ -21,8 +22,10 @@ pub struct Decoder {
     pub norm: RmsNorm,
     /// The longest sequence the model was trained for.
     max_positions: usize,
+    /// The factor of the embeddings.
+    embedding_scale: f64,
     #[module(skip)]
-    pub(crate) rope: Rope,
+    ropes: Ropes,
     /// How [`forward_taped`](Self::forward_taped) prepares the backward pass.
     #[module(skip)]
     pub recompute: Recompute,
@@ -36,10 +39,11 @@ impl Decoder {
     pub fn zeros(config: &ModelConfig, device: &Device) -> Self {
         Self {
             embed_tokens: Embedding::zeros(config.vocab_size, config.hidden_size, device),
-            layers: (0..config.num_hidden_layers).map(|_| Block::zeros(config, device)).collect(),
-            norm: RmsNorm::ones(config.hidden_size, config.rms_norm_eps, device),
+            layers: (0..config.num_hidden_layers).map(|i| Block::zeros(config, i, device)).collect(),
+            norm: RmsNorm::fresh(config.hidden_size, config, device),
             max_positions: config.max_position_embeddings,
-            rope: Rope::new(&config.rope, config.head_dim),
+            embedding_scale: config.design.multipliers.embeddings,
+            ropes: Ropes::new(config),
             recompute: Recompute::None,
             dropout: Dropout::default(),
         }
@@ -58,7 +62,7 @@ impl Decoder {
     /// If `ids` and `packing` differ in the number of tokens, or a place is not among them.
     pub fn forward(&self, ids: Tensor<1, Int>, packing: &Packing, wanted: Option<&[usize]>) -> Tensor<2> {
         assert_eq!(ids.dims(), [packing.tokens()], "the tokens of the packing");
-        let mut x = self.embed_tokens.forward(ids.clone());
+        let mut x = self.scaled(self.embed_tokens.forward(ids.clone()));
         let pass = self.pass(&ids, packing, wanted, &x.device());
         let wanted = places(wanted, packing, &x.device());
         for (i, layer) in self.layers.iter().enumerate() {
@@ -75,8 +79,23 @@ impl Decoder {
         wanted: Option<&[usize]>,
         device: &Device,
     ) -> Pass {
-        let rotation = self.rope.at(&packing.positions(), device);
-        Pass { rotation, packing: packing.clone(), masks: self.dropout.masks(ids, packing, wanted) }
+        let rotations = self.rotations(&packing.positions(), device);
+        Pass { rotations, packing: packing.clone(), masks: self.dropout.masks(ids, packing, wanted) }
+    }
+
+    /// Returns the rotations of queries and keys at `positions`.
+    pub(crate) fn rotations(&self, positions: &[i32], device: &Device) -> Rotations {
+        self.ropes.at(positions, device)
+    }
+
+    /// Multiplies embeddings by their factor.
+    pub(crate) fn scaled(&self, embedded: Tensor<2>) -> Tensor<2> {
+        scaled(embedded, self.embedding_scale)
+    }
+
+    /// Returns the factor of the embeddings.
+    pub(crate) fn embedding_scale(&self) -> f64 {
+        self.embedding_scale
     }
 
     /// Returns the tokens that layer `i` need answer: behind the last attention nothing passes from one token to another, so the last layer
@@ -99,6 +118,16 @@ impl Decoder {
     pub fn device(&self) -> Device {
         self.embed_tokens.weight.lazy_device()
     }
+}
+
+/// Multiplies numbers by a factor that is rounded to their format first.
+pub(crate) fn scaled(x: Tensor<2>, factor: f64) -> Tensor<2> {
+    let rounded = match x.dtype() {
+        DType::BF16 => bf16::from_f64(factor).to_f64(),
+        DType::F16 => f16::from_f64(factor).to_f64(),
+        _ => factor,
+    };
+    if rounded == 1.0 { x } else { x.mul_scalar(rounded) }
 }
 
 /// Returns places of a packed batch as a tensor.

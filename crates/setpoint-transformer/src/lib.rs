@@ -19,6 +19,7 @@ mod causal_lm;
 pub mod checkpoint;
 mod config;
 mod decoder;
+mod design;
 mod error;
 mod families;
 #[cfg(test)]
@@ -37,12 +38,15 @@ mod tape;
 mod weight;
 
 pub use block::{Block, Mlp, SelfAttention};
-pub use causal_lm::CausalLm;
+pub use causal_lm::{CausalLm, bound_logits};
 pub use checkpoint::{LoadOptions, SaveOptions};
 pub use config::{Architecture, ModelConfig, Quantization, RopeConfig, RopeScaling};
 pub use decoder::{Decoder, pack};
+pub use design::{
+    Activation, Biases, Design, HeadNorms, LayerDesign, LayerRope, Maps, Multipliers, NormPlacement, NormWeight,
+};
 pub use error::Error;
-pub use families::{Biases, ModelType};
+pub use families::ModelType;
 pub use generate::{
     Finish, Generated, GenerationConfig, check_prompts, generate, generate_on_streams, generate_part, generate_stream,
 };

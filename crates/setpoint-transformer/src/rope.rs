@@ -3,7 +3,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use setpoint_ops::rotate;
 
-use crate::config::RopeConfig;
+use crate::config::{ModelConfig, RopeConfig};
+use crate::design::LayerRope;
 
 /// Rotary position embedding in the rotate-half layout of Hugging Face's checkpoints: element `i` of a head is paired with `i + n/2`.
 ///
@@ -12,6 +13,9 @@ use crate::config::RopeConfig;
 #[derive(Clone, Debug)]
 pub(crate) struct Rope {
     inv_freq: Arc<[f32]>,
+    /// The factor of cosines and sines.
+    magnitude: f32,
+    head_dim: usize,
     tables: Arc<Mutex<Vec<Table>>>,
 }
 
@@ -27,16 +31,61 @@ struct Table {
 /// Cosines and sines at the positions of one pass, f32 and without a graph.
 #[derive(Clone, Debug)]
 pub(crate) struct Rotation {
-    /// `[t, n/2]`
+    /// `[t, m/2]`, where the first `m` elements of a head turn.
     cos: Tensor<2>,
-    /// `[t, n/2]`
+    /// `[t, m/2]`
     sin: Tensor<2>,
+    head_dim: usize,
+}
+
+/// The rotary embeddings of a model.
+#[derive(Clone, Debug)]
+pub(crate) struct Ropes {
+    global: Rope,
+    local: Option<Rope>,
+}
+
+/// Their rotations at the positions of one pass.
+#[derive(Clone, Debug)]
+pub(crate) struct Rotations {
+    global: Rotation,
+    local: Option<Rotation>,
+}
+
+impl Ropes {
+    pub(crate) fn new(config: &ModelConfig) -> Self {
+        Self {
+            global: Rope::new(&config.rope, config.head_dim),
+            local: config.design.local_rope.as_ref().map(|rope| Rope::new(rope, config.head_dim)),
+        }
+    }
+
+    /// Returns the rotations of tokens at `positions`.
+    pub(crate) fn at(&self, positions: &[i32], device: &Device) -> Rotations {
+        Rotations {
+            global: self.global.at(positions, device),
+            local: self.local.as_ref().map(|rope| rope.at(positions, device)),
+        }
+    }
+}
+
+impl Rotations {
+    /// Returns the rotation of a layer, if it has one.
+    pub(crate) fn of(&self, layer: LayerRope) -> Option<&Rotation> {
+        match layer {
+            LayerRope::Global => Some(&self.global),
+            LayerRope::Local => self.local.as_ref(),
+            LayerRope::Absent => None,
+        }
+    }
 }
 
 impl Rope {
     pub(crate) fn new(config: &RopeConfig, head_dim: usize) -> Self {
         Self {
             inv_freq: config.inv_freq(head_dim).into_iter().map(|frequency| frequency as f32).collect(),
+            magnitude: config.magnitude() as f32,
+            head_dim,
             tables: Arc::default(),
         }
     }
@@ -47,7 +96,8 @@ impl Rope {
         let end = positions.iter().copied().max().map_or(0, |last| last as usize + 1);
         let table = self.table(end, &device);
         let index = Tensor::<1, Int>::from_data(positions, &device);
-        Rotation { cos: table.cos.select(0, index.clone()), sin: table.sin.select(0, index) }
+        let head_dim = self.head_dim;
+        Rotation { cos: table.cos.select(0, index.clone()), sin: table.sin.select(0, index), head_dim }
     }
 
     fn table(&self, length: usize, device: &Device) -> Table {
@@ -70,8 +120,8 @@ impl Rope {
         let tensor =
             |values: Vec<f32>| Tensor::from_data(TensorData::new(values, [length, half]), (&device, DType::F32));
         let table = Table {
-            cos: tensor(angles().map(|angle| angle.cos() as f32).collect()),
-            sin: tensor(angles().map(|angle| angle.sin() as f32).collect()),
+            cos: tensor(angles().map(|angle| angle.cos() as f32 * self.magnitude).collect()),
+            sin: tensor(angles().map(|angle| angle.sin() as f32 * self.magnitude).collect()),
             device,
         };
         tables.push(table.clone());
@@ -80,13 +130,24 @@ impl Rope {
 }
 
 impl Rotation {
-    /// Turns each pair of each head: `(a, b) -> (a cos - b sin, b cos + a sin)`, in f32, rounded once to the dtype of `x`.
+    /// Turns each pair of each head: `(a, b) -> (a cos - b sin, b cos + a sin)`, in f32, rounded once to the dtype of `x`. Elements of a head
+    /// behind the part that turns stay as they are.
     ///
     /// # Shapes
     ///
     /// `[t, heads·n] -> [t, heads·n]`
     pub(crate) fn apply(&self, x: Tensor<2>) -> Tensor<2> {
-        rotate(x, self.cos.clone(), self.sin.clone())
+        let turn = |x: Tensor<2>| rotate(x, self.cos.clone(), self.sin.clone());
+        let (n, part) = (self.head_dim, 2 * self.cos.dims()[1]);
+        if part == n {
+            return turn(x);
+        }
+        let [t, width] = x.dims();
+        let heads = width / n;
+        // [t, heads·n] -> [t, heads, n] -> [t, heads·part]
+        let x = x.reshape([t, heads, n]);
+        let turned = turn(x.clone().narrow(2, 0, part).reshape([t, heads * part])).reshape([t, heads, part]);
+        Tensor::cat(vec![turned, x.narrow(2, part, n - part)], 2).reshape([t, width])
     }
 }
 
@@ -97,7 +158,7 @@ mod tests {
     use crate::finite_difference::{check, devices, tensor};
 
     fn config() -> RopeConfig {
-        RopeConfig { theta: 100.0, scaling: RopeScaling::Default }
+        RopeConfig { theta: 100.0, rotary_share: 1.0, scaling: RopeScaling::Default }
     }
 
     fn rope() -> Rope {
@@ -122,10 +183,27 @@ mod tests {
     }
 
     #[test]
+    fn the_rest_of_a_head_stays_as_it_is() {
+        for device in devices() {
+            let part = Rope::new(&RopeConfig { rotary_share: 0.5, ..config() }, 8).at(&[7, 8], &device);
+            let x: Tensor<2> = tensor(3, [2, 16], &device);
+            let y = part.apply(x.clone());
+            for start in [0, 8] {
+                let of = |x: &Tensor<2>, from: usize| x.clone().narrow(1, from, 4).into_data();
+                let turned = rope().at(&[7, 8], &device).apply(x.clone().narrow(1, start, 4)).into_data();
+                of(&y, start).assert_eq(&turned, true);
+                of(&y, start + 4).assert_eq(&of(&x, start + 4), true);
+            }
+        }
+    }
+
+    #[test]
     fn gradients() {
         for device in devices() {
-            let rotation = rope().at(&[3, 4, 5], &device);
-            check([3, 8], &device, |x| rotation.apply(x));
+            let half = Rope::new(&RopeConfig { rotary_share: 0.5, ..config() }, 8);
+            for rotation in [rope().at(&[3, 4, 5], &device), half.at(&[3, 4, 5], &device)] {
+                check([3, 8], &device, |x| rotation.apply(x));
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use burn::tensor::{Gradients, Int, Tensor};
 use setpoint_ops::Packing;
 
 use crate::block::{Block, Pass};
-use crate::decoder::{Decoder, places};
+use crate::decoder::{Decoder, places, scaled};
 
 /// How the backward pass gets at what the forward pass computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub struct Tape {
     vocab_size: usize,
     /// Whether the embeddings are trained.
     embeddings: bool,
+    /// The factor by which they enter the first block.
+    embedding_scale: f64,
     /// The first block's input, a leaf of the loss's graph; none where blocks are computed again.
     embedded: Option<Tensor<2>>,
     /// Where they are.
@@ -88,14 +90,15 @@ impl Decoder {
             return (self.forward(ids, packing, wanted), None);
         }
         assert_eq!(ids.dims(), [packing.tokens()], "the tokens of the packing");
-        let embedded = self.embed_tokens.valid().forward(ids.clone().inner());
+        let embedded = self.scaled(self.embed_tokens.valid().forward(ids.clone().inner()));
         let pass = self.pass(&ids, packing, wanted, &embedded.device());
         let wanted = places(wanted, packing, &embedded.device());
         let embeddings = self.embed_tokens.weight.is_require_grad();
         // Below it there is nothing that a gradient is wanted for.
         let first = if embeddings { 0 } else { self.layers.iter().position(trains).unwrap_or(self.layers.len()) };
         let vocab_size = self.vocab_size();
-        let mut tape = Tape { ids: ids.inner(), vocab_size, embeddings, embedded: None, blocks: None };
+        let (ids, embedding_scale) = (ids.inner(), self.embedding_scale());
+        let mut tape = Tape { ids, vocab_size, embeddings, embedding_scale, embedded: None, blocks: None };
         let layers = self.layers.iter().enumerate().map(|(i, layer)| (layer, self.wanted_of(i, wanted.as_ref())));
         let last = match self.recompute {
             Recompute::None => {
@@ -128,12 +131,13 @@ impl Tape {
     ///
     /// A loss that does not depend on the hidden states moves nothing.
     pub fn backward(self, gradients: &mut Gradients, accept: &mut dyn FnMut(Part<'_>, &mut Gradients)) {
-        let Self { ids, vocab_size, embeddings, embedded, blocks } = self;
+        let Self { ids, vocab_size, embeddings, embedding_scale, embedded, blocks } = self;
         let of_embedded = match blocks {
             None => embedded.and_then(|embedded| embedded.grad_remove(gradients)),
             Some(blocks) => blocks.backward(embeddings, gradients, accept),
         };
         if let Some(rows) = of_embedded.filter(|_| embeddings) {
+            let rows = scaled(rows, embedding_scale);
             accept(Part::Embeddings { vocab_size, ids: &ids, rows: &rows }, gradients);
         }
     }

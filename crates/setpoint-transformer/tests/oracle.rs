@@ -4,8 +4,11 @@
 //! crates include this file to compare with it.
 
 use burn::module::Param;
-use burn::tensor::{Bool, DType, Device, FloatDType, Int, Tensor, TensorData, activation, module};
-use setpoint_transformer::{Block, Decoder, Linear, Mlp, ModelConfig, RmsNorm};
+use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData, activation, module};
+use setpoint_transformer::{
+    Activation, Block, Decoder, HeadNorms, LayerRope, Linear, Maps, Mlp, ModelConfig, NormPlacement, NormWeight,
+    RmsNorm, RopeConfig,
+};
 
 /// Added to the score of a position that must not be seen. Large, yet finite: a row of nothing else yields a uniform distribution, not NaN.
 const HIDDEN: f32 = -1e30;
@@ -20,11 +23,18 @@ pub fn hidden_states<R: AsRef<[u32]>>(decoder: &Decoder, config: &ModelConfig, r
     let device = decoder.device();
     let ids = pad_right(rows, &device);
     let [_, length] = ids.dims();
-    let rotation = Rotation::new(config, length, &device);
-    let mask = causal_mask(length, &device);
-    let mut x = module::embedding(decoder.embed_tokens.weight.val(), ids);
-    for layer in &decoder.layers {
-        x = block(layer, config, x, &rotation, &mask);
+    let x = module::embedding(decoder.embed_tokens.weight.val(), ids);
+    let mut x = x.mul_scalar(config.design.multipliers.embeddings);
+    for (i, layer) in decoder.layers.iter().enumerate() {
+        let design = config.design.layer(i);
+        let rope = match design.rope {
+            LayerRope::Global => Some(&config.rope),
+            LayerRope::Local => config.design.local_rope.as_ref(),
+            LayerRope::Absent => None,
+        };
+        let rotation = rope.map(|rope| Rotation::new(rope, config.head_dim, length, &device));
+        let mask = causal_mask(length, design.window, &device);
+        x = block(layer, config, x, rotation.as_ref(), &mask);
     }
     norm(&decoder.norm, config, x)
 }
@@ -40,36 +50,91 @@ fn pad_right<R: AsRef<[u32]>>(rows: &[R], device: &Device) -> Tensor<2, Int> {
     Tensor::from_data(TensorData::new(ids, [rows.len(), length]), device)
 }
 
-/// Attention and feed-forward network, each after a norm and added to its input.
-fn block(layer: &Block, config: &ModelConfig, x: Tensor<3>, rotation: &Rotation, mask: &Tensor<4>) -> Tensor<3> {
-    let x = x.clone() + self_attention(layer, config, norm(&layer.input_layernorm, config, x), rotation, mask);
-    x.clone() + feed_forward(&layer.mlp, norm(&layer.post_attention_layernorm, config, x))
+/// Attention and feed-forward network, each added to its input, with norms before them, after them or both.
+fn block(
+    layer: &Block,
+    config: &ModelConfig,
+    x: Tensor<3>,
+    rotation: Option<&Rotation>,
+    mask: &Tensor<4>,
+) -> Tensor<3> {
+    let apply = |which: &Option<RmsNorm>, x| norm(which.as_ref().unwrap(), config, x);
+    let attend = |x| self_attention(layer, config, x, rotation, mask);
+    let feed = |x| feed_forward(&layer.mlp, config, x);
+    let residual = config.design.multipliers.residual;
+    let second = |x| norm(&layer.post_attention_layernorm, config, x);
+    match config.design.norms {
+        NormPlacement::Before => {
+            let x = x.clone() + attend(apply(&layer.input_layernorm, x)).mul_scalar(residual);
+            x.clone() + feed(second(x)).mul_scalar(residual)
+        }
+        NormPlacement::After => {
+            let x = x.clone() + second(attend(x)).mul_scalar(residual);
+            x.clone() + apply(&layer.post_feedforward_layernorm, feed(x)).mul_scalar(residual)
+        }
+        NormPlacement::Both => {
+            let x = x.clone() + second(attend(apply(&layer.input_layernorm, x))).mul_scalar(residual);
+            let fed = feed(apply(&layer.pre_feedforward_layernorm, x.clone()));
+            x + apply(&layer.post_feedforward_layernorm, fed).mul_scalar(residual)
+        }
+    }
 }
 
 fn self_attention(
     layer: &Block,
     config: &ModelConfig,
     x: Tensor<3>,
-    rotation: &Rotation,
+    rotation: Option<&Rotation>,
     mask: &Tensor<4>,
 ) -> Tensor<3> {
     let [b, s, _] = x.dims();
     let (h, g, n) = (config.num_attention_heads, config.num_key_value_heads, config.head_dim);
     let weights = &layer.self_attn;
+    let [q, k, v] = match config.design.maps {
+        Maps::Separate => {
+            [&weights.q_proj, &weights.k_proj, &weights.v_proj].map(|map| linear(map.as_ref().unwrap(), x.clone()))
+        }
+        Maps::Fused => {
+            let all = linear(weights.qkv_proj.as_ref().unwrap(), x);
+            [(0, h), (h, g), (h + g, g)].map(|(first, heads)| all.clone().narrow(2, first * n, heads * n))
+        }
+    };
     // [b, s, h·n] -> [b, h, s, n]
     let split = |x: Tensor<3>, heads: usize| x.reshape([b, s, heads, n]).swap_dims(1, 2);
-    let q = rotation.apply(split(linear(&weights.q_proj, x.clone()), h));
-    let k = rotation.apply(split(linear(&weights.k_proj, x.clone()), g));
-    let v = split(linear(&weights.v_proj, x), g);
+    let normed = |x: Tensor<3>, which: &Option<RmsNorm>, heads: usize| match config.design.head_norms {
+        HeadNorms::Absent => x,
+        HeadNorms::Whole => norm(which.as_ref().unwrap(), config, x),
+        HeadNorms::PerHead => {
+            norm(which.as_ref().unwrap(), config, x.reshape([b, s * heads, n])).reshape([b, s, heads * n])
+        }
+    };
+    let turn = |x: Tensor<4>| match rotation {
+        Some(rotation) => rotation.apply(x),
+        None => x,
+    };
+    let q = turn(split(normed(q, &weights.q_norm, h), h));
+    let k = turn(split(normed(k, &weights.k_norm, g), g));
+    let scale = config.design.multipliers.attention.unwrap_or((n as f64).sqrt().recip());
     // [b, h, s, n] -> [b, s, h·n]
-    let mixed = attention(q, k, v, mask).swap_dims(1, 2).reshape([b, s, h * n]);
-    linear(&weights.o_proj, mixed)
+    let mixed = attention(q, k, split(v, g), mask, scale, config.design.attention_cap);
+    linear(&weights.o_proj, mixed.swap_dims(1, 2).reshape([b, s, h * n]))
 }
 
-/// The gated feed-forward network SwiGLU: Shazeer, <https://arxiv.org/abs/2002.05202>, equation 6.
-fn feed_forward(mlp: &Mlp, x: Tensor<3>) -> Tensor<3> {
-    let gate = activation::silu(linear(&mlp.gate_proj, x.clone()));
-    linear(&mlp.down_proj, gate * linear(&mlp.up_proj, x))
+/// The gated feed-forward network: Shazeer, <https://arxiv.org/abs/2002.05202>, equation 6.
+fn feed_forward(mlp: &Mlp, config: &ModelConfig, x: Tensor<3>) -> Tensor<3> {
+    let f = config.intermediate_size;
+    let [gate, up] = match config.design.maps {
+        Maps::Separate => [&mlp.gate_proj, &mlp.up_proj].map(|map| linear(map.as_ref().unwrap(), x.clone())),
+        Maps::Fused => {
+            let both = linear(mlp.gate_up_proj.as_ref().unwrap(), x);
+            [0, f].map(|first| both.clone().narrow(2, first, f))
+        }
+    };
+    let gate = match config.design.activation {
+        Activation::Silu => activation::silu(gate),
+        Activation::GeluTanh => activation::gelu_approximate(gate),
+    };
+    linear(&mlp.down_proj, gate * up)
 }
 
 /// `y = x · Wᵀ + b`
@@ -79,73 +144,97 @@ fn linear(map: &Linear, x: Tensor<3>) -> Tensor<3> {
 
 /// Root mean square normalisation: Zhang and Sennrich, <https://arxiv.org/abs/1910.07467>, equation 4.
 ///
-/// `y = w · x / sqrt(mean(x²) + eps)`, the fraction in f32 and rounded to the dtype of `x` before `w` is applied, as transformers does.
+/// `y = w · x / sqrt(mean(x²) + eps)`, the fraction in f32 and rounded to the dtype of `x` before `w` is applied or afterwards, as
+/// transformers does.
 fn norm(norm: &RmsNorm, config: &ModelConfig, x: Tensor<3>) -> Tensor<3> {
     let dtype: FloatDType = x.dtype().into();
     let x = x.cast(FloatDType::F32);
     let scale = x.clone().square().mean_dim(2).add_scalar(config.rms_norm_eps).sqrt().recip();
-    (x * scale).cast(dtype) * norm.weight.val().unsqueeze()
+    let weight: Tensor<3> = norm.weight.val().unsqueeze();
+    match config.design.norm_weight {
+        NormWeight::Rounded => (x * scale).cast(dtype) * weight,
+        NormWeight::Wide => (x * scale * weight.cast(FloatDType::F32)).cast(dtype),
+        NormWeight::OnePlus => (x * scale * weight.cast(FloatDType::F32).add_scalar(1.0)).cast(dtype),
+    }
 }
 
-/// Rotary position embedding: Su et al., <https://arxiv.org/abs/2104.09864>, element `i` of a head paired with `i + n/2`.
+/// Rotary position embedding: Su et al., <https://arxiv.org/abs/2104.09864>, element `i` of the first `m` of a head paired with `i + m/2`.
 struct Rotation {
-    /// `[1, 1, s, n/2]`
+    /// `[1, 1, s, m/2]`
     cos: Tensor<4>,
-    /// `[1, 1, s, n/2]`
+    /// `[1, 1, s, m/2]`
     sin: Tensor<4>,
 }
 
 impl Rotation {
-    fn new(config: &ModelConfig, length: usize, device: &Device) -> Self {
+    fn new(rope: &RopeConfig, head_dim: usize, length: usize, device: &Device) -> Self {
         let device = device.clone().without_autodiff();
-        let frequencies: Vec<f32> = config.rope.inv_freq(config.head_dim).into_iter().map(|f| f as f32).collect();
+        let frequencies: Vec<f32> = rope.inv_freq(head_dim).into_iter().map(|f| f as f32).collect();
         let angles = || (0..length).flat_map(|at| frequencies.iter().map(move |f| f64::from(at as f32 * f)));
         let shape = [1, 1, length, frequencies.len()];
         let tensor = |values: Vec<f32>| Tensor::from_data(TensorData::new(values, shape), (&device, DType::F32));
         Self {
-            cos: tensor(angles().map(|angle| angle.cos() as f32).collect()),
-            sin: tensor(angles().map(|angle| angle.sin() as f32).collect()),
+            cos: tensor(angles().map(|angle| (angle.cos() * rope.magnitude()) as f32).collect()),
+            sin: tensor(angles().map(|angle| (angle.sin() * rope.magnitude()) as f32).collect()),
         }
     }
 
     /// `(a, b) -> (a cos - b sin, b cos + a sin)`, in f32, rounded once to the dtype of `x`: `[b, h, s, n] -> [b, h, s, n]`
     fn apply(&self, x: Tensor<4>) -> Tensor<4> {
         let dtype: FloatDType = x.dtype().into();
-        let half = x.dims()[3] / 2;
+        let (n, half) = (x.dims()[3], self.cos.dims()[3]);
         let x = x.cast(FloatDType::F32);
-        let (a, b) = (x.clone().narrow(3, 0, half), x.narrow(3, half, half));
+        let (a, b) = (x.clone().narrow(3, 0, half), x.clone().narrow(3, half, half));
         let (cos, sin) = (self.cos.clone(), self.sin.clone());
         let first = a.clone() * cos.clone() - b.clone() * sin.clone();
         let second = b * cos + a * sin;
-        Tensor::cat(vec![first, second], 3).cast(dtype)
+        let mut parts = vec![first, second];
+        if 2 * half < n {
+            parts.push(x.narrow(3, 2 * half, n - 2 * half));
+        }
+        Tensor::cat(parts, 3).cast(dtype)
     }
 }
 
-/// Returns the term of the attention scores by which each of `length` positions sees itself and those before it, `[1, 1, s, s]`, f32.
-pub fn causal_mask(length: usize, device: &Device) -> Tensor<4> {
-    let device = device.clone().without_autodiff();
-    let hidden = Tensor::<2, Bool>::tril_mask([length, length], 0, &device);
-    // [s, s] -> [1, 1, s, s]
-    Tensor::<2>::zeros([length, length], (&device, DType::F32)).mask_fill(hidden, HIDDEN).unsqueeze()
+/// Returns the term of the attention scores by which each of `length` positions sees itself and those before it, with a window of `n` no more
+/// than the last `n` of them; `[1, 1, s, s]`, f32.
+pub fn causal_mask(length: usize, window: Option<usize>, device: &Device) -> Tensor<4> {
+    let window = window.unwrap_or(length);
+    let hidden = |i: usize, j: usize| j > i || i - j >= window;
+    let mask = (0..length).flat_map(|i| (0..length).map(move |j| if hidden(i, j) { HIDDEN } else { 0.0 }));
+    let mask = TensorData::new(mask.collect::<Vec<f32>>(), [1, 1, length, length]);
+    Tensor::from_data(mask, (&device.clone().without_autodiff(), DType::F32))
 }
 
 /// Scaled dot-product attention with grouped heads: Vaswani et al., <https://arxiv.org/abs/1706.03762>, equation 1; Ainslie et al.,
 /// <https://arxiv.org/abs/2305.13245>.
 ///
-/// `softmax(q kᵀ / sqrt(n) + mask) v`. Scores and softmax are f32 whatever the dtype of `q`.
+/// `softmax(scale · q kᵀ + mask) v`. Scores and softmax are f32 whatever the dtype of `q`. With a bound `c`, a scaled score `s` becomes
+/// `c · tanh(s / c)`.
 ///
 /// # Shapes
 ///
 /// `q [b, h, s, n]`, `k` and `v [b, g, s, n]` with `h` a multiple of `g`; the result is `[b, h, s, n]`. Query head `i` reads key head
 /// `i · g / h`.
-pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &Tensor<4>) -> Tensor<4> {
+pub fn attention(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    mask: &Tensor<4>,
+    scale: f64,
+    cap: Option<f64>,
+) -> Tensor<4> {
     let dtype: FloatDType = q.dtype().into();
     let [b, h, s, n] = q.dims();
     let g = k.dims()[1];
     let r = h / g;
     // The queries of a group are rows of one product with their common keys: [b, h, s, n] -> [b, g, r·s, n]
     let q = q.reshape([b, g, r * s, n]);
-    let scores = q.matmul(k.transpose()).cast(FloatDType::F32).mul_scalar((n as f64).sqrt().recip());
+    let scores = q.matmul(k.transpose()).cast(FloatDType::F32).mul_scalar(scale);
+    let scores = match cap {
+        Some(cap) => scores.div_scalar(cap).tanh().mul_scalar(cap),
+        None => scores,
+    };
     // [b, g, r·s, s] -> [b, g, r, s, s]
     let scores = scores.reshape([b, g, r, s, s]) + mask.clone().unsqueeze_dim::<5>(1);
     let weights = activation::softmax(scores, 4).reshape([b, g, r * s, s]);

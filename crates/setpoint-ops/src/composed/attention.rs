@@ -8,7 +8,7 @@ use super::mask::causal;
 use super::{dtype, f32, reshape, rows};
 use crate::backend::Kernels;
 use crate::differentiate::Operation;
-use crate::functions::Heads;
+use crate::heads::Heads;
 use crate::packing::{Packing, Segment};
 
 /// A segment's part of `x`, by head: `[t, heads·n] -> [heads, len, n]`, behind that of its prefix where `with_prefix`.
@@ -34,17 +34,34 @@ fn joined<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     reshape::<B, 2>(B::float_swap_dims(x, 0, 1), [len, heads * n])
 }
 
-/// Scaled and masked scores of a segment, f32 `[g, r·len, keys]`.
-fn scores<B: Backend>(q: FloatTensor<B>, k: FloatTensor<B>, segment: &Segment, heads: Heads) -> FloatTensor<B> {
+/// Scaled, bounded and masked scores of a segment, f32 `[g, r·len, keys]`.
+struct Scores<B: Backend> {
+    scores: FloatTensor<B>,
+    /// The derivative of the bounded scores by the scaled ones, if there is a bound.
+    slope: Option<FloatTensor<B>>,
+}
+
+fn scores<B: Backend>(q: FloatTensor<B>, k: FloatTensor<B>, segment: &Segment, heads: Heads) -> Scores<B> {
     let (g, r, len) = (heads.kv, heads.query / heads.kv, segment.len);
     let keys = k.shape()[1];
     let scores = f32::<B>(B::float_matmul(q, B::float_transpose(k)));
-    let scores = B::float_mul_scalar(scores, (heads.dim as f64).sqrt().recip().into());
+    let scores = B::float_mul_scalar(scores, heads.scale.into());
+    let (scores, slope) = match heads.soft_cap {
+        None => (scores, None),
+        Some(cap) => bounded::<B>(scores, cap),
+    };
     // [g, r·len, keys] -> [g, r, len, keys]
     let scores = reshape::<B, 4>(scores, [g, r, len, keys]);
     let positions = B::int_arange((keys - len) as i64..keys as i64, &scores.device(), IntDType::I32);
-    let hidden = causal::<B>(positions, [1, len], keys);
-    reshape::<B, 3>(B::float_add(scores, hidden), [g, r * len, keys])
+    let hidden = causal::<B>(positions, [1, len], keys, heads.window);
+    Scores { scores: reshape::<B, 3>(B::float_add(scores, hidden), [g, r * len, keys]), slope }
+}
+
+/// `c · tanh(s / c)` and its derivative, `1 − tanh²(s / c)`.
+fn bounded<B: Backend>(scores: FloatTensor<B>, cap: f64) -> (FloatTensor<B>, Option<FloatTensor<B>>) {
+    let tanh = B::float_tanh(B::float_mul_scalar(scores, cap.recip().into()));
+    let slope = B::float_add_scalar(B::float_neg(B::float_mul(tanh.clone(), tanh.clone())), 1.0.into());
+    (B::float_mul_scalar(tanh, cap.into()), Some(slope))
 }
 
 pub(crate) fn forward<B: Backend>(
@@ -63,7 +80,7 @@ pub(crate) fn forward<B: Backend>(
         let queries = reshape::<B, 3>(heads_of::<B>(&q, segment, packing, h, false), [g, h / g * len, n]);
         let keys = heads_of::<B>(&k, segment, packing, g, true);
         let values = heads_of::<B>(&v, segment, packing, g, true);
-        let scores = scores::<B>(queries, keys, segment, heads);
+        let Scores { scores, .. } = scores::<B>(queries, keys, segment, heads);
         let highest = B::float_max_dim(scores.clone(), 2);
         let weights = B::float_exp(B::float_sub(scores, highest.clone()));
         let sum = B::float_sum_dim(weights.clone(), 2);
@@ -76,7 +93,8 @@ pub(crate) fn forward<B: Backend>(
     (B::float_cat(mixed, 0), B::float_cat(log_sums, 1))
 }
 
-/// With `P` the weights and `O = P V`: `∂V = Pᵀ ∂O`, `∂S = P ∘ (∂O Vᵀ − rowsum(∂O ∘ O))`, `∂Q = ∂S K / √n`, `∂K = ∂Sᵀ Q / √n`.
+/// With `P` the weights, `O = P V` and a scale `a`: `∂V = Pᵀ ∂O`, `∂S = P ∘ (∂O Vᵀ − rowsum(∂O ∘ O))`, `∂Q = a ∂S K`, `∂K = a ∂Sᵀ Q`; with a
+/// bound of the scores `∂S` is also multiplied by its derivative.
 pub(crate) fn backward<B: Backend>(
     [q, k, v, o, log_sums]: [FloatTensor<B>; 5],
     gradient: FloatTensor<B>,
@@ -85,7 +103,6 @@ pub(crate) fn backward<B: Backend>(
 ) -> [FloatTensor<B>; 3] {
     let (h, g, n) = (heads.query, heads.kv, heads.dim);
     let dtype = dtype::<B>(&q);
-    let scale = (n as f64).sqrt().recip();
     let zeros = |like: &FloatTensor<B>| B::float_zeros(like.shape(), &like.device(), burn::tensor::FloatDType::F32);
     let mut in_q = vec![];
     let (mut in_k, mut in_v) = (zeros(&k), zeros(&v));
@@ -96,7 +113,7 @@ pub(crate) fn backward<B: Backend>(
         let queries = grouped(&q);
         let keys = heads_of::<B>(&k, segment, packing, g, true);
         let values = heads_of::<B>(&v, segment, packing, g, true);
-        let scores = scores::<B>(queries.clone(), keys.clone(), segment, heads);
+        let Scores { scores, slope } = scores::<B>(queries.clone(), keys.clone(), segment, heads);
         let log_sum = B::float_slice(log_sums.clone(), &[Slice::from(0..h), Slice::from(segment.tokens())]);
         // [h, len] -> [g, r·len, 1]
         let weights = B::float_exp(B::float_sub(scores, reshape::<B, 3>(log_sum, [g, rows_of_group, 1])));
@@ -104,7 +121,11 @@ pub(crate) fn backward<B: Backend>(
         let along = B::float_sum_dim(f32::<B>(B::float_mul(gradient.clone(), grouped(&o))), 2);
         let in_weights = f32::<B>(B::float_matmul(gradient.clone(), B::float_transpose(values)));
         let in_scores =
-            B::float_mul_scalar(B::float_mul(weights.clone(), B::float_sub(in_weights, along)), scale.into());
+            B::float_mul_scalar(B::float_mul(weights.clone(), B::float_sub(in_weights, along)), heads.scale.into());
+        let in_scores = match slope {
+            None => in_scores,
+            Some(slope) => B::float_mul(in_scores, slope),
+        };
         let in_scores = B::float_cast(in_scores, dtype);
         let weights = B::float_cast(weights, dtype);
         // [g, r·len, n] -> [h, len, n] -> [len, h·n]

@@ -6,8 +6,8 @@ use burn::tensor::{IndexingUpdateOp, Slice, TensorData};
 
 use super::mask::causal;
 use super::{dtype, f32, reshape, rows};
-use crate::functions::Heads;
 use crate::generation::{Span, Spans};
+use crate::heads::Heads;
 
 fn dims<B: Backend>(cache: &FloatTensor<B>) -> [usize; 4] {
     let shape = cache.shape();
@@ -73,9 +73,9 @@ impl Group<'_> {
     }
 
     /// The positions that each token may not see: `[rows, 1, len, seen]`, as [`causal`] has them.
-    fn mask<B: Backend>(&self, device: &Device<B>) -> FloatTensor<B> {
+    fn mask<B: Backend>(&self, window: Option<usize>, device: &Device<B>) -> FloatTensor<B> {
         let positions = self.spans.iter().flat_map(|span| span.start..span.end()).map(|position| position as i32);
-        causal::<B>(ids::<B>(positions.collect(), device), [self.spans.len(), self.len()], self.seen())
+        causal::<B>(ids::<B>(positions.collect(), device), [self.spans.len(), self.len()], self.seen(), window)
     }
 }
 
@@ -108,10 +108,16 @@ pub(crate) fn attention<B: Backend>(
         let queries = B::float_swap_dims(reshape::<B, 4>(queries, [b, s, h, n]), 1, 2);
         let queries = reshape::<B, 4>(queries, [b, g, r * s, n]);
         let scores = f32::<B>(B::float_matmul(queries, B::float_transpose(group.part::<B>(&keys))));
-        let scores = B::float_mul_scalar(scores, (n as f64).sqrt().recip().into());
+        let scores = B::float_mul_scalar(scores, heads.scale.into());
+        let scores = match heads.soft_cap {
+            None => scores,
+            Some(cap) => {
+                B::float_mul_scalar(B::float_tanh(B::float_mul_scalar(scores, cap.recip().into())), cap.into())
+            }
+        };
         // [b, g, r·s, seen] -> [b, h, s, seen]
         let scores = reshape::<B, 4>(scores, [b, h, s, seen]);
-        let scores = B::float_add(scores, group.mask::<B>(&q.device()));
+        let scores = B::float_add(scores, group.mask::<B>(heads.window, &q.device()));
         let weights = B::float_exp(B::float_sub(scores.clone(), B::float_max_dim(scores, 3)));
         let weights = B::float_div(weights.clone(), B::float_sum_dim(weights, 3));
         // [b, h, s, seen] -> [b, g, r·s, seen]

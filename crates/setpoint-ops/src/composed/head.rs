@@ -42,9 +42,13 @@ fn indices<B: Backend>(x: &IntTensor<B>, range: Range<usize>) -> IntTensor<B> {
     B::int_slice(x.clone(), &[Slice::from(range)])
 }
 
-/// The logits of some hidden states: `[c, d]` -> f32 `[c, v]`.
-fn logits_of<B: Backend>(hidden: FloatTensor<B>, weight: &FloatTensor<B>) -> FloatTensor<B> {
-    f32::<B>(B::float_matmul(hidden, B::float_transpose(weight.clone())))
+/// The logits of some hidden states, within their bound if there is one: `[c, d]` -> f32 `[c, v]`.
+fn logits_of<B: Backend>(hidden: FloatTensor<B>, weight: &FloatTensor<B>, cap: Option<f64>) -> FloatTensor<B> {
+    let logits = f32::<B>(B::float_matmul(hidden, B::float_transpose(weight.clone())));
+    match cap {
+        None => logits,
+        Some(cap) => B::float_mul_scalar(B::float_tanh(B::float_mul_scalar(logits, cap.recip().into())), cap.into()),
+    }
 }
 
 pub(crate) fn forward<B: Backend>(
@@ -60,8 +64,9 @@ pub(crate) fn forward<B: Backend>(
     let mut kept = vec![];
     for range in chunks(n, logits.chunk) {
         let c = range.len();
-        let keep = logits.keep;
-        let logits = logits_of::<B>(B::float_select(x.clone(), 0, indices::<B>(&rows, range.clone())), &weight);
+        let Logits { keep, soft_cap, .. } = logits;
+        let hidden = B::float_select(x.clone(), 0, indices::<B>(&rows, range.clone()));
+        let logits = logits_of::<B>(hidden, &weight, soft_cap);
         if keep {
             kept.push(logits.clone());
         }
@@ -81,11 +86,12 @@ pub(crate) fn forward<B: Backend>(
     Scores { scores: B::float_cat(scores, 0), log_sums: B::float_cat(log_sums, 0), logits: kept }
 }
 
-/// With `s_i` the gradient of a log-probability: `∂z_i = s_i · (onehot(y_i) − softmax(z_i))`, `∂x = ∂z W`, `∂W = ∂zᵀ x`.
+/// With `s_i` the gradient of a log-probability: `∂z_i = s_i · (onehot(y_i) − softmax(z_i))`, `∂x = ∂z W`, `∂W = ∂zᵀ x`. With a bound `c` of
+/// the logits, `∂z_i` is also multiplied by its derivative, `1 − (z_i / c)²`.
 pub(crate) fn backward<B: Backend>(
     kept: Kept<B>,
     gradient: FloatTensor<B>,
-    chunk: usize,
+    Logits { chunk, soft_cap, .. }: Logits,
     wanted: [bool; 2],
 ) -> [Option<FloatTensor<B>>; 2] {
     let Kept { x, weight, rows: places, targets, log_sums, logits } = kept;
@@ -99,14 +105,23 @@ pub(crate) fn backward<B: Backend>(
         let c = range.len();
         let place = indices::<B>(&places, range.clone());
         let hidden = B::float_select(x.clone(), 0, place.clone());
-        let logits = logits.next().unwrap_or_else(|| logits_of::<B>(hidden.clone(), &weight));
+        let logits = logits.next().unwrap_or_else(|| logits_of::<B>(hidden.clone(), &weight, soft_cap));
+        let slope = soft_cap.map(|cap| {
+            let bent = B::float_mul_scalar(logits.clone(), cap.recip().into());
+            B::float_add_scalar(B::float_neg(B::float_mul(bent.clone(), bent)), 1.0.into())
+        });
         let log_sum = rows::<B>(log_sums.clone(), range.clone());
         // The second column is the entropy, which has no gradient.
         let seed = B::float_slice(gradient.clone(), &[Slice::from(range.clone()), Slice::from(0..1)]);
         let targets = B::int_reshape(indices::<B>(&targets, range), Shape::from([c, 1]));
         let weights = B::float_exp(B::float_sub(logits, log_sum));
         let in_logits = B::float_neg(B::float_mul(weights, seed.clone()));
-        let in_logits = B::float_cast(B::float_scatter(1, in_logits, targets, seed, IndexingUpdateOp::Add), dtype);
+        let in_logits = B::float_scatter(1, in_logits, targets, seed, IndexingUpdateOp::Add);
+        let in_logits = match slope {
+            None => in_logits,
+            Some(slope) => B::float_mul(in_logits, slope),
+        };
+        let in_logits = B::float_cast(in_logits, dtype);
         in_x = in_x.map(|sum| {
             let part = f32::<B>(B::float_matmul(in_logits.clone(), weight.clone()));
             B::float_select_assign(sum, 0, place, part, IndexingUpdateOp::Add)
@@ -136,6 +151,6 @@ impl<B: Kernels> Operation<B, 2> for Head<B> {
     }
 
     fn backward(&self, kept: Kept<B>, gradient: FloatTensor<B>, wanted: [bool; 2]) -> [Option<FloatTensor<B>>; 2] {
-        B::token_scores_backward(kept, gradient, self.logits.chunk, wanted)
+        B::token_scores_backward(kept, gradient, self.logits, wanted)
     }
 }

@@ -4,6 +4,7 @@ pub(crate) mod attention;
 pub(crate) mod cache;
 pub(crate) mod dora;
 pub(crate) mod dropout;
+pub(crate) mod geglu;
 pub(crate) mod head;
 mod likeliest;
 pub(crate) mod linear;

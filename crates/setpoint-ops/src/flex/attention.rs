@@ -1,10 +1,12 @@
 //! Attention in tiles of queries: scores exist for one tile and one head at a time (Dao et al., <https://arxiv.org/abs/2205.14135>).
 
+use std::ops::Range;
+
 use burn::backend::flex::FlexTensor;
 
 use super::host::{Fresh, Matrix, Shared, Values, multiply, multiply_into, share_out, tensor};
-use super::simd::{dot, exp_sum, highest, vectorised};
-use crate::functions::Heads;
+use super::simd::{bound, dot, exp_sum, highest, vectorised};
+use crate::heads::Heads;
 use crate::packing::{Packing, Segment};
 
 /// Queries of a tile.
@@ -23,6 +25,8 @@ struct Tile {
     own: usize,
     /// Tokens of the segment before the tile's first query.
     before: usize,
+    /// First column that a query sees: those before it are in no query's window.
+    first: usize,
 }
 
 impl Tile {
@@ -38,18 +42,24 @@ impl Tile {
 
     /// Tokens seen, as places in the batch and columns of the scores: `(first token, first column, how many)`.
     fn ranges(&self) -> impl Iterator<Item = (usize, usize, usize)> {
+        let first = self.first;
         [(self.prefix.0, 0, self.prefix.1), (self.own, self.prefix.1, self.seen())]
             .into_iter()
+            .map(move |(token, column, count)| {
+                let hidden = first.saturating_sub(column).min(count);
+                (token + hidden, column + hidden, count - hidden)
+            })
             .filter(|range| range.2 > 0)
     }
 
     /// Columns that query `i` of the tile sees.
-    fn visible(&self, i: usize) -> usize {
-        self.prefix.1 + self.before + i + 1
+    fn visible(&self, i: usize, heads: Heads) -> Range<usize> {
+        let end = self.prefix.1 + self.before + i + 1;
+        heads.first_seen(end)..end
     }
 }
 
-fn tiles<'a>(segment: &'a Segment, packing: &'a Packing) -> impl Iterator<Item = Tile> + 'a {
+fn tiles<'a>(segment: &'a Segment, packing: &'a Packing, heads: Heads) -> impl Iterator<Item = Tile> + 'a {
     let prefix = packing.prefix(segment);
     (0..segment.len).step_by(TILE).map(move |before| Tile {
         start: segment.start + before,
@@ -57,6 +67,7 @@ fn tiles<'a>(segment: &'a Segment, packing: &'a Packing) -> impl Iterator<Item =
         prefix: (prefix.start, prefix.len()),
         own: segment.start,
         before,
+        first: heads.first_seen(prefix.len() + before + 1),
     })
 }
 
@@ -81,10 +92,9 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// `q · kᵀ / sqrt(n)` for a tile, into rows of `tile.width()`.
-fn scores(to: &mut [f32], tile: &Tile, q: Rows<'_>, k: Rows<'_>, head: usize, kv_head: usize) {
+/// `scale · q · kᵀ` for a tile, into rows of `tile.width()`.
+fn scores(to: &mut [f32], tile: &Tile, q: Rows<'_>, k: Rows<'_>, scale: f32, [head, kv_head]: [usize; 2]) {
     let width = tile.width();
-    let scale = (q.n as f32).sqrt().recip();
     let queries = q.head(head, tile.start, tile.rows);
     for (token, column, count) in tile.ranges() {
         let keys = k.head(kv_head, token, count).transposed();
@@ -102,10 +112,18 @@ fn tasks(packing: &Packing, heads: Heads) -> Vec<(Vec<Segment>, usize)> {
 }
 
 /// The query heads that read a key head.
-fn queries_of(kv_head: usize, heads: Heads) -> std::ops::Range<usize> {
+fn queries_of(kv_head: usize, heads: Heads) -> Range<usize> {
     assert_eq!(heads.query % heads.kv, 0, "as many queries for each key head");
     let r = heads.query / heads.kv;
     kv_head * r..(kv_head + 1) * r
+}
+
+/// Sets what a query does not see to 0, and returns the scores of what it sees.
+#[inline(always)]
+fn hide(row: &mut [f32], visible: Range<usize>) -> &mut [f32] {
+    row[visible.end..].fill(0.0);
+    row[..visible.start].fill(0.0);
+    &mut row[visible]
 }
 
 /// The widest tile's elements.
@@ -136,24 +154,26 @@ pub(super) fn forward(
         |buffer, task| {
             let &(ref group, kv_head) = &tasks[task];
             for (segment, head) in group.iter().flat_map(|s| queries_of(kv_head, heads).map(move |head| (s, head))) {
-                for tile in tiles(segment, packing) {
+                for tile in tiles(segment, packing, heads) {
                     let width = tile.width();
                     let weights = &mut buffer[..tile.rows * width];
-                    scores(weights, &tile, q, k, head, kv_head);
+                    scores(weights, &tile, q, k, heads.scale as f32, [head, kv_head]);
                     // SAFETY: no other task has these queries of this head.
                     let sums = unsafe { sums.part(head * t + tile.start, tile.rows) };
                     vectorised(
                         #[inline(always)]
                         || {
                             for (i, (row, log_sum)) in weights.chunks_exact_mut(width).zip(sums).enumerate() {
-                                let (seen, hidden) = row.split_at_mut(tile.visible(i));
+                                let seen = hide(row, tile.visible(i, heads));
+                                if let Some(cap) = heads.soft_cap {
+                                    bound(seen, cap as f32);
+                                }
                                 let shift = highest(seen);
                                 let sum = exp_sum(seen, shift);
                                 let scale = sum.recip();
                                 for weight in seen {
                                     *weight *= scale;
                                 }
-                                hidden.fill(0.0);
                                 *log_sum = shift + sum.ln();
                             }
                         },
@@ -188,7 +208,7 @@ pub(super) fn backward(
     let gradient = Rows { values: gradient.f32(), width: h * n, n };
     let k = Rows { values: k.f32(), width: g * n, n };
     let v = Rows { values: v.f32(), width: g * n, n };
-    let scale = (n as f32).sqrt().recip();
+    let scale = heads.scale as f32;
     let mut in_q = Fresh::new(t * h * n);
     let mut in_k = vec![0.0; t * g * n];
     let mut in_v = vec![0.0; t * g * n];
@@ -201,11 +221,11 @@ pub(super) fn backward(
         |(weights, in_scores), task| {
             let &(ref group, kv_head) = &tasks[task];
             for (segment, head) in group.iter().flat_map(|s| queries_of(kv_head, heads).map(move |head| (s, head))) {
-                for tile in tiles(segment, packing) {
+                for tile in tiles(segment, packing, heads) {
                     let (width, rows) = (tile.width(), tile.rows);
                     let weights = &mut weights[..rows * width];
                     let in_scores = &mut in_scores[..rows * width];
-                    scores(weights, &tile, q, k, head, kv_head);
+                    scores(weights, &tile, q, k, scale, [head, kv_head]);
                     let from_above = gradient.head(head, tile.start, rows);
                     for (token, column, count) in tile.ranges() {
                         let values = v.head(kv_head, token, count).transposed();
@@ -218,9 +238,17 @@ pub(super) fn backward(
                             for (i, (weights, in_scores)) in pairs.enumerate() {
                                 let token = tile.start + i;
                                 let along = dot(gradient.token(head, token), o.token(head, token));
-                                let (seen, hidden) = weights.split_at_mut(tile.visible(i));
+                                let visible = tile.visible(i, heads);
+                                let seen = hide(weights, visible.clone());
+                                if let Some(cap) = heads.soft_cap {
+                                    bound(seen, cap as f32);
+                                    for (slope, score) in in_scores[visible].iter_mut().zip(&*seen) {
+                                        // `along` is taken off below: the rest gets the derivative of the bound.
+                                        let bent = score / cap as f32;
+                                        *slope = along + (*slope - along) * (1.0 - bent * bent);
+                                    }
+                                }
                                 exp_sum(seen, log_sums[head * t + token]);
-                                hidden.fill(0.0);
                                 for (slope, weight) in in_scores.iter_mut().zip(weights) {
                                     *slope = *weight * (*slope - along) * scale;
                                 }

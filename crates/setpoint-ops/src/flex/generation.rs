@@ -9,10 +9,10 @@ use rayon::prelude::*;
 
 use super::few_rows;
 use super::host::{Matrix, Shared, Values, all_f32, multiply, multiply_into, own, tensor};
-use super::simd::{exp_sum, exp_total, highest, vectorised};
+use super::simd::{bound, exp_sum, exp_total, highest, vectorised};
 use crate::composed;
-use crate::functions::Heads;
 use crate::generation::{GenerationOps, Spans};
+use crate::heads::Heads;
 
 /// Queries of a tile.
 const TILE: usize = 64;
@@ -128,12 +128,14 @@ fn attention(q: FlexTensor, keys: FlexTensor, values: FlexTensor, heads: Heads, 
     let [_, capacity, _] = dims(&keys);
     let (q, keys, values) = (Values::of(q), Values::of(keys), Values::of(values));
     let (q, keys, values) = (q.f32(), keys.f32(), values.f32());
-    let scale = (n as f32).sqrt().recip();
+    let scale = heads.scale as f32;
     let mut mixed = vec![0.0; t * h * n];
     let to = Shared::new(&mut mixed);
     tasks(spans, heads).into_par_iter().for_each_init(Vec::new, |weights: &mut Vec<f32>, task| {
-        let seen = task.seen();
-        let cells = (task.slot * g + task.kv_head) * capacity * n;
+        // Tokens before these are in no query's window.
+        let first = heads.first_seen(task.before + 1);
+        let (seen, before) = (task.seen() - first, task.before - first);
+        let cells = ((task.slot * g + task.kv_head) * capacity + first) * n;
         let (keys, values) = (&keys[cells..cells + seen * n], &values[cells..cells + seen * n]);
         // The query heads of a group stand side by side.
         let start = task.query * h * n + task.kv_head * r * n;
@@ -148,7 +150,7 @@ fn attention(q: FlexTensor, keys: FlexTensor, values: FlexTensor, heads: Heads, 
                 || {
                     for scores in weights.chunks_exact_mut(seen) {
                         scores.iter_mut().for_each(|score| *score *= scale);
-                        softmax(scores);
+                        softmax(scores, seen, heads);
                     }
                 },
             );
@@ -166,9 +168,7 @@ fn attention(q: FlexTensor, keys: FlexTensor, values: FlexTensor, heads: Heads, 
                 #[inline(always)]
                 || {
                     for (i, row) in weights.chunks_exact_mut(seen).enumerate() {
-                        let (seen, hidden) = row.split_at_mut(task.before + i + 1);
-                        softmax(seen);
-                        hidden.fill(0.0);
+                        softmax(row, before + i + 1, heads);
                     }
                 },
             );
@@ -182,8 +182,16 @@ fn attention(q: FlexTensor, keys: FlexTensor, values: FlexTensor, heads: Heads, 
     tensor(mixed, [t, h * n])
 }
 
+/// Turns the scores of a token that sees the first `seen` tokens, as far as its window reaches, into weights; those of the others are 0.
 #[inline(always)]
-fn softmax(scores: &mut [f32]) {
+fn softmax(scores: &mut [f32], seen: usize, heads: Heads) {
+    let first = heads.first_seen(seen);
+    scores[seen..].fill(0.0);
+    scores[..first].fill(0.0);
+    let scores = &mut scores[first..seen];
+    if let Some(cap) = heads.soft_cap {
+        bound(scores, cap as f32);
+    }
     let shift = highest(scores);
     let scale = exp_sum(scores, shift).recip();
     for weight in scores {

@@ -32,7 +32,8 @@ use crate::backend::Kernels;
 use crate::composed;
 use crate::composed::nf4::{Nf4Tensors, Weight};
 use crate::dropout::DropoutMask;
-use crate::functions::{Heads, Logits};
+use crate::functions::Logits;
+use crate::heads::Heads;
 use crate::nf4::{Nf4Layout, Nf4Ops};
 use crate::packing::Packing;
 use host::all_f32;
@@ -226,7 +227,7 @@ impl Kernels for Flex {
         targets: IntTensor<Self>,
         logits: Logits,
     ) -> composed::head::Scores<Self> {
-        if all_f32(&[&x, &weight]) {
+        if all_f32(&[&x, &weight]) && logits.soft_cap.is_none() {
             head::forward(x, weight, rows, targets, logits)
         } else {
             composed::head::forward::<Self>(x, weight, rows, targets, logits)
@@ -236,13 +237,13 @@ impl Kernels for Flex {
     fn token_scores_backward(
         kept: composed::head::Kept<Self>,
         gradient: FloatTensor<Self>,
-        chunk: usize,
+        logits: Logits,
         wanted: [bool; 2],
     ) -> [Option<FloatTensor<Self>>; 2] {
-        if all_f32(&[&kept.x, &kept.weight]) {
-            head::backward(kept, gradient, chunk, wanted)
+        if all_f32(&[&kept.x, &kept.weight]) && logits.soft_cap.is_none() {
+            head::backward(kept, gradient, logits.chunk, wanted)
         } else {
-            composed::head::backward::<Self>(kept, gradient, chunk, wanted)
+            composed::head::backward::<Self>(kept, gradient, logits, wanted)
         }
     }
 }

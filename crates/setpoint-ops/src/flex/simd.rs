@@ -54,6 +54,20 @@ pub(super) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
+/// Replaces each score by `cap · tanh(score / cap)`.
+///
+/// `tanh(x) = 1 − 2 / (e^2x + 1)` loses digits near 0, where a series takes its place: `x − x³/3 + 2x⁵/15 − 17x⁷/315`.
+#[inline(always)]
+pub(super) fn bound(scores: &mut [f32], cap: f32) {
+    for score in scores {
+        let x = *score / cap;
+        let square = x * x;
+        let near = x * (1.0 - square * (1.0 / 3.0 - square * (2.0 / 15.0 - square * (17.0 / 315.0))));
+        let far = 1.0 - 2.0 / (exp(2.0 * x) + 1.0);
+        *score = cap * if square < 0.01 { near } else { far };
+    }
+}
+
 /// The sum of the lanes, by halves.
 #[inline(always)]
 fn total(mut lanes: [f32; LANES]) -> f32 {

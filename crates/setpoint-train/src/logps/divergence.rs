@@ -8,7 +8,7 @@ use burn::module::{Module, Param, ParamId};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{FloatDType, Tensor, TensorData};
 use setpoint_ops::linear;
-use setpoint_transformer::CausalLm;
+use setpoint_transformer::{CausalLm, bound_logits};
 
 use super::head::CHUNK_BYTES;
 use super::score::{NumberedPass, Pass, Passes, ScoredSequence};
@@ -27,6 +27,8 @@ pub struct Predictions {
     states: Vec<TensorData>,
     /// `[v, d]`
     head: Tensor<2>,
+    /// The bound of the logits, if the model has one.
+    logits_cap: Option<f64>,
     batch_tokens: usize,
 }
 
@@ -78,7 +80,7 @@ pub fn score_and_keep<S: Borrow<Sequence>>(
     })?;
     // Every pass has come back.
     let states = states.into_iter().flatten().collect();
-    Ok(Predictions { states, head: model.head_weight(), batch_tokens })
+    Ok(Predictions { states, head: model.head_weight(), logits_cap: model.logits_cap(), batch_tokens })
 }
 
 /// A model, and the head of the one that it is compared with.
@@ -115,7 +117,7 @@ pub fn score_against<S: Borrow<Sequence>>(
     let chunk = (CHUNK_BYTES / 16 / both.head.val().dims()[0].max(1)).max(1);
     let compute = |both: &WithHead, numbered: &NumberedPass| {
         let pass = passes.run(&both.model, numbered);
-        let kl = divergences(both, &pass, &kept.states[numbered.0], chunk)?;
+        let kl = divergences(both, &pass, &kept.states[numbered.0], kept.logits_cap, chunk)?;
         let scores = pass.scores(&both.model).into_iter().zip(kl);
         Ok::<_, Error>(scores.map(|((index, scored), kl)| (index, Divergence { scored, kl })).collect::<Vec<_>>())
     };
@@ -127,7 +129,13 @@ fn other_sequences() -> Error {
 }
 
 /// Computes the divergence of each response of a pass, with the logits of `chunk` positions at a time.
-fn divergences(both: &WithHead, pass: &Pass<'_>, kept: &TensorData, chunk: usize) -> Result<Vec<f64>, Error> {
+fn divergences(
+    both: &WithHead,
+    pass: &Pass<'_>,
+    kept: &TensorData,
+    logits_cap: Option<f64>,
+    chunk: usize,
+) -> Result<Vec<f64>, Error> {
     let positions = &pass.batch.responses;
     if kept.shape()[0] != positions.len() {
         return Err(other_sequences());
@@ -139,11 +147,12 @@ fn divergences(both: &WithHead, pass: &Pass<'_>, kept: &TensorData, chunk: usize
     for start in (0..positions.len()).step_by(chunk) {
         let length = chunk.min(positions.len() - start);
         // [c, d] -> f32 [c, v]
-        let logps = |states: &Tensor<2>, head: &Tensor<2>| {
+        let logps = |states: &Tensor<2>, head: &Tensor<2>, cap| {
             let logits = linear(states.clone().narrow(0, start, length), head.clone(), None);
-            log_softmax(logits.cast(FloatDType::F32), 1)
+            log_softmax(bound_logits(logits, cap).cast(FloatDType::F32), 1)
         };
-        let (p, q) = (logps(&first, &first_head), logps(&second, &second_head));
+        let p = logps(&first, &first_head, logits_cap);
+        let q = logps(&second, &second_head, both.model.logits_cap());
         // [c, v] -> [c, 1]
         let sums = (p.clone().exp() * (p - q)).sum_dim(1);
         values.extend(sums.into_data().iter::<f64>());
@@ -176,7 +185,7 @@ mod tests {
         let both = WithHead { model: second, head: Param::initialized(ParamId::new(), kept.head.clone()) };
         let passes = Passes::of(&both.model, &sequences, 1000).unwrap();
         let pass = passes.run(&both.model, &passes.all()[0]);
-        let of = |chunk: usize| divergences(&both, &pass, &kept.states[0], chunk).unwrap();
+        let of = |chunk: usize| divergences(&both, &pass, &kept.states[0], None, chunk).unwrap();
         let whole = of(100);
         assert!(whole.len() == 3 && whole.iter().all(|kl| *kl > 0.0), "{whole:?}");
         for chunk in [1, 2, 3, 7] {

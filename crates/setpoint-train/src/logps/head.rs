@@ -64,7 +64,7 @@ impl Positions {
     }
 }
 
-/// Hidden states of a packed batch, as far as they are looked at.
+/// Hidden states of a packed batch as the head's matrix is applied to them, as far as they are looked at.
 #[derive(Clone, Debug)]
 pub(super) struct Hidden {
     /// `[t, d]`, or `[places, d]`.
@@ -84,7 +84,7 @@ impl Hidden {
         let decoder = model.decoder();
         let places = wanted(positions, packing.tokens());
         let (states, tape) = decoder.forward_taped(pack(texts, &decoder.device()), packing, places.as_deref());
-        (Self { states, places }, tape)
+        (Self { states: model.head_input(states), places }, tape)
     }
 
     /// Those that predict the tokens at some positions, `[n, d]`.
@@ -148,6 +148,7 @@ pub(super) fn head_logps(
     let logits = Logits {
         chunk: options.chunk.unwrap_or(CHUNK_BYTES / 4 / vocab_size.max(1)).max(1),
         keep: options.keep.unwrap_or(kept_logits(positions.tokens.len(), vocab_size, model.decoder().recompute) > 0),
+        soft_cap: model.logits_cap(),
     };
     let index = |of: Vec<i32>| Tensor::<1, Int>::from_data(of.as_slice(), &device);
     let (rows, tokens) = (index(hidden.rows(positions)), index(positions.tokens.clone()));

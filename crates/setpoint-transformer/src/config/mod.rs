@@ -4,6 +4,7 @@ mod keys;
 mod quantization;
 mod read;
 mod rope;
+mod scaling;
 mod write;
 
 use std::path::{Path, PathBuf};
@@ -11,11 +12,13 @@ use std::path::{Path, PathBuf};
 use burn::tensor::FloatDType;
 use serde_json::{Map, Value};
 
-use crate::families::{Biases, ModelType};
+use crate::design::Design;
+use crate::families::ModelType;
 use crate::{Error, block};
 pub use quantization::Quantization;
 pub(crate) use read::{Reader, object};
-pub use rope::{RopeConfig, RopeScaling};
+pub use rope::RopeConfig;
+pub use scaling::RopeScaling;
 pub(crate) use write::{dtype_name, tokens};
 
 /// Bounds on a file's sizes, far above those of any model. Within them, a model can be laid out before its tensors are looked for, and
@@ -83,8 +86,8 @@ pub struct ModelConfig {
     pub rope: RopeConfig,
     /// Whether the head is the embedding matrix.
     pub tie_word_embeddings: bool,
-    /// Which projections have biases.
-    pub biases: Biases,
+    /// What the family computes.
+    pub design: Design,
     /// Standard deviation of freshly drawn weights.
     pub initializer_range: f64,
     /// The number format in which the checkpoint is stored, where the file says so.
@@ -160,7 +163,7 @@ impl ModelConfig {
     }
 
     /// Returns the shapes `[out, in]` of the linear maps of a layer: the matrices that can be quantised, and that adapters can update.
-    pub fn map_shapes(&self) -> [[usize; 2]; 7] {
+    pub fn map_shapes(&self) -> Vec<[usize; 2]> {
         block::map_shapes(self)
     }
 
@@ -235,6 +238,7 @@ impl ModelConfig {
                 return fail(format!("`{key}` {id} lies outside the vocabulary of {} tokens", self.vocab_size));
             }
         }
-        self.rope.validate().or_else(fail)
+        let local = self.design.local_rope.iter();
+        local.chain([&self.rope]).try_for_each(|rope| rope.validate(self.head_dim)).or_else(fail)
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use setpoint_files::words;
 
 use super::keys::{self, Verdict};
-use super::{Architecture, ModelConfig, Quantization, RopeConfig};
+use super::{Architecture, MOST_LAYERS, ModelConfig, Quantization, RopeConfig};
 use crate::Error;
 use crate::families::ModelType;
 
@@ -77,7 +77,7 @@ impl<'a> Reader<'a> {
         self.optional(key, "a whole number of at least 0", |value| value.as_u64().and_then(|n| usize::try_from(n).ok()))
     }
 
-    pub(super) fn size(&self, key: &str) -> Result<usize, Error> {
+    pub(crate) fn size(&self, key: &str) -> Result<usize, Error> {
         self.optional_size(key)?.ok_or_else(|| self.missing(key, "a whole number"))
     }
 
@@ -89,8 +89,41 @@ impl<'a> Reader<'a> {
         self.optional_number(key)?.ok_or_else(|| self.missing(key, "a number"))
     }
 
+    /// Returns a number above 0.
+    pub(crate) fn positive(&self, key: &str) -> Result<Option<f64>, Error> {
+        self.optional(key, "a number above 0", |value| {
+            value.as_f64().filter(|number| number.is_finite() && *number > 0.0)
+        })
+    }
+
+    /// Returns the number of layers.
+    pub(crate) fn layers(&self) -> Result<usize, Error> {
+        let layers = self.size("num_hidden_layers")?;
+        if layers <= MOST_LAYERS { Ok(layers) } else { Err(self.too_many_layers(layers)) }
+    }
+
+    /// Returns `sliding_window`: the tokens that a token sees at most, itself included.
+    pub(crate) fn window(&self) -> Result<Option<usize>, Error> {
+        self.optional("sliding_window", "null, or a whole number above 0", |value| {
+            value.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|&window| window > 0)
+        })
+    }
+
+    fn too_many_layers(&self, layers: usize) -> Error {
+        Error::Inconsistent {
+            path: self.path.to_owned(),
+            message: format!("`num_hidden_layers` is {layers}; expected 1 to {MOST_LAYERS}"),
+        }
+    }
+
     pub(crate) fn optional_bool(&self, key: &str) -> Result<Option<bool>, Error> {
         self.optional(key, "true or false", Value::as_bool)
+    }
+
+    /// Returns a list of numbers.
+    pub(super) fn numbers(&self, key: &str) -> Result<Vec<f64>, Error> {
+        let read = |value: &Value| -> Option<Vec<f64>> { value.as_array()?.iter().map(Value::as_f64).collect() };
+        self.optional(key, "a list of numbers", read)?.ok_or_else(|| self.missing(key, "a list of numbers"))
     }
 
     /// Checks a switch whose value is fixed by the family.
@@ -159,7 +192,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<ModelConfig, Error> {
         None if defaults.kv_head_per_query_head => num_attention_heads,
         None => return Err(reader.missing("num_key_value_heads", "a whole number")),
     };
-    let head_dim = match reader.optional_size("head_dim")? {
+    let head_dim = match reader.optional_size("head_dim")?.or(defaults.head_dim) {
         Some(width) => width,
         None if num_attention_heads > 0 && hidden_size.is_multiple_of(num_attention_heads) => {
             hidden_size / num_attention_heads
@@ -173,6 +206,8 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<ModelConfig, Error> {
             });
         }
     };
+    let positions = reader.optional_size("max_position_embeddings")?.unwrap_or(defaults.max_position_embeddings);
+    let rope = RopeConfig::read(&reader, &defaults, positions)?;
     let config = ModelConfig {
         model_type,
         architecture,
@@ -183,13 +218,11 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<ModelConfig, Error> {
         num_attention_heads,
         num_key_value_heads,
         head_dim,
-        max_position_embeddings: reader
-            .optional_size("max_position_embeddings")?
-            .unwrap_or(defaults.max_position_embeddings),
+        max_position_embeddings: rope.longest(positions),
         rms_norm_eps: rms_norm_eps(&reader)?.unwrap_or(defaults.rms_norm_eps),
-        rope: RopeConfig::read(&reader, defaults.rope_theta)?,
-        tie_word_embeddings: reader.optional_bool("tie_word_embeddings")?.unwrap_or(false),
-        biases: model_type.family().read(&reader)?,
+        rope,
+        tie_word_embeddings: reader.optional_bool("tie_word_embeddings")?.unwrap_or(defaults.tie_word_embeddings),
+        design: model_type.family().read(&reader)?,
         initializer_range: reader.optional_number("initializer_range")?.unwrap_or(defaults.initializer_range),
         dtype: dtype(&reader)?,
         quantization: Quantization::read(&reader)?,

@@ -1,75 +1,104 @@
 use serde_json::{Map, Value, json};
 
+use super::RopeScaling;
 use super::read::Reader;
+use super::scaling::Context;
 use crate::Error;
+use crate::families::Defaults;
+
+/// The parts of `rope_parameters` in families that have two rotary embeddings.
+const GLOBAL: &str = "full_attention";
+const LOCAL: &str = "sliding_attention";
 
 /// Rotary position embedding: Su et al., "RoFormer", <https://arxiv.org/abs/2104.09864>.
 ///
-/// Pair `i` of a head of width `n` turns by `position · theta^(-2i/n)` radians, the frequencies then changed by `scaling`.
+/// The first `m` of the `n` elements of a head turn. Pair `i` of them turns by `position · theta^(-2i/m)` radians, the frequencies then
+/// changed by `scaling`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RopeConfig {
     /// The base of the frequencies.
     pub theta: f64,
+    /// The share of each head that turns, `m / n` (`partial_rotary_factor`).
+    pub rotary_share: f64,
     /// How the frequencies are stretched for longer contexts.
     pub scaling: RopeScaling,
 }
 
-/// How rotary frequencies are stretched for contexts longer than those of pre-training.
-#[derive(Clone, Debug, PartialEq)]
-pub enum RopeScaling {
-    /// Not at all (`rope_type` `default`).
-    Default,
-    /// All frequencies divided by a factor: Chen et al., "Position Interpolation", <https://arxiv.org/abs/2306.15595>.
-    Linear {
-        /// The divisor.
-        factor: f64,
-    },
-    /// Llama 3.1: wavelengths above `original_max_position_embeddings / low_freq_factor` are divided by `factor`, those below
-    /// `original_max_position_embeddings / high_freq_factor` kept, those between interpolated.
-    Llama3 {
-        /// The divisor of the low frequencies.
-        factor: f64,
-        /// Turns within the original context below which a frequency counts as low.
-        low_freq_factor: f64,
-        /// Turns within the original context above which a frequency counts as high.
-        high_freq_factor: f64,
-        /// The context length of pre-training, in tokens.
-        original_max_position_embeddings: usize,
-    },
-}
-
-const TYPES: &str = "\"default\", \"linear\", \"llama3\"";
-
 impl RopeConfig {
-    /// The angular frequency of each pair, `[head_dim / 2]`, in radians per position.
-    pub fn inv_freq(&self, head_dim: usize) -> Vec<f64> {
-        (0..head_dim / 2)
-            .map(|i| self.theta.powf(-((2 * i) as f64) / head_dim as f64))
-            .map(|frequency| self.scaling.apply(frequency))
-            .collect()
+    /// Returns the number of elements of a head that turn, `m`.
+    pub fn rotary_width(&self, head_dim: usize) -> usize {
+        (head_dim as f64 * self.rotary_share) as usize
     }
 
-    /// Returns the divisor of each pair's frequency, `[head_dim / 2]`: 1 if it is not scaled.
+    /// Returns the angular frequency of each pair, `[m / 2]`, in radians per position.
+    pub fn inv_freq(&self, head_dim: usize) -> Vec<f64> {
+        let width = self.rotary_width(head_dim);
+        let plain = (0..width / 2).map(|i| self.theta.powf(-((2 * i) as f64) / width as f64)).collect();
+        self.scaling.apply(plain, self.theta, width)
+    }
+
+    /// Returns the factor of cosines and sines: 1 but for YaRN and LongRoPE.
+    pub fn magnitude(&self) -> f64 {
+        self.scaling.magnitude()
+    }
+
+    /// Returns the divisor of each pair's frequency, `[m / 2]`: 1 if it is not scaled.
     pub(crate) fn factors(&self, head_dim: usize) -> Vec<f32> {
-        let plain = Self { theta: self.theta, scaling: RopeScaling::Default };
+        let plain = Self { scaling: RopeScaling::Default, ..self.clone() };
         let scaled = self.inv_freq(head_dim);
         plain.inv_freq(head_dim).into_iter().zip(scaled).map(|(plain, scaled)| (plain / scaled) as f32).collect()
     }
 
-    /// Reads the three ways in which files state this: `rope_theta` with `rope_scaling`, or transformers 5's `rope_parameters`.
-    pub(super) fn read(top: &Reader<'_>, default_theta: f64) -> Result<Self, Error> {
+    /// Returns the longest text that is computed as transformers does, if the file states `positions`.
+    pub(super) fn longest(&self, positions: usize) -> usize {
+        match &self.scaling {
+            // Other frequencies apply to longer texts, and to all of their tokens.
+            RopeScaling::LongRope { original_max_position_embeddings, .. } => {
+                positions.min(*original_max_position_embeddings)
+            }
+            _ => positions,
+        }
+    }
+
+    /// Returns `max_position_embeddings` of the file, where the longest text is this long.
+    pub(super) fn stated_positions(&self, longest: usize) -> usize {
+        match &self.scaling {
+            RopeScaling::LongRope { max_position_embeddings, .. } => *max_position_embeddings,
+            _ => longest,
+        }
+    }
+
+    /// Reads the three ways in which files state this: `rope_theta` with `rope_scaling`, or transformers 5's `rope_parameters`. `positions` is
+    /// the file's `max_position_embeddings`.
+    pub(super) fn read(top: &Reader<'_>, defaults: &Defaults, positions: usize) -> Result<Self, Error> {
         let old = (top.optional_number("rope_theta")?, top.object("rope_scaling")?);
+        let original = top.optional_size("original_max_position_embeddings")?.or(defaults.original_positions);
+        let context = Context { positions, original, partial: defaults.rotary_share.is_some() };
+        let share = |inner: Option<f64>| -> Result<f64, Error> {
+            let outer = top.optional_number("partial_rotary_factor")?;
+            Ok(inner.or(outer).or(defaults.rotary_share).unwrap_or(1.0))
+        };
         let Some(parameters) = top.object("rope_parameters")? else {
             let (theta, scaling) = old;
             return Ok(Self {
-                theta: theta.unwrap_or(default_theta),
+                theta: theta.unwrap_or(defaults.rope_theta),
+                rotary_share: share(None)?,
                 scaling: match scaling {
-                    Some(map) => RopeScaling::read(&top.nested("rope_scaling", map))?,
+                    Some(map) => RopeScaling::read(&top.nested("rope_scaling", map), context)?,
                     None => RopeScaling::Default,
                 },
             });
         };
-        let new = top.nested("rope_parameters", parameters);
+        let outer = top.nested("rope_parameters", parameters);
+        let new = match outer.object(GLOBAL)?.filter(|_| defaults.rope_by_layer) {
+            Some(map) => {
+                if let Some(key) = outer.keys().find(|key| ![GLOBAL, LOCAL].contains(key)) {
+                    return Err(outer.unsupported(key, &format!("no such key next to `{GLOBAL}`")));
+                }
+                outer.nested(GLOBAL, map)
+            }
+            None => top.nested("rope_parameters", parameters),
+        };
         let theta = new.optional_number("rope_theta")?;
         if let (Some(outer), Some(inner)) = (old.0, theta)
             && outer != inner
@@ -79,25 +108,58 @@ impl RopeConfig {
                 &format!("the same as `rope_parameters.rope_theta` ({inner}), or no such key"),
             ));
         }
-        let scaling = RopeScaling::read(&new)?;
+        let scaling = RopeScaling::read(&new, context)?;
         if let Some(map) = old.1
-            && RopeScaling::read(&top.nested("rope_scaling", map))? != scaling
+            && RopeScaling::read(&top.nested("rope_scaling", map), context)? != scaling
         {
             return Err(top.unsupported("rope_scaling", "the same as `rope_parameters`, or no such key"));
         }
-        Ok(Self { theta: theta.or(old.0).unwrap_or(default_theta), scaling })
+        Ok(Self {
+            theta: theta.or(old.0).unwrap_or(defaults.rope_theta),
+            rotary_share: share(new.optional_number("partial_rotary_factor")?)?,
+            scaling,
+        })
+    }
+
+    /// Reads the embedding of layers with a window, in families that have one of their own there: `rope_local_base_freq`, or a part of
+    /// transformers 5's `rope_parameters`.
+    pub(crate) fn read_local(top: &Reader<'_>, default_theta: f64) -> Result<Self, Error> {
+        let mut theta = top.optional_number("rope_local_base_freq")?;
+        if let Some(parameters) = top.object("rope_parameters")? {
+            let outer = top.nested("rope_parameters", parameters);
+            if let Some(map) = outer.object(LOCAL)? {
+                let inner = outer.nested(LOCAL, map);
+                let context = Context { positions: 0, original: None, partial: false };
+                if RopeScaling::read(&inner, context)? != RopeScaling::Default {
+                    return Err(inner.unsupported("rope_type", "\"default\""));
+                }
+                theta = inner.optional_number("rope_theta")?.or(theta);
+            }
+        }
+        Ok(Self { theta: theta.unwrap_or(default_theta), rotary_share: 1.0, scaling: RopeScaling::Default })
     }
 
     pub(super) fn write(&self, map: &mut Map<String, Value>) {
         let scaling = self.scaling.to_map();
-        if map.contains_key("rope_parameters") {
+        let partial = self.rotary_share != 1.0;
+        if let Some(before) = map.get_mut("rope_parameters") {
             let mut parameters = Map::from_iter([("rope_theta".to_owned(), json!(self.theta))]);
+            if partial {
+                parameters.insert("partial_rotary_factor".to_owned(), json!(self.rotary_share));
+            }
             parameters.extend(scaling);
-            map.insert("rope_parameters".to_owned(), Value::Object(parameters));
-            map.shift_remove("rope_theta");
-            map.shift_remove("rope_scaling");
+            match before.get_mut(GLOBAL) {
+                Some(global) => *global = Value::Object(parameters),
+                None => *before = Value::Object(parameters),
+            }
+            for old in ["rope_theta", "rope_scaling", "partial_rotary_factor"] {
+                map.shift_remove(old);
+            }
         } else {
             map.insert("rope_theta".to_owned(), json!(self.theta));
+            if partial {
+                map.insert("partial_rotary_factor".to_owned(), json!(self.rotary_share));
+            }
             let scaling = match self.scaling {
                 RopeScaling::Default => Value::Null,
                 _ => Value::Object(scaling),
@@ -106,104 +168,19 @@ impl RopeConfig {
         }
     }
 
-    pub(super) fn validate(&self) -> Result<(), String> {
-        let positive = |key: &str, value: f64| {
-            if value.is_finite() && value > 0.0 {
-                Ok(())
-            } else {
-                Err(format!("the rotary setting `{key}` is {value}; expected a number above 0"))
-            }
-        };
-        positive("rope_theta", self.theta)?;
-        match self.scaling {
-            RopeScaling::Default => Ok(()),
-            RopeScaling::Linear { factor } => positive("factor", factor),
-            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
-                positive("factor", factor)?;
-                positive("low_freq_factor", low_freq_factor)?;
-                positive("original_max_position_embeddings", original_max_position_embeddings as f64)?;
-                if high_freq_factor.is_finite() && high_freq_factor > low_freq_factor {
-                    Ok(())
-                } else {
-                    Err(format!(
-                        "the rotary setting `high_freq_factor` ({high_freq_factor}) must lie above `low_freq_factor` ({low_freq_factor})"
-                    ))
-                }
-            }
+    pub(super) fn validate(&self, head_dim: usize) -> Result<(), String> {
+        if !(self.theta.is_finite() && self.theta > 0.0) {
+            return Err(format!("the rotary setting `rope_theta` is {}; expected a number above 0", self.theta));
         }
-    }
-}
-
-impl RopeScaling {
-    fn apply(&self, frequency: f64) -> f64 {
-        match *self {
-            Self::Default => frequency,
-            Self::Linear { factor } => frequency / factor,
-            Self::Llama3 {
-                factor,
-                low_freq_factor: low,
-                high_freq_factor: high,
-                original_max_position_embeddings: context,
-            } => {
-                let turns = context as f64 * frequency / std::f64::consts::TAU;
-                // 0 for low frequencies, 1 for high ones, a straight line between.
-                let keep = ((turns - low) / (high - low)).clamp(0.0, 1.0);
-                (1.0 - keep) * frequency / factor + keep * frequency
-            }
+        let width = self.rotary_width(head_dim);
+        if !(0.0..=1.0).contains(&self.rotary_share) || width == 0 || !width.is_multiple_of(2) {
+            return Err(format!(
+                "`partial_rotary_factor` is {}, so that {width} of the {head_dim} elements of a head turn; expected an even number \
+                 from 2 to {head_dim}",
+                self.rotary_share
+            ));
         }
-    }
-
-    fn read(reader: &Reader<'_>) -> Result<Self, Error> {
-        let kind = match (reader.optional_text("rope_type")?, reader.optional_text("type")?) {
-            (Some(a), Some(b)) if a != b => {
-                return Err(reader.unsupported("type", &format!("the same as `rope_type` (\"{a}\")")));
-            }
-            (Some(kind), _) | (None, Some(kind)) => kind,
-            (None, None) => return Err(reader.missing("rope_type", TYPES)),
-        };
-        let (scaling, keys): (_, &[&str]) = match kind {
-            "default" => (Self::Default, &[]),
-            "linear" => (Self::Linear { factor: reader.number("factor")? }, &["factor"]),
-            "llama3" => (
-                Self::Llama3 {
-                    factor: reader.number("factor")?,
-                    low_freq_factor: reader.number("low_freq_factor")?,
-                    high_freq_factor: reader.number("high_freq_factor")?,
-                    original_max_position_embeddings: reader.size("original_max_position_embeddings")?,
-                },
-                &["factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"],
-            ),
-            _ => {
-                let key = if reader.optional_text("rope_type")?.is_some() { "rope_type" } else { "type" };
-                return Err(reader.unsupported(key, TYPES));
-            }
-        };
-        if reader.optional_number("partial_rotary_factor")?.is_some_and(|share| share != 1.0) {
-            return Err(reader.unsupported("partial_rotary_factor", "1"));
-        }
-        let known = ["rope_type", "type", "rope_theta", "partial_rotary_factor"];
-        match reader.keys().find(|key| !known.contains(key) && !keys.contains(key)) {
-            Some(key) => Err(reader.unsupported(key, &format!("no such key for rope_type \"{kind}\""))),
-            None => Ok(scaling),
-        }
-    }
-
-    fn to_map(&self) -> Map<String, Value> {
-        let value = match *self {
-            Self::Default => json!({"rope_type": "default"}),
-            Self::Linear { factor } => json!({"rope_type": "linear", "factor": factor}),
-            Self::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => json!({
-                "rope_type": "llama3",
-                "factor": factor,
-                "low_freq_factor": low_freq_factor,
-                "high_freq_factor": high_freq_factor,
-                "original_max_position_embeddings": original_max_position_embeddings,
-            }),
-        };
-        match value {
-            Value::Object(map) => map,
-            _ => Map::new(),
-        }
+        self.scaling.validate(width)
     }
 }
 
@@ -215,6 +192,7 @@ mod tests {
     fn llama3_scaling_keeps_high_divides_low_and_interpolates_between() {
         let rope = RopeConfig {
             theta: 500_000.0,
+            rotary_share: 1.0,
             scaling: RopeScaling::Llama3 {
                 factor: 8.0,
                 low_freq_factor: 1.0,
@@ -222,7 +200,7 @@ mod tests {
                 original_max_position_embeddings: 8192,
             },
         };
-        let plain = RopeConfig { theta: 500_000.0, scaling: RopeScaling::Default };
+        let plain = RopeConfig { scaling: RopeScaling::Default, ..rope.clone() };
         for (scaled, base) in rope.inv_freq(128).into_iter().zip(plain.inv_freq(128)) {
             // The formula as Llama's code has it, in wavelengths.
             let wavelength = std::f64::consts::TAU / base;
@@ -240,7 +218,7 @@ mod tests {
 
     #[test]
     fn linear_scaling_divides_every_frequency() {
-        let rope = RopeConfig { theta: 100.0, scaling: RopeScaling::Linear { factor: 4.0 } };
+        let rope = RopeConfig { theta: 100.0, rotary_share: 1.0, scaling: RopeScaling::Linear { factor: 4.0 } };
         for (found, expected) in rope.inv_freq(4).into_iter().zip([1.0 / 4.0, 0.1 / 4.0]) {
             assert!((found - expected).abs() < 1e-15, "{found} {expected}");
         }

@@ -17,8 +17,8 @@ pub(super) fn to_map(config: &ModelConfig) -> Map<String, Value> {
         ("num_attention_heads", json!(config.num_attention_heads)),
         ("num_key_value_heads", json!(config.num_key_value_heads)),
         ("head_dim", json!(config.head_dim)),
-        ("hidden_act", json!("silu")),
-        ("max_position_embeddings", json!(config.max_position_embeddings)),
+        ("hidden_act", json!(config.design.activation.name())),
+        ("max_position_embeddings", json!(config.rope.stated_positions(config.max_position_embeddings))),
         ("rms_norm_eps", json!(config.rms_norm_eps)),
         ("initializer_range", json!(config.initializer_range)),
         ("tie_word_embeddings", json!(config.tie_word_embeddings)),
@@ -42,7 +42,7 @@ pub(super) fn to_map(config: &ModelConfig) -> Map<String, Value> {
     if let Some(dtype) = config.dtype {
         map.insert(if newer { "dtype" } else { "torch_dtype" }.to_owned(), json!(dtype_name(dtype)));
     }
-    if map.contains_key("layer_types") {
+    if map.contains_key("layer_types") && !config.model_type.family().keys().contains(&"layer_types") {
         map.insert("layer_types".to_owned(), json!(vec!["full_attention"; config.num_hidden_layers]));
     }
     labels(config, &mut map);

@@ -1,8 +1,9 @@
 use serde_json::{Map, Value, json};
 
-use super::{Biases, Defaults, Family, GgufLayout};
+use super::{Defaults, Family, GgufLayout, switched_biases};
 use crate::Error;
 use crate::config::{ModelConfig, Reader};
+use crate::design::Design;
 
 /// Llama 2, 3, 3.1, 3.2 and the models that share their code, EuroLLM and SmolLM2 among them.
 pub(super) struct Llama;
@@ -17,24 +18,15 @@ impl Family for Llama {
     }
 
     fn defaults(&self) -> Defaults {
-        Defaults {
-            max_position_embeddings: 2048,
-            kv_head_per_query_head: true,
-            rms_norm_eps: 1e-6,
-            rope_theta: 10_000.0,
-            initializer_range: 0.02,
-        }
+        Defaults { max_position_embeddings: 2048, kv_head_per_query_head: true, ..Defaults::default() }
     }
 
     fn keys(&self) -> &'static [&'static str] {
         &["attention_bias", "mlp_bias"]
     }
 
-    fn read(&self, file: &Reader<'_>) -> Result<Biases, Error> {
-        // One switch for all four projections of attention.
-        let attention = file.optional_bool("attention_bias")?.unwrap_or(false);
-        let mlp = file.optional_bool("mlp_bias")?.unwrap_or(false);
-        Ok(Biases { qkv: attention, output: attention, mlp })
+    fn read(&self, file: &Reader<'_>) -> Result<Design, Error> {
+        Ok(Design { biases: switched_biases(file)?, ..Design::default() })
     }
 
     fn gguf(&self) -> Option<GgufLayout> {
@@ -42,7 +34,7 @@ impl Family for Llama {
     }
 
     fn write(&self, config: &ModelConfig, map: &mut Map<String, Value>) {
-        map.insert("attention_bias".to_owned(), json!(config.biases.qkv));
-        map.insert("mlp_bias".to_owned(), json!(config.biases.mlp));
+        map.insert("attention_bias".to_owned(), json!(config.design.biases.qkv));
+        map.insert("mlp_bias".to_owned(), json!(config.design.biases.mlp));
     }
 }

@@ -3,9 +3,18 @@
 //! A family describes its `config.json`: how it is named, what absent keys mean, which keys it has besides those that all families share,
 //! and what is refused. Reading, writing, error messages and tests follow from [`FAMILIES`]. `docs/dev/model-family.md` shows how to add one.
 
+mod gemma;
+mod gemma2;
+mod gemma3;
+mod granite;
 mod llama;
 mod mistral;
+mod olmo2;
+mod phi3;
+mod qwen;
 mod qwen2;
+mod qwen3;
+mod smollm3;
 
 use std::fmt;
 
@@ -13,9 +22,60 @@ use serde_json::{Map, Value};
 
 use crate::Error;
 use crate::config::{Architecture, ModelConfig, Reader};
+use crate::design::{Biases, Design, LayerDesign};
 
 /// Every family, in the order in which messages name them.
-const FAMILIES: &[&dyn Family] = &[&llama::Llama, &qwen2::Qwen2, &mistral::Mistral];
+const FAMILIES: &[&dyn Family] = &[
+    &llama::Llama,
+    &qwen2::Qwen2,
+    &mistral::Mistral,
+    &qwen3::Qwen3,
+    &olmo2::Olmo2,
+    &smollm3::SmolLm3,
+    &granite::Granite,
+    &phi3::Phi3,
+    &gemma2::Gemma2,
+    &gemma3::Gemma3,
+];
+
+/// Names of families that are refused, with the reason.
+const REFUSED: &[(&[&str], &str)] = &[
+    (
+        &[
+            "deepseek_v2",
+            "deepseek_v3",
+            "ernie4_5_moe",
+            "glm4_moe",
+            "gpt_oss",
+            "granitemoe",
+            "llama4",
+            "llama4_text",
+            "mixtral",
+            "olmoe",
+            "phimoe",
+            "qwen2_moe",
+            "qwen3_moe",
+        ],
+        "mixtures of experts are not computed",
+    ),
+    (
+        &[
+            "gemma3",
+            "gemma3n",
+            "llava",
+            "llava_next",
+            "mistral3",
+            "mllama",
+            "phi4_multimodal",
+            "pixtral",
+            "qwen2_5_vl",
+            "qwen2_vl",
+            "qwen3_vl",
+            "smolvlm",
+        ],
+        "models of images or sound are not computed, and neither is their text part",
+    ),
+];
 
 /// A family of decoders, as `config.json` states it.
 pub(crate) trait Family: Sync {
@@ -24,6 +84,11 @@ pub(crate) trait Family: Sync {
 
     /// Returns the beginning of transformers' class names: `Llama` of `LlamaForCausalLM` (`architectures`).
     fn class_prefix(&self) -> &'static str;
+
+    /// Returns the beginning of the name of the sequence classifier.
+    fn classifier_prefix(&self) -> &'static str {
+        self.class_prefix()
+    }
 
     /// Returns the values of keys that a file leaves out, as in transformers' configuration class.
     fn defaults(&self) -> Defaults;
@@ -36,7 +101,7 @@ pub(crate) trait Family: Sync {
     /// # Errors
     ///
     /// As [`ModelConfig::from_file`].
-    fn read(&self, file: &Reader<'_>) -> Result<Biases, Error>;
+    fn read(&self, file: &Reader<'_>) -> Result<Design, Error>;
 
     /// Returns how GGUF files hold this family; `None` if it is not exported to them.
     fn gguf(&self) -> Option<GgufLayout> {
@@ -47,7 +112,7 @@ pub(crate) trait Family: Sync {
     fn write(&self, _config: &ModelConfig, _map: &mut Map<String, Value>) {}
 }
 
-/// The values of absent keys.
+/// The values of absent keys. The default has those that most families share.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Defaults {
     /// The longest text.
@@ -55,12 +120,69 @@ pub(crate) struct Defaults {
     /// True if each query head has its own key and value head. Otherwise transformers assumes a number that does not depend on the
     /// model, and a file that leaves it out is refused.
     pub(crate) kv_head_per_query_head: bool,
+    /// The width of a head; `hidden_size / num_attention_heads` if there is none.
+    pub(crate) head_dim: Option<usize>,
+    /// Whether the head is the embedding matrix.
+    pub(crate) tie_word_embeddings: bool,
     /// The constant under the root of the norms.
     pub(crate) rms_norm_eps: f64,
     /// The base of the rotary frequencies.
     pub(crate) rope_theta: f64,
+    /// The share of each head that turns (`partial_rotary_factor`) in files that leave it out; `None` if the family only knows whole heads.
+    pub(crate) rotary_share: Option<f64>,
+    /// The context length of pre-training, in families whose files state it apart from the rotary settings
+    /// (`original_max_position_embeddings`).
+    pub(crate) original_positions: Option<usize>,
+    /// Whether layers with a window have a rotary embedding of their own.
+    pub(crate) rope_by_layer: bool,
     /// The standard deviation of freshly drawn matrices; biases begin at 0 and norms at 1.
     pub(crate) initializer_range: f64,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self {
+            max_position_embeddings: 2048,
+            kv_head_per_query_head: false,
+            head_dim: None,
+            tie_word_embeddings: false,
+            rms_norm_eps: 1e-6,
+            rope_theta: 10_000.0,
+            rotary_share: None,
+            original_positions: None,
+            rope_by_layer: false,
+            initializer_range: 0.02,
+        }
+    }
+}
+
+/// Reads `attention_bias`, one switch for all four projections of attention, and `mlp_bias`.
+fn switched_biases(file: &Reader<'_>) -> Result<Biases, Error> {
+    let attention = file.optional_bool("attention_bias")?.unwrap_or(false);
+    let mlp = file.optional_bool("mlp_bias")?.unwrap_or(false);
+    Ok(Biases { qkv: attention, output: attention, mlp })
+}
+
+/// Returns layers with windows: those of `window`, by the layer's number.
+fn windowed(file: &Reader<'_>, window: impl Fn(usize) -> Option<usize>) -> Result<Vec<LayerDesign>, Error> {
+    let layers = (0..file.layers()?).map(|i| LayerDesign { window: window(i), ..LayerDesign::default() });
+    Ok(layers.collect())
+}
+
+/// Returns for each layer whether it has a window: as `layer_types` says, or else `default`.
+fn layer_types(file: &Reader<'_>, default: impl Fn(usize) -> bool) -> Result<Vec<bool>, Error> {
+    let count = file.layers()?;
+    let Some(list) = file.value("layer_types") else { return Ok((0..count).map(default).collect()) };
+    let read = |value: &Value| match value.as_str() {
+        Some("sliding_attention") => Some(true),
+        Some("full_attention") => Some(false),
+        _ => None,
+    };
+    let kinds = list.as_array().and_then(|list| list.iter().map(read).collect::<Option<Vec<bool>>>());
+    kinds.filter(|kinds| kinds.len() == count).ok_or_else(|| {
+        let expected = format!("a list of \"sliding_attention\" or \"full_attention\" for each of {count} layers");
+        file.unsupported("layer_types", &expected)
+    })
 }
 
 /// The layout of a family in GGUF files.
@@ -75,17 +197,6 @@ pub(crate) struct GgufLayout {
     pub(crate) rope_factors: bool,
     /// True if the files state the size of the vocabulary and the rotary width.
     pub(crate) states_sizes: bool,
-}
-
-/// Which projections have biases.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Biases {
-    /// The projections to queries, keys and values.
-    pub qkv: bool,
-    /// The projection that follows attention.
-    pub output: bool,
-    /// The three projections of the feed-forward network.
-    pub mlp: bool,
 }
 
 /// A family of decoders that this crate computes (`model_type` in `config.json`).
@@ -105,20 +216,21 @@ impl ModelType {
 
     /// Returns transformers' name of a model of this family (`architectures` in `config.json`).
     pub fn class(self, architecture: Architecture) -> String {
-        let task = match architecture {
-            Architecture::CausalLm => "ForCausalLM",
-            Architecture::SequenceClassification => "ForSequenceClassification",
-        };
-        format!("{}{task}", self.0.class_prefix())
+        match architecture {
+            Architecture::CausalLm => format!("{}ForCausalLM", self.0.class_prefix()),
+            Architecture::SequenceClassification => format!("{}ForSequenceClassification", self.0.classifier_prefix()),
+        }
     }
 
     /// Finds the family that a file names.
     pub(crate) fn read(file: &Reader<'_>) -> Result<Self, Error> {
         let names: Vec<String> = Self::all().map(|family| format!("\"{family}\"")).collect();
         match file.optional_text("model_type")? {
-            Some(name) => Self::all()
-                .find(|family| family.as_str() == name)
-                .ok_or_else(|| file.unsupported("model_type", &names.join(", "))),
+            Some(name) => Self::all().find(|family| family.as_str() == name).ok_or_else(|| {
+                let reason = REFUSED.iter().find(|(refused, _)| refused.contains(&name)).map(|(_, reason)| *reason);
+                let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+                file.unsupported("model_type", &format!("{}{reason}", names.join(", ")))
+            }),
             None => Err(file.missing("model_type", &names.join(" or "))),
         }
     }

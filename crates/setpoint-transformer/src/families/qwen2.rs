@@ -1,6 +1,8 @@
-use super::{Biases, Defaults, Family, GgufLayout};
+use super::qwen::layers;
+use super::{Defaults, Family, GgufLayout};
 use crate::Error;
 use crate::config::Reader;
+use crate::design::{Biases, Design};
 
 /// Qwen2 and Qwen2.5: Llama with biases on the query, key and value projections.
 pub(super) struct Qwen2;
@@ -15,24 +17,18 @@ impl Family for Qwen2 {
     }
 
     fn defaults(&self) -> Defaults {
-        Defaults {
-            max_position_embeddings: 32_768,
-            kv_head_per_query_head: false,
-            rms_norm_eps: 1e-6,
-            rope_theta: 10_000.0,
-            initializer_range: 0.02,
-        }
+        Defaults { max_position_embeddings: 32_768, ..Defaults::default() }
     }
 
     fn keys(&self) -> &'static [&'static str] {
-        // Files state a window together with `use_sliding_window: false`; `true` is refused for every family.
-        &["attention_bias", "max_window_layers", "mlp_bias", "sliding_window"]
+        &["attention_bias", "layer_types", "max_window_layers", "mlp_bias", "sliding_window", "use_sliding_window"]
     }
 
-    fn read(&self, file: &Reader<'_>) -> Result<Biases, Error> {
+    fn read(&self, file: &Reader<'_>) -> Result<Design, Error> {
         file.fixed_bool("attention_bias", true, "true for qwen2")?;
         file.fixed_bool("mlp_bias", false, "false for qwen2")?;
-        Ok(Biases { qkv: true, output: false, mlp: false })
+        let biases = Biases { qkv: true, ..Biases::default() };
+        Ok(Design { biases, layers: layers(file)?, ..Design::default() })
     }
 
     fn gguf(&self) -> Option<GgufLayout> {

@@ -21,12 +21,12 @@ impl Decoder {
         wanted: Option<&Tensor<1, Int>>,
         cache: &mut Cache,
     ) -> Tensor<2> {
-        let mut x = self.embed_tokens.forward(pack(&[ids], &self.device()));
-        let rotation = self.rope.at(&spans.positions(), &x.device());
+        let mut x = self.scaled(self.embed_tokens.forward(pack(&[ids], &self.device())));
+        let rotations = self.rotations(&spans.positions(), &x.device());
         cache.reserve(spans.longest());
         let caches = std::mem::take(&mut cache.layers);
         for (i, (layer, cached)) in self.layers.iter().zip(caches).enumerate() {
-            let Projections { q, k, v } = layer.project(x.clone(), &rotation, None);
+            let Projections { q, k, v } = layer.project(x.clone(), &rotations, None);
             let cached = cached.write(k, v, spans);
             let mixed = cached.attend(q, layer.self_attn.heads(), spans);
             cache.layers.push(cached);

@@ -53,10 +53,20 @@ impl Export {
             let known: Vec<_> = known.iter().map(ToString::to_string).collect();
             return refuse(format!("`model_type` is \"{family}\"; exported to GGUF are {}", known.join(" and ")));
         };
-        if matches!(config.rope.scaling, RopeScaling::Llama3 { .. }) && !layout.rope_factors {
+        let readable = match config.rope.scaling {
+            RopeScaling::Default | RopeScaling::Linear { .. } => true,
+            RopeScaling::Llama3 { .. } => layout.rope_factors,
+            RopeScaling::Dynamic { .. } | RopeScaling::Yarn { .. } | RopeScaling::LongRope { .. } => false,
+        };
+        if !readable {
             return refuse(format!(
-                "llama.cpp does not read the rotary scaling \"llama3\" of a {family} model; expected \"default\" or \"linear\""
+                "the rotary scaling \"{}\" of a {family} model cannot be exported; expected \"default\" or \"linear\"{}",
+                config.rope.scaling.name(),
+                if layout.rope_factors { ", or \"llama3\"" } else { "" }
             ));
+        }
+        if config.design.layers.iter().any(|layer| layer.window.is_some()) {
+            return refuse("layers with a `sliding_window` cannot be exported".to_owned());
         }
         let checkpoint = Checkpoint::open(dir)?;
         let tensors = tensors::plan(&config, layout, &checkpoint, format)?;

@@ -93,7 +93,7 @@ struct Named {
 fn names(config: &ModelConfig) -> Vec<Named> {
     let (d, f, v, n) = (config.hidden_size, config.intermediate_size, config.vocab_size, config.head_dim);
     let (h, g) = (config.num_attention_heads, config.num_key_value_heads);
-    let biases = config.biases;
+    let biases = config.design.biases;
     let mut names = vec![Named::new(EMBEDDING, "token_embd.weight", &[v, d])];
     for i in 0..config.num_hidden_layers {
         let theirs = |name: &str| ["model", "layers", &i.to_string(), name].join(".");

@@ -35,7 +35,7 @@ fn both_spellings_of_transformers_mean_the_same() {
         let fields = |c: &ModelConfig| {
             let sizes = [c.vocab_size, c.hidden_size, c.intermediate_size, c.num_hidden_layers, c.num_attention_heads];
             let more = [c.num_key_value_heads, c.head_dim, c.max_position_embeddings];
-            let flags = (c.tie_word_embeddings, c.biases);
+            let flags = (c.tie_word_embeddings, c.design.clone());
             let ids = (c.bos_token_id, c.eos_token_ids.clone(), c.pad_token_id);
             let kinds = (c.model_type, c.architecture, c.dtype, c.rope.clone());
             (sizes, more, flags, ids, kinds, c.rms_norm_eps, c.initializer_range)
@@ -111,7 +111,7 @@ fn every_family_is_written_as_it_is_read() {
                 assert_eq!(written["model_type"], json!(family.as_str()));
                 assert_eq!(written["architectures"], json!([family.class(architecture)]));
                 let read = ModelConfig::from_json(&written.to_string()).unwrap();
-                assert_eq!((read.model_type, read.architecture, read.biases), (family, architecture, config.biases));
+                assert_eq!((read.model_type, read.architecture, &read.design), (family, architecture, &config.design));
                 assert_eq!(read.to_json(), written);
             }
         }
@@ -167,12 +167,12 @@ fn unsupported_values_are_named() {
         (llama(), "dtype", json!("float32"), "torch_dtype"),
         (llama(), "eos_token_id", json!(["x"]), "eos_token_id"),
         (llama(), "tie_word_embeddings", json!(1), "tie_word_embeddings"),
-        (llama(), "rope_scaling", json!({"type": "dynamic", "factor": 2.0}), "rope_scaling.type"),
-        (llama(), "rope_scaling", json!({"rope_type": "yarn", "factor": 2.0}), "rope_scaling.rope_type"),
+        (llama(), "rope_scaling", json!({"type": "mrope", "factor": 2.0}), "rope_scaling.type"),
+        (llama(), "rope_scaling", json!({"rope_type": "ntk", "factor": 2.0}), "rope_scaling.rope_type"),
         (llama(), "rope_scaling", json!({"rope_type": "linear", "type": "llama3", "factor": 2.0}), "rope_scaling.type"),
         (llama(), "rope_scaling", extra, "rope_scaling.attention_factor"),
         (llama(), "rope_parameters", json!({"rope_type": "default", "rope_theta": 1e4}), "rope_theta"),
-        (qwen2(), "use_sliding_window", json!(true), "use_sliding_window"),
+        (llama(), "use_sliding_window", json!(true), "use_sliding_window"),
         (qwen2(), "layer_types", json!(["full_attention", "sliding_attention"]), "layer_types"),
         (qwen2(), "layer_types", json!(["full_attention"]), "layer_types"),
         (qwen2(), "attention_bias", json!(false), "attention_bias"),
@@ -183,41 +183,6 @@ fn unsupported_values_are_named() {
         assert!(matches!(&error, Error::UnsupportedValue { key, .. } if key == named), "{key} = {value}: {error}");
         assert!(error.to_string().contains(&format!("`{named}`")), "{error}");
     }
-}
-
-#[test]
-fn a_window_must_hold_the_longest_text() {
-    let mistral = |window: Option<Value>, positions: Option<u64>| {
-        let mut config = llama();
-        config["model_type"] = json!("mistral");
-        config["architectures"] = json!(["MistralForCausalLM"]);
-        config["max_position_embeddings"] = json!(positions);
-        if let Some(window) = window {
-            config["sliding_window"] = window;
-        }
-        ModelConfig::from_json(&config.to_string())
-    };
-    // None, one that hides nothing, and the one of transformers if the key is absent.
-    for (window, positions) in [
-        (Some(Value::Null), Some(32_768)),
-        (Some(json!(64)), Some(64)),
-        (Some(json!(65)), Some(64)),
-        (None, Some(4096)),
-    ] {
-        let config = mistral(window.clone(), positions).unwrap();
-        assert_eq!(config.extra("sliding_window"), window.as_ref());
-        assert_eq!(config.to_json().get("sliding_window"), window.as_ref());
-    }
-    for positions in [Some(4096), None] {
-        let error = mistral(Some(json!(1024)), positions).unwrap_err();
-        assert!(matches!(&error, Error::UnsupportedValue { key, .. } if key == "sliding_window"), "{error}");
-        let remedy = "set `max_position_embeddings` to 1024";
-        assert!(error.to_string().contains("is 1024") && error.to_string().contains(remedy), "{error}");
-    }
-    let error = mistral(None, Some(4097)).unwrap_err();
-    assert!(matches!(&error, Error::MissingKey { key, .. } if key == "sliding_window"), "{error}");
-    assert!(error.to_string().contains("without the key it is 4096"), "{error}");
-    assert!(matches!(mistral(Some(json!("x")), None).unwrap_err(), Error::UnsupportedValue { .. }));
 }
 
 #[test]

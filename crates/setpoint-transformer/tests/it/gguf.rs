@@ -95,7 +95,11 @@ fn models_that_a_file_cannot_hold_are_refused() {
     let scaled = json!({"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0,
         "high_freq_factor": 4.0, "original_max_position_embeddings": 32});
     let message = refused(changed("qwen2_tied", &[("rope_parameters", scaled)]).path());
-    assert!(message.contains("llama.cpp does not read the rotary scaling \"llama3\" of a qwen2 model"), "{message}");
+    assert!(message.contains("the rotary scaling \"llama3\" of a qwen2 model cannot be exported"), "{message}");
+
+    let windowed = [("use_sliding_window", json!(true)), ("sliding_window", json!(8)), ("max_window_layers", json!(1))];
+    let windowed = [&windowed[..], &[("layer_types", Json::Null)]].concat();
+    assert!(refused(changed("qwen2_tied", &windowed).path()).contains("`sliding_window` cannot be exported"));
 
     let classifier = [("architectures", json!(["LlamaForSequenceClassification"]))];
     let message = refused(changed("llama_kv2", &classifier).path());

@@ -15,7 +15,18 @@ use setpoint_transformer::{CausalLm, Decoder, Error, LoadOptions, Packing, Recom
 use crate::support::{Array, arrays, case, devices, load, workspace};
 
 /// The adapters of language models whose factors and base are f32.
-const CASES: [&str; 7] = ["llama", "llama_tied", "qwen2", "qwen2_tied", "llama_tables", "llama_dora", "qwen2_dora"];
+const CASES: [&str; 10] = [
+    "llama",
+    "llama_tied",
+    "qwen2",
+    "qwen2_tied",
+    "llama_tables",
+    "llama_dora",
+    "qwen2_dora",
+    "qwen3",
+    "phi3",
+    "gemma3",
+];
 
 pub fn folder(name: &str) -> PathBuf {
     workspace().join("tests/golden/lora").join(name)
@@ -247,7 +258,9 @@ fn what_peft_wrote_is_written_again_to_the_bit() {
         let again = AdapterFolder::open(out.path()).unwrap();
         let targets = |targets: Targets| match Selection::from(targets) {
             // Full paths of all maps, and the names of all maps.
-            Selection::Names(_) if ["llama", "llama_bf16", "llama_dora"].contains(&name) => Selection::default(),
+            Selection::Names(_) if ["llama", "llama_bf16", "llama_dora", "qwen3", "phi3"].contains(&name) => {
+                Selection::default()
+            }
             other => other,
         };
         assert_eq!(targets(again.config.targets.clone()), targets(adapter.config.targets.clone()), "{name}");

@@ -6,6 +6,7 @@ mod config;
 mod definition;
 mod dora;
 mod dropout;
+mod families;
 #[path = "../../src/finite_difference.rs"]
 mod finite_difference;
 mod generate;

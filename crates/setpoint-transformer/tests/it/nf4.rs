@@ -27,15 +27,18 @@ fn read(dir: &Path, dtype: FloatDType, quantize: Option<Quantize>, device: &Devi
 fn maps(model: &mut CausalLm) -> impl Iterator<Item = &mut Linear> {
     model.model.layers.iter_mut().flat_map(|layer| {
         let (attention, mlp) = (&mut layer.self_attn, &mut layer.mlp);
-        [
-            &mut attention.q_proj,
-            &mut attention.k_proj,
-            &mut attention.v_proj,
-            &mut attention.o_proj,
-            &mut mlp.gate_proj,
-            &mut mlp.up_proj,
-            &mut mlp.down_proj,
-        ]
+        let maps = [
+            attention.q_proj.as_mut(),
+            attention.k_proj.as_mut(),
+            attention.v_proj.as_mut(),
+            attention.qkv_proj.as_mut(),
+            Some(&mut attention.o_proj),
+            mlp.gate_proj.as_mut(),
+            mlp.up_proj.as_mut(),
+            mlp.gate_up_proj.as_mut(),
+            Some(&mut mlp.down_proj),
+        ];
+        maps.into_iter().flatten()
     })
 }
 
@@ -68,7 +71,17 @@ const ROW: [u32; 9] = [3, 17, 5, 44, 9, 61, 2, 30, 7];
 
 #[test]
 fn a_model_in_codes_is_the_one_with_the_dequantised_weights() {
-    for name in ["llama_kv2", "llama_kv2_tied", "llama_bf16", "llama_sharded", "qwen2_head_dim", "eurollm"] {
+    for name in [
+        "llama_kv2",
+        "llama_kv2_tied",
+        "llama_bf16",
+        "llama_sharded",
+        "qwen2_head_dim",
+        "eurollm",
+        "qwen3",
+        "olmo2",
+        "phi3",
+    ] {
         for (double_quant, device) in [true, false].into_iter().flat_map(|double| devices().map(|d| (double, d))) {
             let quantize = Quantize::Nf4 { double_quant };
             for dtype in [FloatDType::F32, FloatDType::BF16] {

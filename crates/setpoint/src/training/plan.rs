@@ -7,7 +7,7 @@ use serde::Serialize;
 use setpoint_data::{EncodeReport, counted};
 use setpoint_train::{MicroBatch, TrainConfig, kept_logits};
 use setpoint_transformer::lora::AdapterSize;
-use setpoint_transformer::{ModelConfig, Recompute};
+use setpoint_transformer::{HeadNorms, ModelConfig, NormPlacement, Recompute};
 
 use crate::config::sections::ModelSection;
 use crate::failure::Outcome;
@@ -208,7 +208,14 @@ fn per_token(model: &ModelConfig) -> (f64, f64) {
     let kv = (model.num_key_value_heads * model.head_dim) as f64;
     // The inputs of both norms and what comes out of them; queries, keys, values and what attention makes of them; gate, up and their
     // product.
-    let block = 4.0 * d + 2.0 * q + 2.0 * kv + 3.0 * f;
+    let mut block = 4.0 * d + 2.0 * q + 2.0 * kv + 3.0 * f;
+    // Norms on both sides have twice as many inputs, and those of heads two more.
+    if model.design.norms == NormPlacement::Both {
+        block += 2.0 * d;
+    }
+    if model.design.head_norms != HeadNorms::Absent {
+        block += q + kv;
+    }
     (4.0 * block, 4.0 * d)
 }
 
