@@ -8,7 +8,7 @@ use setpoint::config::{foreign, has_setting, nearest, respell, settings_named};
 use setpoint::generate::Generate;
 use setpoint::jobs::{self, Job as _};
 use setpoint::sources::alternatives;
-use setpoint_align::METHODS;
+use setpoint_align::{METHODS, SAMPLED_METHODS};
 
 use super::{Cli, below};
 use crate::commands::chat::ChatConfig;
@@ -50,12 +50,13 @@ fn all() -> Vec<String> {
 fn command_meant(name: &str) -> Option<String> {
     let mut method = name.to_owned();
     align::respell_method(&mut method);
-    if METHODS.iter().any(|about| about.name == method || about.aliases.contains(&method.as_str())) {
+    let is_offline = METHODS.iter().any(|about| about.name == method || about.aliases.contains(&method.as_str()));
+    if is_offline || SAMPLED_METHODS.contains(&method.as_str()) {
         return Some(format!("`{method}` is a method of `setpoint align`: add --set align.method={method}"));
     }
     if let Some(online) = align::online_method(name) {
         return Some(format!(
-            "`{online}` is an online method, and none is built yet; `setpoint methods` lists the offline ones"
+            "`{online}` is an online method that is not built yet; `setpoint methods` lists those that are"
         ));
     }
     let others = ["train", "finetune", "fine_tune", "rm", "reward_model", "preference", "predict", "resume", "serve"];
@@ -170,7 +171,8 @@ mod tests {
             ("dpo", Some("--set align.method=dpo")),
             ("SimPO", Some("--set align.method=simpo")),
             ("rao", Some("--set align.method=rao")),
-            ("grpo", Some("online method")),
+            ("GRPO", Some("--set align.method=grpo")),
+            ("rlhf", Some("online method")),
             ("PPO", Some("online method")),
             ("Fine-Tune", Some("setpoint sft")),
             ("reward-model", Some("setpoint reward")),

@@ -19,6 +19,9 @@ pub fn run(json: bool) -> Outcome {
         return Ok(());
     }
     progress::say(table(progress::width()));
+    progress::say(
+        "Each also trains in rounds, on responses that the policy samples:\nsetpoint align --rounds N (docs/ROUNDS.md).\nrloo, grpo and reinforce_pp train in no other way.",
+    );
     Ok(())
 }
 

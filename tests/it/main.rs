@@ -51,6 +51,7 @@ mod resume;
 mod resume_folder;
 mod reward_command;
 mod reward_ends;
+mod rounds;
 mod rows;
 mod same_run;
 mod saving;

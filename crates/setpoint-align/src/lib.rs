@@ -92,7 +92,7 @@ pub use pair::{Pair, PairLoss};
 pub use pairwise::{PairBatch, PairObjective, PairOutput, Sides, SurveyedPair, WeightedObjective};
 pub use preferences::Preferences;
 pub use prompt_index::PromptIndex;
-pub use prompt_log_z::{LEAST_SAMPLES, PromptLogZ, ReferenceSample, prompt_log_z};
+pub use prompt_log_z::{LEAST_SAMPLES, PromptLogZ, ReferenceSample, log_z_of_samples, prompt_log_z};
 pub use prompt_rewards::{PromptRewards, Role, check_targets, chosen_rewards};
 pub use prompts::{PromptBatch, PromptObjective, PromptOutput, T0Name, T0Setting, Update};
 pub use reward_transform::{ClipRange, FittedTransform, RewardTransform};

@@ -12,6 +12,7 @@ macro_rules! objectives {
         rows { $($c_file:ident: $($c:ident($c_settings:ident) = $c_name:literal),+;)* }
         rows_with_a_value { $d_file:ident: $d:ident($d_settings:ident) = $d_name:literal; }
         best_responses { $e_file:ident: $e:ident($e_settings:ident) = $e_name:literal; }
+        sampled { $($f:ident($f_settings:ident) = $f_name:literal;)* }
     ) => {
         $(mod $a_file; pub use $a_file::*;)*
         $(mod $b_file; pub use $b_file::*;)*
@@ -34,6 +35,7 @@ macro_rules! objectives {
             #[doc = concat!("`", $e_name, "`")]
             #[serde(rename = $e_name)]
             $e($e_settings),
+            $(#[doc = concat!("`", $f_name, "`")] #[serde(rename = $f_name)] $f($f_settings),)*
             /// `mix`
             #[serde(rename = "mix")]
             Mix(Mix),
@@ -56,6 +58,9 @@ macro_rules! objectives {
             About::of::<Mix>("mix", &[], TrainsOn::Pairs),
         ];
 
+        /// The methods that train on responses which the policy samples, and on no others.
+        pub const SAMPLED_METHODS: &[&str] = &[$($f_name),*];
+
         impl Method {
             /// Returns the method of a name, with its defaults.
             pub fn named(name: &str) -> Option<Self> {
@@ -65,6 +70,7 @@ macro_rules! objectives {
                     $($($c_name => Some(Self::$c(Default::default())),)+)*
                     $d_name => Some(Self::$d(Default::default())),
                     $e_name => Some(Self::$e(Default::default())),
+                    $($f_name => Some(Self::$f(Default::default())),)*
                     "mix" => Some(Self::Mix(Mix::default())),
                     _ => None,
                 }
@@ -78,6 +84,7 @@ macro_rules! objectives {
                     $($(Self::$c(_) => $c_name,)+)*
                     Self::$d(_) => $d_name,
                     Self::$e(_) => $e_name,
+                    $(Self::$f(_) => $f_name,)*
                     Self::Mix(_) => "mix",
                 }
             }
@@ -94,6 +101,7 @@ macro_rules! objectives {
                     $($(Self::$c(settings) => Training::Rows(Box::new(settings.clone())),)+)*
                     Self::$d(settings) => Training::RowsWithValue(settings.clone()),
                     Self::$e(_) => Training::Best,
+                    $(Self::$f(settings) => Training::Sampled(Box::new(settings.clone())),)*
                     Self::Mix(mix) => Training::Pairs(PairwiseMethod {
                         objectives: mix.losses.iter().map(MixedLoss::objective).collect(),
                         pairs: mix.pairs,
@@ -110,6 +118,7 @@ macro_rules! objectives {
                     $($(Self::$c(settings) => settings,)+)*
                     Self::$d(settings) => settings,
                     Self::$e(settings) => settings,
+                    $(Self::$f(settings) => settings,)*
                     Self::Mix(mix) => mix,
                 }
             }

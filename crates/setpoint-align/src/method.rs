@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::log_z0::LogZ0;
 use crate::objective::{About, Axis, Objective};
 use crate::objectives::{DroVSettings, METHODS, Method, MixedLoss};
+use crate::online::{ONLINE_METHODS, OnlineObjective};
 use crate::pairwise::WeightedObjective;
 use crate::prompts::PromptObjective;
 use crate::row::RowObjective;
@@ -27,6 +28,8 @@ pub enum Training {
     RowsWithValue(DroVSettings),
     /// The best response of each prompt.
     Best,
+    /// Responses that the policy samples during training.
+    Sampled(Box<dyn OnlineObjective>),
 }
 
 /// A pairwise method as its task needs it.
@@ -157,8 +160,11 @@ fn nll_problem(weight: f64) -> Option<Problem> {
 impl Method {
     /// Describes the method; a mixture needs what any of its losses needs.
     pub fn about(&self) -> About {
-        let of = |name: &str| METHODS.iter().copied().find(|about| about.name == name);
+        let of = |name: &str| METHODS.iter().chain(ONLINE_METHODS).copied().find(|about| about.name == name);
         let own = of(self.name()).unwrap_or(METHODS[0]);
+        if let Training::Sampled(objective) = self.training() {
+            return About { reference: objective.uses_reference(), ..own };
+        }
         let Self::Mix(mix) = self else { return own };
         let parts: Vec<About> = mix.losses.iter().filter_map(|loss| of(loss.objective().name)).collect();
         About {
@@ -180,7 +186,7 @@ impl Method {
     pub fn level(&self) -> Option<LogZ0> {
         match self.training() {
             Training::Prompts(objective) => objective.level(),
-            Training::Pairs(_) | Training::Rows(_) | Training::RowsWithValue(_) | Training::Best => None,
+            _ => None,
         }
     }
 
@@ -189,12 +195,16 @@ impl Method {
         match self.training() {
             Training::Prompts(objective) => objective.scored_prompts().is_some(),
             Training::Pairs(method) => method.objectives.iter().any(|part| part.objective.prompt_nll()),
-            Training::Rows(_) | Training::RowsWithValue(_) | Training::Best => false,
+            Training::Rows(_) | Training::RowsWithValue(_) | Training::Best | Training::Sampled(_) => false,
         }
     }
 
     /// Returns everything that is wrong with its settings.
     pub fn problems(&self) -> Vec<Problem> {
-        self.settings().problems()
+        let mut problems = self.settings().problems();
+        if let Training::Sampled(objective) = self.training() {
+            problems.extend(objective.problems());
+        }
+        problems
     }
 }

@@ -81,6 +81,40 @@ pub fn prompt_log_z(responses: &[ScoredResponse], samples: &[ReferenceSample], b
     })
 }
 
+/// Estimates log Z(x) from samples of another model than the reference, such as the policy in training, weighted by importance.
+///
+/// ```text
+/// log Z(x) = log( (1/n)·Σ_j exp(r_j/β − h_j) ),      h_j = log π(y_j|x) − log π_ref(y_j|x),      y_j ~ π
+/// ```
+///
+/// At the optimum `h_j = r_j/β − log Z(x)`, so every term is Z(x), and the estimate is exact. With samples of the reference (`h = 0`) it is
+/// the usual one.
+///
+/// # Units
+/// Nats. `rewards`: transformed and scaled; β: reward per nat.
+///
+/// # Panics
+/// If there are not as many log-ratios as rewards.
+///
+/// ```
+/// use setpoint_align::log_z_of_samples;
+///
+/// // A policy at the optimum of log Z = 0.7.
+/// let (beta, rewards) = (0.5, [1.0, -2.0, 0.25]);
+/// let log_ratios = rewards.map(|r| r / beta - 0.7);
+/// assert!((log_z_of_samples(&rewards, &log_ratios, beta) - 0.7).abs() < 1e-12);
+/// // The reference itself: (e² + e⁰)/2.
+/// let found = log_z_of_samples(&[1.0, 0.0], &[0.0, 0.0], beta);
+/// assert!((found - ((2f64.exp() + 1.0) / 2.0).ln()).abs() < 1e-12);
+/// ```
+pub fn log_z_of_samples(rewards: &[f64], log_ratios: &[f64], beta: f64) -> f64 {
+    assert_eq!(rewards.len(), log_ratios.len(), "a log-ratio for each reward");
+    let share = -(rewards.len() as f64).ln();
+    let terms: Vec<ScoredResponse> =
+        rewards.iter().zip(log_ratios).map(|(&reward, h)| ScoredResponse { ref_logp: share - h, reward }).collect();
+    prompt_log_mass(&terms, beta)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -39,6 +39,19 @@ pub trait Hooks<M: Module> {
         let _ = (step, total_steps);
     }
 
+    /// Makes the examples of a round, counted from 0, for a task whose examples change
+    /// ([`Task::passes_per_round`](crate::Task::passes_per_round)). Called before the first step of the round, with `fresh`, and without it
+    /// before the first step of a process that goes on in the middle of the round: the model has moved since the round began then, and the
+    /// examples must be those that were made at its beginning. What is returned becomes a line of `metrics.jsonl`, if it is `fresh`.
+    ///
+    /// # Errors
+    /// Ends the run, which is saved first. [`Error::Interrupted`] ends it as [`should_stop`](Self::should_stop) does; a resumed run begins
+    /// the round again.
+    fn begin_round(&mut self, model: &M, round: u64, fresh: bool) -> Result<Vec<(String, f64)>, Error> {
+        let _ = (model, round, fresh);
+        Ok(vec![])
+    }
+
     /// Saves the model that the run ends with, outside the engine's checkpoints.
     ///
     /// Called once the model is certain, when its checkpoint is on the disk: before the last samples, and before the last evaluation

@@ -1,6 +1,7 @@
 //! The seam between the engine and an objective.
 
 use std::collections::HashMap;
+use std::num::NonZeroU64;
 
 use burn::module::Module;
 use burn::tensor::{Gradients, Tensor};
@@ -124,6 +125,15 @@ pub trait Task: Sync {
     /// default it is shuffled ([`Order`]).
     fn order(&self, seed: u64, epoch: u64) -> Vec<usize> {
         Order::new(seed).epoch(epoch, self.len())
+    }
+
+    /// Returns the number of passes over the examples after which they change, for a task whose examples are made during the run: those of a
+    /// round ([`Hooks::begin_round`](crate::Hooks::begin_round)). By default they never change.
+    ///
+    /// The number of examples is that of the fullest round: where a round has fewer, the others weigh nothing, and a batch that weighs nothing
+    /// moves nothing.
+    fn passes_per_round(&self) -> Option<NonZeroU64> {
+        None
     }
 
     /// Names an example in messages, best by file and row.

@@ -7,6 +7,7 @@
 use crate::list::objectives;
 use crate::method::{Mix, Pairwise, PairwiseMethod, Training, Weighted};
 use crate::objective::{About, TrainsOn};
+use crate::online::{GrpoSettings, ReinforcePpSettings, RlooSettings};
 use crate::pairwise::WeightedObjective;
 use crate::settings::Settings;
 
@@ -46,5 +47,10 @@ objectives! {
     }
     best_responses {
         nll: Nll(NllSettings) = "nll";
+    }
+    sampled {
+        Rloo(RlooSettings) = "rloo";
+        Grpo(GrpoSettings) = "grpo";
+        ReinforcePp(ReinforcePpSettings) = "reinforce_pp";
     }
 }

@@ -101,13 +101,13 @@ impl Sign {
             Self::Length => {
                 "the policy may be paid for length: add a rule on length to the reward, or use GRPO with align.loss = \"dr_grpo\""
             }
-            Self::Cut => "raise rollout.max_new_tokens, or set align.missing_stop_penalty",
+            Self::Cut => "raise rollout.max_new_tokens, or set reward.missing_stop_penalty",
             Self::NoSignal => {
                 "such prompts teach nothing: raise rollout.samples or rollout.temperature, or use a reward that tells \
                  responses apart"
             }
             Self::Ratio => {
-                "the ratio is 1 there by definition: try train.dtype = \"f32\", and if it stays, please report a bug"
+                "the ratio is 1 there by definition: try model.dtype = \"f32\", and if it stays, please report a bug"
             }
             Self::OverOptimization => {
                 "the policy exploits its reward: keep the best model by best.metric, and raise align.kl_coef (align.beta)"

@@ -87,7 +87,9 @@ impl Inputs<'_> {
                 let values = self.platform.constant(&self.numbers["values"]);
                 dro_v(rows(), Self::rows(self.pair("rewards_a")), values, &settings).losses
             }
-            Training::Prompts(_) | Training::Best => panic!("`{name}` does not train on pairs or rows"),
+            Training::Prompts(_) | Training::Best | Training::Sampled(_) => {
+                panic!("`{name}` does not train on pairs or rows")
+            }
         }
     }
 

@@ -83,6 +83,16 @@ impl Logs {
         self.events.attempt(&mut self.warnings, |log| log.scalars(step, &tagged));
     }
 
+    /// A line about the examples of a round.
+    pub(super) fn round(&mut self, step: u64, epoch: f64, round: u64, values: &[(String, f64)]) {
+        let mut start = start(step, epoch);
+        start.insert("round".into(), round.into());
+        let text = line(start, values);
+        self.metrics.attempt(&mut self.warnings, |log| log.append(text.as_bytes()));
+        let tagged: Vec<_> = values.iter().map(|(name, value)| (format!("round/{name}"), *value)).collect();
+        self.events.attempt(&mut self.warnings, |log| log.scalars(step, &tagged));
+    }
+
     /// A line of evaluation metrics.
     pub(super) fn evaluation(&mut self, step: u64, epoch: f64, values: &[(String, f64)]) {
         let text = line(start(step, epoch), values);

@@ -1,6 +1,7 @@
 //! The steps of a run, and what is done between them.
 
 mod measuring;
+mod rounds;
 
 use std::time::Instant;
 
@@ -28,6 +29,8 @@ pub(super) struct Trainer<'a, T: Task> {
     logs: Logs,
     /// The current epoch and its order.
     order: Option<(u64, Vec<usize>)>,
+    /// The round whose examples the task has.
+    round: Option<u64>,
     clock: Clock,
     saves: SaveClock,
     /// The step of the newest checkpoint.
@@ -83,6 +86,7 @@ impl<'a, T: Task> Trainer<'a, T> {
             budget,
             logs,
             order: None,
+            round: None,
             clock,
             saves,
             saved,
@@ -97,7 +101,10 @@ impl<'a, T: Task> Trainer<'a, T> {
             let next = self.attend(team.first(), hooks);
             self.warn(hooks);
             match next? {
-                Next::Step => team = self.step(team, hooks)?,
+                Next::Step => match self.begin_round(&team.first().model, hooks) {
+                    Ok(()) => team = self.step(team, hooks)?,
+                    Err(error) => return self.leave(team, error, hooks),
+                },
                 Next::Close(stop) => return self.close(team, stop, hooks),
                 Next::Stop => return Ok(fitted(self.run, team.into_model(), self.state, StopReason::Requested)),
             }
@@ -191,6 +198,11 @@ impl<'a, T: Task> Trainer<'a, T> {
         };
         let within = index % self.plan.steps_per_epoch;
         let batch = step::batch(&order, self.config.batch_size, within);
+        if self.is_idle(batch) {
+            self.order = Some((epoch, order));
+            self.rest(hooks);
+            return Ok(team);
+        }
         let tokens: usize = batch.iter().map(|&example| self.task.tokens(example)).sum();
 
         let progress = index as f64 / self.plan.total_steps as f64;
@@ -224,11 +236,7 @@ impl<'a, T: Task> Trainer<'a, T> {
         self.clock.tokens += tokens as u64;
         self.unsaved = true;
 
-        let last = step == self.plan.total_steps;
-        self.state.pending = Pending {
-            evaluation: last || self.due(self.config.eval_steps),
-            samples: last || self.due(self.config.sample_steps),
-        };
+        let last = self.note_pending();
         if last || self.due(Some(self.config.logging_steps)) {
             self.log(done.grad_norm, learning_rate);
         }

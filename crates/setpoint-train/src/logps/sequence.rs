@@ -83,6 +83,9 @@ pub struct SequenceLogps {
     pub prompt_tokens: Vec<usize>,
     /// Tokens of each response.
     pub response_tokens: Vec<usize>,
+    /// `log π(y_t | x, y_<t)` of each token of the responses, response after response; f32 `[Σ response_tokens]`, with its graph on an
+    /// autodiff device.
+    pub tokens: Tensor<1>,
     /// Sum over each response's tokens of the entropy `−Σ_v π(v) log π(v)`; f32 `[rows]`, without a graph.
     pub entropy: Tensor<1>,
     /// The decoder's part of the backward pass, on an autodiff device; for [`backward`](crate::backward) and
@@ -142,11 +145,11 @@ pub fn sequence_logps_with<S: Borrow<Sequence>>(
     });
     let counts = batch.responses.counts.clone();
     // A response has at least one token.
-    let (response, entropy) = match head_logps(model, hidden, &batch.responses, options) {
-        Some(HeadLogps { logps, entropy }) => (sum_runs(logps, &counts), sum_runs(entropy, &counts)),
-        None => (zeros(), zeros()),
+    let (response, tokens, entropy) = match head_logps(model, hidden, &batch.responses, options) {
+        Some(HeadLogps { logps, entropy }) => (sum_runs(logps.clone(), &counts), logps, sum_runs(entropy, &counts)),
+        None => (zeros(), zeros(), zeros()),
     };
-    Ok(SequenceLogps { prompt, response, prompt_tokens, response_tokens: counts, entropy, tape })
+    Ok(SequenceLogps { prompt, response, prompt_tokens, response_tokens: counts, tokens, entropy, tape })
 }
 
 /// Log-probabilities of the tokens that count, as in supervised fine-tuning.

@@ -61,6 +61,25 @@ fn floats(file: &SafeTensors<'_>, name: &str) -> Vec<f64> {
 }
 
 #[test]
+fn tokens_of_responses_equal_transformers_where_responses_share_a_prompt_and_where_not() {
+    for name in ["llama_kv2", "qwen2_tied"] {
+        let rows = golden_rows(name);
+        // The first row twice: its prompt is computed once for both.
+        let rows: Vec<_> = rows.first().into_iter().chain(&rows).filter(|(ids, _)| ids.len() > 2).collect();
+        let sequence = |(ids, _): &&(Vec<u32>, Vec<f64>)| Sequence { ids: ids.clone(), prompt_len: 2, scored_from: 2 };
+        let sequences: Vec<Sequence> = rows.iter().map(sequence).collect();
+        for device in devices() {
+            let model = load(&golden(&format!("transformer/{name}")), &device);
+            let found = sequence_logps(&model, &sequences, PromptLogps::Skip).unwrap();
+            let expected: Vec<f64> = rows.iter().flat_map(|(_, logps)| logps[1..].to_vec()).collect();
+            assert_close(&host(found.tokens), &expected, 1e-5);
+            let sums: Vec<f64> = rows.iter().map(|(_, logps)| logps[1..].iter().sum()).collect();
+            assert_close(&host(found.response), &sums, 1e-4);
+        }
+    }
+}
+
+#[test]
 fn every_token_equals_transformers_and_so_does_the_gradient() {
     // Granite scales its logits, Gemma 2 bounds them.
     for name in ["llama_kv2", "llama_kv1_tied", "qwen2_tied", "granite", "gemma2"] {

@@ -19,6 +19,7 @@ mod lora;
 mod memory;
 #[path = "../../../setpoint-transformer/tests/oracle.rs"]
 mod oracle;
+mod rounds;
 mod several_devices;
 #[path = "../../../../tests/common/test_data.rs"]
 mod test_data;

@@ -44,6 +44,12 @@ impl Job for Audit {
 pub fn report(session: &Session, config: &AlignConfig, folder: Option<&std::path::Path>) -> Outcome<AuditReport> {
     let other = || Failure::usage("align.method", "the audit is about DRO's targets; other methods have none");
     config.align.level().ok_or_else(other)?;
+    if config.is_in_rounds() {
+        return Err(Failure::usage(
+            "rounds",
+            "the audit is about the responses of a file, and rounds sample others: leave `rounds` out",
+        ));
+    }
     let prepared = prepare(session, config)?;
     let reference = ReferenceModel { dir: reference_dir(config)?, model: None };
     let reference = reference_logps(session, config, &prepared, Some(reference), folder)?;

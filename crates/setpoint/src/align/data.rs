@@ -153,7 +153,8 @@ impl<P: PreparedPrompt> Sets<P> {
 }
 
 impl<P: PreparedPrompt> PreparedSet<P> {
-    fn view(&self) -> SetView<'_> {
+    /// Returns the set as one whatever the method trains on.
+    pub fn view(&self) -> SetView<'_> {
         fn each<P: PreparedPrompt>(prompts: &[P]) -> Vec<&dyn PreparedPrompt> {
             prompts.iter().map(|prompt| prompt as &dyn PreparedPrompt).collect()
         }
@@ -161,7 +162,11 @@ impl<P: PreparedPrompt> PreparedSet<P> {
         SetView { prompts: each(&self.prompts), mismatched, hash: &self.hash, rows: &self.rows }
     }
 
-    fn with_reference(self, reference: SetReference) -> Outcome<ReferencedSet<P>> {
+    /// Adds the reference's log-probabilities.
+    ///
+    /// # Errors
+    /// When one is missing.
+    pub fn with_reference(self, reference: SetReference) -> Outcome<ReferencedSet<P>> {
         let mismatched = self.mismatched.zip(reference.mismatched);
         Ok(ReferencedSet {
             prompts: with_reference(self.prompts, reference.prompts)?,

@@ -8,10 +8,12 @@ mod data;
 mod desirable;
 mod ensemble;
 mod examples;
+mod fitting;
 mod identify;
 mod parts;
 mod prepare;
 mod reference;
+pub mod rounds;
 mod settings;
 mod stop;
 
@@ -22,39 +24,36 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use setpoint_align::{
-    DisplacementDetector, DisplacementSettings, LogZ0, PairwiseMethod, PromptLogZ, PromptObjective, Role,
-    ScoredResponse, Training, Update, WeightedObjective, least_level_per_token, prompt_log_mass, prompt_log_z,
+    LogZ0, PairwiseMethod, PromptLogZ, PromptObjective, Role, ScoredResponse, Training, Update, WeightedObjective,
+    least_level_per_token, prompt_log_mass, prompt_log_z,
 };
-use setpoint_data::{TextEncoder, Uses};
-use setpoint_reward::{HeadInit, RewardModel};
-use setpoint_train::{Task, TrainConfig};
+use setpoint_data::Uses;
+use setpoint_train::TrainConfig;
+use setpoint_transformer::CausalLm;
 use setpoint_transformer::lora::without_adapter;
-use setpoint_transformer::{CausalLm, ModelConfig, Recompute, SaveOptions};
 
-use crate::adapter::{Adaptation, adapted, fix_dropout, with_tokenizer};
+use crate::adapter::{fix_dropout, with_tokenizer};
 use crate::config::sections::validate_data;
 use crate::failure::{Failure, Outcome};
 use crate::job::{ADAPTER, DATA, DryRun, Flag, Job, MODEL, Planned, View, Work, word};
-use crate::saving::{Saving, learned_stop, save_policy};
+use crate::saving::learned_stop;
 use crate::session::Session;
 use crate::setup;
-use crate::tasks::dro_v::{DroVTask, PolicyAndValue};
+use crate::tasks::dro_v::DroVTask;
 use crate::tasks::nll::NllTask;
 use crate::tasks::pairwise::PairwiseTask;
 use crate::tasks::prompts::PromptTask;
 use crate::tasks::rows::RowTask;
 use crate::tasks::single::SingleResponses;
 use crate::tasks::stages::{PairedPrompt, PreparedPrompt, RewardedPrompt, RowPrompt, WithReference};
-use crate::training::{
-    Companions, KlLimit, KlMeter, Output, RunPlan, Sampler, Saver, Shape, check_room, conclude, kl_passed, open_run,
-    sampler, train,
-};
+use crate::training::{Output, RunPlan, Shape, check_room, open_run};
 
 pub use self::audit::Audit;
 use self::data::{PreparedSet, ReferencedSet, SetReference, SetView, rows_of, unscored};
+use self::fitting::{Fitting, initial_policy, policy_and_value};
 use self::identify::identify;
-use self::parts::{HasPolicy, Part, VALUE, keeping};
-use self::stop::{Measuring, held_out, kl_meter};
+use self::parts::VALUE;
+use self::stop::held_out;
 pub use data::TrainingData;
 pub use prepare::{Prepared, named, prepare};
 pub use reference::{ReferenceModel, reference_dir, reference_logps};
@@ -69,7 +68,17 @@ impl Job for Align {
     type Config = AlignConfig;
 
     const COMMAND: &'static str = "align";
-    const FLAGS: &'static [Flag] = &[MODEL, DATA, ADAPTER];
+    const FLAGS: &'static [Flag] = &[
+        MODEL,
+        DATA,
+        ADAPTER,
+        Flag::count(
+            "rounds",
+            "N",
+            "rounds",
+            "Rounds of training on responses that the policy samples (setting rounds)",
+        ),
+    ];
     const PLANNED: Option<Planned> = Some(Planned { title: "Alignment", told_by: Some("align") });
     const VIEW: Option<View> = Some(View {
         about: "`setpoint align`, `reward` and `logps`: the responses of each prompt",
@@ -88,7 +97,9 @@ impl Job for Align {
     fn help() -> Cow<'static, str> {
         "Examples:\n  setpoint align --model runs/sft/model --data rewards.jsonl --run runs/dro\n  \
          setpoint align dro.toml --run runs/dro --set align.beta=0.5\n  \
-         setpoint align --model runs/sft/model --data pairs.jsonl --run runs/dpo --set align.method=dpo\n\n\
+         setpoint align --model runs/sft/model --data pairs.jsonl --run runs/dpo --set align.method=dpo\n  \
+         setpoint align --model runs/sft/model --data prompts.jsonl --run runs/online --rounds 20 --set \
+         reward.model.path=runs/reward/model\n\n\
          Methods: setpoint methods. All settings of one with their defaults: setpoint inspect config align --set \
          align.method=dpo"
             .into()
@@ -102,7 +113,15 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
     setup::fix_template_date(&mut config.model, folder, resume)?;
     fix_dropout(&mut config.adapter, resume)?;
     let config = &config;
+    if config.is_in_rounds() {
+        return rounds::run(session, config, folder, resume);
+    }
     let prepared = prepare(session, config)?;
+    train_on(session, config, prepared, folder, resume)
+}
+
+/// Trains on data that is prepared.
+fn train_on(session: &Session, config: &AlignConfig, prepared: Prepared, folder: &Path, resume: bool) -> Outcome {
     let measured = held_out(config, &prepared)?;
     let plan = run_plan(session, config, &prepared)?;
     plan.warn();
@@ -151,7 +170,7 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
     let job = Fitting {
         session,
         config,
-        encoder,
+        encoder: &encoder,
         model_config,
         adaptation,
         policy,
@@ -203,20 +222,7 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
                 DroVTask::new(rows, dro_v.clone()).ok_or_else(|| Failure::run("a response without a reward"))
             };
             let (shape, adaptation) = (job.model_config.clone(), job.adaptation.clone());
-            let with_value = |policy: CausalLm| {
-                Ok(match adaptation {
-                    // Both adapters have the same base.
-                    Some(adaptation) => {
-                        let base = without_adapter(&policy);
-                        let (value, _) = RewardModel::from_causal_lm(base, &shape, HeadInit::Zeros);
-                        PolicyAndValue::of(policy, adaptation.of_value().add_to(value, config.train.seed)?)
-                    }
-                    None => {
-                        let value = initial_policy(session, config, &shape, None)?;
-                        PolicyAndValue::new(policy, value, &shape)
-                    }
-                })
-            };
+            let with_value = |policy: CausalLm| policy_and_value(session, config, &shape, adaptation, policy);
             let eval = eval.map(task).transpose()?;
             job.train(&task(data)?, eval.as_ref(), &settings, None, shown, with_value)?;
             log::info!("the value network: {}", run.join(VALUE).display());
@@ -234,120 +240,6 @@ fn trains_value(config: &AlignConfig) -> bool {
     matches!(config.align.training(), Training::RowsWithValue(_))
 }
 
-/// What every method's training needs.
-struct Fitting<'a> {
-    session: &'a Session,
-    config: &'a AlignConfig,
-    encoder: TextEncoder,
-    model_config: ModelConfig,
-    /// The adapter that is trained, if one is.
-    adaptation: Option<Adaptation>,
-    /// The policy before training.
-    policy: CausalLm,
-    /// The token that the policy learns to end its turns with.
-    stop: Option<u32>,
-    run: &'a setpoint_train::RunDir,
-    recompute: Recompute,
-    chosen_tokens: f64,
-    /// The held-out prompts that a limit on the KL is checked on.
-    measured: Vec<Vec<u32>>,
-}
-
-impl Fitting<'_> {
-    /// Trains what `complete` makes of the policy, and saves it. `target`: the mean target of the chosen responses, nats, for methods with
-    /// targets.
-    fn train<T: Task<Model: HasPolicy>>(
-        self,
-        task: &T,
-        eval: Option<&T>,
-        settings: &TrainConfig,
-        target: Option<f64>,
-        shown: Vec<Vec<u32>>,
-        complete: impl FnOnce(CausalLm) -> Outcome<T::Model>,
-    ) -> Outcome {
-        let Self {
-            session,
-            config,
-            encoder,
-            model_config,
-            adaptation,
-            mut policy,
-            stop,
-            run,
-            recompute,
-            chosen_tokens,
-            measured,
-        } = self;
-        let max_kl = config.stop.max_kl;
-        let limit = match max_kl {
-            None => None,
-            Some(max) => {
-                let (encoder, shape, adaptation) = (&encoder, &model_config, adaptation.as_ref());
-                let measuring = Measuring { session, config, encoder, shape, adaptation, prompts: measured };
-                let mut meter = kl_meter(measuring, &policy)?;
-                let measure: KlMeter<'_, T::Model> = Box::new(move |model: &T::Model| meter(model.policy()));
-                Some(KlLimit { max, measure })
-            }
-        };
-        policy.model.recompute = recompute;
-        let model = complete(policy)?;
-        let sampler = sampler(session, &config.samples, &config.model, &model_config, &encoder, shown.into_iter())?;
-        let sampler = sampler.map(|mut sample| -> Sampler<'_, T::Model> {
-            Box::new(move |model: &T::Model, step| sample(model.policy(), step))
-        });
-        // Without a reference there are no log-ratios to watch.
-        let displacement = match config.align.about().reference {
-            true => {
-                Some(DisplacementDetector::new(DisplacementSettings { target, ..DisplacementSettings::default() })?)
-            }
-            false => None,
-        };
-        let saving = Saving {
-            config: &model_config,
-            encoder: &encoder,
-            from: &config.model,
-            stop,
-            adaptation: adaptation.as_ref(),
-            dtype: None,
-        };
-        let sampler = if config.keep_models { Some(keeping(run, &saving, sampler)) } else { sampler };
-        let saver: Saver<'_, T::Model> = Box::new(|model| {
-            for (name, part) in model.parts() {
-                let dir = run.join(name);
-                match part {
-                    Part::Policy(policy) => save_policy(policy, &saving, &dir)?,
-                    Part::Value(value) => {
-                        match &adaptation {
-                            Some(adaptation) => adaptation.of_value().save_reward_model(value, &model_config, &dir)?,
-                            None => value.save(&model_config, &dir, &SaveOptions::default())?,
-                        }
-                        encoder.save(&dir)?;
-                    }
-                }
-            }
-            Ok(())
-        });
-        let saver = Some(saver);
-        let companions = Companions { eval, recompute, displacement, chosen_tokens, limit, sampler, saver };
-        let name = config.align.name().to_uppercase().replace('_', "-");
-        let fitted = train(session, &name, run, task, model, settings, companions)?;
-        let folders: Vec<&str> = fitted.model.parts().into_iter().map(|(name, _)| name).collect();
-        let stopped = kl_passed(&fitted, max_kl);
-        conclude(session, run, &name, (fitted.steps, stopped), &folders, settings)
-    }
-}
-
-/// Loads the policy as it is before training.
-fn initial_policy(
-    session: &Session,
-    config: &AlignConfig,
-    shape: &ModelConfig,
-    adaptation: Option<&Adaptation>,
-) -> Outcome<CausalLm> {
-    let (seed, device) = (config.train.seed, session.device().clone().autodiff());
-    adapted(setup::policy(session, &config.model, shape, seed, &device)?, adaptation, seed)
-}
-
 /// The first prompts of a set, for samples during training.
 fn shown(set: &SetView<'_>, count: usize) -> Vec<Vec<u32>> {
     set.prompts.iter().take(count).map(|prompt| prompt.prompt().prompt_ids().to_vec()).collect()
@@ -355,6 +247,9 @@ fn shown(set: &SetView<'_>, count: usize) -> Vec<Vec<u32>> {
 
 /// Checks everything; what a run needs.
 pub fn plan(session: &Session, config: &AlignConfig) -> Outcome<RunPlan> {
+    if config.is_in_rounds() {
+        return rounds::plan(session, config);
+    }
     let prepared = prepare(session, config)?;
     held_out(config, &prepared)?;
     // Levels of single prompts need the reference model.
@@ -363,6 +258,14 @@ pub fn plan(session: &Session, config: &AlignConfig) -> Outcome<RunPlan> {
         log::info!("{}", audit::level(beta, log_z0, &rewards));
     }
     run_plan(session, config, &prepared)
+}
+
+/// Returns what a run of these settings needs, in rounds or without.
+pub fn planned(session: &Session, config: &AlignConfig) -> Outcome<RunPlan> {
+    match config.is_in_rounds() {
+        true => rounds::plan(session, config),
+        false => run_plan(session, config, &prepare(session, config)?),
+    }
 }
 
 /// What a run needs: the one place that knows how a method changes the steps and the memory of a training.
@@ -392,6 +295,17 @@ fn prompt_task(
     level: f64,
     prompts: Vec<WithReference<RewardedPrompt>>,
 ) -> Outcome<PromptTask> {
+    let own = |prompt| -> Outcome<f64> { Ok(log_z(&*objective, prompt)?.map_or(level, |own| own.log_z)) };
+    let levels = prompts.iter().map(own).collect::<Outcome<_>>()?;
+    Ok(leveled_task(objective, levels, prompts))
+}
+
+/// The same with the level of each prompt's targets.
+fn leveled_task(
+    objective: Arc<dyn PromptObjective>,
+    levels: Vec<f64>,
+    prompts: Vec<WithReference<RewardedPrompt>>,
+) -> PromptTask {
     let log_mass = prompts.iter().map(|prompt| {
         let (responses, tokens) = distinct(prompt);
         match objective.length_normalize() {
@@ -400,9 +314,7 @@ fn prompt_task(
         }
     });
     let log_mass = log_mass.collect();
-    let own = |prompt| -> Outcome<f64> { Ok(log_z(&*objective, prompt)?.map_or(level, |own| own.log_z)) };
-    let levels = prompts.iter().map(own).collect::<Outcome<_>>()?;
-    Ok(PromptTask { prompts, objective, levels, log_mass })
+    PromptTask { prompts, objective, levels, log_mass }
 }
 
 /// Returns the distinct responses of a prompt, with their numbers of tokens. One that occurs with several rewards gets their mean.

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use setpoint_align::{Error, LogZ0, Summary, T0Name, T0Setting, Training, check_targets};
-use setpoint_data::{DatasetConfig, EncodeOptions, EncodeReport, T0, TextEncoder, Use, Uses};
+use setpoint_align::{Error, LogZ0, ReferenceSample, Summary, T0Name, T0Setting, Training, check_targets};
+use setpoint_data::{DatasetConfig, EncodeOptions, EncodeReport, Example, T0, TextEncoder, Use, Uses};
 use setpoint_transformer::ModelConfig;
 use setpoint_transformer::lora::AdapterTask;
 
@@ -97,7 +97,7 @@ fn objective_in_version_1(config: &AlignConfig) -> Outcome<String> {
 
 /// Removes settings that came after there were runs, where they have the values that mean what runs did before: a run that was started
 /// without them is still the same run.
-fn without_later_settings(mut settings: Value) -> Value {
+pub(super) fn without_later_settings(mut settings: Value) -> Value {
     let later = [
         ("dro", "level_weight", json!(1.0)),
         ("dro", "nll_weight", json!(0.0)),
@@ -179,6 +179,11 @@ pub fn prepare(session: &Session, config: &AlignConfig) -> Outcome<Prepared> {
             TrainingData::RowsWithValue { settings, sets }
         }
         Training::Best => TrainingData::Best { sets: sets(train, eval, best)? },
+        Training::Sampled(_) => {
+            let message =
+                format!("`{}` trains on responses that the policy samples: set `rounds`", config.align.name());
+            return Err(Failure::usage("rounds", message));
+        }
     };
     let adaptation = Adaptation::of(&config.model, config.adapter.as_ref(), AdapterTask::CausalLm)?;
     let prepared = Prepared { encoder, model_config, data, report, adaptation };
@@ -217,18 +222,52 @@ fn read_set(
 ) -> Outcome<(ReadSet, EncodeReport)> {
     let data = &setup::looking_at(data, uses(config));
     let encoded = setup::examples(data, encode, encoder, what, session)?;
+    let t0 = unscored_tokens(config, &encoded.examples)?;
+    let samples = samples_setting(config).map(|setting| read_samples(config, data, setting, &encoded.examples));
+    let samples = samples.transpose()?;
+    let set = ReadSet { path: data.path.clone(), examples: encoded.examples, training: false, t0, samples };
+    Ok((set, encoded.report))
+}
+
+/// Returns the setting by which a method reads samples of the reference model, if it does.
+pub fn samples_setting(config: &AlignConfig) -> Option<&'static str> {
+    match config.align.training() {
+        Training::Rows(objective) if objective.reads_reference_samples() => Some("align.reference_samples = true"),
+        _ if config.align.level() == Some(LogZ0::PerPrompt) => Some("align.log_z0 = \"per_prompt\""),
+        _ => None,
+    }
+}
+
+/// Reads the samples of the reference model that the rows of a file have.
+///
+/// # Errors
+/// When a row has none, or not enough.
+pub fn read_samples(
+    config: &AlignConfig,
+    data: &DatasetConfig,
+    setting: &str,
+    examples: &[Example],
+) -> Outcome<Vec<Vec<ReferenceSample>>> {
+    Reader { setting, data, reference: reference_dir(config).ok() }.read(examples)
+}
+
+/// Returns the number of tokens at the beginning of each prompt that are not scored; `None` if no prompt is scored at all.
+///
+/// # Errors
+/// When the prompts do not share the beginning that the method asks for.
+pub fn unscored_tokens(config: &AlignConfig, examples: &[Example]) -> Outcome<Option<usize>> {
     let common_prefix = match config.align.training() {
         Training::Prompts(objective) => objective.scored_prompts(),
-        Training::Pairs(_) | Training::Rows(_) | Training::RowsWithValue(_) | Training::Best => None,
+        _ => None,
     };
-    let t0 = match common_prefix {
+    Ok(match common_prefix {
         Some(t0) => {
             let rule = match t0 {
                 T0Setting::Named(T0Name::FirstToken) => T0::FirstToken,
                 T0Setting::Named(T0Name::CommonPrefix) => T0::CommonPrefix,
                 T0Setting::Tokens(n) => T0::Tokens(n),
             };
-            let t0 = rule.resolve(&encoded.examples).map_err(|e| {
+            let t0 = rule.resolve(examples).map_err(|e| {
                 Failure::from(e).hint(
                     "the prompt term derives every prompt's normaliser from a beginning that all prompts share: let text prompts \
                      become user turns of a chat template (data.text_prompts = \"user\", and model.template where the model has \
@@ -239,16 +278,7 @@ fn read_set(
             Some(t0)
         }
         None => config.align.scores_prompts().then_some(1),
-    };
-    let setting = match config.align.training() {
-        Training::Rows(objective) if objective.reads_reference_samples() => Some("align.reference_samples = true"),
-        _ if config.align.level() == Some(LogZ0::PerPrompt) => Some("align.log_z0 = \"per_prompt\""),
-        _ => None,
-    };
-    let reader = setting.map(|setting| Reader { setting, data, reference: reference_dir(config).ok() });
-    let samples = reader.map(|reader| reader.read(&encoded.examples)).transpose()?;
-    let set = ReadSet { path: data.path.clone(), examples: encoded.examples, training: false, t0, samples };
-    Ok((set, encoded.report))
+    })
 }
 
 /// The optional columns that a method looks at.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::{Value, json};
+use setpoint_data::TextEncoder;
 use setpoint_train::{ReferenceKey, ReferenceRow, ReferenceStore, ScoredSequence, Sequence, score_batches};
 use setpoint_transformer::CausalLm;
 
@@ -33,6 +34,13 @@ pub fn reference_dir(config: &AlignConfig) -> Outcome<&Path> {
     let adapter = config.adapter.as_ref().and_then(|adapter| adapter.path.as_deref());
     let named = config.reference.as_deref().or(adapter).or(config.model.path.as_deref());
     named.ok_or_else(|| Failure::usage("model.path", "no model"))
+}
+
+/// Loads the reference model from its folder, onto the first device, without autodiff.
+pub fn load_reference(session: &Session, config: &AlignConfig, encoder: &TextEncoder, dir: &Path) -> Outcome<CausalLm> {
+    let section = ModelSection { path: Some(dir.to_owned()), from_scratch: None, ..config.model.clone() };
+    let shape = setup::model_config(&section, encoder)?;
+    setup::policy(session, &section, &shape, 0, session.device())
 }
 
 /// Computes the reference log-probs of the training data and the held-out data. With a `folder` they are kept there, row by row, and a
@@ -148,13 +156,8 @@ impl Scorer<'_> {
         let model = match &self.model {
             Some(model) => model,
             None => {
-                let section = ModelSection {
-                    path: Some(self.reference.to_owned()),
-                    from_scratch: None,
-                    ..self.config.model.clone()
-                };
-                let shape = setup::model_config(&section, &self.prepared.encoder)?;
-                self.model.insert(setup::policy(self.session, &section, &shape, 0, self.session.device())?)
+                let model = load_reference(self.session, self.config, &self.prepared.encoder, self.reference)?;
+                self.model.insert(model)
             }
         };
         let start = Instant::now();

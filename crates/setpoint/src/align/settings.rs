@@ -4,12 +4,14 @@ use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use setpoint_align::{About, Dro, METHODS, Method, Value as Setting};
+use setpoint_align::online::GuardAction;
+use setpoint_align::{About, Dro, METHODS, Method, SAMPLED_METHODS, Value as Setting};
 use setpoint_data::{DatasetConfig, EncodeOptions};
 use setpoint_train::{MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
 use setpoint_transformer::lora::LoraConfig;
 use toml::{Table, Value};
 
+use super::rounds::{RewardSection, RolloutSection, settings as rounds};
 use super::stop::StopSection;
 use crate::adapter::{self, adapt_rate};
 use crate::config::load::to_table;
@@ -48,6 +50,19 @@ pub struct AlignConfig {
     pub keep_models: bool,
     /// Answers to a few prompts during training.
     pub samples: SamplesSection,
+    /// The number of rounds: in each, the policy answers some prompts of the data, its responses get rewards and it is trained on them
+    /// (docs/ROUNDS.md). By default the responses of the data are trained on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rounds: Option<u64>,
+    /// The consequence of a guard's warning in rounds: `"warn"`, the default, goes on, and `"stop"` ends the run after a checkpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guards: Option<GuardAction>,
+    /// The responses that the policy samples in each round.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutSection>,
+    /// The source of the rewards of these responses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reward: Option<RewardSection>,
     /// The file to which `setpoint audit` writes its report, as JSON.
     pub output: Option<PathBuf>,
 }
@@ -73,6 +88,10 @@ impl Default for AlignConfig {
             stop: StopSection::default(),
             keep_models: false,
             samples: SamplesSection::default(),
+            rounds: None,
+            guards: None,
+            rollout: None,
+            reward: None,
             output: None,
         }
     }
@@ -87,6 +106,7 @@ impl Config for AlignConfig {
         if let Some(section) = user.get_mut("align").and_then(Value::as_table_mut) {
             respell_methods(section);
         }
+        rounds::respell(user);
     }
 
     fn defaults(user: &Table) -> Result<Table, (String, String)> {
@@ -94,11 +114,13 @@ impl Config for AlignConfig {
         let name = section.and_then(|s| s.get("method")).map_or(Some("dro"), Value::as_str);
         let align = name.and_then(Method::named).ok_or_else(|| unknown_method(name))?;
         let about = align.about();
+        let rollout = RolloutSection::of(&align);
         let mut table = to_table(&AlignConfig { align, ..AlignConfig::default() });
         if let (Some(section), Some(Value::Table(align))) = (section, table.get_mut("align")) {
             adapt(&about, align, |key| section.get(key));
         }
         adapt_rate(&mut table, user);
+        rounds::add_defaults(&rollout, user, &mut table);
         Ok(table)
     }
 
@@ -127,6 +149,7 @@ impl Config for AlignConfig {
             let key = problem.setting.map_or_else(|| "align".to_owned(), |setting| format!("align.{setting}"));
             problems.add(&key, problem.message);
         }
+        rounds::validate(self, problems);
         validate_output(self.output.as_ref(), Target::File, problems);
         problems.require(
             self.reference.is_none() || self.align.about().reference,
@@ -182,15 +205,29 @@ fn respell_methods(section: &mut Table) {
 /// Replaces another spelling of a method's name.
 pub fn respell_method(method: &mut String) {
     let names = METHODS.iter().flat_map(|about| [about.name].into_iter().chain(about.aliases.iter().copied()));
-    if let Some(name) = respell(method, names) {
+    if let Some(name) = respell(method, names.chain(SAMPLED_METHODS.iter().copied())) {
         name.clone_into(method);
     }
 }
 
-/// Returns what to say of a name that is no method: that it is not built yet, or the method that may have been meant.
+/// Returns what to say of a name that is no method there: that it is not built yet, that it is one of another job, or the method that may
+/// have been meant.
 pub fn unknown_method_hint(name: &str) -> Option<String> {
+    match online_method(name) {
+        Some("online_dpo") => return Some("`online_dpo` is `dpo` in rounds: set `rounds` as well".to_owned()),
+        Some("reinforce++") => return Some("here it is `reinforce_pp`".to_owned()),
+        Some(variant @ ("dapo" | "dr_grpo" | "gspo" | "cispo")) => {
+            return Some(format!("`{variant}` is `grpo` with other settings (docs/ONLINE.md)"));
+        }
+        _ => {}
+    }
+    if let Some(sampled) = respell(name, SAMPLED_METHODS.iter().copied()) {
+        return Some(format!("`{sampled}` samples while it trains: it is a method of `setpoint align` in rounds"));
+    }
     if let Some(online) = online_method(name) {
-        return Some(format!("`{online}` is an online method, and none is built yet: the methods are offline ones"));
+        return Some(format!(
+            "`{online}` is an online method that is not built yet; `rloo`, `grpo` and `reinforce_pp` are, and all others train in rounds, too"
+        ));
     }
     if name.trim().eq_ignore_ascii_case("sigmoid") {
         return Some("trl's `sigmoid` is `dpo`".to_owned());
@@ -203,22 +240,9 @@ pub fn online_method(name: &str) -> Option<&'static str> {
     respell(name, ONLINE_METHODS)
 }
 
-/// Methods that sample during training. None of them is built yet.
-const ONLINE_METHODS: [&str; 13] = [
-    "ppo",
-    "rlhf",
-    "grpo",
-    "dapo",
-    "dr_grpo",
-    "gspo",
-    "cispo",
-    "rloo",
-    "reinforce",
-    "reinforce++",
-    "online_dpo",
-    "nash_md",
-    "xpo",
-];
+/// Methods that sample during training and are not built yet.
+const ONLINE_METHODS: [&str; 11] =
+    ["ppo", "rlhf", "dapo", "dr_grpo", "gspo", "cispo", "reinforce", "reinforce++", "online_dpo", "nash_md", "xpo"];
 
 /// The names there are, and the one that may have been meant.
 fn unknown_method(found: Option<&str>) -> (String, String) {
@@ -226,7 +250,8 @@ fn unknown_method(found: Option<&str>) -> (String, String) {
         [] => about.name.to_owned(),
         aliases => format!("{} (or {})", about.name, aliases.join(", ")),
     };
-    let names: Vec<String> = METHODS.iter().map(shown).collect();
+    let mut names: Vec<String> = METHODS.iter().map(shown).collect();
+    names.extend(SAMPLED_METHODS.iter().map(|name| (*name).to_owned()));
     let found = found.map_or_else(
         || "something other than a name".to_owned(),
         |name| match unknown_method_hint(name) {

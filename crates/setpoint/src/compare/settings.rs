@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use setpoint_align::Method;
+use setpoint_align::{Method, SAMPLED_METHODS};
 use setpoint_data::{DatasetConfig, EncodeOptions};
 use setpoint_train::TrainConfig;
 use setpoint_transformer::lora::LoraConfig;
@@ -137,7 +137,8 @@ impl CompareConfig {
             wrong("name at least one method".into());
         }
         for name in &self.compare.methods {
-            match Method::named(name) {
+            // A comparison trains on a file.
+            match Method::named(name).filter(|method| !SAMPLED_METHODS.contains(&method.name())) {
                 None => wrong(unknown(name)),
                 Some(method) if !seen.insert(method.name()) => wrong(format!("`{name}` stands there twice")),
                 Some(method) => methods.push(method),

@@ -122,6 +122,7 @@ pub(super) const FREE_TABLES: [&str; 8] = [
     "reference.model.template_kwargs",
     "adapter.rank_pattern",
     "adapter.alpha_pattern",
+    "reward.model.template_kwargs",
     "sweep.settings",
     "compare.grids",
 ];

@@ -89,7 +89,7 @@ impl Origin {
             _ => Map::new(),
         };
         // The engine has its own; samples and outputs decide nothing.
-        for key in ["train", "samples", "output"] {
+        for key in ["train", "samples", "output", "guards"] {
             settings.shift_remove(key);
         }
         without_places(&mut settings);
@@ -178,6 +178,11 @@ impl Origin {
     pub fn reference(&mut self, section: &str, file: &str, digest: String) {
         let what = format!("the reference log-probabilities in `{file}`");
         self.input(&format!("{section}.reference"), what, digest, rank::REFERENCE);
+    }
+
+    /// Adds something that decides the rewards of sampled responses besides the settings.
+    pub fn reward(&mut self, what: &str, digest: String) {
+        self.input(&format!("reward.{what}"), format!("`reward`: the {what}"), digest, rank::MODEL);
     }
 
     /// Adds the rewards of further reward models.

@@ -19,6 +19,25 @@ const fn metric(name: &'static str, title: &'static str, axis: &'static str, goo
 
 /// The metrics in the order of their charts.
 pub const METRICS: &[Metric] = &[
+    metric("reward", "Reward of the sampled responses", "reward", "Good: rises and levels off."),
+    metric(
+        "objective/kl",
+        "KL of the policy that samples from the reference",
+        "nats per response",
+        "Good: grows slowly; above 50 nats the policy has left what the reward was made for.",
+    ),
+    metric(
+        "completions/mean_length",
+        "Length of the sampled responses",
+        "tokens",
+        "Good: level; if it grows with the reward, the reward may pay for length.",
+    ),
+    metric(
+        "completions/clipped_ratio",
+        "Sampled responses that were cut",
+        "share of responses",
+        "Good: near 0; otherwise raise `rollout.max_new_tokens`.",
+    ),
     metric(
         "rewards/accuracies",
         "Pairs in the right order",
@@ -103,6 +122,26 @@ pub const METRICS: &[Metric] = &[
         "nats per response",
         "Good: falls; batches with longer responses lie lower.",
     ),
+    metric(
+        "frac_reward_zero_std",
+        "Prompts whose responses have equal rewards",
+        "share of prompts",
+        "Good: near 0; such prompts teach nothing.",
+    ),
+    metric(
+        "objective/entropy",
+        "Negative log-probability of the sampled responses",
+        "nats per response",
+        "Good: changes slowly; a collapse means that the policy knows only a few answers.",
+    ),
+    metric(
+        "sampling/sampling_logp_difference/mean",
+        "Difference between generator and training",
+        "nats per token",
+        "Good: near 0; a large one means that the policy that samples is not the one that is trained.",
+    ),
+    metric("rollout/unscored", "Responses without a reward", "responses", "Good: 0, or few."),
+    metric("rollout/examples", "Examples of a round", "examples", "Good: level; ties leave pairs out."),
     metric("dro/target", "Target of the log-ratio", "nats per response", "Good: level; it follows from the rewards."),
     metric("dro/log_z", "log Z of the prompts", "nats", "Good: level, near `log_z0`."),
     metric("dro/prompt_logratio", "Log-ratio of the prompts", "nats per prompt", "Good: stays near 0."),
@@ -118,7 +157,7 @@ pub const METRICS: &[Metric] = &[
 ];
 
 /// The metrics that a reader looks at first; the others are folded away.
-const MAIN: usize = 15;
+const MAIN: usize = 19;
 
 /// The ending of a metric, and what it adds to its title.
 const ENDINGS: [(&str, &str); 2] = [("_std", "standard deviation"), ("_max", "greatest value")];

@@ -20,7 +20,7 @@ use crate::training::history::History;
 use crate::training::{finished_steps, record};
 
 /// Keys of a metrics line that are no metric.
-const NO_METRICS: [&str; 3] = ["step", "epoch", "num_tokens"];
+const NO_METRICS: [&str; 4] = ["step", "epoch", "round", "num_tokens"];
 /// The most metrics of a run that are kept, in the order of their appearance.
 const MOST_METRICS: usize = 200;
 /// The most runs and results in a report.

@@ -38,7 +38,7 @@ pub fn open<C: Config>(folder: &Path, resume: bool, config: &C) -> Outcome<RunDi
 
 /// The optimizer steps of a trial, and the memory it is estimated to need at once, bytes.
 pub fn steps(session: &Session, config: &AlignConfig) -> Outcome<(u64, f64)> {
-    let plan = align::run_plan(session, config, &align::prepare(session, config)?)?;
+    let plan = align::planned(session, config)?;
     Ok((plan.steps, plan.peak))
 }
 

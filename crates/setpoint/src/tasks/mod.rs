@@ -4,7 +4,9 @@
 pub mod dro_v;
 pub mod nll;
 pub mod pairwise;
+pub mod policy;
 pub mod prompts;
+pub mod rolling;
 pub mod rows;
 pub mod sft;
 pub mod single;

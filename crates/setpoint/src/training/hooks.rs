@@ -6,7 +6,7 @@ use std::time::Duration;
 use setpoint_align::ChosenStep;
 use setpoint_train::{Error, Evaluation, Hooks, Measurement, MicroBatch, Sample, StepReport, Task, evaluate};
 
-use super::{Companions, KL, history};
+use super::{Companions, KL, RoundSummary, history};
 use crate::failure::Failure;
 use crate::session::{Bar, Pace, Session};
 
@@ -93,6 +93,24 @@ impl<T: Task> Hooks<T::Model> for TrainingHooks<'_, T> {
             Some(sampler) => sampler(model, step),
             None => Ok(Vec::new()),
         }
+    }
+
+    fn begin_round(&mut self, model: &T::Model, round: u64, fresh: bool) -> Result<Vec<(String, f64)>, Error> {
+        let Some(make) = &mut self.companions.maker else { return Ok(Vec::new()) };
+        self.bar.message(format!("round {round}"));
+        let RoundSummary { metrics, line, warnings } = make(model, round, fresh).map_err(|failure| match failure {
+            Failure::Stopped { .. } => Error::Interrupted,
+            failure => {
+                let error = Error::task(failure.to_string());
+                self.failed = Some(failure);
+                error
+            }
+        })?;
+        if fresh && !line.is_empty() && !self.session.quiet {
+            self.bar.above(&mut || log::info!("{line}"));
+        }
+        warnings.iter().for_each(|warning| self.warning(warning));
+        Ok(metrics)
     }
 
     fn begin(&mut self, step: u64, total_steps: u64) {

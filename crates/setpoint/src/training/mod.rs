@@ -23,7 +23,7 @@ use setpoint_transformer::{CausalLm, ModelConfig, Recompute, generate_stream};
 use self::history::{Ending, Event};
 use self::hooks::{Speed, TrainingHooks};
 pub use self::kept::{kept_model, kept_steps};
-pub use self::plan::{MemoryPlan, Output, ParameterBytes, RunPlan, Shape};
+pub use self::plan::{MemoryPlan, Output, ParameterBytes, RoundsPlan, RunPlan, Shape};
 use self::record::{CONFIG, record};
 pub use self::summary::conclude;
 use crate::config::Config;
@@ -245,6 +245,20 @@ pub fn sampler<'a>(
     })))
 }
 
+/// Makes the examples of a round, and returns its metrics and a line about it. `fresh`: no step of the round is done.
+pub type RoundMaker<'a, M> = Box<dyn FnMut(&M, u64, bool) -> Outcome<RoundSummary> + 'a>;
+
+/// The facts about a round that are known before its first step.
+#[derive(Debug, Default)]
+pub struct RoundSummary {
+    /// The numbers that `metrics.jsonl` holds.
+    pub metrics: Vec<(String, f64)>,
+    /// A line for people.
+    pub line: String,
+    /// Sentences about what looks wrong.
+    pub warnings: Vec<String>,
+}
+
 /// Writes the trained model.
 pub type Saver<'a, M> = Box<dyn FnMut(&M) -> Outcome + 'a>;
 
@@ -277,6 +291,8 @@ pub struct Companions<'a, T: Task> {
     pub displacement: Option<DisplacementDetector>,
     /// Tokens of a chosen response, on average, for the detector.
     pub chosen_tokens: f64,
+    /// Makes the examples of each round, for a task whose examples change.
+    pub maker: Option<RoundMaker<'a, T::Model>>,
     /// Ends the run if the policy is too far from the reference.
     pub limit: Option<KlLimit<'a, T::Model>>,
     /// Generates during training.
@@ -293,6 +309,7 @@ impl<T: Task> Default for Companions<'_, T> {
             eval: None,
             displacement: None,
             chosen_tokens: 1.0,
+            maker: None,
             limit: None,
             sampler: None,
             saver: None,
@@ -322,7 +339,8 @@ pub fn train<T: Task>(
         Recompute::None => FreeMemory::Keep,
         Recompute::Block => FreeMemory::KeepBriefly,
     });
-    let few_steps = config.few_steps(&plan);
+    // Its remedies are not those of rounds.
+    let few_steps = config.few_steps(&plan).filter(|_| task.passes_per_round().is_none());
     let max_kl = companions.limit.as_ref().map(|limit| limit.max);
     let mut hooks = TrainingHooks {
         session,

@@ -1,5 +1,7 @@
 //! What a training run needs before it begins: memory, steps and arithmetic.
 
+mod rounds;
+
 use std::fmt;
 
 use burn::tensor::FloatDType;
@@ -9,6 +11,7 @@ use setpoint_train::{MicroBatch, TrainConfig, kept_logits};
 use setpoint_transformer::lora::AdapterSize;
 use setpoint_transformer::{HeadNorms, ModelConfig, NormPlacement, Recompute};
 
+pub use self::rounds::RoundsPlan;
 use crate::config::sections::ModelSection;
 use crate::failure::Outcome;
 use crate::session::memory::size;
@@ -267,6 +270,9 @@ pub struct RunPlan {
     pub available: Option<f64>,
     /// Whether the run fits into them.
     pub fits: Option<bool>,
+    /// The rounds, if the policy is trained on its own samples.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rounds: Option<RoundsPlan>,
     /// What became of the rows.
     #[serde(skip)]
     data: String,
@@ -329,6 +335,7 @@ impl RunPlan {
             memory,
             available: place.room(),
             fits: None,
+            rounds: None,
             data: report.to_string(),
             warning: train.few_steps(&plan),
         };
@@ -395,6 +402,9 @@ impl fmt::Display for RunPlan {
             counted(self.examples, "example"),
             self.batch_size
         )?;
+        if let Some(rounds) = &self.rounds {
+            rounds.write(f, self.dtype)?;
+        }
         if self.trained < self.parameters {
             let share = 100.0 * self.trained as f64 / self.parameters as f64;
             writeln!(f, "adapter   {} numbers are trained, {share:.2} % of those of the model", self.trained)?;

@@ -28,7 +28,8 @@ const RECORD: &str = "run.json";
 const VERSION: u64 = 2;
 
 /// Settings that decide how a run is carried out, stored and shown, and may differ when it goes on.
-const FREE: [&str; 12] = [
+const FREE: [&str; 13] = [
+    "guards",
     "output",
     "samples",
     "keep_models",

@@ -110,6 +110,10 @@ fn implied<C: Config>(given: &Table) -> Table {
     if let Some(name) = given.get("align").and_then(|align| align.get("method")) {
         method.insert("align".into(), Value::Table(Table::from_iter([("method".to_owned(), name.clone())])));
     }
+    // Rounds bring sections of their own, whose settings need not be given again.
+    if let Some(rounds) = given.get("rounds") {
+        method.insert("rounds".into(), rounds.clone());
+    }
     let mut implied = Table::new();
     if let (Ok(usual), Ok(adapted)) = (C::defaults(&method), C::defaults(given)) {
         let own = flat(given);

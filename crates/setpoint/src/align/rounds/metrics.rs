@@ -1,0 +1,192 @@
+//! The numbers of a round that are known before its first step, and the signs that a run goes wrong.
+
+use setpoint_align::PromptIndex;
+use setpoint_align::online::{Guards, RoundSigns, correlation, equal_share, repetitive_share, rollout_metrics};
+
+use super::store::RolloutRow;
+use crate::failure::Outcome;
+use crate::training::RoundSummary;
+
+/// The numbers of a round.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RoundMetrics {
+    /// Name and value, under trl's names where it has any.
+    values: Vec<(String, f64)>,
+    signs: RoundSigns,
+    tokens: usize,
+}
+
+impl RoundMetrics {
+    /// Measures the responses of a round.
+    ///
+    /// # Units
+    /// `objective/kl`: nats of a response, the mean of `log π − log π_ref` (Schulman's k1); `objective/entropy`: nats of a response, the mean of
+    /// `−log π`; `sampling/…`: nats of a token.
+    ///
+    /// # Errors
+    /// When a prompt has no response.
+    pub fn of(round: u64, rows: &[RolloutRow]) -> Outcome<Self> {
+        let counts: Vec<usize> = rows.iter().map(|row| row.tokens.len()).collect();
+        let prompts = PromptIndex::from_counts(&counts)?;
+        let responses: Vec<&[u32]> = rows.iter().flat_map(|row| row.tokens.iter().map(Vec::as_slice)).collect();
+        let lengths: Vec<usize> = responses.iter().map(|ids| ids.len()).collect();
+        let stopped: Vec<bool> = rows.iter().flat_map(|row| row.stopped.iter().copied()).collect();
+        let known = |row: &RolloutRow| -> Vec<f64> { row.rewards.iter().map(|r| r.unwrap_or(f64::NAN)).collect() };
+        let rewards: Vec<f64> = rows.iter().flat_map(known).collect();
+        let (count, tokens) = (responses.len().max(1) as f64, lengths.iter().sum::<usize>());
+
+        let shared = rollout_metrics(&rewards, &lengths, &stopped, &prompts);
+        let named = |name: &str| shared.get(name).copied();
+        let nats: f64 = rows.iter().flat_map(|row| &row.logps).sum();
+        let ratios: Vec<f64> =
+            rows.iter().flat_map(|row| row.logps.iter().zip(&row.ref_logps).map(|(own, other)| own - other)).collect();
+        let kl = (!ratios.is_empty()).then(|| ratios.iter().sum::<f64>() / ratios.len() as f64);
+        let sums = rows.iter().flat_map(|row| row.logps.iter().zip(&row.sampling_logps));
+        let differences: Vec<f64> =
+            sums.zip(&lengths).map(|((own, other), &length)| (own - other).abs() / length as f64).collect();
+        let difference = differences.iter().sum::<f64>() / count;
+        let exact: Vec<f64> = lengths.iter().map(|&length| length as f64).collect();
+        let signs = RoundSigns {
+            round,
+            kl,
+            sampling_difference: Some(difference),
+            entropy: Some(-nats / tokens.max(1) as f64),
+            mean_tokens: named("completions/mean_length"),
+            length_correlation: correlation(&rewards, &exact),
+            clipped_ratio: named("completions/clipped_ratio"),
+            zero_std: named("frac_reward_zero_std"),
+            reward: named("reward"),
+            repetitive: Some(repetitive_share(&responses)),
+            equal: Some(equal_share(&responses, &prompts)),
+            ..RoundSigns::default()
+        };
+        let mut values: Vec<(String, f64)> = shared.into_iter().collect();
+        let mut add = |name: &str, value: f64| values.push((name.to_owned(), value));
+        if let Some(kl) = kl {
+            add("objective/kl", kl);
+        }
+        add("objective/entropy", -nats / count);
+        add("sampling/sampling_logp_difference/mean", difference);
+        add("sampling/sampling_logp_difference/max", differences.into_iter().fold(0.0, f64::max));
+        add("rollout/tokens", tokens as f64);
+        add("rollout/unscored", rewards.iter().filter(|reward| reward.is_nan()).count() as f64);
+        Ok(Self { values, signs, tokens })
+    }
+
+    /// Takes the round in; returns the warnings about it.
+    pub fn watch(&self, guards: &mut Guards) -> Vec<String> {
+        guards.observe(&self.signs).iter().map(ToString::to_string).collect()
+    }
+
+    /// Returns the numbers with a line for people. `own`: further numbers of the method.
+    pub fn summary(self, examples: usize, own: Vec<(String, f64)>, warnings: Vec<String>) -> RoundSummary {
+        let RoundSigns { round, kl, mean_tokens, clipped_ratio, reward, .. } = self.signs;
+        let kl = kl.map_or_else(String::new, |kl| format!(", KL {kl:.3} nats"));
+        let line = format!(
+            "round {round}: reward {:.4}{kl}, {} tokens, {:.1} a response, {:.0} % stopped; {examples} examples",
+            reward.unwrap_or(f64::NAN),
+            self.tokens,
+            mean_tokens.unwrap_or_default(),
+            100.0 * (1.0 - clipped_ratio.unwrap_or_default())
+        );
+        let mut metrics = self.values;
+        // A method's own numbers are those of the responses that it trains on.
+        metrics.retain(|(name, _)| own.iter().all(|(other, _)| other != name));
+        metrics.push(("rollout/examples".to_owned(), examples as f64));
+        metrics.extend(own);
+        RoundSummary { metrics, line, warnings }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Map;
+
+    use super::*;
+
+    fn row(
+        rewards: &[Option<f64>],
+        tokens: &[usize],
+        stopped: &[bool],
+        logps: &[f64],
+        ref_logps: &[f64],
+    ) -> RolloutRow {
+        RolloutRow {
+            prompt: "a question".into(),
+            responses: vec![String::new(); tokens.len()],
+            rewards: rewards.to_vec(),
+            row: 0,
+            tokens: tokens
+                .iter()
+                .enumerate()
+                .map(|(i, &count)| (0..count as u32).map(|t| 100 * i as u32 + t).collect())
+                .collect(),
+            stopped: stopped.to_vec(),
+            logps: logps.to_vec(),
+            sampling_logps: logps.to_vec(),
+            ref_logps: ref_logps.to_vec(),
+            ref_prompt_logp: 0.0,
+            token_logps: Vec::new(),
+            ref_token_logps: Vec::new(),
+            template: Map::new(),
+        }
+    }
+
+    #[test]
+    fn a_round_is_measured_by_hand() {
+        let rows = [
+            row(&[Some(1.0), Some(3.0)], &[2, 4], &[true, false], &[-1.0, -2.0], &[-2.0, -2.0]),
+            row(&[Some(5.0), None], &[6, 8], &[true, true], &[-3.0, -4.0], &[-3.0, -4.5]),
+        ];
+        let found = RoundMetrics::of(7, &rows).unwrap();
+        let value = |name: &str| found.values.iter().find(|(other, _)| other == name).map(|(_, value)| *value);
+        for (name, expected) in [
+            ("reward", 3.0),
+            ("reward_std", 2.0),
+            ("completions/mean_length", 5.0),
+            ("completions/clipped_ratio", 0.25),
+            ("completions/mean_terminated_length", 16.0 / 3.0),
+            ("objective/kl", 1.5 / 4.0),
+            ("objective/entropy", 2.5),
+            ("sampling/sampling_logp_difference/max", 0.0),
+            ("rollout/tokens", 20.0),
+            ("rollout/unscored", 1.0),
+        ] {
+            let found = value(name).unwrap_or_else(|| panic!("no {name}"));
+            assert!((found - expected).abs() < 1e-12, "{name}: {found}");
+        }
+        assert_eq!((found.signs.round, found.signs.entropy), (7, Some(0.5)));
+        let summary = found.summary(3, vec![("own".to_owned(), 0.5)], Vec::new());
+        assert_eq!(
+            summary.metrics[summary.metrics.len() - 2..],
+            [("rollout/examples".to_owned(), 3.0), ("own".to_owned(), 0.5)]
+        );
+        assert!(summary.line.starts_with("round 7: reward 3.0000, KL 0.375 nats, 20 tokens"), "{}", summary.line);
+        // No log-ratios without a reference.
+        let alone = RoundMetrics::of(0, &[row(&[Some(1.0)], &[3], &[true], &[-1.0], &[])]).unwrap();
+        assert!(alone.signs.kl.is_none() && alone.values.iter().all(|(name, _)| name != "objective/kl"));
+    }
+
+    #[test]
+    fn the_guards_see_the_signs_of_a_round() {
+        let good = row(&[Some(1.0), Some(2.0)], &[4, 5], &[true, true], &[-1.0, -2.0], &[-1.5, -2.5]);
+        let said = |row: RolloutRow| {
+            let mut guards = Guards::default();
+            assert_eq!(
+                RoundMetrics::of(0, std::slice::from_ref(&good)).unwrap().watch(&mut guards),
+                Vec::<String>::new()
+            );
+            RoundMetrics::of(1, &[row]).unwrap().watch(&mut guards).join("\n")
+        };
+        for (row, words) in [
+            (RolloutRow { ref_logps: vec![-80.0, -90.0], ..good.clone() }, "KL divergence"),
+            (RolloutRow { sampling_logps: vec![-9.0, -9.0], ..good.clone() }, "generator"),
+            (RolloutRow { rewards: vec![Some(1.0); 2], ..good.clone() }, "rollout.samples"),
+            (RolloutRow { stopped: vec![false; 2], ..good.clone() }, "rollout.max_new_tokens"),
+            (RolloutRow { tokens: vec![vec![1, 2, 3, 4]; 2], ..good.clone() }, "repeat another"),
+        ] {
+            let said = said(row);
+            assert!(said.starts_with("round 1: ") && said.contains(words), "{words}: {said}");
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! Training in rounds: the policy answers some prompts, its responses get rewards, and the method trains on them as on those of a file.
+//!
+//! There is no second trainer. The engine asks for a round's examples before its first step
+//! ([`Hooks::begin_round`](setpoint_train::Hooks::begin_round)), and steps, schedule, optimizer and checkpoints are those of one run over all
+//! rounds. Everything that was sampled is in the run folder before it is trained on, so a run that is killed at any moment goes on exactly.
+
+mod judge;
+mod metrics;
+mod prompts;
+mod rollout;
+pub mod settings;
+mod store;
+mod tasks;
+#[cfg(test)]
+mod tests;
+
+use std::num::NonZeroU64;
+use std::path::Path;
+
+use burn::module::Module;
+use setpoint_align::Training;
+use setpoint_align::online::{GuardAction, Guards};
+use setpoint_data::TextEncoder;
+use setpoint_train::{Task, TrainConfig};
+use setpoint_transformer::lora::{AdapterTask, without_adapter};
+use setpoint_transformer::{CausalLm, GenerationConfig, ModelConfig};
+
+use self::judge::Judge;
+use self::metrics::RoundMetrics;
+use self::prompts::Prompts;
+use self::rollout::{Reference, Rollouts, generation, reference};
+use self::settings::{Keep, compares, most_examples};
+pub use self::settings::{RewardSection, RolloutSection};
+use self::store::{Store, StoredRound};
+use self::tasks::{BestTasks, PairTasks, PromptTasks, Round, RoundTasks, RowTasks, SampledTasks, ValueTasks};
+use super::fitting::{Fitting, initial_policy, policy_and_value};
+use super::parts::{HasPolicy, VALUE};
+use super::prepare::without_later_settings;
+use super::settings::AlignConfig;
+use super::{training_settings, trains_value};
+use crate::adapter::Adaptation;
+use crate::failure::{Failure, Outcome};
+use crate::identity::{Origin, Row, prompt_and_responses};
+use crate::partial;
+use crate::session::Session;
+use crate::setup::{self, ModelFolder};
+use crate::tasks::rolling::Rolling;
+use crate::training::{Companions, Output, RoundMaker, RoundSummary, RoundsPlan, RunPlan, Shape, check_room, open_run};
+
+/// Everything that is known before weights are read.
+struct Prepared<'a> {
+    rounds: u64,
+    rollout: &'a RolloutSection,
+    reward: &'a RewardSection,
+    encoder: TextEncoder,
+    model_config: ModelConfig,
+    generation: GenerationConfig,
+    prompts: Prompts,
+    adaptation: Option<Adaptation>,
+}
+
+impl<'a> Prepared<'a> {
+    fn new(session: &Session, config: &'a AlignConfig) -> Outcome<Self> {
+        let (rounds, rollout, reward) = config
+            .in_rounds()
+            .ok_or_else(|| Failure::usage("rounds", "rounds need the sections `rollout` and `reward`"))?;
+        let encoder = setup::encoder(&config.model)?;
+        let model_config = setup::model_config(&config.model, &encoder)?;
+        let generation = generation(config, rollout, &model_config, &encoder)?;
+        let prompts = Prompts::read(session, config, rollout, &encoder)?;
+        setup::check_room(&prompts.records, &prompts.ids, &generation, None, &model_config)?;
+        let adaptation = Adaptation::of(&config.model, config.adapter.as_ref(), AdapterTask::CausalLm)?;
+        Ok(Self { rounds, rollout, reward, encoder, model_config, generation, prompts, adaptation })
+    }
+
+    /// Returns the training settings: one run over all rounds.
+    fn settings(&self, config: &AlignConfig) -> TrainConfig {
+        let mut settings = training_settings(config);
+        settings.epochs = self.rounds as f64 * self.rollout.epochs_per_round as f64;
+        settings
+    }
+
+    /// Returns which model the reference is.
+    fn reference(&self, config: &AlignConfig) -> Reference {
+        reference(config, self.rollout, self.adaptation.is_some())
+    }
+
+    /// Returns what the run needs, with what sampling and scoring add.
+    fn plan(&self, session: &Session, config: &AlignConfig) -> Outcome<RunPlan> {
+        let (model, adaptation) = (&self.model_config, self.adaptation.as_ref());
+        let adapter = adaptation.map(|adaptation| adaptation.size(model, session.device())).transpose()?;
+        let shape = Shape { config: model, model: &config.model, output: Output::Tokens, adapter };
+        let report = self
+            .prompts
+            .report(self.rollout, config.encode.max_length.unwrap_or(usize::MAX).min(model.max_position_embeddings));
+        let examples = most_examples(&config.align, self.rollout);
+        let plan = RunPlan::of(shape, &report, &self.settings(config), examples, &session.place)?;
+        // The value network has the policy's size.
+        let plan = if trains_value(config) { plan.twice() } else { plan };
+        let own = model.num_parameters() as f64;
+        let (reference, is_kept) = match self.reference(config) {
+            Reference::None | Reference::Previous => (0.0, false),
+            Reference::Held => (own, self.adaptation.is_none() || config.reference.is_some()),
+            Reference::OnDisk => (own, false),
+        };
+        let judge = match &self.reward.model.path {
+            Some(dir) => ModelFolder::open(dir)?.config()?.num_parameters() as f64,
+            None => 0.0,
+        };
+        let kept_reference = if is_kept { reference } else { 0.0 };
+        let kept_judge = if self.rollout.keep == Keep::Memory { judge } else { 0.0 };
+        let kept = kept_reference + kept_judge;
+        let responses = report.response_tokens as f64;
+        // A prompt is read once to sample, and once by each model that scores.
+        let all = report.prompt_tokens as f64 + responses;
+        let rows = self.generation.batch_size.min(self.rollout.prompts.saturating_mul(self.rollout.samples));
+        let token = 8.0 * (model.num_hidden_layers * model.num_key_value_heads * model.head_dim) as f64;
+        Ok(plan.with_rounds(RoundsPlan {
+            rounds: self.rounds,
+            prompts: self.rollout.prompts,
+            samples: self.rollout.samples,
+            max_new_tokens: self.rollout.max_new_tokens,
+            operations: self.rounds as f64 * 2.0 * all * (2.0 * own + reference + judge),
+            kept,
+            scoring: reference.max(kept).max(judge),
+            cache: rows as f64 * report.longest.max as f64 * token,
+        }))
+    }
+
+    /// Returns all that the run is made from.
+    fn origin(&self, config: &AlignConfig) -> Outcome<Origin> {
+        let settings = without_later_settings(serde_json::to_value(config)?);
+        let mut origin = Origin::new(&settings, setup::text_hash("rounds"))?;
+        if let Some(path) = &config.model.path {
+            origin.model("model.path", path, setup::model_hash(path)?);
+        }
+        if let Some(path) = &config.reference {
+            origin.model("reference", path, setup::model_hash(path)?);
+        }
+        if let Some(adaptation) = &self.adaptation {
+            adaptation.identify(&mut origin)?;
+        }
+        origin.encoder(&config.model, &self.encoder);
+        origin.data("data", &config.data.path, Row::of_examples(&self.prompts.examples()), prompt_and_responses)?;
+        origin.reward("columns of the data", partial::records_hash(&self.prompts.records));
+        Judge::identify(self.reward, &mut origin)?;
+        Ok(origin)
+    }
+}
+
+/// Checks everything; what a run needs.
+///
+/// # Errors
+/// When settings, data or models do not fit.
+pub fn plan(session: &Session, config: &AlignConfig) -> Outcome<RunPlan> {
+    Prepared::new(session, config)?.plan(session, config)
+}
+
+/// Trains in rounds, and leaves the model in `<folder>/model`.
+///
+/// # Errors
+/// When settings, data or models do not fit; when a response cannot be scored; those of training.
+pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool) -> Outcome {
+    let prepared = Prepared::new(session, config)?;
+    let plan = prepared.plan(session, config)?;
+    plan.warn();
+    let run = open_run(session, folder, resume, config)?;
+    if !resume {
+        check_room(session, &run, &config.model, plan.trained, &config.train)?;
+    }
+    let origin = prepared.origin(config)?;
+    origin.check(&run)?;
+    let mut settings = prepared.settings(config);
+    settings.identity = origin.identity();
+    if let Some(adaptation) = &prepared.adaptation {
+        log::info!("{}", adaptation.reference());
+        adaptation.adapt(&mut settings);
+    }
+    let key = setup::text_hash(&format!("{:?} {}", settings.identity, settings.seed));
+    let store = Store::open(&run, &key)?;
+    let reference = prepared.reference(config);
+    let Prepared { rollout, reward, encoder, model_config, generation, prompts, adaptation, .. } = prepared;
+    let output = store.folder().join("rewards.jsonl");
+    let judge = Judge::new(session, config, reward, rollout.keep, &encoder, &prompts, output)?;
+    let policy = initial_policy(session, config, &model_config, adaptation.as_ref())?;
+    let is_initial = reference == Reference::Held && config.reference.is_none();
+    let reference_model = is_initial.then(|| match &adaptation {
+        Some(adaptation) if !adaptation.goes_on() => without_adapter(&policy).valid(),
+        _ => policy.valid(),
+    });
+    let rollouts = Rollouts {
+        session,
+        config,
+        rollout,
+        encoder: &encoder,
+        prompts: &prompts,
+        generation,
+        reference,
+        reference_model,
+        judge,
+        store,
+    };
+    let shown = prompts.ids.iter().take(config.samples.prompts).cloned().collect();
+    let stop = encoder.template_stop();
+    let job = Fitting {
+        session,
+        config,
+        encoder: &encoder,
+        model_config,
+        adaptation,
+        policy,
+        stop,
+        run: &run,
+        recompute: plan.memory.recompute,
+        chosen_tokens: 1.0,
+        measured: Vec::new(),
+    };
+    let (about, fit) = (config.align.about(), Fit { job, rollouts, settings, shown });
+    match config.align.training() {
+        Training::Prompts(objective) => fit.fit(PromptTasks::new(objective, about, session.quiet), Ok),
+        Training::Pairs(method) => fit.fit(PairTasks::new(method, about, config.train.seed), Ok),
+        Training::Rows(objective) => fit.fit(RowTasks::new(objective, about), Ok),
+        Training::RowsWithValue(settings) => {
+            let (shape, adaptation) = (fit.job.model_config.clone(), fit.job.adaptation.clone());
+            let with_value = |policy: CausalLm| policy_and_value(session, config, &shape, adaptation, policy);
+            fit.fit(ValueTasks { settings, about }, with_value)?;
+            log::info!("the value network: {}", run.join(VALUE).display());
+            Ok(())
+        }
+        Training::Best => fit.fit(BestTasks, Ok),
+        Training::Sampled(objective) => fit.fit(SampledTasks::new(objective, rollout.max_new_tokens), Ok),
+    }
+}
+
+/// A training in rounds, ready to begin.
+struct Fit<'a> {
+    job: Fitting<'a>,
+    rollouts: Rollouts<'a>,
+    settings: TrainConfig,
+    shown: Vec<Vec<u32>>,
+}
+
+impl Fit<'_> {
+    /// Trains what `complete` makes of the policy on the tasks of a method.
+    fn fit<T>(self, mut tasks: T, complete: impl FnOnce(CausalLm) -> Outcome<<T::Task as Task>::Model>) -> Outcome
+    where
+        T: RoundTasks,
+        <T::Task as Task>::Model: HasPolicy,
+    {
+        let Self { job, mut rollouts, settings, shown } = self;
+        let (method, rollout) = (&rollouts.config.align, rollouts.rollout);
+        let passes = NonZeroU64::new(rollout.epochs_per_round).unwrap_or(NonZeroU64::MIN);
+        let rolling = Rolling::new(most_examples(method, rollout), passes);
+        let mut watched = Watched::default();
+        let maker: RoundMaker<'_, <T::Task as Task>::Model> = Box::new(|model, round, fresh| {
+            begin(&mut rollouts, &mut tasks, &rolling, &mut watched, model.policy(), (round, fresh))
+        });
+        let companions = Companions { maker: Some(maker), ..Companions::default() };
+        job.train_with(&rolling, &settings, companions, shown, complete)
+    }
+}
+
+/// The guards, and the first round that they have not seen.
+#[derive(Default)]
+struct Watched {
+    guards: Guards,
+    next: u64,
+}
+
+/// Makes a round, or reads it, and gives its task to the engine.
+fn begin<T: RoundTasks>(
+    rollouts: &mut Rollouts<'_>,
+    tasks: &mut T,
+    rolling: &Rolling<T::Task>,
+    watched: &mut Watched,
+    policy: &CausalLm,
+    (round, fresh): (u64, bool),
+) -> Outcome<RoundSummary> {
+    let least = match compares(&rollouts.config.align.training()) {
+        true => rollouts.rollout.samples.min(2),
+        false => 1,
+    };
+    let prompts = rollouts.prompts;
+    let stored = match rollouts.store.round(round)? {
+        Some(stored) => stored,
+        None if !fresh => return Err(missing(&rollouts.store, round)),
+        None => {
+            let mut stored = StoredRound { rows: rollouts.make(round, policy)?, mismatched: Vec::new() };
+            let path = rollouts.store.path(round);
+            let further = tasks.mismatched(&Round::of(round, &stored, &path, prompts, least))?;
+            if !further.is_empty() {
+                let scores = rollouts.score_reference(policy, &further.concat())?;
+                let mut logps = scores.iter().map(|score| score.response_logp);
+                stored.mismatched = further.iter().map(|row| logps.by_ref().take(row.len()).collect()).collect();
+            }
+            rollouts.store.write_round(round, &stored)?;
+            rollouts.end_round();
+            stored
+        }
+    };
+    if tasks.needs_first() {
+        let begun = match round {
+            0 => stored.clone(),
+            _ => rollouts.store.round(0)?.ok_or_else(|| missing(&rollouts.store, 0))?,
+        };
+        tasks.learn(&Round::of(0, &begun, &rollouts.store.path(0), prompts, least))?;
+    }
+    while watched.next < round {
+        // Rounds before this process: guards tell a sign when it appears, and some methods carry a state from round to round.
+        if let Some(earlier) = rollouts.store.round(watched.next)? {
+            RoundMetrics::of(watched.next, &earlier.rows)?.watch(&mut watched.guards);
+            let path = rollouts.store.path(watched.next);
+            tasks.follow(&Round::of(watched.next, &earlier, &path, prompts, least))?;
+        }
+        watched.next += 1;
+    }
+    let metrics = RoundMetrics::of(round, &stored.rows)?;
+    let mut warnings = metrics.watch(&mut watched.guards);
+    watched.next = round + 1;
+    if let (Some(GuardAction::Stop), true, Some(warning)) = (rollouts.config.guards, fresh, warnings.first()) {
+        return Err(Failure::run(warning).hint("the run is saved; it goes on with --resume --set guards=warn"));
+    }
+    let task = tasks.task(Round::of(round, &stored, &rollouts.store.path(round), prompts, least))?;
+    let examples = task.as_ref().map_or(0, Task::len);
+    rolling.replace(task);
+    if examples == 0 {
+        warnings.push(format!(
+            "round {round} teaches nothing: no prompt has two responses of different rewards; its steps leave the model as it is"
+        ));
+    }
+    if !fresh {
+        // They were given when the round began.
+        warnings.clear();
+    }
+    Ok(metrics.summary(examples, tasks.metrics(), warnings))
+}
+
+/// Returns the failure of a run whose responses are gone.
+fn missing(store: &Store, round: u64) -> Failure {
+    Failure::run(format!(
+        "{} is missing, and the run goes on with what was learned from it",
+        store.path(round).display()
+    ))
+    .hint("restore the folder `rollouts` of the run, or start another run")
+}

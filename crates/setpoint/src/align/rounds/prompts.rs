@@ -1,0 +1,165 @@
+//! The prompts that the policy answers, and which of them belong to a round.
+
+use serde_json::{Map, Value};
+use setpoint_align::{LogZ0, ReferenceSample};
+use setpoint_data::{EncodeReport, Example, Lengths, Record, TextEncoder, Uses, load_records, pointwise_row};
+use setpoint_train::Order;
+
+use super::super::prepare::{read_samples, samples_setting, unscored_tokens};
+use super::super::settings::AlignConfig;
+use super::settings::RolloutSection;
+use crate::failure::{Failure, Outcome};
+use crate::reference_samples::{RESPONSES, column};
+use crate::session::Session;
+use crate::setup;
+
+/// The columns that a chat template is given.
+const FOR_TEMPLATES: [&str; 2] = ["tools", "chat_template_kwargs"];
+
+/// The prompts of the data.
+pub struct Prompts {
+    /// The rows.
+    pub records: Vec<Record>,
+    /// Their prompts as tokens.
+    pub ids: Vec<Vec<u32>>,
+    /// The prompts' tokens that are not scored; `None` if no prompt is.
+    pub t0: Option<usize>,
+    /// Samples of the reference model for each prompt, if the data has them and the level of the targets is estimated from them.
+    pub samples: Option<Vec<Vec<ReferenceSample>>>,
+}
+
+impl Prompts {
+    /// Reads and encodes the prompts of the data. Prompts that are longer than `encode.max_prompt_length` are left out.
+    ///
+    /// # Errors
+    /// When the data cannot be read, a prompt cannot be encoded, or there are fewer prompts than a round has.
+    pub fn read(
+        session: &Session,
+        config: &AlignConfig,
+        rollout: &RolloutSection,
+        encoder: &TextEncoder,
+    ) -> Outcome<Self> {
+        let (records, read) = load_records(&setup::looking_at(&config.data, Uses::PROMPT))?;
+        setup::note_left_out("prompts", &read);
+        let (seen, ids) = setup::prompts(&records, &config.data, encoder, "prompts", session)?;
+        // A text stays a text, which the next job reads as this one did. The system turn of the settings it would not know.
+        let records = if config.data.system.is_some() { seen } else { records };
+        let all = records.len();
+        let fits = |ids: &Vec<u32>| config.encode.max_prompt_length.is_none_or(|most| ids.len() <= most);
+        let (records, ids): (Vec<Record>, Vec<Vec<u32>>) =
+            records.into_iter().zip(ids).filter(|(_, ids)| fits(ids)).unzip();
+        if ids.len() < all {
+            let most = config.encode.max_prompt_length.unwrap_or_default();
+            log::info!(
+                "{} of {all} prompts have more than {most} tokens (encode.max_prompt_length) and are left out",
+                all - ids.len()
+            );
+        }
+        if ids.len() < rollout.prompts {
+            return Err(Failure::usage(
+                "rollout.prompts",
+                format!(
+                    "a round has {} prompts, and {} has {}: set `rollout.prompts` to at most as many",
+                    rollout.prompts,
+                    config.data.path,
+                    ids.len()
+                ),
+            ));
+        }
+        if records.iter().any(|record| !record.responses.is_empty()) && !session.quiet {
+            log::info!("prompts: the responses in {} are not used: the policy samples its own", config.data.path);
+        }
+        let mut prompts = Self { records, ids, t0: None, samples: None };
+        let examples = prompts.examples();
+        prompts.t0 = unscored_tokens(config, &examples)?;
+        let has_samples = || prompts.records.iter().any(|record| column(record, RESPONSES).is_some());
+        // The level of a prompt can be estimated from the samples of its round, too.
+        let is_asked = config.align.level() != Some(LogZ0::PerPrompt) || has_samples();
+        if let Some(setting) = samples_setting(config).filter(|_| is_asked) {
+            let mut samples = read_samples(config, &config.data, setting, &examples)?;
+            // The responses of the data are not those that are trained on.
+            samples.iter_mut().flatten().for_each(|sample| sample.in_data = false);
+            prompts.samples = Some(samples);
+        }
+        Ok(prompts)
+    }
+
+    /// Returns the prompts as rows without responses.
+    pub fn examples(&self) -> Vec<Example> {
+        let example = |(row, (record, ids)): (usize, (&Record, &Vec<u32>))| Example {
+            row,
+            source: record.source.clone(),
+            prompt: ids.clone(),
+            responses: Vec::new(),
+            margin: None,
+            assistant_spans: Vec::new(),
+        };
+        self.records.iter().zip(&self.ids).enumerate().map(example).collect()
+    }
+
+    /// Returns the prompts of a round: the next `count` of one shuffled pass over the data after another.
+    pub fn of_round(&self, seed: u64, round: u64, count: usize) -> Vec<usize> {
+        let all = self.ids.len() as u64;
+        let first = round.saturating_mul(count as u64);
+        let mut pass: Option<(u64, Vec<usize>)> = None;
+        let prompt = |place: u64| {
+            let (epoch, within) = (place / all, (place % all) as usize);
+            if pass.as_ref().is_none_or(|(known, _)| *known != epoch) {
+                pass = Some((epoch, Order::new(seed).epoch(epoch, self.ids.len())));
+            }
+            pass.as_ref().map_or(0, |(_, order)| order[within])
+        };
+        (first..first.saturating_add(count as u64)).map(prompt).collect()
+    }
+
+    /// Returns a prompt as a row of the point-wise format has it, and the columns that belong to it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn columns(&self, row: usize) -> Outcome<(Value, Map<String, Value>)> {
+        let mut record = self.records[row].clone();
+        record.margin = None;
+        record.responses = vec![setpoint_data::Response::new("")];
+        record.extra.retain(|name, _| FOR_TEMPLATES.contains(&name.as_str()));
+        let mut columns = pointwise_row(&record)?;
+        let prompt = columns.shift_remove("prompt").unwrap_or_default();
+        columns.retain(|name, _| FOR_TEMPLATES.contains(&name.as_str()));
+        Ok((prompt, columns))
+    }
+
+    /// Describes the lengths of a round whose responses are as long as they may be. `most`: of prompt and response together.
+    pub fn report(&self, rollout: &RolloutSection, most: usize) -> EncodeReport {
+        let lengths = || self.ids.iter().map(Vec::len);
+        let total: usize = lengths().sum();
+        let response = rollout.max_new_tokens;
+        let responses = rollout.prompts.saturating_mul(rollout.samples);
+        EncodeReport {
+            rows: rollout.prompts,
+            kept: rollout.prompts,
+            prompt_tokens: (total as u128 * rollout.prompts as u128 / self.ids.len().max(1) as u128) as usize,
+            response_tokens: responses.saturating_mul(response),
+            prompts: Lengths::of(lengths()),
+            responses: Lengths::of([response]),
+            longest: Lengths::of(lengths().map(|prompt| prompt.saturating_add(response).min(most))),
+            ..EncodeReport::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_go_through_the_data_pass_by_pass() {
+        let prompts = Prompts { records: Vec::new(), ids: vec![vec![1]; 5], t0: None, samples: None };
+        let rounds: Vec<usize> = (0..5).flat_map(|round| prompts.of_round(9, round, 3)).collect();
+        let passes: Vec<usize> = (0..3).flat_map(|epoch| Order::new(9).epoch(epoch, 5)).collect();
+        assert_eq!(rounds, passes);
+        for pass in rounds.chunks(5) {
+            let mut pass = pass.to_vec();
+            pass.sort_unstable();
+            assert_eq!(pass, [0, 1, 2, 3, 4]);
+        }
+    }
+}

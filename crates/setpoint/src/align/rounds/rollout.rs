@@ -1,0 +1,294 @@
+//! The responses of a round: sampled, scored and rewarded in parts, each of which is written before the next one begins.
+
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use setpoint_align::Training;
+use setpoint_data::TextEncoder;
+use setpoint_train::{ScoredSequence, Sequence, score_batches};
+use setpoint_transformer::{CausalLm, Finish, Generated, GenerationConfig, ModelConfig, generate_part};
+
+use super::super::reference::load_reference;
+use super::super::reference_dir;
+use super::super::settings::AlignConfig;
+use super::judge::{Answer, Judge};
+use super::prompts::Prompts;
+use super::settings::{Keep, RolloutSection, RoundReference};
+use super::store::{RolloutRow, Store};
+use crate::config::sections::ModelSection;
+use crate::failure::{Failure, Outcome};
+use crate::sampling::SamplingSection;
+use crate::session::Session;
+use crate::setup;
+use crate::tasks::pass_tokens;
+
+/// The model whose log-probabilities are the reference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reference {
+    /// None: the method has no reference.
+    None,
+    /// The policy that samples.
+    Previous,
+    /// A model that stays in memory.
+    Held,
+    /// A model that is read from the disk in each round.
+    OnDisk,
+}
+
+/// Everything that makes the responses of rounds.
+pub struct Rollouts<'a> {
+    /// The devices, and the program around the job.
+    pub session: &'a Session,
+    /// All settings.
+    pub config: &'a AlignConfig,
+    /// Those of rollouts.
+    pub rollout: &'a RolloutSection,
+    /// The policy's tokenizer and template.
+    pub encoder: &'a TextEncoder,
+    /// The prompts of the data.
+    pub prompts: &'a Prompts,
+    /// The sampling of responses.
+    pub generation: GenerationConfig,
+    /// The kind of reference.
+    pub reference: Reference,
+    /// That model, if it is in memory.
+    pub reference_model: Option<CausalLm>,
+    /// The source of the rewards.
+    pub judge: Judge<'a>,
+    /// The rounds in the run folder.
+    pub store: Store,
+}
+
+impl Rollouts<'_> {
+    /// Returns the responses of a round: the parts that an earlier process left, and the others from `policy`, the model at its beginning.
+    ///
+    /// # Errors
+    /// When the host wants to stop; when a model, the source of rewards or the disk fails.
+    pub fn make(&mut self, round: u64, policy: &CausalLm) -> Outcome<Vec<RolloutRow>> {
+        let places = self.prompts.of_round(self.config.train.seed, round, self.rollout.prompts);
+        let per_chunk = (self.rollout.chunk_rows / self.rollout.samples).max(1);
+        let mut rows = Vec::with_capacity(places.len());
+        let started = Instant::now();
+        let mut sampled = 0;
+        for (chunk, part) in places.chunks(per_chunk).enumerate() {
+            let is_same = |rows: &Vec<RolloutRow>| rows.iter().map(|row| row.row).eq(part.iter().copied());
+            let kept = self.store.chunk(round, chunk).filter(is_same);
+            let made = match kept {
+                Some(kept) => kept,
+                None => {
+                    if self.session.host.should_stop() {
+                        return Err(stopped(round));
+                    }
+                    let made = self.make_chunk(round, chunk * per_chunk, part, policy)?;
+                    self.store.write_chunk(round, chunk, &made)?;
+                    sampled += made.iter().flat_map(|row| &row.tokens).map(Vec::len).sum::<usize>();
+                    made
+                }
+            };
+            rows.extend(made);
+        }
+        if sampled > 0 && !self.session.quiet {
+            let seconds = started.elapsed().as_secs_f64();
+            log::info!(
+                "round {round}: {sampled} tokens sampled and scored in {seconds:.2} seconds, {:.0} tokens/s",
+                sampled as f64 / seconds.max(1e-9)
+            );
+        }
+        let rewards = || rows.iter().flat_map(|row| &row.rewards);
+        self.judge.end_round(round, rewards().filter(|reward| reward.is_none()).count(), rewards().count())?;
+        Ok(rows)
+    }
+
+    /// Samples, scores and rewards the responses to some prompts of a round, `first` of which come before.
+    fn make_chunk(&mut self, round: u64, first: usize, part: &[usize], policy: &CausalLm) -> Outcome<Vec<RolloutRow>> {
+        let samples = self.rollout.samples;
+        let prompts: Vec<Vec<u32>> =
+            part.iter().flat_map(|&row| std::iter::repeat_n(self.prompts.ids[row].clone(), samples)).collect();
+        let seed = seed_of(self.config.train.seed, round);
+        let host = &self.session.host;
+        let go_on = |_, _| if host.should_stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        let generated = generate_part(policy, &prompts, first * samples, &self.generation, seed, go_on)?;
+        if host.should_stop() {
+            return Err(stopped(round));
+        }
+        let sequences = self.sequences(&prompts, &generated);
+        let own = self.score(policy, &sequences)?;
+        let reference = self.reference_scores(policy, &own, &sequences)?;
+        let texts: Vec<String> = prompts
+            .iter()
+            .zip(&generated)
+            .map(|(prompt, answer)| setup::answer_text(self.encoder, prompt, &answer.ids))
+            .collect::<Outcome<_>>()?;
+        let answers: Vec<Answer<'_>> = generated
+            .iter()
+            .zip(&texts)
+            .enumerate()
+            .map(|(at, (g, text))| Answer { row: part[at / samples], index: at % samples, ids: &g.ids, text })
+            .collect();
+        let rewards = self.judge.rewards(&answers, self.encoder, self.prompts)?;
+        let penalty = self.config.in_rounds().map_or(0.0, |(_, _, reward)| reward.missing_stop_penalty);
+        let by_token = matches!(self.config.align.training(), Training::Sampled(_));
+        let tokens = |scores: &[ScoredSequence]| -> Vec<Vec<f64>> {
+            let of = |score: &ScoredSequence| -> Vec<f64> {
+                score.token_logps[score.prompt_tokens..].iter().map(|&logp| f64::from(logp)).collect()
+            };
+            if by_token { scores.iter().map(of).collect() } else { Vec::new() }
+        };
+        let mut rows = Vec::with_capacity(part.len());
+        for (i, &row) in part.iter().enumerate() {
+            let range = i * samples..(i + 1) * samples;
+            let (prompt, template) = self.prompts.columns(row)?;
+            let stopped: Vec<bool> = generated[range.clone()].iter().map(|g| g.finish == Finish::Stop).collect();
+            let rewards = rewards[range.clone()].iter().zip(&stopped);
+            let reward = |(reward, &stopped): (&Option<f64>, &bool)| {
+                reward.map(|reward| if stopped { reward } else { reward - penalty })
+            };
+            rows.push(RolloutRow {
+                prompt,
+                responses: texts[range.clone()].to_vec(),
+                rewards: rewards.map(reward).collect(),
+                row,
+                tokens: generated[range.clone()].iter().map(|g| g.ids.clone()).collect(),
+                stopped,
+                logps: own[range.clone()].iter().map(|score| score.response_logp).collect(),
+                sampling_logps: generated[range.clone()]
+                    .iter()
+                    .map(|g| g.logps.iter().map(|&logp| f64::from(logp)).sum::<f64>())
+                    .collect(),
+                ref_logps: match &reference {
+                    Some(scores) => scores[range.clone()].iter().map(|score| score.response_logp).collect(),
+                    None => Vec::new(),
+                },
+                ref_prompt_logp: reference.as_ref().map_or(0.0, |scores| scores[range.start].prompt_logp),
+                token_logps: tokens(&own[range.clone()]),
+                ref_token_logps: reference.as_ref().map_or_else(Vec::new, |scores| tokens(&scores[range.clone()])),
+                template,
+            });
+        }
+        Ok(rows)
+    }
+
+    /// Returns prompts and responses as training sees them.
+    fn sequences(&self, prompts: &[Vec<u32>], generated: &[Generated]) -> Vec<Sequence> {
+        let sequence = |(prompt, answer): (&Vec<u32>, &Generated)| Sequence {
+            ids: [prompt.as_slice(), &answer.ids].concat(),
+            prompt_len: prompt.len(),
+            scored_from: self.prompts.t0.unwrap_or(prompt.len()),
+        };
+        prompts.iter().zip(generated).map(sequence).collect()
+    }
+
+    /// Returns the reference's log-probabilities, if the method has a reference. `own` are those of the policy.
+    fn reference_scores(
+        &mut self,
+        policy: &CausalLm,
+        own: &[ScoredSequence],
+        sequences: &[Sequence],
+    ) -> Outcome<Option<Vec<ScoredSequence>>> {
+        match self.reference {
+            Reference::None => Ok(None),
+            Reference::Previous => Ok(Some(own.to_vec())),
+            Reference::Held | Reference::OnDisk => self.score_reference(policy, sequences).map(Some),
+        }
+    }
+
+    /// Returns the reference's log-probabilities of further sequences. `policy` is the model at the beginning of the round.
+    ///
+    /// # Errors
+    /// When the model cannot be read.
+    pub fn score_reference(&mut self, policy: &CausalLm, sequences: &[Sequence]) -> Outcome<Vec<ScoredSequence>> {
+        let is_other = matches!(self.reference, Reference::Held | Reference::OnDisk);
+        if is_other && self.reference_model.is_none() {
+            let dir = reference_dir(self.config)?;
+            self.reference_model = Some(load_reference(self.session, self.config, self.encoder, dir)?);
+        }
+        let model = self.reference_model.as_ref().filter(|_| is_other).unwrap_or(policy);
+        self.score(model, sequences)
+    }
+
+    /// Ends the work of a round: a model that is read in each round leaves memory.
+    pub fn end_round(&mut self) {
+        if self.reference == Reference::OnDisk {
+            self.reference_model = None;
+        }
+    }
+
+    /// Scores sequences by the path that training takes.
+    fn score(&self, model: &CausalLm, sequences: &[Sequence]) -> Outcome<Vec<ScoredSequence>> {
+        let mut scored: Vec<Option<ScoredSequence>> = vec![None; sequences.len()];
+        let tokens = pass_tokens(self.config.train.micro_batch);
+        score_batches(&self.session.devices, model, sequences, tokens, &mut |batch| {
+            batch.into_iter().for_each(|(index, score)| scored[index] = Some(score));
+            Ok(())
+        })?;
+        // Every sequence was in exactly one batch.
+        Ok(scored.into_iter().flatten().collect())
+    }
+}
+
+/// Returns how responses are sampled: from the policy as it is, up to its stop tokens. Prompt and response are no longer than
+/// `encode.max_length`.
+///
+/// # Errors
+/// When the settings are out of range.
+pub fn generation(
+    config: &AlignConfig,
+    rollout: &RolloutSection,
+    shape: &ModelConfig,
+    encoder: &TextEncoder,
+) -> Outcome<GenerationConfig> {
+    let section = SamplingSection {
+        temperature: Some(rollout.temperature),
+        max_new_tokens: Some(rollout.max_new_tokens),
+        ..SamplingSection::default()
+    };
+    let settings = section.resolve(&config.model, shape, encoder).or_else(|_| {
+        // Of the model's own settings only the stop tokens count here, and the tokenizer has them, too.
+        let unread = ModelSection { path: None, ..config.model.clone() };
+        section.resolve(&unread, shape, encoder)
+    })?;
+    Ok(GenerationConfig {
+        do_sample: true,
+        top_k: None,
+        top_p: 1.0,
+        repetition_penalty: 1.0,
+        max_length: config.encode.max_length,
+        ..settings
+    })
+}
+
+/// Returns which model the reference of a run is. `shares`: the policy before training shares its weights with the one that is trained, as
+/// with an adapter, so that it takes no memory.
+pub fn reference(config: &AlignConfig, rollout: &RolloutSection, shares: bool) -> Reference {
+    match (rollout.reference, rollout.keep) {
+        _ if !config.align.about().reference => Reference::None,
+        (RoundReference::Previous, _) => Reference::Previous,
+        (RoundReference::Initial, Keep::Reload) if !shares || config.reference.is_some() => Reference::OnDisk,
+        (RoundReference::Initial, _) => Reference::Held,
+    }
+}
+
+/// Returns the seed of a round's samples.
+fn seed_of(seed: u64, round: u64) -> u64 {
+    let hash = setup::text_hash(&format!("setpoint rollout {seed} {round}"));
+    u64::from_str_radix(&hash[..16], 16).unwrap_or(seed ^ round)
+}
+
+fn stopped(round: u64) -> Failure {
+    Failure::Stopped { message: format!("stopped while the responses of round {round} were made") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::seed_of;
+
+    #[test]
+    fn rounds_and_seeds_have_samples_of_their_own() {
+        let seeds = [seed_of(0, 0), seed_of(0, 1), seed_of(1, 0), seed_of(10, 0), seed_of(1, 1)];
+        let mut distinct = seeds.to_vec();
+        distinct.sort_unstable();
+        distinct.dedup();
+        assert_eq!(distinct.len(), seeds.len());
+        assert_eq!(seed_of(7, 3), seed_of(7, 3));
+    }
+}

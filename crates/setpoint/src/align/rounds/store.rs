@@ -1,0 +1,300 @@
+//! The responses of rounds in the run folder.
+//!
+//! ```text
+//! rollouts/origin                     a hash of all that the responses follow from
+//! rollouts/round-0003/chunk-0002.jsonl   a part of a round that is not whole yet
+//! rollouts/round-0003.jsonl           the responses of a whole round: rows as `setpoint align` reads them, with further columns
+//! rollouts/round-0003.json            the checksum of that file; written last
+//! ```
+//!
+//! Every file is written under another name, synced and renamed, so a file that exists is whole.
+
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use setpoint_files::words;
+use setpoint_train::{RunDir, file_digest};
+
+use crate::failure::{Failure, Outcome};
+
+/// The folder in a run.
+pub const FOLDER: &str = "rollouts";
+/// The file that says what the responses follow from.
+const ORIGIN: &str = "origin";
+
+/// A prompt with the responses that the policy sampled.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RolloutRow {
+    /// The prompt: text or messages.
+    pub prompt: Value,
+    /// The responses as text.
+    pub responses: Vec<String>,
+    /// Their rewards; none where the source has none.
+    pub rewards: Vec<Option<f64>>,
+    /// The place of the prompt in the data, from 0.
+    pub row: usize,
+    /// The tokens of the responses, their stop tokens included.
+    pub tokens: Vec<Vec<u32>>,
+    /// Whether a response ended with a stop token.
+    pub stopped: Vec<bool>,
+    /// `log π(y|x)` of the policy that sampled, as training computes it, nats.
+    pub logps: Vec<f64>,
+    /// The same as the generator computed it.
+    pub sampling_logps: Vec<f64>,
+    /// `log π_ref(y|x)`, nats; nothing without a reference.
+    pub ref_logps: Vec<f64>,
+    /// `log π_ref` of the prompt's tokens that are scored, nats.
+    pub ref_prompt_logp: f64,
+    /// `log π(y_t|x, y_<t)` of each token of the responses, for methods that look at tokens, nats.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub token_logps: Vec<Vec<f64>>,
+    /// The same under the reference; nothing without a reference.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ref_token_logps: Vec<Vec<f64>>,
+    /// Columns of the data that the template is given.
+    #[serde(flatten)]
+    pub template: Map<String, Value>,
+}
+
+impl RolloutRow {
+    /// Returns whether there is something for each response.
+    fn is_whole(&self) -> bool {
+        let count = self.tokens.len();
+        let lengths = [self.responses.len(), self.rewards.len(), self.stopped.len(), self.logps.len()];
+        lengths.iter().all(|&length| length == count)
+            && self.sampling_logps.len() == count
+            && (self.ref_logps.is_empty() || self.ref_logps.len() == count)
+            && [&self.token_logps, &self.ref_token_logps].into_iter().all(|logps| self.fits(logps))
+            && self.tokens.iter().all(|ids| !ids.is_empty())
+    }
+}
+
+impl RolloutRow {
+    /// Returns whether there is a number for each token, or none at all.
+    fn fits(&self, numbers: &[Vec<f64>]) -> bool {
+        let lengths = numbers.iter().map(Vec::len);
+        numbers.is_empty() || lengths.eq(self.tokens.iter().map(Vec::len))
+    }
+}
+
+/// A whole round.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredRound {
+    /// The prompts.
+    pub rows: Vec<RolloutRow>,
+    /// `log π_ref` of other prompts' responses to each prompt, nats, for methods that compare with them.
+    pub mismatched: Vec<Vec<f64>>,
+}
+
+/// The file that is written when a round is whole.
+#[derive(Debug, Serialize, Deserialize)]
+struct Seal {
+    bytes: u64,
+    crc32c: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    mismatched: Vec<Vec<f64>>,
+}
+
+/// The rounds of a run.
+#[derive(Debug)]
+pub struct Store {
+    folder: PathBuf,
+}
+
+impl Store {
+    /// Opens the rounds of a run. Those that follow from something else are removed: a run without a checkpoint begins with what it finds now.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn open(run: &RunDir, origin: &str) -> Outcome<Self> {
+        let folder = run.join(FOLDER);
+        let path = folder.join(ORIGIN);
+        let is_own = setpoint_files::read_text(&path).is_ok_and(|found| found.trim_end() == origin);
+        if !is_own {
+            if folder.exists() {
+                log::info!("{}: its responses follow from other inputs and are sampled again", folder.display());
+            }
+            setpoint_files::remove_tree(&folder)?;
+            setpoint_files::create_dir(&folder)?;
+            setpoint_files::write::<Failure>(&path, |out| Ok(out.put(format!("{origin}\n").as_bytes())?))?;
+        }
+        Ok(Self { folder })
+    }
+
+    /// Returns the place of further files.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Returns the file with the responses of a round.
+    pub fn path(&self, round: u64) -> PathBuf {
+        self.folder.join(format!("round-{round:04}.jsonl"))
+    }
+
+    fn seal_path(&self, round: u64) -> PathBuf {
+        self.folder.join(format!("round-{round:04}.json"))
+    }
+
+    fn parts(&self, round: u64) -> PathBuf {
+        self.folder.join(format!("round-{round:04}"))
+    }
+
+    fn part(&self, round: u64, chunk: usize) -> PathBuf {
+        self.parts(round).join(format!("chunk-{chunk:04}.jsonl"))
+    }
+
+    /// Returns a part of a round that an earlier process left. One that cannot be read is made again.
+    pub fn chunk(&self, round: u64, chunk: usize) -> Option<Vec<RolloutRow>> {
+        let path = self.part(round, chunk);
+        if !path.is_file() {
+            return None;
+        }
+        read_rows(&path).map_err(|failure| log::warn!("{}; it is made again", failure.sentence())).ok()
+    }
+
+    /// Writes a part of a round.
+    ///
+    /// # Errors
+    /// When the disk refuses, or a number is not finite.
+    pub fn write_chunk(&self, round: u64, chunk: usize, rows: &[RolloutRow]) -> Outcome {
+        write_rows(&self.part(round, chunk), rows)
+    }
+
+    /// Writes a whole round, and removes its parts.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn write_round(&self, round: u64, stored: &StoredRound) -> Outcome {
+        let path = self.path(round);
+        write_rows(&path, &stored.rows)?;
+        let (bytes, crc32c) = file_digest(&path)?;
+        let seal = Seal { bytes, crc32c, mismatched: stored.mismatched.clone() };
+        let text = serde_json::to_string(&seal)? + "\n";
+        setpoint_files::write::<Failure>(&self.seal_path(round), |out| Ok(out.put(text.as_bytes())?))?;
+        Ok(setpoint_files::remove_tree(&self.parts(round))?)
+    }
+
+    /// Returns a whole round; `None` if it is not whole.
+    ///
+    /// # Errors
+    /// When its file is gone, cannot be read or was changed.
+    pub fn round(&self, round: u64) -> Outcome<Option<StoredRound>> {
+        let (path, seal) = (self.path(round), self.seal_path(round));
+        if !seal.is_file() {
+            return Ok(None);
+        }
+        let remedy = "restore the file, or start another run: steps of this one were computed from its responses";
+        let seal: Seal = parse(&seal, &setpoint_files::read_text_up_to(&seal, setpoint_files::LARGE)?)?;
+        if file_digest(&path).map_err(|error| Failure::from(error).hint(remedy))? != (seal.bytes, seal.crc32c) {
+            return Err(Failure::run(format!("{} is not as the run left it", path.display())).hint(remedy));
+        }
+        Ok(Some(StoredRound { rows: read_rows(&path)?, mismatched: seal.mismatched }))
+    }
+}
+
+fn write_rows(path: &Path, rows: &[RolloutRow]) -> Outcome {
+    setpoint_files::write::<Failure>(path, |out| {
+        for row in rows {
+            let tokens = row.token_logps.iter().chain(&row.ref_token_logps).flatten();
+            let sums = row.logps.iter().chain(&row.ref_logps).chain(&row.sampling_logps);
+            let mut numbers = sums.chain(tokens).chain([&row.ref_prompt_logp]);
+            if let Some(wrong) = numbers.find(|number| !number.is_finite()) {
+                return Err(Failure::run(format!(
+                    "{}: a log-probability of a response to the prompt of row {} of the data is {wrong}",
+                    path.display(),
+                    row.row
+                )));
+            }
+            let mut line = serde_json::to_vec(row)?;
+            line.push(b'\n');
+            out.put(&line)?;
+        }
+        Ok(())
+    })
+}
+
+fn read_rows(path: &Path) -> Outcome<Vec<RolloutRow>> {
+    let text = setpoint_files::read_text_up_to(path, setpoint_files::LARGE)?;
+    let rows: Vec<RolloutRow> = text.lines().map(|line| parse(path, line)).collect::<Outcome<_>>()?;
+    match rows.iter().position(|row| !row.is_whole()) {
+        Some(at) => Err(Failure::run(format!(
+            "{}:{} is damaged: it has not as many numbers as responses",
+            path.display(),
+            at + 1
+        ))),
+        None => Ok(rows),
+    }
+}
+
+fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Outcome<T> {
+    serde_json::from_str(text).map_err(|e| Failure::run(format!("{} is damaged: {}", path.display(), words::json(&e))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(row: usize) -> RolloutRow {
+        RolloutRow {
+            prompt: "a question".into(),
+            responses: vec!["yes".into(), "no".into()],
+            rewards: vec![Some(1.0 / 3.0), None],
+            row,
+            tokens: vec![vec![4, 5], vec![6]],
+            stopped: vec![true, false],
+            logps: vec![-0.1 - 0.2, f64::MIN_POSITIVE],
+            sampling_logps: vec![-0.3, 0.0],
+            ref_logps: Vec::new(),
+            ref_prompt_logp: 0.0,
+            token_logps: vec![vec![-0.1, -0.2], vec![-1.0 / 7.0]],
+            ref_token_logps: Vec::new(),
+            template: Map::from_iter([("tools".to_owned(), Value::from("[]"))]),
+        }
+    }
+
+    #[test]
+    fn a_round_comes_back_to_the_bit_and_only_as_it_was_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::create(dir.path().join("run")).unwrap();
+        let store = Store::open(&run, "a").unwrap();
+        let whole = StoredRound { rows: vec![row(3), row(1)], mismatched: vec![vec![-1.0 / 7.0], vec![]] };
+        store.write_chunk(0, 1, &whole.rows).unwrap();
+        assert_eq!(store.chunk(0, 1).as_ref(), Some(&whole.rows));
+        assert_eq!(store.chunk(0, 0), None);
+        assert_eq!(store.round(0).unwrap(), None, "not whole yet");
+        store.write_round(0, &whole).unwrap();
+        assert_eq!(store.round(0).unwrap().as_ref(), Some(&whole));
+        assert_eq!(store.chunk(0, 1), None, "the parts are gone");
+
+        // Another process of the same run finds it, one of other inputs does not.
+        assert_eq!(Store::open(&run, "a").unwrap().round(0).unwrap().as_ref(), Some(&whole));
+        let path = store.path(0);
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replace("yes", "yea")).unwrap();
+        let failure = store.round(0).unwrap_err().to_string();
+        assert!(
+            failure.contains("round-0000.jsonl is not as the run left it") && failure.contains("restore"),
+            "{failure}"
+        );
+        assert_eq!(Store::open(&run, "b").unwrap().round(0).unwrap(), None);
+    }
+
+    #[test]
+    fn a_part_that_is_damaged_is_made_again_and_a_wrong_number_is_never_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::create(dir.path().join("run")).unwrap();
+        let store = Store::open(&run, "a").unwrap();
+        store.write_chunk(2, 0, &[row(0)]).unwrap();
+        let path = store.part(2, 0);
+        let text = std::fs::read_to_string(&path).unwrap();
+        for damaged in [&text[..text.len() / 2], &text.replace("\"stopped\":[true,false]", "\"stopped\":[true]")] {
+            std::fs::write(&path, damaged).unwrap();
+            assert_eq!(store.chunk(2, 0), None, "{damaged}");
+        }
+        let wrong = RolloutRow { logps: vec![f64::NAN, 0.0], ..row(5) };
+        let failure = store.write_chunk(2, 1, &[wrong]).unwrap_err().to_string();
+        assert!(failure.contains("row 5 of the data is NaN"), "{failure}");
+    }
+}

@@ -1,0 +1,449 @@
+//! From the responses of a round to the task that a method makes of them, by the same steps as from the responses of a file.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use setpoint_align::online::{OnlineObjective, OnlineState, Prepared, Sampled};
+use setpoint_align::{
+    About, DroVSettings, FittedTransform, LogZ0, PairRule, PairwiseMethod, PromptIndex, PromptObjective,
+    ReferenceSample, RowObjective, Summary, WeightedObjective, check_targets, log_z_of_samples, prompt_log_z,
+};
+use setpoint_data::{EncodedResponse, Example, Source};
+use setpoint_train::{Sequence, Task};
+
+use super::super::data::{SetReference, rows_of, unscored};
+use super::super::examples::{ReadSet, best, paired, rewarded, rows, rows_with_value};
+use super::super::prepare::named;
+use super::super::{audit, leveled_task};
+use super::prompts::Prompts;
+use super::store::StoredRound;
+use crate::failure::{Failure, Outcome};
+use crate::setup;
+use crate::tasks::dro_v::DroVTask;
+use crate::tasks::nll::NllTask;
+use crate::tasks::pairwise::PairwiseTask;
+use crate::tasks::policy::{PolicyTask, SampledResponse};
+use crate::tasks::prompts::PromptTask;
+use crate::tasks::rows::RowTask;
+use crate::tasks::single::SingleResponses;
+use crate::tasks::stages::{ReferenceLogps, RewardedPrompt, RowPrompt, WithReference};
+
+/// The responses of a round that have rewards.
+pub struct Round {
+    /// The file that holds them, for messages.
+    path: String,
+    t0: Option<usize>,
+    rows: Vec<RoundRow>,
+    /// `log π_ref` of other prompts' responses, row by row.
+    mismatched: Vec<Vec<f64>>,
+}
+
+/// A prompt with the responses that have rewards.
+struct RoundRow {
+    example: Example,
+    reference: ReferenceLogps,
+    /// `log π` of the policy that sampled.
+    policy: Vec<f64>,
+    /// The same token by token, and under the reference, for methods that look at tokens.
+    tokens: Vec<[Vec<f64>; 2]>,
+    /// Whether a response ended with a stop token.
+    stopped: Vec<bool>,
+    samples: Vec<ReferenceSample>,
+}
+
+impl Round {
+    /// Takes the responses that have rewards. Prompts with fewer than `least` of them are left out.
+    pub fn of(number: u64, stored: &StoredRound, path: &Path, prompts: &Prompts, least: usize) -> Self {
+        let file: Arc<Path> = path.into();
+        let count = stored.rows.len();
+        let at = |of: &Vec<Vec<f64>>, j: usize| of.get(j).cloned().unwrap_or_default();
+        let mut rows = Vec::with_capacity(count);
+        for (i, row) in stored.rows.iter().enumerate() {
+            let kept: Vec<usize> = (0..row.tokens.len()).filter(|&j| row.rewards[j].is_some()).collect();
+            if kept.len() < least {
+                continue;
+            }
+            let response = |(index, &j): (usize, &usize)| EncodedResponse {
+                index,
+                ids: row.tokens[j].clone(),
+                reward: row.rewards[j],
+                label: None,
+                learned: true,
+            };
+            let example = Example {
+                // Of all rounds together: the row decides which pair is drawn.
+                row: (number as usize).saturating_mul(count).saturating_add(i),
+                source: Source { path: file.clone(), row: i, line: Some(i + 1) },
+                prompt: prompts.ids[row.row].clone(),
+                responses: kept.iter().enumerate().map(response).collect(),
+                margin: None,
+                assistant_spans: Vec::new(),
+            };
+            let reference = match row.ref_logps.is_empty() {
+                true => ReferenceLogps::zeros(kept.len()),
+                false => ReferenceLogps {
+                    responses: kept.iter().map(|&j| Some(row.ref_logps[j])).collect(),
+                    prompt: row.ref_prompt_logp,
+                },
+            };
+            rows.push(RoundRow {
+                example,
+                reference,
+                policy: kept.iter().map(|&j| row.logps[j]).collect(),
+                tokens: kept.iter().map(|&j| [&row.token_logps, &row.ref_token_logps].map(|of| at(of, j))).collect(),
+                stopped: kept.iter().map(|&j| row.stopped[j]).collect(),
+                samples: prompts.samples.as_ref().map_or_else(Vec::new, |samples| samples[row.row].clone()),
+            });
+        }
+        Self { path: path.display().to_string(), t0: prompts.t0, rows, mismatched: stored.mismatched.clone() }
+    }
+
+    /// Leaves out prompts whose responses all have the same reward.
+    fn without_ties(mut self) -> Self {
+        let differs = |row: &RoundRow| {
+            let rewards: Vec<Option<f64>> = row.example.responses.iter().map(|response| response.reward).collect();
+            rewards.iter().any(|reward| *reward != rewards[0])
+        };
+        self.rows.retain(differs);
+        self
+    }
+
+    /// Returns the responses as they would come from a file.
+    fn set(&self) -> ReadSet {
+        let samples: Vec<Vec<ReferenceSample>> = self.rows.iter().map(|row| row.samples.clone()).collect();
+        ReadSet {
+            path: self.path.clone(),
+            examples: self.rows.iter().map(|row| row.example.clone()).collect(),
+            training: false,
+            t0: self.t0,
+            samples: samples.iter().any(|samples| !samples.is_empty()).then_some(samples),
+        }
+    }
+
+    fn reference(&self) -> Vec<ReferenceLogps> {
+        self.rows.iter().map(|row| row.reference.clone()).collect()
+    }
+}
+
+/// The tasks that a method makes of rounds.
+pub trait RoundTasks {
+    /// The task of a round.
+    type Task: Task + Send;
+
+    /// Returns further responses to each prompt that the reference must score: none, unless the method compares with other prompts'.
+    ///
+    /// # Errors
+    /// When the method cannot be prepared for the round.
+    fn mismatched(&self, _round: &Round) -> Outcome<Vec<Vec<Sequence>>> {
+        Ok(Vec::new())
+    }
+
+    /// Returns whether something that holds for all rounds has yet to be learned from the first one.
+    fn needs_first(&self) -> bool {
+        false
+    }
+
+    /// Learns what holds for all rounds.
+    ///
+    /// # Errors
+    /// When the rewards do not allow it.
+    fn learn(&mut self, _first: &Round) -> Outcome {
+        Ok(())
+    }
+
+    /// Takes a round in that was trained on before this process: for methods that carry something from round to round.
+    ///
+    /// # Errors
+    /// When the method cannot be prepared for the round.
+    fn follow(&mut self, _round: &Round) -> Outcome {
+        Ok(())
+    }
+
+    /// Makes the task of a round; `None` if there is nothing to learn from it.
+    ///
+    /// # Errors
+    /// When the method cannot be prepared for the round.
+    fn task(&mut self, round: Round) -> Outcome<Option<Self::Task>>;
+
+    /// Returns what the method has measured of the round whose task was made last.
+    fn metrics(&self) -> Vec<(String, f64)> {
+        Vec::new()
+    }
+}
+
+/// Objectives on all responses of a prompt.
+pub struct PromptTasks {
+    objective: Arc<dyn PromptObjective>,
+    about: About,
+    quiet: bool,
+    /// Known from the first round on.
+    scale: Option<Scale>,
+}
+
+/// The values that the first round decides for all: the transform of the rewards, and the level that prompts share.
+struct Scale {
+    fitted: Option<FittedTransform>,
+    level: f64,
+}
+
+impl PromptTasks {
+    /// Creates the tasks of an objective.
+    pub fn new(objective: Box<dyn PromptObjective>, about: About, quiet: bool) -> Self {
+        Self { objective: Arc::from(objective), about, quiet, scale: None }
+    }
+
+    /// Returns the level of a prompt's targets, nats. `logps` are those of the policy that sampled its responses.
+    fn level(&self, shared: f64, prompt: &WithReference<RewardedPrompt>, logps: &[f64]) -> Outcome<f64> {
+        let beta = self.objective.beta();
+        if self.objective.level() != Some(LogZ0::PerPrompt) {
+            return Ok(shared);
+        }
+        if !prompt.samples.is_empty() {
+            return Ok(prompt_log_z(&[], &prompt.samples, beta)?.log_z);
+        }
+        let log_ratios: Vec<f64> =
+            logps.iter().zip(&prompt.ref_logps).map(|(policy, reference)| policy - reference).collect();
+        Ok(log_z_of_samples(&prompt.rewards, &log_ratios, beta))
+    }
+}
+
+impl RoundTasks for PromptTasks {
+    type Task = PromptTask;
+
+    fn needs_first(&self) -> bool {
+        self.scale.is_none()
+    }
+
+    fn learn(&mut self, first: &Round) -> Outcome {
+        let mut fitted = None;
+        let set = rewarded(first.set(), &*self.objective, &self.about, &mut fitted)?;
+        let all: Vec<f64> = set.prompts.iter().flat_map(|prompt| prompt.rewards.iter().copied()).collect();
+        let objective = Arc::get_mut(&mut self.objective).ok_or_else(|| Failure::run("the first round comes first"))?;
+        if let Some(share) = objective.resolve(&all)?
+            && !self.quiet
+        {
+            log::info!(
+                "beta = {} reward per nat: {share} standard deviations of the {} rewards of the first round",
+                self.objective.beta(),
+                all.len()
+            );
+        }
+        let level = match self.objective.level() {
+            None | Some(LogZ0::PerPrompt) => 0.0,
+            Some(level) => {
+                let nats = level.resolve(self.objective.beta(), &level.basis(&set.view().rewards()))?;
+                if let Some(rewards) = Summary::of(&all).filter(|_| !self.quiet) {
+                    log::info!("{}", audit::level(self.objective.beta(), nats, &rewards));
+                }
+                nats
+            }
+        };
+        self.scale = Some(Scale { fitted, level });
+        Ok(())
+    }
+
+    fn task(&mut self, round: Round) -> Outcome<Option<PromptTask>> {
+        if round.rows.is_empty() {
+            return Ok(None);
+        }
+        let Some(scale) = &mut self.scale else { return Err(Failure::run("the first round comes first")) };
+        let set = rewarded(round.set(), &*self.objective, &self.about, &mut scale.fitted)?;
+        let shared = scale.level;
+        if self.about.rewards {
+            let checked = check_targets(&set.view().rewards(), self.objective.beta(), shared);
+            checked.map_err(|error| named(error, set.prompts.iter().map(|prompt| &prompt.prompt)))?;
+        }
+        let data = set.with_reference(SetReference { prompts: round.reference(), mismatched: None })?;
+        let own = data.prompts.iter().zip(&round.rows).map(|(prompt, row)| self.level(shared, prompt, &row.policy));
+        let levels = own.collect::<Outcome<Vec<f64>>>()?;
+        Ok(Some(leveled_task(self.objective.clone(), levels, data.prompts)))
+    }
+}
+
+/// Objectives on pairs.
+pub struct PairTasks {
+    objectives: Arc<[WeightedObjective]>,
+    rule: PairRule,
+    nll_weight: f64,
+    about: About,
+    seed: u64,
+}
+
+impl PairTasks {
+    /// Creates the tasks of a pairwise method. `seed` draws random pairs.
+    pub fn new(method: PairwiseMethod, about: About, seed: u64) -> Self {
+        let PairwiseMethod { objectives, pairs, nll_weight } = method;
+        Self { objectives: objectives.into(), rule: pairs, nll_weight, about, seed }
+    }
+}
+
+impl RoundTasks for PairTasks {
+    type Task = PairwiseTask;
+
+    fn task(&mut self, round: Round) -> Outcome<Option<PairwiseTask>> {
+        let round = round.without_ties();
+        if round.rows.is_empty() {
+            return Ok(None);
+        }
+        let set = paired(round.set(), self.rule, &self.about, self.seed)?;
+        let reference = round.reference();
+        let reference = self.about.reference.then_some(reference.as_slice());
+        let task = PairwiseTask::new(set.prompts, reference, self.objectives.clone(), self.nll_weight);
+        task.map(Some).ok_or_else(|| unscored(&round.path))
+    }
+}
+
+/// Objectives on single responses.
+pub struct RowTasks {
+    objective: Arc<dyn RowObjective>,
+    about: About,
+}
+
+impl RowTasks {
+    /// Creates the tasks of an objective.
+    pub fn new(objective: Box<dyn RowObjective>, about: About) -> Self {
+        Self { objective: Arc::from(objective), about }
+    }
+}
+
+impl RoundTasks for RowTasks {
+    type Task = RowTask;
+
+    fn mismatched(&self, round: &Round) -> Outcome<Vec<Vec<Sequence>>> {
+        if self.objective.baseline().is_none() || round.rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let set = rows(round.set(), &*self.objective, &self.about)?;
+        let of = |prompts: Vec<RowPrompt>| prompts.into_iter().map(|prompt| prompt.prompt.sequences).collect();
+        Ok(set.mismatched.map_or_else(Vec::new, of))
+    }
+
+    fn task(&mut self, round: Round) -> Outcome<Option<RowTask>> {
+        if round.rows.is_empty() {
+            return Ok(None);
+        }
+        let set = rows(round.set(), &*self.objective, &self.about)?;
+        let logps =
+            |logps: &Vec<f64>| ReferenceLogps { responses: logps.iter().copied().map(Some).collect(), prompt: 0.0 };
+        let mismatched = set.mismatched.is_some().then(|| round.mismatched.iter().map(logps).collect());
+        let set = set.with_reference(SetReference { prompts: round.reference(), mismatched })?;
+        let rows = SingleResponses::new(set.prompts, |prompt| rows_of(&*self.objective, prompt));
+        Ok(Some(RowTask { rows, mismatched: set.mismatched, objective: self.objective.clone() }))
+    }
+}
+
+/// Single responses with a network that learns the value of their prompts.
+pub struct ValueTasks {
+    /// The settings of the objective.
+    pub settings: DroVSettings,
+    /// The needs of the method.
+    pub about: About,
+}
+
+impl RoundTasks for ValueTasks {
+    type Task = DroVTask;
+
+    fn task(&mut self, round: Round) -> Outcome<Option<DroVTask>> {
+        if round.rows.is_empty() {
+            return Ok(None);
+        }
+        let set = rows_with_value(round.set(), &self.about)?;
+        let set = set.with_reference(SetReference { prompts: round.reference(), mismatched: None })?;
+        let rows = SingleResponses::new(set.prompts, |prompt| (0..prompt.roles.len()).collect());
+        let task = DroVTask::new(rows, self.settings.clone());
+        task.map(Some).ok_or_else(|| Failure::run(format!("{}: a response without a reward", round.path)))
+    }
+}
+
+/// Maximum likelihood of the best response of each prompt.
+pub struct BestTasks;
+
+impl RoundTasks for BestTasks {
+    type Task = NllTask;
+
+    fn task(&mut self, round: Round) -> Outcome<Option<NllTask>> {
+        if round.rows.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(NllTask::new(best(round.set())?.prompts)))
+    }
+}
+
+/// Objectives on sampled responses, token by token.
+pub struct SampledTasks {
+    objective: Arc<dyn OnlineObjective>,
+    max_new_tokens: usize,
+    /// The state that the next round begins with.
+    state: OnlineState,
+    metrics: Vec<(String, f64)>,
+}
+
+impl SampledTasks {
+    /// Creates the tasks of an objective. `max_new_tokens`: the most tokens that a response may have.
+    pub fn new(objective: Box<dyn OnlineObjective>, max_new_tokens: usize) -> Self {
+        let state = objective.start();
+        Self { objective: Arc::from(objective), max_new_tokens, state, metrics: Vec::new() }
+    }
+
+    /// Computes the advantages of a round, and the state of the next one.
+    fn prepare(&mut self, round: &Round) -> Outcome<Prepared> {
+        let mut sampled = Vec::new();
+        for row in &round.rows {
+            for (j, [old, reference]) in row.tokens.iter().enumerate() {
+                sampled.push(Sampled {
+                    reward: row.example.responses[j].reward.unwrap_or(f64::NAN),
+                    stopped: row.stopped[j],
+                    old_logps: old,
+                    ref_logps: reference,
+                    values: &[],
+                });
+            }
+        }
+        let counts: Vec<usize> = round.rows.iter().map(|row| row.tokens.len()).collect();
+        let found = self.objective.prepare(&sampled, &PromptIndex::from_counts(&counts)?, &self.state)?;
+        self.state = found.next;
+        Ok(found)
+    }
+}
+
+impl RoundTasks for SampledTasks {
+    type Task = PolicyTask;
+
+    fn follow(&mut self, round: &Round) -> Outcome {
+        if !round.rows.is_empty() {
+            self.prepare(round)?;
+        }
+        Ok(())
+    }
+
+    fn task(&mut self, round: Round) -> Outcome<Option<PolicyTask>> {
+        if round.rows.is_empty() {
+            return Ok(None);
+        }
+        let found = self.prepare(&round)?;
+        self.metrics = found.metrics.into_iter().collect();
+        let mut numbers = found.advantages.into_iter().zip(found.weights);
+        let mut prompts = Vec::with_capacity(round.rows.len());
+        for row in &round.rows {
+            let sequences = setup::sequences(&row.example, None);
+            let responses = sequences.into_iter().zip(&row.tokens).zip(numbers.by_ref()).enumerate().map(
+                |(index, ((sequence, [old, reference]), (advantages, weight)))| SampledResponse {
+                    name: row.example.source.to_string(),
+                    index,
+                    sequence,
+                    old: old.clone(),
+                    reference: reference.clone(),
+                    advantages,
+                    weight,
+                    reward: row.example.responses[index].reward.unwrap_or(f64::NAN),
+                },
+            );
+            prompts.push(responses.collect());
+        }
+        Ok(Some(PolicyTask::new(self.objective.clone(), prompts, self.max_new_tokens)))
+    }
+
+    fn metrics(&self) -> Vec<(String, f64)> {
+        self.metrics.clone()
+    }
+}
