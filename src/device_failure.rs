@@ -22,12 +22,20 @@ pub fn caught(command: impl FnOnce() -> Outcome) -> Outcome {
         if is_handled(message) {
             return;
         }
-        let mut first = first();
-        match device_failure(message) {
-            Some(reason) => _ = first.get_or_insert(reason),
-            // What follows from a failure is not told.
-            None if first.is_some() => {}
-            None => usual(panic),
+        // What follows from a failure is not told.
+        let is_told = {
+            let mut first = first();
+            match device_failure(message) {
+                Some(reason) => {
+                    first.get_or_insert(reason);
+                    false
+                }
+                None => first.is_none(),
+            }
+        };
+        // The lock is free again: the usual hook may be another one of these.
+        if is_told {
+            usual(panic);
         }
     }));
     let done = catch_unwind(AssertUnwindSafe(command));

@@ -5,7 +5,7 @@ A reward model only sees pairs; this judge knows the facts, so it tells whether 
 become better. It reads what `setpoint generate` writes (rows of `prompt` and `responses`, texts or messages) for prompts of
 the demo, and prints how often each class occurs and the mean quality:
 
-    setpoint generate --model runs/demo/dro/model --data examples/demo/eval_prompts.jsonl --output samples.jsonl
+    setpoint generate --model runs/demo/dro-0.5/model --data examples/demo/eval_prompts.jsonl --output samples.jsonl
     python3 examples/demo/gold.py samples.jsonl
 """
 

@@ -49,7 +49,7 @@ def panel(points, left, title, line, lowest, highest, rewards):
 
 
 def main(run, output):
-    dro, dpo = last_epoch(run / "dro"), last_epoch(run / "dpo")
+    dro, dpo = last_epoch(run / "dro-0.5"), last_epoch(run / "dpo-1")
     # The targets are a straight line over the rewards: take it from two responses.
     (r1, _, t1, _), (r2, _, t2, _) = min(dro), max(dro)
     slope = (t2 - t1) / (r2 - r1)
@@ -66,8 +66,8 @@ def main(run, output):
         f'<circle cx="{LEFT + 6}" cy="18" r="5" fill="{CHOSEN}"/><text x="{LEFT + 16}" y="23" font-size="13">best response of a prompt</text>',
         f'<circle cx="{LEFT + 206}" cy="18" r="5" fill="{REJECTED}"/><text x="{LEFT + 216}" y="23" font-size="13">other responses</text>',
         f'<text transform="translate(16 {TOP + HEIGHT / 2}) rotate(-90)" text-anchor="middle" font-size="13">log-ratio to the SFT model, nats</text>',
-        *panel(dro, LEFT, "DRO: each response goes to its target", (slope, t1 - slope * r1), lowest, highest, rewards),
-        *panel(dpo, second, "DPO: only differences count", None, lowest, highest, rewards),
+        *panel(dro, LEFT, "DRO, β 0.5: each response goes to its target", (slope, t1 - slope * r1), lowest, highest, rewards),
+        *panel(dpo, second, "DPO, β 1: only differences count", None, lowest, highest, rewards),
         "</svg>",
     ]
     output.write_text("\n".join(parts) + "\n", encoding="utf-8")

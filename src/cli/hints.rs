@@ -75,7 +75,8 @@ fn is_setting(key: &str) -> bool {
         let is_unknown = |message: &str| message.contains("not a setting") || message.contains("not a section");
         problems.is_none_or(|problems| problems.iter().all(|problem| !is_unknown(&problem.message)))
     };
-    let methods = || setpoint_align::METHODS.iter().map(|about| Some(about.name));
+    let offline = || setpoint_align::METHODS.iter().map(|about| about.name);
+    let methods = || offline().chain(setpoint_align::SAMPLED_METHODS.iter().copied()).map(Some);
     JOBS.iter().any(|job| std::iter::once(None).chain(methods()).any(|method| knows(*job, method)))
 }
 

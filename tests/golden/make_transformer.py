@@ -196,6 +196,8 @@ CASES = {
     "phi3_longrope": dict(
         config=phi3(
             hidden_size=64,
+            # The factor of cosines and sines makes scores large, and large ones make logits depend on the last bits.
+            initializer_range=0.12,
             original_max_position_embeddings=32,
             tie_word_embeddings=True,
             rope_parameters=longrope(),

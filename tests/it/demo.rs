@@ -1,10 +1,10 @@
 //! The first thing that anybody runs.
 
-use std::path::Path;
+use serde_json::Value;
 
 use super::fixture::setpoint;
 
-fn number(report: &serde_json::Value, path: &str) -> f64 {
+fn number(report: &Value, path: &str) -> f64 {
     path.split('.').fold(report, |value, key| &value[key]).as_f64().unwrap_or_else(|| panic!("{path} in {report}"))
 }
 
@@ -13,22 +13,33 @@ fn the_demo_keeps_its_promise() {
     let dir = tempfile::tempdir().unwrap();
     let run = dir.path().join("demo");
     let ran = setpoint(&["demo", "--quiet", "--device", "flex", "--run", &run.display().to_string()]).ok();
-    for name in ["SFT", "DRO", "DPO", "chosen log-ratio"] {
-        assert!(ran.stdout.contains(name), "{name} is missing:\n{}", ran.stdout);
+    for said in ["SFT", "DRO", "DPO", "NLL", "gold", "from the SFT model", "Samples at temperature 1", "report.html"] {
+        assert!(ran.stdout.contains(said), "{said} is missing:\n{}", ran.stdout);
     }
-    let report = |method: &str| -> serde_json::Value {
-        let path = run.join(format!("eval-{method}.json"));
-        serde_json::from_str(&std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())))
-            .unwrap()
+    let (_, results) = ran.stdout.split_once('╭').unwrap();
+    let (results, _) = results.split_once("Samples at").unwrap();
+    for line in results.lines() {
+        assert!(line.chars().count() <= 80, "wider than 80 columns: {line}");
+    }
+
+    let report = |name: &str| -> Value {
+        let path = run.join(format!("eval-{name}.json"));
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        assert!(run.join(name).join("model/model.safetensors").is_file(), "{name} has a model");
+        serde_json::from_str(&text).unwrap()
     };
-    let (dro, dpo) = (report("dro"), report("dpo"));
-    for (name, method) in [("dro", &dro), ("dpo", &dpo)] {
-        assert!(number(method, "win_rate.difference.low") > 0.5, "{name} is far above the SFT model");
-        assert!(Path::new(&run).join(name).join("model/model.safetensors").is_file());
+    // Each method goes further from the SFT model where its setting lets it: a line of reward against KL, not a point.
+    for line in [["dro-0.5", "dro-0.25"], ["dpo-3", "dpo-1"], ["nll-slow", "nll-fast"]] {
+        let reports: Vec<Value> = line.iter().map(|name| report(name)).collect();
+        let kls: Vec<f64> = reports.iter().map(|report| number(report, "kl.exact.mean")).collect();
+        assert!(kls.is_sorted(), "{line:?}: {kls:?}");
+        for (name, report) in line.iter().zip(&reports) {
+            assert!(number(report, "win_rate.difference.low") > 0.0, "{name} is above the SFT model");
+            assert_eq!(report["distributions"]["metric.gold"].as_array().unwrap().len(), 60);
+        }
     }
-    // The mean reward breaks even, so good responses gain. Whatever the processor's rounding, DRO's are not lost and DPO's are.
-    let chosen = "pairs.chosen_log_ratio.value";
-    assert!(number(&dro, chosen).abs() < 0.75, "DRO's chosen responses moved by {} nats", number(&dro, chosen));
-    assert!(number(&dpo, chosen) < -1.0, "DPO's chosen responses moved by {} nats", number(&dpo, chosen));
-    assert!(number(&dro, "kl.k1.mean") < number(&dpo, "kl.k1.mean"));
+    let page = std::fs::read_to_string(run.join("report.html")).unwrap();
+    for said in ["At equal KL", "Reward against KL", "`gold` against KL"] {
+        assert!(page.contains(said), "{said} is not in the report");
+    }
 }

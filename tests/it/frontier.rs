@@ -273,7 +273,7 @@ fn models_on_the_way_of_a_training_are_points_of_the_line() {
     setpoint(&["report", &run.display().to_string(), "--at-kl", "0.002", "--output", &html]).ok();
     // The number of models is part of the run.
     compare(&config, &run, &["--resume", "--set", "frontier.checkpoints=1"]).fails(2, &["frontier.checkpoints"]);
-    let model = super::fixture::model().display().to_string();
+    let model = model().display().to_string();
     let data = dir.path().join("rewards.jsonl").display().to_string();
     let ran = ["align", "--model", &model, "--data", &data, "--run", "unused", "--set", "keep_models=true"];
     setpoint(&ran).fails(2, &["keep_models", "train.sample_steps"]);

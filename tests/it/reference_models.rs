@@ -107,7 +107,7 @@ fn qrpo_takes_quantiles_among_the_samples() {
         let run = dir.path().join(name).display().to_string();
         let mut arguments = vec!["align", "--model", &policy, "--data", data, "--run", &run];
         let common =
-            ["align.method=qrpo", "align.beta=0.5", "samples.prompts=0", "train.batch_size=4", "train.max_steps=1"];
+            ["align.method=qrpo", "align.beta=0.5", "samples.prompts=0", "train.batch_size=12", "train.max_steps=1"];
         common.iter().chain(sets).for_each(|set| arguments.extend(["--set", set]));
         setpoint(&arguments)
     };

@@ -270,10 +270,10 @@ fn wrong_settings_are_usage_errors_in_one_sentence() {
         &["column", "yet to be drawn", "a rule, a command or a judge"],
     );
     for (set, name) in [
-        ("reference.generate.temperature=0.7", "`temperature`"),
-        ("reference.generate.top_k=50", "`top_k`"),
-        ("reference.generate.top_p=0.9", "`top_p`"),
-        ("reference.generate.repetition_penalty=1.1", "`repetition_penalty`"),
+        ("reference.generate.temperature=0.7", "`reference.generate.temperature`"),
+        ("reference.generate.top_k=50", "`reference.generate.top_k`"),
+        ("reference.generate.top_p=0.9", "`reference.generate.top_p`"),
+        ("reference.generate.repetition_penalty=1.1", "`reference.generate.repetition_penalty`"),
     ] {
         refused(&rule(set), &["--reference-samples", "8"], &[set.split('=').next().unwrap(), "own distribution", name]);
     }
@@ -342,8 +342,8 @@ fn the_command_that_a_message_names_makes_the_samples() {
     let output = dir.path().join("sampled.jsonl").display().to_string();
     let told = told.replace("REWARD_MODEL", &reward).replace("sampled.jsonl", &output);
     let words: Vec<&str> = told.split(' ').skip(1).collect();
-    // The tests' model writes long; a reward model reads no more than it has positions for.
-    let ran = setpoint(&[&words[..], &["--set", "reference.generate.max_new_tokens=300"]].concat()).ok();
+    // The tests' model writes what becomes more tokens when it is read again, and a reward model reads no more than it has positions for.
+    let ran = setpoint(&[&words[..], &["--set", "reference.generate.max_new_tokens=100"]].concat()).ok();
     assert!(ran.stderr.contains("32 reference samples with rewards"), "{ran:#?}");
     let rows = lines(Path::new(&output));
     assert_eq!(texts(&rows[1], "reference_responses").len(), 16);

@@ -65,14 +65,19 @@ fn online_methods_raise_the_reward_of_a_rule() {
     let (dir, data) = file("prompts.jsonl", &prompts(12));
     for (name, settings) in [
         ("dpo", &["align.method=dpo"][..]),
-        ("dro", &["align.method=dro", "align.beta=0.5"]),
+        // A character is then 2.5 nats.
+        ("dro", &["align.method=dro", "align.beta=0.02"]),
+        ("astar", &["align.method=dro", "align.beta=0.02", "align.log_z0=per_prompt", "reference=previous"]),
+        ("kto", &["align.method=kto"]),
+        ("qrpo", &["align.method=qrpo", "reference=previous"]),
+        ("rebel", &["align.method=rpo", "reference=previous"]),
         ("rloo", &["align.method=rloo"]),
         ("grpo", &["align.method=grpo"]),
         ("reinforce", &["align.method=reinforce_pp"]),
-        ("astar", &["align.method=dro", "align.beta=0.5", "align.log_z0=per_prompt", "reference=previous"]),
     ] {
         let run = dir.path().join(name);
-        let settings = &[settings, SHORT, &["rollout.epochs_per_round=2", "rollout.prompts=12"]];
+        let settings =
+            &[settings, SHORT, &["rollout.epochs_per_round=2", "rollout.prompts=12", "train.learning_rate=0.03"]];
         setpoint_owned(&arguments(&data, &run, 12, settings)).ok();
         let rewards = by_round(&run, "reward");
         assert_eq!(rewards.len(), 12, "{name}");
@@ -137,6 +142,13 @@ fn a_round_is_stored_as_rows_that_other_jobs_read() {
     setpoint(&align).ok();
 }
 
+/// The same numbers in the order of their names: which comes first in a line depends on the first micro-batch.
+fn sorted(line: &Map<String, Value>) -> Map<String, Value> {
+    let mut entries: Vec<_> = line.clone().into_iter().collect();
+    entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+    entries.into_iter().collect()
+}
+
 #[test]
 fn micro_batches_and_devices_leave_the_numbers_as_they_are() {
     let (dir, data) = file("prompts.jsonl", &prompts(6));
@@ -160,7 +172,7 @@ fn micro_batches_and_devices_leave_the_numbers_as_they_are() {
             let (expected, found) = (metrics(&whole), metrics(&other));
             assert_eq!(found.len(), expected.len(), "{method}");
             for (found, expected) in found.iter().zip(&expected) {
-                close(&format!("{method}, {}", other.display()), found, expected);
+                close(&format!("{method}, {}", other.display()), &sorted(found), &sorted(expected));
             }
         }
     }
@@ -367,6 +379,10 @@ fn what_rounds_cannot_do_is_said_in_one_sentence_before_any_work() {
         (&[SHORT, &["align.method=rloo", "rollout.temperature=0.7"]], "at temperature 1 alone"),
         (&[SHORT, &["align.method=grpo", "rollout.samples=1"]], "at least 2"),
         (&[SHORT, &["align.method=grpo", "reference=previous"]], "has no reference model"),
+        (
+            &[SHORT, &["align.method=grpo", "align.missing_stop_penalty=1", "reward.missing_stop_penalty=1"]],
+            "would both be subtracted",
+        ),
     ] {
         try_out(settings).fails(2, &[said]);
     }

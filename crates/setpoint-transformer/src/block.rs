@@ -7,6 +7,7 @@ use crate::design::{Activation, HeadNorms, LayerRope, Maps, NormPlacement};
 use crate::linear::Linear;
 use crate::lora::Masks;
 use crate::norm::RmsNorm;
+use crate::optional::OptionalLinear;
 use crate::rope::Rotations;
 
 /// One layer: attention and feed-forward network, each added to its input, with norms before them, after them, or both.
@@ -140,11 +141,11 @@ fn normalised(x: Tensor<2>, norm: &Option<RmsNorm>) -> Tensor<2> {
 fn apply<const N: usize>(
     x: Tensor<2>,
     mask: Option<&DropoutMask>,
-    fused: &Option<Linear>,
-    separate: [&Option<Linear>; N],
+    fused: &OptionalLinear,
+    separate: [&OptionalLinear; N],
     widths: [usize; N],
 ) -> [Tensor<2>; N] {
-    let Some(fused) = fused else {
+    let Some(fused) = fused.as_ref() else {
         return separate.map(|map| {
             let map = map.as_ref().expect("a layer has separate maps or a fused one");
             map.forward_masked(x.clone(), mask)
@@ -162,13 +163,13 @@ fn apply<const N: usize>(
 #[derive(Module, Debug)]
 pub struct SelfAttention {
     /// `[h·n, d]`, unless [`qkv_proj`](Self::qkv_proj) holds it; so are the next two.
-    pub q_proj: Option<Linear>,
+    pub q_proj: OptionalLinear,
     /// `[g·n, d]`
-    pub k_proj: Option<Linear>,
+    pub k_proj: OptionalLinear,
     /// `[g·n, d]`
-    pub v_proj: Option<Linear>,
+    pub v_proj: OptionalLinear,
     /// Queries, keys and values in one matrix, `[(h + 2g)·n, d]`, if the checkpoint has them so.
-    pub qkv_proj: Option<Linear>,
+    pub qkv_proj: OptionalLinear,
     /// `[d, h·n]`
     pub o_proj: Linear,
     /// The norm of the queries, if there is one.
@@ -195,7 +196,9 @@ impl SelfAttention {
         };
         let (d, q, kv) = (config.hidden_size, heads.query * heads.dim, heads.kv * heads.dim);
         let fused = design.maps == Maps::Fused;
-        let map = |is_there: bool, width| is_there.then(|| Linear::zeros(d, width, design.biases.qkv, device));
+        let map = |is_there: bool, width| {
+            OptionalLinear(is_there.then(|| Linear::zeros(d, width, design.biases.qkv, device)))
+        };
         let norm = |whole| match design.head_norms {
             HeadNorms::Absent => None,
             HeadNorms::PerHead => Some(RmsNorm::fresh(heads.dim, config, device)),
@@ -249,11 +252,11 @@ impl SelfAttention {
 #[derive(Module, Debug)]
 pub struct Mlp {
     /// `[f, d]`, unless [`gate_up_proj`](Self::gate_up_proj) holds it; so is the next one.
-    pub gate_proj: Option<Linear>,
+    pub gate_proj: OptionalLinear,
     /// `[f, d]`
-    pub up_proj: Option<Linear>,
+    pub up_proj: OptionalLinear,
     /// Both in one matrix, `[2f, d]`, if the checkpoint has them so.
-    pub gate_up_proj: Option<Linear>,
+    pub gate_up_proj: OptionalLinear,
     /// `[d, f]`
     pub down_proj: Linear,
     width: usize,
@@ -265,7 +268,7 @@ impl Mlp {
     fn zeros(config: &ModelConfig, device: &Device) -> Self {
         let (d, f, bias) = (config.hidden_size, config.intermediate_size, config.design.biases.mlp);
         let fused = config.design.maps == Maps::Fused;
-        let map = |is_there: bool, width| is_there.then(|| Linear::zeros(d, width, bias, device));
+        let map = |is_there: bool, width| OptionalLinear(is_there.then(|| Linear::zeros(d, width, bias, device)));
         Self {
             gate_proj: map(!fused, f),
             up_proj: map(!fused, f),

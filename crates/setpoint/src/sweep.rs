@@ -181,6 +181,10 @@ impl SweepConfig {
             keep_models,
             samples,
             output: None,
+            rounds: None,
+            guards: None,
+            rollout: None,
+            reward: None,
         }
     }
 

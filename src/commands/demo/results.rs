@@ -111,8 +111,8 @@ pub fn verdict(measured: &[Measured]) -> Outcome<String> {
             format!("{method} {low:.1} to {high:.1}")
         };
         return Ok(format!(
-            "{} and {} nats from the SFT model have no distance in common: the table cannot\n\
-             say which of them does more with it.",
+            "{} and {} nats from the SFT model\n\
+             have no distance in common: the table cannot say which does more with it.",
             reach("DRO"),
             reach("DPO")
         ));
@@ -125,17 +125,30 @@ pub fn verdict(measured: &[Measured]) -> Outcome<String> {
     let said = [(REWARD, "reward"), (GOLD, "gold quality")].into_iter().filter_map(|(metric, name)| {
         let e = difference(metric)?;
         let word = match (e.low > 0.0, e.high < 0.0) {
-            (true, _) => "more",
-            (_, true) => "less",
-            _ => "as much, within the error,",
+            (true, _) => "above",
+            (_, true) => "below",
+            _ => "not told from",
         };
-        Some(format!("{word} {name} ({:+.2} [{:+.2}, {:+.2}])", e.value, e.low, e.high))
+        Some(format!("DRO's {name} is {word} DPO's: {:+.2} [{:+.2}, {:+.2}]", e.value, e.low, e.high))
     });
     let said: Vec<String> = said.collect();
+    let control = match best_gold(measured) {
+        Some("NLL") => {
+            "\nThe control, NLL, has the best gold quality: it imitates the best response\n\
+             alone, and whoever wrote these responses is better than the SFT model."
+        }
+        _ => "",
+    };
     Ok(format!(
-        "At the same distance from the SFT model, {kl:.1} nats, DRO has\n  {}\nthan DPO. Gold quality is judged by somebody who knows the facts (-1 to 4); nobody\nwas trained on it.",
-        said.join("\n  and ")
+        "At {kl:.1} nats from the SFT model,\n  {}.\nGold quality (-1 to 4) is judged by somebody who knows the facts; nothing was\n\
+         trained on it.{control}",
+        said.join(";\n  ")
     ))
+}
+
+/// Returns the method whose answers have the best gold quality.
+fn best_gold(measured: &[Measured]) -> Option<&'static str> {
+    measured.iter().max_by(|a, b| mean(&a.gold).total_cmp(&mean(&b.gold))).map(|best| best.method)
 }
 
 /// Returns the KL in the middle of those that both methods reach.

@@ -346,6 +346,9 @@ fn percent(share: f64) -> String {
 mod tests {
     use super::*;
 
+    /// Numbers of rounds, what they are numbers of, and the signs that they report.
+    type Case<'a> = (&'a [f64], &'a dyn Fn(f64) -> RoundSigns, &'a [(u64, Sign)]);
+
     /// The signs that some rounds report.
     fn signs_of(rounds: &[RoundSigns]) -> Vec<(u64, Sign)> {
         let mut guards = Guards::default();
@@ -367,7 +370,7 @@ mod tests {
     #[test]
     fn each_sign_is_reported_once_while_it_lasts() {
         let none = RoundSigns::default();
-        let cases: [(&[f64], &dyn Fn(f64) -> RoundSigns, &[(u64, Sign)]); 9] = [
+        let cases: [Case<'_>; 9] = [
             (&[49.0, 51.0, 60.0, 40.0, 55.0], &|v| RoundSigns { kl: Some(v), ..none }, &[(1, Sign::Kl), (4, Sign::Kl)]),
             (&[1.0, 1.1, 0.9, 1.0, 1.2, 5.4, 5.0], &|v| RoundSigns { kl: Some(v), ..none }, &[(5, Sign::Kl)]),
             (&[-2.0, 0.0, -2.0, -1.5, -3.0], &|v| RoundSigns { kl: Some(v), ..none }, &[(3, Sign::NegativeKl)]),

@@ -60,17 +60,8 @@ impl RewardShape {
             }
         }
         if let Some((low, high)) = self.clip.map(ClipRange::bounds) {
-            // NaN stays: comparisons with it are false.
-            let limit = |reward: f64| {
-                if reward < low {
-                    low
-                } else if reward > high {
-                    high
-                } else {
-                    reward
-                }
-            };
-            rewards.iter_mut().for_each(|reward| *reward = limit(*reward));
+            // NaN stays NaN. `problems` has refused a range whose ends are the wrong way round.
+            rewards.iter_mut().for_each(|reward| *reward = reward.clamp(low, high.max(low)));
         }
         for (reward, _) in rewards.iter_mut().zip(sampled).filter(|(_, one)| !one.stopped) {
             *reward -= self.missing_stop_penalty;

@@ -1,4 +1,7 @@
 //! The linear map with a low-rank update: the update's products are added where those of the weight have just been written.
+//!
+//! Maps of the same input, such as queries, keys and values, each multiply it with their own first factor. Stacking these factors would read
+//! the input once instead of three times, but save no multiplication, and the input's gradient would need one more addition.
 
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;

@@ -142,7 +142,7 @@ fn a_weight_takes_little_more_than_half_a_byte() {
     let dir = tempfile::tempdir().unwrap();
     let mut model = CausalLm::init(&config, 1, &device);
     let matrix = Tensor::from_data(TensorData::new(values, [768, 520]), &device);
-    model.model.layers[0].mlp.up_proj.weight.set(matrix);
+    model.model.layers[0].mlp.up_proj.as_mut().unwrap().weight.set(matrix);
     model.save(&config, dir.path(), &SaveOptions::default()).unwrap();
     for (double_quant, most) in [(true, 0.53), (false, 0.57)] {
         let quantize = Quantize::Nf4 { double_quant };
@@ -296,7 +296,7 @@ fn what_cannot_be_quantised_is_refused() {
     assert!(matches!(error, Error::Quantized { .. }), "{error}");
 
     let (mut model, config) = read(&case("llama_kv2"), FloatDType::F32, None, &device);
-    let weight = &mut model.model.layers[1].mlp.up_proj.weight;
+    let weight = &mut model.model.layers[1].mlp.up_proj.as_mut().unwrap().weight;
     let ([outputs, inputs], mut values) = (weight.val().dims(), host(weight.val()));
     values[inputs + 3] = f32::INFINITY;
     weight.set(Tensor::from_data(TensorData::new(values, [outputs, inputs]), &device));

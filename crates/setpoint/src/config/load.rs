@@ -115,7 +115,7 @@ enum Checks {
 }
 
 /// Tables whose keys are not settings of the program.
-pub(super) const FREE_TABLES: [&str; 8] = [
+pub(super) const FREE_TABLES: [&str; 9] = [
     "data.columns",
     "eval_data.columns",
     "model.template_kwargs",

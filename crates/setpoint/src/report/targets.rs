@@ -6,8 +6,11 @@ use super::chart::{Chart, Group, Key, Look, Words, grouped};
 use super::number::percent;
 use super::read::Run;
 
+/// A name, and its share of the probability.
+type Part = (&'static str, fn(&Shares) -> f64);
+
 /// The parts into which probability is divided.
-const PARTS: [(&str, fn(&Shares) -> f64); 3] =
+const PARTS: [Part; 3] =
     [("best response", |s| s.best), ("other responses", |s| s.other), ("without a reward", |s| s.unscored)];
 
 /// Draws how probability is divided under the reference and under the targets. `None` for runs without targets, and for those whose
@@ -17,7 +20,7 @@ pub fn picture(subject: usize, run: &Run) -> Option<Chart> {
     let name = format!("Probability by response: {}", run.name);
     let verdict = masses.verdict_in_words();
     let words = Words { title: &name, x: "responses of a prompt", y: "probability, %", good: &verdict };
-    let group = |&(name, share): &(&'static str, fn(&Shares) -> f64)| Group {
+    let group = |&(name, share): &Part| Group {
         name,
         bars: vec![(Look::Grey, share(&masses.reference)), (Look::Solid, share(&masses.target))],
     };

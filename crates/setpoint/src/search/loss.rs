@@ -22,8 +22,12 @@ pub fn loss_trend(folder: &Path) -> Option<Trend> {
 pub fn still_falling(entries: &[Entry]) -> Option<String> {
     /// More trials are counted.
     const NAMED: usize = 3;
-    let falling: Vec<(&Entry, Trend)> =
-        entries.iter().filter_map(|entry| Some((entry, entry.loss_trend.filter(Trend::is_falling)?))).collect();
+    let mut falling: Vec<(&Entry, Trend)> = Vec::new();
+    for entry in entries {
+        // A training that was measured on two parts of the prompts is named once.
+        let new = falling.iter().all(|(other, _)| other.trial != entry.trial);
+        falling.extend(entry.loss_trend.filter(|trend| new && trend.is_falling()).map(|trend| (entry, trend)));
+    }
     if falling.is_empty() {
         return None;
     }

@@ -252,7 +252,7 @@ impl Expression {
             Self::Negative(one) => -one.value(variable),
             Self::Factorial(one) => {
                 let n = one.value(variable);
-                let whole = n >= 0.0 && n <= 170.0 && n.fract() == 0.0;
+                let whole = (0.0..=170.0).contains(&n) && n.fract() == 0.0;
                 if whole { (1..=n as u32).map(f64::from).product() } else { f64::NAN }
             }
             Self::Function(name, one) => {

@@ -223,6 +223,11 @@ pub fn validate(config: &AlignConfig, problems: &mut Problems<'_>) {
     }
     if let Some(reward) = &config.reward {
         validate_reward(reward, problems);
+        problems.require(
+            reward.missing_stop_penalty == 0.0 || own_penalty(&config.align) == 0.0,
+            "reward.missing_stop_penalty",
+            "`reward.missing_stop_penalty` and `align.missing_stop_penalty` would both be subtracted: leave one of them out",
+        );
     }
     problems.require(
         config.eval_data.is_none(),
@@ -298,6 +303,12 @@ fn validate_method(method: &Method, rollout: &RolloutSection, problems: &mut Pro
         "align.log_z0",
         "`keep_chosen` is about the chosen responses of a file, and rounds have none: give \"mean\", \"per_prompt\" or a number",
     );
+}
+
+/// Returns the penalty for a missing stop token among the settings of the method itself; 0 if it has no such setting.
+fn own_penalty(method: &Method) -> f64 {
+    let settings = serde_json::to_value(method).unwrap_or_default();
+    settings.get("missing_stop_penalty").and_then(serde_json::Value::as_f64).unwrap_or(0.0)
 }
 
 /// Returns whether a method compares the responses of a prompt, so that one alone teaches nothing.

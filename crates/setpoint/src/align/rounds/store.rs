@@ -190,6 +190,8 @@ impl Store {
         if file_digest(&path).map_err(|error| Failure::from(error).hint(remedy))? != (seal.bytes, seal.crc32c) {
             return Err(Failure::run(format!("{} is not as the run left it", path.display())).hint(remedy));
         }
+        // A process that died after it had sealed the round has left its parts.
+        setpoint_files::remove_tree(&self.parts(round))?;
         Ok(Some(StoredRound { rows: read_rows(&path)?, mismatched: seal.mismatched }))
     }
 }
@@ -267,6 +269,10 @@ mod tests {
         store.write_round(0, &whole).unwrap();
         assert_eq!(store.round(0).unwrap().as_ref(), Some(&whole));
         assert_eq!(store.chunk(0, 1), None, "the parts are gone");
+
+        // Parts that a process left which died just after the round was whole go when it is read.
+        store.write_chunk(0, 2, &whole.rows).unwrap();
+        assert!(store.round(0).unwrap().is_some() && !store.parts(0).exists());
 
         // Another process of the same run finds it, one of other inputs does not.
         assert_eq!(Store::open(&run, "a").unwrap().round(0).unwrap().as_ref(), Some(&whole));
