@@ -1,5 +1,5 @@
-//! Each fused operation beside the same formula in Burn's own operations: one process, the two in turn, medians. Then products of few rows,
-//! as in generation.
+//! Times each fused operation and the same formula in Burn's own operations, in turn in one process, and prints medians; then products of
+//! few rows, as in generation.
 //!
 //! `cargo bench --bench kernels [-- small|mid|wide-vocab]`. With `--features cuda` (or `wgpu`) it measures that device instead of the CPU.
 

@@ -99,7 +99,7 @@ pub struct Measurement {
     pub metrics: Vec<(String, f64)>,
     /// Numbers of single responses, for `responses.jsonl`.
     pub responses: ResponseValues,
-    /// Whether the run ends with this step, because something that was measured is beyond a limit.
+    /// True if a measured value has passed its limit, so that the run ends with this step.
     pub ends: bool,
 }
 

@@ -92,7 +92,7 @@ fn larger_beta(settings: &AuditSettings, groups: &[PromptGroup], level_at: impl 
     })
 }
 
-/// Rounds a number to so many significant digits in the given direction.
+/// Rounds a number to `digits` significant digits, up or down as `round` does.
 fn rounded(value: f64, digits: i32, round: fn(f64) -> f64) -> f64 {
     if value == 0.0 || !value.is_finite() {
         return value;

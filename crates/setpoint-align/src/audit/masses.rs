@@ -26,7 +26,7 @@ const ROUNDING: f64 = FEASIBILITY_TOLERANCE;
 /// the ratio of their targets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Masses {
-    /// What becomes of the share of the responses in the file.
+    /// The change in the share of the responses in the file.
     pub verdict: Verdict,
     /// How the reference divides its probability, a mean over the prompts.
     pub reference: Shares,
@@ -49,7 +49,7 @@ pub struct Masses {
     pub highest_level: Option<f64>,
 }
 
-/// What becomes of the share of the responses in the file, the mean of which over the prompts is compared.
+/// How the targets change the share of the responses in the file, by its mean over the prompts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {

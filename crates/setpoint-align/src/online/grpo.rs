@@ -71,10 +71,10 @@ pub enum GrpoLoss {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Importance {
-    /// Its own.
+    /// Each token has its own ratio.
     #[default]
     Token,
-    /// That of its response, the geometric mean over the tokens (Zheng et al. 2025, GSPO).
+    /// All tokens of a response have the geometric mean of their ratios (Zheng et al. 2025, GSPO).
     Sequence,
 }
 
@@ -90,7 +90,7 @@ impl GrpoSettings {
         Clip { low: self.clip, high: self.clip_high.unwrap_or(self.clip), cap: self.ratio_cap }
     }
 
-    /// Returns the weight of a response with so many tokens in the mean that the loss is.
+    /// Returns the weight of a response of `tokens` tokens in the mean over responses.
     fn weight(&self, tokens: usize) -> f64 {
         match self.loss {
             GrpoLoss::Dapo | GrpoLoss::Cispo => tokens as f64,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::summary::Summary;
 
-/// What a warning does to the run: the setting `guards`.
+/// The consequence of a warning for the run: the setting `guards`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GuardAction {

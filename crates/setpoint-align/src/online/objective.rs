@@ -19,7 +19,7 @@ use crate::settings::Problem;
 pub struct Sampled<'a> {
     /// The reward of the whole text; NaN if its source gave none.
     pub reward: f64,
-    /// Whether it ends with a stop token; false if it was cut.
+    /// True if the response ends with a stop token, false if it was cut.
     pub stopped: bool,
     /// `old_t` by the training path, nats, `N` entries.
     pub old_logps: &'a [f64],

@@ -222,7 +222,7 @@ impl OnlineObjective for PpoSettings {
 
 /// The responses of a round whose tokens have rewards of their own: of PPO and REINFORCE++.
 pub(super) struct TokenRound {
-    /// Whether each response has a reward.
+    /// For each response, true if it has a reward.
     pub(super) scored: Vec<bool>,
     /// The estimated KL divergence of each token, nats; zeros without a reference.
     pub(super) kls: Vec<Vec<f64>>,

@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 
 use crate::settings::Problem;
 
-/// The largest log-ratio that is told apart, nats: `exp(40)` is 2e17. The gradient beyond it is 0.
+/// Log-ratios above this limit are set to it, nats: `exp(40)` is 2e17. The gradient beyond it is 0.
 ///
 /// trl has no such limit: there a log-ratio of 89 is an infinite ratio in f32, and its gradient no number.
 pub const LARGEST_LOG_RATIO: f64 = 40.0;

@@ -30,10 +30,10 @@ struct PolicyGolden {
 #[derive(Deserialize)]
 struct PolicyCase<S> {
     settings: S,
-    /// Whether each token's loss has a weight for another program's samples.
+    /// True if the loss of each token is weighted because another program sampled.
     #[serde(default)]
     weighted: bool,
-    /// Whether the policy is the one that sampled.
+    /// True if the policy itself sampled.
     #[serde(default)]
     on_policy: bool,
     loss: f64,

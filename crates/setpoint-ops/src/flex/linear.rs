@@ -19,7 +19,7 @@ pub(super) const FEW: usize = 112;
 /// Weights' rows that a thread takes at a time in a product of few rows.
 const PART: usize = 24;
 
-/// Those of a weight with so few rows that threads would otherwise have nothing to do, if the product is worth sharing.
+/// Rows that a thread takes at a time if the weight has too few rows to give every thread a part of the usual size.
 const SMALL_PART: usize = 8;
 
 /// Multiplications from which on such a product is worth sharing among threads.
@@ -157,7 +157,7 @@ impl<'a> FewRows<'a> {
     }
 }
 
-/// What is added to a product of few rows: `scale · low · Bᵀ`.
+/// An adapter's update of a product of few rows: `scale · low · Bᵀ`.
 pub(super) struct FewUpdate<'a> {
     /// `[t, r]`
     pub(super) low: FewRows<'a>,
@@ -170,7 +170,7 @@ impl FewUpdate<'_> {
     /// On this thread: adds `count` columns from `first` on to those of `to`, `[t, out]`.
     ///
     /// # Safety
-    /// These columns must have values, and nobody else may touch them meanwhile.
+    /// These columns must be initialised, and no other thread may read or write them during the call.
     unsafe fn add_part(&self, to: Shared<'_>, outputs: usize, [first, count]: [usize; 2], buffer: &mut Vec<f32>) {
         let rank = self.low.width;
         buffer.resize(self.low.count() * count, 0.0);

@@ -15,8 +15,8 @@ use super::nf4::{Nf4, Reader};
 const OUTPUTS: usize = 4;
 
 impl Nf4 {
-    /// Returns whether [`times_transposed`](Self::times_transposed) multiplies so many rows with this weight: a block must be whole vectors of
-    /// one row.
+    /// Returns whether [`times_transposed`](Self::times_transposed) can multiply `rows` rows with this weight: a block must consist of
+    /// whole vectors of one row.
     pub(super) fn multiplies(&self, rows: usize) -> bool {
         let [_, inputs] = self.shape();
         let block = self.block();
@@ -98,7 +98,7 @@ impl Dots<'_> {
             let mut tables = [simd.table(&[0.0; NUMBERS]); OUTPUTS];
             let mut codes = [&[] as &[Codes]; OUTPUTS];
             for j in 0..OUTPUTS {
-                // Behind the last row it stands in for the others, whose sums are not stored.
+                // Beyond the last row, the last one is computed again; its sums are not stored.
                 let block = (self.first + (output + j).min(self.count - 1)) * blocks + i;
                 tables[j] = simd.table(&self.weight.table(block));
                 codes[j] = self.weight.codes(block);

@@ -88,7 +88,7 @@ fn other_answers_differ() {
     }
 }
 
-/// What math-verify says of the same answers (`tests/golden/make_math_answers.py`).
+/// Compares with math-verify's verdicts on the same answers (`tests/golden/make_math_answers.py`).
 #[test]
 fn math_verify_agrees() {
     #[derive(serde::Deserialize)]

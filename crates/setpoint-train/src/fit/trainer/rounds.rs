@@ -11,7 +11,7 @@ impl<T: Task> Trainer<'_, T> {
     /// Has the examples of the next step's round made, unless the task has them.
     ///
     /// # Errors
-    /// Those of the hook.
+    /// When the hook fails.
     pub(super) fn begin_round(&mut self, model: &T::Model, hooks: &mut dyn Hooks<T::Model>) -> Result<(), Error> {
         let Some(passes) = self.task.passes_per_round() else { return Ok(()) };
         let steps = passes.get().saturating_mul(self.plan.steps_per_epoch).max(1);
