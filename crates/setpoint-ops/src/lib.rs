@@ -12,6 +12,7 @@
 
 mod adamw;
 mod backend;
+mod blockwise;
 mod composed;
 mod differentiate;
 mod dropout;
@@ -24,6 +25,7 @@ mod nf4;
 mod packing;
 
 pub use adamw::{AdamWStep, adamw, sum_of_squares};
+pub use blockwise::{BLOCK, Blockwise, CodeValues};
 pub use dropout::{DropoutMask, dropout, extend_key};
 pub use functions::{
     Logits, LowRank, RowLengths, TokenScores, attention, geglu, linear, linear_lora, rescale, rms_norm, rotate,

@@ -35,6 +35,7 @@ mod hooks;
 mod identity;
 mod logps;
 mod metrics;
+mod moments;
 mod optimizer;
 mod order;
 mod parameters;
@@ -65,6 +66,7 @@ pub use logps::{
     shared_tokens, token_logps, token_logps_with,
 };
 pub use metrics::MetricSums;
+pub use moments::MomentsFormat;
 pub use optimizer::{AdamW, AdamWConfig};
 pub use order::Order;
 pub use reference::{ReferenceKey, ReferenceRow, ReferenceStore};

@@ -1,4 +1,4 @@
-//! AdamW with f32 state, whatever the parameters' dtype.
+//! AdamW with moments in f32 or in 8-bit codes, whatever the parameters' dtype.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,10 +6,11 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use setpoint_ops::{AdamWStep, adamw};
+use setpoint_ops::AdamWStep;
 use setpoint_transformer::checkpoint::ParamPath;
 
 use crate::Error;
+use crate::moments::{Moments, MomentsFormat, flat_tensor};
 use crate::parameters::{self, AutodiffState};
 use crate::sink::GradientSink;
 use crate::storage::Digest;
@@ -25,6 +26,8 @@ pub struct AdamWConfig {
     pub eps: f64,
     /// Decoupled weight decay λ, on parameters of rank 2 and higher only; norms and biases do not decay.
     pub weight_decay: f64,
+    /// What the two moments are held in: "f32", or "8bit" (blockwise codes as in bitsandbytes, a quarter of the memory).
+    pub state: MomentsFormat,
     /// Steps each block inside the backward pass, so that the gradients of two blocks never exist at once. Nothing can be
     /// clipped then, and a step is one micro-batch.
     pub in_backward: bool,
@@ -36,7 +39,14 @@ pub struct AdamWConfig {
 
 impl Default for AdamWConfig {
     fn default() -> Self {
-        Self { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0, in_backward: false, plus_ratio: 1.0 }
+        Self {
+            betas: (0.9, 0.999),
+            eps: 1e-8,
+            weight_decay: 0.0,
+            state: MomentsFormat::F32,
+            in_backward: false,
+            plus_ratio: 1.0,
+        }
     }
 }
 
@@ -49,7 +59,7 @@ impl Default for AdamWConfig {
 /// θ ← θ − η/(1 − β₁ᵗ) · m / (√v/√(1 − β₂ᵗ) + ε)
 /// ```
 ///
-/// Moments are f32. A bf16 or f16 parameter has an f32 master copy, because an update of 5e-7 would
+/// Moments are f32, or in 8-bit codes between steps ([`MomentsFormat`]). A bf16 or f16 parameter has an f32 master copy, because an update of 5e-7 would
 /// vanish in it; an f32 parameter is its own master. State is keyed by the parameter's path, `t` is
 /// counted for each parameter, and a parameter without a gradient does not move.
 #[derive(Clone, Debug)]
@@ -63,8 +73,7 @@ pub struct AdamW {
 struct State {
     steps: u64,
     shape: Vec<usize>,
-    exp_avg: Tensor<1>,
-    exp_avg_sq: Tensor<1>,
+    moments: Moments,
     /// Only where the parameter is not f32.
     master: Option<Tensor<1>>,
 }
@@ -83,8 +92,7 @@ impl AdamW {
     /// The same state on another device.
     pub(crate) fn on(self, device: &Device) -> Self {
         let there = |state: State| State {
-            exp_avg: state.exp_avg.to_device(device),
-            exp_avg_sq: state.exp_avg_sq.to_device(device),
+            moments: state.moments.to_device(device),
             master: state.master.map(|master| master.to_device(device)),
             ..state
         };
@@ -125,17 +133,17 @@ impl AdamW {
         learning_rate: f64,
         scale: f64,
     ) -> Tensor<1> {
-        let AdamWConfig { betas: (beta1, beta2), eps, weight_decay, in_backward: _, plus_ratio } = self.config;
+        let AdamWConfig { betas: (beta1, beta2), eps, weight_decay, state: format, in_backward: _, plus_ratio } =
+            self.config;
         let is_second_factor = path.ends_with(".lora_B.weight");
         let learning_rate = learning_rate * if is_second_factor || shape.len() == 1 { plus_ratio } else { 1.0 };
         let dtype = value.dtype();
-        let State { steps, exp_avg, exp_avg_sq, master, .. } = self.state.remove(&path).unwrap_or_else(|| {
-            let zeros = || Tensor::zeros(value.dims(), (&value.device(), DType::F32));
+        let State { steps, moments, master, .. } = self.state.remove(&path).unwrap_or_else(|| {
+            let elements = shape.iter().product();
             State {
                 steps: 0,
                 shape: shape.to_vec(),
-                exp_avg: zeros(),
-                exp_avg_sq: zeros(),
+                moments: Moments::zeros(format.of(&path, elements), elements, &value.device()),
                 master: (dtype != DType::F32).then(|| value.clone().cast(FloatDType::F32)),
             }
         });
@@ -151,26 +159,29 @@ impl AdamW {
             root: (1.0 - beta2.powf(steps as f64)).sqrt(),
             eps,
         };
-        let (weight, exp_avg, exp_avg_sq) = adamw(master.unwrap_or(value), exp_avg, exp_avg_sq, gradient, step);
+        let (weight, moments) = moments.step(master.unwrap_or(value), gradient, step);
         let (value, master) = if dtype == DType::F32 {
             (weight, None)
         } else {
             (weight.clone().cast(FloatDType::from(dtype)), Some(weight))
         };
         let shape = shape.to_vec();
-        self.state.insert(path, State { steps, shape, exp_avg, exp_avg_sq, master });
+        self.state.insert(path, State { steps, shape, moments, master });
         value
     }
 
-    /// Writes the state, one tensor at a time: `{path}.step`, `{path}.exp_avg`,
-    /// `{path}.exp_avg_sq` and, where there is one, `{path}.master`.
+    /// Writes the state, one tensor at a time: `{path}.step`, `{path}.master` where there is one, and the moments as
+    /// [`Moments::parts`] names them.
     pub(crate) fn save(&self, path: &std::path::Path) -> Result<Digest, Error> {
-        let spec = |name: String, dtype, shape: &[usize]| TensorSpec { name, dtype, shape: shape.to_vec() };
-        // i64 before f32: larger elements first keep every tensor aligned.
-        let mut specs: Vec<_> = self.state.keys().map(|path| spec(format!("{path}.step"), DType::I64, &[1])).collect();
-        for (path, state) in &self.state {
-            for (part, _) in state.parts() {
-                specs.push(spec(format!("{path}.{part}"), DType::F32, &state.shape));
+        // i64, then f32, then u8: larger elements first keep every tensor aligned.
+        let mut specs: Vec<_> = self
+            .state
+            .keys()
+            .map(|path| TensorSpec { name: format!("{path}.step"), dtype: DType::I64, shape: vec![1] })
+            .collect();
+        for dtype in [DType::F32, DType::U8] {
+            for (path, state) in &self.state {
+                specs.extend(state.parts(path).into_iter().map(|(spec, _)| spec).filter(|spec| spec.dtype == dtype));
             }
         }
         let mut writer = TensorWriter::create(path, specs)?;
@@ -178,9 +189,13 @@ impl AdamW {
             let steps = TensorData::from([state.steps as i64]);
             writer.write(&format!("{path}.step"), &steps)?;
         }
-        for (path, state) in &self.state {
-            for (part, tensor) in state.parts() {
-                writer.write(&format!("{path}.{part}"), &tensor.to_data())?;
+        for dtype in [DType::F32, DType::U8] {
+            for (path, state) in &self.state {
+                for (spec, read) in state.parts(path) {
+                    if spec.dtype == dtype {
+                        writer.write(&spec.name, &read())?;
+                    }
+                }
             }
         }
         writer.finish()
@@ -200,19 +215,19 @@ impl AdamW {
             let steps = reader.read(&format!("{name}.step"), &[1])?;
             let steps = steps.iter::<i64>().next().unwrap_or(0) as u64;
             unread.remove(&format!("{name}.step"));
-            let mut read = |part: &str| {
+            let mut read = |part: &str, shape: &[usize]| {
                 let key = format!("{name}.{part}");
                 unread.remove(&key);
-                reader.read(&key, shape).map(|data| flat_tensor(data, &info.device))
+                reader.read(&key, shape)
             };
+            let format = config.state.of(name, shape.iter().product());
             let state = State {
                 steps,
                 shape: shape.clone(),
-                exp_avg: read("exp_avg")?,
-                exp_avg_sq: read("exp_avg_sq")?,
+                moments: Moments::read(format, shape, &info.device, &mut read)?,
                 master: match info.spec.dtype {
                     DType::F32 => None,
-                    _ => Some(read("master")?),
+                    _ => Some(flat_tensor(read("master", shape)?, &info.device)),
                 },
             };
             optimizer.state.insert(name.clone(), state);
@@ -225,18 +240,15 @@ impl AdamW {
 }
 
 impl State {
-    fn parts(&self) -> impl Iterator<Item = (&'static str, &Tensor<1>)> {
-        [("exp_avg", &self.exp_avg), ("exp_avg_sq", &self.exp_avg_sq)]
-            .into_iter()
-            .chain(self.master.as_ref().map(|master| ("master", master)))
+    /// Returns name, type and shape of the tensors in a file, each with the function that reads it from the device.
+    fn parts<'a>(&'a self, path: &str) -> Vec<(TensorSpec, Box<dyn Fn() -> TensorData + 'a>)> {
+        let mut parts = self.moments.parts(path, &self.shape);
+        if let Some(master) = &self.master {
+            let spec = TensorSpec { name: format!("{path}.master"), dtype: DType::F32, shape: self.shape.clone() };
+            parts.push((spec, Box::new(|| master.to_data())));
+        }
+        parts
     }
-}
-
-fn flat_tensor(data: TensorData, device: &Device) -> Tensor<1> {
-    let elements = data.num_elements();
-    let dtype = data.dtype();
-    let (bytes, ..) = data.into_parts();
-    Tensor::from_data(TensorData::from_bytes(bytes, [elements], dtype), (device, dtype))
 }
 
 struct Step<'a> {
@@ -274,5 +286,55 @@ impl ModuleMapper for Step<'_> {
         // [n] -> [..]
         let updated: Tensor<D> = updated.reshape(dims);
         Param::from_mapped_value(id, state.restore(updated), mapper)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+
+    #[derive(Module, Debug)]
+    struct Two {
+        matrix: Param<Tensor<2>>,
+        vector: Param<Tensor<1>>,
+    }
+
+    fn stepped(optimizer: &mut AdamW, model: Two) -> Two {
+        // Gradients 2·matrix + 1 and 1.
+        let loss = (model.matrix.val().powi_scalar(2) + model.matrix.val()).sum() + model.vector.val().sum();
+        let mut sink = GradientSink::new();
+        sink.accept("", &model, &mut loss.backward());
+        optimizer.step(model, sink, 1e-2, 1.0).unwrap()
+    }
+
+    #[test]
+    fn what_was_saved_goes_on_with_the_same_bits() {
+        let device = Device::flex().autodiff();
+        let numbers: Vec<f32> = (0..4160).map(|i| (i as f32 * 0.1).sin()).collect();
+        for state in [MomentsFormat::F32, MomentsFormat::EightBit] {
+            let mut model = Two {
+                matrix: Param::from_data(TensorData::new(numbers.clone(), [65, 64]), &device),
+                vector: Param::from_data([1.0_f32, 2.0], &device),
+            };
+            let config = AdamWConfig { state, ..AdamWConfig::default() };
+            let mut optimizer = AdamW::new(config);
+            for _ in 0..3 {
+                model = stepped(&mut optimizer, model);
+            }
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("optimizer.safetensors");
+            optimizer.save(&path).unwrap();
+            let mut loaded = AdamW::load(config, &model, &path).unwrap();
+            let copy = model.clone();
+            let [went_on, resumed] = [stepped(&mut optimizer, model), stepped(&mut loaded, copy)];
+            let bits =
+                |model: &Two| -> Vec<u32> { model.matrix.val().into_data().iter::<f32>().map(f32::to_bits).collect() };
+            assert_eq!(bits(&went_on), bits(&resumed), "{state:?}");
+            let size = std::fs::metadata(&path).unwrap().len();
+            let moments = 4160.0 * state.bytes();
+            assert!((moments..moments + 1000.0).contains(&(size as f64)), "{state:?}: {size}");
+        }
     }
 }

@@ -159,6 +159,7 @@ fn stored_dtype(dtype: DType) -> Option<Dtype> {
         DType::F16 => Dtype::F16,
         DType::BF16 => Dtype::BF16,
         DType::I64 => Dtype::I64,
+        DType::U8 => Dtype::U8,
         _ => return None,
     })
 }
@@ -170,6 +171,7 @@ fn tensor_dtype(dtype: Dtype) -> Option<DType> {
         Dtype::F16 => DType::F16,
         Dtype::BF16 => DType::BF16,
         Dtype::I64 => DType::I64,
+        Dtype::U8 => DType::U8,
         _ => return None,
     })
 }

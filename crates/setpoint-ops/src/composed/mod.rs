@@ -1,6 +1,7 @@
 //! The operations as compositions of primitives: right on every backend, and the reference for the kernels.
 
 pub(crate) mod attention;
+pub(crate) mod blockwise;
 pub(crate) mod cache;
 pub(crate) mod dora;
 pub(crate) mod dropout;

@@ -5,6 +5,7 @@
 
 mod adamw;
 mod attention;
+mod blockwise;
 mod dora;
 mod dropout;
 mod elementwise;

@@ -103,6 +103,9 @@ pub fn fit_on<T: Task>(
         let reason = format!("the model is on {home:?}, and the first of the devices is {:?}", devices.first());
         return Err(Error::Forward { reason });
     }
+    if let Some(problem) = config.optimizer.state.problem_on(&home) {
+        return Err(Error::Config { problems: vec![problem] });
+    }
     let identity = config.identity(&plan);
     let newest = checkpoint::newest(&run.checkpoints_path(), |text| hooks.warning(text))?;
     let fresh = newest.is_none();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use burn::module::Module;
 use burn::tensor::DType;
 
-use crate::{Error, RunDir, TrainConfig, checkpoint, parameters};
+use crate::{Error, MomentsFormat, RunDir, TrainConfig, checkpoint, parameters};
 
 /// Saving takes at most one part of this many of the time from one checkpoint to the next.
 const SHARE: u32 = 20;
@@ -52,15 +52,16 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn of<M: Module>(model: &M) -> Self {
+    fn of<M: Module>(model: &M, moments: MomentsFormat) -> Self {
         let mut sizes = Self { checkpoint: 0, model: 0 };
         for info in parameters::list(model) {
-            let elements = info.spec.shape.iter().product::<usize>() as u64;
-            let bytes = elements * info.spec.dtype.size() as u64;
+            let elements = info.spec.shape.iter().product::<usize>();
+            let bytes = (elements * info.spec.dtype.size()) as u64;
             sizes.model += bytes;
             if info.trains {
-                let master = if info.spec.dtype == DType::F32 { 0 } else { 4 };
-                sizes.checkpoint += bytes + elements * (8 + master);
+                let master = if info.spec.dtype == DType::F32 { 0.0 } else { 4.0 };
+                let moments = moments.of(&info.spec.name, elements).bytes();
+                sizes.checkpoint += bytes + (elements as f64 * (moments + master)) as u64;
             }
         }
         sizes
@@ -69,7 +70,7 @@ impl Sizes {
 
 /// Checks that the disk has room for a run, as [`RunDir::check_room`] does.
 pub(super) fn check_room<M: Module>(run: &RunDir, config: &TrainConfig, model: &M) -> Result<(), Error> {
-    check(run, config, Sizes::of(model))
+    check(run, config, Sizes::of(model, config.optimizer.state))
 }
 
 impl RunDir {
@@ -80,8 +81,9 @@ impl RunDir {
     /// # Errors
     /// [`Error::DiskSpace`].
     pub fn check_room(&self, config: &TrainConfig, parameters: u64, bytes: u64) -> Result<(), Error> {
-        let master = if bytes < 4 { 4 } else { 0 };
-        check(self, config, Sizes { checkpoint: parameters * (bytes + 8 + master), model: parameters * bytes })
+        let master = if bytes < 4 { 4.0 } else { 0.0 };
+        let state = (parameters as f64 * (config.optimizer.state.bytes() + master)) as u64;
+        check(self, config, Sizes { checkpoint: parameters * bytes + state, model: parameters * bytes })
     }
 }
 

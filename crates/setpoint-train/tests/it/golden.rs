@@ -38,13 +38,13 @@ fn schedules_equal_transformers() {
 }
 
 #[derive(Module, Debug)]
-struct Two {
-    matrix: Param<Tensor<2>>,
-    vector: Param<Tensor<1>>,
+pub(crate) struct Two {
+    pub(crate) matrix: Param<Tensor<2>>,
+    pub(crate) vector: Param<Tensor<1>>,
 }
 
 /// Gives `model` the gradients `matrix` and `vector`: those of the sum of parameter · gradient.
-fn sink(model: &Two, matrix: &[f32], vector: &[f32]) -> GradientSink {
+pub(crate) fn sink(model: &Two, matrix: &[f32], vector: &[f32]) -> GradientSink {
     let loss = |value: Tensor<1>, gradient: &[f32]| {
         let gradient = Tensor::<1>::from_data(gradient, &value.device().without_autodiff());
         (value.cast(FloatDType::F32) * gradient).sum_dim(0)
@@ -122,8 +122,7 @@ fn ten_steps_of_adamw_equal_torch_and_the_formula() {
                 betas: case.betas,
                 eps: case.eps,
                 weight_decay: case.weight_decay.matrix,
-                in_backward: false,
-                plus_ratio: 1.0,
+                ..AdamWConfig::default()
             });
             for (step, &lr) in case.lr.iter().enumerate() {
                 let at = |name: &str, size: usize| read(name)[step * size..][..size].to_vec();

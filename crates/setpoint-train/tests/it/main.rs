@@ -11,6 +11,7 @@ mod closing;
 mod crash;
 mod divergence;
 mod dropout;
+mod eight_bit;
 mod engine;
 mod fitting;
 mod golden;

@@ -258,18 +258,16 @@ fn betas(draft: &mut Draft<'_>, names: Names<'_>) {
     draft.set("train.optimizer.betas", betas);
 }
 
-/// The optimizer, of which there is one.
+/// The optimizer, of which there is one, and what its moments are held in.
 fn optimizer(draft: &mut Draft<'_>, names: Names<'_>) {
     let Some((name, value)) = draft.first(names) else { return };
     let text = value.as_str().unwrap_or_default();
-    let (plain, small) =
-        (text.contains("adamw"), text.contains("8bit") || text.contains("4bit") || text.contains("paged"));
-    match (plain, small) {
-        (true, false) => {}
-        (true, true) => {
-            draft.lose(name, "the moments of AdamW are kept in f32, which takes more memory and nothing else")
-        }
-        (false, _) => draft.lose(name, "the optimizer is AdamW: choose the learning rate for it"),
+    if !text.contains("adamw") {
+        draft.lose(name, "the optimizer is AdamW: choose the learning rate for it");
+    } else if text.contains("8bit") {
+        draft.set("train.optimizer.state", "8bit");
+    } else if text.contains("4bit") || text.contains("paged") {
+        draft.lose(name, "the moments of AdamW are kept in f32, which takes more memory and nothing else");
     }
 }
 

@@ -189,7 +189,8 @@ fn a_file_of_axolotl_with_what_it_cannot_carry_over() {
         encode.max_length = 4096
         align = { method = "dpo", beta = 0.2 }
         adapter = { rank = 32, alpha = 16.0, targets = "all-linear" }
-        train = { learning_rate = 0.0002, epochs = 4.0, batch_size = 8, micro_batch.examples = 2, recompute = "block" }
+        train = { learning_rate = 0.0002, epochs = 4.0, batch_size = 8, micro_batch.examples = 2, recompute = "block",
+            optimizer.state = "8bit" }
         "#,
     );
     for (name, part) in [
@@ -197,7 +198,6 @@ fn a_file_of_axolotl_with_what_it_cannot_carry_over() {
         ("datasets.type", "detected from the columns"),
         ("load_in_8bit", "not quantised"),
         ("val_set_size", "eval_data.path"),
-        ("optimizer", "f32"),
         ("evals_per_epoch", "train.eval_steps"),
         ("special_tokens", "tokenizer"),
         ("some_plugin_key", "not known"),

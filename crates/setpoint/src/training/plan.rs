@@ -7,7 +7,7 @@ use std::fmt;
 use burn::tensor::FloatDType;
 use serde::Serialize;
 use setpoint_data::{EncodeReport, counted};
-use setpoint_train::{MicroBatch, TrainConfig, kept_logits};
+use setpoint_train::{MicroBatch, MomentsFormat, TrainConfig, kept_logits};
 use setpoint_transformer::lora::AdapterSize;
 use setpoint_transformer::{HeadNorms, ModelConfig, NormPlacement, Recompute};
 
@@ -68,7 +68,7 @@ pub struct MemoryPlan {
     pub weights: f64,
     /// Their gradients, summed in f32.
     pub gradients: f64,
-    /// The optimizer's two moments in f32, and an f32 copy of weights that are not.
+    /// The optimizer's two moments, and an f32 copy of weights that are not.
     pub optimizer: f64,
     /// What the forward pass keeps for the backward pass of one micro-batch.
     pub activations: f64,
@@ -98,7 +98,7 @@ impl MemoryPlan {
     ) -> Self {
         // Whether blocks are computed again is decided for f32, so that a run goes on elsewhere as it began.
         let f32_plan = Self::in_f32(model, report, train, output, adapter);
-        match dtype {
+        let plan = match dtype {
             FloatDType::F32 => f32_plan,
             _ => {
                 // Hidden states have two bytes a number. Logits stay in f32, and so do the factors of an adapter.
@@ -115,7 +115,14 @@ impl MemoryPlan {
                     ..f32_plan
                 }
             }
-        }
+        };
+        // Embeddings keep their moments in f32.
+        let coded = match adapter {
+            None => model.num_parameters() as f64 - (model.vocab_size * model.hidden_size) as f64,
+            Some(size) => size.trained() as f64,
+        };
+        let saved = MomentsFormat::F32.bytes() - train.optimizer.state.bytes();
+        Self { optimizer: plan.optimizer - saved * coded, ..plan }
     }
 
     fn in_f32(
@@ -412,7 +419,7 @@ impl fmt::Display for RunPlan {
         let again = if memory.recompute == Recompute::Block { ", each block computed again" } else { "" };
         writeln!(
             f,
-            "memory    about {} at once{}: {} weights in {}, {} gradients and {} optimizer in f32, {} activations of {:.0} tokens{again}, {} \
+            "memory    about {} at once{}: {} weights in {}, {} gradients in f32, {} optimizer, {} activations of {:.0} tokens{again}, {} \
              head, {} other",
             size(self.peak),
             self.on_each(),
@@ -443,6 +450,8 @@ impl fmt::Display for RunPlan {
 
 #[cfg(test)]
 mod tests {
+    use setpoint_train::AdamWConfig;
+
     use super::*;
 
     #[test]
@@ -467,5 +476,13 @@ mod tests {
         assert_eq!((bytes(&tokens), bytes(&half)), ([4.0, 4.0, 8.0], [2.0, 4.0, 12.0]));
         assert_eq!((half.activations, half.head), (tokens.activations / 2.0, tokens.head));
         assert_eq!(half.recompute, tokens.recompute, "a run goes on elsewhere as it began");
+
+        // 8-bit moments: 2 bytes and a scale for each block of 256, but for the table.
+        let train = TrainConfig {
+            optimizer: AdamWConfig { state: MomentsFormat::EightBit, ..AdamWConfig::default() },
+            ..TrainConfig::default()
+        };
+        let coded = MemoryPlan::of(&model, &EncodeReport::default(), &train, Output::Tokens, FloatDType::F32, None);
+        assert_eq!(coded.optimizer, 8.0 * 8000.0 + (2.0 + 2.0 / 64.0) * (parameters - 8000.0));
     }
 }
