@@ -9,6 +9,7 @@ mod export;
 mod hints;
 mod job;
 mod merge;
+mod push;
 mod unknown;
 
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ pub use self::export::ExportCommand;
 use self::job::after;
 pub use self::job::{JobArgs, JobCommand, OtherCommand};
 use self::merge::{MERGE_HELP, MergeArgs};
+use self::push::{PUSH_HELP, PushArgs};
 pub use self::unknown::with_remedy;
 use crate::commands::convert::{self, ConvertArgs};
 use crate::commands::inspect;
@@ -75,6 +77,9 @@ pub enum Command {
     /// Add an adapter's updates to the weights of its model
     #[command(display_order = after("eval"), after_help = MERGE_HELP)]
     Merge(MergeArgs),
+    /// Upload a model to the Hugging Face hub
+    #[command(display_order = after("eval"), after_help = PUSH_HELP)]
+    Push(PushArgs),
     /// Lend this machine's devices to trainings that are started on another
     #[command(display_order = after("eval") + 1, after_help = LEND_HELP)]
     Lend {

@@ -97,6 +97,10 @@ fn run(command: Command) -> Outcome {
         }
         Command::Export { what: ExportCommand::Gguf(args) } => commands::export::run(&args.settings()),
         Command::Merge(args) => commands::merge::run(&session(None, true)?, &args.settings()),
+        Command::Push(args) => {
+            let (quiet, dry_run) = (args.quiet, args.dry_run);
+            commands::push::run(|| session(None, quiet), &args.settings(), dry_run)
+        }
         Command::Lend { device, listen } => {
             if device.as_deref().is_some_and(|name| name.starts_with(device::remote::PREFIX)) {
                 return Err(Failure::usage("--device", "only this machine's devices can be lent"));

@@ -10,5 +10,6 @@ pub mod lend;
 pub mod merge;
 pub mod methods;
 pub mod plan;
+pub mod push;
 pub mod report;
 pub mod shell;

@@ -39,6 +39,8 @@ mod old_runs;
 mod outputs;
 mod plan;
 mod positions;
+mod publishing;
+mod push;
 mod readme;
 mod reference_models;
 mod reference_samples;

@@ -178,6 +178,7 @@ fn printing(dir: &Path) -> Vec<(&'static str, Vec<String>)> {
         ("eval compare", owned(&["eval", "compare", &result, &result])),
         ("export", owned(&["export", "--help"])),
         ("merge", owned(&["merge", "--help"])),
+        ("push", owned(&["push", "--model", &policy, "--to", "someone/model", "--dry-run"])),
         (
             "export gguf",
             owned(&["export", "gguf", "--model", &policy, "--type", "f32", "--output", &gguf, "--overwrite"]),

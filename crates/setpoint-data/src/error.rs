@@ -107,6 +107,16 @@ pub enum Error {
         /// What went wrong.
         reason: String,
     },
+    /// A model could not be uploaded to the hub.
+    #[error("cannot push to {id} ({endpoint}): {reason}")]
+    Push {
+        /// The repository's id.
+        id: String,
+        /// The server that was asked.
+        endpoint: String,
+        /// What went wrong.
+        reason: String,
+    },
     /// A line or file is not JSON.
     #[error("{at}: not valid JSON: {reason}")]
     Json {

@@ -14,7 +14,7 @@ use crate::{AdamW, AdamWConfig, Change, Error, Identity, parameters};
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 /// The manifest. It is written last, so a folder that has one is complete.
-const STATE: &str = "state.json";
+pub(crate) const STATE: &str = "state.json";
 const PREFIX: &str = "step-";
 const VERSION: u64 = 1;
 
@@ -69,12 +69,12 @@ pub(crate) struct Checkpoint {
 /// Writes a checkpoint and returns its folder.
 ///
 /// The folder appears under its name only when everything in it is on the disk. A checkpoint of the
-/// same step is replaced.
+/// same step is replaced. Without an optimizer, nothing can go on from it.
 pub(crate) fn save<M: Module>(
     dir: &Path,
     step: u64,
     model: &M,
-    optimizer: &AdamW,
+    optimizer: Option<&AdamW>,
     identity: serde_json::Map<String, Value>,
     state: &impl Serialize,
 ) -> Result<PathBuf, Error> {
@@ -104,7 +104,7 @@ fn write<M: Module>(
     dir: &Path,
     step: u64,
     model: &M,
-    optimizer: &AdamW,
+    optimizer: Option<&AdamW>,
     identity: serde_json::Map<String, Value>,
     state: &impl Serialize,
 ) -> Result<(), Error> {
@@ -113,10 +113,10 @@ fn write<M: Module>(
         bytes: digest.bytes,
         crc32c: format!("{:08x}", digest.crc32c),
     };
-    let files = vec![
-        entry(MODEL, parameters::save(model, &dir.join(MODEL))?),
-        entry(OPTIMIZER, optimizer.save(&dir.join(OPTIMIZER))?),
-    ];
+    let mut files = vec![entry(MODEL, parameters::save(model, &dir.join(MODEL))?)];
+    if let Some(optimizer) = optimizer {
+        files.push(entry(OPTIMIZER, optimizer.save(&dir.join(OPTIMIZER))?));
+    }
     let path = dir.join(STATE);
     let state = to_value(&path, state)?;
     write_manifest(&path, &Manifest { version: VERSION, step, identity, state, files })
@@ -270,8 +270,19 @@ impl Checkpoint {
         parameters::load(model, &self.path.join(MODEL))
     }
 
+    /// Whether it holds the optimizer.
+    pub(crate) fn has_optimizer(&self) -> bool {
+        self.manifest.files.iter().any(|file| file.name == OPTIMIZER)
+    }
+
     /// The optimizer as it was.
+    ///
+    /// # Errors
+    /// When the checkpoint was saved without it.
     pub(crate) fn load_optimizer<M: Module>(&self, config: AdamWConfig, model: &M) -> Result<AdamW, Error> {
+        if !self.has_optimizer() {
+            return Err(Error::NoOptimizer { path: self.path.clone() });
+        }
         AdamW::load(config, model, &self.path.join(OPTIMIZER))
     }
 }

@@ -1,10 +1,12 @@
 //! Settings of a training run.
 
+use std::path::PathBuf;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use setpoint_transformer::Recompute;
 
-use crate::{AdamWConfig, BestConfig, Error, Identity, LogResponses, MicroBatch, Schedule};
+use crate::{AdamWConfig, BestConfig, Error, Identity, LogResponses, MicroBatch, SaveDtype, Schedule};
 
 /// More passes over the data than anybody waits for.
 const MOST_EPOCHS: f64 = 1e6;
@@ -66,6 +68,13 @@ pub struct TrainConfig {
     /// The number of checkpoints that are kept, besides the best one.
     #[schemars(range(min = 1))]
     pub keep_last: usize,
+    /// Leaves the optimizer out of checkpoints, which are then a fraction as large; a run cannot go on from them.
+    pub save_only_model: bool,
+    /// The number format in which the finished model is saved.
+    pub save_dtype: SaveDtype,
+    /// A second folder that gets every checkpoint, with the settings and logs of the run, for machines that can be taken away. With
+    /// `--resume`, a run whose folder is gone is restored from it. One run, one folder.
+    pub mirror: Option<PathBuf>,
     /// The search for the best checkpoint; by default none is kept.
     pub best: Option<BestConfig>,
     /// Identity of what the settings here do not say: model, data, tokenizer, objective. A run is
@@ -115,6 +124,9 @@ impl Default for TrainConfig {
             save_minutes: 10.0,
             // One to fall back on should the newest be damaged.
             keep_last: 2,
+            save_only_model: false,
+            save_dtype: SaveDtype::Auto,
+            mirror: None,
             best: None,
             fingerprint: String::new(),
             identity: Identity::default(),

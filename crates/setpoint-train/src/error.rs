@@ -72,6 +72,15 @@ pub enum Error {
         /// Checkpoint and reason, for each of them.
         reasons: Vec<String>,
     },
+    /// A run was to go on from a checkpoint that was saved without its optimizer.
+    #[error(
+        "{} holds no optimizer, as `train.save_only_model` asked for: a run cannot go on from it, so start a new one in another folder",
+        .path.display()
+    )]
+    NoOptimizer {
+        /// The checkpoint.
+        path: PathBuf,
+    },
     /// A file is damaged or is not what it should be.
     #[error("{} is damaged: {reason}", .path.display())]
     Corrupt {

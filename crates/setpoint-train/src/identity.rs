@@ -24,7 +24,7 @@ use serde_json::{Map, Value};
 const VERSION: u64 = 2;
 
 /// Settings of the engine that decide how a run is stored and shown. They may change when it goes on.
-const FREE: [&str; 4] = ["keep_last", "log_responses", "logging_steps", "sample_steps"];
+const FREE: [&str; 5] = ["keep_last", "log_responses", "logging_steps", "mirror", "sample_steps"];
 
 /// What decides a run besides the settings of the engine: filled in by the caller of [`fit`](crate::fit).
 #[derive(Clone, Debug, Default, PartialEq)]

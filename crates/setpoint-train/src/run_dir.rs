@@ -6,9 +6,6 @@ use std::path::{Path, PathBuf};
 
 use crate::{Change, Error, Identity, checkpoint, storage};
 
-/// The lock file. It stays behind; the lock itself ends with the process.
-const LOCK: &str = "run.lock";
-
 /// Files that give a run away.
 const TRACES: [&str; 2] = [RunDir::METRICS, RunDir::CHECKPOINTS];
 
@@ -43,6 +40,8 @@ impl RunDir {
     pub const TENSORBOARD: &'static str = "tensorboard";
     /// Name of the folder of checkpoints.
     pub const CHECKPOINTS: &'static str = "checkpoints";
+    /// The lock file. It stays behind; the lock itself ends with the process.
+    pub(crate) const LOCK: &'static str = "run.lock";
 
     /// A folder for a new run, created where it does not exist.
     ///
@@ -117,7 +116,7 @@ impl RunDir {
     }
 
     fn lock(path: &Path) -> Result<Self, Error> {
-        let lock_path = path.join(LOCK);
+        let lock_path = path.join(Self::LOCK);
         let mut lock = OpenOptions::new()
             .read(true)
             .write(true)

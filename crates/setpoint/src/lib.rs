@@ -112,6 +112,7 @@ pub mod logps;
 pub mod merge;
 pub mod model_folder;
 pub mod process_group;
+pub mod push;
 pub mod report;
 pub mod reward;
 pub mod search;
@@ -124,6 +125,7 @@ pub mod tasks;
 pub mod training;
 pub mod visible;
 
+mod card;
 mod files;
 mod identity;
 mod judge;

@@ -12,6 +12,7 @@ use setpoint_transformer::{
     Architecture, CausalLm, GenerationConfig, LoadOptions, ModelConfig, Packing, SaveOptions, pack,
 };
 
+use crate::card;
 use crate::config::output::{Target, require_target};
 use crate::config::sections::ModelSection;
 use crate::failure::{Failure, Outcome};
@@ -113,6 +114,9 @@ pub fn merge(session: &Session, settings: &MergeSettings) -> Outcome<Merged> {
         let (again, _) = CausalLm::load(output, &options, device)?;
         Merged { difference: rms(&logps(&model, &rows)?, &logps(&again, &rows)?), is_reward: false }
     };
+    if let Err(failure) = card::write_merged(dir, folder.base(), merged.is_reward, output) {
+        log::warn!("{} gets no model card: {}", output.display(), failure.sentence());
+    }
     if !merged.is_reward && (merged.difference > MOST || merged.difference.is_nan()) {
         return Err(Failure::run(format!(
             "the merged model in {} differs from the adapter on its base by {:.3} nats a token: do not use it",

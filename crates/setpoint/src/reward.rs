@@ -15,12 +15,14 @@ use toml::Table;
 use crate::adapter::{self, Adaptation, adapt_rate, adapted, with_tokenizer};
 use crate::config::load::to_table;
 use crate::config::sections::{
-    ModelSection, Wanted, validate_best, validate_data, validate_encode, validate_train, warn_of_no_eval_data,
+    ModelSection, Wanted, validate_best, validate_data, validate_encode, validate_saving, validate_train,
+    warn_of_no_eval_data,
 };
 use crate::config::{Config, Problems};
 use crate::failure::{Failure, Outcome};
 use crate::identity::{Origin, Row, prompt_and_responses};
 use crate::job::{ADAPTER, DATA, DryRun, Flag, Job, MODEL, Planned, Work, word};
+use crate::saving::saved_dtype;
 use crate::session::{Meter, Session};
 use crate::setup::{self, Encoded, Reading};
 use crate::training::{Companions, Output, RunPlan, Saver, Shape, conclude, open_run, train};
@@ -88,6 +90,7 @@ impl Config for RewardConfig {
         }
         problems.require(self.center.is_finite() && self.center >= 0.0, "center", "must not be negative (0: off)");
         validate_train(&self.train, problems);
+        validate_saving(&self.train, self.adapter.is_some(), problems);
         validate_best(&self.train, self.eval_data.as_ref(), problems);
     }
 }
@@ -178,6 +181,7 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
     let mut model = adapted(model, adaptation.as_ref(), settings.seed)?;
     model.model.recompute = plan.memory.recompute;
     let out = run.join("model");
+    let dtype = saved_dtype(session, &settings, &config.model, &lm_config, adaptation.is_some());
     let saver: Saver<'_, RewardModel> = Box::new(|model| {
         // Its own scores on the training rows give the reward a scale that others can rely on.
         let rows: Vec<&[u32]> =
@@ -193,7 +197,7 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
         }
         match &adaptation {
             Some(adaptation) => adaptation.save_reward_model(model, &model_config, &out)?,
-            None => model.save(&model_config, &out, &SaveOptions::default())?,
+            None => model.save(&model_config, &out, &SaveOptions { dtype, ..SaveOptions::default() })?,
         }
         encoder.save(&out)?;
         setup::note_response_end(&out, encode.response_end)

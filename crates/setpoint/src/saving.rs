@@ -7,11 +7,13 @@ use burn::tensor::FloatDType;
 use serde_json::{Map, Value, json};
 use setpoint_data::TextEncoder;
 use setpoint_files::words;
+use setpoint_train::{SaveDtype, TrainConfig};
 use setpoint_transformer::{CausalLm, GenerationConfig, ModelConfig, SaveOptions};
 
 use crate::adapter::Adaptation;
 use crate::config::sections::ModelSection;
 use crate::failure::Outcome;
+use crate::session::Session;
 use crate::setup;
 
 const GENERATION: &str = "generation_config.json";
@@ -20,6 +22,39 @@ const GENERATION: &str = "generation_config.json";
 pub fn learned_stop<'a>(encoder: &TextEncoder, responses: impl IntoIterator<Item = &'a [u32]>) -> Option<u32> {
     let stop = encoder.template_stop()?;
     responses.into_iter().any(|ids| ids.contains(&stop)).then_some(stop)
+}
+
+/// Returns the number format of a finished model's files, or `None` for that of its parameters. A format that is not the base's is told,
+/// unless a setting asks for it: an f32 file is twice as long as the bf16 file that training began with.
+pub fn saved_dtype(
+    session: &Session,
+    train: &TrainConfig,
+    model: &ModelSection,
+    base: &ModelConfig,
+    has_adapter: bool,
+) -> Option<FloatDType> {
+    if has_adapter {
+        return None;
+    }
+    // Random weights have no format of their own.
+    let base = base.dtype.filter(|_| model.path.is_some());
+    let trained = setup::load_options(model, session).dtype.or(base);
+    if train.save_dtype == SaveDtype::Auto
+        && let (Some(base), Some(trained)) = (base, trained)
+        && base != trained
+    {
+        log::info!(
+            "the model is saved in {} as it is trained, and its base is in {}: train.save_dtype=base keeps that format",
+            format_name(trained),
+            format_name(base)
+        );
+    }
+    train.save_dtype.resolve(base)
+}
+
+/// Returns the name of a number format, such as `bf16`.
+fn format_name(dtype: FloatDType) -> String {
+    format!("{dtype:?}").to_lowercase()
 }
 
 /// A trained policy with what is saved next to it.

@@ -15,13 +15,14 @@ use toml::{Table, Value};
 use crate::adapter::{self, Adaptation, adapt_rate, adapted, with_tokenizer};
 use crate::config::load::to_table;
 use crate::config::sections::{
-    ModelSection, Wanted, validate_best, validate_encode, validate_sft_data, validate_train, warn_of_no_eval_data,
+    ModelSection, Wanted, validate_best, validate_encode, validate_saving, validate_sft_data, validate_train,
+    warn_of_no_eval_data,
 };
 use crate::config::{Config, Problems};
 use crate::failure::Outcome;
 use crate::identity::{Origin, Row, conversation};
 use crate::job::{ADAPTER, DATA, DryRun, Flag, Job, MODEL, Planned, View, Work, word};
-use crate::saving::{Saving, learned_stop, save_policy};
+use crate::saving::{Saving, learned_stop, save_policy, saved_dtype};
 use crate::session::Session;
 use crate::setup::{self, Encoded};
 use crate::tasks::sft::{SftExample, SftTask};
@@ -89,6 +90,7 @@ impl Config for SftConfig {
             validate_sft_data(eval, "eval_data", problems);
         }
         validate_train(&self.train, problems);
+        validate_saving(&self.train, self.adapter.is_some(), problems);
         validate_best(&self.train, self.eval_data.as_ref(), problems);
         self.samples.generate.validate("samples.generate", problems);
     }
@@ -225,7 +227,7 @@ pub fn run(session: &Session, config: &SftConfig, folder: &Path, resume: bool) -
         from: &config.model,
         stop,
         adaptation: adaptation.as_ref(),
-        dtype: None,
+        dtype: saved_dtype(session, &settings, &config.model, &model_config, adaptation.is_some()),
     };
     let saver: Saver<'_, CausalLm> = Box::new(|model| save_policy(model, &saving, &dir));
     let companions = Companions {

@@ -15,7 +15,7 @@ use toml::{Table, Value};
 use crate::adapter::{adapt_rate, starting_model};
 use crate::align::{AlignConfig, StopSection};
 use crate::config::load::to_table;
-use crate::config::sections::ModelSection;
+use crate::config::sections::{ModelSection, validate_no_mirror};
 use crate::config::{Config, Problem, Problems};
 use crate::failure::Outcome;
 use crate::job::{DryRun, Job, Work, word};
@@ -139,6 +139,7 @@ impl Config for SweepConfig {
 
     fn validate(&self, problems: &mut Problems<'_>) {
         self.base().validate(problems);
+        validate_no_mirror(&self.train, problems);
         self.eval.validate(problems);
         let sweep = &self.sweep;
         problems.require(sweep.parallel > 0, "sweep.parallel", "must be at least 1");

@@ -6,6 +6,7 @@
 mod cache;
 mod download;
 mod http;
+mod push;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use serde::Deserialize;
 
 use self::cache::Repo;
 use self::http::Client;
+pub use self::push::{Push, PushFile, Pushed};
 use super::folder;
 use crate::config::DatasetConfig;
 use crate::error::Error;

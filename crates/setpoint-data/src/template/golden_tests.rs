@@ -27,7 +27,7 @@ fn source(data: &Path, name: &str) -> String {
     std::fs::read_to_string(data.join("chat_templates").join(format!("{name}.jinja"))).unwrap()
 }
 
-fn variables(golden: &Value, conversation: &Value) -> TemplateVariables {
+pub(super) fn variables(golden: &Value, conversation: &Value) -> TemplateVariables {
     let text = |v: &Value| v.as_str().unwrap().to_owned();
     TemplateVariables {
         special_tokens: golden["special_tokens"]

@@ -256,6 +256,8 @@ fn describe(error: &minijinja::Error) -> TemplateError {
 }
 
 #[cfg(test)]
+mod family_golden_tests;
+#[cfg(test)]
 mod golden_tests;
 #[cfg(test)]
 mod jinja_golden_tests;

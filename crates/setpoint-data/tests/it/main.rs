@@ -10,6 +10,7 @@ mod hostile_templates;
 mod hostile_tokenizers;
 mod hub;
 mod hub_hostile;
+mod hub_push;
 mod jinja_tests;
 mod kept;
 mod parquet_json;

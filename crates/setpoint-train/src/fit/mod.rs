@@ -66,8 +66,8 @@ pub struct Fitted<M> {
 /// require gradients are not saved.
 ///
 /// # Errors
-/// When settings, data or the fingerprint differ from those the checkpoint was made with; when the
-/// loss, the gradient or a parameter is not finite (the last checkpoint stays as it is); when the disk has no room for two
+/// When settings, data or the fingerprint differ from those the checkpoint was made with; when the checkpoint was saved without its
+/// optimizer; when the loss, the gradient or a parameter is not finite (the last checkpoint stays as it is); when the disk has no room for two
 /// checkpoints, or cannot be written; when a device has too little memory for a single example; when the task or a hook fails.
 pub fn fit<T: Task>(
     task: &T,
@@ -115,7 +115,12 @@ pub fn fit_on<T: Task>(
             checkpoint.check_identity(&config.identity, &identity)?;
             let state: RunState = checkpoint.state()?;
             let model = checkpoint.load_model(model)?;
-            let optimizer = checkpoint.load_optimizer(config.optimizer, &model)?;
+            // After its last step a run needs none.
+            let over = state.stop.is_some() || state.step >= plan.total_steps;
+            let optimizer = match over && !checkpoint.has_optimizer() {
+                true => AdamW::new(config.optimizer),
+                false => checkpoint.load_optimizer(config.optimizer, &model)?,
+            };
             (model, optimizer, state)
         }
     };

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use burn::module::Module;
 use burn::tensor::DType;
 
-use crate::{Error, MomentsFormat, RunDir, TrainConfig, checkpoint, parameters};
+use crate::{Error, RunDir, TrainConfig, checkpoint, parameters};
 
 /// Saving takes at most one part of this many of the time from one checkpoint to the next.
 const SHARE: u32 = 20;
@@ -52,7 +52,7 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn of<M: Module>(model: &M, moments: MomentsFormat) -> Self {
+    fn of<M: Module>(model: &M, config: &TrainConfig) -> Self {
         let mut sizes = Self { checkpoint: 0, model: 0 };
         for info in parameters::list(model) {
             let elements = info.spec.shape.iter().product::<usize>();
@@ -60,8 +60,9 @@ impl Sizes {
             sizes.model += bytes;
             if info.trains {
                 let master = if info.spec.dtype == DType::F32 { 0.0 } else { 4.0 };
-                let moments = moments.of(&info.spec.name, elements).bytes();
-                sizes.checkpoint += bytes + (elements as f64 * (moments + master)) as u64;
+                let moments = config.optimizer.state.of(&info.spec.name, elements).bytes();
+                let optimizer = if config.save_only_model { 0.0 } else { moments + master };
+                sizes.checkpoint += bytes + (elements as f64 * optimizer) as u64;
             }
         }
         sizes
@@ -70,7 +71,7 @@ impl Sizes {
 
 /// Checks that the disk has room for a run, as [`RunDir::check_room`] does.
 pub(super) fn check_room<M: Module>(run: &RunDir, config: &TrainConfig, model: &M) -> Result<(), Error> {
-    check(run, config, Sizes::of(model, config.optimizer.state))
+    check(run, config, Sizes::of(model, config))
 }
 
 impl RunDir {
@@ -82,7 +83,8 @@ impl RunDir {
     /// [`Error::DiskSpace`].
     pub fn check_room(&self, config: &TrainConfig, parameters: u64, bytes: u64) -> Result<(), Error> {
         let master = if bytes < 4 { 4.0 } else { 0.0 };
-        let state = (parameters as f64 * (config.optimizer.state.bytes() + master)) as u64;
+        let optimizer = if config.save_only_model { 0.0 } else { config.optimizer.state.bytes() + master };
+        let state = (parameters as f64 * optimizer) as u64;
         check(self, config, Sizes { checkpoint: parameters * bytes + state, model: parameters * bytes })
     }
 }

@@ -15,6 +15,7 @@ use super::state::{Pending, RunState, StopReason};
 use super::team::{Replica, Team};
 use super::{Fitted, chosen, fitted, step};
 use crate::hooks::{Hooks, StepReport};
+use crate::mirror::Mirror;
 use crate::{Error, Plan, RunDir, Task, TrainConfig, checkpoint, clip_scale};
 
 /// Everything of a run but the model, which moves through the optimizer.
@@ -181,6 +182,7 @@ impl<'a, T: Task> Trainer<'a, T> {
         };
         self.unsaved = true;
         self.restate()?;
+        self.mirror(hooks);
         prune(self.config, self.run, &self.state, self.config.keep_last, hooks);
         self.warn(hooks);
         Ok(fitted(self.run, best.unwrap_or(model), self.state, stop))
@@ -281,7 +283,12 @@ impl<'a, T: Task> Trainer<'a, T> {
     /// Saves a checkpoint, unless the newest one has everything.
     fn save(&mut self, replica: &Replica<T::Model>, hooks: &mut dyn Hooks<T::Model>) -> Result<(), Error> {
         if !self.unsaved || self.saved == Some(self.state.step) {
-            return self.restate();
+            let changed = self.unsaved;
+            self.restate()?;
+            if changed {
+                self.mirror(hooks);
+            }
+            return Ok(());
         }
         let begun = Instant::now();
         // What the checkpoint says about the logs must be on the disk before it is.
@@ -292,6 +299,7 @@ impl<'a, T: Task> Trainer<'a, T> {
             saved = self.write(replica);
         }
         saved.map_err(|error| self.locate(error))?;
+        self.mirror(hooks);
         self.saves.saved(begun, Instant::now());
         self.saved = Some(self.state.step);
         self.unsaved = false;
@@ -303,7 +311,20 @@ impl<'a, T: Task> Trainer<'a, T> {
 
     fn write(&self, Replica { model, optimizer }: &Replica<T::Model>) -> Result<(), Error> {
         let dir = self.run.checkpoints_path();
+        let optimizer = (!self.config.save_only_model).then_some(optimizer);
         checkpoint::save(&dir, self.state.step, model, optimizer, self.identity.clone(), &self.state).map(|_| ())
+    }
+
+    /// Copies the checkpoint of this step to the mirror, if there is one. A failure is a warning.
+    fn mirror(&self, hooks: &mut dyn Hooks<T::Model>) {
+        let Some(dir) = &self.config.mirror else { return };
+        let (step, keep) = (self.state.step, best_step(self.config, &self.state));
+        let keep_last = self.config.keep_last.max(2);
+        let copied =
+            Mirror::open(dir, step).and_then(|mirror| mirror.update(self.run, step, keep_last, keep.as_slice()));
+        if let Err(error) = copied {
+            hooks.warning(&format!("the checkpoint of step {step} is not mirrored to {}: {error}", dir.display()));
+        }
     }
 
     /// Brings the newest checkpoint up to date, whose step is done and whose parameters are the model's.
@@ -353,6 +374,11 @@ impl<'a, T: Task> Trainer<'a, T> {
     }
 }
 
+/// Returns the step of the checkpoint that is kept as the best one.
+fn best_step(config: &TrainConfig, state: &RunState) -> Option<u64> {
+    state.best.as_ref().map(|best| best.step).filter(|_| config.best.is_some())
+}
+
 /// Removes all but the last `keep` checkpoints and the best one. Returns how many were removed; a failure is a warning.
 pub(super) fn prune<M: Module>(
     config: &TrainConfig,
@@ -361,7 +387,7 @@ pub(super) fn prune<M: Module>(
     keep: usize,
     hooks: &mut dyn Hooks<M>,
 ) -> usize {
-    let best = state.best.as_ref().map(|best| best.step).filter(|_| config.best.is_some());
+    let best = best_step(config, state);
     checkpoint::prune(&run.checkpoints_path(), keep, best.as_slice()).unwrap_or_else(|error| {
         hooks.warning(&format!("an old checkpoint stays: {error}"));
         0

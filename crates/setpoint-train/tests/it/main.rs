@@ -18,6 +18,7 @@ mod golden;
 mod logps;
 mod lora;
 mod memory;
+mod only_model;
 #[path = "../../../setpoint-transformer/tests/oracle.rs"]
 mod oracle;
 mod rounds;

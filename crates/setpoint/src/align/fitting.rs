@@ -12,7 +12,7 @@ use super::settings::AlignConfig;
 use super::stop::{Measuring, kl_meter};
 use crate::adapter::{Adaptation, adapted};
 use crate::failure::Outcome;
-use crate::saving::{Saving, save_policy};
+use crate::saving::{Saving, save_policy, saved_dtype};
 use crate::session::Session;
 use crate::setup;
 use crate::tasks::dro_v::PolicyAndValue;
@@ -112,7 +112,7 @@ impl Fitting<'_> {
             from: &config.model,
             stop,
             adaptation: adaptation.as_ref(),
-            dtype: None,
+            dtype: saved_dtype(session, settings, &config.model, &model_config, adaptation.is_some()),
         };
         let sampler = if config.keep_models { Some(keeping(run, &saving, sampler)) } else { sampler };
         let saver: Saver<'_, T::Model> = Box::new(|model| {
@@ -123,7 +123,10 @@ impl Fitting<'_> {
                     Part::Value(value) => {
                         match &adaptation {
                             Some(adaptation) => adaptation.of_value().save_reward_model(value, &model_config, &dir)?,
-                            None => value.save(&model_config, &dir, &SaveOptions::default())?,
+                            None => {
+                                let options = SaveOptions { dtype: saving.dtype, ..SaveOptions::default() };
+                                value.save(&model_config, &dir, &options)?;
+                            }
                         }
                         encoder.save(&dir)?;
                     }

@@ -17,7 +17,8 @@ use crate::adapter::{self, adapt_rate};
 use crate::config::load::to_table;
 use crate::config::output::{Target, validate_output};
 use crate::config::sections::{
-    ModelSection, Wanted, folder_problem, validate_best, validate_data, validate_encode, validate_train,
+    ModelSection, Wanted, folder_problem, validate_best, validate_data, validate_encode, validate_saving,
+    validate_train,
 };
 use crate::config::{Config, Problems, nearest, respell};
 use crate::setup;
@@ -137,6 +138,7 @@ impl Config for AlignConfig {
             problems.add("reference", message);
         }
         validate_train(&self.train, problems);
+        validate_saving(&self.train, self.adapter.is_some(), problems);
         validate_best(&self.train, self.eval_data.as_ref(), problems);
         self.stop.validate(self.eval_data.as_ref(), &self.train, problems);
         problems.require(

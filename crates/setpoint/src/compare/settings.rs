@@ -15,7 +15,9 @@ use super::plan;
 use crate::adapter::{self, adapt_rate};
 use crate::align::{AlignConfig, respell_method, unknown_method_hint};
 use crate::config::load::to_table;
-use crate::config::sections::{ModelSection, Wanted, validate_data, validate_encode, validate_train};
+use crate::config::sections::{
+    ModelSection, Wanted, validate_data, validate_encode, validate_no_mirror, validate_saving, validate_train,
+};
 use crate::config::{Config, Problem, Problems};
 use crate::search::{HeldOut, Metric, Rule, Select, blamed, with_point};
 
@@ -201,6 +203,8 @@ impl Config for CompareConfig {
         validate_data(&self.data, "data", problems);
         validate_encode(&self.encode, problems);
         validate_train(&self.train, problems);
+        validate_saving(&self.train, self.adapter.is_some(), problems);
+        validate_no_mirror(&self.train, problems);
         self.eval.validate(problems);
         let compare = &self.compare;
         problems.require(!compare.seeds.is_empty(), "compare.seeds", "name at least one seed");

@@ -7,11 +7,12 @@ use std::path::{Component, Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use setpoint_data::{DatasetConfig, EncodeOptions, ResponseEnd, Responses, TemplateDate};
-use setpoint_train::TrainConfig;
+use setpoint_train::{SaveDtype, TrainConfig};
 use setpoint_transformer::{Architecture, ModelConfig, Quantize};
 use toml::Table;
 
 use super::Problems;
+use super::output::{Target, validate_target};
 use crate::model_folder::{self, ModelFolder};
 
 /// `[model]`: which checkpoint, tokenizer and template.
@@ -299,6 +300,26 @@ pub fn validate_train(train: &TrainConfig, problems: &mut Problems<'_>) {
         };
         problems.add(&key, problem);
     }
+}
+
+/// Notes settings of `[train]` about files that do not go with the job, and a mirror that cannot be written.
+pub fn validate_saving(train: &TrainConfig, has_adapter: bool, problems: &mut Problems<'_>) {
+    problems.require(
+        !has_adapter || train.save_dtype == SaveDtype::Auto,
+        "train.save_dtype",
+        "an adapter is saved in the format in which it was trained: leave `save_dtype` out, and choose the format where the adapter is \
+         merged (setpoint merge --dtype)",
+    );
+    validate_target(train.mirror.as_ref(), Target::Folder, "train.mirror", problems);
+}
+
+/// Notes a mirror for a job of many runs.
+pub fn validate_no_mirror(train: &TrainConfig, problems: &mut Problems<'_>) {
+    problems.require(
+        train.mirror.is_none(),
+        "train.mirror",
+        "a mirror is the copy of one run, and this job has many: leave `mirror` out",
+    );
 }
 
 /// Notes what is wrong with the `[encode]` section.

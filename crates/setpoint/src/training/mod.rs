@@ -3,6 +3,7 @@
 pub mod history;
 mod hooks;
 mod kept;
+pub mod mirror;
 mod plan;
 pub mod record;
 pub mod resume;
@@ -26,7 +27,9 @@ pub use self::kept::{kept_model, kept_steps};
 pub use self::plan::{MemoryPlan, Output, ParameterBytes, RoundsPlan, RunPlan, Shape};
 use self::record::{CONFIG, record};
 pub use self::summary::conclude;
+use crate::card::CARD;
 use crate::config::Config;
+use crate::config::load::to_table;
 use crate::config::sections::{Dtype, ModelSection};
 use crate::failure::{Failure, Outcome};
 use crate::sampling::SamplingSection;
@@ -35,6 +38,7 @@ use crate::setup;
 
 /// Opens the run folder, and leaves in it what the run was started with, unless it holds that already.
 pub fn open_run<C: Config>(session: &Session, folder: &Path, resume: bool, config: &C) -> Outcome<RunDir> {
+    mirror::check(folder, &to_table(config), resume)?;
     let run = if resume { RunDir::open(folder) } else { RunDir::create(folder) }.map_err(|e| {
         let hint = match &e {
             Error::RunExists { .. } => Some("add --resume to go on with it, or choose another --run folder"),
@@ -99,6 +103,8 @@ fn mark_finished(run: &RunDir, steps: u64, stopped: Option<String>, folders: &[&
     for folder in folders {
         let mut names = Vec::new();
         list_files(run, folder, &mut names)?;
+        // The card is for people, who may change it.
+        names.retain(|name| !name.ends_with(CARD));
         names.sort();
         for name in names {
             let (bytes, crc32c) = setpoint_train::file_digest(run.join(&name))?;
@@ -388,7 +394,11 @@ pub fn train<T: Task>(
     let fitted = fitted.map_err(|error| with_remedy(error, config))?;
     if ending == Ending::Stopped {
         let end = if fitted.steps < total_steps { format!(" of {total_steps}") } else { ", the last one".into() };
-        let message = format!("stopped at step {}{end}; continue with --resume", fitted.steps);
+        let next = match config.save_only_model {
+            true => "its checkpoint holds no optimizer (train.save_only_model), so it cannot go on",
+            false => "continue with --resume",
+        };
+        let message = format!("stopped at step {}{end}; {next}", fitted.steps);
         return Err(Failure::Stopped { message });
     }
     if let StopReason::Patience = fitted.stop {

@@ -23,12 +23,12 @@ pub use crate::identity::is_place;
 /// The file of settings in a run folder.
 pub const CONFIG: &str = "config.toml";
 /// The file that says of which job a run is, and where its relative paths begin.
-const RECORD: &str = "run.json";
+pub(super) const RECORD: &str = "run.json";
 /// The version of run folders.
 const VERSION: u64 = 2;
 
 /// Settings that decide how a run is carried out, stored and shown, and may differ when it goes on.
-const FREE: [&str; 13] = [
+const FREE: [&str; 14] = [
     "guards",
     "output",
     "samples",
@@ -40,6 +40,7 @@ const FREE: [&str; 13] = [
     "sweep.metric",
     "compare.parallel",
     "train.keep_last",
+    "train.mirror",
     "train.log_responses",
     "train.logging_steps",
 ];

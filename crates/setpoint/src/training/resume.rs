@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use setpoint_train::RunDir;
 use toml::{Table, Value};
 
+use super::mirror;
 use super::record::{CONFIG, Difference, differences, flat, inputs, is_place, read};
 use crate::config::load::{self, to_table};
 use crate::config::{Config, Given};
@@ -22,6 +23,9 @@ use crate::failure::{Failure, Outcome};
 /// When the folder holds no settings, and either no steps or nothing is given; when the run is of another job; when a given setting has another value.
 pub fn settings<C: Config>(folder: &Path, given: &Given) -> Outcome<(C, PathBuf)> {
     let nothing = given.file.is_none() && given.flags.is_empty() && given.set.is_empty();
+    if C::IS_TRAINING && !nothing {
+        mirror::restore(folder, &load::written(given, &|_, _| {})?)?;
+    }
     let path = folder.join(CONFIG);
     if !path.is_file() {
         if nothing {
@@ -61,7 +65,7 @@ pub fn settings<C: Config>(folder: &Path, given: &Given) -> Outcome<(C, PathBuf)
         })?;
     }
     let from_here = |key: &str, value: &mut Value| {
-        if there.is_some() && is_place(key) {
+        if there.is_some() && (is_place(key) || key == mirror::MIRROR) {
             absolute(&here, value);
         }
     };

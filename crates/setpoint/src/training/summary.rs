@@ -7,10 +7,13 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use setpoint_data::counted;
 use setpoint_train::{BestConfig, RunDir, TrainConfig};
+use toml::Table;
 
 use super::history::{HISTORY, History};
 use super::mark_finished;
-use crate::failure::Outcome;
+use super::record::{self, CONFIG};
+use crate::card;
+use crate::failure::{Failure, Outcome};
 use crate::session::{Session, duration, memory};
 
 /// Marks a run as finished, after the models in some folders of it were written, and tells how it went. `stopped`: why it ended before its last
@@ -23,11 +26,23 @@ pub fn conclude(
     folders: &[&str],
     config: &TrainConfig,
 ) -> Outcome {
-    mark_finished(run, steps, stopped, folders)?;
     let model = folders.first().copied().unwrap_or_default();
+    if let Err(failure) = write_card(run, steps, model) {
+        log::warn!("{} gets no model card: {}", run.join(model).display(), failure.sentence());
+    }
+    mark_finished(run, steps, stopped, folders)?;
     let summary = Summary::of(what, run.path(), model, steps, config.best.as_ref(), session.place.is_cpu());
     log::info!("{summary}");
     Ok(())
+}
+
+/// Writes the card of the model in a folder of a finished run.
+fn write_card(run: &RunDir, steps: u64, folder: &str) -> Outcome {
+    let path = run.join(CONFIG);
+    let settings = setpoint_files::read_text(&path)?;
+    let settings: Table = settings.parse().map_err(|_| Failure::run(format!("{} is damaged", path.display())))?;
+    let job = record::read(run.path())?.map(|record| record.job).unwrap_or_default();
+    card::write_of_run(run.path(), &job, &record::flat(&settings), steps, folder)
 }
 
 /// A number that was measured after a step.

@@ -26,14 +26,14 @@ pub(super) struct Client {
 
 /// Scheme, host and port of an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Origin {
+pub(super) struct Origin {
     https: bool,
     host: String,
     port: u16,
 }
 
 impl Origin {
-    fn of(uri: &Uri) -> Result<Self, String> {
+    pub(super) fn of(uri: &Uri) -> Result<Self, String> {
         let https = match uri.scheme_str() {
             Some("https") => true,
             Some("http") => false,
@@ -48,8 +48,12 @@ impl Origin {
         Ok(Self { https, host: host.to_ascii_lowercase(), port })
     }
 
-    fn is_loopback(&self) -> bool {
+    pub(super) fn is_loopback(&self) -> bool {
         matches!(self.host.as_str(), "127.0.0.1" | "localhost" | "[::1]")
+    }
+
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.https
     }
 }
 
@@ -172,7 +176,7 @@ pub(super) fn refusal(status: StatusCode) -> String {
     }
 }
 
-fn explain(error: ureq::Error) -> Failed {
+pub(super) fn explain(error: ureq::Error) -> Failed {
     match error {
         // Headers that trickle in are no passing fault, and each attempt would take as long.
         ureq::Error::Timeout(timeout @ ureq::Timeout::RecvResponse) => {
