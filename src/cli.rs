@@ -171,7 +171,7 @@ pub struct PlanArgs {
     /// The job that the settings are of
     #[arg(long, value_parser = planned_jobs())]
     pub job: Option<String>,
-    /// Hugging Face model folder (setting model.path)
+    /// Hugging Face model folder or hub model id (setting model.path)
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
     /// .jsonl, .json or .parquet file, folder or hub dataset id (setting data.path)
@@ -207,7 +207,7 @@ pub struct TrialArgs {
 /// `setpoint chat`.
 #[derive(Debug, Args)]
 pub struct ChatArgs {
-    /// Hugging Face model folder
+    /// Hugging Face model folder or hub model id
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// System message
@@ -241,7 +241,7 @@ pub struct DemoArgs {
 pub enum InspectCommand {
     /// Rows as tokens, coloured: t0, prompt, response, stop token
     Data {
-        /// Hugging Face folder, for its tokenizer and template (setting model.path)
+        /// Hugging Face folder or hub model id, for its tokenizer and template (setting model.path)
         #[arg(long, value_name = "DIR")]
         model: PathBuf,
         /// .jsonl, .json or .parquet file, folder or hub dataset id (setting data.path)
@@ -262,7 +262,7 @@ pub enum InspectCommand {
     },
     /// A checkpoint's shape: family, parameters, tensors, memory per job
     Model {
-        /// Hugging Face folder
+        /// Hugging Face folder or hub model id
         model: PathBuf,
         /// List every tensor
         #[arg(long)]

@@ -23,7 +23,7 @@ const GGUF_HELP: &str = "Example:\n  setpoint export gguf --model runs/dro/model
 /// `setpoint export gguf`.
 #[derive(Debug, Args)]
 pub struct GgufArgs {
-    /// Hugging Face model folder
+    /// Hugging Face model folder or hub model id
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// Number format of the matrices; norms and biases are always f32

@@ -15,7 +15,7 @@ pub const MERGE_HELP: &str = "Example:\n  setpoint merge --model runs/sft/model 
 /// `setpoint merge`.
 #[derive(Debug, Args)]
 pub struct MergeArgs {
-    /// Folder of the adapter, in PEFT's layout
+    /// Folder of the adapter, in PEFT's layout, or its hub id
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// Folder of the model that the adapter was trained on, if it is not the one that the adapter names

@@ -10,6 +10,7 @@ use crate::progress;
 use serde::{Deserialize, Serialize};
 use setpoint::config::sections::{ModelSection, Wanted};
 use setpoint::config::{Config, Problems};
+use setpoint::fetching::fetch_weights_of;
 use setpoint::generate::SamplingSection;
 use setpoint::jobs::word;
 use setpoint::{Failure, Outcome, Session, setup};
@@ -63,6 +64,9 @@ pub fn run(session: &Session, config: &ChatConfig, system: Option<&str>) -> Outc
     }
     let model_config = setup::model_config(&config.model, &encoder)?;
     let settings = config.generate.resolve(&config.model, &model_config, &encoder)?;
+    if let Some(path) = &config.model.path {
+        fetch_weights_of(&Session { quiet: false, ..session.clone() }, path, config.model.allow_pickle)?;
+    }
     let model = setup::policy(session, &config.model, &model_config, 0, session.device())?;
     let mut messages: Vec<Message> = system.map(Message::system).into_iter().collect();
     let input = std::io::stdin();

@@ -10,9 +10,11 @@ use setpoint_data::{DatasetConfig, EncodeOptions, Segment, SegmentKind, Uses, co
 use setpoint_transformer::checkpoint::Checkpoint;
 use setpoint_transformer::lora::LoraConfig;
 
+use crate::host::session;
 use crate::progress::{self, say, say_file, say_json, say_painted};
 use setpoint::config::sections::{ModelSection, validate_sft_data};
 use setpoint::config::{Config, Given, Problems};
+use setpoint::fetching::fetch_weights_of;
 use setpoint::jobs::{self, AnyJob, JOBS, View};
 use setpoint::model_folder::ModelFolder;
 use setpoint::session::memory::size;
@@ -235,6 +237,7 @@ pub fn model(dir: &Path, tensors: bool) -> Outcome {
         size(ParameterBytes::of(FloatDType::BF16).total() * p)
     ));
     if tensors {
+        fetch_weights_of(&session(None, false)?, folder.base(), false)?;
         let checkpoint = Checkpoint::open(folder.base())?;
         for name in checkpoint.names() {
             say(format!("  {name:<56} {:?}", checkpoint.shape(name).unwrap_or_default()));

@@ -32,6 +32,7 @@ mod layers;
 mod links;
 mod max_kl;
 mod methods;
+mod model_hub;
 mod models;
 mod nll;
 mod odd_files;

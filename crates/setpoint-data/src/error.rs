@@ -117,6 +117,16 @@ pub enum Error {
         /// What went wrong.
         reason: String,
     },
+    /// A model of the hub cannot be had.
+    #[error("hub model {id} ({endpoint}): {reason}")]
+    HubModel {
+        /// The model's id, with its revision if it is not the main branch.
+        id: String,
+        /// The server that was asked.
+        endpoint: String,
+        /// What went wrong, and what to do if that is known.
+        reason: String,
+    },
     /// A line or file is not JSON.
     #[error("{at}: not valid JSON: {reason}")]
     Json {

@@ -49,8 +49,8 @@ pub use self::hash::{content_hash, hex};
 pub use self::inspect::{Segment, SegmentKind, segments};
 pub use self::notes::ModelNotes;
 pub use self::read::{
-    Hub, Push, PushFile, Pushed, ReadReport, RecordStream, RowStream, load_records, read_records, read_records_from,
-    read_rows, read_rows_from,
+    Hub, HubModel, Push, PushFile, Pushed, ReadReport, RecordStream, RowStream, load_records, read_records,
+    read_records_from, read_rows, read_rows_from,
 };
 pub use self::record::{Label, Message, Prompt, Record, Response, Source};
 pub use self::select::select_responses;

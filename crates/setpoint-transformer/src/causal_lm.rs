@@ -60,7 +60,7 @@ impl CausalLm {
                 found: "sequence classifier".to_owned(),
             });
         }
-        let files = checkpoint::Checkpoint::open(dir)?;
+        let files = checkpoint::Checkpoint::open_any(dir, options.allow_pickle)?;
         let mut options = options.clone();
         if config.tie_word_embeddings {
             files.require_equal("lm_head.weight", "model.embed_tokens.weight")?;

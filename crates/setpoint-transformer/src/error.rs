@@ -85,10 +85,30 @@ pub enum Error {
         found: String,
     },
     /// A folder without weights.
-    #[error("{}: found neither model.safetensors nor model.safetensors.index.json", dir.display())]
+    #[error("{}: found neither model.safetensors nor model.safetensors.index.json{hint}", dir.display())]
     NoWeights {
         /// The folder.
         dir: PathBuf,
+        /// What there is instead and what to do, or empty.
+        hint: String,
+    },
+    /// Weights in a form that is not read.
+    #[error("{}: {what}. {instead}", path.display())]
+    OtherFormat {
+        /// The file that says so.
+        path: PathBuf,
+        /// The form.
+        what: String,
+        /// What to name instead.
+        instead: String,
+    },
+    /// A pickled checkpoint that cannot be read.
+    #[error("{}: {message}", path.display())]
+    Pickle {
+        /// The file.
+        path: PathBuf,
+        /// The problem.
+        message: String,
     },
     /// A `.safetensors` file whose header is damaged or that ends too early or too late.
     #[error("{}: {message}", path.display())]

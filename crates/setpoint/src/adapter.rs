@@ -14,6 +14,7 @@ use toml::{Table, Value};
 use crate::config::Problems;
 use crate::config::sections::ModelSection;
 use crate::failure::Outcome;
+use crate::hub;
 use crate::identity::Origin;
 use crate::model_folder::{is_adapter, is_reward, model_hash, note_base, note_reward};
 
@@ -97,7 +98,7 @@ impl Adaptation {
 
     /// Returns the line that says which model is the reference of a training without one of its own.
     pub fn reference(&self) -> String {
-        let base = self.base.display();
+        let base = hub::shown(&self.base);
         match &self.start {
             None => format!("reference: {base} with the adapter switched off"),
             Some(start) => format!("reference: {base} with the adapter {} as it was", start.dir.display()),
@@ -150,7 +151,11 @@ impl Adaptation {
     }
 
     fn save<M: HasDecoder>(&self, model: &M, dir: &Path) -> Outcome {
-        let about = AdapterAbout { base: self.base.to_string_lossy().into_owned(), task: self.task };
+        let (base, revision) = match hub::model_at(&self.base) {
+            Some(model) => (model.id, Some(model.revision)),
+            None => (self.base.to_string_lossy().into_owned(), None),
+        };
+        let about = AdapterAbout { base, revision, task: self.task };
         Ok(save_adapter(model, &self.config, &about, dir)?)
     }
 }

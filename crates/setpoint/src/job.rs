@@ -17,6 +17,8 @@ use crate::config::load::{self, load_unchecked, to_table};
 use crate::config::schema::schema_of;
 use crate::config::{Config, Given, Problem, Problems, has_setting, settings_named};
 use crate::failure::{Failure, Outcome};
+use crate::fetching::fetch_weights;
+use crate::hub;
 use crate::session::Session;
 use crate::training::{RunPlan, resume};
 
@@ -176,7 +178,8 @@ impl Flag {
 }
 
 /// `--model`.
-pub const MODEL: Flag = Flag::path("model", "DIR", "model.path", "Hugging Face model folder (setting model.path)");
+pub const MODEL: Flag =
+    Flag::path("model", "DIR", "model.path", "Hugging Face model folder or hub model id (setting model.path)");
 /// `--data`.
 pub const DATA: Flag = Flag::text(
     "data",
@@ -379,7 +382,7 @@ impl<J: Job> Debug for Configured<J> {
 
 impl<J: Job> Ready for Configured<J> {
     fn settings(&self) -> Table {
-        to_table(&self.0)
+        hub::by_name(&to_table(&self.0))
     }
 
     fn dry_run(&self, session: &Session) -> Outcome<Forecast> {
@@ -390,6 +393,7 @@ impl<J: Job> Ready for Configured<J> {
     }
 
     fn run(&self, session: &Session, folder: Option<RunFolder<'_>>) -> Outcome {
+        fetch_weights(session, &to_table(&self.0))?;
         match J::WORK {
             Work::Run(run) => {
                 let RunFolder { path, resume } = folder.ok_or_else(no_run_folder)?;

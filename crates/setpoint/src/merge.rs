@@ -16,6 +16,8 @@ use crate::card;
 use crate::config::output::{Target, require_target};
 use crate::config::sections::ModelSection;
 use crate::failure::{Failure, Outcome};
+use crate::fetching::fetch_weights_of;
+use crate::hub;
 use crate::model_folder::{ModelFolder, holding, is_adapter};
 use crate::saving::{Saving, save_policy};
 use crate::session::{Existing, Session};
@@ -62,9 +64,10 @@ pub struct Merged {
 /// [`Failure::Usage`] for the paths; [`Failure::Run`] for files that cannot be read or written, for an adapter that does not fit its base,
 /// and when the merged model computes something else.
 pub fn merge(session: &Session, settings: &MergeSettings) -> Outcome<Merged> {
-    let MergeSettings { model: dir, base, output, dtype, existing } = settings;
+    let MergeSettings { model, base, output, dtype, existing } = settings;
+    let dir = &hub::folder_of(model)?;
     if !is_adapter(dir) {
-        let message = format!("`{}` holds no adapter (adapter_config.json)", dir.display());
+        let message = format!("`{}` holds no adapter (adapter_config.json)", model.display());
         return Err(Failure::usage("--model", message));
     }
     require_target(output, Target::Folder, "--output")?;
@@ -89,6 +92,9 @@ pub fn merge(session: &Session, settings: &MergeSettings) -> Outcome<Merged> {
     let encoder = setup::encoder(&section)?;
     let config = folder.config()?;
     encoder.check_vocabulary(config.vocab_size)?;
+    for folder in [dir.as_path(), folder.base()] {
+        fetch_weights_of(session, folder, false)?;
+    }
     // Weights that change their format are added in f32.
     let changes = dtype.is_some() && *dtype != config.dtype;
     let options = LoadOptions { dtype: changes.then_some(FloatDType::F32), ..LoadOptions::default() };

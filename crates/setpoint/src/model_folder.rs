@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use serde_json::json;
-use setpoint_data::{ModelNotes, hex};
+use setpoint_data::{HubModel, ModelNotes, hex};
 use setpoint_reward::{Normalization, RewardModel};
 use setpoint_transformer::lora::{AdapterFolder, AdapterTask};
 use setpoint_transformer::{Architecture, CausalLm, LoadOptions, ModelConfig};
 use sha2::{Digest, Sha256};
 
 use crate::failure::{Failure, Outcome};
+use crate::hub;
 
 /// The note in an adapter's folder that identifies its base.
 const BASE: &str = "base_hash";
@@ -31,12 +32,14 @@ pub struct ModelFolder {
 }
 
 impl ModelFolder {
-    /// Opens a folder. If it holds an adapter, `base_model_name_or_path` in its settings leads to the checkpoint: a path from the working
-    /// directory or from the adapter's folder.
+    /// Opens a folder, or a model on the hub, whose weights are downloaded when they are read. If it holds an adapter,
+    /// `base_model_name_or_path` in its settings leads to the checkpoint: a path from the working directory or from the adapter's folder, or
+    /// an id on the hub.
     ///
     /// # Errors
-    /// When the adapter's settings cannot be read or honoured, or its base is not on this machine.
+    /// When the adapter's settings cannot be read or honoured, or its base is neither on this machine nor on the hub.
     pub fn open(dir: &Path) -> Outcome<Self> {
+        let dir = &hub::folder_of(dir)?;
         if !is_adapter(dir) {
             return Ok(Self { dir: dir.to_owned(), base: dir.to_owned(), adapter: None });
         }
@@ -50,7 +53,9 @@ impl ModelFolder {
     /// # Errors
     /// When the folder holds no adapter, or one whose settings cannot be read or honoured.
     pub fn open_on(dir: &Path, base: &Path) -> Outcome<Self> {
-        Ok(Self { dir: dir.to_owned(), base: base.to_owned(), adapter: Some(AdapterFolder::open(dir)?) })
+        let (dir, base) = (hub::folder_of(dir)?, hub::folder_of(base)?);
+        let adapter = Some(AdapterFolder::open(&dir)?);
+        Ok(Self { dir, base, adapter })
     }
 
     /// Returns the folder of the checkpoint.
@@ -91,6 +96,7 @@ impl ModelFolder {
     /// # Errors
     /// When files cannot be read, or the adapter was made for another base.
     pub fn load_policy(&self, options: &LoadOptions, device: &Device) -> Outcome<CausalLm> {
+        self.complete(options)?;
         let (model, _) = CausalLm::load(&self.base, options, device)?;
         let Some(adapter) = &self.adapter else { return Ok(model) };
         self.check_base(adapter)?;
@@ -102,6 +108,7 @@ impl ModelFolder {
     /// # Errors
     /// Those of [`load_policy`](Self::load_policy), and when it is no reward model.
     pub fn load_reward_model(&self, options: &LoadOptions, device: &Device) -> Outcome<(RewardModel, ModelConfig)> {
+        self.complete(options)?;
         let Some(adapter) = &self.adapter else { return Ok(RewardModel::load(&self.base, options, device)?) };
         self.check_base(adapter)?;
         let (model, loaded) = RewardModel::load_adapter(adapter, &self.base, options, device)?;
@@ -109,6 +116,11 @@ impl ModelFolder {
         config.dtype = loaded.dtype;
         Normalization::read(&config)?;
         Ok((model, config))
+    }
+
+    /// Downloads the weights, if the model is one of the hub and they are missing.
+    fn complete(&self, options: &LoadOptions) -> Outcome {
+        [&self.base, &self.dir].into_iter().try_for_each(|dir| hub::complete(dir, options.allow_pickle, &mut |_, _| {}))
     }
 
     /// Compares the base with the one that the adapter was trained on, if that is known, and says so.
@@ -200,8 +212,24 @@ fn base_of(adapter: &AdapterFolder) -> Outcome<PathBuf> {
         return Err(Failure::run(format!("{shown} adapts `{name}`, which is an adapter itself"))
             .hint("merge that one into its base first: setpoint merge"));
     }
-    Err(Failure::run(format!("{shown}: the model that it adapts, `{name}`, is not a model folder on this machine"))
-        .hint(format!("put it there, or set `{key}` in its adapter_config.json to the folder that holds it")))
+    let hint =
+        format!("put it there, or set `{key}` in its adapter_config.json to the folder or the hub id of its base");
+    let failed = |more: &str| {
+        let message =
+            format!("{shown}: the model that it adapts, `{name}`, is not a model folder on this machine{more}");
+        Failure::run(message).hint(hint.clone())
+    };
+    // As with any model: an id is none below a folder.
+    let owner = name.split('/').next().unwrap_or_default();
+    let is_local = Path::new(owner).exists() || adapter.dir.join(owner).exists();
+    match HubModel::parse(name).filter(|_| !is_local) {
+        Some(model) => {
+            let revision = adapter.revision.clone().unwrap_or(model.revision);
+            hub::fetched(&HubModel { revision, ..model })
+                .map_err(|found| failed(&format!(", and {}", found.sentence())))
+        }
+        None => Err(failed("")),
+    }
 }
 
 /// Hashes everything that decides what a model computes: config.json and the bytes of its weights, and with an adapter its settings and
@@ -210,10 +238,12 @@ fn base_of(adapter: &AdapterFolder) -> Outcome<PathBuf> {
 /// # Errors
 /// When files cannot be read.
 pub fn model_hash(dir: &Path) -> Outcome<String> {
+    let dir = &hub::folder_of(dir)?;
     if !is_adapter(dir) {
         return checkpoint_hash(dir);
     }
     let folder = ModelFolder::open(dir)?;
+    hub::complete(dir, false, &mut |_, _| {})?;
     let mut hash = Sha256::new();
     hash.update(checkpoint_hash(&folder.base)?);
     add_files(&mut hash, dir, &|file| has_weights(file) || file.ends_with("adapter_config.json"))?;
@@ -222,9 +252,20 @@ pub fn model_hash(dir: &Path) -> Outcome<String> {
 
 /// Hashes the config.json and the weights in a folder.
 fn checkpoint_hash(dir: &Path) -> Outcome<String> {
+    hub::complete(dir, false, &mut |_, _| {})?;
     let mut hash = Sha256::new();
-    add_files(&mut hash, dir, &|file| has_weights(file) || file.ends_with("config.json"))?;
+    // Pickles are only read if there are no safetensors.
+    let mut entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let is_pickled = !entries.any(|entry| has_weights(&entry.path()));
+    let wanted = |file: &Path| has_weights(file) || file.ends_with("config.json") || (is_pickled && is_pickle(file));
+    add_files(&mut hash, dir, &wanted)?;
     Ok(hex(&hash.finalize()))
+}
+
+/// Returns whether a file is `pytorch_model.bin` or one of its shards.
+fn is_pickle(file: &Path) -> bool {
+    let name = file.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    name.starts_with("pytorch_model") && name.ends_with(".bin")
 }
 
 fn has_weights(file: &Path) -> bool {

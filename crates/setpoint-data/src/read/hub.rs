@@ -1,4 +1,4 @@
-//! Data sets of the Hugging Face hub, downloaded to its cache.
+//! Data sets and models of the Hugging Face hub, downloaded to its cache.
 //!
 //! The server is not trusted: its answers never decide where a file is written ([`cache`]), and the token goes to the
 //! hub's own address alone ([`http`]).
@@ -6,6 +6,7 @@
 mod cache;
 mod download;
 mod http;
+mod model;
 mod push;
 
 use std::path::PathBuf;
@@ -13,8 +14,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use self::cache::Repo;
+use self::cache::{Kind, Repo};
+use self::download::Wanted;
 use self::http::Client;
+pub use self::model::HubModel;
 pub use self::push::{Push, PushFile, Pushed};
 use super::folder;
 use crate::config::DatasetConfig;
@@ -56,6 +59,9 @@ struct Listing {
 #[derive(Deserialize)]
 struct Sibling {
     rfilename: String,
+    /// The length in bytes, where it was asked for.
+    #[serde(default)]
+    size: Option<u64>,
 }
 
 impl Hub {
@@ -105,14 +111,14 @@ impl Hub {
     pub(super) fn fetch(&self, config: &DatasetConfig) -> Result<Vec<PathBuf>, Error> {
         let id = &config.path;
         let failed = |reason: String| Error::Hub { id: id.clone(), endpoint: self.endpoint.clone(), reason };
-        let repo = Repo::new(&self.cache, id, &config.revision).map_err(failed)?;
+        let repo = Repo::new(Kind::Dataset, &self.cache, id, &config.revision).map_err(failed)?;
         if self.offline {
             return self
                 .cached(&repo, config)
                 .unwrap_or_else(|| Err(failed("HF_HUB_OFFLINE is set and the data set is not in the cache".into())));
         }
         let client = Client::new(&self.endpoint, self.token.as_deref(), self.silence).map_err(failed)?;
-        let listing = match self.list(&client, config) {
+        let listing = match self.list(&client, "api/datasets", id, &config.revision) {
             Ok(listing) => listing,
             Err(error) => return self.cached(&repo, config).unwrap_or_else(|| Err(failed(error))),
         };
@@ -126,7 +132,7 @@ impl Hub {
             .iter()
             .map(|name| {
                 let url = self.url(&["datasets", id, "resolve"], &config.revision, Some(name));
-                download::file(&client, &url, &repo, commit, name)
+                download::file(&client, &repo, Wanted { url: &url, commit, name, most: None }, &mut |_| {})
             })
             .collect::<Result<_, _>>()
             .map_err(failed)?;
@@ -136,10 +142,8 @@ impl Hub {
         Ok(files)
     }
 
-    fn list(&self, client: &Client, config: &DatasetConfig) -> Result<Listing, String> {
-        let url = self.url(&["api/datasets", &config.path, "revision"], &config.revision, None);
-        let bytes = client.read(&url, LONGEST_LIST)?;
-        serde_json::from_slice(&bytes).map_err(|_| "the answer is not the list of files that the hub sends".to_owned())
+    fn list(&self, client: &Client, api: &str, id: &str, revision: &str) -> Result<Listing, String> {
+        read_listing(client, &self.url(&[api, id, "revision"], revision, None))
     }
 
     /// The address of a revision, or of a file in it. The parts before the revision need no encoding.
@@ -177,6 +181,12 @@ impl Hub {
         // A split that was downloaded in part is none.
         files.iter().all(|file| file.is_file()).then_some(Ok(files))
     }
+}
+
+/// Reads the hub's description of a repository.
+fn read_listing(client: &Client, url: &str) -> Result<Listing, String> {
+    let bytes = client.read(url, LONGEST_LIST)?;
+    serde_json::from_slice(&bytes).map_err(|_| "the answer is not the list of files that the hub sends".to_owned())
 }
 
 /// Whether this can be a hub id: `owner/name`, of the characters that the hub allows.

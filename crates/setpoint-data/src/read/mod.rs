@@ -13,7 +13,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 
-pub use self::hub::{Hub, Push, PushFile, Pushed};
+pub use self::hub::{Hub, HubModel, Push, PushFile, Pushed};
 pub use self::rows::{RowStream, read_rows, read_rows_from};
 use crate::config::{BadRows, DatasetConfig};
 use crate::error::Error;

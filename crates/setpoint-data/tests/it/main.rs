@@ -11,6 +11,7 @@ mod hostile_tokenizers;
 mod hub;
 mod hub_hostile;
 mod hub_push;
+mod hub_models;
 mod jinja_tests;
 mod kept;
 mod parquet_json;

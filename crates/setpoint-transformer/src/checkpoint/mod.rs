@@ -3,12 +3,15 @@
 //! A parameter's name is its path in the module: the field `model.layers[0].mlp.up_proj.weight` is `model.layers.0.mlp.up_proj.weight`.
 
 mod file;
+mod fp8;
 mod load;
 mod names;
 mod numbers;
+mod pickle;
 mod quantized;
 mod reader;
 mod save;
+mod weights;
 
 use std::path::Path;
 
@@ -44,6 +47,8 @@ pub struct LoadOptions {
     /// How the matrices of the layers are held; as the numbers that they are by default. The head, the embeddings, norms and biases always
     /// are. Only [`load_model`] and what calls it can do so.
     pub quantize: Option<Quantize>,
+    /// Whether `pytorch_model.bin`, or its shards, are read if the folder has no safetensors. Nothing in them is executed.
+    pub allow_pickle: bool,
 }
 
 /// How weights are written.
@@ -75,7 +80,7 @@ impl Default for SaveOptions {
 /// [`Error::ShardLacksTensor`] for the files; [`Error::MissingTensor`], [`Error::UnexpectedTensor`], [`Error::WrongShape`],
 /// [`Error::UnsupportedDtype`] for a tensor; [`Error::DeviceDtype`]. [`Error::Quantized`] if the options say to quantise.
 pub fn load_module<M: Module>(module: M, dir: &Path, options: &LoadOptions) -> Result<M, Error> {
-    Checkpoint::open(dir)?.load(module, options)
+    Checkpoint::open_any(dir, options.allow_pickle)?.load(module, options)
 }
 
 /// Reads the weights in `dir` into a model as [`load_module`] does, and puts the matrices of its layers into codes if `options.quantize` says
@@ -85,5 +90,5 @@ pub fn load_module<M: Module>(module: M, dir: &Path, options: &LoadOptions) -> R
 ///
 /// Those of [`load_module`]; [`Error::NotFinite`] for a number that has no code.
 pub fn load_model<M: HasDecoder>(model: M, dir: &Path, options: &LoadOptions) -> Result<M, Error> {
-    Checkpoint::open(dir)?.load_model(model, options)
+    Checkpoint::open_any(dir, options.allow_pickle)?.load_model(model, options)
 }

@@ -1,4 +1,5 @@
-//! Checkpoints that bitsandbytes quantised: their matrices look like those of any other checkpoint, and are dequantised when they are read.
+//! Quantised checkpoints: their matrices look like those of any other checkpoint, and are dequantised when they are read. Here are those
+//! of bitsandbytes; [`fp8`] has those of 8-bit floats.
 //!
 //! NF4 has `X.weight` with the codes and next to it `X.weight.absmax`, `.quant_map`, `.quant_state.bitsandbytes__nf4` (JSON), and with
 //! double quantisation `.nested_absmax` and `.nested_quant_map`. Int8 has `X.weight` with the codes, `X.SCB` with the scale of each row,
@@ -11,6 +12,7 @@ use safetensors::tensor::TensorInfo;
 use serde_json::{Map, Value};
 
 use super::Checkpoint;
+use super::fp8;
 use super::numbers;
 use super::reader::Entry;
 use crate::Error;
@@ -23,8 +25,22 @@ const SCALES: &str = ".SCB";
 /// The codes and scales of a matrix.
 #[derive(Clone, Debug)]
 pub(super) enum Packed {
-    Nf4 { codes: Entry, absmax: Entry, nested: Option<Nested>, block: usize },
-    Int8 { codes: Entry, scales: Entry },
+    Nf4 {
+        codes: Entry,
+        absmax: Entry,
+        nested: Option<Nested>,
+        block: usize,
+    },
+    Int8 {
+        codes: Entry,
+        scales: Entry,
+    },
+    /// 8-bit floats; `block` rows and columns share a scale.
+    Fp8 {
+        codes: Entry,
+        scales: Entry,
+        block: [usize; 2],
+    },
 }
 
 /// The scales of double quantisation.
@@ -44,11 +60,12 @@ impl Checkpoint {
             self.unite_nf4(&state)?;
         }
         let scales: Vec<String> = self.tensors.keys().filter(|name| name.ends_with(SCALES)).cloned().collect();
+        let of_floats = self.fp8_scales();
         // transformers dequantises to the format of the model: that of the tensors that are not quantised.
         let mut formats: Vec<FloatDType> = self
             .tensors
             .iter()
-            .filter(|(name, _)| !scales.contains(name))
+            .filter(|(name, _)| !scales.contains(name) && of_floats.binary_search(name).is_err())
             .filter_map(|(_, entry)| numbers::float(entry.info.dtype))
             .collect();
         formats.sort_by_key(|format| numbers::stored(*format));
@@ -59,6 +76,9 @@ impl Checkpoint {
         };
         for name in scales {
             self.unite_int8(&name, dtype)?;
+        }
+        for name in of_floats {
+            self.unite_fp8(&name, dtype)?;
         }
         Ok(())
     }
@@ -178,6 +198,15 @@ impl Checkpoint {
                 push(&row, entry.info.dtype, &mut bytes);
             }
         }
+        if let Packed::Fp8 { codes, scales, block } = packed {
+            let (codes, scales) = (self.bytes(codes)?, self.numbers_of(scales)?);
+            let across = width.div_ceil(block[1]);
+            for (i, codes) in codes.chunks(width.max(1)).enumerate() {
+                let begin = i / block[0] * across;
+                fp8::dequantize(codes, &scales[begin..begin + across], block[1], &mut row);
+                push(&row, entry.info.dtype, &mut bytes);
+            }
+        }
         if let Packed::Int8 { codes, scales } = packed {
             let (codes, scales) = (self.bytes(codes)?, self.floats(scales)?);
             for (codes, scale) in codes.chunks(width.max(1)).zip(scales) {
@@ -221,6 +250,12 @@ impl Checkpoint {
         }))
     }
 
+    /// Returns the numbers of a tensor, in whatever format they are.
+    fn numbers_of(&self, entry: &Entry) -> Result<Vec<f32>, Error> {
+        let format = numbers::float(entry.info.dtype).unwrap_or(FloatDType::F32);
+        Ok(numbers::widen(&self.bytes(entry)?, format))
+    }
+
     fn floats(&self, entry: &Entry) -> Result<Vec<f32>, Error> {
         Ok(numbers::widen(&self.bytes(entry)?, FloatDType::F32))
     }
@@ -233,7 +268,7 @@ impl Checkpoint {
     }
 
     /// Returns the error for a part of a quantised matrix.
-    fn damaged_at(&self, entry: &Entry, message: String) -> Error {
+    pub(super) fn damaged_at(&self, entry: &Entry, message: String) -> Error {
         Error::Header {
             path: self.files[entry.file].path().to_owned(),
             message: format!("a quantised matrix {message}"),
@@ -243,7 +278,7 @@ impl Checkpoint {
 
 impl Entry {
     /// Creates the entry of a matrix whose codes are those of another entry.
-    fn packed(codes: Entry, dtype: Dtype, shape: Vec<usize>, packed: Packed) -> Self {
+    pub(super) fn packed(codes: Entry, dtype: Dtype, shape: Vec<usize>, packed: Packed) -> Self {
         let info = TensorInfo { dtype, shape, data_offsets: codes.info.data_offsets };
         Self { file: codes.file, info, packed: Some(Box::new(packed)) }
     }

@@ -5,20 +5,17 @@ use burn::tensor::FloatDType;
 use safetensors::tensor::TensorInfo;
 use serde_json::Value;
 
-use super::file::TensorFile;
 use super::numbers;
 use super::quantized::Packed;
+use super::weights::{Layout, WeightFile};
 use crate::Error;
 use crate::config::object;
-
-pub(super) const SINGLE: &str = "model.safetensors";
-pub(super) const INDEX: &str = "model.safetensors.index.json";
 
 /// The weight files of a folder, opened and checked, no tensor read yet.
 #[derive(Debug)]
 pub struct Checkpoint {
     pub(super) dir: PathBuf,
-    pub(super) files: Vec<TensorFile>,
+    pub(super) files: Vec<WeightFile>,
     pub(super) tensors: BTreeMap<String, Entry>,
 }
 
@@ -39,23 +36,32 @@ impl Checkpoint {
     /// [`Error::NoWeights`], [`Error::Read`], [`Error::Header`], [`Error::Json`], [`Error::MissingKey`], [`Error::UnsupportedValue`],
     /// [`Error::ShardPath`], [`Error::ShardLacksTensor`]. [`Error::Header`] also for a quantised matrix whose parts do not fit together.
     pub fn open(dir: &Path) -> Result<Self, Error> {
+        Self::open_any(dir, false)
+    }
+
+    /// Opens the weights in `dir` as [`open`](Self::open) does, or `pytorch_model.bin` or its shards if there are no safetensors and
+    /// `allow_pickle` is set. Nothing in a pickle is executed.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](Self::open), and [`Error::Pickle`].
+    pub fn open_any(dir: &Path, allow_pickle: bool) -> Result<Self, Error> {
         let mut checkpoint = Self { dir: dir.to_owned(), files: Vec::new(), tensors: BTreeMap::new() };
-        let index = dir.join(INDEX);
-        if dir.join(SINGLE).exists() {
-            checkpoint.add(SINGLE)?;
-        } else if index.exists() {
-            let map = weight_map(&index)?;
-            for shard in map.values().collect::<BTreeSet<_>>() {
-                checkpoint.add(shard)?;
-            }
-            for (tensor, shard) in &map {
-                let found = checkpoint.tensors.get(tensor).map(|entry| checkpoint.files[entry.file].path());
-                if found != Some(dir.join(shard).as_path()) {
-                    return Err(Error::ShardLacksTensor { path: index, tensor: tensor.clone(), shard: shard.clone() });
+        match Layout::find(dir, allow_pickle)? {
+            Layout::Single { name, is_pickle } => checkpoint.add(name, is_pickle)?,
+            Layout::Sharded { index, is_pickle } => {
+                let map = weight_map(&index)?;
+                for shard in map.values().collect::<BTreeSet<_>>() {
+                    checkpoint.add(shard, is_pickle)?;
+                }
+                for (tensor, shard) in &map {
+                    let found = checkpoint.tensors.get(tensor).map(|entry| checkpoint.files[entry.file].path());
+                    if found != Some(dir.join(shard).as_path()) {
+                        let (tensor, shard) = (tensor.clone(), shard.clone());
+                        return Err(Error::ShardLacksTensor { path: index, tensor, shard });
+                    }
                 }
             }
-        } else {
-            return Err(Error::NoWeights { dir: dir.to_owned() });
         }
         checkpoint.unite_quantized()?;
         Ok(checkpoint)
@@ -68,7 +74,7 @@ impl Checkpoint {
     /// [`Error::Read`], [`Error::Header`].
     pub(crate) fn open_file(dir: &Path, name: &str) -> Result<Self, Error> {
         let mut checkpoint = Self { dir: dir.to_owned(), files: Vec::new(), tensors: BTreeMap::new() };
-        checkpoint.add(name)?;
+        checkpoint.add(name, false)?;
         Ok(checkpoint)
     }
 
@@ -142,11 +148,11 @@ impl Checkpoint {
         self.files[entry.file].bytes(&entry.info)
     }
 
-    fn add(&mut self, name: &str) -> Result<(), Error> {
-        let file = TensorFile::open(&self.dir.join(name))?;
+    fn add(&mut self, name: &str, is_pickle: bool) -> Result<(), Error> {
+        let file = WeightFile::open(&self.dir.join(name), is_pickle)?;
         for (tensor, info) in file.tensors() {
-            let entry = Entry { file: self.files.len(), info: info.clone(), packed: None };
-            if let Some(first) = self.tensors.insert(tensor.to_owned(), entry) {
+            let entry = Entry { file: self.files.len(), info, packed: None };
+            if let Some(first) = self.tensors.insert(tensor.clone(), entry) {
                 let first = self.files[first.file].path().display();
                 let message = format!("tensor `{tensor}` is also in {first}");
                 return Err(Error::Header { path: file.path().to_owned(), message });

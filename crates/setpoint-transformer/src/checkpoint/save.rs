@@ -8,7 +8,7 @@ use setpoint_files::{Stage, Writer};
 
 use super::file::tensor_header;
 use super::names::ParamPath;
-use super::reader::{INDEX, SINGLE};
+use super::weights::{INDEX, SINGLE};
 use super::{SaveOptions, numbers};
 use crate::Error;
 use crate::config::ModelConfig;

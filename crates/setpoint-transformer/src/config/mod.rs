@@ -16,6 +16,7 @@ use crate::design::Design;
 use crate::families::ModelType;
 use crate::{Error, block};
 pub use quantization::Quantization;
+pub(crate) use quantization::fp8_block;
 pub(crate) use read::{Reader, object};
 pub use rope::RopeConfig;
 pub use scaling::RopeScaling;

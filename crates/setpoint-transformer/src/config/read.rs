@@ -61,6 +61,14 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Returns the refusal of weights in a form that is not read. `where_to_look` follows the remedy.
+    pub(super) fn other_format(&self, what: String, where_to_look: &str) -> Error {
+        let family =
+            self.map.get("model_type").and_then(Value::as_str).map_or_else(String::new, |name| format!("{name} "));
+        let instead = format!("Name the {family}checkpoint that it was made from, in bf16, f16 or f32{where_to_look}");
+        Error::OtherFormat { path: self.path.to_owned(), what, instead }
+    }
+
     fn optional<T>(
         &self,
         key: &str,

@@ -51,6 +51,8 @@ pub struct AdapterFolder {
     pub config: LoraConfig,
     /// The folder or the hub id of the base (`base_model_name_or_path`).
     pub base: Option<String>,
+    /// The branch, tag or commit of a base on the hub.
+    pub revision: Option<String>,
     /// The kind of its base, if the file says so.
     pub task: Option<AdapterTask>,
 }
@@ -108,7 +110,8 @@ impl AdapterFolder {
             Some(_) => return Err(file.unsupported("task_type", "\"CAUSAL_LM\", \"SEQ_CLS\"")),
         };
         let base = file.optional_text("base_model_name_or_path")?.map(str::to_owned);
-        Ok(Self { dir: dir.to_owned(), config, base: base.filter(|base| !base.is_empty()), task })
+        let revision = file.optional_text("revision")?.filter(|text| !text.is_empty()).map(str::to_owned);
+        Ok(Self { dir: dir.to_owned(), config, base: base.filter(|base| !base.is_empty()), revision, task })
     }
 
     /// Adds the adapter to its base, and freezes the rest of the model as [`attach`](super::attach) does.

@@ -17,6 +17,8 @@ use crate::checkpoint::{parameters, save_selected};
 pub struct AdapterAbout {
     /// The folder or the hub id of the base.
     pub base: String,
+    /// The commit of a base on the hub.
+    pub revision: Option<String>,
     /// The head on top of it.
     pub task: AdapterTask,
 }
@@ -62,6 +64,9 @@ pub fn save_adapter<M: HasDecoder>(
         "use_dora": config.dora,
         "use_rslora": config.rslora,
     });
+    if let Some(revision) = &about.revision {
+        settings["revision"] = json!(revision);
+    }
     if !config.layers.is_empty() {
         settings["layers_to_transform"] = json!(config.layers);
     }

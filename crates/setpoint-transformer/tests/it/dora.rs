@@ -121,7 +121,7 @@ fn a_new_adapter_is_written_as_peft_writes_one() {
         let (base, _) = CausalLm::load(&case("llama_kv2"), &options, device).unwrap();
         let model = attach(base, &adapter.config, 1).unwrap();
         let out = tempfile::tempdir().unwrap();
-        let about = AdapterAbout { base: adapter.base.unwrap(), task: AdapterTask::CausalLm };
+        let about = AdapterAbout { base: adapter.base.unwrap(), revision: None, task: AdapterTask::CausalLm };
         save_adapter(&model, &adapter.config, &about, out.path()).unwrap();
         assert_eq!(tensors(out.path()), tensors(&folder("llama_dora")), "{dtype:?}");
         // Names of maps, without those that hold a magnitude only.

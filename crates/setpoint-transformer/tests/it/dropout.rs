@@ -176,7 +176,7 @@ fn the_rate_is_kept_in_the_folder() {
     let (base, _) = load(&case("llama_kv2"), device);
     let config = LoraConfig { rank: 4, dropout: Some(0.05), ..LoraConfig::default() };
     let dir = tempfile::tempdir().unwrap();
-    let about = AdapterAbout { base: "base".into(), task: AdapterTask::CausalLm };
+    let about = AdapterAbout { base: "base".into(), revision: None, task: AdapterTask::CausalLm };
     save_adapter(&attach(base.clone(), &config, 7).unwrap(), &config, &about, dir.path()).unwrap();
     assert_eq!(json(&dir.path().join("adapter_config.json"))["lora_dropout"], 0.05);
     let again = AdapterFolder::open(dir.path()).unwrap();

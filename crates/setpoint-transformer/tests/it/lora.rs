@@ -253,7 +253,7 @@ fn what_peft_wrote_is_written_again_to_the_bit() {
     for name in CASES.into_iter().chain(["llama_bf16"]) {
         let (model, adapter) = adapted(name, FloatDType::F32, &devices()[0]);
         let out = tempfile::tempdir().unwrap();
-        let about = AdapterAbout { base: adapter.base.clone().unwrap(), task: AdapterTask::CausalLm };
+        let about = AdapterAbout { base: adapter.base.clone().unwrap(), revision: None, task: AdapterTask::CausalLm };
         save_adapter(&model, &adapter.config, &about, out.path()).unwrap();
         let again = AdapterFolder::open(out.path()).unwrap();
         let targets = |targets: Targets| match Selection::from(targets) {
@@ -372,7 +372,7 @@ fn unknown_targets_and_modules_are_refused() {
     let config = LoraConfig { modules_to_save: vec!["lm_head".into()], ..LoraConfig::default() };
     let model = attach(base.clone(), &config, 0).unwrap();
     let out = tempfile::tempdir().unwrap();
-    let about = AdapterAbout { base: "base".into(), task: AdapterTask::CausalLm };
+    let about = AdapterAbout { base: "base".into(), revision: None, task: AdapterTask::CausalLm };
     save_adapter(&model, &config, &about, out.path()).unwrap();
     let settings = crate::support::json(&out.path().join("adapter_config.json"));
     assert_eq!(settings["ensure_weight_tying"], true);
@@ -393,7 +393,7 @@ fn files_follow_the_naming_rules_of_vllm() {
     let (base, _) = load(&case("qwen2_tied"), &devices()[0]);
     let model = attach(base, &LoraConfig::default(), 0).unwrap();
     let out = tempfile::tempdir().unwrap();
-    let about = AdapterAbout { base: "Qwen/Qwen2-0.5B".into(), task: AdapterTask::CausalLm };
+    let about = AdapterAbout { base: "Qwen/Qwen2-0.5B".into(), revision: None, task: AdapterTask::CausalLm };
     save_adapter(&model, &LoraConfig::default(), &about, out.path()).unwrap();
     let settings = crate::support::json(&out.path().join("adapter_config.json"));
     let maps = serde_json::json!(["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]);

@@ -20,3 +20,4 @@ mod quantized;
 mod support;
 #[path = "../../../../tests/common/test_data.rs"]
 mod test_data;
+mod weight_files;

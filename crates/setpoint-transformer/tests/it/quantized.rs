@@ -76,7 +76,15 @@ fn refused(dir: &Path) -> String {
 #[test]
 fn other_ways_to_quantise_are_refused_by_name() {
     for (name, key, value, said) in [
-        ("llama_nf4", "quant_method", json!("gptq"), "`quantization_config.quant_method` is \"gptq\""),
+        (
+            "llama_nf4",
+            "quant_method",
+            json!("gptq"),
+            "the weights are quantised by `gptq`, which is not read. Name the llama checkpoint that it was made from",
+        ),
+        ("llama_nf4", "quant_method", json!("awq"), "often the same id without -AWQ"),
+        ("llama_nf4", "quant_method", json!("mxfp4"), "the weights are quantised by `mxfp4`"),
+        ("llama_nf4", "quant_method", json!("compressed-tensors"), "the weights are quantised by `compressed-tensors`"),
         ("llama_nf4", "bnb_4bit_quant_type", json!("fp4"), "`quantization_config.bnb_4bit_quant_type` is \"fp4\""),
         (
             "llama_nf4",

@@ -17,6 +17,7 @@ pub use super::table::to_table;
 use super::table::{merge, parse_value, remove, value_of};
 use super::{positions, ranges};
 use crate::failure::Problem;
+use crate::hub;
 
 /// A job's configuration: its defaults are its `Default`, its settings its fields.
 pub trait Config: Serialize + DeserializeOwned + Default {
@@ -223,6 +224,11 @@ fn read<C: Config>(
     }
     let mut found = Vec::new();
     from_command_line(given, &mut user, &mut origins, &mut found, adapt);
+    // Settings that are only shown need no model. Those of a run that goes on have the names of models, which the others are compared with.
+    let missing = match (checks, base) {
+        (Checks::Types, None) => Vec::new(),
+        _ => hub::resolve(&mut user, base.map(|base| &base.table)),
+    };
     C::respell(&mut user);
     let mut defaults = match C::defaults(&user) {
         Ok(table) => table,
@@ -234,6 +240,13 @@ fn read<C: Config>(
     positions::adapt_default(&mut defaults, &user);
     let mut problems = Problems::new(&origins, found);
     let config: C = read_collecting(defaults, user.clone(), given.neighbours, &mut problems)?;
+    if checks != Checks::Types {
+        for (key, message) in missing {
+            problems.add(&key, message);
+            // The folder that is none has its message.
+            problems.unread.insert(key);
+        }
+    }
     if checks == Checks::All {
         positions::check(&user, &mut problems);
     }

@@ -2,7 +2,7 @@
 //! crates that act on them.
 
 use std::collections::BTreeMap;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,13 +13,15 @@ use toml::Table;
 
 use super::Problems;
 use super::output::{Target, validate_target};
+use crate::hub;
 use crate::model_folder::{self, ModelFolder};
 
 /// `[model]`: which checkpoint, tokenizer and template.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelSection {
-    /// Hugging Face folder: `config.json`, safetensors, `tokenizer.json`.
+    /// Hugging Face folder (`config.json`, safetensors, `tokenizer.json`), or the id of a model on the hub: `Qwen/Qwen3-0.6B`, or with a
+    /// branch, tag or commit `Qwen/Qwen3-0.6B@REVISION`. A folder of that name wins.
     pub path: Option<PathBuf>,
     /// `config.json` of a model to start from random weights, instead of `path`.
     pub from_scratch: Option<PathBuf>,
@@ -35,6 +37,9 @@ pub struct ModelSection {
     pub template_date: Option<TemplateDate>,
     /// The precision of the parameters in memory.
     pub dtype: Dtype,
+    /// Reads `pytorch_model.bin` if there are no safetensors. It is a Python pickle; nothing in it is executed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub allow_pickle: bool,
     /// Holds the matrices of the layers in 4-bit codes, which take an eighth of the memory of f32. They cannot be trained: adapters can.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quantize: Option<Quantization>,
@@ -64,7 +69,10 @@ impl ModelSection {
         match (&self.path, &self.from_scratch) {
             (None, None) => problems.add(
                 &format!("{section}.path"),
-                format!("no model: set `{section}.path` to a Hugging Face folder ({})", how_to_name(section)),
+                format!(
+                    "no model: set `{section}.path` to a Hugging Face folder or a hub id ({})",
+                    how_to_name(section)
+                ),
             ),
             (Some(_), Some(_)) => problems.add(
                 &format!("{section}.from_scratch"),
@@ -190,26 +198,25 @@ pub fn folder_problem(path: &Path, wanted: Wanted) -> Option<String> {
         return Some(format!("`{shown}` is the folder of a run; its model is `{}`", inner.display()));
     }
     if path.exists() {
-        return Some(format!("{}: expected a Hugging Face model folder", no_file(path, "config.json")));
+        let found = no_file(path, "config.json");
+        return Some(match gguf_in(path) {
+            Some(file) => format!("{found}, only {file}, a file for llama.cpp: name the model that it was made from"),
+            None => format!("{found}: expected a Hugging Face model folder"),
+        });
     }
-    let remedy = hub_name(path).map_or_else(String::new, |name| {
-        format!(
-            ". Models are read from this machine; if this one is on the hub, `hf download {shown} --local-dir {name}` \
-             fetches it for `{name}`"
-        )
-    });
+    let remedy = hub::why_not(path).unwrap_or_default();
     Some(format!(
-        "`{shown}` does not exist: expected a Hugging Face model folder, with config.json and the weights{remedy}"
+        "`{shown}` does not exist: expected a Hugging Face model folder, with config.json and the weights, or the id of a model on the \
+         hub (owner/name){remedy}"
     ))
 }
 
-/// Returns the second part of `owner/name`, if the path may be the id of a model on the hub.
-fn hub_name(path: &Path) -> Option<&str> {
-    let text = path.to_str()?;
-    let (owner, name) = text.split_once('/')?;
-    let plain = path.components().all(|part| matches!(part, Component::Normal(_))) && !name.contains('/');
-    let plain = plain && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b));
-    (plain && !name.is_empty() && !Path::new(owner).exists()).then_some(name)
+/// Returns the name of a GGUF file in a folder, or of the file itself.
+fn gguf_in(path: &Path) -> Option<String> {
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut files = entries.chain([path.to_owned()]);
+    let found = files.find(|file| file.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf")))?;
+    Some(format!("`{}`", found.file_name()?.to_string_lossy()))
 }
 
 /// How a model is named on the command line: only those of `[model]` and `[reference.model]` have a flag.

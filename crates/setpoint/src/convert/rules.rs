@@ -1,7 +1,5 @@
 //! How the settings are carried over that are more than a number under another name.
 
-use std::path::Path;
-
 use serde_json::Value as Json;
 use setpoint_data::BuiltIn;
 use toml::{Table, Value};
@@ -53,39 +51,15 @@ pub fn carry(rule: Rule, draft: &mut Draft<'_>, names: Names<'_>) {
     by(draft, names);
 }
 
-/// The model, which must be a folder on this machine.
+/// The model: a folder, or an id on the hub.
 fn model(draft: &mut Draft<'_>, names: Names<'_>) {
     let Some((name, value)) = draft.first(names) else { return };
     match value.as_str() {
         Some(path) => {
-            let path = local_model(draft, name, path);
             draft.set("model.path", path);
         }
         None => draft.misread(name, "the name of a model"),
     }
-}
-
-/// Returns the folder of a model; of one on the hub, the folder that the remark downloads it to.
-fn local_model(draft: &mut Draft<'_>, name: &str, path: &str) -> String {
-    match path.split_once('/') {
-        Some((owner, model)) if !Path::new(path).exists() && is_hub_id(owner, model) => {
-            draft.lose(
-                name,
-                format!("models are read from this machine: `hf download {path} --local-dir {model}` first"),
-            );
-            model.to_owned()
-        }
-        _ => path.to_owned(),
-    }
-}
-
-fn is_hub_id(owner: &str, model: &str) -> bool {
-    let plain = |text: &str| {
-        !text.is_empty()
-            && !text.starts_with('.')
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
-    };
-    plain(owner) && plain(model)
 }
 
 /// A tokenizer of its own.
@@ -93,7 +67,6 @@ fn tokenizer(draft: &mut Draft<'_>, names: Names<'_>) {
     let Some((name, value)) = draft.first(names) else { return };
     match value.as_str() {
         Some(path) => {
-            let path = local_model(draft, name, path);
             draft.set("model.tokenizer", path);
         }
         None => draft.misread(name, "the name of a tokenizer"),
@@ -168,9 +141,8 @@ fn dtype(draft: &mut Draft<'_>, names: Names<'_>) {
 
 /// The reference model.
 fn reference(draft: &mut Draft<'_>, names: Names<'_>) {
-    if let Some((name, Json::String(path))) = draft.first(names) {
-        let path = local_model(draft, name, path);
-        draft.set("reference", path);
+    if let Some((_, Json::String(path))) = draft.first(names) {
+        draft.set("reference", path.clone());
     }
 }
 

@@ -5,10 +5,12 @@ use std::path::Path;
 
 use serde::Serialize;
 use serde_json::{Value, json};
+use setpoint_data::HubModel;
 use setpoint_eval::{EvalItem, EvalRun, Manifest, ModelIdentity};
 
 use crate::config::sections::ModelSection;
 use crate::failure::{Failure, Outcome};
+use crate::hub;
 use crate::session::Session;
 use crate::setup;
 
@@ -47,8 +49,12 @@ pub fn model_name(model: &ModelSection, name: Option<&str>) -> String {
     name.map_or_else(|| folder_name(model.path.as_deref().unwrap_or(Path::new("model"))), str::to_owned)
 }
 
-/// Returns the name of a model's folder; of a run's `model` folder, the run's.
+/// Returns the name of a model's folder; of a run's `model` folder, the run's; of a model on the hub, the second part of its id.
 pub fn folder_name(path: &Path) -> String {
+    let named = || path.to_str().and_then(HubModel::parse).filter(HubModel::is_pinned);
+    if let Some(model) = hub::model_at(path).or_else(named) {
+        return model.id.rsplit('/').next().unwrap_or_default().to_owned();
+    }
     let parts: Vec<String> = path.iter().map(|p| p.to_string_lossy().into_owned()).collect();
     match parts.as_slice() {
         [.., run, last] if last == "model" => run.clone(),

@@ -10,6 +10,7 @@ use setpoint_transformer::gguf::{Export, NumberFormat, Value};
 use crate::config::output::{Target, require_target};
 use crate::config::sections::{ModelSection, Wanted, folder_problem};
 use crate::failure::{Failure, Outcome};
+use crate::hub;
 use crate::model_folder::is_adapter;
 use crate::session::Existing;
 use crate::setup;
@@ -51,6 +52,7 @@ pub struct Exported {
 /// No part of a file is left behind.
 pub fn gguf(settings: &GgufSettings) -> Outcome<Exported> {
     let GgufSettings { model, format, output, existing } = settings;
+    let model = &hub::folder_of(model)?;
     if let Some(problem) = problem(model) {
         return Err(Failure::usage("--model", problem));
     }
@@ -66,6 +68,7 @@ pub fn gguf(settings: &GgufSettings) -> Outcome<Exported> {
         return Err(Failure::run(format!("{} exists already", file.display()))
             .hint("give --overwrite to replace it, or an --output in another folder"));
     }
+    hub::complete(model, false, &mut |_, _| {})?;
     let export = Export::open(model, *format)?;
     let section = ModelSection { path: Some(model.clone()), ..ModelSection::default() };
     let encoder = setup::encoder(&section)?;

@@ -17,6 +17,7 @@ mod rows_file;
 pub use self::rows_file::{RowsFile, conversation, prompt_and_responses};
 use crate::config::sections::ModelSection;
 use crate::failure::{Failure, Outcome};
+use crate::hub;
 use crate::setup;
 
 /// Ranks of inputs, from causes to consequences.
@@ -105,7 +106,7 @@ impl Origin {
     pub fn model(&mut self, setting: &str, dir: &Path, hash: String) {
         self.input(
             setting,
-            format!("`{setting}`: the weights or the config.json of `{}`", dir.display()),
+            format!("`{setting}`: the weights or the config.json of `{}`", hub::shown(dir)),
             hash,
             rank::MODEL,
         );

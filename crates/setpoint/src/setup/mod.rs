@@ -216,7 +216,7 @@ pub fn load_options(model: &ModelSection, session: &Session) -> LoadOptions {
         Dtype::Auto if session.place.keeps_half_precision() => None,
         Dtype::Auto => Some(FloatDType::F32),
     };
-    LoadOptions { dtype, quantize: model.quantized(), ..LoadOptions::default() }
+    LoadOptions { dtype, quantize: model.quantized(), allow_pickle: model.allow_pickle, ..LoadOptions::default() }
 }
 
 /// Returns the chosen and the rejected response of an example ([`Preferences::pair`]).

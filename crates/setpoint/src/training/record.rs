@@ -17,6 +17,7 @@ use toml::{Table, Value};
 use crate::config::Config;
 use crate::config::load::to_table;
 use crate::failure::{Failure, Outcome};
+use crate::hub::by_name;
 use crate::identity::content;
 pub use crate::identity::is_place;
 
@@ -59,7 +60,7 @@ pub struct Record {
     pub inputs: BTreeMap<String, String>,
 }
 
-/// Leaves the settings of a new run in its folder.
+/// Leaves the settings of a new run in its folder. Models on the hub have their ids and commits.
 ///
 /// # Errors
 /// When a file cannot be written, or one that the settings name cannot be read.
@@ -74,7 +75,7 @@ pub fn record<C: Config>(run: &RunDir, config: &C) -> Outcome {
     });
     // The settings come last: a folder that has them has the record.
     run.write_text(RECORD, &format!("{record:#}\n"))?;
-    Ok(run.write_text(CONFIG, &toml::to_string(&to_table(config))?)?)
+    Ok(run.write_text(CONFIG, &toml::to_string(&by_name(&to_table(config)))?)?)
 }
 
 /// Returns hashes of the files and models that settings name.

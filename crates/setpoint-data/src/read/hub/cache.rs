@@ -3,7 +3,26 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A data set's folder in the cache, in the layout of `huggingface_hub`: `refs/<branch>` holds a commit and
+/// The kind of a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A data set.
+    Dataset,
+    /// A model.
+    Model,
+}
+
+impl Kind {
+    /// Returns the beginning of the name of a repository's folder in the cache.
+    pub(super) fn prefix(self) -> &'static str {
+        match self {
+            Self::Dataset => "datasets--",
+            Self::Model => "models--",
+        }
+    }
+}
+
+/// A repository's folder in the cache, in the layout of `huggingface_hub`: `refs/<branch>` holds a commit and
 /// `snapshots/<commit>` its files. `.setpoint` holds what this program adds: unfinished downloads and lists of files.
 pub(super) struct Repo {
     folder: PathBuf,
@@ -14,12 +33,12 @@ pub(super) struct Repo {
 const OWN: &str = ".setpoint";
 
 impl Repo {
-    /// Names the folder of a data set. The id has the form that [`is_id`](super::is_id) accepts.
-    pub(super) fn new(cache: &Path, id: &str, revision: &str) -> Result<Self, String> {
+    /// Names the folder of a repository. The id has the form that [`is_id`](super::is_id) accepts.
+    pub(super) fn new(kind: Kind, cache: &Path, id: &str, revision: &str) -> Result<Self, String> {
         check_name(revision).map_err(|_| {
             format!("`revision` is {revision:?}; expected a branch, a tag or a commit such as main or refs/pr/1")
         })?;
-        let folder = cache.join(format!("datasets--{}", id.replace('/', "--")));
+        let folder = cache.join(format!("{}{}", kind.prefix(), id.replace('/', "--")));
         Ok(Self { folder, revision: revision.to_owned() })
     }
 
@@ -72,7 +91,7 @@ impl Repo {
         Ok((self.make_parent(&[OWN, &format!("{stem}.part")])?, self.make_parent(&[OWN, &format!("{stem}.lock")])?))
     }
 
-    /// Joins checked names to the data set's folder and makes the folders above the last. Those inside the data set's
+    /// Joins checked names to the repository's folder and makes the folders above the last. Those inside the repository's
     /// folder must be folders, not links: a link could lead out of the cache.
     fn make_parent(&self, parts: &[&str]) -> Result<PathBuf, String> {
         let failed = |path: &Path, e: std::io::Error| format!("could not create the folder {}: {e}", path.display());
@@ -196,9 +215,9 @@ mod tests {
     #[test]
     fn revisions_stay_inside() {
         let cache = tempfile::tempdir().unwrap();
-        assert!(Repo::new(cache.path(), "a/b", "refs/pr/1").is_ok());
+        assert!(Repo::new(Kind::Dataset, cache.path(), "a/b", "refs/pr/1").is_ok());
         for revision in ["../../../x", "/etc/x", ""] {
-            assert!(Repo::new(cache.path(), "a/b", revision).is_err(), "{revision}");
+            assert!(Repo::new(Kind::Dataset, cache.path(), "a/b", revision).is_err(), "{revision}");
         }
     }
 
@@ -206,7 +225,7 @@ mod tests {
     #[test]
     fn links_are_not_followed_out_of_the_cache() {
         let (cache, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let repo = Repo::new(cache.path(), "a/b", "main").unwrap();
+        let repo = Repo::new(Kind::Dataset, cache.path(), "a/b", "main").unwrap();
         fs::create_dir_all(repo.snapshot(COMMIT)).unwrap();
         std::os::unix::fs::symlink(outside.path(), repo.snapshot(COMMIT).join("data")).unwrap();
         let message = repo.place(COMMIT, "data/train.jsonl").unwrap_err();

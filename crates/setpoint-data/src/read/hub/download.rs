@@ -19,8 +19,29 @@ const MARGIN: u64 = 256 << 20;
 /// How often a transfer that breaks off is taken up again.
 const ATTEMPTS: u32 = 3;
 
-/// Downloads a file, unless the cache has it.
-pub(super) fn file(client: &Client, url: &str, repo: &Repo, commit: &str, name: &str) -> Result<PathBuf, String> {
+/// A file to download.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    /// Its address.
+    pub(super) url: &'a str,
+    /// The commit that it belongs to.
+    pub(super) commit: &'a str,
+    /// Its name in the repository.
+    pub(super) name: &'a str,
+    /// The most bytes that it may have, where that is known.
+    pub(super) most: Option<u64>,
+}
+
+/// Downloads a file, unless the cache has it. `reached` is told how many of its bytes are there.
+///
+/// A transfer that breaks off is gone on with by the next process, if the hub names the file's digest.
+pub(super) fn file(
+    client: &Client,
+    repo: &Repo,
+    wanted: Wanted<'_>,
+    reached: &mut dyn FnMut(u64),
+) -> Result<PathBuf, String> {
+    let Wanted { commit, name, .. } = wanted;
     let place = repo.place(commit, name)?;
     if place.is_file() {
         return Ok(place);
@@ -33,12 +54,15 @@ pub(super) fn file(client: &Client, url: &str, repo: &Repo, commit: &str, name: 
     if place.is_file() {
         return Ok(place);
     }
-    // A part of an earlier process is removed, not written through: it may be anything.
-    let _ = std::fs::remove_file(&part);
-    let file = OpenOptions::new().read(true).write(true).create_new(true).open(&part).map_err(|e| failed(&part, e))?;
-    let done = transfer(client, url, commit, &part, file).map_err(|reason| format!("{name:?}: {reason}"));
-    let done = done.and_then(|()| std::fs::rename(&part, &place).map_err(|e| failed(&place, e)));
-    if done.is_err() {
+    let mut transfer = Transfer::open(&part, wanted.most, reached).map_err(|e| failed(&part, e))?;
+    let done = transfer.run(client, &wanted);
+    let stays = done.as_ref().is_err_and(|failure| transfer.can_go_on(failure));
+    drop(transfer);
+    let done = match done {
+        Ok(()) => std::fs::rename(&part, &place).map_err(|e| failed(&place, e)),
+        Err(failure) => Err(format!("{name:?}: {}", failure.reason)),
+    };
+    if done.is_err() && !stays {
         let _ = std::fs::remove_file(&part);
     }
     // The locked file stays: removed, it could be locked twice.
@@ -51,8 +75,14 @@ struct Transfer<'a> {
     file: File,
     hash: Sha256,
     written: u64,
+    /// Whether the beginning of the file was written by an earlier process.
+    inherited: bool,
+    /// Whether the server refused to send the file, which says nothing about its beginning.
+    refused: bool,
+    most: Option<u64>,
     /// The digest and length that the first answer promised.
     promised: Option<Promise>,
+    reached: &'a mut dyn FnMut(u64),
 }
 
 /// What the hub says of a file.
@@ -62,27 +92,75 @@ struct Promise {
     sha256: Option<String>,
 }
 
-fn transfer(client: &Client, url: &str, commit: &str, part: &Path, file: File) -> Result<(), String> {
-    let mut transfer = Transfer { part, file, hash: Sha256::new(), written: 0, promised: None };
-    let mut attempt = 0;
-    loop {
-        attempt += 1;
-        let failure = match client.get(url, transfer.written).and_then(|answer| transfer.take(answer, commit)) {
-            Ok(()) => return transfer.finish(),
-            Err(failure) => failure,
+impl<'a> Transfer<'a> {
+    /// Opens the unfinished file. What an earlier process wrote is read again, so that its digest is known.
+    fn open(part: &'a Path, most: Option<u64>, reached: &'a mut dyn FnMut(u64)) -> std::io::Result<Self> {
+        let (mut hash, mut written) = (Sha256::new(), 0);
+        let file = if is_plain_file(part) {
+            let mut file = OpenOptions::new().read(true).write(true).open(part)?;
+            let mut buffer = vec![0; 1 << 16];
+            loop {
+                match file.read(&mut buffer) {
+                    Ok(0) => break,
+                    Ok(count) => {
+                        hash.update(&buffer[..count]);
+                        written += count as u64;
+                    }
+                    Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                    Err(e) => return Err(e),
+                }
+            }
+            file
+        } else {
+            // Anything else is removed, not written through.
+            let _ = std::fs::remove_file(part);
+            OpenOptions::new().read(true).write(true).create_new(true).open(part)?
         };
-        if !failure.passes || attempt == ATTEMPTS {
-            return Err(failure.reason);
-        }
-        std::thread::sleep(Duration::from_millis(300) * attempt);
+        Ok(Self { part, file, hash, written, inherited: written > 0, refused: false, most, promised: None, reached })
     }
-}
 
-impl Transfer<'_> {
+    /// Transfers the file, with several attempts.
+    fn run(&mut self, client: &Client, wanted: &Wanted<'_>) -> Result<(), Failed> {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let inherited = self.inherited;
+            let taken = client.get(wanted.url, self.written).and_then(|answer| self.take(answer, wanted.commit));
+            let failure = match taken.and_then(|()| self.finish()) {
+                Ok(()) => return Ok(()),
+                Err(failure) => failure,
+            };
+            if inherited && !failure.passes && !self.refused {
+                // The beginning may be to blame: once more, without it.
+                self.restart().map_err(|e| self.disk(&e))?;
+                continue;
+            }
+            if !failure.passes || attempt >= ATTEMPTS {
+                return Err(failure);
+            }
+            std::thread::sleep(Duration::from_millis(300) * attempt);
+        }
+    }
+
+    /// Returns whether a later process can go on with the file: the fault may pass, and the whole can be checked.
+    fn can_go_on(&self, failure: &Failed) -> bool {
+        let has_digest = self.promised.as_ref().is_some_and(|promised| promised.sha256.is_some());
+        self.written > 0 && ((failure.passes && (has_digest || self.inherited)) || (self.refused && self.inherited))
+    }
+
+    fn restart(&mut self) -> std::io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.seek(SeekFrom::Start(0))?;
+        (self.written, self.hash, self.inherited, self.promised) = (0, Sha256::new(), false, None);
+        Ok(())
+    }
+
     /// Takes the body of an answer, from where the file ends so far.
     fn take(&mut self, mut answer: Answer, commit: &str) -> Result<(), Failed> {
         let status = answer.status.as_u16();
         if !matches!(status, 200 | 206) {
+            // 416: the beginning is longer than the file, or as long.
+            self.refused = status != 416;
             return Err(Failed {
                 reason: refusal(answer.status),
                 passes: matches!(status, 408 | 425 | 429 | 500..=599),
@@ -95,23 +173,29 @@ impl Transfer<'_> {
             Some(of) if of == commit => {}
             Some(of) => {
                 return Err(Failed::for_good(format!(
-                    "is of the commit {:?} instead of {commit}: the data set changed. Run again, or set `data.revision` to a commit",
+                    "is of the commit {:?} instead of {commit}: the repository changed. Run again, or name a commit as the revision",
                     shorten(of)
                 )));
             }
             None => return Err(Failed::for_good("the server does not name the file's commit (X-Repo-Commit)")),
         }
         let (from, promise) = promise(&answer)?;
+        if self.inherited && promise.sha256.is_none() {
+            return Err(Failed::for_good("the beginning that is there cannot be checked"));
+        }
         if self.promised.as_ref().is_some_and(|p| *p != promise) {
             return Err(Failed::for_good("the file changed while it was downloaded"));
         }
         self.start_at(from)?;
         let most = match promise.length {
             Some(length) => {
+                if let Some(most) = self.most.filter(|&most| length > most) {
+                    return Err(Failed::for_good(format!("has {length} bytes; a file of its kind has at most {most}")));
+                }
                 self.check_room(length)?;
                 length
             }
-            None => UNANNOUNCED,
+            None => self.most.unwrap_or(UNANNOUNCED),
         };
         self.promised = Some(promise);
         let mut buffer = vec![0; 1 << 16];
@@ -135,6 +219,7 @@ impl Transfer<'_> {
             self.file.write_all(&buffer[..count]).map_err(|e| self.disk(&e))?;
             self.hash.update(&buffer[..count]);
             self.written += count as u64;
+            (self.reached)(self.written);
         }
     }
 
@@ -149,9 +234,7 @@ impl Transfer<'_> {
                 self.written
             )));
         }
-        self.file.set_len(0).and_then(|()| self.file.seek(SeekFrom::Start(0))).map_err(|e| self.disk(&e))?;
-        (self.written, self.hash) = (0, Sha256::new());
-        Ok(())
+        self.restart().map_err(|e| self.disk(&e))
     }
 
     fn check_room(&self, length: u64) -> Result<(), Failed> {
@@ -169,21 +252,33 @@ impl Transfer<'_> {
     }
 
     /// Checks length and digest, and brings the bytes to the disk.
-    fn finish(self) -> Result<(), String> {
+    fn finish(&self) -> Result<(), Failed> {
         let promised = self.promised.as_ref();
         if let Some(length) = promised.and_then(|p| p.length)
             && length != self.written
         {
-            return Err(format!("the server announced {length} bytes and sent {}", self.written));
+            let reason = format!("the server announced {length} bytes and sent {}", self.written);
+            return Err(Failed::for_good(reason));
         }
         if let Some(expected) = promised.and_then(|p| p.sha256.as_ref()) {
             let found = hex(&self.hash.clone().finalize());
             if *expected != found {
-                return Err(format!("the SHA-256 of what was received is {found}, and the hub names {expected}"));
+                let reason = format!("the SHA-256 of what was received is {found}, and the hub names {expected}");
+                return Err(Failed::for_good(reason));
             }
         }
-        self.file.sync_all().map_err(|e| self.disk(&e).reason)
+        self.file.sync_all().map_err(|e| self.disk(&e))
     }
+}
+
+/// Whether a path leads to a file of its own: no link, and no other name of a file elsewhere.
+fn is_plain_file(path: &Path) -> bool {
+    let Ok(found) = std::fs::symlink_metadata(path) else { return false };
+    #[cfg(unix)]
+    let is_alone = std::os::unix::fs::MetadataExt::nlink(&found) == 1;
+    #[cfg(not(unix))]
+    let is_alone = true;
+    found.is_file() && is_alone
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {

@@ -170,8 +170,8 @@ impl Client {
 /// A status as a reason.
 pub(super) fn refusal(status: StatusCode) -> String {
     match status.as_u16() {
-        code @ (401 | 403) => format!("status {code}: no access with this token"),
-        code @ 404 => format!("status {code}: no such data set, revision or file"),
+        code @ (401 | 403) => format!("status {code}: no access with this token, or no such repository"),
+        code @ 404 => format!("status {code}: no such repository, revision or file"),
         code => format!("status {code}"),
     }
 }
