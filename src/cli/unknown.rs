@@ -59,7 +59,7 @@ fn command_meant(name: &str) -> Option<String> {
             "`{online}` is an online method that is not built yet; `setpoint methods` lists those that are"
         ));
     }
-    let others = ["train", "finetune", "fine_tune", "rm", "reward_model", "preference", "predict", "resume", "serve"];
+    let others = ["train", "finetune", "fine_tune", "rm", "reward_model", "preference", "predict", "resume"];
     match respell(name, others)? {
         "rm" | "reward_model" => Some("reward models are trained by `setpoint reward`".to_owned()),
         "preference" => Some("preference methods are those of `setpoint align`".to_owned()),
@@ -67,7 +67,6 @@ fn command_meant(name: &str) -> Option<String> {
         "resume" => {
             Some("a run goes on with the command that began it, as in `setpoint align --run DIR --resume`".to_owned())
         }
-        "serve" => Some("it was renamed to `setpoint lend`: `serve` will be an inference server".to_owned()),
         _ => Some("a training is `setpoint sft`, `setpoint reward` or `setpoint align`".to_owned()),
     }
 }
@@ -177,7 +176,6 @@ mod tests {
             ("Fine-Tune", Some("setpoint sft")),
             ("reward-model", Some("setpoint reward")),
             ("resume", Some("setpoint align --run DIR --resume")),
-            ("serve", Some("setpoint lend")),
             ("simp", None),
             ("algin", None),
         ] {

@@ -61,6 +61,9 @@ mod saving;
 // The engine is tested with the same task.
 #[path = "../../crates/setpoint-train/tests/common/seeded.rs"]
 mod seeded;
+mod serve;
+mod serve_limits;
+mod serving;
 mod settings;
 mod settings_page;
 mod settings_printed;

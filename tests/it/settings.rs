@@ -237,7 +237,6 @@ fn commands_that_do_not_exist_are_answered_with_those_that_do() {
     setpoint(&["rlhf"]).fails(2, &["online method", "setpoint methods"]);
     setpoint(&["GRPO"]).fails(2, &["--set align.method=grpo"]);
     setpoint(&["train", "x.toml"]).fails(2, &["setpoint sft"]);
-    setpoint(&["serve", "--device", "flex", "--listen", "127.0.0.1:0"]).fails(2, &["renamed to `setpoint lend`"]);
     setpoint(&["align", "--dry-run", "--set", "align.method=PPO"]).fails(2, &["online method"]);
     setpoint(&["compare", "--dry-run", "--set", "compare.methods=[\"ppo\"]"]).fails(2, &["online method"]);
 }

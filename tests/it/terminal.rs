@@ -128,6 +128,7 @@ fn printing(dir: &Path) -> Vec<(&'static str, Vec<String>)> {
         ("compare", owned(&["compare", &compare, "--dry-run"])),
         ("methods", owned(&["methods"])),
         ("generate", with(&["generate"], &["--dry-run"])),
+        ("serve", owned(&["serve", "--model", &policy, "--port", "0", "--dry-run"])),
         ("chat", owned(&["chat", "--model", &policy, "--set", "generate.max_new_tokens=3"])),
         (
             "eval",

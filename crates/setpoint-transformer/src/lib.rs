@@ -49,7 +49,8 @@ pub use design::{
 pub use error::Error;
 pub use families::ModelType;
 pub use generate::{
-    Finish, Generated, GenerationConfig, check_prompts, generate, generate_on_streams, generate_part, generate_stream,
+    Drawn, Finish, Generated, GenerationConfig, LiveBatch, NewRow, RowId, check_prompts, generate, generate_on_streams,
+    generate_part, generate_stream,
 };
 pub use init::init_weights;
 pub use linear::{Embedding, Linear};

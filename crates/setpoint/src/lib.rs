@@ -50,6 +50,7 @@
 //! | [`annotate`] | gives every response a reward |
 //! | [`align`] | aligns a policy by DRO or one of the other methods; [`align::audit`] checks DRO's targets before |
 //! | [`generate`], [`logps`] | sample responses, and score them |
+//! | [`serve`] | answers requests over HTTP |
 //! | [`eval`] | compares policies, runs AlpacaEval, MT-Bench and the task benchmarks |
 //! | [`sweep`], [`compare`] | run a method under many settings, and several methods side by side |
 //!
@@ -118,6 +119,7 @@ pub mod push;
 pub mod report;
 pub mod reward;
 pub mod search;
+pub mod serve;
 pub mod session;
 pub mod setup;
 pub mod sft;

@@ -1,13 +1,13 @@
 //! Continuous batching (Yu et al., "Orca", OSDI 2022): every pass takes whatever the rows in flight have to read, the next token of some and
 //! the prompts of others, and the place of a row that has ended goes to the next one that waits.
 
+use std::iter::Empty;
 use std::ops::ControlFlow;
 
-use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
+use burn::tensor::{FloatDType, Int, Tensor, TensorData};
 use rayon::prelude::*;
 use setpoint_ops::{Span, Spans, likeliest};
 
-use super::GenerationConfig;
 use super::cache::Cache;
 use super::row::Row;
 use super::sample::{Choice, Norm};
@@ -20,54 +20,33 @@ const PROMPT_TOKENS: usize = 1024;
 const SHARED: usize = 16;
 
 /// A row in flight.
-struct Seat<'a> {
-    row: Row<'a>,
+pub(super) struct Seat<'a> {
+    pub(super) row: Row<'a>,
     /// Whether nothing has been done for it yet; what its slot holds is then another row's.
     fresh: bool,
 }
 
 /// The rows in flight, each in the slot of its place in the list.
-struct Flight<'a, W> {
+pub(super) struct Flight<'a, W> {
     waiting: W,
-    seats: Vec<Seat<'a>>,
+    pub(super) seats: Vec<Seat<'a>>,
     cache: Cache,
     /// The tokens whose keys and values are in each slot; those of a row that has ended stay until another is read.
     cached: Vec<Vec<u32>>,
 }
 
-/// Continues all rows, the first ones first and at most `config.batch_size` at a time.
+/// Continues all rows, the first ones first and at most `batch_size` at a time.
 pub(super) fn run<'a>(
     model: &CausalLm,
     rows: Vec<Row<'a>>,
-    config: &GenerationConfig,
+    batch_size: usize,
     on_token: &mut impl FnMut(usize, u32) -> ControlFlow<()>,
 ) -> Result<Vec<Row<'a>>, Error> {
-    let device = model.decoder().device();
     let mut done = Vec::with_capacity(rows.len());
-    let mut flight = Flight::new(model, rows, config.batch_size, &device);
+    let mut flight = Flight::new(model, rows, batch_size);
     while !flight.seats.is_empty() {
-        let spans = Spans::new(flight.plan());
-        // The rows whose tokens will all have been read, and the place of the last one in the pass.
-        let mut ends = Vec::with_capacity(spans.spans().len());
-        let mut ready = Vec::with_capacity(spans.spans().len());
-        let mut end = 0;
-        for span in spans.spans() {
-            end += span.len;
-            if span.end() == flight.seats[span.slot].row.len() {
-                ready.push(span.slot);
-                ends.push(end as i32 - 1);
-            }
-        }
-        let count = ends.len();
-        let some = count > 0 && count < spans.tokens();
-        let wanted = some.then(|| Tensor::<1, Int>::from_data(TensorData::new(ends, [count]), &device));
-        let hidden = flight.read(model, &spans, wanted.as_ref());
-        if ready.is_empty() {
-            continue;
-        }
-        let logits = model.logits(hidden).cast(FloatDType::F32);
-        for (slot, choice) in flight.choose(&ready, logits, config)? {
-            flight.seats[slot].row.advance(choice, config, on_token);
+        for (slot, choice) in flight.pass(model)? {
+            flight.seats[slot].row.advance(choice, on_token);
         }
         done.extend(flight.land());
     }
@@ -75,13 +54,26 @@ pub(super) fn run<'a>(
 }
 
 impl<'a> Flight<'a, std::vec::IntoIter<Row<'a>>> {
-    fn new(model: &CausalLm, rows: Vec<Row<'a>>, batch_size: usize, device: &Device) -> Self {
+    fn new(model: &CausalLm, rows: Vec<Row<'a>>, batch_size: usize) -> Self {
         let slots = batch_size.min(rows.len());
         let most = rows.iter().map(Row::most).max().unwrap_or(0);
         let mut waiting = rows.into_iter();
         let seats = waiting.by_ref().take(slots).map(Seat::new).collect();
-        let cache = Cache::new(model.decoder(), slots, most, device);
+        let cache = Cache::new(model.decoder(), slots, most, &model.decoder().device());
         Self { waiting, seats, cache, cached: vec![Vec::new(); slots] }
+    }
+}
+
+impl<'a> Flight<'a, Empty<Row<'a>>> {
+    /// Creates a flight of no rows yet, with `slots` places for rows of at most `most` tokens. Its rows are admitted one by one; none waits.
+    pub(super) fn empty(model: &CausalLm, slots: usize, most: usize) -> Self {
+        let cache = Cache::new(model.decoder(), slots, most, &model.decoder().device());
+        Self { waiting: std::iter::empty(), seats: Vec::new(), cache, cached: vec![Vec::new(); slots] }
+    }
+
+    /// Gives a row the next place. The caller has seen that there is one.
+    pub(super) fn admit(&mut self, row: Row<'a>) {
+        self.seats.push(Seat::new(row));
     }
 }
 
@@ -92,6 +84,31 @@ impl<'a> Seat<'a> {
 }
 
 impl<'a, W: Iterator<Item = Row<'a>>> Flight<'a, W> {
+    /// Computes one pass. Returns the next token of each row that has been read to its end, with its slot.
+    pub(super) fn pass(&mut self, model: &CausalLm) -> Result<Vec<(usize, Choice)>, Error> {
+        let spans = Spans::new(self.plan());
+        // The rows whose tokens will all have been read, and the place of the last one in the pass.
+        let mut ends = Vec::with_capacity(spans.spans().len());
+        let mut ready = Vec::with_capacity(spans.spans().len());
+        let mut end = 0;
+        for span in spans.spans() {
+            end += span.len;
+            if span.end() == self.seats[span.slot].row.len() {
+                ready.push(span.slot);
+                ends.push(end as i32 - 1);
+            }
+        }
+        let count = ends.len();
+        let some = count > 0 && count < spans.tokens();
+        let device = model.decoder().device();
+        let wanted = some.then(|| Tensor::<1, Int>::from_data(TensorData::new(ends, [count]), &device));
+        let hidden = self.read(model, &spans, wanted.as_ref());
+        if ready.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.choose(&ready, model.logits(hidden).cast(FloatDType::F32))
+    }
+
     /// Chooses the tokens that go through the model next. At least one row has something to read.
     fn plan(&mut self) -> Vec<Span> {
         let mut left = PROMPT_TOKENS;
@@ -115,7 +132,7 @@ impl<'a, W: Iterator<Item = Row<'a>>> Flight<'a, W> {
     /// Prepares the slot of a fresh row: takes over what another text has in common with it. False if it is worth waiting for what the
     /// pass that is being planned will have read.
     fn begin(&mut self, slot: usize, planned: &[Span]) -> bool {
-        let prompt = self.seats[slot].row.prompt;
+        let prompt: &[u32] = &self.seats[slot].row.prompt;
         let equal = |text: &mut dyn Iterator<Item = u32>| text.zip(prompt).take_while(|(a, b)| a == *b).count();
         let coming = planned.iter().map(|span| equal(&mut self.seats[span.slot].row.tokens(0, span.end()))).max();
         // Its own slot last: of equals that is the one to take, for nothing.
@@ -146,12 +163,7 @@ impl<'a, W: Iterator<Item = Row<'a>>> Flight<'a, W> {
     }
 
     /// The next tokens of the rows in some slots, from their logits `[slots, v]`, f32.
-    fn choose(
-        &mut self,
-        slots: &[usize],
-        logits: Tensor<2>,
-        config: &GenerationConfig,
-    ) -> Result<Vec<(usize, Choice)>, Error> {
+    fn choose(&mut self, slots: &[usize], logits: Tensor<2>) -> Result<Vec<(usize, Choice)>, Error> {
         let [_, v] = logits.dims();
         let likeliest = likeliest(logits.clone());
         let norms = slots
@@ -159,7 +171,7 @@ impl<'a, W: Iterator<Item = Row<'a>>> Flight<'a, W> {
             .zip(host(likeliest.norms)?.chunks_exact(2))
             .map(|(&slot, norm)| Norm::new(norm[0], norm[1]).ok_or_else(|| self.seats[slot].row.bad_logits()))
             .collect::<Result<Vec<_>, _>>()?;
-        if config.takes_likeliest() {
+        if slots.iter().all(|&slot| self.seats[slot].row.takes_likeliest()) {
             let ids = likeliest.ids.try_into_data().map_err(device_error)?;
             let choices = ids.iter::<i64>().zip(&norms).map(|(id, norm)| norm.likeliest(id as u32));
             return Ok(slots.iter().copied().zip(choices).collect());
@@ -176,14 +188,14 @@ impl<'a, W: Iterator<Item = Row<'a>>> Flight<'a, W> {
             .into_par_iter()
             .zip(norms)
             .zip(logits.par_chunks_exact(v))
-            .map(|((row, norm), logits)| row.choose(logits, norm, config))
+            .map(|((row, norm), logits)| row.choose(logits, norm))
             .collect::<Vec<_>>();
         Ok(slots.iter().copied().zip(choices).collect())
     }
 
     /// Takes out the rows that have ended. Their places go to those who wait, or to the last ones in flight: slots in use have no gaps, so
     /// that the cache of all rows is one part of it.
-    fn land(&mut self) -> Vec<Row<'a>> {
+    pub(super) fn land(&mut self) -> Vec<Row<'a>> {
         let mut done = Vec::new();
         for slot in (0..self.seats.len()).rev() {
             if self.seats[slot].row.finish.is_none() {
@@ -215,9 +227,13 @@ fn host(tensor: Tensor<2>) -> Result<Vec<f32>, Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use burn::tensor::Device;
+
     use super::*;
-    use crate::LoadOptions;
     use crate::finite_difference::devices;
+    use crate::{GenerationConfig, LoadOptions};
 
     fn model(device: &Device) -> CausalLm {
         let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/transformer/llama_kv2");
@@ -228,9 +244,9 @@ mod tests {
     fn passes(prompts: &[Vec<u32>], new: &[usize], batch_size: usize) -> Vec<Vec<(usize, usize, usize)>> {
         let [device, _] = devices();
         let model = model(&device);
-        let config = |i: usize| GenerationConfig { max_new_tokens: new[i], ..GenerationConfig::default() };
+        let config = |i: usize| Arc::new(GenerationConfig { max_new_tokens: new[i], ..GenerationConfig::default() });
         let rows = (0..prompts.len()).map(|i| Row::new(&model, i, &prompts[i], &config(i), 0).unwrap());
-        let mut flight = Flight::new(&model, rows.collect(), batch_size, &device);
+        let mut flight = Flight::new(&model, rows.collect(), batch_size);
         let mut passes = vec![];
         while !flight.seats.is_empty() {
             let spans = Spans::new(flight.plan());
@@ -240,7 +256,7 @@ mod tests {
                 let row = &mut flight.seats[span.slot].row;
                 if span.end() == row.len() {
                     let norm = Norm::new(0.0, 0.0).unwrap();
-                    row.advance(norm.likeliest(1), &config(row.index), &mut |_, _| ControlFlow::Continue(()));
+                    row.advance(norm.likeliest(1), &mut |_, _| ControlFlow::Continue(()));
                 }
             }
             flight.land();

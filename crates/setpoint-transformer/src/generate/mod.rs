@@ -9,15 +9,18 @@ mod batch;
 mod cache;
 mod config;
 mod forward;
+mod live;
 mod row;
 mod sample;
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use burn::module::Module;
 
 use crate::{CausalLm, Error};
 pub use config::GenerationConfig;
+pub use live::{Drawn, LiveBatch, NewRow, RowId};
 use row::Row;
 
 /// The continuation of one prompt.
@@ -107,12 +110,13 @@ pub fn generate_part(
     mut on_token: impl FnMut(usize, u32) -> ControlFlow<()>,
 ) -> Result<Vec<Generated>, Error> {
     config.validate()?;
+    let shared = Arc::new(config.clone());
     let rows = prompts
         .iter()
         .enumerate()
-        .map(|(index, prompt)| Row::new(model, first + index, prompt, config, seed))
+        .map(|(index, prompt)| Row::new(model, first + index, prompt, &shared, seed))
         .collect::<Result<Vec<_>, _>>()?;
-    run(model, rows, config, &mut on_token)
+    run(model, rows, config.batch_size, &mut on_token)
 }
 
 /// As [`generate_stream`], with the random stream that each row draws from. What a row yields follows from its prompt, the seed and its
@@ -135,25 +139,26 @@ pub fn generate_on_streams(
 ) -> Result<Vec<Generated>, Error> {
     assert_eq!(prompts.len(), streams.len(), "one stream for each prompt");
     config.validate()?;
+    let shared = Arc::new(config.clone());
     let rows = prompts
         .iter()
         .zip(streams)
         .enumerate()
-        .map(|(index, (prompt, &stream))| Ok(Row::new(model, index, prompt, config, seed)?.on_stream(stream)))
+        .map(|(index, (prompt, &stream))| Ok(Row::new(model, index, prompt, &shared, seed)?.on_stream(stream)))
         .collect::<Result<Vec<_>, Error>>()?;
-    run(model, rows, config, &mut on_token)
+    run(model, rows, config.batch_size, &mut on_token)
 }
 
 /// Continues rows, and returns their continuations in the order of their indices.
 fn run(
     model: &CausalLm,
     mut rows: Vec<Row<'_>>,
-    config: &GenerationConfig,
+    batch_size: usize,
     on_token: &mut impl FnMut(usize, u32) -> ControlFlow<()>,
 ) -> Result<Vec<Generated>, Error> {
     // The longest first, so that a lack of memory shows at once.
     rows.sort_by_key(|row| std::cmp::Reverse(row.prompt.len()));
-    let mut done = batch::run(&model.valid(), rows, config, on_token)?;
+    let mut done = batch::run(&model.valid(), rows, batch_size, on_token)?;
     done.sort_by_key(|row| row.index);
     Ok(done.into_iter().map(Row::into_generated).collect())
 }
@@ -164,5 +169,6 @@ fn run(
 ///
 /// [`Error::EmptyPrompt`], [`Error::PromptTooLong`], [`Error::TokenOutOfRange`].
 pub fn check_prompts(model: &CausalLm, prompts: &[Vec<u32>], config: &GenerationConfig) -> Result<(), Error> {
-    prompts.iter().enumerate().try_for_each(|(index, prompt)| Row::new(model, index, prompt, config, 0).map(drop))
+    let shared = Arc::new(config.clone());
+    prompts.iter().enumerate().try_for_each(|(index, prompt)| Row::new(model, index, prompt, &shared, 0).map(drop))
 }

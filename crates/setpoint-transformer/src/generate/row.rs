@@ -1,16 +1,21 @@
+use std::borrow::Cow;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-use super::sample::{Choice, Norm, Seen, choose};
+use super::sample::{Choice, Norm, Seen, choose, likeliest_of};
 use super::{Finish, Generated, GenerationConfig};
 use crate::{CausalLm, Error};
 
 /// A prompt on its way.
 pub(super) struct Row<'a> {
     pub(super) index: usize,
-    pub(super) prompt: &'a [u32],
+    pub(super) prompt: Cow<'a, [u32]>,
+    config: Arc<GenerationConfig>,
+    /// How many of the likeliest tokens are told with each new one.
+    alternatives: usize,
     /// The number of new tokens at which it ends.
     limit: usize,
     rng: ChaCha8Rng,
@@ -24,10 +29,11 @@ impl<'a> Row<'a> {
     pub(super) fn new(
         model: &CausalLm,
         index: usize,
-        prompt: &'a [u32],
-        config: &GenerationConfig,
+        prompt: impl Into<Cow<'a, [u32]>>,
+        config: &Arc<GenerationConfig>,
         seed: u64,
     ) -> Result<Self, Error> {
+        let prompt = prompt.into();
         let vocab_size = model.decoder().vocab_size();
         if prompt.is_empty() {
             return Err(Error::EmptyPrompt { row: index });
@@ -43,10 +49,12 @@ impl<'a> Row<'a> {
         rng.set_stream(index as u64);
         Ok(Self {
             index,
-            prompt,
             limit: config.room(prompt.len(), model.decoder().max_positions()),
             rng,
-            seen: Seen::new(prompt),
+            seen: Seen::new(&prompt),
+            prompt,
+            config: config.clone(),
+            alternatives: 0,
             ids: Vec::new(),
             logps: Vec::new(),
             finish: None,
@@ -57,6 +65,17 @@ impl<'a> Row<'a> {
     pub(super) fn on_stream(mut self, stream: u64) -> Self {
         self.rng.set_stream(stream);
         self
+    }
+
+    /// Tells this many of the likeliest tokens with each new one.
+    pub(super) fn with_alternatives(mut self, count: usize) -> Self {
+        self.alternatives = count;
+        self
+    }
+
+    /// Whether the likeliest token of the unprocessed logits is the next one, and nothing else is asked of them.
+    pub(super) fn takes_likeliest(&self) -> bool {
+        self.config.takes_likeliest() && self.alternatives == 0
     }
 
     pub(super) fn into_generated(self) -> Generated {
@@ -79,22 +98,18 @@ impl<'a> Row<'a> {
     }
 
     /// Chooses the next token; does not take it yet.
-    pub(super) fn choose(&mut self, logits: &[f32], norm: Norm, config: &GenerationConfig) -> Choice {
-        choose(logits, norm, &self.seen, config, &mut self.rng)
+    pub(super) fn choose(&mut self, logits: &[f32], norm: Norm) -> Choice {
+        let choice = choose(logits, norm, &self.seen, &self.config, &mut self.rng);
+        Choice { alternatives: likeliest_of(logits, norm, self.alternatives), ..choice }
     }
 
     /// Takes the next token.
-    pub(super) fn advance(
-        &mut self,
-        choice: Choice,
-        config: &GenerationConfig,
-        on_token: &mut impl FnMut(usize, u32) -> ControlFlow<()>,
-    ) {
+    pub(super) fn advance(&mut self, choice: Choice, on_token: &mut impl FnMut(usize, u32) -> ControlFlow<()>) {
         self.ids.push(choice.id);
         self.logps.push(choice.logp);
         self.seen.insert(choice.id);
         let flow = on_token(self.index, choice.id);
-        self.finish = if config.stop_token_ids.contains(&choice.id) {
+        self.finish = if self.config.stop_token_ids.contains(&choice.id) {
             Some(Finish::Stop)
         } else if self.ids.len() == self.limit {
             Some(Finish::Length)

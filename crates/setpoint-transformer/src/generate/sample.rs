@@ -27,6 +27,8 @@ impl Seen {
 pub(super) struct Choice {
     pub(super) id: u32,
     pub(super) logp: f32,
+    /// The likeliest tokens with their log-probabilities, the likeliest first; none unless they are asked for.
+    pub(super) alternatives: Vec<(u32, f32)>,
 }
 
 /// The numbers that turn logits into log-probabilities: the highest logit and `log Σ e^(z − highest)`.
@@ -44,7 +46,12 @@ impl Norm {
 
     /// The token with the highest logit.
     pub(super) fn likeliest(&self, id: u32) -> Choice {
-        Choice { id, logp: -self.log_sum }
+        Choice { id, logp: -self.log_sum, alternatives: Vec::new() }
+    }
+
+    /// Returns the log-probability of a token with this logit.
+    fn logp(&self, logit: f32) -> f32 {
+        logit - self.highest - self.log_sum
     }
 }
 
@@ -71,7 +78,23 @@ pub(super) fn choose(
         // The first of equals, as torch has it.
         (0..scores.len()).fold(0, |best, id| if scores[id] > scores[best] { id } else { best }) as u32
     };
-    Choice { id, logp: logits[id as usize] - norm.highest - norm.log_sum }
+    Choice { id, logp: norm.logp(logits[id as usize]), alternatives: Vec::new() }
+}
+
+/// Returns the `count` likeliest tokens with their log-probabilities, the likeliest first and the lower id of equals first.
+pub(super) fn likeliest_of(logits: &[f32], norm: Norm, count: usize) -> Vec<(u32, f32)> {
+    let count = count.min(logits.len());
+    if count == 0 {
+        return Vec::new();
+    }
+    let mut all: Vec<(u32, f32)> = (0u32..).zip(logits.iter().copied()).collect();
+    let order = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+    if count < all.len() {
+        all.select_nth_unstable_by(count - 1, order);
+        all.truncate(count);
+    }
+    all.sort_unstable_by(order);
+    all.into_iter().map(|(id, logit)| (id, norm.logp(logit))).collect()
 }
 
 /// A token that may be drawn, with its logit over the temperature and, later, its unnormalised probability.
@@ -267,6 +290,23 @@ mod tests {
         let total: f64 = [3.0f64, 2.0, 1.0].iter().map(|x| x.exp()).sum();
         assert!((f64::from(choice.logp) - (2.0 - total.ln())).abs() < 1e-6);
         assert_eq!(best(&[-1.0, -1.5], &[0]).id, 1);
+    }
+
+    #[test]
+    fn the_likeliest_tokens_come_in_order_with_their_log_probabilities() {
+        let logits = [1.0_f32, 3.0, 2.0, 3.0, -1.0];
+        let total: f64 = logits.iter().map(|&z| (f64::from(z) - 3.0).exp()).sum();
+        let norm = Norm::new(3.0, total.ln() as f32).unwrap();
+        let found = likeliest_of(&logits, norm, 3);
+        assert_eq!(found.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 3, 2]);
+        for (id, logp) in found {
+            let expected = f64::from(logits[id as usize]) - 3.0 - total.ln();
+            assert!((f64::from(logp) - expected).abs() < 1e-6, "{id}: {logp} against {expected}");
+        }
+        assert_eq!(likeliest_of(&logits, norm, 0), []);
+        let all = likeliest_of(&logits, norm, 20);
+        let mass: f64 = all.iter().map(|(_, logp)| f64::from(*logp).exp()).sum();
+        assert!(all.len() == 5 && (mass - 1.0).abs() < 1e-6, "{mass}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod finite_difference;
 mod generate;
 mod gguf;
 mod golden;
+mod live;
 mod lora;
 mod nf4;
 #[path = "../oracle.rs"]

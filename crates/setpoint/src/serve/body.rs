@@ -1,0 +1,66 @@
+//! The bodies of requests.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use tokio::time::{Instant, timeout_at};
+use tokio_stream::StreamExt as _;
+
+use super::app::App;
+use super::error::{Answered, ApiError};
+
+/// The most bytes of a body: 1 MB.
+pub(super) const MOST: usize = 1 << 20;
+/// The bytes beyond that are read and dropped, so that the client, which is still sending, comes to read the refusal.
+const DROPPED: usize = 16 << 20;
+
+/// Reads a body and turns it into a request on a thread of its own, since templates and tokenizers take their time.
+///
+/// # Errors
+/// When the body is too large or incomplete, the time is over, or `parse` refuses it.
+pub(super) async fn read<T: Send + 'static>(
+    app: &Arc<App>,
+    body: Body,
+    deadline: Instant,
+    parse: impl FnOnce(&App, &[u8]) -> Answered<T> + Send + 'static,
+) -> Answered<T> {
+    let work = async {
+        let bytes = bytes_of(body).await?;
+        let app = app.clone();
+        let parsed = tokio::task::spawn_blocking(move || parse(&app, &bytes)).await;
+        parsed.unwrap_or_else(|_| Err(ApiError::failed("the request could not be read; the server's log says why")))
+    };
+    timeout_at(deadline, work).await.unwrap_or_else(|_| Err(app.out_of_time()))
+}
+
+async fn bytes_of(body: Body) -> Answered<Vec<u8>> {
+    let mut parts = body.into_data_stream();
+    let mut bytes = Vec::new();
+    let mut size = 0;
+    while let Some(part) = parts.next().await {
+        let part = part.map_err(|_| ApiError::invalid("the body ended early"))?;
+        size += part.len();
+        if size > MOST + DROPPED {
+            break;
+        }
+        if size <= MOST {
+            bytes.extend_from_slice(&part);
+        }
+    }
+    if size > MOST { Err(ApiError::too_large(MOST)) } else { Ok(bytes) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_above_the_limit_is_refused() {
+        let read = |size: usize| {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(bytes_of(Body::from(vec![b' '; size])))
+        };
+        assert_eq!(read(MOST).map(|bytes| bytes.len()), Ok(MOST));
+        assert_eq!(read(MOST + 1), Err(ApiError::too_large(MOST)));
+    }
+}
