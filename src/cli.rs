@@ -98,6 +98,9 @@ pub enum Command {
         /// The file to write
         #[arg(long, value_name = "FILE", default_value = "report.html")]
         output: PathBuf,
+        /// Replace a file that is no report; an older report is always replaced
+        #[arg(long)]
+        overwrite: bool,
         /// KLs from the SFT model at which methods are compared, separated by commas
         #[arg(long, value_name = "NATS", value_delimiter = ',')]
         at_kl: Vec<f64>,

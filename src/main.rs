@@ -108,7 +108,7 @@ fn run(command: Command) -> Outcome {
             commands::lend::run(&session(device.as_deref(), true)?, &listen)
         }
         Command::Plan(args) => plan(&args),
-        Command::Report { runs, output, at_kl } => commands::report::run(&runs, &output, &at_kl),
+        Command::Report { runs, output, overwrite, at_kl } => commands::report::run(&runs, &output, overwrite, &at_kl),
         Command::Convert(args) => commands::convert::run(&args),
         Command::Completions { shell } => commands::shell::completions(Cli::command(), shell),
         Command::Man { folder } => commands::shell::pages(cli::command(), &folder),

@@ -8,7 +8,8 @@ use setpoint::config::{foreign, has_setting, nearest, respell, settings_named};
 use setpoint::generate::Generate;
 use setpoint::jobs::{self, Job as _};
 use setpoint::sources::alternatives;
-use setpoint_align::{METHODS, SAMPLED_METHODS};
+use setpoint_align::METHODS;
+use setpoint_align::online::ONLINE_METHODS;
 
 use super::{Cli, below};
 use crate::commands::chat::ChatConfig;
@@ -50,8 +51,8 @@ fn all() -> Vec<String> {
 fn command_meant(name: &str) -> Option<String> {
     let mut method = name.to_owned();
     align::respell_method(&mut method);
-    let is_offline = METHODS.iter().any(|about| about.name == method || about.aliases.contains(&method.as_str()));
-    if is_offline || SAMPLED_METHODS.contains(&method.as_str()) {
+    let mut all = METHODS.iter().chain(ONLINE_METHODS);
+    if all.any(|about| about.name == method || about.aliases.contains(&method.as_str())) {
         return Some(format!("`{method}` is a method of `setpoint align`: add --set align.method={method}"));
     }
     if let Some(online) = align::online_method(name) {
@@ -171,8 +172,9 @@ mod tests {
             ("SimPO", Some("--set align.method=simpo")),
             ("rao", Some("--set align.method=rao")),
             ("GRPO", Some("--set align.method=grpo")),
-            ("rlhf", Some("online method")),
-            ("PPO", Some("online method")),
+            ("rlhf", Some("--set align.method=rlhf")),
+            ("PPO", Some("--set align.method=ppo")),
+            ("XPO", Some("online method")),
             ("Fine-Tune", Some("setpoint sft")),
             ("reward-model", Some("setpoint reward")),
             ("resume", Some("setpoint align --run DIR --resume")),

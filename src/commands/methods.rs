@@ -20,7 +20,7 @@ pub fn run(json: bool) -> Outcome {
     }
     progress::say(table(progress::width()));
     progress::say(
-        "Each also trains in rounds, on responses that the policy samples:\nsetpoint align --rounds N (docs/ROUNDS.md).\nrloo, grpo and reinforce_pp train in no other way.",
+        "Each also trains in rounds, on responses that the policy samples:\nsetpoint align --rounds N (docs/ROUNDS.md).\nppo (or rlhf), rloo, grpo and reinforce_pp train in no other way (docs/ONLINE.md).",
     );
     Ok(())
 }
@@ -163,7 +163,8 @@ mod tests {
             assert!(read.is_err(), "{} takes an unknown setting", about.name);
         }
         assert_eq!(Method::named("rao").unwrap().name(), "dro");
-        assert!(Method::named("ppo").is_none());
+        assert_eq!(Method::named("rlhf").unwrap().name(), "ppo");
+        assert!(Method::named("xpo").is_none());
     }
 
     #[test]

@@ -189,6 +189,14 @@ fn value_networks_and_reward_models_are_adapters_with_a_head() {
     assert!(a.iter().any(|score| score.abs() > 1e-3), "{a:?}");
 }
 
+/// A message of all of these names the flag.
+#[test]
+fn every_job_that_trains_can_go_on_from_an_adapter() {
+    for job in ["sft", "reward", "align", "sweep", "compare"] {
+        assert!(setpoint(&[job, "--help"]).ok().stdout.contains("--adapter <DIR>"), "{job}");
+    }
+}
+
 #[test]
 fn bad_settings_are_refused_before_any_work() {
     let dir = tempfile::tempdir().unwrap();
@@ -196,6 +204,7 @@ fn bad_settings_are_refused_before_any_work() {
     let data = conversations();
     for (more, said) in [
         (vec!["--set", "adapter.rank=0"], "`adapter.rank` must be at least 1"),
+        (vec!["--set", "adapter.modules_to_save=[\"\"]"], "`adapter.modules_to_save` holds an empty name"),
         (vec!["--set", "adapter.targets=[\"query\"]"], "called `query`"),
         (vec!["--set", "adapter.modules_to_save=[\"lm_heed\"]"], "lm_heed"),
         (vec!["--set", "adapter.alpha=-1"], "`adapter.alpha` must be positive"),

@@ -65,7 +65,7 @@ fn the_audit_begins_with_where_probability_goes_and_ends_with_what_to_change() {
     assert!(said.starts_with("Where do these targets send probability?\nThese targets take probability"), "{said}");
     let (answer, rest) = said.split_once("\n\n").unwrap();
     assert!(joined(answer).contains(&format!("{TAKEN}.")), "{answer}");
-    assert!(answer.lines().all(|line| line.chars().count() <= 80), "{answer}");
+    assert!(said.lines().all(|line| line.chars().count() <= 80), "{said}");
     assert!(rest.starts_with("4 rows, 4 prompts, 12 responses"), "{rest}");
     let advice = said.trim_end().rsplit("\n\n").next().unwrap();
     assert!(advice.starts_with("Recommended: set align.log_z0 = \"mean\": "), "{said}");

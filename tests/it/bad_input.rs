@@ -26,8 +26,18 @@ fn unknown_and_mistyped_settings_come_all_at_once_with_their_lines() {
 
 #[test]
 fn unknown_methods_flags_and_devices_are_usage_errors() {
-    setpoint(&["align", "--dry-run", "--set", "align.method=ppo"])
-        .fails(2, &["align.method", "dro (or rao)", "slic_hf", "found `ppo`; ", "online method", "setpoint methods"]);
+    setpoint(&["align", "--dry-run", "--set", "align.method=xpo"]).fails(
+        2,
+        &[
+            "align.method",
+            "dro (or rao)",
+            "slic_hf",
+            "ppo (or rlhf)",
+            "found `xpo`; ",
+            "online method",
+            "setpoint methods",
+        ],
+    );
     setpoint(&["align", "--dry-run", "--set", "align.method=sipmo"]).fails(2, &["did you mean `simpo`?"]);
     setpoint(&["align", "--tun"]).fails(2, &["--tun"]);
     setpoint(&[
@@ -107,6 +117,32 @@ fn rows_name_file_line_and_remedy() {
     align(&(good + "{\"prompt\": \n")).fails(1, &["rows.jsonl:2"]);
     align("").fails(1, &["rows.jsonl"]);
     align("{\"question\": \"x\", \"reply\": \"y\"}\n").fails(1, &["question", "reply"]);
+}
+
+#[test]
+fn a_row_that_gives_a_key_twice_is_named() {
+    let rows = rewarded_rows(2).replacen("\"rewards\"", "\"rewards\":[9,9,9],\"rewards\"", 1);
+    align(&rows).fails(1, &["rows.jsonl:1", "`rewards` is given twice"]);
+}
+
+#[test]
+fn responses_that_contradict_each_other_are_counted_and_the_first_is_named() {
+    let question = r#"[{"role":"user","content":"Is it?"}]"#;
+    let pair = format!(
+        "{{\"prompt\":{question},\"chosen\":[{{\"role\":\"assistant\",\"content\":\"Yes.\"}}],\
+         \"rejected\":[{{\"role\":\"assistant\",\"content\":\"Yes.\"}}]}}\n"
+    );
+    let rewarded =
+        format!("{{\"prompt\":{question},\"responses\":[\"No.\",\"Yes.\",\"Yes.\"],\"rewards\":[0,1,-1]}}\n");
+    for (rows, method, said) in
+        [(pair, "dpo", ": 1 of 2, the first in "), (rewarded_rows(1) + &rewarded, "dro", ": 1 of 6, the first in ")]
+    {
+        let (_dir, data) = file("rows.jsonl", &rows);
+        let method = format!("align.method={method}");
+        let ran = setpoint(&["align", "--dry-run", "--model", &policy(), "--data", &data, "--set", &method]).ok();
+        assert!(ran.stderr.contains(said) && ran.stderr.contains("keep one of each"), "{ran:#?}");
+    }
+    assert!(!align(&rewarded_rows(3)).ok().stderr.contains("keep one of each"));
 }
 
 #[test]

@@ -170,3 +170,37 @@ fn wrong_settings_are_named_with_their_lines() {
     let (dir, config) = settings("methods = [\"dro\"]\npoints = 2\nselection_share = 0.01\n");
     compare(&config, &dir.path().join("run"), &[]).fails(1, &["eval_prompts.jsonl", "too few different prompts"]);
 }
+
+#[test]
+fn methods_that_sample_are_trained_next_to_the_others() {
+    let reward = "[reward]\nrule = { kind = \"length\", unit = \"chars\", target = 6 }\n";
+    let methods = "methods = [\"dpo\", \"rlhf\", \"rloo\"]\nseeds = [0]\nsearch = \"defaults\"\n";
+    let (dir, config) = settings(&format!("{methods}[rollout]\nprompts = 2\nmax_new_tokens = 4\n{reward}"));
+    let run = dir.path().join("run");
+    let ran = compare(&config, &run, &[]).ok();
+    assert!(ran.stdout.contains("tokens sampled in a training: ppo "), "{ran:#?}");
+    let result = json(&run.join("compare.json"));
+    assert_eq!(result["steps"], 2);
+    for (method, name) in result["methods"].as_array().unwrap().iter().zip(["dpo", "ppo", "rloo"]) {
+        assert_eq!(method["method"], name);
+        let log = run.join("trials").join(format!("{name}-000-seed0")).join("metrics.jsonl");
+        let text = std::fs::read_to_string(log).unwrap();
+        let lines = || text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        assert_eq!(lines().filter(|line| line.get("round").is_none()).count(), 2, "{name}");
+        let sampled: f64 = lines().filter_map(|line| line.get("rollout/tokens")?.as_f64()).sum();
+        // One round of two prompts: PPO makes four passes over one response to each, RLOO one over two.
+        let most = [("dpo", 0.0), ("ppo", 8.0), ("rloo", 16.0)].iter().find(|(other, _)| *other == name).unwrap().1;
+        assert!(sampled <= most && (sampled > 0.0) == (most > 0.0), "{name}: {sampled}");
+        assert_eq!(method["figures"]["sampled_tokens"]["mean"].as_f64(), (most > 0.0).then_some(sampled), "{name}");
+    }
+    for (text, said) in [
+        (methods.to_owned(), "give a source of their rewards"),
+        (format!("methods = [\"dpo\"]\nseeds = [0]\n{reward}"), "leave `reward` out"),
+        (format!("{methods}[reward]\ncolumn = \"reward\"\n"), "rounds sample others"),
+        (format!("{methods}[rollout]\nprompts = 0\n{reward}"), "`rollout.prompts` must be at least 1"),
+        (format!("{methods}[rollout]\nsamples = 2\n{reward}"), "samples"),
+    ] {
+        let (_dir, config) = settings(&text);
+        setpoint(&["compare", &config, "--dry-run"]).fails(2, &[said]);
+    }
+}

@@ -42,6 +42,7 @@ mod plan;
 mod positions;
 mod publishing;
 mod push;
+mod ppo;
 mod readme;
 mod reference_models;
 mod reference_samples;

@@ -334,6 +334,28 @@ fn names_and_settings_from_strangers_stay_text() {
 }
 
 #[test]
+fn a_file_that_is_no_report_is_replaced_only_if_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = old_runs().join("dro");
+    let (run, page) = (run.display().to_string(), dir.path().join("report.html"));
+    let output = page.display().to_string();
+    let arguments = ["report", &run, "--output", &output];
+    for mine in ["<!doctype html><title>Mine</title>", "{}"] {
+        std::fs::write(&page, mine).unwrap();
+        setpoint(&arguments).fails(1, &["exists already, and is no report", "--overwrite"]);
+        assert_eq!(std::fs::read_to_string(&page).unwrap(), mine);
+    }
+    setpoint(&[&arguments[..], &["--overwrite"]].concat()).ok();
+    let written = std::fs::read_to_string(&page).unwrap();
+    assert!(setpoint::report::is_report(&page));
+    // A report, and a file of nothing, is no loss.
+    setpoint(&arguments).ok();
+    std::fs::write(&page, "").unwrap();
+    setpoint(&arguments).ok();
+    assert_eq!(std::fs::read_to_string(&page).unwrap().len(), written.len());
+}
+
+#[test]
 fn paths_that_are_no_run_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     setpoint(&["report", &dir.path().display().to_string()]).fails(1, &["metrics.jsonl", "result.json"]);

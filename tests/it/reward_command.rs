@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::fixture::{command, file, model, rewarded_rows, setpoint};
+use crate::fixture::{command, demo, file, model, rewarded_rows, root, setpoint};
 
 /// Scores short responses low, and notes what it reads in `log`.
 const SCRIPT: &str = r#"while read -r line; do
@@ -134,4 +134,29 @@ fn a_stopped_job_leaves_no_command_behind() {
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!(is_gone(), "the command's child still runs");
+}
+
+#[test]
+#[allow(clippy::print_stderr, reason = "a skipped test says so")]
+fn the_judge_of_the_example_gives_the_quality_that_the_data_was_made_with() {
+    if !Command::new("python3").arg("--version").output().is_ok_and(|ran| ran.status.success()) {
+        eprintln!("skipped: no python3");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let output = dir.path().join("rewards.jsonl").display().to_string();
+    let pairs = demo("eval_preferences.jsonl");
+    let judge = root().join("examples/online/judge.py");
+    let run = format!("command.run=[\"python3\", \"-B\", \"{}\"]", judge.display());
+    let (data, set) = (pairs.display().to_string(), ["--set", &run]);
+    setpoint(&[&["annotate", "--quiet", "--data", &data, "--output", &output][..], &set].concat()).ok();
+    let (rows, pairs) = (lines(Path::new(&output)), lines(&pairs));
+    assert_eq!(rows.len(), pairs.len());
+    for (row, pair) in rows.iter().zip(&pairs) {
+        assert_eq!(row["rewards"], serde_json::json!([pair["chosen_quality"], pair["rejected_quality"]]), "{row}");
+    }
+    let (_dir, other) = file("rows.jsonl", &rewarded_rows(1));
+    let others = dir.path().join("others.jsonl").display().to_string();
+    let arguments = ["annotate", "--quiet", "--data", &other, "--output", &others, "--set", &run];
+    setpoint(&arguments).fails(1, &["is not one of the demo's questions"]);
 }

@@ -10,17 +10,17 @@ use super::fixture::{Ran, command, file, model, setpoint, setpoint_owned};
 use super::several_devices::close;
 
 /// Prompts alone.
-fn prompts(count: usize) -> String {
+pub fn prompts(count: usize) -> String {
     let row = |i: usize| json!({"prompt": [{"role": "user", "content": format!("How much is {i} and two?")}]});
     (0..count).map(|i| row(i).to_string() + "\n").collect()
 }
 
 /// A reward for short responses.
-const SHORT: &[&str] =
+pub const SHORT: &[&str] =
     &["reward.rule.kind=length", "reward.rule.unit=chars", "reward.rule.max=0", "reward.rule.penalty=0.05"];
 
 /// Arguments of a small training in rounds.
-fn arguments(data: &str, run: &Path, rounds: usize, settings: &[&[&str]]) -> Vec<String> {
+pub fn arguments(data: &str, run: &Path, rounds: usize, settings: &[&[&str]]) -> Vec<String> {
     let mut arguments: Vec<String> = ["align", "--quiet", "--data", data].map(String::from).into();
     arguments.extend(["--model".into(), model().display().to_string()]);
     arguments.extend(["--run".into(), run.display().to_string(), "--rounds".into(), rounds.to_string()]);
@@ -39,24 +39,24 @@ fn arguments(data: &str, run: &Path, rounds: usize, settings: &[&[&str]]) -> Vec
     arguments
 }
 
-fn lines(path: &Path) -> Vec<Map<String, Value>> {
+pub fn lines(path: &Path) -> Vec<Map<String, Value>> {
     let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 /// Lines of `metrics.jsonl` without the fields that hold times.
-fn metrics(run: &Path) -> Vec<Map<String, Value>> {
+pub fn metrics(run: &Path) -> Vec<Map<String, Value>> {
     let mut lines = lines(&run.join("metrics.jsonl"));
     lines.iter_mut().for_each(|line| line.retain(|key, _| !key.contains("second")));
     lines
 }
 
 /// A number of each round.
-fn by_round(run: &Path, name: &str) -> Vec<f64> {
+pub fn by_round(run: &Path, name: &str) -> Vec<f64> {
     metrics(run).iter().filter(|line| line.contains_key("round")).map(|line| line[name].as_f64().unwrap()).collect()
 }
 
-fn path_of(run: &Path, round: usize) -> PathBuf {
+pub fn path_of(run: &Path, round: usize) -> PathBuf {
     run.join(format!("rollouts/round-{round:04}.jsonl"))
 }
 
@@ -74,6 +74,7 @@ fn online_methods_raise_the_reward_of_a_rule() {
         ("rloo", &["align.method=rloo"]),
         ("grpo", &["align.method=grpo"]),
         ("reinforce", &["align.method=reinforce_pp"]),
+        ("ppo", &["align.method=ppo", "align.lambda=1", "align.value_learning_rate=1e-3"]),
     ] {
         let run = dir.path().join(name);
         let settings =
@@ -152,11 +153,12 @@ fn sorted(line: &Map<String, Value>) -> Map<String, Value> {
 #[test]
 fn micro_batches_and_devices_leave_the_numbers_as_they_are() {
     let (dir, data) = file("prompts.jsonl", &prompts(6));
-    for method in ["dpo", "dro", "kto", "rloo", "grpo"] {
+    for method in ["dpo", "dro", "kto", "rloo", "grpo", "ppo"] {
         let run = |name: &str, more: &[&str], device: &str| {
             let run = dir.path().join(format!("{method}-{name}"));
             let method = format!("align.method={method}");
-            let mut arguments = arguments(&data, &run, 1, &[SHORT, &[&method], more]);
+            // With more passes, rounding is learned from.
+            let mut arguments = arguments(&data, &run, 1, &[SHORT, &[&method, "rollout.epochs_per_round=1"], more]);
             arguments.extend(["--device".into(), device.into()]);
             setpoint_owned(&arguments).ok();
             run
@@ -209,6 +211,8 @@ fn kill_and_resume(run: &Path, arguments: &[String], conditions: &[&dyn Fn(&Path
 /// Everything that a run leaves and that holds no times, by name.
 fn left(run: &Path, weights: &str) -> Vec<(String, Vec<u8>)> {
     let mut names = vec![format!("model/{weights}"), "responses.jsonl".to_owned()];
+    let value = format!("value/{weights}");
+    names.extend(Some(value).filter(|name| run.join(name).is_file()));
     let rollouts = std::fs::read_dir(run.join("rollouts")).unwrap();
     let mut rounds: Vec<String> = rollouts.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     rounds.sort();
@@ -226,20 +230,30 @@ fn a_run_that_is_killed_at_any_point_ends_in_the_same_bits() {
     let trained = |run: &Path| lines_so_far(run) >= 4;
     // While the first round is sampled and while it is trained on, while the second is sampled, and once it is whole.
     let conditions: [&dyn Fn(&Path) -> bool; 4] = [&part, &trained, &other_part, &whole_round];
-    let adapter: &[&str] = &["adapter.rank=4"];
     for (name, settings) in [
         ("dpo", &["align.method=dpo"][..]),
         ("dro", &["align.method=dro", "align.beta_sigma=0.3", "align.reward_transform=center"]),
         ("per-prompt", &["align.method=dro", "align.log_z0=per_prompt"]),
         ("kto", &["align.method=kto", "rollout.keep=reload"]),
         ("qrpo", &["align.method=qrpo"]),
+        ("watched", &["align.method=dpo", "watch.rule.kind=contains", "watch.rule.words=[\"e\"]"]),
         ("rebel", &["align.method=rpo", "reference=previous"]),
         ("value", &["align.method=dro_v"]),
         ("rloo", &["align.method=rloo"]),
         ("grpo", &["align.method=grpo", "align.beta=0.05", "align.importance=sequence"]),
         // Its coefficient goes from round to round.
         ("reinforce", &["align.method=reinforce_pp", "align.kl_target=0.5", "align.kl_horizon=100"]),
-        ("adapter", &["align.method=dpo"]),
+        ("adapter", &["align.method=dpo", "adapter.rank=4"]),
+        ("ppo", &["align.method=ppo", "align.value_warmup=1", "align.kl_target=0.5", "align.kl_horizon=100"]),
+        (
+            "ppo-adapter",
+            &[
+                "align.method=ppo",
+                "adapter.rank=4",
+                "align.reward_normalization=true",
+                "align.value_learning_rate=0.01",
+            ],
+        ),
     ] {
         let own: &[&str] = &[
             "rollout.chunk_rows=8",
@@ -248,13 +262,15 @@ fn a_run_that_is_killed_at_any_point_ends_in_the_same_bits() {
             "train.batch_size=3",
             "train.save_steps=2",
         ];
-        let more = if name == "adapter" { adapter } else { &[] };
         let (whole, killed) = (dir.path().join(format!("{name}-whole")), dir.path().join(format!("{name}-killed")));
-        let of = |run: &Path| arguments(&data, run, 3, &[settings, SHORT, own, more]);
+        let of = |run: &Path| arguments(&data, run, 3, &[settings, SHORT, own]);
         setpoint_owned(&of(&whole)).ok();
         let kills = kill_and_resume(&killed, &of(&killed), &conditions);
         assert!(kills > 1, "{name} was over before it could be killed twice");
-        let weights = if name == "adapter" { "adapter_model.safetensors" } else { "model.safetensors" };
+        let has_adapter = settings.contains(&"adapter.rank=4");
+        let weights = if has_adapter { "adapter_model.safetensors" } else { "model.safetensors" };
+        let has_value = ["value", "ppo", "ppo-adapter"].contains(&name);
+        assert_eq!(whole.join("value").join(weights).is_file(), has_value, "{name}");
         let (expected, found) = (left(&whole, weights), left(&killed, weights));
         let names = |files: &[(String, Vec<u8>)]| files.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
         assert_eq!(names(&found), names(&expected), "{name}");
@@ -348,6 +364,38 @@ fn a_guard_that_stops_leaves_a_run_that_goes_on() {
 }
 
 #[test]
+fn a_second_source_is_watched_and_told_of_when_it_falls_while_the_reward_rises() {
+    let (dir, data) = file("prompts.jsonl", &prompts(12));
+    let run = dir.path().join("run");
+    // The reward is for short responses; the second source wants them long, by the same amount.
+    let watch: &[&str] = &[
+        "align.method=dpo",
+        "watch.rule.kind=length",
+        "watch.rule.unit=chars",
+        "watch.rule.min=1000",
+        "watch.rule.penalty=0.05",
+        "rollout.prompts=12",
+        "rollout.epochs_per_round=2",
+        "train.learning_rate=0.01",
+    ];
+    setpoint_owned(&arguments(&data, &run, 25, &[SHORT, watch])).ok();
+    let (rewards, watched) = (by_round(&run, "reward"), by_round(&run, "watch/reward"));
+    for (reward, watched) in rewards.iter().zip(&watched) {
+        assert!((watched + 50.0 + reward).abs() < 1e-9, "{reward} {watched}");
+    }
+    // Five rounds are an evaluation, and three rises in a row are a sign.
+    let means: Vec<f64> = rewards.chunks(5).map(|part| part.iter().sum::<f64>() / 5.0).collect();
+    let rises = |at: usize| at >= 3 && means[at - 3..=at].windows(2).all(|pair| pair[1] > pair[0]);
+    let expected: Vec<usize> = (0..5).filter(|&at| rises(at)).map(|at| 5 * at + 4).collect();
+    let events = lines(&run.join("history.jsonl"));
+    let said = events.iter().filter_map(|event| event.get("message")?.as_str());
+    let told: Vec<&str> = said.filter(|message| message.contains("the held-out reward has fallen")).collect();
+    assert!(!expected.is_empty(), "{means:?}");
+    assert!(told[0].starts_with(&format!("round {}: the reward rises", expected[0])), "{told:?}, {means:?}");
+    assert_eq!(told.len(), 1, "it is told again only after an evaluation without the sign: {told:?}");
+}
+
+#[test]
 fn what_rounds_cannot_do_is_said_in_one_sentence_before_any_work() {
     let (dir, data) = file("prompts.jsonl", &prompts(6));
     let run = dir.path().join("run");
@@ -364,6 +412,8 @@ fn what_rounds_cannot_do_is_said_in_one_sentence_before_any_work() {
         (&[dpo, SHORT, &["reward.command.run=[\"sh\"]"]], "give one source of rewards"),
         (&[dpo, &["reward.column=score"]], "rounds sample others"),
         (&[dpo, SHORT, &["reward.normalize=true"]], "only a reward model"),
+        (&[dpo, SHORT, &["watch.batch_tokens=64"]], "give a reward model (--set watch.model.path=DIR)"),
+        (&[dpo, SHORT, &["watch.column=score"]], "rounds sample others"),
         (&[dpo, SHORT, &["reward.missing_stop_penalty=-1"]], "at least 0"),
         (&[dpo, SHORT, &["rollout.temperature=0"]], "above 0"),
         (&[dpo, SHORT, &["rollout.top_k=5"]], "top_k"),
@@ -386,10 +436,12 @@ fn what_rounds_cannot_do_is_said_in_one_sentence_before_any_work() {
     ] {
         try_out(settings).fails(2, &[said]);
     }
+    try_out(&[dpo, SHORT, &["encode.max_prompt_length=1"]])
+        .fails(1, &["no prompt is left to sample responses to", "encode.max_prompt_length"]);
     assert!(!run.exists(), "nothing was begun");
     let policy = model().display().to_string();
     let offline = ["align", "--dry-run", "--model", &policy, "--data", &data];
-    for section in ["rollout.prompts=4", "reward.batch_tokens=64", "guards=stop"] {
+    for section in ["rollout.prompts=4", "reward.batch_tokens=64", "watch.batch_tokens=64", "guards=stop"] {
         setpoint(&[&offline[..], &["--set", section]].concat()).fails(2, &["belongs to rounds"]);
     }
     let audit = ["audit", "--model", &policy, "--data", &data, "--set", "rounds=2", "--set", "rollout.prompts=6"];

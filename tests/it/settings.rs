@@ -234,9 +234,12 @@ fn settings_are_found_wherever_they_belong() {
 #[test]
 fn commands_that_do_not_exist_are_answered_with_those_that_do() {
     setpoint(&["dpo", "--model", "x"]).fails(2, &["setpoint align", "--set align.method=dpo"]);
-    setpoint(&["rlhf"]).fails(2, &["online method", "setpoint methods"]);
+    setpoint(&["rlhf"]).fails(2, &["--set align.method=rlhf"]);
+    setpoint(&["xpo"]).fails(2, &["online method", "setpoint methods"]);
     setpoint(&["GRPO"]).fails(2, &["--set align.method=grpo"]);
     setpoint(&["train", "x.toml"]).fails(2, &["setpoint sft"]);
-    setpoint(&["align", "--dry-run", "--set", "align.method=PPO"]).fails(2, &["online method"]);
-    setpoint(&["compare", "--dry-run", "--set", "compare.methods=[\"ppo\"]"]).fails(2, &["online method"]);
+    setpoint(&["align", "--dry-run", "--set", "align.method=XPO"]).fails(2, &["online method"]);
+    setpoint(&["align", "--dry-run", "--set", "align.method=PPO"]).fails(2, &["`ppo`", "set `rounds`"]);
+    setpoint(&["compare", "--dry-run", "--set", "compare.methods=[\"rlhf\"]"])
+        .fails(2, &["`ppo` trains on responses that the policy samples"]);
 }

@@ -132,7 +132,7 @@ fn the_schema_refuses_what_the_program_refuses() {
     let schema = JOBS.iter().find(|job| job.settings() == "align").unwrap().schema();
     for text in [
         "algin.method = 'dpo'",
-        "align.method = 'ppo'",
+        "align.method = 'xpo'",
         "align = { method = 'dpo', log_z0 = 50 }",
         "train.batch_size = 'many'",
         "train.batch_size = -1",

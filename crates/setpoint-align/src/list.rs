@@ -12,7 +12,7 @@ macro_rules! objectives {
         rows { $($c_file:ident: $($c:ident($c_settings:ident) = $c_name:literal),+;)* }
         rows_with_a_value { $d_file:ident: $d:ident($d_settings:ident) = $d_name:literal; }
         best_responses { $e_file:ident: $e:ident($e_settings:ident) = $e_name:literal; }
-        sampled { $($f:ident($f_settings:ident) = $f_name:literal;)* }
+        sampled { $($f:ident($f_settings:ident) = $f_name:literal $(or $f_alias:literal)*;)* }
     ) => {
         $(mod $a_file; pub use $a_file::*;)*
         $(mod $b_file; pub use $b_file::*;)*
@@ -35,7 +35,7 @@ macro_rules! objectives {
             #[doc = concat!("`", $e_name, "`")]
             #[serde(rename = $e_name)]
             $e($e_settings),
-            $(#[doc = concat!("`", $f_name, "`")] #[serde(rename = $f_name)] $f($f_settings),)*
+            $(#[doc = concat!("`", $f_name, "`")] #[serde(rename = $f_name $(, alias = $f_alias)*)] $f($f_settings),)*
             /// `mix`
             #[serde(rename = "mix")]
             Mix(Mix),
@@ -70,7 +70,7 @@ macro_rules! objectives {
                     $($($c_name => Some(Self::$c(Default::default())),)+)*
                     $d_name => Some(Self::$d(Default::default())),
                     $e_name => Some(Self::$e(Default::default())),
-                    $($f_name => Some(Self::$f(Default::default())),)*
+                    $($f_name $(| $f_alias)* => Some(Self::$f(Default::default())),)*
                     "mix" => Some(Self::Mix(Mix::default())),
                     _ => None,
                 }

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::log_z0::LogZ0;
 use crate::objective::{About, Axis, Objective};
 use crate::objectives::{DroVSettings, METHODS, Method, MixedLoss};
-use crate::online::{ONLINE_METHODS, OnlineObjective};
+use crate::online::{ONLINE_METHODS, OnlineObjective, PpoSettings};
 use crate::pairwise::WeightedObjective;
 use crate::prompts::PromptObjective;
 use crate::row::RowObjective;
@@ -178,6 +178,14 @@ impl Method {
     pub fn pairwise(&self) -> Option<PairwiseMethod> {
         match self.training() {
             Training::Pairs(method) => Some(method),
+            _ => None,
+        }
+    }
+
+    /// Returns the settings of PPO, if it is that: the method of sampled responses with a value network.
+    pub fn ppo(&self) -> Option<&PpoSettings> {
+        match self {
+            Self::Ppo(settings) => Some(settings),
             _ => None,
         }
     }

@@ -22,7 +22,7 @@ mod testing;
 pub use bradley_terry::{BradleyTerry, bradley_terry};
 pub use column::ColumnSource;
 pub use error::{Error, RuleProblem};
-pub use model::{HeadInit, RewardModel, score_rows};
+pub use model::{HeadInit, RewardModel, score_rows, value_rows};
 pub use model_source::ModelSource;
 pub use normalization::Normalization;
 pub use rules::{

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::module::Module;
-use burn::tensor::{Device, FloatDType, Tensor};
+use burn::tensor::{Device, FloatDType, Int, Tensor};
 use setpoint_train::{DeviceGroup, MicroBatch, distribute};
 use setpoint_transformer::checkpoint::{self, LoadOptions, SaveOptions};
 use setpoint_transformer::lora::{AdapterFolder, AdapterTask, HasDecoder, is_adapter_parameter};
@@ -165,7 +165,7 @@ impl RewardModel {
     /// # Panics
     /// If there are no rows.
     pub fn scores<R: AsRef<[u32]>>(&self, rows: &[R]) -> Result<Tensor<1>, Error> {
-        let Packed { ids, packing, last } = self.packed(rows)?;
+        let Packed { ids, packing, last, .. } = self.packed(rows)?;
         Ok(self.read(self.model.forward(ids, &packing, Some(&last))))
     }
 
@@ -177,9 +177,44 @@ impl RewardModel {
     /// # Panics
     /// As [`scores`](Self::scores).
     pub fn scores_taped<R: AsRef<[u32]>>(&self, rows: &[R]) -> Result<(Tensor<1>, Option<Tape>), Error> {
-        let Packed { ids, packing, last } = self.packed(rows)?;
+        let Packed { ids, packing, last, .. } = self.packed(rows)?;
         let (hidden, tape) = self.model.forward_taped(ids, &packing, Some(&last));
         Ok((self.read(hidden), tape))
+    }
+
+    /// Computes the number that the head gives each token of some rows, from position `from[i]` of row `i` on: the values of a value
+    /// network. The decoder's part of the backward pass is left to the tape, if there is one.
+    ///
+    /// # Shapes
+    /// `n` rows of lengths `l` `-> [Σ (l_i − from_i)]`, f32, row after row
+    ///
+    /// # Errors
+    /// As [`scores`](Self::scores).
+    ///
+    /// # Panics
+    /// If there are no rows, or not a position inside of it for each row.
+    pub fn values_taped<R: AsRef<[u32]>>(
+        &self,
+        rows: &[R],
+        from: &[usize],
+    ) -> Result<(Tensor<1>, Option<Tape>), Error> {
+        assert_eq!(rows.len(), from.len(), "a position per row");
+        let Packed { ids, packing, rows: places, .. } = self.packed(rows)?;
+        let mut read = Vec::new();
+        for ((row, &from), places) in rows.iter().zip(from).zip(&places) {
+            assert!(from < row.as_ref().len(), "a position inside of its row");
+            read.extend((from..row.as_ref().len()).map(|position| places.place(position)));
+        }
+        // Rows that begin alike are read at the same places.
+        let mut wanted = read.clone();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let (hidden, tape) = self.model.forward_taped(ids, &packing, Some(&wanted));
+        let values = self.read(hidden); // [wanted]
+        let index: Vec<i32> = read.iter().map(|place| wanted.partition_point(|other| other < place) as i32).collect();
+        let device = values.device().without_autodiff();
+        let index = Tensor::<1, Int>::from_data(index.as_slice(), &device);
+        Ok((values.select(0, index), tape)) // [wanted] -> [values]
     }
 
     /// Rows, checked and packed.
@@ -228,14 +263,7 @@ pub fn score_rows<R: AsRef<[u32]>>(
     for (i, row) in rows.iter().enumerate() {
         check_row(row, vocabulary, || format!("sequence {i}"))?;
     }
-    let groups = groups(&rows, batch_tokens);
-    let all: Vec<usize> = (0..groups.len()).collect();
-    // The largest first, so that a batch too large for the memory fails at once.
-    let batches: Vec<Vec<usize>> = MicroBatch::Tokens(batch_tokens)
-        .split(&all, |group| groups[group].cost)
-        .into_iter()
-        .map(|batch| batch.iter().flat_map(|&group| groups[group].rows.iter().copied()).collect())
-        .collect();
+    let batches = batches(&rows, batch_tokens);
     let mut scores = vec![0.0; rows.len()];
     let mut done = 0;
     let score = |model: &RewardModel, members: &Vec<usize>| {
@@ -251,6 +279,57 @@ pub fn score_rows<R: AsRef<[u32]>>(
         Ok(())
     })?;
     Ok(scores)
+}
+
+/// Computes [`RewardModel::values_taped`] of any number of rows without a graph, in batches of at most `batch_tokens` tokens. The devices
+/// share the work; the model is on the first of them. Returns the values of each row.
+///
+/// # Errors
+/// As [`score_rows`].
+///
+/// # Panics
+/// If there is not a position inside of it for each row.
+pub fn value_rows<R: AsRef<[u32]>>(
+    devices: &DeviceGroup,
+    model: &RewardModel,
+    rows: &[R],
+    from: &[usize],
+    batch_tokens: usize,
+) -> Result<Vec<Vec<f64>>, Error> {
+    assert_eq!(rows.len(), from.len(), "a position per row");
+    let model = model.valid();
+    let vocabulary = model.vocabulary();
+    let rows: Vec<&[u32]> = rows.iter().map(AsRef::as_ref).collect();
+    for (i, row) in rows.iter().enumerate() {
+        check_row(row, vocabulary, || format!("sequence {i}"))?;
+    }
+    let batches = batches(&rows, batch_tokens);
+    let mut values = vec![Vec::new(); rows.len()];
+    let read = |model: &RewardModel, members: &Vec<usize>| {
+        let batch: Vec<&[u32]> = members.iter().map(|&i| rows[i]).collect();
+        let from: Vec<usize> = members.iter().map(|&i| from[i]).collect();
+        to_host(model.values_taped(&batch, &from)?.0)
+    };
+    distribute(devices, &model, &batches, read, &mut |members: &Vec<usize>, found: Vec<f32>| {
+        let mut found = found.into_iter().map(f64::from);
+        for &i in members {
+            values[i] = found.by_ref().take(rows[i].len() - from[i]).collect();
+        }
+        Ok(())
+    })?;
+    Ok(values)
+}
+
+/// Divides rows into batches of at most so many tokens; those that begin alike are in the same one.
+fn batches(rows: &[&[u32]], batch_tokens: usize) -> Vec<Vec<usize>> {
+    let groups = groups(rows, batch_tokens);
+    let all: Vec<usize> = (0..groups.len()).collect();
+    // The largest first, so that a batch too large for the memory fails at once.
+    MicroBatch::Tokens(batch_tokens)
+        .split(&all, |group| groups[group].cost)
+        .into_iter()
+        .map(|batch| batch.iter().flat_map(|&group| groups[group].rows.iter().copied()).collect())
+        .collect()
 }
 
 /// Fails where a row has no tokens, or tokens that the model does not know.

@@ -95,6 +95,46 @@ fn many_rows_are_scored_in_batches_and_come_back_in_order() {
     }
 }
 
+/// The value of a token is the score of the row up to it, also where rows share their beginning, and its gradient is that score's.
+#[test]
+fn values_are_the_scores_of_beginnings() {
+    for device in devices() {
+        let (model, _) = tiny_model(&device.clone().autodiff());
+        let rows: [&[u32]; 5] = [&[5, 6, 7, 8, 2], &[5, 6, 7, 9], &[5, 6, 7, 8, 3, 2], &[11, 4], &[5, 6, 7, 9]];
+        let from = [2, 1, 3, 0, 3];
+        let beginnings: Vec<Vec<&[u32]>> =
+            rows.iter().zip(from).map(|(row, from)| (from..row.len()).map(|i| &row[..=i]).collect()).collect();
+        let one = DeviceGroup::single(device.clone());
+        for batch_tokens in [1, 8, 1000] {
+            let values = value_rows(&one, &model, &rows, &from, batch_tokens).unwrap();
+            for (found, beginnings) in values.iter().zip(&beginnings) {
+                assert_eq!(found.len(), beginnings.len());
+                for (value, beginning) in found.iter().zip(beginnings) {
+                    let expected = f64::from(to_host(model.valid().scores(&[beginning]).unwrap()).unwrap()[0]);
+                    assert!((value - expected).abs() < f64::from(ROUNDING), "{beginning:?}: {value} {expected}");
+                }
+            }
+        }
+
+        let gradient = |loss: Tensor<1>, tape| {
+            let mut sink = GradientSink::new();
+            backward(&model, "model", loss, tape, &mut sink);
+            sink.norm()
+        };
+        let (values, tape) = model.values_taped(&rows, &from).unwrap();
+        let found = gradient((values.clone() * values).sum(), tape);
+        let (scores, tape) = model.scores_taped(&beginnings.concat()).unwrap();
+        let expected = gradient((scores.clone() * scores).sum(), tape);
+        assert!(expected > 0.1 && (found - expected).abs() < 1e-4 * expected, "{found} {expected}");
+
+        let two = DeviceGroup::new(vec![device.clone(), device.clone()], SumOnFirst);
+        let shared = value_rows(&two, &model, &rows, &from, 1).unwrap();
+        assert_eq!(shared, value_rows(&one, &model, &rows, &from, 1).unwrap());
+        let wrong = value_rows(&one, &model, &[&[1, 99][..]], &[0], 8).unwrap_err();
+        assert!(matches!(wrong, Error::Token { id: 99, .. }), "{wrong}");
+    }
+}
+
 #[test]
 fn a_new_head_is_zero_or_drawn_from_its_seed_and_trains() {
     for device in devices() {

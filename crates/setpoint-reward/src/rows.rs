@@ -39,6 +39,29 @@ pub(crate) struct Packed {
     pub(crate) packing: Packing,
     /// The place of each row's last token.
     pub(crate) last: Vec<usize>,
+    /// Where all tokens of each row are.
+    pub(crate) rows: Vec<RowPlaces>,
+}
+
+/// Where the tokens of a row are in a packed batch.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct RowPlaces {
+    /// The number of its first tokens that it shares with other rows.
+    shared: usize,
+    /// The place of the first of these.
+    beginning: usize,
+    /// The place of the first of its own tokens.
+    own: usize,
+}
+
+impl RowPlaces {
+    /// Returns the place in the batch of the token at a position of the row.
+    pub(crate) fn place(self, position: usize) -> usize {
+        match position.checked_sub(self.shared) {
+            Some(own) => self.own + own,
+            None => self.beginning + position,
+        }
+    }
 }
 
 impl Packed {
@@ -47,9 +70,11 @@ impl Packed {
         let mut builder = Packing::builder();
         let mut texts: Vec<&[u32]> = vec![];
         let mut last = vec![0; rows.len()];
+        let mut places = vec![RowPlaces::default(); rows.len()];
         let mut tokens = 0;
         for group in groups(rows, usize::MAX) {
             let shared = &rows[group.rows[0]].as_ref()[..group.shared];
+            let beginning = tokens;
             let prefix = (!shared.is_empty()).then(|| {
                 texts.push(shared);
                 tokens += shared.len();
@@ -59,11 +84,12 @@ impl Packed {
                 let own = &rows[row].as_ref()[group.shared..];
                 builder.push(own.len(), prefix);
                 texts.push(own);
+                places[row] = RowPlaces { shared: group.shared, beginning, own: tokens };
                 tokens += own.len();
                 last[row] = tokens - 1;
             }
         }
-        Self { ids: pack(&texts, device), packing: builder.build(), last }
+        Self { ids: pack(&texts, device), packing: builder.build(), last, rows: places }
     }
 }
 
@@ -88,5 +114,9 @@ mod tests {
         assert_eq!(packed.last, [21, 45, 24, 23]);
         let ids: Vec<i64> = packed.ids.into_data().iter().collect();
         assert_eq!(packed.last.iter().map(|&place| ids[place]).collect::<Vec<_>>(), [6, 5, 7, 6]);
+        for (row, places) in rows.iter().zip(&packed.rows) {
+            let found: Vec<i64> = (0..row.len()).map(|position| ids[places.place(position)]).collect();
+            assert_eq!(found, row.iter().map(|&id| i64::from(id)).collect::<Vec<_>>());
+        }
     }
 }

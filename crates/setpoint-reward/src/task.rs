@@ -112,6 +112,7 @@ impl PreferenceTask {
             per_example: to_host(losses.inner())?,
             responses,
             tape,
+            second_tape: None,
         })
     }
 }

@@ -56,7 +56,8 @@ impl Task for PolicyGradient {
         let losses = -(logps.response * advantages); // [n]
         let per_example: Vec<f32> = losses.clone().into_data().iter().collect();
         let (metrics, responses) = (MetricSums::new(), ResponseValues::default());
-        Ok(Forward { loss: losses.sum() / batch.denominator, metrics, per_example, responses, tape: logps.tape })
+        let loss = losses.sum() / batch.denominator;
+        Ok(Forward { loss, metrics, per_example, responses, tape: logps.tape, second_tape: None })
     }
 }
 

@@ -35,6 +35,10 @@ pub struct AdamWConfig {
     /// setting of the adapter, not of `[train]`.
     #[serde(skip)]
     pub plus_ratio: f64,
+    /// The learning rate of a value network, the parameters below `value`, as a multiple of that of all other parameters. It is a setting of
+    /// the method, not of `[train]`.
+    #[serde(skip)]
+    pub value_ratio: f64,
 }
 
 impl Default for AdamWConfig {
@@ -46,9 +50,13 @@ impl Default for AdamWConfig {
             state: MomentsFormat::F32,
             in_backward: false,
             plus_ratio: 1.0,
+            value_ratio: 1.0,
         }
     }
 }
+
+/// What the paths of a value network's parameters begin with.
+const VALUE: &str = "value.";
 
 /// AdamW (Loshchilov and Hutter, *Decoupled Weight Decay Regularization*, Algorithm 2), with the
 /// order of operations of `torch.optim.AdamW`:
@@ -133,10 +141,19 @@ impl AdamW {
         learning_rate: f64,
         scale: f64,
     ) -> Tensor<1> {
-        let AdamWConfig { betas: (beta1, beta2), eps, weight_decay, state: format, in_backward: _, plus_ratio } =
+        let AdamWConfig {
+            betas: (beta1, beta2),
+            eps,
+            weight_decay,
+            state: format,
+            in_backward: _,
+            plus_ratio,
+            value_ratio,
+        } =
             self.config;
         let is_second_factor = path.ends_with(".lora_B.weight");
         let learning_rate = learning_rate * if is_second_factor || shape.len() == 1 { plus_ratio } else { 1.0 };
+        let learning_rate = learning_rate * if path.starts_with(VALUE) { value_ratio } else { 1.0 };
         let dtype = value.dtype();
         let State { steps, moments, master, .. } = self.state.remove(&path).unwrap_or_else(|| {
             let elements = shape.iter().product();

@@ -208,14 +208,37 @@ pub struct Forward {
     /// The decoder's part of the backward pass ([`SequenceLogps::tape`](crate::SequenceLogps::tape)). Its parameters are those below
     /// [`Task::decoder`].
     pub tape: Option<Tape>,
+    /// The same of a second decoder, with its path in the model: that of a value network. None, unless a task trains two.
+    pub second_tape: Option<(&'static str, Tape)>,
+}
+
+impl Forward {
+    /// Returns the tapes with the paths of their decoders; `decoder` is that of the first.
+    pub(crate) fn tapes(
+        decoder: &'static str,
+        tape: Option<Tape>,
+        second: Option<(&'static str, Tape)>,
+    ) -> impl Iterator<Item = (&'static str, Tape)> {
+        tape.map(|tape| (decoder, tape)).into_iter().chain(second)
+    }
 }
 
 /// Runs a loss backward, and then the part of it that is left to the tape of the decoder at the path `decoder` of `model`; all gradients go to
 /// `sink`.
 pub fn backward<M: Module>(model: &M, decoder: &str, loss: Tensor<1>, tape: Option<Tape>, sink: &mut GradientSink) {
+    backward_all(model, loss, tape.map(|tape| (decoder, tape)), sink);
+}
+
+/// [`backward`] with any number of tapes, each with the path of its decoder.
+pub(crate) fn backward_all<'a, M: Module>(
+    model: &M,
+    loss: Tensor<1>,
+    tapes: impl IntoIterator<Item = (&'a str, Tape)>,
+    sink: &mut GradientSink,
+) {
     let mut gradients = loss.backward();
     sink.accept("", model, &mut gradients);
-    if let Some(tape) = tape {
+    for (decoder, tape) in tapes {
         tape.backward(&mut gradients, &mut |part, gradients| accept_part(decoder, part, gradients, sink));
     }
 }

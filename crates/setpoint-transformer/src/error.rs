@@ -140,6 +140,14 @@ pub enum Error {
         /// The shard that should hold it.
         shard: String,
     },
+    /// A tensor with numbers that are not finite.
+    #[error("{}: tensor `{tensor}` holds NaN or infinite numbers: the file is damaged, or its training diverged", path.display())]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The name in the file.
+        tensor: String,
+    },
     /// A parameter of the model for which the folder has no tensor.
     #[error(
         "{}: tensor `{tensor}` of shape {expected:?} is missing{hint}{}", dir.display(), and_more(*more)

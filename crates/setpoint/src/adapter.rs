@@ -69,6 +69,11 @@ impl Adaptation {
         Self { config, start: None, task: AdapterTask::SequenceClassification, ..self.clone() }
     }
 
+    /// Returns the same adapter on another base.
+    pub fn on(self, base: &Path) -> Self {
+        Self { base: base.to_owned(), ..self }
+    }
+
     /// Returns the adapter's size on a model of this shape.
     ///
     /// # Errors

@@ -120,16 +120,25 @@ pub fn merge(session: &Session, settings: &MergeSettings) -> Outcome<Merged> {
         let (again, _) = CausalLm::load(output, &options, device)?;
         Merged { difference: rms(&logps(&model, &rows)?, &logps(&again, &rows)?), is_reward: false }
     };
-    if let Err(failure) = card::write_merged(dir, folder.base(), merged.is_reward, output) {
-        log::warn!("{} gets no model card: {}", output.display(), failure.sentence());
+    if merged.difference.is_nan() {
+        return Err(Failure::run(format!(
+            "the model in {} computes numbers that are not finite: do not use it",
+            output.display()
+        ))
+        .hint(
+            "look at what the adapter and its base generate: the numbers of one of them are too large, or no numbers",
+        ));
     }
-    if !merged.is_reward && (merged.difference > MOST || merged.difference.is_nan()) {
+    if !merged.is_reward && merged.difference > MOST {
         return Err(Failure::run(format!(
             "the merged model in {} differs from the adapter on its base by {:.3} nats a token: do not use it",
             output.display(),
             merged.difference
         ))
         .hint("merge into a wider format, as with --dtype f32"));
+    }
+    if let Err(failure) = card::write_merged(dir, folder.base(), merged.is_reward, output) {
+        log::warn!("{} gets no model card: {}", output.display(), failure.sentence());
     }
     Ok(merged)
 }

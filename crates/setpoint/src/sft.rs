@@ -270,8 +270,8 @@ fn rows(task: &SftTask) -> Vec<Row> {
     task.examples.iter().map(|example| Row::of_conversation(&example.name, &example.ids, &example.counted)).collect()
 }
 
-/// One SFT example per response: a row with several is several conversations.
-fn task_of(examples: &[Example]) -> SftTask {
+/// Makes one SFT example of each response: a row with several is several conversations.
+pub fn task_of(examples: &[Example]) -> SftTask {
     let examples = examples
         .iter()
         .flat_map(|example| {

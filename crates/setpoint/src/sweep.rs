@@ -18,7 +18,7 @@ use crate::config::load::to_table;
 use crate::config::sections::{ModelSection, validate_no_mirror};
 use crate::config::{Config, Problem, Problems};
 use crate::failure::Outcome;
-use crate::job::{DryRun, Job, Work, word};
+use crate::job::{ADAPTER, DATA, DryRun, Flag, Job, MODEL, Work, word};
 use crate::search::{
     Crew, Entry, HeldOut, Metric, Point, Rule, Select, Space, Trial, TrialJob, blamed, cell, csv, failures, open,
     steps, still_falling, with_point, written,
@@ -186,6 +186,8 @@ impl SweepConfig {
             guards: None,
             rollout: None,
             reward: None,
+            watch: None,
+            sft_data: None,
         }
     }
 
@@ -240,6 +242,7 @@ impl Job for Sweep {
     type Config = SweepConfig;
 
     const COMMAND: &'static str = "sweep";
+    const FLAGS: &'static [Flag] = &[MODEL, DATA, ADAPTER];
     const WORK: Work<SweepConfig> = Work::Run(run_and_show);
     const DRY_RUN: DryRun<SweepConfig> = DryRun::Text(dry_run);
     const NEXT: Option<fn(&Path) -> String> = Some(|run| format!("setpoint report {}/*", word(&run.join("trials"))));

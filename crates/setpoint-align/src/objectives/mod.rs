@@ -7,7 +7,7 @@
 use crate::list::objectives;
 use crate::method::{Mix, Pairwise, PairwiseMethod, Training, Weighted};
 use crate::objective::{About, TrainsOn};
-use crate::online::{GrpoSettings, ReinforcePpSettings, RlooSettings};
+use crate::online::{GrpoSettings, PpoSettings, ReinforcePpSettings, RlooSettings};
 use crate::pairwise::WeightedObjective;
 use crate::settings::Settings;
 
@@ -49,6 +49,7 @@ objectives! {
         nll: Nll(NllSettings) = "nll";
     }
     sampled {
+        Ppo(PpoSettings) = "ppo" or "rlhf";
         Rloo(RlooSettings) = "rloo";
         Grpo(GrpoSettings) = "grpo";
         ReinforcePp(ReinforcePpSettings) = "reinforce_pp";

@@ -110,7 +110,8 @@ impl Sign {
                 "the ratio is 1 there by definition: try model.dtype = \"f32\", and if it stays, please report a bug"
             }
             Self::OverOptimization => {
-                "the policy exploits its reward: keep the best model by best.metric, and raise align.kl_coef (align.beta)"
+                "the policy exploits its reward: take the model of an earlier step (keep_models), raise align.kl_coef (align.beta), or \
+                 improve the reward"
             }
             Self::Repetition => {
                 "add a rule on repetition to the reward, raise align.kl_coef (align.beta), or lower train.learning_rate"

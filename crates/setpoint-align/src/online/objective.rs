@@ -140,6 +140,12 @@ pub trait OnlineObjective: fmt::Debug + Send + Sync {
         false
     }
 
+    /// Returns how many values a response of `tokens` tokens has, of which there may be at most `max_new_tokens`: one per
+    /// token, or one more for a slot behind the end.
+    fn value_slots(&self, tokens: usize, _max_new_tokens: usize) -> usize {
+        tokens
+    }
+
     /// Returns whether it looks at the reference at all.
     fn uses_reference(&self) -> bool;
 

@@ -47,6 +47,8 @@ settings! {
         /// The start of the value network: `"auto"` (the reward model if there is one, else the policy), `"reward"`, `"policy"`
         /// (with a head of zeros), or the folder of a reward model.
         value_init: ValueInit = ValueInit::Named(ValueSource::Auto);
+        /// The learning rate of the value network; not set: that of the policy.
+        value_learning_rate: Option<f64> = None, POSITIVE;
         /// The number of first rounds that train the values alone.
         value_warmup: u64 = 0;
         /// Whitens the rewards of the tokens, their mean kept, before the advantages are computed.
@@ -59,6 +61,8 @@ settings! {
         reward_at: RewardAt = RewardAt::LastToken;
         /// The number that is taken off the reward of a response without a stop token.
         missing_stop_penalty: f64 = 0.0, NON_NEGATIVE;
+        /// Weight of the SFT loss on rows of `sft_data` (PPO-ptx): one row for each response, a mean over a step's tokens.
+        ptx_weight: f64 = 0.0, NON_NEGATIVE;
     }
 }
 
@@ -126,6 +130,9 @@ impl PpoSettings {
 /// L    = mean_t −min(ρ·Â, clip(ρ, 1 − ε, 1 + ε_high)·Â)     + value_weight · mean_t value loss
 /// ```
 ///
+/// In the first `value_warmup` rounds the policy stays as it is, and L is the loss of the values alone. With `ptx_weight`
+/// the SFT loss on other rows is added to L (Ouyang et al. 2022, Eq. 2).
+///
 /// Differences from trl: the reward is on the last token ([`RewardAt`]); lengths come from the generator and not from padding;
 /// losses are means over the tokens of the whole batch, however it is cut; metrics leave padding out.
 impl OnlineObjective for PpoSettings {
@@ -139,6 +146,13 @@ impl OnlineObjective for PpoSettings {
 
     fn has_value(&self) -> bool {
         true
+    }
+
+    fn value_slots(&self, tokens: usize, max_new_tokens: usize) -> usize {
+        match self.reward_at {
+            RewardAt::AfterEnd if tokens < max_new_tokens => tokens + 1,
+            RewardAt::AfterEnd | RewardAt::LastToken => tokens,
+        }
     }
 
     fn uses_reference(&self) -> bool {

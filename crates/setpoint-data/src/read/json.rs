@@ -8,6 +8,7 @@ use serde_json::Value;
 use setpoint_files::words;
 
 use super::Rows;
+use super::unique::Unique;
 use crate::error::{Error, RowProblem};
 use crate::format::Row;
 use crate::record::Source;
@@ -58,7 +59,7 @@ pub(super) fn lines(path: &Path, reader: impl BufRead + Send + 'static) -> Rows 
         let at = Source::line(path.clone(), row, index + 1);
         row += 1;
         Some(match serde_json::from_slice(text) {
-            Ok(value) => object(value, at),
+            Ok(Unique(value)) => object(value, at),
             Err(error) => Err(Error::Json { reason: explain(&error, text), at }),
         })
     });
@@ -74,8 +75,8 @@ pub(super) fn document(path: &Path, reader: impl Read, most: u64) -> Result<Rows
         return Err(Error::io("read", path)(std::io::Error::new(std::io::ErrorKind::InvalidData, reason)));
     }
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-    let mut documents = serde_json::Deserializer::from_slice(text).into_iter::<Value>();
-    let first = documents.next();
+    let mut documents = serde_json::Deserializer::from_slice(text).into_iter::<Unique>();
+    let first = documents.next().map(|read| read.map(|Unique(value)| value));
     let whole = documents.byte_offset();
     let at_end = text[whole..].iter().all(u8::is_ascii_whitespace);
     let at = |row| Source::row(path, row);
@@ -198,6 +199,17 @@ mod tests {
             let message = row.unwrap_err().to_string();
             assert!(message.contains("NaN and Infinity are not JSON"), "{message}");
         }
+    }
+
+    #[test]
+    fn a_key_that_is_given_twice_is_an_error_with_its_row() {
+        let rows = read_lines("{\"prompt\": \"a\", \"prompt\": \"b\"}\n{\"a\": {\"b\": 1, \"b\": 1}}\n{\"a\": 1}");
+        let message = |row: usize| rows[row].as_ref().unwrap_err().to_string();
+        assert!(message(0).starts_with("f.jsonl:1: not valid JSON: `prompt` is given twice"), "{}", message(0));
+        assert!(message(1).starts_with("f.jsonl:2: not valid JSON: `b` is given twice"), "{}", message(1));
+        assert!(rows[0].as_ref().unwrap_err().is_row() && rows[2].is_ok());
+        let message = read_document("[{\"a\": 1},\n{\"a\": 2, \"a\": 3}]").unwrap_err().to_string();
+        assert!(message.contains("f.json:2: not valid JSON: `a` is given twice"), "{message}");
     }
 
     fn read_document(text: &str) -> Result<Vec<(Source, Row)>, Error> {

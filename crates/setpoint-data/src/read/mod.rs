@@ -6,6 +6,7 @@ mod hub;
 mod json;
 mod parquet;
 mod rows;
+mod unique;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

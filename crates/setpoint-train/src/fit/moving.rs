@@ -8,7 +8,7 @@ use super::step::{Measured, checked_loss};
 use super::team::{Halt, Replica, Step};
 use crate::sink::norm_of;
 use crate::task::accept_part;
-use crate::{GradientSink, MicroBatch, Task, Trainable};
+use crate::{Forward, GradientSink, MicroBatch, Task, Trainable};
 
 /// A model on its way through its own backward pass: each part is moved as soon as its gradient is complete, on this device and the others.
 pub(super) struct Moving<M> {
@@ -68,7 +68,7 @@ impl<M: Trainable> Moving<M> {
         drop(at_step);
         self.replica = Ok(replica);
         self.accept(rest.take_all_but(&embeddings));
-        if let Some(tape) = forward.tape {
+        for (decoder, tape) in Forward::tapes(decoder, forward.tape, forward.second_tape) {
             tape.backward(&mut gradients, &mut |part, gradients| {
                 let block = matches!(part, Part::Block(..));
                 accept_part(decoder, part, gradients, &mut rest);

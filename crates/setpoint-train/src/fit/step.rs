@@ -6,7 +6,7 @@ use setpoint_transformer::lora::MaskSeed;
 
 use super::budget::Budget;
 use super::team::{Step, Team};
-use crate::task::survey;
+use crate::task::{backward_all, survey};
 use crate::{BatchContext, Error, Forward, GradientSink, MetricSums, ResponseValues, Task, Trainable};
 
 /// Loss, metrics, responses' numbers and gradient norm of a whole batch.
@@ -130,7 +130,8 @@ fn backward<T: Task>(
     step: u64,
 ) -> Result<f64, Error> {
     let value = checked_loss(task, examples, &forward, step)?;
-    crate::task::backward(model, task.decoder(), forward.loss, forward.tape, sink);
+    let Forward { loss, tape, second_tape, .. } = forward;
+    backward_all(model, loss, Forward::tapes(task.decoder(), tape, second_tape), sink);
     Ok(value)
 }
 

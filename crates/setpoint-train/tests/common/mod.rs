@@ -185,7 +185,7 @@ impl Task for Regression {
         for (&example, &error) in examples.iter().zip(&per_example) {
             responses.push(example, [("error", f64::from(error)), ("length", self.weight(example))]);
         }
-        Ok(Forward { loss, metrics, per_example, responses, tape: None })
+        Ok(Forward { loss, metrics, per_example, responses, tape: None, second_tape: None })
     }
 
     fn describe(&self, example: usize) -> String {

@@ -40,6 +40,7 @@ impl Task for Seeded {
             metrics: Default::default(),
             responses: Default::default(),
             tape: found.tape,
+            second_tape: None,
         })
     }
 

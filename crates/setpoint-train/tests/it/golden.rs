@@ -204,3 +204,32 @@ fn only_parameters_with_a_gradient_move_and_a_stray_gradient_is_an_error() {
         assert!(error.to_string().contains("`matrix`"), "{error}");
     }
 }
+
+/// A policy with a value network, as PPO trains them.
+#[derive(Module, Debug)]
+struct Both {
+    policy: Two,
+    value: Two,
+}
+
+#[test]
+fn a_value_network_has_its_own_learning_rate() {
+    for device in devices() {
+        let two = || Two {
+            matrix: Param::from_data([[1.0f32, 2.0], [3.0, 4.0]], &device),
+            vector: Param::from_data([5.0f32], &device),
+        };
+        let model = Both { policy: two(), value: two() };
+        let sum = |two: &Two| two.matrix.val().reshape([4]).sum_dim(0) + two.vector.val();
+        let total: Tensor<1> = sum(&model.policy) + sum(&model.value);
+        let mut gradients = GradientSink::new();
+        gradients.accept("", &model, &mut total.backward());
+        let config = AdamWConfig { value_ratio: 3.0, ..AdamWConfig::default() };
+        let model = AdamW::new(config).step(model, gradients, 0.1, 1.0).unwrap();
+        for (moved, by) in [(&model.policy, 0.1f32), (&model.value, 0.3)] {
+            let matrix: Vec<f32> = moved.matrix.val().into_data().iter().collect();
+            let vector: f32 = moved.vector.val().into_scalar();
+            assert!((matrix[3] - (4.0 - by)).abs() < 1e-5 && (vector - (5.0 - by)).abs() < 1e-5, "{matrix:?} {vector}");
+        }
+    }
+}

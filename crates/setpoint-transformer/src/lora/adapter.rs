@@ -102,6 +102,14 @@ fn add<M: HasDecoder>(mut model: M, config: &LoraConfig, seed: u64, names: Names
             let [outputs, inputs] = map.weight.lazy_shape().dims();
             let device = map.weight.lazy_device();
             let (rank, drawn) = (target.rank, target.clone());
+            if names == Names::Known && rank > outputs.max(inputs) {
+                let message = format!(
+                    "`{path}` is a matrix of {outputs} by {inputs} numbers, and its update has the rank {rank}: no update needs a rank \
+                     above {}; lower rank or rank_pattern",
+                    outputs.min(inputs)
+                );
+                return Err(Error::Adapter { message });
+            }
             let a = lazy([rank, inputs], &device, move || uniform(&drawn, inputs, seed));
             let b = lazy([outputs, rank], &device, move || TensorData::zeros::<f32, _>([outputs, rank]));
             let magnitude = config.dora.then(|| {

@@ -96,6 +96,8 @@ impl LoraConfig {
         let share = |p: f64| (0.0..1.0).contains(&p);
         require(self.dropout.is_none_or(share), "dropout", "must be at least 0 and below 1");
         require(!self.targets.is_empty(), "targets", "must name at least one linear map");
+        let named = self.modules_to_save.iter().all(|name| !name.trim_matches('.').is_empty());
+        require(named, "modules_to_save", "holds an empty name, which would be that of every module");
         let restricted = self.targets.pattern().is_none() || self.layers.is_empty();
         require(restricted, "layers", "cannot restrict a regular expression: put the layers into `targets`");
         let patterns = self.rank_pattern.0.iter().map(|(key, _)| ("rank_pattern", key));
@@ -257,6 +259,10 @@ mod tests {
         assert_eq!(keys(LoraConfig { rank: 0, alpha: -1.0, ..LoraConfig::default() }), ["rank", "alpha"]);
         assert_eq!(keys(LoraConfig { targets: Targets::Pattern("(".into()), ..LoraConfig::default() }), ["targets"]);
         assert_eq!(keys(LoraConfig { targets: Targets::Names(vec![]), ..LoraConfig::default() }), ["targets"]);
+        for name in ["", "."] {
+            let modules_to_save = vec!["norm".into(), name.into()];
+            assert_eq!(keys(LoraConfig { modules_to_save, ..LoraConfig::default() }), ["modules_to_save"], "{name:?}");
+        }
         for dropout in [-0.1, 1.0, f64::NAN] {
             assert_eq!(keys(LoraConfig { dropout: Some(dropout), ..LoraConfig::default() }), ["dropout"]);
         }

@@ -100,7 +100,7 @@ impl AdapterFolder {
             ..LoraConfig::default()
         };
         if let Some((key, reason)) = config.problems().into_iter().next() {
-            let message = format!("{key}: {reason}");
+            let message = format!("`{}`: {reason}", name_in_file(key));
             return Err(Error::Inconsistent { path, message });
         }
         let task = match file.optional_text("task_type")? {
@@ -204,9 +204,27 @@ impl AdapterFolder {
     }
 }
 
+/// Returns the name that a setting has in `adapter_config.json`.
+fn name_in_file(setting: &str) -> &str {
+    match setting {
+        "rank" => "r",
+        "alpha" => "lora_alpha",
+        "dropout" => "lora_dropout",
+        "targets" => "target_modules",
+        "exclude" => "exclude_modules",
+        "layers" => "layers_to_transform",
+        same => same,
+    }
+}
+
 /// Returns whether a table in the file has the width of the model's and at least as many rows.
 fn is_extended(own: &[usize], stored: &[usize]) -> bool {
     matches!((own, stored), (&[rows, width], &[more, same]) if same == width && more >= rows)
+}
+
+/// Returns whether no number of a tensor is NaN or infinite.
+fn is_finite<const D: usize>(tensor: &Tensor<D>) -> bool {
+    tensor.clone().is_finite().all().into_data().iter::<bool>().all(|all| all)
 }
 
 struct Fill<'a> {
@@ -232,7 +250,16 @@ impl ModuleMapper for Fill<'_> {
         }
         // Updates are f32 whatever the model is; everything else has the model's dtype.
         let dtype = if is_of_update(&path) { FloatDType::F32 } else { param.val().dtype().into() };
-        match self.weights.tensor(&format!("{PREFIX}{path}"), dtype, &param.lazy_device()) {
+        let name = format!("{PREFIX}{path}");
+        let loaded = self.weights.tensor(&name, dtype, &param.lazy_device());
+        // The file holds an adapter alone, so that this is quick. One bad number makes everything that the model computes NaN.
+        let checked = loaded.and_then(|tensor: Tensor<D>| {
+            if is_finite(&tensor) {
+                return Ok(tensor);
+            }
+            Err(Error::NotFinite { path: self.weights.path_of(&name), tensor: name })
+        });
+        match checked {
             Ok(tensor) => param.transform_for_load(tensor, ParamId::from(name_hash(&path))),
             Err(error) => {
                 self.error = Some(error);

@@ -7,8 +7,8 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, FloatDType, Gradients, Int, Tensor, TensorData, activation};
 use setpoint_transformer::checkpoint::{ParamPath, parameters};
 use setpoint_transformer::lora::{
-    AdapterAbout, AdapterFolder, AdapterTask, LoraConfig, Selection, Targets, attach, merged, save_adapter,
-    without_adapter,
+    AdapterAbout, AdapterFolder, AdapterTask, LoraConfig, LoraPattern, Selection, Targets, attach, merged,
+    save_adapter, without_adapter,
 };
 use setpoint_transformer::{CausalLm, Decoder, Error, LoadOptions, Packing, Recompute, pack};
 
@@ -315,11 +315,17 @@ fn settings_that_are_not_computed_are_refused_by_name() {
         ("of_tomorrow", json!(1)),
         ("r", json!(0)),
         ("target_modules", json!([1])),
+        ("lora_alpha", json!(-8)),
+        ("lora_dropout", json!(1)),
+        ("target_modules", json!([])),
+        ("target_modules", json!("(")),
+        ("exclude_modules", json!("(")),
+        ("modules_to_save", json!([""])),
         ("rank_pattern", json!({"q_proj": 0})),
     ] {
+        // By the name that it has in the file.
         let error = changed(key, value).unwrap_err().to_string();
-        let name = if key == "r" { "rank" } else { key };
-        assert!(error.contains(name), "{key}: {error}");
+        assert!(error.contains(&format!("`{key}`")), "{key}: {error}");
     }
     assert!(changed("peft_type", serde_json::Value::Null).unwrap_err().to_string().contains("peft_type"));
     // The least that PEFT loads.
@@ -330,6 +336,31 @@ fn settings_that_are_not_computed_are_refused_by_name() {
     assert_eq!((found.config.rank, found.base, found.task), (4, None, None));
     assert!(changed("init_lora_weights", json!("gaussian")).is_ok());
     assert!(changed("lora_dropout", json!(0.05)).is_ok_and(|adapter| adapter.config.dropout == Some(0.05)));
+}
+
+#[test]
+fn numbers_that_are_not_finite_are_named_when_an_adapter_is_read() {
+    for (name, end, number) in [
+        ("llama", "layers.1.mlp.up_proj.lora_B.weight", f32::NAN),
+        ("llama", "layers.0.self_attn.q_proj.lora_A.weight", f32::INFINITY),
+        ("llama_dora", "layers.0.mlp.gate_proj.lora_magnitude_vector", f32::NEG_INFINITY),
+    ] {
+        let (dir, from) = (tempfile::tempdir().unwrap(), folder(name));
+        std::fs::copy(from.join("adapter_config.json"), dir.path().join("adapter_config.json")).unwrap();
+        let bytes = std::fs::read(from.join("adapter_model.safetensors")).unwrap();
+        let mut changed = bytes.clone();
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let tensor = format!("base_model.model.model.{end}");
+        // The last number of the tensor.
+        let data = file.tensor(&tensor).unwrap().data().as_ptr_range();
+        let end = data.end as usize - bytes.as_ptr() as usize;
+        changed[end - 4..end].copy_from_slice(&number.to_le_bytes());
+        std::fs::write(dir.path().join("adapter_model.safetensors"), changed).unwrap();
+        let base = from.join(AdapterFolder::open(&from).unwrap().base.unwrap());
+        let (base, _) = CausalLm::load(&base, &LoadOptions::default(), &devices()[0]).unwrap();
+        let error = AdapterFolder::open(dir.path()).unwrap().load(base).unwrap_err();
+        assert!(matches!(&error, Error::NotFinite { tensor: found, .. } if *found == tensor), "{error}");
+    }
 }
 
 /// An adapter's file with its tensors renamed, or left out where `rename` returns nothing.
@@ -368,6 +399,14 @@ fn unknown_targets_and_modules_are_refused() {
     assert!(refused(LoraConfig { targets, ..LoraConfig::default() }).contains("called `query`"));
     let modules_to_save = vec!["score".to_owned()];
     assert!(refused(LoraConfig { modules_to_save, ..LoraConfig::default() }).contains("`score`"));
+    // Ranks above those that any update has would only take memory, without end.
+    for config in [
+        LoraConfig { rank: 1_000_000_000, ..LoraConfig::default() },
+        LoraConfig { rank_pattern: LoraPattern(vec![("k_proj".into(), usize::MAX)]), ..LoraConfig::default() },
+    ] {
+        let message = refused(config);
+        assert!(message.contains("no update needs a rank above") && message.contains("rank_pattern"), "{message}");
+    }
     // A tied head is the embeddings' matrix, and both are written.
     let config = LoraConfig { modules_to_save: vec!["lm_head".into()], ..LoraConfig::default() };
     let model = attach(base.clone(), &config, 0).unwrap();

@@ -195,6 +195,37 @@ fn maps_in_bf16_are_those_of_bitsandbytes() {
     }
 }
 
+/// A whole model of `Linear4bit` on the CPU, in bf16. Both round at every map, and in other places, so they are compared by how far rounding
+/// takes `Linear4bit` itself from the same codes in f32.
+#[test]
+fn a_model_in_bf16_is_as_near_to_bitsandbytes_as_rounding_allows() {
+    let distance = |a: &[f64], b: &[f64]| -> f64 {
+        assert_eq!(a.len(), b.len());
+        a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt()
+    };
+    let [device, _] = devices();
+    for name in ["llama_nf4", "llama_single", "qwen2_nf4", "qwen2_single"] {
+        let expected = arrays(&codes(name).join("expected.safetensors"));
+        let (ids, exact, theirs) =
+            (&expected["input_ids"], &expected["logits"].values, &expected["logits_bf16"].values);
+        let rows: Vec<Vec<u32>> =
+            ids.values.chunks(ids.shape[1]).map(|row| row.iter().map(|&id| id as u32).collect()).collect();
+        let (model, _) = read(&codes(name), FloatDType::BF16, Some(Quantize::default()), &device);
+        let hidden = model.decoder().forward(pack(&rows, &device), &Packing::rows(rows.iter().map(Vec::len)), None);
+        let found = host(model.logits(hidden).cast(FloatDType::F32));
+        let found: Vec<f64> = found.into_iter().map(f64::from).collect();
+        let rounding = distance(theirs, exact);
+        assert!(
+            rounding < 0.02 * distance(exact, &vec![0.0; exact.len()]),
+            "{name}: the golden file is another model's"
+        );
+        // Two independent errors of this size are 1.4 of it apart.
+        let apart = distance(&found, theirs);
+        assert!(apart < 2.0 * rounding, "{name}: {apart} apart, where rounding is {rounding}");
+        assert!(distance(&found, exact) < 1.5 * rounding, "{name}: {} from f32", distance(&found, exact));
+    }
+}
+
 /// The gradients of an adapter by the paths of its factors, as an engine computes them.
 fn gradients(mut model: CausalLm, recompute: Recompute) -> HashMap<String, Vec<f32>> {
     model.model.recompute = recompute;

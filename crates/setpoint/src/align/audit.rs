@@ -15,6 +15,11 @@ use crate::session::Session;
 use crate::setup;
 use crate::tasks::stages::{RewardedPrompt, WithReference};
 
+/// The width of the text, columns.
+const WIDTH: usize = 80;
+/// The width of the names of the figures, columns.
+const NAME: usize = 14;
+
 /// The report in the folder of a run.
 pub const AUDIT: &str = "audit.json";
 
@@ -111,7 +116,7 @@ fn run(session: &Session, config: &AlignConfig) -> Outcome {
 /// recommended change.
 pub fn lines(report: &AuditReport) -> Vec<String> {
     let mut lines = vec![report.answer(), String::new(), figures(report)];
-    lines.extend(beyond_figures(report));
+    lines.extend(beyond_figures(report).map(|finding| wrapped(&finding, 0)));
     if let Some(advice) = report.advice() {
         lines.extend([String::new(), advice]);
     }
@@ -152,9 +157,10 @@ fn figures(report: &AuditReport) -> String {
             report.target_range
         ),
     ];
+    let shown = |lines: &[String]| lines.iter().map(|line| wrapped(line, NAME)).collect::<Vec<_>>().join("\n");
     if report.masses.is_none() {
         // Without a level there is nothing to say of single responses.
-        return lines.join("\n");
+        return shown(&lines);
     }
     for (name, side) in [(report.roles().0, &report.chosen), (report.roles().1, &report.rejected)] {
         let mean = side.targets.as_ref().map_or_else(String::new, |t| format!(", mean target {:+.2} nats", t.mean));
@@ -184,7 +190,30 @@ fn figures(report: &AuditReport) -> String {
         "log_z0        the mean reward breaks even at {:.3} (mean, the default); all prompts are feasible if it is at least {:.3}, 99 % at least {:.3}{kept}",
         report.recommended.mean, report.recommended.all_feasible, report.recommended.feasible_99
     ));
-    lines.join("\n")
+    shown(&lines)
+}
+
+/// Breaks a line at words, so that it has at most [`WIDTH`] columns, and moves all but the first part in by `indent`. Blanks that are
+/// several, as after a name, are kept.
+fn wrapped(line: &str, indent: usize) -> String {
+    let mut text = String::new();
+    let mut width = 0;
+    // A number stays with its unit.
+    for (i, word) in line.replace(" %", "\u{a0}%").split(' ').enumerate() {
+        let length = word.chars().count();
+        if width > indent && width + 1 + length > WIDTH {
+            text.truncate(text.trim_end().len());
+            text.push('\n');
+            text.push_str(&" ".repeat(indent));
+            width = indent;
+        } else if i > 0 {
+            text.push(' ');
+            width += 1;
+        }
+        text.push_str(word);
+        width += length;
+    }
+    text.replace('\u{a0}', " ")
 }
 
 fn audit_prompt(row: usize, scored: &WithReference<RewardedPrompt>) -> AuditPrompt {
@@ -199,5 +228,28 @@ fn audit_prompt(row: usize, scored: &WithReference<RewardedPrompt>) -> AuditProm
         ref_logps: scored.ref_logps.clone(),
         tokens: responses().map(<[u32]>::len).collect(),
         log_z: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_break_at_words_and_keep_every_word() {
+        let line = "log_z0        the mean reward breaks even at 0.000 (mean, the default); all prompts are feasible if it is at least \
+                    -44.429, 99 % at least -44.429; the best keep their mean at 10.000 (keep_chosen)";
+        let broken = wrapped(line, NAME);
+        assert!(broken.lines().count() == 3 && broken.lines().all(|line| line.chars().count() <= WIDTH), "{broken}");
+        assert!(broken.starts_with("log_z0        the mean") && broken.contains(", 99 % at"), "{broken}");
+        assert!(broken.lines().skip(1).all(|line| line.starts_with(&" ".repeat(NAME))), "{broken}");
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(words(&broken), words(line));
+        for short in ["best          40 responses", "", "              row 3: 2.00 nats too much"] {
+            assert_eq!(wrapped(short, NAME), short);
+        }
+        // A word that is longer than a line has one of its own.
+        let long = "x".repeat(100);
+        assert_eq!(wrapped(&format!("a {long} b"), 0), format!("a\n{long}\nb"));
     }
 }

@@ -10,6 +10,7 @@ use setpoint_transformer::{CausalLm, ModelConfig, Recompute, SaveOptions};
 use super::parts::{HasPolicy, Part, keeping};
 use super::settings::AlignConfig;
 use super::stop::{Measuring, kl_meter};
+use super::value::ValueStart;
 use crate::adapter::{Adaptation, adapted};
 use crate::failure::Outcome;
 use crate::saving::{Saving, save_policy, saved_dtype};
@@ -30,6 +31,8 @@ pub struct Fitting<'a> {
     pub model_config: ModelConfig,
     /// The adapter that is trained, if one is.
     pub adaptation: Option<Adaptation>,
+    /// The start of PPO's value network, if one is trained.
+    pub value: Option<ValueStart>,
     /// The policy before training.
     pub policy: CausalLm,
     /// The token that the policy learns to end its turns with.
@@ -82,6 +85,7 @@ impl Fitting<'_> {
             encoder,
             model_config,
             adaptation,
+            value: start,
             mut policy,
             stop,
             run,
@@ -121,12 +125,13 @@ impl Fitting<'_> {
                 match part {
                     Part::Policy(policy) => save_policy(policy, &saving, &dir)?,
                     Part::Value(value) => {
-                        match &adaptation {
-                            Some(adaptation) => adaptation.of_value().save_reward_model(value, &model_config, &dir)?,
-                            None => {
-                                let options = SaveOptions { dtype: saving.dtype, ..SaveOptions::default() };
-                                value.save(&model_config, &dir, &options)?;
+                        let options = SaveOptions { dtype: saving.dtype, ..SaveOptions::default() };
+                        match (&start, &adaptation) {
+                            (Some(start), _) => start.save(value, &options, &dir)?,
+                            (None, Some(adaptation)) => {
+                                adaptation.of_value().save_reward_model(value, &model_config, &dir)?
                             }
+                            (None, None) => value.save(&model_config, &dir, &options)?,
                         }
                         encoder.save(&dir)?;
                     }

@@ -4,6 +4,7 @@
 //! methods that have one, is loaded once, gives two numbers per response, and leaves memory before the policy trains.
 
 pub mod audit;
+mod conflicts;
 mod data;
 mod desirable;
 mod ensemble;
@@ -16,6 +17,7 @@ mod reference;
 pub mod rounds;
 mod settings;
 mod stop;
+mod value;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -173,6 +175,7 @@ fn train_on(session: &Session, config: &AlignConfig, prepared: Prepared, folder:
         encoder: &encoder,
         model_config,
         adaptation,
+        value: None,
         policy,
         stop,
         run: &run,

@@ -18,6 +18,11 @@ pub const VALUE: &str = "value";
 pub trait HasPolicy: Module {
     fn policy(&self) -> &CausalLm;
 
+    /// The value network that is trained next to it, if one is.
+    fn value(&self) -> Option<&RewardModel> {
+        None
+    }
+
     /// Everything that is saved, with the names of the folders in the run.
     fn parts(&self) -> Vec<(&'static str, Part<'_>)> {
         vec![(POLICY, Part::Policy(self.policy()))]
@@ -39,6 +44,10 @@ impl HasPolicy for CausalLm {
 impl HasPolicy for PolicyAndValue {
     fn policy(&self) -> &CausalLm {
         &self.policy
+    }
+
+    fn value(&self) -> Option<&RewardModel> {
+        Some(&self.value)
     }
 
     fn parts(&self) -> Vec<(&'static str, Part<'_>)> {

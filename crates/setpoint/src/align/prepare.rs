@@ -9,6 +9,7 @@ use setpoint_data::{DatasetConfig, EncodeOptions, EncodeReport, Example, T0, Tex
 use setpoint_transformer::ModelConfig;
 use setpoint_transformer::lora::AdapterTask;
 
+use super::conflicts::warn_of_conflicts;
 use super::data::{PreparedSet, Sets, TrainingData};
 use super::examples::{ReadSet, best, paired, rewarded, rows, rows_with_value};
 use super::settings::AlignConfig;
@@ -186,6 +187,7 @@ pub fn prepare(session: &Session, config: &AlignConfig) -> Outcome<Prepared> {
         }
     };
     let adaptation = Adaptation::of(&config.model, config.adapter.as_ref(), AdapterTask::CausalLm)?;
+    warn_of_conflicts(&data.sets().0);
     let prepared = Prepared { encoder, model_config, data, report, adaptation };
     let (beta, log_z0) = match prepared.targets() {
         Some((beta, level)) => (beta, prepared.level(beta, level)?.0),

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use setpoint_align::online::GuardAction;
-use setpoint_align::{About, Dro, METHODS, Method, SAMPLED_METHODS, Value as Setting};
+use setpoint_align::online::{self, GuardAction};
+use setpoint_align::{About, Dro, METHODS, Method, Value as Setting};
 use setpoint_data::{DatasetConfig, EncodeOptions};
 use setpoint_train::{MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
 use setpoint_transformer::lora::LoraConfig;
@@ -18,6 +18,7 @@ use crate::config::load::to_table;
 use crate::config::output::{Target, validate_output};
 use crate::config::sections::{
     ModelSection, Wanted, folder_problem, validate_best, validate_data, validate_encode, validate_saving,
+    validate_sft_data,
     validate_train,
 };
 use crate::config::{Config, Problems, nearest, respell};
@@ -64,6 +65,13 @@ pub struct AlignConfig {
     /// The source of the rewards of these responses.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reward: Option<RewardSection>,
+    /// A second source of rewards of these responses, which nothing is trained on. Its mean is logged, and a guard warns if it falls while
+    /// the reward rises.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watch: Option<RewardSection>,
+    /// Conversations, or prompts with completions, that PPO keeps learning (`align.ptx_weight`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sft_data: Option<DatasetConfig>,
     /// The file to which `setpoint audit` writes its report, as JSON.
     pub output: Option<PathBuf>,
 }
@@ -93,6 +101,8 @@ impl Default for AlignConfig {
             guards: None,
             rollout: None,
             reward: None,
+            watch: None,
+            sft_data: None,
             output: None,
         }
     }
@@ -133,6 +143,9 @@ impl Config for AlignConfig {
         validate_encode(&self.encode, problems);
         if let Some(eval) = &self.eval_data {
             validate_data(eval, "eval_data", problems);
+        }
+        if let Some(sft) = &self.sft_data {
+            validate_sft_data(sft, "sft_data", problems);
         }
         if let Some(message) = self.reference.as_ref().and_then(|path| folder_problem(path, Wanted::LanguageModel)) {
             problems.add("reference", message);
@@ -206,10 +219,14 @@ fn respell_methods(section: &mut Table) {
 
 /// Replaces another spelling of a method's name.
 pub fn respell_method(method: &mut String) {
-    let names = METHODS.iter().flat_map(|about| [about.name].into_iter().chain(about.aliases.iter().copied()));
-    if let Some(name) = respell(method, names.chain(SAMPLED_METHODS.iter().copied())) {
+    if let Some(name) = respell(method, names_of(METHODS).chain(names_of(online::ONLINE_METHODS))) {
         name.clone_into(method);
     }
+}
+
+/// Returns the names of methods with their aliases.
+fn names_of(methods: &'static [About]) -> impl Iterator<Item = &'static str> {
+    methods.iter().flat_map(|about| [about.name].into_iter().chain(about.aliases.iter().copied()))
 }
 
 /// Returns what to say of a name that is no method there: that it is not built yet, that it is one of another job, or the method that may
@@ -223,12 +240,13 @@ pub fn unknown_method_hint(name: &str) -> Option<String> {
         }
         _ => {}
     }
-    if let Some(sampled) = respell(name, SAMPLED_METHODS.iter().copied()) {
+    if let Some(sampled) = respell(name, names_of(online::ONLINE_METHODS)).and_then(Method::named) {
+        let sampled = sampled.name();
         return Some(format!("`{sampled}` samples while it trains: it is a method of `setpoint align` in rounds"));
     }
     if let Some(online) = online_method(name) {
         return Some(format!(
-            "`{online}` is an online method that is not built yet; `rloo`, `grpo` and `reinforce_pp` are, and all others train in rounds, too"
+            "`{online}` is an online method that is not built yet; `ppo`, `rloo`, `grpo` and `reinforce_pp` are, and all others train in rounds, too"
         ));
     }
     if name.trim().eq_ignore_ascii_case("sigmoid") {
@@ -243,8 +261,8 @@ pub fn online_method(name: &str) -> Option<&'static str> {
 }
 
 /// Methods that sample during training and are not built yet.
-const ONLINE_METHODS: [&str; 11] =
-    ["ppo", "rlhf", "dapo", "dr_grpo", "gspo", "cispo", "reinforce", "reinforce++", "online_dpo", "nash_md", "xpo"];
+const ONLINE_METHODS: [&str; 9] =
+    ["dapo", "dr_grpo", "gspo", "cispo", "reinforce", "reinforce++", "online_dpo", "nash_md", "xpo"];
 
 /// The names there are, and the one that may have been meant.
 fn unknown_method(found: Option<&str>) -> (String, String) {
@@ -253,7 +271,7 @@ fn unknown_method(found: Option<&str>) -> (String, String) {
         aliases => format!("{} (or {})", about.name, aliases.join(", ")),
     };
     let mut names: Vec<String> = METHODS.iter().map(shown).collect();
-    names.extend(SAMPLED_METHODS.iter().map(|name| (*name).to_owned()));
+    names.extend(online::ONLINE_METHODS.iter().map(shown));
     let found = found.map_or_else(
         || "something other than a name".to_owned(),
         |name| match unknown_method_hint(name) {

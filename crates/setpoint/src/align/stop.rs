@@ -101,9 +101,22 @@ pub fn held_out(config: &AlignConfig, prepared: &Prepared) -> Outcome<Vec<Vec<u3
     if config.stop.max_kl.is_none() {
         return Ok(Vec::new());
     }
-    let settings = sampling(config, &prepared.encoder, &prepared.model_config);
-    let positions = prepared.model_config.max_position_embeddings;
-    let mut prompts = shown(&eval, config.stop.prompts);
+    let prompts = shown(&eval, config.stop.prompts);
+    with_room(config, &prepared.encoder, &prepared.model_config, prompts)
+}
+
+/// Returns those of the first prompts of `[eval_data]` that leave room for an answer.
+///
+/// # Errors
+/// When fewer than two do.
+pub fn with_room(
+    config: &AlignConfig,
+    encoder: &TextEncoder,
+    shape: &ModelConfig,
+    mut prompts: Vec<Vec<u32>>,
+) -> Outcome<Vec<Vec<u32>>> {
+    let settings = sampling(config, encoder, shape);
+    let positions = shape.max_position_embeddings;
     prompts.retain(|prompt| settings.room(prompt.len(), positions) > 0);
     if prompts.len() < 2 {
         let message = "`align.max_kl` is checked on answers to held-out prompts, and fewer than two of `eval_data` leave room for an answer";

@@ -22,7 +22,7 @@ pub use self::results::{MethodResult, Results};
 use self::settings::Search;
 use crate::adapter::starting_model;
 use crate::failure::{Failure, Outcome};
-use crate::job::{DATA, DryRun, Flag, Form, Job, MODEL, Work, word};
+use crate::job::{ADAPTER, DATA, DryRun, Flag, Form, Job, MODEL, Work, word};
 use crate::report::Report;
 use crate::search::{Crew, Entry, Part, Reached, Trial, TrialJob, failures, open, split, still_falling, written};
 use crate::session::{Session, memory};
@@ -38,7 +38,7 @@ impl Job for Compare {
     type Config = CompareConfig;
 
     const COMMAND: &'static str = "compare";
-    const FLAGS: &'static [Flag] = &[MODEL, DATA, AT_KL];
+    const FLAGS: &'static [Flag] = &[MODEL, DATA, ADAPTER, AT_KL];
     const WORK: Work<CompareConfig> = Work::Run(run_and_show);
     const DRY_RUN: DryRun<CompareConfig> = DryRun::Text(dry_run);
     const NEXT: Option<fn(&Path) -> String> =
@@ -173,6 +173,7 @@ fn run_and_show(session: &Session, config: &CompareConfig, folder: &Path, resume
     let CompareReport { results, entries } = run(session, config, folder, resume)?;
     session.show(&results.table());
     session.say(results.legend());
+    results.sampled().into_iter().for_each(|sentence| session.say(sentence));
     results
         .methods
         .iter()

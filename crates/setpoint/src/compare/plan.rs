@@ -6,9 +6,11 @@ use toml::Value;
 
 use super::Measured;
 use super::presets;
-use super::settings::{CompareConfig, Search};
+use super::settings::{CompareConfig, CompareRollout, Search, samples};
 use crate::adapter::{self, with_tokenizer};
 use crate::align::AlignConfig;
+use crate::align::rounds::RolloutSection;
+use crate::align::rounds::settings::most_examples;
 use crate::failure::Outcome;
 use crate::search::{Figures, Point, Rule, Space, Trial, steps, with_point};
 use crate::session::Session;
@@ -143,7 +145,23 @@ pub fn base(config: &CompareConfig, method: &Method, steps: Option<u64>) -> Alig
         align.keep_models = true;
         align.train.sample_steps = Some((steps / (config.frontier.checkpoints as u64 + 1)).max(1));
     }
+    if samples(method) {
+        sample_in_rounds(config, method, &mut align);
+    }
     align
+}
+
+/// Gives a method that samples as many rounds as its steps need.
+fn sample_in_rounds(config: &CompareConfig, method: &Method, align: &mut AlignConfig) {
+    let CompareRollout { prompts, max_new_tokens } = config.rollout.clone().unwrap_or_default();
+    let rollout = RolloutSection { prompts, max_new_tokens, ..RolloutSection::of(method) };
+    let (examples, batch) = (most_examples(method, &rollout), align.train.batch_size.max(1));
+    let of_pass = if align.train.drop_last { examples / batch } else { examples.div_ceil(batch) };
+    let of_round = (of_pass.max(1) as u64).saturating_mul(rollout.epochs_per_round.max(1));
+    align.rounds = Some(align.train.max_steps.unwrap_or(1).div_ceil(of_round).max(1));
+    align.train.epochs = 1.0;
+    align.rollout = Some(rollout);
+    align.reward = config.reward.clone();
 }
 
 /// What a method is tried with: its own grid, else the search that was asked for; at most `compare.points` of it, drawn at random.

@@ -33,6 +33,8 @@ pub struct MethodResult {
     pub figures: Vec<Figures>,
     /// What each training took.
     pub trained: Vec<Trained>,
+    /// The tokens that the policy sampled in each training, for methods that sample.
+    pub sampled_tokens: Vec<f64>,
     /// The win rate: each prompt's wins are averaged over the seeds, then prompts are resampled.
     pub win_rate: Option<Estimate>,
 }
@@ -70,6 +72,11 @@ impl MethodResult {
             seeds: done.iter().map(|(seed, ..)| *seed).collect(),
             figures: done.iter().map(|(_, _, figures, _)| (*figures).clone()).collect(),
             trained: done.iter().map(|(_, trained, ..)| (*trained).clone()).collect(),
+            sampled_tokens: reported
+                .iter()
+                .filter(mine)
+                .filter_map(|measured| measured.outcome.as_ref().ok()?.sampled_tokens)
+                .collect(),
             win_rate: if wins.is_empty() { None } else { Some(bootstrap.mean(&wins)?) },
         })
     }
@@ -114,6 +121,7 @@ impl MethodResult {
             ("baseline_tokens", self.of(|f| Some(f.baseline_tokens))),
             ("truncated", self.of(|f| Some(f.truncated))),
             ("seconds", self.seconds()),
+            ("sampled_tokens", self.sampled_tokens.clone()),
         ]
     }
 }
@@ -248,6 +256,15 @@ impl Results {
             ]);
         }
         table
+    }
+
+    /// Says how many tokens methods sampled while they trained, if any did.
+    pub fn sampled(&self) -> Option<String> {
+        let sampling = self.methods.iter().filter(|m| !m.sampled_tokens.is_empty());
+        let each: Vec<String> = sampling.map(|m| format!("{} {}", m.name, plus_minus(&m.sampled_tokens, 0))).collect();
+        (!each.is_empty()).then(|| {
+            format!("tokens sampled in a training: {}; the other methods train on the file alone", each.join(", "))
+        })
     }
 
     /// Says how the figures of the table were measured.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use setpoint_align::{Method, SAMPLED_METHODS};
+use setpoint_align::{Method, Training};
 use setpoint_data::{DatasetConfig, EncodeOptions};
 use setpoint_train::TrainConfig;
 use setpoint_transformer::lora::LoraConfig;
@@ -13,6 +13,7 @@ use toml::{Table, Value};
 use super::frontier::FrontierSection;
 use super::plan;
 use crate::adapter::{self, adapt_rate};
+use crate::align::rounds::{RewardSection, RolloutSection};
 use crate::align::{AlignConfig, respell_method, unknown_method_hint};
 use crate::config::load::to_table;
 use crate::config::sections::{
@@ -42,6 +43,31 @@ pub struct CompareConfig {
     pub compare: CompareSection,
     /// The methods at equal KL.
     pub frontier: FrontierSection,
+    /// The responses that PPO, RLOO, GRPO and REINFORCE++ sample to the prompts of the data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<CompareRollout>,
+    /// The source of the rewards of these responses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reward: Option<RewardSection>,
+}
+
+/// `[rollout]` of a comparison: how much is sampled in a round. All else is the method's default.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CompareRollout {
+    /// The number of prompts of a round.
+    #[schemars(range(min = 1), extend("x-unit" = "prompts"))]
+    pub prompts: usize,
+    /// The greatest number of tokens of a response, its stop token included.
+    #[schemars(range(min = 1), extend("x-unit" = "tokens"))]
+    pub max_new_tokens: usize,
+}
+
+impl Default for CompareRollout {
+    fn default() -> Self {
+        let RolloutSection { prompts, max_new_tokens, .. } = RolloutSection::default();
+        Self { prompts, max_new_tokens }
+    }
 }
 
 /// `[compare]`: what is compared.
@@ -91,7 +117,8 @@ impl Default for CompareConfig {
     fn default() -> Self {
         let AlignConfig { model, data, encode, train, .. } = AlignConfig::default();
         let (eval, compare) = (HeldOut::default(), CompareSection::default());
-        Self { model, adapter: None, data, encode, train, eval, compare, frontier: FrontierSection::default() }
+        let frontier = FrontierSection::default();
+        Self { model, adapter: None, data, encode, train, eval, compare, frontier, rollout: None, reward: None }
     }
 }
 
@@ -139,9 +166,12 @@ impl CompareConfig {
             wrong("name at least one method".into());
         }
         for name in &self.compare.methods {
-            // A comparison trains on a file.
-            match Method::named(name).filter(|method| !SAMPLED_METHODS.contains(&method.name())) {
+            match Method::named(name) {
                 None => wrong(unknown(name)),
+                Some(method) if samples(&method) && self.reward.is_none() => wrong(format!(
+                    "`{}` trains on responses that the policy samples: give a source of their rewards, as in `reward.model.path`",
+                    method.name()
+                )),
                 Some(method) if !seen.insert(method.name()) => wrong(format!("`{name}` stands there twice")),
                 Some(method) => methods.push(method),
             }
@@ -159,6 +189,13 @@ impl CompareConfig {
         let mut said = BTreeSet::new();
         for point in points {
             for problem in with_point(&base, &point).err().unwrap_or_default() {
+                let place = problem.place.trim_matches('`').to_owned();
+                if ["reward", "rollout", "rounds"].contains(&place.split('.').next().unwrap_or_default()) {
+                    if said.insert(problem.message.clone()) {
+                        problems.add(&place, problem.message);
+                    }
+                    continue;
+                }
                 // What is wrong with the shared settings is said at its own place.
                 let key = blamed(&problem, &point);
                 let own_losses = problem.place.contains("align.losses");
@@ -169,6 +206,11 @@ impl CompareConfig {
             }
         }
     }
+}
+
+/// Returns whether a method samples its responses.
+pub fn samples(method: &Method) -> bool {
+    matches!(method.training(), Training::Sampled(_))
 }
 
 fn unknown(name: &str) -> String {
@@ -184,6 +226,13 @@ impl Config for CompareConfig {
     fn defaults(user: &Table) -> Result<Table, (String, String)> {
         let mut table = to_table(&Self::default());
         adapt_rate(&mut table, user);
+        for (name, section) in
+            [("rollout", to_table(&CompareRollout::default())), ("reward", to_table(&RewardSection::default()))]
+        {
+            if user.contains_key(name) {
+                table.insert(name.to_owned(), Value::Table(section));
+            }
+        }
         Ok(table)
     }
 
@@ -227,6 +276,14 @@ impl Config for CompareConfig {
             Ok(methods) => methods,
             Err(wrong) => return wrong.into_iter().for_each(|p| problems.add(&p.place, p.message)),
         };
+        let has_sampling = methods.iter().any(samples);
+        for (section, is_given) in [("rollout", self.rollout.is_some()), ("reward", self.reward.is_some())] {
+            problems.require(
+                has_sampling || !is_given,
+                section,
+                format!("no method of `compare.methods` samples responses, as `ppo` does: leave `{section}` out"),
+            );
+        }
         for (name, grid) in &compare.grids {
             let known = methods.iter().any(|method| method.name() == name);
             problems.require(

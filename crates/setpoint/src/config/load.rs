@@ -116,9 +116,10 @@ enum Checks {
 }
 
 /// Tables whose keys are not settings of the program.
-pub(super) const FREE_TABLES: [&str; 9] = [
+pub(super) const FREE_TABLES: [&str; 10] = [
     "data.columns",
     "eval_data.columns",
+    "sft_data.columns",
     "model.template_kwargs",
     "reference.model.template_kwargs",
     "adapter.rank_pattern",

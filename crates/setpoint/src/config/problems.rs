@@ -115,9 +115,12 @@ impl<'a> Problems<'a> {
             return;
         }
         let (place, mut message) = (self.origins.place(key), message.into());
-        // Messages of the other crates name a setting without its section.
-        for (at, _) in key.match_indices('.') {
-            message = message.replace(&format!("`{}`", &key[at + 1..]), &format!("`{key}`"));
+        // Messages of the other crates name a setting without its section. One that has the whole key may name others next to it.
+        let whole = format!("`{key}`");
+        if !message.contains(&whole) {
+            for (at, _) in key.match_indices('.') {
+                message = message.replace(&format!("`{}`", &key[at + 1..]), &whole);
+            }
         }
         let name = key.rsplit('.').next().unwrap_or(key);
         if !message.contains(name) && !place.contains(name) {

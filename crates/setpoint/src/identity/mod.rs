@@ -181,9 +181,9 @@ impl Origin {
         self.input(&format!("{section}.reference"), what, digest, rank::REFERENCE);
     }
 
-    /// Adds something that decides the rewards of sampled responses besides the settings.
-    pub fn reward(&mut self, what: &str, digest: String) {
-        self.input(&format!("reward.{what}"), format!("`reward`: the {what}"), digest, rank::MODEL);
+    /// Adds something that decides the rewards of sampled responses besides the settings, which are those of `section`.
+    pub fn reward(&mut self, section: &str, what: &str, digest: String) {
+        self.input(&format!("{section}.{what}"), format!("`{section}`: the {what}"), digest, rank::MODEL);
     }
 
     /// Adds the rewards of further reward models.

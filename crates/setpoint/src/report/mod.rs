@@ -37,6 +37,8 @@ use self::standing::Standing;
 use crate::eval::folder_name;
 use crate::failure::Outcome;
 
+pub use self::page::is_report;
+
 /// Everything that a report shows, in the order of the page.
 #[derive(Debug, Serialize)]
 pub struct Report {

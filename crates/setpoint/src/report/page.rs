@@ -1,6 +1,8 @@
 //! The page: templates, and the guards on every text that they show.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::Path;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
@@ -48,6 +50,18 @@ pub fn colours(count: usize) -> Vec<Colour> {
         }
     };
     (0..count).map(colour).collect()
+}
+
+/// The beginning of a page that holds its title, in bytes.
+const BEGINNING: u64 = 4096;
+/// The title, as the template writes it.
+const TITLE: &str = "<title>Setpoint report</title>";
+
+/// Returns whether a file is a report, which can be written again from its runs, or is empty.
+pub fn is_report(path: &Path) -> bool {
+    let mut beginning = Vec::new();
+    let read = setpoint_files::open(path).map(|file| file.take(BEGINNING).read_to_end(&mut beginning));
+    matches!(read, Ok(Ok(_))) && (beginning.is_empty() || String::from_utf8_lossy(&beginning).contains(TITLE))
 }
 
 /// Fills the templates.

@@ -18,6 +18,13 @@ pub fn loss_trend(folder: &Path) -> Option<Trend> {
     Trend::of_last_fifth(&text.lines().filter_map(point).collect::<Vec<_>>())
 }
 
+/// Returns the number of tokens that the policy sampled while it trained, from the log of the run in a folder; `None` if it sampled none.
+pub fn sampled_tokens(folder: &Path) -> Option<f64> {
+    let text = setpoint_files::read_text_up_to(&folder.join(RunDir::METRICS), setpoint_files::LARGE).ok()?;
+    let of_round = |line: &str| serde_json::from_str::<Map<String, Value>>(line).ok()?.get("rollout/tokens")?.as_f64();
+    text.lines().filter_map(of_round).reduce(|sum, tokens| sum + tokens)
+}
+
 /// Returns the trainings whose loss was still falling when they stopped, in a sentence; `None` if there is none.
 pub fn still_falling(entries: &[Entry]) -> Option<String> {
     /// More trials are counted.

@@ -12,7 +12,7 @@ use setpoint_train::{Error, RunDir};
 use toml::Value;
 
 use super::figures::Figures;
-use super::loss::loss_trend;
+use super::loss::{loss_trend, sampled_tokens};
 use super::space::Point;
 use crate::align::AlignConfig;
 use crate::config::load::to_table;
@@ -195,6 +195,8 @@ pub struct Done {
     pub earlier: Vec<Earlier>,
     /// The slope of the training loss at the end, if there were enough steps.
     pub trend: Option<Trend>,
+    /// The tokens that the policy sampled while it trained, if it did.
+    pub sampled_tokens: Option<f64>,
 }
 
 /// What a trial reached, or why it failed.
@@ -223,5 +225,6 @@ pub fn done(folder: &Path, part: &str) -> Outcome<Option<Done>> {
         let Written { figures, wins, by_prompt } = serde_json::from_str(&text).map_err(|e| bad(&path, e))?;
         earlier.push(Earlier { step, figures, wins, by_prompt });
     }
-    Ok(Some(Done { trained, figures, wins, by_prompt, earlier, trend: loss_trend(folder) }))
+    let (trend, sampled_tokens) = (loss_trend(folder), sampled_tokens(folder));
+    Ok(Some(Done { trained, figures, wins, by_prompt, earlier, trend, sampled_tokens }))
 }

@@ -92,6 +92,7 @@ pub fn encoded(
 fn of_section(error: setpoint_data::Error, what: &str) -> Failure {
     let section = match what {
         "evaluation data" => "eval_data",
+        "SFT data" => "sft_data",
         "pairs" => "pairs",
         _ => "data",
     };

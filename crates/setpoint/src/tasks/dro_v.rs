@@ -14,12 +14,12 @@ use setpoint_transformer::{CausalLm, ModelConfig};
 use super::single::SingleResponses;
 use super::{host, mean_loss, metric_sums};
 
-/// What DRO-V trains.
+/// A policy and a value network, which DRO-V and PPO train together.
 #[derive(Module, Debug)]
 pub struct PolicyAndValue {
     /// The policy.
     pub policy: CausalLm,
-    /// `V(x)`: a decoder of its own with one number on top, read at the last token of the prompt.
+    /// A decoder of its own with one number on top. DRO-V reads it at the last token of the prompt, PPO before each token of a response.
     pub value: RewardModel,
 }
 

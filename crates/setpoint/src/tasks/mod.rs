@@ -5,6 +5,7 @@ pub mod dro_v;
 pub mod nll;
 pub mod pairwise;
 pub mod policy;
+pub mod ppo;
 pub mod prompts;
 pub mod rolling;
 pub mod rows;
@@ -29,7 +30,8 @@ fn mean_loss(
 ) -> Forward {
     let loss = weighted_sum(losses.clone(), &vec![1.0 / denominator; losses.dims()[0]]);
     record_entropy(&mut metrics, &logps);
-    Forward { loss, metrics, per_example: losses.into_data().iter::<f32>().collect(), responses, tape: logps.tape }
+    let per_example = losses.into_data().iter::<f32>().collect();
+    Forward { loss, metrics, per_example, responses, tape: logps.tape, second_tape: None }
 }
 
 /// A tensor's numbers on the host.

@@ -3,13 +3,15 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use burn::tensor::Tensor;
 use setpoint_align::online::{OnlineObjective, PolicyBatch};
+use setpoint_align::weighted_sum;
 use setpoint_train::{
-    BatchContext, Error, Forward, Order, PromptLogps, ResponseValues, Sequence, Task, sequence_logps,
+    BatchContext, Error, Forward, MetricSums, Order, PromptLogps, ResponseValues, Sequence, Task, sequence_logps,
 };
-use setpoint_transformer::CausalLm;
+use setpoint_transformer::{CausalLm, Tape};
 
-use super::{host, mean_loss, metric_sums};
+use super::{host, metric_sums};
 
 /// A sampled response with everything that its loss is made of.
 #[derive(Debug, Clone)]
@@ -54,6 +56,87 @@ impl PolicyTask {
         let ranges = prompts.iter().map(range).collect();
         Self { objective, prompts: ranges, responses: prompts.into_iter().flatten().collect(), max_new_tokens }
     }
+
+    /// Returns a response.
+    pub(super) fn response(&self, example: usize) -> &SampledResponse {
+        &self.responses[example]
+    }
+
+    /// Returns the numbers of a response for `responses.jsonl`. `logp`: its log-probability, nats, if it was computed.
+    pub(super) fn logged(&self, example: usize, logp: Option<f64>) -> Vec<(&'static str, f64)> {
+        let SampledResponse { index, reward, old, advantages, .. } = &self.responses[example];
+        let mut logged = vec![
+            ("response", *index as f64),
+            ("reward", *reward),
+            ("tokens", old.len() as f64),
+            ("advantage", advantages.first().copied().unwrap_or_default()),
+        ];
+        logged.extend(logp.map(|logp| ("logp", logp)));
+        logged.push(("old_logp", old.iter().sum::<f64>()));
+        logged
+    }
+
+    /// Runs some responses through the policy, and `further` sequences in the same pass.
+    ///
+    /// # Errors
+    /// When a sequence is wrong.
+    pub(super) fn pass(
+        &self,
+        policy: &CausalLm,
+        examples: &[usize],
+        further: &[&Sequence],
+    ) -> Result<PolicyPass, Error> {
+        let responses: Vec<&SampledResponse> = examples.iter().map(|&example| &self.responses[example]).collect();
+        let own = responses.iter().map(|response| &response.sequence);
+        let sequences: Vec<&Sequence> = own.chain(further.iter().copied()).collect();
+        let found = sequence_logps(policy, &sequences, PromptLogps::Skip)?;
+        let (rows, tokens) = (responses.len(), found.response_tokens[..responses.len()].to_vec());
+        let count: usize = tokens.iter().sum();
+        let others: usize = found.response_tokens[rows..].iter().sum();
+        let flat = |values: fn(&SampledResponse) -> &Vec<f64>| -> Vec<f64> {
+            responses.iter().flat_map(|response| values(response).iter().copied()).collect()
+        };
+        let output = self.objective.losses(&PolicyBatch {
+            logps: match others {
+                0 => found.tokens.clone(),
+                _ => found.tokens.clone().narrow(0, 0, count), // [all tokens] -> [tokens of the responses]
+            },
+            old_logps: Some(flat(|response| &response.old)),
+            ref_logps: self.objective.reference_in_loss().then(|| flat(|response| &response.reference)),
+            advantages: flat(|response| &response.advantages),
+            tokens,
+            max_new_tokens: self.max_new_tokens,
+        });
+        let mut metrics = metric_sums(&output.metrics);
+        output.minima.iter().for_each(|(name, value)| metrics.min(name, *value));
+        output.maxima.iter().for_each(|(name, value)| metrics.max(name, *value));
+        let entropy: f64 = host(found.entropy)[..rows].iter().sum();
+        metrics.mean("entropy", entropy, count as f64);
+        if self.objective.entropy_name() != "entropy" {
+            metrics.mean(self.objective.entropy_name(), entropy, count as f64);
+        }
+        Ok(PolicyPass {
+            losses: output.losses,
+            metrics,
+            logps: host(found.response)[..rows].to_vec(),
+            further: (others > 0).then(|| found.tokens.narrow(0, count, others)), // [all tokens] -> [the other tokens]
+            tape: found.tape,
+        })
+    }
+}
+
+/// Responses that went through the policy.
+pub(super) struct PolicyPass {
+    /// The loss of each response times its weight, with its graph, `[n]`.
+    pub(super) losses: Tensor<1>,
+    /// Metrics of the responses.
+    pub(super) metrics: MetricSums,
+    /// The log-probability of each response, nats.
+    pub(super) logps: Vec<f64>,
+    /// The log-probabilities of the further sequences' tokens, nats, with their graph.
+    pub(super) further: Option<Tensor<1>>,
+    /// The decoder's part of the backward pass.
+    pub(super) tape: Option<Tape>,
 }
 
 impl Task for PolicyTask {
@@ -74,39 +157,14 @@ impl Task for PolicyTask {
     }
 
     fn forward(&self, model: &CausalLm, examples: &[usize], batch: &BatchContext<()>) -> Result<Forward, Error> {
-        let responses: Vec<&SampledResponse> = examples.iter().map(|&example| &self.responses[example]).collect();
-        let sequences: Vec<&Sequence> = responses.iter().map(|response| &response.sequence).collect();
-        let found = sequence_logps(model, &sequences, PromptLogps::Skip)?;
-        let flat = |values: fn(&SampledResponse) -> &Vec<f64>| -> Vec<f64> {
-            responses.iter().flat_map(|response| values(response).iter().copied()).collect()
-        };
-        let output = self.objective.losses(&PolicyBatch {
-            logps: found.tokens.clone(),
-            old_logps: Some(flat(|response| &response.old)),
-            ref_logps: self.objective.reference_in_loss().then(|| flat(|response| &response.reference)),
-            advantages: flat(|response| &response.advantages),
-            tokens: found.response_tokens.clone(),
-            max_new_tokens: self.max_new_tokens,
-        });
-        let mut sums = metric_sums(&output.metrics);
-        output.minima.iter().for_each(|(name, value)| sums.min(name, *value));
-        output.maxima.iter().for_each(|(name, value)| sums.max(name, *value));
-        let logps = host(found.response.clone());
-        let mut values = ResponseValues::default();
-        for ((&example, response), logp) in examples.iter().zip(&responses).zip(logps) {
-            let (tokens, old) = (response.old.len() as f64, response.old.iter().sum::<f64>());
-            let advantage = response.advantages.first().copied().unwrap_or_default();
-            let logged = [
-                ("response", response.index as f64),
-                ("reward", response.reward),
-                ("tokens", tokens),
-                ("advantage", advantage),
-                ("logp", logp),
-                ("old_logp", old),
-            ];
-            values.push(example, logged);
+        let PolicyPass { losses, metrics, logps, tape, .. } = self.pass(model, examples, &[])?;
+        let mut responses = ResponseValues::default();
+        for (&example, logp) in examples.iter().zip(logps) {
+            responses.push(example, self.logged(example, Some(logp)));
         }
-        Ok(mean_loss(output.losses, batch.denominator, sums, values, found))
+        let loss = weighted_sum(losses.clone(), &vec![1.0 / batch.denominator; examples.len()]);
+        let per_example = losses.into_data().iter::<f32>().collect();
+        Ok(Forward { loss, metrics, per_example, responses, tape, second_tape: None })
     }
 
     /// Returns the responses of one prompt after those of another, so that they share its forward pass.

@@ -183,7 +183,7 @@ impl Task for PromptTask {
         }
         let mut metrics = metric_sums(&metrics);
         record_entropy(&mut metrics, &logps);
-        Ok(Forward { loss, metrics, per_example, responses, tape: logps.tape })
+        Ok(Forward { loss, metrics, per_example, responses, tape: logps.tape, second_tape: None })
     }
 
     fn describe(&self, example: usize) -> String {

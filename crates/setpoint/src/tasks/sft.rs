@@ -51,7 +51,8 @@ impl Task for SftTask {
         for ((&example, &logp), &count) in examples.iter().zip(&sums).zip(&logps.counts) {
             responses.push(example, [("tokens", count as f64), ("logp", logp)]);
         }
-        Ok(Forward { loss, metrics: MetricSums::new(), per_example, responses, tape: logps.tape })
+        let metrics = MetricSums::new();
+        Ok(Forward { loss, metrics, per_example, responses, tape: logps.tape, second_tape: None })
     }
 
     fn describe(&self, example: usize) -> String {

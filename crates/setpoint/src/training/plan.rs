@@ -1,6 +1,7 @@
 //! What a training run needs before it begins: memory, steps and arithmetic.
 
 mod rounds;
+mod value;
 
 use std::fmt;
 

@@ -82,14 +82,14 @@ impl<'a> Judge<'a> {
         Ok(Self { session, settings, keep, foreign, reading, records, seen, output, source: None })
     }
 
-    /// Adds everything that decides the rewards besides the settings.
+    /// Adds everything that decides the rewards besides the settings, which are those of `section`.
     ///
     /// # Errors
     /// When a file cannot be read.
-    pub fn identify(settings: &RewardSection, origin: &mut Origin) -> Outcome {
+    pub fn identify(settings: &RewardSection, section: &str, origin: &mut Origin) -> Outcome {
         with_chosen(settings, |(_, chosen)| {
             for (what, digest) in chosen.inputs()? {
-                origin.reward(what, digest);
+                origin.reward(section, what, digest);
             }
             Ok(())
         })

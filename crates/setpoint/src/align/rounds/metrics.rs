@@ -4,8 +4,12 @@ use setpoint_align::PromptIndex;
 use setpoint_align::online::{Guards, RoundSigns, correlation, equal_share, repetitive_share, rollout_metrics};
 
 use super::store::RolloutRow;
+use super::watch::{Evaluations, SecondReward};
 use crate::failure::Outcome;
 use crate::training::RoundSummary;
+
+/// The mean reward of the second source.
+const WATCHED: &str = "watch/reward";
 
 /// The numbers of a round.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,17 +77,33 @@ impl RoundMetrics {
         Ok(Self { values, signs, tokens })
     }
 
-    /// Takes the round in; returns the warnings about it.
-    pub fn watch(&self, guards: &mut Guards) -> Vec<String> {
-        guards.observe(&self.signs).iter().map(ToString::to_string).collect()
+    /// Adds the mean reward of the second source.
+    pub fn add_watched(&mut self, watched: Option<SecondReward>) {
+        self.values.extend(watched.map(|watched| (WATCHED.to_owned(), watched.reward)));
+    }
+
+    /// Takes the round in; returns the warnings about it. `watched`: the reward of the second source.
+    pub fn watch(
+        &self,
+        guards: &mut Guards,
+        watched: Option<SecondReward>,
+        evaluations: &mut Evaluations,
+    ) -> Vec<String> {
+        let mut signs = self.signs;
+        if let Some((reward, held_out)) = evaluations.add(signs.reward, watched) {
+            (signs.reward, signs.held_out_reward) = (Some(reward), Some(held_out));
+        }
+        guards.observe(&signs).iter().map(ToString::to_string).collect()
     }
 
     /// Returns the numbers with a line for people. `own`: further numbers of the method.
     pub fn summary(self, examples: usize, own: Vec<(String, f64)>, warnings: Vec<String>) -> RoundSummary {
         let RoundSigns { round, kl, mean_tokens, clipped_ratio, reward, .. } = self.signs;
         let kl = kl.map_or_else(String::new, |kl| format!(", KL {kl:.3} nats"));
+        let second = self.values.iter().find(|(name, _)| name == WATCHED);
+        let second = second.map_or_else(String::new, |(_, reward)| format!(", watched {reward:.4}"));
         let line = format!(
-            "round {round}: reward {:.4}{kl}, {} tokens, {:.1} a response, {:.0} % stopped; {examples} examples",
+            "round {round}: reward {:.4}{second}{kl}, {} tokens, {:.1} a response, {:.0} % stopped; {examples} examples",
             reward.unwrap_or(f64::NAN),
             self.tokens,
             mean_tokens.unwrap_or_default(),
@@ -128,6 +148,7 @@ mod tests {
             ref_prompt_logp: 0.0,
             token_logps: Vec::new(),
             ref_token_logps: Vec::new(),
+            values: Vec::new(),
             template: Map::new(),
         }
     }
@@ -172,11 +193,11 @@ mod tests {
         let good = row(&[Some(1.0), Some(2.0)], &[4, 5], &[true, true], &[-1.0, -2.0], &[-1.5, -2.5]);
         let said = |row: RolloutRow| {
             let mut guards = Guards::default();
-            assert_eq!(
-                RoundMetrics::of(0, std::slice::from_ref(&good)).unwrap().watch(&mut guards),
-                Vec::<String>::new()
-            );
-            RoundMetrics::of(1, &[row]).unwrap().watch(&mut guards).join("\n")
+            let mut watch = |round, rows: &[RolloutRow]| {
+                RoundMetrics::of(round, rows).unwrap().watch(&mut guards, None, &mut Evaluations::default())
+            };
+            assert_eq!(watch(0, std::slice::from_ref(&good)), Vec::<String>::new());
+            watch(1, &[row]).join("\n")
         };
         for (row, words) in [
             (RolloutRow { ref_logps: vec![-80.0, -90.0], ..good.clone() }, "KL divergence"),

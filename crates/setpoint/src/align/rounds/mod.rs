@@ -6,13 +6,17 @@
 
 mod judge;
 mod metrics;
+#[cfg(test)]
+mod ppo_tests;
 mod prompts;
+mod ptx;
 mod rollout;
 pub mod settings;
 mod store;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::num::NonZeroU64;
 use std::path::Path;
@@ -21,6 +25,7 @@ use burn::module::Module;
 use setpoint_align::Training;
 use setpoint_align::online::{GuardAction, Guards};
 use setpoint_data::TextEncoder;
+use setpoint_reward::RewardModel;
 use setpoint_train::{Task, TrainConfig};
 use setpoint_transformer::lora::{AdapterTask, without_adapter};
 use setpoint_transformer::{CausalLm, GenerationConfig, ModelConfig};
@@ -28,15 +33,21 @@ use setpoint_transformer::{CausalLm, GenerationConfig, ModelConfig};
 use self::judge::Judge;
 use self::metrics::RoundMetrics;
 use self::prompts::Prompts;
+use self::ptx::Ptx;
 use self::rollout::{Reference, Rollouts, generation, reference};
 use self::settings::{Keep, compares, most_examples};
 pub use self::settings::{RewardSection, RolloutSection};
 use self::store::{Store, StoredRound};
-use self::tasks::{BestTasks, PairTasks, PromptTasks, Round, RoundTasks, RowTasks, SampledTasks, ValueTasks};
+use self::tasks::{
+    BestTasks, PairTasks, PpoTasks, PromptTasks, Round, RoundTasks, RowTasks, SampledTasks, ValueTasks,
+};
+use self::watch::{Evaluations, Watch};
 use super::fitting::{Fitting, initial_policy, policy_and_value};
 use super::parts::{HasPolicy, VALUE};
 use super::prepare::without_later_settings;
 use super::settings::AlignConfig;
+use super::stop::with_room;
+use super::value::ValueStart;
 use super::{training_settings, trains_value};
 use crate::adapter::Adaptation;
 use crate::failure::{Failure, Outcome};
@@ -57,6 +68,14 @@ struct Prepared<'a> {
     generation: GenerationConfig,
     prompts: Prompts,
     adaptation: Option<Adaptation>,
+    /// The start of PPO's value network.
+    value: Option<ValueStart>,
+    /// The rows that PPO keeps learning.
+    ptx: Option<Ptx>,
+    /// The prompts of `[eval_data]`.
+    held_out: Option<Prompts>,
+    /// Those that a limit on the KL is checked on.
+    measured: Vec<Vec<u32>>,
 }
 
 impl<'a> Prepared<'a> {
@@ -70,13 +89,39 @@ impl<'a> Prepared<'a> {
         let prompts = Prompts::read(session, config, rollout, &encoder)?;
         setup::check_room(&prompts.records, &prompts.ids, &generation, None, &model_config)?;
         let adaptation = Adaptation::of(&config.model, config.adapter.as_ref(), AdapterTask::CausalLm)?;
-        Ok(Self { rounds, rollout, reward, encoder, model_config, generation, prompts, adaptation })
+        let value = ValueStart::of(config, &encoder, &model_config, adaptation.as_ref())?;
+        let ptx = Ptx::read(session, config, &encoder, &model_config)?;
+        let held_out = Prompts::read_held_out(session, config, &encoder)?;
+        let measured = match &held_out {
+            Some(held_out) => {
+                let first = held_out.ids.iter().take(config.stop.prompts).cloned().collect();
+                with_room(config, &encoder, &model_config, first)?
+            }
+            None => Vec::new(),
+        };
+        Ok(Self {
+            rounds,
+            rollout,
+            reward,
+            encoder,
+            model_config,
+            generation,
+            prompts,
+            adaptation,
+            value,
+            ptx,
+            held_out,
+            measured,
+        })
     }
 
     /// Returns the training settings: one run over all rounds.
     fn settings(&self, config: &AlignConfig) -> TrainConfig {
         let mut settings = training_settings(config);
         settings.epochs = self.rounds as f64 * self.rollout.epochs_per_round as f64;
+        if let Some(rate) = config.align.ppo().and_then(|ppo| ppo.value_learning_rate) {
+            settings.optimizer.value_ratio = rate / settings.learning_rate;
+        }
         settings
     }
 
@@ -93,20 +138,34 @@ impl<'a> Prepared<'a> {
         let report = self
             .prompts
             .report(self.rollout, config.encode.max_length.unwrap_or(usize::MAX).min(model.max_position_embeddings));
-        let examples = most_examples(&config.align, self.rollout);
-        let plan = RunPlan::of(shape, &report, &self.settings(config), examples, &session.place)?;
-        // The value network has the policy's size.
-        let plan = if trains_value(config) { plan.twice() } else { plan };
+        let (examples, settings) = (most_examples(&config.align, self.rollout), self.settings(config));
+        // Every response brings a row of other data along.
+        let mut trained = report.clone();
+        if let Some(ptx) = &self.ptx {
+            ptx.lengthen(&mut trained, self.rollout.prompts.saturating_mul(self.rollout.samples));
+        }
+        let mut plan = RunPlan::of(shape, &trained, &settings, examples, &session.place)?;
+        if trains_value(config) {
+            // The value network has the policy's size.
+            plan = plan.twice();
+        }
+        if let Some(value) = &self.value {
+            plan = value.plan(session, config, &report, &settings, plan)?;
+        }
         let own = model.num_parameters() as f64;
+        let value = self.value.as_ref().map_or(0.0, |value| value.config.num_parameters() as f64);
         let (reference, is_kept) = match self.reference(config) {
             Reference::None | Reference::Previous => (0.0, false),
             Reference::Held => (own, self.adaptation.is_none() || config.reference.is_some()),
             Reference::OnDisk => (own, false),
         };
-        let judge = match &self.reward.model.path {
-            Some(dir) => ModelFolder::open(dir)?.config()?.num_parameters() as f64,
-            None => 0.0,
+        let size = |source: Option<&RewardSection>| -> Outcome<f64> {
+            match source.and_then(|source| source.model.path.as_ref()) {
+                Some(dir) => Ok(ModelFolder::open(dir)?.config()?.num_parameters() as f64),
+                None => Ok(0.0),
+            }
         };
+        let judge = size(Some(self.reward))? + size(config.watch.as_ref())?;
         let kept_reference = if is_kept { reference } else { 0.0 };
         let kept_judge = if self.rollout.keep == Keep::Memory { judge } else { 0.0 };
         let kept = kept_reference + kept_judge;
@@ -120,7 +179,7 @@ impl<'a> Prepared<'a> {
             prompts: self.rollout.prompts,
             samples: self.rollout.samples,
             max_new_tokens: self.rollout.max_new_tokens,
-            operations: self.rounds as f64 * 2.0 * all * (2.0 * own + reference + judge),
+            operations: self.rounds as f64 * 2.0 * all * (2.0 * own + reference + judge + value),
             kept,
             scoring: reference.max(kept).max(judge),
             cache: rows as f64 * report.longest.max as f64 * token,
@@ -142,8 +201,20 @@ impl<'a> Prepared<'a> {
         }
         origin.encoder(&config.model, &self.encoder);
         origin.data("data", &config.data.path, Row::of_examples(&self.prompts.examples()), prompt_and_responses)?;
-        origin.reward("columns of the data", partial::records_hash(&self.prompts.records));
-        Judge::identify(self.reward, &mut origin)?;
+        if let (Some(held_out), Some(data)) = (&self.held_out, &config.eval_data) {
+            origin.data("eval_data", &data.path, Row::of_examples(&held_out.examples()), prompt_and_responses)?;
+        }
+        origin.reward("reward", "columns of the data", partial::records_hash(&self.prompts.records));
+        Judge::identify(self.reward, "reward", &mut origin)?;
+        if let Some(watch) = &config.watch {
+            Judge::identify(watch, "watch", &mut origin)?;
+        }
+        if let Some(value) = &self.value {
+            value.identify(&mut origin)?;
+        }
+        if let (Some(ptx), Some(data)) = (&self.ptx, &config.sft_data) {
+            ptx.identify(&mut origin, &data.path)?;
+        }
         Ok(origin)
     }
 }
@@ -179,9 +250,19 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
     let key = setup::text_hash(&format!("{:?} {}", settings.identity, settings.seed));
     let store = Store::open(&run, &key)?;
     let reference = prepared.reference(config);
-    let Prepared { rollout, reward, encoder, model_config, generation, prompts, adaptation, .. } = prepared;
+    let Prepared {
+        rollout, reward, encoder, model_config, generation, prompts, adaptation, value, ptx, measured, ..
+    } = prepared;
     let output = store.folder().join("rewards.jsonl");
     let judge = Judge::new(session, config, reward, rollout.keep, &encoder, &prompts, output)?;
+    let watch = match &config.watch {
+        Some(settings) => {
+            let output = store.folder().join("watch.jsonl");
+            let judge = Judge::new(session, config, settings, rollout.keep, &encoder, &prompts, output)?;
+            Some(Watch::new(judge, settings))
+        }
+        None => None,
+    };
     let policy = initial_policy(session, config, &model_config, adaptation.as_ref())?;
     let is_initial = reference == Reference::Held && config.reference.is_none();
     let reference_model = is_initial.then(|| match &adaptation {
@@ -208,14 +289,15 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
         encoder: &encoder,
         model_config,
         adaptation,
+        value: value.clone(),
         policy,
         stop,
         run: &run,
         recompute: plan.memory.recompute,
         chosen_tokens: 1.0,
-        measured: Vec::new(),
+        measured,
     };
-    let (about, fit) = (config.align.about(), Fit { job, rollouts, settings, shown });
+    let (about, fit) = (config.align.about(), Fit { job, rollouts, watch, settings, shown });
     match config.align.training() {
         Training::Prompts(objective) => fit.fit(PromptTasks::new(objective, about, session.quiet), Ok),
         Training::Pairs(method) => fit.fit(PairTasks::new(method, about, config.train.seed), Ok),
@@ -228,7 +310,18 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
             Ok(())
         }
         Training::Best => fit.fit(BestTasks, Ok),
-        Training::Sampled(objective) => fit.fit(SampledTasks::new(objective, rollout.max_new_tokens), Ok),
+        Training::Sampled(objective) => match config.align.ppo().zip(value) {
+            Some((settings, value)) => {
+                let responses = rollout.prompts.saturating_mul(rollout.samples);
+                let tasks = PpoTasks::new(settings, rollout.max_new_tokens, responses, ptx);
+                let (shape, adaptation) = (fit.job.model_config.clone(), fit.job.adaptation.clone());
+                let complete = |policy: CausalLm| value.complete(session, config, &shape, adaptation, policy);
+                fit.fit(tasks, complete)?;
+                log::info!("the value network: {}", run.join(VALUE).display());
+                Ok(())
+            }
+            None => fit.fit(SampledTasks::new(objective, rollout.max_new_tokens), Ok),
+        },
     }
 }
 
@@ -236,6 +329,7 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
 struct Fit<'a> {
     job: Fitting<'a>,
     rollouts: Rollouts<'a>,
+    watch: Option<Watch<'a>>,
     settings: TrainConfig,
     shown: Vec<Vec<u32>>,
 }
@@ -247,24 +341,47 @@ impl Fit<'_> {
         T: RoundTasks,
         <T::Task as Task>::Model: HasPolicy,
     {
-        let Self { job, mut rollouts, settings, shown } = self;
+        let Self { job, mut rollouts, watch, settings, shown } = self;
         let (method, rollout) = (&rollouts.config.align, rollouts.rollout);
         let passes = NonZeroU64::new(rollout.epochs_per_round).unwrap_or(NonZeroU64::MIN);
         let rolling = Rolling::new(most_examples(method, rollout), passes);
-        let mut watched = Watched::default();
+        let mut watched = Watched { watch, ..Watched::default() };
         let maker: RoundMaker<'_, <T::Task as Task>::Model> = Box::new(|model, round, fresh| {
-            begin(&mut rollouts, &mut tasks, &rolling, &mut watched, model.policy(), (round, fresh))
+            let models = (model.policy(), model.value());
+            begin(&mut rollouts, &mut tasks, &rolling, &mut watched, models, (round, fresh))
         });
         let companions = Companions { maker: Some(maker), ..Companions::default() };
         job.train_with(&rolling, &settings, companions, shown, complete)
     }
 }
 
-/// The guards, and the first round that they have not seen.
+/// The guards, the second source of rewards if there is one, and the first round that they have not seen.
 #[derive(Default)]
-struct Watched {
+struct Watched<'a> {
     guards: Guards,
+    watch: Option<Watch<'a>>,
+    evaluations: Evaluations,
     next: u64,
+}
+
+impl Watched<'_> {
+    /// Takes a stored round in; returns its numbers and the warnings about it.
+    fn look_at(
+        &mut self,
+        round: u64,
+        stored: &StoredRound,
+        rollouts: &Rollouts<'_>,
+    ) -> Outcome<(RoundMetrics, Vec<String>)> {
+        let mut metrics = RoundMetrics::of(round, &stored.rows)?;
+        let watched = match &mut self.watch {
+            Some(watch) => watch.of_round(round, &stored.rows, &rollouts.store, rollouts.encoder, rollouts.prompts)?,
+            None => None,
+        };
+        metrics.add_watched(watched);
+        let warnings = metrics.watch(&mut self.guards, watched, &mut self.evaluations);
+        self.next = round + 1;
+        Ok((metrics, warnings))
+    }
 }
 
 /// Makes a round, or reads it, and gives its task to the engine.
@@ -272,8 +389,8 @@ fn begin<T: RoundTasks>(
     rollouts: &mut Rollouts<'_>,
     tasks: &mut T,
     rolling: &Rolling<T::Task>,
-    watched: &mut Watched,
-    policy: &CausalLm,
+    watched: &mut Watched<'_>,
+    (policy, value): (&CausalLm, Option<&RewardModel>),
     (round, fresh): (u64, bool),
 ) -> Outcome<RoundSummary> {
     let least = match compares(&rollouts.config.align.training()) {
@@ -285,7 +402,7 @@ fn begin<T: RoundTasks>(
         Some(stored) => stored,
         None if !fresh => return Err(missing(&rollouts.store, round)),
         None => {
-            let mut stored = StoredRound { rows: rollouts.make(round, policy)?, mismatched: Vec::new() };
+            let mut stored = StoredRound { rows: rollouts.make(round, policy, value)?, mismatched: Vec::new() };
             let path = rollouts.store.path(round);
             let further = tasks.mismatched(&Round::of(round, &stored, &path, prompts, least))?;
             if !further.is_empty() {
@@ -308,15 +425,14 @@ fn begin<T: RoundTasks>(
     while watched.next < round {
         // Rounds before this process: guards tell a sign when it appears, and some methods carry a state from round to round.
         if let Some(earlier) = rollouts.store.round(watched.next)? {
-            RoundMetrics::of(watched.next, &earlier.rows)?.watch(&mut watched.guards);
             let path = rollouts.store.path(watched.next);
             tasks.follow(&Round::of(watched.next, &earlier, &path, prompts, least))?;
+            watched.look_at(watched.next, &earlier, rollouts)?;
+        } else {
+            watched.next += 1;
         }
-        watched.next += 1;
     }
-    let metrics = RoundMetrics::of(round, &stored.rows)?;
-    let mut warnings = metrics.watch(&mut watched.guards);
-    watched.next = round + 1;
+    let (metrics, mut warnings) = watched.look_at(round, &stored, rollouts)?;
     if let (Some(GuardAction::Stop), true, Some(warning)) = (rollouts.config.guards, fresh, warnings.first()) {
         return Err(Failure::run(warning).hint("the run is saved; it goes on with --resume --set guards=warn"));
     }

@@ -55,6 +55,10 @@ impl Prompts {
                 all - ids.len()
             );
         }
+        if ids.is_empty() {
+            return Err(Failure::run(format!("{}: no prompt is left to sample responses to", config.data.path))
+                .hint("shorten the prompts, or raise encode.max_prompt_length"));
+        }
         if ids.len() < rollout.prompts {
             return Err(Failure::usage(
                 "rollout.prompts",
@@ -84,6 +88,18 @@ impl Prompts {
         Ok(prompts)
     }
 
+    /// Reads and encodes the prompts of `[eval_data]` that a limit on the KL is checked on; none without a limit.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn read_held_out(session: &Session, config: &AlignConfig, encoder: &TextEncoder) -> Outcome<Option<Self>> {
+        let Some(data) = config.eval_data.as_ref().filter(|_| config.stop.max_kl.is_some()) else { return Ok(None) };
+        let (records, read) = load_records(&setup::looking_at(data, Uses::PROMPT))?;
+        setup::note_left_out("evaluation data", &read);
+        let (records, ids) = setup::prompts(&records, data, encoder, "evaluation data", session)?;
+        Ok(Some(Self { records, ids, t0: None, samples: None }))
+    }
+
     /// Returns the prompts as rows without responses.
     pub fn examples(&self) -> Vec<Example> {
         let example = |(row, (record, ids)): (usize, (&Record, &Vec<u32>))| Example {
@@ -99,17 +115,7 @@ impl Prompts {
 
     /// Returns the prompts of a round: the next `count` of one shuffled pass over the data after another.
     pub fn of_round(&self, seed: u64, round: u64, count: usize) -> Vec<usize> {
-        let all = self.ids.len() as u64;
-        let first = round.saturating_mul(count as u64);
-        let mut pass: Option<(u64, Vec<usize>)> = None;
-        let prompt = |place: u64| {
-            let (epoch, within) = (place / all, (place % all) as usize);
-            if pass.as_ref().is_none_or(|(known, _)| *known != epoch) {
-                pass = Some((epoch, Order::new(seed).epoch(epoch, self.ids.len())));
-            }
-            pass.as_ref().map_or(0, |(_, order)| order[within])
-        };
-        (first..first.saturating_add(count as u64)).map(prompt).collect()
+        next_of(self.ids.len(), seed, round, count)
     }
 
     /// Returns a prompt as a row of the point-wise format has it, and the columns that belong to it.
@@ -144,6 +150,20 @@ impl Prompts {
             ..EncodeReport::default()
         }
     }
+}
+
+/// Returns the rows of a round of `all` rows: the next `count` of one shuffled pass over them after another.
+pub fn next_of(all: usize, seed: u64, round: u64, count: usize) -> Vec<usize> {
+    let first = round.saturating_mul(count as u64);
+    let mut pass: Option<(u64, Vec<usize>)> = None;
+    let row = |place: u64| {
+        let (epoch, within) = (place / all as u64, (place % all as u64) as usize);
+        if pass.as_ref().is_none_or(|(known, _)| *known != epoch) {
+            pass = Some((epoch, Order::new(seed).epoch(epoch, all)));
+        }
+        pass.as_ref().map_or(0, |(_, order)| order[within])
+    };
+    (first..first.saturating_add(count as u64)).map(row).collect()
 }
 
 #[cfg(test)]

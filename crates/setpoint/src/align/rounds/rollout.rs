@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use setpoint_align::Training;
 use setpoint_data::TextEncoder;
+use setpoint_reward::{RewardModel, value_rows};
 use setpoint_train::{ScoredSequence, Sequence, score_batches};
 use setpoint_transformer::{CausalLm, Finish, Generated, GenerationConfig, ModelConfig, generate_part};
 
@@ -61,10 +62,11 @@ pub struct Rollouts<'a> {
 
 impl Rollouts<'_> {
     /// Returns the responses of a round: the parts that an earlier process left, and the others from `policy`, the model at its beginning.
+    /// `value` is the value network, if one is trained.
     ///
     /// # Errors
     /// When the host wants to stop; when a model, the source of rewards or the disk fails.
-    pub fn make(&mut self, round: u64, policy: &CausalLm) -> Outcome<Vec<RolloutRow>> {
+    pub fn make(&mut self, round: u64, policy: &CausalLm, value: Option<&RewardModel>) -> Outcome<Vec<RolloutRow>> {
         let places = self.prompts.of_round(self.config.train.seed, round, self.rollout.prompts);
         let per_chunk = (self.rollout.chunk_rows / self.rollout.samples).max(1);
         let mut rows = Vec::with_capacity(places.len());
@@ -79,7 +81,7 @@ impl Rollouts<'_> {
                     if self.session.host.should_stop() {
                         return Err(stopped(round));
                     }
-                    let made = self.make_chunk(round, chunk * per_chunk, part, policy)?;
+                    let made = self.make_chunk(round, chunk * per_chunk, part, (policy, value))?;
                     self.store.write_chunk(round, chunk, &made)?;
                     sampled += made.iter().flat_map(|row| &row.tokens).map(Vec::len).sum::<usize>();
                     made
@@ -100,7 +102,13 @@ impl Rollouts<'_> {
     }
 
     /// Samples, scores and rewards the responses to some prompts of a round, `first` of which come before.
-    fn make_chunk(&mut self, round: u64, first: usize, part: &[usize], policy: &CausalLm) -> Outcome<Vec<RolloutRow>> {
+    fn make_chunk(
+        &mut self,
+        round: u64,
+        first: usize,
+        part: &[usize],
+        (policy, value): (&CausalLm, Option<&RewardModel>),
+    ) -> Outcome<Vec<RolloutRow>> {
         let samples = self.rollout.samples;
         let prompts: Vec<Vec<u32>> =
             part.iter().flat_map(|&row| std::iter::repeat_n(self.prompts.ids[row].clone(), samples)).collect();
@@ -114,6 +122,7 @@ impl Rollouts<'_> {
         let sequences = self.sequences(&prompts, &generated);
         let own = self.score(policy, &sequences)?;
         let reference = self.reference_scores(policy, &own, &sequences)?;
+        let values = self.values(value, &sequences)?;
         let texts: Vec<String> = prompts
             .iter()
             .zip(&generated)
@@ -162,6 +171,7 @@ impl Rollouts<'_> {
                 ref_prompt_logp: reference.as_ref().map_or(0.0, |scores| scores[range.start].prompt_logp),
                 token_logps: tokens(&own[range.clone()]),
                 ref_token_logps: reference.as_ref().map_or_else(Vec::new, |scores| tokens(&scores[range.clone()])),
+                values: values.get(range.clone()).map_or_else(Vec::new, <[Vec<f64>]>::to_vec),
                 template,
             });
         }
@@ -176,6 +186,22 @@ impl Rollouts<'_> {
             scored_from: self.prompts.t0.unwrap_or(prompt.len()),
         };
         prompts.iter().zip(generated).map(sequence).collect()
+    }
+
+    /// Returns the values of the responses' slots, if the method looks at them token by token.
+    fn values(&self, value: Option<&RewardModel>, sequences: &[Sequence]) -> Outcome<Vec<Vec<f64>>> {
+        let (Training::Sampled(objective), Some(value)) = (self.config.align.training(), value) else {
+            return Ok(Vec::new());
+        };
+        let row = |sequence: &Sequence| {
+            let tokens = sequence.ids.len() - sequence.prompt_len;
+            let slots = objective.value_slots(tokens, self.rollout.max_new_tokens);
+            // The value of a token is read before it.
+            (sequence.ids[..sequence.prompt_len - 1 + slots].to_vec(), sequence.prompt_len - 1)
+        };
+        let (rows, from): (Vec<Vec<u32>>, Vec<usize>) = sequences.iter().map(row).unzip();
+        let tokens = pass_tokens(self.config.train.micro_batch);
+        Ok(value_rows(&self.session.devices, value, &rows, &from, tokens)?)
     }
 
     /// Returns the reference's log-probabilities, if the method has a reference. `own` are those of the policy.

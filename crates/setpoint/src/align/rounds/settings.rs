@@ -6,6 +6,7 @@ use setpoint_align::{Desirable, LogZ0, Method, PairRule, RewardTransform, Traini
 use toml::{Table, Value};
 
 use super::super::settings::AlignConfig;
+use super::super::value;
 use crate::annotate::AnnotateConfig;
 use crate::config::Problems;
 use crate::config::flat::flat_section;
@@ -23,7 +24,7 @@ pub struct RolloutSection {
     /// The number of prompts of a round: the next ones of the shuffled data.
     #[schemars(range(min = 1), extend("x-unit" = "prompts"))]
     pub prompts: usize,
-    /// The number of responses to each prompt. The default depends on the method: 2 for pairs and RLOO, 8 for GRPO, 4 for the others.
+    /// The number of responses to each prompt. The default depends on the method: 2 for pairs and RLOO, 8 for GRPO, 1 for PPO, 4 for the others.
     #[schemars(range(min = 1), extend("x-unit" = "responses"))]
     pub samples: usize,
     /// The greatest number of tokens of a response, its stop token included.
@@ -32,7 +33,7 @@ pub struct RolloutSection {
     /// Divides the logits. Samples are never cut to the likeliest tokens (top-k, top-p).
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub temperature: f64,
-    /// Passes over the responses of a round.
+    /// Passes over the responses of a round: 4 for PPO, 1 for the others.
     #[schemars(range(min = 1), extend("x-unit" = "epochs"))]
     pub epochs_per_round: u64,
     /// Responses that are generated, scored and written together; a run that is killed loses at most as many.
@@ -93,7 +94,7 @@ impl RolloutSection {
     }
 }
 
-/// `[reward]`: the source of the rewards of sampled responses, one of those of `setpoint annotate`.
+/// `[reward]` and `[watch]`: a source of the rewards of sampled responses, one of those of `setpoint annotate`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(remote = "Self", deny_unknown_fields, default)]
 #[schemars(rename = "RoundReward")]
@@ -191,7 +192,9 @@ pub fn validate(config: &AlignConfig, problems: &mut Problems<'_>) {
         for (section, is_given) in [
             ("rollout", config.rollout.is_some()),
             ("reward", config.reward.is_some()),
+            ("watch", config.watch.is_some()),
             ("guards", config.guards.is_some()),
+            ("sft_data", config.sft_data.is_some()),
         ] {
             problems.require(
                 !is_given,
@@ -221,23 +224,23 @@ pub fn validate(config: &AlignConfig, problems: &mut Problems<'_>) {
             format!("`{}` has no reference model: leave `rollout.reference` out", config.align.name()),
         );
     }
+    if let Some(watch) = &config.watch {
+        validate_reward(watch, "watch", problems);
+    }
     if let Some(reward) = &config.reward {
-        validate_reward(reward, problems);
+        validate_reward(reward, "reward", problems);
         problems.require(
             reward.missing_stop_penalty == 0.0 || own_penalty(&config.align) == 0.0,
             "reward.missing_stop_penalty",
             "`reward.missing_stop_penalty` and `align.missing_stop_penalty` would both be subtracted: leave one of them out",
         );
     }
+    value::validate(config, problems);
     problems.require(
-        config.eval_data.is_none(),
+        config.eval_data.is_none() || config.stop.max_kl.is_some(),
         "eval_data",
-        "rounds train on sampled responses, and have no loss on those of a file: leave `eval_data` out, and compare models with `setpoint eval`",
-    );
-    problems.require(
-        config.stop.max_kl.is_none(),
-        "stop.max_kl",
-        "the KL of rounds is measured on their own samples: leave `align.max_kl` out, and set `guards` to \"stop\" to end a run that moves too far",
+        "rounds have no loss on the responses of a file: leave `eval_data` out, and compare models with `setpoint eval`; its prompts serve \
+         `align.max_kl` alone",
     );
     problems.require(
         config.train.epochs == 1.0,
@@ -325,27 +328,30 @@ pub fn compares(training: &Training) -> bool {
     }
 }
 
-fn validate_reward(reward: &RewardSection, problems: &mut Problems<'_>) {
+/// Notes what is wrong with a source of rewards, whose settings are those of `section`.
+fn validate_reward(reward: &RewardSection, section: &str, problems: &mut Problems<'_>) {
     let model = reward.reward_model();
     let entries = sources::with_model("model", &model, reward.sources.entries());
-    sources::require_chosen("source of rewards for the sampled responses", "reward.", "reward", &entries, problems);
-    sources::validate("reward.", &entries, ("give one source of rewards", None), problems);
+    let prefix = format!("{section}.");
+    sources::require_chosen("source of rewards for the sampled responses", &prefix, section, &entries, problems);
+    sources::validate(&prefix, &entries, ("give one source of rewards", None), problems);
     problems.require(
         reward.sources.column.0.is_none(),
-        "reward.column",
+        &format!("{section}.column"),
         "a column holds the rewards of the responses in the file, and rounds sample others: give another source of rewards",
     );
     problems.require(
         !reward.normalize || reward.model.path.is_some(),
-        "reward.normalize",
+        &format!("{section}.normalize"),
         "only a reward model stores a mean and deviation to apply",
     );
-    problems.require(reward.batch_tokens > 0, "reward.batch_tokens", "must be at least 1");
+    problems.require(reward.batch_tokens > 0, &format!("{section}.batch_tokens"), "must be at least 1");
     let penalty = reward.missing_stop_penalty;
+    let key = format!("{section}.missing_stop_penalty");
     problems.require(
         penalty.is_finite() && penalty >= 0.0,
-        "reward.missing_stop_penalty",
-        format!("`reward.missing_stop_penalty` must be a number of at least 0; found {penalty}"),
+        &key,
+        format!("`{key}` must be a number of at least 0; found {penalty}"),
     );
 }
 

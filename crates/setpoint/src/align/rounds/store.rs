@@ -5,6 +5,7 @@
 //! rollouts/round-0003/chunk-0002.jsonl   a part of a round that is not whole yet
 //! rollouts/round-0003.jsonl           the responses of a whole round: rows as `setpoint align` reads them, with further columns
 //! rollouts/round-0003.json            the checksum of that file; written last
+//! rollouts/round-0003.watch.json      the mean reward of the second source, if there is one
 //! ```
 //!
 //! Every file is written under another name, synced and renamed, so a file that exists is whole.
@@ -17,6 +18,7 @@ use serde_json::{Map, Value};
 use setpoint_files::words;
 use setpoint_train::{RunDir, file_digest};
 
+use super::watch::SecondReward;
 use crate::failure::{Failure, Outcome};
 
 /// The folder in a run.
@@ -53,6 +55,10 @@ pub struct RolloutRow {
     /// The same under the reference; nothing without a reference.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ref_token_logps: Vec<Vec<f64>>,
+    /// The value of each slot of the responses, units of reward, for methods with a value network: one for each token, or one more behind
+    /// the end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub values: Vec<Vec<f64>>,
     /// Columns of the data that the template is given.
     #[serde(flatten)]
     pub template: Map<String, Value>,
@@ -67,6 +73,7 @@ impl RolloutRow {
             && self.sampling_logps.len() == count
             && (self.ref_logps.is_empty() || self.ref_logps.len() == count)
             && [&self.token_logps, &self.ref_token_logps].into_iter().all(|logps| self.fits(logps))
+            && self.has_slots()
             && self.tokens.iter().all(|ids| !ids.is_empty())
     }
 }
@@ -76,6 +83,13 @@ impl RolloutRow {
     fn fits(&self, numbers: &[Vec<f64>]) -> bool {
         let lengths = numbers.iter().map(Vec::len);
         numbers.is_empty() || lengths.eq(self.tokens.iter().map(Vec::len))
+    }
+
+    /// Returns whether there is a value for each slot, or none at all.
+    fn has_slots(&self) -> bool {
+        let fits = |(values, ids): (&Vec<f64>, &Vec<u32>)| (ids.len()..=ids.len() + 1).contains(&values.len());
+        self.values.is_empty()
+            || self.values.len() == self.tokens.len() && self.values.iter().zip(&self.tokens).all(fits)
     }
 }
 
@@ -135,6 +149,25 @@ impl Store {
 
     fn seal_path(&self, round: u64) -> PathBuf {
         self.folder.join(format!("round-{round:04}.json"))
+    }
+
+    fn watch_path(&self, round: u64) -> PathBuf {
+        self.folder.join(format!("round-{round:04}.watch.json"))
+    }
+
+    /// Returns the mean reward of the second source in a round; nothing if it was not written or is damaged.
+    pub fn watched(&self, round: u64) -> Option<Option<SecondReward>> {
+        let text = setpoint_files::read_text(&self.watch_path(round)).ok()?;
+        serde_json::from_str(&text).ok()
+    }
+
+    /// Writes the mean reward of the second source in a round.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn write_watched(&self, round: u64, watched: Option<SecondReward>) -> Outcome {
+        let text = serde_json::to_string(&watched)? + "\n";
+        setpoint_files::write::<Failure>(&self.watch_path(round), |out| Ok(out.put(text.as_bytes())?))
     }
 
     fn parts(&self, round: u64) -> PathBuf {
@@ -200,6 +233,13 @@ fn write_rows(path: &Path, rows: &[RolloutRow]) -> Outcome {
     setpoint_files::write::<Failure>(path, |out| {
         for row in rows {
             let tokens = row.token_logps.iter().chain(&row.ref_token_logps).flatten();
+            if let Some(wrong) = row.values.iter().flatten().find(|value| !value.is_finite()) {
+                return Err(Failure::run(format!(
+                    "{}: a value of a response to the prompt of row {} of the data is {wrong}",
+                    path.display(),
+                    row.row
+                )));
+            }
             let sums = row.logps.iter().chain(&row.ref_logps).chain(&row.sampling_logps);
             let mut numbers = sums.chain(tokens).chain([&row.ref_prompt_logp]);
             if let Some(wrong) = numbers.find(|number| !number.is_finite()) {
@@ -252,6 +292,7 @@ mod tests {
             ref_prompt_logp: 0.0,
             token_logps: vec![vec![-0.1, -0.2], vec![-1.0 / 7.0]],
             ref_token_logps: Vec::new(),
+            values: vec![vec![0.1, 0.2, -1.0 / 3.0], vec![2.0]],
             template: Map::from_iter([("tools".to_owned(), Value::from("[]"))]),
         }
     }
@@ -288,6 +329,20 @@ mod tests {
     }
 
     #[test]
+    fn the_reward_of_the_second_source_is_kept_and_made_again_if_its_file_is_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::create(dir.path().join("run")).unwrap();
+        let store = Store::open(&run, "a").unwrap();
+        let watched = Some(SecondReward { reward: -1.0 / 3.0 });
+        assert_eq!(store.watched(4), None);
+        store.write_watched(4, watched).unwrap();
+        store.write_watched(5, None).unwrap();
+        assert_eq!((store.watched(4), store.watched(5)), (Some(watched), Some(None)));
+        std::fs::write(store.watch_path(4), "{\"reward\":").unwrap();
+        assert_eq!(store.watched(4), None);
+    }
+
+    #[test]
     fn a_part_that_is_damaged_is_made_again_and_a_wrong_number_is_never_written() {
         let dir = tempfile::tempdir().unwrap();
         let run = RunDir::create(dir.path().join("run")).unwrap();
@@ -295,12 +350,24 @@ mod tests {
         store.write_chunk(2, 0, &[row(0)]).unwrap();
         let path = store.part(2, 0);
         let text = std::fs::read_to_string(&path).unwrap();
-        for damaged in [&text[..text.len() / 2], &text.replace("\"stopped\":[true,false]", "\"stopped\":[true]")] {
+        let few = |whole: &str, damaged: &str| {
+            assert!(text.contains(whole), "{text}");
+            text.replace(whole, damaged)
+        };
+        for damaged in [
+            &text[..text.len() / 2],
+            &few("\"stopped\":[true,false]", "\"stopped\":[true]"),
+            // Neither a value for each token nor one more.
+            &few("[2.0]]", "[2.0,2.0,2.0]]"),
+        ] {
             std::fs::write(&path, damaged).unwrap();
             assert_eq!(store.chunk(2, 0), None, "{damaged}");
         }
         let wrong = RolloutRow { logps: vec![f64::NAN, 0.0], ..row(5) };
         let failure = store.write_chunk(2, 1, &[wrong]).unwrap_err().to_string();
         assert!(failure.contains("row 5 of the data is NaN"), "{failure}");
+        let wrong = RolloutRow { values: vec![vec![f64::INFINITY, 0.0], vec![0.0]], ..row(6) };
+        let failure = store.write_chunk(2, 1, &[wrong]).unwrap_err().to_string();
+        assert!(failure.contains("a value of a response to the prompt of row 6 of the data is inf"), "{failure}");
     }
 }

@@ -1,12 +1,13 @@
 //! From the responses of a round to the task that a method makes of them, by the same steps as from the responses of a file.
 
+mod sampled;
+
 use std::path::Path;
 use std::sync::Arc;
 
-use setpoint_align::online::{OnlineObjective, OnlineState, Prepared, Sampled};
 use setpoint_align::{
-    About, DroVSettings, FittedTransform, LogZ0, PairRule, PairwiseMethod, PromptIndex, PromptObjective,
-    ReferenceSample, RowObjective, Summary, WeightedObjective, check_targets, log_z_of_samples, prompt_log_z,
+    About, DroVSettings, FittedTransform, LogZ0, PairRule, PairwiseMethod, PromptObjective, ReferenceSample,
+    RowObjective, Summary, WeightedObjective, check_targets, log_z_of_samples, prompt_log_z,
 };
 use setpoint_data::{EncodedResponse, Example, Source};
 use setpoint_train::{Sequence, Task};
@@ -18,18 +19,20 @@ use super::super::{audit, leveled_task};
 use super::prompts::Prompts;
 use super::store::StoredRound;
 use crate::failure::{Failure, Outcome};
-use crate::setup;
 use crate::tasks::dro_v::DroVTask;
 use crate::tasks::nll::NllTask;
 use crate::tasks::pairwise::PairwiseTask;
-use crate::tasks::policy::{PolicyTask, SampledResponse};
 use crate::tasks::prompts::PromptTask;
 use crate::tasks::rows::RowTask;
 use crate::tasks::single::SingleResponses;
 use crate::tasks::stages::{ReferenceLogps, RewardedPrompt, RowPrompt, WithReference};
 
+pub use self::sampled::{PpoTasks, SampledTasks};
+
 /// The responses of a round that have rewards.
 pub struct Round {
+    /// The number of the round, from 0.
+    number: u64,
     /// The file that holds them, for messages.
     path: String,
     t0: Option<usize>,
@@ -46,6 +49,8 @@ struct RoundRow {
     policy: Vec<f64>,
     /// The same token by token, and under the reference, for methods that look at tokens.
     tokens: Vec<[Vec<f64>; 2]>,
+    /// The values of each response's slots, for methods with a value network.
+    values: Vec<Vec<f64>>,
     /// Whether a response ended with a stop token.
     stopped: Vec<bool>,
     samples: Vec<ReferenceSample>,
@@ -91,11 +96,13 @@ impl Round {
                 reference,
                 policy: kept.iter().map(|&j| row.logps[j]).collect(),
                 tokens: kept.iter().map(|&j| [&row.token_logps, &row.ref_token_logps].map(|of| at(of, j))).collect(),
+                values: kept.iter().map(|&j| at(&row.values, j)).collect(),
                 stopped: kept.iter().map(|&j| row.stopped[j]).collect(),
                 samples: prompts.samples.as_ref().map_or_else(Vec::new, |samples| samples[row.row].clone()),
             });
         }
-        Self { path: path.display().to_string(), t0: prompts.t0, rows, mismatched: stored.mismatched.clone() }
+        let path = path.display().to_string();
+        Self { number, path, t0: prompts.t0, rows, mismatched: stored.mismatched.clone() }
     }
 
     /// Leaves out prompts whose responses all have the same reward.
@@ -366,84 +373,5 @@ impl RoundTasks for BestTasks {
             return Ok(None);
         }
         Ok(Some(NllTask::new(best(round.set())?.prompts)))
-    }
-}
-
-/// Objectives on sampled responses, token by token.
-pub struct SampledTasks {
-    objective: Arc<dyn OnlineObjective>,
-    max_new_tokens: usize,
-    /// The state that the next round begins with.
-    state: OnlineState,
-    metrics: Vec<(String, f64)>,
-}
-
-impl SampledTasks {
-    /// Creates the tasks of an objective. `max_new_tokens`: the most tokens that a response may have.
-    pub fn new(objective: Box<dyn OnlineObjective>, max_new_tokens: usize) -> Self {
-        let state = objective.start();
-        Self { objective: Arc::from(objective), max_new_tokens, state, metrics: Vec::new() }
-    }
-
-    /// Computes the advantages of a round, and the state of the next one.
-    fn prepare(&mut self, round: &Round) -> Outcome<Prepared> {
-        let mut sampled = Vec::new();
-        for row in &round.rows {
-            for (j, [old, reference]) in row.tokens.iter().enumerate() {
-                sampled.push(Sampled {
-                    reward: row.example.responses[j].reward.unwrap_or(f64::NAN),
-                    stopped: row.stopped[j],
-                    old_logps: old,
-                    ref_logps: reference,
-                    values: &[],
-                });
-            }
-        }
-        let counts: Vec<usize> = round.rows.iter().map(|row| row.tokens.len()).collect();
-        let found = self.objective.prepare(&sampled, &PromptIndex::from_counts(&counts)?, &self.state)?;
-        self.state = found.next;
-        Ok(found)
-    }
-}
-
-impl RoundTasks for SampledTasks {
-    type Task = PolicyTask;
-
-    fn follow(&mut self, round: &Round) -> Outcome {
-        if !round.rows.is_empty() {
-            self.prepare(round)?;
-        }
-        Ok(())
-    }
-
-    fn task(&mut self, round: Round) -> Outcome<Option<PolicyTask>> {
-        if round.rows.is_empty() {
-            return Ok(None);
-        }
-        let found = self.prepare(&round)?;
-        self.metrics = found.metrics.into_iter().collect();
-        let mut numbers = found.advantages.into_iter().zip(found.weights);
-        let mut prompts = Vec::with_capacity(round.rows.len());
-        for row in &round.rows {
-            let sequences = setup::sequences(&row.example, None);
-            let responses = sequences.into_iter().zip(&row.tokens).zip(numbers.by_ref()).enumerate().map(
-                |(index, ((sequence, [old, reference]), (advantages, weight)))| SampledResponse {
-                    name: row.example.source.to_string(),
-                    index,
-                    sequence,
-                    old: old.clone(),
-                    reference: reference.clone(),
-                    advantages,
-                    weight,
-                    reward: row.example.responses[index].reward.unwrap_or(f64::NAN),
-                },
-            );
-            prompts.push(responses.collect());
-        }
-        Ok(Some(PolicyTask::new(self.objective.clone(), prompts, self.max_new_tokens)))
-    }
-
-    fn metrics(&self) -> Vec<(String, f64)> {
-        self.metrics.clone()
     }
 }

@@ -1,0 +1,112 @@
+//! Responses that occur more than once and are judged in opposite ways.
+
+use std::collections::HashMap;
+
+use setpoint_align::Role;
+
+use super::data::SetView;
+use crate::setup::token_hash;
+use crate::tasks::stages::Prompt;
+
+/// Rewards that differ by less, as a share of the larger, are one reward: a reward model rounds in its own way in every batch.
+const SAME: f64 = 1e-3;
+
+/// What the data says of a response.
+#[derive(Clone, Copy, PartialEq)]
+struct Judgement {
+    row: usize,
+    reward: Option<f64>,
+    label: Option<Role>,
+    /// Whether the response is the only one of its row, so that its label compares it with nothing.
+    is_alone: bool,
+}
+
+impl Judgement {
+    /// Returns whether both cannot be right. A label counts within a row, where it compares responses, or where it is about one response
+    /// alone: the best response of one row may well be the worst of another.
+    fn contradicts(&self, other: &Self) -> bool {
+        let differ = |(a, b): (f64, f64)| (a - b).abs() > SAME * a.abs().max(b.abs());
+        let labels = self.label.zip(other.label).is_some_and(|(a, b)| a != b);
+        self.reward.zip(other.reward).is_some_and(differ)
+            || labels && (self.row == other.row || self.is_alone && other.is_alone)
+    }
+}
+
+/// Returns how many responses are judged in another way than the same response to the same prompt before them, and the name of the first.
+fn conflicts<'a>(prompts: impl IntoIterator<Item = &'a Prompt>) -> (usize, Option<&'a str>) {
+    let mut seen: HashMap<(u64, u64), Judgement> = HashMap::new();
+    let (mut count, mut first) = (0, None);
+    for (row, prompt) in prompts.into_iter().enumerate().filter(|(_, prompt)| !prompt.sequences.is_empty()) {
+        let asked = token_hash(prompt.prompt_ids());
+        for j in 0..prompt.sequences.len() {
+            let (reward, label) = (prompt.rewards.get(j).copied().flatten(), prompt.labels.get(j).copied().flatten());
+            let own = Judgement { row, reward, label, is_alone: prompt.sequences.len() == 1 };
+            let known = seen.entry((asked, token_hash(prompt.response_ids(j)))).or_insert(own);
+            if known.contradicts(&own) {
+                count += 1;
+                first = first.or(Some(prompt.name.as_str()));
+            }
+        }
+    }
+    (count, first)
+}
+
+/// Warns of responses that contradict each other.
+pub fn warn_of_conflicts(set: &SetView<'_>) {
+    if let (count, Some(first)) = conflicts(set.prompts.iter().map(|prompt| prompt.prompt())) {
+        let all: usize = set.prompts.iter().map(|prompt| prompt.prompt().sequences.len()).sum();
+        log::warn!(
+            "responses with the text of another one to the same prompt, but another reward or the opposite label: {count} of {all}, the \
+             first in {first}; together they teach the mean of both, or nothing: keep one of each"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use setpoint_train::Sequence;
+
+    use super::*;
+
+    /// A prompt whose responses are single tokens.
+    fn prompt(name: &str, responses: &[(u32, Option<f64>, Option<Role>)]) -> Prompt {
+        let sequence = |&(token, _, _): &(u32, Option<f64>, Option<Role>)| Sequence {
+            ids: vec![1, 2, token],
+            prompt_len: 2,
+            scored_from: 2,
+        };
+        Prompt {
+            name: name.to_owned(),
+            sequences: responses.iter().map(sequence).collect(),
+            labels: responses.iter().map(|response| response.2).collect(),
+            rewards: responses.iter().map(|response| response.1).collect(),
+        }
+    }
+
+    fn found(prompts: &[Prompt]) -> (usize, Option<&str>) {
+        conflicts(prompts)
+    }
+
+    #[test]
+    fn opposite_judgements_of_one_text_are_counted() {
+        let (good, bad) = (Some(Role::Chosen), Some(Role::Rejected));
+        let pair = prompt("pair", &[(5, None, good), (5, None, bad)]);
+        assert_eq!(found(&[pair]), (1, Some("pair")));
+        let rewards = prompt("rewards", &[(5, Some(1.0), None), (6, Some(0.0), None), (5, Some(-1.0), None)]);
+        assert_eq!(found(&[rewards.clone()]), (1, Some("rewards")));
+        let (one, other) = (prompt("one", &[(6, Some(3.0), None)]), prompt("other", &[(5, Some(3.0), None)]));
+        assert_eq!(found(&[one, other, rewards]), (3, Some("rewards")), "6 and both 5 against the rows before");
+        let single = |name, label| prompt(name, &[(5, None, label)]);
+        assert_eq!(found(&[single("a", good), single("b", bad), single("c", good)]), (1, Some("b")));
+    }
+
+    #[test]
+    fn what_agrees_or_compares_with_others_is_no_conflict() {
+        let (good, bad) = (Some(Role::Chosen), Some(Role::Rejected));
+        // Second best: preferred to one response, and not to another.
+        let pairs = [prompt("1", &[(5, None, good), (6, None, bad)]), prompt("2", &[(7, None, good), (5, None, bad)])];
+        assert_eq!(found(&pairs), (0, None));
+        let rounded = prompt("rounded", &[(5, Some(0.51), None), (5, Some(0.510_000_1), None), (5, Some(0.51), good)]);
+        assert_eq!(found(&[rounded, prompt("none", &[])]), (0, None));
+    }
+}

@@ -1,0 +1,150 @@
+//! The tasks of methods that look at sampled responses token by token: PPO, RLOO, GRPO and REINFORCE++.
+
+use std::sync::Arc;
+
+use setpoint_align::PromptIndex;
+use setpoint_align::online::{OnlineObjective, OnlineState, PpoSettings, Prepared, Sampled};
+
+use super::super::ptx::Ptx;
+use super::{Round, RoundTasks};
+use crate::failure::Outcome;
+use crate::setup;
+use crate::tasks::policy::{PolicyTask, SampledResponse};
+use crate::tasks::ppo::{PpoTask, ResponseSlots};
+
+/// Objectives on sampled responses, token by token.
+pub struct SampledTasks {
+    objective: Arc<dyn OnlineObjective>,
+    max_new_tokens: usize,
+    /// The state that the next round begins with.
+    state: OnlineState,
+    metrics: Vec<(String, f64)>,
+}
+
+impl SampledTasks {
+    /// Creates the tasks of an objective. `max_new_tokens`: the most tokens that a response may have.
+    pub fn new(objective: Box<dyn OnlineObjective>, max_new_tokens: usize) -> Self {
+        let state = objective.start();
+        Self { objective: Arc::from(objective), max_new_tokens, state, metrics: Vec::new() }
+    }
+
+    /// Computes the advantages of a round, and the state of the next one.
+    fn prepare(&mut self, round: &Round) -> Outcome<Prepared> {
+        let mut sampled = Vec::new();
+        for row in &round.rows {
+            for (j, [old, reference]) in row.tokens.iter().enumerate() {
+                sampled.push(Sampled {
+                    reward: row.example.responses[j].reward.unwrap_or(f64::NAN),
+                    stopped: row.stopped[j],
+                    old_logps: old,
+                    ref_logps: reference,
+                    values: &row.values[j],
+                });
+            }
+        }
+        let counts: Vec<usize> = round.rows.iter().map(|row| row.tokens.len()).collect();
+        let found = self.objective.prepare(&sampled, &PromptIndex::from_counts(&counts)?, &self.state)?;
+        self.state = found.next;
+        Ok(found)
+    }
+
+    /// Makes the task of the policy, and returns the targets of each response's values.
+    fn policy_task(&mut self, round: &Round) -> Outcome<(PolicyTask, Vec<Vec<f64>>)> {
+        let found = self.prepare(round)?;
+        self.metrics = found.metrics.into_iter().collect();
+        let mut numbers = found.advantages.into_iter().zip(found.weights);
+        let mut prompts = Vec::with_capacity(round.rows.len());
+        for row in &round.rows {
+            let sequences = setup::sequences(&row.example, None);
+            let responses = sequences.into_iter().zip(&row.tokens).zip(numbers.by_ref()).enumerate().map(
+                |(index, ((sequence, [old, reference]), (advantages, weight)))| SampledResponse {
+                    name: row.example.source.to_string(),
+                    index,
+                    sequence,
+                    old: old.clone(),
+                    reference: reference.clone(),
+                    advantages,
+                    weight,
+                    reward: row.example.responses[index].reward.unwrap_or(f64::NAN),
+                },
+            );
+            prompts.push(responses.collect());
+        }
+        Ok((PolicyTask::new(self.objective.clone(), prompts, self.max_new_tokens), found.returns))
+    }
+}
+
+impl RoundTasks for SampledTasks {
+    type Task = PolicyTask;
+
+    fn follow(&mut self, round: &Round) -> Outcome {
+        if !round.rows.is_empty() {
+            self.prepare(round)?;
+        }
+        Ok(())
+    }
+
+    fn task(&mut self, round: Round) -> Outcome<Option<PolicyTask>> {
+        if round.rows.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(self.policy_task(&round)?.0))
+    }
+
+    fn metrics(&self) -> Vec<(String, f64)> {
+        self.metrics.clone()
+    }
+}
+
+/// PPO: sampled responses with a value network.
+pub struct PpoTasks {
+    sampled: SampledTasks,
+    settings: Arc<PpoSettings>,
+    /// Rows of other data, if the policy keeps learning any.
+    ptx: Option<Ptx>,
+    /// The responses of a round.
+    responses: usize,
+    /// Those of all rounds so far.
+    episode: f64,
+}
+
+impl PpoTasks {
+    /// Creates the tasks of rounds of so many `responses`. `max_new_tokens`: the most tokens that a response may have.
+    pub fn new(settings: &PpoSettings, max_new_tokens: usize, responses: usize, ptx: Option<Ptx>) -> Self {
+        let sampled = SampledTasks::new(Box::new(settings.clone()), max_new_tokens);
+        Self { sampled, settings: Arc::new(settings.clone()), ptx, responses, episode: 0.0 }
+    }
+}
+
+impl RoundTasks for PpoTasks {
+    type Task = PpoTask;
+
+    fn follow(&mut self, round: &Round) -> Outcome {
+        self.sampled.follow(round)
+    }
+
+    fn task(&mut self, round: Round) -> Outcome<Option<PpoTask>> {
+        self.episode = (round.number as f64 + 1.0) * self.responses as f64;
+        if round.rows.is_empty() {
+            return Ok(None);
+        }
+        let (policy, returns) = self.sampled.policy_task(&round)?;
+        let values = round.rows.into_iter().flat_map(|row| row.values);
+        let slots: Vec<ResponseSlots> =
+            values.zip(returns).map(|(values, returns)| ResponseSlots { values, returns }).collect();
+        let ptx = self.ptx.as_ref().map(|ptx| {
+            let mut rows = ptx.of_round(round.number, self.responses);
+            // Responses without a reward have left.
+            rows.truncate(slots.len());
+            rows
+        });
+        let is_warmup = round.number < self.settings.value_warmup;
+        Ok(Some(PpoTask::new(policy, self.settings.clone(), slots, ptx, is_warmup)))
+    }
+
+    fn metrics(&self) -> Vec<(String, f64)> {
+        let mut metrics = self.sampled.metrics();
+        metrics.push(("episode".to_owned(), self.episode));
+        metrics
+    }
+}
