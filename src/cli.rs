@@ -139,8 +139,9 @@ const CHAT_HELP: &str = "Example:\n  setpoint chat --model runs/sft/model --syst
     An empty line, /quit or Ctrl-D ends the conversation.";
 const DEMO_HELP: &str = "Example:\n  setpoint demo --run runs/demo";
 const PLAN_HELP: &str = "Examples:\n  setpoint plan dro.toml\n  setpoint plan --job sft --model Qwen2.5-0.5B --data chats.jsonl --json\n  \
-    setpoint plan dro.toml --device cuda:0-3 --device-memory 80GiB\n\n\
-    Without --job the job is align where the file has a section [align], reward where it sets `center`, else sft.";
+    setpoint plan dro.toml --device cuda:0-3 --device-memory 80GiB\n  \
+    setpoint plan --rounds 50 --model runs/sft/model --data prompts.jsonl --set reward.model.path=runs/reward/model\n\n\
+    Without --job the job is align with --rounds or where the file has a section [align], reward where it sets `center`, else sft.";
 
 const LEND_HELP: &str = "Example, on gpu1 and gpu2 and then anywhere:\n  SETPOINT_TOKEN=… setpoint lend --device cuda:0-7 --listen 0.0.0.0:3000\n  \
     SETPOINT_TOKEN=… setpoint align dro.toml --run runs/dro --device remote:gpu1:3000,remote:gpu2:3000\n\n\
@@ -180,6 +181,9 @@ pub struct PlanArgs {
     /// .jsonl, .json or .parquet file, folder or hub dataset id (setting data.path)
     #[arg(long, value_name = "FILE")]
     pub data: Option<String>,
+    /// Rounds of training on responses that the policy samples, of align (setting rounds)
+    #[arg(long, value_name = "N")]
+    pub rounds: Option<u64>,
     /// One setting; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,

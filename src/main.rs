@@ -16,8 +16,9 @@ use clap::CommandFactory;
 
 use cli::{Cli, Command, ExportCommand, InspectCommand, JobCommand, OtherCommand, PlanArgs};
 use host::{require_one_device, session};
+use setpoint::align::Align;
 use setpoint::config::{Given, load};
-use setpoint::jobs;
+use setpoint::jobs::{self, Job as _};
 use setpoint::session::Shared;
 use setpoint::{Failure, Outcome, Session};
 
@@ -127,8 +128,11 @@ fn run(command: Command) -> Outcome {
 }
 
 fn plan(args: &PlanArgs) -> Outcome {
-    let job = commands::plan::job(args.job.as_deref(), args.config.as_deref())?;
-    let given = cli::given(args.config.as_ref(), args.model.as_ref(), args.data.as_ref(), &args.set);
+    // Only one job trains in rounds.
+    let name = args.job.as_deref().or(args.rounds.map(|_| Align::COMMAND));
+    let job = commands::plan::job(name, args.config.as_deref())?;
+    let mut given = cli::given(args.config.as_ref(), args.model.as_ref(), args.data.as_ref(), &args.set);
+    given.flag("rounds", args.rounds.map(|rounds| i64::try_from(rounds).unwrap_or(i64::MAX)), "--rounds");
     let given = Given { neighbours: Some(jobs::neighbours(job.command())), ..given };
     let ready = job.load(&given)?;
     let place = device::place_named(args.device.as_deref(), args.device_memory)?;

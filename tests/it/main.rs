@@ -65,6 +65,7 @@ mod seeded;
 mod serve;
 mod serve_limits;
 mod serving;
+mod servers;
 mod settings;
 mod settings_page;
 mod settings_printed;

@@ -122,6 +122,27 @@ fn a_sweep_counts_steps_as_the_plan_does() {
     }
 }
 
+/// What `--rounds N` plans is what `align --rounds N` trains.
+#[test]
+fn rounds_are_planned_by_a_flag() {
+    let (_dir, data) = file("prompts.jsonl", &rewarded_rows(6));
+    let rule = ["--set", "reward.rule.kind=length", "--set", "reward.rule.target=6", "--set", "reward.rule.unit=chars"];
+    let sets = ["align.method=dpo", "rollout.prompts=6", "rollout.max_new_tokens=8", "train.batch_size=3"];
+    let rollout: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+    let model = model().display().to_string();
+    let arguments = [&["plan", "--rounds", "5", "--model", &model, "--data", &data][..], &rule, &rollout].concat();
+    let ran = setpoint(&[&arguments[..], &["--json"]].concat()).ok();
+    let planned: Value = serde_json::from_str(&ran.stdout).unwrap();
+    // A round has two batches of three pairs.
+    assert_eq!((planned["steps"].as_u64(), planned["rounds"]["rounds"].as_u64()), (Some(10), Some(5)), "{planned}");
+    assert!(setpoint(&arguments).ok().stdout.contains("5 of 6 prompts with 2 responses each"));
+    // A server needs no memory here.
+    let server = setpoint(&[&arguments[..], &["--json", "--set", "rollout.server.model=m"]].concat()).ok();
+    let server: Value = serde_json::from_str(&server.stdout).unwrap();
+    assert_eq!(server["rounds"]["cache"].as_f64(), Some(0.0), "{server}");
+    setpoint(&["plan", "--job", "sft", "--rounds", "5", "--model", &model, "--data", &data]).fails(2, &["rounds"]);
+}
+
 /// A preset in a sweep's list brings its settings; what stands beside it wins.
 #[test]
 fn a_preset_can_be_swept() {

@@ -181,7 +181,7 @@ fn micro_batches_and_devices_leave_the_numbers_as_they_are() {
 }
 
 /// Starts a run, kills it as soon as a condition holds, goes on, and so forth; how often it was killed.
-fn kill_and_resume(run: &Path, arguments: &[String], conditions: &[&dyn Fn(&Path) -> bool]) -> usize {
+pub fn kill_and_resume(run: &Path, arguments: &[String], conditions: &[&dyn Fn(&Path) -> bool]) -> usize {
     let mut kills = 0;
     for condition in conditions.iter().copied().map(Some).chain([None]) {
         let mut arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -348,6 +348,81 @@ fn a_changed_round_is_refused_and_a_missing_one_named() {
     resume().ok();
 }
 
+/// The log-probabilities of the generator and of the path that training takes are those of the policy that sampled, at its temperature.
+#[test]
+fn responses_are_as_probable_as_the_policy_that_sampled_them_makes_them() {
+    let (dir, data) = file("prompts.jsonl", &prompts(6));
+    let per_prompt = ["align.method=dro", "align.log_z0=per_prompt"];
+    for (name, settings) in [("rloo", &["align.method=rloo"][..]), ("dro", &per_prompt), ("dpo", &["align.method=dpo"])]
+    {
+        for temperature in ["0.5", "1.0", "2.0"] {
+            let run = dir.path().join(format!("{name}-{temperature}"));
+            let at = format!("rollout.temperature={temperature}");
+            setpoint_owned(&arguments(&data, &run, 2, &[settings, SHORT, &[&at]])).ok();
+            for row in (0..2).flat_map(|round| lines(&path_of(&run, round))) {
+                let numbers =
+                    |name: &str| row[name].as_array().unwrap().iter().map(|n| n.as_f64().unwrap()).collect::<Vec<_>>();
+                let (own, sampling) = (numbers("logps"), numbers("sampling_logps"));
+                assert!(own.iter().zip(&sampling).all(|(a, b)| (a - b).abs() < 1e-3), "{name} {temperature}: {row:?}");
+            }
+        }
+    }
+    // A token of hotter samples has a greater entropy under the policy that drew it.
+    let entropy = |t: &str| {
+        let run = dir.path().join(format!("rloo-{t}"));
+        by_round(&run, "objective/entropy")[0] / by_round(&run, "completions/mean_length")[0]
+    };
+    assert!(entropy("0.5") < entropy("2.0"), "{} {}", entropy("0.5"), entropy("2.0"));
+    // The policy before training is its own reference, at any temperature.
+    for temperature in ["0.5", "1.0", "2.0"] {
+        assert!(by_round(&dir.path().join(format!("rloo-{temperature}")), "objective/kl")[0].abs() < 1e-6);
+    }
+}
+
+#[test]
+fn chunks_are_dealt_to_devices_and_are_the_same_on_each() {
+    let (dir, data) = file("prompts.jsonl", &prompts(6));
+    let made = |device: &str| {
+        let run = dir.path().join(device);
+        let chunks: &[&str] = &["align.method=grpo", "align.beta=0.1", "rollout.chunk_rows=8", "train.max_steps=1"];
+        let mut arguments = arguments(&data, &run, 1, &[SHORT, chunks]);
+        arguments.extend(["--device".into(), device.into()]);
+        setpoint_owned(&arguments).ok();
+        std::fs::read(path_of(&run, 0)).unwrap()
+    };
+    // Three chunks on one, two and four devices.
+    let one = made("flex");
+    assert!(one == made("flex,flex") && one == made("flex,flex,flex,flex"));
+}
+
+#[test]
+fn responses_of_old_rounds_go_and_a_resumed_run_ends_in_the_same_bits() {
+    let (dir, data) = file("prompts.jsonl", &prompts(10));
+    // The coefficient of the KL divergence and the moments of the rewards go from round to round.
+    let own: &[&str] = &[
+        "align.method=reinforce_pp",
+        "align.kl_target=0.5",
+        "align.kl_horizon=100",
+        "rollout.max_new_tokens=24",
+        "train.batch_size=12",
+        "train.save_steps=1",
+    ];
+    let (whole, killed) = (dir.path().join("whole"), dir.path().join("killed"));
+    setpoint_owned(&arguments(&data, &whole, 5, &[own, SHORT])).ok();
+    let keeps: &[&str] = &["rollout.keep_rounds=1"];
+    let third = |run: &Path| run.join("rollouts/round-0002.json").exists();
+    let fifth = |run: &Path| run.join("rollouts/round-0004.json").exists();
+    let conditions: [&dyn Fn(&Path) -> bool; 2] = [&third, &fifth];
+    let kills = kill_and_resume(&killed, &arguments(&data, &killed, 5, &[own, SHORT, keeps]), &conditions);
+    assert!(kills > 0, "it was over before it could be killed");
+    let weights = |run: &Path| std::fs::read(run.join("model/model.safetensors")).unwrap();
+    assert!(weights(&whole) == weights(&killed));
+    assert_eq!(metrics(&killed), metrics(&whole));
+    assert!(path_of(&killed, 0).exists() && path_of(&killed, 4).exists(), "the first round and the last one stay");
+    assert!(!path_of(&killed, 1).exists() && !path_of(&killed, 2).exists(), "no checkpoint needs them");
+    assert!((0..5).all(|round| path_of(&whole, round).exists()));
+}
+
 #[test]
 fn a_guard_that_stops_leaves_a_run_that_goes_on() {
     let (dir, data) = file("prompts.jsonl", &prompts(6));
@@ -424,9 +499,17 @@ fn what_rounds_cannot_do_is_said_in_one_sentence_before_any_work() {
         (&[dpo, SHORT, &["eval_data.path=rows.jsonl"]], "leave `eval_data` out"),
         (&[dpo, SHORT, &["align.method=orpo", "reference=previous"]], "has no reference model"),
         (&[SHORT, &["align.log_z0=keep_chosen"]], "rounds have none"),
-        (&[SHORT, &["align.log_z0=per_prompt", "rollout.temperature=0.7"]], "at temperature 1 alone"),
         (&[SHORT, &["align.method=qrpo", "rollout.temperature=0.7"]], "at temperature 1 alone"),
-        (&[SHORT, &["align.method=rloo", "rollout.temperature=0.7"]], "at temperature 1 alone"),
+        (&[dpo, SHORT, &["rollout.keep_rounds=0"]], "`rollout.keep_rounds` must be at least 1"),
+        (&[dpo, SHORT, &["rollout.server.concurrency=4"]], "give its name as the server knows it"),
+        (&[dpo, SHORT, &["rollout.server.model=m", "rollout.server.base_url=gpu1"]], "expected an address"),
+        (&[dpo, SHORT, &["rollout.reload.run=['sh']"]], "there is no server to give its weights"),
+        (
+            &[dpo, SHORT, &["rollout.server.model=m", "rollout.reload.run=['no-such-program']"]],
+            "is in no folder of PATH",
+        ),
+        (&[SHORT, &["align.method=grpo", "rollout.server.model=m"]], "set `rollout.reload` to a command"),
+        (&[SHORT, &["align.log_z0=per_prompt", "rollout.server.model=m"]], "set `rollout.reload` to a command"),
         (&[SHORT, &["align.method=grpo", "rollout.samples=1"]], "at least 2"),
         (&[SHORT, &["align.method=grpo", "reference=previous"]], "has no reference model"),
         (

@@ -66,8 +66,8 @@ pub use bootstrap::{Bootstrap, BootstrapMethod, Estimate};
 pub use error::Error;
 pub use frontier::{FrontierPoint, at_kl, difference_at_kl, interpolate};
 pub use judge::{
-    ChatAnswer, ChatMessage, ChatRequest, ChatResult, JudgeClient, JudgeSettings, JudgeSpending, OnFailure,
-    ScoreReader, TokenLogprob, fill_template,
+    ChatAnswer, ChatMessage, ChatRequest, ChatResult, Completion, CompletionRequest, EndpointRequest, JudgeClient,
+    JudgeSettings, JudgeSpending, OnFailure, ScoreReader, TokenLogprob, fill_template,
 };
 pub use kl::{KlEstimates, MeanError, kl_estimates};
 pub use length::LengthStats;

@@ -64,8 +64,8 @@ pub use hooks::{Evaluation, Hooks, Measurement, NoHooks, Sample, StepReport};
 pub use identity::{Change, Identity, Input};
 pub use logps::{
     Divergence, HeadOptions, Predictions, PromptLogps, ScoredSequence, Sequence, SequenceLogps, TokenLogps,
-    kept_logits, score_against, score_and_keep, score_batches, score_sequences, sequence_logps, sequence_logps_with,
-    shared_tokens, token_logps, token_logps_with,
+    kept_logits, score_against, score_and_keep, score_batches, score_batches_with, score_sequences, sequence_logps,
+    sequence_logps_with, shared_tokens, token_logps, token_logps_with,
 };
 pub use metrics::MetricSums;
 pub use moments::MomentsFormat;

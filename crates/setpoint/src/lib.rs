@@ -120,6 +120,7 @@ pub mod report;
 pub mod reward;
 pub mod search;
 pub mod serve;
+pub mod server;
 pub mod session;
 pub mod setup;
 pub mod sft;

@@ -19,7 +19,7 @@ pub enum GuardAction {
 }
 
 /// The numbers of a round that the guards look at; `None` for those that a method does not have.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct RoundSigns {
     /// The round, from 0.
     pub round: u64,

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::completion::EndpointRequest;
+
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChatMessage {
@@ -34,9 +36,10 @@ pub struct ChatRequest {
     pub sample: u32,
 }
 
-impl ChatRequest {
-    /// The body that is sent.
-    pub(super) fn body(&self, model: &str, limit_key: &str) -> Value {
+impl EndpointRequest for ChatRequest {
+    const PATH: &'static str = "/chat/completions";
+
+    fn body(&self, model: &str, limit_key: &str) -> Value {
         let mut body = Map::new();
         body.insert("model".into(), json!(model));
         body.insert("messages".into(), json!(self.messages));
@@ -49,6 +52,10 @@ impl ChatRequest {
             body.insert("top_logprobs".into(), json!(top));
         }
         Value::Object(body)
+    }
+
+    fn sample(&self) -> u32 {
+        self.sample
     }
 }
 
@@ -114,7 +121,8 @@ impl ChatAnswer {
     pub(super) fn parse(response: &Value, cached: bool) -> Result<Self, String> {
         let missing = |what: &str| format!("the answer has no {what}: {}", excerpt(&response.to_string()));
         let choice = response.pointer("/choices/0").ok_or_else(|| missing("choices[0]"))?;
-        let content = match choice.pointer("/message/content") {
+        // A chat endpoint answers with a message, a completions endpoint with a text.
+        let content = match choice.pointer("/message/content").or_else(|| choice.get("text")) {
             Some(Value::String(text)) => text.clone(),
             // A refusal, or a limit reached before the first word: an answer all the same, and asking again would give no other.
             Some(Value::Null) if choice["finish_reason"].is_string() => String::new(),

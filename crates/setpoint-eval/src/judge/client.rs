@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::cache::Cache;
 use super::chat::{ChatAnswer, ChatRequest};
+use super::completion::EndpointRequest;
 use super::gate::Gate;
 use super::http::{Attempt, Endpoint};
 use super::settings::{JudgeSettings, OnFailure};
@@ -187,9 +188,9 @@ impl JudgeClient {
     ///
     /// # Errors
     /// As [`ask_all`](Self::ask_all).
-    pub fn ask_each(
+    pub fn ask_each<R: EndpointRequest>(
         &self,
-        requests: &[ChatRequest],
+        requests: &[R],
         usable: &(dyn Fn(&ChatAnswer) -> bool + Sync),
         arrived: &mut dyn FnMut(&[usize], &ChatResult) -> ControlFlow<()>,
     ) -> Result<Vec<Option<ChatResult>>, Error> {
@@ -247,23 +248,23 @@ impl JudgeClient {
     }
 
     /// The cache's key: everything that decides the answer.
-    fn key(&self, request: &ChatRequest) -> String {
+    fn key<R: EndpointRequest>(&self, request: &R) -> String {
         let mut hash = Sha256::new();
-        for part in [self.endpoint.url(), &self.body(request), &request.sample.to_string()] {
+        for part in [self.endpoint.url::<R>(), self.body(request), request.sample().to_string()] {
             hash.update(part.as_bytes());
             hash.update([0]);
         }
         hex(&hash.finalize())
     }
 
-    fn body(&self, request: &ChatRequest) -> String {
+    fn body<R: EndpointRequest>(&self, request: &R) -> String {
         request.body(&self.model, &self.settings.max_tokens_key).to_string()
     }
 
-    fn ask(
+    fn ask<R: EndpointRequest>(
         &self,
         key: &str,
-        request: &ChatRequest,
+        request: &R,
         usable: &(dyn Fn(&ChatAnswer) -> bool + Sync),
         stop: &AtomicBool,
     ) -> End {
@@ -273,14 +274,15 @@ impl JudgeClient {
             return End::Answer(Box::new(answer));
         }
         let body = self.body(request);
-        let fatal = |reason: String| End::Fatal(Error::Judge { url: self.endpoint.url().to_owned(), reason });
+        let url = self.endpoint.url::<R>();
+        let fatal = |reason: String| End::Fatal(Error::Judge { url: url.clone(), reason });
         let mut reason = String::new();
         for attempt in 0..=self.settings.retries {
             self.gate.wait();
             if stop.load(Ordering::Relaxed) {
                 return End::Failed("another request ended the evaluation".to_owned());
             }
-            let pause = match self.endpoint.post(&body) {
+            let pause = match self.endpoint.post(&url, &body) {
                 Attempt::Answer(response) => match ChatAnswer::parse(&response, false) {
                     Ok(answer) => {
                         count(&self.counters.answered, 1);

@@ -6,6 +6,7 @@ use serde_json::Value;
 use setpoint_files::words;
 
 use super::chat::excerpt;
+use super::completion::EndpointRequest;
 use super::secret::Key;
 use super::settings::JudgeSettings;
 use crate::error::Error;
@@ -31,15 +32,16 @@ pub(super) enum Attempt {
 #[derive(Debug)]
 pub(super) struct Endpoint {
     agent: ureq::Agent,
-    url: String,
+    /// Without the path of a request.
+    base: String,
     key: Key,
 }
 
 impl Endpoint {
     pub(super) fn new(settings: &JudgeSettings) -> Result<Self, Error> {
-        let url = settings.url();
+        let base = settings.base();
         let key = Key::from_env(&settings.api_key_env)?;
-        if key.is_in(&url) {
+        if key.is_in(&base) {
             return Err(Error::KeyInAddress { variable: settings.api_key_env.clone() });
         }
         let mut config = ureq::Agent::config_builder()
@@ -50,14 +52,15 @@ impl Endpoint {
             .max_redirects_will_error(false)
             .max_idle_connections_per_host(settings.concurrency)
             .user_agent(concat!("setpoint/", env!("CARGO_PKG_VERSION")));
-        if is_loopback(&url) {
+        if is_loopback(&base) {
             config = config.proxy(None);
         }
-        Ok(Self { agent: config.build().new_agent(), url, key })
+        Ok(Self { agent: config.build().new_agent(), base, key })
     }
 
-    pub(super) fn url(&self) -> &str {
-        &self.url
+    /// Returns the address that requests of this kind go to.
+    pub(super) fn url<R: EndpointRequest>(&self) -> String {
+        format!("{}{}", self.base, R::PATH)
     }
 
     /// Takes the key out of a value.
@@ -65,9 +68,10 @@ impl Endpoint {
         self.key.redact_value(value);
     }
 
-    pub(super) fn post(&self, body: &str) -> Attempt {
+    /// Sends the body of a request to its address.
+    pub(super) fn post(&self, url: &str, body: &str) -> Attempt {
         let again = |reason: String| Attempt::Again { reason, pause: None };
-        let mut request = self.agent.post(&self.url).header("content-type", "application/json");
+        let mut request = self.agent.post(url).header("content-type", "application/json");
         if let Some(header) = self.key.header() {
             request = request.header("authorization", header);
         }

@@ -133,9 +133,9 @@ impl JudgeSettings {
         problems
     }
 
-    /// The address that requests go to.
-    pub(super) fn url(&self) -> String {
-        format!("{}/chat/completions", self.base_url.trim_end_matches('/'))
+    /// The address of the endpoint, to which requests add their path.
+    pub(super) fn base(&self) -> String {
+        self.base_url.trim_end_matches('/').to_owned()
     }
 }
 

@@ -10,7 +10,7 @@ use burn::tensor::{FloatDType, Tensor, TensorData};
 use setpoint_ops::linear;
 use setpoint_transformer::{CausalLm, bound_logits};
 
-use super::head::CHUNK_BYTES;
+use super::head::{CHUNK_BYTES, HeadOptions};
 use super::score::{NumberedPass, Pass, Passes, ScoredSequence};
 use super::sequence::Sequence;
 use crate::devices::distribute;
@@ -72,7 +72,7 @@ pub fn score_and_keep<S: Borrow<Sequence>>(
     let mut states: Vec<Option<TensorData>> = vec![None; passes.all().len()];
     let compute = |model: &CausalLm, numbered: &NumberedPass| {
         let pass = passes.run(model, numbered);
-        Ok((pass.scores(model), pass.hidden.at(&pass.batch.responses).into_data()))
+        Ok((pass.scores(model, &HeadOptions::default()), pass.hidden.at(&pass.batch.responses).into_data()))
     };
     distribute(devices, &model, passes.all(), compute, &mut |&(number, _), (scored, kept)| {
         states[number] = Some(kept);
@@ -118,7 +118,7 @@ pub fn score_against<S: Borrow<Sequence>>(
     let compute = |both: &WithHead, numbered: &NumberedPass| {
         let pass = passes.run(&both.model, numbered);
         let kl = divergences(both, &pass, &kept.states[numbered.0], kept.logits_cap, chunk)?;
-        let scores = pass.scores(&both.model).into_iter().zip(kl);
+        let scores = pass.scores(&both.model, &HeadOptions::default()).into_iter().zip(kl);
         Ok::<_, Error>(scores.map(|((index, scored), kl)| (index, Divergence { scored, kl })).collect::<Vec<_>>())
     };
     distribute(devices, &both, passes.all(), compute, &mut |_, found| store(found))

@@ -13,13 +13,22 @@ pub(super) const CHUNK_BYTES: usize = 128 << 20;
 const KEPT_BYTES: usize = 256 << 20;
 
 /// How the head turns hidden states into log-probabilities.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct HeadOptions {
     /// Positions whose logits exist at a time, at least 1; by default as many as 128 MiB hold.
     pub chunk: Option<usize>,
     /// Whether logits are kept for the backward pass, which computes them again otherwise; by default where the decoder keeps its graph
     /// ([`Recompute::None`]) and 256 MiB hold them.
     pub keep: Option<bool>,
+    /// Divides the logits, above 0: the log-probabilities are those of the policy that samples at this temperature. By default 1.
+    pub temperature: Option<f64>,
+}
+
+impl HeadOptions {
+    /// Returns the default options at a temperature.
+    pub fn at_temperature(temperature: f64) -> Self {
+        Self { temperature: Some(temperature), ..Self::default() }
+    }
 }
 
 /// Bytes of the logits of `positions` that a decoder with this setting keeps for the backward pass.
@@ -145,14 +154,18 @@ pub(super) fn head_logps(
     let device = hidden.states.device().without_autodiff();
     let weight = model.head_weight();
     let [vocab_size, _] = weight.dims();
+    let temperature = options.temperature.unwrap_or(1.0);
     let logits = Logits {
         chunk: options.chunk.unwrap_or(CHUNK_BYTES / 4 / vocab_size.max(1)).max(1),
         keep: options.keep.unwrap_or(kept_logits(positions.tokens.len(), vocab_size, model.decoder().recompute) > 0),
-        soft_cap: model.logits_cap(),
+        // cap·tanh(z/cap)/T = (cap/T)·tanh((z/T)/(cap/T)).
+        soft_cap: model.logits_cap().map(|cap| cap / temperature),
     };
     let index = |of: Vec<i32>| Tensor::<1, Int>::from_data(of.as_slice(), &device);
     let (rows, tokens) = (index(hidden.rows(positions)), index(positions.tokens.clone()));
-    let scores = token_logps(hidden.states, weight, rows, tokens, logits);
+    // The head is linear: scaled hidden states give scaled logits, and they are fewer numbers.
+    let states = if temperature == 1.0 { hidden.states } else { hidden.states.div_scalar(temperature) };
+    let scores = token_logps(states, weight, rows, tokens, logits);
     Some(HeadLogps { logps: scores.logps, entropy: scores.entropy })
 }
 

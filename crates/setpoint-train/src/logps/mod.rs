@@ -16,7 +16,7 @@ mod sequence;
 pub use batch::shared_tokens;
 pub use divergence::{Divergence, Predictions, score_against, score_and_keep};
 pub use head::{HeadOptions, kept_logits};
-pub use score::{ScoredSequence, score_batches, score_sequences};
+pub use score::{ScoredSequence, score_batches, score_batches_with, score_sequences};
 pub use sequence::{
     PromptLogps, Sequence, SequenceLogps, TokenLogps, sequence_logps, sequence_logps_with, token_logps,
     token_logps_with,

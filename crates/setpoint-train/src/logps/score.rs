@@ -74,9 +74,24 @@ pub fn score_batches<S: Borrow<Sequence>>(
     batch_tokens: usize,
     store: &mut dyn FnMut(Vec<(usize, ScoredSequence)>) -> Result<(), Error>,
 ) -> Result<(), Error> {
+    score_batches_with(devices, model, sequences, batch_tokens, &HeadOptions::default(), store)
+}
+
+/// [`score_batches`] with options for the head.
+///
+/// # Errors
+/// As [`score_batches`].
+pub fn score_batches_with<S: Borrow<Sequence>>(
+    devices: &DeviceGroup,
+    model: &CausalLm,
+    sequences: &[S],
+    batch_tokens: usize,
+    options: &HeadOptions,
+    store: &mut dyn FnMut(Vec<(usize, ScoredSequence)>) -> Result<(), Error>,
+) -> Result<(), Error> {
     let model = model.valid();
     let passes = Passes::of(&model, sequences, batch_tokens)?;
-    let score = |model: &CausalLm, pass: &NumberedPass| Ok(passes.run(model, pass).scores(model));
+    let score = |model: &CausalLm, pass: &NumberedPass| Ok(passes.run(model, pass).scores(model, options));
     distribute(devices, &model, passes.all(), score, &mut |_, scored| store(scored))
 }
 
@@ -133,9 +148,9 @@ pub(super) struct Pass<'a> {
 
 impl Pass<'_> {
     /// Computes the log-probabilities; each result with its sequence's index.
-    pub(super) fn scores(&self, model: &CausalLm) -> Vec<(usize, ScoredSequence)> {
+    pub(super) fn scores(&self, model: &CausalLm, options: &HeadOptions) -> Vec<(usize, ScoredSequence)> {
         let logps = |positions: &Positions| -> Vec<Vec<f32>> {
-            let found = head_logps(model, self.hidden.clone(), positions, &HeadOptions::default());
+            let found = head_logps(model, self.hidden.clone(), positions, options);
             let values: Vec<f32> = found.map(|found| found.logps.into_data().iter().collect()).unwrap_or_default();
             let mut rest = values.into_iter();
             positions.counts.iter().map(|&count| rest.by_ref().take(count).collect()).collect()

@@ -6,7 +6,8 @@ use burn::tensor::{Device, FloatDType, Tensor};
 use safetensors::SafeTensors;
 use setpoint_train::{
     DeviceGroup, Error, GradientSink, HeadOptions, PromptLogps, ScoredSequence, Sequence, SumOnFirst, backward,
-    score_batches, score_sequences, sequence_logps, sequence_logps_with, token_logps, token_logps_with,
+    score_batches, score_batches_with, score_sequences, sequence_logps, sequence_logps_with, token_logps,
+    token_logps_with,
 };
 use setpoint_transformer::{CausalLm, LoadOptions};
 
@@ -208,7 +209,7 @@ fn neither_chunks_nor_batches_nor_the_kind_of_prompt_change_a_value() {
     let expected = sequence_logps(&model, &sequences, PromptLogps::Detached).unwrap();
     let (prompts, responses) = (host(expected.prompt), host(expected.response));
     for (chunk, keep) in [(1, false), (3, true), (1000, false), (1000, true)] {
-        let options = HeadOptions { chunk: Some(chunk), keep: Some(keep) };
+        let options = HeadOptions { chunk: Some(chunk), keep: Some(keep), temperature: None };
         let found = sequence_logps_with(&model, &sequences, PromptLogps::Tracked, &options).unwrap();
         assert!(found.prompt.is_tracked());
         assert_close(&host(found.prompt), &prompts, 1e-5);
@@ -302,6 +303,38 @@ fn t0_takes_tokens_off_the_prompt() {
         assert_eq!(found.prompt_tokens, [first.prompt_len - scored_from]);
         let scored = score_sequences(&model, &[sequence], 100, &mut |_| ()).unwrap();
         assert_close(&[scored[0].prompt_logp], &[expected], 1e-5);
+    }
+}
+
+#[test]
+fn a_temperature_divides_the_logits() {
+    let (file, numbered) = objectives("llama");
+    let sequence = &numbered[0].1;
+    let (model, config) = CausalLm::load(&golden(&file.policy), &LoadOptions::default(), &flex()).unwrap();
+    let hidden = hidden_states(model.decoder(), &config, &[&sequence.ids]).squeeze_dim::<2>(0);
+    let logits = model.logits(hidden).cast(FloatDType::F32);
+    let vocabulary = logits.dims()[1];
+    let logits: Vec<f64> = logits.into_data().iter().collect();
+    for temperature in [0.7, 1.0, 1.5] {
+        // In f64 from the model's own logits, at the token before each.
+        let expected: Vec<f64> = (sequence.prompt_len..sequence.ids.len())
+            .map(|i| {
+                let row = &logits[(i - 1) * vocabulary..i * vocabulary];
+                let total: f64 = row.iter().map(|z| (z / temperature).exp()).sum();
+                row[sequence.ids[i] as usize] / temperature - total.ln()
+            })
+            .collect();
+        let options = HeadOptions::at_temperature(temperature);
+        let found = sequence_logps_with(&model, &[sequence], PromptLogps::Skip, &options).unwrap();
+        assert_close(&host(found.tokens), &expected, 1e-5);
+        let mut scored: Vec<f64> = Vec::new();
+        let mut store = |batch: Vec<(usize, ScoredSequence)>| {
+            scored.extend(batch.into_iter().map(|(_, score)| score.response_logp));
+            Ok::<(), Error>(())
+        };
+        let here = DeviceGroup::single(flex());
+        score_batches_with(&here, &model, &[sequence], 1000, &options, &mut store).unwrap();
+        assert_close(&scored, &[expected.iter().sum::<f64>()], 2e-5);
     }
 }
 

@@ -27,6 +27,8 @@ pub struct GenerationConfig {
     pub top_p: f64,
     /// Divides positive logits of tokens that the prompt or the answer holds already, multiplies negative ones; above 0.
     pub repetition_penalty: f64,
+    /// Whether [`Generated::logps`](super::Generated::logps) are those of the logits divided by the temperature, if tokens are drawn.
+    pub tempered_logps: bool,
     /// The greatest number of new tokens.
     pub max_new_tokens: usize,
     /// The greatest number of tokens, those of the prompt included, beside the model's own limit.
@@ -48,6 +50,7 @@ impl Default for GenerationConfig {
             top_k: None,
             top_p: 1.0,
             repetition_penalty: 1.0,
+            tempered_logps: false,
             max_new_tokens: 256,
             max_length: None,
             stop_token_ids: Vec::new(),
@@ -161,6 +164,7 @@ impl GenerationConfig {
             top_k: reader.optional_size("top_k")?.filter(|&k| k > 0),
             top_p: reader.optional_number("top_p")?.unwrap_or(default.top_p),
             repetition_penalty: reader.optional_number("repetition_penalty")?.unwrap_or(default.repetition_penalty),
+            tempered_logps: default.tempered_logps,
             // If both are there, the number of new tokens counts.
             max_length: reader.optional_size("max_length")?.filter(|_| max_new_tokens.is_none()),
             max_new_tokens: max_new_tokens.unwrap_or(default.max_new_tokens),

@@ -28,7 +28,8 @@ use row::Row;
 pub struct Generated {
     /// The new tokens. If a stop token ended them, it is the last one.
     pub ids: Vec<u32>,
-    /// The log-probability of each token under the model's own distribution, before penalty, temperature and truncation.
+    /// The log-probability of each token under the model's own distribution, before penalty, temperature and truncation; after the
+    /// temperature with [`GenerationConfig::tempered_logps`].
     ///
     /// # Units
     ///

@@ -78,7 +78,11 @@ pub(super) fn choose(
         // The first of equals, as torch has it.
         (0..scores.len()).fold(0, |best, id| if scores[id] > scores[best] { id } else { best }) as u32
     };
-    Choice { id, logp: norm.logp(logits[id as usize]), alternatives: Vec::new() }
+    let logp = match config.tempered_logps && config.do_sample && config.temperature != 1.0 {
+        true => tempered(logits, id, config.temperature),
+        false => norm.logp(logits[id as usize]),
+    };
+    Choice { id, logp, alternatives: Vec::new() }
 }
 
 /// Returns the `count` likeliest tokens with their log-probabilities, the likeliest first and the lower id of equals first.
@@ -95,6 +99,15 @@ pub(super) fn likeliest_of(logits: &[f32], norm: Norm, count: usize) -> Vec<(u32
     }
     all.sort_unstable_by(order);
     all.into_iter().map(|(id, logit)| (id, norm.logp(logit))).collect()
+}
+
+/// Computes the log-probability of a token under the logits divided by the temperature, nats.
+fn tempered(logits: &[f32], id: u32, temperature: f64) -> f32 {
+    let highest = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    // Differences first: divided by a tiny temperature, the logits themselves may be infinite.
+    let scaled = |logit: f32| (f64::from(logit) - highest) / temperature;
+    let total: f64 = logits.iter().map(|&logit| scaled(logit).exp()).sum();
+    (scaled(logits[id as usize]) - total.ln()) as f32
 }
 
 /// A token that may be drawn, with its logit over the temperature and, later, its unnormalised probability.
@@ -307,6 +320,25 @@ mod tests {
         let all = likeliest_of(&logits, norm, 20);
         let mass: f64 = all.iter().map(|(_, logp)| f64::from(*logp).exp()).sum();
         assert!(all.len() == 5 && (mass - 1.0).abs() < 1e-6, "{mass}");
+    }
+
+    #[test]
+    fn logps_are_those_of_the_tempered_logits_if_asked_for() {
+        let logits = [3.0f32, 2.0, -1.0, f32::NEG_INFINITY];
+        let sum: f32 = logits.iter().map(|z| (z - 3.0).exp()).sum();
+        let norm = Norm::new(3.0, sum.ln()).unwrap();
+        let mut rng = ChaCha8Rng::seed_from_u64(0);
+        for temperature in [0.5, 1.0, 2.0] {
+            let config = GenerationConfig { temperature, tempered_logps: true, ..sampled() };
+            let total: f64 = logits.iter().map(|&z| (f64::from(z) / temperature).exp()).sum();
+            for _ in 0..20 {
+                let choice = choose(&logits, norm, &Seen::new(&[]), &config, &mut rng);
+                let expected = f64::from(logits[choice.id as usize]) / temperature - total.ln();
+                assert!((f64::from(choice.logp) - expected).abs() < 1e-6, "{temperature}: {choice:?} {expected}");
+            }
+        }
+        // The smallest temperature leaves no infinity.
+        assert_eq!((tempered(&[40.0, -40.0], 0, 1e-300), tempered(&[1.0, 1.0], 1, 1e-300)), (0.0, -(2f64.ln() as f32)));
     }
 
     #[test]

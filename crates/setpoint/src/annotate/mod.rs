@@ -340,6 +340,9 @@ fn identity(
         inputs.push(("tokenizer or template", setup::encoder(&config.model)?.fingerprint()));
     }
     let mut settings = config.to_value()?;
+    if let (Some(server), Some(section)) = (&config.reference.server, settings.pointer_mut("/reference/server")) {
+        *section = server.deciding().to_value()?;
+    }
     if let Some(section) = settings.get_mut(needs.free.0) {
         *section = needs.without_free(section.take());
     }

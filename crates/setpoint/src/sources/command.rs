@@ -100,8 +100,11 @@ impl SourceSettings for Option<CommandSettings> {
     }
 }
 
-/// Returns the program's file, or says why there is none.
-fn find_program(run: &[String]) -> Result<PathBuf, String> {
+/// Returns the file of the program that begins a list of words, or says why there is none.
+///
+/// # Errors
+/// The sentence about the list.
+pub fn find_program(run: &[String]) -> Result<PathBuf, String> {
     let Some(program) = run.first().filter(|program| !program.is_empty()) else {
         return Err("names no program: expected a list, as in [\"python3\", \"score.py\"]".to_owned());
     };

@@ -7,7 +7,8 @@ use burn::tensor::Tensor;
 use setpoint_align::online::{OnlineObjective, PolicyBatch};
 use setpoint_align::weighted_sum;
 use setpoint_train::{
-    BatchContext, Error, Forward, MetricSums, Order, PromptLogps, ResponseValues, Sequence, Task, sequence_logps,
+    BatchContext, Error, Forward, HeadOptions, MetricSums, Order, PromptLogps, ResponseValues, Sequence, Task,
+    sequence_logps_with,
 };
 use setpoint_transformer::{CausalLm, Tape};
 
@@ -42,6 +43,7 @@ pub struct PolicyTask {
     /// The responses of each prompt.
     prompts: Vec<Range<usize>>,
     max_new_tokens: usize,
+    head: HeadOptions,
 }
 
 impl PolicyTask {
@@ -54,7 +56,14 @@ impl PolicyTask {
             range
         };
         let ranges = prompts.iter().map(range).collect();
-        Self { objective, prompts: ranges, responses: prompts.into_iter().flatten().collect(), max_new_tokens }
+        let responses = prompts.into_iter().flatten().collect();
+        Self { objective, prompts: ranges, responses, max_new_tokens, head: HeadOptions::default() }
+    }
+
+    /// The same with log-probabilities of the logits divided by a temperature: that at which the responses were sampled.
+    #[must_use]
+    pub fn at_temperature(self, temperature: f64) -> Self {
+        Self { head: HeadOptions::at_temperature(temperature), ..self }
     }
 
     /// Returns a response.
@@ -89,7 +98,7 @@ impl PolicyTask {
         let responses: Vec<&SampledResponse> = examples.iter().map(|&example| &self.responses[example]).collect();
         let own = responses.iter().map(|response| &response.sequence);
         let sequences: Vec<&Sequence> = own.chain(further.iter().copied()).collect();
-        let found = sequence_logps(policy, &sequences, PromptLogps::Skip)?;
+        let found = sequence_logps_with(policy, &sequences, PromptLogps::Skip, &self.head)?;
         let (rows, tokens) = (responses.len(), found.response_tokens[..responses.len()].to_vec());
         let count: usize = tokens.iter().sum();
         let others: usize = found.response_tokens[rows..].iter().sum();

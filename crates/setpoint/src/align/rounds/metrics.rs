@@ -1,10 +1,10 @@
 //! The numbers of a round that are known before its first step, and the signs that a run goes wrong.
 
 use setpoint_align::PromptIndex;
-use setpoint_align::online::{Guards, RoundSigns, correlation, equal_share, repetitive_share, rollout_metrics};
+use setpoint_align::online::{RoundSigns, correlation, equal_share, repetitive_share, rollout_metrics};
 
 use super::store::RolloutRow;
-use super::watch::{Evaluations, SecondReward};
+use super::watch::SecondReward;
 use crate::failure::Outcome;
 use crate::training::RoundSummary;
 
@@ -45,15 +45,18 @@ impl RoundMetrics {
         let ratios: Vec<f64> =
             rows.iter().flat_map(|row| row.logps.iter().zip(&row.ref_logps).map(|(own, other)| own - other)).collect();
         let kl = (!ratios.is_empty()).then(|| ratios.iter().sum::<f64>() / ratios.len() as f64);
-        let sums = rows.iter().flat_map(|row| row.logps.iter().zip(&row.sampling_logps));
-        let differences: Vec<f64> =
-            sums.zip(&lengths).map(|((own, other), &length)| (own - other).abs() / length as f64).collect();
-        let difference = differences.iter().sum::<f64>() / count;
+        let of_row = |row: &RolloutRow| -> Vec<f64> {
+            let sums = row.logps.iter().zip(&row.sampling_logps).zip(&row.tokens);
+            sums.map(|((own, other), ids)| (own - other).abs() / ids.len() as f64).collect()
+        };
+        let differences: Vec<f64> = rows.iter().flat_map(of_row).collect();
+        // A server may be silent about them.
+        let difference = (!differences.is_empty()).then(|| differences.iter().sum::<f64>() / differences.len() as f64);
         let exact: Vec<f64> = lengths.iter().map(|&length| length as f64).collect();
         let signs = RoundSigns {
             round,
             kl,
-            sampling_difference: Some(difference),
+            sampling_difference: difference,
             entropy: Some(-nats / tokens.max(1) as f64),
             mean_tokens: named("completions/mean_length"),
             length_correlation: correlation(&rewards, &exact),
@@ -70,8 +73,10 @@ impl RoundMetrics {
             add("objective/kl", kl);
         }
         add("objective/entropy", -nats / count);
-        add("sampling/sampling_logp_difference/mean", difference);
-        add("sampling/sampling_logp_difference/max", differences.into_iter().fold(0.0, f64::max));
+        if let Some(difference) = difference {
+            add("sampling/sampling_logp_difference/mean", difference);
+            add("sampling/sampling_logp_difference/max", differences.into_iter().fold(0.0, f64::max));
+        }
         add("rollout/tokens", tokens as f64);
         add("rollout/unscored", rewards.iter().filter(|reward| reward.is_nan()).count() as f64);
         Ok(Self { values, signs, tokens })
@@ -82,18 +87,9 @@ impl RoundMetrics {
         self.values.extend(watched.map(|watched| (WATCHED.to_owned(), watched.reward)));
     }
 
-    /// Takes the round in; returns the warnings about it. `watched`: the reward of the second source.
-    pub fn watch(
-        &self,
-        guards: &mut Guards,
-        watched: Option<SecondReward>,
-        evaluations: &mut Evaluations,
-    ) -> Vec<String> {
-        let mut signs = self.signs;
-        if let Some((reward, held_out)) = evaluations.add(signs.reward, watched) {
-            (signs.reward, signs.held_out_reward) = (Some(reward), Some(held_out));
-        }
-        guards.observe(&signs).iter().map(ToString::to_string).collect()
+    /// Returns the numbers that the guards look at, without those of the second source.
+    pub fn signs(&self) -> RoundSigns {
+        self.signs
     }
 
     /// Returns the numbers with a line for people. `own`: further numbers of the method.
@@ -121,6 +117,8 @@ impl RoundMetrics {
 #[cfg(test)]
 mod tests {
     use serde_json::Map;
+
+    use setpoint_align::online::Guards;
 
     use super::*;
 
@@ -183,6 +181,11 @@ mod tests {
             [("rollout/examples".to_owned(), 3.0), ("own".to_owned(), 0.5)]
         );
         assert!(summary.line.starts_with("round 7: reward 3.0000, KL 0.375 nats, 20 tokens"), "{}", summary.line);
+        // No distance without the generator's numbers, as a server may not tell them.
+        let silent = RolloutRow { sampling_logps: Vec::new(), ..rows[0].clone() };
+        let alone = RoundMetrics::of(0, &[silent]).unwrap();
+        assert!(alone.signs.sampling_difference.is_none());
+        assert!(alone.values.iter().all(|(name, _)| !name.starts_with("sampling/")));
         // No log-ratios without a reference.
         let alone = RoundMetrics::of(0, &[row(&[Some(1.0)], &[3], &[true], &[-1.0], &[])]).unwrap();
         assert!(alone.signs.kl.is_none() && alone.values.iter().all(|(name, _)| name != "objective/kl"));
@@ -194,7 +197,8 @@ mod tests {
         let said = |row: RolloutRow| {
             let mut guards = Guards::default();
             let mut watch = |round, rows: &[RolloutRow]| {
-                RoundMetrics::of(round, rows).unwrap().watch(&mut guards, None, &mut Evaluations::default())
+                let warnings = guards.observe(&RoundMetrics::of(round, rows).unwrap().signs());
+                warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
             };
             assert_eq!(watch(0, std::slice::from_ref(&good)), Vec::<String>::new());
             watch(1, &[row]).join("\n")

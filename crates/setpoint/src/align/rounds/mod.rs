@@ -9,8 +9,11 @@ mod metrics;
 #[cfg(test)]
 mod ppo_tests;
 mod prompts;
+mod pruning;
 mod ptx;
+mod remote;
 mod rollout;
+mod sampler;
 pub mod settings;
 mod store;
 mod tasks;
@@ -22,8 +25,9 @@ use std::num::NonZeroU64;
 use std::path::Path;
 
 use burn::module::Module;
+use serde_json::Value;
 use setpoint_align::Training;
-use setpoint_align::online::{GuardAction, Guards};
+use setpoint_align::online::{GuardAction, Guards, RoundSigns};
 use setpoint_data::TextEncoder;
 use setpoint_reward::RewardModel;
 use setpoint_train::{Task, TrainConfig};
@@ -33,15 +37,16 @@ use setpoint_transformer::{CausalLm, GenerationConfig, ModelConfig};
 use self::judge::Judge;
 use self::metrics::RoundMetrics;
 use self::prompts::Prompts;
+use self::pruning::Pruner;
 use self::ptx::Ptx;
-use self::rollout::{Reference, Rollouts, generation, reference};
+pub use self::remote::ReloadSettings;
+use self::remote::Remote;
+use self::rollout::{Reference, Rollouts, Timing, generation, reference};
 use self::settings::{Keep, compares, most_examples};
 pub use self::settings::{RewardSection, RolloutSection};
-use self::store::{Store, StoredRound};
-use self::tasks::{
-    BestTasks, PairTasks, PpoTasks, PromptTasks, Round, RoundTasks, RowTasks, SampledTasks, ValueTasks,
-};
-use self::watch::{Evaluations, Watch};
+use self::store::{Remains, Store, StoredRound};
+use self::tasks::{BestTasks, PairTasks, PpoTasks, PromptTasks, Round, RoundTasks, RowTasks, SampledTasks, ValueTasks};
+use self::watch::{Evaluations, SecondReward, Watch};
 use super::fitting::{Fitting, initial_policy, policy_and_value};
 use super::parts::{HasPolicy, VALUE};
 use super::prepare::without_later_settings;
@@ -53,6 +58,7 @@ use crate::adapter::Adaptation;
 use crate::failure::{Failure, Outcome};
 use crate::identity::{Origin, Row, prompt_and_responses};
 use crate::partial;
+use crate::server;
 use crate::session::Session;
 use crate::setup::{self, ModelFolder};
 use crate::tasks::rolling::Rolling;
@@ -172,14 +178,19 @@ impl<'a> Prepared<'a> {
         let responses = report.response_tokens as f64;
         // A prompt is read once to sample, and once by each model that scores.
         let all = report.prompt_tokens as f64 + responses;
-        let rows = self.generation.batch_size.min(self.rollout.prompts.saturating_mul(self.rollout.samples));
+        // A server samples elsewhere.
+        let (sampled, at_once) = match self.rollout.server {
+            Some(_) => (0.0, 0),
+            None => (own, self.generation.batch_size),
+        };
+        let rows = at_once.min(self.rollout.prompts.saturating_mul(self.rollout.samples));
         let token = 8.0 * (model.num_hidden_layers * model.num_key_value_heads * model.head_dim) as f64;
         Ok(plan.with_rounds(RoundsPlan {
             rounds: self.rounds,
             prompts: self.rollout.prompts,
             samples: self.rollout.samples,
             max_new_tokens: self.rollout.max_new_tokens,
-            operations: self.rounds as f64 * 2.0 * all * (2.0 * own + reference + judge + value),
+            operations: self.rounds as f64 * 2.0 * all * (sampled + own + reference + judge + value),
             kept,
             scoring: reference.max(kept).max(judge),
             cache: rows as f64 * report.longest.max as f64 * token,
@@ -188,7 +199,14 @@ impl<'a> Prepared<'a> {
 
     /// Returns all that the run is made from.
     fn origin(&self, config: &AlignConfig) -> Outcome<Origin> {
-        let settings = without_later_settings(serde_json::to_value(config)?);
+        let mut settings = without_later_settings(serde_json::to_value(config)?);
+        if let Some(rollout) = settings.get_mut("rollout").and_then(Value::as_object_mut) {
+            // They decide nothing about the responses.
+            rollout.retain(|name, _| !["keep_rounds", "reload"].contains(&name.as_str()));
+            if let Some(server) = &self.rollout.server {
+                rollout.insert("server".to_owned(), serde_json::to_value(server.deciding())?);
+            }
+        }
         let mut origin = Origin::new(&settings, setup::text_hash("rounds"))?;
         if let Some(path) = &config.model.path {
             origin.model("model.path", path, setup::model_hash(path)?);
@@ -233,6 +251,9 @@ pub fn plan(session: &Session, config: &AlignConfig) -> Outcome<RunPlan> {
 /// When settings, data or models do not fit; when a response cannot be scored; those of training.
 pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool) -> Outcome {
     let prepared = Prepared::new(session, config)?;
+    if let Some(server) = &prepared.rollout.server {
+        server::check(server)?;
+    }
     let plan = prepared.plan(session, config)?;
     plan.warn();
     let run = open_run(session, folder, resume, config)?;
@@ -269,6 +290,8 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
         Some(adaptation) if !adaptation.goes_on() => without_adapter(&policy).valid(),
         _ => policy.valid(),
     });
+    let shape = model_config.clone();
+    let remote = Remote::new(session, config, rollout, &encoder, &prompts, (&shape, adaptation.as_ref()));
     let rollouts = Rollouts {
         session,
         config,
@@ -280,6 +303,8 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
         reference_model,
         judge,
         store,
+        remote,
+        timing: Timing::default(),
     };
     let shown = prompts.ids.iter().take(config.samples.prompts).cloned().collect();
     let stop = encoder.template_stop();
@@ -316,11 +341,14 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
                 let tasks = PpoTasks::new(settings, rollout.max_new_tokens, responses, ptx);
                 let (shape, adaptation) = (fit.job.model_config.clone(), fit.job.adaptation.clone());
                 let complete = |policy: CausalLm| value.complete(session, config, &shape, adaptation, policy);
-                fit.fit(tasks, complete)?;
+                fit.fit(tasks.at_temperature(rollout.temperature), complete)?;
                 log::info!("the value network: {}", run.join(VALUE).display());
                 Ok(())
             }
-            None => fit.fit(SampledTasks::new(objective, rollout.max_new_tokens), Ok),
+            None => {
+                let tasks = SampledTasks::new(objective, rollout.max_new_tokens);
+                fit.fit(tasks.at_temperature(rollout.temperature), Ok)
+            }
         },
     }
 }
@@ -345,7 +373,9 @@ impl Fit<'_> {
         let (method, rollout) = (&rollouts.config.align, rollouts.rollout);
         let passes = NonZeroU64::new(rollout.epochs_per_round).unwrap_or(NonZeroU64::MIN);
         let rolling = Rolling::new(most_examples(method, rollout), passes);
-        let mut watched = Watched { watch, ..Watched::default() };
+        let pruner = Pruner::new(job.run, rollout, &settings, most_examples(method, rollout));
+        let mut watched =
+            Watched { guards: Guards::default(), watch, evaluations: Evaluations::default(), next: 0, pruner };
         let maker: RoundMaker<'_, <T::Task as Task>::Model> = Box::new(|model, round, fresh| {
             let models = (model.policy(), model.value());
             begin(&mut rollouts, &mut tasks, &rolling, &mut watched, models, (round, fresh))
@@ -355,13 +385,14 @@ impl Fit<'_> {
     }
 }
 
-/// The guards, the second source of rewards if there is one, and the first round that they have not seen.
-#[derive(Default)]
+/// The guards, the second source of rewards if there is one, the first round that they have not seen, and what becomes of those that they
+/// have.
 struct Watched<'a> {
     guards: Guards,
     watch: Option<Watch<'a>>,
     evaluations: Evaluations,
     next: u64,
+    pruner: Pruner<'a>,
 }
 
 impl Watched<'_> {
@@ -378,9 +409,17 @@ impl Watched<'_> {
             None => None,
         };
         metrics.add_watched(watched);
-        let warnings = metrics.watch(&mut self.guards, watched, &mut self.evaluations);
+        let warnings = self.observe(metrics.signs(), watched);
         self.next = round + 1;
         Ok((metrics, warnings))
+    }
+
+    /// Shows the guards the signs of a round and the reward of the second source; returns the warnings about them.
+    fn observe(&mut self, mut signs: RoundSigns, watched: Option<SecondReward>) -> Vec<String> {
+        if let Some((reward, held_out)) = self.evaluations.add(signs.reward, watched) {
+            (signs.reward, signs.held_out_reward) = (Some(reward), Some(held_out));
+        }
+        self.guards.observe(&signs).iter().map(ToString::to_string).collect()
     }
 }
 
@@ -427,7 +466,12 @@ fn begin<T: RoundTasks>(
         if let Some(earlier) = rollouts.store.round(watched.next)? {
             let path = rollouts.store.path(watched.next);
             tasks.follow(&Round::of(watched.next, &earlier, &path, prompts, least))?;
-            watched.look_at(watched.next, &earlier, rollouts)?;
+            let (metrics, _) = watched.look_at(watched.next, &earlier, rollouts)?;
+            watched.pruner.note(watched.next - 1, Remains { signs: metrics.signs(), next: tasks.state() });
+        } else if let Some(Remains { signs, next }) = rollouts.store.remains(watched.next)? {
+            watched.observe(signs, rollouts.store.watched(watched.next).flatten());
+            next.into_iter().for_each(|state| tasks.go_on_from(state));
+            watched.next += 1;
         } else {
             watched.next += 1;
         }
@@ -437,6 +481,8 @@ fn begin<T: RoundTasks>(
         return Err(Failure::run(warning).hint("the run is saved; it goes on with --resume --set guards=warn"));
     }
     let task = tasks.task(Round::of(round, &stored, &rollouts.store.path(round), prompts, least))?;
+    watched.pruner.note(round, Remains { signs: metrics.signs(), next: tasks.state() });
+    watched.pruner.prune(&rollouts.store, round);
     let examples = task.as_ref().map_or(0, Task::len);
     rolling.replace(task);
     if examples == 0 {
@@ -448,7 +494,9 @@ fn begin<T: RoundTasks>(
         // They were given when the round began.
         warnings.clear();
     }
-    Ok(metrics.summary(examples, tasks.metrics(), warnings))
+    let mut summary = metrics.summary(examples, tasks.metrics(), warnings);
+    summary.metrics.extend(std::mem::take(&mut rollouts.timing).metrics());
+    Ok(summary)
 }
 
 /// Returns the failure of a run whose responses are gone.

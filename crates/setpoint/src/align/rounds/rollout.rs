@@ -1,20 +1,21 @@
 //! The responses of a round: sampled, scored and rewarded in parts, each of which is written before the next one begins.
 
-use std::ops::ControlFlow;
 use std::time::Instant;
 
 use setpoint_align::Training;
 use setpoint_data::TextEncoder;
 use setpoint_reward::{RewardModel, value_rows};
-use setpoint_train::{ScoredSequence, Sequence, score_batches};
-use setpoint_transformer::{CausalLm, Finish, Generated, GenerationConfig, ModelConfig, generate_part};
+use setpoint_train::{HeadOptions, ScoredSequence, Sequence, score_batches_with};
+use setpoint_transformer::{CausalLm, Finish, Generated, GenerationConfig, ModelConfig};
 
 use super::super::reference::load_reference;
 use super::super::reference_dir;
 use super::super::settings::AlignConfig;
 use super::judge::{Answer, Judge};
 use super::prompts::Prompts;
-use super::settings::{Keep, RolloutSection, RoundReference};
+use super::remote::Remote;
+use super::sampler::{Part, sample};
+use super::settings::{Keep, RolloutSection, RoundReference, policy_temperature, trained_temperature};
 use super::store::{RolloutRow, Store};
 use crate::config::sections::ModelSection;
 use crate::failure::{Failure, Outcome};
@@ -22,6 +23,9 @@ use crate::sampling::SamplingSection;
 use crate::session::Session;
 use crate::setup;
 use crate::tasks::pass_tokens;
+
+/// The most responses that are sampled at the same time: their keys and values are in memory together.
+const MOST_AT_ONCE: usize = 64;
 
 /// The model whose log-probabilities are the reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +62,36 @@ pub struct Rollouts<'a> {
     pub judge: Judge<'a>,
     /// The rounds in the run folder.
     pub store: Store,
+    /// The server that generates, if the policy does not do it here.
+    pub remote: Option<Remote<'a>>,
+    /// The times of the round that was made last.
+    pub timing: Timing,
+}
+
+/// The times of a round, as far as this process made it.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Timing {
+    /// Seconds in which responses were sampled.
+    pub generating: f64,
+    /// Seconds in which they were scored by the policy, the reference and the source of rewards, and written.
+    pub scoring: f64,
+    /// Tokens that were sampled.
+    pub tokens: usize,
+}
+
+impl Timing {
+    /// Returns the times as metrics; none if nothing was sampled.
+    pub fn metrics(&self) -> Vec<(String, f64)> {
+        if self.tokens == 0 {
+            return Vec::new();
+        }
+        let named = |name: &str, value: f64| (format!("rollout/{name}"), value);
+        vec![
+            named("seconds", self.generating),
+            named("tokens_per_second", self.tokens as f64 / self.generating.max(1e-9)),
+            named("scoring_seconds", self.scoring),
+        ]
+    }
 }
 
 impl Rollouts<'_> {
@@ -69,31 +103,44 @@ impl Rollouts<'_> {
     pub fn make(&mut self, round: u64, policy: &CausalLm, value: Option<&RewardModel>) -> Outcome<Vec<RolloutRow>> {
         let places = self.prompts.of_round(self.config.train.seed, round, self.rollout.prompts);
         let per_chunk = (self.rollout.chunk_rows / self.rollout.samples).max(1);
-        let mut rows = Vec::with_capacity(places.len());
-        let started = Instant::now();
-        let mut sampled = 0;
-        for (chunk, part) in places.chunks(per_chunk).enumerate() {
+        let parts: Vec<&[usize]> = places.chunks(per_chunk).collect();
+        let kept = |(chunk, part): (usize, &&[usize])| {
             let is_same = |rows: &Vec<RolloutRow>| rows.iter().map(|row| row.row).eq(part.iter().copied());
-            let kept = self.store.chunk(round, chunk).filter(is_same);
-            let made = match kept {
-                Some(kept) => kept,
-                None => {
-                    if self.session.host.should_stop() {
-                        return Err(stopped(round));
-                    }
-                    let made = self.make_chunk(round, chunk * per_chunk, part, (policy, value))?;
-                    self.store.write_chunk(round, chunk, &made)?;
-                    sampled += made.iter().flat_map(|row| &row.tokens).map(Vec::len).sum::<usize>();
-                    made
-                }
-            };
-            rows.extend(made);
+            self.store.chunk(round, chunk).filter(is_same)
+        };
+        let mut made: Vec<Option<Vec<RolloutRow>>> = parts.iter().enumerate().map(kept).collect();
+        let missing: Vec<usize> = (0..parts.len()).filter(|&chunk| made[chunk].is_none()).collect();
+        self.timing = Timing::default();
+        // Each device samples a chunk, which is the same on any; then all of them score one after the other. A server takes turns as well, so
+        // that what it has answered is scored and written.
+        let at_once = if self.remote.is_some() { 1 } else { self.session.devices.len() };
+        for wave in missing.chunks(at_once) {
+            if self.session.host.should_stop() {
+                return Err(stopped(round));
+            }
+            let begun = Instant::now();
+            let asked: Vec<Part<'_>> =
+                wave.iter().map(|&chunk| Part { first: chunk * per_chunk, rows: parts[chunk] }).collect();
+            let generated = self.generate(round, &asked, policy)?;
+            let sampled = Instant::now();
+            self.timing.generating += (sampled - begun).as_secs_f64();
+            for (&chunk, generated) in wave.iter().zip(generated) {
+                self.timing.tokens += generated.iter().map(|response| response.ids.len()).sum::<usize>();
+                let rows = self.make_chunk(parts[chunk], &generated, (policy, value))?;
+                self.store.write_chunk(round, chunk, &rows)?;
+                made[chunk] = Some(rows);
+            }
+            self.timing.scoring += sampled.elapsed().as_secs_f64();
         }
-        if sampled > 0 && !self.session.quiet {
-            let seconds = started.elapsed().as_secs_f64();
+        let rows: Vec<RolloutRow> = made.into_iter().flatten().flatten().collect();
+        if let Some(remote) = &mut self.remote {
+            remote.end_round();
+        }
+        let Timing { generating, scoring, tokens } = self.timing;
+        if tokens > 0 && !self.session.quiet {
             log::info!(
-                "round {round}: {sampled} tokens sampled and scored in {seconds:.2} seconds, {:.0} tokens/s",
-                sampled as f64 / seconds.max(1e-9)
+                "round {round}: {tokens} tokens sampled in {generating:.2} seconds, {:.0} tokens/s; scored in {scoring:.2} seconds",
+                tokens as f64 / generating.max(1e-9)
             );
         }
         let rewards = || rows.iter().flat_map(|row| &row.rewards);
@@ -101,31 +148,41 @@ impl Rollouts<'_> {
         Ok(rows)
     }
 
-    /// Samples, scores and rewards the responses to some prompts of a round, `first` of which come before.
+    /// Returns the responses to the prompts of some parts, by the policy on the devices or by the server.
+    fn generate(&mut self, round: u64, parts: &[Part<'_>], policy: &CausalLm) -> Outcome<Vec<Vec<Generated>>> {
+        let (samples, seed) = (self.rollout.samples, seed_of(self.config.train.seed, round));
+        let (prompts, generation) = (self.prompts, &self.generation);
+        if let Some(remote) = &mut self.remote {
+            let answers = parts.iter().map(|part| {
+                let asked = (part.first, part.rows, samples);
+                remote.answers((round, seed), asked, (policy, generation), (prompts, &self.store))
+            });
+            return answers.collect();
+        }
+        let generated = sample(self.session, policy, parts, prompts, (generation, seed, samples))?;
+        if self.session.host.should_stop() {
+            return Err(stopped(round));
+        }
+        Ok(generated)
+    }
+
+    /// Scores and rewards the responses to some prompts of a round.
     fn make_chunk(
         &mut self,
-        round: u64,
-        first: usize,
         part: &[usize],
+        generated: &[Generated],
         (policy, value): (&CausalLm, Option<&RewardModel>),
     ) -> Outcome<Vec<RolloutRow>> {
         let samples = self.rollout.samples;
         let prompts: Vec<Vec<u32>> =
             part.iter().flat_map(|&row| std::iter::repeat_n(self.prompts.ids[row].clone(), samples)).collect();
-        let seed = seed_of(self.config.train.seed, round);
-        let host = &self.session.host;
-        let go_on = |_, _| if host.should_stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-        let generated = generate_part(policy, &prompts, first * samples, &self.generation, seed, go_on)?;
-        if host.should_stop() {
-            return Err(stopped(round));
-        }
-        let sequences = self.sequences(&prompts, &generated);
-        let own = self.score(policy, &sequences)?;
+        let sequences = self.sequences(&prompts, generated);
+        let own = self.score(policy, &sequences, policy_temperature(&self.config.align, self.rollout))?;
         let reference = self.reference_scores(policy, &own, &sequences)?;
         let values = self.values(value, &sequences)?;
         let texts: Vec<String> = prompts
             .iter()
-            .zip(&generated)
+            .zip(generated)
             .map(|(prompt, answer)| setup::answer_text(self.encoder, prompt, &answer.ids))
             .collect::<Outcome<_>>()?;
         let answers: Vec<Answer<'_>> = generated
@@ -160,10 +217,7 @@ impl Rollouts<'_> {
                 tokens: generated[range.clone()].iter().map(|g| g.ids.clone()).collect(),
                 stopped,
                 logps: own[range.clone()].iter().map(|score| score.response_logp).collect(),
-                sampling_logps: generated[range.clone()]
-                    .iter()
-                    .map(|g| g.logps.iter().map(|&logp| f64::from(logp)).sum::<f64>())
-                    .collect(),
+                sampling_logps: self.sampling_logps(&generated[range.clone()], &own[range.clone()]),
                 ref_logps: match &reference {
                     Some(scores) => scores[range.clone()].iter().map(|score| score.response_logp).collect(),
                     None => Vec::new(),
@@ -186,6 +240,21 @@ impl Rollouts<'_> {
             scored_from: self.prompts.t0.unwrap_or(prompt.len()),
         };
         prompts.iter().zip(generated).map(sequence).collect()
+    }
+
+    /// Returns the log-probability of each response as whatever sampled it computed it, nats; nothing if that is not known of all of them. A
+    /// stop token that a server is silent about counts as `own`.
+    fn sampling_logps(&self, generated: &[Generated], own: &[ScoredSequence]) -> Vec<f64> {
+        // A server's numbers are those before the temperature.
+        if self.remote.is_some() && policy_temperature(&self.config.align, self.rollout) != 1.0 {
+            return Vec::new();
+        }
+        let sum = |(response, own): (&Generated, &ScoredSequence)| {
+            let rest = own.token_logps[own.prompt_tokens..].get(response.logps.len()..)?;
+            (!response.logps.is_empty())
+                .then(|| response.logps.iter().chain(rest).map(|&logp| f64::from(logp)).sum::<f64>())
+        };
+        generated.iter().zip(own).map(sum).collect::<Option<Vec<f64>>>().unwrap_or_default()
     }
 
     /// Returns the values of the responses' slots, if the method looks at them token by token.
@@ -213,8 +282,10 @@ impl Rollouts<'_> {
     ) -> Outcome<Option<Vec<ScoredSequence>>> {
         match self.reference {
             Reference::None => Ok(None),
-            Reference::Previous => Ok(Some(own.to_vec())),
-            Reference::Held | Reference::OnDisk => self.score_reference(policy, sequences).map(Some),
+            Reference::Previous if self.has_one_temperature() => Ok(Some(own.to_vec())),
+            Reference::Previous | Reference::Held | Reference::OnDisk => {
+                self.score_reference(policy, sequences).map(Some)
+            }
         }
     }
 
@@ -229,7 +300,13 @@ impl Rollouts<'_> {
             self.reference_model = Some(load_reference(self.session, self.config, self.encoder, dir)?);
         }
         let model = self.reference_model.as_ref().filter(|_| is_other).unwrap_or(policy);
-        self.score(model, sequences)
+        self.score(model, sequences, trained_temperature(&self.config.align, self.rollout))
+    }
+
+    /// Returns whether the log-probabilities of the policy that samples and of the reference are at the same temperature.
+    fn has_one_temperature(&self) -> bool {
+        let method = &self.config.align;
+        policy_temperature(method, self.rollout) == trained_temperature(method, self.rollout)
     }
 
     /// Ends the work of a round: a model that is read in each round leaves memory.
@@ -239,11 +316,12 @@ impl Rollouts<'_> {
         }
     }
 
-    /// Scores sequences by the path that training takes.
-    fn score(&self, model: &CausalLm, sequences: &[Sequence]) -> Outcome<Vec<ScoredSequence>> {
+    /// Scores sequences by the path that training takes, at a temperature.
+    fn score(&self, model: &CausalLm, sequences: &[Sequence], temperature: f64) -> Outcome<Vec<ScoredSequence>> {
         let mut scored: Vec<Option<ScoredSequence>> = vec![None; sequences.len()];
         let tokens = pass_tokens(self.config.train.micro_batch);
-        score_batches(&self.session.devices, model, sequences, tokens, &mut |batch| {
+        let options = HeadOptions::at_temperature(temperature);
+        score_batches_with(&self.session.devices, model, sequences, tokens, &options, &mut |batch| {
             batch.into_iter().for_each(|(index, score)| scored[index] = Some(score));
             Ok(())
         })?;
@@ -278,6 +356,10 @@ pub fn generation(
         top_k: None,
         top_p: 1.0,
         repetition_penalty: 1.0,
+        // The log compares them with those of the training path.
+        tempered_logps: policy_temperature(&config.align, rollout) == rollout.temperature,
+        // In a part of 64 rows with 32 places, half of the places stay empty while its last rows end. In one of 64 places, rows end together.
+        batch_size: settings.batch_size.max(rollout.chunk_rows.min(MOST_AT_ONCE)),
         max_length: config.encode.max_length,
         ..settings
     })

@@ -7,11 +7,13 @@ use toml::{Table, Value};
 
 use super::super::settings::AlignConfig;
 use super::super::value;
+use super::remote::{self, ReloadSettings};
 use crate::annotate::AnnotateConfig;
 use crate::config::Problems;
 use crate::config::flat::flat_section;
 use crate::config::load::to_table;
 use crate::config::sections::ModelSection;
+use crate::server::ServerSettings;
 use crate::sources::{self, ModelSettings, Sources};
 
 /// The most passes over rounds in a run.
@@ -43,6 +45,17 @@ pub struct RolloutSection {
     pub reference: RoundReference,
     /// The treatment of the reference model and the reward model while the policy trains.
     pub keep: Keep,
+    /// The number of last rounds whose responses stay in the run folder; by default all. The first round stays, and so does each that a
+    /// checkpoint needs to go on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend("x-unit" = "rounds"))]
+    pub keep_rounds: Option<u64>,
+    /// A server that generates the responses in place of this program. Their log-probabilities are computed here all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<ServerSettings>,
+    /// The command that loads the weights of each round into the server. Without it the server keeps those that it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reload: Option<ReloadSettings>,
 }
 
 /// The reference model of a round.
@@ -78,6 +91,9 @@ impl Default for RolloutSection {
             chunk_rows: 64,
             reference: RoundReference::Initial,
             keep: Keep::Memory,
+            keep_rounds: None,
+            server: None,
+            reload: None,
         }
     }
 }
@@ -256,6 +272,7 @@ fn validate_rollout(rollout: &RolloutSection, problems: &mut Problems<'_>) {
         ("max_new_tokens", rollout.max_new_tokens as u64),
         ("epochs_per_round", rollout.epochs_per_round),
         ("chunk_rows", rollout.chunk_rows as u64),
+        ("keep_rounds", rollout.keep_rounds.unwrap_or(1)),
     ] {
         let key = format!("rollout.{name}");
         problems.require(count > 0, &key, format!("`{key}` must be at least 1; found 0"));
@@ -268,6 +285,37 @@ fn validate_rollout(rollout: &RolloutSection, problems: &mut Problems<'_>) {
             "`rollout.temperature` must be a number above 0, so that the samples of a prompt differ; found {temperature}"
         ),
     );
+    remote::validate(rollout, problems);
+}
+
+/// Returns whether a method takes the samples for those of the policy at the beginning of the round.
+fn assumes_policy(training: &Training, level: Option<LogZ0>) -> bool {
+    match training {
+        // QRPO's rewards are shares of a prompt's samples that are not better.
+        Training::Rows(objective) => objective.desirable().is_none(),
+        Training::Sampled(_) => true,
+        _ => level == Some(LogZ0::PerPrompt),
+    }
+}
+
+/// Returns whether a method that takes the samples for the policy's own knows nothing of a temperature: its log-probabilities are those at 1.
+fn ignores_temperature(training: &Training) -> bool {
+    matches!(training, Training::Rows(objective) if objective.desirable().is_none())
+}
+
+/// Returns the temperature at which the log-probabilities of the policy that samples are computed: that of the samples if the method asks
+/// how probable they were.
+pub fn policy_temperature(method: &Method, rollout: &RolloutSection) -> f64 {
+    match assumes_policy(&method.training(), method.level()) {
+        true => rollout.temperature,
+        false => 1.0,
+    }
+}
+
+/// Returns the temperature at which the policy is trained, and the reference computed: that of the samples for policy gradients, whose
+/// policy is the one that sampled.
+pub fn trained_temperature(method: &Method, rollout: &RolloutSection) -> f64 {
+    if matches!(method.training(), Training::Sampled(_)) { rollout.temperature } else { 1.0 }
 }
 
 /// Notes where a method and the way in which responses are sampled do not go together.
@@ -282,23 +330,25 @@ fn validate_method(method: &Method, rollout: &RolloutSection, problems: &mut Pro
             "the files of an ensemble hold rewards of the data's responses, and rounds sample others: leave `align.ensemble` out",
         );
     }
-    let assumes = match &training {
-        // QRPO's rewards are shares of a prompt's samples that are not better.
-        Training::Rows(objective) => objective.desirable().is_none(),
-        Training::Sampled(_) => true,
-        _ => level == Some(LogZ0::PerPrompt),
-    };
     problems.require(
         !compares(&training) || samples >= 2,
         "rollout.samples",
         format!("`{name}` compares the responses of a prompt: set `rollout.samples` to at least 2; found {samples}"),
     );
     problems.require(
-        !assumes || rollout.temperature == 1.0,
+        !ignores_temperature(&training) || rollout.temperature == 1.0,
         "rollout.temperature",
         format!(
             "`{name}` takes the samples for those of the policy itself, which they are at temperature 1 alone: found {}",
             rollout.temperature
+        ),
+    );
+    problems.require(
+        !assumes_policy(&training, level) || rollout.server.is_none() || rollout.reload.is_some(),
+        "rollout.reload",
+        format!(
+            "`{name}` takes the samples for those of the policy, and the server keeps the weights that it has: set `rollout.reload` to a \
+             command that loads those of each round"
         ),
     );
     problems.require(

@@ -4,7 +4,7 @@
 //! rollouts/origin                     a hash of all that the responses follow from
 //! rollouts/round-0003/chunk-0002.jsonl   a part of a round that is not whole yet
 //! rollouts/round-0003.jsonl           the responses of a whole round: rows as `setpoint align` reads them, with further columns
-//! rollouts/round-0003.json            the checksum of that file; written last
+//! rollouts/round-0003.json            the checksum of that file, written last; or what is kept of a round whose responses were removed
 //! rollouts/round-0003.watch.json      the mean reward of the second source, if there is one
 //! ```
 //!
@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use setpoint_align::online::{OnlineState, RoundSigns};
 use setpoint_files::words;
 use setpoint_train::{RunDir, file_digest};
 
@@ -41,9 +42,10 @@ pub struct RolloutRow {
     pub tokens: Vec<Vec<u32>>,
     /// Whether a response ended with a stop token.
     pub stopped: Vec<bool>,
-    /// `log π(y|x)` of the policy that sampled, as training computes it, nats.
+    /// `log π(y|x)` of the policy that sampled, as training computes it, nats: at the temperature of the samples if the method asks how probable
+    /// they were.
     pub logps: Vec<f64>,
-    /// The same as the generator computed it.
+    /// The same as the generator computed it; nothing if a server did not tell.
     pub sampling_logps: Vec<f64>,
     /// `log π_ref(y|x)`, nats; nothing without a reference.
     pub ref_logps: Vec<f64>,
@@ -70,7 +72,7 @@ impl RolloutRow {
         let count = self.tokens.len();
         let lengths = [self.responses.len(), self.rewards.len(), self.stopped.len(), self.logps.len()];
         lengths.iter().all(|&length| length == count)
-            && self.sampling_logps.len() == count
+            && (self.sampling_logps.is_empty() || self.sampling_logps.len() == count)
             && (self.ref_logps.is_empty() || self.ref_logps.len() == count)
             && [&self.token_logps, &self.ref_token_logps].into_iter().all(|logps| self.fits(logps))
             && self.has_slots()
@@ -109,6 +111,18 @@ struct Seal {
     crc32c: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     mismatched: Vec<Vec<f64>>,
+    /// What is kept if the responses were removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    remains: Option<Remains>,
+}
+
+/// The numbers of a round that later rounds follow from. They stay when its responses are removed.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Remains {
+    /// The numbers that the guards look at.
+    pub signs: RoundSigns,
+    /// The numbers that a method carries to the next round.
+    pub next: Option<OnlineState>,
 }
 
 /// The rounds of a run.
@@ -178,6 +192,11 @@ impl Store {
         self.parts(round).join(format!("chunk-{chunk:04}.jsonl"))
     }
 
+    /// Returns the file with the answers of a server that belong to parts which are not whole yet. It goes with the parts.
+    pub fn server_cache(&self, round: u64) -> PathBuf {
+        self.parts(round).join("server_cache.jsonl")
+    }
+
     /// Returns a part of a round that an earlier process left. One that cannot be read is made again.
     pub fn chunk(&self, round: u64, chunk: usize) -> Option<Vec<RolloutRow>> {
         let path = self.part(round, chunk);
@@ -203,23 +222,52 @@ impl Store {
         let path = self.path(round);
         write_rows(&path, &stored.rows)?;
         let (bytes, crc32c) = file_digest(&path)?;
-        let seal = Seal { bytes, crc32c, mismatched: stored.mismatched.clone() };
-        let text = serde_json::to_string(&seal)? + "\n";
-        setpoint_files::write::<Failure>(&self.seal_path(round), |out| Ok(out.put(text.as_bytes())?))?;
+        self.write_seal(round, &Seal { bytes, crc32c, mismatched: stored.mismatched.clone(), remains: None })?;
         Ok(setpoint_files::remove_tree(&self.parts(round))?)
     }
 
-    /// Returns a whole round; `None` if it is not whole.
+    fn write_seal(&self, round: u64, seal: &Seal) -> Outcome {
+        let text = serde_json::to_string(seal)? + "\n";
+        setpoint_files::write::<Failure>(&self.seal_path(round), |out| Ok(out.put(text.as_bytes())?))
+    }
+
+    fn seal(&self, round: u64) -> Outcome<Option<Seal>> {
+        let path = self.seal_path(round);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        parse(&path, &setpoint_files::read_text_up_to(&path, setpoint_files::LARGE)?).map(Some)
+    }
+
+    /// Removes the responses of a round, and keeps what later rounds follow from. A process that is killed meanwhile leaves a round that is
+    /// removed when it is looked at next.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn remove_round(&self, round: u64, remains: Remains) -> Outcome {
+        let seal = Seal { bytes: 0, crc32c: String::new(), mismatched: Vec::new(), remains: Some(remains) };
+        self.write_seal(round, &seal)?;
+        Ok(setpoint_files::remove_tree(&self.path(round))?)
+    }
+
+    /// Returns what was kept of a round whose responses were removed.
+    ///
+    /// # Errors
+    /// When its file cannot be read.
+    pub fn remains(&self, round: u64) -> Outcome<Option<Remains>> {
+        let Some(remains) = self.seal(round)?.and_then(|seal| seal.remains) else { return Ok(None) };
+        setpoint_files::remove_tree(&self.path(round))?;
+        Ok(Some(remains))
+    }
+
+    /// Returns a whole round; `None` if it is not whole, or its responses were removed.
     ///
     /// # Errors
     /// When its file is gone, cannot be read or was changed.
     pub fn round(&self, round: u64) -> Outcome<Option<StoredRound>> {
-        let (path, seal) = (self.path(round), self.seal_path(round));
-        if !seal.is_file() {
-            return Ok(None);
-        }
+        let path = self.path(round);
+        let Some(seal) = self.seal(round)?.filter(|seal| seal.remains.is_none()) else { return Ok(None) };
         let remedy = "restore the file, or start another run: steps of this one were computed from its responses";
-        let seal: Seal = parse(&seal, &setpoint_files::read_text_up_to(&seal, setpoint_files::LARGE)?)?;
         if file_digest(&path).map_err(|error| Failure::from(error).hint(remedy))? != (seal.bytes, seal.crc32c) {
             return Err(Failure::run(format!("{} is not as the run left it", path.display())).hint(remedy));
         }
@@ -340,6 +388,26 @@ mod tests {
         assert_eq!((store.watched(4), store.watched(5)), (Some(watched), Some(None)));
         std::fs::write(store.watch_path(4), "{\"reward\":").unwrap();
         assert_eq!(store.watched(4), None);
+    }
+
+    #[test]
+    fn a_round_whose_responses_were_removed_leaves_its_numbers_to_the_bit() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::create(dir.path().join("run")).unwrap();
+        let store = Store::open(&run, "a").unwrap();
+        let whole = StoredRound { rows: vec![row(3)], mismatched: vec![vec![0.5]] };
+        store.write_round(1, &whole).unwrap();
+        assert_eq!(store.remains(1).unwrap(), None);
+        let signs = RoundSigns { round: 1, kl: Some(1.0 / 3.0), ..RoundSigns::default() };
+        let remains = Remains { signs, next: Some(OnlineState { kl_coef: 0.1 + 0.2, rewards: None }) };
+        store.remove_round(1, remains).unwrap();
+        assert_eq!((store.round(1).unwrap(), store.remains(1).unwrap()), (None, Some(remains)));
+        assert!(!store.path(1).exists());
+        // Killed between the two files.
+        std::fs::write(store.path(1), "{}\n").unwrap();
+        assert_eq!(store.remains(1).unwrap(), Some(remains));
+        assert!(!store.path(1).exists());
+        assert_eq!(store.remains(2).unwrap(), None);
     }
 
     #[test]

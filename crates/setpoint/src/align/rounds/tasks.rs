@@ -5,6 +5,7 @@ mod sampled;
 use std::path::Path;
 use std::sync::Arc;
 
+use setpoint_align::online::OnlineState;
 use setpoint_align::{
     About, DroVSettings, FittedTransform, LogZ0, PairRule, PairwiseMethod, PromptObjective, ReferenceSample,
     RowObjective, Summary, WeightedObjective, check_targets, log_z_of_samples, prompt_log_z,
@@ -165,6 +166,14 @@ pub trait RoundTasks {
     fn follow(&mut self, _round: &Round) -> Outcome {
         Ok(())
     }
+
+    /// Returns what the method carries to the round after the one that it has seen last, if it carries anything.
+    fn state(&self) -> Option<OnlineState> {
+        None
+    }
+
+    /// Takes over what [`state`](Self::state) returned after a round whose responses are gone.
+    fn go_on_from(&mut self, _state: OnlineState) {}
 
     /// Makes the task of a round; `None` if there is nothing to learn from it.
     ///

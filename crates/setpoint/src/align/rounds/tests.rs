@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use serde_json::{Map, Value};
 use setpoint_align::{Training, weighted_sum};
 use setpoint_data::{EncodeReport, EncodedResponse, Example, Source, load_records};
-use setpoint_train::{GradientSink, PromptLogps, Sequence, backward, sequence_logps};
+use setpoint_train::{GradientSink, HeadOptions, PromptLogps, Sequence, backward, sequence_logps_with};
 
 use super::super::data::{Sets, TrainingData};
 use super::super::examples::{ReadSet, paired, rewarded, rows};
@@ -169,13 +169,20 @@ fn one_round_is_the_offline_method_on_the_responses_that_it_sampled() {
 }
 
 /// The gradient of a policy gradient by hand: `−Σ_j w_j·A_j·log π(y_j|x_j)`, from the advantages and weights of all responses.
-fn norm_by_hand(session: &Session, config: &AlignConfig, examples: &[Example], factors: &[f64]) -> f64 {
+fn norm_by_hand(
+    session: &Session,
+    config: &AlignConfig,
+    examples: &[Example],
+    factors: &[f64],
+    temperature: f64,
+) -> f64 {
     let encoder = setup::encoder(&config.model).unwrap();
     let shape = setup::model_config(&config.model, &encoder).unwrap();
     let device = session.device().clone().autodiff();
     let model = setup::policy(session, &config.model, &shape, 0, &device).unwrap();
     let sequences: Vec<Sequence> = examples.iter().flat_map(|example| setup::sequences(example, None)).collect();
-    let found = sequence_logps(&model, &sequences, PromptLogps::Skip).unwrap();
+    let head = HeadOptions::at_temperature(temperature);
+    let found = sequence_logps_with(&model, &sequences, PromptLogps::Skip, &head).unwrap();
     let mut sink = GradientSink::new();
     backward(&model, "model", weighted_sum(found.response, factors), found.tape, &mut sink);
     sink.norm()
@@ -190,16 +197,16 @@ fn the_first_gradient_of_rloo_and_grpo_is_the_policy_gradient() {
     let prompt =
         |i: usize| format!("{{\"prompt\": [{{\"role\": \"user\", \"content\": \"How much is {i} and two?\"}}]}}\n");
     std::fs::write(&data, (0..4).map(prompt).collect::<String>()).unwrap();
-    for method in ["rloo", "grpo"] {
+    for (method, temperature) in [("rloo", 1.0), ("grpo", 1.0), ("rloo", 0.7), ("grpo", 1.5)] {
         let settings = format!(
             "rounds = 1\nmodel.path = '{}'\ndata.path = '{}'\nsamples.prompts = 0\n[train]\nbatch_size = 12\nmicro_batch = {{ \
              examples = 5 }}\n[align]\nmethod = '{method}'\nbeta = 0.0\n[rollout]\nprompts = 4\nsamples = 3\nmax_new_tokens = 6\n\
-             [reward.rule]\nkind = 'length'\nunit = 'chars'\nmax = 0\npenalty = 0.125\n",
+             temperature = {temperature:?}\n[reward.rule]\nkind = 'length'\nunit = 'chars'\nmax = 0\npenalty = 0.125\n",
             model.display(),
             data.display()
         );
         let config: AlignConfig = from_toml(&settings).unwrap();
-        let folder = dir.path().join(method);
+        let folder = dir.path().join(format!("{method}-{temperature}"));
         run(&session, &config, &folder, false).unwrap();
         let encoder = setup::encoder(&config.model).unwrap();
         let (records, _) = load_records(&config.data).unwrap();
@@ -219,7 +226,7 @@ fn the_first_gradient_of_rloo_and_grpo_is_the_policy_gradient() {
                 _ => -(r - sum / n) / (deviation + 1e-4) / tokens as f64,
             }));
         }
-        let expected = norm_by_hand(&session, &config, &examples, &factors);
+        let expected = norm_by_hand(&session, &config, &examples, &factors, temperature);
         let lines = steps(&folder);
         let found = lines[0]["grad_norm"].as_f64().unwrap();
         assert_eq!(lines.len(), 1);

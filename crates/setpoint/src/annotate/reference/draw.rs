@@ -11,7 +11,9 @@ use super::super::AnnotateConfig;
 use super::Kept;
 use super::plan::Plan;
 use crate::failure::Outcome;
-use crate::generate::{GenerationMeter, prompts_of_a_part};
+use crate::generate::{GenerationMeter, cache_path, prompts_of_a_part};
+use crate::partial;
+use crate::server::{Asked, Server, ServerSettings};
 use crate::session::Session;
 use crate::setup;
 
@@ -33,6 +35,9 @@ pub fn draw(session: &Session, config: &AnnotateConfig, plan: &Plan, kept: &mut 
     }
     let Plan { settings, samples, prompts, .. } = plan;
     let section = &config.reference;
+    if let Some(server) = &section.server {
+        return ask(session, config, server, plan, drawn, kept);
+    }
     let model = setup::policy(session, &section.model, &plan.model_config, 0, session.device())?;
     check_prompts(&model, prompts, settings)?;
     let start = Instant::now();
@@ -52,11 +57,7 @@ pub fn draw(session: &Session, config: &AnnotateConfig, plan: &Plan, kept: &mut 
             ControlFlow::Continue(())
         })?;
         tokens += generated.iter().map(|sample| sample.ids.len()).sum::<usize>();
-        for (prompt, row) in prompts[begin..end].iter().zip(generated.chunks(*samples)) {
-            let text = |sample: &Generated| setup::answer_text(&plan.encoder, prompt, &sample.ids);
-            let cut = row.iter().filter(|sample| sample.finish != Finish::Stop).count();
-            drawn.push(Drawn { samples: row.iter().map(text).collect::<Outcome<_>>()?, cut });
-        }
+        drawn.extend(as_texts(plan, begin, &generated)?);
         kept.push(&drawn[begin..end])?;
     }
     meter.finish();
@@ -70,4 +71,46 @@ pub fn draw(session: &Session, config: &AnnotateConfig, plan: &Plan, kept: &mut 
         );
     }
     Ok(drawn)
+}
+
+/// Has a server draw the samples that are missing. What a sample is follows from the server, the seed, its prompt and its number.
+fn ask(
+    session: &Session,
+    config: &AnnotateConfig,
+    server: &ServerSettings,
+    plan: &Plan,
+    mut drawn: Vec<Drawn>,
+    kept: &mut Kept,
+) -> Outcome<Vec<Drawn>> {
+    let Plan { settings, samples, prompts, records, .. } = plan;
+    let output = config.output.as_deref().filter(|output| output.is_file() || !output.exists());
+    let cache = output.map(|output| cache_path(&partial::with_ending(output, ".reference")));
+    let server = Server::open(server, session, &plan.encoder, &plan.model_config, cache.as_deref())?;
+    let bar = session.bar("reference samples", (drawn.len() * samples) as u64, (prompts.len() * samples) as u64);
+    let part = prompts_of_a_part(settings, *samples);
+    while drawn.len() < prompts.len() {
+        let (begin, end) = (drawn.len(), (drawn.len() + part).min(prompts.len()));
+        let asked: Vec<Asked<'_>> = (begin..end)
+            .flat_map(|prompt| plan.streams(prompt).map(move |stream| (prompt, stream)))
+            .map(|(prompt, stream)| Asked { prompt: &prompts[prompt], record: &records[prompt], stream })
+            .collect();
+        let reached = begin * samples;
+        let mut arrived = |done: usize| bar.reach((reached + done) as u64);
+        let generated = server.answers(&asked, settings, config.reference.generate.seed, &mut arrived)?;
+        drawn.extend(as_texts(plan, begin, &generated)?);
+        kept.push(&drawn[begin..end])?;
+    }
+    bar.clear();
+    log::info!("server: {}", server.spending());
+    Ok(drawn)
+}
+
+/// Returns the samples of some prompts, the first of which is `begin`, as texts.
+fn as_texts(plan: &Plan, begin: usize, generated: &[Generated]) -> Outcome<Vec<Drawn>> {
+    let of_prompt = |(prompt, row): (&Vec<u32>, &[Generated])| -> Outcome<Drawn> {
+        let text = |sample: &Generated| setup::answer_text(&plan.encoder, prompt, &sample.ids);
+        let cut = row.iter().filter(|sample| sample.finish != Finish::Stop).count();
+        Ok(Drawn { samples: row.iter().map(text).collect::<Outcome<_>>()?, cut })
+    };
+    plan.prompts[begin..].iter().zip(generated.chunks(plan.samples)).map(of_prompt).collect()
 }

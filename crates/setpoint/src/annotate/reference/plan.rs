@@ -35,6 +35,8 @@ pub struct Plan {
     pub samples: usize,
     /// The distinct prompts as tokens.
     pub prompts: Vec<Vec<u32>>,
+    /// A row of each, as the model's template sees it.
+    pub records: Vec<Record>,
     /// Of each row: which of the prompts it has; `None` for a row that keeps the samples it has.
     pub of_row: Vec<Option<usize>>,
     /// How the samples are made, as the rows note it.
@@ -63,22 +65,24 @@ impl Plan {
         let model_hash = setup::model_hash(dir)?;
         let note = note(config, needs, &model_hash, &encoder, samples, &settings)?;
         let is_kept = kept(records, &note, samples, session.quiet);
-        let (_, ids) = setup::prompts(records, &config.data, &encoder, "reference samples", session)?;
+        let (seen, ids) = setup::prompts(records, &config.data, &encoder, "reference samples", session)?;
         check_reader(records, &ids, &settings, reader)?;
         setup::check_room(records, &ids, &settings, None, &model_config)?;
         let mut places: HashMap<&[u32], usize> = HashMap::new();
-        let mut prompts = Vec::new();
+        let (mut prompts, mut firsts) = (Vec::new(), Vec::new());
         let mut of_row = Vec::with_capacity(records.len());
-        for (ids, is_kept) in ids.iter().zip(is_kept) {
+        for ((ids, record), is_kept) in ids.iter().zip(&seen).zip(is_kept) {
             of_row.push((!is_kept).then(|| {
                 *places.entry(ids).or_insert_with(|| {
                     prompts.push(ids.clone());
+                    firsts.push(record.clone());
                     prompts.len() - 1
                 })
             }));
         }
         let model = dir.display().to_string();
-        let plan = Self { model, model_hash, encoder, model_config, settings, samples, prompts, of_row, note };
+        let records = firsts;
+        let plan = Self { model, model_hash, encoder, model_config, settings, samples, prompts, records, of_row, note };
         plan.check_memory()?;
         Ok(Some(plan))
     }
@@ -197,6 +201,9 @@ fn note(
     });
     if let Some(quantize) = config.reference.model.quantize {
         note["quantize"] = json!(quantize);
+    }
+    if let Some(server) = &config.reference.server {
+        note["server"] = json!(server.model);
     }
     Ok(note)
 }

@@ -7,6 +7,7 @@ use setpoint_align::LEAST_SAMPLES;
 use crate::config::Problems;
 use crate::config::sections::{ModelSection, Wanted};
 use crate::sampling::SamplingSection;
+use crate::server::ServerSettings;
 
 /// The setting that decides how many samples there are.
 pub const SAMPLES: &str = "reference.generate.samples";
@@ -21,6 +22,10 @@ pub struct ReferenceSection {
     /// The drawing of samples: `samples`, at least 8, and if need be `seed`, `max_new_tokens` (by default 1024) and `batch_size`. The other
     /// settings stay as they are: log Z(x) needs samples of the model itself.
     pub generate: SamplingSection,
+    /// A server that draws the samples in place of this program. `model` then gives the tokenizer and the sizes alone: its weights are not
+    /// loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<ServerSettings>,
 }
 
 impl ReferenceSection {
@@ -39,7 +44,8 @@ impl ReferenceSection {
                 || counts.iter().any(Option::is_some)
                 || numbers.iter().any(Option::is_some)
                 || generate.only_finished
-                || generate.seed != 0;
+                || generate.seed != 0
+                || self.server.is_some();
             problems.require(
                 !is_set,
                 SAMPLES,
@@ -72,6 +78,9 @@ impl ReferenceSection {
             "reference.generate.only_finished",
             "the samples that are left would be the short ones, and log Z(x) that of short responses: leave it out",
         );
+        if let Some(server) = &self.server {
+            server.validate("reference.server", problems);
+        }
         let rest = SamplingSection {
             samples: None,
             temperature: None,

@@ -16,6 +16,7 @@ use crate::tasks::ppo::{PpoTask, ResponseSlots};
 pub struct SampledTasks {
     objective: Arc<dyn OnlineObjective>,
     max_new_tokens: usize,
+    temperature: f64,
     /// The state that the next round begins with.
     state: OnlineState,
     metrics: Vec<(String, f64)>,
@@ -25,7 +26,13 @@ impl SampledTasks {
     /// Creates the tasks of an objective. `max_new_tokens`: the most tokens that a response may have.
     pub fn new(objective: Box<dyn OnlineObjective>, max_new_tokens: usize) -> Self {
         let state = objective.start();
-        Self { objective: Arc::from(objective), max_new_tokens, state, metrics: Vec::new() }
+        Self { objective: Arc::from(objective), max_new_tokens, temperature: 1.0, state, metrics: Vec::new() }
+    }
+
+    /// The same at the temperature that responses are sampled at: the policy that samples is the one that is trained.
+    #[must_use]
+    pub fn at_temperature(self, temperature: f64) -> Self {
+        Self { temperature, ..self }
     }
 
     /// Computes the advantages of a round, and the state of the next one.
@@ -70,7 +77,8 @@ impl SampledTasks {
             );
             prompts.push(responses.collect());
         }
-        Ok((PolicyTask::new(self.objective.clone(), prompts, self.max_new_tokens), found.returns))
+        let task = PolicyTask::new(self.objective.clone(), prompts, self.max_new_tokens);
+        Ok((task.at_temperature(self.temperature), found.returns))
     }
 }
 
@@ -82,6 +90,14 @@ impl RoundTasks for SampledTasks {
             self.prepare(round)?;
         }
         Ok(())
+    }
+
+    fn state(&self) -> Option<OnlineState> {
+        Some(self.state)
+    }
+
+    fn go_on_from(&mut self, state: OnlineState) {
+        self.state = state;
     }
 
     fn task(&mut self, round: Round) -> Outcome<Option<PolicyTask>> {
@@ -114,6 +130,12 @@ impl PpoTasks {
         let sampled = SampledTasks::new(Box::new(settings.clone()), max_new_tokens);
         Self { sampled, settings: Arc::new(settings.clone()), ptx, responses, episode: 0.0 }
     }
+
+    /// The same at the temperature that responses are sampled at.
+    #[must_use]
+    pub fn at_temperature(self, temperature: f64) -> Self {
+        Self { sampled: self.sampled.at_temperature(temperature), ..self }
+    }
 }
 
 impl RoundTasks for PpoTasks {
@@ -121,6 +143,14 @@ impl RoundTasks for PpoTasks {
 
     fn follow(&mut self, round: &Round) -> Outcome {
         self.sampled.follow(round)
+    }
+
+    fn state(&self) -> Option<OnlineState> {
+        self.sampled.state()
+    }
+
+    fn go_on_from(&mut self, state: OnlineState) {
+        self.sampled.go_on_from(state);
     }
 
     fn task(&mut self, round: Round) -> Outcome<Option<PpoTask>> {
