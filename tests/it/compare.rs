@@ -175,7 +175,7 @@ fn wrong_settings_are_named_with_their_lines() {
 fn methods_that_sample_are_trained_next_to_the_others() {
     let reward = "[reward]\nrule = { kind = \"length\", unit = \"chars\", target = 6 }\n";
     let methods = "methods = [\"dpo\", \"rlhf\", \"rloo\"]\nseeds = [0]\nsearch = \"defaults\"\n";
-    let (dir, config) = settings(&format!("{methods}[rollout]\nprompts = 2\nmax_new_tokens = 4\n{reward}"));
+    let (dir, config) = settings(&format!("{methods}[compare.rollout]\nprompts = 2\nmax_new_tokens = 4\n{reward}"));
     let run = dir.path().join("run");
     let ran = compare(&config, &run, &[]).ok();
     assert!(ran.stdout.contains("tokens sampled in a training: ppo "), "{ran:#?}");
@@ -197,8 +197,8 @@ fn methods_that_sample_are_trained_next_to_the_others() {
         (methods.to_owned(), "give a source of their rewards"),
         (format!("methods = [\"dpo\"]\nseeds = [0]\n{reward}"), "leave `reward` out"),
         (format!("{methods}[reward]\ncolumn = \"reward\"\n"), "rounds sample others"),
-        (format!("{methods}[rollout]\nprompts = 0\n{reward}"), "`rollout.prompts` must be at least 1"),
-        (format!("{methods}[rollout]\nsamples = 2\n{reward}"), "samples"),
+        (format!("{methods}[compare.rollout]\nprompts = 0\n{reward}"), "`rollout.prompts` must be at least 1"),
+        (format!("{methods}[compare.rollout]\nsamples = 2\n{reward}"), "samples"),
     ] {
         let (_dir, config) = settings(&text);
         setpoint(&["compare", &config, "--dry-run"]).fails(2, &[said]);

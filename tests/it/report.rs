@@ -336,7 +336,7 @@ fn names_and_settings_from_strangers_stay_text() {
 #[test]
 fn a_file_that_is_no_report_is_replaced_only_if_asked_for() {
     let dir = tempfile::tempdir().unwrap();
-    let run = old_runs().join("dro");
+    let run = root().join("tests/fixtures/runs-4bb4a63/dro");
     let (run, page) = (run.display().to_string(), dir.path().join("report.html"));
     let output = page.display().to_string();
     let arguments = ["report", &run, "--output", &output];

@@ -245,6 +245,19 @@ fn the_judges_client_is_answered() {
 }
 
 #[test]
+fn generate_asks_this_server_as_any_other() {
+    let server = Server::start(model(), &["--name", "policy"]);
+    let base_url = format!("server.base_url=http://{}/v1", server.address);
+    let greedy = ["generate.temperature=0", "generate.max_new_tokens=12"];
+    let asked = [&greedy[..], &[base_url.as_str(), "server.model=policy"]].concat();
+    for question in QUESTIONS {
+        assert_eq!(generated(model(), question, &asked), generated(model(), question, &greedy), "{question}");
+    }
+    let metrics = server.get("/metrics").body;
+    assert!(metrics.contains("endpoint=\"/v1/completions\",status=\"200\"} 4"), "{metrics}");
+}
+
+#[test]
 fn an_adapter_is_served_with_its_base() {
     let dir = tempfile::tempdir().unwrap();
     let run = dir.path().join("sft");

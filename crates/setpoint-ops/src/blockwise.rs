@@ -137,7 +137,7 @@ impl Blockwise {
     }
 
     /// Returns the same numbers on another device.
-    pub fn to_device(self, device: &Device) -> Self {
+    pub fn on(self, device: &Device) -> Self {
         Self { codes: self.codes.to_device(device), scales: self.scales.to_device(device), values: self.values }
     }
 }

@@ -52,9 +52,9 @@ impl MomentsFormat {
 #[derive(Clone, Debug)]
 pub(crate) enum Moments {
     /// In f32.
-    Full([Tensor<1>; 2]),
+    Full(Box<[Tensor<1>; 2]>),
     /// In 8-bit codes.
-    Coded([Blockwise; 2]),
+    Coded(Box<[Blockwise; 2]>),
 }
 
 /// The names of the moments in files, as in torch.
@@ -67,32 +67,34 @@ impl Moments {
     /// Returns the moments of a parameter of `n` numbers before its first step.
     pub(crate) fn zeros(format: MomentsFormat, n: usize, device: &Device) -> Self {
         match format {
-            MomentsFormat::F32 => Self::Full([(); 2].map(|()| Tensor::zeros([n], (device, DType::F32)))),
-            MomentsFormat::EightBit => Self::Coded(VALUES.map(|values| Blockwise::zeros(n, values, device))),
+            MomentsFormat::F32 => Self::Full(Box::new([(); 2].map(|()| Tensor::zeros([n], (device, DType::F32))))),
+            MomentsFormat::EightBit => Self::Coded(Box::new(VALUES.map(|values| Blockwise::zeros(n, values, device)))),
         }
     }
 
     /// Takes a step: the weight, f32 `[n]`, and the moments after it.
     pub(crate) fn step(self, weight: Tensor<1>, gradient: Tensor<1>, step: AdamWStep) -> (Tensor<1>, Self) {
         match self {
-            Self::Full([exp_avg, exp_avg_sq]) => {
+            Self::Full(full) => {
+                let [exp_avg, exp_avg_sq] = *full;
                 let (weight, exp_avg, exp_avg_sq) = adamw(weight, exp_avg, exp_avg_sq, gradient, step);
-                (weight, Self::Full([exp_avg, exp_avg_sq]))
+                (weight, Self::Full(Box::new([exp_avg, exp_avg_sq])))
             }
             Self::Coded(coded) => {
                 let [exp_avg, exp_avg_sq] = coded.map(|moment| moment.decode());
                 let (weight, exp_avg, exp_avg_sq) = adamw(weight, exp_avg, exp_avg_sq, gradient, step);
                 let [first, second] = VALUES;
-                (weight, Self::Coded([Blockwise::encode(exp_avg, first), Blockwise::encode(exp_avg_sq, second)]))
+                let coded = [Blockwise::encode(exp_avg, first), Blockwise::encode(exp_avg_sq, second)];
+                (weight, Self::Coded(Box::new(coded)))
             }
         }
     }
 
     /// Returns the same moments on another device.
-    pub(crate) fn to_device(self, device: &Device) -> Self {
+    pub(crate) fn on(self, device: &Device) -> Self {
         match self {
-            Self::Full(moments) => Self::Full(moments.map(|moment| moment.to_device(device))),
-            Self::Coded(moments) => Self::Coded(moments.map(|moment| moment.to_device(device))),
+            Self::Full(moments) => Self::Full(Box::new(moments.map(|moment| moment.to_device(device)))),
+            Self::Coded(moments) => Self::Coded(Box::new(moments.map(|moment| moment.on(device)))),
         }
     }
 
@@ -111,12 +113,12 @@ impl Moments {
         let mut parts: Vec<(TensorSpec, Box<dyn Fn() -> TensorData + 'a>)> = Vec::new();
         match self {
             Self::Full(moments) => {
-                for (name, moment) in NAMES.into_iter().zip(moments) {
+                for (name, moment) in NAMES.into_iter().zip(moments.iter()) {
                     parts.push((spec(name, DType::F32, shape), Box::new(|| moment.to_data())));
                 }
             }
             Self::Coded(moments) => {
-                for (name, moment) in NAMES.into_iter().zip(moments) {
+                for (name, moment) in NAMES.into_iter().zip(moments.iter()) {
                     let (codes, scales) = moment.parts();
                     parts.push((spec(name, DType::U8, shape), Box::new(|| codes.to_data())));
                     let scales_spec = spec(&format!("{name}.scales"), DType::F32, &[scales.dims()[0]]);
@@ -139,7 +141,7 @@ impl Moments {
         match format {
             MomentsFormat::F32 => {
                 let mut full = |name| read(name, shape).map(|data| flat_tensor(data, device));
-                Ok(Self::Full([full(first)?, full(second)?]))
+                Ok(Self::Full(Box::new([full(first)?, full(second)?])))
             }
             MomentsFormat::EightBit => {
                 let mut coded = |name: &str, values| -> Result<Blockwise, Error> {
@@ -151,7 +153,7 @@ impl Moments {
                     Ok(Blockwise::from_parts(codes, scales, values))
                 };
                 let [signed, unsigned] = VALUES;
-                Ok(Self::Coded([coded(first, signed)?, coded(second, unsigned)?]))
+                Ok(Self::Coded(Box::new([coded(first, signed)?, coded(second, unsigned)?])))
             }
         }
     }

@@ -100,7 +100,7 @@ impl AdamW {
     /// The same state on another device.
     pub(crate) fn on(self, device: &Device) -> Self {
         let there = |state: State| State {
-            moments: state.moments.to_device(device),
+            moments: state.moments.on(device),
             master: state.master.map(|master| master.to_device(device)),
             ..state
         };
@@ -149,8 +149,7 @@ impl AdamW {
             in_backward: _,
             plus_ratio,
             value_ratio,
-        } =
-            self.config;
+        } = self.config;
         let is_second_factor = path.ends_with(".lora_B.weight");
         let learning_rate = learning_rate * if is_second_factor || shape.len() == 1 { plus_ratio } else { 1.0 };
         let learning_rate = learning_rate * if path.starts_with(VALUE) { value_ratio } else { 1.0 };

@@ -142,7 +142,7 @@ pub enum Error {
     },
     /// A tensor with numbers that are not finite.
     #[error("{}: tensor `{tensor}` holds NaN or infinite numbers: the file is damaged, or its training diverged", path.display())]
-    NotFinite {
+    NonFiniteTensor {
         /// The file.
         path: PathBuf,
         /// The name in the file.

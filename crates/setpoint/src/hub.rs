@@ -15,7 +15,7 @@ use toml::{Table, Value};
 use crate::failure::{Failure, Outcome};
 
 /// The ends of the settings that name a model, or a folder with its tokenizer.
-const MODELS: [&str; 5] = ["model.path", "reward.path", "baseline.path", "adapter.path", "tokenizer"];
+const MODELS: [&str; 6] = ["model.path", "reward.path", "baseline.path", "adapter.path", "value_init", "tokenizer"];
 /// The reference model of an alignment.
 const REFERENCE: &str = "reference";
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use setpoint_align::{DpoSettings, Dro, Method, NllSettings, Pairwise};
 use setpoint_data::DatasetConfig;
-use setpoint_train::{AdamWConfig, MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
+use setpoint_train::{AdamWConfig, MicroBatch, MomentsFormat, Schedule, ScheduleKind, TrainConfig, Warmup};
 
 use self::gold::Gold;
 use self::results::{Measured, side_by_side, table, verdict};
@@ -48,8 +48,15 @@ const GOLD: &[u8] = include_bytes!("../../../examples/demo/gold.json");
 const STEPS: u64 = 160;
 
 /// A shorter memory than usual: the runs have some hundred steps.
-const OPTIMIZER: AdamWConfig =
-    AdamWConfig { betas: (0.9, 0.98), eps: 1e-8, weight_decay: 0.0, in_backward: false, plus_ratio: 1.0 };
+const OPTIMIZER: AdamWConfig = AdamWConfig {
+    betas: (0.9, 0.98),
+    eps: 1e-8,
+    weight_decay: 0.0,
+    state: MomentsFormat::F32,
+    in_backward: false,
+    plus_ratio: 1.0,
+    value_ratio: 1.0,
+};
 
 /// A training of the demo: a method with its settings.
 struct Variant {

@@ -15,6 +15,9 @@ const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const LATER: &str = "89abcdef0123456789abcdef0123456789abcdef";
 const WEIGHTS: &str = "model.safetensors";
 
+/// The first line and the headers of a request.
+type Request = (String, Vec<String>);
+
 /// What the server holds, and how it behaves.
 #[derive(Clone)]
 struct Repository {
@@ -24,7 +27,7 @@ struct Repository {
     cut: Arc<Mutex<Vec<usize>>>,
     /// Whether it sends other bytes than its digests say.
     lies: bool,
-    asked: Arc<Mutex<Vec<(String, Vec<String>)>>>,
+    asked: Arc<Mutex<Vec<Request>>>,
 }
 
 impl Repository {

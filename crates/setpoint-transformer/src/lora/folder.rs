@@ -224,7 +224,7 @@ fn is_extended(own: &[usize], stored: &[usize]) -> bool {
 
 /// Returns whether no number of a tensor is NaN or infinite.
 fn is_finite<const D: usize>(tensor: &Tensor<D>) -> bool {
-    tensor.clone().is_finite().all().into_data().iter::<bool>().all(|all| all)
+    tensor.clone().cast(FloatDType::F32).is_finite().all().into_data().iter::<bool>().all(|all| all)
 }
 
 struct Fill<'a> {
@@ -257,7 +257,7 @@ impl ModuleMapper for Fill<'_> {
             if is_finite(&tensor) {
                 return Ok(tensor);
             }
-            Err(Error::NotFinite { path: self.weights.path_of(&name), tensor: name })
+            Err(Error::NonFiniteTensor { path: self.weights.path_of(&name), tensor: name })
         });
         match checked {
             Ok(tensor) => param.transform_for_load(tensor, ParamId::from(name_hash(&path))),

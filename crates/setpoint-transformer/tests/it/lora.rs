@@ -359,7 +359,7 @@ fn numbers_that_are_not_finite_are_named_when_an_adapter_is_read() {
         let base = from.join(AdapterFolder::open(&from).unwrap().base.unwrap());
         let (base, _) = CausalLm::load(&base, &LoadOptions::default(), &devices()[0]).unwrap();
         let error = AdapterFolder::open(dir.path()).unwrap().load(base).unwrap_err();
-        assert!(matches!(&error, Error::NotFinite { tensor: found, .. } if *found == tensor), "{error}");
+        assert!(matches!(&error, Error::NonFiniteTensor { tensor: found, .. } if *found == tensor), "{error}");
     }
 }
 

@@ -93,7 +93,7 @@ mod tests {
         let pair = prompt("pair", &[(5, None, good), (5, None, bad)]);
         assert_eq!(found(&[pair]), (1, Some("pair")));
         let rewards = prompt("rewards", &[(5, Some(1.0), None), (6, Some(0.0), None), (5, Some(-1.0), None)]);
-        assert_eq!(found(&[rewards.clone()]), (1, Some("rewards")));
+        assert_eq!(found(std::slice::from_ref(&rewards)), (1, Some("rewards")));
         let (one, other) = (prompt("one", &[(6, Some(3.0), None)]), prompt("other", &[(5, Some(3.0), None)]));
         assert_eq!(found(&[one, other, rewards]), (3, Some("rewards")), "6 and both 5 against the rows before");
         let single = |name, label| prompt(name, &[(5, None, label)]);

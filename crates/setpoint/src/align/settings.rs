@@ -18,8 +18,7 @@ use crate::config::load::to_table;
 use crate::config::output::{Target, validate_output};
 use crate::config::sections::{
     ModelSection, Wanted, folder_problem, validate_best, validate_data, validate_encode, validate_saving,
-    validate_sft_data,
-    validate_train,
+    validate_sft_data, validate_train,
 };
 use crate::config::{Config, Problems, nearest, respell};
 use crate::setup;

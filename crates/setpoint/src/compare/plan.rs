@@ -153,7 +153,7 @@ pub fn base(config: &CompareConfig, method: &Method, steps: Option<u64>) -> Alig
 
 /// Gives a method that samples as many rounds as its steps need.
 fn sample_in_rounds(config: &CompareConfig, method: &Method, align: &mut AlignConfig) {
-    let CompareRollout { prompts, max_new_tokens } = config.rollout.clone().unwrap_or_default();
+    let CompareRollout { prompts, max_new_tokens } = config.compare.rollout.clone().unwrap_or_default();
     let rollout = RolloutSection { prompts, max_new_tokens, ..RolloutSection::of(method) };
     let (examples, batch) = (most_examples(method, &rollout), align.train.batch_size.max(1));
     let of_pass = if align.train.drop_last { examples / batch } else { examples.div_ceil(batch) };

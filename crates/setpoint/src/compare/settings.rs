@@ -43,15 +43,12 @@ pub struct CompareConfig {
     pub compare: CompareSection,
     /// The methods at equal KL.
     pub frontier: FrontierSection,
-    /// The responses that PPO, RLOO, GRPO and REINFORCE++ sample to the prompts of the data.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rollout: Option<CompareRollout>,
-    /// The source of the rewards of these responses.
+    /// The source of the rewards of responses that PPO, RLOO, GRPO and REINFORCE++ sample to the prompts of the data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reward: Option<RewardSection>,
 }
 
-/// `[rollout]` of a comparison: how much is sampled in a round. All else is the method's default.
+/// `[compare.rollout]`: how much is sampled in a round. All else is the method's default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CompareRollout {
@@ -97,6 +94,9 @@ pub struct CompareSection {
     pub selection_share: f64,
     /// The seed of the division of held-out prompts, and of the draws.
     pub seed: u64,
+    /// The responses that PPO, RLOO, GRPO and REINFORCE++ sample in a round.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<CompareRollout>,
     /// Trials that run at once, each in a process of its own; fewer if the CPU's memory does not hold them.
     #[schemars(range(min = 1))]
     pub parallel: usize,
@@ -118,7 +118,7 @@ impl Default for CompareConfig {
         let AlignConfig { model, data, encode, train, .. } = AlignConfig::default();
         let (eval, compare) = (HeldOut::default(), CompareSection::default());
         let frontier = FrontierSection::default();
-        Self { model, adapter: None, data, encode, train, eval, compare, frontier, rollout: None, reward: None }
+        Self { model, adapter: None, data, encode, train, eval, compare, frontier, reward: None }
     }
 }
 
@@ -136,6 +136,7 @@ impl Default for CompareSection {
             select: None,
             selection_share: 0.5,
             seed: 0,
+            rollout: None,
             parallel: 1,
         }
     }
@@ -189,8 +190,13 @@ impl CompareConfig {
         let mut said = BTreeSet::new();
         for point in points {
             for problem in with_point(&base, &point).err().unwrap_or_default() {
-                let place = problem.place.trim_matches('`').to_owned();
-                if ["reward", "rollout", "rounds"].contains(&place.split('.').next().unwrap_or_default()) {
+                let place = problem.place.trim_matches('`');
+                let place = match place.split('.').next() {
+                    Some("reward") => Some(place.to_owned()),
+                    Some("rollout") => Some(format!("compare.{place}")),
+                    _ => None,
+                };
+                if let Some(place) = place {
                     if said.insert(problem.message.clone()) {
                         problems.add(&place, problem.message);
                     }
@@ -226,12 +232,8 @@ impl Config for CompareConfig {
     fn defaults(user: &Table) -> Result<Table, (String, String)> {
         let mut table = to_table(&Self::default());
         adapt_rate(&mut table, user);
-        for (name, section) in
-            [("rollout", to_table(&CompareRollout::default())), ("reward", to_table(&RewardSection::default()))]
-        {
-            if user.contains_key(name) {
-                table.insert(name.to_owned(), Value::Table(section));
-            }
+        if user.contains_key("reward") {
+            table.insert("reward".to_owned(), Value::Table(to_table(&RewardSection::default())));
         }
         Ok(table)
     }
@@ -277,7 +279,7 @@ impl Config for CompareConfig {
             Err(wrong) => return wrong.into_iter().for_each(|p| problems.add(&p.place, p.message)),
         };
         let has_sampling = methods.iter().any(samples);
-        for (section, is_given) in [("rollout", self.rollout.is_some()), ("reward", self.reward.is_some())] {
+        for (section, is_given) in [("compare.rollout", compare.rollout.is_some()), ("reward", self.reward.is_some())] {
             problems.require(
                 has_sampling || !is_given,
                 section,

@@ -183,7 +183,7 @@ fn a_file_of_axolotl_with_what_it_cannot_carry_over() {
     has(
         &file,
         r#"
-        model = { path = "Chat-8B", template = "llama3" }
+        model = { path = "acme/Chat-8B", template = "llama3" }
         data = { path = "acme/rated", split = "train", columns = { messages = "conversation", chosen = "better" } }
         encode.max_length = 4096
         align = { method = "dpo", beta = 0.2 }

@@ -26,6 +26,7 @@ mod text;
 
 use std::borrow::Cow;
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -42,6 +43,7 @@ use self::metrics::Metrics;
 use self::server::Server;
 pub use self::settings::{ServeConfig, ServeSection};
 use crate::failure::{Failure, Outcome};
+use crate::hub;
 use crate::job::{DryRun, Flag, Job, MODEL, Work};
 use crate::session::Session;
 use crate::setup::{self, Reading};
@@ -132,8 +134,9 @@ fn prepare(session: &Session, config: &ServeConfig) -> Outcome<Prepared> {
     let key = Key::from_env()?;
     let port = u16::try_from(config.serve.port).map_err(|error| Failure::usage("serve.port", error.to_string()))?;
     let listener = listen(&config.serve.host, port, key.as_ref())?;
-    let path = config.model.path.as_ref().map(|path| path.display().to_string());
-    let name = config.serve.name.clone().or(path).unwrap_or_default();
+    // A model of the hub is in the folder of its cache by now.
+    let called = |path: &PathBuf| hub::model_at(path).map_or_else(|| path.display().to_string(), |model| model.id);
+    let name = config.serve.name.clone().or_else(|| config.model.path.as_ref().map(called)).unwrap_or_default();
     Ok(Prepared { name, encoder, shape, settings, key, listener })
 }
 

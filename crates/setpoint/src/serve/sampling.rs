@@ -14,6 +14,8 @@ const MOST_ANSWERS: usize = 128;
 /// The most stop sequences, and the bytes of the longest.
 const STOPS: usize = 16;
 const LONGEST_STOP: usize = 1024;
+/// The most tokens that end an answer besides those of the model.
+const STOP_TOKENS: usize = 64;
 
 /// Fields of OpenAI's that do not change an answer: they are for its accounts, caches and filters.
 const WITHOUT_EFFECT: &[&str] =
@@ -63,8 +65,16 @@ impl Sampling {
                 None => return Err(wrong("top_k", "a whole number from 1 on, or -1 for all tokens", &value)),
             },
         }
-        if let Some(penalty) = fields.number("repetition_penalty", "a number above 0", above_0)? {
-            config.repetition_penalty = penalty;
+        // llama.cpp has another name for it.
+        for name in ["repetition_penalty", "repeat_penalty"] {
+            if let Some(penalty) = fields.number(name, "a number above 0", above_0)? {
+                config.repetition_penalty = penalty;
+            }
+        }
+        for id in stop_tokens(fields)? {
+            if !config.stop_token_ids.contains(&id) {
+                config.stop_token_ids.push(id);
+            }
         }
         let most = u32::MAX as usize;
         let limits = (fields.count("max_tokens", 1, most)?, fields.count("max_completion_tokens", 1, most)?);
@@ -75,7 +85,7 @@ impl Sampling {
             }
             (one, other) => config.max_new_tokens = one.or(other).unwrap_or(config.max_new_tokens),
         }
-        for name in ["frequency_penalty", "presence_penalty"] {
+        for name in ["frequency_penalty", "presence_penalty", "min_p"] {
             fields.neutral(name, "0", |value| value.as_f64() == Some(0.0))?;
         }
         fields.neutral("logit_bias", "{}", |value| value.as_object().is_some_and(Map::is_empty))?;
@@ -134,6 +144,17 @@ fn stops(fields: &mut Fields) -> Answered<Vec<String>> {
     }
 }
 
+/// Takes the tokens that end an answer besides those of the model.
+fn stop_tokens(fields: &mut Fields) -> Answered<Vec<u32>> {
+    let Some(value) = fields.take("stop_token_ids") else { return Ok(Vec::new()) };
+    let id = |id: &Value| id.as_u64().and_then(|id| u32::try_from(id).ok());
+    let ids: Option<Vec<u32>> = value.as_array().and_then(|ids| ids.iter().map(id).collect());
+    match ids.filter(|ids| ids.len() <= STOP_TOKENS) {
+        Some(ids) => Ok(ids),
+        None => Err(wrong("stop_token_ids", &format!("a list of up to {STOP_TOKENS} tokens by number"), &value)),
+    }
+}
+
 /// Takes `stream_options`.
 fn include_usage(fields: &mut Fields, stream: bool) -> Answered<bool> {
     let Some(value) = fields.take("stream_options") else { return Ok(false) };
@@ -177,6 +198,8 @@ mod tests {
         assert_eq!((own.config.max_new_tokens, own.n, own.seed), (9, 3, u64::MAX - 1));
         assert!(own.stops == ["\n"] && own.stream && own.include_usage);
         assert_eq!(read(r#"{"seed":18446744073709551615}"#).unwrap().seed, u64::MAX);
+        let other = read(r#"{"min_p":0.0,"repeat_penalty":1.2,"stop_token_ids":[7,2,7]}"#).unwrap();
+        assert_eq!((other.config.repetition_penalty, &other.config.stop_token_ids[..]), (1.2, &[7, 2][..]));
         assert_eq!(read(r#"{"max_tokens":4,"max_completion_tokens":4}"#).unwrap().config.max_new_tokens, 4);
     }
 
@@ -203,6 +226,10 @@ mod tests {
             (r#"{"stream":true,"stream_options":{"other":true}}"#, "stream_options"),
             (r#"{"stream":true,"return_token_ids":true}"#, "return_token_ids"),
             (r#"{"min_p":0.1}"#, "min_p"),
+            (r#"{"repeat_penalty":0}"#, "repeat_penalty"),
+            (r#"{"stop_token_ids":[-1]}"#, "stop_token_ids"),
+            (r#"{"stop_token_ids":7}"#, "stop_token_ids"),
+            (r#"{"ignore_eos":true}"#, "ignore_eos"),
         ] {
             let error = read(text).unwrap_err();
             assert_eq!(error.body()["error"]["param"], param, "{text}");

@@ -117,7 +117,6 @@ impl RoundMetrics {
 #[cfg(test)]
 mod tests {
     use serde_json::Map;
-
     use setpoint_align::online::Guards;
 
     use super::*;
