@@ -15,7 +15,7 @@ import openai
 
 from server import Server, make_model
 
-MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "How much is two and two?"}]
+MESSAGES = [{"role": "user", "content": "How much is two and two?"}]
 
 
 def check(name, holds):

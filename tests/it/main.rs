@@ -59,6 +59,7 @@ mod rounds;
 mod rows;
 mod same_run;
 mod saving;
+mod select;
 // The engine is tested with the same task.
 #[path = "../../crates/setpoint-train/tests/common/seeded.rs"]
 mod seeded;

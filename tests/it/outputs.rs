@@ -14,6 +14,7 @@ fn to_a_file(data: &str, rules: &str) -> Vec<Vec<String>> {
         owned(&["generate", "--model", &policy, "--data", data, "--set", "generate.max_new_tokens=2", "--output"]),
         owned(&["logps", "--model", &policy, "--data", data, "--output"]),
         owned(&["annotate", rules, "--data", data, "--output"]),
+        owned(&["select", "--data", data, "--output"]),
         owned(&["audit", "--model", &policy, "--data", data, "--set", "align.log_z0=1", "--output"]),
         owned(&[&["eval", "--model", &policy, "--data", data, "--set", &own], &rule[..], &["--output"]].concat()),
     ]

@@ -120,6 +120,7 @@ fn printing(dir: &Path) -> Vec<(&'static str, Vec<String>)> {
                 "--dry-run",
             ]),
         ),
+        ("select", owned(&["select", "--data", &rows, "--output", &out, "--dry-run"])),
         ("logps", with(&["logps"], &[])),
         ("audit", with(&["audit"], &["--set", "align.log_z0=1"])),
         ("align", with(&["align"], &["--dry-run"])),

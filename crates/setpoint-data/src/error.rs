@@ -202,8 +202,8 @@ pub enum Error {
         /// What differs and what to do.
         reason: String,
     },
-    /// A record cannot be written in the point-wise format.
-    #[error("{at}: cannot be written as point-wise JSONL: {reason}")]
+    /// A record cannot be written as a row.
+    #[error("{at}: cannot be written as JSONL: {reason}")]
     Write {
         /// The row that the record came from.
         at: Source,

@@ -58,4 +58,4 @@ pub use self::t0::T0;
 pub use self::template::{
     BuiltIn, ChatTemplate, TemplateChoice, TemplateDate, TemplateError, TemplateVariables, template_source,
 };
-pub use self::write::{pointwise_row, write_pointwise};
+pub use self::write::{pair_row, pointwise_row, sft_row, write_pointwise};

@@ -1,12 +1,12 @@
-//! Writing point-wise JSONL, all of it or nothing.
+//! Records as rows: point-wise JSONL, all of it or nothing, and rows of other formats.
 
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use crate::error::Error;
-use crate::format::{LABELS, PROMPT, RESPONSES, REWARDS};
-use crate::record::{Message, Prompt, Record};
+use crate::format::{Format, LABELS, PROMPT, RESPONSES, REWARDS};
+use crate::record::{Message, Prompt, Record, Response};
 
 /// Writes records as point-wise JSONL, one object a line, and returns their number.
 ///
@@ -40,13 +40,7 @@ pub fn pointwise_row(record: &Record) -> Result<Map<String, Value>, Error> {
         return refuse("it has no responses".into());
     }
     let mut row = Map::new();
-    row.insert(
-        PROMPT.into(),
-        match &record.prompt {
-            Prompt::Text(text) => text.as_str().into(),
-            Prompt::Messages(messages) => messages.iter().map(message).collect(),
-        },
-    );
+    row.insert(PROMPT.into(), prompt(&record.prompt));
     let responses = record.responses.iter().map(|r| match r.message.extra.is_empty() {
         true => r.text().into(),
         false => message(&r.message),
@@ -82,6 +76,91 @@ pub fn pointwise_row(record: &Record) -> Result<Map<String, Value>, Error> {
     Ok(row)
 }
 
+/// Returns one response of a record as a row that SFT reads: `{"messages": […]}`, or `{"prompt": …, "completion": …}` after plain text.
+///
+/// `reward` stands there if the response has one, and the record's extra columns, but for those with which the row would be of another
+/// format.
+///
+/// # Errors
+/// [`Error::Write`] for a reward that is not finite, and for a response that calls tools after a prompt of plain text.
+pub fn sft_row(record: &Record, response: &Response) -> Result<Map<String, Value>, Error> {
+    let mut row = Map::new();
+    match &record.prompt {
+        Prompt::Text(text) => {
+            row.insert(PROMPT.into(), text.as_str().into());
+            row.insert("completion".into(), plain(record, response)?);
+        }
+        Prompt::Messages(messages) => {
+            let turns = messages.iter().chain([&response.message]).map(message);
+            row.insert("messages".into(), turns.collect());
+        }
+    }
+    put_reward(&mut row, "reward", record, response)?;
+    Ok(with_extra(row, record))
+}
+
+/// Returns two responses of a record as a preference: `{"prompt": …, "chosen": …, "rejected": …}`. After a prompt of messages each of the two
+/// is a list of one message.
+///
+/// `reward_chosen` and `reward_rejected` stand there if both have a reward, and the record's extra columns as in [`sft_row`].
+///
+/// # Errors
+/// As [`sft_row`].
+pub fn pair_row(record: &Record, chosen: &Response, rejected: &Response) -> Result<Map<String, Value>, Error> {
+    let side = |response: &Response| match &record.prompt {
+        Prompt::Text(_) => plain(record, response),
+        Prompt::Messages(_) => Ok(Value::Array(vec![message(&response.message)])),
+    };
+    let mut row = Map::new();
+    row.insert(PROMPT.into(), prompt(&record.prompt));
+    row.insert("chosen".into(), side(chosen)?);
+    row.insert("rejected".into(), side(rejected)?);
+    if chosen.reward.is_some() && rejected.reward.is_some() {
+        put_reward(&mut row, "reward_chosen", record, chosen)?;
+        put_reward(&mut row, "reward_rejected", record, rejected)?;
+    }
+    Ok(with_extra(row, record))
+}
+
+fn prompt(prompt: &Prompt) -> Value {
+    match prompt {
+        Prompt::Text(text) => text.as_str().into(),
+        Prompt::Messages(messages) => messages.iter().map(message).collect(),
+    }
+}
+
+/// Returns a response as text, which has no place for tool calls.
+fn plain(record: &Record, response: &Response) -> Result<Value, Error> {
+    if !response.message.tool_calls().is_empty() {
+        let reason = "a response that calls tools needs a prompt of messages".to_owned();
+        return Err(Error::Write { at: record.source.clone(), reason });
+    }
+    Ok(response.text().into())
+}
+
+/// Adds the reward of a response, if it has one.
+fn put_reward(row: &mut Map<String, Value>, column: &str, record: &Record, response: &Response) -> Result<(), Error> {
+    let Some(reward) = response.reward else { return Ok(()) };
+    let Some(number) = number(reward) else {
+        let reason = format!("`{column}` is {reward}, expected a finite number");
+        return Err(Error::Write { at: record.source.clone(), reason });
+    };
+    row.insert(column.into(), number);
+    Ok(())
+}
+
+/// Adds the record's extra columns to a row, but for those with which it would be of another format.
+fn with_extra(mut row: Map<String, Value>, record: &Record) -> Map<String, Value> {
+    let format = Format::detect(row.keys().map(String::as_str));
+    for (column, value) in &record.extra {
+        let with_it = Format::detect(row.keys().map(String::as_str).chain([column.as_str()]));
+        if with_it == format && !row.contains_key(column) {
+            row.insert(column.clone(), value.clone());
+        }
+    }
+    row
+}
+
 fn number(x: f64) -> Option<Value> {
     serde_json::Number::from_f64(x).map(Value::Number)
 }
@@ -101,7 +180,7 @@ mod tests {
     use super::*;
     use crate::config::DatasetConfig;
     use crate::read::read_records;
-    use crate::record::{Label, Response};
+    use crate::record::Label;
 
     fn read(path: &Path) -> Vec<Record> {
         let config = DatasetConfig::new(path.to_str().unwrap());
@@ -190,5 +269,55 @@ mod tests {
         let bad = Record::new(Prompt::Text("p".into()), vec![]);
         assert!(matches!(write_pointwise(&path, [&good, &bad]), Err(Error::Write { .. })));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"prompt\":\"p\",\"responses\":[\"r\"]}\n");
+    }
+
+    /// Reads a row back as the file would be read.
+    fn read_row(row: Map<String, Value>) -> Record {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.jsonl");
+        std::fs::write(&path, format!("{}\n", Value::Object(row))).unwrap();
+        read(&path).remove(0)
+    }
+
+    #[test]
+    fn rows_of_other_formats_are_read_as_they_are_written() {
+        let chosen = Response::new(" a\n").rewarded(1.5).labelled(Label::Chosen);
+        let rejected = Response::new("b").rewarded(-0.5).labelled(Label::Rejected);
+        let mut extra = Map::from_iter([("id".to_owned(), Value::from(7))]);
+        // With these, the rows would be of another format.
+        for column in ["responses", "messages", "conversations", "instruction", "output", "completions"] {
+            extra.insert(column.into(), Value::Array(Vec::new()));
+        }
+        let turns = vec![
+            Message::system("s"),
+            Message::user("u"),
+            Message::assistant("v"),
+            Message { extra: Map::from_iter([("name".to_owned(), Value::from("n"))]), ..Message::user("w") },
+        ];
+        for prompt in [Prompt::Text("p ".into()), Prompt::Messages(turns)] {
+            let record = Record { extra: extra.clone(), ..Record::new(prompt, vec![chosen.clone(), rejected.clone()]) };
+            let back = read_row(pair_row(&record, &chosen, &rejected).unwrap());
+            assert_eq!((&back.prompt, &back.responses), (&record.prompt, &record.responses));
+            assert_eq!(back.extra["id"], 7);
+            let back = read_row(sft_row(&record, &chosen).unwrap());
+            assert_eq!(back.prompt, record.prompt);
+            assert_eq!(back.responses, [Response { label: None, ..chosen.clone() }]);
+            assert_eq!(back.extra["id"], 7);
+        }
+    }
+
+    #[test]
+    fn tool_calls_need_a_conversation_and_rewards_are_finite() {
+        let mut calls = Response::new("r");
+        calls.message.extra.insert("tool_calls".into(), serde_json::json!([{"function": {"name": "add"}}]));
+        let text = Record::new(Prompt::Text("p".into()), vec![calls.clone()]);
+        let message = sft_row(&text, &calls).unwrap_err().to_string();
+        assert!(message.contains("needs a prompt of messages"), "{message}");
+        assert!(pair_row(&text, &Response::new("a"), &calls).is_err());
+        let chat = Record::new(Prompt::Messages(vec![Message::user("u")]), vec![calls.clone()]);
+        assert_eq!(read_row(sft_row(&chat, &calls).unwrap()).responses, [calls]);
+        let infinite = Response::new("a").rewarded(f64::INFINITY);
+        let message = sft_row(&text, &infinite).unwrap_err().to_string();
+        assert!(message.contains("`reward` is inf"), "{message}");
     }
 }

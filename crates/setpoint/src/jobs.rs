@@ -11,13 +11,14 @@ use crate::generate::Generate;
 pub use crate::job::{AnyJob, Flag, Forecast, Form, Job, Kind, Planned, Ready, RunFolder, View, no_run_folder, word};
 use crate::logps::Logps;
 use crate::reward::Reward;
+use crate::select::Select;
 use crate::serve::Serve;
 use crate::sft::Sft;
 use crate::sweep::Sweep;
 
 /// Every job but the benchmarks, in the order of the help.
 const OTHERS: &[&dyn AnyJob] =
-    &[&Sft, &Reward, &Annotate, &Logps, &Audit, &Align, &Sweep, &Compare, &Generate, &Serve, &RewardEval];
+    &[&Sft, &Reward, &Annotate, &Select, &Logps, &Audit, &Align, &Sweep, &Compare, &Generate, &Serve, &RewardEval];
 
 /// Every job, in the order of the help.
 pub const JOBS: &[&dyn AnyJob] = &with_benchmarks();

@@ -48,6 +48,7 @@
 //! | [`sft`] | fine-tunes a model on conversations |
 //! | [`reward`] | trains a reward model on pairs |
 //! | [`annotate`] | gives every response a reward |
+//! | [`select`] | selects responses by their rewards |
 //! | [`align`] | aligns a policy by DRO or one of the other methods; [`align::audit`] checks DRO's targets before |
 //! | [`generate`], [`logps`] | sample responses, and score them |
 //! | [`serve`] | answers requests over HTTP |
@@ -119,6 +120,7 @@ pub mod push;
 pub mod report;
 pub mod reward;
 pub mod search;
+pub mod select;
 pub mod serve;
 pub mod server;
 pub mod session;

@@ -187,6 +187,7 @@ mod tests {
         check::<crate::sft::SftConfig>("sft", &["train.best={metric=\"loss\",greater_is_better=false}"], all);
         check::<crate::reward::RewardConfig>("reward", &[], all);
         check::<crate::annotate::AnnotateConfig>("annotate", &[], all);
+        check::<crate::select::SelectConfig>("select", &[], all);
         check::<crate::logps::LogpsConfig>("logps", &[], all);
         check::<crate::sweep::SweepConfig>("sweep", &[], all);
         check::<crate::compare::CompareConfig>("compare", &[], all);
