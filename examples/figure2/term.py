@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""DRO with the prompt term and without it: a table, the slopes of the level over log_z0, and Figure 2 of the paper twice.
+"""DRO with the prompt term and without it: a table, the slopes of the level over log_z0, and Figure 2 of the DRO paper twice.
 
 usage: term.py RUN [OUTPUT.svg], the folder that term.sh wrote
 
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 WIDTH, HEIGHT, LEFT, TOP, GAP, ROW = 300, 190, 58, 60, 66, 262
-COLOURS = {0.25: "#0072b2", 0.5: "#d55e00", 1.0: "#009e73"}
+COLOURS = {0.25: "#0072b2", 0.5: "#d55e00"}
 SHOWN = (0.5, 5.0)  # beta and log_z0 of the curves over the steps
 
 
@@ -24,7 +24,8 @@ def trials(run):
         gold = folder / "eval-all-gold.json"
         quality = json.loads(gold.read_text())["reward"] if gold.exists() else None
         metrics = [json.loads(line) for line in (folder / "metrics.jsonl").open(encoding="utf-8")]
-        yield {"term": s["align.prompt_term"], "beta": s["align.beta"], "z": s["align.log_z0"], "gold": quality, "metrics": metrics, **trial["figures"]}
+        yield {"term": s["align.prompt_term"], "beta": s["align.beta"], "z": s["align.log_z0"], "gold": quality, "metrics": metrics, **trial["figures"],
+               "kl": trial["figures"].get("kl_exact") or trial["figures"]["kl"]}
 
 
 def fit(points):
@@ -46,7 +47,7 @@ def table(found):
         level, gap = (t["chosen_log_ratio"] + t["rejected_log_ratio"]) / 2, t["chosen_log_ratio"] - t["rejected_log_ratio"]
         drift = [row["dro/prompt_logratio"] for row in t["metrics"] if "dro/prompt_logratio" in row][-10:]
         print(f"| {t['term']} | {t['beta']:g} | {t['z']:g} | {number(t['chosen_log_ratio'])} | {number(t['rejected_log_ratio'])} | {number(level)} | {number(gap)} | "
-              f"{number(sum(drift) / len(drift), 1) if drift else ''} | {number(t['pair_accuracy'], 3)} | {number(t['reward'])} | {number(t['kl_exact'], 1)} | {number(t['gold'])} |")
+              f"{number(sum(drift) / len(drift), 1) if drift else ''} | {number(t['pair_accuracy'], 3)} | {number(t['reward'])} | {number(t['kl'], 1)} | {number(t['gold'])} |")
     print("\n| prompt term | β | level per nat of `log_z0` | R² |\n|---|---|---|---|")
     for term in ("full", "off"):
         for beta in COLOURS:
@@ -70,7 +71,7 @@ def chart(left, top, title, lines, x_title):
         out.append(f'<line x1="{left}" x2="{left + WIDTH}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" stroke="#e6e9ec"/>')
         out.append(f'<text x="{left - 6}" y="{y(tick) + 4:.1f}" text-anchor="end" font-size="11">{number(tick, 1 if step < 1 else 0)}</text>')
         tick += step
-    for value in sorted({p[0] for p in points}) if len({p[0] for p in points}) <= 6 else range(0, int(x1) + 1, max(1, int(x1) // 5)):
+    for value in sorted({p[0] for p in points}) if len({p[0] for p in points}) <= 6 else range(0, int(x1) + 1, 20):
         out.append(f'<text x="{x(value):.1f}" y="{top + HEIGHT + 14}" text-anchor="middle" font-size="11">{value:g}</text>')
     out.append(f'<text x="{left + WIDTH / 2}" y="{top + HEIGHT + 28}" text-anchor="middle" font-size="11">{x_title}</text>')
     for colour, dashed, line in lines:
@@ -94,11 +95,11 @@ def picture(found, output):
         beta, z = SHOWN
         curves = next(t for t in mine if (t["beta"], t["z"]) == SHOWN)
         lines = [("#0072b2", False, smooth(curves["metrics"], "logratios/chosen", beta)), ("#d55e00", True, smooth(curves["metrics"], "logratios/rejected", beta))]
-        body += chart(left, TOP, f"(a) reward of chosen and rejected (dashed), β {beta:g}, log_z0 {z:g}", lines, "step")
+        body += chart(left, TOP, f"(a) chosen and rejected (dashed) at β {beta:g}, log_z0 {z:g}", lines, "step")
         for row, (title, value) in enumerate([("(b) chosen reward at the end", lambda t: t["beta"] * t["chosen_log_ratio"]),
                                               ("(c) gap of the rewards at the end", lambda t: t["beta"] * (t["chosen_log_ratio"] - t["rejected_log_ratio"])),
-                                              ("(d) gold quality of samples", lambda t: t["gold"])], start=1):
-            lines = [(colour, False, [(t["z"], value(t)) for t in sorted(mine, key=lambda t: t["z"]) if t["beta"] == beta and value(t) is not None]) for beta, colour in COLOURS.items()]
+                                              ("(d) reward of samples on held-out prompts", lambda t: t["reward"])], start=1):
+            lines = [(colour, False, [(t["z"], value(t)) for t in sorted(mine, key=lambda t: t["z"]) if t["beta"] == beta]) for beta, colour in COLOURS.items()]
             body += chart(left, TOP + row * ROW, title, [line for line in lines if line[2]], "log_z0, nats")
     bottom = TOP + 4 * ROW - 14
     for i, (beta, colour) in enumerate(COLOURS.items()):
