@@ -197,7 +197,7 @@ fn methods_that_sample_are_trained_next_to_the_others() {
         (methods.to_owned(), "give a source of their rewards"),
         (format!("methods = [\"dpo\"]\nseeds = [0]\n{reward}"), "leave `reward` out"),
         (format!("{methods}[reward]\ncolumn = \"reward\"\n"), "rounds sample others"),
-        (format!("{methods}[compare.rollout]\nprompts = 0\n{reward}"), "`rollout.prompts` must be at least 1"),
+        (format!("{methods}[compare.rollout]\nprompts = 0\n{reward}"), "`compare.rollout.prompts` must be at least 1"),
         (format!("{methods}[compare.rollout]\nsamples = 2\n{reward}"), "samples"),
     ] {
         let (_dir, config) = settings(&text);

@@ -78,3 +78,4 @@ mod template_settings;
 mod terminal;
 #[path = "../common/test_data.rs"]
 mod test_data;
+mod trackers;

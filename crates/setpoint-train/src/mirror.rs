@@ -14,6 +14,8 @@ use crate::{Error, RunDir, checkpoint, storage};
 
 /// Folders of a run that a mirror does without.
 const LEFT_OUT: [&str; 5] = [RunDir::CHECKPOINTS, RunDir::TENSORBOARD, "model", "value", "steps"];
+/// Copies of the metrics for other tools, which change while a mirror is written. A run that is restored makes them again.
+const OF_A_TRACKER: [&str; 5] = ["metrics.csv", "tracker", "tracker.json", "tracker.log", "tracker.py"];
 /// Files of a run that belong to a process or to a finished run.
 const OF_A_PROCESS: [&str; 2] = [RunDir::LOCK, "finished.json"];
 /// Bytes that are copied at a time.
@@ -92,12 +94,13 @@ fn copy_changed(from: &Path, to: &Path, depth: usize) -> Result<(), Error> {
 fn copy_all(from: &Path, to: &Path, depth: usize, wanted: &dyn Fn(&str) -> bool) -> Result<(), Error> {
     for path in storage::list(from)? {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        let found = fs::symlink_metadata(&path).map_err(Error::io("read", &path))?;
-        let target = to.join(name);
-        let left_out = depth == 0 && (LEFT_OUT.contains(&name) || OF_A_PROCESS.contains(&name));
-        if left_out || name.starts_with('.') || !wanted(name) {
+        let left_out = [&LEFT_OUT[..], &OF_A_TRACKER, &OF_A_PROCESS].concat();
+        if depth == 0 && left_out.contains(&name) || name.starts_with('.') || !wanted(name) {
             continue;
         }
+        // Whatever is left out may be gone by now.
+        let found = fs::symlink_metadata(&path).map_err(Error::io("read", &path))?;
+        let target = to.join(name);
         if found.is_dir() && depth < DEEPEST {
             create_dir(&target)?;
             copy_all(&path, &target, depth + 1, wanted)?;
@@ -244,5 +247,20 @@ mod tests {
         Mirror::open(dir.path(), 2).unwrap();
         assert_eq!(steps(dir.path()), [2]);
         assert_eq!(fs::read_dir(&checkpoints).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn copies_for_other_tools_are_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let [run, mirror] = ["run", "mirror"].map(|name| dir.path().join(name));
+        fs::create_dir_all(run.join("tracker/mlruns")).unwrap();
+        for name in ["tracker/mlruns/meta.yaml", "tracker.json", "metrics.csv", "metrics.jsonl", "config.toml"] {
+            fs::write(run.join(name), "x").unwrap();
+        }
+        create_dir(&mirror).unwrap();
+        copy_changed(&run, &mirror, 0).unwrap();
+        let mut names: Vec<_> = fs::read_dir(&mirror).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["config.toml", "metrics.jsonl"]);
     }
 }

@@ -25,6 +25,7 @@ use crate::job::{ADAPTER, DATA, DryRun, Flag, Job, MODEL, Planned, Work, word};
 use crate::saving::saved_dtype;
 use crate::session::{Meter, Session};
 use crate::setup::{self, Encoded, Reading};
+use crate::training::tracker::{self, TrackerSection};
 use crate::training::{Companions, Output, RunPlan, Saver, Shape, conclude, open_run, train};
 
 /// Settings of `setpoint reward`.
@@ -46,6 +47,9 @@ pub struct RewardConfig {
     pub center: f64,
     /// Optimizer, schedule, checkpoints.
     pub train: TrainConfig,
+    /// A copy of the metrics for another tool: a table, Weights & Biases, MLflow or Trackio.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tracker: Option<TrackerSection>,
 }
 
 impl Default for RewardConfig {
@@ -65,6 +69,7 @@ impl Default for RewardConfig {
                 schedule: Schedule { kind: ScheduleKind::Cosine, warmup: Warmup::Auto },
                 ..TrainConfig::default()
             },
+            tracker: None,
         }
     }
 }
@@ -92,6 +97,9 @@ impl Config for RewardConfig {
         validate_train(&self.train, problems);
         validate_saving(&self.train, self.adapter.is_some(), problems);
         validate_best(&self.train, self.eval_data.as_ref(), problems);
+        if let Some(tracker) = &self.tracker {
+            tracker.validate(problems);
+        }
     }
 }
 
@@ -125,6 +133,7 @@ impl Job for Reward {
 
 /// Trains, stores mean and deviation of the training rewards, and leaves the model in `<folder>/model`.
 pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool) -> Outcome {
+    tracker::check(config.tracker.as_ref())?;
     let mut config = config.clone();
     config.model = with_tokenizer(&config.model, config.adapter.as_ref());
     setup::fix_template_date(&mut config.model, folder, resume)?;
@@ -206,6 +215,7 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
         eval: eval.as_ref(),
         recompute: model.model.recompute,
         saver: Some(saver),
+        tracker: config.tracker.as_ref(),
         ..Companions::default()
     };
     let fitted = train(session, "reward", &run, &task, model, &settings, companions)?;

@@ -26,6 +26,7 @@ use crate::saving::{Saving, learned_stop, save_policy, saved_dtype};
 use crate::session::Session;
 use crate::setup::{self, Encoded};
 use crate::tasks::sft::{SftExample, SftTask};
+use crate::training::tracker::{self, TrackerSection};
 use crate::training::{Companions, Output, RunPlan, SamplesSection, Saver, Shape, conclude, open_run, sampler, train};
 
 /// Settings of `setpoint sft`.
@@ -47,6 +48,9 @@ pub struct SftConfig {
     pub train: TrainConfig,
     /// Answers to a few prompts during training.
     pub samples: SamplesSection,
+    /// A copy of the metrics for another tool: a table, Weights & Biases, MLflow or Trackio.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tracker: Option<TrackerSection>,
 }
 
 impl Default for SftConfig {
@@ -66,6 +70,7 @@ impl Default for SftConfig {
                 ..TrainConfig::default()
             },
             samples: SamplesSection::default(),
+            tracker: None,
         }
     }
 }
@@ -93,6 +98,9 @@ impl Config for SftConfig {
         validate_saving(&self.train, self.adapter.is_some(), problems);
         validate_best(&self.train, self.eval_data.as_ref(), problems);
         self.samples.generate.validate("samples.generate", problems);
+        if let Some(tracker) = &self.tracker {
+            tracker.validate(problems);
+        }
     }
 
     fn complete_older(table: &mut Table) {
@@ -170,6 +178,7 @@ impl Job for Sft {
 
 /// Trains, and leaves the model in `<folder>/model`.
 pub fn run(session: &Session, config: &SftConfig, folder: &Path, resume: bool) -> Outcome {
+    tracker::check(config.tracker.as_ref())?;
     let mut config = config.clone();
     config.model = with_tokenizer(&config.model, config.adapter.as_ref());
     setup::fix_template_date(&mut config.model, folder, resume)?;
@@ -235,6 +244,7 @@ pub fn run(session: &Session, config: &SftConfig, folder: &Path, resume: bool) -
         recompute: model.model.recompute,
         sampler,
         saver: Some(saver),
+        tracker: config.tracker.as_ref(),
         ..Companions::default()
     };
     let fitted = train(session, "SFT", &run, &task, model, &settings, companions)?;

@@ -181,6 +181,7 @@ impl SweepConfig {
             stop,
             keep_models,
             samples,
+            tracker: None,
             output: None,
             rounds: None,
             guards: None,

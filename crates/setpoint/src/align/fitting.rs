@@ -140,7 +140,8 @@ impl Fitting<'_> {
             Ok(())
         });
         let saver = Some(saver);
-        let companions = Companions { recompute, limit, sampler, saver, ..companions };
+        let companions =
+            Companions { recompute, limit, sampler, saver, tracker: config.tracker.as_ref(), ..companions };
         let name = config.align.name().to_uppercase().replace('_', "-");
         let fitted = train(session, &name, run, task, model, settings, companions)?;
         let folders: Vec<&str> = fitted.model.parts().into_iter().map(|(name, _)| name).collect();

@@ -48,6 +48,7 @@ use crate::tasks::prompts::PromptTask;
 use crate::tasks::rows::RowTask;
 use crate::tasks::single::SingleResponses;
 use crate::tasks::stages::{PairedPrompt, PreparedPrompt, RewardedPrompt, RowPrompt, WithReference};
+use crate::training::tracker;
 use crate::training::{Output, RunPlan, Shape, check_room, open_run};
 
 pub use self::audit::Audit;
@@ -110,6 +111,7 @@ impl Job for Align {
 
 /// Trains, and leaves the model in `<folder>/model`.
 pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool) -> Outcome {
+    tracker::check(config.tracker.as_ref())?;
     let mut config = config.clone();
     config.model = with_tokenizer(&config.model, config.adapter.as_ref());
     setup::fix_template_date(&mut config.model, folder, resume)?;

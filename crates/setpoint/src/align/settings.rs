@@ -23,6 +23,7 @@ use crate::config::sections::{
 use crate::config::{Config, Problems, nearest, respell};
 use crate::setup;
 use crate::training::SamplesSection;
+use crate::training::tracker::TrackerSection;
 
 /// Settings of `setpoint align` and `setpoint audit`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -51,6 +52,9 @@ pub struct AlignConfig {
     pub keep_models: bool,
     /// Answers to a few prompts during training.
     pub samples: SamplesSection,
+    /// A copy of the metrics for another tool: a table, Weights & Biases, MLflow or Trackio.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tracker: Option<TrackerSection>,
     /// The number of rounds: in each, the policy answers some prompts of the data, its responses get rewards and it is trained on them
     /// (docs/ROUNDS.md). By default the responses of the data are trained on.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -96,6 +100,7 @@ impl Default for AlignConfig {
             stop: StopSection::default(),
             keep_models: false,
             samples: SamplesSection::default(),
+            tracker: None,
             rounds: None,
             guards: None,
             rollout: None,
@@ -159,6 +164,9 @@ impl Config for AlignConfig {
             "the policy is kept when samples are due: set `train.sample_steps` to how often",
         );
         self.samples.generate.validate("samples.generate", problems);
+        if let Some(tracker) = &self.tracker {
+            tracker.validate(problems);
+        }
         for problem in self.align.problems() {
             let key = problem.setting.map_or_else(|| "align".to_owned(), |setting| format!("align.{setting}"));
             problems.add(&key, problem.message);

@@ -25,5 +25,6 @@ pub use foreign::{Carry, FOREIGN, Foreign, Here, Rule, Tool, foreign};
 pub use load::{Config, Given, from_toml};
 pub use names::{has_setting, settings_named};
 pub use problems::Problems;
+pub(crate) use problems::without_secret;
 pub use spelling::respell;
 pub use suggest::nearest;

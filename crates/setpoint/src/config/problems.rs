@@ -60,7 +60,7 @@ impl Origins {
 }
 
 /// A value as it may be repeated on the terminal: neither a key nor an address that may hold one.
-fn without_secret<'v>(key: &str, value: &'v str) -> &'v str {
+pub(crate) fn without_secret<'v>(key: &str, value: &'v str) -> &'v str {
     const NAMES: [&str; 4] = ["key", "token", "secret", "password"];
     const HIDDEN: &str = "…";
     let name = key.rsplit('.').next().unwrap_or(key);
@@ -130,7 +130,11 @@ impl<'a> Problems<'a> {
         if let Some(rest) = message.strip_prefix(&format!("{place}: ")) {
             message = rest.to_owned();
         }
-        self.found.push(Problem { place, message });
+        let problem = Problem { place, message };
+        // A value that several methods of a comparison read is wrong once.
+        if !self.found.contains(&problem) {
+            self.found.push(problem);
+        }
     }
 
     /// Returns whether a problem is noted where the setting `key` was written.

@@ -89,8 +89,8 @@ impl Origin {
             Value::Object(map) => map,
             _ => Map::new(),
         };
-        // The engine has its own; samples and outputs decide nothing.
-        for key in ["train", "samples", "output", "guards"] {
+        // The engine has its own; samples, outputs and trackers decide nothing.
+        for key in ["train", "samples", "output", "guards", "tracker"] {
             settings.shift_remove(key);
         }
         without_places(&mut settings);

@@ -6,6 +6,8 @@ use std::time::Duration;
 use setpoint_align::ChosenStep;
 use setpoint_train::{Error, Evaluation, Hooks, Measurement, MicroBatch, Sample, StepReport, Task, evaluate};
 
+use super::history::Ending;
+use super::tracker::Tracker;
 use super::{Companions, KL, RoundSummary, history};
 use crate::failure::Failure;
 use crate::session::{Bar, Pace, Session};
@@ -47,6 +49,8 @@ pub(super) struct TrainingHooks<'a, T: Task> {
     /// A warning to be given if the run is new.
     pub(super) few_steps: Option<String>,
     pub(super) speed: Speed,
+    /// The tool that the metrics are copied for, once the run has begun.
+    pub(super) tracker: Option<Tracker>,
     /// The metric that decides which evaluation is the best, if one does.
     pub(super) best_metric: Option<&'a str>,
     /// Why the model could not be saved, with its hint.
@@ -65,6 +69,22 @@ impl<T: Task> TrainingHooks<'_, T> {
             self.warning(&before.lowered(self.micro_batch, "an evaluation"));
         }
         Ok(measured)
+    }
+
+    /// Starts the tool that the metrics are copied for, if there is one. A tool that cannot be started is a warning.
+    fn start_tracker(&mut self) {
+        let Some(section) = self.companions.tracker else { return };
+        match Tracker::start(section, self.folder) {
+            Ok(tracker) => self.tracker = Some(tracker),
+            Err(warning) => self.warning(&warning),
+        }
+    }
+
+    /// Tells the tool how the run ended, and waits for it to end as well.
+    pub(super) fn end_tracker(&mut self, ending: Ending) {
+        if let Some(warning) = self.tracker.take().and_then(|tracker| tracker.finish(ending)) {
+            self.warning(&warning);
+        }
     }
 }
 
@@ -120,6 +140,8 @@ impl<T: Task> Hooks<T::Model> for TrainingHooks<'_, T> {
         if let Some(warning) = self.few_steps.take().filter(|_| step == 0) {
             self.warning(&warning);
         }
+        // `metrics.jsonl` holds what the checkpoint vouches for, and no more.
+        self.start_tracker();
     }
 
     fn save_model(&mut self, model: &T::Model, _step: u64) -> Result<(), Error> {
@@ -136,6 +158,9 @@ impl<T: Task> Hooks<T::Model> for TrainingHooks<'_, T> {
     }
 
     fn progress(&mut self, report: &StepReport) {
+        if let Some(warning) = self.tracker.as_mut().and_then(Tracker::take_warning) {
+            self.warning(&warning);
+        }
         let speed = self.speed.add(report);
         self.bar.reach(report.step);
         self.bar.message(format!("loss {:.4}, {speed}", report.loss));

@@ -8,6 +8,7 @@ mod plan;
 pub mod record;
 pub mod resume;
 mod summary;
+pub mod tracker;
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -27,6 +28,7 @@ pub use self::kept::{kept_model, kept_steps};
 pub use self::plan::{MemoryPlan, Output, ParameterBytes, RoundsPlan, RunPlan, Shape};
 use self::record::{CONFIG, record};
 pub use self::summary::conclude;
+use self::tracker::TrackerSection;
 use crate::card::CARD;
 use crate::config::Config;
 use crate::config::load::to_table;
@@ -305,6 +307,8 @@ pub struct Companions<'a, T: Task> {
     pub sampler: Option<Sampler<'a, T::Model>>,
     /// Writes the model that the run ends with, as soon as that is certain. A resumed run may do it again.
     pub saver: Option<Saver<'a, T::Model>>,
+    /// A copy of the metrics for another tool.
+    pub tracker: Option<&'a TrackerSection>,
     /// How the model gets at its activations. Where it computes blocks again memory is what counts.
     pub recompute: Recompute,
 }
@@ -319,6 +323,7 @@ impl<T: Task> Default for Companions<'_, T> {
             limit: None,
             sampler: None,
             saver: None,
+            tracker: None,
             recompute: Recompute::None,
         }
     }
@@ -358,6 +363,7 @@ pub fn train<T: Task>(
         folder: run.path(),
         few_steps,
         speed: Speed::default(),
+        tracker: None,
         best_metric: config.best.as_ref().map(|best| best.metric.as_str()),
         failed: None,
     };
@@ -378,7 +384,6 @@ pub fn train<T: Task>(
     let fitted = fit_on(&session.devices, task, model, config, run, &mut hooks);
     drop(watch);
     hooks.bar.clear();
-    history::append_warnings(run.path(), session.host.as_ref());
     let stopped = |fitted: &Fitted<T::Model>| fitted.stop == StopReason::Requested || session.host.should_stop();
     let ending = match &fitted {
         Err(_) => Ending::Failed,
@@ -387,6 +392,8 @@ pub fn train<T: Task>(
         Ok(fitted) if fitted.stop == StopReason::Limit => Ending::Limit,
         Ok(_) => Ending::Finished,
     };
+    hooks.end_tracker(ending);
+    history::append_warnings(run.path(), session.host.as_ref());
     history::append_end(run.path(), ending, fitted.as_ref().ok().map(|fitted| fitted.steps));
     if let Some(failure) = hooks.failed {
         return Err(failure);

@@ -46,7 +46,7 @@ const FREE: [&str; 14] = [
     "train.logging_steps",
 ];
 /// The same, by their beginnings.
-const FREE_PREFIXES: [&str; 4] = ["samples.", "train.save_", "train.sample_", "sweep.select."];
+const FREE_PREFIXES: [&str; 5] = ["samples.", "tracker.", "train.save_", "train.sample_", "sweep.select."];
 
 /// `run.json`.
 #[derive(Debug, Deserialize)]

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use setpoint_train::RunDir;
 use toml::{Table, Value};
 
-use super::mirror;
 use super::record::{CONFIG, Difference, differences, flat, inputs, is_place, read};
+use super::{mirror, tracker};
 use crate::config::load::{self, to_table};
 use crate::config::{Config, Given};
 use crate::failure::{Failure, Outcome};
@@ -65,7 +65,7 @@ pub fn settings<C: Config>(folder: &Path, given: &Given) -> Outcome<(C, PathBuf)
         })?;
     }
     let from_here = |key: &str, value: &mut Value| {
-        if there.is_some() && (is_place(key) || key == mirror::MIRROR) {
+        if there.is_some() && (is_place(key) || key == mirror::MIRROR || tracker::PLACES.contains(&key)) {
             absolute(&here, value);
         }
     };

@@ -29,7 +29,8 @@ const THINKING: Here = Written("model.template_kwargs", "{ enable_thinking = tru
 const EVALUATED: Here = Written("train.eval_steps", "100; without it the model is evaluated at the end");
 const SAVED: Here = Written("train.save_steps", "100; without it a run is saved by time and at the end");
 const OWN_FOLDER: Here = Nothing("a run folder is never overwritten: name another with --run");
-const METRICS: Here = Nothing("a run always writes metrics.jsonl and TensorBoard files to its folder");
+const METRICS: Here =
+    Written("tracker.kind", "\"wandb\"; a run always writes metrics.jsonl and TensorBoard files to its folder");
 const COMMAND: Here = Nothing("the command says what is done: sft, reward or align");
 const DEVICES: Here = Flag("--device cuda:0-7");
 
