@@ -18,8 +18,8 @@ use crate::format::Format;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DatasetConfig {
-    /// A file (`.jsonl`, `.ndjson`, `.json`, each also `.gz`, `.parquet`), a folder in the hub's layout, or a hub id
-    /// (`owner/name`). A path that exists wins over a hub id, and a name that ends as a file's does is none.
+    /// A file (`.jsonl`, `.ndjson`, `.json`, `.csv`, `.tsv`, each also `.gz` or `.zst`; `.parquet`), a folder in the hub's layout,
+    /// or a hub id (`owner/name`). A path that exists wins over a hub id, and a name that ends as a file's does is none.
     ///
     /// Parquet stores one set of keys for a column of objects, with null in each row that lacks a key. So an object's key that is
     /// null in Parquet counts as absent; in JSON it is kept.
@@ -56,6 +56,12 @@ pub struct DatasetConfig {
     /// The score of UltraFeedback's completions that serves as the reward.
     #[serde(default)]
     pub ultrafeedback_score: UltraFeedbackScore,
+    /// Where the margin of a pair comes from, for reward models.
+    #[serde(default)]
+    pub margins: Margins,
+    /// The treatment of a row whose two responses are judged to be equally good, in a job that needs to know the better one.
+    #[serde(default)]
+    pub ties: Ties,
     /// The treatment of a row that lacks a value its format needs.
     #[serde(default)]
     pub on_bad_row: BadRows,
@@ -92,6 +98,8 @@ impl DatasetConfig {
             system: None,
             rewards: Rewards::default(),
             ultrafeedback_score: UltraFeedbackScore::default(),
+            margins: Margins::default(),
+            ties: Ties::default(),
             on_bad_row: BadRows::default(),
             responses: None,
             uses: Uses::default(),
@@ -222,6 +230,31 @@ pub enum UltraFeedbackScore {
     /// `overall_score`: the judge's single score, from which ultrafeedback_binarized was built.
     #[default]
     Overall,
+}
+
+/// The source of margins: by how much the chosen response is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Margins {
+    /// The column `margin`, if there is one.
+    #[default]
+    Column,
+    /// The column `margin`, else the difference of the two responses' scores, or the strength of HelpSteer's preference. The chosen and
+    /// the rejected response of a row must then have scores.
+    Scores,
+}
+
+/// The treatment of rows in which neither response is preferred.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Ties {
+    /// A bad row.
+    #[default]
+    Error,
+    /// Leave it out and count it.
+    Drop,
+    /// Read the two responses without labels: for jobs that go by rewards.
+    Keep,
 }
 
 /// The treatment of bad rows.

@@ -48,7 +48,7 @@ pub enum Error {
         dataset: String,
     },
     /// The name of a file does not say how it is encoded.
-    #[error("{}: unknown file type; expected .jsonl, .ndjson, .json (also .gz) or .parquet", path.display())]
+    #[error("{}: unknown file type; expected .jsonl, .ndjson, .json, .csv, .tsv (also .gz or .zst) or .parquet", path.display())]
     UnknownFileType {
         /// The file.
         path: PathBuf,
@@ -220,6 +220,11 @@ impl Error {
             || matches!(self, Self::Json { at, .. } if at.line.is_some())
     }
 
+    /// Whether a row is left out since neither of its responses is preferred.
+    pub(crate) fn is_tie(&self) -> bool {
+        matches!(self, Self::Row { problem: RowProblem::Tie { .. }, .. })
+    }
+
     pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { action, path, source }
@@ -242,6 +247,38 @@ pub enum RowProblem {
         /// What was found.
         found: String,
     },
+    /// A row of a table has another number of cells than its first line.
+    #[error(
+        "found {}, expected {expected}, as in the first line. Quote a cell that holds the separator, a line end or a quote",
+        crate::counted::counted(*found, "cell")
+    )]
+    CellCount {
+        /// The number of cells.
+        found: usize,
+        /// The number of columns.
+        expected: usize,
+    },
+    /// A cell of a table is not UTF-8.
+    #[error("`{column}` is not valid UTF-8. Save the file as UTF-8, or set `data.on_bad_row = \"drop\"`")]
+    NotUtf8 {
+        /// The column.
+        column: String,
+    },
+    /// Neither of two responses is preferred.
+    #[error(
+        "`{column}` is {found}: neither response is preferred. Set `data.ties` to \"drop\" to leave such rows out, or to \"keep\" to read both responses without labels"
+    )]
+    Tie {
+        /// The column.
+        column: String,
+        /// Its value.
+        found: String,
+    },
+    /// The margin is to come from scores, and there are none.
+    #[error(
+        "`data.margins` is \"scores\", and the two responses have none. Give the chosen and the rejected response a score (`score_chosen`, `score_rejected`), or a `margin`"
+    )]
+    NoScores,
     /// A column that is to be renamed is absent.
     #[error("`data.columns` takes `{expected}` from a column `{column}`, and there is none; there are: {}", found.join(", "))]
     NothingToRename {

@@ -1,7 +1,7 @@
 //! Records, chat templates and tokens: from a file of conversations to exact token ids.
 //!
 //! ```text
-//! jsonl · json · parquet · folder · hub id  ──read──▶  Record  ──template, tokenizer──▶  Example
+//! jsonl · json · csv · parquet · folder · hub id  ──read──▶  Record  ──template, tokenizer──▶  Example
 //! ```
 //!
 //! - [`read_records`] opens a [`DatasetConfig`] ([`read_rows`] where its rows are no records) and yields [`Record`]s: SFT conversations, preferences, labelled rows and
@@ -36,7 +36,9 @@ mod test_data;
 mod write;
 
 pub use self::choice::{Choice, choice_schema, deserialize_choice};
-pub use self::config::{BadRows, DatasetConfig, Responses, Rewards, TextPrompts, UltraFeedbackScore, Use, Uses};
+pub use self::config::{
+    BadRows, DatasetConfig, Margins, Responses, Rewards, TextPrompts, Ties, UltraFeedbackScore, Use, Uses,
+};
 pub use self::counted::counted;
 pub use self::encode::{
     Boundary, DropReason, EncodeOptions, EncodeReport, Encoded, EncodedResponse, EncoderOptions, Example, Lengths,

@@ -26,7 +26,7 @@ fn parse(row: &mut Columns, uses: Uses, _: &DatasetConfig) -> Result<(Prompt, Ve
     if let Some(system) = row.take_text("system")?.filter(|s| !s.is_empty()) {
         messages.push(Message::system(system));
     }
-    if let Some(history) = row.take("history") {
+    if let Some(history) = row.take_typed("history") {
         for (i, turn) in list(history, "history")?.into_iter().enumerate() {
             let column = format!("history[{i}]");
             let [question, answer] = <[_; 2]>::try_from(list(turn, &column)?).map_err(|found| {

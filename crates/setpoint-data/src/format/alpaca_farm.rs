@@ -2,12 +2,13 @@
 
 use serde_json::Value;
 
-use super::columns::{Columns, response_text, wrong_type};
+use super::columns::Columns;
 use super::conversation::instruction_turn;
+use super::judged::{Judged, Preferred};
 use super::{Definition, Layout};
 use crate::config::{DatasetConfig, Uses};
 use crate::error::RowProblem;
-use crate::record::{Label, Message, Prompt, Response};
+use crate::record::{Prompt, Response};
 
 pub(super) const FORMAT: Definition = Definition {
     name: "alpaca_farm",
@@ -18,42 +19,30 @@ pub(super) const FORMAT: Definition = Definition {
     parse,
 };
 
-fn parse(row: &mut Columns, uses: Uses, _: &DatasetConfig) -> Result<(Prompt, Vec<Response>), RowProblem> {
+/// AlpacaFarm's own code takes 1 and 2 and fails on anything else; 0 and 1.5 are how AlpacaEval's annotators mark a tie. Parquet may hold
+/// the numbers as floats.
+const JUDGED: Judged = Judged {
+    responses: ["output_1", "output_2"],
+    preference: "preference",
+    expected: "1 or 2, the number of the preferred output",
+    meaning: |value: &Value| match value.as_f64() {
+        Some(1.0) => Some(Preferred::First),
+        Some(2.0) => Some(Preferred::Second),
+        Some(0.0 | 1.5) => Some(Preferred::Neither),
+        _ => None,
+    },
+};
+
+fn parse(row: &mut Columns, uses: Uses, config: &DatasetConfig) -> Result<(Prompt, Vec<Response>), RowProblem> {
     let prompt = Prompt::Messages(vec![instruction_turn(row)?]);
-    let outputs = [row.need_text("output_1")?, row.need_text("output_2")?];
-    let used = uses.labels.applies(2, false);
-    if used && !row.has("preference") {
-        return Err(wrong_type("preference", PREFERENCE, &Value::Null));
-    }
-    let chosen = row.take_parsed("preference", used, preferred)?;
-    let mut responses = Vec::with_capacity(2);
-    for (i, (output, column)) in outputs.into_iter().zip(["output_1", "output_2"]).enumerate() {
-        let label = chosen.map(|chosen| if chosen == i { Label::Chosen } else { Label::Rejected });
-        let needed = label != Some(Label::Rejected) || uses.rejected;
-        let output = if needed { response_text(output, column)? } else { output };
-        responses.push(Response { message: Message::assistant(output), reward: None, label });
-    }
-    // Chosen first, as in the other formats of pairs.
-    responses.sort_by_key(|response| response.label == Some(Label::Rejected));
-    Ok((prompt, responses))
-}
-
-const PREFERENCE: &str = "1 or 2, the number of the preferred output";
-
-/// Returns the index of the preferred output. AlpacaFarm's own code takes 1 and 2 and fails on anything else; 0 and 1.5, by
-/// which AlpacaEval's annotators mark a tie, prefer no output. Parquet may hold the numbers as floats.
-fn preferred(value: &Value) -> Result<usize, RowProblem> {
-    match value.as_f64() {
-        Some(1.0) => Ok(0),
-        Some(2.0) => Ok(1),
-        _ => Err(wrong_type("preference", PREFERENCE, value)),
-    }
+    Ok((prompt, JUDGED.take(row, [None, None], uses, config)?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::testing::{parse, parse_with};
     use super::*;
+    use crate::record::{Label, Message};
 
     fn row(preference: &str) -> String {
         format!(
@@ -76,11 +65,15 @@ mod tests {
     #[test]
     fn a_tie_is_a_bad_row_of_a_job_that_needs_pairs() {
         for (preference, found) in
-            [("0", "the number 0"), ("1.5", "the number 1.5"), ("3", "the number 3"), (r#""1""#, r#"the text "1""#)]
+            [("3", "the number 3"), ("-1", "the number -1"), (r#""1""#, r#"the text "1""#)]
         {
             let problem = parse("alpaca_farm", &row(preference)).unwrap_err().to_string();
             let expected = format!("`preference`: expected 1 or 2, the number of the preferred output, found {found}.");
             assert!(problem.starts_with(&expected), "{problem}");
+        }
+        for (preference, found) in [("0", "the number 0"), ("1.5", "the number 1.5")] {
+            let problem = parse("alpaca_farm", &row(preference)).unwrap_err();
+            assert_eq!(problem, RowProblem::Tie { column: "preference".into(), found: found.into() });
         }
         assert!(parse("alpaca_farm", &row("null")).unwrap_err().to_string().contains("found null"));
         let texts = DatasetConfig { uses: Uses::TEXT, ..DatasetConfig::new("test") };

@@ -3,22 +3,33 @@
 use serde_json::Value;
 
 use super::Row;
+use super::cells::{structure, turns, typed};
 use crate::error::RowProblem;
+
+/// The column by how much the chosen response is better, of any format.
+pub(super) const MARGIN: &str = "margin";
 
 /// A row whose columns are taken one by one.
 pub(super) struct Columns {
     row: Row,
     format: &'static str,
+    /// Whether the values are the cells of a table: all of them text, whatever they stand for.
+    in_cells: bool,
 }
 
 impl Columns {
     pub(super) fn new(row: Row, format: &'static str) -> Self {
-        Self { row, format }
+        Self { row, format, in_cells: false }
     }
 
-    /// Whether the column is there and not null.
+    /// The same for a row whose values are the cells of a table.
+    pub(super) fn of_cells(row: Row, format: &'static str) -> Self {
+        Self { row, format, in_cells: true }
+    }
+
+    /// Whether the column is there and not null; an empty cell counts as null.
     pub(super) fn has(&self, column: &str) -> bool {
-        self.row.get(column).is_some_and(|v| !v.is_null())
+        self.row.get(column).is_some_and(|v| !v.is_null() && !(self.in_cells && v.as_str() == Some("")))
     }
 
     /// Whether the column is there, null or not.
@@ -35,6 +46,32 @@ impl Columns {
     /// The value of a column that the format needs.
     pub(super) fn need(&mut self, column: &str) -> Result<Value, RowProblem> {
         self.take(column).ok_or_else(|| RowProblem::MissingColumn { column: column.to_owned(), format: self.format })
+    }
+
+    /// The value of a column that is no text, such as a list; null counts as absent.
+    pub(super) fn take_typed(&mut self, column: &str) -> Option<Value> {
+        let value = self.take(column)?;
+        if self.in_cells { Some(typed(value)).filter(|v| !v.is_null()) } else { Some(value) }
+    }
+
+    /// The value of a column that is no text and that the format needs.
+    pub(super) fn need_typed(&mut self, column: &str) -> Result<Value, RowProblem> {
+        self.take_typed(column)
+            .ok_or_else(|| RowProblem::MissingColumn { column: column.to_owned(), format: self.format })
+    }
+
+    /// The value of a column that is text or messages; null counts as absent.
+    pub(super) fn take_turns(&mut self, column: &str) -> Result<Option<Value>, RowProblem> {
+        match self.take(column) {
+            Some(value) if self.in_cells => turns(value, column).map(Some),
+            value => Ok(value),
+        }
+    }
+
+    /// The value of a column that is text or messages and that the format needs.
+    pub(super) fn need_turns(&mut self, column: &str) -> Result<Value, RowProblem> {
+        let value = self.need(column)?;
+        if self.in_cells { turns(value, column) } else { Ok(value) }
     }
 
     /// A column of text.
@@ -55,7 +92,7 @@ impl Columns {
     /// The reward in the first of these columns that the row has; null in such a column is a missing reward.
     pub(super) fn take_reward(&mut self, columns: &[&str], used: bool) -> Result<Option<f64>, RowProblem> {
         let Some(column) = columns.iter().find(|c| self.has_column(c)) else { return Ok(None) };
-        let reward = match self.take(column) {
+        let reward = match self.take_typed(column) {
             Some(value) => finite(&value, column),
             None => Err(RowProblem::MissingReward { column: (*column).to_owned() }),
         };
@@ -69,8 +106,15 @@ impl Columns {
         used: bool,
         parse: impl FnOnce(&Value) -> Result<T, RowProblem>,
     ) -> Result<Option<T>, RowProblem> {
-        let Some(value) = self.row.get(column).filter(|v| !v.is_null()) else { return Ok(None) };
-        match parse(value) {
+        let parsed = match self.row.get(column) {
+            None | Some(Value::Null) => return Ok(None),
+            Some(value) if self.in_cells => match typed(value.clone()) {
+                Value::Null => return Ok(None),
+                value => parse(&value),
+            },
+            Some(value) => parse(value),
+        };
+        match parsed {
             Err(_) if !used => Ok(None),
             parsed => {
                 self.take(column);
@@ -79,8 +123,28 @@ impl Columns {
         }
     }
 
-    /// What was not taken.
-    pub(super) fn rest(self) -> Row {
+    /// The number in a column, which stays where it is.
+    pub(super) fn peek_number(&self, column: &str) -> Option<f64> {
+        let value = self.row.get(column)?;
+        if self.in_cells { typed(value.clone()).as_f64() } else { value.as_f64() }
+    }
+
+    /// Adds the margin that a format knows of, unless the row has one.
+    pub(super) fn put_margin(&mut self, margin: f64) {
+        if !self.has(MARGIN) {
+            self.row.insert(MARGIN.to_owned(), margin.into());
+        }
+    }
+
+    /// What was not taken; cells that hold a list or an object as JSON become it.
+    pub(super) fn rest(mut self) -> Row {
+        if self.in_cells {
+            for value in self.row.values_mut() {
+                if let Some(found) = value.as_str().and_then(structure) {
+                    *value = found;
+                }
+            }
+        }
         self.row
     }
 }

@@ -18,7 +18,7 @@ pub(super) const FORMAT: Definition = Definition {
 };
 
 fn parse(row: &mut Columns, uses: Uses, _: &DatasetConfig) -> Result<(Prompt, Vec<Response>), RowProblem> {
-    let turns = messages(row.need("messages")?, "messages")?;
+    let turns = messages(row.need_typed("messages")?, "messages")?;
     let (prompt, message) = split_last(turns, "messages")?;
     finish(row, prompt, message, uses)
 }

@@ -3,21 +3,24 @@
 //! Each format is a file with a [`Definition`] and a line in the list below. Detection, names in settings, error messages,
 //! the table of docs/DATA.md and the tests that all formats share follow from the list.
 
+mod cells;
 mod columns;
 mod conversation;
+mod judged;
 mod names;
 mod single;
+mod transcript;
 
 use std::fmt;
 
 use serde_json::{Map, Value};
 
-use self::columns::Columns;
 pub(crate) use self::columns::describe;
+use self::columns::{Columns, MARGIN};
 pub use self::pointwise::{LABELS, PROMPT, RESPONSES, REWARDS};
-use crate::config::{DatasetConfig, Rewards, TextPrompts, Use, Uses};
+use crate::config::{DatasetConfig, Margins, Rewards, TextPrompts, Use, Uses};
 use crate::error::RowProblem;
-use crate::record::{Message, Prompt, Record, Response, Source};
+use crate::record::{Label, Message, Prompt, Record, Response, Source};
 
 /// Declares the files of the formats and lists their definitions.
 macro_rules! formats {
@@ -38,6 +41,12 @@ formats! {
     alpaca_farm,
     sharegpt,
     ultrafeedback,
+    helpsteer,
+    helpsteer_preference,
+    pku_safe_rlhf,
+    shp,
+    nectar,
+    response_ab,
     prompts,
 }
 
@@ -157,13 +166,25 @@ impl Format {
     /// # Errors
     /// A [`RowProblem`] that names the column, if the row does not hold what the format needs.
     pub fn parse(self, row: Row, source: Source, config: &DatasetConfig) -> Result<Record, RowProblem> {
-        let mut row = Columns::new(row, self.name());
+        self.parse_columns(Columns::new(row, self.name()), source, config)
+    }
+
+    /// Turns a row of a table, whose values are all text, into a record.
+    pub(crate) fn parse_cells(self, row: Row, source: Source, config: &DatasetConfig) -> Result<Record, RowProblem> {
+        self.parse_columns(Columns::of_cells(row, self.name()), source, config)
+    }
+
+    fn parse_columns(self, mut row: Columns, source: Source, config: &DatasetConfig) -> Result<Record, RowProblem> {
         let mut uses = config.uses;
-        if config.rewards == Rewards::Required {
+        let from_scores = uses.margin && config.margins == Margins::Scores;
+        if config.rewards == Rewards::Required || from_scores {
             uses.rewards = Use::Always;
         }
         let (prompt, responses) = (self.definition().parse)(&mut row, uses, config)?;
-        let margin = row.take_finite("margin", uses.margin)?;
+        let mut margin = row.take_finite(MARGIN, uses.margin)?;
+        if from_scores && margin.is_none() {
+            margin = difference(&responses)?;
+        }
         if config.rewards == Rewards::Required
             && let Some(index) = responses.iter().position(|r| r.reward.is_none())
         {
@@ -175,11 +196,27 @@ impl Format {
     }
 }
 
-/// Makes a plain prompt a user turn and puts the system turn before a conversation, as configured.
+/// By how much the reward of the chosen response is greater than that of the rejected one; without labels, the best than the worst.
+fn difference(responses: &[Response]) -> Result<Option<f64>, RowProblem> {
+    let labelled = |label| responses.iter().find(|response| response.label == Some(label));
+    if let (Some(chosen), Some(rejected)) = (labelled(Label::Chosen), labelled(Label::Rejected)) {
+        return match (chosen.reward, rejected.reward) {
+            (Some(chosen), Some(rejected)) => Ok(Some(chosen - rejected)),
+            _ => Err(RowProblem::NoScores),
+        };
+    }
+    let rewards: Option<Vec<f64>> = responses.iter().map(|response| response.reward).collect();
+    let Some(rewards) = rewards.filter(|rewards| rewards.len() > 1) else { return Ok(None) };
+    let best = rewards.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let worst = rewards.iter().copied().fold(f64::INFINITY, f64::min);
+    Ok(Some(best - worst))
+}
+
+/// Makes a plain prompt a user turn (a transcript its turns) and puts the system turn before a conversation, as configured.
 fn dress(prompt: Prompt, config: &DatasetConfig) -> Prompt {
     let mut messages = match prompt {
         Prompt::Text(text) if config.text_prompts != TextPrompts::User => return Prompt::Text(text),
-        Prompt::Text(text) => vec![Message::user(text)],
+        Prompt::Text(text) => transcript::turns(&text).unwrap_or_else(|| vec![Message::user(text)]),
         Prompt::Messages(messages) => messages,
     };
     if let Some(system) = &config.system
@@ -298,6 +335,61 @@ mod tests {
         assert_eq!(records[0].prompt, turns);
         let mut blank = [Record::new(Prompt::Text(" ".into()), vec![])];
         assert_eq!(text_prompts_as_turns(&mut blank, &config), 0, "nothing to ask");
+    }
+
+    #[test]
+    fn a_transcript_becomes_its_turns() {
+        let row = r#"{"chosen": "\n\nHuman: Hi\n\nAssistant: Ho\n\nHuman: Sky?\n\nAssistant: Blue.",
+            "rejected": "\n\nHuman: Hi\n\nAssistant: Ho\n\nHuman: Sky?\n\nAssistant: Green."}"#;
+        let plain = parse("preference", row).unwrap().prompt;
+        assert_eq!(plain, Prompt::Text("\n\nHuman: Hi\n\nAssistant: Ho\n\nHuman: Sky?\n\nAssistant:".into()));
+        let config = DatasetConfig { text_prompts: TextPrompts::User, ..DatasetConfig::new("test") };
+        let record = parse_with("preference", row, &config).unwrap();
+        let turns = vec![Message::user("Hi"), Message::assistant("Ho"), Message::user("Sky?")];
+        assert_eq!(record.prompt, Prompt::Messages(turns));
+        assert_eq!(record.chosen().unwrap().text(), " Blue.");
+    }
+
+    #[test]
+    fn margins_come_from_scores_where_asked() {
+        let row = r#"{"prompt": "p", "chosen": "a", "rejected": "b", "score_chosen": 4, "score_rejected": 1.5}"#;
+        assert_eq!(parse("preference", row).unwrap().margin, None);
+        let config = DatasetConfig { margins: Margins::Scores, ..DatasetConfig::new("test") };
+        assert_eq!(parse_with("preference", row, &config).unwrap().margin, Some(2.5));
+        // The reward model's job looks at scores for this reason alone.
+        let pairs = DatasetConfig { uses: Uses { margin: true, ..Uses::PAIRS }, ..config.clone() };
+        assert_eq!(parse_with("preference", row, &pairs).unwrap().margin, Some(2.5));
+        let own = row.replace(r#""score_chosen""#, r#""margin": 1, "score_chosen""#);
+        assert_eq!(parse_with("preference", &own, &config).unwrap().margin, Some(1.0));
+        let none = r#"{"prompt": "p", "chosen": "a", "rejected": "b"}"#;
+        let problem = parse_with("preference", none, &pairs).unwrap_err();
+        assert_eq!(problem, RowProblem::NoScores);
+        assert!(problem.to_string().starts_with("`data.margins` is \"scores\""), "{problem}");
+        let scored = r#"{"prompt": "p", "responses": ["a", "b", "c"], "rewards": [1, -2, 3.5]}"#;
+        assert_eq!(parse_with("pointwise", scored, &pairs).unwrap().margin, Some(5.5), "of the best and the worst");
+        let dpo = DatasetConfig { uses: Uses::PAIRS, ..config };
+        assert_eq!(parse_with("preference", none, &dpo).unwrap().margin, None, "a job without margins");
+    }
+
+    #[test]
+    fn published_mixtures_are_of_known_formats() {
+        // Tülu 3: SFT and preferences; UltraFeedback cleaned by Argilla; chosen and rejected win over two more responses.
+        for (columns, format) in [
+            (&["id", "messages", "source"][..], "messages"),
+            (
+                &["id", "source", "prompt", "chosen", "chosen_rating", "rejected", "rejected_rating", "chosen_model"],
+                "preference",
+            ),
+            (
+                &["source", "prompt", "chosen", "chosen-rating", "chosen-model", "rejected", "rejected-rating"],
+                "preference",
+            ),
+            (&["prompt", "chosen", "rejected", "response_a", "response_b", "label"], "preference"),
+            (&["prompt", "response", "reward"], "prompt_completion"),
+            (&["prompt", "answers"], "prompts"),
+        ] {
+            assert_eq!(Format::detect(columns.iter().copied()), Format::named(format), "{columns:?}");
+        }
     }
 
     #[test]

@@ -28,11 +28,11 @@ pub(super) const FORMAT: Definition = Definition {
 };
 
 fn parse(row: &mut Columns, uses: Uses, _: &DatasetConfig) -> Result<(Prompt, Vec<Response>), RowProblem> {
-    let prompt = match side(row.need(PROMPT)?, PROMPT)? {
+    let prompt = match side(row.need_turns(PROMPT)?, PROMPT)? {
         Side::Text(text) => Prompt::Text(text),
         Side::Messages(messages) => conversation_prompt(messages, PROMPT)?,
     };
-    let texts = list(row.need(RESPONSES)?, RESPONSES)?;
+    let texts = list(row.need_typed(RESPONSES)?, RESPONSES)?;
     if texts.is_empty() {
         return Err(RowProblem::NoResponses { column: RESPONSES.into() });
     }
@@ -71,7 +71,7 @@ fn rewards(row: &mut Columns, count: usize, used: bool) -> Result<Vec<f64>, RowP
     if !row.has_column(REWARDS) {
         return Ok(Vec::new());
     }
-    let rewards = match row.take(REWARDS) {
+    let rewards = match row.take_typed(REWARDS) {
         None => Err(RowProblem::MissingReward { column: REWARDS.into() }),
         Some(rewards) => one_each(rewards, REWARDS, count).and_then(|rewards| {
             rewards.iter().enumerate().map(|(i, value)| finite(value, &format!("{REWARDS}[{i}]"))).collect()

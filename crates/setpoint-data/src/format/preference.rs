@@ -25,14 +25,14 @@ pub(super) const FORMAT: Definition = Definition {
 };
 
 fn parse(row: &mut Columns, uses: Uses, _: &DatasetConfig) -> Result<(Prompt, Vec<Response>), RowProblem> {
-    let prompt = row.take("prompt").map(|v| side(v, "prompt")).transpose()?;
+    let prompt = row.take_turns("prompt")?.map(|v| side(v, "prompt")).transpose()?;
     pair(row, prompt, uses)
 }
 
 /// Reads `chosen`, `rejected` and their rewards; the prompt comes from the format.
 pub(super) fn pair(row: &mut Columns, prompt: Option<Side>, uses: Uses) -> Result<(Prompt, Vec<Response>), RowProblem> {
-    let chosen = side(row.need("chosen")?, "chosen")?;
-    let rejected = side(row.need("rejected")?, "rejected")?;
+    let chosen = side(row.need_turns("chosen")?, "chosen")?;
+    let rejected = side(row.need_turns("rejected")?, "rejected")?;
     let used = uses.rewards.applies(2, true);
     let rewards = (row.take_reward(&CHOSEN_REWARDS, used)?, row.take_reward(&REJECTED_REWARDS, used)?);
     let missing = |column: &str| Err(RowProblem::MissingReward { column: column.to_owned() });

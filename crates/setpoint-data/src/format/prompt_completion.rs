@@ -22,8 +22,8 @@ pub(super) const FORMAT: Definition = Definition {
 
 fn parse(row: &mut Columns, uses: Uses, _: &DatasetConfig) -> Result<(Prompt, Vec<Response>), RowProblem> {
     let column = if row.has("completion") || !row.has("response") { "completion" } else { "response" };
-    let prompt = side(row.need("prompt")?, "prompt")?;
-    let completion = side(row.need(column)?, column)?;
+    let prompt = side(row.need_turns("prompt")?, "prompt")?;
+    let completion = side(row.need_turns(column)?, column)?;
     let prompt = match (prompt, &completion) {
         (Side::Messages(messages), _) => conversation_prompt(messages, "prompt")?,
         (Side::Text(text), Side::Messages(_)) => Prompt::Messages(vec![Message::user(text)]),

@@ -17,7 +17,7 @@ pub(super) const FORMAT: Definition = Definition {
 };
 
 fn parse(row: &mut Columns, _: Uses, _: &DatasetConfig) -> Result<(Prompt, Vec<Response>), RowProblem> {
-    let prompt = match side(row.need("prompt")?, "prompt")? {
+    let prompt = match side(row.need_turns("prompt")?, "prompt")? {
         Side::Messages(messages) => conversation_prompt(messages, "prompt")?,
         Side::Text(text) => Prompt::Text(text),
     };

@@ -19,7 +19,7 @@ pub(super) const FORMAT: Definition = Definition {
 };
 
 fn parse(row: &mut Columns, uses: Uses, _: &DatasetConfig) -> Result<(Prompt, Vec<Response>), RowProblem> {
-    let mut turns = messages(row.need("conversations")?, "conversations")?;
+    let mut turns = messages(row.need_typed("conversations")?, "conversations")?;
     if let Some(system) = row.take_text("system")?.filter(|s| !s.is_empty())
         && turns.first().is_none_or(|m| m.role != "system")
     {

@@ -19,7 +19,7 @@ pub(super) const FORMAT: Definition = Definition {
 
 fn parse(row: &mut Columns, uses: Uses, config: &DatasetConfig) -> Result<(Prompt, Vec<Response>), RowProblem> {
     let prompt = Prompt::Messages(vec![Message::user(row.need_text("instruction")?)]);
-    let completions = list(row.need("completions")?, "completions")?;
+    let completions = list(row.need_typed("completions")?, "completions")?;
     if completions.is_empty() {
         return Err(RowProblem::NoResponses { column: "completions".into() });
     }

@@ -1,14 +1,19 @@
 //! A file to its rows, by its name.
 
+use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
-use super::{Rows, json, parquet};
+use super::{Rows, json, parquet, table};
 use crate::error::Error;
 
 /// A JSON document is read whole: one that is compressed may unpack to `ALWAYS` bytes, or to `DENSEST` times its length.
 const ALWAYS: u64 = 256 << 20;
 const DENSEST: u64 = 100;
+
+/// The most that a Zstandard file may ask to be kept of what was unpacked, as a power of two: 128 MiB, the most that `zstd` itself
+/// unpacks unless told otherwise.
+const ZSTD_WINDOW: u32 = 27;
 
 /// How a file is encoded, by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,28 +21,46 @@ enum Kind {
     Lines,
     Json,
     Parquet,
+    /// Text in cells, with the byte between them.
+    Table(u8),
 }
 
-/// The file's kind and whether it is compressed with gzip.
-fn kind(name: &str) -> Option<(Kind, bool)> {
+/// How a file is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Packing {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
+/// The file's kind and how it is compressed.
+fn kind(name: &str) -> Option<(Kind, Packing)> {
     let name = name.to_ascii_lowercase();
-    let (plain, gzip) = match name.strip_suffix(".gz") {
-        Some(plain) => (plain, true),
-        None => (name.as_str(), false),
+    let (plain, packing) = match name.rsplit_once('.')? {
+        (plain, "gz") => (plain, Packing::Gzip),
+        (plain, "zst") => (plain, Packing::Zstd),
+        _ => (name.as_str(), Packing::Plain),
     };
     let kind = match plain.rsplit_once('.')?.1 {
         "jsonl" | "ndjson" => Kind::Lines,
         "json" => Kind::Json,
-        "parquet" if !gzip => Kind::Parquet,
+        "csv" => Kind::Table(b','),
+        "tsv" => Kind::Table(b'\t'),
+        // It compresses its pages itself.
+        "parquet" if packing == Packing::Plain => Kind::Parquet,
         _ => return None,
     };
-    Some((kind, gzip))
+    Some((kind, packing))
+}
+
+/// Whether a file of this name holds text in cells.
+pub(super) fn is_table(name: &str) -> bool {
+    matches!(kind(name), Some((Kind::Table(_), _)))
 }
 
 /// Whether a name ends as a file's does, of data or not: such a name is no hub id.
 pub(super) fn is_file_name(name: &str) -> bool {
-    const OTHERS: [&str; 12] =
-        ["csv", "tsv", "txt", "arrow", "feather", "yaml", "yml", "toml", "gz", "zst", "zip", "xz"];
+    const OTHERS: [&str; 10] = ["txt", "arrow", "feather", "yaml", "yml", "toml", "gz", "zst", "zip", "xz"];
     let extension = name.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
     kind(name).is_some() || extension.is_some_and(|e| OTHERS.contains(&e.as_str()))
 }
@@ -52,7 +75,7 @@ pub(super) fn is_data(name: &str) -> bool {
 /// The stem that names the split: without extensions and without the hub's `-00000-of-00003(-hash)`.
 pub(super) fn split_name(name: &str) -> &str {
     let lower = name.to_ascii_lowercase();
-    let extensions = [".gz", ".jsonl", ".ndjson", ".json", ".parquet"];
+    let extensions = [".gz", ".zst", ".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv"];
     let mut end = name.len();
     for extension in extensions {
         end -= if lower[..end].ends_with(extension) { extension.len() } else { 0 };
@@ -71,21 +94,33 @@ pub(super) fn split_name(name: &str) -> &str {
 /// Opens a file of rows.
 pub(super) fn rows(path: &Path) -> Result<Rows, Error> {
     let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-    let Some((kind, gzip)) = kind(name) else {
+    let Some((kind, packing)) = kind(name) else {
         return Err(Error::UnknownFileType { path: path.to_owned() });
     };
     let file = setpoint_files::open(path)?;
     let length = file.metadata().map_or(0, |m| m.len());
-    let unpacked = if gzip { length.saturating_mul(DENSEST).max(ALWAYS) } else { u64::MAX };
     if kind == Kind::Parquet {
         return parquet::rows(path, file);
     }
-    let plain: Box<dyn Read + Send> =
-        if gzip { Box::new(flate2::read::MultiGzDecoder::new(BufReader::new(file))) } else { Box::new(file) };
+    let plain: Box<dyn Read + Send> = match packing {
+        Packing::Plain => Box::new(file),
+        Packing::Gzip => Box::new(flate2::read::MultiGzDecoder::new(BufReader::new(file))),
+        Packing::Zstd => Box::new(unpack_zstd(file).map_err(Error::io("read", path))?),
+    };
     match kind {
         Kind::Lines => Ok(json::lines(path, BufReader::new(plain))),
-        _ => json::document(path, plain, unpacked),
+        Kind::Table(delimiter) => table::rows(path, BufReader::new(plain), delimiter),
+        _ => {
+            let most = if packing == Packing::Plain { u64::MAX } else { length.saturating_mul(DENSEST).max(ALWAYS) };
+            json::document(path, plain, most)
+        }
     }
+}
+
+fn unpack_zstd(file: File) -> std::io::Result<zstd::stream::read::Decoder<'static, BufReader<File>>> {
+    let mut decoder = zstd::stream::read::Decoder::new(file)?;
+    decoder.window_log_max(ZSTD_WINDOW)?;
+    Ok(decoder)
 }
 
 #[cfg(test)]
@@ -94,11 +129,16 @@ mod tests {
 
     #[test]
     fn kinds_by_name() {
-        assert_eq!(kind("a.b.JSONL"), Some((Kind::Lines, false)));
-        assert_eq!(kind("a.jsonl.gz"), Some((Kind::Lines, true)));
-        assert_eq!(kind("a.json"), Some((Kind::Json, false)));
-        assert_eq!(kind("a.parquet"), Some((Kind::Parquet, false)));
+        assert_eq!(kind("a.b.JSONL"), Some((Kind::Lines, Packing::Plain)));
+        assert_eq!(kind("a.jsonl.gz"), Some((Kind::Lines, Packing::Gzip)));
+        assert_eq!(kind("a.ndjson.ZST"), Some((Kind::Lines, Packing::Zstd)));
+        assert_eq!(kind("a.json"), Some((Kind::Json, Packing::Plain)));
+        assert_eq!(kind("a.csv"), Some((Kind::Table(b','), Packing::Plain)));
+        assert_eq!(kind("a.tsv.zst"), Some((Kind::Table(b'\t'), Packing::Zstd)));
+        assert_eq!(kind("a.parquet"), Some((Kind::Parquet, Packing::Plain)));
         assert_eq!(kind("a.parquet.gz"), None);
+        assert_eq!(kind("a.parquet.zst"), None);
+        assert_eq!(kind("a.zst"), None);
         assert_eq!(kind("README.md"), None);
         assert_eq!(kind("json"), None);
         assert!(!is_data("dataset_infos.json"));
@@ -110,6 +150,7 @@ mod tests {
     fn splits_by_name() {
         assert_eq!(split_name("train.jsonl"), "train");
         assert_eq!(split_name("train.jsonl.gz"), "train");
+        assert_eq!(split_name("train-00000-of-00003.csv.zst"), "train");
         assert_eq!(split_name("train_sft-00000-of-00003-a1b2c3.parquet"), "train_sft");
         assert_eq!(split_name("test-00001-of-00002.parquet"), "test");
         assert_eq!(split_name("state-of-the-art.json"), "state-of-the-art");

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::files::{is_data, split_name};
+use super::files::{is_data, is_table, split_name};
 use crate::config::DatasetConfig;
 use crate::error::Error;
 
@@ -63,13 +63,17 @@ fn entry(name: &str) -> Option<Entry<'_>> {
 
 /// The files of the configured split among the files of a repository, sorted by name.
 pub(super) fn select<'a>(names: &'a [String], config: &DatasetConfig) -> Result<Vec<&'a str>, Error> {
-    let entries: Vec<_> = names
+    let mut entries: Vec<_> = names
         .iter()
         .filter_map(|name| entry(name))
         .filter(|e| config.subset.as_deref().is_none_or(|s| e.subset == s || e.subset.ends_with(&format!("/{s}"))))
         .collect();
+    // Next to other data a table is a summary, or the same rows again.
+    if entries.iter().any(|e| !is_table(e.name)) {
+        entries.retain(|e| !is_table(e.name));
+    }
     if entries.is_empty() {
-        let found = "no data files (.parquet, .jsonl, .json)".to_owned();
+        let found = "no data files (.parquet, .jsonl, .json, .csv, .tsv)".to_owned();
         return Err(no_split(config, found));
     }
     let mut by_subset: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -130,6 +134,13 @@ mod tests {
         assert_eq!(choose(&["rasbt.json", "dataset_infos.json"], "train", None).unwrap(), ["rasbt.json"]);
         assert!(choose(&["rasbt.json"], "test", None).is_err());
         assert!(choose(&["test.json"], "train", None).is_err(), "the test split is not the training data");
+    }
+
+    #[test]
+    fn tables_are_data_where_there_is_nothing_else() {
+        assert_eq!(choose(&["train.csv", "test.csv.zst"], "test", None).unwrap(), ["test.csv.zst"]);
+        assert_eq!(choose(&["train.csv", "train.jsonl", "sweep.csv"], "train", None).unwrap(), ["train.jsonl"]);
+        assert!(choose(&["train.jsonl", "test.csv"], "test", None).is_err());
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod hub;
 mod json;
 mod parquet;
 mod rows;
+mod table;
 mod unique;
 
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use serde_json::Value;
 
 pub use self::hub::{Hub, HubModel, Push, PushFile, Pushed};
 pub use self::rows::{RowStream, read_rows, read_rows_from};
-use crate::config::{BadRows, DatasetConfig};
+use crate::config::{BadRows, DatasetConfig, Ties};
 use crate::error::Error;
 use crate::format::{Format, Row};
 use crate::record::{Prompt, Record, Response, Source};
@@ -26,7 +27,7 @@ type Rows = Box<dyn Iterator<Item = Result<(Source, Row), Error>> + Send>;
 
 /// Opens a data set and returns its records one by one.
 ///
-/// JSON lines and Parquet are streamed (a line, a batch of rows at a time); a JSON array is read whole. The format is
+/// JSON lines, tables and Parquet are streamed (a line, a row, a batch of rows at a time); a JSON array is read whole. The format is
 /// detected from the first row of each file unless the configuration names it. A bad row is an `Err` for which
 /// [`Error::is_row`] holds, and the stream goes on behind it; after any other error it ends.
 ///
@@ -105,7 +106,13 @@ impl RecordStream {
             Some(format) => format,
             None => self.format.insert((source.path.clone(), detect(&row, &source)?)).1,
         };
-        format.parse(row, source.clone(), &self.rows.config).map_err(|problem| Error::Row { at: source, problem })
+        let config = &self.rows.config;
+        let record = if self.rows.in_cells {
+            format.parse_cells(row, source.clone(), config)
+        } else {
+            format.parse(row, source.clone(), config)
+        };
+        record.map_err(|problem| Error::Row { at: source, problem })
     }
 }
 
@@ -136,7 +143,7 @@ pub struct ReadReport {
     pub rows: usize,
     /// Rows that became records.
     pub kept: usize,
-    /// Bad rows that were left out.
+    /// Bad rows and ties that were left out.
     pub dropped: usize,
     /// The errors of the first few of them.
     pub examples: Vec<String>,
@@ -212,7 +219,10 @@ pub fn load_records(config: &DatasetConfig) -> Result<(Vec<Record>, ReadReport),
                 room.take(&record, report.rows, config)?;
                 records.push(record);
             }
-            Err(error) if config.on_bad_row == BadRows::Drop && error.is_row() => {
+            Err(error)
+                if (config.on_bad_row == BadRows::Drop && error.is_row())
+                    || (config.ties == Ties::Drop && error.is_tie()) =>
+            {
                 report.dropped += 1;
                 if report.examples.len() < EXAMPLES {
                     report.examples.push(error.to_string());
@@ -241,6 +251,23 @@ mod tests {
         let message = (1..9).find_map(|row| room.take(&record, row, &config).err()).unwrap().to_string();
         assert!(message.starts_with("train.parquet: its first 3 rows take "), "{message}");
         assert_eq!(Room::of(1 << 40).most, 256 << 40);
+    }
+
+    #[test]
+    fn ties_are_left_out_where_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("train.csv");
+        let text = "prompt,response_a,response_b,winner\np,a,b,model_b\np,a,b,tie\np,a,b,nobody\np,a,b,a\n";
+        std::fs::write(&path, text).unwrap();
+        let config = DatasetConfig { ties: Ties::Drop, ..DatasetConfig::new(path.to_str().unwrap()) };
+        let message = load_records(&config).unwrap_err().to_string();
+        assert!(message.contains("train.csv:4: `winner`: expected \"a\""), "other bad rows stay errors: {message}");
+        std::fs::write(&path, text.replace("nobody", "b")).unwrap();
+        let (records, report) = load_records(&config).unwrap();
+        assert_eq!((records.len(), report.rows, report.dropped), (3, 4, 1));
+        assert!(report.examples[0].contains("train.csv:3: `winner` is the text \"tie\""), "{:?}", report.examples);
+        let message = load_records(&DatasetConfig { ties: Ties::Error, ..config }).unwrap_err().to_string();
+        assert!(message.contains("train.csv:3: `winner` is the text"), "{message}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::record::Source;
 
 /// Opens a data set and returns its rows as they are, before any format is looked for: for data that are no records.
 ///
-/// Of the configuration, where the data are, `columns` and `max_rows` count. A row that cannot be parsed is an `Err` for which
+/// Of the configuration, where the data are, `columns` and `max_rows` count. The cells of a table are text. A row that cannot be parsed is an `Err` for which
 /// [`Error::is_row`] holds, and the stream goes on behind it; after any other error it ends.
 ///
 /// # Errors
@@ -27,8 +27,15 @@ pub fn read_rows(config: &DatasetConfig) -> Result<RowStream, Error> {
 pub fn read_rows_from(config: &DatasetConfig, hub: &Hub) -> Result<RowStream, Error> {
     let files = locate(config, hub)?;
     let bytes = files.iter().filter_map(|file| Some(std::fs::metadata(file).ok()?.len())).sum();
-    let mut stream =
-        RowStream { config: config.clone(), files: files.into_iter(), bytes, open: None, read: 0, ended: false };
+    let mut stream = RowStream {
+        config: config.clone(),
+        files: files.into_iter(),
+        bytes,
+        open: None,
+        in_cells: false,
+        read: 0,
+        ended: false,
+    };
     stream.open_next()?;
     Ok(stream)
 }
@@ -40,6 +47,8 @@ pub struct RowStream {
     /// The length of all files.
     pub(super) bytes: u64,
     open: Option<Rows>,
+    /// Whether the open file is a table, whose cells are text.
+    pub(super) in_cells: bool,
     pub(super) read: usize,
     pub(super) ended: bool,
 }
@@ -54,6 +63,7 @@ impl RowStream {
     fn open_next(&mut self) -> Result<bool, Error> {
         let Some(path) = self.files.next() else { return Ok(false) };
         self.open = Some(files::rows(&path)?);
+        self.in_cells = path.file_name().and_then(|name| name.to_str()).is_some_and(files::is_table);
         Ok(true)
     }
 

@@ -17,5 +17,6 @@ mod kept;
 mod parquet_json;
 mod real_files;
 mod real_ids;
+mod tables;
 mod thinking;
 mod tokenizers;

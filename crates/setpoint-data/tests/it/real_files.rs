@@ -100,7 +100,7 @@ fn a_path_that_is_not_there() {
         std::fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
     };
-    assert!(message(&file("data.csv", "a,b")).contains("data.csv: unknown file type; expected .jsonl"));
+    assert!(message(&file("data.txt", "a,b")).contains("data.txt: unknown file type; expected .jsonl"));
     let empty = file("empty.jsonl", "\n");
     let error = load_records(&DatasetConfig::new(empty)).unwrap_err().to_string();
     assert!(error.contains("empty.jsonl: no rows"), "{error}");
