@@ -286,6 +286,7 @@ fn inspect_shows_spans_shapes_and_settings() {
         "eval-alpaca",
         "eval-mt-bench",
         "eval-tasks",
+        "eval-reward-bench",
     ] {
         let ran = setpoint(&["inspect", "config", job]).ok();
         assert!(ran.stdout.parse::<toml::Table>().is_ok(), "{job}: {ran:#?}");

@@ -53,6 +53,7 @@ mod report;
 mod responses;
 mod resume;
 mod resume_folder;
+mod reward_bench;
 mod reward_command;
 mod reward_ends;
 mod rounds;

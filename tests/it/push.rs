@@ -32,7 +32,11 @@ fn an_upload_needs_a_token_and_a_hub() {
     let home = tempfile::tempdir().unwrap();
     let push = |token: Option<&str>| {
         let mut command = command(&["push", "--model", &model, "--to", "someone/a-model", "--quiet"]);
-        command.env("HF_HOME", home.path()).env("HF_ENDPOINT", "http://127.0.0.1:1").env_remove("HF_TOKEN");
+        command
+            .env("HF_HOME", home.path())
+            .env("HF_ENDPOINT", "http://127.0.0.1:1")
+            .env_remove("HF_TOKEN")
+            .env_remove("HF_HUB_OFFLINE");
         if let Some(token) = token {
             command.env("HF_TOKEN", token);
         }

@@ -177,6 +177,7 @@ fn printing(dir: &Path) -> Vec<(&'static str, Vec<String>)> {
                 "--dry-run",
             ]),
         ),
+        ("eval reward-bench", owned(&["eval", "reward-bench", "--help"])),
         ("eval compare", owned(&["eval", "compare", &result, &result])),
         ("export", owned(&["export", "--help"])),
         ("merge", owned(&["merge", "--help"])),

@@ -101,6 +101,12 @@ pub enum Error {
         /// Examples there are.
         found: usize,
     },
+    /// A row of ties of RewardBench 2 with an id of another form.
+    #[error("the id `{id}` of a row of ties is of another form: expected ref:NUMBER or tied:NUMBER")]
+    RewardBenchId {
+        /// The id.
+        id: String,
+    },
     /// A question of MT-Bench without an answer to judge.
     #[error("{model} has no answer to turn {turn} of question {question}")]
     MissingAnswer {

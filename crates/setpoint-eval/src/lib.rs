@@ -16,7 +16,8 @@
 //! | how long are the answers? | [`LengthStats::of`] |
 //! | AlpacaEval 2: what does the judge prefer, at equal lengths too? | [`alpaca_win_rate`], [`length_controlled`], [`AlpacaJudge`] |
 //! | MT-Bench: how are answers rated, or paired? | [`single_scores`], [`pair_scores`], [`MtJudge`] |
-//! | MMLU, GSM8K, ARC and other tasks ([`Task`]) | [`TaskSet`], [`grade_choice`], [`extract_answer`], [`TaskScore`] |
+//! | MMLU, GSM8K, ARC and other tasks ([`Task`]) | [`TaskSet`], [`grade_choice`], [`grade_mass`], [`extract_answer`], [`TaskScore`] |
+//! | RewardBench 1 and 2: does a reward model prefer the right responses? | [`read_reward_bench`], [`score_reward_bench`] |
 //! | who answers when a judge is asked? | [`JudgeClient`] |
 //! | may two results stand side by side, and do they differ? | [`EvalRun`], [`differences`], [`compare`] |
 //!
@@ -48,6 +49,7 @@ mod p_value;
 mod paired;
 mod proportion;
 mod python_random;
+mod reward_bench;
 mod run;
 mod summary;
 mod tasks;
@@ -80,13 +82,16 @@ pub use mt_bench::{
 pub use p_value::p_value_text;
 pub use paired::{McNemar, SignTest, mcnemar, sign_test};
 pub use proportion::{PairAccuracy, Proportion, pair_accuracy, wilson_interval};
+pub use reward_bench::{
+    RewardBenchRow, RewardBenchScores, RewardBenchVersion, SubsetScore, read_reward_bench, score_reward_bench,
+};
 pub use run::{
     Comparison, EvalItem, EvalRun, Manifest, ModelIdentity, PairedTest, compare, content_digest, differences,
 };
 pub use summary::{Summary, mean, mean_and_deviation, quantile};
 pub use tasks::{
     ChoiceGrade, Extracted, Gold, MeanScore, Task, TaskDoc, TaskMode, TaskRequest, TaskScore, TaskSet, TextGrade,
-    cut_at_stop, extract_answer, grade_choice, grade_text, pooled_mean,
+    cut_at_stop, extract_answer, grade_choice, grade_mass, grade_text, pooled_mean,
 };
 pub use trend::Trend;
 pub use win_rate::{WinRate, win_rate};

@@ -29,7 +29,7 @@ impl Columns {
 
     /// Whether the column is there and not null; an empty cell counts as null.
     pub(super) fn has(&self, column: &str) -> bool {
-        self.row.get(column).is_some_and(|v| !v.is_null() && !(self.in_cells && v.as_str() == Some("")))
+        self.row.get(column).is_some_and(|v| !(v.is_null() || self.in_cells && v.as_str() == Some("")))
     }
 
     /// Whether the column is there, null or not.

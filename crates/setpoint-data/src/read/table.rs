@@ -207,8 +207,10 @@ mod tests {
 
     use super::*;
 
+    type Rows = Vec<Result<(Source, Row), Error>>;
+
     /// Read in pieces of three bytes, so that rows go on in the next one.
-    fn read(text: impl AsRef<[u8]>) -> Result<Vec<Result<(Source, Row), Error>>, Error> {
+    fn read(text: impl AsRef<[u8]>) -> Result<Rows, Error> {
         let input = BufReader::with_capacity(3, Cursor::new(text.as_ref().to_vec()));
         Ok(rows(Path::new("f.csv"), input, b',')?.collect())
     }

@@ -72,6 +72,12 @@ pub(super) trait Definition: Sync {
         format!("Q: {}\n{choices}\nA: Let's think step by step.", doc.question.trim())
     }
 
+    /// Returns the question with each choice put into it, if the choices are part of the context and the continuation is the
+    /// same for all.
+    fn contexts(&self, _doc: &TaskDoc) -> Option<Vec<String>> {
+        None
+    }
+
     /// Returns the continuation of a choice.
     fn target(&self, doc: &TaskDoc, index: usize) -> String {
         doc.choices[index].clone()

@@ -21,6 +21,8 @@ pub enum TaskMode {
 pub enum Gold {
     /// The choice of this index.
     Choice(usize),
+    /// The choices of these indices, in ascending order: the share of the probability that they have counts.
+    Choices(Vec<usize>),
     /// A worked solution that ends in `#### number`.
     Solution(String),
 }

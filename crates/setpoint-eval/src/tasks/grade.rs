@@ -1,4 +1,4 @@
-//! Right or wrong, and the mean of it.
+//! Right or wrong, or the share of what is right, and the mean of it.
 
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +40,25 @@ pub fn grade_choice(doc: &TaskDoc, loglikelihoods: &[f64]) -> Result<ChoiceGrade
     Ok(ChoiceGrade { acc: right(loglikelihoods), acc_norm: right(&normed) })
 }
 
+/// Returns the share of the right choices in the probability of all: the harness's `process_results_mc2`.
+///
+/// # Errors
+/// As many log-likelihoods as choices are needed, all finite.
+pub fn grade_mass(doc: &TaskDoc, loglikelihoods: &[f64]) -> Result<f64, Error> {
+    crate::error::check_paired("log-likelihoods", loglikelihoods.len(), "choices", doc.choices.len())?;
+    crate::error::check_sample("log-likelihoods", loglikelihoods, 1)?;
+    // Relative to the greatest: the probabilities of long answers are below the smallest number.
+    let greatest = loglikelihoods.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let masses: Vec<f64> = loglikelihoods.iter().map(|l| (l - greatest).exp()).collect();
+    let right = |index: &usize| match &doc.gold {
+        Gold::Choice(gold) => index == gold,
+        Gold::Choices(golds) => golds.contains(index),
+        Gold::Solution(_) => false,
+    };
+    let share: f64 = masses.iter().enumerate().filter(|(index, _)| right(index)).map(|(_, mass)| mass).sum();
+    Ok(share / masses.iter().sum::<f64>())
+}
+
 fn first_greatest(values: &[f64]) -> usize {
     let mut best = 0;
     for (i, value) in values.iter().enumerate() {
@@ -57,6 +76,10 @@ pub fn grade_text(doc: &TaskDoc, found: &Extracted) -> TextGrade {
         (Some(answer), Gold::Solution(solution)) => same_number(answer, solution),
         (Some(answer), Gold::Choice(index)) => {
             ('A'..='Z').nth(*index).is_some_and(|letter| answer.as_str() == letter.to_string())
+        }
+        (Some(answer), Gold::Choices(indices)) => {
+            let mut letters = indices.iter().filter_map(|index| ('A'..='Z').nth(*index));
+            letters.any(|letter| answer.as_str() == letter.to_string())
         }
     };
     TextGrade { strict: right(&found.strict), flexible: right(&found.flexible) }
@@ -84,10 +107,9 @@ pub struct MeanScore {
 }
 
 impl MeanScore {
-    /// Of right and wrong.
-    fn of(right: &[bool]) -> Self {
-        let values: Vec<f64> = right.iter().map(|r| f64::from(u8::from(*r))).collect();
-        let (value, variance) = mean_and_variance(&values);
+    /// Of grades from 0 to 1.
+    fn of(values: &[f64]) -> Self {
+        let (value, variance) = mean_and_variance(values);
         Self { value, std_error: (variance / values.len() as f64).sqrt(), n: values.len() }
     }
 }
@@ -102,26 +124,26 @@ pub struct TaskScore {
 }
 
 impl TaskScore {
-    /// Sums up one metric; `right[i]` belongs to `docs[i]`.
+    /// Sums up one metric; `grades[i]`, from 0 to 1, belongs to `docs[i]`.
     ///
     /// # Errors
     /// No examples, or not as many grades as examples.
-    pub fn of(docs: &[TaskDoc], right: &[bool]) -> Result<Self, Error> {
-        crate::error::check_paired("examples", docs.len(), "grades", right.len())?;
+    pub fn of(docs: &[TaskDoc], grades: &[f64]) -> Result<Self, Error> {
+        crate::error::check_paired("examples", docs.len(), "grades", grades.len())?;
         if docs.is_empty() {
             return Err(Error::TooFew { what: "examples of a task", found: 0, needed: 1 });
         }
-        let mut groups: Vec<(String, Vec<bool>)> = Vec::new();
-        for (doc, &right) in docs.iter().zip(right) {
+        let mut groups: Vec<(String, Vec<f64>)> = Vec::new();
+        for (doc, &grade) in docs.iter().zip(grades) {
             let Some(subject) = &doc.subject else { continue };
             match groups.iter_mut().find(|(name, _)| name == subject) {
-                Some((_, list)) => list.push(right),
-                None => groups.push((subject.clone(), vec![right])),
+                Some((_, list)) => list.push(grade),
+                None => groups.push((subject.clone(), vec![grade])),
             }
         }
         let subjects: Vec<(String, MeanScore)> =
             groups.into_iter().map(|(name, list)| (name, MeanScore::of(&list))).collect();
-        let mut overall = MeanScore::of(right);
+        let mut overall = MeanScore::of(grades);
         if subjects.len() > 1 && overall.n > subjects.len() {
             // The harness's pooled_sample_stderr: the variance within subjects.
             let within = |s: &MeanScore| (s.n as f64 - 1.0) * s.std_error.powi(2) * s.n as f64;
@@ -170,6 +192,24 @@ mod tests {
     }
 
     #[test]
+    fn the_share_of_the_right_choices_counts() {
+        let of = |gold| TaskDoc { gold, ..doc(&["a", "b", "c"], 0, None) };
+        // Probabilities of 1, 2 and 5 eighths of e^-2000, which is no number by itself.
+        let logs: Vec<f64> = [1.0_f64, 2.0, 5.0].iter().map(|p| p.ln() - 2000.0).collect();
+        let share = grade_mass(&of(Gold::Choices(vec![0, 2])), &logs).unwrap();
+        assert!((share - 0.75).abs() < 1e-9, "{share}");
+        let share = grade_mass(&of(Gold::Choice(1)), &logs).unwrap();
+        assert!((share - 0.25).abs() < 1e-9, "{share}");
+        assert!(grade_mass(&of(Gold::Choices(vec![0])), &logs[..2]).is_err());
+        let found = |letter: &str| Extracted { strict: None, flexible: Some(letter.to_owned()) };
+        let graded = |letter| grade_text(&of(Gold::Choices(vec![0, 2])), &found(letter));
+        assert!(graded("C").flexible && !graded("B").flexible && !graded("C").strict);
+        let mean = TaskScore::of(&[of(Gold::Choice(0)), of(Gold::Choice(1))], &[0.25, 0.75]).unwrap().overall;
+        // The squares of two deviations of 1/4, over 1 and over 2.
+        assert!((mean.value - 0.5).abs() < 1e-12 && (mean.std_error - 0.0625_f64.sqrt()).abs() < 1e-12, "{mean:?}");
+    }
+
+    #[test]
     fn numbers_are_compared_without_currency_and_groups() {
         assert!(
             same_number("$18.", "x\n#### 18") && same_number("1,204", "#### 1204") && !same_number("18.0", "#### 18")
@@ -180,7 +220,7 @@ mod tests {
     fn the_error_over_subjects_is_pooled_within_them() {
         let docs: Vec<TaskDoc> =
             [("a", 3), ("b", 4)].iter().flat_map(|(s, n)| (0..*n).map(|_| doc(&["x"], 0, Some(s)))).collect();
-        let right = [true, true, false, true, true, true, true];
+        let right = [1.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0];
         let got = TaskScore::of(&docs, &right).unwrap();
         assert_eq!(got.subjects[1].1, MeanScore { value: 1.0, std_error: 0.0, n: 4 });
         assert!((got.overall.value - 6.0 / 7.0).abs() < 1e-15);

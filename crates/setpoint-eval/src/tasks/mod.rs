@@ -3,8 +3,8 @@
 //! Each task is a file with a [`Definition`](definition::Definition) and a line in the list below. Names in settings, reading,
 //! prompts, grades, the help of `setpoint eval tasks` and the table of docs/EVALUATION.md follow from the list.
 //!
-//! Nothing here runs a model: [`TaskSet::read`] and [`TaskSet::read_published`] read the examples, [`TaskSet::requests`] says what to ask, [`grade_choice`] and
-//! [`grade_text`] say whether the outcome is right, and [`TaskScore::of`] sums up.
+//! Nothing here runs a model: [`TaskSet::read`] and [`TaskSet::read_published`] read the examples, [`TaskSet::requests`] says what to ask, [`grade_choice`],
+//! [`grade_mass`] and [`grade_text`] say how right the outcome is, and [`TaskScore::of`] sums up.
 
 mod definition;
 mod doc;
@@ -18,7 +18,9 @@ mod task;
 use self::definition::Definition;
 pub use self::doc::{Gold, TaskDoc, TaskMode};
 pub use self::extract::{Extracted, extract_answer};
-pub use self::grade::{ChoiceGrade, MeanScore, TaskScore, TextGrade, grade_choice, grade_text, pooled_mean};
+pub use self::grade::{
+    ChoiceGrade, MeanScore, TaskScore, TextGrade, grade_choice, grade_mass, grade_text, pooled_mean,
+};
 pub use self::prompt::{TaskRequest, cut_at_stop};
 pub use self::read::TaskSet;
 pub use self::task::Task;
@@ -40,4 +42,6 @@ tasks! {
     mathqa: Mathqa;
     social_iqa: SocialIqa;
     hellaswag: HellaSwag;
+    winogrande: WinoGrande;
+    truthfulqa: MC1, MC2;
 }

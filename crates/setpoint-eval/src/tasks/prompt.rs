@@ -11,8 +11,10 @@ const SHOT_SEED: u32 = 1234;
 /// One example as it is put to a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskRequest {
-    /// Everything before the answer.
+    /// Everything before the answer; empty if `contexts` has a text for each continuation.
     pub context: String,
+    /// Everything before each continuation, if the choices are part of it; else empty.
+    pub contexts: Vec<String>,
     /// The continuations whose log-likelihoods are compared; none where an answer is generated.
     pub continuations: Vec<String>,
 }
@@ -57,12 +59,17 @@ impl TaskSet {
         for shot in shots {
             context += &format!("{} {}\n\n", self.ask(shot, mode), self.answer(shot, mode));
         }
+        if let Some(filled) = definition.contexts(doc).filter(|_| mode == TaskMode::Likelihood) {
+            let continuations = (0..filled.len()).map(|i| format!(" {}", definition.target(doc, i))).collect();
+            let contexts = filled.iter().map(|text| format!("{context}{text}")).collect();
+            return TaskRequest { context: String::new(), contexts, continuations };
+        }
         context += &self.ask(doc, mode);
         let continuations = match mode {
             TaskMode::Cot => Vec::new(),
             TaskMode::Likelihood => (0..doc.choices.len()).map(|i| format!(" {}", definition.target(doc, i))).collect(),
         };
-        TaskRequest { context, continuations }
+        TaskRequest { context, contexts: Vec::new(), continuations }
     }
 
     fn ask(&self, doc: &TaskDoc, mode: TaskMode) -> String {
@@ -74,10 +81,18 @@ impl TaskSet {
 
     /// The answer of a few-shot example: the harness's `doc_to_target`.
     fn answer(&self, doc: &TaskDoc, mode: TaskMode) -> String {
-        match (&doc.gold, mode) {
-            (Gold::Solution(solution), _) => solution.clone(),
-            (Gold::Choice(index), TaskMode::Likelihood) => self.task.definition().target(doc, *index),
-            (Gold::Choice(index), TaskMode::Cot) => format!("({})", letter(*index)),
+        match &doc.gold {
+            Gold::Solution(solution) => solution.clone(),
+            Gold::Choice(index) => self.choice(doc, *index, mode),
+            // As in the harness, the first of several right choices is shown.
+            Gold::Choices(indices) => self.choice(doc, indices.first().copied().unwrap_or_default(), mode),
+        }
+    }
+
+    fn choice(&self, doc: &TaskDoc, index: usize, mode: TaskMode) -> String {
+        match mode {
+            TaskMode::Likelihood => self.task.definition().target(doc, index),
+            TaskMode::Cot => format!("({})", letter(index)),
         }
     }
 

@@ -51,7 +51,10 @@ impl TaskSet {
         let of = |path: &Path| DatasetConfig::new(path.to_string_lossy());
         let (docs, undecided) = read_docs(task, &of(&path), &Hub::from_env())?;
         let mut set = Self { task, docs, shots: BTreeMap::new(), undecided };
-        if let Some(path) = find("train").filter(|_| shots) {
+        // A task without a split of its own for few-shot examples takes them from the examples that are asked.
+        let published = definition.published();
+        let shot_split = if published.shots == published.split { split } else { "train" };
+        if let Some(path) = find(shot_split).filter(|_| shots) {
             set.shots.insert(String::new(), read_docs(task, &of(&path), &Hub::from_env())?.0);
         }
         Ok(set)

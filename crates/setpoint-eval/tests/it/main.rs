@@ -4,6 +4,7 @@ mod hub_server;
 mod judge_client;
 mod judged;
 mod mt_bench;
+mod reward_bench;
 mod server;
 mod tasks;
 #[path = "../../../../tests/common/test_data.rs"]

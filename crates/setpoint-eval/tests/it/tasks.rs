@@ -32,6 +32,7 @@ fn every_row_of_the_shared_data_is_an_example() {
         for doc in &set.docs {
             match &doc.gold {
                 Gold::Choice(index) => assert!(*index < doc.choices.len() && doc.choices.len() >= 3, "{doc:?}"),
+                Gold::Choices(_) => panic!("no default task has several right choices: {doc:?}"),
                 Gold::Solution(solution) => assert!(solution.contains("#### "), "{doc:?}"),
             }
             assert!(doc.choices.iter().all(|c| !c.contains(" Answer2: ")), "{doc:?}");

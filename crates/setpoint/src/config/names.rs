@@ -196,6 +196,7 @@ mod tests {
         check::<crate::eval::alpaca::AlpacaConfig>("eval alpaca", &[], all);
         check::<crate::eval::mt_bench::MtBenchConfig>("eval mt-bench", &[], all);
         check::<crate::eval::tasks::TasksConfig>("eval tasks", &[], all);
+        check::<crate::eval::reward_bench::RewardBenchConfig>("eval reward-bench", &[], all);
         check::<crate::align::AlignConfig>("align", &[], all);
         for about in setpoint_align::METHODS {
             let method = format!("align.method={}", about.name);

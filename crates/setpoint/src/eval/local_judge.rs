@@ -23,16 +23,35 @@ pub fn rewards_of(
     answers: &[(&str, &str)],
 ) -> Outcome<Vec<f64>> {
     let reading = Reading::of(section, encoder, ResponseEnd::Auto)?;
+    let ids = answer_ids(encoder, &reading, answers)?;
+    rewards_at(session, section, &reading, answers, &ids)
+}
+
+/// The tokens of single-turn answers, prompt and answer, as a reward model reads them.
+pub fn answer_ids(
+    encoder: &TextEncoder,
+    reading: &Reading,
+    answers: &[(&str, &str)],
+) -> Outcome<Vec<(Vec<u32>, Vec<u32>)>> {
+    let answers = answers.iter();
+    let ids = answers.map(|(instruction, answer)| {
+        let prompt = conversation([("user", *instruction)]);
+        setup::answer_ids(encoder, &Record::new(prompt, Vec::new()), answer, reading)
+    });
+    ids.collect()
+}
+
+/// Rewards of single-turn answers, whose tokens are `ids`, by a reward model.
+pub fn rewards_at(
+    session: &Session,
+    section: &ModelSection,
+    reading: &Reading,
+    answers: &[(&str, &str)],
+    ids: &[(Vec<u32>, Vec<u32>)],
+) -> Outcome<Vec<f64>> {
     let opening = Opening { session, batch_tokens: BATCH_TOKENS, padding: reading.padding, output: None };
     let source = ModelSettings::raw(section).open(&opening)?;
-    let ids = answers
-        .iter()
-        .map(|(instruction, answer)| {
-            let prompt = conversation([("user", *instruction)]);
-            setup::answer_ids(encoder, &Record::new(prompt, Vec::new()), answer, &reading)
-        })
-        .collect::<Outcome<Vec<_>>>()?;
-    scored(session, source.as_ref(), answers, &ids)
+    scored(session, source.as_ref(), answers, ids)
 }
 
 /// Rewards of single-turn answers, by a source that reads no tokens.

@@ -33,4 +33,5 @@ benchmarks! {
     alpaca: Alpaca;
     mt_bench: MtBench;
     tasks: Tasks;
+    reward_bench: RewardBench;
 }

@@ -132,6 +132,7 @@ const BENCHMARKS: &[(&str, &str, &[Figure])] = &[
             figure("/failed", "judgments without a verdict", Form::Plain),
         ],
     ),
+    ("reward_bench", "RewardBench", &[figure("/score", "score over all sections or subsets", Form::Share)]),
 ];
 
 /// Returns the results, benchmark by benchmark. `subjects`: the colour of each result.

@@ -1,6 +1,5 @@
 //! The mirror of a run, `train.mirror`: what is checked before the run, and how a run whose folder is gone comes back from it.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use setpoint_train::RunDir;
@@ -37,7 +36,7 @@ pub fn check(folder: &Path, settings: &Table, resume: bool) -> Outcome {
     if !resume {
         return wrong(format!("`{shown}` holds a run: go on with it by --resume, or name another folder"));
     }
-    match [folder, mirror.as_path()].map(|dir| fs::read(dir.join(RECORD)).ok()) {
+    match [folder, mirror.as_path()].map(|dir| setpoint_files::read(&dir.join(RECORD)).ok()) {
         [Some(own), Some(other)] if own != other => {
             wrong(format!("`{shown}` holds another run than {}: name another folder", folder.display()))
         }
@@ -81,6 +80,8 @@ fn whole(path: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn settings(mirror: &Path) -> Table {

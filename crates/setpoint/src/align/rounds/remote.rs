@@ -235,7 +235,7 @@ mod tests {
         let run = ["sh", "-c", script, "sh"].map(str::to_owned).into();
         let session = Session::on(Device::flex());
         let outcome = super::run(&ReloadSettings { run, timeout_seconds }, &session, 4, folder.path(), &log);
-        (outcome, std::fs::read_to_string(log).unwrap())
+        (outcome, setpoint_files::read_text(&log).unwrap())
     }
 
     #[test]

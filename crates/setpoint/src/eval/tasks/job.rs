@@ -87,7 +87,7 @@ fn help() -> String {
     let names = |tasks: Vec<Task>| tasks.into_iter().map(Task::name).collect::<Vec<_>>().join(", ");
     let (by_default, others): (Vec<Task>, Vec<Task>) =
         Task::all().partition(|task| Task::by_default().any(|other| other == *task));
-    let files = Task::all().map(Task::file).collect::<Vec<_>>().join(", ");
+    let files = distinct(Task::all().map(Task::file)).join(", ");
     let folders = distinct(Task::all().map(|task| task.folder().to_owned())).join(", ");
     let tasks = format!("Tasks: {}; only if named: {}", names(by_default), names(others));
     let data = format!("DATA holds {files}, or .json or .parquet; or copies of the hub's data sets ({folders}).");

@@ -1,6 +1,7 @@
 //! `setpoint eval tasks`: MMLU, GSM8K, ARC and other tasks, by likelihood or by chain of thought.
 
 mod job;
+mod sample;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,13 +11,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use setpoint_data::{Hub, Prompt, counted};
 use setpoint_eval::{
-    EvalItem, Extracted, Gold, MeanScore, Task, TaskDoc, TaskMode, TaskRequest, TaskScore, TaskSet, content_digest,
-    extract_answer, grade_choice, grade_text, pooled_mean,
+    EvalItem, Gold, MeanScore, Task, TaskDoc, TaskMode, TaskRequest, TaskScore, TaskSet, content_digest,
+    extract_answer, grade_text, pooled_mean,
 };
 use setpoint_train::Sequence;
 use setpoint_transformer::{CausalLm, GenerationConfig};
 
 pub use self::job::Tasks;
+use self::sample::{Grade, Sample, grade_choices};
 use crate::config::output::{Target, validate_output};
 use crate::config::sections::{ModelSection, Wanted};
 use crate::config::{Config, Problems};
@@ -123,24 +125,6 @@ impl Config for TasksConfig {
     }
 }
 
-/// One example as it is written to `samples_TASK.jsonl`.
-#[derive(Debug, Serialize)]
-struct Sample {
-    id: String,
-    context: String,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    continuations: Vec<String>,
-    /// Nats, one for each continuation.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    loglikelihoods: Vec<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    answer: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    extracted: Option<Extracted>,
-    /// Metric by metric.
-    grades: BTreeMap<&'static str, bool>,
-}
-
 /// What was measured.
 #[derive(Debug, Clone, Serialize)]
 pub struct TasksReport {
@@ -179,7 +163,7 @@ pub fn run(session: &Session, config: &TasksConfig) -> Outcome<Evaluated<TasksRe
             Asked::Prompts(ids) => by_answer(config, &answerer, &model, &settings, set, requests, &ids)?,
         };
         let main = if likelihood { "acc" } else { "flexible" };
-        items.extend(samples.iter().map(|s| EvalItem { id: s.id.clone(), value: f64::from(u8::from(s.grades[main])) }));
+        items.extend(samples.iter().map(|s| EvalItem { id: s.id.clone(), value: s.grades[main].value() }));
         scores.insert(set.task.name(), summarize(set, &samples)?);
         if let Some(dir) = &config.output {
             result::write_lines(&dir.join(format!("samples_{}.jsonl", set.task.name())), &samples)?;
@@ -274,6 +258,7 @@ fn digest(sets: &[TaskSet]) -> String {
         texts.extend(doc.choices.iter().cloned());
         texts.push(match &doc.gold {
             Gold::Choice(index) => index.to_string(),
+            Gold::Choices(indices) => indices.iter().map(usize::to_string).collect::<Vec<_>>().join(","),
             Gold::Solution(solution) => solution.clone(),
         });
     }
@@ -323,11 +308,22 @@ fn asked(
 /// The harness's `_encode_pair`: spaces at the end of the context belong to the continuation, and the continuation's tokens are those
 /// of the whole text behind the context's. What does not fit into the model is cut off on the left.
 fn sequences(answerer: &Answerer<'_>, request: &TaskRequest) -> Outcome<Vec<Sequence>> {
+    if !request.contexts.is_empty() {
+        let pairs = request.contexts.iter().zip(&request.continuations);
+        return pairs.map(|(context, text)| continued(answerer, context, text)).collect();
+    }
     let trimmed = request.context.trim_end();
     let spaces = &request.context[trimmed.len()..];
     let ids = answerer.ids(Prompt::Text(trimmed.to_owned()))?;
     let continuations = request.continuations.iter();
     continuations.map(|text| sequence(answerer, trimmed, ids.clone(), format!("{spaces}{text}"))).collect()
+}
+
+/// The only continuation of a context.
+fn continued(answerer: &Answerer<'_>, context: &str, text: &str) -> Outcome<Sequence> {
+    let trimmed = context.trim_end();
+    let ids = answerer.ids(Prompt::Text(trimmed.to_owned()))?;
+    sequence(answerer, trimmed, ids, format!("{}{text}", &context[trimmed.len()..]))
 }
 
 /// A continuation of a context whose tokens are `ids`.
@@ -360,14 +356,10 @@ fn by_likelihood(
     let mut scores = scores.into_iter().map(|s| s.response_logp);
     let sample = |(doc, request): (&TaskDoc, TaskRequest)| {
         let loglikelihoods: Vec<f64> = scores.by_ref().take(request.continuations.len()).collect();
-        let grade = grade_choice(doc, &loglikelihoods)?;
-        let mut grades = BTreeMap::from([("acc", grade.acc)]);
-        if set.task.has_normalized_accuracy() {
-            grades.insert("acc_norm", grade.acc_norm);
-        }
-        let TaskRequest { context, continuations } = request;
+        let grades = grade_choices(set.task, doc, &loglikelihoods)?;
+        let TaskRequest { context, contexts, continuations } = request;
         let id = doc.id(set.task);
-        Ok(Sample { id, context, continuations, loglikelihoods, answer: None, extracted: None, grades })
+        Ok(Sample { id, context, contexts, continuations, loglikelihoods, answer: None, extracted: None, grades })
     };
     set.docs.iter().zip(requests).map(sample).collect()
 }
@@ -392,11 +384,15 @@ fn by_answer(
         Sample {
             id: doc.id(set.task),
             context: request.context,
+            contexts: Vec::new(),
             continuations: Vec::new(),
             loglikelihoods: Vec::new(),
             answer: Some(answer),
             extracted: Some(extracted),
-            grades: BTreeMap::from([("strict", grade.strict), ("flexible", grade.flexible)]),
+            grades: BTreeMap::from([
+                ("strict", Grade::Right(grade.strict)),
+                ("flexible", Grade::Right(grade.flexible)),
+            ]),
         }
     };
     Ok(set.docs.iter().zip(requests).zip(answers).map(sample).collect())
@@ -406,7 +402,7 @@ fn by_answer(
 fn summarize(set: &TaskSet, samples: &[Sample]) -> Outcome<BTreeMap<&'static str, TaskScore>> {
     let metrics: Vec<&'static str> = samples.first().map(|s| s.grades.keys().copied().collect()).unwrap_or_default();
     let score = |metric: &'static str| {
-        let grades: Vec<bool> = samples.iter().map(|s| s.grades[metric]).collect();
+        let grades: Vec<f64> = samples.iter().map(|s| s.grades[metric].value()).collect();
         Ok((metric, TaskScore::of(&set.docs, &grades)?))
     };
     metrics.into_iter().map(score).collect()
