@@ -143,12 +143,13 @@ fn command_of(job: &'static dyn AnyJob) -> Command {
 
 /// Returns a setting of a job with a value, as an example.
 fn example(job: &dyn AnyJob) -> &'static str {
-    const EXAMPLES: [&str; 5] = [
+    const EXAMPLES: [&str; 6] = [
         "train.learning_rate=1e-6",
         "generate.temperature=0.7",
         "data.max_rows=100",
         "shots=0",
         "data.path=rows.jsonl",
+        "model.template=chatml",
     ];
     let is_its_own = |pair: &&str| job.has_setting(pair.split('=').next().unwrap_or_default());
     EXAMPLES.into_iter().find(is_its_own).unwrap_or("KEY=VALUE")

@@ -183,7 +183,7 @@ fn settings_that_do_not_go_together_are_named() {
         (&["align.value_learning_rate=1e-4", "train.learning_rate=0"], "set `align.value_warmup`"),
         (&["align.ptx_weight=1"], "set `sft_data.path`"),
         (&[&sft], "set a weight, or leave `sft_data` out"),
-        (&["align.kl_target=6", "align.kl_coef=0"], "`kl_target` multiplies `kl_coef`"),
+        (&["align.kl_target=6", "align.kl_coef=0"], "`align.kl_target` multiplies `kl_coef`"),
         (&[&sft, "align.ptx_weight=1", "rollout.temperature=0.7"], "learned at temperature 1"),
         (&["align.missing_stop_penalty=1", "reward.missing_stop_penalty=1"], "would both be subtracted"),
         (&[&sft, "align.method=rloo", "rollout.samples=2"], "leave `sft_data` out"),

@@ -18,7 +18,7 @@ fn turn(question: &str) -> Value {
     json!([{ "role": "user", "content": question }])
 }
 
-/// The answers that `generate` gives to a question.
+/// The answers that `generate` gives to a question, without empty ones, which it leaves out.
 fn generated(model: &Path, question: &str, settings: &[&str]) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();
     let (data, output) = (dir.path().join("prompts.jsonl"), dir.path().join("answers.jsonl"));
@@ -27,7 +27,9 @@ fn generated(model: &Path, question: &str, settings: &[&str]) -> Vec<String> {
     let mut arguments = vec!["generate", "--quiet", "--model", &paths[0], "--data", &paths[1], "--output", &paths[2]];
     settings.iter().for_each(|setting| arguments.extend(["--set", setting]));
     setpoint(&arguments).ok();
-    let row: Value = serde_json::from_str(std::fs::read_to_string(&output).unwrap().lines().next().unwrap()).unwrap();
+    let written = std::fs::read_to_string(&output).unwrap();
+    let Some(line) = written.lines().next() else { return Vec::new() };
+    let row: Value = serde_json::from_str(line).unwrap();
     row["responses"].as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
 }
 
@@ -48,7 +50,8 @@ fn answers_are_those_of_generate() {
     assert!(server.said.contains("serving tiny (language model, 3 answers at a time)"), "{}", server.said);
     for question in &QUESTIONS[..2] {
         let body = json!({ "model": "tiny", "messages": turn(question), "temperature": 0, "max_tokens": 12 });
-        let greedy = texts(&server.post(CHAT, &body));
+        let mut greedy = texts(&server.post(CHAT, &body));
+        greedy.retain(|text| !text.is_empty());
         let settings = ["generate.temperature=0", "generate.max_new_tokens=12"];
         assert_eq!(greedy, generated(model(), question, &settings), "{question}");
         // The answers to a prompt draw from the streams of the samples of `generate`.
@@ -229,7 +232,7 @@ fn the_judges_client_is_answered() {
     };
     let client = JudgeClient::open(&settings).unwrap();
     let request = |question: &str| ChatRequest {
-        messages: vec![ChatMessage::new("system", "Be brief."), ChatMessage::new("user", question)],
+        messages: vec![ChatMessage::new("user", question)],
         max_tokens: Some(5),
         top_logprobs: Some(4),
         ..ChatRequest::default()
@@ -292,7 +295,7 @@ fn a_reward_model_scores_as_annotate_does() {
     let reward = dir.path().join("run/model");
     let rows = [
         json!(QUESTIONS[0]),
-        json!([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello."}]),
+        json!([{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}, {"role": "user", "content": "Bye."}]),
     ];
     let responses = ["The sum is four.", "Do not bother me.", "Saturday."];
     let text: String =

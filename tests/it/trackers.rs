@@ -59,8 +59,8 @@ fn wrong_settings_of_a_tracker_are_usage_errors() {
     let run = dir.path().join("run");
     for (settings, said) in [
         (&["tracker.kind=tensorboard"][..], "tracker.kind"),
-        (&["tracker.project=mine"], "the tracker `csv` writes RUN/metrics.csv and has no `project`"),
-        (&["tracker.kind=csv", "tracker.python=python3"], "has no `python`"),
+        (&["tracker.project=mine"], "the tracker `csv` writes RUN/metrics.csv and has no `tracker.project`"),
+        (&["tracker.kind=csv", "tracker.python=python3"], "has no `tracker.python`"),
         (&["tracker.kind=wandb", "tracker.python=no-such-python"], "`no-such-python` is in no folder of PATH"),
         (&["tracker.kind=wandb", "tracker.python=sh", "tracker.project=a/b"], "`tracker.project` must have"),
         (&["tracker.kind=mlflow", "tracker.python=sh", "tracker.name="], "`tracker.name` must have"),

@@ -56,7 +56,7 @@ pub struct DatasetConfig {
     /// The score of UltraFeedback's completions that serves as the reward.
     #[serde(default)]
     pub ultrafeedback_score: UltraFeedbackScore,
-    /// Where the margin of a pair comes from, for reward models.
+    /// The source of the margin of a pair, for reward models.
     #[serde(default)]
     pub margins: Margins,
     /// The treatment of a row whose two responses are judged to be equally good, in a job that needs to know the better one.

@@ -26,7 +26,7 @@ pub struct AdamWConfig {
     pub eps: f64,
     /// Decoupled weight decay λ, on parameters of rank 2 and higher only; norms and biases do not decay.
     pub weight_decay: f64,
-    /// What the two moments are held in: "f32", or "8bit" (blockwise codes as in bitsandbytes, a quarter of the memory).
+    /// The format of the two moments: "f32", or "8bit" (blockwise codes as in bitsandbytes, a quarter of the memory).
     pub state: MomentsFormat,
     /// Steps each block inside the backward pass, so that the gradients of two blocks never exist at once. Nothing can be
     /// clipped then, and a step is one micro-batch.

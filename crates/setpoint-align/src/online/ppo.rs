@@ -40,7 +40,7 @@ settings! {
         clip_high: Option<f64> = None, POSITIVE;
         /// The largest ratio that counts for a negative advantage, above 1 + clip_high (dual-clip PPO); not set: no limit.
         ratio_cap: Option<f64> = None, ABOVE_ONE;
-        /// How far a value may move from the rollout's before its loss is clipped, units of reward.
+        /// The distance from the rollout's value beyond which a value's loss is clipped, units of reward.
         value_clip: f64 = 0.2, POSITIVE;
         /// Weight of the loss of the values.
         value_weight: f64 = 0.1, NON_NEGATIVE;

@@ -64,9 +64,7 @@ mod tests {
 
     #[test]
     fn a_tie_is_a_bad_row_of_a_job_that_needs_pairs() {
-        for (preference, found) in
-            [("3", "the number 3"), ("-1", "the number -1"), (r#""1""#, r#"the text "1""#)]
-        {
+        for (preference, found) in [("3", "the number 3"), ("-1", "the number -1"), (r#""1""#, r#"the text "1""#)] {
             let problem = parse("alpaca_farm", &row(preference)).unwrap_err().to_string();
             let expected = format!("`preference`: expected 1 or 2, the number of the preferred output, found {found}.");
             assert!(problem.starts_with(&expected), "{problem}");

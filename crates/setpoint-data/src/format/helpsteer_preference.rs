@@ -112,10 +112,7 @@ mod tests {
     fn its_strength_is_the_margin_where_margins_come_from_scores() {
         let config = DatasetConfig { margins: Margins::Scores, ..DatasetConfig::new("test") };
         for (preference, margin) in [("-3", 3.0), ("1", 1.0)] {
-            assert_eq!(
-                parse_with("helpsteer_preference", &three(preference), &config).unwrap().margin,
-                Some(margin)
-            );
+            assert_eq!(parse_with("helpsteer_preference", &three(preference), &config).unwrap().margin, Some(margin));
             assert_eq!(parse_with("helpsteer_preference", &two(preference), &config).unwrap().margin, Some(margin));
         }
     }

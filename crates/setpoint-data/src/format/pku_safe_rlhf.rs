@@ -50,7 +50,9 @@ mod tests {
 
     #[test]
     fn the_better_response_is_chosen() {
-        for (better, chosen, rejected) in [("0", "Blue.", "Green."), ("1", "Green.", "Blue."), ("1.0", "Green.", "Blue.")] {
+        for (better, chosen, rejected) in
+            [("0", "Blue.", "Green."), ("1", "Green.", "Blue."), ("1.0", "Green.", "Blue.")]
+        {
             let record = parse("pku_safe_rlhf", &row(better)).unwrap();
             assert_eq!(record.prompt, Prompt::Text("Sky?".into()));
             let expected =

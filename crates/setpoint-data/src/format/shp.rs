@@ -81,7 +81,10 @@ mod tests {
 
     #[test]
     fn bad_rows() {
-        assert_eq!(parse("shp", &row("0", "null")).unwrap_err(), RowProblem::MissingReward { column: "score_A".into() });
+        assert_eq!(
+            parse("shp", &row("0", "null")).unwrap_err(),
+            RowProblem::MissingReward { column: "score_A".into() }
+        );
         let problem = parse("shp", &row("2", "3")).unwrap_err().to_string();
         assert!(problem.starts_with("`labels`: expected 1 (the first"), "{problem}");
         let pairs = DatasetConfig { uses: Uses::PAIRS, ..DatasetConfig::new("test") };

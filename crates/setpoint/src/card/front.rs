@@ -121,7 +121,7 @@ mod tests {
              - \"1 # \\\"two\\\"\\n\"\n---\n"
         );
         // A reader of YAML finds the same texts.
-        let read: serde_json::Value = serde_saphyr::from_str(yaml.trim_matches('-')).unwrap();
+        let read: serde_json::Value = serde_saphyr::from_str(yaml.trim().trim_matches('-')).unwrap();
         assert_eq!(read["license_name"], "no");
         assert_eq!(read["license_link"], "https://x.org/a?b: c");
         assert_eq!(read["tags"][1], "1 # \"two\"\n");

@@ -40,7 +40,7 @@ pub struct SelectConfig {
     pub keep: Keep,
     /// The form of the rows that are written.
     pub to: RowForm,
-    /// What is taken off a response's reward for each unit of its length. The rewards that are written are those that are left.
+    /// The reward that each unit of a response's length costs. The rewards that are written are those that are left.
     #[schemars(range(min = 0))]
     pub length_penalty: f64,
     /// The unit in which the length of a response is counted.
