@@ -2,6 +2,7 @@
 
 usage: python benches/generate/run.py --python VENV/bin/python [--setpoint target/release/setpoint] [--shapes small,mid] [--rounds 3]
                                       [--answers equal,unequal] [--batch 64] [--hf-batches 16,64] [--new-tokens 64] [--work DIR]
+                                      [--ways nf4,adapter,merged,nf4-adapter]
 
 VENV has what benches/peer/requirements.txt pins. The weights are random. Answers of equal length all run to the limit. For unequal ones
 every 32nd token of the vocabulary ends an answer, with a repetition penalty, without which such a model repeats itself. Setpoint's time
@@ -9,6 +10,10 @@ is that of reading the prompts and sampling as it prints it, transformers' that 
 neither includes loading. transformers has an allocator that keeps its pages, is given each of --hf-batches and compared by the fastest.
 Each round runs every contender once; the table has medians over the rounds. The tokens must be the same: where a row differs, that is
 printed. Nothing else should run on the machine.
+
+With --ways, Setpoint also generates with the same weights in 4-bit codes (nf4), with a random adapter of rank 16 of all linear maps that is
+applied as it is (adapter) or was merged into the weights before (merged), and with the adapter over codes (nf4-adapter). A second table
+compares their times with those of the plain model in the same rounds, and says in how many rows the adapter and the merged model differ.
 """
 
 import argparse
@@ -55,6 +60,32 @@ def make_folder(args, shape, answers):
     return folder
 
 
+MAKE_ADAPTER = """
+import sys, torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+torch.manual_seed(1)
+config = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
+get_peft_model(AutoModelForCausalLM.from_pretrained(sys.argv[1]), config).save_pretrained(sys.argv[2])
+"""
+
+
+def make_ways(args, model):
+    """The folder and the further settings of each way that Setpoint generates in."""
+    adapter, merged = model.parent / f"{model.name}-adapter", model.parent / f"{model.name}-merged"
+    ways = [way for way in args.ways.split(",") if way]
+    if any("adapter" in way or way == "merged" for way in ways) and not (adapter / "adapter_config.json").exists():
+        run([args.python, "-c", MAKE_ADAPTER, model.resolve(), adapter])
+    if "merged" in ways and not (merged / "config.json").exists():
+        run([args.setpoint, "merge", "--model", adapter, "--output", merged])
+    codes = ["model.quantize=nf4"]
+    known = {"nf4": (model, codes), "adapter": (adapter, []), "merged": (merged, []), "nf4-adapter": (adapter, codes)}
+    for way in ways:
+        if way not in known:
+            raise SystemExit(f"--ways knows {', '.join(known)}, but not {way}")
+    return {way: known[way] for way in ways}
+
+
 def make_prompts(path, count):
     """Lengths as in UltraFeedback: log-normal, 8 to 256 tokens."""
     rng = random.Random(0)
@@ -72,13 +103,13 @@ def hf(args, model, prompts, batch):
     return found["seconds"], found["peak_bytes"], texts, sum(map(len, found["answers"]))
 
 
-def setpoint(args, model, prompts):
+def setpoint(args, model, prompts, folder=None, more=()):
     answers = args.work / "answers.jsonl"
     # It is not replaced unasked.
     answers.unlink(missing_ok=True)
     settings = ["model.template=plain", "generate.temperature=0", f"generate.max_new_tokens={args.new_tokens}",
-                f"generate.batch_size={args.batch}"]
-    output, peak, _ = run([args.setpoint, "generate", "--model", model, "--data", prompts, "--output", answers]
+                f"generate.batch_size={args.batch}", *more]
+    output, peak, _ = run([args.setpoint, "generate", "--model", folder or model, "--data", prompts, "--output", answers]
                           + [part for setting in settings for part in ("--set", setting)])
     seconds = float(re.search(r"tokens in ([0-9.]+) seconds", output).group(1))
     stops = {f"w{id}" for id in json.loads((model / "generation_config.json").read_text())["eos_token_id"]}
@@ -97,6 +128,7 @@ def main():
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--hf-batches", default="16,64")
     parser.add_argument("--new-tokens", type=int, default=64)
+    parser.add_argument("--ways", default="")
     parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("target/bench-generate"))
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
@@ -106,9 +138,17 @@ def main():
     for shape in args.shapes.split(","):
         for answers in args.answers.split(","):
             model = make_folder(args, shape, answers)
+            ways = make_ways(args, model)
             times, peaks, differences = {}, {}, 0
+            own_times, own_peaks, apart = {}, {}, set()
             for _ in range(args.rounds):
-                texts = {}
+                texts, own_texts = {}, {}
+                for way, (folder, more) in ways.items():
+                    seconds, peak, own_texts[way] = setpoint(args, model, prompts, folder, more)
+                    own_times.setdefault(way, []).append(seconds)
+                    own_peaks.setdefault(way, []).append(peak)
+                if {"adapter", "merged"} <= own_texts.keys():
+                    apart.add(sum(a != b for a, b in zip(own_texts["adapter"], own_texts["merged"], strict=True)))
                 for name, contender in [("setpoint", lambda: setpoint(args, model, prompts))] + [
                     (f"transformers, batches of {batch}", lambda batch=batch: hf(args, model, prompts, batch))
                     for batch in args.hf_batches.split(",")
@@ -132,6 +172,20 @@ def main():
                 median = statistics.median(values)
                 print(f"| {name} | {median:.2f} | {count / median:.0f} | {median / rivals[rival]:.2f} "
                       f"| {statistics.median(peaks[name]) / 1e9:.2f} | {' '.join(f'{x:.2f}' for x in values)} |", flush=True)
+            if ways:
+                print_ways(times["setpoint"], own_times, own_peaks, apart)
+
+
+def print_ways(plain, times, peaks, apart):
+    plain = statistics.median(plain)
+    print("\n| Setpoint with | seconds | ÷ plain | peak GB | all rounds |\n|---|---|---|---|---|")
+    for way, values in times.items():
+        median = statistics.median(values)
+        print(f"| {way} | {median:.2f} | {median / plain:.2f} | {statistics.median(peaks[way]) / 1e9:.2f} "
+              f"| {' '.join(f'{x:.2f}' for x in values)} |")
+    if {"adapter", "merged"} <= times.keys():
+        ratio = statistics.median(times["adapter"]) / statistics.median(times["merged"])
+        print(f"\nadapter ÷ merged: {ratio:.2f}; rows in which they differ: {' '.join(map(str, sorted(apart)))}", flush=True)
 
 
 if __name__ == "__main__":
