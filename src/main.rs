@@ -19,7 +19,7 @@ use host::{require_one_device, session};
 use setpoint::align::Align;
 use setpoint::config::{Given, load};
 use setpoint::jobs::{self, Job as _};
-use setpoint::session::Shared;
+use setpoint::session::{Existing, Shared};
 use setpoint::{Failure, Outcome, Session};
 
 // An allocator that can be told to keep its pages: tensors of the same sizes come and go at every step.
@@ -79,7 +79,8 @@ fn run(command: Command) -> Outcome {
         }
         Command::Job(JobCommand::Job(args)) => start::job(&args),
         Command::Job(JobCommand::Other(OtherCommand::Compare(args))) => {
-            commands::eval_compare::run(&args.results, args.force, args.output.as_ref())
+            let existing = Existing::given(args.overwrite);
+            commands::eval_compare::run(&args.results, args.force, args.output.as_deref(), existing)
         }
         Command::Trial(args) => {
             end_with_parent();

@@ -44,7 +44,7 @@ impl GgufArgs {
             model: self.model,
             format: self.format.into(),
             output: self.output,
-            existing: if self.overwrite { Existing::Overwrite } else { Existing::Refuse },
+            existing: Existing::given(self.overwrite),
         }
     }
 }

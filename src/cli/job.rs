@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Subcommand, value_parser};
 use setpoint::config::Given;
-use setpoint::jobs::{self, AnyJob, Flag, Form, JOBS, Kind};
+use setpoint::jobs::{self, AnyJob, Flag, Form, JOBS, Kind, OUTPUT};
 use setpoint::session::Existing;
 use toml::Value;
 
@@ -44,6 +44,9 @@ pub struct CompareArgs {
     /// JSON file to write
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Replace a file that exists
+    #[arg(long)]
+    pub overwrite: bool,
 }
 
 /// The arguments of a job.
@@ -72,6 +75,14 @@ pub struct RunArgs {
     pub resume: bool,
     #[arg(long, value_name = "SIZE", value_parser = parse_memory, help = DEVICE_MEMORY_HELP)]
     pub device_memory: Option<f64>,
+}
+
+/// The option of a job that writes a result at the end.
+#[derive(Debug, Args)]
+struct OverwriteArgs {
+    /// Replace a result that exists
+    #[arg(long)]
+    overwrite: bool,
 }
 
 /// Options of a job that writes rows as they are computed.
@@ -123,9 +134,11 @@ fn command_of(job: &'static dyn AnyJob) -> Command {
         command = RunArgs::augment_args(command);
     }
     command = CommonArgs::augment_args(command.args(job.flags().iter().map(argument)));
-    if job.kind() == Kind::Rows {
-        command = ExistingArgs::augment_args(command);
-    }
+    command = match job.kind() {
+        Kind::Rows => ExistingArgs::augment_args(command),
+        Kind::Result if job.has_setting(OUTPUT.key) => OverwriteArgs::augment_args(command),
+        Kind::Result | Kind::Run => command,
+    };
     command = jobs_below(Some(job.command())).fold(command, |command, job| command.subcommand(command_of(job)));
     if job.command() == PARENT {
         command = OtherCommand::augment_subcommands(command);
@@ -215,7 +228,10 @@ impl JobArgs {
         let (run, existing) = match job.kind() {
             Kind::Run => (RunArgs::from_arg_matches_mut(matches)?, Existing::default()),
             Kind::Rows => (RunArgs::default(), ExistingArgs::from_arg_matches_mut(matches)?.choice()),
-            Kind::Result => (RunArgs::default(), Existing::Overwrite),
+            Kind::Result if job.has_setting(OUTPUT.key) => {
+                (RunArgs::default(), Existing::given(OverwriteArgs::from_arg_matches_mut(matches)?.overwrite))
+            }
+            Kind::Result => (RunArgs::default(), Existing::default()),
         };
         let common = CommonArgs::from_arg_matches_mut(matches)?;
         given.set.clone_from(&common.set);

@@ -40,7 +40,7 @@ impl MergeArgs {
             base: self.base,
             output: self.output,
             dtype: self.dtype.map(Into::into),
-            existing: if self.overwrite { Existing::Overwrite } else { Existing::Refuse },
+            existing: Existing::given(self.overwrite),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use setpoint::convert::{Remark, TOOLS, Tool, Trainer, convert};
+use setpoint::session::Existing;
 use setpoint::{Failure, Outcome, setup};
 
 use crate::progress;
@@ -22,6 +23,9 @@ pub struct ConvertArgs {
     /// The file to write; standard output by default
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Replace a file that exists
+    #[arg(long)]
+    pub overwrite: bool,
     /// The tool that the file is of; by default as its keys tell
     #[arg(long, value_name = "TOOL", value_parser = tools())]
     pub from: Option<Tool>,
@@ -61,11 +65,9 @@ pub fn run(args: &ConvertArgs) -> Outcome {
     let converted = convert(&text, args.from, args.trainer).map_err(wrong)?;
     let settings = converted.to_toml()?;
     match &args.output {
-        Some(path) if path.exists() => {
-            return Err(Failure::usage("--output", format!("{} exists: choose another file", path.display())));
-        }
         Some(path) => {
-            setup::write_text(path, &settings).map_err(|failure| Failure::usage("--output", failure.sentence()))?
+            Existing::given(args.overwrite).require_new(path)?;
+            setup::write_text(path, &settings).map_err(|failure| Failure::usage("--output", failure.sentence()))?;
         }
         None => progress::say_file(settings.trim_end()),
     }

@@ -1,6 +1,6 @@
 //! `setpoint eval compare`: results side by side, with paired significance.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use setpoint::eval::write_json;
@@ -8,13 +8,14 @@ use setpoint_eval::{Bootstrap, Comparison, EvalRun, PairedTest, compare, differe
 
 use crate::progress;
 use setpoint::config::output::{Target, require_target};
-use setpoint::session::TextTable;
+use setpoint::session::{Existing, TextTable};
 use setpoint::{Failure, Outcome};
 
 /// Compares every run with the first.
-pub fn run(paths: &[PathBuf], force: bool, output: Option<&PathBuf>) -> Outcome {
+pub fn run(paths: &[PathBuf], force: bool, output: Option<&Path>, existing: Existing) -> Outcome {
     if let Some(path) = output {
         require_target(path, Target::File, "--output")?;
+        existing.require_new(path)?;
     }
     let runs: Vec<EvalRun> = paths.iter().map(|p| EvalRun::read(p)).collect::<Result<_, _>>()?;
     let Some((first, others)) = runs.split_first().filter(|(_, others)| !others.is_empty()) else {

@@ -172,6 +172,53 @@ fn wrong_settings_are_named_with_their_lines() {
 }
 
 #[test]
+fn a_method_of_files_is_trained_in_rounds_next_to_itself() {
+    let reward = "[reward]\nrule = { kind = \"length\", unit = \"chars\", target = 6 }\n";
+    let methods = "methods = [\"dro\", \"online_dro\", \"Online-DPO\"]\nseeds = [0]\nsearch = \"defaults\"\n";
+    let grid = "[compare.grids.online_dro]\n\"align.beta\" = [0.5]\n";
+    let rollout = "[compare.rollout]\nprompts = 4\nmax_new_tokens = 4\n";
+    let (dir, config) = settings(&format!("{methods}{grid}{rollout}{reward}"));
+    let listed = compare(&config, &dir.path().join("run"), &["--dry-run"]).ok().stdout;
+    assert!(
+        listed.lines().any(|line| line.starts_with("online_dro ") && line.contains("align.beta = 0.5")),
+        "{listed}"
+    );
+    let run = dir.path().join("run");
+    let ran = compare(&config, &run, &[]).ok();
+    assert!(ran.stdout.contains("tokens sampled in a training: online_dro "), "{ran:#?}");
+    let result = json(&run.join("compare.json"));
+    let expected = [("dro", 0), ("online_dro", 1), ("online_dpo", 1)];
+    for (method, (name, rounds)) in result["methods"].as_array().unwrap().iter().zip(expected) {
+        assert_eq!(method["method"], name);
+        assert_eq!(method["seeds"], serde_json::json!([0]), "{name} has its own trial and no other: {method}");
+        let trial = run.join("trials").join(format!("{name}-000-seed0"));
+        let settings: toml::Table = std::fs::read_to_string(trial.join("config.toml")).unwrap().parse().unwrap();
+        assert_eq!(settings.get("rounds").and_then(toml::Value::as_integer), (rounds > 0).then_some(rounds), "{name}");
+        assert_eq!(settings["align"]["method"].as_str(), name.strip_prefix("online_").or(Some(name)));
+        // Two steps of two prompts or pairs: a round of four prompts.
+        let log = std::fs::read_to_string(trial.join("metrics.jsonl")).unwrap();
+        assert_eq!(log.lines().filter(|line| !line.contains("\"round\"")).count(), 2, "{name}: {log}");
+        assert_eq!(method["figures"]["sampled_tokens"].is_object(), rounds > 0, "{name}: {method}");
+    }
+    let beta = |name: &str| {
+        let text = std::fs::read_to_string(run.join(format!("trials/{name}-000-seed0/config.toml"))).unwrap();
+        text.parse::<toml::Table>().unwrap()["align"]["beta"].as_float()
+    };
+    assert_eq!((beta("dro"), beta("online_dro")), (Some(0.1), Some(0.5)));
+    for (text, said) in [
+        (
+            methods.to_owned(),
+            "`online_dro` trains on responses that the policy samples: give a source of their rewards",
+        ),
+        (format!("methods = [\"online_ppo\"]\n{reward}"), "`online_ppo` is not a method"),
+        (format!("methods = [\"online_dpo\", \"online-dpo\"]\n{reward}"), "stands there twice"),
+    ] {
+        let (_dir, config) = settings(&text);
+        setpoint(&["compare", &config, "--dry-run"]).fails(2, &[said]);
+    }
+}
+
+#[test]
 fn methods_that_sample_are_trained_next_to_the_others() {
     let reward = "[reward]\nrule = { kind = \"length\", unit = \"chars\", target = 6 }\n";
     let methods = "methods = [\"dpo\", \"rlhf\", \"rloo\"]\nseeds = [0]\nsearch = \"defaults\"\n";

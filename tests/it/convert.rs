@@ -32,7 +32,11 @@ fn a_converted_file_is_accepted_by_its_job() {
     }
     // The file on standard output is the same.
     assert_eq!(setpoint(&["convert", &input]).ok().stdout.trim_end(), text.trim_end());
-    setpoint(&["convert", &input, "--output", output]).fails(2, &["dpo.toml exists"]);
+    std::fs::write(output, "mine").unwrap();
+    setpoint(&["convert", &input, "--output", output]).fails(1, &["dpo.toml exists already", "--overwrite"]);
+    assert_eq!(std::fs::read_to_string(output).unwrap(), "mine");
+    setpoint(&["convert", &input, "--output", output, "--overwrite"]).ok();
+    assert_eq!(std::fs::read_to_string(output).unwrap(), text);
 }
 
 #[test]

@@ -189,7 +189,7 @@ fn chosen_responses_that_lose_probability_under_dro_are_warned_of_and_others_are
         align(&data, &dir.path().join(name), &[&steps[..], settings].concat()).ok().stderr
     };
     let said = train("falling", &["align.log_z0=50"]);
-    assert!(said.contains(warning) && said.contains("a lower log_z0 asks for less"), "{said}");
+    assert!(said.contains(warning) && said.contains("a lower align.log_z0 asks for less"), "{said}");
     let said = train("rising", &[]);
     assert!(!said.contains(warning), "{said}");
     let log_ratio = |name: &str| {

@@ -351,3 +351,36 @@ fn plan_adds_up_and_finds_the_job() {
     setpoint(&["plan", "--job", "sft", &config, "--model", &model, "--data", &data]).fails(2, &["align"]);
     setpoint(&["plan", "--model", &model]).fails(2, &["--job"]);
 }
+
+#[test]
+fn several_samples_that_must_be_equal_are_warned_of() {
+    let policy = super::fixture::model().display().to_string();
+    let base =
+        ["generate", "--model", &policy, "--prompt", "How much is two and two?", "--set", "generate.max_new_tokens=4"];
+    let ran = |settings: &[&str]| {
+        let settings: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+        setpoint(&[&base[..], &settings].concat()).ok().stderr
+    };
+    for identical in [
+        &["generate.samples=3", "generate.temperature=0"][..],
+        &["generate.samples=2", "generate.temperature=1", "generate.top_k=1"],
+    ] {
+        assert!(ran(identical).contains("will be identical"), "{identical:?}");
+    }
+    for fine in [
+        &["generate.samples=1", "generate.temperature=0"][..],
+        &["generate.samples=2", "generate.temperature=1", "generate.top_k=50"],
+    ] {
+        assert!(!ran(fine).contains("identical"), "{fine:?}");
+    }
+    // As the model's own settings say.
+    let own = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(super::fixture::model()).unwrap().flatten() {
+        std::fs::copy(entry.path(), own.path().join(entry.file_name())).unwrap();
+    }
+    std::fs::write(own.path().join("generation_config.json"), r#"{"do_sample": false, "eos_token_id": 3}"#).unwrap();
+    let own = own.path().display().to_string();
+    let ran =
+        setpoint(&["generate", "--model", &own, "--prompt", "Hello", "--set", "generate.samples=4", "--dry-run"]).ok();
+    assert!(ran.stderr.contains("the 4 samples of a prompt will be identical"), "{ran:#?}");
+}

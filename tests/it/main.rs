@@ -17,6 +17,7 @@ mod dro_settings;
 #[path = "../../crates/setpoint-eval/tests/it/server.rs"]
 mod endpoint;
 mod eval;
+mod eval_tasks;
 mod export;
 mod extremes;
 mod first_hour;
@@ -54,8 +55,10 @@ mod responses;
 mod resume;
 mod resume_folder;
 mod reward_bench;
+mod reward_columns;
 mod reward_command;
 mod reward_ends;
+mod round_checks;
 mod rounds;
 mod rows;
 mod same_run;

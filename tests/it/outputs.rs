@@ -126,6 +126,52 @@ fn an_existing_output_is_neither_replaced_nor_continued_unasked() {
         .fails(2, &["--continue", "--output FILE"]);
 }
 
+#[test]
+fn a_result_that_exists_is_replaced_only_when_asked() {
+    let (dir, data) = file("rows.jsonl", &rewarded_rows(3));
+    let (_rules, rules) = file("rules.toml", "rule = { kind = \"length\", unit = \"chars\", target = 6 }\n");
+    let stays = |arguments: &[&str], path: &Path, named: &str| {
+        std::fs::write(path, "mine\n").unwrap();
+        setpoint(arguments).fails(1, &[named, "exists already", "--overwrite"]);
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "mine\n", "{arguments:?}");
+    };
+    let commands = to_a_file(&data, &rules);
+    for arguments in commands.iter().filter(|a| ["audit", "eval"].contains(&a[0].as_str())) {
+        let path = dir.path().join(format!("{}.json", arguments[0]));
+        let output = path.display().to_string();
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain([output.as_str()]).collect();
+        stays(&arguments, &path, &output);
+        stays(&[&arguments[..], &["--dry-run"]].concat(), &path, &output);
+        setpoint(&[&arguments[..], &["--overwrite"]].concat()).ok();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(serde_json::from_str::<serde_json::Value>(&text).unwrap().is_object(), "{text}");
+        // A pipe or a device is written to.
+        if cfg!(target_os = "linux") {
+            setpoint(&[&arguments[..arguments.len() - 1], &["/dev/null"]].concat()).ok();
+        }
+    }
+    // A benchmark has its result in a folder: a folder without one is no result.
+    let folder = dir.path().join("folder");
+    std::fs::create_dir(&folder).unwrap();
+    let (output, result) = (folder.display().to_string(), folder.join("result.json"));
+    let csv = (0..40).map(|i| format!("{},{},{}\n", 300 + i * 7 % 90, 200 + i * 13 % 170, 1.0 + f64::from(i) / 40.0));
+    let (_keep, annotations) = file("own.csv", &("len_1,len_2,preference\n".to_owned() + &csv.collect::<String>()));
+    let alpaca = ["eval", "alpaca", "--annotations", &annotations, "--output", &output];
+    setpoint(&alpaca).ok();
+    stays(&alpaca, &result, &result.display().to_string());
+    setpoint(&[&alpaca[..], &["--overwrite"]].concat()).ok();
+    for benchmark in to_a_folder(&data).iter().filter(|a| a[0] == "eval") {
+        let arguments: Vec<&str> = benchmark.iter().map(String::as_str).chain([output.as_str()]).collect();
+        stays(&arguments, &result, &result.display().to_string());
+    }
+    setpoint(&[&alpaca[..], &["--overwrite"]].concat()).ok();
+    let table = dir.path().join("table.json");
+    let compared = ["eval", "compare", &output, &output, "--output", &table.display().to_string()];
+    stays(&compared, &table, "table.json");
+    setpoint(&[&compared[..], &["--overwrite"]].concat()).ok();
+    assert!(std::fs::read_to_string(&table).unwrap().starts_with('{'));
+}
+
 /// Runs a command until some of its rows are written, and kills it.
 pub fn killed(arguments: &[&str], partial: &Path) {
     let mut child = super::fixture::command(arguments)

@@ -230,11 +230,11 @@ fn killed_at_any_stage_it_goes_on_to_the_same_file_and_repeats_nothing() {
     with(&output, &[]).fails(1, &["--continue", &kept]);
     with(&output, &["--continue", "--set", "reference.generate.seed=3"]).fails(1, &["reference.generate.seed", &kept]);
     // Crashes while the samples are scored, then while the responses are.
-    with(&output, &["--continue"]).fails(1, &["row 5, response 0", "exit status: 7"]);
+    with(&output, &["--continue"]).fails(1, &[".jsonl:6, response 0", "exit status: 7"]);
     let before = lines(Path::new(&path("log"))).len();
     assert_eq!(before, 5 * 8);
     std::fs::write(&cured[0], "").unwrap();
-    with(&output, &["--continue"]).fails(1, &["row 6, response 0", "exit status: 7"]);
+    with(&output, &["--continue"]).fails(1, &[".jsonl:7, response 0", "exit status: 7"]);
     std::fs::write(&cured[1], "").unwrap();
     let ran = with(&output, &["--continue"]).ok();
     assert!(!ran.stderr.contains("tokens a second"), "nothing is drawn again: {ran:#?}");

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::fixture::{command, demo, file, model, rewarded_rows, root, setpoint};
+use crate::fixture::{command, demo, file, model, rewarded_rows, root, setpoint, setpoint_owned};
+use crate::rounds;
 
 /// Scores short responses low, and notes what it reads in `log`.
 const SCRIPT: &str = r#"while read -r line; do
@@ -37,7 +38,7 @@ fn a_command_annotates_and_goes_on_where_it_crashed() {
     assert!(dry.stdout.contains("12 responses to score by command `sh "), "{dry:#?}");
     assert!(!Path::new(&log).exists(), "a dry run starts nothing");
 
-    with(&[]).fails(1, &["row 2, response 0: command `sh ", "it ended (exit status: 7) after 0 of 3", "oh"]);
+    with(&[]).fails(1, &["rows.jsonl:3, response 0: command `sh ", "it ended (exit status: 7) after 0 of 3", "oh"]);
     assert_eq!(lines(Path::new(&log)).len(), 6);
     std::fs::write(&cured, "").unwrap();
     with(&[]).fails(1, &["--continue"]);
@@ -55,6 +56,20 @@ fn a_command_annotates_and_goes_on_where_it_crashed() {
     // An edited script is another source.
     std::fs::write(&script, SCRIPT).unwrap();
     with(&["--continue"]).fails(1, &["the command's script changed"]);
+}
+
+#[test]
+fn a_command_that_fails_in_a_round_is_told_of_with_the_round_and_the_line_of_the_prompt() {
+    let (dir, data) = file("prompts.jsonl", &rounds::prompts(6));
+    let (run, script) = (dir.path().join("run"), dir.path().join("score.sh"));
+    let answer = "case \"$line\" in *\"is 4 and\"*) echo '{\"error\": \"no idea\"}';; *) echo '{\"score\": 1}';; esac";
+    std::fs::write(&script, format!("while read -r line; do\n  {answer}\ndone\n")).unwrap();
+    for (section, more, place) in [("reward", &[][..], "round 0: "), ("watch", rounds::SHORT, "round 0, [watch]: ")] {
+        let asked = format!("{section}.command.run=[\"sh\", \"{}\"]", script.display());
+        let ran = setpoint_owned(&rounds::arguments(&data, &run, 1, &[&[&asked, "align.method=dpo"], more]));
+        ran.fails(1, &[&format!("{place}{data}:5, response 0: command `sh "), "it reports `\"no idea\"`"]);
+        std::fs::remove_dir_all(&run).unwrap();
+    }
 }
 
 #[test]

@@ -243,14 +243,20 @@ fn kto_needs_both_kinds() {
     let (_dir, data) = file("rows.jsonl", &lines(&[labelled(false, 1), labelled(false, 2)]));
     job("align", &data, &["align.method=kto"]).fails(1, &["all 2 responses count as undesirable", "align.desirable"]);
 
-    // One prompt that does compare does not excuse those that do not: a response alone, or two with the same reward.
+    // One prompt that does compare does not excuse a bad response that is alone. Of two with the same reward none is the better one: they are
+    // left out, as from pairs.
     let several = |responses: &[&str], rewards: &[f64]| json!({"prompt": [user(&format!("{}?", rewards[0]))], "responses": responses, "rewards": rewards});
-    for bad in [several(&["So."], &[-5.0]), several(&["So.", "No."], &[-3.0, -3.0])] {
-        let pair = several(&["So.", "No."], &[1.0, 0.0]);
-        let (_dir, data) = file("rows.jsonl", &lines(&[pair.clone(), bad.clone(), pair]));
-        job("align", &data, &["align.method=kto"])
-            .fails(1, &["rows.jsonl:2", "counts as desirable", "align.desirable", "to 1)"]);
-        job("align", &data, &["align.method=kto", "align.desirable={ above = 0.5 }"]).ok();
+    let pair = |reward: f64| several(&["So.", "No."], &[reward, 0.0]);
+    let above = ["align.method=kto", "align.desirable={ above = 0.5 }"];
+    let (_dir, data) = file("rows.jsonl", &lines(&[pair(1.0), several(&["So."], &[-5.0]), pair(1.0)]));
+    job("align", &data, &["align.method=kto"])
+        .fails(1, &["rows.jsonl:2", "counts as desirable", "align.desirable", "to 1)"]);
+    job("align", &data, &above).ok();
+    for tie in [-3.0, 9.0] {
+        let (_dir, data) = file("rows.jsonl", &lines(&[pair(1.0), several(&["So.", "No."], &[tie, tie]), pair(2.0)]));
+        let ran = job("align", &data, &["align.method=kto"]).ok();
+        assert!(ran.stderr.contains("1 of 3 rows have neither label nor reward, or one reward for all"), "{ran:#?}");
+        assert!(!job("align", &data, &above).ok().stderr.contains("left out"), "a bound needs no comparison");
     }
     let (_dir, data) = file("rows.jsonl", &lines(&[several(&["So."], &[2.0]), several(&["So.", "No."], &[1.0, 0.0])]));
     job("align", &data, &["align.method=kto"]).ok();

@@ -239,7 +239,7 @@ fn copy(from: &Path, to: &Path) {
 #[test]
 fn a_server_that_is_given_the_weights_samples_from_the_policy() {
     let (dir, data) = file("prompts.jsonl", &prompts(6));
-    let run_of = |name: &str, reload: &str, temperature: &str| {
+    let with = |name: &str, reload: &str, temperature: &str, more: &[&str]| {
         let served = dir.path().join(format!("{name}-served"));
         copy(model(), &served);
         let server = live(served.clone());
@@ -250,9 +250,14 @@ fn a_server_that_is_given_the_weights_samples_from_the_policy() {
         let temperature = format!("rollout.temperature={temperature}");
         let own: &[&str] =
             &["align.method=grpo", "rollout.epochs_per_round=2", &reload, &temperature, "train.learning_rate=0.03"];
-        let mut arguments = arguments(&data, &run, 3, &[SHORT, own]);
+        let mut arguments = arguments(&data, &run, 3, &[SHORT, own, more]);
         arguments.extend(settings("rollout.server", &server, &[]));
         (setpoint_owned(&arguments), run)
+    };
+    let run_of = |name: &str, reload: &str, temperature: &str| with(name, reload, temperature, &[]);
+    let corrected = |name: &str, mode: &str| {
+        let correction = format!("rollout.correction={mode}");
+        with(name, "true\n", "1.0", &[&correction, "rollout.correction_max=2"])
     };
     let copies = "cp \"$1\"/* SERVED/ && echo round $SETPOINT_ROUND >> SERVED/rounds.txt\n";
     let (ran, run) = run_of("fresh", copies, "1.0");
@@ -273,6 +278,19 @@ fn a_server_that_is_given_the_weights_samples_from_the_policy() {
     let stale = by_round(&run, name);
     assert!(stale[0] < 1e-3 && stale[2] > 1e-2, "{stale:?}");
 
+    // The loss of such samples is corrected by the policy's ratio to the server; at first it is the policy.
+    let (ran, run) = corrected("corrected", "token_truncate");
+    ran.ok();
+    let of = |name: &str| by_round(&run, &format!("sampling/importance_sampling_ratio/{name}"));
+    let (low, high) = (of("min"), of("max"));
+    assert!((low[0] - 1.0).abs() < 1e-3 && (high[0] - 1.0).abs() < 1e-3, "{low:?} {high:?}");
+    assert!(low[2] < 0.99 && high[2] <= 2.0, "{low:?} {high:?}");
+    let row = &lines(&path_of(&run, 2))[0];
+    assert_eq!(row["sampling_token_logps"][0].as_array().unwrap().len(), row["tokens"][0].as_array().unwrap().len());
+    assert!(weights(run.join("model")) != weights(dir.path().join("stale/model")), "another loss, another model");
+    let (ran, _) = corrected("of-responses", "sequence_mask");
+    ran.ok();
+
     // A server's numbers are those before the temperature: there is nothing to compare them with.
     let (ran, run) = run_of("hot", copies, "1.5");
     ran.ok();
@@ -280,6 +298,22 @@ fn a_server_that_is_given_the_weights_samples_from_the_policy() {
 
     let (ran, _) = run_of("broken", "echo out of memory >&2; exit 4\n", "1.0");
     ran.fails(1, &["rollout.reload: `sh ", "exit status: 4", "out of memory"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_server_without_log_probabilities_cannot_be_corrected_for() {
+    let (dir, data) = file("prompts.jsonl", &prompts(6));
+    let server = Server::start(|_, request| Action::Json(answer(request)));
+    let own: &[&str] = &[
+        "align.method=grpo",
+        "rollout.reload.run=['true']",
+        "rollout.correction=sequence_mask",
+        "rollout.max_new_tokens=24",
+    ];
+    let mut arguments = arguments(&data, &dir.path().join("run"), 1, &[SHORT, own]);
+    arguments.extend(settings("rollout.server", &server, &[]));
+    setpoint_owned(&arguments).fails(1, &["round 0: the server tells no log-probabilities", "rollout.correction"]);
 }
 
 #[test]

@@ -221,7 +221,9 @@ fn settings_are_found_wherever_they_belong() {
         ("--per_device_train_batch_size", "here it is `train.micro_batch`"),
         ("--gradient_checkpointing", "train.recompute = \"block\""),
         ("--output_dir", "--run DIR"),
-        ("--load_in_4bit", "here weights are not quantised"),
+        ("--load_in_4bit", "here it is `model.quantize`"),
+        ("--load_in_8bit", "model.quantize = \"nf4\""),
+        ("--optim", "here it is `train.optimizer.state`"),
         // Settings that are not set by default, and one of another job.
         ("--eval_dataset", "here it is `eval_data.path`"),
         ("--early_stopping_patience", "here it is `train.best.patience`"),
@@ -242,4 +244,15 @@ fn commands_that_do_not_exist_are_answered_with_those_that_do() {
     setpoint(&["align", "--dry-run", "--set", "align.method=PPO"]).fails(2, &["`ppo`", "set `rounds`"]);
     setpoint(&["compare", "--dry-run", "--set", "compare.methods=[\"rlhf\"]"])
         .fails(2, &["`ppo` trains on responses that the policy samples"]);
+}
+
+#[test]
+fn no_hidden_command_is_suggested() {
+    for typed in ["train", "trial", "trail", "tria", "run", "carry", "search", "training"] {
+        let ran = setpoint(&[typed]);
+        assert_eq!(ran.code, 2, "{ran:#?}");
+        assert!(!ran.stderr.contains("'@'") && !ran.stderr.contains("exists: 'trial'"), "{typed}: {ran:#?}");
+    }
+    // What is shown is suggested.
+    setpoint(&["evla"]).fails(2, &["eval"]);
 }

@@ -235,6 +235,39 @@ fn a_sweep_that_is_told_to_stop_saves_its_trials_first() {
 }
 
 #[test]
+fn settings_of_rounds_are_tried_as_any_others() {
+    let (dir, config) = settings("[sweep.settings]\n\"rollout.samples\" = [2, 4]\n");
+    let rule = "reward={ rule = { kind = \"length\", unit = \"chars\", target = 6 } }";
+    let rounds =
+        ["--set", "rounds=2", "--set", rule, "--set", "rollout.prompts=4", "--set", "rollout.max_new_tokens=4"];
+    // Two pairs of a round of four prompts are a step.
+    let all = ["--set", "train.max_steps=4"];
+    let run = dir.path().join("run");
+    let listed = sweep(&config, &run, &[&rounds[..], &all, &["--dry-run"]].concat()).ok().stdout;
+    assert!(listed.contains("2 trials of dpo, 8 steps together"), "{listed}");
+    sweep(&config, &run, &[&rounds[..], &all].concat()).ok();
+    for trial in json(&run.join("sweep.json"))["trials"].as_array().unwrap() {
+        let folder = run.join("trials").join(trial["trial"].as_str().unwrap());
+        let samples = trial["settings"]["rollout.samples"].as_u64().unwrap() as usize;
+        assert!(trial["figures"]["win_rate"].is_f64(), "{trial}");
+        for round in ["round-0000.jsonl", "round-0001.jsonl"] {
+            let text = std::fs::read_to_string(folder.join("rollouts").join(round)).unwrap();
+            let rows: Vec<serde_json::Value> = text.lines().map(|row| serde_json::from_str(row).unwrap()).collect();
+            assert_eq!(rows.len(), 4);
+            assert!(rows.iter().all(|row| row["responses"].as_array().unwrap().len() == samples), "{text}");
+        }
+    }
+    sweep(&config, &run, &["--resume"]).ok();
+
+    // What is wrong with a value is said of the value; rounds without a source of rewards, of the section.
+    let (dir, config) = settings("[sweep.settings]\n\"rollout.samples\" = [1, 2]\n");
+    let run = dir.path().join("run");
+    sweep(&config, &run, &rounds).fails(2, &["sweep.toml:17", "rollout.samples", "at least 2"]);
+    sweep(&config, &run, &rounds[..2]).fails(2, &["no source of rewards for the sampled responses"]);
+    sweep(&config, &run, &["--set", "rollout.prompts=4"]).fails(2, &["belongs to rounds"]);
+}
+
+#[test]
 fn wrong_settings_are_named_with_their_lines() {
     let refused = |sweep_section: &str, words: &[&str]| {
         let (dir, config) = settings(sweep_section);

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::levers::Levers;
 use crate::settings::{FINITE, POSITIVE};
 
 /// How far the mean chosen log-ratio may fall below 0, its value before training.
@@ -34,11 +35,18 @@ pub struct DisplacementSettings {
     /// detector warns, because responses that lose probability lose it whether or not that was
     /// asked for. Default: none, for objectives without targets.
     pub target: Option<f64>,
+    /// The settings that the warning names.
+    pub levers: Levers,
 }
 
 impl Default for DisplacementSettings {
     fn default() -> Self {
-        Self { threshold: DisplacementThreshold::NatsPerToken(0.05), smoothing: 0.9, target: None }
+        Self {
+            threshold: DisplacementThreshold::NatsPerToken(0.05),
+            smoothing: 0.9,
+            target: None,
+            levers: Levers::default(),
+        }
     }
 }
 
@@ -93,7 +101,7 @@ pub struct ChosenStep {
 /// };
 ///
 /// let threshold = DisplacementThreshold::Nats(5.0);
-/// let settings = DisplacementSettings { threshold, smoothing: 0.0, target: None };
+/// let settings = DisplacementSettings { threshold, smoothing: 0.0, ..DisplacementSettings::default() };
 /// let mut detector = DisplacementDetector::new(settings)?;
 /// let mut observe = |step, log_ratio| {
 ///     detector.observe(ChosenStep { step, log_ratio, tokens: 100.0 }).is_some()
@@ -125,10 +133,17 @@ pub struct DisplacementWarning {
     pub target: Option<f64>,
     /// Whether the unit is nats per token, else nats.
     pub per_token: bool,
+    /// The settings that change how far the policy goes.
+    pub levers: Levers,
 }
 
-/// Ways to keep the chosen responses from losing probability.
-const REMEDY: &str = "a lower train.learning_rate or a larger align.beta keeps the policy closer to the reference";
+impl DisplacementWarning {
+    /// Returns the ways to keep the chosen responses from losing probability.
+    fn remedy(&self) -> String {
+        let larger = self.levers.closeness.map_or_else(String::new, |setting| format!(" or a larger {setting}"));
+        format!("a lower train.learning_rate{larger} keeps the policy closer to the reference")
+    }
+}
 
 impl fmt::Display for DisplacementWarning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -140,11 +155,12 @@ impl fmt::Display for DisplacementWarning {
             self.step, self.log_ratio, self.limit
         )?;
         match self.target {
-            None => write!(f, "; {REMEDY}"),
+            None => write!(f, "; {}", self.remedy()),
             Some(target) if target < self.limit => {
-                write!(f, "; their targets ask for {target:.4}: a lower log_z0 asks for less")
+                let level = self.levers.level.name();
+                write!(f, "; their targets ask for {target:.4}: a lower align.{level} asks for less")
             }
-            Some(target) => write!(f, "; their targets ask for {target:.4}, so {REMEDY}"),
+            Some(target) => write!(f, "; their targets ask for {target:.4}, so {}", self.remedy()),
         }
     }
 }
@@ -161,7 +177,7 @@ impl DisplacementDetector {
 
     /// Takes in a step; returns a warning at the step that crosses the limit.
     pub fn observe(&mut self, chosen: ChosenStep) -> Option<DisplacementWarning> {
-        let DisplacementSettings { threshold, smoothing, target } = self.settings;
+        let DisplacementSettings { threshold, smoothing, target, levers } = self.settings;
         let (unit, threshold, per_token) = match threshold {
             DisplacementThreshold::NatsPerToken(nats) => (chosen.tokens, nats, true),
             DisplacementThreshold::Nats(nats) => (1.0, nats, false),
@@ -181,7 +197,7 @@ impl DisplacementDetector {
         }
         self.warned = log_ratio < limit;
         let target = target.map(|target| target / unit);
-        self.warned.then_some(DisplacementWarning { step: chosen.step, log_ratio, limit, target, per_token })
+        self.warned.then_some(DisplacementWarning { step: chosen.step, log_ratio, limit, target, per_token, levers })
     }
 
     /// The smoothed mean chosen log-ratio in the threshold's unit; `None` before the first step.
@@ -193,9 +209,11 @@ impl DisplacementDetector {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::levers::{Closeness, LevelSetting};
 
     fn detector(threshold: DisplacementThreshold, smoothing: f64) -> DisplacementDetector {
-        DisplacementDetector::new(DisplacementSettings { threshold, smoothing, target: None }).unwrap()
+        DisplacementDetector::new(DisplacementSettings { threshold, smoothing, ..DisplacementSettings::default() })
+            .unwrap()
     }
 
     /// The steps (from 1) that warn.
@@ -247,19 +265,45 @@ mod tests {
     fn a_fall_that_was_asked_for_is_a_fall_and_a_rise_that_fails_to_come_is_none() {
         let threshold = DisplacementThreshold::NatsPerToken(0.05);
         let at = |target, log_ratio| {
-            let settings = DisplacementSettings { threshold, smoothing: 0.0, target: Some(target) };
+            let target = Some(target);
+            let settings =
+                DisplacementSettings { threshold, smoothing: 0.0, target, ..DisplacementSettings::default() };
             let mut detector = DisplacementDetector::new(settings).unwrap();
             detector.observe(ChosenStep { step: 1, log_ratio, tokens: 16.0 })
         };
         for target in [-40.0, -0.5, 12.0] {
             let warning = at(target, -4.0).unwrap_or_else(|| panic!("silent at target {target}"));
             assert_eq!((warning.log_ratio, warning.limit, warning.target), (-0.25, -0.05, Some(target / 16.0)));
-            assert_eq!(warning.to_string().contains("lower log_z0"), target == -40.0, "{warning}");
+            assert_eq!(warning.to_string().contains("lower align.log_z0"), target == -40.0, "{warning}");
             // Within the threshold, unmoved, risen.
             for log_ratio in [-0.7, 0.0, 3.0] {
                 assert_eq!(at(target, log_ratio), None, "target {target}, log-ratio {log_ratio}");
             }
         }
+    }
+
+    #[test]
+    fn the_warning_names_the_settings_that_the_method_has() {
+        let said = |target: Option<f64>, levers: Levers| {
+            let threshold = DisplacementThreshold::Nats(1.0);
+            let settings = DisplacementSettings { threshold, smoothing: 0.0, target, levers };
+            let mut detector = DisplacementDetector::new(settings).unwrap();
+            detector.observe(ChosenStep { step: 1, log_ratio: -2.0, tokens: 1.0 }).unwrap().to_string()
+        };
+        let of = |closeness, level| Levers { closeness, level, clip_high: false };
+        let share = of(Some(Closeness::BetaSigma), LevelSetting::BreakEvenReward);
+        assert!(said(None, share).ends_with(
+            "; a lower train.learning_rate or a larger align.beta_sigma keeps the policy closer to the reference"
+        ));
+        assert!(said(Some(-9.0), share).ends_with("a lower align.break_even_reward asks for less"));
+        assert!(
+            said(Some(9.0), of(Some(Closeness::Losses), LevelSetting::LogZ0))
+                .contains("a larger beta in align.losses keeps")
+        );
+        assert!(
+            said(None, of(None, LevelSetting::LogZ0))
+                .ends_with("; a lower train.learning_rate keeps the policy closer to the reference")
+        );
     }
 
     #[test]

@@ -51,6 +51,7 @@ mod aggregate;
 mod audit;
 mod displacement;
 mod error;
+mod levers;
 mod list;
 mod log_z0;
 mod method;
@@ -82,6 +83,7 @@ pub use displacement::{
     ChosenStep, DisplacementDetector, DisplacementSettings, DisplacementThreshold, DisplacementWarning,
 };
 pub use error::Error;
+pub use levers::{Closeness, LevelSetting, Levers};
 pub use log_z0::{LogZ0, break_even_reward, log_z0_of};
 pub use method::{Mix, PairRule, Pairwise, PairwiseMethod, Training, Weighted};
 pub use metrics::{Metric, Metrics, Moments, ResponsePoint};

@@ -52,12 +52,17 @@ impl<'a> Preferences<'a> {
     }
 
     /// Returns the role of each response for objectives on single rows: chosen is desirable, rejected is undesirable. By
-    /// label, the labels; by reward as the rule says.
+    /// label, the labels; by reward as the rule says. Several responses of one reward have no best: none has a role.
     pub fn desirable(&self, rule: Desirable) -> Vec<Option<Role>> {
         match (rule, self.decisive_rewards()) {
             (Desirable::Above(least), Some(rewards)) => {
                 let role = |&reward: &f64| Some(if reward > least { Role::Chosen } else { Role::Rejected });
                 rewards.iter().map(role).collect()
+            }
+            (Desirable::Best, Some([first, others @ ..]))
+                if !others.is_empty() && others.iter().all(|r| r == first) =>
+            {
+                vec![None; others.len() + 1]
             }
             (Desirable::Best, _) | (_, None) => self.roles(),
         }
@@ -161,6 +166,10 @@ mod tests {
         assert_eq!(preferences.desirable(Desirable::Best), preferences.roles());
         let above = preferences.desirable(Desirable::Above(1.0));
         assert_eq!(above, [Some(Rejected), Some(Chosen), Some(Chosen), Some(Rejected)]);
+        // One alone is the best of its prompt; of equals none is.
+        let best = |rewards: &[f64]| Preferences::new(&[], Some(rewards)).desirable(Desirable::Best);
+        assert_eq!((best(&[2.0]), best(&[2.0, 2.0]), best(&[])), (vec![Some(Chosen)], vec![None, None], vec![]));
+        assert_eq!(best(&[2.0, 2.0, 1.0]), [Some(Chosen), None, Some(Rejected)]);
         for rewards in [&[2.0, 2.0][..], &[2.0], &[]] {
             let preferences = Preferences::new(&[], Some(rewards));
             for rule in [PairRule::BestWorst, PairRule::BestRandom, PairRule::All] {

@@ -67,6 +67,11 @@ pub trait PromptObjective: fmt::Debug + Send + Sync {
         Ok(None)
     }
 
+    /// Returns that share, before and after β is set.
+    fn beta_sigma(&self) -> Option<f64> {
+        None
+    }
+
     /// Computes the error of each response.
     fn losses(&self, batch: PromptBatch, prompts: &PromptIndex) -> PromptOutput;
 

@@ -71,6 +71,15 @@ impl Failure {
         }
     }
 
+    /// Puts the place of the failure in front of its message.
+    #[must_use]
+    pub fn at(self, place: impl fmt::Display) -> Self {
+        match self {
+            Failure::Run { message, hint } => Failure::Run { message: format!("{place}: {message}"), hint },
+            other => other,
+        }
+    }
+
     /// Adds what the user can do.
     #[must_use]
     pub fn hint(self, hint: impl Into<String>) -> Self {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use setpoint_data::{DatasetConfig, EncodeOptions};
+use setpoint_eval::EvalRun;
 use toml::Table;
 
 use crate::config::annotated::annotated;
@@ -380,12 +381,29 @@ impl<J: Job> Debug for Configured<J> {
     }
 }
 
+impl<J: Job> Configured<J> {
+    /// Fails if the result of an earlier command would be replaced unasked: the file, or that of a benchmark in its folder. Jobs that write
+    /// rows or fill a run folder look for themselves, since they may go on with it.
+    fn require_new(&self, session: &Session) -> Outcome {
+        let settings = to_table(&self.0);
+        let output = settings.get("output").and_then(toml::Value::as_str).map(Path::new);
+        match (J::WORK, output) {
+            (Work::Result(_), Some(output)) => {
+                session.existing.require_new(output)?;
+                session.existing.require_new(&output.join(EvalRun::FILE))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 impl<J: Job> Ready for Configured<J> {
     fn settings(&self) -> Table {
         hub::by_name(&to_table(&self.0))
     }
 
     fn dry_run(&self, session: &Session) -> Outcome<Forecast> {
+        self.require_new(session)?;
         Ok(match J::DRY_RUN {
             DryRun::Plan(plan) => Forecast::Plan(Box::new(plan(session, &self.0)?)),
             DryRun::Text(describe) => Forecast::Text(describe(session, &self.0)?),
@@ -393,6 +411,7 @@ impl<J: Job> Ready for Configured<J> {
     }
 
     fn run(&self, session: &Session, folder: Option<RunFolder<'_>>) -> Outcome {
+        self.require_new(session)?;
         fetch_weights(session, &to_table(&self.0))?;
         match J::WORK {
             Work::Run(run) => {

@@ -8,7 +8,9 @@ use crate::compare::Compare;
 use crate::config::load::Neighbours;
 use crate::eval::{BENCHMARKS, Reward as RewardEval};
 use crate::generate::Generate;
-pub use crate::job::{AnyJob, Flag, Forecast, Form, Job, Kind, Planned, Ready, RunFolder, View, no_run_folder, word};
+pub use crate::job::{
+    AnyJob, Flag, Forecast, Form, Job, Kind, OUTPUT, Planned, Ready, RunFolder, View, no_run_folder, word,
+};
 use crate::logps::Logps;
 use crate::reward::Reward;
 use crate::select::Select;

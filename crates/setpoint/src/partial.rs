@@ -42,9 +42,7 @@ pub fn check(session: &Session, output: Option<&Path>) -> Outcome {
     }
     let begun = is_begun(path);
     match session.existing {
-        Existing::Refuse if whole => {
-            refuse(format!("{} exists already", path.display()), "give --overwrite to replace it, or another --output")
-        }
+        Existing::Refuse if whole => session.existing.require_new(path),
         Existing::Refuse if begun => refuse(
             format!("{} holds the first rows of a command that was interrupted", partial.display()),
             "give --continue to keep them, or --overwrite to begin again",

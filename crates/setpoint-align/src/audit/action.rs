@@ -27,11 +27,16 @@ pub(super) fn action(
         && let Some(beta) = larger_beta(settings, groups, level_at)
     {
         return Some(format!(
-            "set align.beta = {beta}: at most half of the prompts then ask for more probability than there is."
+            "set align.{} = {beta}: at most half of the prompts then ask for more probability than there is.",
+            settings.beta_setting()
         ));
     }
-    let usual = rounded(USUAL_BETA * report.rewards.std, 2, f64::ceil);
-    let usual = || format!("set align.beta = {usual}, a quarter of the rewards' standard deviation.");
+    let usual = match settings.beta_sigma {
+        Some(_) => USUAL_BETA,
+        None => rounded(USUAL_BETA * report.rewards.std, 2, f64::ceil),
+    };
+    let usual =
+        || format!("set align.{} = {usual}, a quarter of the rewards' standard deviation.", settings.beta_setting());
     let falls = warned(Subject::SteepFall) || warned(Subject::Chosen);
     let mean = report.recommended.mean;
     if warned(Subject::Beta) {
@@ -77,14 +82,17 @@ fn to_mean(report: &AuditReport, settings: &AuditSettings) -> String {
     }
 }
 
-/// Returns a larger β at which at most half of the prompts are infeasible, if there is one within three orders of magnitude.
+/// Returns a value of the setting of β, a larger one, at which at most half of the prompts are infeasible, if there is one within three
+/// orders of magnitude.
 fn larger_beta(settings: &AuditSettings, groups: &[PromptGroup], level_at: impl Fn(f64) -> Option<f64>) -> Option<f64> {
     if settings.log_z0 == LogZ0::PerPrompt {
         // Their levels at another β are not known here.
         return None;
     }
-    let mut candidates = (1..=31).map(|steps| rounded(settings.beta * 1.25_f64.powi(steps), 2, f64::ceil));
-    candidates.find(|&beta| {
+    let (own, unit) = (settings.beta_sigma.unwrap_or(settings.beta), settings.beta_unit());
+    let mut candidates = (1..=31).map(|steps| rounded(own * 1.25_f64.powi(steps), 2, f64::ceil));
+    candidates.find(|&value| {
+        let beta = value * unit;
         let Some(level) = level_at(beta) else { return false };
         let excess = |group: &PromptGroup| least_level(group, beta, settings.length_normalize) - level;
         let infeasible = groups.iter().filter(|group| excess(group) > FEASIBILITY_TOLERANCE).count();
@@ -185,6 +193,41 @@ mod tests {
         assert!(action(&row([1.0, 1.0]), 1.0, 1.0).unwrap().starts_with("give the responses rewards that differ"));
         assert!(action(&row([1.0, -1.0]), 0.5, 50.0).unwrap().starts_with("set align.log_z0 = \"mean\""));
         assert_eq!(action(&row([1.0, -1.0]), 0.5, 0.0), None);
+    }
+
+    #[test]
+    fn a_beta_in_deviations_is_named_in_deviations() {
+        let with = |data: &[AuditPrompt], beta: f64, share: f64, log_z0: f64| {
+            let settings = AuditSettings::new(beta, LogZ0::Nats(log_z0));
+            audit(data, &AuditSettings { beta_sigma: Some(share), ..settings }).unwrap()
+        };
+        // A deviation of 2 would be a β of 2, and β is 0.5.
+        let report = with(&[heavy(1, 0)], 0.5, 0.25, 0.0);
+        let share = number(report.action.as_ref().unwrap(), "align.beta_sigma");
+        assert!(at(&[heavy(1, 0)], 2.0 * share, 0.0).feasibility.infeasible_share <= 0.5);
+        assert!(at(&[heavy(1, 0)], 2.0 * share / 1.3, 0.0).feasibility.infeasible_share > 0.5);
+        // A small share: a quarter is 0.25, whatever the deviation.
+        let row = [row(1, 0, &[(1, 2.0, -500.0), (2, -2.0, -500.0)])];
+        let report = with(&row, 0.1, 0.05, 0.0);
+        assert_eq!(number(report.action.as_ref().unwrap(), "align.beta_sigma"), 0.25);
+        let text: String = report.findings.iter().map(|finding| finding.message.clone() + "\n").collect();
+        assert!(text.contains("beta_sigma = 0.1 is a tenth of a deviation, 0.25 a quarter."), "{text}");
+        // Nothing that is said leads to the setting that is not used.
+        let report = with(&[heavy(1, 0)], 0.05, 0.25, 50.0);
+        let said = report.findings.iter().map(|finding| finding.message.as_str()).chain(report.action.as_deref());
+        for sentence in said {
+            let leads = ["larger beta ", "align.beta ", "; beta = "].iter().any(|text| sentence.contains(text));
+            assert!(!leads, "{sentence}");
+        }
+    }
+
+    #[test]
+    fn a_level_given_as_a_reward_is_advised_as_a_reward() {
+        let settings = AuditSettings::new(0.5, LogZ0::BreakEvenReward(25.0));
+        let report = audit(&[row(1, 0, &[(1, 1.0, -500.0), (2, -1.0, -500.0)])], &settings).unwrap();
+        let said: Vec<&str> = report.findings.iter().map(|finding| finding.message.as_str()).collect();
+        assert!(said.iter().any(|text| text.contains("; break_even_reward = 0 lets those above the mean")), "{said:?}");
+        assert!(said.iter().all(|text| !text.contains("; log_z0 =") && !text.contains("higher log_z0")), "{said:?}");
     }
 
     #[test]

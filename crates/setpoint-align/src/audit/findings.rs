@@ -90,17 +90,17 @@ const WIDE_TARGETS: f64 = 100.0;
 pub(super) fn findings(report: &AuditReport, settings: &AuditSettings) -> Vec<Finding> {
     let mut findings: Vec<Finding> = [
         (Subject::Masses, masses(report, settings)),
-        (Subject::Feasibility, feasibility(report)),
+        (Subject::Feasibility, feasibility(report, settings)),
         (Subject::EqualRewards, equal_rewards(report)),
-        (Subject::SteepFall, steep_fall(report)),
-        (Subject::Beta, beta(report)),
-        (Subject::Chosen, chosen(report)),
-        (Subject::Rejected, rejected(report)),
+        (Subject::SteepFall, steep_fall(report, settings)),
+        (Subject::Beta, beta(report, settings)),
+        (Subject::Chosen, chosen(report, settings)),
+        (Subject::Rejected, rejected(report, settings)),
         (Subject::Offsets, offsets(report)),
         (Subject::Conflicts, conflicts(report)),
         (Subject::Labels, labels(report)),
-        (Subject::Range, range(report)),
-        (Subject::Estimate, estimate(report)),
+        (Subject::Range, range(report, settings)),
+        (Subject::Estimate, estimate(report, settings)),
     ]
     .into_iter()
     .filter_map(|(subject, found)| found.map(|(severity, message)| Finding { subject, severity, message }))
@@ -182,7 +182,7 @@ fn masses(report: &AuditReport, settings: &AuditSettings) -> Found {
     Some((severity, message))
 }
 
-fn feasibility(report: &AuditReport) -> Found {
+fn feasibility(report: &AuditReport, settings: &AuditSettings) -> Found {
     let found = &report.feasibility;
     let worst = found.worst.first();
     if found.infeasible == 0 {
@@ -194,11 +194,12 @@ fn feasibility(report: &AuditReport) -> Found {
         worst.map_or(String::new(), |worst| format!(" (worst: {}, by {} nats)", worst.name, nats(worst.excess)));
     let message = format!(
         "{} of {} prompts ({}) are infeasible at log_z0 = {}: the targets of their responses add up to more than all \
-         probability{example}, so training comes near them at best; a larger beta makes fewer prompts so.",
+         probability{example}, so training comes near them at best; a larger {} makes fewer prompts so.",
         found.infeasible,
         report.prompts,
         percent(found.infeasible_share),
         level(report.log_z0),
+        settings.beta_setting(),
     );
     Some((severity, message))
 }
@@ -221,16 +222,19 @@ fn equal_rewards(report: &AuditReport) -> Found {
 }
 
 /// How to lower what is asked of the chosen responses, as the end of a sentence.
-fn remedy(report: &AuditReport) -> String {
+fn remedy(report: &AuditReport, settings: &AuditSettings) -> String {
     let mean = report.recommended.mean;
-    if report.log_z0 - mean > 1e-9 * (1.0 + mean.abs()) {
-        format!("; log_z0 = {} (\"mean\") lets those above the mean reward gain", level(mean))
-    } else {
-        "; a larger beta asks for less".into()
+    if report.log_z0 - mean <= 1e-9 * (1.0 + mean.abs()) {
+        return format!("; a larger {} asks for less", settings.beta_setting());
     }
+    let lower = match settings.log_z0 {
+        LogZ0::BreakEvenReward(_) => format!("break_even_reward = {}", level(report.rewards.mean)),
+        _ => format!("log_z0 = {} (\"mean\")", level(mean)),
+    };
+    format!("; {lower} lets those above the mean reward gain")
 }
 
-fn steep_fall(report: &AuditReport) -> Found {
+fn steep_fall(report: &AuditReport, settings: &AuditSettings) -> Found {
     let chosen = &report.chosen;
     let fall = chosen.fall.filter(|_| chosen.falling_steeply > MANY_STEEP)?;
     let message = format!(
@@ -240,26 +244,31 @@ fn steep_fall(report: &AuditReport) -> Found {
         responses(chosen.count, report.roles().0),
         nats(fall.nats),
         nats(fall.per_token),
-        remedy(report)
+        remedy(report, settings)
     );
     Some((Severity::Warning, message))
 }
 
-fn beta(report: &AuditReport) -> Found {
+fn beta(report: &AuditReport, settings: &AuditSettings) -> Found {
     let share = report.beta_in_deviations.filter(|share| *share < SMALL_BETA)?;
+    let value = |share: f64| match settings.beta_sigma {
+        Some(_) => short(share),
+        None => short_up(share * report.rewards.std),
+    };
     let message = format!(
         "beta = {} is {} standard deviations of the rewards ({}): the targets lie far apart, and the policy is sent far \
-         from the reference; beta = {} is a tenth of a deviation, {} a quarter.",
+         from the reference; {} = {} is a tenth of a deviation, {} a quarter.",
         short(report.beta),
         level(share),
         level(report.rewards.std),
-        short_up(SMALL_BETA * report.rewards.std),
-        short_up(0.25 * report.rewards.std),
+        settings.beta_setting(),
+        value(SMALL_BETA),
+        value(0.25),
     );
     Some((Severity::Warning, message))
 }
 
-fn chosen(report: &AuditReport) -> Found {
+fn chosen(report: &AuditReport, settings: &AuditSettings) -> Found {
     let targets = report.chosen.targets?;
     let Some(fall) = report.chosen.fall else {
         let message = format!(
@@ -273,7 +282,7 @@ fn chosen(report: &AuditReport) -> Found {
     // At the level that keeps their mean, about half of them lose: that is what was asked for.
     let kept = report.recommended.auto.is_some_and(|auto| (auto - report.log_z0).abs() <= 1e-9 * (1.0 + auto.abs()));
     let severity = if report.chosen.losing > MOST && !kept { Severity::Warning } else { Severity::Info };
-    let remedy = if severity == Severity::Warning { remedy(report) } else { String::new() };
+    let remedy = if severity == Severity::Warning { remedy(report, settings) } else { String::new() };
     let message = format!(
         "{} of the {} have a reward below the break-even reward {} and will lose probability, {} nats on \
          average, {} per token (mean target of all of them: {} nats){remedy}.",
@@ -287,10 +296,13 @@ fn chosen(report: &AuditReport) -> Found {
     Some((severity, message))
 }
 
-fn rejected(report: &AuditReport) -> Found {
+fn rejected(report: &AuditReport, settings: &AuditSettings) -> Found {
     let targets = report.rejected.targets?;
     let severity = if report.rejected.gaining > MOST { Severity::Warning } else { Severity::Info };
-    let remedy = if severity == Severity::Warning { "; a higher log_z0 lowers their targets" } else { "" };
+    let remedy = match severity {
+        Severity::Warning => format!("; a higher {} lowers their targets", settings.level_setting()),
+        _ => String::new(),
+    };
     let message = format!(
         "{} of the {} have a reward above the break-even reward {} and will gain probability (mean \
          target {} nats){remedy}.",
@@ -338,10 +350,15 @@ fn labels(report: &AuditReport) -> Found {
     Some((severity, message))
 }
 
-fn range(report: &AuditReport) -> Found {
+fn range(report: &AuditReport, settings: &AuditSettings) -> Found {
     let wide = report.target_range > WIDE_TARGETS;
     let severity = if wide { Severity::Warning } else { Severity::Info };
-    let remedy = if wide { "; a larger beta, reward_scale below 1 or a clip narrows them" } else { "" };
+    let remedy = match wide {
+        // A scale changes the deviation as well.
+        true if settings.beta_sigma.is_some() => "; a larger beta_sigma or a clip narrows them",
+        true => "; a larger beta, reward_scale below 1 or a clip narrows them",
+        false => "",
+    };
     let message = format!(
         "Rewards lie between {} and {}, so at beta = {} the targets span {} nats{remedy}.",
         level(report.rewards.min),
@@ -352,14 +369,16 @@ fn range(report: &AuditReport) -> Found {
     Some((severity, message))
 }
 
-fn estimate(report: &AuditReport) -> Found {
+fn estimate(report: &AuditReport, settings: &AuditSettings) -> Found {
     let found = report.estimated?;
     let few = found.effective_samples < FEW_EFFECTIVE;
     let severity = if few { Severity::Warning } else { Severity::Info };
-    let bias = if few {
-        ": one sample decides most of them, so they are biased low; more samples or a larger beta help"
-    } else {
-        ""
+    let bias = match few {
+        true => format!(
+            ": one sample decides most of them, so they are biased low; more samples or a larger {} help",
+            settings.beta_setting()
+        ),
+        false => String::new(),
     };
     let message = format!(
         "log Z(x) of each prompt is estimated from at least {} samples of the reference model (mean {} nats, deviation {}), \

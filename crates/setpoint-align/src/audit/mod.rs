@@ -13,6 +13,7 @@ mod feasibility;
 mod findings;
 mod masses;
 mod offsets;
+mod settings;
 
 use std::collections::HashMap;
 
@@ -31,6 +32,7 @@ pub use feasibility::{
 pub use findings::{Finding, Severity, Subject};
 pub use masses::{Masses, Quarter, Shares, TELLING_SHARE, Verdict};
 pub use offsets::Offsets;
+pub use settings::AuditSettings;
 
 /// One row of the data set, as the audit sees it.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,28 +53,6 @@ pub struct AuditPrompt {
     pub tokens: Vec<usize>,
     /// The row's own level, for [`LogZ0::PerPrompt`].
     pub log_z: Option<PromptLogZ>,
-}
-
-/// What the audit is asked about.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct AuditSettings {
-    /// Reward per nat.
-    pub beta: f64,
-    /// How `log_z0` is set.
-    pub log_z0: LogZ0,
-    /// Counts targets in nats per token.
-    pub length_normalize: bool,
-    /// The weight of a prompt's mean residual in the loss. At 0 the targets have no level.
-    pub level_weight: f64,
-    /// How many infeasible prompts the report lists, worst first.
-    pub listed: usize,
-}
-
-impl AuditSettings {
-    /// Settings of targets in nats per response that list the 20 worst prompts.
-    pub fn new(beta: f64, log_z0: LogZ0) -> Self {
-        Self { beta, log_z0, length_normalize: false, level_weight: 1.0, listed: 20 }
-    }
 }
 
 /// What the audit found. Every number is about the start of training (`D_x = 0`).

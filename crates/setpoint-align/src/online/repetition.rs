@@ -11,6 +11,9 @@ const WINDOW: usize = 4;
 /// The share of distinct windows below which a text is repetitive.
 const LEAST_DISTINCT: f64 = 0.3;
 
+/// The number of tokens from which on equal responses count.
+const LEAST_EQUAL: usize = 16;
+
 /// Computes Pearson's correlation of two lists; `None` for fewer than three pairs, or if one of them does not vary. Pairs with a
 /// number that is not finite are left out.
 ///
@@ -48,14 +51,18 @@ pub fn repetitive_share(responses: &[&[u32]]) -> f64 {
     responses.iter().filter(repetitive).count() as f64 / responses.len().max(1) as f64
 }
 
-/// Returns the share of the responses that repeat an earlier response to the same prompt token by token.
+/// Returns the share of the responses that repeat an earlier response to the same prompt token by token. Short ones, of fewer than 16
+/// tokens, do not count: several samples of the right answer `Yes.` are equal because there are few such answers.
 ///
 /// # Panics
 /// If there is not a prompt per response.
 pub fn equal_share(responses: &[&[u32]], prompts: &PromptIndex) -> f64 {
     assert_eq!(responses.len(), prompts.responses(), "a prompt per response");
     let mut seen = HashSet::new();
-    let repeated = responses.iter().zip(prompts.prompt_of()).filter(|(ids, prompt)| !seen.insert((**prompt, **ids)));
+    let repeated = responses
+        .iter()
+        .zip(prompts.prompt_of())
+        .filter(|(ids, prompt)| ids.len() >= LEAST_EQUAL && !seen.insert((**prompt, **ids)));
     repeated.count() as f64 / responses.len().max(1) as f64
 }
 
@@ -83,6 +90,10 @@ mod tests {
     #[test]
     fn equal_responses_count_within_their_prompt() {
         let prompts = PromptIndex::from_counts(&[3, 1]).unwrap();
-        assert_eq!(equal_share(&[&[1, 2], &[1, 2], &[1], &[1, 2]], &prompts), 0.25);
+        let [long, other]: [Vec<u32>; 2] = [(0..16).collect(), (1..17).collect()];
+        assert_eq!(equal_share(&[&long, &long, &other, &long], &prompts), 0.25);
+        // "Yes." to every prompt, and all samples of a right answer.
+        assert_eq!(equal_share(&[&[1, 2], &[1, 2], &[1, 2], &[1, 2]], &prompts), 0.0);
+        assert_eq!(equal_share(&[&long[..15], &long[..15], &long[..15], &other], &prompts), 0.0);
     }
 }

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::ratio::LARGEST_LOG_RATIO;
 use super::runs::Runs;
 
@@ -35,7 +38,8 @@ pub fn sampling_metrics(old_logps: &[f64], sampled_logps: &[f64]) -> BTreeMap<St
 
 /// The correction of the loss for responses that another program sampled, by the names of trl's
 /// `vllm_importance_sampling_mode`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum SamplingCorrection {
     /// Each token's ratio, at most `max`.
     TokenTruncate,
@@ -45,6 +49,13 @@ pub enum SamplingCorrection {
     SequenceTruncate,
     /// The response's ratio; 0 above `max`.
     SequenceMask,
+}
+
+impl SamplingCorrection {
+    /// Returns whether all tokens of a response have one weight.
+    pub fn is_of_sequences(self) -> bool {
+        matches!(self, Self::SequenceTruncate | Self::SequenceMask)
+    }
 }
 
 /// Computes the weight of each token's policy loss if another program sampled (truncated importance sampling, Yao et al. 2025;
@@ -73,7 +84,7 @@ pub fn sampling_weights(
     };
     let mut differences: Vec<f64> = old_logps.iter().zip(sampled_logps).map(difference).collect();
     let runs = Runs(tokens);
-    if matches!(correction, SamplingCorrection::SequenceTruncate | SamplingCorrection::SequenceMask) {
+    if correction.is_of_sequences() {
         let spread = |own: &[f64]| vec![own.iter().sum::<f64>(); own.len()];
         differences = runs.cut(&differences).into_iter().flat_map(spread).collect();
     }
@@ -86,6 +97,25 @@ pub fn sampling_weights(
         }
     };
     differences.into_iter().map(weight).collect()
+}
+
+/// Computes trl's `sampling/importance_sampling_ratio/min`, `/mean` and `/max` of the weights that [`sampling_weights`] returns: of the
+/// tokens, or of the responses if all tokens of a response have one.
+///
+/// # Panics
+/// If there is not a weight per token.
+pub fn correction_metrics(weights: &[f64], tokens: &[usize], correction: SamplingCorrection) -> BTreeMap<String, f64> {
+    let weights: Vec<f64> = match correction.is_of_sequences() {
+        true => Runs(tokens).cut(weights).into_iter().filter_map(|own| own.first().copied()).collect(),
+        false => weights.to_vec(),
+    };
+    if weights.is_empty() {
+        return BTreeMap::new();
+    }
+    let mean = weights.iter().sum::<f64>() / weights.len() as f64;
+    let (low, high) = weights.iter().fold((f64::INFINITY, 0.0_f64), |(low, high), &w| (low.min(w), high.max(w)));
+    let name = |of: &str| format!("sampling/importance_sampling_ratio/{of}");
+    [(name("min"), low), (name("mean"), mean), (name("max"), high)].into()
 }
 
 #[cfg(test)]
@@ -102,6 +132,17 @@ mod tests {
         assert_eq!(found(SamplingCorrection::SequenceTruncate), [3.0, 3.0, e, e]);
         assert_eq!(found(SamplingCorrection::SequenceMask), [0.0, 0.0, e, e]);
         assert_eq!(sampling_weights(&[0.0], &[-1e9], &[1], SamplingCorrection::TokenMask, 3.0), [0.0]);
+    }
+
+    #[test]
+    fn the_metrics_are_those_of_what_is_weighted() {
+        let of = |correction, name: &str| {
+            let found = correction_metrics(&[0.5, 0.5, 0.5, 2.0], &[3, 1], correction);
+            found[&format!("sampling/importance_sampling_ratio/{name}")]
+        };
+        assert_eq!(["min", "mean", "max"].map(|name| of(SamplingCorrection::TokenTruncate, name)), [0.5, 0.875, 2.0]);
+        assert_eq!(["min", "mean", "max"].map(|name| of(SamplingCorrection::SequenceMask, name)), [0.5, 1.25, 2.0]);
+        assert!(correction_metrics(&[], &[], SamplingCorrection::TokenMask).is_empty());
     }
 
     #[test]

@@ -309,7 +309,7 @@ fn beta_follows_from_the_rewards_once() {
     assert_eq!(settings.problems(), []);
     assert!(settings.beta().is_nan());
     assert_eq!(settings.resolve(&rewards), Ok(Some(0.15)));
-    assert_eq!((settings.beta(), settings.beta_sigma), (0.3, None));
+    assert_eq!((settings.beta(), PromptObjective::beta_sigma(&settings)), (0.3, Some(0.15)));
     assert_eq!(settings.resolve(&[0.0, 100.0]), Ok(None));
     assert_eq!(settings.beta(), 0.3);
     let mut settings = Dro { beta: None, beta_sigma: Some(0.15), ..Dro::default() };

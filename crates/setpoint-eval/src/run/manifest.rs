@@ -70,12 +70,15 @@ pub struct EvalRun {
 }
 
 impl EvalRun {
+    /// The name of the file of a result in its folder.
+    pub const FILE: &str = "result.json";
+
     /// Reads a result; a folder stands for the `result.json` in it.
     ///
     /// # Errors
     /// A file that cannot be read, or is no result.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let path = if path.is_dir() { path.join("result.json") } else { path.to_owned() };
+        let path = if path.is_dir() { path.join(Self::FILE) } else { path.to_owned() };
         let text = read_text_up_to(&path, LARGE)?;
         let wrong = |e: serde_json::Error| {
             Error::file(

@@ -7,6 +7,7 @@ mod common;
 mod seeded;
 
 mod accumulation;
+mod best;
 mod closing;
 mod crash;
 mod divergence;

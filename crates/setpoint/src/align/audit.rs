@@ -69,9 +69,13 @@ pub fn of_prompts(objective: &dyn PromptObjective, prompts: &[WithReference<Rewa
     };
     let rows: Vec<AuditPrompt> = prompts.iter().enumerate().map(row).collect::<Outcome<_>>()?;
     let level = objective.level().unwrap_or(LogZ0::Nats(0.0));
-    let (length_normalize, level_weight) = (objective.length_normalize(), objective.level_weight());
-    audit(&rows, &AuditSettings { length_normalize, level_weight, ..AuditSettings::new(objective.beta(), level) })
-        .map_err(|error| named(error, prompts.iter().map(|prompt| &prompt.prompt)))
+    let settings = AuditSettings {
+        beta_sigma: objective.beta_sigma(),
+        length_normalize: objective.length_normalize(),
+        level_weight: objective.level_weight(),
+        ..AuditSettings::new(objective.beta(), level)
+    };
+    audit(&rows, &settings).map_err(|error| named(error, prompts.iter().map(|prompt| &prompt.prompt)))
 }
 
 /// Prints what `setpoint align` says before it trains, at most six sentences: the level of the targets, and the summary of the report.

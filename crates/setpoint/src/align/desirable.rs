@@ -1,7 +1,7 @@
 //! Checks of data for objectives whose rows are good or bad.
 
 use setpoint_align::{Desirable, Role};
-use setpoint_data::{EncodedResponse, Example};
+use setpoint_data::Example;
 use setpoint_eval::mean;
 
 use crate::failure::{Failure, Outcome};
@@ -41,13 +41,12 @@ pub fn good_and_bad(prompts: &[RowPrompt], examples: &[Example], path: &str, rul
     Err(failure.hint(format!("{why}: {}", threshold(&rewards))))
 }
 
-/// Checks that no bad response is the best of its prompt for want of a worse one.
+/// Checks that no bad response is the best of its prompt because it is the only one.
 fn compared(examples: &[Example], rewards: &[f64]) -> Outcome {
     let mean = mean(rewards);
-    let lone = |example: &&Example| {
-        let first = example.responses.first().and_then(|response| response.reward);
-        let alike = |response: &EncodedResponse| response.label.is_none() && response.reward == first;
-        first.is_some_and(|reward| reward < mean) && example.responses.iter().all(alike)
+    let lone = |example: &&Example| match example.responses.as_slice() {
+        [only] => only.label.is_none() && only.reward.is_some_and(|reward| reward < mean),
+        _ => false,
     };
     let Some(example) = examples.iter().find(lone) else { return Ok(()) };
     let others = match examples.iter().filter(lone).count() - 1 {
@@ -56,12 +55,12 @@ fn compared(examples: &[Example], rewards: &[f64]) -> Outcome {
     };
     let reward = example.responses[0].reward.unwrap_or_default();
     Err(Failure::run(format!(
-        "{}: a response with the reward {reward} counts as desirable, since its prompt has no worse one, although the mean reward is \
+        "{}: a response with the reward {reward} counts as desirable, since its prompt has no other one, although the mean reward is \
          {mean:.4}{others}",
         example.source
     ))
     .hint(format!(
-        "by default the best response of each prompt is desirable, and so is one alone: {}, or leave out prompts without two different rewards",
+        "by default the best response of each prompt is desirable, and so is one alone: {}, or leave out prompts with one response",
         threshold(rewards)
     )))
 }

@@ -234,7 +234,10 @@ fn mismatch(prompts: &mut Vec<RowPrompt>, path: &str, method: &str) -> Outcome<V
         .hint("give responses a label (true or false), or rewards to tell good from bad by"));
     }
     if prompts.len() < before {
-        log::info!("{} of {before} rows have neither label nor reward and are left out", before - prompts.len());
+        log::info!(
+            "{} of {before} rows have neither label nor reward, or one reward for all their responses, and are left out",
+            before - prompts.len()
+        );
     }
     // Rows of the same prompt often stand together.
     let n = prompts.len();

@@ -62,7 +62,12 @@ impl Fitting<'_> {
         // Without a reference there are no log-ratios to watch.
         let displacement = match self.config.align.about().reference {
             true => {
-                Some(DisplacementDetector::new(DisplacementSettings { target, ..DisplacementSettings::default() })?)
+                let levers = self.config.align.levers();
+                Some(DisplacementDetector::new(DisplacementSettings {
+                    target,
+                    levers,
+                    ..DisplacementSettings::default()
+                })?)
             }
             false => None,
         };

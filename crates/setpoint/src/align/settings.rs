@@ -11,7 +11,7 @@ use setpoint_train::{MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
 use setpoint_transformer::lora::LoraConfig;
 use toml::{Table, Value};
 
-use super::rounds::{RewardSection, RolloutSection, settings as rounds};
+use super::rounds::{RewardSection, RolloutSection, checks, settings as rounds};
 use super::stop::StopSection;
 use crate::adapter::{self, adapt_rate};
 use crate::config::load::to_table;
@@ -171,7 +171,7 @@ impl Config for AlignConfig {
             let key = problem.setting.map_or_else(|| "align".to_owned(), |setting| format!("align.{setting}"));
             problems.add(&key, problem.message);
         }
-        rounds::validate(self, problems);
+        checks::validate(self, problems);
         validate_output(self.output.as_ref(), Target::File, problems);
         problems.require(
             self.reference.is_none() || self.align.about().reference,

@@ -100,6 +100,7 @@ pub(super) fn score(
         if rewards.is_err() {
             meter.finish();
         }
+        let scored = || records[start..done].iter();
         let rewards = rewards.map_err(|error| {
             // An endpoint that refuses everything is no matter of single responses.
             let single =
@@ -107,10 +108,10 @@ pub(super) fn score(
             let failure = match error {
                 setpoint_reward::Error::Field { row, column, expected, found } => {
                     let item = part.iter().find(|item| item.row == row);
-                    let record = records.iter().find(|record| record.source.row == row);
+                    let record = scored().find(|record| record.source.row == row);
                     fields::wrong_column(record, item.and_then(|item| item.fields), &column, &expected, &found)
                 }
-                error => sources::failure(session, error),
+                error => sources::failure(session, error, scored().map(|record| &record.source)),
             };
             match source.remedy().filter(|_| single) {
                 Some(remedy) => failure.hint(remedy),

@@ -2,11 +2,11 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use setpoint_align::Method;
 use setpoint_eval::Bootstrap;
 use setpoint_train::RunDir;
 
 use super::Measured;
+use super::contender::Contender;
 use super::settings::CompareConfig;
 use crate::config::Problems;
 use crate::failure::Outcome;
@@ -37,13 +37,13 @@ impl FrontierSection {
     }
 
     /// Returns the method that the others are compared with.
-    pub fn baseline(&self, methods: &[Method]) -> Option<&'static str> {
-        let named = self.baseline.as_deref().and_then(Method::named);
-        named.map(|method| method.name()).or_else(|| methods.first().map(Method::name))
+    pub fn baseline(&self, methods: &[Contender]) -> Option<String> {
+        let named = self.baseline.as_deref().and_then(Contender::named);
+        named.as_ref().or_else(|| methods.first()).map(Contender::name)
     }
 
     /// Notes what is wrong. `has_choice`: whether a method is tried with several settings.
-    pub fn validate(&self, methods: &[Method], has_choice: bool, problems: &mut Problems<'_>) {
+    pub fn validate(&self, methods: &[Contender], has_choice: bool, problems: &mut Problems<'_>) {
         problems.require(
             self.kl.iter().all(|kl| kl.is_finite() && *kl > 0.0),
             "frontier.kl",
@@ -56,7 +56,7 @@ impl FrontierSection {
              `frontier.checkpoints`",
         );
         if let Some(name) = &self.baseline {
-            let found = Method::named(name).filter(|named| methods.iter().any(|method| method.name() == named.name()));
+            let found = Contender::named(name).filter(|named| methods.contains(named));
             problems.require(found.is_some(), "frontier.baseline", format!("`{name}` is not among `compare.methods`"));
         }
     }
@@ -74,7 +74,7 @@ pub fn draw(config: &CompareConfig, run: &RunDir, measured: &[Measured], part: &
         }
         let settings = written(&trial.point);
         let last = Model {
-            method: trial.config.align.name().to_owned(),
+            method: Contender::of(&trial.config).name(),
             settings: settings.clone(),
             name: trial.name.clone(),
             values: done.by_prompt.clone(),
@@ -105,6 +105,6 @@ pub fn draw(config: &CompareConfig, run: &RunDir, measured: &[Measured], part: &
     let bootstrap = Bootstrap { resamples: config.eval.resamples, level: config.eval.level, ..Bootstrap::default() };
     let methods = config.methods()?;
     let baseline = config.frontier.baseline(&methods).unwrap_or_default();
-    let frontier = Frontier::of(&models, &config.frontier.kl, baseline, &bootstrap)?;
+    let frontier = Frontier::of(&models, &config.frontier.kl, &baseline, &bootstrap)?;
     Ok(Frontier { part: part.to_owned(), ..frontier })
 }

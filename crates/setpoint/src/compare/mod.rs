@@ -3,6 +3,7 @@
 //! Each method's settings are selected on one part of the held-out prompts, with the first seed; the table is measured on the other part,
 //! with every seed. What a table reports is thus never what its settings were chosen by.
 
+mod contender;
 mod frontier;
 mod plan;
 mod presets;
@@ -195,14 +196,21 @@ fn run_and_show(session: &Session, config: &CompareConfig, folder: &Path, resume
 
 /// Says that the paper's ranges of DRO leave out this program's default level, unless the user has given ranges.
 fn introduce(session: &Session, config: &CompareConfig) {
-    let is_dro = |method: &Method| matches!(method, Method::Dro(_));
-    let searched = config.methods().is_ok_and(|methods| methods.iter().any(is_dro));
-    if searched && config.compare.search == Search::Preset && config.compare.grid("dro").is_none() {
-        note(
-            session,
-            "dro is tried in the ranges of its paper, at log_z0 = -50, 50 and 500; to try it around the default of `setpoint align`, \
-             set compare.grids.dro = { \"align.log_z0\" = [\"mean\"], \"align.beta\" = [0.05, 0.1, 0.5, 1.0] }",
-        );
+    if config.compare.search != Search::Preset {
+        return;
+    }
+    for contender in config.methods().unwrap_or_default() {
+        let name = contender.name();
+        if matches!(contender.method, Method::Dro(_)) && config.compare.grid(&name).is_none() {
+            note(
+                session,
+                &format!(
+                    "{name} is tried in the ranges of its paper, at log_z0 = -50, 50 and 500; to try it around the default of \
+                     `setpoint align`, set compare.grids.{name} = {{ \"align.log_z0\" = [\"mean\"], \"align.beta\" = \
+                     [0.05, 0.1, 0.5, 1.0] }}"
+                ),
+            );
+        }
     }
 }
 

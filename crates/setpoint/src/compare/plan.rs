@@ -5,8 +5,9 @@ use setpoint_data::Uses;
 use toml::Value;
 
 use super::Measured;
+use super::contender::Contender;
 use super::presets;
-use super::settings::{CompareConfig, CompareRollout, Search, samples};
+use super::settings::{CompareConfig, CompareRollout, Search};
 use crate::adapter::{self, with_tokenizer};
 use crate::align::AlignConfig;
 use crate::align::rounds::RolloutSection;
@@ -22,7 +23,7 @@ const MOST_POINTS: usize = 1_000_000;
 /// A method and the settings it is tried with.
 pub struct Candidate {
     /// The method with its defaults.
-    pub method: Method,
+    pub method: Contender,
     /// What is tried; one empty point where its defaults are.
     pub points: Vec<Point>,
     /// All settings, point by point.
@@ -129,13 +130,13 @@ impl Plan {
 }
 
 /// A method's settings without those of a point. Every method makes the same number of steps, whatever it counts as an example.
-pub fn base(config: &CompareConfig, method: &Method, steps: Option<u64>) -> AlignConfig {
+pub fn base(config: &CompareConfig, contender: &Contender, steps: Option<u64>) -> AlignConfig {
     let mut align = AlignConfig {
         model: config.model.clone(),
         adapter: config.adapter.clone(),
         data: config.data.clone(),
         encode: config.encode.clone(),
-        align: method.clone(),
+        align: contender.method.clone(),
         train: config.train.clone(),
         ..AlignConfig::default()
     };
@@ -145,8 +146,8 @@ pub fn base(config: &CompareConfig, method: &Method, steps: Option<u64>) -> Alig
         align.keep_models = true;
         align.train.sample_steps = Some((steps / (config.frontier.checkpoints as u64 + 1)).max(1));
     }
-    if samples(method) {
-        sample_in_rounds(config, method, &mut align);
+    if contender.samples {
+        sample_in_rounds(config, &contender.method, &mut align);
     }
     align
 }
@@ -168,11 +169,12 @@ fn sample_in_rounds(config: &CompareConfig, method: &Method, align: &mut AlignCo
 ///
 /// # Errors
 /// Every entry of its grid that cannot be tried, with its key.
-pub fn points(config: &CompareConfig, method: &Method) -> Result<Vec<Point>, Vec<(String, String)>> {
+pub fn points(config: &CompareConfig, contender: &Contender) -> Result<Vec<Point>, Vec<(String, String)>> {
     let compare = &config.compare;
-    let (mut space, preset) = match (compare.grid(method.name()), compare.search) {
+    let (name, about) = (contender.name(), contender.method.about());
+    let (mut space, preset) = match (compare.grid(&name), compare.search) {
         (Some(grid), _) => {
-            let at = |key: &str| format!("compare.grids.{}.{key}", method.name());
+            let at = |key: &str| format!("compare.grids.{name}.{key}");
             let space = Space::read(grid).map_err(|wrong| {
                 wrong.into_iter().map(|(key, message)| (at(&key), format!("`{key}`: {message}"))).collect::<Vec<_>>()
             })?;
@@ -188,7 +190,7 @@ pub fn points(config: &CompareConfig, method: &Method) -> Result<Vec<Point>, Vec
             }
             (space, false)
         }
-        (None, Search::Preset) => (presets::preset(&method.about()), true),
+        (None, Search::Preset) => (presets::preset(&about), true),
         (None, Search::Defaults) => (Space::default(), false),
     };
     if !compare.learning_rates.is_empty() {
@@ -200,11 +202,11 @@ pub fn points(config: &CompareConfig, method: &Method) -> Result<Vec<Point>, Vec
     }
     if space.size() > MOST_POINTS {
         let message = format!("more than {MOST_POINTS} combinations: shorten the lists");
-        return Err(vec![(format!("compare.grids.{}", method.name()), message)]);
+        return Err(vec![(format!("compare.grids.{name}"), message)]);
     }
     let mut points = space.sample(compare.points, compare.seed);
     if preset {
-        points.iter_mut().for_each(|point| presets::resolve(&method.about(), point));
+        points.iter_mut().for_each(|point| presets::resolve(&about, point));
         if config.adapter.is_some() && compare.learning_rates.is_empty() {
             points.iter_mut().flatten().filter(|(key, _)| key == presets::RATE).for_each(|(_, rate)| {
                 if let Value::Float(rate) = rate {

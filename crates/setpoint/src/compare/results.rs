@@ -8,6 +8,7 @@ use setpoint_eval::{Bootstrap, Estimate, mean_and_deviation};
 use toml::Value;
 
 use super::Measured;
+use super::contender::Contender;
 use super::plan::{Candidate, Choice};
 use crate::failure::Outcome;
 use crate::frontier::Frontier;
@@ -18,7 +19,7 @@ use crate::session::{TextTable, memory};
 #[derive(Debug)]
 pub struct MethodResult {
     /// The method's name.
-    pub name: &'static str,
+    pub name: String,
     /// The number of settings that were tried.
     pub tried: usize,
     /// The selected ones; `None` if every training failed, or none is near enough to the SFT model.
@@ -50,7 +51,7 @@ impl MethodResult {
     ) -> Outcome<Self> {
         let name = method.method.name();
         let step = choice.and_then(|choice| choice.step);
-        let mine = |measured: &&Measured| measured.trial.config.align.name() == name;
+        let mine = |measured: &&Measured| Contender::of(&measured.trial.config).name() == name;
         let finished = reported.iter().filter(mine).filter_map(|m| Some((m, m.outcome.as_ref().ok()?)));
         let done: Vec<(u64, &Trained, &Figures, &Vec<f64>)> = finished
             .filter_map(|(m, done)| {
@@ -64,7 +65,7 @@ impl MethodResult {
         let wins: Vec<f64> =
             (0..prompts).map(|i| done.iter().map(|(.., wins)| wins[i]).sum::<f64>() / done.len() as f64).collect();
         Ok(Self {
-            name,
+            name: name.clone(),
             tried: method.points.len(),
             point: choice.map(|choice| method.points[choice.point].clone()),
             step,
@@ -195,7 +196,7 @@ impl Results {
         let mut rows = vec![header];
         for m in &self.methods {
             let mut row = vec![
-                m.name.to_owned(),
+                m.name.clone(),
                 m.selected(),
                 m.tried.to_string(),
                 m.seeds.len().to_string(),
@@ -241,7 +242,7 @@ impl Results {
                 Some(e) => format!("{} [{:.3}, {:.3}]", figure(3, |f| Some(f.win_rate)), e.low, e.high),
             };
             table.push([
-                m.name.to_owned(),
+                m.name.clone(),
                 m.selected(),
                 m.tried.to_string(),
                 rate,

@@ -4,17 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use setpoint_align::{Method, Training};
 use setpoint_data::{DatasetConfig, EncodeOptions};
 use setpoint_train::TrainConfig;
 use setpoint_transformer::lora::LoraConfig;
 use toml::{Table, Value};
 
+use super::contender::{Contender, respell_contender};
 use super::frontier::FrontierSection;
 use super::plan;
 use crate::adapter::{self, adapt_rate};
 use crate::align::rounds::{RewardSection, RolloutSection};
-use crate::align::{AlignConfig, respell_method, unknown_method_hint};
+use crate::align::{AlignConfig, unknown_method_hint};
 use crate::config::load::to_table;
 use crate::config::sections::{
     ModelSection, Wanted, validate_data, validate_encode, validate_no_mirror, validate_saving, validate_train,
@@ -43,7 +43,8 @@ pub struct CompareConfig {
     pub compare: CompareSection,
     /// The methods at equal KL.
     pub frontier: FrontierSection,
-    /// The source of the rewards of responses that PPO, RLOO, GRPO and REINFORCE++ sample to the prompts of the data.
+    /// The source of the rewards of responses that are sampled to the prompts of the data: by PPO, RLOO, GRPO, REINFORCE++ and methods of
+    /// files in rounds (`online_dpo`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reward: Option<RewardSection>,
 }
@@ -71,7 +72,7 @@ impl Default for CompareRollout {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CompareSection {
-    /// The methods.
+    /// The methods. `online_` before the name of a method of files trains it in rounds, as in `online_dro`: next to itself on the file.
     pub methods: Vec<String>,
     /// The settings that each method is tried with: the ranges of the DRO paper's Table 4, or its defaults.
     pub search: Search,
@@ -94,7 +95,7 @@ pub struct CompareSection {
     pub selection_share: f64,
     /// The seed of the division of held-out prompts, and of the draws.
     pub seed: u64,
-    /// The responses that PPO, RLOO, GRPO and REINFORCE++ sample in a round.
+    /// The responses that are sampled in a round, by the methods that do so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rollout: Option<CompareRollout>,
     /// Trials that run at once, each in a process of its own; fewer if the CPU's memory does not hold them.
@@ -159,7 +160,7 @@ impl CompareConfig {
     ///
     /// # Errors
     /// Names that are no method's, and such as stand there twice.
-    pub fn methods(&self) -> Result<Vec<Method>, Vec<Problem>> {
+    pub fn methods(&self) -> Result<Vec<Contender>, Vec<Problem>> {
         let mut seen = BTreeSet::new();
         let (mut methods, mut problems) = (Vec::new(), Vec::new());
         let mut wrong = |message: String| problems.push(Problem { place: "compare.methods".into(), message });
@@ -167,9 +168,9 @@ impl CompareConfig {
             wrong("name at least one method".into());
         }
         for name in &self.compare.methods {
-            match Method::named(name) {
+            match Contender::named(name) {
                 None => wrong(unknown(name)),
-                Some(method) if samples(&method) && self.reward.is_none() => wrong(format!(
+                Some(method) if method.samples && self.reward.is_none() => wrong(format!(
                     "`{}` trains on responses that the policy samples: give a source of their rewards, as in `reward.model.path`",
                     method.name()
                 )),
@@ -181,7 +182,7 @@ impl CompareConfig {
     }
 
     /// What is wrong with the settings that a method is tried with.
-    fn check(&self, method: &Method, problems: &mut Problems<'_>) {
+    fn check(&self, method: &Contender, problems: &mut Problems<'_>) {
         let points = match plan::points(self, method) {
             Ok(points) => points,
             Err(wrong) => return wrong.into_iter().for_each(|(key, message)| problems.add(&key, message)),
@@ -214,11 +215,6 @@ impl CompareConfig {
     }
 }
 
-/// Returns whether a method samples its responses.
-pub fn samples(method: &Method) -> bool {
-    matches!(method.training(), Training::Sampled(_))
-}
-
 fn unknown(name: &str) -> String {
     match unknown_method_hint(name) {
         Some(hint) => format!("`{name}` is not a method; {hint} (`setpoint methods` lists them)"),
@@ -242,7 +238,7 @@ impl Config for CompareConfig {
         let methods = user.get_mut("compare").and_then(|compare| compare.get_mut("methods"));
         for method in methods.and_then(Value::as_array_mut).into_iter().flatten() {
             if let Value::String(method) = method {
-                respell_method(method);
+                respell_contender(method);
             }
         }
     }
@@ -278,16 +274,18 @@ impl Config for CompareConfig {
             Ok(methods) => methods,
             Err(wrong) => return wrong.into_iter().for_each(|p| problems.add(&p.place, p.message)),
         };
-        let has_sampling = methods.iter().any(samples);
+        let has_sampling = methods.iter().any(|method| method.samples);
         for (section, is_given) in [("compare.rollout", compare.rollout.is_some()), ("reward", self.reward.is_some())] {
             problems.require(
                 has_sampling || !is_given,
                 section,
-                format!("no method of `compare.methods` samples responses, as `ppo` does: leave `{section}` out"),
+                format!(
+                    "no method of `compare.methods` samples responses, as `ppo` and `online_dpo` do: leave `{section}` out"
+                ),
             );
         }
         for (name, grid) in &compare.grids {
-            let known = methods.iter().any(|method| method.name() == name);
+            let known = methods.iter().any(|method| method.name() == *name);
             problems.require(
                 known,
                 &format!("compare.grids.{name}"),
@@ -297,7 +295,7 @@ impl Config for CompareConfig {
             problems.require(grid.is_table(), &format!("compare.grids.{name}"), table);
         }
         methods.iter().for_each(|method| self.check(method, problems));
-        let has_choice = |method: &Method| plan::points(self, method).is_ok_and(|points| points.len() > 1);
+        let has_choice = |method: &Contender| plan::points(self, method).is_ok_and(|points| points.len() > 1);
         self.frontier.validate(&methods, methods.iter().any(has_choice), problems);
     }
 }

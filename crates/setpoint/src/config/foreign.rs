@@ -97,6 +97,7 @@ pub enum Rule {
     SaveSteps,
     Best,
     Adapter,
+    Quantize,
     Run,
 }
 

@@ -70,6 +70,30 @@ pub fn adapter(draft: &mut Draft<'_>, _: Names<'_>) {
     }
 }
 
+/// Quantises the base of an adapter (QLoRA), if the file does so to 4 bits.
+pub fn quantize(draft: &mut Draft<'_>, names: Names<'_>) {
+    let bits = draft.first(&["quantization_bit"]);
+    if let Some((name, value)) = bits.filter(|(_, value)| count(value) != Some(4)) {
+        return draft
+            .lose(name, format!("weights are quantised to 4 bits alone (model.quantize = \"nf4\"), not {value}"));
+    }
+    if bits.is_none() && !draft.is_on("load_in_4bit") {
+        return;
+    }
+    if !draft.settings.contains_key("adapter") {
+        return draft.lose(names[0], "a quantised model is trained through an adapter alone: add a section [adapter]");
+    }
+    draft.set("model.quantize", "nf4");
+    let is_double = match draft.tool {
+        Tool::Trl => draft.is_on("use_bnb_nested_quant"),
+        Tool::Axolotl => true,
+        Tool::LlamaFactory => draft.get("double_quantization").and_then(Json::as_bool) != Some(false),
+    };
+    if !is_double {
+        draft.set("model.double_quant", false);
+    }
+}
+
 /// Sets the dropout, if there is any.
 fn dropout(draft: &mut Draft<'_>, default: f64) {
     const NAME: &str = "lora_dropout";

@@ -4,7 +4,7 @@ use serde_json::Value as Json;
 use setpoint_data::BuiltIn;
 use toml::{Table, Value};
 
-use super::adapters::adapter;
+use super::adapters::{adapter, quantize};
 use super::data::{data, eval_data};
 use super::draft::{Draft, count, number};
 use super::methods::{beta, desirable, label_smoothing, method, simpo_gamma, tau, undesirable, weights};
@@ -46,6 +46,7 @@ pub fn carry(rule: Rule, draft: &mut Draft<'_>, names: Names<'_>) {
         Rule::SaveSteps => save_steps,
         Rule::Best => best,
         Rule::Adapter => adapter,
+        Rule::Quantize => quantize,
         Rule::Run => run_folder,
     };
     by(draft, names);
@@ -239,7 +240,10 @@ fn optimizer(draft: &mut Draft<'_>, names: Names<'_>) {
     } else if text.contains("8bit") {
         draft.set("train.optimizer.state", "8bit");
     } else if text.contains("4bit") || text.contains("paged") {
-        draft.lose(name, "the moments of AdamW are kept in f32, which takes more memory and nothing else");
+        draft.lose(
+            name,
+            "the moments of AdamW are in f32: train.optimizer.state = \"8bit\" takes a quarter of the memory",
+        );
     }
 }
 

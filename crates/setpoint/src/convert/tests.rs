@@ -1,3 +1,5 @@
+mod adapter_settings;
+
 use std::fmt::Write as _;
 
 use super::*;
@@ -195,7 +197,7 @@ fn a_file_of_axolotl_with_what_it_cannot_carry_over() {
     for (name, part) in [
         ("datasets", "2 are listed"),
         ("datasets.type", "detected from the columns"),
-        ("load_in_8bit", "not quantised"),
+        ("load_in_8bit", "model.quantize = \"nf4\""),
         ("val_set_size", "eval_data.path"),
         ("evals_per_epoch", "train.eval_steps"),
         ("special_tokens", "tokenizer"),
@@ -385,38 +387,13 @@ fn the_docs_have_the_same_names() {
 }
 
 #[test]
-fn adapters_have_the_defaults_of_their_tool() {
-    for (text, expected) in [
-        (
-            "use_peft: true\nmodel_name_or_path: m\nloss_type: [sigmoid]",
-            r#"adapter = { rank = 16, alpha = 32.0, dropout = 0.05, targets = ["q_proj", "v_proj"] }"#,
-        ),
-        (
-            "use_peft: true\nmodel_name_or_path: m\nloss_type: [ipo]\nlora_r: 4\nlora_dropout: 0\nlora_target_modules: all-linear\nuse_rslora: true",
-            r#"adapter = { rank = 4, alpha = 32.0, targets = "all-linear", rslora = true }"#,
-        ),
-        (
-            "stage: sft\nmodel_name_or_path: m\nfinetuning_type: lora\nlora_rank: 6\nadditional_target: embed_tokens, lm_head\ncutoff_len: 8",
-            r#"adapter = { rank = 6, alpha = 12.0, targets = "all-linear", modules_to_save = ["embed_tokens", "lm_head"] }"#,
-        ),
-        (
-            "base_model: m\nadapter: lora\nlora_r: 8\nlora_alpha: 4\nlora_target_modules: [up_proj]\nloraplus_lr_ratio: 8\npeft_use_dora: true",
-            r#"adapter = { rank = 8, alpha = 4.0, targets = ["up_proj"], dora = true, plus_ratio = 8.0 }"#,
-        ),
-        ("base_model: m\nadapter: lora\nlora_r: 8\nlora_model_dir: old", r#"adapter = { path = "old" }"#),
-    ] {
-        has(&converted(text), expected);
+fn optimizers_of_eight_bits_keep_them() {
+    let with = |name: &str| converted(&format!("model_name_or_path: m\nloss_type: [sigmoid]\noptim: {name}"));
+    for name in ["adamw_8bit", "adamw_bnb_8bit", "paged_adamw_8bit"] {
+        has(&with(name), r#"train.optimizer.state = "8bit""#);
     }
-    let full = converted("stage: sft\nmodel_name_or_path: m\nfinetuning_type: full\nlora_rank: 6\ncutoff_len: 8");
-    assert!(!full.settings.contains_key("adapter"), "{:?}", full.settings);
-    for (text, rate) in [("0.1", Some(0.1)), ("'5e-2'", Some(0.05)), ("0.0", None)] {
-        let found = converted(&format!("base_model: m\nadapter: lora\nlora_r: 8\nlora_dropout: {text}"));
-        let dropout = found.settings["adapter"].get("dropout").and_then(Value::as_float);
-        assert_eq!(dropout, rate, "{text}");
-        assert!(found.remarks.iter().all(|remark| remark.name != "lora_dropout"), "{:?}", found.remarks);
+    for (name, said) in [("paged_adamw_32bit", "a quarter of the memory"), ("sgd", "the optimizer is AdamW")] {
+        assert!(remark(&with(name), "optim").contains(said), "{name}");
     }
-    for text in ["1.0", "-0.1", "much"] {
-        let wrong = converted(&format!("base_model: m\nadapter: lora\nlora_r: 8\nlora_dropout: {text}"));
-        assert!(remark(&wrong, "lora_dropout").contains("at least 0 and below 1, found"), "{:?}", wrong.remarks);
-    }
+    assert!(with("adamw_torch").remarks.iter().all(|remark| remark.name != "optim"));
 }

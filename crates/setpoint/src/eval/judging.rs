@@ -115,7 +115,8 @@ pub fn judged(session: &Session, judge: &dyn RewardSource, answers: &Answers, da
     let mut meter = Meter::new(session, items.len(), "rewards", "answers");
     let scores = judge.score(&items, &mut |done| meter.reach(done));
     meter.finish();
-    let scores = scores.map_err(|error| sources::failure(session, error))?;
+    let scores =
+        scores.map_err(|error| sources::failure(session, error, texts.iter().map(|(record, _)| &record.source)))?;
     let mut at = 0;
     Ok(answers
         .ids

@@ -86,5 +86,5 @@ fn scored(
     let rewards = source.score(&items, &mut |done| meter.reach(done));
     meter.finish();
     let rewards = rewards.and_then(|rewards| source.finish().map(|()| rewards));
-    rewards.map_err(|error| sources::failure(session, error))
+    rewards.map_err(|error| sources::failure(session, error, []))
 }

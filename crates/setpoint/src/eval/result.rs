@@ -83,7 +83,7 @@ impl<S: Serialize> Evaluated<S> {
         let scores = serde_json::to_value(&self.scores)?;
         let run = EvalRun { manifest: self.manifest, scores, items: self.items, distributions: BTreeMap::new() };
         folder(dir)?;
-        write_json(&dir.join("result.json"), &run)
+        write_json(&dir.join(EvalRun::FILE), &run)
     }
 }
 

@@ -333,7 +333,8 @@ fn compare(session: &Session, config: &EvalConfig, judge: Judge<'_>) -> Outcome<
     let key = || rewards_key(session, config, judge, &data, &baseline_answers);
     let baseline_rewards =
         session.once("baseline-rewards", key, || judged(session, source, &baseline_answers, &data))?;
-    source.finish().map_err(|error| sources::failure(session, error))?;
+    let rows = data.prompts.iter().map(|record| &record.source);
+    source.finish().map_err(|error| sources::failure(session, error, rows))?;
     let bootstrap = Bootstrap { resamples: config.resamples, level: config.level, ..Bootstrap::default() };
     let pairs = if data.pairs.is_empty() {
         None

@@ -62,12 +62,7 @@ pub fn gguf(settings: &GgufSettings) -> Outcome<Exported> {
         return Err(Failure::usage("--output", format!("`{MODELFILE}` is the name of the file next to it")));
     }
     require_target(&modelfile, Target::File, "--output")?;
-    if *existing != Existing::Overwrite
-        && let Some(file) = [output, &modelfile].into_iter().find(|file| file.is_file())
-    {
-        return Err(Failure::run(format!("{} exists already", file.display()))
-            .hint("give --overwrite to replace it, or an --output in another folder"));
-    }
+    [output, &modelfile].into_iter().try_for_each(|file| existing.require_new(file))?;
     hub::complete(model, false, &mut |_, _| {})?;
     let export = Export::open(model, *format)?;
     let section = ModelSection { path: Some(model.clone()), ..ModelSection::default() };

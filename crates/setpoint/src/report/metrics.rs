@@ -94,7 +94,8 @@ pub const METRICS: &[Metric] = &[
         "dro/infeasible_frac",
         "Prompts whose target is out of reach",
         "share of prompts",
-        "Good: near 0; otherwise lower `align.log_z0` or raise `align.beta`.",
+        "Good: near 0; otherwise raise the level (`align.log_z0`, `align.break_even_reward`) or β (`align.beta`, \
+         `align.beta_sigma`).",
     ),
     metric(
         "grad_norm",

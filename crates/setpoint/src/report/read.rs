@@ -118,7 +118,7 @@ impl Collected {
         let mut collected = Self::default();
         let mut folders = Vec::new();
         for path in paths {
-            let (metrics, result) = (path.join(RunDir::METRICS), path.join("result.json"));
+            let (metrics, result) = (path.join(RunDir::METRICS), path.join(EvalRun::FILE));
             if metrics.is_file() {
                 collected.runs.push(run(path, &metrics)?);
                 folders.push(parts(path));

@@ -6,6 +6,7 @@ mod meter;
 mod place;
 mod shared;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::Device;
@@ -18,7 +19,7 @@ pub use self::host::{Bar, FreeMemory, Hidden, Host, Printed, Silent, TextTable, 
 pub use self::meter::{Meter, Pace, duration};
 pub use self::place::{Hardware, Place};
 pub use self::shared::{Cost, Shared};
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 
 /// How jobs run: on which devices, and how loud.
 #[derive(Debug, Clone)]
@@ -47,6 +48,25 @@ pub enum Existing {
     Overwrite,
     /// The rows of an interrupted command are kept.
     Continue,
+}
+
+impl Existing {
+    /// Returns the choice of a command whose only flag about it is `--overwrite`.
+    pub const fn given(overwrite: bool) -> Self {
+        if overwrite { Self::Overwrite } else { Self::Refuse }
+    }
+
+    /// Fails if there is a file at a place and it may not be replaced.
+    ///
+    /// # Errors
+    /// [`Failure::Run`], with the path.
+    pub fn require_new(self, path: &Path) -> Outcome {
+        if self == Self::Overwrite || !path.is_file() {
+            return Ok(());
+        }
+        Err(Failure::run(format!("{} exists already", path.display()))
+            .hint("give --overwrite to replace it, or another --output"))
+    }
 }
 
 /// A guard of [`Session::watch`].

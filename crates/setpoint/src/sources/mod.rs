@@ -10,12 +10,14 @@ mod list;
 
 mod model;
 
+use std::collections::HashSet;
 use std::fmt::Debug;
 use std::path::Path;
 
 use serde::Serialize;
 use serde::de::MapAccess;
 use serde_json::Value;
+use setpoint_data::Source;
 use setpoint_reward::{Error, RewardSource, Rule};
 
 pub use self::model::ModelSettings;
@@ -170,10 +172,64 @@ pub fn alternatives(clauses: &[String]) -> String {
     }
 }
 
-/// Turns the error of a source into that of a job: a source that was told to stop did not fail.
-pub fn failure(session: &Session, error: Error) -> Failure {
+/// Turns the error of a source into that of a job: a source that was told to stop did not fail. `rows`: those that the responses belong to.
+/// A source knows the number of a row alone; the message names its file, too.
+pub fn failure<'r>(session: &Session, error: Error, rows: impl IntoIterator<Item = &'r Source>) -> Failure {
+    let failure = match Failure::from(error) {
+        Failure::Run { message, hint } => Failure::Run { message: in_file(message, rows), hint },
+        other => other,
+    };
     match session.host.should_stop() {
-        true => Failure::Stopped { message: format!("stopped: {}", Failure::from(error).sentence()) },
-        false => Failure::from(error),
+        true => Failure::Stopped { message: format!("stopped: {}", failure.sentence()) },
+        false => failure,
+    }
+}
+
+/// Names the file and the line of the row that a message begins with, as in `row 2, response 0: …`. Rows of several files may have the same
+/// number: then it names them all, or how many there are.
+fn in_file<'r>(message: String, rows: impl IntoIterator<Item = &'r Source>) -> String {
+    const MOST_NAMED: usize = 3;
+    let Some(after) = message.strip_prefix("row ") else { return message };
+    let end = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
+    let (number, rest) = after.split_at(end);
+    let Ok(number) = number.parse::<usize>() else { return message };
+    let found: HashSet<&Source> = rows.into_iter().filter(|row| row.is_file() && row.row == number).collect();
+    let mut names: Vec<String> = found.into_iter().map(ToString::to_string).collect();
+    names.sort();
+    match names.len() {
+        0 => message,
+        1..=MOST_NAMED => format!("{}{rest}", alternatives(&names)),
+        more => format!("row {number} of one of {more} files{rest}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_of_sources_name_the_file_of_the_row() {
+        let said = |error: Error, rows: &[Source]| in_file(Failure::from(error).sentence(), rows);
+        let missing = || Error::MissingTokens { row: 2, response: 1 };
+        let line = |file: &str, row: usize| Source::line(Path::new(file), row, row + 1);
+        let [own, other] = [line("a.jsonl", 2), line("a.jsonl", 20)];
+        assert!(
+            said(missing(), &[other.clone(), own.clone(), own.clone()]).starts_with("a.jsonl:3, response 1: has no")
+        );
+        let failed = Error::Source { source_name: "judge".into(), row: 20, response: 0, source: "it is down".into() };
+        assert_eq!(said(failed, &[own.clone(), other]), "a.jsonl:21, response 0: judge failed: it is down");
+        let table = Source::row(Path::new("b.parquet"), 2);
+        assert!(
+            said(missing(), &[own.clone(), table]).starts_with("a.jsonl:3 or b.parquet: row 2, response 1: has no")
+        );
+        let many: Vec<Source> = (0..9).map(|file| line(&format!("{file}.jsonl"), 2)).collect();
+        assert!(said(missing(), &many).starts_with("row 2 of one of 9 files, response 1: has no"));
+        // Rows without a file, of another number, and messages about no row stay as they are.
+        let memory = Source::row(Path::new("<memory>"), 2);
+        for rows in [&[][..], &[memory], &[line("a.jsonl", 3)]] {
+            assert!(said(missing(), rows).starts_with("row 2, response 1: has no"));
+        }
+        let count = || Error::Count { source_name: "row".into(), expected: 2, found: 1 };
+        assert_eq!(said(count(), &[own]), count().to_string());
     }
 }

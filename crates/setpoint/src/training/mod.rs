@@ -1,5 +1,6 @@
 //! What every training recipe does around the engine: run folder, progress, evaluation on held-out rows, the final model.
 
+mod finished;
 pub mod history;
 mod hooks;
 mod kept;
@@ -7,36 +8,33 @@ pub mod mirror;
 mod plan;
 pub mod record;
 pub mod resume;
+mod samples;
 mod summary;
 pub mod tracker;
 
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use burn::module::Module;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use setpoint_align::DisplacementDetector;
-use setpoint_data::{TextEncoder, counted};
+use setpoint_data::counted;
 use setpoint_eval::KlEstimates;
-use setpoint_train::{Error, Fitted, Hooks, RunDir, Sample, StopReason, Task, TrainConfig, fit_on};
-use setpoint_transformer::{CausalLm, ModelConfig, Recompute, generate_stream};
+use setpoint_train::{Error, Fitted, Hooks, RunDir, StopReason, Task, TrainConfig, fit_on};
+use setpoint_transformer::Recompute;
 
+pub use self::finished::{finished_steps, is_finished};
 use self::history::{Ending, Event};
 use self::hooks::{Speed, TrainingHooks};
 pub use self::kept::{kept_model, kept_steps};
 pub use self::plan::{MemoryPlan, Output, ParameterBytes, RoundsPlan, RunPlan, Shape};
 use self::record::{CONFIG, record};
+pub use self::samples::{Sampler, SamplesSection, sampler};
 pub use self::summary::conclude;
 use self::tracker::TrackerSection;
-use crate::card::CARD;
 use crate::config::Config;
 use crate::config::load::to_table;
 use crate::config::sections::{Dtype, ModelSection};
 use crate::failure::{Failure, Outcome};
-use crate::sampling::SamplingSection;
 use crate::session::{FreeMemory, Hidden, Session};
-use crate::setup;
 
 /// Opens the run folder, and leaves in it what the run was started with, unless it holds that already.
 pub fn open_run<C: Config>(session: &Session, folder: &Path, resume: bool, config: &C) -> Outcome<RunDir> {
@@ -78,87 +76,6 @@ pub fn open_run<C: Config>(session: &Session, folder: &Path, resume: bool, confi
     Ok(run)
 }
 
-/// The mark of a run that has left its model.
-const FINISHED: &str = "finished.json";
-
-/// A file that a finished run has left.
-#[derive(Debug, Serialize, Deserialize)]
-struct LeftFile {
-    name: String,
-    bytes: u64,
-    crc32c: String,
-}
-
-/// `finished.json`.
-#[derive(Debug, Serialize, Deserialize)]
-struct Finished {
-    steps: u64,
-    /// Why it ended before its last step.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    stopped: Option<String>,
-    files: Vec<LeftFile>,
-}
-
-/// Marks a run as finished, after the models in some folders of it were written.
-fn mark_finished(run: &RunDir, steps: u64, stopped: Option<String>, folders: &[&str]) -> Outcome {
-    let mut files = Vec::new();
-    for folder in folders {
-        let mut names = Vec::new();
-        list_files(run, folder, &mut names)?;
-        // The card is for people, who may change it.
-        names.retain(|name| !name.ends_with(CARD));
-        names.sort();
-        for name in names {
-            let (bytes, crc32c) = setpoint_train::file_digest(run.join(&name))?;
-            files.push(LeftFile { name, bytes, crc32c });
-        }
-    }
-    Ok(run.write_text(FINISHED, &(serde_json::to_string_pretty(&Finished { steps, stopped, files })? + "\n"))?)
-}
-
-/// Adds the files in a folder of a run, and in the folders within it.
-fn list_files(run: &RunDir, folder: &str, names: &mut Vec<String>) -> Outcome {
-    let cannot = |error: std::io::Error| Failure::run(format!("cannot list {folder}: {error}"));
-    for entry in std::fs::read_dir(run.join(folder)).map_err(cannot)? {
-        let entry = entry.map_err(cannot)?;
-        let Ok(name) = entry.file_name().into_string() else { continue };
-        let name = format!("{folder}/{name}");
-        if entry.path().is_dir() {
-            list_files(run, &name, names)?;
-        } else {
-            names.push(name);
-        }
-    }
-    Ok(())
-}
-
-/// Returns the steps of the run in a folder, if it is finished.
-pub fn finished_steps(folder: &Path) -> Option<u64> {
-    let text = setpoint_files::read(&folder.join(FINISHED)).ok()?;
-    Some(serde_json::from_slice::<Finished>(&text).ok()?.steps)
-}
-
-/// Whether the run in a folder is finished and its model is as it was left, which is then said.
-pub fn is_finished(folder: &Path) -> bool {
-    let finished = setpoint_files::read(&folder.join(FINISHED)).ok();
-    let Some(finished) = finished.and_then(|text| serde_json::from_slice::<Finished>(&text).ok()) else { return false };
-    for LeftFile { name, bytes, crc32c } in &finished.files {
-        let path = folder.join(name);
-        if setpoint_train::file_digest(&path).ok() != Some((*bytes, crc32c.clone())) {
-            log::info!("{} is not as the run left it: the run goes on from its last checkpoint", path.display());
-            return false;
-        }
-    }
-    log::info!(
-        "{} is finished: it ended after step {}{}, and its model is {}",
-        folder.display(),
-        finished.steps,
-        finished.stopped.as_ref().map_or_else(String::new, |why| format!(" ({why})")),
-        folder.join("model").display()
-    );
-    true
-}
-
 /// Checks that the disk has room for the checkpoints of a new run and its models, which hold so many `trained` numbers, before anything long
 /// is done.
 pub fn check_room(session: &Session, run: &RunDir, model: &ModelSection, trained: u64, train: &TrainConfig) -> Outcome {
@@ -170,87 +87,6 @@ pub fn check_room(session: &Session, run: &RunDir, model: &ModelSection, trained
     };
     let checked = run.check_room(train, trained, bytes);
     checked.map_err(|error| with_remedy(error, train))
-}
-
-/// Samples from the model in training.
-pub type Sampler<'a, M> = Box<dyn FnMut(&M, u64) -> Result<Vec<Sample>, Error> + 'a>;
-
-/// `[samples]`: answers to a few prompts during training, written to `samples.jsonl` every `train.sample_steps` steps and at the end.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SamplesSection {
-    /// The number of prompts that are answered: the first of `[eval_data]`, else of `[data]`.
-    pub prompts: usize,
-    /// The sampling of answers.
-    pub generate: SamplingSection,
-}
-
-impl Default for SamplesSection {
-    fn default() -> Self {
-        Self { prompts: 4, generate: SamplingSection { max_new_tokens: Some(64), ..SamplingSection::default() } }
-    }
-}
-
-/// Answers the first prompts of a data set with the model in training.
-pub fn sampler<'a>(
-    session: &'a Session,
-    section: &SamplesSection,
-    model: &ModelSection,
-    config: &ModelConfig,
-    encoder: &'a TextEncoder,
-    prompts: impl Iterator<Item = Vec<u32>>,
-) -> Outcome<Option<Sampler<'a, CausalLm>>> {
-    if section.prompts == 0 {
-        return Ok(None);
-    }
-    let mut settings = section.generate.resolve(model, config, encoder).or_else(|failure| {
-        // The model's own settings are for those who use it; training does without them.
-        let unread = ModelSection { path: None, ..model.clone() };
-        let settings = section.generate.resolve(&unread, config, encoder)?;
-        log::warn!("samples during training follow `samples.generate` alone: {}", failure.sentence());
-        Ok::<_, Failure>(settings)
-    })?;
-    settings.max_length = None;
-    let seed = section.generate.seed;
-    let mut prompts: Vec<Vec<u32>> = prompts.take(section.prompts).collect();
-    let asked = prompts.len();
-    prompts.retain(|prompt| settings.room(prompt.len(), config.max_position_embeddings) > 0);
-    if prompts.len() < asked {
-        log::warn!(
-            "{} of {asked} sample prompts leave no room for an answer and are skipped: prompt and answer have at most {} tokens",
-            asked - prompts.len(),
-            settings.max_length.unwrap_or(usize::MAX).min(config.max_position_embeddings)
-        );
-    }
-    if prompts.is_empty() {
-        return Ok(None);
-    }
-    let texts: Vec<String> = prompts.iter().map(|p| Ok(encoder.decode_visible(p)?)).collect::<Outcome<_>>()?;
-    Ok(Some(Box::new(move |model, step| {
-        let go_on = |_, _| if session.host.should_stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-        let answers = match generate_stream(model, &prompts, &settings, seed, go_on) {
-            // A device that fails fails the training as well; anything else costs the samples alone.
-            Err(error @ setpoint_transformer::Error::Device { .. }) => return Err(Error::task(error)),
-            Err(error) => {
-                log::warn!("no samples at step {step}: {error}");
-                return Ok(Vec::new());
-            }
-            Ok(answers) => answers,
-        };
-        if session.host.should_stop() {
-            return Err(Error::Interrupted);
-        }
-        prompts
-            .iter()
-            .zip(&texts)
-            .zip(answers)
-            .map(|((ids, prompt), answer)| {
-                let completion =
-                    setup::answer_text(encoder, ids, &answer.ids).map_err(|f| Error::task(f.to_string()))?;
-                Ok(Sample { prompt: prompt.clone(), completion })
-            })
-            .collect()
-    })))
 }
 
 /// Makes the examples of a round, and returns its metrics and a line about it. `fresh`: no step of the round is done.

@@ -9,8 +9,8 @@ use setpoint_data::counted;
 use setpoint_train::{BestConfig, RunDir, TrainConfig};
 use toml::Table;
 
+use super::finished::mark_finished;
 use super::history::{HISTORY, History};
-use super::mark_finished;
 use super::record::{self, CONFIG};
 use crate::card;
 use crate::failure::{Failure, Outcome};

@@ -117,7 +117,7 @@ fn it_goes_on_where_it_failed() {
         AnnotateConfig { data: rows(folder.path()), output: Some(output.clone()), ..AnnotateConfig::default() };
     let failing = Es { fails_at: Some(2), part: Some(3), ..Es::default() };
     let failure = annotate::run_with(&session(Existing::Refuse), &config, &failing).unwrap_err().to_string();
-    assert!(failure.contains("row 2, response 0: the letters e failed: it had to"), "{failure}");
+    assert!(failure.contains(".jsonl:3, response 0: the letters e failed: it had to"), "{failure}");
     let cured = Es { part: Some(3), ..Es::default() };
     annotate::run_with(&session(Existing::Continue), &config, &cured).unwrap();
     assert_eq!(cured.scored.into_inner(), 3, "two rows were kept");

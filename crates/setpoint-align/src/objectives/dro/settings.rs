@@ -214,10 +214,13 @@ impl PromptObjective for Dro {
     }
 
     fn resolve(&mut self, rewards: &[f64]) -> Result<Option<f64>, Error> {
-        let Some(share) = self.beta_sigma else { return Ok(None) };
-        let beta = beta_of_share(share, rewards)?;
-        (self.beta, self.beta_sigma) = (Some(beta), None);
+        let (None, Some(share)) = (self.beta, self.beta_sigma) else { return Ok(None) };
+        self.beta = Some(beta_of_share(share, rewards)?);
         Ok(Some(share))
+    }
+
+    fn beta_sigma(&self) -> Option<f64> {
+        self.beta_sigma
     }
 
     fn losses(&self, batch: PromptBatch, prompts: &PromptIndex) -> PromptOutput {

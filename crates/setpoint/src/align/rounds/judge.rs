@@ -145,7 +145,8 @@ impl<'a> Judge<'a> {
         let Some(source) = &self.source else { return Err(Failure::run("no source of rewards")) };
         source.score_available(&items, &mut |_| ()).map_err(|error| {
             let remedy = source.remedy();
-            let failure = sources::failure(self.session, error);
+            let rows = answers.iter().map(|answer| &self.records[answer.row].source);
+            let failure = sources::failure(self.session, error, rows);
             match remedy {
                 Some(remedy) => failure.hint(remedy),
                 None => failure,

@@ -141,6 +141,7 @@ mod tests {
             stopped: stopped.to_vec(),
             logps: logps.to_vec(),
             sampling_logps: logps.to_vec(),
+            sampling_token_logps: Vec::new(),
             ref_logps: ref_logps.to_vec(),
             ref_prompt_logp: 0.0,
             token_logps: Vec::new(),
@@ -207,10 +208,13 @@ mod tests {
             (RolloutRow { sampling_logps: vec![-9.0, -9.0], ..good.clone() }, "generator"),
             (RolloutRow { rewards: vec![Some(1.0); 2], ..good.clone() }, "rollout.samples"),
             (RolloutRow { stopped: vec![false; 2], ..good.clone() }, "rollout.max_new_tokens"),
-            (RolloutRow { tokens: vec![vec![1, 2, 3, 4]; 2], ..good.clone() }, "repeat another"),
+            (RolloutRow { tokens: vec![(0..16).collect(); 2], ..good.clone() }, "repeat another"),
+            (RolloutRow { tokens: vec![vec![1; 8], vec![2; 9]], ..good.clone() }, "repeat themselves"),
         ] {
             let said = said(row);
             assert!(said.starts_with("round 1: ") && said.contains(words), "{words}: {said}");
         }
+        // All samples are the same short answer, to this prompt and to the next.
+        assert_eq!(said(RolloutRow { tokens: vec![vec![1, 2, 3]; 2], ..good.clone() }), "");
     }
 }

@@ -4,6 +4,8 @@
 //! ([`Hooks::begin_round`](setpoint_train::Hooks::begin_round)), and steps, schedule, optimizer and checkpoints are those of one run over all
 //! rounds. Everything that was sampled is in the run folder before it is trained on, so a run that is killed at any moment goes on exactly.
 
+pub mod checks;
+mod fit;
 mod judge;
 mod metrics;
 #[cfg(test)]
@@ -21,34 +23,30 @@ mod tasks;
 mod tests;
 mod watch;
 
-use std::num::NonZeroU64;
 use std::path::Path;
 
 use burn::module::Module;
 use serde_json::Value;
 use setpoint_align::Training;
-use setpoint_align::online::{GuardAction, Guards, RoundSigns};
 use setpoint_data::TextEncoder;
-use setpoint_reward::RewardModel;
-use setpoint_train::{Task, TrainConfig};
+use setpoint_train::TrainConfig;
 use setpoint_transformer::lora::{AdapterTask, without_adapter};
 use setpoint_transformer::{CausalLm, GenerationConfig, ModelConfig};
 
+use self::fit::Fit;
 use self::judge::Judge;
-use self::metrics::RoundMetrics;
 use self::prompts::Prompts;
-use self::pruning::Pruner;
 use self::ptx::Ptx;
 pub use self::remote::ReloadSettings;
 use self::remote::Remote;
 use self::rollout::{Reference, Rollouts, Timing, generation, reference};
-use self::settings::{Keep, compares, most_examples};
+use self::settings::{Keep, most_examples};
 pub use self::settings::{RewardSection, RolloutSection};
-use self::store::{Remains, Store, StoredRound};
-use self::tasks::{BestTasks, PairTasks, PpoTasks, PromptTasks, Round, RoundTasks, RowTasks, SampledTasks, ValueTasks};
-use self::watch::{Evaluations, SecondReward, Watch};
+use self::store::Store;
+use self::tasks::{BestTasks, PairTasks, PpoTasks, PromptTasks, RowTasks, SampledTasks, ValueTasks};
+use self::watch::Watch;
 use super::fitting::{Fitting, initial_policy, policy_and_value};
-use super::parts::{HasPolicy, VALUE};
+use super::parts::VALUE;
 use super::prepare::without_later_settings;
 use super::settings::AlignConfig;
 use super::stop::with_room;
@@ -61,8 +59,7 @@ use crate::partial;
 use crate::server;
 use crate::session::Session;
 use crate::setup::{self, ModelFolder};
-use crate::tasks::rolling::Rolling;
-use crate::training::{Companions, Output, RoundMaker, RoundSummary, RoundsPlan, RunPlan, Shape, check_room, open_run};
+use crate::training::{Output, RoundsPlan, RunPlan, Shape, check_room, open_run};
 
 /// Everything that is known before weights are read.
 struct Prepared<'a> {
@@ -202,7 +199,7 @@ impl<'a> Prepared<'a> {
         let mut settings = without_later_settings(serde_json::to_value(config)?);
         if let Some(rollout) = settings.get_mut("rollout").and_then(Value::as_object_mut) {
             // They decide nothing about the responses.
-            rollout.retain(|name, _| !["keep_rounds", "reload"].contains(&name.as_str()));
+            rollout.retain(|name, _| !["keep_rounds", "log_kl", "reload"].contains(&name.as_str()));
             if let Some(server) = &self.rollout.server {
                 rollout.insert("server".to_owned(), serde_json::to_value(server.deciding())?);
             }
@@ -339,6 +336,7 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
             Some((settings, value)) => {
                 let responses = rollout.prompts.saturating_mul(rollout.samples);
                 let tasks = PpoTasks::new(settings, rollout.max_new_tokens, responses, ptx);
+                let tasks = tasks.corrected(rollout.correction());
                 let (shape, adaptation) = (fit.job.model_config.clone(), fit.job.adaptation.clone());
                 let complete = |policy: CausalLm| value.complete(session, config, &shape, adaptation, policy);
                 fit.fit(tasks.at_temperature(rollout.temperature), complete)?;
@@ -346,164 +344,9 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
                 Ok(())
             }
             None => {
-                let tasks = SampledTasks::new(objective, rollout.max_new_tokens);
+                let tasks = SampledTasks::new(objective, rollout.max_new_tokens).corrected(rollout.correction());
                 fit.fit(tasks.at_temperature(rollout.temperature), Ok)
             }
         },
     }
-}
-
-/// A training in rounds, ready to begin.
-struct Fit<'a> {
-    job: Fitting<'a>,
-    rollouts: Rollouts<'a>,
-    watch: Option<Watch<'a>>,
-    settings: TrainConfig,
-    shown: Vec<Vec<u32>>,
-}
-
-impl Fit<'_> {
-    /// Trains what `complete` makes of the policy on the tasks of a method.
-    fn fit<T>(self, mut tasks: T, complete: impl FnOnce(CausalLm) -> Outcome<<T::Task as Task>::Model>) -> Outcome
-    where
-        T: RoundTasks,
-        <T::Task as Task>::Model: HasPolicy,
-    {
-        let Self { job, mut rollouts, watch, settings, shown } = self;
-        let (method, rollout) = (&rollouts.config.align, rollouts.rollout);
-        let passes = NonZeroU64::new(rollout.epochs_per_round).unwrap_or(NonZeroU64::MIN);
-        let rolling = Rolling::new(most_examples(method, rollout), passes);
-        let pruner = Pruner::new(job.run, rollout, &settings, most_examples(method, rollout));
-        let mut watched =
-            Watched { guards: Guards::default(), watch, evaluations: Evaluations::default(), next: 0, pruner };
-        let maker: RoundMaker<'_, <T::Task as Task>::Model> = Box::new(|model, round, fresh| {
-            let models = (model.policy(), model.value());
-            begin(&mut rollouts, &mut tasks, &rolling, &mut watched, models, (round, fresh))
-        });
-        let companions = Companions { maker: Some(maker), ..Companions::default() };
-        job.train_with(&rolling, &settings, companions, shown, complete)
-    }
-}
-
-/// The guards, the second source of rewards if there is one, the first round that they have not seen, and what becomes of those that they
-/// have.
-struct Watched<'a> {
-    guards: Guards,
-    watch: Option<Watch<'a>>,
-    evaluations: Evaluations,
-    next: u64,
-    pruner: Pruner<'a>,
-}
-
-impl Watched<'_> {
-    /// Takes a stored round in; returns its numbers and the warnings about it.
-    fn look_at(
-        &mut self,
-        round: u64,
-        stored: &StoredRound,
-        rollouts: &Rollouts<'_>,
-    ) -> Outcome<(RoundMetrics, Vec<String>)> {
-        let mut metrics = RoundMetrics::of(round, &stored.rows)?;
-        let watched = match &mut self.watch {
-            Some(watch) => watch.of_round(round, &stored.rows, &rollouts.store, rollouts.encoder, rollouts.prompts)?,
-            None => None,
-        };
-        metrics.add_watched(watched);
-        let warnings = self.observe(metrics.signs(), watched);
-        self.next = round + 1;
-        Ok((metrics, warnings))
-    }
-
-    /// Shows the guards the signs of a round and the reward of the second source; returns the warnings about them.
-    fn observe(&mut self, mut signs: RoundSigns, watched: Option<SecondReward>) -> Vec<String> {
-        if let Some((reward, held_out)) = self.evaluations.add(signs.reward, watched) {
-            (signs.reward, signs.held_out_reward) = (Some(reward), Some(held_out));
-        }
-        self.guards.observe(&signs).iter().map(ToString::to_string).collect()
-    }
-}
-
-/// Makes a round, or reads it, and gives its task to the engine.
-fn begin<T: RoundTasks>(
-    rollouts: &mut Rollouts<'_>,
-    tasks: &mut T,
-    rolling: &Rolling<T::Task>,
-    watched: &mut Watched<'_>,
-    (policy, value): (&CausalLm, Option<&RewardModel>),
-    (round, fresh): (u64, bool),
-) -> Outcome<RoundSummary> {
-    let least = match compares(&rollouts.config.align.training()) {
-        true => rollouts.rollout.samples.min(2),
-        false => 1,
-    };
-    let prompts = rollouts.prompts;
-    let stored = match rollouts.store.round(round)? {
-        Some(stored) => stored,
-        None if !fresh => return Err(missing(&rollouts.store, round)),
-        None => {
-            let mut stored = StoredRound { rows: rollouts.make(round, policy, value)?, mismatched: Vec::new() };
-            let path = rollouts.store.path(round);
-            let further = tasks.mismatched(&Round::of(round, &stored, &path, prompts, least))?;
-            if !further.is_empty() {
-                let scores = rollouts.score_reference(policy, &further.concat())?;
-                let mut logps = scores.iter().map(|score| score.response_logp);
-                stored.mismatched = further.iter().map(|row| logps.by_ref().take(row.len()).collect()).collect();
-            }
-            rollouts.store.write_round(round, &stored)?;
-            rollouts.end_round();
-            stored
-        }
-    };
-    if tasks.needs_first() {
-        let begun = match round {
-            0 => stored.clone(),
-            _ => rollouts.store.round(0)?.ok_or_else(|| missing(&rollouts.store, 0))?,
-        };
-        tasks.learn(&Round::of(0, &begun, &rollouts.store.path(0), prompts, least))?;
-    }
-    while watched.next < round {
-        // Rounds before this process: guards tell a sign when it appears, and some methods carry a state from round to round.
-        if let Some(earlier) = rollouts.store.round(watched.next)? {
-            let path = rollouts.store.path(watched.next);
-            tasks.follow(&Round::of(watched.next, &earlier, &path, prompts, least))?;
-            let (metrics, _) = watched.look_at(watched.next, &earlier, rollouts)?;
-            watched.pruner.note(watched.next - 1, Remains { signs: metrics.signs(), next: tasks.state() });
-        } else if let Some(Remains { signs, next }) = rollouts.store.remains(watched.next)? {
-            watched.observe(signs, rollouts.store.watched(watched.next).flatten());
-            next.into_iter().for_each(|state| tasks.go_on_from(state));
-            watched.next += 1;
-        } else {
-            watched.next += 1;
-        }
-    }
-    let (metrics, mut warnings) = watched.look_at(round, &stored, rollouts)?;
-    if let (Some(GuardAction::Stop), true, Some(warning)) = (rollouts.config.guards, fresh, warnings.first()) {
-        return Err(Failure::run(warning).hint("the run is saved; it goes on with --resume --set guards=warn"));
-    }
-    let task = tasks.task(Round::of(round, &stored, &rollouts.store.path(round), prompts, least))?;
-    watched.pruner.note(round, Remains { signs: metrics.signs(), next: tasks.state() });
-    watched.pruner.prune(&rollouts.store, round);
-    let examples = task.as_ref().map_or(0, Task::len);
-    rolling.replace(task);
-    if examples == 0 {
-        warnings.push(format!(
-            "round {round} teaches nothing: no prompt has two responses of different rewards; its steps leave the model as it is"
-        ));
-    }
-    if !fresh {
-        // They were given when the round began.
-        warnings.clear();
-    }
-    let mut summary = metrics.summary(examples, tasks.metrics(), warnings);
-    summary.metrics.extend(std::mem::take(&mut rollouts.timing).metrics());
-    Ok(summary)
-}
-
-/// Returns the failure of a run whose responses are gone.
-fn missing(store: &Store, round: u64) -> Failure {
-    Failure::run(format!(
-        "{} is missing, and the run goes on with what was learned from it",
-        store.path(round).display()
-    ))
-    .hint("restore the folder `rollouts` of the run, or start another run")
 }

@@ -30,7 +30,7 @@ const MOST_AT_ONCE: usize = 64;
 /// The model whose log-probabilities are the reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reference {
-    /// None: the method has no reference.
+    /// None: the method has no reference, and its KL divergence is not logged.
     None,
     /// The policy that samples.
     Previous,
@@ -126,7 +126,8 @@ impl Rollouts<'_> {
             self.timing.generating += (sampled - begun).as_secs_f64();
             for (&chunk, generated) in wave.iter().zip(generated) {
                 self.timing.tokens += generated.iter().map(|response| response.ids.len()).sum::<usize>();
-                let rows = self.make_chunk(parts[chunk], &generated, (policy, value))?;
+                let rows = self.make_chunk(parts[chunk], &generated, (policy, value));
+                let rows = rows.map_err(|failure| failure.at(format_args!("round {round}")))?;
                 self.store.write_chunk(round, chunk, &rows)?;
                 made[chunk] = Some(rows);
             }
@@ -174,6 +175,10 @@ impl Rollouts<'_> {
         (policy, value): (&CausalLm, Option<&RewardModel>),
     ) -> Outcome<Vec<RolloutRow>> {
         let samples = self.rollout.samples;
+        if self.rollout.correction.is_some() && generated.iter().all(|response| response.logps.is_empty()) {
+            return Err(Failure::run("the server tells no log-probabilities, and the loss is to be corrected by them")
+                .hint("let the server send them, or leave rollout.correction out"));
+        }
         let prompts: Vec<Vec<u32>> =
             part.iter().flat_map(|&row| std::iter::repeat_n(self.prompts.ids[row].clone(), samples)).collect();
         let sequences = self.sequences(&prompts, generated);
@@ -218,13 +223,18 @@ impl Rollouts<'_> {
                 stopped,
                 logps: own[range.clone()].iter().map(|score| score.response_logp).collect(),
                 sampling_logps: self.sampling_logps(&generated[range.clone()], &own[range.clone()]),
+                sampling_token_logps: self.sampling_token_logps(&generated[range.clone()], &own[range.clone()]),
                 ref_logps: match &reference {
                     Some(scores) => scores[range.clone()].iter().map(|score| score.response_logp).collect(),
                     None => Vec::new(),
                 },
                 ref_prompt_logp: reference.as_ref().map_or(0.0, |scores| scores[range.start].prompt_logp),
                 token_logps: tokens(&own[range.clone()]),
-                ref_token_logps: reference.as_ref().map_or_else(Vec::new, |scores| tokens(&scores[range.clone()])),
+                ref_token_logps: match &reference {
+                    // The KL divergence of a method without a reference is a number of whole responses.
+                    Some(scores) if self.config.align.about().reference => tokens(&scores[range.clone()]),
+                    _ => Vec::new(),
+                },
                 values: values.get(range.clone()).map_or_else(Vec::new, <[Vec<f64>]>::to_vec),
                 template,
             });
@@ -257,6 +267,20 @@ impl Rollouts<'_> {
         generated.iter().zip(own).map(sum).collect::<Option<Vec<f64>>>().unwrap_or_default()
     }
 
+    /// Returns the log-probability of each token as whatever sampled it computed it, nats, if the loss is corrected for that. A token that a
+    /// server is silent about counts as `own`, and is not corrected.
+    fn sampling_token_logps(&self, generated: &[Generated], own: &[ScoredSequence]) -> Vec<Vec<f64>> {
+        if self.rollout.correction.is_none() {
+            return Vec::new();
+        }
+        let of = |(response, own): (&Generated, &ScoredSequence)| -> Vec<f64> {
+            let own = &own.token_logps[own.prompt_tokens..];
+            let rest = own.get(response.logps.len()..).unwrap_or_default();
+            response.logps.iter().chain(rest).map(|&logp| f64::from(logp)).collect()
+        };
+        generated.iter().zip(own).map(of).collect()
+    }
+
     /// Returns the values of the responses' slots, if the method looks at them token by token.
     fn values(&self, value: Option<&RewardModel>, sequences: &[Sequence]) -> Outcome<Vec<Vec<f64>>> {
         let (Training::Sampled(objective), Some(value)) = (self.config.align.training(), value) else {
@@ -273,7 +297,7 @@ impl Rollouts<'_> {
         Ok(value_rows(&self.session.devices, value, &rows, &from, tokens)?)
     }
 
-    /// Returns the reference's log-probabilities, if the method has a reference. `own` are those of the policy.
+    /// Returns the reference's log-probabilities, if there is a reference. `own` are those of the policy.
     fn reference_scores(
         &mut self,
         policy: &CausalLm,
@@ -368,8 +392,10 @@ pub fn generation(
 /// Returns which model the reference of a run is. `shares`: the policy before training shares its weights with the one that is trained, as
 /// with an adapter, so that it takes no memory.
 pub fn reference(config: &AlignConfig, rollout: &RolloutSection, shares: bool) -> Reference {
+    // The log alone is no reason to fail: random weights are in no folder that they could be read from again.
+    let is_logged = rollout.log_kl && (rollout.keep == Keep::Memory || config.model.path.is_some());
     match (rollout.reference, rollout.keep) {
-        _ if !config.align.about().reference => Reference::None,
+        _ if !config.align.about().reference && !is_logged => Reference::None,
         (RoundReference::Previous, _) => Reference::Previous,
         (RoundReference::Initial, Keep::Reload) if !shares || config.reference.is_some() => Reference::OnDisk,
         (RoundReference::Initial, _) => Reference::Held,

@@ -2,22 +2,21 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use setpoint_align::online::SamplingCorrection;
 use setpoint_align::{Desirable, LogZ0, Method, PairRule, RewardTransform, Training};
 use toml::{Table, Value};
 
 use super::super::settings::AlignConfig;
-use super::super::value;
-use super::remote::{self, ReloadSettings};
+use super::remote::ReloadSettings;
 use crate::annotate::AnnotateConfig;
-use crate::config::Problems;
 use crate::config::flat::flat_section;
 use crate::config::load::to_table;
 use crate::config::sections::ModelSection;
 use crate::server::ServerSettings;
-use crate::sources::{self, ModelSettings, Sources};
+use crate::sources::{ModelSettings, Sources};
 
-/// The most passes over rounds in a run.
-const MOST_PASSES: u64 = 1_000_000;
+/// The limit of the correction for what sampled, as in trl 1.16.
+const CORRECTION_MAX: f64 = 3.0;
 
 /// `[rollout]`: the responses that the policy samples at the beginning of each round.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -43,6 +42,10 @@ pub struct RolloutSection {
     pub chunk_rows: usize,
     /// The reference model of the log-ratios.
     pub reference: RoundReference,
+    /// Scores the responses under the reference also if the method has none, such as GRPO with `align.beta = 0`, so that `objective/kl` is
+    /// logged and guarded. It costs a pass without a gradient over the responses, and the memory of a frozen copy of the weights: none
+    /// with an adapter or with `keep = "reload"`.
+    pub log_kl: bool,
     /// The treatment of the reference model and the reward model while the policy trains.
     pub keep: Keep,
     /// The number of last rounds whose responses stay in the run folder; by default all. The first round stays, and so does each that a
@@ -53,6 +56,15 @@ pub struct RolloutSection {
     /// A server that generates the responses in place of this program. Their log-probabilities are computed here all the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server: Option<ServerSettings>,
+    /// Multiplies the policy's loss by how much likelier the policy makes what was sampled than the sampler did (trl's
+    /// `vllm_importance_sampling_mode`): by token or by response, limited (`"…_truncate"`) or left out above the limit (`"…_mask"`). For
+    /// PPO, RLOO, GRPO and REINFORCE++; by default the loss is not corrected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub correction: Option<SamplingCorrection>,
+    /// The limit of the correction; by default 3.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub correction_max: Option<f64>,
     /// The command that loads the weights of each round into the server. Without it the server keeps those that it has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reload: Option<ReloadSettings>,
@@ -90,15 +102,23 @@ impl Default for RolloutSection {
             epochs_per_round: 1,
             chunk_rows: 64,
             reference: RoundReference::Initial,
+            log_kl: true,
             keep: Keep::Memory,
             keep_rounds: None,
             server: None,
+            correction: None,
+            correction_max: None,
             reload: None,
         }
     }
 }
 
 impl RolloutSection {
+    /// Returns the correction of the loss for what sampled, and its limit.
+    pub fn correction(&self) -> Option<(SamplingCorrection, f64)> {
+        Some((self.correction?, self.correction_max.unwrap_or(CORRECTION_MAX)))
+    }
+
     /// Returns the defaults of a method.
     pub fn of(method: &Method) -> Self {
         let (samples, epochs) = match method.training() {
@@ -194,113 +214,14 @@ impl AlignConfig {
     }
 }
 
-/// Notes what is wrong with the settings of rounds, and such settings without rounds.
-pub fn validate(config: &AlignConfig, problems: &mut Problems<'_>) {
-    if !config.is_in_rounds() {
-        problems.require(
-            !matches!(config.align.training(), Training::Sampled(_)),
-            "rounds",
-            format!(
-                "`{}` trains on responses that the policy samples: set `rounds`, and a source of their rewards in `reward`",
-                config.align.name()
-            ),
-        );
-        for (section, is_given) in [
-            ("rollout", config.rollout.is_some()),
-            ("reward", config.reward.is_some()),
-            ("watch", config.watch.is_some()),
-            ("guards", config.guards.is_some()),
-            ("sft_data", config.sft_data.is_some()),
-        ] {
-            problems.require(
-                !is_given,
-                section,
-                format!("`{section}` belongs to rounds, and the responses of the data are trained on: set `rounds`, or leave it out"),
-            );
-        }
-        return;
-    }
-    let passes = config.rollout.as_ref().map_or(1, |rollout| rollout.epochs_per_round);
-    problems.require(
-        config.rounds.is_none_or(|rounds| rounds.saturating_mul(passes) <= MOST_PASSES),
-        "rounds",
-        format!("`rounds` times `rollout.epochs_per_round` must be at most {MOST_PASSES}"),
-    );
-    if let Some(rollout) = &config.rollout {
-        validate_rollout(rollout, problems);
-        validate_method(&config.align, rollout, problems);
-        problems.require(
-            rollout.reference == RoundReference::Initial || config.reference.is_none(),
-            "rollout.reference",
-            "with rollout.reference = \"previous\" the policy itself is the reference: leave `reference` out",
-        );
-        problems.require(
-            rollout.reference == RoundReference::Initial || config.align.about().reference,
-            "rollout.reference",
-            format!("`{}` has no reference model: leave `rollout.reference` out", config.align.name()),
-        );
-    }
-    if let Some(watch) = &config.watch {
-        validate_reward(watch, "watch", problems);
-    }
-    if let Some(reward) = &config.reward {
-        validate_reward(reward, "reward", problems);
-        problems.require(
-            reward.missing_stop_penalty == 0.0 || own_penalty(&config.align) == 0.0,
-            "reward.missing_stop_penalty",
-            "`reward.missing_stop_penalty` and `align.missing_stop_penalty` would both be subtracted: leave one of them out",
-        );
-    }
-    value::validate(config, problems);
-    problems.require(
-        config.eval_data.is_none() || config.stop.max_kl.is_some(),
-        "eval_data",
-        "rounds have no loss on the responses of a file: leave `eval_data` out, and compare models with `setpoint eval`; its prompts serve \
-         `align.max_kl` alone",
-    );
-    problems.require(
-        config.train.epochs == 1.0,
-        "train.epochs",
-        "the passes over a round's responses are `rollout.epochs_per_round`: leave `train.epochs` out",
-    );
-}
-
-fn validate_rollout(rollout: &RolloutSection, problems: &mut Problems<'_>) {
-    for (name, count) in [
-        ("prompts", rollout.prompts as u64),
-        ("samples", rollout.samples as u64),
-        ("max_new_tokens", rollout.max_new_tokens as u64),
-        ("epochs_per_round", rollout.epochs_per_round),
-        ("chunk_rows", rollout.chunk_rows as u64),
-        ("keep_rounds", rollout.keep_rounds.unwrap_or(1)),
-    ] {
-        let key = format!("rollout.{name}");
-        problems.require(count > 0, &key, format!("`{key}` must be at least 1; found 0"));
-    }
-    let temperature = rollout.temperature;
-    problems.require(
-        temperature.is_finite() && temperature > 0.0,
-        "rollout.temperature",
-        format!(
-            "`rollout.temperature` must be a number above 0, so that the samples of a prompt differ; found {temperature}"
-        ),
-    );
-    remote::validate(rollout, problems);
-}
-
 /// Returns whether a method takes the samples for those of the policy at the beginning of the round.
-fn assumes_policy(training: &Training, level: Option<LogZ0>) -> bool {
+pub fn assumes_policy(training: &Training, level: Option<LogZ0>) -> bool {
     match training {
         // QRPO's rewards are shares of a prompt's samples that are not better.
         Training::Rows(objective) => objective.desirable().is_none(),
         Training::Sampled(_) => true,
         _ => level == Some(LogZ0::PerPrompt),
     }
-}
-
-/// Returns whether a method that takes the samples for the policy's own knows nothing of a temperature: its log-probabilities are those at 1.
-fn ignores_temperature(training: &Training) -> bool {
-    matches!(training, Training::Rows(objective) if objective.desirable().is_none())
 }
 
 /// Returns the temperature at which the log-probabilities of the policy that samples are computed: that of the samples if the method asks
@@ -318,52 +239,6 @@ pub fn trained_temperature(method: &Method, rollout: &RolloutSection) -> f64 {
     if matches!(method.training(), Training::Sampled(_)) { rollout.temperature } else { 1.0 }
 }
 
-/// Notes where a method and the way in which responses are sampled do not go together.
-fn validate_method(method: &Method, rollout: &RolloutSection, problems: &mut Problems<'_>) {
-    let (name, samples) = (method.name(), rollout.samples);
-    let level = method.level();
-    let training = method.training();
-    if let Training::Pairs(pairwise) = &training {
-        problems.require(
-            pairwise.reward_files().is_empty(),
-            "align.ensemble",
-            "the files of an ensemble hold rewards of the data's responses, and rounds sample others: leave `align.ensemble` out",
-        );
-    }
-    problems.require(
-        !compares(&training) || samples >= 2,
-        "rollout.samples",
-        format!("`{name}` compares the responses of a prompt: set `rollout.samples` to at least 2; found {samples}"),
-    );
-    problems.require(
-        !ignores_temperature(&training) || rollout.temperature == 1.0,
-        "rollout.temperature",
-        format!(
-            "`{name}` takes the samples for those of the policy itself, which they are at temperature 1 alone: found {}",
-            rollout.temperature
-        ),
-    );
-    problems.require(
-        !assumes_policy(&training, level) || rollout.server.is_none() || rollout.reload.is_some(),
-        "rollout.reload",
-        format!(
-            "`{name}` takes the samples for those of the policy, and the server keeps the weights that it has: set `rollout.reload` to a \
-             command that loads those of each round"
-        ),
-    );
-    problems.require(
-        !matches!(level, Some(LogZ0::KeepChosen { .. } | LogZ0::Auto { .. })),
-        "align.log_z0",
-        "`keep_chosen` is about the chosen responses of a file, and rounds have none: give \"mean\", \"per_prompt\" or a number",
-    );
-}
-
-/// Returns the penalty for a missing stop token among the settings of the method itself; 0 if it has no such setting.
-fn own_penalty(method: &Method) -> f64 {
-    let settings = serde_json::to_value(method).unwrap_or_default();
-    settings.get("missing_stop_penalty").and_then(serde_json::Value::as_f64).unwrap_or(0.0)
-}
-
 /// Returns whether a method compares the responses of a prompt, so that one alone teaches nothing.
 pub fn compares(training: &Training) -> bool {
     match training {
@@ -376,33 +251,6 @@ pub fn compares(training: &Training) -> bool {
         Training::RowsWithValue(_) => false,
         Training::Sampled(objective) => objective.least_samples() >= 2,
     }
-}
-
-/// Notes what is wrong with a source of rewards, whose settings are those of `section`.
-fn validate_reward(reward: &RewardSection, section: &str, problems: &mut Problems<'_>) {
-    let model = reward.reward_model();
-    let entries = sources::with_model("model", &model, reward.sources.entries());
-    let prefix = format!("{section}.");
-    sources::require_chosen("source of rewards for the sampled responses", &prefix, section, &entries, problems);
-    sources::validate(&prefix, &entries, ("give one source of rewards", None), problems);
-    problems.require(
-        reward.sources.column.0.is_none(),
-        &format!("{section}.column"),
-        "a column holds the rewards of the responses in the file, and rounds sample others: give another source of rewards",
-    );
-    problems.require(
-        !reward.normalize || reward.model.path.is_some(),
-        &format!("{section}.normalize"),
-        "only a reward model stores a mean and deviation to apply",
-    );
-    problems.require(reward.batch_tokens > 0, &format!("{section}.batch_tokens"), "must be at least 1");
-    let penalty = reward.missing_stop_penalty;
-    let key = format!("{section}.missing_stop_penalty");
-    problems.require(
-        penalty.is_finite() && penalty >= 0.0,
-        &key,
-        format!("`{key}` must be a number of at least 0; found {penalty}"),
-    );
 }
 
 /// Returns the most examples that a round makes of its responses: prompts, pairs or single responses.

@@ -47,6 +47,9 @@ pub struct RolloutRow {
     pub logps: Vec<f64>,
     /// The same as the generator computed it; nothing if a server did not tell.
     pub sampling_logps: Vec<f64>,
+    /// The same token by token, if the loss is corrected for what sampled. A token that a server is silent about has the policy's number.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sampling_token_logps: Vec<Vec<f64>>,
     /// `log π_ref(y|x)`, nats; nothing without a reference.
     pub ref_logps: Vec<f64>,
     /// `log π_ref` of the prompt's tokens that are scored, nats.
@@ -74,7 +77,9 @@ impl RolloutRow {
         lengths.iter().all(|&length| length == count)
             && (self.sampling_logps.is_empty() || self.sampling_logps.len() == count)
             && (self.ref_logps.is_empty() || self.ref_logps.len() == count)
-            && [&self.token_logps, &self.ref_token_logps].into_iter().all(|logps| self.fits(logps))
+            && [&self.token_logps, &self.ref_token_logps, &self.sampling_token_logps]
+                .into_iter()
+                .all(|logps| self.fits(logps))
             && self.has_slots()
             && self.tokens.iter().all(|ids| !ids.is_empty())
     }
@@ -280,7 +285,7 @@ impl Store {
 fn write_rows(path: &Path, rows: &[RolloutRow]) -> Outcome {
     setpoint_files::write::<Failure>(path, |out| {
         for row in rows {
-            let tokens = row.token_logps.iter().chain(&row.ref_token_logps).flatten();
+            let tokens = row.token_logps.iter().chain(&row.ref_token_logps).chain(&row.sampling_token_logps).flatten();
             if let Some(wrong) = row.values.iter().flatten().find(|value| !value.is_finite()) {
                 return Err(Failure::run(format!(
                     "{}: a value of a response to the prompt of row {} of the data is {wrong}",
@@ -336,6 +341,7 @@ mod tests {
             stopped: vec![true, false],
             logps: vec![-0.1 - 0.2, f64::MIN_POSITIVE],
             sampling_logps: vec![-0.3, 0.0],
+            sampling_token_logps: vec![vec![-0.1, -0.2], vec![0.0]],
             ref_logps: Vec::new(),
             ref_prompt_logp: 0.0,
             token_logps: vec![vec![-0.1, -0.2], vec![-1.0 / 7.0]],
@@ -425,6 +431,7 @@ mod tests {
         for damaged in [
             &text[..text.len() / 2],
             &few("\"stopped\":[true,false]", "\"stopped\":[true]"),
+            &few("\"sampling_token_logps\":[[-0.1,-0.2],[0.0]]", "\"sampling_token_logps\":[[-0.1],[0.0]]"),
             // Neither a value for each token nor one more.
             &few("[2.0]]", "[2.0,2.0,2.0]]"),
         ] {

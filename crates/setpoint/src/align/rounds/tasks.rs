@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use setpoint_align::online::OnlineState;
 use setpoint_align::{
-    About, DroVSettings, FittedTransform, LogZ0, PairRule, PairwiseMethod, PromptObjective, ReferenceSample,
+    About, Desirable, DroVSettings, FittedTransform, LogZ0, PairRule, PairwiseMethod, PromptObjective, ReferenceSample,
     RowObjective, Summary, WeightedObjective, check_targets, log_z_of_samples, prompt_log_z,
 };
 use setpoint_data::{EncodedResponse, Example, Source};
@@ -31,6 +31,7 @@ use crate::tasks::stages::{ReferenceLogps, RewardedPrompt, RowPrompt, WithRefere
 pub use self::sampled::{PpoTasks, SampledTasks};
 
 /// The responses of a round that have rewards.
+#[derive(Clone)]
 pub struct Round {
     /// The number of the round, from 0.
     number: u64,
@@ -43,6 +44,7 @@ pub struct Round {
 }
 
 /// A prompt with the responses that have rewards.
+#[derive(Clone)]
 struct RoundRow {
     example: Example,
     reference: ReferenceLogps,
@@ -50,6 +52,8 @@ struct RoundRow {
     policy: Vec<f64>,
     /// The same token by token, and under the reference, for methods that look at tokens.
     tokens: Vec<[Vec<f64>; 2]>,
+    /// The log-probability of each token as whatever sampled it computed it, if the loss is corrected for that.
+    sampling: Vec<Vec<f64>>,
     /// The values of each response's slots, for methods with a value network.
     values: Vec<Vec<f64>>,
     /// Whether a response ended with a stop token.
@@ -97,6 +101,7 @@ impl Round {
                 reference,
                 policy: kept.iter().map(|&j| row.logps[j]).collect(),
                 tokens: kept.iter().map(|&j| [&row.token_logps, &row.ref_token_logps].map(|of| at(of, j))).collect(),
+                sampling: kept.iter().map(|&j| at(&row.sampling_token_logps, j)).collect(),
                 values: kept.iter().map(|&j| at(&row.values, j)).collect(),
                 stopped: kept.iter().map(|&j| row.stopped[j]).collect(),
                 samples: prompts.samples.as_ref().map_or_else(Vec::new, |samples| samples[row.row].clone()),
@@ -322,22 +327,35 @@ impl RowTasks {
     }
 }
 
+impl RowTasks {
+    /// Returns what there is to learn from in a round, if there is anything: without ties if the best response of each prompt is the good
+    /// one, and with two different prompts if the method compares with other prompts' responses.
+    fn taught(&self, round: &Round) -> Option<Round> {
+        let round = match self.objective.desirable() {
+            Some(Desirable::Best) => round.clone().without_ties(),
+            _ => round.clone(),
+        };
+        let first = &round.rows.first()?.example.prompt;
+        let is_enough =
+            self.objective.baseline().is_none() || round.rows.iter().any(|row| row.example.prompt != *first);
+        is_enough.then_some(round)
+    }
+}
+
 impl RoundTasks for RowTasks {
     type Task = RowTask;
 
     fn mismatched(&self, round: &Round) -> Outcome<Vec<Vec<Sequence>>> {
-        if self.objective.baseline().is_none() || round.rows.is_empty() {
+        let Some(round) = self.taught(round).filter(|_| self.objective.baseline().is_some()) else {
             return Ok(Vec::new());
-        }
+        };
         let set = rows(round.set(), &*self.objective, &self.about)?;
         let of = |prompts: Vec<RowPrompt>| prompts.into_iter().map(|prompt| prompt.prompt.sequences).collect();
         Ok(set.mismatched.map_or_else(Vec::new, of))
     }
 
     fn task(&mut self, round: Round) -> Outcome<Option<RowTask>> {
-        if round.rows.is_empty() {
-            return Ok(None);
-        }
+        let Some(round) = self.taught(&round) else { return Ok(None) };
         let set = rows(round.set(), &*self.objective, &self.about)?;
         let logps =
             |logps: &Vec<f64>| ReferenceLogps { responses: logps.iter().copied().map(Some).collect(), prompt: 0.0 };

@@ -55,7 +55,8 @@ impl<'a> Watch<'a> {
                 responses.map(move |(index, (ids, text))| Answer { row: row.row, index, ids, text })
             })
             .collect();
-        let rewards = self.judge.rewards(&answers, encoder, prompts)?;
+        let rewards = self.judge.rewards(&answers, encoder, prompts);
+        let rewards = rewards.map_err(|failure| failure.at(format_args!("round {round}, [watch]")))?;
         let unscored = rewards.iter().filter(|reward| reward.is_none()).count();
         self.judge.end_round(round, unscored, rewards.len())?;
         let stopped = rows.iter().flat_map(|row| &row.stopped);

@@ -18,7 +18,7 @@ const METHOD: Here = Written("align.method", "\"dpo\"; `setpoint methods` lists 
 const LOSSES: Here =
     Written("align.losses", "[{ method = \"dpo\", weight = 0.8 }, { method = \"hinge\", weight = 0.2 }]");
 const GAMMA: Here = Written("align.gamma_beta_ratio", "0.5, which is simpo_gamma divided by the β");
-const ADAMW: Here = Nothing("the optimizer is AdamW; its constants are the settings of train.optimizer");
+const ADAMW: Here = Written("train.optimizer.state", "\"8bit\" or \"f32\": the optimizer is AdamW");
 const EXAMPLES: Here = Written("train.micro_batch", "{ examples = 8 }");
 const WHOLE_BATCH: Here = Written(
     "train.batch_size",
@@ -36,7 +36,8 @@ const DEVICES: Here = Flag("--device cuda:0-7");
 
 const ADAPTERS: &str = "adapters do not have this: the section [adapter] has what there is";
 const ADAPTER: Here = Written("adapter.rank", "16: the section [adapter] turns it on");
-const QUANTISED: &str = "weights are not quantised";
+const NF4: Here = Written("model.quantize", "\"nf4\", with a section [adapter]");
+const QUANTISED: &str = "weights are quantised in one format: set model.quantize = \"nf4\", with a section [adapter]";
 const SPLIT: &str = "rows are not split off for evaluation: put them into a file of their own and set eval_data.path";
 const IN_STEPS: &str = "evaluations and checkpoints are counted in steps: set train.eval_steps and train.save_steps";
 const SHARDED: &str = "each device holds the whole model: name several with --device cuda:0-7";
@@ -172,6 +173,10 @@ pub const FOREIGN: &[Foreign] = &[
     name("loraplus_lr_ratio", NOT_TRL, Setting("adapter.plus_ratio"), By(Rule::Adapter)),
     name("adapter_name_or_path", FACTORY, Setting("adapter.path"), By(Rule::Adapter)),
     name("lora_model_dir", AXOLOTL, Setting("adapter.path"), By(Rule::Adapter)),
+    name("load_in_4bit", NOT_FACTORY, NF4, By(Rule::Quantize)),
+    name("quantization_bit", FACTORY, NF4, By(Rule::Quantize)),
+    name("use_bnb_nested_quant", TRL, Setting("model.double_quant"), By(Rule::Quantize)),
+    name("double_quantization", FACTORY, Setting("model.double_quant"), By(Rule::Quantize)),
     name("output_dir", ALL, Flag("--run DIR"), By(Rule::Run)),
     // Lost.
     lost("lora_*", ADAPTERS),
@@ -179,14 +184,11 @@ pub const FOREIGN: &[Foreign] = &[
     lost("loraplus_*", ADAPTERS),
     lost("pissa_*", ADAPTERS),
     lost("create_new_adapter", ADAPTERS),
-    lost("load_in_4bit", QUANTISED),
     lost("load_in_8bit", QUANTISED),
     lost("quantization_*", QUANTISED),
-    lost("double_quantization", QUANTISED),
     lost("bnb_*", QUANTISED),
     lost("gptq", QUANTISED),
     lost("fp8*", QUANTISED),
-    lost("use_bnb_nested_quant", QUANTISED),
     lost("val_set_size", SPLIT),
     lost("val_size", SPLIT),
     name("evals_per_epoch", AXOLOTL, Written("train.eval_steps", "100, in steps"), Lost(IN_STEPS)),

@@ -56,7 +56,21 @@ fn a_name_is_answered_with_its_counterpart() {
         ("padding_free", "`padding_free` is a name of trl and not needed here: rows are packed without padding"),
         ("wandb_project", ""),
         ("use_wandb", "`use_wandb` is a name of other tools and not needed here"),
-        ("load_in_4bit", "`load_in_4bit` is a name of other tools; here weights are not quantised"),
+        (
+            "optim",
+            "`optim` is a name of trl and LLaMA-Factory; here it is `train.optimizer.state`, as in \
+             train.optimizer.state = \"8bit\" or \"f32\": the optimizer is AdamW",
+        ),
+        (
+            "load_in_4bit",
+            "`load_in_4bit` is a name of trl and axolotl; here it is `model.quantize`, as in model.quantize = \"nf4\", with a \
+             section [adapter]",
+        ),
+        (
+            "load_in_8bit",
+            "`load_in_8bit` is a name of other tools; here weights are quantised in one format: set model.quantize = \"nf4\", \
+             with a section [adapter]",
+        ),
         ("freeze_layers", "`freeze_layers` is a name of other tools; here all weights are trained"),
         (
             "fsdp_config",

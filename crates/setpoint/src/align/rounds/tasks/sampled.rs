@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use setpoint_align::PromptIndex;
-use setpoint_align::online::{OnlineObjective, OnlineState, PpoSettings, Prepared, Sampled};
+use setpoint_align::online::{
+    OnlineObjective, OnlineState, PpoSettings, Prepared, Sampled, SamplingCorrection, correction_metrics,
+    sampling_weights,
+};
 
 use super::super::ptx::Ptx;
 use super::{Round, RoundTasks};
@@ -17,6 +20,8 @@ pub struct SampledTasks {
     objective: Arc<dyn OnlineObjective>,
     max_new_tokens: usize,
     temperature: f64,
+    /// The correction of the loss for what sampled, and its limit.
+    correction: Option<(SamplingCorrection, f64)>,
     /// The state that the next round begins with.
     state: OnlineState,
     metrics: Vec<(String, f64)>,
@@ -26,13 +31,37 @@ impl SampledTasks {
     /// Creates the tasks of an objective. `max_new_tokens`: the most tokens that a response may have.
     pub fn new(objective: Box<dyn OnlineObjective>, max_new_tokens: usize) -> Self {
         let state = objective.start();
-        Self { objective: Arc::from(objective), max_new_tokens, temperature: 1.0, state, metrics: Vec::new() }
+        let objective = Arc::from(objective);
+        Self { objective, max_new_tokens, temperature: 1.0, correction: None, state, metrics: Vec::new() }
     }
 
     /// The same at the temperature that responses are sampled at: the policy that samples is the one that is trained.
     #[must_use]
     pub fn at_temperature(self, temperature: f64) -> Self {
         Self { temperature, ..self }
+    }
+
+    /// The same with a loss that is corrected for what sampled.
+    #[must_use]
+    pub fn corrected(self, correction: Option<(SamplingCorrection, f64)>) -> Self {
+        Self { correction, ..self }
+    }
+
+    /// Multiplies the advantages of a round by the weights of the correction, if there is one: every loss is linear in its advantage.
+    fn correct(&mut self, round: &Round, advantages: &mut [Vec<f64>]) {
+        let Some((correction, max)) = self.correction else { return };
+        let responses = || round.rows.iter().flat_map(|row| row.tokens.iter().zip(&row.sampling));
+        let counts: Vec<usize> = responses().map(|([old, _], _)| old.len()).collect();
+        let old: Vec<f64> = responses().flat_map(|([old, _], _)| old.iter().copied()).collect();
+        // What is not known of a response does not correct it.
+        let known = |([old, _], sampled): (&'_ [Vec<f64>; 2], &'_ Vec<f64>)| -> Vec<f64> {
+            if sampled.len() == old.len() { sampled.clone() } else { old.clone() }
+        };
+        let sampled: Vec<f64> = responses().flat_map(known).collect();
+        let weights = sampling_weights(&old, &sampled, &counts, correction, max);
+        let weighted = advantages.iter_mut().flatten().zip(&weights);
+        weighted.for_each(|(advantage, weight)| *advantage *= weight);
+        self.metrics.extend(correction_metrics(&weights, &counts, correction));
     }
 
     /// Computes the advantages of a round, and the state of the next one.
@@ -57,8 +86,9 @@ impl SampledTasks {
 
     /// Makes the task of the policy, and returns the targets of each response's values.
     fn policy_task(&mut self, round: &Round) -> Outcome<(PolicyTask, Vec<Vec<f64>>)> {
-        let found = self.prepare(round)?;
-        self.metrics = found.metrics.into_iter().collect();
+        let mut found = self.prepare(round)?;
+        self.metrics = std::mem::take(&mut found.metrics).into_iter().collect();
+        self.correct(round, &mut found.advantages);
         let mut numbers = found.advantages.into_iter().zip(found.weights);
         let mut prompts = Vec::with_capacity(round.rows.len());
         for row in &round.rows {
@@ -135,6 +165,12 @@ impl PpoTasks {
     #[must_use]
     pub fn at_temperature(self, temperature: f64) -> Self {
         Self { sampled: self.sampled.at_temperature(temperature), ..self }
+    }
+
+    /// The same with a loss of the policy that is corrected for what sampled.
+    #[must_use]
+    pub fn corrected(self, correction: Option<(SamplingCorrection, f64)>) -> Self {
+        Self { sampled: self.sampled.corrected(correction), ..self }
     }
 }
 

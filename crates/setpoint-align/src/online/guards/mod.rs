@@ -1,10 +1,12 @@
 //! Guards: signs that a run goes wrong, as warnings that name a remedy.
 
-use std::fmt;
+mod sign;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::sign::{GuardWarning, Sign};
+use crate::levers::Levers;
 use crate::summary::Summary;
 
 /// The consequence of a warning for the run: the setting `guards`.
@@ -49,91 +51,16 @@ pub struct RoundSigns {
     pub equal: Option<f64>,
 }
 
-/// The sign that a warning is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Sign {
-    /// The policy is far from the reference.
-    Kl,
-    /// The policy is less probable under itself than under the reference.
-    NegativeKl,
-    /// The generator's log-probabilities are not those of the training path.
-    Sampling,
-    /// The entropy has collapsed.
-    Entropy,
-    /// Rewards follow length.
-    Length,
-    /// Most responses are cut.
-    Cut,
-    /// Most prompts have equal rewards.
-    NoSignal,
-    /// The ratio is not 1 where it must be.
-    Ratio,
-    /// The reward rises and the held-out reward falls.
-    OverOptimization,
-    /// Texts repeat themselves, or each other.
-    Repetition,
-}
-
-/// A warning.
-#[derive(Debug, Clone, PartialEq)]
-pub struct GuardWarning {
-    /// The round, from 0.
-    pub round: u64,
-    /// The sign that it is about.
-    pub sign: Sign,
-    /// The numbers, in half a sentence.
-    pub finding: String,
-}
-
-impl Sign {
-    /// Returns the ways out.
-    pub fn remedy(self) -> &'static str {
-        match self {
-            Self::Kl => "raise align.kl_coef (align.beta for RLOO and GRPO), or lower train.learning_rate",
-            Self::NegativeKl | Self::Sampling => {
-                "responses must be sampled from the policy itself: check the temperature, the chat template and the dtype"
-            }
-            Self::Entropy => {
-                "the policy has stopped exploring: take fewer rollout.epochs_per_round, or raise align.kl_coef (align.beta) or \
-                 align.clip_high"
-            }
-            Self::Length => {
-                "the policy may be paid for length: add a rule on length to the reward, or use GRPO with align.loss = \"dr_grpo\""
-            }
-            Self::Cut => "raise rollout.max_new_tokens, or set reward.missing_stop_penalty",
-            Self::NoSignal => {
-                "such prompts teach nothing: raise rollout.samples or rollout.temperature, or use a reward that tells \
-                 responses apart"
-            }
-            Self::Ratio => {
-                "the ratio is 1 there by definition: try model.dtype = \"f32\", and if it stays, please report a bug"
-            }
-            Self::OverOptimization => {
-                "the policy exploits its reward: take the model of an earlier step (keep_models), raise align.kl_coef (align.beta), or \
-                 improve the reward"
-            }
-            Self::Repetition => {
-                "add a rule on repetition to the reward, raise align.kl_coef (align.beta), or lower train.learning_rate"
-            }
-        }
-    }
-}
-
-impl fmt::Display for GuardWarning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "round {}: {}; {}", self.round, self.finding, self.sign.remedy())
-    }
-}
-
 /// The largest KL divergence per response, nats.
 const MOST_KL: f64 = 50.0;
 /// The largest multiple of its running median.
 const MOST_KL_RISE: f64 = 5.0;
-/// The rounds that a median needs.
-const MEDIAN_ROUNDS: usize = 5;
-/// A multiple of a median below this, nats, is no sign: at the start every KL divergence is small.
-const LEAST_KL: f64 = 1.0;
+/// The rounds that a median needs. In a run that goes well the log-ratios move from 0 by about as much in every round, and the KL divergence
+/// grows with their square: that of round k is more than 5 times the median of the rounds before it up to k = 9, and less from k = 10 on.
+const MEDIAN_ROUNDS: usize = 10;
+/// The least median, nats, that a multiple is taken of: a policy within 1 nat of its reference has hardly moved, and that of a run which
+/// warms up slowly stays near 0 for longer than the rounds above.
+const LEAST_MEDIAN: f64 = 1.0;
 /// The smallest KL divergence, nats, in two rounds one after the other.
 const LEAST_NEGATIVE_KL: f64 = -1.0;
 /// The largest distance between generator and training path, nats.
@@ -151,9 +78,9 @@ const MOST_ZERO_STD: f64 = 0.8;
 const MOST_RATIO_ERROR: f64 = 0.1;
 /// The evaluations in a row in which the held-out reward falls.
 const FALLS: usize = 3;
-/// The largest share of repetitive responses.
+/// The largest share of repetitive responses above that of the first round.
 const MOST_REPETITIVE: f64 = 0.2;
-/// The largest share of responses that repeat another.
+/// The largest share of responses that repeat another above that of the first round.
 const MOST_EQUAL: f64 = 0.1;
 
 /// Watches the rounds of a run.
@@ -181,13 +108,22 @@ pub struct Guards {
     kls: Vec<f64>,
     first_entropy: Option<f64>,
     first_tokens: Option<f64>,
+    first_repetitive: Option<f64>,
+    first_equal: Option<f64>,
     /// Reward and held-out reward at the last evaluations.
     evaluations: Vec<(f64, f64)>,
     /// The signs of the last round.
     standing: Vec<Sign>,
+    /// The settings that warnings name.
+    levers: Levers,
 }
 
 impl Guards {
+    /// Creates the guards of a run whose method has these settings.
+    pub fn new(levers: Levers) -> Self {
+        Self { levers, ..Self::default() }
+    }
+
     /// Takes a round in; returns the warnings about signs that the round before did not have.
     ///
     /// Numbers that are not finite are no signs: the training loop reports those itself.
@@ -195,6 +131,8 @@ impl Guards {
         let signs = finite(signs);
         self.first_entropy = self.first_entropy.or(signs.entropy);
         self.first_tokens = self.first_tokens.or(signs.mean_tokens);
+        self.first_repetitive = self.first_repetitive.or(signs.repetitive);
+        self.first_equal = self.first_equal.or(signs.equal);
         if let (Some(reward), Some(held_out)) = (signs.reward, signs.held_out_reward) {
             self.evaluations.push((reward, held_out));
             let old = self.evaluations.len().saturating_sub(FALLS + 1);
@@ -209,7 +147,8 @@ impl Guards {
 
         let before = std::mem::replace(&mut self.standing, found.iter().map(|(sign, _)| *sign).collect());
         let new = found.into_iter().filter(|(sign, _)| !before.contains(sign));
-        new.map(|(sign, finding)| GuardWarning { round: signs.round, sign, finding }).collect()
+        let levers = self.levers;
+        new.map(|(sign, finding)| GuardWarning { round: signs.round, sign, finding, levers }).collect()
     }
 
     fn kl_signs(&self, signs: &RoundSigns) -> Vec<(Sign, String)> {
@@ -221,7 +160,7 @@ impl Guards {
                 Sign::Kl,
                 format!("the KL divergence to the reference is {kl:.1} nats per response, above {MOST_KL}"),
             ));
-        } else if let Some(median) = median.filter(|median| kl > LEAST_KL && kl > MOST_KL_RISE * median.max(0.0)) {
+        } else if let Some(median) = median.filter(|median| kl > MOST_KL_RISE * median.max(LEAST_MEDIAN)) {
             let finding = format!(
                 "the KL divergence to the reference is {kl:.2} nats per response, more than {MOST_KL_RISE} times its median of \
                  {median:.2}"
@@ -285,14 +224,24 @@ impl Guards {
                 format!("the reward rises while the held-out reward has fallen at {FALLS} evaluations in a row"),
             );
         }
-        match (above(signs.repetitive, MOST_REPETITIVE), above(signs.equal, MOST_EQUAL)) {
-            (Some(share), _) => say(Sign::Repetition, format!("{} of the responses repeat themselves", percent(share))),
-            (None, Some(share)) => {
-                say(Sign::Repetition, format!("{} of the responses repeat another to their prompt", percent(share)));
-            }
-            (None, None) => {}
-        }
+        found.extend(self.repetition(signs));
         found
+    }
+
+    /// Returns the sign that texts have lost their variety, next to the samples of the first round: those of the policy before training.
+    fn repetition(&self, signs: &RoundSigns) -> Option<(Sign, String)> {
+        let risen = |now: Option<f64>, first: Option<f64>, most: f64| {
+            let (now, first) = (now?, first.unwrap_or_default());
+            (now - first > most).then_some((now, first))
+        };
+        let repetitive =
+            risen(signs.repetitive, self.first_repetitive, MOST_REPETITIVE).map(|shares| ("repeat themselves", shares));
+        let equal = || {
+            risen(signs.equal, self.first_equal, MOST_EQUAL).map(|shares| ("repeat another to their prompt", shares))
+        };
+        let (what, (now, first)) = repetitive.or_else(equal)?;
+        let finding = format!("{} of the responses {what}, {} in the first round", percent(now), percent(first));
+        Some((Sign::Repetition, finding))
     }
 
     fn is_over_optimized(&self) -> bool {
@@ -373,14 +322,18 @@ mod tests {
         let none = RoundSigns::default();
         let cases: [Case<'_>; 9] = [
             (&[49.0, 51.0, 60.0, 40.0, 55.0], &|v| RoundSigns { kl: Some(v), ..none }, &[(1, Sign::Kl), (4, Sign::Kl)]),
-            (&[1.0, 1.1, 0.9, 1.0, 1.2, 5.4, 5.0], &|v| RoundSigns { kl: Some(v), ..none }, &[(5, Sign::Kl)]),
+            (
+                &[1.0, 1.1, 0.9, 1.0, 1.2, 5.4, 1.0, 0.8, 1.1, 0.9, 5.4, 5.6],
+                &|v| RoundSigns { kl: Some(v), ..none },
+                &[(10, Sign::Kl)],
+            ),
             (&[-2.0, 0.0, -2.0, -1.5, -3.0], &|v| RoundSigns { kl: Some(v), ..none }, &[(3, Sign::NegativeKl)]),
             (&[0.1, 0.6], &|v| RoundSigns { sampling_difference: Some(v), ..none }, &[(1, Sign::Sampling)]),
             (&[2.0, 0.21, 0.19], &|v| RoundSigns { entropy: Some(v), ..none }, &[(2, Sign::Entropy)]),
             (&[0.4, 0.6], &|v| RoundSigns { clipped_ratio: Some(v), ..none }, &[(1, Sign::Cut)]),
             (&[0.8, 0.81], &|v| RoundSigns { zero_std: Some(v), ..none }, &[(1, Sign::NoSignal)]),
             (&[1.05, 0.85], &|v| RoundSigns { first_ratio: Some(v), ..none }, &[(1, Sign::Ratio)]),
-            (&[0.1, 0.3, f64::NAN], &|v| RoundSigns { repetitive: Some(v), ..none }, &[(1, Sign::Repetition)]),
+            (&[0.1, 0.2, 0.35, f64::NAN], &|v| RoundSigns { repetitive: Some(v), ..none }, &[(2, Sign::Repetition)]),
         ];
         for (values, of, expected) in cases {
             assert_eq!(series(values, of), expected, "{values:?}");
@@ -390,12 +343,34 @@ mod tests {
     }
 
     #[test]
-    fn small_kl_divergences_may_multiply_at_the_start() {
-        let found = series(&[0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.4, 0.9], |kl| RoundSigns {
-            kl: Some(kl),
-            ..RoundSigns::default()
-        });
-        assert!(found.is_empty(), "{found:?}");
+    fn kl_divergences_may_multiply_at_the_start() {
+        let found = |kls: &[f64]| series(kls, |kl| RoundSigns { kl: Some(kl), ..RoundSigns::default() });
+        assert_eq!(found(&[0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.4, 0.9]), []);
+        // As a fast training that goes well: near 0 in the first two rounds, then with the square of the rounds.
+        for scale in [0.01, 0.1, 0.3] {
+            let square: Vec<f64> = (0..13).map(|round| scale * f64::from(round * round)).collect();
+            assert_eq!(found(&square), [], "{scale}");
+        }
+        // A slow start: twelve rounds near the reference, and then a few nats.
+        let slow: Vec<f64> = (0..12).map(|round| 0.02 * f64::from(round)).chain([0.9, 2.0, 4.0]).collect();
+        assert_eq!(found(&slow), []);
+        let jump: Vec<f64> = slow[..12].iter().copied().chain([0.9, 9.0]).collect();
+        assert_eq!(found(&jump), [(13, Sign::Kl)]);
+    }
+
+    #[test]
+    fn repetition_counts_next_to_that_of_the_first_round() {
+        let repetitive =
+            |shares: &[f64]| series(shares, |v| RoundSigns { repetitive: Some(v), ..RoundSigns::default() });
+        assert_eq!(repetitive(&[0.6, 0.7, 0.75]), []);
+        assert_eq!(repetitive(&[0.6, 0.85]), [(1, Sign::Repetition)]);
+        let mut guards = Guards::default();
+        let mut observe =
+            |round, equal| guards.observe(&RoundSigns { round, equal: Some(equal), ..RoundSigns::default() });
+        assert!(observe(0, 0.15).is_empty() && observe(1, 0.2).is_empty());
+        let warnings = observe(2, 0.3);
+        let said = "30 % of the responses repeat another to their prompt, 15 % in the first round";
+        assert_eq!(warnings[0].finding, said);
     }
 
     #[test]
@@ -427,24 +402,5 @@ mod tests {
         let mut both = fall;
         both[3].0 = 1.9;
         assert!(rounds(&both).is_empty(), "the reward has fallen as well");
-    }
-
-    #[test]
-    fn every_warning_names_a_setting_or_a_remedy() {
-        for sign in [
-            Sign::Kl,
-            Sign::NegativeKl,
-            Sign::Sampling,
-            Sign::Entropy,
-            Sign::Length,
-            Sign::Cut,
-            Sign::NoSignal,
-            Sign::Ratio,
-            Sign::OverOptimization,
-            Sign::Repetition,
-        ] {
-            let text = GuardWarning { round: 3, sign, finding: "x".into() }.to_string();
-            assert!(text.starts_with("round 3: x; ") && text.len() > 40 && !text.contains("  "), "{text}");
-        }
     }
 }

@@ -1,0 +1,189 @@
+//! The engine asks for round after round: each is made or read, measured and turned into a task.
+
+use std::num::NonZeroU64;
+
+use setpoint_align::online::{GuardAction, Guards, RoundSigns};
+use setpoint_reward::RewardModel;
+use setpoint_train::{Task, TrainConfig};
+use setpoint_transformer::CausalLm;
+
+use super::super::fitting::Fitting;
+use super::super::parts::HasPolicy;
+use super::metrics::RoundMetrics;
+use super::pruning::Pruner;
+use super::rollout::Rollouts;
+use super::settings::{compares, most_examples};
+use super::store::{Remains, Store, StoredRound};
+use super::tasks::{Round, RoundTasks};
+use super::watch::{Evaluations, SecondReward, Watch};
+use crate::failure::{Failure, Outcome};
+use crate::tasks::rolling::Rolling;
+use crate::training::{Companions, RoundMaker, RoundSummary};
+
+/// A training in rounds, ready to begin.
+pub struct Fit<'a> {
+    /// The training itself.
+    pub job: Fitting<'a>,
+    /// All that makes the responses.
+    pub rollouts: Rollouts<'a>,
+    /// The second source of rewards, if there is one.
+    pub watch: Option<Watch<'a>>,
+    /// The settings of one run over all rounds.
+    pub settings: TrainConfig,
+    /// The prompts that are answered during training.
+    pub shown: Vec<Vec<u32>>,
+}
+
+impl Fit<'_> {
+    /// Trains what `complete` makes of the policy on the tasks of a method.
+    ///
+    /// # Errors
+    /// When a round cannot be made; those of training.
+    pub fn fit<T>(self, mut tasks: T, complete: impl FnOnce(CausalLm) -> Outcome<<T::Task as Task>::Model>) -> Outcome
+    where
+        T: RoundTasks,
+        <T::Task as Task>::Model: HasPolicy,
+    {
+        let Self { job, mut rollouts, watch, settings, shown } = self;
+        let (method, rollout) = (&rollouts.config.align, rollouts.rollout);
+        let passes = NonZeroU64::new(rollout.epochs_per_round).unwrap_or(NonZeroU64::MIN);
+        let rolling = Rolling::new(most_examples(method, rollout), passes);
+        let pruner = Pruner::new(job.run, rollout, &settings, most_examples(method, rollout));
+        let mut watched = Watched {
+            guards: Guards::new(method.levers()),
+            watch,
+            evaluations: Evaluations::default(),
+            next: 0,
+            pruner,
+        };
+        let maker: RoundMaker<'_, <T::Task as Task>::Model> = Box::new(|model, round, fresh| {
+            let models = (model.policy(), model.value());
+            begin(&mut rollouts, &mut tasks, &rolling, &mut watched, models, (round, fresh))
+        });
+        let companions = Companions { maker: Some(maker), ..Companions::default() };
+        job.train_with(&rolling, &settings, companions, shown, complete)
+    }
+}
+
+/// The guards, the second source of rewards if there is one, the first round that they have not seen, and what becomes of those that they
+/// have.
+struct Watched<'a> {
+    guards: Guards,
+    watch: Option<Watch<'a>>,
+    evaluations: Evaluations,
+    next: u64,
+    pruner: Pruner<'a>,
+}
+
+impl Watched<'_> {
+    /// Takes a stored round in; returns its numbers and the warnings about it.
+    fn look_at(
+        &mut self,
+        round: u64,
+        stored: &StoredRound,
+        rollouts: &Rollouts<'_>,
+    ) -> Outcome<(RoundMetrics, Vec<String>)> {
+        let mut metrics = RoundMetrics::of(round, &stored.rows)?;
+        let watched = match &mut self.watch {
+            Some(watch) => watch.of_round(round, &stored.rows, &rollouts.store, rollouts.encoder, rollouts.prompts)?,
+            None => None,
+        };
+        metrics.add_watched(watched);
+        let warnings = self.observe(metrics.signs(), watched);
+        self.next = round + 1;
+        Ok((metrics, warnings))
+    }
+
+    /// Shows the guards the signs of a round and the reward of the second source; returns the warnings about them.
+    fn observe(&mut self, mut signs: RoundSigns, watched: Option<SecondReward>) -> Vec<String> {
+        if let Some((reward, held_out)) = self.evaluations.add(signs.reward, watched) {
+            (signs.reward, signs.held_out_reward) = (Some(reward), Some(held_out));
+        }
+        self.guards.observe(&signs).iter().map(ToString::to_string).collect()
+    }
+}
+
+/// Makes a round, or reads it, and gives its task to the engine.
+fn begin<T: RoundTasks>(
+    rollouts: &mut Rollouts<'_>,
+    tasks: &mut T,
+    rolling: &Rolling<T::Task>,
+    watched: &mut Watched<'_>,
+    (policy, value): (&CausalLm, Option<&RewardModel>),
+    (round, fresh): (u64, bool),
+) -> Outcome<RoundSummary> {
+    let least = match compares(&rollouts.config.align.training()) {
+        true => rollouts.rollout.samples.min(2),
+        false => 1,
+    };
+    let prompts = rollouts.prompts;
+    let stored = match rollouts.store.round(round)? {
+        Some(stored) => stored,
+        None if !fresh => return Err(missing(&rollouts.store, round)),
+        None => {
+            let mut stored = StoredRound { rows: rollouts.make(round, policy, value)?, mismatched: Vec::new() };
+            let path = rollouts.store.path(round);
+            let further = tasks.mismatched(&Round::of(round, &stored, &path, prompts, least))?;
+            if !further.is_empty() {
+                let scores = rollouts.score_reference(policy, &further.concat())?;
+                let mut logps = scores.iter().map(|score| score.response_logp);
+                stored.mismatched = further.iter().map(|row| logps.by_ref().take(row.len()).collect()).collect();
+            }
+            rollouts.store.write_round(round, &stored)?;
+            rollouts.end_round();
+            stored
+        }
+    };
+    if tasks.needs_first() {
+        let begun = match round {
+            0 => stored.clone(),
+            _ => rollouts.store.round(0)?.ok_or_else(|| missing(&rollouts.store, 0))?,
+        };
+        tasks.learn(&Round::of(0, &begun, &rollouts.store.path(0), prompts, least))?;
+    }
+    while watched.next < round {
+        // Rounds before this process: guards tell a sign when it appears, and some methods carry a state from round to round.
+        if let Some(earlier) = rollouts.store.round(watched.next)? {
+            let path = rollouts.store.path(watched.next);
+            tasks.follow(&Round::of(watched.next, &earlier, &path, prompts, least))?;
+            let (metrics, _) = watched.look_at(watched.next, &earlier, rollouts)?;
+            watched.pruner.note(watched.next - 1, Remains { signs: metrics.signs(), next: tasks.state() });
+        } else if let Some(Remains { signs, next }) = rollouts.store.remains(watched.next)? {
+            watched.observe(signs, rollouts.store.watched(watched.next).flatten());
+            next.into_iter().for_each(|state| tasks.go_on_from(state));
+            watched.next += 1;
+        } else {
+            watched.next += 1;
+        }
+    }
+    let (metrics, mut warnings) = watched.look_at(round, &stored, rollouts)?;
+    if let (Some(GuardAction::Stop), true, Some(warning)) = (rollouts.config.guards, fresh, warnings.first()) {
+        return Err(Failure::run(warning).hint("the run is saved; it goes on with --resume --set guards=warn"));
+    }
+    let task = tasks.task(Round::of(round, &stored, &rollouts.store.path(round), prompts, least))?;
+    watched.pruner.note(round, Remains { signs: metrics.signs(), next: tasks.state() });
+    watched.pruner.prune(&rollouts.store, round);
+    let examples = task.as_ref().map_or(0, Task::len);
+    rolling.replace(task);
+    if examples == 0 {
+        warnings.push(format!(
+            "round {round} teaches nothing: no prompt has two responses of different rewards; its steps leave the model as it is"
+        ));
+    }
+    if !fresh {
+        // They were given when the round began.
+        warnings.clear();
+    }
+    let mut summary = metrics.summary(examples, tasks.metrics(), warnings);
+    summary.metrics.extend(std::mem::take(&mut rollouts.timing).metrics());
+    Ok(summary)
+}
+
+/// Returns the failure of a run whose responses are gone.
+fn missing(store: &Store, round: u64) -> Failure {
+    Failure::run(format!(
+        "{} is missing, and the run goes on with what was learned from it",
+        store.path(round).display()
+    ))
+    .hint("restore the folder `rollouts` of the run, or start another run")
+}

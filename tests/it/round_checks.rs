@@ -1,0 +1,157 @@
+//! Rounds: the signs that are watched, and the settings that are refused.
+
+use super::fixture::{file, model, setpoint, setpoint_owned};
+use super::rounds::{SHORT, arguments, by_round, lines, metrics, prompts};
+
+#[test]
+fn the_kl_divergence_of_a_method_without_a_reference_is_logged_and_changes_nothing() {
+    let (dir, data) = file("prompts.jsonl", &prompts(6));
+    for (method, more) in [("grpo", &[][..]), ("grpo", &["adapter.rank=4"]), ("orpo", &["rollout.keep=reload"])] {
+        let run = |name: &str, log_kl: bool| {
+            let run = dir.path().join(format!("{method}-{}-{name}", more.len()));
+            let settings = [format!("align.method={method}"), format!("rollout.log_kl={log_kl}")];
+            let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+            setpoint_owned(&arguments(&data, &run, 2, &[SHORT, &settings, more])).ok();
+            run
+        };
+        let (with, without) = (run("with", true), run("without", false));
+        let kl = by_round(&with, "objective/kl");
+        assert!(kl[0].abs() < 1e-6 && kl[1].abs() > 1e-6, "{method}: {kl:?}");
+        assert!(metrics(&without).iter().all(|line| !line.contains_key("objective/kl")), "{method}");
+        let weights = match more.contains(&"adapter.rank=4") {
+            true => "model/adapter_model.safetensors",
+            false => "model/model.safetensors",
+        };
+        assert!(
+            std::fs::read(with.join(weights)).unwrap() == std::fs::read(without.join(weights)).unwrap(),
+            "{method}"
+        );
+    }
+}
+
+#[test]
+fn a_guard_that_stops_leaves_a_run_that_goes_on() {
+    let (dir, data) = file("prompts.jsonl", &prompts(6));
+    let run = dir.path().join("run");
+    // Every response is cut at its first token, or ends there.
+    let settings: &[&str] = &["align.method=dpo", "rollout.max_new_tokens=1"];
+    let arguments = arguments(&data, &run, 2, &[SHORT, settings]);
+    let with = |more: &[&str]| {
+        setpoint_owned(&arguments.iter().cloned().chain(more.iter().map(|word| (*word).to_owned())).collect::<Vec<_>>())
+    };
+    with(&["--set", "guards=stop"]).fails(1, &["round 0: ", "no stop token", "--set guards=warn"]);
+    with(&["--resume", "--set", "guards=warn"]).ok();
+    assert_eq!(by_round(&run, "completions/max_length"), [1.0, 1.0]);
+}
+
+#[test]
+fn a_second_source_is_watched_and_told_of_when_it_falls_while_the_reward_rises() {
+    let (dir, data) = file("prompts.jsonl", &prompts(12));
+    let run = dir.path().join("run");
+    // The reward is for short responses; the second source wants them long, by the same amount.
+    let watch: &[&str] = &[
+        "align.method=dpo",
+        "watch.rule.kind=length",
+        "watch.rule.unit=chars",
+        "watch.rule.min=1000",
+        "watch.rule.penalty=0.05",
+        "rollout.prompts=12",
+        "rollout.epochs_per_round=2",
+        "train.learning_rate=0.01",
+    ];
+    setpoint_owned(&arguments(&data, &run, 25, &[SHORT, watch])).ok();
+    let (rewards, watched) = (by_round(&run, "reward"), by_round(&run, "watch/reward"));
+    for (reward, watched) in rewards.iter().zip(&watched) {
+        assert!((watched + 50.0 + reward).abs() < 1e-9, "{reward} {watched}");
+    }
+    // Five rounds are an evaluation, and three rises in a row are a sign.
+    let means: Vec<f64> = rewards.chunks(5).map(|part| part.iter().sum::<f64>() / 5.0).collect();
+    let rises = |at: usize| at >= 3 && means[at - 3..=at].windows(2).all(|pair| pair[1] > pair[0]);
+    let expected: Vec<usize> = (0..5).filter(|&at| rises(at)).map(|at| 5 * at + 4).collect();
+    let events = lines(&run.join("history.jsonl"));
+    let said = events.iter().filter_map(|event| event.get("message")?.as_str());
+    let told: Vec<&str> = said.filter(|message| message.contains("the held-out reward has fallen")).collect();
+    assert!(!expected.is_empty(), "{means:?}");
+    assert!(told[0].starts_with(&format!("round {}: the reward rises", expected[0])), "{told:?}, {means:?}");
+    assert_eq!(told.len(), 1, "it is told again only after an evaluation without the sign: {told:?}");
+}
+
+#[test]
+fn what_rounds_cannot_do_is_said_in_one_sentence_before_any_work() {
+    let (dir, data) = file("prompts.jsonl", &prompts(6));
+    let run = dir.path().join("run");
+    let try_out = |settings: &[&[&str]]| {
+        let mut arguments = arguments(&data, &run, 2, settings);
+        arguments.push("--dry-run".into());
+        setpoint_owned(&arguments)
+    };
+    let dpo: &[&str] = &["align.method=dpo"];
+    let plan = try_out(&[SHORT, dpo]).ok();
+    assert!(plan.stdout.contains("rounds    2 of 6 prompts with 4 responses each, of at most 8 tokens"), "{plan:#?}");
+    for (settings, said) in [
+        (&[dpo][..], "no source of rewards for the sampled responses"),
+        (&[dpo, SHORT, &["reward.command.run=[\"sh\"]"]], "give one source of rewards"),
+        (&[dpo, &["reward.column=score"]], "rounds sample others"),
+        (&[dpo, SHORT, &["reward.normalize=true"]], "only a reward model"),
+        (&[dpo, SHORT, &["watch.batch_tokens=64"]], "give a reward model (--set watch.model.path=DIR)"),
+        (&[dpo, SHORT, &["watch.column=score"]], "rounds sample others"),
+        (&[dpo, SHORT, &["reward.missing_stop_penalty=-1"]], "at least 0"),
+        (&[dpo, SHORT, &["rollout.temperature=0"]], "above 0"),
+        (&[dpo, SHORT, &["rollout.top_k=5"]], "top_k"),
+        (&[dpo, SHORT, &["rollout.samples=1"]], "at least 2"),
+        (&[dpo, SHORT, &["rollout.chunk_rows=0"]], "`rollout.chunk_rows` must be at least 1"),
+        (&[dpo, SHORT, &["rollout.prompts=7"]], "set `rollout.prompts` to at most"),
+        (&[dpo, SHORT, &["train.epochs=3"]], "rollout.epochs_per_round"),
+        (&[dpo, SHORT, &["eval_data.path=rows.jsonl"]], "leave `eval_data` out"),
+        (&[dpo, SHORT, &["align.method=orpo", "reference=previous"]], "has no reference model"),
+        (&[SHORT, &["align.log_z0=keep_chosen"]], "rounds have none"),
+        (&[SHORT, &["align.method=qrpo", "rollout.temperature=0.7"]], "at temperature 1 alone"),
+        (&[dpo, SHORT, &["rollout.keep_rounds=0"]], "`rollout.keep_rounds` must be at least 1"),
+        (&[dpo, SHORT, &["rollout.server.concurrency=4"]], "give its name as the server knows it"),
+        (&[dpo, SHORT, &["rollout.server.model=m", "rollout.server.base_url=gpu1"]], "expected an address"),
+        (&[dpo, SHORT, &["rollout.reload.run=['sh']"]], "there is no server to give its weights"),
+        (
+            &[dpo, SHORT, &["rollout.server.model=m", "rollout.reload.run=['no-such-program']"]],
+            "is in no folder of PATH",
+        ),
+        (&[SHORT, &["align.method=grpo", "rollout.server.model=m"]], "set `rollout.reload` to a command"),
+        (&[SHORT, &["align.log_z0=per_prompt", "rollout.server.model=m"]], "set `rollout.reload` to a command"),
+        (&[SHORT, &["align.method=grpo", "rollout.samples=1"]], "at least 2"),
+        (&[dpo, SHORT, &["rollout.correction=token_mask"]], "leave `rollout.correction` out"),
+        (&[SHORT, &["align.method=rloo", "rollout.correction=token_mask"]], "one ratio for a whole response"),
+        (
+            &[SHORT, &["align.method=grpo", "rollout.correction_max=2"]],
+            "without `rollout.correction` nothing is corrected",
+        ),
+        (&[SHORT, &["align.method=grpo", "rollout.correction=token_mask", "rollout.correction_max=0"]], "above 0"),
+        (
+            &[
+                SHORT,
+                &["align.method=grpo", "rollout.correction=token_mask", "rollout.temperature=0.7"],
+                &["rollout.server.model=m", "rollout.reload.run=['sh']"],
+            ],
+            "compared at temperature 1 alone",
+        ),
+        (&[SHORT, &["align.method=grpo", "reference=previous"]], "has no reference model"),
+        (
+            &[SHORT, &["align.method=grpo", "align.missing_stop_penalty=1", "reward.missing_stop_penalty=1"]],
+            "would both be subtracted",
+        ),
+    ] {
+        try_out(settings).fails(2, &[said]);
+    }
+    try_out(&[dpo, SHORT, &["encode.max_prompt_length=1"]])
+        .fails(1, &["no prompt is left to sample responses to", "encode.max_prompt_length"]);
+    assert!(!run.exists(), "nothing was begun");
+    let policy = model().display().to_string();
+    let offline = ["align", "--dry-run", "--model", &policy, "--data", &data];
+    for section in ["rollout.prompts=4", "reward.batch_tokens=64", "watch.batch_tokens=64", "guards=stop"] {
+        setpoint(&[&offline[..], &["--set", section]].concat()).fails(2, &["belongs to rounds"]);
+    }
+    let audit = ["audit", "--model", &policy, "--data", &data, "--set", "rounds=2", "--set", "rollout.prompts=6"];
+    let rule: Vec<&str> = SHORT.iter().flat_map(|setting| ["--set", setting]).collect();
+    setpoint(&[&audit[..], &rule].concat()).fails(2, &["leave `rounds` out"]);
+    setpoint(&[&offline[..], &["--set", "align.method=GRPO"]].concat()).fails(2, &["`grpo`", "set `rounds`"]);
+    setpoint(&["align", "--dry-run", "--set", "align.method=online_dpo"])
+        .fails(2, &["`online_dpo` is `dpo` in rounds"]);
+}
