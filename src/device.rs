@@ -2,7 +2,8 @@
 
 pub mod remote;
 
-use burn::tensor::{Device, FloatDType};
+use burn::backend::{Backend, DTypeUsage, DTypeUsageSet, Dispatch, DispatchDevice};
+use burn::tensor::{DType, Device};
 use setpoint::session::{Hardware, Place};
 use setpoint_train::{DeviceGroup, SumOnFirst};
 
@@ -46,6 +47,12 @@ pub fn open(name: Option<&str>) -> Outcome<DeviceGroup> {
         return Ok(DeviceGroup::new(remote::connect(&servers)?, SumOnFirst));
     }
     let (kind, numbers) = parse(name).map_err(wrong)?;
+    #[cfg(feature = "autotune")]
+    if matches!(kind, "wgpu" | "cuda") {
+        announce_tuning();
+    }
+    #[cfg(any(feature = "wgpu", feature = "cuda"))]
+    setpoint_ops::check_disabled_kernels().map_err(|error| Failure::usage(setpoint_ops::DISABLED_KERNELS, error))?;
     let devices = numbers.into_iter().map(|number| one(kind, number)).collect::<Outcome<Vec<_>>>()?;
     #[cfg(feature = "cuda")]
     if kind == "cuda" && devices.len() > 1 {
@@ -118,14 +125,18 @@ impl Kind {
         }
     }
 
-    /// The kind of an open device.
+    /// Returns the kind of an open device.
     fn of(device: &Device) -> Self {
-        let name = format!("{device:?}").to_lowercase();
-        match name {
-            _ if name.contains("remote") => Self::Elsewhere,
-            _ if name.contains("cuda") => Self::Cuda,
-            _ if name.contains("flex") || name.contains("ndarray") => Self::Processor,
-            _ => Self::Graphics,
+        match device.as_dispatch() {
+            #[cfg(feature = "remote")]
+            DispatchDevice::Remote(_) => Self::Elsewhere,
+            #[cfg(any(feature = "wgpu", feature = "cuda"))]
+            DispatchDevice::Cube(device) if device.runtime() == burn::backend::RuntimeId::Cuda => Self::Cuda,
+            #[cfg(any(feature = "wgpu", feature = "cuda"))]
+            DispatchDevice::Cube(_) => Self::Graphics,
+            DispatchDevice::Autodiff(_) => Self::of(&device.clone().without_autodiff()),
+            #[allow(unreachable_patterns, reason = "a binary may be built without a CPU")]
+            _ => Self::Processor,
         }
     }
 
@@ -135,12 +146,18 @@ impl Kind {
     }
 }
 
-/// Whether bf16 and f16 checkpoints keep their dtype on an open device: if it is a GPU that computes in bf16. CPUs emulate it, which is slow,
-/// and a device of another machine may be one.
+/// Returns whether bf16 and f16 checkpoints keep their dtype on an open device, as it answers itself; a remote device asks its server.
 fn keeps_half_precision(device: &Device) -> bool {
-    match Kind::of(device) {
-        Kind::Processor | Kind::Elsewhere => false,
-        Kind::Graphics | Kind::Cuda => device.supports_dtype(FloatDType::BF16),
+    keeps(Kind::of(device), Dispatch::dtype_usage(device.as_dispatch(), DType::BF16))
+}
+
+/// Returns whether bf16 checkpoints keep their dtype on a device of a kind that can do `usage` with bf16: a GPU that computes in it. CPUs
+/// emulate it, which is slow. A device of another machine may be one: there matrix units for bf16 tell a GPU.
+fn keeps(kind: Kind, usage: DTypeUsageSet) -> bool {
+    match kind {
+        Kind::Processor => false,
+        Kind::Graphics | Kind::Cuda => usage.is_superset(DTypeUsage::general()),
+        Kind::Elsewhere => usage.is_superset(DTypeUsage::general() | DTypeUsage::Accelerated),
     }
 }
 
@@ -240,6 +257,22 @@ fn one(kind: &str, number: Option<usize>) -> Outcome<Device> {
     }
 }
 
+/// Says that the first steps are slower than all others, unless this machine has tuned kernels before.
+#[cfg(feature = "autotune")]
+fn announce_tuning() {
+    use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
+
+    // The configuration says where the file is.
+    CubeClRuntimeConfig::get();
+    let file = cubecl::environment::path();
+    if !file.exists() {
+        crate::progress::note(format!(
+            "warm-up: the first steps measure which kernels are the fastest for each shape, and are slower; the results are kept in {}",
+            file.display()
+        ));
+    }
+}
+
 /// Whether GPUs can reach each other without this machine's memory.
 #[cfg(feature = "cuda")]
 fn has_nccl() -> bool {
@@ -267,6 +300,31 @@ mod tests {
             // Those that are there in any case.
             if matches!(name, "flex" | "ndarray") {
                 assert!(!keeps_half_precision(open(Some(name)).unwrap().first()), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_gpu_keeps_half_precision_if_it_computes_in_it() {
+        let (stored, general) = (DTypeUsage::Storage | DTypeUsage::Accelerated, DTypeUsage::general());
+        let all = general | DTypeUsage::Accelerated;
+        for (kind, of_none, of_stored, of_general, of_all) in [
+            (Kind::Processor, false, false, false, false),
+            (Kind::Graphics, false, false, true, true),
+            (Kind::Cuda, false, false, true, true),
+            // Without matrix units it may be a CPU.
+            (Kind::Elsewhere, false, false, false, true),
+        ] {
+            let kept = [DTypeUsageSet::empty(), stored, general, all].map(|usage| keeps(kind, usage));
+            assert_eq!(kept, [of_none, of_stored, of_general, of_all], "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_device_of_autodiff_is_of_the_kind_of_the_device_that_computes() {
+        for name in compiled() {
+            if matches!(name, "flex" | "ndarray") {
+                assert_eq!(Kind::of(&open(Some(name)).unwrap().first().clone().autodiff()), Kind::Processor, "{name}");
             }
         }
     }

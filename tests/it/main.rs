@@ -83,3 +83,5 @@ mod terminal;
 #[path = "../common/test_data.rs"]
 mod test_data;
 mod trackers;
+#[cfg(feature = "remote")]
+mod traffic;

@@ -50,9 +50,20 @@ fn devices_need_not_be_there_and_memory_is_compared() {
     // Just enough, and a byte too little.
     let peak = gpu["peak"].as_f64().unwrap();
     let with = |bytes: f64| {
-        plan("align", &data, &["--device", "cuda:1", "--device-memory", &format!("{bytes:.0}")])["fits"].clone()
+        plan("align", &data, &["--device", "cuda:0,1", "--device-memory", &format!("{bytes:.0}")])["fits"].clone()
     };
     assert_eq!((with(peak.ceil()), with(peak.floor() - 1.0)), (true.into(), false.into()));
+    // Other numbers of devices are compared as well: the more there are, the less each has to hold.
+    let compared: Vec<&Value> = gpu["on_devices"].as_array().unwrap().iter().collect();
+    let counts: Vec<u64> = compared.iter().map(|on| on["devices"].as_u64().unwrap()).collect();
+    assert_eq!((counts, &compared[1]["peak"]), (vec![1, 2, 8, 16], &gpu["peak"]));
+    let peaks: Vec<f64> = compared.iter().map(|on| on["peak"].as_f64().unwrap()).collect();
+    assert!(peaks[0] > peaks[1] && peaks.is_sorted_by(|a, b| a >= b), "{peaks:?}");
+    let text =
+        planned("align", &data, &["--device", "cuda", "--device-memory", &format!("{:.0}", peaks[1])]).ok().stdout;
+    assert!(text.contains("devices   about this much at once on each of 1: "), "{text}");
+    assert!(text.contains(", does not fit; 2: ") && text.contains(", fits; 8: "), "{text}");
+    assert!(!planned("align", &data, &["--device", "flex"]).ok().stdout.contains("devices   "));
     for device in ["cuda", "wgpu:3", "remote:gpu1:3000"] {
         let unknown = plan("sft", &data, &["--device", device]);
         assert_eq!((&unknown["fits"], &unknown["available"]), (&Value::Null, &Value::Null), "{device}");

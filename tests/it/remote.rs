@@ -9,13 +9,13 @@ use super::fixture::{Ran, command, file, model, rewarded_rows, setpoint, setpoin
 use super::several_devices::{close, metrics};
 
 /// A server that ends with the test.
-struct Server {
+pub struct Server {
     child: Child,
-    address: String,
+    pub address: String,
 }
 
 impl Server {
-    fn start(device: &str, token: Option<&str>) -> Self {
+    pub fn start(device: &str, token: Option<&str>) -> Self {
         let mut lend = command(&["lend", "--device", device, "--listen", "127.0.0.1:0"]);
         lend.env_remove("SETPOINT_TOKEN");
         if let Some(token) = token {

@@ -1,6 +1,6 @@
 //! Which prompt each response of a flat batch belongs to.
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 
 use crate::error::Error;
 
@@ -84,12 +84,13 @@ impl PromptIndex {
     pub fn mean(&self, per_response: Tensor<1>) -> Tensor<1> {
         let (n, p) = (self.responses(), self.prompts());
         assert_eq!(per_response.dims(), [n], "one value per response");
-        let mut shares = vec![0.0; p * n];
-        for (response, &prompt) in self.prompt_of.iter().enumerate() {
-            shares[prompt * n + response] = 1.0 / self.counts[prompt] as f64;
-        }
-        let options = (&per_response.device(), per_response.dtype());
-        let shares = Tensor::<2>::from_data(TensorData::new(shares, [p, n]), options);
+        let (device, dtype) = (per_response.device(), per_response.dtype());
+        let shares: Vec<f64> = self.counts.iter().map(|&count| 1.0 / count as f64).collect();
+        let shares = Tensor::<2>::from_data(TensorData::new(shares, [p, 1]), (&device, dtype));
+        // [n] -> [1, n] -> [p, n], [p] -> [p, 1] -> [p, n]: where a response is one of the prompt's. The device makes the matrix.
+        let prompt_of = self.prompts_on(&device).reshape([1, n]).expand([p, n]);
+        let prompts = Tensor::<1, Int>::arange(0..p as i64, &device).reshape([p, 1]).expand([p, n]);
+        let shares = shares * prompts.equal(prompt_of).float().cast(FloatDType::from(dtype));
         // `sum_dim`, not a matrix product: a GPU would round its inputs to TF32.
         (shares * per_response.reshape([1, n])).sum_dim(1).reshape([p]) // [p, n] -> [p]
     }
@@ -103,10 +104,14 @@ impl PromptIndex {
     /// If `per_prompt` does not have `p` entries.
     pub fn spread(&self, per_prompt: Tensor<1>) -> Tensor<1> {
         assert_eq!(per_prompt.dims(), [self.prompts()], "one value per prompt");
-        let indices: Vec<i64> = self.prompt_of.iter().map(|&prompt| prompt as i64).collect();
-        let indices = TensorData::new(indices, [self.responses()]);
-        let indices = Tensor::<1, Int>::from_data(indices, &per_prompt.device());
-        per_prompt.select(0, indices) // [p] -> [n]
+        let prompts = self.prompts_on(&per_prompt.device());
+        per_prompt.select(0, prompts) // [p] -> [n]
+    }
+
+    /// Returns the prompt of each response on a device, `[n]`.
+    fn prompts_on(&self, device: &Device) -> Tensor<1, Int> {
+        let prompts: Vec<i64> = self.prompt_of.iter().map(|&prompt| prompt as i64).collect();
+        Tensor::from_data(TensorData::new(prompts, [self.responses()]), device)
     }
 }
 

@@ -1,8 +1,10 @@
 //! The optimizer's passes over parameters.
 
-use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension};
-use burn::tensor::{Shape, Tensor};
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, Dispatch, backend_extension};
+use burn::tensor::{Int, Tensor};
+
+use crate::composed;
 
 /// The numbers of one step of AdamW (Loshchilov and Hutter, <https://arxiv.org/abs/1711.05101>, Algorithm 2), in the order of operations of
 /// `torch.optim.AdamW`:
@@ -31,9 +33,10 @@ pub struct AdamWStep {
 }
 
 /// Passes over parameters and gradients, without autodiff.
-#[backend_extension(Flex: cfg(feature = "flex"), NdArray: cfg(feature = "ndarray"), Cube: cfg(feature = "cube"), Remote: cfg(feature = "remote"))]
+#[backend_extension(Flex: cfg(feature = "flex"), NdArray: cfg(feature = "ndarray"), Cube: cfg(feature = "cube"), Remote: cfg(feature = "remote"), Fusion: cfg(feature = "fusion"))]
 pub trait OptimizerOps: Backend {
     /// `[weight, m, v]` after the step; all f32 `[n]`.
+    #[fusion(meta = |weight, exp_avg, exp_avg_sq, _gradient, _step| (weight.clone(), exp_avg.clone(), exp_avg_sq.clone()))]
     fn adamw(
         weight: FloatTensor<Self>,
         exp_avg: FloatTensor<Self>,
@@ -41,40 +44,24 @@ pub trait OptimizerOps: Backend {
         gradient: FloatTensor<Self>,
         step: AdamWStep,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let AdamWStep { decay, beta1, beta2, scale, rate, root, eps } = step;
-        let weight = if decay == 1.0 { weight } else { Self::float_mul_scalar(weight, decay.into()) };
-        let exp_avg = Self::float_add(
-            Self::float_mul_scalar(exp_avg, beta1.into()),
-            Self::float_mul_scalar(gradient.clone(), (scale * (1.0 - beta1)).into()),
-        );
-        let square = Self::float_mul(gradient.clone(), gradient);
-        let exp_avg_sq = Self::float_add(
-            Self::float_mul_scalar(exp_avg_sq, beta2.into()),
-            Self::float_mul_scalar(square, (scale * scale * (1.0 - beta2)).into()),
-        );
-        let denominator = Self::float_add_scalar(
-            Self::float_div_scalar(Self::float_sqrt(exp_avg_sq.clone()), root.into()),
-            eps.into(),
-        );
-        let update = Self::float_mul_scalar(Self::float_div(exp_avg.clone(), denominator), rate.into());
-        (Self::float_sub(weight, update), exp_avg, exp_avg_sq)
+        composed::adamw::step::<Self>([weight, exp_avg, exp_avg_sq], gradient, step).into()
     }
 
     /// `Σ x²`, added up row by row: `[n] -> [1]`.
+    #[fusion(dtype = x, shape = burn::tensor::Shape::from([1]))]
     fn sum_of_squares(x: FloatTensor<Self>, row: usize) -> FloatTensor<Self> {
-        let n = x.shape()[0];
-        // [n] -> [rows, row] -> [rows, 1] -> [1, 1] -> [1]
-        let x = Self::float_reshape(x, Shape::from([n / row.max(1), row]));
-        let sums = Self::float_sum_dim(Self::float_mul(x.clone(), x), 1);
-        Self::float_reshape(Self::float_sum_dim(sums, 0), Shape::from([1]))
+        composed::adamw::sum_of_squares::<Self>(x, row)
+    }
+
+    /// `[height, d]`, `[t]`, `[t, d]` -> `[height, d]`
+    #[fusion(dtype = table, shape = table)]
+    fn add_rows(table: FloatTensor<Self>, ids: IntTensor<Self>, rows: FloatTensor<Self>) -> FloatTensor<Self> {
+        composed::adamw::add_rows::<Self>(table, ids, rows)
     }
 }
 
 #[cfg(feature = "ndarray")]
 impl OptimizerOps for burn::backend::NdArray {}
-
-#[cfg(feature = "cube")]
-impl OptimizerOps for burn::backend::Cube {}
 
 #[cfg(feature = "remote")]
 impl OptimizerOps for burn::backend::Remote {}
@@ -106,4 +93,18 @@ pub fn adamw(
 /// f32 `[n]` with `n` a multiple of `row`, on a device without autodiff; the result is `[1]`.
 pub fn sum_of_squares(x: Tensor<1>, row: usize) -> Tensor<1> {
     Tensor::from_dispatch(<Dispatch as OptimizerOps>::sum_of_squares(x.into_dispatch(), row))
+}
+
+/// Adds rows to those rows of a table that their ids name, as the gradient of an embedding needs it. An id may occur more than once; its rows
+/// are added in their order. A table that nobody else holds is changed in place where the backend can.
+///
+/// # Shapes
+/// `table [height, d]`, `ids [t]`, `rows [t, d]`, f32, on one device without autodiff; the result is the table.
+///
+/// # Panics
+/// If there is not a row for each id, or rows and table differ in width.
+pub fn add_rows(table: Tensor<2>, ids: Tensor<1, Int>, rows: Tensor<2>) -> Tensor<2> {
+    assert_eq!(rows.dims(), [ids.dims()[0], table.dims()[1]], "a row of the table's width for each id");
+    let (table, ids, rows) = (table.into_dispatch(), ids.into_dispatch(), rows.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as OptimizerOps>::add_rows(table, ids, rows))
 }

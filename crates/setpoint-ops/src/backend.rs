@@ -229,6 +229,27 @@ pub trait Kernels: Nf4Ops {
         composed::attention::backward::<Self>(inputs, gradient, heads, packing)
     }
 
+    /// Returns log-probabilities and entropies `[c, 2]` and the log-sum-exp of each row `[c, 1]`, f32, of a chunk of logits `[c, v]` before
+    /// their bound.
+    fn logit_scores(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        soft_cap: Option<f64>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        composed::head::scores_of_logits::<Self>(logits, targets, soft_cap)
+    }
+
+    /// Returns the gradient of a chunk of logits in their dtype; `seed` is that of the log-probabilities, `[c, 1]`.
+    fn logit_scores_backward(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        log_sums: FloatTensor<Self>,
+        seed: FloatTensor<Self>,
+        soft_cap: Option<f64>,
+    ) -> FloatTensor<Self> {
+        composed::head::gradient_of_logits::<Self>(logits, targets, log_sums, seed, soft_cap)
+    }
+
     /// Answers log-probabilities and entropies with what the backward pass needs.
     fn token_scores_forward(
         x: FloatTensor<Self>,
@@ -253,13 +274,6 @@ pub trait Kernels: Nf4Ops {
 
 #[cfg(feature = "ndarray")]
 impl Kernels for burn::backend::NdArray {}
-
-#[cfg(feature = "cube")]
-impl Kernels for burn::backend::Cube {
-    fn drop_elements(x: FloatTensor<Self>, mask: &DropoutMask) -> FloatTensor<Self> {
-        composed::dropout::on_device::<Self>(x, mask)
-    }
-}
 
 #[cfg(feature = "remote")]
 impl Kernels for burn::backend::Remote {}

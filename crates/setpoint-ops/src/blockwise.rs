@@ -82,7 +82,23 @@ pub struct Blockwise {
     codes: Tensor<1, Int>,
     /// f32 `[⌈n / BLOCK⌉]`: the largest absolute value of each block.
     scales: Tensor<1>,
-    values: CodeValues,
+    tables: Tables,
+}
+
+/// The values of codes on a device: they cross over once, not in every step.
+#[derive(Clone, Debug)]
+struct Tables {
+    /// f32 `[256]`.
+    values: Tensor<1>,
+    /// f32 `[255]`: the numbers halfway between two values.
+    bounds: Tensor<1>,
+}
+
+impl Tables {
+    fn new(kind: CodeValues, device: &Device) -> Self {
+        let table = |numbers| Tensor::from_data(numbers, (device, DType::F32));
+        Self { values: table(TensorData::from(*kind.values())), bounds: table(TensorData::from(kind.bounds())) }
+    }
 }
 
 impl Blockwise {
@@ -97,28 +113,34 @@ impl Blockwise {
         Self {
             codes: Tensor::zeros([n], (device, DType::U8)),
             scales: Tensor::zeros([n.div_ceil(BLOCK)], (device, DType::F32)),
-            values,
+            tables: Tables::new(values, device),
         }
     }
 
     /// Rounds numbers to the nearest value of their block, f32 `[n]` without autodiff.
     pub fn encode(numbers: Tensor<1>, values: CodeValues) -> Self {
         let device = numbers.device();
-        let bounds = values.bounds();
-        let bounds: Tensor<1> = Tensor::from_data(TensorData::from(bounds), (&device, DType::F32));
-        let (codes, scales) =
-            <Dispatch as BlockwiseOps>::encode_blocks(numbers.into_dispatch(), bounds.into_dispatch());
-        Self { codes: Tensor::from_dispatch(codes), scales: Tensor::from_dispatch(scales), values }
+        Self::encode_by(numbers, Tables::new(values, &device))
+    }
+
+    /// Rounds other numbers to the nearest value of their block, f32 `[n]` without autodiff.
+    #[must_use]
+    pub fn replaced_by(self, numbers: Tensor<1>) -> Self {
+        Self::encode_by(numbers, self.tables)
+    }
+
+    fn encode_by(numbers: Tensor<1>, tables: Tables) -> Self {
+        let bounds = tables.bounds.clone().into_dispatch();
+        let (codes, scales) = <Dispatch as BlockwiseOps>::encode_blocks(numbers.into_dispatch(), bounds);
+        Self { codes: Tensor::from_dispatch(codes), scales: Tensor::from_dispatch(scales), tables }
     }
 
     /// Returns the numbers, f32 `[n]`.
     pub fn decode(&self) -> Tensor<1> {
-        let device = self.scales.device();
-        let values: Tensor<1> = Tensor::from_data(TensorData::from(*self.values.values()), (&device, DType::F32));
         Tensor::from_dispatch(<Dispatch as BlockwiseOps>::decode_blocks(
             self.codes.clone().into_dispatch(),
             self.scales.clone().into_dispatch(),
-            values.into_dispatch(),
+            self.tables.values.clone().into_dispatch(),
         ))
     }
 
@@ -133,24 +155,22 @@ impl Blockwise {
     /// If there is not one scale for each block of codes.
     pub fn from_parts(codes: Tensor<1, Int>, scales: Tensor<1>, values: CodeValues) -> Self {
         assert_eq!(codes.dims()[0].div_ceil(BLOCK), scales.dims()[0], "a scale for each block");
-        Self { codes, scales, values }
-    }
-
-    /// Returns the same numbers on another device.
-    pub fn on(self, device: &Device) -> Self {
-        Self { codes: self.codes.to_device(device), scales: self.scales.to_device(device), values: self.values }
+        let tables = Tables::new(values, &scales.device());
+        Self { codes, scales, tables }
     }
 }
 
 /// Encoding and decoding, without autodiff.
-#[backend_extension(Flex: cfg(feature = "flex"), NdArray: cfg(feature = "ndarray"), Cube: cfg(feature = "cube"), Remote: cfg(feature = "remote"))]
+#[backend_extension(Flex: cfg(feature = "flex"), NdArray: cfg(feature = "ndarray"), Cube: cfg(feature = "cube"), Remote: cfg(feature = "remote"), Fusion: cfg(feature = "fusion"))]
 pub trait BlockwiseOps: Backend {
     /// `[n]`, `[255]` -> u8 `[n]`, `[⌈n / BLOCK⌉]`
+    #[fusion(default)]
     fn encode_blocks(numbers: FloatTensor<Self>, bounds: FloatTensor<Self>) -> (IntTensor<Self>, FloatTensor<Self>) {
         composed::blockwise::encode::<Self>(numbers, bounds)
     }
 
     /// u8 `[n]`, `[⌈n / BLOCK⌉]`, `[256]` -> `[n]`
+    #[fusion(default)]
     fn decode_blocks(
         codes: IntTensor<Self>,
         scales: FloatTensor<Self>,
@@ -162,9 +182,6 @@ pub trait BlockwiseOps: Backend {
 
 #[cfg(feature = "ndarray")]
 impl BlockwiseOps for burn::backend::NdArray {}
-
-#[cfg(feature = "cube")]
-impl BlockwiseOps for burn::backend::Cube {}
 
 #[cfg(feature = "remote")]
 impl BlockwiseOps for burn::backend::Remote {}

@@ -78,19 +78,22 @@ impl Spans {
 }
 
 /// Passes of generation, without autodiff.
-#[backend_extension(Flex: cfg(feature = "flex"), NdArray: cfg(feature = "ndarray"), Cube: cfg(feature = "cube"), Remote: cfg(feature = "remote"))]
+#[backend_extension(Flex: cfg(feature = "flex"), NdArray: cfg(feature = "ndarray"), Cube: cfg(feature = "cube"), Remote: cfg(feature = "remote"), Fusion: cfg(feature = "fusion"))]
 pub trait GenerationOps: Backend {
     /// `[slots, g, capacity, n]`, `[t, g·n]` -> `[slots, g, capacity, n]`
+    #[fusion(default)]
     fn cache_write(cache: FloatTensor<Self>, new: FloatTensor<Self>, spans: Spans) -> FloatTensor<Self> {
         composed::cache::write::<Self>(cache, new, &spans)
     }
 
     /// `[slots, g, capacity, n]` -> `[slots, g, capacity, n]`
+    #[fusion(default)]
     fn cache_copy(cache: FloatTensor<Self>, from: usize, to: usize, len: usize) -> FloatTensor<Self> {
         composed::cache::copy::<Self>(cache, from, to, len)
     }
 
     /// `[t, h·n]`, `[slots, g, capacity, n]`, `[slots, g, capacity, n]` -> `[t, h·n]`
+    #[fusion(dtype = q, shape = q)]
     fn cached_attention(
         q: FloatTensor<Self>,
         keys: FloatTensor<Self>,
@@ -102,6 +105,7 @@ pub trait GenerationOps: Backend {
     }
 
     /// `[b, v]` -> `[b]`, `[b, 2]`: the likeliest token; the highest logit and `log Σ e^(z − highest)`
+    #[fusion(default)]
     fn likeliest(logits: FloatTensor<Self>) -> (IntTensor<Self>, FloatTensor<Self>) {
         composed::likeliest::<Self>(logits)
     }
@@ -109,9 +113,6 @@ pub trait GenerationOps: Backend {
 
 #[cfg(feature = "ndarray")]
 impl GenerationOps for burn::backend::NdArray {}
-
-#[cfg(feature = "cube")]
-impl GenerationOps for burn::backend::Cube {}
 
 #[cfg(feature = "remote")]
 impl GenerationOps for burn::backend::Remote {}

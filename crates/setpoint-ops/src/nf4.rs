@@ -136,7 +136,7 @@ impl Nf4 {
 }
 
 /// Packs bytes by four, the first in the highest bits.
-fn words(bytes: &[u8]) -> Vec<i32> {
+pub(crate) fn words(bytes: &[u8]) -> Vec<i32> {
     let word =
         |bytes: &[u8]| bytes.iter().zip([24, 16, 8, 0]).fold(0, |word, (&byte, by)| word | u32::from(byte) << by);
     bytes.chunks(4).map(|bytes| word(bytes).cast_signed()).collect()
@@ -173,9 +173,10 @@ pub fn linear_lora_nf4(x: Tensor<2>, weight: &Nf4, bias: Option<Tensor<1>>, upda
 }
 
 /// Dequantisation, without autodiff.
-#[backend_extension(Flex: cfg(feature = "flex"), NdArray: cfg(feature = "ndarray"), Cube: cfg(feature = "cube"), Remote: cfg(feature = "remote"))]
+#[backend_extension(Flex: cfg(feature = "flex"), NdArray: cfg(feature = "ndarray"), Cube: cfg(feature = "cube"), Remote: cfg(feature = "remote"), Fusion: cfg(feature = "fusion"))]
 pub trait Nf4Ops: Backend {
     /// `[codes]`, `[numbers]` -> `[out, in]`
+    #[fusion(dtype = DType::from(*dtype), shape = burn::tensor::Shape::from(layout.shape))]
     fn nf4_numbers(
         codes: IntTensor<Self>,
         numbers: FloatTensor<Self>,
@@ -188,9 +189,6 @@ pub trait Nf4Ops: Backend {
 
 #[cfg(feature = "ndarray")]
 impl Nf4Ops for burn::backend::NdArray {}
-
-#[cfg(feature = "cube")]
-impl Nf4Ops for burn::backend::Cube {}
 
 #[cfg(feature = "remote")]
 impl Nf4Ops for burn::backend::Remote {}

@@ -1,7 +1,7 @@
 //! Rows of tokens as a packed batch: what several of them begin with alike is computed once.
 
-use burn::tensor::{Device, Int, Tensor};
-use setpoint_transformer::{Packing, PrefixGroup, Text, group_by_prefix, pack};
+use burn::tensor::Device;
+use setpoint_transformer::{PackedIds, Packing, PrefixGroup, Text, group_by_prefix, pack};
 
 /// Rows that go through the model together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,8 +33,8 @@ pub(crate) fn groups<R: AsRef<[u32]>>(rows: &[R], budget: usize) -> Vec<Group> {
 /// A packed batch of rows.
 #[derive(Debug)]
 pub(crate) struct Packed {
-    /// The tokens, `[t]`.
-    pub(crate) ids: Tensor<1, Int>,
+    /// The tokens.
+    pub(crate) ids: PackedIds,
     /// Which of them belong together.
     pub(crate) packing: Packing,
     /// The place of each row's last token.
@@ -112,7 +112,7 @@ mod tests {
         let packed = Packed::new(&rows, &Device::flex());
         assert_eq!(packed.packing.tokens(), 25 + 21);
         assert_eq!(packed.last, [21, 45, 24, 23]);
-        let ids: Vec<i64> = packed.ids.into_data().iter().collect();
+        let ids: Vec<i64> = packed.ids.into_tensor().into_data().iter().collect();
         assert_eq!(packed.last.iter().map(|&place| ids[place]).collect::<Vec<_>>(), [6, 5, 7, 6]);
         for (row, places) in rows.iter().zip(&packed.rows) {
             let found: Vec<i64> = (0..row.len()).map(|position| ids[places.place(position)]).collect();

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use setpoint_files::{create_dir, remove_tree, rename, sync_dir, words};
 
+use crate::state_file::{self, OptimizerState};
 use crate::storage::{self, Digest};
 use crate::{AdamW, AdamWConfig, Change, Error, Identity, parameters};
 
@@ -74,7 +75,7 @@ pub(crate) fn save<M: Module>(
     dir: &Path,
     step: u64,
     model: &M,
-    optimizer: Option<&AdamW>,
+    optimizer: Option<&dyn OptimizerState>,
     identity: serde_json::Map<String, Value>,
     state: &impl Serialize,
 ) -> Result<PathBuf, Error> {
@@ -104,7 +105,7 @@ fn write<M: Module>(
     dir: &Path,
     step: u64,
     model: &M,
-    optimizer: Option<&AdamW>,
+    optimizer: Option<&dyn OptimizerState>,
     identity: serde_json::Map<String, Value>,
     state: &impl Serialize,
 ) -> Result<(), Error> {
@@ -115,7 +116,7 @@ fn write<M: Module>(
     };
     let mut files = vec![entry(MODEL, parameters::save(model, &dir.join(MODEL))?)];
     if let Some(optimizer) = optimizer {
-        files.push(entry(OPTIMIZER, optimizer.save(&dir.join(OPTIMIZER))?));
+        files.push(entry(OPTIMIZER, state_file::save(optimizer, &dir.join(OPTIMIZER))?));
     }
     let path = dir.join(STATE);
     let state = to_value(&path, state)?;
@@ -275,14 +276,19 @@ impl Checkpoint {
         self.manifest.files.iter().any(|file| file.name == OPTIMIZER)
     }
 
-    /// The optimizer as it was.
+    /// The optimizer as it was, as far as it moves the parameters that `moves` is true for.
     ///
     /// # Errors
     /// When the checkpoint was saved without it.
-    pub(crate) fn load_optimizer<M: Module>(&self, config: AdamWConfig, model: &M) -> Result<AdamW, Error> {
+    pub(crate) fn load_optimizer<M: Module>(
+        &self,
+        config: AdamWConfig,
+        model: &M,
+        moves: impl Fn(&str) -> bool,
+    ) -> Result<AdamW, Error> {
         if !self.has_optimizer() {
             return Err(Error::NoOptimizer { path: self.path.clone() });
         }
-        AdamW::load(config, model, &self.path.join(OPTIMIZER))
+        AdamW::load(config, model, &self.path.join(OPTIMIZER), moves)
     }
 }

@@ -45,6 +45,8 @@ pub struct TrainConfig {
     pub optimizer: AdamWConfig,
     /// The norm that gradients are clipped to; 0 does not clip.
     pub max_grad_norm: Option<f64>,
+    /// The step whose gradient norm decides how much a gradient is clipped.
+    pub clip_by: ClipBy,
     /// Steps between lines of `metrics.jsonl`; values between are averaged.
     #[schemars(range(min = 1), extend("x-unit" = "steps"))]
     pub logging_steps: u64,
@@ -101,6 +103,19 @@ pub enum RecomputeSetting {
     Auto,
 }
 
+/// The step whose gradient norm decides how much a gradient is clipped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClipBy {
+    /// Clips the gradient of a step by its own norm `n`: it is multiplied by `min(1, max_grad_norm / (n + 1e-6))`, as in torch.
+    #[default]
+    Current,
+    /// Takes for `n` the norm of the step before, which that step had before it was clipped; the first step is not clipped. This can be done
+    /// with `optimizer.in_backward`, which moves parameters before their own norm is known. A gradient that is suddenly large is clipped one
+    /// step late.
+    Previous,
+}
+
 impl Default for TrainConfig {
     fn default() -> Self {
         Self {
@@ -115,6 +130,7 @@ impl Default for TrainConfig {
             schedule: Schedule::default(),
             optimizer: AdamWConfig::default(),
             max_grad_norm: Some(1.0),
+            clip_by: ClipBy::Current,
             logging_steps: 1,
             log_responses: LogResponses::FirstAndLast,
             eval_steps: None,
@@ -188,8 +204,10 @@ impl TrainConfig {
         }
         if self.optimizer.in_backward {
             check(
-                self.clip_norm().is_none(),
-                "`optimizer.in_backward` moves parameters before the norm of all gradients is known: set `train.max_grad_norm` to 0".into(),
+                self.clip_norm().is_none() || self.clip_by == ClipBy::Previous,
+                "`optimizer.in_backward` moves parameters before the norm of all gradients is known: set `train.clip_by` to \"previous\", or \
+                 `train.max_grad_norm` to 0"
+                    .into(),
             );
             check(
                 matches!(self.micro_batch, MicroBatch::Examples(size) if size >= self.batch_size),
@@ -343,13 +361,16 @@ mod tests {
             ..TrainConfig::default()
         };
         let problems = wrong.problems();
-        for (problem, remedy) in problems.iter().zip(["`train.max_grad_norm` to 0", "{ examples = 9 }", "\"auto\""]) {
+        let clipped = "`train.clip_by` to \"previous\", or `train.max_grad_norm` to 0";
+        for (problem, remedy) in problems.iter().zip([clipped, "{ examples = 9 }", "\"auto\""]) {
             assert!(problem.contains(remedy), "{problem}");
         }
         assert_eq!(problems.len(), 3);
         let right = TrainConfig { max_grad_norm: Some(0.0), recompute: RecomputeSetting::Auto, batch_size: 8, ..wrong };
         assert!(right.problems().is_empty());
         assert_eq!(right.recompute(0.0, 1.0, 1.0), Recompute::Block);
+        let by_previous = TrainConfig { max_grad_norm: Some(1.0), clip_by: ClipBy::Previous, ..right };
+        assert!(by_previous.problems().is_empty());
     }
 
     #[test]

@@ -26,6 +26,12 @@ const VERSION: u64 = 2;
 /// Settings of the engine that decide how a run is stored and shown. They may change when it goes on.
 const FREE: [&str; 5] = ["keep_last", "log_responses", "logging_steps", "mirror", "sample_steps"];
 
+/// The same of the tables among them: whoever holds the optimizer's state, the weights are the same.
+const FREE_IN_TABLES: [(&str, &str); 1] = [("optimizer", "shard")];
+
+/// Settings of the engine that version 2 did not have from the beginning, each with the value that absence stands for.
+const LATER: [(&str, &str); 1] = [("clip_by", "current")];
+
 /// What decides a run besides the settings of the engine: filled in by the caller of [`fit`](crate::fit).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Identity {
@@ -95,6 +101,11 @@ impl Identity {
         fingerprint: &str,
     ) -> Map<String, Value> {
         train.retain(|key, _| !is_free(key));
+        for (table, key) in FREE_IN_TABLES {
+            if let Some(Value::Object(table)) = train.get_mut(table) {
+                table.remove(key);
+            }
+        }
         let inputs: Map<String, Value> =
             self.inputs.iter().map(|input| (input.name.clone(), input.digest.clone().into())).collect();
         let mut map = Map::new();
@@ -134,7 +145,11 @@ impl Identity {
             }
             return found;
         }
-        differences("", &table(saved, "train"), &table(now, "train"), true, &mut found);
+        let (mut then, present) = (table(saved, "train"), table(now, "train"));
+        for (key, value) in LATER.into_iter().filter(|(key, _)| present.contains_key(*key)) {
+            then.entry(key).or_insert_with(|| value.into());
+        }
+        differences("", &then, &present, true, &mut found);
         found.extend(self.changed_settings(saved));
         let both = |key: &str| [saved, now].map(|map| map.get(key).cloned().unwrap_or_default());
         let [was, is] = both("fingerprint");
@@ -265,6 +280,23 @@ mod tests {
         let now = identity.to_json(later, 7, "");
         assert!(identity.changes(&saved, &now).is_empty());
         assert!(identity.early_changes(&saved).is_empty());
+    }
+
+    #[test]
+    fn a_checkpoint_of_before_a_setting_was_made_with_its_default() {
+        let identity = identity(&[], json!({}));
+        let saved = identity.to_json(train(), 7, "");
+        let mut later = train();
+        later.insert("clip_by".into(), "current".into());
+        later["optimizer"]["shard"] = json!(true);
+        assert!(identity.changes(&saved, &identity.to_json(later.clone(), 7, "")).is_empty());
+        // A run may go on with another value, as with another number of devices.
+        let saved = identity.to_json(later.clone(), 7, "");
+        later["optimizer"]["shard"] = json!(false);
+        assert!(identity.changes(&saved, &identity.to_json(later.clone(), 7, "")).is_empty());
+        later["clip_by"] = json!("previous");
+        let changes = identity.changes(&saved, &identity.to_json(later, 7, ""));
+        assert_eq!(text(&changes), ["`clip_by` was \"current\" and is now \"previous\""]);
     }
 
     #[test]

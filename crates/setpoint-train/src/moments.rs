@@ -81,52 +81,49 @@ impl Moments {
                 (weight, Self::Full(Box::new([exp_avg, exp_avg_sq])))
             }
             Self::Coded(coded) => {
-                let [exp_avg, exp_avg_sq] = coded.map(|moment| moment.decode());
-                let (weight, exp_avg, exp_avg_sq) = adamw(weight, exp_avg, exp_avg_sq, gradient, step);
-                let [first, second] = VALUES;
-                let coded = [Blockwise::encode(exp_avg, first), Blockwise::encode(exp_avg_sq, second)];
-                (weight, Self::Coded(Box::new(coded)))
+                let [first, second] = *coded;
+                let (weight, exp_avg, exp_avg_sq) = adamw(weight, first.decode(), second.decode(), gradient, step);
+                (weight, Self::Coded(Box::new([first.replaced_by(exp_avg), second.replaced_by(exp_avg_sq)])))
             }
         }
     }
 
-    /// Returns the same moments on another device.
-    pub(crate) fn on(self, device: &Device) -> Self {
-        match self {
-            Self::Full(moments) => Self::Full(Box::new(moments.map(|moment| moment.to_device(device)))),
-            Self::Coded(moments) => Self::Coded(Box::new(moments.map(|moment| moment.on(device)))),
-        }
-    }
-
-    /// Returns name, type and shape of the tensors in a file, each with the function that reads it from the device: `{path}.exp_avg` and
-    /// `{path}.exp_avg_sq`, and with codes `{path}.exp_avg.scales` and `{path}.exp_avg_sq.scales`.
-    pub(crate) fn parts<'a>(
-        &'a self,
-        path: &str,
-        shape: &[usize],
-    ) -> Vec<(TensorSpec, Box<dyn Fn() -> TensorData + 'a>)> {
+    /// Returns name, type and shape of the tensors in a file: `{path}.exp_avg` and `{path}.exp_avg_sq`, and with codes
+    /// `{path}.exp_avg.scales` and `{path}.exp_avg_sq.scales`.
+    pub(crate) fn specs(format: MomentsFormat, path: &str, shape: &[usize]) -> Vec<TensorSpec> {
         let spec = |part: &str, dtype, shape: &[usize]| TensorSpec {
             name: format!("{path}.{part}"),
             dtype,
             shape: shape.to_vec(),
         };
-        let mut parts: Vec<(TensorSpec, Box<dyn Fn() -> TensorData + 'a>)> = Vec::new();
-        match self {
-            Self::Full(moments) => {
-                for (name, moment) in NAMES.into_iter().zip(moments.iter()) {
-                    parts.push((spec(name, DType::F32, shape), Box::new(|| moment.to_data())));
-                }
-            }
-            Self::Coded(moments) => {
-                for (name, moment) in NAMES.into_iter().zip(moments.iter()) {
-                    let (codes, scales) = moment.parts();
-                    parts.push((spec(name, DType::U8, shape), Box::new(|| codes.to_data())));
-                    let scales_spec = spec(&format!("{name}.scales"), DType::F32, &[scales.dims()[0]]);
-                    parts.push((scales_spec, Box::new(|| scales.to_data())));
-                }
+        match format {
+            MomentsFormat::F32 => NAMES.map(|name| spec(name, DType::F32, shape)).into(),
+            MomentsFormat::EightBit => {
+                let blocks = shape.iter().product::<usize>().div_ceil(BLOCK);
+                let both =
+                    |name: &str| [spec(name, DType::U8, shape), spec(&format!("{name}.scales"), DType::F32, &[blocks])];
+                NAMES.into_iter().flat_map(both).collect()
             }
         }
-        parts
+    }
+
+    /// Returns the format.
+    pub(crate) fn format(&self) -> MomentsFormat {
+        match self {
+            Self::Full(_) => MomentsFormat::F32,
+            Self::Coded(_) => MomentsFormat::EightBit,
+        }
+    }
+
+    /// Reads the tensors of [`specs`](Self::specs) from the device, in their order; `None` after the last.
+    pub(crate) fn data(&self, index: usize) -> Option<TensorData> {
+        match self {
+            Self::Full(moments) => moments.get(index).map(Tensor::to_data),
+            Self::Coded(moments) => {
+                let (codes, scales) = moments.get(index / 2)?.parts();
+                Some(if index.is_multiple_of(2) { codes.to_data() } else { scales.to_data() })
+            }
+        }
     }
 
     /// Reads the moments of a parameter of `shape` through `read`, which takes the part's name and its shape in the file.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
+use burn::tensor::{DType, FloatDType, Tensor, TensorData};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use setpoint_ops::AdamWStep;
@@ -13,8 +13,8 @@ use crate::Error;
 use crate::moments::{Moments, MomentsFormat, flat_tensor};
 use crate::parameters::{self, AutodiffState};
 use crate::sink::GradientSink;
-use crate::storage::Digest;
-use crate::tensor_file::{TensorReader, TensorSpec, TensorWriter};
+use crate::state_file::OptimizerState;
+use crate::tensor_file::{TensorReader, TensorSpec};
 
 /// Constants of [`AdamW`]; the defaults are torch's, except that nothing decays unless asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -28,9 +28,12 @@ pub struct AdamWConfig {
     pub weight_decay: f64,
     /// The format of the two moments: "f32", or "8bit" (blockwise codes as in bitsandbytes, a quarter of the memory).
     pub state: MomentsFormat,
-    /// Steps each block inside the backward pass, so that the gradients of two blocks never exist at once. Nothing can be
-    /// clipped then, and a step is one micro-batch.
+    /// Steps each block inside the backward pass, so that the gradients of two blocks never exist at once. A step is one
+    /// micro-batch then, and gradients can be clipped by the norm of the step before (`train.clip_by`).
     pub in_backward: bool,
+    /// Divides the moments and the master weights among the devices of a run, each of which moves its part of the weights: DeepSpeed's
+    /// ZeRO, stage 1, and with `in_backward` stage 2. One device has nothing to divide.
+    pub shard: bool,
     /// The learning rate of an adapter's second factors (`lora_B`), and of vectors, as a multiple of that of all other parameters. It is a
     /// setting of the adapter, not of `[train]`.
     #[serde(skip)]
@@ -49,6 +52,7 @@ impl Default for AdamWConfig {
             weight_decay: 0.0,
             state: MomentsFormat::F32,
             in_backward: false,
+            shard: true,
             plus_ratio: 1.0,
             value_ratio: 1.0,
         }
@@ -97,16 +101,6 @@ impl AdamW {
         &self.config
     }
 
-    /// The same state on another device.
-    pub(crate) fn on(self, device: &Device) -> Self {
-        let there = |state: State| State {
-            moments: state.moments.on(device),
-            master: state.master.map(|master| master.to_device(device)),
-            ..state
-        };
-        Self { config: self.config, state: self.state.into_iter().map(|(path, state)| (path, there(state))).collect() }
-    }
-
     /// Moves the parameters that have a gradient.
     ///
     /// `scale` multiplies every gradient ([`clip_scale`](crate::clip_scale)); it is folded into the
@@ -146,9 +140,10 @@ impl AdamW {
             eps,
             weight_decay,
             state: format,
-            in_backward: _,
             plus_ratio,
             value_ratio,
+            in_backward: _,
+            shard: _,
         } = self.config;
         let is_second_factor = path.ends_with(".lora_B.weight");
         let learning_rate = learning_rate * if is_second_factor || shape.len() == 1 { plus_ratio } else { 1.0 };
@@ -186,64 +181,41 @@ impl AdamW {
         value
     }
 
-    /// Writes the state, one tensor at a time: `{path}.step`, `{path}.master` where there is one, and the moments as
-    /// [`Moments::parts`] names them.
-    pub(crate) fn save(&self, path: &std::path::Path) -> Result<Digest, Error> {
-        // i64, then f32, then u8: larger elements first keep every tensor aligned.
-        let mut specs: Vec<_> = self
-            .state
-            .keys()
-            .map(|path| TensorSpec { name: format!("{path}.step"), dtype: DType::I64, shape: vec![1] })
-            .collect();
-        for dtype in [DType::F32, DType::U8] {
-            for (path, state) in &self.state {
-                specs.extend(state.parts(path).into_iter().map(|(spec, _)| spec).filter(|spec| spec.dtype == dtype));
-            }
-        }
-        let mut writer = TensorWriter::create(path, specs)?;
-        for (path, state) in &self.state {
-            let steps = TensorData::from([state.steps as i64]);
-            writer.write(&format!("{path}.step"), &steps)?;
-        }
-        for dtype in [DType::F32, DType::U8] {
-            for (path, state) in &self.state {
-                for (spec, read) in state.parts(path) {
-                    if spec.dtype == dtype {
-                        writer.write(&spec.name, &read())?;
-                    }
-                }
-            }
-        }
-        writer.finish()
-    }
-
-    /// Reads what [`save`](Self::save) has written, for the parameters of `model`.
-    pub(crate) fn load<M: Module>(config: AdamWConfig, model: &M, path: &std::path::Path) -> Result<Self, Error> {
+    /// Reads the state of the parameters of `model` that this optimizer moves, from a file of the state of all.
+    ///
+    /// # Errors
+    /// When the file is not what it should be for `model`, whether the part in question is this optimizer's or not.
+    pub(crate) fn load<M: Module>(
+        config: AdamWConfig,
+        model: &M,
+        path: &std::path::Path,
+        moves: impl Fn(&str) -> bool,
+    ) -> Result<Self, Error> {
         let reader = TensorReader::open(path)?;
         let mut unread: BTreeSet<String> = reader.names().map(str::to_string).collect();
         let mut optimizer = Self::new(config);
         for info in parameters::list(model) {
-            let name = &info.spec.name;
-            let shape = &info.spec.shape;
-            if !info.trains || reader.shape(&format!("{name}.step")).is_none() {
+            let (name, shape) = (&info.spec.name, &info.spec.shape);
+            if !info.trains || reader.shape(&format!("{name}.{STEP}")).is_none() {
                 continue;
             }
-            let steps = reader.read(&format!("{name}.step"), &[1])?;
-            let steps = steps.iter::<i64>().next().unwrap_or(0) as u64;
-            unread.remove(&format!("{name}.step"));
-            let mut read = |part: &str, shape: &[usize]| {
-                let key = format!("{name}.{part}");
-                unread.remove(&key);
-                reader.read(&key, shape)
-            };
             let format = config.state.of(name, shape.iter().product());
+            let has_master = info.spec.dtype != DType::F32;
+            for spec in specs(format, has_master, name, shape) {
+                reader.check(&spec.name, &spec.shape)?;
+                unread.remove(&spec.name);
+            }
+            if !moves(name) {
+                continue;
+            }
+            let read = |part: &str, shape: &[usize]| reader.read(&format!("{name}.{part}"), shape);
             let state = State {
-                steps,
+                steps: read(STEP, &[1])?.iter::<i64>().next().unwrap_or(0) as u64,
                 shape: shape.clone(),
-                moments: Moments::read(format, shape, &info.device, &mut read)?,
-                master: match info.spec.dtype {
-                    DType::F32 => None,
-                    _ => Some(flat_tensor(read("master", shape)?, &info.device)),
+                moments: Moments::read(format, shape, &info.device, read)?,
+                master: match has_master {
+                    true => Some(flat_tensor(read(MASTER, shape)?, &info.device)),
+                    false => None,
                 },
             };
             optimizer.state.insert(name.clone(), state);
@@ -255,15 +227,42 @@ impl AdamW {
     }
 }
 
+/// The names of the parts of a state besides the moments.
+const STEP: &str = "step";
+const MASTER: &str = "master";
+
+/// Returns name, type and shape of the tensors of a parameter's state: `{path}.step`, the [moments](Moments::specs), and `{path}.master`
+/// where there is one.
+fn specs(format: MomentsFormat, has_master: bool, path: &str, shape: &[usize]) -> Vec<TensorSpec> {
+    let spec = |part: &str, dtype, shape: &[usize]| TensorSpec {
+        name: format!("{path}.{part}"),
+        dtype,
+        shape: shape.to_vec(),
+    };
+    let mut specs = vec![spec(STEP, DType::I64, &[1])];
+    specs.extend(Moments::specs(format, path, shape));
+    specs.extend(has_master.then(|| spec(MASTER, DType::F32, shape)));
+    specs
+}
+
 impl State {
-    /// Returns name, type and shape of the tensors in a file, each with the function that reads it from the device.
-    fn parts<'a>(&'a self, path: &str) -> Vec<(TensorSpec, Box<dyn Fn() -> TensorData + 'a>)> {
-        let mut parts = self.moments.parts(path, &self.shape);
-        if let Some(master) = &self.master {
-            let spec = TensorSpec { name: format!("{path}.master"), dtype: DType::F32, shape: self.shape.clone() };
-            parts.push((spec, Box::new(|| master.to_data())));
-        }
-        parts
+    fn specs(&self, path: &str) -> Vec<TensorSpec> {
+        specs(self.moments.format(), self.master.is_some(), path, &self.shape)
+    }
+}
+
+impl OptimizerState for AdamW {
+    fn tensors(&self) -> Result<BTreeMap<String, Vec<TensorSpec>>, Error> {
+        Ok(self.state.iter().map(|(path, state)| (path.clone(), state.specs(path))).collect())
+    }
+
+    fn read(&self, path: &str, tensor: &str) -> Result<Option<TensorData>, Error> {
+        let read = |state: &State| match state.specs(path).iter().position(|spec| spec.name == tensor)? {
+            0 => Some(TensorData::from([state.steps as i64])),
+            // The master copy follows the moments.
+            index => state.moments.data(index - 1).or_else(|| state.master.as_ref().map(Tensor::to_data)),
+        };
+        Ok(self.state.get(path).and_then(read))
     }
 }
 
@@ -310,6 +309,7 @@ mod tests {
     use burn::tensor::Device;
 
     use super::*;
+    use crate::state_file;
 
     #[derive(Module, Debug)]
     struct Two {
@@ -341,8 +341,8 @@ mod tests {
             }
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("optimizer.safetensors");
-            optimizer.save(&path).unwrap();
-            let mut loaded = AdamW::load(config, &model, &path).unwrap();
+            state_file::save(&optimizer, &path).unwrap();
+            let mut loaded = AdamW::load(config, &model, &path, |_| true).unwrap();
             let copy = model.clone();
             let [went_on, resumed] = [stepped(&mut optimizer, model), stepped(&mut loaded, copy)];
             let bits =
@@ -352,5 +352,25 @@ mod tests {
             let moments = 4160.0 * state.bytes();
             assert!((moments..moments + 1000.0).contains(&(size as f64)), "{state:?}: {size}");
         }
+    }
+
+    #[test]
+    fn a_part_of_the_state_is_read_from_the_file_of_all() {
+        let device = Device::flex().autodiff();
+        let matrix = Param::from_data([[1.0_f32, -2.0], [0.5, 3.0]], &device);
+        let mut model = Two { matrix, vector: Param::from_data([1.0_f32, 2.0], &device) };
+        let mut optimizer = AdamW::new(AdamWConfig::default());
+        model = stepped(&mut optimizer, model);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("optimizer.safetensors");
+        state_file::save(&optimizer, &path).unwrap();
+        let part = AdamW::load(AdamWConfig::default(), &model, &path, |path| path == "vector").unwrap();
+        assert_eq!(part.tensors().unwrap().keys().collect::<Vec<_>>(), ["vector"]);
+        let read = |optimizer: &AdamW| optimizer.read("vector", "vector.exp_avg").unwrap().unwrap();
+        assert_eq!(read(&part), read(&optimizer));
+        // What does not fit the model is found, whoever it belongs to.
+        let other = Two { matrix: Param::from_data([[1.0_f32, -2.0]], &device), ..model };
+        let error = AdamW::load(AdamWConfig::default(), &other, &path, |path| path == "vector").unwrap_err();
+        assert!(error.to_string().contains("`matrix.exp_avg`: expected shape [1, 2], found [2, 2]"), "{error}");
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{DType, Device, FloatDType, Gradients, IndexingUpdateOp, Int, Tensor};
-use setpoint_ops::sum_of_squares;
+use burn::tensor::{DType, Device, FloatDType, Gradients, Int, Tensor};
+use setpoint_ops::{add_rows, sum_of_squares};
 use setpoint_transformer::checkpoint::ParamPath;
 
 /// Gradients on their way from backward passes to the optimizer, keyed by parameter path.
@@ -65,7 +65,7 @@ impl GradientSink {
             // On flex `zeros` would make it twice.
             None => Tensor::full([height, width], 0.0, (&rows.device(), DType::F32)),
         };
-        let sum = table.select_assign(0, ids, rows.cast(FloatDType::F32), IndexingUpdateOp::Add);
+        let sum = add_rows(table, ids, rows.cast(FloatDType::F32));
         // [height, d] -> [n]
         let gradient = Gradient { flat: sum.reshape([height * width]), row: width };
         self.gradients.insert(path.to_owned(), gradient);
@@ -85,15 +85,21 @@ impl GradientSink {
     ///
     /// Squares are summed on the device in a fixed order, so that a repeated run gives the same bits; the sum over tensors is taken in f64 on the host. One read for the whole model.
     pub fn norm(&self) -> f64 {
-        norm_of(self.squares())
+        norm_of(&self.squares())
+    }
+
+    /// Reads the sum of squares of each gradient.
+    pub(crate) fn squares(&self) -> Squares {
+        read_squares(self.device_squares())
     }
 
     /// The sum of squares of each gradient, still on its device.
     ///
     /// # Shapes
     /// `[1]` each.
-    pub(crate) fn squares(&self) -> Vec<Tensor<1>> {
-        self.gradients.values().map(|gradient| sum_of_squares(gradient.flat.clone(), gradient.row)).collect()
+    pub(crate) fn device_squares(&self) -> Vec<(String, Tensor<1>)> {
+        let square = |gradient: &Gradient| sum_of_squares(gradient.flat.clone(), gradient.row);
+        self.gradients.iter().map(|(path, gradient)| (path.clone(), square(gradient))).collect()
     }
 
     /// What is here, without the numbers.
@@ -142,16 +148,29 @@ impl GradientSink {
     }
 }
 
-/// The square root of a sum that is there in parts.
-pub(crate) fn norm_of(squares: Vec<Tensor<1>>) -> f64 {
-    if squares.is_empty() {
-        return 0.0;
-    }
+/// Sums of squares by the path of the parameter.
+pub(crate) type Squares = BTreeMap<String, f64>;
+
+/// Reads sums of squares from their devices, `[1]` each.
+pub(crate) fn read_squares(squares: Vec<(String, Tensor<1>)>) -> Squares {
+    let (paths, squares): (Vec<String>, Vec<Tensor<1>>) = squares.into_iter().unzip();
     // Gradients of a model spread over several devices are read one by one.
     let one_device = squares.iter().all(|square| square.device() == squares[0].device());
-    let read = |square: Tensor<1>| square.into_data().iter::<f32>().map(f64::from).sum::<f64>();
-    let total: f64 = if one_device { read(Tensor::cat(squares, 0)) } else { squares.into_iter().map(read).sum() };
-    total.sqrt()
+    let read = |square: Tensor<1>| -> Vec<f64> { square.into_data().iter::<f32>().map(f64::from).collect() };
+    let values = match one_device && !squares.is_empty() {
+        true => read(Tensor::cat(squares, 0)),
+        false => squares.into_iter().flat_map(read).collect(),
+    };
+    let mut sums = Squares::new();
+    for (path, value) in paths.into_iter().zip(values) {
+        *sums.entry(path).or_default() += value;
+    }
+    sums
+}
+
+/// The square root of the sum of squares. It is added up in the order of the paths, so it does not depend on who has computed which.
+pub(crate) fn norm_of(squares: &Squares) -> f64 {
+    squares.values().fold(0.0, |sum, square| sum + square).sqrt()
 }
 
 struct Accept<'a> {

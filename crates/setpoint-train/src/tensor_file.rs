@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, TensorData};
 use safetensors::Dtype;
+use safetensors::tensor::TensorInfo;
 use setpoint_transformer::checkpoint::{TensorFile, tensor_header};
 
 use crate::Error;
@@ -112,13 +113,25 @@ impl TensorReader {
         self.0.tensor(name).map(|info| info.shape.as_slice())
     }
 
-    /// Reads one tensor, which must be there with this shape.
-    pub(crate) fn read(&self, name: &str, shape: &[usize]) -> Result<TensorData, Error> {
+    /// Finds a tensor, which must be there with this shape.
+    fn find(&self, name: &str, shape: &[usize]) -> Result<&TensorInfo, Error> {
         let corrupt = |reason: String| Error::corrupt(self.path(), reason);
         let info = self.0.tensor(name).ok_or_else(|| corrupt(format!("`{name}` is missing")))?;
-        if info.shape != shape {
-            return Err(corrupt(format!("`{name}`: expected shape {shape:?}, found {:?}", info.shape)));
+        match info.shape == shape {
+            true => Ok(info),
+            false => Err(corrupt(format!("`{name}`: expected shape {shape:?}, found {:?}", info.shape))),
         }
+    }
+
+    /// Checks that a tensor is there with this shape.
+    pub(crate) fn check(&self, name: &str, shape: &[usize]) -> Result<(), Error> {
+        self.find(name, shape).map(|_| ())
+    }
+
+    /// Reads one tensor, which must be there with this shape.
+    pub(crate) fn read(&self, name: &str, shape: &[usize]) -> Result<TensorData, Error> {
+        let info = self.find(name, shape)?;
+        let corrupt = |reason: String| Error::corrupt(self.path(), reason);
         let dtype =
             tensor_dtype(info.dtype).ok_or_else(|| corrupt(format!("`{name}`: dtype {} is unknown", info.dtype)))?;
         let bytes = self.0.bytes(info).map_err(|error| in_file(self.path(), error))?;

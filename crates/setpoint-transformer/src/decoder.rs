@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use half::{bf16, f16};
@@ -60,10 +62,10 @@ impl Decoder {
     /// # Panics
     ///
     /// If `ids` and `packing` differ in the number of tokens, or a place is not among them.
-    pub fn forward(&self, ids: Tensor<1, Int>, packing: &Packing, wanted: Option<&[usize]>) -> Tensor<2> {
-        assert_eq!(ids.dims(), [packing.tokens()], "the tokens of the packing");
-        let mut x = self.scaled(self.embed_tokens.forward(ids.clone()));
-        let pass = self.pass(&ids, packing, wanted, &x.device());
+    pub fn forward(&self, ids: PackedIds, packing: &Packing, wanted: Option<&[usize]>) -> Tensor<2> {
+        ids.check(packing);
+        let pass = self.pass(ids.on_host(), packing, wanted, &self.device());
+        let mut x = self.scaled(self.embed_tokens.forward(ids.into_tensor()));
         let wanted = places(wanted, packing, &x.device());
         for (i, layer) in self.layers.iter().enumerate() {
             x = layer.forward(x, &pass, self.wanted_of(i, wanted.as_ref()));
@@ -72,13 +74,7 @@ impl Decoder {
     }
 
     /// Prepares what [`Block::forward`] needs besides the hidden states.
-    pub(crate) fn pass(
-        &self,
-        ids: &Tensor<1, Int>,
-        packing: &Packing,
-        wanted: Option<&[usize]>,
-        device: &Device,
-    ) -> Pass {
+    pub(crate) fn pass(&self, ids: &[i32], packing: &Packing, wanted: Option<&[usize]>, device: &Device) -> Pass {
         let rotations = self.rotations(&packing.positions(), device);
         Pass { rotations, packing: packing.clone(), masks: self.dropout.masks(ids, packing, wanted) }
     }
@@ -144,7 +140,34 @@ pub(crate) fn places(wanted: Option<&[usize]>, packing: &Packing, device: &Devic
     })
 }
 
-/// Returns token ids one after the other as a tensor.
+/// The tokens of a packed batch, on a device and on the host.
+#[derive(Clone, Debug)]
+pub struct PackedIds {
+    /// `[t]`
+    tensor: Tensor<1, Int>,
+    ids: Arc<[i32]>,
+}
+
+impl PackedIds {
+    /// Returns the tensor, `[t]`.
+    pub fn into_tensor(self) -> Tensor<1, Int> {
+        self.tensor
+    }
+
+    /// Returns the tokens without asking the device.
+    pub(crate) fn on_host(&self) -> &[i32] {
+        &self.ids
+    }
+
+    /// # Panics
+    ///
+    /// If the packing has another number of tokens.
+    pub(crate) fn check(&self, packing: &Packing) {
+        assert_eq!(self.ids.len(), packing.tokens(), "the tokens of the packing");
+    }
+}
+
+/// Packs token ids one after the other.
 ///
 /// # Shapes
 ///
@@ -153,13 +176,12 @@ pub(crate) fn places(wanted: Option<&[usize]>, packing: &Packing, device: &Devic
 /// # Panics
 ///
 /// If there are no tokens, or an id does not fit an `i32`.
-pub fn pack<R: AsRef<[u32]>>(rows: &[R], device: &Device) -> Tensor<1, Int> {
-    let ids: Vec<i32> = rows
+pub fn pack<R: AsRef<[u32]>>(rows: &[R], device: &Device) -> PackedIds {
+    let ids: Arc<[i32]> = rows
         .iter()
         .flat_map(|row| row.as_ref())
         .map(|&id| i32::try_from(id).unwrap_or_else(|_| panic!("token id {id} does not fit an i32")))
         .collect();
     assert!(!ids.is_empty(), "there must be a token");
-    let count = ids.len();
-    Tensor::from_data(TensorData::new(ids, [count]), device)
+    PackedIds { tensor: Tensor::from_data(TensorData::new(ids.to_vec(), [ids.len()]), device), ids }
 }

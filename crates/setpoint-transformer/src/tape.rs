@@ -9,7 +9,7 @@ use burn::tensor::{Gradients, Int, Tensor};
 use setpoint_ops::Packing;
 
 use crate::block::{Block, Pass};
-use crate::decoder::{Decoder, places, scaled};
+use crate::decoder::{Decoder, PackedIds, places, scaled};
 
 /// How the backward pass gets at what the forward pass computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,22 +82,23 @@ impl Decoder {
     /// As [`Decoder::forward`].
     pub fn forward_taped(
         &self,
-        ids: Tensor<1, Int>,
+        ids: PackedIds,
         packing: &Packing,
         wanted: Option<&[usize]>,
     ) -> (Tensor<2>, Option<Tape>) {
         if !self.device().is_autodiff() {
             return (self.forward(ids, packing, wanted), None);
         }
-        assert_eq!(ids.dims(), [packing.tokens()], "the tokens of the packing");
-        let embedded = self.scaled(self.embed_tokens.valid().forward(ids.clone().inner()));
-        let pass = self.pass(&ids, packing, wanted, &embedded.device());
+        ids.check(packing);
+        let pass = self.pass(ids.on_host(), packing, wanted, &self.device().without_autodiff());
+        let ids = ids.into_tensor().inner();
+        let embedded = self.scaled(self.embed_tokens.valid().forward(ids.clone()));
         let wanted = places(wanted, packing, &embedded.device());
         let embeddings = self.embed_tokens.weight.is_require_grad();
         // Below it there is nothing that a gradient is wanted for.
         let first = if embeddings { 0 } else { self.layers.iter().position(trains).unwrap_or(self.layers.len()) };
         let vocab_size = self.vocab_size();
-        let (ids, embedding_scale) = (ids.inner(), self.embedding_scale());
+        let embedding_scale = self.embedding_scale();
         let mut tape = Tape { ids, vocab_size, embeddings, embedding_scale, embedded: None, blocks: None };
         let layers = self.layers.iter().enumerate().map(|(i, layer)| (layer, self.wanted_of(i, wanted.as_ref())));
         let last = match self.recompute {

@@ -54,6 +54,7 @@ const OPTIMIZER: AdamWConfig = AdamWConfig {
     weight_decay: 0.0,
     state: MomentsFormat::F32,
     in_backward: false,
+    shard: true,
     plus_ratio: 1.0,
     value_ratio: 1.0,
 };

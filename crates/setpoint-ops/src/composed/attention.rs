@@ -118,7 +118,7 @@ pub(crate) fn backward<B: Backend>(
         // [h, len] -> [g, r·len, 1]
         let weights = B::float_exp(B::float_sub(scores, reshape::<B, 3>(log_sum, [g, rows_of_group, 1])));
         let gradient = grouped(&gradient);
-        let along = B::float_sum_dim(f32::<B>(B::float_mul(gradient.clone(), grouped(&o))), 2);
+        let along = B::float_sum_dim(B::float_mul(f32::<B>(gradient.clone()), f32::<B>(grouped(&o))), 2);
         let in_weights = f32::<B>(B::float_matmul(gradient.clone(), B::float_transpose(values)));
         let in_scores =
             B::float_mul_scalar(B::float_mul(weights.clone(), B::float_sub(in_weights, along)), heads.scale.into());

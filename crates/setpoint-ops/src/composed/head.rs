@@ -19,7 +19,7 @@ pub struct Scores<B: Backend> {
     pub(crate) scores: FloatTensor<B>,
     /// The log-sum-exp of each position's logits, `[n, 1]`.
     pub(crate) log_sums: FloatTensor<B>,
-    /// The logits where they are kept, chunk by chunk in an order that the backend chooses; else none.
+    /// The logits before their bound where they are kept, chunk by chunk in an order that the backend chooses; else none.
     pub(crate) logits: Vec<FloatTensor<B>>,
 }
 
@@ -42,53 +42,88 @@ fn indices<B: Backend>(x: &IntTensor<B>, range: Range<usize>) -> IntTensor<B> {
     B::int_slice(x.clone(), &[Slice::from(range)])
 }
 
-/// The logits of some hidden states, within their bound if there is one: `[c, d]` -> f32 `[c, v]`.
-fn logits_of<B: Backend>(hidden: FloatTensor<B>, weight: &FloatTensor<B>, cap: Option<f64>) -> FloatTensor<B> {
-    let logits = f32::<B>(B::float_matmul(hidden, B::float_transpose(weight.clone())));
+/// Returns logits in f32, within their bound if there is one.
+fn bounded<B: Backend>(logits: FloatTensor<B>, cap: Option<f64>) -> FloatTensor<B> {
+    let logits = f32::<B>(logits);
     match cap {
         None => logits,
         Some(cap) => B::float_mul_scalar(B::float_tanh(B::float_mul_scalar(logits, cap.recip().into())), cap.into()),
     }
 }
 
-pub(crate) fn forward<B: Backend>(
+/// Returns log-probabilities and entropies `[c, 2]` and the log-sum-exp of each row `[c, 1]` of a chunk of logits `[c, v]`; `targets` are `[c]`.
+pub(crate) fn scores_of_logits<B: Backend>(
+    logits: FloatTensor<B>,
+    targets: IntTensor<B>,
+    cap: Option<f64>,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let logits = bounded::<B>(logits, cap);
+    let targets = B::int_reshape(targets, Shape::from([logits.shape()[0], 1]));
+    let highest = B::float_max_dim(logits.clone(), 1);
+    let shifted = B::float_sub(logits, highest.clone());
+    let weights = B::float_exp(shifted.clone());
+    let sum = B::float_sum_dim(weights.clone(), 1);
+    let log = B::float_log(sum.clone());
+    let logp = B::float_sub(B::float_gather(1, shifted.clone(), targets), log.clone());
+    // −Σ p log p = log Σ e^s − Σ p s, with s the shifted logits.
+    let mean = B::float_div(B::float_sum_dim(B::float_mul(weights, shifted), 1), sum);
+    let entropy = B::float_sub(log.clone(), mean);
+    (B::float_cat(vec![logp, entropy], 1), B::float_add(highest, log))
+}
+
+/// Returns the gradient of a chunk of logits in their dtype. With `s_i` that of a log-probability, `[c, 1]`:
+/// `∂z_i = s_i · (onehot(y_i) − softmax(z_i))`. With a bound `c` of the logits, `∂z_i` is also multiplied by its derivative, `1 − (z_i / c)²`.
+pub(crate) fn gradient_of_logits<B: Backend>(
+    logits: FloatTensor<B>,
+    targets: IntTensor<B>,
+    log_sums: FloatTensor<B>,
+    seed: FloatTensor<B>,
+    cap: Option<f64>,
+) -> FloatTensor<B> {
+    let dtype = dtype::<B>(&logits);
+    let logits = bounded::<B>(logits, cap);
+    let targets = B::int_reshape(targets, Shape::from([logits.shape()[0], 1]));
+    let slope = cap.map(|cap| {
+        let bent = B::float_mul_scalar(logits.clone(), cap.recip().into());
+        B::float_add_scalar(B::float_neg(B::float_mul(bent.clone(), bent)), 1.0.into())
+    });
+    let weights = B::float_exp(B::float_sub(logits, log_sums));
+    let in_logits = B::float_neg(B::float_mul(weights, seed.clone()));
+    let in_logits = B::float_scatter(1, in_logits, targets, seed, IndexingUpdateOp::Add);
+    let in_logits = match slope {
+        None => in_logits,
+        Some(slope) => B::float_mul(in_logits, slope),
+    };
+    B::float_cast(in_logits, dtype)
+}
+
+pub(crate) fn forward<B: Kernels>(
     x: FloatTensor<B>,
     weight: FloatTensor<B>,
     rows: IntTensor<B>,
     targets: IntTensor<B>,
-    logits: Logits,
+    Logits { chunk, keep, soft_cap }: Logits,
 ) -> Scores<B> {
     let n = targets.shape()[0];
     let mut scores = vec![];
     let mut log_sums = vec![];
     let mut kept = vec![];
-    for range in chunks(n, logits.chunk) {
-        let c = range.len();
-        let Logits { keep, soft_cap, .. } = logits;
+    for range in chunks(n, chunk) {
         let hidden = B::float_select(x.clone(), 0, indices::<B>(&rows, range.clone()));
-        let logits = logits_of::<B>(hidden, &weight, soft_cap);
+        // [c, d] · [d, v]
+        let logits = B::float_matmul(hidden, B::float_transpose(weight.clone()));
         if keep {
             kept.push(logits.clone());
         }
-        let targets = B::int_reshape(indices::<B>(&targets, range), Shape::from([c, 1]));
-        let highest = B::float_max_dim(logits.clone(), 1);
-        let shifted = B::float_sub(logits, highest.clone());
-        let weights = B::float_exp(shifted.clone());
-        let sum = B::float_sum_dim(weights.clone(), 1);
-        let log = B::float_log(sum.clone());
-        let logp = B::float_sub(B::float_gather(1, shifted.clone(), targets), log.clone());
-        // −Σ p log p = log Σ e^s − Σ p s, with s the shifted logits.
-        let mean = B::float_div(B::float_sum_dim(B::float_mul(weights, shifted), 1), sum);
-        let entropy = B::float_sub(log.clone(), mean);
-        scores.push(B::float_cat(vec![logp, entropy], 1));
-        log_sums.push(B::float_add(highest, log));
+        let (of_chunk, log_sum) = B::logit_scores(logits, indices::<B>(&targets, range), soft_cap);
+        scores.push(of_chunk);
+        log_sums.push(log_sum);
     }
     Scores { scores: B::float_cat(scores, 0), log_sums: B::float_cat(log_sums, 0), logits: kept }
 }
 
-/// With `s_i` the gradient of a log-probability: `∂z_i = s_i · (onehot(y_i) − softmax(z_i))`, `∂x = ∂z W`, `∂W = ∂zᵀ x`. With a bound `c` of
-/// the logits, `∂z_i` is also multiplied by its derivative, `1 − (z_i / c)²`.
-pub(crate) fn backward<B: Backend>(
+/// With `∂z` the gradient of the logits: `∂x = ∂z W`, `∂W = ∂zᵀ x`.
+pub(crate) fn backward<B: Kernels>(
     kept: Kept<B>,
     gradient: FloatTensor<B>,
     Logits { chunk, soft_cap, .. }: Logits,
@@ -102,26 +137,14 @@ pub(crate) fn backward<B: Backend>(
     let mut in_x = wanted[0].then(|| zeros(&x));
     let mut in_weight = wanted[1].then(|| zeros(&weight));
     for range in chunks(n, chunk) {
-        let c = range.len();
         let place = indices::<B>(&places, range.clone());
         let hidden = B::float_select(x.clone(), 0, place.clone());
-        let logits = logits.next().unwrap_or_else(|| logits_of::<B>(hidden.clone(), &weight, soft_cap));
-        let slope = soft_cap.map(|cap| {
-            let bent = B::float_mul_scalar(logits.clone(), cap.recip().into());
-            B::float_add_scalar(B::float_neg(B::float_mul(bent.clone(), bent)), 1.0.into())
-        });
+        let logits =
+            logits.next().unwrap_or_else(|| B::float_matmul(hidden.clone(), B::float_transpose(weight.clone())));
         let log_sum = rows::<B>(log_sums.clone(), range.clone());
         // The second column is the entropy, which has no gradient.
         let seed = B::float_slice(gradient.clone(), &[Slice::from(range.clone()), Slice::from(0..1)]);
-        let targets = B::int_reshape(indices::<B>(&targets, range), Shape::from([c, 1]));
-        let weights = B::float_exp(B::float_sub(logits, log_sum));
-        let in_logits = B::float_neg(B::float_mul(weights, seed.clone()));
-        let in_logits = B::float_scatter(1, in_logits, targets, seed, IndexingUpdateOp::Add);
-        let in_logits = match slope {
-            None => in_logits,
-            Some(slope) => B::float_mul(in_logits, slope),
-        };
-        let in_logits = B::float_cast(in_logits, dtype);
+        let in_logits = B::logit_scores_backward(logits, indices::<B>(&targets, range), log_sum, seed, soft_cap);
         in_x = in_x.map(|sum| {
             let part = f32::<B>(B::float_matmul(in_logits.clone(), weight.clone()));
             B::float_select_assign(sum, 0, place, part, IndexingUpdateOp::Add)

@@ -1,5 +1,6 @@
 //! The operations as compositions of primitives: right on every backend, and the reference for the kernels.
 
+pub(crate) mod adamw;
 pub(crate) mod attention;
 pub(crate) mod blockwise;
 pub(crate) mod cache;

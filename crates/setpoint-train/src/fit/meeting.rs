@@ -1,9 +1,14 @@
 //! Where the devices of a run add up their gradients.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use burn::tensor::Device;
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{Device, Tensor};
+use setpoint_transformer::checkpoint::ParamPath;
 
+use crate::parameters::AutodiffState;
+use crate::shard::Owners;
 use crate::sink::GradientShapes;
 use crate::{Communicator, DeviceGroup, GradientSink};
 
@@ -12,8 +17,21 @@ use crate::{Communicator, DeviceGroup, GradientSink};
 /// A device that fails drops its seat and leaves the room; the others notice instead of waiting for it. Before numbers are added up all agree
 /// on whose: not every device has a gradient for every parameter.
 pub(super) struct Meeting {
+    /// The place of the device in the group.
+    number: usize,
     device: Device,
+    /// The device that moves each parameter; none if every device moves all.
+    owners: Option<Arc<Owners>>,
     role: Role,
+}
+
+/// The gradient over all devices, as far as a device needs it.
+#[derive(Default)]
+pub(super) struct Sum {
+    /// The gradients of the parameters that this device moves.
+    pub(super) own: GradientSink,
+    /// The parameters that some device moves, if each moves its own; else none.
+    pub(super) shared: GradientShapes,
 }
 
 enum Role {
@@ -26,7 +44,7 @@ enum Role {
     },
     Follower {
         communicator: Box<dyn Communicator>,
-        to: Sender<GradientShapes>,
+        to: Sender<Message>,
         back: Receiver<Agreed>,
     },
     /// Of a device that has left.
@@ -35,37 +53,57 @@ enum Role {
 
 /// A follower as the leader sees it.
 struct Follower {
-    from: Receiver<GradientShapes>,
+    from: Receiver<Message>,
     back: Sender<Agreed>,
     /// Whether it has a share of this step.
     works: bool,
 }
 
+/// What a follower tells the leader.
+enum Message {
+    /// The parameters that it has a gradient of.
+    Has(GradientShapes),
+    /// It has moved its parameters.
+    Moved,
+}
+
 /// What the leader answers.
 enum Agreed {
     Sum(GradientShapes),
+    /// All devices have moved their parameters.
+    Moved,
     /// No more sums in this step.
     Over,
 }
 
 impl Meeting {
     /// The seat of a group's first device, and those of the others in their order.
-    pub(super) fn of(group: &DeviceGroup) -> (Self, Vec<Self>) {
-        let seat = |device: &Device, role| Self { device: device.clone(), role };
+    pub(super) fn of(group: &DeviceGroup, owners: Option<&Arc<Owners>>) -> (Self, Vec<Self>) {
+        let seat = |number: usize, role| Self {
+            number,
+            device: group.devices()[number].clone(),
+            owners: owners.cloned(),
+            role,
+        };
         if group.len() == 1 {
-            return (seat(group.first(), Role::Alone), vec![]);
+            return (seat(0, Role::Alone), vec![]);
         }
         let mut communicators = group.collective().connect(group.devices());
         assert_eq!(communicators.len(), group.len(), "a communicator for each device");
         let first = communicators.remove(0);
         let mut followers = vec![];
-        let others = group.devices()[1..].iter().zip(communicators).map(|(device, communicator)| {
+        let others = communicators.into_iter().enumerate().map(|(other, communicator)| {
             let ((to, from), (forth, back)) = (channel(), channel());
             followers.push(Follower { from, back: forth, works: true });
-            seat(device, Role::Follower { communicator, to, back })
+            seat(1 + other, Role::Follower { communicator, to, back })
         });
         let others = others.collect();
-        (seat(group.first(), Role::Leader { communicator: first, followers }), others)
+        (seat(0, Role::Leader { communicator: first, followers }), others)
+    }
+
+    /// The device that moves each parameter; none if every device moves all.
+    pub(super) fn owners(&self) -> Option<&Owners> {
+        self.owners.as_deref()
     }
 
     /// Tells the leader which of the others have a share of the step that begins.
@@ -78,38 +116,98 @@ impl Meeting {
     }
 
     /// The sum of what all devices have; nothing if one has left.
-    pub(super) fn sum(&mut self, sink: GradientSink) -> Option<GradientSink> {
-        match &mut self.role {
-            Role::Alone => Some(sink),
-            Role::Gone => None,
-            Role::Leader { communicator, followers } => {
+    pub(super) fn sum(&mut self, sink: GradientSink) -> Option<Sum> {
+        let shapes = match &mut self.role {
+            Role::Alone => return Some(Sum { own: sink, ..Sum::default() }),
+            Role::Gone => return None,
+            Role::Leader { followers, .. } => {
                 let mut shapes = sink.shapes();
                 for follower in followers.iter().filter(|follower| follower.works) {
-                    shapes.extend(follower.from.recv().ok()?);
+                    match follower.from.recv().ok()? {
+                        Message::Has(more) => shapes.extend(more),
+                        Message::Moved => return None,
+                    }
                 }
                 for follower in &*followers {
                     follower.back.send(Agreed::Sum(shapes.clone())).ok()?;
                 }
-                sum_of(&mut **communicator, sink, shapes, &self.device)
+                shapes
             }
-            Role::Follower { communicator, to, back } => {
-                to.send(sink.shapes()).ok()?;
-                match back.recv().ok()? {
-                    Agreed::Sum(shapes) => sum_of(&mut **communicator, sink, shapes, &self.device),
-                    Agreed::Over => None,
-                }
+            Role::Follower { to, .. } => {
+                to.send(Message::Has(sink.shapes())).ok()?;
+                return self.agreed(sink);
+            }
+        };
+        self.add_up(sink, shapes)
+    }
+
+    /// The next sum, for a device that has no share of the step; nothing when there are no more.
+    pub(super) fn next(&mut self) -> Option<Sum> {
+        self.agreed(GradientSink::new())
+    }
+
+    /// Adds up what the leader says.
+    fn agreed(&mut self, sink: GradientSink) -> Option<Sum> {
+        let Role::Follower { back, .. } = &self.role else { return None };
+        match back.recv().ok()? {
+            Agreed::Sum(shapes) => self.add_up(sink, shapes),
+            Agreed::Moved | Agreed::Over => None,
+        }
+    }
+
+    fn add_up(&mut self, sink: GradientSink, shapes: GradientShapes) -> Option<Sum> {
+        if shapes.is_empty() {
+            return Some(Sum { own: sink, ..Sum::default() });
+        }
+        let (number, device) = (self.number, self.device.clone());
+        let owners = self.owners.clone();
+        let communicator = self.communicator()?;
+        let parts = sink.into_parts(&shapes, &device);
+        let Some(owners) = owners else {
+            let own = GradientSink::of_parts(shapes, communicator.all_reduce(parts)?);
+            return Some(Sum { own, ..Sum::default() });
+        };
+        let numbers: Vec<usize> = shapes.keys().map(|path| owners.owner(path)).collect();
+        let sums = communicator.reduce_scatter(parts, &numbers)?;
+        let mut own = shapes.clone();
+        own.retain(|path, _| owners.owner(path) == number);
+        Some(Sum { own: GradientSink::of_parts(own, sums), shared: shapes })
+    }
+
+    /// Gives this device the weights that the others have moved, and the others those of this one; nothing if a device has left. `shared`:
+    /// the parameters of the [`Sum`] that they were moved by.
+    pub(super) fn gather<M: Module>(&mut self, model: M, shared: &GradientShapes) -> Option<M> {
+        let Some(owners) = self.owners.clone().filter(|_| !shared.is_empty()) else { return Some(model) };
+        // A collective of GPUs would wait for a device that has failed on the way.
+        self.await_all()?;
+        let communicator = self.communicator()?;
+        let path = ParamPath::default();
+        let mut gather = Gather { path, shared, owners: &owners, communicator, is_deserted: false };
+        let model = model.map(&mut gather);
+        (!gather.is_deserted).then_some(model)
+    }
+
+    /// Waits until all devices have moved their parameters.
+    fn await_all(&self) -> Option<()> {
+        match &self.role {
+            Role::Alone => Some(()),
+            Role::Gone => None,
+            Role::Leader { followers, .. } => {
+                let has_moved = |follower: &Follower| matches!(follower.from.recv(), Ok(Message::Moved)).then_some(());
+                followers.iter().try_for_each(has_moved)?;
+                followers.iter().try_for_each(|follower| follower.back.send(Agreed::Moved).ok())
+            }
+            Role::Follower { to, back, .. } => {
+                to.send(Message::Moved).ok()?;
+                matches!(back.recv(), Ok(Agreed::Moved)).then_some(())
             }
         }
     }
 
-    /// The next sum, for a device that has no share of the step; nothing when there are no more.
-    pub(super) fn next(&mut self) -> Option<GradientSink> {
+    fn communicator(&mut self) -> Option<&mut dyn Communicator> {
         match &mut self.role {
-            Role::Follower { communicator, back, .. } => match back.recv().ok()? {
-                Agreed::Sum(shapes) => sum_of(&mut **communicator, GradientSink::new(), shapes, &self.device),
-                Agreed::Over => None,
-            },
-            _ => None,
+            Role::Leader { communicator, .. } | Role::Follower { communicator, .. } => Some(&mut **communicator),
+            Role::Alone | Role::Gone => None,
         }
     }
 
@@ -129,15 +227,46 @@ impl Meeting {
     }
 }
 
-fn sum_of(
-    communicator: &mut dyn Communicator,
-    sink: GradientSink,
-    shapes: GradientShapes,
-    device: &Device,
-) -> Option<GradientSink> {
-    if shapes.is_empty() {
-        return Some(sink);
+impl Sum {
+    /// Whether no device has a gradient.
+    pub(super) fn is_empty(&self) -> bool {
+        self.own.is_empty() && self.shared.is_empty()
     }
-    let parts = sink.into_parts(&shapes, device);
-    Some(GradientSink::of_parts(shapes, communicator.all_reduce(parts)?))
+}
+
+/// Replaces each parameter by that of its owner.
+struct Gather<'a> {
+    path: ParamPath,
+    shared: &'a GradientShapes,
+    owners: &'a Owners,
+    communicator: &'a mut dyn Communicator,
+    /// Whether another device has left.
+    is_deserted: bool,
+}
+
+impl ModuleMapper for Gather<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.enter(name);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let path = self.path.name();
+        if self.is_deserted || !param.is_require_grad() || !self.shared.contains_key(&path) {
+            return param;
+        }
+        let (id, tensor, mapper) = param.consume();
+        let state = AutodiffState::of(&tensor);
+        let dims = tensor.dims();
+        // [..] -> [n]
+        let flat: Tensor<1> = tensor.inner().reshape([dims.iter().product::<usize>()]);
+        let moved = self.communicator.broadcast(&flat, self.owners.owner(&path));
+        self.is_deserted = moved.is_none();
+        // [n] -> [..]
+        let value: Tensor<D> = moved.unwrap_or(flat).reshape(dims);
+        Param::from_mapped_value(id, state.restore(value), mapper)
+    }
 }

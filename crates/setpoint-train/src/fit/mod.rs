@@ -10,6 +10,7 @@ mod budget;
 mod logs;
 mod meeting;
 mod moving;
+mod orders;
 mod saving;
 mod state;
 mod step;
@@ -20,6 +21,7 @@ mod trainer;
 mod warnings;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread::scope;
 
 use burn::module::Module;
@@ -27,10 +29,11 @@ use burn::tensor::Device;
 
 use crate::checkpoint::{self, Checkpoint};
 use crate::hooks::Hooks;
-use crate::{AdamW, DeviceGroup, Error, RunDir, Task, TrainConfig, parameters};
+use crate::shard::Owners;
+use crate::{AdamWConfig, DeviceGroup, Error, RunDir, Task, TrainConfig, parameters};
 pub(crate) use state::RunState;
 pub use state::{Best, StopReason};
-use team::{Replica, Team};
+use team::{Replica, Start, Team};
 use trainer::Trainer;
 
 /// A finished or interrupted run.
@@ -80,8 +83,9 @@ pub fn fit<T: Task>(
     fit_on(&devices, task, model, config, run, hooks)
 }
 
-/// [`fit`] on several devices at once: each has the whole model and computes a share of every batch, their gradients are added up, and each
-/// moves its model by the sum.
+/// [`fit`] on several devices at once: each has the whole model and computes a share of every batch, and their gradients are added up. With
+/// [`AdamWConfig::shard`] each holds the optimizer's state of some parameters, moves these and sends them to the others; without it each
+/// moves the whole model. The weights have the same bits either way, on devices of one kind whose sums are exact copies.
 ///
 /// `model` is on the first device, which also evaluates, samples and saves; the others are sent copies. The gradient does not depend on the
 /// number of devices but for rounding, nor does the order of the data: a run may go on with more devices or fewer, and is exact to the bit
@@ -109,21 +113,21 @@ pub fn fit_on<T: Task>(
     let identity = config.identity(&plan);
     let newest = checkpoint::newest(&run.checkpoints_path(), |text| hooks.warning(text))?;
     let fresh = newest.is_none();
-    let (model, optimizer, mut state) = match newest {
-        None => (model, AdamW::new(config.optimizer), RunState::new(config)),
+    let (model, mut state) = match &newest {
+        None => (model, RunState::new(config)),
         Some(checkpoint) => {
             checkpoint.check_identity(&config.identity, &identity)?;
-            let state: RunState = checkpoint.state()?;
-            let model = checkpoint.load_model(model)?;
-            // After its last step a run needs none.
-            let over = state.stop.is_some() || state.step >= plan.total_steps;
-            let optimizer = match over && !checkpoint.has_optimizer() {
-                true => AdamW::new(config.optimizer),
-                false => checkpoint.load_optimizer(config.optimizer, &model)?,
-            };
-            (model, optimizer, state)
+            (checkpoint.load_model(model)?, checkpoint.state()?)
         }
     };
+    // After its last step a run needs no optimizer.
+    let over = state.stop.is_some() || state.step >= plan.total_steps;
+    let start = Start {
+        config: config.optimizer,
+        checkpoint: newest.as_ref().filter(|checkpoint| !over || checkpoint.has_optimizer()),
+        owners: shares(config, devices, &model),
+    };
+    let optimizer = start.optimizer(&model, 0)?;
     if let Some(stop) = state.stop {
         // The process may have died between saving and pruning.
         trainer::prune(config, run, &state, config.keep_last, hooks);
@@ -139,7 +143,13 @@ pub fn fit_on<T: Task>(
     }
     state.devices = devices.len();
     let trainer = Trainer::new(task, config, plan, run, identity, state, fresh)?;
-    scope(|scope| trainer.run(Team::assemble(scope, devices, task, Replica { model, optimizer }), hooks))
+    scope(|scope| trainer.run(Team::assemble(scope, devices, task, &start, Replica { model, optimizer }), hooks))
+}
+
+/// The owners of a model's parameters, if the optimizer is divided among devices.
+fn shares<M: Module>(config: &TrainConfig, devices: &DeviceGroup, model: &M) -> Option<Arc<Owners>> {
+    let AdamWConfig { shard, state, .. } = config.optimizer;
+    (shard && devices.len() > 1).then(|| Arc::new(Owners::of(model, state, devices.len())))
 }
 
 /// The plain device of a model that can be trained.

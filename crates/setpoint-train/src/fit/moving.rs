@@ -3,10 +3,11 @@
 use burn::tensor::Tensor;
 use setpoint_transformer::Part;
 
-use super::meeting::Meeting;
+use super::meeting::{Meeting, Sum};
+use super::orders::Halt;
 use super::step::{Measured, checked_loss};
-use super::team::{Halt, Replica, Step};
-use crate::sink::norm_of;
+use super::team::{Pace, Replica, Step};
+use crate::sink::read_squares;
 use crate::task::accept_part;
 use crate::{Forward, GradientSink, MicroBatch, Task, Trainable};
 
@@ -14,14 +15,14 @@ use crate::{Forward, GradientSink, MicroBatch, Task, Trainable};
 pub(super) struct Moving<M> {
     replica: Result<Replica<M>, Halt>,
     meeting: Meeting,
-    learning_rate: f64,
+    pace: Pace,
     /// Of the gradients that have been used up.
-    squares: Vec<Tensor<1>>,
+    squares: Vec<(String, Tensor<1>)>,
 }
 
 impl<M: Trainable> Moving<M> {
-    pub(super) fn new(replica: Replica<M>, meeting: Meeting, learning_rate: f64) -> Self {
-        Self { replica: Ok(replica), meeting, learning_rate, squares: vec![] }
+    pub(super) fn new(replica: Replica<M>, meeting: Meeting, pace: Pace) -> Self {
+        Self { replica: Ok(replica), meeting, pace, squares: vec![] }
     }
 
     /// Runs a share of a batch forward and backward in one piece.
@@ -42,7 +43,7 @@ impl<M: Trainable> Moving<M> {
             share => self.compute(task, step, share)?,
         };
         self.meeting.end();
-        measured.grad_norm = norm_of(self.squares);
+        measured.squares = read_squares(self.squares);
         Ok((self.replica?, self.meeting, measured))
     }
 
@@ -79,7 +80,7 @@ impl<M: Trainable> Moving<M> {
         }
         self.accept(rest);
         let (metrics, responses) = (forward.metrics, forward.responses);
-        Ok(Measured { loss, metrics, responses, micro_batches: 1, grad_norm: 0.0 })
+        Ok(Measured { loss, metrics, responses, micro_batches: 1, ..Measured::default() })
     }
 
     /// The step of a device that has no share of the batch and moves as the others do.
@@ -100,15 +101,15 @@ impl<M: Trainable> Moving<M> {
         }
     }
 
-    fn apply(&mut self, sum: GradientSink) {
+    fn apply(&mut self, sum: Sum) {
         if sum.is_empty() {
             return;
         }
-        self.squares.extend(sum.squares());
+        self.squares.extend(sum.own.device_squares());
         if let Ok(replica) = std::mem::replace(&mut self.replica, Err(Halt::Deserted)) {
-            match replica.step(sum, self.learning_rate, 1.0) {
+            match replica.step(&mut self.meeting, sum, self.pace) {
                 Ok(moved) => self.replica = Ok(moved),
-                Err(error) => self.halt(Halt::Failed(error)),
+                Err(why) => self.halt(why),
             }
         }
     }

@@ -69,6 +69,9 @@ pub(crate) struct RunState {
     /// The micro-batch that the memory sufficed for, if it is smaller than that of the settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) micro_batch: Option<MicroBatch>,
+    /// The norm of the last step's gradient before clipping, if the next step is clipped by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) grad_norm: Option<f64>,
 }
 
 fn one() -> usize {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use setpoint_transformer::lora::MaskSeed;
 
 use super::budget::Budget;
-use super::team::{Step, Team};
+use super::team::{Pace, Step, Team};
+use crate::sink::Squares;
 use crate::task::{backward_all, survey};
 use crate::{BatchContext, Error, Forward, GradientSink, MetricSums, ResponseValues, Task, Trainable};
 
@@ -14,6 +15,8 @@ use crate::{BatchContext, Error, Forward, GradientSink, MetricSums, ResponseValu
 pub(super) struct Measured {
     pub(super) loss: f64,
     pub(super) grad_norm: f64,
+    /// The squares of the gradients that have moved the model in the backward pass.
+    pub(super) squares: Squares,
     pub(super) metrics: MetricSums,
     pub(super) responses: ResponseValues,
     pub(super) micro_batches: usize,
@@ -23,6 +26,10 @@ impl Measured {
     /// Adds what another device has measured on its share, but for the norm, which does not follow from the shares'.
     pub(super) fn add(&mut self, other: Self) {
         self.loss += other.loss;
+        // Devices that move the same parameters have the same gradients; the first device's count.
+        for (path, square) in other.squares {
+            self.squares.entry(path).or_insert(square);
+        }
         self.metrics.merge(&other.metrics);
         self.responses.append(other.responses);
         self.micro_batches += other.micro_batches;
@@ -37,8 +44,8 @@ pub(super) struct Turn<'a> {
     pub(super) masks: MaskSeed,
     /// Share of the run's steps that were made before.
     pub(super) progress: f64,
-    /// The learning rate, if parameters move inside the backward pass.
-    pub(super) in_backward: Option<f64>,
+    /// The pace, if parameters move inside the backward pass.
+    pub(super) in_backward: Option<Pace>,
     pub(super) budget: &'a mut Budget,
 }
 
@@ -62,7 +69,7 @@ pub(super) fn compute<T: Task>(
     let context = BatchContext { denominator, progress, survey: survey(task, &batch, probes)? };
     let step = Arc::new(Step { number, masks, context });
     let (team, measured) = match in_backward {
-        Some(learning_rate) => team.advance(task, &step, &shares, learning_rate)?,
+        Some(pace) => team.advance(task, &step, &shares, pace)?,
         None => {
             let pass = |budget: &Budget| team.pass(task, &step, &budget.split(task, &shares));
             let mut measured = budget.within(task, &shares, number, pass)?;
@@ -77,7 +84,7 @@ pub(super) fn compute<T: Task>(
         let examples = if in_backward.is_some() {
             names(task, &batch)
         } else {
-            names(task, &culprits(task, &team.first().model, &budget.split(task, &[batch]).concat(), &step)?)
+            names(task, &culprits(task, team.model(), &budget.split(task, &[batch]).concat(), &step)?)
         };
         let checkpoints = vec![];
         return Err(Error::NonFinite {

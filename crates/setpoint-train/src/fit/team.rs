@@ -1,21 +1,32 @@
 //! The devices of a run at work: each with a model and an optimizer of its own, on a thread of its own.
 
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::Scope;
 
 use burn::module::Module;
+use burn::tensor::TensorData;
 use setpoint_transformer::lora::MaskSeed;
 
 use super::budget::{Budget, in_one_piece};
-use super::meeting::Meeting;
+use super::meeting::{Meeting, Sum};
 use super::moving::Moving;
+use super::orders::{Attempted, Halt, Order, answer, order, settle};
 use super::step::{Measured, pass};
 use crate::batch::deal;
+use crate::checkpoint::Checkpoint;
 use crate::device_failure::attempt;
 use crate::devices::{copy_to, device_thread};
+use crate::shard::Owners;
+use crate::sink::{Squares, norm_of};
+use crate::state_file::OptimizerState;
 use crate::task::{Probes, probe};
-use crate::{AdamW, BatchContext, DeviceGroup, Error, GradientSink, MicroBatch, OutOfMemory, Task, Trainable};
+use crate::tensor_file::TensorSpec;
+use crate::{AdamW, AdamWConfig, BatchContext, DeviceGroup, Error, GradientSink, MicroBatch, Task, Trainable};
 
 /// A model and the optimizer that moves it, on one device.
 pub(super) struct Replica<M> {
@@ -24,10 +35,40 @@ pub(super) struct Replica<M> {
 }
 
 impl<M: Module> Replica<M> {
-    pub(super) fn step(self, gradients: GradientSink, learning_rate: f64, scale: f64) -> Result<Self, Error> {
+    /// Moves the model by the gradient over all devices. Each moves its part of the parameters, if they are shared out.
+    pub(super) fn step(self, meeting: &mut Meeting, sum: Sum, pace: Pace) -> Result<Self, Halt> {
         let Self { model, mut optimizer } = self;
-        let model = optimizer.step(model, gradients, learning_rate, scale)?;
+        let model = optimizer.step(model, sum.own, pace.learning_rate, pace.scale)?;
+        let model = meeting.gather(model, &sum.shared).ok_or(Halt::Deserted)?;
         Ok(Self { model, optimizer })
+    }
+}
+
+/// How far a gradient moves the model.
+#[derive(Clone, Copy)]
+pub(super) struct Pace {
+    pub(super) learning_rate: f64,
+    /// The factor on the gradient that clips it.
+    pub(super) scale: f64,
+}
+
+/// The beginnings of the optimizers of a run: where their state comes from, and which device has which part.
+pub(super) struct Start<'a> {
+    pub(super) config: AdamWConfig,
+    /// The checkpoint that the run goes on from, unless it needs no optimizer any more.
+    pub(super) checkpoint: Option<&'a Checkpoint>,
+    /// The device that moves each parameter; none if every device moves all.
+    pub(super) owners: Option<Arc<Owners>>,
+}
+
+impl Start<'_> {
+    /// Returns the optimizer of a device, counted from 0, which has the model already.
+    pub(super) fn optimizer<M: Module>(&self, model: &M, device: usize) -> Result<AdamW, Error> {
+        let moves = |path: &str| self.owners.as_ref().is_none_or(|owners| owners.owner(path) == device);
+        match self.checkpoint {
+            None => Ok(AdamW::new(self.config)),
+            Some(checkpoint) => checkpoint.load_optimizer(self.config, model, moves),
+        }
     }
 }
 
@@ -41,31 +82,21 @@ pub(super) struct Step<S> {
     pub(super) context: BatchContext<S>,
 }
 
-/// A result, or the memory that it lacked.
-type Attempted<R> = Result<R, OutOfMemory>;
-
-/// Why a device did not come to the end of its step.
-pub(super) enum Halt {
-    Failed(Error),
-    /// Another one failed, and tells why.
-    Deserted,
-}
-
-impl From<Error> for Halt {
-    fn from(error: Error) -> Self {
-        Self::Failed(error)
-    }
-}
-
 /// A device at work. All hold the same bits, because all are moved by the same sums.
 pub(super) struct Member<M> {
     pub(super) replica: Replica<M>,
     pub(super) meeting: Meeting,
-    /// The gradient of the step over all devices, until the model is moved by it.
-    pub(super) gradient: GradientSink,
+    /// This device's gradient of the step.
+    gradient: GradientSink,
+    /// The gradient over all devices, until the model is moved by it.
+    sum: Sum,
 }
 
 impl<M: Trainable> Member<M> {
+    fn new(replica: Replica<M>, meeting: Meeting) -> Self {
+        Self { replica, meeting, gradient: GradientSink::new(), sum: Sum::default() }
+    }
+
     /// Asks the model about some parts of a batch, one after another.
     fn probe<T: Task<Model = M>>(
         &self,
@@ -106,11 +137,13 @@ impl<M: Trainable> Member<M> {
         }))
     }
 
-    /// Adds up the gradients of all devices.
-    fn sum(self, works: bool) -> Result<Self, Halt> {
-        let Self { replica, mut meeting, gradient } = self;
-        let sum = if works { meeting.sum(gradient) } else { meeting.next() };
-        Ok(Self { replica, meeting, gradient: sum.ok_or(Halt::Deserted)? })
+    /// Adds up the gradients of all devices. Returns the squares of those that this device moves, if they are shared out.
+    fn sum(mut self, works: bool) -> Result<(Self, Squares), Halt> {
+        let gradient = std::mem::take(&mut self.gradient);
+        let sum = if works { self.meeting.sum(gradient) } else { self.meeting.next() };
+        self.sum = sum.ok_or(Halt::Deserted)?;
+        let squares = if self.meeting.owners().is_some() { self.sum.own.squares() } else { Squares::new() };
+        Ok((self, squares))
     }
 
     /// Runs a share of a batch forward and backward, and moves the model on the way.
@@ -119,20 +152,20 @@ impl<M: Trainable> Member<M> {
         task: &T,
         step: &Step<T::Survey>,
         share: &[usize],
-        learning_rate: f64,
+        pace: Pace,
     ) -> Result<(Self, Measured), Halt> {
         let Self { replica, meeting, .. } = self;
-        let run = || Ok(Moving::new(replica, meeting, learning_rate).run(task, step, share));
+        let run = || Ok(Moving::new(replica, meeting, pace).run(task, step, share));
         let done = attempt(run)?.map_err(|failed| in_one_piece(step.number, failed))?;
         let (replica, meeting, measured) = done?;
-        Ok((Self { replica, meeting, gradient: GradientSink::new() }, measured))
+        Ok((Self::new(replica, meeting), measured))
     }
 
     /// Moves the model by the gradient.
-    fn apply(self, learning_rate: f64, scale: f64) -> Result<Self, Halt> {
-        let Self { replica, meeting, gradient } = self;
-        let replica = replica.step(gradient, learning_rate, scale)?;
-        Ok(Self { replica, meeting, gradient: GradientSink::new() })
+    fn apply(self, pace: Pace) -> Result<Self, Halt> {
+        let Self { replica, mut meeting, sum, .. } = self;
+        let replica = replica.step(&mut meeting, sum, pace)?;
+        Ok(Self::new(replica, meeting))
     }
 
     /// Follows orders until there are no more, or one cannot be carried out.
@@ -147,12 +180,16 @@ impl<M: Trainable> Member<M> {
                     let measured = self.pass(task, &step, &split);
                     answer(measured.map(|measured| (self, measured)).map_err(Halt::Failed), &reply)
                 }
-                Order::Sum { works, reply } => answer(self.sum(works).map(|member| (member, ())), &reply),
-                Order::Advance { step, share, learning_rate, reply } => {
-                    answer(self.advance(task, &step, &share, learning_rate), &reply)
+                Order::Sum { works, reply } => answer(self.sum(works), &reply),
+                Order::Advance { step, share, pace, reply } => answer(self.advance(task, &step, &share, pace), &reply),
+                Order::Apply { pace, reply } => answer(self.apply(pace).map(|member| (member, ())), &reply),
+                Order::Describe { reply } => {
+                    let tensors = self.replica.optimizer.tensors();
+                    answer(tensors.map(|tensors| (self, tensors)).map_err(Halt::Failed), &reply)
                 }
-                Order::Apply { learning_rate, scale, reply } => {
-                    answer(self.apply(learning_rate, scale).map(|member| (member, ())), &reply)
+                Order::Read { path, tensor, reply } => {
+                    let data = self.replica.optimizer.read(&path, &tensor);
+                    answer(data.map(|data| (self, data)).map_err(Halt::Failed), &reply)
                 }
             };
             match done {
@@ -163,28 +200,6 @@ impl<M: Trainable> Member<M> {
     }
 }
 
-/// Answers an order; the device, if it can go on.
-fn answer<M, R>(done: Result<(Member<M>, R), Halt>, reply: &Reply<R>) -> Option<Member<M>> {
-    let (member, result) = match done {
-        Ok((member, result)) => (Some(member), Ok(result)),
-        Err(halt) => (None, Err(halt)),
-    };
-    // An answer that nobody waits for any more is not needed either.
-    let _ = reply.send(result);
-    member
-}
-
-/// What a device is asked to do, and where it answers.
-enum Order<T: Task> {
-    Probe { parts: Vec<Vec<usize>>, masks: MaskSeed, micro_batch: MicroBatch, reply: Reply<Attempted<Probes<T>>> },
-    Pass { step: Arc<Step<T::Survey>>, split: Vec<Vec<usize>>, reply: Reply<Attempted<Measured>> },
-    Sum { works: bool, reply: Reply<()> },
-    Advance { step: Arc<Step<T::Survey>>, share: Vec<usize>, learning_rate: f64, reply: Reply<Measured> },
-    Apply { learning_rate: f64, scale: f64, reply: Reply<()> },
-}
-
-type Reply<R> = Sender<Result<R, Halt>>;
-
 /// All devices of a run. The first works on this thread and leads, every other on a thread of its own.
 pub(super) struct Team<T: Task> {
     leader: Member<T::Model>,
@@ -193,32 +208,40 @@ pub(super) struct Team<T: Task> {
 }
 
 impl<T: Task> Team<T> {
-    /// Copies a model and its optimizer, which are on the group's first device, to the others.
+    /// Copies a model, which is on the group's first device, to the others. `replica` is the first device's. The others make their optimizers
+    /// themselves: no device ever has the parts of all.
     pub(super) fn assemble<'scope>(
         scope: &'scope Scope<'scope, '_>,
         group: &DeviceGroup,
         task: &'scope T,
+        start: &'scope Start<'_>,
         replica: Replica<T::Model>,
     ) -> Self {
-        let (meeting, seats) = Meeting::of(group);
+        let (meeting, seats) = Meeting::of(group, start.owners.as_ref());
         let devices = group.devices().iter().cloned().enumerate().skip(1);
         let others = devices.zip(seats).map(|((number, device), meeting)| {
-            let (orders, received) = channel();
-            let (model, optimizer) = (replica.model.clone(), replica.optimizer.clone());
+            let (orders, received) = channel::<Order<T>>();
+            let model = replica.model.clone();
             device_thread(scope, number, move || {
-                let replica = Replica { model: copy_to(&device, model), optimizer: optimizer.on(&device) };
-                let member = Member { replica, meeting, gradient: GradientSink::new() };
-                member.serve(task, &received);
+                let model = copy_to(&device, model);
+                match start.optimizer(&model, number) {
+                    Ok(optimizer) => Member::new(Replica { model, optimizer }, meeting).serve(task, &received),
+                    Err(error) => {
+                        if let Ok(order) = received.recv() {
+                            order.refuse(error);
+                        }
+                    }
+                }
             });
             orders
         });
         let others = others.collect();
-        Self { leader: Member { replica, meeting, gradient: GradientSink::new() }, others }
+        Self { leader: Member::new(replica, meeting), others }
     }
 
-    /// The model that is evaluated and saved, and its optimizer.
-    pub(super) fn first(&self) -> &Replica<T::Model> {
-        &self.leader.replica
+    /// The model that is evaluated and saved.
+    pub(super) fn model(&self) -> &T::Model {
+        &self.leader.replica.model
     }
 
     /// The model, when the run is over.
@@ -268,12 +291,14 @@ impl<T: Task> Team<T> {
     pub(super) fn sum(self, shares: &[Vec<usize>], own_norm: f64) -> Result<(Self, f64), Error> {
         let Self { mut leader, others } = self;
         if others.is_empty() {
+            leader.sum.own = std::mem::take(&mut leader.gradient);
             return Ok((Self { leader, others }, own_norm));
         }
         leader.meeting.begin(shares);
         let replies = order(&others, |other, reply| Order::Sum { works: !shares[1 + other].is_empty(), reply });
-        let (leader, _) = settle(leader.sum(true), replies)?;
-        let norm = leader.gradient.norm();
+        let ((leader, mut squares), parts) = settle(leader.sum(true), replies)?;
+        squares.extend(parts.into_iter().flatten());
+        let norm = if leader.meeting.owners().is_some() { norm_of(&squares) } else { leader.sum.own.norm() };
         Ok((Self { leader, others }, norm))
     }
 
@@ -283,40 +308,51 @@ impl<T: Task> Team<T> {
         task: &T,
         step: &Arc<Step<T::Survey>>,
         shares: &[Vec<usize>],
-        learning_rate: f64,
+        pace: Pace,
     ) -> Result<(Self, Measured), Error> {
         let Self { mut leader, others } = self;
         leader.meeting.begin(shares);
         let replies = order(&others, |other, reply| {
             let (step, share) = (step.clone(), shares[1 + other].clone());
-            Order::Advance { step, share, learning_rate, reply }
+            Order::Advance { step, share, pace, reply }
         });
-        let ((leader, own), parts) = settle(leader.advance(task, step, &shares[0], learning_rate), replies)?;
-        let measured = added_up(std::iter::once(own).chain(parts).collect());
+        let ((leader, own), parts) = settle(leader.advance(task, step, &shares[0], pace), replies)?;
+        let mut measured = added_up(std::iter::once(own).chain(parts).collect());
+        measured.grad_norm = norm_of(&measured.squares);
         Ok((Self { leader, others }, measured))
     }
 
     /// Moves the model on every device.
-    pub(super) fn apply(self, learning_rate: f64, scale: f64) -> Result<Self, Error> {
+    pub(super) fn apply(self, pace: Pace) -> Result<Self, Error> {
         let Self { leader, others } = self;
-        let replies = order(&others, |_, reply| Order::Apply { learning_rate, scale, reply });
-        let (leader, _) = settle(leader.apply(learning_rate, scale), replies)?;
+        let replies = order(&others, |_, reply| Order::Apply { pace, reply });
+        let (leader, _) = settle(leader.apply(pace), replies)?;
         Ok(Self { leader, others })
     }
 }
 
-/// Gives each of the others, counted from 0, an order; where they will answer.
-fn order<T: Task, R>(
-    others: &[Sender<Order<T>>],
-    order: impl Fn(usize, Reply<R>) -> Order<T>,
-) -> Vec<Receiver<Result<R, Halt>>> {
-    let give = |(number, other): (usize, &Sender<Order<T>>)| {
-        let (reply, answer) = channel();
-        // One that is gone does not answer.
-        let _ = other.send(order(number, reply));
-        answer
-    };
-    others.iter().enumerate().map(give).collect()
+/// The optimizer of a run, whose parts are on all devices.
+impl<T: Task> OptimizerState for Team<T> {
+    fn tensors(&self) -> Result<BTreeMap<String, Vec<TensorSpec>>, Error> {
+        let mut tensors = self.leader.replica.optimizer.tensors()?;
+        if self.leader.meeting.owners().is_some() {
+            let replies = order(&self.others, |_, reply| Order::Describe { reply });
+            let ((), parts) = settle(Ok(()), replies)?;
+            tensors.extend(parts.into_iter().flatten());
+        }
+        Ok(tensors)
+    }
+
+    fn read(&self, path: &str, tensor: &str) -> Result<Option<TensorData>, Error> {
+        match self.leader.meeting.owners().map_or(0, |owners| owners.owner(path)) {
+            0 => self.leader.replica.optimizer.read(path, tensor),
+            owner => {
+                let ask = |_, reply| Order::Read { path: path.into(), tensor: tensor.into(), reply };
+                let ((), mut data) = settle(Ok(()), order(&self.others[owner - 1..owner], ask))?;
+                Ok(data.pop().flatten())
+            }
+        }
+    }
 }
 
 /// The results of all devices, or the memory that one of them lacked.
@@ -330,27 +366,4 @@ fn added_up(parts: Vec<Measured>) -> Measured {
     let mut sum = parts.next().unwrap_or_default();
     parts.for_each(|part| sum.add(part));
     sum
-}
-
-/// Waits for the others' answers.
-///
-/// # Errors
-/// The reason why a device failed, if one did.
-fn settle<O, R>(own: Result<O, Halt>, replies: Vec<Receiver<Result<R, Halt>>>) -> Result<(O, Vec<R>), Error> {
-    let mut halts = vec![];
-    let mut note = |halt| halts.push(halt);
-    let own = own.map_err(&mut note).ok();
-    let answers =
-        replies.into_iter().filter_map(|reply| reply.recv().unwrap_or(Err(Halt::Deserted)).map_err(&mut note).ok());
-    let answers: Vec<R> = answers.collect();
-    match own {
-        Some(own) if halts.is_empty() => Ok((own, answers)),
-        _ => {
-            let failed = halts.into_iter().find_map(|halt| match halt {
-                Halt::Failed(error) => Some(error),
-                Halt::Deserted => None,
-            });
-            Err(failed.unwrap_or_else(|| Error::Forward { reason: "a device stopped in the middle of a step".into() }))
-        }
-    }
 }

@@ -12,11 +12,12 @@ use super::budget::Budget;
 use super::logs::Logs;
 use super::saving::SaveClock;
 use super::state::{Pending, RunState, StopReason};
-use super::team::{Replica, Team};
+use super::team::{Pace, Team};
 use super::{Fitted, chosen, fitted, step};
 use crate::hooks::{Hooks, StepReport};
 use crate::mirror::Mirror;
-use crate::{Error, Plan, RunDir, Task, TrainConfig, checkpoint, clip_scale};
+use crate::state_file::OptimizerState;
+use crate::{ClipBy, Error, Plan, RunDir, Task, TrainConfig, checkpoint, clip_scale};
 
 /// Everything of a run but the model, which moves through the optimizer.
 pub(super) struct Trainer<'a, T: Task> {
@@ -99,10 +100,10 @@ impl<'a, T: Task> Trainer<'a, T> {
     pub(super) fn run(mut self, mut team: Team<T>, hooks: &mut dyn Hooks<T::Model>) -> Result<Fitted<T::Model>, Error> {
         hooks.begin(self.state.step, self.plan.total_steps);
         loop {
-            let next = self.attend(team.first(), hooks);
+            let next = self.attend(&team, hooks);
             self.warn(hooks);
             match next? {
-                Next::Step => match self.begin_round(&team.first().model, hooks) {
+                Next::Step => match self.begin_round(team.model(), hooks) {
                     Ok(()) => team = self.step(team, hooks)?,
                     Err(error) => return self.leave(team, error, hooks),
                 },
@@ -113,22 +114,22 @@ impl<'a, T: Task> Trainer<'a, T> {
     }
 
     /// Does what is due after a step: an evaluation, samples, a checkpoint.
-    fn attend(&mut self, replica: &Replica<T::Model>, hooks: &mut dyn Hooks<T::Model>) -> Result<Next, Error> {
+    fn attend(&mut self, team: &Team<T>, hooks: &mut dyn Hooks<T::Model>) -> Result<Next, Error> {
         if let Some(stop) = self.over() {
             return Ok(Next::Close(stop));
         }
         if self.state.pending != Pending::default() && self.saves.due(Instant::now()) {
-            self.save(replica, hooks)?;
+            self.save(team, hooks)?;
         }
-        let improved = match self.evaluate(&replica.model, hooks) {
+        let improved = match self.evaluate(team.model(), hooks) {
             Ok(improved) => improved,
             Err(Error::Interrupted) => {
-                self.save(replica, hooks)?;
+                self.save(team, hooks)?;
                 return Ok(Next::Stop);
             }
             Err(error) => {
                 // The evaluation is tried again when the run is resumed.
-                if let Err(unsaved) = self.save(replica, hooks) {
+                if let Err(unsaved) = self.save(team, hooks) {
                     hooks.warning(&format!("step {} is not saved: {unsaved}", self.state.step));
                 }
                 return Err(error);
@@ -137,7 +138,7 @@ impl<'a, T: Task> Trainer<'a, T> {
         if let Some(stop) = self.over() {
             return Ok(Next::Close(stop));
         }
-        let stop = match self.sample(&replica.model, hooks) {
+        let stop = match self.sample(team.model(), hooks) {
             Err(Error::Interrupted) => true,
             done => {
                 done?;
@@ -145,7 +146,7 @@ impl<'a, T: Task> Trainer<'a, T> {
             }
         };
         if stop || improved || self.due(self.config.save_steps) || self.saves.due(Instant::now()) {
-            self.save(replica, hooks)?;
+            self.save(team, hooks)?;
         }
         Ok(if stop { Next::Stop } else { Next::Step })
     }
@@ -157,7 +158,7 @@ impl<'a, T: Task> Trainer<'a, T> {
         stop: StopReason,
         hooks: &mut dyn Hooks<T::Model>,
     ) -> Result<Fitted<T::Model>, Error> {
-        self.save(team.first(), hooks)?;
+        self.save(&team, hooks)?;
         prune(self.config, self.run, &self.state, self.config.keep_last, hooks);
         let model = team.into_model();
         let restores = self.config.best.as_ref().is_some_and(|best| best.restore);
@@ -209,7 +210,14 @@ impl<'a, T: Task> Trainer<'a, T> {
 
         let progress = index as f64 / self.plan.total_steps as f64;
         let learning_rate = self.config.learning_rate * self.config.schedule.factor(index, self.plan.total_steps);
-        let in_backward = self.config.optimizer.in_backward.then_some(learning_rate);
+        let pace = |norm: Option<f64>| {
+            let clips = self.config.clip_norm().zip(norm);
+            Pace { learning_rate, scale: clips.map_or(1.0, |(max_norm, norm)| clip_scale(norm, max_norm)) }
+        };
+        let by_previous = self.config.clip_by == ClipBy::Previous;
+        let before = by_previous.then(|| pace(self.state.grad_norm));
+        // Without clipping the norms do not matter.
+        let in_backward = self.config.optimizer.in_backward.then(|| before.unwrap_or_else(|| pace(None)));
         let micro_batch = self.budget.micro_batch();
         let masks = MaskSeed::of_step(self.config.seed, step);
         let turn = step::Turn { number: step, masks, progress, in_backward, budget: &mut self.budget };
@@ -220,13 +228,13 @@ impl<'a, T: Task> Trainer<'a, T> {
             hooks.warning(&micro_batch.lowered(now, &format!("step {step}")));
         }
         if in_backward.is_none() {
-            let scale = self.config.clip_norm().map_or(1.0, |max_norm| clip_scale(done.grad_norm, max_norm));
-            team = team.apply(learning_rate, scale)?;
+            team = team.apply(before.unwrap_or_else(|| pace(Some(done.grad_norm))))?;
         }
 
         self.order = Some((epoch, order));
         self.state.step = step;
         self.state.micro_batch = self.budget.lowered();
+        self.state.grad_norm = by_previous.then_some(done.grad_norm);
         self.state.num_tokens += tokens as u64;
         let window = &mut self.state.window;
         window.steps += 1;
@@ -281,7 +289,7 @@ impl<'a, T: Task> Trainer<'a, T> {
     }
 
     /// Saves a checkpoint, unless the newest one has everything.
-    fn save(&mut self, replica: &Replica<T::Model>, hooks: &mut dyn Hooks<T::Model>) -> Result<(), Error> {
+    fn save(&mut self, team: &Team<T>, hooks: &mut dyn Hooks<T::Model>) -> Result<(), Error> {
         if !self.unsaved || self.saved == Some(self.state.step) {
             let changed = self.unsaved;
             self.restate()?;
@@ -293,10 +301,10 @@ impl<'a, T: Task> Trainer<'a, T> {
         let begun = Instant::now();
         // What the checkpoint says about the logs must be on the disk before it is.
         self.logs.sync(&mut self.state);
-        let mut saved = self.write(replica);
+        let mut saved = self.write(team);
         if saved.as_ref().is_err_and(Error::is_disk_full) && prune(self.config, self.run, &self.state, 1, hooks) > 0 {
             hooks.warning("the disk is full: older checkpoints are removed to make room for the new one");
-            saved = self.write(replica);
+            saved = self.write(team);
         }
         saved.map_err(|error| self.locate(error))?;
         self.mirror(hooks);
@@ -309,10 +317,10 @@ impl<'a, T: Task> Trainer<'a, T> {
         Ok(())
     }
 
-    fn write(&self, Replica { model, optimizer }: &Replica<T::Model>) -> Result<(), Error> {
+    fn write(&self, team: &Team<T>) -> Result<(), Error> {
         let dir = self.run.checkpoints_path();
-        let optimizer = (!self.config.save_only_model).then_some(optimizer);
-        checkpoint::save(&dir, self.state.step, model, optimizer, self.identity.clone(), &self.state).map(|_| ())
+        let optimizer = (!self.config.save_only_model).then_some(team as &dyn OptimizerState);
+        checkpoint::save(&dir, self.state.step, team.model(), optimizer, self.identity.clone(), &self.state).map(|_| ())
     }
 
     /// Copies the checkpoint of this step to the mirror, if there is one. A failure is a warning.

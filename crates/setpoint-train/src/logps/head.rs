@@ -175,19 +175,23 @@ pub(super) fn head_logps(
 /// `[Σ counts] -> [counts.len()]`
 pub(super) fn sum_runs(values: Tensor<1>, counts: &[usize]) -> Tensor<1> {
     let device = values.device().without_autodiff();
-    let width = counts.iter().max().copied().unwrap_or(0).max(1);
-    let nothing: i32 = counts.iter().sum::<usize>() as i32;
-    let mut index = vec![nothing; counts.len() * width];
+    let (runs, width) = (counts.len(), counts.iter().max().copied().unwrap_or(0).max(1));
     let mut next = 0;
-    for (row, &count) in counts.iter().enumerate() {
-        for slot in &mut index[row * width..row * width + count] {
-            *slot = next;
-            next += 1;
-        }
-    }
-    let index = Tensor::<1, Int>::from_data(index.as_slice(), &device);
+    let start = |&count: &usize| {
+        next += count;
+        (next - count) as i32
+    };
+    let starts: Vec<i32> = counts.iter().map(start).collect();
+    let lengths: Vec<i32> = counts.iter().map(|&count| count as i32).collect();
+    // The device makes the index: two numbers of each run cross over, not one for each place of the longest.
+    // [runs] -> [runs, 1] -> [runs, width]
+    let spread =
+        |of: Vec<i32>| Tensor::<1, Int>::from_data(of.as_slice(), &device).reshape([runs, 1]).expand([runs, width]);
+    let places = Tensor::<1, Int>::arange(0..width as i64, &device).reshape([1, width]).expand([runs, width]);
+    let is_behind = places.clone().greater_equal(spread(lengths));
     // A zero at the end stands where a run has no further value.
+    let index = (places + spread(starts)).mask_fill(is_behind, next as i64).reshape([runs * width]);
     let values = Tensor::cat(vec![values, Tensor::zeros([1], (&device, DType::F32))], 0);
     // [runs * width] -> [runs, width] -> [runs, 1] -> [runs]
-    values.select(0, index).reshape([counts.len(), width]).sum_dim(1).reshape([counts.len()])
+    values.select(0, index).reshape([runs, width]).sum_dim(1).reshape([runs])
 }

@@ -10,7 +10,12 @@ use setpoint_train::{AdamW, AdamWConfig, GradientSink, Schedule, ScheduleKind, W
 use crate::devices;
 
 fn golden(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/optim").join(name)
+    golden_path("optim").join(name)
+}
+
+/// Returns a path below `tests/golden`.
+pub(crate) fn golden_path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
 }
 
 #[derive(serde::Deserialize)]

@@ -8,6 +8,8 @@ mod seeded;
 
 mod accumulation;
 mod best;
+#[cfg(feature = "test-wgpu")]
+mod budget;
 mod closing;
 mod crash;
 mod divergence;
@@ -16,6 +18,7 @@ mod eight_bit;
 mod engine;
 mod fitting;
 mod golden;
+mod half_precision;
 mod logps;
 mod lora;
 mod memory;
@@ -24,6 +27,7 @@ mod only_model;
 mod oracle;
 mod rounds;
 mod several_devices;
+mod sharded;
 #[path = "../../../../tests/common/test_data.rs"]
 mod test_data;
 

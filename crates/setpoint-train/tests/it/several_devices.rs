@@ -185,6 +185,7 @@ fn a_loss_that_is_not_finite_on_any_device_stops_all_and_names_the_row() {
 struct Counted {
     calls: AtomicUsize,
     parameters: AtomicUsize,
+    broadcasts: AtomicUsize,
 }
 
 impl Collective for &'static Counted {
@@ -205,20 +206,38 @@ impl Communicator for Counting {
         self.counted.parameters.fetch_add(parts.len(), Ordering::SeqCst);
         self.end.all_reduce(parts)
     }
+
+    fn reduce_scatter(&mut self, parts: Vec<Tensor<1>>, owners: &[usize]) -> Option<Vec<Tensor<1>>> {
+        self.counted.calls.fetch_add(1, Ordering::SeqCst);
+        self.counted.parameters.fetch_add(parts.len(), Ordering::SeqCst);
+        self.end.reduce_scatter(parts, owners)
+    }
+
+    fn broadcast(&mut self, part: &Tensor<1>, owner: usize) -> Option<Tensor<1>> {
+        self.counted.broadcasts.fetch_add(1, Ordering::SeqCst);
+        self.end.broadcast(part, owner)
+    }
 }
 
 #[test]
-fn gradients_are_added_up_once_a_step() {
-    let counted: &'static Counted = Box::leak(Box::default());
-    whole(&DeviceGroup::new(vec![flex(), flex()], counted), &config());
-    // Six steps on two devices; embeddings, a weight, a bias and a head.
-    assert_eq!(counted.calls.load(Ordering::SeqCst), 6 * 2);
-    assert_eq!(counted.parameters.load(Ordering::SeqCst), 6 * 2 * 4);
+fn gradients_are_added_up_once_a_step_and_weights_gathered_if_they_are_divided() {
+    for shard in [true, false] {
+        let counted: &'static Counted = Box::leak(Box::default());
+        let config = TrainConfig { optimizer: AdamWConfig { shard, ..config().optimizer }, ..config() };
+        whole(&DeviceGroup::new(vec![flex(), flex()], counted), &config);
+        // Six steps on two devices; embeddings, a weight, a bias and a head.
+        let of = |count: &AtomicUsize| count.load(Ordering::SeqCst);
+        let found = [&counted.calls, &counted.parameters, &counted.broadcasts].map(of);
+        assert_eq!(found, [6 * 2, 6 * 2 * 4, if shard { 6 * 2 * 4 } else { 0 }]);
+    }
 }
 
 #[test]
 fn the_models_of_all_devices_hold_the_same_bits_at_every_step() {
-    for config in [TrainConfig { micro_batch: MicroBatch::Examples(8), ..config() }, in_backward()] {
+    let whole = TrainConfig { micro_batch: MicroBatch::Examples(8), ..config() };
+    let undivided =
+        |config: TrainConfig| TrainConfig { optimizer: AdamWConfig { shard: false, ..config.optimizer }, ..config };
+    for config in [whole.clone(), undivided(whole), in_backward(), undivided(in_backward())] {
         let models = Arc::new(Mutex::new(vec![]));
         let seen = models.clone();
         let before_pass = Box::new(move |_, model: &Bag| seen.lock().unwrap().push(model.bits()));

@@ -21,7 +21,7 @@ impl Decoder {
         wanted: Option<&Tensor<1, Int>>,
         cache: &mut Cache,
     ) -> Tensor<2> {
-        let mut x = self.scaled(self.embed_tokens.forward(pack(&[ids], &self.device())));
+        let mut x = self.scaled(self.embed_tokens.forward(pack(&[ids], &self.device()).into_tensor()));
         let rotations = self.rotations(&spans.positions(), &x.device());
         cache.reserve(spans.longest());
         let caches = std::mem::take(&mut cache.layers);

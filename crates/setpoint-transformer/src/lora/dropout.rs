@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{Int, Tensor};
 use setpoint_ops::{DropoutMask, Packing, extend_key};
 
 use super::adapter::HasDecoder;
@@ -55,11 +54,10 @@ impl Dropout {
         Self { rate, seed: None }
     }
 
-    /// Makes the masks of a pass over tokens, of which the last layer answers those in the places `wanted`. The tokens are read from the device.
-    pub(crate) fn masks(&self, ids: &Tensor<1, Int>, packing: &Packing, wanted: Option<&[usize]>) -> Option<Masks> {
+    /// Makes the masks of a pass over tokens, of which the last layer answers those in the places `wanted`.
+    pub(crate) fn masks(&self, ids: &[i32], packing: &Packing, wanted: Option<&[usize]>) -> Option<Masks> {
         let seed = self.seed?;
-        let ids: Vec<u64> = ids.clone().into_data().iter::<i64>().map(|id| id as u64).collect();
-        let keys = text_keys(seed, &ids, packing);
+        let keys = text_keys(seed, ids, packing);
         let mask = |keys: Vec<u64>| DropoutMask::new(Arc::from(keys), self.rate);
         let wanted = wanted.map(|places| mask(places.iter().map(|&place| keys[place]).collect()));
         Some(Masks { all: mask(keys), wanted })
@@ -67,13 +65,13 @@ impl Dropout {
 }
 
 /// Returns a key of each token: one of all tokens up to it, those of its segment's prefix included.
-fn text_keys(seed: MaskSeed, ids: &[u64], packing: &Packing) -> Vec<u64> {
+fn text_keys(seed: MaskSeed, ids: &[i32], packing: &Packing) -> Vec<u64> {
     let mut keys: Vec<u64> = Vec::with_capacity(ids.len());
     for segment in packing.segments() {
         let prefix = packing.prefix(segment);
         let mut key = if prefix.is_empty() { seed.0 } else { keys[prefix.end - 1] };
         for &id in &ids[segment.tokens()] {
-            key = extend_key(key, id);
+            key = extend_key(key, id as u64);
             keys.push(key);
         }
     }
@@ -104,7 +102,7 @@ mod tests {
     #[test]
     fn keys_follow_from_the_text_alone() {
         let seed = MaskSeed::of_step(1, 2);
-        let keys = |ids: &[u64], packing: &Packing| text_keys(seed, ids, packing);
+        let keys = |ids: &[i32], packing: &Packing| text_keys(seed, ids, packing);
         let whole = keys(&[5, 6, 7, 8, 9], &Packing::rows([5]));
         let mut packed = Packing::builder();
         packed.push(2, None);

@@ -16,7 +16,7 @@ use crate::identity::{Row, is_place};
 use crate::model_folder::is_adapter;
 
 /// Settings of `[train]` and others that a card shows, besides all of `[align]` and `[adapter]`.
-const SHOWN: [&str; 15] = [
+const SHOWN: [&str; 16] = [
     "center",
     "rounds",
     "encode.max_length",
@@ -28,6 +28,7 @@ const SHOWN: [&str; 15] = [
     "train.seed",
     "train.learning_rate",
     "train.max_grad_norm",
+    "train.clip_by",
     "train.best.metric",
     "train.best.restore",
     "train.best.patience",

@@ -24,7 +24,7 @@ impl Hardware {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Place {
     hardware: Hardware,
-    /// How many devices there are. Each holds the whole model.
+    /// How many devices there are. Each holds all weights.
     count: usize,
     /// Memory of each, bytes, where the user has said it.
     told: Option<f64>,

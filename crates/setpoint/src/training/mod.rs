@@ -25,7 +25,7 @@ pub use self::finished::{finished_steps, is_finished};
 use self::history::{Ending, Event};
 use self::hooks::{Speed, TrainingHooks};
 pub use self::kept::{kept_model, kept_steps};
-pub use self::plan::{MemoryPlan, Output, ParameterBytes, RoundsPlan, RunPlan, Shape};
+pub use self::plan::{MemoryPlan, OnDevices, Output, ParameterBytes, RoundsPlan, RunPlan, Shape};
 use self::record::{CONFIG, record};
 pub use self::samples::{Sampler, SamplesSection, sampler};
 pub use self::summary::conclude;

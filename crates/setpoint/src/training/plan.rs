@@ -1,9 +1,11 @@
 //! What a training run needs before it begins: memory, steps and arithmetic.
 
+mod devices;
 mod rounds;
 mod value;
 
 use std::fmt;
+use std::iter::once;
 
 use burn::tensor::FloatDType;
 use serde::Serialize;
@@ -12,6 +14,7 @@ use setpoint_train::{MicroBatch, MomentsFormat, TrainConfig, kept_logits};
 use setpoint_transformer::lora::AdapterSize;
 use setpoint_transformer::{HeadNorms, ModelConfig, NormPlacement, Recompute};
 
+pub use self::devices::OnDevices;
 pub use self::rounds::RoundsPlan;
 use crate::config::sections::ModelSection;
 use crate::failure::Outcome;
@@ -69,7 +72,7 @@ pub struct MemoryPlan {
     pub weights: f64,
     /// Their gradients, summed in f32.
     pub gradients: f64,
-    /// The optimizer's two moments, and an f32 copy of weights that are not.
+    /// The optimizer's two moments, and an f32 copy of weights that are not. Devices divide them, unless the settings say otherwise.
     pub optimizer: f64,
     /// What the forward pass keeps for the backward pass of one micro-batch.
     pub activations: f64,
@@ -88,7 +91,7 @@ pub struct MemoryPlan {
 }
 
 impl MemoryPlan {
-    /// The plan of a run on the data that `report` describes, with weights in `dtype`.
+    /// The plan of a run on the data that `report` describes, with weights in `dtype`, on each of `devices`.
     pub fn of(
         model: &ModelConfig,
         report: &EncodeReport,
@@ -96,9 +99,10 @@ impl MemoryPlan {
         output: Output,
         dtype: FloatDType,
         adapter: Option<AdapterSize>,
+        devices: usize,
     ) -> Self {
         // Whether blocks are computed again is decided for f32, so that a run goes on elsewhere as it began.
-        let f32_plan = Self::in_f32(model, report, train, output, adapter);
+        let f32_plan = Self::in_f32(model, report, train, output, adapter, devices);
         let plan = match dtype {
             FloatDType::F32 => f32_plan,
             _ => {
@@ -118,12 +122,19 @@ impl MemoryPlan {
             }
         };
         // Embeddings keep their moments in f32.
+        let embeddings = (model.vocab_size * model.hidden_size) as f64;
         let coded = match adapter {
-            None => model.num_parameters() as f64 - (model.vocab_size * model.hidden_size) as f64,
+            None => model.num_parameters() as f64 - embeddings,
             Some(size) => size.trained() as f64,
         };
         let saved = MomentsFormat::F32.bytes() - train.optimizer.state.bytes();
-        Self { optimizer: plan.optimizer - saved * coded, ..plan }
+        let optimizer = plan.optimizer - saved * coded;
+        if !train.optimizer.shard {
+            return Self { optimizer, ..plan };
+        }
+        // The state of a parameter has one owner.
+        let largest = if adapter.is_none() { ParameterBytes::of(dtype).optimizer * embeddings } else { 0.0 };
+        Self { optimizer: (optimizer / devices as f64).max(largest).min(optimizer), ..plan }
     }
 
     fn in_f32(
@@ -132,19 +143,20 @@ impl MemoryPlan {
         train: &TrainConfig,
         output: Output,
         adapter: Option<AdapterSize>,
+        devices: usize,
     ) -> Self {
         let bytes = ParameterBytes::of(FloatDType::F32);
         let count = model.num_parameters() as f64;
         let parameters = bytes.weight * count;
         let trained = adapter.map_or(count, |size| size.trained() as f64);
-        let tokens = micro_batch_tokens(report, train);
+        let [tokens, tokens_of_one] = [devices, 1].map(|devices| micro_batch_tokens(report, train, devices));
         let layers = model.num_hidden_layers as f64;
         let (mut block, input) = per_token(model);
         if let Some(size) = adapter {
             // The inner values of the updates, the inputs without what is dropped, and the products that magnitudes scale.
             block += 4.0 * (size.ranks + size.dropped + size.magnitudes) as f64 / layers;
         }
-        let graph = tokens * layers * block;
+        let graph = |tokens: f64| tokens * layers * block;
         let table = 4.0 * (model.vocab_size * model.hidden_size) as f64;
         let tables = if model.tie_word_embeddings { table } else { 2.0 * table };
         let (vocabulary, head_table) = match output {
@@ -157,9 +169,10 @@ impl MemoryPlan {
         let again = (parameters - tables) / (passes * (parameters - tables + head_table));
         let factors = bytes.weight * adapter.map_or(0.0, |size| size.factors as f64);
         let state = parameters + factors + (bytes.gradient + bytes.optimizer) * trained;
-        let recompute = train.recompute(graph, state, again);
+        // Neither does the number of devices decide.
+        let recompute = train.recompute(graph(tokens_of_one), state, again);
         let activations = match recompute {
-            Recompute::None => graph,
+            Recompute::None => graph(tokens),
             Recompute::Block => tokens * (layers * input + block),
         };
         // Where they are not kept, a chunk of logits is at most 128 MiB, or one position's.
@@ -198,11 +211,11 @@ impl MemoryPlan {
     }
 }
 
-/// Tokens that go through one forward and backward pass at most.
-fn micro_batch_tokens(report: &EncodeReport, train: &TrainConfig) -> f64 {
+/// Tokens that go through one forward and backward pass at most, on each of some devices.
+fn micro_batch_tokens(report: &EncodeReport, train: &TrainConfig, devices: usize) -> f64 {
     let rows = report.kept.max(1) as f64;
     let mean = (report.prompt_tokens + report.response_tokens) as f64 / rows;
-    let examples = (train.batch_size as f64).min(rows);
+    let examples = ((train.batch_size as f64).min(rows) / devices as f64).ceil();
     // Batches of a few rows differ in length.
     let batch = 1.25 * mean * examples;
     let tokens = match train.micro_batch {
@@ -268,7 +281,7 @@ pub struct RunPlan {
     frozen: f64,
     /// The number format of the weights.
     pub dtype: &'static str,
-    /// Number of devices, each of which needs all of the memory.
+    /// Number of devices, each of which needs this memory.
     pub devices: usize,
     /// Bytes on a device, part by part.
     pub memory: MemoryPlan,
@@ -278,6 +291,9 @@ pub struct RunPlan {
     pub available: Option<f64>,
     /// Whether the run fits into them.
     pub fits: Option<bool>,
+    /// The memory on other numbers of devices; empty on a CPU.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub on_devices: Vec<OnDevices>,
     /// The rounds, if the policy is trained on its own samples.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rounds: Option<RoundsPlan>,
@@ -304,15 +320,21 @@ impl RunPlan {
         let plan = train.plan(examples)?;
         let model = shape.config;
         let dtype = place.dtype(shape.model, model);
-        let mut memory = MemoryPlan::of(model, report, train, shape.output, dtype, shape.adapter);
-        if let Some(quantize) = shape.model.quantized() {
+        let saved = shape.model.quantized().map_or(0.0, |quantize| {
             let shapes = model.map_shapes().into_iter();
             let (dense, codes) = shapes.fold((0.0, 0.0), |(dense, codes), [outputs, inputs]| {
                 let bytes = ParameterBytes::of(dtype).weight * (outputs * inputs) as f64;
                 (dense + bytes, codes + quantize.bytes([outputs, inputs]) as f64)
             });
-            memory.weights -= model.num_hidden_layers as f64 * (dense - codes);
-        }
+            model.num_hidden_layers as f64 * (dense - codes)
+        });
+        let memory_on = |devices: usize| {
+            let memory = MemoryPlan::of(model, report, train, shape.output, dtype, shape.adapter, devices);
+            MemoryPlan { weights: memory.weights - saved, ..memory }
+        };
+        let memory = memory_on(place.count());
+        // Devices of the CPU share its memory.
+        let counts = if place.is_cpu() { &[][..] } else { &devices::COUNTS };
         let tokens = report.prompt_tokens + report.response_tokens;
         // Two for each number and pass: forward, backward through the values and, if it is trained, through the weight.
         let again = if memory.recompute == Recompute::Block { 2.0 } else { 0.0 };
@@ -343,6 +365,7 @@ impl RunPlan {
             memory,
             available: place.room(),
             fits: None,
+            on_devices: counts.iter().map(|&count| OnDevices::of(count, memory_on(count))).collect(),
             rounds: None,
             data: report.to_string(),
             warning: train.few_steps(&plan),
@@ -351,24 +374,34 @@ impl RunPlan {
     }
 
     fn compared(mut self) -> Self {
-        self.fits = self.available.map(|available| self.peak <= available);
+        let fits = |peak: f64| self.available.map(|available| peak <= available);
+        self.fits = fits(self.peak);
+        self.on_devices.iter_mut().for_each(|on| on.fits = fits(on.peak));
         self
+    }
+
+    /// The memory on all numbers of devices, each with its peak.
+    fn memories(&mut self) -> impl Iterator<Item = (&mut MemoryPlan, &mut f64)> {
+        let others = self.on_devices.iter_mut().map(|on| (&mut on.memory, &mut on.peak));
+        once((&mut self.memory, &mut self.peak)).chain(others)
     }
 
     /// The plan where a second model of the same size trains next to the first. Frozen weights are those of both.
     pub fn twice(mut self) -> Self {
-        let memory = &mut self.memory;
-        for part in [
-            &mut memory.weights,
-            &mut memory.gradients,
-            &mut memory.head_gradient,
-            &mut memory.optimizer,
-            &mut memory.activations,
-        ] {
-            *part *= 2.0;
+        let frozen = self.frozen;
+        for (memory, peak) in self.memories() {
+            for part in [
+                &mut memory.weights,
+                &mut memory.gradients,
+                &mut memory.head_gradient,
+                &mut memory.optimizer,
+                &mut memory.activations,
+            ] {
+                *part *= 2.0;
+            }
+            memory.weights -= frozen;
+            *peak = memory.peak();
         }
-        memory.weights -= self.frozen;
-        self.peak = memory.peak();
         self.operations *= 2.0;
         self.trained *= 2;
         self.compared()
@@ -440,6 +473,7 @@ impl fmt::Display for RunPlan {
             }
             _ => writeln!(f, "fits      not known: say how much memory a device has, as in --device-memory 80GiB")?,
         }
+        OnDevices::write(&self.on_devices, f)?;
         write!(
             f,
             "compute   about {operations:.2e} floating-point operations: {} at 100 GFLOP/s, {} at 100 TFLOP/s",
@@ -464,7 +498,7 @@ mod tests {
         )
         .unwrap();
         let of = |output, dtype| {
-            MemoryPlan::of(&model, &EncodeReport::default(), &TrainConfig::default(), output, dtype, None)
+            MemoryPlan::of(&model, &EncodeReport::default(), &TrainConfig::default(), output, dtype, None, 1)
         };
         let (tokens, reward) = (of(Output::Tokens, FloatDType::F32), of(Output::Reward, FloatDType::F32));
         assert_eq!((tokens.recompute, reward.recompute), (Recompute::Block, Recompute::None));
@@ -483,7 +517,36 @@ mod tests {
             optimizer: AdamWConfig { state: MomentsFormat::EightBit, ..AdamWConfig::default() },
             ..TrainConfig::default()
         };
-        let coded = MemoryPlan::of(&model, &EncodeReport::default(), &train, Output::Tokens, FloatDType::F32, None);
+        let coded = MemoryPlan::of(&model, &EncodeReport::default(), &train, Output::Tokens, FloatDType::F32, None, 1);
         assert_eq!(coded.optimizer, 8.0 * 8000.0 + (2.0 + 2.0 / 64.0) * (parameters - 8000.0));
+    }
+
+    #[test]
+    fn an_8b_model_trains_on_sixteen_gpus_of_80_gb() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/Llama-3-8B/config.json");
+        let model = ModelConfig::from_file(std::path::Path::new(file)).unwrap();
+        let parameters = model.num_parameters() as f64;
+        // Rows of about 450 tokens in batches of 64.
+        let mut report =
+            EncodeReport { kept: 64, prompt_tokens: 64 * 200, response_tokens: 64 * 250, ..Default::default() };
+        report.longest.max = 1024;
+        let of = |optimizer: AdamWConfig, devices: usize| {
+            let micro_batch = MicroBatch::Tokens(2048);
+            let train = TrainConfig { batch_size: 64, micro_batch, optimizer, ..TrainConfig::default() };
+            MemoryPlan::of(&model, &report, &train, Output::Tokens, FloatDType::BF16, None, devices)
+        };
+        let shard = AdamWConfig::default();
+        assert_eq!(of(shard, 1), of(AdamWConfig { shard: false, ..shard }, 1));
+        for devices in [2, 8] {
+            assert_eq!(of(shard, devices).optimizer, 12.0 * parameters / devices as f64);
+            let whole = of(AdamWConfig { shard: false, ..shard }, devices);
+            assert_eq!((whole.optimizer, whole.weights), (12.0 * parameters, 2.0 * parameters));
+        }
+        // The embeddings have one owner.
+        assert_eq!(of(shard, 16).optimizer, 12.0 * 128_256.0 * 4096.0);
+        let fits = |optimizer: AdamWConfig| devices::COUNTS.map(|count| of(optimizer, count).peak() < 80e9);
+        assert_eq!(fits(shard), [false, false, true, true]);
+        assert_eq!(fits(AdamWConfig { in_backward: true, ..shard }), [false, true, true, true]);
+        assert_eq!(fits(AdamWConfig { shard: false, ..shard }), [false; 4]);
     }
 }

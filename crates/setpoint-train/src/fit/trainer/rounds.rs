@@ -38,7 +38,7 @@ impl<T: Task> Trainer<'_, T> {
         error: Error,
         hooks: &mut dyn Hooks<T::Model>,
     ) -> Result<Fitted<T::Model>, Error> {
-        let saved = self.save(team.first(), hooks);
+        let saved = self.save(&team, hooks);
         self.warn(hooks);
         if matches!(error, Error::Interrupted) {
             saved?;

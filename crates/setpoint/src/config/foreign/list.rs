@@ -32,7 +32,6 @@ const OWN_FOLDER: Here = Nothing("a run folder is never overwritten: name anothe
 const METRICS: Here =
     Written("tracker.kind", "\"wandb\"; a run always writes metrics.jsonl and TensorBoard files to its folder");
 const COMMAND: Here = Nothing("the command says what is done: sft, reward or align");
-const DEVICES: Here = Flag("--device cuda:0-7");
 
 const ADAPTERS: &str = "adapters do not have this: the section [adapter] has what there is";
 const ADAPTER: Here = Written("adapter.rank", "16: the section [adapter] turns it on");
@@ -40,7 +39,9 @@ const NF4: Here = Written("model.quantize", "\"nf4\", with a section [adapter]")
 const QUANTISED: &str = "weights are quantised in one format: set model.quantize = \"nf4\", with a section [adapter]";
 const SPLIT: &str = "rows are not split off for evaluation: put them into a file of their own and set eval_data.path";
 const IN_STEPS: &str = "evaluations and checkpoints are counted in steps: set train.eval_steps and train.save_steps";
-const SHARDED: &str = "each device holds the whole model: name several with --device cuda:0-7";
+const SHARD: Here = Written("train.optimizer.shard", "true, the default with several devices: --device cuda:0-7");
+const SHARDED: &str = "the optimizer's state is divided among the devices (train.optimizer.shard), and each holds all weights: name several with --device cuda:0-7";
+const WHOLE: &str = "each device holds all weights: name several with --device cuda:0-7";
 const VARIANT: &str = "this variant of the loss does not exist";
 const FROZEN: &str = "all weights are trained";
 const MOVING: &str = "the reference model stays as it is";
@@ -193,11 +194,13 @@ pub const FOREIGN: &[Foreign] = &[
     lost("val_size", SPLIT),
     name("evals_per_epoch", AXOLOTL, Written("train.eval_steps", "100, in steps"), Lost(IN_STEPS)),
     name("saves_per_epoch", AXOLOTL, Written("train.save_steps", "100, in steps"), Lost(IN_STEPS)),
-    name("deepspeed*", ALL, DEVICES, Lost(SHARDED)),
-    name("fsdp*", ALL, DEVICES, Lost(SHARDED)),
-    lost("tensor_parallel_size", SHARDED),
-    lost("context_parallel_size", SHARDED),
-    lost("parallelism_config", SHARDED),
+    name("deepspeed*", ALL, SHARD, Lost(SHARDED)),
+    name("fsdp*", ALL, SHARD, Lost(SHARDED)),
+    name("zero_stage", &[], SHARD, Lost(SHARDED)),
+    name("zero_optimization", &[], SHARD, Lost(SHARDED)),
+    lost("tensor_parallel_size", WHOLE),
+    lost("context_parallel_size", WHOLE),
+    lost("parallelism_config", WHOLE),
     lost("f_divergence_type", VARIANT),
     lost("f_alpha_divergence_coef", VARIANT),
     lost("ld_alpha", VARIANT),

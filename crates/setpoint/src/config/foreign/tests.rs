@@ -74,7 +74,13 @@ fn a_name_is_answered_with_its_counterpart() {
         ("freeze_layers", "`freeze_layers` is a name of other tools; here all weights are trained"),
         (
             "fsdp_config",
-            "`fsdp_config` is a name of trl, axolotl, LLaMA-Factory; here it is the flag --device cuda:0-7",
+            "`fsdp_config` is a name of trl, axolotl, LLaMA-Factory; here it is `train.optimizer.shard`, as in \
+             train.optimizer.shard = true, the default with several devices: --device cuda:0-7",
+        ),
+        (
+            "zero_stage",
+            "`zero_stage` is a name of other tools; here it is `train.optimizer.shard`, as in train.optimizer.shard = true, \
+             the default with several devices: --device cuda:0-7",
         ),
         // The same name here, and a misspelling of one.
         ("learning_rate", ""),

@@ -57,9 +57,10 @@ impl RunPlan {
     /// peak is that of one of them.
     pub fn with_rounds(mut self, rounds: RoundsPlan) -> Self {
         let bytes = bytes(self.dtype);
-        let memory = &self.memory;
-        let sampling = memory.weights + memory.optimizer + memory.other + bytes * rounds.scoring + rounds.cache;
-        self.peak = (self.peak + bytes * rounds.kept).max(sampling);
+        for (memory, peak) in self.memories() {
+            let sampling = memory.weights + memory.optimizer + memory.other + bytes * rounds.scoring + rounds.cache;
+            *peak = (*peak + bytes * rounds.kept).max(sampling);
+        }
         self.operations += rounds.operations;
         self.rounds = Some(rounds);
         // Its remedies are not those of rounds.

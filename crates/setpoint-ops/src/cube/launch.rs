@@ -1,0 +1,131 @@
+//! What all kernels need: their inputs in order, memory for their results, and a grid.
+
+use burn::tensor::{DType, Shape};
+use burn_cubecl::cubecl;
+use burn_cubecl::cubecl::ir::{FloatKind, IntKind, UIntKind};
+use burn_cubecl::cubecl::prelude::*;
+use burn_cubecl::cubecl::server::CubeCountSelection;
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+use burn_cubecl::tensor::CubeTensor;
+
+use super::choice::Needs;
+
+/// Units of a cube in kernels that share memory.
+pub(super) const UNITS: usize = 256;
+
+/// Positions and lengths in a kernel are 32 bits wide.
+const LONGEST: usize = 1 << 31;
+
+/// Returns what a kernel needs that adds up a number of each unit.
+pub(super) const fn needs_sums(buffers: usize) -> Needs {
+    Needs { units: UNITS, shared: UNITS * size_of::<f32>(), buffers }
+}
+
+/// Returns what a kernel needs whose units work alone.
+pub(super) const fn needs_nothing(buffers: usize) -> Needs {
+    Needs { units: 1, shared: 0, buffers }
+}
+
+/// Returns whether kernels take tensors: those of one of the number formats that they compute with in f32, and not too long.
+pub(super) fn are_readable(tensors: &[&CubeTensor]) -> bool {
+    let dtype = tensors[0].dtype;
+    matches!(dtype, DType::F32 | DType::BF16 | DType::F16)
+        && tensors.iter().all(|x| x.dtype == dtype && x.meta.shape().num_elements() < LONGEST)
+}
+
+/// Returns whether all tensors are f32 and not too long.
+pub(super) fn are_f32(tensors: &[&CubeTensor]) -> bool {
+    tensors[0].dtype == DType::F32 && are_readable(tensors)
+}
+
+/// Returns a tensor whose elements lie in memory row by row.
+pub(super) fn in_order(x: CubeTensor) -> CubeTensor {
+    into_contiguous(x)
+}
+
+/// Returns a tensor that nobody else holds, in order, with the same numbers.
+pub(super) fn owned(x: CubeTensor) -> CubeTensor {
+    let x = in_order(x);
+    if x.can_mut() { x } else { x.copy() }
+}
+
+/// Returns a tensor that nothing has been written into, on the device of another.
+pub(super) fn fresh<const D: usize>(like: &CubeTensor, shape: [usize; D], dtype: DType) -> CubeTensor {
+    empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), Shape::from(shape), dtype)
+}
+
+/// Returns how a tensor's elements are stored.
+///
+/// # Panics
+/// If kernels do not read such elements.
+pub(super) fn element(x: &CubeTensor) -> ElemType {
+    match x.dtype {
+        DType::F32 => ElemType::Float(FloatKind::F32),
+        DType::BF16 => ElemType::Float(FloatKind::BF16),
+        DType::F16 => ElemType::Float(FloatKind::F16),
+        DType::I32 => ElemType::Int(IntKind::I32),
+        DType::I64 => ElemType::Int(IntKind::I64),
+        DType::U8 => ElemType::UInt(UIntKind::U8),
+        dtype => unreachable!("no kernel reads {dtype:?}"),
+    }
+}
+
+/// Returns a grid of at least so many cubes; a cube knows its number as `CUBE_POS`.
+pub(super) fn cubes(client: &Client, count: usize) -> CubeCount {
+    CubeCountSelection::new(client, count as u32).cube_count()
+}
+
+/// Returns the size and the number of cubes for at least so many units, which work alone.
+pub(super) fn units(client: &Client, count: usize) -> (CubeCount, CubeDim) {
+    let dim = CubeDim::new(client, count);
+    (cubecl::calculate_cube_count_elemwise(client, count, dim), dim)
+}
+
+/// Returns how many neighbouring elements a unit takes at a time of tensors that lie in memory alike.
+pub(super) fn vector_size(x: &CubeTensor) -> usize {
+    let count = x.meta.shape().num_elements();
+    x.client.io_optimized_vector_sizes(x.dtype.size()).find(|size| count.is_multiple_of(*size)).unwrap_or(1)
+}
+
+/// Adds up a number of each unit of a cube, in a fixed order, and returns the sum to all of them.
+#[cube]
+pub(super) fn sum_of_cube(value: f32, shared: &mut Shared<[f32]>, #[comptime] units: usize) -> f32 {
+    let unit = UNIT_POS as usize;
+    shared[unit] = value;
+    sync_cube();
+    let mut half = comptime!(units / 2).runtime();
+    while half > 0 {
+        if unit < half {
+            let sum = shared[unit] + shared[unit + half];
+            shared[unit] = sum;
+        }
+        sync_cube();
+        half /= 2;
+    }
+    let sum = shared[0];
+    sync_cube();
+    sum
+}
+
+/// Returns the largest of a number of each unit of a cube to all of them.
+#[cube]
+pub(super) fn largest_of_cube(value: f32, shared: &mut Shared<[f32]>, #[comptime] units: usize) -> f32 {
+    let unit = UNIT_POS as usize;
+    shared[unit] = value;
+    sync_cube();
+    let mut half = comptime!(units / 2).runtime();
+    while half > 0 {
+        if unit < half {
+            let other = shared[unit + half];
+            if other > shared[unit] {
+                shared[unit] = other;
+            }
+        }
+        sync_cube();
+        half /= 2;
+    }
+    let largest = shared[0];
+    sync_cube();
+    largest
+}
