@@ -27,10 +27,12 @@ check:
     cargo clippy --workspace --all-targets -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
-# writes docs/SETTINGS.md from the settings and their doc comments, and the tables of docs/COMING_FROM.md from the names
+# writes docs/SETTINGS.md from the settings and their doc comments, the tables of docs/COMING_FROM.md from the names, and that of
+# docs/MODELS.md from measurements
 settings:
     SETPOINT_WRITE_DOCS=1 cargo test --workspace --test it -- the_reference_is_current
     SETPOINT_WRITE_DOCS=1 cargo test --workspace --lib -- the_docs_have_the_same_names
+    SETPOINT_WRITE_DOCS=1 cargo test --workspace --test it -- the_table_of_differences_is_current
 
 # the whole job on the small model that comes with the project
 demo:

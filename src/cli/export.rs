@@ -18,7 +18,7 @@ pub enum ExportCommand {
 
 const GGUF_HELP: &str = "Example:\n  setpoint export gguf --model runs/dro/model --type q8_0 --output exported/mine.gguf\n  \
     ollama create my-model -f exported/Modelfile\n\n\
-    Models of the families llama and qwen2. For smaller formats, run llama.cpp's `llama-quantize` on an f16 or bf16 file.";
+    Language models of every family, as far as llama.cpp computes them. For smaller formats, run llama.cpp's `llama-quantize` on an f16 or bf16 file.";
 
 /// `setpoint export gguf`.
 #[derive(Debug, Args)]

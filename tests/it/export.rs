@@ -123,7 +123,7 @@ fn models_that_cannot_be_exported_are_refused_before_anything_is_written() {
         assert!(!dir.path().join("out").exists(), "{}", model.display());
     };
     let golden = root().join("tests/golden/transformer");
-    refused(&golden.join("mistral_window"), &["`model_type` is \"mistral\"; exported to GGUF are llama and qwen2"]);
+    refused(&golden.join("gemma2"), &["this gemma2 model cannot be exported: `query_pre_attn_scalar` is 20"]);
     refused(&golden.join("llama_kv2"), &["tokenizer.json", "not found"]);
     refused(&dir.path().join("none"), &["does not exist"]);
     refused(model().parent().unwrap(), &["is the folder of a run; its model is"]);

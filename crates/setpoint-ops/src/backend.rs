@@ -208,6 +208,20 @@ pub trait Kernels: Nf4Ops {
         composed::swiglu::backward::<Self>(gate, up, gradient)
     }
 
+    /// `gelu(gate) · up`.
+    fn geglu_forward(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        composed::geglu::forward::<Self>(gate, up)
+    }
+
+    /// Answers the gradients of `gate` and `up`.
+    fn geglu_backward(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        composed::geglu::backward::<Self>(gate, up, gradient)
+    }
+
     /// Answers the mixed values and the log-sum-exp of each query's scores `[h, t]`, f32.
     fn attention_forward(
         q: FloatTensor<Self>,
@@ -352,7 +366,7 @@ macro_rules! operations_of {
             }
 
             fn geglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
-                composed::geglu::forward::<Self>(gate, up)
+                Self::geglu_forward(gate, up)
             }
 
             fn attention(

@@ -4,14 +4,17 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use setpoint_ops::{
-    AdamWStep, Heads, Logits, LowRank, Packing, attention, geglu, linear, linear_lora, rms_norm, rotate, swiglu,
-    token_logps,
+    AdamWStep, Heads, Logits, LowRank, Packing, attention, linear, linear_lora, rms_norm, rotate, swiglu, token_logps,
 };
 
 #[path = "operations/dora.rs"]
 mod dora;
 #[path = "operations/dropout.rs"]
 mod dropout;
+#[path = "operations/gates.rs"]
+mod gates;
+#[path = "operations/head.rs"]
+mod head;
 
 #[allow(deprecated)]
 fn devices() -> [Device; 2] {
@@ -187,12 +190,6 @@ fn norms() {
 }
 
 #[test]
-fn gates() {
-    check([[3, 7000], [3, 7000]], |[gate, up]| swiglu(gate, up), |[gate, up]| activation::silu(gate) * up);
-    check([[3, 700], [3, 700]], |[gate, up]| geglu(gate, up), |[gate, up]| activation::gelu_approximate(gate) * up);
-}
-
-#[test]
 fn rotations() {
     let angles = |device: &Device| tensor::<2>(50, [6, 4], device).mul_scalar(3.0);
     let tables = |x: &Tensor<2>| {
@@ -312,35 +309,6 @@ fn chunked(chunk: usize) -> Logits {
 }
 
 #[test]
-fn log_probabilities() {
-    // A position that predicts two tokens, one that predicts none, and chunks of unequal length.
-    let (rows, targets) = ([0, 2, 2, 4, 1], [3, 0, 10, 7, 7]);
-    let chunks = [1, 2, 100].into_iter().flat_map(|chunk| [(chunk, false), (chunk, true)]);
-    for ((chunk, keep), soft_cap) in chunks.flat_map(|chunk| [(chunk, None), (chunk, Some(0.9))]) {
-        let logits = Logits { chunk, keep, soft_cap };
-        check(
-            [[5, 6], [11, 6]],
-            |[x, w]| {
-                let device = x.device();
-                let scores = token_logps(x, w, indices(&rows, &device), indices(&targets, &device), logits);
-                scores.logps.reshape([5, 1])
-            },
-            |[x, w]| {
-                let device = x.device();
-                let all = x.matmul(w.transpose());
-                let all = match soft_cap {
-                    None => all,
-                    Some(cap) => all.div_scalar(cap).tanh().mul_scalar(cap),
-                };
-                let all = activation::log_softmax(all, 1);
-                let all = all.select(0, indices(&rows, &device));
-                all.gather(1, indices(&targets, &device).reshape([5, 1]))
-            },
-        );
-    }
-}
-
-#[test]
 fn entropies() {
     for device in devices() {
         let (x, w) = (tensor::<2>(1, [3, 6], &device), tensor::<2>(2, [11, 6], &device));
@@ -410,13 +378,6 @@ fn a_step_of_adamw_is_the_algorithm() {
 }
 
 /// The CPU's kernels write into memory that is not cleared: what does not fit together must not get that far.
-#[test]
-#[should_panic(expected = "as many gates as values")]
-fn a_gate_without_a_value_is_refused() {
-    let device = &devices()[0];
-    swiglu(tensor(1, [3, 4], device), tensor(2, [2, 4], device));
-}
-
 #[test]
 #[should_panic(expected = "whole heads of twice 2 elements in rows of 6")]
 fn a_row_of_half_a_head_is_refused() {

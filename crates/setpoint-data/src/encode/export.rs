@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{TextEncoder, special};
 use crate::error::Error;
+use crate::gguf::SENTENCEPIECE_MODEL;
 use crate::notes::ModelNotes;
 use crate::template::{ADDITIONAL, TOOL_USE};
 
@@ -48,10 +49,10 @@ impl TextEncoder {
 
     /// Writes `tokenizer.json` as it was read, `tokenizer_config.json` with the special tokens in use, and the chat template
     /// in use as `chat_template.jinja`: transformers and vLLM then render and tokenise as this encoder does. The date that the
-    /// template prints goes into `setpoint.json`.
+    /// template prints goes into `setpoint.json`. A SentencePiece `tokenizer.model` is copied: GGUF files need its scores.
     ///
     /// # Errors
-    /// [`Error::Io`] when the disk refuses.
+    /// [`Error::Io`] when a file cannot be copied, or the disk refuses.
     pub fn save(&self, dir: &Path) -> Result<(), Error> {
         self.save_with_eos(dir, None)
     }
@@ -63,6 +64,10 @@ impl TextEncoder {
     pub fn save_with_eos(&self, dir: &Path, eos: Option<u32>) -> Result<(), Error> {
         let write = |name: &str, bytes: &[u8]| setpoint_files::write(&dir.join(name), |out| out.put(bytes));
         write("tokenizer.json", &self.json)?;
+        let pieces = self.dir.join(SENTENCEPIECE_MODEL);
+        if pieces.is_file() {
+            write(SENTENCEPIECE_MODEL, &setpoint_files::read(&pieces)?)?;
+        }
         let mut config = match special::optional_json(&self.dir.join("tokenizer_config.json"))? {
             Some(Value::Object(config)) => config,
             _ => Map::from_iter([("tokenizer_class".to_owned(), "PreTrainedTokenizerFast".into())]),

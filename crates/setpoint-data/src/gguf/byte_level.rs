@@ -32,6 +32,14 @@ const NAMES: &[(&str, &str)] = &[
     ("347715f544604f9118bb75ed199f68779f423cabb20db6de6f31b908d04d7821", "deepseek-coder"),
     ("9d032fcbd5501f4a38150912590928bfb36091efb5df11b8e2124b0390e3fb1e", "falcon3"),
     ("d4c8f286ea6b520b3d495c4455483cfa2302c0cfcd4be05d781b6a8a0a7cdaf1", "megrez"),
+    // StarCoder's, which Granite 3 has.
+    ("6221ad2852e85ce96f791f476e0b390cf9b474c9e3d1362f53a24a06dc8220ff", "refact"),
+    // GPT-4's, which OLMo 2 has.
+    ("a8594e3edff7c29c003940395316294b2c623e09894deebbc65f33f1515df79e", "dbrx"),
+    // Phi-4-mini.
+    ("ccc2ef013c104be7bae2965776d611e1d7a8a2a9c547dd93a682c9a9fc80352e", "gpt-4o"),
+    // Mistral Nemo.
+    ("63b97e4253352e6f357cc59ea5b583e3a680eaeaf2632188c2b952de2588485e", "tekken"),
     ("3ce83efda5659b07b1ad37ca97ca5797ea4285d9b9ab0dc679e4a720c9da7454", GPT2),
 ];
 
@@ -91,8 +99,8 @@ fn pre_tokenizer(encoder: &TextEncoder, file: &Value) -> Result<&'static str, Er
         return Ok(GPT2);
     }
     Err(encoder.not_exported(&format!(
-        "llama.cpp's name for its pre-tokenizer is not known (the hash of its ids is {}); expected a tokenizer of Llama 3, Qwen2, SmolLM, \
-         GPT-2 or DeepSeek",
+        "llama.cpp's name for its pre-tokenizer is not known (the hash of its ids is {}); expected a tokenizer of Llama 3, Qwen, SmolLM, \
+         GPT-2, GPT-4, GPT-4o, StarCoder, Mistral Nemo or DeepSeek",
         hash(&[encoder.prefix(), &ids].concat())
     )))
 }

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::encode::TextEncoder;
 use crate::error::Error;
+pub(crate) use sentencepiece::MODEL as SENTENCEPIECE_MODEL;
 
 /// A tokenizer's entries of a GGUF file (`tokenizer.ggml.*`).
 #[derive(Debug, Clone, PartialEq)]

@@ -1,4 +1,4 @@
-//! SentencePiece's BPE with bytes for unknown characters, the tokenizer of Llama 2, TinyLlama and EuroLLM.
+//! SentencePiece's BPE with bytes for unknown characters, the tokenizer of Llama 2, TinyLlama, EuroLLM and Gemma.
 //!
 //! Of two possible merges, the tokenizers library makes the one that comes first in a list of pairs; llama.cpp makes the one whose result
 //! has the higher score. `tokenizer.model` holds the scores. Without that file, they follow from the list if every pair of tokens that can
@@ -15,7 +15,7 @@ use crate::encode::TextEncoder;
 use crate::error::Error;
 
 /// The file of the SentencePiece library.
-const MODEL: &str = "tokenizer.model";
+pub(crate) const MODEL: &str = "tokenizer.model";
 
 /// The score of an added token; no merge results in one.
 const ADDED: f32 = -1000.0;
@@ -132,7 +132,9 @@ fn space_prefix(file: &Value) -> Option<Prefix> {
             _ => None,
         };
     }
-    if !pre.is_null() {
+    // Gemma's splits at spaces, of which none are left by then.
+    let splits_at_spaces = pre["type"] == "Split" && pre["pattern"]["String"] == " ";
+    if !pre.is_null() && !splits_at_spaces {
         return None;
     }
     let steps = match normalizer["normalizers"].as_array() {
@@ -260,6 +262,10 @@ mod tests {
         assert_eq!(prefix(json!(null), meta("first", true)), None);
         assert_eq!(prefix(sequence(json!([prepend, replace])), json!(null)), Some(Prefix::Always));
         assert_eq!(prefix(replace.clone(), json!(null)), Some(Prefix::Never));
+        // Gemma.
+        let split = |text: &str| json!({"type": "Split", "pattern": {"String": text}, "behavior": "MergedWithPrevious", "invert": false});
+        assert_eq!(prefix(replace.clone(), split(" ")), Some(Prefix::Never));
+        assert_eq!(prefix(replace.clone(), split("a")), None);
         assert_eq!(prefix(sequence(json!([{"type": "NFKC"}, replace])), json!(null)), None);
         assert_eq!(prefix(replace, meta("first", false)), None);
         assert_eq!(prefix(json!(null), json!(null)), None);

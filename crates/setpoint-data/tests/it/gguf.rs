@@ -165,6 +165,10 @@ fn added_tokens_need_the_file_of_scores() {
     assert_eq!(found.scores[300], -300.0);
     assert_eq!((found.tokens[512].as_str(), found.kinds[512]), ("<|im_end|>", TokenKind::Control));
     assert_eq!((found.tokens[519].as_str(), found.kinds[519]), ("[PAD519]", TokenKind::Unused));
+    // A model that is trained from this one has the scores, too.
+    let trained = tempfile::tempdir().unwrap();
+    encoder(dir.path()).save(trained.path()).unwrap();
+    assert_eq!(encoder(trained.path()).gguf_tokenizer(520).unwrap().scores, found.scores);
 
     // A file of another model.
     let mut other = file.clone();

@@ -59,7 +59,7 @@ impl<B: Kernels> Operation<B, 2> for GeGlu {
     type Kept = [FloatTensor<B>; 2];
 
     fn forward(&self, [gate, up]: [FloatTensor<B>; 2], _wanted: [bool; 2]) -> (FloatTensor<B>, Self::Kept) {
-        (forward::<B>(gate.clone(), up.clone()), [gate, up])
+        (B::geglu_forward(gate.clone(), up.clone()), [gate, up])
     }
 
     fn backward(
@@ -68,7 +68,7 @@ impl<B: Kernels> Operation<B, 2> for GeGlu {
         gradient: FloatTensor<B>,
         wanted: [bool; 2],
     ) -> [Option<FloatTensor<B>>; 2] {
-        let (of_gate, of_up) = backward::<B>(gate, up, gradient);
+        let (of_gate, of_up) = B::geglu_backward(gate, up, gradient);
         [wanted[0].then_some(of_gate), wanted[1].then_some(of_up)]
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use burn::backend::flex::FlexTensor;
 
 use super::host::{Fresh, Matrix, Shared, Values, multiply, multiply_into, share_out, tensor};
-use super::simd::{bound, dot, exp_sum, highest, vectorised};
+use super::simd::{bound, dot, exp_sum, highest, slope_of_bound, vectorised};
 use crate::heads::Heads;
 use crate::packing::{Packing, Segment};
 
@@ -244,8 +244,7 @@ pub(super) fn backward(
                                     bound(seen, cap as f32);
                                     for (slope, score) in in_scores[visible].iter_mut().zip(&*seen) {
                                         // `along` is taken off below: the rest gets the derivative of the bound.
-                                        let bent = score / cap as f32;
-                                        *slope = along + (*slope - along) * (1.0 - bent * bent);
+                                        *slope = along + (*slope - along) * slope_of_bound(*score, cap as f32);
                                     }
                                 }
                                 exp_sum(seen, log_sums[head * t + token]);

@@ -9,7 +9,9 @@ use burn::backend::{Flex, TensorMetadata};
 use rayon::prelude::*;
 
 use super::host::{Fresh, Matrix, Shared, Values, indices, multiply, multiply_into, share_out, tensor};
-use super::simd::{exp_moments, exp_scaled, exp_scaled_to, highest, vectorised};
+use super::simd::{
+    bound, exp_moments, exp_scaled, exp_scaled_to, exp_scaled_within, highest, slope_of_bound, vectorised,
+};
 use crate::composed::head::{Kept, Scores};
 use crate::functions::Logits;
 
@@ -99,6 +101,7 @@ pub(super) fn forward(
     let (rows, targets) = (indices(rows), indices(targets));
     let n = rows.len();
     let chunk = positions(logits.chunk, v).min(n);
+    let cap = logits.soft_cap.map(|cap| cap as f32);
     let mut kept = vec![];
     let mut scores = Vec::with_capacity(n * 2);
     let mut log_sums = Vec::with_capacity(n);
@@ -133,6 +136,12 @@ pub(super) fn forward(
                         logits
                     }
                 };
+                if let Some(cap) = cap {
+                    vectorised(
+                        #[inline(always)]
+                        || bound(logits, cap),
+                    );
+                }
                 for (i, target) in targets.iter().enumerate().filter(|(_, target)| block.contains(target)) {
                     // SAFETY: a target is in one block.
                     unsafe { of_targets.part(i, 1)[0] = logits[i * width + target - block.start] };
@@ -166,13 +175,40 @@ pub(super) fn forward(
     Scores { scores: tensor(scores, [n, 2]), log_sums: tensor(log_sums, [n, 1]), logits: kept }
 }
 
+/// Replaces logits by the gradient of the log-probability of a token, times `seed`: `seed · (onehot − softmax)`. With a bound, it is that of
+/// the logits before they were bounded.
+#[inline(always)]
+fn slopes(logits: &mut [f32], kept: Option<&[f32]>, cap: Option<f32>, log_sum: f32, target: Option<usize>, seed: f32) {
+    let Some(cap) = cap else {
+        match kept {
+            Some(kept) => exp_scaled_to(logits, kept, log_sum, -seed),
+            None => exp_scaled(logits, log_sum, -seed),
+        }
+        if let Some(target) = target {
+            logits[target] += seed;
+        }
+        return;
+    };
+    // Those that are kept have been bounded.
+    match kept {
+        Some(kept) => logits.copy_from_slice(kept),
+        None => bound(logits, cap),
+    }
+    let of_target = target.map(|target| (target, seed * slope_of_bound(logits[target], cap)));
+    exp_scaled_within(logits, log_sum, -seed, cap);
+    if let Some((target, slope)) = of_target {
+        logits[target] += slope;
+    }
+}
+
 /// Where logits are computed again, positions whose log-probability has no gradient are left out.
 pub(super) fn backward(
     kept: Kept<Flex>,
     gradient: FlexTensor,
-    chunk: usize,
+    Logits { chunk, soft_cap, .. }: Logits,
     wanted: [bool; 2],
 ) -> [Option<FlexTensor>; 2] {
+    let cap = soft_cap.map(|cap| cap as f32);
     let (t, v, d) = (kept.x.shape()[0], kept.weight.shape()[0], kept.weight.shape()[1]);
     let (x, weight, log_sums, gradient) =
         (Values::of(kept.x), Values::of(kept.weight), Values::of(kept.log_sums), Values::of(gradient));
@@ -208,16 +244,9 @@ pub(super) fn backward(
                         #[inline(always)]
                         || {
                             for (n, (logits, &i)) in logits.chunks_exact_mut(width).zip(live).enumerate() {
-                                let (log_sum, factor) = (log_sums.f32()[i], -seeds[i]);
-                                match kept {
-                                    Some(kept) => {
-                                        exp_scaled_to(logits, &kept[n * width..(n + 1) * width], log_sum, factor)
-                                    }
-                                    None => exp_scaled(logits, log_sum, factor),
-                                }
-                                if block.contains(&targets[i]) {
-                                    logits[targets[i] - block.start] += seeds[i];
-                                }
+                                let kept = kept.map(|kept| &kept[n * width..(n + 1) * width]);
+                                let target = block.contains(&targets[i]).then(|| targets[i] - block.start);
+                                slopes(logits, kept, cap, log_sums.f32()[i], target, seeds[i]);
                             }
                         },
                     );

@@ -194,6 +194,22 @@ impl Kernels for Flex {
         }
     }
 
+    fn geglu_forward(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        if all_f32(&[&gate, &up]) { elementwise::geglu(gate, up) } else { composed::geglu::forward::<Self>(gate, up) }
+    }
+
+    fn geglu_backward(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        if all_f32(&[&gate, &up, &gradient]) {
+            elementwise::geglu_backward(gate, up, gradient)
+        } else {
+            composed::geglu::backward::<Self>(gate, up, gradient)
+        }
+    }
+
     fn attention_forward(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -228,7 +244,7 @@ impl Kernels for Flex {
         targets: IntTensor<Self>,
         logits: Logits,
     ) -> composed::head::Scores<Self> {
-        if all_f32(&[&x, &weight]) && logits.soft_cap.is_none() {
+        if all_f32(&[&x, &weight]) {
             head::forward(x, weight, rows, targets, logits)
         } else {
             composed::head::forward::<Self>(x, weight, rows, targets, logits)
@@ -241,8 +257,8 @@ impl Kernels for Flex {
         logits: Logits,
         wanted: [bool; 2],
     ) -> [Option<FloatTensor<Self>>; 2] {
-        if all_f32(&[&kept.x, &kept.weight]) && logits.soft_cap.is_none() {
-            head::backward(kept, gradient, logits.chunk, wanted)
+        if all_f32(&[&kept.x, &kept.weight]) {
+            head::backward(kept, gradient, logits, wanted)
         } else {
             composed::head::backward::<Self>(kept, gradient, logits, wanted)
         }

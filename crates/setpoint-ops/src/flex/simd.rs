@@ -68,6 +68,13 @@ pub(super) fn bound(scores: &mut [f32], cap: f32) {
     }
 }
 
+/// The slope of [`bound`] at a score, from the bounded one: `1 − (score / cap)²`.
+#[inline(always)]
+pub(super) fn slope_of_bound(bounded: f32, cap: f32) -> f32 {
+    let share = bounded / cap;
+    1.0 - share * share
+}
+
 /// The sum of the lanes, by halves.
 #[inline(always)]
 fn total(mut lanes: [f32; LANES]) -> f32 {
@@ -155,6 +162,14 @@ pub(super) fn exp_scaled(x: &mut [f32], shift: f32, factor: f32) {
 pub(super) fn exp_scaled_to(y: &mut [f32], x: &[f32], shift: f32, factor: f32) {
     for (y, x) in y.iter_mut().zip(x) {
         *y = factor * exp(x - shift);
+    }
+}
+
+/// Replaces each bounded `x` by `factor · e^(x − shift)`, times the slope of the bound.
+#[inline(always)]
+pub(super) fn exp_scaled_within(x: &mut [f32], shift: f32, factor: f32, cap: f32) {
+    for x in x {
+        *x = factor * exp(*x - shift) * slope_of_bound(*x, cap);
     }
 }
 

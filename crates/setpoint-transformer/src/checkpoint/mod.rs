@@ -11,6 +11,7 @@ mod pickle;
 mod quantized;
 mod reader;
 mod save;
+mod text_part;
 mod weights;
 
 use std::path::Path;

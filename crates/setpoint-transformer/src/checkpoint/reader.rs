@@ -29,7 +29,8 @@ pub(super) struct Entry {
 }
 
 impl Checkpoint {
-    /// Opens `model.safetensors` in `dir`, or else the shards that `model.safetensors.index.json` names, and checks their headers.
+    /// Opens `model.safetensors` in `dir`, or else the shards that `model.safetensors.index.json` names, and checks their headers. Of a
+    /// multimodal model, only the text part is there, under the names of a language model.
     ///
     /// # Errors
     ///
@@ -63,6 +64,7 @@ impl Checkpoint {
                 }
             }
         }
+        checkpoint.keep_text_part()?;
         checkpoint.unite_quantized()?;
         Ok(checkpoint)
     }

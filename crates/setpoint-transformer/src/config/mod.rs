@@ -5,6 +5,7 @@ mod quantization;
 mod read;
 mod rope;
 mod scaling;
+mod text_part;
 mod write;
 
 use std::path::{Path, PathBuf};

@@ -7,24 +7,42 @@ use serde_json::{Map, Value};
 use setpoint_files::words;
 
 use super::keys::{self, Verdict};
+use super::text_part::TextPart;
 use super::{Architecture, MOST_LAYERS, ModelConfig, Quantization, RopeConfig};
 use crate::Error;
-use crate::families::ModelType;
+use crate::families::{ModelType, Multimodal};
 
 /// A JSON object with the place it came from, so that errors can name it.
 pub(crate) struct Reader<'a> {
     path: &'a Path,
     prefix: String,
+    /// Keys whose values are from outside the object.
+    outer: &'a [&'static str],
     map: &'a Map<String, Value>,
 }
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(path: &'a Path, map: &'a Map<String, Value>) -> Self {
-        Self { path, prefix: String::new(), map }
+        Self { path, prefix: String::new(), outer: &[], map }
+    }
+
+    /// Reads an object that has some keys of the whole file.
+    fn of_part(path: &'a Path, part: &'a TextPart) -> Self {
+        Self { path, prefix: format!("{}.", TextPart::KEY), outer: &part.outer, map: &part.map }
     }
 
     pub(super) fn nested<'b>(&'b self, key: &str, map: &'b Map<String, Value>) -> Reader<'b> {
-        Reader { path: self.path, prefix: format!("{}{key}.", self.prefix), map }
+        Reader { path: self.path, prefix: format!("{}.", self.name(key)), outer: &[], map }
+    }
+
+    /// Returns the object.
+    pub(crate) fn map(&self) -> &'a Map<String, Value> {
+        self.map
+    }
+
+    /// Returns a key with the names of the objects that hold it.
+    fn name(&self, key: &str) -> String {
+        if self.outer.contains(&key) { key.to_owned() } else { format!("{}{key}", self.prefix) }
     }
 
     pub(crate) fn keys(&self) -> impl Iterator<Item = &'a str> {
@@ -37,17 +55,13 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn missing(&self, key: &str, expected: &str) -> Error {
-        Error::MissingKey {
-            path: self.path.to_owned(),
-            key: format!("{}{key}", self.prefix),
-            expected: expected.to_owned(),
-        }
+        Error::MissingKey { path: self.path.to_owned(), key: self.name(key), expected: expected.to_owned() }
     }
 
     pub(crate) fn unsupported(&self, key: &str, expected: &str) -> Error {
         Error::UnsupportedValue {
             path: self.path.to_owned(),
-            key: format!("{}{key}", self.prefix),
+            key: self.name(key),
             expected: expected.to_owned(),
             found: self.map.get(key).unwrap_or(&Value::Null).to_string(),
         }
@@ -56,7 +70,7 @@ impl<'a> Reader<'a> {
     pub(crate) fn unknown(&self, key: &str) -> Error {
         Error::UnknownKey {
             path: self.path.to_owned(),
-            key: format!("{}{key}", self.prefix),
+            key: self.name(key),
             found: self.map.get(key).unwrap_or(&Value::Null).to_string(),
         }
     }
@@ -124,6 +138,18 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Fails for a key that is not read and that may have an effect in a model of so many layers.
+    pub(super) fn refuse_unknown(&self, is_read: &dyn Fn(&str) -> bool, layers: usize) -> Result<(), Error> {
+        for key in self.keys().filter(|key| !is_read(key)) {
+            match keys::verdict(key, &self.map[key], layers) {
+                Verdict::Harmless | Verdict::Only { holds: true, .. } => {}
+                Verdict::Only { holds: false, expected } => return Err(self.unsupported(key, expected)),
+                Verdict::Unknown => return Err(self.unknown(key)),
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn optional_bool(&self, key: &str) -> Result<Option<bool>, Error> {
         self.optional(key, "true or false", Value::as_bool)
     }
@@ -186,16 +212,29 @@ pub(crate) fn object(path: &Path, text: &str) -> Result<Map<String, Value>, Erro
 
 pub(super) fn parse(path: &Path, text: &str) -> Result<ModelConfig, Error> {
     let map = object(path, text)?;
-    let reader = Reader::new(path, &map);
-    let model_type = ModelType::read(&reader)?;
-    let defaults = model_type.family().defaults();
-    let architecture = architecture(&reader, model_type)?;
-    let num_hidden_layers = reader.size("num_hidden_layers")?;
-    refuse_unknown(&reader, model_type, num_hidden_layers)?;
+    let whole = Reader::new(path, &map);
+    match Multimodal::of(&map) {
+        Some(model) => language_model(&Reader::of_part(path, &TextPart::read(model, &whole)?)),
+        None => language_model(&whole),
+    }
+}
 
+/// Reads the object that describes a model of text.
+fn language_model(reader: &Reader<'_>) -> Result<ModelConfig, Error> {
+    let path = reader.path;
+    let model_type = ModelType::read(reader)?;
+    let defaults = model_type.family().defaults();
+    let architecture = architecture(reader, model_type)?;
+    let num_hidden_layers = reader.size("num_hidden_layers")?;
+    refuse_unknown(reader, model_type, num_hidden_layers)?;
+
+    let or = |key: &str, default: Option<usize>| match reader.optional_size(key)?.or(default) {
+        Some(size) => Ok::<_, Error>(size),
+        None => reader.size(key),
+    };
     let hidden_size = reader.size("hidden_size")?;
-    let num_attention_heads = reader.size("num_attention_heads")?;
-    let num_key_value_heads = match reader.optional_size("num_key_value_heads")? {
+    let num_attention_heads = or("num_attention_heads", defaults.num_attention_heads)?;
+    let num_key_value_heads = match reader.optional_size("num_key_value_heads")?.or(defaults.num_key_value_heads) {
         Some(heads) => heads,
         None if defaults.kv_head_per_query_head => num_attention_heads,
         None => return Err(reader.missing("num_key_value_heads", "a whole number")),
@@ -215,11 +254,11 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<ModelConfig, Error> {
         }
     };
     let positions = reader.optional_size("max_position_embeddings")?.unwrap_or(defaults.max_position_embeddings);
-    let rope = RopeConfig::read(&reader, &defaults, positions)?;
+    let rope = RopeConfig::read(reader, &defaults, positions)?;
     let config = ModelConfig {
         model_type,
         architecture,
-        vocab_size: reader.size("vocab_size")?,
+        vocab_size: or("vocab_size", defaults.vocab_size)?,
         hidden_size,
         intermediate_size: reader.size("intermediate_size")?,
         num_hidden_layers,
@@ -227,18 +266,18 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<ModelConfig, Error> {
         num_key_value_heads,
         head_dim,
         max_position_embeddings: rope.longest(positions),
-        rms_norm_eps: rms_norm_eps(&reader)?.unwrap_or(defaults.rms_norm_eps),
+        rms_norm_eps: rms_norm_eps(reader)?.unwrap_or(defaults.rms_norm_eps),
         rope,
         tie_word_embeddings: reader.optional_bool("tie_word_embeddings")?.unwrap_or(defaults.tie_word_embeddings),
-        design: model_type.family().read(&reader)?,
+        design: model_type.family().read(reader)?,
         initializer_range: reader.optional_number("initializer_range")?.unwrap_or(defaults.initializer_range),
-        dtype: dtype(&reader)?,
-        quantization: Quantization::read(&reader)?,
+        dtype: dtype(reader)?,
+        quantization: Quantization::read(reader)?,
         bos_token_id: reader.optional_token("bos_token_id")?,
         eos_token_ids: reader.tokens("eos_token_id")?,
         pad_token_id: reader.optional_token("pad_token_id")?,
-        num_labels: num_labels(&reader)?,
-        raw: map.clone(),
+        num_labels: num_labels(reader)?,
+        raw: reader.map.clone(),
     };
     config.validate_at(path)?;
     Ok(config)
@@ -261,16 +300,7 @@ fn architecture(reader: &Reader<'_>, model_type: ModelType) -> Result<Architectu
 
 fn refuse_unknown(reader: &Reader<'_>, model_type: ModelType, layers: usize) -> Result<(), Error> {
     let own = model_type.family().keys();
-    for key in reader.keys().filter(|key| !keys::READ.contains(key) && !own.contains(key)) {
-        match keys::verdict(key, &reader.map[key], layers) {
-            Verdict::Harmless | Verdict::Only { holds: true, .. } => {}
-            Verdict::Only { holds: false, expected } => return Err(reader.unsupported(key, expected)),
-            Verdict::Unknown => {
-                return Err(reader.unknown(key));
-            }
-        }
-    }
-    Ok(())
+    reader.refuse_unknown(&|key| keys::READ.contains(&key) || own.contains(&key), layers)
 }
 
 /// transformers 5 writes `dtype` where older versions wrote `torch_dtype`.

@@ -61,7 +61,7 @@ impl RopeConfig {
     }
 
     /// Returns `max_position_embeddings` of the file, where the longest text is this long.
-    pub(super) fn stated_positions(&self, longest: usize) -> usize {
+    pub(crate) fn stated_positions(&self, longest: usize) -> usize {
         match &self.scaling {
             RopeScaling::LongRope { max_position_embeddings, .. } => *max_position_embeddings,
             _ => longest,

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::gguf;
 use crate::Error;
 use crate::config::{ModelConfig, Reader};
 use crate::design::{Activation, Biases, Design, Multipliers, NormPlacement, NormWeight};
@@ -55,4 +56,20 @@ pub(super) fn window(file: &Reader<'_>) -> Result<usize, Error> {
 /// Writes the activation under the key that counts.
 pub(super) fn write_activation(config: &ModelConfig, map: &mut Map<String, Value>) {
     map.insert("hidden_activation".to_owned(), json!(config.design.activation.name()));
+}
+
+/// Says what llama.cpp does not compute of a model of Gemma. It scales scores for the width of a head, or, in a model of `largest` layers, for
+/// the share of a head in the width of the model; all layers but every `period`th have a window.
+pub(super) fn gguf_problem(config: &ModelConfig, largest: usize, period: usize) -> Option<String> {
+    let layers = config.num_hidden_layers;
+    let share = config.hidden_size / config.num_attention_heads.max(1);
+    let expected = if layers == largest { share } else { config.head_dim } as f64;
+    let scaled_for = config.design.multipliers.attention.map_or(SCALED_FOR, |scale| scale.powi(-2));
+    if (scaled_for / expected - 1.0).abs() > 1e-9 {
+        return Some(format!(
+            "`query_pre_attn_scalar` is {scaled_for:.0}, and llama.cpp computes with {expected} for a model of {layers} layers"
+        ));
+    }
+    let sees_all = |i| config.design.layer(i).window.is_none();
+    gguf::biases(config).or_else(|| gguf::pattern(config, "layer_types", period, sees_all))
 }

@@ -1,7 +1,7 @@
 use serde_json::{Map, Value};
 
-use super::gemma::{attention, common, window, write_activation};
-use super::{Defaults, Family, layer_types};
+use super::gemma::{attention, common, gguf_problem, window, write_activation};
+use super::{Defaults, Family, GgufLayout, WindowKey, layer_types};
 use crate::Error;
 use crate::config::{ModelConfig, Reader};
 use crate::design::{Design, LayerDesign};
@@ -64,5 +64,20 @@ impl Family for Gemma2 {
 
     fn write(&self, config: &ModelConfig, map: &mut Map<String, Value>) {
         write_activation(config, map);
+    }
+    fn gguf(&self) -> Option<GgufLayout> {
+        Some(GgufLayout { window: WindowKey::Stated, ..GgufLayout::of("gemma2") })
+    }
+
+    fn gguf_problem(&self, config: &ModelConfig) -> Option<String> {
+        // The 27B has 46 layers.
+        if let Some(problem) = gguf_problem(config, 46, 2) {
+            return Some(problem);
+        }
+        if config.design.attention_cap.is_none() || config.design.logits_cap.is_none() {
+            return Some("its scores or its logits have no bound, and llama.cpp bounds both".to_owned());
+        }
+        let untied = !config.tie_word_embeddings;
+        untied.then(|| "its head is a matrix of its own, and llama.cpp expects that of the embeddings".to_owned())
     }
 }

@@ -1,7 +1,7 @@
 use serde_json::{Map, Value};
 
-use super::gemma::{attention, common, window, write_activation};
-use super::{Defaults, Family, layer_types};
+use super::gemma::{attention, common, gguf_problem, window, write_activation};
+use super::{Defaults, Family, GgufLayout, WindowKey, layer_types};
 use crate::Error;
 use crate::config::{ModelConfig, Reader, RopeConfig};
 use crate::design::{Design, HeadNorms, LayerDesign, LayerRope};
@@ -29,7 +29,11 @@ impl Family for Gemma3 {
     }
 
     fn defaults(&self) -> Defaults {
+        // The files of the models with an image tower state few sizes.
         Defaults {
+            vocab_size: Some(262_208),
+            num_attention_heads: Some(8),
+            num_key_value_heads: Some(4),
             max_position_embeddings: 131_072,
             head_dim: Some(256),
             tie_word_embeddings: true,
@@ -79,5 +83,22 @@ impl Family for Gemma3 {
 
     fn write(&self, config: &ModelConfig, map: &mut Map<String, Value>) {
         write_activation(config, map);
+    }
+    fn gguf(&self) -> Option<GgufLayout> {
+        Some(GgufLayout { window: WindowKey::Stated, ..GgufLayout::of("gemma3") })
+    }
+
+    fn gguf_problem(&self, config: &ModelConfig) -> Option<String> {
+        // The 27B has 62 layers.
+        if let Some(problem) = gguf_problem(config, 62, PATTERN) {
+            return Some(problem);
+        }
+        if config.design.attention_cap.is_some() || config.design.logits_cap.is_some() {
+            return Some("its scores or its logits are bounded, and llama.cpp bounds neither".to_owned());
+        }
+        let theta = config.design.local_rope.as_ref().map_or(LOCAL_THETA, |rope| rope.theta);
+        (theta != LOCAL_THETA).then(|| {
+            format!("`rope_theta` of its layers with a window is {theta}, and llama.cpp computes with {LOCAL_THETA}")
+        })
     }
 }

@@ -1,6 +1,6 @@
 use serde_json::{Map, Value, json};
 
-use super::{Defaults, Family, switched_biases};
+use super::{Defaults, Family, GgufLayout, switched_biases};
 use crate::Error;
 use crate::config::{ModelConfig, Reader};
 use crate::design::{Design, Multipliers};
@@ -48,5 +48,8 @@ impl Family for Granite {
     fn write(&self, config: &ModelConfig, map: &mut Map<String, Value>) {
         map.insert("attention_bias".to_owned(), json!(config.design.biases.qkv));
         map.insert("mlp_bias".to_owned(), json!(config.design.biases.mlp));
+    }
+    fn gguf(&self) -> Option<GgufLayout> {
+        Some(GgufLayout { states_multipliers: true, ..GgufLayout::like_llama("granite") })
     }
 }

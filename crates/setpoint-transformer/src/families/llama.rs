@@ -30,7 +30,7 @@ impl Family for Llama {
     }
 
     fn gguf(&self) -> Option<GgufLayout> {
-        Some(GgufLayout { architecture: "llama", neighbouring_pairs: true, rope_factors: true, states_sizes: true })
+        Some(GgufLayout { rope_factors: true, ..GgufLayout::like_llama("llama") })
     }
 
     fn write(&self, config: &ModelConfig, map: &mut Map<String, Value>) {

@@ -1,4 +1,5 @@
-use super::{Defaults, Family, windowed};
+use super::llama::Llama;
+use super::{Defaults, Family, GgufLayout, windowed};
 use crate::Error;
 use crate::config::Reader;
 use crate::design::Design;
@@ -34,5 +35,9 @@ impl Family for Mistral {
         let stated = file.keys().any(|key| key == "sliding_window");
         let window = file.window()?.or((!stated).then_some(WINDOW));
         Ok(Design { layers: windowed(file, |_| window)?, ..Design::default() })
+    }
+    fn gguf(&self) -> Option<GgufLayout> {
+        // llama.cpp takes it for a Llama.
+        Llama.gguf()
     }
 }

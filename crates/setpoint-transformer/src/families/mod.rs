@@ -6,9 +6,11 @@
 mod gemma;
 mod gemma2;
 mod gemma3;
+mod gguf;
 mod granite;
 mod llama;
 mod mistral;
+mod multimodal;
 mod olmo2;
 mod phi3;
 mod qwen;
@@ -23,6 +25,8 @@ use serde_json::{Map, Value};
 use crate::Error;
 use crate::config::{Architecture, ModelConfig, Reader};
 use crate::design::{Biases, Design, LayerDesign};
+pub(crate) use gguf::{GgufLayout, WindowKey};
+pub(crate) use multimodal::Multimodal;
 
 /// Every family, in the order in which messages name them.
 const FAMILIES: &[&dyn Family] = &[
@@ -38,44 +42,30 @@ const FAMILIES: &[&dyn Family] = &[
     &gemma3::Gemma3,
 ];
 
-/// Names of families that are refused, with the reason.
-const REFUSED: &[(&[&str], &str)] = &[
-    (
-        &[
-            "deepseek_v2",
-            "deepseek_v3",
-            "ernie4_5_moe",
-            "glm4_moe",
-            "gpt_oss",
-            "granitemoe",
-            "llama4",
-            "llama4_text",
-            "mixtral",
-            "olmoe",
-            "phimoe",
-            "qwen2_moe",
-            "qwen3_moe",
-        ],
-        "mixtures of experts are not computed",
-    ),
-    (
-        &[
-            "gemma3",
-            "gemma3n",
-            "llava",
-            "llava_next",
-            "mistral3",
-            "mllama",
-            "phi4_multimodal",
-            "pixtral",
-            "qwen2_5_vl",
-            "qwen2_vl",
-            "qwen3_vl",
-            "smolvlm",
-        ],
-        "models of images or sound are not computed, and neither is their text part",
-    ),
-];
+/// Names of mixtures of experts, which are refused, with the reason. [`multimodal`] has the names of models of images and sound.
+const EXPERTS: (&[&str], &str) = (
+    &[
+        "deepseek_v2",
+        "deepseek_v3",
+        "ernie4_5_moe",
+        "glm4_moe",
+        "gpt_oss",
+        "granitemoe",
+        "granitemoehybrid",
+        "granitemoeshared",
+        "kimi_k2",
+        "llama4",
+        "llama4_text",
+        "mixtral",
+        "olmoe",
+        "phimoe",
+        "qwen2_moe",
+        "qwen3_moe",
+        "qwen3_omni_moe",
+        "qwen3_vl_moe",
+    ],
+    "mixtures of experts are not computed",
+);
 
 /// A family of decoders, as `config.json` states it.
 pub(crate) trait Family: Sync {
@@ -108,6 +98,11 @@ pub(crate) trait Family: Sync {
         None
     }
 
+    /// Says what llama.cpp does not compute of a model of this family, as a clause; `None` if it computes the same.
+    fn gguf_problem(&self, _config: &ModelConfig) -> Option<String> {
+        None
+    }
+
     /// Writes the family's own keys. Those of the file that the model was read from are in `map` already.
     fn write(&self, _config: &ModelConfig, _map: &mut Map<String, Value>) {}
 }
@@ -115,6 +110,12 @@ pub(crate) trait Family: Sync {
 /// The values of absent keys. The default has those that most families share.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Defaults {
+    /// The number of token embeddings, in families whose published files leave it out.
+    pub(crate) vocab_size: Option<usize>,
+    /// The number of query heads, in families whose published files leave it out.
+    pub(crate) num_attention_heads: Option<usize>,
+    /// The number of key and value heads, in families whose published files leave it out.
+    pub(crate) num_key_value_heads: Option<usize>,
     /// The longest text.
     pub(crate) max_position_embeddings: usize,
     /// True if each query head has its own key and value head. Otherwise transformers assumes a number that does not depend on the
@@ -142,6 +143,9 @@ pub(crate) struct Defaults {
 impl Default for Defaults {
     fn default() -> Self {
         Self {
+            vocab_size: None,
+            num_attention_heads: None,
+            num_key_value_heads: None,
             max_position_embeddings: 2048,
             kv_head_per_query_head: false,
             head_dim: None,
@@ -185,20 +189,6 @@ fn layer_types(file: &Reader<'_>, default: impl Fn(usize) -> bool) -> Result<Vec
     })
 }
 
-/// The layout of a family in GGUF files.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct GgufLayout {
-    /// llama.cpp's name of the architecture.
-    pub(crate) architecture: &'static str,
-    /// True if llama.cpp turns neighbouring numbers of a head (0 and 1, 2 and 3), where transformers turns number `i` and `i + n/2`: the
-    /// rows of queries and keys are then reordered.
-    pub(crate) neighbouring_pairs: bool,
-    /// True if llama.cpp reads the factors of Llama 3.1's rotary scaling for this architecture.
-    pub(crate) rope_factors: bool,
-    /// True if the files state the size of the vocabulary and the rotary width.
-    pub(crate) states_sizes: bool,
-}
-
 /// A family of decoders that this crate computes (`model_type` in `config.json`).
 #[derive(Clone, Copy)]
 pub struct ModelType(&'static dyn Family);
@@ -227,9 +217,13 @@ impl ModelType {
         let names: Vec<String> = Self::all().map(|family| format!("\"{family}\"")).collect();
         match file.optional_text("model_type")? {
             Some(name) => Self::all().find(|family| family.as_str() == name).ok_or_else(|| {
-                let reason = REFUSED.iter().find(|(refused, _)| refused.contains(&name)).map(|(_, reason)| *reason);
+                let mut refused = multimodal::REFUSED.iter().chain([&EXPERTS]);
+                let known = refused.find(|(refused, _)| refused.contains(&name)).map(|(_, reason)| *reason);
+                let reason = known.or_else(|| multimodal::reason(file.map()));
                 let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
-                file.unsupported("model_type", &format!("{}{reason}", names.join(", ")))
+                let parts: Vec<_> = Multimodal::all().map(|model| format!("\"{}\"", model.model_type)).collect();
+                let (names, parts) = (names.join(", "), parts.join(" and "));
+                file.unsupported("model_type", &format!("{names}, and the text parts of {parts}{reason}"))
             }),
             None => Err(file.missing("model_type", &names.join(" or "))),
         }

@@ -1,6 +1,6 @@
 use serde_json::{Map, Value, json};
 
-use super::{Defaults, Family};
+use super::{Defaults, Family, GgufLayout, gguf};
 use crate::Error;
 use crate::config::{ModelConfig, Reader};
 use crate::design::{Biases, Design, HeadNorms, NormPlacement, NormWeight};
@@ -39,5 +39,14 @@ impl Family for Olmo2 {
 
     fn write(&self, config: &ModelConfig, map: &mut Map<String, Value>) {
         map.insert("attention_bias".to_owned(), json!(config.design.biases.qkv));
+    }
+    fn gguf(&self) -> Option<GgufLayout> {
+        Some(GgufLayout::of("olmo2"))
+    }
+
+    fn gguf_problem(&self, config: &ModelConfig) -> Option<String> {
+        let tied = || "its head is tied to the embeddings, and llama.cpp expects a matrix of its own".to_owned();
+        let tied = config.tie_word_embeddings.then(tied);
+        gguf::biases(config).or_else(|| gguf::head_widths(config)).or(tied)
     }
 }

@@ -1,6 +1,6 @@
-use super::{Defaults, Family, windowed};
+use super::{Defaults, Family, GgufLayout, WindowKey, gguf, windowed};
 use crate::Error;
-use crate::config::Reader;
+use crate::config::{ModelConfig, Reader};
 use crate::design::{Design, Maps};
 
 /// Phi-3, Phi-3.5 and Phi-4: Llama with fused projections, in Phi-4-mini with heads that turn in part.
@@ -58,5 +58,12 @@ impl Family for Phi3 {
         }
         let window = file.window()?;
         Ok(Design { maps: Maps::Fused, layers: windowed(file, |_| window)?, ..Design::default() })
+    }
+    fn gguf(&self) -> Option<GgufLayout> {
+        Some(GgufLayout { long_rope: true, states_sizes: true, window: WindowKey::Zero, ..GgufLayout::of("phi3") })
+    }
+
+    fn gguf_problem(&self, config: &ModelConfig) -> Option<String> {
+        gguf::head_widths(config)
     }
 }

@@ -1,7 +1,7 @@
 use super::qwen::layers;
-use super::{Defaults, Family, GgufLayout};
+use super::{Defaults, Family, GgufLayout, gguf};
 use crate::Error;
-use crate::config::Reader;
+use crate::config::{ModelConfig, Reader};
 use crate::design::{Biases, Design};
 
 /// Qwen2 and Qwen2.5: Llama with biases on the query, key and value projections.
@@ -32,6 +32,10 @@ impl Family for Qwen2 {
     }
 
     fn gguf(&self) -> Option<GgufLayout> {
-        Some(GgufLayout { architecture: "qwen2", neighbouring_pairs: false, rope_factors: false, states_sizes: false })
+        Some(GgufLayout::of("qwen2"))
+    }
+
+    fn gguf_problem(&self, config: &ModelConfig) -> Option<String> {
+        gguf::head_widths(config)
     }
 }

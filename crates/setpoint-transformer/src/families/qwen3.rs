@@ -1,7 +1,7 @@
 use serde_json::{Map, Value, json};
 
 use super::qwen::layers;
-use super::{Defaults, Family};
+use super::{Defaults, Family, GgufLayout, gguf};
 use crate::Error;
 use crate::config::{ModelConfig, Reader};
 use crate::design::{Biases, Design, HeadNorms};
@@ -35,5 +35,12 @@ impl Family for Qwen3 {
 
     fn write(&self, config: &ModelConfig, map: &mut Map<String, Value>) {
         map.insert("attention_bias".to_owned(), json!(config.design.biases.qkv));
+    }
+    fn gguf(&self) -> Option<GgufLayout> {
+        Some(GgufLayout::of("qwen3"))
+    }
+
+    fn gguf_problem(&self, config: &ModelConfig) -> Option<String> {
+        gguf::biases(config)
     }
 }

@@ -1,6 +1,6 @@
 use serde_json::{Map, Value, json};
 
-use super::{Defaults, Family, switched_biases};
+use super::{Defaults, Family, GgufLayout, gguf, switched_biases};
 use crate::Error;
 use crate::config::{ModelConfig, Reader};
 use crate::design::{Design, LayerDesign, LayerRope};
@@ -73,5 +73,13 @@ impl Family for SmolLm3 {
     fn write(&self, config: &ModelConfig, map: &mut Map<String, Value>) {
         map.insert("attention_bias".to_owned(), json!(config.design.biases.qkv));
         map.insert("mlp_bias".to_owned(), json!(config.design.biases.mlp));
+    }
+    fn gguf(&self) -> Option<GgufLayout> {
+        Some(GgufLayout::like_llama("smollm3"))
+    }
+
+    fn gguf_problem(&self, config: &ModelConfig) -> Option<String> {
+        let is_absent = |i| config.design.layer(i).rope == LayerRope::Absent;
+        gguf::biases(config).or_else(|| gguf::pattern(config, "no_rope_layers", INTERVAL, is_absent))
     }
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use crate::Error;
 use crate::checkpoint::Checkpoint;
 use crate::config::{Architecture, ModelConfig, RopeScaling};
-use crate::families::{GgufLayout, ModelType};
+use crate::families::{GgufLayout, ModelType, WindowKey};
 pub use file::Value;
 pub use numbers::NumberFormat;
 use tensors::Planned;
@@ -51,22 +51,10 @@ impl Export {
         let Some(layout) = family.family().gguf() else {
             let known: Vec<_> = ModelType::all().filter(|family| family.family().gguf().is_some()).collect();
             let known: Vec<_> = known.iter().map(ToString::to_string).collect();
-            return refuse(format!("`model_type` is \"{family}\"; exported to GGUF are {}", known.join(" and ")));
+            return refuse(format!("`model_type` is \"{family}\"; exported to GGUF are {}", known.join(", ")));
         };
-        let readable = match config.rope.scaling {
-            RopeScaling::Default | RopeScaling::Linear { .. } => true,
-            RopeScaling::Llama3 { .. } => layout.rope_factors,
-            RopeScaling::Dynamic { .. } | RopeScaling::Yarn { .. } | RopeScaling::LongRope { .. } => false,
-        };
-        if !readable {
-            return refuse(format!(
-                "the rotary scaling \"{}\" of a {family} model cannot be exported; expected \"default\" or \"linear\"{}",
-                config.rope.scaling.name(),
-                if layout.rope_factors { ", or \"llama3\"" } else { "" }
-            ));
-        }
-        if config.design.layers.iter().any(|layer| layer.window.is_some()) {
-            return refuse("layers with a `sliding_window` cannot be exported".to_owned());
+        if let Some(problem) = problem(&config, layout) {
+            return refuse(format!("this {family} model cannot be exported: {problem}"));
         }
         let checkpoint = Checkpoint::open(dir)?;
         let tensors = tensors::plan(&config, layout, &checkpoint, format)?;
@@ -101,7 +89,7 @@ impl Export {
         let failed = |source| Error::Write { path: path.to_owned(), source };
         file::write_header(out, &keys, self.tensors.iter().map(Planned::info)).map_err(failed)?;
         for tensor in &self.tensors {
-            tensor.write(&self.config, &self.checkpoint, &self.dir, path, out)?;
+            tensor.write(&self.checkpoint, &self.dir, path, out)?;
         }
         Ok(())
     }
@@ -122,7 +110,7 @@ impl Export {
         let mut own = |key: &str, value: Value| keys.push((format!("{architecture}.{key}"), value));
         let size = |size: usize| Value::U32(u32::try_from(size).unwrap_or(u32::MAX));
         own("block_count", size(c.num_hidden_layers));
-        own("context_length", size(c.max_position_embeddings));
+        own("context_length", size(c.rope.stated_positions(c.max_position_embeddings)));
         own("embedding_length", size(c.hidden_size));
         own("feed_forward_length", size(c.intermediate_size));
         own("attention.head_count", size(c.num_attention_heads));
@@ -131,14 +119,73 @@ impl Export {
         own("attention.key_length", size(c.head_dim));
         own("attention.value_length", size(c.head_dim));
         own("rope.freq_base", Value::F32(c.rope.theta as f32));
-        if let RopeScaling::Linear { factor } = c.rope.scaling {
-            own("rope.scaling.type", Value::Text("linear".to_owned()));
-            own("rope.scaling.factor", Value::F32(factor as f32));
+        match c.rope.scaling {
+            RopeScaling::Linear { factor } => {
+                own("rope.scaling.type", Value::Text("linear".to_owned()));
+                own("rope.scaling.factor", Value::F32(factor as f32));
+            }
+            RopeScaling::LongRope { original_max_position_embeddings: original, .. } => {
+                own("rope.scaling.original_context_length", size(original));
+                own("rope.scaling.attn_factor", Value::F32(c.rope.magnitude() as f32));
+            }
+            _ => {}
         }
         if self.layout.states_sizes {
             own("vocab_size", size(c.vocab_size));
-            own("rope.dimension_count", size(c.head_dim));
+            own("rope.dimension_count", size(c.rope.rotary_width(c.head_dim)));
+        }
+        match self.layout.window {
+            WindowKey::Absent => {}
+            WindowKey::Zero => own("attention.sliding_window", Value::U32(0)),
+            WindowKey::Stated => {
+                let window = c.design.layers.iter().find_map(|layer| layer.window);
+                own("attention.sliding_window", size(window.unwrap_or(0)));
+            }
+        }
+        for (key, cap) in
+            [("attn_logit_softcapping", c.design.attention_cap), ("final_logit_softcapping", c.design.logits_cap)]
+        {
+            if let Some(cap) = cap {
+                own(key, Value::F32(cap as f32));
+            }
+        }
+        if self.layout.states_multipliers {
+            let factors = c.design.multipliers;
+            let scores = factors.attention.unwrap_or_else(|| (c.head_dim as f64).sqrt().recip());
+            own("attention.scale", Value::F32(scores as f32));
+            own("embedding_scale", Value::F32(factors.embeddings as f32));
+            own("residual_scale", Value::F32(factors.residual as f32));
+            // A divisor there.
+            own("logit_scale", Value::F32(factors.logits.recip() as f32));
         }
         keys
     }
+}
+
+/// Says what a file of the architecture cannot hold of a model, or what llama.cpp does not compute of it.
+fn problem(config: &ModelConfig, layout: GgufLayout) -> Option<String> {
+    let is_read = match config.rope.scaling {
+        RopeScaling::Default | RopeScaling::Linear { .. } => true,
+        RopeScaling::Llama3 { .. } => layout.rope_factors,
+        RopeScaling::LongRope { .. } => layout.long_rope,
+        RopeScaling::Dynamic { .. } | RopeScaling::Yarn { .. } => false,
+    };
+    if !is_read {
+        let mut known = vec!["default", "linear"];
+        known.extend(layout.rope_factors.then_some("llama3"));
+        known.extend(layout.long_rope.then_some("longrope"));
+        let (found, known) = (config.rope.scaling.name(), known.join("\", \""));
+        return Some(format!("its rotary scaling is \"{found}\"; expected \"{known}\""));
+    }
+    let longest = config.rope.stated_positions(config.max_position_embeddings);
+    let mut windows = config.design.layers.iter().filter_map(|layer| layer.window);
+    if layout.window != WindowKey::Stated
+        && let Some(window) = windows.find(|&window| window < longest)
+    {
+        return Some(format!(
+            "`sliding_window` is {window}, and llama.cpp attends to the whole text in this architecture; expected null, or at least \
+             the longest text, {longest}"
+        ));
+    }
+    config.model_type.family().gguf_problem(config)
 }

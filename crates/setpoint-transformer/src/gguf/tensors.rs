@@ -1,4 +1,5 @@
-//! Which tensors a GGUF file holds, under which names, and in which order their rows are.
+//! Which tensors a GGUF file holds, under which names, and in which order their rows are. The names are llama.cpp's of the parts that a
+//! [`Design`](crate::design::Design) has.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -11,6 +12,7 @@ use super::numbers::NumberFormat;
 use crate::Error;
 use crate::checkpoint::{Checkpoint, is_obsolete, widen};
 use crate::config::{ModelConfig, RopeScaling};
+use crate::design::{HeadNorms, Maps, NormPlacement, NormWeight};
 use crate::families::GgufLayout;
 
 /// A tensor of the file that is to be written.
@@ -27,10 +29,10 @@ pub(super) struct Planned {
 
 #[derive(Debug)]
 enum Source {
-    /// The tensor of this name in the checkpoint. With `heads`, its rows are reordered head by head.
-    Checkpoint { name: String, from: FloatDType, heads: Option<usize> },
-    /// The divisors of the rotary frequencies.
-    RopeFactors,
+    /// The tensor of this name in the checkpoint. With `heads`, its rows are reordered head by head. `shift` is added to its numbers.
+    Checkpoint { name: String, from: FloatDType, heads: Option<usize>, shift: f32 },
+    /// Numbers of the configuration.
+    Numbers(Vec<f32>),
 }
 
 /// Lists the tensors of a model, after checking them.
@@ -40,19 +42,10 @@ pub(super) fn plan(
     checkpoint: &Checkpoint,
     format: NumberFormat,
 ) -> Result<Vec<Planned>, Error> {
-    let mut planned = Vec::new();
-    if matches!(config.rope.scaling, RopeScaling::Llama3 { .. }) {
-        planned.push(Planned {
-            name: "rope_freqs.weight".to_owned(),
-            shape: vec![config.head_dim / 2],
-            format: NumberFormat::F32,
-            is_fallback: false,
-            source: Source::RopeFactors,
-        });
-    }
+    let mut planned = rope_factors(config);
     let mut missing = Vec::new();
     let mut used = BTreeSet::new();
-    for Named { theirs, ours, shape, heads } in names(config) {
+    for Named { theirs, ours, shape, heads, shift } in names(config) {
         let Some(from) = checkpoint.format(&theirs, &shape)? else {
             missing.push((theirs, shape));
             continue;
@@ -64,7 +57,12 @@ pub(super) fn plan(
             name: ours,
             format: if fits { wanted } else { NumberFormat::F16 },
             is_fallback: !fits,
-            source: Source::Checkpoint { name: theirs, from, heads: heads.filter(|_| layout.neighbouring_pairs) },
+            source: Source::Checkpoint {
+                name: theirs,
+                from,
+                heads: heads.filter(|_| layout.neighbouring_pairs),
+                shift,
+            },
             shape,
         });
     }
@@ -77,6 +75,25 @@ pub(super) fn plan(
     Ok(planned)
 }
 
+/// Lists the divisors of the rotary frequencies, where files hold them.
+fn rope_factors(config: &ModelConfig) -> Vec<Planned> {
+    let tensor = |name: &str, numbers: Vec<f32>| Planned {
+        name: format!("{name}.weight"),
+        shape: vec![numbers.len()],
+        format: NumberFormat::F32,
+        is_fallback: false,
+        source: Source::Numbers(numbers),
+    };
+    let narrow = |numbers: &[f64]| numbers.iter().map(|&x| x as f32).collect();
+    match &config.rope.scaling {
+        RopeScaling::Llama3 { .. } => vec![tensor("rope_freqs", config.rope.factors(config.head_dim))],
+        RopeScaling::LongRope { short_factor, long_factor, .. } => {
+            vec![tensor("rope_factors_long", narrow(long_factor)), tensor("rope_factors_short", narrow(short_factor))]
+        }
+        _ => Vec::new(),
+    }
+}
+
 const EMBEDDING: &str = "model.embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";
 
@@ -87,31 +104,24 @@ struct Named {
     shape: Vec<usize>,
     /// The number of heads of a tensor whose rows are turned by the rotary embedding.
     heads: Option<usize>,
+    /// The number that is added to each of the tensor's.
+    shift: f32,
 }
 
 /// Returns the tensors of a model, in the order of its blocks.
 fn names(config: &ModelConfig) -> Vec<Named> {
-    let (d, f, v, n) = (config.hidden_size, config.intermediate_size, config.vocab_size, config.head_dim);
-    let (h, g) = (config.num_attention_heads, config.num_key_value_heads);
-    let biases = config.design.biases;
+    let (d, v) = (config.hidden_size, config.vocab_size);
+    // llama.cpp's norms multiply by the weight in any family.
+    let shift = if config.design.norm_weight == NormWeight::OnePlus { 1.0 } else { 0.0 };
     let mut names = vec![Named::new(EMBEDDING, "token_embd.weight", &[v, d])];
     for i in 0..config.num_hidden_layers {
         let theirs = |name: &str| ["model", "layers", &i.to_string(), name].join(".");
         let ours = |name: &str| format!("blk.{i}.{name}");
-        let mut norm = |from: &str, to: &str| {
-            names.push(Named::new(theirs(&format!("{from}.weight")), ours(&format!("{to}.weight")), &[d]));
-        };
-        norm("input_layernorm", "attn_norm");
-        norm("post_attention_layernorm", "ffn_norm");
-        for (from, to, [out, input], bias, heads) in [
-            ("self_attn.q_proj", "attn_q", [h * n, d], biases.qkv, Some(h)),
-            ("self_attn.k_proj", "attn_k", [g * n, d], biases.qkv, Some(g)),
-            ("self_attn.v_proj", "attn_v", [g * n, d], biases.qkv, None),
-            ("self_attn.o_proj", "attn_output", [d, h * n], biases.output, None),
-            ("mlp.gate_proj", "ffn_gate", [f, d], biases.mlp, None),
-            ("mlp.up_proj", "ffn_up", [f, d], biases.mlp, None),
-            ("mlp.down_proj", "ffn_down", [d, f], biases.mlp, None),
-        ] {
+        for (from, to, width) in norms(config) {
+            let (theirs, ours) = (theirs(&format!("{from}.weight")), ours(&format!("{to}.weight")));
+            names.push(Named { shift, ..Named::new(theirs, ours, &[width]) });
+        }
+        for Map { from, to, shape: [out, input], bias, heads } in maps(config) {
             let mut push = |part: &str, shape: &[usize]| {
                 let (theirs, ours) = (theirs(&format!("{from}.{part}")), ours(&format!("{to}.{part}")));
                 names.push(Named { heads, ..Named::new(theirs, ours, shape) });
@@ -122,16 +132,83 @@ fn names(config: &ModelConfig) -> Vec<Named> {
             }
         }
     }
-    names.push(Named::new("model.norm.weight", "output_norm.weight", &[d]));
+    names.push(Named { shift, ..Named::new("model.norm.weight", "output_norm.weight", &[d]) });
     if !config.tie_word_embeddings {
         names.push(Named::new(HEAD, "output.weight", &[v, d]));
     }
     names
 }
 
+/// Returns the norms of a layer: their names in the checkpoint and in the file, and their widths.
+fn norms(config: &ModelConfig) -> Vec<(&'static str, &'static str, usize)> {
+    let (d, n, h, g) = (config.hidden_size, config.head_dim, config.num_attention_heads, config.num_key_value_heads);
+    let mut norms: Vec<_> = match config.design.norms {
+        NormPlacement::Before => vec![("input_layernorm", "attn_norm", d), ("post_attention_layernorm", "ffn_norm", d)],
+        NormPlacement::After => vec![
+            ("post_attention_layernorm", "post_attention_norm", d),
+            ("post_feedforward_layernorm", "post_ffw_norm", d),
+        ],
+        NormPlacement::Both => vec![
+            ("input_layernorm", "attn_norm", d),
+            ("post_attention_layernorm", "post_attention_norm", d),
+            ("pre_feedforward_layernorm", "ffn_norm", d),
+            ("post_feedforward_layernorm", "post_ffw_norm", d),
+        ],
+    };
+    let of_heads = match config.design.head_norms {
+        HeadNorms::Absent => None,
+        HeadNorms::PerHead => Some((n, n)),
+        HeadNorms::Whole => Some((h * n, g * n)),
+    };
+    if let Some((of_queries, of_keys)) = of_heads {
+        norms.push(("self_attn.q_norm", "attn_q_norm", of_queries));
+        norms.push(("self_attn.k_norm", "attn_k_norm", of_keys));
+    }
+    norms
+}
+
+/// A linear map of a layer.
+struct Map {
+    /// The name in the checkpoint.
+    from: &'static str,
+    /// The name in the file.
+    to: &'static str,
+    shape: [usize; 2],
+    bias: bool,
+    /// As in [`Named`].
+    heads: Option<usize>,
+}
+
+/// Returns the linear maps of a layer.
+fn maps(config: &ModelConfig) -> Vec<Map> {
+    let (d, f, n) = (config.hidden_size, config.intermediate_size, config.head_dim);
+    let (h, g) = (config.num_attention_heads, config.num_key_value_heads);
+    let biases = config.design.biases;
+    let map = |from, to, shape, bias| Map { from, to, shape, bias, heads: None };
+    let output = map("self_attn.o_proj", "attn_output", [d, h * n], biases.output);
+    let down = map("mlp.down_proj", "ffn_down", [d, f], biases.mlp);
+    match config.design.maps {
+        Maps::Separate => vec![
+            Map { heads: Some(h), ..map("self_attn.q_proj", "attn_q", [h * n, d], biases.qkv) },
+            Map { heads: Some(g), ..map("self_attn.k_proj", "attn_k", [g * n, d], biases.qkv) },
+            map("self_attn.v_proj", "attn_v", [g * n, d], biases.qkv),
+            output,
+            map("mlp.gate_proj", "ffn_gate", [f, d], biases.mlp),
+            map("mlp.up_proj", "ffn_up", [f, d], biases.mlp),
+            down,
+        ],
+        Maps::Fused => vec![
+            map("self_attn.qkv_proj", "attn_qkv", [(h + 2 * g) * n, d], biases.qkv),
+            output,
+            map("mlp.gate_up_proj", "ffn_up", [2 * f, d], biases.mlp),
+            down,
+        ],
+    }
+}
+
 impl Named {
     fn new(theirs: impl Into<String>, ours: impl Into<String>, shape: &[usize]) -> Self {
-        Self { theirs: theirs.into(), ours: ours.into(), shape: shape.to_vec(), heads: None }
+        Self { theirs: theirs.into(), ours: ours.into(), shape: shape.to_vec(), heads: None, shift: 0.0 }
     }
 }
 
@@ -148,7 +225,6 @@ impl Planned {
     /// Reads, converts and writes the tensor.
     pub(super) fn write(
         &self,
-        config: &ModelConfig,
         checkpoint: &Checkpoint,
         dir: &Path,
         path: &Path,
@@ -175,8 +251,8 @@ impl Planned {
             Ok(())
         };
         match &self.source {
-            Source::RopeFactors => push(&config.rope.factors(config.head_dim))?,
-            Source::Checkpoint { name, from, heads } => {
+            Source::Numbers(numbers) => push(numbers)?,
+            Source::Checkpoint { name, from, heads, shift } => {
                 let bytes = checkpoint.bytes_of(name)?;
                 // A vector is a matrix whose rows have one number each.
                 let (rows, width) = match self.shape[..] {
@@ -187,7 +263,11 @@ impl Planned {
                 debug_assert_eq!(row_bytes % width.max(1), 0);
                 for row in 0..rows {
                     let source = heads.map_or(row, |heads| source_row(row, rows / heads));
-                    push(&widen(&bytes[source * row_bytes..][..row_bytes], *from))?;
+                    let mut row = widen(&bytes[source * row_bytes..][..row_bytes], *from);
+                    if *shift != 0.0 {
+                        row.iter_mut().for_each(|x| *x += shift);
+                    }
+                    push(&row)?;
                 }
             }
         }

@@ -122,14 +122,14 @@ impl AdapterFolder {
     /// # Errors
     ///
     /// [`Error::Adapter`] if the settings select nothing in this model; [`Error::MissingTensor`], [`Error::UnexpectedTensor`],
-    /// [`Error::WrongShape`], [`Error::UnsupportedDtype`], [`Error::TiedHeadDiffers`] for a tensor; [`Error::Read`], [`Error::Header`].
+    /// [`Error::WrongShape`], [`Error::UnsupportedDtype`] for a tensor; [`Error::Read`], [`Error::Header`].
     pub fn load<M: HasDecoder>(&self, model: M) -> Result<M, Error> {
         let config = self.config.of_model(&model);
         let tied = model.is_tied();
         let model = attach_known(model, &config)?;
         let weights = Checkpoint::open_file(&self.dir, WEIGHTS)?;
-        if tied {
-            weights.require_equal(&format!("{PREFIX}{}", TABLES[1]), &format!("{PREFIX}{}", TABLES[0]))?;
+        if let Some(message) = tied_problem(&weights, tied)?.or_else(|| table_problem(&weights)) {
+            return Err(Error::Adapter { message: format!("{}: {message}", self.dir.join(WEIGHTS).display()) });
         }
         let found = self.check(&model, &config, &weights, tied)?;
         let mut fill = Fill { path: ParamPath::default(), weights: &weights, found: &found, error: None };
@@ -202,6 +202,37 @@ impl AdapterFolder {
         }
         Ok(found)
     }
+}
+
+/// Says so if an adapter trained a head apart from embeddings that the base ties it to.
+fn tied_problem(weights: &Checkpoint, tied: bool) -> Result<Option<String>, Error> {
+    let [table, head] = TABLES.map(|name| format!("{PREFIX}{name}"));
+    if !tied || weights.shape(&head).is_none() {
+        return Ok(None);
+    }
+    let is_apart = match weights.require_equal(&head, &table) {
+        Ok(()) => weights.shape(&table).is_none(),
+        Err(Error::TiedHeadDiffers { .. }) => true,
+        Err(error) => return Err(error),
+    };
+    Ok(is_apart.then(|| {
+        format!(
+            "`{head}` is a head that was trained apart from the embeddings, and the base ties the two; give it a base with \
+             tie_word_embeddings = false that holds the embeddings once more as `{}`, or train with PEFT's ensure_weight_tying",
+            TABLES[1]
+        )
+    }))
+}
+
+/// Says so if a file holds a low-rank update of the embeddings or of the head.
+fn table_problem(weights: &Checkpoint) -> Option<String> {
+    let updated =
+        |name: &str| ["embed_tokens", "lm_head"].into_iter().find(|table| name.contains(&format!("{table}.lora_")));
+    let (tensor, table) = weights.names().find_map(|name| Some((name, updated(name)?)))?;
+    Some(format!(
+        "`{tensor}` belongs to a low-rank update of `{table}`, which is not computed; merge the adapter with PEFT, or train `{table}` \
+         in full by modules_to_save"
+    ))
 }
 
 /// Returns the name that a setting has in `adapter_config.json`.

@@ -41,12 +41,27 @@ fn families_that_are_not_computed_are_refused_with_the_reason() {
         ("mixtral", "mixtures of experts"),
         ("qwen3_moe", "mixtures of experts"),
         ("deepseek_v3", "mixtures of experts"),
-        ("gemma3", "images or sound"),
-        ("qwen2_5_vl", "images or sound"),
+        ("llama4", "mixtures of experts"),
+        ("qwen3_vl_moe", "mixtures of experts"),
+        ("gemma3n", "google/gemma-3-4b-it"),
+        ("mllama", "meta-llama/Llama-3.1-8B-Instruct"),
+        ("phi4_multimodal", "microsoft/Phi-4-mini-instruct"),
+        ("phi4mm", "microsoft/Phi-4-mini-instruct"),
+        ("qwen2_vl", "Qwen/Qwen2.5-7B-Instruct"),
+        ("qwen2_5_vl", "Qwen/Qwen2.5-7B-Instruct"),
+        ("qwen3_vl", "Qwen/Qwen3-8B"),
+        ("llava", "name the text model"),
+        ("llava_next", "Granite Vision"),
+        ("idefics3", "HuggingFaceTB/SmolLM2-1.7B-Instruct"),
+        ("ministral3", "scales its queries"),
     ] {
         let message = refused(family, json!({}), "model_type");
-        assert!(message.contains(family) && message.contains(reason), "{message}");
+        assert!(message.contains(&format!("\"{family}\"; supported: ")) && message.contains(reason), "{message}");
+        assert!(message.contains("the text parts of \"gemma3\" and \"mistral3\""), "{message}");
     }
+    // One that is on no list says itself that it has other inputs.
+    let message = refused("some_new_vl", json!({"vision_config": {}}), "model_type");
+    assert!(message.contains("images or sound"), "{message}");
     let message = refused("gpt2", json!({}), "model_type");
     assert!(!message.contains("mixtures") && !message.contains("images"), "{message}");
 }

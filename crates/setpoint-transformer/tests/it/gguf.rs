@@ -42,7 +42,7 @@ fn refused(dir: &Path) -> String {
 fn files_are_those_of_the_gguf_package() {
     let golden = json(&workspace().join("tests/golden/gguf.json"));
     let files = golden["files"].as_object().unwrap();
-    assert!(files.len() >= 9);
+    assert!(files.len() >= 21);
     for (name, hashes) in files {
         for (key, format) in FORMATS {
             let bytes = written(&Export::open(&case(name), format).unwrap(), &[]);
@@ -89,18 +89,6 @@ fn further_keys_follow_the_models_own() {
 
 #[test]
 fn models_that_a_file_cannot_hold_are_refused() {
-    let message = refused(&case("mistral_window"));
-    assert!(message.ends_with("`model_type` is \"mistral\"; exported to GGUF are llama and qwen2"), "{message}");
-
-    let scaled = json!({"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0, "original_max_position_embeddings": 32});
-    let message = refused(changed("qwen2_tied", &[("rope_parameters", scaled)]).path());
-    assert!(message.contains("the rotary scaling \"llama3\" of a qwen2 model cannot be exported"), "{message}");
-
-    let windowed = [("use_sliding_window", json!(true)), ("sliding_window", json!(8)), ("max_window_layers", json!(1))];
-    let windowed = [&windowed[..], &[("layer_types", Json::Null)]].concat();
-    assert!(refused(changed("qwen2_tied", &windowed).path()).contains("`sliding_window` cannot be exported"));
-
     let classifier = [("architectures", json!(["LlamaForSequenceClassification"]))];
     let message = refused(changed("llama_kv2", &classifier).path());
     assert!(message.contains("holds a sequence classifier, not a causal language model"), "{message}");
@@ -113,6 +101,46 @@ fn models_that_a_file_cannot_hold_are_refused() {
     assert!(message.contains("`lm_head.weight` is tied"), "{message}");
     let message = refused(changed("llama_kv2", &[("intermediate_size", json!(64))]).path());
     assert!(message.contains("has shape [48, 32], the model needs [64, 32]"), "{message}");
+}
+
+#[test]
+fn models_that_llama_cpp_does_not_compute_are_refused() {
+    let llama3 = json!({"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0, "original_max_position_embeddings": 32});
+    let local = json!({"full_attention": {"rope_type": "default", "rope_theta": 1e6},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 500.0}});
+    let types = json!(["full_attention", "sliding_attention"]);
+    for (name, changes, said) in [
+        ("mistral_short_window", vec![], "`sliding_window` is 7, and llama.cpp attends to the whole text"),
+        ("mistral_window", vec![("max_position_embeddings", json!(257))], "at least the longest text, 257"),
+        ("qwen3_window", vec![], "`sliding_window` is 7, and"),
+        ("qwen2_tied", vec![("rope_parameters", llama3)], "\"llama3\"; expected \"default\", \"linear\""),
+        ("qwen3_yarn", vec![], "its rotary scaling is \"yarn\""),
+        (
+            "qwen2_head_dim",
+            vec![],
+            "its heads have 48 numbers together, and llama.cpp expects as many as `hidden_size`, 32",
+        ),
+        ("qwen3", vec![("attention_bias", json!(true))], "it has biases"),
+        ("olmo2_bias", vec![], "it has biases"),
+        ("olmo2", vec![("head_dim", json!(4))], "its heads have 16 numbers together"),
+        ("olmo2", vec![("tie_word_embeddings", json!(true))], "its head is tied"),
+        ("smollm3", vec![], "`no_rope_layers` is not llama.cpp's pattern, in which layers 4, 8 and so on differ"),
+        ("smollm3_pattern", vec![("mlp_bias", json!(true))], "it has biases"),
+        ("phi3", vec![("head_dim", json!(16))], "its heads have 64 numbers together"),
+        ("gemma2", vec![], "`query_pre_attn_scalar` is 20, and llama.cpp computes with 12 for a model of 2 layers"),
+        ("gemma2_published", vec![("layer_types", types)], "`layer_types` is not llama.cpp's pattern"),
+        ("gemma2_published", vec![("final_logit_softcapping", Json::Null)], "no bound"),
+        ("gemma2_published", vec![("attn_logit_softcapping", Json::Null)], "no bound"),
+        ("gemma2_published", vec![("attention_bias", json!(true))], "it has biases"),
+        ("gemma2_published", vec![("tie_word_embeddings", json!(false))], "its head is a matrix of its own"),
+        ("gemma3", vec![], "`query_pre_attn_scalar` is 20"),
+        ("gemma3_published", vec![("final_logit_softcapping", json!(5.0))], "are bounded"),
+        ("gemma3_published", vec![("rope_parameters", local)], "`rope_theta` of its layers with a window is 500"),
+    ] {
+        let message = refused(changed(name, &changes).path());
+        assert!(message.contains("model cannot be exported: ") && message.contains(said), "{name}: {message}");
+    }
 }
 
 #[test]

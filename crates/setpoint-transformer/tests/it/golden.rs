@@ -13,7 +13,7 @@ use crate::oracle::hidden_states;
 use crate::support::{arrays, devices, golden, ids, json, load, stories, workspace};
 
 /// The golden rows of a folder, without what fills them up.
-fn rows(dir: &Path) -> Vec<Vec<u32>> {
+pub(crate) fn rows(dir: &Path) -> Vec<Vec<u32>> {
     let expected = arrays(&dir.join("expected.safetensors"));
     let (input, lengths) = (&expected["input_ids"], &expected["lengths"]);
     let width = input.shape[1];
@@ -25,17 +25,17 @@ fn rows(dir: &Path) -> Vec<Vec<u32>> {
 
 /// How logits are computed.
 #[derive(Clone, Copy, Debug)]
-enum Pass {
+pub(crate) enum Pass {
     /// The crate's pass over packed tokens.
     Packed,
     /// The oracle's pass over padded rows.
     Oracle,
 }
 
-const PASSES: [Pass; 2] = [Pass::Packed, Pass::Oracle];
+pub(crate) const PASSES: [Pass; 2] = [Pass::Packed, Pass::Oracle];
 
 /// The logits of each row, `[s, v]`; the rows are computed together.
-fn logits(model: &CausalLm, config: &ModelConfig, rows: &[Vec<u32>], pass: Pass) -> Vec<Tensor<2>> {
+pub(crate) fn logits(model: &CausalLm, config: &ModelConfig, rows: &[Vec<u32>], pass: Pass) -> Vec<Tensor<2>> {
     let decoder = model.decoder();
     let (hidden, starts): (_, Vec<usize>) = match pass {
         Pass::Packed => {
@@ -53,7 +53,7 @@ fn logits(model: &CausalLm, config: &ModelConfig, rows: &[Vec<u32>], pass: Pass)
     rows.iter().zip(starts).map(|(row, start)| logits.clone().narrow(0, start, row.len())).collect()
 }
 
-fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+pub(crate) fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().try_into_vec().unwrap()
 }
 

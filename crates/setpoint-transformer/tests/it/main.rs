@@ -6,6 +6,7 @@ mod config;
 mod definition;
 mod dora;
 mod dropout;
+mod evidence;
 mod families;
 #[path = "../../src/finite_difference.rs"]
 mod finite_difference;
@@ -14,11 +15,13 @@ mod gguf;
 mod golden;
 mod live;
 mod lora;
+mod multimodal;
 mod nf4;
 #[path = "../oracle.rs"]
 mod oracle;
 mod quantized;
 mod support;
+mod tables;
 #[path = "../../../../tests/common/test_data.rs"]
 mod test_data;
 mod weight_files;
