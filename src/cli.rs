@@ -28,6 +28,7 @@ use self::merge::{MERGE_HELP, MergeArgs};
 use self::push::{PUSH_HELP, PushArgs};
 pub use self::unknown::with_remedy;
 use crate::commands::convert::{self, ConvertArgs};
+use crate::commands::duplicates::{self, DuplicatesArgs};
 use crate::commands::inspect;
 use crate::host::TRIAL;
 use setpoint::config::Given;
@@ -108,6 +109,9 @@ pub enum Command {
     /// Settings from a configuration of trl, axolotl or LLaMA-Factory
     #[command(display_order = after("eval") + 3, after_help = convert::HELP)]
     Convert(ConvertArgs),
+    /// Rows that repeat others, exactly or nearly, and rows that overlap with evaluation sets
+    #[command(display_order = after("select"), after_help = duplicates::HELP)]
+    Duplicates(DuplicatesArgs),
     /// Print a script with which a shell completes the command
     #[command(display_order = after("eval") + 4, after_help = COMPLETIONS_HELP)]
     Completions {

@@ -112,6 +112,10 @@ fn run(command: Command) -> Outcome {
         Command::Plan(args) => plan(&args),
         Command::Report { runs, output, overwrite, at_kl } => commands::report::run(&runs, &output, overwrite, &at_kl),
         Command::Convert(args) => commands::convert::run(&args),
+        Command::Duplicates(args) => {
+            let given = cli::given(None, None, Some(&args.data), &args.set);
+            commands::duplicates::run(&load::load(&args.layered(given))?, args.json)
+        }
         Command::Completions { shell } => commands::shell::completions(Cli::command(), shell),
         Command::Man { folder } => commands::shell::pages(cli::command(), &folder),
         Command::Inspect { what } => match what {

@@ -100,6 +100,11 @@ pub fn data(config: &InspectConfig, plain: bool) -> Outcome {
     let plain = plain || !progress::has_colours();
     let encoder = setup::encoder(&config.model)?;
     let (job, view) = inspected(config)?;
+    if !view.selects && !config.encode.learns_thoughts() {
+        let message =
+            format!("`encode.train_on_thoughts` is a setting of `setpoint sft` alone: `setpoint {job}` has none");
+        return Err(Failure::usage("encode.train_on_thoughts", message));
+    }
     let (data, encode) = (view.read)(&config.data, &config.encode);
     let encode = match setup::model_config(&config.model, &encoder) {
         Ok(model) => setup::within(&encode, &model),

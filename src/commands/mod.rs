@@ -3,6 +3,7 @@
 pub mod chat;
 pub mod convert;
 pub mod demo;
+pub mod duplicates;
 pub mod eval_compare;
 pub mod export;
 pub mod inspect;

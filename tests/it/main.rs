@@ -12,6 +12,7 @@ mod demo;
 mod devices;
 mod dro_defaults;
 mod dro_settings;
+mod duplicates;
 // The judge's client is tested against the same server.
 #[allow(dead_code, reason = "not every mishap is tried here")]
 #[path = "../../crates/setpoint-eval/tests/it/server.rs"]

@@ -260,6 +260,86 @@ fn settings_that_contradict_each_other_are_refused() {
     setpoint(&["select", "--output", "out.jsonl"]).fails(2, &["no data"]);
 }
 
+/// Settings of samples that a rule scores.
+const SAMPLING: [&str; 6] = [
+    "generate.temperature=1",
+    "generate.max_new_tokens=6",
+    "generate.seed=3",
+    "reward.rule.kind=length",
+    "reward.rule.unit=chars",
+    "reward.rule.target=9",
+];
+
+/// Prompts, and the arguments that sample three responses to each.
+fn sampling(data: &str, output: &Path, more: &[&str]) -> Ran {
+    let policy = model().display().to_string();
+    let set: Vec<&str> = SAMPLING.iter().flat_map(|setting| ["--set", setting]).collect();
+    selecting(data, output, &[&["--samples", "3", "--model", &policy][..], &set, more].concat())
+}
+
+#[test]
+fn samples_are_drawn_scored_and_selected_as_by_three_commands() {
+    let prompts =
+        lines(&(0..4).map(|i| json!({"prompt": format!("How much is {i} and two?"), "id": i})).collect::<Vec<_>>());
+    let (dir, data) = file("prompts.jsonl", &prompts);
+    let at = |name: &str| dir.path().join(name);
+    let read = |name: &str| std::fs::read_to_string(at(name)).unwrap();
+    let dry = sampling(&data, &at("best.jsonl"), &["--dry-run"]).ok();
+    assert!(
+        dry.stdout.contains("4 prompts, 3 samples each") && dry.stdout.contains("rewards by `reward.rule`"),
+        "{dry:#?}"
+    );
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is written");
+    let ran = sampling(&data, &at("best.jsonl"), &[]).ok();
+    assert!(ran.stderr.contains("4 SFT rows from 4 of 4 prompts written to"), "{ran:#?}");
+    // The same by three commands.
+    let policy = model().display().to_string();
+    let [samples, rewards] = ["s.jsonl", "r.jsonl"].map(|name| at(name).display().to_string());
+    let generate: Vec<&str> = SAMPLING[..3].iter().flat_map(|setting| ["--set", setting]).collect();
+    setpoint(
+        &[
+            &["generate", "--model", &policy, "--data", &data, "--output", &samples, "--set", "generate.samples=3"][..],
+            &generate,
+        ]
+        .concat(),
+    )
+    .ok();
+    let rule: Vec<&str> =
+        SAMPLING[3..].iter().flat_map(|setting| ["--set", setting.strip_prefix("reward.").unwrap()]).collect();
+    setpoint(&[&["annotate", "--data", &samples, "--output", &rewards][..], &rule].concat()).ok();
+    selecting(&rewards, &at("by_three.jsonl"), &[]).ok();
+    assert_eq!((read("best.samples.jsonl"), read("best.rewards.jsonl")), (read("s.jsonl"), read("r.jsonl")));
+    assert_eq!(read("best.jsonl"), read("by_three.jsonl"));
+    assert_eq!(read("best.jsonl").lines().count(), 4);
+    // What was sampled is not sampled again.
+    std::fs::remove_file(at("best.jsonl")).unwrap();
+    sampling(&data, &at("best.jsonl"), &[])
+        .fails(1, &["best.samples.jsonl is there from an earlier command", "--continue"]);
+    std::fs::remove_file(at("best.rewards.jsonl")).unwrap();
+    let again = sampling(&data, &at("best.jsonl"), &["--continue"]).ok();
+    assert!(again.stderr.contains("best.samples.jsonl is complete: nothing is left to do"), "{again:#?}");
+    assert_eq!(read("best.jsonl"), read("by_three.jsonl"));
+    let other = ["--continue", "--set", "generate.seed=4"];
+    std::fs::remove_file(at("best.jsonl")).unwrap();
+    sampling(&data, &at("best.jsonl"), &other).fails(1, &["was begun with something else", "seed"]);
+}
+
+#[test]
+fn settings_of_samples_need_samples_and_a_source_of_rewards() {
+    let (dir, data) = file("prompts.jsonl", "{\"prompt\": \"p\"}\n");
+    let policy = model().display().to_string();
+    let refuses =
+        |arguments: &[&str], said: &[&str]| selecting(&data, &dir.path().join("out.jsonl"), arguments).fails(2, said);
+    refuses(&["--model", &policy], &["`model` is for responses that are sampled: give --samples N"]);
+    refuses(&["--set", "generate.seed=1"], &["`generate` is for responses that are sampled"]);
+    let rule: Vec<&str> = SAMPLING[3..].iter().flat_map(|setting| ["--set", setting]).collect();
+    refuses(&rule, &["`reward` is for responses that are sampled"]);
+    refuses(&["--samples", "2", "--model", &policy], &["no source of rewards for the sampled responses"]);
+    refuses(&[&["--samples", "2"][..], &rule].concat(), &["no model"]);
+    refuses(&["--samples", "2", "--model", &policy, "--set", "reward.column=score"], &["a column has no rewards"]);
+    refuses(&["--samples", "0", "--model", &policy], &["`generate.samples` must be at least 1"]);
+}
+
 #[test]
 fn a_file_is_replaced_only_when_asked() {
     let (dir, data) = file("rows.jsonl", &rewarded_rows(3));

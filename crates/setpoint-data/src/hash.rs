@@ -66,6 +66,7 @@ mod tests {
             reward: None,
             label: None,
             learned: true,
+            thoughts: vec![],
         };
         Example {
             row: 0,

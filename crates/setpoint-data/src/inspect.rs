@@ -1,6 +1,6 @@
 //! An example as segments of text, each of one kind: what `inspect data` prints in colour.
 
-use crate::encode::{Example, TextEncoder};
+use crate::encode::{EncodedResponse, Example, TextEncoder};
 use crate::error::Error;
 use crate::seam::contain;
 
@@ -9,7 +9,7 @@ use crate::seam::contain;
 pub enum SegmentKind {
     /// The prompt's first tokens, which DRO leaves out.
     T0,
-    /// The prompt, and turns that are not learned.
+    /// The prompt, and turns and thoughts that are not learned.
     Prompt,
     /// An earlier assistant turn, which SFT learns.
     AssistantEarlier,
@@ -84,12 +84,11 @@ fn kinds(encoder: &TextEncoder, example: &Example, response: usize, t0: usize) -
         };
         (id, kind)
     });
-    let learned = example.responses[response].learned;
-    let ids = &example.responses[response].ids;
+    let EncodedResponse { ids, learned, thoughts, .. } = &example.responses[response];
     let stop = ids.iter().position(|id| encoder.stop_ids().contains(id)).unwrap_or(ids.len());
     let response = ids.iter().enumerate().map(|(i, &id)| {
         let kind = match i.cmp(&stop) {
-            _ if !learned => SegmentKind::Prompt,
+            _ if !learned || thoughts.iter().any(|thought| thought.contains(&i)) => SegmentKind::Prompt,
             std::cmp::Ordering::Less => SegmentKind::Response,
             std::cmp::Ordering::Equal => SegmentKind::Stop,
             std::cmp::Ordering::Greater => SegmentKind::AfterStop,

@@ -9,6 +9,7 @@
 //! - [`ChatTemplate`] renders Jinja templates as transformers does.
 //! - [`TextEncoder`] makes an [`Example`] of a record: one BOS, one stop token within the response, a boundary between prompt
 //!   and response that no token spans. Whatever is dropped, cut or tokenised apart is counted in an [`EncodeReport`].
+//! - [`Duplicates`] and [`NgramIndex`] find texts that repeat others, and texts that share words with an evaluation set.
 //! - [`T0`], [`content_hash`] and [`segments`] answer the questions that come next: do all prompts begin alike, which numbers
 //!   belong to these ids, and what does a row look like.
 //!
@@ -17,6 +18,7 @@
 mod choice;
 mod config;
 mod counted;
+mod duplicates;
 mod encode;
 mod error;
 mod format;
@@ -40,6 +42,7 @@ pub use self::config::{
     BadRows, DatasetConfig, Margins, Responses, Rewards, TextPrompts, Ties, UltraFeedbackScore, Use, Uses,
 };
 pub use self::counted::counted;
+pub use self::duplicates::{Duplicates, NgramIndex, Overlap, Repeated, SHINGLE_WORDS, jaccard};
 pub use self::encode::{
     Boundary, DropReason, EncodeOptions, EncodeReport, Encoded, EncodedResponse, EncoderOptions, Example, Lengths,
     LongRows, LostText, PrintedDate, ResponseEnd, SpecialTokens, TextEncoder, printed_date,

@@ -91,7 +91,7 @@ pub use run::{
 pub use summary::{Summary, mean, mean_and_deviation, quantile};
 pub use tasks::{
     ChoiceGrade, Extracted, Gold, MeanScore, Task, TaskDoc, TaskMode, TaskRequest, TaskScore, TaskSet, TextGrade,
-    cut_at_stop, extract_answer, grade_choice, grade_mass, grade_text, pooled_mean,
+    cut_at_stop, extract_answer, grade_choice, grade_mass, grade_text, pooled_mean, question_of,
 };
 pub use trend::Trend;
 pub use win_rate::{WinRate, win_rate};

@@ -103,6 +103,7 @@ pub mod annotate;
 pub mod compare;
 pub mod config;
 pub mod convert;
+pub mod duplicates;
 pub mod eval;
 pub mod export;
 pub mod failure;

@@ -15,7 +15,7 @@ use toml::{Table, Value};
 use crate::adapter::{self, Adaptation, adapt_rate, adapted, with_tokenizer};
 use crate::config::load::to_table;
 use crate::config::sections::{
-    ModelSection, Wanted, validate_best, validate_encode, validate_saving, validate_sft_data, validate_train,
+    ModelSection, Wanted, validate_best, validate_saving, validate_sft_data, validate_sft_encode, validate_train,
     warn_of_no_eval_data,
 };
 use crate::config::{Config, Problems};
@@ -90,7 +90,7 @@ impl Config for SftConfig {
         self.model.validate_trained("model", self.adapter.is_some(), problems);
         adapter::validate(self.adapter.as_ref(), &self.model, false, problems);
         validate_sft_data(&self.data, "data", problems);
-        validate_encode(&self.encode, problems);
+        validate_sft_encode(&self.encode, problems);
         if let Some(eval) = &self.eval_data {
             validate_sft_data(eval, "eval_data", problems);
         }
@@ -313,6 +313,16 @@ mod tests {
         let table = Table::from_iter([("data".to_owned(), Value::Table(Table::new()))]);
         let problems = from_table::<SftConfig>(table, &[("data.responses".into(), "best".into())]).unwrap_err();
         assert!(problems.iter().all(|problem| !problem.message.contains("responses")), "{problems:?}");
+    }
+
+    #[test]
+    fn only_sft_learns_answers_without_their_thoughts() {
+        let set = [("encode.train_on_thoughts".to_owned(), Value::Boolean(false))];
+        let of = |problems: Vec<crate::config::Problem>| {
+            problems.iter().filter(|problem| problem.message.contains("a setting of `setpoint sft` alone")).count()
+        };
+        assert_eq!(of(from_table::<SftConfig>(Table::new(), &set).unwrap_err()), 0);
+        assert_eq!(of(from_table::<crate::reward::RewardConfig>(Table::new(), &set).unwrap_err()), 1);
     }
 
     #[test]

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use super::learned::{learned, learned_responses};
 use super::options::{Boundary, EncodeOptions, LostText, ResponseEnd};
-use super::tokens::cut;
+use super::thoughts::Thoughts;
+use super::tokens::{Offsets, cut};
 use super::{Parts, TextEncoder};
 use crate::error::EncodeProblem;
 use crate::record::{Message, Record};
@@ -44,14 +45,23 @@ impl TextEncoder {
         if tokens.merged > 0 && options.boundary == Boundary::Error {
             return Err(merged(&prompt, places.first().copied().unwrap_or(0), 0));
         }
-        for (&place, &turn) in places.iter().zip(&turns) {
-            self.check_kept(&prompt[place..], &messages[turn], || format!("assistant turn in message {turn}"))?;
-        }
         let spans = self.spans(&tokens.ids, &tokens.at, &turns)?;
+        let mut unlearned = Vec::new();
+        for ((&place, &turn), span) in places.iter().zip(&turns).zip(&spans) {
+            let name = || format!("assistant turn in message {turn}");
+            let text = self.turn_text(&prompt[place..]);
+            self.check_kept(text, &messages[turn], options, name)?;
+            if !options.learns_thoughts() {
+                let thoughts = Thoughts::find(text, &messages[turn]).ok_or_else(|| self.unmarked(name()))?;
+                let offsets = &tokens.offsets[span.clone()];
+                let found = thoughts.tokens(offsets, place);
+                self.check_answered(&tokens.ids[span.clone()], &found, name)?;
+                unlearned.extend(found.into_iter().map(|range| range.start + span.start..range.end + span.start));
+            }
+        }
         // Where turns were tokenised apart, the joined text is still compared with the prompt in one piece.
         let whole = if tokens.merged == 0 { tokens.ids.clone() } else { self.encode_text(&prompt)? };
-        let mut parts =
-            Parts { prompt: tokens.ids, spans, responses: Vec::new(), learned, merged: tokens.merged, lost: None };
+        let mut parts = Parts { spans, unlearned, learned, merged: tokens.merged, ..Parts::of_prompt(tokens.ids) };
         for (index, response) in record.responses.iter().enumerate() {
             let mut conversation = messages.to_vec();
             conversation.push(response.message.clone());
@@ -63,12 +73,13 @@ impl TextEncoder {
                 if response.message.is_empty() {
                     return Err(EncodeProblem::EmptyResponse { response: index });
                 }
-                match self.check_kept(&full[prompt.len()..], &response.message, || format!("answer {index}")) {
+                let text = self.turn_text(&full[prompt.len()..]);
+                match self.check_kept(text, &response.message, options, || format!("answer {index}")) {
                     Err(problem) if options.lost_text == LostText::Count => parts.lost = parts.lost.or(Some(problem)),
                     checked => checked?,
                 }
             }
-            let (mut ids, apart) = self.split(&full, prompt.len(), &whole, index, options.boundary)?;
+            let (mut ids, offsets, apart) = self.split(&full, prompt.len(), &whole, index, options.boundary)?;
             parts.merged += usize::from(apart);
             let turn = || format!("answer {index}");
             let stop = self.first_stop(&ids);
@@ -82,12 +93,21 @@ impl TextEncoder {
                 (Some(stop), _) => ids.truncate(stop + 1),
                 (None, Some(appended)) => ids.push(appended),
             }
+            let mut thoughts = Vec::new();
+            if !options.learns_thoughts() && parts.learned[index] {
+                let text = self.turn_text(&full[prompt.len()..]);
+                let found = Thoughts::find(text, &response.message).ok_or_else(|| self.unmarked(turn()))?;
+                thoughts = found.tokens(&offsets, 0);
+                self.check_answered(&ids, &thoughts, turn)?;
+            }
             parts.responses.push(ids);
+            parts.thoughts.push(thoughts);
         }
         Ok(parts)
     }
 
-    /// The ids behind `place` of a text whose part before it has the ids `before`; true where they were tokenised apart.
+    /// The ids behind `place` of a text whose part before it has the ids `before`, and the byte range of each from there; true where they
+    /// were tokenised apart.
     pub(super) fn split(
         &self,
         text: &str,
@@ -95,14 +115,20 @@ impl TextEncoder {
         before: &[u32],
         response: usize,
         boundary: Boundary,
-    ) -> Result<(Vec<u32>, bool), EncodeProblem> {
+    ) -> Result<(Vec<u32>, Offsets, bool), EncodeProblem> {
         let (ids, offsets) = self.tokens.encode(text)?;
         if ids.starts_with(before) && cut(&offsets, place) == Some(before.len()) {
-            return Ok((ids[before.len()..].to_vec(), false));
+            let behind = offsets[before.len()..]
+                .iter()
+                .map(|&(from, to)| (from.saturating_sub(place), to.saturating_sub(place)));
+            return Ok((ids[before.len()..].to_vec(), behind.collect(), false));
         }
         match boundary {
             Boundary::Error => Err(merged(text, place, response)),
-            Boundary::Separate | Boundary::Rendered => Ok((self.tokens.encode_continuing(&text[place..])?.0, true)),
+            Boundary::Separate | Boundary::Rendered => {
+                let (ids, offsets) = self.tokens.encode_continuing(&text[place..])?;
+                Ok((ids, offsets, true))
+            }
         }
     }
 

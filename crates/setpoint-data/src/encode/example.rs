@@ -17,7 +17,8 @@ pub struct Example {
     pub responses: Vec<EncodedResponse>,
     /// By how much chosen is better than rejected.
     pub margin: Option<f64>,
-    /// Earlier assistant turns as ranges of `prompt`, each with its stop token; empty unless asked for.
+    /// Earlier assistant turns as ranges of `prompt`, each with its stop token; empty unless asked for. Where thoughts are not learned, the
+    /// parts of the turns around them.
     pub assistant_spans: Vec<Range<usize>>,
 }
 
@@ -34,11 +35,13 @@ pub struct EncodedResponse {
     pub label: Option<Label>,
     /// Whether SFT learns it: its message does not say otherwise (`"weight": 0`). True where only responses are trained.
     pub learned: bool,
+    /// Its thoughts as ranges of `ids`, if SFT does not learn them ([`EncodeOptions::train_on_thoughts`](super::EncodeOptions)).
+    pub thoughts: Vec<Range<usize>>,
 }
 
 impl Example {
     /// Which tokens of the prompt and one of the responses SFT learns: those of the earlier assistant turns that were asked for
-    /// and those of the response, stop tokens included.
+    /// and those of the response, stop tokens included. Thoughts are not among them where they are not to be learned.
     ///
     /// # Panics
     /// When the example has no such response.
@@ -50,6 +53,9 @@ impl Example {
             learned[span.clone()].fill(true);
         }
         learned.resize(self.prompt.len() + response.ids.len(), response.learned);
+        for thought in &response.thoughts {
+            learned[self.prompt.len()..][thought.clone()].fill(false);
+        }
         learned
     }
 

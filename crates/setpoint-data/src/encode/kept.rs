@@ -6,11 +6,14 @@
 use serde_json::Value;
 
 use super::TextEncoder;
+use super::options::EncodeOptions;
 use crate::error::EncodeProblem;
 use crate::record::{Message, Record, Response};
 
 /// Fields that hold a turn's thoughts, in the spellings of the common servers and templates.
-const THOUGHTS: [&str; 5] = ["reasoning_content", "reasoning", "thinking", "thought", "thoughts"];
+const FIELDS: [&str; 5] = ["reasoning_content", "reasoning", "thinking", "thought", "thoughts"];
+/// What a lost thought is called.
+const THOUGHTS: &str = "thoughts";
 /// Fields that hold a tool call's arguments, in the spellings of the common servers.
 const ARGUMENTS: [&str; 5] = ["arguments", "parameters", "input", "args", "kwargs"];
 const OPEN: &str = "<think>";
@@ -90,16 +93,16 @@ fn trimmed(text: &str) -> &str {
 fn parts(message: &Message) -> Vec<Part> {
     let mut parts: Vec<Part> = pieces(&message.content)
         .into_iter()
-        .filter_map(|(thought, text)| Part::verbatim(if thought { "thoughts" } else { "text" }, text))
+        .filter_map(|(thought, text)| Part::verbatim(if thought { THOUGHTS } else { "text" }, text))
         .collect();
-    if parts.iter().any(|part| part.what == "thoughts") {
+    if parts.iter().any(|part| part.what == THOUGHTS) {
         // Without their end the thoughts would be part of the answer. Their beginning may be the prompt's.
-        parts.extend(Part::verbatim("thoughts", CLOSE).filter(|_| message.content.contains(CLOSE)));
+        parts.extend(Part::verbatim(THOUGHTS, CLOSE).filter(|_| message.content.contains(CLOSE)));
     }
-    for thoughts in THOUGHTS.iter().filter_map(|field| message.extra.get(*field)?.as_str()) {
+    for thoughts in FIELDS.iter().filter_map(|field| message.extra.get(*field)?.as_str()) {
         // Some servers give the thoughts twice, and some within the text as well.
         if !parts.iter().any(|part| part.text.contains(trimmed(thoughts))) {
-            parts.extend(pieces(thoughts).into_iter().filter_map(|(_, text)| Part::verbatim("thoughts", text)));
+            parts.extend(pieces(thoughts).into_iter().filter_map(|(_, text)| Part::verbatim(THOUGHTS, text)));
         }
     }
     for call in message.tool_calls() {
@@ -123,16 +126,17 @@ fn parts(message: &Message) -> Vec<Part> {
 }
 
 /// A text cut at the marks of thoughts, around which templates change the whitespace; true: a thought.
-fn pieces(mut text: &str) -> Vec<(bool, &str)> {
+fn pieces(text: &str) -> Vec<(bool, &str)> {
     let mut pieces = Vec::new();
-    let mut open = false;
-    while let Some((at, mark)) = [OPEN, CLOSE].into_iter().filter_map(|m| Some((text.find(m)?, m))).min() {
+    let (mut start, mut open) = (0, false);
+    for (at, _) in text.match_indices('<') {
+        let Some(mark) = [OPEN, CLOSE].into_iter().find(|mark| text[at..].starts_with(mark)) else { continue };
         // Where the prompt opens the thoughts, the text has their end alone.
-        pieces.push((open || mark == CLOSE, &text[..at]));
+        pieces.push((open || mark == CLOSE, &text[start..at]));
         open = mark == OPEN;
-        text = &text[at + mark.len()..];
+        start = at + mark.len();
     }
-    pieces.push((open, text));
+    pieces.push((open, &text[start..]));
     pieces
 }
 
@@ -152,8 +156,14 @@ fn leaves(value: &Value, parts: &mut Vec<Part>) {
     }
 }
 
-/// The first part of a message that its rendered turn lacks.
-fn missing(turn: &str, message: &Message) -> Option<Part> {
+/// Whether a rendered turn holds everything that its message says, thoughts among it.
+pub(super) fn prints_thoughts(turn: &str, message: &Message) -> bool {
+    parts(message).iter().any(|part| part.what == THOUGHTS) && missing(turn, message, true).is_none()
+}
+
+/// The first part of a message that its rendered turn lacks. Thoughts may be missing if they are not learned: many templates leave out
+/// those of earlier turns.
+fn missing(turn: &str, message: &Message, thoughts: bool) -> Option<Part> {
     let mut parts = parts(message);
     // Long texts first, each found in a place of its own: `1` is not found within `10`.
     parts.sort_by_key(|part| std::cmp::Reverse(part.text.len()));
@@ -162,6 +172,7 @@ fn missing(turn: &str, message: &Message) -> Option<Part> {
         let found = part.forms.iter().find_map(|form| Some((turn.find(form.as_str())?, form.len())));
         match found {
             Some((at, length)) => turn.replace_range(at..at + length, "\0"),
+            None if part.what == THOUGHTS && !thoughts => {}
             None => return Some(part),
         }
     }
@@ -169,20 +180,25 @@ fn missing(turn: &str, message: &Message) -> Option<Part> {
 }
 
 impl TextEncoder {
-    /// That a turn which is trained says something, and that the template printed all of it. `rendered` is the conversation's text from
-    /// the turn's first character on.
+    /// Returns the text of a turn up to its stop token. `rendered` is the conversation's text from the turn's first character on.
+    pub(super) fn turn_text<'t>(&self, rendered: &'t str) -> &'t str {
+        let stops = self.control.iter().filter(|(_, id)| self.stop_ids.contains(id));
+        let end = stops.filter_map(|(text, _)| rendered.find(text.as_str())).min().unwrap_or(rendered.len());
+        &rendered[..end]
+    }
+
+    /// That a turn which is trained says something, and that the template printed all of it that is learned.
     pub(super) fn check_kept(
         &self,
         rendered: &str,
         message: &Message,
+        options: &EncodeOptions,
         turn: impl Fn() -> String,
     ) -> Result<(), EncodeProblem> {
         if message.is_empty() {
             return Err(EncodeProblem::EmptyTurn { turn: turn() });
         }
-        let stops = self.control.iter().filter(|(_, id)| self.stop_ids.contains(id));
-        let end = stops.filter_map(|(text, _)| rendered.find(text.as_str())).min().unwrap_or(rendered.len());
-        match missing(&rendered[..end], message) {
+        match missing(rendered, message, options.learns_thoughts()) {
             None => Ok(()),
             Some(part) => Err(EncodeProblem::Lost {
                 template: self.template.as_ref().map_or_else(String::new, |t| t.name().to_owned()),
@@ -225,7 +241,7 @@ mod tests {
     }
 
     fn lacks(rendered: &str, message: &Message) -> Option<(&'static str, String)> {
-        missing(rendered, message).map(|part| (part.what, part.text))
+        missing(rendered, message, true).map(|part| (part.what, part.text))
     }
 
     #[test]
@@ -245,7 +261,7 @@ mod tests {
         assert_eq!(lacks("hm Yes.", &message), Some(("thoughts", "</think>".into())), "the marks are gone");
         assert_eq!(lacks("<think></think>Yes.", &message), Some(("thoughts", "hm".into())));
         assert_eq!(lacks("Yes.", &Message::assistant("<think>\n\n</think>\n\nYes.")), None, "no thoughts");
-        for field in THOUGHTS {
+        for field in FIELDS {
             let message = turn("Yes.", json!({ field: "because" }));
             assert_eq!(lacks("<think>\nbecause\n</think>\n\nYes.", &message), None);
             assert_eq!(lacks("Yes.", &message), Some(("thoughts", "because".into())), "{field}");
@@ -253,6 +269,13 @@ mod tests {
         let twice = turn("Yes.", json!({"reasoning": "because", "reasoning_content": "because"}));
         assert_eq!(lacks("<think>because</think>Yes.", &twice), None);
         assert_eq!(lacks("Yes.", &turn("Yes.", json!({"thinking": true}))), None, "a switch is no text");
+    }
+
+    #[test]
+    fn a_text_of_many_marks_is_cut_in_good_time() {
+        let text = OPEN.repeat(500_000);
+        assert_eq!(pieces(&text).len(), 500_001);
+        assert_eq!(pieces("a<think>b</think>c</think>d"), [(false, "a"), (true, "b"), (true, "c"), (false, "d")]);
     }
 
     #[test]

@@ -67,6 +67,7 @@ fn cut(parts: &mut Parts, keep: usize, room: usize) {
         }
     };
     parts.spans = parts.spans.iter().filter_map(moved).collect();
+    parts.unlearned = parts.unlearned.iter().filter_map(moved).collect();
 }
 
 #[cfg(test)]
@@ -75,12 +76,11 @@ mod tests {
 
     fn parts() -> Parts {
         Parts {
-            prompt: (0..10).collect(),
             spans: vec![2..4, 7..9],
+            unlearned: vec![2..3, 7..8],
             responses: vec![vec![0; 3], vec![0; 5]],
             learned: vec![true; 2],
-            merged: 0,
-            lost: None,
+            ..Parts::of_prompt((0..10).collect())
         }
     }
 
@@ -124,6 +124,7 @@ mod tests {
         assert_eq!(fit(&mut row, &options(Some(12), None, LongRows::CutPrompt)).unwrap(), Fit::Cut);
         assert_eq!(row.prompt, [0, 4, 5, 6, 7, 8, 9]);
         assert_eq!(row.spans, vec![4..6; 1], "the first turn lost tokens, the second moved by three");
+        assert_eq!(row.unlearned, vec![4..5; 1], "with its thought");
         assert_eq!(row.responses, parts().responses);
         let mut row = parts();
         let keep = EncodeOptions { keep_first: 4, ..options(None, Some(7), LongRows::CutPrompt) };

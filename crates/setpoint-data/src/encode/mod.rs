@@ -15,10 +15,12 @@ mod plain;
 mod rendered;
 mod report;
 mod special;
+mod thoughts;
 mod tokens;
 mod variables;
 mod vet;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -87,12 +89,33 @@ pub struct Encoded {
 /// A record's ids before the limits on length.
 struct Parts {
     prompt: Vec<u32>,
-    spans: Vec<std::ops::Range<usize>>,
+    /// The earlier assistant turns, as ranges of the prompt.
+    spans: Vec<Range<usize>>,
+    /// The parts of these turns that are not learned.
+    unlearned: Vec<Range<usize>>,
     responses: Vec<Vec<u32>>,
+    /// Of each response, the parts that are not learned.
+    thoughts: Vec<Vec<Range<usize>>>,
     /// Of each response, whether SFT learns it.
     learned: Vec<bool>,
     merged: usize,
     lost: Option<EncodeProblem>,
+}
+
+impl Parts {
+    /// A prompt without any turn or response.
+    fn of_prompt(prompt: Vec<u32>) -> Self {
+        Self {
+            prompt,
+            spans: Vec::new(),
+            unlearned: Vec::new(),
+            responses: Vec::new(),
+            thoughts: Vec::new(),
+            learned: Vec::new(),
+            merged: 0,
+            lost: None,
+        }
+    }
 }
 
 impl TextEncoder {
@@ -335,19 +358,21 @@ impl TextEncoder {
                 responses: parts
                     .responses
                     .into_iter()
+                    .zip(parts.thoughts)
                     .zip(&record.responses)
                     .zip(parts.learned)
                     .enumerate()
-                    .map(|(index, ((ids, r), learned))| EncodedResponse {
+                    .map(|(index, (((ids, thoughts), r), learned))| EncodedResponse {
                         index,
                         ids,
                         reward: r.reward,
                         label: r.label,
                         learned,
+                        thoughts,
                     })
                     .collect(),
                 margin: record.margin,
-                assistant_spans: parts.spans,
+                assistant_spans: thoughts::without(&parts.spans, &parts.unlearned),
             }),
         };
         Ok(Encoded { outcome, merged, cut: matches!(fitted, limits::Fit::Cut), lost })

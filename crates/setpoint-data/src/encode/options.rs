@@ -98,6 +98,10 @@ pub struct EncodeOptions {
     pub response_end: ResponseEnd,
     /// Finds the earlier assistant turns of a prompt, which SFT learns, too.
     pub assistant_spans: bool,
+    /// Learns the thoughts of the turns that SFT learns, as it does by default: the text between `<think>` and `</think>`, or of
+    /// `reasoning_content`. If false, thoughts are context: the answer behind them is learned, they are not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train_on_thoughts: Option<bool>,
     /// The treatment of a record that cannot be encoded exactly.
     pub on_bad_row: BadRows,
     /// Reads from messages if they are learned (`"weight": 0`), as SFT does, the job that learns turns.
@@ -121,10 +125,19 @@ impl Default for EncodeOptions {
             boundary: Boundary::default(),
             response_end: ResponseEnd::default(),
             assistant_spans: false,
+            train_on_thoughts: None,
             on_bad_row: BadRows::default(),
             weighted_turns: false,
             positions: None,
             lost_text: LostText::default(),
         }
+    }
+}
+
+impl EncodeOptions {
+    /// Returns whether the thoughts of learned turns are learned.
+    #[must_use]
+    pub fn learns_thoughts(&self) -> bool {
+        self.train_on_thoughts.unwrap_or(true)
     }
 }

@@ -2,6 +2,7 @@
 
 use super::learned::learned_responses;
 use super::options::EncodeOptions;
+use super::thoughts::Thoughts;
 use super::{Parts, TextEncoder};
 use crate::error::EncodeProblem;
 use crate::record::Record;
@@ -14,7 +15,7 @@ impl TextEncoder {
             return Err(EncodeProblem::EmptyPrompt);
         }
         let learned = learned_responses(record, options)?;
-        let mut parts = Parts { prompt: ids, spans: Vec::new(), responses: Vec::new(), learned, merged: 0, lost: None };
+        let mut parts = Parts { learned, ..Parts::of_prompt(ids) };
         for (index, response) in record.responses.iter().enumerate() {
             let (text, stop) = self.without_stop(response.text());
             if let Some(token) = self.control_token_in(text) {
@@ -32,13 +33,19 @@ impl TextEncoder {
                     fitting: None,
                 })?;
             let joined = format!("{prompt}{text}");
-            let (mut ids, apart) = self.split(&joined, prompt.len(), &before, index, options.boundary)?;
+            let (mut ids, offsets, apart) = self.split(&joined, prompt.len(), &before, index, options.boundary)?;
             if ids.is_empty() {
                 return Err(EncodeProblem::EmptyResponse { response: index });
             }
             parts.merged += usize::from(apart);
             ids.push(stop);
+            let mut thoughts = Vec::new();
+            if !options.learns_thoughts() && parts.learned[index] {
+                thoughts = Thoughts::in_text(text).tokens(&offsets, 0);
+                self.check_answered(&ids, &thoughts, || format!("response {index}"))?;
+            }
             parts.responses.push(ids);
+            parts.thoughts.push(thoughts);
         }
         Ok(parts)
     }

@@ -44,6 +44,8 @@ pub(super) type Offsets = Vec<(usize, usize)>;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Cut {
     pub(super) ids: Vec<u32>,
+    /// The byte range of each token in the text.
+    pub(super) offsets: Offsets,
     /// For each cut, the index of the first token behind it.
     pub(super) at: Vec<usize>,
     /// How many cuts fell into a token, so that the text was tokenised apart there.
@@ -110,7 +112,7 @@ impl Tokens {
         let at: Vec<_> = places.iter().map(|&place| cut(&offsets, place)).collect();
         let merged = at.iter().filter(|a| a.is_none()).count();
         if merged == 0 {
-            return Ok(Cut { ids, at: at.into_iter().flatten().collect(), merged });
+            return Ok(Cut { ids, offsets, at: at.into_iter().flatten().collect(), merged });
         }
         // Pieces between the places that fell into tokens; the other places are found within their piece.
         let mut whole = Cut { merged, ..Cut::default() };
@@ -129,6 +131,7 @@ impl Tokens {
                 whole.at.push(whole.ids.len() + index);
             }
             whole.ids.extend(ids);
+            whole.offsets.extend(offsets.iter().map(|&(from, to)| (start + from, start + to)));
             start = end;
         }
         Ok(whole)

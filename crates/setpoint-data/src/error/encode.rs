@@ -107,7 +107,8 @@ pub enum EncodeProblem {
     NothingLearned,
     /// The template does not print all that a turn says.
     #[error(
-        "chat template `{template}` leaves out or rewrites the {what} of the {turn}: {text:?} is not in the rendered turn, so it would not be learned. Use a template that keeps it (`model.template`), exclude the turn from SFT (`\"weight\": 0` in its message), or leave such rows out (`encode.on_bad_row = \"drop\"`)"
+        "chat template `{template}` leaves out or rewrites the {what} of the {turn}: {text:?} is not in the rendered turn, so it would not be learned. Use a template that keeps it (`model.template`), {}exclude the turn from SFT (`\"weight\": 0` in its message), or leave such rows out (`encode.on_bad_row = \"drop\"`)",
+        if *what == "thoughts" { "learn the answer alone (`encode.train_on_thoughts=false` of SFT), " } else { "" }
     )]
     Lost {
         /// The template.
@@ -118,6 +119,24 @@ pub enum EncodeProblem {
         what: &'static str,
         /// The part that is missing (an excerpt).
         text: String,
+    },
+    /// A turn whose thoughts are not learned has no answer.
+    #[error(
+        "the {turn} has thoughts but no answer, and `encode.train_on_thoughts` is false: there is nothing to learn from it. Set it to true, give the turn an answer, or leave such rows out (`encode.on_bad_row = \"drop\"`)"
+    )]
+    OnlyThoughts {
+        /// Which turn.
+        turn: String,
+    },
+    /// A template prints thoughts without marks by which they can be told from the answer.
+    #[error(
+        "chat template `{template}` prints the thoughts of the {turn} without marks that tell them from the answer (such as `<think>` and `</think>`), so they cannot be left out of the training. Set `encode.train_on_thoughts` to true, or use a template that marks them (`model.template`)"
+    )]
+    UnmarkedThoughts {
+        /// The template.
+        template: String,
+        /// Which turn.
+        turn: String,
     },
     /// Two different responses have the same tokens.
     #[error(

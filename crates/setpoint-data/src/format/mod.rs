@@ -8,6 +8,8 @@ mod columns;
 mod conversation;
 mod judged;
 mod names;
+#[cfg(test)]
+mod published_tests;
 mod single;
 mod transcript;
 
@@ -41,6 +43,7 @@ formats! {
     alpaca_farm,
     sharegpt,
     ultrafeedback,
+    ultrafeedback_preferences,
     helpsteer,
     helpsteer_preference,
     pku_safe_rlhf,
@@ -369,27 +372,6 @@ mod tests {
         assert_eq!(parse_with("pointwise", scored, &pairs).unwrap().margin, Some(5.5), "of the best and the worst");
         let dpo = DatasetConfig { uses: Uses::PAIRS, ..config };
         assert_eq!(parse_with("preference", none, &dpo).unwrap().margin, None, "a job without margins");
-    }
-
-    #[test]
-    fn published_mixtures_are_of_known_formats() {
-        // Tülu 3: SFT and preferences; UltraFeedback cleaned by Argilla; chosen and rejected win over two more responses.
-        for (columns, format) in [
-            (&["id", "messages", "source"][..], "messages"),
-            (
-                &["id", "source", "prompt", "chosen", "chosen_rating", "rejected", "rejected_rating", "chosen_model"],
-                "preference",
-            ),
-            (
-                &["source", "prompt", "chosen", "chosen-rating", "chosen-model", "rejected", "rejected-rating"],
-                "preference",
-            ),
-            (&["prompt", "chosen", "rejected", "response_a", "response_b", "label"], "preference"),
-            (&["prompt", "response", "reward"], "prompt_completion"),
-            (&["prompt", "answers"], "prompts"),
-        ] {
-            assert_eq!(Format::detect(columns.iter().copied()), Format::named(format), "{columns:?}");
-        }
     }
 
     #[test]

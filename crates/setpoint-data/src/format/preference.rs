@@ -7,10 +7,24 @@ use crate::config::{DatasetConfig, Uses};
 use crate::error::RowProblem;
 use crate::record::{Label, Message, Prompt, Response};
 
-const CHOSEN_REWARDS: [&str; 6] =
-    ["reward_chosen", "chosen_reward", "score_chosen", "chosen_score", "chosen_rating", "chosen-rating"];
-const REJECTED_REWARDS: [&str; 6] =
-    ["reward_rejected", "rejected_reward", "score_rejected", "rejected_score", "rejected_rating", "rejected-rating"];
+const CHOSEN_REWARDS: [&str; 7] = [
+    "reward_chosen",
+    "chosen_reward",
+    "score_chosen",
+    "chosen_score",
+    "chosen_rating",
+    "chosen-rating",
+    "chosen_avg_rating",
+];
+const REJECTED_REWARDS: [&str; 7] = [
+    "reward_rejected",
+    "rejected_reward",
+    "score_rejected",
+    "rejected_score",
+    "rejected_rating",
+    "rejected-rating",
+    "rejected_avg_rating",
+];
 
 pub(super) const FORMAT: Definition = Definition {
     name: "preference",
@@ -33,15 +47,7 @@ fn parse(row: &mut Columns, uses: Uses, _: &DatasetConfig) -> Result<(Prompt, Ve
 pub(super) fn pair(row: &mut Columns, prompt: Option<Side>, uses: Uses) -> Result<(Prompt, Vec<Response>), RowProblem> {
     let chosen = side(row.need_turns("chosen")?, "chosen")?;
     let rejected = side(row.need_turns("rejected")?, "rejected")?;
-    let used = uses.rewards.applies(2, true);
-    let rewards = (row.take_reward(&CHOSEN_REWARDS, used)?, row.take_reward(&REJECTED_REWARDS, used)?);
-    let missing = |column: &str| Err(RowProblem::MissingReward { column: column.to_owned() });
-    let (reward_chosen, reward_rejected) = match rewards {
-        (Some(_), None) if used => return missing("reward_rejected"),
-        (None, Some(_)) if used => return missing("reward_chosen"),
-        (Some(chosen), Some(rejected)) => (Some(chosen), Some(rejected)),
-        _ => (None, None),
-    };
+    let rewards = rewards(row, uses)?;
     let (prompt, chosen, rejected) = match (chosen, rejected) {
         (Side::Messages(chosen), Side::Messages(rejected)) => from_messages(prompt, chosen, rejected, uses.rejected)?,
         (Side::Text(chosen), Side::Text(rejected)) => from_texts(prompt, chosen, rejected, uses.rejected)?,
@@ -53,11 +59,27 @@ pub(super) fn pair(row: &mut Columns, prompt: Option<Side>, uses: Uses) -> Resul
             });
         }
     };
-    let response = |message, reward, label| Response { message, reward, label: Some(label) };
-    Ok((
-        prompt,
-        vec![response(chosen, reward_chosen, Label::Chosen), response(rejected, reward_rejected, Label::Rejected)],
-    ))
+    Ok((prompt, labelled([chosen, rejected], rewards)))
+}
+
+/// Reads the rewards of the chosen and the rejected response: both, or none.
+pub(super) fn rewards(row: &mut Columns, uses: Uses) -> Result<[Option<f64>; 2], RowProblem> {
+    let used = uses.rewards.applies(2, true);
+    let rewards = [row.take_reward(&CHOSEN_REWARDS, used)?, row.take_reward(&REJECTED_REWARDS, used)?];
+    let missing = |column: &str| Err(RowProblem::MissingReward { column: column.to_owned() });
+    match rewards {
+        [Some(_), None] if used => missing("reward_rejected"),
+        [None, Some(_)] if used => missing("reward_chosen"),
+        [Some(_), Some(_)] => Ok(rewards),
+        _ => Ok([None, None]),
+    }
+}
+
+/// Returns the chosen and the rejected response with their rewards.
+pub(super) fn labelled(messages: [Message; 2], rewards: [Option<f64>; 2]) -> Vec<Response> {
+    let labels = [Label::Chosen, Label::Rejected];
+    let all = messages.into_iter().zip(rewards).zip(labels);
+    all.map(|((message, reward), label)| Response { message, reward, label: Some(label) }).collect()
 }
 
 fn from_texts(

@@ -100,6 +100,22 @@ impl std::fmt::Debug for RecordStream {
 }
 
 impl RecordStream {
+    /// Returns the next record with the row that it was read from.
+    pub fn next_with_row(&mut self) -> Option<Result<(Row, Record), Error>> {
+        let found = match self.rows.next()? {
+            Ok((source, row)) => self.record(source, row.clone()).map(|record| (row, record)),
+            Err(error) => Err(error),
+        };
+        self.rows.ended |= found.as_ref().is_err_and(|error| !error.is_row());
+        Some(found)
+    }
+
+    /// Returns whether the file that is being read is a table, in whose rows everything is text.
+    #[must_use]
+    pub fn is_in_table(&self) -> bool {
+        self.rows.in_cells
+    }
+
     fn record(&mut self, source: Source, row: Row) -> Result<Record, Error> {
         let known = self.format.as_ref().filter(|(path, _)| *path == source.path).map(|(_, format)| *format);
         let format = match self.rows.config.format.or(known) {

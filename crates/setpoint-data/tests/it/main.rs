@@ -19,4 +19,5 @@ mod real_files;
 mod real_ids;
 mod tables;
 mod thinking;
+mod thoughts;
 mod tokenizers;

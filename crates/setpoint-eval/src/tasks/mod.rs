@@ -22,7 +22,7 @@ pub use self::grade::{
     ChoiceGrade, MeanScore, TaskScore, TextGrade, grade_choice, grade_mass, grade_text, pooled_mean,
 };
 pub use self::prompt::{TaskRequest, cut_at_stop};
-pub use self::read::TaskSet;
+pub use self::read::{TaskSet, question_of};
 pub use self::task::Task;
 
 /// Declares the files of the tasks and lists their definitions.

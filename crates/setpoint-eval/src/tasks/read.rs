@@ -72,6 +72,25 @@ impl TaskSet {
     }
 }
 
+/// Returns the question of a row that has the columns of a task, whichever it is.
+///
+/// ```
+/// use serde_json::json;
+///
+/// let row = |row: serde_json::Value| setpoint_eval::question_of(row.as_object().unwrap());
+/// assert_eq!(row(json!({"question": "2 + 2?", "answer": "#### 4"})).as_deref(), Some("2 + 2?"));
+/// assert_eq!(row(json!({"prompt": "2 + 2?"})), None);
+/// ```
+#[must_use]
+pub fn question_of(row: &Row) -> Option<String> {
+    Task::all().find_map(|task| {
+        let definition = task.definition();
+        let fits = definition.columns().iter().all(|column| row.contains_key(*column));
+        let parsed = if fits { definition.parse(row).ok().flatten() } else { None };
+        parsed.map(|parsed| parsed.question)
+    })
+}
+
 /// The examples of a file or of a split, and how many do not tell which choice is right.
 pub(super) fn read_docs(task: Task, config: &DatasetConfig, hub: &Hub) -> Result<(Vec<TaskDoc>, usize), Error> {
     let definition = task.definition();

@@ -329,8 +329,18 @@ pub fn validate_no_mirror(train: &TrainConfig, problems: &mut Problems<'_>) {
     );
 }
 
-/// Notes what is wrong with the `[encode]` section.
+/// Notes what is wrong with the `[encode]` section of a job that goes by whole responses.
 pub fn validate_encode(encode: &EncodeOptions, problems: &mut Problems<'_>) {
+    problems.require(
+        encode.learns_thoughts(),
+        "encode.train_on_thoughts",
+        "`encode.train_on_thoughts` is a setting of `setpoint sft` alone; this job goes by whole responses, thoughts included",
+    );
+    validate_sft_encode(encode, problems);
+}
+
+/// Notes what is wrong with the `[encode]` section of `setpoint sft`, which may learn answers without their thoughts.
+pub fn validate_sft_encode(encode: &EncodeOptions, problems: &mut Problems<'_>) {
     for (key, most) in [("max_length", encode.max_length), ("max_prompt_length", encode.max_prompt_length)] {
         problems.require(most != Some(0), &format!("encode.{key}"), format!("`encode.{key}` must be at least 1"));
     }

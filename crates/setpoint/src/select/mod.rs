@@ -3,6 +3,7 @@
 //! Rows are read, selected from and written one by one, so that memory does not grow with the file.
 
 mod rule;
+mod sampling;
 mod scored;
 mod tally;
 
@@ -18,15 +19,19 @@ use setpoint_data::{
 use setpoint_reward::LengthUnit;
 
 pub use self::rule::{Keep, RowForm};
+pub use self::sampling::SampleReward;
+use self::sampling::Sampling;
 use self::scored::Scorer;
 use self::tally::{Reason, Tally};
 use crate::config::output::{Target, validate_output};
-use crate::config::sections::validate_data;
+use crate::config::sections::{ModelSection, validate_data};
 use crate::config::{Config, Problems};
 use crate::failure::{Failure, Outcome};
-use crate::job::{DATA, DryRun, Flag, Job, OUTPUT, Work};
+use crate::generate::SamplingSection;
+use crate::job::{DATA, DryRun, Flag, Job, MODEL, OUTPUT, Work};
 use crate::partial;
 use crate::reference_samples;
+use crate::server::ServerSettings;
 use crate::session::{Existing, Session};
 use crate::setup;
 
@@ -34,8 +39,18 @@ use crate::setup;
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SelectConfig {
-    /// Rows with responses and rewards, as `setpoint annotate` writes them.
+    /// Rows with responses and rewards, as `setpoint annotate` writes them; with `generate.samples` prompts, whose responses are sampled.
     pub data: DatasetConfig,
+    /// The model that samples are drawn from.
+    pub model: ModelSection,
+    /// The sampling of responses: `samples` to each prompt of the data, which are scored and selected from. Without `samples` the
+    /// responses of the rows are.
+    pub generate: SamplingSection,
+    /// A server that generates in place of this program. `model` then gives the tokenizer and the sizes alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<ServerSettings>,
+    /// The source of the rewards of sampled responses.
+    pub reward: SampleReward,
     /// The responses of a prompt that are selected, by their scores: the rewards less the length penalty.
     pub keep: Keep,
     /// The form of the rows that are written.
@@ -60,6 +75,10 @@ impl Default for SelectConfig {
     fn default() -> Self {
         Self {
             data: DatasetConfig::new(""),
+            model: ModelSection::default(),
+            generate: SamplingSection::default(),
+            server: None,
+            reward: SampleReward::default(),
             keep: Keep::default(),
             to: RowForm::default(),
             length_penalty: 0.0,
@@ -77,6 +96,7 @@ impl Config for SelectConfig {
         validate_data(&self.data, "data", problems);
         problems.require(self.output.is_some(), "output", "nowhere to write: give --output FILE");
         validate_output(self.output.as_ref(), Target::File, problems);
+        sampling::validate(self, problems);
         match self.keep {
             Keep::Top(count) => problems.require(count > 0, "keep", "`top` must be at least 1"),
             Keep::Above(least) => problems.require(least.is_finite(), "keep", "`above` must be a finite number"),
@@ -122,7 +142,7 @@ impl Job for Select {
 
     const COMMAND: &'static str = "select";
     const FLAGS: &'static [Flag] = &[
-        Flag { help: "Rows with responses and rewards (setting data.path)", ..DATA },
+        Flag { help: "Rows with responses and rewards, or prompts with --samples (setting data.path)", ..DATA },
         Flag { help: "JSONL file to write (setting output)", ..OUTPUT },
         Flag::text("to", "FORM", "to", "The rows to write: sft, pairs or pointwise (setting to)"),
         Flag::text(
@@ -130,6 +150,19 @@ impl Job for Select {
             "RULE",
             "keep",
             "What is selected: best, best_worst or all; --set keep.top=4, --set keep.above=0.5 (setting keep)",
+        ),
+        Flag::count(
+            "samples",
+            "N",
+            "generate.samples",
+            "Sample N responses to each prompt, score them and select among them (setting generate.samples)",
+        ),
+        Flag { help: "Model that responses are sampled from (setting model.path)", ..MODEL },
+        Flag::path(
+            "reward",
+            "DIR",
+            "reward.model.path",
+            "Reward model that scores the samples (setting reward.model.path)",
         ),
     ];
     const WORK: Work<SelectConfig> = Work::Rows(run);
@@ -143,7 +176,8 @@ impl Job for Select {
     fn help() -> Cow<'static, str> {
         "Examples:\n  setpoint select --data rewards.jsonl --output best.jsonl\n  \
          setpoint select --data rewards.jsonl --set keep.above=0.5 --output good.jsonl\n  \
-         setpoint select --data rewards.jsonl --to pairs --set min_margin=0.2 --output pairs.jsonl\n\n\
+         setpoint select --data rewards.jsonl --to pairs --set min_margin=0.2 --output pairs.jsonl\n  \
+         setpoint select --samples 8 --model runs/sft/model --reward runs/reward/model --data prompts.jsonl --output best.jsonl\n\n\
          All settings with their defaults: setpoint inspect config select"
             .into()
     }
@@ -156,6 +190,11 @@ impl Job for Select {
 /// as it was.
 pub fn run(session: &Session, config: &SelectConfig) -> Outcome {
     let output = check(session, config)?;
+    let sampled = match Sampling::of(session, config, output)? {
+        Some(sampling) => Some(SelectConfig { data: sampling.run(session, config)?, ..config.clone() }),
+        None => None,
+    };
+    let config = sampled.as_ref().unwrap_or(config);
     let mut tally = Tally::default();
     setpoint_files::write(output, |out| -> Outcome {
         tally = select(session, config, &mut |row| {
@@ -175,7 +214,10 @@ pub fn run(session: &Session, config: &SelectConfig) -> Outcome {
 /// # Errors
 /// Everything of [`run`] but what the disk refuses.
 pub fn dry_run(session: &Session, config: &SelectConfig) -> Outcome<String> {
-    check(session, config)?;
+    let output = check(session, config)?;
+    if let Some(sampling) = Sampling::of(session, config, output)? {
+        return sampling.dry_run(session);
+    }
     let tally = select(session, config, &mut |_| Ok(()))?;
     tally.require_any(config)?;
     let mut lines = vec![format!("{}, {} in all", tally.written(config.to), counted(tally.responses, "response"))];

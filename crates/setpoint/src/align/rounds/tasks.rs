@@ -79,6 +79,7 @@ impl Round {
                 reward: row.rewards[j],
                 label: None,
                 learned: true,
+                thoughts: Vec::new(),
             };
             let example = Example {
                 // Of all rounds together: the row decides which pair is drawn.

@@ -66,6 +66,7 @@ fn examples(run: &Path, prompts: &[Vec<u32>]) -> Vec<Example> {
             reward: reward.as_f64(),
             label: None,
             learned: true,
+            thoughts: Vec::new(),
         };
         Example {
             row,
