@@ -182,9 +182,9 @@ pub struct PlanArgs {
     /// Hugging Face model folder or hub model id (setting model.path)
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// .jsonl, .json or .parquet file, folder or hub dataset id (setting data.path)
+    /// .jsonl, .json or .parquet file, folder or hub dataset id (setting data.path); may be repeated
     #[arg(long, value_name = "FILE")]
-    pub data: Option<String>,
+    pub data: Vec<String>,
     /// Rounds of training on responses that the policy samples, of align (setting rounds)
     #[arg(long, value_name = "N")]
     pub rounds: Option<u64>,
@@ -255,9 +255,9 @@ pub enum InspectCommand {
         /// Hugging Face folder or hub model id, for its tokenizer and template (setting model.path)
         #[arg(long, value_name = "DIR")]
         model: PathBuf,
-        /// .jsonl, .json or .parquet file, folder or hub dataset id (setting data.path)
-        #[arg(long, value_name = "FILE")]
-        data: String,
+        /// .jsonl, .json or .parquet file, folder or hub dataset id (setting data.path); may be repeated
+        #[arg(long, value_name = "FILE", required = true)]
+        data: Vec<String>,
         /// Rows to show
         #[arg(long, default_value_t = 3)]
         rows: usize,
@@ -353,9 +353,9 @@ fn text(path: &Path) -> Value {
 }
 
 /// Layers a command's file, flags and `--set` pairs.
-pub fn given(config: Option<&PathBuf>, model: Option<&PathBuf>, data: Option<&String>, set: &[String]) -> Given {
+pub fn given(config: Option<&PathBuf>, model: Option<&PathBuf>, data: &[String], set: &[String]) -> Given {
     let mut given = Given { file: config.cloned(), set: set.to_vec(), ..Given::default() };
     given.flag("model.path", model.map(|p| text(p)), "--model");
-    given.flag("data.path", data.map(|d| Value::String(d.clone())), "--data");
+    given.data(data);
     given
 }

@@ -90,7 +90,7 @@ fn run(command: Command) -> Outcome {
         }
         Command::Methods { json } => commands::methods::run(json),
         Command::Chat(args) => {
-            let given = cli::given(None, Some(&args.model), None, &args.set);
+            let given = cli::given(None, Some(&args.model), &[], &args.set);
             let given = Given { neighbours: Some(jobs::neighbours("chat")), ..given };
             let config = load::load(&given)?;
             let session = session(args.device.as_deref(), true)?;
@@ -120,7 +120,7 @@ fn run(command: Command) -> Outcome {
         Command::Man { folder } => commands::shell::pages(cli::command(), &folder),
         Command::Inspect { what } => match what {
             InspectCommand::Data { model, data, rows, set, plain, job } => {
-                let mut given = cli::given(None, Some(&model), Some(&data), &set);
+                let mut given = cli::given(None, Some(&model), &data, &set);
                 given.flag("data.max_rows", Some(i64::try_from(rows).unwrap_or(i64::MAX)), "--rows");
                 given.flag("job", job, "--job");
                 commands::inspect::data(&load::load(&given)?, plain)
@@ -136,7 +136,7 @@ fn plan(args: &PlanArgs) -> Outcome {
     // Only one job trains in rounds.
     let name = args.job.as_deref().or(args.rounds.map(|_| Align::COMMAND));
     let job = commands::plan::job(name, args.config.as_deref())?;
-    let mut given = cli::given(args.config.as_ref(), args.model.as_ref(), args.data.as_ref(), &args.set);
+    let mut given = cli::given(args.config.as_ref(), args.model.as_ref(), &args.data, &args.set);
     given.flag("rounds", args.rounds.map(|rounds| i64::try_from(rounds).unwrap_or(i64::MAX)), "--rounds");
     let given = Given { neighbours: Some(jobs::neighbours(job.command())), ..given };
     let ready = job.load(&given)?;

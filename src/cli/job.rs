@@ -174,6 +174,7 @@ fn argument(flag: &Flag) -> Arg {
     let argument = match flag.form {
         Form::Path => argument.value_parser(value_parser!(PathBuf)),
         Form::Text => argument,
+        Form::Sources => argument.action(ArgAction::Append),
         Form::Count => argument.value_parser(value_parser!(u32)),
         Form::Names => argument.action(ArgAction::Append).value_delimiter(','),
         Form::Numbers => argument.action(ArgAction::Append).value_delimiter(',').value_parser(value_parser!(f64)),
@@ -193,6 +194,10 @@ fn give(given: &mut Given, flag: &Flag, matches: &mut ArgMatches) {
             given.flag(flag.key, matches.remove_one::<PathBuf>(flag.name).map(|path| text(&path)), &written);
         }
         Form::Text => given.flag(flag.key, matches.remove_one::<String>(flag.name), &written),
+        Form::Sources => {
+            let paths: Vec<String> = matches.remove_many(flag.name).into_iter().flatten().collect();
+            given.data(&paths);
+        }
         Form::Count => {
             let count = matches.remove_one::<u32>(flag.name).map(|count| Value::Integer(count.into()));
             given.flag(flag.key, count, &written);

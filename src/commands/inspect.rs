@@ -12,7 +12,8 @@ use setpoint_transformer::lora::LoraConfig;
 
 use crate::host::session;
 use crate::progress::{self, say, say_file, say_json, say_painted};
-use setpoint::config::sections::{ModelSection, validate_sft_data};
+use setpoint::config::schema::with_lists;
+use setpoint::config::sections::{ModelSection, validate_sft_training_data};
 use setpoint::config::{Config, Given, Problems};
 use setpoint::fetching::fetch_weights_of;
 use setpoint::jobs::{self, AnyJob, JOBS, View};
@@ -90,7 +91,7 @@ impl Config for InspectConfig {
         match self.job.view() {
             Some(view) => (view.validate)(&self.data, "data", problems),
             // Rows that no job was named for may select responses.
-            None => validate_sft_data(&self.data, "data", problems),
+            None => validate_sft_training_data(&self.data, "data", problems),
         }
     }
 }
@@ -105,7 +106,11 @@ pub fn data(config: &InspectConfig, plain: bool) -> Outcome {
             format!("`encode.train_on_thoughts` is a setting of `setpoint sft` alone: `setpoint {job}` has none");
         return Err(Failure::usage("encode.train_on_thoughts", message));
     }
-    let (data, encode) = (view.read)(&config.data, &config.encode);
+    let (mut data, encode) = (view.read)(&config.data, &config.encode);
+    // The first rows of each data set are shown.
+    for source in &mut data.sources {
+        source.max_rows = source.max_rows.into_iter().chain(config.data.max_rows).min();
+    }
     let encode = match setup::model_config(&config.model, &encoder) {
         Ok(model) => setup::within(&encode, &model),
         // A tokenizer's folder will do.
@@ -131,9 +136,12 @@ pub fn data(config: &InspectConfig, plain: bool) -> Outcome {
         }
     }
     let first = if read.rows == 1 { "the first row of".to_owned() } else { format!("the first {} rows of", read.rows) };
-    let first =
-        if config.data.max_rows.is_some_and(|most| read.rows >= most) { first } else { "all rows of".to_owned() };
-    say(format!("{first} {}, as `setpoint {job}` sees them: {report}", config.data.path));
+    let first = if config.data.max_rows.is_some_and(|most| read.sources.iter().any(|set| set.rows >= most)) {
+        first
+    } else {
+        "all rows of".to_owned()
+    };
+    say(format!("{first} {}, as `setpoint {job}` sees them: {report}", config.data.name()));
     if !plain {
         say_painted(format!(
             "colours: {} {} {} {} {}",
@@ -262,10 +270,11 @@ pub fn config(job: &str, set: &[String]) -> Outcome {
 
 /// Prints a schema of the settings of a job, or of all.
 pub fn schema(job: Option<&str>) -> Outcome {
-    let schema = match job {
+    let mut schema = match job {
         Some(job) => named(job)?.schema(),
         None => jobs::schema(),
     };
+    with_lists(&mut schema);
     say_json(&serde_json::to_string_pretty(&schema)?);
     Ok(())
 }

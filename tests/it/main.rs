@@ -34,6 +34,7 @@ mod layers;
 mod links;
 mod max_kl;
 mod methods;
+mod mix;
 mod model_hub;
 mod models;
 mod nll;

@@ -114,7 +114,7 @@ fn lists_are_no_sections() {
         let said = format!("`{key}` is a table of settings; found a list");
         setpoint(&[flags.as_slice(), &["--set", set]].concat()).fails(2, &[&said]);
     }
-    for text in ["data = []\n", "[[data]]\npath = \"x\"\n", "model = []\n", "[[model]]\n", "data = 5\n"] {
+    for text in ["data = []\n", "data = [5]\n", "model = []\n", "[[model]]\n", "data = 5\n"] {
         let (_config, config) = file("align.toml", text);
         let all = ["align", &config, "--dry-run", "--model", &policy, "--data", &rows];
         setpoint(&all).fails(2, &["align.toml:1", "table of settings"]);

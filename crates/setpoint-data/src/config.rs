@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::format::Format;
+use crate::sources::{DataSource, StoppingStrategy};
 
 /// A data set: where it is and how its rows are to be understood.
 ///
@@ -23,7 +24,15 @@ pub struct DatasetConfig {
     ///
     /// Parquet stores one set of keys for a column of objects, with null in each row that lacks a key. So an object's key that is
     /// null in Parquet counts as absent; in JSON it is kept.
+    #[serde(default)]
     pub path: String,
+    /// Several data sets instead of the one that `path` names, each with its own settings; those of this section hold for all that leave
+    /// them out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<DataSource>,
+    /// The end of an epoch over data sets with weights.
+    #[serde(default, skip_serializing_if = "StoppingStrategy::is_default")]
+    pub stopping_strategy: StoppingStrategy,
     /// The split of a folder or hub data set: `train` matches `train.jsonl`, `train-00000-of-00003.parquet` and everything in a folder
     /// `train/`. A single file has none.
     #[serde(default = "default_split")]
@@ -88,6 +97,8 @@ impl DatasetConfig {
     pub fn new(path: impl Into<String>) -> Self {
         Self {
             path: path.into(),
+            sources: Vec::new(),
+            stopping_strategy: StoppingStrategy::default(),
             split: default_split(),
             subset: None,
             revision: default_revision(),

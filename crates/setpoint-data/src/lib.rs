@@ -30,6 +30,7 @@ mod read;
 mod record;
 mod seam;
 mod select;
+mod sources;
 mod t0;
 mod template;
 #[cfg(test)]
@@ -54,11 +55,12 @@ pub use self::hash::{content_hash, hex};
 pub use self::inspect::{Segment, SegmentKind, segments};
 pub use self::notes::ModelNotes;
 pub use self::read::{
-    Hub, HubModel, Push, PushFile, Pushed, ReadReport, RecordStream, RowStream, load_records, read_records,
-    read_records_from, read_rows, read_rows_from,
+    Hub, HubModel, Push, PushFile, Pushed, ReadReport, RecordStream, RowStream, SourceReport, load_records,
+    read_records, read_records_from, read_rows, read_rows_from,
 };
 pub use self::record::{Label, Message, Prompt, Record, Response, Source};
 pub use self::select::select_responses;
+pub use self::sources::{DataSource, StoppingStrategy};
 pub use self::t0::T0;
 pub use self::template::{
     BuiltIn, ChatTemplate, TemplateChoice, TemplateDate, TemplateError, TemplateVariables, template_source,

@@ -1,6 +1,7 @@
 //! One record type for conversations, preferences, labelled rows and scored responses.
 
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,18 +16,20 @@ pub struct Source {
     /// Index of the row within the file, from 0.
     pub row: usize,
     /// The line within the file, from 1, where rows are lines.
-    pub line: Option<usize>,
+    pub line: Option<NonZeroUsize>,
+    /// Index of the data set among those that a job reads, from 0.
+    pub set: usize,
 }
 
 impl Source {
     /// A row of a file whose rows are not lines.
     pub fn row(path: impl Into<Arc<Path>>, row: usize) -> Self {
-        Self { path: path.into(), row, line: None }
+        Self { path: path.into(), row, line: None, set: 0 }
     }
 
     /// A line of a file.
     pub fn line(path: impl Into<Arc<Path>>, row: usize, line: usize) -> Self {
-        Self { path: path.into(), row, line: Some(line) }
+        Self { path: path.into(), row, line: NonZeroUsize::new(line), set: 0 }
     }
 
     /// Returns whether the record was read from a file.

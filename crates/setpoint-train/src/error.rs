@@ -157,8 +157,8 @@ pub enum Error {
         /// What was expected and what was found.
         reason: String,
     },
-    /// A task's order of the data is not a permutation.
-    #[error("the data order of epoch {epoch} is not a permutation of 0..{examples}: {reason}")]
+    /// A task's order of the data does not visit different examples.
+    #[error("the data order of epoch {epoch} does not visit different examples of 0..{examples}: {reason}")]
     Order {
         /// The epoch, from 0.
         epoch: u64,

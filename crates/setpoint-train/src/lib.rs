@@ -36,6 +36,7 @@ mod identity;
 mod logps;
 mod metrics;
 mod mirror;
+mod mixture;
 mod moments;
 mod optimizer;
 mod order;
@@ -70,6 +71,7 @@ pub use logps::{
     sequence_logps_with, shared_tokens, token_logps, token_logps_with,
 };
 pub use metrics::MetricSums;
+pub use mixture::{EpochEnd, Mixed, Mixture, MixtureError};
 pub use moments::MomentsFormat;
 pub use optimizer::{AdamW, AdamWConfig};
 pub use order::Order;

@@ -121,8 +121,13 @@ pub trait Task: Sync {
         "model"
     }
 
-    /// Returns the examples in the order of an epoch (counted from 0): a permutation of `0..len()` that follows from seed and epoch alone. By
-    /// default it is shuffled ([`Order`]).
+    /// Returns the number of examples that an epoch visits. By default it visits all.
+    fn visits(&self) -> usize {
+        self.len()
+    }
+
+    /// Returns the examples in the order of an epoch (counted from 0): [`visits`](Self::visits) different ones of `0..len()`, which follow from
+    /// seed and epoch alone. By default these are all, shuffled ([`Order`]).
     fn order(&self, seed: u64, epoch: u64) -> Vec<usize> {
         Order::new(seed).epoch(epoch, self.len())
     }

@@ -154,6 +154,8 @@ pub enum Form {
     Names,
     /// Numbers, separated by commas.
     Numbers,
+    /// Data sets; may be given several times.
+    Sources,
     /// A text, or `NAME=TEXT` for the setting of that name in a section; may be given several times.
     Named {
         /// The section.
@@ -182,12 +184,15 @@ impl Flag {
 pub const MODEL: Flag =
     Flag::path("model", "DIR", "model.path", "Hugging Face model folder or hub model id (setting model.path)");
 /// `--data`.
-pub const DATA: Flag = Flag::text(
-    "data",
-    "FILE",
-    "data.path",
-    ".jsonl, .json or .parquet file, folder or hub dataset id (setting data.path)",
-);
+pub const DATA: Flag = Flag {
+    form: Form::Sources,
+    ..Flag::text(
+        "data",
+        "FILE",
+        "data.path",
+        ".jsonl, .json or .parquet file, folder or hub dataset id (setting data.path); may be repeated",
+    )
+};
 /// `--adapter`.
 pub const ADAPTER: Flag =
     Flag::path("adapter", "DIR", "adapter.path", "PEFT folder with an adapter to go on from (setting adapter.path)");

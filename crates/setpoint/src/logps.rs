@@ -200,7 +200,7 @@ pub fn dry_run(session: &Session, config: &LogpsConfig) -> Outcome<String> {
     let data = examples(session, config, &encoder, &model_config)?;
     let responses: usize = data.examples.iter().map(|e| e.responses.len()).sum();
     if responses == 0 {
-        return Err(Failure::run(format!("{}: no responses to score", config.data.path)));
+        return Err(Failure::run(format!("{}: no responses to score", config.data.name())));
     }
     Ok(format!("{} of {}", counted(responses, "response"), counted(data.examples.len(), "row")))
 }

@@ -166,6 +166,10 @@ pub fn identity(
             table.shift_remove(key);
         }
     }
+    let sources = settings.pointer_mut("/data/sources").and_then(Value::as_array_mut);
+    for source in sources.into_iter().flatten().filter_map(Value::as_object_mut) {
+        source.shift_remove("path");
+    }
     let device = format!("{:?}", session.device());
     let kind = device.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
     let inputs: Map<String, Value> = inputs.iter().map(|(name, hash)| ((*name).to_owned(), json!(hash))).collect();

@@ -108,7 +108,7 @@ impl Reader<'_> {
         format!(
             "`{}` draws and scores them (a rule, a command or a judge may score them instead of --model: docs/REWARDS.md); or do \
              without {}",
-            command(&self.data.path, self.reference),
+            command(&self.data.each()[0].path, self.reference),
             self.setting
         )
     }

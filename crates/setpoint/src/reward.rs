@@ -16,7 +16,7 @@ use crate::adapter::{self, Adaptation, adapt_rate, adapted, with_tokenizer};
 use crate::config::load::to_table;
 use crate::config::sections::{
     ModelSection, Wanted, validate_best, validate_data, validate_encode, validate_saving, validate_train,
-    warn_of_no_eval_data,
+    validate_training_data, warn_of_no_eval_data,
 };
 use crate::config::{Config, Problems};
 use crate::failure::{Failure, Outcome};
@@ -26,7 +26,7 @@ use crate::saving::saved_dtype;
 use crate::session::{Meter, Session};
 use crate::setup::{self, Encoded, Reading};
 use crate::training::tracker::{self, TrackerSection};
-use crate::training::{Companions, Output, RunPlan, Saver, Shape, conclude, open_run, train};
+use crate::training::{Companions, Mix, Output, RunPlan, Saver, Shape, conclude, open_run, train};
 
 /// Settings of `setpoint reward`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -88,7 +88,7 @@ impl Config for RewardConfig {
         self.model.validate("model", Wanted::Either, problems);
         self.model.validate_trained("model", self.adapter.is_some(), problems);
         adapter::validate(self.adapter.as_ref(), &self.model, true, problems);
-        validate_data(&self.data, "data", problems);
+        validate_training_data(&self.data, "data", problems);
         validate_encode(&self.encode, problems);
         if let Some(eval) = &self.eval_data {
             validate_data(eval, "eval_data", problems);
@@ -144,18 +144,19 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
     let encode = encode_options(config, &lm_config, &encoder)?;
     warn_of_no_eval_data(&config.train, config.eval_data.as_ref());
     let data = setup::examples(&reading(&config.data), &encode, &encoder, "training data", session)?;
-    let task = PreferenceTask::new(pairs(&data.examples, &config.data.path)?, config.center)?;
+    let (pairs_of_data, mix) = mixed_pairs(config, &data)?;
+    let task = PreferenceTask::new(pairs_of_data, config.center)?;
     let mut eval_rows = None;
     let eval = match &config.eval_data {
         None => None,
         Some(eval) => {
             let data = setup::examples(&reading(eval), &encode, &encoder, "evaluation data", session)?;
-            eval_rows = Some((&eval.path, Row::of_examples(&data.examples)));
-            Some(PreferenceTask::new(pairs(&data.examples, &eval.path)?, config.center)?)
+            eval_rows = Some((eval, Row::of_examples(&data.examples)));
+            Some(PreferenceTask::new(pairs(&data.examples, &eval.name())?.0, config.center)?)
         }
     };
     let adaptation = adaptation(config)?;
-    let plan = run_plan(session, config, &lm_config, &data, task.pairs().len(), adaptation.as_ref())?;
+    let plan = run_plan(session, config, &lm_config, &data, &mix, adaptation.as_ref())?;
     plan.warn();
     let run = open_run(session, folder, resume, config)?;
 
@@ -171,10 +172,10 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
         adaptation.adapt(&mut settings);
     }
     origin.encoder(&config.model, &encoder);
-    origin.data("data", &config.data.path, Row::of_examples(&data.examples), prompt_and_responses)?;
+    origin.data("data", &config.data, Row::of_examples(&data.examples), prompt_and_responses)?;
     origin.loss("data", pairs_hash(&task));
-    if let (Some(task), Some((path, rows))) = (&eval, eval_rows) {
-        origin.data("eval_data", path, rows, prompt_and_responses)?;
+    if let (Some(task), Some((data, rows))) = (&eval, eval_rows) {
+        origin.data("eval_data", data, rows, prompt_and_responses)?;
         origin.loss("eval_data", pairs_hash(task));
     }
     origin.check(&run)?;
@@ -213,6 +214,7 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
     });
     let companions = Companions {
         eval: eval.as_ref(),
+        mix: Some(mix),
         recompute: model.model.recompute,
         saver: Some(saver),
         tracker: config.tracker.as_ref(),
@@ -229,8 +231,14 @@ pub fn plan(session: &Session, config: &RewardConfig) -> Outcome<RunPlan> {
     let model_config = setup::model_config(&config.model, &encoder)?;
     let encode = encode_options(config, &model_config, &encoder)?;
     let data = setup::examples(&reading(&config.data), &encode, &encoder, "training data", session)?;
-    let pairs = pairs(&data.examples, &config.data.path)?.len();
-    run_plan(session, config, &model_config, &data, pairs, adaptation(config)?.as_ref())
+    let (_, mix) = mixed_pairs(config, &data)?;
+    run_plan(session, config, &model_config, &data, &mix, adaptation(config)?.as_ref())
+}
+
+/// Returns the pairs of the training data, and the part of each data set in an epoch.
+fn mixed_pairs(config: &RewardConfig, data: &Encoded) -> Outcome<(Vec<Preference>, Mix)> {
+    let (pairs, sets) = pairs(&data.examples, &config.data.name())?;
+    Ok((pairs, Mix::of(&config.data, &sets)?))
 }
 
 /// Returns the adapter that is trained, if one is.
@@ -244,7 +252,7 @@ fn run_plan(
     config: &RewardConfig,
     started_from: &ModelConfig,
     data: &Encoded,
-    pairs: usize,
+    mix: &Mix,
     adaptation: Option<&Adaptation>,
 ) -> Outcome<RunPlan> {
     let mut shape = started_from.clone();
@@ -252,7 +260,7 @@ fn run_plan(
     shape.num_labels = 1;
     let adapter = adaptation.map(|adaptation| adaptation.size(&shape, session.device())).transpose()?;
     let shape = Shape { config: &shape, model: &config.model, output: Output::Reward, adapter };
-    RunPlan::of(shape, &data.report, &config.train, pairs, &session.place)
+    Ok(RunPlan::of(shape, &data.report, &config.train, mix.visits(), &session.place)?.mixed(mix, &data.report))
 }
 
 /// Pairs with their margins.
@@ -288,11 +296,12 @@ fn is_reward_model(config: &ModelConfig) -> bool {
     config.architecture == Architecture::SequenceClassification
 }
 
-/// One pair per row: the labelled ones, else the best and the worst reward.
-fn pairs(examples: &[Example], path: &str) -> Outcome<Vec<Preference>> {
-    let mut pairs = Vec::new();
+/// One pair per row: the labelled ones, else the best and the worst reward. Also returns the data set of each.
+fn pairs(examples: &[Example], path: &str) -> Outcome<(Vec<Preference>, Vec<usize>)> {
+    let (mut pairs, mut sets) = (Vec::new(), Vec::new());
     for example in examples {
         let Some((chosen, rejected)) = setup::pair(example) else { continue };
+        sets.push(example.source.set);
         let row = |i: usize| [example.prompt.as_slice(), example.responses[i].ids.as_slice()].concat();
         pairs.push(Preference {
             chosen: row(chosen),
@@ -310,5 +319,5 @@ fn pairs(examples: &[Example], path: &str) -> Outcome<Vec<Preference>> {
     if pairs.len() < examples.len() {
         log::info!("{} of {} rows have no pair and are left out", examples.len() - pairs.len(), examples.len());
     }
-    Ok(pairs)
+    Ok((pairs, sets))
 }

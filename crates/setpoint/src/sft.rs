@@ -15,8 +15,8 @@ use toml::{Table, Value};
 use crate::adapter::{self, Adaptation, adapt_rate, adapted, with_tokenizer};
 use crate::config::load::to_table;
 use crate::config::sections::{
-    ModelSection, Wanted, validate_best, validate_saving, validate_sft_data, validate_sft_encode, validate_train,
-    warn_of_no_eval_data,
+    ModelSection, Wanted, validate_best, validate_saving, validate_sft_data, validate_sft_encode,
+    validate_sft_training_data, validate_train, warn_of_no_eval_data,
 };
 use crate::config::{Config, Problems};
 use crate::failure::Outcome;
@@ -27,7 +27,9 @@ use crate::session::Session;
 use crate::setup::{self, Encoded};
 use crate::tasks::sft::{SftExample, SftTask};
 use crate::training::tracker::{self, TrackerSection};
-use crate::training::{Companions, Output, RunPlan, SamplesSection, Saver, Shape, conclude, open_run, sampler, train};
+use crate::training::{
+    Companions, Mix, Output, RunPlan, SamplesSection, Saver, Shape, conclude, open_run, sampler, train,
+};
 
 /// Settings of `setpoint sft`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -89,7 +91,7 @@ impl Config for SftConfig {
         self.model.validate("model", Wanted::LanguageModelOrShape, problems);
         self.model.validate_trained("model", self.adapter.is_some(), problems);
         adapter::validate(self.adapter.as_ref(), &self.model, false, problems);
-        validate_sft_data(&self.data, "data", problems);
+        validate_sft_training_data(&self.data, "data", problems);
         validate_sft_encode(&self.encode, problems);
         if let Some(eval) = &self.eval_data {
             validate_sft_data(eval, "eval_data", problems);
@@ -147,7 +149,7 @@ impl Job for Sft {
     const VIEW: Option<View> = Some(View {
         about: "`setpoint sft`: every assistant turn that the row does not exclude is learned",
         selects: true,
-        validate: validate_sft_data,
+        validate: validate_sft_training_data,
         read: |data, encode| {
             let encode = EncodeOptions { assistant_spans: true, ..turns(encode) };
             (reading(data, Some(Responses::Auto)), encode)
@@ -194,7 +196,9 @@ pub fn run(session: &Session, config: &SftConfig, folder: &Path, resume: bool) -
         .map(|eval| setup::examples(&eval, &encode, &encoder, "evaluation data", session))
         .transpose()?;
     let adaptation = Adaptation::of(&config.model, config.adapter.as_ref(), AdapterTask::CausalLm)?;
-    let plan = run_plan(session, config, &model_config, &data, adaptation.as_ref())?;
+    let task = task_of(&data.examples);
+    let mix = mix(config, &task)?;
+    let plan = run_plan(session, config, &model_config, &data, &mix, adaptation.as_ref())?;
     plan.warn();
     let run = open_run(session, folder, resume, config)?;
 
@@ -214,11 +218,10 @@ pub fn run(session: &Session, config: &SftConfig, folder: &Path, resume: bool) -
         adaptation.adapt(&mut settings);
     }
     origin.encoder(&config.model, &encoder);
-    let task = task_of(&data.examples);
-    origin.data("data", &config.data.path, rows(&task), conversation)?;
+    origin.data("data", &config.data, rows(&task), conversation)?;
     let eval_task = eval.as_ref().map(|eval| task_of(&eval.examples));
     if let (Some(task), Some(eval)) = (&eval_task, &config.eval_data) {
-        origin.data("eval_data", &eval.path, rows(task), conversation)?;
+        origin.data("eval_data", eval, rows(task), conversation)?;
     }
     origin.check(&run)?;
     settings.identity = origin.identity();
@@ -241,6 +244,7 @@ pub fn run(session: &Session, config: &SftConfig, folder: &Path, resume: bool) -
     let saver: Saver<'_, CausalLm> = Box::new(|model| save_policy(model, &saving, &dir));
     let companions = Companions {
         eval: eval_task.as_ref(),
+        mix: Some(mix),
         recompute: model.model.recompute,
         sampler,
         saver: Some(saver),
@@ -259,7 +263,14 @@ pub fn plan(session: &Session, config: &SftConfig) -> Outcome<RunPlan> {
     let encode = setup::within(&turns(&config.encode), &model_config);
     let data = setup::examples(&config.training_data(), &encode, &encoder, "training data", session)?;
     let adaptation = Adaptation::of(&config.model, config.adapter.as_ref(), AdapterTask::CausalLm)?;
-    run_plan(session, config, &model_config, &data, adaptation.as_ref())
+    let mix = mix(config, &task_of(&data.examples))?;
+    run_plan(session, config, &model_config, &data, &mix, adaptation.as_ref())
+}
+
+/// Mixes the conversations of the data sets.
+fn mix(config: &SftConfig, task: &SftTask) -> Outcome<Mix> {
+    let sets: Vec<usize> = task.examples.iter().map(|example| example.set).collect();
+    Mix::of(&config.data, &sets)
 }
 
 fn run_plan(
@@ -267,17 +278,20 @@ fn run_plan(
     config: &SftConfig,
     shape: &ModelConfig,
     data: &Encoded,
+    mix: &Mix,
     adaptation: Option<&Adaptation>,
 ) -> Outcome<RunPlan> {
-    let examples = task_of(&data.examples).examples.len();
     let adapter = adaptation.map(|adaptation| adaptation.size(shape, session.device())).transpose()?;
     let shape = Shape { config: shape, model: &config.model, output: Output::Tokens, adapter };
-    RunPlan::of(shape, &data.report, &config.train, examples, &session.place)
+    Ok(RunPlan::of(shape, &data.report, &config.train, mix.visits(), &session.place)?.mixed(mix, &data.report))
 }
 
 /// The conversations of a task, for the identity of the run.
 fn rows(task: &SftTask) -> Vec<Row> {
-    task.examples.iter().map(|example| Row::of_conversation(&example.name, &example.ids, &example.counted)).collect()
+    task.examples
+        .iter()
+        .map(|SftExample { name, set, ids, counted }| Row::of_conversation(name, *set, ids, counted))
+        .collect()
 }
 
 /// Makes one SFT example of each response: a row with several is several conversations.
@@ -290,7 +304,7 @@ pub fn task_of(examples: &[Example]) -> SftTask {
                 let counted = example.learned(j);
                 // Of a row's responses some may be excluded from training.
                 let any = counted.contains(&true);
-                any.then(|| SftExample { name: example.source.to_string(), ids, counted })
+                any.then(|| SftExample { name: example.source.to_string(), set: example.source.set, ids, counted })
             })
         })
         .collect();

@@ -387,9 +387,24 @@ impl TextEncoder {
         records: &[Record],
         options: &EncodeOptions,
     ) -> Result<(Vec<Example>, EncodeReport), Error> {
+        self.encode_sets(records, &|_| options)
+    }
+
+    /// Encodes the records of several data sets, each with its own options: `options` returns those of a record's
+    /// [`set`](crate::Source::set).
+    ///
+    /// # Errors
+    /// As [`TextEncoder::encode_all`].
+    pub fn encode_sets<'o>(
+        &self,
+        records: &[Record],
+        options: &(dyn Fn(usize) -> &'o EncodeOptions + Sync),
+    ) -> Result<(Vec<Example>, EncodeReport), Error> {
         const EXAMPLES: usize = 5;
-        let encoded: Vec<_> =
-            records.par_iter().enumerate().map(|(row, record)| self.encode(row, record, options)).collect();
+        let encoded: Vec<_> = {
+            let encode = |(row, record): (usize, &Record)| self.encode(row, record, options(record.source.set));
+            records.par_iter().enumerate().map(encode).collect()
+        };
         let mut examples = Vec::with_capacity(records.len());
         let mut report = EncodeReport { rows: records.len(), ..EncodeReport::default() };
         for (record, encoded) in records.iter().zip(encoded) {
@@ -403,7 +418,7 @@ impl TextEncoder {
                     report.cut += usize::from(encoded.cut);
                     encoded.outcome.map(|example| examples.push(example)).err()
                 }
-                Err(error) if options.on_bad_row == BadRows::Drop && skippable(&error) => {
+                Err(error) if options(record.source.set).on_bad_row == BadRows::Drop && skippable(&error) => {
                     if report.examples_of_invalid.len() < EXAMPLES {
                         report.examples_of_invalid.push(error.to_string());
                     }

@@ -95,6 +95,8 @@ pub struct EncodeReport {
     pub responses: Lengths,
     /// Lengths of prompt and longest response together.
     pub longest: Lengths,
+    /// Tokens of the prompts and responses of each data set.
+    pub set_tokens: Vec<usize>,
 }
 
 impl EncodeReport {
@@ -106,6 +108,13 @@ impl EncodeReport {
         self.prompts = Lengths::of(examples.iter().map(|e| e.prompt.len()));
         self.responses = Lengths::of(responses());
         self.longest = Lengths::of(examples.iter().map(Example::longest));
+        for example in examples {
+            let set = example.source.set;
+            if self.set_tokens.len() <= set {
+                self.set_tokens.resize(set + 1, 0);
+            }
+            self.set_tokens[set] += example.tokens();
+        }
     }
 }
 

@@ -101,7 +101,7 @@ pub(super) fn document(path: &Path, reader: impl Read, most: u64) -> Result<Rows
         }
         Some(Err(error)) => {
             let line = error.line();
-            let at = Source { line: Some(line), ..at(0) };
+            let at = Source::line(path, 0, line);
             // Not a bad row but an unreadable file: nothing follows that could be read.
             return Err(Error::Io {
                 action: "parse",
@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn lines_count_from_one_and_empty_ones_are_skipped() {
         let rows = read_lines("\u{feff}{\"a\": 1}\r\n\n  \n{\"a\": 2}");
-        let places: Vec<_> = rows.into_iter().map(|r| r.unwrap().0).map(|s| (s.row, s.line)).collect();
+        let places: Vec<_> = rows.into_iter().map(|r| r.unwrap().0).map(|s| (s.row, s.line.map(usize::from))).collect();
         assert_eq!(places, [(0, Some(1)), (1, Some(4))]);
     }
 

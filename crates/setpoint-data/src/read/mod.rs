@@ -86,8 +86,8 @@ fn locate(config: &DatasetConfig, hub: &Hub) -> Result<Vec<PathBuf>, Error> {
 /// The records of a data set. Made by [`read_records`].
 pub struct RecordStream {
     rows: RowStream,
-    /// The format of a file's rows.
-    format: Option<(Arc<Path>, Format)>,
+    /// The format of a file's rows. A file may belong to two data sets, with different columns.
+    format: Option<((Arc<Path>, usize), Format)>,
 }
 
 impl std::fmt::Debug for RecordStream {
@@ -117,10 +117,11 @@ impl RecordStream {
     }
 
     fn record(&mut self, source: Source, row: Row) -> Result<Record, Error> {
-        let known = self.format.as_ref().filter(|(path, _)| *path == source.path).map(|(_, format)| *format);
+        let place = (source.path.clone(), source.set);
+        let known = self.format.as_ref().filter(|(known, _)| *known == place).map(|(_, format)| *format);
         let format = match self.rows.config.format.or(known) {
             Some(format) => format,
-            None => self.format.insert((source.path.clone(), detect(&row, &source)?)).1,
+            None => self.format.insert((place, detect(&row, &source)?)).1,
         };
         let config = &self.rows.config;
         let record = if self.rows.in_cells {
@@ -163,6 +164,19 @@ pub struct ReadReport {
     pub dropped: usize,
     /// The errors of the first few of them.
     pub examples: Vec<String>,
+    /// The rows of each data set.
+    pub sources: Vec<SourceReport>,
+}
+
+/// What became of the rows of one of the data sets that a job reads.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct SourceReport {
+    /// Where it is.
+    pub path: String,
+    /// Rows read.
+    pub rows: usize,
+    /// Rows that became records.
+    pub kept: usize,
 }
 
 /// The memory that a data set's records may take: compressed files of a few bytes can hold more rows than any memory.
@@ -218,21 +232,38 @@ fn weight(value: &Value) -> usize {
     }
 }
 
-/// Reads all records into memory and deals with bad rows as the configuration says.
+/// Reads all records into memory, data set after data set, and deals with bad rows as the configuration says.
 ///
 /// # Errors
-/// As [`read_records`]; with [`BadRows::Error`] also the first bad row; when no row is left, [`Error::Empty`].
+/// As [`read_records`]; with [`BadRows::Error`] also the first bad row; when no row of a data set is left, [`Error::Empty`].
 pub fn load_records(config: &DatasetConfig) -> Result<(Vec<Record>, ReadReport), Error> {
-    const EXAMPLES: usize = 5;
     let mut records = Vec::new();
     let mut report = ReadReport::default();
+    for (set, config) in config.each().iter().enumerate() {
+        load_set(config, set, &mut records, &mut report)?;
+    }
+    report.kept = records.len();
+    Ok((records, report))
+}
+
+/// Adds the records of one data set, which is the `set`th.
+fn load_set(
+    config: &DatasetConfig,
+    set: usize,
+    records: &mut Vec<Record>,
+    report: &mut ReadReport,
+) -> Result<(), Error> {
+    const EXAMPLES: usize = 5;
+    let before = records.len();
     let stream = read_records(config)?;
     let mut room = Room::of(stream.rows.bytes);
+    let mut rows = 0;
     for record in stream {
-        report.rows += 1;
+        rows += 1;
         match record {
-            Ok(record) => {
-                room.take(&record, report.rows, config)?;
+            Ok(mut record) => {
+                room.take(&record, rows, config)?;
+                record.source.set = set;
                 records.push(record);
             }
             Err(error)
@@ -247,16 +278,19 @@ pub fn load_records(config: &DatasetConfig) -> Result<(Vec<Record>, ReadReport),
             Err(error) => return Err(error),
         }
     }
-    report.kept = records.len();
-    if records.is_empty() {
+    report.rows += rows;
+    let kept = records.len() - before;
+    if kept == 0 {
         return Err(Error::Empty { dataset: config.path.clone() });
     }
-    Ok((records, report))
+    report.sources.push(SourceReport { path: config.path.clone(), rows, kept });
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sources::DataSource;
 
     #[test]
     fn records_of_a_dense_file_are_bounded() {
@@ -310,5 +344,47 @@ mod tests {
             assert!(message(path).starts_with(&format!("{path}: no such file or folder, and not a hub id")), "{path}");
         }
         assert!(message("owner/name").contains("http://127.0.0.1:1"));
+    }
+
+    #[test]
+    fn data_sets_are_read_one_after_the_other_each_in_its_own_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let chat = write(
+            "chat.jsonl",
+            "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}]}\n",
+        );
+        let table = write("math.csv", "q,a\n1+1,2\n1+2,3\n1+3,4\n");
+        let columns = |prompt: &str, completion: &str| {
+            Some([("prompt".to_owned(), prompt.to_owned()), ("completion".to_owned(), completion.to_owned())].into())
+        };
+        let math = DataSource { columns: columns("q", "a"), max_rows: Some(2), ..DataSource::new(&table) };
+        // The same file under other columns: its rows are other records.
+        let reversed = DataSource { columns: columns("a", "q"), ..DataSource::new(&table) };
+        let config = |sources: Vec<DataSource>| DatasetConfig { sources, ..DatasetConfig::new("") };
+        let all = config(vec![DataSource::new(&chat), math.clone()]);
+        let (records, report) = load_records(&all).unwrap();
+        let texts: Vec<_> = records.iter().map(|r| (r.source.set, r.responses[0].text().to_owned())).collect();
+        assert_eq!(texts, [(0, "b".to_owned()), (1, "2".to_owned()), (1, "3".to_owned())]);
+        let source = |path: &str, rows| SourceReport { path: path.to_owned(), rows, kept: rows };
+        assert_eq!(report.sources, [source(&chat, 1), source(&table, 2)]);
+        assert_eq!((report.rows, report.kept), (3, 3));
+        let streamed: Vec<Record> = read_records(&all).unwrap().collect::<Result<_, _>>().unwrap();
+        assert_eq!(streamed, records);
+        let (records, _) = load_records(&config(vec![math, reversed])).unwrap();
+        assert_eq!(records.len(), 5);
+        assert_eq!((records[2].responses[0].text(), records[2].source.set), ("1+1", 1));
+
+        let empty = write("empty.jsonl", "");
+        let message =
+            load_records(&config(vec![DataSource::new(&chat), DataSource::new(&empty)])).unwrap_err().to_string();
+        assert!(message.contains("empty.jsonl: no rows"), "{message}");
+        let message =
+            load_records(&config(vec![DataSource::new(&chat), DataSource::new("no.jsonl")])).unwrap_err().to_string();
+        assert_eq!(message, "no.jsonl: no such file or folder. Check the path");
     }
 }

@@ -1,5 +1,6 @@
 //! A data set as the rows of its files, one after the other.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 
 use super::hub::Hub;
@@ -25,30 +26,40 @@ pub fn read_rows(config: &DatasetConfig) -> Result<RowStream, Error> {
 /// # Errors
 /// As [`read_rows`].
 pub fn read_rows_from(config: &DatasetConfig, hub: &Hub) -> Result<RowStream, Error> {
-    let files = locate(config, hub)?;
-    let bytes = files.iter().filter_map(|file| Some(std::fs::metadata(file).ok()?.len())).sum();
+    let mut sets = VecDeque::new();
+    for config in config.each() {
+        sets.push_back((locate(&config, hub)?, config));
+    }
     let mut stream = RowStream {
         config: config.clone(),
-        files: files.into_iter(),
-        bytes,
+        sets,
+        set: 0,
+        files: Vec::new().into_iter(),
+        bytes: 0,
         open: None,
         in_cells: false,
         read: 0,
         ended: false,
     };
-    stream.open_next()?;
+    stream.begin_next_set()?;
     Ok(stream)
 }
 
 /// The rows of a data set, with their places. Made by [`read_rows`].
 pub struct RowStream {
+    /// The data set that is read now.
     pub(super) config: DatasetConfig,
+    /// The data sets that follow, each with its files.
+    sets: VecDeque<(Vec<PathBuf>, DatasetConfig)>,
+    /// The number of data sets that were begun.
+    set: usize,
     files: std::vec::IntoIter<PathBuf>,
-    /// The length of all files.
+    /// The length of all files of the data set.
     pub(super) bytes: u64,
     open: Option<Rows>,
     /// Whether the open file is a table, whose cells are text.
     pub(super) in_cells: bool,
+    /// Rows of the data set that were read.
     pub(super) read: usize,
     pub(super) ended: bool,
 }
@@ -60,6 +71,18 @@ impl std::fmt::Debug for RowStream {
 }
 
 impl RowStream {
+    /// Opens the first file of the next data set; false if there is none.
+    fn begin_next_set(&mut self) -> Result<bool, Error> {
+        let Some((files, config)) = self.sets.pop_front() else { return Ok(false) };
+        self.bytes = files.iter().filter_map(|file| Some(std::fs::metadata(file).ok()?.len())).sum();
+        self.files = files.into_iter();
+        self.config = config;
+        self.set += 1;
+        self.read = 0;
+        self.open_next()?;
+        Ok(true)
+    }
+
     fn open_next(&mut self) -> Result<bool, Error> {
         let Some(path) = self.files.next() else { return Ok(false) };
         self.open = Some(files::rows(&path)?);
@@ -69,19 +92,23 @@ impl RowStream {
 
     fn advance(&mut self) -> Result<Option<(Source, Row)>, Error> {
         loop {
-            let Some(rows) = &mut self.open else { return Ok(None) };
-            let Some(row) = rows.next() else {
+            let is_whole = self.config.max_rows.is_some_and(|max| self.read >= max);
+            let Some(row) = self.open.as_mut().filter(|_| !is_whole).and_then(Iterator::next) else {
                 self.open = None;
-                if self.open_next()? {
+                if !is_whole && self.open_next()? {
                     continue;
                 }
-                if self.read == 0 {
+                if self.read == 0 && !is_whole {
                     return Err(Error::Empty { dataset: self.config.path.clone() });
+                }
+                if self.begin_next_set()? {
+                    continue;
                 }
                 return Ok(None);
             };
             self.read += 1;
-            let (source, mut row) = row?;
+            let (mut source, mut row) = row?;
+            source.set = self.set - 1;
             rename(&mut row, &self.config, &source)?;
             return Ok(Some((source, row)));
         }
@@ -109,7 +136,7 @@ impl Iterator for RowStream {
     type Item = Result<(Source, Row), Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.ended || self.config.max_rows.is_some_and(|max| self.read >= max) {
+        if self.ended {
             return None;
         }
         let next = self.advance();

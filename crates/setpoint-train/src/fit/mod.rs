@@ -101,7 +101,7 @@ pub fn fit_on<T: Task>(
     run: &RunDir,
     hooks: &mut dyn Hooks<T::Model>,
 ) -> Result<Fitted<T::Model>, Error> {
-    let plan = config.plan(task.len())?;
+    let plan = config.plan(task.visits())?;
     let home = device_of(&model)?;
     if home != *devices.first() {
         let reason = format!("the model is on {home:?}, and the first of the devices is {:?}", devices.first());

@@ -223,13 +223,13 @@ pub(super) fn batch(order: &[usize], batch_size: usize, step_in_epoch: u64) -> &
     &order[start..(start + batch_size).min(order.len())]
 }
 
-/// The order of an epoch, checked to visit each example once.
+/// The order of an epoch, checked to visit as many examples as it says, and none of them twice.
 pub(super) fn epoch_order<T: Task>(task: &T, seed: u64, epoch: u64) -> Result<Vec<usize>, Error> {
     let order = task.order(seed, epoch);
     let examples = task.len();
     let wrong = |reason: String| Error::Order { epoch, examples, reason };
-    if order.len() != examples {
-        return Err(wrong(format!("it has {} entries", order.len())));
+    if order.len() != task.visits() {
+        return Err(wrong(format!("it has {} entries, expected {}", order.len(), task.visits())));
     }
     let mut seen = vec![false; examples];
     for &example in &order {

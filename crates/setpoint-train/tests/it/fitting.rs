@@ -371,7 +371,7 @@ fn a_wrong_order_and_a_batch_without_weight_are_errors() {
     ] {
         task.wrong_order = Some(order);
         let text = error(name, &task);
-        assert!(text.contains("permutation of 0..4") && text.contains(expected), "{text}");
+        assert!(text.contains("different examples of 0..4") && text.contains(expected), "{text}");
     }
     task.wrong_order = None;
     task.examples.iter_mut().for_each(|(ids, _)| ids.clear());

@@ -76,6 +76,7 @@ mod tests {
             scored_from: 2,
         };
         Prompt {
+            set: 0,
             name: name.to_owned(),
             sequences: responses.iter().map(sequence).collect(),
             labels: responses.iter().map(|response| response.2).collect(),

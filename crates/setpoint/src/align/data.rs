@@ -66,19 +66,19 @@ impl TrainingData {
         }
     }
 
-    /// Counts the examples that the method makes of the training data: prompts, pairs or single responses.
-    pub fn examples(&self) -> usize {
+    /// Lists the examples that the method makes of the training data (prompts, pairs or single responses) in the order of its task: the data
+    /// set of each.
+    pub fn examples(&self) -> Vec<usize> {
+        fn each<P: PreparedPrompt>(sets: &Sets<P>, examples: impl Fn(&P) -> usize) -> Vec<usize> {
+            let of_prompt = |prompt: &P| std::iter::repeat_n(prompt.prompt().set, examples(prompt));
+            sets.train.prompts.iter().flat_map(of_prompt).collect()
+        }
         match self {
-            Self::Prompts { sets, .. } => sets.train.prompts.len(),
-            Self::Pairs { sets, .. } => sets.train.prompts.iter().map(|prompt| prompt.pairs.len()).sum(),
-            Self::Rows { objective, sets } => {
-                let rows = |prompt| rows_of(&**objective, prompt).len();
-                sets.train.prompts.iter().map(rows).sum()
-            }
-            Self::RowsWithValue { sets, .. } => {
-                sets.train.prompts.iter().map(|prompt| prompt.prompt.sequences.len()).sum()
-            }
-            Self::Best { sets } => sets.train.prompts.len(),
+            Self::Prompts { sets, .. } => each(sets, |_| 1),
+            Self::Pairs { sets, .. } => each(sets, |prompt| prompt.pairs.len()),
+            Self::Rows { objective, sets } => each(sets, |prompt| rows_of(&**objective, prompt).len()),
+            Self::RowsWithValue { sets, .. } => each(sets, |prompt| prompt.prompt.sequences.len()),
+            Self::Best { sets } => each(sets, |_| 1),
         }
     }
 }

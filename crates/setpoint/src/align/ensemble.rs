@@ -20,7 +20,8 @@ pub fn read(
     prompts: &mut [PairedPrompt],
 ) -> Outcome {
     for file in files {
-        let data = DatasetConfig { path: file.display().to_string(), uses: Uses::default(), ..config.data.clone() };
+        let (path, sources) = (file.display().to_string(), Vec::new());
+        let data = DatasetConfig { path, sources, uses: Uses::default(), ..config.data.clone() };
         let what = format!("rewards of {}", file.display());
         let examples = setup::examples(&data, encode, encoder, &what, session)?.examples;
         let mut rest = examples.iter();

@@ -35,6 +35,7 @@ impl ReadSet {
     fn prompts(&self) -> Vec<Prompt> {
         let prompt = |example: &Example| Prompt {
             name: example.source.to_string(),
+            set: example.source.set,
             sequences: setup::sequences(example, self.t0),
             labels: setup::labels(example),
             rewards: example.responses.iter().map(|response| response.reward).collect(),
@@ -255,6 +256,7 @@ fn mismatch(prompts: &mut Vec<RowPrompt>, path: &str, method: &str) -> Outcome<V
         });
         let prompt = Prompt {
             name: prompt.name.clone(),
+            set: prompt.set,
             sequences: sequences.collect(),
             labels: prompt.labels.clone(),
             rewards: prompt.rewards.clone(),

@@ -17,7 +17,7 @@ use crate::saving::{Saving, save_policy, saved_dtype};
 use crate::session::Session;
 use crate::setup;
 use crate::tasks::dro_v::PolicyAndValue;
-use crate::training::{Companions, KlLimit, KlMeter, Sampler, Saver, conclude, kl_passed, sampler, train};
+use crate::training::{Companions, KlLimit, KlMeter, Mix, Sampler, Saver, conclude, kl_passed, sampler, train};
 
 /// What every method's training needs.
 pub struct Fitting<'a> {
@@ -37,6 +37,8 @@ pub struct Fitting<'a> {
     pub policy: CausalLm,
     /// The token that the policy learns to end its turns with.
     pub stop: Option<u32>,
+    /// The parts of several data sets in an epoch; none for a training in rounds, whose prompts are mixed before.
+    pub mix: Option<Mix>,
     /// The run folder.
     pub run: &'a RunDir,
     /// The parts of the forward pass that the backward pass computes again.
@@ -51,7 +53,7 @@ impl Fitting<'_> {
     /// Trains what `complete` makes of the policy, and saves it. `target`: the mean target of the chosen responses, nats, for methods with
     /// targets.
     pub fn train<T: Task<Model: HasPolicy>>(
-        self,
+        mut self,
         task: &T,
         eval: Option<&T>,
         settings: &TrainConfig,
@@ -71,7 +73,8 @@ impl Fitting<'_> {
             }
             false => None,
         };
-        let companions = Companions { eval, displacement, chosen_tokens: self.chosen_tokens, ..Companions::default() };
+        let (mix, chosen_tokens) = (self.mix.take(), self.chosen_tokens);
+        let companions = Companions { eval, mix, displacement, chosen_tokens, ..Companions::default() };
         self.train_with(task, settings, companions, shown, complete)
     }
 
@@ -93,6 +96,7 @@ impl Fitting<'_> {
             value: start,
             mut policy,
             stop,
+            mix: _,
             run,
             recompute,
             chosen_tokens: _,

@@ -35,7 +35,7 @@ use setpoint_transformer::CausalLm;
 use setpoint_transformer::lora::without_adapter;
 
 use crate::adapter::{fix_dropout, with_tokenizer};
-use crate::config::sections::validate_data;
+use crate::config::sections::validate_training_data;
 use crate::failure::{Failure, Outcome};
 use crate::job::{ADAPTER, DATA, DryRun, Flag, Job, MODEL, Planned, View, Work, word};
 use crate::saving::learned_stop;
@@ -49,7 +49,7 @@ use crate::tasks::rows::RowTask;
 use crate::tasks::single::SingleResponses;
 use crate::tasks::stages::{PairedPrompt, PreparedPrompt, RewardedPrompt, RowPrompt, WithReference};
 use crate::training::tracker;
-use crate::training::{Output, RunPlan, Shape, check_room, open_run};
+use crate::training::{Mix, Output, RunPlan, Shape, check_room, open_run};
 
 pub use self::audit::Audit;
 use self::data::{PreparedSet, ReferencedSet, SetReference, SetView, rows_of, unscored};
@@ -86,7 +86,7 @@ impl Job for Align {
     const VIEW: Option<View> = Some(View {
         about: "`setpoint align`, `reward` and `logps`: the responses of each prompt",
         selects: false,
-        validate: validate_data,
+        validate: validate_training_data,
         read: |data, encode| (setup::looking_at(data, Uses::TEXT), encode.clone()),
     });
     const WORK: Work<AlignConfig> = Work::Run(run);
@@ -127,6 +127,7 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
 /// Trains on data that is prepared.
 fn train_on(session: &Session, config: &AlignConfig, prepared: Prepared, folder: &Path, resume: bool) -> Outcome {
     let measured = held_out(config, &prepared)?;
+    let mix = Mix::of(&config.data, &prepared.data.examples())?;
     let plan = run_plan(session, config, &prepared)?;
     plan.warn();
     let run = open_run(session, folder, resume, config)?;
@@ -180,6 +181,7 @@ fn train_on(session: &Session, config: &AlignConfig, prepared: Prepared, folder:
         value: None,
         policy,
         stop,
+        mix: Some(mix),
         run: &run,
         recompute,
         chosen_tokens,
@@ -207,7 +209,7 @@ fn train_on(session: &Session, config: &AlignConfig, prepared: Prepared, folder:
             let task = |set: PreparedSet<PairedPrompt>, reference: SetReference| {
                 let reference = with_reference.then_some(reference.prompts.as_slice());
                 let task = PairwiseTask::new(set.prompts, reference, objectives.clone(), nll_weight);
-                task.ok_or_else(|| unscored(&config.data.path))
+                task.ok_or_else(|| unscored(&config.data.name()))
             };
             let eval = sets.eval.zip(reference.eval).map(|(set, reference)| task(set, reference)).transpose()?;
             job.train(&task(sets.train, reference.train)?, eval.as_ref(), &settings, None, shown, Ok)
@@ -276,11 +278,12 @@ pub fn planned(session: &Session, config: &AlignConfig) -> Outcome<RunPlan> {
 /// What a run needs: the one place that knows how a method changes the steps and the memory of a training.
 pub fn run_plan(session: &Session, config: &AlignConfig, prepared: &Prepared) -> Outcome<RunPlan> {
     let settings = training_settings(config);
-    let examples = prepared.data.examples();
+    let mix = Mix::of(&config.data, &prepared.data.examples())?;
     let (model, adaptation) = (&prepared.model_config, prepared.adaptation.as_ref());
     let adapter = adaptation.map(|adaptation| adaptation.size(model, session.device())).transpose()?;
     let shape = Shape { config: model, model: &config.model, output: Output::Tokens, adapter };
-    let plan = RunPlan::of(shape, &prepared.report, &settings, examples, &session.place)?;
+    let plan = RunPlan::of(shape, &prepared.report, &settings, mix.visits(), &session.place)?;
+    let plan = plan.mixed(&mix, &prepared.report);
     // The value network has the policy's size.
     Ok(if trains_value(config) { plan.twice() } else { plan })
 }

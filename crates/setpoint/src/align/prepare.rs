@@ -77,9 +77,9 @@ impl Prepared {
             adaptation.identify(&mut origin)?;
         }
         origin.encoder(&config.model, &self.encoder);
-        origin.data("data", &config.data.path, train.rows.to_vec(), prompt_and_responses)?;
+        origin.data("data", &config.data, train.rows.to_vec(), prompt_and_responses)?;
         if let (Some(set), Some(data)) = (eval, &config.eval_data) {
-            origin.data("eval_data", &data.path, set.rows.to_vec(), prompt_and_responses)?;
+            origin.data("eval_data", data, set.rows.to_vec(), prompt_and_responses)?;
         }
         origin.ensemble(ensemble);
         Ok(origin)
@@ -227,7 +227,7 @@ fn read_set(
     let t0 = unscored_tokens(config, &encoded.examples)?;
     let samples = samples_setting(config).map(|setting| read_samples(config, data, setting, &encoded.examples));
     let samples = samples.transpose()?;
-    let set = ReadSet { path: data.path.clone(), examples: encoded.examples, training: false, t0, samples };
+    let set = ReadSet { path: data.name(), examples: encoded.examples, training: false, t0, samples };
     Ok((set, encoded.report))
 }
 

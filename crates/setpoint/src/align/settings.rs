@@ -18,7 +18,7 @@ use crate::config::load::to_table;
 use crate::config::output::{Target, validate_output};
 use crate::config::sections::{
     ModelSection, Wanted, folder_problem, validate_best, validate_data, validate_encode, validate_saving,
-    validate_sft_data, validate_train,
+    validate_sft_data, validate_train, validate_training_data,
 };
 use crate::config::{Config, Problems, nearest, respell};
 use crate::setup;
@@ -143,7 +143,7 @@ impl Config for AlignConfig {
         self.model.validate("model", Wanted::LanguageModel, problems);
         self.model.validate_trained("model", self.adapter.is_some(), problems);
         adapter::validate(self.adapter.as_ref(), &self.model, false, problems);
-        validate_data(&self.data, "data", problems);
+        validate_training_data(&self.data, "data", problems);
         validate_encode(&self.encode, problems);
         if let Some(eval) = &self.eval_data {
             validate_data(eval, "eval_data", problems);

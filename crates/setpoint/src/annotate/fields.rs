@@ -14,15 +14,17 @@ use crate::failure::{Failure, Outcome};
 pub fn of_rows(data: &DatasetConfig, records: &[Record]) -> Outcome<Vec<Map<String, Value>>> {
     let places: HashMap<&Source, usize> = records.iter().enumerate().map(|(i, r)| (&r.source, i)).collect();
     let mut fields: Vec<Map<String, Value>> = records.iter().map(|r| r.extra.clone()).collect();
-    let as_in_file = DatasetConfig { columns: Default::default(), ..data.clone() };
-    for row in read_rows(&as_in_file)? {
-        // A row that cannot be parsed became no record, or was an error already.
-        let Ok((source, row)) = row else { continue };
-        if let Some(&at) = places.get(&source) {
-            let renamed = data.columns.iter().filter_map(|(name, own)| Some((name.clone(), row.get(own)?.clone())));
-            let renamed: Vec<_> = renamed.collect();
-            fields[at].extend(row);
-            fields[at].extend(renamed);
+    for (set, data) in data.each().into_iter().enumerate() {
+        let as_in_file = DatasetConfig { columns: Default::default(), ..data.clone() };
+        for row in read_rows(&as_in_file)? {
+            // A row that cannot be parsed became no record, or was an error already.
+            let Ok((source, row)) = row else { continue };
+            if let Some(&at) = places.get(&Source { set, ..source }) {
+                let renamed = data.columns.iter().filter_map(|(name, own)| Some((name.clone(), row.get(own)?.clone())));
+                let renamed: Vec<_> = renamed.collect();
+                fields[at].extend(row);
+                fields[at].extend(renamed);
+            }
         }
     }
     Ok(fields)

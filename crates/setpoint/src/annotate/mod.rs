@@ -293,7 +293,7 @@ fn write<'s>(
         rewards.extend(scores.into_iter().flatten());
         if rewards.is_empty() && rows.end == records.len() {
             let source = source.describe();
-            return Err(Failure::run(format!("no response of {} has a score by {source}", config.data.path)));
+            return Err(Failure::run(format!("no response of {} has a score by {source}", config.data.name())));
         }
         file.push(&lines, rows.end, &[])
     })?;

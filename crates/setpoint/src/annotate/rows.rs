@@ -77,7 +77,7 @@ pub(super) fn tokens(
         let counts = counts.lines().next().unwrap_or_default();
         log::info!("data: {counts}; the first that is left out: {}", records[first].source);
         if kept.is_empty() {
-            return Err(Failure::run(format!("none of the {} rows of {} is left", records.len(), config.data.path))
+            return Err(Failure::run(format!("none of the {} rows of {} is left", records.len(), config.data.name()))
                 .hint("`setpoint inspect data` shows the rows as tokens; see encode.max_length and encode.long_rows"));
         }
         let mut row = 0..;

@@ -67,7 +67,7 @@ fn of_run(run: &Path, job: &str, settings: &Settings, steps: u64, dir: &Path) ->
     let mut tags = vec![tag];
     tags.extend(has_adapter.then(|| "lora".to_owned()));
     let sets: Vec<DataSet> =
-        ["data", "eval_data"].into_iter().filter_map(|section| DataSet::of(run, settings, section)).collect();
+        ["data", "eval_data"].into_iter().flat_map(|section| DataSet::all(run, settings, section)).collect();
     let mut datasets: Vec<String> = sets.iter().filter(|set| set.on_hub).map(|set| set.name.clone()).collect();
     datasets.dedup();
     Card {
@@ -113,48 +113,73 @@ struct DataSet {
     /// Its id on the hub, or the last part of its path.
     name: String,
     on_hub: bool,
+    /// Its weight, if the data sets have weights.
+    weight: Option<f64>,
     /// The number of its rows, and a hash of their tokens, if the run has kept them.
     rows: Option<(usize, String)>,
 }
 
 impl DataSet {
-    fn of(run: &Path, settings: &Settings, section: &'static str) -> Option<Self> {
-        let path =
-            value(settings, &format!("{section}.path")).and_then(Value::as_str).filter(|path| !path.is_empty())?;
-        let on_hub = !Path::new(path).exists() && Push::id_problem(path).is_none();
-        let name = if on_hub { path.to_owned() } else { name_of(Path::new(path))? };
-        Some(Self { section, name, on_hub, rows: rows(&run.join(format!("rows-{section}.jsonl"))) })
+    /// Returns the data sets of a section.
+    fn all(run: &Path, settings: &Settings, section: &'static str) -> Vec<Self> {
+        let text = |value: &Value| value.as_str().filter(|path| !path.is_empty()).map(str::to_owned);
+        let path = value(settings, &format!("{section}.path")).and_then(text);
+        let sources = value(settings, &format!("{section}.sources")).and_then(Value::as_array);
+        let source = |source: &Value| {
+            let weight = source.get("weight");
+            let weight =
+                weight.and_then(|weight| weight.as_float().or(weight.as_integer().map(|weight| weight as f64)));
+            source.get("path").and_then(text).map(|path| (path, weight))
+        };
+        let named: Vec<(String, Option<f64>)> = match sources {
+            Some(sources) => sources.iter().filter_map(source).collect(),
+            None => path.into_iter().map(|path| (path, None)).collect(),
+        };
+        let kept = rows(&run.join(format!("rows-{section}.jsonl")), named.len());
+        let set = |(i, (path, weight)): (usize, (String, Option<f64>))| {
+            let on_hub = !Path::new(&path).exists() && Push::id_problem(&path).is_none();
+            let name = if on_hub { path } else { name_of(Path::new(&path))? };
+            let rows = kept.as_ref().and_then(|kept| kept.get(i).cloned());
+            Some(Self { section, name, on_hub, weight, rows })
+        };
+        named.into_iter().enumerate().filter_map(set).collect()
     }
 }
 
-/// Counts the rows of a file that a run has kept and hashes their tokens, in the way that the run's identity does.
-fn rows(path: &Path) -> Option<(usize, String)> {
-    let mut hash = Sha256::new();
-    let mut count = 0;
+/// Counts the rows of each of `sets` data sets in a file that a run has kept, and hashes their tokens as the run's identity does.
+fn rows(path: &Path, sets: usize) -> Option<Vec<(usize, String)>> {
+    let mut found = vec![(0, Sha256::new()); sets];
     let file = setpoint_files::open(path).ok()?;
     for line in BufReader::new(file.take(setpoint_files::LARGE)).lines() {
         let row: Row = serde_json::from_str(&line.ok()?).ok()?;
+        let (count, hash) = found.get_mut(row.set)?;
         hash.update(serde_json::to_vec(&json!(row.tokens)).ok()?);
         hash.update(b"\n");
-        count += 1;
+        *count += 1;
     }
-    Some((count, hex(&hash.finalize())))
+    Some(found.into_iter().map(|(count, hash)| (count, hex(&hash.finalize()))).collect())
 }
 
 fn data_part(sets: &[DataSet]) -> String {
     if sets.is_empty() {
         return String::new();
     }
+    let weighted = sets.iter().any(|set| set.weight.is_some());
     let row = |set: &DataSet| {
         let (rows, hash) = match &set.rows {
             Some((rows, hash)) => (rows.to_string(), hash.clone()),
             None => (String::new(), String::new()),
         };
         let what = if set.section == "data" { "training" } else { "evaluation" };
-        vec![what.to_owned(), set.name.clone(), rows, hash]
+        let weight = weighted.then(|| set.weight.map_or_else(String::new, |weight| weight.to_string()));
+        [what.to_owned(), set.name.clone()].into_iter().chain(weight).chain([rows, hash]).collect()
     };
     let rows: Vec<Vec<String>> = sets.iter().map(row).collect();
-    format!("\n## Data\n\n{}", table(&["for", "name", "rows", "SHA-256 of the tokens"], &rows))
+    let names: Vec<&str> = match weighted {
+        true => vec!["for", "name", "weight", "rows", "SHA-256 of the tokens"],
+        false => vec!["for", "name", "rows", "SHA-256 of the tokens"],
+    };
+    format!("\n## Data\n\n{}", table(&names, &rows))
 }
 
 /// The numbers of the evaluation that the model was saved after: the best one if the run restores it, else the last one.
@@ -287,6 +312,30 @@ mod tests {
         assert!(text.contains(&expected), "{text}");
         write_of_run(run.path(), "align", &settings(""), 4, "model").unwrap();
         assert_eq!(std::fs::read_to_string(run.path().join("model/README.md")).unwrap(), text);
+    }
+
+    #[test]
+    fn the_card_lists_every_data_set() {
+        let run = folder();
+        let kept = "{\"name\": \"a:1\", \"tokens\": [\"01\", \"02\"]}\n{\"name\": \"b:1\", \"set\": 1, \"tokens\": [\"03\"]}\n\
+                    {\"name\": \"b:2\", \"set\": 1, \"tokens\": [\"04\"]}\n";
+        std::fs::write(run.path().join("rows-data.jsonl"), kept).unwrap();
+        let sources = r#"[{ path = "someone/chats", weight = 0.75 }, { path = "/home/someone/secret place/math.jsonl", weight = 1 }]"#;
+        let mut settings = settings("");
+        settings.retain(|(key, _)| key != "data.path");
+        settings.push(("data.path".to_owned(), "".into()));
+        settings.push(("data.sources".to_owned(), sources.parse().unwrap()));
+        write_of_run(run.path(), "sft", &settings, 4, "model").unwrap();
+        let text = std::fs::read_to_string(run.path().join("model/README.md")).unwrap();
+        let hash = |rows: &str| hex(&Sha256::digest(rows));
+        for expected in [
+            "datasets:\n- someone/chats\n".to_owned(),
+            format!("| training | someone/chats | 0.75 | 1 | {} |", hash("[\"01\",\"02\"]\n")),
+            format!("| training | math.jsonl | 1 | 2 | {} |", hash("[\"03\"]\n[\"04\"]\n")),
+        ] {
+            assert!(text.contains(&expected), "{expected}\n{text}");
+        }
+        assert!(!text.contains("secret"), "{text}");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::problems::{Origins, Problems};
 pub use super::table::insert;
 pub use super::table::to_table;
 use super::table::{merge, parse_value, remove, value_of};
-use super::{positions, ranges};
+use super::{positions, ranges, sources};
 use crate::failure::Problem;
 use crate::hub;
 
@@ -73,6 +73,18 @@ impl Given {
             self.flags.push((key.to_owned(), value, flag.to_owned()));
         }
     }
+
+    /// Adds the data sets of `--data`: one, or several that are read as one.
+    pub fn data(&mut self, paths: &[String]) {
+        match paths {
+            [] => {}
+            [path] => self.flag("data.path", Some(path.as_str()), "--data"),
+            paths => {
+                let sources = paths.iter().map(|path| Value::Table(sources::source(path))).collect();
+                self.flag("data.sources", Some(Value::Array(sources)), "--data");
+            }
+        }
+    }
 }
 
 /// Reads, layers and checks a job's configuration.
@@ -96,10 +108,11 @@ pub fn load_written<C: Config>(given: &Given) -> Result<C, Vec<Problem>> {
 /// # Errors
 /// All problems at once, as for [`load`]; their places are keys.
 pub fn from_toml<C: Config>(text: &str) -> Result<C, Vec<Problem>> {
-    let table = text.parse::<Table>().map_err(|e| {
+    let mut table = text.parse::<Table>().map_err(|e| {
         let message = format!("not valid TOML: {}", e.message());
         vec![Problem { place: "the settings".to_owned(), message }]
     })?;
+    sources::spread(&mut table);
     let nowhere = Base { path: PathBuf::new(), text: String::new(), table };
     read(Some(&nowhere), &Given::default(), &|_, _| {}, Checks::All)
 }
@@ -289,7 +302,8 @@ fn from_file(given: &Given, origins: &mut Origins) -> Result<Table, Vec<Problem>
         );
         return Err(vec![Problem { place: yaml.to_string(), message }]);
     }
-    let table = parse_file(path, &text).map_err(|problem| vec![problem])?;
+    let mut table = parse_file(path, &text).map_err(|problem| vec![problem])?;
+    sources::spread(&mut table);
     origins.file = Some((path.clone(), text));
     Ok(table)
 }
@@ -306,6 +320,7 @@ fn from_command_line(
         let mut value = value.clone();
         adapt_value(key, &mut value, adapt);
         origins.note_replaced(user, key);
+        sources::replace(user, key);
         insert(user, key, value);
         origins.flags.push((key.clone(), flag.clone()));
     }
@@ -320,7 +335,9 @@ fn from_command_line(
                 let mut parsed = parse_value(value);
                 adapt_value(key, &mut parsed, adapt);
                 origins.note_replaced(user, key);
+                sources::replace(user, key);
                 insert(user, key, parsed);
+                sources::spread(user);
                 origins.set.push((key.to_owned(), value.to_owned()));
             }
             _ => found.push(Problem {
@@ -348,6 +365,9 @@ fn adapt_all(prefix: &str, table: &mut Table, adapt: &dyn Fn(&str, &mut Value)) 
 fn adapt_value(key: &str, value: &mut Value, adapt: &dyn Fn(&str, &mut Value)) {
     match value {
         Value::Table(inner) => adapt_all(key, inner, adapt),
+        Value::Array(items) if items.iter().any(Value::is_table) => {
+            items.iter_mut().for_each(|item| adapt_value(key, item, adapt));
+        }
         value => adapt(key, value),
     }
 }

@@ -14,6 +14,7 @@ mod problems;
 mod ranges;
 pub mod schema;
 pub mod sections;
+mod sources;
 mod spelling;
 mod suggest;
 mod table;

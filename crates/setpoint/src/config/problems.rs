@@ -147,7 +147,7 @@ impl<'a> Problems<'a> {
     pub fn is_unread(&self, key: &str) -> bool {
         self.unread
             .iter()
-            .any(|unread| unread.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
+            .any(|unread| unread.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '['])))
     }
 
     /// Notes `message` for `key` unless `ok`.

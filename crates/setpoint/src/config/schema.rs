@@ -24,6 +24,26 @@ pub fn schema_of<C: Config + JsonSchema>() -> Json {
     schema
 }
 
+/// Lets a schema take lists of data sets in place of their section: `[[data]]`.
+pub fn with_lists(schema: &mut Json) {
+    match schema {
+        Json::Array(items) => items.iter_mut().for_each(with_lists),
+        Json::Object(object) => {
+            object.values_mut().for_each(with_lists);
+            let items = object.get("properties").and_then(|properties| properties.pointer("/sources/items"));
+            let Some(items) = items.filter(|items| items.pointer("/properties/weight").is_some()) else { return };
+            let path = items.pointer("/properties/path").cloned().unwrap_or_default();
+            let list = json!({ "type": "array", "items": { "anyOf": [items.clone(), path] } });
+            let mut choice = Map::new();
+            choice.extend(object.get("description").map(|about| ("description".to_owned(), about.clone())));
+            let section = Json::Object(std::mem::take(object));
+            choice.insert("anyOf".into(), json!([section, list]));
+            *object = choice;
+        }
+        _ => {}
+    }
+}
+
 /// Removes what TOML does not have (null), and what is not meant for users: formats of numbers, and that a setting is required.
 fn simplify(schema: &mut Json, is_table: bool) {
     let Json::Object(object) = schema else { return };
@@ -283,4 +303,22 @@ pub fn about(schema: &Json) -> String {
 fn about_object(object: &Map<String, Json>) -> String {
     let text = object.get("description").and_then(Json::as_str).unwrap_or_default();
     text.split("\n\n").next().unwrap_or_default().replace('\n', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schema_for_editors_takes_lists_of_data_sets() {
+        let mut schema = schema_of::<crate::sft::SftConfig>();
+        with_lists(&mut schema);
+        for section in ["data", "eval_data"] {
+            let choices = schema["properties"][section]["anyOf"].as_array().unwrap();
+            assert_eq!(choices[0]["properties"]["max_rows"]["type"], "integer", "{section}");
+            let entry = &choices[1]["items"]["anyOf"][0];
+            assert_eq!(entry["properties"]["weight"]["type"], "number", "{entry}");
+        }
+        assert!(schema["properties"]["train"].get("anyOf").is_none());
+    }
 }

@@ -253,25 +253,56 @@ pub enum Quantization {
 
 /// Notes what is wrong with a `[data]` section of a job that looks at all responses.
 pub fn validate_data(data: &DatasetConfig, section: &str, problems: &mut Problems<'_>) {
-    problems.require(
-        data.responses.is_none(),
-        &format!("{section}.responses"),
-        format!("`{section}.responses` is a setting of `setpoint sft` alone; this job looks at all responses of a row"),
-    );
+    validate_no_weights(data, section, problems);
+    validate_training_data(data, section, problems);
+}
+
+/// Notes what is wrong with the `[data]` section of a training that looks at all responses: its data sets may have weights.
+pub fn validate_training_data(data: &DatasetConfig, section: &str, problems: &mut Problems<'_>) {
+    let own = data.sources.iter().enumerate().map(|(i, source)| (format!("sources[{i}].responses"), source.responses));
+    for (name, responses) in [("responses".to_owned(), data.responses)].into_iter().chain(own) {
+        let key = format!("{section}.{name}");
+        let message = format!("`{key}` is a setting of `setpoint sft` alone; this job looks at all responses of a row");
+        problems.require(responses.is_none(), &key, message);
+    }
     validate_rows(data, section, problems);
 }
 
-/// Notes what is wrong with a `[data]` section of `setpoint sft`, which selects responses.
+/// Notes weights of data sets whose rows are each read once.
+fn validate_no_weights(data: &DatasetConfig, section: &str, problems: &mut Problems<'_>) {
+    for (i, source) in data.sources.iter().enumerate().filter(|(_, source)| source.weight.is_some()) {
+        let message = format!(
+            "data set {} of `{section}` (`{}`) has a `weight`, which says how often a training sees its rows; here each row is read \
+             once: leave the weights out",
+            i + 1,
+            source.path
+        );
+        problems.add(&format!("{section}.sources[{i}].weight"), message);
+    }
+}
+
+/// Notes what is wrong with a section of rows that `setpoint sft` reads once, such as `[eval_data]`.
 pub fn validate_sft_data(data: &DatasetConfig, section: &str, problems: &mut Problems<'_>) {
-    if let Some(Responses::Above(least)) = data.responses {
-        problems.require(least.is_finite(), &format!("{section}.responses"), "`above` must be a finite reward");
+    validate_no_weights(data, section, problems);
+    validate_sft_training_data(data, section, problems);
+}
+
+/// Notes what is wrong with the `[data]` section of `setpoint sft`, which selects responses: its data sets may have weights.
+pub fn validate_sft_training_data(data: &DatasetConfig, section: &str, problems: &mut Problems<'_>) {
+    for responses in data.sources.iter().map(|source| source.responses).chain([data.responses]) {
+        if let Some(Responses::Above(least)) = responses {
+            problems.require(least.is_finite(), &format!("{section}.responses"), "`above` must be a finite reward");
+        }
     }
     validate_rows(data, section, problems);
 }
 
 fn validate_rows(data: &DatasetConfig, section: &str, problems: &mut Problems<'_>) {
+    for (key, message) in data.source_problems(section) {
+        problems.add(&format!("{section}.{key}"), message);
+    }
     problems.require(
-        !data.path.is_empty(),
+        !data.path.is_empty() || !data.sources.is_empty() || problems.is_unread(&format!("{section}.sources")),
         &format!("{section}.path"),
         format!("no data: set `{section}.path` to a .jsonl, .json or .parquet file, a folder, or a hub dataset id"),
     );

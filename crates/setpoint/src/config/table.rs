@@ -95,15 +95,34 @@ pub(super) fn line_of(text: &str, key: &str) -> Option<usize> {
         }
         let (part, after) = path.split_once('.').map_or((path, None), |(part, after)| (part, Some(after)));
         rest = after;
-        let part = part.split('[').next().unwrap_or(part);
-        let Some((written, value)) = table.get_key_value(part) else { break };
+        let (name, mut index) = entry_of(part);
+        let Some((written, value)) = table.get_key_value(name) else { break };
         start = Some(written.span().start);
         match value.get_ref() {
             toml::de::DeValue::Table(inner) => table = inner,
+            toml::de::DeValue::Array(items) => {
+                // `[[data]]` stands for `data.sources`: the entry follows with the next part.
+                if let (None, Some(path)) = (index, rest) {
+                    let (part, after) = path.split_once('.').map_or((path, None), |(part, after)| (part, Some(after)));
+                    (index, rest) = (entry_of(part).1, after);
+                }
+                let Some(inner) = index.and_then(|index| items.get(index)).map(|item| item.get_ref()) else { break };
+                let toml::de::DeValue::Table(inner) = inner else { break };
+                start = inner.keys().map(|key| key.span().start).min().or(start);
+                table = inner;
+            }
             _ => break,
         }
     }
     start.map(|at| text[..at].matches('\n').count() + 1)
+}
+
+/// Returns the name in a part of a dotted key, and the entry of a list that it has in brackets.
+fn entry_of(part: &str) -> (&str, Option<usize>) {
+    match part.split_once('[') {
+        Some((name, entry)) => (name, entry.trim_end_matches(']').parse().ok()),
+        None => (part, None),
+    }
 }
 
 /// The value of a dotted key.
@@ -111,5 +130,28 @@ pub fn value_of<'t>(table: &'t Table, key: &str) -> Option<&'t Value> {
     match key.split_once('.') {
         None => table.get(key),
         Some((head, rest)) => value_of(table.get(head)?.as_table()?, rest),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_of_lists_have_lines() {
+        let text = "seed = 1\n[[data]]\npath = 'a'\n\n[[data]]\npath = 'b'\nweight = 0\n[align]\nlosses = [{ weight = 1 },\n  { weight = 2 }]\n";
+        for (key, line) in [
+            ("data.sources[1].weight", 7),
+            ("data.sources[1].path", 6),
+            ("data.sources[0].weight", 3),
+            ("data.sources", 2),
+            ("data.sources[7].path", 2),
+            ("align.losses[1].weight", 10),
+            ("align.losses[0].method", 9),
+            ("align.losses", 9),
+            ("seed", 1),
+        ] {
+            assert_eq!(line_of(text, key), Some(line), "{key}");
+        }
     }
 }

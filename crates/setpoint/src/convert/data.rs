@@ -21,7 +21,7 @@ pub fn data(draft: &mut Draft<'_>, names: Names<'_>) {
             }
             Some(table)
         }
-        Tool::Trl | Tool::Axolotl => draft.get("datasets").and_then(|list| data_set(draft, "datasets", list)),
+        Tool::Trl | Tool::Axolotl => draft.get("datasets").and_then(|list| data_sets(draft, "datasets", list)),
         Tool::LlamaFactory => draft.get("dataset").and_then(|list| registered(draft, "dataset", list)),
     };
     match section {
@@ -39,13 +39,10 @@ pub fn eval_data(draft: &mut Draft<'_>, names: Names<'_>) {
             Some(_) => {
                 let data = draft.settings.get("data").and_then(Value::as_table).cloned();
                 let split = draft.text("dataset_test_split").unwrap_or("test").to_owned();
-                data.map(|mut data| {
-                    data.insert("split".to_owned(), split.into());
-                    data
-                })
+                data.map(|data| with_split(data, &split))
             }
         },
-        Tool::Axolotl => draft.get("test_datasets").and_then(|list| data_set(draft, "test_datasets", list)),
+        Tool::Axolotl => draft.get("test_datasets").and_then(|list| data_sets(draft, "test_datasets", list)),
         Tool::LlamaFactory => draft.get("eval_dataset").and_then(|list| registered(draft, "eval_dataset", list)),
     };
     match section {
@@ -54,16 +51,37 @@ pub fn eval_data(draft: &mut Draft<'_>, names: Names<'_>) {
     }
 }
 
-/// Returns our section for the first data set of a list; others are lost.
-fn data_set(draft: &mut Draft<'_>, name: &str, list: &Json) -> Option<Table> {
-    let list = list.as_array()?;
-    if list.len() > 1 {
-        draft.lose(
-            name,
-            format!("one data set is read, and {} are listed: join them into one file, or set data.path", list.len()),
-        );
+/// Returns a section with another split of its data sets.
+fn with_split(mut section: Table, split: &str) -> Table {
+    let sources = section.get_mut("sources").and_then(Value::as_array_mut);
+    let many = sources.is_some();
+    for source in sources.into_iter().flatten().filter_map(Value::as_table_mut) {
+        source.insert("split".to_owned(), split.into());
     }
-    let entry = list.first()?.as_object()?;
+    if !many {
+        section.insert("split".to_owned(), split.into());
+    }
+    section
+}
+
+/// Returns our section for some data sets, each with its settings.
+fn section_of(mut sets: Vec<Table>) -> Option<Table> {
+    if sets.len() > 1 {
+        let sources = Value::Array(sets.into_iter().map(Value::Table).collect());
+        return Some(Table::from_iter([("sources".to_owned(), sources)]));
+    }
+    sets.pop()
+}
+
+/// Returns our section for a list of data sets, which are read one after the other.
+fn data_sets(draft: &mut Draft<'_>, name: &str, list: &Json) -> Option<Table> {
+    let sets: Vec<Table> = list.as_array()?.iter().filter_map(|entry| data_set(draft, name, entry)).collect();
+    section_of(sets)
+}
+
+/// Returns the settings of a data set in a list.
+fn data_set(draft: &mut Draft<'_>, name: &str, entry: &Json) -> Option<Table> {
+    let entry = entry.as_object()?;
     let text = |key: &str| entry.get(key).and_then(Json::as_str);
     let files = match entry.get("data_files") {
         Some(Json::Array(files)) if files.len() == 1 => files[0].as_str(),
@@ -102,6 +120,9 @@ fn data_set(draft: &mut Draft<'_>, name: &str, list: &Json) -> Option<Table> {
             continue;
         }
         let reason = match key.as_str() {
+            "weight" => {
+                "a part of the data set's own rows there, and a share of an epoch here: see docs/DATA.md".to_owned()
+            }
             "type" => "the format is detected from the columns: docs/DATA.md lists those that are known".to_owned(),
             _ => "has no counterpart; data.columns renames columns".to_owned(),
         };
@@ -110,15 +131,48 @@ fn data_set(draft: &mut Draft<'_>, name: &str, list: &Json) -> Option<Table> {
     Some(table)
 }
 
-/// Returns our section for a data set that LLaMA-Factory knows by a name of `dataset_info.json`.
+/// Returns our section for data sets that LLaMA-Factory knows by names of `dataset_info.json`.
 fn registered(draft: &mut Draft<'_>, name: &str, list: &Json) -> Option<Table> {
-    let first = match list {
-        Json::Array(names) => names.first()?.as_str()?,
-        value => value.as_str()?.split(',').next()?.trim(),
+    let names = texts(list);
+    let first = names.first()?;
+    draft.lose(name, format!("`{first}` is a name of dataset_info.json: set the path to its file or hub id"));
+    let mut sets: Vec<Table> =
+        names.iter().map(|name| Table::from_iter([("path".to_owned(), Value::from(name.as_str()))])).collect();
+    let strategy =
+        draft.text("mix_strategy").filter(|strategy| strategy.starts_with("interleave") && name == "dataset");
+    if let Some(strategy) = strategy.filter(|_| sets.len() > 1) {
+        weigh(draft, &mut sets);
+        let mut section = section_of(sets)?;
+        if strategy == "interleave_over" {
+            section.insert("stopping_strategy".to_owned(), "all_exhausted".into());
+        }
+        return Some(section);
+    }
+    section_of(sets)
+}
+
+/// Gives data sets that are interleaved their weights: equal ones, unless the file has probabilities.
+fn weigh(draft: &mut Draft<'_>, sets: &mut [Table]) {
+    let probabilities = draft.get("interleave_probs").map(texts);
+    let weights: Option<Vec<f64>> = match &probabilities {
+        None => Some(vec![1.0; sets.len()]),
+        Some(texts) => texts.iter().map(|text| text.parse().ok()).collect(),
     };
-    draft.lose(
-        name,
-        format!("`{first}` is a name of dataset_info.json: set data.path to its file or hub id; one data set is read"),
-    );
-    Some(Table::from_iter([("path".to_owned(), Value::from(first))]))
+    match weights.filter(|weights| weights.len() == sets.len()) {
+        Some(weights) => {
+            for (set, weight) in sets.iter_mut().zip(weights) {
+                set.insert("weight".to_owned(), weight.into());
+            }
+        }
+        None => draft.misread("interleave_probs", &format!("{} numbers", sets.len())),
+    }
+}
+
+/// Returns the entries of a list, which may be a text with commas.
+fn texts(list: &Json) -> Vec<String> {
+    let text = |value: &Json| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    match list {
+        Json::Array(items) => items.iter().map(text).collect(),
+        value => text(value).split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect(),
+    }
 }

@@ -186,7 +186,10 @@ fn a_file_of_axolotl_with_what_it_cannot_carry_over() {
         &file,
         r#"
         model = { path = "acme/Chat-8B", template = "llama3" }
-        data = { path = "acme/rated", split = "train", columns = { messages = "conversation", chosen = "better" } }
+        data.sources = [
+            { path = "acme/rated", split = "train", columns = { messages = "conversation", chosen = "better" } },
+            { path = "acme/more" },
+        ]
         encode.max_length = 4096
         align = { method = "dpo", beta = 0.2 }
         adapter = { rank = 32, alpha = 16.0, targets = "all-linear" }
@@ -195,7 +198,6 @@ fn a_file_of_axolotl_with_what_it_cannot_carry_over() {
         "#,
     );
     for (name, part) in [
-        ("datasets", "2 are listed"),
         ("datasets.type", "detected from the columns"),
         ("load_in_8bit", "model.quantize = \"nf4\""),
         ("val_set_size", "eval_data.path"),
@@ -208,6 +210,24 @@ fn a_file_of_axolotl_with_what_it_cannot_carry_over() {
     for silent in ["load_in_4bit", "tf32", "wandb_project", "sample_packing", "model_type", "dataset_prepared_path"] {
         assert!(file.remarks.iter().all(|remark| remark.name != silent), "{silent}");
     }
+}
+
+#[test]
+fn data_sets_that_are_interleaved_have_weights() {
+    let file = |more: &str| {
+        converted(&format!("model_name_or_path: m\nstage: sft\ncutoff_len: 8\ndataset: chat, math\n{more}"))
+    };
+    has(&file(""), "data.sources = [{ path = 'chat' }, { path = 'math' }]");
+    has(
+        &file("mix_strategy: interleave_over\ninterleave_probs: 0.7, 0.3"),
+        "data = { stopping_strategy = 'all_exhausted', sources = [{ path = 'chat', weight = 0.7 }, { path = 'math', weight = 0.3 }] }",
+    );
+    has(
+        &file("mix_strategy: interleave_under"),
+        "data.sources = [{ path = 'chat', weight = 1.0 }, { path = 'math', weight = 1.0 }]",
+    );
+    let wrong = file("mix_strategy: interleave_under\ninterleave_probs: 0.7");
+    assert!(remark(&wrong, "interleave_probs").contains("expected 2 numbers, found"), "{:?}", wrong.remarks);
 }
 
 #[test]

@@ -176,7 +176,7 @@ fn read(session: &Session, config: &EvalConfig) -> Outcome<EvalData> {
     let (mut prompts, read) = load_records(&setup::looking_at(&config.data, Uses::PROMPT))?;
     setup::note_left_out("prompts", &read);
     if prompts.is_empty() {
-        return Err(Failure::run(format!("{} holds no rows", config.data.path)));
+        return Err(Failure::run(format!("{} holds no rows", config.data.name())));
     }
     let (_, prompt_ids) = setup::prompts(&prompts, &config.data, &encoder, "prompts", session)?;
     for section in [&config.model, &config.baseline] {

@@ -64,7 +64,7 @@ impl Default for GenerateConfig {
 impl Config for GenerateConfig {
     fn validate(&self, problems: &mut Problems<'_>) {
         self.model.validate("model", Wanted::LanguageModel, problems);
-        match (&self.prompt, self.data.path.is_empty()) {
+        match (&self.prompt, self.data.path.is_empty() && self.data.sources.is_empty()) {
             (None, true) => problems.add("data.path", "nothing to answer: give --prompt TEXT or --data FILE"),
             (Some(_), false) => problems.add("prompt", "`prompt` and `data.path` exclude each other"),
             (None, false) => validate_data(&self.data, "data", problems),

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use setpoint_data::{Example, Label, TextEncoder, hex};
+use setpoint_data::{DatasetConfig, Example, Label, TextEncoder, hex};
 use setpoint_train::{Change, Identity, Input, RunDir};
 use sha2::{Digest, Sha256};
 
@@ -36,6 +36,9 @@ mod rank {
 pub struct Row {
     /// File and row.
     pub name: String,
+    /// Index of the data set among those of the section.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub set: usize,
     /// Hashes of the prompt and of each response.
     pub tokens: Vec<String>,
     /// The reward of each response.
@@ -49,6 +52,11 @@ pub struct Row {
     pub margin: Option<f64>,
 }
 
+/// Whether a row is of the first data set, or of the only one.
+fn is_first(set: &usize) -> bool {
+    *set == 0
+}
+
 impl Row {
     /// The rows of examples, with their rewards, labels and margins.
     pub fn of_examples(examples: &[Example]) -> Vec<Self> {
@@ -58,6 +66,7 @@ impl Row {
             let ids = std::iter::once(&example.prompt).chain(example.responses.iter().map(|r| &r.ids));
             Self {
                 name: example.source.to_string(),
+                set: example.source.set,
                 tokens: ids.map(|ids| format!("{:016x}", setup::token_hash(ids))).collect(),
                 rewards: if rewards.iter().any(Option::is_some) { rewards } else { Vec::new() },
                 labels: if labels.iter().any(Option::is_some) { labels } else { Vec::new() },
@@ -68,10 +77,10 @@ impl Row {
     }
 
     /// The row of a conversation: all its tokens, and which of them count.
-    pub fn of_conversation(name: &str, ids: &[u32], counted: &[bool]) -> Self {
+    pub fn of_conversation(name: &str, set: usize, ids: &[u32], counted: &[bool]) -> Self {
         let counted: Vec<u32> = counted.iter().map(|&counts| u32::from(counts)).collect();
         let tokens = [ids, &counted].map(|ids| format!("{:016x}", setup::token_hash(ids)));
-        Self { name: name.to_owned(), tokens: tokens.into(), ..Self::default() }
+        Self { name: name.to_owned(), set, tokens: tokens.into(), ..Self::default() }
     }
 }
 
@@ -144,8 +153,17 @@ impl Origin {
         self.input("encoder", what, encoder.fingerprint(), rank::ENCODER);
     }
 
-    /// Adds a data set, row by row. `section`: `data` or `eval_data`; `parts`: how messages name the first hash of a row, and the others.
-    pub fn data(&mut self, section: &'static str, path: &str, rows: Vec<Row>, parts: fn(usize) -> String) -> Outcome {
+    /// Adds data, row by row. `section`: `data` or `eval_data`; `parts`: how messages name the first hash of a row, and the others.
+    pub fn data(
+        &mut self,
+        section: &'static str,
+        data: &DatasetConfig,
+        rows: Vec<Row>,
+        parts: fn(usize) -> String,
+    ) -> Outcome {
+        let paths: Vec<String> = data.each().into_iter().map(|data| data.path).collect();
+        let setting = if paths.len() > 1 { "sources" } else { "path" };
+        let path = data.name();
         let digest = |aspect: &dyn Fn(&Row) -> Value| -> Outcome<String> {
             let mut hash = Sha256::new();
             for row in &rows {
@@ -162,10 +180,10 @@ impl Origin {
             ("margins", "the margins", &|row| json!(row.margin)),
         ];
         for (name, what, aspect) in aspects {
-            let what = format!("`{section}.path`: {what} in `{path}`");
+            let what = format!("`{section}.{setting}`: {what} in `{path}`");
             self.input(&format!("{section}.{name}"), what, digest(aspect)?, rank::DATA);
         }
-        self.files.push(RowsFile { section, path: path.to_owned(), rows, parts });
+        self.files.push(RowsFile { section, paths, rows, parts });
         Ok(())
     }
 
@@ -282,9 +300,13 @@ fn without_places(settings: &mut Map<String, Value>) {
     fn walk(prefix: &str, table: &mut Map<String, Value>) {
         table.retain(|name, _| !is_place(&format!("{prefix}{name}")));
         for (name, value) in table.iter_mut() {
-            if let Value::Object(inner) = value {
-                walk(&format!("{prefix}{name}."), inner);
-            }
+            let tables = match value {
+                Value::Object(_) => std::slice::from_mut(value),
+                Value::Array(items) => items.as_mut_slice(),
+                _ => continue,
+            };
+            let prefix = format!("{prefix}{name}.");
+            tables.iter_mut().filter_map(Value::as_object_mut).for_each(|inner| walk(&prefix, inner));
         }
     }
     walk("", settings);

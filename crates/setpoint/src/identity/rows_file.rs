@@ -9,13 +9,13 @@ use setpoint_train::RunDir;
 use super::Row;
 use crate::failure::Outcome;
 
-/// The rows of a data set, and the file that keeps them.
+/// The rows of one or several data sets, and the file that keeps them.
 #[derive(Debug)]
 pub struct RowsFile {
     /// `data` or `eval_data`.
     pub section: &'static str,
-    /// Where the data is.
-    pub path: String,
+    /// Where the data sets are.
+    pub paths: Vec<String>,
     /// Its rows now.
     pub rows: Vec<Row>,
     /// How messages name a row's hash.
@@ -46,8 +46,19 @@ impl RowsFile {
     pub fn difference(&self, run: &RunDir, aspect: &str) -> Option<String> {
         let text = setpoint_files::read_text_up_to(&self.place(run), setpoint_files::LARGE).ok()?;
         let then: Vec<Row> = text.lines().map(|line| serde_json::from_str(line).ok()).collect::<Option<_>>()?;
-        let now = &self.rows;
-        let setting = format!("`{}.path`: ", self.section);
+        (0..self.paths.len()).find_map(|set| {
+            let of_set = |rows: &[Row]| rows.iter().filter(|row| row.set == set).cloned().collect::<Vec<_>>();
+            self.difference_in(set, &of_set(&then), &of_set(&self.rows), aspect)
+        })
+    }
+
+    /// The same for the rows of a single data set.
+    fn difference_in(&self, set: usize, then: &[Row], now: &[Row], aspect: &str) -> Option<String> {
+        let path = &self.paths[set];
+        let setting = match self.paths.len() {
+            1 => format!("`{}.path`: ", self.section),
+            _ => format!("`{}.sources[{set}].path`: ", self.section),
+        };
         let differs = |(was, is): &(&Row, &Row)| match aspect {
             "tokens" => was.tokens != is.tokens,
             "rewards" => was.rewards != is.rewards,
@@ -59,12 +70,11 @@ impl RowsFile {
             then.iter().zip(now).enumerate().filter(|(_, pair)| differs(pair)).collect();
         if then.len() != now.len() {
             let same = if differing.is_empty() { "; those that both have are the same" } else { "" };
-            let path = &self.path;
             return Some(format!("{setting}`{path}` had {} rows and now has {}{same}", then.len(), now.len()));
         }
         let (index, (was, is)) = *differing.first()?;
-        if aspect == "tokens" && reordered(&then, now) {
-            return Some(format!("{setting}the rows of `{}` are in another order, from {} on", self.path, is.name));
+        if aspect == "tokens" && reordered(then, now) {
+            return Some(format!("{setting}the rows of `{path}` are in another order, from {} on", is.name));
         }
         let what = match aspect {
             "tokens" => self.tokens(was, is),

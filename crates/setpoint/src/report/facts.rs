@@ -68,6 +68,7 @@ pub fn facts(run: &Run) -> (Vec<Fact>, Vec<Fact>) {
         ("From", origin(run)),
         ("Adapter", adapter(run)),
         ("Data", dataset(run, "data", examples)),
+        ("Epoch", epoch(run)),
         ("When", when(run)),
         ("Steps", Some(steps(run))),
     ];
@@ -120,12 +121,23 @@ fn adapter(run: &Run) -> Option<String> {
 }
 
 fn dataset(run: &Run, key: &str, examples: Option<usize>) -> Option<String> {
-    let path = run.text(&format!("{key}.path"))?;
     let examples = examples.filter(|n| *n > 0);
+    let path = match run.setting(&format!("{key}.sources")).and_then(|sources| sources.as_array()) {
+        Some(sources) => {
+            sources.iter().filter_map(|source| source.get("path")?.as_str()).collect::<Vec<_>>().join(", ")
+        }
+        None => run.text(&format!("{key}.path"))?.to_owned(),
+    };
     Some(match examples {
         Some(n) => format!("{path} ({})", counted(n as u64, "example")),
-        None => path.to_owned(),
+        None => path,
     })
+}
+
+/// Returns what an epoch has of each data set, if there are several.
+fn epoch(run: &Run) -> Option<String> {
+    let parts: Vec<String> = run.history.as_ref()?.parts.iter().map(ToString::to_string).collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 /// Returns the settings of the method.
@@ -211,6 +223,7 @@ fn device(run: &Run) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::training::DataPart;
     use crate::training::history::{End, History, Process};
 
     fn run(job: &str, settings: &str) -> Run {
@@ -237,6 +250,18 @@ mod tests {
         assert_eq!((fact(&sft, "Data"), fact(&sft, "When")), (None, None));
         // A method of a later version.
         assert_eq!(kind(&run("align", "align = { method = 'later' }")), "Alignment");
+    }
+
+    #[test]
+    fn a_run_on_several_data_sets_says_what_an_epoch_has_of_each() {
+        let mut sft =
+            run("sft", "data = { path = '', sources = [{ path = 'a.jsonl', weight = 1.0 }, { path = 'b/c' }] }");
+        let part = |path: &str, visits| DataPart { path: path.into(), weight: None, examples: 9, visits };
+        let parts = vec![part("a.jsonl", 3), part("b/c", 9)];
+        sft.history = Some(History { examples: Some(18), parts, ..History::default() });
+        assert_eq!(fact(&sft, "Data").as_deref(), Some("a.jsonl, b/c (18 examples)"));
+        assert_eq!(fact(&sft, "Epoch").as_deref(), Some("a.jsonl: 3 of 9 examples; b/c: 9 of 9 examples"));
+        assert_eq!(fact(&run("sft", "data.path = 'a.jsonl'"), "Epoch"), None);
     }
 
     #[test]

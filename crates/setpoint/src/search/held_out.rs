@@ -78,7 +78,7 @@ impl HeldOut {
         let prompts = setup::looking_at(&self.data, Uses::PROMPT);
         for data in std::iter::once(prompts).chain(self.pairs.as_ref().map(|p| setup::looking_at(p, Uses::PAIRS))) {
             if load_records(&data)?.0.is_empty() {
-                return Err(Failure::run(format!("{} holds no rows", data.path)));
+                return Err(Failure::run(format!("{} holds no rows", data.name())));
             }
         }
         if self.reward.path.is_some() {
@@ -140,8 +140,8 @@ pub fn split(held_out: &HeldOut, share: f64, seed: u64, folder: &Path) -> Outcom
         let mine: Vec<&Record> = pairs.iter().filter(here).collect();
         if prompts.is_empty() || (mine.is_empty() && !pairs.is_empty()) {
             let (what, path) = match (prompts.is_empty(), &held_out.pairs) {
-                (false, Some(pairs)) => ("pairs", &pairs.path),
-                _ => ("prompts", &held_out.data.path),
+                (false, Some(pairs)) => ("pairs", pairs.name()),
+                _ => ("prompts", held_out.data.name()),
             };
             return Err(Failure::run(format!(
                 "{path}: too few different prompts to divide: no {what} are left to {name} on"

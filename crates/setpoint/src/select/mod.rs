@@ -231,7 +231,8 @@ fn check<'c>(session: &Session, config: &'c SelectConfig) -> Outcome<&'c Path> {
         return Err(Failure::usage("output", "nowhere to write: give --output FILE"));
     };
     let place = |path: &Path| path.canonicalize().ok();
-    if place(output).is_some_and(|own| place(Path::new(&config.data.path)) == Some(own)) {
+    let is_output = |data: DatasetConfig| place(Path::new(&data.path)) == place(output);
+    if place(output).is_some() && config.data.each().into_iter().any(is_output) {
         return Err(Failure::usage("output", format!("`{}` is the data: give another file", output.display())));
     }
     if session.existing == Existing::Continue && output.is_file() {

@@ -99,7 +99,7 @@ impl Tally {
         if self.written > 0 {
             return Ok(());
         }
-        let (rows, path) = (counted(self.read.rows, "row"), &config.data.path);
+        let (rows, path) = (counted(self.read.rows, "row"), config.data.name());
         if let (None, Some(bad)) = (&self.first, self.read.examples.first()) {
             return Err(Failure::run(format!("none of the {rows} of {path} is left; the first bad one: {bad}")));
         }

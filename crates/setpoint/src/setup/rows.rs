@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use setpoint_data::{
     BadRows, DatasetConfig, EncodeOptions, EncodeReport, Example, Label, Prompt, ReadReport, Record, Responses, Source,
-    TextEncoder, TextPrompts, Uses, load_records, select_responses, text_prompts_as_turns,
+    SourceReport, TextEncoder, TextPrompts, Uses, counted, load_records, select_responses, text_prompts_as_turns,
 };
 
 use setpoint_train::Sequence;
@@ -41,7 +41,7 @@ pub fn examples(
         if let Some(record) = records.iter().find(|record| record.responses.is_empty()) {
             return Err(unanswered(what, &record.source));
         }
-        let mut message = format!("{what}: none of the {} rows of {} is left", read.rows, data.path);
+        let mut message = format!("{what}: none of the {} rows of {} is left", read.rows, data.name());
         if let Some(first) = report.examples_of_invalid.first().or(read.examples.first()) {
             message.push_str(&format!("; the first bad one: {first}"));
         }
@@ -51,14 +51,37 @@ pub fn examples(
     if let Some(unanswered) = examples.iter().find(|e| e.responses.is_empty()) {
         return Err(self::unanswered(what, &unanswered.source));
     }
+    let sets = kept_of_sets(&examples, &read, what)?;
     let text = report.to_string();
     if !session.quiet {
+        sets.iter().for_each(|line| log::info!("{what}: {line}"));
         log::info!("{what}: {text}");
     } else if report.kept < report.rows || report.cut > 0 {
         // Rows that do not take part are no progress, which is all that may be left out.
         log::info!("{what}: {}", text.lines().next().unwrap_or_default());
     }
     Ok(Encoded { examples, report })
+}
+
+/// Says how many rows of each data set are kept, if there are several.
+///
+/// # Errors
+/// When none of a data set is.
+fn kept_of_sets(examples: &[Example], read: &ReadReport, what: &str) -> Outcome<Vec<String>> {
+    let mut kept = vec![0; read.sources.len()];
+    for example in examples {
+        kept[example.source.set] += 1;
+    }
+    let sets = read.sources.iter().zip(kept);
+    if let Some((source, _)) = sets.clone().find(|(_, kept)| *kept == 0) {
+        let message = format!("{what}: none of the {} of {} is left", counted(source.rows, "row"), source.path);
+        return Err(Failure::run(message)
+            .hint("leave the data set out, or see encode.max_length, encode.long_rows and data.responses"));
+    }
+    let line = |(source, kept): (&SourceReport, usize)| {
+        format!("{}: {kept} of {} kept", source.path, counted(source.rows, "row"))
+    };
+    Ok(if read.sources.len() > 1 { sets.map(line).collect() } else { Vec::new() })
 }
 
 /// Returns the failure of a job that reads responses and finds a prompt alone.
@@ -78,12 +101,14 @@ pub fn encoded(
 ) -> Outcome<(Encoded, ReadReport)> {
     let (mut records, read) = load_records(data).map_err(|error| of_section(error, what))?;
     note_left_out(what, &read);
-    select(&mut records, data, what)?;
+    let sets = data.each();
+    records = select_of_sets(records, &sets, what)?;
     if text_prompts_become_turns(&mut records, data, encoder) && !quiet {
         note_turns(what);
     }
     note_appended_stop(&records, encoder);
-    let (examples, report) = encoder.encode_all(&records, &encoding(data, encode))?;
+    let options: Vec<EncodeOptions> = sets.iter().map(|data| encoding(data, encode)).collect();
+    let (examples, report) = encoder.encode_sets(&records, &|set| &options[set])?;
     Ok((Encoded { examples, report }, read))
 }
 
@@ -115,6 +140,18 @@ fn note_appended_stop(records: &[Record], encoder: &TextEncoder) {
     {
         log::info!("the chat template prints nothing after an answer: answers end with `{token}`, the tokenizer's EOS");
     }
+}
+
+/// Keeps the responses that each data set says.
+fn select_of_sets(records: Vec<Record>, sets: &[DatasetConfig], what: &str) -> Outcome<Vec<Record>> {
+    let mut left = records.into_iter().peekable();
+    let mut selected = Vec::new();
+    for (set, data) in sets.iter().enumerate() {
+        let mut own: Vec<Record> = std::iter::from_fn(|| left.next_if(|record| record.source.set == set)).collect();
+        select(&mut own, data, what)?;
+        selected.append(&mut own);
+    }
+    Ok(selected)
 }
 
 /// Keeps the responses that `data.responses` says, and says how many rows have none.
@@ -162,7 +199,17 @@ fn select(records: &mut Vec<Record>, data: &DatasetConfig, what: &str) -> Outcom
 
 /// Makes user turns of prompts of plain text where the settings leave it to the model and it has a chat template; whether there were any.
 pub fn text_prompts_become_turns(records: &mut [Record], data: &DatasetConfig, encoder: &TextEncoder) -> bool {
-    data.text_prompts == TextPrompts::Auto && encoder.template().is_some() && text_prompts_as_turns(records, data) > 0
+    if encoder.template().is_none() {
+        return false;
+    }
+    let sets = data.each();
+    let mut any = false;
+    for own in records.chunk_by_mut(|a, b| a.source.set == b.source.set) {
+        if let Some(data) = sets.get(own[0].source.set).filter(|data| data.text_prompts == TextPrompts::Auto) {
+            any |= text_prompts_as_turns(own, data) > 0;
+        }
+    }
+    any
 }
 
 /// Records as a model with this tokenizer and template sees them, and the tokens of their prompts.

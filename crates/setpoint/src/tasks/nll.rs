@@ -19,7 +19,7 @@ impl NllTask {
         let example = |BestPrompt { prompt, best, .. }: &BestPrompt| {
             let sequence = &prompt.sequences[*best];
             let counted = (0..sequence.ids.len()).map(|i| i >= sequence.prompt_len).collect();
-            SftExample { name: prompt.name.clone(), ids: sequence.ids.clone(), counted }
+            SftExample { name: prompt.name.clone(), set: prompt.set, ids: sequence.ids.clone(), counted }
         };
         let examples = prompts.iter().map(example).collect();
         Self { prompts, inner: SftTask { examples } }

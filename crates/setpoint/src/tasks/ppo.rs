@@ -230,6 +230,7 @@ mod tests {
     fn a_row_of_other_data_is_read_from_its_first_counted_token_to_its_last() {
         let example = |counted: &[bool]| SftExample {
             name: "sft.jsonl:1".to_owned(),
+            set: 0,
             ids: (10..10 + counted.len() as u32).collect(),
             counted: counted.to_vec(),
         };

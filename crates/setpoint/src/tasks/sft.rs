@@ -9,6 +9,8 @@ use setpoint_transformer::CausalLm;
 pub struct SftExample {
     /// File and row, for messages.
     pub name: String,
+    /// Index of the data set among those of the job.
+    pub set: usize,
     /// All tokens.
     pub ids: Vec<u32>,
     /// Which of them the loss counts: the assistant's, stop tokens included.

@@ -15,6 +15,8 @@ use setpoint_train::Sequence;
 pub struct Prompt {
     /// File and row, for messages.
     pub name: String,
+    /// Index of the data set among those of the job.
+    pub set: usize,
     /// Prompt and response, one per response.
     pub sequences: Vec<Sequence>,
     /// The label of each response, if it has one.

@@ -10,6 +10,7 @@ use std::path::Path;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::mix::DataPart;
 use crate::session::{Host, memory};
 use crate::visible::shortened;
 
@@ -34,6 +35,9 @@ pub enum Event {
         eval_examples: usize,
         /// Parameters of the model.
         parameters: usize,
+        /// The parts of the data sets in an epoch, if there are several.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        parts: Vec<DataPart>,
     },
     /// It gave a warning.
     Warned {
@@ -166,6 +170,8 @@ pub struct History {
     pub eval_examples: Option<usize>,
     /// Parameters of the model.
     pub parameters: Option<usize>,
+    /// The parts of the data sets in an epoch, if there are several.
+    pub parts: Vec<DataPart>,
     /// Warnings, each once.
     pub warnings: Vec<String>,
 }
@@ -198,10 +204,10 @@ impl History {
         let Some(process) = self.processes.last_mut() else { return };
         match event {
             Event::Opened => {}
-            Event::Began { step, total_steps, examples, eval_examples, parameters } => {
+            Event::Began { step, total_steps, examples, eval_examples, parameters, parts } => {
                 process.steps = Some((step, total_steps));
                 (self.examples, self.eval_examples) = (Some(examples), Some(eval_examples));
-                self.parameters = Some(parameters);
+                (self.parameters, self.parts) = (Some(parameters), parts);
             }
             Event::Warned { message } if self.warnings.contains(&message) => {}
             Event::Warned { message } => self.warnings.push(message),
@@ -228,7 +234,7 @@ mod tests {
     use super::*;
 
     fn began(step: u64) -> Event {
-        Event::Began { step, total_steps: 40, examples: 400, eval_examples: 0, parameters: 1000 }
+        Event::Began { step, total_steps: 40, examples: 400, eval_examples: 0, parameters: 1000, parts: Vec::new() }
     }
 
     #[test]

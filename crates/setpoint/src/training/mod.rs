@@ -5,6 +5,7 @@ pub mod history;
 mod hooks;
 mod kept;
 pub mod mirror;
+mod mix;
 mod plan;
 pub mod record;
 pub mod resume;
@@ -18,13 +19,14 @@ use burn::module::Module;
 use setpoint_align::DisplacementDetector;
 use setpoint_data::counted;
 use setpoint_eval::KlEstimates;
-use setpoint_train::{Error, Fitted, Hooks, RunDir, StopReason, Task, TrainConfig, fit_on};
+use setpoint_train::{Error, Fitted, Hooks, Mixed, RunDir, StopReason, Task, TrainConfig, fit_on};
 use setpoint_transformer::Recompute;
 
 pub use self::finished::{finished_steps, is_finished};
 use self::history::{Ending, Event};
 use self::hooks::{Speed, TrainingHooks};
 pub use self::kept::{kept_model, kept_steps};
+pub use self::mix::{DataPart, Mix};
 pub use self::plan::{MemoryPlan, OnDevices, Output, ParameterBytes, RoundsPlan, RunPlan, Shape};
 use self::record::{CONFIG, record};
 pub use self::samples::{Sampler, SamplesSection, sampler};
@@ -131,6 +133,8 @@ pub fn kl_passed<M>(fitted: &Fitted<M>, max_kl: Option<f64>) -> Option<String> {
 pub struct Companions<'a, T: Task> {
     /// Held-out examples.
     pub eval: Option<&'a T>,
+    /// The parts of several data sets in an epoch.
+    pub mix: Option<Mix>,
     /// Watches the chosen responses' log-ratio.
     pub displacement: Option<DisplacementDetector>,
     /// Tokens of a chosen response, on average, for the detector.
@@ -153,6 +157,7 @@ impl<T: Task> Default for Companions<'_, T> {
     fn default() -> Self {
         Self {
             eval: None,
+            mix: None,
             displacement: None,
             chosen_tokens: 1.0,
             maker: None,
@@ -173,9 +178,11 @@ pub fn train<T: Task>(
     task: &T,
     model: T::Model,
     config: &TrainConfig,
-    companions: Companions<'_, T>,
+    mut companions: Companions<'_, T>,
 ) -> Outcome<Fitted<T::Model>> {
-    let plan = config.plan(task.len())?;
+    let (mixture, parts) = companions.mix.take().map_or_else(Default::default, |mix| (mix.mixture, mix.parts));
+    let mixed = Mixed::new(task, mixture);
+    let plan = config.plan(mixed.visits())?;
     let total_steps = plan.total_steps;
     let begun = run.compare(&config.identity)?;
     if let Some((step, _)) = &begun {
@@ -214,10 +221,11 @@ pub fn train<T: Task>(
             examples: task.len(),
             eval_examples: hooks.companions.eval.map_or(0, |eval| eval.len()),
             parameters: model.num_params(),
+            parts,
         },
     );
     let watch = session.watch();
-    let fitted = fit_on(&session.devices, task, model, config, run, &mut hooks);
+    let fitted = fit_on(&session.devices, &mixed, model, config, run, &mut hooks);
     drop(watch);
     hooks.bar.clear();
     let stopped = |fitted: &Fitted<T::Model>| fitted.stop == StopReason::Requested || session.host.should_stop();

@@ -1,6 +1,7 @@
 //! What a training run needs before it begins: memory, steps and arithmetic.
 
 mod devices;
+mod parts;
 mod rounds;
 mod value;
 
@@ -16,6 +17,7 @@ use setpoint_transformer::{HeadNorms, ModelConfig, NormPlacement, Recompute};
 
 pub use self::devices::OnDevices;
 pub use self::rounds::RoundsPlan;
+use super::mix::DataPart;
 use crate::config::sections::ModelSection;
 use crate::failure::Outcome;
 use crate::session::memory::size;
@@ -267,7 +269,7 @@ pub struct RunPlan {
     pub steps_per_epoch: u64,
     /// Examples of a step.
     pub batch_size: usize,
-    /// Tokens of all prompts and responses.
+    /// Tokens of all prompts and responses of an epoch.
     pub tokens: usize,
     /// Floating-point operations of the matrix products.
     pub operations: f64,
@@ -297,6 +299,9 @@ pub struct RunPlan {
     /// The rounds, if the policy is trained on its own samples.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rounds: Option<RoundsPlan>,
+    /// The parts of the data sets in an epoch, if there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<DataPart>,
     /// What became of the rows.
     #[serde(skip)]
     data: String,
@@ -367,6 +372,7 @@ impl RunPlan {
             fits: None,
             on_devices: counts.iter().map(|&count| OnDevices::of(count, memory_on(count))).collect(),
             rounds: None,
+            parts: Vec::new(),
             data: report.to_string(),
             warning: train.few_steps(&plan),
         };
@@ -443,6 +449,9 @@ impl fmt::Display for RunPlan {
             counted(self.examples, "example"),
             self.batch_size
         )?;
+        for (i, part) in self.parts.iter().enumerate() {
+            writeln!(f, "{}{part}", if i == 0 { "epoch     " } else { "          " })?;
+        }
         if let Some(rounds) = &self.rounds {
             rounds.write(f, self.dtype)?;
         }

@@ -81,7 +81,7 @@ pub fn record<C: Config>(run: &RunDir, config: &C) -> Outcome {
 /// Returns hashes of the files and models that settings name.
 pub fn inputs(settings: &Table) -> Outcome<BTreeMap<String, String>> {
     let mut found = BTreeMap::new();
-    for (key, value) in flat(settings) {
+    for (key, value) in flat_with_lists(settings) {
         if let Some(path) = value.as_str().filter(|_| is_place(&key))
             && let Some(hash) = content(Path::new(path))?
         {
@@ -122,6 +122,22 @@ pub fn flat(table: &Table) -> Vec<(String, Value)> {
     found
 }
 
+/// Returns the same, with the settings of each table in a list: `data.sources[0].path`.
+pub fn flat_with_lists(table: &Table) -> Vec<(String, Value)> {
+    let mut found = Vec::new();
+    for (key, value) in flat(table) {
+        match value {
+            Value::Array(items) if !items.is_empty() && items.iter().all(Value::is_table) => {
+                for (i, item) in items.iter().enumerate().filter_map(|(i, item)| Some((i, item.as_table()?))) {
+                    found.extend(flat(item).into_iter().map(|(name, value)| (format!("{key}[{i}].{name}"), value)));
+                }
+            }
+            value => found.push((key, value)),
+        }
+    }
+    found
+}
+
 /// Returns whether every setting of an older table has the same value in a newer one.
 pub fn agrees(then: &Table, now: &Table) -> bool {
     differences(now, then, false).is_empty()
@@ -132,7 +148,7 @@ pub type Difference = (String, Option<Value>, Option<Value>);
 
 /// Returns the settings that differ. `whole`: also those that only `then` has.
 pub fn differences(then: &Table, now: &Table, whole: bool) -> Vec<Difference> {
-    let (then, now) = (flat(then), flat(now));
+    let (then, now) = (flat_with_lists(then), flat_with_lists(now));
     let at = |list: &[(String, Value)], key: &str| list.iter().find(|(k, _)| k == key).map(|(_, v)| v.clone());
     let gone = then.iter().filter(|(key, _)| whole && at(&now, key).is_none());
     now.iter()
@@ -174,6 +190,11 @@ mod tests {
         assert_eq!(found("a = 1\nb = 2", "a = 1"), 1);
         assert_eq!(found("[data]\npath = 'Cargo.toml'", "[data]\npath = './Cargo.toml'"), 0);
         assert_eq!(found("[data]\npath = 'Cargo.toml'", "[data]\npath = 'src/lib.rs'"), 1);
+        let sources =
+            |weight: f64| format!("[[data.sources]]\npath = 'a'\n[[data.sources]]\npath = './b'\nweight = {weight}");
+        assert_eq!(found(&sources(1.0), &sources(1.0).replace("./b", "b")), 0);
+        let found = differences(&sources(1.0).parse().unwrap(), &sources(2.0).parse().unwrap(), true);
+        assert_eq!(found, [("data.sources[1].weight".to_owned(), Some(1.0.into()), Some(2.0.into()))]);
         assert!(agrees(&"a = 1".parse().unwrap(), &"a = 1\nb = 2".parse().unwrap()));
         assert!(!agrees(&"a = 1\nb = 2".parse().unwrap(), &"a = 1".parse().unwrap()));
     }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use setpoint_train::RunDir;
 use toml::{Table, Value};
 
-use super::record::{CONFIG, Difference, differences, flat, inputs, is_place, read};
+use super::record::{CONFIG, Difference, differences, flat_with_lists, inputs, is_place, read};
 use super::{mirror, tracker};
 use crate::config::load::{self, to_table};
 use crate::config::{Config, Given};
@@ -97,7 +97,7 @@ pub fn settings<C: Config>(folder: &Path, given: &Given) -> Outcome<(C, PathBuf)
         let table = to_table(&now);
         let found = inputs(&table)?;
         let changed = |(key, _): &(String, Value)| found.get(key) != record.inputs.get(key);
-        if let Some((key, value)) = flat(&table).into_iter().find(changed) {
+        if let Some((key, value)) = flat_with_lists(&table).into_iter().find(changed) {
             return Err(Failure::run(format!(
                 "cannot resume {}: `{key}`: {value} changed since the run was started",
                 folder.display()
@@ -120,7 +120,7 @@ fn implied<C: Config>(given: &Table) -> Table {
     }
     let mut implied = Table::new();
     if let (Ok(usual), Ok(adapted)) = (C::defaults(&method), C::defaults(given)) {
-        let own = flat(given);
+        let own = flat_with_lists(given);
         for (key, _, is) in differences(&usual, &adapted, false) {
             if let Some(is) = is.filter(|_| own.iter().all(|(given, _)| *given != key)) {
                 load::insert(&mut implied, &key, is);

@@ -63,7 +63,7 @@ pub fn prompts(rows: &Value, reference: &CausalLm) -> (Vec<Prompt>, Vec<Referenc
             };
             let unknown = sequences.len();
             let (labels, rewards) = (vec![None; unknown], vec![None; unknown]);
-            (Prompt { name: "golden".into(), sequences, labels, rewards }, logps)
+            (Prompt { name: "golden".into(), set: 0, sequences, labels, rewards }, logps)
         })
         .unzip()
 }

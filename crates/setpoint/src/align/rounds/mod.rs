@@ -148,6 +148,9 @@ impl<'a> Prepared<'a> {
             ptx.lengthen(&mut trained, self.rollout.prompts.saturating_mul(self.rollout.samples));
         }
         let mut plan = RunPlan::of(shape, &trained, &settings, examples, &session.place)?;
+        if let Some(mix) = &self.prompts.mix {
+            plan = plan.with_parts(mix);
+        }
         if trains_value(config) {
             // The value network has the policy's size.
             plan = plan.twice();
@@ -215,9 +218,9 @@ impl<'a> Prepared<'a> {
             adaptation.identify(&mut origin)?;
         }
         origin.encoder(&config.model, &self.encoder);
-        origin.data("data", &config.data.path, Row::of_examples(&self.prompts.examples()), prompt_and_responses)?;
+        origin.data("data", &config.data, Row::of_examples(&self.prompts.examples()), prompt_and_responses)?;
         if let (Some(held_out), Some(data)) = (&self.held_out, &config.eval_data) {
-            origin.data("eval_data", &data.path, Row::of_examples(&held_out.examples()), prompt_and_responses)?;
+            origin.data("eval_data", data, Row::of_examples(&held_out.examples()), prompt_and_responses)?;
         }
         origin.reward("reward", "columns of the data", partial::records_hash(&self.prompts.records));
         Judge::identify(self.reward, "reward", &mut origin)?;
@@ -228,7 +231,7 @@ impl<'a> Prepared<'a> {
             value.identify(&mut origin)?;
         }
         if let (Some(ptx), Some(data)) = (&self.ptx, &config.sft_data) {
-            ptx.identify(&mut origin, &data.path)?;
+            ptx.identify(&mut origin, data)?;
         }
         Ok(origin)
     }
@@ -314,6 +317,7 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
         value: value.clone(),
         policy,
         stop,
+        mix: None,
         run: &run,
         recompute: plan.memory.recompute,
         chosen_tokens: 1.0,

@@ -145,7 +145,7 @@ fn four_steps_of_ppo_are_trls() {
         template: Map::new(),
     };
     let stored = StoredRound { rows: (0..prompts.len()).map(row).collect(), mismatched: Vec::new() };
-    let data = Prompts { records: Vec::new(), ids: prompts.clone(), t0: None, samples: None };
+    let data = Prompts { records: Vec::new(), ids: prompts.clone(), mix: None, t0: None, samples: None };
 
     for (recompute, micro_batch) in
         [(Recompute::None, MicroBatch::Examples(6)), (Recompute::Block, MicroBatch::Examples(4))]

@@ -12,6 +12,7 @@ use crate::failure::{Failure, Outcome};
 use crate::reference_samples::{RESPONSES, column};
 use crate::session::Session;
 use crate::setup;
+use crate::training::Mix;
 
 /// The columns that a chat template is given.
 const FOR_TEMPLATES: [&str; 2] = ["tools", "chat_template_kwargs"];
@@ -22,6 +23,8 @@ pub struct Prompts {
     pub records: Vec<Record>,
     /// Their prompts as tokens.
     pub ids: Vec<Vec<u32>>,
+    /// The parts of the data sets in a pass over the prompts; `None` if they are not trained on.
+    pub mix: Option<Mix>,
     /// The prompts' tokens that are not scored; `None` if no prompt is.
     pub t0: Option<usize>,
     /// Samples of the reference model for each prompt, if the data has them and the level of the targets is estimated from them.
@@ -56,7 +59,7 @@ impl Prompts {
             );
         }
         if ids.is_empty() {
-            return Err(Failure::run(format!("{}: no prompt is left to sample responses to", config.data.path))
+            return Err(Failure::run(format!("{}: no prompt is left to sample responses to", config.data.name()))
                 .hint("shorten the prompts, or raise encode.max_prompt_length"));
         }
         if ids.len() < rollout.prompts {
@@ -65,15 +68,17 @@ impl Prompts {
                 format!(
                     "a round has {} prompts, and {} has {}: set `rollout.prompts` to at most as many",
                     rollout.prompts,
-                    config.data.path,
+                    config.data.name(),
                     ids.len()
                 ),
             ));
         }
         if records.iter().any(|record| !record.responses.is_empty()) && !session.quiet {
-            log::info!("prompts: the responses in {} are not used: the policy samples its own", config.data.path);
+            log::info!("prompts: the responses in {} are not used: the policy samples its own", config.data.name());
         }
-        let mut prompts = Self { records, ids, t0: None, samples: None };
+        let sets: Vec<usize> = records.iter().map(|record| record.source.set).collect();
+        let mix = Some(Mix::of(&config.data, &sets)?);
+        let mut prompts = Self { records, ids, mix, t0: None, samples: None };
         let examples = prompts.examples();
         prompts.t0 = unscored_tokens(config, &examples)?;
         let has_samples = || prompts.records.iter().any(|record| column(record, RESPONSES).is_some());
@@ -97,7 +102,7 @@ impl Prompts {
         let (records, read) = load_records(&setup::looking_at(data, Uses::PROMPT))?;
         setup::note_left_out("evaluation data", &read);
         let (records, ids) = setup::prompts(&records, data, encoder, "evaluation data", session)?;
-        Ok(Some(Self { records, ids, t0: None, samples: None }))
+        Ok(Some(Self { records, ids, mix: None, t0: None, samples: None }))
     }
 
     /// Returns the prompts as rows without responses.
@@ -113,9 +118,13 @@ impl Prompts {
         self.records.iter().zip(&self.ids).enumerate().map(example).collect()
     }
 
-    /// Returns the prompts of a round: the next `count` of one shuffled pass over the data after another.
+    /// Returns the prompts of a round: the next `count` of one shuffled pass over the data after another. A pass has of each data set as much
+    /// as its weight says.
     pub fn of_round(&self, seed: u64, round: u64, count: usize) -> Vec<usize> {
-        next_of(self.ids.len(), seed, round, count)
+        match self.mix.as_ref().and_then(|mix| mix.mixture.as_ref()) {
+            Some(mixture) => next_of_passes(mixture.visits(), &|pass| mixture.epoch(seed, pass), round, count),
+            None => next_of(self.ids.len(), seed, round, count),
+        }
     }
 
     /// Returns a prompt as a row of the point-wise format has it, and the columns that belong to it.
@@ -154,25 +163,32 @@ impl Prompts {
 
 /// Returns the rows of a round of `all` rows: the next `count` of one shuffled pass over them after another.
 pub fn next_of(all: usize, seed: u64, round: u64, count: usize) -> Vec<usize> {
+    next_of_passes(all, &|pass| Order::new(seed).epoch(pass, all), round, count)
+}
+
+/// The same for passes of this length, which `pass` makes.
+fn next_of_passes(length: usize, pass: &dyn Fn(u64) -> Vec<usize>, round: u64, count: usize) -> Vec<usize> {
     let first = round.saturating_mul(count as u64);
-    let mut pass: Option<(u64, Vec<usize>)> = None;
+    let mut known: Option<(u64, Vec<usize>)> = None;
     let row = |place: u64| {
-        let (epoch, within) = (place / all as u64, (place % all as u64) as usize);
-        if pass.as_ref().is_none_or(|(known, _)| *known != epoch) {
-            pass = Some((epoch, Order::new(seed).epoch(epoch, all)));
+        let (number, within) = (place / length as u64, (place % length as u64) as usize);
+        if known.as_ref().is_none_or(|(known, _)| *known != number) {
+            known = Some((number, pass(number)));
         }
-        pass.as_ref().map_or(0, |(_, order)| order[within])
+        known.as_ref().map_or(0, |(_, order)| order[within])
     };
     (first..first.saturating_add(count as u64)).map(row).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use setpoint_data::{DataSource, DatasetConfig};
+
     use super::*;
 
     #[test]
     fn rounds_go_through_the_data_pass_by_pass() {
-        let prompts = Prompts { records: Vec::new(), ids: vec![vec![1]; 5], t0: None, samples: None };
+        let prompts = Prompts { records: Vec::new(), ids: vec![vec![1]; 5], mix: None, t0: None, samples: None };
         let rounds: Vec<usize> = (0..5).flat_map(|round| prompts.of_round(9, round, 3)).collect();
         let passes: Vec<usize> = (0..3).flat_map(|epoch| Order::new(9).epoch(epoch, 5)).collect();
         assert_eq!(rounds, passes);
@@ -181,5 +197,23 @@ mod tests {
             pass.sort_unstable();
             assert_eq!(pass, [0, 1, 2, 3, 4]);
         }
+    }
+
+    #[test]
+    fn rounds_have_of_each_data_set_as_much_as_its_weight_says() {
+        let source = |path: &str, weight| DataSource { weight: Some(weight), ..DataSource::new(path) };
+        let data = DatasetConfig { sources: vec![source("a", 1.0), source("b", 3.0)], ..DatasetConfig::new("") };
+        // Of 6 and 3 prompts a pass has 1 and 3.
+        let mix = Some(Mix::of(&data, &[0, 0, 0, 0, 0, 0, 1, 1, 1]).unwrap());
+        let prompts = Prompts { records: Vec::new(), ids: vec![vec![1]; 9], mix, t0: None, samples: None };
+        let rounds: Vec<usize> = (0..12).flat_map(|round| prompts.of_round(9, round, 2)).collect();
+        for pass in rounds.chunks(4) {
+            let mut second: Vec<usize> = pass.iter().copied().filter(|&prompt| prompt >= 6).collect();
+            second.sort_unstable();
+            assert_eq!(second, [6, 7, 8]);
+        }
+        let mut first: Vec<usize> = rounds.into_iter().filter(|&prompt| prompt < 6).collect();
+        first.sort_unstable();
+        assert_eq!(first, [0, 1, 2, 3, 4, 5], "six passes see each once");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use setpoint_data::{EncodeOptions, EncodeReport, Responses, TextEncoder};
+use setpoint_data::{DatasetConfig, EncodeOptions, EncodeReport, Responses, TextEncoder};
 use setpoint_transformer::ModelConfig;
 
 use super::super::settings::AlignConfig;
@@ -40,21 +40,21 @@ impl Ptx {
         for example in sft::task_of(&read.examples).examples {
             if let Some(row) = PtxRow::of(&example) {
                 rows.push(Arc::new(row));
-                identity.push(Row::of_conversation(&example.name, &example.ids, &example.counted));
+                identity.push(Row::of_conversation(&example.name, example.set, &example.ids, &example.counted));
             }
         }
         if rows.is_empty() {
-            return Err(Failure::usage("sft_data.path", format!("no token of {} can be learned", data.path)));
+            return Err(Failure::usage("sft_data.path", format!("no token of {} can be learned", data.name())));
         }
         Ok(Some(Self { rows, identity, seed: config.train.seed }))
     }
 
-    /// Adds the rows to what a run is made of. `path`: the file.
+    /// Adds the rows to what a run is made of. `data`: where they are.
     ///
     /// # Errors
     /// When they cannot be described.
-    pub fn identify(&self, origin: &mut Origin, path: &str) -> Outcome {
-        origin.data("sft_data", path, self.identity.clone(), conversation)
+    pub fn identify(&self, origin: &mut Origin, data: &DatasetConfig) -> Outcome {
+        origin.data("sft_data", data, self.identity.clone(), conversation)
     }
 
     /// Returns the rows of a round: the next `count` of one shuffled pass over them after another.

@@ -84,7 +84,7 @@ impl Round {
             let example = Example {
                 // Of all rounds together: the row decides which pair is drawn.
                 row: (number as usize).saturating_mul(count).saturating_add(i),
-                source: Source { path: file.clone(), row: i, line: Some(i + 1) },
+                source: Source::line(file.clone(), i, i + 1),
                 prompt: prompts.ids[row.row].clone(),
                 responses: kept.iter().enumerate().map(response).collect(),
                 margin: None,

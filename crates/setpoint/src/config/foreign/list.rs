@@ -14,6 +14,10 @@ const NOT_AXOLOTL: &[Tool] = &[Trl, LlamaFactory];
 const NOT_FACTORY: &[Tool] = &[Trl, Axolotl];
 const NOT_TRL: &[Tool] = &[Axolotl, LlamaFactory];
 
+const MIXED: Here =
+    Written("data.stopping_strategy", "\"first_exhausted\"; data sets without weights are read one after the other");
+const WEIGHTS: Here =
+    Written("data.sources", "[{ path = \"a.jsonl\", weight = 0.7 }, { path = \"b.jsonl\", weight = 0.3 }]");
 const METHOD: Here = Written("align.method", "\"dpo\"; `setpoint methods` lists the losses");
 const LOSSES: Here =
     Written("align.losses", "[{ method = \"dpo\", weight = 0.8 }, { method = \"hinge\", weight = 0.2 }]");
@@ -49,7 +53,7 @@ const TURNS: &str = "SFT trains on every assistant turn and on no other; a messa
 const NONE: &str = "it has no counterpart";
 const ANNOTATE: &str = "rewards are computed before, by `setpoint annotate`";
 const TOKENS: &str = "the tokenizer is used as it is in the model's folder";
-const COMPLETE: &str = "one data set is read completely";
+const COMPLETE: &str = "data sets are read completely";
 const SAMPLING: &str = "it concerns sampling alone: the settings of `setpoint generate` have it";
 
 /// Every name of another tool that is known.
@@ -79,6 +83,8 @@ pub const FOREIGN: &[Foreign] = &[
     name("datasets", NOT_FACTORY, Setting("data.path"), By(Rule::Data)),
     name("dataset", FACTORY, Setting("data.path"), By(Rule::Data)),
     name("dataset_dir", FACTORY, Written("data.path", "\"FILE\""), By(Rule::Data)),
+    name("mix_strategy", FACTORY, MIXED, By(Rule::Data)),
+    name("interleave_probs", FACTORY, WEIGHTS, By(Rule::Data)),
     name("max_samples", FACTORY, Setting("data.max_rows"), Count),
     name("default_system_message", AXOLOTL, Setting("data.system"), By(Rule::System)),
     name("default_system", FACTORY, Setting("data.system"), By(Rule::System)),
@@ -236,8 +242,6 @@ pub const FOREIGN: &[Foreign] = &[
     lost("eot_tokens", TOKENS),
     lost("streaming", COMPLETE),
     lost("dataset_streaming", COMPLETE),
-    lost("mix_strategy", COMPLETE),
-    lost("interleave_probs", COMPLETE),
     lost("pretraining_dataset", COMPLETE),
     name("max_tokens", NOT_AXOLOTL, Setting("generate.max_new_tokens"), Lost(SAMPLING)),
     name("num_return_sequences", NOT_AXOLOTL, Setting("generate.samples"), Lost(SAMPLING)),
