@@ -285,7 +285,9 @@ fn inspect_shows_spans_shapes_and_settings() {
         "eval",
         "eval-alpaca",
         "eval-mt-bench",
+        "eval-arena-hard",
         "eval-tasks",
+        "eval-ifeval",
         "eval-reward-bench",
     ] {
         let ran = setpoint(&["inspect", "config", job]).ok();

@@ -4,6 +4,7 @@
 
 mod adapters;
 mod architecture;
+mod arena_hard;
 mod audit;
 mod bad_input;
 mod compare;
@@ -28,6 +29,7 @@ mod guides;
 mod hardware;
 #[path = "../../crates/setpoint-eval/tests/it/hub_server.rs"]
 mod hub_server;
+mod ifeval;
 mod jobs;
 mod judges;
 mod layers;

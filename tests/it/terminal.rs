@@ -177,6 +177,8 @@ fn printing(dir: &Path) -> Vec<(&'static str, Vec<String>)> {
                 "--dry-run",
             ]),
         ),
+        ("eval arena-hard", owned(&["eval", "arena-hard", "--help"])),
+        ("eval ifeval", owned(&["eval", "ifeval", "--help"])),
         ("eval reward-bench", owned(&["eval", "reward-bench", "--help"])),
         ("eval compare", owned(&["eval", "compare", &result, &result])),
         ("export", owned(&["export", "--help"])),

@@ -144,6 +144,33 @@ impl Bootstrap {
         Ok(self.estimate(value, std_error, replicates, &jackknife))
     }
 
+    /// Several statistics of `n` observations, which are computed together, as percentile intervals: `statistics` receives the indices of a
+    /// resample (`0..n` for the sample itself) and returns as many numbers every time.
+    ///
+    /// # Errors
+    /// Fewer than two observations, a setting out of range, or a statistic that is not finite on some resample.
+    pub(crate) fn statistics(
+        &self,
+        n: usize,
+        statistics: impl Fn(&[usize]) -> Vec<f64>,
+    ) -> Result<Vec<Estimate>, Error> {
+        self.check()?;
+        if n < 2 {
+            return Err(Error::TooFew { what: "observations", found: n, needed: 2 });
+        }
+        let values = statistics(&(0..n).collect::<Vec<_>>());
+        check_sample("the statistics on the sample", &values, 1)?;
+        let resampled = self.replicates(n, statistics);
+        let percentile = Self { method: BootstrapMethod::Percentile, ..*self };
+        let estimate = |(i, value)| {
+            let replicates: Vec<f64> = resampled.iter().map(|values| values[i]).collect();
+            check_sample("a statistic on the resamples", &replicates, 1)?;
+            let std_error = mean_and_variance(&replicates).1.sqrt();
+            Ok(percentile.estimate(value, std_error, replicates, &[]))
+        };
+        values.into_iter().enumerate().map(estimate).collect()
+    }
+
     fn mean_of_checked(&self, values: &[f64]) -> Estimate {
         let n = values.len() as f64;
         let mean_at = |rows: &[usize]| rows.iter().map(|&i| values[i]).sum::<f64>() / n;
@@ -166,7 +193,7 @@ impl Bootstrap {
         Ok(())
     }
 
-    fn replicates(&self, n: usize, statistic: impl Fn(&[usize]) -> f64) -> Vec<f64> {
+    fn replicates<T>(&self, n: usize, statistic: impl Fn(&[usize]) -> T) -> Vec<T> {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         let mut rows = vec![0; n];
         (0..self.resamples)

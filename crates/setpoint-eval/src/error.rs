@@ -117,6 +117,20 @@ pub enum Error {
         /// The turn, from 1.
         turn: usize,
     },
+    /// A prompt of Arena-Hard without an answer to judge.
+    #[error("{model} has no answer to the question {uid}")]
+    MissingArenaAnswer {
+        /// Whose answer.
+        model: String,
+        /// The question.
+        uid: String,
+    },
+    /// A style by which nothing can be controlled.
+    #[error("no style control: {reason}")]
+    Style {
+        /// What is missing.
+        reason: String,
+    },
     /// The judge's key is not in the environment.
     #[error("the environment variable {variable} is not set: it should hold the judge's key")]
     NoKey {

@@ -15,8 +15,10 @@
 //! | does a reward order the pairs as people did? | [`pair_accuracy`], [`wilson_interval`] |
 //! | how long are the answers? | [`LengthStats::of`] |
 //! | AlpacaEval 2: what does the judge prefer, at equal lengths too? | [`alpaca_win_rate`], [`length_controlled`], [`AlpacaJudge`] |
+//! | Arena-Hard 2: how are answers judged against a baseline's, at equal styles too? | [`ArenaJudge`], [`arena_scores`], [`arena_style_scores`] |
 //! | MT-Bench: how are answers rated, or paired? | [`single_scores`], [`pair_scores`], [`MtJudge`] |
 //! | MMLU, GSM8K, ARC and other tasks ([`Task`]) | [`TaskSet`], [`grade_choice`], [`grade_mass`], [`extract_answer`], [`TaskScore`] |
+//! | IFEval: does a response follow instructions that can be verified? | [`read_ifeval`], [`IfEvalRow::verdicts`], [`score_ifeval`] |
 //! | RewardBench 1 and 2: does a reward model prefer the right responses? | [`read_reward_bench`], [`score_reward_bench`] |
 //! | who answers when a judge is asked? | [`JudgeClient`] |
 //! | may two results stand side by side, and do they differ? | [`EvalRun`], [`differences`], [`compare`] |
@@ -35,10 +37,14 @@
 //! ```
 
 mod alpaca;
+mod arena_hard;
 mod bootstrap;
 mod csv_table;
+mod dataset;
 mod error;
 mod frontier;
+mod ifeval;
+mod json_lines;
 mod judge;
 mod kl;
 mod length;
@@ -49,6 +55,7 @@ mod p_value;
 mod paired;
 mod proportion;
 mod python_random;
+mod python_text;
 mod reward_bench;
 mod run;
 mod summary;
@@ -64,9 +71,18 @@ pub use alpaca::{
     GlmWeights, LengthControlled, alpaca_judge_messages, alpaca_preference, alpaca_swapped, alpaca_win_rate,
     length_controlled, read_annotations, read_examples, read_outputs,
 };
+pub use arena_hard::{
+    ArenaAnswer, ArenaGame, ArenaJudge, ArenaJudging, ArenaJudgment, ArenaMessage, ArenaQuestion, ArenaScore,
+    ArenaStyle, ArenaStyleScores, ArenaVerdict, arena_baseline, arena_categories, arena_preference, arena_scores,
+    arena_style_scores, read_arena_answers, read_arena_judgments, read_arena_questions,
+};
 pub use bootstrap::{Bootstrap, BootstrapMethod, Estimate};
 pub use error::Error;
 pub use frontier::{FrontierPoint, at_kl, difference_at_kl, interpolate};
+pub use ifeval::{
+    IfEvalInstruction, IfEvalResponse, IfEvalRow, IfEvalScores, IfEvalVerdicts, InstructionScore, language_of,
+    read_ifeval, read_ifeval_responses, score_ifeval,
+};
 pub use judge::{
     ChatAnswer, ChatMessage, ChatRequest, ChatResult, Completion, CompletionRequest, EndpointRequest, JudgeClient,
     JudgeSettings, JudgeSpending, OnFailure, ScoreReader, TokenLogprob, fill_template,

@@ -61,8 +61,25 @@ impl PythonRandom {
         drawn
     }
 
+    /// `random()`.
+    fn unit(&mut self) -> f64 {
+        let (high, low) = (self.0.next_u32() >> 5, self.0.next_u32() >> 6);
+        (f64::from(high) * 67_108_864.0 + f64::from(low)) / 9_007_199_254_740_992.0
+    }
+
+    /// `gauss(0.0, 1.0)`, which draws two numbers at once: `spare` keeps the second.
+    pub(crate) fn gauss(&mut self, spare: &mut Option<f64>) -> f64 {
+        if let Some(spare) = spare.take() {
+            return spare;
+        }
+        let angle = self.unit() * std::f64::consts::TAU;
+        let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
+        *spare = Some(angle.sin() * radius);
+        angle.cos() * radius
+    }
+
     /// `_randbelow(n)` for `n` from 1 to 2³²−1.
-    fn below(&mut self, n: usize) -> usize {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
         let bits = usize::BITS - n.leading_zeros();
         loop {
             let drawn = (self.0.next_u32() >> (32 - bits)) as usize;
@@ -91,6 +108,17 @@ mod tests {
             &[1, 2, 0],
         ];
         assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn normal_numbers_are_those_of_python() {
+        // python -c "import random; r = random.Random(0); print([r.gauss(0.0, 1.0) for _ in range(3)], r.choice(range(100)))"
+        let (mut random, mut spare) = (PythonRandom::from_seed(0), None);
+        let got: [f64; 3] = std::array::from_fn(|_| random.gauss(&mut spare));
+        for (got, expected) in got.iter().zip([0.9417154046806644, -1.3965781047011498, -0.6797144480784211]) {
+            assert!((got - expected).abs() < 1e-12, "{got} against {expected}");
+        }
+        assert_eq!(random.below(100), 65);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use setpoint_files::{LARGE, read_text_up_to, words};
 
 use super::verdict::MtWinner;
 use crate::error::Error;
+use crate::json_lines::read_lines;
 
 /// A row of `question.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -113,18 +114,6 @@ fn as_python<S: Serializer>(score: &f64, serializer: S) -> Result<S::Ok, S::Erro
     } else {
         serializer.serialize_f64(*score)
     }
-}
-
-fn read_lines<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Vec<T>, Error> {
-    let text = read_text_up_to(path, LARGE)?;
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let rows: Vec<T> = lines
-        .map(|(i, line)| serde_json::from_str(line).map_err(|e| Error::row(path, i + 1, words::json_in_line(&e))))
-        .collect::<Result<_, _>>()?;
-    if rows.is_empty() {
-        return Err(Error::file(path, "holds no rows"));
-    }
-    Ok(rows)
 }
 
 /// Reads `question.jsonl`.

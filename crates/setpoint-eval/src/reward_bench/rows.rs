@@ -1,12 +1,11 @@
 //! The rows of the published data sets.
 
-use std::path::Path;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use setpoint_data::{DatasetConfig, Hub, Row, read_rows_from};
+use setpoint_data::{Hub, Row, read_rows_from};
 
+use crate::dataset::dataset_at;
 use crate::error::Error;
 
 /// A version of RewardBench.
@@ -71,13 +70,7 @@ pub struct RewardBenchRow {
 /// # Errors
 /// Data that cannot be found or read, other columns, or no row.
 pub fn read_reward_bench(version: RewardBenchVersion, source: &str, hub: &Hub) -> Result<Vec<RewardBenchRow>, Error> {
-    let exists = Path::new(source).exists();
-    let (path, revision) = match source.split_once('@') {
-        Some((id, revision)) if !exists => (id, Some(revision)),
-        _ => (source, None),
-    };
-    let mut config = DatasetConfig { split: version.split().to_owned(), ..DatasetConfig::new(path) };
-    config.revision = revision.map_or(config.revision, str::to_owned);
+    let config = dataset_at(source, version.split());
     let mut rows = Vec::new();
     for row in read_rows_from(&config, hub)? {
         let (source, row) = row?;

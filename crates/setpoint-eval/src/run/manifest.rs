@@ -25,7 +25,7 @@ pub struct ModelIdentity {
 /// Everything that decides a result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// `alpaca_eval`, `mt_bench`, `tasks`, `reward_bench` or `reward`.
+    /// `alpaca_eval`, `mt_bench`, `arena_hard`, `tasks`, `ifeval`, `reward_bench` or `reward`.
     pub benchmark: String,
     /// Version of this program.
     pub setpoint: String,

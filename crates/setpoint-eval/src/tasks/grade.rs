@@ -108,7 +108,7 @@ pub struct MeanScore {
 
 impl MeanScore {
     /// Of grades from 0 to 1.
-    fn of(values: &[f64]) -> Self {
+    pub(crate) fn of(values: &[f64]) -> Self {
         let (value, variance) = mean_and_variance(values);
         Self { value, std_error: (variance / values.len() as f64).sqrt(), n: values.len() }
     }

@@ -1,6 +1,8 @@
 //! Scores against published results, and the judge's client against a server that misbehaves.
 
+mod arena_hard;
 mod hub_server;
+mod ifeval;
 mod judge_client;
 mod judged;
 mod mt_bench;

@@ -195,7 +195,9 @@ mod tests {
         check::<crate::eval::EvalConfig>("eval", &[], all);
         check::<crate::eval::alpaca::AlpacaConfig>("eval alpaca", &[], all);
         check::<crate::eval::mt_bench::MtBenchConfig>("eval mt-bench", &[], all);
+        check::<crate::eval::arena_hard::ArenaHardConfig>("eval arena-hard", &[], all);
         check::<crate::eval::tasks::TasksConfig>("eval tasks", &[], all);
+        check::<crate::eval::ifeval::IfEvalConfig>("eval ifeval", &[], all);
         check::<crate::eval::reward_bench::RewardBenchConfig>("eval reward-bench", &[], all);
         check::<crate::align::AlignConfig>("align", &[], all);
         for about in setpoint_align::METHODS {

@@ -32,6 +32,8 @@ macro_rules! benchmarks {
 benchmarks! {
     alpaca: Alpaca;
     mt_bench: MtBench;
+    arena_hard: ArenaHard;
     tasks: Tasks;
+    ifeval: IfEval;
     reward_bench: RewardBench;
 }

@@ -63,6 +63,11 @@ pub fn folder_name(path: &Path) -> String {
     }
 }
 
+/// Returns a model's name as a file's.
+pub fn file_name(model: &str) -> String {
+    model.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect()
+}
+
 /// A finished evaluation.
 #[derive(Debug)]
 pub struct Evaluated<S> {

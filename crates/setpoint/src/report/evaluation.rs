@@ -132,6 +132,24 @@ const BENCHMARKS: &[(&str, &str, &[Figure])] = &[
             figure("/failed", "judgments without a verdict", Form::Plain),
         ],
     ),
+    (
+        "arena_hard",
+        "Arena-Hard 2",
+        &[
+            figure("/categories/hard_prompt/0/score", "hard prompts, battles won", Form::Share),
+            figure("/categories/creative_writing/0/score", "creative writing, battles won", Form::Share),
+        ],
+    ),
+    (
+        "ifeval",
+        "IFEval",
+        &[
+            figure("/prompt_level_strict_acc", "prompts followed, strictly", Form::Share),
+            figure("/inst_level_strict_acc", "instructions followed, strictly", Form::Share),
+            figure("/prompt_level_loose_acc", "prompts followed, loosely", Form::Share),
+            figure("/inst_level_loose_acc", "instructions followed, loosely", Form::Share),
+        ],
+    ),
     ("reward_bench", "RewardBench", &[figure("/score", "score over all sections or subsets", Form::Share)]),
 ];
 

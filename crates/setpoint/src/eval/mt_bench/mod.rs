@@ -286,17 +286,12 @@ fn judged(session: &Session, config: &MtBenchConfig, questions: &[MtQuestion]) -
     manifest.scoring = mode(&judgments);
     let folder = dir.join("model_judgment");
     result::folder(&folder)?;
-    let file = |kind: &str| folder.join(format!("{}_{kind}.jsonl", file_name(client.model())));
+    let file = |kind: &str| folder.join(format!("{}_{kind}.jsonl", result::file_name(client.model())));
     match &judgments {
         Judgments::Single(rows) => result::write_lines(&file("single"), rows)?,
         Judgments::Pairs(rows) => result::write_lines(&file("pair"), rows)?,
     }
     Ok((judgments, manifest))
-}
-
-/// A model's name as a file's.
-fn file_name(model: &str) -> String {
-    model.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect()
 }
 
 /// Answers both turns of every question; questions of one temperature go through the model together.
@@ -314,7 +309,7 @@ fn generated(
         decoding["temperature"] = json!("by category");
     }
     let folder = dir.join("model_answer");
-    let path = folder.join(format!("{}.jsonl", file_name(&identity.name)));
+    let path = folder.join(format!("{}.jsonl", result::file_name(&identity.name)));
     if result::is_generated(dir, &identity, &decoding, &digest(questions)) {
         log::info!("answers are taken from {}", path.display());
         return Ok((read_answers(&path)?, identity, decoding));
