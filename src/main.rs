@@ -113,7 +113,7 @@ fn run(command: Command) -> Outcome {
         Command::Report { runs, output, overwrite, at_kl } => commands::report::run(&runs, &output, overwrite, &at_kl),
         Command::Convert(args) => commands::convert::run(&args),
         Command::Duplicates(args) => {
-            let given = cli::given(None, None, Some(&args.data), &args.set);
+            let given = cli::given(None, None, std::slice::from_ref(&args.data), &args.set);
             commands::duplicates::run(&load::load(&args.layered(given))?, args.json)
         }
         Command::Completions { shell } => commands::shell::completions(Cli::command(), shell),

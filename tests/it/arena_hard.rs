@@ -42,7 +42,9 @@ fn judged(server: &Server, arguments: &[&str]) -> Ran {
         "judge.model=judge-1".to_owned(),
     ];
     let mut command = command(arguments);
-    settings.iter().for_each(|setting| drop(command.args(["--set", setting])));
+    for setting in &settings {
+        command.args(["--set", setting]);
+    }
     Ran::of(&command.output().unwrap()).ok()
 }
 

@@ -138,11 +138,12 @@ fn the_docs_have_the_plans_of_an_8b_model_on_several_devices() {
     for way in [plain, in_backward, undivided] {
         let cells = [1, 2, 8, 16].map(|devices| {
             // Eight rows on each device.
-            let batch =
-                [format!("train.batch_size={}", 8 * devices), format!("train.micro_batch.examples={}", 8 * devices)];
-            let whole = way.settings.contains(&"train.batch_size=8");
-            let batch = if whole { &batch[..] } else { &batch[..1] };
-            let settings: Vec<&str> = way.settings.iter().copied().chain(batch.iter().map(String::as_str)).collect();
+            let batch_size = format!("train.batch_size={}", 8 * devices);
+            let examples = format!("train.micro_batch.examples={}", 8 * devices);
+            let mut settings = vec![batch_size.as_str()];
+            for &setting in way.settings.iter().filter(|setting| !setting.starts_with("train.batch_size")) {
+                settings.push(if setting.starts_with("train.micro_batch.examples") { &examples } else { setting });
+            }
             let peak = peak(&model, &rows, &format!("cuda:0-{}", devices - 1), &settings) / 1e9;
             if peak <= 80.0 { format!(" **{peak:.1}** |") } else { format!(" {peak:.1} |") }
         });

@@ -356,7 +356,7 @@ fn plan_adds_up_and_finds_the_job() {
 
 #[test]
 fn several_samples_that_must_be_equal_are_warned_of() {
-    let policy = super::fixture::model().display().to_string();
+    let policy = model().display().to_string();
     let base =
         ["generate", "--model", &policy, "--prompt", "How much is two and two?", "--set", "generate.max_new_tokens=4"];
     let ran = |settings: &[&str]| {
@@ -377,7 +377,7 @@ fn several_samples_that_must_be_equal_are_warned_of() {
     }
     // As the model's own settings say.
     let own = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(super::fixture::model()).unwrap().flatten() {
+    for entry in std::fs::read_dir(model()).unwrap().flatten() {
         std::fs::copy(entry.path(), own.path().join(entry.file_name())).unwrap();
     }
     std::fs::write(own.path().join("generation_config.json"), r#"{"do_sample": false, "eos_token_id": 3}"#).unwrap();

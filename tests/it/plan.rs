@@ -59,8 +59,9 @@ fn devices_need_not_be_there_and_memory_is_compared() {
     assert_eq!((counts, &compared[1]["peak"]), (vec![1, 2, 8, 16], &gpu["peak"]));
     let peaks: Vec<f64> = compared.iter().map(|on| on["peak"].as_f64().unwrap()).collect();
     assert!(peaks[0] > peaks[1] && peaks.is_sorted_by(|a, b| a >= b), "{peaks:?}");
-    let text =
-        planned("align", &data, &["--device", "cuda", "--device-memory", &format!("{:.0}", peaks[1])]).ok().stdout;
+    let text = planned("align", &data, &["--device", "cuda", "--device-memory", &format!("{:.0}", peaks[1].ceil())])
+        .ok()
+        .stdout;
     assert!(text.contains("devices   about this much at once on each of 1: "), "{text}");
     assert!(text.contains(", does not fit; 2: ") && text.contains(", fits; 8: "), "{text}");
     assert!(!planned("align", &data, &["--device", "flex"]).ok().stdout.contains("devices   "));

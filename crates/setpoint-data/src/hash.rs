@@ -3,6 +3,8 @@
 use sha2::{Digest, Sha256};
 
 use crate::encode::Example;
+use crate::error::Error;
+use crate::store::ExampleStore;
 
 /// SHA-256 in hexadecimal over the token ids of the examples, in order: prompts and responses with their indices.
 ///
@@ -10,18 +12,37 @@ use crate::encode::Example;
 /// labels and places in files do not change it.
 #[must_use]
 pub fn content_hash(examples: &[Example]) -> String {
+    let mut hash = start(examples.len());
+    examples.iter().for_each(|example| add(&mut hash, example));
+    hex(&hash.finalize())
+}
+
+/// [`content_hash`] of the examples of a store.
+///
+/// # Errors
+/// When one cannot be read back.
+pub fn content_hash_of_store(examples: &ExampleStore) -> Result<String, Error> {
+    let mut hash = start(examples.len());
+    for example in examples.iter() {
+        add(&mut hash, &example?);
+    }
+    Ok(hex(&hash.finalize()))
+}
+
+fn start(examples: usize) -> Sha256 {
     let mut hash = Sha256::new();
     hash.update(b"setpoint examples 1");
-    number(&mut hash, examples.len());
-    for example in examples {
-        ids(&mut hash, &example.prompt);
-        number(&mut hash, example.responses.len());
-        for response in &example.responses {
-            number(&mut hash, response.index);
-            ids(&mut hash, &response.ids);
-        }
+    number(&mut hash, examples);
+    hash
+}
+
+fn add(hash: &mut Sha256, example: &Example) {
+    ids(hash, &example.prompt);
+    number(hash, example.responses.len());
+    for response in &example.responses {
+        number(hash, response.index);
+        ids(hash, &response.ids);
     }
-    hex(&hash.finalize())
 }
 
 /// Lengths precede what they measure, so that no two contents have the same bytes.

@@ -31,6 +31,8 @@ mod record;
 mod seam;
 mod select;
 mod sources;
+mod spool;
+mod store;
 mod t0;
 mod template;
 #[cfg(test)]
@@ -45,22 +47,24 @@ pub use self::config::{
 pub use self::counted::counted;
 pub use self::duplicates::{Duplicates, NgramIndex, Overlap, Repeated, SHINGLE_WORDS, jaccard};
 pub use self::encode::{
-    Boundary, DropReason, EncodeOptions, EncodeReport, Encoded, EncodedResponse, EncoderOptions, Example, Lengths,
-    LongRows, LostText, PrintedDate, ResponseEnd, SpecialTokens, TextEncoder, printed_date,
+    Boundary, DropReason, EncodeOptions, EncodeReport, EncodeTally, Encoded, EncodedResponse, EncoderOptions, Example,
+    Lengths, LongRows, LostText, PrintedDate, ResponseEnd, SetCounts, SpecialTokens, TextEncoder, printed_date,
 };
 pub use self::error::{EncodeProblem, Error, RowProblem};
 pub use self::format::{Format, Row, text_prompts_as_turns};
 pub use self::gguf::{GgufTokenizer, TokenKind};
-pub use self::hash::{content_hash, hex};
+pub use self::hash::{content_hash, content_hash_of_store, hex};
 pub use self::inspect::{Segment, SegmentKind, segments};
 pub use self::notes::ModelNotes;
 pub use self::read::{
-    Hub, HubModel, Push, PushFile, Pushed, ReadReport, RecordStream, RowStream, SourceReport, load_records,
-    read_records, read_records_from, read_rows, read_rows_from,
+    Hub, HubModel, Push, PushFile, Pushed, ReadReport, RecordChunks, RecordStream, RowStream, SourceReport,
+    load_records, read_records, read_records_from, read_rows, read_rows_from,
 };
 pub use self::record::{Label, Message, Prompt, Record, Response, Source};
 pub use self::select::select_responses;
 pub use self::sources::{DataSource, StoppingStrategy};
+pub use self::spool::Spool;
+pub use self::store::ExampleStore;
 pub use self::t0::T0;
 pub use self::template::{
     BuiltIn, ChatTemplate, TemplateChoice, TemplateDate, TemplateError, TemplateVariables, template_source,

@@ -31,9 +31,9 @@ mod nf4;
 mod packing;
 
 pub use adamw::{AdamWStep, adamw, add_rows, sum_of_squares};
+pub use blockwise::{BLOCK, Blockwise, CodeValues};
 #[cfg(feature = "cube")]
 pub use cube::{DISABLED_KERNELS, check_disabled_kernels};
-pub use blockwise::{BLOCK, Blockwise, CodeValues};
 pub use dropout::{DropoutMask, dropout, extend_key};
 pub use functions::{
     Logits, LowRank, RowLengths, TokenScores, attention, geglu, linear, linear_lora, rescale, rms_norm, rotate,

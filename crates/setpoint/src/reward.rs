@@ -20,7 +20,7 @@ use crate::config::sections::{
 };
 use crate::config::{Config, Problems};
 use crate::failure::{Failure, Outcome};
-use crate::identity::{Origin, Row, prompt_and_responses};
+use crate::identity::{KeptRows, Origin, Row, prompt_and_responses};
 use crate::job::{ADAPTER, DATA, DryRun, Flag, Job, MODEL, Planned, Work, word};
 use crate::saving::saved_dtype;
 use crate::session::{Meter, Session};
@@ -172,10 +172,10 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
         adaptation.adapt(&mut settings);
     }
     origin.encoder(&config.model, &encoder);
-    origin.data("data", &config.data, Row::of_examples(&data.examples), prompt_and_responses)?;
+    origin.data("data", &config.data, KeptRows::of(&Row::of_examples(&data.examples))?, prompt_and_responses);
     origin.loss("data", pairs_hash(&task));
     if let (Some(task), Some((data, rows))) = (&eval, eval_rows) {
-        origin.data("eval_data", data, rows, prompt_and_responses)?;
+        origin.data("eval_data", data, KeptRows::of(&rows)?, prompt_and_responses);
         origin.loss("eval_data", pairs_hash(task));
     }
     origin.check(&run)?;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use setpoint_data::{DatasetConfig, EncodeOptions, Example, Responses, Uses};
+use setpoint_data::{DatasetConfig, EncodeOptions, EncodeReport, Responses, TextEncoder, Uses, content_hash_of_store};
 use setpoint_train::{MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
 use setpoint_transformer::lora::{AdapterTask, LoraConfig};
 use setpoint_transformer::{CausalLm, ModelConfig};
@@ -20,12 +20,12 @@ use crate::config::sections::{
 };
 use crate::config::{Config, Problems};
 use crate::failure::Outcome;
-use crate::identity::{Origin, Row, conversation};
+use crate::identity::{KeptRows, Origin, Row, conversation};
 use crate::job::{ADAPTER, DATA, DryRun, Flag, Job, MODEL, Planned, View, Work, word};
-use crate::saving::{Saving, learned_stop, save_policy, saved_dtype};
+use crate::saving::{Saving, save_policy, saved_dtype};
 use crate::session::Session;
-use crate::setup::{self, Encoded};
-use crate::tasks::sft::{SftExample, SftTask};
+use crate::setup;
+use crate::tasks::sft::{SftExample, SftStore, SftTask};
 use crate::training::tracker::{self, TrackerSection};
 use crate::training::{
     Companions, Mix, Output, RunPlan, SamplesSection, Saver, Shape, conclude, open_run, sampler, train,
@@ -190,15 +190,12 @@ pub fn run(session: &Session, config: &SftConfig, folder: &Path, resume: bool) -
     let model_config = setup::model_config(&config.model, &encoder)?;
     let encode = setup::within(&turns(&config.encode), &model_config);
     warn_of_no_eval_data(&config.train, config.eval_data.as_ref());
-    let data = setup::examples(&config.training_data(), &encode, &encoder, "training data", session)?;
-    let eval = config
-        .evaluation_data()
-        .map(|eval| setup::examples(&eval, &encode, &encoder, "evaluation data", session))
-        .transpose()?;
+    let prepare = |data: &DatasetConfig, what| Prepared::read(session, data, &encode, &encoder, what, folder);
+    let data = prepare(&config.training_data(), "training data")?;
+    let eval = config.evaluation_data().map(|eval| prepare(&eval, "evaluation data")).transpose()?;
     let adaptation = Adaptation::of(&config.model, config.adapter.as_ref(), AdapterTask::CausalLm)?;
-    let task = task_of(&data.examples);
-    let mix = mix(config, &task)?;
-    let plan = run_plan(session, config, &model_config, &data, &mix, adaptation.as_ref())?;
+    let mix = Mix::of(&config.data, &data.store.sets())?;
+    let plan = run_plan(session, config, &model_config, &data.report, &mix, adaptation.as_ref())?;
     plan.warn();
     let run = open_run(session, folder, resume, config)?;
 
@@ -207,7 +204,7 @@ pub fn run(session: &Session, config: &SftConfig, folder: &Path, resume: bool) -
         Some(dir) => setup::model_hash(dir)?,
         None => setup::text_hash(&model_config.to_json().to_string()),
     };
-    let version_1 = setup::text_hash(&format!("{weights}\n{}", setpoint_data::content_hash(&data.examples)));
+    let version_1 = setup::text_hash(&format!("{weights}\n{}", content_hash_of_store(data.store.rows())?));
     let mut origin = Origin::new(config, version_1)?;
     match (&config.model.path, &config.model.from_scratch) {
         (Some(dir), _) => origin.model("model.path", dir, weights),
@@ -218,26 +215,31 @@ pub fn run(session: &Session, config: &SftConfig, folder: &Path, resume: bool) -
         adaptation.adapt(&mut settings);
     }
     origin.encoder(&config.model, &encoder);
-    origin.data("data", &config.data, rows(&task), conversation)?;
-    let eval_task = eval.as_ref().map(|eval| task_of(&eval.examples));
-    if let (Some(task), Some(eval)) = (&eval_task, &config.eval_data) {
-        origin.data("eval_data", eval, rows(task), conversation)?;
-    }
+    let shown = eval.as_ref().unwrap_or(&data).first_prompts(config.samples.prompts)?;
+    let Prepared { store, identity, learns_stop, .. } = data;
+    let task = SftTask::stored(store);
+    origin.data("data", &config.data, identity, conversation);
+    let eval_task = match (eval, &config.eval_data) {
+        (Some(eval), Some(data)) => {
+            origin.data("eval_data", data, eval.identity, conversation);
+            Some(SftTask::stored(eval.store))
+        }
+        _ => None,
+    };
     origin.check(&run)?;
     settings.identity = origin.identity();
     let device = session.device().clone().autodiff();
     let model = setup::policy(session, &config.model, &model_config, settings.seed, &device)?;
     let mut model = adapted(model, adaptation.as_ref(), settings.seed)?;
     model.model.recompute = plan.memory.recompute;
-    let shown = eval.as_ref().unwrap_or(&data).examples.iter().map(|e| e.prompt.clone());
+    let shown = shown.into_iter();
     let sampler = sampler(session, &config.samples, &config.model, &model_config, &encoder, shown)?;
     let dir = run.join("model");
-    let stop = learned_stop(&encoder, data.examples.iter().flat_map(|e| e.responses.iter().map(|r| r.ids.as_slice())));
     let saving = Saving {
         config: &model_config,
         encoder: &encoder,
         from: &config.model,
-        stop,
+        stop: encoder.template_stop().filter(|_| learns_stop),
         adaptation: adaptation.as_ref(),
         dtype: saved_dtype(session, &settings, &config.model, &model_config, adaptation.is_some()),
     };
@@ -261,54 +263,67 @@ pub fn plan(session: &Session, config: &SftConfig) -> Outcome<RunPlan> {
     let encoder = setup::encoder(&with_tokenizer(&config.model, config.adapter.as_ref()))?;
     let model_config = setup::model_config(&config.model, &encoder)?;
     let encode = setup::within(&turns(&config.encode), &model_config);
-    let data = setup::examples(&config.training_data(), &encode, &encoder, "training data", session)?;
+    let mut sets = Vec::new();
+    let report =
+        setup::each_example(&config.training_data(), &encode, &encoder, "training data", session, &mut |example| {
+            sets.extend(SftExample::all(&example).map(|conversation| conversation.set));
+            Ok(())
+        })?;
     let adaptation = Adaptation::of(&config.model, config.adapter.as_ref(), AdapterTask::CausalLm)?;
-    let mix = mix(config, &task_of(&data.examples))?;
-    run_plan(session, config, &model_config, &data, &mix, adaptation.as_ref())
+    run_plan(session, config, &model_config, &report, &Mix::of(&config.data, &sets)?, adaptation.as_ref())
 }
 
-/// Mixes the conversations of the data sets.
-fn mix(config: &SftConfig, task: &SftTask) -> Outcome<Mix> {
-    let sets: Vec<usize> = task.examples.iter().map(|example| example.set).collect();
-    Mix::of(&config.data, &sets)
+/// Data sets as conversations, which are on disk if they are many.
+struct Prepared {
+    store: SftStore,
+    report: EncodeReport,
+    /// The conversations, for the identity of the run.
+    identity: KeptRows,
+    /// Whether a response has the token that ends the template's turns.
+    learns_stop: bool,
+}
+
+impl Prepared {
+    /// Reads and encodes data sets. `run`: the folder of the run, which need not exist.
+    fn read(
+        session: &Session,
+        data: &DatasetConfig,
+        encode: &EncodeOptions,
+        encoder: &TextEncoder,
+        what: &str,
+        run: &Path,
+    ) -> Outcome<Self> {
+        let folder = run.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("."));
+        let stop = encoder.template_stop();
+        let (mut store, mut identity, mut learns_stop) = (SftStore::new(folder), KeptRows::new(folder), false);
+        let report = setup::each_example(data, encode, encoder, what, session, &mut |example| {
+            learns_stop |=
+                stop.is_some_and(|stop| example.responses.iter().any(|response| response.ids.contains(&stop)));
+            for SftExample { name, set, ids, counted } in SftExample::all(&example) {
+                identity.push(&Row::of_conversation(&name, set, &ids, &counted))?;
+            }
+            Ok(store.push(&example)?)
+        })?;
+        Ok(Self { store, report, identity, learns_stop })
+    }
+
+    /// Returns the prompts of the first rows.
+    fn first_prompts(&self, count: usize) -> Outcome<Vec<Vec<u32>>> {
+        self.store.rows().iter().take(count).map(|example| Ok(example?.prompt)).collect()
+    }
 }
 
 fn run_plan(
     session: &Session,
     config: &SftConfig,
     shape: &ModelConfig,
-    data: &Encoded,
+    report: &EncodeReport,
     mix: &Mix,
     adaptation: Option<&Adaptation>,
 ) -> Outcome<RunPlan> {
     let adapter = adaptation.map(|adaptation| adaptation.size(shape, session.device())).transpose()?;
     let shape = Shape { config: shape, model: &config.model, output: Output::Tokens, adapter };
-    Ok(RunPlan::of(shape, &data.report, &config.train, mix.visits(), &session.place)?.mixed(mix, &data.report))
-}
-
-/// The conversations of a task, for the identity of the run.
-fn rows(task: &SftTask) -> Vec<Row> {
-    task.examples
-        .iter()
-        .map(|SftExample { name, set, ids, counted }| Row::of_conversation(name, *set, ids, counted))
-        .collect()
-}
-
-/// Makes one SFT example of each response: a row with several is several conversations.
-pub fn task_of(examples: &[Example]) -> SftTask {
-    let examples = examples
-        .iter()
-        .flat_map(|example| {
-            example.responses.iter().enumerate().filter_map(|(j, response)| {
-                let ids = [example.prompt.as_slice(), response.ids.as_slice()].concat();
-                let counted = example.learned(j);
-                // Of a row's responses some may be excluded from training.
-                let any = counted.contains(&true);
-                any.then(|| SftExample { name: example.source.to_string(), set: example.source.set, ids, counted })
-            })
-        })
-        .collect();
-    SftTask { examples }
+    Ok(RunPlan::of(shape, report, &config.train, mix.visits(), &session.place)?.mixed(mix, report))
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ use rayon::prelude::*;
 pub use self::date::{PrintedDate, printed_date};
 pub use self::example::{EncodedResponse, Example};
 pub use self::options::{Boundary, EncodeOptions, EncoderOptions, LongRows, LostText, ResponseEnd};
-pub use self::report::{DropReason, EncodeReport, Lengths};
+pub use self::report::{DropReason, EncodeReport, EncodeTally, Lengths, SetCounts};
 pub use self::special::SpecialTokens;
 use self::tokens::Tokens;
 use crate::config::BadRows;
@@ -387,27 +387,29 @@ impl TextEncoder {
         records: &[Record],
         options: &EncodeOptions,
     ) -> Result<(Vec<Example>, EncodeReport), Error> {
-        self.encode_sets(records, &|_| options)
+        let mut tally = EncodeTally::default();
+        let examples = self.encode_part(records, 0, options, &mut tally)?;
+        Ok((examples, tally.report()))
     }
 
-    /// Encodes the records of several data sets, each with its own options: `options` returns those of a record's
-    /// [`set`](crate::Source::set).
+    /// Encodes a part of the records of a data set. `first`: the index of its first record in all.
     ///
     /// # Errors
     /// As [`TextEncoder::encode_all`].
-    pub fn encode_sets<'o>(
+    pub fn encode_part(
         &self,
         records: &[Record],
-        options: &(dyn Fn(usize) -> &'o EncodeOptions + Sync),
-    ) -> Result<(Vec<Example>, EncodeReport), Error> {
+        first: usize,
+        options: &EncodeOptions,
+        tally: &mut EncodeTally,
+    ) -> Result<Vec<Example>, Error> {
         const EXAMPLES: usize = 5;
-        let encoded: Vec<_> = {
-            let encode = |(row, record): (usize, &Record)| self.encode(row, record, options(record.source.set));
-            records.par_iter().enumerate().map(encode).collect()
-        };
+        let encode = |(row, record): (usize, &Record)| self.encode(first + row, record, options);
+        let encoded: Vec<_> = records.par_iter().enumerate().map(encode).collect();
         let mut examples = Vec::with_capacity(records.len());
-        let mut report = EncodeReport { rows: records.len(), ..EncodeReport::default() };
+        tally.report.rows += records.len();
         for (record, encoded) in records.iter().zip(encoded) {
+            let report = &mut tally.report;
             let dropped = match encoded {
                 Ok(encoded) => {
                     if let Some(problem) = encoded.lost {
@@ -418,7 +420,7 @@ impl TextEncoder {
                     report.cut += usize::from(encoded.cut);
                     encoded.outcome.map(|example| examples.push(example)).err()
                 }
-                Err(error) if options(record.source.set).on_bad_row == BadRows::Drop && skippable(&error) => {
+                Err(error) if options.on_bad_row == BadRows::Drop && skippable(&error) => {
                     if report.examples_of_invalid.len() < EXAMPLES {
                         report.examples_of_invalid.push(error.to_string());
                     }
@@ -430,8 +432,8 @@ impl TextEncoder {
                 *report.dropped.entry(reason).or_insert(0) += 1;
             }
         }
-        report.measure(&examples);
-        Ok((examples, report))
+        examples.iter().for_each(|example| tally.measure(example));
+        Ok(examples)
     }
 }
 

@@ -95,26 +95,54 @@ pub struct EncodeReport {
     pub responses: Lengths,
     /// Lengths of prompt and longest response together.
     pub longest: Lengths,
-    /// Tokens of the prompts and responses of each data set.
-    pub set_tokens: Vec<usize>,
+    /// Counts of each data set, up to the last with an example.
+    pub sets: Vec<SetCounts>,
 }
 
-impl EncodeReport {
-    pub(super) fn measure(&mut self, examples: &[Example]) {
-        let responses = || examples.iter().flat_map(|e| e.responses.iter().map(|r| r.ids.len()));
-        self.kept = examples.len();
-        self.prompt_tokens = examples.iter().map(|e| e.prompt.len()).sum();
-        self.response_tokens = responses().sum();
-        self.prompts = Lengths::of(examples.iter().map(|e| e.prompt.len()));
-        self.responses = Lengths::of(responses());
-        self.longest = Lengths::of(examples.iter().map(Example::longest));
-        for example in examples {
-            let set = example.source.set;
-            if self.set_tokens.len() <= set {
-                self.set_tokens.resize(set + 1, 0);
-            }
-            self.set_tokens[set] += example.tokens();
+/// Counts of one of the data sets that a job reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct SetCounts {
+    /// Examples made.
+    pub examples: usize,
+    /// Tokens of their prompts and responses.
+    pub tokens: usize,
+}
+
+/// Adds up what becomes of the records of a data set, part by part.
+#[derive(Debug, Default)]
+pub struct EncodeTally {
+    pub(super) report: EncodeReport,
+    /// The lengths of prompts, of responses, and of each prompt with its longest response.
+    lengths: [Vec<u32>; 3],
+}
+
+impl EncodeTally {
+    /// Takes an example in.
+    pub(super) fn measure(&mut self, example: &Example) {
+        let [prompts, responses, longest] = &mut self.lengths;
+        let report = &mut self.report;
+        report.kept += 1;
+        report.prompt_tokens += example.prompt.len();
+        prompts.push(example.prompt.len() as u32);
+        for response in &example.responses {
+            report.response_tokens += response.ids.len();
+            responses.push(response.ids.len() as u32);
         }
+        longest.push(example.longest() as u32);
+        let set = example.source.set;
+        if report.sets.len() <= set {
+            report.sets.resize(set + 1, SetCounts::default());
+        }
+        report.sets[set].examples += 1;
+        report.sets[set].tokens += example.tokens();
+    }
+
+    /// Returns the report on all parts.
+    #[must_use]
+    pub fn report(self) -> EncodeReport {
+        let [prompts, responses, longest] =
+            self.lengths.map(|lengths| Lengths::of(lengths.into_iter().map(|length| length as usize)));
+        EncodeReport { prompts, responses, longest, ..self.report }
     }
 }
 

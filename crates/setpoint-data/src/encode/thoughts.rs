@@ -118,11 +118,26 @@ impl TextEncoder {
 }
 
 #[cfg(test)]
+#[expect(clippy::single_range_in_vec_init, reason = "ranges are compared with lists of ranges")]
 mod tests {
     use super::*;
 
     fn found(text: &str) -> Vec<&str> {
         Thoughts::in_text(text).0.iter().map(|thought| &text[thought.start..thought.end]).collect()
+    }
+
+    /// Ranges as pairs.
+    fn pairs(ranges: &[Range<usize>]) -> Vec<(usize, usize)> {
+        ranges.iter().map(|range| (range.start, range.end)).collect()
+    }
+
+    fn tokens_of(text: &str, offsets: &[(usize, usize)], place: usize) -> Vec<(usize, usize)> {
+        pairs(&Thoughts::in_text(text).tokens(offsets, place))
+    }
+
+    fn left_of(ranges: &[(usize, usize)], holes: &[(usize, usize)]) -> Vec<(usize, usize)> {
+        let [ranges, holes] = [ranges, holes].map(|all| all.iter().map(|&(start, end)| start..end).collect::<Vec<_>>());
+        pairs(&without(&ranges, &holes))
     }
 
     #[test]
@@ -139,26 +154,26 @@ mod tests {
     #[test]
     fn tokens_of_a_thought_and_the_space_behind_it() {
         let text = "ab<think>c</think>\n\n d";
-        let tokens = |offsets: &[(usize, usize)]| Thoughts::in_text(text).tokens(offsets, 0);
+        let tokens = |offsets: &[(usize, usize)]| tokens_of(text, offsets, 0);
         // ab | <think> | c | </think> | \n\n | " d"
-        assert_eq!(tokens(&[(0, 2), (2, 9), (9, 10), (10, 18), (18, 20), (20, 22)]), [1..5]);
+        assert_eq!(tokens(&[(0, 2), (2, 9), (9, 10), (10, 18), (18, 20), (20, 22)]), [(1, 5)]);
         // A token that holds a part of the thought and another text belongs to the thought: "b<" and ">\n\n".
-        assert_eq!(tokens(&[(0, 1), (1, 3), (3, 17), (17, 20), (20, 22)]), [1..4]);
+        assert_eq!(tokens(&[(0, 1), (1, 3), (3, 17), (17, 20), (20, 22)]), [(1, 4)]);
         let moved = [(100, 102), (102, 118), (118, 122)];
-        assert_eq!(Thoughts::in_text(text).tokens(&moved, 100), [1..2]);
+        assert_eq!(tokens_of(text, &moved, 100), [(1, 2)]);
     }
 
     #[test]
     fn a_token_may_reach_the_next_thought() {
         let text = "<think>1</think>x<think>2</think>y";
-        assert_eq!(Thoughts::in_text(text).tokens(&[(0, 16), (16, 18), (18, 33), (33, 34)], 0), [0..3]);
-        assert_eq!(Thoughts::in_text(text).tokens(&[(0, 16), (16, 17), (17, 33), (33, 34)], 0), [0..1, 2..3]);
+        assert_eq!(tokens_of(text, &[(0, 16), (16, 18), (18, 33), (33, 34)], 0), [(0, 3)]);
+        assert_eq!(tokens_of(text, &[(0, 16), (16, 17), (17, 33), (33, 34)], 0), [(0, 1), (2, 3)]);
     }
 
     #[test]
     fn ranges_without_holes() {
-        assert_eq!(without(&[0..4, 6..9], &[1..2, 6..8]), [0..1, 2..4, 8..9]);
-        assert!(without(&[3..5], &[3..5]).is_empty());
-        assert_eq!(without(&[3..5], &[]), [3..5]);
+        assert_eq!(left_of(&[(0, 4), (6, 9)], &[(1, 2), (6, 8)]), [(0, 1), (2, 4), (8, 9)]);
+        assert!(left_of(&[(3, 5)], &[(3, 5)]).is_empty());
+        assert_eq!(left_of(&[(3, 5)], &[]), [(3, 5)]);
     }
 }

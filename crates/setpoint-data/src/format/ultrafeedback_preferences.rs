@@ -43,7 +43,10 @@ mod tests {
         let record = parse("ultrafeedback_preferences", ROW).unwrap();
         assert_eq!(record.prompt, Prompt::Messages(vec![Message::user("Sky?")]));
         let expected = [("Blue.", 4.75, Label::Chosen), ("Green.", 3.25, Label::Rejected)];
-        assert_eq!(record.responses, expected.map(|(text, reward, label)| Response::new(text).rewarded(reward).labelled(label)));
+        assert_eq!(
+            record.responses,
+            expected.map(|(text, reward, label)| Response::new(text).rewarded(reward).labelled(label))
+        );
         assert_eq!(record.extra.keys().collect::<Vec<_>>(), ["source", "chosen_model"]);
     }
 

@@ -180,6 +180,7 @@ pub struct SourceReport {
 }
 
 /// The memory that a data set's records may take: compressed files of a few bytes can hold more rows than any memory.
+#[derive(Debug)]
 struct Room {
     files: u64,
     taken: u64,
@@ -237,54 +238,97 @@ fn weight(value: &Value) -> usize {
 /// # Errors
 /// As [`read_records`]; with [`BadRows::Error`] also the first bad row; when no row of a data set is left, [`Error::Empty`].
 pub fn load_records(config: &DatasetConfig) -> Result<(Vec<Record>, ReadReport), Error> {
+    let mut chunks = RecordChunks::open(config);
     let mut records = Vec::new();
-    let mut report = ReadReport::default();
-    for (set, config) in config.each().iter().enumerate() {
-        load_set(config, set, &mut records, &mut report)?;
+    while let Some(mut chunk) = chunks.next_chunk()? {
+        records.append(&mut chunk);
     }
-    report.kept = records.len();
-    Ok((records, report))
+    Ok((records, chunks.report))
 }
 
-/// Adds the records of one data set, which is the `set`th.
-fn load_set(
-    config: &DatasetConfig,
-    set: usize,
-    records: &mut Vec<Record>,
-    report: &mut ReadReport,
-) -> Result<(), Error> {
+/// The records of one or several data sets, a part at a time, so that not all of them are in memory at once.
+#[derive(Debug)]
+pub struct RecordChunks {
+    /// What became of the rows that were read so far.
+    pub report: ReadReport,
+    sets: std::vec::IntoIter<DatasetConfig>,
+    open: Option<OpenSet>,
+}
+
+/// The data set that is read.
+#[derive(Debug)]
+struct OpenSet {
+    config: DatasetConfig,
+    stream: RecordStream,
+    room: Room,
+    rows: usize,
+    kept: usize,
+}
+
+impl RecordChunks {
+    /// The records of a part, and the bytes that end one before.
+    const RECORDS: usize = 1024;
+    const BYTES: u64 = 16 << 20;
+    /// The bad rows that are named.
     const EXAMPLES: usize = 5;
-    let before = records.len();
-    let stream = read_records(config)?;
-    let mut room = Room::of(stream.rows.bytes);
-    let mut rows = 0;
-    for record in stream {
-        rows += 1;
-        match record {
-            Ok(mut record) => {
-                room.take(&record, rows, config)?;
-                record.source.set = set;
-                records.push(record);
-            }
-            Err(error)
-                if (config.on_bad_row == BadRows::Drop && error.is_row())
-                    || (config.ties == Ties::Drop && error.is_tie()) =>
-            {
-                report.dropped += 1;
-                if report.examples.len() < EXAMPLES {
-                    report.examples.push(error.to_string());
+
+    /// Begins with the first data set. Nothing is read yet.
+    pub fn open(config: &DatasetConfig) -> Self {
+        Self { report: ReadReport::default(), sets: config.each().into_iter(), open: None }
+    }
+
+    /// Returns the next records, at least one and all of the same data set; `None` at the end.
+    ///
+    /// # Errors
+    /// As [`load_records`].
+    pub fn next_chunk(&mut self) -> Result<Option<Vec<Record>>, Error> {
+        loop {
+            let Some(open) = &mut self.open else {
+                let Some(config) = self.sets.next() else { return Ok(None) };
+                let stream = read_records(&config)?;
+                let room = Room::of(stream.rows.bytes);
+                self.open = Some(OpenSet { config, stream, room, rows: 0, kept: 0 });
+                continue;
+            };
+            let set = self.report.sources.len();
+            let mut chunk = Vec::new();
+            let full = open.room.taken.saturating_add(Self::BYTES);
+            while chunk.len() < Self::RECORDS && open.room.taken < full {
+                let Some(record) = open.stream.next() else { break };
+                open.rows += 1;
+                self.report.rows += 1;
+                match record {
+                    Ok(mut record) => {
+                        open.room.take(&record, open.rows, &open.config)?;
+                        record.source.set = set;
+                        chunk.push(record);
+                    }
+                    Err(error)
+                        if (open.config.on_bad_row == BadRows::Drop && error.is_row())
+                            || (open.config.ties == Ties::Drop && error.is_tie()) =>
+                    {
+                        self.report.dropped += 1;
+                        if self.report.examples.len() < Self::EXAMPLES {
+                            self.report.examples.push(error.to_string());
+                        }
+                    }
+                    Err(error) => return Err(error),
                 }
             }
-            Err(error) => return Err(error),
+            open.kept += chunk.len();
+            self.report.kept += chunk.len();
+            if !chunk.is_empty() {
+                return Ok(Some(chunk));
+            }
+            // A part without any record is the end of its data set.
+            if open.kept == 0 {
+                return Err(Error::Empty { dataset: open.config.path.clone() });
+            }
+            let (path, rows, kept) = (open.config.path.clone(), open.rows, open.kept);
+            self.report.sources.push(SourceReport { path, rows, kept });
+            self.open = None;
         }
     }
-    report.rows += rows;
-    let kept = records.len() - before;
-    if kept == 0 {
-        return Err(Error::Empty { dataset: config.path.clone() });
-    }
-    report.sources.push(SourceReport { path: config.path.clone(), rows, kept });
-    Ok(())
 }
 
 #[cfg(test)]
@@ -344,6 +388,33 @@ mod tests {
             assert!(message(path).starts_with(&format!("{path}: no such file or folder, and not a hub id")), "{path}");
         }
         assert!(message("owner/name").contains("http://127.0.0.1:1"));
+    }
+
+    #[test]
+    fn records_come_in_parts_of_one_data_set() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, rows: usize| {
+            let path = dir.path().join(name);
+            let row = |i: usize| {
+                if i % 500 == 7 { "{\"prompt\": 1}\n".to_owned() } else { format!("{{\"prompt\": \"{i}\"}}\n") }
+            };
+            std::fs::write(&path, (0..rows).map(row).collect::<String>()).unwrap();
+            DataSource::new(path.to_str().unwrap())
+        };
+        let sources = vec![write("a.jsonl", 2500), write("b.jsonl", 3)];
+        let config = DatasetConfig { sources, on_bad_row: BadRows::Drop, ..DatasetConfig::new("") };
+        let mut chunks = RecordChunks::open(&config);
+        let mut sizes = Vec::new();
+        let mut all = Vec::new();
+        while let Some(mut chunk) = chunks.next_chunk().unwrap() {
+            assert!(chunk.iter().all(|record| record.source.set == chunk[0].source.set));
+            sizes.push((chunk[0].source.set, chunk.len()));
+            all.append(&mut chunk);
+        }
+        assert_eq!(sizes, [(0, 1024), (0, 1024), (0, 447), (1, 3)]);
+        let (records, report) = load_records(&config).unwrap();
+        assert_eq!((&records, &report), (&all, &chunks.report));
+        assert_eq!((report.rows, report.kept, report.dropped, report.examples.len()), (2503, 2498, 5, 5));
     }
 
     #[test]

@@ -157,11 +157,10 @@ fn solved(mut left: [[f64; FEATURES]; FEATURES], mut right: [f64; FEATURES]) -> 
         }
         left.swap(column, pivot);
         right.swap(column, pivot);
+        let above = left[column];
         for row in column + 1..FEATURES {
-            let factor = left[row][column] / left[column][column];
-            for k in column..FEATURES {
-                left[row][k] -= factor * left[column][k];
-            }
+            let factor = left[row][column] / above[column];
+            left[row].iter_mut().zip(above).for_each(|(value, above)| *value -= factor * above);
             right[row] -= factor * right[column];
         }
     }

@@ -23,10 +23,8 @@ pub(crate) fn step<B: Backend>(
         B::float_mul_scalar(exp_avg_sq, beta2.into()),
         B::float_mul_scalar(square, (scale * scale * (1.0 - beta2)).into()),
     );
-    let denominator = B::float_add_scalar(
-        B::float_div_scalar(B::float_sqrt(exp_avg_sq.clone()), root.into()),
-        eps.into(),
-    );
+    let denominator =
+        B::float_add_scalar(B::float_div_scalar(B::float_sqrt(exp_avg_sq.clone()), root.into()), eps.into());
     let update = B::float_mul_scalar(B::float_div(exp_avg.clone(), denominator), rate.into());
     [B::float_sub(weight, update), exp_avg, exp_avg_sq]
 }

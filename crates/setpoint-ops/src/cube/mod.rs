@@ -177,11 +177,7 @@ impl OptimizerOps for CubeBackend {
         }
     }
 
-    fn add_rows(
-        table: FloatTensor<Self>,
-        ids: IntTensor<Self>,
-        rows: FloatTensor<Self>,
-    ) -> FloatTensor<Self> {
+    fn add_rows(table: FloatTensor<Self>, ids: IntTensor<Self>, rows: FloatTensor<Self>) -> FloatTensor<Self> {
         if are_f32(&[&table, &rows]) && Kernel::Embedding.is_used(&table.client, needs_sums(3)) {
             embedding::add_rows(table, ids, rows)
         } else {

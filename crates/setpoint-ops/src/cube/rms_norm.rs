@@ -185,12 +185,7 @@ fn gradient_of_x(x: CubeTensor, weight: CubeTensor, scales: CubeTensor, gradient
     in_x
 }
 
-fn gradient_of_weight(
-    x: &CubeTensor,
-    weight: &CubeTensor,
-    scales: &CubeTensor,
-    gradient: &CubeTensor,
-) -> CubeTensor {
+fn gradient_of_weight(x: &CubeTensor, weight: &CubeTensor, scales: &CubeTensor, gradient: &CubeTensor) -> CubeTensor {
     let (client, element) = (x.client.clone(), element(x));
     let [rows, width] = x.shape().dims();
     let parts = fresh(x, [rows.div_ceil(ROWS), width], DType::F32);

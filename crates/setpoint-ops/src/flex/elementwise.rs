@@ -5,7 +5,7 @@ use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::host::{Fresh, Values};
-use super::simd::{sigmoid, vectorised};
+use super::simd::{exp, sigmoid, vectorised};
 
 /// Elements that a thread takes at a time.
 pub(super) const PART: usize = 1 << 14;
@@ -72,10 +72,13 @@ const TWICE_ROOT: f32 = 2.0 * std::f32::consts::FRAC_2_SQRT_PI * std::f32::const
 /// The weight of the cube.
 const CUBE: f32 = 0.044_715;
 
-/// `(1 + tanh z) / 2 = σ(2z)` with `z = √(2/π) · (g + 0.044715 g³)`; in this form no digits are lost for negative `g`.
+/// `s = (1 + tanh z) / 2 = σ(2z)` and `1 − s`, with `z = √(2/π) · (g + 0.044715 g³)`; in this form no digits are lost where one of the two is
+/// small.
 #[inline(always)]
-fn gelu_share(g: f32) -> f32 {
-    sigmoid(TWICE_ROOT * (g * (1.0 + CUBE * (g * g))))
+fn gelu_shares(g: f32) -> (f32, f32) {
+    let e = exp(-(TWICE_ROOT * (g * (1.0 + CUBE * (g * g)))));
+    let s = 1.0 / (1.0 + e);
+    (s, e * s)
 }
 
 /// `gelu(gate) · up`, by the approximation with tanh.
@@ -84,7 +87,7 @@ pub(super) fn geglu(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
         gate,
         up,
         #[inline(always)]
-        |g| g * gelu_share(g),
+        |g| g * gelu_shares(g).0,
     )
 }
 
@@ -94,8 +97,8 @@ pub(super) fn geglu_backward(gate: FlexTensor, up: FlexTensor, gradient: FlexTen
         [gate, up, gradient],
         #[inline(always)]
         |g| {
-            let s = gelu_share(g);
-            (g * s, s + g * (s * (1.0 - s)) * (TWICE_ROOT * (1.0 + 3.0 * CUBE * (g * g))))
+            let (s, rest) = gelu_shares(g);
+            (g * s, s + g * (s * rest) * (TWICE_ROOT * (1.0 + 3.0 * CUBE * (g * g))))
         },
     )
 }

@@ -17,7 +17,7 @@ use super::{ensemble, reference_dir};
 use crate::adapter::{Adaptation, with_tokenizer};
 use crate::config::sections::warn_of_no_eval_data;
 use crate::failure::{Failure, Outcome};
-use crate::identity::{Origin, prompt_and_responses};
+use crate::identity::{KeptRows, Origin, prompt_and_responses};
 use crate::reference_samples::Reader;
 use crate::session::Session;
 use crate::setup;
@@ -77,9 +77,9 @@ impl Prepared {
             adaptation.identify(&mut origin)?;
         }
         origin.encoder(&config.model, &self.encoder);
-        origin.data("data", &config.data, train.rows.to_vec(), prompt_and_responses)?;
+        origin.data("data", &config.data, KeptRows::of(train.rows)?, prompt_and_responses);
         if let (Some(set), Some(data)) = (eval, &config.eval_data) {
-            origin.data("eval_data", data, set.rows.to_vec(), prompt_and_responses)?;
+            origin.data("eval_data", data, KeptRows::of(set.rows)?, prompt_and_responses);
         }
         origin.ensemble(ensemble);
         Ok(origin)

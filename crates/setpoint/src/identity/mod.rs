@@ -7,14 +7,15 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use setpoint_data::{DatasetConfig, Example, Label, TextEncoder, hex};
 use setpoint_train::{Change, Identity, Input, RunDir};
 use sha2::{Digest, Sha256};
 
 mod rows_file;
 
-pub use self::rows_file::{RowsFile, conversation, prompt_and_responses};
+use self::rows_file::ASPECTS;
+pub use self::rows_file::{KeptRows, RowsFile, conversation, prompt_and_responses};
 use crate::config::sections::ModelSection;
 use crate::failure::{Failure, Outcome};
 use crate::hub;
@@ -154,37 +155,15 @@ impl Origin {
     }
 
     /// Adds data, row by row. `section`: `data` or `eval_data`; `parts`: how messages name the first hash of a row, and the others.
-    pub fn data(
-        &mut self,
-        section: &'static str,
-        data: &DatasetConfig,
-        rows: Vec<Row>,
-        parts: fn(usize) -> String,
-    ) -> Outcome {
+    pub fn data(&mut self, section: &'static str, data: &DatasetConfig, rows: KeptRows, parts: fn(usize) -> String) {
         let paths: Vec<String> = data.each().into_iter().map(|data| data.path).collect();
         let setting = if paths.len() > 1 { "sources" } else { "path" };
         let path = data.name();
-        let digest = |aspect: &dyn Fn(&Row) -> Value| -> Outcome<String> {
-            let mut hash = Sha256::new();
-            for row in &rows {
-                hash.update(serde_json::to_vec(&aspect(row))?);
-                hash.update(b"\n");
-            }
-            Ok(hex(&hash.finalize()))
-        };
-        type Aspect<'a> = (&'a str, &'a str, &'a dyn Fn(&Row) -> Value);
-        let aspects: [Aspect<'_>; 4] = [
-            ("tokens", "the prompts or responses", &|row| json!(row.tokens)),
-            ("rewards", "the rewards", &|row| json!(row.rewards)),
-            ("labels", "the labels", &|row| json!(row.labels)),
-            ("margins", "the margins", &|row| json!(row.margin)),
-        ];
-        for (name, what, aspect) in aspects {
+        for ((name, what), digest) in ASPECTS.into_iter().zip(rows.digests()) {
             let what = format!("`{section}.{setting}`: {what} in `{path}`");
-            self.input(&format!("{section}.{name}"), what, digest(aspect)?, rank::DATA);
+            self.input(&format!("{section}.{name}"), what, digest, rank::DATA);
         }
         self.files.push(RowsFile { section, paths, rows, parts });
-        Ok(())
     }
 
     /// Adds pairs as the loss reads them.

@@ -1,13 +1,103 @@
 //! The rows of a data set as a run read them, kept in its folder to find the row that differs when the data has changed.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use setpoint_data::Label;
+use serde_json::json;
+use setpoint_data::{Label, Spool, hex};
 use setpoint_train::RunDir;
+use sha2::{Digest, Sha256};
 
 use super::Row;
 use crate::failure::Outcome;
+
+/// The longest file whose rows are compared one by one.
+const MOST_COMPARED: u64 = 1 << 28;
+
+/// The bytes of rows that are kept in memory.
+const IN_MEMORY: usize = 4 << 20;
+
+/// What of a row is compared, and how messages name it.
+pub(super) const ASPECTS: [(&str, &str); 4] = [
+    ("tokens", "the prompts or responses"),
+    ("rewards", "the rewards"),
+    ("labels", "the labels"),
+    ("margins", "the margins"),
+];
+
+/// Rows, one a line, with a digest of each aspect. They are on disk if they are many.
+#[derive(Debug)]
+pub struct KeptRows {
+    lines: Spool,
+    digests: [Sha256; 4],
+}
+
+impl KeptRows {
+    /// Begins without rows. `folder`: where a file goes if they become many.
+    pub fn new(folder: &Path) -> Self {
+        Self { lines: Spool::new(folder, IN_MEMORY), digests: Default::default() }
+    }
+
+    /// Keeps rows in memory.
+    ///
+    /// # Errors
+    /// When one cannot be written as JSON.
+    pub fn of(rows: &[Row]) -> Outcome<Self> {
+        let mut kept = Self { lines: Spool::new("", usize::MAX), digests: Default::default() };
+        rows.iter().try_for_each(|row| kept.push(row))?;
+        Ok(kept)
+    }
+
+    /// Adds a row.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn push(&mut self, row: &Row) -> Outcome {
+        let aspects = [json!(row.tokens), json!(row.rewards), json!(row.labels), json!(row.margin)];
+        for (digest, aspect) in self.digests.iter_mut().zip(aspects) {
+            digest.update(serde_json::to_vec(&aspect)?);
+            digest.update(b"\n");
+        }
+        let mut line = serde_json::to_vec(row)?;
+        line.push(b'\n');
+        self.lines.push(&line)?;
+        Ok(())
+    }
+
+    /// Returns the digest of each aspect, in the order of [`ASPECTS`].
+    pub(super) fn digests(&self) -> [String; 4] {
+        self.digests.clone().map(|digest| hex(&digest.finalize()))
+    }
+
+    /// Gives all lines to `take`, piece by piece.
+    fn each_piece(&self, take: &mut dyn FnMut(&[u8]) -> Outcome) -> Outcome {
+        const PIECE: u64 = 1 << 20;
+        let mut piece = Vec::new();
+        let mut at = 0;
+        while at < self.lines.len() {
+            piece.resize(PIECE.min(self.lines.len() - at) as usize, 0);
+            self.lines.read(at, &mut piece)?;
+            take(&piece)?;
+            at += piece.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Returns all rows; `None` if they are too many to be compared one by one.
+    fn read(&self) -> Option<Vec<Row>> {
+        if self.lines.len() > MOST_COMPARED {
+            return None;
+        }
+        let mut text = Vec::new();
+        self.each_piece(&mut |piece| {
+            text.extend_from_slice(piece);
+            Ok(())
+        })
+        .ok()?;
+        let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        lines.map(|line| serde_json::from_slice(line).ok()).collect()
+    }
+}
 
 /// The rows of one or several data sets, and the file that keeps them.
 #[derive(Debug)]
@@ -17,7 +107,7 @@ pub struct RowsFile {
     /// Where the data sets are.
     pub paths: Vec<String>,
     /// Its rows now.
-    pub rows: Vec<Row>,
+    pub rows: KeptRows,
     /// How messages name a row's hash.
     pub parts: fn(usize) -> String,
 }
@@ -34,21 +124,17 @@ impl RowsFile {
 
     /// Writes the rows, one a line.
     pub fn write(&self, run: &RunDir) -> Outcome {
-        let mut text = String::new();
-        for row in &self.rows {
-            text.push_str(&serde_json::to_string(row)?);
-            text.push('\n');
-        }
-        Ok(run.write_text(&self.name(), &text)?)
+        setpoint_files::write(&self.place(run), |out| self.rows.each_piece(&mut |piece| Ok(out.put(piece)?)))
     }
 
     /// The first row that differs from the kept ones in an aspect, as a sentence; `None` where the file does not tell.
     pub fn difference(&self, run: &RunDir, aspect: &str) -> Option<String> {
-        let text = setpoint_files::read_text_up_to(&self.place(run), setpoint_files::LARGE).ok()?;
+        let text = setpoint_files::read_text_up_to(&self.place(run), MOST_COMPARED).ok()?;
         let then: Vec<Row> = text.lines().map(|line| serde_json::from_str(line).ok()).collect::<Option<_>>()?;
+        let now = self.rows.read()?;
         (0..self.paths.len()).find_map(|set| {
             let of_set = |rows: &[Row]| rows.iter().filter(|row| row.set == set).cloned().collect::<Vec<_>>();
-            self.difference_in(set, &of_set(&then), &of_set(&self.rows), aspect)
+            self.difference_in(set, &of_set(&then), &of_set(&now), aspect)
         })
     }
 
@@ -136,4 +222,33 @@ pub fn prompt_and_responses(part: usize) -> String {
 /// Names the parts of a conversation.
 pub fn conversation(part: usize) -> String {
     if part == 0 { "the conversation".to_owned() } else { "the choice of tokens that count".to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_on_disk_are_written_and_compared_as_those_in_memory() {
+        let rows: Vec<Row> =
+            (0..50).map(|i| Row::of_conversation(&format!("a.jsonl:{i}"), i % 2, &[i as u32; 9], &[true])).collect();
+        let folder = tempfile::tempdir().unwrap();
+        let memory = KeptRows::of(&rows).unwrap();
+        let mut disk = KeptRows { lines: Spool::new(folder.path(), 100), digests: Default::default() };
+        rows.iter().for_each(|row| disk.push(row).unwrap());
+        assert!(disk.lines.has_file() && !memory.lines.has_file());
+        assert_eq!(memory.digests(), disk.digests());
+        assert_eq!(disk.read().unwrap(), rows);
+        // The digest of a version before rows were kept in pieces: each row's tokens as JSON, one a line.
+        let lines: String = rows.iter().map(|row| serde_json::to_string(&row.tokens).unwrap() + "\n").collect();
+        assert_eq!(disk.digests()[0], hex(&Sha256::digest(lines)));
+
+        let run = RunDir::create(folder.path().join("run")).unwrap();
+        let file = |rows| RowsFile { section: "data", paths: vec!["a".into(), "b".into()], rows, parts: conversation };
+        let file = file(disk);
+        file.write(&run).unwrap();
+        let lines: Vec<String> = rows.iter().map(|row| serde_json::to_string(row).unwrap() + "\n").collect();
+        assert_eq!(std::fs::read_to_string(file.place(&run)).unwrap(), lines.concat());
+        assert_eq!(file.difference(&run, "tokens"), None);
+    }
 }

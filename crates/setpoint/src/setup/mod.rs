@@ -3,6 +3,7 @@
 mod reading;
 mod room;
 mod rows;
+mod stream;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -21,7 +22,7 @@ use setpoint_transformer::{CausalLm, LoadOptions, ModelConfig};
 pub use self::reading::{Reading, note_response_end};
 pub use self::room::{check_room, check_room_of, within};
 pub use self::rows::{
-    Encoded, encoded, examples, looking_at, note_left_out, note_turns, prompts, seen, sequences,
+    Encoded, each_example, encoded, examples, looking_at, note_left_out, note_turns, prompts, seen, sequences,
     text_prompts_become_turns,
 };
 use crate::config::sections::{Dtype, ModelSection};

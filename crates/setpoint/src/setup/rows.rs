@@ -3,13 +3,13 @@
 use std::sync::Mutex;
 
 use setpoint_data::{
-    BadRows, DatasetConfig, EncodeOptions, EncodeReport, Example, Label, Prompt, ReadReport, Record, Responses, Source,
-    SourceReport, TextEncoder, TextPrompts, Uses, counted, load_records, select_responses, text_prompts_as_turns,
+    BadRows, DatasetConfig, EncodeOptions, EncodeReport, Example, Prompt, ReadReport, Record, Source, SourceReport,
+    TextEncoder, TextPrompts, Uses, counted, read_records, text_prompts_as_turns,
 };
-
 use setpoint_train::Sequence;
 
 use super::prompt_ids;
+use super::stream::stream;
 use crate::failure::{Failure, Outcome};
 use crate::session::Session;
 
@@ -27,7 +27,7 @@ pub fn looking_at(data: &DatasetConfig, uses: Uses) -> DatasetConfig {
     DatasetConfig { uses, ..data.clone() }
 }
 
-/// Reads and encodes a data set.
+/// Reads and encodes data sets.
 pub fn examples(
     data: &DatasetConfig,
     encode: &EncodeOptions,
@@ -35,10 +35,34 @@ pub fn examples(
     what: &str,
     session: &Session,
 ) -> Outcome<Encoded> {
-    let (Encoded { examples, report }, read) = encoded(data, encode, encoder, what, session.quiet)?;
-    if examples.is_empty() {
-        let records = load_records(data).map(|(records, _)| records).unwrap_or_default();
-        if let Some(record) = records.iter().find(|record| record.responses.is_empty()) {
+    let mut examples = Vec::new();
+    let report = each_example(data, encode, encoder, what, session, &mut |example| {
+        examples.push(example);
+        Ok(())
+    })?;
+    Ok(Encoded { examples, report })
+}
+
+/// The same without holding the examples: each is given to `take`.
+pub fn each_example(
+    data: &DatasetConfig,
+    encode: &EncodeOptions,
+    encoder: &TextEncoder,
+    what: &str,
+    session: &Session,
+    take: &mut dyn FnMut(Example) -> Outcome,
+) -> Outcome<EncodeReport> {
+    let mut first_prompt: Option<Source> = None;
+    let mut noted = |example: Example| {
+        if example.responses.is_empty() {
+            first_prompt.get_or_insert_with(|| example.source.clone());
+        }
+        take(example)
+    };
+    let (report, read) = stream(data, encode, encoder, what, session.quiet, &mut noted)?;
+    if report.kept == 0 {
+        let mut rows = read_records(data).into_iter().flatten().flatten();
+        if let Some(record) = rows.find(|record| record.responses.is_empty()) {
             return Err(unanswered(what, &record.source));
         }
         let mut message = format!("{what}: none of the {} rows of {} is left", read.rows, data.name());
@@ -48,10 +72,10 @@ pub fn examples(
         return Err(Failure::run(message)
             .hint("`setpoint inspect data` shows the rows as tokens; see encode.max_length and encode.long_rows"));
     }
-    if let Some(unanswered) = examples.iter().find(|e| e.responses.is_empty()) {
-        return Err(self::unanswered(what, &unanswered.source));
+    if let Some(source) = first_prompt {
+        return Err(unanswered(what, &source));
     }
-    let sets = kept_of_sets(&examples, &read, what)?;
+    let sets = kept_of_sets(&report, &read, what)?;
     let text = report.to_string();
     if !session.quiet {
         sets.iter().for_each(|line| log::info!("{what}: {line}"));
@@ -60,26 +84,23 @@ pub fn examples(
         // Rows that do not take part are no progress, which is all that may be left out.
         log::info!("{what}: {}", text.lines().next().unwrap_or_default());
     }
-    Ok(Encoded { examples, report })
+    Ok(report)
 }
 
 /// Says how many rows of each data set are kept, if there are several.
 ///
 /// # Errors
 /// When none of a data set is.
-fn kept_of_sets(examples: &[Example], read: &ReadReport, what: &str) -> Outcome<Vec<String>> {
-    let mut kept = vec![0; read.sources.len()];
-    for example in examples {
-        kept[example.source.set] += 1;
-    }
-    let sets = read.sources.iter().zip(kept);
-    if let Some((source, _)) = sets.clone().find(|(_, kept)| *kept == 0) {
+fn kept_of_sets(report: &EncodeReport, read: &ReadReport, what: &str) -> Outcome<Vec<String>> {
+    let kept = |set: usize| report.sets.get(set).map_or(0, |counts| counts.examples);
+    let sets = read.sources.iter().enumerate();
+    if let Some((_, source)) = sets.clone().find(|(set, _)| kept(*set) == 0) {
         let message = format!("{what}: none of the {} of {} is left", counted(source.rows, "row"), source.path);
         return Err(Failure::run(message)
             .hint("leave the data set out, or see encode.max_length, encode.long_rows and data.responses"));
     }
-    let line = |(source, kept): (&SourceReport, usize)| {
-        format!("{}: {kept} of {} kept", source.path, counted(source.rows, "row"))
+    let line = |(set, source): (usize, &SourceReport)| {
+        format!("{}: {} of {} kept", source.path, kept(set), counted(source.rows, "row"))
     };
     Ok(if read.sources.len() > 1 { sets.map(line).collect() } else { Vec::new() })
 }
@@ -90,8 +111,7 @@ fn unanswered(what: &str, row: &Source) -> Failure {
         .hint("`setpoint generate` writes responses for prompts")
 }
 
-/// A data set as tokens, as every job sees it, and the number of rows that were read. Of its responses those are kept that
-/// `data.responses` says; prompts of plain text become turns as the settings say.
+/// Data sets as tokens, as every job sees them, and what was read.
 pub fn encoded(
     data: &DatasetConfig,
     encode: &EncodeOptions,
@@ -99,22 +119,17 @@ pub fn encoded(
     what: &str,
     quiet: bool,
 ) -> Outcome<(Encoded, ReadReport)> {
-    let (mut records, read) = load_records(data).map_err(|error| of_section(error, what))?;
-    note_left_out(what, &read);
-    let sets = data.each();
-    records = select_of_sets(records, &sets, what)?;
-    if text_prompts_become_turns(&mut records, data, encoder) && !quiet {
-        note_turns(what);
-    }
-    note_appended_stop(&records, encoder);
-    let options: Vec<EncodeOptions> = sets.iter().map(|data| encoding(data, encode)).collect();
-    let (examples, report) = encoder.encode_sets(&records, &|set| &options[set])?;
+    let mut examples = Vec::new();
+    let (report, read) = stream(data, encode, encoder, what, quiet, &mut |example| {
+        examples.push(example);
+        Ok(())
+    })?;
     Ok((Encoded { examples, report }, read))
 }
 
 /// Returns the failure of reading a data set, in which settings have the name of its section: the errors of `setpoint-data` name those of
 /// `[data]`.
-fn of_section(error: setpoint_data::Error, what: &str) -> Failure {
+pub(super) fn of_section(error: setpoint_data::Error, what: &str) -> Failure {
     let section = match what {
         "evaluation data" => "eval_data",
         "SFT data" => "sft_data",
@@ -131,7 +146,7 @@ fn of_section(error: setpoint_data::Error, what: &str) -> Failure {
 }
 
 /// Says once that answers end with a token which the chat template does not print.
-fn note_appended_stop(records: &[Record], encoder: &TextEncoder) {
+pub(super) fn note_appended_stop(records: &[Record], encoder: &TextEncoder) {
     static SAID: Mutex<bool> = Mutex::new(false);
     let templated = |record: &Record| matches!(record.prompt, Prompt::Messages(_)) && !record.responses.is_empty();
     if let Some(token) = encoder.appended_stop().and_then(|id| encoder.decode(&[id]).ok())
@@ -140,61 +155,6 @@ fn note_appended_stop(records: &[Record], encoder: &TextEncoder) {
     {
         log::info!("the chat template prints nothing after an answer: answers end with `{token}`, the tokenizer's EOS");
     }
-}
-
-/// Keeps the responses that each data set says.
-fn select_of_sets(records: Vec<Record>, sets: &[DatasetConfig], what: &str) -> Outcome<Vec<Record>> {
-    let mut left = records.into_iter().peekable();
-    let mut selected = Vec::new();
-    for (set, data) in sets.iter().enumerate() {
-        let mut own: Vec<Record> = std::iter::from_fn(|| left.next_if(|record| record.source.set == set)).collect();
-        select(&mut own, data, what)?;
-        selected.append(&mut own);
-    }
-    Ok(selected)
-}
-
-/// Keeps the responses that `data.responses` says, and says how many rows have none.
-fn select(records: &mut Vec<Record>, data: &DatasetConfig, what: &str) -> Outcome {
-    let Some(rule) = data.responses else { return Ok(()) };
-    let rows = records.len();
-    let mut kept = Vec::with_capacity(rows);
-    let (mut bad, mut first) = (0, None);
-    for mut record in records.drain(..) {
-        match select_responses(&mut record, rule) {
-            Ok(true) => kept.push(record),
-            Ok(false) => {}
-            Err(problem) => {
-                let error = setpoint_data::Error::Row { at: record.source.clone(), problem };
-                if data.on_bad_row == BadRows::Error {
-                    return Err(error.into());
-                }
-                bad += 1;
-                first.get_or_insert_with(|| error.to_string());
-            }
-        }
-    }
-    if let Some(first) = first {
-        log::info!("{what}: {bad} of {rows} rows are bad and left out; the first: {first}");
-    }
-    let none = rows - bad - kept.len();
-    if let (Responses::Above(least), true) = (rule, none > 0) {
-        log::info!("{what}: {none} of {rows} rows have no response with a reward above {least} and are left out");
-    }
-    let bad = |record: &&Record| {
-        record.responses.iter().any(|r| matches!(r.label, Some(Label::Rejected | Label::Undesirable)))
-    };
-    let first = kept.iter().find(bad).filter(|_| rule == Responses::Auto);
-    if let Some(first) = first {
-        log::warn!(
-            "{what}: {} of {rows} rows have one response alone and it is labelled as bad, but is trained; the first: {}. \
-             data.responses = \"chosen\" with data.on_bad_row = \"drop\" leaves them out",
-            kept.iter().filter(bad).count(),
-            first.source
-        );
-    }
-    *records = kept;
-    Ok(())
 }
 
 /// Makes user turns of prompts of plain text where the settings leave it to the model and it has a chat template; whether there were any.
@@ -243,7 +203,7 @@ pub fn note_turns(what: &str) {
 }
 
 /// How a data set's rows become tokens: a row that cannot be encoded is as bad as one that cannot be read.
-fn encoding(data: &DatasetConfig, encode: &EncodeOptions) -> EncodeOptions {
+pub(super) fn encoding(data: &DatasetConfig, encode: &EncodeOptions) -> EncodeOptions {
     let on_bad_row = if data.on_bad_row == BadRows::Drop { BadRows::Drop } else { encode.on_bad_row };
     EncodeOptions { on_bad_row, ..encode.clone() }
 }

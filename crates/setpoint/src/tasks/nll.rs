@@ -22,7 +22,7 @@ impl NllTask {
             SftExample { name: prompt.name.clone(), set: prompt.set, ids: sequence.ids.clone(), counted }
         };
         let examples = prompts.iter().map(example).collect();
-        Self { prompts, inner: SftTask { examples } }
+        Self { prompts, inner: SftTask::new(examples) }
     }
 }
 

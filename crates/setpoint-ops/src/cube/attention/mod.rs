@@ -20,7 +20,8 @@ use plan::{Batch, plan};
 use tile::{KEYS, Layout, PITCH, ROWS, ScoringLaunch, StridesLaunch, UNITS};
 
 /// What the kernels need: the backward pass has more buffers and larger tiles.
-pub(super) const NEEDS: Needs = Needs { units: UNITS, shared: (3 * ROWS + KEYS) * PITCH * size_of::<f32>(), buffers: 8 };
+pub(super) const NEEDS: Needs =
+    Needs { units: UNITS, shared: (3 * ROWS + KEYS) * PITCH * size_of::<f32>(), buffers: 8 };
 
 /// Elements of the largest head.
 const LARGEST: usize = 256;

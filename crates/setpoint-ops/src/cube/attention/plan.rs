@@ -85,9 +85,8 @@ fn tiles_of_queries(packing: &Packing, length: usize) -> Vec<u32> {
     let tiles = packing.segments().iter().flat_map(|segment| {
         let (start, prefix) = (segment.start, packing.prefix(segment));
         let before = prefix.len();
-        let tile = move |[first, count]: [usize; 2]| {
-            [first, count, before + first - start, start, prefix.start, before, 0]
-        };
+        let tile =
+            move |[first, count]: [usize; 2]| [first, count, before + first - start, start, prefix.start, before, 0];
         parts_of(segment, length).map(tile)
     });
     narrow(tiles.flatten())
@@ -144,12 +143,7 @@ mod tests {
 
     #[test]
     fn tiles_of_queries_end_with_their_segments() {
-        let expected = [
-            [0, 3, 0, 0, 0, 0, 0],
-            [3, 2, 3, 3, 0, 3, 0],
-            [5, 32, 3, 5, 0, 3, 0],
-            [37, 1, 35, 5, 0, 3, 0],
-        ];
+        let expected = [[0, 3, 0, 0, 0, 0, 0], [3, 2, 3, 3, 0, 3, 0], [5, 32, 3, 5, 0, 3, 0], [37, 1, 35, 5, 0, 3, 0]];
         assert_eq!(tiles_of_queries(&packing(), KEYS), expected.as_flattened());
     }
 

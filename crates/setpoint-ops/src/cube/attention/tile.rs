@@ -196,12 +196,7 @@ pub(super) fn add_scores(queries: &Shared<[f32]>, keys: &Shared<[f32]>, sums: &m
 
 /// Adds `weights · x` to the elements of a chunk that a unit owns: `[rows, keys] · [keys, columns]`.
 #[cube]
-pub(super) fn add_mixed(
-    weights: &Shared<[f32]>,
-    x: &Shared<[f32]>,
-    sums: &mut Array<f32>,
-    #[comptime] chunk: usize,
-) {
+pub(super) fn add_mixed(weights: &Shared<[f32]>, x: &Shared<[f32]>, sums: &mut Array<f32>, #[comptime] chunk: usize) {
     let row = UNIT_POS as usize / comptime!(SIDE);
     let column = UNIT_POS as usize % comptime!(SIDE);
     for key in 0..comptime!(KEYS) {

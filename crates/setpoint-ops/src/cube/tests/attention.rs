@@ -20,13 +20,8 @@ impl Exact {
     fn new([q, k, v, g]: [&[f64]; 4], heads: Heads, packing: &Packing) -> Self {
         let (n, t) = (heads.dim, packing.tokens());
         let zeros = |x: &[f64]| vec![0.0; x.len()];
-        let mut all = Self {
-            o: zeros(q),
-            log_sums: vec![0.0; heads.query * t],
-            in_q: zeros(q),
-            in_k: zeros(k),
-            in_v: zeros(v),
-        };
+        let mut all =
+            Self { o: zeros(q), log_sums: vec![0.0; heads.query * t], in_q: zeros(q), in_k: zeros(k), in_v: zeros(v) };
         for segment in packing.segments() {
             let prefix = packing.prefix(segment);
             for (token, head) in segment.tokens().flat_map(|token| (0..heads.query).map(move |head| (token, head))) {
@@ -44,10 +39,13 @@ impl Exact {
     fn query(&mut self, at: usize, keys: &[usize], [q, k, v, g]: [&[f64]; 4], heads: Heads, row: usize) {
         let n = heads.dim;
         let dot = |a: &[f64], i: usize, b: &[f64], j: usize| (0..n).map(|d| a[i + d] * b[j + d]).sum::<f64>();
-        let scores: Vec<f64> = keys.iter().map(|&key| {
-            let score = dot(q, at, k, key) * heads.scale;
-            heads.soft_cap.map_or(score, |cap| (score / cap).tanh() * cap)
-        }).collect();
+        let scores: Vec<f64> = keys
+            .iter()
+            .map(|&key| {
+                let score = dot(q, at, k, key) * heads.scale;
+                heads.soft_cap.map_or(score, |cap| (score / cap).tanh() * cap)
+            })
+            .collect();
         let highest = scores.iter().fold(f64::MIN, |highest, &score| highest.max(score));
         let log_sum = highest + scores.iter().map(|score| (score - highest).exp()).sum::<f64>().ln();
         self.log_sums[row] = log_sum;
@@ -185,7 +183,8 @@ fn texts_in_a_cache() {
         Heads { soft_cap: Some(0.8), window: Some(40), ..Heads::new(3, 3, 80) },
     ] {
         let (g, n) = (heads.kv, heads.dim);
-        let [keys, stored] = [1, 2].map(|seed| tensor(&numbers(seed, slots * g * capacity * n), [slots, g, capacity, n]));
+        let [keys, stored] =
+            [1, 2].map(|seed| tensor(&numbers(seed, slots * g * capacity * n), [slots, g, capacity, n]));
         let span = |slot, start, len| Span { slot, start, len };
         // Single tokens; a prompt longer than a tile next to a token far into its text; slots out of order.
         for spans in [vec![span(0, 0, 1), span(2, 149, 1)], vec![span(3, 0, 100), span(1, 70, 1), span(0, 5, 66)]] {
@@ -209,10 +208,12 @@ fn cached(q: &[f64], [keys, values]: [&[f64]; 2], capacity: usize, heads: Heads,
         let first = heads.window.map_or(0, |window| (position + 1).saturating_sub(window));
         let kv = slot * heads.kv + head * heads.kv / heads.query;
         let row = move |x: &'_ [f64], key: usize| x[(kv * capacity + key) * n..][..n].to_vec();
-        let weights: Vec<f64> = (first..=position).map(|key| {
-            let score = row(keys, key).iter().zip(query).map(|(k, q)| k * q).sum::<f64>() * heads.scale;
-            heads.soft_cap.map_or(score, |cap| (score / cap).tanh() * cap).exp()
-        }).collect();
+        let weights: Vec<f64> = (first..=position)
+            .map(|key| {
+                let score = row(keys, key).iter().zip(query).map(|(k, q)| k * q).sum::<f64>() * heads.scale;
+                heads.soft_cap.map_or(score, |cap| (score / cap).tanh() * cap).exp()
+            })
+            .collect();
         let sum: f64 = weights.iter().sum();
         let mut mixed = vec![0.0; n];
         for (key, weight) in (first..=position).zip(weights) {

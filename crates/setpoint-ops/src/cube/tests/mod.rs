@@ -7,8 +7,8 @@ mod rows;
 
 use burn::backend::ops::{FloatTensorOps, IntTensorOps};
 use burn::tensor::{FloatDType, TensorData};
-use burn_cubecl::{CubeBackend as Cube, CubeDevice};
 use burn_cubecl::tensor::CubeTensor;
+use burn_cubecl::{CubeBackend as Cube, CubeDevice};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 

@@ -46,8 +46,14 @@ fn numbers_are_values_times_scales() {
             let moved = found.iter().zip(&exact).filter(|(found, exact)| (*found - *exact).abs() > 1e-5).count();
             assert!(moved * 100 <= exact.len(), "{moved} of {} for {layout:?}", exact.len());
             for ((found, composed), exact) in found.iter().zip(&composed).zip(&exact) {
-                assert!((found - exact).abs() <= tolerance * exact.abs().max(1e-3), "{layout:?}: {found} against {exact}");
-                assert!((composed - exact).abs() <= tolerance * exact.abs().max(1e-3), "{layout:?}: composed {composed}");
+                assert!(
+                    (found - exact).abs() <= tolerance * exact.abs().max(1e-3),
+                    "{layout:?}: {found} against {exact}"
+                );
+                assert!(
+                    (composed - exact).abs() <= tolerance * exact.abs().max(1e-3),
+                    "{layout:?}: composed {composed}"
+                );
             }
         }
     }

@@ -40,8 +40,7 @@ fn a_step() {
 
 #[test]
 fn a_weight_that_someone_holds_is_not_changed() {
-    let step =
-        AdamWStep { decay: 0.5, beta1: 0.9, beta2: 0.9, scale: 1.0, rate: 0.1, root: 1.0, eps: 1e-8 };
+    let step = AdamWStep { decay: 0.5, beta1: 0.9, beta2: 0.9, scale: 1.0, rate: 0.1, root: 1.0, eps: 1e-8 };
     let held = tensor(&numbers(1, 64), [64]);
     let before = values(held.clone());
     let one = || tensor(&[1.0; 64], [64]);
@@ -65,7 +64,9 @@ fn squares() {
 
 #[test]
 fn rows_of_a_table() {
-    for (height, width, ids) in [(3, 5, vec![2, 0, 2, 2]), (1, 1, vec![0; 300]), (50, 300, (0..600).map(|i| i * i % 50).collect())] {
+    for (height, width, ids) in
+        [(3, 5, vec![2, 0, 2, 2]), (1, 1, vec![0; 300]), (50, 300, (0..600).map(|i| i * i % 50).collect())]
+    {
         let (table, rows) = (numbers(1, height * width), numbers(2, ids.len() * width));
         let mut exact = wide(&table);
         for (row, id) in ids.iter().enumerate() {

@@ -162,7 +162,8 @@ fn numbers_are_stored_in_half_precision() {
         return;
     }
     let (x, w) = (half(tensor(&numbers(1, 600), [2, 300])), half(tensor(&numbers(2, 300), [300])));
-    let (found, composed) = (rms_norm::forward(x.clone(), w.clone(), 1e-5), composed::rms_norm::forward::<Cube>(x, w, 1e-5));
+    let (found, composed) =
+        (rms_norm::forward(x.clone(), w.clone(), 1e-5), composed::rms_norm::forward::<Cube>(x, w, 1e-5));
     assert_eq!(found.0.dtype, burn::tensor::DType::F16);
     for (found, composed) in values(found.0).into_iter().zip(values(composed.0)) {
         assert!((found - composed).abs() <= 2e-3, "{found} against {composed}");

@@ -54,7 +54,7 @@ use super::value::ValueStart;
 use super::{training_settings, trains_value};
 use crate::adapter::Adaptation;
 use crate::failure::{Failure, Outcome};
-use crate::identity::{Origin, Row, prompt_and_responses};
+use crate::identity::{KeptRows, Origin, Row, prompt_and_responses};
 use crate::partial;
 use crate::server;
 use crate::session::Session;
@@ -218,9 +218,11 @@ impl<'a> Prepared<'a> {
             adaptation.identify(&mut origin)?;
         }
         origin.encoder(&config.model, &self.encoder);
-        origin.data("data", &config.data, Row::of_examples(&self.prompts.examples()), prompt_and_responses)?;
+        let rows = KeptRows::of(&Row::of_examples(&self.prompts.examples()))?;
+        origin.data("data", &config.data, rows, prompt_and_responses);
         if let (Some(held_out), Some(data)) = (&self.held_out, &config.eval_data) {
-            origin.data("eval_data", data, Row::of_examples(&held_out.examples()), prompt_and_responses)?;
+            let rows = KeptRows::of(&Row::of_examples(&held_out.examples()))?;
+            origin.data("eval_data", data, rows, prompt_and_responses);
         }
         origin.reward("reward", "columns of the data", partial::records_hash(&self.prompts.records));
         Judge::identify(self.reward, "reward", &mut origin)?;

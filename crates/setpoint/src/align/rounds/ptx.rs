@@ -8,9 +8,10 @@ use setpoint_transformer::ModelConfig;
 use super::super::settings::AlignConfig;
 use super::prompts::next_of;
 use crate::failure::{Failure, Outcome};
-use crate::identity::{Origin, Row, conversation};
+use crate::identity::{KeptRows, Origin, Row, conversation};
 use crate::session::Session;
 use crate::tasks::ppo::PtxRow;
+use crate::tasks::sft::SftExample;
 use crate::{setup, sft};
 
 /// The rows of `[sft_data]`.
@@ -37,7 +38,7 @@ impl Ptx {
         let (reading, encode) = (sft::reading(data, Some(Responses::Auto)), setup::within(&encode, shape));
         let read = setup::examples(&reading, &encode, encoder, "SFT data", session)?;
         let (mut rows, mut identity) = (Vec::new(), Vec::new());
-        for example in sft::task_of(&read.examples).examples {
+        for example in read.examples.iter().flat_map(SftExample::all) {
             if let Some(row) = PtxRow::of(&example) {
                 rows.push(Arc::new(row));
                 identity.push(Row::of_conversation(&example.name, example.set, &example.ids, &example.counted));
@@ -54,7 +55,8 @@ impl Ptx {
     /// # Errors
     /// When they cannot be described.
     pub fn identify(&self, origin: &mut Origin, data: &DatasetConfig) -> Outcome {
-        origin.data("sft_data", data, self.identity.clone(), conversation)
+        origin.data("sft_data", data, KeptRows::of(&self.identity)?, conversation);
+        Ok(())
     }
 
     /// Returns the rows of a round: the next `count` of one shuffled pass over them after another.

@@ -84,10 +84,7 @@ pub(super) fn generated(
             uid: question.uid.clone(),
             ans_id: digest[..22].to_owned(),
             model: identity.name.clone(),
-            messages: vec![
-                message("user", json!(question.prompt)),
-                message("assistant", json!({ "answer": text })),
-            ],
+            messages: vec![message("user", json!(question.prompt)), message("assistant", json!({ "answer": text }))],
             tstamp: Some(now),
             metadata: None,
             extra: Map::new(),

@@ -135,8 +135,12 @@ pub fn run(session: &Session, config: &IfEvalConfig) -> Outcome<Evaluated<IfEval
         rows.iter().zip(&responses.texts).map(|(row, response)| row.verdicts(response)).collect();
     let scores = score_ifeval(&rows, &verdicts)?;
     if let Some(dir) = &config.output {
-        let samples: Vec<Sample<'_>> =
-            rows.iter().zip(&responses.texts).zip(&verdicts).map(|((row, response), v)| sample(row, response, v)).collect();
+        let samples: Vec<Sample<'_>> = rows
+            .iter()
+            .zip(&responses.texts)
+            .zip(&verdicts)
+            .map(|((row, response), v)| sample(row, response, v))
+            .collect();
         result::write_lines(&dir.join("samples.jsonl"), &samples)?;
     }
     let mut manifest = result::manifest("ifeval", responses.model, digest(&rows));
@@ -219,10 +223,8 @@ fn generated(session: &Session, config: &IfEvalConfig, rows: &[IfEvalRow]) -> Ou
     meter.finish();
     let texts = texts?;
     if let Some(dir) = &config.output {
-        let row = |(row, text): (&IfEvalRow, &String)| IfEvalResponse {
-            prompt: row.prompt.clone(),
-            response: text.clone(),
-        };
+        let row =
+            |(row, text): (&IfEvalRow, &String)| IfEvalResponse { prompt: row.prompt.clone(), response: text.clone() };
         let responses: Vec<IfEvalResponse> = rows.iter().zip(&texts).map(row).collect();
         result::write_lines(&dir.join(RESPONSES), &responses)?;
         result::mark_generated(dir, &model, &decoding, &data)?;

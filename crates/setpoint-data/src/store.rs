@@ -1,0 +1,235 @@
+//! Examples on disk: an index in memory, and the tokens in a [`Spool`].
+
+use std::collections::HashMap;
+use std::io;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::encode::{EncodedResponse, Example};
+use crate::error::Error;
+use crate::record::{Label, Source};
+use crate::spool::Spool;
+
+/// The bytes of examples that are kept in memory. Beyond them, they go to a file.
+const IN_MEMORY: usize = 16 << 20;
+
+/// Examples that are written once and read in any order. In memory is eight bytes of each; the rest is in memory only as long as it is
+/// little, and else in a file without a name.
+#[derive(Debug)]
+pub struct ExampleStore {
+    spool: Spool,
+    /// The place of each example, and the end of the last.
+    places: Vec<u64>,
+    paths: Vec<Arc<Path>>,
+    numbers: HashMap<Arc<Path>, u32>,
+    piece: Vec<u8>,
+}
+
+impl ExampleStore {
+    /// Creates an empty store. `folder`: where the file goes if there are many examples.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self::with_limit(folder, IN_MEMORY)
+    }
+
+    /// The same with another number of bytes that are kept in memory.
+    pub fn with_limit(folder: impl Into<PathBuf>, limit: usize) -> Self {
+        Self {
+            spool: Spool::new(folder, limit),
+            places: vec![0],
+            paths: Vec::new(),
+            numbers: HashMap::new(),
+            piece: Vec::new(),
+        }
+    }
+
+    /// Adds an example.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn push(&mut self, example: &Example) -> Result<(), Error> {
+        let paths = &mut self.paths;
+        let number = *self.numbers.entry(example.source.path.clone()).or_insert_with(|| {
+            paths.push(example.source.path.clone());
+            (paths.len() - 1) as u32
+        });
+        self.piece.clear();
+        write(example, number, &mut self.piece);
+        self.spool.push(&self.piece)?;
+        self.places.push(self.spool.len());
+        Ok(())
+    }
+
+    /// Returns the number of examples.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.places.len() - 1
+    }
+
+    /// Returns whether there are no examples.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns whether the examples were too many for memory.
+    #[must_use]
+    pub fn has_file(&self) -> bool {
+        self.spool.has_file()
+    }
+
+    /// Returns an example.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is not as it was written.
+    ///
+    /// # Panics
+    /// When there is no such example.
+    pub fn get(&self, example: usize) -> Result<Example, Error> {
+        let (start, end) = (self.places[example], self.places[example + 1]);
+        let mut piece = vec![0; (end - start) as usize];
+        self.spool.read(start, &mut piece)?;
+        read(&mut Cursor(&piece), &self.paths)
+            .ok_or_else(|| self.spool.failed(io::Error::new(io::ErrorKind::InvalidData, "it is not as it was written")))
+    }
+
+    /// Returns all examples in their order.
+    pub fn iter(&self) -> impl Iterator<Item = Result<Example, Error>> {
+        (0..self.len()).map(|example| self.get(example))
+    }
+}
+
+/// Appends an example in the form of the file. All numbers are little-endian.
+fn write(example: &Example, path: u32, into: &mut Vec<u8>) {
+    let Example { row, source, prompt, responses, margin, assistant_spans } = example;
+    let mut put = |bytes: &[u8]| into.extend_from_slice(bytes);
+    let line = source.line.map_or(0, NonZeroUsize::get);
+    for number in [*row, source.row, line, source.set, prompt.len(), responses.len(), assistant_spans.len()] {
+        put(&(number as u64).to_le_bytes());
+    }
+    put(&path.to_le_bytes());
+    put(&[u8::from(margin.is_some())]);
+    put(&margin.unwrap_or_default().to_le_bytes());
+    prompt.iter().for_each(|id| put(&id.to_le_bytes()));
+    for span in assistant_spans {
+        put(&(span.start as u64).to_le_bytes());
+        put(&(span.end as u64).to_le_bytes());
+    }
+    for EncodedResponse { index, ids, reward, label, learned } in responses {
+        put(&(*index as u64).to_le_bytes());
+        put(&(ids.len() as u64).to_le_bytes());
+        let label = label.map_or(0, |label| 1 + LABELS.iter().position(|known| *known == label).unwrap_or(0) as u8);
+        put(&[label, u8::from(*learned), u8::from(reward.is_some())]);
+        put(&reward.unwrap_or_default().to_le_bytes());
+        ids.iter().for_each(|id| put(&id.to_le_bytes()));
+    }
+}
+
+const LABELS: [Label; 4] = [Label::Chosen, Label::Rejected, Label::Desirable, Label::Undesirable];
+
+/// The bytes that are left.
+struct Cursor<'b>(&'b [u8]);
+
+impl<'b> Cursor<'b> {
+    fn bytes(&mut self, count: usize) -> Option<&'b [u8]> {
+        let (first, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(first)
+    }
+
+    fn number(&mut self) -> Option<usize> {
+        let bytes = self.bytes(8)?.try_into().ok()?;
+        usize::try_from(u64::from_le_bytes(bytes)).ok()
+    }
+
+    fn flag(&mut self) -> Option<bool> {
+        Some(self.bytes(1)? == [1])
+    }
+
+    fn float(&mut self) -> Option<f64> {
+        Some(f64::from_le_bytes(self.bytes(8)?.try_into().ok()?))
+    }
+
+    fn ids(&mut self, count: usize) -> Option<Vec<u32>> {
+        let bytes = self.bytes(count.checked_mul(4)?)?;
+        Some(bytes.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect())
+    }
+}
+
+/// Reads an example back.
+fn read(piece: &mut Cursor<'_>, paths: &[Arc<Path>]) -> Option<Example> {
+    let mut numbers = [0; 7];
+    for number in &mut numbers {
+        *number = piece.number()?;
+    }
+    let [row, source_row, line, set, prompt, responses, spans] = numbers;
+    let path = paths.get(piece.ids(1)?[0] as usize)?.clone();
+    let has_margin = piece.flag()?;
+    let margin = Some(piece.float()?).filter(|_| has_margin);
+    let prompt = piece.ids(prompt)?;
+    let spans = (0..spans).map(|_| Some(piece.number()?..piece.number()?)).collect::<Option<Vec<_>>>()?;
+    let mut response = |_| -> Option<EncodedResponse> {
+        let (index, count) = (piece.number()?, piece.number()?);
+        let label = match piece.bytes(1)?[0] {
+            0 => None,
+            label => Some(*LABELS.get(usize::from(label) - 1)?),
+        };
+        let (learned, has_reward) = (piece.flag()?, piece.flag()?);
+        let reward = Some(piece.float()?).filter(|_| has_reward);
+        Some(EncodedResponse { index, ids: piece.ids(count)?, reward, label, learned })
+    };
+    let responses = (0..responses).map(&mut response).collect::<Option<Vec<_>>>()?;
+    let source = Source { path, row: source_row, line: NonZeroUsize::new(line), set };
+    piece.0.is_empty().then_some(Example { row, source, prompt, responses, margin, assistant_spans: spans })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example(row: usize) -> Example {
+        let path = Path::new(if row.is_multiple_of(3) { "a.jsonl" } else { "b.parquet" });
+        let source = if row.is_multiple_of(2) { Source::line(path, row, row + 1) } else { Source::row(path, row) };
+        let response = |index: usize| EncodedResponse {
+            index,
+            ids: (0..(row + index) as u32 % 7).map(|id| id * 1000).collect(),
+            reward: index.is_multiple_of(2).then_some(row as f64 / 3.0 - 1.0),
+            label: [None, Some(Label::Undesirable), Some(Label::Chosen), Some(Label::Rejected), Some(Label::Desirable)]
+                [(row + index) % 5],
+            learned: !(row + index).is_multiple_of(4),
+        };
+        Example {
+            row,
+            source: Source { set: row % 4, ..source },
+            prompt: vec![row as u32; row % 11 + 1],
+            responses: (0..row % 4).map(response).collect(),
+            margin: row.is_multiple_of(5).then_some(-0.25),
+            assistant_spans: (0..row % 3).map(|i| i..i + row).collect(),
+        }
+    }
+
+    #[test]
+    fn examples_come_back_as_they_were() {
+        let examples: Vec<Example> = (0..60).map(example).collect();
+        for (limit, has_file) in [(IN_MEMORY, false), (500, true)] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut store = ExampleStore::with_limit(folder.path(), limit);
+            examples.iter().for_each(|example| store.push(example).unwrap());
+            assert_eq!((store.len(), store.has_file()), (60, has_file));
+            for row in (0..60).rev() {
+                assert_eq!(store.get(row).unwrap(), examples[row]);
+            }
+            assert_eq!(store.iter().collect::<Result<Vec<_>, _>>().unwrap(), examples);
+        }
+    }
+
+    #[test]
+    fn a_piece_that_was_cut_is_no_example() {
+        let mut bytes = Vec::new();
+        write(&example(7), 0, &mut bytes);
+        let paths = [Arc::from(Path::new("a"))];
+        assert!(read(&mut Cursor(&bytes), &paths).is_some());
+        assert!((0..bytes.len()).all(|end| read(&mut Cursor(&bytes[..end]), &paths).is_none()));
+        assert!(read(&mut Cursor(&bytes), &[]).is_none(), "an unknown file");
+    }
+}
