@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -111,17 +112,23 @@ fn write(example: &Example, path: u32, into: &mut Vec<u8>) {
     put(&[u8::from(margin.is_some())]);
     put(&margin.unwrap_or_default().to_le_bytes());
     prompt.iter().for_each(|id| put(&id.to_le_bytes()));
-    for span in assistant_spans {
-        put(&(span.start as u64).to_le_bytes());
-        put(&(span.end as u64).to_le_bytes());
-    }
-    for EncodedResponse { index, ids, reward, label, learned } in responses {
-        put(&(*index as u64).to_le_bytes());
-        put(&(ids.len() as u64).to_le_bytes());
+    put_spans(assistant_spans, &mut put);
+    for EncodedResponse { index, ids, reward, label, learned, thoughts } in responses {
+        for number in [*index, ids.len(), thoughts.len()] {
+            put(&(number as u64).to_le_bytes());
+        }
         let label = label.map_or(0, |label| 1 + LABELS.iter().position(|known| *known == label).unwrap_or(0) as u8);
         put(&[label, u8::from(*learned), u8::from(reward.is_some())]);
         put(&reward.unwrap_or_default().to_le_bytes());
         ids.iter().for_each(|id| put(&id.to_le_bytes()));
+        put_spans(thoughts, &mut put);
+    }
+}
+
+fn put_spans(spans: &[Range<usize>], put: &mut impl FnMut(&[u8])) {
+    for span in spans {
+        put(&(span.start as u64).to_le_bytes());
+        put(&(span.end as u64).to_le_bytes());
     }
 }
 
@@ -154,6 +161,10 @@ impl<'b> Cursor<'b> {
         let bytes = self.bytes(count.checked_mul(4)?)?;
         Some(bytes.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect())
     }
+
+    fn spans(&mut self, count: usize) -> Option<Vec<Range<usize>>> {
+        (0..count).map(|_| Some(self.number()?..self.number()?)).collect()
+    }
 }
 
 /// Reads an example back.
@@ -167,16 +178,17 @@ fn read(piece: &mut Cursor<'_>, paths: &[Arc<Path>]) -> Option<Example> {
     let has_margin = piece.flag()?;
     let margin = Some(piece.float()?).filter(|_| has_margin);
     let prompt = piece.ids(prompt)?;
-    let spans = (0..spans).map(|_| Some(piece.number()?..piece.number()?)).collect::<Option<Vec<_>>>()?;
+    let spans = piece.spans(spans)?;
     let mut response = |_| -> Option<EncodedResponse> {
-        let (index, count) = (piece.number()?, piece.number()?);
+        let (index, count, thoughts) = (piece.number()?, piece.number()?, piece.number()?);
         let label = match piece.bytes(1)?[0] {
             0 => None,
             label => Some(*LABELS.get(usize::from(label) - 1)?),
         };
         let (learned, has_reward) = (piece.flag()?, piece.flag()?);
         let reward = Some(piece.float()?).filter(|_| has_reward);
-        Some(EncodedResponse { index, ids: piece.ids(count)?, reward, label, learned })
+        let (ids, thoughts) = (piece.ids(count)?, piece.spans(thoughts)?);
+        Some(EncodedResponse { index, ids, reward, label, learned, thoughts })
     };
     let responses = (0..responses).map(&mut response).collect::<Option<Vec<_>>>()?;
     let source = Source { path, row: source_row, line: NonZeroUsize::new(line), set };
@@ -197,6 +209,7 @@ mod tests {
             label: [None, Some(Label::Undesirable), Some(Label::Chosen), Some(Label::Rejected), Some(Label::Desirable)]
                 [(row + index) % 5],
             learned: !(row + index).is_multiple_of(4),
+            thoughts: (0..index).map(|i| i..row).collect(),
         };
         Example {
             row,

@@ -118,7 +118,6 @@ impl TextEncoder {
 }
 
 #[cfg(test)]
-#[expect(clippy::single_range_in_vec_init, reason = "ranges are compared with lists of ranges")]
 mod tests {
     use super::*;
 

@@ -202,6 +202,8 @@ mod tests {
             reward: None,
             label: None,
             learned: !(row + index).is_multiple_of(3),
+            // The first token of some.
+            thoughts: (0..usize::from(index == 1)).map(|_| 0..1).collect(),
         };
         Example {
             row,
@@ -209,7 +211,7 @@ mod tests {
             prompt: vec![row as u32; row % 4 + 1],
             responses: (0..row % 4).map(response).collect(),
             margin: None,
-            assistant_spans: if row.is_multiple_of(5) { vec![0..1] } else { Vec::new() },
+            assistant_spans: (0..usize::from(row.is_multiple_of(5))).map(|_| 0..1).collect(),
         }
     }
 

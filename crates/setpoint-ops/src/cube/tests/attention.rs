@@ -100,10 +100,10 @@ fn random_packing(rng: &mut ChaCha8Rng, longest: u32) -> Packing {
     let mut packing = Packing::builder();
     let mut prefixes = vec![];
     for _ in 0..1 + rng.next_u32() % 9 {
-        let prefix = (!prefixes.is_empty() && rng.next_u32() % 2 == 0)
+        let prefix = (!prefixes.is_empty() && rng.next_u32().is_multiple_of(2))
             .then(|| prefixes[rng.next_u32() as usize % prefixes.len()]);
         // A quarter of the segments are single tokens.
-        let len = if rng.next_u32() % 4 == 0 { 1 } else { 1 + rng.next_u32() % longest };
+        let len = if rng.next_u32().is_multiple_of(4) { 1 } else { 1 + rng.next_u32() % longest };
         let segment = packing.push(len as usize, prefix);
         if prefix.is_none() {
             prefixes.push(segment);
