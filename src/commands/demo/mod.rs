@@ -9,7 +9,7 @@ mod results;
 use std::path::{Path, PathBuf};
 
 use setpoint_align::{DpoSettings, Dro, Method, NllSettings, Pairwise};
-use setpoint_data::DatasetConfig;
+use setpoint_data::{DatasetConfig, EncodeOptions};
 use setpoint_train::{AdamWConfig, MicroBatch, MomentsFormat, Schedule, ScheduleKind, TrainConfig, Warmup};
 
 use self::gold::Gold;
@@ -82,7 +82,7 @@ const VARIANTS: [Variant; 6] = [
     Variant { name: "nll-fast", method: "NLL", setting: "lr 1e-3", learning_rate: 1e-3, align: nll },
 ];
 
-const DRO_RATE: f64 = 1e-3;
+const DRO_RATE: f64 = 6e-4;
 const DPO_RATE: f64 = 3e-4;
 
 /// The DRO that the demo's last lines recommend to talk to.
@@ -223,6 +223,11 @@ fn trained(run: &Path) -> ModelSection {
     ModelSection { path: Some(run.join("model")), ..ModelSection::default() }
 }
 
+/// Keeps rows within the positions of the demo's model, so that the settings in its run folders hold for runs of the reader's own.
+fn within_model(encode: EncodeOptions) -> EncodeOptions {
+    EncodeOptions { max_length: Some(256), ..encode }
+}
+
 fn sft_config(data: &Path, seed: u64) -> SftConfig {
     SftConfig {
         model: ModelSection {
@@ -231,6 +236,7 @@ fn sft_config(data: &Path, seed: u64) -> SftConfig {
             ..ModelSection::default()
         },
         data: dataset(data.join("sft.jsonl")),
+        encode: within_model(SftConfig::default().encode),
         train: TrainConfig {
             max_steps: Some(380),
             batch_size: 32,
@@ -250,6 +256,7 @@ fn reward_config(data: &Path, sft: &Path, seed: u64) -> RewardConfig {
         model: trained(sft),
         data: dataset(data.join("preferences.jsonl")),
         eval_data: Some(dataset(data.join("eval_preferences.jsonl"))),
+        encode: within_model(RewardConfig::default().encode),
         train: TrainConfig {
             max_steps: Some(80),
             batch_size: 32,
@@ -288,6 +295,7 @@ fn align_config(sft: &Path, rewards: &Path, method: Method, learning_rate: f64, 
     AlignConfig {
         model: trained(sft),
         data: dataset(rewards.to_owned()),
+        encode: within_model(AlignConfig::default().encode),
         align: method,
         train: TrainConfig {
             max_steps: Some(STEPS),

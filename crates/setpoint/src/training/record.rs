@@ -191,10 +191,10 @@ mod tests {
         assert_eq!(found("[data]\npath = 'Cargo.toml'", "[data]\npath = './Cargo.toml'"), 0);
         assert_eq!(found("[data]\npath = 'Cargo.toml'", "[data]\npath = 'src/lib.rs'"), 1);
         let sources =
-            |weight: f64| format!("[[data.sources]]\npath = 'a'\n[[data.sources]]\npath = './b'\nweight = {weight}");
+            |weight: f64| format!("[[data.sources]]\npath = 'a'\n[[data.sources]]\npath = './b'\nweight = {weight:?}");
         assert_eq!(found(&sources(1.0), &sources(1.0).replace("./b", "b")), 0);
         let found = differences(&sources(1.0).parse().unwrap(), &sources(2.0).parse().unwrap(), true);
-        assert_eq!(found, [("data.sources[1].weight".to_owned(), Some(1.0.into()), Some(2.0.into()))]);
+        assert_eq!(found, [("data.sources[1].weight".to_owned(), Some(Value::Float(1.0)), Some(Value::Float(2.0)))]);
         assert!(agrees(&"a = 1".parse().unwrap(), &"a = 1\nb = 2".parse().unwrap()));
         assert!(!agrees(&"a = 1\nb = 2".parse().unwrap(), &"a = 1".parse().unwrap()));
     }
