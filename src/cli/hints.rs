@@ -127,8 +127,8 @@ fn messages_name_flags_settings_and_commands_that_exist() {
             for found in keys.iter().flat_map(|key| key.captures_iter(&text)) {
                 let key = found[1].to_owned();
                 let end = found.get(1).unwrap().end();
-                // The rest is put together, or it is a file or a tensor.
-                if text[end..].starts_with(['{', '/', '_']) || file.is_match(&key) {
+                // The rest is put together, or it is a file, a tensor or the beginning of a tensor's name.
+                if text[end..].starts_with(['{', '/', '_']) || file.is_match(&key) || text == format!("{key}.") {
                     continue;
                 }
                 if !*keys_seen.entry(key.clone()).or_insert_with(|| is_setting(&key)) {

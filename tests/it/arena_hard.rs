@@ -97,7 +97,7 @@ fn a_model_answers_and_is_judged_in_both_orders() {
     assert_eq!(result["manifest"]["judge"]["temperature"], 0.0);
 
     // Again: neither the model nor the judge is asked.
-    judged(&server, &arguments);
+    judged(&server, &[&arguments[..], &["--overwrite"]].concat());
     assert_eq!(server.count(), 4);
     // The judgments alone give the same scores.
     let folder = output.join("model_judgment/judge-1").display().to_string();

@@ -63,7 +63,8 @@ fn a_model_answers_and_its_responses_are_used_again() {
     assert_eq!(first["manifest"]["decoding"]["temperature"], 0.0);
     let responses = std::fs::read_to_string(output.join("responses.jsonl")).unwrap();
     assert_eq!(responses.lines().count(), 2);
-    let again = setpoint(&arguments).ok();
+    setpoint(&arguments).fails(1, &["result.json exists already", "--overwrite"]);
+    let again = setpoint(&[&arguments[..], &["--overwrite"]].concat()).ok();
     assert!(again.stderr.contains("responses are taken from"), "{again:#?}");
     assert_eq!(read(&output.join("result.json"))["scores"], first["scores"]);
     // The file is what --responses takes.

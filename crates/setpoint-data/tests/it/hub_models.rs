@@ -330,7 +330,7 @@ fn what_cannot_be_had_is_one_sentence() {
         (refused(&Repository::new(&[("config.json", b"{}")]), "someone/model"), "neither model.safetensors"),
         (
             refused(&Repository::new(&[("config.json", b"{}"), ("pytorch_model.bin", b"x")]), "someone/model"),
-            "Set `allow_pickle = true`",
+            "its section in the settings needs `allow_pickle = true`",
         ),
         (
             refused(

@@ -82,7 +82,7 @@ impl Layout {
 fn hint(dir: &Path, pickled: Option<&str>) -> String {
     if let Some(name) = pickled {
         return format!(
-            ", only {name}, a Python pickle. Set `allow_pickle = true` in the section of the model to read it; nothing in it is executed"
+            ", only {name}, a Python pickle. To read it, its section in the settings needs `allow_pickle = true`; nothing in it is executed"
         );
     }
     let ending = |wanted: &str| {

@@ -65,7 +65,12 @@ fn a_pickle_is_read_only_where_it_is_allowed() {
     let [device, _] = devices();
     for (name, file) in [("bin", "pytorch_model.bin"), ("sharded", "pytorch_model.bin.index.json")] {
         let message = CausalLm::load(&case(name), &LoadOptions::default(), &device).unwrap_err().to_string();
-        assert!(message.contains(&format!("only {file}, a Python pickle. Set `allow_pickle = true`")), "{message}");
+        assert!(
+            message.contains(&format!(
+                "only {file}, a Python pickle. To read it, its section in the settings needs `allow_pickle = true`"
+            )),
+            "{message}"
+        );
         assert!(Checkpoint::open(&case(name)).is_err());
     }
     // Safetensors win, whatever the pickle holds.

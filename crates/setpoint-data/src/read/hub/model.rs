@@ -288,7 +288,7 @@ fn weights(names: &[String], folder: &Path, allow_pickle: bool) -> Result<Vec<St
         () if allow_pickle && has(PICKLE) => Ok(vec![PICKLE.to_owned()]),
         () if allow_pickle && has(PICKLE_INDEX) => shards(&folder.join(PICKLE_INDEX), ".bin", names),
         () if has(PICKLE) || has(PICKLE_INDEX) => Err(format!(
-            "it holds no safetensors, only {PICKLE}, a Python pickle. Set `allow_pickle = true` in the section of the model to read it; \
+            "it holds no safetensors, only {PICKLE}, a Python pickle. To read it, its section in the settings needs `allow_pickle = true`; \
              nothing in it is executed"
         )),
         () if !has(CONFIG) => Err("it holds no weights".to_owned()),
