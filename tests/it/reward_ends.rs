@@ -114,7 +114,7 @@ fn a_reward_model_of_trl_scores_as_in_trl_unless_another_place_is_asked_for() {
             &judge,
         ];
         for (settings, rewards) in [(&[][..], &trl), (&["--set", "reward.response_end=stop"], &at_stop)] {
-            setpoint(&[&alpaca[..], settings].concat()).ok();
+            setpoint(&[&alpaca[..], settings, &["--overwrite"]].concat()).ok();
             let preference = read(&dir.path().join("out/annotations.json"))[0]["preference"].as_f64().unwrap();
             assert!(
                 (preference - 1.0 - 1.0 / (1.0 + (rewards[1] - rewards[0]).exp())).abs() < 1e-5,

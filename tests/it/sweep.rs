@@ -257,7 +257,7 @@ fn settings_of_rounds_are_tried_as_any_others() {
             assert!(rows.iter().all(|row| row["responses"].as_array().unwrap().len() == samples), "{text}");
         }
     }
-    sweep(&config, &run, &["--resume"]).ok();
+    sweep(&config, &run, &[&rounds[..], &all, &["--resume"]].concat()).ok();
 
     // What is wrong with a value is said of the value; rounds without a source of rewards, of the section.
     let (dir, config) = settings("[sweep.settings]\n\"rollout.samples\" = [1, 2]\n");

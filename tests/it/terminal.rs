@@ -188,6 +188,7 @@ fn printing(dir: &Path) -> Vec<(&'static str, Vec<String>)> {
             "export gguf",
             owned(&["export", "gguf", "--model", &policy, "--type", "f32", "--output", &gguf, "--overwrite"]),
         ),
+        ("duplicates", owned(&["duplicates", "--data", &rows])),
         ("convert", owned(&["convert", &yaml, "--from", "trl", "--trainer", "dpo"])),
         ("completions", owned(&["completions", "bash"])),
         ("inspect schema", owned(&["inspect", "schema", "align"])),

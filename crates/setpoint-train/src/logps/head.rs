@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use burn::tensor::{DType, Int, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 use setpoint_ops::{Logits, Packing, token_logps};
 use setpoint_transformer::{CausalLm, Recompute, Tape, pack};
 
@@ -99,8 +99,7 @@ impl Hidden {
     /// Those that predict the tokens at some positions, `[n, d]`.
     pub(super) fn at(&self, positions: &Positions) -> Tensor<2> {
         let device = self.states.device().without_autodiff();
-        let rows = Tensor::<1, Int>::from_data(self.rows(positions).as_slice(), &device);
-        self.states.clone().select(0, rows)
+        self.states.clone().select(0, index(&self.rows(positions), &device))
     }
 
     /// Without their graph.
@@ -161,12 +160,21 @@ pub(super) fn head_logps(
         // cap·tanh(z/cap)/T = (cap/T)·tanh((z/T)/(cap/T)).
         soft_cap: model.logits_cap().map(|cap| cap / temperature),
     };
-    let index = |of: Vec<i32>| Tensor::<1, Int>::from_data(of.as_slice(), &device);
-    let (rows, tokens) = (index(hidden.rows(positions)), index(positions.tokens.clone()));
+    let (rows, tokens) = (index(&hidden.rows(positions), &device), index(&positions.tokens, &device));
     // The head is linear: scaled hidden states give scaled logits, and they are fewer numbers.
     let states = if temperature == 1.0 { hidden.states } else { hidden.states.div_scalar(temperature) };
     let scores = token_logps(states, weight, rows, tokens, logits);
     Some(HeadLogps { logps: scores.logps, entropy: scores.entropy })
+}
+
+/// Returns an index, `[n]`. The device makes one that counts up; any other crosses over.
+fn index(of: &[i32], device: &Device) -> Tensor<1, Int> {
+    let first = i64::from(of.first().copied().unwrap_or(0));
+    if !of.is_empty() && of.iter().zip(first..).all(|(&found, counted)| i64::from(found) == counted) {
+        Tensor::arange(first..first + of.len() as i64, device)
+    } else {
+        Tensor::from_data(of, device)
+    }
 }
 
 /// Sums of consecutive runs of `values`: run `i` has `counts[i]` of them.
