@@ -72,27 +72,30 @@ impl Peer {
         (0..self.to.len()).filter(move |&other| other != rank)
     }
 
-    /// Adds the parts of all devices on this one.
-    fn add_up(&self, own: Vec<Tensor<1>>) -> Option<Vec<Tensor<1>>> {
+    /// Returns the parts of all devices in their order, where they are.
+    fn gather(&self, own: Vec<Tensor<1>>) -> Option<Vec<Vec<Tensor<1>>>> {
         let mut own = Some(own);
-        let mut sums: Option<Vec<Tensor<1>>> = None;
-        for rank in 0..self.from.len() {
-            let parts = if rank == self.rank { own.take()? } else { self.from[rank].recv().ok()? };
-            // Fetched one by one, on this thread, as all that this device computes with.
-            let parts = parts.into_iter().map(|part| part.to_device(&self.device));
-            sums = Some(match sums {
-                None => parts.collect(),
-                Some(sums) => sums.into_iter().zip(parts).map(|(sum, part)| sum + part).collect(),
-            });
-        }
-        sums
+        (0..self.from.len())
+            .map(|rank| if rank == self.rank { own.take() } else { self.from[rank].recv().ok() })
+            .collect()
+    }
+
+    /// Adds the parts of all devices on this one. They are fetched one by one, on this thread, as all that this device computes with.
+    fn add_up(&self, gathered: Vec<Vec<Tensor<1>>>) -> Option<Vec<Tensor<1>>> {
+        let fetch = |parts: Vec<Tensor<1>>| -> Vec<Tensor<1>> {
+            parts.into_iter().map(|part| part.to_device(&self.device)).collect()
+        };
+        let add = |sums: Vec<Tensor<1>>, parts: Vec<Tensor<1>>| {
+            sums.into_iter().zip(parts).map(|(sum, part)| sum + part).collect()
+        };
+        gathered.into_iter().map(fetch).reduce(add)
     }
 }
 
 impl Communicator for Peer {
     fn all_reduce(&mut self, parts: Vec<Tensor<1>>) -> Option<Vec<Tensor<1>>> {
         if self.rank == 0 {
-            let sums = self.add_up(parts)?;
+            let sums = self.add_up(self.gather(parts)?)?;
             self.others().try_for_each(|other| self.to[other].send(sums.clone()).ok())?;
             return Some(sums);
         }
@@ -107,7 +110,17 @@ impl Communicator for Peer {
         }
         let own = std::mem::take(&mut of_owner[self.rank]);
         self.others().try_for_each(|other| self.to[other].send(std::mem::take(&mut of_owner[other])).ok())?;
-        self.add_up(own)
+        let gathered = self.gather(own)?;
+        // One device after the other fetches. A lent device works through one queue: two of them that fetched from each other, each with
+        // the other's wish behind its own, would wait for ever.
+        if self.rank > 0 {
+            self.from[self.rank - 1].recv().ok()?;
+        }
+        let sums = self.add_up(gathered);
+        if let Some(next) = self.to.get(self.rank + 1) {
+            next.send(vec![]).ok()?;
+        }
+        sums
     }
 
     fn broadcast(&mut self, part: &Tensor<1>, owner: usize) -> Option<Tensor<1>> {
