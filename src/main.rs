@@ -144,7 +144,7 @@ fn plan(args: &PlanArgs) -> Outcome {
     // Nothing is computed: a processor will do, where there is one.
     let processor = device::compiled().into_iter().find(|kind| matches!(*kind, "flex" | "ndarray"));
     let session = Session { place, ..session(processor, true)? };
-    commands::plan::run(&session, ready.as_ref(), args.json)
+    commands::plan::run(&session, job, ready.as_ref(), args.json)
 }
 
 /// Ends this process when its standard input closes: a pipe from the process that started it, which is then gone or was told to stop. A

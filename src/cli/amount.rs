@@ -1,5 +1,8 @@
 //! Amounts of memory on the command line.
 
+/// The fewest bytes that a number without a unit may mean: no job fits into less, so a smaller number lacks its unit.
+const LEAST_WITHOUT_UNIT: f64 = 1_048_576.0;
+
 /// Reads an amount of memory: `80GiB`, `80GB`, `512MiB`, `80G` (binary, as in docker) or a number of bytes.
 pub fn parse_memory(text: &str) -> Result<f64, String> {
     let text = text.trim();
@@ -18,11 +21,13 @@ pub fn parse_memory(text: &str) -> Result<f64, String> {
         _ => f64::NAN,
     };
     let bytes = number.parse::<f64>().unwrap_or(f64::NAN) * factor;
-    if bytes.is_finite() && bytes > 0.0 {
-        Ok(bytes)
-    } else {
-        Err("expected an amount of memory, as in 80GiB, 80GB or a number of bytes".into())
+    if !bytes.is_finite() || bytes <= 0.0 {
+        return Err("expected an amount of memory, as in 80GiB, 80GB or a number of bytes".into());
     }
+    if unit.is_empty() && bytes < LEAST_WITHOUT_UNIT {
+        return Err(format!("{number} without a unit is {number} bytes: give the unit, as in 80GiB or 80GB"));
+    }
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -39,13 +44,17 @@ mod tests {
             ("80GB", 80e9),
             ("1.5TB", 1.5e12),
             ("512MiB", gib / 2.0),
-            ("1000", 1000.0),
+            ("80000000000", 80e9),
             ("1000B", 1000.0),
         ] {
             assert_eq!(parse_memory(text), Ok(bytes), "{text}");
         }
         for text in ["", "GiB", "80XB", "-1GiB", "0", "1e400", "inf", "80GiB!", "1.2.3GB"] {
             parse_memory(text).expect_err(text);
+        }
+        for text in ["80", "24.5", "1000"] {
+            let said = parse_memory(text).expect_err(text);
+            assert!(said.contains("give the unit, as in 80GiB"), "{said}");
         }
     }
 }

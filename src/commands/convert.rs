@@ -86,6 +86,8 @@ fn joined(remarks: &[Remark]) -> Vec<(String, &str)> {
     let mut found: Vec<(String, &str)> = Vec::new();
     for Remark { name, text } in remarks {
         match found.iter_mut().find(|(_, said)| said == text) {
+            // Data sets of a list have settings of the same name.
+            Some((names, _)) if names.split(", ").any(|noted| noted == name) => {}
             Some((names, _)) => *names += &format!(", {name}"),
             None => found.push((name.clone(), text)),
         }

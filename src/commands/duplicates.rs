@@ -14,7 +14,7 @@ use crate::progress;
 
 /// The text after the list of flags.
 pub const HELP: &str = "Examples:\n  setpoint duplicates --data chats.jsonl --output clean.jsonl\n  \
-    setpoint duplicates --data chats.jsonl --against gsm8k_test.jsonl --against mmlu_test.jsonl\n  \
+    setpoint duplicates --data chats.jsonl --against gsm8k_test.jsonl --against mmlu\n  \
     setpoint duplicates --data chats.jsonl --against gsm8k_test.jsonl --ngram 8 --overlap 0.5 --json";
 
 /// Findings that are printed as text.

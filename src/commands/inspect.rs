@@ -141,7 +141,8 @@ pub fn data(config: &InspectConfig, plain: bool) -> Outcome {
     } else {
         "all rows of".to_owned()
     };
-    say(format!("{first} {}, as `setpoint {job}` sees them: {report}", config.data.name()));
+    let them = if first == "the first row of" { "it" } else { "them" };
+    say(format!("{first} {}, as `setpoint {job}` sees {them}: {report}", config.data.name()));
     if !plain {
         say_painted(format!(
             "colours: {} {} {} {} {}",

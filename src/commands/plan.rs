@@ -21,14 +21,15 @@ fn planned() -> impl DoubleEndedIterator<Item = (&'static dyn AnyJob, Planned)> 
 pub fn job(name: Option<&str>, config: Option<&Path>) -> Outcome<&'static dyn AnyJob> {
     let named = |name: &str| planned().map(|(job, _)| job).find(|job| job.command().eq_ignore_ascii_case(name));
     let found = match (name, config) {
-        (Some(name), _) => named(name),
-        (None, Some(config)) if !config.exists() && named(&config.to_string_lossy()).is_some() => {
+        // Also with `--rounds`, which names a job.
+        (_, Some(config)) if !config.exists() && named(&config.to_string_lossy()).is_some() => {
             let name = config.display();
             return Err(Failure::usage(
                 name.to_string(),
                 format!("no such file of settings; to name the job say --job {name}"),
             ));
         }
+        (Some(name), _) => named(name),
         (None, Some(config)) => of_file(config),
         (None, None) => None,
     };
@@ -48,13 +49,15 @@ fn of_file(config: &Path) -> Option<&'static dyn AnyJob> {
 }
 
 /// Prints the plan of a job, as text or as JSON.
-pub fn run(session: &Session, job: &dyn Ready, json: bool) -> Outcome {
-    let Forecast::Plan(plan) = job.dry_run(session)? else {
+pub fn run(session: &Session, job: &dyn AnyJob, ready: &dyn Ready, json: bool) -> Outcome {
+    let Forecast::Plan(plan) = ready.dry_run(session)? else {
         return Err(Failure::usage("--job", "this job is no training"));
     };
     if json {
         progress::say_json(&serde_json::to_string_pretty(&plan)?);
     } else {
+        // It may follow from the keys of the file, and a file without the sections of its job looks like that of another.
+        progress::say(format!("job       {} (--job names another)", job.command()));
         say(&plan);
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::fixture::{Ran, demo, file, model, rewarded_rows, setpoint};
+use super::fixture::{Ran, demo, file, model, rewarded_rows, root, setpoint};
 
 /// Trains an adapter on the tiny model for a few steps.
 fn train(job: &str, run: &Path, data: &str, more: &[&str]) -> Ran {
@@ -287,4 +287,14 @@ fn adapters_are_trained_on_a_quantised_base() {
     train("sft", &dir.path().join("full"), &conversations(), &["--set", "model.quantize=nf4"])
         .fails(2, &["trained by an adapter"]);
     setpoint(&["chat", "--model", &adapter, "--set", "model.double_quant=false"]).fails(2, &["nothing is quantised"]);
+}
+
+#[test]
+fn a_base_that_is_pickled_is_not_merged_into() {
+    let golden = root().join("tests/golden");
+    let path = |name: &str| golden.join(name).display().to_string();
+    let dir = tempfile::tempdir().unwrap();
+    let output = dir.path().join("merged").display().to_string();
+    setpoint(&["merge", "--model", &path("lora/llama"), "--base", &path("weights/bin"), "--output", &output])
+        .fails(1, &["pytorch_model.bin is a Python pickle", "save_pretrained"]);
 }

@@ -159,5 +159,5 @@ fn missing_answers_and_wrong_settings_are_refused_before_any_work() {
     let empty = dir.path().join("empty");
     std::fs::create_dir(&empty).unwrap();
     setpoint(&["eval", "arena-hard", "--judgments", &empty.display().to_string()])
-        .fails(1, &["MODEL.jsonl, found none"]);
+        .fails(1, &["MODEL.jsonl, found none", "the folder of one judge"]);
 }

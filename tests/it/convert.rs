@@ -30,6 +30,11 @@ fn a_converted_file_is_accepted_by_its_job() {
     for said in ["method = \"dpo\"", "batch_size = 8", "steps     3 "] {
         assert!(ran.stdout.contains(said), "expected {said:?} in {}", ran.stdout);
     }
+    let two = yaml.replace("sequence_len", "  - path: more.jsonl\n    type: chatml.intel\nsequence_len");
+    let (_folder, two) = file("two.yaml", &two);
+    let said = setpoint(&["convert", &two]).ok().stderr;
+    assert!(said.contains("datasets.type: the format"), "{said}");
+    assert!(!said.contains("datasets.type, datasets.type"), "{said}");
     // The file on standard output is the same.
     assert_eq!(setpoint(&["convert", &input]).ok().stdout.trim_end(), text.trim_end());
     std::fs::write(output, "mine").unwrap();

@@ -103,6 +103,11 @@ fn wrong_files_and_settings_are_named() {
     let odd = dir.path().join("odd.jsonl").display().to_string();
     std::fs::write(&odd, "{\"id\": 1, \"goal\": \"G\"}\n").unwrap();
     run(&["--against", &odd]).fails(1, &["odd.jsonl:1", "its columns are id, goal", "--against-column"]);
+    let folder = dir.path().join("set");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("train.jsonl"), evaluation()).unwrap();
+    run(&["--against", &folder.display().to_string()])
+        .fails(1, &["no split `test`; found: train. Set --against-split to one of these"]);
     let (_dir, bad) = file("bad.jsonl", "{\"messages\": 5}\n");
     setpoint(&["duplicates", "--data", &bad]).fails(1, &["bad.jsonl:1", "messages"]);
     let (dir, table) = file("rows.csv", "prompt,completion\na,b\na,c\n");
@@ -121,4 +126,31 @@ fn rows_that_are_left_out_leave_something() {
     setpoint(&["duplicates", "--data", &data, "--against", &against, "--output", &shown])
         .fails(1, &["no row of", "is left"]);
     assert!(!output.exists());
+}
+
+#[test]
+fn a_folder_with_a_table_for_each_subject_is_one_evaluation_set() {
+    let question = "Which of these numbers is the smallest one that three and four divide evenly";
+    let (dir, data) = file("rows.jsonl", &lines(&[json!({"prompt": question, "completion": "12"})]));
+    let mmlu = dir.path().join("mmlu");
+    std::fs::create_dir_all(mmlu.join("test")).unwrap();
+    for (subject, asked) in [("algebra", question), ("history", "Who was the first emperor")] {
+        let table = format!("question,choice0,choice1,choice2,choice3,answer\n{asked},a,b,c,d,0\n");
+        std::fs::write(mmlu.join(format!("test/{subject}_test.csv")), table).unwrap();
+    }
+    let against = mmlu.display().to_string();
+    let ran = setpoint(&["duplicates", "--data", &data, "--against", &against]).ok();
+    assert!(ran.stdout.contains("mmlu: 2 texts, found in the rows: 1"), "{ran:#?}");
+    assert!(ran.stdout.contains("algebra_test.csv:2"), "{ran:#?}");
+}
+
+#[test]
+fn a_text_that_an_evaluation_set_repeats_is_found_each_time() {
+    let (dir, data) = file("rows.jsonl", &lines(&[json!({"prompt": "Name a colour.", "completion": "Blue."})]));
+    let questions = ["Name a colour.", "Name  a colour.", "Name a day."].map(|question| json!({"question": question}));
+    let against = dir.path().join("set.jsonl").display().to_string();
+    std::fs::write(&against, lines(&questions)).unwrap();
+    let ran = setpoint(&["duplicates", "--data", &data, "--against", &against, "--json"]).ok();
+    let found: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((&found["against"][0]["exact"], &found["against"][0]["texts_found"]), (&1.into(), &2.into()), "{found}");
 }

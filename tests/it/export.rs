@@ -125,6 +125,7 @@ fn models_that_cannot_be_exported_are_refused_before_anything_is_written() {
     let golden = root().join("tests/golden/transformer");
     refused(&golden.join("gemma2"), &["this gemma2 model cannot be exported: `query_pre_attn_scalar` is 20"]);
     refused(&golden.join("llama_kv2"), &["tokenizer.json", "not found"]);
+    refused(&golden.with_file_name("weights/bin"), &["pytorch_model.bin is a Python pickle", "save_pretrained"]);
     refused(&dir.path().join("none"), &["does not exist"]);
     refused(model().parent().unwrap(), &["is the folder of a run; its model is"]);
     let classifier =
@@ -142,6 +143,26 @@ fn models_that_cannot_be_exported_are_refused_before_anything_is_written() {
     export(model(), "q4_k_m", &output, &[]).fails(2, &["q8_0"]);
     let folder = dir.path().display().to_string();
     export(model(), "f16", dir.path(), &[]).fails(2, &[&folder, "is a folder"]);
+}
+
+#[test]
+fn a_file_of_the_model_is_never_replaced() {
+    let model = with_file("config.json", |_| {});
+    let weights = model.path().join("model.safetensors");
+    let before = fs::read(&weights).unwrap();
+    for name in ["model.safetensors", "new"] {
+        export(model.path(), "f16", &model.path().join(name), &["--overwrite"])
+            .fails(2, &["--output", name, "the place of a file of the model"]);
+    }
+    #[cfg(unix)]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&weights, &link).unwrap();
+        export(model.path(), "f16", &link, &["--overwrite"]).fails(2, &["the place of a file of the model"]);
+    }
+    assert_eq!(fs::read(&weights).unwrap(), before);
+    export(model.path(), "f16", &model.path().join("mine.gguf"), &[]).ok();
 }
 
 #[cfg(target_os = "linux")]

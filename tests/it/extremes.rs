@@ -30,6 +30,14 @@ fn counts_of_a_generation() {
 }
 
 #[test]
+fn a_number_that_its_own_check_refuses_has_one_sentence() {
+    let policy = model().display().to_string();
+    let ran = setpoint(&["serve", "--model", &policy, "--dry-run", "--set", "serve.queue=9223372036854775807"]);
+    assert_eq!(ran.stderr.matches("error:").count(), 1, "{}", ran.stderr);
+    ran.fails(2, &["`serve.queue` must be at most 65536"]);
+}
+
+#[test]
 fn a_judge_asked_by_thirty_thousand_threads() {
     let data = demo("responses.jsonl").display().to_string();
     let args = ["annotate", "--data", &data, "--output", "never.jsonl", "--set", "generative.judge.concurrency=30000"];

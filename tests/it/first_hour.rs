@@ -110,6 +110,7 @@ fn settings_that_are_given_as_flags_or_without_their_section_are_named() {
 fn a_file_of_settings_that_is_none_is_told_from_a_name() {
     for (arguments, said) in [
         (&["plan", "sft", "--model", "m"][..], "--job sft"),
+        (&["plan", "align", "--rounds", "3", "--model", "m"], "--job align"),
         (&["eval", "taks"], "did you mean `tasks`?"),
         (&["sft", "nothing.toml"], "nothing.toml: no such file"),
     ] {

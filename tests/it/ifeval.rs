@@ -97,4 +97,8 @@ fn wrong_rows_and_settings_are_refused_before_any_work() {
     let (_responses, responses) = file("r.jsonl", &(json!({"prompt": PROMPTS[0], "response": "x"}).to_string() + "\n"));
     let arguments = ["eval", "ifeval", "--responses", &responses, "--data", &data, "--dry-run"];
     setpoint(&arguments).fails(1, &["r.jsonl", "no response to the prompt of row 1005"]);
+    let row = |response: &str| json!({"prompt": PROMPTS[0], "response": response}).to_string() + "\n";
+    let (_responses, responses) = file("r.jsonl", &(row("x") + &row("x") + &row("y")));
+    let arguments = ["eval", "ifeval", "--responses", &responses, "--data", &data, "--dry-run"];
+    setpoint(&arguments).fails(1, &["r.jsonl, row 3: a second response to the prompt of an earlier row"]);
 }

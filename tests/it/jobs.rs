@@ -349,6 +349,12 @@ fn plan_adds_up_and_finds_the_job() {
     assert_eq!((parts[0] * 2.0, plan["examples"].as_u64()), (parts[2], Some(3)), "two moments a weight");
     // Two steps an epoch, three epochs.
     assert_eq!(plan["steps"].as_u64(), Some(6));
+    let text = setpoint(&["plan", &config, "--model", &model, "--data", &data]).ok().stdout;
+    assert!(text.contains("job       align (--job names another)\n"), "{text}");
+    let plain = dir.path().join("plain.toml").display().to_string();
+    std::fs::write(&plain, "[train]\nbatch_size = 2\n").unwrap();
+    let text = setpoint(&["plan", &plain, "--model", &model, "--data", &data]).ok().stdout;
+    assert!(text.contains("job       sft (--job names another)\n"), "a file without [align]: {text}");
     // The same file is no config of another job.
     setpoint(&["plan", "--job", "sft", &config, "--model", &model, "--data", &data]).fails(2, &["align"]);
     setpoint(&["plan", "--model", &model]).fails(2, &["--job"]);

@@ -234,3 +234,12 @@ fn jobs_that_read_each_row_once_take_several_data_sets() {
     setpoint_owned(&[&rule[..], &[config], &more[..]].concat()).ok();
     assert_eq!(std::fs::read_to_string(data.path("one.jsonl")).unwrap().lines().count(), 3);
 }
+
+#[test]
+fn a_section_and_a_list_of_one_name_are_told_apart() {
+    let (section, list) = ("[data]\nmax_rows = 2\n", "[[data]]\npath = \"chat.jsonl\"\n");
+    for text in [format!("{section}{list}"), format!("{list}{section}")] {
+        let (_dir, config) = file("both.toml", &text);
+        setpoint(&["sft", &config, "--dry-run"]).fails(2, &["both.toml:3", "write the list as `[[data.sources]]`"]);
+    }
+}

@@ -157,6 +157,7 @@ fn errors_name_no_numbers_of_the_system() {
     let policy = model().display().to_string();
     for (arguments, code, said) in [
         (vec!["align", folder.as_str(), "--dry-run"], 2, "it is a folder, not a file"),
+        (vec!["serve", policy.as_str()], 2, "the folder of a model is given by --model"),
         (vec!["sft", "--dry-run", "--model", &policy, "--data", &rows], 1, "it is one object"),
     ] {
         let ran = setpoint(&arguments);

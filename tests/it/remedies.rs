@@ -127,6 +127,7 @@ fn sections_that_do_not_exist_or_belong_to_another_command_are_told() {
         ("sft", "align.beta=0.1", "`align.beta` is a setting of `setpoint align`, not of `setpoint sft`"),
         ("align", "generate.temprature=1", "`generate` is a section of `setpoint generate`"),
         ("logps", "train.learning_rate=1", "`train.learning_rate` is a setting of `setpoint sft`"),
+        ("compare", "tracker.kind=csv", "`setpoint align`, not of `setpoint compare`"),
         ("sft", "shots=3", "`shots` is a setting of `setpoint eval tasks`, not of `setpoint sft`"),
         ("generate", "qqq.zzz=1", "`qqq` is not a section; there are: model, data, generate"),
         ("sft", "schedule.kind=linear", "did you mean `train.schedule`?"),

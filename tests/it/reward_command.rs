@@ -73,6 +73,18 @@ fn a_command_that_fails_in_a_round_is_told_of_with_the_round_and_the_line_of_the
 }
 
 #[test]
+fn a_command_with_two_lines_for_a_response_trains_nothing() {
+    let (dir, data) = file("prompts.jsonl", &rounds::prompts(6));
+    let (run, script) = (dir.path().join("run"), dir.path().join("score.sh"));
+    std::fs::write(&script, "while read -r line; do\n  echo '{\"score\": 1}'; echo '{\"score\": 2}'\ndone\n").unwrap();
+    let asked = format!("reward.command.run=[\"sh\", \"{}\"]", script.display());
+    // One round: no later batch would notice the line.
+    let ran = setpoint_owned(&rounds::arguments(&data, &run, 1, &[&[&asked, "align.method=dpo"]]));
+    ran.fails(1, &["round 0: ", "it printed a line more than it read: `{\"score\": "]);
+    assert!(!run.join("rollouts/round-0000.jsonl").exists(), "nothing was kept");
+}
+
+#[test]
 fn wrong_settings_of_a_command_are_usage_errors() {
     let (dir, data) = file("rows.jsonl", &rewarded_rows(1));
     let output = dir.path().join("rewards.jsonl").display().to_string();

@@ -152,6 +152,13 @@ fn what_rounds_cannot_do_is_said_in_one_sentence_before_any_work() {
     let rule: Vec<&str> = SHORT.iter().flat_map(|setting| ["--set", setting]).collect();
     setpoint(&[&audit[..], &rule].concat()).fails(2, &["leave `rounds` out"]);
     setpoint(&[&offline[..], &["--set", "align.method=GRPO"]].concat()).fails(2, &["`grpo`", "set `rounds`"]);
+    let without_rounds = ["--set", "align.method=grpo", "--set", "rollout.prompts=4"];
+    let refused = setpoint(&[&offline[..], &without_rounds].concat());
+    assert!(!refused.stderr.contains("leave it out"), "the section is no mistake: {refused:#?}");
+    refused.fails(2, &["`grpo`", "set `rounds`"]);
+    let refused = try_out(&[dpo]);
+    assert!(!refused.stderr.contains("column"), "a source that would be refused is not advised: {refused:#?}");
+    refused.fails(2, &["give a reward model"]);
     setpoint(&["align", "--dry-run", "--set", "align.method=online_dpo"])
         .fails(2, &["`online_dpo` is `dpo` in rounds"]);
 }

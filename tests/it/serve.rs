@@ -337,6 +337,9 @@ fn a_reward_model_scores_as_annotate_does() {
         let reply = server.post("/v1/score", &body);
         assert!(reply.status == 400 && reply.body.contains(said), "{said:?} in {reply:?}");
     }
+    let many = vec![json!({ "prompt": "a", "response": "b" }); 300];
+    let reply = server.post("/v1/score", &json!({ "input": many }));
+    assert!(reply.status == 400 && reply.body.contains("at most 288 (setting serve.queue)"), "{reply:?}");
     let reply = server.post(CHAT, &json!({ "messages": turn("Hello.") }));
     assert!(reply.status == 404 && reply.body.contains("ask /v1/score"), "{reply:?}");
 }

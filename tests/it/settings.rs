@@ -71,6 +71,13 @@ fn rules_out_of_range_are_usage_errors() {
             (&["rule.kind=regex", "rule.pattern=("], "`rule.pattern` is no valid regular expression: unclosed group"),
             (&["rule.kind=contains", "rule.words=[]"], "`rule.words`"),
             (&["rule.kind=regexp", "rule.pattern=a"], "did you mean `regex`?"),
+            // The kind is right, and the setting next to it is named.
+            (
+                &["rule.kind=length", "rule.unit=word", "rule.max=3"],
+                "`rule.unit` must be \"words\", \"chars\" or \"tokens\"; found \"word\"",
+            ),
+            (&["rule.kind=length", "rule.unit=words", "rule.max=x"], "`rule.max`: expected a whole number"),
+            (&["rule.kind=contains", "rule.words=[\"a\"]", "rule.foo=1"], "`rule.foo` is not a setting"),
         ] {
             let settings: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
             setpoint(&[command, &settings[..]].concat()).fails(2, &[said]);

@@ -90,6 +90,12 @@ impl DataSource {
         }
     }
 
+    /// Returns the settings that decide which rows are read and as what. A path through a link is replaced by the file's own.
+    fn identity(&self) -> Self {
+        let path = std::fs::canonicalize(&self.path).ok().and_then(|path| path.into_os_string().into_string().ok());
+        Self { path: path.unwrap_or_else(|| self.path.clone()), weight: None, max_rows: None, ..self.clone() }
+    }
+
     /// Returns the data set as one that is read alone. `section` has the settings that it leaves out.
     fn within(&self, section: &DatasetConfig) -> DatasetConfig {
         let own = self.clone();
@@ -176,6 +182,7 @@ impl DatasetConfig {
             );
             note("path".into(), message);
         }
+        let plain: Vec<DataSource> = self.sources.iter().map(DataSource::identity).collect();
         let with_weight = self.sources.iter().filter(|source| source.weight.is_some()).count();
         for (i, source) in self.sources.iter().enumerate() {
             let place = format!("sources[{i}]");
@@ -199,17 +206,14 @@ impl DatasetConfig {
                     format!("{name} has no `weight`, and others have one: give all of them a weight, or none");
                 note(format!("{place}.weight"), message);
             }
-            let same = |other: &DataSource| {
-                let plain = |source: &DataSource| DataSource { weight: None, max_rows: None, ..source.clone() };
-                plain(other) == plain(source)
-            };
-            if let Some(first) = self.sources[..i].iter().position(same)
+            if let Some(first) = plain[..i].iter().position(|other| *other == plain[i])
                 && !source.path.is_empty()
             {
-                let message = format!(
-                    "{name} is the same as data set {}: to see its rows more often than others, give the data sets weights",
-                    first + 1
-                );
+                let remedy = match with_weight {
+                    0 => "to see its rows more often than others, give the data sets weights",
+                    _ => "leave one of them out, and give the other the sum of the weights",
+                };
+                let message = format!("{name} is the same as data set {}: {remedy}", first + 1);
                 note(format!("{place}.path"), message);
             }
         }
@@ -278,15 +282,35 @@ mod tests {
         assert!(found.len() == 1 && found[0].contains("(`a`): `max_rows` must be at least 1"), "{found:?}");
         let found = problems(vec![weighed("a", 1.0), weighed("b", 1.0), weighed("a", 2.0)]);
         assert!(
-            found.len() == 1 && found[0].contains("data set 3 of `data` (`a`) is the same as data set 1"),
+            found.len() == 1 && found[0].contains("data set 3 of `data` (`a`) is the same as data set 1: leave one"),
             "{found:?}"
         );
+        let found = problems(vec![DataSource::new("a"), DataSource::new("a")]);
+        assert!(found.len() == 1 && found[0].ends_with("give the data sets weights"), "{found:?}");
         let test = DataSource { split: Some("test".into()), ..DataSource::new("a") };
         assert_eq!(problems(vec![DataSource::new("a"), test]), [""; 0], "another split is another data set");
         let found = problems(vec![DataSource::new("")]);
         assert_eq!(found, ["sources[0].path: data set 1 of `data` has no path"]);
         let config = DatasetConfig { sources: vec![DataSource::new("a")], ..DatasetConfig::new("b") };
         assert!(config.source_problems("data")[0].1.contains("leave one of the two out"));
+    }
+
+    #[test]
+    fn a_file_is_the_same_through_another_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        std::fs::write(path("a.jsonl"), "{}").unwrap();
+        std::fs::write(path("b.jsonl"), "{}").unwrap();
+        std::fs::create_dir(path("inner")).unwrap();
+        let [a, b, around] = ["a.jsonl", "b.jsonl", "inner/../a.jsonl"].map(|name| DataSource::new(path(name)));
+        assert_eq!(problems(vec![a.clone(), b]), [""; 0]);
+        let found = problems(vec![a.clone(), around]);
+        assert!(found.len() == 1 && found[0].contains("is the same as data set 1"), "{found:?}");
+        #[cfg(unix)]
+        {
+            std::os::unix::fs::symlink(path("a.jsonl"), path("link.jsonl")).unwrap();
+            assert_eq!(problems(vec![a, DataSource::new(path("link.jsonl"))]).len(), 1);
+        }
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! Rows of JSON lines.
 
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::hash::Hash;
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
@@ -18,4 +21,21 @@ pub(crate) fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, Err
         return Err(Error::file(path, "holds no rows"));
     }
     Ok(rows)
+}
+
+/// Fails if two rows have the same key: the later one would silently replace the earlier one, or count twice.
+pub(crate) fn check_unique<T, K: Display + Eq + Hash>(
+    path: &Path,
+    rows: &[T],
+    key: impl Fn(&T) -> K,
+) -> Result<(), Error> {
+    let mut seen = HashMap::with_capacity(rows.len());
+    for (i, row) in rows.iter().enumerate() {
+        let name = key(row);
+        if let Some(first) = seen.get(&name) {
+            return Err(Error::row(path, i + 1, format!("{name} is in row {first} already; leave one of them out")));
+        }
+        seen.insert(name, i + 1);
+    }
+    Ok(())
 }

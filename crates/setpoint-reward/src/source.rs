@@ -143,6 +143,14 @@ pub trait RewardSource {
         Ok(self.score(items, progress)?.into_iter().map(Some).collect())
     }
 
+    /// Learns that the rewards so far are about to be used, and that more responses may follow. Rounds call it before they keep a part.
+    ///
+    /// # Errors
+    /// When the source notices that its rewards are wrong.
+    fn check(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Learns that no more responses come. Jobs call it after the last of them, and keep no reward of the last part if it fails.
     ///
     /// # Errors
@@ -191,6 +199,10 @@ impl<S: RewardSource + ?Sized> RewardSource for &S {
         progress: &mut dyn FnMut(usize),
     ) -> Result<Vec<Option<f64>>, Error> {
         (**self).score_available(items, progress)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        (**self).check()
     }
 
     fn finish(&self) -> Result<(), Error> {

@@ -118,8 +118,8 @@ pub enum Error {
     },
     /// The disk has no room for the checkpoints of a run and its model.
     #[error(
-        "{} has {} free, and the run needs {}: its checkpoints have {} each",
-        .path.display(), size(*.free), size(*.needed), size(*.checkpoint)
+        "{} has {}: its checkpoints have {} each",
+        .path.display(), shortage(*.free, *.needed), size(*.checkpoint)
     )]
     DiskSpace {
         /// The run folder.
@@ -281,5 +281,25 @@ fn size(bytes: u64) -> String {
         0..1_000_000 => format!("{bytes} bytes"),
         1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
         _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    }
+}
+
+/// Says how much room there is and how much is needed, in bytes if they are about as large.
+fn shortage(free: u64, needed: u64) -> String {
+    let (mut has, mut wants) = (size(free), size(needed));
+    if has == wants {
+        (has, wants) = (format!("{free} bytes"), format!("{needed} bytes"));
+    }
+    format!("{has} free, and the run needs {wants}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_that_is_short_by_little_is_told_in_bytes() {
+        assert_eq!(shortage(12_000_000, 15_500_000), "12.0 MB free, and the run needs 15.5 MB");
+        assert_eq!(shortage(12_582_912, 12_600_000), "12582912 bytes free, and the run needs 12600000 bytes");
     }
 }

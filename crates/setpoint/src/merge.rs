@@ -18,7 +18,7 @@ use crate::config::sections::ModelSection;
 use crate::failure::{Failure, Outcome};
 use crate::fetching::fetch_weights_of;
 use crate::hub;
-use crate::model_folder::{ModelFolder, holding, is_adapter};
+use crate::model_folder::{ModelFolder, holding, is_adapter, refuse_pickle};
 use crate::saving::{Saving, save_policy};
 use crate::session::{Existing, Session};
 use crate::setup;
@@ -85,6 +85,7 @@ pub fn merge(session: &Session, settings: &MergeSettings) -> Outcome<Merged> {
         return Err(Failure::run(format!("{} holds a model already", output.display()))
             .hint("give --overwrite to replace it, or another --output"));
     }
+    refuse_pickle(folder.base())?;
     let mut section = ModelSection { path: Some(dir.clone()), ..ModelSection::default() };
     if !dir.join("tokenizer.json").is_file() {
         section.tokenizer = Some(folder.base().to_owned());
@@ -120,7 +121,17 @@ pub fn merge(session: &Session, settings: &MergeSettings) -> Outcome<Merged> {
         let (again, _) = CausalLm::load(output, &options, device)?;
         Merged { difference: rms(&logps(&model, &rows)?, &logps(&again, &rows)?), is_reward: false }
     };
-    if merged.difference.is_nan() {
+    check(&merged, output)?;
+    if let Err(failure) = card::write_merged(dir, folder.base(), merged.is_reward, output) {
+        log::warn!("{} gets no model card: {}", output.display(), failure.sentence());
+    }
+    Ok(merged)
+}
+
+/// Fails if a merged model computes something else than the adapter on its base.
+fn check(merged: &Merged, output: &Path) -> Outcome {
+    // Infinite scores have an infinite difference; an infinite difference of log-probabilities comes from the format.
+    if merged.difference.is_nan() || (merged.is_reward && merged.difference.is_infinite()) {
         return Err(Failure::run(format!(
             "the model in {} computes numbers that are not finite: do not use it",
             output.display()
@@ -137,10 +148,7 @@ pub fn merge(session: &Session, settings: &MergeSettings) -> Outcome<Merged> {
         ))
         .hint("merge into a wider format, as with --dtype f32"));
     }
-    if let Err(failure) = card::write_merged(dir, folder.base(), merged.is_reward, output) {
-        log::warn!("{} gets no model card: {}", output.display(), failure.sentence());
-    }
-    Ok(merged)
+    Ok(())
 }
 
 fn save_reward(
@@ -188,4 +196,25 @@ fn logps(model: &CausalLm, rows: &[Vec<u32>]) -> Outcome<Vec<f64>> {
 fn rms(a: &[f64], b: &[f64]) -> f64 {
     let sum: f64 = a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum();
     (sum / a.len().max(1) as f64).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_merged_model_that_computes_something_else_is_refused() {
+        let said = |difference: f64, is_reward: bool| {
+            let checked = check(&Merged { difference, is_reward }, Path::new("merged"));
+            checked.err().map(|failure| failure.to_string()).unwrap_or_default()
+        };
+        for (difference, is_reward) in [(1e-6, false), (1e-6, true), (0.4, false)] {
+            assert_eq!(said(difference, is_reward), "");
+        }
+        assert!(said(f64::INFINITY, true).contains("numbers that are not finite"));
+        assert!(said(f64::NAN, true).contains("numbers that are not finite"));
+        assert!(said(f64::NAN, false).contains("numbers that are not finite"));
+        assert!(said(0.6, false).contains("differs from the adapter on its base"));
+        assert!(said(f64::INFINITY, false).contains("--dtype f32"));
+    }
 }

@@ -150,6 +150,23 @@ pub fn is_adapter(dir: &Path) -> bool {
     AdapterFolder::is_at(dir) && !dir.join("config.json").is_file()
 }
 
+/// Fails if a folder has its weights as a Python pickle alone, for the commands without a setting `allow_pickle`.
+///
+/// # Errors
+/// [`Failure::Run`] that names the file.
+pub fn refuse_pickle(dir: &Path) -> Outcome {
+    let has = |name: &str| dir.join(name).exists();
+    let pickle = ["pytorch_model.bin", "pytorch_model.bin.index.json"].into_iter().find(|name| has(name));
+    match pickle.filter(|_| !has("model.safetensors") && !has("model.safetensors.index.json")) {
+        Some(name) => Err(Failure::run(format!(
+            "{}: {name} is a Python pickle, and this command reads safetensors alone",
+            dir.display()
+        ))
+        .hint("save the model again with `save_pretrained` of transformers, which writes safetensors")),
+        None => Ok(()),
+    }
+}
+
 /// Returns whether an adapter makes its base a reward model.
 pub fn is_reward(adapter: &AdapterFolder) -> bool {
     let stores_head = || adapter.config.modules_to_save.iter().any(|name| name == "score");

@@ -3,12 +3,16 @@
 //! Templates may drop thoughts, ignore tool calls or rewrite text. In the history that is often intended, in a turn that is trained it
 //! never is: two different responses would become the same tokens.
 
+use std::collections::HashSet;
+use std::ops::Range;
+
+use memchr::memmem;
 use serde_json::Value;
 
 use super::TextEncoder;
 use super::options::EncodeOptions;
 use crate::error::EncodeProblem;
-use crate::record::{Message, Record, Response};
+use crate::record::Message;
 
 /// Fields that hold a turn's thoughts, in the spellings of the common servers and templates.
 const FIELDS: [&str; 5] = ["reasoning_content", "reasoning", "thinking", "thought", "thoughts"];
@@ -18,12 +22,16 @@ const THOUGHTS: &str = "thoughts";
 const ARGUMENTS: [&str; 5] = ["arguments", "parameters", "input", "args", "kwargs"];
 const OPEN: &str = "<think>";
 const CLOSE: &str = "</think>";
+/// Bytes behind a found part in which the next one is looked for first.
+const NEAR: usize = 256;
+/// Bytes that may be searched for thoughts which a template may leave out. Beyond them, the others count as left out.
+const IN_VAIN: usize = 256 << 20;
 /// Characters of a lost text that an error shows.
 const EXCERPT: usize = 40;
 
 /// A part of a message that must be found in the rendered turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Part {
+pub(super) struct Part {
     what: &'static str,
     /// As the row has it.
     text: String,
@@ -90,7 +98,7 @@ fn trimmed(text: &str) -> &str {
 }
 
 /// Everything that a message says.
-fn parts(message: &Message) -> Vec<Part> {
+pub(super) fn parts(message: &Message) -> Vec<Part> {
     let mut parts: Vec<Part> = pieces(&message.content)
         .into_iter()
         .filter_map(|(thought, text)| Part::verbatim(if thought { THOUGHTS } else { "text" }, text))
@@ -165,18 +173,82 @@ pub(super) fn prints_thoughts(turn: &str, message: &Message) -> bool {
 /// those of earlier turns.
 fn missing(turn: &str, message: &Message, thoughts: bool) -> Option<Part> {
     let mut parts = parts(message);
+    if in_order(turn, &parts) {
+        return None;
+    }
     // Long texts first, each found in a place of its own: `1` is not found within `10`.
     parts.sort_by_key(|part| std::cmp::Reverse(part.text.len()));
-    let mut turn = turn.to_owned();
-    for part in parts {
-        let found = part.forms.iter().find_map(|form| Some((turn.find(form.as_str())?, form.len())));
-        match found {
-            Some((at, length)) => turn.replace_range(at..at + length, "\0"),
-            None if part.what == THOUGHTS && !thoughts => {}
-            None => return Some(part),
+    let mut left = Left { turn: turn.as_bytes().to_vec(), behind: 0, absent: HashSet::new(), in_vain: 0 };
+    for part in &parts {
+        let optional = part.what == THOUGHTS && !thoughts;
+        if optional && left.in_vain > IN_VAIN {
+            continue;
+        }
+        if !left.take(part) && !optional {
+            return Some(part.clone());
         }
     }
     None
+}
+
+/// Whether a rendered turn holds all parts one behind the other, as most templates print them.
+fn in_order(turn: &str, parts: &[Part]) -> bool {
+    let turn = turn.as_bytes();
+    let mut from = 0;
+    parts.iter().all(|part| {
+        let found = near(turn, from, part).or_else(|| {
+            let form = part.forms.iter().find_map(|form| Some((memmem::find(&turn[from..], form.as_bytes())?, form)));
+            form.map(|(at, form)| from + at..from + at + form.len())
+        });
+        from = found.as_ref().map_or(from, |range| range.end);
+        found.is_some()
+    })
+}
+
+/// The first form of a part that begins shortly behind a place.
+fn near(turn: &[u8], from: usize, part: &Part) -> Option<Range<usize>> {
+    part.forms.iter().find_map(|form| {
+        let window = &turn[from..turn.len().min(from + NEAR + form.len())];
+        let at = from + memmem::find(window, form.as_bytes())?;
+        Some(at..at + form.len())
+    })
+}
+
+/// The places of a rendered turn in which no part was found yet.
+struct Left<'p> {
+    /// The turn, with a byte that no text has where a part was found.
+    turn: Vec<u8>,
+    /// The place behind the part that was found last.
+    behind: usize,
+    /// Forms that are nowhere. What is taken never comes back, so they need no second search.
+    absent: HashSet<&'p str>,
+    /// Bytes that were searched for forms that are nowhere.
+    in_vain: usize,
+}
+
+impl<'p> Left<'p> {
+    /// Takes the place of a part, if it has one. Parts of equal length come in the order of the message, so the search begins behind the
+    /// last one.
+    fn take(&mut self, part: &'p Part) -> bool {
+        let found = near(&self.turn, self.behind, part).or_else(|| part.forms.iter().find_map(|form| self.find(form)));
+        let Some(range) = found else { return false };
+        self.behind = range.end;
+        self.turn[range].fill(0xff);
+        true
+    }
+
+    fn find(&mut self, form: &'p str) -> Option<Range<usize>> {
+        if self.absent.contains(form) {
+            return None;
+        }
+        let later = memmem::find(&self.turn[self.behind..], form.as_bytes()).map(|at| self.behind + at);
+        let Some(at) = later.or_else(|| memmem::find(&self.turn, form.as_bytes())) else {
+            self.in_vain += self.turn.len();
+            self.absent.insert(form);
+            return None;
+        };
+        Some(at..at + form.len())
+    }
 }
 
 impl TextEncoder {
@@ -208,25 +280,6 @@ impl TextEncoder {
             }),
         }
     }
-}
-
-/// That no two different responses of a record became the same tokens. Equal ones may occur twice, and so may those that differ in
-/// whitespace at their ends or in fields that no template prints, as long as their rewards and labels agree.
-pub(super) fn check_different(record: &Record, ids: &[Vec<u32>]) -> Result<(), EncodeProblem> {
-    for second in 1..ids.len() {
-        let same = (0..second).filter(|&first| ids[first] == ids[second]);
-        for first in same {
-            let (a, b) = (&record.responses[first], &record.responses[second]);
-            if a.message == b.message {
-                continue;
-            }
-            let judged = |response: &Response| (response.reward, response.label);
-            if parts(&a.message) != parts(&b.message) || judged(a) != judged(b) {
-                return Err(EncodeProblem::SameTokens { first, second });
-            }
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -279,6 +332,27 @@ mod tests {
     }
 
     #[test]
+    fn many_parts_are_found_in_good_time() {
+        let text = "<think>a</think>".repeat(250_000);
+        let start = std::time::Instant::now();
+        assert_eq!(lacks(&text, &Message::assistant(&text)), None);
+        // Text before thoughts, as a template prints that takes them from a field.
+        let both = turn("Yes.", json!({"reasoning": text}));
+        assert_eq!(lacks(&format!("{text}Yes."), &both), None);
+        // Thoughts that all differ, of which a template keeps the last.
+        let thoughts: String = (0..100_000).map(|i| format!("<think>t{i}</think>")).collect();
+        let answer = "word ".repeat(400_000);
+        let message = Message::assistant(format!("{thoughts}{answer}"));
+        assert_eq!(missing(&answer, &message, false), None);
+        assert_eq!(missing(&answer, &message, true).unwrap().what, "thoughts");
+        // Arguments that are printed with escapes.
+        let arguments: Vec<String> = (0..100_000).map(|i| format!("{i}\n{i}")).collect();
+        let calls = turn("", json!({"tool_calls": [{"name": "f", "arguments": {"all": arguments}}]}));
+        assert_eq!(lacks(&calls.tool_calls()[0].to_string(), &calls), None);
+        assert!(start.elapsed().as_secs() < 60, "{:?}", start.elapsed());
+    }
+
+    #[test]
     fn tool_calls_in_the_ways_of_many_templates() {
         let arguments = json!({"city": "São \"P\"\n", "days": [3, 2.0], "metric": true, "unit": null, "note": ""});
         let message = turn("", json!({"tool_calls": [{"function": {"name": "weather", "arguments": arguments}}]}));
@@ -320,22 +394,6 @@ mod tests {
                 assert_eq!(lacks("Ok. {\"a\": 71}", &message), Some(("tool call", "add".into())), "{field}");
             }
         }
-    }
-
-    #[test]
-    fn answers_with_the_same_tokens_but_other_judgements_are_refused() {
-        let record = |notes: [&str; 2], rewards: [f64; 2]| {
-            let response = |i: usize| Response {
-                message: turn("Yes.", json!({"analysis": notes[i]})),
-                reward: Some(rewards[i]),
-                label: None,
-            };
-            Record::new(crate::record::Prompt::Text("Two?".into()), vec![response(0), response(1)])
-        };
-        let check = |notes, rewards| check_different(&record(notes, rewards), &[vec![1, 2], vec![1, 2]]).is_ok();
-        assert!(!check(["even", "odd"], [1.0, -1.0]), "a field that the template ignores is all that differs");
-        assert!(check(["even", "odd"], [1.0, 1.0]));
-        assert!(check(["even", "even"], [1.0, 0.5]), "one answer, judged twice");
     }
 
     fn arguments_as_text(message: &Message) -> Message {

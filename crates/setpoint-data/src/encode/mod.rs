@@ -3,6 +3,7 @@
 mod chat;
 mod control;
 mod date;
+mod different;
 mod example;
 mod export;
 mod guard;
@@ -340,7 +341,7 @@ impl TextEncoder {
             Prompt::Messages(messages) => self.chat(messages, record, options)?,
         };
         if options.lost_text == LostText::Bad {
-            kept::check_different(record, &parts.responses)?;
+            different::check_different(record, &parts.responses)?;
         }
         let merged = parts.merged;
         let lost = parts.lost.take();

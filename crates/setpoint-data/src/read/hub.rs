@@ -38,11 +38,11 @@ pub struct Hub {
     silence: Duration,
 }
 
-/// Without the token.
+/// Without the token, and without a password in the address.
 impl std::fmt::Debug for Hub {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Hub")
-            .field("endpoint", &self.endpoint)
+            .field("endpoint", &without_user(&self.endpoint))
             .field("cache", &self.cache)
             .field("offline", &self.offline)
             .finish_non_exhaustive()
@@ -110,7 +110,10 @@ impl Hub {
     /// Without a network, a snapshot that is in the cache serves.
     pub(super) fn fetch(&self, config: &DatasetConfig) -> Result<Vec<PathBuf>, Error> {
         let id = &config.path;
-        let failed = |reason: String| Error::Hub { id: id.clone(), endpoint: self.endpoint.clone(), reason };
+        let failed = |reason: String| {
+            let (endpoint, reason) = (without_user(&self.endpoint), self.without_user(reason));
+            Error::Hub { id: id.clone(), endpoint, reason }
+        };
         let repo = Repo::new(Kind::Dataset, &self.cache, id, &config.revision).map_err(failed)?;
         if self.offline {
             return self
@@ -144,6 +147,12 @@ impl Hub {
 
     fn list(&self, client: &Client, api: &str, id: &str, revision: &str) -> Result<Listing, String> {
         read_listing(client, &self.url(&[api, id, "revision"], revision, None))
+    }
+
+    /// Hides the user name and the password of the server's address in a message.
+    fn without_user(&self, message: String) -> String {
+        let endpoint = self.endpoint.trim_end_matches('/');
+        if endpoint.contains('@') { message.replace(endpoint, &without_user(endpoint)) } else { message }
     }
 
     /// The address of a revision, or of a file in it. The parts before the revision need no encoding.
@@ -201,6 +210,15 @@ pub(super) fn is_id(text: &str) -> bool {
     parts.len() == 2 && parts.into_iter().all(part)
 }
 
+/// Returns an address as it is shown: without a user name and a password.
+fn without_user(address: &str) -> String {
+    let start = address.find("://").map_or(0, |at| at + 3);
+    match address.rfind('@') {
+        Some(at) if at >= start => format!("{}…{}", &address[..start], &address[at..]),
+        _ => address.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,6 +229,23 @@ mod tests {
         for not in ["data", "./data/x", "a/b/c", "../x", "/etc", "a b/c", "C:\\x"] {
             assert!(!is_id(not), "{not}");
         }
+    }
+
+    #[test]
+    fn the_password_of_an_address_is_hidden() {
+        for (address, shown) in [
+            ("https://hub.example/x", "https://hub.example/x"),
+            ("https://me:pass@word@hub.example:80/x", "https://…@hub.example:80/x"),
+            ("me:secret@hub", "…@hub"),
+            ("", ""),
+        ] {
+            assert_eq!(without_user(address), shown);
+        }
+        let hub = Hub::new("http://me:secret@hub/", "cache");
+        let message = hub.without_user("\"http://me:secret@hub/a/b\": no answer".to_owned());
+        assert_eq!(message, "\"http://…@hub/a/b\": no answer");
+        assert!(!format!("{hub:?}").contains("secret"));
+        assert_eq!(Hub::new("", "cache").without_user("as it is".to_owned()), "as it is");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::prompts::arena_categories;
 use super::style::ArenaStyle;
 use super::verdict::ArenaVerdict;
 use crate::error::Error;
-use crate::json_lines::read_lines;
+use crate::json_lines::{check_unique, read_lines};
 use crate::judge::ChatMessage;
 
 /// A row of `question.jsonl`.
@@ -120,9 +120,10 @@ fn known_label<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Opti
 /// Reads `question.jsonl`.
 ///
 /// # Errors
-/// A file that cannot be read, or a row of another category.
+/// A file that cannot be read, a row of another category, or a question that is there twice.
 pub fn read_arena_questions(path: &Path) -> Result<Vec<ArenaQuestion>, Error> {
     let questions: Vec<ArenaQuestion> = read_lines(path)?;
+    check_unique(path, &questions, |question| format!("the question {}", question.uid))?;
     let unknown = questions.iter().position(|q| !arena_categories().any(|known| known == q.category));
     match unknown {
         Some(i) => {
@@ -137,9 +138,10 @@ pub fn read_arena_questions(path: &Path) -> Result<Vec<ArenaQuestion>, Error> {
 /// Reads the answers of a model.
 ///
 /// # Errors
-/// A file that cannot be read, or a row without an answer.
+/// A file that cannot be read, a row without an answer, or a second answer to a question.
 pub fn read_arena_answers(path: &Path) -> Result<Vec<ArenaAnswer>, Error> {
     let answers: Vec<ArenaAnswer> = read_lines(path)?;
+    check_unique(path, &answers, |answer| format!("{}'s answer to the question {}", answer.model, answer.uid))?;
     match answers.iter().position(|answer| answer.content().is_none()) {
         Some(i) => Err(Error::row(path, i + 1, "the last of `messages` holds no answer")),
         None => Ok(answers),
@@ -149,9 +151,13 @@ pub fn read_arena_answers(path: &Path) -> Result<Vec<ArenaAnswer>, Error> {
 /// Reads judgments of a model.
 ///
 /// # Errors
-/// A file that cannot be read, or a row without two rounds.
+/// A file that cannot be read, a row without two rounds, or a judgment that is there twice.
 pub fn read_arena_judgments(path: &Path) -> Result<Vec<ArenaJudgment>, Error> {
     let judgments: Vec<ArenaJudgment> = read_lines(path)?;
+    check_unique(path, &judgments, |judgment| {
+        let ArenaJudgment { uid, judge, model, baseline, .. } = judgment;
+        format!("{judge}'s judgment of {model} and {baseline} on the question {uid}")
+    })?;
     match judgments.iter().position(|judgment| judgment.games.len() != 2) {
         Some(i) => {
             let found = judgments[i].games.len();
@@ -209,6 +215,25 @@ mod tests {
         assert_eq!(outcomes("A>>B", "A>B"), Some(vec![1.0, 0.0, 0.0, 0.0]));
         assert_eq!(outcomes("B>A", "A=B"), Some(vec![0.5, 1.0]));
         assert_eq!(outcomes("A>B", "A>>>B"), None);
+    }
+
+    #[test]
+    fn rows_that_are_there_twice_are_refused() {
+        let question = json!({"uid": "1", "category": "hard_prompt", "prompt": "p"});
+        let (_dir, path) = written(&[question.clone(), question]);
+        let message = read_arena_questions(&path).unwrap_err().to_string();
+        assert!(message.contains("row 2: the question 1 is in row 1 already"), "{message}");
+        let answer = |model: &str, text: &str| {
+            let messages = json!([{"role": "assistant", "content": text}]);
+            json!({"uid": "1", "ans_id": "x", "model": model, "messages": messages})
+        };
+        let (_dir, path) = written(&[answer("m", "a"), answer("n", "a"), answer("m", "b")]);
+        let message = read_arena_answers(&path).unwrap_err().to_string();
+        assert!(message.contains("row 3: m's answer to the question 1 is in row 1 already"), "{message}");
+        let row = judgment(json!("A>B"), json!("A>B"));
+        let (_dir, path) = written(&[row.clone(), row]);
+        let message = read_arena_judgments(&path).unwrap_err().to_string();
+        assert!(message.contains("row 2: j's judgment of m and b on the question 1 is in row 1 already"), "{message}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use setpoint_data::{Hub, Row, read_rows_from};
 
+use super::ties;
 use crate::dataset::dataset_at;
 use crate::error::Error;
 
@@ -109,7 +110,11 @@ fn parse(version: RewardBenchVersion, row: &Row) -> Result<RewardBenchRow, Strin
         return Err(format!("`num_correct` is {count}, but `chosen` holds {correct}"));
     }
     let responses = [chosen, responses(version, row, "rejected")?].concat();
-    Ok(RewardBenchRow { id, subset: text(row, "subset")?, prompt: text(row, "prompt")?, responses, correct })
+    let subset = text(row, "subset")?;
+    if version == RewardBenchVersion::V2 && subset.eq_ignore_ascii_case("ties") {
+        ties::place(&id).map_err(|error| error.to_string())?;
+    }
+    Ok(RewardBenchRow { id, subset, prompt: text(row, "prompt")?, responses, correct })
 }
 
 fn text(row: &Row, column: &str) -> Result<String, String> {
@@ -168,6 +173,14 @@ mod tests {
         assert_eq!(message, "`num_correct` is 2, but `chosen` holds 1");
         let row = json!({"id": "1", "subset": "Math", "prompt": "p", "chosen": [], "rejected": ["c"]});
         assert!(parsed(RewardBenchVersion::V2, row).unwrap_err().starts_with("expected a list of texts in `chosen`"));
+    }
+
+    #[test]
+    fn ids_of_ties_are_checked() {
+        let row = |id: &str| json!({"id": id, "subset": "Ties", "prompt": "p", "chosen": ["a"], "rejected": ["c"]});
+        assert!(parsed(RewardBenchVersion::V2, row("ref:3")).is_ok());
+        let message = parsed(RewardBenchVersion::V2, row("x")).unwrap_err();
+        assert!(message.contains("expected ref:NUMBER or tied:NUMBER"), "{message}");
     }
 
     #[test]

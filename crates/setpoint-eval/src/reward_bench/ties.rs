@@ -85,7 +85,7 @@ pub(super) fn score(rows: &[&RewardBenchRow], rewards: &[&[f64]]) -> Result<(f64
 }
 
 /// Returns the kind of a row, 0 for a reference and 1 for ties, and the number of its prompt.
-fn place(id: &str) -> Result<(usize, u64), Error> {
+pub(super) fn place(id: &str) -> Result<(usize, u64), Error> {
     let parsed = id.split_once(':').and_then(|(kind, number)| {
         let kind = ["ref", "tied"].iter().position(|name| *name == kind)?;
         Some((kind, number.parse().ok()?))

@@ -112,6 +112,10 @@ pub(super) fn read_docs(task: Task, config: &DatasetConfig, hub: &Hub) -> Result
             None => undecided += 1,
         }
     }
+    if docs.is_empty() && undecided > 0 {
+        let reason = format!("no row tells which choice is right, for {}; use a split with answers", task.name());
+        return Err(Error::file(Path::new(&config.path), reason));
+    }
     Ok((docs, undecided))
 }
 

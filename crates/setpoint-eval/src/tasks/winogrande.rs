@@ -86,6 +86,8 @@ fn filled(doc: &TaskDoc, option: &str) -> String {
 mod tests {
     use serde_json::json;
 
+    use super::super::read::TaskSet;
+    use super::super::task::Task;
     use super::*;
 
     fn row(sentence: &str, answer: &str) -> Row {
@@ -99,6 +101,20 @@ mod tests {
         let doc = TaskDoc { index: 0, subject: None, question, choices, gold };
         assert_eq!(WinoGrande.contexts(&doc).unwrap(), ["So  Ann", "So  Bo"]);
         assert_eq!((WinoGrande.ask(&doc).as_str(), WinoGrande.target(&doc, 0).as_str()), ("So  Bo", "left, not_me."));
+    }
+
+    #[test]
+    fn a_file_without_answers_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let read = |rows: &[Row]| {
+            let lines: String = rows.iter().map(|row| serde_json::to_string(row).unwrap() + "\n").collect();
+            std::fs::write(dir.path().join("winogrande_val.jsonl"), lines).unwrap();
+            TaskSet::read(Task::named("winogrande").unwrap(), dir.path(), false)
+        };
+        let message = read(&[row("_ left.", ""), row("_ ran.", "")]).unwrap_err().to_string();
+        assert!(message.contains("winogrande_val.jsonl: no row tells which choice is right"), "{message}");
+        let set = read(&[row("_ left.", ""), row("_ ran.", "1")]).unwrap();
+        assert_eq!((set.docs.len(), set.undecided), (1, 1));
     }
 
     #[test]

@@ -171,9 +171,19 @@ impl<T: Copy> LoraPattern<T> {
 
     /// Returns the value for a path.
     fn find(&self, path: &str) -> Option<T> {
-        let matches = |key: &str| compiled(&format!(r"(?:.*\.)?(?:{key})")).is_ok_and(|pattern| pattern.is_match(path));
-        self.0.iter().find(|(key, _)| matches(key)).map(|(_, value)| *value)
+        self.0.iter().find(|(key, _)| matches_end(key, path)).map(|(_, value)| *value)
     }
+
+    /// Returns the first pattern that matches the end of none of these paths.
+    pub(crate) fn unused(&self, paths: &[String]) -> Option<&str> {
+        let mut keys = self.0.iter().map(|(key, _)| key.as_str());
+        keys.find(|key| !paths.iter().any(|path| matches_end(key, path)))
+    }
+}
+
+/// Returns whether a regular expression matches the end of a path.
+fn matches_end(key: &str, path: &str) -> bool {
+    compiled(&format!(r"(?:.*\.)?(?:{key})")).is_ok_and(|pattern| pattern.is_match(path))
 }
 
 impl<T: JsonSchema> JsonSchema for LoraPattern<T> {

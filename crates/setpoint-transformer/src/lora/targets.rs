@@ -10,6 +10,9 @@ use crate::Error;
 /// The word for all linear maps but the head.
 const ALL: &str = "all-linear";
 
+/// Modules that can get no low-rank update.
+const WITHOUT_UPDATES: [&str; 3] = ["lm_head", "score", "embed_tokens"];
+
 /// Modules by name or pattern.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
@@ -118,13 +121,10 @@ impl LoraConfig {
     ///
     /// # Errors
     ///
-    /// [`Error::Adapter`] if there is none. [`Names::Known`]: also if a name is that of no map.
+    /// [`Error::Adapter`] if there is none. [`Names::Known`]: also if a name, a layer or a pattern of ranks is that of no map.
     pub(crate) fn resolve(&self, maps: &[String], names: Names) -> Result<Vec<Target>, Error> {
-        if names == Names::Known
-            && let Targets::Names(names) = &self.targets
-            && let Some(name) = names.iter().find(|name| !maps.iter().any(|path| is_named(path, name)))
-        {
-            return Err(unknown(name, maps));
+        if names == Names::Known {
+            self.require_known(maps)?;
         }
         let chosen = maps.iter().filter(|path| self.is_target(path));
         let targets: Vec<Target> = chosen
@@ -134,11 +134,56 @@ impl LoraConfig {
             })
             .collect();
         if targets.is_empty() {
-            let message =
-                "the settings select no linear map: look at targets, exclude, layers and modules_to_save".into();
-            return Err(Error::Adapter { message });
+            return Err(Error::Adapter { message: self.without_targets(maps) });
         }
         Ok(targets)
+    }
+
+    /// Refuses names, layers and patterns of ranks for which the model has no map: they would be passed over, and other maps trained than
+    /// were meant.
+    fn require_known(&self, maps: &[String]) -> Result<(), Error> {
+        let is_map = |name: &str| maps.iter().any(|path| is_named(path, name));
+        if let Targets::Names(names) = &self.targets
+            && let Some(name) = names.iter().find(|name| !is_map(name))
+        {
+            return Err(unknown(name, maps));
+        }
+        if let Selection::Names(names) = &self.exclude
+            && let Some(name) = names.iter().find(|name| !is_map(name) && !WITHOUT_UPDATES.contains(&name.as_str()))
+        {
+            let message = format!("exclude: no linear map of the model is called `{name}`; there are {}", listed(maps));
+            return Err(Error::Adapter { message });
+        }
+        let layers = maps.iter().filter_map(|path| layer_of(path)).max().map_or(0, |last| last + 1);
+        if let Some(layer) = self.layers.iter().find(|layer| **layer >= layers) {
+            let message = format!("layers: there is no layer {layer}; the model has {layers}, counted from 0");
+            return Err(Error::Adapter { message });
+        }
+        let ranks = self.rank_pattern.unused(maps).map(|key| ("rank_pattern", key));
+        if let Some((setting, key)) =
+            ranks.or_else(|| self.alpha_pattern.unused(maps).map(|key| ("alpha_pattern", key)))
+        {
+            let message =
+                format!("{setting}: `{key}` matches the end of no linear map of the model; there are {}", listed(maps));
+            return Err(Error::Adapter { message });
+        }
+        Ok(())
+    }
+
+    /// Says why no map gets an update.
+    fn without_targets(&self, maps: &[String]) -> String {
+        let unmatched = self
+            .targets
+            .pattern()
+            .filter(|pattern| compiled(pattern).is_ok_and(|compiled| !maps.iter().any(|path| compiled.is_match(path))));
+        match (unmatched, maps.first()) {
+            (Some(pattern), Some(path)) => format!(
+                "the settings select no linear map: `{pattern}` in targets is a regular expression for a whole path such as `{path}`; \
+                 names are given as a list, as in [\"{}\"]",
+                path.rsplit('.').next().unwrap_or(path)
+            ),
+            _ => "the settings select no linear map: look at targets, exclude, layers and modules_to_save".into(),
+        }
     }
 
     /// Returns whether the map at `path` gets an update.
@@ -159,17 +204,20 @@ impl LoraConfig {
 
 fn unknown(name: &str, maps: &[String]) -> Error {
     let message = match name {
-        "lm_head" | "score" | "embed_tokens" => {
+        name if WITHOUT_UPDATES.contains(&name) => {
             format!("`{name}` can get no low-rank update; to train it in full, name it in modules_to_save")
         }
-        _ => {
-            let mut names: Vec<&str> = maps.iter().filter_map(|path| path.rsplit('.').next()).collect();
-            names.sort_unstable();
-            names.dedup();
-            format!("no linear map of the model is called `{name}`; there are {}", names.join(", "))
-        }
+        _ => format!("no linear map of the model is called `{name}`; there are {}", listed(maps)),
     };
     Error::Adapter { message }
+}
+
+/// Lists the names of maps, each once.
+fn listed(maps: &[String]) -> String {
+    let mut names: Vec<&str> = maps.iter().filter_map(|path| path.rsplit('.').next()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.join(", ")
 }
 
 /// Returns whether a name is a path or its end.
@@ -198,6 +246,7 @@ pub(crate) fn compiled(pattern: &str) -> Result<Regex, String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::config::LoraPattern;
     use super::*;
 
     fn maps() -> Vec<String> {
@@ -231,6 +280,27 @@ mod tests {
                 of(Targets::Names(names(&["q_proj", unknown]))).resolve(&maps(), Names::Known).unwrap_err().to_string();
             assert!(error.contains(said), "{error}");
         }
+    }
+
+    #[test]
+    fn settings_for_maps_that_the_model_lacks_are_refused() {
+        let refused = |config: LoraConfig| config.resolve(&maps(), Names::Known).unwrap_err().to_string();
+        let exclude = |name: &str| LoraConfig { exclude: Selection::Names(names(&[name])), ..LoraConfig::default() };
+        let said = refused(exclude("o_projj"));
+        assert!(
+            said.contains("exclude: no linear map of the model is called `o_projj`; there are down_proj"),
+            "{said}"
+        );
+        assert_eq!(found(exclude("lm_head")), maps(), "it has no update in any case");
+        let said = refused(LoraConfig { layers: vec![1, 12], ..LoraConfig::default() });
+        assert!(said.contains("no layer 12; the model has 12"), "{said}");
+        let rank_pattern = LoraPattern(vec![("o_proj".to_owned(), 4), ("q_projj".to_owned(), 8)]);
+        let unused = LoraConfig { rank_pattern, ..LoraConfig::default() };
+        let said = refused(unused.clone());
+        assert!(said.contains("rank_pattern: `q_projj` matches the end of no linear map"), "{said}");
+        assert_eq!(unused.resolve(&maps(), Names::Any).unwrap().len(), 60, "a file may be of another family");
+        let said = refused(LoraConfig { targets: Targets::Pattern("q_proj".into()), ..LoraConfig::default() });
+        assert!(said.contains("as in [\"q_proj\"]"), "{said}");
     }
 
     #[test]

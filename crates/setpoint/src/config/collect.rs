@@ -65,7 +65,9 @@ pub(super) fn read_collecting<C: Serialize + DeserializeOwned>(
                 let is_told = quoted_after("unknown field ", &message) == path.rsplit('.').next();
                 let key = match missed.is_some() || is_told {
                     true => path,
-                    false => blame(&user, &path, |without| attempt(without).err().is_none_or(|e| e.1 != message)),
+                    false => {
+                        blame(&user, &path, &message, |without| attempt(without).err().is_none_or(|e| e.1 != message))
+                    }
                 };
                 let key = reached(&user, &key);
                 let key = without_position(&user, key, |without| attempt(without).map_err(|(_, message)| message));
@@ -185,9 +187,9 @@ impl<C: DeserializeOwned> Known for Settings<'_, C> {
     }
 }
 
-/// Returns the setting under `path` that causes an error: the one without which the error goes away. Serde names only the table if a
-/// table's meaning depends on one of its keys, as that of a method's settings does.
-fn blame(user: &Table, path: &str, goes_away: impl Fn(&Table) -> bool) -> String {
+/// Returns the setting under `path` that causes an error: the one without which the error goes away, and of several the one that the
+/// message is about. Serde names only the table if a table's meaning depends on one of its keys, as that of a method's settings does.
+fn blame(user: &Table, path: &str, message: &str, goes_away: impl Fn(&Table) -> bool) -> String {
     let mut table = Some(user);
     if path != "." {
         for part in path.split('.') {
@@ -195,15 +197,31 @@ fn blame(user: &Table, path: &str, goes_away: impl Fn(&Table) -> bool) -> String
         }
     }
     let Some(table) = table else { return path.to_owned() };
-    let culprit = table
-        .keys()
-        .take(MANY_KEYS)
-        .map(|child| if path == "." { child.clone() } else { format!("{path}.{child}") })
+    // The key that gives the others their meaning takes every error along.
+    let (told, others): (Vec<_>, Vec<_>) =
+        table.iter().take(MANY_KEYS).partition(|(child, value)| is_told_of(message, child, value));
+    let culprit = told
+        .into_iter()
+        .chain(others)
+        .map(|(child, _)| if path == "." { child.clone() } else { format!("{path}.{child}") })
         .find(|candidate| {
             let mut without = user.clone();
             remove(&mut without, candidate) && goes_away(&without)
         });
     culprit.unwrap_or_else(|| path.to_owned())
+}
+
+/// Returns whether a message of serde quotes the name or the value of a setting.
+fn is_told_of(message: &str, name: &str, value: &Value) -> bool {
+    let quoted = match value {
+        Value::String(text) if quoted_after("unknown variant ", message) == Some(text.as_str()) => return true,
+        Value::String(text) => format!(": string {text:?},"),
+        Value::Integer(number) => format!(": integer `{number}`,"),
+        Value::Float(number) => format!(": floating point `{number:?}`,"),
+        Value::Boolean(is_so) => format!(": boolean `{is_so}`,"),
+        _ => String::new(),
+    };
+    quoted_after("unknown field ", message) == Some(name) || (!quoted.is_empty() && message.contains(&quoted))
 }
 
 /// Returns the key of a list instead of that of its entry, if a table of settings is expected there: serde reads lists as tables, entry

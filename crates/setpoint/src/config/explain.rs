@@ -149,10 +149,11 @@ fn of_other_commands(key: &str, what: &str, known: &impl Known) -> Option<String
     // The command of a section's name is the one that it is about.
     let own = others.iter().find(|command| key.split('.').next() == Some(**command));
     let others = own.map_or(others.clone(), |command| vec![*command]);
-    let shown: Vec<String> = others.iter().take(MOST).map(|command| format!("`setpoint {command}`")).collect();
-    let more = match others.len().saturating_sub(MOST) {
+    // One more takes no more room than to say that there is one.
+    let most = if others.len() == MOST + 1 { others.len() } else { MOST };
+    let shown: Vec<String> = others.iter().take(most).map(|command| format!("`setpoint {command}`")).collect();
+    let more = match others.len().saturating_sub(most) {
         0 => String::new(),
-        1 => ", and of one other command".to_owned(),
         more => format!(", and of {more} other commands"),
     };
     let (last, most) = shown.split_last()?;

@@ -278,8 +278,19 @@ fn read<C: Config>(
 pub fn parse_file(path: &Path, text: &str) -> Result<Table, Problem> {
     text.parse::<Table>().map_err(|e| {
         let line = e.span().map_or(1, |s| text[..s.start.min(text.len())].matches('\n').count() + 1);
-        let message = format!("not valid TOML: {}", e.message().lines().next().unwrap_or_default());
+        let reason = e.message().lines().next().unwrap_or_default();
+        let advice = text.lines().nth(line - 1).and_then(|header| two_forms(text, header)).unwrap_or_default();
+        let message = format!("not valid TOML: {reason}{advice}");
         Problem { place: format!("{}:{line}", path.display()), message }
+    })
+}
+
+/// Tells how a section and a list of data sets stand together, if a file has both under the name of this header.
+fn two_forms(text: &str, header: &str) -> Option<String> {
+    let name = header.trim().trim_matches(['[', ']']);
+    let has = |header: String| text.lines().any(|line| line.trim() == header);
+    (name.ends_with("data") && has(format!("[{name}]")) && has(format!("[[{name}]]"))).then(|| {
+        format!(": `[{name}]` and the list `[[{name}]]` have one key, so write the list as `[[{name}.sources]]`")
     })
 }
 
@@ -289,7 +300,11 @@ fn from_file(given: &Given, origins: &mut Origins) -> Result<Table, Vec<Problem>
     let text = setpoint_files::read_text(path).map_err(|e| {
         let message = match e.source.kind() {
             std::io::ErrorKind::NotFound => "no such file; expected a TOML file of settings".to_owned(),
-            _ => format!("cannot be read as a TOML file of settings: {}", words::system(&e.source)),
+            _ => {
+                let is_model = ["config.json", "adapter_config.json"].iter().any(|name| path.join(name).exists());
+                let advice = if is_model { "; the folder of a model is given by --model" } else { "" };
+                format!("cannot be read as a TOML file of settings: {}{advice}", words::system(&e.source))
+            }
         };
         vec![Problem { place: path.display().to_string(), message }]
     })?;

@@ -35,10 +35,11 @@ fn walk(key: &str, value: &Value, problems: &mut Problems<'_>) {
             let name = key.rsplit('.').next().unwrap_or(key);
             let most = COUNTS.iter().find(|(count, _)| *count == name).map_or(GREATEST, |(_, most)| *most);
             let seed = name == "seed" || name == "seeds";
-            problems.require(seed || *number <= most, key, format!("`{key}` is {number}; expected at most {most}"));
+            // The setting's own check, which may be stricter, says what is expected.
+            let is_fine = seed || *number <= most || problems.is_placed(key);
+            problems.require(is_fine, key, format!("`{key}` is {number}; expected at most {most}"));
         }
         Value::Float(number) if number.is_nan() && !problems.unread.contains(key) => {
-            // The setting's own check says what is expected.
             if !problems.is_placed(key) {
                 problems.add(key, format!("`{key}` is not a number (nan); expected a number"));
             }

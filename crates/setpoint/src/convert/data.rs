@@ -134,8 +134,18 @@ fn data_set(draft: &mut Draft<'_>, name: &str, entry: &Json) -> Option<Table> {
 /// Returns our section for data sets that LLaMA-Factory knows by names of `dataset_info.json`.
 fn registered(draft: &mut Draft<'_>, name: &str, list: &Json) -> Option<Table> {
     let names = texts(list);
-    let first = names.first()?;
-    draft.lose(name, format!("`{first}` is a name of dataset_info.json: set the path to its file or hub id"));
+    let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    match quoted.as_slice() {
+        [] => return None,
+        [one] => draft.lose(name, format!("{one} is a name of dataset_info.json: set the path to its file or hub id")),
+        several => {
+            let several = several.join(", ");
+            draft.lose(
+                name,
+                format!("{several} are names of dataset_info.json: set the path of each to its file or hub id"),
+            );
+        }
+    }
     let mut sets: Vec<Table> =
         names.iter().map(|name| Table::from_iter([("path".to_owned(), Value::from(name.as_str()))])).collect();
     let strategy =

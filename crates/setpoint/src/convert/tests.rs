@@ -218,6 +218,8 @@ fn data_sets_that_are_interleaved_have_weights() {
         converted(&format!("model_name_or_path: m\nstage: sft\ncutoff_len: 8\ndataset: chat, math\n{more}"))
     };
     has(&file(""), "data.sources = [{ path = 'chat' }, { path = 'math' }]");
+    let listed = file("");
+    assert!(remark(&listed, "dataset").starts_with("`chat`, `math` are names"), "{:?}", listed.remarks);
     has(
         &file("mix_strategy: interleave_over\ninterleave_probs: 0.7, 0.3"),
         "data = { stopping_strategy = 'all_exhausted', sources = [{ path = 'chat', weight = 0.7 }, { path = 'math', weight = 0.3 }] }",

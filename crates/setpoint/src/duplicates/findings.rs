@@ -1,6 +1,6 @@
 //! Evaluation sets that rows are compared with, and what is found.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::Serialize;
 use setpoint_data::{Duplicates, NgramIndex, Source};
@@ -113,6 +113,8 @@ pub(super) struct Evaluation {
     pub(super) texts: Duplicates,
     runs: NgramIndex,
     report: EvaluationReport,
+    /// Of a text that occurs several times in the set, its other places by its first.
+    copies: BTreeMap<usize, Vec<usize>>,
     found: BTreeSet<usize>,
 }
 
@@ -124,7 +126,16 @@ impl Evaluation {
     pub(super) fn read(config: &DuplicatesConfig, path: &str) -> Outcome<Self> {
         let read = texts::of_evaluation(config, path)?;
         let mut texts = Duplicates::new(config.threshold);
-        read.iter().for_each(|(_, text)| texts.insert(text));
+        let mut first: HashMap<String, usize> = HashMap::new();
+        let mut copies: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (at, (_, text)) in read.iter().enumerate() {
+            texts.insert(text);
+            let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            let of = *first.entry(words).or_insert(at);
+            if of != at {
+                copies.entry(of).or_default().push(at);
+            }
+        }
         let runs = NgramIndex::new(config.ngram, read.iter().map(|(_, text)| text));
         let report = EvaluationReport {
             path: path.to_owned(),
@@ -135,7 +146,7 @@ impl Evaluation {
             texts_found: 0,
         };
         let sources = read.into_iter().map(|(source, _)| source).collect();
-        Ok(Self { sources, texts, runs, report, found: BTreeSet::new() })
+        Ok(Self { sources, texts, runs, report, copies, found: BTreeSet::new() })
     }
 
     /// Returns how a row repeats a text, which, and how similar the two are. `least`: the smallest share of an overlap.
@@ -151,6 +162,7 @@ impl Evaluation {
             }
         };
         self.found.insert(at);
+        self.found.extend(self.copies.get(&at).into_iter().flatten());
         let count = match kind {
             Kind::Exact => &mut self.report.exact,
             Kind::Near => &mut self.report.near,

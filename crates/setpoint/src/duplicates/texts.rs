@@ -1,5 +1,7 @@
 //! The texts of rows and of evaluation sets that are compared.
 
+use std::path::Path;
+
 use serde_json::Value;
 use setpoint_data::{DatasetConfig, Error, Format, Message, Prompt, Record, Row, Source, Uses, read_rows};
 use setpoint_eval::question_of;
@@ -40,14 +42,35 @@ fn of_turns<'t>(turns: impl Iterator<Item = &'t Message>) -> String {
 /// # Errors
 /// When it cannot be read, or a row has no text.
 pub(super) fn of_evaluation(config: &DuplicatesConfig, path: &str) -> Outcome<Vec<(Source, String)>> {
-    let data = DatasetConfig { split: config.against_split.clone(), uses: Uses::PROMPT, ..DatasetConfig::new(path) };
     let mut texts = Vec::new();
-    for row in read_rows(&data)? {
-        let (source, row) = row?;
-        let text = of_row(&source, row, config.against_column.as_deref(), &data)?;
-        texts.push((source, text));
+    for part in parts(path, &config.against_split) {
+        let data = DatasetConfig {
+            split: config.against_split.clone(),
+            uses: Uses::PROMPT,
+            ..DatasetConfig::new(part.as_str())
+        };
+        let rows =
+            read_rows(&data).map_err(|error| Failure::from(error).with_place("`data.split`", "--against-split"))?;
+        for row in rows {
+            let (source, row) = row?;
+            let text = of_row(&source, row, config.against_column.as_deref(), &data)?;
+            texts.push((source, text));
+        }
     }
     Ok(texts)
+}
+
+/// Returns the parts of an evaluation set: `SPLIT/SUBJECT_SPLIT.csv` of a folder with a table for each subject, as of MMLU, else the set
+/// itself.
+fn parts(path: &str, split: &str) -> Vec<String> {
+    let ending = format!("_{split}.csv");
+    let entries = std::fs::read_dir(Path::new(path).join(split)).into_iter().flatten().flatten();
+    let mut tables: Vec<String> = entries
+        .filter_map(|entry| entry.path().to_str().map(str::to_owned))
+        .filter(|table| table.ends_with(&ending))
+        .collect();
+    tables.sort();
+    if tables.is_empty() { vec![path.to_owned()] } else { tables }
 }
 
 /// Returns the text of a row of an evaluation set: of the column that is named, else the question of a task, the prompt of a known format,
@@ -101,7 +124,7 @@ mod tests {
 
     fn text(row: Value, column: Option<&str>) -> Outcome<String> {
         let Value::Object(row) = row else { panic!("an object") };
-        let source = Source::line(std::path::Path::new("test.jsonl"), 0, 1);
+        let source = Source::line(Path::new("test.jsonl"), 0, 1);
         of_row(&source, row, column, &DatasetConfig { uses: Uses::PROMPT, ..DatasetConfig::new("test.jsonl") })
     }
 

@@ -115,6 +115,7 @@ pub fn judged(session: &Session, judge: &dyn RewardSource, answers: &Answers, da
     let mut meter = Meter::new(session, items.len(), "rewards", "answers");
     let scores = judge.score(&items, &mut |done| meter.reach(done));
     meter.finish();
+    let scores = scores.and_then(|scores| judge.check().map(|()| scores));
     let scores =
         scores.map_err(|error| sources::failure(session, error, texts.iter().map(|(record, _)| &record.source)))?;
     let mut at = 0;

@@ -11,7 +11,7 @@ use crate::config::output::{Target, require_target};
 use crate::config::sections::{ModelSection, Wanted, folder_problem};
 use crate::failure::{Failure, Outcome};
 use crate::hub;
-use crate::model_folder::is_adapter;
+use crate::model_folder::{is_adapter, refuse_pickle};
 use crate::session::Existing;
 use crate::setup;
 
@@ -62,7 +62,15 @@ pub fn gguf(settings: &GgufSettings) -> Outcome<Exported> {
         return Err(Failure::usage("--output", format!("`{MODELFILE}` is the name of the file next to it")));
     }
     require_target(&modelfile, Target::File, "--output")?;
+    if replaces_part_of(model, output) {
+        let message = format!(
+            "`{}` is the place of a file of the model: name a file that ends in .gguf, or choose another folder",
+            output.display()
+        );
+        return Err(Failure::usage("--output", message));
+    }
     [output, &modelfile].into_iter().try_for_each(|file| existing.require_new(file))?;
+    refuse_pickle(model)?;
     hub::complete(model, false, &mut |_, _| {})?;
     let export = Export::open(model, *format)?;
     let section = ModelSection { path: Some(model.clone()), ..ModelSection::default() };
@@ -89,6 +97,22 @@ fn problem(model: &Path) -> Option<String> {
         ));
     }
     folder_problem(model, Wanted::LanguageModel)
+}
+
+/// Returns whether a file is one that the model is read from, or would be taken for one. An earlier export in the model's folder is neither.
+fn replaces_part_of(model: &Path, output: &Path) -> bool {
+    if output.extension().is_some_and(|ending| ending == "gguf") {
+        return false;
+    }
+    let place = |path: &Path| path.canonicalize().ok();
+    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if place(folder).is_some_and(|folder| place(model) == Some(folder)) {
+        return true;
+    }
+    // Also through a link, as in the hub's cache.
+    let Some(output) = place(output) else { return false };
+    let files = std::fs::read_dir(model).into_iter().flatten().flatten();
+    files.map(|file| file.path()).any(|file| place(&file).is_some_and(|file| file == output))
 }
 
 /// Returns the tokenizer's keys.

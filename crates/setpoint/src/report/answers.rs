@@ -6,6 +6,7 @@ use setpoint_eval::{mean, mean_and_deviation, wilson_interval};
 use super::number::{bytes, count, counted, duration, number, percent};
 use super::read::Run;
 use super::standing::Standing;
+use crate::session::at_least;
 use crate::training::history::Ending;
 
 /// Points at the beginning and at the end of a curve that are averaged, at most.
@@ -238,7 +239,7 @@ pub fn cost(run: &Run) -> Answer {
         Some((seconds, true)) => (duration(seconds), Vec::new()),
         Some((seconds, false)) => {
             let why = "a process was killed or still runs, so its time is unknown; it is counted by its steps";
-            (format!("at least {}", duration(seconds.max(steps.unwrap_or(0.0)))), vec![why.to_owned()])
+            (at_least(seconds.max(steps.unwrap_or(0.0))), vec![why.to_owned()])
         }
         None if steps.is_some() => {
             let why = "the time of the steps alone: this version noted no other";

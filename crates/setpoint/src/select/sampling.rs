@@ -90,7 +90,7 @@ pub(super) fn validate(config: &SelectConfig, problems: &mut Problems<'_>) {
     let SampleReward { sources, normalize, batch_tokens, model } = &config.reward;
     let reward_model = config.reward.reward_model();
     let entries = sources::with_model("model", &reward_model, sources.entries());
-    sources::require_chosen("source of rewards for the sampled responses", "reward.", "reward", &entries, problems);
+    sources::require_for_samples("reward.", "reward", &entries, problems);
     sources::validate("reward.", &entries, ("give one source of rewards", None), problems);
     problems.require(
         sources.column.0.is_none(),

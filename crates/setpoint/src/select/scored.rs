@@ -34,6 +34,9 @@ impl Scorer {
 
     /// Makes scores of a record's rewards, leaves out labels, the margin and responses that repeat another one, and returns how many these
     /// are.
+    ///
+    /// # Errors
+    /// When a text cannot become tokens, or a score is too large for a number.
     pub(super) fn score(&self, record: &mut Record) -> Outcome<usize> {
         record.margin = None;
         for response in &mut record.responses {
@@ -42,7 +45,16 @@ impl Scorer {
                 let length = self
                     .length(response.text())
                     .map_err(|problem| Failure::run(format!("{}: {problem}", record.source)))?;
-                response.reward = response.reward.map(|reward| reward - self.penalty * length as f64);
+                let score = response.reward.map(|reward| reward - self.penalty * length as f64);
+                if score.is_some_and(|score| !score.is_finite()) {
+                    let message = format!(
+                        "{}: the penalty of a response of length {length} is too large for a number: \
+                         lower `length_penalty`",
+                        record.source
+                    );
+                    return Err(Failure::run(message));
+                }
+                response.reward = score;
             }
         }
         Ok(if self.deduplicate { remove_repeated(&mut record.responses) } else { 0 })
@@ -119,6 +131,14 @@ mod tests {
         assert_eq!(of(0.0, LengthUnit::Chars), owned(&responses));
         assert_eq!(of(0.5, LengthUnit::Chars), owned(&[("Größe", 1.0 - 2.5), ("two words", -1.0 - 4.5)]));
         assert_eq!(of(0.5, LengthUnit::Words), owned(&[("Größe", 0.5), ("two words", -2.0)]));
+    }
+
+    #[test]
+    fn a_penalty_beyond_all_numbers_is_refused() {
+        let config = SelectConfig { length_penalty: 1e308, ..SelectConfig::default() };
+        let mut record = record(&[("short", 1.0), ("a response of more characters", 2.0)]);
+        let message = Scorer::new(&config).unwrap().score(&mut record).unwrap_err().to_string();
+        assert!(message.contains("too large for a number") && message.contains("length_penalty"), "{message}");
     }
 
     #[test]

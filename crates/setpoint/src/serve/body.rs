@@ -1,9 +1,10 @@
 //! The bodies of requests.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_stream::StreamExt as _;
 
 use super::app::App;
@@ -13,11 +14,13 @@ use super::error::{Answered, ApiError};
 pub(super) const MOST: usize = 1 << 20;
 /// The bytes beyond that are read and dropped, so that the client, which is still sending, comes to read the refusal.
 const DROPPED: usize = 16 << 20;
+/// How long a body may take to arrive. A client that stalls holds its connection, and the end of a server that drains, for as long.
+const ARRIVAL: Duration = Duration::from_secs(75);
 
 /// Reads a body and turns it into a request on a thread of its own, since templates and tokenizers take their time.
 ///
 /// # Errors
-/// When the body is too large or incomplete, the time is over, or `parse` refuses it.
+/// When the body is too large, incomplete or late, the time is over, or `parse` refuses it.
 pub(super) async fn read<T: Send + 'static>(
     app: &Arc<App>,
     body: Body,
@@ -25,12 +28,17 @@ pub(super) async fn read<T: Send + 'static>(
     parse: impl FnOnce(&App, &[u8]) -> Answered<T> + Send + 'static,
 ) -> Answered<T> {
     let work = async {
-        let bytes = bytes_of(body).await?;
+        let bytes = arrived(body, ARRIVAL).await?;
         let app = app.clone();
         let parsed = tokio::task::spawn_blocking(move || parse(&app, &bytes)).await;
         parsed.unwrap_or_else(|_| Err(ApiError::failed("the request could not be read; the server's log says why")))
     };
     timeout_at(deadline, work).await.unwrap_or_else(|_| Err(app.out_of_time()))
+}
+
+/// Reads a body that is there `within` this time.
+async fn arrived(body: Body, within: Duration) -> Answered<Vec<u8>> {
+    timeout(within, bytes_of(body)).await.unwrap_or_else(|_| Err(ApiError::late_body(within.as_secs())))
 }
 
 async fn bytes_of(body: Body) -> Answered<Vec<u8>> {
@@ -62,5 +70,13 @@ mod tests {
         };
         assert_eq!(read(MOST).map(|bytes| bytes.len()), Ok(MOST));
         assert_eq!(read(MOST + 1), Err(ApiError::too_large(MOST)));
+    }
+
+    #[test]
+    fn a_body_that_stalls_is_not_waited_for() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let stalled = Body::from_stream(tokio_stream::pending::<std::io::Result<Vec<u8>>>());
+        let read = runtime.block_on(arrived(stalled, Duration::from_millis(20)));
+        assert_eq!(read, Err(ApiError::late_body(0)));
     }
 }

@@ -82,6 +82,12 @@ impl ApiError {
         Self::new(StatusCode::REQUEST_TIMEOUT, "timeout_error", Some("timeout"), message)
     }
 
+    /// Returns the refusal of a body that does not arrive: 408.
+    pub(super) fn late_body(seconds: u64) -> Self {
+        let message = format!("the body did not arrive within {seconds} seconds");
+        Self::new(StatusCode::REQUEST_TIMEOUT, "timeout_error", Some("timeout"), message)
+    }
+
     /// Returns the refusal of a body that is too large: 413.
     pub(super) fn too_large(most: usize) -> Self {
         let message = format!("the body has more than {most} bytes");

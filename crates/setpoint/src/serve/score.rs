@@ -33,7 +33,8 @@ pub(super) async fn score(app: Arc<App>, body: Body) -> Answered<Response> {
     let items = body::read(&app, body, deadline, read).await?;
     let tokens: usize = items.iter().map(|item| item.prompt_ids.len() + item.response_ids.len()).sum();
     if items.len() > app.gate.most {
-        let message = format!("`input` has {} items; this server takes at most {}", items.len(), app.gate.most);
+        let (count, most) = (items.len(), app.gate.most);
+        let message = format!("`input` has {count} items; this server takes at most {most} (setting serve.queue)");
         return Err(ApiError::field("input", message));
     }
     let tickets = app.gate.enter(items.len()).ok_or_else(ApiError::queue_full)?;

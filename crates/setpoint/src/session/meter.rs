@@ -116,6 +116,13 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
+/// Returns the time of something that took at least as long, in words: `at least 42 s`.
+pub fn at_least(seconds: f64) -> String {
+    let time = duration(seconds);
+    // At least under 0.1 s is any time.
+    if time.starts_with("under") { time } else { format!("at least {time}") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,6 +141,7 @@ mod tests {
     fn durations_are_read_at_a_glance() {
         let shown = [0.04, 0.84, 9.96, 59.0, 200.0, 7500.0].map(duration);
         assert_eq!(shown, ["under 0.1 s", "0.8 s", "10 s", "59 s", "3 min 20 s", "2 h 5 min"]);
+        assert_eq!([0.04, 200.0].map(at_least), ["under 0.1 s", "at least 3 min 20 s"]);
     }
 
     #[test]

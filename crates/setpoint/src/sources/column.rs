@@ -24,6 +24,10 @@ impl SourceSettings for ColumnSettings {
 
     fn validate(&self, _: &str, _: &mut Problems<'_>) {}
 
+    fn scores_samples(&self) -> bool {
+        false
+    }
+
     fn is_free(&self) -> bool {
         true
     }

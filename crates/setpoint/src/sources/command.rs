@@ -1,10 +1,11 @@
 //! An external command that scores responses: it reads a line of JSON for each, and prints a line with the score.
 
+mod program;
 #[cfg(all(test, unix))]
 mod tests;
 
 use std::io::{BufRead as _, BufReader, Read, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use setpoint_reward::{Error, RewardSource, Scored};
 
+pub use self::program::find_program;
 use super::{Opening, SourceSettings};
 use crate::config::Problems;
 use crate::failure::Outcome;
@@ -36,6 +38,8 @@ const QUOTED_LINES: usize = 5;
 const POLL: Duration = Duration::from_millis(50);
 /// How long the exit status and the last messages of a command that closed its output are waited for.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+/// The longest wait for a line more than a command was asked for.
+const LONGEST_CHECK: Duration = Duration::from_secs(1);
 
 /// `[command]`: the program and its limits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -100,49 +104,6 @@ impl SourceSettings for Option<CommandSettings> {
     }
 }
 
-/// Returns the file of the program that begins a list of words, or says why there is none.
-///
-/// # Errors
-/// The sentence about the list.
-pub fn find_program(run: &[String]) -> Result<PathBuf, String> {
-    let Some(program) = run.first().filter(|program| !program.is_empty()) else {
-        return Err("names no program: expected a list, as in [\"python3\", \"score.py\"]".to_owned());
-    };
-    if run.iter().any(|argument| argument.contains('\0')) {
-        return Err("an argument has a zero byte, which no program can be given".to_owned());
-    }
-    let is_path = Path::new(program).components().count() > 1 || program.contains('/');
-    let (folders, place) = match is_path {
-        true => (vec![PathBuf::new()], "does not exist"),
-        false => {
-            let folders = std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect());
-            (folders.unwrap_or_default(), "is in no folder of PATH")
-        }
-    };
-    let endings = if cfg!(windows) { &["", ".exe", ".cmd", ".bat"][..] } else { &[""] };
-    let files: Vec<PathBuf> = folders
-        .iter()
-        .flat_map(|folder| endings.iter().map(move |ending| folder.join(format!("{program}{ending}"))))
-        .filter(|file| file.is_file())
-        .collect();
-    match files.iter().find(|file| is_executable(file)) {
-        Some(file) => Ok(file.clone()),
-        None if files.is_empty() => Err(format!("the program `{program}` {place}")),
-        None => Err(format!("`{program}` is a file that cannot be run: make it executable, or name its interpreter")),
-    }
-}
-
-#[cfg(unix)]
-fn is_executable(file: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt as _;
-    file.metadata().is_ok_and(|data| data.permissions().mode() & 0o111 != 0)
-}
-
-#[cfg(not(unix))]
-fn is_executable(_: &Path) -> bool {
-    true
-}
-
 /// A source of rewards that asks a command. It is started by the first response, and ends with the job.
 #[derive(Debug)]
 pub struct CommandSource {
@@ -191,11 +152,12 @@ impl CommandSource {
         };
         // One that answers before it reads is told apart only later.
         if !is_first && let Ok(Answer::Line(line)) = running.answers.try_recv() {
-            return Err((0, format!("it printed a line more than it read: {}", quoted(&line))));
+            return Err((0, surplus(&line)));
         }
+        let started = Instant::now();
         running.send(batch.iter().flat_map(|item| self.request(item)).collect());
         let mut limit = if is_first { self.settings.startup_seconds } else { self.settings.timeout_seconds };
-        let mut deadline = Instant::now() + Duration::from_secs(limit);
+        let mut deadline = started + Duration::from_secs(limit);
         let mut scores = Vec::with_capacity(batch.len());
         for (at, item) in batch.iter().enumerate() {
             let line = self.next_line(running, deadline, limit).map_err(|reason| {
@@ -210,6 +172,7 @@ impl CommandSource {
                 deadline = Instant::now() + Duration::from_secs(limit);
             }
         }
+        running.pace = started.elapsed() / u32::try_from(batch.len().max(1)).unwrap_or(u32::MAX);
         Ok(scores)
     }
 
@@ -274,6 +237,17 @@ impl RewardSource for CommandSource {
         Ok(scores)
     }
 
+    fn check(&self) -> Result<(), Error> {
+        let mut running = self.running();
+        let Some(open) = running.as_mut() else { return Ok(()) };
+        // A command with several lines for a response prints the next one after about as long as those before.
+        let wait = (2 * open.pace).clamp(POLL, LONGEST_CHECK);
+        let Ok(Answer::Line(line)) = open.answers.recv_timeout(wait) else { return Ok(()) };
+        let error = self.failed(open.last, surplus(&line));
+        *running = None;
+        Err(error)
+    }
+
     fn finish(&self) -> Result<(), Error> {
         let _watch = self.session.watch();
         let Some(mut running) = self.running().take() else { return Ok(()) };
@@ -281,8 +255,7 @@ impl RewardSource for CommandSource {
         let limit = self.settings.timeout_seconds;
         let deadline = Instant::now() + Duration::from_secs(limit);
         if let Ok(line) = self.next_line(&mut running, deadline, limit) {
-            let reason = format!("it printed a line more than it read: {}", quoted(&line));
-            return Err(self.failed(running.last, reason));
+            return Err(self.failed(running.last, surplus(&line)));
         }
         if self.session.host.should_stop() {
             return Err(self.failed(running.last, "the job was told to stop".to_owned()));
@@ -295,6 +268,11 @@ impl RewardSource for CommandSource {
         }
         Ok(())
     }
+}
+
+/// Says that a command printed a line that belongs to no response.
+fn surplus(line: &[u8]) -> String {
+    format!("it printed a line more than it read: {}", quoted(line))
 }
 
 /// Reads the score of a response from the command's answer.
@@ -341,6 +319,8 @@ struct Running {
     listener: Option<JoinHandle<()>>,
     /// Row and response of the last score.
     last: (usize, usize),
+    /// The time that a score of the last batch took.
+    pace: Duration,
 }
 
 impl Running {
@@ -365,7 +345,7 @@ impl Running {
             let messages = messages.clone();
             thread::spawn(move || keep_last(pipe, &messages))
         });
-        Ok(Self { group, input: Some(input), answers, messages, listener, last: (0, 0) })
+        Ok(Self { group, input: Some(input), answers, messages, listener, last: (0, 0), pace: Duration::ZERO })
     }
 
     /// Hands lines to the command. One that has closed its input does not get them, which its answers show.

@@ -62,6 +62,11 @@ pub trait SourceSettings: Debug + ToValue {
         None
     }
 
+    /// Returns whether the source scores responses that are sampled in the job, not only those of a file.
+    fn scores_samples(&self) -> bool {
+        true
+    }
+
     /// Returns whether scoring costs nothing, so that a dry run does it to find what is wrong with the rows.
     fn is_free(&self) -> bool {
         false
@@ -153,13 +158,30 @@ pub fn validate(prefix: &str, entries: &[Entry<'_>], several: (&str, Option<&str
 
 /// Notes that no source is chosen, and how one is. `what`: the name of a source in the message; `place`: the setting to point at.
 pub fn require_chosen(what: &str, prefix: &str, place: &str, entries: &[Entry<'_>], problems: &mut Problems<'_>) {
+    require(what, prefix, place, (entries, entries), problems);
+}
+
+/// Notes that no source is chosen for responses that the job samples, and how one is that scores them. `place`: the setting to point at.
+pub fn require_for_samples(prefix: &str, place: &str, entries: &[Entry<'_>], problems: &mut Problems<'_>) {
+    let advised: Vec<Entry<'_>> = entries.iter().copied().filter(|(_, settings)| settings.scores_samples()).collect();
+    require("source of rewards for the sampled responses", prefix, place, (entries, &advised), problems);
+}
+
+/// Notes that none of the first sources is chosen, and how one of the second is.
+fn require(
+    what: &str,
+    prefix: &str,
+    place: &str,
+    (entries, advised): (&[Entry<'_>], &[Entry<'_>]),
+    problems: &mut Problems<'_>,
+) {
     let is_chosen = |(key, settings): &Entry<'_>| {
         // One that is given and cannot be read has its own message.
         settings.is_given() || problems.is_unread(&settings.chosen_by(&format!("{prefix}{key}")))
     };
     if !entries.iter().any(is_chosen) {
         let advice: Vec<String> =
-            entries.iter().map(|(key, settings)| settings.advice(&format!("{prefix}{key}"))).collect();
+            advised.iter().map(|(key, settings)| settings.advice(&format!("{prefix}{key}"))).collect();
         problems.add(place, format!("no {what}: give {}", alternatives(&advice)));
     }
 }

@@ -72,7 +72,8 @@ impl Mix {
         let mixture = weights.as_ref().map(|weights| Mixture::new(sets, weights, end)).transpose();
         let mixture = mixture.map_err(|error| match error {
             MixtureError::TooLong { set, examples } => Failure::run(format!(
-                "an epoch would have {examples:.0} examples: the weight of {} is so small that its {} examples are to be seen among as many",
+                "an epoch would have {} examples: the weight of {} is so small that its {} examples are to be seen among as many",
+                length(examples),
                 path(set),
                 counts[set]
             ))
@@ -96,6 +97,11 @@ impl Mix {
     pub fn visits(&self) -> usize {
         self.visits
     }
+}
+
+/// Formats the length of an epoch, which may be far too large for its digits.
+fn length(examples: f64) -> String {
+    if examples < 1e15 { format!("{examples:.0}") } else { "more than 1e15".to_owned() }
 }
 
 #[cfg(test)]
@@ -141,5 +147,9 @@ mod tests {
             DatasetConfig { stopping_strategy: StoppingStrategy::AllExhausted, ..data(&[Some(1.0), Some(1e-12)]) };
         let message = said(&all, &[0, 1]);
         assert!(message.contains("the weight of 1.jsonl is so small"), "{message}");
+        assert!(message.starts_with("an epoch would have 1000000000001 examples"), "{message}");
+        let all =
+            DatasetConfig { stopping_strategy: StoppingStrategy::AllExhausted, ..data(&[Some(1e300), Some(1.0)]) };
+        assert!(said(&all, &[0, 1]).starts_with("an epoch would have more than 1e15 examples"));
     }
 }

@@ -14,7 +14,7 @@ use super::history::{HISTORY, History};
 use super::record::{self, CONFIG};
 use crate::card;
 use crate::failure::{Failure, Outcome};
-use crate::session::{Session, duration, memory};
+use crate::session::{Session, at_least, duration, memory};
 
 /// Marks a run as finished, after the models in some folders of it were written, and tells how it went. `stopped`: why it ended before its last
 /// step. The first folder is the model's.
@@ -138,8 +138,8 @@ impl fmt::Display for Summary {
         let (seconds, complete) = self.seconds;
         write!(f, "{}: {}", self.what, counted(self.steps as usize, "step"))?;
         if seconds > 0.0 {
-            let at_least = if complete { "" } else { "at least " };
-            write!(f, " in {at_least}{}", duration(seconds))?;
+            let time = if complete { duration(seconds) } else { at_least(seconds) };
+            write!(f, " in {time}")?;
         }
         if let Some(step) = self.resumed {
             write!(f, ", resumed from step {step}")?;

@@ -245,7 +245,8 @@ impl Hub {
     }
 
     fn failed(&self, model: &HubModel, reason: String) -> Error {
-        Error::HubModel { id: model.to_string(), endpoint: self.endpoint.clone(), reason }
+        let (endpoint, reason) = (super::without_user(&self.endpoint), self.without_user(reason));
+        Error::HubModel { id: model.to_string(), endpoint, reason }
     }
 
     fn advice(&self) -> &'static str {

@@ -16,7 +16,7 @@ use serde_json::json;
 use sha1::{Digest as _, Sha1};
 
 use self::client::{Body, Client};
-use super::{Hub, cache, is_id};
+use super::{Hub, cache, is_id, without_user};
 use crate::error::Error;
 use crate::hash::hex;
 
@@ -145,14 +145,15 @@ impl Hub {
     /// # Errors
     /// [`Error::Push`] when there is no token, when the hub refuses or cannot be reached, and when a file cannot be read.
     pub fn push(&self, push: &Push<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<Pushed, Error> {
-        self.try_push(push, progress).map_err(|reason| Error::Push {
+        let pushed = self.try_push(push, progress).map_err(|reason| Error::Push {
             id: push.id.to_owned(),
-            endpoint: self.endpoint.clone(),
+            endpoint: without_user(&self.endpoint),
             reason: match &self.token {
-                Some(token) => reason.replace(token.as_str(), "…"),
-                None => reason,
+                Some(token) => self.without_user(reason).replace(token.as_str(), "…"),
+                None => self.without_user(reason),
             },
-        })
+        })?;
+        Ok(Pushed { url: self.without_user(pushed.url), ..pushed })
     }
 
     fn try_push(&self, push: &Push<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<Pushed, String> {

@@ -15,14 +15,15 @@ const MOST_PASSES: u64 = 1_000_000;
 /// Notes what is wrong with the settings of rounds, and such settings without rounds.
 pub fn validate(config: &AlignConfig, problems: &mut Problems<'_>) {
     if !config.is_in_rounds() {
-        problems.require(
-            !matches!(config.align.training(), Training::Sampled(_)),
-            "rounds",
-            format!(
-                "`{}` trains on responses that the policy samples: set `rounds`, and a source of their rewards in `reward`",
-                config.align.name()
-            ),
-        );
+        if matches!(config.align.training(), Training::Sampled(_)) {
+            // Its sections are right: `rounds` alone is missing.
+            let source = if config.reward.is_some() { "" } else { ", and a source of their rewards in `reward`" };
+            problems.add(
+                "rounds",
+                format!("`{}` trains on responses that the policy samples: set `rounds`{source}", config.align.name()),
+            );
+            return;
+        }
         for (section, is_given) in [
             ("rollout", config.rollout.is_some()),
             ("reward", config.reward.is_some()),
@@ -197,7 +198,7 @@ fn validate_reward(reward: &RewardSection, section: &str, problems: &mut Problem
     let model = reward.reward_model();
     let entries = sources::with_model("model", &model, reward.sources.entries());
     let prefix = format!("{section}.");
-    sources::require_chosen("source of rewards for the sampled responses", &prefix, section, &entries, problems);
+    sources::require_for_samples(&prefix, section, &entries, problems);
     sources::validate(&prefix, &entries, ("give one source of rewards", None), problems);
     problems.require(
         reward.sources.column.0.is_none(),

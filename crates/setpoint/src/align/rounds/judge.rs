@@ -143,7 +143,8 @@ impl<'a> Judge<'a> {
             })
             .collect();
         let Some(source) = &self.source else { return Err(Failure::run("no source of rewards")) };
-        source.score_available(&items, &mut |_| ()).map_err(|error| {
+        let rewards = source.score_available(&items, &mut |_| ());
+        rewards.and_then(|rewards| source.check().map(|()| rewards)).map_err(|error| {
             let remedy = source.remedy();
             let rows = answers.iter().map(|answer| &self.records[answer.row].source);
             let failure = sources::failure(self.session, error, rows);

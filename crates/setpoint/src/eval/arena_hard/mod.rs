@@ -273,7 +273,8 @@ fn judgment_files(path: &Path) -> Outcome<Vec<PathBuf>> {
     let mut files: Vec<PathBuf> = files.filter(|file| file.extension().is_some_and(|e| e == "jsonl")).collect();
     files.sort();
     if files.is_empty() {
-        return Err(Failure::run(format!("{}: expected judgments, MODEL.jsonl, found none", path.display())));
+        return Err(Failure::run(format!("{}: expected judgments, MODEL.jsonl, found none", path.display()))
+            .hint("name the folder of one judge, as in --judgments model_judgment/gpt-4.1"));
     }
     Ok(files)
 }

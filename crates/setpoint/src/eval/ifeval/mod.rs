@@ -193,7 +193,16 @@ fn existing(config: &IfEvalConfig, rows: &[IfEvalRow], path: &Path) -> Outcome<R
 
 /// Returns the responses in the order of the rows.
 fn in_order(rows: &[IfEvalRow], responses: Vec<IfEvalResponse>, path: &Path) -> Outcome<Vec<String>> {
-    let by_prompt: HashMap<String, String> = responses.into_iter().map(|r| (r.prompt, r.response)).collect();
+    let mut by_prompt: HashMap<String, String> = HashMap::with_capacity(responses.len());
+    for (i, IfEvalResponse { prompt, response }) in responses.into_iter().enumerate() {
+        if by_prompt.get(&prompt).is_some_and(|earlier| *earlier != response) {
+            let row = i + 1;
+            let message =
+                format!("{}, row {row}: a second response to the prompt of an earlier row; keep one", path.display());
+            return Err(Failure::run(message));
+        }
+        by_prompt.insert(prompt, response);
+    }
     let of = |row: &IfEvalRow| {
         by_prompt.get(&row.prompt).cloned().ok_or_else(|| {
             Failure::run(format!("{}: no response to the prompt of row {} (`key`)", path.display(), row.key))

@@ -142,6 +142,22 @@ fn more_answers_than_responses_are_an_error() {
 }
 
 #[test]
+fn more_answers_than_responses_are_noticed_before_rewards_are_used() {
+    for pause in ["", "sleep 0.1; "] {
+        let answer = format!("{pause}echo '{{\"score\": 1}}'");
+        let twice = source(&format!("while read -r line; do {answer}; {answer}; done"), 4);
+        assert_eq!(score(&twice, 4).unwrap(), [1.0; 4]);
+        let message = twice.check().unwrap_err().to_string();
+        assert!(message.contains("row 3, response 0") && message.contains("a line more than it read"), "{message}");
+    }
+    let honest = source(HONEST, 3);
+    honest.check().unwrap();
+    assert_eq!(score(&honest, 7).unwrap(), [1.5; 7]);
+    honest.check().unwrap();
+    assert_eq!(score(&honest, 2).unwrap(), [1.5; 2]);
+}
+
+#[test]
 fn a_command_that_does_not_end_keeps_its_scores() {
     let stubborn = source(r#"while read -r line; do echo '{"score": 1}'; done; sleep 1000"#, 2);
     assert_eq!(score(&stubborn, 2).unwrap(), [1.0; 2]);
