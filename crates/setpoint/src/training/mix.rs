@@ -147,9 +147,9 @@ mod tests {
             DatasetConfig { stopping_strategy: StoppingStrategy::AllExhausted, ..data(&[Some(1.0), Some(1e-12)]) };
         let message = said(&all, &[0, 1]);
         assert!(message.contains("the weight of 1.jsonl is so small"), "{message}");
-        assert!(message.starts_with("an epoch would have 1000000000001 examples"), "{message}");
+        assert!(message.contains("an epoch would have 1000000000001 examples"), "{message}");
         let all =
             DatasetConfig { stopping_strategy: StoppingStrategy::AllExhausted, ..data(&[Some(1e300), Some(1.0)]) };
-        assert!(said(&all, &[0, 1]).starts_with("an epoch would have more than 1e15 examples"));
+        assert!(said(&all, &[0, 1]).contains("an epoch would have more than 1e15 examples"));
     }
 }
