@@ -30,6 +30,9 @@ impl LaunchObserver for Counter {
 /// # Panics
 /// If the device fails.
 pub fn count_launches(device: &Device, work: impl FnOnce()) -> BTreeMap<&'static str, usize> {
+    // A process has one observer of launches.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let thread = (!cfg!(feature = "fusion")).then(|| std::thread::current().id());
     // What waits in a queue belongs to earlier work.
     device.sync().expect("the device works");

@@ -70,8 +70,14 @@ fn trained<M: Module>(module: &M) -> Vec<(String, Vec<f32>)> {
     trained.1
 }
 
+fn values(file: &SafeTensors<'_>, kind: &str, path: &str) -> Vec<f32> {
+    let tensor = file.tensor(&format!("{kind}.{path}")).unwrap();
+    tensor.data().as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
+}
+
 #[test]
 fn ten_steps_are_those_of_peft() {
+    let mut undecided = 0;
     for (name, device) in CASES.into_iter().flat_map(|name| devices().map(|device| (name, device))) {
         let bytes = std::fs::read(folder(name).join("expected.safetensors")).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -90,14 +96,19 @@ fn ten_steps_are_those_of_peft() {
             let trained = trained(&model);
             assert_eq!(trained.len(), file.names().iter().filter(|key| key.starts_with(kind)).count(), "{name}");
             for (path, found) in trained {
-                let expected = file.tensor(&format!("{kind}.{path}")).unwrap();
-                let expected = expected.data().as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes));
+                let (expected, gradients) = (values(&file, kind, &path), values(&file, "grad", &path));
+                let largest = gradients.iter().fold(0.0_f32, |most, gradient| most.max(gradient.abs()));
                 for (i, (found, expected)) in found.into_iter().zip(expected).enumerate() {
-                    // AdamW's first steps divide a gradient by its own size: rounding of a gradient near 0 is not small then.
+                    // AdamW's first step divides a gradient by its own size: of one that is rounding alone, the sign differs by processor.
+                    if (f32::MIN_POSITIVE..1e-6 * largest).contains(&gradients[i].abs()) {
+                        undecided += 1;
+                        continue;
+                    }
                     let error = (found - expected).abs();
                     assert!(error < 1e-5, "{name}, {kind}, {path}[{i}]: {found} against {expected}");
                 }
             }
         }
     }
+    assert!(undecided <= 6, "{undecided} gradients are rounding alone");
 }

@@ -20,7 +20,6 @@ const KEY: &str = "quantization_config";
 impl Quantization {
     /// Reads the key, if the file has it.
     pub(super) fn read(top: &Reader<'_>) -> Result<Option<Self>, Error> {
-        refuse_mlx(top)?;
         let Some(map) = top.object(KEY)? else { return Ok(None) };
         let reader = top.nested(KEY, map);
         let is_set = |key: &str| -> Result<bool, Error> { Ok(reader.optional_bool(key)?.unwrap_or(false)) };
@@ -115,7 +114,7 @@ fn other_method(top: &Reader<'_>, method: &str) -> Error {
 }
 
 /// Refuses checkpoints of Apple's MLX: their codes have a layout of their own, and newer ones have both keys.
-fn refuse_mlx(top: &Reader<'_>) -> Result<(), Error> {
+pub(super) fn refuse_mlx(top: &Reader<'_>) -> Result<(), Error> {
     let is_mlx = |key: &str| {
         top.value(key).is_some_and(|value| {
             value.get("bits").is_some() && value.get("group_size").is_some() && value.get("quant_method").is_none()

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use setpoint_files::words;
 
 use super::keys::{self, Verdict};
+use super::quantization::refuse_mlx;
 use super::text_part::TextPart;
 use super::{Architecture, MOST_LAYERS, ModelConfig, Quantization, RopeConfig};
 use crate::Error;
@@ -226,6 +227,7 @@ fn language_model(reader: &Reader<'_>) -> Result<ModelConfig, Error> {
     let defaults = model_type.family().defaults();
     let architecture = architecture(reader, model_type)?;
     let num_hidden_layers = reader.size("num_hidden_layers")?;
+    refuse_mlx(reader)?;
     refuse_unknown(reader, model_type, num_hidden_layers)?;
 
     let or = |key: &str, default: Option<usize>| match reader.optional_size(key)?.or(default) {

@@ -134,7 +134,7 @@ fn scales_that_do_not_fit_are_refused() {
     // Scales of no matrix.
     let dir = copied("fp8_channel", |_| false);
     let bytes = fs::read(dir.path().join("model.safetensors")).unwrap();
-    let swapped = swap(&bytes, b"mlp.up_proj.weight_scale", b"mlp.other_.weight_scale");
+    let swapped = swap(&bytes, b"mlp.up_proj.weight_scale", b"mlp.others_.weight_scale");
     fs::write(dir.path().join("model.safetensors"), swapped).unwrap();
     assert!(refused(dir.path()).contains("dtype F8_E4M3"), "a matrix without scales");
 }
