@@ -277,11 +277,11 @@ fn a_run_that_was_killed_and_resumed_says_so() {
     child.wait().unwrap();
     let path = run.display().to_string();
     let (_, text) = report(dir.path(), &[&path]);
-    for shown in
-        [" of 400 (", "passes over the data), not finished", "the last process was killed, or still runs", "at least "]
-    {
+    for shown in [" of 400 (", "passes over the data), not finished", "the last process was killed, or still runs"] {
         assert!(text.contains(shown), "{shown} is missing: {text}");
     }
+    // A fast machine has saved ten steps before there is a time to speak of.
+    assert!(text.contains("at least ") || text.contains("under 0.1 s"), "{text}");
     setpoint_owned(&["sft".into(), "--quiet".into(), "--run".into(), path.clone(), "--resume".into()]).ok();
     let (_, text) = report(dir.path(), &[&path]);
     assert!(text.contains("; resumed after step ") && !text.contains("not finished"), "{text}");
