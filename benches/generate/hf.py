@@ -23,9 +23,7 @@ def main(model, prompts, max_new_tokens, batch):
     # Neighbours in length share a batch, so that little is filled up.
     order = sorted(range(len(texts)), key=lambda row: -len(texts[row].split()))
     batches = [order[i:i + int(batch)] for i in range(0, len(order), int(batch))]
-    # Setpoint begins a text with the token that the tokenizer names for it.
-    begun = lambda rows: [f"{tokenizer.bos_token} {texts[row]}" for row in rows]
-    encode = lambda rows: tokenizer(begun(rows), return_tensors="pt", padding=True, return_token_type_ids=False)
+    encode = lambda rows: tokenizer([texts[row] for row in rows], return_tensors="pt", padding=True, return_token_type_ids=False)
     generate = lambda inputs, count: model.generate(**inputs, do_sample=False, max_new_tokens=count, pad_token_id=tokenizer.pad_token_id)
     answers = [None] * len(texts)
     with torch.inference_mode():

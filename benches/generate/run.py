@@ -107,7 +107,7 @@ def setpoint(args, model, prompts, folder=None, more=()):
     answers = args.work / "answers.jsonl"
     # It is not replaced unasked.
     answers.unlink(missing_ok=True)
-    settings = ["model.template=plain", "generate.temperature=0", f"generate.max_new_tokens={args.new_tokens}",
+    settings = ["data.text_prompts=plain", "generate.temperature=0", f"generate.max_new_tokens={args.new_tokens}",
                 f"generate.batch_size={args.batch}", *more]
     output, peak, _ = run([args.setpoint, "generate", "--model", folder or model, "--data", prompts, "--output", answers]
                           + [part for setting in settings for part in ("--set", setting)])
