@@ -20,7 +20,9 @@ pub(super) fn causal<B: Backend>(
 ) -> FloatTensor<B> {
     let (device, dtype) = (positions.device(), positions.dtype());
     let shape = Shape::from([b, 1, s, seen]);
-    let others = B::int_arange(0..seen as i64, &device, dtype.into());
+    // Summed up where the scores are: what `int_arange` counts is sent to a lent device.
+    let ones = B::int_ones(Shape::from([seen]), &device, dtype.into());
+    let others = B::int_sub_scalar(B::int_cumsum(ones, 0), 1.into());
     let others = B::int_expand(B::int_reshape(others, Shape::from([1, 1, 1, seen])), shape.clone());
     let positions = B::int_expand(B::int_reshape(positions, Shape::from([b, 1, s, 1])), shape.clone());
     let bools = get_or_init_device_settings::<B>(&device).bool_dtype;
