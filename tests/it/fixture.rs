@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 
 pub use crate::test_data::test_data as shared;
+use crate::watchdog::watch_processes;
 
 /// A folder that lives as long as the tests.
 fn workspace() -> &'static Path {
@@ -59,6 +60,7 @@ impl Ran {
 
 /// The command with arguments, ready to be spawned.
 pub fn command(arguments: &[&str]) -> Command {
+    watch_processes();
     let mut command = Command::new(env!("CARGO_BIN_EXE_setpoint"));
     command.args(arguments).current_dir(workspace()).env_remove("RUST_BACKTRACE");
     // No test asks the hub itself.

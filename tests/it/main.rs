@@ -89,3 +89,5 @@ mod test_data;
 mod trackers;
 #[cfg(feature = "remote")]
 mod traffic;
+#[path = "../common/watchdog.rs"]
+mod watchdog;

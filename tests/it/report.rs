@@ -217,19 +217,7 @@ fn in_a_browser(page: &Path) -> Vec<View> {
         let look = page.with_file_name("look.html");
         let text = LOOK.replace("WIDTH", &width.to_string()).replace("PAGE", &format!("file://{}", page.display()));
         std::fs::write(&look, text).unwrap();
-        let output = Command::new(browser)
-            .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND"])
-            .args(["--allow-file-access-from-files", "--virtual-time-budget=5000", "--dump-dom"])
-            .arg(format!("--blink-settings=preferredColorScheme={}", u8::from(!dark)))
-            .arg(format!("--user-data-dir={}", page.with_extension("profile").display()))
-            .arg(format!("file://{}", look.display()))
-            .output()
-            .unwrap();
-        let dom = String::from_utf8_lossy(&output.stdout);
-        let found = dom.split("<pre id=\"out\">").nth(1).and_then(|rest| rest.split("</pre>").next());
-        let found = found.unwrap_or_default().replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&");
-        let found: Value = serde_json::from_str(&found.replace("&nbsp;", "\u{a0}"))
-            .unwrap_or_else(|e| panic!("{e}: {dom} {}", String::from_utf8_lossy(&output.stderr)));
+        let found = open_page(browser, &look, dark);
         assert_eq!(found["scripts"], 0);
         // A browser closes what was left open and moves what is in the wrong place.
         assert_eq!(found["svg"], charts);
@@ -237,6 +225,35 @@ fn in_a_browser(page: &Path) -> Vec<View> {
         views.push(View { width, dark, text, found });
     }
     views
+}
+
+/// Opens a page in headless Chromium and returns what its script has found.
+///
+/// Chromium waits for the network now and then, or for a profile that another process holds. So it asks for neither, and
+/// is started again if it has not ended within a minute.
+fn open_page(browser: &str, page: &Path, dark: bool) -> Value {
+    let mut said = String::new();
+    for _ in 0..3 {
+        let profile = tempfile::tempdir().unwrap();
+        let output = Command::new("timeout")
+            .args(["-s", "KILL", "60", browser])
+            .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND"])
+            .args(["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"])
+            .args(["--allow-file-access-from-files", "--virtual-time-budget=5000", "--dump-dom"])
+            .arg(format!("--blink-settings=preferredColorScheme={}", u8::from(!dark)))
+            .arg(format!("--user-data-dir={}", profile.path().display()))
+            .arg(format!("file://{}", page.display()))
+            .output()
+            .unwrap();
+        let dom = String::from_utf8_lossy(&output.stdout);
+        let found = dom.split("<pre id=\"out\">").nth(1).and_then(|rest| rest.split("</pre>").next());
+        let found = found.unwrap_or_default().replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&");
+        match serde_json::from_str(&found.replace("&nbsp;", "\u{a0}")) {
+            Ok(found) => return found,
+            Err(e) => said = format!("{e}: {dom} {}", String::from_utf8_lossy(&output.stderr)),
+        }
+    }
+    panic!("{said}");
 }
 
 /// A run of three epochs of two steps, evaluated after each step.
