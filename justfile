@@ -10,7 +10,7 @@ test:
 
 # the same, and the tests on wgpu and on devices of other processes
 test-all:
-    cargo test --workspace --features wgpu,remote
+    cargo test --workspace --features ndarray,wgpu,remote
 
 # what CI runs
 ci:
@@ -42,12 +42,16 @@ demo:
 deny:
     cargo deny check
 
-# the goldens again, from pinned Python packages and the test data (tests/golden/README.md)
+# the goldens again, from pinned Python packages and the test data (tests/golden/README.md), but for those of Arena-Hard, which need a
+# clone of its repository
 goldens:
     python3 -m venv .venv
     .venv/bin/pip install --quiet -r tests/golden/requirements.txt
     for script in tests/golden/make_*.py crates/*/tests/golden/make_*.py; do \
         echo "$script"; \
-        case "$script" in *make_lm_eval.py|*make_lm_eval_hellaswag.py) model="${SETPOINT_TEST_DATA:-../shared/data}/model/stories260K";; *) model=;; esac; \
+        case "$script" in *make_arena_hard.py) continue;; \
+        *make_lm_eval.py|*make_lm_eval_hellaswag.py|*make_lm_eval_winogrande_truthfulqa.py) \
+            model="${SETPOINT_TEST_DATA:-../shared/data}/model/stories260K";; \
+        *) model=;; esac; \
         .venv/bin/python "$script" $model || exit 1; \
     done

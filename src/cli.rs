@@ -38,7 +38,7 @@ use setpoint::jobs::JOBS;
 #[derive(Debug, Parser)]
 #[command(name = "setpoint", version, max_term_width = 120, propagate_version = true)]
 pub struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -128,7 +128,7 @@ pub enum Command {
     /// Look at data as tokens, at a checkpoint's shape, at a job's settings
     #[command(display_order = after("eval") + 6)]
     Inspect {
-        /// What to look at.
+        /// The object of the inspection.
         #[command(subcommand)]
         what: InspectCommand,
     },

@@ -273,7 +273,7 @@ fn announce_tuning() {
     }
 }
 
-/// Whether GPUs can reach each other without this machine's memory.
+/// Returns whether GPUs can reach each other without this machine's memory.
 #[cfg(feature = "cuda")]
 fn has_nccl() -> bool {
     cubecl::Device::cuda(0).is_ok_and(|device| device.client().has_device_transport())

@@ -1,4 +1,4 @@
-//! What goes wrong on a device. Burn tells of it by a panic wherever a result is read: of memory that is used up, of a server that is gone.
+//! Failures of a device. Burn tells of them by a panic wherever a result is read: of memory that is used up, of a server that is gone.
 
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, resume_unwind, set_hook, take_hook};
 use std::sync::{Mutex, MutexGuard, PoisonError};

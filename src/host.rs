@@ -13,7 +13,7 @@ use crate::{device, interrupt, memory, progress};
 /// The hidden command that carries out a trial of a sweep or comparison.
 pub const TRIAL: &str = "@";
 
-/// How often a trial's process is looked at.
+/// The time between two looks at a trial's process.
 const POLL: Duration = Duration::from_millis(20);
 
 /// Opens the devices that `--device` names, and returns a session on them.

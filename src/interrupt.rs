@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-/// Whether signals do what they do by default.
+/// Tells whether signals do what they do by default.
 static IDLE: AtomicBool = AtomicBool::new(true);
-/// Whether a stop is asked for.
+/// Tells whether a stop is asked for.
 static ASKED: AtomicBool = AtomicBool::new(false);
 /// The last signal.
 static SIGNAL: AtomicUsize = AtomicUsize::new(0);
@@ -36,7 +36,7 @@ pub fn ignore() {
     IDLE.store(true, Ordering::SeqCst);
 }
 
-/// Whether a stop is asked for.
+/// Returns whether a stop is asked for.
 pub fn requested() -> bool {
     ASKED.load(Ordering::SeqCst)
 }
@@ -46,7 +46,7 @@ pub fn request() {
     ASKED.store(true, Ordering::SeqCst);
 }
 
-/// Whether no one watches.
+/// Returns whether no one watches.
 pub fn is_idle() -> bool {
     IDLE.load(Ordering::SeqCst)
 }

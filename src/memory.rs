@@ -1,4 +1,4 @@
-//! What the allocator does with memory that is free again (`MIMALLOC_PURGE_DELAY` in the environment decides that if it is set).
+//! The treatment of free memory by the allocator (`MIMALLOC_PURGE_DELAY` in the environment decides it if it is set).
 
 /// `mi_option_purge_delay` of mimalloc.h, which the bindings do not name: milliseconds until the system gets free pages back; never if
 /// negative.

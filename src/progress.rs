@@ -1,4 +1,4 @@
-//! What the command prints: progress on standard error, results on standard output. Nothing else writes to either.
+//! The command's output: progress on standard error, results on standard output. Nothing else writes to either.
 
 mod bar;
 mod logger;

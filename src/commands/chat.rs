@@ -21,7 +21,7 @@ use setpoint::{Failure, Outcome, Session, setup};
 pub struct ChatConfig {
     /// The model.
     pub model: ModelSection,
-    /// How to sample.
+    /// The settings of sampling.
     pub generate: SamplingSection,
 }
 
@@ -33,7 +33,7 @@ impl Config for ChatConfig {
     }
 }
 
-/// How to use it.
+/// The help of the chat.
 const HOW: &str = "Write a message and press Enter; an empty line, /quit or Ctrl-D ends the conversation.";
 
 /// A line that is meant for the program, not for the model.

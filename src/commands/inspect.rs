@@ -33,7 +33,7 @@ pub struct InspectConfig {
     pub model: ModelSection,
     /// The rows.
     pub data: DatasetConfig,
-    /// How rows become tokens.
+    /// The conversion of rows to tokens.
     pub encode: EncodeOptions,
     /// The job whose view is shown.
     pub job: InspectedJob,

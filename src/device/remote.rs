@@ -7,7 +7,7 @@ use super::range;
 use setpoint::Failure;
 use setpoint::Outcome;
 
-/// What comes before the address of a server.
+/// The text before the address of a server.
 pub const PREFIX: &str = "remote:";
 
 /// A server that lends devices, and which of them: all, unless some are named.
@@ -18,7 +18,7 @@ pub struct Server<'n> {
 }
 
 impl Server<'_> {
-    /// How many devices the name asks for, as far as it tells: at least one.
+    /// Returns the number of devices that the name asks for, as far as it tells: at least one.
     pub fn named(&self) -> usize {
         self.numbers.len().max(1)
     }

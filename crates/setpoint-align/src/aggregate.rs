@@ -27,7 +27,7 @@ pub enum Aggregate {
 }
 
 impl Aggregate {
-    /// What a prompt with this many responses adds to the denominator of its global batch.
+    /// Returns the amount that a prompt with this many responses adds to the denominator of its global batch.
     pub fn weight(self, responses: usize) -> f64 {
         match self {
             Self::PerPrompt => 1.0,

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::levers::Levers;
 use crate::settings::{FINITE, POSITIVE};
 
-/// How far the mean chosen log-ratio may fall below 0, its value before training.
+/// The limit on the fall of the mean chosen log-ratio below 0, its value before training.
 ///
 /// In a config file: `{ nats_per_token = 0.05 }` or `{ nats = 10.0 }`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -24,13 +24,13 @@ pub enum DisplacementThreshold {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DisplacementSettings {
-    /// How far the mean chosen log-ratio may fall. Default 0.05 nats per token: a chosen response
+    /// The limit on the fall of the mean chosen log-ratio. Default 0.05 nats per token: a chosen response
     /// of 200 tokens has become e^10 times less likely.
     pub threshold: DisplacementThreshold,
     /// Weight of the past in the exponential moving average over steps, in `[0, 1)`. Default 0.9:
     /// about ten steps.
     pub smoothing: f64,
-    /// Where the objective's targets put the chosen responses: their mean target, nats per
+    /// The place to which the objective's targets send the chosen responses: their mean target, nats per
     /// response, as the audit finds it for DRO. The warning names it; it does not change when the
     /// detector warns, because responses that lose probability lose it whether or not that was
     /// asked for. Default: none, for objectives without targets.
@@ -75,7 +75,7 @@ impl DisplacementSettings {
     }
 }
 
-/// What the detector is fed once per optimizer step.
+/// The input of the detector, once per optimizer step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ChosenStep {
     /// Number of the step, for the message.
@@ -131,7 +131,7 @@ pub struct DisplacementWarning {
     pub limit: f64,
     /// The mean target of the chosen responses, in the same unit, where the objective has one.
     pub target: Option<f64>,
-    /// Whether the unit is nats per token, else nats.
+    /// True if the unit is nats per token, else nats.
     pub per_token: bool,
     /// The settings that change how far the policy goes.
     pub levers: Levers,

@@ -1,6 +1,6 @@
 //! The crate's error type.
 
-/// What can be wrong with settings and host data; every variant names the offending input.
+/// An error in settings or host data; every variant names the offending input.
 ///
 /// Rows are the caller's own numbers (line of the file, index of the record), responses count
 /// from 0 within their row.
@@ -75,7 +75,7 @@ pub enum Error {
     Lengths {
         /// The caller's row.
         row: usize,
-        /// What is listed.
+        /// The kind of value that is listed.
         what: &'static str,
         /// The number of responses.
         expected: usize,
@@ -115,7 +115,7 @@ pub enum Error {
     /// A statistic was asked of no values at all.
     #[error("{what} needs at least one value, found none")]
     Empty {
-        /// What was to be computed.
+        /// The quantity that was to be computed.
         what: &'static str,
     },
     /// `zscore` on rewards that do not differ.

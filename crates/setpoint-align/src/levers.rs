@@ -71,7 +71,7 @@ pub struct Levers {
     pub closeness: Option<Closeness>,
     /// The setting of the targets' level, for methods with targets.
     pub level: LevelSetting,
-    /// Whether there is `align.clip_high`.
+    /// True if the method has `align.clip_high`.
     pub clip_high: bool,
 }
 

@@ -13,7 +13,7 @@ use crate::prompt_rewards::{PromptRewards, chosen_rewards};
 use crate::settings::{FINITE, POSITIVE};
 use crate::summary::mean;
 
-/// How `log_z0` is set.
+/// The rule that sets `log_z0`.
 ///
 /// `log Z_0` cannot be computed (its sum runs over all texts), so the paper makes it a setting. It
 /// is a logarithm, in nats: the paper searches [-50, 500] and reports "Z_0 = 50".
@@ -60,11 +60,6 @@ impl LogZ0 {
             Self::Mean => data.iter().flat_map(|prompt| prompt.rewards.iter().copied()).collect(),
             Self::KeepChosen { .. } | Self::Auto { .. } => chosen_rewards(data),
         }
-    }
-
-    /// Returns true if the level follows from the rewards.
-    pub fn needs_rewards(self) -> bool {
-        !matches!(self, Self::Nats(_) | Self::BreakEvenReward(_) | Self::PerPrompt)
     }
 
     /// The number of nats that all prompts share, given the rewards that it follows from ([`LogZ0::basis`]), transformed

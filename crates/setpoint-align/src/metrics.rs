@@ -24,7 +24,7 @@ use crate::audit::FEASIBILITY_TOLERANCE;
 use crate::objectives::DroValues;
 use crate::prompt_rewards::Role;
 
-/// What is kept of one quantity's values. Those of disjoint sets of values combine to those of
+/// A summary of one quantity's values. Those of disjoint sets of values combine to those of
 /// their union.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Moments {
@@ -106,7 +106,7 @@ pub struct Metrics {
 pub struct Metric {
     /// Its values.
     pub moments: Moments,
-    /// Whether their spread and maximum are reported next to their mean.
+    /// True if their spread and maximum are reported next to their mean.
     pub has_spread: bool,
 }
 
@@ -117,7 +117,7 @@ impl Metrics {
     }
 
     /// Adds one value of a metric whose spread and maximum are reported as well.
-    pub fn record_spread(&mut self, name: &str, value: f64) {
+    pub(crate) fn record_spread(&mut self, name: &str, value: f64) {
         self.add(name, value, true);
     }
 
@@ -164,7 +164,7 @@ impl Metrics {
     ///
     /// # Panics
     /// If `log_masses` has another number of prompts.
-    pub fn record_dro(&mut self, values: &DroValues, log_masses: Option<&[f64]>) {
+    pub(crate) fn record_dro(&mut self, values: &DroValues, log_masses: Option<&[f64]>) {
         let each = [
             ("dro/residual", &values.residuals),
             ("dro/target", &values.targets),

@@ -1,4 +1,4 @@
-//! Which responses of a prompt are chosen and which are rejected.
+//! The chosen and the rejected responses of a prompt.
 //!
 //! Everything that compares responses asks [`Preferences`]: metrics, pairs, rows and evaluations.
 

@@ -1,4 +1,4 @@
-//! Which prompt each response of a flat batch belongs to.
+//! The prompt of each response of a flat batch.
 
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 

@@ -4,7 +4,7 @@ use crate::error::Error;
 
 /// The values that a setting may take.
 pub(crate) struct Range {
-    /// How a message describes them.
+    /// The description of them in a message.
     pub(crate) expected: &'static str,
     contains: fn(f64) -> bool,
 }

@@ -1,4 +1,4 @@
-//! What to read, and how.
+//! The settings of reading.
 
 use std::collections::BTreeMap;
 
@@ -177,7 +177,7 @@ pub enum Use {
 }
 
 impl Use {
-    /// Whether the column of a row with so many responses, labelled or not, is looked at.
+    /// Returns whether the column of a row with so many responses, labelled or not, is looked at.
     pub(crate) fn applies(self, responses: usize, labelled: bool) -> bool {
         match self {
             Self::Never => false,

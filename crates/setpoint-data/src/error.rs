@@ -7,7 +7,7 @@ use std::path::PathBuf;
 pub use self::encode::EncodeProblem;
 use crate::record::Source;
 
-/// What can go wrong between a file on disk and token ids.
+/// An error between a file on disk and token ids.
 ///
 /// Every variant names the input at fault (file, line or row, column, token), what was expected, what was found, and what
 /// to do about it. [`Error::is_row`] tells errors that concern one row, which a caller may choose to skip, from those that
@@ -104,7 +104,7 @@ pub enum Error {
         id: String,
         /// The server that was asked.
         endpoint: String,
-        /// What went wrong.
+        /// A description of the failure.
         reason: String,
     },
     /// A model could not be uploaded to the hub.
@@ -114,7 +114,7 @@ pub enum Error {
         id: String,
         /// The server that was asked.
         endpoint: String,
-        /// What went wrong.
+        /// A description of the failure.
         reason: String,
     },
     /// A model of the hub cannot be had.
@@ -124,7 +124,7 @@ pub enum Error {
         id: String,
         /// The server that was asked.
         endpoint: String,
-        /// What went wrong, and what to do if that is known.
+        /// A description of the failure, with a remedy if there is a known one.
         reason: String,
     },
     /// A line or file is not JSON.
@@ -159,7 +159,7 @@ pub enum Error {
     Row {
         /// The row.
         at: Source,
-        /// What is wrong with it.
+        /// The problem of the row.
         problem: RowProblem,
     },
     /// A record cannot be turned into tokens.
@@ -167,7 +167,7 @@ pub enum Error {
     Encode {
         /// The row.
         at: Source,
-        /// What is wrong with it.
+        /// The problem of the record.
         problem: Box<EncodeProblem>,
     },
     /// A tokenizer folder lacks a file, or a file in it is wrong.
@@ -175,7 +175,7 @@ pub enum Error {
     Tokenizer {
         /// The file or folder.
         path: PathBuf,
-        /// What was expected and what was found.
+        /// The expected and the found value.
         reason: String,
     },
     /// A chat template does not exist, does not parse or does not work.
@@ -183,7 +183,7 @@ pub enum Error {
     Template {
         /// The template's name or file.
         name: String,
-        /// What is wrong.
+        /// A description of the problem.
         reason: String,
     },
     /// A model's `setpoint.json` is damaged.
@@ -191,7 +191,7 @@ pub enum Error {
     Notes {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// A description of the problem.
         reason: String,
     },
     /// The prompts do not share the tokens that count as t0.
@@ -199,7 +199,7 @@ pub enum Error {
     T0 {
         /// The first row that differs.
         at: Source,
-        /// What differs and what to do.
+        /// The difference, with a remedy.
         reason: String,
     },
     /// A record cannot be written as a row.
@@ -207,20 +207,20 @@ pub enum Error {
     Write {
         /// The row that the record came from.
         at: Source,
-        /// What is wrong with it.
+        /// A description of the problem.
         reason: String,
     },
 }
 
 impl Error {
-    /// Whether this concerns one row only: a caller who tolerates bad rows may count it and go on.
+    /// Returns whether this concerns one row only: a caller who tolerates bad rows may count it and go on.
     #[must_use]
     pub fn is_row(&self) -> bool {
         matches!(self, Self::Row { .. } | Self::Encode { .. })
             || matches!(self, Self::Json { at, .. } if at.line.is_some())
     }
 
-    /// Whether a row is left out since neither of its responses is preferred.
+    /// Returns whether a row is left out since neither of its responses is preferred.
     pub(crate) fn is_tie(&self) -> bool {
         matches!(self, Self::Row { problem: RowProblem::Tie { .. }, .. })
     }
@@ -237,14 +237,14 @@ impl From<setpoint_files::Error> for Error {
     }
 }
 
-/// What is wrong with one row of a file.
+/// An error in one row of a file.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RowProblem {
     /// The row is not a JSON object.
     #[error("expected an object with columns, found {found}")]
     NotAnObject {
-        /// What was found.
+        /// The value found.
         found: String,
     },
     /// A row of a table has another number of cells than its first line.
@@ -306,7 +306,7 @@ pub enum RowProblem {
         column: String,
         /// The type it must have.
         expected: &'static str,
-        /// What was found.
+        /// The value found.
         found: String,
     },
     /// A response has no text.
@@ -370,7 +370,7 @@ pub enum RowProblem {
     BadConversation {
         /// The column.
         column: String,
-        /// What is wrong with it.
+        /// A description of the problem.
         reason: String,
     },
     /// Chosen and rejected are not two answers to one prompt.

@@ -4,7 +4,7 @@ use crate::encode::{EncodedResponse, Example, TextEncoder};
 use crate::error::Error;
 use crate::seam::contain;
 
-/// What a token counts as.
+/// The role of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SegmentKind {
     /// The prompt's first tokens, which DRO leaves out.
@@ -17,7 +17,7 @@ pub enum SegmentKind {
     Response,
     /// A stop token, at the end of the response or of an earlier assistant turn.
     Stop,
-    /// What the template prints behind the stop token, where it counts as response.
+    /// The text that the template prints behind the stop token, where it counts as response.
     AfterStop,
 }
 
@@ -28,7 +28,7 @@ pub struct Segment {
     pub text: String,
     /// Its ids.
     pub ids: Vec<u32>,
-    /// What it counts as.
+    /// The role of the segment.
     pub kind: SegmentKind,
 }
 

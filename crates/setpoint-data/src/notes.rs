@@ -1,4 +1,4 @@
-//! What this project remembers of a model besides Hugging Face's files: `setpoint.json` in the model's folder.
+//! The notes of this project on a model, besides Hugging Face's files: `setpoint.json` in the model's folder.
 
 use std::path::{Path, PathBuf};
 

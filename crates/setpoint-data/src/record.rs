@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// Where a record came from: a file and a row in it.
+/// The place that a record came from: a file and a row in it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Source {
     /// The file.
@@ -110,14 +110,14 @@ impl Message {
         calls
     }
 
-    /// Whether the turn says nothing: no text but whitespace, and no tool call.
+    /// Returns whether the turn says nothing: no text but whitespace, and no tool call.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.content.trim().is_empty() && self.tool_calls().is_empty()
     }
 }
 
-/// What the responses answer.
+/// The text or conversation that the responses answer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Prompt {
     /// Plain text: tokenised as it is, without a chat template.
@@ -139,7 +139,7 @@ impl Prompt {
     }
 }
 
-/// What is known of a response besides its reward.
+/// The judgement of a response, besides its reward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Label {
@@ -205,9 +205,9 @@ impl Response {
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
-    /// Where it came from.
+    /// The place that it came from.
     pub source: Source,
-    /// What is answered.
+    /// The text or conversation that is answered.
     pub prompt: Prompt,
     /// The answers; none in a row that is only a prompt.
     pub responses: Vec<Response>,

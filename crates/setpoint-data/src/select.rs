@@ -1,4 +1,4 @@
-//! Which of a row's responses SFT trains on.
+//! The responses of a row that SFT trains on.
 
 use crate::config::Responses;
 use crate::error::RowProblem;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::encode::Example;
 use crate::error::Error;
 
-/// Which tokens are t0. All prompts must begin with the same ones: what DRO normalises by is the probability of everything
+/// The tokens of t0. All prompts must begin with the same ones: DRO normalises by the probability of everything
 /// behind them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -9,7 +9,7 @@ use crate::error::{Error, check_level, check_paired, check_sample};
 use crate::normal;
 use crate::summary::{mean_and_variance, quantile};
 
-/// How replicates become an interval.
+/// The way from replicates to an interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BootstrapMethod {
@@ -41,7 +41,7 @@ pub struct Bootstrap {
     pub resamples: usize,
     /// Share of the distribution that the interval covers, in `(0, 1)`.
     pub level: f64,
-    /// How replicates become an interval.
+    /// The way from replicates to an interval.
     pub method: BootstrapMethod,
     /// Seed of the ChaCha8 stream that draws the resamples.
     pub seed: u64,
@@ -64,7 +64,7 @@ pub struct Estimate {
     pub low: f64,
     /// Upper end of the interval.
     pub high: f64,
-    /// What the interval is meant to cover, such as 0.95.
+    /// The probability that the interval is meant to cover, such as 0.95.
     pub level: f64,
 }
 

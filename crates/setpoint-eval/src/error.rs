@@ -1,4 +1,4 @@
-//! What can be wrong with the numbers, files and answers that an evaluation is made of.
+//! Errors of the numbers, files and answers that an evaluation is made of.
 
 use std::path::{Path, PathBuf};
 
@@ -9,11 +9,11 @@ pub enum Error {
     /// Fewer observations than the statistic needs.
     #[error("{what}: {found} observation(s), at least {needed} needed")]
     TooFew {
-        /// Which input.
+        /// The input.
         what: &'static str,
-        /// How many there are.
+        /// The number found.
         found: usize,
-        /// How many are needed.
+        /// The number needed.
         needed: usize,
     },
     /// Two inputs that belong together pairwise differ in length.
@@ -33,11 +33,11 @@ pub enum Error {
     /// A NaN or an infinity among the observations.
     #[error("{what}: entry {index} is {value}, a finite number was expected")]
     NotFinite {
-        /// Which input.
+        /// The input.
         what: &'static str,
         /// Its position, from 0.
         index: usize,
-        /// What stands there.
+        /// The value found.
         value: f64,
     },
     /// A setting outside of its range.
@@ -53,7 +53,7 @@ pub enum Error {
     /// The file system refused.
     #[error("cannot {action} {}: {}", path.display(), setpoint_files::words::system(source))]
     Io {
-        /// What was tried: "read", "write", "create".
+        /// The attempted action: "read", "write", "create".
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
@@ -65,7 +65,7 @@ pub enum Error {
     File {
         /// The file.
         path: PathBuf,
-        /// What was expected and what was found.
+        /// The expected and the found value.
         reason: String,
     },
     /// A data set that cannot be read.
@@ -78,13 +78,13 @@ pub enum Error {
         path: PathBuf,
         /// The row, from 1 and without a header line.
         row: usize,
-        /// What was expected and what was found.
+        /// The expected and the found value.
         reason: String,
     },
     /// A fit that has no minimum, such as a logistic regression without penalty on rows that a plane separates.
     #[error("{what} did not converge in {iterations} iterations; with a penalty it would")]
     NotConverged {
-        /// What was fitted.
+        /// The model that was fitted.
         what: &'static str,
         /// Iterations spent.
         iterations: usize,
@@ -128,7 +128,7 @@ pub enum Error {
     /// A style by which nothing can be controlled.
     #[error("no style control: {reason}")]
     Style {
-        /// What is missing.
+        /// A description of the missing part.
         reason: String,
     },
     /// The judge's key is not in the environment.
@@ -156,17 +156,17 @@ pub enum Error {
     JudgeSetting {
         /// The setting, without its section.
         setting: &'static str,
-        /// What is wrong with it.
+        /// A description of the problem.
         message: String,
     },
     /// An answer of the judge that is of no use, where such an answer ends the job.
     #[error("{item}: the judge {model} gave no usable answer: {reason}")]
     Judgment {
-        /// What was judged.
+        /// The item that was judged.
         item: String,
         /// The judge's model.
         model: String,
-        /// What is wrong with the answer.
+        /// A description of the problem with the answer.
         reason: String,
     },
     /// The judge's endpoint refuses every request.

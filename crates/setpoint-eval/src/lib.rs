@@ -1,4 +1,4 @@
-//! What `setpoint eval` measures with: the benchmarks' prompts, files and scores, the client that asks a judge, and the statistics behind
+//! The measures of `setpoint eval`: the benchmarks' prompts, files and scores, the client that asks a judge, and the statistics behind
 //! all of them. Nothing here runs a model: answers and log-likelihoods come from outside.
 //!
 //! The statistics are functions of plain `f64` slices, so every result can be checked by hand, and a run that is repeated with the same

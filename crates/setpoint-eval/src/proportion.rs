@@ -18,7 +18,7 @@ pub struct Proportion {
     pub low: f64,
     /// Upper end of the interval.
     pub high: f64,
-    /// What the interval is meant to cover, such as 0.95.
+    /// The probability that the interval is meant to cover, such as 0.95.
     pub level: f64,
 }
 
@@ -60,7 +60,7 @@ pub fn wilson_interval(successes: usize, trials: usize, level: f64) -> Result<Pr
     Ok(Proportion { successes, trials, value, low, high, level })
 }
 
-/// How often a score puts the chosen response above the rejected one.
+/// The frequency with which a score puts the chosen response above the rejected one.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct PairAccuracy {
     /// Share of pairs with `chosen > rejected`, **strictly**: a tie counts as wrong, as in trl.

@@ -6,7 +6,7 @@ use crate::bootstrap::{Bootstrap, Estimate};
 use crate::error::{Error, check_paired, check_sample};
 use crate::paired::{SignTest, sign_test};
 
-/// How often, and by how much, the policy's rewards beat the baseline's.
+/// The frequency and the margin with which the policy's rewards beat the baseline's.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct WinRate {
     /// Prompts on which the policy's reward is higher.

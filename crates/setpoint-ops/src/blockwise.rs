@@ -18,7 +18,7 @@ pub(crate) const CODES: usize = 256;
 /// Smaller scales are taken for this one, so that a block of zeros divides by no zero.
 pub(crate) const SMALLEST_SCALE: f32 = 1e-38;
 
-/// Which values the codes have, as fractions of their block's scale: the dynamic data type of bitsandbytes (`create_dynamic_map`), whose
+/// The values of the codes, as fractions of their block's scale: the dynamic data type of bitsandbytes (`create_dynamic_map`), whose
 /// steps are small next to zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CodeValues {

@@ -35,8 +35,8 @@ pub(crate) fn word([first, second]: [u32; 2], column: u32) -> u32 {
     z ^ (z >> SHIFTS[2])
 }
 
-/// Which elements of a matrix are dropped: each with the same probability, as follows from the key of its row, that of the matrix and its
-/// column. The device, the other rows and the order of the work have no part in it. Clones share the keys.
+/// The elements of a matrix that are dropped: each with the same probability, as follows from the key of its row, that of the matrix and
+/// its column. The device, the other rows and the order of the work have no part in it. Clones share the keys.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DropoutMask {
     rows: Arc<[u64]>,

@@ -162,12 +162,12 @@ pub struct TokenScores {
     pub entropy: Tensor<1>,
 }
 
-/// How logits are computed, and which of them may exist at once.
+/// The computation of logits, and the number of them that may exist at once.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Logits {
     /// Positions whose logits are worked on at a time, at least 1.
     pub chunk: usize,
-    /// Whether the logits of all positions stay from the forward pass for the backward pass, which computes them again otherwise. Without
+    /// True if the logits of all positions stay from the forward pass for the backward pass, which computes them again otherwise. Without
     /// autodiff none stays.
     pub keep: bool,
     /// The bound `c` of the logits, if they have one: a logit `z` becomes `c · tanh(z / c)` (Gemma 2, <https://arxiv.org/abs/2408.00118>,

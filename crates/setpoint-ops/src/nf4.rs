@@ -43,7 +43,7 @@ pub struct Nf4Layout {
     pub rounding: FloatDType,
 }
 
-/// How scales are coded.
+/// The codes of scales.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Nf4Double {
     /// The blocks in a group.

@@ -1,4 +1,4 @@
-//! Which tokens of a batch belong together.
+//! The tokens of a batch that belong together.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,13 +1,13 @@
-//! What can go wrong with rewards.
+//! Errors of rewards.
 
 use std::path::PathBuf;
 
 /// A setting of a rule that makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleProblem {
-    /// Where the setting stands inside the rule, such as `terms[1].rule.pattern`.
+    /// The place of the setting inside the rule, such as `terms[1].rule.pattern`.
     pub key: String,
-    /// What is wrong with it, a clause to follow the key.
+    /// A description of the problem, a clause to follow the key.
     pub message: String,
 }
 
@@ -45,7 +45,7 @@ pub enum Error {
     Normalization {
         /// The file and key, or how the numbers came about.
         place: String,
-        /// What stands there.
+        /// The value found.
         found: String,
     },
     /// Normalised rewards were asked of a model that stores no mean and standard deviation.
@@ -69,9 +69,9 @@ pub enum Error {
         row: usize,
         /// The column.
         column: String,
-        /// What it should hold.
+        /// The expected content.
         expected: String,
-        /// What it holds.
+        /// The content found.
         found: String,
     },
     /// The data's own reward is asked for, and there is none.
@@ -81,7 +81,7 @@ pub enum Error {
     NotRecorded {
         /// Row of the data file, from 0.
         row: usize,
-        /// Which response of the row, from 0.
+        /// The number of the response in its row, from 0.
         response: usize,
     },
     /// A source counts or reads tokens, and there are none.
@@ -89,7 +89,7 @@ pub enum Error {
     MissingTokens {
         /// Row of the data file, from 0.
         row: usize,
-        /// Which response of the row, from 0.
+        /// The number of the response in its row, from 0.
         response: usize,
     },
     /// A token that the model has no embedding for.
@@ -115,7 +115,7 @@ pub enum Error {
     Preference {
         /// The pair or the setting.
         place: String,
-        /// What was expected and what was found.
+        /// The expected and the found value.
         reason: String,
     },
     /// A reward that is NaN, infinite, or too large to be added up.
@@ -127,7 +127,7 @@ pub enum Error {
         source_name: String,
         /// Row of the data file, from 0.
         row: usize,
-        /// Which response of the row, from 0.
+        /// The number of the response in its row, from 0.
         response: usize,
         /// The reward.
         value: f64,
@@ -145,7 +145,7 @@ pub enum Error {
     /// The device failed while scores were computed or read back.
     #[error("the device failed while computing rewards: {message}")]
     Device {
-        /// What the device reports.
+        /// The message of the device.
         message: String,
     },
     /// A source of somebody's own failed, a judge that does not answer for example.
@@ -155,7 +155,7 @@ pub enum Error {
         source_name: String,
         /// Row of the data file, from 0.
         row: usize,
-        /// Which response of the row, from 0.
+        /// The number of the response in its row, from 0.
         response: usize,
         /// The reason.
         source: Box<dyn std::error::Error + Send + Sync + 'static>,

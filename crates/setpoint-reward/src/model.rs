@@ -29,7 +29,7 @@ pub struct RewardModel {
     pub score: Linear,
 }
 
-/// What a new head starts from.
+/// The start of a new head.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum HeadInit {
     /// Every response scores 0 before training.
@@ -217,15 +217,21 @@ impl RewardModel {
         Ok((values.select(0, index), tape)) // [wanted] -> [values]
     }
 
-    /// Rows, checked and packed.
+    /// Checks and packs rows.
     fn packed<R: AsRef<[u32]>>(&self, rows: &[R]) -> Result<Packed, Error> {
-        for (i, row) in rows.iter().enumerate() {
-            check_row(row.as_ref(), self.vocabulary(), || format!("sequence {i}"))?;
-        }
-        Ok(Packed::new(rows, &self.device()))
+        Ok(Packed::new(&self.checked(rows)?, &self.device()))
     }
 
-    /// The head: `[n, d] -> [n]`.
+    /// Returns the rows as slices if every one can be scored.
+    fn checked<'r, R: AsRef<[u32]>>(&self, rows: &'r [R]) -> Result<Vec<&'r [u32]>, Error> {
+        let rows: Vec<&[u32]> = rows.iter().map(AsRef::as_ref).collect();
+        for (i, row) in rows.iter().enumerate() {
+            check_row(row, self.vocabulary(), || format!("sequence {i}"))?;
+        }
+        Ok(rows)
+    }
+
+    /// Applies the head: `[n, d] -> [n]`.
     fn read(&self, hidden: Tensor<2>) -> Tensor<1> {
         let weight = self.score.weight.val().cast(FloatDType::F32).transpose(); // [1, d] -> [d, 1]
         hidden.cast(FloatDType::F32).matmul(weight).squeeze_dim(1) // [n, d]·[d, 1] -> [n, 1] -> [n]
@@ -245,7 +251,7 @@ impl HasDecoder for RewardModel {
 /// Scores any number of rows without a graph, in batches of at most `batch_tokens` tokens (a longer row goes alone). The devices share the
 /// work; the model is on the first of them. `progress` hears the number of rows done.
 ///
-/// What rows begin with alike, such as the prompt of several responses, is computed once. A row's score does not depend on the other
+/// A common beginning of rows, such as the prompt of several responses, is computed once. A row's score does not depend on the other
 /// rows, but for the rounding of f32 sums.
 ///
 /// # Errors
@@ -258,11 +264,7 @@ pub fn score_rows<R: AsRef<[u32]>>(
     progress: &mut dyn FnMut(usize),
 ) -> Result<Vec<f64>, Error> {
     let model = model.valid();
-    let vocabulary = model.vocabulary();
-    let rows: Vec<&[u32]> = rows.iter().map(AsRef::as_ref).collect();
-    for (i, row) in rows.iter().enumerate() {
-        check_row(row, vocabulary, || format!("sequence {i}"))?;
-    }
+    let rows = model.checked(rows)?;
     let batches = batches(&rows, batch_tokens);
     let mut scores = vec![0.0; rows.len()];
     let mut done = 0;
@@ -298,11 +300,7 @@ pub fn value_rows<R: AsRef<[u32]>>(
 ) -> Result<Vec<Vec<f64>>, Error> {
     assert_eq!(rows.len(), from.len(), "a position per row");
     let model = model.valid();
-    let vocabulary = model.vocabulary();
-    let rows: Vec<&[u32]> = rows.iter().map(AsRef::as_ref).collect();
-    for (i, row) in rows.iter().enumerate() {
-        check_row(row, vocabulary, || format!("sequence {i}"))?;
-    }
+    let rows = model.checked(rows)?;
     let batches = batches(&rows, batch_tokens);
     let mut values = vec![Vec::new(); rows.len()];
     let read = |model: &RewardModel, members: &Vec<usize>| {

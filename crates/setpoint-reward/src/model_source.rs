@@ -19,7 +19,7 @@ const BATCH_TOKENS: usize = 8192;
 #[derive(Debug, Clone)]
 pub struct ModelSource {
     model: RewardModel,
-    /// Those that score; the model is on the first.
+    /// The devices that score; the model is on the first.
     devices: DeviceGroup,
     name: String,
     normalization: Option<Normalization>,

@@ -48,7 +48,7 @@ impl Normalization {
         (reward - self.mean) / self.std
     }
 
-    /// What `config` stores, if anything.
+    /// Reads the normalisation that `config` stores, if anything.
     ///
     /// # Errors
     /// [`Error::Normalization`] where the key holds something else.

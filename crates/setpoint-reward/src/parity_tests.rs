@@ -13,7 +13,7 @@ use crate::testing::devices;
 
 const CASES: [&str; 3] = ["llama", "qwen2", "gemma3"];
 
-/// What the brief of this project asks of logits in f32.
+/// The largest difference of logits in f32.
 const TOLERANCE: f64 = 1e-4;
 
 struct Golden {

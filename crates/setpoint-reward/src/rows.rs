@@ -6,7 +6,7 @@ use setpoint_transformer::{PackedIds, Packing, PrefixGroup, Text, group_by_prefi
 /// Rows that go through the model together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Group {
-    /// Which ones.
+    /// The rows of the batch.
     pub(crate) rows: Vec<usize>,
     /// Tokens that all of them begin with, which are computed once.
     shared: usize,
@@ -35,15 +35,15 @@ pub(crate) fn groups<R: AsRef<[u32]>>(rows: &[R], budget: usize) -> Vec<Group> {
 pub(crate) struct Packed {
     /// The tokens.
     pub(crate) ids: PackedIds,
-    /// Which of them belong together.
+    /// The tokens that belong together.
     pub(crate) packing: Packing,
     /// The place of each row's last token.
     pub(crate) last: Vec<usize>,
-    /// Where all tokens of each row are.
+    /// The places of all tokens of each row.
     pub(crate) rows: Vec<RowPlaces>,
 }
 
-/// Where the tokens of a row are in a packed batch.
+/// The places of the tokens of a row in a packed batch.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RowPlaces {
     /// The number of its first tokens that it shares with other rows.

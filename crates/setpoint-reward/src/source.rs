@@ -17,7 +17,7 @@ use crate::error::Error;
 pub struct Scored<'a> {
     /// Row of the data file, from 0.
     pub row: usize,
-    /// Which response of that row, from 0.
+    /// The number of the response in that row, from 0.
     pub response_index: usize,
     /// The prompt as text.
     pub prompt: &'a str,
@@ -71,15 +71,15 @@ const LARGEST: f64 = 1e30;
 /// # Ok::<(), Error>(())
 /// ```
 pub trait RewardSource {
-    /// What the rewards come from, in a few words, for reports and error messages.
+    /// Describes the source of the rewards, in a few words, for reports and error messages.
     fn describe(&self) -> String;
 
-    /// Whether [`Scored::prompt_ids`] and [`Scored::response_ids`] must be filled in.
+    /// Returns whether [`Scored::prompt_ids`] and [`Scored::response_ids`] must be filled in.
     fn needs_tokens(&self) -> bool {
         false
     }
 
-    /// Whether the source looks at [`Scored::fields`].
+    /// Returns whether the source looks at [`Scored::fields`].
     fn reads_fields(&self) -> bool {
         false
     }

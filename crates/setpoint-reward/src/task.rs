@@ -18,7 +18,7 @@ pub struct Preference {
     pub rejected: Vec<u32>,
     /// By how much the chosen reward should lead, in units of the reward; 0 for plain Bradley–Terry.
     pub margin: f64,
-    /// How messages name the pair, best by file and row.
+    /// The name of the pair in messages, best by file and row.
     pub name: String,
 }
 

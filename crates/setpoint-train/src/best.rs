@@ -15,6 +15,7 @@ pub struct BestConfig {
     /// Ends the run with the best model instead of the last.
     pub restore: bool,
     /// The run stops when this many evaluations in a row are not better than the best.
+    #[schemars(range(min = 1))]
     pub patience: Option<u32>,
     /// The smallest improvement that `patience` counts.
     pub min_delta: f64,
@@ -35,6 +36,7 @@ struct WrittenBest {
     restore: bool,
     /// The run stops when this many evaluations in a row are not better than the best.
     #[serde(default)]
+    #[schemars(range(min = 1))]
     patience: Option<u32>,
     /// The smallest improvement that `patience` counts.
     #[serde(default)]

@@ -271,7 +271,7 @@ impl Checkpoint {
         parameters::load(model, &self.path.join(MODEL))
     }
 
-    /// Whether it holds the optimizer.
+    /// Returns whether it holds the optimizer.
     pub(crate) fn has_optimizer(&self) -> bool {
         self.manifest.files.iter().any(|file| file.name == OPTIMIZER)
     }

@@ -1,4 +1,4 @@
-//! How devices come to one gradient: the seam between the engine and what carries numbers from device to device.
+//! The way from the devices' gradients to one: the seam between the engine and the transport of numbers from device to device.
 
 use std::fmt::Debug;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -57,6 +57,10 @@ impl Collective for SumOnFirst {
 }
 
 /// A device that exchanges tensors with each of the others.
+///
+/// Whoever sends a tensor holds it until it has been fetched, which the receiver says by an empty message. A lent device frees a tensor when
+/// it is told so by the thread that drops the last handle. If sender and receiver dropped theirs at the same time, this could arrive before
+/// the wish to fetch it.
 struct Peer {
     rank: usize,
     device: Device,
@@ -80,15 +84,27 @@ impl Peer {
             .collect()
     }
 
-    /// Adds the parts of all devices on this one. They are fetched one by one, on this thread, as all that this device computes with.
+    /// Fetches tensors to this device, on this thread, as all that this device computes with.
+    fn fetch(&self, parts: Vec<Tensor<1>>) -> Vec<Tensor<1>> {
+        parts.into_iter().map(|part| part.to_device(&self.device)).collect()
+    }
+
+    /// Adds the parts of all devices on this one, in the order of the devices.
     fn add_up(&self, gathered: Vec<Vec<Tensor<1>>>) -> Option<Vec<Tensor<1>>> {
-        let fetch = |parts: Vec<Tensor<1>>| -> Vec<Tensor<1>> {
-            parts.into_iter().map(|part| part.to_device(&self.device)).collect()
-        };
         let add = |sums: Vec<Tensor<1>>, parts: Vec<Tensor<1>>| {
             sums.into_iter().zip(parts).map(|(sum, part)| sum + part).collect()
         };
-        gathered.into_iter().map(fetch).reduce(add)
+        gathered.into_iter().map(|parts| self.fetch(parts)).reduce(add)
+    }
+
+    /// Tells a device that its tensors have been fetched.
+    fn release(&self, other: usize) -> Option<()> {
+        self.to[other].send(vec![]).ok()
+    }
+
+    /// Waits until all other devices have fetched what this one sent.
+    fn wait_for_others(&self) -> Option<()> {
+        self.others().try_for_each(|other| self.from[other].recv().ok().map(drop))
     }
 }
 
@@ -97,38 +113,41 @@ impl Communicator for Peer {
         if self.rank == 0 {
             let sums = self.add_up(self.gather(parts)?)?;
             self.others().try_for_each(|other| self.to[other].send(sums.clone()).ok())?;
+            self.wait_for_others()?;
             return Some(sums);
         }
-        self.to[0].send(parts).ok()?;
-        Some(self.from[0].recv().ok()?.into_iter().map(|sum| sum.to_device(&self.device)).collect())
+        self.to[0].send(parts.clone()).ok()?;
+        // The sums come when the parts have been fetched.
+        let sums = self.from[0].recv().ok()?;
+        drop(parts);
+        let sums = self.fetch(sums);
+        self.release(0)?;
+        Some(sums)
     }
 
     fn reduce_scatter(&mut self, parts: Vec<Tensor<1>>, owners: &[usize]) -> Option<Vec<Tensor<1>>> {
         let mut of_owner = vec![vec![]; self.to.len()];
-        for (part, &owner) in parts.into_iter().zip(owners) {
-            of_owner[owner].push(part);
+        for (part, &owner) in parts.iter().zip(owners) {
+            of_owner[owner].push(part.clone());
         }
         let own = std::mem::take(&mut of_owner[self.rank]);
         self.others().try_for_each(|other| self.to[other].send(std::mem::take(&mut of_owner[other])).ok())?;
-        let gathered = self.gather(own)?;
-        // One device after the other fetches. A lent device works through one queue: two of them that fetched from each other, each with
-        // the other's wish behind its own, would wait for ever.
-        if self.rank > 0 {
-            self.from[self.rank - 1].recv().ok()?;
-        }
-        let sums = self.add_up(gathered);
-        if let Some(next) = self.to.get(self.rank + 1) {
-            next.send(vec![]).ok()?;
-        }
-        sums
+        let sums = self.add_up(self.gather(own)?)?;
+        self.others().try_for_each(|other| self.release(other))?;
+        self.wait_for_others()?;
+        drop(parts);
+        Some(sums)
     }
 
     fn broadcast(&mut self, part: &Tensor<1>, owner: usize) -> Option<Tensor<1>> {
         if owner == self.rank {
             self.others().try_for_each(|other| self.to[other].send(vec![part.clone()]).ok())?;
+            self.wait_for_others()?;
             return Some(part.clone());
         }
-        Some(self.from[owner].recv().ok()?.pop()?.to_device(&self.device))
+        let part = self.fetch(self.from[owner].recv().ok()?).pop()?;
+        self.release(owner)?;
+        Some(part)
     }
 }
 

@@ -25,6 +25,7 @@ pub struct TrainConfig {
     #[schemars(extend("x-unit" = "epochs"))]
     pub epochs: f64,
     /// Number of optimizer steps.
+    #[schemars(range(min = 1))]
     pub max_steps: Option<u64>,
     /// Examples of one optimizer step.
     #[schemars(range(min = 1), extend("x-unit" = "examples"))]
@@ -242,11 +243,11 @@ impl TrainConfig {
     }
 
     /// The norm that gradients are clipped to, if they are.
-    pub fn clip_norm(&self) -> Option<f64> {
+    pub(crate) fn clip_norm(&self) -> Option<f64> {
         self.max_grad_norm.filter(|&norm| norm > 0.0)
     }
 
-    /// Whether the numbers of a step's responses are logged; steps count from 1.
+    /// Returns whether the numbers of a step's responses are logged; steps count from 1.
     pub(crate) fn logs_step(&self, step: u64, plan: &Plan) -> bool {
         match self.log_responses {
             LogResponses::None => false,
@@ -259,7 +260,7 @@ impl TrainConfig {
         }
     }
 
-    /// Whether those of an evaluation are.
+    /// Returns whether those of an evaluation are logged.
     pub(crate) fn logs_evaluation(&self, first: bool, last: bool) -> bool {
         match self.log_responses {
             LogResponses::None => false,
@@ -268,8 +269,8 @@ impl TrainConfig {
         }
     }
 
-    /// How a run gets at what its forward passes computed, whose micro-batches would keep a graph of `graph` bytes beside `state` bytes of
-    /// weights, gradients and optimizer, if computing the blocks again takes the share `again` of a step's arithmetic.
+    /// Decides how a run gets the values of its forward passes, whose micro-batches would keep a graph of `graph` bytes beside `state`
+    /// bytes of weights, gradients and optimizer, if computing the blocks again takes the share `again` of a step's arithmetic.
     pub fn recompute(&self, graph: f64, state: f64, again: f64) -> Recompute {
         match self.recompute {
             _ if self.optimizer.in_backward => Recompute::Block,

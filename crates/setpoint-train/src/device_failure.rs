@@ -20,7 +20,7 @@ const NO_MEMORY: [&str; 6] = [
 const WGPU_NO_MEMORY: &str = "wgpu error: Out of Memory";
 
 thread_local! {
-    /// Whether this thread is in an [`attempt`].
+    /// Tells whether this thread is in an [`attempt`].
     static ATTEMPTS: Cell<bool> = const { Cell::new(false) };
 }
 

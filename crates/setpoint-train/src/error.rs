@@ -12,7 +12,7 @@ pub enum Error {
     /// The operating system refused a read or a write.
     #[error("cannot {action} {}: {}", .path.display(), setpoint_files::words::system(source))]
     Io {
-        /// What was attempted, as a verb: `write`, `sync`, `rename`, …
+        /// The attempted action, as a verb: `write`, `sync`, `rename`, …
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
@@ -58,7 +58,7 @@ pub enum Error {
     Changed {
         /// The checkpoint.
         path: PathBuf,
-        /// What differs: name, value in the checkpoint, value now.
+        /// The differences: name, value in the checkpoint, value now.
         differences: Vec<String>,
     },
     /// Checkpoints exist, but not one of them is intact.
@@ -86,7 +86,7 @@ pub enum Error {
     Corrupt {
         /// The file.
         path: PathBuf,
-        /// What was expected and what was found.
+        /// The expected and the found value.
         reason: String,
     },
     /// Loss or gradient is NaN or infinite.
@@ -146,7 +146,7 @@ pub enum Error {
     OutOfMemory {
         /// The work, such as `step 3`.
         work: String,
-        /// What was tried, and which settings need less memory.
+        /// The attempt that failed, and the settings that need less memory.
         remedy: &'static str,
         /// The device's own words.
         reason: String,
@@ -154,7 +154,7 @@ pub enum Error {
     /// A task returned something that does not fit its inputs.
     #[error("the task's forward pass is wrong: {reason}")]
     Forward {
-        /// What was expected and what was found.
+        /// The expected and the found value.
         reason: String,
     },
     /// A task's order of the data does not visit different examples.
@@ -164,7 +164,7 @@ pub enum Error {
         epoch: u64,
         /// Number of examples.
         examples: usize,
-        /// What is wrong with it.
+        /// A description of the problem.
         reason: String,
     },
     /// A gradient whose path names no parameter of the model.
@@ -188,7 +188,7 @@ pub enum Error {
     Sequence {
         /// Index in the slice given.
         index: usize,
-        /// What was expected and what was found.
+        /// The expected and the found value.
         reason: String,
     },
     /// Stored reference log-probabilities belong to another model, tokenizer or data set.
@@ -199,7 +199,7 @@ pub enum Error {
     ReferenceKey {
         /// The file.
         path: PathBuf,
-        /// What differs: name, value in the file, value now.
+        /// The differences: name, value in the file, value now.
         differences: Vec<String>,
     },
     /// A hook was told to stop before it was done. [`fit`](crate::fit) saves the run and ends it, to be resumed later.
@@ -243,7 +243,7 @@ impl Error {
         self
     }
 
-    /// Whether a write failed for lack of space.
+    /// Returns whether a write failed for lack of space.
     pub(crate) fn is_disk_full(&self) -> bool {
         use io::ErrorKind::{QuotaExceeded, StorageFull};
         matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))

@@ -1,4 +1,4 @@
-//! What a caller does while a run goes on.
+//! The part of a caller while a run goes on.
 
 use burn::module::Module;
 use serde::Serialize;
@@ -91,7 +91,7 @@ pub struct NoHooks;
 
 impl<M: Module> Hooks<M> for NoHooks {}
 
-/// What [`Hooks::evaluate`] has measured.
+/// The result of [`Hooks::evaluate`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Measurement {
     /// Name and value of each metric, written to `metrics.jsonl` as they are (`eval_loss`,
@@ -106,9 +106,9 @@ pub struct Measurement {
 /// A generation made during training.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Sample {
-    /// What the model was given.
+    /// The model's input.
     pub prompt: String,
-    /// What it wrote.
+    /// The model's output.
     pub completion: String,
 }
 
@@ -144,8 +144,8 @@ pub struct StepReport {
 pub struct Evaluation {
     /// Optimizer steps done.
     pub step: u64,
-    /// What was measured.
+    /// The measured values.
     pub metrics: Vec<(String, f64)>,
-    /// Whether the model is the best so far by the configured metric.
+    /// True if the model is the best so far by the configured metric.
     pub best: bool,
 }

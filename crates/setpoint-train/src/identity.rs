@@ -32,7 +32,7 @@ const FREE_IN_TABLES: [(&str, &str); 1] = [("optimizer", "shard")];
 /// Settings of the engine that version 2 did not have from the beginning, each with the value that absence stands for.
 const LATER: [(&str, &str); 1] = [("clip_by", "current")];
 
-/// What decides a run besides the settings of the engine: filled in by the caller of [`fit`](crate::fit).
+/// The identity of a run besides the settings of the engine: filled in by the caller of [`fit`](crate::fit).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Identity {
     /// Further settings, by name; tables in them are compared setting by setting.
@@ -48,7 +48,7 @@ pub struct Identity {
 pub struct Input {
     /// Its key.
     pub name: String,
-    /// How messages name it, as in "the rewards of `data/train.jsonl`".
+    /// Its name in messages, as in "the rewards of `data/train.jsonl`".
     pub what: String,
     /// A hash of its content.
     pub digest: String,
@@ -72,7 +72,7 @@ pub enum Change {
     Input {
         /// Its key.
         name: String,
-        /// How messages name it.
+        /// Its name in messages.
         what: String,
     },
 }
@@ -236,7 +236,7 @@ fn differences(prefix: &str, then: &Map<String, Value>, now: &Map<String, Value>
     }
 }
 
-/// Whether two values are the same setting: `1` and `1.0` are.
+/// Returns whether two values are the same setting: `1` and `1.0` are.
 fn same(a: &Value, b: &Value) -> bool {
     match (a.as_f64(), b.as_f64()) {
         (Some(a), Some(b)) => a == b,

@@ -96,7 +96,7 @@ impl MetricSums {
         }
     }
 
-    /// Whether there is no metric.
+    /// Returns whether there is no metric.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

@@ -60,7 +60,7 @@ impl Mirror {
 }
 
 impl RunDir {
-    /// Whether a folder holds a run with a checkpoint, as a mirror does.
+    /// Returns whether a folder holds a run with a checkpoint, as a mirror does.
     pub fn is_mirror(dir: impl AsRef<Path>) -> bool {
         let found = checkpoint::list(&dir.as_ref().join(Self::CHECKPOINTS));
         found.is_ok_and(|checkpoints| !checkpoints.is_empty())
@@ -111,7 +111,7 @@ fn copy_all(from: &Path, to: &Path, depth: usize, wanted: &dyn Fn(&str) -> bool)
     Ok(())
 }
 
-/// Whether a copy has the length of the file and is not older.
+/// Returns whether a copy has the length of the file and is not older.
 fn is_same(file: &fs::Metadata, copy: &Path) -> bool {
     let Ok(copy) = fs::metadata(copy) else { return false };
     let times = (file.modified(), copy.modified());

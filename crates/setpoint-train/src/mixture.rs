@@ -18,7 +18,7 @@ pub enum EpochEnd {
     AllExhausted,
 }
 
-/// Why data sets cannot be mixed.
+/// The reason for which data sets cannot be mixed.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MixtureError {

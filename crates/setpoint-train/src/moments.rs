@@ -8,7 +8,7 @@ use setpoint_ops::{AdamWStep, BLOCK, Blockwise, CodeValues, adamw};
 use crate::Error;
 use crate::tensor_file::TensorSpec;
 
-/// What the optimizer's two moments are held in between steps.
+/// The number format of the optimizer's two moments between steps.
 ///
 /// Arithmetic is in f32 either way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -59,7 +59,7 @@ impl Default for AdamWConfig {
     }
 }
 
-/// What the paths of a value network's parameters begin with.
+/// The beginning of the paths of a value network's parameters.
 const VALUE: &str = "value.";
 
 /// AdamW (Loshchilov and Hutter, *Decoupled Weight Decay Regularization*, Algorithm 2), with the

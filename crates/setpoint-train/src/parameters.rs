@@ -30,7 +30,7 @@ impl AutodiffState {
     }
 }
 
-/// What a traversal finds out about a parameter.
+/// The facts about a parameter that a traversal collects.
 pub(crate) struct ParameterInfo {
     pub(crate) spec: TensorSpec,
     /// The plain device, without autodiff.

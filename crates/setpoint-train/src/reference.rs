@@ -19,7 +19,7 @@ const VERSION: u64 = 2;
 /// Key of a line's checksum.
 const CHECKSUM: &str = "crc32c";
 
-/// What reference log-probabilities are a function of. The strings are hashes or names, chosen by the caller.
+/// The inputs that decide reference log-probabilities. The strings are hashes or names, chosen by the caller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReferenceKey {
     /// The reference model's weights and dtype.
@@ -119,7 +119,7 @@ impl ReferenceStore {
         self.rows.len()
     }
 
-    /// Whether nothing is stored.
+    /// Returns whether nothing is stored.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }

@@ -67,7 +67,7 @@ impl ResponseValues {
         self.examples.len()
     }
 
-    /// Whether there is no response.
+    /// Returns whether there is no response.
     pub fn is_empty(&self) -> bool {
         self.examples.is_empty()
     }

@@ -59,7 +59,7 @@ impl RunDir {
         Ok(run)
     }
 
-    /// Whether a folder holds steps of a run: no new one can be created there.
+    /// Returns whether a folder holds steps of a run: no new one can be created there.
     pub fn has_traces(path: impl AsRef<Path>) -> bool {
         TRACES.iter().any(|found| path.as_ref().join(found).exists())
     }

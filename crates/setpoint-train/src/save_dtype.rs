@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SaveDtype {
-    /// That in which it was trained.
+    /// The format in which it was trained.
     #[default]
     Auto,
-    /// That of the checkpoint that it was trained from.
+    /// The format of the checkpoint that it was trained from.
     Base,
     /// 32-bit floats.
     F32,

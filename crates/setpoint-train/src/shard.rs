@@ -1,4 +1,4 @@
-//! Which device of a run owns the optimizer's state of which parameter.
+//! The owners of the optimizer's state, parameter by parameter.
 
 use std::collections::BTreeMap;
 

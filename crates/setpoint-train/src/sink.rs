@@ -1,4 +1,4 @@
-//! Where gradients go: accumulate → all-reduce → norm → clip → step.
+//! The way of gradients: accumulate → all-reduce → norm → clip → step.
 
 use std::collections::BTreeMap;
 
@@ -57,7 +57,7 @@ impl GradientSink {
     ///
     /// # Shapes
     /// `ids [t]`, `rows [t, d]`, on the plain device.
-    pub fn accept_rows(&mut self, path: &str, height: usize, ids: Tensor<1, Int>, rows: Tensor<2>) {
+    pub(crate) fn accept_rows(&mut self, path: &str, height: usize, ids: Tensor<1, Int>, rows: Tensor<2>) {
         let width = rows.dims()[1];
         let table: Tensor<2> = match self.gradients.remove(path) {
             // [n] -> [height, d]
@@ -102,7 +102,7 @@ impl GradientSink {
         self.gradients.iter().map(|(path, gradient)| (path.clone(), square(gradient))).collect()
     }
 
-    /// What is here, without the numbers.
+    /// Returns the shapes of the gradients that have arrived.
     pub(crate) fn shapes(&self) -> GradientShapes {
         let shape = |gradient: &Gradient| GradientShape { parameters: gradient.flat.dims()[0], row: gradient.row };
         self.gradients.iter().map(|(path, gradient)| (path.clone(), shape(gradient))).collect()
@@ -132,7 +132,7 @@ impl GradientSink {
         self.gradients.len()
     }
 
-    /// Whether no gradient has arrived.
+    /// Returns whether no gradient has arrived.
     pub fn is_empty(&self) -> bool {
         self.gradients.is_empty()
     }

@@ -68,7 +68,7 @@ pub(crate) struct AppendLog {
     bytes: u64,
     /// Of everything in it; of what was appended alone where it was opened without looking at its content.
     crc32c: u32,
-    /// Whether an append failed, which may have left a part of its record behind `bytes`.
+    /// True if an append failed, which may have left a part of its record behind `bytes`.
     torn: bool,
 }
 

@@ -193,7 +193,7 @@ pub(crate) fn survey<T: Task>(
     task.survey(batch, &probes)
 }
 
-/// What a forward pass returns.
+/// The result of a forward pass.
 #[derive(Clone, Debug)]
 pub struct Forward {
     /// Σ over the examples of weight · loss, divided by [`BatchContext::denominator`], with its graph.

@@ -30,7 +30,7 @@ pub(crate) struct TensorWriter {
     writer: setpoint_files::Writer,
     digest: Digest,
     path: PathBuf,
-    /// What is still to come, the next one last.
+    /// The tensors still to come, the next one last.
     pending: Vec<TensorSpec>,
 }
 
@@ -149,7 +149,7 @@ fn in_file(path: &Path, error: setpoint_transformer::Error) -> Error {
     }
 }
 
-/// Whether a number is NaN or infinite: all bits of its exponent are set.
+/// Returns whether a number is NaN or infinite: all bits of its exponent are set.
 fn has_non_finite(data: &TensorData) -> bool {
     // Every chunk is looked at: a loop without an exit is the fast one.
     fn any<const N: usize>(bytes: &[u8], bad: impl Fn([u8; N]) -> bool) -> bool {

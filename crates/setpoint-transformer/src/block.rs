@@ -44,7 +44,7 @@ pub(crate) struct Projections {
 pub(crate) struct Pass {
     pub(crate) rotations: Rotations,
     pub(crate) packing: Packing,
-    /// What the dropout of an adapter drops, if it does.
+    /// The masks of an adapter's dropout, if it has one.
     pub(crate) masks: Option<Masks>,
 }
 

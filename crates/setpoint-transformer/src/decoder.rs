@@ -28,7 +28,7 @@ pub struct Decoder {
     embedding_scale: f64,
     #[module(skip)]
     ropes: Ropes,
-    /// How [`forward_taped`](Self::forward_taped) prepares the backward pass.
+    /// The way in which [`forward_taped`](Self::forward_taped) prepares the backward pass.
     #[module(skip)]
     pub recompute: Recompute,
     /// The dropout of the adapter, if it has one.

@@ -2,18 +2,18 @@
 
 use crate::config::RopeConfig;
 
-/// What a decoder computes, besides its sizes. The default is that of Llama without biases.
+/// The computation of a decoder, besides its sizes. The default is that of Llama without biases.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Design {
-    /// Which projections have biases.
+    /// The projections that have biases.
     pub biases: Biases,
     /// The places of the norms in a layer.
     pub norms: NormPlacement,
-    /// How the weight of a norm applies.
+    /// The use of the weight of a norm.
     pub norm_weight: NormWeight,
     /// The norms of queries and keys.
     pub head_norms: HeadNorms,
-    /// Which linear maps of a layer are one matrix in the checkpoint, and so here.
+    /// The linear maps of a layer that are one matrix in the checkpoint, and so here.
     pub maps: Maps,
     /// The function of the gate in the feed-forward network.
     pub activation: Activation,
@@ -25,7 +25,7 @@ pub struct Design {
     pub logits_cap: Option<f64>,
     /// The rotary embedding of layers whose rotation is [`LayerRope::Local`].
     pub local_rope: Option<RopeConfig>,
-    /// How layers differ from each other. Layers beyond the end of the list are plain.
+    /// The differences between layers. Layers beyond the end of the list are plain.
     pub layers: Vec<LayerDesign>,
 }
 
@@ -36,7 +36,7 @@ impl Design {
     }
 }
 
-/// Which projections have biases.
+/// The projections that have biases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Biases {
     /// The projections to queries, keys and values.
@@ -59,7 +59,7 @@ pub enum NormPlacement {
     Both,
 }
 
-/// How the weight `w` of a norm applies to the fraction `x̂ = x / rms(x)`.
+/// The use of a norm's weight `w` on the fraction `x̂ = x / rms(x)`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NormWeight {
     /// `w · round(x̂)`, with `x̂` rounded to the number format of the model first.
@@ -83,7 +83,7 @@ pub enum HeadNorms {
     Whole,
 }
 
-/// How a checkpoint holds the linear maps of a layer.
+/// The form of a layer's linear maps in a checkpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Maps {
     /// Each as a matrix of its own.
@@ -132,7 +132,7 @@ impl Default for Multipliers {
     }
 }
 
-/// How a layer's attention differs from that of others.
+/// The differences between a layer's attention and that of others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LayerDesign {
     /// The rotation of its queries and keys.
@@ -144,10 +144,10 @@ pub struct LayerDesign {
 /// The rotation of a layer's queries and keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LayerRope {
-    /// That of [`ModelConfig::rope`](crate::ModelConfig::rope).
+    /// The embedding of [`ModelConfig::rope`](crate::ModelConfig::rope).
     #[default]
     Global,
-    /// That of [`Design::local_rope`].
+    /// The embedding of [`Design::local_rope`].
     Local,
     /// None: the layer does not know positions.
     Absent,

@@ -71,7 +71,7 @@ pub enum Error {
     Inconsistent {
         /// The file (or a description, for a configuration made in memory).
         path: PathBuf,
-        /// Which values do not fit together, and what would.
+        /// The values that do not fit together, and some that would.
         message: String,
     },
     /// The folder holds a model of another kind than the one asked for.
@@ -89,7 +89,7 @@ pub enum Error {
     NoWeights {
         /// The folder.
         dir: PathBuf,
-        /// What there is instead and what to do, or empty.
+        /// A hint at the content found instead, with a remedy, or empty.
         hint: String,
     },
     /// Weights in a form that is not read.
@@ -99,7 +99,7 @@ pub enum Error {
         path: PathBuf,
         /// The form.
         what: String,
-        /// What to name instead.
+        /// The name to give instead.
         instead: String,
     },
     /// A pickled checkpoint that cannot be read.
@@ -161,7 +161,7 @@ pub enum Error {
         expected: Vec<usize>,
         /// A remedy, or empty.
         hint: String,
-        /// How many further tensors are missing.
+        /// The number of further tensors that are missing.
         more: usize,
     },
     /// A tensor of the folder for which the model has no parameter.
@@ -173,7 +173,7 @@ pub enum Error {
         tensor: String,
         /// Its shape.
         found: Vec<usize>,
-        /// How many further tensors are unexpected.
+        /// The number of further tensors that are unexpected.
         more: usize,
     },
     /// A tensor whose shape is not that of its parameter.

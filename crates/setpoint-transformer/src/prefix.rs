@@ -1,4 +1,4 @@
-//! Which texts begin alike, and are worth computing their beginning once for all of them.
+//! Texts that begin alike, if computing their beginning once for all of them is worth it.
 
 use std::ops::Range;
 

@@ -14,7 +14,7 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// Those of [`load`](Self::load); [`Error::NotFinite`].
+    /// As [`load`](Self::load), and [`Error::NotFinite`].
     pub fn load_model<M: HasDecoder>(&self, mut model: M, options: &LoadOptions) -> Result<M, Error> {
         let Some(quantize) = options.quantize else { return self.load(model, options) };
         let dtype = self.check(&parameters(&model), options)?;

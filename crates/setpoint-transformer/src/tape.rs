@@ -11,7 +11,7 @@ use setpoint_ops::Packing;
 use crate::block::{Block, Pass};
 use crate::decoder::{Decoder, PackedIds, places, scaled};
 
-/// How the backward pass gets at what the forward pass computed.
+/// The source of the forward pass's values for the backward pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Recompute {
     /// The graph of all blocks is kept.
@@ -28,13 +28,13 @@ pub enum Recompute {
 pub struct Tape {
     ids: Tensor<1, Int>,
     vocab_size: usize,
-    /// Whether the embeddings are trained.
+    /// True if the embeddings are trained.
     embeddings: bool,
     /// The factor by which they enter the first block.
     embedding_scale: f64,
     /// The first block's input, a leaf of the loss's graph; none where blocks are computed again.
     embedded: Option<Tensor<2>>,
-    /// Where they are.
+    /// The blocks, where they are computed again.
     blocks: Option<Blocks>,
 }
 

@@ -37,7 +37,7 @@ pub struct Adaptation {
     start: Option<AdapterFolder>,
     /// The folder of the base.
     base: PathBuf,
-    /// What it makes of its base.
+    /// The task that it adapts its base to.
     task: AdapterTask,
 }
 
@@ -63,7 +63,7 @@ impl Adaptation {
     }
 
     /// Returns the same adapter as part of a reward model, new: that of a value network.
-    pub fn of_value(&self) -> Self {
+    pub(crate) fn of_value(&self) -> Self {
         let mut config = self.config.clone();
         config.modules_to_save.push(SCORE.to_owned());
         Self { config, start: None, task: AdapterTask::SequenceClassification, ..self.clone() }
@@ -89,7 +89,7 @@ impl Adaptation {
     ///
     /// # Errors
     /// When the adapter does not fit the model.
-    pub fn add_to<M: HasDecoder>(&self, model: M, seed: u64) -> Outcome<M> {
+    pub(crate) fn add_to<M: HasDecoder>(&self, model: M, seed: u64) -> Outcome<M> {
         Ok(match &self.start {
             Some(folder) => folder.load(model)?,
             None => attach(model, &self.config, seed)?,
@@ -97,7 +97,7 @@ impl Adaptation {
     }
 
     /// Returns whether the run goes on from a trained adapter.
-    pub fn goes_on(&self) -> bool {
+    pub(crate) fn goes_on(&self) -> bool {
         self.start.is_some()
     }
 
@@ -140,7 +140,7 @@ impl Adaptation {
     ///
     /// # Errors
     /// When the folder cannot be written.
-    pub fn save_policy(&self, policy: &CausalLm, dir: &Path) -> Outcome {
+    pub(crate) fn save_policy(&self, policy: &CausalLm, dir: &Path) -> Outcome {
         self.save(policy, dir)?;
         note_base(dir, &self.base)
     }
@@ -149,7 +149,7 @@ impl Adaptation {
     ///
     /// # Errors
     /// When the folder cannot be written.
-    pub fn save_reward_model(&self, model: &RewardModel, config: &ModelConfig, dir: &Path) -> Outcome {
+    pub(crate) fn save_reward_model(&self, model: &RewardModel, config: &ModelConfig, dir: &Path) -> Outcome {
         self.save(model, dir)?;
         note_reward(dir, config)?;
         note_base(dir, &self.base)
@@ -170,7 +170,7 @@ impl Adaptation {
 ///
 /// # Errors
 /// When the adapter cannot be read.
-pub fn fix_dropout(section: &mut Option<LoraConfig>, resume: bool) -> Outcome {
+pub(crate) fn fix_dropout(section: &mut Option<LoraConfig>, resume: bool) -> Outcome {
     if let Some(section) = section.as_mut().filter(|_| !resume)
         && let Some(path) = &section.path
     {
@@ -180,7 +180,7 @@ pub fn fix_dropout(section: &mut Option<LoraConfig>, resume: bool) -> Outcome {
 }
 
 /// Returns the model that a training starts from: with the adapter that it goes on from, if it does.
-pub fn starting_model(model: &ModelSection, section: Option<&LoraConfig>) -> ModelSection {
+pub(crate) fn starting_model(model: &ModelSection, section: Option<&LoraConfig>) -> ModelSection {
     match section.and_then(|section| section.path.clone()) {
         Some(path) => ModelSection { path: Some(path), ..model.clone() },
         None => model.clone(),
@@ -189,7 +189,7 @@ pub fn starting_model(model: &ModelSection, section: Option<&LoraConfig>) -> Mod
 
 /// Returns the model with the tokenizer and the template of the adapter that a training goes on from, unless another is set: it was trained
 /// with them, and its base may have others.
-pub fn with_tokenizer(model: &ModelSection, section: Option<&LoraConfig>) -> ModelSection {
+pub(crate) fn with_tokenizer(model: &ModelSection, section: Option<&LoraConfig>) -> ModelSection {
     let adapter =
         section.and_then(|section| section.path.as_ref()).filter(|path| path.join("tokenizer.json").is_file());
     ModelSection { tokenizer: model.tokenizer.clone().or(adapter.cloned()), ..model.clone() }
@@ -207,7 +207,7 @@ pub fn adapted<M: HasDecoder>(model: M, adaptation: Option<&Adaptation>, seed: u
 }
 
 /// Multiplies the default learning rate of a job by [`RATE`] if the user's settings have a section `[adapter]`.
-pub fn adapt_rate(defaults: &mut Table, user: &Table) {
+pub(crate) fn adapt_rate(defaults: &mut Table, user: &Table) {
     let rate = defaults.get_mut("train").and_then(|train| train.get_mut("learning_rate"));
     if user.contains_key("adapter")
         && let Some(Value::Float(rate)) = rate

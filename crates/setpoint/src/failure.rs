@@ -21,7 +21,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Why a job ended early.
+/// The reason for which a job ended early.
 #[derive(Debug)]
 pub enum Failure {
     /// Wrong usage or configuration.
@@ -30,12 +30,12 @@ pub enum Failure {
     Run {
         /// The error and its causes, in one sentence.
         message: String,
-        /// What the user can do.
+        /// A remedy for the user.
         hint: Option<String>,
     },
     /// The [host](crate::session::Host) asked for it.
     Stopped {
-        /// How far the job came and how it goes on.
+        /// The state of the job and the way to go on.
         message: String,
     },
 }
@@ -64,7 +64,7 @@ impl Failure {
 
     /// Names a place by how the user gave it.
     #[must_use]
-    pub fn with_place(self, place: &str, given: &str) -> Self {
+    pub(crate) fn with_place(self, place: &str, given: &str) -> Self {
         match self {
             Failure::Run { message, hint } => Failure::Run { message: message.replace(place, given), hint },
             other => other,

@@ -2,7 +2,7 @@
 //!
 //! A name becomes a folder in two steps. When settings are read, everything but the weights is downloaded and the name is replaced by the
 //! folder of a commit in the hub's cache: from there on there are only folders. The weights follow when the settings are known to be right
-//! ([`fetch_weights`](crate::fetching::fetch_weights)). `config.toml` of a run has the id and the commit ([`by_name`]), so that it goes on
+//! ([`fetch_weights`](crate::fetching::fetch_weights)). `config.toml` of a run has the id and the commit (`by_name`), so that it goes on
 //! with the same files.
 
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ const MODELS: [&str; 6] = ["model.path", "reward.path", "baseline.path", "adapte
 const REFERENCE: &str = "reference";
 
 /// Returns whether a setting names a model or a tokenizer.
-pub fn names_model(key: &str) -> bool {
+pub(crate) fn names_model(key: &str) -> bool {
     key == REFERENCE
         || MODELS.iter().any(|end| key == *end || key.strip_suffix(end).is_some_and(|rest| rest.ends_with('.')))
 }
@@ -29,7 +29,7 @@ pub fn names_model(key: &str) -> bool {
 ///
 /// # Errors
 /// When the hub does not have the model or cannot be reached.
-pub fn folder_of(path: &Path) -> Outcome<PathBuf> {
+pub(crate) fn folder_of(path: &Path) -> Outcome<PathBuf> {
     let Some(model) = named(path) else { return Ok(path.to_owned()) };
     fetched(&model).map_err(|failure| {
         Failure::run(format!("`{model}` does not exist on this machine, and {}", failure.sentence()))
@@ -97,7 +97,7 @@ pub(crate) fn resolve(settings: &mut Table, before: Option<&Table>) -> Vec<(Stri
 }
 
 /// Returns settings with the ids and commits of models in the hub's cache in place of their folders.
-pub fn by_name(settings: &Table) -> Table {
+pub(crate) fn by_name(settings: &Table) -> Table {
     by_name_in(&Hub::from_env(), settings)
 }
 

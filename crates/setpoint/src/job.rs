@@ -40,13 +40,13 @@ pub trait Job: Debug + Sync + 'static {
     /// The work.
     const WORK: Work<Self::Config>;
 
-    /// What a dry run does.
+    /// The work of a dry run.
     const DRY_RUN: DryRun<Self::Config>;
 
-    /// Whether the job computes on one device only.
+    /// Tells whether the job computes on one device only.
     const ONE_DEVICE: bool = false;
 
-    /// How `setpoint plan` knows the job, if it plans it.
+    /// The name under which `setpoint plan` knows the job, if it plans it.
     const PLANNED: Option<Planned> = None;
 
     /// The view of the rows that `setpoint inspect data` shows under the job's name.
@@ -111,12 +111,12 @@ pub struct Planned {
     pub told_by: Option<&'static str>,
 }
 
-/// How a job looks at rows.
+/// A job's view of rows.
 #[derive(Debug, Clone, Copy)]
 pub struct View {
-    /// What the view shows.
+    /// The content of the view.
     pub about: &'static str,
-    /// Whether the job selects responses of a row, by `data.responses`.
+    /// True if the job selects responses of a row, by `data.responses`.
     pub selects: bool,
     /// Notes what is wrong with a `[data]` section, whose name is given.
     pub validate: fn(&DatasetConfig, &str, &mut Problems<'_>),
@@ -135,13 +135,13 @@ pub struct Flag {
     pub key: &'static str,
     /// The line of the help.
     pub help: &'static str,
-    /// How its value is written.
+    /// The form in which its value is written.
     pub form: Form,
     /// Another flag that it excludes.
     pub excludes: Option<&'static str>,
 }
 
-/// How the value of a flag is written.
+/// The form in which the value of a flag is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// Any text.
@@ -297,7 +297,7 @@ pub trait Ready: Debug {
 pub struct RunFolder<'a> {
     /// Its path.
     pub path: &'a Path,
-    /// Whether the run in it goes on.
+    /// True if the run in it goes on.
     pub resume: bool,
 }
 

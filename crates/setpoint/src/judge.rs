@@ -46,7 +46,7 @@ pub fn identity(settings: &JudgeSettings, prompt: &str) -> Value {
     json!({ "model": settings.model, "base_url": settings.base_url, "prompt": prompt })
 }
 
-/// What the judge cost, in a line, and why it failed where it did.
+/// Describes the judge's cost in a line, with the reason of its failures.
 pub fn spending(client: &JudgeClient) -> String {
     let spent = client.spending();
     let cost = spent.cost.map(|cost| format!(", cost {cost:.4}")).unwrap_or_default();

@@ -178,7 +178,7 @@ fn part(examples: &[Example], most: usize) -> usize {
     examples.iter().take_while(fits).count().max(1)
 }
 
-/// What decides the log-probabilities.
+/// Collects the inputs that decide the log-probabilities.
 fn identity(session: &Session, config: &LogpsConfig, encoder: &TextEncoder, examples: &[Example]) -> Outcome<Value> {
     let dir = config.model.path.as_deref().unwrap_or(Path::new(""));
     let inputs = [

@@ -42,17 +42,17 @@ pub struct MergeSettings {
     pub output: PathBuf,
     /// The number format of the merged weights; by default that of the base.
     pub dtype: Option<FloatDType>,
-    /// What is done about a model that exists there. [`Existing::Continue`] is no choice here: it counts as [`Existing::Refuse`].
+    /// The treatment of a model that exists there. [`Existing::Continue`] is no choice here: it counts as [`Existing::Refuse`].
     pub existing: Existing,
 }
 
 /// The result of a merge.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Merged {
-    /// How far the merged model is from the one with its adapter, as a root mean square over tokens: of their log-probabilities in nats, or
-    /// of the score of a reward model.
+    /// The distance of the merged model from the one with its adapter, as a root mean square over tokens: of their log-probabilities in
+    /// nats, or of the score of a reward model.
     pub difference: f64,
-    /// Whether it is a reward model.
+    /// True if it is a reward model.
     pub is_reward: bool,
 }
 

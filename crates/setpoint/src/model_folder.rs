@@ -52,7 +52,7 @@ impl ModelFolder {
     ///
     /// # Errors
     /// When the folder holds no adapter, or one whose settings cannot be read or honoured.
-    pub fn open_on(dir: &Path, base: &Path) -> Outcome<Self> {
+    pub(crate) fn open_on(dir: &Path, base: &Path) -> Outcome<Self> {
         let (dir, base) = (hub::folder_of(dir)?, hub::folder_of(base)?);
         let adapter = Some(AdapterFolder::open(&dir)?);
         Ok(Self { dir, base, adapter })
@@ -95,7 +95,7 @@ impl ModelFolder {
     ///
     /// # Errors
     /// When files cannot be read, or the adapter was made for another base.
-    pub fn load_policy(&self, options: &LoadOptions, device: &Device) -> Outcome<CausalLm> {
+    pub(crate) fn load_policy(&self, options: &LoadOptions, device: &Device) -> Outcome<CausalLm> {
         self.complete(options)?;
         let (model, _) = CausalLm::load(&self.base, options, device)?;
         let Some(adapter) = &self.adapter else { return Ok(model) };
@@ -107,7 +107,11 @@ impl ModelFolder {
     ///
     /// # Errors
     /// Those of [`load_policy`](Self::load_policy), and when it is no reward model.
-    pub fn load_reward_model(&self, options: &LoadOptions, device: &Device) -> Outcome<(RewardModel, ModelConfig)> {
+    pub(crate) fn load_reward_model(
+        &self,
+        options: &LoadOptions,
+        device: &Device,
+    ) -> Outcome<(RewardModel, ModelConfig)> {
         self.complete(options)?;
         let Some(adapter) = &self.adapter else { return Ok(RewardModel::load(&self.base, options, device)?) };
         self.check_base(adapter)?;
@@ -146,7 +150,7 @@ impl ModelFolder {
 }
 
 /// Returns whether a folder holds an adapter rather than a checkpoint.
-pub fn is_adapter(dir: &Path) -> bool {
+pub(crate) fn is_adapter(dir: &Path) -> bool {
     AdapterFolder::is_at(dir) && !dir.join("config.json").is_file()
 }
 
@@ -154,7 +158,7 @@ pub fn is_adapter(dir: &Path) -> bool {
 ///
 /// # Errors
 /// [`Failure::Run`] that names the file.
-pub fn refuse_pickle(dir: &Path) -> Outcome {
+pub(crate) fn refuse_pickle(dir: &Path) -> Outcome {
     let has = |name: &str| dir.join(name).exists();
     let pickle = ["pytorch_model.bin", "pytorch_model.bin.index.json"].into_iter().find(|name| has(name));
     match pickle.filter(|_| !has("model.safetensors") && !has("model.safetensors.index.json")) {
@@ -174,7 +178,7 @@ pub fn is_reward(adapter: &AdapterFolder) -> bool {
 }
 
 /// Returns the folder that holds a file of a model: its own, or that of its base if only that one has the file.
-pub fn holding(dir: &Path, file: &str) -> PathBuf {
+pub(crate) fn holding(dir: &Path, file: &str) -> PathBuf {
     if is_adapter(dir)
         && !dir.join(file).is_file()
         && let Ok(folder) = ModelFolder::open(dir)
@@ -188,7 +192,7 @@ pub fn holding(dir: &Path, file: &str) -> PathBuf {
 ///
 /// # Errors
 /// When the base cannot be read or the notes cannot be written.
-pub fn note_base(dir: &Path, base: &Path) -> Outcome {
+pub(crate) fn note_base(dir: &Path, base: &Path) -> Outcome {
     note(dir, BASE, json!(checkpoint_hash(base)?))
 }
 
@@ -196,7 +200,7 @@ pub fn note_base(dir: &Path, base: &Path) -> Outcome {
 ///
 /// # Errors
 /// When the notes cannot be written.
-pub fn note_reward(dir: &Path, config: &ModelConfig) -> Outcome {
+pub(crate) fn note_reward(dir: &Path, config: &ModelConfig) -> Outcome {
     if let Some(scale) = config.extra(SCALE) {
         note(dir, SCALE, scale.clone())?;
     }

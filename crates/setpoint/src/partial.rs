@@ -105,7 +105,7 @@ pub fn discard(path: &Path) {
     }
 }
 
-/// Where a whole file's record is: what it was computed from.
+/// Returns the path of a whole file's record, which names the inputs that it was computed from.
 fn record_path(path: &Path) -> PathBuf {
     with_ending(path, ".settings")
 }
@@ -125,7 +125,7 @@ struct WholeFile {
     identity: Value,
 }
 
-/// Whether a command that is to go on finds its output whole, which is then said.
+/// Returns whether a command that is to go on finds its output whole, which is then said.
 ///
 /// # Errors
 /// When it was computed from something else, which is named, or was changed since.
@@ -149,7 +149,7 @@ pub fn is_complete(session: &Session, path: &Path, identity: &Value) -> Outcome<
     Ok(true)
 }
 
-/// What the rows are computed from, to be compared when a command goes on.
+/// Collects the inputs that the rows are computed from, to be compared when a command goes on.
 pub fn identity(
     session: &Session,
     command: &str,

@@ -30,7 +30,7 @@ pub struct PushSettings {
     pub to: String,
     /// The branch that gets the commit.
     pub revision: String,
-    /// Whether everyone may read the repository.
+    /// True if everyone may read the repository.
     pub public: bool,
     /// The first line of the commit.
     pub message: String,

@@ -246,7 +246,7 @@ fn adaptation(config: &RewardConfig) -> Outcome<Option<Adaptation>> {
     Adaptation::of(&config.model, config.adapter.as_ref(), AdapterTask::SequenceClassification)
 }
 
-/// What a run needs. The head of a language model gives way to that of a reward model.
+/// Plans a run. The head of a language model gives way to that of a reward model.
 fn run_plan(
     session: &Session,
     config: &RewardConfig,
@@ -277,7 +277,7 @@ fn pairs_hash(task: &PreferenceTask) -> String {
     setup::text_hash(&task.pairs().iter().map(pair).collect::<String>())
 }
 
-/// How rows become tokens: for a reward model that is trained on, with the score where it was read so far.
+/// Returns the options of the conversion of rows to tokens: for a reward model that is trained on, with the score where it was read so far.
 fn encode_options(config: &RewardConfig, model: &ModelConfig, encoder: &TextEncoder) -> Outcome<EncodeOptions> {
     let asked = match config.encode.response_end {
         // The default; `model.response_end` can insist on it.

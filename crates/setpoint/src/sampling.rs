@@ -23,13 +23,16 @@ pub struct SamplingSection {
     #[schemars(range(min = 1), extend("x-unit" = "tokens"))]
     pub max_new_tokens: Option<usize>,
     /// Divides the logits; 0 takes the likeliest token.
+    #[schemars(range(min = 0))]
     pub temperature: Option<f64>,
     /// Samples from this many of the likeliest tokens.
     #[schemars(range(min = 1))]
     pub top_k: Option<usize>,
     /// Samples from the likeliest tokens that together have this share of the probability.
+    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
     pub top_p: Option<f64>,
     /// Makes tokens that occurred less likely if it is above 1.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub repetition_penalty: Option<f64>,
     /// Leaves out answers that ran into the length limit: training would teach them an end that the model never wrote.
     pub only_finished: bool,

@@ -162,7 +162,7 @@ mod tests {
             .unwrap()
     }
 
-    /// What is saved for a file with this content.
+    /// Returns the content that is saved for a file with this content.
     fn saved(content: Option<&str>, stop: Option<u32>) -> String {
         let dir = tempfile::tempdir().unwrap();
         if let Some(content) = content {

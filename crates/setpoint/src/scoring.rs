@@ -59,7 +59,7 @@ pub fn score_diverging(
     Ok(found)
 }
 
-/// What comes back from passes over sequences of which each is an example, with progress.
+/// The results of passes over sequences of which each is an example, with progress.
 struct OnePass<'a, R> {
     scoring: Scoring,
     sequences: &'a [Sequence],

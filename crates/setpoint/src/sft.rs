@@ -125,7 +125,7 @@ impl SftConfig {
     }
 }
 
-/// How SFT's rows become tokens: messages say whether they are learned.
+/// Returns the options of the conversion of SFT's rows to tokens: messages say whether they are learned.
 pub fn turns(encode: &EncodeOptions) -> EncodeOptions {
     EncodeOptions { weighted_turns: true, ..encode.clone() }
 }
@@ -279,7 +279,7 @@ struct Prepared {
     report: EncodeReport,
     /// The conversations, for the identity of the run.
     identity: KeptRows,
-    /// Whether a response has the token that ends the template's turns.
+    /// True if a response has the token that ends the template's turns.
     learns_stop: bool,
 }
 

@@ -51,7 +51,7 @@ pub fn visible_json(json: &str) -> Cow<'_, str> {
     Cow::Owned(json.chars().map(|c| if hidden(c) { format!("\\u{:04x}", c as u32) } else { c.to_string() }).collect())
 }
 
-/// Whether a terminal acts on the character: C0, DEL, C1, and the marks that reorder or break the text around them.
+/// Returns whether a terminal acts on the character: C0, DEL, C1, and the marks that reorder or break the text around them.
 fn is_control(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
-/// What is true of a question, and the false answers that the data has for it.
+/// A truth about a question, and the false answers that the data has for it.
 #[derive(Deserialize)]
 struct Fact {
     right: String,

@@ -41,7 +41,7 @@ const FILES: [(&str, &[u8]); 9] = [
     ("config.json", include_bytes!("../../../examples/demo/config.json")),
 ];
 
-/// What the gold judge knows.
+/// The facts that the gold judge knows.
 const GOLD: &[u8] = include_bytes!("../../../examples/demo/gold.json");
 
 /// Steps of each alignment.

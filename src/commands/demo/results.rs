@@ -1,4 +1,4 @@
-//! What the demo's trainings have led to, side by side.
+//! The results of the demo's trainings, side by side.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Whether the targets of a prompt's responses fit into a probability distribution.
+//! The check that the targets of a prompt's responses fit into a probability distribution.
 
 use serde::Serialize;
 
@@ -19,7 +19,7 @@ pub struct ScoredResponse {
     pub reward: f64,
 }
 
-/// Whether the targets of all prompts are probabilities.
+/// Tells whether the targets of all prompts are probabilities.
 ///
 /// `Σ_y π_ref(y|x)·exp(r/β) ≤ exp(log Z)` over the distinct responses of a prompt. Where it fails
 /// no policy has residual 0: the responses' target probabilities add up to more than 1, and the

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{AuditReport, AuditSettings, Verdict};
 use crate::log_z0::LogZ0;
 
-/// How much a finding matters.
+/// The weight of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
@@ -33,19 +33,19 @@ impl fmt::Display for Severity {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Subject {
-    /// Where the targets send probability.
+    /// The probability that the targets send to each kind of text.
     Masses,
     /// The targets are probabilities, or are not.
     Feasibility,
     /// Rewards that do not differ.
     EqualRewards,
-    /// How far chosen responses are to fall.
+    /// The fall that the targets ask of chosen responses.
     SteepFall,
     /// β next to the rewards' standard deviation.
     Beta,
-    /// Where the chosen responses are going.
+    /// The direction of the chosen responses.
     Chosen,
-    /// Where the rejected responses are going.
+    /// The direction of the rejected responses.
     Rejected,
     /// Rewards can be compared between prompts, or cannot.
     Offsets,
@@ -53,9 +53,9 @@ pub enum Subject {
     Conflicts,
     /// Labels that the rewards contradict.
     Labels,
-    /// How far apart the extreme targets are.
+    /// The distance between the extreme targets.
     Range,
-    /// How good the estimates of log Z(x) are.
+    /// The quality of the estimates of log Z(x).
     Estimate,
 }
 
@@ -64,7 +64,7 @@ pub enum Subject {
 pub struct Finding {
     /// Its subject.
     pub subject: Subject,
-    /// How much it matters.
+    /// Its weight.
     pub severity: Severity,
     /// One sentence.
     pub message: String,
@@ -221,7 +221,7 @@ fn equal_rewards(report: &AuditReport) -> Found {
     })
 }
 
-/// How to lower what is asked of the chosen responses, as the end of a sentence.
+/// Describes how to lower the demand on the chosen responses, as the end of a sentence.
 fn remedy(report: &AuditReport, settings: &AuditSettings) -> String {
     let mean = report.recommended.mean;
     if report.log_z0 - mean <= 1e-9 * (1.0 + mean.abs()) {

@@ -1,4 +1,4 @@
-//! Where the targets send probability: the share of the responses in the file, under the reference and under the targets.
+//! The probability that the targets send to the responses in the file, and to others, under the reference and under the targets.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ pub const TELLING_SHARE: f64 = 1e-3;
 /// Differences of the logarithms below this many nats are rounding.
 const ROUNDING: f64 = FEASIBILITY_TOLERANCE;
 
-/// Where the targets send probability, at the start of training.
+/// The probability that the targets send to each kind of text, at the start of training.
 ///
 /// ```text
 /// ref_mass(x)    = Σ_y π_ref(y|x)
@@ -28,9 +28,9 @@ const ROUNDING: f64 = FEASIBILITY_TOLERANCE;
 pub struct Masses {
     /// The change in the share of the responses in the file.
     pub verdict: Verdict,
-    /// How the reference divides its probability, a mean over the prompts.
+    /// The reference's division of its probability, a mean over the prompts.
     pub reference: Shares,
-    /// How a policy with the targets divides it, a mean over the prompts.
+    /// The division by a policy with the targets, a mean over the prompts.
     pub target: Shares,
     /// `log ref_mass(x)` of the prompts, nats.
     pub log_reference: Summary,
@@ -49,7 +49,7 @@ pub struct Masses {
     pub highest_level: Option<f64>,
 }
 
-/// How the targets change the share of the responses in the file, by its mean over the prompts.
+/// The change in the share of the responses in the file that the targets ask for, by its mean over the prompts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
@@ -63,7 +63,7 @@ pub enum Verdict {
     Negligible,
 }
 
-/// How probability is divided. The three add up to 1.
+/// The division of probability. The three add up to 1.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Shares {
     /// The share of the response with the highest reward.

@@ -37,14 +37,14 @@ pub use settings::AuditSettings;
 /// One row of the data set, as the audit sees it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AuditPrompt {
-    /// What identifies the prompt (a hash of its tokens, say): rows with the same prompt share one
+    /// An identifier of the prompt (a hash of its tokens, say): rows with the same prompt share one
     /// budget of probability.
     pub prompt: u64,
-    /// How messages name the row: its file and line, say.
+    /// The name of the row in messages: its file and line, say.
     pub name: String,
     /// Rewards (transformed and scaled, as training will see them) and labels.
     pub rewards: PromptRewards,
-    /// What identifies each response among those to its prompt; a response that occurs twice
+    /// An identifier of each response among those to its prompt; a response that occurs twice
     /// counts once.
     pub ids: Vec<u64>,
     /// `log π_ref(y_j|x)`, summed over the response's tokens, nats.
@@ -55,7 +55,7 @@ pub struct AuditPrompt {
     pub log_z: Option<PromptLogZ>,
 }
 
-/// What the audit found. Every number is about the start of training (`D_x = 0`).
+/// The findings of the audit. Every number is about the start of training (`D_x = 0`).
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct AuditReport {
     /// β, reward per nat.
@@ -81,16 +81,16 @@ pub struct AuditReport {
     pub beta_in_deviations: Option<f64>,
     /// `(max reward − min reward)/β`: how far apart the extreme targets are, nats.
     pub target_range: f64,
-    /// Where the targets send probability; `None` if they have no level.
+    /// The probability that the targets send to each kind of text; `None` if they have no level.
     pub masses: Option<Masses>,
-    /// Whether the targets are probabilities.
+    /// The result of the check that the targets are probabilities.
     pub feasibility: Feasibility,
     /// True if a response of the data has a label; without labels, `chosen` is the best response of a prompt by reward, and `rejected`
     /// are those with lower rewards.
     pub labelled: bool,
-    /// Where the chosen responses are going.
+    /// The direction of the chosen responses.
     pub chosen: Targets,
-    /// Where the rejected responses are going.
+    /// The direction of the rejected responses.
     pub rejected: Targets,
     /// Values of `log_z0` to consider.
     pub recommended: Recommended,
@@ -103,7 +103,7 @@ pub struct AuditReport {
     /// The levels that were estimated from samples of the reference model, if they were.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub estimated: Option<Estimated>,
-    /// What of it a person should read.
+    /// The findings that a person should read.
     pub findings: Vec<Finding>,
     /// The one change that is recommended, as a sentence; `None` if nothing is wrong.
     pub action: Option<String>,
@@ -149,7 +149,7 @@ pub struct Targets {
     pub gaining: f64,
     /// Share of them with a target below 0: they will lose probability.
     pub losing: f64,
-    /// How far those that lose are to fall; `None` where none does.
+    /// The fall of those that lose; `None` where none does.
     pub fall: Option<Fall>,
     /// Share of them that are to fall by more than one nat per token.
     pub falling_steeply: f64,
@@ -208,12 +208,12 @@ pub struct Recommended {
     pub auto: Option<f64>,
 }
 
-/// How often the rewards contradict the labels.
+/// The frequency with which the rewards contradict the labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct LabelDisagreement {
     /// Pairs of a chosen and a rejected response of one row.
     pub pairs: usize,
-    /// Those in which the chosen one's reward is not the higher.
+    /// Pairs in which the chosen one's reward is not the higher.
     pub contradicted: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Whether rewards can be compared between prompts.
+//! The check that rewards can be compared between prompts.
 
 use serde::Serialize;
 

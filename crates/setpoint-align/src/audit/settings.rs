@@ -3,20 +3,20 @@
 use crate::levers::LevelSetting;
 use crate::log_z0::LogZ0;
 
-/// What the audit is asked about.
+/// Settings of the audit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AuditSettings {
     /// Reward per nat.
     pub beta: f64,
     /// β as a share of the standard deviation of the rewards, if the settings give it so.
     pub beta_sigma: Option<f64>,
-    /// How `log_z0` is set.
+    /// The rule that sets `log_z0`.
     pub log_z0: LogZ0,
     /// Counts targets in nats per token.
     pub length_normalize: bool,
     /// The weight of a prompt's mean residual in the loss. At 0 the targets have no level.
     pub level_weight: f64,
-    /// How many infeasible prompts the report lists, worst first.
+    /// The number of infeasible prompts that the report lists, worst first.
     pub listed: usize,
 }
 

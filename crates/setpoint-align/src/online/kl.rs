@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ratio::LARGEST_LOG_RATIO;
+use crate::settings::Problem;
 
 /// The estimate of the KL divergence from one sampled token (Schulman 2020, "Approximating KL divergence").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -72,6 +73,12 @@ impl KlController {
         let error = (kl / self.target - 1.0).clamp(-0.2, 0.2);
         coef * (1.0 + error * n as f64 / self.horizon).clamp(0.5, 2.0)
     }
+}
+
+/// Finds a target without a coefficient to start from.
+pub(super) fn kl_target_problem(target: Option<f64>, coef: f64) -> Option<Problem> {
+    let message = "`kl_target` multiplies `kl_coef`, which is 0; set `kl_coef` to a number to start from";
+    (target.is_some() && coef == 0.0).then(|| Problem::new(Some("kl_target"), message))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::advantage::{gae, whiten};
-use super::kl::{KlController, KlEstimator};
+use super::kl::{KlController, KlEstimator, kl_target_problem};
 use super::metrics::{PolicyGain, ppo_round};
 use super::objective::{OnlineObjective, OnlineState, PolicyBatch, PolicyOutput, Prepared, Sampled, check};
 use super::ratio::{Clip, clipped_policy};
@@ -166,10 +166,7 @@ impl OnlineObjective for PpoSettings {
     fn problems(&self) -> Vec<Problem> {
         let mut problems: Vec<Problem> = self.clipping().problem().into_iter().collect();
         problems.extend(clip_problem(self.reward_clip));
-        if self.kl_target.is_some() && self.kl_coef == 0.0 {
-            let message = "`kl_target` multiplies `kl_coef`, which is 0; set `kl_coef` to a number to start from";
-            problems.push(Problem::new(Some("kl_target"), message));
-        }
+        problems.extend(kl_target_problem(self.kl_target, self.kl_coef));
         problems
     }
 

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::advantage::{ScaleRewards, group_relative, returns_to_go, whiten};
-use super::kl::KlEstimator;
+use super::kl::{KlEstimator, kl_target_problem};
 use super::metrics::ppo_round;
 use super::objective::{OnlineObjective, OnlineState, PolicyBatch, PolicyOutput, Prepared, Sampled, check};
 use super::ppo::{TokenRound, token_losses};
@@ -104,10 +104,7 @@ impl OnlineObjective for ReinforcePpSettings {
     fn problems(&self) -> Vec<Problem> {
         let mut problems: Vec<Problem> = self.clipping().problem().into_iter().collect();
         problems.extend(clip_problem(self.reward_clip));
-        if self.kl_target.is_some() && self.kl_coef == 0.0 {
-            let message = "`kl_target` multiplies `kl_coef`, which is 0; set `kl_coef` to a number to start from";
-            problems.push(Problem::new(Some("kl_target"), message));
-        }
+        problems.extend(kl_target_problem(self.kl_target, self.kl_coef));
         problems
     }
 

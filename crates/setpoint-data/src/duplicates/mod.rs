@@ -20,7 +20,7 @@ use self::shingles::{SimilarTexts, Sketch};
 pub struct Repeated {
     /// The number of the earlier text, in the order in which the texts were given.
     pub earlier: usize,
-    /// Whether the texts are equal but for white space.
+    /// True if the texts are equal but for white space.
     pub is_exact: bool,
     /// The Jaccard similarity of the texts' shingles; 1 for equal texts.
     pub similarity: f64,
@@ -181,7 +181,7 @@ mod tests {
         both as f64 / (a.len() + b.len() - both) as f64
     }
 
-    /// What [`Duplicates::add`] must return, by comparing each text with all earlier ones that repeat none.
+    /// Computes the result of [`Duplicates::add`] by comparing each text with all earlier ones that repeat none.
     fn quadratic(texts: &[String], runs: &[HashSet<Vec<&str>>], threshold: f64) -> Vec<Option<(bool, f64)>> {
         let mut kept: Vec<usize> = Vec::new();
         let mut found = Vec::new();

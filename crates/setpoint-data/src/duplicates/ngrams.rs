@@ -31,7 +31,7 @@ pub struct NgramIndex {
     lengths: Vec<u32>,
 }
 
-/// What a text shares with one of an evaluation set.
+/// The overlap of a text with one of an evaluation set.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Overlap {
     /// The number of the evaluation set's text.

@@ -40,7 +40,7 @@ pub(super) fn parts(text: &str, which: Parts) -> Vec<u64> {
     found
 }
 
-/// Whether a character belongs to a script that is written without spaces: Thai, Lao, Tibetan, Burmese, Khmer, kana and ideographs.
+/// Returns whether a character belongs to a script that is written without spaces: Thai, Lao, Tibetan, Burmese, Khmer, kana and ideographs.
 fn has_no_spaces(c: char) -> bool {
     matches!(u32::from(c), 0x0e00..=0x0fff | 0x1000..=0x109f | 0x1780..=0x17ff | 0x3040..=0x30ff | 0x3400..=0x9fff | 0xf900..=0xfaff | 0x20000..=0x3ffff)
 }

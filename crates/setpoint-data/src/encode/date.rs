@@ -15,7 +15,7 @@ use crate::template::{TemplateDate, template_source, tool_template_source};
 pub struct PrintedDate {
     /// The date.
     pub date: TemplateDate,
-    /// Whether a setting or the model's folder names it. Else it is today's.
+    /// True if a setting or the model's folder names it. Else it is today's.
     pub is_fixed: bool,
 }
 

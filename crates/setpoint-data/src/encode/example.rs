@@ -9,7 +9,7 @@ use crate::record::{Label, Source};
 pub struct Example {
     /// Index of the record in the data set.
     pub row: usize,
-    /// Where the record came from.
+    /// The place that the record came from.
     pub source: Source,
     /// Every token before the response, the header that opens the last assistant turn included; never empty.
     pub prompt: Vec<u32>,
@@ -33,14 +33,14 @@ pub struct EncodedResponse {
     pub reward: Option<f64>,
     /// Its label.
     pub label: Option<Label>,
-    /// Whether SFT learns it: its message does not say otherwise (`"weight": 0`). True where only responses are trained.
+    /// True if SFT learns it: its message does not say otherwise (`"weight": 0`). True where only responses are trained.
     pub learned: bool,
     /// Its thoughts as ranges of `ids`, if SFT does not learn them ([`EncodeOptions::train_on_thoughts`](super::EncodeOptions)).
     pub thoughts: Vec<Range<usize>>,
 }
 
 impl Example {
-    /// Which tokens of the prompt and one of the responses SFT learns: those of the earlier assistant turns that were asked for
+    /// Tells which tokens of the prompt and one of the responses SFT learns: those of the earlier assistant turns that were asked for
     /// and those of the response, stop tokens included. Thoughts are not among them where they are not to be learned.
     ///
     /// # Panics

@@ -7,7 +7,7 @@ use super::options::{EncodeOptions, LongRows};
 use super::report::DropReason;
 use crate::error::EncodeProblem;
 
-/// What the limits made of a row.
+/// The effect of the limits on a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fit {
     Whole,

@@ -53,10 +53,10 @@ pub struct TextEncoder {
     printed_date: Option<PrintedDate>,
     variables: TemplateVariables,
     special: SpecialTokens,
-    /// What the tokenizer puts before a text: BOS, or nothing.
+    /// The tokens that the tokenizer puts before a text: BOS, or nothing.
     prefix: Vec<u32>,
     stop_ids: Vec<u32>,
-    /// What ends an answer after which the template prints nothing.
+    /// The token that ends an answer after which the template prints nothing.
     appended_stop: Option<u32>,
     /// BOS and stop tokens whose text, where it occurs in a message, becomes the token.
     control: Vec<(String, u32)>,
@@ -74,16 +74,16 @@ impl std::fmt::Debug for TextEncoder {
     }
 }
 
-/// What became of one record.
+/// The result of encoding one record.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Encoded {
     /// The example, or why there is none.
     pub outcome: Result<Example, DropReason>,
     /// Boundaries at which the text was tokenised apart because tokens would have merged.
     pub merged: usize,
-    /// Whether the prompt was cut.
+    /// True if the prompt was cut.
     pub cut: bool,
-    /// What the template drops of a response, with [`LostText::Count`].
+    /// The text of a response that the template drops, with [`LostText::Count`].
     pub lost: Option<EncodeProblem>,
 }
 

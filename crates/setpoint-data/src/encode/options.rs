@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::config::BadRows;
 use crate::template::{TemplateChoice, TemplateDate};
 
-/// How a [`TextEncoder`](super::TextEncoder) is loaded.
+/// Options for loading a [`TextEncoder`](super::TextEncoder).
 #[derive(Debug, Clone, Default)]
 pub struct EncoderOptions {
     /// The chat template.

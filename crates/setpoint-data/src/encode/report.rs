@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::example::Example;
 use crate::counted::counted;
 
-/// Why a row was left out.
+/// The reason for which a row was left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DropReason {
@@ -65,7 +65,7 @@ impl Lengths {
     }
 }
 
-/// What became of the records.
+/// Counts of the records by the result of encoding them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct EncodeReport {
     /// Records seen.

@@ -48,7 +48,7 @@ pub(super) struct Cut {
     pub(super) offsets: Offsets,
     /// For each cut, the index of the first token behind it.
     pub(super) at: Vec<usize>,
-    /// How many cuts fell into a token, so that the text was tokenised apart there.
+    /// The number of cuts that fell into a token, so that the text was tokenised apart there.
     pub(super) merged: usize,
 }
 

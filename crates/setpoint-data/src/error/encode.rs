@@ -1,6 +1,6 @@
-//! What keeps a record from becoming tokens.
+//! The reasons for which a record cannot become tokens.
 
-/// Why a record cannot be turned into tokens exactly.
+/// The reason for which a record cannot be turned into tokens exactly.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EncodeProblem {
@@ -26,9 +26,9 @@ pub enum EncodeProblem {
     BadColumn {
         /// The column, with an index where it is a list.
         column: String,
-        /// What it must hold.
+        /// The expected content.
         expected: &'static str,
-        /// What was found.
+        /// The value found.
         found: String,
     },
     /// The template raised an error on this conversation.
@@ -46,11 +46,11 @@ pub enum EncodeProblem {
     PromptNotPrefix {
         /// The template.
         template: String,
-        /// Which turn follows the prompt.
+        /// The turn that follows the prompt.
         turn: String,
-        /// What the prompt has from the first difference on (an excerpt).
+        /// The text of the prompt from the first difference on (an excerpt).
         expected: String,
-        /// What the conversation has there (an excerpt).
+        /// The text of the conversation at the same place (an excerpt).
         found: String,
     },
     /// A text contains the text of a control token.
@@ -58,7 +58,7 @@ pub enum EncodeProblem {
         "{place} contains `{token}`, the text of a control token: the example would have two. Remove it from the text, or drop the row (`encode.on_bad_row = \"drop\"`)"
     )]
     ControlTokenInText {
-        /// Where, such as "message 2 (user)".
+        /// The place, such as "message 2 (user)".
         place: String,
         /// The token's text.
         token: String,
@@ -71,7 +71,7 @@ pub enum EncodeProblem {
         })
     )]
     NoStop {
-        /// Which turn.
+        /// The turn.
         turn: String,
         /// The stop tokens that were looked for.
         expected: String,
@@ -83,7 +83,7 @@ pub enum EncodeProblem {
         "the {turn} has neither text nor a tool call: there is nothing to learn from it. Give it text, or leave such rows out (`encode.on_bad_row = \"drop\"`)"
     )]
     EmptyTurn {
-        /// Which turn.
+        /// The turn.
         turn: String,
     },
     /// A message does not say clearly whether it is trained.
@@ -91,13 +91,13 @@ pub enum EncodeProblem {
         "`{field}` of the {turn}: expected {expected}, found {found}. Fix the row, or leave such rows out (`encode.on_bad_row = \"drop\"`)"
     )]
     BadWeight {
-        /// Which turn.
+        /// The turn.
         turn: String,
         /// The field.
         field: &'static str,
         /// The values it may have.
         expected: &'static str,
-        /// What was found.
+        /// The value found.
         found: String,
     },
     /// No turn of a conversation is to be trained.
@@ -113,7 +113,7 @@ pub enum EncodeProblem {
     Lost {
         /// The template.
         template: String,
-        /// Which turn.
+        /// The turn.
         turn: String,
         /// "text", "thoughts" or "tool call".
         what: &'static str,
@@ -125,7 +125,7 @@ pub enum EncodeProblem {
         "the {turn} has thoughts but no answer, and `encode.train_on_thoughts` is false: there is nothing to learn from it. Set it to true, give the turn an answer, or leave such rows out (`encode.on_bad_row = \"drop\"`)"
     )]
     OnlyThoughts {
-        /// Which turn.
+        /// The turn.
         turn: String,
     },
     /// A template prints thoughts without marks by which they can be told from the answer.
@@ -135,7 +135,7 @@ pub enum EncodeProblem {
     UnmarkedThoughts {
         /// The template.
         template: String,
-        /// Which turn.
+        /// The turn.
         turn: String,
     },
     /// Two different responses have the same tokens.
@@ -174,7 +174,7 @@ pub enum EncodeProblem {
         "{what} has {found} tokens, more than the {limit} that are allowed. Raise `{setting}`, or set `encode.long_rows` to \"drop\" or \"cut_prompt\""
     )]
     TooLong {
-        /// What is too long.
+        /// The name of the part that is too long.
         what: &'static str,
         /// Its length.
         found: usize,

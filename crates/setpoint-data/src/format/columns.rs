@@ -13,7 +13,7 @@ pub(super) const MARGIN: &str = "margin";
 pub(super) struct Columns {
     row: Row,
     format: &'static str,
-    /// Whether the values are the cells of a table: all of them text, whatever they stand for.
+    /// True if the values are the cells of a table: all of them text, whatever they stand for.
     in_cells: bool,
 }
 

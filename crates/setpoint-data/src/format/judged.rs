@@ -7,7 +7,7 @@ use crate::config::{DatasetConfig, Ties, Uses};
 use crate::error::RowProblem;
 use crate::record::{Label, Message, Response};
 
-/// Which of two responses is preferred.
+/// The preferred one of two responses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Preferred {
     First,

@@ -93,7 +93,7 @@ impl fmt::Display for Layout {
     }
 }
 
-/// How the columns of a row are to be understood.
+/// The meaning of the columns of a row.
 ///
 /// [`Format::all`] lists the formats; docs/DATA.md has the same list as a table.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

@@ -19,7 +19,7 @@ pub(crate) use sentencepiece::MODEL as SENTENCEPIECE_MODEL;
 pub struct GgufTokenizer {
     /// The algorithm (`model`): `gpt2` or `llama`.
     pub model: &'static str,
-    /// How a text is split before tokens are merged (`pre`).
+    /// The rule by which a text is split before tokens are merged (`pre`).
     pub pre: &'static str,
     /// Every token's text.
     pub tokens: Vec<String>,

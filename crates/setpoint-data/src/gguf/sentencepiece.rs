@@ -110,7 +110,7 @@ pub(super) fn vocabulary(encoder: &TextEncoder, file: &Value, size: usize) -> Re
     })
 }
 
-/// Where a tokenizer puts a space that is not in the text.
+/// The place of a space that a tokenizer adds to the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Prefix {
     Never,

@@ -198,7 +198,7 @@ fn read_listing(client: &Client, url: &str) -> Result<Listing, String> {
     serde_json::from_slice(&bytes).map_err(|_| "the answer is not the list of files that the hub sends".to_owned())
 }
 
-/// Whether this can be a hub id: `owner/name`, of the characters that the hub allows.
+/// Returns whether this can be a hub id: `owner/name`, of the characters that the hub allows.
 pub(super) fn is_id(text: &str) -> bool {
     let parts: Vec<_> = text.split('/').collect();
     let part = |p: &str| {

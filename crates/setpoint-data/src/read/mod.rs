@@ -153,7 +153,7 @@ impl Iterator for RecordStream {
     }
 }
 
-/// What became of the rows of a data set.
+/// Counts of the rows of a data set by the result of reading them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct ReadReport {
     /// Rows read.
@@ -168,10 +168,10 @@ pub struct ReadReport {
     pub sources: Vec<SourceReport>,
 }
 
-/// What became of the rows of one of the data sets that a job reads.
+/// Counts of the rows of one of the data sets that a job reads.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct SourceReport {
-    /// Where it is.
+    /// Its path.
     pub path: String,
     /// Rows read.
     pub rows: usize,
@@ -249,7 +249,7 @@ pub fn load_records(config: &DatasetConfig) -> Result<(Vec<Record>, ReadReport),
 /// The records of one or several data sets, a part at a time, so that not all of them are in memory at once.
 #[derive(Debug)]
 pub struct RecordChunks {
-    /// What became of the rows that were read so far.
+    /// Counts of the rows that were read so far.
     pub report: ReadReport,
     sets: std::vec::IntoIter<DatasetConfig>,
     open: Option<OpenSet>,

@@ -57,7 +57,7 @@ pub struct RowStream {
     /// The length of all files of the data set.
     pub(super) bytes: u64,
     open: Option<Rows>,
-    /// Whether the open file is a table, whose cells are text.
+    /// True if the open file is a table, whose cells are text.
     pub(super) in_cells: bool,
     /// Rows of the data set that were read.
     pub(super) read: usize,

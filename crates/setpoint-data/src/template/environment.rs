@@ -12,7 +12,7 @@ use super::jinja;
 /// Longest format of a date in bytes.
 const MAX_DATE_FORMAT: usize = 1024;
 
-/// What a template said through `raise_exception`.
+/// The message that a template raised through `raise_exception`.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Raised(pub(super) String);

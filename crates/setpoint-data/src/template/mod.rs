@@ -48,7 +48,7 @@ pub struct ChatTemplate {
     outcomes: Arc<Outcomes>,
 }
 
-/// How many renderings of a template ended, and how many were stopped.
+/// Counts of the renderings of a template that ended, and of those that were stopped.
 #[derive(Default)]
 struct Outcomes {
     ended: AtomicUsize,
@@ -64,7 +64,7 @@ impl std::fmt::Debug for ChatTemplate {
     }
 }
 
-/// Why a template did not render.
+/// The reason for which a template did not render.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
     /// The template called `raise_exception`.
@@ -79,9 +79,9 @@ pub enum TemplateError {
     /// The template did something that is an error in Jinja.
     #[error("{reason} (line {line})")]
     Failed {
-        /// What, in Jinja's words.
+        /// The reason, in Jinja's words.
         reason: String,
-        /// Where, from 1; 0 when unknown.
+        /// The line, from 1; 0 when unknown.
         line: usize,
     },
 }

@@ -1,4 +1,4 @@
-//! Where a chat template comes from.
+//! The source of a chat template.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::BuiltIn;
 use crate::error::Error;
 
-/// Which chat template to use.
+/// The choice of a chat template.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum TemplateChoice {
     /// The tokenizer's own: `chat_template.jinja`, else `chat_template` in `tokenizer_config.json` (the one named `default`

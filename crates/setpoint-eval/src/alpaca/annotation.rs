@@ -9,7 +9,7 @@ use setpoint_files::{LARGE, read_text_up_to, words};
 use crate::csv_table::Table;
 use crate::error::Error;
 
-/// What the scores need of one annotated instruction.
+/// The numbers of one annotated instruction that the scores need.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AlpacaAnnotation {
     /// In `[1, 2]`, 2 for the model; `None` where the judge gave no usable answer.
@@ -29,7 +29,7 @@ pub struct AlpacaOutput {
     pub output: String,
     /// The model's name.
     pub generator: String,
-    /// Which of the five data sets the instruction is from, and whatever else the file holds.
+    /// The data set of the five that the instruction is from, and whatever else the file holds.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }

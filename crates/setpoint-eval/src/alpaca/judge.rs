@@ -106,7 +106,7 @@ pub fn alpaca_judge_messages(instruction: &str, first: &str, second: &str) -> Ve
         .collect()
 }
 
-/// Whether alpaca_eval shows the model's output first: Python's `random.Random("is_switched_outputs" + instruction + "0")` and its
+/// Returns whether alpaca_eval shows the model's output first: Python's `random.Random("is_switched_outputs" + instruction + "0")` and its
 /// `choices([False, True])`.
 pub fn alpaca_swapped(instruction: &str) -> bool {
     PythonRandom::from_text(&format!("is_switched_outputs{instruction}0")).coin()

@@ -72,7 +72,7 @@ pub struct LengthControlled {
     /// difficulties they are all equal, it is 0 by construction, and not written.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub lc_standard_error: f64,
-    /// Which of alpaca_eval's GLMs the inputs allowed.
+    /// The one of alpaca_eval's GLMs that the inputs allowed.
     pub glm: &'static str,
     /// The coefficients.
     pub weights: GlmWeights,

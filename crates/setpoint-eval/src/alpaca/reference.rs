@@ -1,4 +1,4 @@
-//! What the length-controlled GLM is given beside a model's annotations: how hard each instruction is, and two gamed baselines.
+//! Inputs of the length-controlled GLM besides a model's annotations: the difficulty of each instruction, and two gamed baselines.
 
 use std::path::Path;
 

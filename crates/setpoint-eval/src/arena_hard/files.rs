@@ -76,9 +76,9 @@ pub struct ArenaGame {
     /// The verdict; null if the judge's text holds none.
     #[serde(deserialize_with = "known_label")]
     pub score: Option<ArenaVerdict>,
-    /// What the judge answered, under `answer`.
+    /// The judge's answer, under `answer`.
     pub judgment: Value,
-    /// What it was asked.
+    /// The judge's prompt.
     pub prompt: Vec<ChatMessage>,
 }
 

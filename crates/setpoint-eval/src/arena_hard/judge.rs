@@ -10,7 +10,7 @@ use super::verdict::ArenaVerdict;
 use crate::error::Error;
 use crate::judge::{ChatAnswer, ChatRequest, JudgeClient};
 
-/// How the judge answers.
+/// Settings of the judge's answers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ArenaJudging {
     /// Its temperature.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// Battles that a clear verdict counts as.
 const CLEAR: usize = 3;
 
-/// How the answers of assistants A and B compare.
+/// The comparison of the answers of assistants A and B.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ArenaVerdict {
     /// A is significantly better.

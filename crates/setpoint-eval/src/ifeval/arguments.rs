@@ -11,7 +11,7 @@ pub(super) struct Arguments<'a> {
     used: RefCell<BTreeSet<&'static str>>,
 }
 
-/// How a number is compared with the number wanted.
+/// The comparison of a number with the number wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Relation {
     AtLeast,

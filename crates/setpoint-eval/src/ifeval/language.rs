@@ -82,7 +82,7 @@ struct Profiles {
     composed: HashMap<(char, char), char>,
     /// The representative of a class of ideographs.
     ideographs: HashMap<char, char>,
-    /// Where the probabilities of an n-gram begin and end.
+    /// The range of each n-gram's probabilities.
     ngrams: HashMap<Ngram, (usize, usize)>,
     /// Languages with the probability of an n-gram.
     probabilities: Vec<(u8, f64)>,

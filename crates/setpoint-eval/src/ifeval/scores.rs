@@ -8,7 +8,7 @@ use super::rows::IfEvalRow;
 use crate::error::{Error, check_paired};
 use crate::tasks::MeanScore;
 
-/// Whether a response follows the instructions of a prompt, one by one.
+/// Tells of each instruction of a prompt whether a response follows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct IfEvalVerdicts {
     /// As it is.
@@ -17,7 +17,7 @@ pub struct IfEvalVerdicts {
     pub loose: Vec<bool>,
 }
 
-/// How often one kind of instruction was followed.
+/// The frequency with which one kind of instruction was followed.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct InstructionScore {
     /// The share by the strict verdicts.

@@ -21,7 +21,7 @@ impl ChatMessage {
     }
 }
 
-/// What is asked. The model's name and the address are the client's.
+/// A question to the judge. The model's name and the address are the client's.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ChatRequest {
     /// The conversation.
@@ -68,14 +68,14 @@ pub struct TokenLogprob {
     pub logprob: f64,
 }
 
-/// What the judge answered.
+/// The answer of the judge.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ChatAnswer {
     /// The text.
     pub content: String,
     /// The likeliest tokens at each position, where they were asked for.
     pub top_logprobs: Vec<Vec<TokenLogprob>>,
-    /// Why the answer ends, in the endpoint's words: `stop`, `length`, `content_filter`.
+    /// The reason for the end of the answer, in the endpoint's words: `stop`, `length`, `content_filter`.
     pub finish_reason: Option<String>,
     /// Tokens of the request, as the endpoint counts them.
     pub prompt_tokens: u64,
@@ -83,12 +83,13 @@ pub struct ChatAnswer {
     pub completion_tokens: u64,
     /// The first choice as it came.
     pub choice: Value,
-    /// Whether the answer came from the cache.
+    /// True if the answer came from the cache.
     pub cached: bool,
 }
 
 impl ChatAnswer {
-    /// Whether the answer was cut off by its length or by a filter: a score in it may be the beginning of another, or of an example.
+    /// Returns whether the answer was cut off by its length or by a filter: a score in it may be the beginning of another, or of an
+    /// example.
     pub fn is_truncated(&self) -> bool {
         // OpenAI's name, and those of Anthropic and Google.
         self.ended_by(&["length", "max_tokens", "max_output_tokens"]) || self.is_filtered()

@@ -22,7 +22,7 @@ use crate::error::Error;
 /// Longest wait before a further attempt that the endpoint did not ask for.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
-/// What an evaluation has cost so far.
+/// The cost of an evaluation so far.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct JudgeSpending {
     /// Requests answered by the endpoint.
@@ -66,7 +66,7 @@ pub struct JudgeClient {
 /// An answer, or why there is none.
 pub type ChatResult = Result<ChatAnswer, String>;
 
-/// How one request ended, told by a worker.
+/// The end of one request, told by a worker.
 enum End {
     Answer(Box<ChatAnswer>),
     Failed(String),
@@ -98,12 +98,12 @@ impl JudgeClient {
         &self.model
     }
 
-    /// Why the first request that failed for good did so.
+    /// Returns the reason of the first request that failed for good.
     pub fn first_failure(&self) -> Option<&str> {
         self.first_failure.get().map(String::as_str)
     }
 
-    /// What to do about an answer that is of no use; `unset` where the settings leave it open.
+    /// Returns the treatment of an answer that is of no use; `unset` where the settings leave it open.
     pub fn on_failure(&self, unset: OnFailure) -> OnFailure {
         self.settings.on_failure.unwrap_or(unset)
     }
@@ -113,7 +113,7 @@ impl JudgeClient {
         self.settings.cache.as_deref()
     }
 
-    /// What was spent since the client was opened.
+    /// Returns the cost since the client was opened.
     pub fn spending(&self) -> JudgeSpending {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (prompt_tokens, completion_tokens) =

@@ -79,7 +79,7 @@ pub struct Completion {
     pub ids: Option<Vec<u32>>,
     /// The log-probability of each token before temperature and truncation, nats, if the server tells them.
     pub logps: Option<Vec<f64>>,
-    /// Whether it ended at the greatest number of tokens; otherwise by a stop token.
+    /// True if it ended at the greatest number of tokens; otherwise by a stop token.
     pub is_cut: bool,
 }
 

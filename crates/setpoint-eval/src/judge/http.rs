@@ -16,7 +16,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(900);
 /// Longest answer that is read.
 const LONGEST_ANSWER: u64 = 16 << 20;
 
-/// How an attempt ended.
+/// The end of an attempt.
 pub(super) enum Attempt {
     /// With JSON.
     Answer(Value),

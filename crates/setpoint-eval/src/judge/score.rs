@@ -3,7 +3,7 @@
 use regex::Regex;
 use serde_json::Value;
 
-/// Where a generative reward model puts its score.
+/// The place of the score in the answer of a generative reward model.
 #[derive(Debug, Clone)]
 pub enum ScoreReader {
     /// The first group of this pattern (the whole match without one), where it matches last: reasoning comes before the score.

@@ -13,7 +13,7 @@ const MARK: &str = "[key]";
 const SHORTEST: usize = 4;
 /// From this length on, a match that differs in case alone counts too.
 const DISTINCT: usize = 8;
-/// How many encodings inside one another are undone.
+/// The number of encodings inside one another that are undone.
 const DEPTH: usize = 4;
 /// Fields in which a piece of a text arrives, as in log-probabilities and content parts.
 const PIECES: [&str; 3] = ["token", "text", "content"];
@@ -99,7 +99,7 @@ impl Key {
         }
     }
 
-    /// Whether the text holds the key in any of the forms that [`redact`](Self::redact) knows.
+    /// Returns whether the text holds the key in any of the forms that [`redact`](Self::redact) knows.
     pub(super) fn is_in(&self, text: &str) -> bool {
         self.secret().is_some_and(|key| reveals(key, text.as_bytes(), DEPTH))
     }
@@ -113,7 +113,7 @@ fn same(key: &[u8], text: &[u8]) -> bool {
     if key.len() >= DISTINCT { key.eq_ignore_ascii_case(text) } else { key == text }
 }
 
-/// Whether the key can be read from these bytes, through up to `depth` encodings.
+/// Returns whether the key can be read from these bytes, through up to `depth` encodings.
 fn reveals(key: &[u8], text: &[u8], depth: usize) -> bool {
     if text.windows(key.len()).any(|window| same(key, window)) {
         return true;
@@ -151,7 +151,7 @@ fn runs<'t>(key: &[u8], text: &'t [u8]) -> impl Iterator<Item = std::ops::Range<
     })
 }
 
-/// What a run of digits may encode. Other characters may precede the encoding, so every alignment is tried.
+/// Returns the texts that a run of digits may encode. Other characters may precede the encoding, so every alignment is tried.
 fn decodings(run: &[u8]) -> Vec<Vec<u8>> {
     let lenient = GeneralPurposeConfig::new()
         .with_decode_padding_mode(DecodePaddingMode::Indifferent)

@@ -18,17 +18,18 @@ pub struct JudgeSettings {
     /// The endpoint's name for the greatest number of new tokens: `max_tokens`, or `max_completion_tokens` for OpenAI's newer models.
     pub max_tokens_key: String,
     /// The largest number of requests under way at once.
-    #[schemars(extend("x-unit" = "requests"))]
+    #[schemars(range(min = 1), extend("x-unit" = "requests"))]
     pub concurrency: usize,
     /// The largest number of requests a minute.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub requests_per_minute: Option<f64>,
     /// The time after which a request is given up.
-    #[schemars(extend("x-unit" = "seconds"))]
+    #[schemars(range(max = 86_400), extend("exclusiveMinimum" = 0, "x-unit" = "seconds"))]
     pub timeout_seconds: f64,
     /// The number of further attempts after one that failed in passing.
     pub retries: u32,
     /// The time before the first further attempt, doubled each time up to a minute; a `Retry-After` header goes before.
-    #[schemars(extend("x-unit" = "seconds"))]
+    #[schemars(range(min = 0, max = 60), extend("x-unit" = "seconds"))]
     pub backoff_seconds: f64,
     /// A JSONL file of the answers; a request in it is not sent again.
     pub cache: Option<PathBuf>,
@@ -38,9 +39,10 @@ pub struct JudgeSettings {
     /// Such answers are not cached.
     pub on_failure: Option<OnFailure>,
     /// The price of a million prompt tokens.
-    #[schemars(extend("x-unit" = "per million tokens"))]
+    #[schemars(range(min = 0), extend("x-unit" = "per million tokens"))]
     pub prompt_price: Option<f64>,
     /// The price of a million completion tokens.
+    #[schemars(range(min = 0), extend("x-unit" = "per million tokens"))]
     pub completion_price: Option<f64>,
 }
 
@@ -75,7 +77,7 @@ impl Default for JudgeSettings {
 }
 
 impl JudgeSettings {
-    /// What is wrong with the settings, as `(key, message)`.
+    /// Finds the problems of the settings, as `(key, message)`.
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
         if self.model.as_deref().is_none_or(str::is_empty) {
@@ -111,7 +113,7 @@ impl JudgeSettings {
         problems
     }
 
-    /// What is wrong with the address and the key's variable, as `(key, message)`. These settings are written to results and shown,
+    /// Finds the problems of the address and the key's variable, as `(key, message)`. These settings are written to results and shown,
     /// so they are checked in a job that asks no judge too; the messages repeat neither.
     pub fn address_problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
@@ -139,7 +141,7 @@ impl JudgeSettings {
     }
 }
 
-/// Whether the text may name a variable: no name has other characters, and none is long and in both cases with digits, as keys are.
+/// Returns whether the text may name a variable: no name has other characters, and none is long and in both cases with digits, as keys are.
 fn is_variable(name: &str) -> bool {
     const LONGEST: usize = 24;
     let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');

@@ -17,7 +17,7 @@ pub struct MtQuestion {
     pub question_id: u64,
     /// `writing`, `roleplay`, `reasoning`, `math`, `coding`, `extraction`, `stem` or `humanities`.
     pub category: String,
-    /// What the user says, turn by turn.
+    /// The user's words, turn by turn.
     pub turns: Vec<String>,
 }
 
@@ -26,7 +26,7 @@ pub struct MtQuestion {
 pub struct MtChoice {
     /// From 0.
     pub index: usize,
-    /// What the model says, turn by turn.
+    /// The model's words, turn by turn.
     pub turns: Vec<String>,
 }
 
@@ -58,9 +58,9 @@ pub struct MtSingleJudgment {
     pub model: String,
     /// The judge's model and the name of the prompt.
     pub judge: (String, String),
-    /// What the judge was asked.
+    /// The prompt of the judge.
     pub user_prompt: String,
-    /// What it answered; `$ERROR$` where it did not.
+    /// The judge's answer; `$ERROR$` where there is none.
     pub judgment: String,
     /// Its rating; −1 where the answer holds none.
     #[serde(serialize_with = "as_python")]
@@ -81,22 +81,22 @@ pub struct MtPairJudgment {
     pub model_1: String,
     /// The second model.
     pub model_2: String,
-    /// Who won with the first model shown as assistant A.
+    /// The winner with the first model shown as assistant A.
     pub g1_winner: MtWinner,
-    /// Who won with the second model shown as assistant A.
+    /// The winner with the second model shown as assistant A.
     pub g2_winner: MtWinner,
     /// The judge's model and the name of the prompt.
     pub judge: (String, String),
-    /// What the judge was asked in the first game.
+    /// The prompt of the judge in the first game.
     #[serde(default)]
     pub g1_user_prompt: String,
-    /// What it answered.
+    /// The judge's answer.
     #[serde(default)]
     pub g1_judgment: String,
-    /// What the judge was asked in the second game.
+    /// The prompt of the judge in the second game.
     #[serde(default)]
     pub g2_user_prompt: String,
-    /// What it answered.
+    /// The judge's answer.
     #[serde(default)]
     pub g2_judgment: String,
     /// 1 or 2; older files have none.
@@ -156,7 +156,7 @@ pub fn read_pair_judgments(path: &Path) -> Result<Vec<MtPairJudgment>, Error> {
     read_lines(path)
 }
 
-/// Whether a judgment file is pairwise, by its first row.
+/// Returns whether a judgment file is pairwise, by its first row.
 ///
 /// # Errors
 /// A file that cannot be read, or whose first row is no JSON object.

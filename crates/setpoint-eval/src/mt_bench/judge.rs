@@ -11,7 +11,7 @@ use super::verdict::{MtWinner, parse_rating, parse_verdict};
 use crate::error::Error;
 use crate::judge::{ChatAnswer, ChatRequest, ChatResult, JudgeClient};
 
-/// What FastChat writes for a judgment that never came.
+/// The text that FastChat writes for a judgment that never came.
 pub(super) const ERROR: &str = "$ERROR$";
 
 /// A model and its answers by question.

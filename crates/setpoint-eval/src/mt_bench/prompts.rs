@@ -54,7 +54,7 @@ pub fn category_temperature(category: &str) -> f64 {
     }
 }
 
-/// Whether the judge is shown a reference answer.
+/// Returns whether the judge is shown a reference answer.
 pub fn needs_reference(category: &str) -> bool {
     matches!(category, "math" | "reasoning" | "coding" | "arena-hard-200")
 }

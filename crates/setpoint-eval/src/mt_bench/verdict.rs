@@ -1,11 +1,11 @@
-//! What a judge's text says: `[[7.5]]`, `[[A]]`.
+//! The verdict in a judge's text: `[[7.5]]`, `[[A]]`.
 
 use std::sync::LazyLock;
 
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
-/// Who won a game.
+/// The winner of a game.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MtWinner {

@@ -57,7 +57,7 @@ pub struct RewardBenchRow {
     pub id: String,
     /// The subset.
     pub subset: String,
-    /// What is asked.
+    /// The question.
     pub prompt: String,
     /// The responses, the right ones first.
     pub responses: Vec<String>,

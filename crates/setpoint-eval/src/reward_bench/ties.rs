@@ -11,7 +11,7 @@ const ACCURACY: f64 = 0.3;
 const PREFERRED: f64 = 0.2;
 const MARGIN: f64 = 0.01;
 
-/// What the rewards of a row say.
+/// The margins between the rewards of a row.
 #[derive(Debug, Clone, Copy)]
 struct Margins {
     /// Between the worst right response and the best wrong one.

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::paired::{McNemar, SignTest, mcnemar, sign_test};
 use crate::summary::mean;
 
-/// Whether a difference is more than chance.
+/// A test of whether a difference is more than chance.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PairedTest {
@@ -46,11 +46,11 @@ pub struct Comparison {
     pub b: f64,
     /// `b − a`, resampled by example.
     pub difference: Estimate,
-    /// Whether it is more than chance.
+    /// The test of whether it is more than chance.
     pub test: PairedTest,
 }
 
-/// Why two results may not stand side by side; empty where they may. Models differ, and programs' versions may.
+/// Lists the differences by which two results are not comparable; empty where they are. Models differ, and programs' versions may.
 pub fn differences(a: &EvalRun, b: &EvalRun) -> Vec<String> {
     let (a, b) = (&a.manifest, &b.manifest);
     let mut reasons = Vec::new();

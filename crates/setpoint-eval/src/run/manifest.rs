@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::Error;
 
-/// Which model was measured.
+/// The identity of the model that was measured.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ModelIdentity {
     /// Its name in tables.
@@ -34,13 +34,13 @@ pub struct Manifest {
     pub burn: Option<String>,
     /// The model.
     pub model: ModelIdentity,
-    /// What it was compared with, where the benchmark compares.
+    /// The model that it was compared with, where the benchmark compares.
     pub baseline: Option<ModelIdentity>,
-    /// How answers were generated; null where they came from a file or nothing was generated.
+    /// The settings of generation; null where answers came from a file or nothing was generated.
     pub decoding: Value,
     /// Hash of the questions, by [`content_digest`].
     pub data: String,
-    /// Who judged, under which prompt; null where nobody did.
+    /// The judge and its prompt; null where nobody judged.
     pub judge: Value,
     /// Settings of the scores: few-shot examples, GLM, …
     pub scoring: Value,
@@ -58,7 +58,7 @@ pub struct EvalItem {
 /// A result with its manifest, as it is written to `result.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EvalRun {
-    /// What decided the result.
+    /// The inputs that decided the result.
     pub manifest: Manifest,
     /// The figures, as the benchmark reports them.
     pub scores: Value,

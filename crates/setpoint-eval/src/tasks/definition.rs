@@ -142,7 +142,7 @@ pub(super) enum Files {
 /// Examples, and few-shot examples by subject.
 pub(super) type Examples = (Vec<TaskDoc>, BTreeMap<String, Vec<TaskDoc>>);
 
-/// How a task is divided into subjects.
+/// The division of a task into subjects.
 pub(super) struct Subjects {
     /// The column that names a row's subject.
     pub column: &'static str,

@@ -16,7 +16,7 @@ pub enum TaskMode {
     Cot,
 }
 
-/// What is right.
+/// The right answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Gold {
     /// The choice of this index.
@@ -38,7 +38,7 @@ pub struct TaskDoc {
     pub question: String,
     /// The choices; none for GSM8K.
     pub choices: Vec<String>,
-    /// What is right.
+    /// The right answer.
     pub gold: Gold,
 }
 
@@ -51,7 +51,7 @@ impl TaskDoc {
         }
     }
 
-    /// Whether both ask the same, wherever they stand.
+    /// Returns whether both ask the same, whatever their place.
     pub(super) fn same_as(&self, other: &Self) -> bool {
         self.question == other.question && self.choices == other.choices && self.gold == other.gold
     }

@@ -9,7 +9,7 @@ use super::doc::TaskMode;
 use super::prompt::letter;
 use super::task::Task;
 
-/// What the two filters found.
+/// The answers that the two filters found.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Extracted {
     /// `strict-match`: only in the announced form.

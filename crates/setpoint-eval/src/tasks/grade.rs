@@ -7,7 +7,7 @@ use super::extract::Extracted;
 use crate::error::Error;
 use crate::summary::mean_and_variance;
 
-/// How a multiple-choice example ended.
+/// The grade of a multiple-choice example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChoiceGrade {
     /// The right choice is the likeliest.
@@ -16,7 +16,7 @@ pub struct ChoiceGrade {
     pub acc_norm: bool,
 }
 
-/// How a generated answer was graded.
+/// The grade of a generated answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TextGrade {
     /// By the strict filter.

@@ -1,4 +1,4 @@
-//! What a model is asked, word for word as lm-evaluation-harness asks it.
+//! The prompts of a model, word for word as lm-evaluation-harness writes them.
 
 use super::doc::{Gold, TaskDoc, TaskMode};
 use super::read::TaskSet;

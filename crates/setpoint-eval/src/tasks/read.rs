@@ -15,9 +15,9 @@ use crate::error::Error;
 pub struct TaskSet {
     /// The task.
     pub task: Task,
-    /// What is asked.
+    /// The examples that are asked.
     pub docs: Vec<TaskDoc>,
-    /// Where few-shot examples come from, by subject; under the empty name where there are no subjects.
+    /// The source of few-shot examples, by subject; under the empty name where there are no subjects.
     pub shots: BTreeMap<String, Vec<TaskDoc>>,
     /// Examples left out because the file does not tell which choice is right.
     pub undecided: usize,
@@ -119,7 +119,7 @@ pub(super) fn read_docs(task: Task, config: &DatasetConfig, hub: &Hub) -> Result
     Ok((docs, undecided))
 }
 
-/// What is wrong with a row: the columns, if they are not the task's.
+/// Explains the problem of a row: the columns, if they are not the task's.
 fn explain(task: Task, row: &Row, reason: String) -> String {
     let needed = task.definition().columns();
     let missing: Vec<&str> = needed.iter().copied().filter(|column| !row.contains_key(*column)).collect();

@@ -7,6 +7,7 @@ mod length;
 mod math;
 mod number;
 mod numeric;
+mod reference;
 mod repetition;
 mod tags;
 mod words;

@@ -95,7 +95,7 @@ fn scan(text: &str, start: usize) -> (Option<Decimal>, usize) {
     (number, at)
 }
 
-/// Whether the number after `before` has a minus sign.
+/// Returns whether the number after `before` has a minus sign.
 fn negative(before: &str) -> bool {
     let before = before.trim_end_matches(['$', '€', '£', '¥', '\\']);
     let Some(rest) = before.strip_suffix(['-', '\u{2212}']) else { return false };

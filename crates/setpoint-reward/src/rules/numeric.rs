@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::number::{Decimal, numbers};
+use super::reference::{answer, reference};
 use super::{Check, Compiled, one};
 use crate::error::Error;
 use crate::source::Scored;
@@ -31,10 +32,6 @@ pub struct NumericAnswerRule {
     pub otherwise: f64,
 }
 
-fn answer() -> String {
-    "answer".to_owned()
-}
-
 impl NumericAnswerRule {
     pub(super) fn compile(&self, check: &mut Check) -> Option<Box<dyn Compiled>> {
         check.finite("score_if_equal", self.score_if_equal);
@@ -42,9 +39,7 @@ impl NumericAnswerRule {
         if !(self.tolerance.is_finite() && self.tolerance >= 0.0) {
             check.problem("tolerance", format!("is {}, expected a finite number, 0 or greater", self.tolerance));
         }
-        if self.field.is_empty() {
-            check.problem("field", "is empty, expected the name of a column");
-        }
+        check.column("field", &self.field);
         Some(Box::new(CompiledNumeric(self.clone())))
     }
 }
@@ -53,22 +48,14 @@ struct CompiledNumeric(NumericAnswerRule);
 
 impl CompiledNumeric {
     fn reference(&self, item: &Scored<'_>) -> Result<Decimal, Error> {
-        let wrong = |found: String| Error::Field {
-            row: item.row,
-            column: self.0.field.clone(),
-            expected: "a reference answer with a number".to_owned(),
-            found,
-        };
-        let value = item
-            .fields
-            .and_then(|fields| fields.get(&self.0.field))
-            .ok_or_else(|| wrong("no such column".to_owned()))?;
-        let text = match value {
-            Value::String(text) => text.clone(),
-            Value::Number(number) => number.to_string(),
-            other => return Err(wrong(other.to_string())),
-        };
-        final_number(&text).ok_or_else(|| wrong(format!("{text:?}")))
+        reference(item, &self.0.field, "a reference answer with a number", |value| {
+            let text = match value {
+                Value::String(text) => text.clone(),
+                Value::Number(number) => number.to_string(),
+                other => return Err(other.to_string()),
+            };
+            final_number(&text).ok_or_else(|| format!("{text:?}"))
+        })
     }
 }
 

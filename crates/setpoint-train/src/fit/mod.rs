@@ -43,13 +43,13 @@ pub struct Fitted<M> {
     pub model: M,
     /// Optimizer steps done.
     pub steps: u64,
-    /// Why the run ended.
+    /// The reason for the end of the run.
     pub stop: StopReason,
     /// Tokens trained on.
     pub num_tokens: u64,
     /// The best model's step and metric.
     pub best: Option<Best>,
-    /// What the last evaluation measured.
+    /// The values measured by the last evaluation.
     pub evaluation: Vec<(String, f64)>,
     /// The checkpoint that holds the model after the last step. A run that was stopped before its first step has none.
     pub checkpoint: PathBuf,

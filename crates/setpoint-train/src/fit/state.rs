@@ -7,7 +7,7 @@ use crate::best::BestConfig;
 use crate::config::TrainConfig;
 use crate::metrics::MetricSums;
 
-/// Why a run ended.
+/// The reason for the end of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StopReason {

@@ -12,7 +12,7 @@ use super::sequence::Sequence;
 #[derive(Debug)]
 pub(super) struct Batch<'a> {
     texts: Vec<&'a [u32]>,
-    /// Which tokens belong together.
+    /// The tokens that belong together.
     pub(super) packing: Packing,
     /// The scored positions of each prompt.
     pub(super) prompts: Positions,

@@ -16,8 +16,8 @@ use super::sequence::Sequence;
 use crate::devices::distribute;
 use crate::{DeviceGroup, Error};
 
-/// What a model predicts at the tokens of some responses, kept when the model itself has left memory: its last hidden states, on the host, and
-/// its head, on the device.
+/// The predictions of a model at the tokens of some responses, kept when the model itself has left memory: its last hidden states, on
+/// the host, and its head, on the device.
 ///
 /// # Units
 /// A token takes the bytes of one hidden state: 8 KiB for a bf16 model of width 4096.

@@ -1,4 +1,4 @@
-//! Which sequences go through the model together.
+//! The sequences that go through the model together.
 
 use setpoint_transformer::{PrefixGroup, Text, group_by_prefix};
 

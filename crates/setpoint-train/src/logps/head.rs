@@ -12,12 +12,12 @@ pub(super) const CHUNK_BYTES: usize = 128 << 20;
 /// Bytes that the f32 logits may take that are kept for the backward pass.
 const KEPT_BYTES: usize = 256 << 20;
 
-/// How the head turns hidden states into log-probabilities.
+/// Options of the head, which turns hidden states into log-probabilities.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct HeadOptions {
     /// Positions whose logits exist at a time, at least 1; by default as many as 128 MiB hold.
     pub chunk: Option<usize>,
-    /// Whether logits are kept for the backward pass, which computes them again otherwise; by default where the decoder keeps its graph
+    /// True if logits are kept for the backward pass, which computes them again otherwise; by default where the decoder keeps its graph
     /// ([`Recompute::None`]) and 256 MiB hold them.
     pub keep: Option<bool>,
     /// Divides the logits, above 0: the log-probabilities are those of the policy that samples at this temperature. By default 1.
@@ -96,7 +96,7 @@ impl Hidden {
         (Self { states: model.head_input(states), places }, tape)
     }
 
-    /// Those that predict the tokens at some positions, `[n, d]`.
+    /// Returns the hidden states that predict the tokens at some positions, `[n, d]`.
     pub(super) fn at(&self, positions: &Positions) -> Tensor<2> {
         let device = self.states.device().without_autodiff();
         self.states.clone().select(0, index(&self.rows(positions), &device))
@@ -107,7 +107,7 @@ impl Hidden {
         Self { states: self.states.inner(), ..self }
     }
 
-    /// Where the hidden states of some places stand.
+    /// Returns the rows of the hidden states of some places.
     fn rows(&self, positions: &Positions) -> Vec<i32> {
         match &self.places {
             None => positions.hidden.clone(),

@@ -30,7 +30,7 @@ impl Sequence {
         self.scored_from..self.prompt_len
     }
 
-    /// Whether both sequences have the same prompt, of which the same tokens count.
+    /// Returns whether both sequences have the same prompt, of which the same tokens count.
     pub(super) fn same_prompt(&self, other: &Self) -> bool {
         self.prompt_len == other.prompt_len
             && self.scored_from == other.scored_from
@@ -57,7 +57,7 @@ impl Sequence {
     }
 }
 
-/// What becomes of the prompt's log-probabilities.
+/// The treatment of the prompt's log-probabilities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PromptLogps {
     /// They are not computed and count as 0, which saves the head's work: for DPO and all that looks at responses only.

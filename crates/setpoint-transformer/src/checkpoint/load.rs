@@ -142,7 +142,7 @@ fn choose(formats: &[FloatDType], asked: Option<FloatDType>, devices: &[&Device]
     }
 }
 
-/// Whether a name is in a list whose entries may stand for everything below them.
+/// Returns whether a name is in a list whose entries may stand for everything below them.
 fn matches(list: &[String], name: &str) -> bool {
     list.iter().any(|entry| name == entry || (entry.ends_with('.') && name.starts_with(entry.as_str())))
 }

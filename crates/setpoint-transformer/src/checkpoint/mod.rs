@@ -32,7 +32,7 @@ pub use reader::Checkpoint;
 pub use save::save_model;
 pub(crate) use save::save_selected;
 
-/// How weights are read.
+/// Options for reading weights.
 #[derive(Clone, Debug, Default)]
 pub struct LoadOptions {
     /// The number format of the parameters. By default the file's; f32 if the file mixes formats or the device does not compute in the file's.
@@ -45,14 +45,14 @@ pub struct LoadOptions {
     pub optional: Vec<String>,
     /// Tensors of the file that the module has no place for and that are left unread. Entries as in `optional`.
     pub ignore: Vec<String>,
-    /// How the matrices of the layers are held; as the numbers that they are by default. The head, the embeddings, norms and biases always
-    /// are. Only [`load_model`] and what calls it can do so.
+    /// The form in which the matrices of the layers are held; the numbers themselves by default. The head, the embeddings, norms and biases
+    /// always are. Only [`load_model`] and what calls it can do so.
     pub quantize: Option<Quantize>,
-    /// Whether `pytorch_model.bin`, or its shards, are read if the folder has no safetensors. Nothing in them is executed.
+    /// True if `pytorch_model.bin`, or its shards, are read if the folder has no safetensors. Nothing in them is executed.
     pub allow_pickle: bool,
 }
 
-/// How weights are written.
+/// Options for writing weights.
 #[derive(Clone, Debug)]
 pub struct SaveOptions {
     /// Files are split so that none holds more bytes of tensors than this (a single larger tensor excepted). 5 GB by default, as in
@@ -89,7 +89,7 @@ pub fn load_module<M: Module>(module: M, dir: &Path, options: &LoadOptions) -> R
 ///
 /// # Errors
 ///
-/// Those of [`load_module`]; [`Error::NotFinite`] for a number that has no code.
+/// As [`load_module`], and [`Error::NotFinite`] for a number that has no code.
 pub fn load_model<M: HasDecoder>(model: M, dir: &Path, options: &LoadOptions) -> Result<M, Error> {
     Checkpoint::open_any(dir, options.allow_pickle)?.load_model(model, options)
 }

@@ -66,7 +66,7 @@ pub struct Parameter {
     pub id: ParamId,
     /// Its shape.
     pub shape: Vec<usize>,
-    /// Where it is, or will be once it is read.
+    /// Its device, or the one that it will be on once it is read.
     pub device: Device,
 }
 

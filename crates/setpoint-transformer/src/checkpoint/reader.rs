@@ -45,7 +45,7 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// Those of [`open`](Self::open), and [`Error::Pickle`].
+    /// As [`open`](Self::open), and [`Error::Pickle`].
     pub fn open_any(dir: &Path, allow_pickle: bool) -> Result<Self, Error> {
         let mut checkpoint = Self { dir: dir.to_owned(), files: Vec::new(), tensors: BTreeMap::new() };
         match Layout::find(dir, allow_pickle)? {
@@ -95,7 +95,7 @@ impl Checkpoint {
     /// # Errors
     ///
     /// [`Error::TiedHeadDiffers`], [`Error::Read`].
-    pub fn require_equal(&self, head: &str, embedding: &str) -> Result<(), Error> {
+    pub(crate) fn require_equal(&self, head: &str, embedding: &str) -> Result<(), Error> {
         let (Some(a), Some(b)) = (self.tensors.get(head), self.tensors.get(embedding)) else {
             return Ok(());
         };

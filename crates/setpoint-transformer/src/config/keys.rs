@@ -1,4 +1,4 @@
-//! Which keys of `config.json` have no effect, and which may have one value only.
+//! The keys of `config.json` that have no effect, and those that may have one value only.
 
 use serde_json::Value;
 
@@ -89,7 +89,7 @@ pub(super) enum Verdict {
     Harmless,
     /// It has an effect, and this is the only value that can be computed.
     Only {
-        /// Whether the value is that one.
+        /// True if the value is that one.
         holds: bool,
         /// The value, in words.
         expected: &'static str,

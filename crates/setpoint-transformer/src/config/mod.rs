@@ -86,15 +86,15 @@ pub struct ModelConfig {
     pub rms_norm_eps: f64,
     /// Rotary position embedding.
     pub rope: RopeConfig,
-    /// Whether the head is the embedding matrix.
+    /// True if the head is the embedding matrix.
     pub tie_word_embeddings: bool,
-    /// What the family computes.
+    /// The computation of the family.
     pub design: Design,
     /// Standard deviation of freshly drawn weights.
     pub initializer_range: f64,
     /// The number format in which the checkpoint is stored, where the file says so.
     pub dtype: Option<FloatDType>,
-    /// How the matrices of the checkpoint are quantised. A model that is read is not, and neither is one that is written.
+    /// The quantisation of the checkpoint's matrices. A model that is read has none, and neither has one that is written.
     pub quantization: Option<Quantization>,
     /// The token that begins a text.
     pub bos_token_id: Option<u32>,

@@ -20,7 +20,7 @@ pub struct RopeConfig {
     pub theta: f64,
     /// The share of each head that turns, `m / n` (`partial_rotary_factor`).
     pub rotary_share: f64,
-    /// How the frequencies are stretched for longer contexts.
+    /// The stretching of the frequencies for longer contexts.
     pub scaling: RopeScaling,
 }
 

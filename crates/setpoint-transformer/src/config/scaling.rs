@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::read::Reader;
 use crate::Error;
 
-/// How rotary frequencies are stretched for contexts longer than those of pre-training.
+/// The stretching of rotary frequencies for contexts longer than those of pre-training.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RopeScaling {
     /// Not at all (`rope_type` `default`).
@@ -19,7 +19,7 @@ pub enum RopeScaling {
     },
     /// A base that grows with the length of a text beyond `max_position_embeddings`. Longer texts are refused, so that nothing is stretched.
     Dynamic {
-        /// How fast it grows.
+        /// The speed of its growth.
         factor: f64,
     },
     /// Llama 3.1: wavelengths above `original_max_position_embeddings / low_freq_factor` are divided by `factor`, those below
@@ -45,7 +45,7 @@ pub enum RopeScaling {
         beta_fast: f64,
         /// Turns within the original context below which it is divided.
         beta_slow: f64,
-        /// Whether the numbers of these two frequencies are rounded, the first down and the second up.
+        /// True if the numbers of these two frequencies are rounded, the first down and the second up.
         truncate: bool,
         /// The factor of cosines and sines, if the file states it.
         attention_factor: Option<f64>,
@@ -70,20 +70,20 @@ pub enum RopeScaling {
     },
 }
 
-/// What the reading of a scaling needs of the rest of the file.
+/// The parts of the rest of the file that decide a scaling.
 #[derive(Clone, Copy)]
 pub(super) struct Context {
     /// `max_position_embeddings`.
     pub(super) positions: usize,
     /// `original_max_position_embeddings` outside the scaling, which comes first.
     pub(super) original: Option<usize>,
-    /// Whether heads of the family may turn in part.
+    /// True if heads of the family may turn in part.
     pub(super) partial: bool,
 }
 
 const TYPES: &str = "\"default\", \"linear\", \"dynamic\", \"llama3\", \"yarn\", \"longrope\"";
 
-/// Those of families whose heads may turn in part.
+/// The types of scaling of families whose heads may turn in part.
 const TYPES_OF_PARTIAL: &str = "\"default\", \"longrope\"";
 
 impl RopeScaling {

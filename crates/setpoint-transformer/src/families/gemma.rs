@@ -1,4 +1,4 @@
-//! What the families of Gemma have in common.
+//! The parts that the families of Gemma have in common.
 
 use serde_json::{Map, Value, json};
 

@@ -19,11 +19,11 @@ pub(crate) struct GgufLayout {
     pub(crate) states_sizes: bool,
     /// True if they state the factors of embeddings, scores, residuals and logits. Otherwise llama.cpp has those of the architecture.
     pub(crate) states_multipliers: bool,
-    /// How windows are written.
+    /// The key under which windows are written.
     pub(crate) window: WindowKey,
 }
 
-/// How files state the window of layers.
+/// The key under which files state the window of layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WindowKey {
     /// Not at all: every layer attends to the whole text.

@@ -123,7 +123,7 @@ pub(crate) struct Defaults {
     pub(crate) kv_head_per_query_head: bool,
     /// The width of a head; `hidden_size / num_attention_heads` if there is none.
     pub(crate) head_dim: Option<usize>,
-    /// Whether the head is the embedding matrix.
+    /// True if the head is the embedding matrix.
     pub(crate) tie_word_embeddings: bool,
     /// The constant under the root of the norms.
     pub(crate) rms_norm_eps: f64,
@@ -134,7 +134,7 @@ pub(crate) struct Defaults {
     /// The context length of pre-training, in families whose files state it apart from the rotary settings
     /// (`original_max_position_embeddings`).
     pub(crate) original_positions: Option<usize>,
-    /// Whether layers with a window have a rotary embedding of their own.
+    /// True if layers with a window have a rotary embedding of their own.
     pub(crate) rope_by_layer: bool,
     /// The standard deviation of freshly drawn matrices; biases begin at 0 and norms at 1.
     pub(crate) initializer_range: f64,

@@ -1,4 +1,4 @@
-//! What Qwen2 and Qwen3 have in common.
+//! The parts that Qwen2 and Qwen3 have in common.
 
 use super::layer_types;
 use crate::Error;

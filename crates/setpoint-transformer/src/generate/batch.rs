@@ -22,7 +22,7 @@ const SHARED: usize = 16;
 /// A row in flight.
 pub(super) struct Seat<'a> {
     pub(super) row: Row<'a>,
-    /// Whether nothing has been done for it yet; what its slot holds is then another row's.
+    /// True if nothing has been done for it yet; its slot then holds another row's values.
     fresh: bool,
 }
 

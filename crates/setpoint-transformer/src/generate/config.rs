@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::Error;
 use crate::config::{ModelConfig, Reader, object, tokens};
 
-/// How to sample: the keys of `generation_config.json` that are supported, with transformers' meaning.
+/// Settings of sampling: the keys of `generation_config.json` that are supported, with transformers' meaning.
 ///
 /// ```
 /// use setpoint_transformer::GenerationConfig;
@@ -17,7 +17,7 @@ use crate::config::{ModelConfig, Reader, object, tokens};
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct GenerationConfig {
-    /// Whether tokens are drawn; otherwise the likeliest is taken and `temperature`, `top_k` and `top_p` have no effect.
+    /// True if tokens are drawn; otherwise the likeliest is taken and `temperature`, `top_k` and `top_p` have no effect.
     pub do_sample: bool,
     /// Divides the logits; above 0.
     pub temperature: f64,
@@ -27,7 +27,7 @@ pub struct GenerationConfig {
     pub top_p: f64,
     /// Divides positive logits of tokens that the prompt or the answer holds already, multiplies negative ones; above 0.
     pub repetition_penalty: f64,
-    /// Whether [`Generated::logps`](super::Generated::logps) are those of the logits divided by the temperature, if tokens are drawn.
+    /// True if [`Generated::logps`](super::Generated::logps) are those of the logits divided by the temperature, if tokens are drawn.
     pub tempered_logps: bool,
     /// The greatest number of new tokens.
     pub max_new_tokens: usize,
@@ -35,7 +35,7 @@ pub struct GenerationConfig {
     pub max_length: Option<usize>,
     /// The tokens that end an answer.
     pub stop_token_ids: Vec<u32>,
-    /// How many prompts are answered at a time; the place of one that ends goes to the next. Changes speed and memory only.
+    /// The number of prompts answered at a time; the place of one that ends goes to the next. Changes speed and memory only.
     pub batch_size: usize,
     /// The file as it was read, so that keys without a field here survive a round trip.
     pub file: Map<String, Value>,
@@ -127,7 +127,8 @@ const READ: &[&str] = &[
 ];
 
 impl GenerationConfig {
-    /// How many tokens a prompt of `prompt` tokens may be continued by, in a model of `positions`; 0 where there is no room for it.
+    /// Returns the number of tokens a prompt of `prompt` tokens may be continued by, in a model of `positions`; 0 where there is no room
+    /// for it.
     pub fn room(&self, prompt: usize, positions: usize) -> usize {
         let most = self.max_length.unwrap_or(usize::MAX).min(positions);
         self.max_new_tokens.min(most.saturating_sub(prompt))
@@ -214,7 +215,7 @@ impl GenerationConfig {
         Value::Object(map)
     }
 
-    /// Whether the likeliest token of the unprocessed logits is the next one.
+    /// Returns whether the likeliest token of the unprocessed logits is the next one.
     pub(super) fn takes_likeliest(&self) -> bool {
         !self.do_sample && self.repetition_penalty == 1.0
     }

@@ -20,13 +20,13 @@ pub struct RowId(usize);
 pub struct NewRow {
     /// The tokens that are continued.
     pub prompt: Vec<u32>,
-    /// How it is sampled. `batch_size` is that of the batch.
+    /// The settings of its sampling. `batch_size` is that of the batch.
     pub config: Arc<GenerationConfig>,
     /// The seed.
     pub seed: u64,
     /// The random stream of that seed. Row `i` of [`generate`](fn@super::generate) draws from stream `i`.
     pub stream: u64,
-    /// How many of the likeliest tokens are told with each new token.
+    /// The number of likeliest tokens that are told with each new token.
     pub alternatives: usize,
 }
 
@@ -41,7 +41,7 @@ pub struct Drawn {
     pub logp: f32,
     /// The likeliest tokens with their log-probabilities, the likeliest first: as many as the row asked for.
     pub alternatives: Vec<(u32, f32)>,
-    /// Why the row has left the batch, if this is its last token.
+    /// The reason for which the row has left the batch, if this is its last token.
     pub finish: Option<Finish>,
 }
 

@@ -35,11 +35,11 @@ pub struct Generated {
     ///
     /// Nats.
     pub logps: Vec<f32>,
-    /// Why there are no more.
+    /// The reason for which there are no more.
     pub finish: Finish,
 }
 
-/// Why a row ended.
+/// The reason for which a row ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Finish {
     /// One of [`GenerationConfig::stop_token_ids`] was sampled.

@@ -14,7 +14,7 @@ pub(super) struct Row<'a> {
     pub(super) index: usize,
     pub(super) prompt: Cow<'a, [u32]>,
     config: Arc<GenerationConfig>,
-    /// How many of the likeliest tokens are told with each new one.
+    /// The number of likeliest tokens that are told with each new one.
     alternatives: usize,
     /// The number of new tokens at which it ends.
     limit: usize,
@@ -73,7 +73,7 @@ impl<'a> Row<'a> {
         self
     }
 
-    /// Whether the likeliest token of the unprocessed logits is the next one, and nothing else is asked of them.
+    /// Returns whether the likeliest token of the unprocessed logits is the next one, and nothing else is asked of them.
     pub(super) fn takes_likeliest(&self) -> bool {
         self.config.takes_likeliest() && self.alternatives == 0
     }

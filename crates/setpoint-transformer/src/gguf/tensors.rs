@@ -1,4 +1,4 @@
-//! Which tensors a GGUF file holds, under which names, and in which order their rows are. The names are llama.cpp's of the parts that a
+//! The tensors of a GGUF file: their names and the order of their rows. The names are llama.cpp's of the parts that a
 //! [`Design`](crate::design::Design) has.
 
 use std::collections::BTreeSet;

@@ -134,7 +134,7 @@ fn add<M: HasDecoder>(mut model: M, config: &LoraConfig, seed: u64, names: Names
 pub struct AdapterSize {
     /// Numbers in its factors and magnitudes.
     pub factors: u64,
-    /// Those of them in magnitudes.
+    /// The part of them that is in magnitudes.
     pub magnitudes: u64,
     /// Numbers in the modules that are trained in full.
     pub saved: u64,

@@ -122,7 +122,7 @@ impl LoraConfig {
     }
 
     /// Returns the probability with which an element of the input of an update is dropped in a training step.
-    pub fn dropout_rate(&self) -> f64 {
+    pub(crate) fn dropout_rate(&self) -> f64 {
         self.dropout.unwrap_or(0.0)
     }
 

@@ -81,9 +81,9 @@ fn text_keys(seed: MaskSeed, ids: &[i32], packing: &Packing) -> Vec<u64> {
 /// The masks of a pass.
 #[derive(Clone, Debug)]
 pub(crate) struct Masks {
-    /// Those of all tokens.
+    /// The mask of all tokens.
     pub(crate) all: DropoutMask,
-    /// Those of the tokens that the last layer answers, if it does not answer all.
+    /// The mask of the tokens that the last layer answers, if it does not answer all.
     wanted: Option<DropoutMask>,
 }
 

@@ -12,7 +12,7 @@ use super::targets::Targets;
 use crate::Error;
 use crate::checkpoint::{parameters, save_selected};
 
-/// What a folder says of an adapter besides its settings.
+/// The statements of a folder about an adapter besides its settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdapterAbout {
     /// The folder or the hub id of the base.

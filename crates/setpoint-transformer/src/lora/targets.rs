@@ -1,4 +1,4 @@
-//! Which linear maps get an update, by PEFT's rules.
+//! The linear maps that get an update, by PEFT's rules.
 
 use regex::Regex;
 use schemars::JsonSchema;
@@ -97,7 +97,7 @@ impl Targets {
     }
 }
 
-/// Whether names that no module has are an error.
+/// The treatment of names that no module has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Names {
     /// They are: somebody has just written them.

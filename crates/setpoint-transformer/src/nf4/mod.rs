@@ -20,12 +20,12 @@ pub(crate) use scales::{Double, Scales};
 /// The numbers in a block, unless a file says otherwise.
 const BLOCK: usize = 64;
 
-/// How the matrices of a model's layers are held in memory.
+/// The form in which the matrices of a model's layers are held in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quantize {
     /// In 4-bit codes, NF4, as bitsandbytes has them.
     Nf4 {
-        /// Whether scales are in codes as well: 0.516 bytes a number rather than 0.5625.
+        /// True if scales are in codes as well: 0.516 bytes a number rather than 0.5625.
         double_quant: bool,
     },
 }

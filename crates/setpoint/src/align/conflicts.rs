@@ -11,13 +11,13 @@ use crate::tasks::stages::Prompt;
 /// Rewards that differ by less, as a share of the larger, are one reward: a reward model rounds in its own way in every batch.
 const SAME: f64 = 1e-3;
 
-/// What the data says of a response.
+/// The judgement of a response by the data.
 #[derive(Clone, Copy, PartialEq)]
 struct Judgement {
     row: usize,
     reward: Option<f64>,
     label: Option<Role>,
-    /// Whether the response is the only one of its row, so that its label compares it with nothing.
+    /// True if the response is the only one of its row, so that its label compares it with nothing.
     is_alone: bool,
 }
 

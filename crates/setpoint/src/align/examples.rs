@@ -18,11 +18,11 @@ use crate::tasks::stages::{BestPrompt, PairedPrompt, Prompt, RewardedPrompt, Row
 
 /// Examples as tokens.
 pub struct ReadSet {
-    /// Where they come from, for messages.
+    /// Their place, for messages.
     pub path: String,
     /// The rows.
     pub examples: Vec<Example>,
-    /// Whether it is what is trained on.
+    /// True if it is the data that is trained on.
     pub training: bool,
     /// The prompts' tokens that are not scored; `None` if no prompt is.
     pub t0: Option<usize>,

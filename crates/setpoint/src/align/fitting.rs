@@ -19,7 +19,7 @@ use crate::setup;
 use crate::tasks::dro_v::PolicyAndValue;
 use crate::training::{Companions, KlLimit, KlMeter, Mix, Sampler, Saver, conclude, kl_passed, sampler, train};
 
-/// What every method's training needs.
+/// The inputs of every method's training.
 pub struct Fitting<'a> {
     /// The devices, and the program around the job.
     pub session: &'a Session,

@@ -275,7 +275,7 @@ pub fn planned(session: &Session, config: &AlignConfig) -> Outcome<RunPlan> {
     }
 }
 
-/// What a run needs: the one place that knows how a method changes the steps and the memory of a training.
+/// Plans a run: the one place that knows how a method changes the steps and the memory of a training.
 pub fn run_plan(session: &Session, config: &AlignConfig, prepared: &Prepared) -> Outcome<RunPlan> {
     let settings = training_settings(config);
     let mix = Mix::of(&config.data, &prepared.data.examples())?;

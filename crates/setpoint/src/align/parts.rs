@@ -1,4 +1,4 @@
-//! What an alignment trains, and which models it leaves.
+//! The models that an alignment trains, and those that it leaves.
 
 use burn::module::Module;
 use setpoint_reward::RewardModel;
@@ -9,12 +9,12 @@ use crate::saving::{Saving, save_policy};
 use crate::tasks::dro_v::PolicyAndValue;
 use crate::training::{Sampler, kept_model};
 
-/// Where the policy is saved.
+/// The folder in which the policy is saved.
 const POLICY: &str = "model";
-/// Where a value network is saved.
+/// The folder in which a value network is saved.
 pub const VALUE: &str = "value";
 
-/// What is trained: the policy, and what a method may train beside it.
+/// A trained module: the policy, and the further parts that a method may train with it.
 pub trait HasPolicy: Module {
     fn policy(&self) -> &CausalLm;
 

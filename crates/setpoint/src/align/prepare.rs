@@ -31,7 +31,7 @@ pub struct Prepared {
     pub model_config: ModelConfig,
     /// The method and its data, without the reference's log-probabilities.
     pub data: TrainingData,
-    /// What was dropped, cut or merged in the training data.
+    /// Counts of the examples dropped, cut or merged in the training data.
     pub report: EncodeReport,
     /// The adapter that is trained, if one is.
     pub adaptation: Option<Adaptation>,
@@ -52,7 +52,7 @@ impl Prepared {
         Ok((log_z0, Summary::of(&all).ok_or(Error::Empty { what: "the training data" })?))
     }
 
-    /// What the run is made from, before the reference model has scored anything.
+    /// Collects the inputs that the run is made from, before the reference model has scored anything.
     pub fn origin(&self, config: &AlignConfig, reference: Option<&Path>) -> Outcome<Origin> {
         let model = config.model.path.as_deref().map(setup::model_hash).transpose()?.unwrap_or_default();
         let reference_model = match reference {

@@ -199,7 +199,8 @@ impl Scorer<'_> {
         Ok(rows)
     }
 
-    /// What decides the log-probs, for trials that share them. Prompts are numbered as the method has them, so their order counts.
+    /// Collects the inputs that decide the log-probs, for trials that share them. Prompts are numbered as the method has them, so their
+    /// order counts.
     fn shared_key<'s>(
         &self,
         set: &'s [&'s dyn PreparedPrompt],

@@ -125,7 +125,7 @@ pub fn with_room(
     Ok(prompts)
 }
 
-/// What the KL is measured with.
+/// The models and data that the KL is measured with.
 pub struct Measuring<'a> {
     /// The devices and the host.
     pub session: &'a Session,

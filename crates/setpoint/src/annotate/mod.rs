@@ -154,17 +154,17 @@ impl Job for Annotate {
     }
 }
 
-/// What has to be known of a source before it is opened.
+/// The needs of a source, known before it is opened.
 struct Needs {
-    /// Why it reads tokens, if it does.
+    /// The reason for which it reads tokens, if it does.
     tokens: Option<&'static str>,
-    /// Where a reward model reads the rewards, if one gives them.
+    /// The place at which a reward model reads the rewards, if one gives them.
     reading: Option<Reading>,
     /// Hashes of what decides the rewards besides the settings.
     inputs: Vec<(&'static str, String)>,
     /// Settings of the source that do not decide the rewards, with its key.
     free: (&'static str, &'static [&'static str]),
-    /// How many questions a judge is asked about a response, if a judge gives the rewards.
+    /// The number of questions that a judge is asked about a response, if a judge gives the rewards.
     questions: Option<usize>,
 }
 

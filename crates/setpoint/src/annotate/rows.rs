@@ -26,7 +26,7 @@ pub(super) fn read(config: &AnnotateConfig, says: bool) -> Outcome<Vec<Record>> 
     Ok(records)
 }
 
-/// Where a reward model reads the rewards, if one gives them.
+/// Returns the place at which a reward model reads the rewards, if one gives them.
 pub(super) fn reading(config: &AnnotateConfig) -> Outcome<Option<Reading>> {
     if config.model.path.is_none() {
         return Ok(None);

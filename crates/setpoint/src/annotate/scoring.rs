@@ -18,7 +18,7 @@ const PART: usize = 32;
 pub(super) struct RowTokens {
     /// The prompt's.
     pub(super) prompt: Vec<u32>,
-    /// Those of each response.
+    /// The tokens of each response.
     pub(super) responses: Vec<Vec<u32>>,
 }
 
@@ -37,7 +37,7 @@ pub(super) struct ToScore<'a> {
     pub(super) records: &'a [Record],
     /// The rows as tokens; none for a source that reads none.
     pub(super) tokens: &'a [RowTokens],
-    /// Whether the source scores nothing after them.
+    /// True if the source scores nothing after them.
     pub(super) is_last: bool,
 }
 

@@ -80,9 +80,9 @@ fn id_in_cache(path: &Path) -> Option<String> {
     Push::id_problem(&id).is_none().then_some(id)
 }
 
-/// What a card says of its model.
+/// The statements of a card about its model.
 struct Stated {
-    /// Whether this program wrote it.
+    /// True if this program wrote it.
     own: bool,
     base_model: Option<String>,
     license: Option<License>,

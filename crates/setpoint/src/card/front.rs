@@ -7,7 +7,7 @@ pub struct License {
     pub license: String,
     /// The name of one that the hub has no word for.
     pub name: Option<String>,
-    /// Where such a one can be read.
+    /// The address at which such a one can be read.
     pub link: Option<String>,
 }
 

@@ -39,16 +39,16 @@ enum Kind {
 #[derive(Debug, Clone, PartialEq)]
 struct Card {
     kind: Kind,
-    /// Whether the folder holds an adapter alone.
+    /// True if the folder holds an adapter alone.
     is_adapter: bool,
-    /// Whether the model holds conversations.
+    /// True if the model holds conversations.
     has_template: bool,
     base: Base,
     /// The ids of data sets on the hub.
     datasets: Vec<String>,
     /// Words by which the hub finds the model, after `setpoint`.
     tags: Vec<String>,
-    /// What was done, as the title says it: `DRO`.
+    /// The method, as the title names it: `DRO`.
     method: String,
     /// The parts about method, data and results, in Markdown.
     body: String,

@@ -1,4 +1,4 @@
-//! What is compared: a method on the responses of the file, or on those that the policy samples.
+//! A side of a comparison: a method on the responses of the file, or on those that the policy samples.
 
 use setpoint_align::{Method, Training};
 
@@ -12,7 +12,7 @@ const IN_ROUNDS: &str = "online_";
 pub struct Contender {
     /// The method with its defaults.
     pub method: Method,
-    /// Whether the policy samples the responses: for every method that trains on no others, and for one of files in rounds.
+    /// True if the policy samples the responses: for every method that trains on no others, and for one of files in rounds.
     pub samples: bool,
 }
 

@@ -32,7 +32,7 @@ pub struct FrontierSection {
 
 impl FrontierSection {
     /// Returns whether methods with a single choice of settings take part in the selection's stage, to be on the same prompts as the others.
-    pub fn is_asked(&self) -> bool {
+    pub(crate) fn is_asked(&self) -> bool {
         !self.kl.is_empty()
     }
 

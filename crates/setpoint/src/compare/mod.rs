@@ -232,7 +232,7 @@ impl Measured {
     }
 }
 
-/// Where and how trials are run.
+/// The place and the way in which trials are run.
 struct Stage<'a> {
     config: &'a CompareConfig,
     run: &'a RunDir,

@@ -1,4 +1,4 @@
-//! Which trainings a comparison consists of.
+//! The trainings of a comparison.
 
 use setpoint_align::Method;
 use setpoint_data::Uses;
@@ -24,7 +24,7 @@ const MOST_POINTS: usize = 1_000_000;
 pub struct Candidate {
     /// The method with its defaults.
     pub method: Contender,
-    /// What is tried; one empty point where its defaults are.
+    /// The points that are tried; one empty point where its defaults are.
     pub points: Vec<Point>,
     /// All settings, point by point.
     configs: Vec<AlignConfig>,
@@ -82,7 +82,7 @@ impl Candidate {
     }
 }
 
-/// What is selected of a method.
+/// The selected model of a method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Choice {
     /// The number of the settings.
@@ -91,7 +91,7 @@ pub struct Choice {
     pub step: Option<u64>,
 }
 
-/// What is trained.
+/// The trainings of a comparison.
 pub struct Plan {
     /// Method by method.
     pub methods: Vec<Candidate>,
@@ -123,7 +123,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Whether settings are selected.
+    /// Returns whether settings are selected.
     pub fn searches(&self) -> bool {
         self.methods.iter().any(|method| method.points.len() > 1)
     }
@@ -165,7 +165,8 @@ fn sample_in_rounds(config: &CompareConfig, method: &Method, align: &mut AlignCo
     align.reward = config.reward.clone();
 }
 
-/// What a method is tried with: its own grid, else the search that was asked for; at most `compare.points` of it, drawn at random.
+/// Returns the points that a method is tried with: its own grid, else the search that was asked for; at most `compare.points` of it, drawn
+/// at random.
 ///
 /// # Errors
 /// Every entry of its grid that cannot be tried, with its key.

@@ -26,13 +26,13 @@ pub struct MethodResult {
     pub point: Option<Point>,
     /// The step whose model was selected, if it is not the last one.
     pub step: Option<u64>,
-    /// That none is near enough, in a sentence.
+    /// A sentence that none is near enough.
     pub too_far: Option<String>,
     /// Seeds that were trained and measured.
     pub seeds: Vec<u64>,
     /// The figures of each seed.
     pub figures: Vec<Figures>,
-    /// What each training took.
+    /// The cost of each training.
     pub trained: Vec<Trained>,
     /// The tokens that the policy sampled in each training, for methods that sample.
     pub sampled_tokens: Vec<f64>,
@@ -142,7 +142,7 @@ pub struct Results {
     pub methods: Vec<MethodResult>,
     /// Optimizer steps of every training.
     pub steps: u64,
-    /// What settings were selected by; `None` where no method had a choice.
+    /// The rule that settings were selected by; `None` where no method had a choice.
     pub selected_by: Option<Rule>,
     /// The methods at equal KL.
     pub frontier: Frontier,

@@ -92,6 +92,7 @@ pub struct CompareSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub select: Option<Select>,
     /// The share of the held-out prompts that settings are selected on; the others are reported.
+    #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
     pub selection_share: f64,
     /// The seed of the division of held-out prompts, and of the draws.
     pub seed: u64,
@@ -181,7 +182,7 @@ impl CompareConfig {
         if problems.is_empty() { Ok(methods) } else { Err(problems) }
     }
 
-    /// What is wrong with the settings that a method is tried with.
+    /// Finds the problems of the settings that a method is tried with.
     fn check(&self, method: &Contender, problems: &mut Problems<'_>) {
         let points = match plan::points(self, method) {
             Ok(points) => points,

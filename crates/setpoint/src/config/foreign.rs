@@ -46,7 +46,7 @@ pub enum Here {
     Missing(&'static str),
 }
 
-/// How `setpoint convert` carries over the value of a name.
+/// The rule by which `setpoint convert` carries over the value of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Carry {
     /// A number, as it is.
@@ -108,9 +108,9 @@ pub struct Foreign {
     pub name: &'static str,
     /// The tools that use it; empty if they were not told apart.
     pub tools: &'static [Tool],
-    /// What it corresponds to.
+    /// The setting that it corresponds to.
     pub here: Here,
-    /// How a value is carried over.
+    /// The rule by which a value is carried over.
     pub carry: Carry,
 }
 

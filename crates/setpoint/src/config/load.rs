@@ -24,7 +24,7 @@ pub trait Config: Serialize + DeserializeOwned + Default {
     /// The command that carries out the job, where it has a run folder.
     const JOB: &'static str = "";
 
-    /// Whether the job is one training, whose checkpoints hold its identity.
+    /// Tells whether the job is one training, whose checkpoints hold its identity.
     const IS_TRAINING: bool = false;
 
     /// Adds what is wrong although every value has the right type.
@@ -43,7 +43,7 @@ pub trait Config: Serialize + DeserializeOwned + Default {
     fn complete_older(_table: &mut Table) {}
 }
 
-/// What the user gave: a file, flags that stand for a setting, and `--set` pairs.
+/// The user's input: a file, flags that stand for a setting, and `--set` pairs.
 #[derive(Debug, Default, Clone)]
 pub struct Given {
     /// The TOML file.
@@ -99,7 +99,7 @@ pub fn load<C: Config>(given: &Given) -> Result<C, Vec<Problem>> {
 ///
 /// # Errors
 /// Everything of [`load`].
-pub fn load_written<C: Config>(given: &Given) -> Result<C, Vec<Problem>> {
+pub(crate) fn load_written<C: Config>(given: &Given) -> Result<C, Vec<Problem>> {
     read(None, given, &|_, _| {}, Checks::Values)
 }
 
@@ -117,7 +117,7 @@ pub fn from_toml<C: Config>(text: &str) -> Result<C, Vec<Problem>> {
     read(Some(&nowhere), &Given::default(), &|_, _| {}, Checks::All)
 }
 
-/// How far a configuration is checked.
+/// The extent to which a configuration is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Checks {
     /// Keys and types.
@@ -153,11 +153,15 @@ pub struct Base {
     pub table: Table,
 }
 
-/// What is given, laid on a stored configuration. `adapt` may change given values, which it is told with their dotted keys.
+/// Lays the given settings on a stored configuration. `adapt` may change given values, which it is told with their dotted keys.
 ///
 /// # Errors
 /// Everything of [`load`].
-pub fn load_over<C: Config>(base: &Base, given: &Given, adapt: &dyn Fn(&str, &mut Value)) -> Result<C, Vec<Problem>> {
+pub(crate) fn load_over<C: Config>(
+    base: &Base,
+    given: &Given,
+    adapt: &dyn Fn(&str, &mut Value),
+) -> Result<C, Vec<Problem>> {
     read(Some(base), given, adapt, Checks::Values)
 }
 
@@ -165,11 +169,11 @@ pub fn load_over<C: Config>(base: &Base, given: &Given, adapt: &dyn Fn(&str, &mu
 ///
 /// # Errors
 /// Unknown keys and wrong types.
-pub fn load_stored<C: Config>(base: &Base) -> Result<C, Vec<Problem>> {
+pub(crate) fn load_stored<C: Config>(base: &Base) -> Result<C, Vec<Problem>> {
     read(Some(base), &Given::default(), &|_, _| {}, Checks::Types)
 }
 
-/// What is given, as a table of its own.
+/// Returns the given settings as a table of its own.
 ///
 /// # Errors
 /// When the file cannot be read or is not TOML, or a `--set` has no value.
@@ -194,7 +198,7 @@ pub fn load_unchecked<C: Config>(given: &Given) -> Result<C, Vec<Problem>> {
 ///
 /// # Errors
 /// Everything of [`load`] but what a file and a command line can have wrong; places are bare keys.
-pub fn from_table<C: Config>(mut base: Table, over: &[(String, Value)]) -> Result<C, Vec<Problem>> {
+pub(crate) fn from_table<C: Config>(mut base: Table, over: &[(String, Value)]) -> Result<C, Vec<Problem>> {
     let origins = Origins::default();
     for (key, value) in over {
         if let Some(message) = ranges::too_deep(key) {
@@ -275,7 +279,7 @@ fn read<C: Config>(
 ///
 /// # Errors
 /// The line that is not TOML, and why.
-pub fn parse_file(path: &Path, text: &str) -> Result<Table, Problem> {
+pub(crate) fn parse_file(path: &Path, text: &str) -> Result<Table, Problem> {
     text.parse::<Table>().map_err(|e| {
         let line = e.span().map_or(1, |s| text[..s.start.min(text.len())].matches('\n').count() + 1);
         let reason = e.message().lines().next().unwrap_or_default();

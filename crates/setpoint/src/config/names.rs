@@ -1,4 +1,4 @@
-//! Which settings of a job have a name, wherever they are.
+//! The settings of a job that have a name, wherever they are.
 
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};

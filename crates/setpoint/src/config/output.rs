@@ -22,12 +22,12 @@ pub enum Target {
 const UNFINISHED: &str = ".partial";
 
 /// Notes why the setting `output` cannot be written.
-pub fn validate_output(path: Option<&PathBuf>, target: Target, problems: &mut Problems<'_>) {
+pub(crate) fn validate_output(path: Option<&PathBuf>, target: Target, problems: &mut Problems<'_>) {
     validate_target(path, target, "output", problems);
 }
 
 /// Notes why the path of the setting `key` cannot be written.
-pub fn validate_target(path: Option<&PathBuf>, target: Target, key: &str, problems: &mut Problems<'_>) {
+pub(crate) fn validate_target(path: Option<&PathBuf>, target: Target, key: &str, problems: &mut Problems<'_>) {
     if let Some(problem) = path.and_then(|path| problem(path, target)) {
         problems.add(key, problem);
     }

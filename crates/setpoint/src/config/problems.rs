@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, and where each setting was written.
+//! The problems of a configuration, and the places at which settings were written.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use super::ranges;
 use super::table::{line_of, on_the_way};
 use crate::failure::Problem;
 
-/// Where a setting was written, to point at it in a message.
+/// The places at which settings were written, to point at them in a message.
 #[derive(Debug, Default)]
 pub(super) struct Origins {
     pub(super) file: Option<(PathBuf, String)>,
@@ -144,7 +144,7 @@ impl<'a> Problems<'a> {
     }
 
     /// Returns whether a setting, or one in the section of this name, has a value that could not be read.
-    pub fn is_unread(&self, key: &str) -> bool {
+    pub(crate) fn is_unread(&self, key: &str) -> bool {
         self.unread
             .iter()
             .any(|unread| unread.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '['])))

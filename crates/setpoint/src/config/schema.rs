@@ -13,7 +13,7 @@ use super::Config;
 use super::table::insert;
 
 /// Returns the schema of a job's settings with their defaults. Every setting may be left out.
-pub fn schema_of<C: Config + JsonSchema>() -> Json {
+pub(crate) fn schema_of<C: Config + JsonSchema>() -> Json {
     // Sections that belong to the table around them are read by code of their own, and written by derived code.
     let mut settings = SchemaSettings::draft07().for_serialize();
     settings.inline_subschemas = true;
@@ -205,7 +205,7 @@ pub fn kind(schema: &Json) -> Kind {
     };
     let values = match (own, forms.len()) {
         (Some(own), 1) => own,
-        (Some(own), _) => format!("{}: {own}", written()),
+        (Some(own), _) => format!("{}, each {own}", written()),
         (None, _) => written(),
     };
     Kind { name: names.join(" or "), values }
@@ -255,20 +255,33 @@ fn bounds(schema: &Json) -> Option<String> {
 
 /// Returns a word in the place of a value.
 fn placeholder(schema: &Json) -> String {
+    let joined =
+        |values: &[Json], word: &dyn Fn(&Json) -> String| values.iter().map(word).collect::<Vec<_>>().join(" or ");
+    if let Some(value) = schema.get("const") {
+        return value.to_string();
+    }
+    if let Some(values) = schema.get("enum").and_then(Json::as_array) {
+        return joined(values, &Json::to_string);
+    }
+    if let Some(choices) = schema.get("oneOf").or_else(|| schema.get("anyOf")).and_then(Json::as_array) {
+        return joined(choices, &placeholder);
+    }
     match schema.get("type").and_then(Json::as_str) {
         Some("integer") => "WHOLE_NUMBER".into(),
         Some("number") => "NUMBER".into(),
         Some("boolean") => "true".into(),
         Some("array") => match &schema["items"] {
             Json::Array(items) => format!("[{}]", items.iter().map(placeholder).collect::<Vec<_>>().join(", ")),
-            items => format!("[{}, …]", placeholder(items)),
+            items => match schema.get("maxItems").and_then(Json::as_u64) {
+                Some(count) if schema.get("minItems") == schema.get("maxItems") && count <= 4 => {
+                    format!("[{}]", vec![placeholder(items); count as usize].join(", "))
+                }
+                _ => format!("[{}, …]", placeholder(items)),
+            },
         },
         Some("object") => "{ … }".into(),
         Some("string") => "TEXT".into(),
-        _ => {
-            let forms: Vec<String> = forms(schema).into_iter().map(|(_, form)| form).collect();
-            if forms.is_empty() { "…".into() } else { forms.join(" or ") }
-        }
+        _ => "…".into(),
     }
 }
 
@@ -285,8 +298,12 @@ pub fn example(schema: &Json) -> Json {
         return example(choice);
     }
     match schema.get("type").and_then(Json::as_str) {
-        Some("integer") => schema.get("minimum").cloned().unwrap_or_else(|| json!(1)),
-        Some("number") => json!(1.0),
+        // A count of 0 is mostly out of range, and never what somebody sets.
+        Some("integer") => json!(schema.get("minimum").and_then(Json::as_u64).unwrap_or(1).max(1)),
+        Some("number") => {
+            let below = schema.get("exclusiveMaximum").and_then(Json::as_f64);
+            json!(below.filter(|&below| below <= 1.0).map_or(1.0, |below| below / 2.0))
+        }
         Some("boolean") => json!(true),
         Some("array") => json!([]),
         Some("object") => json!({}),
@@ -308,6 +325,26 @@ fn about_object(object: &Map<String, Json>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_are_written_as_a_file_has_them() {
+        let pair = json!({"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2});
+        let range = json!({"anyOf": [{"type": "number"}, pair], "x-values": "a finite number"});
+        assert_eq!(kind(&range).values, "a number, [NUMBER, NUMBER], each a finite number");
+        let clip = json!({"type": "object", "properties": {"clip": range}});
+        let choice = json!({"oneOf": [{"type": "string", "const": "none"}, clip]});
+        assert_eq!(kind(&choice).values, "\"none\", { clip = NUMBER or [NUMBER, NUMBER] }");
+        let names = json!({"type": "array", "items": {"type": "string", "enum": ["a", "b"]}});
+        assert_eq!(placeholder(&names), "[\"a\" or \"b\", …]");
+    }
+
+    #[test]
+    fn examples_are_in_range() {
+        assert_eq!(example(&json!({"type": "integer", "minimum": 0})), json!(1));
+        assert_eq!(example(&json!({"type": "integer", "minimum": 2})), json!(2));
+        assert_eq!(example(&json!({"type": "number"})), json!(1.0));
+        assert_eq!(example(&json!({"type": "number", "minimum": 0, "exclusiveMaximum": 1})), json!(0.5));
+    }
 
     #[test]
     fn a_schema_for_editors_takes_lists_of_data_sets() {

@@ -137,7 +137,7 @@ impl ModelSection {
 
     /// Notes a model whose parameters cannot be trained: quantised matrices have no gradient, and dequantised ones would be another model.
     /// An adapter leaves them as they are.
-    pub fn validate_trained(&self, section: &str, has_adapter: bool, problems: &mut Problems<'_>) {
+    pub(crate) fn validate_trained(&self, section: &str, has_adapter: bool, problems: &mut Problems<'_>) {
         if has_adapter {
             return;
         }
@@ -156,7 +156,7 @@ impl ModelSection {
     }
 
     /// Returns the folder of tokenizer.json.
-    pub fn tokenizer_dir(&self) -> Option<PathBuf> {
+    pub(crate) fn tokenizer_dir(&self) -> Option<PathBuf> {
         let own = || self.path.as_deref().map(|path| model_folder::holding(path, "tokenizer.json"));
         self.tokenizer.clone().or_else(own)
     }
@@ -172,7 +172,7 @@ fn no_file(folder: &Path, name: &str) -> String {
 }
 
 /// Says why a folder does not hold a model of the kind that is wanted, in one sentence with the remedy.
-pub fn folder_problem(path: &Path, wanted: Wanted) -> Option<String> {
+pub(crate) fn folder_problem(path: &Path, wanted: Wanted) -> Option<String> {
     let shown = path.display();
     let is_adapter = model_folder::is_adapter(path);
     if is_adapter || path.join("config.json").is_file() {
@@ -219,7 +219,7 @@ fn gguf_in(path: &Path) -> Option<String> {
     Some(format!("`{}`", found.file_name()?.to_string_lossy()))
 }
 
-/// How a model is named on the command line: only those of `[model]` and `[reference.model]` have a flag.
+/// Describes how a model is named on the command line: only those of `[model]` and `[reference.model]` have a flag.
 fn how_to_name(section: &str) -> String {
     match section {
         "model" => "or give --model DIR".to_owned(),
@@ -252,13 +252,13 @@ pub enum Quantization {
 }
 
 /// Notes what is wrong with a `[data]` section of a job that looks at all responses.
-pub fn validate_data(data: &DatasetConfig, section: &str, problems: &mut Problems<'_>) {
+pub(crate) fn validate_data(data: &DatasetConfig, section: &str, problems: &mut Problems<'_>) {
     validate_no_weights(data, section, problems);
     validate_training_data(data, section, problems);
 }
 
 /// Notes what is wrong with the `[data]` section of a training that looks at all responses: its data sets may have weights.
-pub fn validate_training_data(data: &DatasetConfig, section: &str, problems: &mut Problems<'_>) {
+pub(crate) fn validate_training_data(data: &DatasetConfig, section: &str, problems: &mut Problems<'_>) {
     let own = data.sources.iter().enumerate().map(|(i, source)| (format!("sources[{i}].responses"), source.responses));
     for (name, responses) in [("responses".to_owned(), data.responses)].into_iter().chain(own) {
         let key = format!("{section}.{name}");
@@ -282,7 +282,7 @@ fn validate_no_weights(data: &DatasetConfig, section: &str, problems: &mut Probl
 }
 
 /// Notes what is wrong with a section of rows that `setpoint sft` reads once, such as `[eval_data]`.
-pub fn validate_sft_data(data: &DatasetConfig, section: &str, problems: &mut Problems<'_>) {
+pub(crate) fn validate_sft_data(data: &DatasetConfig, section: &str, problems: &mut Problems<'_>) {
     validate_no_weights(data, section, problems);
     validate_sft_training_data(data, section, problems);
 }
@@ -310,7 +310,7 @@ fn validate_rows(data: &DatasetConfig, section: &str, problems: &mut Problems<'_
 }
 
 /// Notes a best checkpoint that no evaluation can tell.
-pub fn validate_best(train: &TrainConfig, eval_data: Option<&DatasetConfig>, problems: &mut Problems<'_>) {
+pub(crate) fn validate_best(train: &TrainConfig, eval_data: Option<&DatasetConfig>, problems: &mut Problems<'_>) {
     problems.require(
         train.best.is_none() || eval_data.is_some(),
         "train.best",
@@ -319,7 +319,7 @@ pub fn validate_best(train: &TrainConfig, eval_data: Option<&DatasetConfig>, pro
 }
 
 /// Warns of evaluations that are asked for without rows to evaluate on.
-pub fn warn_of_no_eval_data(train: &TrainConfig, eval_data: Option<&DatasetConfig>) {
+pub(crate) fn warn_of_no_eval_data(train: &TrainConfig, eval_data: Option<&DatasetConfig>) {
     let asked = [("eval_steps", train.eval_steps.is_some()), ("eval_on_start", train.eval_on_start)];
     if let (None, Some((name, _))) = (eval_data, asked.iter().find(|(_, asked)| *asked)) {
         log::warn!("train.{name} has no effect: no rows to evaluate on are given (eval_data.path)");
@@ -327,7 +327,7 @@ pub fn warn_of_no_eval_data(train: &TrainConfig, eval_data: Option<&DatasetConfi
 }
 
 /// Notes what is wrong with the `[train]` section.
-pub fn validate_train(train: &TrainConfig, problems: &mut Problems<'_>) {
+pub(crate) fn validate_train(train: &TrainConfig, problems: &mut Problems<'_>) {
     for problem in train.problems() {
         // The engine's messages begin with the setting they are about.
         let key = match problem.split('`').nth(1) {
@@ -341,7 +341,7 @@ pub fn validate_train(train: &TrainConfig, problems: &mut Problems<'_>) {
 }
 
 /// Notes settings of `[train]` about files that do not go with the job, and a mirror that cannot be written.
-pub fn validate_saving(train: &TrainConfig, has_adapter: bool, problems: &mut Problems<'_>) {
+pub(crate) fn validate_saving(train: &TrainConfig, has_adapter: bool, problems: &mut Problems<'_>) {
     problems.require(
         !has_adapter || train.save_dtype == SaveDtype::Auto,
         "train.save_dtype",
@@ -352,7 +352,7 @@ pub fn validate_saving(train: &TrainConfig, has_adapter: bool, problems: &mut Pr
 }
 
 /// Notes a mirror for a job of many runs.
-pub fn validate_no_mirror(train: &TrainConfig, problems: &mut Problems<'_>) {
+pub(crate) fn validate_no_mirror(train: &TrainConfig, problems: &mut Problems<'_>) {
     problems.require(
         train.mirror.is_none(),
         "train.mirror",
@@ -361,7 +361,7 @@ pub fn validate_no_mirror(train: &TrainConfig, problems: &mut Problems<'_>) {
 }
 
 /// Notes what is wrong with the `[encode]` section of a job that goes by whole responses.
-pub fn validate_encode(encode: &EncodeOptions, problems: &mut Problems<'_>) {
+pub(crate) fn validate_encode(encode: &EncodeOptions, problems: &mut Problems<'_>) {
     problems.require(
         encode.learns_thoughts(),
         "encode.train_on_thoughts",
@@ -371,7 +371,7 @@ pub fn validate_encode(encode: &EncodeOptions, problems: &mut Problems<'_>) {
 }
 
 /// Notes what is wrong with the `[encode]` section of `setpoint sft`, which may learn answers without their thoughts.
-pub fn validate_sft_encode(encode: &EncodeOptions, problems: &mut Problems<'_>) {
+pub(crate) fn validate_sft_encode(encode: &EncodeOptions, problems: &mut Problems<'_>) {
     for (key, most) in [("max_length", encode.max_length), ("max_prompt_length", encode.max_prompt_length)] {
         problems.require(most != Some(0), &format!("encode.{key}"), format!("`encode.{key}` must be at least 1"));
     }

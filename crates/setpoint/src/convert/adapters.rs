@@ -1,4 +1,4 @@
-//! How the settings of adapters are carried over.
+//! The rules for the settings of adapters.
 
 use serde_json::Value as Json;
 use toml::Value;

@@ -1,4 +1,4 @@
-//! How data sets are carried over.
+//! The rules for data sets.
 
 use serde_json::Value as Json;
 use toml::{Table, Value};

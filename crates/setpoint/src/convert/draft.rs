@@ -12,7 +12,7 @@ use crate::config::load::{insert, to_table};
 pub struct Draft<'a> {
     /// The tool whose file is read.
     pub tool: Tool,
-    /// What the file trains.
+    /// The training that the file describes.
     pub trainer: Trainer,
     /// The method of `setpoint align`, if it is one.
     pub method: Option<String>,

@@ -1,4 +1,4 @@
-//! What a file trains, and the losses of preference training.
+//! The training that a file describes, and the losses of preference training.
 
 use serde_json::{Map, Value as Json};
 use setpoint_align::Method;

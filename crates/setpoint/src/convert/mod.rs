@@ -28,7 +28,7 @@ pub const LONGEST: usize = 1 << 20;
 /// The tools whose files are understood.
 pub const TOOLS: [Tool; 3] = [Tool::Trl, Tool::Axolotl, Tool::LlamaFactory];
 
-/// What a file trains.
+/// The training that a file describes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trainer {
     /// Supervised fine-tuning.
@@ -71,7 +71,7 @@ pub struct Converted {
     pub settings: Table,
     /// The run folder.
     pub run: Option<String>,
-    /// What was not carried over, or not exactly.
+    /// Remarks on values that were not carried over, or not exactly.
     pub remarks: Vec<Remark>,
 }
 

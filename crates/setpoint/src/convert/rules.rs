@@ -1,4 +1,4 @@
-//! How the settings are carried over that are more than a number under another name.
+//! The rules for settings that are more than a number under another name.
 
 use serde_json::Value as Json;
 use setpoint_data::BuiltIn;
@@ -190,7 +190,7 @@ fn batch(draft: &mut Draft<'_>, names: Names<'_>) {
     draft.set("train.micro_batch.examples", each);
 }
 
-/// Whether blocks are computed again.
+/// Carries over whether blocks are computed again.
 fn recompute(draft: &mut Draft<'_>, names: Names<'_>) {
     let Some((name, value)) = draft.first(names) else { return };
     let on = match value {
@@ -275,7 +275,7 @@ fn save_steps(draft: &mut Draft<'_>, _: Names<'_>) {
     every(draft, "save", "save_steps", "train.save_steps");
 }
 
-/// What transformers does by steps, by epochs or never.
+/// Carries over the things that transformers does by steps, by epochs or never.
 fn every(draft: &mut Draft<'_>, what: &str, steps: &'static str, ours: &str) {
     let strategy = format!("{what}_strategy");
     match (draft.text(&strategy), draft.number(steps)) {

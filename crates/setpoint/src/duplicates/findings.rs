@@ -33,7 +33,7 @@ pub struct Finding {
     pub similarity: f64,
 }
 
-/// What a search found.
+/// The findings of a search.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Findings {
     /// The data set.
@@ -89,7 +89,7 @@ impl Findings {
     }
 }
 
-/// What is found of an evaluation set.
+/// The findings about an evaluation set.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct EvaluationReport {
     /// The file, folder or id.

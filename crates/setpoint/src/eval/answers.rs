@@ -50,7 +50,7 @@ impl<'a> Answerer<'a> {
         setup::prompt_ids(&self.encoder, &Record::new(prompt, Vec::new()))
     }
 
-    /// That the model has room for an answer to every prompt; `name` tells where one comes from.
+    /// Checks that the model has room for an answer to every prompt; `name` tells where one comes from.
     pub fn check_room(
         &self,
         prompts: &[Vec<u32>],
@@ -106,7 +106,7 @@ pub fn conversation<'t>(turns: impl IntoIterator<Item = (&'t str, &'t str)>) -> 
     Prompt::Messages(turns.into_iter().map(|(role, text)| Message::new(role, text)).collect())
 }
 
-/// What a manifest says of the sampling.
+/// Describes the sampling for a manifest.
 pub fn decoding(settings: &GenerationConfig, seed: u64) -> Value {
     let temperature = if settings.do_sample { settings.temperature } else { 0.0 };
     json!({

@@ -12,7 +12,7 @@ use crate::session::Session;
 use crate::setup;
 use crate::sources::{self, Entry, Opening};
 
-/// What gives the rewards.
+/// The source of the rewards.
 #[derive(Clone, Copy)]
 pub enum Judge<'a> {
     /// A source that the settings choose.
@@ -47,7 +47,7 @@ impl<'a> Judge<'a> {
     }
 }
 
-/// What decides the rewards of some answers: the judge, all that it may look at, and how answers become text.
+/// Collects the inputs that decide the rewards of some answers: the judge, all that it may look at, and how answers become text.
 pub fn rewards_key(
     session: &Session,
     config: &EvalConfig,

@@ -53,8 +53,10 @@ pub struct EvalConfig {
     /// The sampling of both models.
     pub generate: SamplingSection,
     /// The number of resamples of the bootstrap.
+    #[schemars(range(min = 100))]
     pub resamples: usize,
     /// Confidence level of the intervals.
+    #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
     pub level: f64,
     /// Tokens in one forward pass.
     #[schemars(range(min = 1), extend("x-unit" = "tokens"))]
@@ -111,7 +113,7 @@ pub struct EvalData {
     pub encoder: TextEncoder,
     /// The reward model's, where one judges.
     pub reward_encoder: Option<TextEncoder>,
-    /// Where the reward model reads the score.
+    /// The place at which the reward model reads the score.
     pub reading: Option<Reading>,
     /// Rows whose prompts are answered.
     pub prompts: Vec<Record>,
@@ -122,7 +124,7 @@ pub struct EvalData {
     pairs: Vec<Example>,
 }
 
-/// What decides the figures. The baseline is what both are compared with, so it is part of it.
+/// Collects the inputs that decide the figures. The baseline is what both are compared with, so it is part of it.
 fn manifest(config: &EvalConfig, judge: Judge<'_>, data: &EvalData) -> Outcome<Manifest> {
     let prompts: Vec<String> = data.prompts.iter().map(|r| annotate::prompt_text(&r.prompt)).collect();
     let digest = content_digest(prompts.iter().map(String::as_str));
@@ -384,7 +386,7 @@ fn answered_texts(data: &EvalData, policy: &Answers, baseline: &Answers) -> Outc
     .collect()
 }
 
-/// What decides the baseline's answers and its log-probs of the pairs.
+/// Collects the inputs that decide the baseline's answers and its log-probs of the pairs.
 fn baseline_key(session: &Session, config: &EvalConfig, data: &EvalData, pairs: &[Sequence]) -> Outcome<Value> {
     let model_config = setup::model_config(&config.baseline, &data.encoder)?;
     let settings = config.generate.resolve(&config.baseline, &model_config, &data.encoder)?;

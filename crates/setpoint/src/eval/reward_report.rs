@@ -1,4 +1,4 @@
-//! What `setpoint eval` measures: its figures as they are printed and written.
+//! The figures of `setpoint eval` as they are printed and written.
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use setpoint_eval::{Estimate, EvalItem, KlEstimates, Manifest, PairAccuracy, Win
 
 use crate::failure::Outcome;
 
-/// What was measured.
+/// The results of an evaluation by reward.
 #[derive(Debug, Clone, Serialize)]
 pub struct EvalReport {
     /// Prompts answered.
@@ -52,7 +52,7 @@ pub struct EvalReport {
     /// The answers of both models as text, prompt by prompt.
     #[serde(skip)]
     pub answered: Vec<Answered>,
-    /// What decided the result.
+    /// The inputs that decided the result.
     #[serde(skip)]
     pub manifest: Option<Manifest>,
 }
@@ -75,14 +75,14 @@ pub struct Answered {
     pub baseline: Vec<String>,
 }
 
-/// What was measured on held-out pairs.
+/// The results on held-out pairs.
 #[derive(Debug, Clone, Serialize)]
 pub struct PairReport {
     /// Mean log-ratio of the chosen responses, nats.
     pub chosen_log_ratio: Estimate,
     /// Mean log-ratio of the rejected responses, nats.
     pub rejected_log_ratio: Estimate,
-    /// How often the chosen response has the greater log-ratio.
+    /// The frequency with which the chosen response has the greater log-ratio.
     pub accuracy: PairAccuracy,
     /// The log-ratio of each chosen response, nats.
     #[serde(skip)]

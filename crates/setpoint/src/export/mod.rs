@@ -27,7 +27,7 @@ pub struct GgufSettings {
     pub format: NumberFormat,
     /// The file to write. The Modelfile is written next to it.
     pub output: PathBuf,
-    /// What is done about files that exist. [`Existing::Continue`] is no choice here: it counts as [`Existing::Refuse`].
+    /// The treatment of files that exist. [`Existing::Continue`] is no choice here: it counts as [`Existing::Refuse`].
     pub existing: Existing,
 }
 
@@ -40,7 +40,7 @@ pub struct Exported {
     pub modelfile: PathBuf,
     /// The tensors that are in f16 because their rows do not divide into the blocks of the format.
     pub in_f16: Vec<String>,
-    /// How the ids of llama.cpp's tokenizer may differ, if they may.
+    /// The difference between these ids and those of llama.cpp's tokenizer, if there may be one.
     pub remark: Option<&'static str>,
 }
 

@@ -38,7 +38,7 @@ pub struct MetricLines {
     pub metric: String,
     /// A line for each method.
     pub lines: Vec<MethodLine>,
-    /// What the methods reach, KL by KL.
+    /// The results of the methods, KL by KL.
     pub at: Vec<AtKl>,
 }
 
@@ -64,7 +64,7 @@ pub struct Point {
     pub value: f64,
 }
 
-/// What a method reaches at a KL.
+/// The results of a method at a KL.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AtKl {
     /// The KL, nats per response.
@@ -73,12 +73,12 @@ pub struct AtKl {
     pub method: String,
     /// The metric with its interval over prompts; none outside of the KLs that were measured of the method.
     pub estimate: Option<Estimate>,
-    /// How much more it is than the baseline's at the same KL, with a paired interval over prompts; none outside of the KLs that were
+    /// Its excess over the baseline's at the same KL, with a paired interval over prompts; none outside of the KLs that were
     /// measured of either, and for the baseline itself.
     pub difference: Option<Estimate>,
 }
 
-/// Whether the loss of a method's trainings was still falling when they stopped.
+/// Tells whether the loss of a method's trainings was still falling when they stopped.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MethodLoss {
     /// The method.

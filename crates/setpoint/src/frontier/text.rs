@@ -5,7 +5,7 @@ use setpoint_eval::Estimate;
 use super::{Frontier, MetricLines};
 use crate::session::TextTable;
 
-/// What stands in a cell without a value.
+/// The content of a cell without a value.
 const NONE: &str = "—";
 
 impl Frontier {

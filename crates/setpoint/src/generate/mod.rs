@@ -226,7 +226,7 @@ pub(crate) fn prompts_of_a_part(settings: &GenerationConfig, samples: usize) -> 
     (PART * settings.batch_size).div_ceil(samples.max(1)).max(1)
 }
 
-/// What decides the answers.
+/// Collects the inputs that decide the answers.
 fn identity(
     session: &Session,
     config: &GenerateConfig,
@@ -294,7 +294,7 @@ fn check_memory(prompts: &[Vec<u32>], settings: &GenerationConfig, samples: usiz
 }
 
 /// Says so if several samples of a prompt are bound to be equal.
-pub fn warn_of_identical(settings: &GenerationConfig, samples: usize) {
+pub(crate) fn warn_of_identical(settings: &GenerationConfig, samples: usize) {
     let likeliest = if !settings.do_sample {
         "the likeliest token is always taken (generate.temperature = 0, or do_sample = false in generation_config.json)"
     } else if settings.top_k == Some(1) {

@@ -1,4 +1,4 @@
-//! Where answers come from: the model in this process, or a server.
+//! The source of answers: the model in this process, or a server.
 
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};

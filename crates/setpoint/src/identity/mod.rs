@@ -53,7 +53,7 @@ pub struct Row {
     pub margin: Option<f64>,
 }
 
-/// Whether a row is of the first data set, or of the only one.
+/// Returns whether a row is of the first data set, or of the only one.
 fn is_first(set: &usize) -> bool {
     *set == 0
 }
@@ -85,7 +85,7 @@ impl Row {
     }
 }
 
-/// What a run is made from, collected step by step.
+/// The inputs that a run is made from, collected step by step.
 #[derive(Debug)]
 pub struct Origin {
     identity: Identity,

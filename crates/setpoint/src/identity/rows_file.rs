@@ -17,7 +17,7 @@ const MOST_COMPARED: u64 = 1 << 28;
 /// The bytes of rows that are kept in memory.
 const IN_MEMORY: usize = 4 << 20;
 
-/// What of a row is compared, and how messages name it.
+/// The aspects of a row that are compared, and their names in messages.
 pub(super) const ASPECTS: [(&str, &str); 4] = [
     ("tokens", "the prompts or responses"),
     ("rewards", "the rewards"),
@@ -104,11 +104,11 @@ impl KeptRows {
 pub struct RowsFile {
     /// `data` or `eval_data`.
     pub section: &'static str,
-    /// Where the data sets are.
+    /// The paths of the data sets.
     pub paths: Vec<String>,
     /// Its rows now.
     pub rows: KeptRows,
-    /// How messages name a row's hash.
+    /// The name of a row's hash in messages.
     pub parts: fn(usize) -> String,
 }
 
@@ -190,7 +190,7 @@ impl RowsFile {
     }
 }
 
-/// Whether the same rows are there in another order.
+/// Returns whether the same rows are there in another order.
 fn reordered(then: &[Row], now: &[Row]) -> bool {
     let mut counts: HashMap<&[String], i64> = HashMap::new();
     then.iter().for_each(|row| *counts.entry(&row.tokens).or_default() += 1);

@@ -19,7 +19,7 @@ const SLIGHT: f64 = 0.01;
 pub struct Answer {
     /// The question.
     pub question: &'static str,
-    /// Whether the answer is good news.
+    /// The tone of the answer.
     pub tone: Tone,
     /// The answer in a word or two.
     pub verdict: String,
@@ -27,7 +27,7 @@ pub struct Answer {
     pub reasons: Vec<String>,
 }
 
-/// Whether an answer is good news.
+/// Tells whether an answer is good news.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Tone {

@@ -27,9 +27,9 @@ const BARS: usize = 24;
 pub struct Chart {
     /// Its title.
     pub title: String,
-    /// What it shows, for people who do not see it: the title, or more.
+    /// A description for people who do not see it: the title, or more.
     alt: String,
-    /// What good looks like, in one sentence.
+    /// The look of a good curve, in one sentence.
     pub good: String,
     /// The names of its lines, if there are several.
     pub legend: Vec<Key>,
@@ -149,7 +149,7 @@ pub struct Words<'a> {
     pub x: &'a str,
     /// The title of the y-axis, with the unit.
     pub y: &'a str,
-    /// What good looks like, in one sentence.
+    /// The look of a good curve, in one sentence.
     pub good: &'a str,
 }
 

@@ -58,7 +58,7 @@ pub struct Compared {
     pub difference: String,
     /// The p-value.
     pub p: String,
-    /// Why the two are not comparable.
+    /// The reason for which the two are not comparable.
     pub problem: Option<String>,
 }
 

@@ -31,7 +31,7 @@ pub struct Section {
     tables: Vec<Table>,
 }
 
-/// What methods reach at some KLs.
+/// The results of methods at some KLs.
 #[derive(Debug, Serialize)]
 struct Table {
     metric: String,

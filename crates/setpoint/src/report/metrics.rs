@@ -9,7 +9,7 @@ pub struct Metric {
     pub title: &'static str,
     /// The title of its axis, with the unit.
     pub axis: &'static str,
-    /// What good looks like, in one sentence.
+    /// The look of a good curve, in one sentence.
     pub good: &'static str,
 }
 
@@ -170,11 +170,11 @@ pub struct Words {
     pub title: String,
     /// The title of the axis, with the unit.
     pub axis: String,
-    /// What good looks like.
+    /// The look of a good curve.
     pub good: String,
     /// The place among the charts.
     pub place: usize,
-    /// Whether a reader looks at it first.
+    /// True if a reader looks at it first.
     pub main: bool,
 }
 

@@ -46,7 +46,7 @@ pub struct Report {
     subjects: Vec<Subject>,
     /// Methods at equal KL.
     frontiers: Vec<Section>,
-    /// Where the targets of each run send probability.
+    /// The probability that the targets of each run send to each kind of text.
     targets: Vec<Chart>,
     /// Charts of training.
     families: Vec<Family>,
@@ -60,7 +60,7 @@ pub struct Report {
     settings: Vec<Settings>,
     /// The numbers of the colours that the page uses.
     colours: Vec<page::Colour>,
-    /// What the report shows.
+    /// Counts of the report's content.
     #[serde(skip)]
     counts: Counts,
 }

@@ -67,7 +67,7 @@ pub struct Run {
     pub trial: Option<Value>,
     /// The values of each prompt, by part of the held-out rows and metric, if it is a trial of a search.
     pub by_prompt: Vec<(&'static str, BTreeMap<String, Vec<f64>>)>,
-    /// Where its targets send probability, if it has targets and its version of the program noted that.
+    /// The probability that its targets send to each kind of text, if it has targets and its version of the program noted that.
     pub masses: Option<Masses>,
     /// The numbers of single responses.
     pub responses: Responses,

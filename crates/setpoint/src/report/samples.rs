@@ -18,7 +18,7 @@ pub struct Prompt {
     completions: Vec<Completion>,
 }
 
-/// What a model wrote.
+/// A completion of a model.
 #[derive(Debug, PartialEq, Serialize)]
 struct Completion {
     key: Key,

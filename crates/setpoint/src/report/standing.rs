@@ -1,4 +1,4 @@
-//! How a model compares with a baseline, from the scores of an evaluation.
+//! The comparison of a model with a baseline, from the scores of an evaluation.
 
 use serde_json::Value;
 use setpoint_eval::EvalRun;

@@ -1,4 +1,4 @@
-//! What is measured of a trial, and how tables write it.
+//! The figures of a trial, and their form in tables.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -47,7 +47,7 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// Those of a report.
+    /// Reads the figures of a report.
     pub fn of(report: &EvalReport) -> Self {
         let pairs = report.pairs.as_ref();
         Self {
@@ -120,17 +120,17 @@ impl Metric {
 pub struct Entry {
     /// Its folder in `RUN/trials`.
     pub trial: String,
-    /// What was tried.
+    /// The settings that were tried.
     pub settings: BTreeMap<String, toml::Value>,
     /// Seed of its data order.
     pub seed: u64,
-    /// What training took.
+    /// The cost of the training.
     pub trained: Option<Trained>,
-    /// What was measured.
+    /// The measured figures.
     pub figures: Option<Figures>,
     /// The slope of its training loss over the last fifth, if there were enough steps.
     pub loss_trend: Option<Trend>,
-    /// Why it failed.
+    /// The reason of its failure.
     pub error: Option<String>,
 }
 

@@ -34,8 +34,10 @@ pub struct HeldOut {
     /// The sampling of both models.
     pub generate: SamplingSection,
     /// The number of resamples of the bootstrap.
+    #[schemars(range(min = 100))]
     pub resamples: usize,
     /// Confidence level of the intervals.
+    #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
     pub level: f64,
     /// Tokens in one forward pass.
     #[schemars(range(min = 1), extend("x-unit" = "tokens"))]

@@ -1,4 +1,4 @@
-//! What `setpoint sweep` and `setpoint compare` share: a list of trials, each trained and evaluated in a process of its own, and their
+//! The part that `setpoint sweep` and `setpoint compare` share: a list of trials, each trained and evaluated in a process of its own, and their
 //! figures collected.
 //!
 //! A trial is an ordinary run folder. Its settings stand in `align.toml` and `eval-PART.toml`, so that `setpoint align` and `setpoint eval`

@@ -47,9 +47,9 @@ pub fn steps(session: &Session, config: &AlignConfig) -> Outcome<(u64, f64)> {
 pub struct TrialJob {
     folder: PathBuf,
     part: &'static str,
-    /// Where values stand that the trials have in common.
+    /// The folder of the values that the trials have in common.
     shared: PathBuf,
-    /// What is said of it.
+    /// The title in messages.
     title: String,
 }
 
@@ -93,7 +93,7 @@ fn write_once(path: &Path, text: &str) -> Outcome {
     }
 }
 
-/// How trials are run.
+/// The way in which trials are run.
 #[derive(Debug)]
 pub struct Crew<'a> {
     session: &'a Session,
@@ -202,7 +202,7 @@ impl<'a> Crew<'a> {
     }
 }
 
-/// How many trials of `memory` bytes nine tenths of the available ones hold; one in any case.
+/// Returns the number of trials of `memory` bytes nine tenths of the available ones hold; one in any case.
 fn fitting(available: f64, memory: f64) -> usize {
     ((0.9 * available / memory.max(1.0)) as usize).max(1)
 }

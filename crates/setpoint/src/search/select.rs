@@ -17,7 +17,7 @@ pub struct Select {
     pub metric: Option<Metric>,
     /// The greatest KL from the SFT model that is allowed, nats per response.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-unit" = "nats"))]
+    #[schemars(extend("exclusiveMinimum" = 0, "x-unit" = "nats"))]
     pub max_kl: Option<f64>,
 }
 
@@ -79,7 +79,7 @@ impl Rule {
     }
 
     /// Says that none of some trials is allowed, and which of them is the nearest. `trials`: the name and the figures of each that finished.
-    pub fn none_of<'f>(&self, trials: impl IntoIterator<Item = (String, &'f Figures)>) -> Option<String> {
+    pub(crate) fn none_of<'f>(&self, trials: impl IntoIterator<Item = (String, &'f Figures)>) -> Option<String> {
         let (name, nearest) = trials.into_iter().min_by(|a, b| self.order(a.1, b.1))?;
         if self.allows(nearest) {
             return None;

@@ -8,7 +8,7 @@ use toml::{Table, Value};
 /// One choice of settings: dotted keys with their values.
 pub type Point = Vec<(String, Value)>;
 
-/// What a setting is tried with.
+/// The values that a setting is tried with.
 #[derive(Debug, Clone, PartialEq)]
 enum Choice {
     /// Each of these.

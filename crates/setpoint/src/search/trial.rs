@@ -25,12 +25,12 @@ use crate::session::{Session, Shared};
 use crate::training::{finished_steps, kept_model, kept_steps};
 use crate::{align, setup};
 
-/// What is trained: a folder's name, and the settings of `setpoint align`.
+/// A training: a folder's name, and the settings of `setpoint align`.
 #[derive(Debug, Clone)]
 pub struct Trial {
     /// Its folder in `RUN/trials`.
     pub name: String,
-    /// What is tried.
+    /// The settings that are tried.
     pub point: Point,
     /// All settings.
     pub config: AlignConfig,
@@ -60,7 +60,7 @@ pub fn blamed(problem: &Problem, point: &Point) -> Option<String> {
     exact.or_else(|| keys().find(|key| inside(key) && named(key))).or_else(|| keys().find(inside)).cloned()
 }
 
-/// What training took, written when it is over: as if the trial had computed itself what another did for it.
+/// The cost of a training, written when it is over: as if the trial had computed itself what another did for it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Trained {
@@ -69,7 +69,7 @@ pub struct Trained {
     /// Greatest resident memory of that process, or of the one that computed the reference's log-probabilities if that is more, bytes; the
     /// device's own memory is not in it. Where the system tells.
     pub peak_memory: Option<u64>,
-    /// Whether that process went on from a checkpoint of another, whose seconds are not counted.
+    /// True if that process went on from a checkpoint of another, whose seconds are not counted.
     pub resumed: bool,
 }
 
@@ -157,7 +157,7 @@ fn wins(report: &eval::EvalReport) -> Vec<f64> {
     report.rewards.iter().zip(&report.baseline_rewards).map(win).collect()
 }
 
-/// What a finished trial left, read back.
+/// The files of a finished trial, read back.
 #[derive(Debug, Clone, Deserialize)]
 struct Written {
     figures: Figures,
@@ -167,12 +167,12 @@ struct Written {
     by_prompt: BTreeMap<String, Vec<f64>>,
 }
 
-/// What the model of an earlier step reached.
+/// The results of the model of an earlier step.
 #[derive(Debug, Clone)]
 pub struct Earlier {
     /// The step.
     pub step: u64,
-    /// What was measured.
+    /// The measured figures.
     pub figures: Figures,
     /// Prompt by prompt, against the baseline.
     pub wins: Vec<f64>,
@@ -180,12 +180,12 @@ pub struct Earlier {
     pub by_prompt: BTreeMap<String, Vec<f64>>,
 }
 
-/// What a trial took and reached.
+/// The cost and the results of a trial.
 #[derive(Debug, Clone)]
 pub struct Done {
-    /// What training took.
+    /// The cost of the training.
     pub trained: Trained,
-    /// What was measured.
+    /// The measured figures.
     pub figures: Figures,
     /// Prompt by prompt, against the baseline.
     pub wins: Vec<f64>,
@@ -199,10 +199,10 @@ pub struct Done {
     pub sampled_tokens: Option<f64>,
 }
 
-/// What a trial reached, or why it failed.
+/// The results of a trial, or the reason for which it failed.
 pub type Reached = Result<Done, String>;
 
-/// What a trial left, when it is finished.
+/// Reads the results of a trial, when it is finished.
 pub fn done(folder: &Path, part: &str) -> Outcome<Option<Done>> {
     let read = |path: &Path| -> Outcome<Option<String>> {
         match path.is_file() {

@@ -1,4 +1,4 @@
-//! Which of a prompt's responses are selected, by their scores.
+//! The responses of a prompt that are selected, by their scores.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

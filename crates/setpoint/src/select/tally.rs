@@ -1,4 +1,4 @@
-//! What became of the rows, for the lines at the end.
+//! Counts of the rows, for the lines at the end.
 
 use setpoint_data::{Error, ReadReport, Source, counted};
 
@@ -8,7 +8,7 @@ use crate::failure::Failure;
 /// Errors of bad rows that are kept.
 const EXAMPLES: usize = 5;
 
-/// Why nothing of a prompt is selected.
+/// The reason for which nothing of a prompt is selected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reason {
     /// The row has no responses.
@@ -53,14 +53,14 @@ impl Reason {
     }
 }
 
-/// What became of the rows.
+/// Counts of the rows by the result of selecting.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     /// The rows, and those that are bad.
     pub(super) read: ReadReport,
     /// The responses of all rows.
     pub(super) responses: usize,
-    /// Those that repeat another one of their row.
+    /// Responses that repeat another one of their row.
     pub(super) repeated: usize,
     /// Rows of which something is selected.
     pub(super) selected: usize,

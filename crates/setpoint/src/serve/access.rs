@@ -1,4 +1,4 @@
-//! Who may ask: the address that the server listens at, and the key that requests bear.
+//! The address that the server listens at, and the key that requests bear.
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs as _};
 

@@ -54,7 +54,7 @@ pub(super) enum Served {
     Reward {
         /// To the loop that scores.
         work: Sender<ScoreWork>,
-        /// Where it reads the score.
+        /// The place at which it reads the score.
         reading: Reading,
     },
 }

@@ -65,9 +65,9 @@ pub(super) struct Asked {
     pub(super) form: Form,
     /// The tokens of each prompt.
     pub(super) prompts: Vec<Vec<u32>>,
-    /// How the answers are sampled.
+    /// The sampling of the answers.
     pub(super) sampling: Sampling,
-    /// Whether log-probabilities are told, and of how many of the likeliest tokens.
+    /// The number of likeliest tokens that are told with each log-probability; none if log-probabilities are not told.
     pub(super) logprobs: Option<usize>,
 }
 

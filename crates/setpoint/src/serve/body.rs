@@ -14,7 +14,7 @@ use super::error::{Answered, ApiError};
 pub(super) const MOST: usize = 1 << 20;
 /// The bytes beyond that are read and dropped, so that the client, which is still sending, comes to read the refusal.
 const DROPPED: usize = 16 << 20;
-/// How long a body may take to arrive. A client that stalls holds its connection, and the end of a server that drains, for as long.
+/// The time that a body may take to arrive. A client that stalls holds its connection, and the end of a server that drains, for as long.
 const ARRIVAL: Duration = Duration::from_secs(75);
 
 /// Reads a body and turns it into a request on a thread of its own, since templates and tokenizers take their time.

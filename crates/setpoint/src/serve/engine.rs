@@ -14,7 +14,7 @@ use super::gate::Ticket;
 use super::metrics::Metrics;
 use crate::failure::Failure;
 
-/// How long the loop waits for work before it looks at whether it should end.
+/// The time that the loop waits for work before it looks at whether it should end.
 pub(super) const POLL: Duration = Duration::from_millis(20);
 
 /// A row to be answered.
@@ -22,11 +22,11 @@ pub(super) const POLL: Duration = Duration::from_millis(20);
 pub(super) struct Work {
     /// Its prompt and settings.
     pub(super) row: NewRow,
-    /// Where its tokens go.
+    /// The receiver of its tokens.
     pub(super) client: Client,
 }
 
-/// Where the tokens of a row go.
+/// The receiver of a row's tokens.
 #[derive(Debug)]
 pub(super) struct Client {
     /// Its place among the answers of the request.

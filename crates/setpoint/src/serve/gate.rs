@@ -1,4 +1,4 @@
-//! How many answers may be in work and waiting at once.
+//! The limit on the answers in work and waiting at once.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -1,4 +1,4 @@
-//! How the answers to a request are sampled: its fields over the server's settings.
+//! The sampling of the answers to a request: its fields over the server's settings.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
@@ -32,11 +32,11 @@ pub(super) struct Sampling {
     pub(super) n: usize,
     /// Texts that end an answer, which does not contain them.
     pub(super) stops: Vec<String>,
-    /// Whether the answer comes as it is generated.
+    /// True if the answer comes as it is generated.
     pub(super) stream: bool,
-    /// Whether the last part of a stream counts the tokens.
+    /// True if the last part of a stream counts the tokens.
     pub(super) include_usage: bool,
-    /// Whether the answer tells the tokens by number.
+    /// True if the answer tells the tokens by number.
     pub(super) token_ids: bool,
 }
 

@@ -30,7 +30,7 @@ pub(super) struct Item {
 pub(super) struct ScoreWork {
     /// The items.
     pub(super) items: Vec<Item>,
-    /// Where the scores go; nothing is sent if they could not be computed.
+    /// The receiver of the scores; nothing is sent if they could not be computed.
     pub(super) reply: oneshot::Sender<Vec<f64>>,
     /// Its places in the queue.
     pub(super) _tickets: Vec<Ticket>,

@@ -18,11 +18,11 @@ use crate::failure::{Failure, Outcome};
 
 /// The most connections at once; further ones wait to be accepted.
 const CONNECTIONS: usize = 1024;
-/// How long a connection may take for the headers of a request, and how long it may be idle before one.
+/// The time that a connection may take for the headers of a request, and that it may be idle before one.
 const HEADERS: Duration = Duration::from_secs(75);
 /// The pause after a connection could not be accepted, as when there are too many open files.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long the last answers may take to reach their clients.
+/// The time that the last answers may take to reach their clients.
 const LAST: Duration = Duration::from_secs(5);
 /// Threads that read requests, and the most that turn them into tokens.
 const THREADS: usize = 2;

@@ -25,22 +25,24 @@ pub struct ServerSettings {
     #[schemars(range(min = 1), extend("x-unit" = "requests"))]
     pub concurrency: usize,
     /// The largest number of requests a minute.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub requests_per_minute: Option<f64>,
     /// The time after which a request is given up.
-    #[schemars(extend("x-unit" = "seconds"))]
+    #[schemars(range(max = 86_400), extend("exclusiveMinimum" = 0, "x-unit" = "seconds"))]
     pub timeout_seconds: f64,
     /// The number of further attempts after one that failed in passing.
     pub retries: u32,
     /// The time before the first further attempt, doubled each time up to a minute; a `Retry-After` header goes before.
-    #[schemars(extend("x-unit" = "seconds"))]
+    #[schemars(range(min = 0, max = 60), extend("x-unit" = "seconds"))]
     pub backoff_seconds: f64,
     /// A JSONL file of the answers; a request in it is not sent again. By default a file next to the output, or in the run folder until the
     /// round is whole.
     pub cache: Option<PathBuf>,
     /// The price of a million prompt tokens.
-    #[schemars(extend("x-unit" = "per million tokens"))]
+    #[schemars(range(min = 0), extend("x-unit" = "per million tokens"))]
     pub prompt_price: Option<f64>,
     /// The price of a million completion tokens.
+    #[schemars(range(min = 0), extend("x-unit" = "per million tokens"))]
     pub completion_price: Option<f64>,
 }
 
@@ -85,7 +87,7 @@ impl ServerSettings {
 
     /// Returns the settings that decide the answers; the others may change before an interrupted job goes on.
     #[must_use]
-    pub fn deciding(&self) -> Self {
+    pub(crate) fn deciding(&self) -> Self {
         Self { model: self.model.clone(), ..Self::default() }
     }
 

@@ -81,7 +81,7 @@ pub enum Printed<'a> {
 pub struct TextTable {
     /// The rows, the titles of the columns first. A short row ends before the last column.
     pub rows: Vec<Vec<String>>,
-    /// Whether lines are drawn around its cells.
+    /// True if lines are drawn around its cells.
     pub is_framed: bool,
     /// The first columns, which say what a row is about. A host that folds the table repeats them.
     pub keys: usize,

@@ -57,7 +57,7 @@ fn available_in(meminfo: &str) -> Option<f64> {
     Some(line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok()? * 1024.0)
 }
 
-/// What is left of each limit that a process's control groups set on its memory, bytes. `groups`: its `/proc/self/cgroup`.
+/// Returns the bytes left of each limit that a process's control groups set on its memory. `groups`: its `/proc/self/cgroup`.
 fn limits<'a>(groups: &'a str, root: &'a Path) -> impl Iterator<Item = f64> + 'a {
     let number = |folder: &Path, name: &str| -> Option<f64> {
         std::fs::read_to_string(folder.join(name)).ok()?.trim().parse::<f64>().ok()

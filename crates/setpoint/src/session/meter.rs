@@ -4,20 +4,20 @@ use std::time::{Duration, Instant};
 
 use super::{Bar, Session};
 
-/// How often the bar's text changes.
+/// The time between two changes of the bar's text.
 const DRAW: Duration = Duration::from_millis(200);
 /// When the first line is written where there is no bar, and how long it is from one to the next.
 const FIRST_LINE: Duration = Duration::from_secs(10);
 const NEXT_LINE: Duration = Duration::from_secs(30);
 
-/// How far the work is.
+/// The progress of the work.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pace {
-    /// What was done, in the meter's unit.
+    /// The work done, in the meter's unit.
     pub amount: f64,
-    /// What is left to do, by the best estimate, in proportion to `spent`.
+    /// The work left, by the best estimate, in proportion to `spent`.
     pub left: f64,
-    /// What was done, in the measure of `left`.
+    /// The work done, in the measure of `left`.
     pub spent: f64,
 }
 

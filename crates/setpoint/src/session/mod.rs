@@ -21,16 +21,16 @@ pub use self::place::{Hardware, Place};
 pub use self::shared::{Cost, Shared};
 use crate::failure::{Failure, Outcome};
 
-/// How jobs run: on which devices, and how loud.
+/// The devices that jobs run on, and the amount of output.
 #[derive(Debug, Clone)]
 pub struct Session {
-    /// Those that train and score; what else there is to compute is on the first.
+    /// The devices that train and score; what else there is to compute is on the first.
     pub devices: DeviceGroup,
     /// No progress bars.
     pub quiet: bool,
     /// The devices as a plan sees them: these, unless others are planned for.
     pub place: Place,
-    /// What is done about an output that exists.
+    /// The treatment of an output that exists.
     pub existing: Existing,
     /// Values that other processes compute as well: those of the other trials of a search.
     pub shared: Option<Shared>,
@@ -38,7 +38,7 @@ pub struct Session {
     pub host: Arc<dyn Host>,
 }
 
-/// What is done about an output that exists.
+/// The treatment of an output that exists.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Existing {
     /// Nothing is written.

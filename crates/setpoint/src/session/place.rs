@@ -1,4 +1,4 @@
-//! Where a run computes: what decides the precision of its weights, and the memory that it has.
+//! The devices of a run, which decide the precision of its weights and the memory that it has.
 
 use burn::tensor::FloatDType;
 use setpoint_transformer::ModelConfig;
@@ -9,9 +9,9 @@ use crate::config::sections::{Dtype, ModelSection};
 /// The properties of a kind of devices that decide the precision of weights and the memory of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hardware {
-    /// Whether bf16 and f16 checkpoints keep their dtype: on GPUs that compute in it. CPUs emulate it, which is slow.
+    /// True if bf16 and f16 checkpoints keep their dtype: on GPUs that compute in it. CPUs emulate it, which is slow.
     pub keeps_half_precision: bool,
-    /// Whether it computes in the machine's own memory.
+    /// True if it computes in the machine's own memory.
     pub is_cpu: bool,
 }
 
@@ -24,7 +24,7 @@ impl Hardware {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Place {
     hardware: Hardware,
-    /// How many devices there are. Each holds all weights.
+    /// The number of devices. Each holds all weights.
     count: usize,
     /// Memory of each, bytes, where the user has said it.
     told: Option<f64>,

@@ -1,4 +1,4 @@
-//! What the trials of a sweep or comparison have in common: computed by the first that needs it, read by the others.
+//! The values that the trials of a sweep or comparison have in common: computed by the first that needs them, read by the others.
 //!
 //! A value is a file whose name has the hash of everything that the value is a function of. Under its lock it is computed once, also where
 //! several processes want it at the same time, and written whole or not at all; a process that is killed lets go of the lock, and the next
@@ -17,7 +17,7 @@ use crate::failure::{Failure, Outcome};
 use crate::files::{text_hash, write_text};
 use crate::session::memory;
 
-/// What a computation takes.
+/// The cost of a computation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cost {
@@ -28,7 +28,7 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// What this process took since then.
+    /// Measures the cost to this process since then.
     pub fn since(start: Instant) -> Self {
         Self { seconds: start.elapsed().as_secs_f64(), peak_memory: memory::peak() }
     }
@@ -43,7 +43,7 @@ impl Cost {
 #[derive(Debug, Clone)]
 pub struct Shared {
     folder: PathBuf,
-    /// What others spent on values that were only read here, less the time that was waited for them.
+    /// The cost to others of values that were only read here, less the time that was waited for them.
     saved: Arc<Mutex<Cost>>,
 }
 
@@ -51,7 +51,7 @@ pub struct Shared {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Stored<V> {
-    /// What it is a function of.
+    /// The inputs that it is a function of.
     key: Value,
     cost: Cost,
     value: V,
@@ -66,7 +66,7 @@ impl Shared {
         Self { folder: folder.into(), saved: Arc::default() }
     }
 
-    /// What would have been spent beyond what was, had everything been computed here: so that a trial's time and memory do not depend on
+    /// Returns the further cost had everything been computed here: so that a trial's time and memory do not depend on
     /// whether it was the first.
     pub fn saved(&self) -> Cost {
         *self.saved.lock().unwrap_or_else(PoisonError::into_inner)

@@ -82,7 +82,7 @@ fn plain(value: toml::Value) -> toml::Value {
 
 /// Fixes the date that the chat template of a run prints, if it prints one: a run that is resumed keeps the date of its first
 /// day. It becomes a setting, which `config.toml` in the run's folder holds.
-pub fn fix_template_date(model: &mut ModelSection, folder: &Path, resume: bool) -> Outcome {
+pub(crate) fn fix_template_date(model: &mut ModelSection, folder: &Path, resume: bool) -> Outcome {
     if resume && model.template_date.is_none() {
         model.template_date = date_of_run(folder);
     }
@@ -138,7 +138,7 @@ pub fn prompt_ids(encoder: &TextEncoder, record: &Record) -> Outcome<Vec<u32>> {
 }
 
 /// The text of sampled tokens. It is decoded behind its prompt: some tokenizers drop a leading space at the beginning of a text.
-pub fn answer_text(encoder: &TextEncoder, prompt: &[u32], answer: &[u32]) -> Outcome<String> {
+pub(crate) fn answer_text(encoder: &TextEncoder, prompt: &[u32], answer: &[u32]) -> Outcome<String> {
     let before = encoder.decode_visible(prompt)?;
     let whole = encoder.decode_visible(&[prompt, answer].concat())?;
     match whole.strip_prefix(&before) {
@@ -149,7 +149,7 @@ pub fn answer_text(encoder: &TextEncoder, prompt: &[u32], answer: &[u32]) -> Out
 }
 
 /// Prompt and answer as a reward model with this tokenizer reads them.
-pub fn answer_ids(
+pub(crate) fn answer_ids(
     encoder: &TextEncoder,
     record: &Record,
     answer: &str,
@@ -160,7 +160,7 @@ pub fn answer_ids(
 
 /// Prompt and answer as a source of rewards with this tokenizer reads them. `complete` adds what follows the stop token of an answer without
 /// any text.
-pub fn answer_tokens(
+pub(crate) fn answer_tokens(
     encoder: &TextEncoder,
     record: &Record,
     answer: &str,
@@ -209,7 +209,7 @@ pub fn policy(
 }
 
 /// Returns the format that weights are loaded in.
-pub fn load_options(model: &ModelSection, session: &Session) -> LoadOptions {
+pub(crate) fn load_options(model: &ModelSection, session: &Session) -> LoadOptions {
     let dtype = match model.dtype {
         Dtype::F32 => Some(FloatDType::F32),
         Dtype::Bf16 => Some(FloatDType::BF16),

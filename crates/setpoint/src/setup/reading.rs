@@ -1,4 +1,4 @@
-//! Where the score of a reward model is read: at the stop token of a response, or at what the template prints after it.
+//! The place of a reward model's score: the stop token of a response, or the last token that the template prints after it.
 
 use serde_json::json;
 use setpoint_data::{EncodeOptions, Message, ModelNotes, Prompt, Record, Response, ResponseEnd, TextEncoder};
@@ -11,14 +11,14 @@ use crate::model_folder::ModelFolder;
 /// The key in a folder's notes.
 const NOTE: &str = "response_end";
 
-/// Where a reward model reads the score.
+/// The place at which a reward model reads the score.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reading {
     /// The last token of a response.
     pub end: ResponseEnd,
     /// A token at which no score is read: `pad_token_id`, for a model that transformers scores.
     pub padding: Option<u32>,
-    /// What the template prints after a stop token.
+    /// The tokens that the template prints after a stop token.
     tail: Vec<u32>,
 }
 
@@ -81,7 +81,7 @@ pub fn note_response_end(dir: &std::path::Path, end: ResponseEnd) -> Outcome {
     Ok(notes.write()?)
 }
 
-/// What the template prints after the stop token of the last turn; nothing without a template.
+/// Returns the tokens that the template prints after the stop token of the last turn; nothing without a template.
 fn tail(encoder: &TextEncoder) -> Vec<u32> {
     let record = Record::new(Prompt::Messages(vec![Message::user("a")]), vec![Response::new("b")]);
     let ids = |response_end| {

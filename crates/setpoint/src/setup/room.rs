@@ -1,16 +1,17 @@
-//! Whether rows, prompts and answers fit into the positions of a model.
+//! The check that rows, prompts and answers fit into the positions of a model.
 
 use setpoint_data::{EncodeOptions, Record};
 use setpoint_transformer::{GenerationConfig, ModelConfig};
 
 use crate::failure::{Failure, Outcome};
 
-/// How rows become tokens for a model of this shape: none is longer than it has positions.
+/// Fits the conversion of rows to tokens to a model of this shape: none is longer than it has positions.
 pub fn within(encode: &EncodeOptions, model: &ModelConfig) -> EncodeOptions {
     EncodeOptions { positions: Some(model.max_position_embeddings), ..encode.clone() }
 }
 
-/// That the model has room for an answer to every prompt. Says how many are left less than `generate.max_new_tokens`, where that is set.
+/// Checks that the model has room for an answer to every prompt. Says how many are left less than `generate.max_new_tokens`, where that is
+/// set.
 pub fn check_room(
     records: &[Record],
     prompts: &[Vec<u32>],

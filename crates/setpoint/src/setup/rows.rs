@@ -202,7 +202,7 @@ pub fn note_turns(what: &str) {
     );
 }
 
-/// How a data set's rows become tokens: a row that cannot be encoded is as bad as one that cannot be read.
+/// Returns the options of the conversion of a data set's rows to tokens: a row that cannot be encoded is as bad as one that cannot be read.
 pub(super) fn encoding(data: &DatasetConfig, encode: &EncodeOptions) -> EncodeOptions {
     let on_bad_row = if data.on_bad_row == BadRows::Drop { BadRows::Drop } else { encode.on_bad_row };
     EncodeOptions { on_bad_row, ..encode.clone() }

@@ -44,7 +44,7 @@ pub fn stream(
     Ok((tally.report(), chunks.report))
 }
 
-/// What `data.responses` selects of the rows of a data set.
+/// The rows that `data.responses` selects from a data set.
 #[derive(Debug, Default)]
 struct Selection {
     rows: usize,

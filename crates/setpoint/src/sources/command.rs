@@ -34,9 +34,9 @@ const AHEAD: usize = 64;
 /// Bytes of the command's messages that are kept for an error, and lines of them that it quotes.
 const KEPT: usize = 2000;
 const QUOTED_LINES: usize = 5;
-/// How often a wait looks at whether the job should stop.
+/// The time between two looks at whether the job should stop.
 const POLL: Duration = Duration::from_millis(50);
-/// How long the exit status and the last messages of a command that closed its output are waited for.
+/// The time that is waited for the exit status and the last messages of a command that closed its output.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 /// The longest wait for a line more than a command was asked for.
 const LONGEST_CHECK: Duration = Duration::from_secs(1);

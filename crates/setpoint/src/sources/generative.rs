@@ -40,12 +40,13 @@ pub struct GenerativeSection {
     /// The greatest score; an answer with one above it has none.
     pub max: Option<f64>,
     /// The number of answers per response; the reward is the mean of their scores.
-    #[schemars(extend("x-unit" = "answers"))]
+    #[schemars(range(min = 1), extend("x-unit" = "answers"))]
     pub samples: u32,
     /// The sampling temperature.
+    #[schemars(range(min = 0))]
     pub temperature: f64,
     /// The greatest number of new tokens of an answer.
-    #[schemars(extend("x-unit" = "tokens"))]
+    #[schemars(range(min = 1), extend("x-unit" = "tokens"))]
     pub max_tokens: u32,
     /// The endpoint of the judge.
     pub judge: JudgeSettings,
@@ -196,7 +197,7 @@ impl GenerativeSource {
         if answer.is_truncated() { None } else { self.reader.read(&answer.content).filter(within) }
     }
 
-    /// Why a response has no score, from the first of its answers.
+    /// Explains why a response has no score, from the first of its answers.
     fn complaint(&self, answer: &ChatResult) -> String {
         match answer {
             Ok(answer) => match self.reader.read(&answer.content) {

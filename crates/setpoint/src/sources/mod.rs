@@ -157,12 +157,18 @@ pub fn validate(prefix: &str, entries: &[Entry<'_>], several: (&str, Option<&str
 }
 
 /// Notes that no source is chosen, and how one is. `what`: the name of a source in the message; `place`: the setting to point at.
-pub fn require_chosen(what: &str, prefix: &str, place: &str, entries: &[Entry<'_>], problems: &mut Problems<'_>) {
+pub(crate) fn require_chosen(
+    what: &str,
+    prefix: &str,
+    place: &str,
+    entries: &[Entry<'_>],
+    problems: &mut Problems<'_>,
+) {
     require(what, prefix, place, (entries, entries), problems);
 }
 
 /// Notes that no source is chosen for responses that the job samples, and how one is that scores them. `place`: the setting to point at.
-pub fn require_for_samples(prefix: &str, place: &str, entries: &[Entry<'_>], problems: &mut Problems<'_>) {
+pub(crate) fn require_for_samples(prefix: &str, place: &str, entries: &[Entry<'_>], problems: &mut Problems<'_>) {
     let advised: Vec<Entry<'_>> = entries.iter().copied().filter(|(_, settings)| settings.scores_samples()).collect();
     require("source of rewards for the sampled responses", prefix, place, (entries, &advised), problems);
 }

@@ -15,7 +15,7 @@ use crate::setup;
 pub struct ModelSettings<'a> {
     /// The checkpoint.
     pub section: &'a ModelSection,
-    /// Whether the stored mean and deviation are applied.
+    /// True if the stored mean and deviation are applied.
     pub normalize: bool,
 }
 

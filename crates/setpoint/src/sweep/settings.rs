@@ -101,44 +101,28 @@ pub struct SweepSection {
 
 impl Default for SweepConfig {
     fn default() -> Self {
-        let AlignConfig {
-            model,
-            adapter,
-            reference,
-            data,
-            eval_data,
-            encode,
-            align,
-            train,
-            stop,
-            keep_models,
-            samples,
-            ..
-        } = AlignConfig::default();
-        let sweep = SweepSection { parallel: 1, ..SweepSection::default() };
-        // Trials are looked at by their figures.
-        let samples = SamplesSection { prompts: 0, ..samples };
-        let eval = HeldOut::default();
+        let base = AlignConfig::default();
         Self {
-            model,
-            adapter,
-            reference,
-            data,
-            eval_data,
-            encode,
-            align,
-            train,
-            stop,
-            keep_models,
-            samples,
-            rounds: None,
-            guards: None,
-            rollout: None,
-            reward: None,
-            watch: None,
-            sft_data: None,
-            eval,
-            sweep,
+            model: base.model,
+            adapter: base.adapter,
+            reference: base.reference,
+            data: base.data,
+            eval_data: base.eval_data,
+            encode: base.encode,
+            align: base.align,
+            train: base.train,
+            stop: base.stop,
+            keep_models: base.keep_models,
+            // Trials are looked at by their figures.
+            samples: SamplesSection { prompts: 0, ..base.samples },
+            rounds: base.rounds,
+            guards: base.guards,
+            rollout: base.rollout,
+            reward: base.reward,
+            watch: base.watch,
+            sft_data: base.sft_data,
+            eval: HeldOut::default(),
+            sweep: SweepSection { parallel: 1, ..SweepSection::default() },
         }
     }
 }
@@ -189,53 +173,36 @@ impl Config for SweepConfig {
 }
 
 impl SweepConfig {
-    /// The settings that all trials share.
+    /// Returns the settings that all trials share.
     pub fn base(&self) -> AlignConfig {
-        let Self {
-            model,
-            adapter,
-            reference,
-            data,
-            eval_data,
-            encode,
-            align,
-            train,
-            stop,
-            keep_models,
-            samples,
-            rounds,
-            guards,
-            rollout,
-            reward,
-            watch,
-            sft_data,
-            eval: _,
-            sweep: _,
-        } = self.clone();
+        let shared = self.clone();
         AlignConfig {
-            model,
-            adapter,
-            reference,
-            data,
-            eval_data,
-            encode,
-            align,
-            train,
-            stop,
-            keep_models,
-            samples,
+            model: shared.model,
+            adapter: shared.adapter,
+            reference: shared.reference,
+            data: shared.data,
+            eval_data: shared.eval_data,
+            encode: shared.encode,
+            align: shared.align,
+            train: shared.train,
+            stop: shared.stop,
+            keep_models: shared.keep_models,
+            samples: shared.samples,
             tracker: None,
+            rounds: shared.rounds,
+            guards: shared.guards,
+            rollout: shared.rollout,
+            reward: shared.reward,
+            watch: shared.watch,
+            sft_data: shared.sft_data,
             output: None,
-            rounds,
-            guards,
-            rollout,
-            reward,
-            watch,
-            sft_data,
         }
     }
 
-    /// What is tried, trial by trial; or what is wrong, by key.
+    /// Returns the points that are tried, trial by trial.
+    ///
+    /// # Errors
+    /// Each mistake, with its key.
     pub fn points(&self) -> Result<Vec<Point>, Vec<(String, String)>> {
         let at = |key: &str| format!("sweep.settings.{key}");
         let space = Space::read(&self.sweep.settings).map_err(|wrong| {

@@ -1,4 +1,4 @@
-//! What the engine trains: each task turns some examples into a loss with a graph. The objectives themselves are pure functions in
+//! The tasks that the engine trains: each task turns some examples into a loss with a graph. The objectives themselves are pure functions in
 //! `setpoint-align`; a task brings them together with the model.
 
 pub mod dro_v;
@@ -59,7 +59,7 @@ fn metric_sums(metrics: &Metrics) -> MetricSums {
 }
 
 /// Tokens of a forward pass without a graph beside micro-batches of this size.
-pub fn pass_tokens(micro_batch: MicroBatch) -> usize {
+pub(crate) fn pass_tokens(micro_batch: MicroBatch) -> usize {
     match micro_batch {
         MicroBatch::Tokens(tokens) => tokens,
         MicroBatch::Examples(_) => 8192,

@@ -162,7 +162,7 @@ impl PairwiseTask {
         sequence_logps(model, &sequences, PromptLogps::Tracked)
     }
 
-    /// What the objectives look at.
+    /// Collects the numbers that the objectives look at.
     fn batch(&self, logps: &SequenceLogps, places: &Places, context: &BatchContext<PairSurvey>) -> PairBatch {
         let BatchContext { denominator, progress, survey } = context;
         let like = |values: Vec<f64>| constant_like(&values, &logps.response);
@@ -193,7 +193,7 @@ impl PairwiseTask {
         }
     }
 
-    /// What is logged of both sides of each pair. A response that stands in several pairs is logged with each.
+    /// Collects the values that are logged of both sides of each pair. A response that stands in several pairs is logged with each.
     fn responses(&self, logps: &[f64], places: &Places) -> ResponseValues {
         let mut responses = ResponseValues::default();
         for (&example, &(w, l)) in places.examples.iter().zip(&places.pairs) {

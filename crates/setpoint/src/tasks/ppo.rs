@@ -70,11 +70,11 @@ pub struct Totals {
 pub struct PpoTask {
     policy: PolicyTask,
     settings: Arc<PpoSettings>,
-    /// Those of each response.
+    /// The slots of each response.
     slots: Vec<ResponseSlots>,
     /// A row of other data for each response, if there are any.
     ptx: Option<Vec<Arc<PtxRow>>>,
-    /// Whether the policy stays as it is, and the values alone are trained.
+    /// True if the policy stays as it is, and the values alone are trained.
     is_warmup: bool,
 }
 

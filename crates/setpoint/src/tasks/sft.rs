@@ -17,7 +17,7 @@ pub struct SftExample {
     pub set: usize,
     /// All tokens.
     pub ids: Vec<u32>,
-    /// Which of them the loss counts: the assistant's, stop tokens included.
+    /// The tokens that the loss counts: the assistant's, stop tokens included.
     pub counted: Vec<bool>,
 }
 
@@ -51,7 +51,7 @@ pub struct SftTask {
     conversations: Conversations,
 }
 
-/// Where the conversations are.
+/// The place of the conversations.
 #[derive(Debug)]
 enum Conversations {
     Held(Vec<SftExample>),
@@ -65,7 +65,7 @@ pub struct SftStore {
     index: Vec<Entry>,
 }
 
-/// What is known of a conversation without its tokens.
+/// The facts about a conversation that need no tokens.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     row: usize,

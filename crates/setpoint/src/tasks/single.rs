@@ -1,4 +1,4 @@
-//! What tasks on single responses have in common.
+//! The parts that tasks on single responses have in common.
 
 use setpoint_align::Role;
 use setpoint_train::{Error, PromptLogps, Sequence, SequenceLogps, sequence_logps};
@@ -12,7 +12,7 @@ use super::stages::{RowPrompt, WithReference};
 pub struct SingleResponses {
     /// The data.
     pub prompts: Vec<WithReference<RowPrompt>>,
-    /// Where each example stands.
+    /// The place of each example.
     pub places: Vec<Place>,
 }
 
@@ -69,7 +69,7 @@ impl SingleResponses {
         sequence_logps(policy, &sequences, PromptLogps::Skip)
     }
 
-    /// How messages name an example.
+    /// Returns the name of an example in messages.
     pub fn describe(&self, example: usize) -> String {
         let (prompt, response) = self.places[example];
         format!("{}, response {response}", self.prompts[prompt].prompt.name)

@@ -23,7 +23,7 @@ struct LeftFile {
 #[derive(Debug, Serialize, Deserialize)]
 struct Finished {
     steps: u64,
-    /// Why it ended before its last step.
+    /// The reason for which it ended before its last step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     stopped: Option<String>,
     files: Vec<LeftFile>,
@@ -68,7 +68,7 @@ pub fn finished_steps(folder: &Path) -> Option<u64> {
     Some(serde_json::from_slice::<Finished>(&text).ok()?.steps)
 }
 
-/// Whether the run in a folder is finished and its model is as it was left, which is then said.
+/// Returns whether the run in a folder is finished and its model is as it was left, which is then said.
 pub fn is_finished(folder: &Path) -> bool {
     let finished = setpoint_files::read(&folder.join(FINISHED)).ok();
     let Some(finished) = finished.and_then(|text| serde_json::from_slice::<Finished>(&text).ok()) else { return false };

@@ -46,7 +46,7 @@ pub enum Event {
     },
     /// It ended in an orderly way. A process that was killed leaves no such event.
     Ended {
-        /// How.
+        /// The way in which it ended.
         ending: Ending,
         /// Steps that are done, if the training got that far.
         step: Option<u64>,
@@ -116,14 +116,14 @@ pub fn append(folder: &Path, event: Event) {
 }
 
 /// Appends the warnings that the program around the job gave since they were last asked for.
-pub fn append_warnings(folder: &Path, host: &dyn Host) {
+pub(crate) fn append_warnings(folder: &Path, host: &dyn Host) {
     for warning in host.take_warnings() {
         append(folder, Event::Warned { message: shortened(&warning).into_owned() });
     }
 }
 
 /// Appends the end of a training.
-pub fn append_end(folder: &Path, ending: Ending, step: Option<u64>) {
+pub(crate) fn append_end(folder: &Path, ending: Ending, step: Option<u64>) {
     append(folder, Event::Ended { ending, step, peak_memory: memory::peak() });
 }
 

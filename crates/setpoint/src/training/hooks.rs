@@ -1,4 +1,4 @@
-//! What a training does between its steps: the progress bar, evaluations, samples, the model at its end.
+//! The work between the steps of a training: the progress bar, evaluations, samples, the model at its end.
 
 use std::path::Path;
 use std::time::Duration;
@@ -53,7 +53,7 @@ pub(super) struct TrainingHooks<'a, T: Task> {
     pub(super) tracker: Option<Tracker>,
     /// The metric that decides which evaluation is the best, if one does.
     pub(super) best_metric: Option<&'a str>,
-    /// Why the model could not be saved, with its hint.
+    /// The reason for which the model could not be saved, with its hint.
     pub(super) failed: Option<Failure>,
 }
 

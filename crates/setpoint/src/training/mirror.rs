@@ -9,7 +9,7 @@ use super::record::{CONFIG, RECORD};
 use crate::failure::{Failure, Outcome};
 
 /// The setting.
-pub const MIRROR: &str = "train.mirror";
+pub(crate) const MIRROR: &str = "train.mirror";
 
 /// Fails if the mirror of a run cannot be its mirror: within its folder, or with another run in it.
 ///

@@ -11,7 +11,7 @@ use crate::failure::{Failure, Outcome};
 /// The part of a data set in an epoch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DataPart {
-    /// Where the data set is.
+    /// The path of the data set.
     pub path: String,
     /// Its weight, if the data sets have weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]

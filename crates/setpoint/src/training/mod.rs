@@ -1,4 +1,4 @@
-//! What every training recipe does around the engine: run folder, progress, evaluation on held-out rows, the final model.
+//! The work around the engine that every training shares: run folder, progress, evaluation on held-out rows, the final model.
 
 mod finished;
 pub mod history;
@@ -39,7 +39,7 @@ use crate::failure::{Failure, Outcome};
 use crate::session::{FreeMemory, Hidden, Session};
 
 /// Opens the run folder, and leaves in it what the run was started with, unless it holds that already.
-pub fn open_run<C: Config>(session: &Session, folder: &Path, resume: bool, config: &C) -> Outcome<RunDir> {
+pub(crate) fn open_run<C: Config>(session: &Session, folder: &Path, resume: bool, config: &C) -> Outcome<RunDir> {
     mirror::check(folder, &to_table(config), resume)?;
     let run = if resume { RunDir::open(folder) } else { RunDir::create(folder) }.map_err(|e| {
         let hint = match &e {
@@ -123,13 +123,13 @@ pub struct KlLimit<'a, M> {
 }
 
 /// Returns why a training stopped before its last step, if it was for the KL.
-pub fn kl_passed<M>(fitted: &Fitted<M>, max_kl: Option<f64>) -> Option<String> {
+pub(crate) fn kl_passed<M>(fitted: &Fitted<M>, max_kl: Option<f64>) -> Option<String> {
     let (_, kl) = fitted.evaluation.iter().find(|(name, _)| name == KL)?;
     let max_kl = max_kl.filter(|_| fitted.stop == StopReason::Limit)?;
     Some(format!("the KL from the reference is {kl:.2} nats per response, above align.max_kl = {max_kl}"))
 }
 
-/// What accompanies a run.
+/// The companions of a run.
 pub struct Companions<'a, T: Task> {
     /// Held-out examples.
     pub eval: Option<&'a T>,
@@ -149,7 +149,7 @@ pub struct Companions<'a, T: Task> {
     pub saver: Option<Saver<'a, T::Model>>,
     /// A copy of the metrics for another tool.
     pub tracker: Option<&'a TrackerSection>,
-    /// How the model gets at its activations. Where it computes blocks again memory is what counts.
+    /// The source of the model's activations in the backward pass. Where it computes blocks again memory is what counts.
     pub recompute: Recompute,
 }
 

@@ -123,7 +123,7 @@ pub fn flat(table: &Table) -> Vec<(String, Value)> {
 }
 
 /// Returns the same, with the settings of each table in a list: `data.sources[0].path`.
-pub fn flat_with_lists(table: &Table) -> Vec<(String, Value)> {
+pub(crate) fn flat_with_lists(table: &Table) -> Vec<(String, Value)> {
     let mut found = Vec::new();
     for (key, value) in flat(table) {
         match value {
@@ -166,7 +166,7 @@ fn is_free(key: &str) -> bool {
     FREE.contains(&key) || FREE_PREFIXES.iter().any(|prefix| key.starts_with(prefix))
 }
 
-/// Whether two values of a setting mean the same: `1` and `1.0` do, and two paths to one file.
+/// Returns whether two values of a setting mean the same: `1` and `1.0` do, and two paths to one file.
 fn same(key: &str, was: &Value, is: &Value) -> bool {
     let number = |value: &Value| value.as_float().or_else(|| value.as_integer().map(|value| value as f64));
     if let (Some(was), Some(is)) = (number(was), number(is)) {

@@ -102,7 +102,7 @@ struct Summary {
     metric: String,
     /// Greatest resident memory, bytes.
     peak_memory: Option<u64>,
-    /// Whether the run computed in the machine's own memory.
+    /// True if the run computed in the machine's own memory.
     on_cpu: bool,
     /// Different warnings of all processes.
     warnings: usize,

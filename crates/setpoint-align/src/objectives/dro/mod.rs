@@ -115,7 +115,7 @@ pub struct DroBatch {
     pub tokens: Option<Tensor<1>>,
 }
 
-/// What [`dro`] returns. Only `residuals`, `errors` and `log_ratios` carry a graph.
+/// The result of [`dro`]. Only `residuals`, `errors` and `log_ratios` carry a graph.
 #[derive(Debug, Clone)]
 pub struct DroOutput {
     /// `e_j = r_j − β·(h_j + log Z_j)`, in units of reward, `[n]`; with `length_normalize`, `h_j/N_j` in place of `h_j`.

@@ -252,40 +252,22 @@ impl Guards {
 
 /// Returns the signs that are finite numbers.
 fn finite(signs: &RoundSigns) -> RoundSigns {
-    let mut signs = *signs;
-    let RoundSigns {
-        round: _,
-        kl,
-        sampling_difference,
-        entropy,
-        mean_tokens,
-        length_correlation,
-        clipped_ratio,
-        zero_std,
-        first_ratio,
-        reward,
-        held_out_reward,
-        repetitive,
-        equal,
-    } = &mut signs;
-    let all = [
-        kl,
-        sampling_difference,
-        entropy,
-        mean_tokens,
-        length_correlation,
-        clipped_ratio,
-        zero_std,
-        first_ratio,
-        reward,
-        held_out_reward,
-        repetitive,
-        equal,
-    ];
-    for sign in all {
-        *sign = sign.filter(|value| value.is_finite());
+    let keep = |sign: Option<f64>| sign.filter(|value| value.is_finite());
+    RoundSigns {
+        round: signs.round,
+        kl: keep(signs.kl),
+        sampling_difference: keep(signs.sampling_difference),
+        entropy: keep(signs.entropy),
+        mean_tokens: keep(signs.mean_tokens),
+        length_correlation: keep(signs.length_correlation),
+        clipped_ratio: keep(signs.clipped_ratio),
+        zero_std: keep(signs.zero_std),
+        first_ratio: keep(signs.first_ratio),
+        reward: keep(signs.reward),
+        held_out_reward: keep(signs.held_out_reward),
+        repetitive: keep(signs.repetitive),
+        equal: keep(signs.equal),
     }
-    signs
 }
 
 fn percent(share: f64) -> String {

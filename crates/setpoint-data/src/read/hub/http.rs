@@ -57,7 +57,7 @@ impl Origin {
     }
 }
 
-/// Why a request failed, and whether it may succeed at another time.
+/// The reason for which a request failed, and whether it may succeed at another time.
 #[derive(Debug)]
 pub(super) struct Failed {
     pub(super) reason: String,

@@ -33,7 +33,7 @@ const MOST_REGULAR: u64 = 128 << 20;
 pub struct PushFile {
     /// Its name in the repository, with `/` between folders.
     pub name: String,
-    /// Where it is.
+    /// The path of the file.
     pub path: PathBuf,
     /// Its length.
     pub bytes: u64,
@@ -46,7 +46,7 @@ pub struct Push<'a> {
     pub id: &'a str,
     /// The branch that gets the commit; made if it does not exist.
     pub revision: &'a str,
-    /// Whether everyone may read the repository. A public one is refused unless this is set.
+    /// True if everyone may read the repository. A public one is refused unless this is set.
     pub public: bool,
     /// The first line of the commit.
     pub message: &'a str,
@@ -65,9 +65,9 @@ pub struct Pushed {
     pub changed: usize,
     /// Bytes that were sent.
     pub sent: u64,
-    /// Whether the repository was made.
+    /// True if the repository was made.
     pub created: bool,
-    /// Whether only its owner and those he names may read it.
+    /// True if only its owner and those he names may read it.
     pub private: bool,
 }
 

@@ -44,7 +44,7 @@ impl Args {
         self.get(index).ok_or_else(missing)
     }
 
-    /// Whether an argument is true.
+    /// Returns whether an argument is true.
     pub(in crate::template) fn flag(&self, index: usize) -> bool {
         self.get(index).is_some_and(Value::is_true)
     }

@@ -91,7 +91,7 @@ fn check_size(source: &str, syntax: &SyntaxConfig) -> Result<(), Error> {
     if constants + tag.constants() > MAX_CONSTANTS { Err(over_budget()) } else { Ok(()) }
 }
 
-/// What one pair of delimiters holds.
+/// The content of one pair of delimiters.
 #[derive(Default)]
 struct Tag {
     start: u32,

@@ -87,7 +87,7 @@ fn split(s: &mut State<'_, '_>, text: &str, args: &Args, right: bool) -> Result<
     Ok(Value::from(parts.into_iter().map(Value::from).collect::<Vec<_>>()))
 }
 
-/// Whether any of the given texts satisfies a condition: `startswith` takes one or a tuple of them.
+/// Returns whether any of the given texts satisfies a condition: `startswith` takes one or a tuple of them.
 fn any_of(args: &Args, method: &str, test: impl Fn(&str) -> bool) -> Result<Value, Error> {
     let value = args.required(0, method)?;
     if let Some(text) = value.as_str() {

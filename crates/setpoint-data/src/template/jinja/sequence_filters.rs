@@ -169,7 +169,7 @@ impl Object for Group {
     }
 }
 
-/// Whether a value is a group of `groupby`, which prints as a tuple.
+/// Returns whether a value is a group of `groupby`, which prints as a tuple.
 pub(super) fn is_group(value: &Value) -> bool {
     value.downcast_object_ref::<Group>().is_some()
 }

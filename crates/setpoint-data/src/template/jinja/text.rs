@@ -1,4 +1,4 @@
-//! What Python does with texts and Rust does differently.
+//! Functions on texts that Python has and Rust does not, or has differently.
 
 use std::collections::HashSet;
 
@@ -43,7 +43,7 @@ pub(super) fn title(text: &str) -> String {
     out
 }
 
-/// Which side of a text is filled.
+/// The side of a text that is filled.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
     Left,

@@ -78,7 +78,7 @@ impl Namespace {
     }
 }
 
-/// How many namespaces a rendering has put into other values.
+/// The number of namespaces that a rendering has put into other values.
 #[derive(Default)]
 struct NestedNamespaces(usize);
 

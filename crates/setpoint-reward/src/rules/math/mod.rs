@@ -18,6 +18,7 @@ use serde_json::Value;
 use self::expression::{Expression, parse};
 use self::tokens::{Token, tokenize};
 use super::numeric::last_boxed;
+use super::reference::{answer, reference};
 use super::tags::last_content;
 use super::{Check, Compiled, one};
 use crate::error::Error;
@@ -47,10 +48,6 @@ pub struct MathAnswerRule {
     pub otherwise: f64,
 }
 
-fn answer() -> String {
-    "answer".to_owned()
-}
-
 /// The longest answer that is read, in bytes: a longer one is no answer but a text.
 const LONGEST: usize = 2000;
 
@@ -58,9 +55,7 @@ impl MathAnswerRule {
     pub(super) fn compile(&self, check: &mut Check) -> Option<Box<dyn Compiled>> {
         check.finite("score_if_equal", self.score_if_equal);
         check.finite("else", self.otherwise);
-        if self.field.is_empty() {
-            check.problem("field", "is empty, expected the name of a column");
-        }
+        check.column("field", &self.field);
         if self.tag.as_ref().is_some_and(|tag| tag.is_empty() || tag.contains(['<', '>'])) {
             check.problem("tag", "is no name of a tag, expected one such as \"answer\", without < and >");
         }
@@ -72,21 +67,11 @@ struct CompiledMath(MathAnswerRule);
 
 impl CompiledMath {
     fn reference(&self, item: &Scored<'_>) -> Result<String, Error> {
-        let wrong = |found: String| Error::Field {
-            row: item.row,
-            column: self.0.field.clone(),
-            expected: "a reference answer, a number or a text".to_owned(),
-            found,
-        };
-        let value = item
-            .fields
-            .and_then(|fields| fields.get(&self.0.field))
-            .ok_or_else(|| wrong("no such column".to_owned()))?;
-        match value {
+        reference(item, &self.0.field, "a reference answer, a number or a text", |value| match value {
             Value::String(text) if !answer_in(text).is_empty() => Ok(answer_in(text).to_owned()),
             Value::Number(number) => Ok(number.to_string()),
-            other => Err(wrong(other.to_string())),
-        }
+            other => Err(other.to_string()),
+        })
     }
 }
 

@@ -22,7 +22,7 @@ use crate::setup;
 pub struct Drawn {
     /// Their texts. One that the model ended before its first word is empty.
     pub samples: Vec<String>,
-    /// How many of them ran into the length limit.
+    /// The number of those that ran into the length limit.
     pub cut: usize,
 }
 

@@ -63,7 +63,7 @@ pub fn cost(plan: &Plan, needs: &Needs, records: &[Record]) -> String {
     format!("{}; scored by the same source as the responses{questions}", plan.cost())
 }
 
-/// What an interrupted command drew and scored, and what this one adds to it.
+/// The samples and scores of an interrupted command, and those that this one adds.
 pub struct Kept {
     /// `None` if the output is a device or a pipe, which nothing can be kept beside.
     file: Option<PartialRows>,
@@ -111,7 +111,7 @@ pub struct Samples {
     sets: Vec<(Drawn, Vec<Option<f64>>)>,
     /// Of each row: its set, unless it keeps what it has.
     of_row: Vec<Option<usize>>,
-    /// How they were made.
+    /// The note on the way in which they were made.
     note: Value,
 }
 

@@ -1,4 +1,4 @@
-//! What has to be drawn from the reference model, and what its samples are noted to be.
+//! The samples to draw from the reference model, and the note on them.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -23,13 +23,13 @@ const END: usize = 8;
 pub struct Plan {
     /// The folder of the reference model, for messages.
     pub model: String,
-    /// What identifies the reference model.
+    /// An identifier of the reference model.
     pub model_hash: String,
     /// Its tokenizer and template.
     pub encoder: TextEncoder,
     /// Its shape.
     pub model_config: ModelConfig,
-    /// How it is sampled.
+    /// The settings of its sampling.
     pub settings: GenerationConfig,
     /// The number of samples for each prompt.
     pub samples: usize,
@@ -39,7 +39,7 @@ pub struct Plan {
     pub records: Vec<Record>,
     /// Of each row: which of the prompts it has; `None` for a row that keeps the samples it has.
     pub of_row: Vec<Option<usize>>,
-    /// How the samples are made, as the rows note it.
+    /// The note in the rows on the way in which the samples are made.
     pub note: Value,
 }
 

@@ -47,6 +47,7 @@ pub struct AlpacaConfig {
     /// The model's sampling.
     pub generate: SamplingSection,
     /// The largest number of instructions, from the first.
+    #[schemars(range(min = 2))]
     pub max_rows: Option<usize>,
     /// The judge; or give `reward`.
     pub judge: JudgeSettings,
@@ -129,7 +130,7 @@ impl Config for AlpacaConfig {
     }
 }
 
-/// What was measured.
+/// The results of AlpacaEval.
 #[derive(Debug, Clone, Serialize)]
 pub struct AlpacaReport {
     /// The model's name.
@@ -210,7 +211,7 @@ pub fn dry_run(session: &Session, config: &AlpacaConfig) -> Outcome<String> {
     Ok(format!("{} instructions", baseline.len()))
 }
 
-/// What decides the scores, in the manifest.
+/// Collects the inputs that decide the scores, for the manifest.
 fn scoring(config: &AlpacaConfig) -> Outcome<Value> {
     let digest = |path: &Option<PathBuf>| -> Outcome<Option<String>> {
         let read = |path: &PathBuf| {

@@ -59,7 +59,7 @@ pub struct ArenaHardConfig {
     /// The judge.
     pub judge: JudgeSettings,
     /// The judge's temperature.
-    #[schemars(range(min = 0.0))]
+    #[schemars(range(min = 0))]
     pub judge_temperature: f64,
     /// The greatest length of a judgment.
     #[schemars(range(min = 1), extend("x-unit" = "tokens"))]
@@ -137,7 +137,7 @@ impl Config for ArenaHardConfig {
     }
 }
 
-/// What was measured.
+/// The results of Arena-Hard.
 #[derive(Debug, Clone, Serialize)]
 pub struct ArenaHardReport {
     /// The scores of all models by category, the best first.

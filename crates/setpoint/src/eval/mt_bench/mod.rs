@@ -127,7 +127,7 @@ enum Judgments {
     Pairs(Vec<MtPairJudgment>),
 }
 
-/// What was measured.
+/// The results of MT-Bench.
 #[derive(Debug, Clone, Serialize)]
 #[serde(untagged)]
 pub enum MtBenchReport {
@@ -362,7 +362,7 @@ fn turn_ids(answerer: &Answerer<'_>, question: &MtQuestion, turn: usize, answers
     answerer.ids(conversation(before.chain([("user", question.turns[turn].as_str())])))
 }
 
-/// That the model has room for an answer to the first turns, and for one to the second turns behind the shortest of answers.
+/// Checks that the model has room for an answer to the first turns, and for one to the second turns behind the shortest of answers.
 fn check_room(answerer: &Answerer<'_>, settings: &GenerationConfig, questions: &[MtQuestion]) -> Outcome {
     let shortest = [".".to_owned()];
     for turn in 0..2 {

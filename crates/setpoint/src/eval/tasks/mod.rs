@@ -125,7 +125,7 @@ impl Config for TasksConfig {
     }
 }
 
-/// What was measured.
+/// The results of the tasks.
 #[derive(Debug, Clone, Serialize)]
 pub struct TasksReport {
     /// The scores of each task, metric by metric.

@@ -20,7 +20,7 @@ pub struct OnDevices {
     pub devices: usize,
     /// The most that each needs at once.
     pub peak: f64,
-    /// Whether that fits, if the memory of a device is known.
+    /// True if that fits, if the memory of a device is known.
     pub fits: Option<bool>,
     /// Its parts.
     pub memory: MemoryPlan,

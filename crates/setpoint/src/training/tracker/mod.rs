@@ -45,13 +45,13 @@ const LOG: &str = "tracker.log";
 /// The settings that name a place.
 pub const PLACES: [&str; 2] = ["tracker.folder", "tracker.python"];
 
-/// How long the thread waits for more lines.
+/// The time that the thread waits for more lines.
 const POLL: Duration = Duration::from_millis(200);
 /// The longest time that a run waits for the tool at its end.
 const LAST: Duration = Duration::from_secs(60);
 /// The longest time that the import of a package may take.
 const IMPORT: Duration = Duration::from_secs(120);
-/// How long the exit status of a program that closed its input is waited for.
+/// The time that is waited for the exit status of a program that closed its input.
 const EXIT: Duration = Duration::from_millis(500);
 /// The most bytes of messages that are read for an error.
 const KEPT: u64 = 1 << 16;
@@ -204,7 +204,7 @@ trait Sink: Send {
 #[derive(Debug)]
 pub(super) struct Tracker {
     kind: TrackerKind,
-    /// How the run ended, once it has.
+    /// The end of the run, once it has come.
     ended: Arc<OnceLock<&'static str>>,
     /// The thread's only message, when it ends.
     done: Receiver<Result<(), String>>,
@@ -213,7 +213,7 @@ pub(super) struct Tracker {
     log: PathBuf,
     /// The longest time that [`Self::finish`] takes.
     limit: Duration,
-    /// Whether a warning was given. There is no second one.
+    /// True if a warning was given. There is no second one.
     has_failed: bool,
 }
 

@@ -87,7 +87,7 @@ impl Sink for Sheet {
     }
 }
 
-/// Why the table cannot be written.
+/// The reason for which the table cannot be written.
 struct Failed(String);
 
 impl From<String> for Failed {
