@@ -113,7 +113,7 @@ def setpoint(args, model):
     shutil.rmtree(args.work / "run", ignore_errors=True)
     settings = ["align.method=dro", "align.prompt_term=off", "align.log_z0=auto", "train.batch_size=2", "train.micro_batch={ examples = 2 }", f"train.max_steps={args.steps}",
                 "train.epochs=1000", "train.learning_rate=1e-6", "train.max_grad_norm=0", "train.optimizer.in_backward=true",
-                "samples.prompts=0", "model.template=plain", f"encode.max_length={args.tokens}", f"encode.max_prompt_length={args.tokens}"]
+                "samples.prompts=0", "data.text_prompts=plain", f"encode.max_length={args.tokens}", f"encode.max_prompt_length={args.tokens}"]
     if args.device.startswith("cuda"):
         settings.append("model.dtype=bf16")
     output, peak = run([args.setpoint, "align", "--device", args.device, "--model", model, "--data", model / "points.jsonl",

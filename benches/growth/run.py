@@ -41,7 +41,7 @@ def measure(args, prompt, response, responses, **changes):
     data, folder = args.work / "rows.jsonl", args.work / "run"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     subprocess.run(["rm", "-rf", folder], check=True)
-    settings = ["train.batch_size=2", "train.learning_rate=1e-6", "samples.prompts=0", "model.template=plain", "encode.max_length=4096",
+    settings = ["train.batch_size=2", "train.learning_rate=1e-6", "samples.prompts=0", "data.text_prompts=plain", "encode.max_length=4096",
                 "encode.max_prompt_length=2048", "align.prompt_term=off"]
     _, peak, _ = run([args.setpoint, "align", "--model", model, "--data", data, "--run", folder]
                      + [part for setting in settings for part in ("--set", setting)])

@@ -9,7 +9,7 @@ use crate::shapes::Shape;
 use crate::{keep, medians, random};
 
 /// Rows that go through the maps together.
-const ROWS: [usize; 4] = [1, 4, 8, 64];
+const ROWS: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
 
 /// The rank of the updates.
 const RANK: usize = 16;

@@ -85,9 +85,9 @@ def setpoint(args, model, prompts, method):
     subprocess.run(["rm", "-rf", folder], check=True)
     own = [f"align.method={method}", f"rollout.prompts={args.responses // SAMPLES[method]}", f"rollout.samples={SAMPLES[method]}",
            f"rollout.max_new_tokens={args.tokens}", f"rollout.chunk_rows={args.responses}", f"train.batch_size={args.responses}",
-           "train.learning_rate=1e-6", "samples.prompts=0", "model.template=plain", "rollout.temperature=1.0"]
+           "train.learning_rate=1e-6", "samples.prompts=0", "data.text_prompts=plain", "rollout.temperature=1.0"]
     rule = ["reward.rule.kind=length", "reward.rule.unit=chars", "reward.rule.max=0", "reward.rule.penalty=0.01"]
-    own += [f"reward.model.path={model}-reward", "reward.model.template=plain"] if method == "ppo" else rule
+    own += [f"reward.model.path={model}-reward"] if method == "ppo" else rule
     command = [args.setpoint, "align", "--quiet", "--model", model, "--data", prompts, "--run", folder, "--rounds", args.rounds + 1]
     _, peak = run(command + settings(own))
     rounds, steps, current = [], [], None
@@ -106,7 +106,7 @@ def setpoint(args, model, prompts, method):
 
 def generate(args, model, prompts, samples):
     """Tokens a second of `setpoint generate`."""
-    own = [f"generate.samples={samples}", f"generate.max_new_tokens={args.tokens}", "generate.temperature=1.0", "model.template=plain"]
+    own = [f"generate.samples={samples}", f"generate.max_new_tokens={args.tokens}", "generate.temperature=1.0", "data.text_prompts=plain"]
     output, _ = run([args.setpoint, "generate", "--overwrite", "--model", model, "--data", prompts, "--output", args.work / "generated.jsonl"]
                     + settings(own))
     tokens, seconds = re.search(r"of ([0-9,]+) tokens? in ([0-9.]+) seconds", output).groups()

@@ -123,7 +123,7 @@ def trl(args, model, reference, keep, precision="fp32"):
 
 def setpoint(args, model, method):
     folder = args.work / "run"
-    settings = ["train.batch_size=2", "train.learning_rate=1e-6", "samples.prompts=0", "model.template=plain",
+    settings = ["train.batch_size=2", "train.learning_rate=1e-6", "samples.prompts=0", "data.text_prompts=plain",
                 "encode.max_length=1024", "encode.max_prompt_length=1024", f"align.method={method}"]
     if method == "dro":
         settings.append("align.prompt_term=off")

@@ -27,9 +27,12 @@ use crate::setup;
 const ROWS: usize = 8;
 const TOKENS: usize = 32;
 
-/// The greatest difference of the log-probability of a token, as a root mean square in nats, between a model with an adapter and the merged
-/// one. Rounding weights to bf16 costs a hundredth of that.
+/// The greatest difference of the log-probability of a token, or of a score, as a root mean square in nats, between a model with an adapter
+/// and the merged one. Rounding weights to bf16 costs a hundredth of that.
 const MOST: f64 = 0.5;
+
+/// The greatest difference of scores as a share of their root mean square, if that allows more: large scores are rounded by more.
+const MOST_OF_SCORES: f64 = 1.0 / 32.0;
 
 /// The settings of a merge.
 #[derive(Debug, Clone)]
@@ -101,54 +104,62 @@ pub fn merge(session: &Session, settings: &MergeSettings) -> Outcome<Merged> {
     let options = LoadOptions { dtype: changes.then_some(FloatDType::F32), ..LoadOptions::default() };
     let device = session.device();
     let rows = rows(config.vocab_size);
-    let merged = if config.architecture == Architecture::SequenceClassification {
+    let (merged, most) = if config.architecture == Architecture::SequenceClassification {
         let (model, config) = folder.load_reward_model(&options, device)?;
-        save_reward(merged(model.clone()), &config, &encoder, dir, output, *dtype)?;
-        let (again, _) = RewardModel::load(output, &options, device)?;
         let scores = |model: &RewardModel| -> Outcome<Vec<f64>> {
             let scores: Vec<f32> =
                 model.scores(&rows)?.into_data().try_into_vec().map_err(|e| Failure::run(e.to_string()))?;
             Ok(scores.into_iter().map(f64::from).collect())
         };
-        Merged { difference: rms(&scores(&model)?, &scores(&again)?), is_reward: true }
+        let (expected, sum) = (scores(&model)?, merged(model));
+        require_finite(rms(&expected, &scores(&sum)?))?;
+        save_reward(sum, &config, &encoder, dir, output, *dtype)?;
+        let (again, _) = RewardModel::load(output, &options, device)?;
+        let size = rms(&expected, &vec![0.0; expected.len()]);
+        let difference = rms(&expected, &scores(&again)?);
+        (Merged { difference, is_reward: true }, MOST.max(MOST_OF_SCORES * size))
     } else {
         let model = folder.load_policy(&options, device)?;
         let generation = GenerationConfig::for_model(&holding(dir, "generation_config.json"), &config)?;
         let stop = encoder.template_stop().filter(|stop| generation.stop_token_ids.contains(stop));
         let saving =
             Saving { config: &config, encoder: &encoder, from: &section, stop, adaptation: None, dtype: *dtype };
-        save_policy(&merged(model.clone()), &saving, output)?;
+        let (expected, sum) = (logps(&model, &rows)?, merged(model));
+        require_finite(rms(&expected, &logps(&sum, &rows)?))?;
+        save_policy(&sum, &saving, output)?;
         let (again, _) = CausalLm::load(output, &options, device)?;
-        Merged { difference: rms(&logps(&model, &rows)?, &logps(&again, &rows)?), is_reward: false }
+        (Merged { difference: rms(&expected, &logps(&again, &rows)?), is_reward: false }, MOST)
     };
-    check(&merged, output)?;
+    check(&merged, most, output)?;
     if let Err(failure) = card::write_merged(dir, folder.base(), merged.is_reward, output) {
         log::warn!("{} gets no model card: {}", output.display(), failure.sentence());
     }
     Ok(merged)
 }
 
-/// Fails if a merged model computes something else than the adapter on its base.
-fn check(merged: &Merged, output: &Path) -> Outcome {
-    // Infinite scores have an infinite difference; an infinite difference of log-probabilities comes from the format.
-    if merged.difference.is_nan() || (merged.is_reward && merged.difference.is_infinite()) {
-        return Err(Failure::run(format!(
-            "the model in {} computes numbers that are not finite: do not use it",
-            output.display()
-        ))
-        .hint(
-            "look at what the adapter and its base generate: the numbers of one of them are too large, or no numbers",
-        ));
+/// Fails if a merged model, or the adapter on its base, computes no numbers: before anything is written.
+fn require_finite(difference: f64) -> Outcome {
+    if difference.is_finite() {
+        return Ok(());
     }
-    if !merged.is_reward && merged.difference > MOST {
-        return Err(Failure::run(format!(
-            "the merged model in {} differs from the adapter on its base by {:.3} nats a token: do not use it",
-            output.display(),
-            merged.difference
-        ))
-        .hint("merge into a wider format, as with --dtype f32"));
+    Err(Failure::run("the merged model would compute numbers that are not finite: nothing was written").hint(
+        "look at what the adapter and its base generate: the numbers of one of them may be too large, or no numbers; or merge into a wider \
+         format, as with --dtype f32",
+    ))
+}
+
+/// Fails if a written model differs from the adapter on its base by more than `most`.
+fn check(merged: &Merged, most: f64, output: &Path) -> Outcome {
+    let Merged { difference, is_reward } = *merged;
+    if difference <= most {
+        return Ok(());
     }
-    Ok(())
+    let unit = if is_reward { "a score" } else { "nats a token" };
+    Err(Failure::run(format!(
+        "the merged model in {} differs from the adapter on its base by {difference:.3} {unit}: do not use it",
+        output.display(),
+    ))
+    .hint("merge into a wider format, as with --dtype f32"))
 }
 
 fn save_reward(
@@ -204,17 +215,27 @@ mod tests {
 
     #[test]
     fn a_merged_model_that_computes_something_else_is_refused() {
-        let said = |difference: f64, is_reward: bool| {
-            let checked = check(&Merged { difference, is_reward }, Path::new("merged"));
+        let said = |difference: f64, is_reward: bool, most: f64| {
+            let checked = check(&Merged { difference, is_reward }, most, Path::new("merged"));
             checked.err().map(|failure| failure.to_string()).unwrap_or_default()
         };
-        for (difference, is_reward) in [(1e-6, false), (1e-6, true), (0.4, false)] {
-            assert_eq!(said(difference, is_reward), "");
+        for (difference, is_reward, most) in
+            [(1e-6, false, MOST), (1e-6, true, MOST), (0.4, false, MOST), (0.9, true, 1.0)]
+        {
+            assert_eq!(said(difference, is_reward, most), "");
         }
-        assert!(said(f64::INFINITY, true).contains("numbers that are not finite"));
-        assert!(said(f64::NAN, true).contains("numbers that are not finite"));
-        assert!(said(f64::NAN, false).contains("numbers that are not finite"));
-        assert!(said(0.6, false).contains("differs from the adapter on its base"));
-        assert!(said(f64::INFINITY, false).contains("--dtype f32"));
+        for difference in [0.6, f64::INFINITY, f64::NAN] {
+            assert!(said(difference, false, MOST).contains("differs from the adapter on its base"));
+            assert!(said(difference, true, MOST).contains("a score: do not use it"));
+        }
+        assert!(said(f64::INFINITY, false, MOST).contains("--dtype f32"));
+    }
+
+    #[test]
+    fn numbers_that_are_not_finite_are_refused_before_anything_is_written() {
+        assert!(require_finite(0.7).is_ok());
+        for difference in [f64::INFINITY, f64::NAN] {
+            assert!(require_finite(difference).unwrap_err().to_string().contains("nothing was written"));
+        }
     }
 }

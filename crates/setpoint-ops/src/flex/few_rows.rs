@@ -13,13 +13,63 @@ use super::simd::prefetch;
 /// Rows of the few that stay in registers at a time.
 pub(super) const ROWS: usize = 3;
 
-/// On this thread: `x · wᵀ` of `[t, k]` and `[n, k]`, into the rows of `n` that begin at `start` of a shared slice, `stride` apart.
+/// Rows `x`, `[t, k]`, and the rows `w`, `[n, k]`, that they are multiplied with.
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'a> {
+    pub(super) x: &'a [f32],
+    pub(super) w: &'a [f32],
+    pub(super) k: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// # Panics
+    /// If they are no whole rows of `k`.
+    pub(super) fn new(x: &'a [f32], w: &'a [f32], k: usize) -> Self {
+        assert!(k > 0 && x.len().is_multiple_of(k) && w.len().is_multiple_of(k), "whole rows of k");
+        Self { x, w, k }
+    }
+
+    /// Returns `R` rows of `x` from `row` on.
+    #[inline(always)]
+    pub(super) fn rows_of_x<const R: usize>(&self, row: usize) -> [&'a [f32]; R] {
+        let mut x = [&[] as &[f32]; R];
+        for r in 0..R {
+            x[r] = &self.x[(row + r) * self.k..(row + r + 1) * self.k];
+        }
+        x
+    }
+
+    /// Returns `N` rows of `w` from `first` on; behind the last row, that one again.
+    #[inline(always)]
+    pub(super) fn rows_of_w<const N: usize>(&self, first: usize) -> [&'a [f32]; N] {
+        let last = self.w.len() / self.k - 1;
+        let mut w = [&[] as &[f32]; N];
+        for j in 0..N {
+            let row = (first + j).min(last);
+            w[j] = &self.w[row * self.k..(row + 1) * self.k];
+        }
+        w
+    }
+
+    /// Returns `t` and `n`.
+    pub(super) fn counts(&self) -> [usize; 2] {
+        [self.x.len() / self.k, self.w.len() / self.k]
+    }
+}
+
+/// On this thread: `x · wᵀ`, into the rows of `n` that begin at `start` of a shared slice, `stride` apart; with an update, `x · wᵀ` of both.
 ///
 /// # Safety
 /// Nobody else may touch those elements meanwhile.
-pub(super) unsafe fn times_transposed(to: Shared<'_>, start: usize, stride: usize, x: &[f32], w: &[f32], k: usize) {
-    assert!(k > 0 && x.len().is_multiple_of(k) && w.len().is_multiple_of(k), "whole rows of k");
-    Arch::new().dispatch(Dots { to, start, stride, x, w, k });
+pub(super) unsafe fn times_transposed(
+    to: Shared<'_>,
+    start: usize,
+    stride: usize,
+    rows: Rows<'_>,
+    update: Option<Rows<'_>>,
+) {
+    assert!(update.is_none_or(|update| update.counts() == rows.counts()), "products of one shape");
+    Arch::new().dispatch(Dots { to, start, stride, rows, update });
 }
 
 /// [`times_transposed`].
@@ -27,9 +77,8 @@ struct Dots<'a> {
     to: Shared<'a>,
     start: usize,
     stride: usize,
-    x: &'a [f32],
-    w: &'a [f32],
-    k: usize,
+    rows: Rows<'a>,
+    update: Option<Rows<'a>>,
 }
 
 impl WithSimd for Dots<'_> {
@@ -45,11 +94,11 @@ impl WithSimd for Dots<'_> {
 impl Dots<'_> {
     #[inline(always)]
     fn run<S: Simd, const N: usize>(&self, simd: S) {
-        let (t, n) = (self.x.len() / self.k, self.w.len() / self.k);
+        let (Rows { w, k, .. }, [t, n]) = (self.rows, self.rows.counts());
         for first in (0..n).step_by(N) {
             // What comes next is on its way while this is multiplied.
-            let next = (first + N).min(n) * self.k..(first + 2 * N).min(n) * self.k;
-            let mut next = self.w[next].chunks((N * self.k).div_ceil(t.div_ceil(ROWS).max(1)));
+            let next = (first + N).min(n) * k..(first + 2 * N).min(n) * k;
+            let mut next = w[next].chunks((N * k).div_ceil(t.div_ceil(ROWS).max(1)));
             for row in (0..t).step_by(ROWS) {
                 next.next().into_iter().for_each(prefetch);
                 match t - row {
@@ -64,38 +113,18 @@ impl Dots<'_> {
     /// `R` rows of `x` with up to `N` rows of `w`.
     #[inline(always)]
     fn tile<S: Simd, const R: usize, const N: usize>(&self, simd: S, row: usize, first: usize) {
-        let (k, n) = (self.k, self.w.len() / self.k);
-        let (vectors, rest) = (k / S::F32_LANES, k / S::F32_LANES * S::F32_LANES);
-        let (mut x, mut w) = ([&[] as &[S::f32s]; R], [&[] as &[S::f32s]; N]);
-        for r in 0..R {
-            (x[r], _) = S::as_simd_f32s(&self.x[(row + r) * k..(row + r + 1) * k]);
-            assert_eq!(x[r].len(), vectors);
-        }
-        // Behind the last row it stands in for the others, whose sums are not stored.
-        let row_of_w = |j: usize| (first + j).min(n - 1) * k;
-        for j in 0..N {
-            (w[j], _) = S::as_simd_f32s(&self.w[row_of_w(j)..row_of_w(j) + k]);
-            assert_eq!(w[j].len(), vectors);
-        }
-        let mut sums = [[simd.splat_f32s(0.0); N]; R];
-        for i in 0..vectors {
-            for j in 0..N {
-                let w = w[j][i];
-                for r in 0..R {
-                    sums[r][j] = simd.mul_add_e_f32s(x[r][i], w, sums[r][j]);
-                }
-            }
+        let [_, n] = self.rows.counts();
+        let zeros = [[simd.splat_f32s(0.0); N]; R];
+        let mut sums = add_products(simd, zeros, self.rows.rows_of_x(row), self.rows.rows_of_w(first));
+        if let Some(update) = self.update {
+            sums = add_products(simd, sums, update.rows_of_x(row), update.rows_of_w(first));
         }
         for r in 0..R {
             let to = self.start + (row + r) * self.stride + first;
+            // A copy, so that the sums need not be in memory while they grow.
+            let sums = sums[r];
             for j in (0..N).step_by(4) {
-                let mut totals = totals(simd, [sums[r][j], sums[r][j + 1], sums[r][j + 2], sums[r][j + 3]]);
-                for i in rest..k {
-                    let x = self.x[(row + r) * k + i];
-                    for (lane, total) in totals.iter_mut().enumerate() {
-                        *total += x * self.w[row_of_w(j + lane) + i];
-                    }
-                }
+                let totals = totals(simd, [sums[j], sums[j + 1], sums[j + 2], sums[j + 3]]);
                 // SAFETY: the caller of `times_transposed` keeps these elements to this product.
                 unsafe {
                     if first + j + 4 <= n {
@@ -107,6 +136,48 @@ impl Dots<'_> {
             }
         }
     }
+}
+
+/// Adds the products of the elements of `R` rows with those of `N` rows, all of one length, to sums in vectors.
+#[inline(always)]
+pub(super) fn add_products<S: Simd, const R: usize, const N: usize>(
+    simd: S,
+    mut sums: [[S::f32s; N]; R],
+    x: [&[f32]; R],
+    w: [&[f32]; N],
+) -> [[S::f32s; N]; R] {
+    let (mut x_vectors, mut w_vectors) = ([&[] as &[S::f32s]; R], [&[] as &[S::f32s]; N]);
+    let (mut x_rest, mut w_rest) = ([&[] as &[f32]; R], [&[] as &[f32]; N]);
+    let vectors = x[0].len() / S::F32_LANES;
+    for r in 0..R {
+        (x_vectors[r], x_rest[r]) = S::as_simd_f32s(x[r]);
+        assert_eq!(x_vectors[r].len(), vectors);
+    }
+    for j in 0..N {
+        (w_vectors[j], w_rest[j]) = S::as_simd_f32s(w[j]);
+        assert_eq!(w_vectors[j].len(), vectors);
+    }
+    for i in 0..vectors {
+        for j in 0..N {
+            let w = w_vectors[j][i];
+            for r in 0..R {
+                sums[r][j] = simd.mul_add_e_f32s(x_vectors[r][i], w, sums[r][j]);
+            }
+        }
+    }
+    if !x_rest[0].is_empty() {
+        let x = x_rest.map(
+            #[inline(always)]
+            |x| simd.partial_load_f32s(x),
+        );
+        for j in 0..N {
+            let w = simd.partial_load_f32s(w_rest[j]);
+            for r in 0..R {
+                sums[r][j] = simd.mul_add_e_f32s(x[r], w, sums[r][j]);
+            }
+        }
+    }
+    sums
 }
 
 /// The sum of each vector's lanes.
@@ -246,12 +317,40 @@ pub(super) mod tests {
         }
     }
 
-    fn product(x: &[f32], w: &[f32], k: usize) -> Vec<f32> {
-        let (t, n) = (x.len() / k, w.len() / k);
+    /// Checks that a product with an update is that of both, in f64, that its rows have the same bits alone, and that an update of zeros
+    /// changes no bit.
+    pub(in crate::flex) fn assert_updated(product: impl Fn(Rows<'_>, Option<Rows<'_>>) -> Vec<f32>) {
+        for (t, n, k, r) in
+            [(1, 5, 33, 1), (2, 9, 64, 16), (3, 24, 40, 8), (7, 12, 20, 19), (17, 13, 48, 16), (40, 8, 7, 5)]
+        {
+            let [x, w, low, b] = [t * k, n * k, t * r, n * r].map(numbers);
+            let (rows, update) = (Rows::new(&x, &w, k), Rows::new(&low, &b, r));
+            let found = product(rows, Some(update));
+            let joined = |a: &[f32], b: &[f32]| -> Vec<f32> {
+                a.chunks(k).zip(b.chunks(r)).flat_map(|(a, b)| [a, b].concat()).collect()
+            };
+            assert_product(&found, &joined(&x, &low), &joined(&w, &b), k + r);
+            for (row, found) in found.chunks(n).enumerate() {
+                let alone = Rows::new(&x[row * k..(row + 1) * k], &w, k);
+                let update = Rows::new(&low[row * r..(row + 1) * r], &b, r);
+                assert_eq!(product(alone, Some(update)), found, "row {row} of {t}·{n}·{k}·{r}");
+            }
+            let zeros = vec![0.0; n * r];
+            assert_eq!(product(rows, Some(Rows::new(&low, &zeros, r))), product(rows, None));
+        }
+    }
+
+    fn product(rows: Rows<'_>, update: Option<Rows<'_>>) -> Vec<f32> {
+        let [t, n] = rows.counts();
         let mut y = vec![f32::NAN; t * n];
         // SAFETY: the slice is borrowed exclusively.
-        unsafe { times_transposed(Shared::new(&mut y), 0, n, x, w, k) };
+        unsafe { times_transposed(Shared::new(&mut y), 0, n, rows, update) };
         y
+    }
+
+    #[test]
+    fn updates_are_added() {
+        assert_updated(product);
     }
 
     #[test]
@@ -268,7 +367,7 @@ pub(super) mod tests {
             (2, 100, 5),
         ] {
             let (x, w) = (numbers(t * k), numbers(n * k));
-            let found = product(&x, &w, k);
+            let found = product(Rows::new(&x, &w, k), None);
             let mut transposed = vec![0.0; k * n];
             for (i, w) in w.iter().enumerate() {
                 transposed[i % k * n + i / k] = *w;
@@ -282,6 +381,6 @@ pub(super) mod tests {
 
     #[test]
     fn rows_do_not_depend_on_their_neighbours() {
-        assert_independent(product, 7, 0..7);
+        assert_independent(|x, w, k| product(Rows::new(x, w, k), None), 7, 0..7);
     }
 }

@@ -144,7 +144,10 @@ fn attention(q: FlexTensor, keys: FlexTensor, values: FlexTensor, heads: Heads, 
             let weights = &mut weights[..r * seen];
             let scores = Shared::new(weights);
             // SAFETY: the weights are borrowed exclusively.
-            unsafe { few_rows::times_transposed(scores, 0, seen, &q[start..start + r * n], keys, n) };
+            unsafe {
+                let rows = few_rows::Rows::new(&q[start..start + r * n], keys, n);
+                few_rows::times_transposed(scores, 0, seen, rows, None);
+            }
             vectorised(
                 #[inline(always)]
                 || {

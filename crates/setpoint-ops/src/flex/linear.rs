@@ -23,7 +23,7 @@ const PART: usize = 24;
 const SMALL_PART: usize = 8;
 
 /// Multiplications from which on such a product is worth sharing among threads.
-const WORTH_SHARING: usize = 1 << 18;
+const WORTH_SHARING: usize = 1 << 20;
 
 /// Columns that a thread computes at a time in a product of many rows.
 const COLUMNS: usize = 64;
@@ -123,73 +123,52 @@ impl<'a> FewRows<'a> {
         self.values.len() / self.width
     }
 
-    /// On this thread: their product with the rows `w` of a transposed matrix, into the rows that begin at `start` of a shared slice, `stride`
-    /// apart.
+    /// On this thread: their product with `count` rows of a transposed weight from `first` on, and its update, into these columns of `to`,
+    /// `[t, out]`. `buffer` is for rows that are nowhere else.
     ///
     /// # Safety
     /// Nobody else may touch those elements meanwhile.
-    unsafe fn times_transposed(&self, to: Shared<'_>, start: usize, stride: usize, w: &[f32]) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            match &self.lanes {
-                None => few_rows::times_transposed(to, start, stride, self.values, w, self.width),
-                Some(lanes) => lanes.times_transposed(to, start, stride, w),
-            }
-        }
-    }
-
-    /// On this thread: their product with `count` rows of a transposed weight from `first` on, into these columns of `to`, `[t, out]`. `buffer`
-    /// is for rows that are nowhere else.
-    ///
-    /// # Safety
-    /// Nobody else may touch those elements meanwhile.
-    unsafe fn times_part(&self, to: Shared<'_>, weight: &F32Weight, [first, count]: [usize; 2], buffer: &mut Vec<f32>) {
+    unsafe fn times_part(
+        &self,
+        to: Shared<'_>,
+        weight: &F32Weight,
+        update: Option<&FewUpdate<'_>>,
+        [first, count]: [usize; 2],
+        buffer: &mut Vec<f32>,
+    ) {
         let [outputs, _] = weight.shape();
+        let update = update.map(|FewUpdate { low, b }| (low, &b[first * low.width..(first + count) * low.width]));
+        if let Some(lanes) = &self.lanes {
+            let update = update.map(|(low, b)| (low.lanes.as_ref().expect("as many rows of both"), b));
+            // SAFETY: the caller's promise.
+            unsafe { lanes.times_transposed(to, first, outputs, weight.rows(buffer, first, count), update) };
+            return;
+        }
+        let update = update.map(|(low, b)| few_rows::Rows::new(low.values, b, low.width));
         // SAFETY: the caller's promise.
         unsafe {
             match weight {
                 F32Weight::Nf4(weight) if weight.multiplies(self.count()) => {
-                    weight.times_transposed(to, first, outputs, self.values, [first, count]);
+                    weight.times_transposed(to, first, outputs, self.values, [first, count], update);
                 }
-                _ => self.times_transposed(to, first, outputs, weight.rows(buffer, first, count)),
+                _ => {
+                    let rows = few_rows::Rows::new(self.values, weight.rows(buffer, first, count), self.width);
+                    few_rows::times_transposed(to, first, outputs, rows, update);
+                }
             }
         }
     }
 }
 
-/// An adapter's update of a product of few rows: `scale · low · Bᵀ`.
+/// An adapter's update of a product of few rows: `low · Bᵀ`.
 pub(super) struct FewUpdate<'a> {
-    /// `[t, r]`
+    /// `[t, r]`, times the scale of the update.
     pub(super) low: FewRows<'a>,
     /// `B`, `[out, r]`
     pub(super) b: &'a [f32],
-    pub(super) scale: f32,
 }
 
-impl FewUpdate<'_> {
-    /// On this thread: adds `count` columns from `first` on to those of `to`, `[t, out]`.
-    ///
-    /// # Safety
-    /// These columns must be initialised, and no other thread may read or write them during the call.
-    unsafe fn add_part(&self, to: Shared<'_>, outputs: usize, [first, count]: [usize; 2], buffer: &mut Vec<f32>) {
-        let rank = self.low.width;
-        buffer.resize(self.low.count() * count, 0.0);
-        // SAFETY: the buffer is borrowed exclusively.
-        unsafe {
-            let b = &self.b[first * rank..(first + count) * rank];
-            self.low.times_transposed(Shared::new(buffer), 0, count, b);
-        }
-        for (row, update) in buffer.chunks_exact(count).enumerate() {
-            // SAFETY: the caller's promise.
-            let y = unsafe { to.part(row * outputs + first, count) };
-            for (y, update) in y.iter_mut().zip(update) {
-                *y += self.scale * update;
-            }
-        }
-    }
-}
-
-/// `[t, in]`, `[out, in]` -> `[t, out]` for few rows. The update is added to a part of the product by the thread that has just written it.
+/// `[t, in]`, `[out, in]` -> `[t, out]` for few rows. The sums of the update go on where those of the product end.
 pub(super) fn few(x: &FewRows<'_>, weight: &F32Weight, update: Option<&FewUpdate<'_>>) -> FlexTensor {
     few_in_parts(x, weight, update, PART)
 }
@@ -198,24 +177,23 @@ pub(super) fn few(x: &FewRows<'_>, weight: &F32Weight, update: Option<&FewUpdate
 pub(super) fn few_narrow(x: &FewRows<'_>, weight: &F32Weight) -> FlexTensor {
     let [outputs, inputs] = weight.shape();
     let is_shared = x.count() * outputs * inputs >= WORTH_SHARING;
-    few_in_parts(x, weight, None, if is_shared { SMALL_PART } else { outputs.max(1) })
+    few_in_parts(x, weight, None, if is_shared { SMALL_PART } else { outputs })
 }
 
 fn few_in_parts(x: &FewRows<'_>, weight: &F32Weight, update: Option<&FewUpdate<'_>>, part: usize) -> FlexTensor {
     let ([outputs, _], t) = (weight.shape(), x.count());
     let mut y = Fresh::new(t * outputs);
     let to = y.shared();
-    let work = |[numbers, updates]: &mut [Vec<f32>; 2], i: usize| {
+    let work = |buffer: &mut Vec<f32>, i: usize| {
         let rows = [i * part, part.min(outputs - i * part)];
         // SAFETY: no other task has these outputs; the product gives them values.
-        unsafe {
-            x.times_part(to, weight, rows, numbers);
-            if let Some(update) = update {
-                update.add_part(to, outputs, rows, updates);
-            }
-        }
+        unsafe { x.times_part(to, weight, update, rows, buffer) };
     };
-    (0..outputs.div_ceil(part)).into_par_iter().for_each_init(Default::default, work);
+    match outputs.div_ceil(part.max(1)) {
+        // Another thread would have to wake for it.
+        1 => work(&mut Vec::new(), 0),
+        parts => (0..parts).into_par_iter().for_each_init(Vec::new, work),
+    }
     // SAFETY: the parts are all outputs.
     unsafe { y.tensor([t, outputs]) }
 }

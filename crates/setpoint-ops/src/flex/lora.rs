@@ -1,4 +1,5 @@
-//! The linear map with a low-rank update: the update's products are added where those of the weight have just been written.
+//! The linear map with a low-rank update: the update's products are added where those of the weight have just been written, and for few rows
+//! to the sums that are still in registers.
 //!
 //! Maps of the same input, such as queries, keys and values, each multiply it with their own first factor. Stacking these factors would read
 //! the input once instead of three times, but save no multiplication, and the input's gradient would need one more addition.
@@ -26,7 +27,8 @@ pub(super) fn forward(
         let rows = FewRows::new(x.f32(), inputs);
         let low = few_narrow(&rows, &F32Weight::dense(a));
         let (lows, b) = (Values::of(low.clone()), Values::of(b));
-        let update = FewUpdate { low: FewRows::new(lows.f32(), rank), b: b.f32(), scale };
+        let scaled: Vec<f32> = lows.f32().iter().map(|low| scale * low).collect();
+        let update = FewUpdate { low: FewRows::new(&scaled, rank), b: b.f32() };
         return (few(&rows, weight, Some(&update)), low);
     }
     let (a, b) = (Values::of(a), Values::of(b));

@@ -6,7 +6,7 @@
 // Loops over indices of a constant range are unrolled, and what they index stays in registers.
 #![allow(clippy::needless_range_loop)]
 
-use super::few_rows::{ROWS, totals};
+use super::few_rows::{ROWS, Rows, add_products, totals};
 use super::host::Shared;
 use super::lookup::{self, CODES, Codes, Lookup, NUMBERS, WithLookup};
 use super::nf4::{Nf4, Reader};
@@ -24,7 +24,7 @@ impl Nf4 {
     }
 
     /// On this thread: `x · wᵀ` of rows `x [t, in]` and `count` rows of the weight from `first` on, into the rows of `count` that begin at
-    /// `start` of a shared slice, `stride` apart.
+    /// `start` of a shared slice, `stride` apart. With an update, that of as many rows with `count` others is added.
     ///
     /// # Safety
     /// Nobody else may touch those elements meanwhile.
@@ -35,10 +35,12 @@ impl Nf4 {
         stride: usize,
         x: &[f32],
         [first, count]: [usize; 2],
+        update: Option<Rows<'_>>,
     ) {
         let [outputs, inputs] = self.shape();
         assert!(first + count <= outputs, "rows of the weight");
         assert!(x.len().is_multiple_of(inputs) && self.multiplies(x.len() / inputs), "few rows of whole blocks");
+        assert!(update.is_none_or(|update| update.counts() == [x.len() / inputs, count]), "products of one shape");
         lookup::dispatch(Dots {
             to,
             start,
@@ -49,6 +51,7 @@ impl Nf4 {
             count,
             inputs,
             block: self.block(),
+            update,
         });
     }
 }
@@ -64,6 +67,7 @@ struct Dots<'a> {
     count: usize,
     inputs: usize,
     block: usize,
+    update: Option<Rows<'a>>,
 }
 
 impl WithLookup for Dots<'_> {
@@ -115,6 +119,9 @@ impl Dots<'_> {
                     }
                 }
             }
+        }
+        if let Some(update) = self.update {
+            sums = add_products(simd, sums, update.rows_of_x(0), update.rows_of_w(output));
         }
         for r in 0..R {
             let (to, totals) = (self.start + r * self.stride + output, totals(simd, sums[r]));

@@ -83,14 +83,15 @@ impl LoraConfig {
                 found.push((key, message.to_owned()));
             }
         };
-        let positive = |x: f64| x.is_finite() && x > 0.0;
+        // The products of an update are scaled in f32.
+        let positive = |x: f64| x > 0.0 && (x as f32).is_finite();
         require(self.rank > 0, "rank", "must be at least 1");
         require(self.rank_pattern.0.iter().all(|(_, rank)| *rank > 0), "rank_pattern", "every rank must be at least 1");
-        require(positive(self.alpha), "alpha", "must be positive");
+        require(positive(self.alpha), "alpha", "must be positive and finite in f32");
         require(
             self.alpha_pattern.0.iter().all(|(_, x)| positive(*x)),
             "alpha_pattern",
-            "every value must be positive",
+            "every value must be positive and finite in f32",
         );
         require(positive(self.plus_ratio), "plus_ratio", "must be positive (1: one learning rate for all)");
         let share = |p: f64| (0.0..1.0).contains(&p);
@@ -267,6 +268,7 @@ mod tests {
         let keys = |config: LoraConfig| config.problems().into_iter().map(|(key, _)| key).collect::<Vec<_>>();
         assert!(keys(LoraConfig::default()).is_empty());
         assert_eq!(keys(LoraConfig { rank: 0, alpha: -1.0, ..LoraConfig::default() }), ["rank", "alpha"]);
+        assert_eq!(keys(LoraConfig { alpha: 1e39, ..LoraConfig::default() }), ["alpha"]);
         assert_eq!(keys(LoraConfig { targets: Targets::Pattern("(".into()), ..LoraConfig::default() }), ["targets"]);
         assert_eq!(keys(LoraConfig { targets: Targets::Names(vec![]), ..LoraConfig::default() }), ["targets"]);
         for name in ["", "."] {
