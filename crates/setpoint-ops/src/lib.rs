@@ -34,6 +34,8 @@ pub use adamw::{AdamWStep, adamw, add_rows, sum_of_squares};
 pub use blockwise::{BLOCK, Blockwise, CodeValues};
 #[cfg(feature = "cube")]
 pub use cube::{DISABLED_KERNELS, check_disabled_kernels};
+#[cfg(feature = "cuda-sources")]
+pub use cube::{CudaSource, cuda_sources};
 pub use dropout::{DropoutMask, dropout, extend_key};
 pub use functions::{
     Logits, LowRank, RowLengths, TokenScores, attention, geglu, linear, linear_lora, rescale, rms_norm, rotate,

@@ -11,12 +11,16 @@ mod launch;
 mod nf4;
 mod rms_norm;
 mod rotate;
+#[cfg(feature = "cuda-sources")]
+mod sources;
 mod swiglu;
 #[cfg(all(test, feature = "test-wgpu"))]
 mod tests;
 mod token_scores;
 
 pub use choice::{DISABLED_KERNELS, check_disabled_kernels};
+#[cfg(feature = "cuda-sources")]
+pub use sources::{CudaSource, cuda_sources};
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::FloatDType;

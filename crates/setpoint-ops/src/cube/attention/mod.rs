@@ -75,7 +75,7 @@ fn mix(
 ) -> (CubeTensor, CubeTensor) {
     let [q, k, v] = inputs.map(in_order);
     let (client, layout, element) = (q.client.clone(), Layout::new(heads), element(&q));
-    let plan = plan(batch, layout.tokens(), &q.device);
+    let plan = plan(batch, layout.tokens(), &q);
     let shape: [usize; 2] = q.shape().dims();
     let (o, log_sums) = (fresh(&q, shape, q.dtype), fresh(&q, [heads.query, shape[0]], DType::F32));
     let (count, dim) = grid(plan.query_tiles, layout);
@@ -107,7 +107,7 @@ pub(super) fn backward(
     let [q, k, v, o, log_sums] = inputs.map(in_order);
     let gradient = in_order(gradient);
     let (client, layout, element) = (q.client.clone(), Layout::new(heads), element(&q));
-    let plan = plan(&Batch::Packed(packing.clone()), layout.tokens(), &q.device);
+    let plan = plan(&Batch::Packed(packing.clone()), layout.tokens(), &q);
     let [tokens, width]: [usize; 2] = q.shape().dims();
     let rows = fresh(&q, [heads.query, tokens, 2], DType::F32);
     let (count, dim) = units(&client, heads.query * tokens);

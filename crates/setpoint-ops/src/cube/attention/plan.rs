@@ -2,10 +2,9 @@
 
 use std::cell::RefCell;
 
-use burn::backend::ops::IntTensorOps;
-use burn::tensor::TensorData;
+use burn::tensor::{Bytes, DType, Shape};
+use burn_cubecl::CubeDevice;
 use burn_cubecl::tensor::CubeTensor;
-use burn_cubecl::{CubeBackend, CubeDevice};
 
 use super::tile::KEYS;
 use crate::generation::Spans;
@@ -44,26 +43,27 @@ thread_local! {
     static LATEST: RefCell<Option<(Batch, usize, CubeDevice, Plan)>> = const { RefCell::new(None) };
 }
 
-/// Returns the tiles of a batch, with at most `length` tokens in a tile of queries.
-pub(super) fn plan(batch: &Batch, length: usize, device: &CubeDevice) -> Plan {
+/// Returns the tiles of a batch, with at most `length` tokens in a tile of queries, on the device of a tensor.
+pub(super) fn plan(batch: &Batch, length: usize, like: &CubeTensor) -> Plan {
     LATEST.with_borrow_mut(|latest| match latest {
-        Some((of, of_length, on, plan)) if of == batch && *of_length == length && on == device => plan.clone(),
+        Some((of, of_length, on, plan)) if of == batch && *of_length == length && *on == like.device => plan.clone(),
         _ => {
-            let plan = new_plan(batch, length, device);
-            *latest = Some((batch.clone(), length, device.clone(), plan.clone()));
+            let plan = new_plan(batch, length, like);
+            *latest = Some((batch.clone(), length, like.device.clone(), plan.clone()));
             plan
         }
     })
 }
 
-fn new_plan(batch: &Batch, length: usize, device: &CubeDevice) -> Plan {
+fn new_plan(batch: &Batch, length: usize, like: &CubeTensor) -> Plan {
     let (queries, keys, key_tiles) = match batch {
         Batch::Packed(packing) => (tiles_of_queries(packing, length), tiles_of_keys(packing), key_tiles(packing)),
         Batch::Cached(spans) => (tiles_of_spans(spans, length), vec![0], 0),
     };
     let upload = |numbers: Vec<u32>| {
-        let count = numbers.len();
-        CubeBackend::int_from_data(TensorData::new(numbers, [count]), device)
+        let (client, shape) = (like.client.clone(), Shape::from([numbers.len()]));
+        let handle = client.create(Bytes::from_elems(numbers));
+        CubeTensor::new_contiguous(client, like.device.clone(), shape, handle, DType::U32)
     };
     Plan { query_tiles: queries.len() / TILE, queries: upload(queries), key_tiles, keys: upload(keys) }
 }

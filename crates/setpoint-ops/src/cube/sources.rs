@@ -1,0 +1,175 @@
+//! Every kernel as CUDA C++, for a check by NVIDIA's compiler on a machine without a GPU.
+//!
+//! The passes are launched as a training launches them, on a device that translates kernels instead of running them.
+
+mod recorder;
+
+use burn::tensor::{DType, FloatDType, Shape};
+use burn_cubecl::CubeBackend as Cube;
+use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+use burn_cubecl::tensor::CubeTensor;
+
+use crate::adamw::{AdamWStep, OptimizerOps};
+use crate::backend::Kernels;
+use crate::generation::{GenerationOps, Span, Spans};
+use crate::heads::Heads;
+use crate::nf4::{Nf4Double, Nf4Layout, Nf4Ops};
+use crate::packing::Packing;
+use recorder::{Recorded, Recorder};
+
+/// Where the kernels of this crate are.
+const OWN: &str = "setpoint_ops::cube::";
+
+/// Sizes of heads: those of known models, and the largest that kernels take.
+const HEADS: [usize; 5] = [64, 80, 96, 128, 256];
+
+/// Columns of a row, as Llama-3-8B has them.
+const WIDTH: usize = 4096;
+
+const TOKENS: usize = 256;
+
+/// A kernel in CUDA C++, as CubeCL hands it to NVRTC on an H100 or H200.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CudaSource {
+    /// The function in Rust, with its path in the folder of kernels.
+    pub kernel: String,
+    /// How numbers are stored, and for attention the size of a head.
+    pub case: String,
+    /// The name of the function in CUDA C++.
+    pub entry: String,
+    /// Threads of a block.
+    pub units: u32,
+    /// Bytes of shared memory of a block, which a launch asks for.
+    pub shared: usize,
+    /// The program.
+    pub text: String,
+}
+
+/// Returns every kernel in each storage format and for each size of a head. It needs no GPU.
+///
+/// # Errors
+/// The name of a kernel that CubeCL cannot translate, or that a composition replaced, and why.
+pub fn cuda_sources() -> Result<Vec<CudaSource>, String> {
+    let mut cases = Cases { recorder: Recorder::new(), sources: vec![] };
+    cases.optimizer()?;
+    for dtype in [FloatDType::F32, FloatDType::BF16] {
+        cases.rows(dtype)?;
+        cases.nf4(dtype)?;
+        for dim in HEADS {
+            cases.attention(dtype, dim)?;
+        }
+    }
+    Ok(cases.sources)
+}
+
+struct Cases {
+    recorder: Recorder,
+    sources: Vec<CudaSource>,
+}
+
+impl Cases {
+    fn tensor<const D: usize>(&self, shape: [usize; D], dtype: impl Into<DType>) -> CubeTensor {
+        let Recorder { client, device, .. } = &self.recorder;
+        empty_device_contiguous_dtype(client.clone(), device.clone(), Shape::from(shape), dtype.into())
+    }
+
+    /// Notes what has been launched since the last call. Programs that differ in their names alone are one.
+    fn note(&mut self, case: &str) -> Result<(), String> {
+        for Recorded { name, entry, units, shared, text } in self.recorder.take()? {
+            let path = name.split('<').next().unwrap_or(name);
+            let kernel = path
+                .strip_prefix(OWN)
+                .and_then(|path| path.rsplit_once("::"))
+                .ok_or_else(|| format!("{case}: Burn's kernel {name} runs in place of one of Setpoint's"))?;
+            let source = CudaSource { kernel: kernel.0.to_owned(), case: case.to_owned(), entry, units, shared, text };
+            let body = |source: &CudaSource| source.text.replace(&source.entry, "");
+            if !self.sources.iter().any(|known| known.kernel == source.kernel && body(known) == body(&source)) {
+                self.sources.push(source);
+            }
+        }
+        Ok(())
+    }
+
+    fn optimizer(&mut self) -> Result<(), String> {
+        let row = || self.tensor([TOKENS * WIDTH], DType::F32);
+        let step = AdamWStep { decay: 1.0, beta1: 0.9, beta2: 0.999, scale: 1.0, rate: 1e-3, root: 1.0, eps: 1e-8 };
+        let _ = Cube::adamw(row(), row(), row(), row(), step);
+        let _ = Cube::sum_of_squares(row(), WIDTH);
+        let matrix = || self.tensor([TOKENS, WIDTH], DType::F32);
+        let _ = Cube::add_rows(matrix(), self.tensor([TOKENS], DType::I32), matrix());
+        self.note("f32")
+    }
+
+    fn rows(&mut self, dtype: FloatDType) -> Result<(), String> {
+        let matrix = || self.tensor([TOKENS, WIDTH], dtype);
+        let weight = || self.tensor([WIDTH], dtype);
+        let scales = self.tensor([TOKENS, 1], DType::F32);
+        let _ = Cube::rms_norm_forward(matrix(), weight(), 1e-5);
+        let _ = Cube::rms_norm_backward(matrix(), weight(), scales, matrix(), [true, true]);
+        let angles = || self.tensor([TOKENS, 64], DType::F32);
+        let _ = Cube::rotate_by(matrix(), angles(), angles(), false);
+        let _ = Cube::swiglu_forward(matrix(), matrix());
+        let _ = Cube::swiglu_backward(matrix(), matrix(), matrix());
+        self.note(&name(dtype))?;
+        for (cap, bound) in [(None, ""), (Some(30.0), ", bounded")] {
+            let logits = || self.tensor([TOKENS, WIDTH], dtype);
+            let targets = || self.tensor([TOKENS], DType::I32);
+            let column = || self.tensor([TOKENS, 1], DType::F32);
+            let _ = Cube::logit_scores(logits(), targets(), cap);
+            let _ = Cube::logit_scores_backward(logits(), targets(), column(), column(), cap);
+            self.note(&format!("{}{bound}", name(dtype)))?;
+        }
+        Ok(())
+    }
+
+    fn nf4(&mut self, dtype: FloatDType) -> Result<(), String> {
+        for (double, scales) in [(None, ""), (Some(Nf4Double { group: 256, offset: 0.1 }), ", double quantisation")] {
+            let layout = Nf4Layout { shape: [TOKENS, WIDTH], block: 64, double, rounding: dtype };
+            let bytes = layout.count() / 2 + if double.is_some() { layout.blocks() } else { 0 };
+            let numbers = self.tensor([layout.first_scale() + layout.scales()], DType::F32);
+            let _ = Cube::nf4_numbers(self.tensor([bytes], DType::U8), numbers, layout, dtype);
+            self.note(&format!("{}{scales}", name(dtype)))?;
+        }
+        Ok(())
+    }
+
+    /// Attention forward and backward. Over a cache it is the forward kernel, too.
+    fn attention(&mut self, dtype: FloatDType, dim: usize) -> Result<(), String> {
+        let packing = Packing::rows([TOKENS]);
+        for (soft_cap, bound) in [(None, ""), (Some(50.0), ", bounded")] {
+            let heads = Heads { soft_cap, ..Heads::new(32, 8, dim) };
+            let q = || self.tensor([TOKENS, heads.query * dim], dtype);
+            let k = || self.tensor([TOKENS, heads.kv * dim], dtype);
+            let (o, log_sums) = Cube::attention_forward(q(), k(), k(), heads, &packing);
+            let _ = Cube::attention_backward([q(), k(), k(), o, log_sums], q(), heads, &packing);
+            let cache = || self.tensor([1, heads.kv, TOKENS, dim], dtype);
+            let span = Spans::new(vec![Span { slot: 0, start: 0, len: TOKENS }]);
+            let _ = Cube::cached_attention(q(), cache(), cache(), heads, span);
+            self.note(&format!("{}, {dim}{bound}", name(dtype)))?;
+        }
+        Ok(())
+    }
+}
+
+fn name(dtype: FloatDType) -> String {
+    DType::from(dtype).name().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kernel_has_a_source_in_each_format() {
+        let sources = cuda_sources().unwrap();
+        for file in ["adamw", "attention", "embedding", "nf4", "rms_norm", "rotate", "swiglu", "token_scores"] {
+            let of_file = |case: &str| {
+                let mut found = sources.iter().filter(|source| source.kernel.starts_with(file));
+                found.any(|source| source.case.starts_with(case))
+            };
+            assert!(of_file("f32"), "{file}");
+            assert!(of_file("bf16") != matches!(file, "adamw" | "embedding"), "{file}");
+        }
+        assert!(sources.iter().all(|source| source.text.contains(&source.entry)));
+    }
+}

@@ -1,0 +1,240 @@
+//! A device that runs nothing: what it is asked to launch becomes CUDA C++.
+
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::tensor::StreamId;
+use burn_cubecl::cubecl::Device;
+use burn_cubecl::cubecl::bytes::Bytes;
+use burn_cubecl::cubecl::client::Client;
+use burn_cubecl::cubecl::define_kernel;
+use burn_cubecl::cubecl::device::CudaDevice;
+use burn_cubecl::cubecl::future::DynFut;
+use burn_cubecl::cubecl::ir::features::Features;
+use burn_cubecl::cubecl::ir::{
+    DeviceIdentity, DeviceProperties, HardwareProperties, MemoryDeviceProperties, TargetProperties, VectorSize,
+};
+use burn_cubecl::cubecl::profile::{ProfileDuration, TimingMethod};
+use cubecl_common::device::{DeviceId, DeviceService, ServerUtilitiesHandle, ServiceId};
+use cubecl_cpp::register_supported_types;
+use cubecl_cpp::shared::{CompilationOptions, CppCompiler, CppSupportedFeatures};
+use cubecl_cpp::target::Cuda;
+use cubecl_server::allocator::PitchedMemoryLayoutPolicy;
+use cubecl_server::compiler::Compiler;
+use cubecl_server::dry_run::LaunchMode;
+use cubecl_server::id::KernelId;
+use cubecl_server::kernel::CubeKernel;
+use cubecl_server::logging::ServerLogger;
+use cubecl_server::memory_management::{ManagedMemoryHandle, MemoryAllocationMode, StreamMemoryReport};
+use cubecl_server::server::{
+    BufferBinding, CopyDescriptor, CubeCount, KernelArguments, ProfileError, ProfilingToken, Server,
+    ServerCommunication, ServerError, ServerStorage, ServerUtilities,
+};
+use cubecl_server::storage::{BytesResource, BytesStorage, ManagedResource};
+
+/// The alignment of rows, as CubeCL's CUDA runtime has it.
+const ALIGNMENT: usize = 512;
+
+/// A kernel in CUDA C++.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Recorded {
+    /// The type of the kernel, with its path.
+    pub(super) name: &'static str,
+    pub(super) entry: String,
+    pub(super) units: u32,
+    /// Bytes of shared memory that a launch asks for.
+    pub(super) shared: usize,
+    pub(super) text: String,
+}
+
+/// The kernels launched so far, each once, or why one of them has no source.
+type Kernels = Arc<Mutex<Vec<Result<Recorded, String>>>>;
+
+/// A device with the properties of an H200.
+pub(super) struct Recorder {
+    pub(super) client: Client,
+    /// The name of the device, which no other recorder has.
+    pub(super) device: Device,
+    kernels: Kernels,
+}
+
+impl Recorder {
+    pub(super) fn new() -> Self {
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        let index = NEXT.fetch_add(1, Ordering::Relaxed);
+        let (id, kernels) = (DeviceId::new(0, index), Kernels::default());
+        let client = Client::init(id, RecordingServer::new(id, kernels.clone()));
+        Self { client, device: Device::Cuda(CudaDevice::new(index.into())), kernels }
+    }
+
+    /// Returns the kernels that have been launched since the last call for the first time.
+    pub(super) fn take(&self) -> Result<Vec<Recorded>, String> {
+        // Launches wait in a queue until then.
+        self.client.flush().map_err(|error| error.to_string())?;
+        std::mem::take(&mut *self.kernels.lock().unwrap_or_else(PoisonError::into_inner)).into_iter().collect()
+    }
+}
+
+#[derive(Debug)]
+struct RecordingServer {
+    utilities: Arc<ServerUtilities>,
+    seen: HashSet<KernelId>,
+    kernels: Kernels,
+}
+
+impl RecordingServer {
+    fn new(device: DeviceId, kernels: Kernels) -> Self {
+        let (utilities, _) = ServerUtilities::init(
+            ServiceId::of::<Self>(device),
+            "cuda",
+            properties(),
+            TargetProperties::default(),
+            Arc::new(ServerLogger::default()),
+            PitchedMemoryLayoutPolicy::new(ALIGNMENT),
+        );
+        Self { utilities: Arc::new(utilities), seen: HashSet::new(), kernels }
+    }
+}
+
+fn properties() -> DeviceProperties {
+    let hardware = HardwareProperties {
+        load_width: 128,
+        vector_register_count: None,
+        plane_size_min: 32,
+        plane_size_max: 32,
+        max_bindings: 1024,
+        max_shared_memory_size: 227 << 10,
+        max_cube_count: (i32::MAX as u32, u16::MAX as u32, u16::MAX as u32),
+        max_units_per_cube: 1024,
+        max_cube_dim: (1024, 1024, 64),
+        num_streaming_multiprocessors: Some(132),
+        num_tensor_cores: Some(4),
+        min_tensor_cores_dim: Some(8),
+        num_cpu_cores: None,
+        last_level_cache_size: None,
+        max_vector_size: VectorSize::MAX,
+        cube_mma_reserved_shared_memory: 0,
+    };
+    let identity =
+        DeviceIdentity { name: "NVIDIA H200".to_owned(), fingerprint: "ptx_sm90".to_owned(), physical: None };
+    let memory = MemoryDeviceProperties::new(35 << 30, ALIGNMENT as u64);
+    let mut properties = DeviceProperties::new(Features::default(), memory, hardware, TimingMethod::Device, identity);
+    register_supported_types(&mut properties);
+    properties
+}
+
+/// Returns what CubeCL's CUDA runtime asks of its compiler for sm_90.
+fn options() -> CompilationOptions {
+    let supports_features = CppSupportedFeatures {
+        grid_constants: true,
+        clusters: true,
+        fast_math: true,
+        fast_tanh: true,
+        elect_sync: true,
+        dp4a: true,
+    };
+    CompilationOptions { supports_features, ..Default::default() }
+}
+
+/// Turns a kernel into CUDA C++.
+fn translate(kernel: &dyn CubeKernel) -> Result<Recorded, String> {
+    let name = kernel.name();
+    let failed = |error: &dyn std::fmt::Display| format!("{name}: {error}");
+    let definition = define_kernel(kernel).map_err(|error| failed(&error))?;
+    let (entry, units) = (definition.settings.kernel_name.clone(), definition.settings.cube_dim.num_elems());
+    let compiled = CppCompiler::<Cuda>::default().compile(definition, &options()).map_err(|error| failed(&error))?;
+    Ok(Recorded { name, entry, units, shared: compiled.shared_memory_size, text: compiled.source })
+}
+
+fn no_memory() -> ServerError {
+    ServerError::graph_state("the device that records kernels has no memory")
+}
+
+impl Server for RecordingServer {
+    fn initialize_memory(&mut self, _: ManagedMemoryHandle, _: u64, _: StreamId) -> Result<(), ServerError> {
+        Ok(())
+    }
+
+    fn logger(&self) -> Arc<ServerLogger> {
+        self.utilities.logger.clone()
+    }
+
+    fn utilities(&self) -> Arc<ServerUtilities> {
+        self.utilities.clone()
+    }
+
+    fn read(&mut self, _: Vec<CopyDescriptor>, _: StreamId) -> DynFut<Result<Vec<Bytes>, ServerError>> {
+        Box::pin(async { Err(no_memory()) })
+    }
+
+    fn write(&mut self, _: Vec<(CopyDescriptor, Bytes)>, _: StreamId) {}
+
+    fn sync(&mut self, _: Vec<BufferBinding>, _: StreamId) -> DynFut<Result<(), ServerError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn check(&mut self, _: Vec<BufferBinding>, _: StreamId) -> Result<(), ServerError> {
+        Ok(())
+    }
+
+    unsafe fn launch(
+        &mut self,
+        kernel: Box<dyn CubeKernel>,
+        _: CubeCount,
+        _: KernelArguments,
+        _: StreamId,
+        _: LaunchMode,
+    ) {
+        if self.seen.insert(kernel.id()) {
+            // A panic would only be logged, and the kernel would be missing.
+            let translated = catch_unwind(AssertUnwindSafe(|| translate(&*kernel)));
+            let translated =
+                translated.unwrap_or_else(|_| Err(format!("{}: CubeCL's translator panics", kernel.name())));
+            self.kernels.lock().unwrap_or_else(PoisonError::into_inner).push(translated);
+        }
+    }
+
+    fn flush(&mut self, _: StreamId) -> Result<(), ServerError> {
+        Ok(())
+    }
+
+    fn memory_report(&mut self, _: StreamId) -> Option<StreamMemoryReport> {
+        None
+    }
+
+    fn memory_cleanup(&mut self, _: StreamId) -> Result<(), ServerError> {
+        Ok(())
+    }
+
+    fn start_profile(&mut self, _: StreamId) -> Result<ProfilingToken, ServerError> {
+        Err(no_memory())
+    }
+
+    fn end_profile(&mut self, _: StreamId, _: ProfilingToken) -> Result<ProfileDuration, ProfileError> {
+        Err(ProfileError::from(&no_memory()))
+    }
+
+    fn allocation_mode(&mut self, _: MemoryAllocationMode, _: StreamId) {}
+}
+
+impl ServerStorage for RecordingServer {
+    type Storage = BytesStorage;
+
+    fn get_resource(&mut self, _: BufferBinding, _: StreamId) -> Result<ManagedResource<BytesResource>, ServerError> {
+        Err(no_memory())
+    }
+}
+
+impl ServerCommunication for RecordingServer {}
+
+impl DeviceService for RecordingServer {
+    fn init(device: DeviceId) -> Self {
+        Self::new(device, Kernels::default())
+    }
+
+    fn utilities(&self) -> ServerUtilitiesHandle {
+        self.utilities.clone()
+    }
+}
