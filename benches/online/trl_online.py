@@ -1,4 +1,5 @@
-"""trl's GRPOTrainer or PPOTrainer on given prompts: prints one JSON line with the seconds of each round after the first.
+"""trl's GRPOTrainer or PPOTrainer on given prompts: prints one JSON line with the seconds of each round after the first, the tokens of a
+round's prompts and those of a response.
 
 usage: trl_online.py grpo MODEL PROMPTS ROUNDS RESPONSES SAMPLES TOKENS
        trl_online.py ppo MODEL PROMPTS ROUNDS RESPONSES SAMPLES TOKENS TRL_1_12
@@ -103,7 +104,10 @@ def main(method, model, prompts, rounds, responses, samples, tokens):
         trainer, clock = make(model, tokenizer, texts, output, int(rounds) + 1, int(responses), int(samples), int(tokens))
         trainer.train()
         ends = clock.ends[: int(rounds) + 1]
-        print(json.dumps({"seconds": [after - before for before, after in zip(ends, ends[1:])]}))
+        lengths = [line["completions/mean_length"] for line in trainer.state.log_history if "completions/mean_length" in line]
+        # PPO does not tell how long responses are: those that have no stop token have all that they may.
+        tokens = {"prompts": sum(len(tokenizer(text)["input_ids"]) for text in texts), "response": lengths[-1] if lengths else None}
+        print(json.dumps({"seconds": [after - before for before, after in zip(ends, ends[1:])], "tokens": tokens}))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Ten offline methods at equal distance from one SFT model, in three worlds.
+# Methods at equal distance from one SFT model: ten offline ones in three worlds, and online ones next to them.
 #
 # usage: examples/compare/run.sh WORLD [RUN]
-# WORLD: better (responses better than the model's own), own (the model's own) or long (long ones; needs MODEL, the Hugging Face folder of
-# stories260K). RUN: where everything is written (runs/compare); run again, it goes on where it was left.
+# WORLD: better (responses better than the model's own), own (the model's own), rounds (methods that sample, next to DRO and DPO on the
+# model's own) or long (long ones; needs MODEL, the Hugging Face folder of stories260K). RUN: where everything is written (runs/compare); run again, it goes on where it was left.
 # SCALE=large trains four times as many steps with five seeds: some two hours for each world on a desktop computer.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-world=${1:?better, own or long} run=${2:-runs/compare}
+world=${1:?better, own, rounds or long} run=${2:-runs/compare}
 setpoint=${SETPOINT:-"cargo run --release --quiet --"}
 demo=$here/../demo stories=$here/../stories260k
 
@@ -28,7 +28,7 @@ file() {
 
 mkdir -p "$run/$world"
 case $world in
-  better | own)
+  better | own | rounds)
     if [ ! -e "$run/pairs.jsonl" ]; then
       python3 "$here/../figure2/make_data.py" "$run/data"
       # `compare` divides the held-out prompts itself.
@@ -39,14 +39,19 @@ case $world in
       --set model.from_scratch="$demo/config.json" --set model.tokenizer="$demo/tokenizer"
     job "$run/reward" reward "$here/reward.toml" --model "$run/sft/model" --data "$run/data/preferences.jsonl"
     responses=$run/data/responses.jsonl
-    if [ "$world" = own ]; then
+    if [ "$world" != better ]; then
+      mkdir -p "$run/own"
       responses=$run/own/samples.jsonl
       file "$responses" generate --model "$run/sft/model" --data "$run/data/responses.jsonl" --set generate.samples=4 \
         --set generate.temperature=1.0 --set generate.max_new_tokens=48 --set generate.seed=1 --set generate.batch_size=128
     fi
     file "$run/$world/all-rewards.jsonl" annotate --model "$run/reward/model" --data "$responses"
     [ -e "$run/$world/rewards.jsonl" ] || python3 "$here/distinct.py" "$run/$world/all-rewards.jsonl" "$run/$world/rewards.jsonl"
-    settings=(compare "$here/short.toml" --model "$run/sft/model" --set eval.data.path="$run/prompts.jsonl"
+    config=$here/short.toml sampled=()
+    if [ "$world" = rounds ]; then
+      config=$here/rounds.toml sampled=(--set reward.model.path="$run/reward/model")
+    fi
+    settings=(compare "$config" "${sampled[@]}" --model "$run/sft/model" --set eval.data.path="$run/prompts.jsonl"
       --set eval.pairs.path="$run/pairs.jsonl" --set eval.reward.path="$run/reward/model")
     second=gold
     judge=(--set 'reward={}' --set "command.run=[\"python3\", \"$here/gold_judge.py\"]")
@@ -73,7 +78,7 @@ case $world in
     second=repetition
     judge=(--set 'rule={kind = "repetition"}')
     ;;
-  *) sed -n '2,8s/^# //p' "$0" && exit 2 ;;
+  *) sed -n '2,9s/^# //p' "$0" && exit 2 ;;
 esac
 
 compare=$run/$world/compare

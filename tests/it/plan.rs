@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::fixture::{Ran, demo, file, model, rewarded_rows, setpoint};
+use super::rounds::{SHORT, prompts};
 
 /// The plan of a job as JSON.
 fn plan(job: &str, data: &str, more: &[&str]) -> Value {
@@ -153,6 +154,65 @@ fn rounds_are_planned_by_a_flag() {
     let server: Value = serde_json::from_str(&server.stdout).unwrap();
     assert_eq!(server["rounds"]["cache"].as_f64(), Some(0.0), "{server}");
     setpoint(&["plan", "--job", "sft", "--rounds", "5", "--model", &model, "--data", &data]).fails(2, &["rounds"]);
+}
+
+/// Time and memory of a round, from the models that sample, score and train.
+#[test]
+fn every_method_in_rounds_is_planned_by_what_it_computes() {
+    let (_dir, data) = file("prompts.jsonl", &prompts(6));
+    let of = |more: &[&str]| {
+        let common = ["rounds=5", "rollout.prompts=6", "rollout.samples=4", "rollout.epochs_per_round=2"];
+        let more = common.iter().chain(SHORT).chain(&["rollout.max_new_tokens=8"]).chain(more);
+        let sets: Vec<&str> = more.flat_map(|setting| ["--set", *setting]).collect();
+        plan("align", &data, &sets)
+    };
+    let number = |plan: &Value, key: &str| plan["rounds"][key].as_f64().unwrap_or_else(|| panic!("{key} in {plan}"));
+    // A model of the policy's size: the responses that it trains on, the models that score besides the policy, and those that train.
+    for (settings, trained, scoring, training) in [
+        (&["align.method=ppo"][..], 24.0, 2.0, 2.0),
+        (&["align.method=reinforce_pp"], 24.0, 1.0, 1.0),
+        (&["align.method=rloo"], 24.0, 1.0, 1.0),
+        (&["align.method=grpo", "align.beta=0.1"], 24.0, 1.0, 1.0),
+        (&["align.method=grpo", "rollout.log_kl=false"], 24.0, 0.0, 1.0),
+        (&["align.method=dpo"], 12.0, 1.0, 1.0),
+        (&["align.method=dpo", "align.pairs=all"], 72.0, 1.0, 1.0),
+        (&["align.method=nll", "rollout.log_kl=false"], 6.0, 0.0, 1.0),
+        // Its baseline is of other prompts' responses, which the reference scores as well.
+        (&["align.method=kto"], 24.0, 2.0, 1.0),
+        (&["align.method=rpo", "reference=previous"], 12.0, 0.0, 1.0),
+        (&["align.method=dro"], 24.0, 1.0, 1.0),
+        (&["align.method=dro", "reference=previous"], 24.0, 0.0, 1.0),
+    ] {
+        let planned = of(settings);
+        let parameters = planned["trained"].as_f64().unwrap() / training;
+        let prompts = planned["tokens"].as_f64().unwrap() - 8.0 * trained;
+        let plain = of(&["align.method=rloo"])["tokens"].as_f64().unwrap() - 8.0 * 24.0;
+        assert_eq!(prompts, plain, "{settings:?}: {planned}");
+        // Generation and the policy's own pass, then the others; a pair of the demo's models differs by a head of one row.
+        let sampling = 5.0 * 2.0 * (prompts + 8.0 * 24.0) * parameters * (2.0 + scoring);
+        let close = |found: f64, expected: f64| (found / expected - 1.0).abs() < 0.01;
+        assert!(close(number(&planned, "operations"), sampling), "{settings:?}: {planned}, {sampling}");
+        // Two passes over each of five rounds: six operations a parameter and token, or eight if blocks are computed again.
+        let steps = planned["operations"].as_f64().unwrap() - sampling;
+        let each = steps / (10.0 * parameters * training * (prompts + 8.0 * trained));
+        assert!(close(each, 6.0) || close(each, 8.0), "{settings:?}: {each}, {planned}");
+    }
+    // The reference stays, or is read while a round is scored, or shares its weights with the policy.
+    let sizes = |more: &[&str]| {
+        let planned = of(&[&["align.method=dpo"][..], more].concat());
+        ["kept", "scoring"].map(|key| number(&planned, key))
+    };
+    let parameters = of(&["align.method=dpo"])["trained"].as_f64().unwrap();
+    assert_eq!(sizes(&[]), [parameters; 2]);
+    assert_eq!(sizes(&["rollout.keep=reload"]), [0.0, parameters]);
+    assert_eq!(sizes(&["adapter.rank=2"]), [0.0; 2]);
+    assert_eq!(sizes(&["adapter.rank=2", "rollout.keep=reload"]), [0.0; 2]);
+    assert_eq!(sizes(&["reference=previous"]), [0.0; 2]);
+    // A run that ends earlier samples less.
+    let (whole, half) = (of(&["align.method=dpo"]), of(&["align.method=dpo", "train.max_steps=5"]));
+    assert_eq!((number(&half, "rounds"), number(&whole, "rounds")), (3.0, 5.0));
+    let ratio = number(&half, "operations") / number(&whole, "operations");
+    assert!((ratio - 0.6).abs() < 1e-9, "{ratio}");
 }
 
 /// A preset in a sweep's list brings its settings; what stands beside it wins.

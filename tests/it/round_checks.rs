@@ -1,7 +1,11 @@
 //! Rounds: the signs that are watched, and the settings that are refused.
 
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
 use super::fixture::{file, model, setpoint, setpoint_owned};
-use super::rounds::{SHORT, arguments, by_round, lines, metrics, prompts};
+use super::rounds::{SHORT, arguments, by_round, kill_and_resume, lines, metrics, path_of, prompts};
 
 #[test]
 fn the_kl_divergence_of_a_method_without_a_reference_is_logged_and_changes_nothing() {
@@ -161,4 +165,86 @@ fn what_rounds_cannot_do_is_said_in_one_sentence_before_any_work() {
     refused.fails(2, &["give a reward model"]);
     setpoint(&["align", "--dry-run", "--set", "align.method=online_dpo"])
         .fails(2, &["`online_dpo` is `dpo` in rounds"]);
+}
+
+/// Arguments of a training whose settings name no number of prompts.
+fn unnumbered(data: &str, run: &Path, more: &[&str]) -> Vec<String> {
+    let mut arguments = arguments(data, run, 2, &[SHORT, &["align.method=dpo", "rollout.chunk_rows=8"], more]);
+    let at = arguments.iter().position(|word| word == "rollout.prompts=6").unwrap();
+    arguments.drain(at - 1..=at);
+    arguments
+}
+
+#[test]
+fn a_round_has_all_prompts_of_small_data_and_a_resumed_run_has_as_many() {
+    let (dir, data) = file("prompts.jsonl", &prompts(5));
+    let dry = |data: &str| {
+        let mut arguments = unnumbered(data, &dir.path().join("dry"), &[]);
+        arguments.push("--dry-run".into());
+        setpoint_owned(&arguments).ok().stdout
+    };
+    let plan = dry(&data);
+    assert!(plan.contains("rounds    2 of 5 prompts with 4 responses each"), "{plan}");
+    assert!(plan.contains("data      5 prompts (tokens: min "), "{plan}");
+    assert!(plan.contains("; the rounds ask 10, each 2.00 times on average"), "{plan}");
+    let (_other, many) = file("many.jsonl", &prompts(70));
+    assert!(dry(&many).contains("rounds    2 of 64 prompts with 4 responses each"));
+
+    let (whole, killed) = (dir.path().join("whole"), dir.path().join("killed"));
+    setpoint_owned(&unnumbered(&data, &whole, &["train.save_steps=1"])).ok();
+    let sampled = |run: &Path| run.join("rollouts/round-0000/chunk-0001.jsonl").exists();
+    let trained = |run: &Path| run.join("rollouts/round-0001.json").exists();
+    let kills = kill_and_resume(&killed, &unnumbered(&data, &killed, &["train.save_steps=1"]), &[&sampled, &trained]);
+    assert!(kills > 0);
+    let weights = |run: &Path| std::fs::read(run.join("model/model.safetensors")).unwrap();
+    assert!(weights(&killed) == weights(&whole) && metrics(&killed) == metrics(&whole));
+    for run in [&whole, &killed] {
+        let settings: toml::Table = std::fs::read_to_string(run.join("config.toml")).unwrap().parse().unwrap();
+        assert_eq!(settings["rollout"]["prompts"].as_integer(), Some(5));
+        assert_eq!(lines(&path_of(run, 0)).len(), 5);
+    }
+    // The run's settings name the number, so data that has become smaller is refused.
+    std::fs::write(&data, prompts(4)).unwrap();
+    let settings = killed.join("config.toml").display().to_string();
+    setpoint(&["align", &settings, "--dry-run"]).fails(2, &["a round has 5 prompts, and", "has 4"]);
+}
+
+#[test]
+fn the_policy_is_the_one_that_sampled_at_the_first_step_of_a_round() {
+    let (dir, data) = file("prompts.jsonl", &prompts(6));
+    for method in ["ppo", "rloo", "grpo", "reinforce_pp"] {
+        let run = dir.path().join(method);
+        let method = format!("align.method={method}");
+        let own: &[&str] = &[&method, "rollout.epochs_per_round=2", "train.batch_size=24", "rollout.samples=4"];
+        setpoint_owned(&arguments(&data, &run, 2, &[SHORT, own, &["train.learning_rate=0.03"]])).ok();
+        let ratios: Vec<f64> = metrics(&run).iter().filter_map(|line| line.get("val/ratio")?.as_f64()).collect();
+        let distances: Vec<f64> = ratios.iter().map(|ratio| (ratio - 1.0).abs()).collect();
+        assert!(distances.len() == 4 && distances[0] < 1e-4 && distances[2] < 1e-4, "{method}: {ratios:?}");
+        assert!(distances[1] > 1e-4 && distances[3] > 1e-4, "{method}: {ratios:?}");
+    }
+}
+
+#[test]
+fn the_level_of_a_prompt_comes_from_samples_of_the_reference_if_the_data_has_them() {
+    let found = [-1.0, 0.5].map(|value| {
+        let row = |i: usize| {
+            let texts: Vec<String> = (0..8).map(|j| format!("sample {j}")).collect();
+            json!({"prompt": format!("How much is {i} and two?"), "reference_responses": texts, "reference_rewards": vec![value; 8]})
+        };
+        let (dir, data) = file("prompts.jsonl", &(0..6).map(|i| row(i).to_string() + "\n").collect::<String>());
+        let run = dir.path().join("run");
+        let plain: &[&str] = &["align.level_weight=1", "align.length_normalize=false", "align.update=batch"];
+        let own: &[&str] = &["align.method=dro", "align.beta=1", "align.log_z0=per_prompt"];
+        setpoint_owned(&arguments(&data, &run, 1, &[SHORT, own, plain])).ok();
+        let rewards = |row: &Map<String, Value>| row["rewards"].as_array().unwrap().clone();
+        let rewards: Vec<f64> =
+            lines(&path_of(&run, 0)).iter().flat_map(rewards).map(|reward| reward.as_f64().unwrap()).collect();
+        assert_eq!(rewards.len(), 24);
+        // Samples of equal reward have that level, and the policy is still its own reference.
+        let squares: f64 = rewards.iter().map(|reward| (reward - value) * (reward - value)).sum();
+        let losses: Vec<f64> = metrics(&run).iter().filter_map(|line| line.get("loss")?.as_f64()).collect();
+        assert_eq!(losses.len(), 1);
+        losses[0] / squares
+    });
+    assert!(found[0] > 0.0 && (found[0] / found[1] - 1.0).abs() < 1e-4, "{found:?}");
 }

@@ -120,6 +120,13 @@ fn a_round_is_stored_as_rows_that_other_jobs_read() {
         }
         assert_eq!(by_round(&run, "rollout/tokens")[round], tokens);
     }
+    // By the names of trl's online DPO, and of the source of the rewards, which knows no penalty.
+    for round in 0..2 {
+        let of = |name: &str| by_round(&run, name)[round];
+        let cut = of("completions/clipped_ratio");
+        assert!((of("val/contain_eos_token") - (1.0 - cut)).abs() < 1e-12 && of("objective/scores_margin") > 0.0);
+        assert!((of("rewards/rule/mean") - of("reward") - 3.0 * cut).abs() < 1e-9);
+    }
     // The policy is its own reference at first, and moves.
     let kl = by_round(&run, "objective/kl");
     assert!(kl[0].abs() < 1e-6 && kl[1] != 0.0, "{kl:?}");

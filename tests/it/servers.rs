@@ -132,9 +132,13 @@ fn answers_of_no_use_and_missing_keys_are_named() {
         (json!({"text": "a", "finish_reason": "stop", "token_ids": [4_000_000]}), "the server has another model"),
         (json!({"text": "", "finish_reason": "length"}), "it is empty"),
     ] {
-        try_out(choice, &[]).fails(1, &["prompts.jsonl", said]);
+        try_out(choice, &[]).fails(1, &["prompts.jsonl", ": the server at http://127.0.0.1:", said]);
     }
-    try_out(json!({}), &["api_key_env=SETPOINT_TEST_UNSET"]).fails(1, &["SETPOINT_TEST_UNSET", "the server's key"]);
+    try_out(json!({}), &["api_key_env=SETPOINT_TEST_UNSET"])
+        .fails(1, &["SETPOINT_TEST_UNSET", "the key of the server at http"]);
+    // Nothing listens there.
+    let gone = &["base_url=http://127.0.0.1:9/v1", "retries=0"];
+    try_out(json!({}), gone).fails(1, &["the server at http://127.0.0.1:9/v1"]);
     try_out(json!({}), &["base_url=http://user:pass@host/v1"]).fails(2, &["server.base_url"]);
 }
 
@@ -290,6 +294,10 @@ fn a_server_that_is_given_the_weights_samples_from_the_policy() {
     assert!(weights(run.join("model")) != weights(dir.path().join("stale/model")), "another loss, another model");
     let (ran, _) = corrected("of-responses", "sequence_mask");
     ran.ok();
+    // A limit that every token is above leaves nothing to learn, and a guard says so.
+    let (ran, _) = with("masked", "true\n", "1.0", &["rollout.correction=token_mask", "rollout.correction_max=1e-9"]);
+    let said = ran.ok().stderr;
+    assert!(said.contains("round 0: 100 % of the samples are above the limit of the correction"), "{said}");
 
     // A server's numbers are those before the temperature: there is nothing to compare them with.
     let (ran, run) = run_of("hot", copies, "1.5");
@@ -313,7 +321,8 @@ fn a_server_without_log_probabilities_cannot_be_corrected_for() {
     ];
     let mut arguments = arguments(&data, &dir.path().join("run"), 1, &[SHORT, own]);
     arguments.extend(settings("rollout.server", &server, &[]));
-    setpoint_owned(&arguments).fails(1, &["round 0: the server tells no log-probabilities", "rollout.correction"]);
+    setpoint_owned(&arguments)
+        .fails(1, &["round 0: the server at http://127.0.0.1:", "tells no log-probabilities", "rollout.correction"]);
 }
 
 #[test]
@@ -322,7 +331,8 @@ fn settings_of_servers_are_checked_before_any_work() {
     let run = dir.path().join("run");
     let mut arguments = arguments(&data, &run, 1, &[SHORT, &["align.method=dpo", "rollout.server.model=m"]]);
     arguments.extend(owned(&["--set", "rollout.server.api_key_env=SETPOINT_TEST_UNSET"]));
-    setpoint_owned(&arguments).fails(1, &["SETPOINT_TEST_UNSET is not set: it should hold the server's key"]);
+    setpoint_owned(&arguments)
+        .fails(1, &["SETPOINT_TEST_UNSET is not set: it should hold the key of the server at http"]);
     assert!(!run.exists(), "nothing was begun");
     let policy = model().display().to_string();
     setpoint(&["annotate", "--data", &data, "--output", "x", "--set", "reference.server.model=m"])

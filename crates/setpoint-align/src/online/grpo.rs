@@ -134,6 +134,7 @@ impl GrpoSettings {
         };
         if self.loss == GrpoLoss::Cispo {
             for (&ratio, &advantage) in ratios.iter().zip(&advantages) {
+                metrics.record("val/ratio", ratio);
                 metrics.record("cispo_clip_ratio", f64::from(u8::from(ratio > clip.high && advantage > 0.0)));
             }
             return [0.0; 2];

@@ -17,7 +17,8 @@
 //! | `loss/policy_avg`, `loss/value_avg` | tokens, slots | loss |
 //! | `policy/approxkl_avg` | tokens | ½(lp − old)², nats² |
 //! | `policy/clipfrac_avg`, `val/clipfrac_avg` | tokens, slots | share that is clipped |
-//! | `val/ratio`, `val/ratio_var` | tokens | ρ, (ρ − 1)² |
+//! | `val/ratio` | tokens, or responses that have one ratio each | ρ |
+//! | `val/ratio_var` | tokens | (ρ − 1)² |
 //! | `kl` | tokens | the penalty in the loss (GRPO), or old − ref (RLOO), nats |
 //! | `clip_ratio/{low,high,region}_mean` | tokens or responses | share that is clipped below, above, on either side |
 //! | `clip_ratio/low_min`, `clip_ratio/high_max` | responses | the smallest and the largest share of a response |
@@ -158,6 +159,7 @@ impl PolicyGain<'_> {
         let sides = self.ratios.iter().zip(self.advantages).map(|(&ratio, &advantage)| clip.sides(ratio, advantage));
         let number = |side: bool| f64::from(u8::from(side));
         let (low, high): (Vec<f64>, Vec<f64>) = sides.map(|(low, high)| (number(low), number(high))).unzip();
+        self.ratios.iter().for_each(|&ratio| metrics.record("val/ratio", ratio));
         for (low, high) in low.iter().zip(&high) {
             metrics.record("clip_ratio/low_mean", *low);
             metrics.record("clip_ratio/high_mean", *high);

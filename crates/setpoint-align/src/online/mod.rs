@@ -54,5 +54,5 @@ pub use reinforce_pp::{GroupBaseline, ReinforcePpSettings};
 pub use repetition::{correlation, equal_share, repetitive_share};
 pub use rewards::{RewardShape, combine_rewards, source_metrics, token_rewards};
 pub use rloo::RlooSettings;
-pub use sampling::{SamplingCorrection, correction_metrics, sampling_metrics, sampling_weights};
+pub use sampling::{SamplingCorrection, correction_metrics, limited_share, sampling_metrics, sampling_weights};
 pub use value::{ValueBatch, ValueOutput, clipped_value, explained_variance};

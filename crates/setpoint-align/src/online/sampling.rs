@@ -56,6 +56,22 @@ impl SamplingCorrection {
     pub fn is_of_sequences(self) -> bool {
         matches!(self, Self::SequenceTruncate | Self::SequenceMask)
     }
+
+    /// Returns the weight of a ratio above the limit.
+    fn beyond(self, max: f64) -> f64 {
+        match self {
+            Self::TokenTruncate | Self::SequenceTruncate => max,
+            Self::TokenMask | Self::SequenceMask => 0.0,
+        }
+    }
+
+    /// Returns a weight for each thing that is weighted: token or response.
+    fn weighted(self, weights: &[f64], tokens: &[usize]) -> Vec<f64> {
+        match self.is_of_sequences() {
+            true => Runs(tokens).cut(weights).into_iter().filter_map(|own| own.first().copied()).collect(),
+            false => weights.to_vec(),
+        }
+    }
 }
 
 /// Computes the weight of each token's policy loss if another program sampled (truncated importance sampling, Yao et al. 2025;
@@ -83,20 +99,26 @@ pub fn sampling_weights(
         if difference.is_nan() { 0.0 } else { difference }
     };
     let mut differences: Vec<f64> = old_logps.iter().zip(sampled_logps).map(difference).collect();
-    let runs = Runs(tokens);
     if correction.is_of_sequences() {
         let spread = |own: &[f64]| vec![own.iter().sum::<f64>(); own.len()];
-        differences = runs.cut(&differences).into_iter().flat_map(spread).collect();
+        differences = Runs(tokens).cut(&differences).into_iter().flat_map(spread).collect();
     }
     let weight = |difference: f64| {
         let ratio = difference.min(LARGEST_LOG_RATIO).exp();
-        match correction {
-            _ if ratio <= max => ratio,
-            SamplingCorrection::TokenTruncate | SamplingCorrection::SequenceTruncate => max,
-            SamplingCorrection::TokenMask | SamplingCorrection::SequenceMask => 0.0,
-        }
+        if ratio <= max { ratio } else { correction.beyond(max) }
     };
     differences.into_iter().map(weight).collect()
+}
+
+/// Returns the share of the weights of [`sampling_weights`] whose ratio is above `max`: of the tokens, or of the responses if all tokens of
+/// a response have one. `None` without tokens.
+///
+/// # Panics
+/// If there is not a weight per token.
+pub fn limited_share(weights: &[f64], tokens: &[usize], correction: SamplingCorrection, max: f64) -> Option<f64> {
+    let weights = correction.weighted(weights, tokens);
+    let limited = weights.iter().filter(|&&weight| weight == correction.beyond(max)).count();
+    (!weights.is_empty()).then(|| limited as f64 / weights.len() as f64)
 }
 
 /// Computes trl's `sampling/importance_sampling_ratio/min`, `/mean` and `/max` of the weights that [`sampling_weights`] returns: of the
@@ -105,10 +127,7 @@ pub fn sampling_weights(
 /// # Panics
 /// If there is not a weight per token.
 pub fn correction_metrics(weights: &[f64], tokens: &[usize], correction: SamplingCorrection) -> BTreeMap<String, f64> {
-    let weights: Vec<f64> = match correction.is_of_sequences() {
-        true => Runs(tokens).cut(weights).into_iter().filter_map(|own| own.first().copied()).collect(),
-        false => weights.to_vec(),
-    };
+    let weights = correction.weighted(weights, tokens);
     if weights.is_empty() {
         return BTreeMap::new();
     }
@@ -132,6 +151,24 @@ mod tests {
         assert_eq!(found(SamplingCorrection::SequenceTruncate), [3.0, 3.0, e, e]);
         assert_eq!(found(SamplingCorrection::SequenceMask), [0.0, 0.0, e, e]);
         assert_eq!(sampling_weights(&[0.0], &[-1e9], &[1], SamplingCorrection::TokenMask, 3.0), [0.0]);
+    }
+
+    #[test]
+    fn the_share_above_the_limit_is_that_of_tokens_or_responses() {
+        // Ratios 1, e², 1, 1/e of the tokens; e² and 1/e of the responses.
+        let (old, sampled) = ([-1.0, -1.0, -2.0, -5.0], [-1.0, -3.0, -2.0, -4.0]);
+        let found = |correction, max| {
+            let weights = sampling_weights(&old, &sampled, &[2, 2], correction, max);
+            limited_share(&weights, &[2, 2], correction, max)
+        };
+        for (token, sequence) in [
+            (SamplingCorrection::TokenMask, SamplingCorrection::SequenceMask),
+            (SamplingCorrection::TokenTruncate, SamplingCorrection::SequenceTruncate),
+        ] {
+            assert_eq!([3.0, 8.0, 0.5, 0.1].map(|max| found(token, max)), [0.25, 0.0, 0.75, 1.0].map(Some));
+            assert_eq!([3.0, 8.0, 0.1].map(|max| found(sequence, max)), [0.5, 0.0, 1.0].map(Some));
+        }
+        assert_eq!(limited_share(&[], &[], SamplingCorrection::TokenMask, 3.0), None);
     }
 
     #[test]

@@ -110,6 +110,12 @@ impl Plan {
         let read = setup::examples(&data, &encode, &encoder, "training data", session)?;
         let steps_of_all = config.train.plan(read.examples.len())?.total_steps;
         let mut plan = Self { methods: Vec::new(), steps: steps_of_all, memory: 0.0 };
+        let mut config = config.clone();
+        let rollout = config.compare.rollout.get_or_insert_default();
+        // Rounds leave out the prompts that are cut otherwise.
+        let prompts = read.examples.len().saturating_sub(read.report.cut).max(1);
+        rollout.prompts.get_or_insert_with(|| RolloutSection::default_prompts(prompts));
+        let config = &config;
         for method in config.methods()? {
             let base = base(config, &method, Some(steps_of_all));
             let points = points(config, &method).map_err(|wrong| {

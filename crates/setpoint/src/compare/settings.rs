@@ -53,9 +53,10 @@ pub struct CompareConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CompareRollout {
-    /// The number of prompts of a round.
+    /// The number of prompts of a round. By default 64, or all prompts of the data if it has fewer.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1), extend("x-unit" = "prompts"))]
-    pub prompts: usize,
+    pub prompts: Option<usize>,
     /// The greatest number of tokens of a response, its stop token included.
     #[schemars(range(min = 1), extend("x-unit" = "tokens"))]
     pub max_new_tokens: usize,

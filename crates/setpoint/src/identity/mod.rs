@@ -30,6 +30,7 @@ mod rank {
     pub const ENSEMBLE: u8 = 4;
     pub const LOSS: u8 = 5;
     pub const REFERENCE: u8 = 6;
+    pub const TREATMENT: u8 = 7;
 }
 
 /// A row of a data set: its tokens as hashes, and the numbers that a loss may read.
@@ -181,6 +182,11 @@ impl Origin {
     /// Adds something that decides the rewards of sampled responses besides the settings, which are those of `section`.
     pub fn reward(&mut self, section: &str, what: &str, digest: String) {
         self.input(&format!("{section}.{what}"), format!("`{section}`: the {what}"), digest, rank::MODEL);
+    }
+
+    /// Adds how the method treats something that an earlier build treated in another way.
+    pub fn treatment(&mut self, name: &str, what: &str, how: &str) {
+        self.input(&format!("treatment.{name}"), what.to_owned(), setup::text_hash(how), rank::TREATMENT);
     }
 
     /// Adds the rewards of further reward models.

@@ -36,6 +36,8 @@ pub struct Server<'a> {
     encoder: &'a TextEncoder,
     /// The vocabulary and the positions of the model.
     shape: &'a ModelConfig,
+    /// The address, for messages.
+    base_url: String,
     client: JudgeClient,
 }
 
@@ -45,7 +47,7 @@ pub struct Server<'a> {
 /// When the key's environment variable is not set or holds no key.
 pub fn check(settings: &ServerSettings) -> Outcome {
     let client = JudgeSettings { cache: None, ..settings.client() };
-    JudgeClient::open(&client).map(drop).map_err(failure)
+    JudgeClient::open(&client).map(drop).map_err(|error| failure(error, &settings.base_url))
 }
 
 impl<'a> Server<'a> {
@@ -62,7 +64,9 @@ impl<'a> Server<'a> {
     ) -> Outcome<Self> {
         let mut client = settings.client();
         client.cache = client.cache.or_else(|| cache.map(Path::to_owned));
-        Ok(Self { session, encoder, shape, client: JudgeClient::open(&client).map_err(failure)? })
+        let base_url = settings.base_url.clone();
+        let client = JudgeClient::open(&client).map_err(|error| failure(error, &base_url))?;
+        Ok(Self { session, encoder, shape, base_url, client })
     }
 
     /// Returns a response to each prompt, in their order, from `seed` and the prompt's stream. `arrived` is told how many there are.
@@ -96,7 +100,8 @@ impl<'a> Server<'a> {
             let is_usable = answer.as_ref().is_ok_and(usable);
             if host.should_stop() || !is_usable { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let found = self.client.ask_each(&requests, &usable, &mut look).map_err(failure)?;
+        let found = self.client.ask_each(&requests, &usable, &mut look);
+        let found = found.map_err(|error| failure(error, &self.base_url))?;
         for (asked, answer) in asked.iter().zip(&found) {
             let reason = match answer {
                 Some(Err(reason)) => reason.clone(),
@@ -130,8 +135,9 @@ impl<'a> Server<'a> {
 
     fn useless(&self, asked: &Asked<'_>, reason: &str) -> Failure {
         let failure = Failure::run(format!(
-            "{}: the server gave no usable response by {}: {reason}",
+            "{}: the server at {} gave no usable response by {}: {reason}",
             asked.record.source,
+            self.base_url,
             self.client.model()
         ));
         match self.client.cache() {
@@ -194,12 +200,13 @@ fn stream_seed(seed: u64, stream: u64) -> u32 {
     u32::from_str_radix(&hash[..8], 16).unwrap_or_default() & 0x7fff_ffff
 }
 
-/// Turns an error of the client, which speaks of judges, into one about a server.
-fn failure(error: Error) -> Failure {
+/// Turns an error of the client, which speaks of judges, into one about the server at `base_url`.
+fn failure(error: Error, base_url: &str) -> Failure {
     match error {
         Error::Judge { url, reason } => Failure::run(format!("the server at {url} cannot be asked: {reason}")),
         Error::NoKey { variable } => {
-            Failure::run(format!("the environment variable {variable} is not set: it should hold the server's key"))
+            let key = format!("it should hold the key of the server at {base_url}");
+            Failure::run(format!("the environment variable {variable} is not set: {key}"))
                 .hint("for a server without a key, leave `api_key_env` of the server empty")
         }
         other => other.into(),

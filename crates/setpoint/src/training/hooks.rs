@@ -171,6 +171,9 @@ impl<T: Task> Hooks<T::Model> for TrainingHooks<'_, T> {
                 self.warning(&warning.to_string());
             }
         }
+        if let Some(warning) = self.companions.step_guard.as_mut().and_then(|guard| guard(report)) {
+            self.warning(&warning);
+        }
     }
 
     fn evaluated(&mut self, evaluation: &Evaluation) {

@@ -19,7 +19,7 @@ use burn::module::Module;
 use setpoint_align::DisplacementDetector;
 use setpoint_data::counted;
 use setpoint_eval::KlEstimates;
-use setpoint_train::{Error, Fitted, Hooks, Mixed, RunDir, StopReason, Task, TrainConfig, fit_on};
+use setpoint_train::{Error, Fitted, Hooks, Mixed, RunDir, StepReport, StopReason, Task, TrainConfig, fit_on};
 use setpoint_transformer::Recompute;
 
 pub use self::finished::{finished_steps, is_finished};
@@ -94,6 +94,9 @@ pub fn check_room(session: &Session, run: &RunDir, model: &ModelSection, trained
 /// Makes the examples of a round, and returns its metrics and a line about it. `fresh`: no step of the round is done.
 pub type RoundMaker<'a, M> = Box<dyn FnMut(&M, u64, bool) -> Outcome<RoundSummary> + 'a>;
 
+/// Looks at a step; returns a warning if something looks wrong.
+pub type StepGuard<'a> = Box<dyn FnMut(&StepReport) -> Option<String> + 'a>;
+
 /// The facts about a round that are known before its first step.
 #[derive(Debug, Default)]
 pub struct RoundSummary {
@@ -139,6 +142,8 @@ pub struct Companions<'a, T: Task> {
     pub displacement: Option<DisplacementDetector>,
     /// Tokens of a chosen response, on average, for the detector.
     pub chosen_tokens: f64,
+    /// Looks at each step.
+    pub step_guard: Option<StepGuard<'a>>,
     /// Makes the examples of each round, for a task whose examples change.
     pub maker: Option<RoundMaker<'a, T::Model>>,
     /// Ends the run if the policy is too far from the reference.
@@ -160,6 +165,7 @@ impl<T: Task> Default for Companions<'_, T> {
             mix: None,
             displacement: None,
             chosen_tokens: 1.0,
+            step_guard: None,
             maker: None,
             limit: None,
             sampler: None,

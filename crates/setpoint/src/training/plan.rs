@@ -221,9 +221,11 @@ impl fmt::Display for RunPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { memory, operations, .. } = self;
         writeln!(f, "data      {}", self.data)?;
+        // The examples of a round are fewer if rewards are equal.
+        let (pass, most) = if self.rounds.is_some() { ("a pass over a round", "at most ") } else { ("an epoch", "") };
         writeln!(
             f,
-            "steps     {} ({} an epoch, {} in batches of {})",
+            "steps     {} ({} {pass}, {most}{} in batches of {})",
             self.steps,
             self.steps_per_epoch,
             counted(self.examples, "example"),

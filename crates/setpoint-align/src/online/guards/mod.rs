@@ -39,8 +39,8 @@ pub struct RoundSigns {
     pub clipped_ratio: Option<f64>,
     /// The share of responses whose prompt's rewards are all equal (`frac_reward_zero_std`), with two samples a prompt or more.
     pub zero_std: Option<f64>,
-    /// The mean ratio of the first step of the round (`val/ratio`).
-    pub first_ratio: Option<f64>,
+    /// The share of tokens or responses whose ratio to what sampled is above the limit of the correction ([`super::limited_share`]).
+    pub limited: Option<f64>,
     /// The mean reward.
     pub reward: Option<f64>,
     /// The reward of held-out prompts by another source, in rounds with an evaluation.
@@ -76,6 +76,8 @@ const MOST_CUT: f64 = 0.5;
 const MOST_ZERO_STD: f64 = 0.8;
 /// The largest distance of the first ratio from 1.
 const MOST_RATIO_ERROR: f64 = 0.1;
+/// The largest share whose correction is limited.
+const MOST_LIMITED: f64 = 0.5;
 /// The evaluations in a row in which the held-out reward falls.
 const FALLS: usize = 3;
 /// The largest share of repetitive responses above that of the first round.
@@ -114,6 +116,8 @@ pub struct Guards {
     evaluations: Vec<(f64, f64)>,
     /// The signs of the last round.
     standing: Vec<Sign>,
+    /// Whether the ratio at the first step of the last round was off 1.
+    ratio_is_off: bool,
     /// The settings that warnings name.
     levers: Levers,
 }
@@ -149,6 +153,15 @@ impl Guards {
         let new = found.into_iter().filter(|(sign, _)| !before.contains(sign));
         let levers = self.levers;
         new.map(|(sign, finding)| GuardWarning { round: signs.round, sign, finding, levers }).collect()
+    }
+
+    /// Takes in the mean ratio at the first step of a round (`val/ratio`), where the policy still is the one that sampled; returns a
+    /// warning if it is off 1 and was not in the round before.
+    pub fn observe_first_step(&mut self, round: u64, ratio: f64) -> Option<GuardWarning> {
+        let is_off = (ratio - 1.0).abs() > MOST_RATIO_ERROR;
+        let was_off = std::mem::replace(&mut self.ratio_is_off, is_off);
+        let finding = format!("the mean ratio of the policy to itself is {ratio:.3} at the round's first step");
+        (is_off && !was_off).then_some(GuardWarning { round, sign: Sign::Ratio, finding, levers: self.levers })
     }
 
     fn kl_signs(&self, signs: &RoundSigns) -> Vec<(Sign, String)> {
@@ -215,8 +228,8 @@ impl Guards {
                 format!("{} of the responses have the reward of all others to their prompt", percent(share)),
             );
         }
-        if let Some(ratio) = signs.first_ratio.filter(|ratio| (ratio - 1.0).abs() > MOST_RATIO_ERROR) {
-            say(Sign::Ratio, format!("the mean ratio of the policy to itself is {ratio:.3} at the round's first step"));
+        if let Some(share) = above(signs.limited, MOST_LIMITED) {
+            say(Sign::Limited, format!("{} of the samples are above the limit of the correction", percent(share)));
         }
         if self.is_over_optimized() {
             say(
@@ -252,21 +265,38 @@ impl Guards {
 
 /// Returns the signs that are finite numbers.
 fn finite(signs: &RoundSigns) -> RoundSigns {
-    let keep = |sign: Option<f64>| sign.filter(|value| value.is_finite());
-    RoundSigns {
-        round: signs.round,
-        kl: keep(signs.kl),
-        sampling_difference: keep(signs.sampling_difference),
-        entropy: keep(signs.entropy),
-        mean_tokens: keep(signs.mean_tokens),
-        length_correlation: keep(signs.length_correlation),
-        clipped_ratio: keep(signs.clipped_ratio),
-        zero_std: keep(signs.zero_std),
-        first_ratio: keep(signs.first_ratio),
-        reward: keep(signs.reward),
-        held_out_reward: keep(signs.held_out_reward),
-        repetitive: keep(signs.repetitive),
-        equal: keep(signs.equal),
+    let mut signs = *signs;
+    let RoundSigns {
+        round: _,
+        kl,
+        sampling_difference,
+        entropy,
+        mean_tokens,
+        length_correlation,
+        clipped_ratio,
+        zero_std,
+        limited,
+        reward,
+        held_out_reward,
+        repetitive,
+        equal,
+    } = &mut signs;
+    let all = [
+        kl,
+        sampling_difference,
+        entropy,
+        mean_tokens,
+        length_correlation,
+        clipped_ratio,
+        zero_std,
+        limited,
+        reward,
+        held_out_reward,
+        repetitive,
+        equal,
+    ];
+    for sign in all {
+        *sign = sign.filter(|value| value.is_finite());
     }
 }
 
@@ -314,7 +344,7 @@ mod tests {
             (&[2.0, 0.21, 0.19], &|v| RoundSigns { entropy: Some(v), ..none }, &[(2, Sign::Entropy)]),
             (&[0.4, 0.6], &|v| RoundSigns { clipped_ratio: Some(v), ..none }, &[(1, Sign::Cut)]),
             (&[0.8, 0.81], &|v| RoundSigns { zero_std: Some(v), ..none }, &[(1, Sign::NoSignal)]),
-            (&[1.05, 0.85], &|v| RoundSigns { first_ratio: Some(v), ..none }, &[(1, Sign::Ratio)]),
+            (&[0.5, 0.51, 1.0], &|v| RoundSigns { limited: Some(v), ..none }, &[(1, Sign::Limited)]),
             (&[0.1, 0.2, 0.35, f64::NAN], &|v| RoundSigns { repetitive: Some(v), ..none }, &[(2, Sign::Repetition)]),
         ];
         for (values, of, expected) in cases {
@@ -322,6 +352,15 @@ mod tests {
         }
         let equal = series(&[0.05, 0.2], |v| RoundSigns { equal: Some(v), ..RoundSigns::default() });
         assert_eq!(equal, [(1, Sign::Repetition)]);
+    }
+
+    #[test]
+    fn the_first_ratio_is_reported_once_while_it_is_off() {
+        let mut guards = Guards::default();
+        let ratios = [1.05, 0.85, 0.8, 1.0, 1.2, f64::NAN];
+        let observed = (0..).zip(ratios).filter_map(|(round, ratio)| guards.observe_first_step(round, ratio));
+        let found: Vec<(u64, Sign)> = observed.map(|warning| (warning.round, warning.sign)).collect();
+        assert_eq!(found, [(1, Sign::Ratio), (4, Sign::Ratio)]);
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub enum Sign {
     NoSignal,
     /// The ratio is not 1 where it must be.
     Ratio,
+    /// The correction for what sampled limits most samples.
+    Limited,
     /// The reward rises and the held-out reward falls.
     OverOptimization,
     /// Texts repeat themselves, or each other.
@@ -71,6 +73,9 @@ impl Sign {
             Self::Ratio => {
                 "the ratio is 1 there by definition: try model.dtype = \"f32\", and if it stays, please report a bug".into()
             }
+            Self::Limited => "most of the round is not learned as it was sampled: raise rollout.correction_max, or load newer weights \
+                              into the server"
+                .into(),
             Self::OverOptimization => {
                 let earlier = Some("take the model of an earlier step (keep_models)".to_owned());
                 let better = Some("improve the reward".to_owned());
@@ -107,7 +112,7 @@ mod tests {
     use super::*;
     use crate::levers::Closeness;
 
-    const ALL: [Sign; 10] = [
+    const ALL: [Sign; 11] = [
         Sign::Kl,
         Sign::NegativeKl,
         Sign::Sampling,
@@ -116,6 +121,7 @@ mod tests {
         Sign::Cut,
         Sign::NoSignal,
         Sign::Ratio,
+        Sign::Limited,
         Sign::OverOptimization,
         Sign::Repetition,
     ];

@@ -87,7 +87,7 @@ pub fn validate(config: &AlignConfig, problems: &mut Problems<'_>) {
 
 fn validate_rollout(rollout: &RolloutSection, problems: &mut Problems<'_>) {
     for (name, count) in [
-        ("prompts", rollout.prompts as u64),
+        ("prompts", rollout.prompts() as u64),
         ("samples", rollout.samples as u64),
         ("max_new_tokens", rollout.max_new_tokens as u64),
         ("epochs_per_round", rollout.epochs_per_round),

@@ -1,10 +1,11 @@
 //! The engine asks for round after round: each is made or read, measured and turned into a task.
 
+use std::cell::Cell;
 use std::num::NonZeroU64;
 
 use setpoint_align::online::{GuardAction, Guards, RoundSigns};
 use setpoint_reward::RewardModel;
-use setpoint_train::{Task, TrainConfig};
+use setpoint_train::{StepReport, Task, TrainConfig};
 use setpoint_transformer::CausalLm;
 
 use super::super::fitting::Fitting;
@@ -18,7 +19,7 @@ use super::tasks::{Round, RoundTasks};
 use super::watch::{Evaluations, SecondReward, Watch};
 use crate::failure::{Failure, Outcome};
 use crate::tasks::rolling::Rolling;
-use crate::training::{Companions, RoundMaker, RoundSummary};
+use crate::training::{Companions, RoundMaker, RoundSummary, StepGuard};
 
 /// A training in rounds, ready to begin.
 pub struct Fit<'a> {
@@ -47,8 +48,10 @@ impl Fit<'_> {
         let Self { job, mut rollouts, watch, settings, shown } = self;
         let (method, rollout) = (&rollouts.config.align, rollouts.rollout);
         let passes = NonZeroU64::new(rollout.epochs_per_round).unwrap_or(NonZeroU64::MIN);
-        let rolling = Rolling::new(most_examples(method, rollout), passes);
-        let pruner = Pruner::new(job.run, rollout, &settings, most_examples(method, rollout));
+        let examples = most_examples(method, rollout);
+        let rolling = Rolling::new(examples, passes);
+        let steps = settings.plan(examples)?.steps_per_epoch.saturating_mul(passes.get()).max(1);
+        let pruner = Pruner::new(job.run, rollout, &settings, examples);
         let mut watched = Watched {
             guards: Guards::new(method.levers()),
             watch,
@@ -56,11 +59,22 @@ impl Fit<'_> {
             next: 0,
             pruner,
         };
+        let (action, mut ratios, is_off) =
+            (rollouts.config.guards, Guards::new(method.levers()), Cell::new(None::<String>));
+        let step_guard: StepGuard<'_> = Box::new(|report| {
+            let warning =
+                first_ratio(report, steps).and_then(|(round, ratio)| ratios.observe_first_step(round, ratio))?;
+            is_off.set(Some(warning.to_string()));
+            Some(warning.to_string())
+        });
         let maker: RoundMaker<'_, <T::Task as Task>::Model> = Box::new(|model, round, fresh| {
+            if let (Some(warning), Some(GuardAction::Stop)) = (is_off.take(), action) {
+                return Err(ended(&warning));
+            }
             let models = (model.policy(), model.value());
             begin(&mut rollouts, &mut tasks, &rolling, &mut watched, models, (round, fresh))
         });
-        let companions = Companions { maker: Some(maker), ..Companions::default() };
+        let companions = Companions { maker: Some(maker), step_guard: Some(step_guard), ..Companions::default() };
         job.train_with(&rolling, &settings, companions, shown, complete)
     }
 }
@@ -84,6 +98,8 @@ impl Watched<'_> {
         rollouts: &Rollouts<'_>,
     ) -> Outcome<(RoundMetrics, Vec<String>)> {
         let mut metrics = RoundMetrics::of(round, &stored.rows)?;
+        metrics.add_source(rollouts.judge.name(), rollouts.judge.missing_stop_penalty(), &stored.rows);
+        metrics.add_correction(rollouts.rollout.correction(), &stored.rows);
         let watched = match &mut self.watch {
             Some(watch) => watch.of_round(round, &stored.rows, &rollouts.store, rollouts.encoder, rollouts.prompts)?,
             None => None,
@@ -158,7 +174,7 @@ fn begin<T: RoundTasks>(
     }
     let (metrics, mut warnings) = watched.look_at(round, &stored, rollouts)?;
     if let (Some(GuardAction::Stop), true, Some(warning)) = (rollouts.config.guards, fresh, warnings.first()) {
-        return Err(Failure::run(warning).hint("the run is saved; it goes on with --resume --set guards=warn"));
+        return Err(ended(warning));
     }
     let task = tasks.task(Round::of(round, &stored, &rollouts.store.path(round), prompts, least))?;
     watched.pruner.note(round, Remains { signs: metrics.signs(), next: tasks.state() });
@@ -179,6 +195,19 @@ fn begin<T: RoundTasks>(
     Ok(summary)
 }
 
+/// Returns the round of a step and the mean ratio of the policy to the one that sampled, if it is the first step of a round and its method
+/// measures the ratio.
+fn first_ratio(report: &StepReport, steps_per_round: u64) -> Option<(u64, f64)> {
+    let before = report.step.checked_sub(1).filter(|before| before % steps_per_round == 0)?;
+    let (_, ratio) = report.metrics.iter().find(|(name, _)| name == "val/ratio")?;
+    Some((before / steps_per_round, *ratio))
+}
+
+/// Returns the failure of a run that a guard ends.
+fn ended(warning: &str) -> Failure {
+    Failure::run(warning).hint("the run is saved; it goes on with --resume --set guards=warn")
+}
+
 /// Returns the failure of a run whose responses are gone.
 fn missing(store: &Store, round: u64) -> Failure {
     Failure::run(format!(
@@ -186,4 +215,29 @@ fn missing(store: &Store, round: u64) -> Failure {
         store.path(round).display()
     ))
     .hint("restore the folder `rollouts` of the run, or start another run")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ratio_counts_at_the_first_step_of_a_round() {
+        let report = |step, metrics: &[(&str, f64)]| StepReport {
+            step,
+            total_steps: 9,
+            epoch: 0.0,
+            loss: 0.0,
+            grad_norm: 0.0,
+            learning_rate: 0.0,
+            tokens: 0,
+            num_tokens: 0,
+            micro_batches: 1,
+            seconds: 0.0,
+            metrics: metrics.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect(),
+        };
+        let found = |step| first_ratio(&report(step, &[("loss", 3.0), ("val/ratio", 0.5)]), 3);
+        assert_eq!([1, 2, 3, 4, 7].map(found), [Some((0, 0.5)), None, None, Some((1, 0.5)), Some((2, 0.5))]);
+        assert_eq!(first_ratio(&report(1, &[("loss", 3.0)]), 3), None);
+    }
 }

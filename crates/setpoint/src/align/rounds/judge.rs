@@ -35,6 +35,8 @@ pub struct Answer<'a> {
 pub struct Judge<'a> {
     session: &'a Session,
     settings: &'a RewardSection,
+    /// The name of the source: its section.
+    name: &'static str,
     keep: Keep,
     /// Tokenizer and template of the reward model, if they are not the policy's.
     foreign: Option<TextEncoder>,
@@ -79,7 +81,8 @@ impl<'a> Judge<'a> {
             let fields = annotate::fields::of_rows(&config.data, &records)?;
             records.iter_mut().zip(fields).for_each(|(record, fields)| record.extra = fields);
         }
-        Ok(Self { session, settings, keep, foreign, reading, records, seen, output, source: None })
+        let name = with_chosen(settings, |(name, _)| Ok(name))?;
+        Ok(Self { session, settings, name, keep, foreign, reading, records, seen, output, source: None })
     }
 
     /// Adds everything that decides the rewards besides the settings, which are those of `section`.
@@ -93,6 +96,16 @@ impl<'a> Judge<'a> {
             }
             Ok(())
         })
+    }
+
+    /// Returns the name of the source: its section.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Returns the penalty for a response without a stop token.
+    pub fn missing_stop_penalty(&self) -> f64 {
+        self.settings.missing_stop_penalty
     }
 
     /// Opens the source, unless it is open.

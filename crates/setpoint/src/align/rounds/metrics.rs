@@ -1,9 +1,12 @@
 //! The numbers of a round that are known before its first step, and the signs that a run goes wrong.
 
 use setpoint_align::PromptIndex;
-use setpoint_align::online::{RoundSigns, correlation, equal_share, repetitive_share, rollout_metrics};
+use setpoint_align::online::{
+    RoundSigns, SamplingCorrection, correlation, equal_share, limited_share, repetitive_share, rollout_metrics,
+    sampling_weights, source_metrics,
+};
 
-use super::store::RolloutRow;
+use super::store::{Distance, RolloutRow};
 use super::watch::SecondReward;
 use crate::failure::Outcome;
 use crate::training::RoundSummary;
@@ -45,13 +48,11 @@ impl RoundMetrics {
         let ratios: Vec<f64> =
             rows.iter().flat_map(|row| row.logps.iter().zip(&row.ref_logps).map(|(own, other)| own - other)).collect();
         let kl = (!ratios.is_empty()).then(|| ratios.iter().sum::<f64>() / ratios.len() as f64);
-        let of_row = |row: &RolloutRow| -> Vec<f64> {
-            let sums = row.logps.iter().zip(&row.sampling_logps).zip(&row.tokens);
-            sums.map(|((own, other), ids)| (own - other).abs() / ids.len() as f64).collect()
-        };
-        let differences: Vec<f64> = rows.iter().flat_map(of_row).collect();
+        let distances: Vec<Distance> = rows.iter().flat_map(distances).collect();
+        let compared: usize = distances.iter().map(|distance| distance.tokens).sum();
         // A server may be silent about them.
-        let difference = (!differences.is_empty()).then(|| differences.iter().sum::<f64>() / differences.len() as f64);
+        let difference =
+            (compared > 0).then(|| distances.iter().map(|distance| distance.sum).sum::<f64>() / compared as f64);
         let exact: Vec<f64> = lengths.iter().map(|&length| length as f64).collect();
         let signs = RoundSigns {
             round,
@@ -75,11 +76,35 @@ impl RoundMetrics {
         add("objective/entropy", -nats / count);
         if let Some(difference) = difference {
             add("sampling/sampling_logp_difference/mean", difference);
-            add("sampling/sampling_logp_difference/max", differences.into_iter().fold(0.0, f64::max));
+            add("sampling/sampling_logp_difference/max", distances.iter().map(|own| own.max).fold(0.0, f64::max));
         }
         add("rollout/tokens", tokens as f64);
         add("rollout/unscored", rewards.iter().filter(|reward| reward.is_nan()).count() as f64);
         Ok(Self { values, signs, tokens })
+    }
+
+    /// Adds the rewards as their source gave them: without the penalty for a missing stop token. `name`: that of the source.
+    pub fn add_source(&mut self, name: &str, penalty: f64, rows: &[RolloutRow]) {
+        let given = |row: &RolloutRow| -> Vec<f64> {
+            let given = |(reward, &stopped): (&Option<f64>, &bool)| {
+                reward.map_or(f64::NAN, |reward| if stopped { reward } else { reward + penalty })
+            };
+            row.rewards.iter().zip(&row.stopped).map(given).collect()
+        };
+        let rewards: Vec<f64> = rows.iter().flat_map(given).collect();
+        self.values.extend(source_metrics(name, &rewards));
+    }
+
+    /// Adds the share of tokens or responses that are above the limit of the correction for what sampled, if there is one.
+    pub fn add_correction(&mut self, correction: Option<(SamplingCorrection, f64)>, rows: &[RolloutRow]) {
+        let Some((correction, max)) = correction else { return };
+        let responses = || rows.iter().flat_map(|row| row.token_logps.iter().zip(&row.sampling_token_logps));
+        let counts: Vec<usize> = responses().map(|(own, _)| own.len()).collect();
+        let (own, sampled): (Vec<f64>, Vec<f64>) =
+            responses().flat_map(|(own, sampled)| own.iter().copied().zip(sampled.iter().copied())).unzip();
+        let weights = sampling_weights(&own, &sampled, &counts, correction, max);
+        self.signs.limited = limited_share(&weights, &counts, correction, max);
+        self.values.extend(self.signs.limited.map(|share| ("sampling/limited_frac".to_owned(), share)));
     }
 
     /// Adds the mean reward of the second source.
@@ -114,6 +139,18 @@ impl RoundMetrics {
     }
 }
 
+/// Returns the distances of a row's responses between what sampled them and training. Rows of older builds have the sums of responses alone.
+fn distances(row: &RolloutRow) -> Vec<Distance> {
+    if !row.sampling_distances.is_empty() {
+        return row.sampling_distances.clone();
+    }
+    let of = |((own, other), ids): ((&f64, &f64), &Vec<u32>)| {
+        let sum = (own - other).abs();
+        Distance { tokens: ids.len(), sum, max: sum / ids.len() as f64 }
+    };
+    row.logps.iter().zip(&row.sampling_logps).zip(&row.tokens).map(of).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::Map;
@@ -141,6 +178,7 @@ mod tests {
             stopped: stopped.to_vec(),
             logps: logps.to_vec(),
             sampling_logps: logps.to_vec(),
+            sampling_distances: Vec::new(),
             sampling_token_logps: Vec::new(),
             ref_logps: ref_logps.to_vec(),
             ref_prompt_logp: 0.0,
@@ -186,9 +224,56 @@ mod tests {
         let alone = RoundMetrics::of(0, &[silent]).unwrap();
         assert!(alone.signs.sampling_difference.is_none());
         assert!(alone.values.iter().all(|(name, _)| !name.starts_with("sampling/")));
+        // Token by token where that is known: differences do not cancel.
+        let told = RolloutRow {
+            sampling_distances: vec![
+                Distance::of(&[-0.5, -0.5], &[-0.25, -0.75]),
+                Distance::of(&[-2.0], &[-1.0, -1.0]),
+            ],
+            ..rows[0].clone()
+        };
+        let found = RoundMetrics::of(0, &[told]).unwrap();
+        let value = |name: &str| found.values.iter().find(|(other, _)| other == name).map(|(_, value)| *value);
+        assert_eq!(value("sampling/sampling_logp_difference/mean"), Some(0.5));
+        assert_eq!(value("sampling/sampling_logp_difference/max"), Some(1.0));
         // No log-ratios without a reference.
         let alone = RoundMetrics::of(0, &[row(&[Some(1.0)], &[3], &[true], &[-1.0], &[])]).unwrap();
         assert!(alone.signs.kl.is_none() && alone.values.iter().all(|(name, _)| name != "objective/kl"));
+    }
+
+    #[test]
+    fn a_source_is_told_of_without_the_penalty_for_a_missing_stop_token() {
+        let rows = [row(&[Some(1.0), Some(1.0)], &[2, 4], &[true, false], &[-1.0; 2], &[])];
+        let mut found = RoundMetrics::of(0, &rows).unwrap();
+        found.add_source("rule", 2.0, &rows);
+        let value = |name: &str| found.values.iter().find(|(other, _)| other == name).map(|(_, value)| *value);
+        assert_eq!((value("reward"), value("rewards/rule/mean")), (Some(1.0), Some(2.0)));
+        assert_eq!(value("rewards/rule/std"), Some(2f64.sqrt()));
+    }
+
+    #[test]
+    fn a_limit_that_leaves_most_out_is_a_sign() {
+        // Ratios of 2 and 1.5, and of 1.
+        let own = vec![vec![2f64.ln(), 1.5f64.ln()], vec![0.0]];
+        let rows = [RolloutRow {
+            token_logps: own,
+            sampling_token_logps: vec![vec![0.0; 2], vec![0.0]],
+            ..row(&[Some(1.0), Some(2.0)], &[2, 1], &[true, true], &[-1.0; 2], &[])
+        }];
+        let share = |correction, max| {
+            let mut found = RoundMetrics::of(0, &rows).unwrap();
+            found.add_correction(Some((correction, max)), &rows);
+            (found.signs.limited, Guards::default().observe(&found.signs()).iter().map(ToString::to_string).collect())
+        };
+        let (found, said): (_, Vec<String>) = share(SamplingCorrection::TokenMask, 1e-6);
+        assert_eq!(found, Some(1.0));
+        assert!(
+            said.iter().any(|said| said.contains("100 % of the samples") && said.contains("correction_max")),
+            "{said:?}"
+        );
+        let (found, said) = share(SamplingCorrection::SequenceMask, 2.5);
+        assert_eq!((found, said.len()), (Some(0.5), 0), "{said:?}");
+        assert_eq!(share(SamplingCorrection::TokenTruncate, 3.0).0, Some(0.0));
     }
 
     #[test]

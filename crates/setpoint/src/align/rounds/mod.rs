@@ -27,7 +27,7 @@ use std::path::Path;
 
 use burn::module::Module;
 use serde_json::Value;
-use setpoint_align::Training;
+use setpoint_align::{Desirable, Training};
 use setpoint_data::TextEncoder;
 use setpoint_train::TrainConfig;
 use setpoint_transformer::lora::{AdapterTask, without_adapter};
@@ -40,7 +40,7 @@ use self::ptx::Ptx;
 pub use self::remote::ReloadSettings;
 use self::remote::Remote;
 use self::rollout::{Reference, Rollouts, Timing, generation, reference};
-use self::settings::{Keep, most_examples};
+use self::settings::{Keep, has_one_temperature, most_examples, trained_responses};
 pub use self::settings::{RewardSection, RolloutSection};
 use self::store::Store;
 use self::tasks::{BestTasks, PairTasks, PpoTasks, PromptTasks, RowTasks, SampledTasks, ValueTasks};
@@ -81,15 +81,25 @@ struct Prepared<'a> {
     measured: Vec<Vec<u32>>,
 }
 
+/// Reads the prompts. Returns the settings with the number of them that a round has: if the user names none, that depends on the data.
+fn read_prompts(session: &Session, config: &AlignConfig) -> Outcome<(AlignConfig, TextEncoder, Prompts)> {
+    let encoder = setup::encoder(&config.model)?;
+    let prompts = Prompts::read(session, config, &encoder)?;
+    let mut config = config.clone();
+    if let Some(rollout) = config.rollout.as_mut().filter(|rollout| rollout.prompts.is_none()) {
+        rollout.prompts = Some(RolloutSection::default_prompts(prompts.ids.len()));
+    }
+    Ok((config, encoder, prompts))
+}
+
 impl<'a> Prepared<'a> {
-    fn new(session: &Session, config: &'a AlignConfig) -> Outcome<Self> {
+    /// Reads everything but the prompts and weights. The settings name the number of prompts of a round.
+    fn new(session: &Session, config: &'a AlignConfig, encoder: TextEncoder, prompts: Prompts) -> Outcome<Self> {
         let (rounds, rollout, reward) = config
             .in_rounds()
             .ok_or_else(|| Failure::usage("rounds", "rounds need the sections `rollout` and `reward`"))?;
-        let encoder = setup::encoder(&config.model)?;
         let model_config = setup::model_config(&config.model, &encoder)?;
         let generation = generation(config, rollout, &model_config, &encoder)?;
-        let prompts = Prompts::read(session, config, rollout, &encoder)?;
         setup::check_room(&prompts.records, &prompts.ids, &generation, None, &model_config)?;
         let adaptation = Adaptation::of(&config.model, config.adapter.as_ref(), AdapterTask::CausalLm)?;
         let value = ValueStart::of(config, &encoder, &model_config, adaptation.as_ref())?;
@@ -138,14 +148,14 @@ impl<'a> Prepared<'a> {
         let (model, adaptation) = (&self.model_config, self.adaptation.as_ref());
         let adapter = adaptation.map(|adaptation| adaptation.size(model, session.device())).transpose()?;
         let shape = Shape { config: model, model: &config.model, output: Output::Tokens, adapter };
-        let report = self
-            .prompts
-            .report(self.rollout, config.encode.max_length.unwrap_or(usize::MAX).min(model.max_position_embeddings));
+        let most = config.encode.max_length.unwrap_or(usize::MAX).min(model.max_position_embeddings);
+        let sampled = self.rollout.responses();
+        let report = self.prompts.report(self.rollout, sampled, most);
         let (examples, settings) = (most_examples(&config.align, self.rollout), self.settings(config));
-        // Every response brings a row of other data along.
-        let mut trained = report.clone();
+        let mut trained = self.prompts.report(self.rollout, trained_responses(&config.align, self.rollout), most);
         if let Some(ptx) = &self.ptx {
-            ptx.lengthen(&mut trained, self.rollout.prompts.saturating_mul(self.rollout.samples));
+            // Every response brings a row of other data along.
+            ptx.lengthen(&mut trained, sampled);
         }
         let mut plan = RunPlan::of(shape, &trained, &settings, examples, &session.place)?;
         if let Some(mix) = &self.prompts.mix {
@@ -160,10 +170,14 @@ impl<'a> Prepared<'a> {
         }
         let own = model.num_parameters() as f64;
         let value = self.value.as_ref().map_or(0.0, |value| value.config.num_parameters() as f64);
-        let (reference, is_kept) = match self.reference(config) {
-            Reference::None | Reference::Previous => (0.0, false),
-            Reference::Held => (own, self.adaptation.is_none() || config.reference.is_some()),
-            Reference::OnDisk => (own, false),
+        // With an adapter the policy before training shares the base.
+        let is_shared = self.adaptation.is_some() && config.reference.is_none();
+        let (reference, kept_reference, loaded_reference) = match self.reference(config) {
+            Reference::None => (0.0, 0.0, 0.0),
+            // Its numbers are the policy's, unless those are at another temperature.
+            Reference::Previous => (if has_one_temperature(&config.align, self.rollout) { 0.0 } else { own }, 0.0, 0.0),
+            Reference::Held => (own, if is_shared { 0.0 } else { own }, 0.0),
+            Reference::OnDisk => (own, 0.0, own),
         };
         let size = |source: Option<&RewardSection>| -> Outcome<f64> {
             match source.and_then(|source| source.model.path.as_ref()) {
@@ -171,28 +185,40 @@ impl<'a> Prepared<'a> {
                 None => Ok(0.0),
             }
         };
-        let judge = size(Some(self.reward))? + size(config.watch.as_ref())?;
-        let kept_reference = if is_kept { reference } else { 0.0 };
-        let kept_judge = if self.rollout.keep == Keep::Memory { judge } else { 0.0 };
-        let kept = kept_reference + kept_judge;
+        let (judge, watch) = (size(Some(self.reward))?, size(config.watch.as_ref())?);
+        let (kept, scoring) = match self.rollout.keep {
+            Keep::Memory => (kept_reference + judge + watch, kept_reference + judge + watch),
+            // The second source is opened when the other models have left.
+            Keep::Reload => (kept_reference, kept_reference + (loaded_reference + judge).max(watch)),
+        };
         let responses = report.response_tokens as f64;
         // A prompt is read once to sample, and once by each model that scores.
         let all = report.prompt_tokens as f64 + responses;
         // A server samples elsewhere.
-        let (sampled, at_once) = match self.rollout.server {
+        let (generator, at_once) = match self.rollout.server {
             Some(_) => (0.0, 0),
             None => (own, self.generation.batch_size),
         };
-        let rows = at_once.min(self.rollout.prompts.saturating_mul(self.rollout.samples));
+        let rows = at_once.min(sampled);
         let token = 8.0 * (model.num_hidden_layers * model.num_key_value_heads * model.head_dim) as f64;
+        let mismatched = match config.align.training() {
+            // The reference scores other prompts' responses, too.
+            Training::Rows(objective) if objective.baseline().is_some() => own,
+            _ => 0.0,
+        };
+        // `train.max_steps` may end the run before its last round.
+        let of_round = plan.steps_per_epoch.saturating_mul(self.rollout.epochs_per_round).max(1);
+        let rounds = self.rounds.min(plan.steps.div_ceil(of_round));
         Ok(plan.with_rounds(RoundsPlan {
-            rounds: self.rounds,
-            prompts: self.rollout.prompts,
+            rounds,
+            prompts: self.rollout.prompts(),
             samples: self.rollout.samples,
             max_new_tokens: self.rollout.max_new_tokens,
-            operations: self.rounds as f64 * 2.0 * all * (sampled + own + reference + judge + value),
+            all_prompts: self.prompts.ids.len(),
+            lengths: self.prompts.lengths(),
+            operations: rounds as f64 * 2.0 * all * (generator + own + reference + mismatched + judge + watch + value),
             kept,
-            scoring: reference.max(kept).max(judge),
+            scoring,
             cache: rows as f64 * report.longest.max as f64 * token,
         }))
     }
@@ -218,6 +244,12 @@ impl<'a> Prepared<'a> {
             adaptation.identify(&mut origin)?;
         }
         origin.encoder(&config.model, &self.encoder);
+        if let Training::Rows(objective) = config.align.training()
+            && objective.desirable() == Some(Desirable::Best)
+        {
+            // The first builds took the first of equal responses for the good one.
+            origin.treatment("ties", "the treatment of prompts whose responses have equal rewards", "left out");
+        }
         let rows = KeptRows::of(&Row::of_examples(&self.prompts.examples()))?;
         origin.data("data", &config.data, rows, prompt_and_responses);
         if let (Some(held_out), Some(data)) = (&self.held_out, &config.eval_data) {
@@ -244,7 +276,8 @@ impl<'a> Prepared<'a> {
 /// # Errors
 /// When settings, data or models do not fit.
 pub fn plan(session: &Session, config: &AlignConfig) -> Outcome<RunPlan> {
-    Prepared::new(session, config)?.plan(session, config)
+    let (config, encoder, prompts) = read_prompts(session, config)?;
+    Prepared::new(session, &config, encoder, prompts)?.plan(session, &config)
 }
 
 /// Trains in rounds, and leaves the model in `<folder>/model`.
@@ -252,7 +285,9 @@ pub fn plan(session: &Session, config: &AlignConfig) -> Outcome<RunPlan> {
 /// # Errors
 /// When settings, data or models do not fit; when a response cannot be scored; those of training.
 pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool) -> Outcome {
-    let prepared = Prepared::new(session, config)?;
+    let (config, encoder, prompts) = read_prompts(session, config)?;
+    let config = &config;
+    let prepared = Prepared::new(session, config, encoder, prompts)?;
     if let Some(server) = &prepared.rollout.server {
         server::check(server)?;
     }
@@ -282,7 +317,7 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
         Some(settings) => {
             let output = store.folder().join("watch.jsonl");
             let judge = Judge::new(session, config, settings, rollout.keep, &encoder, &prompts, output)?;
-            Some(Watch::new(judge, settings))
+            Some(Watch::new(judge))
         }
         None => None,
     };
@@ -340,8 +375,7 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
         Training::Best => fit.fit(BestTasks, Ok),
         Training::Sampled(objective) => match config.align.ppo().zip(value) {
             Some((settings, value)) => {
-                let responses = rollout.prompts.saturating_mul(rollout.samples);
-                let tasks = PpoTasks::new(settings, rollout.max_new_tokens, responses, ptx);
+                let tasks = PpoTasks::new(settings, rollout.max_new_tokens, rollout.responses(), ptx);
                 let tasks = tasks.corrected(rollout.correction());
                 let (shape, adaptation) = (fit.job.model_config.clone(), fit.job.adaptation.clone());
                 let complete = |policy: CausalLm| value.complete(session, config, &shape, adaptation, policy);

@@ -136,6 +136,7 @@ fn four_steps_of_ppo_are_trls() {
         stopped: vec![expected["stopped"][i].as_bool().unwrap()],
         logps: vec![old[i].iter().sum()],
         sampling_logps: vec![old[i].iter().sum()],
+        sampling_distances: Vec::new(),
         sampling_token_logps: Vec::new(),
         ref_logps: vec![reference[i].iter().sum()],
         ref_prompt_logp: 0.0,

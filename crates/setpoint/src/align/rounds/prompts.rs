@@ -35,13 +35,8 @@ impl Prompts {
     /// Reads and encodes the prompts of the data. Prompts that are longer than `encode.max_prompt_length` are left out.
     ///
     /// # Errors
-    /// When the data cannot be read, a prompt cannot be encoded, or there are fewer prompts than a round has.
-    pub fn read(
-        session: &Session,
-        config: &AlignConfig,
-        rollout: &RolloutSection,
-        encoder: &TextEncoder,
-    ) -> Outcome<Self> {
+    /// When the data cannot be read, a prompt cannot be encoded, or there are fewer prompts than the settings name for a round.
+    pub fn read(session: &Session, config: &AlignConfig, encoder: &TextEncoder) -> Outcome<Self> {
         let (records, read) = load_records(&setup::looking_at(&config.data, Uses::PROMPT))?;
         setup::note_left_out("prompts", &read);
         let (seen, ids) = setup::prompts(&records, &config.data, encoder, "prompts", session)?;
@@ -62,12 +57,13 @@ impl Prompts {
             return Err(Failure::run(format!("{}: no prompt is left to sample responses to", config.data.name()))
                 .hint("shorten the prompts, or raise encode.max_prompt_length"));
         }
-        if ids.len() < rollout.prompts {
+        if let Some(named) =
+            config.rollout.as_ref().and_then(|rollout| rollout.prompts).filter(|&named| ids.len() < named)
+        {
             return Err(Failure::usage(
                 "rollout.prompts",
                 format!(
-                    "a round has {} prompts, and {} has {}: set `rollout.prompts` to at most as many",
-                    rollout.prompts,
+                    "a round has {named} prompts, and {} has {}: set `rollout.prompts` to at most as many",
                     config.data.name(),
                     ids.len()
                 ),
@@ -142,22 +138,26 @@ impl Prompts {
         Ok((prompt, columns))
     }
 
-    /// Describes the lengths of a round whose responses are as long as they may be. `most`: of prompt and response together.
-    pub fn report(&self, rollout: &RolloutSection, most: usize) -> EncodeReport {
+    /// Describes the lengths of a round with so many responses, which are as long as they may be. `most`: of prompt and response together.
+    pub fn report(&self, rollout: &RolloutSection, responses: usize, most: usize) -> EncodeReport {
         let lengths = || self.ids.iter().map(Vec::len);
         let total: usize = lengths().sum();
-        let response = rollout.max_new_tokens;
-        let responses = rollout.prompts.saturating_mul(rollout.samples);
+        let (prompts, response) = (rollout.prompts(), rollout.max_new_tokens);
         EncodeReport {
-            rows: rollout.prompts,
-            kept: rollout.prompts,
-            prompt_tokens: (total as u128 * rollout.prompts as u128 / self.ids.len().max(1) as u128) as usize,
+            rows: prompts,
+            kept: prompts,
+            prompt_tokens: (total as u128 * prompts as u128 / self.ids.len().max(1) as u128) as usize,
             response_tokens: responses.saturating_mul(response),
-            prompts: Lengths::of(lengths()),
+            prompts: self.lengths(),
             responses: Lengths::of([response]),
             longest: Lengths::of(lengths().map(|prompt| prompt.saturating_add(response).min(most))),
             ..EncodeReport::default()
         }
+    }
+
+    /// Returns the lengths of the prompts, tokens.
+    pub fn lengths(&self) -> Lengths {
+        Lengths::of(self.ids.iter().map(Vec::len))
     }
 }
 

@@ -15,8 +15,10 @@ use super::judge::{Answer, Judge};
 use super::prompts::Prompts;
 use super::remote::Remote;
 use super::sampler::{Part, sample};
-use super::settings::{Keep, RolloutSection, RoundReference, policy_temperature, trained_temperature};
-use super::store::{RolloutRow, Store};
+use super::settings::{
+    Keep, RolloutSection, RoundReference, has_one_temperature, policy_temperature, trained_temperature,
+};
+use super::store::{Distance, RolloutRow, Store};
 use crate::config::sections::ModelSection;
 use crate::failure::{Failure, Outcome};
 use crate::sampling::SamplingSection;
@@ -101,7 +103,7 @@ impl Rollouts<'_> {
     /// # Errors
     /// When the host wants to stop; when a model, the source of rewards or the disk fails.
     pub fn make(&mut self, round: u64, policy: &CausalLm, value: Option<&RewardModel>) -> Outcome<Vec<RolloutRow>> {
-        let places = self.prompts.of_round(self.config.train.seed, round, self.rollout.prompts);
+        let places = self.prompts.of_round(self.config.train.seed, round, self.rollout.prompts());
         let per_chunk = (self.rollout.chunk_rows / self.rollout.samples).max(1);
         let parts: Vec<&[usize]> = places.chunks(per_chunk).collect();
         let kept = |(chunk, part): (usize, &&[usize])| {
@@ -176,8 +178,12 @@ impl Rollouts<'_> {
     ) -> Outcome<Vec<RolloutRow>> {
         let samples = self.rollout.samples;
         if self.rollout.correction.is_some() && generated.iter().all(|response| response.logps.is_empty()) {
-            return Err(Failure::run("the server tells no log-probabilities, and the loss is to be corrected by them")
-                .hint("let the server send them, or leave rollout.correction out"));
+            let place =
+                self.rollout.server.as_ref().map_or_else(String::new, |server| format!(" at {}", server.base_url));
+            return Err(Failure::run(format!(
+                "the server{place} tells no log-probabilities, and the loss is to be corrected by them"
+            ))
+            .hint("let the server send them, or leave rollout.correction out"));
         }
         let prompts: Vec<Vec<u32>> =
             part.iter().flat_map(|&row| std::iter::repeat_n(self.prompts.ids[row].clone(), samples)).collect();
@@ -197,7 +203,7 @@ impl Rollouts<'_> {
             .map(|(at, (g, text))| Answer { row: part[at / samples], index: at % samples, ids: &g.ids, text })
             .collect();
         let rewards = self.judge.rewards(&answers, self.encoder, self.prompts)?;
-        let penalty = self.config.in_rounds().map_or(0.0, |(_, _, reward)| reward.missing_stop_penalty);
+        let penalty = self.judge.missing_stop_penalty();
         let by_token = matches!(self.config.align.training(), Training::Sampled(_));
         let tokens = |scores: &[ScoredSequence]| -> Vec<Vec<f64>> {
             let of = |score: &ScoredSequence| -> Vec<f64> {
@@ -223,6 +229,7 @@ impl Rollouts<'_> {
                 stopped,
                 logps: own[range.clone()].iter().map(|score| score.response_logp).collect(),
                 sampling_logps: self.sampling_logps(&generated[range.clone()], &own[range.clone()]),
+                sampling_distances: self.sampling_distances(&generated[range.clone()], &own[range.clone()]),
                 sampling_token_logps: self.sampling_token_logps(&generated[range.clone()], &own[range.clone()]),
                 ref_logps: match &reference {
                     Some(scores) => scores[range.clone()].iter().map(|score| score.response_logp).collect(),
@@ -255,8 +262,7 @@ impl Rollouts<'_> {
     /// Returns the log-probability of each response as whatever sampled it computed it, nats; nothing if that is not known of all of them. A
     /// stop token that a server is silent about counts as `own`.
     fn sampling_logps(&self, generated: &[Generated], own: &[ScoredSequence]) -> Vec<f64> {
-        // A server's numbers are those before the temperature.
-        if self.remote.is_some() && policy_temperature(&self.config.align, self.rollout) != 1.0 {
+        if !self.can_compare() {
             return Vec::new();
         }
         let sum = |(response, own): (&Generated, &ScoredSequence)| {
@@ -265,6 +271,23 @@ impl Rollouts<'_> {
                 .then(|| response.logps.iter().chain(rest).map(|&logp| f64::from(logp)).sum::<f64>())
         };
         generated.iter().zip(own).map(sum).collect::<Option<Vec<f64>>>().unwrap_or_default()
+    }
+
+    /// Returns the distance of each response's log-probabilities between what sampled it and training; nothing if they are not known.
+    fn sampling_distances(&self, generated: &[Generated], own: &[ScoredSequence]) -> Vec<Distance> {
+        if !self.can_compare() || generated.iter().all(|response| response.logps.is_empty()) {
+            return Vec::new();
+        }
+        let of = |(response, own): (&Generated, &ScoredSequence)| {
+            Distance::of(&response.logps, &own.token_logps[own.prompt_tokens..])
+        };
+        generated.iter().zip(own).map(of).collect()
+    }
+
+    /// Returns whether the log-probabilities of what samples are at the temperature of those that are computed here: a server's are those
+    /// before the temperature.
+    fn can_compare(&self) -> bool {
+        self.remote.is_none() || policy_temperature(&self.config.align, self.rollout) == 1.0
     }
 
     /// Returns the log-probability of each token as whatever sampled it computed it, nats, if the loss is corrected for that. A token that a
@@ -306,7 +329,7 @@ impl Rollouts<'_> {
     ) -> Outcome<Option<Vec<ScoredSequence>>> {
         match self.reference {
             Reference::None => Ok(None),
-            Reference::Previous if self.has_one_temperature() => Ok(Some(own.to_vec())),
+            Reference::Previous if has_one_temperature(&self.config.align, self.rollout) => Ok(Some(own.to_vec())),
             Reference::Previous | Reference::Held | Reference::OnDisk => {
                 self.score_reference(policy, sequences).map(Some)
             }
@@ -325,12 +348,6 @@ impl Rollouts<'_> {
         }
         let model = self.reference_model.as_ref().filter(|_| is_other).unwrap_or(policy);
         self.score(model, sequences, trained_temperature(&self.config.align, self.rollout))
-    }
-
-    /// Returns whether the log-probabilities of the policy that samples and of the reference are at the same temperature.
-    fn has_one_temperature(&self) -> bool {
-        let method = &self.config.align;
-        policy_temperature(method, self.rollout) == trained_temperature(method, self.rollout)
     }
 
     /// Ends the work of a round: a model that is read in each round leaves memory.

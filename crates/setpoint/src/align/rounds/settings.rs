@@ -15,6 +15,8 @@ use crate::config::sections::ModelSection;
 use crate::server::ServerSettings;
 use crate::sources::{ModelSettings, Sources};
 
+/// The number of prompts of a round, if the data has so many.
+const PROMPTS: usize = 64;
 /// The limit of the correction for what sampled, as in trl 1.16.
 const CORRECTION_MAX: f64 = 3.0;
 
@@ -22,9 +24,10 @@ const CORRECTION_MAX: f64 = 3.0;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RolloutSection {
-    /// The number of prompts of a round: the next ones of the shuffled data.
+    /// The number of prompts of a round: the next ones of the shuffled data. By default 64, or all prompts of the data if it has fewer.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1), extend("x-unit" = "prompts"))]
-    pub prompts: usize,
+    pub prompts: Option<usize>,
     /// The number of responses to each prompt. The default depends on the method: 2 for pairs and RLOO, 8 for GRPO, 1 for PPO, 4 for the others.
     #[schemars(range(min = 1), extend("x-unit" = "responses"))]
     pub samples: usize,
@@ -95,7 +98,7 @@ pub enum Keep {
 impl Default for RolloutSection {
     fn default() -> Self {
         Self {
-            prompts: 64,
+            prompts: None,
             samples: 4,
             max_new_tokens: 512,
             temperature: 1.0,
@@ -114,6 +117,21 @@ impl Default for RolloutSection {
 }
 
 impl RolloutSection {
+    /// Returns the number of prompts of a round.
+    pub fn prompts(&self) -> usize {
+        self.prompts.unwrap_or(PROMPTS)
+    }
+
+    /// Returns the number of prompts of a round if the settings name none, of data with so many.
+    pub fn default_prompts(all: usize) -> usize {
+        PROMPTS.min(all)
+    }
+
+    /// Returns the number of responses of a round.
+    pub fn responses(&self) -> usize {
+        self.prompts().saturating_mul(self.samples)
+    }
+
     /// Returns the correction of the loss for what sampled, and its limit.
     pub fn correction(&self) -> Option<(SamplingCorrection, f64)> {
         Some((self.correction?, self.correction_max.unwrap_or(CORRECTION_MAX)))
@@ -239,6 +257,11 @@ pub fn trained_temperature(method: &Method, rollout: &RolloutSection) -> f64 {
     if matches!(method.training(), Training::Sampled(_)) { rollout.temperature } else { 1.0 }
 }
 
+/// Returns whether the log-probabilities of the policy that samples and of the reference are at the same temperature.
+pub fn has_one_temperature(method: &Method, rollout: &RolloutSection) -> bool {
+    policy_temperature(method, rollout) == trained_temperature(method, rollout)
+}
+
 /// Returns whether a method compares the responses of a prompt, so that one alone teaches nothing.
 pub fn compares(training: &Training) -> bool {
     match training {
@@ -255,13 +278,22 @@ pub fn compares(training: &Training) -> bool {
 
 /// Returns the most examples that a round makes of its responses: prompts, pairs or single responses.
 pub fn most_examples(method: &Method, rollout: &RolloutSection) -> usize {
-    let RolloutSection { prompts, samples, .. } = *rollout;
+    let (prompts, samples) = (rollout.prompts(), rollout.samples);
     match method.training() {
         Training::Prompts(_) | Training::Best => prompts,
         Training::Pairs(pairwise) => match pairwise.pairs {
             PairRule::BestWorst | PairRule::BestRandom => prompts,
             PairRule::All => prompts.saturating_mul(samples.saturating_mul(samples.saturating_sub(1)) / 2),
         },
-        Training::Rows(_) | Training::RowsWithValue(_) | Training::Sampled(_) => prompts.saturating_mul(samples),
+        Training::Rows(_) | Training::RowsWithValue(_) | Training::Sampled(_) => rollout.responses(),
+    }
+}
+
+/// Returns the most responses of a round that a method trains on in a pass over it.
+pub fn trained_responses(method: &Method, rollout: &RolloutSection) -> usize {
+    match method.training() {
+        Training::Best => rollout.prompts(),
+        Training::Pairs(_) => most_examples(method, rollout).saturating_mul(2),
+        _ => rollout.responses(),
     }
 }

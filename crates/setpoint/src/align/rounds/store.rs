@@ -10,15 +10,17 @@
 //!
 //! Every file is written under another name, synced and renamed, so a file that exists is whole.
 
+mod row;
+
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use setpoint_align::online::{OnlineState, RoundSigns};
 use setpoint_files::words;
 use setpoint_train::{RunDir, file_digest};
 
+pub use self::row::{Distance, RolloutRow};
 use super::watch::SecondReward;
 use crate::failure::{Failure, Outcome};
 
@@ -26,79 +28,6 @@ use crate::failure::{Failure, Outcome};
 pub const FOLDER: &str = "rollouts";
 /// The file that says what the responses follow from.
 const ORIGIN: &str = "origin";
-
-/// A prompt with the responses that the policy sampled.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RolloutRow {
-    /// The prompt: text or messages.
-    pub prompt: Value,
-    /// The responses as text.
-    pub responses: Vec<String>,
-    /// Their rewards; none where the source has none.
-    pub rewards: Vec<Option<f64>>,
-    /// The place of the prompt in the data, from 0.
-    pub row: usize,
-    /// The tokens of the responses, their stop tokens included.
-    pub tokens: Vec<Vec<u32>>,
-    /// Whether a response ended with a stop token.
-    pub stopped: Vec<bool>,
-    /// `log π(y|x)` of the policy that sampled, as training computes it, nats: at the temperature of the samples if the method asks how probable
-    /// they were.
-    pub logps: Vec<f64>,
-    /// The same as the generator computed it; nothing if a server did not tell.
-    pub sampling_logps: Vec<f64>,
-    /// The same token by token, if the loss is corrected for what sampled. A token that a server is silent about has the policy's number.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub sampling_token_logps: Vec<Vec<f64>>,
-    /// `log π_ref(y|x)`, nats; nothing without a reference.
-    pub ref_logps: Vec<f64>,
-    /// `log π_ref` of the prompt's tokens that are scored, nats.
-    pub ref_prompt_logp: f64,
-    /// `log π(y_t|x, y_<t)` of each token of the responses, for methods that look at tokens, nats.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub token_logps: Vec<Vec<f64>>,
-    /// The same under the reference; nothing without a reference.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub ref_token_logps: Vec<Vec<f64>>,
-    /// The value of each slot of the responses, units of reward, for methods with a value network: one for each token, or one more behind
-    /// the end.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub values: Vec<Vec<f64>>,
-    /// Columns of the data that the template is given.
-    #[serde(flatten)]
-    pub template: Map<String, Value>,
-}
-
-impl RolloutRow {
-    /// Returns whether there is something for each response.
-    fn is_whole(&self) -> bool {
-        let count = self.tokens.len();
-        let lengths = [self.responses.len(), self.rewards.len(), self.stopped.len(), self.logps.len()];
-        lengths.iter().all(|&length| length == count)
-            && (self.sampling_logps.is_empty() || self.sampling_logps.len() == count)
-            && (self.ref_logps.is_empty() || self.ref_logps.len() == count)
-            && [&self.token_logps, &self.ref_token_logps, &self.sampling_token_logps]
-                .into_iter()
-                .all(|logps| self.fits(logps))
-            && self.has_slots()
-            && self.tokens.iter().all(|ids| !ids.is_empty())
-    }
-}
-
-impl RolloutRow {
-    /// Returns whether there is a number for each token, or none at all.
-    fn fits(&self, numbers: &[Vec<f64>]) -> bool {
-        let lengths = numbers.iter().map(Vec::len);
-        numbers.is_empty() || lengths.eq(self.tokens.iter().map(Vec::len))
-    }
-
-    /// Returns whether there is a value for each slot, or none at all.
-    fn has_slots(&self) -> bool {
-        let fits = |(values, ids): (&Vec<f64>, &Vec<u32>)| (ids.len()..=ids.len() + 1).contains(&values.len());
-        self.values.is_empty()
-            || self.values.len() == self.tokens.len() && self.values.iter().zip(&self.tokens).all(fits)
-    }
-}
 
 /// A whole round.
 #[derive(Debug, Clone, PartialEq)]
@@ -329,6 +258,8 @@ fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Outcome<T> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Map, Value};
+
     use super::*;
 
     fn row(row: usize) -> RolloutRow {
@@ -341,6 +272,7 @@ mod tests {
             stopped: vec![true, false],
             logps: vec![-0.1 - 0.2, f64::MIN_POSITIVE],
             sampling_logps: vec![-0.3, 0.0],
+            sampling_distances: vec![Distance { tokens: 2, sum: 0.1 + 0.2, max: 0.2 }, Distance::default()],
             sampling_token_logps: vec![vec![-0.1, -0.2], vec![0.0]],
             ref_logps: Vec::new(),
             ref_prompt_logp: 0.0,

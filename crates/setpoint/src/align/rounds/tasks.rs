@@ -11,6 +11,7 @@ use setpoint_align::{
     RowObjective, Summary, WeightedObjective, check_targets, log_z_of_samples, prompt_log_z,
 };
 use setpoint_data::{EncodedResponse, Example, Source};
+use setpoint_eval::mean;
 use setpoint_train::{Sequence, Task};
 
 use super::super::data::{SetReference, rows_of, unscored};
@@ -26,7 +27,7 @@ use crate::tasks::pairwise::PairwiseTask;
 use crate::tasks::prompts::PromptTask;
 use crate::tasks::rows::RowTask;
 use crate::tasks::single::SingleResponses;
-use crate::tasks::stages::{ReferenceLogps, RewardedPrompt, RowPrompt, WithReference};
+use crate::tasks::stages::{PairedPrompt, ReferenceLogps, RewardedPrompt, RowPrompt, WithReference};
 
 pub use self::sampled::{PpoTasks, SampledTasks};
 
@@ -289,29 +290,50 @@ pub struct PairTasks {
     nll_weight: f64,
     about: About,
     seed: u64,
+    /// Of the round whose task was made last, by the names of trl's `OnlineDPOTrainer`.
+    metrics: Vec<(String, f64)>,
 }
 
 impl PairTasks {
     /// Creates the tasks of a pairwise method. `seed` draws random pairs.
     pub fn new(method: PairwiseMethod, about: About, seed: u64) -> Self {
         let PairwiseMethod { objectives, pairs, nll_weight } = method;
-        Self { objectives: objectives.into(), rule: pairs, nll_weight, about, seed }
+        Self { objectives: objectives.into(), rule: pairs, nll_weight, about, seed, metrics: Vec::new() }
     }
+}
+
+/// Returns by how much the chosen responses of a round have more reward, and the share of its responses that end with a stop token.
+fn pair_metrics(round: &Round, prompts: &[PairedPrompt]) -> Vec<(String, f64)> {
+    let margins = |prompt: &PairedPrompt| -> Vec<f64> {
+        let Some(rewards) = prompt.rewards.first() else { return Vec::new() };
+        prompt.pairs.iter().map(|&(chosen, rejected)| rewards[chosen] - rewards[rejected]).collect()
+    };
+    let margins: Vec<f64> = prompts.iter().flat_map(margins).collect();
+    let stopped: Vec<f64> =
+        round.rows.iter().flat_map(|row| &row.stopped).map(|&stopped| f64::from(u8::from(stopped))).collect();
+    vec![("objective/scores_margin".to_owned(), mean(&margins)), ("val/contain_eos_token".to_owned(), mean(&stopped))]
 }
 
 impl RoundTasks for PairTasks {
     type Task = PairwiseTask;
 
     fn task(&mut self, round: Round) -> Outcome<Option<PairwiseTask>> {
+        self.metrics.clear();
+        let all = round.clone();
         let round = round.without_ties();
         if round.rows.is_empty() {
             return Ok(None);
         }
         let set = paired(round.set(), self.rule, &self.about, self.seed)?;
+        self.metrics = pair_metrics(&all, &set.prompts);
         let reference = round.reference();
         let reference = self.about.reference.then_some(reference.as_slice());
         let task = PairwiseTask::new(set.prompts, reference, self.objectives.clone(), self.nll_weight);
         task.map(Some).ok_or_else(|| unscored(&round.path))
+    }
+
+    fn metrics(&self) -> Vec<(String, f64)> {
+        self.metrics.clone()
     }
 }
 

@@ -234,3 +234,46 @@ fn the_first_gradient_of_rloo_and_grpo_is_the_policy_gradient() {
         assert!(expected > 0.0 && (found - expected).abs() < 1e-4 * expected, "{method}: {found}, by hand {expected}");
     }
 }
+
+/// Takes an input out of the checkpoints of a run, which an earlier build did not write.
+fn forget_input(run: &Path, name: &str) {
+    for entry in std::fs::read_dir(run.join("checkpoints")).unwrap() {
+        let path = entry.unwrap().path().join("state.json");
+        let mut state: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        let inputs = state["manifest"]["identity"]["inputs"].as_object_mut().unwrap();
+        assert!(inputs.shift_remove(name).is_some(), "{state}");
+        let manifest = run.join("manifest");
+        std::fs::write(&manifest, state["manifest"].to_string()).unwrap();
+        state["crc32c"] = setpoint_train::file_digest(&manifest).unwrap().1.into();
+        std::fs::write(&path, state.to_string()).unwrap();
+    }
+}
+
+#[test]
+fn a_run_whose_ties_an_earlier_build_trained_on_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let session = Session { quiet: true, ..Session::on(Device::flex()) };
+    let model = policy(&session, dir.path());
+    let data = dir.path().join("prompts.jsonl");
+    std::fs::write(&data, "{\"prompt\": \"How much is one and two?\"}\n{\"prompt\": \"Who?\"}\n").unwrap();
+    let config = |more: &str| -> AlignConfig {
+        from_toml(&format!(
+            "rounds = 2\nmodel.path = '{}'\ndata.path = '{}'\nsamples.prompts = 0\n[train]\nbatch_size = 8\n[align]\nmethod = 'kto'\n{more}\n\
+             [rollout]\nsamples = 4\nmax_new_tokens = 6\n[reward.rule]\nkind = 'length'\nunit = 'chars'\nmax = 0\npenalty = 0.125\n",
+            model.display(),
+            data.display()
+        ))
+        .unwrap()
+    };
+    let (best, bound) = (config(""), config("desirable = { above = -1.0 }"));
+    let folder = |name: &str| dir.path().join(name);
+    run(&session, &best, &folder("best"), false).unwrap();
+    run(&session, &best, &folder("best"), true).unwrap();
+    forget_input(&folder("best"), "treatment.ties");
+    let failure = run(&session, &best, &folder("best"), true).unwrap_err().to_string();
+    assert!(failure.contains("the treatment of prompts whose responses have equal rewards changed"), "{failure}");
+    // A bound has no ties.
+    run(&session, &bound, &folder("bound"), false).unwrap();
+    let state = std::fs::read_dir(folder("bound").join("checkpoints")).unwrap().next().unwrap().unwrap().path();
+    assert!(!std::fs::read_to_string(state.join("state.json")).unwrap().contains("treatment"));
+}

@@ -6,7 +6,6 @@ use setpoint_eval::mean;
 
 use super::judge::{Answer, Judge};
 use super::prompts::Prompts;
-use super::settings::RewardSection;
 use super::store::{RolloutRow, Store};
 use crate::failure::Outcome;
 
@@ -23,13 +22,12 @@ pub struct SecondReward {
 /// The second source.
 pub struct Watch<'a> {
     judge: Judge<'a>,
-    settings: &'a RewardSection,
 }
 
 impl<'a> Watch<'a> {
-    /// Creates a watch over the rewards of `judge`, which `settings` describe.
-    pub fn new(judge: Judge<'a>, settings: &'a RewardSection) -> Self {
-        Self { judge, settings }
+    /// Creates a watch over the rewards of `judge`.
+    pub fn new(judge: Judge<'a>) -> Self {
+        Self { judge }
     }
 
     /// Returns the mean reward of a stored round: the one that an earlier process found, or a new one, which is written. `None` if the
@@ -60,7 +58,7 @@ impl<'a> Watch<'a> {
         let unscored = rewards.iter().filter(|reward| reward.is_none()).count();
         self.judge.end_round(round, unscored, rewards.len())?;
         let stopped = rows.iter().flat_map(|row| &row.stopped);
-        let penalty = self.settings.missing_stop_penalty;
+        let penalty = self.judge.missing_stop_penalty();
         let scored = rewards.iter().zip(stopped);
         let scored: Vec<f64> =
             scored.filter_map(|(reward, &stopped)| Some((*reward)? - if stopped { 0.0 } else { penalty })).collect();

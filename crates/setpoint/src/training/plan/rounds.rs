@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::Serialize;
-use setpoint_data::counted;
+use setpoint_data::{Lengths, counted};
 
 use super::RunPlan;
 use crate::session::memory::size;
@@ -19,6 +19,11 @@ pub struct RoundsPlan {
     pub samples: usize,
     /// The greatest number of tokens of a response.
     pub max_new_tokens: usize,
+    /// Prompts of the data.
+    pub all_prompts: usize,
+    /// Their lengths, tokens.
+    #[serde(skip)]
+    pub lengths: Lengths,
     /// Floating-point operations of sampling and scoring in all rounds, if every response is as long as it may be.
     pub operations: f64,
     /// Parameters of the models that only score and stay in memory.
@@ -35,6 +40,17 @@ fn bytes(dtype: &str) -> f64 {
 }
 
 impl RoundsPlan {
+    /// Tells how often the rounds ask a prompt of the data.
+    fn data(&self) -> String {
+        let Lengths { min, median, p95, max } = self.lengths;
+        let asked = self.rounds as f64 * self.prompts as f64;
+        let times = asked / self.all_prompts.max(1) as f64;
+        format!(
+            "{} (tokens: min {min}, median {median}, p95 {p95}, max {max}); the rounds ask {asked:.0}, each {times:.2} times on average",
+            counted(self.all_prompts, "prompt")
+        )
+    }
+
     /// Writes the line of a plan.
     pub(super) fn write(&self, f: &mut fmt::Formatter<'_>, dtype: &str) -> fmt::Result {
         writeln!(
@@ -62,6 +78,7 @@ impl RunPlan {
             *peak = (*peak + bytes * rounds.kept).max(sampling);
         }
         self.operations += rounds.operations;
+        self.data = rounds.data();
         self.rounds = Some(rounds);
         // Its remedies are not those of rounds.
         self.warning = None;
