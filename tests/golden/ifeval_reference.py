@@ -11,15 +11,14 @@ import tempfile
 import types
 from pathlib import Path
 
-from punkt.data import english
-
+# NLTK's splitter with the parameters of this project: the distributed ones have no clear licence.
+own = Path(__file__).parent.parent.parent / "crates/setpoint-eval/data/sentences_english.txt"
+parts = own.read_text("utf-8").split("\n\n")
 folder = Path(tempfile.mkdtemp())
 model = folder / "tokenizers/punkt_tab/english"
 model.mkdir(parents=True)
-(model / "abbrev_types.txt").write_text("\n".join(sorted(english.ABBREV_TYPES)), "utf-8")
-(model / "sent_starters.txt").write_text("\n".join(sorted(english.SENT_STARTERS)), "utf-8")
-(model / "collocations.tab").write_text("\n".join("\t".join(pair) for pair in sorted(english.COLLOCATIONS)), "utf-8")
-(model / "ortho_context.tab").write_text("\n".join(f"{word}\t{n}" for word, n in sorted(english.ORTHO_CONTEXT.items())), "utf-8")
+for name, part in zip(["abbrev_types.txt", "sent_starters.txt", "collocations.tab", "ortho_context.tab"], parts, strict=True):
+    (model / name).write_text(part, "utf-8")
 os.environ["NLTK_DATA"] = str(folder)
 
 # The packages around the task import torch and much else, which it does not need.

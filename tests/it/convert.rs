@@ -7,7 +7,7 @@ fn a_converted_file_is_accepted_by_its_job() {
     let yaml = format!(
         "base_model: {}\nrl: dpo\ndatasets:\n  - path: {}\n    type: chatml.intel\nsequence_len: 200\nmicro_batch_size: 2\n\
          gradient_accumulation_steps: 4\nmax_steps: 3\nlearning_rate: 1e-5\nlr_scheduler: linear\nadapter: lora\nlora_r: 8\n\
-         wandb_project: mine\nval_set_size: 0.1\noutput_dir: runs/from-yaml\n",
+         wandb_project: mine\ndataloader_pin_memory: true\nval_set_size: 0.1\noutput_dir: runs/from-yaml\n",
         model().display(),
         demo("preferences.jsonl").display()
     );
@@ -19,7 +19,9 @@ fn a_converted_file_is_accepted_by_its_job() {
     for said in ["val_set_size: ", "eval_data.path", "setpoint align", "--run runs/from-yaml --dry-run"] {
         assert!(ran.stderr.contains(said), "expected {said:?} in {}", ran.stderr);
     }
-    assert!(!ran.stderr.contains("wandb"), "{}", ran.stderr);
+    for said in ["wandb_project: carried over as tracker.kind = \"wandb\"", "pin_memory: it concerns only"] {
+        assert!(ran.stderr.contains(said), "expected {said:?} in {}", ran.stderr);
+    }
     let text = std::fs::read_to_string(output).unwrap();
     assert!(
         text.starts_with("# Converted from a configuration of axolotl.\n# setpoint align FILE --run runs/from-yaml\n"),

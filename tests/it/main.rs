@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
 
 mod adapters;
+mod all_families;
 mod architecture;
 mod arena_hard;
 mod audit;

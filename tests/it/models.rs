@@ -210,12 +210,14 @@ fn parameters_are_those_of_transformers() {
 }
 
 #[test]
-fn every_family_has_a_tiny_shape_and_is_in_the_readme() {
+fn every_family_has_a_tiny_shape_and_a_card_and_is_in_the_readme() {
     let readme = read(&root().join("models/README.md"));
     let shapes = folders(&root().join("models/tiny")).into_iter().map(|dir| ModelConfig::from_dir(&dir).unwrap());
     let shapes: Vec<ModelType> = shapes.map(|config| config.model_type).collect();
+    let cards: Vec<ModelType> = checkpoints().into_iter().map(|(_, _, config)| config.model_type).collect();
     for family in ModelType::all() {
         assert!(shapes.contains(&family), "models/tiny/ lacks a shape of the family {family}");
+        assert!(cards.contains(&family), "models/ lacks a card of the family {family}");
         assert!(readme.contains(&format!("`{family}`")), "models/README.md does not name the family `{family}`");
     }
 }

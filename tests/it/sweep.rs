@@ -130,6 +130,18 @@ fn a_grid_is_trained_measured_and_sorted() {
     // By the folder alone, but not with other rows than those that the finished trials were trained on.
     let alone = || setpoint(&["sweep", "--run", &run.display().to_string(), "--resume", "--quiet"]);
     alone().ok();
+
+    // The folder may have another name: what is finished stays, what is missing is done in it.
+    let moved = dir.path().join("moved");
+    std::fs::rename(&run, &moved).unwrap();
+    std::fs::remove_dir_all(moved.join("trials/002")).unwrap();
+    std::fs::remove_file(moved.join("trials/001/eval-all.json")).unwrap();
+    let ran = setpoint(&["sweep", "--run", &moved.display().to_string(), "--resume"]).ok();
+    assert_eq!(ran.stderr.matches("done before").count(), 2, "{ran:#?}");
+    assert_eq!(figures(&json(&moved.join("sweep.json"))), figures(&result));
+    assert!(!run.exists(), "nothing is written to the old folder");
+    std::fs::rename(&moved, &run).unwrap();
+    alone().ok();
     let settings: toml::Table = std::fs::read_to_string(run.join("config.toml")).unwrap().parse().unwrap();
     let data = settings["data"]["path"].as_str().unwrap().to_owned();
     let rows = std::fs::read_to_string(&data).unwrap();

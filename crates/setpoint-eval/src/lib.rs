@@ -81,7 +81,7 @@ pub use error::Error;
 pub use frontier::{FrontierPoint, at_kl, difference_at_kl, interpolate};
 pub use ifeval::{
     IfEvalInstruction, IfEvalResponse, IfEvalRow, IfEvalScores, IfEvalVerdicts, InstructionScore, language_of,
-    read_ifeval, read_ifeval_responses, score_ifeval,
+    read_ifeval, read_ifeval_responses, score_ifeval, sentence_rules,
 };
 pub use judge::{
     ChatAnswer, ChatMessage, ChatRequest, ChatResult, Completion, CompletionRequest, EndpointRequest, JudgeClient,

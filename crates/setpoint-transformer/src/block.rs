@@ -230,7 +230,7 @@ impl SelfAttention {
         let [q, k, v] = apply(x, mask, &self.qkv_proj, separate, [query * dim, kv * dim, kv * dim]);
         let (q, k) = (self.normalised(q, &self.q_norm), self.normalised(k, &self.k_norm));
         match rotations.of(self.rope) {
-            Some(rotation) => Projections { q: rotation.apply(q), k: rotation.apply(k), v },
+            Some(rotation) => Projections { q: rotation.apply_to_queries(q), k: rotation.apply(k), v },
             None => Projections { q, k, v },
         }
     }

@@ -1,9 +1,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
 use setpoint_ops::rotate;
 
-use crate::config::{ModelConfig, RopeConfig};
+use crate::config::{ModelConfig, QueryGrowth, RopeConfig};
 use crate::design::LayerRope;
 
 /// Rotary position embedding in the rotate-half layout of Hugging Face's checkpoints: element `i` of a head is paired with `i + n/2`.
@@ -15,6 +15,7 @@ pub(crate) struct Rope {
     inv_freq: Arc<[f32]>,
     /// The factor of cosines and sines.
     magnitude: f32,
+    growth: Option<QueryGrowth>,
     head_dim: usize,
     tables: Arc<Mutex<Vec<Table>>>,
 }
@@ -35,6 +36,8 @@ pub(crate) struct Rotation {
     cos: Tensor<2>,
     /// `[t, m/2]`
     sin: Tensor<2>,
+    /// The factors of queries, `[t, 1]`, if one is not 1.
+    queries: Option<Tensor<2>>,
     head_dim: usize,
 }
 
@@ -85,6 +88,7 @@ impl Rope {
         Self {
             inv_freq: config.inv_freq(head_dim).into_iter().map(|frequency| frequency as f32).collect(),
             magnitude: config.magnitude() as f32,
+            growth: config.scaling.query_growth(),
             head_dim,
             tables: Arc::default(),
         }
@@ -96,8 +100,16 @@ impl Rope {
         let end = positions.iter().copied().max().map_or(0, |last| last as usize + 1);
         let table = self.table(end, &device);
         let index = Tensor::<1, Int>::from_data(positions, &device);
-        let head_dim = self.head_dim;
-        Rotation { cos: table.cos.select(0, index.clone()), sin: table.sin.select(0, index), head_dim }
+        let (queries, head_dim) = (self.query_factors(positions, &device), self.head_dim);
+        Rotation { cos: table.cos.select(0, index.clone()), sin: table.sin.select(0, index), queries, head_dim }
+    }
+
+    /// Returns the factors of queries at `positions`, `[t, 1]`, f32; `None` if all are 1.
+    fn query_factors(&self, positions: &[i32], device: &Device) -> Option<Tensor<2>> {
+        let growth = self.growth?;
+        let factors: Vec<f32> = positions.iter().map(|&position| growth.factor(position as usize) as f32).collect();
+        let grow = factors.iter().any(|&factor| factor != 1.0);
+        grow.then(|| Tensor::from_data(TensorData::new(factors, [positions.len(), 1]), (device, DType::F32)))
     }
 
     fn table(&self, length: usize, device: &Device) -> Table {
@@ -130,6 +142,20 @@ impl Rope {
 }
 
 impl Rotation {
+    /// Turns queries as [`apply`](Self::apply) does, and multiplies them by their factors, rounded to the dtype of `q`.
+    ///
+    /// # Shapes
+    ///
+    /// `[t, heads·n] -> [t, heads·n]`
+    pub(crate) fn apply_to_queries(&self, q: Tensor<2>) -> Tensor<2> {
+        let dtype: FloatDType = q.dtype().into();
+        let q = self.apply(q);
+        match &self.queries {
+            Some(factors) => q * factors.clone().cast(dtype),
+            None => q,
+        }
+    }
+
     /// Turns each pair of each head: `(a, b) -> (a cos - b sin, b cos + a sin)`, in f32, rounded once to the dtype of `x`. Elements of a head
     /// behind the part that turns stay as they are.
     ///

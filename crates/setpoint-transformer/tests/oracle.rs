@@ -7,7 +7,7 @@ use burn::module::Param;
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData, activation, module};
 use setpoint_transformer::{
     Activation, Block, Decoder, HeadNorms, LayerRope, Linear, Maps, Mlp, ModelConfig, NormPlacement, NormWeight,
-    RmsNorm, RopeConfig,
+    RmsNorm, RopeConfig, RopeScaling,
 };
 
 /// Added to the score of a position that must not be seen. Large, yet finite: a row of nothing else yields a uniform distribution, not NaN.
@@ -112,12 +112,27 @@ fn self_attention(
         Some(rotation) => rotation.apply(x),
         None => x,
     };
-    let q = turn(split(normed(q, &weights.q_norm, h), h));
+    let q = grown(turn(split(normed(q, &weights.q_norm, h), h)), config);
     let k = turn(split(normed(k, &weights.k_norm, g), g));
     let scale = config.design.multipliers.attention.unwrap_or((n as f64).sqrt().recip());
     // [b, h, s, n] -> [b, s, h·n]
     let mixed = attention(q, k, split(v, g), mask, scale, config.design.attention_cap);
     linear(&weights.o_proj, mixed.swap_dims(1, 2).reshape([b, s, h * n]))
+}
+
+/// Multiplies each query by `1 + beta · ln(1 + floor(position / context))`, rounded to its dtype, in models that do so.
+fn grown(q: Tensor<4>, config: &ModelConfig) -> Tensor<4> {
+    let RopeScaling::Yarn { query_beta: Some(beta), original_max_position_embeddings: context, .. } =
+        config.rope.scaling
+    else {
+        return q;
+    };
+    let dtype: FloatDType = q.dtype().into();
+    let length = q.dims()[2];
+    let factors = (0..length).map(|at| (1.0 + beta * (1.0 + (at as f64 / context as f64).floor()).ln()) as f32);
+    let factors = TensorData::new(factors.collect::<Vec<f32>>(), [1, 1, length, 1]);
+    let device = q.device().without_autodiff();
+    q * Tensor::<4>::from_data(factors, (&device, DType::F32)).cast(dtype)
 }
 
 /// The gated feed-forward network: Shazeer, <https://arxiv.org/abs/2002.05202>, equation 6.

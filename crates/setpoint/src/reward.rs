@@ -238,6 +238,15 @@ pub fn plan(session: &Session, config: &RewardConfig) -> Outcome<RunPlan> {
 /// Returns the pairs of the training data, and the part of each data set in an epoch.
 fn mixed_pairs(config: &RewardConfig, data: &Encoded) -> Outcome<(Vec<Preference>, Mix)> {
     let (pairs, sets) = pairs(&data.examples, &config.data.name())?;
+    let mut same = pairs.iter().filter(|pair| pair.chosen == pair.rejected).peekable();
+    if let Some(first) = same.peek().map(|pair| pair.name.clone()) {
+        log::warn!(
+            "pairs whose chosen and rejected response have the same text: {} of {}, the first in {first}; nothing is learned from them: \
+             leave them out",
+            same.count(),
+            pairs.len()
+        );
+    }
     Ok((pairs, Mix::of(&config.data, &sets)?))
 }
 

@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use super::learned::{learned, learned_responses};
+use super::learned::{learned_responses, learned_turns};
 use super::options::{Boundary, EncodeOptions, LostText, ResponseEnd};
 use super::thoughts::Thoughts;
 use super::tokens::{Offsets, cut};
-use super::{Parts, TextEncoder};
+use super::{Parts, TextEncoder, places};
 use crate::error::EncodeProblem;
 use crate::record::{Message, Record};
 use crate::template::TemplateVariables;
@@ -159,20 +159,16 @@ impl TextEncoder {
         prompt: &str,
         variables: &TemplateVariables,
     ) -> Result<(Vec<usize>, Vec<usize>), EncodeProblem> {
-        let mut places = Vec::new();
-        let mut turns = Vec::new();
-        for (i, message) in messages.iter().enumerate().filter(|(_, m)| m.role == "assistant") {
-            if !learned(message, || format!("assistant turn in message {i}"))? {
-                continue;
-            }
+        let turns = learned_turns(messages)?;
+        let exact = |i: usize| {
             let before = self.render_with(&messages[..i], true, variables)?;
-            if !prompt.starts_with(&before) {
-                return Err(self.not_a_prefix(&before, prompt, format!("assistant turn in message {i}")));
+            match prompt.starts_with(&before) {
+                true => Ok(before.len()),
+                false => Err(self.not_a_prefix(&before, prompt, format!("assistant turn in message {i}"))),
             }
-            places.push(before.len());
-            turns.push(i);
-        }
-        Ok((places, turns))
+        };
+        let within = |turns: &[usize], place| self.places_in_prompts(messages, turns, (prompt, place), variables);
+        Ok((places::find(&turns, exact, within)?, turns))
     }
 
     /// From the first token of each earlier turn to its stop token. Where the template prints none, up to the token that begins the next

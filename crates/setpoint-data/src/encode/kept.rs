@@ -251,12 +251,28 @@ impl<'p> Left<'p> {
     }
 }
 
+/// Returns where the first of some texts begins. It looks no further than needed, since one of them may be nowhere.
+fn first_of(texts: &[&str], rendered: &str) -> Option<usize> {
+    let rendered = rendered.as_bytes();
+    let longest = texts.iter().map(|text| text.len()).max()?;
+    let mut reach = 1024;
+    loop {
+        let window = &rendered[..rendered.len().min(reach)];
+        let found = texts.iter().filter_map(|text| memmem::find(window, text.as_bytes())).min();
+        // One that begins before it may reach over the end of the window.
+        if window.len() == rendered.len() || found.is_some_and(|at| at + longest <= window.len()) {
+            return found;
+        }
+        reach *= 2;
+    }
+}
+
 impl TextEncoder {
     /// Returns the text of a turn up to its stop token. `rendered` is the conversation's text from the turn's first character on.
     pub(super) fn turn_text<'t>(&self, rendered: &'t str) -> &'t str {
-        let stops = self.control.iter().filter(|(_, id)| self.stop_ids.contains(id));
-        let end = stops.filter_map(|(text, _)| rendered.find(text.as_str())).min().unwrap_or(rendered.len());
-        &rendered[..end]
+        let stops: Vec<&str> =
+            self.control.iter().filter(|(_, id)| self.stop_ids.contains(id)).map(|(text, _)| text.as_str()).collect();
+        &rendered[..first_of(&stops, rendered).unwrap_or(rendered.len())]
     }
 
     /// That a turn which is trained says something, and that the template printed all of it that is learned.
@@ -322,6 +338,16 @@ mod tests {
         let twice = turn("Yes.", json!({"reasoning": "because", "reasoning_content": "because"}));
         assert_eq!(lacks("<think>because</think>Yes.", &twice), None);
         assert_eq!(lacks("Yes.", &turn("Yes.", json!({"thinking": true}))), None, "a switch is no text");
+    }
+
+    #[test]
+    fn the_first_stop_is_found_across_the_end_of_a_window() {
+        let text = format!("{}<|end|>x<|e", "a".repeat(1020));
+        assert_eq!(first_of(&["<|end|>x", "nd|>"], &text), Some(1020));
+        assert_eq!(first_of(&["nd|>", "nowhere"], &text), Some(1023));
+        assert_eq!(first_of(&["nowhere"], &text), None);
+        assert_eq!(first_of(&[], &text), None);
+        assert_eq!(first_of(&["a"], ""), None);
     }
 
     #[test]

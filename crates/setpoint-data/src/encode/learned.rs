@@ -15,7 +15,7 @@ const MASKED: &str = "masked";
 const DETAIL: &str = "train_detail";
 
 /// Whether SFT learns a turn: always, unless one of its fields says no.
-pub(super) fn learned(message: &Message, turn: impl Fn() -> String) -> Result<bool, EncodeProblem> {
+fn learned(message: &Message, turn: impl Fn() -> String) -> Result<bool, EncodeProblem> {
     let mut learned = true;
     for field in LEARNED.into_iter().chain([MASKED]) {
         let said = match message.extra.get(field) {
@@ -47,6 +47,17 @@ pub(super) fn learned(message: &Message, turn: impl Fn() -> String) -> Result<bo
         }
     }
     Ok(learned)
+}
+
+/// The assistant turns among the messages that SFT learns.
+pub(super) fn learned_turns(messages: &[Message]) -> Result<Vec<usize>, EncodeProblem> {
+    let mut turns = Vec::new();
+    for (i, message) in messages.iter().enumerate().filter(|(_, message)| message.role == "assistant") {
+        if learned(message, || format!("assistant turn in message {i}"))? {
+            turns.push(i);
+        }
+    }
+    Ok(turns)
 }
 
 /// Of each response, whether SFT learns it. Other jobs look at all of them.

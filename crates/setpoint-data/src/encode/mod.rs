@@ -12,6 +12,7 @@ mod learned;
 mod limits;
 mod options;
 mod padding;
+mod places;
 mod plain;
 mod rendered;
 mod report;

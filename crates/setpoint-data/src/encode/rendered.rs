@@ -3,14 +3,14 @@
 //! The beginning of a turn is found by rendering the conversation again with a mark in the turn's place: the text that both have
 //! in common, up to the mark, is not the turn's own.
 
-use super::TextEncoder;
-use super::learned::learned;
+use super::learned::learned_turns;
+use super::{TextEncoder, places};
 use crate::error::EncodeProblem;
 use crate::record::{Message, Record};
 use crate::template::TemplateVariables;
 
 /// The text of a turn that is looked for. It begins with a character that no turn begins with.
-const MARK: &str = "\u{2402}MARKOFTHETURN\u{2403}";
+pub(super) const MARK: &str = "\u{2402}MARKOFTHETURN\u{2403}";
 
 impl TextEncoder {
     /// What precedes the answers in the rendered conversation: the part that all answers share.
@@ -51,19 +51,18 @@ impl TextEncoder {
         conversation.extend(record.responses.first().map(|r| r.message.clone()));
         let open = record.responses.is_empty();
         let full = self.render_with(&conversation, open, variables)?;
-        let (mut places, mut turns) = (Vec::new(), Vec::new());
-        for (i, message) in messages.iter().enumerate().filter(|(_, m)| m.role == "assistant") {
-            if !learned(message, || format!("assistant turn in message {i}"))? {
-                continue;
-            }
-            conversation[i] = Message::assistant(MARK);
-            let marked = self.render_with(&conversation, open, variables)?;
-            conversation[i] = message.clone();
-            let turn = || format!("assistant turn in message {i}");
-            places.push(common(&full, &marked).ok_or_else(|| self.no_mark(&full, turn()))?.len());
-            turns.push(i);
-        }
-        Ok((places, turns))
+        let turns = learned_turns(messages)?;
+        let exact = |i: usize| {
+            let mut marked = conversation.clone();
+            marked[i] = Message::assistant(MARK);
+            let marked = self.render_with(&marked, open, variables)?;
+            let place = common(&full, &marked).map(str::len);
+            place.ok_or_else(|| self.no_mark(&full, format!("assistant turn in message {i}")))
+        };
+        let within = |turns: &[usize], place| {
+            self.places_by_marks(&conversation, turns, (full.as_str(), place), open, variables)
+        };
+        Ok((places::find(&turns, exact, within)?, turns))
     }
 
     fn no_mark(&self, full: &str, turn: String) -> EncodeProblem {
@@ -78,7 +77,7 @@ fn shared<'t>(a: &'t str, b: &str) -> &'t str {
 }
 
 /// What a text has in common with a marked one, before the mark; `None` where there is no mark.
-fn common<'t>(text: &'t str, marked: &str) -> Option<&'t str> {
+pub(super) fn common<'t>(text: &'t str, marked: &str) -> Option<&'t str> {
     let at = marked.find(MARK)?;
     Some(shared(text, &marked[..at]))
 }

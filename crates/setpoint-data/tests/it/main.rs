@@ -14,6 +14,7 @@ mod hub_models;
 mod hub_push;
 mod jinja_tests;
 mod kept;
+mod long_conversations;
 mod parquet_json;
 mod real_files;
 mod real_ids;

@@ -9,6 +9,8 @@ use crate::python_random::PythonRandom;
 
 /// The annotator's name in results.
 const NAME: &str = "weighted_alpaca_eval_gpt4_turbo";
+/// The preference of a draw.
+const DRAW: f64 = 1.5;
 const TEMPLATE: &str = include_str!("../../prompts/alpaca_eval_clf.txt");
 
 /// Annotates pairs of outputs through a [`JudgeClient`].
@@ -23,15 +25,18 @@ impl<'a> AlpacaJudge<'a> {
         Self { client }
     }
 
-    /// Fills in `preference`, `annotator` and the judge's raw answer. A pair whose answer holds neither `m` nor `M`, or that the
-    /// endpoint does not answer, keeps no preference; how many is returned.
+    /// Fills in `preference`, `annotator` and the judge's raw answer. Equal outputs are a draw without one. A pair whose answer holds neither `m`
+    /// nor `M`, or that the endpoint does not answer, keeps no preference; how many is returned.
     ///
     /// # Errors
     /// Those of [`JudgeClient::ask_all`]; [`Error::Judgment`] for the first such pair if `on_failure` is `error`.
     pub fn annotate(&self, examples: &mut [AlpacaExample], progress: &mut dyn FnMut(usize)) -> Result<usize, Error> {
-        let requests: Vec<ChatRequest> = examples
+        let is_same = |example: &AlpacaExample| example.output_1 == example.output_2;
+        let asked: Vec<usize> = (0..examples.len()).filter(|&at| !is_same(&examples[at])).collect();
+        let requests: Vec<ChatRequest> = asked
             .iter()
-            .map(|example| {
+            .map(|&at| {
+                let example = &examples[at];
                 let swapped = alpaca_swapped(&example.instruction);
                 let (first, second) = ordered(example, swapped);
                 ChatRequest {
@@ -46,11 +51,18 @@ impl<'a> AlpacaJudge<'a> {
             .collect();
         // One token is asked for, so every answer is cut off there; the log-probabilities are whole.
         let usable = |answer: &ChatAnswer| preference(answer, false).is_some();
-        let answers = self.client.ask_usable(&requests, &usable, progress, |at| format!("instruction {}", at + 1))?;
+        let known = examples.len() - asked.len();
+        let mut progress = |done: usize| progress(known + done);
+        let name = |at: usize| format!("instruction {}", asked[at] + 1);
+        let answers = self.client.ask_usable(&requests, &usable, &mut progress, name)?;
         let mut failed = 0;
-        for (example, answer) in examples.iter_mut().zip(answers) {
-            let swapped = alpaca_swapped(&example.instruction);
+        for example in examples.iter_mut() {
             example.annotator = Some(NAME.to_owned());
+            example.preference = is_same(example).then_some(DRAW);
+        }
+        for (at, answer) in asked.into_iter().zip(answers) {
+            let example = &mut examples[at];
+            let swapped = alpaca_swapped(&example.instruction);
             example.preference = answer.as_ref().ok().and_then(|a| preference(a, swapped));
             let raw = match answer {
                 Ok(answer) => answer.choice,

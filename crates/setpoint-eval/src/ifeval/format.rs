@@ -41,7 +41,7 @@ pub(super) fn multiple_sections(arguments: &Arguments<'_>) -> Result<Check, Stri
     let splitter = strip(arguments.text("section_spliter")?);
     let divider = Pattern::in_its_case(&format!(r"\s?{splitter}\s?\d+\s?"))?;
     let count = arguments.number("num_sections")?;
-    Ok(Box::new(move |response| divider.count(response) >= count))
+    Ok(Box::new(move |response| divider.count(response, count) >= count))
 }
 
 pub(super) fn json_format(_: &Arguments<'_>) -> Result<Check, String> {

@@ -3,6 +3,7 @@
 use super::arguments::Arguments;
 use super::instruction::Check;
 use super::pattern::Pattern;
+use super::word::Word;
 use crate::python_text::strip;
 
 pub(super) fn existence(arguments: &Arguments<'_>) -> Result<Check, String> {
@@ -13,12 +14,13 @@ pub(super) fn existence(arguments: &Arguments<'_>) -> Result<Check, String> {
 pub(super) fn frequency(arguments: &Arguments<'_>) -> Result<Check, String> {
     let keyword = Pattern::in_any_case(strip(arguments.text("keyword")?))?;
     let (count, relation) = (arguments.number("frequency")?, arguments.relation("relation")?);
-    Ok(Box::new(move |response| relation.holds(keyword.count(response), count)))
+    Ok(Box::new(move |response| relation.holds(keyword.count(response, count), count)))
 }
 
 pub(super) fn forbidden_words(arguments: &Arguments<'_>) -> Result<Check, String> {
-    let words = patterns(&arguments.texts("forbidden_words")?)?;
-    Ok(Box::new(move |response| !words.iter().any(|word| word.is_word_of(response))))
+    let words =
+        arguments.texts("forbidden_words")?.iter().map(|word| Word::new(word)).collect::<Result<Vec<_>, _>>()?;
+    Ok(Box::new(move |response| !words.iter().any(|word| word.is_in(response))))
 }
 
 /// The reference counts a letter drawn at random if it is told another character than a letter from a to z. Here that character is counted.

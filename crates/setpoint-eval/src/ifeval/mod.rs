@@ -5,7 +5,7 @@
 //!
 //! [`IfEvalInstruction`] is one of the 25 instructions. Its list, in `instruction.rs`, has a line for each, and the function of that line makes
 //! the check from the arguments. The modules below these know how the reference's tools see a text: Python's strings and regular expressions,
-//! NLTK's sentences and words, and langdetect's languages.
+//! NLTK's sentences and words, and langdetect's languages. [`sentence_rules`] tells by which parameters sentences are found.
 
 mod arguments;
 mod case;
@@ -22,9 +22,11 @@ mod pattern;
 mod punkt;
 mod rows;
 mod scores;
+mod word;
 mod words;
 
 pub use instruction::IfEvalInstruction;
 pub use language::language_of;
+pub use punkt::sentence_rules;
 pub use rows::{IfEvalResponse, IfEvalRow, read_ifeval, read_ifeval_responses};
 pub use scores::{IfEvalScores, IfEvalVerdicts, InstructionScore, score_ifeval};

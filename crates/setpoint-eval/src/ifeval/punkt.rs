@@ -1,23 +1,39 @@
-//! Sentences, as NLTK's splitter for English finds them: Punkt (Kiss and Strunk 2006), with the parameters that NLTK distributes.
+//! Sentences, as NLTK's splitter finds them: Punkt (Kiss and Strunk 2006). The parameters for English that NLTK distributes have no clear licence.
+//! So those here are this project's own, and those of an installation of NLTK are read if there is one.
 
 use std::collections::{HashMap, HashSet};
-use std::io::Read as _;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
-
-use flate2::read::GzDecoder;
 
 use super::nltk::{is_digit, is_space, is_word};
 use crate::python_text;
 
-/// Abbreviations, sentence starters, collocations and the cases in which words occurred.
-static ENGLISH: LazyLock<Parameters> = LazyLock::new(|| {
-    let mut text = String::new();
-    GzDecoder::new(&include_bytes!("../../data/punkt_english.txt.gz")[..])
-        .read_to_string(&mut text)
-        .expect("the parameters are compiled in");
-    Parameters::parse(&text)
+/// This project's parameters: abbreviations, sentence starters, pairs of words, and words with the cases in which they occur.
+const OWN: &str = include_str!("../../data/sentences_english.txt");
+/// The variable that names NLTK's folders of data.
+const FOLDERS: &str = "NLTK_DATA";
+/// The folder of NLTK's parameters in its folder of data.
+const FOLDER: &str = "tokenizers/punkt_tab/english";
+/// The longest of NLTK's files that is read, in bytes; they have up to 250 kB.
+const LONGEST: u64 = 16 << 20;
+
+/// The parameters of the installation, else the own ones.
+static ENGLISH: LazyLock<(Parameters, bool)> = LazyLock::new(|| {
+    let places: Vec<PathBuf> =
+        std::env::var_os(FOLDERS).iter().flat_map(std::env::split_paths).map(|place| place.join(FOLDER)).collect();
+    match places.iter().find_map(|place| Parameters::read(place)) {
+        Some(installed) => (installed, true),
+        None => (Parameters::parse(OWN), false),
+    }
 });
+
+/// Returns which rules divide texts into sentences: those of NLTK's `punkt_tab` if the variable `NLTK_DATA` names a folder that has it, which the
+/// reference uses, else the built-in ones.
+#[must_use]
+pub fn sentence_rules() -> &'static str {
+    if ENGLISH.1 { "punkt_tab of NLTK" } else { "built-in" }
+}
 
 /// A word that began with a capital at the beginning of a sentence, within one, or at an unknown place.
 const UPPER: u8 = 0b1110;
@@ -50,6 +66,16 @@ impl Parameters {
             |line: &str| line.split_once('\t').and_then(|(word, flags)| Some((owned(word), flags.parse().ok()?)));
         let cases = part().filter_map(case).collect();
         Self { abbreviations, starters, collocations, cases }
+    }
+}
+
+impl Parameters {
+    /// Reads the files of NLTK's `punkt_tab`, if all of them can be read.
+    fn read(folder: &Path) -> Option<Self> {
+        let read = |name: &str| setpoint_files::read_text_up_to(&folder.join(name), LONGEST).ok();
+        let names = ["abbrev_types.txt", "sent_starters.txt", "collocations.tab", "ortho_context.tab"];
+        let files: Vec<String> = names.into_iter().map(read).collect::<Option<_>>()?;
+        Some(Self::parse(&files.iter().map(|text| text.trim_end()).collect::<Vec<&str>>().join("\n\n")))
     }
 }
 
@@ -279,7 +305,7 @@ fn is_number(text: &str) -> bool {
 
 /// Returns whether a token that is not the last ends a sentence.
 fn holds_break(text: &[char]) -> bool {
-    let english = &*ENGLISH;
+    let english = &ENGLISH.0;
     let lines = text.split(|c| *c == '\n').filter(|line| !line.iter().all(|c| python_text::is_space(*c)));
     let mut tokens: Vec<Token> = lines.flat_map(tokens).map(|token| Token::new(token, english)).collect();
     for i in 1..tokens.len() {
@@ -342,8 +368,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sentences_are_nltks() {
-        // nltk 3.10.4, PunktTokenizer().tokenize
+    fn sentences_are_nltks_with_these_parameters() {
+        // nltk 3.10.4, PunktSentenceTokenizer().tokenize with the parameters in sentences_english.txt
         for (text, expected) in [
             ("", &[][..]),
             ("One. Two! Three?", &["One.", "Two!", "Three?"]),
@@ -352,7 +378,7 @@ mod tests {
                 &["Dr. Smith met Mr. J. Bach at 3 p.m. on Fri.", "They spoke."],
             ),
             ("(He left.) \"She stayed.\" End", &["(He left.)", "\"She stayed.\"", "End"]),
-            ("Wait... What? No.", &["Wait... What?", "No."]),
+            ("Wait... What? No.", &["Wait...", "What?", "No."]),
             ("It cost 3.50. Really. 5. items", &["It cost 3.50.", "Really.", "5. items"]),
         ] {
             assert_eq!(sentences(text), expected, "{text}");
@@ -360,10 +386,26 @@ mod tests {
     }
 
     #[test]
-    fn parameters_are_complete() {
-        let english = &*ENGLISH;
-        let sizes =
-            (english.abbreviations.len(), english.starters.len(), english.collocations.len(), english.cases.len());
-        assert_eq!(sizes, (156, 39, 37, 20366));
+    fn parameters_of_an_installation_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        assert!(Parameters::read(dir.path()).is_none());
+        write("abbrev_types.txt", "dr\ne.g\n");
+        write("sent_starters.txt", "");
+        write("collocations.tab", "no\tyes\n");
+        assert!(Parameters::read(dir.path()).is_none(), "a file is missing");
+        write("ortho_context.tab", "the\t114\na\t2\n");
+        let read = Parameters::read(dir.path()).unwrap();
+        assert!(read.abbreviations.contains("e.g") && read.abbreviations.len() == 2);
+        assert!(read.collocations.contains(&("no".to_owned(), "yes".to_owned())));
+        assert_eq!(read.cases["the"], 114);
+        assert_eq!(read.cases.len(), 2);
+    }
+
+    #[test]
+    fn the_own_parameters_are_complete() {
+        let own = Parameters::parse(OWN);
+        let sizes = (own.abbreviations.len(), own.collocations.len(), own.cases.len());
+        assert_eq!(sizes, (157, 0, 332));
     }
 }

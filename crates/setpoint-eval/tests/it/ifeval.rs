@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use serde_json::{Map, Value};
-use setpoint_eval::{IfEvalInstruction, language_of};
+use setpoint_eval::{IfEvalInstruction, language_of, sentence_rules};
 
 fn golden() -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/ifeval.json");
@@ -54,6 +54,7 @@ fn responses(golden: &Value) -> Vec<String> {
 
 #[test]
 fn verdicts_are_those_of_the_reference() {
+    assert_eq!(sentence_rules(), "built-in", "the golden verdicts are for these: unset NLTK_DATA");
     let golden = golden();
     let responses = responses(&golden);
     let (mut cases, mut wrong) = (0, Vec::new());

@@ -53,6 +53,25 @@ fn honest(request: &crate::server::Arrived) -> Action {
 }
 
 #[test]
+fn equal_outputs_are_a_draw_without_an_answer() {
+    // It fails if neither or both of the outputs are good.
+    let server = Server::start(|_, request| honest(request));
+    let mut examples = vec![
+        example("task", "good", "good"),
+        example("task", "bad", "good"),
+        example("other", "bad", "bad"),
+        example("task", "bad", "good"),
+    ];
+    let mut reached = 0;
+    let failed = AlpacaJudge::new(&client(&server)).annotate(&mut examples, &mut |done| reached = done).unwrap();
+    assert_eq!((failed, reached), (0, 4));
+    let preferences: Vec<f64> = examples.iter().map(|example| example.preference.unwrap()).collect();
+    assert!((preferences[1] - 1.8).abs() < 1e-12 && preferences[1] == preferences[3], "{preferences:?}");
+    assert_eq!((preferences[0], preferences[2]), (1.5, 1.5));
+    assert!(examples.iter().all(|example| example.annotator.is_some()));
+}
+
+#[test]
 fn the_order_in_which_outputs_are_shown_does_not_change_who_is_preferred() {
     let server = Server::start(|_, request| honest(request));
     let client = client(&server);

@@ -2,6 +2,7 @@
 
 mod keys;
 mod quantization;
+mod queries;
 mod read;
 mod rope;
 mod scaling;
@@ -18,6 +19,7 @@ use crate::families::ModelType;
 use crate::{Error, block};
 pub use quantization::Quantization;
 pub(crate) use quantization::fp8_block;
+pub(crate) use queries::QueryGrowth;
 pub(crate) use read::{Reader, object};
 pub use rope::RopeConfig;
 pub use scaling::RopeScaling;

@@ -112,10 +112,10 @@ impl<'a> Reader<'a> {
         self.optional_number(key)?.ok_or_else(|| self.missing(key, "a number"))
     }
 
-    /// Returns a number above 0.
+    /// Returns a number above 0. It and its reciprocal are numbers in f32, too.
     pub(crate) fn positive(&self, key: &str) -> Result<Option<f64>, Error> {
-        self.optional(key, "a number above 0", |value| {
-            value.as_f64().filter(|number| number.is_finite() && *number > 0.0)
+        self.optional(key, "a number above 0, from 1e-30 to 1e30", |value| {
+            value.as_f64().filter(|number| (1e-30..=1e30).contains(number))
         })
     }
 

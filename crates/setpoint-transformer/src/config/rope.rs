@@ -73,7 +73,12 @@ impl RopeConfig {
     pub(super) fn read(top: &Reader<'_>, defaults: &Defaults, positions: usize) -> Result<Self, Error> {
         let old = (top.optional_number("rope_theta")?, top.object("rope_scaling")?);
         let original = top.optional_size("original_max_position_embeddings")?.or(defaults.original_positions);
-        let context = Context { positions, original, partial: defaults.rotary_share.is_some() };
+        let context = Context {
+            positions,
+            original,
+            partial: defaults.rotary_share.is_some(),
+            queries_grow: defaults.queries_grow,
+        };
         let share = |inner: Option<f64>| -> Result<f64, Error> {
             let outer = top.optional_number("partial_rotary_factor")?;
             Ok(inner.or(outer).or(defaults.rotary_share).unwrap_or(1.0))
@@ -85,6 +90,9 @@ impl RopeConfig {
                 rotary_share: share(None)?,
                 scaling: match scaling {
                     Some(map) => RopeScaling::read(&top.nested("rope_scaling", map), context)?,
+                    None if defaults.queries_grow => {
+                        return Err(top.missing("rope_parameters", "an object with the rotary settings"));
+                    }
                     None => RopeScaling::Default,
                 },
             });
@@ -129,7 +137,7 @@ impl RopeConfig {
             let outer = top.nested("rope_parameters", parameters);
             if let Some(map) = outer.object(LOCAL)? {
                 let inner = outer.nested(LOCAL, map);
-                let context = Context { positions: 0, original: None, partial: false };
+                let context = Context { positions: 0, original: None, partial: false, queries_grow: false };
                 if RopeScaling::read(&inner, context)? != RopeScaling::Default {
                     return Err(inner.unsupported("rope_type", "\"default\""));
                 }
@@ -180,7 +188,15 @@ impl RopeConfig {
                 self.rotary_share
             ));
         }
-        self.scaling.validate(width)
+        self.scaling.validate(width)?;
+        // The settings may be in their ranges one by one, and yet make a frequency without bounds.
+        let is_angle = |frequency: f64| (frequency as f32 * i32::MAX as f32).is_finite();
+        let is_factor = |factor: f64| (factor as f32).is_normal();
+        if self.inv_freq(head_dim).into_iter().all(is_angle) && is_factor(self.magnitude()) {
+            Ok(())
+        } else {
+            Err("its rotary settings make angles that are no finite numbers".to_owned())
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::f64::consts::TAU;
 
 use serde_json::{Map, Value, json};
 
+use super::queries::QueryGrowth;
 use super::read::Reader;
 use crate::Error;
 
@@ -51,6 +52,8 @@ pub enum RopeScaling {
         attention_factor: Option<f64>,
         /// The weight of the logarithm in that factor, and the one in its divisor.
         mscale: Option<[f64; 2]>,
+        /// How fast queries grow along the text (`llama_4_scaling_beta`), in families that have this.
+        query_beta: Option<f64>,
     },
     /// LongRoPE (Ding et al., <https://arxiv.org/abs/2402.13753>): each frequency has a divisor of its own for texts within the original context,
     /// and another one for longer texts, which are refused here.
@@ -70,7 +73,10 @@ pub enum RopeScaling {
     },
 }
 
-/// The parts of the rest of the file that decide a scaling.
+/// The key of the growth of queries. Llama 4 has it under another name.
+const QUERY_BETA: &str = "llama_4_scaling_beta";
+
+/// What the reading of a scaling needs of the rest of the file.
 #[derive(Clone, Copy)]
 pub(super) struct Context {
     /// `max_position_embeddings`.
@@ -79,12 +85,17 @@ pub(super) struct Context {
     pub(super) original: Option<usize>,
     /// True if heads of the family may turn in part.
     pub(super) partial: bool,
+    /// Whether queries of the family grow along the text.
+    pub(super) queries_grow: bool,
 }
 
 const TYPES: &str = "\"default\", \"linear\", \"dynamic\", \"llama3\", \"yarn\", \"longrope\"";
 
 /// The types of scaling of families whose heads may turn in part.
 const TYPES_OF_PARTIAL: &str = "\"default\", \"longrope\"";
+
+/// The one of families whose queries grow along the text.
+const TYPE_OF_GROWING: &str = "\"yarn\"";
 
 impl RopeScaling {
     /// Returns the name in `config.json`.
@@ -163,6 +174,16 @@ impl RopeScaling {
         }
     }
 
+    /// Returns how queries grow along the text, if they do.
+    pub(crate) fn query_growth(&self) -> Option<QueryGrowth> {
+        match *self {
+            Self::Yarn { query_beta, original_max_position_embeddings: step, .. } => {
+                query_beta.map(|beta| QueryGrowth { beta, step })
+            }
+            _ => None,
+        }
+    }
+
     /// Checks the numbers, for heads of which `width` elements turn.
     pub(super) fn validate(&self, width: usize) -> Result<(), String> {
         let positive = |key: &str, value: f64| {
@@ -195,8 +216,15 @@ impl RopeScaling {
                 beta_slow,
                 attention_factor,
                 mscale,
+                query_beta,
                 ..
             } => {
+                let beta = query_beta.unwrap_or(0.0);
+                if !(beta.is_finite() && beta >= 0.0) {
+                    return Err(format!(
+                        "the rotary setting `{QUERY_BETA}` is {beta}; expected a number of at least 0"
+                    ));
+                }
                 positive("factor", factor)?;
                 positive("original_max_position_embeddings", original_max_position_embeddings as f64)?;
                 positive("beta_slow", beta_slow)?;
@@ -233,7 +261,11 @@ impl RopeScaling {
     }
 
     pub(super) fn read(reader: &Reader<'_>, context: Context) -> Result<Self, Error> {
-        let types = if context.partial { TYPES_OF_PARTIAL } else { TYPES };
+        let types = match context {
+            Context { queries_grow: true, .. } => TYPE_OF_GROWING,
+            Context { partial: true, .. } => TYPES_OF_PARTIAL,
+            _ => TYPES,
+        };
         let kind = match (reader.optional_text("rope_type")?, reader.optional_text("type")?) {
             (Some(a), Some(b)) if a != b => {
                 return Err(reader.unsupported("type", &format!("the same as `rope_type` (\"{a}\")")));
@@ -255,6 +287,7 @@ impl RopeScaling {
             Ok(context.original.or(inner).unwrap_or(context.positions))
         };
         let (scaling, keys): (_, &[&str]) = match kind {
+            kind if context.queries_grow && kind != "yarn" => return Err(unknown()),
             "default" => (Self::Default, &[]),
             // transformers takes "yarn" for "longrope" there, and knows no other.
             "linear" | "dynamic" | "llama3" | "yarn" if context.partial => return Err(unknown()),
@@ -282,6 +315,7 @@ impl RopeScaling {
                         (Some(above), Some(below)) if above != 0.0 && below != 0.0 => Some([above, below]),
                         _ => None,
                     },
+                    query_beta: context.queries_grow.then(|| reader.number(QUERY_BETA)).transpose()?,
                 },
                 &[
                     "factor",
@@ -311,7 +345,11 @@ impl RopeScaling {
             return Err(reader.unsupported("partial_rotary_factor", "1"));
         }
         let known = ["rope_type", "type", "rope_theta", "partial_rotary_factor"];
-        match reader.keys().find(|key| !known.contains(key) && !keys.contains(key)) {
+        // The second repeats that of the whole file, without an effect.
+        let of_growing = [QUERY_BETA, "max_position_embeddings"];
+        let is_known =
+            |key: &&str| known.contains(key) || keys.contains(key) || context.queries_grow && of_growing.contains(key);
+        match reader.keys().find(|key| !is_known(key)) {
             Some(key) => Err(reader.unsupported(key, &format!("no such key for rope_type \"{kind}\""))),
             None => Ok(scaling),
         }
@@ -335,6 +373,7 @@ impl RopeScaling {
                 truncate,
                 attention_factor,
                 mscale,
+                query_beta,
             } => json!({
                 "factor": factor,
                 "original_max_position_embeddings": original_max_position_embeddings,
@@ -344,6 +383,7 @@ impl RopeScaling {
                 "attention_factor": attention_factor,
                 "mscale": mscale.map(|[above, _]| above),
                 "mscale_all_dim": mscale.map(|[_, below]| below),
+                QUERY_BETA: query_beta,
             }),
             Self::LongRope {
                 short_factor,

@@ -41,11 +41,13 @@ impl TextPart {
             return Err(whole.missing(Self::KEY, "an object with the settings of the text part"));
         };
         let reader = whole.nested(Self::KEY, part);
-        if reader.optional_text("model_type")?.is_some_and(|name| name != model.text) {
-            return Err(reader.unsupported("model_type", &format!("\"{}\"", model.text)));
+        let family = reader.optional_text("model_type")?.unwrap_or(model.texts[0]);
+        if !model.texts.contains(&family) {
+            let known: Vec<_> = model.texts.iter().map(|name| format!("\"{name}\"")).collect();
+            return Err(reader.unsupported("model_type", &known.join(" or ")));
         }
         let mut map = part.clone();
-        map.insert("model_type".to_owned(), json!(model.text));
+        map.insert("model_type".to_owned(), json!(family));
         map.shift_remove("architectures");
         let has_dtype = ["dtype", "torch_dtype"].iter().any(|key| reader.value(key).is_some());
         let is_missing = |key: &str| reader.value(key).is_none() && !(has_dtype && key.ends_with("dtype"));

@@ -15,6 +15,8 @@ pub(crate) struct GgufLayout {
     pub(crate) rope_factors: bool,
     /// True if it reads those of LongRoPE.
     pub(crate) long_rope: bool,
+    /// True if it reads YaRN, and how queries grow along the text.
+    pub(crate) yarn: bool,
     /// True if the files state the size of the vocabulary and the rotary width.
     pub(crate) states_sizes: bool,
     /// True if they state the factors of embeddings, scores, residuals and logits. Otherwise llama.cpp has those of the architecture.
@@ -42,6 +44,7 @@ impl GgufLayout {
             neighbouring_pairs: false,
             rope_factors: false,
             long_rope: false,
+            yarn: false,
             states_sizes: false,
             states_multipliers: false,
             window: WindowKey::Absent,

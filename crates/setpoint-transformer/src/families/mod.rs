@@ -9,6 +9,7 @@ mod gemma3;
 mod gguf;
 mod granite;
 mod llama;
+mod ministral3;
 mod mistral;
 mod multimodal;
 mod olmo2;
@@ -33,6 +34,7 @@ const FAMILIES: &[&dyn Family] = &[
     &llama::Llama,
     &qwen2::Qwen2,
     &mistral::Mistral,
+    &ministral3::Ministral3,
     &qwen3::Qwen3,
     &olmo2::Olmo2,
     &smollm3::SmolLm3,
@@ -42,7 +44,8 @@ const FAMILIES: &[&dyn Family] = &[
     &gemma3::Gemma3,
 ];
 
-/// Names of mixtures of experts, which are refused, with the reason. [`multimodal`] has the names of models of images and sound.
+/// Names of mixtures of experts, which are refused, with the reason; [`has_experts`] finds others. [`multimodal`] has the names of models of
+/// images and sound.
 const EXPERTS: (&[&str], &str) = (
     &[
         "deepseek_v2",
@@ -64,8 +67,22 @@ const EXPERTS: (&[&str], &str) = (
         "qwen3_omni_moe",
         "qwen3_vl_moe",
     ],
-    "mixtures of experts are not computed",
+    "mixtures of experts are not computed; name a model of one of these families without experts",
 );
+
+/// Keys of the number of experts, in the whole file or in a part.
+const NUMBERS_OF_EXPERTS: [&str; 5] =
+    ["moe_num_experts", "n_routed_experts", "num_experts", "num_local_experts", "num_routed_experts"];
+
+/// Returns true if a file states a number of experts.
+fn has_experts(config: &Map<String, Value>) -> bool {
+    config.iter().any(|(key, value)| match value {
+        Value::Object(part) => has_experts(part),
+        // Some have one number for each layer.
+        Value::Array(_) => NUMBERS_OF_EXPERTS.contains(&key.as_str()),
+        value => NUMBERS_OF_EXPERTS.contains(&key.as_str()) && value.as_u64().is_some_and(|number| number > 0),
+    })
+}
 
 /// A family of decoders, as `config.json` states it.
 pub(crate) trait Family: Sync {
@@ -136,6 +153,8 @@ pub(crate) struct Defaults {
     pub(crate) original_positions: Option<usize>,
     /// True if layers with a window have a rotary embedding of their own.
     pub(crate) rope_by_layer: bool,
+    /// Whether queries grow along the text. Files then state YaRN and how fast (`llama_4_scaling_beta`).
+    pub(crate) queries_grow: bool,
     /// The standard deviation of freshly drawn matrices; biases begin at 0 and norms at 1.
     pub(crate) initializer_range: f64,
 }
@@ -155,6 +174,7 @@ impl Default for Defaults {
             rotary_share: None,
             original_positions: None,
             rope_by_layer: false,
+            queries_grow: false,
             initializer_range: 0.02,
         }
     }
@@ -219,7 +239,8 @@ impl ModelType {
             Some(name) => Self::all().find(|family| family.as_str() == name).ok_or_else(|| {
                 let mut refused = multimodal::REFUSED.iter().chain([&EXPERTS]);
                 let known = refused.find(|(refused, _)| refused.contains(&name)).map(|(_, reason)| *reason);
-                let reason = known.or_else(|| multimodal::reason(file.map()));
+                let of_experts = || has_experts(file.map()).then_some(EXPERTS.1);
+                let reason = known.or_else(of_experts).or_else(|| multimodal::reason(file.map()));
                 let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
                 let parts: Vec<_> = Multimodal::all().map(|model| format!("\"{}\"", model.model_type)).collect();
                 let (names, parts) = (names.join(", "), parts.join(" and "));

@@ -9,8 +9,8 @@ pub(crate) struct Multimodal {
     pub(crate) model_type: &'static str,
     /// transformers' name of the whole (`architectures`).
     pub(crate) class: &'static str,
-    /// The family of the text part (`text_config.model_type`).
-    pub(crate) text: &'static str,
+    /// The families that the text part may be of (`text_config.model_type`). Files that do not name it mean the first.
+    pub(crate) texts: &'static [&'static str],
     /// The keys of the whole that concern images alone.
     pub(crate) keys: &'static [&'static str],
 }
@@ -20,7 +20,7 @@ const WITH_TEXT_PART: &[Multimodal] = &[
     Multimodal {
         model_type: "gemma3",
         class: "Gemma3ForConditionalGeneration",
-        text: "gemma3_text",
+        texts: &["gemma3_text"],
         keys: &[
             "boi_token_id",
             "boi_token_index",
@@ -34,7 +34,7 @@ const WITH_TEXT_PART: &[Multimodal] = &[
     Multimodal {
         model_type: "mistral3",
         class: "Mistral3ForConditionalGeneration",
-        text: "mistral",
+        texts: &["mistral", "ministral3"],
         keys: &[
             "image_token_id",
             "image_token_index",
@@ -97,11 +97,6 @@ pub(super) const REFUSED: &[(&[&str], &str)] = &[
         "the part for images is not computed; name the text model that it was made from, such as HuggingFaceTB/SmolLM2-1.7B-Instruct",
     ),
     (&["paligemma"], "the part for images is not computed; name a text model, such as google/gemma-2-2b-it"),
-    (
-        &["ministral3"],
-        "Ministral 3 scales its queries along the text, which is not computed; name another Mistral model, such as \
-         mistralai/Mistral-Small-3.2-24B-Instruct-2506",
-    ),
 ];
 
 /// Says why a model is refused whose file has settings for images or sound.

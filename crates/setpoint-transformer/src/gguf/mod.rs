@@ -128,6 +128,27 @@ impl Export {
                 own("rope.scaling.original_context_length", size(original));
                 own("rope.scaling.attn_factor", Value::F32(c.rope.magnitude() as f32));
             }
+            RopeScaling::Yarn {
+                factor,
+                original_max_position_embeddings: original,
+                beta_fast,
+                beta_slow,
+                mscale,
+                query_beta,
+                ..
+            } => {
+                own("rope.scaling.type", Value::Text("yarn".to_owned()));
+                own("rope.scaling.factor", Value::F32(factor as f32));
+                own("rope.scaling.original_context_length", size(original));
+                own("rope.scaling.yarn_beta_fast", Value::F32(beta_fast as f32));
+                own("rope.scaling.yarn_beta_slow", Value::F32(beta_slow as f32));
+                if let Some([_, weight]) = mscale {
+                    own("rope.scaling.yarn_log_multiplier", Value::F32(weight as f32));
+                }
+                if let Some(beta) = query_beta {
+                    own("attention.temperature_scale", Value::F32(beta as f32));
+                }
+            }
             _ => {}
         }
         if self.layout.states_sizes {
@@ -168,12 +189,14 @@ fn problem(config: &ModelConfig, layout: GgufLayout) -> Option<String> {
         RopeScaling::Default | RopeScaling::Linear { .. } => true,
         RopeScaling::Llama3 { .. } => layout.rope_factors,
         RopeScaling::LongRope { .. } => layout.long_rope,
-        RopeScaling::Dynamic { .. } | RopeScaling::Yarn { .. } => false,
+        RopeScaling::Yarn { .. } => layout.yarn,
+        RopeScaling::Dynamic { .. } => false,
     };
     if !is_read {
         let mut known = vec!["default", "linear"];
         known.extend(layout.rope_factors.then_some("llama3"));
         known.extend(layout.long_rope.then_some("longrope"));
+        known.extend(layout.yarn.then_some("yarn"));
         let (found, known) = (config.rope.scaling.name(), known.join("\", \""));
         return Some(format!("its rotary scaling is \"{found}\"; expected \"{known}\""));
     }

@@ -211,6 +211,41 @@ fn indices() {
     assert!(text.contains("is also in"), "{text}");
 }
 
+/// The hub's cache consists of links, so weights may be links to anywhere; one that leads nowhere is named.
+#[cfg(unix)]
+#[test]
+fn links() {
+    use std::os::unix::fs::symlink;
+
+    let whole = copy("llama_sharded");
+    let [flex, _] = devices();
+    let cached = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(whole.path()).unwrap().map(|entry| entry.unwrap()) {
+        symlink(entry.path(), cached.path().join(entry.file_name())).unwrap();
+    }
+    CausalLm::load(cached.path(), &LoadOptions::default(), &flex).unwrap();
+
+    let shard = "model-00002-of-00003.safetensors";
+    type Make = fn(&Path);
+    let broken: [(&str, Make); 4] = [
+        ("a link to nothing", |path| symlink("nothing", path).unwrap()),
+        ("a link to itself", |path| symlink(path, path).unwrap()),
+        ("a link to a device", |path| symlink("/dev/zero", path).unwrap()),
+        ("a folder", |path| fs::create_dir(path).unwrap()),
+    ];
+    for (what, make) in broken {
+        for name in [shard, "model.safetensors.index.json"] {
+            let folder = copy("llama_sharded");
+            fs::remove_file(folder.path().join(name)).unwrap();
+            make(&folder.path().join(name));
+            let (_, text) = refused(folder.path());
+            // An index that is none leaves a folder without weights, or is named itself.
+            assert!(text.contains(name) || text.contains("model.safetensors"), "{what} for {name}: {text}");
+            assert!(!text.contains('\n'), "{what} for {name}: {text}");
+        }
+    }
+}
+
 #[test]
 fn another_kind_of_model() {
     let folder = copy("llama_kv2");

@@ -67,7 +67,7 @@ fn measured() -> Vec<(String, Differences)> {
         golden().iter().filter(of_family).for_each(|dir| differences.add(dir));
         found.push((family.to_string(), differences));
     }
-    for name in ["gemma3", "mistral3"] {
+    for name in ["gemma3", "mistral3", "ministral3"] {
         let mut differences = Differences::default();
         differences.add(&workspace().join("tests/golden/multimodal").join(name));
         found.push((format!("{name}, text part"), differences));

@@ -4,15 +4,28 @@ use serde_json::{Value, json};
 use setpoint_transformer::{Error, LayerRope, ModelConfig, ModelType};
 
 /// The file of a small model of a family, with further keys.
-fn file(family: &str, changes: Value) -> Value {
+pub(crate) fn file(family: &str, changes: Value) -> Value {
     let mut config = json!({
         "model_type": family, "vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4,
         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256, "rms_norm_eps": 1e-5
     });
+    if family == "ministral3" {
+        config["rope_parameters"] = growing(json!({}));
+    }
     for (key, value) in changes.as_object().unwrap() {
         config[key] = value.clone();
     }
     config
+}
+
+/// Ministral 3's rotary settings, with others.
+fn growing(changes: Value) -> Value {
+    let mut rope = json!({"rope_type": "yarn", "rope_theta": 1e6, "factor": 16.0, "original_max_position_embeddings": 16,
+        "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1});
+    for (key, value) in changes.as_object().unwrap() {
+        rope[key] = value.clone();
+    }
+    rope
 }
 
 fn read(family: &str, changes: Value) -> Result<ModelConfig, Error> {
@@ -53,11 +66,26 @@ fn families_that_are_not_computed_are_refused_with_the_reason() {
         ("llava", "name the text model"),
         ("llava_next", "Granite Vision"),
         ("idefics3", "HuggingFaceTB/SmolLM2-1.7B-Instruct"),
-        ("ministral3", "scales its queries"),
     ] {
         let message = refused(family, json!({}), "model_type");
         assert!(message.contains(&format!("\"{family}\"; supported: ")) && message.contains(reason), "{message}");
         assert!(message.contains("the text parts of \"gemma3\" and \"mistral3\""), "{message}");
+    }
+    // Mixtures that are on no list state a number of experts, in the whole or in a part.
+    for (family, experts) in [
+        ("dbrx", json!({"ffn_config": {"moe_num_experts": 16}})),
+        ("glm4_moe_lite", json!({"n_routed_experts": 64})),
+        ("hunyuan_v1_moe", json!({"num_experts": [8, 8, 8, 8]})),
+        ("minimax_m2", json!({"num_local_experts": 256})),
+        ("qwen3_5_moe", json!({"text_config": {"num_experts": 256}, "vision_config": {}})),
+        ("some_new_moe", json!({"num_routed_experts": 2})),
+    ] {
+        let message = refused(family, experts, "model_type");
+        assert!(message.contains("mixtures of experts") && message.contains("without experts"), "{message}");
+    }
+    for dense in [json!(0), Value::Null] {
+        let message = refused("some_new", json!({"num_local_experts": dense}), "model_type");
+        assert!(!message.contains("mixtures"), "{message}");
     }
     // One that is on no list says itself that it has other inputs.
     let message = refused("some_new_vl", json!({"vision_config": {}}), "model_type");
@@ -159,6 +187,40 @@ fn factors_of_granite_are_above_0() {
             refused("granite", json!({key: value}), key);
         }
     }
+}
+
+#[test]
+fn the_growth_of_queries_is_read_and_written_with_yarn() {
+    let with = |rope: Value| json!({"rope_parameters": growing(rope)});
+    let published = json!({"type": "yarn", "max_position_embeddings": 256});
+    let config = read("ministral3", with(published)).unwrap();
+    assert_eq!((config.head_dim, config.max_position_embeddings), (128, 256));
+    assert!((config.rope.magnitude() - 1.0).abs() < 1e-15);
+    let written = config.to_json();
+    assert_eq!(written["rope_parameters"]["llama_4_scaling_beta"], json!(0.1));
+    assert_eq!(ModelConfig::from_json(&written.to_string()).unwrap().rope, config.rope);
+    let mut old = growing(json!({}));
+    let theta = old.as_object_mut().unwrap().shift_remove("rope_theta").unwrap();
+    let old = json!({"rope_parameters": null, "rope_scaling": old, "rope_theta": theta});
+    assert_eq!(read("ministral3", old).unwrap().rope, config.rope);
+    assert_eq!(windows(&config), [None; 4]);
+    assert_eq!(windows(&read("ministral3", json!({"sliding_window": 9})).unwrap()), [Some(9); 4]);
+    for (changes, key) in [
+        (json!({"llama_4_scaling_beta": null}), "rope_parameters.llama_4_scaling_beta"),
+        (json!({"llama_4_scaling_beta": "x"}), "rope_parameters.llama_4_scaling_beta"),
+        (json!({"llama_4_scaling_beta": -0.1}), "llama_4_scaling_beta"),
+        (json!({"original_max_position_embeddings": 0}), "original_max_position_embeddings"),
+        (json!({"rope_type": "default"}), "rope_parameters.rope_type"),
+        (json!({"rope_type": "longrope"}), "rope_parameters.rope_type"),
+        (json!({"short_factor": [1.0]}), "rope_parameters.short_factor"),
+    ] {
+        refused("ministral3", with(changes), key);
+    }
+    // transformers has settings of its own if the file has none; no published file is without them.
+    refused("ministral3", json!({"rope_parameters": null}), "rope_parameters");
+    refused("ministral3", json!({"attention_bias": true}), "attention_bias");
+    // No other family knows the key.
+    refused("qwen3", with(json!({})), "rope_parameters.llama_4_scaling_beta");
 }
 
 /// The rotary settings of a phi3 model whose heads of 8 turn in 6 of their elements.

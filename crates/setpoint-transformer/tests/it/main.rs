@@ -7,6 +7,7 @@ mod definition;
 mod dora;
 mod dropout;
 mod evidence;
+mod extremes;
 mod families;
 #[path = "../../src/finite_difference.rs"]
 mod finite_difference;

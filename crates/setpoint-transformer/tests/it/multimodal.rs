@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::activation;
-use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 use setpoint_transformer::checkpoint::Checkpoint;
 use setpoint_transformer::{CausalLm, Error, GenerationConfig, LoadOptions, ModelConfig, SaveOptions, generate};
@@ -14,7 +14,7 @@ use setpoint_transformer::{CausalLm, Error, GenerationConfig, LoadOptions, Model
 use crate::golden::{PASSES, host, logits, rows};
 use crate::support::{arrays, devices, ids, json, load, workspace};
 
-const CASES: [&str; 2] = ["gemma3", "mistral3"];
+const CASES: [&str; 3] = ["gemma3", "mistral3", "ministral3"];
 
 fn case(name: &str) -> PathBuf {
     workspace().join("tests/golden/multimodal").join(name)
@@ -147,6 +147,60 @@ fn published_files_leave_most_sizes_out() {
     assert_eq!(ModelConfig::from_json(&written.to_string()).unwrap().to_json(), written);
 }
 
+fn tensor<'a>(dtype: Dtype, shape: &[usize], bytes: &'a [u8]) -> TensorView<'a> {
+    TensorView::new(dtype, shape.to_vec(), bytes).unwrap()
+}
+
+/// Ministral 3 Instruct is published in 8-bit floats, with one scale for each matrix and one for its input.
+#[test]
+fn the_text_part_may_be_in_8_bit_floats() {
+    const CODES: [(u8, f32); 6] = [(0x38, 1.0), (0xb8, -1.0), (0x30, 0.5), (0xc0, -2.0), (0x00, 0.0), (0x3c, 1.5)];
+    let bytes = std::fs::read(case("ministral3").join("model.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let is_map = |name: &str| name.starts_with("language_model.model.layers.") && name.ends_with("_proj.weight");
+    let scale = 0.125f32.to_le_bytes();
+    let (mut codes, mut values) = (BTreeMap::new(), BTreeMap::new());
+    for (name, view) in file.iter().filter(|(name, _)| is_map(name)) {
+        let picked = (0..view.shape().iter().product::<usize>()).map(|i| CODES[(i * i + name.len()) % CODES.len()]);
+        codes.insert(name.to_owned(), picked.clone().map(|(code, _)| code).collect::<Vec<u8>>());
+        values.insert(name.to_owned(), picked.flat_map(|(_, x)| (0.125 * x).to_le_bytes()).collect::<Vec<u8>>());
+    }
+    let written = |in_codes: bool| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = json(&case("ministral3").join("config.json"));
+        let mut tensors: Vec<(String, TensorView<'_>)> = Vec::new();
+        for (name, view) in file.iter() {
+            let module = name.trim_end_matches(".weight");
+            match (codes.get(name), in_codes) {
+                (Some(codes), true) => {
+                    tensors.push((name.to_owned(), tensor(Dtype::F8_E4M3, view.shape(), codes)));
+                    for part in ["weight_scale_inv", "activation_scale"] {
+                        tensors.push((format!("{module}.{part}"), tensor(Dtype::F32, &[], &scale)));
+                    }
+                }
+                (Some(_), false) => tensors.push((name.to_owned(), tensor(Dtype::F32, view.shape(), &values[name]))),
+                (None, _) => tensors.push((name.to_owned(), view.clone())),
+            }
+        }
+        if in_codes {
+            config["quantization_config"] = json!({"activation_scheme": "static", "dequantize": false,
+                "modules_to_not_convert": ["model.vision_tower", "model.multi_modal_projector", "lm_head"],
+                "quant_method": "fp8", "weight_block_size": null});
+        }
+        std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+        safetensors::serialize_to_file(tensors, None, &dir.path().join("model.safetensors")).unwrap();
+        dir
+    };
+    let (in_codes, plain) = (written(true), written(false));
+    let rows = rows(&case("ministral3"));
+    let [flex, _] = devices();
+    let [found, expected] = [&in_codes, &plain].map(|dir| {
+        let (model, config) = load(dir.path(), &flex);
+        logits(&model, &config, &rows, PASSES[0]).into_iter().flat_map(host).map(f32::to_bits).collect::<Vec<u32>>()
+    });
+    assert!(found.len() > 1000 && found == expected, "codes times scales are the weights");
+}
+
 #[test]
 fn settings_of_the_whole_count_for_the_text_part() {
     let read = |change: &dyn Fn(&mut Value)| {
@@ -192,8 +246,8 @@ fn files_that_do_not_fit_are_refused() {
         (
             "mistral3",
             "model_type",
-            json!("ministral3"),
-            "`text_config.model_type` is \"ministral3\"; supported: \"mistral\"",
+            json!("qwen3"),
+            "`text_config.model_type` is \"qwen3\"; supported: \"mistral\" or \"ministral3\"",
         ),
         ("mistral3", "rope_parameters", json!({"rope_type": "x"}), "`text_config.rope_parameters.rope_type` is \"x\""),
     ] {

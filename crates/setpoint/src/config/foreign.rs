@@ -59,7 +59,7 @@ pub enum Carry {
     By(Rule),
     /// Not at all, for the reason that is reported.
     Lost(&'static str),
-    /// Not at all, and nothing is lost.
+    /// Not at all, and nothing is lost: it concerns only logging, speed or storage of the other tool.
     Dropped,
 }
 
@@ -99,6 +99,7 @@ pub enum Rule {
     Adapter,
     Quantize,
     Run,
+    Tracker,
 }
 
 /// A name of other tools.
@@ -165,12 +166,21 @@ impl Foreign {
             _ => format!("a name of {}", tools.join(", ")),
         };
         match self.here {
-            Here::Setting(key) => format!("`{name}` is {whose}; here it is `{key}`"),
-            Here::Written(key, value) => format!("`{name}` is {whose}; here it is `{key}`, as in {key} = {value}"),
-            Here::Flag(flag) => format!("`{name}` is {whose}; here it is the flag {flag}"),
+            Here::Setting(_) | Here::Written(..) | Here::Flag(_) => format!("`{name}` is {whose}; {}", self.instead()),
             Here::Nothing("") => format!("`{name}` is {whose} and not needed here"),
             Here::Nothing(reason) => format!("`{name}` is {whose} and not needed here: {reason}"),
             Here::Missing(reason) => format!("`{name}` is {whose}; here {reason}"),
+        }
+    }
+
+    /// Returns a part of a sentence that says what there is here instead.
+    pub fn instead(&self) -> String {
+        match self.here {
+            Here::Setting(key) => format!("here it is `{key}`"),
+            Here::Written(key, value) => format!("here it is `{key}`, as in {key} = {value}"),
+            Here::Flag(flag) => format!("here it is the flag {flag}"),
+            Here::Nothing("") => "it concerns only logging, speed or storage of the other tool".to_owned(),
+            Here::Nothing(reason) | Here::Missing(reason) => reason.to_owned(),
         }
     }
 

@@ -5,7 +5,7 @@ use toml::Value;
 
 use super::Tool;
 use super::draft::{Draft, count, number};
-use super::rules::Names;
+use super::rules::{Names, misread_numbers};
 
 /// Values that a tool has if its file does not say otherwise.
 struct Defaults {
@@ -47,6 +47,7 @@ pub fn adapter(draft: &mut Draft<'_>, _: Names<'_>) {
             None => draft.misread(name, "the folder of an adapter"),
         }
     }
+    misread_numbers(draft, &["lora_r", "lora_rank", "lora_alpha", "loraplus_lr_ratio"]);
     let rank = draft.first(&["lora_r", "lora_rank"]).and_then(|(_, value)| count(value)).unwrap_or(defaults.rank);
     draft.set("adapter.rank", rank);
     let alpha = draft.number("lora_alpha").unwrap_or_else(|| (defaults.alpha)(rank));

@@ -75,7 +75,13 @@ fn section_of(mut sets: Vec<Table>) -> Option<Table> {
 
 /// Returns our section for a list of data sets, which are read one after the other.
 fn data_sets(draft: &mut Draft<'_>, name: &str, list: &Json) -> Option<Table> {
-    let sets: Vec<Table> = list.as_array()?.iter().filter_map(|entry| data_set(draft, name, entry)).collect();
+    let mut sets = Vec::new();
+    for (at, entry) in list.as_array()?.iter().enumerate() {
+        match data_set(draft, name, entry) {
+            Some(set) => sets.push(set),
+            None => draft.lose(name, format!("entry {} has no `path` and is left out", at + 1)),
+        }
+    }
     section_of(sets)
 }
 
@@ -91,12 +97,19 @@ fn data_set(draft: &mut Draft<'_>, name: &str, entry: &Json) -> Option<Table> {
     // Of a builder such as `json`, the file is the data set.
     let path = match (text("path")?, files) {
         ("json" | "jsonl" | "parquet" | "csv", Some(file)) => file,
-        (path, _) => path,
+        (path, _) => {
+            if entry.get("data_files").is_some_and(|files| !files.is_null()) {
+                draft.lose(&format!("{name}.data_files"), format!("name the files themselves in place of {path}"));
+            }
+            path
+        }
     };
     let mut table = Table::from_iter([("path".to_owned(), Value::from(path))]);
     for (theirs, ours) in [("name", "subset"), ("split", "split"), ("revision", "revision")] {
-        if let Some(text) = text(theirs) {
-            table.insert(ours.to_owned(), text.into());
+        match entry.get(theirs) {
+            Some(Json::String(text)) => drop(table.insert(ours.to_owned(), text.as_str().into())),
+            None | Some(Json::Null) => {}
+            Some(_) => draft.lose(&format!("{name}.{theirs}"), "expected a text"),
         }
     }
     let columns = [
@@ -112,10 +125,7 @@ fn data_set(draft: &mut Draft<'_>, name: &str, entry: &Json) -> Option<Table> {
     if !renamed.is_empty() {
         table.insert("columns".to_owned(), renamed.into());
     }
-    for key in entry
-        .keys()
-        .filter(|key| !["path", "name", "split", "revision", "data_files", "ds_type"].contains(&key.as_str()))
-    {
+    for key in entry.keys().filter(|key| !["path", "name", "split", "revision", "data_files"].contains(&key.as_str())) {
         if columns.iter().any(|(theirs, _)| theirs == key) {
             continue;
         }
@@ -123,6 +133,7 @@ fn data_set(draft: &mut Draft<'_>, name: &str, entry: &Json) -> Option<Table> {
             "weight" => {
                 "a part of the data set's own rows there, and a share of an epoch here: see docs/DATA.md".to_owned()
             }
+            "ds_type" => "the kind of a file follows from its name".to_owned(),
             "type" => "the format is detected from the columns: docs/DATA.md lists those that are known".to_owned(),
             _ => "has no counterpart; data.columns renames columns".to_owned(),
         };

@@ -1,5 +1,8 @@
 //! The settings of another tool's file, and those that they become.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value as Json};
 use setpoint_align::Method;
 use toml::{Table, Value};
@@ -23,17 +26,68 @@ pub struct Draft<'a> {
     /// The run folder that the file names.
     pub run: Option<String>,
     source: &'a Map<String, Json>,
+    /// Names that the rule at hand looked at.
+    read: RefCell<BTreeSet<String>>,
+    /// Names that a setting follows from, and those that ask for what is done anyway.
+    answered: BTreeSet<String>,
+}
+
+/// The settings before a rule.
+#[derive(Debug, PartialEq)]
+pub struct Before {
+    settings: Table,
+    method: Option<String>,
+    run: Option<String>,
 }
 
 impl<'a> Draft<'a> {
     /// Begins with an empty table of settings.
     pub fn new(tool: Tool, trainer: Trainer, source: &'a Map<String, Json>) -> Self {
         let method = trainer.method().map(str::to_owned);
-        Self { tool, trainer, method, settings: Table::new(), remarks: Vec::new(), run: None, source }
+        Self {
+            tool,
+            trainer,
+            method,
+            settings: Table::new(),
+            remarks: Vec::new(),
+            run: None,
+            source,
+            read: RefCell::default(),
+            answered: BTreeSet::new(),
+        }
+    }
+
+    /// Begins a rule.
+    pub fn begin(&self) -> Before {
+        self.read.borrow_mut().clear();
+        self.state()
+    }
+
+    /// Ends a rule: if it changed the settings, they follow from the names that it looked at.
+    pub fn end(&mut self, before: &Before) {
+        let read = self.read.take();
+        if self.state() != *before {
+            self.answered.extend(read);
+        }
+    }
+
+    fn state(&self) -> Before {
+        Before { settings: self.settings.clone(), method: self.method.clone(), run: self.run.clone() }
+    }
+
+    /// Notes that a value of the file asks for what is done without any setting.
+    pub fn agree(&mut self, name: &str) {
+        self.answered.insert(name.to_owned());
+    }
+
+    /// Returns whether a name of the file is carried over or in a remark.
+    pub fn is_answered(&self, name: &str) -> bool {
+        self.answered.contains(name) || self.remarks.iter().any(|remark| remark.name == name)
     }
 
     /// Returns a value of the file; a dot leads into a section. Null counts as absent.
     pub fn get(&self, name: &str) -> Option<&'a Json> {
+        self.read.borrow_mut().insert(name.to_owned());
         let mut value = None;
         let mut table = Some(self.source);
         for part in name.split('.') {

@@ -138,12 +138,18 @@ fn method_of(loss: &str) -> Option<&'static str> {
 /// The method: one loss, or several with weights.
 pub fn method(draft: &mut Draft<'_>, names: Names<'_>) {
     if draft.method.is_none() {
-        if let Some((name, value)) = draft.first(names).filter(|(name, _)| *name == "loss_type")
-            && !["nll", "chunked_nll"].contains(&value.as_str().unwrap_or_default())
-        {
-            draft.lose(name, "SFT has one loss: the mean over the trained tokens");
+        if let Some((name, value)) = draft.first(names).filter(|(name, _)| *name == "loss_type") {
+            match value.as_str() {
+                Some("nll" | "chunked_nll") => draft.agree(name),
+                _ => draft.lose(name, "SFT has one loss: the mean over the trained tokens"),
+            }
         }
         return;
+    }
+    // The trainer follows from them.
+    let is_dpo = draft.trainer == Trainer::Dpo;
+    for name in names.iter().filter(|name| is_dpo || **name != "dpo_loss_type") {
+        draft.agree(name);
     }
     if draft.trainer != Trainer::Dpo {
         return;

@@ -1,14 +1,17 @@
 //! Turns the configuration of trl, axolotl or LLaMA-Factory into settings of this program.
 //!
-//! The names are those of [`FOREIGN`]. A setting of the file that nothing here corresponds to is reported, and so is one that is unknown. The tools' own defaults are written out where ours differ, so that the settings mean the same.
+//! The names are those of [`FOREIGN`]. Every setting of the file is carried over or named in a remark. The tools' own defaults are written out
+//! where ours differ, so that the settings mean the same.
 
 mod adapters;
 mod data;
 mod draft;
+mod leftover;
 mod methods;
 mod rules;
 #[cfg(test)]
 mod tests;
+mod tracker;
 mod yaml;
 
 use std::fmt::{self, Write as _};
@@ -19,7 +22,7 @@ use toml::{Table, Value};
 
 use self::draft::{Draft, count, number};
 pub use crate::config::Tool;
-use crate::config::{Carry, FOREIGN, nearest};
+use crate::config::{Carry, FOREIGN};
 use crate::failure::{Failure, Outcome};
 
 /// The longest file that is read, in bytes.
@@ -165,9 +168,14 @@ pub fn convert(text: &str, tool: Option<Tool>, trainer: Option<Trainer>) -> Outc
     })?;
     let trainer = methods::trainer(tool, &source, trainer)?;
     let mut draft = Draft::new(tool, trainer, &source);
+    if tool == Tool::Axolotl && trainer == Trainer::Reward {
+        // The trainer follows from it.
+        draft.agree("reward_model");
+    }
     for group in FOREIGN.chunk_by(|one, next| one.goes_with(next)) {
         let of_tool = group.iter().filter(|foreign| foreign.is_carried() && foreign.tools.contains(&tool));
         let names: Vec<&'static str> = of_tool.map(|foreign| foreign.name).collect();
+        let before = draft.begin();
         let Some((name, value)) = draft.first(&names) else { continue };
         let key = group[0].setting().unwrap_or_default();
         match group[0].carry {
@@ -188,6 +196,7 @@ pub fn convert(text: &str, tool: Option<Tool>, trainer: Option<Trainer>) -> Outc
             },
             Carry::Lost(_) | Carry::Dropped => {}
         }
+        draft.end(&before);
     }
     methods::complete(&mut draft);
     rules::warn_of_no_eval_data(&mut draft);
@@ -197,21 +206,7 @@ pub fn convert(text: &str, tool: Option<Tool>, trainer: Option<Trainer>) -> Outc
         }
     }
     note_refused(&mut draft);
-    for (name, value) in &source {
-        if is_neutral(value) || (name == "trl" && draft.get("trl.beta").is_some()) {
-            continue;
-        }
-        let carried = |name: &str| {
-            FOREIGN.iter().any(|known| known.is_carried() && known.name == name && known.tools.contains(&tool))
-        };
-        let left = |name: &str| FOREIGN.iter().find(|known| !known.is_carried() && known.covers(name));
-        match left(name).map(|known| known.carry) {
-            _ if carried(name) => {}
-            Some(Carry::Lost(reason)) => draft.lose(name, reason),
-            Some(_) => {}
-            None => draft.lose(name, unknown(name, tool)),
-        }
-    }
+    leftover::name(&mut draft, &source);
     Ok(Converted {
         tool,
         job: trainer.job(),
@@ -262,27 +257,6 @@ fn read(text: &str) -> Outcome<Map<String, Json>> {
         _ => {
             Err(Failure::run("expected `key: value` lines of YAML, as in the files of trl, axolotl and LLaMA-Factory"))
         }
-    }
-}
-
-/// Returns what to say of a name that no tool has.
-fn unknown(name: &str, tool: Tool) -> String {
-    let known = FOREIGN.iter().filter(|known| known.tools.contains(&tool)).map(|known| known.name);
-    match nearest(name, known) {
-        Some(near) => format!("not known here; did you mean `{near}`?"),
-        None => "not known here".to_owned(),
-    }
-}
-
-/// Returns whether a value asks for nothing.
-fn is_neutral(value: &Json) -> bool {
-    match value {
-        Json::Null => true,
-        Json::Bool(on) => !on,
-        Json::Number(number) => number.as_f64() == Some(0.0),
-        Json::String(text) => ["", "none", "no", "full", "reverse_kl"].contains(&text.as_str()),
-        Json::Array(list) => list.is_empty(),
-        Json::Object(map) => map.is_empty(),
     }
 }
 

@@ -8,6 +8,7 @@ use super::adapters::{adapter, quantize};
 use super::data::{data, eval_data};
 use super::draft::{Draft, count, number};
 use super::methods::{beta, desirable, label_smoothing, method, simpo_gamma, tau, undesirable, weights};
+use super::tracker::tracker;
 use crate::config::{Carry, FOREIGN, Rule};
 
 /// Names of settings in the tool at hand, in the order of the list.
@@ -48,6 +49,7 @@ pub fn carry(rule: Rule, draft: &mut Draft<'_>, names: Names<'_>) {
         Rule::Adapter => adapter,
         Rule::Quantize => quantize,
         Rule::Run => run_folder,
+        Rule::Tracker => tracker,
     };
     by(draft, names);
 }
@@ -79,7 +81,7 @@ fn template(draft: &mut Draft<'_>, names: Names<'_>) {
     let Some((name, value)) = draft.first(names) else { return };
     // The same conversation format under the names of the tools.
     let ours = match value.as_str() {
-        Some("tokenizer_default" | "jinja" | "default") => return,
+        Some("tokenizer_default" | "jinja" | "default") => return draft.agree(name),
         Some("phi_3") => "phi3",
         Some("qwen_25" | "qwen") => "qwen2_5",
         Some(text) if BuiltIn::ALL.iter().any(|known| known.name() == text) || text.ends_with(".jinja") => text,
@@ -97,8 +99,9 @@ fn template(draft: &mut Draft<'_>, names: Names<'_>) {
 fn template_kwargs(draft: &mut Draft<'_>, names: Names<'_>) {
     let Some((name, value)) = draft.first(names) else { return };
     if name == "enable_thinking" {
-        if let Some(on) = value.as_bool() {
-            draft.set("model.template_kwargs.enable_thinking", on);
+        match value.as_bool() {
+            Some(on) => draft.set("model.template_kwargs.enable_thinking", on),
+            None => draft.misread(name, "true or false"),
         }
         return;
     }
@@ -169,7 +172,8 @@ fn max_steps(draft: &mut Draft<'_>, names: Names<'_>) {
     let Some((name, value)) = draft.first(names) else { return };
     match count(value) {
         Some(steps) if steps > 0 => draft.set("train.max_steps", steps),
-        Some(_) => {}
+        // The epochs count.
+        Some(_) => draft.agree(name),
         None => draft.misread(name, "a number of steps"),
     }
 }
@@ -212,7 +216,8 @@ fn schedule(draft: &mut Draft<'_>, names: Names<'_>) {
 }
 
 /// The warm-up.
-fn warmup(draft: &mut Draft<'_>, _: Names<'_>) {
+fn warmup(draft: &mut Draft<'_>, names: Names<'_>) {
+    misread_numbers(draft, names);
     let steps = draft.number("warmup_steps").filter(|steps| *steps > 0.0);
     let ratio = draft.number("warmup_ratio").filter(|ratio| *ratio > 0.0);
     match (steps, ratio) {
@@ -226,6 +231,7 @@ fn warmup(draft: &mut Draft<'_>, _: Names<'_>) {
 
 /// The decay rates of the moments.
 fn betas(draft: &mut Draft<'_>, names: Names<'_>) {
+    misread_numbers(draft, names);
     let beta = |name: &str, default: f64| draft.number(name).unwrap_or(default);
     let betas = vec![Value::Float(beta(names[0], 0.9)), Value::Float(beta(names[1], 0.999))];
     draft.set("train.optimizer.betas", betas);
@@ -244,6 +250,8 @@ fn optimizer(draft: &mut Draft<'_>, names: Names<'_>) {
             name,
             "the moments of AdamW are in f32: train.optimizer.state = \"8bit\" takes a quarter of the memory",
         );
+    } else {
+        draft.agree(name);
     }
 }
 
@@ -279,7 +287,11 @@ fn save_steps(draft: &mut Draft<'_>, _: Names<'_>) {
 fn every(draft: &mut Draft<'_>, what: &str, steps: &'static str, ours: &str) {
     let strategy = format!("{what}_strategy");
     match (draft.text(&strategy), draft.number(steps)) {
-        (Some("no"), _) | (None, None) => {}
+        (None, None) => {}
+        (Some("no"), _) if what == "save" => {
+            draft.lose(&strategy, format!("a run is saved by time and at its end all the same: see {ours}"));
+        }
+        (Some("no"), _) => draft.agree(&strategy),
         (Some("epoch"), _) => draft.lose(&strategy, format!("epochs are counted in steps here: set {ours}")),
         (_, Some(number)) if number >= 1.0 && number.fract() == 0.0 => draft.set(ours, number as i64),
         (_, Some(_)) => draft.lose(steps, format!("a share of the run is counted in steps here: set {ours}")),
@@ -311,6 +323,15 @@ fn best(draft: &mut Draft<'_>, names: Names<'_>) {
 /// The run folder.
 fn run_folder(draft: &mut Draft<'_>, names: Names<'_>) {
     draft.run = draft.first(names).and_then(|(_, value)| value.as_str()).map(str::to_owned);
+}
+
+/// Notes the values of some names that are no numbers.
+pub fn misread_numbers(draft: &mut Draft<'_>, names: Names<'_>) {
+    for name in names {
+        if draft.get(name).is_some_and(|value| number(value).is_none()) {
+            draft.misread(name, "a number");
+        }
+    }
 }
 
 /// Returns the numbers of a list.

@@ -1,4 +1,5 @@
 mod adapter_settings;
+mod carried;
 
 use std::fmt::Write as _;
 
@@ -110,7 +111,9 @@ fn a_file_of_trls_dpo() {
         best = { metric = "eval_rewards/accuracies", greater_is_better = true, restore = true }
         "#,
     );
-    assert_eq!(file.remarks.len(), 0, "{:#?}", file.remarks);
+    has(&file, "tracker.kind = \"wandb\"");
+    assert_eq!(file.remarks.len(), 1, "{:#?}", file.remarks);
+    assert!(remark(&file, "report_to").starts_with("carried over as tracker.kind"), "{:#?}", file.remarks);
 }
 
 #[test]
@@ -204,10 +207,14 @@ fn a_file_of_axolotl_with_what_it_cannot_carry_over() {
         ("evals_per_epoch", "train.eval_steps"),
         ("special_tokens", "tokenizer"),
         ("some_plugin_key", "not known"),
+        ("load_in_4bit", "off in the file"),
+        ("sample_packing", "rows are always packed"),
+        ("model_type", "concerns only"),
+        ("tf32", "concerns only"),
     ] {
         assert!(remark(&file, name).contains(part), "{name}: {}", remark(&file, name));
     }
-    for silent in ["load_in_4bit", "tf32", "wandb_project", "sample_packing", "model_type", "dataset_prepared_path"] {
+    for silent in ["wandb_project", "dataset_prepared_path"] {
         assert!(file.remarks.iter().all(|remark| remark.name != silent), "{silent}");
     }
 }

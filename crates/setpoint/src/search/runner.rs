@@ -70,8 +70,8 @@ impl TrialJob {
                 .map_err(|e| Failure::run(format!("cannot create {}: {e}", folder.display())))?;
         }
         let eval = held_out.config(base, folder.join("model"), part);
-        write_once(&folder.join(ALIGN), &toml::to_string(&to_table(&trial.config))?)?;
-        write_once(&folder.join(eval_settings(part.name)), &toml::to_string(&to_table(&eval))?)?;
+        write_once(&folder.join(ALIGN), &to_table(&trial.config), None)?;
+        write_once(&folder.join(eval_settings(part.name)), &to_table(&eval), Some(("model", "path")))?;
         if steps {
             setup::write_text(&folder.join(steps_mark(part.name)), "")?;
         }
@@ -79,17 +79,27 @@ impl TrialJob {
     }
 }
 
-/// Writes a file of settings; one that is there must have the same, but for those that it lacks because it is older than they are.
-fn write_once(path: &Path, text: &str) -> Outcome {
-    let same = |there: &str| match (there.parse::<Table>(), text.parse::<Table>()) {
-        (Ok(then), Ok(now)) => agrees(&then, &now),
-        _ => false,
+/// Writes a file of settings; one that is there must have the same, but for those that it lacks because it is older than they are. `place`: the
+/// section and name of a path in the folder of the run, which may have had another name.
+fn write_once(path: &Path, settings: &Table, place: Option<(&str, &str)>) -> Outcome {
+    let text = toml::to_string(settings)?;
+    let same = |there: &str| {
+        let Ok(mut then) = there.parse::<Table>() else { return false };
+        if let Some((section, name)) = place
+            && let Some(now) = settings.get(section).and_then(|section| section.get(name))
+            && let Some(then) = then.get_mut(section).and_then(|section| section.as_table_mut())
+        {
+            then.insert(name.to_owned(), now.clone());
+        }
+        text.parse::<Table>().is_ok_and(|now| agrees(&then, &now))
     };
     match setpoint_files::read_text(path) {
-        Ok(there) if there == text || same(&there) => Ok(()),
+        Ok(there) if there == text => Ok(()),
+        Ok(there) if same(&there) && place.is_none() => Ok(()),
+        Ok(there) if same(&there) => setup::write_text(path, &text),
         Ok(_) => Err(Failure::run(format!("{} holds other settings than this run gives the trial", path.display()))
             .hint("choose another --run folder, or remove the trial's folder to train it again")),
-        Err(_) => setup::write_text(path, text),
+        Err(_) => setup::write_text(path, &text),
     }
 }
 

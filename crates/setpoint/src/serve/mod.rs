@@ -13,6 +13,7 @@ mod engine;
 mod error;
 mod fields;
 mod gate;
+mod idle;
 mod messages;
 mod metrics;
 mod routes;

@@ -1,25 +1,31 @@
 //! The connections. They are served on threads of their own; the model computes on the thread that started the server.
 
 use std::net::TcpListener;
+use std::pin::pin;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::runtime::Runtime;
-use tokio::sync::{Notify, Semaphore};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
+use super::idle::{Connection, Idle};
 use crate::failure::{Failure, Outcome};
 
-/// The most connections at once; further ones wait to be accepted.
-const CONNECTIONS: usize = 1024;
-/// The time that a connection may take for the headers of a request, and that it may be idle before one.
-const HEADERS: Duration = Duration::from_secs(75);
+/// The most connections at once. For a further one, the connection ends that has been without a request for longest; if all have one, it
+/// waits.
+const CONNECTIONS: u32 = 1024;
+/// How long a connection may take for the headers of a request, and how long it may be idle before one.
+const HEADERS: Duration = Duration::from_secs(30);
+/// How long a connection without a request may take to end.
+const ENDING: Duration = Duration::from_secs(1);
 /// The pause after a connection could not be accepted, as when there are too many open files.
 const PAUSE: Duration = Duration::from_millis(50);
 /// The time that the last answers may take to reach their clients.
@@ -41,6 +47,11 @@ impl Server {
     /// # Errors
     /// When the system gives no threads.
     pub(super) fn start(listener: TcpListener, router: Router, timeout: Duration) -> Outcome<Self> {
+        Self::start_with(listener, router, timeout, CONNECTIONS)
+    }
+
+    /// Does the same with another number of connections.
+    fn start_with(listener: TcpListener, router: Router, timeout: Duration, connections: u32) -> Outcome<Self> {
         let failed = |error: std::io::Error| Failure::run(format!("cannot start the server: {error}"));
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
@@ -53,7 +64,12 @@ impl Server {
         let stopped = stop.clone();
         let thread = std::thread::Builder::new()
             .name("serve".to_owned())
-            .spawn(move || run(runtime, listener, router, &stopped, timeout))
+            .spawn(move || {
+                let served = runtime.block_on(serve(listener, router, &stopped, timeout, connections));
+                // A request whose client has gone may still be turned into tokens.
+                runtime.shutdown_timeout(Duration::from_secs(1));
+                served
+            })
             .map_err(failed)?;
         Ok(Self { thread, stop, is_stopping: false })
     }
@@ -84,54 +100,156 @@ impl Server {
     }
 }
 
-fn run(
-    runtime: Runtime,
+async fn serve(
     listener: TcpListener,
     router: Router,
     stop: &Notify,
     longest: Duration,
+    connections: u32,
 ) -> std::io::Result<()> {
-    let served = runtime.block_on(serve(listener, router, stop, longest));
-    // A request whose client has gone may still be turned into tokens.
-    runtime.shutdown_timeout(Duration::from_secs(1));
-    served
-}
-
-async fn serve(listener: TcpListener, router: Router, stop: &Notify, longest: Duration) -> std::io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let graceful = GracefulShutdown::new();
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Arc::new(Semaphore::new(connections as usize));
+    let idle = Arc::new(Idle::default());
+    let (stopping, is_stopping) = watch::channel(());
     let stopped = stop.notified();
     tokio::pin!(stopped);
     loop {
         let accepted = async {
-            let place = places.clone().acquire_owned().await.map_err(std::io::Error::other)?;
-            Ok::<_, std::io::Error>((listener.accept().await?.0, place))
+            let stream = listener.accept().await?.0;
+            Ok::<_, std::io::Error>((stream, place(&places, &idle).await?))
         };
         let (stream, place) = tokio::select! {
             () = &mut stopped => break,
             accepted = accepted => match accepted {
                 Ok(accepted) => accepted,
                 Err(_) => {
+                    // As when there are too many open files.
+                    idle.end_longest();
                     sleep(PAUSE).await;
                     continue;
                 }
             },
         };
-        // Tokens are small and should not wait for one another.
-        let _ = stream.set_nodelay(true);
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADERS)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
-        let connection = graceful.watch(connection);
-        tokio::spawn(async move {
-            // A client that breaks off is no failure of the server.
-            let _ = connection.await;
-            drop(place);
-        });
+        tokio::spawn(attend(stream, router.clone(), Connection::new(&idle), is_stopping.clone(), place));
     }
-    drop(listener);
-    let _ = timeout(longest + LAST, graceful.shutdown()).await;
+    drop((listener, stopping));
+    let _ = timeout(longest + LAST, places.acquire_many(connections)).await;
     Ok(())
+}
+
+/// Waits for a place for a connection, and makes room if there is none.
+async fn place(places: &Arc<Semaphore>, idle: &Idle) -> std::io::Result<OwnedSemaphorePermit> {
+    loop {
+        let free = places.clone().acquire_owned();
+        let wait = match places.available_permits() {
+            // If all have requests, one may soon be without.
+            0 if !idle.end_longest() => PAUSE,
+            _ => ENDING,
+        };
+        if let Ok(place) = timeout(wait, free).await {
+            return place.map_err(std::io::Error::other);
+        }
+    }
+}
+
+/// Answers the requests of a connection. Its place is free when it has ended.
+async fn attend(
+    stream: TcpStream,
+    router: Router,
+    known: Arc<Connection>,
+    mut is_stopping: watch::Receiver<()>,
+    _place: OwnedSemaphorePermit,
+) {
+    // Tokens are small and should not wait for one another.
+    let _ = stream.set_nodelay(true);
+    let service = TowerToHyperService::new(router);
+    let service = service_fn(|request: hyper::Request<Incoming>| {
+        let (begun, answer) = (known.begin(), service.call(request));
+        async move { answer.await.map(|response| response.map(|body| begun.with(body))) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    // A client that breaks off is no failure of the server.
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = known.is_to_end() => {}
+        _ = is_stopping.changed() => {}
+    }
+    // After the request that it is at, if there is one. The end of an answer may be on its way. Incomplete headers are not waited for.
+    connection.as_mut().graceful_shutdown();
+    while known.idle_for().is_none_or(|idle| idle < ENDING) {
+        if timeout(ENDING, connection.as_mut()).await.is_ok() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpStream;
+    use std::time::Instant;
+
+    use axum::routing::get;
+
+    use super::*;
+
+    const MOST: u32 = 6;
+    const HEAD: &str = "GET /health HTTP/1.1\r\nHost: a\r\n";
+
+    fn connected(server: &(Server, std::net::SocketAddr), text: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(server.1).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream.write_all(text.as_bytes()).unwrap();
+        stream
+    }
+
+    fn started(router: Router) -> (Server, std::net::SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        (Server::start_with(listener, router, Duration::from_secs(5), MOST).unwrap(), address)
+    }
+
+    fn read(mut stream: TcpStream) -> String {
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn connections_that_send_nothing_keep_nobody_out() {
+        let slow = || async {
+            sleep(Duration::from_secs(3)).await;
+            "slow"
+        };
+        let mut server = started(Router::new().route("/health", get(|| async { "well" })).route("/slow", get(slow)));
+        // It has a request for as long as the others come, and stays.
+        let working = connected(&server, "GET /slow HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        let begun = Instant::now();
+        let mut idle = Vec::new();
+        for round in 0..4 * MOST {
+            // Without a byte, within its headers, and after a request.
+            let text = ["".to_owned(), HEAD.to_owned(), format!("{HEAD}\r\n")][round as usize % 3].clone();
+            idle.push(connected(&server, &text));
+            if round % MOST == MOST - 1 {
+                let asked = Instant::now();
+                let text = read(connected(&server, &format!("{HEAD}Connection: close\r\n\r\n")));
+                assert!(text.starts_with("HTTP/1.1 200") && text.ends_with("well"), "{text}");
+                assert!(asked.elapsed() < HEADERS / 2, "{round}: {:?}", asked.elapsed());
+            }
+        }
+        let text = read(working);
+        assert!(text.starts_with("HTTP/1.1 200") && text.ends_with("slow"), "{text}");
+        // One that was told to end has got all of its answer.
+        let text = read(idle.swap_remove(2));
+        assert!(text.ends_with("well"), "{text}");
+        // The end does not wait for headers.
+        server.0.drain();
+        server.0.join().unwrap();
+        assert!(begun.elapsed() < HEADERS, "{:?}", begun.elapsed());
+    }
 }

@@ -33,8 +33,9 @@ const THINKING: Here = Written("model.template_kwargs", "{ enable_thinking = tru
 const EVALUATED: Here = Written("train.eval_steps", "100; without it the model is evaluated at the end");
 const SAVED: Here = Written("train.save_steps", "100; without it a run is saved by time and at the end");
 const OWN_FOLDER: Here = Nothing("a run folder is never overwritten: name another with --run");
-const METRICS: Here =
+const TRACKED: Here =
     Written("tracker.kind", "\"wandb\"; a run always writes metrics.jsonl and TensorBoard files to its folder");
+const DATA_SETS: Here = Written("data.path", "\"FILE\"; each of several data sets is a section [[data]]");
 const COMMAND: Here = Nothing("the command says what is done: sft, reward or align");
 
 const ADAPTERS: &str = "adapters do not have this: the section [adapter] has what there is";
@@ -80,7 +81,7 @@ pub const FOREIGN: &[Foreign] = &[
     name("dataset_name", TRL, Setting("data.path"), By(Rule::Data)),
     name("dataset_config", TRL, Setting("data.subset"), By(Rule::Data)),
     name("dataset_train_split", TRL, Setting("data.split"), By(Rule::Data)),
-    name("datasets", NOT_FACTORY, Setting("data.path"), By(Rule::Data)),
+    name("datasets", NOT_FACTORY, DATA_SETS, By(Rule::Data)),
     name("dataset", FACTORY, Setting("data.path"), By(Rule::Data)),
     name("dataset_dir", FACTORY, Written("data.path", "\"FILE\""), By(Rule::Data)),
     name("mix_strategy", FACTORY, MIXED, By(Rule::Data)),
@@ -185,6 +186,18 @@ pub const FOREIGN: &[Foreign] = &[
     name("use_bnb_nested_quant", TRL, Setting("model.double_quant"), By(Rule::Quantize)),
     name("double_quantization", FACTORY, Setting("model.double_quant"), By(Rule::Quantize)),
     name("output_dir", ALL, Flag("--run DIR"), By(Rule::Run)),
+    name("report_to", NOT_AXOLOTL, TRACKED, By(Rule::Tracker)),
+    name("use_wandb", AXOLOTL, TRACKED, By(Rule::Tracker)),
+    name("use_mlflow", AXOLOTL, TRACKED, By(Rule::Tracker)),
+    name("use_trackio", AXOLOTL, TRACKED, By(Rule::Tracker)),
+    name("project", TRL, Setting("tracker.project"), By(Rule::Tracker)),
+    name("wandb_project", AXOLOTL, Setting("tracker.project"), By(Rule::Tracker)),
+    name("mlflow_experiment_name", AXOLOTL, Setting("tracker.project"), By(Rule::Tracker)),
+    name("trackio_project_name", AXOLOTL, Setting("tracker.project"), By(Rule::Tracker)),
+    name("run_name", NOT_AXOLOTL, Setting("tracker.name"), By(Rule::Tracker)),
+    name("wandb_name", AXOLOTL, Setting("tracker.name"), By(Rule::Tracker)),
+    name("mlflow_run_name", AXOLOTL, Setting("tracker.name"), By(Rule::Tracker)),
+    name("trackio_run_name", AXOLOTL, Setting("tracker.name"), By(Rule::Tracker)),
     // Lost.
     lost("lora_*", ADAPTERS),
     lost("peft_*", ADAPTERS),
@@ -257,7 +270,6 @@ pub const FOREIGN: &[Foreign] = &[
     name("do_eval", NOT_AXOLOTL, Written("eval_data.path", "\"FILE\""), Dropped),
     name("do_train", NOT_AXOLOTL, COMMAND, Dropped),
     name("stage", FACTORY, COMMAND, Dropped),
-    name("report_to", NOT_AXOLOTL, METRICS, Dropped),
     name("logging_dir", NOT_AXOLOTL, Nothing("a run writes its metrics to its own folder"), Dropped),
     name("dataloader_num_workers", ALL, Nothing("rows are encoded once, before the training"), Dropped),
     dropped("tokenizer_use_*"),
@@ -268,14 +280,11 @@ pub const FOREIGN: &[Foreign] = &[
     dropped("cut_cross_entropy"),
     dropped("device_map"),
     dropped("hf_use_auth_token"),
-    dropped("run_name"),
-    dropped("project"),
     dropped("logging_*"),
     dropped("log_*"),
     dropped("wandb_*"),
-    dropped("use_wandb"),
     dropped("mlflow_*"),
-    dropped("use_mlflow"),
+    dropped("trackio_*"),
     dropped("comet_*"),
     dropped("use_comet"),
     dropped("swanlab_*"),

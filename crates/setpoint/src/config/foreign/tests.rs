@@ -54,8 +54,13 @@ fn a_name_is_answered_with_its_counterpart() {
         ("cutoff_len", "`cutoff_len` is a name of LLaMA-Factory; here it is `encode.max_length`"),
         ("output_dir", "`output_dir` is a name of trl, axolotl, LLaMA-Factory; here it is the flag --run DIR"),
         ("padding_free", "`padding_free` is a name of trl and not needed here: rows are packed without padding"),
-        ("wandb_project", ""),
-        ("use_wandb", "`use_wandb` is a name of other tools and not needed here"),
+        ("wandb_project", "`wandb_project` is a name of axolotl; here it is `tracker.project`"),
+        ("use_comet", "`use_comet` is a name of other tools and not needed here"),
+        (
+            "datasets",
+            "`datasets` is a name of trl and axolotl; here it is `data.path`, as in data.path = \"FILE\"; each of several data \
+             sets is a section [[data]]",
+        ),
         (
             "optim",
             "`optim` is a name of trl and LLaMA-Factory; here it is `train.optimizer.state`, as in \

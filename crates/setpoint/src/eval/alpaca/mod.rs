@@ -1,8 +1,8 @@
 //! `setpoint eval alpaca`: AlpacaEval 2, from generation to the length-controlled win rate; or the scores of annotations that exist.
 
 mod job;
+mod paired;
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
@@ -17,6 +17,7 @@ use setpoint_reward::RewardSource;
 use setpoint_transformer::GenerationConfig;
 
 pub use self::job::Alpaca;
+use self::paired::paired;
 use crate::config::output::{Target, validate_output};
 use crate::config::sections::{ModelSection, Wanted};
 use crate::config::{Config, Problems};
@@ -273,27 +274,27 @@ fn judged(
         true => None,
         false => Some(judge::open(&config.judge, Some(dir))?),
     };
-    let (outputs, identity, decoding) = match &config.outputs {
+    let (pairs, identity, decoding) = match &config.outputs {
         Some(path) => {
-            let outputs = paired(&baseline, &read_outputs(path)?, path)?;
-            let name = config.name.clone().or_else(|| outputs.first().map(|o| o.generator.clone()));
+            let outputs = read_outputs(path)?;
+            let pairs = paired(&baseline, &outputs, path)?;
+            let name = config.name.clone().or_else(|| pairs.first().map(|(_, own)| own.generator.clone()));
             let identity = ModelIdentity { name: name.unwrap_or_default(), ..ModelIdentity::default() };
-            (outputs, identity, Value::Null)
+            (pairs, identity, Value::Null)
         }
         None => generated(session, config, &baseline, dir)?,
     };
-    let mut examples: Vec<AlpacaExample> = baseline
-        .iter()
-        .zip(outputs)
+    let mut examples: Vec<AlpacaExample> = pairs
+        .into_iter()
         .map(|(base, own)| AlpacaExample {
-            instruction: base.instruction.clone(),
-            output_1: base.output.clone(),
-            generator_1: base.generator.clone(),
+            instruction: base.instruction,
+            output_1: base.output,
+            generator_1: base.generator,
             output_2: own.output,
             generator_2: identity.name.clone(),
             annotator: None,
             preference: None,
-            extra: base.extra.clone(),
+            extra: base.extra,
         })
         .collect();
     let judge = match &client {
@@ -320,18 +321,6 @@ fn judged(
     Ok((examples.iter().map(AlpacaExample::annotation).collect(), manifest))
 }
 
-/// The model's outputs in the order of the baseline's.
-fn paired(baseline: &[AlpacaOutput], outputs: &[AlpacaOutput], path: &Path) -> Outcome<Vec<AlpacaOutput>> {
-    let by_instruction: HashMap<&str, &AlpacaOutput> = outputs.iter().map(|o| (o.instruction.as_str(), o)).collect();
-    let found = baseline.iter().map(|base| {
-        by_instruction.get(base.instruction.as_str()).map(|o| (*o).clone()).ok_or_else(|| {
-            let start: String = base.instruction.chars().take(60).collect();
-            Failure::run(format!("{}: no output for the instruction `{start}`", path.display()))
-        })
-    });
-    found.collect()
-}
-
 /// The instructions as tokens, each with room for an answer.
 fn prompts(
     config: &AlpacaConfig,
@@ -354,7 +343,7 @@ fn generated(
     config: &AlpacaConfig,
     baseline: &[AlpacaOutput],
     dir: &Path,
-) -> Outcome<(Vec<AlpacaOutput>, ModelIdentity, Value)> {
+) -> Outcome<(Vec<(AlpacaOutput, AlpacaOutput)>, ModelIdentity, Value)> {
     let answerer = Answerer::open(session, &config.model)?;
     let settings = answerer.settings(&config.generate)?;
     let identity = result::identity(&config.model, config.name.as_deref(), answerer.encoder.fingerprint())?;
@@ -383,7 +372,7 @@ fn generated(
     // Written before the judge is asked: an evaluation that is killed there goes on from here.
     result::write_json(&path, &outputs)?;
     result::mark_generated(dir, &identity, &decoding, &digest)?;
-    Ok((outputs, identity, decoding))
+    Ok((paired(baseline, &outputs, &path)?, identity, decoding))
 }
 
 /// Preferences by rewards, of a reward model unless the caller brings a source: `1 + logistic(r(model) − r(baseline))`.
@@ -411,7 +400,10 @@ fn by_reward(
     };
     for (example, rewards) in examples.iter_mut().zip(rewards.chunks(2)) {
         example.annotator = Some(annotator.clone());
-        example.preference = Some(1.0 + 1.0 / (1.0 + (rewards[0] - rewards[1]).exp()));
+        // The same output twice is a draw, whatever a reward is rounded to.
+        let is_same = example.output_1 == example.output_2;
+        example.preference =
+            Some(if is_same { 1.5 } else { 1.0 + 1.0 / (1.0 + (rewards[0] - rewards[1]).exp()) });
     }
     Ok(judge)
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use setpoint_data::{Hub, Prompt, counted};
 use setpoint_eval::{
     EvalItem, IfEvalResponse, IfEvalRow, IfEvalScores, IfEvalVerdicts, ModelIdentity, content_digest, read_ifeval,
-    read_ifeval_responses, score_ifeval,
+    read_ifeval_responses, score_ifeval, sentence_rules,
 };
 use setpoint_transformer::GenerationConfig;
 
@@ -145,7 +145,11 @@ pub fn run(session: &Session, config: &IfEvalConfig) -> Outcome<Evaluated<IfEval
     }
     let mut manifest = result::manifest("ifeval", responses.model, digest(&rows));
     manifest.decoding = responses.decoding;
-    manifest.scoring = json!({ "verdicts": "lm-evaluation-harness 0.4.13", "chat": responses.chat });
+    manifest.scoring = json!({
+        "verdicts": "lm-evaluation-harness 0.4.13",
+        "sentences": sentence_rules(),
+        "chat": responses.chat,
+    });
     let item = |(row, verdicts): (&IfEvalRow, &IfEvalVerdicts)| EvalItem {
         id: format!("ifeval/{}", row.key),
         value: f64::from(u8::from(verdicts.strict.iter().all(|followed| *followed))),
