@@ -231,7 +231,8 @@ CASES = {
         config=gemma3(query_pre_attn_scalar=12, layer_types=None, num_hidden_layers=6, intermediate_size=16),
         lengths=[44, 17, 5],
     ),
-    "ministral3": dict(config=ministral3(), lengths=[90, 40, 9]),
+    # Growing queries make scores large, and large ones make logits depend on the last bits.
+    "ministral3": dict(config=ministral3(initializer_range=0.2), lengths=[90, 40, 9]),
     "ministral3_tied": dict(
         config=ministral3(num_key_value_heads=1, head_dim=16, sliding_window=20, tie_word_embeddings=True),
         lengths=[60, 33, 5],

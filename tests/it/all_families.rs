@@ -13,7 +13,8 @@ use super::fixture::{Ran, demo, file, rewarded_rows, root, setpoint};
 
 /// Says which of the shapes are exported to GGUF with the demo's tokenizer. Those of the others have a window or a pattern of layers that
 /// llama.cpp does not compute.
-const EXPORTED: [&str; 9] = ["eurollm", "granite", "llama", "ministral3", "mistral", "olmo2", "phi3", "qwen2", "qwen3"];
+const EXPORTED: [&str; 9] =
+    ["eurollm", "gemma2", "granite", "llama", "ministral3", "mistral", "olmo2", "qwen2", "qwen3"];
 
 fn json(path: &Path) -> Value {
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()

@@ -298,6 +298,7 @@ fn finite(signs: &RoundSigns) -> RoundSigns {
     for sign in all {
         *sign = sign.filter(|value| value.is_finite());
     }
+    signs
 }
 
 fn percent(share: f64) -> String {
