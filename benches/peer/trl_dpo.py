@@ -1,9 +1,10 @@
 """trl's DPOTrainer on given rows: prints one JSON line with the seconds of each optimizer step and the peak memory.
 
-usage: trl_dpo.py MODEL ROWS STEPS {loop,precomputed} {fp32,bf16} [{cpu,cuda} {keep,checkpoint} RANK]
+usage: trl_dpo.py MODEL ROWS STEPS {loop,precomputed} {fp32,bf16} [{cpu,cuda} {keep,checkpoint} RANK {plain,liger}]
 
 bf16 is mixed precision: the weights are f32. `checkpoint` computes blocks again in the backward pass. With a RANK above 0, peft trains a
-low-rank adapter of all linear maps, and the reference is the model with the adapter off.
+low-rank adapter of all linear maps, and the reference is the model with the adapter off. `liger` patches the model with Liger's kernels.
+Each step has a line of its own before, so that a run that is cut off leaves those that it has made.
 """
 
 import json
@@ -30,9 +31,10 @@ class Clock(TrainerCallback):
 
     def on_step_end(self, *args, **kwargs):
         self.seconds.append(time.perf_counter() - self.start)
+        print(json.dumps({"step_seconds": self.seconds[-1]}), flush=True)
 
 
-def main(model, rows, steps, reference, precision, device="cpu", activations="keep", rank="0"):
+def main(model, rows, steps, reference, precision, device="cpu", activations="keep", rank="0", kernels="plain"):
     torch.manual_seed(0)
     with open(rows) as file:
         data = Dataset.from_list([json.loads(line) for line in file])
@@ -48,6 +50,7 @@ def main(model, rows, steps, reference, precision, device="cpu", activations="ke
             learning_rate=1e-6,
             gradient_checkpointing=activations == "checkpoint",
             bf16=precision == "bf16",
+            use_liger_kernel=kernels == "liger",
             precompute_ref_log_probs=reference == "precomputed",
             save_strategy="no",
             report_to=[],

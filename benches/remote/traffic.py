@@ -1,10 +1,12 @@
 """Bytes on the network in a training step on lent devices, counted on the loopback interface.
 
-usage: python benches/remote/traffic.py [--setpoint target/release/setpoint] [--shape small] [--servers 1,2] [--tokens 512] [--rank 0] [--work DIR]
+usage: python benches/remote/traffic.py [--setpoint target/release/setpoint] [--shape small] [--servers 1,2] [--tokens 512] [--rank 0] [--dropout 0]
+                                          [--work DIR]
 
 Setpoint is built with `--features remote`. Each server is `setpoint lend --device flex` behind a gate that counts. A run is `setpoint sft` from
 random weights, four rows of --tokens / 4 words a step, a word a token. The bytes of a step are those of a run of six steps less those of one of
-two, by four. Connections are told apart by the path that they ask a server for. With --rank, an adapter of that rank is trained.
+two, by four. Connections are told apart by the path that they ask a server for. With --rank, an adapter of that rank is trained,
+with --dropout also with that dropout.
 """
 
 import argparse
@@ -19,8 +21,11 @@ import threading
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "peer"))
-from run import SHAPES, make_tokenizer  # noqa: E402
+import run  # noqa: E402
 
+# Two layers, for a program that is not optimised.
+SHAPES = dict(run.SHAPES, tiny=dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=96,
+                                    vocab_size=32000, tie_word_embeddings=True))
 STEPS = (2, 6)
 
 
@@ -57,26 +62,42 @@ def lend(setpoint):
     return server, server.stdout.readline().strip().rsplit("remote:", 1)[1]
 
 
-def train(args, model, data, gates, steps):
-    run = args.work / f"run-{steps}"
-    shutil.rmtree(run, ignore_errors=True)
-    settings = [f"model.from_scratch={model / 'config.json'}", f"model.tokenizer={model}", "model.template=plain", f"data.path={data}",
-                f"train.max_steps={steps}", "train.epochs=1000", "train.batch_size=4", "train.micro_batch.examples=4"]
-    if args.rank:
-        settings.append(f"adapter.rank={args.rank}")
-    names = ",".join(f"remote:{gate.address}" for gate in gates)
-    command = [args.setpoint, "sft", "--quiet", "--run", run, "--device", names]
-    subprocess.run([str(part) for part in command + [part for setting in settings for part in ("--set", setting)]], check=True)
-    shutil.rmtree(run)
+def sft(args, folder, device, data, steps, settings):
+    settings = settings + ["model.template=plain", f"data.path={data}", f"train.max_steps={steps}", "train.epochs=1000", "train.batch_size=4",
+                           "train.micro_batch.examples=4"]
+    command = [args.setpoint, "sft", "--quiet", "--run", folder, "--device", device]
+    command += [part for setting in settings for part in ("--set", setting)]
+    done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        sys.exit(done.stdout)
 
 
-def measure(args, loop, model, data, servers):
+def make_base(args, model, data):
+    """A model for an adapter, which random weights get none of: that of one step."""
+    folder = args.work / "base"
+    shutil.rmtree(folder, ignore_errors=True)
+    sft(args, folder, "flex", data, 1, from_scratch(model))
+    return folder / "model"
+
+
+def from_scratch(model):
+    return [f"model.from_scratch={model / 'config.json'}", f"model.tokenizer={model}"]
+
+
+def train(args, start, data, gates, steps):
+    folder = args.work / f"run-{steps}"
+    shutil.rmtree(folder, ignore_errors=True)
+    sft(args, folder, ",".join(f"remote:{gate.address}" for gate in gates), data, steps, start)
+    shutil.rmtree(folder)
+
+
+def measure(args, loop, start, data, servers):
     lent = [lend(args.setpoint) for _ in range(servers)]
     try:
         gates, counts = [Gate(loop, address) for _, address in lent], []
         for steps in STEPS:
             before = sum((gate.counts for gate in gates), collections.Counter())
-            train(args, model, data, gates, steps)
+            train(args, start, data, gates, steps)
             counts.append(sum((gate.counts for gate in gates), collections.Counter()) - before)
     finally:
         for server, _ in lent:
@@ -93,6 +114,7 @@ def main():
     parser.add_argument("--servers", default="1,2")
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--rank", type=int, default=0)
+    parser.add_argument("--dropout", type=float, default=0)
     parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("runs/traffic"))
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
@@ -100,16 +122,19 @@ def main():
     model.mkdir(exist_ok=True)
     config = dict(model_type="llama", max_position_embeddings=2048, rms_norm_eps=1e-5, rope_theta=10000.0, **SHAPES[args.shape])
     (model / "config.json").write_text(json.dumps(config))
-    make_tokenizer(model)
+    run.make_tokenizer(model)
     text = " ".join(f"w{7 * i % 30000}" for i in range(args.tokens // 4 - 2))
     row = dict(messages=[dict(role="user", content="w1"), dict(role="assistant", content=text)])
     data = args.work / "rows.jsonl"
     data.write_text((json.dumps(row) + "\n") * 4)
+    start = from_scratch(model)
+    if args.rank:
+        start = [f"model.path={make_base(args, model, data)}", f"adapter.rank={args.rank}", f"adapter.dropout={args.dropout}"]
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, daemon=True).start()
     print("| servers | connection | bytes of a step to servers | from servers |\n|---|---|---|---|")
     for servers in map(int, args.servers.split(",")):
-        found = measure(args, loop, model, data, servers)
+        found = measure(args, loop, start, data, servers)
         for path in sorted({path for path, _ in found}):
             print(f"| {servers} | `{path}` | {found.get((path, 'to'), 0):,.0f} | {found.get((path, 'from'), 0):,.0f} |", flush=True)
 

@@ -8,8 +8,12 @@ use burn::tensor::Tensor;
 use crate::backend::TransformerOps;
 
 /// The increments of SplitMix64 and, of 32 bits, of the words of a row: the golden ratio.
-const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+pub(crate) const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 pub(crate) const GOLDEN_32: u32 = 0x9e37_79b9;
+
+/// The factors and shifts of SplitMix64.
+pub(crate) const MIXERS: [u64; 2] = [0xbf58_476d_1ce4_e5b9, 0x94d0_49bb_1331_11eb];
+pub(crate) const MIXER_SHIFTS: [u32; 3] = [30, 27, 31];
 
 /// The factors and shifts of lowbias32, an integer hash found by Wellons, <https://github.com/skeeto/hash-prospector>.
 pub(crate) const FACTORS: [u32; 2] = [0x7feb_352d, 0x846c_a68b];
@@ -20,9 +24,9 @@ pub(crate) const SHIFTS: [u32; 3] = [16, 15, 16];
 #[inline(always)]
 pub fn extend_key(key: u64, number: u64) -> u64 {
     let mut z = (key ^ number).wrapping_add(GOLDEN);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+    z = (z ^ (z >> MIXER_SHIFTS[0])).wrapping_mul(MIXERS[0]);
+    z = (z ^ (z >> MIXER_SHIFTS[1])).wrapping_mul(MIXERS[1]);
+    z ^ (z >> MIXER_SHIFTS[2])
 }
 
 /// Returns the 32 random bits of a column in a row with this key: lowbias32 of a counter, with half of the key as the counter's start and the
@@ -72,6 +76,18 @@ impl DropoutMask {
 
     pub(crate) fn rows(&self) -> usize {
         self.rows.len()
+    }
+
+    /// Returns the keys of the rows.
+    #[cfg(feature = "cube")]
+    pub(crate) fn row_keys(&self) -> &Arc<[u64]> {
+        &self.rows
+    }
+
+    /// Returns the key of the matrix.
+    #[cfg(feature = "cube")]
+    pub(crate) fn matrix_key(&self) -> u64 {
+        self.matrix
     }
 
     /// The halves of the key of a row of this matrix.

@@ -6,14 +6,17 @@
 use burn::backend::fusion::Fusion;
 use burn::backend::fusion::custom::TensorSpec;
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Backend, backend_extension};
+use burn::backend::{Backend, TensorMetadata, backend_extension};
 use burn::tensor::{DType, Shape};
 use burn_cubecl::CubeBackend;
 
 use crate::backend::Kernels;
 use crate::composed;
+use crate::composed::nf4::Nf4Tensors;
+use crate::cube::FEW_ROWS;
 use crate::dropout::DropoutMask;
 use crate::heads::Heads;
+use crate::nf4::Nf4Layout;
 use crate::packing::Packing;
 
 /// Describes f32 numbers.
@@ -34,6 +37,24 @@ fn log_sums(q: &TensorSpec, heads: &Heads) -> TensorSpec {
 /// The passes of [`Kernels`] with kernels, as the queue takes them: plain tensors in, plain tensors out.
 #[backend_extension(Cube, Fusion)]
 pub(crate) trait QueuedPasses: Backend {
+    /// `[t, in]`, codes and numbers of `[out, in]` -> `[t, out]`
+    #[fusion(dtype = x, shape = Shape::from([x[0], layout.shape[0]]))]
+    fn queued_nf4_product(
+        x: FloatTensor<Self>,
+        codes: IntTensor<Self>,
+        numbers: FloatTensor<Self>,
+        layout: Nf4Layout,
+    ) -> FloatTensor<Self>;
+
+    /// `[t, out]`, codes and numbers of `[out, in]` -> `[t, in]`
+    #[fusion(dtype = gradient, shape = Shape::from([gradient[0], layout.shape[1]]))]
+    fn queued_nf4_product_backward(
+        gradient: FloatTensor<Self>,
+        codes: IntTensor<Self>,
+        numbers: FloatTensor<Self>,
+        layout: Nf4Layout,
+    ) -> FloatTensor<Self>;
+
     /// `[t, d]` -> `[t, d]`
     #[fusion(dtype = x, shape = x)]
     fn queued_dropout(x: FloatTensor<Self>, mask: DropoutMask) -> FloatTensor<Self>;
@@ -129,6 +150,24 @@ pub(crate) trait QueuedPasses: Backend {
 }
 
 impl QueuedPasses for CubeBackend {
+    fn queued_nf4_product(
+        x: FloatTensor<Self>,
+        codes: IntTensor<Self>,
+        numbers: FloatTensor<Self>,
+        layout: Nf4Layout,
+    ) -> FloatTensor<Self> {
+        Self::linear_nf4_forward(x, Nf4Tensors { codes, numbers, layout })
+    }
+
+    fn queued_nf4_product_backward(
+        gradient: FloatTensor<Self>,
+        codes: IntTensor<Self>,
+        numbers: FloatTensor<Self>,
+        layout: Nf4Layout,
+    ) -> FloatTensor<Self> {
+        Self::linear_nf4_backward(Nf4Tensors { codes, numbers, layout }, gradient)
+    }
+
     fn queued_dropout(x: FloatTensor<Self>, mask: DropoutMask) -> FloatTensor<Self> {
         Self::drop_elements(x, &mask)
     }
@@ -224,7 +263,29 @@ impl QueuedPasses for CubeBackend {
     }
 }
 
+/// Returns whether a product with a matrix in codes is one operation of the queue. With many rows it is a composition, whose product the
+/// queue fuses with its neighbours.
+fn is_queued(x: &FloatTensor<Fusion<CubeBackend>>) -> bool {
+    x.shape()[0] <= FEW_ROWS
+}
+
 impl Kernels for Fusion<CubeBackend> {
+    fn linear_nf4_forward(x: FloatTensor<Self>, weight: Nf4Tensors<Self>) -> FloatTensor<Self> {
+        let Nf4Tensors { codes, numbers, layout } = weight.clone();
+        match is_queued(&x) {
+            true => Self::queued_nf4_product(x, codes, numbers, layout),
+            false => composed::nf4::forward::<Self>(x, weight),
+        }
+    }
+
+    fn linear_nf4_backward(weight: Nf4Tensors<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
+        let Nf4Tensors { codes, numbers, layout } = weight.clone();
+        match is_queued(&gradient) {
+            true => Self::queued_nf4_product_backward(gradient, codes, numbers, layout),
+            false => composed::nf4::backward::<Self>(weight, gradient),
+        }
+    }
+
     fn drop_elements(x: FloatTensor<Self>, mask: &DropoutMask) -> FloatTensor<Self> {
         Self::queued_dropout(x, mask.clone())
     }

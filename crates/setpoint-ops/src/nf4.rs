@@ -145,7 +145,8 @@ pub(crate) fn words(bytes: &[u8]) -> Vec<i32> {
 /// [`linear`](crate::linear) with a weight in 4-bit codes: `y = x · Wᵀ + b`.
 ///
 /// The weight is frozen: only `x` and the bias get gradients. It is dequantised where a product reads it, for the backward pass once more, and
-/// at most one matrix at a time is in memory dequantised; on the CPU in f32 only some rows or columns of it.
+/// at most one matrix at a time is in memory dequantised; on the CPU in f32 only some rows or columns of it, and on a GPU nothing of it if `x`
+/// has few rows.
 ///
 /// # Shapes
 /// `x [t, in]`, `weight [out, in]`, `bias [out]`; the result is `[t, out]`.

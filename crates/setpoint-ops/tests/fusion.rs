@@ -4,10 +4,10 @@
 //! cargo test -p setpoint-ops --features cube,fusion,burn/wgpu --test fusion
 //! ```
 
-use burn::tensor::{Device, DeviceKind, Int, Tensor, TensorData};
+use burn::tensor::{Device, DeviceKind, FloatDType, Int, Tensor, TensorData};
 use setpoint_ops::{
-    AdamWStep, DropoutMask, Heads, Logits, Packing, adamw, attention, count_launches, dropout, geglu, linear, rms_norm,
-    rotate, sum_of_squares, swiglu, token_logps,
+    AdamWStep, DropoutMask, Heads, Logits, Nf4, Nf4Host, Nf4Layout, Packing, adamw, attention, count_launches, dropout,
+    geglu, linear, linear_nf4, rms_norm, rotate, sum_of_squares, swiglu, token_logps,
 };
 
 const HEADS: (usize, usize, usize) = (4, 2, 16);
@@ -114,6 +114,28 @@ fn a_step_of_the_optimizer_is_that_of_the_cpu() {
     };
     for (found, expected) in run(&gpu()).iter().zip(&run(&Device::flex())) {
         assert_close(found, expected, "AdamW");
+    }
+}
+
+/// With few rows the product is one operation of the queue, with more a composition.
+#[test]
+fn products_with_codes_are_those_of_the_cpu() {
+    let layout = Nf4Layout { shape: [INNER, WIDTH], block: 64, double: None, rounding: FloatDType::F32 };
+    let bytes: Vec<u8> = (0..INNER * WIDTH / 2).map(|i| (i * 37 % 251) as u8).collect();
+    let values: [f32; 16] = std::array::from_fn(|i| i as f32 / 7.5 - 1.0);
+    let scales: Vec<f32> = (0..INNER * WIDTH / 64).map(|i| 0.02 + i as f32 * 1e-3).collect();
+    let host_of = Nf4Host { codes: &bytes, values: &values, scale_codes: None, scales: &scales };
+    for rows in [3, 40] {
+        let run = |device: &Device| {
+            let weight = Nf4::new(host_of, layout, device);
+            let x = tensor::<2>(1, [rows, WIDTH], device).autodiff().require_grad();
+            let y = linear_nf4(x.clone(), &weight, None);
+            let gradients = (y.clone() * tensor::<2>(2, [rows, INNER], device).autodiff()).sum().backward();
+            [host(y.inner() + 1.0), host(x.grad(&gradients).unwrap())]
+        };
+        for (found, expected) in run(&gpu()).iter().zip(&run(&Device::flex())) {
+            assert_close(found, expected, &format!("{rows} rows"));
+        }
     }
 }
 

@@ -53,8 +53,11 @@ pub(crate) fn backward<B: Kernels>(
     }
     let u = B::float_mul_scalar(B::float_matmul(wide_gradient, b), scale.into());
     let of_x = wants_x.then(|| {
-        let through_base = B::float_cast(B::float_matmul(gradient, weight.dense(own)), wide);
-        B::float_cast(B::float_add(through_base, B::float_matmul(u.clone(), a)), own)
+        let through_base = match weight {
+            Weight::Dense(weight) => B::float_matmul(gradient, weight),
+            Weight::Nf4(weight) => B::linear_nf4_backward(weight, gradient),
+        };
+        B::float_cast(B::float_add(B::float_cast(through_base, wide), B::float_matmul(u.clone(), a)), own)
     });
     let of_a = wants_a.then(|| B::float_matmul(B::float_transpose(u), B::float_cast(x, wide)));
     [of_x, of_a, of_b]

@@ -1,4 +1,4 @@
-//! Linear maps with a weight in 4-bit codes: the weight is dequantised for each product, and not kept.
+//! Linear maps with a weight in 4-bit codes: the weight is dequantised for the length of a product.
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata};
@@ -24,16 +24,6 @@ pub enum Weight<B: Backend> {
     Dense(FloatTensor<B>),
     /// Their codes.
     Nf4(Nf4Tensors<B>),
-}
-
-impl<B: Kernels> Weight<B> {
-    /// Returns the numbers, dequantised in the format `dtype` if they are in codes.
-    pub(crate) fn dense(self, dtype: FloatDType) -> FloatTensor<B> {
-        match self {
-            Self::Dense(weight) => weight,
-            Self::Nf4(weight) => weight.dense(dtype),
-        }
-    }
 }
 
 impl<B: Kernels> Nf4Tensors<B> {

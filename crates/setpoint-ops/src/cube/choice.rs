@@ -17,8 +17,10 @@ pub(super) enum Kernel {
     AdamW,
     Attention,
     CachedAttention,
+    Dropout,
     Embedding,
     Nf4,
+    Nf4Product,
     RmsNorm,
     Rotate,
     SumOfSquares,
@@ -38,12 +40,14 @@ pub(super) struct Needs {
 }
 
 impl Kernel {
-    const EVERY: [Self; 10] = [
+    const EVERY: [Self; 12] = [
         Self::AdamW,
         Self::Attention,
         Self::CachedAttention,
+        Self::Dropout,
         Self::Embedding,
         Self::Nf4,
+        Self::Nf4Product,
         Self::RmsNorm,
         Self::Rotate,
         Self::SumOfSquares,
@@ -57,8 +61,10 @@ impl Kernel {
             Self::AdamW => "adamw",
             Self::Attention => "attention",
             Self::CachedAttention => "cached-attention",
+            Self::Dropout => "dropout",
             Self::Embedding => "embedding",
             Self::Nf4 => "nf4",
+            Self::Nf4Product => "nf4-product",
             Self::RmsNorm => "rms-norm",
             Self::Rotate => "rotate",
             Self::SumOfSquares => "sum-of-squares",

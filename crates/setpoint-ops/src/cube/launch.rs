@@ -88,6 +88,17 @@ pub(super) fn vector_size(x: &CubeTensor) -> usize {
     x.client.io_optimized_vector_sizes(x.dtype.size()).find(|size| count.is_multiple_of(*size)).unwrap_or(1)
 }
 
+/// Returns an array of zeros.
+#[cube]
+pub(super) fn zeros(#[comptime] count: usize) -> Array<f32> {
+    let mut sums = Array::<f32>::new(count);
+    #[unroll]
+    for i in 0..count {
+        sums[i] = 0.0f32;
+    }
+    sums
+}
+
 /// Adds up a number of each unit of a cube, in a fixed order, and returns the sum to all of them.
 #[cube]
 pub(super) fn sum_of_cube(value: f32, shared: &mut Shared<[f32]>, #[comptime] units: usize) -> f32 {

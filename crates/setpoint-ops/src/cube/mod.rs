@@ -6,9 +6,11 @@
 mod adamw;
 mod attention;
 mod choice;
+mod dropout;
 mod embedding;
 mod launch;
 mod nf4;
+mod nf4_product;
 mod rms_norm;
 mod rotate;
 #[cfg(feature = "cuda-sources")]
@@ -21,6 +23,8 @@ mod token_scores;
 pub use choice::{DISABLED_KERNELS, check_disabled_kernels};
 #[cfg(feature = "cuda-sources")]
 pub use sources::{CudaSource, cuda_sources};
+#[cfg(feature = "fusion")]
+pub(crate) use nf4_product::FEW_ROWS;
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::FloatDType;
@@ -30,17 +34,38 @@ use crate::adamw::{AdamWStep, OptimizerOps};
 use crate::backend::Kernels;
 use crate::blockwise::BlockwiseOps;
 use crate::composed;
+use crate::composed::nf4::Nf4Tensors;
 use crate::dropout::DropoutMask;
 use crate::generation::{GenerationOps, Spans};
 use crate::heads::Heads;
 use crate::nf4::{Nf4Layout, Nf4Ops};
 use crate::packing::Packing;
-use choice::Kernel;
-use launch::{are_f32, are_readable, needs_nothing, needs_sums};
+use choice::{Kernel, Needs};
+use launch::{UNITS, are_f32, are_readable, needs_nothing, needs_sums};
 
 impl Kernels for CubeBackend {
+    fn linear_nf4_forward(x: FloatTensor<Self>, weight: Nf4Tensors<Self>) -> FloatTensor<Self> {
+        if nf4_product::takes(&x, &weight) && Kernel::Nf4Product.is_used(&x.client, nf4_product::NEEDS) {
+            nf4_product::forward(x, weight)
+        } else {
+            composed::nf4::forward::<Self>(x, weight)
+        }
+    }
+
+    fn linear_nf4_backward(weight: Nf4Tensors<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
+        if nf4_product::takes(&gradient, &weight) && Kernel::Nf4Product.is_used(&gradient.client, nf4_product::NEEDS) {
+            nf4_product::backward(weight, gradient)
+        } else {
+            composed::nf4::backward::<Self>(weight, gradient)
+        }
+    }
+
     fn drop_elements(x: FloatTensor<Self>, mask: &DropoutMask) -> FloatTensor<Self> {
-        composed::dropout::on_device::<Self>(x, mask)
+        if are_readable(&[&x]) && Kernel::Dropout.is_used(&x.client, Needs { units: UNITS, ..needs_nothing(3) }) {
+            dropout::drop_elements(x, mask)
+        } else {
+            composed::dropout::on_device::<Self>(x, mask)
+        }
     }
 
     fn rms_norm_forward(

@@ -1,4 +1,5 @@
-//! Dequantisation: each unit reads a byte of codes and writes its two numbers.
+//! Dequantisation: each unit reads a byte of codes and writes its two numbers. Products with few rows read the codes themselves
+//! ([`super::nf4_product`]).
 
 use burn::tensor::{DType, FloatDType};
 use burn_cubecl::cubecl;
@@ -10,34 +11,51 @@ use crate::nf4::{Nf4Double, Nf4Layout, VALUES};
 
 /// The layout as a kernel is compiled for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Codes {
+pub(super) struct Codes {
     /// Bytes in an integer of codes.
-    bytes: usize,
-    block: usize,
+    pub(super) bytes: usize,
+    pub(super) block: usize,
     /// The blocks in a group, with double quantisation.
     group: Option<usize>,
     first_scale: usize,
     /// The numbers are rounded to bf16; they stay as they are otherwise.
-    is_rounded: bool,
+    pub(super) is_rounded: bool,
+}
+
+impl Codes {
+    pub(super) fn new(codes: &CubeTensor, layout: &Nf4Layout) -> Self {
+        Self {
+            bytes: if codes.dtype == DType::U8 { 1 } else { 4 },
+            block: layout.block,
+            group: layout.double.map(|Nf4Double { group, .. }| group),
+            first_scale: layout.first_scale(),
+            is_rounded: layout.rounding == FloatDType::BF16,
+        }
+    }
+
+    /// Returns the byte with which the codes of scales begin: they begin with an integer of their own.
+    pub(super) fn first_scale_code(self, layout: &Nf4Layout) -> usize {
+        layout.count().div_ceil(2).next_multiple_of(self.bytes)
+    }
 }
 
 /// Returns a byte; the first of an integer is in its highest bits.
 #[cube]
-fn byte<C: Int>(codes: &[C], place: usize, #[comptime] bytes: usize) -> u32 {
+pub(super) fn byte<C: Int>(codes: &[C], place: usize, #[comptime] bytes: usize) -> u32 {
     let word = u32::cast_from(codes[place / bytes]);
     if comptime!(bytes == 4) { (word >> (u32::cast_from(3 - place % 4) * 8u32)) & 255u32 } else { word }
 }
 
 /// Rounds to the nearest number of bf16, ties to even.
 #[cube]
-fn rounded(x: f32) -> f32 {
+pub(super) fn rounded(x: f32) -> f32 {
     let bits = u32::reinterpret(x);
     f32::reinterpret((bits + 32_767u32 + ((bits >> 16u32) & 1u32)) & 0xFFFF_0000u32)
 }
 
-/// Returns `value · scale of the group + offset`.
+/// Returns the scale of a block; with double quantisation `value · scale of the group + offset`.
 #[cube]
-fn coded_scale<C: Int>(
+pub(super) fn scale<C: Int>(
     codes: &[C],
     numbers: &[f32],
     block: usize,
@@ -45,9 +63,13 @@ fn coded_scale<C: Int>(
     first_scale_code: usize,
     #[comptime] layout: Codes,
 ) -> f32 {
-    let code = byte::<C>(codes, first_scale_code + block, comptime!(layout.bytes));
-    let group = block / comptime!(layout.group.unwrap_or(1));
-    numbers[comptime!(VALUES) + usize::cast_from(code)] * numbers[comptime!(layout.first_scale) + group] + offset
+    if comptime!(layout.group.is_some()) {
+        let code = byte::<C>(codes, first_scale_code + block, comptime!(layout.bytes));
+        let group = block / comptime!(layout.group.unwrap_or(1));
+        numbers[comptime!(VALUES) + usize::cast_from(code)] * numbers[comptime!(layout.first_scale) + group] + offset
+    } else {
+        numbers[comptime!(layout.first_scale) + block]
+    }
 }
 
 /// `value · scale`, rounded to the format of the layout.
@@ -71,11 +93,7 @@ fn numbers_kernel<C: Int, F: Float>(
         if at < dense.len() {
             let code = (pair >> (u32::cast_from(1 - i) * 4u32)) & 15u32;
             let block = at / comptime!(layout.block);
-            let scale = if comptime!(layout.group.is_some()) {
-                coded_scale::<C>(codes, numbers, block, offset, first_scale_code, layout)
-            } else {
-                numbers[comptime!(layout.first_scale) + block]
-            };
+            let scale = scale::<C>(codes, numbers, block, offset, first_scale_code, layout);
             let mut number = numbers[usize::cast_from(code)] * scale;
             if comptime!(layout.is_rounded) {
                 number = rounded(number);
@@ -96,11 +114,10 @@ pub(super) fn takes(codes: &CubeTensor, layout: &Nf4Layout) -> bool {
 pub(super) fn numbers(codes: CubeTensor, numbers: CubeTensor, layout: Nf4Layout, dtype: FloatDType) -> CubeTensor {
     let [codes, numbers] = [codes, numbers].map(in_order);
     let client = codes.client.clone();
-    let bytes = if codes.dtype == DType::U8 { 1 } else { 4 };
+    let compiled = Codes::new(&codes, &layout);
     let dense = fresh(&codes, layout.shape, dtype.into());
-    // Codes of scales begin with an integer of their own.
-    let (pairs, elements) = (layout.count().div_ceil(2), [element(&codes), element(&dense)]);
-    let (count, dim) = units(&client, pairs);
+    let elements = [element(&codes), element(&dense)];
+    let (count, dim) = units(&client, layout.count().div_ceil(2));
     numbers_kernel::launch(
         &client,
         count,
@@ -109,14 +126,8 @@ pub(super) fn numbers(codes: CubeTensor, numbers: CubeTensor, layout: Nf4Layout,
         numbers.into_buffer_arg(),
         dense.clone().into_buffer_arg(),
         layout.double.map_or(0.0, |double| double.offset),
-        pairs.next_multiple_of(bytes),
-        Codes {
-            bytes,
-            block: layout.block,
-            group: layout.double.map(|Nf4Double { group, .. }| group),
-            first_scale: layout.first_scale(),
-            is_rounded: layout.rounding == FloatDType::BF16,
-        },
+        compiled.first_scale_code(&layout),
+        compiled,
         elements,
     );
     dense

@@ -1,35 +1,49 @@
-//! The kernels that a step launches on a GPU. `benches/gpu/budget.rs` prints them for a larger model.
+//! The kernels that a step launches on a GPU, and the memory that it takes. `benches/gpu/budget.rs` prints both for a larger model.
 
 use burn::tensor::Device;
 use setpoint_ops::count_launches;
-use setpoint_train::{AdamW, AdamWConfig, GradientSink, backward, token_logps};
+use setpoint_train::{AdamW, AdamWConfig, GradientSink, HeadOptions, backward, token_logps_with};
 use setpoint_transformer::{CausalLm, ModelConfig, Recompute};
 
 use crate::golden::golden_path;
 use crate::graphics;
 
+/// A model between steps, on a GPU.
+struct Trained {
+    model: Option<CausalLm>,
+    optimizer: AdamW,
+    head: HeadOptions,
+    texts: Vec<Vec<u32>>,
+}
+
+impl Trained {
+    fn new(config: &ModelConfig, head: HeadOptions, lengths: &[usize]) -> Self {
+        let mut model = CausalLm::init(config, 3, &graphics().expect("a device of wgpu"));
+        model.model.recompute = Recompute::Block;
+        let texts = lengths.iter().map(|&length| (0..length as u32).map(|i| 7 * i % 500).collect()).collect();
+        Self { model: Some(model), optimizer: AdamW::new(AdamWConfig::default()), head, texts }
+    }
+
+    fn step(&mut self) {
+        let model = self.model.take().expect("a model between steps");
+        let all = vec![true; self.texts.iter().map(Vec::len).max().unwrap_or(0)];
+        let rows: Vec<(&[u32], &[bool])> =
+            self.texts.iter().map(|text| (text.as_slice(), &all[..text.len()])).collect();
+        let found = token_logps_with(&model, &rows, &self.head).unwrap();
+        let mut sink = GradientSink::new();
+        backward(&model, "model", -found.sums.sum_dim(0), found.tape, &mut sink);
+        assert!(sink.norm().is_finite());
+        self.model = Some(self.optimizer.step(model, sink, 1e-3, 1.0).unwrap());
+    }
+}
+
 /// Counts the launches of a step on texts of these lengths, with everything compiled and allocated by the step before it.
 fn launches(lengths: &[usize]) -> usize {
-    let device = graphics().expect("a device of wgpu");
     let config = ModelConfig::from_dir(&golden_path("../../models/tiny/llama")).unwrap();
-    let mut model = Some(CausalLm::init(&config, 3, &device));
-    let mut optimizer = AdamW::new(AdamWConfig::default());
-    let texts: Vec<Vec<u32>> =
-        lengths.iter().map(|&length| (0..length as u32).map(|i| 7 * i % 500).collect()).collect();
-    let all = vec![true; 512];
-    let mut step = || {
-        let mut taken = model.take().expect("a model between steps");
-        taken.model.recompute = Recompute::Block;
-        let rows: Vec<(&[u32], &[bool])> = texts.iter().map(|text| (text.as_slice(), &all[..text.len()])).collect();
-        let found = token_logps(&taken, &rows).unwrap();
-        let mut sink = GradientSink::new();
-        backward(&taken, "model", -found.sums.sum_dim(0), found.tape, &mut sink);
-        assert!(sink.norm().is_finite());
-        model = Some(optimizer.step(taken, sink, 1e-3, 1.0).unwrap());
-    };
-    step();
-    let plain: Device = device.clone().without_autodiff();
-    let counts = count_launches(&plain, step);
+    let mut trained = Trained::new(&config, HeadOptions::default(), lengths);
+    trained.step();
+    let plain: Device = graphics().expect("a device of wgpu").without_autodiff();
+    let counts = count_launches(&plain, || trained.step());
     let total: usize = counts.values().sum();
     assert!(total > 100, "{counts:?}");
     total
@@ -47,4 +61,59 @@ fn longer_texts_launch_no_more_kernels() {
 fn more_texts_launch_no_more_kernels() {
     let of_four = launches(&[32; 4]);
     assert_eq!([of_four; 2], [launches(&[32; 9]), launches(&[128])]);
+}
+
+/// Query heads of the model whose memory is measured.
+const HEADS: usize = 8;
+
+/// Positions whose logits exist at a time there.
+const CHUNK: usize = 64;
+
+/// The variables that ask a process of this test for its memory: text length and vocabulary, and a file for the answer.
+const ASKED: [&str; 3] = ["SETPOINT_TEST_TOKENS", "SETPOINT_TEST_VOCABULARY", "SETPOINT_TEST_BYTES"];
+
+/// Returns the bytes that a device has reserved after two steps on one text.
+fn reserved(tokens: usize, vocabulary: usize) -> u64 {
+    let text = format!(
+        r#"{{"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": {HEADS}, "num_key_value_heads": 2,
+            "intermediate_size": 96, "vocab_size": {vocabulary}, "tie_word_embeddings": true, "rms_norm_eps": 1e-5,
+            "max_position_embeddings": 4096}}"#
+    );
+    let config = ModelConfig::from_json(&text).unwrap();
+    let head = HeadOptions { chunk: Some(CHUNK), ..HeadOptions::default() };
+    let mut trained = Trained::new(&config, head, &[tokens]);
+    trained.step();
+    trained.step();
+    let device = graphics().expect("a device of wgpu").without_autodiff();
+    device.memory_pool_usage().expect("the memory of a GPU").bytes_reserved
+}
+
+/// In processes of their own, because all tests of a process share a device's memory.
+#[test]
+fn memory_grows_with_neither_the_square_of_the_tokens_nor_their_product_with_the_vocabulary() {
+    let [tokens, vocabulary, bytes] = ASKED.map(std::env::var_os);
+    if let (Some(tokens), Some(vocabulary), Some(bytes)) = (tokens, vocabulary, bytes) {
+        let number = |text: std::ffi::OsString| text.into_string().unwrap().parse().unwrap();
+        std::fs::write(bytes, reserved(number(tokens), number(vocabulary)).to_string()).unwrap();
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let measure = |tokens: usize, vocabulary: usize| -> u64 {
+        let name = "budget::memory_grows_with_neither_the_square_of_the_tokens_nor_their_product_with_the_vocabulary";
+        let file = dir.path().join("bytes");
+        let values = [tokens.to_string().into(), vocabulary.to_string().into(), file.clone().into_os_string()];
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        let child = child.args(["--exact", name]).envs(ASKED.into_iter().zip::<[std::ffi::OsString; 3]>(values));
+        let child = child.output().unwrap();
+        assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
+        std::fs::read_to_string(file).unwrap().parse().unwrap()
+    };
+    let [short, long, wide_short, wide_long] =
+        [(1024, 512), (2048, 512), (512, 8192), (2048, 8192)].map(|(tokens, vocabulary)| measure(tokens, vocabulary));
+    // What one matrix of scores, or all logits, would grow by; a part of it is allowed for all that grows with the tokens.
+    let scores = (4 * HEADS * (2048 * 2048 - 1024 * 1024)) as u64;
+    let logits = (4 * (2048 - 512) * 8192) as u64;
+    let found = format!("{short} and {long} bytes; {wide_short} and {wide_long}");
+    assert!(long.saturating_sub(short) < scores / 2, "{found}, a matrix of scores {scores}");
+    assert!(wide_long.saturating_sub(wide_short) < logits / 2, "{found}, logits {logits}");
 }

@@ -6,6 +6,7 @@
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
+pub(super) use crate::cube::launch::zeros;
 use crate::heads::Heads;
 
 /// Rows of a tile of queries.
@@ -163,17 +164,6 @@ pub(super) fn load_keys<F: Float>(
         tile[row * comptime!(PITCH) + column] = value;
         i += comptime!(UNITS);
     }
-}
-
-/// Returns an array of zeros.
-#[cube]
-pub(super) fn zeros(#[comptime] count: usize) -> Array<f32> {
-    let mut sums = Array::<f32>::new(count);
-    #[unroll]
-    for i in 0..count {
-        sums[i] = 0.0f32;
-    }
-    sums
 }
 
 /// Adds the products of a chunk of queries and of keys to the elements that a unit owns, row by row.

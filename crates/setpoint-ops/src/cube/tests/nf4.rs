@@ -1,10 +1,13 @@
-//! Dequantisation.
+//! Dequantisation, and products with few rows.
 
-use burn::tensor::bf16;
+use burn::tensor::{Device, DeviceKind, bf16};
 
 use super::*;
+use crate::backend::Kernels;
 use crate::composed;
-use crate::cube::nf4;
+use crate::composed::nf4::Nf4Tensors;
+use crate::count_launches;
+use crate::cube::{nf4, nf4_product};
 use crate::nf4::{Nf4Double, Nf4Layout, words};
 
 /// Codes, numbers and the dequantised numbers of a matrix.
@@ -57,4 +60,73 @@ fn numbers_are_values_times_scales() {
             }
         }
     }
+}
+
+/// Rows of `out` outputs and `in` inputs in blocks of some length: whole runs of codes and single ones, one team and several, and columns that
+/// the units of a cube do not share evenly.
+const PRODUCTS: [([usize; 2], usize); 9] = [
+    ([5, 64], 64),
+    ([13, 37], 64),
+    ([1, 65], 64),
+    ([130, 200], 64),
+    ([3, 1], 64),
+    ([70, 333], 16),
+    ([33, 264], 128),
+    ([41, 72], 20),
+    ([9, 1031], 7),
+];
+
+#[test]
+fn products_with_few_rows_are_those_of_the_dequantised_matrix() {
+    // A multiplication and an addition may be fused, which moves a number of bf16 to the next one: scales without an offset have none.
+    let kinds = [
+        (None, FloatDType::F32),
+        (None, FloatDType::BF16),
+        (Some(Nf4Double { group: 256, offset: 0.3 }), FloatDType::F32),
+        (Some(Nf4Double { group: 3, offset: -0.1 }), FloatDType::F32),
+    ];
+    for (i, (shape, block)) in PRODUCTS.into_iter().enumerate() {
+        for (j, rows) in [1, 2, 3, 5, 8, 9, 16, 17, 33, 64].into_iter().enumerate() {
+            let (double, rounding) = kinds[(i + j) % kinds.len()];
+            let layout = Nf4Layout { shape, block, double, rounding };
+            let (codes, numbers_of, exact) = case(layout);
+            let weight = Nf4Tensors::<Cube> { codes, numbers: numbers_of, layout };
+            let [outputs, inputs] = shape;
+            let (x, g) = (numbers(7, rows * inputs), numbers(8, rows * outputs));
+            let (wide_x, wide_g) = (wide(&x), wide(&g));
+            let mut y = vec![0.0; rows * outputs];
+            let mut in_x = vec![0.0; rows * inputs];
+            for (row, o, k) in
+                (0..rows).flat_map(|row| (0..outputs * inputs).map(move |at| (row, at / inputs, at % inputs)))
+            {
+                let number = exact[o * inputs + k];
+                y[row * outputs + o] += wide_x[row * inputs + k] * number;
+                in_x[row * inputs + k] += wide_g[row * outputs + o] * number;
+            }
+            let what = format!("{rows} rows, {layout:?}");
+            let (x, g) = (tensor(&x, [rows, inputs]), tensor(&g, [rows, outputs]));
+            let composed = composed::nf4::forward::<Cube>(x.clone(), weight.clone());
+            assert_result(&what, nf4_product::forward(x.clone(), weight.clone()), composed, &y);
+            let composed = composed::nf4::backward::<Cube>(weight.clone(), g.clone());
+            assert_gradient(&what, nf4_product::backward(weight.clone(), g.clone()), composed, &in_x);
+            assert_eq!(nf4_product::takes(&x, &weight), rows <= nf4_product::FEW_ROWS);
+        }
+    }
+}
+
+#[test]
+fn few_rows_launch_one_kernel_and_more_make_the_matrix_first() {
+    let layout = Nf4Layout { shape: [24, 64], block: 64, double: None, rounding: FloatDType::F32 };
+    let (codes, numbers_of, _) = case(layout);
+    let weight = Nf4Tensors::<Cube> { codes, numbers: numbers_of, layout };
+    let launches = |rows: usize| {
+        let (x, g) = (tensor(&numbers(1, rows * 64), [rows, 64]), tensor(&numbers(2, rows * 24), [rows, 24]));
+        count_launches(&Device::wgpu(DeviceKind::DefaultDevice), || {
+            drop(Cube::linear_nf4_forward(x, weight.clone()));
+            drop(Cube::linear_nf4_backward(weight.clone(), g));
+        })
+    };
+    let (few, many) = (launches(nf4_product::FEW_ROWS), launches(nf4_product::FEW_ROWS + 1));
+    assert_eq!(few.values().sum::<usize>(), 2, "{few:?}");
+    assert!(many.values().sum::<usize>() > 2, "{many:?}");
 }

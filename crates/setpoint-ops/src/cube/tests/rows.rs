@@ -3,7 +3,8 @@
 use super::*;
 use crate::backend::Kernels;
 use crate::composed;
-use crate::cube::{rms_norm, rotate, swiglu, token_scores};
+use crate::cube::{dropout, rms_norm, rotate, swiglu, token_scores};
+use crate::dropout::{DropoutMask, extend_key};
 
 /// Widths below, at and beyond the units of a cube, and more rows than a unit adds up.
 const SHAPES: [[usize; 2]; 5] = [[1, 1], [3, 37], [70, 256], [131, 300], [5, 1031]];
@@ -167,5 +168,29 @@ fn numbers_are_stored_in_half_precision() {
     assert_eq!(found.0.dtype, burn::tensor::DType::F16);
     for (found, composed) in values(found.0).into_iter().zip(values(composed.0)) {
         assert!((found - composed).abs() <= 2e-3, "{found} against {composed}");
+    }
+}
+
+/// The mask is that of the host to the last element, whichever keys were on the device before.
+#[test]
+fn dropout_by_keys() {
+    for (rate, [t, d]) in [0.0, 0.1, 0.5, 0.9].into_iter().flat_map(|rate| SHAPES.map(|shape| (rate, shape))) {
+        let keys = |seed: u64| (0..t as u64).map(|row| extend_key(seed, row)).collect::<Vec<u64>>().into();
+        let masks = [1, 2, 3].map(|seed| DropoutMask::new(keys(seed), rate));
+        let x = numbers(4, t * d);
+        for mask in masks.iter().cycle().take(5) {
+            for matrix in [0, u64::MAX, 0x0123_4567_89ab_cdef] {
+                let mask = mask.for_matrix(matrix);
+                let kept = |i: usize| if mask.keeps(i / d, i % d) { f64::from(x[i]) * mask.scale() } else { 0.0 };
+                let exact: Vec<f64> = (0..t * d).map(kept).collect();
+                let found = values(dropout::drop_elements(tensor(&x, [t, d]), &mask));
+                for (i, (found, exact)) in found.iter().zip(&exact).enumerate() {
+                    assert_eq!(*found == 0.0, *exact == 0.0, "{rate}, {t} rows of {d}: element {i}");
+                    assert!((found - exact).abs() <= 1e-6 * exact.abs(), "{found} {exact}");
+                }
+                let composed = values(composed::dropout::on_device::<Cube>(tensor(&x, [t, d]), &mask));
+                assert_eq!(found, composed);
+            }
+        }
     }
 }
