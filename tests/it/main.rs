@@ -33,6 +33,7 @@ mod hub_server;
 mod ifeval;
 mod jobs;
 mod judges;
+mod large_files;
 mod layers;
 mod links;
 mod max_kl;

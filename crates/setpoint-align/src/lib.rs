@@ -75,9 +75,9 @@ mod summary;
 
 pub use aggregate::{Aggregate, constant_like, weighted_sum};
 pub use audit::{
-    AuditPrompt, AuditReport, AuditSettings, Estimated, FEASIBILITY_TOLERANCE, Fall, Feasibility, Finding,
+    AuditData, AuditPrompt, AuditReport, AuditSettings, Estimated, FEASIBILITY_TOLERANCE, Fall, Feasibility, Finding,
     InfeasiblePrompt, LabelDisagreement, Masses, Offsets, Quarter, Recommended, ScoredResponse, Severity, Shares,
-    Subject, TELLING_SHARE, Targets, Verdict, audit, least_level_per_token, prompt_log_mass,
+    Subject, TELLING_SHARE, Targets, Verdict, audit, audit_data, least_level_per_token, prompt_log_mass,
 };
 pub use displacement::{
     ChosenStep, DisplacementDetector, DisplacementSettings, DisplacementThreshold, DisplacementWarning,

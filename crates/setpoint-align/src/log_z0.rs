@@ -62,6 +62,11 @@ impl LogZ0 {
         }
     }
 
+    /// Returns whether the level follows from the rewards.
+    pub fn needs_rewards(self) -> bool {
+        !matches!(self, Self::Nats(_) | Self::BreakEvenReward(_) | Self::PerPrompt)
+    }
+
     /// The number of nats that all prompts share, given the rewards that it follows from ([`LogZ0::basis`]), transformed
     /// and scaled.
     ///

@@ -100,21 +100,27 @@ impl RewardTransform {
     /// # Ok::<(), setpoint_align::Error>(())
     /// ```
     pub fn fit(self, data: &[PromptRewards], scale: f64) -> Result<FittedTransform, Error> {
-        POSITIVE.check("reward_scale", &scale)?;
         data.iter().try_for_each(PromptRewards::validate)?;
-        let all = || -> Result<Vec<f64>, Error> {
-            let all: Vec<f64> = data.iter().flat_map(|p| p.rewards.iter().copied()).collect();
-            if all.is_empty() {
-                return Err(Error::Empty { what: "fitting the reward transform" });
-            }
-            Ok(all)
+        self.fit_rewards(data.iter().flat_map(|prompt| prompt.rewards.iter().copied()).collect(), scale)
+    }
+
+    /// Fits the transform to the rewards of all responses of the training data, of which each row has been
+    /// [validated](PromptRewards::validate).
+    ///
+    /// # Errors
+    /// As [`fit`](Self::fit).
+    pub fn fit_rewards(self, rewards: Vec<f64>, scale: f64) -> Result<FittedTransform, Error> {
+        POSITIVE.check("reward_scale", &scale)?;
+        let all = || match rewards.is_empty() {
+            true => Err(Error::Empty { what: "fitting the reward transform" }),
+            false => Ok(rewards.as_slice()),
         };
         let map = match self {
             Self::None => Map::Identity,
-            Self::Center => Map::Affine { mean: mean_std(&all()?).0, deviation: 1.0 },
+            Self::Center => Map::Affine { mean: mean_std(all()?).0, deviation: 1.0 },
             Self::Zscore => {
                 let all = all()?;
-                let (mean, deviation) = mean_std(&all);
+                let (mean, deviation) = mean_std(all);
                 let largest = all.iter().fold(0.0, |largest: f64, r| largest.max(r.abs()));
                 if deviation <= DEGENERATE * largest {
                     let count = all.len();
@@ -124,7 +130,8 @@ impl RewardTransform {
             }
             Self::CenterPerPrompt => Map::CenterPerPrompt,
             Self::Quantile => {
-                let mut sorted = all()?;
+                all()?;
+                let mut sorted = rewards;
                 sorted.sort_by(f64::total_cmp);
                 Map::Quantile { sorted }
             }

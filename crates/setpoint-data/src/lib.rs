@@ -26,6 +26,7 @@ mod gguf;
 mod hash;
 mod inspect;
 mod notes;
+mod pieces;
 mod read;
 mod record;
 mod seam;
@@ -56,6 +57,7 @@ pub use self::gguf::{GgufTokenizer, TokenKind};
 pub use self::hash::{content_hash, content_hash_of_store, hex};
 pub use self::inspect::{Segment, SegmentKind, segments};
 pub use self::notes::ModelNotes;
+pub use self::pieces::Pieces;
 pub use self::read::{
     Hub, HubModel, Push, PushFile, Pushed, ReadReport, RecordChunks, RecordStream, RowStream, SourceReport,
     load_records, read_records, read_records_from, read_rows, read_rows_from,

@@ -1,7 +1,6 @@
-//! Examples on disk: an index in memory, and the tokens in a [`Spool`].
+//! Examples on disk: an index in memory, and the tokens in a [`Spool`](crate::Spool).
 
 use std::collections::HashMap;
-use std::io;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -9,39 +8,36 @@ use std::sync::Arc;
 
 use crate::encode::{EncodedResponse, Example};
 use crate::error::Error;
+use crate::pieces::Pieces;
 use crate::record::{Label, Source};
-use crate::spool::Spool;
 
-/// The bytes of examples that are kept in memory. Beyond them, they go to a file.
-const IN_MEMORY: usize = 16 << 20;
-
-/// Examples that are written once and read in any order. In memory is eight bytes of each; the rest is in memory only as long as it is
+/// Examples that are written once and read in any order. In memory are eight bytes of each; the rest is in memory only as long as it is
 /// little, and else in a file without a name.
 #[derive(Debug)]
 pub struct ExampleStore {
-    spool: Spool,
-    /// The place of each example, and the end of the last.
-    places: Vec<u64>,
+    pieces: Pieces,
     paths: Vec<Arc<Path>>,
     numbers: HashMap<Arc<Path>, u32>,
     piece: Vec<u8>,
 }
 
 impl ExampleStore {
-    /// Creates an empty store. `folder`: where the file goes if there are many examples.
-    pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self::with_limit(folder, IN_MEMORY)
+    /// The usual limit of the bytes that are kept in memory.
+    pub const IN_MEMORY: usize = 16 << 20;
+
+    /// Creates an empty store. `folder`: where the file goes if there are more than `limit` bytes.
+    pub fn new(folder: impl Into<PathBuf>, limit: usize) -> Self {
+        Self { pieces: Pieces::new(folder, limit), paths: Vec::new(), numbers: HashMap::new(), piece: Vec::new() }
     }
 
-    /// The same with another number of bytes that are kept in memory.
-    pub fn with_limit(folder: impl Into<PathBuf>, limit: usize) -> Self {
-        Self {
-            spool: Spool::new(folder, limit),
-            places: vec![0],
-            paths: Vec::new(),
-            numbers: HashMap::new(),
-            piece: Vec::new(),
-        }
+    /// Creates a store of examples that stays in memory.
+    ///
+    /// # Errors
+    /// None that can occur without a file.
+    pub fn in_memory<'e>(examples: impl IntoIterator<Item = &'e Example>) -> Result<Self, Error> {
+        let mut store = Self::new("", usize::MAX);
+        examples.into_iter().try_for_each(|example| store.push(example))?;
+        Ok(store)
     }
 
     /// Adds an example.
@@ -56,15 +52,13 @@ impl ExampleStore {
         });
         self.piece.clear();
         write(example, number, &mut self.piece);
-        self.spool.push(&self.piece)?;
-        self.places.push(self.spool.len());
-        Ok(())
+        self.pieces.push(&self.piece)
     }
 
     /// Returns the number of examples.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.places.len() - 1
+        self.pieces.len()
     }
 
     /// Returns whether there are no examples.
@@ -76,7 +70,7 @@ impl ExampleStore {
     /// Returns whether the examples were too many for memory.
     #[must_use]
     pub fn has_file(&self) -> bool {
-        self.spool.has_file()
+        self.pieces.has_file()
     }
 
     /// Returns an example.
@@ -87,11 +81,7 @@ impl ExampleStore {
     /// # Panics
     /// When there is no such example.
     pub fn get(&self, example: usize) -> Result<Example, Error> {
-        let (start, end) = (self.places[example], self.places[example + 1]);
-        let mut piece = vec![0; (end - start) as usize];
-        self.spool.read(start, &mut piece)?;
-        read(&mut Cursor(&piece), &self.paths)
-            .ok_or_else(|| self.spool.failed(io::Error::new(io::ErrorKind::InvalidData, "it is not as it was written")))
+        read(&mut Cursor(&self.pieces.get(example)?), &self.paths).ok_or_else(|| self.pieces.changed())
     }
 
     /// Returns all examples in their order.
@@ -224,9 +214,9 @@ mod tests {
     #[test]
     fn examples_come_back_as_they_were() {
         let examples: Vec<Example> = (0..60).map(example).collect();
-        for (limit, has_file) in [(IN_MEMORY, false), (500, true)] {
+        for (limit, has_file) in [(ExampleStore::IN_MEMORY, false), (500, true)] {
             let folder = tempfile::tempdir().unwrap();
-            let mut store = ExampleStore::with_limit(folder.path(), limit);
+            let mut store = ExampleStore::new(folder.path(), limit);
             examples.iter().for_each(|example| store.push(example).unwrap());
             assert_eq!((store.len(), store.has_file()), (60, has_file));
             for row in (0..60).rev() {

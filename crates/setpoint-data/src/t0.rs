@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::encode::Example;
 use crate::error::Error;
+use crate::store::ExampleStore;
 
 /// The tokens of t0. All prompts must begin with the same ones: DRO normalises by the probability of everything
 /// behind them.
@@ -23,24 +24,23 @@ impl T0 {
     /// The number of tokens of t0.
     ///
     /// # Errors
-    /// [`Error::T0`], naming the first row that differs from the first one or is too short. Needs no model, so this is
-    /// found before any weights are loaded.
-    pub fn resolve(self, examples: &[Example]) -> Result<usize, Error> {
-        let Some((first, rest)) = examples.split_first() else { return Ok(0) };
+    /// [`Error::T0`], naming the first row that differs from the first one or is too short; when a row cannot be read back. Needs no model,
+    /// so this is found before any weights are loaded.
+    pub fn resolve(self, examples: &ExampleStore) -> Result<usize, Error> {
+        if examples.is_empty() {
+            return Ok(0);
+        }
+        let first = examples.get(0)?;
         let wanted = match self {
             Self::FirstToken => 1,
             Self::Tokens(n) => n,
-            Self::CommonPrefix => {
-                let shared = |e: &Example| e.prompt.iter().zip(&first.prompt).take_while(|(a, b)| a == b).count();
-                let (row, n) =
-                    rest.iter().map(|e| (e, shared(e))).min_by_key(|(_, n)| *n).unwrap_or((first, first.prompt.len()));
-                return if n > 0 { Ok(n) } else { Err(differs(row, first, 0)) };
-            }
+            Self::CommonPrefix => return common_prefix(&first, examples),
         };
-        for example in examples {
+        for example in examples.iter() {
+            let example = example?;
             if example.prompt.len() < wanted {
                 return Err(Error::T0 {
-                    at: example.source.clone(),
+                    at: example.source,
                     reason: format!(
                         "t0 is {wanted} tokens but this prompt has only {}. Set `align.t0` to `first_token` or `common_prefix`",
                         example.prompt.len()
@@ -48,11 +48,24 @@ impl T0 {
                 });
             }
             if let Some(at) = (0..wanted).find(|&i| example.prompt[i] != first.prompt[i]) {
-                return Err(differs(example, first, at));
+                return Err(differs(&example, &first, at));
             }
         }
         Ok(wanted)
     }
+}
+
+/// Counts the tokens that all prompts share.
+fn common_prefix(first: &Example, examples: &ExampleStore) -> Result<usize, Error> {
+    let mut shared = first.prompt.len();
+    for example in examples.iter() {
+        let example = example?;
+        shared = example.prompt.iter().zip(&first.prompt[..shared]).take_while(|(a, b)| a == b).count();
+        if shared == 0 {
+            return Err(differs(&example, first, 0));
+        }
+    }
+    Ok(shared)
 }
 
 fn differs(example: &Example, first: &Example, at: usize) -> Error {
@@ -74,7 +87,7 @@ mod tests {
     use super::*;
     use crate::record::Source;
 
-    fn examples(prompts: &[&[u32]]) -> Vec<Example> {
+    fn examples(prompts: &[&[u32]]) -> ExampleStore {
         let example = |(row, prompt): (usize, &&[u32])| Example {
             row,
             source: Source::row(std::path::Path::new("f"), row),
@@ -83,7 +96,8 @@ mod tests {
             margin: None,
             assistant_spans: vec![],
         };
-        prompts.iter().enumerate().map(example).collect()
+        let examples: Vec<Example> = prompts.iter().enumerate().map(example).collect();
+        ExampleStore::in_memory(&examples).unwrap()
     }
 
     #[test]
@@ -93,7 +107,7 @@ mod tests {
         assert_eq!(T0::CommonPrefix.resolve(&shared).unwrap(), 2);
         assert_eq!(T0::Tokens(2).resolve(&shared).unwrap(), 2);
         assert_eq!(T0::Tokens(0).resolve(&shared).unwrap(), 0);
-        assert_eq!(T0::CommonPrefix.resolve(&shared[..1]).unwrap(), 4);
+        assert_eq!(T0::CommonPrefix.resolve(&examples(&[&[1, 5, 6, 7]])).unwrap(), 4);
     }
 
     #[test]

@@ -26,8 +26,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Preference::new(&prompt, &[filler, 7, 2], &[8, filler, 2], 0.0, format!("pair {i}"))
     };
     let center = 0.01;
-    let train = PreferenceTask::new((0..48).map(pair).collect(), center)?;
-    let held_out = PreferenceTask::new((100..116).map(pair).collect(), center)?;
+    let train = PreferenceTask::new((0..48).map(pair).collect::<Vec<_>>(), center)?;
+    let held_out = PreferenceTask::new((100..116).map(pair).collect::<Vec<_>>(), center)?;
 
     let folder = tempfile::tempdir()?;
     let run = RunDir::create(folder.path().join("run"))?;

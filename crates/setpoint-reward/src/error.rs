@@ -26,6 +26,9 @@ pub enum Error {
     /// A checkpoint could not be read or written.
     #[error(transparent)]
     Model(#[from] setpoint_transformer::Error),
+    /// The engine failed, or a pair could not be made.
+    #[error(transparent)]
+    Engine(#[from] setpoint_train::Error),
     /// A folder holds a model without a reward head.
     #[error("{}: holds a causal language model, not a reward model (`architectures` ends in ForSequenceClassification)", path.display())]
     NotARewardModel {

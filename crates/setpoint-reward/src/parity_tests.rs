@@ -67,7 +67,7 @@ impl Golden {
     }
 
     fn task(&self, expected: &Expected) -> PreferenceTask {
-        let pairs = (self.rows().chunks(2).zip(&expected.margins))
+        let pairs: Vec<Preference> = (self.rows().chunks(2).zip(&expected.margins))
             .map(|(pair, &margin)| Preference {
                 chosen: pair[0].clone(),
                 rejected: pair[1].clone(),

@@ -1,7 +1,7 @@
 //! Training a reward model on preference pairs.
 
 use burn::tensor::{Tensor, TensorData};
-use setpoint_train::{BatchContext, Forward, MetricSums, ResponseValues, Task, Trainable};
+use setpoint_train::{BatchContext, Forward, MetricSums, OnDemand, ResponseValues, Task, Trainable};
 use setpoint_transformer::lora::{MaskSeed, with_dropout};
 
 use crate::bradley_terry::bradley_terry;
@@ -43,23 +43,30 @@ impl Preference {
 /// rejected), `margin`, `min_reward`, `mean_reward`, `max_reward`.
 #[derive(Debug, Clone)]
 pub struct PreferenceTask {
-    pairs: Vec<Preference>,
+    pairs: OnDemand<Preference>,
+    /// The tokens of each pair that go through the model.
+    costs: Vec<u32>,
     center: f64,
 }
 
 impl PreferenceTask {
-    /// A task on `pairs` with `center` as the factor of `(r_w + r_l)²` (0 switches it off, 0.01 is usual).
+    /// A task on `pairs` with `center` as the factor of `(r_w + r_l)²` (0 switches it off, 0.01 is usual). Pairs that are made
+    /// [on demand](OnDemand) are made once here, to be checked.
     ///
     /// # Errors
-    /// [`Error::Preference`] for a factor below 0 or a margin that is not finite; [`Error::Empty`] for a side without tokens.
-    pub fn new(pairs: Vec<Preference>, center: f64) -> Result<Self, Error> {
+    /// [`Error::Preference`] for a factor below 0 or a margin that is not finite; [`Error::Empty`] for a side without tokens;
+    /// [`Error::Engine`] for a pair that cannot be made.
+    pub fn new(pairs: impl Into<OnDemand<Preference>>, center: f64) -> Result<Self, Error> {
+        let pairs = pairs.into();
         if !(center.is_finite() && center >= 0.0) {
             return Err(Error::Preference {
                 place: "the centring coefficient".to_owned(),
                 reason: format!("is {center}, expected a finite number, 0 or greater"),
             });
         }
-        for pair in &pairs {
+        let mut costs = Vec::with_capacity(pairs.len());
+        for pair in pairs.iter() {
+            let pair = pair?;
             for (side, row) in [("chosen", &pair.chosen), ("rejected", &pair.rejected)] {
                 if row.is_empty() {
                     return Err(Error::Empty { place: format!("{}, {side}", pair.name) });
@@ -67,21 +74,23 @@ impl PreferenceTask {
             }
             if !pair.margin.is_finite() {
                 return Err(Error::Preference {
-                    place: pair.name.clone(),
+                    place: pair.name,
                     reason: format!("the margin is {}, expected a finite number", pair.margin),
                 });
             }
+            let cost: usize = groups(&[&pair.chosen, &pair.rejected], usize::MAX).iter().map(|group| group.cost).sum();
+            costs.push(cost as u32);
         }
-        Ok(Self { pairs, center })
+        Ok(Self { pairs, costs, center })
     }
 
     /// The pairs.
-    pub fn pairs(&self) -> &[Preference] {
+    pub fn pairs(&self) -> &OnDemand<Preference> {
         &self.pairs
     }
 
     fn losses(&self, model: &RewardModel, examples: &[usize], denominator: f64) -> Result<Forward, Error> {
-        let pairs: Vec<&Preference> = examples.iter().map(|&example| &self.pairs[example]).collect();
+        let pairs = examples.iter().map(|&example| self.pairs.get(example)).collect::<Result<Vec<_>, _>>()?;
         let vocabulary = model.vocabulary();
         for pair in &pairs {
             check_row(&pair.chosen, vocabulary, || format!("{}, chosen", pair.name))?;
@@ -137,8 +146,7 @@ impl Task for PreferenceTask {
     }
 
     fn cost(&self, example: usize) -> usize {
-        let pair = &self.pairs[example];
-        groups(&[&pair.chosen, &pair.rejected], usize::MAX).iter().map(|group| group.cost).sum()
+        self.costs[example] as usize
     }
 
     fn forward(
@@ -151,7 +159,7 @@ impl Task for PreferenceTask {
     }
 
     fn describe(&self, example: usize) -> String {
-        self.pairs[example].name.clone()
+        self.pairs.get(example).map_or_else(|_| format!("pair {example}"), |pair| pair.name)
     }
 }
 

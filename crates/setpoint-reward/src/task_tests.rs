@@ -135,7 +135,8 @@ fn training_learns_which_token_is_better() {
         [1].into_iter().chain(filler(seed, 1 + seed % 4)).chain([mark]).chain(filler(seed + 50, 2)).chain([2]).collect()
     };
     let data = |from: u32, to: u32| -> PreferenceTask {
-        let pairs = (from..to).map(|seed| pair(&response(seed, 7), &response(seed + 3, 8), 0.0, "made")).collect();
+        let pairs: Vec<Preference> =
+            (from..to).map(|seed| pair(&response(seed, 7), &response(seed + 3, 8), 0.0, "made")).collect();
         PreferenceTask::new(pairs, 0.01).unwrap()
     };
     let (train, held_out) = (data(0, 48), data(100, 148));

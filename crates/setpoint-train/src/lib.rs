@@ -38,6 +38,7 @@ mod metrics;
 mod mirror;
 mod mixture;
 mod moments;
+mod on_demand;
 mod optimizer;
 mod order;
 mod parameters;
@@ -73,6 +74,7 @@ pub use logps::{
 pub use metrics::MetricSums;
 pub use mixture::{EpochEnd, Mixed, Mixture, MixtureError};
 pub use moments::MomentsFormat;
+pub use on_demand::OnDemand;
 pub use optimizer::{AdamW, AdamWConfig};
 pub use order::Order;
 pub use reference::{ReferenceKey, ReferenceRow, ReferenceStore};

@@ -3,8 +3,8 @@
 //! A JSONL file: a line that says what the numbers belong to, then a line for each response, which ends with a checksum of the rest.
 //! It grows row by row, so an interrupted computation goes on where it stopped. Files of version 1 have no checksums.
 
-use std::collections::HashMap;
-use std::fs;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -59,48 +59,51 @@ struct Header {
     key: ReferenceKey,
 }
 
-/// An open file of reference log-probabilities, locked against other processes.
+/// An open file of reference log-probabilities, locked against other processes. What it holds is not kept in memory.
 #[derive(Debug)]
 pub struct ReferenceStore {
     path: PathBuf,
     log: AppendLog,
-    rows: HashMap<(usize, usize), ReferenceRow>,
     /// The version of the file.
     version: u64,
 }
 
 impl ReferenceStore {
-    /// Opens a file, or starts it. A last line that was torn by a killed process is dropped.
+    /// Opens a file, or starts it, and gives each response that it holds to `take`: of one that was added again, the last counts. A last line
+    /// that was torn by a killed process is dropped.
     ///
     /// # Errors
     /// When the file belongs to another model, tokenizer or data set, is damaged, or is in use by another process.
-    pub fn open(path: impl AsRef<Path>, key: &ReferenceKey) -> Result<Self, Error> {
+    pub fn open(path: impl AsRef<Path>, key: &ReferenceKey, take: &mut dyn FnMut(ReferenceRow)) -> Result<Self, Error> {
         let path = path.as_ref();
         // The lock comes first: a holder may be writing what would be read here.
         let mut log = AppendLog::open_locked(path)?;
-        let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
-        let whole = text.rfind('\n').map_or(0, |end| end + 1);
-        let mut rows = HashMap::new();
-        let mut version = VERSION;
-        for (number, line) in text[..whole].lines().enumerate() {
+        let mut file = BufReader::new(File::open(path).map_err(Error::io("read", path))?);
+        let (mut line, mut whole, mut version) = (Vec::new(), 0, VERSION);
+        for number in 1.. {
+            line.clear();
+            file.read_until(b'\n', &mut line).map_err(Error::io("read", path))?;
+            if line.pop() != Some(b'\n') {
+                break;
+            }
+            whole += line.len() as u64 + 1;
             let wrong = |error: serde_json::Error| {
-                Error::corrupt(path, format!("line {}: {}", number + 1, words::json_in_line(&error)))
+                Error::corrupt(path, format!("line {number}: {}", words::json_in_line(&error)))
             };
-            if number == 0 {
-                let header: Header = serde_json::from_str(line).map_err(wrong)?;
+            if number == 1 {
+                let header: Header = serde_json::from_slice(&line).map_err(wrong)?;
                 check_key(path, &header, key)?;
                 version = header.version;
             } else {
-                let mut value: Value = serde_json::from_str(line).map_err(wrong)?;
+                let mut value: Value = serde_json::from_slice(&line).map_err(wrong)?;
                 if version > 1 {
-                    check_line(path, number + 1, &mut value)?;
+                    check_line(path, number, &mut value)?;
                 }
-                let row: ReferenceRow = serde_json::from_value(value).map_err(wrong)?;
-                rows.insert((row.row, row.response), row);
+                take(serde_json::from_value(value).map_err(wrong)?);
             }
         }
-        log.truncate(whole as u64)?;
-        let mut store = Self { path: path.to_path_buf(), log, rows, version };
+        log.truncate(whole)?;
+        let mut store = Self { path: path.to_path_buf(), log, version };
         if whole == 0 {
             let header = Header { format: FORMAT.into(), version: VERSION, key: key.clone() };
             store.append_line(&header)?;
@@ -109,26 +112,11 @@ impl ReferenceStore {
         Ok(store)
     }
 
-    /// The log-probabilities of a response, if they are there.
-    pub fn get(&self, row: usize, response: usize) -> Option<&ReferenceRow> {
-        self.rows.get(&(row, response))
-    }
-
-    /// Number of responses stored.
-    pub fn len(&self) -> usize {
-        self.rows.len()
-    }
-
-    /// Returns whether nothing is stored.
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
     /// Adds a response; one that is there already is replaced.
     ///
     /// # Errors
     /// When a log-probability is not finite, or the file cannot be written.
-    pub fn append(&mut self, row: ReferenceRow) -> Result<(), Error> {
+    pub fn append(&mut self, row: &ReferenceRow) -> Result<(), Error> {
         if !(row.prompt_logp.is_finite() && row.response_logp.is_finite()) {
             return Err(Error::Sequence {
                 index: row.row,
@@ -139,16 +127,13 @@ impl ReferenceStore {
             });
         }
         if self.version > 1 {
-            let mut value =
-                serde_json::to_value(&row).map_err(|error| Error::corrupt(&self.path, error.to_string()))?;
+            let mut value = serde_json::to_value(row).map_err(|error| Error::corrupt(&self.path, error.to_string()))?;
             let sum = checksum(&value);
             value[CHECKSUM] = sum.into();
-            self.append_line(&value)?;
+            self.append_line(&value)
         } else {
-            self.append_line(&row)?;
+            self.append_line(row)
         }
-        self.rows.insert((row.row, row.response), row);
-        Ok(())
     }
 
     /// Brings everything to the disk.
@@ -216,6 +201,8 @@ fn check_key(path: &Path, header: &Header, key: &ReferenceKey) -> Result<(), Err
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn key() -> ReferenceKey {
@@ -233,14 +220,21 @@ mod tests {
         }
     }
 
+    /// Opens a file; also returns what it holds.
+    fn open(path: &Path, key: &ReferenceKey) -> Result<(ReferenceStore, Vec<ReferenceRow>), Error> {
+        let mut rows = Vec::new();
+        let store = ReferenceStore::open(path, key, &mut |row| rows.push(row))?;
+        Ok((store, rows))
+    }
+
     #[test]
     fn rows_come_back_to_the_bit_and_a_torn_line_is_dropped() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("reference.jsonl");
-        let mut store = ReferenceStore::open(&path, &key()).unwrap();
-        store.append(row(0, 0)).unwrap();
-        store.append(row(0, 1)).unwrap();
-        store.append(row(2, 0)).unwrap();
+        let (mut store, _) = open(&path, &key()).unwrap();
+        store.append(&row(0, 0)).unwrap();
+        store.append(&row(0, 1)).unwrap();
+        store.append(&row(2, 0)).unwrap();
         drop(store);
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), 4);
@@ -249,11 +243,9 @@ mod tests {
         let third = text.trim_end().rfind('\n').unwrap() + 1;
         for length in [third + 1, third + 20, text.len() - 1] {
             fs::write(&path, &text[..length]).unwrap();
-            let mut store = ReferenceStore::open(&path, &key()).unwrap();
-            assert_eq!(store.len(), 2);
-            assert_eq!(store.get(0, 1), Some(&row(0, 1)));
-            assert_eq!(store.get(2, 0), None);
-            store.append(row(2, 0)).unwrap();
+            let (mut store, rows) = open(&path, &key()).unwrap();
+            assert_eq!(rows, [row(0, 0), row(0, 1)]);
+            store.append(&row(2, 0)).unwrap();
             store.sync().unwrap();
             drop(store);
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
@@ -265,18 +257,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("reference.jsonl");
         fs::write(&path, "{\"format\":\"setpo").unwrap();
-        assert!(ReferenceStore::open(&path, &key()).unwrap().is_empty());
-        assert!(ReferenceStore::open(&path, &key()).unwrap().is_empty());
+        assert!(open(&path, &key()).unwrap().1.is_empty());
+        assert!(open(&path, &key()).unwrap().1.is_empty());
     }
 
     #[test]
     fn another_key_is_refused_and_named() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("reference.jsonl");
-        ReferenceStore::open(&path, &key()).unwrap().append(row(0, 0)).unwrap();
+        open(&path, &key()).unwrap().0.append(&row(0, 0)).unwrap();
         let before = fs::read(&path).unwrap();
         let other = ReferenceKey { model: "m2".into(), examples: "e2".into(), ..key() };
-        let error = ReferenceStore::open(&path, &other).unwrap_err().to_string();
+        let error = open(&path, &other).unwrap_err().to_string();
         assert!(error.contains("its model is `m1`, expected `m2`"), "{error}");
         assert!(error.contains("its examples is `e1`, expected `e2`"), "{error}");
         assert!(!error.contains("t1"), "{error}");
@@ -287,10 +279,10 @@ mod tests {
     fn a_damaged_line_is_an_error_with_its_number() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("reference.jsonl");
-        ReferenceStore::open(&path, &key()).unwrap();
+        open(&path, &key()).unwrap();
         let header = fs::read_to_string(&path).unwrap();
         fs::write(&path, format!("{header}{{\"row\":0}}\n")).unwrap();
-        let error = ReferenceStore::open(&path, &key()).unwrap_err().to_string();
+        let error = open(&path, &key()).unwrap_err().to_string();
         assert!(error.contains("line 2"), "{error}");
     }
 
@@ -298,8 +290,8 @@ mod tests {
     fn changed_digits_are_noticed_and_a_file_without_checksums_still_grows() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("reference.jsonl");
-        let mut store = ReferenceStore::open(&path, &key()).unwrap();
-        (0..3).for_each(|i| store.append(row(i, 0)).unwrap());
+        let (mut store, _) = open(&path, &key()).unwrap();
+        (0..3).for_each(|i| store.append(&row(i, 0)).unwrap());
         drop(store);
         let text = fs::read_to_string(&path).unwrap();
         for (old, new) in [("-1.1", "-1.2"), ("\"row\":2", "\"row\":1"), ("response_tokens\":5", "response_tokens\":6")]
@@ -307,35 +299,37 @@ mod tests {
             let changed = text.replacen(old, new, 1);
             assert_ne!(text, changed);
             fs::write(&path, changed).unwrap();
-            let error = ReferenceStore::open(&path, &key()).unwrap_err().to_string();
+            let error = open(&path, &key()).unwrap_err().to_string();
             assert!(error.contains("reference.jsonl is damaged: line") && error.contains("checksum"), "{error}");
         }
 
         // As version 1 wrote it.
         let (header, first) = (text.lines().next().unwrap(), serde_json::to_string(&row(0, 0)).unwrap());
         fs::write(&path, format!("{}\n{first}\n", header.replace("\"version\":2", "\"version\":1"))).unwrap();
-        let mut store = ReferenceStore::open(&path, &key()).unwrap();
-        store.append(row(1, 0)).unwrap();
+        let (mut store, _) = open(&path, &key()).unwrap();
+        store.append(&row(1, 0)).unwrap();
         drop(store);
         assert!(!fs::read_to_string(&path).unwrap().contains(CHECKSUM));
-        assert_eq!(ReferenceStore::open(&path, &key()).unwrap().get(1, 0), Some(&row(1, 0)));
+        assert_eq!(open(&path, &key()).unwrap().1, [row(0, 0), row(1, 0)]);
     }
 
     #[test]
     fn what_is_not_finite_is_not_stored() {
         let dir = tempfile::tempdir().unwrap();
-        let mut store = ReferenceStore::open(dir.path().join("r.jsonl"), &key()).unwrap();
-        let error = store.append(ReferenceRow { response_logp: f64::NAN, ..row(7, 1) }).unwrap_err();
+        let path = dir.path().join("r.jsonl");
+        let (mut store, _) = open(&path, &key()).unwrap();
+        let error = store.append(&ReferenceRow { response_logp: f64::NAN, ..row(7, 1) }).unwrap_err();
         assert!(error.to_string().contains("sequence 7: the reference log-probabilities of response 1"), "{error}");
-        assert!(store.is_empty());
+        drop(store);
+        assert!(open(&path, &key()).unwrap().1.is_empty());
     }
 
     #[test]
     fn two_writers_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("reference.jsonl");
-        let store = ReferenceStore::open(&path, &key()).unwrap();
-        let error = ReferenceStore::open(&path, &key()).unwrap_err();
+        let store = open(&path, &key()).unwrap();
+        let error = open(&path, &key()).unwrap_err();
         assert!(matches!(error, Error::Locked { .. }), "{error}");
         drop(store);
     }

@@ -17,14 +17,28 @@ pub fn token_hash(ids: &[u32]) -> u64 {
 
 /// Identifies sequences: their tokens, and what of them is scored.
 pub fn sequences_hash<'a>(sequences: impl IntoIterator<Item = &'a Sequence>) -> String {
-    let mut hash = Sha256::new();
-    for sequence in sequences {
+    let mut hash = SequencesHash::default();
+    sequences.into_iter().for_each(|sequence| hash.add(sequence));
+    hash.finish()
+}
+
+/// A [`sequences_hash`] of sequences that come one after the other.
+#[derive(Debug, Default)]
+pub struct SequencesHash(Sha256);
+
+impl SequencesHash {
+    /// Takes a sequence in.
+    pub fn add(&mut self, sequence: &Sequence) {
         for number in [sequence.ids.len(), sequence.prompt_len, sequence.scored_from] {
-            hash.update((number as u64).to_le_bytes());
+            self.0.update((number as u64).to_le_bytes());
         }
-        sequence.ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
+        sequence.ids.iter().for_each(|id| self.0.update(id.to_le_bytes()));
     }
-    hex(&hash.finalize())
+
+    /// Returns the hash of all.
+    pub fn finish(self) -> String {
+        hex(&self.0.finalize())
+    }
 }
 
 /// A short hash of a text, for fingerprints.

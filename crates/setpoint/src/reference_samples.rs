@@ -1,12 +1,11 @@
 //! Samples of the reference model that are columns of the rows. `annotate --reference-samples` writes them, and methods read them whose
 //! targets are estimated from them.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use serde_json::Value;
 use setpoint_align::{LEAST_SAMPLES, ReferenceSample};
-use setpoint_data::{DatasetConfig, Example, Record, Source, counted, load_records};
+use setpoint_data::{DatasetConfig, Example, ExampleStore, Pieces, Record, RecordChunks, Source, counted};
 
 use crate::failure::{Failure, Outcome};
 use crate::job::word;
@@ -43,23 +42,37 @@ pub struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Reads the samples of each example, with rewards as the file has them.
+    /// Reads the samples of each example, with rewards as the file has them. `examples`: those of the file, in its order. `folder`: where the
+    /// samples go if there are more than `limit` bytes of them.
     ///
     /// Examples hold the columns of their format alone, so the file is read again.
     ///
     /// # Errors
     /// When a row has no samples, fewer than [`LEAST_SAMPLES`], or not as many rewards.
-    pub fn read(&self, examples: &[Example]) -> Outcome<Vec<Vec<ReferenceSample>>> {
-        let (records, _) = load_records(self.data)?;
-        let records: HashMap<&Source, &Record> = records.iter().map(|record| (&record.source, record)).collect();
-        let of = |example: &Example| match records.get(&example.source) {
-            Some(record) => self.samples(record),
-            None => Err(Failure::run(format!("{}: the row changed while it was read", example.source))),
-        };
-        let samples = examples.iter().map(of).collect::<Outcome<_>>()?;
+    pub fn read(&self, examples: &ExampleStore, folder: &Path, limit: usize) -> Outcome<SampleStore> {
+        let mut samples = SampleStore(Pieces::new(folder, limit));
+        let mut others = Others::default();
+        let mut chunks = RecordChunks::open(self.data);
+        let mut records = Vec::<Record>::new().into_iter();
+        for example in examples.iter() {
+            let example = example?;
+            let record = loop {
+                match records.next() {
+                    Some(record) if record.source == example.source => break record,
+                    Some(_) => {}
+                    None => match chunks.next_chunk()? {
+                        Some(chunk) => records = chunk.into_iter(),
+                        None => return Err(changed(&example)),
+                    },
+                }
+            };
+            samples.push(&self.samples(&record)?)?;
+            if let Some(reference) = self.reference {
+                others.look_at(&record, reference)?;
+            }
+        }
         if let Some(reference) = self.reference {
-            let own = examples.iter().filter_map(|example| records.get(&example.source).copied());
-            warn_of_other_model(own, reference)?;
+            others.warn(reference);
         }
         Ok(samples)
     }
@@ -114,25 +127,87 @@ impl Reader<'_> {
     }
 }
 
-/// Warns of samples that are noted to come from another model than the reference.
-fn warn_of_other_model<'r>(records: impl Iterator<Item = &'r Record>, reference: &Path) -> Outcome {
-    let noted: Vec<(&Record, &str)> =
-        records.filter_map(|record| Some((record, column(record, SETTINGS)?.get(MODEL)?.as_str()?))).collect();
-    if noted.is_empty() {
-        return Ok(());
+fn changed(example: &Example) -> Failure {
+    Failure::run(format!("{}: the row changed while it was read", example.source))
+}
+
+/// Rows whose samples are noted to come from another model than the reference.
+#[derive(Debug, Default)]
+struct Others {
+    count: usize,
+    first: Option<Source>,
+    /// The identity of the reference, once a row notes any.
+    own: Option<String>,
+}
+
+impl Others {
+    fn look_at(&mut self, record: &Record, reference: &Path) -> Outcome {
+        let Some(noted) = column(record, SETTINGS).and_then(|settings| settings.get(MODEL)?.as_str()) else {
+            return Ok(());
+        };
+        let own = match &self.own {
+            Some(own) => own,
+            None => self.own.insert(model_note(&setup::model_hash(reference)?).to_owned()),
+        };
+        if noted != own {
+            self.count += 1;
+            self.first.get_or_insert_with(|| record.source.clone());
+        }
+        Ok(())
     }
-    let hash = setup::model_hash(reference)?;
-    let own = model_note(&hash);
-    let other: Vec<&Record> = noted.iter().filter(|(_, model)| *model != own).map(|(record, _)| *record).collect();
-    if let Some(first) = other.first() {
-        log::warn!(
-            "the samples of {} come from another model than the reference {}, and log Z(x) is estimated for that one; the first: {}",
-            counted(other.len(), "row"),
-            reference.display(),
-            first.source
-        );
+
+    fn warn(&self, reference: &Path) {
+        if let Some(first) = &self.first {
+            log::warn!(
+                "the samples of {} come from another model than the reference {}, and log Z(x) is estimated for that one; the first: \
+                 {first}",
+                counted(self.count, "row"),
+                reference.display()
+            );
+        }
     }
-    Ok(())
+}
+
+/// The samples of the reference model for each row, which are on disk if they are many.
+#[derive(Debug)]
+pub struct SampleStore(Pieces);
+
+impl SampleStore {
+    /// Keeps samples in memory.
+    ///
+    /// # Errors
+    /// None that can occur without a file.
+    pub fn in_memory(rows: &[Vec<ReferenceSample>]) -> Outcome<Self> {
+        let mut store = Self(Pieces::new("", usize::MAX));
+        rows.iter().try_for_each(|samples| store.push(samples))?;
+        Ok(store)
+    }
+
+    /// Adds the samples of the next row.
+    fn push(&mut self, samples: &[ReferenceSample]) -> Outcome {
+        let bytes = |sample: &ReferenceSample| [&sample.reward.to_le_bytes()[..], &[u8::from(sample.in_data)]].concat();
+        Ok(self.0.push(&samples.iter().flat_map(bytes).collect::<Vec<u8>>())?)
+    }
+
+    /// Returns the samples of a row.
+    ///
+    /// # Errors
+    /// When they cannot be read back.
+    pub fn get(&self, row: usize) -> Outcome<Vec<ReferenceSample>> {
+        let sample = |[reward @ .., in_data]: &[u8; 9]| ReferenceSample {
+            reward: f64::from_le_bytes(*reward),
+            in_data: *in_data != 0,
+        };
+        Ok(self.0.get(row)?.as_chunks().0.iter().map(sample).collect())
+    }
+
+    /// Returns the samples of all rows.
+    ///
+    /// # Errors
+    /// When some cannot be read back.
+    pub fn all(&self) -> Outcome<Vec<Vec<ReferenceSample>>> {
+        (0..self.0.len()).map(|row| self.get(row)).collect()
+    }
 }
 
 /// The text of a response: itself, or the content of a message or of a list of one message.
@@ -158,6 +233,13 @@ pub fn command(data: &str, reference: Option<&Path>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn samples_come_back_as_they_were() {
+        let sample = |reward: f64| ReferenceSample { reward, in_data: reward > 0.0 };
+        let rows = [vec![sample(1.5), sample(-0.1)], vec![], vec![sample(f64::MIN_POSITIVE)]];
+        assert_eq!(SampleStore::in_memory(&rows).unwrap().all().unwrap(), rows);
+    }
 
     #[test]
     fn the_command_names_what_is_known() {

@@ -2,14 +2,19 @@
 
 use std::borrow::Cow;
 use std::path::Path;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use setpoint_data::{DatasetConfig, EncodeOptions, Example, ResponseEnd, TextEncoder, Uses};
+use setpoint_data::{
+    DatasetConfig, EncodeOptions, EncodeReport, Example, ExampleStore, ResponseEnd, TextEncoder, Uses,
+    content_hash_of_store, hex,
+};
 use setpoint_reward::{HeadInit, Normalization, Preference, PreferenceTask, RewardModel, score_rows};
-use setpoint_train::{MicroBatch, Schedule, ScheduleKind, TrainConfig, Warmup};
+use setpoint_train::{MicroBatch, OnDemand, Schedule, ScheduleKind, TrainConfig, Warmup};
 use setpoint_transformer::lora::{AdapterTask, LoraConfig};
 use setpoint_transformer::{Architecture, CausalLm, ModelConfig, SaveOptions};
+use sha2::{Digest, Sha256};
 use toml::Table;
 
 use crate::adapter::{self, Adaptation, adapt_rate, adapted, with_tokenizer};
@@ -20,11 +25,12 @@ use crate::config::sections::{
 };
 use crate::config::{Config, Problems};
 use crate::failure::{Failure, Outcome};
-use crate::identity::{KeptRows, Origin, Row, prompt_and_responses};
+use crate::identity::{KeptRows, Origin, prompt_and_responses};
 use crate::job::{ADAPTER, DATA, DryRun, Flag, Job, MODEL, Planned, Work, word};
 use crate::saving::saved_dtype;
 use crate::session::{Meter, Session};
-use crate::setup::{self, Encoded, Reading};
+use crate::setup::{self, Reading};
+use crate::tasks::PART_TOKENS;
 use crate::training::tracker::{self, TrackerSection};
 use crate::training::{Companions, Mix, Output, RunPlan, Saver, Shape, conclude, open_run, train};
 
@@ -143,27 +149,28 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
     let lm_config = setup::model_config(&config.model, &encoder)?;
     let encode = encode_options(config, &lm_config, &encoder)?;
     warn_of_no_eval_data(&config.train, config.eval_data.as_ref());
-    let data = setup::examples(&reading(&config.data), &encode, &encoder, "training data", session)?;
-    let (pairs_of_data, mix) = mixed_pairs(config, &data)?;
-    let task = PreferenceTask::new(pairs_of_data, config.center)?;
-    let mut eval_rows = None;
+    let rows_folder = setup::folder_of_rows(Some(folder));
+    let prepare = |data: &DatasetConfig, what| Pairs::read(session, data, (&encoder, &encode), what, &rows_folder);
+    let Pairs { rows, report, pairs, sets } = prepare(&config.data, "training data")?;
+    let mix = Mix::of(&config.data, &sets)?;
+    drop(sets);
+    let task = PreferenceTask::new(pairs, config.center)?;
     let eval = match &config.eval_data {
         None => None,
         Some(eval) => {
-            let data = setup::examples(&reading(eval), &encode, &encoder, "evaluation data", session)?;
-            eval_rows = Some((eval, Row::of_examples(&data.examples)));
-            Some(PreferenceTask::new(pairs(&data.examples, &eval.name())?.0, config.center)?)
+            let data = prepare(eval, "evaluation data")?;
+            Some((eval, data.rows, PreferenceTask::new(data.pairs, config.center)?))
         }
     };
     let adaptation = adaptation(config)?;
-    let plan = run_plan(session, config, &lm_config, &data, &mix, adaptation.as_ref())?;
+    let plan = run_plan(session, config, &lm_config, &report, &mix, adaptation.as_ref())?;
     plan.warn();
     let run = open_run(session, folder, resume, config)?;
 
     let mut settings = config.train.clone();
     let dir = config.model.path.as_deref().unwrap_or(Path::new(""));
     let weights = setup::model_hash(dir)?;
-    let tokens = setpoint_data::content_hash(&data.examples);
+    let tokens = content_hash_of_store(&rows)?;
     let version_1 = setup::text_hash(&format!("{weights}\n{tokens}\n{}", config.center));
     let mut origin = Origin::new(config, version_1)?;
     origin.model("model.path", dir, weights);
@@ -172,11 +179,11 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
         adaptation.adapt(&mut settings);
     }
     origin.encoder(&config.model, &encoder);
-    origin.data("data", &config.data, KeptRows::of(&Row::of_examples(&data.examples))?, prompt_and_responses);
-    origin.loss("data", pairs_hash(&task));
-    if let (Some(task), Some((data, rows))) = (&eval, eval_rows) {
-        origin.data("eval_data", data, KeptRows::of(&rows)?, prompt_and_responses);
-        origin.loss("eval_data", pairs_hash(task));
+    origin.data("data", &config.data, KeptRows::of_store(&rows, &rows_folder)?, prompt_and_responses);
+    origin.loss("data", pairs_hash(&task)?);
+    if let Some((data, rows, task)) = &eval {
+        origin.data("eval_data", data, KeptRows::of_store(rows, &rows_folder)?, prompt_and_responses);
+        origin.loss("eval_data", pairs_hash(task)?);
     }
     origin.check(&run)?;
     settings.identity = origin.identity();
@@ -194,14 +201,10 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
     let dtype = saved_dtype(session, &settings, &config.model, &lm_config, adaptation.is_some());
     let saver: Saver<'_, RewardModel> = Box::new(|model| {
         // Its own scores on the training rows give the reward a scale that others can rely on.
-        let rows: Vec<&[u32]> =
-            task.pairs().iter().flat_map(|p| [p.chosen.as_slice(), p.rejected.as_slice()]).collect();
-        let mut meter = Meter::new(session, rows.len(), "scale", "responses");
-        let scores = score_rows(&session.devices, model, &rows, 8192, &mut |done| meter.reach(done))?;
-        meter.finish();
-        Normalization::write(Some(Normalization::of(&scores)?), &mut model_config);
+        let scored = Scored::of(session, model, task.pairs())?;
+        Normalization::write(Some(Normalization::of(&scored.scores)?), &mut model_config);
         // transformers finds the end of a row by this token, so no response may end with it.
-        if let Some((id, text)) = encoder.padding_token(model.vocabulary(), rows.iter().copied()) {
+        if let Some((id, text)) = encoder.padding_token(model.vocabulary(), [scored.tokens.as_slice()]) {
             model_config.pad_token_id = Some(id);
             encoder.set_padding_token(id, text);
         }
@@ -213,7 +216,7 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
         setup::note_response_end(&out, encode.response_end)
     });
     let companions = Companions {
-        eval: eval.as_ref(),
+        eval: eval.as_ref().map(|(_, _, task)| task),
         mix: Some(mix),
         recompute: model.model.recompute,
         saver: Some(saver),
@@ -230,24 +233,10 @@ pub fn plan(session: &Session, config: &RewardConfig) -> Outcome<RunPlan> {
     let encoder = setup::encoder(&with_tokenizer(&config.model, config.adapter.as_ref()))?;
     let model_config = setup::model_config(&config.model, &encoder)?;
     let encode = encode_options(config, &model_config, &encoder)?;
-    let data = setup::examples(&reading(&config.data), &encode, &encoder, "training data", session)?;
-    let (_, mix) = mixed_pairs(config, &data)?;
-    run_plan(session, config, &model_config, &data, &mix, adaptation(config)?.as_ref())
-}
-
-/// Returns the pairs of the training data, and the part of each data set in an epoch.
-fn mixed_pairs(config: &RewardConfig, data: &Encoded) -> Outcome<(Vec<Preference>, Mix)> {
-    let (pairs, sets) = pairs(&data.examples, &config.data.name())?;
-    let mut same = pairs.iter().filter(|pair| pair.chosen == pair.rejected).peekable();
-    if let Some(first) = same.peek().map(|pair| pair.name.clone()) {
-        log::warn!(
-            "pairs whose chosen and rejected response have the same text: {} of {}, the first in {first}; nothing is learned from them: \
-             leave them out",
-            same.count(),
-            pairs.len()
-        );
-    }
-    Ok((pairs, Mix::of(&config.data, &sets)?))
+    let folder = setup::folder_of_rows(None);
+    let data = Pairs::read(session, &config.data, (&encoder, &encode), "training data", &folder)?;
+    let mix = Mix::of(&config.data, &data.sets)?;
+    run_plan(session, config, &model_config, &data.report, &mix, adaptation(config)?.as_ref())
 }
 
 /// Returns the adapter that is trained, if one is.
@@ -260,7 +249,7 @@ fn run_plan(
     session: &Session,
     config: &RewardConfig,
     started_from: &ModelConfig,
-    data: &Encoded,
+    report: &EncodeReport,
     mix: &Mix,
     adaptation: Option<&Adaptation>,
 ) -> Outcome<RunPlan> {
@@ -269,7 +258,7 @@ fn run_plan(
     shape.num_labels = 1;
     let adapter = adaptation.map(|adaptation| adaptation.size(&shape, session.device())).transpose()?;
     let shape = Shape { config: &shape, model: &config.model, output: Output::Reward, adapter };
-    Ok(RunPlan::of(shape, &data.report, &config.train, mix.visits(), &session.place)?.mixed(mix, &data.report))
+    Ok(RunPlan::of(shape, report, &config.train, mix.visits(), &session.place)?.mixed(mix, report))
 }
 
 /// Pairs with their margins.
@@ -278,12 +267,14 @@ fn reading(data: &DatasetConfig) -> DatasetConfig {
 }
 
 /// Identifies pairs: their tokens and margins.
-fn pairs_hash(task: &PreferenceTask) -> String {
-    let pair = |pair: &Preference| {
+fn pairs_hash(task: &PreferenceTask) -> Outcome<String> {
+    let mut hash = Sha256::new();
+    for pair in task.pairs().iter() {
+        let pair = pair?;
         let [chosen, rejected] = [&pair.chosen, &pair.rejected].map(|ids| setup::token_hash(ids));
-        format!("{chosen:016x} {rejected:016x} {:016x}\n", pair.margin.to_bits())
-    };
-    setup::text_hash(&task.pairs().iter().map(pair).collect::<String>())
+        hash.update(format!("{chosen:016x} {rejected:016x} {:016x}\n", pair.margin.to_bits()));
+    }
+    Ok(hex(&hash.finalize()))
 }
 
 /// Returns the options of the conversion of rows to tokens: for a reward model that is trained on, with the score where it was read so far.
@@ -305,28 +296,104 @@ fn is_reward_model(config: &ModelConfig) -> bool {
     config.architecture == Architecture::SequenceClassification
 }
 
-/// One pair per row: the labelled ones, else the best and the worst reward. Also returns the data set of each.
-fn pairs(examples: &[Example], path: &str) -> Outcome<(Vec<Preference>, Vec<usize>)> {
-    let (mut pairs, mut sets) = (Vec::new(), Vec::new());
-    for example in examples {
-        let Some((chosen, rejected)) = setup::pair(example) else { continue };
-        sets.push(example.source.set);
-        let row = |i: usize| [example.prompt.as_slice(), example.responses[i].ids.as_slice()].concat();
-        pairs.push(Preference {
-            chosen: row(chosen),
-            rejected: row(rejected),
-            margin: example.margin.unwrap_or(0.0),
-            name: example.source.to_string(),
+/// A data set as pairs, whose rows are on disk if they are many.
+struct Pairs {
+    rows: Arc<ExampleStore>,
+    report: EncodeReport,
+    /// One pair per row that has one: the labelled responses, else the best and the worst reward.
+    pairs: OnDemand<Preference>,
+    /// The data set of each pair.
+    sets: Vec<usize>,
+}
+
+impl Pairs {
+    /// Reads and encodes data sets. `folder`: where their rows go if they are many.
+    fn read(
+        session: &Session,
+        data: &DatasetConfig,
+        (encoder, encode): (&TextEncoder, &EncodeOptions),
+        what: &str,
+        folder: &Path,
+    ) -> Outcome<Self> {
+        let mut rows = ExampleStore::new(folder, session.rows_in_memory);
+        let (mut kept, mut sets) = (Vec::new(), Vec::new());
+        let (mut same, mut first_same) = (0, None);
+        let report = setup::each_example(&reading(data), encode, encoder, what, session, &mut |example| {
+            if let Some((chosen, rejected)) = setup::pair(&example) {
+                if example.responses[chosen].ids == example.responses[rejected].ids {
+                    same += 1;
+                    first_same.get_or_insert_with(|| example.source.to_string());
+                }
+                kept.push(rows.len() as u32);
+                sets.push(example.source.set);
+            }
+            Ok(rows.push(&example)?)
+        })?;
+        if kept.is_empty() {
+            return Err(Failure::run(format!(
+                "{}: no row has a chosen and a rejected response, or two different rewards",
+                data.name()
+            ))
+            .hint("a reward model is trained on pairs: give `prompt`, `chosen` and `rejected` columns"));
+        }
+        if kept.len() < rows.len() {
+            log::info!("{} of {} rows have no pair and are left out", rows.len() - kept.len(), rows.len());
+        }
+        if let Some(first) = first_same {
+            log::warn!(
+                "pairs whose chosen and rejected response have the same text: {same} of {}, the first in {first}; nothing is learned from \
+                 them: leave them out",
+                kept.len()
+            );
+        }
+        let rows = Arc::new(rows);
+        let (count, of) = (kept.len(), rows.clone());
+        let pairs = OnDemand::new(count, move |number| {
+            let example = of.get(kept[number] as usize).map_err(setpoint_train::Error::task)?;
+            pair(&example).ok_or_else(|| setpoint_train::Error::task("a row has lost its pair"))
         });
+        Ok(Self { rows, report, pairs, sets })
     }
-    if pairs.is_empty() {
-        return Err(Failure::run(format!(
-            "{path}: no row has a chosen and a rejected response, or two different rewards"
-        ))
-        .hint("a reward model is trained on pairs: give `prompt`, `chosen` and `rejected` columns"));
+}
+
+/// Returns the pair of a row, if it has one.
+fn pair(example: &Example) -> Option<Preference> {
+    let (chosen, rejected) = setup::pair(example)?;
+    let ids = |response: usize| example.responses[response].ids.as_slice();
+    let (margin, name) = (example.margin.unwrap_or(0.0), example.source.to_string());
+    Some(Preference::new(&example.prompt, ids(chosen), ids(rejected), margin, name))
+}
+
+/// What a reward model makes of the pairs that it was trained on.
+struct Scored {
+    /// Its scores: of each pair the chosen response, then the rejected one.
+    scores: Vec<f64>,
+    /// The tokens that occur.
+    tokens: Vec<u32>,
+}
+
+impl Scored {
+    /// Scores pairs, some after the other.
+    fn of(session: &Session, model: &RewardModel, pairs: &OnDemand<Preference>) -> Outcome<Self> {
+        let mut meter = Meter::new(session, 2 * pairs.len(), "scale", "responses");
+        let mut scores = Vec::with_capacity(2 * pairs.len());
+        let mut occurs = vec![false; model.vocabulary()];
+        let mut rest = pairs.iter().peekable();
+        while rest.peek().is_some() {
+            let (mut part, mut size): (Vec<Vec<u32>>, usize) = (Vec::new(), 0);
+            while size < PART_TOKENS
+                && let Some(pair) = rest.next()
+            {
+                let Preference { chosen, rejected, .. } = pair?;
+                size += chosen.len() + rejected.len();
+                part.extend([chosen, rejected]);
+            }
+            let before = scores.len();
+            scores.extend(score_rows(&session.devices, model, &part, 8192, &mut |done| meter.reach(before + done))?);
+            part.iter().flatten().for_each(|&id| occurs[id as usize] = true);
+        }
+        meter.finish();
+        let tokens = (0..).zip(occurs).filter_map(|(id, occurs)| occurs.then_some(id)).collect();
+        Ok(Self { scores, tokens })
     }
-    if pairs.len() < examples.len() {
-        log::info!("{} of {} rows have no pair and are left out", examples.len() - pairs.len(), examples.len());
-    }
-    Ok((pairs, sets))
 }

@@ -18,12 +18,6 @@ use crate::setup;
 
 const GENERATION: &str = "generation_config.json";
 
-/// Returns the token with which the template ends an assistant's turn, if the model was trained to end its responses with it.
-pub fn learned_stop<'a>(encoder: &TextEncoder, responses: impl IntoIterator<Item = &'a [u32]>) -> Option<u32> {
-    let stop = encoder.template_stop()?;
-    responses.into_iter().any(|ids| ids.contains(&stop)).then_some(stop)
-}
-
 /// Returns the number format of a finished model's files, or `None` for that of its parameters. A format that is not the base's is told,
 /// unless a setting asks for it: an f32 file is twice as long as the bf16 file that training began with.
 pub fn saved_dtype(

@@ -293,9 +293,10 @@ impl Prepared {
         what: &str,
         run: &Path,
     ) -> Outcome<Self> {
-        let folder = run.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("."));
+        let folder = setup::folder_of_rows(Some(run));
         let stop = encoder.template_stop();
-        let (mut store, mut identity, mut learns_stop) = (SftStore::new(folder), KeptRows::new(folder), false);
+        let mut store = SftStore::new(&folder, session.rows_in_memory);
+        let (mut identity, mut learns_stop) = (KeptRows::new(&folder), false);
         let report = setup::each_example(data, encode, encoder, what, session, &mut |example| {
             learns_stop |=
                 stop.is_some_and(|stop| example.responses.iter().any(|response| response.ids.contains(&stop)));

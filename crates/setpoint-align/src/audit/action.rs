@@ -2,7 +2,7 @@
 
 use super::feasibility::{FEASIBILITY_TOLERANCE, least_level};
 use super::findings::{MOST, level};
-use super::{AuditReport, AuditSettings, PromptGroup, Severity, Subject};
+use super::{AuditReport, AuditSettings, Groups, PromptGroup, Severity, Subject};
 use crate::log_z0::LogZ0;
 
 /// β as a share of the rewards' standard deviation that led to about 1 nat of KL on small models (`docs/METHODS.md`).
@@ -13,7 +13,7 @@ const USUAL_BETA: f64 = 0.25;
 pub(super) fn action(
     report: &AuditReport,
     settings: &AuditSettings,
-    groups: &[PromptGroup],
+    groups: &Groups<'_>,
     level_at: impl Fn(f64) -> Option<f64>,
 ) -> Option<String> {
     let warned = |subject| report.findings.iter().any(|f| f.subject == subject && f.severity >= Severity::Warning);
@@ -84,7 +84,7 @@ fn to_mean(report: &AuditReport, settings: &AuditSettings) -> String {
 
 /// Returns a value of the setting of β, a larger one, at which at most half of the prompts are infeasible, if there is one within three
 /// orders of magnitude.
-fn larger_beta(settings: &AuditSettings, groups: &[PromptGroup], level_at: impl Fn(f64) -> Option<f64>) -> Option<f64> {
+fn larger_beta(settings: &AuditSettings, groups: &Groups<'_>, level_at: impl Fn(f64) -> Option<f64>) -> Option<f64> {
     if settings.log_z0 == LogZ0::PerPrompt {
         // Their levels at another β are not known here.
         return None;

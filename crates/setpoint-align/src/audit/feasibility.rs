@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{AuditSettings, PromptGroup};
+use super::{AuditSettings, Groups, PromptGroup};
 use crate::prompt_log_z::PromptLogZ;
 use crate::summary::Summary;
 
@@ -132,27 +132,29 @@ pub(super) fn least_level(group: &PromptGroup, beta: f64, length_normalize: bool
 impl Feasibility {
     /// Expects at least one group, each with a response.
     pub(super) fn of(
-        groups: &[PromptGroup],
+        groups: &Groups<'_>,
         settings: &AuditSettings,
         level_of: impl Fn(Option<PromptLogZ>) -> f64,
+        name: impl Fn(usize) -> String,
     ) -> Self {
-        let mass = |group| least_level(group, settings.beta, settings.length_normalize);
-        let masses: Vec<f64> = groups.iter().map(mass).collect();
-        let mut worst: Vec<InfeasiblePrompt> = groups
-            .iter()
-            .zip(&masses)
-            .map(|(group, mass)| (group, mass - level_of(group.log_z)))
-            .filter(|(_, excess)| *excess > FEASIBILITY_TOLERANCE)
-            .map(|(group, excess)| InfeasiblePrompt {
-                row: group.row,
-                name: group.name.clone(),
-                responses: group.responses.len(),
-                excess,
-            })
-            .collect();
-        worst.sort_by(|a, b| b.excess.total_cmp(&a.excess));
+        let mut masses = Vec::with_capacity(groups.len());
+        let mut worst: Vec<(f64, usize)> = Vec::new();
+        for (number, group) in groups.iter().enumerate() {
+            let mass = least_level(&group, settings.beta, settings.length_normalize);
+            masses.push(mass);
+            let excess = mass - level_of(group.log_z);
+            if excess > FEASIBILITY_TOLERANCE {
+                worst.push((excess, number));
+            }
+        }
+        worst.sort_by(|a, b| b.0.total_cmp(&a.0));
         let infeasible = worst.len();
         worst.truncate(settings.listed);
+        let listed = |(excess, number): (f64, usize)| {
+            let group = groups.get(number);
+            InfeasiblePrompt { row: group.row, name: name(group.place), responses: group.responses.len(), excess }
+        };
+        let worst = worst.into_iter().map(listed).collect();
 
         let mut sorted = masses.clone();
         sorted.sort_by(f64::total_cmp);

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::feasibility::{FEASIBILITY_TOLERANCE, least_level, log_sum_exp};
-use super::{AuditSettings, PromptGroup};
+use super::{AuditSettings, Groups, PromptGroup};
 use crate::prompt_log_z::PromptLogZ;
 use crate::summary::Summary;
 
@@ -100,18 +100,27 @@ struct Prompt {
 impl Masses {
     /// Expects at least one group, each with a response.
     pub(super) fn of(
-        groups: &[PromptGroup],
+        groups: &Groups<'_>,
         settings: &AuditSettings,
         level_of: impl Fn(Option<PromptLogZ>) -> f64,
     ) -> Self {
-        let prompts: Vec<Prompt> = groups.iter().map(|group| prompt(group, settings, level_of(group.log_z))).collect();
-        let summary = |of: fn(&Prompt) -> f64| {
-            let values: Vec<f64> = prompts.iter().map(of).collect();
-            Summary::of(&values).expect("the audit has checked that there are rows")
-        };
-        let worst: Vec<f64> = prompts.iter().filter_map(|prompt| prompt.worst).collect();
-        let (reference, target) =
-            (log_mean(prompts.iter().map(|p| p.log_reference)), log_mean(prompts.iter().map(|p| p.log_target)));
+        let (mut log_reference, mut log_target) = (Vec::new(), Vec::new());
+        let (mut best, mut worst) = (Vec::new(), Vec::new());
+        let (mut reference_shares, mut target_shares) = (Shares::NONE, Shares::NONE);
+        let (mut tokens, mut responses) = (0, 0);
+        for group in groups.iter() {
+            let own = prompt(&group, settings, level_of(group.log_z));
+            log_reference.push(own.log_reference);
+            log_target.push(own.log_target);
+            best.push(own.best);
+            worst.extend(own.worst);
+            reference_shares = reference_shares.plus(own.reference);
+            target_shares = target_shares.plus(own.target);
+            tokens += group.tokens.iter().sum::<usize>();
+            responses += group.tokens.len();
+        }
+        let summary = |values: &[f64]| Summary::of(values).expect("the audit has checked that there are rows");
+        let (reference, target) = (log_mean(log_reference.iter().copied()), log_mean(log_target.iter().copied()));
         let verdict = match () {
             () if reference.max(target) < TELLING_SHARE.ln() => Verdict::Negligible,
             () if target < reference - ROUNDING => Verdict::Falls,
@@ -122,15 +131,14 @@ impl Masses {
             let highest = groups.iter().map(|group| level_of(group.log_z)).fold(f64::NEG_INFINITY, f64::max);
             highest_level(groups, settings, reference, highest)
         });
-        let tokens = groups.iter().flat_map(|group| &group.tokens);
         Self {
             verdict,
-            reference: mean_shares(prompts.iter().map(|prompt| prompt.reference)),
-            target: mean_shares(prompts.iter().map(|prompt| prompt.target)),
-            log_reference: summary(|prompt| prompt.log_reference),
-            log_target: summary(|prompt| prompt.log_target),
-            tokens: tokens.clone().sum::<usize>() as f64 / tokens.count().max(1) as f64,
-            best: summary(|prompt| prompt.best),
+            reference: reference_shares.over(groups.len()),
+            target: target_shares.over(groups.len()),
+            log_reference: summary(&log_reference),
+            log_target: summary(&log_target),
+            tokens: tokens as f64 / responses.max(1) as f64,
+            best: summary(&best),
             worst: Summary::of(&worst),
             quarters: quarters(groups, settings, level_of),
             highest_level,
@@ -139,6 +147,17 @@ impl Masses {
 }
 
 impl Shares {
+    const NONE: Self = Self { best: 0.0, other: 0.0, unscored: 0.0 };
+
+    fn plus(self, own: Self) -> Self {
+        Self { best: self.best + own.best, other: self.other + own.other, unscored: self.unscored + own.unscored }
+    }
+
+    fn over(self, prompts: usize) -> Self {
+        let count = prompts.max(1) as f64;
+        Self { best: self.best / count, other: self.other / count, unscored: self.unscored / count }
+    }
+
     /// Returns the share of the responses in the file.
     pub fn in_file(&self) -> f64 {
         self.best + self.other
@@ -156,16 +175,6 @@ impl Shares {
             unscored: 1.0 - mass.min(0.0).exp(),
         }
     }
-}
-
-fn mean_shares(shares: impl ExactSizeIterator<Item = Shares>) -> Shares {
-    let count = shares.len().max(1) as f64;
-    let sum = shares.fold(Shares { best: 0.0, other: 0.0, unscored: 0.0 }, |sum, own| Shares {
-        best: sum.best + own.best,
-        other: sum.other + own.other,
-        unscored: sum.unscored + own.unscored,
-    });
-    Shares { best: sum.best / count, other: sum.other / count, unscored: sum.unscored / count }
 }
 
 /// Returns the logarithm of the mean of masses, each at most 1, from their logarithms.
@@ -210,14 +219,14 @@ fn prompt(group: &PromptGroup, settings: &AuditSettings, level: f64) -> Prompt {
 }
 
 fn quarters(
-    groups: &[PromptGroup],
+    groups: &Groups<'_>,
     settings: &AuditSettings,
     level_of: impl Fn(Option<PromptLogZ>) -> f64,
 ) -> Vec<Quarter> {
     let mut responses: Vec<(f64, f64)> = Vec::new();
-    for group in groups {
+    for group in groups.iter() {
         let rewards = group.responses.iter().map(|response| response.reward);
-        responses.extend(rewards.zip(targets(group, settings, level_of(group.log_z))));
+        responses.extend(rewards.zip(targets(&group, settings, level_of(group.log_z))));
     }
     responses.sort_by(|a, b| a.0.total_cmp(&b.0));
     let parts = responses.len().min(4);
@@ -236,16 +245,16 @@ fn quarters(
 
 /// Returns the highest common level at which the mean of the target masses, each at most 1, is at least `exp(reference)`; to a
 /// millionth, from below. At the level `above` it is less.
-fn highest_level(groups: &[PromptGroup], settings: &AuditSettings, reference: f64, above: f64) -> f64 {
-    let least = |group| least_level(group, settings.beta, settings.length_normalize);
+fn highest_level(groups: &Groups<'_>, settings: &AuditSettings, reference: f64, above: f64) -> f64 {
+    let least = |group: PromptGroup| least_level(&group, settings.beta, settings.length_normalize);
     let least: Vec<f64> = groups.iter().map(least).collect();
     let is_enough = |level: f64| {
-        let mass = |(group, least): (&PromptGroup, &f64)| match settings.length_normalize {
-            true => log_sum_exp(&target_logps(group, settings, level)),
+        let mass = |(group, least): (usize, &f64)| match settings.length_normalize {
+            true => log_sum_exp(&target_logps(&groups.get(group), settings, level)),
             // The mass is e to the distance from the level at which it is 1.
             false => least - level,
         };
-        log_mean(groups.iter().zip(&least).map(mass)) >= reference
+        log_mean(least.iter().enumerate().map(mass)) >= reference
     };
     // At the least level of all, every prompt's responses have all probability.
     let (mut low, mut high) = (least.iter().copied().fold(f64::INFINITY, f64::min), above);

@@ -9,13 +9,12 @@
 
 mod action;
 mod answer;
+mod data;
 mod feasibility;
 mod findings;
 mod masses;
 mod offsets;
 mod settings;
-
-use std::collections::HashMap;
 
 use serde::Serialize;
 
@@ -26,6 +25,9 @@ use crate::prompt_rewards::{PromptRewards, Role, check_targets};
 use crate::settings::POSITIVE;
 use crate::summary::Summary;
 
+use data::{Groups, PromptGroup};
+
+pub use data::AuditData;
 pub use feasibility::{
     FEASIBILITY_TOLERANCE, Feasibility, InfeasiblePrompt, ScoredResponse, least_level_per_token, prompt_log_mass,
 };
@@ -129,8 +131,8 @@ pub struct Estimated {
 
 impl Estimated {
     /// `None` unless every row has an estimate.
-    fn of(data: &[AuditPrompt]) -> Option<Self> {
-        let found: Vec<PromptLogZ> = data.iter().map(|row| row.log_z).collect::<Option<_>>()?;
+    fn of(data: &AuditData) -> Option<Self> {
+        let found = data.levels()?;
         let log_z: Vec<f64> = found.iter().map(|found| found.log_z).collect();
         Some(Self {
             samples: found.iter().map(|found| found.samples).min()?,
@@ -248,15 +250,28 @@ pub struct LabelDisagreement {
 /// # Ok::<(), setpoint_align::Error>(())
 /// ```
 pub fn audit(data: &[AuditPrompt], settings: &AuditSettings) -> Result<AuditReport, Error> {
+    POSITIVE.check("beta", &settings.beta)?;
+    let mut kept = AuditData::default();
+    data.iter().try_for_each(|row| kept.push(row))?;
+    audit_data(&kept, settings, |place| data[place].name.clone())
+}
+
+/// Audits a data set whose rows are not in memory with their names. `name` returns that of the row at a place.
+///
+/// # Units
+/// As [`audit`].
+///
+/// # Errors
+/// As [`audit`], but for those that [`AuditData::push`] finds.
+pub fn audit_data(
+    data: &AuditData,
+    settings: &AuditSettings,
+    name: impl Fn(usize) -> String,
+) -> Result<AuditReport, Error> {
     let beta = settings.beta;
     POSITIVE.check("beta", &beta)?;
-    data.iter().try_for_each(validate)?;
-
-    let prompt_rewards: Vec<PromptRewards> = data.iter().map(|row| row.rewards.clone()).collect();
-    let all: Vec<f64> = prompt_rewards.iter().flat_map(|p| p.rewards.iter().copied()).collect();
-    let rewards = Summary::of(&all).ok_or(Error::Empty { what: "the audit" })?;
-    let level_at = |beta: f64, log_z0: LogZ0| log_z0.resolve(beta, &log_z0.basis(&prompt_rewards));
-    let level = |log_z0: LogZ0| level_at(beta, log_z0);
+    let rewards = Summary::of(data.all_rewards()).ok_or(Error::Empty { what: "the audit" })?;
+    let level = |log_z0: LogZ0| data.level_at(beta, log_z0);
     let estimated = Estimated::of(data).filter(|_| settings.log_z0 == LogZ0::PerPrompt);
     let log_z0 = match &estimated {
         Some(estimated) => estimated.log_z.mean,
@@ -266,22 +281,24 @@ pub fn audit(data: &[AuditPrompt], settings: &AuditSettings) -> Result<AuditRepo
         (Some(_), Some(own)) => own.log_z,
         _ => log_z0,
     };
-    check_targets(&prompt_rewards, beta, log_z0)?;
+    data.prompt_rewards().try_for_each(|prompt| check_targets(&[prompt], beta, 0.0))?;
+    check_targets(&[], beta, log_z0)?;
 
-    let groups = group_by_prompt(data);
-    let feasibility = Feasibility::of(&groups, settings, level_of);
+    let groups = Groups::of(data);
+    let feasibility = Feasibility::of(&groups, settings, level_of, name);
     let targets = |role| {
-        let of_row = |row: &AuditPrompt| -> Vec<(f64, usize)> {
-            let roles = row.rewards.preferences().roles();
+        let of_row = |(row, prompt): (usize, PromptRewards)| -> Vec<(f64, usize)> {
+            let (own_level, tokens) = data.level_and_tokens(row);
+            let roles = prompt.preferences().roles();
             let own = (0..roles.len()).filter(|&j| roles[j] == Some(role));
             own.map(|j| {
-                let nats = row.rewards.rewards[j] / beta - level_of(row.log_z);
-                let times = if settings.length_normalize { row.tokens[j] as f64 } else { 1.0 };
-                (nats * times, row.tokens[j])
+                let nats = prompt.rewards[j] / beta - level_of(own_level);
+                let times = if settings.length_normalize { f64::from(tokens[j]) } else { 1.0 };
+                (nats * times, tokens[j] as usize)
             })
             .collect()
         };
-        Targets::of(&data.iter().flat_map(of_row).collect::<Vec<_>>())
+        Targets::of(&data.prompt_rewards().enumerate().flat_map(of_row).collect::<Vec<_>>())
     };
     let mut report = AuditReport {
         beta,
@@ -289,14 +306,14 @@ pub fn audit(data: &[AuditPrompt], settings: &AuditSettings) -> Result<AuditRepo
         break_even_reward: break_even_reward(log_z0, beta),
         rows: data.len(),
         prompts: groups.len(),
-        responses: all.len(),
+        responses: data.all_rewards().len(),
         duplicate_responses: groups.iter().map(|group| group.duplicates).sum(),
         conflicting_rewards: groups.iter().map(|group| group.conflicts).sum(),
         beta_in_deviations: (rewards.std > 0.0).then(|| beta / rewards.std),
         target_range: (rewards.max - rewards.min) / beta,
         rewards,
         masses: (settings.level_weight > 0.0).then(|| Masses::of(&groups, settings, level_of)),
-        labelled: prompt_rewards.iter().any(|prompt| prompt.labels.iter().any(Option::is_some)),
+        labelled: data.is_labelled(),
         chosen: targets(Role::Chosen),
         rejected: targets(Role::Rejected),
         recommended: Recommended {
@@ -306,93 +323,18 @@ pub fn audit(data: &[AuditPrompt], settings: &AuditSettings) -> Result<AuditRepo
             auto: level(LogZ0::KEEP_CHOSEN).ok(),
         },
         feasibility,
-        offsets: Offsets::of(&prompt_rewards),
-        label_disagreement: label_disagreement(&prompt_rewards),
+        offsets: Offsets::of(data.prompt_rewards()),
+        label_disagreement: label_disagreement(data.prompt_rewards()),
         estimated,
         findings: Vec::new(),
         action: None,
     };
     report.findings = findings::findings(&report, settings);
-    report.action = action::action(&report, settings, &groups, |beta| level_at(beta, settings.log_z0).ok());
+    report.action = action::action(&report, settings, &groups, |beta| data.level_at(beta, settings.log_z0).ok());
     Ok(report)
 }
 
-fn validate(row: &AuditPrompt) -> Result<(), Error> {
-    row.rewards.validate()?;
-    let (expected, number) = (row.rewards.rewards.len(), row.rewards.row);
-    let lengths = |what, found| {
-        if found == expected { Ok(()) } else { Err(Error::Lengths { row: number, what, expected, found }) }
-    };
-    lengths("response ids", row.ids.len())?;
-    lengths("reference log-probabilities", row.ref_logps.len())?;
-    lengths("numbers of tokens", row.tokens.len())?;
-    // A log-softmax of a certain token may round to a little above 0.
-    let good = |logp: &f64| logp.is_finite() && *logp <= 1e-3;
-    match row.ref_logps.iter().position(|logp| !good(logp)) {
-        Some(response) => Err(Error::RefLogp { row: number, response, found: row.ref_logps[response] }),
-        None => Ok(()),
-    }
-}
-
-/// The distinct responses of one prompt, over all rows that have it.
-struct PromptGroup {
-    /// The first row with this prompt.
-    row: usize,
-    /// Its name.
-    name: String,
-    /// The level of that row, if it has its own.
-    log_z: Option<PromptLogZ>,
-    responses: Vec<ScoredResponse>,
-    /// Number of tokens of each response.
-    tokens: Vec<usize>,
-    duplicates: usize,
-    conflicts: usize,
-}
-
-/// Groups rows by prompt in order of first appearance and merges repeated responses. One that
-/// occurs with several rewards gets their mean: that is where its least squares pull it.
-fn group_by_prompt(data: &[AuditPrompt]) -> Vec<PromptGroup> {
-    struct Seen {
-        ref_logp: f64,
-        tokens: usize,
-        rewards: Vec<f64>,
-    }
-    let mut order: Vec<(&AuditPrompt, Vec<Seen>)> = Vec::new();
-    let mut prompts: HashMap<u64, (usize, HashMap<u64, usize>)> = HashMap::new();
-    for row in data {
-        let (index, responses) = prompts.entry(row.prompt).or_insert_with(|| {
-            order.push((row, Vec::new()));
-            (order.len() - 1, HashMap::new())
-        });
-        let seen = &mut order[*index].1;
-        let scores = row.ref_logps.iter().zip(&row.tokens).zip(&row.rewards.rewards);
-        for (&id, ((&ref_logp, &tokens), &reward)) in row.ids.iter().zip(scores) {
-            let place = *responses.entry(id).or_insert(seen.len());
-            match seen.get_mut(place) {
-                Some(known) => known.rewards.push(reward),
-                None => seen.push(Seen { ref_logp, tokens, rewards: vec![reward] }),
-            }
-        }
-    }
-    let group = |(first, seen): (&AuditPrompt, Vec<Seen>)| PromptGroup {
-        row: first.rewards.row,
-        name: first.name.clone(),
-        log_z: first.log_z,
-        tokens: seen.iter().map(|response| response.tokens).collect(),
-        duplicates: seen.iter().map(|response| response.rewards.len() - 1).sum(),
-        conflicts: seen.iter().filter(|response| response.rewards.iter().any(|&r| r != response.rewards[0])).count(),
-        responses: seen
-            .iter()
-            .map(|response| ScoredResponse {
-                ref_logp: response.ref_logp,
-                reward: response.rewards.iter().sum::<f64>() / response.rewards.len() as f64,
-            })
-            .collect(),
-    };
-    order.into_iter().map(group).collect()
-}
-
-fn label_disagreement(data: &[PromptRewards]) -> Option<LabelDisagreement> {
+fn label_disagreement(data: impl Iterator<Item = PromptRewards>) -> Option<LabelDisagreement> {
     let mut found = LabelDisagreement { pairs: 0, contradicted: 0 };
     for prompt in data {
         let side = |role| {

@@ -25,26 +25,25 @@ pub struct Offsets {
 
 impl Offsets {
     /// `None` with fewer than two rows or without a row of two or more responses.
-    pub(super) fn of(data: &[PromptRewards]) -> Option<Self> {
-        let responses: usize = data.iter().map(|prompt| prompt.rewards.len()).sum();
-        let degrees = responses - data.len();
-        if data.len() < 2 || degrees == 0 {
-            return None;
-        }
+    pub(super) fn of(data: impl Iterator<Item = PromptRewards>) -> Option<Self> {
         let stats: Vec<(f64, f64, f64)> = data
-            .iter()
             .map(|prompt| {
                 let (mean, std) = mean_std(&prompt.rewards);
                 (mean, std * std, prompt.rewards.len() as f64)
             })
             .collect();
+        let responses: f64 = stats.iter().map(|(.., n)| n).sum();
+        let degrees = responses as usize - stats.len();
+        if stats.len() < 2 || degrees == 0 {
+            return None;
+        }
         let means: Vec<f64> = stats.iter().map(|(mean, ..)| *mean).collect();
         let variance_of_means = mean_std(&means).1.powi(2);
         let squares: f64 = stats.iter().map(|(_, variance, n)| variance * n).sum();
         let variance_within = squares / degrees as f64;
         // The mean of n rewards varies by variance_within/n without any offset, and the population
         // variance of k means by (k − 1)/k of that.
-        let rows = data.len() as f64;
+        let rows = stats.len() as f64;
         let mean_inverse = stats.iter().map(|(.., n)| 1.0 / n).sum::<f64>() / rows;
         let expected = variance_within * mean_inverse * (rows - 1.0) / rows;
         let variance_of_offsets = (variance_of_means - expected).max(0.0);

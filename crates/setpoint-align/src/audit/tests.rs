@@ -181,16 +181,16 @@ fn beta_is_compared_with_the_deviation_of_the_rewards() {
 fn offsets_between_prompts() {
     // Offsets ±10 around differences of ±1: var(means) = 100, within = 2·1/(2·1) = 2.
     let offset = |c: f64| PromptRewards::new(0, vec![c - 1.0, c + 1.0]);
-    let offsets = Offsets::of(&[offset(-10.0), offset(10.0)]).unwrap();
+    let offsets = Offsets::of([offset(-10.0), offset(10.0)].into_iter()).unwrap();
     assert!((offsets.variance_of_means - 100.0).abs() < 1e-12);
     assert!((offsets.variance_within - 2.0).abs() < 1e-12);
     // Two rows of two: the means vary by 2·½·½ on their own.
     assert!((offsets.variance_of_offsets - 99.5).abs() < 1e-12);
     assert!((offsets.share - 99.5 / 101.5).abs() < 1e-12);
 
-    assert_eq!(Offsets::of(&[offset(0.0), offset(0.0)]).unwrap().share, 0.0);
-    assert_eq!(Offsets::of(&[offset(0.0)]), None);
-    assert_eq!(Offsets::of(&[PromptRewards::new(0, vec![1.0]), PromptRewards::new(1, vec![2.0])]), None);
+    assert_eq!(Offsets::of([offset(0.0), offset(0.0)].into_iter()).unwrap().share, 0.0);
+    assert_eq!(Offsets::of([offset(0.0)].into_iter()), None);
+    assert_eq!(Offsets::of([PromptRewards::new(0, vec![1.0]), PromptRewards::new(1, vec![2.0])].into_iter()), None);
 
     let data = [row(1, 0, &[(1, 9.0, -500.0), (2, 11.0, -500.0)]), row(2, 1, &[(1, -11.0, -500.0), (2, -9.0, -500.0)])];
     let report = at(&data, 1.0, 0.0);

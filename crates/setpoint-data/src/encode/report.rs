@@ -58,10 +58,33 @@ pub struct Lengths {
 impl Lengths {
     /// Of these lengths; zeros when there are none.
     pub fn of(lengths: impl IntoIterator<Item = usize>) -> Self {
-        let mut sorted: Vec<usize> = lengths.into_iter().collect();
-        sorted.sort_unstable();
-        let rank = |percent: usize| sorted.get((sorted.len() * percent).div_ceil(100).max(1) - 1).copied().unwrap_or(0);
-        Self { min: rank(0), median: rank(50), p95: rank(95), max: rank(100) }
+        let mut counts = LengthCounts::default();
+        lengths.into_iter().for_each(|length| counts.add(length));
+        counts.lengths()
+    }
+}
+
+/// How often each length occurs: lengths repeat, so this stays small however many there are.
+#[derive(Debug, Default)]
+struct LengthCounts(BTreeMap<usize, usize>);
+
+impl LengthCounts {
+    fn add(&mut self, length: usize) {
+        *self.0.entry(length).or_insert(0) += 1;
+    }
+
+    fn lengths(&self) -> Lengths {
+        let all: usize = self.0.values().sum();
+        let rank = |percent: usize| {
+            let mut left = (all * percent).div_ceil(100).max(1);
+            let found = self.0.iter().find(|(_, count)| {
+                let is_here = left <= **count;
+                left -= left.min(**count);
+                is_here
+            });
+            found.map_or(0, |(length, _)| *length)
+        };
+        Lengths { min: rank(0), median: rank(50), p95: rank(95), max: rank(100) }
     }
 }
 
@@ -113,7 +136,7 @@ pub struct SetCounts {
 pub struct EncodeTally {
     pub(super) report: EncodeReport,
     /// The lengths of prompts, of responses, and of each prompt with its longest response.
-    lengths: [Vec<u32>; 3],
+    lengths: [LengthCounts; 3],
 }
 
 impl EncodeTally {
@@ -123,12 +146,12 @@ impl EncodeTally {
         let report = &mut self.report;
         report.kept += 1;
         report.prompt_tokens += example.prompt.len();
-        prompts.push(example.prompt.len() as u32);
+        prompts.add(example.prompt.len());
         for response in &example.responses {
             report.response_tokens += response.ids.len();
-            responses.push(response.ids.len() as u32);
+            responses.add(response.ids.len());
         }
-        longest.push(example.longest() as u32);
+        longest.add(example.longest());
         let set = example.source.set;
         if report.sets.len() <= set {
             report.sets.resize(set + 1, SetCounts::default());
@@ -140,8 +163,7 @@ impl EncodeTally {
     /// Returns the report on all parts.
     #[must_use]
     pub fn report(self) -> EncodeReport {
-        let [prompts, responses, longest] =
-            self.lengths.map(|lengths| Lengths::of(lengths.into_iter().map(|length| length as usize)));
+        let [prompts, responses, longest] = self.lengths.map(|lengths| lengths.lengths());
         EncodeReport { prompts, responses, longest, ..self.report }
     }
 }

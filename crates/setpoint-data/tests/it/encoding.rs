@@ -4,8 +4,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use setpoint_data::{
-    BadRows, Boundary, BuiltIn, DropReason, EncodeOptions, EncodeProblem, EncoderOptions, Error, Example, LongRows,
-    Message, Prompt, Record, Response, ResponseEnd, SegmentKind, Source, T0, TemplateChoice, TextEncoder, segments,
+    BadRows, Boundary, BuiltIn, DropReason, EncodeOptions, EncodeProblem, EncoderOptions, Error, Example, ExampleStore,
+    LongRows, Message, Prompt, Record, Response, ResponseEnd, SegmentKind, Source, T0, TemplateChoice, TextEncoder,
+    segments,
 };
 
 use crate::common::{
@@ -357,7 +358,7 @@ fn every_token_is_shown_with_its_kind() {
     let options =
         EncodeOptions { assistant_spans: true, response_end: ResponseEnd::Template, ..EncodeOptions::default() };
     let found = example(&encoder, &chat(&turns, "日"), &options);
-    let t0 = T0::FirstToken.resolve(std::slice::from_ref(&found)).unwrap();
+    let t0 = T0::FirstToken.resolve(&ExampleStore::in_memory([&found]).unwrap()).unwrap();
     let shown = segments(&encoder, &found, 0, t0).unwrap();
     let mut runs: Vec<(SegmentKind, String)> = Vec::new();
     for segment in &shown {

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde_json::Value;
 use setpoint_data::{
-    BadRows, BuiltIn, DatasetConfig, EncodeOptions, EncoderOptions, Prompt, Record, ResponseEnd, T0, TemplateChoice,
-    TextEncoder, load_records,
+    BadRows, BuiltIn, DatasetConfig, EncodeOptions, EncoderOptions, ExampleStore, Prompt, Record, ResponseEnd, T0,
+    TemplateChoice, TextEncoder, load_records,
 };
 use sha2::{Digest, Sha256};
 
@@ -58,7 +58,7 @@ fn check(expected: &Value) {
         (tokens as u64, digest.as_str()),
         (expected["tokens"].as_u64().unwrap(), expected["sha256"].as_str().unwrap())
     );
-    assert!(T0::FirstToken.resolve(&examples).is_ok());
+    assert!(T0::FirstToken.resolve(&ExampleStore::in_memory(&examples).unwrap()).is_ok());
 }
 
 fn text(encoder: &TextEncoder, record: &Record) -> String {

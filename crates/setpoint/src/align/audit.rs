@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 
 use setpoint_align::{
-    AuditPrompt, AuditReport, AuditSettings, Finding, LogZ0, PromptObjective, PromptRewards, Severity, Subject,
-    Summary, audit, break_even_reward,
+    AuditData, AuditPrompt, AuditReport, AuditSettings, Finding, LogZ0, PromptObjective, PromptRewards, Severity,
+    Subject, Summary, audit_data, break_even_reward,
 };
 use setpoint_data::counted;
+use setpoint_train::OnDemand;
 
 use super::{AlignConfig, ReferenceModel, TrainingData, log_z, named, prepare, reference_dir, reference_logps};
 use crate::failure::{Failure, Outcome};
@@ -55,19 +56,25 @@ pub fn report(session: &Session, config: &AlignConfig, folder: Option<&std::path
             "the audit is about the responses of a file, and rounds sample others: leave `rounds` out",
         ));
     }
-    let prepared = prepare(session, config)?;
+    let prepared = prepare(session, config, folder)?;
     let reference = ReferenceModel { dir: reference_dir(config)?, model: None };
     let reference = reference_logps(session, config, &prepared, Some(reference), folder)?;
     let TrainingData::Prompts { objective, sets } = prepared.data else { return Err(other()) };
-    of_prompts(&*objective, &sets.with_reference(reference)?.0.prompts)
+    of_prompts(&*objective, &sets.with_reference(reference).0.prompts)
 }
 
 /// The report on training data whose reference log-probs are known.
-pub fn of_prompts(objective: &dyn PromptObjective, prompts: &[WithReference<RewardedPrompt>]) -> Outcome<AuditReport> {
-    let row = |(row, prompt): (usize, &WithReference<RewardedPrompt>)| -> Outcome<AuditPrompt> {
-        Ok(AuditPrompt { log_z: log_z(objective, prompt)?, ..audit_prompt(row, prompt) })
-    };
-    let rows: Vec<AuditPrompt> = prompts.iter().enumerate().map(row).collect::<Outcome<_>>()?;
+pub fn of_prompts(
+    objective: &dyn PromptObjective,
+    prompts: &OnDemand<WithReference<RewardedPrompt>>,
+) -> Outcome<AuditReport> {
+    let name = |place: usize| prompts.get(place).ok().map(|prompt| prompt.prompt.name.clone());
+    let mut data = AuditData::default();
+    for (row, prompt) in prompts.iter().enumerate() {
+        let prompt = prompt?;
+        let row = AuditPrompt { log_z: log_z(objective, &prompt)?, ..audit_prompt(row, &prompt) };
+        data.push(&row).map_err(|error| named(error, name))?;
+    }
     let level = objective.level().unwrap_or(LogZ0::Nats(0.0));
     let settings = AuditSettings {
         beta_sigma: objective.beta_sigma(),
@@ -75,7 +82,7 @@ pub fn of_prompts(objective: &dyn PromptObjective, prompts: &[WithReference<Rewa
         level_weight: objective.level_weight(),
         ..AuditSettings::new(objective.beta(), level)
     };
-    audit(&rows, &settings).map_err(|error| named(error, prompts.iter().map(|prompt| &prompt.prompt)))
+    audit_data(&data, &settings, |place| name(place).unwrap_or_default()).map_err(|error| named(error, name))
 }
 
 /// Prints what `setpoint align` says before it trains, at most six sentences: the level of the targets, and the summary of the report.

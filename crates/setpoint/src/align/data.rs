@@ -2,12 +2,17 @@
 
 use std::sync::Arc;
 
-use setpoint_align::{DroVSettings, PairwiseMethod, PromptObjective, PromptRewards, RowObjective};
+use setpoint_align::{
+    DroVSettings, LogZ0, PairwiseMethod, PromptObjective, PromptRewards, RowObjective, check_targets,
+};
+use setpoint_data::ExampleStore;
+use setpoint_train::{Error, OnDemand};
 
-use crate::failure::{Failure, Outcome};
-use crate::identity::Row;
+use super::prepare::named;
+use crate::failure::Outcome;
+use crate::tasks::logps::Logps;
 use crate::tasks::stages::{
-    BestPrompt, PairedPrompt, PreparedPrompt, ReferenceLogps, RewardedPrompt, RowPrompt, WithReference,
+    BestPrompt, PairedPrompt, PreparedPrompt, PromptList, RewardedPrompt, RowPrompt, WithReference, unscored,
 };
 
 /// A method as its task needs it, with prompts that have what it looks at.
@@ -68,10 +73,17 @@ impl TrainingData {
 
     /// Lists the examples that the method makes of the training data (prompts, pairs or single responses) in the order of its task: the data
     /// set of each.
-    pub fn examples(&self) -> Vec<usize> {
-        fn each<P: PreparedPrompt>(sets: &Sets<P>, examples: impl Fn(&P) -> usize) -> Vec<usize> {
-            let of_prompt = |prompt: &P| std::iter::repeat_n(prompt.prompt().set, examples(prompt));
-            sets.train.prompts.iter().flat_map(of_prompt).collect()
+    ///
+    /// # Errors
+    /// When a row cannot be read back.
+    pub fn examples(&self) -> Outcome<Vec<usize>> {
+        fn each<P: PreparedPrompt>(sets: &Sets<P>, examples: impl Fn(&P) -> usize) -> Outcome<Vec<usize>> {
+            let mut found = Vec::new();
+            for prompt in sets.train.prompts.iter() {
+                let prompt = prompt?;
+                found.extend(std::iter::repeat_n(prompt.prompt().set, examples(&prompt)));
+            }
+            Ok(found)
         }
         match self {
             Self::Prompts { sets, .. } => each(sets, |_| 1),
@@ -100,95 +112,124 @@ pub struct Sets<P> {
 /// One data set without the reference's log-probabilities.
 pub struct PreparedSet<P> {
     /// The prompts.
-    pub prompts: Vec<P>,
+    pub prompts: OnDemand<P>,
     /// The prompts with another prompt's responses, for objectives with a baseline.
-    pub mismatched: Option<Vec<P>>,
+    pub mismatched: Option<OnDemand<P>>,
     /// Hash of the examples as tokens.
     pub hash: String,
-    /// The rows as they were read, for the identity of the run.
-    pub rows: Vec<Row>,
+    /// The rows as they were read.
+    pub rows: Arc<ExampleStore>,
 }
 
 /// One data set, whatever the method trains on.
 pub struct SetView<'a> {
     /// The prompts.
-    pub prompts: Vec<&'a dyn PreparedPrompt>,
+    pub prompts: &'a dyn PromptList,
     /// The prompts with another prompt's responses.
-    pub mismatched: Option<Vec<&'a dyn PreparedPrompt>>,
+    pub mismatched: Option<&'a dyn PromptList>,
     /// Hash of the examples as tokens.
     pub hash: &'a str,
     /// The rows as they were read.
-    pub rows: &'a [Row],
+    pub rows: &'a ExampleStore,
 }
 
 impl SetView<'_> {
-    /// Returns rewards and roles for the objectives' crate, which numbers prompts from 0.
-    pub fn rewards(&self) -> Vec<PromptRewards> {
-        self.prompts.iter().enumerate().map(|(row, prompt)| prompt.prompt_rewards(row)).collect()
+    /// Returns rewards and roles of each prompt for the objectives' crate, which numbers prompts from 0.
+    pub fn rewards(&self) -> impl Iterator<Item = Outcome<PromptRewards>> + '_ {
+        self.prompts.iter().enumerate().map(|(row, prompt)| Ok(prompt?.prompt_rewards(row)))
     }
 
-    /// Returns the tokens of all responses.
-    pub fn responses(&self) -> impl Iterator<Item = &[u32]> {
-        self.prompts.iter().flat_map(|prompt| {
+    /// Returns all rewards, in the order of the prompts and their responses.
+    ///
+    /// # Errors
+    /// When a row cannot be read back.
+    pub fn all_rewards(&self) -> Outcome<Vec<f64>> {
+        let mut all = Vec::new();
+        for prompt in self.rewards() {
+            all.extend(prompt?.rewards);
+        }
+        Ok(all)
+    }
+
+    /// Returns the level of targets, nats.
+    ///
+    /// # Errors
+    /// When the rewards do not allow it.
+    pub fn level(&self, beta: f64, level: LogZ0) -> Outcome<f64> {
+        let mut basis = Vec::new();
+        for prompt in self.rewards().filter(|_| level.needs_rewards()) {
+            basis.extend(level.basis(&[prompt?]));
+        }
+        Ok(level.resolve(beta, &basis)?)
+    }
+
+    /// Checks that the targets can be computed with.
+    ///
+    /// # Errors
+    /// When a reward or the level is too large.
+    pub fn check_targets(&self, beta: f64, log_z0: f64) -> Outcome {
+        for prompt in self.rewards() {
+            check_targets(&[prompt?], beta, 0.0).map_err(|error| named(error, |row| self.name(row)))?;
+        }
+        Ok(check_targets(&[], beta, log_z0)?)
+    }
+
+    /// Returns whether a response has a token.
+    ///
+    /// # Errors
+    /// When a row cannot be read back.
+    pub fn teaches(&self, token: u32) -> Outcome<bool> {
+        for prompt in self.prompts.iter() {
+            let prompt = prompt?;
             let prompt = prompt.prompt();
-            (0..prompt.sequences.len()).map(|j| prompt.response_ids(j))
-        })
+            if (0..prompt.sequences.len()).any(|j| prompt.response_ids(j).contains(&token)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn name(&self, prompt: usize) -> Option<String> {
+        Some(self.prompts.get(prompt).ok()?.prompt().name.clone())
     }
 }
 
-impl<P: PreparedPrompt> Sets<P> {
+impl<P: PreparedPrompt + 'static> Sets<P> {
     fn view(&self) -> (SetView<'_>, Option<SetView<'_>>) {
         (self.train.view(), self.eval.as_ref().map(PreparedSet::view))
     }
 
     /// Adds the reference's log-probabilities.
-    ///
-    /// # Errors
-    /// When one is missing.
-    pub fn with_reference(self, reference: Reference) -> Outcome<(ReferencedSet<P>, Option<ReferencedSet<P>>)> {
+    pub fn with_reference(self, reference: Reference) -> (ReferencedSet<P>, Option<ReferencedSet<P>>) {
         let eval = self.eval.zip(reference.eval);
-        let eval = eval.map(|(set, reference)| set.with_reference(reference)).transpose()?;
-        Ok((self.train.with_reference(reference.train)?, eval))
+        let eval = eval.map(|(set, reference)| set.with_reference(reference));
+        (self.train.with_reference(reference.train), eval)
     }
 }
 
-impl<P: PreparedPrompt> PreparedSet<P> {
+impl<P: PreparedPrompt + 'static> PreparedSet<P> {
     /// Returns the set as one whatever the method trains on.
     pub fn view(&self) -> SetView<'_> {
-        fn each<P: PreparedPrompt>(prompts: &[P]) -> Vec<&dyn PreparedPrompt> {
-            prompts.iter().map(|prompt| prompt as &dyn PreparedPrompt).collect()
-        }
-        let mismatched = self.mismatched.as_deref().map(each);
-        SetView { prompts: each(&self.prompts), mismatched, hash: &self.hash, rows: &self.rows }
+        let mismatched = self.mismatched.as_ref().map(|prompts| prompts as &dyn PromptList);
+        SetView { prompts: &self.prompts, mismatched, hash: &self.hash, rows: &self.rows }
     }
 
     /// Adds the reference's log-probabilities.
-    ///
-    /// # Errors
-    /// When one is missing.
-    pub fn with_reference(self, reference: SetReference) -> Outcome<ReferencedSet<P>> {
+    pub fn with_reference(self, reference: SetReference) -> ReferencedSet<P> {
         let mismatched = self.mismatched.zip(reference.mismatched);
-        Ok(ReferencedSet {
-            prompts: with_reference(self.prompts, reference.prompts)?,
-            mismatched: mismatched.map(|(prompts, logps)| with_reference(prompts, logps)).transpose()?,
-        })
+        ReferencedSet {
+            prompts: with_reference(self.prompts, reference.prompts),
+            mismatched: mismatched.map(|(prompts, logps)| with_reference(prompts, logps)),
+        }
     }
 }
 
-fn with_reference<P: PreparedPrompt>(
-    prompts: Vec<P>,
-    reference: Vec<ReferenceLogps>,
-) -> Outcome<Vec<WithReference<P>>> {
-    let add = |(prompt, logps): (P, ReferenceLogps)| {
+fn with_reference<P: PreparedPrompt + 'static>(prompts: OnDemand<P>, logps: Logps) -> OnDemand<WithReference<P>> {
+    prompts.map(move |number, prompt| {
+        let responses = prompt.prompt().sequences.len();
         let name = prompt.prompt().name.clone();
-        WithReference::new(prompt, logps).ok_or_else(|| unscored(&name))
-    };
-    prompts.into_iter().zip(reference).map(add).collect()
-}
-
-/// Names a prompt with a response that the reference model has not scored.
-pub fn unscored(name: &str) -> Failure {
-    Failure::run(format!("{name}: a response without a log-probability of the reference model"))
+        WithReference::new(prompt, logps.get(number, responses)).ok_or_else(|| Error::task(unscored(&name)))
+    })
 }
 
 /// The reference's log-probabilities of training and held-out data.
@@ -202,15 +243,15 @@ pub struct Reference {
 /// The reference's log-probabilities of one data set, prompt by prompt.
 pub struct SetReference {
     /// Of the prompts.
-    pub prompts: Vec<ReferenceLogps>,
+    pub prompts: Logps,
     /// Of the mismatched ones.
-    pub mismatched: Option<Vec<ReferenceLogps>>,
+    pub mismatched: Option<Logps>,
 }
 
 /// One data set that a task can be made of.
 pub struct ReferencedSet<P> {
     /// The prompts.
-    pub prompts: Vec<WithReference<P>>,
+    pub prompts: OnDemand<WithReference<P>>,
     /// The prompts with another prompt's responses.
-    pub mismatched: Option<Vec<WithReference<P>>>,
+    pub mismatched: Option<OnDemand<WithReference<P>>>,
 }

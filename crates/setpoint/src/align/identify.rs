@@ -11,9 +11,15 @@ use crate::setup;
 
 /// Adds a data set's prompts, the mismatched ones last, with their rewards, roles and pairs, and the reference log-probabilities.
 pub fn identify(origin: &mut Origin, section: &str, file: &str, set: &SetView<'_>, scored: &SetReference) -> Outcome {
-    let mismatched = set.mismatched.iter().flatten().zip(scored.mismatched.iter().flatten());
     let (mut loss, mut reference) = (Sha256::new(), Sha256::new());
-    for (prompt, logps) in set.prompts.iter().zip(&scored.prompts).chain(mismatched) {
+    let lists = [Some(set.prompts), set.mismatched];
+    let scored = [Some(&scored.prompts), scored.mismatched.as_ref()];
+    let each = lists.into_iter().zip(scored).filter_map(|(list, scored)| Some((list?, scored?)));
+    for (number, prompt, scored) in
+        each.flat_map(|(list, scored)| (0..).zip(list.iter()).map(move |(n, p)| (n, p, scored)))
+    {
+        let prompt = prompt?;
+        let logps = scored.get(number, prompt.prompt().sequences.len());
         loss.update(setup::sequences_hash(&prompt.prompt().sequences));
         let ensemble: Vec<Vec<u64>> = prompt.ensemble().iter().map(|rewards| bits(rewards)).collect();
         let numbers = json!([bits(&prompt.rewards()), ensemble, prompt.roles(), prompt.pairs()]);

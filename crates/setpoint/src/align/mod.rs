@@ -30,7 +30,7 @@ use setpoint_align::{
     least_level_per_token, prompt_log_mass, prompt_log_z,
 };
 use setpoint_data::Uses;
-use setpoint_train::TrainConfig;
+use setpoint_train::{OnDemand, TrainConfig};
 use setpoint_transformer::CausalLm;
 use setpoint_transformer::lora::without_adapter;
 
@@ -38,21 +38,20 @@ use crate::adapter::{fix_dropout, with_tokenizer};
 use crate::config::sections::validate_training_data;
 use crate::failure::{Failure, Outcome};
 use crate::job::{ADAPTER, DATA, DryRun, Flag, Job, MODEL, Planned, View, Work, word};
-use crate::saving::learned_stop;
 use crate::session::Session;
 use crate::setup;
 use crate::tasks::dro_v::DroVTask;
 use crate::tasks::nll::NllTask;
 use crate::tasks::pairwise::PairwiseTask;
-use crate::tasks::prompts::PromptTask;
+use crate::tasks::prompts::{PromptLevel, PromptTask};
 use crate::tasks::rows::RowTask;
 use crate::tasks::single::SingleResponses;
-use crate::tasks::stages::{PairedPrompt, PreparedPrompt, RewardedPrompt, RowPrompt, WithReference};
+use crate::tasks::stages::{PairedPrompt, RewardedPrompt, RowPrompt, WithReference};
 use crate::training::tracker;
 use crate::training::{Mix, Output, RunPlan, Shape, check_room, open_run};
 
 pub use self::audit::Audit;
-use self::data::{PreparedSet, ReferencedSet, SetReference, SetView, rows_of, unscored};
+use self::data::{PreparedSet, ReferencedSet, SetReference, SetView, rows_of};
 use self::fitting::{Fitting, initial_policy, policy_and_value};
 use self::identify::identify;
 use self::parts::VALUE;
@@ -120,15 +119,15 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
     if config.is_in_rounds() {
         return rounds::run(session, config, folder, resume);
     }
-    let prepared = prepare(session, config)?;
+    let prepared = prepare(session, config, Some(folder))?;
     train_on(session, config, prepared, folder, resume)
 }
 
 /// Trains on data that is prepared.
 fn train_on(session: &Session, config: &AlignConfig, prepared: Prepared, folder: &Path, resume: bool) -> Outcome {
     let measured = held_out(config, &prepared)?;
-    let mix = Mix::of(&config.data, &prepared.data.examples())?;
-    let plan = run_plan(session, config, &prepared)?;
+    let mix = mix(config, &prepared)?;
+    let plan = run_plan(session, config, &prepared, &mix)?;
     plan.warn();
     let run = open_run(session, folder, resume, config)?;
     if !resume {
@@ -139,7 +138,7 @@ fn train_on(session: &Session, config: &AlignConfig, prepared: Prepared, folder:
         false => None,
     };
     // Before the reference model is asked: its answers are kept by the tokens alone.
-    let mut origin = prepared.origin(config, reference)?;
+    let mut origin = prepared.origin(config, reference, folder)?;
     origin.check(&run)?;
     let (policy, reference) = match (&prepared.adaptation, reference) {
         // The policy before training is its own reference: no second model is loaded.
@@ -164,9 +163,13 @@ fn train_on(session: &Session, config: &AlignConfig, prepared: Prepared, folder:
         adaptation.adapt(&mut settings);
     }
     let recompute = plan.memory.recompute;
-    let chosen_tokens = mean_chosen_tokens(&train);
-    let shown = shown(eval.as_ref().unwrap_or(&train), config.samples.prompts);
-    let stop = learned_stop(&prepared.encoder, train.responses());
+    let chosen_tokens = mean_chosen_tokens(&train)?;
+    let shown = shown(eval.as_ref().unwrap_or(&train), config.samples.prompts)?;
+    // The token that ends the template's turns, if the model was trained to end its responses with it.
+    let stop = match prepared.encoder.template_stop() {
+        Some(stop) if train.teaches(stop)? => Some(stop),
+        _ => None,
+    };
     let Prepared { encoder, model_config, data, adaptation, .. } = prepared;
     let policy = match policy {
         Some(policy) => policy,
@@ -189,7 +192,7 @@ fn train_on(session: &Session, config: &AlignConfig, prepared: Prepared, folder:
     };
     match data {
         TrainingData::Prompts { objective, sets } => {
-            let (data, eval) = sets.with_reference(reference)?;
+            let (data, eval) = sets.with_reference(reference);
             let (mut level, mut target) = (0.0, None);
             if objective.level().is_some() {
                 let report = audit::of_prompts(&*objective, &data.prompts)?;
@@ -207,26 +210,26 @@ fn train_on(session: &Session, config: &AlignConfig, prepared: Prepared, folder:
             let objectives: Arc<[WeightedObjective]> = objectives.into();
             let with_reference = config.align.about().reference;
             let task = |set: PreparedSet<PairedPrompt>, reference: SetReference| {
-                let reference = with_reference.then_some(reference.prompts.as_slice());
-                let task = PairwiseTask::new(set.prompts, reference, objectives.clone(), nll_weight);
-                task.ok_or_else(|| unscored(&config.data.name()))
+                let reference = with_reference.then_some(reference.prompts);
+                PairwiseTask::new(set.prompts, reference, objectives.clone(), nll_weight)
             };
             let eval = sets.eval.zip(reference.eval).map(|(set, reference)| task(set, reference)).transpose()?;
             job.train(&task(sets.train, reference.train)?, eval.as_ref(), &settings, None, shown, Ok)
         }
         TrainingData::Rows { objective, sets } => {
-            let (data, eval) = sets.with_reference(reference)?;
-            let task = |set: ReferencedSet<RowPrompt>| {
-                let rows = SingleResponses::new(set.prompts, |prompt| rows_of(&*objective, prompt));
-                RowTask { rows, mismatched: set.mismatched, objective: objective.clone() }
+            let (data, eval) = sets.with_reference(reference);
+            let task = |set: ReferencedSet<RowPrompt>| -> Outcome<RowTask> {
+                let rows = SingleResponses::new(set.prompts, |prompt| rows_of(&*objective, prompt))?;
+                Ok(RowTask { rows, mismatched: set.mismatched, objective: objective.clone() })
             };
-            job.train(&task(data), eval.map(task).as_ref(), &settings, None, shown, Ok)
+            let eval = eval.map(task).transpose()?;
+            job.train(&task(data)?, eval.as_ref(), &settings, None, shown, Ok)
         }
         TrainingData::RowsWithValue { settings: dro_v, sets } => {
-            let (data, eval) = sets.with_reference(reference)?;
-            let task = |set: ReferencedSet<RowPrompt>| {
-                let rows = SingleResponses::new(set.prompts, |prompt| (0..prompt.roles.len()).collect());
-                DroVTask::new(rows, dro_v.clone()).ok_or_else(|| Failure::run("a response without a reward"))
+            let (data, eval) = sets.with_reference(reference);
+            let task = |set: ReferencedSet<RowPrompt>| -> Outcome<DroVTask> {
+                let rows = SingleResponses::new(set.prompts, |prompt| (0..prompt.roles.len()).collect())?;
+                Ok(DroVTask::new(rows, dro_v.clone()))
             };
             let (shape, adaptation) = (job.model_config.clone(), job.adaptation.clone());
             let with_value = |policy: CausalLm| policy_and_value(session, config, &shape, adaptation, policy);
@@ -236,8 +239,8 @@ fn train_on(session: &Session, config: &AlignConfig, prepared: Prepared, folder:
             Ok(())
         }
         TrainingData::Best { sets } => {
-            let eval = sets.eval.map(|set| NllTask::new(set.prompts));
-            job.train(&NllTask::new(sets.train.prompts), eval.as_ref(), &settings, None, shown, Ok)
+            let eval = sets.eval.map(|set| NllTask::new(set.prompts)).transpose()?;
+            job.train(&NllTask::new(sets.train.prompts)?, eval.as_ref(), &settings, None, shown, Ok)
         }
     }
 }
@@ -248,8 +251,8 @@ fn trains_value(config: &AlignConfig) -> bool {
 }
 
 /// The first prompts of a set, for samples during training.
-fn shown(set: &SetView<'_>, count: usize) -> Vec<Vec<u32>> {
-    set.prompts.iter().take(count).map(|prompt| prompt.prompt().prompt_ids().to_vec()).collect()
+fn shown(set: &SetView<'_>, count: usize) -> Outcome<Vec<Vec<u32>>> {
+    set.prompts.iter().take(count).map(|prompt| Ok(prompt?.prompt().prompt_ids().to_vec())).collect()
 }
 
 /// Checks everything; what a run needs.
@@ -257,33 +260,40 @@ pub fn plan(session: &Session, config: &AlignConfig) -> Outcome<RunPlan> {
     if config.is_in_rounds() {
         return rounds::plan(session, config);
     }
-    let prepared = prepare(session, config)?;
+    let prepared = prepare(session, config, None)?;
     held_out(config, &prepared)?;
     // Levels of single prompts need the reference model.
     if let Some((beta, level)) = prepared.targets().filter(|(_, level)| *level != LogZ0::PerPrompt) {
         let (log_z0, rewards) = prepared.level(beta, level)?;
         log::info!("{}", audit::level(beta, log_z0, &rewards));
     }
-    run_plan(session, config, &prepared)
+    run_plan(session, config, &prepared, &mix(config, &prepared)?)
 }
 
 /// Returns what a run of these settings needs, in rounds or without.
 pub fn planned(session: &Session, config: &AlignConfig) -> Outcome<RunPlan> {
     match config.is_in_rounds() {
         true => rounds::plan(session, config),
-        false => run_plan(session, config, &prepare(session, config)?),
+        false => {
+            let prepared = prepare(session, config, None)?;
+            run_plan(session, config, &prepared, &mix(config, &prepared)?)
+        }
     }
 }
 
-/// Plans a run: the one place that knows how a method changes the steps and the memory of a training.
-pub fn run_plan(session: &Session, config: &AlignConfig, prepared: &Prepared) -> Outcome<RunPlan> {
+/// The parts of the data sets in an epoch.
+fn mix(config: &AlignConfig, prepared: &Prepared) -> Outcome<Mix> {
+    Mix::of(&config.data, &prepared.data.examples()?)
+}
+
+/// What a run needs: the one place that knows how a method changes the steps and the memory of a training.
+fn run_plan(session: &Session, config: &AlignConfig, prepared: &Prepared, mix: &Mix) -> Outcome<RunPlan> {
     let settings = training_settings(config);
-    let mix = Mix::of(&config.data, &prepared.data.examples())?;
     let (model, adaptation) = (&prepared.model_config, prepared.adaptation.as_ref());
     let adapter = adaptation.map(|adaptation| adaptation.size(model, session.device())).transpose()?;
     let shape = Shape { config: model, model: &config.model, output: Output::Tokens, adapter };
     let plan = RunPlan::of(shape, &prepared.report, &settings, mix.visits(), &session.place)?;
-    let plan = plan.mixed(&mix, &prepared.report);
+    let plan = plan.mixed(mix, &prepared.report);
     // The value network has the policy's size.
     Ok(if trains_value(config) { plan.twice() } else { plan })
 }
@@ -301,28 +311,27 @@ fn training_settings(config: &AlignConfig) -> TrainConfig {
 fn prompt_task(
     objective: Arc<dyn PromptObjective>,
     level: f64,
-    prompts: Vec<WithReference<RewardedPrompt>>,
+    prompts: OnDemand<WithReference<RewardedPrompt>>,
 ) -> Outcome<PromptTask> {
-    let own = |prompt| -> Outcome<f64> { Ok(log_z(&*objective, prompt)?.map_or(level, |own| own.log_z)) };
-    let levels = prompts.iter().map(own).collect::<Outcome<_>>()?;
-    Ok(leveled_task(objective, levels, prompts))
+    let of = objective.clone();
+    leveled_task(objective, prompts, |_, prompt| Ok(log_z(&*of, prompt)?.map_or(level, |own| own.log_z)))
 }
 
 /// The same with the level of each prompt's targets.
 fn leveled_task(
     objective: Arc<dyn PromptObjective>,
-    levels: Vec<f64>,
-    prompts: Vec<WithReference<RewardedPrompt>>,
-) -> PromptTask {
-    let log_mass = prompts.iter().map(|prompt| {
+    prompts: OnDemand<WithReference<RewardedPrompt>>,
+    mut level: impl FnMut(usize, &WithReference<RewardedPrompt>) -> Outcome<f64>,
+) -> Outcome<PromptTask> {
+    let of = objective.clone();
+    PromptTask::new(prompts, objective, |number, prompt| {
         let (responses, tokens) = distinct(prompt);
-        match objective.length_normalize() {
-            true => least_level_per_token(&responses, &tokens, objective.beta()),
-            false => prompt_log_mass(&responses, objective.beta()),
-        }
-    });
-    let log_mass = log_mass.collect();
-    PromptTask { prompts, objective, levels, log_mass }
+        let log_mass = match of.length_normalize() {
+            true => least_level_per_token(&responses, &tokens, of.beta()),
+            false => prompt_log_mass(&responses, of.beta()),
+        };
+        Ok(PromptLevel { level: level(number, prompt)?, log_mass })
+    })
 }
 
 /// Returns the distinct responses of a prompt, with their numbers of tokens. One that occurs with several rewards gets their mean.
@@ -353,11 +362,15 @@ pub fn log_z(objective: &dyn PromptObjective, prompt: &WithReference<RewardedPro
     Ok(Some(found.map_err(|error| Failure::run(format!("{}: {error}", prompt.prompt.name)))?))
 }
 
-fn mean_chosen_tokens(set: &SetView<'_>) -> f64 {
-    let chosen = |prompt: &&dyn PreparedPrompt| -> Vec<usize> {
+fn mean_chosen_tokens(set: &SetView<'_>) -> Outcome<f64> {
+    let (mut tokens, mut count) = (0, 0);
+    for prompt in set.prompts.iter() {
+        let prompt = prompt?;
         let roles = prompt.roles().iter().enumerate().filter(|(_, role)| **role == Some(Role::Chosen));
-        roles.map(|(j, _)| prompt.prompt().response_ids(j).len()).collect()
-    };
-    let lengths: Vec<usize> = set.prompts.iter().flat_map(chosen).collect();
-    if lengths.is_empty() { 1.0 } else { lengths.iter().sum::<usize>() as f64 / lengths.len() as f64 }
+        for (j, _) in roles {
+            tokens += prompt.prompt().response_ids(j).len();
+            count += 1;
+        }
+    }
+    Ok(if count == 0 { 1.0 } else { tokens as f64 / count as f64 })
 }

@@ -4,10 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use setpoint_align::{Error, LogZ0, ReferenceSample, Summary, T0Name, T0Setting, Training, check_targets};
-use setpoint_data::{DatasetConfig, EncodeOptions, EncodeReport, Example, T0, TextEncoder, Use, Uses};
+use setpoint_align::{Error, LogZ0, RowObjective, Summary, T0Name, T0Setting, Training};
+use setpoint_data::{DatasetConfig, EncodeOptions, EncodeReport, ExampleStore, T0, TextEncoder, Use, Uses, hex};
 use setpoint_transformer::ModelConfig;
 use setpoint_transformer::lora::AdapterTask;
+use sha2::{Digest, Sha256};
 
 use super::conflicts::warn_of_conflicts;
 use super::data::{PreparedSet, Sets, TrainingData};
@@ -21,7 +22,7 @@ use crate::identity::{KeptRows, Origin, prompt_and_responses};
 use crate::reference_samples::Reader;
 use crate::session::Session;
 use crate::setup;
-use crate::tasks::stages::Prompt;
+use crate::tasks::stages::PromptList;
 
 /// Everything that is known before weights are read.
 pub struct Prepared {
@@ -46,14 +47,13 @@ impl Prepared {
 
     /// Returns the level of the targets, in nats, and a summary of the rewards to compare it with.
     pub fn level(&self, beta: f64, level: LogZ0) -> Outcome<(f64, Summary)> {
-        let rewards = self.data.sets().0.rewards();
-        let all: Vec<f64> = rewards.iter().flat_map(|prompt| prompt.rewards.iter().copied()).collect();
-        let log_z0 = level.resolve(beta, &level.basis(&rewards))?;
-        Ok((log_z0, Summary::of(&all).ok_or(Error::Empty { what: "the training data" })?))
+        let train = self.data.sets().0;
+        let all = Summary::of(&train.all_rewards()?).ok_or(Error::Empty { what: "the training data" })?;
+        Ok((train.level(beta, level)?, all))
     }
 
-    /// Collects the inputs that the run is made from, before the reference model has scored anything.
-    pub fn origin(&self, config: &AlignConfig, reference: Option<&Path>) -> Outcome<Origin> {
+    /// What the run is made from, before the reference model has scored anything. `run`: its folder, which need not exist.
+    pub fn origin(&self, config: &AlignConfig, reference: Option<&Path>, run: &Path) -> Outcome<Origin> {
         let model = config.model.path.as_deref().map(setup::model_hash).transpose()?.unwrap_or_default();
         let reference_model = match reference {
             Some(path) if config.model.path.as_deref() == Some(path) => model.clone(),
@@ -61,8 +61,10 @@ impl Prepared {
             None => String::new(),
         };
         let (train, eval) = self.data.sets();
-        let ensemble: Vec<&[Vec<f64>]> = train.prompts.iter().map(|prompt| prompt.ensemble()).collect();
-        let ensemble = setup::text_hash(&serde_json::to_string(&ensemble)?);
+        let has_ensemble =
+            matches!(config.align.training(), Training::Pairs(method) if !method.reward_files().is_empty());
+        let ensemble = ensemble_hash(train.prompts, has_ensemble)?;
+        let folder = setup::folder_of_rows(Some(run));
         let objective = objective_in_version_1(config)?;
         let version_1 = [model.as_str(), &reference_model, train.hash, &objective, &ensemble];
         let settings = without_later_settings(serde_json::to_value(config)?);
@@ -77,13 +79,28 @@ impl Prepared {
             adaptation.identify(&mut origin)?;
         }
         origin.encoder(&config.model, &self.encoder);
-        origin.data("data", &config.data, KeptRows::of(train.rows)?, prompt_and_responses);
+        origin.data("data", &config.data, KeptRows::of_store(train.rows, &folder)?, prompt_and_responses);
         if let (Some(set), Some(data)) = (eval, &config.eval_data) {
-            origin.data("eval_data", data, KeptRows::of(set.rows)?, prompt_and_responses);
+            origin.data("eval_data", data, KeptRows::of_store(set.rows, &folder)?, prompt_and_responses);
         }
         origin.ensemble(ensemble);
         Ok(origin)
     }
+}
+
+/// Identifies the rewards that further reward models give: a hash of them as JSON, a list of lists for each prompt. Without an ensemble the
+/// lists are empty.
+fn ensemble_hash(prompts: &dyn PromptList, has_ensemble: bool) -> Outcome<String> {
+    let mut hash = Sha256::new();
+    for number in 0..prompts.len() {
+        hash.update(if number == 0 { "[" } else { "," });
+        match has_ensemble {
+            true => hash.update(serde_json::to_vec(prompts.get(number)?.ensemble())?),
+            false => hash.update("[]"),
+        }
+    }
+    hash.update(if prompts.is_empty() { "[]" } else { "]" });
+    Ok(hex(&hash.finalize()))
 }
 
 /// The settings of the method as version 1 of a run's identity held them: without those that came later.
@@ -117,11 +134,11 @@ pub(super) fn without_later_settings(mut settings: Value) -> Value {
     settings
 }
 
-/// An error of the objectives' crate, which numbers rows from 0, with the row's place in its file.
-pub fn named<'p>(error: Error, prompts: impl IntoIterator<Item = &'p Prompt>) -> Failure {
-    let name = error.row().and_then(|row| Some((row, &prompts.into_iter().nth(row)?.name)));
+/// An error of the objectives' crate, which numbers rows from 0, with the row's place in its file, which `name` returns.
+pub fn named(error: Error, name: impl FnOnce(usize) -> Option<String>) -> Failure {
+    let name = error.row().and_then(|row| Some((row, name(row)?)));
     let Some((row, name)) = name else { return error.into() };
-    let message = error.to_string().replacen(&format!("row {row}"), name, 1);
+    let message = error.to_string().replacen(&format!("row {row}"), &name, 1);
     match error {
         Error::LargeReward { .. } | Error::TransformedReward { .. } => Failure::run(message)
             .hint("bring the rewards to an ordinary scale: by align.reward_transform = \"zscore\" where there is one, or in the file"),
@@ -129,25 +146,27 @@ pub fn named<'p>(error: Error, prompts: impl IntoIterator<Item = &'p Prompt>) ->
     }
 }
 
-/// Reads, encodes and checks the data.
-pub fn prepare(session: &Session, config: &AlignConfig) -> Outcome<Prepared> {
+/// Reads, encodes and checks the data. `run`: the folder of the run, which need not exist, if there is one.
+pub fn prepare(session: &Session, config: &AlignConfig, run: Option<&Path>) -> Outcome<Prepared> {
+    let folder = setup::folder_of_rows(run);
     let encoder = setup::encoder(&with_tokenizer(&config.model, config.adapter.as_ref()))?;
     let model_config = setup::model_config(&config.model, &encoder)?;
     let encode = setup::within(&config.encode, &model_config);
     warn_of_no_eval_data(&config.train, config.eval_data.as_ref());
-    let (train, report) = read_set(session, config, &config.data, &encoder, &encode, "training data")?;
+    let read = |data: &DatasetConfig, what| read_set(session, config, data, (&encoder, &encode), what, &folder);
+    let (train, report) = read(&config.data, "training data")?;
     let train = ReadSet { training: true, ..train };
     // Held-out data is read when the training data has been prepared.
     let eval = || -> Outcome<Option<ReadSet>> {
         let Some(data) = &config.eval_data else { return Ok(None) };
-        Ok(Some(read_set(session, config, data, &encoder, &encode, "evaluation data")?.0))
+        Ok(Some(read(data, "evaluation data")?.0))
     };
     let about = config.align.about();
     let data = match config.align.training() {
         Training::Prompts(mut objective) => {
             let mut fitted = None;
             let sets = sets(train, eval, |set| rewarded(set, &*objective, &about, &mut fitted))?;
-            let rewards: Vec<f64> = sets.train.prompts.iter().flat_map(|prompt| prompt.rewards.clone()).collect();
+            let rewards = sets.train.view().all_rewards()?;
             if let Some(share) = objective.resolve(&rewards)?
                 && !session.quiet
             {
@@ -165,15 +184,16 @@ pub fn prepare(session: &Session, config: &AlignConfig) -> Outcome<Prepared> {
                 let training = set.training;
                 let mut set = paired(set, method.pairs, &about, config.train.seed)?;
                 if training {
-                    ensemble::read(config, &files, &encoder, &encode, session, &mut set.prompts)?;
+                    set.prompts = ensemble::read(config, &files, &encoder, &encode, session, &folder, set.prompts)?;
                 }
                 Ok(set)
             })?;
             TrainingData::Pairs { method, sets }
         }
         Training::Rows(objective) => {
-            let sets = sets(train, eval, |set| rows(set, &*objective, &about))?;
-            TrainingData::Rows { objective: Arc::from(objective), sets }
+            let objective: Arc<dyn RowObjective> = Arc::from(objective);
+            let sets = sets(train, eval, |set| rows(set, &objective, &about))?;
+            TrainingData::Rows { objective, sets }
         }
         Training::RowsWithValue(settings) => {
             let sets = sets(train, eval, |set| rows_with_value(set, &about))?;
@@ -187,7 +207,7 @@ pub fn prepare(session: &Session, config: &AlignConfig) -> Outcome<Prepared> {
         }
     };
     let adaptation = Adaptation::of(&config.model, config.adapter.as_ref(), AdapterTask::CausalLm)?;
-    warn_of_conflicts(&data.sets().0);
+    warn_of_conflicts(&data.sets().0)?;
     let prepared = Prepared { encoder, model_config, data, report, adaptation };
     let (beta, log_z0) = match prepared.targets() {
         Some((beta, level)) => (beta, prepared.level(beta, level)?.0),
@@ -197,8 +217,7 @@ pub fn prepare(session: &Session, config: &AlignConfig) -> Outcome<Prepared> {
     if about.rewards {
         let (train, eval) = prepared.data.sets();
         for set in [train].into_iter().chain(eval) {
-            let prompts = set.prompts.iter().map(|prompt| prompt.prompt());
-            check_targets(&set.rewards(), beta, log_z0).map_err(|error| named(error, prompts))?;
+            set.check_targets(beta, log_z0)?;
         }
     }
     Ok(prepared)
@@ -218,17 +237,21 @@ fn read_set(
     session: &Session,
     config: &AlignConfig,
     data: &DatasetConfig,
-    encoder: &TextEncoder,
-    encode: &EncodeOptions,
+    (encoder, encode): (&TextEncoder, &EncodeOptions),
     what: &str,
+    folder: &Path,
 ) -> Outcome<(ReadSet, EncodeReport)> {
     let data = &setup::looking_at(data, uses(config));
-    let encoded = setup::examples(data, encode, encoder, what, session)?;
-    let t0 = unscored_tokens(config, &encoded.examples)?;
-    let samples = samples_setting(config).map(|setting| read_samples(config, data, setting, &encoded.examples));
-    let samples = samples.transpose()?;
-    let set = ReadSet { path: data.name(), examples: encoded.examples, training: false, t0, samples };
-    Ok((set, encoded.report))
+    let (rows, report) = setup::stored(data, encode, encoder, what, session, folder)?;
+    let t0 = unscored_tokens(config, &rows)?;
+    let samples = match samples_setting(config) {
+        Some(setting) => {
+            let reader = samples_reader(config, data, setting);
+            Some(Arc::new(reader.read(&rows, folder, session.rows_in_memory)?))
+        }
+        None => None,
+    };
+    Ok((ReadSet { path: data.name(), rows: Arc::new(rows), training: false, t0, samples }, report))
 }
 
 /// Returns the setting by which a method reads samples of the reference model, if it does.
@@ -240,24 +263,16 @@ pub fn samples_setting(config: &AlignConfig) -> Option<&'static str> {
     }
 }
 
-/// Reads the samples of the reference model that the rows of a file have.
-///
-/// # Errors
-/// When a row has none, or not enough.
-pub fn read_samples(
-    config: &AlignConfig,
-    data: &DatasetConfig,
-    setting: &str,
-    examples: &[Example],
-) -> Outcome<Vec<Vec<ReferenceSample>>> {
-    Reader { setting, data, reference: reference_dir(config).ok() }.read(examples)
+/// Returns the reader of the samples of the reference model that the rows of a file have.
+pub fn samples_reader<'a>(config: &'a AlignConfig, data: &'a DatasetConfig, setting: &'a str) -> Reader<'a> {
+    Reader { setting, data, reference: reference_dir(config).ok() }
 }
 
 /// Returns the number of tokens at the beginning of each prompt that are not scored; `None` if no prompt is scored at all.
 ///
 /// # Errors
 /// When the prompts do not share the beginning that the method asks for.
-pub fn unscored_tokens(config: &AlignConfig, examples: &[Example]) -> Outcome<Option<usize>> {
+pub fn unscored_tokens(config: &AlignConfig, examples: &ExampleStore) -> Outcome<Option<usize>> {
     let common_prefix = match config.align.training() {
         Training::Prompts(objective) => objective.scored_prompts(),
         _ => None,

@@ -1,11 +1,14 @@
 //! The reference model's log-probabilities: computed once, kept in the run folder, and the model gone before the policy trains.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::{Value, json};
 use setpoint_data::TextEncoder;
-use setpoint_train::{ReferenceKey, ReferenceRow, ReferenceStore, ScoredSequence, Sequence, score_batches};
+use setpoint_train::{
+    DeviceGroup, Error, ReferenceKey, ReferenceRow, ReferenceStore, ScoredSequence, Sequence, score_batches,
+};
 use setpoint_transformer::CausalLm;
 
 use super::data::{Reference, SetReference, SetView};
@@ -14,9 +17,10 @@ use super::settings::AlignConfig;
 use crate::config::sections::ModelSection;
 use crate::failure::{Failure, Outcome};
 use crate::session::{Meter, Session};
-use crate::setup;
-use crate::tasks::stages::{PreparedPrompt, ReferenceLogps};
-use crate::tasks::{Place, pass_tokens};
+use crate::setup::{self, SequencesHash};
+use crate::tasks::logps::{Logps, LogpsTable};
+use crate::tasks::stages::PromptList;
+use crate::tasks::{PART_TOKENS, Place, pass_tokens};
 
 /// The model whose log-probabilities are the reference.
 pub struct ReferenceModel<'a> {
@@ -62,14 +66,13 @@ pub fn reference_logps(
         hash: None,
     });
     let mut score = |set: &SetView<'_>, name: &str| -> Outcome<SetReference> {
-        let mut part = |prompts: &[&dyn PreparedPrompt], hash: &str, file: String| match &mut scorer {
+        let mut part = |prompts: &dyn PromptList, hash: &str, file: String| match &mut scorer {
             Some(scorer) => scorer.score(prompts, hash, folder.map(|folder| folder.join(file))),
-            None => Ok(prompts.iter().map(|prompt| ReferenceLogps::zeros(prompt.prompt().sequences.len())).collect()),
+            None => Ok(Logps::zeros()),
         };
-        let prompts = part(&set.prompts, set.hash, format!("reference-{name}.jsonl"))?;
+        let prompts = part(set.prompts, set.hash, format!("reference-{name}.jsonl"))?;
         let hash = format!("{} mismatched", set.hash);
-        let mismatched =
-            set.mismatched.as_ref().map(|set| part(set, &hash, format!("reference-{name}-mismatched.jsonl")));
+        let mismatched = set.mismatched.map(|set| part(set, &hash, format!("reference-{name}-mismatched.jsonl")));
         Ok(SetReference { prompts, mismatched: mismatched.transpose()? })
     };
     let (train, eval) = prepared.data.sets();
@@ -84,6 +87,57 @@ fn precision(model: &ModelSection) -> String {
     }
 }
 
+/// Scores the responses that are wanted, a part of the prompts after the other, and gives each to `take` with the tokens of its sequence.
+fn score_parts(
+    devices: &DeviceGroup,
+    model: &CausalLm,
+    set: &dyn PromptList,
+    batch_tokens: usize,
+    table: &mut LogpsTable,
+    take: &mut dyn FnMut(ReferenceRow, usize) -> Result<(), Error>,
+) -> Outcome {
+    let mut rest = 0..set.len();
+    loop {
+        let part = next_part(set, table, &mut rest)?;
+        if part.is_empty() {
+            return Ok(());
+        }
+        let (places, sequences): (Vec<Place>, Vec<Sequence>) = part.into_iter().unzip();
+        score_batches(devices, model, &sequences, batch_tokens, &mut |batch| {
+            batch.into_iter().try_for_each(|(at, score): (usize, ScoredSequence)| {
+                let (row, response) = places[at];
+                table.set(places[at], score.response_logp, score.prompt_logp);
+                let row = ReferenceRow {
+                    row,
+                    response,
+                    prompt_tokens: score.prompt_tokens,
+                    response_tokens: score.response_tokens,
+                    prompt_logp: score.prompt_logp,
+                    response_logp: score.response_logp,
+                };
+                take(row, sequences[at].ids.len())
+            })
+        })?;
+    }
+}
+
+/// Reads the next responses that are wanted, those of a prompt together; nothing at the end.
+fn next_part(set: &dyn PromptList, table: &LogpsTable, rest: &mut Range<usize>) -> Outcome<Vec<(Place, Sequence)>> {
+    let (mut part, mut tokens) = (Vec::new(), 0);
+    while tokens < PART_TOKENS
+        && let Some(number) = rest.next()
+    {
+        let prompt = set.get(number)?;
+        for (response, sequence) in prompt.prompt().sequences.iter().enumerate() {
+            if table.is_wanted((number, response)) {
+                tokens += sequence.ids.len();
+                part.push(((number, response), sequence.clone()));
+            }
+        }
+    }
+    Ok(part)
+}
+
 /// The reference model and its answers.
 struct Scorer<'a> {
     session: &'a Session,
@@ -95,64 +149,65 @@ struct Scorer<'a> {
 }
 
 impl Scorer<'_> {
-    fn score(
-        &mut self,
-        set: &[&dyn PreparedPrompt],
-        examples: &str,
-        file: Option<PathBuf>,
-    ) -> Outcome<Vec<ReferenceLogps>> {
+    fn score(&mut self, set: &dyn PromptList, examples: &str, file: Option<PathBuf>) -> Outcome<Logps> {
+        let mut table = LogpsTable::default();
+        for prompt in set.iter() {
+            let prompt = prompt?;
+            table.push((0..prompt.prompt().sequences.len()).map(|response| prompt.needs_reference(response)));
+        }
+        // Trials share whole rows.
+        let shares = self.session.shared.is_some();
+        let mut rows = Vec::new();
+        let mut take = |row: ReferenceRow| {
+            table.set((row.row, row.response), row.response_logp, row.prompt_logp);
+            if shares && table.is_used((row.row, row.response)) {
+                rows.push(row);
+            }
+        };
         let mut store = match file {
             None => None,
-            Some(file) => Some(ReferenceStore::open(file, &self.key(examples)?)?),
+            Some(file) => Some(ReferenceStore::open(file, &self.key(examples)?, &mut take)?),
         };
-        let places: Vec<Place> = set
-            .iter()
-            .enumerate()
-            .flat_map(|(i, prompt)| (0..prompt.prompt().sequences.len()).map(move |j| (i, j)))
-            .filter(|&(i, j)| set[i].needs_reference(j))
-            .collect();
-        let complete = store.as_ref().is_some_and(|s| places.iter().all(|&(i, j)| s.get(i, j).is_some()));
-        let rows = if complete {
-            self.rows(set, &places, &mut store)?
-        } else {
-            let (session, key) = (self.session, self.shared_key(set, &places));
-            session.once("reference", key, || self.rows(set, &places, &mut store))?
-        };
-        if let Some(store) = &mut store {
+        if table.wanted() > 0 && shares {
+            let (session, key) = (self.session, self.shared_key(set, &table)?);
+            let mut computed = table.clone();
+            let rows = session.once(
+                "reference",
+                || Ok(key),
+                || {
+                    self.compute(set, &mut computed, &mut store, &mut |row| rows.push(row))?;
+                    Ok(rows)
+                },
+            )?;
             // The run has its own file, whoever computed what is in it.
-            for row in &rows {
-                if store.get(row.row, row.response).is_none() {
-                    store.append(row.clone())?;
+            for row in rows {
+                let place = (row.row, row.response);
+                if let Some(store) = store.as_mut().filter(|_| computed.is_wanted(place)) {
+                    store.append(&row)?;
                 }
+                table.set(place, row.response_logp, row.prompt_logp);
             }
+        } else {
+            self.compute(set, &mut table, &mut store, &mut |_| ())?;
+        }
+        if let Some(store) = &mut store {
             store.sync()?;
         }
-        let unknown = |prompt: &&dyn PreparedPrompt| ReferenceLogps {
-            responses: vec![None; prompt.prompt().sequences.len()],
-            prompt: 0.0,
-        };
-        let mut logps: Vec<ReferenceLogps> = set.iter().map(unknown).collect();
-        for row in rows {
-            logps[row.row].responses[row.response] = Some(row.response_logp);
-            logps[row.row].prompt = row.prompt_logp;
-        }
-        Ok(logps)
+        Ok(table.into())
     }
 
-    /// The log-probs of some responses: what is stored, and what is not, which is computed and stored.
-    fn rows(
+    /// Computes and stores the log-probs that are wanted, some of the sequences after the other.
+    fn compute(
         &mut self,
-        set: &[&dyn PreparedPrompt],
-        places: &[Place],
+        set: &dyn PromptList,
+        table: &mut LogpsTable,
         store: &mut Option<ReferenceStore>,
-    ) -> Outcome<Vec<ReferenceRow>> {
-        let found = |&(i, j): &Place| store.as_ref().and_then(|store| store.get(i, j)).cloned();
-        let mut rows: Vec<ReferenceRow> = places.iter().filter_map(found).collect();
-        let missing: Vec<Place> = places.iter().copied().filter(|place| found(place).is_none()).collect();
-        if missing.is_empty() {
-            return Ok(rows);
+        take: &mut dyn FnMut(ReferenceRow),
+    ) -> Outcome {
+        let wanted = table.wanted();
+        if wanted == 0 {
+            return Ok(());
         }
-        let sequences: Vec<&Sequence> = missing.iter().map(|&(i, j)| &set[i].prompt().sequences[j]).collect();
         let model = match &self.model {
             Some(model) => model,
             None => {
@@ -161,64 +216,48 @@ impl Scorer<'_> {
             }
         };
         let start = Instant::now();
-        let mut meter = Meter::new(self.session, sequences.len(), "reference", "responses");
-        let mut done = 0;
-        let mut store_one = |(at, score): (usize, ScoredSequence)| {
-            done += 1;
-            meter.reach(done);
-            let (row, response) = missing[at];
-            let row = ReferenceRow {
-                row,
-                response,
-                prompt_tokens: score.prompt_tokens,
-                response_tokens: score.response_tokens,
-                prompt_logp: score.prompt_logp,
-                response_logp: score.response_logp,
-            };
-            if let Some(store) = store.as_mut() {
-                store.append(row.clone())?;
-            }
-            rows.push(row);
-            Ok(())
-        };
+        let mut meter = Meter::new(self.session, wanted, "reference", "responses");
+        let (mut done, mut tokens) = (0, 0);
         let batch_tokens = pass_tokens(self.config.train.micro_batch);
-        let scored = score_batches(&self.session.devices, model, &sequences, batch_tokens, &mut |batch| {
-            batch.into_iter().try_for_each(&mut store_one)
+        let scored = score_parts(&self.session.devices, model, set, batch_tokens, table, &mut |row, length| {
+            done += 1;
+            tokens += length;
+            meter.reach(done);
+            if let Some(store) = store.as_mut() {
+                store.append(&row)?;
+            }
+            take(row);
+            Ok(())
         });
         meter.finish();
         scored?;
         if !self.session.quiet {
-            let tokens: usize = sequences.iter().map(|sequence| sequence.ids.len()).sum();
             let seconds = start.elapsed().as_secs_f64();
             log::info!(
-                "reference log-probabilities of {} responses in {seconds:.2} seconds, {:.0} tokens/s",
-                sequences.len(),
+                "reference log-probabilities of {wanted} responses in {seconds:.2} seconds, {:.0} tokens/s",
                 tokens as f64 / seconds.max(1e-9)
             );
         }
-        Ok(rows)
+        Ok(())
     }
 
-    /// Collects the inputs that decide the log-probs, for trials that share them. Prompts are numbered as the method has them, so their
-    /// order counts.
-    fn shared_key<'s>(
-        &self,
-        set: &'s [&'s dyn PreparedPrompt],
-        places: &'s [Place],
-    ) -> impl FnOnce() -> Outcome<Value> + use<'s> {
-        let (hash, reference) = (self.hash.clone(), self.reference.to_owned());
-        let precision = format!("{} on {:?}", precision(&self.config.model), self.session.device());
-        let batch_tokens = pass_tokens(self.config.train.micro_batch);
-        move || {
-            Ok(json!({
-                "setpoint": env!("CARGO_PKG_VERSION"),
-                "model": hash.map_or_else(|| setup::model_hash(&reference), Ok)?,
-                "precision": precision,
-                "batch_tokens": batch_tokens,
-                "places": places,
-                "sequences": setup::sequences_hash(places.iter().map(|&(i, j)| &set[i].prompt().sequences[j])),
-            }))
+    /// What decides the log-probs, for trials that share them. Prompts are numbered as the method has them, so their order counts.
+    fn shared_key(&self, set: &dyn PromptList, table: &LogpsTable) -> Outcome<Value> {
+        let mut sequences = SequencesHash::default();
+        for (number, prompt) in set.iter().enumerate() {
+            let prompt = prompt?;
+            let used = prompt.prompt().sequences.iter().enumerate();
+            used.filter(|(response, _)| table.is_used((number, *response)))
+                .for_each(|(_, sequence)| sequences.add(sequence));
         }
+        Ok(json!({
+            "setpoint": env!("CARGO_PKG_VERSION"),
+            "model": self.hash.clone().map_or_else(|| setup::model_hash(self.reference), Ok)?,
+            "precision": format!("{} on {:?}", precision(&self.config.model), self.session.device()),
+            "batch_tokens": pass_tokens(self.config.train.micro_batch),
+            "places": table.used().collect::<Vec<Place>>(),
+            "sequences": sequences.finish(),
+        }))
     }
 
     fn key(&mut self, examples: &str) -> Outcome<ReferenceKey> {

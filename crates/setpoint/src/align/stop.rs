@@ -101,7 +101,7 @@ pub fn held_out(config: &AlignConfig, prepared: &Prepared) -> Outcome<Vec<Vec<u3
     if config.stop.max_kl.is_none() {
         return Ok(Vec::new());
     }
-    let prompts = shown(&eval, config.stop.prompts);
+    let prompts = shown(&eval, config.stop.prompts)?;
     with_room(config, &prepared.encoder, &prepared.model_config, prompts)
 }
 

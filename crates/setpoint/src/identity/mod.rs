@@ -60,22 +60,19 @@ fn is_first(set: &usize) -> bool {
 }
 
 impl Row {
-    /// The rows of examples, with their rewards, labels and margins.
-    pub fn of_examples(examples: &[Example]) -> Vec<Self> {
-        let row = |example: &Example| {
-            let rewards: Vec<Option<f64>> = example.responses.iter().map(|r| r.reward).collect();
-            let labels: Vec<Option<Label>> = example.responses.iter().map(|r| r.label).collect();
-            let ids = std::iter::once(&example.prompt).chain(example.responses.iter().map(|r| &r.ids));
-            Self {
-                name: example.source.to_string(),
-                set: example.source.set,
-                tokens: ids.map(|ids| format!("{:016x}", setup::token_hash(ids))).collect(),
-                rewards: if rewards.iter().any(Option::is_some) { rewards } else { Vec::new() },
-                labels: if labels.iter().any(Option::is_some) { labels } else { Vec::new() },
-                margin: example.margin,
-            }
-        };
-        examples.iter().map(row).collect()
+    /// The row of an example, with its rewards, labels and margin.
+    pub fn of_example(example: &Example) -> Self {
+        let rewards: Vec<Option<f64>> = example.responses.iter().map(|r| r.reward).collect();
+        let labels: Vec<Option<Label>> = example.responses.iter().map(|r| r.label).collect();
+        let ids = std::iter::once(&example.prompt).chain(example.responses.iter().map(|r| &r.ids));
+        Self {
+            name: example.source.to_string(),
+            set: example.source.set,
+            tokens: ids.map(|ids| format!("{:016x}", setup::token_hash(ids))).collect(),
+            rewards: if rewards.iter().any(Option::is_some) { rewards } else { Vec::new() },
+            labels: if labels.iter().any(Option::is_some) { labels } else { Vec::new() },
+            margin: example.margin,
+        }
     }
 
     /// The row of a conversation: all its tokens, and which of them count.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use setpoint_data::{Label, Spool, hex};
+use setpoint_data::{ExampleStore, Label, Spool, hex};
 use setpoint_train::RunDir;
 use sha2::{Digest, Sha256};
 
@@ -45,6 +45,18 @@ impl KeptRows {
     pub fn of(rows: &[Row]) -> Outcome<Self> {
         let mut kept = Self { lines: Spool::new("", usize::MAX), digests: Default::default() };
         rows.iter().try_for_each(|row| kept.push(row))?;
+        Ok(kept)
+    }
+
+    /// Keeps the rows of a store. `folder`: where a file goes if they are many.
+    ///
+    /// # Errors
+    /// When one cannot be read or written.
+    pub fn of_store(rows: &ExampleStore, folder: &Path) -> Outcome<Self> {
+        let mut kept = Self::new(folder);
+        for example in rows.iter() {
+            kept.push(&Row::of_example(&example?))?;
+        }
         Ok(kept)
     }
 

@@ -13,6 +13,7 @@ use burn::tensor::Device;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use setpoint_data::ExampleStore;
 use setpoint_train::DeviceGroup;
 
 pub use self::host::{Bar, FreeMemory, Hidden, Host, Printed, Silent, TextTable, TrialProcess};
@@ -34,6 +35,8 @@ pub struct Session {
     pub existing: Existing,
     /// Values that other processes compute as well: those of the other trials of a search.
     pub shared: Option<Shared>,
+    /// The bytes of a data set's rows that are kept in memory; beyond them, rows go to a file without a name.
+    pub rows_in_memory: usize,
     /// The program around the jobs.
     pub host: Arc<dyn Host>,
 }
@@ -83,7 +86,15 @@ impl Session {
     /// Creates a session on one device or several, which are taken for CPUs: for GPUs, set [`place`](Self::place) as well. It shows nothing.
     pub fn new(devices: DeviceGroup) -> Self {
         let place = Place::new(Hardware::CPU, devices.len(), None);
-        Self { devices, quiet: false, place, existing: Existing::default(), shared: None, host: Arc::new(Silent) }
+        Self {
+            devices,
+            quiet: false,
+            place,
+            existing: Existing::default(),
+            shared: None,
+            rows_in_memory: ExampleStore::IN_MEMORY,
+            host: Arc::new(Silent),
+        }
     }
 
     /// Creates a session on one device; see [`new`](Self::new).

@@ -22,12 +22,12 @@ use setpoint_transformer::{CausalLm, LoadOptions, ModelConfig};
 pub use self::reading::{Reading, note_response_end};
 pub use self::room::{check_room, check_room_of, within};
 pub use self::rows::{
-    Encoded, each_example, encoded, examples, looking_at, note_left_out, note_turns, prompts, seen, sequences,
-    text_prompts_become_turns,
+    Encoded, each_example, encoded, examples, folder_of_rows, looking_at, note_left_out, note_turns, prompts, seen,
+    sequences, stored, text_prompts_become_turns,
 };
 use crate::config::sections::{Dtype, ModelSection};
 use crate::failure::{Failure, Outcome};
-pub use crate::files::{sequences_hash, text_hash, token_hash, write_text};
+pub use crate::files::{SequencesHash, sequences_hash, text_hash, token_hash, write_text};
 use crate::model_folder;
 pub use crate::model_folder::{ModelFolder, model_hash};
 use crate::session::{FreeMemory, Session, memory};

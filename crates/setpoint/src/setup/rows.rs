@@ -1,10 +1,11 @@
 //! A data set's rows as tokens, and what is said of those that are left out.
 
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use setpoint_data::{
-    BadRows, DatasetConfig, EncodeOptions, EncodeReport, Example, Prompt, ReadReport, Record, Source, SourceReport,
-    TextEncoder, TextPrompts, Uses, counted, read_records, text_prompts_as_turns,
+    BadRows, DatasetConfig, EncodeOptions, EncodeReport, Example, ExampleStore, Prompt, ReadReport, Record, Source,
+    SourceReport, TextEncoder, TextPrompts, Uses, counted, read_records, text_prompts_as_turns,
 };
 use setpoint_train::Sequence;
 
@@ -41,6 +42,29 @@ pub fn examples(
         Ok(())
     })?;
     Ok(Encoded { examples, report })
+}
+
+/// The same with the examples on disk if they are many. `folder`: where a file goes.
+pub fn stored(
+    data: &DatasetConfig,
+    encode: &EncodeOptions,
+    encoder: &TextEncoder,
+    what: &str,
+    session: &Session,
+    folder: &Path,
+) -> Outcome<(ExampleStore, EncodeReport)> {
+    let mut store = ExampleStore::new(folder, session.rows_in_memory);
+    let report = each_example(data, encode, encoder, what, session, &mut |example| Ok(store.push(&example)?))?;
+    Ok((store, report))
+}
+
+/// Returns the folder that the rows of a run go to if they are many: that of the run, which need not exist, or the nearest one around it.
+/// Without a run, that of temporary files.
+pub fn folder_of_rows(run: Option<&Path>) -> PathBuf {
+    match run {
+        Some(run) => run.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new(".")).to_owned(),
+        None => std::env::temp_dir(),
+    }
 }
 
 /// The same without holding the examples: each is given to `take`.

@@ -11,7 +11,7 @@ use setpoint_transformer::checkpoint::with_stable_ids;
 use setpoint_transformer::lora::MaskSeed;
 use setpoint_transformer::{CausalLm, ModelConfig};
 
-use super::single::SingleResponses;
+use super::single::{self, Single, SingleResponses};
 use super::{host, mean_loss, metric_sums};
 
 /// A policy and a value network, which DRO-V and PPO train together.
@@ -51,16 +51,13 @@ impl Trainable for PolicyAndValue {
 #[derive(Debug)]
 pub struct DroVTask {
     rows: SingleResponses,
-    /// The reward of each row.
-    rewards: Vec<f64>,
     settings: DroVSettings,
 }
 
 impl DroVTask {
-    /// Makes a task of rows; `None` if one has no reward.
-    pub fn new(rows: SingleResponses, settings: DroVSettings) -> Option<Self> {
-        let rewards = (0..rows.len()).map(|example| rows.reward(example)).collect::<Option<Vec<f64>>>()?;
-        Some(Self { rows, rewards, settings })
+    /// Makes a task of rows, each of which has a reward.
+    pub fn new(rows: SingleResponses, settings: DroVSettings) -> Self {
+        Self { rows, settings }
     }
 }
 
@@ -78,22 +75,23 @@ impl Task for DroVTask {
     }
 
     fn cost(&self, example: usize) -> usize {
-        let sequence = self.rows.sequence(example);
-        sequence.ids.len() + sequence.prompt_len
+        let (tokens, prompt) = self.rows.tokens(example);
+        tokens + prompt
     }
 
     fn forward(&self, model: &PolicyAndValue, examples: &[usize], batch: &BatchContext<()>) -> Result<Forward, Error> {
-        let found = self.rows.logps(&model.policy, examples)?;
+        let rows = self.rows.read(examples)?;
+        let found = single::logps(&model.policy, &rows)?;
         let logps = found.response.clone();
 
         // Responses of one prompt share its value.
         let mut prompts: Vec<&[u32]> = Vec::new();
         let mut places = HashMap::new();
-        let place: Vec<i64> = examples
+        let place: Vec<i64> = rows
             .iter()
-            .map(|&e| {
-                *places.entry(self.rows.places[e].0).or_insert_with(|| {
-                    let sequence = self.rows.sequence(e);
+            .map(|row| {
+                *places.entry(row.place.0).or_insert_with(|| {
+                    let sequence = row.sequence();
                     prompts.push(&sequence.ids[..sequence.prompt_len]);
                     prompts.len() as i64 - 1
                 })
@@ -103,23 +101,24 @@ impl Task for DroVTask {
         let place = Tensor::<1, Int>::from_data(TensorData::new(place, [examples.len()]), &values.device());
         let values = values.select(0, place); // [p] -> [n]
 
-        let ref_logps: Vec<f64> = examples.iter().map(|&e| self.rows.ref_logp(e)).collect();
-        let rewards: Vec<f64> = examples.iter().map(|&e| self.rewards[e]).collect();
+        let ref_logps: Vec<f64> = rows.iter().map(Single::ref_logp).collect();
+        let rewards = rows.iter().map(|row| row.reward().ok_or_else(|| Error::task("a response without a reward")));
+        let rewards = rewards.collect::<Result<Vec<f64>, Error>>()?;
         let log_ratios = logps.clone() - constant_like(&ref_logps, &logps);
         let output = dro_v(log_ratios, constant_like(&rewards, &logps), values.clone(), &self.settings);
 
         let mut metrics = Metrics::default();
         let mut responses = ResponseValues::default();
         let (logps, values) = (host(logps), host(values));
-        for (i, &example) in examples.iter().enumerate() {
+        for (i, (&example, row)) in examples.iter().zip(&rows).enumerate() {
             let point = ResponsePoint::with_reference(logps[i], ref_logps[i], self.settings.beta);
             metrics.record("dro_v/value", values[i]);
             metrics.record("dro_v/residual", rewards[i] - values[i] - point.reward);
             // Where the residual would be 0.
             let target = (rewards[i] - values[i]) / self.settings.beta;
             let found = [("log_ratio", logps[i] - ref_logps[i]), ("target", target)];
-            responses.push(example, self.rows.logged(example).into_iter().chain(found));
-            if let Some(role) = self.rows.role(example) {
+            responses.push(example, row.logged().into_iter().chain(found));
+            if let Some(role) = row.role() {
                 metrics.record_response(role, &point);
             }
         }

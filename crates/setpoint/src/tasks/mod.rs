@@ -2,6 +2,7 @@
 //! `setpoint-align`; a task brings them together with the model.
 
 pub mod dro_v;
+pub mod logps;
 pub mod nll;
 pub mod pairwise;
 pub mod policy;
@@ -19,6 +20,9 @@ use setpoint_train::{Forward, MetricSums, MicroBatch, ResponseValues, SequenceLo
 
 /// A prompt of a task and one of its responses.
 pub type Place = (usize, usize);
+
+/// Tokens of the sequences that are in memory at once where a whole data set is scored.
+pub const PART_TOKENS: usize = 1 << 22;
 
 /// The mean of some examples' losses, of which the batch has `denominator`, with its metrics and the numbers of the responses.
 fn mean_loss(

@@ -1,6 +1,6 @@
 //! Maximum likelihood of each prompt's best response: supervised fine-tuning with the log of an alignment.
 
-use setpoint_train::{BatchContext, Error, Forward, ResponseValues, Task};
+use setpoint_train::{BatchContext, Error, Forward, OnDemand, ResponseValues, Task};
 use setpoint_transformer::CausalLm;
 
 use super::sft::{SftExample, SftTask};
@@ -9,20 +9,24 @@ use super::stages::BestPrompt;
 /// The best response of each prompt. Loss and gradient are those of [`SftTask`] on these conversations.
 #[derive(Debug)]
 pub struct NllTask {
-    prompts: Vec<BestPrompt>,
+    prompts: OnDemand<BestPrompt>,
     inner: SftTask,
 }
 
 impl NllTask {
     /// Makes a task of the best responses.
-    pub fn new(prompts: Vec<BestPrompt>) -> Self {
-        let example = |BestPrompt { prompt, best, .. }: &BestPrompt| {
-            let sequence = &prompt.sequences[*best];
+    ///
+    /// # Errors
+    /// When a prompt cannot be read.
+    pub fn new(prompts: impl Into<OnDemand<BestPrompt>>) -> Result<Self, Error> {
+        let prompts = prompts.into();
+        let conversation = |_, BestPrompt { mut prompt, best, .. }: BestPrompt| {
+            let sequence = prompt.sequences.swap_remove(best);
             let counted = (0..sequence.ids.len()).map(|i| i >= sequence.prompt_len).collect();
-            SftExample { name: prompt.name.clone(), set: prompt.set, ids: sequence.ids.clone(), counted }
+            Ok(SftExample { name: prompt.name, set: prompt.set, ids: sequence.ids, counted })
         };
-        let examples = prompts.iter().map(example).collect();
-        Self { prompts, inner: SftTask::new(examples) }
+        let inner = SftTask::new(prompts.clone().map(conversation))?;
+        Ok(Self { prompts, inner })
     }
 }
 
@@ -47,9 +51,9 @@ impl Task for NllTask {
         let mut forward = self.inner.forward(model, examples, batch)?;
         let mut responses = ResponseValues::default();
         for (&example, &mean) in examples.iter().zip(&forward.per_example) {
-            let BestPrompt { prompt, roles, best } = &self.prompts[example];
+            let BestPrompt { prompt, roles, best } = self.prompts.get(example)?;
             let logp = -f64::from(mean) * self.inner.weight(example);
-            let logged = prompt.logged(*best, roles[*best], prompt.rewards[*best]);
+            let logged = prompt.logged(best, roles[best], prompt.rewards[best]);
             responses.push(example, logged.into_iter().chain([("logp", logp)]));
             forward.metrics.mean("logps/chosen", logp, 1.0);
         }

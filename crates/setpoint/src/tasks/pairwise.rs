@@ -9,25 +9,54 @@ use setpoint_align::{
     mixed, token_mean_nll,
 };
 use setpoint_train::{
-    BatchContext, Error, Forward, MicroBatch, PromptLogps, ResponseValues, Sequence, SequenceLogps, Task,
+    BatchContext, Error, Forward, MicroBatch, OnDemand, PromptLogps, ResponseValues, Sequence, SequenceLogps, Task,
     score_sequences, sequence_logps, shared_tokens,
 };
 use setpoint_transformer::CausalLm;
 
-use super::stages::{PairedPrompt, ReferenceLogps};
+use super::logps::Logps;
+use super::stages::{PairedPrompt, unscored};
 use super::{Place, host, mean_loss, metric_sums, pass_tokens};
 
 /// Prompts with pairs of responses, and the objectives to train by.
 #[derive(Debug)]
 pub struct PairwiseTask {
-    prompts: Vec<PairedPrompt>,
-    /// `(prompt, chosen response, rejected response)`.
-    pairs: Vec<(usize, usize, usize)>,
-    /// `log π_ref(y|x)` of each pair, nats, for objectives with a reference: without, there are no log-ratios.
-    ref_logps: Option<Vec<Sides>>,
+    prompts: OnDemand<PairedPrompt>,
+    pairs: Vec<PairPlace>,
+    /// The log-probabilities of objectives with a reference: without, there are no log-ratios.
+    reference: Option<Logps>,
     /// The implicit rewards that are logged are those of the first.
     objectives: Arc<[WeightedObjective]>,
     nll_weight: f64,
+}
+
+/// The place of a pair, and what is known of it without its tokens.
+#[derive(Debug, Clone, Copy)]
+struct PairPlace {
+    prompt: u32,
+    chosen: u32,
+    rejected: u32,
+    /// The tokens that go through the model.
+    cost: u32,
+    /// The tokens of both sequences.
+    tokens: u32,
+}
+
+impl PairPlace {
+    fn chosen(&self) -> Place {
+        (self.prompt as usize, self.chosen as usize)
+    }
+
+    fn rejected(&self) -> Place {
+        (self.prompt as usize, self.rejected as usize)
+    }
+}
+
+/// The prompts of some pairs, by number.
+type Prompts = HashMap<usize, PairedPrompt>;
+
+fn sequence(prompts: &Prompts, (prompt, response): Place) -> &Sequence {
+    &prompts[&prompt].prompt.sequences[response]
 }
 
 /// The facts about a whole batch of pairs.
@@ -50,52 +79,81 @@ pub struct NllTokens {
 }
 
 impl PairwiseTask {
-    /// Makes a task of the prompts' pairs; `None` if the reference's log-probability of a response is missing. `reference` is there for
-    /// objectives with a reference model. `nll_weight` is the weight of the NLL of the chosen responses.
+    /// Makes a task of the prompts' pairs. Each prompt is made once here. `reference` is there for objectives with a reference model.
+    /// `nll_weight` is the weight of the NLL of the chosen responses.
+    ///
+    /// # Errors
+    /// When a prompt cannot be read, or the reference's log-probability of a response is missing.
     pub fn new(
-        prompts: Vec<PairedPrompt>,
-        reference: Option<&[ReferenceLogps]>,
+        prompts: impl Into<OnDemand<PairedPrompt>>,
+        reference: Option<Logps>,
         objectives: Arc<[WeightedObjective]>,
         nll_weight: f64,
-    ) -> Option<Self> {
-        let pairs = prompts.iter().enumerate();
-        let pairs = pairs.flat_map(|(i, prompt)| prompt.pairs.iter().map(move |&(w, l)| (i, w, l)));
-        let pairs: Vec<(usize, usize, usize)> = pairs.collect();
-        let ref_logps = |reference: &[ReferenceLogps]| -> Option<Vec<Sides>> {
-            let logp = |prompt: usize, response: usize| *reference.get(prompt)?.responses.get(response)?;
-            let sides = |&(i, w, l): &(usize, usize, usize)| Some(Sides { chosen: logp(i, w)?, rejected: logp(i, l)? });
-            pairs.iter().map(sides).collect()
-        };
-        let ref_logps = match reference {
-            Some(reference) => Some(ref_logps(reference)?),
-            None => None,
-        };
-        Some(Self { prompts, pairs, ref_logps, objectives, nll_weight })
+    ) -> Result<Self, Error> {
+        let mut task = Self { prompts: prompts.into(), pairs: Vec::new(), reference, objectives, nll_weight };
+        let prompt_nll = task.prompt_nll();
+        for (number, prompt) in task.prompts.iter().enumerate() {
+            let PairedPrompt { prompt, pairs, .. } = prompt?;
+            for (chosen, rejected) in pairs {
+                let sides = [chosen, rejected].map(|response| &prompt.sequences[response]);
+                let tokens: usize = sides.iter().map(|side| side.ids.len()).sum();
+                let is_scored = |response| match &task.reference {
+                    Some(reference) => reference.response((number, response)).is_some(),
+                    None => true,
+                };
+                if !is_scored(chosen) || !is_scored(rejected) {
+                    return Err(Error::task(unscored(&prompt.name)));
+                }
+                task.pairs.push(PairPlace {
+                    prompt: number as u32,
+                    chosen: chosen as u32,
+                    rejected: rejected as u32,
+                    // A prompt that is scored on one side is no common one.
+                    cost: if prompt_nll { tokens } else { shared_tokens(&sides) } as u32,
+                    tokens: tokens as u32,
+                });
+            }
+        }
+        Ok(task)
     }
 
     fn prompt_nll(&self) -> bool {
         self.objectives.iter().any(|o| o.objective.prompt_nll())
     }
 
-    fn sequence(&self, (prompt, response): Place) -> &Sequence {
-        &self.prompts[prompt].prompt.sequences[response]
+    /// Reads the prompts of some pairs.
+    fn read(&self, examples: &[usize]) -> Result<Prompts, Error> {
+        let mut prompts = Prompts::new();
+        for &example in examples {
+            let prompt = self.pairs[example].prompt as usize;
+            if !prompts.contains_key(&prompt) {
+                prompts.insert(prompt, self.prompts.get(prompt)?);
+            }
+        }
+        Ok(prompts)
     }
 
-    /// Returns the reference's log-probabilities of a pair; zeros without a reference, which no objective looks at then.
+    /// Returns the reference's log-probabilities of a pair, if there is a reference.
+    fn known_ref_logps(&self, example: usize) -> Option<Sides> {
+        let (reference, pair) = (self.reference.as_ref()?, self.pairs[example]);
+        Some(Sides { chosen: reference.response(pair.chosen())?, rejected: reference.response(pair.rejected())? })
+    }
+
+    /// The same; zeros without a reference, which no objective looks at then.
     fn ref_logps_of(&self, example: usize) -> Sides {
-        self.ref_logps.as_ref().map_or_else(Sides::default, |logps| logps[example])
+        self.known_ref_logps(example).unwrap_or_default()
     }
 
     /// Counts the tokens of a batch for the NLL.
-    fn nll_tokens(&self, batch: &[usize]) -> NllTokens {
+    fn nll_tokens(&self, batch: &[usize]) -> Result<NllTokens, Error> {
         let mut tokens = NllTokens::default();
+        let prompts = self.read(batch)?;
         for &example in batch {
-            let (prompt, chosen, _) = self.pairs[example];
-            let sequence = self.sequence((prompt, chosen));
+            let sequence = sequence(&prompts, self.pairs[example].chosen());
             tokens.responses += (sequence.ids.len() - sequence.prompt_len) as f64;
             tokens.sequences += (sequence.ids.len() - 1) as f64;
         }
-        tokens
+        Ok(tokens)
     }
 
     /// Returns whether an objective looks at the whole batch.
@@ -121,7 +179,7 @@ impl PairwiseTask {
     }
 
     /// The responses of some pairs, each once although it may stand in several pairs, and the pairs among them.
-    fn places(&self, examples: &[usize]) -> Places {
+    fn places(&self, examples: &[usize]) -> Result<Places, Error> {
         let mut responses = Vec::new();
         let mut known = HashMap::new();
         let mut place = |response: Place| {
@@ -132,21 +190,16 @@ impl PairwiseTask {
         };
         let pairs = examples
             .iter()
-            .map(|&e| {
-                let (prompt, chosen, rejected) = self.pairs[e];
-                (place((prompt, chosen)), place((prompt, rejected)))
+            .map(|&example| {
+                let pair = self.pairs[example];
+                (place(pair.chosen()), place(pair.rejected()))
             })
             .collect();
-        Places { examples: examples.to_vec(), responses, pairs }
-    }
-
-    /// A number for each response of a micro-batch.
-    fn each(&self, places: &Places, value: impl Fn(&PairedPrompt, usize) -> f64) -> Vec<f64> {
-        places.responses.iter().map(|&(prompt, response)| value(&self.prompts[prompt], response)).collect()
+        Ok(Places { examples: examples.to_vec(), prompts: self.read(examples)?, responses, pairs })
     }
 
     fn logps(&self, model: &CausalLm, places: &Places) -> Result<SequenceLogps, Error> {
-        let sequences = places.responses.iter().map(|&response| self.sequence(response));
+        let sequences = places.responses.iter().map(|&response| sequence(&places.prompts, response));
         if !self.prompt_nll() {
             let sequences: Vec<&Sequence> = sequences.collect();
             return sequence_logps(model, &sequences, PromptLogps::Skip);
@@ -168,7 +221,7 @@ impl PairwiseTask {
         let like = |values: Vec<f64>| constant_like(&values, &logps.response);
         let gather = |values: Tensor<1>| Pair::gather(values, &places.pairs);
         let tokens = |prompt: &PairedPrompt, j: usize| prompt.prompt.response_ids(j).len() as f64;
-        let models = places.responses.iter().map(|&(prompt, _)| self.prompts[prompt].rewards.len()).min().unwrap_or(0);
+        let models = places.responses.iter().map(|(prompt, _)| places.prompts[prompt].rewards.len()).min().unwrap_or(0);
         let side =
             |value: fn(Sides) -> f64| like(places.examples.iter().map(|&e| value(self.ref_logps_of(e))).collect());
         let both = gather(logps.response.clone());
@@ -181,10 +234,8 @@ impl PairwiseTask {
         };
         PairBatch {
             ref_logps: Pair { chosen: side(|logps| logps.chosen), rejected: side(|logps| logps.rejected) },
-            tokens: gather(like(self.each(places, tokens))),
-            rewards: (0..models)
-                .map(|model| gather(like(self.each(places, |prompt, j| prompt.rewards[model][j]))))
-                .collect(),
+            tokens: gather(like(places.each(tokens))),
+            rewards: (0..models).map(|model| gather(like(places.each(|prompt, j| prompt.rewards[model][j])))).collect(),
             logps: both,
             response_nll,
             whole_nll,
@@ -197,14 +248,14 @@ impl PairwiseTask {
     fn responses(&self, logps: &[f64], places: &Places) -> ResponseValues {
         let mut responses = ResponseValues::default();
         for (&example, &(w, l)) in places.examples.iter().zip(&places.pairs) {
-            let ref_logps = self.ref_logps.as_ref().map(|logps| logps[example]);
+            let ref_logps = self.known_ref_logps(example);
             let sides = [
                 (w, Role::Chosen, ref_logps.map(|logps| logps.chosen)),
                 (l, Role::Rejected, ref_logps.map(|logps| logps.rejected)),
             ];
             for (place, role, ref_logp) in sides {
                 let (prompt, j) = places.responses[place];
-                let PairedPrompt { prompt, .. } = &self.prompts[prompt];
+                let PairedPrompt { prompt, .. } = &places.prompts[&prompt];
                 let found = match ref_logp {
                     Some(ref_logp) => ("log_ratio", logps[place] - ref_logp),
                     None => ("logp", logps[place]),
@@ -228,7 +279,7 @@ impl PairwiseTask {
                 reward,
             };
             for (i, (&(w, l), &example)) in places.pairs.iter().zip(&places.examples).enumerate() {
-                let ref_logps = self.ref_logps.as_ref().map(|logps| logps[example]);
+                let ref_logps = self.known_ref_logps(example);
                 let chosen = point(w, ref_logps.map(|logps| logps.chosen), rewards[0][i]);
                 let rejected = point(l, ref_logps.map(|logps| logps.rejected), rewards[1][i]);
                 metrics.record_pair(&chosen, &rejected);
@@ -255,9 +306,17 @@ impl PairwiseTask {
 struct Places {
     /// The examples that the pairs are.
     examples: Vec<usize>,
+    prompts: Prompts,
     responses: Vec<Place>,
     /// `(chosen, rejected)`.
     pairs: Vec<(usize, usize)>,
+}
+
+impl Places {
+    /// A number for each response of a micro-batch.
+    fn each(&self, value: impl Fn(&PairedPrompt, usize) -> f64) -> Vec<f64> {
+        self.responses.iter().map(|(prompt, response)| value(&self.prompts[prompt], *response)).collect()
+    }
 }
 
 impl Task for PairwiseTask {
@@ -275,15 +334,11 @@ impl Task for PairwiseTask {
     }
 
     fn cost(&self, example: usize) -> usize {
-        let (prompt, chosen, rejected) = self.pairs[example];
-        let sides = [chosen, rejected].map(|response| self.sequence((prompt, response)));
-        // A prompt that is scored on one side is no common one.
-        if self.prompt_nll() { sides.iter().map(|side| side.ids.len()).sum() } else { shared_tokens(&sides) }
+        self.pairs[example].cost as usize
     }
 
     fn tokens(&self, example: usize) -> usize {
-        let (prompt, chosen, rejected) = self.pairs[example];
-        self.sequence((prompt, chosen)).ids.len() + self.sequence((prompt, rejected)).ids.len()
+        self.pairs[example].tokens as usize
     }
 
     fn probe(
@@ -295,20 +350,21 @@ impl Task for PairwiseTask {
         if !self.surveys() {
             return Ok(vec![None; examples.len()]);
         }
-        let side = |of: fn(&(usize, usize, usize)) -> usize| -> Result<Vec<f64>, Error> {
-            let sequence = |&e: &usize| self.sequence((self.pairs[e].0, of(&self.pairs[e])));
-            let sequences: Vec<&Sequence> = examples.iter().map(sequence).collect();
+        let prompts = self.read(examples)?;
+        let side = |of: fn(&PairPlace) -> Place| -> Result<Vec<f64>, Error> {
+            let sequences: Vec<&Sequence> =
+                examples.iter().map(|&example| sequence(&prompts, of(&self.pairs[example]))).collect();
             let scored = score_sequences(model, &sequences, pass_tokens(micro_batch), &mut |_| ())?;
             Ok(scored.iter().map(|scored| scored.response_logp).collect())
         };
-        let (chosen, rejected) = (side(|pair| pair.1)?, side(|pair| pair.2)?);
+        let (chosen, rejected) = (side(PairPlace::chosen)?, side(PairPlace::rejected)?);
         Ok(chosen.into_iter().zip(rejected).map(|(chosen, rejected)| Some(Sides { chosen, rejected })).collect())
     }
 
     fn survey(&self, batch: &[usize], logps: &[Option<Sides>]) -> Result<PairSurvey, Error> {
         let logps: Option<Vec<Sides>> = logps.iter().copied().collect();
         let objectives = logps.map(|logps| self.survey_objectives(batch, &logps));
-        Ok(PairSurvey { nll: self.nll_tokens(batch), objectives })
+        Ok(PairSurvey { nll: self.nll_tokens(batch)?, objectives })
     }
 
     fn forward(
@@ -317,7 +373,7 @@ impl Task for PairwiseTask {
         examples: &[usize],
         context: &BatchContext<PairSurvey>,
     ) -> Result<Forward, Error> {
-        let places = self.places(examples);
+        let places = self.places(examples)?;
         let logps = self.logps(model, &places)?;
         let mut batch = self.batch(&logps, &places, context);
         let survey = |k: usize| self.columns(k, examples, &context.survey, &logps.response);
@@ -339,6 +395,7 @@ impl Task for PairwiseTask {
     }
 
     fn describe(&self, example: usize) -> String {
-        self.prompts[self.pairs[example].0].prompt.name.clone()
+        let found = self.prompts.get(self.pairs[example].prompt as usize);
+        found.map_or_else(|_| format!("pair {example}"), |found| found.prompt.name)
     }
 }

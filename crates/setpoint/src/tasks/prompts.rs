@@ -8,7 +8,7 @@ use setpoint_align::{
     weighted_sum,
 };
 use setpoint_train::{
-    BatchContext, Error, Forward, PromptLogps, ResponseValues, Sequence, SequenceLogps, Task, sequence_logps,
+    BatchContext, Error, Forward, OnDemand, PromptLogps, ResponseValues, Sequence, SequenceLogps, Task, sequence_logps,
     shared_tokens,
 };
 use setpoint_transformer::CausalLm;
@@ -19,14 +19,32 @@ use super::{host, metric_sums, record_entropy};
 /// Prompts with rewarded responses, and the objective that they are trained by.
 #[derive(Debug)]
 pub struct PromptTask {
-    /// The data.
-    pub prompts: Vec<WithReference<RewardedPrompt>>,
-    /// The objective.
-    pub objective: Arc<dyn PromptObjective>,
+    prompts: OnDemand<WithReference<RewardedPrompt>>,
+    objective: Arc<dyn PromptObjective>,
     /// The level of each prompt's targets, nats; zeros for objectives without one.
-    pub levels: Vec<f64>,
+    levels: Vec<f64>,
     /// The smallest level of each prompt at which its targets are probabilities.
-    pub log_mass: Vec<f64>,
+    log_mass: Vec<f64>,
+    sizes: Vec<Size>,
+}
+
+/// What is known of a prompt without its tokens.
+#[derive(Debug, Clone, Copy)]
+struct Size {
+    responses: u32,
+    /// The tokens that go through the model.
+    cost: u32,
+    /// The tokens of all sequences.
+    tokens: u32,
+}
+
+/// The level of a prompt's targets, and the smallest level at which they are probabilities, nats.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PromptLevel {
+    /// The level; 0 for objectives without one.
+    pub level: f64,
+    /// The smallest one.
+    pub log_mass: f64,
 }
 
 /// The best responses of a batch.
@@ -39,17 +57,42 @@ pub struct BestResponses {
 }
 
 impl PromptTask {
+    /// Makes a task of prompts, each of which is made once here. `level`: that of each prompt.
+    ///
+    /// # Errors
+    /// When a prompt cannot be read, and those of `level`.
+    pub fn new<E: From<Error>>(
+        prompts: impl Into<OnDemand<WithReference<RewardedPrompt>>>,
+        objective: Arc<dyn PromptObjective>,
+        mut level: impl FnMut(usize, &WithReference<RewardedPrompt>) -> Result<PromptLevel, E>,
+    ) -> Result<Self, E> {
+        let prompts = prompts.into();
+        let mut task = Self { prompts, objective, levels: Vec::new(), log_mass: Vec::new(), sizes: Vec::new() };
+        for (number, prompt) in task.prompts.iter().enumerate() {
+            let prompt = prompt?;
+            let PromptLevel { level, log_mass } = level(number, &prompt)?;
+            task.levels.push(level);
+            task.log_mass.push(log_mass);
+            task.sizes.push(Size {
+                responses: prompt.prompt.sequences.len() as u32,
+                cost: shared_tokens(&prompt.prompt.sequences) as u32,
+                tokens: prompt.prompt.tokens() as u32,
+            });
+        }
+        Ok(task)
+    }
+
     /// Computes the NLL of the best responses of some prompts as a part of the loss, `[1]`, and records its metric. `None` if none of the
     /// prompts has one.
     fn nll(
         &self,
-        prompts: &[&WithReference<RewardedPrompt>],
+        prompts: &[WithReference<RewardedPrompt>],
         logps: &SequenceLogps,
         batch: &BestResponses,
         metrics: &mut Metrics,
     ) -> Option<Tensor<1>> {
         let mut start = 0;
-        let place = |prompt: &&WithReference<RewardedPrompt>| {
+        let place = |prompt: &WithReference<RewardedPrompt>| {
             let place = prompt.best.map(|best| start + best);
             start += prompt.prompt.sequences.len();
             place
@@ -70,24 +113,28 @@ impl Task for PromptTask {
     type Survey = BestResponses;
 
     fn len(&self) -> usize {
-        self.prompts.len()
+        self.sizes.len()
     }
 
     fn weight(&self, example: usize) -> f64 {
-        self.objective.aggregate().weight(self.prompts[example].prompt.sequences.len())
+        self.objective.aggregate().weight(self.sizes[example].responses as usize)
     }
 
     fn cost(&self, example: usize) -> usize {
-        shared_tokens(&self.prompts[example].prompt.sequences)
+        self.sizes[example].cost as usize
     }
 
     fn tokens(&self, example: usize) -> usize {
-        self.prompts[example].prompt.tokens()
+        self.sizes[example].tokens as usize
     }
 
     fn survey(&self, batch: &[usize], _: &[()]) -> Result<BestResponses, Error> {
         let mut found = BestResponses::default();
-        for prompt in batch.iter().map(|&example| &self.prompts[example]) {
+        if self.objective.nll_weight() == 0.0 {
+            return Ok(found);
+        }
+        for &example in batch {
+            let prompt = self.prompts.get(example)?;
             let Some(best) = prompt.best else { continue };
             found.prompts += 1.0;
             found.tokens += prompt.prompt.response_ids(best).len() as f64;
@@ -101,7 +148,8 @@ impl Task for PromptTask {
         examples: &[usize],
         batch: &BatchContext<BestResponses>,
     ) -> Result<Forward, Error> {
-        let prompts: Vec<&WithReference<RewardedPrompt>> = examples.iter().map(|&e| &self.prompts[e]).collect();
+        let prompts: Vec<WithReference<RewardedPrompt>> =
+            examples.iter().map(|&example| self.prompts.get(example)).collect::<Result<_, Error>>()?;
         let counts: Vec<usize> = prompts.iter().map(|p| p.prompt.sequences.len()).collect();
         let index = PromptIndex::from_counts(&counts).map_err(Error::task)?;
         let sequences: Vec<&Sequence> = prompts.iter().flat_map(|p| &p.prompt.sequences).collect();
@@ -152,7 +200,7 @@ impl Task for PromptTask {
         let mut per_example = Vec::with_capacity(prompts.len());
         let mut responses = ResponseValues::default();
         let mut at = 0;
-        for (prompt, &example) in prompts.into_iter().zip(examples) {
+        for (prompt, &example) in prompts.iter().zip(examples) {
             let points: Vec<ResponsePoint> = prompt
                 .ref_logps
                 .iter()
@@ -187,6 +235,6 @@ impl Task for PromptTask {
     }
 
     fn describe(&self, example: usize) -> String {
-        self.prompts[example].prompt.name.clone()
+        self.prompts.get(example).map_or_else(|_| format!("prompt {example}"), |prompt| prompt.prompt.name.clone())
     }
 }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use setpoint_align::{Baseline, Metrics, ResponsePoint, Role, RowBatch, RowObjective, constant_like};
 use setpoint_train::{
-    BatchContext, Error, Forward, MicroBatch, ResponseValues, ScoredSequence, Sequence, Task, score_sequences,
+    BatchContext, Error, Forward, MicroBatch, OnDemand, ResponseValues, Sequence, Task, score_sequences,
 };
 use setpoint_transformer::CausalLm;
 
-use super::single::SingleResponses;
+use super::single::{self, Single, SingleResponses};
 use super::stages::{RowPrompt, WithReference};
-use super::{Place, host, mean_loss, metric_sums, pass_tokens};
+use super::{host, mean_loss, metric_sums, pass_tokens};
 
 /// Single responses, and the objective that they are trained by.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub struct RowTask {
     /// The data.
     pub rows: SingleResponses,
     /// The same prompts with another prompt's responses, response for response, for objectives with a baseline.
-    pub mismatched: Option<Vec<WithReference<RowPrompt>>>,
+    pub mismatched: Option<OnDemand<WithReference<RowPrompt>>>,
     /// The objective.
     pub objective: Arc<dyn RowObjective>,
 }
@@ -32,13 +32,6 @@ pub struct RowSurvey {
     pub desirable: usize,
     /// Number of undesirable rows.
     pub undesirable: usize,
-}
-
-impl RowTask {
-    /// Counts the batch's rows on a side.
-    fn count(&self, batch: &[usize], side: Role) -> usize {
-        batch.iter().filter(|&&e| self.rows.role(e) == Some(side)).count()
-    }
 }
 
 impl Task for RowTask {
@@ -56,38 +49,44 @@ impl Task for RowTask {
     }
 
     fn cost(&self, example: usize) -> usize {
-        self.rows.sequence(example).ids.len()
+        self.rows.tokens(example).0
     }
 
     fn probe(&self, model: &CausalLm, examples: &[usize], micro_batch: MicroBatch) -> Result<Vec<Option<f64>>, Error> {
         let Some(mismatched) = &self.mismatched else { return Ok(vec![None; examples.len()]) };
-        let rows = || examples.iter().map(|&e| self.rows.places[e]);
-        let sequences: Vec<&Sequence> = rows().map(|(i, j)| &mismatched[i].prompt.sequences[j]).collect();
+        let other = |&example: &usize| {
+            let (prompt, response) = self.rows.place(example);
+            let prompt = mismatched.get(prompt)?;
+            Ok((prompt.prompt.sequences[response].clone(), prompt.ref_logps[response]))
+        };
+        let (sequences, ref_logps): (Vec<Sequence>, Vec<f64>) =
+            examples.iter().map(other).collect::<Result<Vec<_>, Error>>()?.into_iter().unzip();
         let scored = score_sequences(model, &sequences, pass_tokens(micro_batch), &mut |_| ())?;
-        let log_ratio =
-            |((i, j), scored): (Place, &ScoredSequence)| Some(scored.response_logp - mismatched[i].ref_logps[j]);
-        Ok(rows().zip(&scored).map(log_ratio).collect())
+        Ok(scored.iter().zip(ref_logps).map(|(scored, ref_logp)| Some(scored.response_logp - ref_logp)).collect())
     }
 
     fn survey(&self, batch: &[usize], mismatched: &[Option<f64>]) -> Result<RowSurvey, Error> {
         let log_ratios = || mismatched.iter().flatten().copied().collect::<Vec<_>>();
         let baseline = self.objective.baseline().map_or(0.0, |baseline| (baseline.of)(&log_ratios()));
-        let (desirable, undesirable) = (self.count(batch, Role::Chosen), self.count(batch, Role::Rejected));
+        let rows = self.rows.read(batch)?;
+        let count = |side| rows.iter().filter(|row| row.role() == Some(side)).count();
+        let (desirable, undesirable) = (count(Role::Chosen), count(Role::Rejected));
         Ok(RowSurvey { baseline, desirable, undesirable })
     }
 
     fn forward(&self, model: &CausalLm, examples: &[usize], batch: &BatchContext<RowSurvey>) -> Result<Forward, Error> {
         let RowSurvey { baseline, desirable, undesirable } = batch.survey;
-        let ref_logps: Vec<f64> = examples.iter().map(|&e| self.rows.ref_logp(e)).collect();
-        let found = self.rows.logps(model, examples)?;
+        let rows = self.rows.read(examples)?;
+        let ref_logps: Vec<f64> = rows.iter().map(Single::ref_logp).collect();
+        let found = single::logps(model, &rows)?;
         let logps = found.response.clone();
         let log_ratios = logps.clone() - constant_like(&ref_logps, &logps);
-        let rewards: Vec<f64> = examples.iter().map(|&e| self.rows.reward(e).unwrap_or(f64::NAN)).collect();
+        let rewards: Vec<f64> = rows.iter().map(|row| row.reward().unwrap_or(f64::NAN)).collect();
         let targets: Vec<f64> = rewards.iter().map(|&reward| self.objective.target(reward)).collect();
         let output = self.objective.losses(&RowBatch {
             log_ratios,
             rewards,
-            desirable: examples.iter().map(|&e| self.rows.role(e) == Some(Role::Chosen)).collect(),
+            desirable: rows.iter().map(|row| row.role() == Some(Role::Chosen)).collect(),
             baseline,
         });
 
@@ -95,10 +94,10 @@ impl Task for RowTask {
         let mut responses = ResponseValues::default();
         let mut totals = [0.0; 2];
         let logps = host(logps);
-        for (i, &example) in examples.iter().enumerate() {
+        for (i, (&example, row)) in examples.iter().zip(&rows).enumerate() {
             let found = [("log_ratio", logps[i] - ref_logps[i]), ("target", targets[i])];
-            responses.push(example, self.rows.logged(example).into_iter().chain(found));
-            let Some(role) = self.rows.role(example) else { continue };
+            responses.push(example, row.logged().into_iter().chain(found));
+            let Some(role) = row.role() else { continue };
             let point = ResponsePoint::with_reference(logps[i], ref_logps[i], self.objective.beta());
             metrics.record_response(role, &point);
             totals[usize::from(role == Role::Rejected)] += point.reward;

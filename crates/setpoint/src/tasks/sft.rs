@@ -1,11 +1,10 @@
 //! Supervised fine-tuning as a task of the engine.
 
-use std::borrow::Cow;
 use std::path::Path;
 
 use setpoint_align::weighted_sum;
 use setpoint_data::{Example, ExampleStore};
-use setpoint_train::{BatchContext, Error, Forward, MetricSums, ResponseValues, Task, token_logps};
+use setpoint_train::{BatchContext, Error, Forward, MetricSums, OnDemand, ResponseValues, Task, token_logps};
 use setpoint_transformer::CausalLm;
 
 /// A conversation as tokens.
@@ -48,14 +47,21 @@ impl SftExample {
 /// Conversations; the loss is the mean cross-entropy over the counted tokens of the global batch.
 #[derive(Debug)]
 pub struct SftTask {
-    conversations: Conversations,
+    conversations: OnDemand<SftExample>,
+    sizes: Vec<Size>,
 }
 
-/// The place of the conversations.
-#[derive(Debug)]
-enum Conversations {
-    Held(Vec<SftExample>),
-    Stored(SftStore),
+/// What is known of a conversation without its tokens: their number, and how many of them the loss counts.
+#[derive(Debug, Clone, Copy)]
+struct Size {
+    tokens: u32,
+    weight: u32,
+}
+
+impl Size {
+    fn of(conversation: &SftExample) -> Self {
+        Self { tokens: conversation.ids.len() as u32, weight: conversation.weight() as u32 }
+    }
 }
 
 /// Conversations of which an index is in memory; their tokens are on disk if there are many.
@@ -63,26 +69,21 @@ enum Conversations {
 pub struct SftStore {
     rows: ExampleStore,
     index: Vec<Entry>,
+    sizes: Vec<Size>,
 }
 
-/// The facts about a conversation that need no tokens.
+/// The place of a conversation.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
-    row: usize,
+    row: u32,
     response: u32,
     set: u32,
-    tokens: u32,
-    weight: u32,
 }
 
 impl SftStore {
-    /// Creates a store without conversations. `folder`: where a file goes if there are many.
-    pub fn new(folder: &Path) -> Self {
-        Self::of(ExampleStore::new(folder))
-    }
-
-    fn of(rows: ExampleStore) -> Self {
-        Self { rows, index: Vec::new() }
+    /// Creates a store without conversations. `folder`: where a file goes if there are more than `limit` bytes.
+    pub fn new(folder: &Path, limit: usize) -> Self {
+        Self { rows: ExampleStore::new(folder, limit), index: Vec::new(), sizes: Vec::new() }
     }
 
     /// Adds a row.
@@ -90,16 +91,11 @@ impl SftStore {
     /// # Errors
     /// When it cannot be written.
     pub fn push(&mut self, example: &Example) -> Result<(), setpoint_data::Error> {
-        let row = self.rows.len();
+        let row = self.rows.len() as u32;
         for response in 0..example.responses.len() {
             if let Some(conversation) = SftExample::of(example, response) {
-                self.index.push(Entry {
-                    row,
-                    response: response as u32,
-                    set: conversation.set as u32,
-                    tokens: conversation.ids.len() as u32,
-                    weight: conversation.weight() as u32,
-                });
+                self.index.push(Entry { row, response: response as u32, set: conversation.set as u32 });
+                self.sizes.push(Size::of(&conversation));
             }
         }
         self.rows.push(example)
@@ -114,30 +110,29 @@ impl SftStore {
     pub fn sets(&self) -> Vec<usize> {
         self.index.iter().map(|entry| entry.set as usize).collect()
     }
-
-    fn get(&self, example: usize) -> Result<SftExample, Error> {
-        let Entry { row, response, .. } = self.index[example];
-        let row = self.rows.get(row).map_err(Error::task)?;
-        SftExample::of(&row, response as usize).ok_or_else(|| Error::task("a conversation has lost its tokens"))
-    }
 }
 
 impl SftTask {
-    /// Creates a task of conversations that are in memory.
-    pub fn new(examples: Vec<SftExample>) -> Self {
-        Self { conversations: Conversations::Held(examples) }
+    /// Creates a task of conversations, each of which is made once here.
+    ///
+    /// # Errors
+    /// When one cannot be made.
+    pub fn new(conversations: impl Into<OnDemand<SftExample>>) -> Result<Self, Error> {
+        let conversations = conversations.into();
+        let sizes =
+            conversations.iter().map(|conversation| Ok(Size::of(&conversation?))).collect::<Result<_, Error>>()?;
+        Ok(Self { conversations, sizes })
     }
 
-    /// Creates a task of conversations that are read when they are needed.
+    /// Creates a task of the conversations of a store.
     pub fn stored(store: SftStore) -> Self {
-        Self { conversations: Conversations::Stored(store) }
-    }
-
-    fn example(&self, example: usize) -> Result<Cow<'_, SftExample>, Error> {
-        match &self.conversations {
-            Conversations::Held(examples) => Ok(Cow::Borrowed(&examples[example])),
-            Conversations::Stored(store) => Ok(Cow::Owned(store.get(example)?)),
-        }
+        let SftStore { rows, index, sizes } = store;
+        let conversation = move |example: usize| {
+            let Entry { row, response, .. } = index[example];
+            let row = rows.get(row as usize).map_err(Error::task)?;
+            SftExample::of(&row, response as usize).ok_or_else(|| Error::task("a conversation has lost its tokens"))
+        };
+        Self { conversations: OnDemand::new(sizes.len(), conversation), sizes }
     }
 }
 
@@ -147,28 +142,20 @@ impl Task for SftTask {
     type Survey = ();
 
     fn len(&self) -> usize {
-        match &self.conversations {
-            Conversations::Held(examples) => examples.len(),
-            Conversations::Stored(store) => store.index.len(),
-        }
+        self.sizes.len()
     }
 
     fn weight(&self, example: usize) -> f64 {
-        match &self.conversations {
-            Conversations::Held(examples) => examples[example].weight() as f64,
-            Conversations::Stored(store) => f64::from(store.index[example].weight),
-        }
+        f64::from(self.sizes[example].weight)
     }
 
     fn cost(&self, example: usize) -> usize {
-        match &self.conversations {
-            Conversations::Held(examples) => examples[example].ids.len(),
-            Conversations::Stored(store) => store.index[example].tokens as usize,
-        }
+        self.sizes[example].tokens as usize
     }
 
     fn forward(&self, model: &CausalLm, examples: &[usize], batch: &BatchContext<()>) -> Result<Forward, Error> {
-        let read = examples.iter().map(|&example| self.example(example)).collect::<Result<Vec<_>, Error>>()?;
+        let read =
+            examples.iter().map(|&example| self.conversations.get(example)).collect::<Result<Vec<_>, Error>>()?;
         let rows: Vec<(&[u32], &[bool])> =
             read.iter().map(|example| (example.ids.as_slice(), example.counted.as_slice())).collect();
         let logps = token_logps(model, &rows)?;
@@ -184,7 +171,7 @@ impl Task for SftTask {
     }
 
     fn describe(&self, example: usize) -> String {
-        self.example(example).map_or_else(|_| format!("example {example}"), |example| example.name.clone())
+        self.conversations.get(example).map_or_else(|_| format!("example {example}"), |example| example.name)
     }
 }
 
@@ -218,18 +205,20 @@ mod tests {
     #[test]
     fn conversations_on_disk_are_those_in_memory() {
         let rows: Vec<Example> = (0..40).map(row).collect();
-        let held = SftTask::new(rows.iter().flat_map(SftExample::all).collect());
+        let held: Vec<SftExample> = rows.iter().flat_map(SftExample::all).collect();
+        let held = SftTask::new(held).unwrap();
         assert!(held.len() > 30 && held.len() < 60, "some are not learned: {}", held.len());
         for limit in [usize::MAX, 300] {
             let folder = tempfile::tempdir().unwrap();
-            let mut store = SftStore::of(ExampleStore::with_limit(folder.path(), limit));
+            let mut store = SftStore::new(folder.path(), limit);
             rows.iter().for_each(|row| store.push(row).unwrap());
             assert_eq!(store.rows().has_file(), limit == 300);
             let sets = store.sets();
             let stored = SftTask::stored(store);
             assert_eq!((stored.len(), sets.len()), (held.len(), held.len()));
             for example in (0..held.len()).rev() {
-                let (one, other) = (held.example(example).unwrap(), stored.example(example).unwrap());
+                let (one, other) =
+                    (held.conversations.get(example).unwrap(), stored.conversations.get(example).unwrap());
                 assert_eq!(
                     (&one.name, one.set, &one.ids, &one.counted),
                     (&other.name, other.set, &other.ids, &other.counted)

@@ -2,13 +2,13 @@
 //!
 //! A [`Prompt`] is what the data says. A method makes a [`RewardedPrompt`], a [`PairedPrompt`], a [`RowPrompt`] or a [`BestPrompt`] of it, by
 //! what it trains on.
-//! The reference model's log-probabilities make it [`WithReference`], and that is what tasks are made of. Each stage owns the one before it, so
-//! the tokens exist once.
+//! The reference model's log-probabilities make it [`WithReference`], and that is what tasks are made of. Each stage owns the one before it. The
+//! prompts of a data set are lists whose values are made [on demand](OnDemand), of rows that are on disk if they are many.
 
 use std::ops::Deref;
 
 use setpoint_align::{Preferences, PromptRewards, ReferenceSample, Role};
-use setpoint_train::Sequence;
+use setpoint_train::{Error, OnDemand, Sequence};
 
 /// A prompt with its responses as tokens, and what the data says about them.
 #[derive(Debug, Clone)]
@@ -262,6 +262,45 @@ impl ReferenceLogps {
     /// Returns zeros, for methods without a reference, which do not look at them.
     pub fn zeros(responses: usize) -> Self {
         Self { responses: vec![Some(0.0); responses], prompt: 0.0 }
+    }
+}
+
+/// Says that the reference model has not scored a response of a prompt.
+pub fn unscored(name: &str) -> String {
+    format!("{name}: a response without a log-probability of the reference model")
+}
+
+/// Prepared prompts, whatever the method: each is made when it is needed.
+pub trait PromptList: Sync {
+    /// Returns the number of prompts.
+    fn len(&self) -> usize;
+
+    /// Returns whether there is no prompt.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Makes a prompt.
+    ///
+    /// # Errors
+    /// When its row cannot be read back.
+    fn get(&self, prompt: usize) -> Result<Box<dyn PreparedPrompt>, Error>;
+}
+
+impl<P: PreparedPrompt + 'static> PromptList for OnDemand<P> {
+    fn len(&self) -> usize {
+        OnDemand::len(self)
+    }
+
+    fn get(&self, prompt: usize) -> Result<Box<dyn PreparedPrompt>, Error> {
+        Ok(Box::new(OnDemand::get(self, prompt)?))
+    }
+}
+
+impl dyn PromptList + '_ {
+    /// Makes all prompts in their order, one at a time.
+    pub fn iter(&self) -> impl Iterator<Item = Result<Box<dyn PreparedPrompt>, Error>> + '_ {
+        (0..self.len()).map(|prompt| self.get(prompt))
     }
 }
 

@@ -12,8 +12,9 @@ use setpoint_train::{
 };
 use setpoint_transformer::{CausalLm, LoadOptions};
 
+use setpoint::tasks::logps::Logps;
 use setpoint::tasks::pairwise::PairwiseTask;
-use setpoint::tasks::prompts::PromptTask;
+use setpoint::tasks::prompts::{PromptLevel, PromptTask};
 use setpoint::tasks::stages::{PairedPrompt, Prompt, ReferenceLogps, RewardedPrompt, WithReference};
 
 pub const MODELS: [&str; 2] = ["llama", "qwen2"];
@@ -86,7 +87,7 @@ pub fn metrics<T: Task>(task: &T, model: T::Model, config: &TrainConfig) -> Vec<
 pub fn pairwise_task(settings: &Value, prompts: Vec<PairedPrompt>, reference: &[ReferenceLogps]) -> PairwiseTask {
     let method: Method = serde_json::from_value(settings.clone()).unwrap_or_else(|e| panic!("{settings}: {e}"));
     let pairwise = method.pairwise().unwrap();
-    let reference = method.about().reference.then_some(reference);
+    let reference = method.about().reference.then(|| reference.iter().cloned().collect::<Logps>());
     PairwiseTask::new(prompts, reference, pairwise.objectives.into(), pairwise.nll_weight).unwrap()
 }
 
@@ -107,8 +108,8 @@ pub fn rewarded(
 
 /// The task of DRO at a level of its targets.
 pub fn dro_task(settings: Dro, level: f64, prompts: Vec<WithReference<RewardedPrompt>>) -> PromptTask {
-    let levels = vec![level; prompts.len()];
-    PromptTask { log_mass: vec![0.0; prompts.len()], prompts, objective: Arc::new(settings), levels }
+    let level = PromptLevel { level, log_mass: 0.0 };
+    PromptTask::new(prompts, Arc::new(settings), |_, _| Ok::<_, setpoint_train::Error>(level)).unwrap()
 }
 
 #[test]

@@ -35,8 +35,8 @@ pub fn all_rows(
         let roles = prompt.labels.clone();
         WithReference::new(RowPrompt { prompt, roles, rewards: Some(rewards(i)) }, logps).unwrap()
     };
-    let prompts = prompts.into_iter().zip(reference).enumerate().map(row).collect();
-    SingleResponses::new(prompts, |prompt| (0..prompt.roles.len()).collect())
+    let prompts: Vec<_> = prompts.into_iter().zip(reference).enumerate().map(row).collect();
+    SingleResponses::new(prompts, |prompt| (0..prompt.roles.len()).collect()).unwrap()
 }
 
 /// The first step over the whole set.
@@ -168,11 +168,11 @@ fn kto_task(kto: &Value, reference: &CausalLm) -> RowTask {
         WithReference::new(RowPrompt { prompt, roles, rewards: None }, logps).unwrap()
     };
     let labels = kto["labels"].as_array().unwrap();
-    let rows = data.into_iter().zip(logps).zip(labels).map(row).collect();
-    let mismatched = mismatched.into_iter().zip(mismatched_logps).zip(labels).map(row).collect();
+    let rows: Vec<_> = data.into_iter().zip(logps).zip(labels).map(row).collect();
+    let mismatched: Vec<_> = mismatched.into_iter().zip(mismatched_logps).zip(labels).map(row).collect();
     let settings: KtoSettings = serde_json::from_value(kto["settings"].clone()).unwrap();
-    let rows = SingleResponses::new(rows, |_| vec![0]);
-    RowTask { rows, mismatched: Some(mismatched), objective: Arc::new(settings) }
+    let rows = SingleResponses::new(rows, |_| vec![0]).unwrap();
+    RowTask { rows, mismatched: Some(mismatched.into()), objective: Arc::new(settings) }
 }
 
 /// Policy and value network: both have a gradient, and responses of a prompt share its value.
@@ -185,7 +185,7 @@ fn dro_v_is_torchs() {
         let rows = all_rows(data, |i| floats(&dro_v["rewards"][i]));
         assert_eq!(rows.len(), 8);
         let settings = serde_json::from_value(dro_v["settings"].clone()).unwrap();
-        let task = DroVTask::new(rows, settings).unwrap();
+        let task = DroVTask::new(rows, settings);
         let device = flex().autodiff();
         let folder = golden_path(dro_v["value"].as_str().unwrap());
         let value = || RewardModel::load(&folder, &LoadOptions::default(), &device).unwrap().0;

@@ -250,10 +250,10 @@ impl<'a> Prepared<'a> {
             // The first builds took the first of equal responses for the good one.
             origin.treatment("ties", "the treatment of prompts whose responses have equal rewards", "left out");
         }
-        let rows = KeptRows::of(&Row::of_examples(&self.prompts.examples()))?;
+        let rows = rows_of(&self.prompts)?;
         origin.data("data", &config.data, rows, prompt_and_responses);
         if let (Some(held_out), Some(data)) = (&self.held_out, &config.eval_data) {
-            let rows = KeptRows::of(&Row::of_examples(&held_out.examples()))?;
+            let rows = rows_of(held_out)?;
             origin.data("eval_data", data, rows, prompt_and_responses);
         }
         origin.reward("reward", "columns of the data", partial::records_hash(&self.prompts.records));
@@ -269,6 +269,11 @@ impl<'a> Prepared<'a> {
         }
         Ok(origin)
     }
+}
+
+/// Returns the rows of prompts, for the identity of the run.
+fn rows_of(prompts: &Prompts) -> Outcome<KeptRows> {
+    KeptRows::of(&prompts.examples().iter().map(Row::of_example).collect::<Vec<_>>())
 }
 
 /// Checks everything; what a run needs.

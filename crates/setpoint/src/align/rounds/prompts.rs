@@ -1,11 +1,15 @@
 //! The prompts that the policy answers, and which of them belong to a round.
 
+use std::path::Path;
+
 use serde_json::{Map, Value};
 use setpoint_align::{LogZ0, ReferenceSample};
-use setpoint_data::{EncodeReport, Example, Lengths, Record, TextEncoder, Uses, load_records, pointwise_row};
+use setpoint_data::{
+    EncodeReport, Example, ExampleStore, Lengths, Record, TextEncoder, Uses, load_records, pointwise_row,
+};
 use setpoint_train::Order;
 
-use super::super::prepare::{read_samples, samples_setting, unscored_tokens};
+use super::super::prepare::{samples_reader, samples_setting, unscored_tokens};
 use super::super::settings::AlignConfig;
 use super::settings::RolloutSection;
 use crate::failure::{Failure, Outcome};
@@ -75,13 +79,14 @@ impl Prompts {
         let sets: Vec<usize> = records.iter().map(|record| record.source.set).collect();
         let mix = Some(Mix::of(&config.data, &sets)?);
         let mut prompts = Self { records, ids, mix, t0: None, samples: None };
-        let examples = prompts.examples();
+        let examples = ExampleStore::in_memory(&prompts.examples())?;
         prompts.t0 = unscored_tokens(config, &examples)?;
         let has_samples = || prompts.records.iter().any(|record| column(record, RESPONSES).is_some());
         // The level of a prompt can be estimated from the samples of its round, too.
         let is_asked = config.align.level() != Some(LogZ0::PerPrompt) || has_samples();
         if let Some(setting) = samples_setting(config).filter(|_| is_asked) {
-            let mut samples = read_samples(config, &config.data, setting, &examples)?;
+            let reader = samples_reader(config, &config.data, setting);
+            let mut samples = reader.read(&examples, Path::new(""), usize::MAX)?.all()?;
             // The responses of the data are not those that are trained on.
             samples.iter_mut().flatten().for_each(|sample| sample.in_data = false);
             prompts.samples = Some(samples);

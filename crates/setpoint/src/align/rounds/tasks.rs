@@ -8,26 +8,27 @@ use std::sync::Arc;
 use setpoint_align::online::OnlineState;
 use setpoint_align::{
     About, Desirable, DroVSettings, FittedTransform, LogZ0, PairRule, PairwiseMethod, PromptObjective, ReferenceSample,
-    RowObjective, Summary, WeightedObjective, check_targets, log_z_of_samples, prompt_log_z,
+    RowObjective, Summary, WeightedObjective, log_z_of_samples, prompt_log_z,
 };
-use setpoint_data::{EncodedResponse, Example, Source};
+use setpoint_data::{EncodedResponse, Example, ExampleStore, Source};
 use setpoint_eval::mean;
-use setpoint_train::{Sequence, Task};
+use setpoint_train::{OnDemand, Sequence, Task};
 
-use super::super::data::{SetReference, rows_of, unscored};
+use super::super::data::{SetReference, rows_of};
 use super::super::examples::{ReadSet, best, paired, rewarded, rows, rows_with_value};
-use super::super::prepare::named;
 use super::super::{audit, leveled_task};
 use super::prompts::Prompts;
 use super::store::StoredRound;
 use crate::failure::{Failure, Outcome};
+use crate::reference_samples::SampleStore;
 use crate::tasks::dro_v::DroVTask;
+use crate::tasks::logps::Logps;
 use crate::tasks::nll::NllTask;
 use crate::tasks::pairwise::PairwiseTask;
 use crate::tasks::prompts::PromptTask;
 use crate::tasks::rows::RowTask;
 use crate::tasks::single::SingleResponses;
-use crate::tasks::stages::{PairedPrompt, ReferenceLogps, RewardedPrompt, RowPrompt, WithReference};
+use crate::tasks::stages::{PairedPrompt, ReferenceLogps, RewardedPrompt, WithReference};
 
 pub use self::sampled::{PpoTasks, SampledTasks};
 
@@ -124,18 +125,19 @@ impl Round {
     }
 
     /// Returns the responses as they would come from a file.
-    fn set(&self) -> ReadSet {
+    fn set(&self) -> Outcome<ReadSet> {
         let samples: Vec<Vec<ReferenceSample>> = self.rows.iter().map(|row| row.samples.clone()).collect();
-        ReadSet {
+        let has_samples = samples.iter().any(|samples| !samples.is_empty());
+        Ok(ReadSet {
             path: self.path.clone(),
-            examples: self.rows.iter().map(|row| row.example.clone()).collect(),
+            rows: Arc::new(ExampleStore::in_memory(self.rows.iter().map(|row| &row.example))?),
             training: false,
             t0: self.t0,
-            samples: samples.iter().any(|samples| !samples.is_empty()).then_some(samples),
-        }
+            samples: if has_samples { Some(Arc::new(SampleStore::in_memory(&samples)?)) } else { None },
+        })
     }
 
-    fn reference(&self) -> Vec<ReferenceLogps> {
+    fn reference(&self) -> Logps {
         self.rows.iter().map(|row| row.reference.clone()).collect()
     }
 }
@@ -239,8 +241,8 @@ impl RoundTasks for PromptTasks {
 
     fn learn(&mut self, first: &Round) -> Outcome {
         let mut fitted = None;
-        let set = rewarded(first.set(), &*self.objective, &self.about, &mut fitted)?;
-        let all: Vec<f64> = set.prompts.iter().flat_map(|prompt| prompt.rewards.iter().copied()).collect();
+        let set = rewarded(first.set()?, &*self.objective, &self.about, &mut fitted)?;
+        let all = set.view().all_rewards()?;
         let objective = Arc::get_mut(&mut self.objective).ok_or_else(|| Failure::run("the first round comes first"))?;
         if let Some(share) = objective.resolve(&all)?
             && !self.quiet
@@ -254,7 +256,7 @@ impl RoundTasks for PromptTasks {
         let level = match self.objective.level() {
             None | Some(LogZ0::PerPrompt) => 0.0,
             Some(level) => {
-                let nats = level.resolve(self.objective.beta(), &level.basis(&set.view().rewards()))?;
+                let nats = set.view().level(self.objective.beta(), level)?;
                 if let Some(rewards) = Summary::of(&all).filter(|_| !self.quiet) {
                     log::info!("{}", audit::level(self.objective.beta(), nats, &rewards));
                 }
@@ -270,16 +272,14 @@ impl RoundTasks for PromptTasks {
             return Ok(None);
         }
         let Some(scale) = &mut self.scale else { return Err(Failure::run("the first round comes first")) };
-        let set = rewarded(round.set(), &*self.objective, &self.about, &mut scale.fitted)?;
+        let set = rewarded(round.set()?, &*self.objective, &self.about, &mut scale.fitted)?;
         let shared = scale.level;
         if self.about.rewards {
-            let checked = check_targets(&set.view().rewards(), self.objective.beta(), shared);
-            checked.map_err(|error| named(error, set.prompts.iter().map(|prompt| &prompt.prompt)))?;
+            set.view().check_targets(self.objective.beta(), shared)?;
         }
-        let data = set.with_reference(SetReference { prompts: round.reference(), mismatched: None })?;
-        let own = data.prompts.iter().zip(&round.rows).map(|(prompt, row)| self.level(shared, prompt, &row.policy));
-        let levels = own.collect::<Outcome<Vec<f64>>>()?;
-        Ok(Some(leveled_task(self.objective.clone(), levels, data.prompts)))
+        let data = set.with_reference(SetReference { prompts: round.reference(), mismatched: None });
+        let level = |number: usize, prompt: &WithReference<_>| self.level(shared, prompt, &round.rows[number].policy);
+        leveled_task(self.objective.clone(), data.prompts, level).map(Some)
     }
 }
 
@@ -303,15 +303,19 @@ impl PairTasks {
 }
 
 /// Returns by how much the chosen responses of a round have more reward, and the share of its responses that end with a stop token.
-fn pair_metrics(round: &Round, prompts: &[PairedPrompt]) -> Vec<(String, f64)> {
-    let margins = |prompt: &PairedPrompt| -> Vec<f64> {
-        let Some(rewards) = prompt.rewards.first() else { return Vec::new() };
-        prompt.pairs.iter().map(|&(chosen, rejected)| rewards[chosen] - rewards[rejected]).collect()
-    };
-    let margins: Vec<f64> = prompts.iter().flat_map(margins).collect();
+fn pair_metrics(round: &Round, prompts: &OnDemand<PairedPrompt>) -> Outcome<Vec<(String, f64)>> {
+    let mut margins = Vec::new();
+    for prompt in prompts.iter() {
+        let PairedPrompt { pairs, rewards, .. } = prompt?;
+        let Some(rewards) = rewards.first() else { continue };
+        margins.extend(pairs.iter().map(|&(chosen, rejected)| rewards[chosen] - rewards[rejected]));
+    }
     let stopped: Vec<f64> =
         round.rows.iter().flat_map(|row| &row.stopped).map(|&stopped| f64::from(u8::from(stopped))).collect();
-    vec![("objective/scores_margin".to_owned(), mean(&margins)), ("val/contain_eos_token".to_owned(), mean(&stopped))]
+    Ok(vec![
+        ("objective/scores_margin".to_owned(), mean(&margins)),
+        ("val/contain_eos_token".to_owned(), mean(&stopped)),
+    ])
 }
 
 impl RoundTasks for PairTasks {
@@ -324,12 +328,10 @@ impl RoundTasks for PairTasks {
         if round.rows.is_empty() {
             return Ok(None);
         }
-        let set = paired(round.set(), self.rule, &self.about, self.seed)?;
-        self.metrics = pair_metrics(&all, &set.prompts);
-        let reference = round.reference();
-        let reference = self.about.reference.then_some(reference.as_slice());
-        let task = PairwiseTask::new(set.prompts, reference, self.objectives.clone(), self.nll_weight);
-        task.map(Some).ok_or_else(|| unscored(&round.path))
+        let set = paired(round.set()?, self.rule, &self.about, self.seed)?;
+        self.metrics = pair_metrics(&all, &set.prompts)?;
+        let reference = self.about.reference.then(|| round.reference());
+        Ok(Some(PairwiseTask::new(set.prompts, reference, self.objectives.clone(), self.nll_weight)?))
     }
 
     fn metrics(&self) -> Vec<(String, f64)> {
@@ -372,19 +374,19 @@ impl RoundTasks for RowTasks {
         let Some(round) = self.taught(round).filter(|_| self.objective.baseline().is_some()) else {
             return Ok(Vec::new());
         };
-        let set = rows(round.set(), &*self.objective, &self.about)?;
-        let of = |prompts: Vec<RowPrompt>| prompts.into_iter().map(|prompt| prompt.prompt.sequences).collect();
-        Ok(set.mismatched.map_or_else(Vec::new, of))
+        let set = rows(round.set()?, &self.objective, &self.about)?;
+        let Some(prompts) = set.mismatched else { return Ok(Vec::new()) };
+        prompts.iter().map(|prompt| Ok(prompt?.prompt.sequences)).collect()
     }
 
     fn task(&mut self, round: Round) -> Outcome<Option<RowTask>> {
         let Some(round) = self.taught(&round) else { return Ok(None) };
-        let set = rows(round.set(), &*self.objective, &self.about)?;
+        let set = rows(round.set()?, &self.objective, &self.about)?;
         let logps =
             |logps: &Vec<f64>| ReferenceLogps { responses: logps.iter().copied().map(Some).collect(), prompt: 0.0 };
         let mismatched = set.mismatched.is_some().then(|| round.mismatched.iter().map(logps).collect());
-        let set = set.with_reference(SetReference { prompts: round.reference(), mismatched })?;
-        let rows = SingleResponses::new(set.prompts, |prompt| rows_of(&*self.objective, prompt));
+        let set = set.with_reference(SetReference { prompts: round.reference(), mismatched });
+        let rows = SingleResponses::new(set.prompts, |prompt| rows_of(&*self.objective, prompt))?;
         Ok(Some(RowTask { rows, mismatched: set.mismatched, objective: self.objective.clone() }))
     }
 }
@@ -404,11 +406,10 @@ impl RoundTasks for ValueTasks {
         if round.rows.is_empty() {
             return Ok(None);
         }
-        let set = rows_with_value(round.set(), &self.about)?;
-        let set = set.with_reference(SetReference { prompts: round.reference(), mismatched: None })?;
-        let rows = SingleResponses::new(set.prompts, |prompt| (0..prompt.roles.len()).collect());
-        let task = DroVTask::new(rows, self.settings.clone());
-        task.map(Some).ok_or_else(|| Failure::run(format!("{}: a response without a reward", round.path)))
+        let set = rows_with_value(round.set()?, &self.about)?;
+        let set = set.with_reference(SetReference { prompts: round.reference(), mismatched: None });
+        let rows = SingleResponses::new(set.prompts, |prompt| (0..prompt.roles.len()).collect())?;
+        Ok(Some(DroVTask::new(rows, self.settings.clone())))
     }
 }
 
@@ -422,6 +423,6 @@ impl RoundTasks for BestTasks {
         if round.rows.is_empty() {
             return Ok(None);
         }
-        Ok(Some(NllTask::new(best(round.set())?.prompts)))
+        Ok(Some(NllTask::new(best(round.set()?)?.prompts)?))
     }
 }

@@ -1,11 +1,12 @@
 //! A single round is the offline method on the responses that it sampled.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use burn::tensor::Device;
 use serde_json::{Map, Value};
 use setpoint_align::{Training, weighted_sum};
-use setpoint_data::{EncodeReport, EncodedResponse, Example, Source, load_records};
+use setpoint_data::{EncodeReport, EncodedResponse, Example, ExampleStore, Source, load_records};
 use setpoint_train::{GradientSink, HeadOptions, PromptLogps, Sequence, backward, sequence_logps_with};
 
 use super::super::data::{Sets, TrainingData};
@@ -91,13 +92,13 @@ fn offline(config: &AlignConfig, examples: Vec<Example>) -> Prepared {
         response_tokens: examples.iter().map(lengths).sum(),
         ..EncodeReport::default()
     };
-    let set = ReadSet { path: "again.jsonl".into(), examples, training: true, t0: None, samples: None };
+    let rows_read = Arc::new(ExampleStore::in_memory(&examples).unwrap());
+    let set = ReadSet { path: "again.jsonl".into(), rows: rows_read, training: true, t0: None, samples: None };
     let about = config.align.about();
     let data = match config.align.training() {
         Training::Prompts(mut objective) => {
             let train = rewarded(set, &*objective, &about, &mut None).unwrap();
-            let rewards: Vec<f64> = train.prompts.iter().flat_map(|prompt| prompt.rewards.clone()).collect();
-            objective.resolve(&rewards).unwrap();
+            objective.resolve(&train.view().all_rewards().unwrap()).unwrap();
             TrainingData::Prompts { objective: objective.into(), sets: Sets { train, eval: None } }
         }
         Training::Pairs(method) => {
@@ -105,8 +106,9 @@ fn offline(config: &AlignConfig, examples: Vec<Example>) -> Prepared {
             TrainingData::Pairs { method, sets: Sets { train, eval: None } }
         }
         Training::Rows(objective) => {
-            let train = rows(set, &*objective, &about).unwrap();
-            TrainingData::Rows { objective: objective.into(), sets: Sets { train, eval: None } }
+            let objective = objective.into();
+            let train = rows(set, &objective, &about).unwrap();
+            TrainingData::Rows { objective, sets: Sets { train, eval: None } }
         }
         other => panic!("{other:?}"),
     };
