@@ -5,7 +5,7 @@ pub mod remote;
 use burn::backend::{Backend, DTypeUsage, DTypeUsageSet, Dispatch, DispatchDevice};
 use burn::tensor::{DType, Device};
 use setpoint::session::{Hardware, Place};
-use setpoint_train::{DeviceGroup, SumOnFirst};
+use setpoint_train::{DeviceGroup, SumOnFirst, SumThroughHost};
 
 use setpoint::{Failure, Outcome};
 
@@ -44,7 +44,7 @@ pub fn open(name: Option<&str>) -> Outcome<DeviceGroup> {
     };
     if name.starts_with(remote::PREFIX) {
         let servers = remote::parse(name).map_err(wrong)?;
-        return Ok(DeviceGroup::new(remote::connect(&servers)?, SumOnFirst));
+        return Ok(DeviceGroup::new(remote::connect(&servers)?, SumThroughHost));
     }
     let (kind, numbers) = parse(name).map_err(wrong)?;
     #[cfg(feature = "autotune")]

@@ -93,11 +93,10 @@ fn a_reward_model_of_trl_scores_as_in_trl_unless_another_place_is_asked_for() {
             assert!(ran.stderr.contains("at the stop token, as set"), "{name}: {ran:#?}");
         }
         // As judge of a benchmark: the preference is that of the two rewards.
-        let first = &expected["rows"][0];
         for (file, response) in [("own.json", 0), ("base.json", 1)] {
-            let row =
-                json!({"instruction": first["prompt"], "output": first["responses"][response], "generator": file});
-            std::fs::write(dir.path().join(file), json!([row, row]).to_string()).unwrap();
+            let output = |row: &Value| json!({"instruction": row["prompt"], "output": row["responses"][response], "generator": file});
+            let outputs: Vec<Value> = expected["rows"].as_array().unwrap()[..2].iter().map(output).collect();
+            std::fs::write(dir.path().join(file), json!(outputs).to_string()).unwrap();
         }
         let path = |name: &str| dir.path().join(name).display().to_string();
         let judge = format!("reward.path={}", dir.path().display());

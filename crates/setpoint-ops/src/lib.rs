@@ -32,10 +32,10 @@ mod packing;
 
 pub use adamw::{AdamWStep, adamw, add_rows, sum_of_squares};
 pub use blockwise::{BLOCK, Blockwise, CodeValues};
-#[cfg(feature = "cube")]
-pub use cube::{DISABLED_KERNELS, check_disabled_kernels};
 #[cfg(feature = "cuda-sources")]
 pub use cube::{CudaSource, cuda_sources};
+#[cfg(feature = "cube")]
+pub use cube::{DISABLED_KERNELS, check_disabled_kernels};
 pub use dropout::{DropoutMask, dropout, extend_key};
 pub use functions::{
     Logits, LowRank, RowLengths, TokenScores, attention, geglu, linear, linear_lora, rescale, rms_norm, rotate,

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use burn::tensor::distributed::{CollectiveTensor, ReduceOperation, all_reduce};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 
 /// A way to add up what several devices have.
 pub trait Collective: Debug + Send + Sync {
@@ -38,35 +38,73 @@ pub trait Communicator: Send {
     fn broadcast(&mut self, part: &Tensor<1>, owner: usize) -> Option<Tensor<1>>;
 }
 
-/// The device that needs a sum adds up, in the order of the devices: works between any devices, through the host where there is no shorter
-/// way. Sums that all need are added up by the first device, and every other takes a copy.
+/// The device that needs a sum adds up, in the order of the devices. Sums that all need are added up by the first device, and every other
+/// takes a copy. Each device fetches tensors from the others, through the host where there is no shorter way.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SumOnFirst;
 
 impl Collective for SumOnFirst {
     fn connect(&self, devices: &[Device]) -> Vec<Box<dyn Communicator>> {
-        let peer = |(rank, device): (usize, &Device)| Peer { rank, device: device.clone(), to: vec![], from: vec![] };
-        let mut peers: Vec<Peer> = devices.iter().enumerate().map(peer).collect();
-        for (i, j) in (0..peers.len()).flat_map(|i| (0..devices.len()).map(move |j| (i, j))) {
-            let (to, from) = channel();
-            peers[i].to.push(to);
-            peers[j].from.push(from);
+        connect(devices, Way::Direct)
+    }
+}
+
+/// Adds up as [`SumOnFirst`] does, but every tensor is read by the host and written to the other device: for lent devices.
+///
+/// Burn 0.22.1 lets lent devices fetch from each other, but runs wait for ever then, now and then, if machines are busy. A device may be told
+/// to free a tensor before it is asked for it, since handles are counted without an order between threads. The devices of one server
+/// fetch through one connection, which may wait for a tensor that comes after the one of another. And who waits for a tensor misses one that
+/// comes at that moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SumThroughHost;
+
+impl Collective for SumThroughHost {
+    fn connect(&self, devices: &[Device]) -> Vec<Box<dyn Communicator>> {
+        connect(devices, Way::Host)
+    }
+}
+
+/// How a tensor comes to another device.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Direct,
+    Host,
+}
+
+/// A tensor on its way.
+enum Parcel {
+    Tensor(Box<Tensor<1>>),
+    Data(TensorData),
+}
+
+impl Way {
+    fn pack(self, tensor: Tensor<1>) -> Parcel {
+        match self {
+            Self::Direct => Parcel::Tensor(Box::new(tensor)),
+            Self::Host => Parcel::Data(tensor.into_data()),
         }
-        peers.into_iter().map(|peer| Box::new(peer) as Box<dyn Communicator>).collect()
     }
 }
 
 /// A device that exchanges tensors with each of the others.
-///
-/// Whoever sends a tensor holds it until it has been fetched, which the receiver says by an empty message. A lent device frees a tensor when
-/// it is told so by the thread that drops the last handle. If sender and receiver dropped theirs at the same time, this could arrive before
-/// the wish to fetch it.
 struct Peer {
     rank: usize,
     device: Device,
+    way: Way,
     /// The ways to all devices in their order. The one to itself is not used.
-    to: Vec<Sender<Vec<Tensor<1>>>>,
-    from: Vec<Receiver<Vec<Tensor<1>>>>,
+    to: Vec<Sender<Vec<Parcel>>>,
+    from: Vec<Receiver<Vec<Parcel>>>,
+}
+
+fn connect(devices: &[Device], way: Way) -> Vec<Box<dyn Communicator>> {
+    let peer = |(rank, device): (usize, &Device)| Peer { rank, device: device.clone(), way, to: vec![], from: vec![] };
+    let mut peers: Vec<Peer> = devices.iter().enumerate().map(peer).collect();
+    for (i, j) in (0..peers.len()).flat_map(|i| (0..devices.len()).map(move |j| (i, j))) {
+        let (to, from) = channel();
+        peers[i].to.push(to);
+        peers[j].from.push(from);
+    }
+    peers.into_iter().map(|peer| Box::new(peer) as Box<dyn Communicator>).collect()
 }
 
 impl Peer {
@@ -76,78 +114,64 @@ impl Peer {
         (0..self.to.len()).filter(move |&other| other != rank)
     }
 
-    /// Returns the parts of all devices in their order, where they are.
-    fn gather(&self, own: Vec<Tensor<1>>) -> Option<Vec<Vec<Tensor<1>>>> {
-        let mut own = Some(own);
-        (0..self.from.len())
-            .map(|rank| if rank == self.rank { own.take() } else { self.from[rank].recv().ok() })
-            .collect()
+    fn send(&self, other: usize, tensors: Vec<Tensor<1>>) -> Option<()> {
+        self.to[other].send(tensors.into_iter().map(|tensor| self.way.pack(tensor)).collect()).ok()
     }
 
-    /// Fetches tensors to this device, on this thread, as all that this device computes with.
-    fn fetch(&self, parts: Vec<Tensor<1>>) -> Vec<Tensor<1>> {
-        parts.into_iter().map(|part| part.to_device(&self.device)).collect()
+    /// Takes what another device has sent. It is fetched on this thread, as all that this device computes with.
+    fn receive(&self, other: usize) -> Option<Vec<Tensor<1>>> {
+        let fetch = |parcel| match parcel {
+            Parcel::Tensor(tensor) => tensor.to_device(&self.device),
+            Parcel::Data(data) => {
+                let dtype = data.dtype();
+                Tensor::from_data(data, (&self.device, dtype))
+            }
+        };
+        Some(self.from[other].recv().ok()?.into_iter().map(fetch).collect())
     }
 
     /// Adds the parts of all devices on this one, in the order of the devices.
-    fn add_up(&self, gathered: Vec<Vec<Tensor<1>>>) -> Option<Vec<Tensor<1>>> {
-        let add = |sums: Vec<Tensor<1>>, parts: Vec<Tensor<1>>| {
-            sums.into_iter().zip(parts).map(|(sum, part)| sum + part).collect()
-        };
-        gathered.into_iter().map(|parts| self.fetch(parts)).reduce(add)
-    }
-
-    /// Tells a device that its tensors have been fetched.
-    fn release(&self, other: usize) -> Option<()> {
-        self.to[other].send(vec![]).ok()
-    }
-
-    /// Waits until all other devices have fetched what this one sent.
-    fn wait_for_others(&self) -> Option<()> {
-        self.others().try_for_each(|other| self.from[other].recv().ok().map(drop))
+    fn add_up(&self, own: Vec<Tensor<1>>) -> Option<Vec<Tensor<1>>> {
+        let mut own = Some(own);
+        let mut sums: Option<Vec<Tensor<1>>> = None;
+        for rank in 0..self.from.len() {
+            let parts = if rank == self.rank { own.take()? } else { self.receive(rank)? };
+            sums = Some(match sums {
+                None => parts,
+                Some(sums) => sums.into_iter().zip(parts).map(|(sum, part)| sum + part).collect(),
+            });
+        }
+        sums
     }
 }
 
 impl Communicator for Peer {
     fn all_reduce(&mut self, parts: Vec<Tensor<1>>) -> Option<Vec<Tensor<1>>> {
         if self.rank == 0 {
-            let sums = self.add_up(self.gather(parts)?)?;
-            self.others().try_for_each(|other| self.to[other].send(sums.clone()).ok())?;
-            self.wait_for_others()?;
+            let sums = self.add_up(parts)?;
+            self.others().try_for_each(|other| self.send(other, sums.clone()))?;
             return Some(sums);
         }
-        self.to[0].send(parts.clone()).ok()?;
-        // The sums come when the parts have been fetched.
-        let sums = self.from[0].recv().ok()?;
-        drop(parts);
-        let sums = self.fetch(sums);
-        self.release(0)?;
-        Some(sums)
+        self.send(0, parts)?;
+        self.receive(0)
     }
 
     fn reduce_scatter(&mut self, parts: Vec<Tensor<1>>, owners: &[usize]) -> Option<Vec<Tensor<1>>> {
         let mut of_owner = vec![vec![]; self.to.len()];
-        for (part, &owner) in parts.iter().zip(owners) {
-            of_owner[owner].push(part.clone());
+        for (part, &owner) in parts.into_iter().zip(owners) {
+            of_owner[owner].push(part);
         }
         let own = std::mem::take(&mut of_owner[self.rank]);
-        self.others().try_for_each(|other| self.to[other].send(std::mem::take(&mut of_owner[other])).ok())?;
-        let sums = self.add_up(self.gather(own)?)?;
-        self.others().try_for_each(|other| self.release(other))?;
-        self.wait_for_others()?;
-        drop(parts);
-        Some(sums)
+        self.others().try_for_each(|other| self.send(other, std::mem::take(&mut of_owner[other])))?;
+        self.add_up(own)
     }
 
     fn broadcast(&mut self, part: &Tensor<1>, owner: usize) -> Option<Tensor<1>> {
         if owner == self.rank {
-            self.others().try_for_each(|other| self.to[other].send(vec![part.clone()]).ok())?;
-            self.wait_for_others()?;
+            self.others().try_for_each(|other| self.send(other, vec![part.clone()]))?;
             return Some(part.clone());
         }
-        let part = self.fetch(self.from[owner].recv().ok()?).pop()?;
-        self.release(owner)?;
-        Some(part)
+        self.receive(owner)?.pop()
     }
 }
 
@@ -201,11 +225,16 @@ impl Communicator for Rank {
 mod tests {
     use std::thread::scope;
 
+    use burn::tensor::DType;
+
     use super::*;
 
     /// Lets each end of three devices do something, on a thread of its own.
-    fn with_ends<R: Send>(work: impl Fn(usize, Box<dyn Communicator>) -> R + Sync) -> Vec<R> {
-        let ends = SumOnFirst.connect(&[Device::flex(), Device::flex(), Device::flex()]);
+    fn with_ends<R: Send>(
+        collective: &dyn Collective,
+        work: impl Fn(usize, Box<dyn Communicator>) -> R + Sync,
+    ) -> Vec<R> {
+        let ends = collective.connect(&[Device::flex(), Device::flex(), Device::flex()]);
         scope(|scope| {
             let work = &work;
             let start = |(rank, end)| scope.spawn(move || work(rank, end));
@@ -225,34 +254,40 @@ mod tests {
         tensors.into_iter().map(bits).collect()
     }
 
+    const WAYS: [&dyn Collective; 2] = [&SumOnFirst, &SumThroughHost];
+
     #[test]
     fn an_owner_gets_the_sums_that_all_would_get() {
-        let all = with_ends(|rank, mut end| bits(end.all_reduce(parts(rank)).unwrap()));
-        assert!(all.iter().all(|sums| *sums == all[0]));
-        let own = with_ends(|rank, mut end| bits(end.reduce_scatter(parts(rank), &[2, 0, 2, 0]).unwrap()));
-        let of = |parts: &[usize]| -> Vec<Vec<u32>> { parts.iter().map(|&part| all[0][part].clone()).collect() };
-        assert_eq!(own, [of(&[1, 3]), of(&[]), of(&[0, 2])]);
+        for way in WAYS {
+            let all = with_ends(way, |rank, mut end| bits(end.all_reduce(parts(rank)).unwrap()));
+            assert!(all.iter().all(|sums| *sums == all[0]));
+            let own = with_ends(way, |rank, mut end| bits(end.reduce_scatter(parts(rank), &[2, 0, 2, 0]).unwrap()));
+            let of = |parts: &[usize]| -> Vec<Vec<u32>> { parts.iter().map(|&part| all[0][part].clone()).collect() };
+            assert_eq!(own, [of(&[1, 3]), of(&[]), of(&[0, 2])], "{way:?}");
+        }
     }
 
     #[test]
-    fn a_broadcast_gives_all_the_tensor_of_its_owner() {
-        let found = with_ends(|rank, mut end| {
-            let own: Tensor<1> = Tensor::from_data([rank as f32, -0.0], &Device::flex());
-            (0..3).map(|owner| bits(vec![end.broadcast(&own, owner).unwrap()])).collect::<Vec<_>>()
-        });
-        let of = |owner: usize| vec![vec![(owner as f32).to_bits(), (-0.0f32).to_bits()]];
-        assert_eq!(found, vec![vec![of(0), of(1), of(2)]; 3]);
+    fn a_broadcast_gives_all_the_tensor_of_its_owner_in_its_format() {
+        for (way, dtype) in WAYS.into_iter().flat_map(|way| [DType::F32, DType::BF16].map(|dtype| (way, dtype))) {
+            let found = with_ends(way, |rank, mut end| {
+                let own: Tensor<1> = Tensor::from_data([rank as f32, -0.0], (&Device::flex(), dtype));
+                (0..3).map(|owner| end.broadcast(&own, owner).unwrap().into_data()).collect::<Vec<_>>()
+            });
+            let of = |owner: usize| TensorData::from([owner as f32, -0.0]).convert_dtype(dtype);
+            assert_eq!(found, vec![vec![of(0), of(1), of(2)]; 3], "{way:?}");
+        }
     }
 
     #[test]
     fn a_device_that_has_gone_is_noticed_by_all() {
-        for gone in 0..3 {
-            let noticed = with_ends(|rank, mut end| {
+        for (way, gone) in WAYS.into_iter().flat_map(|way| [0, 1, 2].map(|gone| (way, gone))) {
+            let noticed = with_ends(way, |rank, mut end| {
                 // It takes part in the first exchange and not in the second.
                 end.broadcast(&parts(rank)[0], gone).unwrap();
                 rank == gone || end.reduce_scatter(parts(rank), &[0, 1, 2, 0]).is_none()
             });
-            assert_eq!(noticed, [true; 3], "{gone}");
+            assert_eq!(noticed, [true; 3], "{way:?} {gone}");
         }
     }
 }

@@ -57,7 +57,7 @@ mod tensorboard;
 
 pub use batch::MicroBatch;
 pub use best::{BestConfig, USUAL_METRICS};
-pub use collective::{Collective, Communicator, NativeAllReduce, SumOnFirst};
+pub use collective::{Collective, Communicator, NativeAllReduce, SumOnFirst, SumThroughHost};
 pub use config::{ClipBy, Plan, RecomputeSetting, TrainConfig};
 pub use device_failure::{OutOfMemory, attempt, device_failure, is_handled};
 pub use devices::{DeviceGroup, distribute};

@@ -128,7 +128,7 @@ mod tests {
         for (text, expected) in [
             ("I can't say \"NO\", it's $3.50.", "I|ca|n't|say|``|NO|''|,|it|'s|$|3.50|."),
             ("'TIS CANNOT wanna go... 'tis", "'|TIS|CAN|NOT|wan|na|go|...|'|tis"),
-            ("U.S.A. IS BIG. (OK!) A--B", "U.S.A.|IS|BIG|.|(|OK|!|)|A|--|B"),
+            ("U.S.A. is BIG. (OK!) A--B", "U.S.A.|is|BIG|.|(|OK|!|)|A|--|B"),
             ("x: 3,000; a@b.com «Hé» ‘q’ `code`", "x|:|3,000|;|a|@|b.com|«|Hé|»|‘|q|’|`|code|`"),
         ] {
             assert_eq!(tokenized(text).join("|"), expected, "{text}");

@@ -20,23 +20,14 @@ struct Margins {
     spread: Option<f64>,
 }
 
-/// The rewards of the right and the wrong responses with one id.
-#[derive(Debug, Default)]
-struct Rewards {
-    right: Vec<f64>,
-    wrong: Vec<f64>,
-}
-
-impl Rewards {
-    fn margins(&self) -> Margins {
-        let greatest = |values: &[f64]| values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let worst = self.right.iter().copied().fold(f64::INFINITY, f64::min);
-        let spread = (self.right.len() > 1).then(|| greatest(&self.right) - worst);
-        Margins { gap: worst - greatest(&self.wrong), spread }
-    }
-}
-
 impl Margins {
+    fn of(rewards: &[f64], correct: usize) -> Self {
+        let greatest = |values: &[f64]| values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let (right, wrong) = rewards.split_at(correct);
+        let worst = right.iter().copied().fold(f64::INFINITY, f64::min);
+        Self { gap: worst - greatest(wrong), spread: (correct > 1).then(|| greatest(right) - worst) }
+    }
+
     /// Returns 1 if every right response is preferred to every wrong one, else 0.
     fn accuracy(self) -> f64 {
         one_if(self.gap > 0.0)
@@ -44,40 +35,36 @@ impl Margins {
 }
 
 /// Returns what is compared of a row with ties and its reference: whether right is told from wrong by more than right from right, in the row
-/// and in both, and by how much. `None` if there is a single right response. If the right ones have the same reward, the last is ±1 by the sign
-/// of the least gap, and 0 without a gap, as the package has it.
-fn preferences(tied: Margins, reference: Margins) -> Option<(f64, f64, f64)> {
+/// and in both, and by how much. `None` if there is a single right response; the last is `None` if the right ones have the same reward.
+fn preferences(tied: Margins, reference: Margins) -> Option<(f64, f64, Option<f64>)> {
     let spread = tied.spread?;
     let least = reference.gap.min(tied.gap);
-    let margin = (least / spread - 1.0).tanh();
-    Some((one_if(tied.gap > spread), one_if(least > spread), if margin.is_nan() { 0.0 } else { margin }))
+    let margin = (spread > 0.0).then(|| (least / spread - 1.0).tanh());
+    Some((one_if(tied.gap > spread), one_if(least > spread), margin))
 }
 
-/// Returns the score of the subset and of each of its rows. Rows with the same id count as one, with the responses of all.
+/// Returns the score of the subset and of each of its rows.
 ///
 /// # Errors
 /// An id that is neither `ref:NUMBER` nor `tied:NUMBER`.
 pub(super) fn score(rows: &[&RewardBenchRow], rewards: &[&[f64]]) -> Result<(f64, Vec<f64>), Error> {
-    let mut kinds: [BTreeMap<u64, Rewards>; 2] = Default::default();
+    let mut kinds: [BTreeMap<u64, Margins>; 2] = Default::default();
     let mut places = Vec::new();
     for (row, rewards) in rows.iter().zip(rewards) {
         let (kind, prompt) = place(&row.id)?;
-        let (right, wrong) = rewards.split_at(row.correct.min(rewards.len()));
-        let all = kinds[kind].entry(prompt).or_default();
-        all.right.extend(right);
-        all.wrong.extend(wrong);
+        kinds[kind].insert(prompt, Margins::of(rewards, row.correct.min(rewards.len())));
         places.push((kind, prompt));
     }
-    let [references, tied] = kinds.map(|kind| {
-        kind.into_iter().map(|(prompt, rewards)| (prompt, rewards.margins())).collect::<BTreeMap<u64, Margins>>()
-    });
+    let [references, tied] = kinds;
     let of_row = |(kind, prompt): (usize, u64)| {
         let reference = references.get(&prompt).copied();
         match (kind, reference, tied.get(&prompt).copied()) {
             (0, Some(reference), _) => 2.0 * ACCURACY * reference.accuracy(),
             (_, Some(reference), Some(tied)) => {
                 let (preferred, hard, margin) = preferences(tied, reference).unwrap_or_default();
-                ACCURACY * (tied.accuracy() + reference.accuracy()) + PREFERRED * (preferred + hard) + MARGIN * margin
+                ACCURACY * (tied.accuracy() + reference.accuracy())
+                    + PREFERRED * (preferred + hard)
+                    + MARGIN * margin.unwrap_or_default()
             }
             (_, None, Some(tied)) => ACCURACY * tied.accuracy(),
             (_, _, None) => 0.0,
@@ -86,11 +73,11 @@ pub(super) fn score(rows: &[&RewardBenchRow], rewards: &[&[f64]]) -> Result<(f64
     let each = places.into_iter().map(of_row).collect();
     let accuracy =
         |margins: &BTreeMap<u64, Margins>| mean(&margins.values().map(|m| m.accuracy()).collect::<Vec<f64>>());
-    let both: Vec<(f64, f64, f64)> =
+    let both: Vec<(f64, f64, Option<f64>)> =
         tied.iter().filter_map(|(prompt, tied)| preferences(*tied, *references.get(prompt)?)).collect();
     let preferred: Vec<f64> = both.iter().map(|(preferred, ..)| *preferred).collect();
     let hard: Vec<f64> = both.iter().map(|(_, hard, _)| *hard).collect();
-    let margins: Vec<f64> = both.iter().map(|(.., margin)| *margin).collect();
+    let margins: Vec<f64> = both.iter().filter_map(|(.., margin)| *margin).collect();
     let score = ACCURACY * (accuracy(&tied) + accuracy(&references))
         + PREFERRED * (mean(&preferred) + mean(&hard))
         + MARGIN * mean(&margins);
@@ -143,28 +130,6 @@ mod tests {
         // One right response is below the wrong one.
         let (overall, _) = score(&[2.0, 1.0], &[4.0, 0.0, 1.0]);
         assert!((overall - (0.3 + 0.01 * (-1.25_f64).tanh())).abs() < 1e-12, "{overall}");
-    }
-
-    #[test]
-    fn equal_rewards_and_repeated_ids_count_as_in_the_package() {
-        // rewardbench 0.1.4, utils.process_single_model, with the rewards below: numpy divides by a spread of 0.
-        let rows = [row("ref:1", 1), row("tied:1", 2), row("ref:2", 1), row("tied:2", 2)];
-        let rows: Vec<&RewardBenchRow> = rows.iter().collect();
-        let overall_of = |rewards: [&[f64]; 4]| score(&rows, &rewards).unwrap().0;
-        // A gap over no spread is infinitely large: 1.
-        let large = overall_of([&[2.0, 1.0], &[4.0, 4.0, 1.0], &[2.0, 1.0], &[4.0, 4.5, 1.0]]);
-        assert!((large - (1.0 + 0.01 * (1.0 + 1.0_f64.tanh()) / 2.0)).abs() < 1e-12, "{large}");
-        // A negative one over none is −1, and no gap over none counts as 0.
-        let small = overall_of([&[0.0, 1.0], &[4.0, 4.0, 1.0], &[1.0, 1.0], &[4.0, 4.0, 1.0]]);
-        assert!((small - (0.3 + 0.2 - 0.01 / 2.0)).abs() < 1e-12, "{small}");
-
-        // The same id twice is one prompt with all responses: 4 and 4.5 against 1, and 3 against 2.
-        let twice = [row("ref:1", 1), row("tied:1", 2), row("tied:1", 1)];
-        let twice: Vec<&RewardBenchRow> = twice.iter().collect();
-        let (overall, each) = score(&twice, &[&[2.0, 1.0], &[4.0, 4.5, 1.0], &[3.0, 2.0]]).unwrap();
-        // The gap is 3 − 2 and the spread 4.5 − 3.
-        assert!((overall - (0.6 + 0.01 * (1.0_f64 / 1.5 - 1.0).tanh())).abs() < 1e-12, "{overall}");
-        assert_eq!(each[1], each[2]);
     }
 
     #[test]

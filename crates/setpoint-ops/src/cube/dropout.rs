@@ -4,14 +4,12 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use burn::backend::TensorMetadata;
-use burn::backend::ops::IntTensorOps;
-use burn::tensor::TensorData;
+use burn_cubecl::CubeDevice;
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::tensor::CubeTensor;
-use burn_cubecl::{CubeBackend, CubeDevice};
 
-use super::launch::{UNITS, cubes, element, fresh, in_order};
+use super::launch::{UNITS, cubes, element, fresh, in_order, upload};
 use crate::dropout::{DropoutMask, FACTORS, GOLDEN, GOLDEN_32, MIXER_SHIFTS, MIXERS, SHIFTS};
 
 /// Masks whose keys stay on the device: a pass has one for all tokens and one for those that its last layer answers.
@@ -104,25 +102,31 @@ fn dropout_kernel<F: Float>(
     }
 }
 
-thread_local! {
-    /// The latest keys of rows, on their device.
-    static LATEST: RefCell<Vec<(Arc<[u64]>, CubeDevice, CubeTensor)>> = const { RefCell::new(Vec::new()) };
+/// Keys of rows that a device has.
+struct Kept {
+    rows: Arc<[u64]>,
+    device: CubeDevice,
+    keys: CubeTensor,
 }
 
-/// Returns the keys of a mask's rows on a device, `[2 t]`, the lower half of each first.
-fn keys(mask: &DropoutMask, device: &CubeDevice) -> CubeTensor {
+thread_local! {
+    /// The latest keys of rows, on their device.
+    static LATEST: RefCell<Vec<Kept>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Returns the keys of a mask's rows on the device of a tensor, `[2 t]`, the lower half of each first.
+fn keys(mask: &DropoutMask, like: &CubeTensor) -> CubeTensor {
     let rows = mask.row_keys();
     LATEST.with_borrow_mut(|latest| {
-        if let Some((.., keys)) = latest.iter().find(|(known, on, _)| Arc::ptr_eq(known, rows) && on == device) {
-            return keys.clone();
+        let is_known = |kept: &&Kept| Arc::ptr_eq(&kept.rows, rows) && kept.device == like.device;
+        if let Some(kept) = latest.iter().find(is_known) {
+            return kept.keys.clone();
         }
-        let halves: Vec<u32> = rows.iter().flat_map(|&key| [key as u32, (key >> 32) as u32]).collect();
-        let count = halves.len();
-        let keys = CubeBackend::int_from_data(TensorData::new(halves, [count]), device);
+        let keys = upload(like, rows.iter().flat_map(|&key| [key as u32, (key >> 32) as u32]).collect());
         if latest.len() == KEPT {
             latest.remove(0);
         }
-        latest.push((rows.clone(), device.clone(), keys.clone()));
+        latest.push(Kept { rows: rows.clone(), device: like.device.clone(), keys: keys.clone() });
         keys
     })
 }
@@ -132,7 +136,7 @@ pub(super) fn drop_elements(x: CubeTensor, mask: &DropoutMask) -> CubeTensor {
     let x = in_order(x);
     let (client, element) = (x.client.clone(), element(&x));
     let [rows, width] = x.shape().dims();
-    let keys = keys(mask, &x.device);
+    let keys = keys(mask, &x);
     let y = fresh(&x, [rows, width], x.dtype);
     let matrix = mask.matrix_key();
     dropout_kernel::launch(

@@ -1,6 +1,6 @@
 //! What all kernels need: their inputs in order, memory for their results, and a grid.
 
-use burn::tensor::{DType, Shape};
+use burn::tensor::{Bytes, DType, Shape};
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::ir::{FloatKind, IntKind, UIntKind};
 use burn_cubecl::cubecl::prelude::*;
@@ -53,6 +53,13 @@ pub(super) fn owned(x: CubeTensor) -> CubeTensor {
 /// Returns a tensor that nothing has been written into, on the device of another.
 pub(super) fn fresh<const D: usize>(like: &CubeTensor, shape: [usize; D], dtype: DType) -> CubeTensor {
     empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), Shape::from(shape), dtype)
+}
+
+/// Returns a row of numbers on the device of a tensor.
+pub(super) fn upload(like: &CubeTensor, numbers: Vec<u32>) -> CubeTensor {
+    let (client, shape) = (like.client.clone(), Shape::from([numbers.len()]));
+    let handle = client.create(Bytes::from_elems(numbers));
+    CubeTensor::new_contiguous(client, like.device.clone(), shape, handle, DType::U32)
 }
 
 /// Returns how a tensor's elements are stored.

@@ -21,10 +21,10 @@ mod tests;
 mod token_scores;
 
 pub use choice::{DISABLED_KERNELS, check_disabled_kernels};
-#[cfg(feature = "cuda-sources")]
-pub use sources::{CudaSource, cuda_sources};
 #[cfg(feature = "fusion")]
 pub(crate) use nf4_product::FEW_ROWS;
+#[cfg(feature = "cuda-sources")]
+pub use sources::{CudaSource, cuda_sources};
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::FloatDType;

@@ -9,8 +9,11 @@ use burn_cubecl::CubeBackend as Cube;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
+use super::nf4_product::FEW_ROWS;
 use crate::adamw::{AdamWStep, OptimizerOps};
 use crate::backend::Kernels;
+use crate::composed::nf4::Nf4Tensors;
+use crate::dropout::DropoutMask;
 use crate::generation::{GenerationOps, Span, Spans};
 use crate::heads::Heads;
 use crate::nf4::{Nf4Double, Nf4Layout, Nf4Ops};
@@ -110,6 +113,7 @@ impl Cases {
         let _ = Cube::rotate_by(matrix(), angles(), angles(), false);
         let _ = Cube::swiglu_forward(matrix(), matrix());
         let _ = Cube::swiglu_backward(matrix(), matrix(), matrix());
+        let _ = Cube::drop_elements(matrix(), &DropoutMask::new([0; TOKENS].into(), 0.1));
         self.note(&name(dtype))?;
         for (cap, bound) in [(None, ""), (Some(30.0), ", bounded")] {
             let logits = || self.tensor([TOKENS, WIDTH], dtype);
@@ -127,8 +131,15 @@ impl Cases {
             let layout = Nf4Layout { shape: [TOKENS, WIDTH], block: 64, double, rounding: dtype };
             let bytes = layout.count() / 2 + if double.is_some() { layout.blocks() } else { 0 };
             let numbers = self.tensor([layout.first_scale() + layout.scales()], DType::F32);
-            let _ = Cube::nf4_numbers(self.tensor([bytes], DType::U8), numbers, layout, dtype);
+            let codes = self.tensor([bytes], DType::U8);
+            let _ = Cube::nf4_numbers(codes.clone(), numbers.clone(), layout, dtype);
             self.note(&format!("{}{scales}", name(dtype)))?;
+            let weight = Nf4Tensors { codes, numbers, layout };
+            for rows in [1, 2, 4, 8, FEW_ROWS] {
+                let _ = Cube::linear_nf4_forward(self.tensor([rows, WIDTH], dtype), weight.clone());
+                let _ = Cube::linear_nf4_backward(weight.clone(), self.tensor([rows, TOKENS], dtype));
+                self.note(&format!("{}{scales}, {rows} rows", name(dtype)))?;
+            }
         }
         Ok(())
     }
@@ -162,9 +173,11 @@ mod tests {
     #[test]
     fn every_kernel_has_a_source_in_each_format() {
         let sources = cuda_sources().unwrap();
-        for file in ["adamw", "attention", "embedding", "nf4", "rms_norm", "rotate", "swiglu", "token_scores"] {
+        let files =
+            ["adamw", "attention", "dropout", "embedding", "nf4", "nf4_product", "rms_norm", "rotate", "swiglu"];
+        for file in files.into_iter().chain(["token_scores"]) {
             let of_file = |case: &str| {
-                let mut found = sources.iter().filter(|source| source.kernel.starts_with(file));
+                let mut found = sources.iter().filter(|source| source.kernel.starts_with(&format!("{file}::")));
                 found.any(|source| source.case.starts_with(case))
             };
             assert!(of_file("f32"), "{file}");

@@ -1,6 +1,7 @@
 //! Any objective on pairs of responses as a task of the engine.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
@@ -126,8 +127,8 @@ impl PairwiseTask {
         let mut prompts = Prompts::new();
         for &example in examples {
             let prompt = self.pairs[example].prompt as usize;
-            if !prompts.contains_key(&prompt) {
-                prompts.insert(prompt, self.prompts.get(prompt)?);
+            if let Entry::Vacant(place) = prompts.entry(prompt) {
+                place.insert(self.prompts.get(prompt)?);
             }
         }
         Ok(prompts)

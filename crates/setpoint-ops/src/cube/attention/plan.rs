@@ -2,11 +2,11 @@
 
 use std::cell::RefCell;
 
-use burn::tensor::{Bytes, DType, Shape};
 use burn_cubecl::CubeDevice;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::tile::KEYS;
+use crate::cube::launch::upload;
 use crate::generation::Spans;
 use crate::packing::{Packing, Segment};
 
@@ -60,12 +60,7 @@ fn new_plan(batch: &Batch, length: usize, like: &CubeTensor) -> Plan {
         Batch::Packed(packing) => (tiles_of_queries(packing, length), tiles_of_keys(packing), key_tiles(packing)),
         Batch::Cached(spans) => (tiles_of_spans(spans, length), vec![0], 0),
     };
-    let upload = |numbers: Vec<u32>| {
-        let (client, shape) = (like.client.clone(), Shape::from([numbers.len()]));
-        let handle = client.create(Bytes::from_elems(numbers));
-        CubeTensor::new_contiguous(client, like.device.clone(), shape, handle, DType::U32)
-    };
-    Plan { query_tiles: queries.len() / TILE, queries: upload(queries), key_tiles, keys: upload(keys) }
+    Plan { query_tiles: queries.len() / TILE, queries: upload(like, queries), key_tiles, keys: upload(like, keys) }
 }
 
 /// Cuts tokens: the first of each part, and their number.

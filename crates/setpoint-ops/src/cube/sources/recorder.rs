@@ -29,10 +29,10 @@ use cubecl_server::kernel::CubeKernel;
 use cubecl_server::logging::ServerLogger;
 use cubecl_server::memory_management::{ManagedMemoryHandle, MemoryAllocationMode, StreamMemoryReport};
 use cubecl_server::server::{
-    BufferBinding, CopyDescriptor, CubeCount, KernelArguments, ProfileError, ProfilingToken, Server,
+    BufferBinding, CopyDescriptor, CubeCount, IoError, KernelArguments, ProfileError, ProfilingToken, Server,
     ServerCommunication, ServerError, ServerStorage, ServerUtilities,
 };
-use cubecl_server::storage::{BytesResource, BytesStorage, ManagedResource};
+use cubecl_server::storage::{ComputeStorage, ManagedResource, StorageHandle, StorageId};
 
 /// The alignment of rows, as CubeCL's CUDA runtime has it.
 const ALIGNMENT: usize = 512;
@@ -220,10 +220,37 @@ impl Server for RecordingServer {
 }
 
 impl ServerStorage for RecordingServer {
-    type Storage = BytesStorage;
+    type Storage = NoStorage;
 
-    fn get_resource(&mut self, _: BufferBinding, _: StreamId) -> Result<ManagedResource<BytesResource>, ServerError> {
+    fn get_resource(&mut self, _: BufferBinding, _: StreamId) -> Result<ManagedResource<()>, ServerError> {
         Err(no_memory())
+    }
+}
+
+/// The storage of a device without memory, which a server has to name.
+struct NoStorage;
+
+impl ComputeStorage for NoStorage {
+    type Resource = ();
+
+    fn alignment(&self) -> usize {
+        ALIGNMENT
+    }
+
+    fn get(&mut self, _: &StorageHandle) -> Result<(), IoError> {
+        Err(IoError::UnsupportedIoOperation { backtrace: Default::default() })
+    }
+
+    fn alloc(&mut self, _: u64) -> Result<StorageHandle, IoError> {
+        Err(IoError::UnsupportedIoOperation { backtrace: Default::default() })
+    }
+
+    fn dealloc(&mut self, _: StorageId) {}
+
+    fn flush(&mut self) {}
+
+    fn bytes_allocated(&self) -> u64 {
+        0
     }
 }
 

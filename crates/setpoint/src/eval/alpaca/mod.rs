@@ -17,7 +17,7 @@ use setpoint_reward::RewardSource;
 use setpoint_transformer::GenerationConfig;
 
 pub use self::job::Alpaca;
-use self::paired::paired;
+use self::paired::{OutputPair, paired};
 use crate::config::output::{Target, validate_output};
 use crate::config::sections::{ModelSection, Wanted};
 use crate::config::{Config, Problems};
@@ -343,7 +343,7 @@ fn generated(
     config: &AlpacaConfig,
     baseline: &[AlpacaOutput],
     dir: &Path,
-) -> Outcome<(Vec<(AlpacaOutput, AlpacaOutput)>, ModelIdentity, Value)> {
+) -> Outcome<(Vec<OutputPair>, ModelIdentity, Value)> {
     let answerer = Answerer::open(session, &config.model)?;
     let settings = answerer.settings(&config.generate)?;
     let identity = result::identity(&config.model, config.name.as_deref(), answerer.encoder.fingerprint())?;
@@ -402,8 +402,7 @@ fn by_reward(
         example.annotator = Some(annotator.clone());
         // The same output twice is a draw, whatever a reward is rounded to.
         let is_same = example.output_1 == example.output_2;
-        example.preference =
-            Some(if is_same { 1.5 } else { 1.0 + 1.0 / (1.0 + (rewards[0] - rewards[1]).exp()) });
+        example.preference = Some(if is_same { 1.5 } else { 1.0 + 1.0 / (1.0 + (rewards[0] - rewards[1]).exp()) });
     }
     Ok(judge)
 }

@@ -8,18 +8,17 @@ use setpoint_eval::AlpacaOutput;
 
 use crate::failure::{Failure, Outcome};
 
+/// An output of the baseline and the model's for the same instruction.
+pub(super) type OutputPair = (AlpacaOutput, AlpacaOutput);
+
 /// Returns the baseline's outputs, each with the model's for its instruction, as `annotate_head2head` of alpaca_eval pairs them: if an instruction
 /// occurs several times, every output of one with every output of the other, and rows that are the same once.
-pub(super) fn paired(
-    baseline: &[AlpacaOutput],
-    outputs: &[AlpacaOutput],
-    path: &Path,
-) -> Outcome<Vec<(AlpacaOutput, AlpacaOutput)>> {
+pub(super) fn paired(baseline: &[AlpacaOutput], outputs: &[AlpacaOutput], path: &Path) -> Outcome<Vec<OutputPair>> {
     let mut by_instruction: HashMap<&str, Vec<&AlpacaOutput>> = HashMap::new();
     for output in outputs {
         by_instruction.entry(output.instruction.as_str()).or_default().push(output);
     }
-    let mut pairs: Vec<(AlpacaOutput, AlpacaOutput)> = Vec::new();
+    let mut pairs: Vec<OutputPair> = Vec::new();
     let mut seen: HashMap<&str, Vec<usize>> = HashMap::new();
     for base in baseline {
         let own = by_instruction.get(base.instruction.as_str()).ok_or_else(|| {
