@@ -174,7 +174,7 @@ fn numbers_are_stored_in_half_precision() {
 /// The mask is that of the host to the last element, whichever keys were on the device before.
 #[test]
 fn dropout_by_keys() {
-    for (rate, [t, d]) in [0.0, 0.1, 0.5, 0.9].into_iter().flat_map(|rate| SHAPES.map(|shape| (rate, shape))) {
+    for (rate, [t, d]) in [0.9, 0.0, 0.1, 0.5, 0.3].into_iter().zip(SHAPES) {
         let keys = |seed: u64| (0..t as u64).map(|row| extend_key(seed, row)).collect::<Vec<u64>>().into();
         let masks = [1, 2, 3].map(|seed| DropoutMask::new(keys(seed), rate));
         let x = numbers(4, t * d);
