@@ -225,7 +225,7 @@ CASES = {
     ),
     # The arrangements of the published models, which are those that llama.cpp computes: every fourth layer without positions; scores
     # scaled for the width of a head; five layers with a window to one without.
-    "smollm3_pattern": dict(config=smollm3(num_hidden_layers=4)),
+    "smollm3_pattern": dict(config=smollm3(num_hidden_layers=4, initializer_range=0.2)),
     "gemma2_published": dict(config=gemma2(query_pre_attn_scalar=12), lengths=[44, 17, 5]),
     "gemma3_published": dict(
         config=gemma3(query_pre_attn_scalar=12, layer_types=None, num_hidden_layers=6, intermediate_size=16),
