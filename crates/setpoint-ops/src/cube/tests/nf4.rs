@@ -86,9 +86,9 @@ fn products_with_few_rows_are_those_of_the_dequantised_matrix() {
         (Some(Nf4Double { group: 3, offset: -0.1 }), FloatDType::F32),
     ];
     for (i, (shape, block)) in PRODUCTS.into_iter().enumerate() {
-        // Each number of rows with three shapes.
+        // Each shape with another number of rows: every product is one more kernel to compile.
         let rows = [1, 2, 3, 5, 8, 9, 16, 17, 33, 64].into_iter().enumerate();
-        for (j, rows) in rows.filter(|(j, _)| (i + j) % 3 == 0) {
+        for (j, rows) in rows.filter(|(j, _)| (i + j) % 10 == 0) {
             let (double, rounding) = kinds[(i + j) % kinds.len()];
             let layout = Nf4Layout { shape, block, double, rounding };
             let (codes, numbers_of, exact) = case(layout);
