@@ -364,7 +364,7 @@ fn pair(example: &Example) -> Option<Preference> {
     Some(Preference::new(&example.prompt, ids(chosen), ids(rejected), margin, name))
 }
 
-/// What a reward model makes of the pairs that it was trained on.
+/// The scores of a reward model for the pairs that it was trained on.
 struct Scored {
     /// Its scores: of each pair the chosen response, then the rejected one.
     scores: Vec<f64>,

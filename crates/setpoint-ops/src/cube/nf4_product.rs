@@ -44,7 +44,7 @@ const PITCH: usize = LANES + 1;
 /// Sums that are added up at a time.
 const SUMS: usize = TEAMS * PART;
 
-/// What a device must have.
+/// The features that a device must have.
 pub(super) const NEEDS: Needs = Needs { units: UNITS, shared: (SUMS * PITCH + VALUES) * size_of::<f32>(), buffers: 4 };
 
 /// A product as its kernel is compiled.

@@ -85,7 +85,7 @@ pub(super) struct Context {
     pub(super) original: Option<usize>,
     /// True if heads of the family may turn in part.
     pub(super) partial: bool,
-    /// Whether queries of the family grow along the text.
+    /// True if queries of the family grow along the text.
     pub(super) queries_grow: bool,
 }
 

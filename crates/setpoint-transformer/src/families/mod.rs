@@ -153,7 +153,7 @@ pub(crate) struct Defaults {
     pub(crate) original_positions: Option<usize>,
     /// True if layers with a window have a rotary embedding of their own.
     pub(crate) rope_by_layer: bool,
-    /// Whether queries grow along the text. Files then state YaRN and how fast (`llama_4_scaling_beta`).
+    /// True if queries grow along the text. Files then state YaRN and how fast (`llama_4_scaling_beta`).
     pub(crate) queries_grow: bool,
     /// The standard deviation of freshly drawn matrices; biases begin at 0 and norms at 1.
     pub(crate) initializer_range: f64,

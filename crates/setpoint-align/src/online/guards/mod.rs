@@ -116,7 +116,7 @@ pub struct Guards {
     evaluations: Vec<(f64, f64)>,
     /// The signs of the last round.
     standing: Vec<Sign>,
-    /// Whether the ratio at the first step of the last round was off 1.
+    /// True if the ratio at the first step of the last round was off 1.
     ratio_is_off: bool,
     /// The settings that warnings name.
     levers: Levers,

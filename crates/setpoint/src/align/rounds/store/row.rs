@@ -16,7 +16,7 @@ pub struct RolloutRow {
     pub row: usize,
     /// The tokens of the responses, their stop tokens included.
     pub tokens: Vec<Vec<u32>>,
-    /// Whether a response ended with a stop token.
+    /// True where a response ended with a stop token.
     pub stopped: Vec<bool>,
     /// `log π(y|x)` of the policy that sampled, as training computes it, nats: at the temperature of the samples if the method asks how probable
     /// they were.
