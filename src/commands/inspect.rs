@@ -240,7 +240,13 @@ pub fn model(dir: &Path, tensors: bool) -> Outcome {
         config.vocab_size,
         if config.tie_word_embeddings { ", embeddings tied" } else { "" }
     ));
-    say(format!("  context           {} tokens", config.max_position_embeddings));
+    say(format!(
+        "  context           {} tokens{}",
+        config.max_position_embeddings,
+        config.rope.switch().tokens().map_or_else(String::new, |most| format!(
+            "; texts of more than {most} have LongRoPE's long factors"
+        ))
+    ));
     let p = parameters as f64;
     say(format!(
         "  memory            {} to generate in f32 ({} in bf16), {} of weights, gradients and optimizer to train in f32 ({} in bf16), \

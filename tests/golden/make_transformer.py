@@ -238,6 +238,17 @@ CASES = {
         lengths=[60, 33, 5],
     ),
     "ministral3_bf16": dict(config=ministral3(), dtype=torch.bfloat16, lengths=[44, 17, 5]),
+    # Texts beyond the original context, and at its end: the length of a text decides on the factors of all its tokens.
+    "phi3_longrope_switch": dict(
+        config=phi3(
+            hidden_size=64,
+            initializer_range=0.12,
+            original_max_position_embeddings=20,
+            tie_word_embeddings=True,
+            rope_parameters=longrope(),
+        ),
+        lengths=[44, 21, 20, 9],
+    ),
 }
 
 
@@ -415,6 +426,19 @@ def queries_grow(model, tensors):
     assert difference[:16].max() == 0 and difference[16:].max() > 0.1, difference
 
 
+def long_texts_differ(model, tensors):
+    """Guards the case itself: with the short factors in place of the long ones, texts of up to 20 tokens are the same, and longer ones visibly
+    different from their first rotated token on. transformers reads its cache again where a greedy path crosses."""
+    rope = {**model.config.rope_parameters, "long_factor": model.config.rope_parameters["short_factor"]}
+    config = Phi3Config(**{**model.config.to_dict(), "rope_parameters": rope})
+    plain = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    plain.load_state_dict(model.state_dict())
+    for i, n in enumerate(tensors["lengths"].tolist()):
+        with torch.no_grad():
+            difference = (forward(plain, tensors["input_ids"][i, :n]) - tensors["logits"][i, :n]).abs().amax(dim=-1)
+        assert difference.max() == 0 if n <= 20 else difference[1:20].min() > 1e-3, (n, difference)
+
+
 def window_hides(model, tensors):
     """What the reader relies on: a window of n tokens hides nothing of a text of n, and something of a longer one."""
     row = tensors["input_ids"][0]
@@ -444,6 +468,8 @@ def make(name, index, config, lengths=(24, 17, 5), dtype=torch.float32, max_shar
         scaling_matters(model, tensors)
     if name == "ministral3":
         queries_grow(model, tensors)
+    if name == "phi3_longrope_switch":
+        long_texts_differ(model, tensors)
     if name == "mistral_window":
         window_hides(model, tensors)
     model.to(dtype).save_pretrained(folder, max_shard_size=max_shard_size)

@@ -62,6 +62,33 @@ fn a_length_beyond_the_model_is_wrong_usage() {
     assert!(run(&scratch, &[]).ok().stdout.contains("max_length = 256"));
 }
 
+/// With LongRoPE, `inspect model` names the length at which the frequencies change, and a plan says that a data set has longer texts.
+#[test]
+fn long_texts_of_longrope_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = without_weights(dir.path(), 256, false);
+    let config = dir.path().join("config.json");
+    let mut json: Value = serde_json::from_str(&std::fs::read_to_string(&config).unwrap()).unwrap();
+    let pairs = json["hidden_size"].as_u64().unwrap() / json["num_attention_heads"].as_u64().unwrap() / 2;
+    let (short, long) = (vec![1.0; pairs as usize], vec![2.0; pairs as usize]);
+    let mut with = |switch: usize| {
+        let key = if json["rope_parameters"].is_object() { "rope_parameters" } else { "rope_scaling" };
+        json[key] = json!({"rope_type": "longrope", "rope_theta": 10000.0, "short_factor": short, "long_factor": long,
+            "original_max_position_embeddings": switch});
+        std::fs::write(&config, json.to_string()).unwrap();
+    };
+    let (_rows, data) = file("rows.jsonl", &rows());
+    let plan = ["plan", "--job", "sft", "--model", &policy, "--data", &data];
+    with(48);
+    let ran = setpoint(&["inspect", "model", &policy]).ok();
+    assert!(ran.stdout.contains("context           256 tokens; texts of more than 48 have LongRoPE's long"), "{ran:#?}");
+    let ran = setpoint(&plan).ok();
+    assert!(ran.stdout.contains("those of more than 48 have LongRoPE's long factors"), "{ran:#?}");
+    with(255);
+    let ran = setpoint(&plan).ok();
+    assert!(!ran.stdout.contains("LongRoPE"), "{ran:#?}");
+}
+
 #[test]
 fn long_rows_are_dropped_or_named_before_the_model_is_read() {
     let dir = tempfile::tempdir().unwrap();

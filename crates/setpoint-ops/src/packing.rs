@@ -35,10 +35,13 @@ impl Segment {
 /// let batch = batch.build();
 /// assert_eq!(batch.tokens(), 10);
 /// assert_eq!(batch.positions(), [0, 1, 2, 3, 4, 5, 6, 5, 6, 7]);
+/// assert_eq!(batch.text_lengths(), [8; 10]);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packing {
     segments: Arc<[Segment]>,
+    /// For each segment the number of tokens of the longest text that it is a part of.
+    texts: Arc<[usize]>,
     tokens: usize,
 }
 
@@ -46,6 +49,7 @@ pub struct Packing {
 #[derive(Clone, Debug, Default)]
 pub struct PackingBuilder {
     segments: Vec<Segment>,
+    texts: Vec<usize>,
     tokens: usize,
 }
 
@@ -55,18 +59,34 @@ impl PackingBuilder {
     /// # Panics
     /// If `len` is 0, or `prefix` is no earlier segment or has a prefix itself.
     pub fn push(&mut self, len: usize, prefix: Option<usize>) -> usize {
+        self.push_of(len, prefix, 0)
+    }
+
+    /// [`push`](Self::push) for a segment of a text of `text` tokens, of which some at the end may not be in the batch.
+    ///
+    /// # Panics
+    /// As [`push`](Self::push).
+    pub fn push_of(&mut self, len: usize, prefix: Option<usize>, text: usize) -> usize {
         assert!(len > 0, "a segment has at least one token");
+        let mut text = text.max(len);
         if let Some(prefix) = prefix {
             assert!(self.segments[prefix].prefix.is_none(), "a prefix has no prefix itself");
+            text = text.max(self.segments[prefix].len + len);
+            self.texts[prefix] = self.texts[prefix].max(text);
         }
         self.segments.push(Segment { start: self.tokens, len, prefix });
+        self.texts.push(text);
         self.tokens += len;
         self.segments.len() - 1
     }
 
     /// The finished packing.
     pub fn build(self) -> Packing {
-        Packing { segments: self.segments.into(), tokens: self.tokens }
+        let Self { segments, texts, tokens } = self;
+        // The prefix holds that of the longest text.
+        let texts =
+            segments.iter().zip(&texts).map(|(segment, &own)| segment.prefix.map_or(own, |prefix| texts[prefix]));
+        Packing { texts: texts.collect(), segments: segments.into(), tokens }
     }
 }
 
@@ -111,6 +131,15 @@ impl Packing {
             .collect()
     }
 
+    /// For each token the number of tokens of its text. Texts with a common prefix all count as the longest of them.
+    pub fn text_lengths(&self) -> Vec<usize> {
+        self.segments
+            .iter()
+            .zip(&*self.texts)
+            .flat_map(|(segment, &text)| std::iter::repeat_n(text, segment.len))
+            .collect()
+    }
+
     /// Segments that are connected: each list is a prefix followed by all that continue it, or one segment that stands alone.
     #[cfg(feature = "flex")]
     pub(crate) fn groups(&self) -> Vec<Vec<Segment>> {
@@ -143,6 +172,16 @@ mod tests {
         assert_eq!(packing.positions(), [0, 1, 0, 1, 2]);
         assert_eq!(packing.segments()[1].tokens(), 2..5);
         assert_eq!(packing.prefix(&packing.segments()[1]), 0..0);
+    }
+
+    #[test]
+    fn texts_count_the_tokens_that_are_not_in_the_batch() {
+        let mut builder = Packing::builder();
+        let prompt = builder.push_of(2, None, 3);
+        builder.push_of(1, Some(prompt), 4);
+        builder.push(1, Some(prompt));
+        builder.push(5, None);
+        assert_eq!(builder.build().text_lengths(), [4, 4, 4, 4, 5, 5, 5, 5, 5]);
     }
 
     #[test]

@@ -26,8 +26,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Preference::new(&prompt, &[filler, 7, 2], &[8, filler, 2], 0.0, format!("pair {i}"))
     };
     let center = 0.01;
-    let train = PreferenceTask::new((0..48).map(pair).collect::<Vec<_>>(), center)?;
-    let held_out = PreferenceTask::new((100..116).map(pair).collect::<Vec<_>>(), center)?;
+    let task = |pairs: std::ops::Range<u32>| {
+        PreferenceTask::new(pairs.map(pair).collect::<Vec<_>>(), center, config.rope.switch())
+    };
+    let (train, held_out) = (task(0..48)?, task(100..116)?);
 
     let folder = tempfile::tempdir()?;
     let run = RunDir::create(folder.path().join("run"))?;

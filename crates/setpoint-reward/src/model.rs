@@ -7,7 +7,7 @@ use burn::tensor::{Device, FloatDType, Int, Tensor};
 use setpoint_train::{DeviceGroup, MicroBatch, distribute};
 use setpoint_transformer::checkpoint::{self, LoadOptions, SaveOptions};
 use setpoint_transformer::lora::{AdapterFolder, AdapterTask, HasDecoder, is_adapter_parameter};
-use setpoint_transformer::{Architecture, CausalLm, Decoder, Linear, ModelConfig, Tape, init_weights};
+use setpoint_transformer::{Architecture, CausalLm, Decoder, Linear, ModelConfig, RopeSwitch, Tape, init_weights};
 
 use crate::error::Error;
 use crate::normalization::Normalization;
@@ -219,7 +219,7 @@ impl RewardModel {
 
     /// Checks and packs rows.
     fn packed<R: AsRef<[u32]>>(&self, rows: &[R]) -> Result<Packed, Error> {
-        Ok(Packed::new(&self.checked(rows)?, &self.device()))
+        Ok(Packed::new(&self.checked(rows)?, self.model.rope_switch(), &self.device()))
     }
 
     /// Returns the rows as slices if every one can be scored.
@@ -265,7 +265,7 @@ pub fn score_rows<R: AsRef<[u32]>>(
 ) -> Result<Vec<f64>, Error> {
     let model = model.valid();
     let rows = model.checked(rows)?;
-    let batches = batches(&rows, batch_tokens);
+    let batches = batches(&rows, batch_tokens, model.model.rope_switch());
     let mut scores = vec![0.0; rows.len()];
     let mut done = 0;
     let score = |model: &RewardModel, members: &Vec<usize>| {
@@ -301,7 +301,7 @@ pub fn value_rows<R: AsRef<[u32]>>(
     assert_eq!(rows.len(), from.len(), "a position per row");
     let model = model.valid();
     let rows = model.checked(rows)?;
-    let batches = batches(&rows, batch_tokens);
+    let batches = batches(&rows, batch_tokens, model.model.rope_switch());
     let mut values = vec![Vec::new(); rows.len()];
     let read = |model: &RewardModel, members: &Vec<usize>| {
         let batch: Vec<&[u32]> = members.iter().map(|&i| rows[i]).collect();
@@ -319,8 +319,8 @@ pub fn value_rows<R: AsRef<[u32]>>(
 }
 
 /// Divides rows into batches of at most so many tokens; those that begin alike are in the same one.
-fn batches(rows: &[&[u32]], batch_tokens: usize) -> Vec<Vec<usize>> {
-    let groups = groups(rows, batch_tokens);
+fn batches(rows: &[&[u32]], batch_tokens: usize, switch: RopeSwitch) -> Vec<Vec<usize>> {
+    let groups = groups(rows, batch_tokens, switch);
     let all: Vec<usize> = (0..groups.len()).collect();
     // The largest first, so that a batch too large for the memory fails at once.
     MicroBatch::Tokens(batch_tokens)

@@ -196,7 +196,7 @@ fn rows_that_begin_alike_are_scored_as_if_alone() {
     const SEEDS: [f32; 4] = [0.7, -1.1, 0.4, 0.9];
     let prompt: Vec<u32> = (0..20).map(|i| 3 + i * i % 17).collect();
     let rows = [&[5, 6, 2][..], &[9], &[5, 7, 11, 2], &[]].map(|response| [&prompt, response].concat());
-    assert!(groups(&rows, 1000).iter().any(|group| group.rows.len() > 1), "nothing is shared");
+    assert!(groups(&rows, 1000, RopeSwitch::default()).iter().any(|group| group.rows.len() > 1), "nothing is shared");
     for device in devices() {
         let (model, _) = tiny_model(&device.autodiff());
         let into = |rows: &[Vec<u32>], seeds: &[f32], sink: &mut GradientSink| -> Vec<f32> {
@@ -219,6 +219,40 @@ fn rows_that_begin_alike_are_scored_as_if_alone() {
             let size = expected.iter().map(|x| x * x).sum::<f64>().sqrt();
             let error = found.iter().zip(&expected).map(|(a, b)| (a - b) * (a - b)).sum::<f64>().sqrt();
             assert!(error <= 1e-5 * size + 1e-7, "{path}: {error:e} of {size:e}");
+        }
+    }
+}
+
+/// With LongRoPE the length of a row decides on the frequencies of all its tokens: rows that begin alike and are on both sides of the switch
+/// have the scores, values and costs of separate rows.
+#[test]
+fn rows_on_both_sides_of_the_switch_are_scored_as_if_alone() {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/transformer/phi3_longrope_switch");
+    let prompt: Vec<u32> = (0..17).map(|i| 3 + i * i % 17).collect();
+    let row = |length: u32| [prompt.clone(), (0..length).map(|i| 5 + 7 * i % 80).collect()].concat();
+    let rows: Vec<Vec<u32>> = [2, 5, 3, 4, 3, 20].map(row).into();
+    for device in devices() {
+        let (lm, config) = CausalLm::load(dir.as_ref(), &LoadOptions::default(), &device).unwrap();
+        let switch = config.rope.switch();
+        assert_eq!(rows.iter().map(|row| switch.is_long(row.len())).filter(|&is_long| is_long).count(), 3);
+        let (model, config) = RewardModel::from_causal_lm(lm, &config, HeadInit::Normal { std: 0.3, seed: 5 });
+        let expected: Vec<Vec<f32>> = rows
+            .iter()
+            .map(|row| to_host(model.read(hidden_states(&model.model, &config, &[row]).squeeze_dim(0))).unwrap())
+            .collect();
+        let group = DeviceGroup::single(device);
+        for batch_tokens in [1, 40, 1000] {
+            let scores = score_rows(&group, &model, &rows, batch_tokens, &mut |_| ()).unwrap();
+            let values = value_rows(&group, &model, &rows, &[0; 6], batch_tokens).unwrap();
+            for ((score, values), expected) in scores.iter().zip(&values).zip(&expected) {
+                let close = |found: f64, expected: f32| {
+                    let expected = f64::from(expected);
+                    assert!((found - expected).abs() < 1e-5 * expected.abs().max(1.0), "{found} {expected}");
+                };
+                close(*score, expected[expected.len() - 1]);
+                assert_eq!(values.len(), expected.len());
+                values.iter().zip(expected).for_each(|(&found, &expected)| close(found, expected));
+            }
         }
     }
 }

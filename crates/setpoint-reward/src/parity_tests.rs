@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use safetensors::SafeTensors;
 use serde::Deserialize;
 use setpoint_train::{BatchContext, GradientSink, MicroBatch, Task, backward, evaluate};
+use setpoint_transformer::RopeSwitch;
 use setpoint_transformer::checkpoint::parameters;
 
 use super::*;
@@ -75,7 +76,7 @@ impl Golden {
                 name: String::new(),
             })
             .collect();
-        PreferenceTask::new(pairs, expected.center).unwrap()
+        PreferenceTask::new(pairs, expected.center, RopeSwitch::default()).unwrap()
     }
 }
 

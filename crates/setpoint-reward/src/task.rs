@@ -2,6 +2,7 @@
 
 use burn::tensor::{Tensor, TensorData};
 use setpoint_train::{BatchContext, Forward, MetricSums, OnDemand, ResponseValues, Task, Trainable};
+use setpoint_transformer::RopeSwitch;
 use setpoint_transformer::lora::{MaskSeed, with_dropout};
 
 use crate::bradley_terry::bradley_terry;
@@ -50,13 +51,13 @@ pub struct PreferenceTask {
 }
 
 impl PreferenceTask {
-    /// A task on `pairs` with `center` as the factor of `(r_w + r_l)²` (0 switches it off, 0.01 is usual). Pairs that are made
-    /// [on demand](OnDemand) are made once here, to be checked.
+    /// A task on `pairs` with `center` as the factor of `(r_w + r_l)²` (0 switches it off, 0.01 is usual), for a model with this `switch`.
+    /// Pairs that are made [on demand](OnDemand) are made once here, to be checked.
     ///
     /// # Errors
     /// [`Error::Preference`] for a factor below 0 or a margin that is not finite; [`Error::Empty`] for a side without tokens;
     /// [`Error::Engine`] for a pair that cannot be made.
-    pub fn new(pairs: impl Into<OnDemand<Preference>>, center: f64) -> Result<Self, Error> {
+    pub fn new(pairs: impl Into<OnDemand<Preference>>, center: f64, switch: RopeSwitch) -> Result<Self, Error> {
         let pairs = pairs.into();
         if !(center.is_finite() && center >= 0.0) {
             return Err(Error::Preference {
@@ -78,8 +79,8 @@ impl PreferenceTask {
                     reason: format!("the margin is {}, expected a finite number", pair.margin),
                 });
             }
-            let cost: usize = groups(&[&pair.chosen, &pair.rejected], usize::MAX).iter().map(|group| group.cost).sum();
-            costs.push(cost as u32);
+            let groups = groups(&[&pair.chosen, &pair.rejected], usize::MAX, switch);
+            costs.push(groups.iter().map(|group| group.cost).sum::<usize>() as u32);
         }
         Ok(Self { pairs, costs, center })
     }

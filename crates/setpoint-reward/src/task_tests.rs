@@ -40,7 +40,7 @@ fn losses_and_metrics_are_those_of_the_single_scores() {
     for device in devices() {
         let (model, _) = tiny_model(&device);
         let center = 0.01;
-        let task = PreferenceTask::new(pairs(), center).unwrap();
+        let task = PreferenceTask::new(pairs(), center, RopeSwitch::default()).unwrap();
         let forward = task.forward(&model, &[0, 1, 2, 3], &four()).unwrap();
 
         let score = |row: &Vec<u32>| f64::from(to_host(model.scores(&[row]).unwrap()).unwrap()[0]);
@@ -79,7 +79,7 @@ fn losses_and_metrics_are_those_of_the_single_scores() {
 fn the_split_into_micro_batches_changes_neither_loss_nor_gradient_nor_evaluation() {
     for device in devices() {
         let (model, _) = tiny_model(&device.autodiff());
-        let task = PreferenceTask::new(pairs(), 0.01).unwrap();
+        let task = PreferenceTask::new(pairs(), 0.01, RopeSwitch::default()).unwrap();
         let run = |split: &[&[usize]]| {
             let mut loss = 0.0;
             let mut gradient = vec![0.0; 16];
@@ -117,7 +117,8 @@ fn the_split_into_micro_batches_changes_neither_loss_nor_gradient_nor_evaluation
 fn a_tie_costs_a_coin_flip_and_has_no_gradient() {
     for device in devices() {
         let (model, _) = tiny_model(&device.autodiff());
-        let task = PreferenceTask::new(vec![pair(&[1, 5, 2], &[1, 5, 2], 0.0, "tie")], 0.0).unwrap();
+        let task =
+            PreferenceTask::new(vec![pair(&[1, 5, 2], &[1, 5, 2], 0.0, "tie")], 0.0, RopeSwitch::default()).unwrap();
         let forward = task.forward(&model, &[0], &BatchContext { denominator: 1.0, ..four() }).unwrap();
         assert!((forward.per_example[0] - 2.0_f32.ln()).abs() < 1e-6);
         assert_eq!(value(&forward.metrics.values(), "accuracy"), 0.0);
@@ -137,7 +138,7 @@ fn training_learns_which_token_is_better() {
     let data = |from: u32, to: u32| -> PreferenceTask {
         let pairs: Vec<Preference> =
             (from..to).map(|seed| pair(&response(seed, 7), &response(seed + 3, 8), 0.0, "made")).collect();
-        PreferenceTask::new(pairs, 0.01).unwrap()
+        PreferenceTask::new(pairs, 0.01, RopeSwitch::default()).unwrap()
     };
     let (train, held_out) = (data(0, 48), data(100, 148));
     #[allow(deprecated)]
@@ -166,13 +167,15 @@ fn training_learns_which_token_is_better() {
 #[test]
 #[allow(deprecated)]
 fn what_cannot_be_trained_on_is_named() {
-    let new = |pair: Preference, center: f64| PreferenceTask::new(vec![pair], center).unwrap_err().to_string();
+    let new = |pair: Preference, center: f64| {
+        PreferenceTask::new(vec![pair], center, RopeSwitch::default()).unwrap_err().to_string()
+    };
     assert!(new(pair(&[1], &[2], 0.0, "x"), -0.5).contains("centring coefficient"));
     assert!(new(pair(&[1], &[], 0.0, "x.jsonl:4"), 0.0).starts_with("x.jsonl:4, rejected: is empty"));
     assert!(new(pair(&[1], &[2], f64::NAN, "x.jsonl:4"), 0.0).starts_with("x.jsonl:4: the margin is NaN"));
 
     let (model, _) = tiny_model(&Device::flex());
-    let task = PreferenceTask::new(vec![pair(&[1], &[99], 0.0, "x.jsonl:7")], 0.0).unwrap();
+    let task = PreferenceTask::new(vec![pair(&[1], &[99], 0.0, "x.jsonl:7")], 0.0, RopeSwitch::default()).unwrap();
     let error = task.forward(&model, &[0], &BatchContext { denominator: 1.0, ..four() }).unwrap_err().to_string();
     assert!(error.starts_with("x.jsonl:7, rejected: token 99"), "{error}");
     assert_eq!(task.describe(0), "x.jsonl:7");

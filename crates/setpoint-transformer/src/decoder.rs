@@ -6,7 +6,7 @@ use half::{bf16, f16};
 use setpoint_ops::Packing;
 
 use crate::block::{Block, Pass};
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, RopeSwitch};
 use crate::linear::Embedding;
 use crate::lora::Dropout;
 use crate::norm::RmsNorm;
@@ -53,7 +53,9 @@ impl Decoder {
 
     /// Computes the hidden states after the final norm, for tokens packed without padding: of all of them, or of those in the places
     /// `wanted`, in that order. Prompts are computed once for all their responses. Positions count from 0 in each text, a segment's prefix
-    /// included.
+    /// included. Each text has the rotary frequencies of its length; those of a prefix and of all that continue it are those of the longest
+    /// of these texts, so what is to be computed as if alone shares a prefix only with texts on the same side of the
+    /// [`rope_switch`](Self::rope_switch).
     ///
     /// # Shapes
     ///
@@ -75,13 +77,18 @@ impl Decoder {
 
     /// Prepares what [`Block::forward`] needs besides the hidden states.
     pub(crate) fn pass(&self, ids: &[i32], packing: &Packing, wanted: Option<&[usize]>, device: &Device) -> Pass {
-        let rotations = self.rotations(&packing.positions(), device);
+        let rotations = self.rotations(&packing.positions(), &packing.text_lengths(), device);
         Pass { rotations, packing: packing.clone(), masks: self.dropout.masks(ids, packing, wanted) }
     }
 
-    /// Returns the rotations of queries and keys at `positions`.
-    pub(crate) fn rotations(&self, positions: &[i32], device: &Device) -> Rotations {
-        self.ropes.at(positions, device)
+    /// Returns the rotations of queries and keys at `positions` of texts of `texts` tokens.
+    pub(crate) fn rotations(&self, positions: &[i32], texts: &[usize], device: &Device) -> Rotations {
+        self.ropes.at(positions, texts, device)
+    }
+
+    /// Returns the length beyond which texts have other rotary frequencies.
+    pub fn rope_switch(&self) -> RopeSwitch {
+        self.ropes.switch()
     }
 
     /// Multiplies embeddings by their factor.

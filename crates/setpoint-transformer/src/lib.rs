@@ -41,7 +41,7 @@ mod weight;
 pub use block::{Block, Mlp, SelfAttention};
 pub use causal_lm::{CausalLm, bound_logits};
 pub use checkpoint::{LoadOptions, SaveOptions};
-pub use config::{Architecture, ModelConfig, Quantization, RopeConfig, RopeScaling};
+pub use config::{Architecture, ModelConfig, Quantization, RopeConfig, RopeScaling, RopeSwitch};
 pub use decoder::{Decoder, PackedIds, pack};
 pub use design::{
     Activation, Biases, Design, HeadNorms, LayerDesign, LayerRope, Maps, Multipliers, NormPlacement, NormWeight,

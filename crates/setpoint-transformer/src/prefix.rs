@@ -12,6 +12,8 @@ pub struct Text<'a> {
     pub beginning: &'a [u32],
     /// Tokens that go through the model for it.
     pub tokens: usize,
+    /// True if it is beyond the model's [`RopeSwitch`](crate::RopeSwitch). Texts on different sides share nothing.
+    pub is_long: bool,
 }
 
 /// Neighbours that go through the model together.
@@ -27,11 +29,14 @@ pub struct PrefixGroup {
 
 /// Cuts texts, in their order, into the groups that cost the least in all. None costs more than `budget`, but for a single text that does.
 ///
-/// Texts that begin alike must be neighbours: sorting by tokens makes them so.
+/// Texts that begin alike must be neighbours: sorting by [`is_long`](Text::is_long) and tokens makes them so.
 pub fn group_by_prefix(texts: &[Text<'_>], budget: usize) -> Vec<PrefixGroup> {
-    let alike = |a: &[u32], b: &[u32]| a.iter().zip(b).take_while(|(a, b)| a == b).count();
+    let alike = |a: Text<'_>, b: Text<'_>| match a.is_long == b.is_long {
+        true => a.beginning.iter().zip(b.beginning).take_while(|(a, b)| a == b).count(),
+        false => 0,
+    };
     // What each text has in common with the one behind it.
-    let common: Vec<usize> = texts.windows(2).map(|pair| alike(pair[0].beginning, pair[1].beginning)).collect();
+    let common: Vec<usize> = texts.windows(2).map(|pair| alike(pair[0], pair[1])).collect();
     // For so many texts from the first on: what they cost at the least, and the last group then.
     let mut least = vec![0];
     let mut last: Vec<PrefixGroup> = Vec::with_capacity(texts.len());
@@ -82,8 +87,10 @@ mod tests {
     }
 
     fn found(texts: &[Made], budget: usize) -> Vec<(Range<usize>, usize, usize)> {
-        let texts: Vec<Text<'_>> =
-            texts.iter().map(|made| Text { beginning: &made.beginning, tokens: made.tokens }).collect();
+        let texts: Vec<Text<'_>> = texts
+            .iter()
+            .map(|made| Text { beginning: &made.beginning, tokens: made.tokens, is_long: made.tokens > 70 })
+            .collect();
         group_by_prefix(&texts, budget).into_iter().map(|f| (f.members, f.shared, f.cost)).collect()
     }
 
@@ -95,6 +102,12 @@ mod tests {
         assert_eq!(found(&all, 1000), [(0..3, 40, 40 + 3 * 3 + 4), (3..5, 30, 30 + 2 * 3 + 2)]);
         // A budget that holds two texts of the first subject.
         assert_eq!(found(&all, 50), [(0..2, 40, 49), (2..3, 0, 44), (3..5, 30, 38)]);
+    }
+
+    #[test]
+    fn long_texts_share_nothing_with_short_ones() {
+        let all = [made(1, 40, 5, 1), made(1, 40, 6, 1), made(1, 40, 7, 28), made(1, 40, 8, 40)];
+        assert_eq!(found(&all, 1000), [(0..2, 40, 40 + 2 * 4), (2..4, 40, 40 + 31 + 43)]);
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub fn hidden_states<R: AsRef<[u32]>>(decoder: &Decoder, config: &ModelConfig, r
     let device = decoder.device();
     let ids = pad_right(rows, &device);
     let [_, length] = ids.dims();
+    let lengths: Vec<usize> = rows.iter().map(|row| row.as_ref().len()).collect();
     let x = module::embedding(decoder.embed_tokens.weight.val(), ids);
     let mut x = x.mul_scalar(config.design.multipliers.embeddings);
     for (i, layer) in decoder.layers.iter().enumerate() {
@@ -32,7 +33,7 @@ pub fn hidden_states<R: AsRef<[u32]>>(decoder: &Decoder, config: &ModelConfig, r
             LayerRope::Local => config.design.local_rope.as_ref(),
             LayerRope::Absent => None,
         };
-        let rotation = rope.map(|rope| Rotation::new(rope, config.head_dim, length, &device));
+        let rotation = rope.map(|rope| Rotation::new(rope, config.head_dim, &lengths, &device));
         let mask = causal_mask(length, design.window, &device);
         x = block(layer, config, x, rotation.as_ref(), &mask);
     }
@@ -175,18 +176,30 @@ fn norm(norm: &RmsNorm, config: &ModelConfig, x: Tensor<3>) -> Tensor<3> {
 
 /// Rotary position embedding: Su et al., <https://arxiv.org/abs/2104.09864>, element `i` of the first `m` of a head paired with `i + m/2`.
 struct Rotation {
-    /// `[1, 1, s, m/2]`
+    /// `[b, 1, s, m/2]`
     cos: Tensor<4>,
-    /// `[1, 1, s, m/2]`
+    /// `[b, 1, s, m/2]`
     sin: Tensor<4>,
 }
 
 impl Rotation {
-    fn new(rope: &RopeConfig, head_dim: usize, length: usize, device: &Device) -> Self {
+    /// The rotation of rows of these lengths. With LongRoPE the length of a row decides on the frequencies of all its tokens.
+    fn new(rope: &RopeConfig, head_dim: usize, lengths: &[usize], device: &Device) -> Self {
         let device = device.clone().without_autodiff();
-        let frequencies: Vec<f32> = rope.inv_freq(head_dim).into_iter().map(|f| f as f32).collect();
-        let angles = || (0..length).flat_map(|at| frequencies.iter().map(move |f| f64::from(at as f32 * f)));
-        let shape = [1, 1, length, frequencies.len()];
+        let longest = lengths.iter().copied().max().unwrap();
+        let frequencies = |length: usize| -> Vec<f32> {
+            let long = rope.long_inv_freq(head_dim).filter(|_| rope.switch().tokens().unwrap() < length);
+            long.unwrap_or_else(|| rope.inv_freq(head_dim)).into_iter().map(|f| f as f32).collect()
+        };
+        let angles = || {
+            lengths.iter().flat_map(|&length| {
+                let frequencies = frequencies(length);
+                (0..longest).flat_map(move |at| {
+                    frequencies.clone().into_iter().map(move |f| f64::from(at as f32 * f))
+                })
+            })
+        };
+        let shape = [lengths.len(), 1, longest, rope.rotary_width(head_dim) / 2];
         let tensor = |values: Vec<f32>| Tensor::from_data(TensorData::new(values, shape), (&device, DType::F32));
         Self {
             cos: tensor(angles().map(|angle| (angle.cos() * rope.magnitude()) as f32).collect()),

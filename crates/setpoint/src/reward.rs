@@ -154,12 +154,12 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
     let Pairs { rows, report, pairs, sets } = prepare(&config.data, "training data")?;
     let mix = Mix::of(&config.data, &sets)?;
     drop(sets);
-    let task = PreferenceTask::new(pairs, config.center)?;
+    let task = PreferenceTask::new(pairs, config.center, lm_config.rope.switch())?;
     let eval = match &config.eval_data {
         None => None,
         Some(eval) => {
             let data = prepare(eval, "evaluation data")?;
-            Some((eval, data.rows, PreferenceTask::new(data.pairs, config.center)?))
+            Some((eval, data.rows, PreferenceTask::new(data.pairs, config.center, lm_config.rope.switch())?))
         }
     };
     let adaptation = adaptation(config)?;

@@ -8,7 +8,7 @@ use burn::module::{Module, Param, ParamId};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{FloatDType, Tensor, TensorData};
 use setpoint_ops::linear;
-use setpoint_transformer::{CausalLm, bound_logits};
+use setpoint_transformer::{CausalLm, RopeSwitch, bound_logits};
 
 use super::head::{CHUNK_BYTES, HeadOptions};
 use super::score::{NumberedPass, Pass, Passes, ScoredSequence};
@@ -30,6 +30,8 @@ pub struct Predictions {
     /// The bound of the logits, if the model has one.
     logits_cap: Option<f64>,
     batch_tokens: usize,
+    /// The model's, by which its passes were divided.
+    switch: RopeSwitch,
 }
 
 impl Predictions {
@@ -80,7 +82,8 @@ pub fn score_and_keep<S: Borrow<Sequence>>(
     })?;
     // Every pass has come back.
     let states = states.into_iter().flatten().collect();
-    Ok(Predictions { states, head: model.head_weight(), logits_cap: model.logits_cap(), batch_tokens })
+    let switch = model.decoder().rope_switch();
+    Ok(Predictions { states, head: model.head_weight(), logits_cap: model.logits_cap(), batch_tokens, switch })
 }
 
 /// A model, and the head of the one that it is compared with.
@@ -109,7 +112,7 @@ pub fn score_against<S: Borrow<Sequence>>(
     }
     let head = Param::initialized(ParamId::new(), kept.head.clone());
     let both = WithHead { model: model.valid(), head };
-    let passes = Passes::of(&both.model, sequences, kept.batch_tokens)?;
+    let passes = Passes::divided(&both.model, sequences, kept.batch_tokens, kept.switch)?;
     if passes.all().len() != kept.states.len() {
         return Err(other_sequences());
     }

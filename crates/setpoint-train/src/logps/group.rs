@@ -1,6 +1,6 @@
 //! The sequences that go through the model together.
 
-use setpoint_transformer::{PrefixGroup, Text, group_by_prefix};
+use setpoint_transformer::{PrefixGroup, RopeSwitch, Text, group_by_prefix};
 
 use super::batch::shared_tokens;
 use super::sequence::Sequence;
@@ -10,7 +10,7 @@ use super::sequence::Sequence;
 /// Neighbours with the same prompt are in one group. Different prompts share their beginning if no more than one token is asked of each
 /// response, and none of the prompt: then the beginning is the only prefix, and the rest of a prompt a segment behind it. So the few-shot
 /// examples of a subject of MMLU are read once for all its questions.
-pub(super) fn sequence_groups(sequences: &[&Sequence], budget: usize) -> Vec<PrefixGroup> {
+pub(super) fn sequence_groups(sequences: &[&Sequence], budget: usize, switch: RopeSwitch) -> Vec<PrefixGroup> {
     let prompts: Vec<&[&Sequence]> = sequences.chunk_by(|a, b| a.same_prompt(b)).collect();
     let texts: Vec<Text<'_>> = prompts
         .iter()
@@ -18,7 +18,12 @@ pub(super) fn sequence_groups(sequences: &[&Sequence], budget: usize) -> Vec<Pre
             let single = prompt.iter().all(|s| s.ids.len() == s.prompt_len + 1 && s.prompt().is_empty());
             // Every prompt keeps a token of its own: the one whose hidden state predicts the response.
             let most = if single { prompt[0].prompt_len - 1 } else { 0 };
-            Text { beginning: &prompt[0].ids[..most], tokens: shared_tokens(prompt) }
+            Text {
+                beginning: &prompt[0].ids[..most],
+                tokens: shared_tokens(prompt, switch),
+                // Of responses of one token all texts are equally long.
+                is_long: switch.is_long(prompt[0].ids.len()),
+            }
         })
         .collect();
     let mut start = 0;
@@ -48,7 +53,8 @@ mod tests {
 
     fn found(sequences: &[Sequence], budget: usize) -> Vec<(Range<usize>, usize, usize)> {
         let sequences: Vec<&Sequence> = sequences.iter().collect();
-        sequence_groups(&sequences, budget).into_iter().map(|f| (f.members, f.shared, f.cost)).collect()
+        let switch = RopeSwitch::at(60);
+        sequence_groups(&sequences, budget, switch).into_iter().map(|f| (f.members, f.shared, f.cost)).collect()
     }
 
     #[test]
@@ -60,6 +66,13 @@ mod tests {
         // A budget that holds two prompts of the first subject.
         let split = found(&all, 50);
         assert_eq!(split, [(0..3, 40, 49), (3..4, 0, 44), (4..6, 30, 38)]);
+    }
+
+    #[test]
+    fn long_texts_stay_apart() {
+        let all = [sequence(1, 40, 5, 1), sequence(1, 40, 6, 1), sequence(1, 56, 7, 1), sequence(1, 57, 7, 1)];
+        // Texts of 44, 44, 60 and 61 tokens.
+        assert_eq!(found(&all, 1000), [(0..3, 40, 40 + 2 * 4 + 20), (3..4, 0, 61)]);
     }
 
     #[test]

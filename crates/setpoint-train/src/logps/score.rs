@@ -3,7 +3,7 @@
 use std::borrow::Borrow;
 
 use burn::module::Module;
-use setpoint_transformer::{CausalLm, PrefixGroup};
+use setpoint_transformer::{CausalLm, PrefixGroup, RopeSwitch};
 
 use super::batch::Batch;
 use super::group::sequence_groups;
@@ -112,12 +112,22 @@ impl<'a> Passes<'a> {
         sequences: &'a [S],
         batch_tokens: usize,
     ) -> Result<Self, Error> {
+        Self::divided(model, sequences, batch_tokens, model.decoder().rope_switch())
+    }
+
+    /// [`of`](Self::of) with the division for a model with this switch.
+    pub(super) fn divided<S: Borrow<Sequence>>(
+        model: &CausalLm,
+        sequences: &'a [S],
+        batch_tokens: usize,
+        switch: RopeSwitch,
+    ) -> Result<Self, Error> {
         let sequences: Vec<&'a Sequence> = sequences.iter().map(Borrow::borrow).collect();
         let vocabulary = model.decoder().vocab_size();
         for (index, sequence) in sequences.iter().enumerate() {
             sequence.check(index, vocabulary)?;
         }
-        let groups = sequence_groups(&sequences, batch_tokens);
+        let groups = sequence_groups(&sequences, batch_tokens, switch);
         let numbers: Vec<usize> = (0..groups.len()).collect();
         let all = MicroBatch::Tokens(batch_tokens).split(&numbers, |group| groups[group].cost);
         Ok(Self { sequences, groups, all: all.into_iter().enumerate().collect() })
@@ -132,7 +142,8 @@ impl<'a> Passes<'a> {
     pub(super) fn run(&self, model: &CausalLm, (_, groups): &NumberedPass) -> Pass<'a> {
         let chosen = || groups.iter().map(|&group| &self.groups[group]);
         let members = chosen().flat_map(|group| group.members.clone()).collect();
-        let batch = Batch::of_groups(chosen().map(|group| (group.shared, &self.sequences[group.members.clone()])));
+        let groups = chosen().map(|group| (group.shared, &self.sequences[group.members.clone()]));
+        let batch = Batch::of_groups(groups, model.decoder().rope_switch());
         let (hidden, _) = batch.hidden(model, true);
         Pass { members, batch, hidden }
     }

@@ -126,7 +126,7 @@ pub fn sequence_logps_with<S: Borrow<Sequence>>(
     }
     let plain = model.decoder().device().without_autodiff();
     let zeros = || Tensor::<1>::zeros([sequences.len()], (&plain, DType::F32));
-    let batch = Batch::of(&sequences);
+    let batch = Batch::of(&sequences, model.decoder().rope_switch());
     let (hidden, tape) = batch.hidden(model, prompt != PromptLogps::Skip);
     let found = match prompt {
         PromptLogps::Skip => None,

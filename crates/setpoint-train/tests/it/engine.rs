@@ -32,6 +32,18 @@ fn sequences() -> Vec<Sequence> {
     ]
 }
 
+/// Two prompts with four responses and one, for a model whose texts of more than 20 tokens are long: texts of 19, 26, 20, 21 and 23 tokens.
+fn sequences_at_the_switch() -> Vec<Sequence> {
+    let ids = |length: usize, step: u32| -> Vec<u32> { (0..length as u32).map(|i| 1 + (step * i + i * i) % 95).collect() };
+    let (first, second) = (ids(17, 7), ids(21, 5));
+    let of = |prompt: &[u32], response: usize| Sequence {
+        ids: [prompt, &ids(response, 11)].concat(),
+        prompt_len: prompt.len(),
+        scored_from: 2,
+    };
+    vec![of(&first, 2), of(&first, 9), of(&first, 3), of(&first, 4), of(&second, 2)]
+}
+
 const SEEDS: [f32; 5] = [0.7, -1.1, 0.4, 0.0, -0.6];
 const PROMPT_SEEDS: [f32; 5] = [0.2, 0.3, -0.5, 0.1, 0.9];
 
@@ -40,9 +52,13 @@ fn weights(values: [f32; 5], device: &Device) -> Tensor<1> {
 }
 
 /// The whole graph over padded rows: log-softmax of all logits, with the prompts' log-probabilities in the loss or without.
-fn reference(model: &CausalLm, config: &ModelConfig, prompt: PromptLogps) -> (f32, GradientSink) {
+fn reference(
+    model: &CausalLm,
+    config: &ModelConfig,
+    sequences: &[Sequence],
+    prompt: PromptLogps,
+) -> (f32, GradientSink) {
     let device = model.decoder().device();
-    let sequences = sequences();
     let rows: Vec<&[u32]> = sequences.iter().map(|s| s.ids.as_slice()).collect();
     let hidden = hidden_states(model.decoder(), config, &rows);
     let mut loss = Tensor::<1>::zeros([1], &device.clone().without_autodiff()).autodiff();
@@ -67,10 +83,10 @@ fn reference(model: &CausalLm, config: &ModelConfig, prompt: PromptLogps) -> (f3
 }
 
 /// The engine's path.
-fn packed(model: &CausalLm, recompute: Recompute, prompt: PromptLogps) -> (f32, GradientSink) {
+fn packed(model: &CausalLm, sequences: &[Sequence], recompute: Recompute, prompt: PromptLogps) -> (f32, GradientSink) {
     let mut model = model.clone();
     model.model.recompute = recompute;
-    let found = sequence_logps(&model, &sequences(), prompt).unwrap();
+    let found = sequence_logps(&model, sequences, prompt).unwrap();
     assert!(found.tape.is_some());
     let plain = model.decoder().device().without_autodiff();
     let weights = |values| weights(values, &plain).autodiff();
@@ -95,17 +111,27 @@ fn checkpoints() -> Vec<PathBuf> {
 
 #[test]
 fn packed_gradients_equal_those_of_the_whole_graph() {
+    packed_equals_whole(&checkpoints(), &sequences());
+}
+
+#[test]
+fn texts_on_both_sides_of_the_switch_have_the_gradients_of_separate_texts() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/transformer/phi3_longrope_switch");
+    packed_equals_whole(&[folder], &sequences_at_the_switch());
+}
+
+fn packed_equals_whole(folders: &[PathBuf], sequences: &[Sequence]) {
     for device in devices().into_iter().chain(graphics()) {
-        for dir in checkpoints() {
+        for dir in folders {
             let options = LoadOptions { dtype: Some(FloatDType::F32), ..LoadOptions::default() };
-            let Ok((model, config)) = CausalLm::load(&dir, &options, &device.clone().autodiff()) else {
+            let Ok((model, config)) = CausalLm::load(dir, &options, &device.clone().autodiff()) else {
                 panic!("{} loads", dir.display());
             };
             // Where prompts are skipped, the last layer computes few of their tokens.
             let modes = [PromptLogps::Tracked, PromptLogps::Skip];
             for (prompt, recompute) in modes.iter().flat_map(|&p| [(p, Recompute::None), (p, Recompute::Block)]) {
-                let (expected, gradients) = reference(&model, &config, prompt);
-                let (found, sink) = packed(&model, recompute, prompt);
+                let (expected, gradients) = reference(&model, &config, sequences, prompt);
+                let (found, sink) = packed(&model, sequences, recompute, prompt);
                 let name = format!("{}, {prompt:?}, {recompute:?}, {device:?}", dir.display());
                 assert!((found - expected).abs() < 1e-5 * (1.0 + expected.abs()), "{name}: {found} {expected}");
                 assert_eq!(sink.len(), gradients.len(), "{name}: parameters with a gradient");

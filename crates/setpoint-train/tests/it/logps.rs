@@ -63,7 +63,7 @@ fn floats(file: &SafeTensors<'_>, name: &str) -> Vec<f64> {
 
 #[test]
 fn tokens_of_responses_equal_transformers_where_responses_share_a_prompt_and_where_not() {
-    for name in ["llama_kv2", "qwen2_tied"] {
+    for name in ["llama_kv2", "qwen2_tied", "phi3_longrope_switch"] {
         let rows = golden_rows(name);
         // The first row twice: its prompt is computed once for both.
         let rows: Vec<_> = rows.first().into_iter().chain(&rows).filter(|(ids, _)| ids.len() > 2).collect();
@@ -82,8 +82,8 @@ fn tokens_of_responses_equal_transformers_where_responses_share_a_prompt_and_whe
 
 #[test]
 fn every_token_equals_transformers_and_so_does_the_gradient() {
-    // Granite scales its logits, Gemma 2 bounds them.
-    for name in ["llama_kv2", "llama_kv1_tied", "qwen2_tied", "granite", "gemma2"] {
+    // Granite scales its logits, Gemma 2 bounds them, and texts of LongRoPE have the frequencies of their lengths.
+    for name in ["llama_kv2", "llama_kv1_tied", "qwen2_tied", "granite", "gemma2", "phi3_longrope_switch"] {
         let rows = golden_rows(name);
         assert!(rows.iter().any(|(ids, _)| ids.len() != rows[0].0.len()), "rows of unequal length");
         let expected: Vec<f64> = rows.iter().flat_map(|(_, logps)| logps.clone()).collect();

@@ -20,6 +20,7 @@ mod fitting;
 mod golden;
 mod half_precision;
 mod logps;
+mod longrope;
 mod lora;
 mod memory;
 mod only_model;

@@ -6,6 +6,7 @@ mod queries;
 mod read;
 mod rope;
 mod scaling;
+mod switch;
 mod text_part;
 mod write;
 
@@ -23,6 +24,7 @@ pub(crate) use queries::QueryGrowth;
 pub(crate) use read::{Reader, object};
 pub use rope::RopeConfig;
 pub use scaling::RopeScaling;
+pub use switch::RopeSwitch;
 pub(crate) use write::{dtype_name, tokens};
 
 /// Bounds on a file's sizes, far above those of any model. Within them, a model can be laid out before its tensors are looked for, and

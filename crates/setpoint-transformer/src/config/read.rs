@@ -267,7 +267,7 @@ fn language_model(reader: &Reader<'_>) -> Result<ModelConfig, Error> {
         num_attention_heads,
         num_key_value_heads,
         head_dim,
-        max_position_embeddings: rope.longest(positions),
+        max_position_embeddings: positions,
         rms_norm_eps: rms_norm_eps(reader)?.unwrap_or(defaults.rms_norm_eps),
         rope,
         tie_word_embeddings: reader.optional_bool("tie_word_embeddings")?.unwrap_or(defaults.tie_word_embeddings),

@@ -1,8 +1,8 @@
 use serde_json::{Map, Value, json};
 
-use super::RopeScaling;
 use super::read::Reader;
 use super::scaling::Context;
+use super::{RopeScaling, RopeSwitch};
 use crate::Error;
 use crate::families::Defaults;
 
@@ -30,11 +30,31 @@ impl RopeConfig {
         (head_dim as f64 * self.rotary_share) as usize
     }
 
-    /// Returns the angular frequency of each pair, `[m / 2]`, in radians per position.
+    /// Returns the angular frequency of each pair, `[m / 2]`, in radians per position; with LongRoPE that of texts up to the
+    /// [`switch`](Self::switch).
     pub fn inv_freq(&self, head_dim: usize) -> Vec<f64> {
+        self.scaling.apply(self.plain(head_dim), self.theta, self.rotary_width(head_dim))
+    }
+
+    /// Returns the angular frequency of each pair in texts beyond the [`switch`](Self::switch), if there is one.
+    pub fn long_inv_freq(&self, head_dim: usize) -> Option<Vec<f64>> {
+        self.scaling.apply_long(self.plain(head_dim))
+    }
+
+    /// Returns the length beyond which texts have other frequencies.
+    pub fn switch(&self) -> RopeSwitch {
+        match self.scaling {
+            RopeScaling::LongRope { original_max_position_embeddings, .. } => {
+                RopeSwitch::at(original_max_position_embeddings)
+            }
+            _ => RopeSwitch::default(),
+        }
+    }
+
+    /// Returns the frequencies before they are scaled.
+    fn plain(&self, head_dim: usize) -> Vec<f64> {
         let width = self.rotary_width(head_dim);
-        let plain = (0..width / 2).map(|i| self.theta.powf(-((2 * i) as f64) / width as f64)).collect();
-        self.scaling.apply(plain, self.theta, width)
+        (0..width / 2).map(|i| self.theta.powf(-((2 * i) as f64) / width as f64)).collect()
     }
 
     /// Returns the factor of cosines and sines: 1 but for YaRN and LongRoPE.
@@ -44,28 +64,8 @@ impl RopeConfig {
 
     /// Returns the divisor of each pair's frequency, `[m / 2]`: 1 if it is not scaled.
     pub(crate) fn factors(&self, head_dim: usize) -> Vec<f32> {
-        let plain = Self { scaling: RopeScaling::Default, ..self.clone() };
-        let scaled = self.inv_freq(head_dim);
-        plain.inv_freq(head_dim).into_iter().zip(scaled).map(|(plain, scaled)| (plain / scaled) as f32).collect()
-    }
-
-    /// Returns the longest text that is computed as transformers does, if the file states `positions`.
-    pub(super) fn longest(&self, positions: usize) -> usize {
-        match &self.scaling {
-            // Other frequencies apply to longer texts, and to all of their tokens.
-            RopeScaling::LongRope { original_max_position_embeddings, .. } => {
-                positions.min(*original_max_position_embeddings)
-            }
-            _ => positions,
-        }
-    }
-
-    /// Returns `max_position_embeddings` of the file, where the longest text is this long.
-    pub(crate) fn stated_positions(&self, longest: usize) -> usize {
-        match &self.scaling {
-            RopeScaling::LongRope { max_position_embeddings, .. } => *max_position_embeddings,
-            _ => longest,
-        }
+        let (plain, scaled) = (self.plain(head_dim), self.inv_freq(head_dim));
+        plain.into_iter().zip(scaled).map(|(plain, scaled)| (plain / scaled) as f32).collect()
     }
 
     /// Reads the three ways in which files state this: `rope_theta` with `rope_scaling`, or transformers 5's `rope_parameters`. `positions` is
@@ -192,7 +192,9 @@ impl RopeConfig {
         // The settings may be in their ranges one by one, and yet make a frequency without bounds.
         let is_angle = |frequency: f64| (frequency as f32 * i32::MAX as f32).is_finite();
         let is_factor = |factor: f64| (factor as f32).is_normal();
-        if self.inv_freq(head_dim).into_iter().all(is_angle) && is_factor(self.magnitude()) {
+        let mut frequencies =
+            self.inv_freq(head_dim).into_iter().chain(self.long_inv_freq(head_dim).unwrap_or_default());
+        if frequencies.all(is_angle) && is_factor(self.magnitude()) {
             Ok(())
         } else {
             Err("its rotary settings make angles that are no finite numbers".to_owned())

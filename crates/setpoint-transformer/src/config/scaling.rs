@@ -56,11 +56,11 @@ pub enum RopeScaling {
         query_beta: Option<f64>,
     },
     /// LongRoPE (Ding et al., <https://arxiv.org/abs/2402.13753>): each frequency has a divisor of its own for texts within the original context,
-    /// and another one for longer texts, which are refused here.
+    /// and another one for longer texts, there for all tokens.
     LongRope {
         /// The divisors for texts within the original context.
         short_factor: Vec<f64>,
-        /// The divisors for longer texts; kept for the saved file.
+        /// The divisors for longer texts.
         long_factor: Vec<f64>,
         /// The number of original contexts in the longest text, if the file states it.
         factor: Option<f64>,
@@ -71,6 +71,11 @@ pub enum RopeScaling {
         /// The file's `max_position_embeddings`.
         max_position_embeddings: usize,
     },
+}
+
+/// Divides each frequency by a factor of its own.
+fn divided(plain: Vec<f64>, factors: &[f64]) -> Vec<f64> {
+    plain.into_iter().zip(factors).map(|(frequency, factor)| frequency / factor).collect()
 }
 
 /// The key of the growth of queries. Llama 4 has it under another name.
@@ -145,9 +150,15 @@ impl RopeScaling {
                 };
                 plain.into_iter().enumerate().map(stretched).collect()
             }
-            Self::LongRope { ref short_factor, .. } => {
-                plain.into_iter().zip(short_factor).map(|(frequency, factor)| frequency / factor).collect()
-            }
+            Self::LongRope { ref short_factor, .. } => divided(plain, short_factor),
+        }
+    }
+
+    /// Stretches the frequencies of long texts, where these have others.
+    pub(super) fn apply_long(&self, plain: Vec<f64>) -> Option<Vec<f64>> {
+        match self {
+            Self::LongRope { long_factor, .. } => Some(divided(plain, long_factor)),
+            _ => None,
         }
     }
 

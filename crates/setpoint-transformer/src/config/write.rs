@@ -18,7 +18,7 @@ pub(super) fn to_map(config: &ModelConfig) -> Map<String, Value> {
         ("num_key_value_heads", json!(config.num_key_value_heads)),
         ("head_dim", json!(config.head_dim)),
         ("hidden_act", json!(config.design.activation.name())),
-        ("max_position_embeddings", json!(config.rope.stated_positions(config.max_position_embeddings))),
+        ("max_position_embeddings", json!(config.max_position_embeddings)),
         ("rms_norm_eps", json!(config.rms_norm_eps)),
         ("initializer_range", json!(config.initializer_range)),
         ("tie_word_embeddings", json!(config.tie_word_embeddings)),

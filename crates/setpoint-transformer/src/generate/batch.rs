@@ -11,7 +11,7 @@ use setpoint_ops::{Span, Spans, likeliest};
 use super::cache::Cache;
 use super::row::Row;
 use super::sample::{Choice, Norm};
-use crate::{CausalLm, Error};
+use crate::{CausalLm, Error, RopeSwitch};
 
 /// Prompt tokens that go through the model at a time: bounds the memory of a pass.
 const PROMPT_TOKENS: usize = 1024;
@@ -26,13 +26,22 @@ pub(super) struct Seat<'a> {
     fresh: bool,
 }
 
+/// The tokens whose keys and values are in a slot.
+#[derive(Clone, Debug, Default)]
+struct Cached {
+    ids: Vec<u32>,
+    /// True if they have the rotary frequencies of long texts.
+    is_long: bool,
+}
+
 /// The rows in flight, each in the slot of its place in the list.
 pub(super) struct Flight<'a, W> {
     waiting: W,
     pub(super) seats: Vec<Seat<'a>>,
     cache: Cache,
-    /// The tokens whose keys and values are in each slot; those of a row that has ended stay until another is read.
-    cached: Vec<Vec<u32>>,
+    /// What is in each slot; the tokens of a row that has ended stay until another is read.
+    cached: Vec<Cached>,
+    switch: RopeSwitch,
 }
 
 /// Continues all rows, the first ones first and at most `batch_size` at a time.
@@ -60,7 +69,7 @@ impl<'a> Flight<'a, std::vec::IntoIter<Row<'a>>> {
         let mut waiting = rows.into_iter();
         let seats = waiting.by_ref().take(slots).map(Seat::new).collect();
         let cache = Cache::new(model.decoder(), slots, most, &model.decoder().device());
-        Self { waiting, seats, cache, cached: vec![Vec::new(); slots] }
+        Self { waiting, seats, cache, cached: vec![Cached::default(); slots], switch: model.decoder().rope_switch() }
     }
 }
 
@@ -68,7 +77,8 @@ impl<'a> Flight<'a, Empty<Row<'a>>> {
     /// Creates a flight of no rows yet, with `slots` places for rows of at most `most` tokens. Its rows are admitted one by one; none waits.
     pub(super) fn empty(model: &CausalLm, slots: usize, most: usize) -> Self {
         let cache = Cache::new(model.decoder(), slots, most, &model.decoder().device());
-        Self { waiting: std::iter::empty(), seats: Vec::new(), cache, cached: vec![Vec::new(); slots] }
+        let (cached, switch) = (vec![Cached::default(); slots], model.decoder().rope_switch());
+        Self { waiting: std::iter::empty(), seats: Vec::new(), cache, cached, switch }
     }
 
     /// Gives a row the next place. The caller has seen that there is one.
@@ -117,7 +127,8 @@ impl<'a, W: Iterator<Item = Row<'a>>> Flight<'a, W> {
             if self.seats[slot].fresh && (left == 0 || !self.begin(slot, &spans)) {
                 continue;
             }
-            let start = self.cached[slot].len();
+            self.lengthen(slot);
+            let start = self.cached[slot].ids.len();
             let unread = self.seats[slot].row.len() - start;
             // A next token always goes through; prompts share what is left.
             let len = if unread == 1 { 1 } else { unread.min(left) };
@@ -129,16 +140,33 @@ impl<'a, W: Iterator<Item = Row<'a>>> Flight<'a, W> {
         spans
     }
 
+    /// Returns whether the row in a slot has become so long that its text has other rotary frequencies.
+    fn is_long(&self, slot: usize) -> bool {
+        self.switch.is_long(self.seats[slot].row.len())
+    }
+
+    /// Forgets what a row has read if its text has other rotary frequencies from now on, so that all of it is read once more.
+    fn lengthen(&mut self, slot: usize) {
+        if self.is_long(slot) != self.cached[slot].is_long {
+            self.cached[slot] = Cached { ids: Vec::new(), is_long: !self.cached[slot].is_long };
+        }
+    }
+
     /// Prepares the slot of a fresh row: takes over what another text has in common with it. False if it is worth waiting for what the
     /// pass that is being planned will have read.
     fn begin(&mut self, slot: usize, planned: &[Span]) -> bool {
         let prompt: &[u32] = &self.seats[slot].row.prompt;
+        let is_long = self.is_long(slot);
         let equal = |text: &mut dyn Iterator<Item = u32>| text.zip(prompt).take_while(|(a, b)| a == *b).count();
-        let coming = planned.iter().map(|span| equal(&mut self.seats[span.slot].row.tokens(0, span.end()))).max();
+        // Equal tokens have equal keys and values where their texts have the same frequencies.
+        let alike = planned.iter().filter(|span| self.is_long(span.slot) == is_long);
+        let coming = alike.map(|span| equal(&mut self.seats[span.slot].row.tokens(0, span.end()))).max();
         // Its own slot last: of equals that is the one to take, for nothing.
         let others = (0..self.cached.len()).filter(|&other| other != slot).chain([slot]);
-        let here =
-            others.map(|other| (equal(&mut self.cached[other].iter().copied()), other)).max_by_key(|found| found.0);
+        let here = others
+            .filter(|&other| self.cached[other].is_long == is_long)
+            .map(|other| (equal(&mut self.cached[other].ids.iter().copied()), other))
+            .max_by_key(|found| found.0);
         let (len, from) = here.unwrap_or((0, slot));
         // The last token is read in any case, for its logits.
         let usable = |len: usize| len.min(prompt.len() - 1);
@@ -147,7 +175,7 @@ impl<'a, W: Iterator<Item = Row<'a>>> Flight<'a, W> {
         }
         let len = if usable(len) >= SHARED { usable(len) } else { 0 };
         self.cache.copy(from, slot, len);
-        self.cached[slot] = prompt[..len].to_vec();
+        self.cached[slot] = Cached { ids: prompt[..len].to_vec(), is_long };
         self.seats[slot].fresh = false;
         true
     }
@@ -155,11 +183,14 @@ impl<'a, W: Iterator<Item = Row<'a>>> Flight<'a, W> {
     /// Reads the tokens of a pass; answers the hidden states of those `wanted`, or of all, `[w, d]`.
     fn read(&mut self, model: &CausalLm, spans: &Spans, wanted: Option<&Tensor<1, Int>>) -> Tensor<2> {
         let mut ids = Vec::with_capacity(spans.tokens());
+        let mut texts = Vec::with_capacity(spans.tokens());
         for span in spans.spans() {
-            self.cached[span.slot].extend(self.seats[span.slot].row.tokens(span.start, span.end()));
-            ids.extend_from_slice(&self.cached[span.slot][span.start..]);
+            let (row, cached) = (&self.seats[span.slot].row, &mut self.cached[span.slot].ids);
+            cached.extend(row.tokens(span.start, span.end()));
+            ids.extend_from_slice(&cached[span.start..]);
+            texts.extend(std::iter::repeat_n(row.len(), span.len));
         }
-        model.decoder().forward_cached(&ids, spans, wanted, &mut self.cache)
+        model.decoder().forward_cached(&ids, &texts, spans, wanted, &mut self.cache)
     }
 
     /// The next tokens of the rows in some slots, from their logits `[slots, v]`, f32.
@@ -208,9 +239,9 @@ impl<'a, W: Iterator<Item = Row<'a>>> Flight<'a, W> {
             let last = self.seats.len() - 1;
             done.push(self.seats.swap_remove(slot).row);
             if slot < last && !self.seats[slot].fresh {
-                self.cache.copy(last, slot, self.cached[last].len());
+                self.cache.copy(last, slot, self.cached[last].ids.len());
                 self.cached.swap(last, slot);
-                self.cached[last].clear();
+                self.cached[last].ids.clear();
             }
         }
         done
@@ -235,15 +266,24 @@ mod tests {
     use crate::finite_difference::devices;
     use crate::{GenerationConfig, LoadOptions};
 
-    fn model(device: &Device) -> CausalLm {
-        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/transformer/llama_kv2");
+    fn model(name: &str, device: &Device) -> CausalLm {
+        let dir = format!("{}/../../tests/golden/transformer/{name}", env!("CARGO_MANIFEST_DIR"));
         CausalLm::load(dir.as_ref(), &LoadOptions::default(), device).unwrap().0
     }
 
     /// The spans of each pass, `(slot, start, len)`, until all rows have ended.
     fn passes(prompts: &[Vec<u32>], new: &[usize], batch_size: usize) -> Vec<Vec<(usize, usize, usize)>> {
+        passes_of("llama_kv2", prompts, new, batch_size)
+    }
+
+    fn passes_of(
+        name: &str,
+        prompts: &[Vec<u32>],
+        new: &[usize],
+        batch_size: usize,
+    ) -> Vec<Vec<(usize, usize, usize)>> {
         let [device, _] = devices();
-        let model = model(&device);
+        let model = model(name, &device);
         let config = |i: usize| Arc::new(GenerationConfig { max_new_tokens: new[i], ..GenerationConfig::default() });
         let rows = (0..prompts.len()).map(|i| Row::new(&model, i, &prompts[i], &config(i), 0).unwrap());
         let mut flight = Flight::new(&model, rows.collect(), batch_size);
@@ -289,6 +329,24 @@ mod tests {
         assert_eq!(passes(&prompts, &[2, 1, 1, 1], 4), expected);
         // A row that comes later takes over from one that has ended, in its place.
         assert_eq!(passes(&[own(1), own(2)], &[1, 1], 1), [vec![(0, 0, n + 2)], vec![(0, n, 2)]]);
+    }
+
+    #[test]
+    fn a_row_that_becomes_long_is_read_again() {
+        let passes = |prompts: &[Vec<u32>], new: &[usize]| passes_of("phi3_longrope_switch", prompts, new, 4);
+        // Texts of more than 20 tokens are long: one that is from the beginning, one that never is, and one that becomes so.
+        let prompts = [vec![1; 21], vec![2; 3], vec![3; 19]];
+        let expected = [
+            vec![(0, 0, 21), (1, 0, 3), (2, 0, 19)],
+            vec![(0, 21, 1), (1, 3, 1), (2, 19, 1)],
+            vec![(0, 22, 1), (1, 4, 1), (2, 0, 21)],
+            vec![(0, 23, 1), (1, 5, 1), (2, 21, 1)],
+        ];
+        assert_eq!(passes(&prompts, &[4; 3]), expected);
+        // Equal beginnings are taken over from a text of the same kind only.
+        let prompt = |length: usize, own: u32| [vec![7; length], vec![own]].concat();
+        let prompts = [prompt(19, 1), prompt(20, 2), prompt(18, 3), prompt(21, 4)];
+        assert_eq!(passes(&prompts, &[1; 4]), [[(0, 0, 20), (1, 0, 21)], [(0, 18, 1), (1, 20, 2)]]);
     }
 
     #[test]

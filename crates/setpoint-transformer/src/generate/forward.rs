@@ -9,7 +9,7 @@ use crate::{Decoder, pack};
 
 impl Decoder {
     /// The hidden states of new tokens after the final norm, of all or of those in the places `wanted`; the keys and values of all of them go
-    /// into the cache.
+    /// into the cache. `texts` has the number of tokens of each token's text, those that are read later included.
     ///
     /// # Shapes
     ///
@@ -17,12 +17,13 @@ impl Decoder {
     pub(super) fn forward_cached(
         &self,
         ids: &[u32],
+        texts: &[usize],
         spans: &Spans,
         wanted: Option<&Tensor<1, Int>>,
         cache: &mut Cache,
     ) -> Tensor<2> {
         let mut x = self.scaled(self.embed_tokens.forward(pack(&[ids], &self.device()).into_tensor()));
-        let rotations = self.rotations(&spans.positions(), &x.device());
+        let rotations = self.rotations(&spans.positions(), texts, &x.device());
         cache.reserve(spans.longest());
         let caches = std::mem::take(&mut cache.layers);
         for (i, (layer, cached)) in self.layers.iter().zip(caches).enumerate() {

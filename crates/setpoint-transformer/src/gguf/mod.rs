@@ -110,7 +110,7 @@ impl Export {
         let mut own = |key: &str, value: Value| keys.push((format!("{architecture}.{key}"), value));
         let size = |size: usize| Value::U32(u32::try_from(size).unwrap_or(u32::MAX));
         own("block_count", size(c.num_hidden_layers));
-        own("context_length", size(c.rope.stated_positions(c.max_position_embeddings)));
+        own("context_length", size(c.max_position_embeddings));
         own("embedding_length", size(c.hidden_size));
         own("feed_forward_length", size(c.intermediate_size));
         own("attention.head_count", size(c.num_attention_heads));
@@ -200,7 +200,7 @@ fn problem(config: &ModelConfig, layout: GgufLayout) -> Option<String> {
         let (found, known) = (config.rope.scaling.name(), known.join("\", \""));
         return Some(format!("its rotary scaling is \"{found}\"; expected \"{known}\""));
     }
-    let longest = config.rope.stated_positions(config.max_position_embeddings);
+    let longest = config.max_position_embeddings;
     let mut windows = config.design.layers.iter().filter_map(|layer| layer.window);
     if layout.window != WindowKey::Stated
         && let Some(window) = windows.find(|&window| window < longest)

@@ -93,14 +93,16 @@ fn rotary_settings_without_frequencies() {
             refused(family, json!({"rope_scaling": list}), "rope_scaling");
         }
     }
-    let long = |short: f64| {
+    let both = |short: f64, long: f64| {
         let scaling =
-            json!({"type": "longrope", "short_factor": [short, 1.0, 1.0, 1.0], "long_factor": [1.0, 1.0, 1.0, 1.0]});
+            json!({"type": "longrope", "short_factor": [short, 1.0, 1.0, 1.0], "long_factor": [long, 1.0, 1.0, 1.0]});
         json!({"rope_scaling": scaling, "original_max_position_embeddings": 64})
     };
-    assert!(read("phi3", long(1.0)).is_ok());
-    refused("phi3", long(1e-300), "no finite numbers");
-    refused("phi3", long(0.0), "short_factor");
+    assert!(read("phi3", both(1.0, 1.0)).is_ok());
+    refused("phi3", both(1e-300, 1.0), "no finite numbers");
+    refused("phi3", both(1.0, 1e-300), "no finite numbers");
+    refused("phi3", both(0.0, 1.0), "short_factor");
+    refused("phi3", both(1.0, 0.0), "long_factor");
     let local = json!({"rope_type": "default", "rope_theta": 1e-300});
     let full = json!({"rope_type": "default", "rope_theta": 1e6});
     let parts = json!({"rope_parameters": {"full_attention": full, "sliding_attention": local}});

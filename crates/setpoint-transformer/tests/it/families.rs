@@ -1,7 +1,7 @@
 //! The keys of single families: which values are read, and which are refused.
 
 use serde_json::{Value, json};
-use setpoint_transformer::{Error, LayerRope, ModelConfig, ModelType};
+use setpoint_transformer::{Error, LayerRope, ModelConfig, ModelType, RopeSwitch};
 
 /// The file of a small model of a family, with further keys.
 pub(crate) fn file(family: &str, changes: Value) -> Value {
@@ -233,16 +233,20 @@ fn longrope(changes: Value) -> Value {
 }
 
 #[test]
-fn long_texts_of_longrope_are_refused_and_the_file_keeps_its_length() {
+fn longrope_has_other_frequencies_for_long_texts() {
     let config = read("phi3", longrope(json!({}))).unwrap();
-    assert_eq!((config.max_position_embeddings, config.rope.rotary_width(8)), (64, 6));
+    assert_eq!((config.max_position_embeddings, config.rope.rotary_width(8)), (256, 6));
+    assert_eq!(config.rope.switch(), RopeSwitch::at(64));
+    assert_eq!(read("phi3", json!({})).unwrap().rope.switch(), RopeSwitch::default());
     // √(1 + ln(256/64) / ln 64)
     assert!((config.rope.magnitude() - (1.0 + 4f64.ln() / 64f64.ln()).sqrt()).abs() < 1e-15);
-    let frequencies = config.rope.inv_freq(8);
-    for (i, (found, factor)) in frequencies.iter().zip([1.0, 2.0, 4.0]).enumerate() {
-        assert!((found - 10_000f64.powf(-(i as f64) / 3.0) / factor).abs() < 1e-12, "{i}: {found}");
+    let long = config.rope.long_inv_freq(8).unwrap();
+    for (frequencies, factors) in [(config.rope.inv_freq(8), [1.0, 2.0, 4.0]), (long, [1.0, 3.0, 9.0])] {
+        for (i, (found, factor)) in frequencies.iter().zip(factors).enumerate() {
+            assert!((found - 10_000f64.powf(-(i as f64) / 3.0) / factor).abs() < 1e-12, "{i}: {found}");
+        }
+        assert_eq!(frequencies.len(), 3);
     }
-    assert_eq!(frequencies.len(), 3);
     let written = config.to_json();
     assert_eq!(written["max_position_embeddings"], json!(256));
     assert_eq!(written["rope_scaling"]["long_factor"], json!([1.0, 3.0, 9.0]));

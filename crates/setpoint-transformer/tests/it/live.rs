@@ -37,8 +37,9 @@ fn alone(model: &CausalLm, prompt: &[u32], config: &GenerationConfig, stream: us
 
 #[test]
 fn rows_that_join_and_leave_yield_what_they_yield_alone() {
-    for device in devices() {
-        let (model, _) = load(&case("llama_kv2"), &device);
+    let names = ["llama_kv2", "phi3_longrope_switch"];
+    for (device, name) in devices().into_iter().flat_map(|device| names.map(|name| (device.clone(), name))) {
+        let (model, _) = load(&case(name), &device);
         let prompts: [Vec<u32>; 5] =
             [3, 40, 9, 1, 17].map(|length: u32| (0..length).map(|i| (7 * i + length) % 96).collect());
         let configs = [greedy(20), sampled(24), greedy(3), sampled(9), sampled(30)];

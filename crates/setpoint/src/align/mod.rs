@@ -31,8 +31,8 @@ use setpoint_align::{
 };
 use setpoint_data::Uses;
 use setpoint_train::{OnDemand, TrainConfig};
-use setpoint_transformer::CausalLm;
 use setpoint_transformer::lora::without_adapter;
+use setpoint_transformer::{CausalLm, RopeSwitch};
 
 use crate::adapter::{fix_dropout, with_tokenizer};
 use crate::config::sections::validate_training_data;
@@ -190,6 +190,7 @@ fn train_on(session: &Session, config: &AlignConfig, prepared: Prepared, folder:
         chosen_tokens,
         measured,
     };
+    let switch = job.model_config.rope.switch();
     match data {
         TrainingData::Prompts { objective, sets } => {
             let (data, eval) = sets.with_reference(reference);
@@ -201,7 +202,7 @@ fn train_on(session: &Session, config: &AlignConfig, prepared: Prepared, folder:
                 level = report.log_z0;
                 target = report.chosen.targets.map(|targets| targets.mean);
             }
-            let task = |set: ReferencedSet<RewardedPrompt>| prompt_task(objective.clone(), level, set.prompts);
+            let task = |set: ReferencedSet<RewardedPrompt>| prompt_task(objective.clone(), level, switch, set.prompts);
             let eval = eval.map(task).transpose()?;
             job.train(&task(data)?, eval.as_ref(), &settings, target, shown, Ok)
         }
@@ -211,7 +212,7 @@ fn train_on(session: &Session, config: &AlignConfig, prepared: Prepared, folder:
             let with_reference = config.align.about().reference;
             let task = |set: PreparedSet<PairedPrompt>, reference: SetReference| {
                 let reference = with_reference.then_some(reference.prompts);
-                PairwiseTask::new(set.prompts, reference, objectives.clone(), nll_weight)
+                PairwiseTask::new(set.prompts, reference, objectives.clone(), nll_weight, switch)
             };
             let eval = sets.eval.zip(reference.eval).map(|(set, reference)| task(set, reference)).transpose()?;
             job.train(&task(sets.train, reference.train)?, eval.as_ref(), &settings, None, shown, Ok)
@@ -311,20 +312,22 @@ fn training_settings(config: &AlignConfig) -> TrainConfig {
 fn prompt_task(
     objective: Arc<dyn PromptObjective>,
     level: f64,
+    switch: RopeSwitch,
     prompts: OnDemand<WithReference<RewardedPrompt>>,
 ) -> Outcome<PromptTask> {
     let of = objective.clone();
-    leveled_task(objective, prompts, |_, prompt| Ok(log_z(&*of, prompt)?.map_or(level, |own| own.log_z)))
+    leveled_task(objective, switch, prompts, |_, prompt| Ok(log_z(&*of, prompt)?.map_or(level, |own| own.log_z)))
 }
 
 /// The same with the level of each prompt's targets.
 fn leveled_task(
     objective: Arc<dyn PromptObjective>,
+    switch: RopeSwitch,
     prompts: OnDemand<WithReference<RewardedPrompt>>,
     mut level: impl FnMut(usize, &WithReference<RewardedPrompt>) -> Outcome<f64>,
 ) -> Outcome<PromptTask> {
     let of = objective.clone();
-    PromptTask::new(prompts, objective, |number, prompt| {
+    PromptTask::new(prompts, objective, switch, |number, prompt| {
         let (responses, tokens) = distinct(prompt);
         let log_mass = match of.length_normalize() {
             true => least_level_per_token(&responses, &tokens, of.beta()),

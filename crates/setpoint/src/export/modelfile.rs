@@ -21,7 +21,9 @@ pub(super) fn text(encoder: &TextEncoder, config: &ModelConfig, model: &Path, ou
         // Writing to a text cannot fail.
         let _ = writeln!(text, "PARAMETER {name} {value}");
     };
-    parameter("num_ctx", &config.max_position_embeddings.min(CONTEXT));
+    // llama.cpp decides by the size of the context, not by the length of a text, which factors of LongRoPE all texts have.
+    let most = config.rope.switch().tokens().unwrap_or(usize::MAX);
+    parameter("num_ctx", &config.max_position_embeddings.min(CONTEXT).min(most));
     for stop in super::stops(encoder).iter().filter(|stop| is_plain(stop)) {
         parameter("stop", &format!("\"{stop}\""));
     }

@@ -13,7 +13,7 @@ use setpoint_train::{
     BatchContext, Error, Forward, MicroBatch, OnDemand, PromptLogps, ResponseValues, Sequence, SequenceLogps, Task,
     score_sequences, sequence_logps, shared_tokens,
 };
-use setpoint_transformer::CausalLm;
+use setpoint_transformer::{CausalLm, RopeSwitch};
 
 use super::logps::Logps;
 use super::stages::{PairedPrompt, unscored};
@@ -81,7 +81,7 @@ pub struct NllTokens {
 
 impl PairwiseTask {
     /// Makes a task of the prompts' pairs. Each prompt is made once here. `reference` is there for objectives with a reference model.
-    /// `nll_weight` is the weight of the NLL of the chosen responses.
+    /// `nll_weight` is the weight of the NLL of the chosen responses, `switch` that of the model.
     ///
     /// # Errors
     /// When a prompt cannot be read, or the reference's log-probability of a response is missing.
@@ -90,6 +90,7 @@ impl PairwiseTask {
         reference: Option<Logps>,
         objectives: Arc<[WeightedObjective]>,
         nll_weight: f64,
+        switch: RopeSwitch,
     ) -> Result<Self, Error> {
         let mut task = Self { prompts: prompts.into(), pairs: Vec::new(), reference, objectives, nll_weight };
         let prompt_nll = task.prompt_nll();
@@ -110,7 +111,7 @@ impl PairwiseTask {
                     chosen: chosen as u32,
                     rejected: rejected as u32,
                     // A prompt that is scored on one side is no common one.
-                    cost: if prompt_nll { tokens } else { shared_tokens(&sides) } as u32,
+                    cost: if prompt_nll { tokens } else { shared_tokens(&sides, switch) } as u32,
                     tokens: tokens as u32,
                 });
             }

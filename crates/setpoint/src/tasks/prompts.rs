@@ -11,7 +11,7 @@ use setpoint_train::{
     BatchContext, Error, Forward, OnDemand, PromptLogps, ResponseValues, Sequence, SequenceLogps, Task, sequence_logps,
     shared_tokens,
 };
-use setpoint_transformer::CausalLm;
+use setpoint_transformer::{CausalLm, RopeSwitch};
 
 use super::stages::{RewardedPrompt, WithReference};
 use super::{host, metric_sums, record_entropy};
@@ -57,13 +57,14 @@ pub struct BestResponses {
 }
 
 impl PromptTask {
-    /// Makes a task of prompts, each of which is made once here. `level`: that of each prompt.
+    /// Makes a task of prompts, each of which is made once here. `level`: that of each prompt; `switch`: that of the model.
     ///
     /// # Errors
     /// When a prompt cannot be read, and those of `level`.
     pub fn new<E: From<Error>>(
         prompts: impl Into<OnDemand<WithReference<RewardedPrompt>>>,
         objective: Arc<dyn PromptObjective>,
+        switch: RopeSwitch,
         mut level: impl FnMut(usize, &WithReference<RewardedPrompt>) -> Result<PromptLevel, E>,
     ) -> Result<Self, E> {
         let prompts = prompts.into();
@@ -75,7 +76,7 @@ impl PromptTask {
             task.log_mass.push(log_mass);
             task.sizes.push(Size {
                 responses: prompt.prompt.sequences.len() as u32,
-                cost: shared_tokens(&prompt.prompt.sequences) as u32,
+                cost: shared_tokens(&prompt.prompt.sequences, switch) as u32,
                 tokens: prompt.prompt.tokens() as u32,
             });
         }

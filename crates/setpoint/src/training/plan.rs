@@ -85,6 +85,9 @@ pub struct RunPlan {
     /// The fate of the rows, in a sentence.
     #[serde(skip)]
     data: String,
+    /// The number of tokens beyond which texts have other rotary frequencies, and that of the longest text, if it is one of them.
+    #[serde(skip)]
+    long_texts: Option<[usize; 2]>,
     /// A remark on the number of steps, if it is unusual.
     #[serde(skip)]
     warning: Option<String>,
@@ -118,6 +121,7 @@ impl RunPlan {
             MemoryPlan { weights: memory.weights - saved, ..memory }
         };
         let memory = memory_on(place.count());
+        let switch = model.rope.switch();
         // Devices of the CPU share its memory.
         let counts = if place.is_cpu() { &[][..] } else { &devices::COUNTS };
         let tokens = report.prompt_tokens + report.response_tokens;
@@ -154,6 +158,10 @@ impl RunPlan {
             rounds: None,
             parts: Vec::new(),
             data: report.to_string(),
+            long_texts: switch
+                .tokens()
+                .filter(|_| switch.is_long(report.longest.max))
+                .map(|most| [most, report.longest.max]),
             warning: train.few_steps(&plan),
         };
         Ok(plan.compared())
@@ -221,6 +229,12 @@ impl fmt::Display for RunPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { memory, operations, .. } = self;
         writeln!(f, "data      {}", self.data)?;
+        if let Some([most, longest]) = self.long_texts {
+            writeln!(
+                f,
+                "texts     the longest has {longest} tokens: those of more than {most} have LongRoPE's long factors"
+            )?;
+        }
         // The examples of a round are fewer if rewards are equal.
         let (pass, most) = if self.rounds.is_some() { ("a pass over a round", "at most ") } else { ("an epoch", "") };
         writeln!(

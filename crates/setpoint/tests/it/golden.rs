@@ -10,7 +10,7 @@ use setpoint_align::{Dro, Method, PromptTerm};
 use setpoint_train::{
     AdamWConfig, MicroBatch, RunDir, Schedule, ScheduleKind, Sequence, Task, TrainConfig, Warmup, fit, score_sequences,
 };
-use setpoint_transformer::{CausalLm, LoadOptions};
+use setpoint_transformer::{CausalLm, LoadOptions, RopeSwitch};
 
 use setpoint::tasks::logps::Logps;
 use setpoint::tasks::pairwise::PairwiseTask;
@@ -88,7 +88,8 @@ pub fn pairwise_task(settings: &Value, prompts: Vec<PairedPrompt>, reference: &[
     let method: Method = serde_json::from_value(settings.clone()).unwrap_or_else(|e| panic!("{settings}: {e}"));
     let pairwise = method.pairwise().unwrap();
     let reference = method.about().reference.then(|| reference.iter().cloned().collect::<Logps>());
-    PairwiseTask::new(prompts, reference, pairwise.objectives.into(), pairwise.nll_weight).unwrap()
+    let (objectives, nll_weight) = (pairwise.objectives.into(), pairwise.nll_weight);
+    PairwiseTask::new(prompts, reference, objectives, nll_weight, RopeSwitch::default()).unwrap()
 }
 
 /// Prompts of two responses, the first of which is chosen, with their rewards by reward model.
@@ -109,7 +110,8 @@ pub fn rewarded(
 /// The task of DRO at a level of its targets.
 pub fn dro_task(settings: Dro, level: f64, prompts: Vec<WithReference<RewardedPrompt>>) -> PromptTask {
     let level = PromptLevel { level, log_mass: 0.0 };
-    PromptTask::new(prompts, Arc::new(settings), |_, _| Ok::<_, setpoint_train::Error>(level)).unwrap()
+    let (settings, switch) = (Arc::new(settings), RopeSwitch::default());
+    PromptTask::new(prompts, settings, switch, |_, _| Ok::<_, setpoint_train::Error>(level)).unwrap()
 }
 
 #[test]

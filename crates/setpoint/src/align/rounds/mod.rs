@@ -366,9 +366,10 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
         measured,
     };
     let (about, fit) = (config.align.about(), Fit { job, rollouts, watch, settings, shown });
+    let switch = fit.job.model_config.rope.switch();
     match config.align.training() {
-        Training::Prompts(objective) => fit.fit(PromptTasks::new(objective, about, session.quiet), Ok),
-        Training::Pairs(method) => fit.fit(PairTasks::new(method, about, config.train.seed), Ok),
+        Training::Prompts(objective) => fit.fit(PromptTasks::new(objective, about, switch, session.quiet), Ok),
+        Training::Pairs(method) => fit.fit(PairTasks::new(method, about, switch, config.train.seed), Ok),
         Training::Rows(objective) => fit.fit(RowTasks::new(objective, about), Ok),
         Training::RowsWithValue(settings) => {
             let (shape, adaptation) = (fit.job.model_config.clone(), fit.job.adaptation.clone());

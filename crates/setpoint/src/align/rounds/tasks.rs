@@ -13,6 +13,7 @@ use setpoint_align::{
 use setpoint_data::{EncodedResponse, Example, ExampleStore, Source};
 use setpoint_eval::mean;
 use setpoint_train::{OnDemand, Sequence, Task};
+use setpoint_transformer::RopeSwitch;
 
 use super::super::data::{SetReference, rows_of};
 use super::super::examples::{ReadSet, best, paired, rewarded, rows, rows_with_value};
@@ -200,6 +201,7 @@ pub trait RoundTasks {
 pub struct PromptTasks {
     objective: Arc<dyn PromptObjective>,
     about: About,
+    switch: RopeSwitch,
     quiet: bool,
     /// Known from the first round on.
     scale: Option<Scale>,
@@ -212,9 +214,9 @@ struct Scale {
 }
 
 impl PromptTasks {
-    /// Creates the tasks of an objective.
-    pub fn new(objective: Box<dyn PromptObjective>, about: About, quiet: bool) -> Self {
-        Self { objective: Arc::from(objective), about, quiet, scale: None }
+    /// Creates the tasks of an objective, for a model with this switch.
+    pub fn new(objective: Box<dyn PromptObjective>, about: About, switch: RopeSwitch, quiet: bool) -> Self {
+        Self { objective: Arc::from(objective), about, switch, quiet, scale: None }
     }
 
     /// Returns the level of a prompt's targets, nats. `logps` are those of the policy that sampled its responses.
@@ -279,7 +281,7 @@ impl RoundTasks for PromptTasks {
         }
         let data = set.with_reference(SetReference { prompts: round.reference(), mismatched: None });
         let level = |number: usize, prompt: &WithReference<_>| self.level(shared, prompt, &round.rows[number].policy);
-        leveled_task(self.objective.clone(), data.prompts, level).map(Some)
+        leveled_task(self.objective.clone(), self.switch, data.prompts, level).map(Some)
     }
 }
 
@@ -289,16 +291,17 @@ pub struct PairTasks {
     rule: PairRule,
     nll_weight: f64,
     about: About,
+    switch: RopeSwitch,
     seed: u64,
     /// Of the round whose task was made last, by the names of trl's `OnlineDPOTrainer`.
     metrics: Vec<(String, f64)>,
 }
 
 impl PairTasks {
-    /// Creates the tasks of a pairwise method. `seed` draws random pairs.
-    pub fn new(method: PairwiseMethod, about: About, seed: u64) -> Self {
+    /// Creates the tasks of a pairwise method, for a model with this switch. `seed` draws random pairs.
+    pub fn new(method: PairwiseMethod, about: About, switch: RopeSwitch, seed: u64) -> Self {
         let PairwiseMethod { objectives, pairs, nll_weight } = method;
-        Self { objectives: objectives.into(), rule: pairs, nll_weight, about, seed, metrics: Vec::new() }
+        Self { objectives: objectives.into(), rule: pairs, nll_weight, about, switch, seed, metrics: Vec::new() }
     }
 }
 
@@ -331,7 +334,8 @@ impl RoundTasks for PairTasks {
         let set = paired(round.set()?, self.rule, &self.about, self.seed)?;
         self.metrics = pair_metrics(&all, &set.prompts)?;
         let reference = self.about.reference.then(|| round.reference());
-        Ok(Some(PairwiseTask::new(set.prompts, reference, self.objectives.clone(), self.nll_weight)?))
+        let objectives = self.objectives.clone();
+        Ok(Some(PairwiseTask::new(set.prompts, reference, objectives, self.nll_weight, self.switch)?))
     }
 
     fn metrics(&self) -> Vec<(String, f64)> {
