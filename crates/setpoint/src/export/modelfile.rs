@@ -120,3 +120,21 @@ const PLAIN: &str = r#"{{- range .Messages }}{{ if eq .Role "assistant" }}Assist
 {{ else if eq .Role "system" }}System: {{ .Content }}
 {{ else }}User: {{ .Content }}
 {{ end }}{{ end }}Assistant: "#;
+
+#[cfg(test)]
+mod tests {
+    use setpoint_data::EncoderOptions;
+
+    use super::*;
+
+    #[test]
+    fn the_context_of_longrope_is_that_of_its_short_factors() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let encoder = TextEncoder::from_dir(&root.join("examples/demo/tokenizer"), &EncoderOptions::default()).unwrap();
+        for (model, context) in [("Phi-4-mini-instruct", 4096), ("Qwen3-0.6B", 8192)] {
+            let config = ModelConfig::from_dir(&root.join("models").join(model)).unwrap();
+            let text = text(&encoder, &config, Path::new("."), Path::new("model.gguf"));
+            assert!(text.contains(&format!("\nPARAMETER num_ctx {context}\n")), "{model}: {text}");
+        }
+    }
+}
