@@ -243,9 +243,11 @@ pub fn model(dir: &Path, tensors: bool) -> Outcome {
     say(format!(
         "  context           {} tokens{}",
         config.max_position_embeddings,
-        config.rope.switch().tokens().map_or_else(String::new, |most| format!(
-            "; texts of more than {most} have LongRoPE's long factors"
-        ))
+        config
+            .rope
+            .switch()
+            .tokens()
+            .map_or_else(String::new, |most| format!("; texts of more than {most} have LongRoPE's long factors"))
     ));
     let p = parameters as f64;
     say(format!(

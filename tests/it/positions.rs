@@ -81,7 +81,10 @@ fn long_texts_of_longrope_are_told() {
     let plan = ["plan", "--job", "sft", "--model", &policy, "--data", &data];
     with(48);
     let ran = setpoint(&["inspect", "model", &policy]).ok();
-    assert!(ran.stdout.contains("context           256 tokens; texts of more than 48 have LongRoPE's long"), "{ran:#?}");
+    assert!(
+        ran.stdout.contains("context           256 tokens; texts of more than 48 have LongRoPE's long"),
+        "{ran:#?}"
+    );
     let ran = setpoint(&plan).ok();
     assert!(ran.stdout.contains("those of more than 48 have LongRoPE's long factors"), "{ran:#?}");
     with(255);

@@ -151,7 +151,7 @@ impl Rope {
         let shape = [lengths[0] + lengths[1], self.inv_freq[0].len()];
         let angles = || {
             self.inv_freq.iter().zip(lengths).flat_map(|(frequencies, length)| {
-                (0..length).flat_map(|position| {
+                (0..length).flat_map(move |position| {
                     // The product is rounded to f32, as in the code the checkpoints were trained with.
                     frequencies.iter().map(move |frequency| f64::from(position as f32 * frequency))
                 })
@@ -295,9 +295,9 @@ mod tests {
             // Long texts first, short ones first, and both; tables grow in between.
             for (positions, texts) in [
                 (&[0, 6][..], &[7, 7][..]),
-                (&[0, 5], &[6, 6]),
-                (&[5, 5, 0, 150, 3], &[6, 7, 200, 151, 1]),
-                (&[1, 6, 5], &[6, 7, 6]),
+                (&[0, 5][..], &[6, 6][..]),
+                (&[5, 5, 0, 150, 3][..], &[6, 7, 200, 151, 1][..]),
+                (&[1, 6, 5][..], &[6, 7, 6][..]),
             ] {
                 let found = rope.at(positions, texts, &device);
                 for (i, (&position, &text)) in positions.iter().zip(texts).enumerate() {

@@ -194,9 +194,7 @@ impl Rotation {
         let angles = || {
             lengths.iter().flat_map(|&length| {
                 let frequencies = frequencies(length);
-                (0..longest).flat_map(move |at| {
-                    frequencies.clone().into_iter().map(move |f| f64::from(at as f32 * f))
-                })
+                (0..longest).flat_map(move |at| frequencies.clone().into_iter().map(move |f| f64::from(at as f32 * f)))
             })
         };
         let shape = [lengths.len(), 1, longest, rope.rotary_width(head_dim) / 2];

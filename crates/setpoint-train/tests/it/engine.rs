@@ -34,7 +34,8 @@ fn sequences() -> Vec<Sequence> {
 
 /// Two prompts with four responses and one, for a model whose texts of more than 20 tokens are long: texts of 19, 26, 20, 21 and 23 tokens.
 fn sequences_at_the_switch() -> Vec<Sequence> {
-    let ids = |length: usize, step: u32| -> Vec<u32> { (0..length as u32).map(|i| 1 + (step * i + i * i) % 95).collect() };
+    let ids =
+        |length: usize, step: u32| -> Vec<u32> { (0..length as u32).map(|i| 1 + (step * i + i * i) % 95).collect() };
     let (first, second) = (ids(17, 7), ids(21, 5));
     let of = |prompt: &[u32], response: usize| Sequence {
         ids: [prompt, &ids(response, 11)].concat(),
