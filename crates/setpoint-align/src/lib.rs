@@ -44,8 +44,8 @@
 //! Before training: transform the rewards ([`RewardTransform::fit`]), resolve `log_z0`
 //! ([`LogZ0::resolve`]), [`audit`]. Per micro-batch: put host numbers beside the log-probs
 //! ([`constant_like`]), call the objective, reduce with the weights of the global batch
-//! ([`Aggregate`], [`weighted_sum`]), record [`Metrics`]. Per step: merge the metrics and feed the
-//! [`DisplacementDetector`].
+//! ([`Aggregate`], [`weighted_sum`]). Per step: read what is [`Unread`], record and merge the
+//! [`Metrics`], and feed the [`DisplacementDetector`].
 
 mod aggregate;
 mod audit;
@@ -72,6 +72,7 @@ mod row;
 mod settings;
 mod stable;
 mod summary;
+mod unread;
 
 pub use aggregate::{Aggregate, constant_like, weighted_sum};
 pub use audit::{
@@ -96,9 +97,10 @@ pub use preferences::Preferences;
 pub use prompt_index::PromptIndex;
 pub use prompt_log_z::{LEAST_SAMPLES, PromptLogZ, ReferenceSample, log_z_of_samples, prompt_log_z};
 pub use prompt_rewards::{PromptRewards, Role, check_targets, chosen_rewards};
-pub use prompts::{PromptBatch, PromptObjective, PromptOutput, T0Name, T0Setting, Update};
+pub use prompts::{PromptBatch, PromptObjective, PromptOutput, PromptValues, T0Name, T0Setting, Update};
 pub use reward_transform::{ClipRange, FittedTransform, RewardTransform};
 pub use row::{Baseline, Desirable, RowBatch, RowLoss, RowObjective};
 pub use settings::{Problem, Settings};
 pub use stable::{log_sigmoid, log1mexp, sigmoid};
 pub use summary::{Summary, mean_std};
+pub use unread::Unread;

@@ -12,6 +12,7 @@ use crate::log_z0::LogZ0;
 use crate::metrics::Metrics;
 use crate::prompt_index::PromptIndex;
 use crate::reward_transform::RewardTransform;
+use crate::unread::Unread;
 
 /// A micro-batch of `n` responses of `p` prompts, with everything that an objective on prompts may look at.
 ///
@@ -43,7 +44,14 @@ pub struct PromptBatch {
 pub struct PromptOutput {
     /// The error of each response, unreduced, with its graph, `[n]`. [`PromptObjective::aggregate`] says how they are averaged.
     pub losses: Tensor<1>,
-    /// The same on the host, `n` entries.
+    /// What is logged of the responses.
+    pub values: Unread<PromptValues>,
+}
+
+/// What is logged of the responses of a micro-batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PromptValues {
+    /// The error of each response, `n` entries.
     pub errors: Vec<f64>,
     /// `h` of each response, nats, `n` entries.
     pub log_ratios: Vec<f64>,

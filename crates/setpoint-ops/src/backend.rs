@@ -290,7 +290,38 @@ pub trait Kernels: Nf4Ops {
 impl Kernels for burn::backend::NdArray {}
 
 #[cfg(feature = "remote")]
-impl Kernels for burn::backend::Remote {}
+impl Kernels for burn::backend::Remote {
+    /// Sends keys of rows in place of a mask.
+    fn drop_elements(x: FloatTensor<Self>, mask: &DropoutMask) -> FloatTensor<Self> {
+        if remote::has_wide_integers(&x) {
+            composed::dropout_keys::from_keys::<Self>(x, mask)
+        } else {
+            composed::dropout::from_host::<Self>(x, mask)
+        }
+    }
+}
+
+#[cfg(feature = "remote")]
+mod remote {
+    use std::sync::{Mutex, PoisonError};
+
+    use burn::backend::tensor::{Device, FloatTensor};
+    use burn::backend::{Backend, Remote, TensorMetadata};
+    use burn::tensor::DType;
+
+    /// Returns whether the server of a tensor computes with integers of 64 bits; it is asked once.
+    pub(super) fn has_wide_integers(x: &FloatTensor<Remote>) -> bool {
+        static KNOWN: Mutex<Vec<(Device<Remote>, bool)>> = Mutex::new(Vec::new());
+        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        let device = x.device();
+        if let Some((_, has)) = known.iter().find(|(other, _)| *other == device) {
+            return *has;
+        }
+        let has = Remote::supports_dtype(&device, DType::I64);
+        known.push((device, has));
+        has
+    }
+}
 
 /// The operations of a backend without autodiff are its forward passes.
 macro_rules! operations_of {

@@ -1,6 +1,8 @@
 //! Dropout without a random state: what is dropped follows from keys.
 
-use std::sync::Arc;
+use std::any::Any;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
 
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;
@@ -46,6 +48,24 @@ pub struct DropoutMask {
     rows: Arc<[u64]>,
     matrix: u64,
     rate: f64,
+    kept: Kept,
+}
+
+/// What a device has made of the keys of rows, for all clones of a mask.
+#[derive(Clone, Default)]
+struct Kept(Arc<OnceLock<Box<dyn Any + Send + Sync>>>);
+
+impl PartialEq for Kept {
+    /// Follows from the keys.
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("..")
+    }
 }
 
 impl DropoutMask {
@@ -55,7 +75,7 @@ impl DropoutMask {
     /// If `rate` is not at least 0 and below 1.
     pub fn new(rows: Arc<[u64]>, rate: f64) -> Self {
         assert!((0.0..1.0).contains(&rate), "a rate of at least 0 and below 1, not {rate}");
-        Self { rows, matrix: 0, rate }
+        Self { rows, matrix: 0, rate, kept: Kept::default() }
     }
 
     /// Returns the mask of the matrix with this key: other elements are dropped in each.
@@ -79,15 +99,25 @@ impl DropoutMask {
     }
 
     /// Returns the keys of the rows.
-    #[cfg(feature = "cube")]
+    #[cfg_attr(not(any(feature = "cube", feature = "remote")), allow(dead_code))]
     pub(crate) fn row_keys(&self) -> &Arc<[u64]> {
         &self.rows
     }
 
     /// Returns the key of the matrix.
-    #[cfg(feature = "cube")]
+    #[cfg_attr(not(any(feature = "cube", feature = "remote")), allow(dead_code))]
     pub(crate) fn matrix_key(&self) -> u64 {
         self.matrix
+    }
+
+    /// Returns what was made of the keys of rows for the first mask of these that asked for it. Each type is made anew, but for the first.
+    #[cfg_attr(not(feature = "remote"), allow(dead_code))]
+    pub(crate) fn keep<T: Clone + Send + Sync + 'static>(&self, make: impl FnOnce() -> T) -> T {
+        let kept = self.kept.0.get_or_init(|| Box::new(OnceLock::<T>::new()));
+        match kept.downcast_ref::<OnceLock<T>>() {
+            Some(kept) => kept.get_or_init(make).clone(),
+            None => make(),
+        }
     }
 
     /// The halves of the key of a row of this matrix.

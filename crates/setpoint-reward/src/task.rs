@@ -1,13 +1,15 @@
 //! Training a reward model on preference pairs.
 
 use burn::tensor::{Tensor, TensorData};
-use setpoint_train::{BatchContext, Forward, MetricSums, OnDemand, ResponseValues, Task, Trainable};
+use setpoint_train::{
+    BatchContext, Forward, MetricSums, OnDemand, PassNumbers, ResponseValues, Task, Trainable, Unread,
+};
 use setpoint_transformer::RopeSwitch;
 use setpoint_transformer::lora::{MaskSeed, with_dropout};
 
 use crate::bradley_terry::bradley_terry;
 use crate::error::Error;
-use crate::model::{RewardModel, check_row, to_host};
+use crate::model::{RewardModel, check_row};
 use crate::rows::groups;
 
 /// A prompt with a better and a worse response, as tokens.
@@ -109,21 +111,22 @@ impl PreferenceTask {
             Tensor::from_data(TensorData::new(margins, [n]), &rewards.device())
         });
         let losses = bradley_terry(chosen, rejected, margin, self.center).losses;
-        let rewards = to_host(rewards.inner())?;
-        let mut responses = ResponseValues::default();
-        for (i, &example) in examples.iter().enumerate() {
-            for (chosen, reward) in [(1.0, rewards[i]), (0.0, rewards[n + i])] {
-                responses.push(example, [("chosen", chosen), ("reward", f64::from(reward))]);
+        let examples = examples.to_vec();
+        let numbers = Unread::of(rewards).and(Unread::of(losses.clone())).map(move |(rewards, losses)| {
+            let mut responses = ResponseValues::default();
+            for (i, &example) in examples.iter().enumerate() {
+                for (chosen, reward) in [(1.0, rewards[i]), (0.0, rewards[n + i])] {
+                    responses.push(example, [("chosen", chosen), ("reward", reward)]);
+                }
             }
-        }
-        Ok(Forward {
-            loss: losses.clone().sum().div_scalar(denominator),
-            metrics: pair_metrics(&rewards[..n], &rewards[n..]),
-            per_example: to_host(losses.inner())?,
-            responses,
-            tape,
-            second_tape: None,
-        })
+            PassNumbers {
+                metrics: pair_metrics(&rewards[..n], &rewards[n..]),
+                per_example: losses.into_iter().map(|loss| loss as f32).collect(),
+                responses,
+            }
+        });
+        let loss = losses.sum().div_scalar(denominator);
+        Ok(Forward { loss, numbers, tape, second_tape: None })
     }
 }
 
@@ -165,9 +168,9 @@ impl Task for PreferenceTask {
 }
 
 /// Metrics of rewards on pairs, under trl's names.
-fn pair_metrics(chosen: &[f32], rejected: &[f32]) -> MetricSums {
+fn pair_metrics(chosen: &[f64], rejected: &[f64]) -> MetricSums {
     let n = chosen.len() as f64;
-    let pairs = || chosen.iter().zip(rejected).map(|(w, l)| (f64::from(*w), f64::from(*l)));
+    let pairs = || chosen.iter().copied().zip(rejected.iter().copied());
     let mut metrics = MetricSums::new();
     metrics.mean("accuracy", pairs().filter(|(w, l)| w > l).count() as f64, n);
     metrics.mean("margin", pairs().map(|(w, l)| w - l).sum(), n);

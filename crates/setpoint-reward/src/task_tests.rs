@@ -4,6 +4,7 @@ use setpoint_train::{
 };
 
 use super::*;
+use crate::model::to_host;
 use crate::testing::{devices, tiny_model};
 
 fn pair(chosen: &[u32], rejected: &[u32], margin: f64, name: &str) -> Preference {
@@ -48,17 +49,19 @@ fn losses_and_metrics_are_those_of_the_single_scores() {
         let losses: Vec<f64> = (pairs().iter().zip(&scores))
             .map(|(p, (w, l))| (-(w - l - p.margin)).exp().ln_1p() + center * (w + l).powi(2))
             .collect();
-        for (got, expected) in forward.per_example.iter().zip(&losses) {
+        let Forward { loss, numbers, .. } = forward;
+        let PassNumbers { metrics, per_example, responses } = numbers.read();
+        for (got, expected) in per_example.iter().zip(&losses) {
             assert!((f64::from(*got) - expected).abs() < 1e-5, "{got} {expected}");
         }
-        assert_eq!(forward.responses.examples(), [0, 0, 1, 1, 2, 2, 3, 3]);
-        assert_eq!(forward.responses.series("chosen"), Some(&[1.0, 0.0].repeat(4)[..]));
-        let rewards = forward.responses.series("reward").unwrap();
+        assert_eq!(responses.examples(), [0, 0, 1, 1, 2, 2, 3, 3]);
+        assert_eq!(responses.series("chosen"), Some(&[1.0, 0.0].repeat(4)[..]));
+        let rewards = responses.series("reward").unwrap();
         for (got, expected) in rewards.iter().zip(scores.iter().flat_map(|(w, l)| [w, l])) {
             assert!((f64::from(*got) - expected).abs() < 1e-5, "{got} {expected}");
         }
         let mean = losses.iter().sum::<f64>() / 4.0;
-        assert!((f64::from(forward.loss.into_scalar::<f32>()) - mean).abs() < 1e-5);
+        assert!((f64::from(loss.into_scalar::<f32>()) - mean).abs() < 1e-5);
 
         let all: Vec<f64> = scores.iter().flat_map(|(w, l)| [*w, *l]).collect();
         let expected = [
@@ -69,7 +72,7 @@ fn losses_and_metrics_are_those_of_the_single_scores() {
             ("max_reward", all.iter().copied().fold(f64::NEG_INFINITY, f64::max)),
         ];
         for (name, expected) in expected {
-            let got = value(&forward.metrics.values(), name);
+            let got = value(&metrics.values(), name);
             assert!((got - expected).abs() < 1e-5, "{name}: {got} {expected}");
         }
     }
@@ -120,8 +123,9 @@ fn a_tie_costs_a_coin_flip_and_has_no_gradient() {
         let task =
             PreferenceTask::new(vec![pair(&[1, 5, 2], &[1, 5, 2], 0.0, "tie")], 0.0, RopeSwitch::default()).unwrap();
         let forward = task.forward(&model, &[0], &BatchContext { denominator: 1.0, ..four() }).unwrap();
-        assert!((forward.per_example[0] - 2.0_f32.ln()).abs() < 1e-6);
-        assert_eq!(value(&forward.metrics.values(), "accuracy"), 0.0);
+        let numbers = forward.numbers.read();
+        assert!((numbers.per_example[0] - 2.0_f32.ln()).abs() < 1e-6);
+        assert_eq!(value(&numbers.metrics.values(), "accuracy"), 0.0);
         let gradients = forward.loss.backward();
         let gradient: Vec<f32> = model.score.weight.val().grad(&gradients).unwrap().into_data().try_to_vec().unwrap();
         assert!(gradient.iter().all(|g| g.abs() < 1e-6), "{gradient:?}");

@@ -9,8 +9,8 @@
 
 use burn::tensor::{Device, Tensor};
 use setpoint_train::{
-    BatchContext, Error, Forward, MetricSums, MicroBatch, NoHooks, PromptLogps, ResponseValues, RunDir, Sequence, Task,
-    TrainConfig, fit, score_sequences, sequence_logps,
+    BatchContext, Error, Forward, MicroBatch, NoHooks, PassNumbers, PromptLogps, RunDir, Sequence, Task, TrainConfig,
+    Unread, fit, score_sequences, sequence_logps,
 };
 use setpoint_transformer::{CausalLm, ModelConfig};
 
@@ -54,10 +54,12 @@ impl Task for PolicyGradient {
         let advantages = examples.iter().map(|&example| (self.rewards[example] - batch.survey.mean_reward) as f32);
         let advantages = Tensor::<1>::from_data(&*advantages.collect::<Vec<f32>>(), &logps.response.device());
         let losses = -(logps.response * advantages); // [n]
-        let per_example: Vec<f32> = losses.clone().into_data().iter().collect();
-        let (metrics, responses) = (MetricSums::new(), ResponseValues::default());
+        let numbers = Unread::of(losses.clone()).map(|losses| PassNumbers {
+            per_example: losses.into_iter().map(|loss| loss as f32).collect(),
+            ..PassNumbers::default()
+        });
         let loss = losses.sum() / batch.denominator;
-        Ok(Forward { loss, metrics, per_example, responses, tape: logps.tape, second_tape: None })
+        Ok(Forward { loss, numbers, tape: logps.tape, second_tape: None })
     }
 }
 

@@ -5,8 +5,8 @@ use burn::module::Module;
 use crate::device_failure::attempt;
 use crate::devices::distribute;
 use crate::hooks::Measurement;
-use crate::task::{probe, survey};
-use crate::{BatchContext, DeviceGroup, Error, MetricSums, MicroBatch, OutOfMemory, ResponseValues, Task};
+use crate::task::{probe, survey, with_loss};
+use crate::{BatchContext, DeviceGroup, Error, Forward, MetricSums, MicroBatch, OutOfMemory, ResponseValues, Task};
 
 /// Computes loss and metrics of a task over all its examples, without a graph, and the numbers of its responses.
 ///
@@ -66,8 +66,8 @@ fn measure<T: Task>(
     let compute = |model: &T::Model, (_, examples): &(usize, Vec<usize>)| {
         proceed()?;
         let pass = || {
-            let forward = task.forward(model, examples, &context)?;
-            Ok((f64::from(forward.loss.into_scalar::<f32>()), forward.metrics, forward.responses))
+            let Forward { loss, numbers, .. } = task.forward(model, examples, &context)?;
+            Ok(with_loss(&loss, numbers).read())
         };
         attempt(pass)?.map_err(out_of_memory)
     };
@@ -79,10 +79,10 @@ fn measure<T: Task>(
     let mut loss = 0.0;
     let mut metrics = MetricSums::new();
     let mut responses = ResponseValues::default();
-    for (part, own, values) in parts.into_iter().flatten() {
+    for (part, numbers) in parts.into_iter().flatten() {
         loss += part;
-        metrics.merge(&own);
-        responses.append(values);
+        metrics.merge(&numbers.metrics);
+        responses.append(numbers.responses);
     }
     let mut values = vec![("eval_loss".to_owned(), loss)];
     values.extend(metrics.values().into_iter().map(|(name, value)| (format!("eval_{name}"), value)));

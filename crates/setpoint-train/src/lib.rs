@@ -54,6 +54,7 @@ mod storage;
 mod task;
 mod tensor_file;
 mod tensorboard;
+mod unread;
 
 pub use batch::MicroBatch;
 pub use best::{BestConfig, USUAL_METRICS};
@@ -84,4 +85,5 @@ pub use save_dtype::SaveDtype;
 pub use schedule::{Schedule, ScheduleKind, Warmup, constant_with_warmup, cosine_with_warmup, linear_with_warmup};
 pub use sink::{GradientSink, clip_scale};
 pub use storage::file_digest;
-pub use task::{BatchContext, Forward, Task, Trainable, backward};
+pub use task::{BatchContext, Forward, PassNumbers, Task, Trainable, backward};
+pub use unread::Unread;

@@ -7,6 +7,8 @@ use burn::tensor::{DType, Device, FloatDType, Gradients, Int, Tensor};
 use setpoint_ops::{add_rows, sum_of_squares};
 use setpoint_transformer::checkpoint::ParamPath;
 
+use crate::Unread;
+
 /// Gradients on their way from backward passes to the optimizer, keyed by parameter path.
 ///
 /// They are summed in f32 whatever the parameters' dtype, so that many small micro-batches do not
@@ -85,12 +87,12 @@ impl GradientSink {
     ///
     /// Squares are summed on the device in a fixed order, so that a repeated run gives the same bits; the sum over tensors is taken in f64 on the host. One read for the whole model.
     pub fn norm(&self) -> f64 {
-        norm_of(&self.squares())
+        norm_of(&self.squares().read())
     }
 
-    /// Reads the sum of squares of each gradient.
-    pub(crate) fn squares(&self) -> Squares {
-        read_squares(self.device_squares())
+    /// Returns the sum of squares of each gradient.
+    pub(crate) fn squares(&self) -> Unread<Squares> {
+        unread_squares(self.device_squares())
     }
 
     /// The sum of squares of each gradient, still on its device.
@@ -151,21 +153,16 @@ impl GradientSink {
 /// Sums of squares by the path of the parameter.
 pub(crate) type Squares = BTreeMap<String, f64>;
 
-/// Reads sums of squares from their devices, `[1]` each.
-pub(crate) fn read_squares(squares: Vec<(String, Tensor<1>)>) -> Squares {
+/// Returns sums of squares that are on their devices, `[1]` each.
+pub(crate) fn unread_squares(squares: Vec<(String, Tensor<1>)>) -> Unread<Squares> {
     let (paths, squares): (Vec<String>, Vec<Tensor<1>>) = squares.into_iter().unzip();
-    // Gradients of a model spread over several devices are read one by one.
-    let one_device = squares.iter().all(|square| square.device() == squares[0].device());
-    let read = |square: Tensor<1>| -> Vec<f64> { square.into_data().iter::<f32>().map(f64::from).collect() };
-    let values = match one_device && !squares.is_empty() {
-        true => read(Tensor::cat(squares, 0)),
-        false => squares.into_iter().flat_map(read).collect(),
-    };
-    let mut sums = Squares::new();
-    for (path, value) in paths.into_iter().zip(values) {
-        *sums.entry(path).or_default() += value;
-    }
-    sums
+    Unread::new(squares, |values| {
+        let mut sums = Squares::new();
+        for (path, value) in paths.into_iter().zip(values.concat()) {
+            *sums.entry(path).or_default() += value;
+        }
+        sums
+    })
 }
 
 /// The square root of the sum of squares. It is added up in the order of the paths, so it does not depend on who has computed which.

@@ -8,7 +8,7 @@ use burn::tensor::{Gradients, Tensor};
 use setpoint_transformer::lora::{MaskSeed, with_dropout};
 use setpoint_transformer::{CausalLm, Part, Tape};
 
-use crate::{Error, GradientSink, MetricSums, MicroBatch, Order, ResponseValues};
+use crate::{Error, GradientSink, MetricSums, MicroBatch, Order, ResponseValues, Unread};
 
 /// A model that the engine trains.
 pub trait Trainable: Module + Sync {
@@ -194,7 +194,7 @@ pub(crate) fn survey<T: Task>(
 }
 
 /// The result of a forward pass.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Forward {
     /// Σ over the examples of weight · loss, divided by [`BatchContext::denominator`], with its graph.
     ///
@@ -204,17 +204,24 @@ pub struct Forward {
     /// # Shapes
     /// `[1]`.
     pub loss: Tensor<1>,
-    /// Metrics of these examples.
-    pub metrics: MetricSums,
-    /// Loss of each example, in the order given: it tells which one is not finite.
-    pub per_example: Vec<f32>,
-    /// Numbers of the examples' responses, for `responses.jsonl`; none, unless a task has any.
-    pub responses: ResponseValues,
+    /// What the host wants to know of the pass. It is read together with that of the step's other passes, after the backward passes.
+    pub numbers: Unread<PassNumbers>,
     /// The decoder's part of the backward pass ([`SequenceLogps::tape`](crate::SequenceLogps::tape)). Its parameters are those below
     /// [`Task::decoder`].
     pub tape: Option<Tape>,
     /// The same of a second decoder, with its path in the model: that of a value network. None, unless a task trains two.
     pub second_tape: Option<(&'static str, Tape)>,
+}
+
+/// The numbers of a forward pass.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PassNumbers {
+    /// Metrics of the examples.
+    pub metrics: MetricSums,
+    /// Loss of each example, in the order given: it tells which one is not finite.
+    pub per_example: Vec<f32>,
+    /// Numbers of the examples' responses, for `responses.jsonl`; none, unless a task has any.
+    pub responses: ResponseValues,
 }
 
 impl Forward {
@@ -226,6 +233,11 @@ impl Forward {
     ) -> impl Iterator<Item = (&'static str, Tape)> {
         tape.map(|tape| (decoder, tape)).into_iter().chain(second)
     }
+}
+
+/// Joins the value of a loss and the other numbers of its pass.
+pub(crate) fn with_loss(loss: &Tensor<1>, numbers: Unread<PassNumbers>) -> Unread<(f64, PassNumbers)> {
+    Unread::of(loss.clone()).map(|loss| loss[0]).and(numbers)
 }
 
 /// Runs a loss backward, and then the part of it that is left to the tape of the decoder at the path `decoder` of `model`; all gradients go to

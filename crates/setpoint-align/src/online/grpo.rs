@@ -8,10 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use super::advantage::{ScaleRewards, group_relative};
 use super::metrics::PolicyGain;
-use super::objective::{OnlineObjective, OnlineState, PolicyBatch, PolicyOutput, Prepared, Sampled, check};
+use super::objective::{
+    OnlineObjective, OnlineState, PolicyBatch, PolicyMetrics, PolicyOutput, Prepared, Sampled, check,
+};
 use super::ratio::{Clip, clipped_policy, exp_limited, k3};
 use super::rewards::{RewardShape, clip_problem};
-use super::runs::{Runs, host};
+use super::runs::Runs;
 use crate::aggregate::constant_like;
 use crate::error::Error;
 use crate::metrics::Metrics;
@@ -19,6 +21,7 @@ use crate::objective::{Axis, Objective};
 use crate::prompt_index::PromptIndex;
 use crate::reward_transform::ClipRange;
 use crate::settings::{Problem, settings};
+use crate::unread::Unread;
 
 settings! {
     /// The settings of GRPO.
@@ -117,31 +120,26 @@ impl GrpoSettings {
         (found.losses, found.ratios)
     }
 
-    /// Records the shares that are clipped.
-    fn record_clipping(
-        &self,
-        ratios: &Tensor<1>,
-        batch: &PolicyBatch,
-        runs: &Runs<'_>,
-        metrics: &mut Metrics,
-    ) -> [f64; 2] {
-        let clip = self.clipping();
+    /// Returns the metrics of tokens with these ratios, `kl` of which the loss penalises.
+    fn metrics(&self, ratios: &[f64], kl: &[f64], advantages: &[f64], tokens: &[usize]) -> PolicyMetrics {
+        let mut metrics = Metrics::default();
+        kl.iter().for_each(|&kl| metrics.record("kl", kl));
+        let (clip, runs) = (self.clipping(), Runs(tokens));
         // A response whose tokens have the same ratio counts once.
         let first = |values: &[f64]| -> Vec<f64> { runs.cut(values).into_iter().map(|own| own[0]).collect() };
         let (ratios, advantages, counts) = match self.importance {
-            Importance::Token => (host(ratios), batch.advantages.clone(), batch.tokens.clone()),
-            Importance::Sequence => (first(&host(ratios)), first(&batch.advantages), vec![1; batch.tokens.len()]),
+            Importance::Token => (ratios.to_vec(), advantages.to_vec(), tokens.to_vec()),
+            Importance::Sequence => (first(ratios), first(advantages), vec![1; tokens.len()]),
         };
         if self.loss == GrpoLoss::Cispo {
             for (&ratio, &advantage) in ratios.iter().zip(&advantages) {
                 metrics.record("val/ratio", ratio);
                 metrics.record("cispo_clip_ratio", f64::from(u8::from(ratio > clip.high && advantage > 0.0)));
             }
-            return [0.0; 2];
+            return PolicyMetrics { metrics, ..PolicyMetrics::default() };
         }
         let gains = PolicyGain { losses: vec![], log_ratios: vec![], ratios, advantages: &advantages };
-        let (low, high) = gains.grpo(&clip, &Runs(&counts), metrics);
-        [low, high]
+        gains.grpo(&clip, &Runs(&counts), metrics)
     }
 }
 
@@ -226,20 +224,22 @@ impl OnlineObjective for GrpoSettings {
     fn losses(&self, batch: &PolicyBatch) -> PolicyOutput {
         let runs = batch.runs();
         let (mut losses, ratios) = self.policy_losses(batch, &runs);
-        let mut metrics = Metrics::default();
+        let mut penalty = None;
         if self.reference_in_loss() {
             let reference = batch.ref_logps.as_ref().expect("log-probabilities under the reference");
             let mut kl = k3(batch.logps.clone(), constant_like(reference, &batch.logps));
             if self.kl_correction {
                 kl = kl * ratios.clone();
             }
-            host(&kl).into_iter().for_each(|kl| metrics.record("kl", kl));
+            penalty = Some(kl.clone());
             losses = losses + self.beta * kl;
         }
-        let [low, high] = self.record_clipping(&ratios, batch, &runs, &mut metrics);
-        let (minima, maxima) = match self.loss {
-            GrpoLoss::Cispo => (vec![], vec![]),
-            _ => (vec![("clip_ratio/low_min", low)], vec![("clip_ratio/high_max", high)]),
+        let (settings, advantages, tokens) = (self.clone(), batch.advantages.clone(), batch.tokens.clone());
+        let metrics = match &penalty {
+            Some(kl) => {
+                Unread::new([&ratios, kl], move |[ratios, kl]| settings.metrics(&ratios, &kl, &advantages, &tokens))
+            }
+            None => Unread::new([&ratios], move |[ratios]| settings.metrics(&ratios, &[], &advantages, &tokens)),
         };
         let factors: Vec<f64> = batch
             .tokens
@@ -251,6 +251,6 @@ impl OnlineObjective for GrpoSettings {
             })
             .collect();
         let sums = runs.sum(losses);
-        PolicyOutput { losses: sums.clone() * constant_like(&factors, &sums), metrics, minima, maxima }
+        PolicyOutput { losses: sums.clone() * constant_like(&factors, &sums), metrics }
     }
 }

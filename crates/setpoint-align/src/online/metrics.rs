@@ -27,7 +27,7 @@
 use std::collections::BTreeMap;
 
 use super::advantage::{sample_mean_std, scored};
-use super::objective::Sampled;
+use super::objective::{PolicyMetrics, Sampled};
 use super::ratio::Clip;
 use super::runs::Runs;
 use crate::metrics::Metrics;
@@ -153,9 +153,9 @@ impl PolicyGain<'_> {
         metrics
     }
 
-    /// Adds GRPO's and RLOO's metrics; returns the smallest share of a response that is clipped below, and the largest that is
-    /// clipped above.
-    pub(super) fn grpo(&self, clip: &Clip, runs: &Runs<'_>, metrics: &mut Metrics) -> (f64, f64) {
+    /// Adds GRPO's and RLOO's metrics, with the smallest share of a response that is clipped below, and the largest that is clipped
+    /// above.
+    pub(super) fn grpo(&self, clip: &Clip, runs: &Runs<'_>, mut metrics: Metrics) -> PolicyMetrics {
         let sides = self.ratios.iter().zip(self.advantages).map(|(&ratio, &advantage)| clip.sides(ratio, advantage));
         let number = |side: bool| f64::from(u8::from(side));
         let (low, high): (Vec<f64>, Vec<f64>) = sides.map(|(low, high)| (number(low), number(high))).unzip();
@@ -167,7 +167,13 @@ impl PolicyGain<'_> {
             metrics.record("clip_ratio/region_mean", low + high);
         }
         let shares = |side: &[f64]| -> Vec<f64> { runs.cut(side).into_iter().filter_map(mean).collect() };
-        (shares(&low).into_iter().fold(1.0, f64::min), shares(&high).into_iter().fold(0.0, f64::max))
+        let least = shares(&low).into_iter().fold(1.0, f64::min);
+        let most = shares(&high).into_iter().fold(0.0, f64::max);
+        PolicyMetrics {
+            metrics,
+            minima: vec![("clip_ratio/low_min", least)],
+            maxima: vec![("clip_ratio/high_max", most)],
+        }
     }
 }
 

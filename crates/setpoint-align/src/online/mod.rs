@@ -47,7 +47,7 @@ pub use guards::{GuardAction, GuardWarning, Guards, RoundSigns, Sign};
 pub use kl::{KlController, KlEstimator};
 pub use list::{ONLINE_METHODS, OnlineMethod};
 pub use metrics::{response_kl, rollout_metrics};
-pub use objective::{OnlineObjective, OnlineState, PolicyBatch, PolicyOutput, Prepared, Sampled};
+pub use objective::{OnlineObjective, OnlineState, PolicyBatch, PolicyMetrics, PolicyOutput, Prepared, Sampled};
 pub use ppo::{PpoSettings, RewardAt, ValueInit, ValueSource};
 pub use ratio::{Clip, ClippedPolicy, LARGEST_LOG_RATIO, clipped_policy};
 pub use reinforce_pp::{GroupBaseline, ReinforcePpSettings};

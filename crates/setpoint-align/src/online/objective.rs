@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::metrics::{Metrics, Moments};
 use crate::prompt_index::PromptIndex;
 use crate::settings::Problem;
+use crate::unread::Unread;
 
 /// A sampled response, with the numbers that its advantage follows from. `N` is the number of its tokens, the stop token
 /// included.
@@ -107,11 +108,18 @@ impl PolicyBatch {
 }
 
 /// The loss of a micro-batch.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct PolicyOutput {
     /// The loss of each response times its weight, with its graph, `[n]`. The loss of a step is their sum, divided by the
     /// sum of [`Prepared::weights`] over its **whole** batch.
     pub losses: Tensor<1>,
+    /// What is logged of the micro-batch.
+    pub metrics: Unread<PolicyMetrics>,
+}
+
+/// The metrics of a micro-batch.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct PolicyMetrics {
     /// Metrics of the tokens or responses.
     pub metrics: Metrics,
     /// Metrics of which the smallest of all micro-batches is reported.

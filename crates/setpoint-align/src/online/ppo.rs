@@ -8,16 +8,18 @@ use serde::{Deserialize, Serialize};
 use super::advantage::{gae, whiten};
 use super::kl::{KlController, KlEstimator, kl_target_problem};
 use super::metrics::{PolicyGain, ppo_round};
-use super::objective::{OnlineObjective, OnlineState, PolicyBatch, PolicyOutput, Prepared, Sampled, check};
+use super::objective::{
+    OnlineObjective, OnlineState, PolicyBatch, PolicyMetrics, PolicyOutput, Prepared, Sampled, check,
+};
 use super::ratio::{Clip, clipped_policy};
 use super::rewards::{RewardShape, clip_problem, token_rewards};
-use super::runs::host;
 use super::value::explained_variance;
 use crate::error::Error;
 use crate::objective::{Axis, Objective};
 use crate::prompt_index::PromptIndex;
 use crate::reward_transform::ClipRange;
 use crate::settings::{Problem, settings};
+use crate::unread::Unread;
 
 settings! {
     /// The settings of PPO.
@@ -283,11 +285,11 @@ pub(super) fn token_losses(batch: &PolicyBatch, clip: &Clip) -> PolicyOutput {
     let runs = batch.runs();
     let log_ratios = batch.log_ratios();
     let found = clipped_policy(log_ratios.clone(), batch.advantages(), clip);
-    let gains = PolicyGain {
-        losses: host(&found.losses),
-        log_ratios: host(&log_ratios),
-        ratios: host(&found.ratios),
-        advantages: &batch.advantages,
-    };
-    PolicyOutput { losses: runs.sum(found.losses), metrics: gains.ppo(clip), minima: vec![], maxima: vec![] }
+    let (clip, advantages) = (*clip, batch.advantages.clone());
+    let seen = [&found.losses, &log_ratios, &found.ratios];
+    let metrics = Unread::new(seen, move |[losses, log_ratios, ratios]| {
+        let metrics = PolicyGain { losses, log_ratios, ratios, advantages: &advantages }.ppo(&clip);
+        PolicyMetrics { metrics, ..PolicyMetrics::default() }
+    });
+    PolicyOutput { losses: runs.sum(found.losses), metrics }
 }

@@ -7,7 +7,7 @@ use super::metrics::PolicyGain;
 use super::objective::{OnlineObjective, OnlineState, PolicyBatch, PolicyOutput, Prepared, Sampled, check};
 use super::ratio::{Clip, clipped_policy};
 use super::rewards::{RewardShape, clip_problem};
-use super::runs::{Runs, host};
+use super::runs::Runs;
 use crate::aggregate::constant_like;
 use crate::error::Error;
 use crate::metrics::Metrics;
@@ -15,6 +15,7 @@ use crate::objective::{Axis, Objective};
 use crate::prompt_index::PromptIndex;
 use crate::reward_transform::ClipRange;
 use crate::settings::{Problem, settings};
+use crate::unread::Unread;
 
 settings! {
     /// The settings of RLOO.
@@ -112,15 +113,10 @@ impl OnlineObjective for RlooSettings {
         let log_ratios = runs.sum(batch.log_ratios());
         let clip = self.clipping();
         let found = clipped_policy(log_ratios.clone(), constant_like(&advantages, &log_ratios), &clip);
-        let gains =
-            PolicyGain { losses: vec![], log_ratios: vec![], ratios: host(&found.ratios), advantages: &advantages };
-        let mut metrics = Metrics::default();
-        let (low, high) = gains.grpo(&clip, &Runs(&vec![1; advantages.len()]), &mut metrics);
-        PolicyOutput {
-            losses: found.losses,
-            metrics,
-            minima: vec![("clip_ratio/low_min", low)],
-            maxima: vec![("clip_ratio/high_max", high)],
-        }
+        let metrics = Unread::new([&found.ratios], move |[ratios]| {
+            let gains = PolicyGain { losses: vec![], log_ratios: vec![], ratios, advantages: &advantages };
+            gains.grpo(&clip, &Runs(&vec![1; advantages.len()]), Metrics::default())
+        });
+        PolicyOutput { losses: found.losses, metrics }
     }
 }

@@ -67,25 +67,24 @@ impl Runs<'_> {
     }
 }
 
-/// Returns a tensor's values on the host, without their graph.
-pub(super) fn host(values: &Tensor<1>) -> Vec<f64> {
-    values.clone().inner().into_data().iter::<f64>().collect()
-}
-
 #[cfg(test)]
 mod tests {
     use burn::tensor::Device;
 
     use super::*;
 
+    fn host(values: Tensor<1>) -> Vec<f64> {
+        values.into_data().iter::<f64>().collect()
+    }
+
     #[test]
     fn tokens_are_summed_and_spread_by_response() {
         let device = Device::flex();
         let runs = Runs(&[2, 1, 3]);
         let values = Tensor::<1>::from_floats([1.0, 2.0, 4.0, 8.0, 16.0, 32.0], &device);
-        assert_eq!(host(&runs.sum(values)), [3.0, 4.0, 56.0]);
+        assert_eq!(host(runs.sum(values)), [3.0, 4.0, 56.0]);
         let of = Tensor::<1>::from_floats([1.0, 2.0, 3.0], &device);
-        assert_eq!(host(&runs.spread(of)), [1.0, 1.0, 2.0, 3.0, 3.0, 3.0]);
+        assert_eq!(host(runs.spread(of)), [1.0, 1.0, 2.0, 3.0, 3.0, 3.0]);
         assert_eq!(runs.cut(&[1.0, 2.0, 4.0, 8.0, 16.0, 32.0]), [&[1.0, 2.0][..], &[4.0], &[8.0, 16.0, 32.0]]);
     }
 }

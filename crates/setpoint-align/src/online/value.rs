@@ -2,11 +2,12 @@
 
 use burn::tensor::Tensor;
 
-use super::runs::{Runs, host};
+use super::runs::Runs;
 use crate::aggregate::constant_like;
 use crate::metrics::Metrics;
 use crate::stable::square;
 use crate::summary::mean_std;
+use crate::unread::Unread;
 
 /// The values of a micro-batch of `n` responses, slots one after the other.
 ///
@@ -24,13 +25,13 @@ pub struct ValueBatch {
 }
 
 /// The loss of the values.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct ValueOutput {
     /// The sum over each response's slots, with its graph, `[n]`. The loss is the sum of these over the batch, divided by the
     /// number of slots of the **whole** batch.
     pub losses: Tensor<1>,
     /// `loss/value_avg` and `val/clipfrac_avg` over slots.
-    pub metrics: Metrics,
+    pub metrics: Unread<Metrics>,
 }
 
 /// Computes the clipped value loss (trl 1.12 `PPOTrainer`, after OpenAI's baselines).
@@ -57,11 +58,14 @@ pub fn clipped_value(batch: &ValueBatch, value_clip: f64) -> ValueOutput {
     let clipped = values.clone().max_pair(limit(-value_clip)).min_pair(limit(value_clip));
     let (free, clipped) = (square(values.clone() - targets.clone()), square(clipped - targets));
 
-    let mut metrics = Metrics::default();
-    for (free, clipped) in host(&free).into_iter().zip(host(&clipped)) {
-        metrics.record("loss/value_avg", 0.5 * free.max(clipped));
-        metrics.record("val/clipfrac_avg", f64::from(u8::from(clipped > free)));
-    }
+    let metrics = Unread::new([&free, &clipped], |[free, clipped]| {
+        let mut metrics = Metrics::default();
+        for (free, clipped) in free.into_iter().zip(clipped) {
+            metrics.record("loss/value_avg", 0.5 * free.max(clipped));
+            metrics.record("val/clipfrac_avg", f64::from(u8::from(clipped > free)));
+        }
+        metrics
+    });
     ValueOutput { losses: runs.sum(0.5 * free.max_pair(clipped)), metrics }
 }
 

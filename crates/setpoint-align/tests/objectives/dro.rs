@@ -370,7 +370,7 @@ fn the_output_reads_to_the_host_as_it_stands() {
     for platform in all() {
         let (batch, ..) = case.batch(&platform);
         let output = dro(batch, &case.index(), &settings);
-        let values = output.to_host(&case.index());
+        let values = output.values(&case.index()).read();
         assert_eq!(values.prompt_log_ratios, [-2.0, 1.0]);
         assert_eq!(values.prompt_log_z, [2.0, 5.0]);
         assert_eq!(host(&output.log_z), [5.0, 2.0, 5.0]);

@@ -204,7 +204,7 @@ fn values_are_clipped_where_they_have_moved_far_enough() {
             ValueBatch { values: values.clone(), old_values: vec![0.0; 3], returns: vec![2.0; 3], slots: vec![1, 2] };
         let output = clipped_value(&batch, 1.0);
         platform.assert_close("losses", &host(&output.losses), &[1.125, 0.5 + 6.125], platform.rounding(10.0));
-        assert!((output.metrics.get("val/clipfrac_avg").unwrap() - 1.0 / 3.0).abs() < 1e-12);
+        assert!((output.metrics.read().get("val/clipfrac_avg").unwrap() - 1.0 / 3.0).abs() < 1e-12);
         let slopes = gradient(&values, &output.losses.sum().backward());
         platform.assert_close("slopes", &slopes, &[-1.5, 0.0, -3.5], platform.rounding(10.0));
     }

@@ -22,6 +22,11 @@ pub(crate) fn from_host<B: Backend>(x: FloatTensor<B>, mask: &DropoutMask) -> Fl
     B::float_cast(B::float_mul(f32::<B>(x), factors), own)
 }
 
+/// Returns `z ^ (z >> by)`.
+pub(super) fn shifted<B: Backend>(z: IntTensor<B>, by: u32) -> IntTensor<B> {
+    B::bitwise_xor(z.clone(), B::bitwise_right_shift_scalar(z, by.into()))
+}
+
 /// Drops elements by a mask that the device makes, of whose unsigned products and sums the lowest 32 bits must remain.
 #[cfg_attr(not(feature = "cube"), allow(dead_code))]
 pub(crate) fn on_device<B: Backend>(x: FloatTensor<B>, mask: &DropoutMask) -> FloatTensor<B> {
@@ -34,12 +39,9 @@ pub(crate) fn on_device<B: Backend>(x: FloatTensor<B>, mask: &DropoutMask) -> Fl
     let half = |i: usize| spread((0..rows).map(|row| mask.key(row)[i]).collect(), [rows, 1]);
     // [1, d] -> [t, d]
     let counters = spread((0..columns as u32).map(|column| column.wrapping_mul(GOLDEN_32)).collect(), [1, columns]);
-    let shifted = |z: IntTensor<B>, i: usize| -> IntTensor<B> {
-        B::bitwise_xor(z.clone(), B::bitwise_right_shift_scalar(z, SHIFTS[i].into()))
-    };
     let z = B::int_add(counters, half(0));
-    let z = B::bitwise_xor(B::int_mul_scalar(shifted(z, 0), FACTORS[0].into()), half(1));
-    let z = shifted(B::int_mul_scalar(shifted(z, 1), FACTORS[1].into()), 2);
+    let z = B::bitwise_xor(B::int_mul_scalar(shifted::<B>(z, SHIFTS[0]), FACTORS[0].into()), half(1));
+    let z = shifted::<B>(B::int_mul_scalar(shifted::<B>(z, SHIFTS[1]), FACTORS[1].into()), SHIFTS[2]);
     let bool_dtype = get_or_init_device_settings::<B>(&device).bool_dtype;
     let dropped = B::int_lower_elem(z, mask.threshold().into(), bool_dtype);
     B::float_mask_fill(B::float_mul_scalar(x, mask.scale().into()), dropped, 0f32.into())

@@ -6,6 +6,7 @@ pub(crate) mod blockwise;
 pub(crate) mod cache;
 pub(crate) mod dora;
 pub(crate) mod dropout;
+pub(crate) mod dropout_keys;
 pub(crate) mod geglu;
 pub(crate) mod head;
 mod likeliest;

@@ -5,11 +5,11 @@ use setpoint_transformer::Part;
 
 use super::meeting::{Meeting, Sum};
 use super::orders::Halt;
-use super::step::{Measured, checked_loss};
+use super::step::{Measured, check_graph, check_numbers};
 use super::team::{Pace, Replica, Step};
-use crate::sink::read_squares;
-use crate::task::accept_part;
-use crate::{Forward, GradientSink, MicroBatch, Task, Trainable};
+use crate::sink::unread_squares;
+use crate::task::{accept_part, with_loss};
+use crate::{Forward, GradientSink, MicroBatch, PassNumbers, Task, Trainable};
 
 /// A model on its way through its own backward pass: each part is moved as soon as its gradient is complete, on this device and the others.
 pub(super) struct Moving<M> {
@@ -43,7 +43,7 @@ impl<M: Trainable> Moving<M> {
             share => self.compute(task, step, share)?,
         };
         self.meeting.end();
-        measured.squares = read_squares(self.squares);
+        measured.squares = unread_squares(self.squares).read();
         Ok((self.replica?, self.meeting, measured))
     }
 
@@ -57,19 +57,22 @@ impl<M: Trainable> Moving<M> {
         let share = MicroBatch::Examples(share.len()).split(share, |example| task.cost(example)).concat();
         let at_step = replica.model.at_step(step.masks);
         let model = at_step.as_ref().unwrap_or(&replica.model);
-        let forward = task.forward(model, &share, &step.context)?;
-        let loss = checked_loss(task, &share, &forward, step.number)?;
+        let Forward { loss, numbers, tape, second_tape } = task.forward(model, &share, &step.context)?;
+        check_graph(&loss)?;
+        // Before a parameter moves.
+        let (value, numbers) = with_loss(&loss, numbers).read();
+        check_numbers(task, &share, value, &numbers, step.number)?;
         let decoder = task.decoder();
         // A tied head adds to the gradient of the embeddings, which is complete only at the end.
         let embeddings = format!("{decoder}.embed_tokens.weight");
         let mut rest = GradientSink::new();
-        let mut gradients = forward.loss.backward();
+        let mut gradients = loss.backward();
         rest.accept("", model, &mut gradients);
         // It holds all parameters, so it must be gone before they move.
         drop(at_step);
         self.replica = Ok(replica);
         self.accept(rest.take_all_but(&embeddings));
-        for (decoder, tape) in Forward::tapes(decoder, forward.tape, forward.second_tape) {
+        for (decoder, tape) in Forward::tapes(decoder, tape, second_tape) {
             tape.backward(&mut gradients, &mut |part, gradients| {
                 let block = matches!(part, Part::Block(..));
                 accept_part(decoder, part, gradients, &mut rest);
@@ -79,8 +82,8 @@ impl<M: Trainable> Moving<M> {
             });
         }
         self.accept(rest);
-        let (metrics, responses) = (forward.metrics, forward.responses);
-        Ok(Measured { loss, metrics, responses, micro_batches: 1, ..Measured::default() })
+        let PassNumbers { metrics, responses, .. } = numbers;
+        Ok(Measured { loss: value, metrics, responses, micro_batches: 1, ..Measured::default() })
     }
 
     /// The step of a device that has no share of the batch and moves as the others do.

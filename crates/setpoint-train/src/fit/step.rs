@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use burn::tensor::Tensor;
 use setpoint_transformer::lora::MaskSeed;
 
 use super::budget::Budget;
 use super::team::{Pace, Step, Team};
-use crate::sink::Squares;
-use crate::task::{backward_all, survey};
-use crate::{BatchContext, Error, Forward, GradientSink, MetricSums, ResponseValues, Task, Trainable};
+use crate::sink::{Squares, norm_of};
+use crate::task::{backward_all, survey, with_loss};
+use crate::{
+    BatchContext, Error, Forward, GradientSink, MetricSums, PassNumbers, ResponseValues, Task, Trainable, Unread,
+};
 
 /// Loss, metrics, responses' numbers and gradient norm of a whole batch.
 #[derive(Default)]
@@ -98,7 +101,8 @@ pub(super) fn compute<T: Task>(
     Ok((team, measured))
 }
 
-/// One device's share of a batch, forward and backward. The norm of the gradient is not known yet.
+/// One device's share of a batch, forward and backward. All numbers of the micro-batches are read at once, at the end, with the norm of the
+/// gradient.
 pub(super) fn pass<T: Task>(
     task: &T,
     model: &T::Model,
@@ -108,12 +112,20 @@ pub(super) fn pass<T: Task>(
     let at_step = model.at_step(step.masks);
     let model = at_step.as_ref().unwrap_or(model);
     let mut sink = GradientSink::new();
-    let mut measured = Measured { micro_batches: split.len(), ..Measured::default() };
+    let mut unread = vec![];
     for examples in split {
-        let mut forward = task.forward(model, examples, &step.context)?;
-        measured.metrics.merge(&forward.metrics);
-        measured.responses.append(std::mem::take(&mut forward.responses));
-        measured.loss += backward(task, model, examples, forward, &mut sink, step.number)?;
+        let Forward { loss, numbers, tape, second_tape } = task.forward(model, examples, &step.context)?;
+        check_graph(&loss)?;
+        unread.push(with_loss(&loss, numbers));
+        backward_all(model, loss, Forward::tapes(task.decoder(), tape, second_tape), &mut sink);
+    }
+    let (passes, squares) = Unread::all(unread).and(sink.squares()).read();
+    let mut measured = Measured { micro_batches: split.len(), grad_norm: norm_of(&squares), ..Measured::default() };
+    for (examples, (loss, numbers)) in split.iter().zip(passes) {
+        check_numbers(task, examples, loss, &numbers, step.number)?;
+        measured.loss += loss;
+        measured.metrics.merge(&numbers.metrics);
+        measured.responses.append(numbers.responses);
     }
     Ok((sink, measured))
 }
@@ -127,54 +139,42 @@ fn weighed<T: Task>(task: &T, batch: &[usize], step: u64) -> Result<(Vec<usize>,
     Ok((batch.iter().copied().filter(|&example| task.weight(example) != 0.0).collect(), denominator))
 }
 
-/// Adds one micro-batch's gradient to the sink and returns its loss.
-fn backward<T: Task>(
-    task: &T,
-    model: &T::Model,
-    examples: &[usize],
-    forward: Forward,
-    sink: &mut GradientSink,
-    step: u64,
-) -> Result<f64, Error> {
-    let value = checked_loss(task, examples, &forward, step)?;
-    let Forward { loss, tape, second_tape, .. } = forward;
-    backward_all(model, loss, Forward::tapes(task.decoder(), tape, second_tape), sink);
-    Ok(value)
-}
-
-/// The loss of a forward pass whose parts fit each other and are finite.
-pub(super) fn checked_loss<T: Task>(task: &T, examples: &[usize], forward: &Forward, step: u64) -> Result<f64, Error> {
+/// Checks the form of a loss.
+pub(super) fn check_graph(loss: &Tensor<1>) -> Result<(), Error> {
     let wrong = |reason: String| Err(Error::Forward { reason });
-    if forward.per_example.len() != examples.len() {
-        return wrong(format!(
-            "expected {} losses in `per_example`, found {}",
-            examples.len(),
-            forward.per_example.len()
-        ));
+    if loss.dims() != [1] {
+        return wrong(format!("expected a loss of shape [1], found {:?}", loss.dims()));
     }
-    if forward.loss.dims() != [1] {
-        return wrong(format!("expected a loss of shape [1], found {:?}", forward.loss.dims()));
-    }
-    if !forward.loss.is_tracked() {
+    if !loss.is_tracked() {
         return wrong("the loss has no graph; is the model on an autodiff device, with parameters to train?".into());
     }
-    let value = f64::from(forward.loss.clone().into_scalar::<f32>());
-    let bad: Vec<usize> = examples
-        .iter()
-        .zip(&forward.per_example)
-        .filter(|(_, loss)| !loss.is_finite())
-        .map(|(&example, _)| example)
-        .collect();
-    if !value.is_finite() || !bad.is_empty() {
+    Ok(())
+}
+
+/// Checks that the numbers of a pass fit its examples, and that its losses are finite.
+pub(super) fn check_numbers<T: Task>(
+    task: &T,
+    examples: &[usize],
+    loss: f64,
+    PassNumbers { per_example, .. }: &PassNumbers,
+    step: u64,
+) -> Result<(), Error> {
+    if per_example.len() != examples.len() {
+        let reason = format!("expected {} losses in `per_example`, found {}", examples.len(), per_example.len());
+        return Err(Error::Forward { reason });
+    }
+    let bad: Vec<usize> =
+        examples.iter().zip(per_example).filter(|(_, loss)| !loss.is_finite()).map(|(&example, _)| example).collect();
+    if !loss.is_finite() || !bad.is_empty() {
         return Err(Error::NonFinite {
             step,
             quantity: "loss",
-            value,
+            value: loss,
             examples: names(task, if bad.is_empty() { examples } else { &bad }),
             checkpoints: vec![],
         });
     }
-    Ok(value)
+    Ok(())
 }
 
 /// The examples whose gradient is not finite, found by computing it again: first each micro-batch
@@ -188,8 +188,8 @@ fn culprits<T: Task>(
     step: &Step<T::Survey>,
 ) -> Result<Vec<usize>, Error> {
     let bad = |examples: &[usize]| -> Result<bool, Error> {
-        let (sink, _) = pass(task, model, &[examples.to_vec()], step)?;
-        Ok(!sink.norm().is_finite())
+        let (_, measured) = pass(task, model, &[examples.to_vec()], step)?;
+        Ok(!measured.grad_norm.is_finite())
     };
     let mut found = vec![];
     for examples in split {

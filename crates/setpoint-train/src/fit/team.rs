@@ -125,12 +125,8 @@ impl<M: Trainable> Member<M> {
     ) -> Result<Attempted<Measured>, Error> {
         // That of an attempt in which another device failed would only take memory.
         self.gradient = GradientSink::new();
-        let done = attempt(|| {
-            let (sink, mut measured) = pass(task, &self.replica.model, split, step)?;
-            // A gradient that there was no memory for must be found before the others wait for it.
-            measured.grad_norm = sink.norm();
-            Ok((sink, measured))
-        })?;
+        // A gradient that there was no memory for must be found before the others wait for it: the pass reads its norm.
+        let done = attempt(|| pass(task, &self.replica.model, split, step))?;
         Ok(done.map(|(sink, measured)| {
             self.gradient = sink;
             measured
@@ -142,7 +138,7 @@ impl<M: Trainable> Member<M> {
         let gradient = std::mem::take(&mut self.gradient);
         let sum = if works { self.meeting.sum(gradient) } else { self.meeting.next() };
         self.sum = sum.ok_or(Halt::Deserted)?;
-        let squares = if self.meeting.owners().is_some() { self.sum.own.squares() } else { Squares::new() };
+        let squares = if self.meeting.owners().is_some() { self.sum.own.squares().read() } else { Squares::new() };
         Ok((self, squares))
     }
 

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData, activation};
 use setpoint_train::{
-    BatchContext, Error, Evaluation, Forward, Hooks, Measurement, MetricSums, ResponseValues, RunDir, Sample,
-    StepReport, Task, Trainable,
+    BatchContext, Error, Evaluation, Forward, Hooks, Measurement, MetricSums, PassNumbers, ResponseValues, RunDir,
+    Sample, StepReport, Task, Trainable, Unread,
 };
 
 pub const VOCABULARY: usize = 7;
@@ -170,7 +170,7 @@ impl Task for Regression {
         let targets = Tensor::<1>::from_data(targets.as_slice(), &device);
         let weights = Tensor::<1>::from_data(weights.as_slice(), &device);
         let errors = (model.forward(ids, shares) - targets).square();
-        let per_example: Vec<f32> = errors.to_data().iter().collect();
+        let of_examples = errors.clone();
         let mut loss = (errors * weights).sum_dim(0) / batch.denominator;
         if let Some((example, Poison::Gradient)) = self.poison
             && examples.contains(&example)
@@ -178,14 +178,18 @@ impl Task for Regression {
             // √0 is 0 and its derivative is not finite.
             loss = loss + (model.head.val().reshape([WIDTH]) * 0.0).sum_dim(0).sqrt();
         }
-        let mut metrics = MetricSums::new();
-        metrics.mean("mse", per_example.iter().map(|&e| f64::from(e)).sum(), per_example.len() as f64);
-        metrics.max("worst", per_example.iter().fold(0.0, |a, &e| f64::from(e).max(a)));
-        let mut responses = ResponseValues::default();
-        for (&example, &error) in examples.iter().zip(&per_example) {
-            responses.push(example, [("error", f64::from(error)), ("length", self.weight(example))]);
-        }
-        Ok(Forward { loss, metrics, per_example, responses, tape: None, second_tape: None })
+        let lengths: Vec<(usize, f64)> = examples.iter().map(|&example| (example, self.weight(example))).collect();
+        let numbers = Unread::of(of_examples).map(move |errors| {
+            let mut metrics = MetricSums::new();
+            metrics.mean("mse", errors.iter().sum(), errors.len() as f64);
+            metrics.max("worst", errors.iter().copied().fold(0.0, f64::max));
+            let mut responses = ResponseValues::default();
+            for (&(example, length), &error) in lengths.iter().zip(&errors) {
+                responses.push(example, [("error", error), ("length", length)]);
+            }
+            PassNumbers { metrics, per_example: errors.iter().map(|&error| error as f32).collect(), responses }
+        });
+        Ok(Forward { loss, numbers, tape: None, second_tape: None })
     }
 
     fn describe(&self, example: usize) -> String {

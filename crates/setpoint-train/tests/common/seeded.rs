@@ -1,7 +1,7 @@
 //! A task on language models that the tests of the engine and of the devices share.
 
 use burn::tensor::Tensor;
-use setpoint_train::{BatchContext, Error, Forward, PromptLogps, Sequence, Task, sequence_logps};
+use setpoint_train::{BatchContext, Error, Forward, PassNumbers, PromptLogps, Sequence, Task, Unread, sequence_logps};
 use setpoint_transformer::CausalLm;
 
 /// Sequences as examples, each with its seed as the slope of its response's log-probability.
@@ -34,14 +34,12 @@ impl Task for Seeded {
         let seeds: Vec<f32> = examples.iter().map(|&i| self.seeds[i]).collect();
         let plain = model.decoder().device().without_autodiff();
         let losses = found.response * Tensor::<1>::from_data(seeds.as_slice(), &plain).autodiff();
-        Ok(Forward {
-            per_example: losses.clone().into_data().iter().collect(),
-            loss: losses.sum().div_scalar(batch.denominator),
-            metrics: Default::default(),
-            responses: Default::default(),
-            tape: found.tape,
-            second_tape: None,
-        })
+        let numbers = Unread::of(losses.clone()).map(|losses| PassNumbers {
+            per_example: losses.into_iter().map(|loss| loss as f32).collect(),
+            ..PassNumbers::default()
+        });
+        let loss = losses.sum().div_scalar(batch.denominator);
+        Ok(Forward { loss, numbers, tape: found.tape, second_tape: None })
     }
 
     fn order(&self, _seed: u64, _epoch: u64) -> Vec<usize> {

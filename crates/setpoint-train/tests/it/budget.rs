@@ -69,11 +69,14 @@ const HEADS: usize = 8;
 /// Positions whose logits exist at a time there.
 const CHUNK: usize = 64;
 
-/// The variables that ask a process of this test for its memory: text length and vocabulary, and a file for the answer.
-const ASKED: [&str; 3] = ["SETPOINT_TEST_TOKENS", "SETPOINT_TEST_VOCABULARY", "SETPOINT_TEST_BYTES"];
+/// The variable that asks a process of this test for the memory of all cases: a file for the answer.
+const ASKED: &str = "SETPOINT_TEST_BYTES";
 
-/// Returns the bytes that a device has reserved after two steps on one text.
-fn reserved(tokens: usize, vocabulary: usize) -> u64 {
+/// Numbers of tokens, and vocabularies.
+const CASES: [(usize, usize); 4] = [(1024, 512), (2048, 512), (512, 8192), (2048, 8192)];
+
+/// Returns the bytes that a device has reserved after a step on one text, from an empty memory.
+fn reserved((tokens, vocabulary): (usize, usize)) -> u64 {
     let text = format!(
         r#"{{"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": {HEADS}, "num_key_value_heads": 2,
             "intermediate_size": 96, "vocab_size": {vocabulary}, "tie_word_embeddings": true, "rms_norm_eps": 1e-5,
@@ -81,37 +84,34 @@ fn reserved(tokens: usize, vocabulary: usize) -> u64 {
     );
     let config = ModelConfig::from_json(&text).unwrap();
     let head = HeadOptions { chunk: Some(CHUNK), ..HeadOptions::default() };
+    let device = graphics().expect("a device of wgpu").without_autodiff();
     let mut trained = Trained::new(&config, head, &[tokens]);
     trained.step();
-    trained.step();
-    let device = graphics().expect("a device of wgpu").without_autodiff();
-    device.memory_pool_usage().expect("the memory of a GPU").bytes_reserved
+    device.sync().unwrap();
+    let bytes = device.memory_pool_usage().expect("the memory of a GPU").bytes_reserved;
+    drop(trained);
+    device.memory_cleanup();
+    device.sync().unwrap();
+    bytes
 }
 
-/// In processes of their own, because all tests of a process share a device's memory.
+/// In a process of its own, because all tests of a process share a device's memory.
 #[test]
 #[ignore = "takes minutes on a software driver"]
 fn memory_grows_with_neither_the_square_of_the_tokens_nor_their_product_with_the_vocabulary() {
-    let [tokens, vocabulary, bytes] = ASKED.map(std::env::var_os);
-    if let (Some(tokens), Some(vocabulary), Some(bytes)) = (tokens, vocabulary, bytes) {
-        let number = |text: std::ffi::OsString| text.into_string().unwrap().parse().unwrap();
-        std::fs::write(bytes, reserved(number(tokens), number(vocabulary)).to_string()).unwrap();
+    if let Some(file) = std::env::var_os(ASKED) {
+        std::fs::write(file, CASES.map(|case| reserved(case).to_string()).join(" ")).unwrap();
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let measure = |tokens: usize, vocabulary: usize| -> u64 {
-        let name = "budget::memory_grows_with_neither_the_square_of_the_tokens_nor_their_product_with_the_vocabulary";
-        let file = dir.path().join("bytes");
-        let values = [tokens.to_string().into(), vocabulary.to_string().into(), file.clone().into_os_string()];
-        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-        let child =
-            child.args(["--exact", "--ignored", name]).envs(ASKED.into_iter().zip::<[std::ffi::OsString; 3]>(values));
-        let child = child.output().unwrap();
-        assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
-        std::fs::read_to_string(file).unwrap().parse().unwrap()
-    };
-    let [short, long, wide_short, wide_long] =
-        [(1024, 512), (2048, 512), (512, 8192), (2048, 8192)].map(|(tokens, vocabulary)| measure(tokens, vocabulary));
+    let file = dir.path().join("bytes");
+    let name = "budget::memory_grows_with_neither_the_square_of_the_tokens_nor_their_product_with_the_vocabulary";
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    let child = child.args(["--exact", "--ignored", name]).env(ASKED, &file).output().unwrap();
+    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
+    let answer = std::fs::read_to_string(file).unwrap();
+    let bytes: Vec<u64> = answer.split(' ').map(|bytes| bytes.parse().unwrap()).collect();
+    let [short, long, wide_short, wide_long] = bytes[..] else { panic!("{answer}") };
     // What one matrix of scores, or all logits, would grow by; a part of it is allowed for all that grows with the tokens.
     let scores = (4 * HEADS * (2048 * 2048 - 1024 * 1024)) as u64;
     let logits = (4 * (2048 - 512) * 8192) as u64;

@@ -207,7 +207,7 @@ fn scores_of_a_step_are_those_of_its_loss() {
     let task = task();
     let forward = task.forward(&at_step, &[0, 1, 2, 3, 4, 5], &Default::default()).unwrap();
     let found = scores(&at_step);
-    for ((loss, seed), logp) in forward.per_example.iter().zip(&task.seeds).zip(&found) {
+    for ((loss, seed), logp) in forward.numbers.read().per_example.iter().zip(&task.seeds).zip(&found) {
         assert!((f64::from(loss / seed) - logp).abs() < 1e-4, "{} against {logp}", loss / seed);
     }
     assert!(found.iter().zip(scores(&trained)).all(|(dropped, whole)| (dropped - whole).abs() > 1e-5));

@@ -6,13 +6,13 @@ use burn::module::Module;
 use burn::tensor::{Int, Tensor, TensorData};
 use setpoint_align::{DroVSettings, Metrics, ResponsePoint, constant_like, dro_v};
 use setpoint_reward::{HeadInit, RewardModel};
-use setpoint_train::{BatchContext, Error, Forward, ResponseValues, Task, Trainable};
+use setpoint_train::{BatchContext, Error, Forward, ResponseValues, Task, Trainable, Unread};
 use setpoint_transformer::checkpoint::with_stable_ids;
 use setpoint_transformer::lora::MaskSeed;
 use setpoint_transformer::{CausalLm, ModelConfig};
 
 use super::single::{self, Single, SingleResponses};
-use super::{host, mean_loss, metric_sums};
+use super::{mean_loss, metric_sums};
 
 /// A policy and a value network, which DRO-V and PPO train together.
 #[derive(Module, Debug)]
@@ -107,22 +107,25 @@ impl Task for DroVTask {
         let log_ratios = logps.clone() - constant_like(&ref_logps, &logps);
         let output = dro_v(log_ratios, constant_like(&rewards, &logps), values.clone(), &self.settings);
 
-        let mut metrics = Metrics::default();
-        let mut responses = ResponseValues::default();
-        let (logps, values) = (host(logps), host(values));
-        for (i, (&example, row)) in examples.iter().zip(&rows).enumerate() {
-            let point = ResponsePoint::with_reference(logps[i], ref_logps[i], self.settings.beta);
-            metrics.record("dro_v/value", values[i]);
-            metrics.record("dro_v/residual", rewards[i] - values[i] - point.reward);
-            // Where the residual would be 0.
-            let target = (rewards[i] - values[i]) / self.settings.beta;
-            let found = [("log_ratio", logps[i] - ref_logps[i]), ("target", target)];
-            responses.push(example, row.logged().into_iter().chain(found));
-            if let Some(role) = row.role() {
-                metrics.record_response(role, &point);
+        let (examples, beta) = (examples.to_vec(), self.settings.beta);
+        let logged = Unread::of(logps).and(Unread::of(values)).map(move |(logps, values)| {
+            let mut metrics = Metrics::default();
+            let mut responses = ResponseValues::default();
+            for (i, (&example, row)) in examples.iter().zip(&rows).enumerate() {
+                let point = ResponsePoint::with_reference(logps[i], ref_logps[i], beta);
+                metrics.record("dro_v/value", values[i]);
+                metrics.record("dro_v/residual", rewards[i] - values[i] - point.reward);
+                // Where the residual would be 0.
+                let target = (rewards[i] - values[i]) / beta;
+                let found = [("log_ratio", logps[i] - ref_logps[i]), ("target", target)];
+                responses.push(example, row.logged().into_iter().chain(found));
+                if let Some(role) = row.role() {
+                    metrics.record_response(role, &point);
+                }
             }
-        }
-        Ok(mean_loss(output.losses, batch.denominator, metric_sums(&metrics), responses, found))
+            (metric_sums(&metrics), responses)
+        });
+        Ok(mean_loss(output.losses, batch.denominator, logged, found))
     }
 
     fn decoder(&self) -> &'static str {

@@ -16,7 +16,7 @@ pub mod stages;
 
 use burn::tensor::Tensor;
 use setpoint_align::{Metric, Metrics, weighted_sum};
-use setpoint_train::{Forward, MetricSums, MicroBatch, ResponseValues, SequenceLogps};
+use setpoint_train::{Forward, MetricSums, MicroBatch, PassNumbers, ResponseValues, SequenceLogps, Unread};
 
 /// A prompt of a task and one of its responses.
 pub type Place = (usize, usize);
@@ -28,25 +28,44 @@ pub const PART_TOKENS: usize = 1 << 22;
 fn mean_loss(
     losses: Tensor<1>,
     denominator: f64,
-    mut metrics: MetricSums,
-    responses: ResponseValues,
+    logged: Unread<(MetricSums, ResponseValues)>,
     logps: SequenceLogps,
 ) -> Forward {
     let loss = weighted_sum(losses.clone(), &vec![1.0 / denominator; losses.dims()[0]]);
-    record_entropy(&mut metrics, &logps);
-    let per_example = losses.into_data().iter::<f32>().collect();
-    Forward { loss, metrics, per_example, responses, tape: logps.tape, second_tape: None }
+    let of_host = logged.and(Entropy::of(&logps)).and(Unread::of(losses));
+    let numbers = of_host.map(|(((mut metrics, responses), entropy), losses)| {
+        entropy.record(&mut metrics);
+        PassNumbers { metrics, per_example: in_f32(&losses), responses }
+    });
+    Forward { loss, numbers, tape: logps.tape, second_tape: None }
 }
 
-/// A tensor's numbers on the host.
-fn host(values: Tensor<1>) -> Vec<f64> {
-    values.into_data().iter::<f64>().collect()
+/// Returns the losses of examples as the engine asks for them.
+fn in_f32(losses: &[f64]) -> Vec<f32> {
+    losses.iter().map(|&loss| loss as f32).collect()
 }
 
-/// Adds trl's `entropy`: the mean over the responses' tokens of the policy's entropy, nats.
-fn record_entropy(sums: &mut MetricSums, logps: &SequenceLogps) {
-    let total: f64 = logps.entropy.clone().into_data().iter::<f64>().sum();
-    sums.mean("entropy", total, logps.response_tokens.iter().sum::<usize>() as f64);
+/// Takes in what an objective leaves on the device.
+fn unread<T: 'static>(value: setpoint_align::Unread<T>) -> Unread<T> {
+    Unread::new(value.tensors, value.finish)
+}
+
+/// trl's `entropy`: that of the policy over the responses' tokens, nats.
+struct Entropy {
+    sum: f64,
+    tokens: usize,
+}
+
+impl Entropy {
+    fn of(logps: &SequenceLogps) -> Unread<Self> {
+        let tokens = logps.response_tokens.iter().sum();
+        Unread::of(logps.entropy.clone()).map(move |own| Self { sum: own.iter().sum(), tokens })
+    }
+
+    /// Adds to its mean.
+    fn record(&self, sums: &mut MetricSums) {
+        sums.mean("entropy", self.sum, self.tokens as f64);
+    }
 }
 
 /// Hands the objective's metrics over to the engine, which adds those of the micro-batches up.

@@ -48,16 +48,22 @@ impl Task for NllTask {
     }
 
     fn forward(&self, model: &CausalLm, examples: &[usize], batch: &BatchContext<()>) -> Result<Forward, Error> {
-        let mut forward = self.inner.forward(model, examples, batch)?;
-        let mut responses = ResponseValues::default();
-        for (&example, &mean) in examples.iter().zip(&forward.per_example) {
+        let logged = |&example: &usize| {
             let BestPrompt { prompt, roles, best } = self.prompts.get(example)?;
-            let logp = -f64::from(mean) * self.inner.weight(example);
             let logged = prompt.logged(best, roles[best], prompt.rewards[best]);
-            responses.push(example, logged.into_iter().chain([("logp", logp)]));
-            forward.metrics.mean("logps/chosen", logp, 1.0);
-        }
-        forward.responses = responses;
+            Ok((example, self.inner.weight(example), logged))
+        };
+        let known = examples.iter().map(logged).collect::<Result<Vec<_>, Error>>()?;
+        let mut forward = self.inner.forward(model, examples, batch)?;
+        forward.numbers = forward.numbers.map(move |mut numbers| {
+            numbers.responses = ResponseValues::default();
+            for ((example, tokens, logged), &mean) in known.into_iter().zip(&numbers.per_example) {
+                let logp = -f64::from(mean) * tokens;
+                numbers.responses.push(example, logged.into_iter().chain([("logp", logp)]));
+                numbers.metrics.mean("logps/chosen", logp, 1.0);
+            }
+            numbers
+        });
         Ok(forward)
     }
 

@@ -10,14 +10,14 @@ use setpoint_align::{
     mixed, token_mean_nll,
 };
 use setpoint_train::{
-    BatchContext, Error, Forward, MicroBatch, OnDemand, PromptLogps, ResponseValues, Sequence, SequenceLogps, Task,
-    score_sequences, sequence_logps, shared_tokens,
+    BatchContext, Error, Forward, MetricSums, MicroBatch, OnDemand, PromptLogps, ResponseValues, Sequence,
+    SequenceLogps, Task, Unread, score_sequences, sequence_logps, shared_tokens,
 };
 use setpoint_transformer::{CausalLm, RopeSwitch};
 
 use super::logps::Logps;
 use super::stages::{PairedPrompt, unscored};
-use super::{Place, host, mean_loss, metric_sums, pass_tokens};
+use super::{Place, mean_loss, metric_sums, pass_tokens};
 
 /// Prompts with pairs of responses, and the objectives to train by.
 #[derive(Debug)]
@@ -197,7 +197,8 @@ impl PairwiseTask {
                 (place(pair.chosen()), place(pair.rejected()))
             })
             .collect();
-        Ok(Places { examples: examples.to_vec(), prompts: self.read(examples)?, responses, pairs })
+        let ref_logps = examples.iter().map(|&example| self.known_ref_logps(example)).collect();
+        Ok(Places { examples: examples.to_vec(), prompts: self.read(examples)?, responses, pairs, ref_logps })
     }
 
     fn logps(&self, model: &CausalLm, places: &Places) -> Result<SequenceLogps, Error> {
@@ -246,18 +247,72 @@ impl PairwiseTask {
         }
     }
 
+    /// Collects what is logged: trl's metrics by the first objective's rewards, each objective's own, and of several objectives each one's loss.
+    fn logged(
+        &self,
+        logps: &SequenceLogps,
+        places: Places,
+        response_nll: Tensor<1>,
+        outputs: Vec<PairOutput>,
+    ) -> Unread<(MetricSums, ResponseValues)> {
+        let rewards = outputs.first().map(|first| first.loss.rewards.clone());
+        let rewards = rewards.into_iter().flat_map(|Pair { chosen, rejected }| [chosen, rejected]).map(Unread::of);
+        let mut columns: Vec<(String, Tensor<1>)> = Vec::new();
+        for (objective, output) in self.objectives.iter().zip(outputs) {
+            if self.objectives.len() > 1 {
+                columns.push((format!("loss/{}", objective.name), output.loss.losses));
+            }
+            columns.extend(output.metrics.into_iter().map(|(name, values)| (name.to_owned(), values)));
+        }
+        // ORPO has logged its own.
+        if self.nll_weight != 0.0 && columns.iter().all(|(name, _)| name != "nll_loss") {
+            columns.push(("nll_loss".to_owned(), response_nll));
+        }
+        let (names, columns): (Vec<String>, Vec<Tensor<1>>) = columns.into_iter().unzip();
+        let columns = Unread::all(columns.into_iter().map(Unread::of));
+        let seen = Unread::of(logps.response.clone()).and(Unread::all(rewards)).and(columns);
+        seen.map(move |((logps, rewards), columns)| {
+            let mut metrics = Metrics::default();
+            if let [chosen, rejected] = &rewards[..] {
+                places.record(&logps, chosen, rejected, &mut metrics);
+            }
+            for (name, values) in names.iter().zip(columns) {
+                values.into_iter().for_each(|value| metrics.record(name, value));
+            }
+            (metric_sums(&metrics), places.values(&logps))
+        })
+    }
+}
+
+/// The responses of a micro-batch, and its pairs as places among them.
+struct Places {
+    /// The examples that the pairs are.
+    examples: Vec<usize>,
+    prompts: Prompts,
+    responses: Vec<Place>,
+    /// `(chosen, rejected)`.
+    pairs: Vec<(usize, usize)>,
+    /// The reference's log-probabilities of each pair, if there is a reference.
+    ref_logps: Vec<Option<Sides>>,
+}
+
+impl Places {
+    /// A number for each response of a micro-batch.
+    fn each(&self, value: impl Fn(&PairedPrompt, usize) -> f64) -> Vec<f64> {
+        self.responses.iter().map(|(prompt, response)| value(&self.prompts[prompt], *response)).collect()
+    }
+
     /// Collects the values that are logged of both sides of each pair. A response that stands in several pairs is logged with each.
-    fn responses(&self, logps: &[f64], places: &Places) -> ResponseValues {
+    fn values(&self, logps: &[f64]) -> ResponseValues {
         let mut responses = ResponseValues::default();
-        for (&example, &(w, l)) in places.examples.iter().zip(&places.pairs) {
-            let ref_logps = self.known_ref_logps(example);
+        for ((&example, &(w, l)), ref_logps) in self.examples.iter().zip(&self.pairs).zip(&self.ref_logps) {
             let sides = [
                 (w, Role::Chosen, ref_logps.map(|logps| logps.chosen)),
                 (l, Role::Rejected, ref_logps.map(|logps| logps.rejected)),
             ];
             for (place, role, ref_logp) in sides {
-                let (prompt, j) = places.responses[place];
-                let PairedPrompt { prompt, .. } = &places.prompts[&prompt];
+                let (prompt, j) = self.responses[place];
+                let PairedPrompt { prompt, .. } = &self.prompts[&prompt];
                 let found = match ref_logp {
                     Some(ref_logp) => ("log_ratio", logps[place] - ref_logp),
                     None => ("logp", logps[place]),
@@ -270,54 +325,18 @@ impl PairwiseTask {
         responses
     }
 
-    /// trl's metrics by the first objective's rewards, each objective's own, and of several objectives each one's loss.
-    fn metrics(&self, logps: &[f64], places: &Places, response_nll: Tensor<1>, outputs: Vec<PairOutput>) -> Metrics {
-        let mut metrics = Metrics::default();
-        if let Some(first) = outputs.first() {
-            let rewards = [&first.loss.rewards.chosen, &first.loss.rewards.rejected].map(|side| host(side.clone()));
-            let point = |place: usize, ref_logp: Option<f64>, reward: f64| ResponsePoint {
-                logp: logps[place],
-                log_ratio: ref_logp.map(|ref_logp| logps[place] - ref_logp),
-                reward,
-            };
-            for (i, (&(w, l), &example)) in places.pairs.iter().zip(&places.examples).enumerate() {
-                let ref_logps = self.known_ref_logps(example);
-                let chosen = point(w, ref_logps.map(|logps| logps.chosen), rewards[0][i]);
-                let rejected = point(l, ref_logps.map(|logps| logps.rejected), rewards[1][i]);
-                metrics.record_pair(&chosen, &rejected);
-            }
-        }
-        let mut record = |name: &str, values: Tensor<1>| {
-            host(values).into_iter().for_each(|value| metrics.record(name, value));
+    /// Records trl's metrics of the pairs, by the implicit rewards of both sides.
+    fn record(&self, logps: &[f64], chosen: &[f64], rejected: &[f64], metrics: &mut Metrics) {
+        let point = |place: usize, ref_logp: Option<f64>, reward: f64| ResponsePoint {
+            logp: logps[place],
+            log_ratio: ref_logp.map(|ref_logp| logps[place] - ref_logp),
+            reward,
         };
-        for (objective, output) in self.objectives.iter().zip(outputs) {
-            if self.objectives.len() > 1 {
-                record(&format!("loss/{}", objective.name), output.loss.losses);
-            }
-            output.metrics.into_iter().for_each(|(name, values)| record(name, values));
+        for (i, (&(w, l), ref_logps)) in self.pairs.iter().zip(&self.ref_logps).enumerate() {
+            let chosen = point(w, ref_logps.map(|logps| logps.chosen), chosen[i]);
+            let rejected = point(l, ref_logps.map(|logps| logps.rejected), rejected[i]);
+            metrics.record_pair(&chosen, &rejected);
         }
-        // ORPO has logged its own.
-        if self.nll_weight != 0.0 && metrics.get("nll_loss").is_none() {
-            host(response_nll).into_iter().for_each(|value| metrics.record("nll_loss", value));
-        }
-        metrics
-    }
-}
-
-/// The responses of a micro-batch, and its pairs as places among them.
-struct Places {
-    /// The examples that the pairs are.
-    examples: Vec<usize>,
-    prompts: Prompts,
-    responses: Vec<Place>,
-    /// `(chosen, rejected)`.
-    pairs: Vec<(usize, usize)>,
-}
-
-impl Places {
-    /// A number for each response of a micro-batch.
-    fn each(&self, value: impl Fn(&PairedPrompt, usize) -> f64) -> Vec<f64> {
-        self.responses.iter().map(|(prompt, response)| value(&self.prompts[prompt], *response)).collect()
     }
 }
 
@@ -390,10 +409,8 @@ impl Task for PairwiseTask {
             parts.push((self.nll_weight, batch.response_nll.clone()));
         }
         let losses = mixed(parts);
-        let found = host(logps.response.clone());
-        let metrics = self.metrics(&found, &places, batch.response_nll, outputs);
-        let responses = self.responses(&found, &places);
-        Ok(mean_loss(losses, context.denominator, metric_sums(&metrics), responses, logps))
+        let logged = self.logged(&logps, places, batch.response_nll, outputs);
+        Ok(mean_loss(losses, context.denominator, logged, logps))
     }
 
     fn describe(&self, example: usize) -> String {

@@ -4,15 +4,15 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use setpoint_align::online::{OnlineObjective, PolicyBatch};
+use setpoint_align::online::{OnlineObjective, PolicyBatch, PolicyMetrics};
 use setpoint_align::weighted_sum;
 use setpoint_train::{
-    BatchContext, Error, Forward, HeadOptions, MetricSums, Order, PromptLogps, ResponseValues, Sequence, Task,
-    sequence_logps_with,
+    BatchContext, Error, Forward, HeadOptions, MetricSums, Order, PassNumbers, PromptLogps, ResponseValues, Sequence,
+    Task, Unread, sequence_logps_with,
 };
 use setpoint_transformer::{CausalLm, Tape};
 
-use super::{host, metric_sums};
+use super::{in_f32, metric_sums, unread};
 
 /// A sampled response with everything that its loss is made of.
 #[derive(Debug, Clone)]
@@ -71,18 +71,16 @@ impl PolicyTask {
         &self.responses[example]
     }
 
-    /// Returns the numbers of a response for `responses.jsonl`. `logp`: its log-probability, nats, if it was computed.
-    pub(super) fn logged(&self, example: usize, logp: Option<f64>) -> Vec<(&'static str, f64)> {
+    /// Returns the numbers of a response for `responses.jsonl` that are known before its pass.
+    pub(super) fn logged(&self, example: usize) -> LoggedResponse {
         let SampledResponse { index, reward, old, advantages, .. } = &self.responses[example];
-        let mut logged = vec![
+        let known = [
             ("response", *index as f64),
             ("reward", *reward),
             ("tokens", old.len() as f64),
             ("advantage", advantages.first().copied().unwrap_or_default()),
         ];
-        logged.extend(logp.map(|logp| ("logp", logp)));
-        logged.push(("old_logp", old.iter().sum::<f64>()));
-        logged
+        LoggedResponse { example, known, old_logp: old.iter().sum() }
     }
 
     /// Runs some responses through the policy, and `further` sequences in the same pass.
@@ -116,21 +114,42 @@ impl PolicyTask {
             tokens,
             max_new_tokens: self.max_new_tokens,
         });
-        let mut metrics = metric_sums(&output.metrics);
-        output.minima.iter().for_each(|(name, value)| metrics.min(name, *value));
-        output.maxima.iter().for_each(|(name, value)| metrics.max(name, *value));
-        let entropy: f64 = host(found.entropy)[..rows].iter().sum();
-        metrics.mean("entropy", entropy, count as f64);
-        if self.objective.entropy_name() != "entropy" {
-            metrics.mean(self.objective.entropy_name(), entropy, count as f64);
-        }
+        let entropy_name = self.objective.entropy_name();
+        let seen = unread(output.metrics).and(Unread::of(found.entropy)).and(Unread::of(found.response));
+        let numbers = seen.map(move |((PolicyMetrics { metrics, minima, maxima }, entropy), mut logps)| {
+            let mut metrics = metric_sums(&metrics);
+            minima.iter().for_each(|(name, value)| metrics.min(name, *value));
+            maxima.iter().for_each(|(name, value)| metrics.max(name, *value));
+            let entropy: f64 = entropy[..rows].iter().sum();
+            metrics.mean("entropy", entropy, count as f64);
+            if entropy_name != "entropy" {
+                metrics.mean(entropy_name, entropy, count as f64);
+            }
+            logps.truncate(rows);
+            (metrics, logps)
+        });
         Ok(PolicyPass {
             losses: output.losses,
-            metrics,
-            logps: host(found.response)[..rows].to_vec(),
+            numbers,
             further: (others > 0).then(|| found.tokens.narrow(0, count, others)), // [all tokens] -> [the other tokens]
             tape: found.tape,
         })
+    }
+}
+
+/// The numbers of a response for `responses.jsonl` that are known before its pass.
+#[derive(Clone, Copy)]
+pub(super) struct LoggedResponse {
+    pub(super) example: usize,
+    known: [(&'static str, f64); 4],
+    /// Its log-probability under the policy that sampled, nats.
+    old_logp: f64,
+}
+
+impl LoggedResponse {
+    /// Returns all numbers. `logp`: the response's log-probability, nats, if it was computed.
+    pub(super) fn with(self, logp: Option<f64>) -> impl Iterator<Item = (&'static str, f64)> {
+        self.known.into_iter().chain(logp.map(|logp| ("logp", logp))).chain([("old_logp", self.old_logp)])
     }
 }
 
@@ -138,10 +157,8 @@ impl PolicyTask {
 pub(super) struct PolicyPass {
     /// The loss of each response times its weight, with its graph, `[n]`.
     pub(super) losses: Tensor<1>,
-    /// Metrics of the responses.
-    pub(super) metrics: MetricSums,
-    /// The log-probability of each response, nats.
-    pub(super) logps: Vec<f64>,
+    /// Metrics of the responses, and the log-probability of each, nats.
+    pub(super) numbers: Unread<(MetricSums, Vec<f64>)>,
     /// The log-probabilities of the further sequences' tokens, nats, with their graph.
     pub(super) further: Option<Tensor<1>>,
     /// The decoder's part of the backward pass.
@@ -166,14 +183,17 @@ impl Task for PolicyTask {
     }
 
     fn forward(&self, model: &CausalLm, examples: &[usize], batch: &BatchContext<()>) -> Result<Forward, Error> {
-        let PolicyPass { losses, metrics, logps, tape, .. } = self.pass(model, examples, &[])?;
-        let mut responses = ResponseValues::default();
-        for (&example, logp) in examples.iter().zip(logps) {
-            responses.push(example, self.logged(example, Some(logp)));
-        }
+        let PolicyPass { losses, numbers, tape, .. } = self.pass(model, examples, &[])?;
         let loss = weighted_sum(losses.clone(), &vec![1.0 / batch.denominator; examples.len()]);
-        let per_example = losses.into_data().iter::<f32>().collect();
-        Ok(Forward { loss, metrics, per_example, responses, tape, second_tape: None })
+        let logged: Vec<LoggedResponse> = examples.iter().map(|&example| self.logged(example)).collect();
+        let numbers = numbers.and(Unread::of(losses)).map(move |((metrics, logps), losses)| {
+            let mut responses = ResponseValues::default();
+            for (logged, logp) in logged.into_iter().zip(logps) {
+                responses.push(logged.example, logged.with(Some(logp)));
+            }
+            PassNumbers { metrics, per_example: in_f32(&losses), responses }
+        });
+        Ok(Forward { loss, numbers, tape, second_tape: None })
     }
 
     /// Returns the responses of one prompt after those of another, so that they share its forward pass.

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 use setpoint_align::online::{PpoSettings, ValueBatch, clipped_value};
 use setpoint_align::weighted_sum;
-use setpoint_train::{BatchContext, Error, Forward, MetricSums, ResponseValues, Sequence, Task};
+use setpoint_train::{BatchContext, Error, Forward, MetricSums, PassNumbers, ResponseValues, Sequence, Task, Unread};
 use setpoint_transformer::Tape;
 
 use super::dro_v::PolicyAndValue;
-use super::policy::{PolicyPass, PolicyTask};
+use super::policy::{LoggedResponse, PolicyPass, PolicyTask};
 use super::sft::SftExample;
-use super::{host, metric_sums};
+use super::{in_f32, metric_sums, unread};
 
 /// The place of the value network's decoder in [`PolicyAndValue`].
 const VALUE_DECODER: &str = "value.model";
@@ -119,17 +119,18 @@ impl PpoTask {
             },
             self.settings.value_clip,
         );
-        let mut rest = host(values).into_iter();
-        let mut first = Vec::with_capacity(examples.len());
-        for &example in examples {
-            first.push(rest.next().unwrap_or_default());
-            // `nth` skips the other slots.
-            let others = self.slots[example].values.len() - 1;
-            if others > 0 {
-                rest.nth(others - 1);
-            }
-        }
-        Ok(ValuePass { losses: output.losses * factor, metrics: metric_sums(&output.metrics), first, tape })
+        let mut next = 0;
+        let mut start = |&example: &usize| {
+            let start = next;
+            next += self.slots[example].values.len();
+            start
+        };
+        // The place of each response's first value.
+        let starts: Vec<usize> = examples.iter().map(&mut start).collect();
+        let numbers = unread(output.metrics).and(Unread::of(values)).map(move |(metrics, values)| {
+            (metric_sums(&metrics), starts.into_iter().map(|start| values[start]).collect())
+        });
+        Ok(ValuePass { losses: output.losses * factor, numbers, tape })
     }
 }
 
@@ -137,9 +138,8 @@ impl PpoTask {
 struct ValuePass {
     /// The loss of each response, `[n]`.
     losses: Tensor<1>,
-    metrics: MetricSums,
-    /// The value of each response's first slot, units of reward.
-    first: Vec<f64>,
+    /// Metrics, and the value of each response's first slot, units of reward.
+    numbers: Unread<(MetricSums, Vec<f64>)>,
     tape: Option<Tape>,
 }
 
@@ -176,37 +176,53 @@ impl Task for PpoTask {
         // All losses are divided by the tokens of the batch below; that of the values is a mean over its slots.
         let factor = self.settings.value_weight * batch.denominator / slots;
         let value = self.value_losses(model, examples, factor)?;
-        let mut metrics = value.metrics;
-        let (mut losses, mut logps, mut tape, mut other) = (value.losses, Vec::new(), None, None);
+        let (mut losses, mut tape, mut other) = (value.losses, None, None);
+        let mut of_policy = Unread::known(None);
+        let mut of_ptx = Unread::known(None);
         if !self.is_warmup {
             let rows: Vec<&PtxRow> =
                 self.ptx.iter().flat_map(|rows| examples.iter().map(move |&e| &*rows[e])).collect();
             let sequences: Vec<&Sequence> = rows.iter().map(|row| &row.sequence).collect();
-            let PolicyPass { losses: own, metrics: of_policy, logps: found, further, tape: left } =
+            let PolicyPass { losses: own, numbers, further, tape: left } =
                 self.policy.pass(&model.policy, examples, &sequences)?;
-            metrics.merge(&of_policy);
+            of_policy = numbers.map(Some);
             losses = own + losses;
-            (logps, tape) = (found, left);
+            tape = left;
             if let Some(further) = further {
                 let counted: Vec<f64> = rows.iter().flat_map(|row| row.counted.iter().copied()).collect();
-                let nll: f64 = host(further.clone()).iter().zip(&counted).map(|(logp, counted)| -logp * counted).sum();
-                metrics.mean("loss/ptx", nll, counted.iter().sum());
                 let weights: Vec<f64> = counted.iter().map(|c| -c * self.settings.ptx_weight / ptx).collect();
+                of_ptx = Unread::of(further.clone()).map(move |logps| {
+                    let nll: f64 = logps.iter().zip(&counted).map(|(logp, counted)| -logp * counted).sum();
+                    Some((nll, counted.iter().sum::<f64>()))
+                });
                 other = Some(weighted_sum(further, &weights));
             }
-        }
-        let mut responses = ResponseValues::default();
-        for (i, &example) in examples.iter().enumerate() {
-            let of_value = [("value", value.first[i]), ("return", self.slots[example].returns[0])];
-            responses.push(example, self.policy.logged(example, logps.get(i).copied()).into_iter().chain(of_value));
         }
         let mut loss = weighted_sum(losses.clone(), &vec![1.0 / batch.denominator; examples.len()]);
         if let Some(other) = other {
             loss = loss + other;
         }
-        let per_example = losses.into_data().iter::<f32>().collect();
+        let logged = |&example: &usize| (self.policy.logged(example), self.slots[example].returns[0]);
+        let logged: Vec<(LoggedResponse, f64)> = examples.iter().map(logged).collect();
+        let seen = value.numbers.and(of_policy).and(of_ptx).and(Unread::of(losses));
+        let numbers = seen.map(move |((((mut metrics, first), of_policy), of_ptx), losses)| {
+            let logps = of_policy.map(|(own, logps)| {
+                metrics.merge(&own);
+                logps
+            });
+            if let Some((nll, counted)) = of_ptx {
+                metrics.mean("loss/ptx", nll, counted);
+            }
+            let mut responses = ResponseValues::default();
+            for (i, (logged, target)) in logged.into_iter().enumerate() {
+                let of_value = [("value", first[i]), ("return", target)];
+                let logp = logps.as_ref().map(|logps| logps[i]);
+                responses.push(logged.example, logged.with(logp).chain(of_value));
+            }
+            PassNumbers { metrics, per_example: in_f32(&losses), responses }
+        });
         let second_tape = value.tape.map(|tape| (VALUE_DECODER, tape));
-        Ok(Forward { loss, metrics, per_example, responses, tape, second_tape })
+        Ok(Forward { loss, numbers, tape, second_tape })
     }
 
     fn decoder(&self) -> &'static str {

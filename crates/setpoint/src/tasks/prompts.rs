@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use burn::tensor::{Int, Tensor, TensorData};
 use setpoint_align::{
-    Metrics, PromptBatch, PromptIndex, PromptObjective, PromptOutput, ResponsePoint, best_nll, constant_like,
+    PromptBatch, PromptIndex, PromptObjective, PromptOutput, PromptValues, ResponsePoint, best_nll, constant_like,
     weighted_sum,
 };
 use setpoint_train::{
-    BatchContext, Error, Forward, OnDemand, PromptLogps, ResponseValues, Sequence, SequenceLogps, Task, sequence_logps,
-    shared_tokens,
+    BatchContext, Error, Forward, OnDemand, PassNumbers, PromptLogps, ResponseValues, Sequence, SequenceLogps, Task,
+    Unread, sequence_logps, shared_tokens,
 };
 use setpoint_transformer::{CausalLm, RopeSwitch};
 
 use super::stages::{RewardedPrompt, WithReference};
-use super::{host, metric_sums, record_entropy};
+use super::{Entropy, metric_sums, unread};
 
 /// Prompts with rewarded responses, and the objective that they are trained by.
 #[derive(Debug)]
@@ -83,15 +83,14 @@ impl PromptTask {
         Ok(task)
     }
 
-    /// Computes the NLL of the best responses of some prompts as a part of the loss, `[1]`, and records its metric. `None` if none of the
-    /// prompts has one.
+    /// Computes the NLL of the best responses of some prompts as a part of the loss, `[1]`, and the share of each response. `None` if none of
+    /// the prompts has one.
     fn nll(
         &self,
         prompts: &[WithReference<RewardedPrompt>],
         logps: &SequenceLogps,
         batch: &BestResponses,
-        metrics: &mut Metrics,
-    ) -> Option<Tensor<1>> {
+    ) -> Option<[Tensor<1>; 2]> {
         let mut start = 0;
         let place = |prompt: &WithReference<RewardedPrompt>| {
             let place = prompt.best.map(|best| start + best);
@@ -103,8 +102,8 @@ impl PromptTask {
             return None;
         }
         let shares = best_nll(logps.response.clone(), &best, batch.prompts, batch.tokens);
-        host(shares.clone()).into_iter().for_each(|share| metrics.record("nll_loss", share));
-        Some(weighted_sum(shares, &vec![self.objective.nll_weight() / batch.prompts; best.len()]))
+        let loss = weighted_sum(shares.clone(), &vec![self.objective.nll_weight() / batch.prompts; best.len()]);
+        Some([loss, shares])
     }
 }
 
@@ -190,52 +189,73 @@ impl Task for PromptTask {
             },
             &index,
         );
-        let PromptOutput { losses, errors, log_ratios, targets, mut metrics } = output;
+        let PromptOutput { losses, values } = output;
         let mut loss = weighted_sum(losses, &self.objective.aggregate().response_weights(&index, batch.denominator));
+        let mut nll = Unread::known(vec![]);
         if self.objective.nll_weight() != 0.0
-            && let Some(nll) = self.nll(&prompts, &logps, &batch.survey, &mut metrics)
+            && let Some([part, shares]) = self.nll(&prompts, &logps, &batch.survey)
         {
-            loss = loss + nll;
+            loss = loss + part;
+            nll = Unread::of(shares);
         }
-
-        let mut per_example = Vec::with_capacity(prompts.len());
-        let mut responses = ResponseValues::default();
-        let mut at = 0;
-        for (prompt, &example) in prompts.iter().zip(examples) {
-            let points: Vec<ResponsePoint> = prompt
-                .ref_logps
-                .iter()
-                .zip(&log_ratios[at..])
-                .zip(&logps.response_tokens[at..])
-                .map(|((ref_logp, log_ratio), &tokens)| {
-                    let beta = self.objective.beta();
-                    let beta = if self.objective.length_normalize() { beta / tokens as f64 } else { beta };
-                    ResponsePoint::with_reference(ref_logp + log_ratio, *ref_logp, beta)
-                })
-                .collect();
-            for (j, role) in prompt.roles.iter().enumerate() {
-                let found = [("log_ratio", log_ratios[at + j]), ("target", targets[at + j])];
-                let logged = prompt.prompt.logged(j, *role, Some(prompt.rewards[j]));
-                responses.push(example, logged.into_iter().chain(found));
-            }
-            for (point, role) in points.iter().zip(&prompt.roles) {
-                if let Some(role) = role {
-                    metrics.record_response(*role, point);
-                }
-            }
-            if let Some((w, l)) = prompt.pair {
-                metrics.record_comparison(points[w].reward, points[l].reward);
-            }
-            let own = &errors[at..at + points.len()];
-            per_example.push((own.iter().sum::<f64>() / own.len() as f64) as f32);
-            at += points.len();
-        }
-        let mut metrics = metric_sums(&metrics);
-        record_entropy(&mut metrics, &logps);
-        Ok(Forward { loss, metrics, per_example, responses, tape: logps.tape, second_tape: None })
+        let entropy = Entropy::of(&logps);
+        let SequenceLogps { response_tokens, tape, .. } = logps;
+        let (objective, examples) = (self.objective.clone(), examples.to_vec());
+        let numbers = unread(values).and(nll).and(entropy).map(move |((values, nll), entropy)| {
+            let mut numbers = numbers_of(objective.as_ref(), &examples, &prompts, values, &response_tokens, &nll);
+            entropy.record(&mut numbers.metrics);
+            numbers
+        });
+        Ok(Forward { loss, numbers, tape, second_tape: None })
     }
 
     fn describe(&self, example: usize) -> String {
         self.prompts.get(example).map_or_else(|_| format!("prompt {example}"), |prompt| prompt.prompt.name.clone())
     }
+}
+
+/// Collects what is known of some prompts after their pass. `nll`: the shares of the best responses.
+fn numbers_of(
+    objective: &dyn PromptObjective,
+    examples: &[usize],
+    prompts: &[WithReference<RewardedPrompt>],
+    values: PromptValues,
+    response_tokens: &[usize],
+    nll: &[f64],
+) -> PassNumbers {
+    let PromptValues { errors, log_ratios, targets, mut metrics } = values;
+    nll.iter().for_each(|&share| metrics.record("nll_loss", share));
+    let mut per_example = Vec::with_capacity(prompts.len());
+    let mut responses = ResponseValues::default();
+    let mut at = 0;
+    for (prompt, &example) in prompts.iter().zip(examples) {
+        let points: Vec<ResponsePoint> = prompt
+            .ref_logps
+            .iter()
+            .zip(&log_ratios[at..])
+            .zip(&response_tokens[at..])
+            .map(|((ref_logp, log_ratio), &tokens)| {
+                let beta = objective.beta();
+                let beta = if objective.length_normalize() { beta / tokens as f64 } else { beta };
+                ResponsePoint::with_reference(ref_logp + log_ratio, *ref_logp, beta)
+            })
+            .collect();
+        for (j, role) in prompt.roles.iter().enumerate() {
+            let found = [("log_ratio", log_ratios[at + j]), ("target", targets[at + j])];
+            let logged = prompt.prompt.logged(j, *role, Some(prompt.rewards[j]));
+            responses.push(example, logged.into_iter().chain(found));
+        }
+        for (point, role) in points.iter().zip(&prompt.roles) {
+            if let Some(role) = role {
+                metrics.record_response(*role, point);
+            }
+        }
+        if let Some((w, l)) = prompt.pair {
+            metrics.record_comparison(points[w].reward, points[l].reward);
+        }
+        let own = &errors[at..at + points.len()];
+        per_example.push((own.iter().sum::<f64>() / own.len() as f64) as f32);
+        at += points.len();
+    }
+    PassNumbers { metrics: metric_sums(&metrics), per_example, responses }
 }

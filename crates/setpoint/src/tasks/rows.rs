@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use setpoint_align::{Baseline, Metrics, ResponsePoint, Role, RowBatch, RowObjective, constant_like};
 use setpoint_train::{
-    BatchContext, Error, Forward, MicroBatch, OnDemand, ResponseValues, Sequence, Task, score_sequences,
+    BatchContext, Error, Forward, MicroBatch, OnDemand, ResponseValues, Sequence, Task, Unread, score_sequences,
 };
 use setpoint_transformer::CausalLm;
 
 use super::single::{self, Single, SingleResponses};
 use super::stages::{RowPrompt, WithReference};
-use super::{host, mean_loss, metric_sums, pass_tokens};
+use super::{mean_loss, metric_sums, pass_tokens};
 
 /// Single responses, and the objective that they are trained by.
 #[derive(Debug)]
@@ -90,27 +90,30 @@ impl Task for RowTask {
             baseline,
         });
 
-        let mut metrics = Metrics::default();
-        let mut responses = ResponseValues::default();
-        let mut totals = [0.0; 2];
-        let logps = host(logps);
-        for (i, (&example, row)) in examples.iter().zip(&rows).enumerate() {
-            let found = [("log_ratio", logps[i] - ref_logps[i]), ("target", targets[i])];
-            responses.push(example, row.logged().into_iter().chain(found));
-            let Some(role) = row.role() else { continue };
-            let point = ResponsePoint::with_reference(logps[i], ref_logps[i], self.objective.beta());
-            metrics.record_response(role, &point);
-            totals[usize::from(role == Role::Rejected)] += point.reward;
-        }
-        let mut sums = metric_sums(&metrics);
-        if desirable > 0 && undesirable > 0 {
-            // trl's: the difference of the two means over the whole batch, which has no pairs.
-            sums.sum("rewards/margins", totals[0] / desirable as f64 - totals[1] / undesirable as f64);
-        }
-        if let Some(Baseline { name, .. }) = self.objective.baseline() {
-            sums.mean(name, baseline * examples.len() as f64, examples.len() as f64);
-        }
-        Ok(mean_loss(output.losses, batch.denominator, sums, responses, found))
+        let (examples, objective) = (examples.to_vec(), self.objective.clone());
+        let logged = Unread::of(logps).map(move |logps| {
+            let mut metrics = Metrics::default();
+            let mut responses = ResponseValues::default();
+            let mut totals = [0.0; 2];
+            for (i, (&example, row)) in examples.iter().zip(&rows).enumerate() {
+                let found = [("log_ratio", logps[i] - ref_logps[i]), ("target", targets[i])];
+                responses.push(example, row.logged().into_iter().chain(found));
+                let Some(role) = row.role() else { continue };
+                let point = ResponsePoint::with_reference(logps[i], ref_logps[i], objective.beta());
+                metrics.record_response(role, &point);
+                totals[usize::from(role == Role::Rejected)] += point.reward;
+            }
+            let mut sums = metric_sums(&metrics);
+            if desirable > 0 && undesirable > 0 {
+                // trl's: the difference of the two means over the whole batch, which has no pairs.
+                sums.sum("rewards/margins", totals[0] / desirable as f64 - totals[1] / undesirable as f64);
+            }
+            if let Some(Baseline { name, .. }) = objective.baseline() {
+                sums.mean(name, baseline * examples.len() as f64, examples.len() as f64);
+            }
+            (sums, responses)
+        });
+        Ok(mean_loss(output.losses, batch.denominator, logged, found))
     }
 
     fn describe(&self, example: usize) -> String {

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use setpoint_align::weighted_sum;
 use setpoint_data::{Example, ExampleStore};
-use setpoint_train::{BatchContext, Error, Forward, MetricSums, OnDemand, ResponseValues, Task, token_logps};
+use setpoint_train::{
+    BatchContext, Error, Forward, MetricSums, OnDemand, PassNumbers, ResponseValues, Task, Unread, token_logps,
+};
 use setpoint_transformer::CausalLm;
 
 /// A conversation as tokens.
@@ -160,14 +162,16 @@ impl Task for SftTask {
             read.iter().map(|example| (example.ids.as_slice(), example.counted.as_slice())).collect();
         let logps = token_logps(model, &rows)?;
         let loss = weighted_sum(logps.sums.clone(), &vec![-1.0 / batch.denominator; rows.len()]);
-        let sums: Vec<f64> = logps.sums.into_data().iter::<f64>().collect();
-        let per_example = sums.iter().zip(&logps.counts).map(|(sum, &count)| (-sum / count as f64) as f32).collect();
-        let mut responses = ResponseValues::default();
-        for ((&example, &logp), &count) in examples.iter().zip(&sums).zip(&logps.counts) {
-            responses.push(example, [("tokens", count as f64), ("logp", logp)]);
-        }
-        let metrics = MetricSums::new();
-        Ok(Forward { loss, metrics, per_example, responses, tape: logps.tape, second_tape: None })
+        let (examples, counts) = (examples.to_vec(), logps.counts);
+        let numbers = Unread::of(logps.sums).map(move |sums| {
+            let per_example = sums.iter().zip(&counts).map(|(sum, &count)| (-sum / count as f64) as f32).collect();
+            let mut responses = ResponseValues::default();
+            for ((&example, &logp), &count) in examples.iter().zip(&sums).zip(&counts) {
+                responses.push(example, [("tokens", count as f64), ("logp", logp)]);
+            }
+            PassNumbers { metrics: MetricSums::new(), per_example, responses }
+        });
+        Ok(Forward { loss, numbers, tape: logps.tape, second_tape: None })
     }
 
     fn describe(&self, example: usize) -> String {

@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::prompt_index::PromptIndex;
 use crate::settings::{FINITE, NON_NEGATIVE, POSITIVE, Settings};
 use crate::stable::square;
+use crate::unread::Unread;
 
 pub use settings::{Dro, DroPreset};
 
@@ -152,32 +153,19 @@ pub struct DroValues {
 }
 
 impl DroOutput {
-    /// Reads everything to the host, in one transfer.
-    ///
-    /// # Panics
-    /// If the device fails.
-    pub fn to_host(&self, prompts: &PromptIndex) -> DroValues {
-        let (n, p) = (prompts.responses(), prompts.prompts());
-        let parts =
-            [&self.residuals, &self.errors, &self.log_ratios, &self.targets, &self.log_z, &self.prompt_log_ratios];
-        let parts = parts.map(|part| part.clone().inner());
-        let all = Tensor::cat(parts.to_vec(), 0); // [5n + p]
-        let all: Vec<f64> = all.into_data().iter::<f64>().collect();
-        let per_response = |i: usize| all[i * n..(i + 1) * n].to_vec();
-        let log_z = per_response(4);
-        // Any response of a prompt has the prompt's log Z.
-        let mut prompt_log_z = vec![0.0; p];
-        for (&prompt, log_z) in prompts.prompt_of().iter().zip(log_z) {
-            prompt_log_z[prompt] = log_z;
-        }
-        DroValues {
-            residuals: per_response(0),
-            errors: per_response(1),
-            log_ratios: per_response(2),
-            targets: per_response(3),
-            prompt_log_z,
-            prompt_log_ratios: all[5 * n..].to_vec(),
-        }
+    /// Returns all numbers, for metrics.
+    pub fn values(&self, prompts: &PromptIndex) -> Unread<DroValues> {
+        let (prompt_of, count) = (prompts.prompt_of().to_vec(), prompts.prompts());
+        let Self { residuals, errors, log_ratios, targets, log_z, prompt_log_ratios } = self;
+        let all = [residuals, errors, log_ratios, targets, log_z, prompt_log_ratios];
+        Unread::new(all, move |[residuals, errors, log_ratios, targets, log_z, prompt_log_ratios]| {
+            // Any response of a prompt has the prompt's log Z.
+            let mut prompt_log_z = vec![0.0; count];
+            for (&prompt, log_z) in prompt_of.iter().zip(log_z) {
+                prompt_log_z[prompt] = log_z;
+            }
+            DroValues { residuals, errors, log_ratios, targets, prompt_log_z, prompt_log_ratios }
+        })
     }
 }
 

@@ -11,7 +11,7 @@ use crate::metrics::Metrics;
 use crate::objective::{Axis, Objective, Preset, Value};
 use crate::prompt_index::PromptIndex;
 use crate::prompt_rewards::check_targets;
-use crate::prompts::{PromptBatch, PromptObjective, PromptOutput, T0Name, T0Setting, Update};
+use crate::prompts::{PromptBatch, PromptObjective, PromptOutput, PromptValues, T0Name, T0Setting, Update};
 use crate::reward_transform::RewardTransform;
 use crate::settings::{NON_NEGATIVE, POSITIVE, Problem, Settings};
 use crate::summary::mean_std;
@@ -235,15 +235,18 @@ impl PromptObjective for Dro {
             ref_prompt_logps,
         };
         let output = dro(batch, prompts, &self.objective(0.0));
-        let mut values = output.to_host(prompts);
-        if self.scored_prompts().is_none() {
-            // Nothing is known of D_x.
-            values.prompt_log_ratios.clear();
-        }
-        let mut metrics = Metrics::default();
-        metrics.record_dro(&values, Some(&log_mass));
-        let DroValues { errors, log_ratios, targets, .. } = values;
-        PromptOutput { losses: output.errors, errors, log_ratios, targets, metrics }
+        let is_scored = self.scored_prompts().is_some();
+        let values = output.values(prompts).map(move |mut values| {
+            if !is_scored {
+                // Nothing is known of D_x.
+                values.prompt_log_ratios.clear();
+            }
+            let mut metrics = Metrics::default();
+            metrics.record_dro(&values, Some(&log_mass));
+            let DroValues { errors, log_ratios, targets, .. } = values;
+            PromptValues { errors, log_ratios, targets, metrics }
+        });
+        PromptOutput { losses: output.errors, values }
     }
 
     fn aggregate(&self) -> Aggregate {

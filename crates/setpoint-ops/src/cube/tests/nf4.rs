@@ -62,57 +62,66 @@ fn numbers_are_values_times_scales() {
     }
 }
 
-/// Rows of `out` outputs and `in` inputs in blocks of some length: whole runs of codes and single ones, one team and several, and columns that
-/// the units of a cube do not share evenly.
-const PRODUCTS: [([usize; 2], usize); 9] = [
-    ([5, 64], 64),
-    ([13, 37], 64),
-    ([1, 65], 64),
-    ([130, 200], 64),
-    ([3, 1], 64),
-    ([70, 333], 16),
-    ([33, 264], 128),
-    ([41, 72], 20),
-    ([9, 1031], 7),
+/// A multiplication and an addition may be fused, which moves a number of bf16 to the next one: scales without an offset have none.
+const KINDS: [(Option<Nf4Double>, FloatDType); 4] = [
+    (None, FloatDType::F32),
+    (None, FloatDType::BF16),
+    (Some(Nf4Double { group: 256, offset: 0.3 }), FloatDType::F32),
+    (Some(Nf4Double { group: 3, offset: -0.1 }), FloatDType::F32),
 ];
+
+/// Outputs and inputs, the length of blocks, rows and the kind: one team of units and several, columns that the units of a cube do not share
+/// evenly, rows that do not fill a cube, and several cubes of rows. Each product is one more kernel to compile.
+const PRODUCTS: [([usize; 2], usize, usize, usize); 10] = [
+    ([5, 64], 64, 1, 0),
+    ([33, 264], 128, 2, 1),
+    ([5, 64], 64, 3, 3),
+    ([33, 264], 128, 8, 2),
+    ([130, 200], 64, 17, 1),
+    ([3, 1], 64, 1, 3),
+    ([70, 333], 16, 2, 1),
+    ([9, 1031], 7, 3, 0),
+    ([41, 72], 20, 5, 2),
+    ([1, 65], 64, 33, 3),
+];
+
+/// What a kernel is compiled for: whole runs of codes or single ones, with each number of rows in a cube and each kind of codes.
+#[test]
+fn products_are_tried_with_each_kernel() {
+    let mut seen = std::collections::BTreeSet::new();
+    for ([_, inputs], block, rows, kind) in PRODUCTS {
+        let has_runs = inputs.is_multiple_of(8) && block.is_multiple_of(8);
+        seen.extend([(has_runs, "rows", rows.next_power_of_two().min(16)), (has_runs, "kind", kind)]);
+    }
+    assert_eq!(seen.len(), 2 * (5 + KINDS.len()), "{seen:?}");
+}
 
 #[test]
 fn products_with_few_rows_are_those_of_the_dequantised_matrix() {
-    // A multiplication and an addition may be fused, which moves a number of bf16 to the next one: scales without an offset have none.
-    let kinds = [
-        (None, FloatDType::F32),
-        (None, FloatDType::BF16),
-        (Some(Nf4Double { group: 256, offset: 0.3 }), FloatDType::F32),
-        (Some(Nf4Double { group: 3, offset: -0.1 }), FloatDType::F32),
-    ];
-    for (i, (shape, block)) in PRODUCTS.into_iter().enumerate() {
-        // Each shape with another number of rows: every product is one more kernel to compile.
-        let rows = [1, 2, 3, 5, 8, 9, 16, 17, 33, 64].into_iter().enumerate();
-        for (j, rows) in rows.filter(|(j, _)| (i + j) % 10 == 0) {
-            let (double, rounding) = kinds[(i + j) % kinds.len()];
-            let layout = Nf4Layout { shape, block, double, rounding };
-            let (codes, numbers_of, exact) = case(layout);
-            let weight = Nf4Tensors::<Cube> { codes, numbers: numbers_of, layout };
-            let [outputs, inputs] = shape;
-            let (x, g) = (numbers(7, rows * inputs), numbers(8, rows * outputs));
-            let (wide_x, wide_g) = (wide(&x), wide(&g));
-            let mut y = vec![0.0; rows * outputs];
-            let mut in_x = vec![0.0; rows * inputs];
-            for (row, o, k) in
-                (0..rows).flat_map(|row| (0..outputs * inputs).map(move |at| (row, at / inputs, at % inputs)))
-            {
-                let number = exact[o * inputs + k];
-                y[row * outputs + o] += wide_x[row * inputs + k] * number;
-                in_x[row * inputs + k] += wide_g[row * outputs + o] * number;
-            }
-            let what = format!("{rows} rows, {layout:?}");
-            let (x, g) = (tensor(&x, [rows, inputs]), tensor(&g, [rows, outputs]));
-            let composed = composed::nf4::forward::<Cube>(x.clone(), weight.clone());
-            assert_result(&what, nf4_product::forward(x.clone(), weight.clone()), composed, &y);
-            let composed = composed::nf4::backward::<Cube>(weight.clone(), g.clone());
-            assert_gradient(&what, nf4_product::backward(weight.clone(), g.clone()), composed, &in_x);
-            assert_eq!(nf4_product::takes(&x, &weight), rows <= nf4_product::FEW_ROWS);
+    for (shape, block, rows, kind) in PRODUCTS {
+        let (double, rounding) = KINDS[kind];
+        let layout = Nf4Layout { shape, block, double, rounding };
+        let (codes, numbers_of, exact) = case(layout);
+        let weight = Nf4Tensors::<Cube> { codes, numbers: numbers_of, layout };
+        let [outputs, inputs] = shape;
+        let (x, g) = (numbers(7, rows * inputs), numbers(8, rows * outputs));
+        let (wide_x, wide_g) = (wide(&x), wide(&g));
+        let mut y = vec![0.0; rows * outputs];
+        let mut in_x = vec![0.0; rows * inputs];
+        for (row, o, k) in
+            (0..rows).flat_map(|row| (0..outputs * inputs).map(move |at| (row, at / inputs, at % inputs)))
+        {
+            let number = exact[o * inputs + k];
+            y[row * outputs + o] += wide_x[row * inputs + k] * number;
+            in_x[row * inputs + k] += wide_g[row * outputs + o] * number;
         }
+        let what = format!("{rows} rows, {layout:?}");
+        let (x, g) = (tensor(&x, [rows, inputs]), tensor(&g, [rows, outputs]));
+        let composed = composed::nf4::forward::<Cube>(x.clone(), weight.clone());
+        assert_result(&what, nf4_product::forward(x.clone(), weight.clone()), composed, &y);
+        let composed = composed::nf4::backward::<Cube>(weight.clone(), g.clone());
+        assert_gradient(&what, nf4_product::backward(weight.clone(), g.clone()), composed, &in_x);
+        assert_eq!(nf4_product::takes(&x, &weight), rows <= nf4_product::FEW_ROWS);
     }
 }
 
