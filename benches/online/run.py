@@ -30,6 +30,8 @@ import sys
 import time
 
 HERE = pathlib.Path(__file__).parent
+# Responses that rounds sample at the same time, at most.
+MOST_AT_ONCE = 64
 sys.path.insert(0, str(HERE.parent / "peer"))
 from run import SHAPES as PEER_SHAPES, make_tokenizer  # noqa: E402
 
@@ -93,7 +95,7 @@ def setpoint(args, model, prompts, method):
     folder = args.work / f"run-{method}"
     subprocess.run(["rm", "-rf", folder], check=True)
     own = [f"align.method={method}", f"rollout.prompts={args.responses // SAMPLES[method]}", f"rollout.samples={SAMPLES[method]}",
-           f"rollout.max_new_tokens={args.tokens}", f"rollout.chunk_rows={args.responses}", f"train.batch_size={args.responses}",
+           f"rollout.max_new_tokens={args.tokens}", f"train.batch_size={args.responses}",
            "train.learning_rate=1e-6", "samples.prompts=0", "data.text_prompts=plain", "rollout.temperature=1.0"]
     # trl trains GRPO without a reference, and loads none.
     own += ["rollout.log_kl=false"] if method == "grpo" else []
@@ -122,7 +124,7 @@ def generate(args, model, prompts, samples):
     waves = args.work / "prompts-generate.jsonl"
     waves.write_text(prompts.read_text() * args.rounds)
     own = [f"generate.samples={samples}", f"generate.max_new_tokens={args.tokens}", "generate.temperature=1.0", "data.text_prompts=plain",
-           f"generate.batch_size={args.responses}"]
+           f"generate.batch_size={min(args.responses, MOST_AT_ONCE)}"]
     output, _ = run([args.setpoint, "generate", "--overwrite", "--model", model, "--data", waves, "--output", args.work / "generated.jsonl"]
                     + settings(own))
     tokens, seconds = re.search(r"([0-9,]+) tokens? in ([0-9.]+) seconds", output).groups()

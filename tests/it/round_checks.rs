@@ -1,4 +1,4 @@
-//! Rounds: the signs that are watched, and the settings that are refused.
+//! Rounds: the signs that are watched, the settings of samples and rewards, and those that are refused.
 
 use std::path::Path;
 
@@ -101,7 +101,21 @@ fn what_rounds_cannot_do_is_said_in_one_sentence_before_any_work() {
         (&[dpo, SHORT, &["watch.column=score"]], "rounds sample others"),
         (&[dpo, SHORT, &["reward.missing_stop_penalty=-1"]], "at least 0"),
         (&[dpo, SHORT, &["rollout.temperature=0"]], "above 0"),
-        (&[dpo, SHORT, &["rollout.top_k=5"]], "top_k"),
+        (&[dpo, SHORT, &["rollout.top_k=1"]], "`rollout.top_k` must be at least 2"),
+        (&[dpo, SHORT, &["rollout.top_p=0"]], "above 0 and up to 1"),
+        (&[dpo, SHORT, &["rollout.min_p=0.1"]], "min_p"),
+        (&[SHORT, &["align.method=ppo", "rollout.top_k=5"]], "leave `rollout.top_k` out"),
+        (&[SHORT, &["align.method=rloo", "rollout.top_p=0.9"]], "leave `rollout.top_p` out"),
+        (&[SHORT, &["align.method=grpo", "rollout.top_k=5"]], "samples of its likeliest tokens are not"),
+        (&[SHORT, &["align.method=reinforce_pp", "rollout.top_p=0.9"]], "leave `rollout.top_p` out"),
+        (&[SHORT, &["align.method=qrpo", "rollout.top_p=0.9"]], "leave `rollout.top_p` out"),
+        (&[SHORT, &["align.log_z0=per_prompt", "rollout.top_p=0.9"]], "leave `rollout.top_p` out"),
+        (&[dpo, SHORT, &["reward.weights.model=1"]], "there are rule"),
+        (&[dpo, SHORT, &["reward.weights.rule=inf"]], "at most 1e30 either way; found inf"),
+        (
+            &[dpo, SHORT, &["reward.command.run=['sh']", "reward.weights.rule=1"]],
+            "the source `reward.command` has no weight",
+        ),
         (&[dpo, SHORT, &["rollout.samples=1"]], "at least 2"),
         (&[dpo, SHORT, &["rollout.chunk_rows=0"]], "`rollout.chunk_rows` must be at least 1"),
         (&[dpo, SHORT, &["rollout.prompts=7"]], "set `rollout.prompts` to at most"),
@@ -221,6 +235,10 @@ fn the_policy_is_the_one_that_sampled_at_the_first_step_of_a_round() {
         let distances: Vec<f64> = ratios.iter().map(|ratio| (ratio - 1.0).abs()).collect();
         assert!(distances.len() == 4 && distances[0] < 1e-4 && distances[2] < 1e-4, "{method}: {ratios:?}");
         assert!(distances[1] > 1e-4 && distances[3] > 1e-4, "{method}: {ratios:?}");
+        // trl's pace is PPO's, and known from the second round on.
+        let rounds = lines(&run.join("metrics.jsonl")).into_iter().filter(|line| line.contains_key("round"));
+        let paces: Vec<bool> = rounds.map(|line| line.get("eps").is_some_and(|eps| eps.as_f64() > Some(0.0))).collect();
+        assert_eq!(paces, [false, method == "align.method=ppo"]);
     }
 }
 
@@ -247,4 +265,97 @@ fn the_level_of_a_prompt_comes_from_samples_of_the_reference_if_the_data_has_the
         losses[0] / squares
     });
     assert!(found[0] > 0.0 && (found[0] / found[1] - 1.0).abs() < 1e-4, "{found:?}");
+}
+
+/// With one step a round and nothing else that asks for them, the log-probabilities of the policy that samples are not computed before it.
+#[test]
+fn the_only_step_of_a_round_needs_no_pass_before_it() {
+    let (dir, data) = file("prompts.jsonl", &prompts(6));
+    let shapes: [(&str, &[&str]); 4] = [
+        ("grpo", &[]),
+        ("rloo", &["align.beta=0"]),
+        ("reinforce_pp", &["align.kl_coef=0", "rollout.temperature=0.7"]),
+        ("grpo", &["align.loss=cispo", "align.clip_high=5", "train.micro_batch={examples=7}"]),
+    ];
+    for (at, (method, own)) in shapes.into_iter().enumerate() {
+        let run = |name: &str, log_kl: bool| {
+            let run = dir.path().join(format!("{method}-{at}-{name}"));
+            let settings = [format!("align.method={method}"), format!("rollout.log_kl={log_kl}")];
+            let settings: Vec<&str> = settings.iter().map(String::as_str).chain(["train.batch_size=24"]).collect();
+            setpoint_owned(&arguments(&data, &run, 2, &[SHORT, &settings, own])).ok();
+            run
+        };
+        let (scored, at_once) = (run("scored", true), run("at-once", false));
+        let steps = |run: &Path, name: &str| -> Vec<f64> {
+            metrics(run)
+                .iter()
+                .filter(|line| line.contains_key("loss"))
+                .map(|line| line[name].as_f64().unwrap())
+                .collect()
+        };
+        // Later steps learn from rounding.
+        for name in ["loss", "grad_norm", "entropy"] {
+            let (found, expected) = (steps(&at_once, name), steps(&scored, name));
+            assert_eq!((found.len(), expected.len()), (2, 2));
+            let close = (found[0] - expected[0]).abs() < 1e-4 * (0.1 + expected[0].abs());
+            assert!(close, "{method} {at}, {name}: {}, with a pass before it {}", found[0], expected[0]);
+        }
+        assert!(steps(&at_once, "val/ratio").iter().all(|ratio| *ratio == 1.0));
+        let difference = "sampling/sampling_logp_difference/mean";
+        assert!(steps(&at_once, difference).iter().all(|nats| *nats < 1e-4));
+        assert!(by_round(&scored, difference).iter().all(|nats| *nats < 1e-4));
+        for line in lines(&at_once.join("metrics.jsonl")).iter().filter(|line| line.contains_key("round")) {
+            assert!(!line.contains_key(difference) && line.contains_key("objective/entropy"), "{line:?}");
+        }
+    }
+}
+
+#[test]
+fn samples_are_of_the_likeliest_tokens_if_the_settings_say_so() {
+    let (dir, data) = file("prompts.jsonl", &prompts(6));
+    for method in ["dpo", "dro", "kto"] {
+        let align = format!("align.method={method}");
+        // Nats that a sampled token has under the policy, with the opposite sign.
+        let nats = |cut: &[&str]| {
+            let run = dir.path().join(format!("{method}-{}", cut.join("-")));
+            setpoint_owned(&arguments(&data, &run, 1, &[SHORT, &[&align], cut])).ok();
+            for row in lines(&path_of(&run, 0)) {
+                let [own, sampling] = ["logps", "sampling_logps"].map(|name| row[name].as_array().unwrap());
+                let close = |(a, b): (&Value, &Value)| (a.as_f64().unwrap() - b.as_f64().unwrap()).abs() < 1e-3;
+                assert!(own.iter().zip(sampling).all(close), "{method} {cut:?}: {row:?}");
+            }
+            by_round(&run, "objective/entropy")[0] / by_round(&run, "completions/mean_length")[0]
+        };
+        let all = nats(&[]);
+        for cut in ["rollout.top_k=2", "rollout.top_p=0.5"] {
+            let found = nats(&[cut]);
+            assert!(found < all - 0.1, "{method}, {cut}: {found}, of all tokens {all}");
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn several_sources_of_rewards_are_added_up_by_their_weights() {
+    let (dir, data) = file("prompts.jsonl", &prompts(6));
+    let run = dir.path().join("run");
+    let two = r#"reward.command.run=["sh", "-c", "while read -r line; do echo '{\"score\": 2}'; done"]"#;
+    let weights = &[two, "reward.weights={ rule = 0.5, command = 3.0 }", "reward.missing_stop_penalty=1"][..];
+    setpoint_owned(&arguments(&data, &run, 2, &[SHORT, &["align.method=grpo"], weights])).ok();
+    for row in (0..2).flat_map(|round| lines(&path_of(&run, round))) {
+        let of = |list: &Value, j: usize| list[j].as_f64().unwrap();
+        for (j, response) in row["responses"].as_array().unwrap().iter().enumerate() {
+            let rule = -0.05 * response.as_str().unwrap().chars().count() as f64;
+            let cut = if row["stopped"][j] == json!(true) { 0.0 } else { 1.0 };
+            assert!((of(&row["source_rewards"]["rule"], j) - rule).abs() < 1e-12, "{row:?}");
+            assert_eq!(of(&row["source_rewards"]["command"], j), 2.0);
+            assert!((of(&row["rewards"], j) - (0.5 * rule + 6.0 - cut)).abs() < 1e-12, "{row:?}");
+        }
+    }
+    for round in 0..2 {
+        let of = |name: &str| by_round(&run, name)[round];
+        let shaped = of("reward") + of("completions/clipped_ratio");
+        assert_eq!(of("rewards/command/mean"), 2.0);
+        assert!((0.5 * of("rewards/rule/mean") + 6.0 - shaped).abs() < 1e-9);
+    }
 }

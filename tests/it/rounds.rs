@@ -47,7 +47,7 @@ pub fn lines(path: &Path) -> Vec<Map<String, Value>> {
 /// Lines of `metrics.jsonl` without the fields that hold times.
 pub fn metrics(run: &Path) -> Vec<Map<String, Value>> {
     let mut lines = lines(&run.join("metrics.jsonl"));
-    lines.iter_mut().for_each(|line| line.retain(|key, _| !key.contains("second")));
+    lines.iter_mut().for_each(|line| line.retain(|key, _| !key.contains("second") && key != "eps"));
     lines
 }
 
@@ -130,6 +130,9 @@ fn a_round_is_stored_as_rows_that_other_jobs_read() {
     // The policy is its own reference at first, and moves.
     let kl = by_round(&run, "objective/kl");
     assert!(kl[0].abs() < 1e-6 && kl[1] != 0.0, "{kl:?}");
+    // The settings of the run have the size of its parts.
+    let settings: toml::Table = std::fs::read_to_string(run.join("config.toml")).unwrap().parse().unwrap();
+    assert_eq!(settings["rollout"]["chunk_rows"].as_integer(), Some(64));
     // Nine prompts are asked before one is asked again.
     asked[..9].sort_unstable();
     assert_eq!(asked[..9], [0, 1, 2, 3, 4, 5, 6, 7, 8]);

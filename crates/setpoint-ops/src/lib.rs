@@ -17,7 +17,9 @@ mod composed;
 #[cfg(feature = "cube")]
 mod cube;
 mod differentiate;
+mod draw;
 mod dropout;
+mod exp;
 #[cfg(feature = "flex")]
 mod flex;
 mod functions;
@@ -36,6 +38,7 @@ pub use blockwise::{BLOCK, Blockwise, CodeValues};
 pub use cube::{CudaSource, cuda_sources};
 #[cfg(feature = "cube")]
 pub use cube::{DISABLED_KERNELS, check_disabled_kernels};
+pub use draw::{Draw, draw};
 pub use dropout::{DropoutMask, dropout, extend_key};
 pub use functions::{
     Logits, LowRank, RowLengths, TokenScores, attention, geglu, linear, linear_lora, rescale, rms_norm, rotate,

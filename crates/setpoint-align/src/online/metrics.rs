@@ -77,14 +77,6 @@ pub fn rollout_metrics(
     metrics
 }
 
-/// Returns the mean over responses of the KL divergence to the reference, `Σ_t (old_t − ref_t)`, nats: what the guards watch, for
-/// every method. `None` if no response has a reference.
-pub fn response_kl(sampled: &[Sampled<'_>]) -> Option<f64> {
-    let kl = |one: &Sampled<'_>| one.old_logps.iter().zip(one.ref_logps).map(|(old, reference)| old - reference).sum();
-    let kls: Vec<f64> = sampled.iter().filter(|one| !one.ref_logps.is_empty()).map(kl).collect();
-    mean(&kls)
-}
-
 /// Returns the share of the responses whose prompt has two rewards or more, all of them equal.
 fn zero_std_share(rewards: &[f64], prompts: &PromptIndex) -> f64 {
     let mut by_prompt = vec![Vec::new(); prompts.prompts()];
@@ -202,14 +194,6 @@ mod tests {
         for (name, value) in expected {
             assert!((found[name] - value).abs() < 1e-12, "{name}: {}", found[name]);
         }
-    }
-
-    #[test]
-    fn the_kl_divergence_is_that_of_whole_responses() {
-        let of = |old_logps, ref_logps| Sampled { reward: f64::NAN, stopped: true, old_logps, ref_logps, values: &[] };
-        let round = [of(&[-1.0, -2.0][..], &[-3.0, -1.0][..]), of(&[-1.0], &[-4.0]), of(&[-1.0], &[])];
-        assert_eq!(response_kl(&round), Some(2.0));
-        assert_eq!(response_kl(&round[2..]), None);
     }
 
     #[test]

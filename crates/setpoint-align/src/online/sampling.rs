@@ -1,4 +1,4 @@
-//! The distance between the log-probabilities of whatever sampled and those of the training path.
+//! The correction for the distance between the policy that is trained and whatever sampled.
 
 use std::collections::BTreeMap;
 
@@ -7,34 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use super::ratio::LARGEST_LOG_RATIO;
 use super::runs::Runs;
-
-/// Computes trl's `sampling/sampling_logp_difference/mean` and `/max`: `|old − sampled|` of the tokens, nats.
-///
-/// A generator computes with other kernels and batches than training does: f32 differs by 1e-6, bf16 by up to 0.05 a token.
-/// More means that what samples is not the policy: another temperature, template or model. Tokens whose number is NaN (a server
-/// that gives none) are left out.
-///
-/// # Panics
-/// If the two differ in length.
-///
-/// ```
-/// use setpoint_align::online::sampling_metrics;
-///
-/// let found = sampling_metrics(&[-1.0, -2.0, -3.0], &[-1.5, f64::NAN, -3.0]);
-/// assert_eq!(found["sampling/sampling_logp_difference/mean"], 0.25);
-/// assert_eq!(found["sampling/sampling_logp_difference/max"], 0.5);
-/// ```
-pub fn sampling_metrics(old_logps: &[f64], sampled_logps: &[f64]) -> BTreeMap<String, f64> {
-    assert_eq!(old_logps.len(), sampled_logps.len(), "a number per token");
-    let known = old_logps.iter().zip(sampled_logps).map(|(old, sampled)| (old - sampled).abs());
-    let known: Vec<f64> = known.filter(|difference| !difference.is_nan()).collect();
-    if known.is_empty() {
-        return BTreeMap::new();
-    }
-    let mean = known.iter().sum::<f64>() / known.len() as f64;
-    let name = |of: &str| format!("sampling/sampling_logp_difference/{of}");
-    [(name("mean"), mean), (name("max"), known.into_iter().fold(0.0, f64::max))].into()
-}
 
 /// The correction of the loss for responses that another program sampled, by the names of trl's
 /// `vllm_importance_sampling_mode`.
@@ -180,11 +152,5 @@ mod tests {
         assert_eq!(["min", "mean", "max"].map(|name| of(SamplingCorrection::TokenTruncate, name)), [0.5, 0.875, 2.0]);
         assert_eq!(["min", "mean", "max"].map(|name| of(SamplingCorrection::SequenceMask, name)), [0.5, 1.25, 2.0]);
         assert!(correction_metrics(&[], &[], SamplingCorrection::TokenMask).is_empty());
-    }
-
-    #[test]
-    fn without_numbers_there_is_no_metric() {
-        assert!(sampling_metrics(&[-1.0], &[f64::NAN]).is_empty());
-        assert!(sampling_metrics(&[], &[]).is_empty());
     }
 }

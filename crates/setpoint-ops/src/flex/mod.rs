@@ -41,6 +41,8 @@ use host::all_f32;
 use nf4::Nf4;
 use weight::F32Weight;
 
+pub(crate) use simd::vectorised;
+
 impl Kernels for Flex {
     fn linear_forward(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         if all_f32(&[&x, &weight]) {

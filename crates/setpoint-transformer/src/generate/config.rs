@@ -220,6 +220,11 @@ impl GenerationConfig {
         !self.do_sample && self.repetition_penalty == 1.0
     }
 
+    /// Returns whether no token is cut off, if tokens are drawn.
+    pub(super) fn draws_from_all(&self) -> bool {
+        self.top_k.is_none() && self.top_p == 1.0
+    }
+
     /// Checks that every setting is within its range.
     ///
     /// # Errors

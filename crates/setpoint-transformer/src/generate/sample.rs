@@ -1,10 +1,12 @@
 //! From logits to a token, on the host, in the order in which transformers applies its processors: repetition penalty, temperature, top-k,
 //! top-p.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::HashSet;
 
 use rand_chacha::ChaCha8Rng;
+use setpoint_ops::draw;
 
 use super::GenerationConfig;
 use crate::init::unit;
@@ -63,23 +65,29 @@ pub(super) fn choose(
     config: &GenerationConfig,
     rng: &mut ChaCha8Rng,
 ) -> Choice {
-    let mut scores = logits.to_vec();
+    let mut scores = Cow::Borrowed(logits);
     if config.repetition_penalty != 1.0 {
         // Keskar et al., "CTRL", https://arxiv.org/abs/1909.05858, section 4.1, with the sign taken into account.
         let penalty = config.repetition_penalty as f32;
+        let scores = scores.to_mut();
         for &id in &seen.0 {
             let score = &mut scores[id as usize];
             *score = if *score < 0.0 { *score * penalty } else { *score / penalty };
         }
     }
-    let id = if config.do_sample {
-        pick(&distribution(&scores, config), unit(rng))
-    } else {
+    let is_tempered = config.tempered_logps && config.do_sample && config.temperature != 1.0;
+    let (id, at_temperature) = if !config.do_sample {
         // The first of equals, as torch has it.
-        (0..scores.len()).fold(0, |best, id| if scores[id] > scores[best] { id } else { best }) as u32
+        ((0..scores.len()).fold(0, |best, id| if scores[id] > scores[best] { id } else { best }) as u32, None)
+    } else if config.draws_from_all() {
+        let draw = draw(&scores, config.temperature, unit(rng));
+        // With a penalty they are not the model's own.
+        (draw.id as u32, matches!(scores, Cow::Borrowed(_)).then_some(draw.logp as f32))
+    } else {
+        (pick(&distribution(&scores, config), unit(rng)), None)
     };
-    let logp = match config.tempered_logps && config.do_sample && config.temperature != 1.0 {
-        true => tempered(logits, id, config.temperature),
+    let logp = match is_tempered {
+        true => at_temperature.unwrap_or_else(|| tempered(logits, id, config.temperature)),
         false => norm.logp(logits[id as usize]),
     };
     Choice { id, logp, alternatives: Vec::new() }
@@ -268,6 +276,26 @@ mod tests {
                 let config = GenerationConfig { temperature, top_k, top_p, ..sampled() };
                 assert_eq!(probabilities(&scores, &config), [0.0, 1.0, 0.0, 0.0], "{config:?}");
                 assert_eq!(pick(&distribution(&scores, &config), 0.999), 1);
+            }
+        }
+    }
+
+    #[test]
+    fn draws_from_all_tokens_are_those_from_their_distribution() {
+        let logits: Vec<f32> = numbers(3, 40).iter().map(|x| 3.0 * x).collect();
+        let sum: f32 = logits.iter().map(|z| z.exp()).sum();
+        let norm = Norm::new(0.0, sum.ln()).unwrap();
+        let seen = Seen::new(&[1, 2, 30]);
+        for (temperature, repetition_penalty) in [(1.0, 1.0), (0.7, 1.0), (1.6, 1.3)] {
+            let config = GenerationConfig { temperature, repetition_penalty, tempered_logps: true, ..sampled() };
+            // A limit that cuts nothing off takes the longer way.
+            let cut = GenerationConfig { top_k: Some(logits.len()), ..config.clone() };
+            let [mut one, mut other] = [0, 0].map(ChaCha8Rng::seed_from_u64);
+            for _ in 0..300 {
+                let found = choose(&logits, norm, &seen, &config, &mut one);
+                let expected = choose(&logits, norm, &seen, &cut, &mut other);
+                assert_eq!(found.id, expected.id, "{config:?}");
+                assert!((found.logp - expected.logp).abs() < 1e-5, "{found:?} {expected:?}");
             }
         }
     }

@@ -117,8 +117,8 @@ pub enum FreeMemory {
     KeepBriefly,
 }
 
-/// A bar that shows how far some work is.
-pub trait Bar {
+/// A bar that shows how far some work is. Several threads may do the work.
+pub trait Bar: Send {
     /// Returns whether the user does not see it.
     fn is_hidden(&self) -> bool;
 

@@ -151,6 +151,11 @@ pub fn validate(prefix: &str, entries: &[Entry<'_>], several: (&str, Option<&str
         let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
         problems.add(place.unwrap_or(second), format!("{beginning}: {}", alternatives(&names)));
     }
+    validate_each(prefix, entries, problems);
+}
+
+/// Notes what is wrong with the settings of all sources, of which several may be chosen. `prefix`: the section that they are in, with its dot.
+pub fn validate_each(prefix: &str, entries: &[Entry<'_>], problems: &mut Problems<'_>) {
     for (key, settings) in entries {
         settings.validate(&format!("{prefix}{key}"), problems);
     }

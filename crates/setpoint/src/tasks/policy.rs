@@ -14,6 +14,9 @@ use setpoint_transformer::{CausalLm, Tape};
 
 use super::{in_f32, metric_sums, unread};
 
+/// The mean distance of a token's log-probability between the generator and training, nats (trl's name).
+pub const SAMPLING_DIFFERENCE: &str = "sampling/sampling_logp_difference/mean";
+
 /// A sampled response with everything that its loss is made of.
 #[derive(Debug, Clone)]
 pub struct SampledResponse {
@@ -44,6 +47,8 @@ pub struct PolicyTask {
     prompts: Vec<Range<usize>>,
     max_new_tokens: usize,
     head: HeadOptions,
+    /// True if the policy is the one that sampled in every step, so that the ratio is 1.
+    is_on_policy: bool,
 }
 
 impl PolicyTask {
@@ -57,7 +62,21 @@ impl PolicyTask {
         };
         let ranges = prompts.iter().map(range).collect();
         let responses = prompts.into_iter().flatten().collect();
-        Self { objective, prompts: ranges, responses, max_new_tokens, head: HeadOptions::default() }
+        Self {
+            objective,
+            prompts: ranges,
+            responses,
+            max_new_tokens,
+            head: HeadOptions::default(),
+            is_on_policy: false,
+        }
+    }
+
+    /// The same for the only step of a round, whose policy is the one that sampled: `old` are the generator's log-probabilities, and their
+    /// distance is measured.
+    #[must_use]
+    pub fn on_policy(self, is_on_policy: bool) -> Self {
+        Self { is_on_policy, ..self }
     }
 
     /// The same with log-probabilities of the logits divided by a temperature: that at which the responses were sampled.
@@ -108,18 +127,27 @@ impl PolicyTask {
                 0 => found.tokens.clone(),
                 _ => found.tokens.clone().narrow(0, 0, count), // [all tokens] -> [tokens of the responses]
             },
-            old_logps: Some(flat(|response| &response.old)),
+            old_logps: (!self.is_on_policy).then(|| flat(|response| &response.old)),
             ref_logps: self.objective.reference_in_loss().then(|| flat(|response| &response.reference)),
             advantages: flat(|response| &response.advantages),
             tokens,
             max_new_tokens: self.max_new_tokens,
         });
         let entropy_name = self.objective.entropy_name();
-        let seen = unread(output.metrics).and(Unread::of(found.entropy)).and(Unread::of(found.response));
-        let numbers = seen.map(move |((PolicyMetrics { metrics, minima, maxima }, entropy), mut logps)| {
+        let sampled = self.is_on_policy.then(|| flat(|response| &response.old));
+        let own = Unread::all(sampled.is_some().then(|| Unread::of(found.tokens.clone())));
+        let seen = unread(output.metrics).and(Unread::of(found.entropy)).and(Unread::of(found.response)).and(own);
+        let numbers = seen.map(move |(((PolicyMetrics { metrics, minima, maxima }, entropy), mut logps), own)| {
             let mut metrics = metric_sums(&metrics);
             minima.iter().for_each(|(name, value)| metrics.min(name, *value));
             maxima.iter().for_each(|(name, value)| metrics.max(name, *value));
+            for (own, sampled) in own.iter().zip(&sampled) {
+                let distances = own.iter().zip(sampled).map(|(own, sampled)| (own - sampled).abs());
+                let (sum, most) =
+                    distances.fold((0.0, 0.0_f64), |(sum, most), distance| (sum + distance, most.max(distance)));
+                metrics.mean(SAMPLING_DIFFERENCE, sum, count as f64);
+                metrics.max("sampling/sampling_logp_difference/max", most);
+            }
             let entropy: f64 = entropy[..rows].iter().sum();
             metrics.mean("entropy", entropy, count as f64);
             if entropy_name != "entropy" {

@@ -118,6 +118,8 @@ pub struct Guards {
     standing: Vec<Sign>,
     /// True if the ratio at the first step of the last round was off 1.
     ratio_is_off: bool,
+    /// True if the generator's log-probabilities were off those of training at the first step of the last round.
+    sampling_is_off: bool,
     /// The settings that warnings name.
     levers: Levers,
 }
@@ -164,6 +166,15 @@ impl Guards {
         (is_off && !was_off).then_some(GuardWarning { round, sign: Sign::Ratio, finding, levers: self.levers })
     }
 
+    /// Takes in the mean distance of a token's log-probability between generator and training path that the first step of a round measured,
+    /// nats, for rounds that have no number of it before; returns a warning if it is large and was not in the round before.
+    pub fn observe_first_distance(&mut self, round: u64, nats: f64) -> Option<GuardWarning> {
+        let is_off = nats > MOST_SAMPLING_DIFFERENCE;
+        let was_off = std::mem::replace(&mut self.sampling_is_off, is_off);
+        let finding = sampling_finding(nats);
+        (is_off && !was_off).then_some(GuardWarning { round, sign: Sign::Sampling, finding, levers: self.levers })
+    }
+
     fn kl_signs(&self, signs: &RoundSigns) -> Vec<(Sign, String)> {
         let Some(kl) = signs.kl else { return Vec::new() };
         let mut found = Vec::new();
@@ -194,10 +205,7 @@ impl Guards {
         let mut say = |sign, finding: String| found.push((sign, finding));
         let above = |value: Option<f64>, limit: f64| value.filter(|value| *value > limit);
         if let Some(nats) = above(signs.sampling_difference, MOST_SAMPLING_DIFFERENCE) {
-            say(
-                Sign::Sampling,
-                format!("the generator's log-probabilities are {nats:.2} nats a token from those of the training path"),
-            );
+            say(Sign::Sampling, sampling_finding(nats));
         }
         if let (Some(now), Some(first)) = (signs.entropy, self.first_entropy)
             && first > 0.0
@@ -261,6 +269,10 @@ impl Guards {
         let pairs = || self.evaluations.windows(2);
         self.evaluations.len() > FALLS && pairs().all(|pair| pair[1].0 > pair[0].0 && pair[1].1 < pair[0].1)
     }
+}
+
+fn sampling_finding(nats: f64) -> String {
+    format!("the generator's log-probabilities are {nats:.2} nats a token from those of the training path")
 }
 
 /// Returns the signs that are finite numbers.
@@ -356,12 +368,16 @@ mod tests {
     }
 
     #[test]
-    fn the_first_ratio_is_reported_once_while_it_is_off() {
+    fn the_numbers_of_the_first_step_are_reported_once_while_they_are_off() {
         let mut guards = Guards::default();
         let ratios = [1.05, 0.85, 0.8, 1.0, 1.2, f64::NAN];
         let observed = (0..).zip(ratios).filter_map(|(round, ratio)| guards.observe_first_step(round, ratio));
         let found: Vec<(u64, Sign)> = observed.map(|warning| (warning.round, warning.sign)).collect();
         assert_eq!(found, [(1, Sign::Ratio), (4, Sign::Ratio)]);
+        let distances = [0.1, 0.6, 0.7, 0.2, 0.8, f64::NAN];
+        let observed = (0..).zip(distances).filter_map(|(round, nats)| guards.observe_first_distance(round, nats));
+        let found: Vec<(u64, Sign)> = observed.map(|warning| (warning.round, warning.sign)).collect();
+        assert_eq!(found, [(1, Sign::Sampling), (4, Sign::Sampling)]);
     }
 
     #[test]

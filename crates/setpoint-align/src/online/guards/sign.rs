@@ -54,7 +54,7 @@ impl Sign {
         match self {
             Self::Kl => alternatives([raise, rate()]),
             Self::NegativeKl | Self::Sampling => {
-                "responses must be sampled from the policy itself: check the temperature, the chat template and the dtype"
+                "responses must be sampled from the policy itself: check the temperature, top-k and top-p, the chat template and the dtype"
                     .into()
             }
             Self::Entropy => {
@@ -63,7 +63,7 @@ impl Sign {
                 format!("the policy has stopped exploring: {}", alternatives([fewer, raise, clip]))
             }
             Self::Length => {
-                "the policy may be paid for length: add a rule on length to the reward, or use GRPO with align.loss = \"dr_grpo\""
+                "the policy may be paid for length: add a rule on length to the reward (reward.weights), or use GRPO with align.loss = \"dr_grpo\""
                     .into()
             }
             Self::Cut => "raise rollout.max_new_tokens, or set reward.missing_stop_penalty".into(),
@@ -82,7 +82,7 @@ impl Sign {
                 format!("the policy exploits its reward: {}", alternatives([earlier, raise, better]))
             }
             Self::Repetition => {
-                alternatives([Some("add a rule on repetition to the reward".to_owned()), raise, rate()])
+                alternatives([Some("add a rule on repetition to the reward (reward.weights)".to_owned()), raise, rate()])
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Checks of the settings of rounds.
 
+use std::collections::BTreeMap;
+
 use setpoint_align::{LogZ0, Method, Training};
 
 use super::super::settings::AlignConfig;
@@ -7,7 +9,10 @@ use super::super::value;
 use super::remote;
 use super::settings::{RewardSection, RolloutSection, RoundReference, assumes_policy, compares};
 use crate::config::Problems;
-use crate::sources;
+use crate::sources::{self, Entry};
+
+/// The largest weight of a source of rewards, either way: the sum of what sources give stays a number.
+const LARGEST_WEIGHT: f64 = 1e30;
 
 /// The most passes over rounds in a run.
 const MOST_PASSES: u64 = 1_000_000;
@@ -91,7 +96,7 @@ fn validate_rollout(rollout: &RolloutSection, problems: &mut Problems<'_>) {
         ("samples", rollout.samples as u64),
         ("max_new_tokens", rollout.max_new_tokens as u64),
         ("epochs_per_round", rollout.epochs_per_round),
-        ("chunk_rows", rollout.chunk_rows as u64),
+        ("chunk_rows", rollout.chunk_rows() as u64),
         ("keep_rounds", rollout.keep_rounds.unwrap_or(1)),
     ] {
         let key = format!("rollout.{name}");
@@ -104,6 +109,19 @@ fn validate_rollout(rollout: &RolloutSection, problems: &mut Problems<'_>) {
         format!(
             "`rollout.temperature` must be a number above 0, so that the samples of a prompt differ; found {temperature}"
         ),
+    );
+    problems.require(
+        rollout.top_k.is_none_or(|k| k >= 2),
+        "rollout.top_k",
+        format!(
+            "`rollout.top_k` must be at least 2, so that the samples of a prompt differ; found {}",
+            rollout.top_k.unwrap_or_default()
+        ),
+    );
+    problems.require(
+        rollout.top_p.is_none_or(|p| p > 0.0 && p <= 1.0),
+        "rollout.top_p",
+        format!("`rollout.top_p` must be a number above 0 and up to 1; found {}", rollout.top_p.unwrap_or_default()),
     );
     problems.require(
         rollout.correction_max.is_none_or(|max| max.is_finite() && max > 0.0),
@@ -172,6 +190,17 @@ fn validate_method(method: &Method, rollout: &RolloutSection, problems: &mut Pro
             rollout.temperature
         ),
     );
+    for (key, is_cut) in
+        [("rollout.top_k", rollout.top_k.is_some()), ("rollout.top_p", rollout.top_p.is_some_and(|p| p < 1.0))]
+    {
+        problems.require(
+            !assumes_policy(&training, level) || !is_cut,
+            key,
+            format!(
+                "`{name}` takes the samples for those of the policy itself, and samples of its likeliest tokens are not: leave `{key}` out"
+            ),
+        );
+    }
     problems.require(
         !assumes_policy(&training, level) || rollout.server.is_none() || rollout.reload.is_some(),
         "rollout.reload",
@@ -193,13 +222,51 @@ fn own_penalty(method: &Method) -> f64 {
     settings.get("missing_stop_penalty").and_then(serde_json::Value::as_f64).unwrap_or(0.0)
 }
 
-/// Notes what is wrong with a source of rewards, whose settings are those of `section`.
+/// Notes where the sources of rewards that are given and their weights do not go together.
+fn validate_weights(
+    weights: &BTreeMap<String, f64>,
+    section: &str,
+    entries: &[Entry<'_>],
+    problems: &mut Problems<'_>,
+) {
+    let given: Vec<&str> = entries.iter().filter(|(_, source)| source.is_given()).map(|(name, _)| *name).collect();
+    for (name, weight) in weights {
+        let key = format!("{section}.weights.{name}");
+        problems.require(
+            given.is_empty() || given.contains(&name.as_str()),
+            &key,
+            format!("`{name}` has a weight and is no source of rewards that is given: there are {}", given.join(", ")),
+        );
+        problems.require(
+            weight.abs() <= LARGEST_WEIGHT,
+            &key,
+            format!("`{key}` must be a number of at most {LARGEST_WEIGHT:e} either way; found {weight}"),
+        );
+    }
+    for name in given.into_iter().filter(|name| !weights.contains_key(*name)) {
+        problems.add(
+            &format!("{section}.weights"),
+            format!("the source `{section}.{name}` has no weight: give it one, as in `{section}.weights.{name} = 1.0`"),
+        );
+    }
+}
+
+/// Notes what is wrong with the sources of rewards, whose settings are those of `section`.
 fn validate_reward(reward: &RewardSection, section: &str, problems: &mut Problems<'_>) {
     let model = reward.reward_model();
     let entries = sources::with_model("model", &model, reward.sources.entries());
     let prefix = format!("{section}.");
     sources::require_for_samples(&prefix, section, &entries, problems);
-    sources::validate(&prefix, &entries, ("give one source of rewards", None), problems);
+    match reward.weights.is_empty() {
+        true => {
+            let several = format!("give one source of rewards, or the weights of several in `{section}.weights`");
+            sources::validate(&prefix, &entries, (several.as_str(), None), problems);
+        }
+        false => {
+            sources::validate_each(&prefix, &entries, problems);
+            validate_weights(&reward.weights, section, &entries, problems);
+        }
+    }
     problems.require(
         reward.sources.column.0.is_none(),
         &format!("{section}.column"),

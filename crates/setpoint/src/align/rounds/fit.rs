@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::num::NonZeroU64;
+use std::time::Instant;
 
 use setpoint_align::online::{GuardAction, Guards, RoundSigns};
 use setpoint_reward::RewardModel;
@@ -18,6 +19,7 @@ use super::store::{Remains, Store, StoredRound};
 use super::tasks::{Round, RoundTasks};
 use super::watch::{Evaluations, SecondReward, Watch};
 use crate::failure::{Failure, Outcome};
+use crate::tasks::policy::SAMPLING_DIFFERENCE;
 use crate::tasks::rolling::Rolling;
 use crate::training::{Companions, RoundMaker, RoundSummary, StepGuard};
 
@@ -58,14 +60,18 @@ impl Fit<'_> {
             evaluations: Evaluations::default(),
             next: 0,
             pruner,
+            pace: Pace::default(),
         };
-        let (action, mut ratios, is_off) =
+        let (action, mut firsts, is_off) =
             (rollouts.config.guards, Guards::new(method.levers()), Cell::new(None::<String>));
         let step_guard: StepGuard<'_> = Box::new(|report| {
-            let warning =
-                first_ratio(report, steps).and_then(|(round, ratio)| ratios.observe_first_step(round, ratio))?;
-            is_off.set(Some(warning.to_string()));
-            Some(warning.to_string())
+            let first = |name: &str| first_of_round(report, steps, name);
+            let ratio = first("val/ratio").and_then(|(round, ratio)| firsts.observe_first_step(round, ratio));
+            let distance = first(SAMPLING_DIFFERENCE);
+            let distance = distance.and_then(|(round, nats)| firsts.observe_first_distance(round, nats));
+            let warning = ratio.or(distance)?.to_string();
+            is_off.set(Some(warning.clone()));
+            Some(warning)
         });
         let maker: RoundMaker<'_, <T::Task as Task>::Model> = Box::new(|model, round, fresh| {
             if let (Some(warning), Some(GuardAction::Stop)) = (is_off.take(), action) {
@@ -87,6 +93,21 @@ struct Watched<'a> {
     evaluations: Evaluations,
     next: u64,
     pruner: Pruner<'a>,
+    pace: Pace,
+}
+
+/// How fast this process makes rounds and trains on them.
+#[derive(Debug, Default)]
+struct Pace(Option<(u64, Instant)>);
+
+impl Pace {
+    /// Notes that a round begins, of `responses` responses as all are. Returns the responses a second of the whole rounds before it, with their
+    /// training (trl's `eps`, episodes per second); none in the first one.
+    fn begin(&mut self, round: u64, responses: usize) -> Option<f64> {
+        let (first, since) = *self.0.get_or_insert_with(|| (round, Instant::now()));
+        let rounds = round.saturating_sub(first);
+        (rounds > 0).then(|| rounds as f64 * responses as f64 / since.elapsed().as_secs_f64().max(1e-9))
+    }
 }
 
 impl Watched<'_> {
@@ -98,7 +119,7 @@ impl Watched<'_> {
         rollouts: &Rollouts<'_>,
     ) -> Outcome<(RoundMetrics, Vec<String>)> {
         let mut metrics = RoundMetrics::of(round, &stored.rows)?;
-        metrics.add_source(rollouts.judge.name(), rollouts.judge.missing_stop_penalty(), &stored.rows);
+        metrics.add_sources(&rollouts.judge.names(), rollouts.judge.missing_stop_penalty(), &stored.rows);
         metrics.add_correction(rollouts.rollout.correction(), &stored.rows);
         let watched = match &mut self.watch {
             Some(watch) => watch.of_round(round, &stored.rows, &rollouts.store, rollouts.encoder, rollouts.prompts)?,
@@ -133,6 +154,8 @@ fn begin<T: RoundTasks>(
         false => 1,
     };
     let prompts = rollouts.prompts;
+    // A round that is gone on with has steps of an earlier process.
+    let pace = if fresh { watched.pace.begin(round, rollouts.rollout.responses()) } else { None };
     let stored = match rollouts.store.round(round)? {
         Some(stored) => stored,
         None if !fresh => return Err(missing(&rollouts.store, round)),
@@ -192,15 +215,16 @@ fn begin<T: RoundTasks>(
     }
     let mut summary = metrics.summary(examples, tasks.metrics(), warnings);
     summary.metrics.extend(std::mem::take(&mut rollouts.timing).metrics());
+    let pace = pace.filter(|_| rollouts.config.align.ppo().is_some());
+    summary.metrics.extend(pace.map(|pace| ("eps".to_owned(), pace)));
     Ok(summary)
 }
 
-/// Returns the round of a step and the mean ratio of the policy to the one that sampled, if it is the first step of a round and its method
-/// measures the ratio.
-fn first_ratio(report: &StepReport, steps_per_round: u64) -> Option<(u64, f64)> {
+/// Returns the round of a step and a number that it measured, if it is the first step of a round.
+fn first_of_round(report: &StepReport, steps_per_round: u64, name: &str) -> Option<(u64, f64)> {
     let before = report.step.checked_sub(1).filter(|before| before % steps_per_round == 0)?;
-    let (_, ratio) = report.metrics.iter().find(|(name, _)| name == "val/ratio")?;
-    Some((before / steps_per_round, *ratio))
+    let (_, number) = report.metrics.iter().find(|(found, _)| found == name)?;
+    Some((before / steps_per_round, *number))
 }
 
 /// Returns the failure of a run that a guard ends.
@@ -222,7 +246,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ratio_counts_at_the_first_step_of_a_round() {
+    fn the_pace_is_that_of_whole_rounds() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.begin(3, 8), None);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        let (first, second) = (pace.begin(4, 8).unwrap(), pace.begin(5, 8).unwrap());
+        assert!(first <= 8.0 / 0.02 && second > first, "{first} {second}");
+    }
+
+    #[test]
+    fn numbers_count_at_the_first_step_of_a_round() {
         let report = |step, metrics: &[(&str, f64)]| StepReport {
             step,
             total_steps: 9,
@@ -236,8 +269,8 @@ mod tests {
             seconds: 0.0,
             metrics: metrics.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect(),
         };
-        let found = |step| first_ratio(&report(step, &[("loss", 3.0), ("val/ratio", 0.5)]), 3);
+        let found = |step| first_of_round(&report(step, &[("loss", 3.0), ("val/ratio", 0.5)]), 3, "val/ratio");
         assert_eq!([1, 2, 3, 4, 7].map(found), [Some((0, 0.5)), None, None, Some((1, 0.5)), Some((2, 0.5))]);
-        assert_eq!(first_ratio(&report(1, &[("loss", 3.0)]), 3), None);
+        assert_eq!(first_of_round(&report(1, &[("loss", 3.0)]), 3, "val/ratio"), None);
     }
 }

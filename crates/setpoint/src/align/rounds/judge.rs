@@ -1,7 +1,9 @@
-//! The rewards of sampled responses, by any source that can score them.
+//! The rewards of sampled responses, by any source that can score them, or by several with weights.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use setpoint_align::online::combine_rewards;
 use setpoint_data::{Record, ResponseEnd, TextEncoder};
 use setpoint_reward::{RewardSource, Scored};
 
@@ -31,12 +33,32 @@ pub struct Answer<'a> {
     pub text: &'a str,
 }
 
-/// The source of the rewards.
+/// The rewards of some responses.
+#[derive(Debug)]
+pub struct Rewards {
+    /// The sum of the sources' rewards, each times its weight; none where no source has one.
+    pub sums: Vec<Option<f64>>,
+    /// The rewards of each source by its name, if they have weights.
+    pub by_source: BTreeMap<String, Vec<Option<f64>>>,
+}
+
+/// A source of rewards among those that are added up.
+struct Part {
+    /// Its name: that of its section.
+    name: &'static str,
+    weight: f64,
+    /// Open from the first response on.
+    source: Option<Box<dyn RewardSource>>,
+}
+
+/// The name of a reward model among the sources.
+const MODEL: &str = "model";
+
+/// The sources of the rewards.
 pub struct Judge<'a> {
     session: &'a Session,
     settings: &'a RewardSection,
-    /// The name of the source: its section.
-    name: &'static str,
+    parts: Vec<Part>,
     keep: Keep,
     /// Tokenizer and template of the reward model, if they are not the policy's.
     foreign: Option<TextEncoder>,
@@ -48,8 +70,6 @@ pub struct Judge<'a> {
     seen: Vec<Record>,
     /// The file that a judge's answers are kept next to.
     output: PathBuf,
-    /// Open from the first response on.
-    source: Option<Box<dyn RewardSource>>,
 }
 
 impl<'a> Judge<'a> {
@@ -76,13 +96,19 @@ impl<'a> Judge<'a> {
                 seen = setup::seen(&records, &config.data, &own);
                 foreign = Some(own);
             }
-        } else {
+        }
+        let mut parts = Vec::new();
+        with_chosen(settings, |(name, _)| {
+            let weight = settings.weights.get(name).copied().unwrap_or(1.0);
+            parts.push(Part { name, weight, source: None });
+            Ok(())
+        })?;
+        if parts.iter().any(|part| part.name != MODEL) {
             // A rule may compare with any column, an answer that the format knows as a response for example.
             let fields = annotate::fields::of_rows(&config.data, &records)?;
             records.iter_mut().zip(fields).for_each(|(record, fields)| record.extra = fields);
         }
-        let name = with_chosen(settings, |(name, _)| Ok(name))?;
-        Ok(Self { session, settings, name, keep, foreign, reading, records, seen, output, source: None })
+        Ok(Self { session, settings, parts, keep, foreign, reading, records, seen, output })
     }
 
     /// Adds everything that decides the rewards besides the settings, which are those of `section`.
@@ -98,9 +124,9 @@ impl<'a> Judge<'a> {
         })
     }
 
-    /// Returns the name of the source: its section.
-    pub fn name(&self) -> &'static str {
-        self.name
+    /// Returns the names of the sources: their sections.
+    pub fn names(&self) -> Vec<&'static str> {
+        self.parts.iter().map(|part| part.name).collect()
     }
 
     /// Returns the penalty for a response without a stop token.
@@ -108,36 +134,57 @@ impl<'a> Judge<'a> {
         self.settings.missing_stop_penalty
     }
 
-    /// Opens the source, unless it is open.
-    fn open(&mut self) -> Outcome<&dyn RewardSource> {
-        let source = match self.source.take() {
-            Some(source) => source,
-            None => {
-                let opening = Opening {
-                    session: self.session,
-                    batch_tokens: self.settings.batch_tokens,
-                    padding: self.reading.as_ref().and_then(|reading| reading.padding),
-                    output: Some(&self.output),
-                };
-                with_chosen(self.settings, |(_, chosen)| chosen.open(&opening))?
-            }
+    /// Opens the sources, unless they are open.
+    fn open(&mut self) -> Outcome {
+        if self.parts.iter().all(|part| part.source.is_some()) {
+            return Ok(());
+        }
+        let opening = Opening {
+            session: self.session,
+            batch_tokens: self.settings.batch_tokens,
+            padding: self.reading.as_ref().and_then(|reading| reading.padding),
+            output: Some(&self.output),
         };
-        Ok(&**self.source.insert(source))
+        let mut opened = Vec::with_capacity(self.parts.len());
+        with_chosen(self.settings, |(_, chosen)| {
+            opened.push(chosen.open(&opening)?);
+            Ok(())
+        })?;
+        self.parts.iter_mut().zip(opened).for_each(|(part, source)| part.source = Some(source));
+        Ok(())
     }
 
-    /// Returns the rewards of some responses; none where the source has none and may leave it out. `encoder` is the policy's.
+    /// Returns the rewards of some responses; none where a source has none and may leave it out. `encoder` is the policy's.
     ///
     /// # Errors
-    /// When the source cannot be opened or fails.
-    pub fn rewards(
-        &mut self,
-        answers: &[Answer<'_>],
-        encoder: &TextEncoder,
-        prompts: &Prompts,
-    ) -> Outcome<Vec<Option<f64>>> {
-        let ids =
-            answers.iter().map(|answer| self.read_by_source(answer, encoder, prompts)).collect::<Outcome<Vec<_>>>()?;
+    /// When a source cannot be opened or fails.
+    pub fn rewards(&mut self, answers: &[Answer<'_>], encoder: &TextEncoder, prompts: &Prompts) -> Outcome<Rewards> {
         self.open()?;
+        let mut found = Vec::with_capacity(self.parts.len());
+        for part in &self.parts {
+            found.push(self.rewards_of(part, answers, (encoder, prompts))?);
+        }
+        let numbers = |rewards: &Vec<Option<f64>>| rewards.iter().map(|reward| reward.unwrap_or(f64::NAN)).collect();
+        let numbers: Vec<Vec<f64>> = found.iter().map(numbers).collect();
+        let weights: Vec<f64> = self.parts.iter().map(|part| part.weight).collect();
+        let sums = combine_rewards(&numbers, &weights);
+        let by_source = match self.settings.weights.is_empty() {
+            true => BTreeMap::new(),
+            false => self.parts.iter().map(|part| part.name.to_owned()).zip(found).collect(),
+        };
+        Ok(Rewards { sums: sums.into_iter().map(|sum| (!sum.is_nan()).then_some(sum)).collect(), by_source })
+    }
+
+    /// Returns the rewards of some responses by one source.
+    fn rewards_of(
+        &self,
+        part: &Part,
+        answers: &[Answer<'_>],
+        (encoder, prompts): (&TextEncoder, &Prompts),
+    ) -> Outcome<Vec<Option<f64>>> {
+        let Some(source) = &part.source else { return Err(Failure::run("no source of rewards")) };
+        let read = |answer: &Answer<'_>| self.read_by(part.name, answer, encoder, prompts);
+        let ids = answers.iter().map(read).collect::<Outcome<Vec<_>>>()?;
         let texts: Vec<String> =
             answers.iter().map(|answer| annotate::prompt_text(&self.records[answer.row].prompt)).collect();
         let items: Vec<Scored<'_>> = answers
@@ -155,7 +202,6 @@ impl<'a> Judge<'a> {
                 fields: Some(&self.records[answer.row].extra),
             })
             .collect();
-        let Some(source) = &self.source else { return Err(Failure::run("no source of rewards")) };
         let rewards = source.score_available(&items, &mut |_| ());
         rewards.and_then(|rewards| source.check().map(|()| rewards)).map_err(|error| {
             let remedy = source.remedy();
@@ -168,31 +214,33 @@ impl<'a> Judge<'a> {
         })
     }
 
-    /// Returns a prompt and a response as the source reads them. With the policy's tokenizer a reward model reads the very tokens that were
-    /// sampled, a missing stop token included.
-    fn read_by_source(
+    /// Returns a prompt and a response as the source `name` reads them. With the policy's tokenizer a reward model reads the very tokens that
+    /// were sampled, a missing stop token included.
+    fn read_by(
         &self,
+        name: &str,
         answer: &Answer<'_>,
         encoder: &TextEncoder,
         prompts: &Prompts,
     ) -> Outcome<(Vec<u32>, Vec<u32>)> {
-        match (&self.foreign, &self.reading) {
-            (Some(own), Some(reading)) => setup::answer_ids(own, &self.seen[answer.row], answer.text, reading),
-            (_, reading) => {
-                let mut ids = answer.ids.to_vec();
-                reading.iter().for_each(|reading| reading.complete(encoder, &mut ids));
-                Ok((prompts.ids[answer.row].clone(), ids))
-            }
+        let reading = self.reading.as_ref().filter(|_| name == MODEL);
+        if let (Some(own), Some(reading)) = (&self.foreign, reading) {
+            return setup::answer_ids(own, &self.seen[answer.row], answer.text, reading);
         }
+        let mut ids = answer.ids.to_vec();
+        if let Some(reading) = reading {
+            reading.complete(encoder, &mut ids);
+        }
+        Ok((prompts.ids[answer.row].clone(), ids))
     }
 
-    /// Learns that a round has all of its rewards. With [`Keep::Reload`] the source is closed.
+    /// Learns that a round has all of its rewards. With [`Keep::Reload`] the sources are closed.
     ///
     /// # Errors
     /// When too many of the `all` responses have no reward.
     pub fn end_round(&mut self, round: u64, unscored: usize, all: usize) -> Outcome {
         if self.keep == Keep::Reload {
-            self.source = None;
+            self.parts.iter_mut().for_each(|part| part.source = None);
         }
         if unscored as f64 > MOST_UNSCORED * all as f64 {
             return Err(Failure::run(format!(
@@ -203,10 +251,13 @@ impl<'a> Judge<'a> {
     }
 }
 
-/// Calls a function with the source that the settings choose.
-fn with_chosen<R>(settings: &RewardSection, use_it: impl FnOnce(Entry<'_>) -> Outcome<R>) -> Outcome<R> {
+/// Calls a function with each source that the settings choose, a reward model first.
+fn with_chosen(settings: &RewardSection, use_it: impl FnMut(Entry<'_>) -> Outcome) -> Outcome {
     let model = settings.reward_model();
-    let entries = settings.sources.entries();
-    let chosen = sources::chosen(("model", &model), &entries);
-    use_it(chosen.ok_or_else(|| Failure::usage("reward", "no source of rewards"))?)
+    let mut entries = sources::with_model(MODEL, &model, settings.sources.entries());
+    entries.retain(|(_, source)| source.is_given());
+    if entries.is_empty() {
+        return Err(Failure::usage("reward", "no source of rewards"));
+    }
+    entries.into_iter().try_for_each(use_it)
 }

@@ -83,16 +83,23 @@ impl RoundMetrics {
         Ok(Self { values, signs, tokens })
     }
 
-    /// Adds the rewards as their source gave them: without the penalty for a missing stop token. `name`: that of the source.
-    pub fn add_source(&mut self, name: &str, penalty: f64, rows: &[RolloutRow]) {
-        let given = |row: &RolloutRow| -> Vec<f64> {
-            let given = |(reward, &stopped): (&Option<f64>, &bool)| {
-                reward.map_or(f64::NAN, |reward| if stopped { reward } else { reward + penalty })
+    /// Adds the rewards as their sources gave them: without weights, and without the penalty for a missing stop token. `names`: those of the
+    /// sources.
+    pub fn add_sources(&mut self, names: &[&str], penalty: f64, rows: &[RolloutRow]) {
+        for name in names {
+            let given = |row: &RolloutRow| -> Vec<f64> {
+                let alone = || {
+                    let given = |(reward, &stopped): (&Option<f64>, &bool)| {
+                        reward.map(|reward| if stopped { reward } else { reward + penalty })
+                    };
+                    row.rewards.iter().zip(&row.stopped).map(given).collect()
+                };
+                let rewards = row.source_rewards.get(*name).cloned().unwrap_or_else(alone);
+                rewards.into_iter().map(|reward| reward.unwrap_or(f64::NAN)).collect()
             };
-            row.rewards.iter().zip(&row.stopped).map(given).collect()
-        };
-        let rewards: Vec<f64> = rows.iter().flat_map(given).collect();
-        self.values.extend(source_metrics(name, &rewards));
+            let rewards: Vec<f64> = rows.iter().flat_map(given).collect();
+            self.values.extend(source_metrics(name, &rewards));
+        }
     }
 
     /// Adds the share of tokens or responses that are above the limit of the correction for what sampled, if there is one.
@@ -169,6 +176,7 @@ mod tests {
             prompt: "a question".into(),
             responses: vec![String::new(); tokens.len()],
             rewards: rewards.to_vec(),
+            source_rewards: Default::default(),
             row: 0,
             tokens: tokens
                 .iter()
@@ -242,13 +250,21 @@ mod tests {
     }
 
     #[test]
-    fn a_source_is_told_of_without_the_penalty_for_a_missing_stop_token() {
+    fn sources_are_told_of_without_the_penalty_for_a_missing_stop_token() {
         let rows = [row(&[Some(1.0), Some(1.0)], &[2, 4], &[true, false], &[-1.0; 2], &[])];
         let mut found = RoundMetrics::of(0, &rows).unwrap();
-        found.add_source("rule", 2.0, &rows);
+        found.add_sources(&["rule"], 2.0, &rows);
         let value = |name: &str| found.values.iter().find(|(other, _)| other == name).map(|(_, value)| *value);
         assert_eq!((value("reward"), value("rewards/rule/mean")), (Some(1.0), Some(2.0)));
         assert_eq!(value("rewards/rule/std"), Some(2f64.sqrt()));
+        // Several sources have their own numbers in the rows.
+        let own = |rewards: [Option<f64>; 2]| Vec::from(rewards);
+        let source_rewards = [("model".to_owned(), own([Some(3.0), None])), ("rule".to_owned(), own([Some(0.5); 2]))];
+        let rows = [RolloutRow { source_rewards: source_rewards.into(), ..rows[0].clone() }];
+        let mut found = RoundMetrics::of(0, &rows).unwrap();
+        found.add_sources(&["model", "rule"], 2.0, &rows);
+        let value = |name: &str| found.values.iter().find(|(other, _)| other == name).map(|(_, value)| *value);
+        assert_eq!((value("rewards/model/mean"), value("rewards/rule/mean")), (Some(3.0), Some(0.5)));
     }
 
     #[test]

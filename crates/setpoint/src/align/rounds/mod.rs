@@ -39,8 +39,9 @@ use self::prompts::Prompts;
 use self::ptx::Ptx;
 pub use self::remote::ReloadSettings;
 use self::remote::Remote;
-use self::rollout::{Reference, Rollouts, Timing, generation, reference};
-use self::settings::{Keep, has_one_temperature, most_examples, trained_responses};
+use self::rollout::{Reference, Rollouts, Timing, reference};
+use self::sampler::generation;
+use self::settings::{Keep, has_one_temperature, most_examples, trained_responses, trains_at_once};
 pub use self::settings::{RewardSection, RolloutSection};
 use self::store::Store;
 use self::tasks::{BestTasks, PairTasks, PpoTasks, PromptTasks, RowTasks, SampledTasks, ValueTasks};
@@ -81,13 +82,16 @@ struct Prepared<'a> {
     measured: Vec<Vec<u32>>,
 }
 
-/// Reads the prompts. Returns the settings with the number of them that a round has: if the user names none, that depends on the data.
+/// Reads the prompts. Returns the settings with the number of them that a round has, and of the responses in a part: if the user names
+/// none, they depend on the data and the devices.
 fn read_prompts(session: &Session, config: &AlignConfig) -> Outcome<(AlignConfig, TextEncoder, Prompts)> {
     let encoder = setup::encoder(&config.model)?;
     let prompts = Prompts::read(session, config, &encoder)?;
     let mut config = config.clone();
-    if let Some(rollout) = config.rollout.as_mut().filter(|rollout| rollout.prompts.is_none()) {
-        rollout.prompts = Some(RolloutSection::default_prompts(prompts.ids.len()));
+    if let Some(rollout) = &mut config.rollout {
+        rollout.prompts.get_or_insert_with(|| RolloutSection::default_prompts(prompts.ids.len()));
+        rollout.chunk_rows =
+            Some(rollout.chunk_rows.unwrap_or_else(|| rollout.default_chunk_rows(session.devices.len())));
     }
     Ok((config, encoder, prompts))
 }
@@ -206,6 +210,7 @@ impl<'a> Prepared<'a> {
             Training::Rows(objective) if objective.baseline().is_some() => own,
             _ => 0.0,
         };
+        let scored = if trains_at_once(config, self.rollout) { 0.0 } else { own };
         // `train.max_steps` may end the run before its last round.
         let of_round = plan.steps_per_epoch.saturating_mul(self.rollout.epochs_per_round).max(1);
         let rounds = self.rounds.min(plan.steps.div_ceil(of_round));
@@ -216,7 +221,10 @@ impl<'a> Prepared<'a> {
             max_new_tokens: self.rollout.max_new_tokens,
             all_prompts: self.prompts.ids.len(),
             lengths: self.prompts.lengths(),
-            operations: rounds as f64 * 2.0 * all * (generator + own + reference + mismatched + judge + watch + value),
+            operations: rounds as f64
+                * 2.0
+                * all
+                * (generator + scored + reference + mismatched + judge + watch + value),
             kept,
             scoring,
             cache: rows as f64 * report.longest.max as f64 * token,
@@ -391,6 +399,7 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
             }
             None => {
                 let tasks = SampledTasks::new(objective, rollout.max_new_tokens).corrected(rollout.correction());
+                let tasks = tasks.on_policy(trains_at_once(config, rollout));
                 fit.fit(tasks.at_temperature(rollout.temperature), Ok)
             }
         },

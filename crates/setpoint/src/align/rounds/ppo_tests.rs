@@ -1,6 +1,7 @@
 //! PPO against trl 1.12 (`tests/golden/make_online_ppo_model.py`): the numbers of a rollout, the losses of four optimizer steps, and both
 //! models after them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleVisitor, Param};
@@ -131,6 +132,7 @@ fn four_steps_of_ppo_are_trls() {
         prompt: "".into(),
         responses: vec![String::new()],
         rewards: vec![Some(scores[i])],
+        source_rewards: BTreeMap::new(),
         row: i,
         tokens: vec![responses[i].clone()],
         stopped: vec![expected["stopped"][i].as_bool().unwrap()],

@@ -6,7 +6,7 @@ use setpoint_align::Training;
 use setpoint_data::TextEncoder;
 use setpoint_reward::{RewardModel, value_rows};
 use setpoint_train::{HeadOptions, ScoredSequence, Sequence, score_batches_with};
-use setpoint_transformer::{CausalLm, Finish, Generated, GenerationConfig, ModelConfig};
+use setpoint_transformer::{CausalLm, Finish, Generated, GenerationConfig};
 
 use super::super::reference::load_reference;
 use super::super::reference_dir;
@@ -16,18 +16,13 @@ use super::prompts::Prompts;
 use super::remote::Remote;
 use super::sampler::{Part, sample};
 use super::settings::{
-    Keep, RolloutSection, RoundReference, has_one_temperature, policy_temperature, trained_temperature,
+    Keep, RolloutSection, RoundReference, has_one_temperature, policy_temperature, trained_temperature, trains_at_once,
 };
 use super::store::{Distance, RolloutRow, Store};
-use crate::config::sections::ModelSection;
 use crate::failure::{Failure, Outcome};
-use crate::sampling::SamplingSection;
 use crate::session::Session;
 use crate::setup;
 use crate::tasks::pass_tokens;
-
-/// The most responses that are sampled at the same time: their keys and values are in memory together.
-const MOST_AT_ONCE: usize = 64;
 
 /// The model whose log-probabilities are the reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +99,7 @@ impl Rollouts<'_> {
     /// When the host wants to stop; when a model, the source of rewards or the disk fails.
     pub fn make(&mut self, round: u64, policy: &CausalLm, value: Option<&RewardModel>) -> Outcome<Vec<RolloutRow>> {
         let places = self.prompts.of_round(self.config.train.seed, round, self.rollout.prompts());
-        let per_chunk = (self.rollout.chunk_rows / self.rollout.samples).max(1);
+        let per_chunk = (self.rollout.chunk_rows() / self.rollout.samples).max(1);
         let parts: Vec<&[usize]> = places.chunks(per_chunk).collect();
         let kept = |(chunk, part): (usize, &&[usize])| {
             let is_same = |rows: &Vec<RolloutRow>| rows.iter().map(|row| row.row).eq(part.iter().copied());
@@ -188,7 +183,10 @@ impl Rollouts<'_> {
         let prompts: Vec<Vec<u32>> =
             part.iter().flat_map(|&row| std::iter::repeat_n(self.prompts.ids[row].clone(), samples)).collect();
         let sequences = self.sequences(&prompts, generated);
-        let own = self.score(policy, &sequences, policy_temperature(&self.config.align, self.rollout))?;
+        let own = match trains_at_once(self.config, self.rollout) {
+            true => generated.iter().map(as_generated).collect(),
+            false => self.score(policy, &sequences, policy_temperature(&self.config.align, self.rollout))?,
+        };
         let reference = self.reference_scores(policy, &own, &sequences)?;
         let values = self.values(value, &sequences)?;
         let texts: Vec<String> = prompts
@@ -216,14 +214,15 @@ impl Rollouts<'_> {
             let range = i * samples..(i + 1) * samples;
             let (prompt, template) = self.prompts.columns(row)?;
             let stopped: Vec<bool> = generated[range.clone()].iter().map(|g| g.finish == Finish::Stop).collect();
-            let rewards = rewards[range.clone()].iter().zip(&stopped);
             let reward = |(reward, &stopped): (&Option<f64>, &bool)| {
                 reward.map(|reward| if stopped { reward } else { reward - penalty })
             };
+            let by_source = rewards.by_source.iter();
             rows.push(RolloutRow {
                 prompt,
                 responses: texts[range.clone()].to_vec(),
-                rewards: rewards.map(reward).collect(),
+                rewards: rewards.sums[range.clone()].iter().zip(&stopped).map(reward).collect(),
+                source_rewards: by_source.map(|(name, own)| (name.clone(), own[range.clone()].to_vec())).collect(),
                 row,
                 tokens: generated[range.clone()].iter().map(|g| g.ids.clone()).collect(),
                 stopped,
@@ -284,10 +283,11 @@ impl Rollouts<'_> {
         generated.iter().zip(own).map(of).collect()
     }
 
-    /// Returns whether the log-probabilities of what samples are at the temperature of those that are computed here: a server's are those
-    /// before the temperature.
+    /// Returns whether there are log-probabilities of the training path that those of whatever samples can be compared with: a server's are
+    /// those before the temperature.
     fn can_compare(&self) -> bool {
-        self.remote.is_none() || policy_temperature(&self.config.align, self.rollout) == 1.0
+        !trains_at_once(self.config, self.rollout)
+            && (self.remote.is_none() || policy_temperature(&self.config.align, self.rollout) == 1.0)
     }
 
     /// Returns the log-probability of each token as whatever sampled it computed it, nats, if the loss is corrected for that. A token that a
@@ -371,39 +371,15 @@ impl Rollouts<'_> {
     }
 }
 
-/// Returns how responses are sampled: from the policy as it is, up to its stop tokens. Prompt and response are no longer than
-/// `encode.max_length`.
-///
-/// # Errors
-/// When the settings are out of range.
-pub fn generation(
-    config: &AlignConfig,
-    rollout: &RolloutSection,
-    shape: &ModelConfig,
-    encoder: &TextEncoder,
-) -> Outcome<GenerationConfig> {
-    let section = SamplingSection {
-        temperature: Some(rollout.temperature),
-        max_new_tokens: Some(rollout.max_new_tokens),
-        ..SamplingSection::default()
-    };
-    let settings = section.resolve(&config.model, shape, encoder).or_else(|_| {
-        // Of the model's own settings only the stop tokens count here, and the tokenizer has them, too.
-        let unread = ModelSection { path: None, ..config.model.clone() };
-        section.resolve(&unread, shape, encoder)
-    })?;
-    Ok(GenerationConfig {
-        do_sample: true,
-        top_k: None,
-        top_p: 1.0,
-        repetition_penalty: 1.0,
-        // The log compares them with those of the training path.
-        tempered_logps: policy_temperature(&config.align, rollout) == rollout.temperature,
-        // In a part of 64 rows with 32 places, half of the places stay empty while its last rows end. In one of 64 places, rows end together.
-        batch_size: settings.batch_size.max(rollout.chunk_rows.min(MOST_AT_ONCE)),
-        max_length: config.encode.max_length,
-        ..settings
-    })
+/// Returns the log-probabilities of a response as the generator computed them.
+fn as_generated(response: &Generated) -> ScoredSequence {
+    ScoredSequence {
+        prompt_logp: 0.0,
+        response_logp: response.logps.iter().map(|&logp| f64::from(logp)).sum(),
+        prompt_tokens: 0,
+        response_tokens: response.ids.len(),
+        token_logps: response.logps.clone(),
+    }
 }
 
 /// Returns which model the reference of a run is. `shares`: the policy before training shares its weights with the one that is trained, as

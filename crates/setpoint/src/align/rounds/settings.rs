@@ -1,5 +1,7 @@
 //! Settings of rounds: `rounds`, `[rollout]` and `[reward]` of `setpoint align`.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use setpoint_align::online::SamplingCorrection;
@@ -17,6 +19,9 @@ use crate::sources::{ModelSettings, Sources};
 
 /// The number of prompts of a round, if the data has so many.
 const PROMPTS: usize = 64;
+/// The least number of responses in a part, and the largest one, if the settings name none. In a part of as many responses as are sampled
+/// at the same time, places stay empty while the last ones end; in a part of eight times as many, for an eighth of that time.
+const CHUNK_ROWS: [usize; 2] = [64, 512];
 /// The limit of the correction for what sampled, as in trl 1.16.
 const CORRECTION_MAX: f64 = 3.0;
 
@@ -34,15 +39,26 @@ pub struct RolloutSection {
     /// The greatest number of tokens of a response, its stop token included.
     #[schemars(range(min = 1), extend("x-unit" = "tokens"))]
     pub max_new_tokens: usize,
-    /// Divides the logits. Samples are never cut to the likeliest tokens (top-k, top-p).
+    /// Divides the logits.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub temperature: f64,
+    /// Samples from this many of the likeliest tokens; by default from all. Refused if the method takes the samples for those of the policy
+    /// itself, as PPO, RLOO, GRPO and REINFORCE++ do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 2), extend("x-unit" = "tokens"))]
+    pub top_k: Option<usize>,
+    /// Samples from the likeliest tokens that together have this share of the probability; by default from all. Refused as `top_k` is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
+    pub top_p: Option<f64>,
     /// Passes over the responses of a round: 4 for PPO, 1 for the others.
     #[schemars(range(min = 1), extend("x-unit" = "epochs"))]
     pub epochs_per_round: u64,
-    /// Responses that are generated, scored and written together; a run that is killed loses at most as many.
+    /// Responses that are generated, scored and written together; a run that is killed loses at most as many. By default each device has
+    /// an equal part of a round, of at least 64 and at most 512.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1), extend("x-unit" = "responses"))]
-    pub chunk_rows: usize,
+    pub chunk_rows: Option<usize>,
     /// The reference model of the log-ratios.
     pub reference: RoundReference,
     /// Scores the responses under the reference also if the method has none, such as GRPO with `align.beta = 0`, so that `objective/kl` is
@@ -102,8 +118,10 @@ impl Default for RolloutSection {
             samples: 4,
             max_new_tokens: 512,
             temperature: 1.0,
+            top_k: None,
+            top_p: None,
             epochs_per_round: 1,
-            chunk_rows: 64,
+            chunk_rows: None,
             reference: RoundReference::Initial,
             log_kl: true,
             keep: Keep::Memory,
@@ -127,6 +145,17 @@ impl RolloutSection {
         PROMPTS.min(all)
     }
 
+    /// Returns the number of responses in a part.
+    pub fn chunk_rows(&self) -> usize {
+        self.chunk_rows.unwrap_or(CHUNK_ROWS[0])
+    }
+
+    /// Returns the number of responses in a part if the settings name none, so that each of some devices has one.
+    pub fn default_chunk_rows(&self, devices: usize) -> usize {
+        let [least, most] = CHUNK_ROWS;
+        self.prompts().div_ceil(devices.max(1)).saturating_mul(self.samples).clamp(least, most)
+    }
+
     /// Returns the number of responses of a round.
     pub fn responses(&self) -> usize {
         self.prompts().saturating_mul(self.samples)
@@ -148,7 +177,7 @@ impl RolloutSection {
     }
 }
 
-/// `[reward]` and `[watch]`: a source of the rewards of sampled responses, one of those of `setpoint annotate`.
+/// `[reward]` and `[watch]`: the source of the rewards of sampled responses, one of those of `setpoint annotate`, or several with weights.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(remote = "Self", deny_unknown_fields, default)]
 #[schemars(rename = "RoundReward")]
@@ -158,6 +187,10 @@ pub struct RewardSection {
     /// The other sources, `rule`, `command` and so on.
     #[serde(flatten, skip_deserializing)]
     pub sources: Sources,
+    /// The weights of several sources, as in `{ model = 1.0, rule = 0.1 }`: the reward is the sum of theirs, each times its weight. A source
+    /// that has none for a response is left out of the sum. Without weights there is one source.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub weights: BTreeMap<String, f64>,
     /// Apply the mean and deviation that the reward model stores.
     pub normalize: bool,
     /// Subtracted from the reward of a response that was cut at `rollout.max_new_tokens`.
@@ -175,6 +208,7 @@ impl Default for RewardSection {
         Self {
             model: ModelSection::default(),
             sources: Sources::default(),
+            weights: BTreeMap::new(),
             normalize: false,
             missing_stop_penalty: 0.0,
             batch_tokens: AnnotateConfig::default().batch_tokens,
@@ -262,6 +296,19 @@ pub fn has_one_temperature(method: &Method, rollout: &RolloutSection) -> bool {
     policy_temperature(method, rollout) == trained_temperature(method, rollout)
 }
 
+/// Returns whether the training path computes no log-probabilities of the policy that samples before it trains: in the only step of a round the
+/// ratio of the policy to the one that sampled is 1, and nothing else asks for them. The step tells how far the generator's are from its own.
+pub fn trains_at_once(config: &AlignConfig, rollout: &RolloutSection) -> bool {
+    let Training::Sampled(objective) = config.align.training() else { return false };
+    let is_asked =
+        objective.has_value() || objective.uses_reference() || rollout.log_kl || rollout.correction.is_some();
+    // A server may be silent about its log-probabilities.
+    !is_asked
+        && rollout.server.is_none()
+        && rollout.epochs_per_round == 1
+        && rollout.responses() <= config.train.batch_size
+}
+
 /// Returns whether a method compares the responses of a prompt, so that one alone teaches nothing.
 pub fn compares(training: &Training) -> bool {
     match training {
@@ -295,5 +342,21 @@ pub fn trained_responses(method: &Method, rollout: &RolloutSection) -> usize {
         Training::Best => rollout.prompts(),
         Training::Pairs(_) => most_examples(method, rollout).saturating_mul(2),
         _ => rollout.responses(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_device_has_a_part_of_a_round_that_is_neither_small_nor_large() {
+        let rows = |prompts: usize, samples: usize, devices: usize| {
+            let rollout = RolloutSection { prompts: Some(prompts), samples, ..RolloutSection::default() };
+            rollout.default_chunk_rows(devices)
+        };
+        assert_eq!([1, 2, 3, 8].map(|devices| rows(64, 4, devices)), [256, 128, 88, 64]);
+        assert_eq!((rows(6, 4, 1), rows(64, 8, 1), rows(1000, 8, 2), rows(usize::MAX, 2, 1)), (64, 512, 512, 512));
+        assert_eq!(RolloutSection { chunk_rows: Some(8), ..RolloutSection::default() }.chunk_rows(), 8);
     }
 }

@@ -267,6 +267,7 @@ mod tests {
             prompt: "a question".into(),
             responses: vec!["yes".into(), "no".into()],
             rewards: vec![Some(1.0 / 3.0), None],
+            source_rewards: [("rule".to_owned(), vec![Some(0.1 + 0.2), None])].into(),
             row,
             tokens: vec![vec![4, 5], vec![6]],
             stopped: vec![true, false],

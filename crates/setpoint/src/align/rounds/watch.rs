@@ -54,7 +54,7 @@ impl<'a> Watch<'a> {
             })
             .collect();
         let rewards = self.judge.rewards(&answers, encoder, prompts);
-        let rewards = rewards.map_err(|failure| failure.at(format_args!("round {round}, [watch]")))?;
+        let rewards = rewards.map_err(|failure| failure.at(format_args!("round {round}, [watch]")))?.sums;
         let unscored = rewards.iter().filter(|reward| reward.is_none()).count();
         self.judge.end_round(round, unscored, rewards.len())?;
         let stopped = rows.iter().flat_map(|row| &row.stopped);

@@ -1,5 +1,7 @@
 //! A row of the responses of a round.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -12,6 +14,9 @@ pub struct RolloutRow {
     pub responses: Vec<String>,
     /// Their rewards; none where the source has none.
     pub rewards: Vec<Option<f64>>,
+    /// The rewards of each source by its name, if they have weights.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub source_rewards: BTreeMap<String, Vec<Option<f64>>>,
     /// The place of the prompt in the data, from 0.
     pub row: usize,
     /// The tokens of the responses, their stop tokens included.
@@ -80,6 +85,7 @@ impl RolloutRow {
         let count = self.tokens.len();
         let lengths = [self.responses.len(), self.rewards.len(), self.stopped.len(), self.logps.len()];
         lengths.iter().all(|&length| length == count)
+            && self.source_rewards.values().all(|rewards| rewards.len() == count)
             && (self.sampling_logps.is_empty() || self.sampling_logps.len() == count)
             && (self.sampling_distances.is_empty() || self.sampling_distances.len() == count)
             && (self.ref_logps.is_empty() || self.ref_logps.len() == count)

@@ -22,6 +22,8 @@ pub struct SampledTasks {
     temperature: f64,
     /// The correction of the loss for what sampled, and its limit.
     correction: Option<(SamplingCorrection, f64)>,
+    /// True if a round has one step, whose policy is the one that sampled.
+    is_on_policy: bool,
     /// The state that the next round begins with.
     state: OnlineState,
     metrics: Vec<(String, f64)>,
@@ -32,7 +34,21 @@ impl SampledTasks {
     pub fn new(objective: Box<dyn OnlineObjective>, max_new_tokens: usize) -> Self {
         let state = objective.start();
         let objective = Arc::from(objective);
-        Self { objective, max_new_tokens, temperature: 1.0, correction: None, state, metrics: Vec::new() }
+        Self {
+            objective,
+            max_new_tokens,
+            temperature: 1.0,
+            correction: None,
+            is_on_policy: false,
+            state,
+            metrics: Vec::new(),
+        }
+    }
+
+    /// The same for rounds of one step, whose policy is the one that sampled.
+    #[must_use]
+    pub fn on_policy(self, is_on_policy: bool) -> Self {
+        Self { is_on_policy, ..self }
     }
 
     /// The same at the temperature that responses are sampled at: the policy that samples is the one that is trained.
@@ -108,7 +124,7 @@ impl SampledTasks {
             prompts.push(responses.collect());
         }
         let task = PolicyTask::new(self.objective.clone(), prompts, self.max_new_tokens);
-        Ok((task.at_temperature(self.temperature), found.returns))
+        Ok((task.at_temperature(self.temperature).on_policy(self.is_on_policy), found.returns))
     }
 }
 
