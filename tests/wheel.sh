@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the wheel, installs it in a fresh environment of Python and runs the command from there.
-# Arguments are those of `maturin build`; without any, an unoptimised build with default features.
+# Arguments are those of `maturin build`; without any, an unoptimised build with the features of pyproject.toml.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,10 +14,5 @@ python3 -m venv "$work/tools"
 python3 -m venv "$work/fresh"
 "$work/fresh/bin/pip" install --quiet --no-index "$work"/wheels/setpoint-*.whl
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-printed=$(cd "$work" && fresh/bin/setpoint --version)
-[ "$printed" = "setpoint $version" ] || { echo "the wheel's command prints '$printed'" >&2; exit 1; }
-# It finds what is built in, away from the sources.
-methods=$(cd "$work" && fresh/bin/setpoint methods)
-grep -q 'Direct Reward Optimization' <<<"$methods"
-"$work/fresh/bin/pip" show setpoint | grep -qx "Version: $version"
-echo "the wheel of $printed installs and runs"
+"$work/fresh/bin/pip" show setpoint | grep -qx "Version: $version" || { echo "the wheel is not of $version" >&2; exit 1; }
+tests/installed.sh "$work/fresh/bin/setpoint"

@@ -12,7 +12,7 @@ pub struct Shape {
     pub vocab: usize,
 }
 
-/// Those of `benches/peer`.
+/// The shapes of `benches/peer`.
 pub const ALL: [Shape; 3] = [
     Shape {
         name: "small",

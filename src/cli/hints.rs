@@ -75,9 +75,12 @@ fn is_setting(key: &str) -> bool {
         let is_unknown = |message: &str| message.contains("not a setting") || message.contains("not a section");
         problems.is_none_or(|problems| problems.iter().all(|problem| !is_unknown(&problem.message)))
     };
-    let offline = || setpoint_align::METHODS.iter().map(|about| about.name);
-    let methods = || offline().chain(setpoint_align::SAMPLED_METHODS.iter().copied()).map(Some);
-    JOBS.iter().any(|job| std::iter::once(None).chain(methods()).any(|method| knows(*job, method)))
+    // Most settings belong to no method, and only jobs that have one know more under it: the others need not be asked about each.
+    let offline = setpoint_align::METHODS.iter().map(|about| about.name);
+    let mut methods = offline.chain(setpoint_align::SAMPLED_METHODS.iter().copied());
+    let by_method: Vec<_> = JOBS.iter().filter(|job| job.has_setting("align.method")).collect();
+    JOBS.iter().any(|job| knows(*job, None))
+        || methods.any(|method| by_method.iter().any(|job| knows(**job, Some(method))))
 }
 
 #[test]
@@ -144,13 +147,15 @@ fn messages_name_flags_settings_and_commands_that_exist() {
 #[test]
 fn messages_tell_to_set_what_set_takes() {
     let told = Regex::new(r"(?i)\b(?:set|setting|raise|lower|or|with) `([a-z][a-z0-9_]*)(?: = [^`]*)?`").unwrap();
-    let mut wrong = Vec::new();
+    let (mut wrong, mut named) = (Vec::new(), BTreeMap::new());
     // A rule may be a term of another one, so its settings have no dotted key of their own.
     let is_rule = |path: &Path| path.parent().is_some_and(|folder| folder.ends_with("rules"));
     for (path, source) in sources().into_iter().filter(|(path, _)| !is_rule(path)) {
         for text in literals(&source) {
             for found in told.captures_iter(&text) {
-                let keys: BTreeSet<String> = JOBS.iter().flat_map(|job| job.settings_named(&found[1])).collect();
+                let of_jobs =
+                    || JOBS.iter().flat_map(|job| job.settings_named(&found[1])).collect::<BTreeSet<String>>();
+                let keys = named.entry(found[1].to_owned()).or_insert_with(of_jobs);
                 if !keys.is_empty() && !keys.contains(&found[1]) {
                     wrong.push(format!("{}: `{}` is {keys:?} in {text:?}", path.display(), &found[1]));
                 }

@@ -1,4 +1,5 @@
-"""Verdicts of IFEval's reference on responses of all kinds, for crates/setpoint-eval/tests/it/ifeval.rs.
+"""Verdicts of IFEval's reference on responses of all kinds, for crates/setpoint-eval/tests/it/ifeval.rs. Sentences follow this project's
+parameters, not those that NLTK distributes (ifeval_reference.py).
 
 usage: make_ifeval.py
 

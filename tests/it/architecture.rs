@@ -1,6 +1,7 @@
 //! Who may import whom (ARCHITECTURE.md), read from `cargo metadata`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::Command;
 
 /// Each crate and the crates of the workspace it may depend on, the lowest first.
@@ -73,6 +74,26 @@ fn crates_import_downwards_only() {
         }
     }
     assert_eq!(seen.len(), allowed.len(), "crates missing from the workspace: have {seen:?}");
+}
+
+#[test]
+fn every_crate_can_be_published() {
+    for package in metadata()["packages"].as_array().unwrap() {
+        let name = package["name"].as_str().unwrap();
+        for key in ["description", "license", "repository", "readme"] {
+            assert!(package[key].as_str().is_some_and(|text| !text.is_empty()), "{name} has no {key}");
+        }
+        let folder = Path::new(package["manifest_path"].as_str().unwrap()).parent().unwrap();
+        for file in [package["readme"].as_str().unwrap(), "LICENSE-MIT", "LICENSE-APACHE"] {
+            assert!(folder.join(file).is_file(), "{name} has no {file}");
+        }
+        for dependency in package["dependencies"].as_array().unwrap() {
+            // A crate that its own tests need is left out of the package.
+            let published = dependency["name"] != package["name"];
+            let versioned = dependency["path"].is_null() || dependency["req"] != "*";
+            assert!(!published || versioned, "{name}: {} has no version", dependency["name"]);
+        }
+    }
 }
 
 #[test]

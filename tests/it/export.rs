@@ -26,7 +26,7 @@ fn with_file(name: &str, change: impl FnOnce(&mut Value)) -> tempfile::TempDir {
     dir
 }
 
-/// Whether a GGUF file holds a key with this text, in the way in which the format writes both.
+/// Returns whether a GGUF file holds a key with this text, in the way in which the format writes both.
 fn holds_text(file: &[u8], key: &str, value: &str) -> bool {
     let text = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
     let entry = [text(key), 8_u32.to_le_bytes().to_vec(), text(value)].concat();

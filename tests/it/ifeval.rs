@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::fixture::{file, model, setpoint};
+use super::fixture::{Ran, command, file, model, setpoint};
 
 fn read(path: &Path) -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
@@ -46,6 +46,26 @@ fn existing_responses_are_verified_without_a_model() {
     let sample: Value = serde_json::from_str(samples.lines().next().unwrap()).unwrap();
     assert_eq!((&sample["strict"], &sample["loose"]), (&json!([true, false]), &json!([true, true])));
     assert_eq!(sample["instructions"][1], "startend:quotation");
+}
+
+#[test]
+fn the_rules_for_sentences_are_named() {
+    let (dir, data) = file("input_data.jsonl", &rows());
+    let answer = |prompt: &str| json!({"prompt": prompt, "response": "It is four."}).to_string() + "\n";
+    let (_keep, responses) = file("someone.jsonl", &PROMPTS.map(answer).concat());
+    let arguments = ["eval", "ifeval", "--responses", &responses, "--data", &data, "--dry-run"];
+    let ran = setpoint(&arguments).ok();
+    assert!(ran.stderr.contains("rules for sentences: built-in") && !ran.stderr.contains("NLTK_DATA"), "{ran:#?}");
+    let with_data = || Ran::of(&command(&arguments).env("NLTK_DATA", dir.path()).output().unwrap()).ok();
+    let ran = with_data();
+    assert!(ran.stderr.contains("NLTK_DATA: no folder has") && ran.stderr.contains("sentences: built-in"), "{ran:#?}");
+    let folder = dir.path().join("tokenizers/punkt_tab/english");
+    std::fs::create_dir_all(&folder).unwrap();
+    for name in ["abbrev_types.txt", "sent_starters.txt", "collocations.tab", "ortho_context.tab"] {
+        std::fs::write(folder.join(name), "").unwrap();
+    }
+    let ran = with_data();
+    assert!(ran.stderr.contains("rules for sentences: punkt_tab of NLTK"), "{ran:#?}");
 }
 
 #[test]

@@ -135,7 +135,7 @@ fn a_sweep_counts_steps_as_the_plan_does() {
     }
 }
 
-/// What `--rounds N` plans is what `align --rounds N` trains.
+/// `setpoint plan --rounds N` plans the training of `align --rounds N`.
 #[test]
 fn rounds_are_planned_by_a_flag() {
     let (_dir, data) = file("prompts.jsonl", &rewarded_rows(6));

@@ -12,7 +12,7 @@ use super::fixture::{Ran, demo, root};
 /// The model that the README names.
 const MODEL: &str = "Qwen2.5-0.5B";
 
-/// Which tiny model takes the place of the README's.
+/// The tiny model that takes the place of the README's.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Family {
     /// Biases on queries, keys and values; ChatML; no BOS token.

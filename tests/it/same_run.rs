@@ -68,7 +68,7 @@ impl Run {
         Ran::of(&command(&arguments).output().unwrap())
     }
 
-    /// That the run does not go on, for this reason, and is unharmed.
+    /// Checks that the run does not go on, for this reason, and is unharmed.
     #[track_caller]
     fn refused(&self, said: &[&str]) {
         let ran = self.resume(&[]);

@@ -10,7 +10,7 @@ fn lines(rows: &[Value]) -> String {
     rows.iter().map(|row| row.to_string() + "\n").collect()
 }
 
-/// What a selection writes, and what it says.
+/// The file and the messages of a selection.
 struct Selected {
     rows: Vec<Value>,
     said: String,

@@ -41,6 +41,7 @@ fn wrong_requests_are_refused_in_one_sentence() {
         (CHAT, json!({ "messages": turn, "top_logprobs": 3 }), "`top_logprobs` needs `logprobs: true`"),
         (CHAT, json!({ "messages": turn, "prompt": "a" }), "`prompt` is unknown"),
         (CHAT, json!({ "messages": turn, "chat_template_kwargs": 1 }), "`chat_template_kwargs` must be"),
+        (CHAT, json!({ "messages": turn, "chat_template_kwargs": { "tools": [] } }), "cannot set `tools`"),
         (CHAT, json!({ "messages": turn, "n": 6 }), "asks for 6 answers; this server takes at most 5"),
         (PLAIN, json!({ "model": "tiny" }), "`prompt` is missing"),
         (PLAIN, json!({ "prompt": [1, 100_000] }), "the token 100000"),

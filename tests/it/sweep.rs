@@ -44,7 +44,7 @@ fn modified(path: &Path) -> std::time::SystemTime {
     std::fs::metadata(path).unwrap().modified().unwrap()
 }
 
-/// What the trials have in common, by name.
+/// Returns the names of the values that the trials share.
 fn shared(run: &Path) -> Vec<String> {
     let files = std::fs::read_dir(run.join("shared")).unwrap().map(|entry| entry.unwrap().path());
     let values = files.filter(|path| path.extension().is_some_and(|e| e == "json"));

@@ -243,7 +243,7 @@ fn work_for_a_file_is_done_although_nothing_can_be_printed() {
     assert_eq!(status.code(), Some(2));
 }
 
-/// Whether a text holds what a terminal would act on.
+/// Returns whether a terminal would act on a text.
 fn acts(text: &str) -> bool {
     text.chars().any(|c| {
         c.is_control() && !matches!(c, '\n' | '\t') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

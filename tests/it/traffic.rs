@@ -230,7 +230,9 @@ fn methods_are_read_once_a_step() {
     let gate = Gate::before(&server.address);
     let (dir, data) = file("rewards.jsonl", &rewarded_rows(5));
     let policy = model().display().to_string();
-    for (method, setting) in [("dro", "align.nll_weight=0.1"), ("dpo", "align.nll_weight=0.1"), ("dro_v", "train.seed=1")] {
+    for (method, setting) in
+        [("dro", "align.nll_weight=0.1"), ("dpo", "align.nll_weight=0.1"), ("dro_v", "train.seed=1")]
+    {
         let step = gate.of_step(|device, steps| {
             let run = dir.path().join(format!("{method}-{steps}")).display().to_string();
             let (method, steps) = (format!("align.method={method}"), format!("train.max_steps={steps}"));

@@ -169,7 +169,7 @@ impl DisplacementDetector {
     /// A detector before its first step.
     ///
     /// # Errors
-    /// What [`DisplacementSettings::validate`] finds.
+    /// The errors of [`DisplacementSettings::validate`].
     pub fn new(settings: DisplacementSettings) -> Result<Self, Error> {
         settings.validate()?;
         Ok(Self { settings, weighted_sum: 0.0, weight: 0.0, warned: false })
@@ -259,7 +259,7 @@ mod tests {
         assert_eq!(warnings(&mut detector(per_token, 0.0), &[-9.0], 80.0), [1]);
     }
 
-    /// What happens to the responses decides, wherever their targets are. A target of many nats per response was once
+    /// The change of the responses decides, wherever their targets are. A target of many nats per response was once
     /// taken for one per token, and the detector could not fire.
     #[test]
     fn a_fall_that_was_asked_for_is_a_fall_and_a_rise_that_fails_to_come_is_none() {

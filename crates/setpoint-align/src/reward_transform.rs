@@ -168,7 +168,7 @@ impl FittedTransform {
     /// The transformed rewards of one prompt; row and labels stay.
     ///
     /// # Errors
-    /// What [`PromptRewards::validate`] finds; [`Error::TransformedReward`] for a reward whose transform is not finite.
+    /// The errors of [`PromptRewards::validate`]; [`Error::TransformedReward`] for a reward whose transform is not finite.
     pub fn apply(&self, prompt: &PromptRewards) -> Result<PromptRewards, Error> {
         prompt.validate()?;
         self.apply_to(prompt, &prompt.rewards).map(|rewards| PromptRewards {

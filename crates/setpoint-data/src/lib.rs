@@ -69,6 +69,7 @@ pub use self::spool::Spool;
 pub use self::store::ExampleStore;
 pub use self::t0::T0;
 pub use self::template::{
-    BuiltIn, ChatTemplate, TemplateChoice, TemplateDate, TemplateError, TemplateVariables, template_source,
+    BuiltIn, ChatTemplate, OWN_VARIABLES, TemplateChoice, TemplateDate, TemplateError, TemplateVariables,
+    template_source,
 };
 pub use self::write::{pair_row, pointwise_row, sft_row, write_pointwise};

@@ -5,7 +5,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 
 thread_local! {
-    /// Whether a panic of this thread is expected, and so not printed.
+    /// True if a panic of this thread is expected, and so not printed.
     static CONTAINED: Cell<bool> = const { Cell::new(false) };
 }
 

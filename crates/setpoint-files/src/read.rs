@@ -23,7 +23,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, Error> {
 /// Reads a small file of text.
 ///
 /// # Errors
-/// Those of [`read`], and text that is not UTF-8.
+/// The errors of [`read`], and text that is not UTF-8.
 pub fn read_text(path: &Path) -> Result<String, Error> {
     read_text_up_to(path, SMALL)
 }
@@ -49,7 +49,7 @@ pub fn read_up_to(path: &Path, most: u64) -> Result<Vec<u8>, Error> {
 /// Reads a file of text of at most `most` bytes.
 ///
 /// # Errors
-/// Those of [`read_up_to`], and text that is not UTF-8.
+/// The errors of [`read_up_to`], and text that is not UTF-8.
 pub fn read_text_up_to(path: &Path, most: u64) -> Result<String, Error> {
     String::from_utf8(read_up_to(path, most)?).map_err(|error| {
         let line = error.as_bytes()[..error.utf8_error().valid_up_to()].split(|&byte| byte == b'\n').count();

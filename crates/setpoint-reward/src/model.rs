@@ -108,7 +108,7 @@ impl RewardModel {
     /// Reads an adapter and its base: a sequence classifier, or a language model whose head gives way to the one that the adapter stores.
     ///
     /// # Errors
-    /// Those of [`load`](Self::load) and of [`AdapterFolder::load`]; [`Error::NotARewardModel`] for an adapter of a language model.
+    /// The errors of [`load`](Self::load) and of [`AdapterFolder::load`]; [`Error::NotARewardModel`] for an adapter of a language model.
     pub fn load_adapter(
         adapter: &AdapterFolder,
         base: &Path,

@@ -45,7 +45,7 @@ impl ModelSource {
     /// Reads the model from a Hugging Face folder; with `normalize`, its stored mean and standard deviation are applied.
     ///
     /// # Errors
-    /// Those of [`RewardModel::load`]; [`Error::NoNormalization`] where one is asked for and the model stores none.
+    /// The errors of [`RewardModel::load`]; [`Error::NoNormalization`] where one is asked for and the model stores none.
     pub fn load(dir: &Path, options: &LoadOptions, normalize: bool, device: &Device) -> Result<Self, Error> {
         let (model, config) = RewardModel::load(dir, options, device)?;
         let source = Self::new(model, dir.display().to_string());

@@ -105,13 +105,13 @@ pub trait RewardSource {
     /// `progress` is called with the number of items done so far, as often as the source sees fit.
     ///
     /// # Errors
-    /// What keeps the source from scoring an item.
+    /// The reason why the source cannot score an item.
     fn rate(&self, items: &[Scored<'_>], progress: &mut dyn FnMut(usize)) -> Result<Vec<f64>, Error>;
 
     /// [`rate`](Self::rate), with the promise that there is one number of an ordinary size per item.
     ///
     /// # Errors
-    /// Those of `rate`; [`Error::NotFinite`] with row and response where a reward is NaN, infinite or too large to be added up;
+    /// The errors of `rate`; [`Error::NotFinite`] with row and response where a reward is NaN, infinite or too large to be added up;
     /// [`Error::Count`] where there are more or fewer rewards than items.
     fn score(&self, items: &[Scored<'_>], progress: &mut dyn FnMut(usize)) -> Result<Vec<f64>, Error> {
         let rewards = self.rate(items, progress)?;
@@ -134,7 +134,7 @@ pub trait RewardSource {
     /// Sources that score everything, or fail, need not implement it.
     ///
     /// # Errors
-    /// Those of `score`.
+    /// The errors of `score`.
     fn score_available(
         &self,
         items: &[Scored<'_>],

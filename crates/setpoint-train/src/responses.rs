@@ -23,7 +23,7 @@ pub enum LogResponses {
 
 /// Named numbers of each response that a forward pass went through, for `responses.jsonl`.
 ///
-/// What the numbers mean is the task's business. They come from a pass that is made anyway, and are kept in f32, the precision in which a
+/// The task decides what the numbers mean. They come from a pass that is made anyway, and are kept in f32, the precision in which a
 /// loss sees them.
 ///
 /// ```

@@ -30,7 +30,7 @@ pub fn fetch_weights(session: &Session, settings: &Table) -> Outcome {
 /// Downloads the weights of one model, with those of its base if it is an adapter, unless they are there.
 ///
 /// # Errors
-/// Those of [`fetch_weights`].
+/// The errors of [`fetch_weights`].
 pub fn fetch_weights_of(session: &Session, path: &Path, allow_pickle: bool) -> Outcome {
     let folder = hub::folder_of(path)?;
     // A folder that holds no model has an error of its own, where it is read.

@@ -106,7 +106,7 @@ impl ModelFolder {
     /// Loads a reward model, with its adapter if there is one, and its shape.
     ///
     /// # Errors
-    /// Those of [`load_policy`](Self::load_policy), and when it is no reward model.
+    /// The errors of [`load_policy`](Self::load_policy), and when it is no reward model.
     pub(crate) fn load_reward_model(
         &self,
         options: &LoadOptions,

@@ -30,7 +30,7 @@ impl AuditData {
     /// Adds a row.
     ///
     /// # Errors
-    /// What [`PromptRewards::validate`] finds, [`Error::Lengths`] for ids, log-probs or tokens of another number, [`Error::RefLogp`] for one
+    /// The errors of [`PromptRewards::validate`], [`Error::Lengths`] for ids, log-probs or tokens of another number, [`Error::RefLogp`] for one
     /// that is no log-probability.
     pub fn push(&mut self, row: &AuditPrompt) -> Result<(), Error> {
         row.rewards.validate()?;

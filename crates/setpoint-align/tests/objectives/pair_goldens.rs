@@ -32,7 +32,7 @@ struct Case {
     trl: Option<Trl>,
 }
 
-/// What trl's own code made of the same numbers.
+/// The results of trl's own code on the same numbers.
 #[derive(Deserialize)]
 struct Trl {
     loss: f64,

@@ -77,7 +77,7 @@ impl Platform {
         self.constant(values).require_grad()
     }
 
-    /// What rounding may do to a result of a dozen operations on numbers up to `magnitude`.
+    /// Returns the error that rounding may cause in a result of a dozen operations on numbers up to `magnitude`.
     pub fn rounding(&self, magnitude: f64) -> f64 {
         12.0 * self.epsilon * magnitude
     }

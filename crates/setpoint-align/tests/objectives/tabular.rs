@@ -208,7 +208,7 @@ fn the_gap_is_that_of_the_rewards_and_the_level_follows_log_z0() {
     }
 }
 
-/// What the audit says of an infeasible prompt holds to the end of training: the targets
+/// The audit's statement on an infeasible prompt holds to the end of training: the targets
 /// `r/β − log_z0 = h + e/β` add up to exp(excess), so some residual is at least β·excess.
 #[test]
 fn infeasible_targets_leave_the_residual_that_the_audit_predicts() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::seam::contain;
 
-/// What reading a file and encoding a text may take, and how much more for each MiB.
+/// The time that reading a file and encoding a text may take, and how much more for each MiB.
 const LOAD: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(2));
 const ENCODE: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(8));
 /// The stacks of the threads: in reading a file, the compiler of regular expressions recurses along nested groups.
@@ -17,7 +17,7 @@ const STACK_TO_ENCODE: usize = 8 << 20;
 const MOST_RETRIES: u64 = 50_000_000;
 const MOST_STACKED: u32 = 16 << 20;
 
-/// Whether a tokenizer has missed its deadline. Its thread cannot be stopped, so that nothing more is asked of it.
+/// Remembers whether a tokenizer has missed its deadline. Its thread cannot be stopped, so that nothing more is asked of it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Guard {
     stuck: Arc<AtomicBool>,

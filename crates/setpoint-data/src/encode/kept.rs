@@ -16,7 +16,7 @@ use crate::record::Message;
 
 /// Fields that hold a turn's thoughts, in the spellings of the common servers and templates.
 const FIELDS: [&str; 5] = ["reasoning_content", "reasoning", "thinking", "thought", "thoughts"];
-/// What a lost thought is called.
+/// The name of a lost thought in messages.
 const THOUGHTS: &str = "thoughts";
 /// Fields that hold a tool call's arguments, in the spellings of the common servers.
 const ARGUMENTS: [&str; 5] = ["arguments", "parameters", "input", "args", "kwargs"];
@@ -164,7 +164,7 @@ fn leaves(value: &Value, parts: &mut Vec<Part>) {
     }
 }
 
-/// Whether a rendered turn holds everything that its message says, thoughts among it.
+/// Returns whether a rendered turn holds everything that its message says, thoughts among it.
 pub(super) fn prints_thoughts(turn: &str, message: &Message) -> bool {
     parts(message).iter().any(|part| part.what == THOUGHTS) && missing(turn, message, true).is_none()
 }
@@ -191,7 +191,7 @@ fn missing(turn: &str, message: &Message, thoughts: bool) -> Option<Part> {
     None
 }
 
-/// Whether a rendered turn holds all parts one behind the other, as most templates print them.
+/// Returns whether a rendered turn holds all parts one behind the other, as most templates print them.
 fn in_order(turn: &str, parts: &[Part]) -> bool {
     let turn = turn.as_bytes();
     let mut from = 0;
@@ -275,7 +275,7 @@ impl TextEncoder {
         &rendered[..first_of(&stops, rendered).unwrap_or(rendered.len())]
     }
 
-    /// That a turn which is trained says something, and that the template printed all of it that is learned.
+    /// Checks that a turn which is trained says something, and that the template printed all of it that is learned.
     pub(super) fn check_kept(
         &self,
         rendered: &str,

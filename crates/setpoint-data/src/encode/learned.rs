@@ -14,7 +14,7 @@ const MASKED: &str = "masked";
 /// Parts of a turn (axolotl).
 const DETAIL: &str = "train_detail";
 
-/// Whether SFT learns a turn: always, unless one of its fields says no.
+/// Returns whether SFT learns a turn: always, unless one of its fields says no.
 fn learned(message: &Message, turn: impl Fn() -> String) -> Result<bool, EncodeProblem> {
     let mut learned = true;
     for field in LEARNED.into_iter().chain([MASKED]) {

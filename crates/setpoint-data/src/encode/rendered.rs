@@ -13,7 +13,7 @@ use crate::template::TemplateVariables;
 pub(super) const MARK: &str = "\u{2402}MARKOFTHETURN\u{2403}";
 
 impl TextEncoder {
-    /// What precedes the answers in the rendered conversation: the part that all answers share.
+    /// Renders the conversation up to the answers: the part that all answers share.
     pub(super) fn rendered_prompt(
         &self,
         messages: &[Message],
@@ -70,13 +70,13 @@ impl TextEncoder {
     }
 }
 
-/// What two texts have in common at their beginning.
+/// Returns the common beginning of two texts.
 fn shared<'t>(a: &'t str, b: &str) -> &'t str {
     let same = a.chars().zip(b.chars()).take_while(|(x, y)| x == y).map(|(x, _)| x.len_utf8()).sum();
     &a[..same]
 }
 
-/// What a text has in common with a marked one, before the mark; `None` where there is no mark.
+/// Returns the common beginning of a text and a marked one, before the mark; `None` without a mark.
 pub(super) fn common<'t>(text: &'t str, marked: &str) -> Option<&'t str> {
     let at = marked.find(MARK)?;
     Some(shared(text, &marked[..at]))

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::TextEncoder;
 use crate::error::EncodeProblem;
 use crate::record::Record;
-use crate::template::{ChatTemplate, TemplateVariables};
+use crate::template::{ChatTemplate, OWN_VARIABLES, TemplateVariables};
 
 const TOOLS: &str = "a list of objects, one JSON schema for each tool";
 
@@ -60,14 +60,17 @@ fn tools(value: Option<&Value>) -> Result<Option<Value>, EncodeProblem> {
 /// The variables that a row sets, also as JSON text.
 ///
 /// # Errors
-/// [`EncodeProblem::BadColumn`] when they are no object.
+/// [`EncodeProblem::BadColumn`] when they are no object, or one of them is not the row's to set.
 fn kwargs(value: Option<&Value>) -> Result<Option<Map<String, Value>>, EncodeProblem> {
     const KWARGS: &str = "an object with the template's variables";
     let Some(value) = value else { return Ok(None) };
     match parsed("chat_template_kwargs", value, KWARGS)? {
         None => Ok(None),
         Some(Value::Object(fields)) if fields.is_empty() => Ok(None),
-        Some(Value::Object(fields)) => Ok(Some(fields)),
+        Some(Value::Object(fields)) => match OWN_VARIABLES.iter().find(|name| fields.contains_key(**name)) {
+            Some(name) => Err(bad("chat_template_kwargs", KWARGS, format!("`{name}`, which the conversation gives"))),
+            None => Ok(Some(fields)),
+        },
         Some(other) => Err(bad("chat_template_kwargs", KWARGS, kind(&other))),
     }
 }
@@ -141,5 +144,9 @@ mod tests {
         }
         assert!(kwargs(Some(&json!("on"))).unwrap_err().to_string().contains("`chat_template_kwargs`"));
         assert_eq!(kwargs(Some(&json!("{\"a\": 1}"))).unwrap().unwrap()["a"], 1);
+        for name in OWN_VARIABLES {
+            let error = kwargs(Some(&json!({"a": 1, name: []}))).unwrap_err().to_string();
+            assert!(error.contains("`chat_template_kwargs`") && error.contains(&format!("found `{name}`")), "{error}");
+        }
     }
 }

@@ -166,7 +166,7 @@ fn longest_mapped(step: &Value) -> Result<usize, String> {
     Ok(longest)
 }
 
-/// What a walk over a component found.
+/// The findings of a walk over a component.
 struct Found {
     growth: f64,
     risky: bool,
@@ -248,7 +248,7 @@ fn check_template(step: &Value) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a search for a pattern might take more than a few steps for each character: where something repeated is
+/// Returns whether a search for a pattern might take more than a few steps for each character: where something repeated is
 /// repeated again, where a group is referred to, or with many repetitions in a row.
 fn risky(pattern: &str) -> bool {
     let bytes = pattern.as_bytes();

@@ -27,12 +27,12 @@ impl Columns {
         Self { row, format, in_cells: true }
     }
 
-    /// Whether the column is there and not null; an empty cell counts as null.
+    /// Returns whether the column is there and not null; an empty cell counts as null.
     pub(super) fn has(&self, column: &str) -> bool {
         self.row.get(column).is_some_and(|v| !(v.is_null() || self.in_cells && v.as_str() == Some("")))
     }
 
-    /// Whether the column is there, null or not.
+    /// Returns whether the column is there, null or not.
     pub(super) fn has_column(&self, column: &str) -> bool {
         self.row.contains_key(column)
     }
@@ -136,7 +136,7 @@ impl Columns {
         }
     }
 
-    /// What was not taken; cells that hold a list or an object as JSON become it.
+    /// Returns the columns that were not taken; cells that hold a list or an object as JSON become it.
     pub(super) fn rest(mut self) -> Row {
         if self.in_cells {
             for value in self.row.values_mut() {

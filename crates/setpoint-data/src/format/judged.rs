@@ -21,7 +21,7 @@ pub(super) struct Judged {
     pub(super) preference: &'static str,
     /// The values of the preference, for messages.
     pub(super) expected: &'static str,
-    /// What a value means, if it is one of them.
+    /// Returns the meaning of a value, if it is one of them.
     pub(super) meaning: fn(&Value) -> Option<Preferred>,
 }
 

@@ -53,19 +53,19 @@ fn kind(name: &str) -> Option<(Kind, Packing)> {
     Some((kind, packing))
 }
 
-/// Whether a file of this name holds text in cells.
+/// Returns whether a file of this name holds text in cells.
 pub(super) fn is_table(name: &str) -> bool {
     matches!(kind(name), Some((Kind::Table(_), _)))
 }
 
-/// Whether a name ends as a file's does, of data or not: such a name is no hub id.
+/// Returns whether a name ends as a file's does, of data or not: such a name is no hub id.
 pub(super) fn is_file_name(name: &str) -> bool {
     const OTHERS: [&str; 10] = ["txt", "arrow", "feather", "yaml", "yml", "toml", "gz", "zst", "zip", "xz"];
     let extension = name.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
     kind(name).is_some() || extension.is_some_and(|e| OTHERS.contains(&e.as_str()))
 }
 
-/// Whether a file of this name holds rows. `dataset_infos.json` and the like do not.
+/// Returns whether a file of this name holds rows. `dataset_infos.json` and the like do not.
 pub(super) fn is_data(name: &str) -> bool {
     const NOT_DATA: [&str; 5] =
         ["dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json", "config.json"];

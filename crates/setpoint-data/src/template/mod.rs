@@ -86,6 +86,9 @@ pub enum TemplateError {
     },
 }
 
+/// The variables of a template that a conversation itself gives, so that nothing else may set them.
+pub const OWN_VARIABLES: [&str; 3] = ["messages", "tools", "add_generation_prompt"];
+
 /// Variables of a template besides the messages.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct TemplateVariables {
@@ -147,7 +150,7 @@ impl ChatTemplate {
     /// Renders a conversation.
     ///
     /// # Errors
-    /// What the template raised, or that it did not end.
+    /// The error that the template raised, or a limit that it passed.
     pub fn render(
         &self,
         messages: &[Message],

@@ -88,7 +88,7 @@ fn plain(text: &[u8]) -> Vec<u8> {
     out
 }
 
-/// What a file claims.
+/// The claims of a file.
 struct Claims {
     schema: &'static str,
     rows: i64,
@@ -148,7 +148,7 @@ fn deep_schema(depth: usize) -> Vec<u8> {
     with_footer(&footer)
 }
 
-/// What one text of a length looks like, written by Arrow.
+/// Writes texts of one length with Arrow.
 fn written(text: &str, rows: usize, compression: Compression) -> Vec<u8> {
     let batch =
         RecordBatch::try_from_iter([("text", Arc::new(StringArray::from(vec![text; rows])) as ArrayRef)]).unwrap();

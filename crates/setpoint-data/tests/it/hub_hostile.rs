@@ -53,7 +53,7 @@ impl Server {
         })
     }
 
-    /// Whether any request carried the token.
+    /// Returns whether any request carried the token.
     fn saw_token(&self) -> bool {
         self.requests.lock().unwrap().iter().any(|(_, headers)| headers.iter().any(|h| h.contains("hf_secret")))
     }

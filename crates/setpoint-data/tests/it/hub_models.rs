@@ -18,14 +18,14 @@ const WEIGHTS: &str = "model.safetensors";
 /// The first line and the headers of a request.
 type Request = (String, Vec<String>);
 
-/// What the server holds, and how it behaves.
+/// The files of the server, and its behaviour.
 #[derive(Clone)]
 struct Repository {
     files: BTreeMap<&'static str, Vec<u8>>,
     commit: &'static str,
     /// The next answers with weights end after so many bytes.
     cut: Arc<Mutex<Vec<usize>>>,
-    /// Whether it sends other bytes than its digests say.
+    /// True if it sends other bytes than its digests say.
     lies: bool,
     asked: Arc<Mutex<Vec<Request>>>,
 }

@@ -34,7 +34,7 @@ struct State {
     files: HashMap<String, (String, Vec<u8>)>,
     /// Paths that are answered with a status and a text instead, so many times.
     refusals: Vec<(&'static str, u16, &'static str, usize)>,
-    /// Whether new repositories are public whatever was asked for.
+    /// True if new repositories are public whatever was asked for.
     careless: bool,
     /// Another place that large files are sent to.
     storage_at: Option<String>,

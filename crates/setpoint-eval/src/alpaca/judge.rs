@@ -29,7 +29,7 @@ impl<'a> AlpacaJudge<'a> {
     /// nor `M`, or that the endpoint does not answer, keeps no preference; how many is returned.
     ///
     /// # Errors
-    /// Those of [`JudgeClient::ask_all`]; [`Error::Judgment`] for the first such pair if `on_failure` is `error`.
+    /// The errors of [`JudgeClient::ask_all`]; [`Error::Judgment`] for the first such pair if `on_failure` is `error`.
     pub fn annotate(&self, examples: &mut [AlpacaExample], progress: &mut dyn FnMut(usize)) -> Result<usize, Error> {
         let is_same = |example: &AlpacaExample| example.output_1 == example.output_2;
         let asked: Vec<usize> = (0..examples.len()).filter(|&at| !is_same(&examples[at])).collect();

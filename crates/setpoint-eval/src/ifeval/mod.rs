@@ -1,6 +1,7 @@
 //! IFEval (Zhou et al. 2023): does a response follow instructions that a program can verify?
 //!
-//! Rows are those of the published data set, verdicts and metrics those of lm-evaluation-harness (0.4.13), which took them from Google's code.
+//! Rows are those of the published data set. Verdicts and metrics follow lm-evaluation-harness (0.4.13), which took them from Google's code; but
+//! sentences have other parameters, unless those of an installed NLTK are read.
 //! Nothing here runs a model: [`read_ifeval`] reads the rows, [`IfEvalRow::verdicts`] judges a response, and [`score_ifeval`] sums up.
 //!
 //! [`IfEvalInstruction`] is one of the 25 instructions. Its list, in `instruction.rs`, has a line for each, and the function of that line makes

@@ -22,10 +22,13 @@ const LONGEST: u64 = 16 << 20;
 static ENGLISH: LazyLock<(Parameters, bool)> = LazyLock::new(|| {
     let places: Vec<PathBuf> =
         std::env::var_os(FOLDERS).iter().flat_map(std::env::split_paths).map(|place| place.join(FOLDER)).collect();
-    match places.iter().find_map(|place| Parameters::read(place)) {
-        Some(installed) => (installed, true),
-        None => (Parameters::parse(OWN), false),
+    if let Some(installed) = places.iter().find_map(|place| Parameters::read(place)) {
+        return (installed, true);
     }
+    if !places.is_empty() {
+        log::warn!("{FOLDERS}: no folder has the files of {FOLDER}, so sentences follow the built-in rules");
+    }
+    (Parameters::parse(OWN), false)
 });
 
 /// Returns which rules divide texts into sentences: those of NLTK's `punkt_tab` if the variable `NLTK_DATA` names a folder that has it, which the

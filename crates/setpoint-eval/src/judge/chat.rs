@@ -118,7 +118,7 @@ impl ChatAnswer {
     /// Reads the endpoint's JSON.
     ///
     /// # Errors
-    /// What was expected and not found.
+    /// The part that was expected and not found.
     pub(super) fn parse(response: &Value, cached: bool) -> Result<Self, String> {
         let missing = |what: &str| format!("the answer has no {what}: {}", excerpt(&response.to_string()));
         let choice = response.pointer("/choices/0").ok_or_else(|| missing("choices[0]"))?;

@@ -139,7 +139,7 @@ impl JudgeClient {
     /// A request that fails for good is the text of its reason in its place. `progress` is told how many are done.
     ///
     /// # Errors
-    /// What would fail every request: a key that is refused, an unknown model or address, a cache that cannot be written.
+    /// Everything that would fail every request: a key that is refused, an unknown model or address, a cache that cannot be written.
     pub fn ask_all(&self, requests: &[ChatRequest], progress: &mut dyn FnMut(usize)) -> Result<Vec<ChatResult>, Error> {
         let mut done = 0;
         let mut arrived = |places: &[usize], _: &ChatResult| {

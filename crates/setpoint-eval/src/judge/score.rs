@@ -16,7 +16,7 @@ impl ScoreReader {
     /// A reader by pattern.
     ///
     /// # Errors
-    /// What is wrong with the pattern.
+    /// The fault of the pattern.
     pub fn pattern(pattern: &str) -> Result<Self, String> {
         Regex::new(pattern).map(ScoreReader::Pattern).map_err(|e| {
             // The message shows the pattern over several lines; the last one gives the reason.

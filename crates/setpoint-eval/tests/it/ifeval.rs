@@ -1,4 +1,5 @@
-//! The verdicts of IFEval against those of lm-evaluation-harness, on responses of all kinds.
+//! The verdicts of IFEval against those of lm-evaluation-harness, on responses of all kinds. The harness had the built-in parameters of
+//! sentences; with NLTK's own, 6 of its 38,940 verdicts are others.
 
 use std::path::Path;
 use std::time::Instant;

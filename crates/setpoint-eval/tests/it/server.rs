@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// What the server does with a request.
+/// The answers of the server to a request.
 #[derive(Debug, Clone)]
 pub enum Action {
     /// Answers with this text as the message's content.
@@ -25,7 +25,7 @@ pub enum Action {
     Slow(Duration),
 }
 
-/// What arrived.
+/// A request that arrived.
 #[derive(Debug, Clone)]
 pub struct Arrived {
     /// The head, as sent.
@@ -115,7 +115,7 @@ pub fn completion(content: &str) -> Value {
     })
 }
 
-/// Whether the connection goes on.
+/// Answers, and returns whether the connection goes on.
 fn answer(stream: &mut TcpStream, action: Action) -> bool {
     let mut send = |status: u16, headers: &str, body: &str| {
         let length = body.len();

@@ -12,7 +12,7 @@ fn mask(rows: usize, rate: f64) -> DropoutMask {
     DropoutMask::new((0..rows as u64).map(|row| extend_key(5, row)).collect::<Arc<[u64]>>(), rate)
 }
 
-/// Which elements are dropped, row by row.
+/// Returns which elements are dropped, row by row.
 fn dropped(mask: &DropoutMask, [rows, columns]: [usize; 2]) -> Vec<bool> {
     (0..rows * columns).map(|i| !mask.keeps(i / columns, i % columns)).collect()
 }

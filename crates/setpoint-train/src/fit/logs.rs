@@ -20,7 +20,7 @@ pub(super) struct Logs {
 struct Log<L> {
     /// Absent if it could not be opened.
     log: Option<L>,
-    /// Whether a warning has told of a failure.
+    /// True if a warning has told of a failure.
     warned: bool,
 }
 

@@ -55,11 +55,11 @@ enum Role {
 struct Follower {
     from: Receiver<Message>,
     back: Sender<Agreed>,
-    /// Whether it has a share of this step.
+    /// True if it has a share of this step.
     works: bool,
 }
 
-/// What a follower tells the leader.
+/// A follower's message to the leader.
 enum Message {
     /// The parameters that it has a gradient of.
     Has(GradientShapes),
@@ -67,7 +67,7 @@ enum Message {
     Moved,
 }
 
-/// What the leader answers.
+/// The leader's answer.
 enum Agreed {
     Sum(GradientShapes),
     /// All devices have moved their parameters.
@@ -228,7 +228,7 @@ impl Meeting {
 }
 
 impl Sum {
-    /// Whether no device has a gradient.
+    /// Returns whether no device has a gradient.
     pub(super) fn is_empty(&self) -> bool {
         self.own.is_empty() && self.shared.is_empty()
     }
@@ -240,7 +240,7 @@ struct Gather<'a> {
     shared: &'a GradientShapes,
     owners: &'a Owners,
     communicator: &'a mut dyn Communicator,
-    /// Whether another device has left.
+    /// True if another device has left.
     is_deserted: bool,
 }
 

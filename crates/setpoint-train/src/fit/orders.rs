@@ -41,7 +41,7 @@ pub(super) fn answer<M, R>(done: Result<(Member<M>, R), Halt>, reply: &Reply<R>)
     member
 }
 
-/// What a device is asked to do, and where it answers.
+/// A request to a device, with the place of its answer.
 pub(super) enum Order<T: Task> {
     Probe {
         parts: Vec<Vec<usize>>,

@@ -29,7 +29,7 @@ impl SaveClock {
         Self { every, last: now, took: Duration::ZERO }
     }
 
-    /// Whether it is time.
+    /// Returns whether it is time.
     pub(super) fn due(&self, now: Instant) -> bool {
         let wait = |every: Duration| every.max(self.took.saturating_mul(SHARE - 1));
         self.every.is_some_and(|every| now.saturating_duration_since(self.last) >= wait(every))

@@ -45,7 +45,7 @@ pub(crate) struct RunState {
     /// An evaluation has found something beyond a limit.
     #[serde(default)]
     pub(crate) ended: bool,
-    /// What is still to be done after the step; nothing in checkpoints of before it was noted.
+    /// The work that is still to be done after the step; nothing in checkpoints of before it was noted.
     #[serde(default)]
     pub(crate) pending: Pending,
     /// Set when the run is over and nothing is pending.

@@ -72,7 +72,7 @@ impl Start<'_> {
     }
 }
 
-/// What all devices have to know of a step.
+/// The part of a step that all devices have to know.
 pub(super) struct Step<S> {
     /// The step, from 1.
     pub(super) number: u64,

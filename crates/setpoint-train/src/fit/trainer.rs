@@ -37,9 +37,9 @@ pub(super) struct Trainer<'a, T: Task> {
     saves: SaveClock,
     /// The step of the newest checkpoint.
     saved: Option<u64>,
-    /// Whether that checkpoint lacks something of the state.
+    /// True if that checkpoint lacks something of the state.
     unsaved: bool,
-    /// Whether older checkpoints are kept until a step has shown that the newest one is good.
+    /// True if older checkpoints are kept until a step has shown that the newest one is good.
     unproven: bool,
 }
 

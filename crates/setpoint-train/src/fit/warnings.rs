@@ -6,7 +6,7 @@ use crate::{DeviceGroup, Plan, TrainConfig};
 /// Fewer steps than these are worth a warning.
 const FEW_STEPS: u64 = 10;
 
-/// What a person should know of a run and its devices. The run goes on from `earlier` if it is not new.
+/// Returns warnings about a run and its devices. The run goes on from `earlier` if it is not new.
 pub(super) fn warnings(devices: &DeviceGroup, config: &TrainConfig, earlier: Option<&RunState>) -> Vec<String> {
     let (count, batch) = (devices.len(), config.batch_size);
     let mut warnings = vec![];

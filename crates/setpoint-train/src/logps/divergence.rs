@@ -61,7 +61,7 @@ pub struct Divergence {
 /// Scores sequences as [`score_batches`](crate::score_batches) does, and keeps what the model predicts at the tokens of their responses.
 ///
 /// # Errors
-/// Those of [`score_batches`](crate::score_batches).
+/// The errors of [`score_batches`](crate::score_batches).
 pub fn score_and_keep<S: Borrow<Sequence>>(
     devices: &DeviceGroup,
     model: &CausalLm,
@@ -97,7 +97,7 @@ struct WithHead {
 /// as [`score_batches`](crate::score_batches) hands over its own.
 ///
 /// # Errors
-/// Those of [`score_batches`](crate::score_batches); [`Error::Forward`] for other sequences than those of `kept`, or if the vocabularies differ.
+/// The errors of [`score_batches`](crate::score_batches); [`Error::Forward`] for other sequences than those of `kept`, or if the vocabularies differ.
 pub fn score_against<S: Borrow<Sequence>>(
     devices: &DeviceGroup,
     model: &CausalLm,

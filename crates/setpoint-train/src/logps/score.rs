@@ -66,7 +66,7 @@ pub fn score_sequences<S: Borrow<Sequence>>(
 /// several they come in the order in which they are done.
 ///
 /// # Errors
-/// Those of [`score_sequences`], and `store`'s.
+/// The errors of [`score_sequences`], and `store`'s.
 pub fn score_batches<S: Borrow<Sequence>>(
     devices: &DeviceGroup,
     model: &CausalLm,

@@ -81,7 +81,7 @@ fn value<const D: usize>(parameter: &Param<Tensor<D>>) -> Tensor<D> {
     parameter.val().cast(FloatDType::F32)
 }
 
-/// What is wrong with an example.
+/// The fault of an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Poison {
     /// Its loss is NaN.
@@ -90,7 +90,7 @@ pub enum Poison {
     Gradient,
 }
 
-/// What is done before a forward pass, of which it is given the number and the model.
+/// A function that is called before each forward pass, with its number and the model.
 pub type BeforePass = Box<dyn Fn(u64, &Bag) + Sync>;
 
 /// Regression on bags of unequal length, weighted by their length.

@@ -35,7 +35,7 @@ fn train(run: &RunDir, task: &Regression) -> Vec<u32> {
     fitted.model.bits()
 }
 
-/// What the child processes run: the job, until it is killed or done.
+/// Runs the job in a child process, until it is killed or done.
 #[test]
 #[ignore = "a process that the tests below start and kill"]
 fn child() {

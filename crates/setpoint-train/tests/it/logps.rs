@@ -236,7 +236,7 @@ fn neither_chunks_nor_batches_nor_the_kind_of_prompt_change_a_value() {
     }
 }
 
-/// What is handed over, each sequence once.
+/// Scores the sequences and returns those that are handed over, each once.
 fn handed(devices: &DeviceGroup, model: &CausalLm, sequences: &[Sequence], batch_tokens: usize) -> Vec<ScoredSequence> {
     let mut handed: Vec<Option<ScoredSequence>> = vec![None; sequences.len()];
     score_batches(devices, model, sequences, batch_tokens, &mut |batch| {

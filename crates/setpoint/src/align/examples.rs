@@ -24,7 +24,7 @@ pub struct ReadSet {
     pub path: String,
     /// The rows.
     pub rows: Arc<ExampleStore>,
-    /// Whether it is what is trained on.
+    /// True if it is trained on.
     pub training: bool,
     /// The prompts' tokens that are not scored; `None` if no prompt is.
     pub t0: Option<usize>,

@@ -287,7 +287,7 @@ fn mix(config: &AlignConfig, prepared: &Prepared) -> Outcome<Mix> {
     Mix::of(&config.data, &prepared.data.examples()?)
 }
 
-/// What a run needs: the one place that knows how a method changes the steps and the memory of a training.
+/// Computes the needs of a run: the one place that knows how a method changes the steps and the memory of a training.
 fn run_plan(session: &Session, config: &AlignConfig, prepared: &Prepared, mix: &Mix) -> Outcome<RunPlan> {
     let settings = training_settings(config);
     let (model, adaptation) = (&prepared.model_config, prepared.adaptation.as_ref());

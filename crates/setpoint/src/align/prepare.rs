@@ -52,7 +52,7 @@ impl Prepared {
         Ok((train.level(beta, level)?, all))
     }
 
-    /// What the run is made from, before the reference model has scored anything. `run`: its folder, which need not exist.
+    /// Describes the origin of the run, before the reference model has scored anything. `run`: its folder, which need not exist.
     pub fn origin(&self, config: &AlignConfig, reference: Option<&Path>, run: &Path) -> Outcome<Origin> {
         let model = config.model.path.as_deref().map(setup::model_hash).transpose()?.unwrap_or_default();
         let reference_model = match reference {

@@ -241,7 +241,7 @@ impl Scorer<'_> {
         Ok(())
     }
 
-    /// What decides the log-probs, for trials that share them. Prompts are numbered as the method has them, so their order counts.
+    /// Returns everything that decides the log-probs, for trials that share them. Prompts are numbered as the method has them, so their order counts.
     fn shared_key(&self, set: &dyn PromptList, table: &LogpsTable) -> Outcome<Value> {
         let mut sequences = SequencesHash::default();
         for (number, prompt) in set.iter().enumerate() {

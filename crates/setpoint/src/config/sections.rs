@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use setpoint_data::{DatasetConfig, EncodeOptions, ResponseEnd, Responses, TemplateDate};
+use setpoint_data::{DatasetConfig, EncodeOptions, OWN_VARIABLES, ResponseEnd, Responses, TemplateDate};
 use setpoint_train::{SaveDtype, TrainConfig};
 use setpoint_transformer::{Architecture, ModelConfig, Quantize};
 use toml::Table;
@@ -112,7 +112,7 @@ impl ModelSection {
                 "without `{section}.quantize` nothing is quantised: set it to \"nf4\", or leave `double_quant` out"
             ),
         );
-        for name in ["messages", "tools", "documents", "add_generation_prompt"] {
+        for name in OWN_VARIABLES.into_iter().chain(["documents"]) {
             problems.require(
                 !self.template_kwargs.contains_key(name),
                 &format!("{section}.template_kwargs.{name}"),

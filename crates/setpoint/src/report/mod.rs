@@ -114,7 +114,7 @@ impl Report {
     /// at its own.
     ///
     /// # Errors
-    /// Those of [`read`](Self::read); and when a trial of a comparison lacks its evaluation.
+    /// The errors of [`read`](Self::read); and when a trial of a comparison lacks its evaluation.
     pub fn read_at(paths: &[PathBuf], kls: &[f64]) -> Outcome<Self> {
         let Collected { runs, results, comparisons } = Collected::read(paths)?;
         let numbers = numbers(&runs, &results);

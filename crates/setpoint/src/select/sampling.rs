@@ -149,7 +149,7 @@ impl Sampling {
     /// Samples and scores, and returns the rows to select from.
     ///
     /// # Errors
-    /// Those of the two jobs.
+    /// The errors of the two jobs.
     pub(super) fn run(&self, session: &Session, config: &SelectConfig) -> Outcome<DatasetConfig> {
         generate::run(session, &self.generate)?;
         annotate::run(session, &self.annotate)?;

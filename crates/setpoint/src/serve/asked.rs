@@ -1,7 +1,7 @@
 //! A request for completions: its prompts as tokens, and its sampling.
 
 use serde_json::{Map, Value};
-use setpoint_data::{Prompt, Record};
+use setpoint_data::{OWN_VARIABLES, Prompt, Record};
 
 use super::app::App;
 use super::error::{Answered, ApiError};
@@ -122,6 +122,10 @@ fn conversation(app: &App, fields: &mut Fields) -> Answered<Record> {
     match fields.take("chat_template_kwargs") {
         None => {}
         Some(Value::Object(arguments)) => {
+            if let Some(name) = OWN_VARIABLES.iter().find(|name| arguments.contains_key(**name)) {
+                let message = format!("`chat_template_kwargs` cannot set `{name}`, which the conversation gives");
+                return Err(ApiError::field("chat_template_kwargs", message));
+            }
             record.extra.insert("chat_template_kwargs".to_owned(), Value::Object(arguments));
         }
         Some(other) => return Err(wrong("chat_template_kwargs", "an object of the template's variables", &other)),

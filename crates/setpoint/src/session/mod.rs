@@ -110,7 +110,7 @@ impl Session {
     /// Returns the value of a key: from the shared ones if there are such, else computed.
     ///
     /// # Errors
-    /// Those of `key` and `compute`, and when a shared file cannot be locked or written.
+    /// The errors of `key` and `compute`, and when a shared file cannot be locked or written.
     pub fn once<V: Serialize + DeserializeOwned>(
         &self,
         what: &str,

@@ -75,9 +75,9 @@ struct Transfer<'a> {
     file: File,
     hash: Sha256,
     written: u64,
-    /// Whether the beginning of the file was written by an earlier process.
+    /// True if the beginning of the file was written by an earlier process.
     inherited: bool,
-    /// Whether the server refused to send the file, which says nothing about its beginning.
+    /// True if the server refused to send the file, which says nothing about its beginning.
     refused: bool,
     most: Option<u64>,
     /// The digest and length that the first answer promised.
@@ -85,7 +85,7 @@ struct Transfer<'a> {
     reached: &'a mut dyn FnMut(u64),
 }
 
-/// What the hub says of a file.
+/// The hub's description of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Promise {
     length: Option<u64>,
@@ -271,7 +271,7 @@ impl<'a> Transfer<'a> {
     }
 }
 
-/// Whether a path leads to a file of its own: no link, and no other name of a file elsewhere.
+/// Returns whether a path leads to a file of its own: no link, and no other name of a file elsewhere.
 fn is_plain_file(path: &Path) -> bool {
     let Ok(found) = std::fs::symlink_metadata(path) else { return false };
     #[cfg(unix)]

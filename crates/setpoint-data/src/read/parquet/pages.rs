@@ -35,7 +35,7 @@ fn refuse(reason: String) -> ParquetError {
     ParquetError::General(reason)
 }
 
-/// What the pages of one batch come to.
+/// The sizes of the pages of one batch.
 #[derive(Default)]
 pub(super) struct Budget {
     packed: AtomicU64,

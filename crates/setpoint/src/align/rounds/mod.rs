@@ -78,7 +78,7 @@ struct Prepared<'a> {
     ptx: Option<Ptx>,
     /// The prompts of `[eval_data]`.
     held_out: Option<Prompts>,
-    /// Those that a limit on the KL is checked on.
+    /// The prompts on which a limit on the KL is checked.
     measured: Vec<Vec<u32>>,
 }
 

@@ -15,7 +15,7 @@ pub struct Pruner<'a> {
     /// The number of last rounds that stay; `None` for all.
     keep: Option<u64>,
     steps_per_round: u64,
-    /// What is kept of the rounds whose responses are there.
+    /// The remains of the rounds whose responses are there.
     remains: BTreeMap<u64, Remains>,
 }
 

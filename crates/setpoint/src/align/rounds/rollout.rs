@@ -43,7 +43,7 @@ pub struct Rollouts<'a> {
     pub session: &'a Session,
     /// All settings.
     pub config: &'a AlignConfig,
-    /// Those of rollouts.
+    /// The settings of rollouts.
     pub rollout: &'a RolloutSection,
     /// The policy's tokenizer and template.
     pub encoder: &'a TextEncoder,
@@ -53,7 +53,7 @@ pub struct Rollouts<'a> {
     pub generation: GenerationConfig,
     /// The kind of reference.
     pub reference: Reference,
-    /// That model, if it is in memory.
+    /// The reference model, if it is in memory.
     pub reference_model: Option<CausalLm>,
     /// The source of the rewards.
     pub judge: Judge<'a>,

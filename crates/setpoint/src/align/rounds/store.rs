@@ -45,7 +45,7 @@ struct Seal {
     crc32c: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     mismatched: Vec<Vec<f64>>,
-    /// What is kept if the responses were removed.
+    /// The part that is kept if the responses were removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     remains: Option<Remains>,
 }

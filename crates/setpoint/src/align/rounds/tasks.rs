@@ -59,7 +59,7 @@ struct RoundRow {
     sampling: Vec<Vec<f64>>,
     /// The values of each response's slots, for methods with a value network.
     values: Vec<Vec<f64>>,
-    /// Whether a response ended with a stop token.
+    /// Of each response, whether it ended with a stop token.
     stopped: Vec<bool>,
     samples: Vec<ReferenceSample>,
 }

@@ -155,7 +155,7 @@ pub fn run(session: &Session, config: &AlpacaConfig) -> Outcome<Evaluated<Alpaca
 /// Does the same with a source of the caller's as the judge: the preference is the Bradley–Terry probability of its two rewards.
 ///
 /// # Errors
-/// Those of [`run`], and when the source reads tokens.
+/// The errors of [`run`], and when the source reads tokens.
 pub fn run_with(
     session: &Session,
     config: &AlpacaConfig,

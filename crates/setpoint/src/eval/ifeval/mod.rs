@@ -185,6 +185,7 @@ fn rows(config: &IfEvalConfig) -> Outcome<Vec<IfEvalRow>> {
     let published = source == HUB && !Path::new(source).exists();
     let mut rows = read_ifeval(if published { PUBLISHED } else { source }, &Hub::from_env())?;
     rows.truncate(config.max_rows.unwrap_or(usize::MAX));
+    log::info!("rules for sentences: {}", sentence_rules());
     Ok(rows)
 }
 

@@ -30,7 +30,7 @@ struct Batch {
     objects: Vec<Instruction>,
 }
 
-/// What the hub says of an object.
+/// The hub's answer about an object.
 #[derive(Deserialize)]
 struct Instruction {
     oid: String,

@@ -31,7 +31,7 @@ pub struct RolloutRow {
     /// The distance between the two, token by token; nothing if a server did not tell, or from an older build.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sampling_distances: Vec<Distance>,
-    /// What the generator computed token by token, if the loss is corrected for what sampled. A token that a server is silent about has the
+    /// The generator's log-probs, token by token, if the loss is corrected for the sampler. A token that a server is silent about has the
     /// policy's number.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sampling_token_logps: Vec<Vec<f64>>,

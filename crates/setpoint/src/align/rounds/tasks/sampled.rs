@@ -166,7 +166,7 @@ pub struct PpoTasks {
     ptx: Option<Ptx>,
     /// The responses of a round.
     responses: usize,
-    /// Those of all rounds so far.
+    /// The responses of all rounds so far.
     episode: f64,
 }
 
