@@ -53,13 +53,10 @@ struct Wide<B: Backend> {
 impl<B: Backend> Wide<B> {
     /// Sends 8 bytes for each number.
     fn of_rows(numbers: &[u64], device: &Device<B>) -> Self {
-        let half = |shift: u32| {
-            let bits: Vec<i32> = numbers.iter().map(|number| (number >> shift) as i32).collect();
-            let bits = B::int_from_data(TensorData::new(bits, [numbers.len(), 1]), device);
-            // The sign goes.
-            lowest::<B>(B::int_cast(bits, IntDType::I64))
-        };
-        Self { low: half(0), high: half(32) }
+        let bits: Vec<i64> = numbers.iter().map(|&number| number as i64).collect();
+        let bits = B::int_from_data(TensorData::new(bits, [numbers.len(), 1]), device);
+        let high = lowest::<B>(B::bitwise_right_shift_scalar(bits.clone(), 32u32.into()));
+        Self { low: lowest::<B>(bits), high }
     }
 
     /// Returns the keys of rows of a matrix: [`crate::extend_key`].
