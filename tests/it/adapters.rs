@@ -128,6 +128,50 @@ fn a_run_leaves_a_folder_in_the_layout_of_peft_that_works_as_a_model() {
 }
 
 #[test]
+fn a_model_made_of_an_adapter_without_settings_of_sampling_has_those_of_the_base() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = dir.path().join("base");
+    fs::create_dir(&base).unwrap();
+    for entry in fs::read_dir(model()).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()) {
+        fs::copy(&entry, base.join(entry.file_name().unwrap())).unwrap();
+    }
+    let written =
+        serde_json::json!({ "eos_token_id": [2, 40, 41], "repetition_penalty": 1.25, "top_k": 7, "do_sample": true });
+    fs::write(base.join("generation_config.json"), written.to_string()).unwrap();
+    // As PEFT writes adapters: `adapter_config.json` and tensors.
+    let adapter = sft_adapter(dir.path());
+    let file = adapter.join("generation_config.json");
+    fs::remove_file(&file).unwrap();
+    let path = adapter.join("adapter_config.json");
+    let follow = |base: &str| {
+        let mut settings = json(&path);
+        settings["base_model_name_or_path"] = base.into();
+        fs::write(&path, settings.to_string()).unwrap();
+    };
+
+    let (adapter, base) = (adapter.display().to_string(), base.display().to_string());
+    let named = ["--base", base.as_str()];
+    for (name, recorded, more) in [("named", "nowhere", &named[..]), ("followed", &base, &[])] {
+        follow(recorded);
+        let output = dir.path().join(name);
+        let output_text = output.display().to_string();
+        setpoint(&[&["merge", "--model", &adapter, "--output", &output_text], more].concat()).ok();
+        let found = json(&output.join("generation_config.json"));
+        for key in ["repetition_penalty", "top_k", "do_sample"] {
+            assert_eq!(found[key], written[key], "{name}: {key} of {found}");
+        }
+        let stops = found["eos_token_id"].as_array().unwrap();
+        assert!([2, 40, 41].iter().all(|id| stops.contains(&(*id).into())), "{name}: {found}");
+    }
+
+    // A training that goes on from it writes them, too.
+    let run = dir.path().join("further");
+    train("sft", &run, &conversations(), &["--adapter", &adapter]).ok();
+    let found = json(&run.join("model/generation_config.json"));
+    assert_eq!(found["repetition_penalty"], written["repetition_penalty"], "{found}");
+}
+
+#[test]
 fn log_ratios_are_0_at_the_first_step_for_new_adapters_and_those_that_go_on() {
     let dir = tempfile::tempdir().unwrap();
     let (_rows, data) = file("rewards.jsonl", &rewarded_rows(8));

@@ -18,7 +18,7 @@ use crate::config::sections::ModelSection;
 use crate::failure::{Failure, Outcome};
 use crate::fetching::fetch_weights_of;
 use crate::hub;
-use crate::model_folder::{ModelFolder, holding, is_adapter, refuse_pickle};
+use crate::model_folder::{ModelFolder, is_adapter, refuse_pickle};
 use crate::saving::{Saving, save_policy};
 use crate::session::{Existing, Session};
 use crate::setup;
@@ -89,10 +89,14 @@ pub fn merge(session: &Session, settings: &MergeSettings) -> Outcome<Merged> {
             .hint("give --overwrite to replace it, or another --output"));
     }
     refuse_pickle(folder.base())?;
-    let mut section = ModelSection { path: Some(dir.clone()), ..ModelSection::default() };
-    if !dir.join("tokenizer.json").is_file() {
-        section.tokenizer = Some(folder.base().to_owned());
-    }
+    // An adapter that PEFT wrote has neither a tokenizer nor settings of sampling of its own.
+    let holding = |file: &str| if dir.join(file).is_file() { dir.clone() } else { folder.base().to_owned() };
+    let from = holding("generation_config.json");
+    let section = ModelSection {
+        path: Some(from.clone()),
+        tokenizer: Some(holding("tokenizer.json")),
+        ..ModelSection::default()
+    };
     let encoder = setup::encoder(&section)?;
     let config = folder.config()?;
     encoder.check_vocabulary(config.vocab_size)?;
@@ -120,7 +124,7 @@ pub fn merge(session: &Session, settings: &MergeSettings) -> Outcome<Merged> {
         (Merged { difference, is_reward: true }, MOST.max(MOST_OF_SCORES * size))
     } else {
         let model = folder.load_policy(&options, device)?;
-        let generation = GenerationConfig::for_model(&holding(dir, "generation_config.json"), &config)?;
+        let generation = GenerationConfig::for_model(&from, &config)?;
         let stop = encoder.template_stop().filter(|stop| generation.stop_token_ids.contains(stop));
         let saving =
             Saving { config: &config, encoder: &encoder, from: &section, stop, adaptation: None, dtype: *dtype };
