@@ -10,7 +10,7 @@ use setpoint_transformer::{CausalLm, Recompute, Tape, pack};
 pub(super) const CHUNK_BYTES: usize = 128 << 20;
 
 /// Bytes that the f32 logits may take that are kept for the backward pass.
-const KEPT_BYTES: usize = 256 << 20;
+const KEPT_BYTES: usize = 512 << 20;
 
 /// Options of the head, which turns hidden states into log-probabilities.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -18,7 +18,7 @@ pub struct HeadOptions {
     /// Positions whose logits exist at a time, at least 1; by default as many as 128 MiB hold.
     pub chunk: Option<usize>,
     /// True if logits are kept for the backward pass, which computes them again otherwise; by default where the decoder keeps its graph
-    /// ([`Recompute::None`]) and 256 MiB hold them.
+    /// ([`Recompute::None`]) and 512 MiB hold them.
     pub keep: Option<bool>,
     /// Divides the logits, above 0: the log-probabilities are those of the policy that samples at this temperature. By default 1.
     pub temperature: Option<f64>,
