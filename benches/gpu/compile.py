@@ -24,6 +24,8 @@ import sys
 import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
+# The parts of CubeCL's translator, which takes minutes without optimisation.
+TRANSLATOR = ("pliron", "cubecl-ir", "cubecl-core", "cubecl-opt", "cubecl-cpp")
 # A multiprocessor of an H100 or H200: registers, threads, blocks, and bytes of shared memory, 1 KiB of which each block takes for itself.
 REGISTERS, THREADS, BLOCKS, SHARED, RESERVED = 65536, 2048, 32, 228 << 10, 1 << 10
 
@@ -113,6 +115,7 @@ def main():
         folder = options.sources or pathlib.Path(temporary)
         if not options.sources:
             command = ["cargo", "run", "--quiet", "--package", "setpoint-ops", "--features", "cuda-sources,burn/wgpu"]
+            command += [f"--config=profile.dev.package.{package}.opt-level=2" for package in TRANSLATOR]
             subprocess.run([*command, "--example", "cuda_sources", "--", temporary], cwd=HERE.parent.parent, check=True)
         with (folder / "kernels.tsv").open() as file:
             kernels = list(csv.DictReader(file, delimiter="\t"))
