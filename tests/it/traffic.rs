@@ -261,7 +261,7 @@ fn dropout_of_an_adapter_moves_few_bytes_a_token() {
         ("adapter.dropout", "0.1".into()),
     ];
     let steps =
-        [60, 120].map(|sentences| Training { dir: dir.path(), model: &model, sentences, examples: 4 }.step(&gate));
+        [20, 40].map(|sentences| Training { dir: dir.path(), model: &model, sentences, examples: 4 }.step(&gate));
     let to_device = per_token(&steps, |step| step.to_device);
     assert!(to_device.iter().all(|bytes| (4.0..64.0).contains(bytes)), "{to_device:?} bytes a token: {steps:?}");
 }
