@@ -163,12 +163,6 @@ fn a_model_made_of_an_adapter_without_settings_of_sampling_has_those_of_the_base
         let stops = found["eos_token_id"].as_array().unwrap();
         assert!([2, 40, 41].iter().all(|id| stops.contains(&(*id).into())), "{name}: {found}");
     }
-
-    // A training that goes on from it writes them, too.
-    let run = dir.path().join("further");
-    train("sft", &run, &conversations(), &["--adapter", &adapter]).ok();
-    let found = json(&run.join("model/generation_config.json"));
-    assert_eq!(found["repetition_penalty"], written["repetition_penalty"], "{found}");
 }
 
 #[test]

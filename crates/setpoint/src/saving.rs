@@ -13,7 +13,6 @@ use setpoint_transformer::{CausalLm, GenerationConfig, ModelConfig, SaveOptions}
 use crate::adapter::Adaptation;
 use crate::config::sections::ModelSection;
 use crate::failure::Outcome;
-use crate::model_folder::holding;
 use crate::session::Session;
 use crate::setup;
 
@@ -89,10 +88,10 @@ pub fn save_policy(policy: &CausalLm, saving: &Saving<'_>, dir: &Path) -> Outcom
     Ok(encoder.save_with_eos(dir, stop)?)
 }
 
-/// Returns the content of `generation_config.json`: that of the folder `source`, or of its base if it holds an adapter without one, whatever
-/// its keys are, with `stop` among the tokens that end a generation. A file that cannot be read is no reason to lose a trained model.
+/// Returns the content of `generation_config.json`: that of the folder `source`, whatever its keys are, with `stop` among the tokens that
+/// end a generation. A file that cannot be read is no reason to lose a trained model.
 fn generation_config(source: &Path, config: &ModelConfig, stop: Option<u32>) -> String {
-    let path = holding(source, GENERATION).join(GENERATION);
+    let path = source.join(GENERATION);
     let (text, mut file) = match read(&path) {
         Ok(Some(found)) => found,
         other => {
