@@ -12,7 +12,7 @@ use setpoint_align::{
 use crate::pairwise::{
     Objective, Pairs, assert_finite_at_extremes, check, config, losses, ls, on_means, on_sums, pairs,
 };
-use crate::platform::{Platform, all, gradient, host, largest};
+use crate::platform::{Platform, all, all_for, gradient, host, largest};
 
 fn sigma(x: f64) -> f64 {
     ls(x).exp()
@@ -188,7 +188,7 @@ proptest! {
     fn shifts_count_where_sides_count(p in pairs(-30.0..30.0), shift in (1i32..8).prop_map(f64::from)) {
         let mut shifted = p.clone();
         [&mut shifted.chosen, &mut shifted.rejected].into_iter().flatten().for_each(|h| *h += shift);
-        for platform in all() {
+        for platform in all_for(4) {
             for objective in on_margins() {
                 let (before, chosen, rejected) = p.run(&platform, |pair| (objective.tensor)(&platform, &p, pair));
                 let (after, ..) = shifted.run(&platform, |pair| (objective.tensor)(&platform, &shifted, pair));
@@ -217,7 +217,7 @@ proptest! {
         let named = |name: &str| margins.iter().chain(&sides).find(|o| o.name == name).unwrap();
         let b = p.chosen.len();
         let all_margins: Vec<f64> = (0..b).map(|i| -0.25 * margin(&p, i)).collect();
-        for platform in all() {
+        for platform in all_for(6) {
             let rounding = platform.rounding(60.0);
             platform.assert_close("robust", &differ(named("robust"), &platform, -1.0),
                 &all_margins.iter().map(|x| x / 0.75).collect::<Vec<_>>(), rounding);

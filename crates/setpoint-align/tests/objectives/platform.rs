@@ -18,25 +18,31 @@ fn processors() -> Vec<(&'static str, Device)> {
     vec![("flex", Device::flex().autodiff()), ("ndarray", ndarray.autodiff())]
 }
 
+/// How often a test gets wgpu.
+const TIMES: usize = 24;
+
 /// wgpu, which computes in f32, for the first so many times that a test asks (tests have threads of their own): an operation there takes some
 /// thousand times as long, most of it for starting it.
 #[cfg(feature = "test-wgpu")]
-fn graphics() -> Option<(&'static str, Device)> {
-    const TIMES: usize = 24;
+fn graphics(times: usize) -> Option<(&'static str, Device)> {
     thread_local!(static ASKED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) });
     ASKED.set(ASKED.get() + 1);
     let device = || Device::wgpu(burn::tensor::DeviceKind::DefaultDevice).autodiff();
-    (ASKED.get() <= TIMES).then(|| ("wgpu", device()))
+    (ASKED.get() <= times).then(|| ("wgpu", device()))
 }
 
 #[cfg(not(feature = "test-wgpu"))]
-fn graphics() -> Option<(&'static str, Device)> {
+fn graphics(_times: usize) -> Option<(&'static str, Device)> {
     None
 }
 
 /// Every compiled device in f32.
 pub fn single() -> Vec<Platform> {
-    of(processors().into_iter().chain(graphics()).collect(), DType::F32, f64::from(f32::EPSILON))
+    single_for(TIMES)
+}
+
+fn single_for(times: usize) -> Vec<Platform> {
+    of(processors().into_iter().chain(graphics(times)).collect(), DType::F32, f64::from(f32::EPSILON))
 }
 
 /// Every compiled device that computes in f64, where identities hold to many digits.
@@ -46,7 +52,12 @@ pub fn double() -> Vec<Platform> {
 
 /// Every compiled device in every dtype.
 pub fn all() -> Vec<Platform> {
-    let mut all = single();
+    all_for(TIMES)
+}
+
+/// The same with wgpu for the first so many times: for properties that try many objectives each time.
+pub fn all_for(times: usize) -> Vec<Platform> {
+    let mut all = single_for(times);
     all.extend(double());
     all
 }
