@@ -44,11 +44,11 @@ pub struct PromptBatch {
 pub struct PromptOutput {
     /// The error of each response, unreduced, with its graph, `[n]`. [`PromptObjective::aggregate`] says how they are averaged.
     pub losses: Tensor<1>,
-    /// What is logged of the responses.
+    /// Metrics of the responses.
     pub values: Unread<PromptValues>,
 }
 
-/// What is logged of the responses of a micro-batch.
+/// Metrics of the responses of a micro-batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PromptValues {
     /// The error of each response, `n` entries.

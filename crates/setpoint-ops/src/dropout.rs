@@ -51,7 +51,7 @@ pub struct DropoutMask {
     kept: Kept,
 }
 
-/// What a device has made of the keys of rows, for all clones of a mask.
+/// A tensor that a device computed from the keys of rows, shared by all clones of a mask.
 #[derive(Clone, Default)]
 struct Kept(Arc<OnceLock<Box<dyn Any + Send + Sync>>>);
 
@@ -110,7 +110,7 @@ impl DropoutMask {
         self.matrix
     }
 
-    /// Returns what was made of the keys of rows for the first mask of these that asked for it. Each type is made anew, but for the first.
+    /// Returns the value that the first of these masks computed from the keys of rows. Values of another type are computed each time.
     #[cfg_attr(not(feature = "remote"), allow(dead_code))]
     pub(crate) fn keep<T: Clone + Send + Sync + 'static>(&self, make: impl FnOnce() -> T) -> T {
         let kept = self.kept.0.get_or_init(|| Box::new(OnceLock::<T>::new()));

@@ -204,7 +204,7 @@ pub struct Forward {
     /// # Shapes
     /// `[1]`.
     pub loss: Tensor<1>,
-    /// What the host wants to know of the pass. It is read together with that of the step's other passes, after the backward passes.
+    /// Losses and metrics of the pass for the host. They are read together with that of the step's other passes, after the backward passes.
     pub numbers: Unread<PassNumbers>,
     /// The decoder's part of the backward pass ([`SequenceLogps::tape`](crate::SequenceLogps::tape)). Its parameters are those below
     /// [`Task::decoder`].

@@ -131,7 +131,7 @@ impl Rope {
         grow.then(|| Tensor::from_data(TensorData::new(factors, [positions.len(), 1]), (device, DType::F32)))
     }
 
-    /// Returns the table on a device, with at least so many positions for each kind of text.
+    /// Returns the table on a device, with at least `ends` positions for short and for long texts.
     fn table(&self, ends: [usize; 2], device: &Device) -> Table {
         // The tables are constants: no graph ever holds them.
         let device = device.clone().without_autodiff();

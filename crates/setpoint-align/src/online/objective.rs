@@ -113,7 +113,7 @@ pub struct PolicyOutput {
     /// The loss of each response times its weight, with its graph, `[n]`. The loss of a step is their sum, divided by the
     /// sum of [`Prepared::weights`] over its **whole** batch.
     pub losses: Tensor<1>,
-    /// What is logged of the micro-batch.
+    /// Metrics of the micro-batch.
     pub metrics: Unread<PolicyMetrics>,
 }
 

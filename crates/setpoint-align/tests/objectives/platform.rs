@@ -55,7 +55,7 @@ pub fn all() -> Vec<Platform> {
     all_for(TIMES)
 }
 
-/// The same with wgpu for the first so many times: for properties that try many objectives each time.
+/// Returns the same platforms, with wgpu only the first `times` times: for properties that try many objectives each time.
 pub fn all_for(times: usize) -> Vec<Platform> {
     let mut all = single_for(times);
     all.extend(double());

@@ -14,7 +14,7 @@
 pub struct RopeSwitch(Option<usize>);
 
 impl RopeSwitch {
-    /// Returns the switch of a model whose texts of more than so many tokens are long.
+    /// Returns the switch of a model whose texts are long beyond `tokens` tokens.
     pub fn at(tokens: usize) -> Self {
         Self(Some(tokens))
     }
@@ -24,7 +24,7 @@ impl RopeSwitch {
         self.0
     }
 
-    /// Returns whether a text of so many tokens has the second set of frequencies.
+    /// Returns whether a text of `tokens` tokens has the second set of frequencies.
     pub fn is_long(self, tokens: usize) -> bool {
         self.0.is_some_and(|most| tokens > most)
     }

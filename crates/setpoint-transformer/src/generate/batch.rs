@@ -39,7 +39,7 @@ pub(super) struct Flight<'a, W> {
     waiting: W,
     pub(super) seats: Vec<Seat<'a>>,
     cache: Cache,
-    /// What is in each slot; the tokens of a row that has ended stay until another is read.
+    /// The contents of each slot; the tokens of a row that has ended stay until another is read.
     cached: Vec<Cached>,
     switch: RopeSwitch,
 }

@@ -302,7 +302,7 @@ impl Places {
         self.responses.iter().map(|(prompt, response)| value(&self.prompts[prompt], *response)).collect()
     }
 
-    /// Collects the values that are logged of both sides of each pair. A response that stands in several pairs is logged with each.
+    /// Collects the logged values of both sides of each pair. A response in several pairs is logged with each.
     fn values(&self, logps: &[f64]) -> ResponseValues {
         let mut responses = ResponseValues::default();
         for ((&example, &(w, l)), ref_logps) in self.examples.iter().zip(&self.pairs).zip(&self.ref_logps) {

@@ -85,7 +85,7 @@ const PRODUCTS: [([usize; 2], usize, usize, usize); 10] = [
     ([1, 65], 64, 33, 3),
 ];
 
-/// What a kernel is compiled for: whole runs of codes or single ones, with each number of rows in a cube and each kind of codes.
+/// The cases cover every kernel that is compiled: whole runs of codes or single ones, with each number of rows in a cube and each kind of codes.
 #[test]
 fn products_are_tried_with_each_kernel() {
     let mut seen = std::collections::BTreeSet::new();
