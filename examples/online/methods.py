@@ -15,7 +15,8 @@ from pathlib import Path
 
 from curves import deviation, interval, lines, mean, spread
 
-METHODS = {"ppo": "PPO", "rloo": "RLOO", "grpo": "GRPO", "reinforce_pp": "REINFORCE++", "dpo": "DPO", "kto": "KTO", "dro": "DRO"}
+METHODS = {"ppo": "PPO", "rloo": "RLOO", "grpo": "GRPO", "reinforce_pp": "REINFORCE++", "dpo": "DPO", "kto": "KTO", "dro": "DRO",
+           "learned_ppo": "PPO, by the reward model"}
 HEAD = ["in rounds", "sampled tokens", "gold", "to SFT", "standard errors", "KL, nats", "tokens", "passes"]
 
 
@@ -29,6 +30,10 @@ def measured(run, method):
     error = deviation(gains) / sqrt(len(gains))
     # Without any difference there is no gain either.
     found["errors"] = mean(gains) / error if error > 0 else 0.0
+    learned = run / "methods" / f"{method}-reward.json"
+    if learned.exists():
+        data = json.loads(learned.read_text())
+        found |= dict(learned=data["reward"], sft_learned=data["baseline_reward"])
     found["passes"] = found["errors"] >= 3 and found["kl"] <= 10 and abs(found["tokens"] / found["sft_tokens"] - 1) <= 0.3
     return found
 
@@ -47,7 +52,11 @@ def main():
         rows.append([METHODS[method], f"{mean(one['sampled'] for one in seeds):,.0f}", of("gold"), "{:+.2f} ± {:.2f}".format(*interval(gains)),
                      f"{min(one['errors'] for one in seeds):.1f} or more", of("kl", 1), f"{mean(one['tokens'] for one in seeds):.1f}",
                      f"{sum(one['passes'] for one in seeds)} of {len(seeds)}"])
+    learned = found.get("learned_ppo")
     print("\n".join("| " + " | ".join(row) + " |" for row in rows).replace("-", "−").replace("−−−", "---"))
+    if learned:
+        before, after = (spread([one[name] for one in learned]) for name in ("sft_learned", "learned"))
+        print(f"\nPPO by the reward model: that model's reward goes from {before} to {after}.")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Every method in rounds, by the gold judge of the demo's world: as many rounds, prompts, responses and steps for each.
+# Every method in rounds, by the gold judge of the demo's world: as many rounds, prompts, responses and steps for each. PPO also by the demo's
+# reward model (learned_ppo), which is not what the judge wants.
 #
 # usage: examples/online/methods.sh [RUN] [SEED] [METHOD…]
 # RUN: a folder of run.sh, whose SFT model is taken, or a new one (runs/online). SEED: of all trainings and samples (0). METHOD: all by default.
@@ -8,7 +9,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 run=${1:-runs/online} seed=${2:-0}
 shift $(($# < 2 ? $# : 2))
-methods=("${@:-ppo rloo grpo reinforce_pp dpo kto dro}")
+methods=("${@:-ppo rloo grpo reinforce_pp dpo kto dro learned_ppo}")
 demo=$here/../demo
 setpoint=${SETPOINT:-"cargo run --release --quiet --"}
 judge="run=[\"python3\", \"$here/judge.py\"]"
@@ -29,9 +30,10 @@ settings() {
   case $1 in
     ppo) echo train.batch_size=256 align.value_learning_rate=2e-3 align.kl_coef=0.1 ;;
     rloo) echo train.batch_size=64 align.beta=0.1 ;;
-    grpo) echo train.batch_size=64 align.beta=0.02 ;;
+    grpo) echo train.batch_size=64 align.beta=0.3 ;;
     reinforce_pp) echo train.batch_size=64 align.kl_coef=0.1 ;;
-    dpo | dro) echo train.batch_size=16 align.beta=0.2 ;;
+    dpo) echo train.batch_size=16 align.beta=1.0 ;;
+    dro) echo train.batch_size=16 align.beta=0.2 ;;
     *) echo train.batch_size=64 align.beta=0.2 ;;
   esac
 }
@@ -39,12 +41,20 @@ settings() {
 job "$run/sft" sft "$here/sft.toml" --data "$demo/pretrain/sft.jsonl" \
   --set model.from_scratch="$demo/config.json" --set model.tokenizer="$demo/tokenizer"
 for method in ${methods[*]}; do
-  own=(--set align.method="$method")
-  for setting in $(settings "$method"); do own+=(--set "$setting"); done
-  job "$run/methods/$method" align "$here/methods.toml" --model "$run/sft/model" --data "$demo/responses.jsonl" \
-    --set "reward.command.$judge" "${own[@]}"
-  output=$run/methods/$method.json
-  [ -e "$output" ] || $setpoint eval "$here/eval.toml" --model "$run/methods/$method/model" --set baseline.path="$run/sft/model" \
-    --data "$demo/eval_prompts.jsonl" --set generate.seed="$seed" --set "command.$judge" --output "$output" --quiet
+  folder=$run/methods/$method output=$run/methods/$method.json
+  own=(--set align.method="${method#learned_}")
+  for setting in $(settings "${method#learned_}"); do own+=(--set "$setting"); done
+  source=(--set "reward.command.$judge")
+  if [ "$method" != "${method#learned_}" ]; then
+    job "$run/reward" reward "$here/reward.toml" --model "$run/sft/model" --data "$demo/preferences.jsonl"
+    source=(--set reward.model.path="$run/reward/model" --set "watch.command.$judge")
+  fi
+  job "$folder" align "$here/methods.toml" --model "$run/sft/model" --data "$demo/responses.jsonl" "${source[@]}" "${own[@]}"
+  answers=(eval "$here/eval.toml" --model "$folder/model" --set baseline.path="$run/sft/model" --data "$demo/eval_prompts.jsonl"
+    --set generate.seed="$seed" --quiet)
+  [ -e "$output" ] || $setpoint "${answers[@]}" --set "command.$judge" --output "$output"
+  if [ ${#source[@]} -gt 2 ] && [ ! -e "$folder-reward.json" ]; then
+    $setpoint "${answers[@]}" --set reward.path="$run/reward/model" --output "$folder-reward.json"
+  fi
 done
 python3 "$here/methods.py" "$run"
