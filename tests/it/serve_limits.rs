@@ -45,9 +45,20 @@ fn wrong_requests_are_refused_in_one_sentence() {
         (CHAT, json!({ "messages": turn, "n": 6 }), "asks for 6 answers; this server takes at most 5"),
         (PLAIN, json!({ "model": "tiny" }), "`prompt` is missing"),
         (PLAIN, json!({ "prompt": [1, 100_000] }), "the token 100000"),
+        (
+            PLAIN,
+            json!({ "prompt": "a", "stop_token_ids": [3, 100_000] }),
+            "`stop_token_ids` has the token 100000; the model's vocabulary has",
+        ),
+        (CHAT, json!({ "messages": turn, "stop_token_ids": [u32::MAX] }), "`stop_token_ids` has the token 4294967295"),
         (PLAIN, json!({ "prompt": "a ".repeat(2000) }), "reads at most 256, the answer included"),
         (PLAIN, json!({ "prompt": "a", "echo": true }), "`echo` is not supported"),
         (PLAIN, json!({ "prompt": "a", "best_of": 2 }), "`best_of` is not supported"),
+        (
+            PLAIN,
+            json!({ "prompt": ["a", "b"], "n": 128, "max_tokens": 255, "logprobs": 20 }),
+            "log-probabilities, and at most 1048576 are told at once",
+        ),
         (PLAIN, json!({ "prompt": "a", "logprobs": 21 }), "`logprobs` must be a whole number from 0 to 20"),
     ] {
         assert_error(&server.post(path, &body), 400, invalid, said);
@@ -63,13 +74,55 @@ fn wrong_requests_are_refused_in_one_sentence() {
     assert_eq!(unknown.json()["error"]["code"], "model_not_found");
     assert_error(&server.post("/v1/embeddings", &json!({})), 404, invalid, "there is no endpoint `/v1/embeddings`");
     assert_error(&server.post("/v1/score", &json!({ "input": [] })), 404, invalid, "is a language model");
-    assert_error(&server.get(CHAT), 405, invalid, "does not take GET requests");
+    assert_error(&server.get("/v1/models/%FF"), 400, invalid, "is not UTF-8 text");
+    for method in ["GET", "OPTIONS", "DELETE", "PATCH"] {
+        let reply = server.request(method, CHAT, "", "");
+        assert_error(&reply, 405, invalid, &format!("does not take {method} requests"));
+        assert!(reply.head.to_lowercase().contains("allow: post"), "{reply:?}");
+    }
+    let head = server.request("HEAD", CHAT, "", "");
+    assert!(head.status == 405 && head.body.is_empty(), "{head:?}");
     let large = json!({ "prompt": "a".repeat((1 << 20) + 1) });
     assert_error(&server.post(PLAIN, &large), 413, invalid, "more than 1048576 bytes");
     let page = server.request("POST", CHAT, "Origin: https://example.com\r\n", "{}");
     assert_error(&page, 403, invalid, "answered only with a key");
     // After all this it answers.
     assert_eq!(server.post(CHAT, &json!({ "model": "tiny", "messages": turn, "max_tokens": 2 })).status, 200);
+}
+
+#[test]
+fn the_farthest_numbers_that_are_allowed_are_answered() {
+    let server = Server::start(model(), &[]);
+    for (field, values) in [
+        ("temperature", vec![json!(5e-324), json!(1e-30), json!(1.7e308)]),
+        ("top_p", vec![json!(5e-324), json!(1)]),
+        ("top_k", vec![json!(u64::MAX), json!(1), json!(-1)]),
+        ("repetition_penalty", vec![json!(5e-324), json!(1e-39), json!(1e39), json!(1.7e308)]),
+        ("seed", vec![json!(u64::MAX), json!(i64::MIN)]),
+        ("logprobs", vec![json!(0), json!(20)]),
+        ("stop", vec![json!([]), json!(["\u{0}", "é".repeat(512)])]),
+        ("stop_token_ids", vec![json!([]), json!([0, 0])]),
+        ("max_tokens", vec![json!(u32::MAX)]),
+    ] {
+        for value in values {
+            for top_p in [1.0, 0.9] {
+                let mut body =
+                    json!({ "prompt": "Hello.", "temperature": 1, "top_p": top_p, "seed": 1, "max_tokens": 12 });
+                body[field] = value.clone();
+                let answer = server.post(PLAIN, &body).ok();
+                let count = answer["usage"]["completion_tokens"].as_u64();
+                assert!(count.is_some_and(|count| count > 0), "{body}: {answer}");
+                let logps = answer["choices"][0]["logprobs"]["token_logprobs"].as_array();
+                assert!(logps.is_none_or(|logps| logps.iter().all(serde_json::Value::is_number)), "{answer}");
+            }
+        }
+    }
+    // A program in Python sends what JSON does not have.
+    for number in ["NaN", "Infinity", "-Infinity", "1e999"] {
+        let body = format!("{{\"prompt\": \"a\", \"temperature\": {number}}}");
+        let reply = server.request("POST", PLAIN, "", &body);
+        assert_error(&reply, 400, "invalid_request_error", "the body is not JSON");
+    }
 }
 
 #[test]
@@ -205,6 +258,7 @@ fn wrong_settings_are_refused_before_the_model_is_read() {
         (&["--set", "generate.seed=2"], &["generate.seed", "a request says this itself"]),
         (&["--set", "generate.only_finished=true"], &["finish_reason"]),
         (&["--set", "generate.batch_size=0"], &["`generate.batch_size` must be at least 1"]),
+        (&["--set", "generate.batch_size=1000000000000"], &["`generate.batch_size` must be at most 65536"]),
         (&["--device", "flex,flex"], &["answers on one device"]),
     ] {
         serve(arguments).fails(2, said);

@@ -39,6 +39,7 @@ mod template;
 #[cfg(test)]
 #[path = "../../../tests/common/test_data.rs"]
 mod test_data;
+mod unique;
 mod write;
 
 pub use self::choice::{Choice, choice_schema, deserialize_choice};

@@ -9,7 +9,9 @@ use crate::error::Error;
 
 /// The records of a file, quoted fields resolved.
 pub(crate) fn read_records(path: &Path) -> Result<Vec<Vec<String>>, Error> {
-    let bytes = read_up_to(path, LARGE)?;
+    let whole = read_up_to(path, LARGE)?;
+    // Spreadsheets write a byte order mark.
+    let bytes = whole.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&whole);
     let mut reader = Reader::new();
     let (mut text, mut ends) = (vec![0; bytes.len() + 1], vec![0; bytes.len() + 1]);
     let (mut at, mut out, mut fields) = (0, 0, 0);
@@ -107,6 +109,8 @@ mod tests {
         let file = file("a,\"b \"\"q\"\",\nc\",d\r\n1,,\"\"\n\u{e9},2,3");
         let got = read_records(file.path()).unwrap();
         assert_eq!(got, [vec!["a", "b \"q\",\nc", "d"], vec!["1", "", ""], vec!["\u{e9}", "2", "3"]]);
+        let marked = read_records(self::file("\u{feff}\"a\",b\n1,2\n").path()).unwrap();
+        assert_eq!(marked, [["a", "b"], ["1", "2"]]);
     }
 
     #[test]

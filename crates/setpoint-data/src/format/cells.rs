@@ -4,6 +4,7 @@ use serde_json::{Number, Value};
 
 use super::columns::wrong_type;
 use crate::error::RowProblem;
+use crate::unique::{MOST_VALUES, parse};
 
 /// Returns the value of a cell that is no text: nothing, true or false, a number, or a list or an object as JSON. Other text stays text.
 pub(super) fn typed(value: Value) -> Value {
@@ -22,27 +23,29 @@ pub(super) fn typed(value: Value) -> Value {
     found.unwrap_or(value)
 }
 
-/// Returns the list or object that a text is as JSON.
+/// Returns the list or object that a text is as JSON, in which no key is given twice.
 pub(super) fn structure(text: &str) -> Option<Value> {
     if !text.trim_start().starts_with(['[', '{']) {
         return None;
     }
-    serde_json::from_str(text).ok()
+    parse(text.as_bytes(), MOST_VALUES).ok()
 }
 
 /// Returns what a cell holds that may be text or messages: messages if it is their JSON, else the text as it is.
 ///
 /// # Errors
-/// [`RowProblem::WrongType`] for messages as Python prints them, which nobody wants to train on.
+/// [`RowProblem::WrongType`] for messages as Python prints them or in broken JSON, which nobody wants to train on as a text.
 pub(super) fn turns(value: Value, column: &str) -> Result<Value, RowProblem> {
     let Value::String(text) = &value else { return Ok(value) };
     let is_message = |value: &Value| value.get("role").or_else(|| value.get("from")).is_some();
     match structure(text) {
         Some(Value::Array(items)) if !items.is_empty() && items.iter().all(is_message) => Ok(Value::Array(items)),
         Some(message @ Value::Object(_)) if is_message(&message) => Ok(message),
-        _ => {
+        found => {
             let start = text.trim_start().trim_start_matches(['[', ' ']);
-            if ["{'role'", "{'content'", "{'from'", "{'value'"].iter().any(|repr| start.starts_with(repr)) {
+            let begins_as = |all: &[&str]| all.iter().any(|message| start.starts_with(message));
+            let is_broken = found.is_none() && begins_as(&["{\"role\"", "{\"from\""]);
+            if is_broken || begins_as(&["{'role'", "{'content'", "{'from'", "{'value'"]) {
                 return Err(wrong_type(column, "text, or messages as JSON (with double quotes)", &value));
             }
             Ok(value)
@@ -72,6 +75,7 @@ mod tests {
             (" {\"a\": []}", json!({"a": []})),
             ("[1, 2", json!("[1, 2")),
             ("['a']", json!("['a']")),
+            ("{\"a\": 1, \"a\": 2}", json!("{\"a\": 1, \"a\": 2}")),
             ("chosen", json!("chosen")),
         ] {
             assert_eq!(typed(json!(text)), expected, "{text:?}");
@@ -81,7 +85,19 @@ mod tests {
 
     #[test]
     fn texts_stay_texts_and_messages_become_messages() {
-        for text in ["", "7", "true", "[1, 2]", "[]", "{\"a\": 1}", "[{\"a\": 1}]", "[ ] done", "{'a': 1}"] {
+        for text in [
+            "",
+            "7",
+            "true",
+            "[1, 2]",
+            "[]",
+            "{\"a\": 1}",
+            "{\"value\": 3}",
+            "{\"a\": ",
+            "[{\"a\": 1}]",
+            "[ ] done",
+            "{'a': 1}",
+        ] {
             assert_eq!(turns(json!(text), "chosen"), Ok(json!(text)));
         }
         for (text, expected) in [
@@ -90,7 +106,12 @@ mod tests {
         ] {
             assert_eq!(turns(json!(text), "chosen"), Ok(expected));
         }
-        for text in ["[{'role': 'user', 'content': 'Hi'}]", "{'content': 'Hi', 'role': 'user'}"] {
+        for text in [
+            "[{'role': 'user', 'content': 'Hi'}]",
+            "{'content': 'Hi', 'role': 'user'}",
+            "[{\"role\": \"user\", \"content\": \"Hi",
+            " [ {\"from\": \"human\", \"value\": \"Hi\", \"value\": \"Ho\"}]",
+        ] {
             let problem = turns(json!(text), "chosen").unwrap_err().to_string();
             assert!(problem.starts_with("`chosen`: expected text, or messages as JSON"), "{problem}");
         }

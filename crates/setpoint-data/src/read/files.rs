@@ -1,15 +1,19 @@
 //! A file to its rows, by its name.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::path::Path;
 
 use super::{Rows, json, parquet, table};
 use crate::error::Error;
+use crate::unique::MOST_VALUES;
 
-/// A JSON document is read whole: one that is compressed may unpack to `ALWAYS` bytes, or to `DENSEST` times its length.
+/// A JSON document is read whole: one that is compressed may unpack to `ALWAYS` bytes, or to `DENSEST` times its length, and have
+/// `ALWAYS_VALUES` values, or `DENSEST_VALUES` times its length.
 const ALWAYS: u64 = 256 << 20;
 const DENSEST: u64 = 100;
+const ALWAYS_VALUES: u64 = 4 * MOST_VALUES as u64;
+const DENSEST_VALUES: u64 = 2;
 
 /// The most that a Zstandard file may ask to be kept of what was unpacked, as a power of two: 128 MiB, the most that `zstd` itself
 /// unpacks unless told otherwise.
@@ -107,14 +111,27 @@ pub(super) fn rows(path: &Path) -> Result<Rows, Error> {
         Packing::Gzip => Box::new(flate2::read::MultiGzDecoder::new(BufReader::new(file))),
         Packing::Zstd => Box::new(unpack_zstd(file).map_err(Error::io("read", path))?),
     };
+    let mut text = BufReader::new(plain);
+    refuse_utf16(&mut text).map_err(Error::io("read", path))?;
     match kind {
-        Kind::Lines => Ok(json::lines(path, BufReader::new(plain))),
-        Kind::Table(delimiter) => table::rows(path, BufReader::new(plain), delimiter),
+        Kind::Lines => Ok(json::lines(path, text)),
+        Kind::Table(delimiter) => table::rows(path, text, delimiter),
+        _ if packing == Packing::Plain => json::document(path, text, u64::MAX, usize::MAX),
         _ => {
-            let most = if packing == Packing::Plain { u64::MAX } else { length.saturating_mul(DENSEST).max(ALWAYS) };
-            json::document(path, plain, most)
+            let most = |densest: u64, always: u64| length.saturating_mul(densest).max(always);
+            let values = usize::try_from(most(DENSEST_VALUES, ALWAYS_VALUES)).unwrap_or(usize::MAX);
+            json::document(path, text, most(DENSEST, ALWAYS), values)
         }
     }
+}
+
+/// Fails if a text begins with the mark of UTF-16, in which PowerShell and spreadsheets write files.
+fn refuse_utf16(text: &mut impl BufRead) -> std::io::Result<()> {
+    let start = text.fill_buf()?;
+    if start.starts_with(b"\xff\xfe") || start.starts_with(b"\xfe\xff") {
+        return Err(std::io::Error::new(ErrorKind::InvalidData, "it is text in UTF-16; save it as UTF-8"));
+    }
+    Ok(())
 }
 
 fn unpack_zstd(file: File) -> std::io::Result<zstd::stream::read::Decoder<'static, BufReader<File>>> {
@@ -144,6 +161,23 @@ mod tests {
         assert!(!is_data("dataset_infos.json"));
         assert!(is_file_name("train.JSONL") && is_file_name("train.csv") && is_file_name("train.json.gz"));
         assert!(!is_file_name("ultrachat_200k") && !is_file_name("v1.0") && !is_file_name("jsonl"));
+    }
+
+    #[test]
+    fn text_in_utf16_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "[{\"prompt\": \"p\"}]";
+        for name in ["a.json", "a.jsonl", "a.csv", "a.tsv"] {
+            let path = dir.path().join(name);
+            for unit in [u16::to_le_bytes, u16::to_be_bytes] {
+                let bytes: Vec<u8> = "\u{feff}".encode_utf16().chain(text.encode_utf16()).flat_map(unit).collect();
+                std::fs::write(&path, bytes).unwrap();
+                let said = rows(&path).err().unwrap().to_string();
+                assert!(said.contains(name) && said.contains("it is text in UTF-16; save it as UTF-8"), "{said}");
+            }
+            std::fs::write(&path, format!("\u{feff}{text}\n")).unwrap();
+            assert!(rows(&path).is_ok(), "the mark of UTF-8 is left out");
+        }
     }
 
     #[test]

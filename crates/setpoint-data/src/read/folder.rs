@@ -7,32 +7,64 @@ use super::files::{is_data, is_table, split_name};
 use crate::config::DatasetConfig;
 use crate::error::Error;
 
+/// The most files and folders below the folder of a data set.
+const MOST_ENTRIES: usize = 100_000;
+
 /// The files of the split in a local folder, sorted by name.
 pub(super) fn select_local(root: &Path, config: &DatasetConfig) -> Result<Vec<PathBuf>, Error> {
-    let mut names = Vec::new();
-    walk(root, "", &mut names)?;
+    let names = Walk::through(root, MOST_ENTRIES)?;
     let chosen = select(&names, config)?;
     Ok(chosen.into_iter().map(|name| root.join(name)).collect())
 }
 
-/// Relative names, with `/`, of all files below a folder. Hidden folders (`.git`, `.cache`) are left out.
-pub(super) fn walk(root: &Path, below: &str, names: &mut Vec<String>) -> Result<(), Error> {
-    let folder = root.join(below);
-    for entry in std::fs::read_dir(&folder).map_err(Error::io("list", &folder))? {
-        let entry = entry.map_err(Error::io("list", &folder))?;
-        let Ok(name) = entry.file_name().into_string() else { continue };
-        if name.starts_with('.') {
-            continue;
-        }
-        let path = if below.is_empty() { name } else { format!("{below}/{name}") };
-        // Follows links: the hub's cache consists of them.
-        if root.join(&path).is_dir() {
-            walk(root, &path, names)?;
-        } else {
-            names.push(path);
-        }
+/// A walk through all folders below one. It follows links, of which the hub's cache consists, but not back to a folder that it is in.
+struct Walk<'a> {
+    root: &'a Path,
+    most: usize,
+    /// The files and folders so far.
+    entries: usize,
+    /// The folders that it is in, without links.
+    above: Vec<PathBuf>,
+    /// Relative names of files, with `/`.
+    names: Vec<String>,
+}
+
+impl<'a> Walk<'a> {
+    /// Returns the relative names, with `/`, of all files below a folder. Hidden folders (`.git`, `.cache`) are left out.
+    fn through(root: &'a Path, most: usize) -> Result<Vec<String>, Error> {
+        let mut walk = Self { root, most, entries: 0, above: Vec::new(), names: Vec::new() };
+        walk.enter("")?;
+        Ok(walk.names)
     }
-    Ok(())
+
+    fn enter(&mut self, below: &str) -> Result<(), Error> {
+        let folder = self.root.join(below);
+        let place = folder.canonicalize().map_err(Error::io("list", &folder))?;
+        if self.above.contains(&place) {
+            return Ok(());
+        }
+        self.above.push(place);
+        for entry in std::fs::read_dir(&folder).map_err(Error::io("list", &folder))? {
+            let entry = entry.map_err(Error::io("list", &folder))?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if name.starts_with('.') {
+                continue;
+            }
+            self.entries += 1;
+            if self.entries > self.most {
+                let reason = format!("it has more than {} files and folders; name one of its folders", self.most);
+                return Err(Error::io("list", self.root)(std::io::Error::new(std::io::ErrorKind::InvalidData, reason)));
+            }
+            let path = if below.is_empty() { name } else { format!("{below}/{name}") };
+            if self.root.join(&path).is_dir() {
+                self.enter(&path)?;
+            } else {
+                self.names.push(path);
+            }
+        }
+        self.above.pop();
+        Ok(())
+    }
 }
 
 /// A data file's place in the layout.
@@ -165,5 +197,43 @@ mod tests {
         }
         let files = select_local(dir.path(), &DatasetConfig::new("folder")).unwrap();
         assert_eq!(files, [dir.path().join("data/train-00000-of-00001.jsonl")]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_that_lead_back_are_not_followed() {
+        use std::os::unix::fs::symlink;
+
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("set");
+        std::fs::create_dir_all(root.join("inner")).unwrap();
+        std::fs::write(root.join("train.jsonl"), "").unwrap();
+        std::fs::write(dir.path().join("blob"), "").unwrap();
+        // Two of them in one folder would be followed along 2^40 paths, as far as the system goes.
+        for link in ["again", "inner/back", "inner/once_more"] {
+            symlink(&root, root.join(link)).unwrap();
+        }
+        // Links to files and to folders elsewhere are what the hub's cache consists of.
+        std::fs::create_dir(dir.path().join("elsewhere")).unwrap();
+        std::fs::write(dir.path().join("elsewhere/test.jsonl"), "").unwrap();
+        symlink(dir.path().join("blob"), root.join("valid.jsonl")).unwrap();
+        symlink(dir.path().join("elsewhere"), root.join("data")).unwrap();
+        let mut names = Walk::through(&root, MOST_ENTRIES).unwrap();
+        names.sort_unstable();
+        assert_eq!(names, ["data/test.jsonl", "train.jsonl", "valid.jsonl"]);
+        let files = select_local(&root, &DatasetConfig::new("folder")).unwrap();
+        assert_eq!(files, [root.join("train.jsonl")]);
+    }
+
+    #[test]
+    fn a_folder_of_too_much_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("data")).unwrap();
+        for name in ["data/a.jsonl", "data/b.jsonl", "c.jsonl"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        assert_eq!(Walk::through(dir.path(), 4).unwrap().len(), 3);
+        let said = Walk::through(dir.path(), 3).unwrap_err().to_string();
+        assert!(said.contains("it has more than 3 files and folders"), "{said}");
     }
 }

@@ -8,10 +8,10 @@ use serde_json::Value;
 use setpoint_files::words;
 
 use super::Rows;
-use super::unique::Unique;
 use crate::error::{Error, RowProblem};
 use crate::format::Row;
 use crate::record::Source;
+use crate::unique::{MOST_VALUES, parse, parse_first};
 
 /// The longest line. A few bytes of gzip can hold one without end.
 const LONGEST_LINE: u64 = 256 << 20;
@@ -58,16 +58,16 @@ pub(super) fn lines(path: &Path, reader: impl BufRead + Send + 'static) -> Rows 
         }
         let at = Source::line(path.clone(), row, index + 1);
         row += 1;
-        Some(match serde_json::from_slice(text) {
-            Ok(Unique(value)) => object(value, at),
+        Some(match parse(text, MOST_VALUES) {
+            Ok(value) => object(value, at),
             Err(error) => Err(Error::Json { reason: explain(&error, text), at }),
         })
     });
     Box::new(rows)
 }
 
-/// Rows from one document of at most `most` bytes, or from lines where a `.json` file holds those.
-pub(super) fn document(path: &Path, reader: impl Read, most: u64) -> Result<Rows, Error> {
+/// Rows from one document of at most `most` bytes and `values` values, or from lines where a `.json` file holds those.
+pub(super) fn document(path: &Path, reader: impl Read, most: u64, values: usize) -> Result<Rows, Error> {
     let mut bytes = Vec::new();
     reader.take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
     if bytes.len() as u64 > most {
@@ -75,19 +75,15 @@ pub(super) fn document(path: &Path, reader: impl Read, most: u64) -> Result<Rows
         return Err(Error::io("read", path)(std::io::Error::new(std::io::ErrorKind::InvalidData, reason)));
     }
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-    let mut documents = serde_json::Deserializer::from_slice(text).into_iter::<Unique>();
-    let first = documents.next().map(|read| read.map(|Unique(value)| value));
-    let whole = documents.byte_offset();
-    let at_end = text[whole..].iter().all(u8::is_ascii_whitespace);
     let at = |row| Source::row(path, row);
-    let items = match first {
-        None => Vec::new(),
+    if text.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Box::new(std::iter::empty()));
+    }
+    let items = match parse_first(text, values) {
         // A second object behind the first one: JSON lines under the wrong name, as on the hub.
-        Some(Ok(Value::Object(_))) if !at_end => {
-            return Ok(lines(path, std::io::Cursor::new(bytes)));
-        }
-        Some(Ok(Value::Array(items))) if at_end => items,
-        Some(Ok(Value::Object(mut fields))) => match fields.shift_remove("data") {
+        Ok((Value::Object(_), false)) => return Ok(lines(path, std::io::Cursor::new(bytes))),
+        Ok((Value::Array(items), true)) => items,
+        Ok((Value::Object(mut fields), true)) => match fields.shift_remove("data") {
             Some(Value::Array(items)) => items,
             _ => {
                 let reason = "it is one object; expected an array of rows, an object with an array `data`, or an object on \
@@ -95,11 +91,11 @@ pub(super) fn document(path: &Path, reader: impl Read, most: u64) -> Result<Rows
                 return Err(Error::Json { at: at(0), reason: reason.into() });
             }
         },
-        Some(Ok(_)) => {
+        Ok((_, at_end)) => {
             let reason = if at_end { "expected an array of rows" } else { "text behind the array" };
             return Err(Error::Json { at: at(0), reason: reason.into() });
         }
-        Some(Err(error)) => {
+        Err(error) => {
             let line = error.line();
             let at = Source::line(path, 0, line);
             // Not a bad row but an unreadable file: nothing follows that could be read.
@@ -189,7 +185,21 @@ mod tests {
         let message = all("ab\nabcd\ne", 3).unwrap_err().to_string();
         assert_eq!(message, "a line is longer than 3 bytes");
         assert_eq!(split("abcd\nab".as_bytes(), 3).count(), 1, "nothing follows it");
-        assert!(document(Path::new("f.json"), "[{}, {}]".as_bytes(), 7).is_err());
+        assert!(document(Path::new("f.json"), "[{}, {}]".as_bytes(), 7, usize::MAX).is_err());
+    }
+
+    #[test]
+    fn a_row_of_too_many_values_is_named_and_the_next_one_read() {
+        let many = format!("{{\"a\": [{}0]}}\n{{\"a\": 2}}\n", "0,".repeat(MOST_VALUES));
+        let rows = read_lines(&many);
+        let error = rows[0].as_ref().unwrap_err();
+        let said = format!("f.jsonl:1: not valid JSON: it has more than {MOST_VALUES} values");
+        assert!(error.is_row() && error.to_string().starts_with(&said), "{error}");
+        assert_eq!((rows.len(), &rows[1].as_ref().unwrap().1["a"]), (2, &Value::from(2)));
+        let read = |values| document(Path::new("f.json"), "[{\"a\": 1}, {}]".as_bytes(), u64::MAX, values);
+        assert_eq!(read(4).unwrap().count(), 2);
+        let message = read(3).err().unwrap().to_string();
+        assert!(message.contains("f.json:1: not valid JSON: it has more than 3 values"), "{message}");
     }
 
     #[test]
@@ -213,7 +223,7 @@ mod tests {
     }
 
     fn read_document(text: &str) -> Result<Vec<(Source, Row)>, Error> {
-        document(Path::new("f.json"), text.as_bytes(), u64::MAX)?.collect()
+        document(Path::new("f.json"), text.as_bytes(), u64::MAX, usize::MAX)?.collect()
     }
 
     #[test]

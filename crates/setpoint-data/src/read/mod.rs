@@ -9,7 +9,6 @@ mod parquet;
 mod room;
 mod rows;
 mod table;
-mod unique;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

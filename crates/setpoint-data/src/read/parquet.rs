@@ -8,6 +8,7 @@ mod pages;
 mod thrift;
 mod window;
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -37,6 +38,11 @@ pub(super) fn rows(path: &Path, mut file: File) -> Result<Rows, Error> {
         let metadata = footer::read(&mut file)?;
         // The schema that Arrow puts into the file is left alone: Parquet's own says enough for JSON.
         let schema = metadata.file_metadata().schema_descr();
+        let mut names = HashSet::new();
+        if let Some(twice) = schema.root_schema().get_fields().iter().find(|field| !names.insert(field.name())) {
+            // Of two values of one name, a row could hold the last alone.
+            return Err(format!("it has the column `{}` twice", twice.name()));
+        }
         let levels = parquet_to_arrow_field_levels(schema, ProjectionMask::all(), None).map_err(|e| e.to_string())?;
         Ok((metadata, levels))
     });
@@ -332,6 +338,25 @@ mod tests {
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
         assert!(matches!(read(), Err(Error::Parquet { .. })), "truncated");
+    }
+
+    #[test]
+    fn a_column_that_is_there_twice_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f.parquet");
+        let read = |names: [&str; 2]| {
+            let fields: Fields = names.iter().map(|name| Field::new(*name, DataType::Utf8, true)).collect();
+            let schema = Arc::new(arrow_schema::Schema::new(fields));
+            let column = |text: &str| Arc::new(StringArray::from(vec![text])) as ArrayRef;
+            let batch = RecordBatch::try_new(schema.clone(), vec![column("a"), column("b")]).unwrap();
+            let mut writer = ArrowWriter::try_new(File::create(&path).unwrap(), schema, None).unwrap();
+            writer.write(&batch).unwrap();
+            writer.close().unwrap();
+            rows(&path, File::open(&path).unwrap()).map(Iterator::count).map_err(|error| error.to_string())
+        };
+        assert_eq!(read(["prompt", "completion"]), Ok(1));
+        let said = read(["prompt", "prompt"]).unwrap_err();
+        assert!(said.contains("it has the column `prompt` twice"), "{said}");
     }
 
     #[test]

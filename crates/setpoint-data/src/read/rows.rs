@@ -115,13 +115,12 @@ impl RowStream {
     }
 }
 
-/// Gives columns the names that the formats know them by.
+/// Gives columns the names that the formats know them by, all at once: two columns can change places.
 fn rename(row: &mut Row, config: &DatasetConfig, source: &Source) -> Result<(), Error> {
+    let mut renamed = Vec::with_capacity(config.columns.len());
     for (expected, own) in &config.columns {
         match row.shift_remove(own) {
-            Some(value) => {
-                row.insert(expected.clone(), value);
-            }
+            Some(value) => renamed.push((expected.clone(), value)),
             None => {
                 let found = row.keys().cloned().collect();
                 let problem = RowProblem::NothingToRename { expected: expected.clone(), column: own.clone(), found };
@@ -129,6 +128,7 @@ fn rename(row: &mut Row, config: &DatasetConfig, source: &Source) -> Result<(), 
             }
         }
     }
+    row.extend(renamed);
     Ok(())
 }
 
@@ -146,5 +146,36 @@ impl Iterator for RowStream {
             Err(error) => !error.is_row(),
         };
         next.transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn renamed(columns: &[(&str, &str)], row: &str) -> Result<Row, String> {
+        let columns = columns.iter().map(|(expected, own)| ((*expected).to_owned(), (*own).to_owned())).collect();
+        let mut row: Row = serde_json::from_str(row).unwrap();
+        let config = DatasetConfig { columns, ..DatasetConfig::new("test") };
+        let source = Source::row(std::path::Path::new("test"), 0);
+        rename(&mut row, &config, &source).map(|()| row).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn columns_change_places() {
+        let expected = |text: &str| -> Row { serde_json::from_str(text).unwrap() };
+        let row = r#"{"chosen": "bad", "rejected": "good", "id": 1}"#;
+        let found = renamed(&[("chosen", "rejected"), ("rejected", "chosen")], row).unwrap();
+        assert_eq!(found, expected(r#"{"id": 1, "chosen": "good", "rejected": "bad"}"#));
+        let found = renamed(&[("a", "b"), ("b", "c"), ("c", "a")], r#"{"a": 1, "b": 2, "c": 3}"#).unwrap();
+        assert_eq!(found, expected(r#"{"a": 2, "b": 3, "c": 1}"#));
+        let found = renamed(&[("prompt", "q")], r#"{"q": "new", "prompt": "old"}"#).unwrap();
+        assert_eq!(found, expected(r#"{"prompt": "new"}"#), "the column that is named wins");
+    }
+
+    #[test]
+    fn a_column_is_renamed_once() {
+        let said = renamed(&[("completion", "text"), ("prompt", "text")], r#"{"text": "a", "id": 1}"#).unwrap_err();
+        assert!(said.contains("`text`") && said.contains("id"), "{said}");
     }
 }

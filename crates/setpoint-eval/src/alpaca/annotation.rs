@@ -4,10 +4,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use setpoint_files::{LARGE, read_text_up_to, words};
+use setpoint_files::words;
 
 use crate::csv_table::Table;
 use crate::error::Error;
+use crate::json_lines::read_unmarked;
 
 /// The numbers of one annotated instruction that the scores need.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -118,7 +119,7 @@ pub fn read_outputs(path: &Path) -> Result<Vec<AlpacaOutput>, Error> {
 
 /// A JSON array, element by element so that an error names its row.
 fn read_json_array<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Vec<T>, Error> {
-    let text = read_text_up_to(path, LARGE)?;
+    let text = read_unmarked(path)?;
     let rows: Vec<Value> = serde_json::from_str(&text)
         .map_err(|e| Error::file(path, format!("expected a JSON array of objects: {}", words::json(&e))))?;
     if rows.is_empty() {
@@ -126,4 +127,19 @@ fn read_json_array<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Vec<T>, 
     }
     let parse = |(i, row)| serde_json::from_value(row).map_err(|e| Error::row(path, i + 1, words::json_reason(&e)));
     rows.into_iter().enumerate().map(parse).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_may_begin_with_a_byte_order_mark() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let row = r#"{"instruction": "Sky?", "output": "Blue.", "generator": "a"}"#;
+        for text in [format!("[{row}]"), format!("\u{feff}[{row}]\r\n")] {
+            std::fs::write(file.path(), text).unwrap();
+            assert_eq!(read_outputs(file.path()).unwrap()[0].output, "Blue.");
+        }
+    }
 }

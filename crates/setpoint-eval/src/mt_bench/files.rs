@@ -4,11 +4,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
-use setpoint_files::{LARGE, read_text_up_to, words};
+use setpoint_files::words;
 
 use super::verdict::MtWinner;
 use crate::error::Error;
-use crate::json_lines::read_lines;
+use crate::json_lines::{read_lines, read_unmarked};
 
 /// A row of `question.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -161,9 +161,27 @@ pub fn read_pair_judgments(path: &Path) -> Result<Vec<MtPairJudgment>, Error> {
 /// # Errors
 /// A file that cannot be read, or whose first row is no JSON object.
 pub fn is_pairwise(path: &Path) -> Result<bool, Error> {
-    let text = read_text_up_to(path, LARGE)?;
+    let text = read_unmarked(path)?;
     let first = text.lines().find(|l| !l.trim().is_empty()).ok_or_else(|| Error::file(path, "holds no rows"))?;
     let row: Map<String, Value> =
         serde_json::from_str(first).map_err(|e| Error::row(path, 1, words::json_in_line(&e)))?;
     Ok(row.contains_key("g1_winner"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_are_known_by_their_first_row() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (text, pairwise) in [
+            ("{\"g1_winner\": \"tie\"}\n", true),
+            ("\u{feff}\r\n{\"g1_winner\": \"tie\"}", true),
+            ("\n{\"score\": 7}\n{\"g1_winner\": \"tie\"}\n", false),
+        ] {
+            std::fs::write(file.path(), text).unwrap();
+            assert_eq!(is_pairwise(file.path()).unwrap(), pairwise, "{text:?}");
+        }
+    }
 }

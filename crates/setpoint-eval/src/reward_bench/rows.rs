@@ -1,5 +1,7 @@
 //! The rows of the published data sets.
 
+use std::collections::HashSet;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -73,9 +75,16 @@ pub struct RewardBenchRow {
 pub fn read_reward_bench(version: RewardBenchVersion, source: &str, hub: &Hub) -> Result<Vec<RewardBenchRow>, Error> {
     let config = dataset_at(source, version.split());
     let mut rows = Vec::new();
+    let mut seen = HashSet::new();
     for row in read_rows_from(&config, hub)? {
         let (source, row) = row?;
-        let parsed = parse(version, &row).map_err(|reason| Error::row(&source.path, source.row + 1, reason))?;
+        let wrong = |reason: String| Error::row(&source.path, source.row + 1, reason);
+        let parsed = parse(version, &row).map_err(wrong)?;
+        let has_ties = version == RewardBenchVersion::V2 && ties::is_subset(&parsed.subset);
+        // Of two rows with one id the score would know the last alone.
+        if has_ties && !seen.insert(ties::place(&parsed.id)?) {
+            return Err(wrong(format!("the subset `{}` has the id {} twice", parsed.subset, parsed.id)));
+        }
         rows.push(parsed);
     }
     if rows.is_empty() {
@@ -111,7 +120,7 @@ fn parse(version: RewardBenchVersion, row: &Row) -> Result<RewardBenchRow, Strin
     }
     let responses = [chosen, responses(version, row, "rejected")?].concat();
     let subset = text(row, "subset")?;
-    if version == RewardBenchVersion::V2 && subset.eq_ignore_ascii_case("ties") {
+    if version == RewardBenchVersion::V2 && ties::is_subset(&subset) {
         ties::place(&id).map_err(|error| error.to_string())?;
     }
     Ok(RewardBenchRow { id, subset, prompt: text(row, "prompt")?, responses, correct })
@@ -195,5 +204,24 @@ mod tests {
         assert!(message.contains("rows.jsonl, row 2: not the columns of RewardBench:"), "{message}");
         std::fs::write(&path, format!("{row}\n")).unwrap();
         assert_eq!(read().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_prompt_of_ties_has_one_row_of_each_kind() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rows.jsonl");
+        let hub = Hub::new("http://127.0.0.1:9", dir.path());
+        let read = |rows: [(&str, &str); 3]| {
+            let row = |(subset, id): (&str, &str)| {
+                format!("{}\n", json!({"id": id, "subset": subset, "prompt": "p", "chosen": ["a"], "rejected": ["b"]}))
+            };
+            std::fs::write(&path, rows.map(row).concat()).unwrap();
+            let rows = read_reward_bench(RewardBenchVersion::V2, &path.to_string_lossy(), &hub);
+            rows.map(|rows| rows.len()).map_err(|error| error.to_string())
+        };
+        assert_eq!(read([("Ties", "ref:3"), ("Ties", "tied:3"), ("Ties", "ref:4")]), Ok(3));
+        assert_eq!(read([("Math", "3"), ("Math", "3"), ("Ties", "ref:3")]), Ok(3), "other rows count one by one");
+        let said = read([("Ties", "tied:3"), ("Math", "3"), ("Ties", "tied:03")]).unwrap_err();
+        assert!(said.contains("rows.jsonl, row 3: the subset `Ties` has the id tied:03 twice"), "{said}");
     }
 }

@@ -105,7 +105,7 @@ pub fn score_reward_bench(
     let mut each = vec![0.0; rows.len()];
     let mut subsets = BTreeMap::new();
     for (subset, members) in groups {
-        let score = if version == RewardBenchVersion::V2 && subset.eq_ignore_ascii_case("ties") {
+        let score = if version == RewardBenchVersion::V2 && ties::is_subset(subset) {
             let own: Vec<&RewardBenchRow> = members.iter().map(|&i| &rows[i]).collect();
             let own_rewards: Vec<&[f64]> = members.iter().map(|&i| rewards[i].as_slice()).collect();
             let (score, scores) = ties::score(&own, &own_rewards)?;

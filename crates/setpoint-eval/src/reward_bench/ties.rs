@@ -84,6 +84,11 @@ pub(super) fn score(rows: &[&RewardBenchRow], rewards: &[&[f64]]) -> Result<(f64
     Ok((score, each))
 }
 
+/// Returns whether the rows of a subset of RewardBench 2 have ties.
+pub(super) fn is_subset(name: &str) -> bool {
+    name.eq_ignore_ascii_case("ties")
+}
+
 /// Returns the kind of a row, 0 for a reference and 1 for ties, and the number of its prompt.
 pub(super) fn place(id: &str) -> Result<(usize, u64), Error> {
     let parsed = id.split_once(':').and_then(|(kind, number)| {

@@ -61,6 +61,10 @@ impl Definition for Arc {
         if let Some(choices) = row.get("choices") {
             let options = texts(choices.get("text"), "choices.text")?;
             let labels = texts(choices.get("label"), "choices.label")?;
+            if labels.len() != options.len() {
+                let (labels, options) = (labels.len(), options.len());
+                return Err(format!("expected a label for each choice, found {labels} labels and {options} choices"));
+            }
             let at = position(&labels, text(row, "answerKey")?)?;
             return Ok(Some(Parsed {
                 question: text(row, "question")?.to_owned(),
@@ -114,5 +118,19 @@ mod tests {
         assert_eq!(EASY.parse(&published), EASY.parse(&wrapped));
         assert_eq!(EASY.parse(&wrapped).unwrap().unwrap().gold, Gold::Choice(1));
         assert!(EASY.parse(&row(json!({"instruction": "?", "answer": "answer1"}))).is_err());
+    }
+
+    #[test]
+    fn each_choice_has_a_label() {
+        // Otherwise the right answer could be a choice that does not exist, and no model would be right.
+        for (choices, labels) in
+            [(&["a", "b"][..], &["A", "B", "C"][..]), (&["a", "b", "c"], &["A", "B"]), (&[], &["A"])]
+        {
+            let last = labels[labels.len() - 1];
+            let found = json!({"question": "?", "choices": {"text": choices, "label": labels}, "answerKey": last});
+            let said = EASY.parse(&row(found)).unwrap_err();
+            let expected = format!("found {} labels and {} choices", labels.len(), choices.len());
+            assert!(said.contains(&expected), "{said}");
+        }
     }
 }

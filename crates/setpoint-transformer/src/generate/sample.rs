@@ -68,11 +68,15 @@ pub(super) fn choose(
     let mut scores = Cow::Borrowed(logits);
     if config.repetition_penalty != 1.0 {
         // Keskar et al., "CTRL", https://arxiv.org/abs/1909.05858, section 4.1, with the sign taken into account.
-        let penalty = config.repetition_penalty as f32;
+        // A penalty beyond the numbers of f32 is its smallest or greatest one, and a logit stays a number.
+        let penalty = (config.repetition_penalty as f32).clamp(f32::MIN_POSITIVE, f32::MAX);
         let scores = scores.to_mut();
         for &id in &seen.0 {
             let score = &mut scores[id as usize];
-            *score = if *score < 0.0 { *score * penalty } else { *score / penalty };
+            if score.is_finite() {
+                let penalized = if *score < 0.0 { *score * penalty } else { *score / penalty };
+                *score = penalized.clamp(f32::MIN, f32::MAX);
+            }
         }
     }
     let is_tempered = config.tempered_logps && config.do_sample && config.temperature != 1.0;
@@ -331,6 +335,31 @@ mod tests {
         let total: f64 = [3.0f64, 2.0, 1.0].iter().map(|x| x.exp()).sum();
         assert!((f64::from(choice.logp) - (2.0 - total.ln())).abs() < 1e-6);
         assert_eq!(best(&[-1.0, -1.5], &[0]).id, 1);
+    }
+
+    #[test]
+    fn the_strongest_penalties_leave_numbers() {
+        // The prompt holds all tokens but the last; no logit may become NaN or infinite, which would be drawn or end in the first token.
+        let logits = [0.0, 3.0, -2.0, f32::NEG_INFINITY, 1.0];
+        let norm = Norm::new(3.0, logits.iter().map(|z| (z - 3.0).exp()).sum::<f32>().ln()).unwrap();
+        let seen = Seen::new(&[0, 1, 2, 3]);
+        let drawn = |repetition_penalty: f64, do_sample: bool, top_p: f64| {
+            let config = GenerationConfig { do_sample, repetition_penalty, top_p, ..GenerationConfig::default() };
+            let mut rng = ChaCha8Rng::seed_from_u64(1);
+            (0..40).map(|_| choose(&logits, norm, &seen, &config, &mut rng).id).collect::<Vec<_>>()
+        };
+        for (do_sample, top_p) in [(false, 1.0), (true, 1.0), (true, 0.9)] {
+            // Divided by the smallest penalty, the logit of 3 is far above all others.
+            for penalty in [1e-38, 1e-60, f64::MIN_POSITIVE] {
+                assert_eq!(drawn(penalty, do_sample, top_p), [1; 40], "{penalty} {do_sample} {top_p}");
+            }
+            // With the greatest, the negative logit and the impossible token are never drawn.
+            for penalty in [1e38, 1e60, f64::MAX] {
+                let found = drawn(penalty, do_sample, top_p);
+                assert!(found.iter().all(|id| [0, 1, 4].contains(id)), "{penalty} {do_sample} {top_p}: {found:?}");
+                assert!(found.contains(&4) && (!do_sample || found.contains(&0)), "{penalty} {found:?}");
+            }
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use setpoint_data::TextEncoder;
 use setpoint_transformer::GenerationConfig;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::access::Key;
@@ -35,6 +36,8 @@ pub(super) struct App {
     pub(super) key: Option<Key>,
     /// The answers in work and waiting.
     pub(super) gate: Arc<Gate>,
+    /// The threads that turn requests into tokens.
+    pub(super) readers: Arc<Semaphore>,
     /// The figures.
     pub(super) metrics: Arc<Metrics>,
     /// The time that a request may take.

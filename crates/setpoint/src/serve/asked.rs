@@ -7,11 +7,13 @@ use super::app::App;
 use super::error::{Answered, ApiError};
 use super::fields::{Fields, wrong};
 use super::messages;
-use super::sampling::Sampling;
+use super::sampling::{Sampling, require_known};
 use crate::failure::Failure;
 
 /// The most of the likeliest tokens that are told.
 const MOST_ALTERNATIVES: usize = 20;
+/// The most log-probabilities that are told at once; each takes some hundred bytes.
+const MOST_LOGPROBS: usize = 1 << 20;
 /// The most prompts of a request.
 const MOST_PROMPTS: usize = 1024;
 
@@ -86,7 +88,7 @@ impl Asked {
         let (_, settings) = app.policy()?;
         let mut fields = Fields::parse(body)?;
         app.check_model(&mut fields)?;
-        let sampling = Sampling::read(&mut fields, settings)?;
+        let sampling = Sampling::read(&mut fields, settings, app.vocabulary)?;
         let (name, unread, logprobs) = match form {
             Form::Chat => {
                 let record = conversation(app, &mut fields)?;
@@ -106,8 +108,24 @@ impl Asked {
         };
         fields.end()?;
         let prompts = unread.into_iter().map(|prompt| ids_of(app, name, prompt)).collect::<Answered<Vec<_>>>()?;
+        if let Some(alternatives) = logprobs.filter(|_| !sampling.stream) {
+            let tokens: usize = prompts.iter().map(|ids| sampling.config.room(ids.len(), app.most)).sum();
+            check_logprobs(tokens.saturating_mul(sampling.n).saturating_mul(alternatives + 1))?;
+        }
         Ok(Self { form, prompts, sampling, logprobs })
     }
+}
+
+/// Fails if an answer that is not streamed would tell more log-probabilities than the memory is for.
+fn check_logprobs(told: usize) -> Answered<()> {
+    if told <= MOST_LOGPROBS {
+        return Ok(());
+    }
+    let message = format!(
+        "`logprobs` asks for up to {told} log-probabilities, and at most {MOST_LOGPROBS} are told at once: lower `max_tokens`, `n` or the \
+         number of likeliest tokens, or stream the answer"
+    );
+    Err(ApiError::field("logprobs", message))
 }
 
 /// Takes the fields of a conversation.
@@ -193,11 +211,7 @@ fn ids_of(app: &App, name: &str, prompt: Unread) -> Answered<Vec<u32>> {
     if ids.is_empty() {
         return Err(ApiError::field(name, format!("`{name}` has no tokens")));
     }
-    let vocabulary = app.vocabulary;
-    if let Some(id) = ids.iter().find(|id| **id as usize >= vocabulary) {
-        let message = format!("`{name}` has the token {id}; the model's vocabulary has {vocabulary}");
-        return Err(ApiError::field(name, message));
-    }
+    let ids = require_known(name, ids, app.vocabulary)?;
     app.check_length(name, ids.len(), 1)?;
     Ok(ids)
 }

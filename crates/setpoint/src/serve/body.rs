@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_stream::StreamExt as _;
 
@@ -29,11 +31,27 @@ pub(super) async fn read<T: Send + 'static>(
 ) -> Answered<T> {
     let work = async {
         let bytes = arrived(body, ARRIVAL).await?;
-        let app = app.clone();
-        let parsed = tokio::task::spawn_blocking(move || parse(&app, &bytes)).await;
-        parsed.unwrap_or_else(|_| Err(ApiError::failed("the request could not be read; the server's log says why")))
+        let known = app.clone();
+        let parsed = on_thread(&app.readers, move || parse(&known, &bytes)).await;
+        let failed = || Err(ApiError::failed("the request could not be read; the server's log says why"));
+        parsed.unwrap_or_else(failed)
     };
     timeout_at(deadline, work).await.unwrap_or_else(|_| Err(app.out_of_time()))
+}
+
+/// Runs work on a thread of its own once one of the `readers` is free; `None` if it panics. Work that nobody waits for any more is dropped
+/// before its turn: clients that send a body and leave would fill the memory with those that wait.
+async fn on_thread<T: Send + 'static>(
+    readers: &Arc<Semaphore>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let reader = readers.clone().acquire_owned().await.ok()?;
+    let done = spawn_blocking(move || {
+        let done = work();
+        drop(reader);
+        done
+    });
+    done.await.ok()
 }
 
 /// Reads a body that is there `within` this time.
@@ -78,5 +96,29 @@ mod tests {
         let stalled = Body::from_stream(tokio_stream::pending::<std::io::Result<Vec<u8>>>());
         let read = runtime.block_on(arrived(stalled, Duration::from_millis(20)));
         assert_eq!(read, Err(ApiError::late_body(0)));
+    }
+
+    #[test]
+    fn a_request_that_nobody_waits_for_is_dropped_before_its_turn() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let readers = Arc::new(Semaphore::new(1));
+            let (go, wait) = std::sync::mpsc::channel::<()>();
+            let others = readers.clone();
+            let first = tokio::spawn(async move { on_thread(&others, move || wait.recv().is_ok()).await });
+            while readers.available_permits() > 0 {
+                tokio::task::yield_now().await;
+            }
+            let bytes = Arc::new(());
+            let held = bytes.clone();
+            let second = timeout(Duration::from_millis(20), on_thread(&readers, move || drop(held)));
+            assert!(second.await.is_err(), "the only reader is at work");
+            assert_eq!(Arc::strong_count(&bytes), 1);
+            go.send(()).unwrap();
+            assert_eq!(first.await.unwrap(), Some(true));
+            // A reader that panics is free again.
+            let broken = on_thread(&readers, || -> u8 { std::panic::resume_unwind(Box::new("broken")) });
+            assert_eq!((broken.await, on_thread(&readers, || 3).await), (None, Some(3)));
+        });
     }
 }

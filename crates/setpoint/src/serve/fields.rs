@@ -1,6 +1,7 @@
 //! The fields of a request: each is taken out once, with a sentence about a wrong value. Fields that are left over are refused.
 
 use serde_json::{Map, Value};
+use setpoint_files::words;
 
 use super::error::{Answered, ApiError, shown};
 
@@ -22,7 +23,7 @@ impl Fields {
                 let found = shown(&other.to_string());
                 Err(ApiError::invalid(format!("the body must be a JSON object; found {found}")))
             }
-            Err(error) => Err(ApiError::invalid(format!("the body is not JSON: {error}"))),
+            Err(error) => Err(ApiError::invalid(format!("the body is not JSON: {}", words::json(&error)))),
         }
     }
 
@@ -109,7 +110,7 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_field_is_a_sentence_that_names_it() {
         let fields = |text: &str| Fields::parse(text.as_bytes()).unwrap();
-        assert!(said(Fields::parse(b"{")).contains("is not JSON"));
+        assert!(said(Fields::parse(b"{")).contains("is not JSON: it ends within an object (line 1, column 1)"));
         assert!(said(Fields::parse(b"[1]")).contains("must be a JSON object; found [1]"));
         assert!(said(Fields::parse("[".repeat(100_000).as_bytes())).contains("is not JSON"));
         assert!(said(fields("{}").require("messages")).contains("`messages` is missing"));

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, SizeHint};
 use tokio::sync::Notify;
+use tokio::time::sleep;
 
 /// The connections that are without a request, the longest first.
 #[derive(Debug, Default)]
@@ -40,14 +41,26 @@ impl Idle {
 pub(super) struct Connection {
     idle: Arc<Idle>,
     end: Arc<Notify>,
-    /// Its number among those without a request, and since when it is; none while it has one.
-    place: Mutex<Option<(u64, Instant)>>,
+    /// Told of each request that begins.
+    begun: Notify,
+    place: Mutex<Place>,
+}
+
+/// The place of a connection.
+#[derive(Debug)]
+struct Place {
+    /// Its number among those without a request; none while it has one.
+    number: Option<u64>,
+    /// When it began to be without a request, or its request.
+    since: Instant,
 }
 
 impl Connection {
     /// Registers a connection, which has no request yet.
     pub(super) fn new(idle: &Arc<Idle>) -> Arc<Self> {
-        let connection = Self { idle: idle.clone(), end: Arc::default(), place: Mutex::new(None) };
+        let place = Place { number: None, since: Instant::now() };
+        let connection =
+            Self { idle: idle.clone(), end: Arc::default(), begun: Notify::new(), place: Mutex::new(place) };
         connection.wait();
         Arc::new(connection)
     }
@@ -59,12 +72,31 @@ impl Connection {
 
     /// Returns for how long it has been without a request, if it is.
     pub(super) fn idle_for(&self) -> Option<Duration> {
-        self.place().map(|(_, since)| since.elapsed())
+        let place = self.place();
+        place.number.is_some().then(|| place.since.elapsed())
+    }
+
+    /// Returns for how long it has had its request, if it has one.
+    fn busy_for(&self) -> Option<Duration> {
+        let place = self.place();
+        place.number.is_none().then(|| place.since.elapsed())
+    }
+
+    /// Waits until a request and its answer have taken this long.
+    pub(super) async fn is_overdue(&self, longest: Duration) {
+        loop {
+            match self.busy_for() {
+                None => self.begun.notified().await,
+                Some(busy) if busy < longest => sleep(longest - busy).await,
+                Some(_) => return,
+            }
+        }
     }
 
     /// Begins a request, which ends when the value is dropped.
     pub(super) fn begin(self: &Arc<Self>) -> Request {
         self.leave();
+        self.begun.notify_one();
         Request(self.clone())
     }
 
@@ -74,16 +106,18 @@ impl Connection {
         waiting.next += 1;
         let next = waiting.next;
         waiting.connections.insert(next, self.end.clone());
-        *place = Some((next, Instant::now()));
+        *place = Place { number: Some(next), since: Instant::now() };
     }
 
     fn leave(&self) {
-        if let Some((number, _)) = self.place().take() {
+        let mut place = self.place();
+        if let Some(number) = place.number.take() {
             self.idle.waiting().connections.remove(&number);
+            place.since = Instant::now();
         }
     }
 
-    fn place(&self) -> MutexGuard<'_, Option<(u64, Instant)>> {
+    fn place(&self) -> MutexGuard<'_, Place> {
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -151,12 +185,31 @@ mod tests {
         // Now the first is the newest of them.
         assert!(first.idle_for() <= third.idle_for());
         drop(second);
-        let order = |connection: &Connection| connection.place().map(|(number, _)| number);
+        let order = |connection: &Connection| connection.place().number;
         assert!(order(&third) < order(&first));
         assert!(idle.end_longest() && idle.end_longest() && !idle.end_longest());
         let busy = third.begin();
         assert!(!idle.end_longest(), "a connection that is at a request stays");
         drop(busy);
         assert!(idle.end_longest());
+    }
+
+    #[test]
+    fn a_request_is_overdue_after_its_own_time_alone() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let idle = Arc::new(Idle::default());
+        let connection = Connection::new(&idle);
+        let is_overdue = |longest: u64, within: u64| {
+            let longest = Duration::from_millis(longest);
+            let wait =
+                async { tokio::time::timeout(Duration::from_millis(within), connection.is_overdue(longest)).await };
+            runtime.block_on(wait).is_ok()
+        };
+        assert!(!is_overdue(10, 100), "it has no request");
+        let request = connection.begin();
+        assert!(connection.busy_for().is_some() && !is_overdue(60_000, 100));
+        assert!(is_overdue(10, 60_000));
+        drop(request);
+        assert!(connection.busy_for().is_none() && !is_overdue(10, 100));
     }
 }

@@ -35,13 +35,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use setpoint_data::{ResponseEnd, TextEncoder, counted};
 use setpoint_reward::RewardSource;
 use setpoint_transformer::{Architecture, GenerationConfig, ModelConfig};
+use tokio::sync::Semaphore;
 
 pub use self::access::KEY;
 use self::access::{Key, listen};
 use self::app::{App, Served};
 use self::gate::Gate;
 use self::metrics::Metrics;
-use self::server::Server;
+use self::server::{Server, TOKENIZING};
 pub use self::settings::{ServeConfig, ServeSection};
 use crate::failure::{Failure, Outcome};
 use crate::hub;
@@ -187,6 +188,7 @@ pub fn run(session: &Session, config: &ServeConfig) -> Outcome {
             served,
             key,
             gate: Gate::new(places + config.serve.queue),
+            readers: Arc::new(Semaphore::new(TOKENIZING)),
             metrics: metrics.clone(),
             timeout,
         };

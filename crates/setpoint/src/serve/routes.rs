@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::middleware::{self, Next};
@@ -70,7 +71,8 @@ async fn models(State(app): State<Arc<App>>) -> Response {
     json_response(&json!({ "object": "list", "data": [model(&app)] }))
 }
 
-async fn one_model(State(app): State<Arc<App>>, Path(name): Path<String>) -> Answered<Response> {
+async fn one_model(State(app): State<Arc<App>>, name: Result<Path<String>, PathRejection>) -> Answered<Response> {
+    let Path(name) = name.map_err(|_| ApiError::invalid("the model's name in the address is not UTF-8 text"))?;
     // A name that is a path from the root begins with the slash that ends the endpoint's.
     if name == app.name || app.name.strip_prefix('/') == Some(name.as_str()) {
         Ok(json_response(&model(&app)))

@@ -41,8 +41,8 @@ pub(super) struct Sampling {
 }
 
 impl Sampling {
-    /// Takes the fields that chat and plain completions have in common.
-    pub(super) fn read(fields: &mut Fields, defaults: &GenerationConfig) -> Answered<Self> {
+    /// Takes the fields that chat and plain completions have in common, for a model of `vocabulary` tokens.
+    pub(super) fn read(fields: &mut Fields, defaults: &GenerationConfig, vocabulary: usize) -> Answered<Self> {
         let mut config = GenerationConfig { file: Map::new(), ..defaults.clone() };
         let above_0 = |x: f64| x.is_finite() && x > 0.0;
         let at_least_0 = |x: f64| x.is_finite() && x >= 0.0;
@@ -71,7 +71,7 @@ impl Sampling {
                 config.repetition_penalty = penalty;
             }
         }
-        for id in stop_tokens(fields)? {
+        for id in stop_tokens(fields, vocabulary)? {
             if !config.stop_token_ids.contains(&id) {
                 config.stop_token_ids.push(id);
             }
@@ -145,13 +145,28 @@ fn stops(fields: &mut Fields) -> Answered<Vec<String>> {
 }
 
 /// Takes the tokens that end an answer besides those of the model.
-fn stop_tokens(fields: &mut Fields) -> Answered<Vec<u32>> {
-    let Some(value) = fields.take("stop_token_ids") else { return Ok(Vec::new()) };
+fn stop_tokens(fields: &mut Fields, vocabulary: usize) -> Answered<Vec<u32>> {
+    const NAME: &str = "stop_token_ids";
+    let Some(value) = fields.take(NAME) else { return Ok(Vec::new()) };
     let id = |id: &Value| id.as_u64().and_then(|id| u32::try_from(id).ok());
     let ids: Option<Vec<u32>> = value.as_array().and_then(|ids| ids.iter().map(id).collect());
     match ids.filter(|ids| ids.len() <= STOP_TOKENS) {
-        Some(ids) => Ok(ids),
-        None => Err(wrong("stop_token_ids", &format!("a list of up to {STOP_TOKENS} tokens by number"), &value)),
+        Some(ids) => require_known(NAME, ids, vocabulary),
+        None => Err(wrong(NAME, &format!("a list of up to {STOP_TOKENS} tokens by number"), &value)),
+    }
+}
+
+/// Returns the tokens of a field if the model has all of them.
+///
+/// # Errors
+/// A sentence that names the field, the first token that is none, and the size of the vocabulary.
+pub(super) fn require_known(name: &str, ids: Vec<u32>, vocabulary: usize) -> Answered<Vec<u32>> {
+    match ids.iter().find(|id| **id as usize >= vocabulary) {
+        None => Ok(ids),
+        Some(id) => {
+            let message = format!("`{name}` has the token {id}; the model's vocabulary has {vocabulary}");
+            Err(ApiError::field(name, message))
+        }
     }
 }
 
@@ -178,7 +193,7 @@ mod tests {
     fn read(text: &str) -> Answered<Sampling> {
         let defaults = GenerationConfig { temperature: 0.7, do_sample: true, top_k: Some(20), ..Default::default() };
         let mut fields = Fields::parse(text.as_bytes())?;
-        let sampling = Sampling::read(&mut fields, &defaults)?;
+        let sampling = Sampling::read(&mut fields, &defaults, 512)?;
         fields.end()?;
         Ok(sampling)
     }
@@ -229,11 +244,18 @@ mod tests {
             (r#"{"repeat_penalty":0}"#, "repeat_penalty"),
             (r#"{"stop_token_ids":[-1]}"#, "stop_token_ids"),
             (r#"{"stop_token_ids":7}"#, "stop_token_ids"),
+            (r#"{"stop_token_ids":[1.0]}"#, "stop_token_ids"),
+            (r#"{"stop_token_ids":[511,512]}"#, "stop_token_ids"),
+            (r#"{"stop_token_ids":[4294967295]}"#, "stop_token_ids"),
+            (r#"{"stop_token_ids":[4294967296]}"#, "stop_token_ids"),
             (r#"{"ignore_eos":true}"#, "ignore_eos"),
         ] {
             let error = read(text).unwrap_err();
             assert_eq!(error.body()["error"]["param"], param, "{text}");
             assert!(error.body()["error"]["message"].as_str().is_some_and(|said| said.contains(param)), "{text}");
         }
+        assert_eq!(read(r#"{"stop_token_ids":[511]}"#).unwrap().config.stop_token_ids, [511], "the last token");
+        let said = read(r#"{"stop_token_ids":[3,512]}"#).unwrap_err().body().to_string();
+        assert!(said.contains("has the token 512; the model's vocabulary has 512"), "{said}");
     }
 }

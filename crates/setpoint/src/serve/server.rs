@@ -32,7 +32,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 const LAST: Duration = Duration::from_secs(5);
 /// Threads that read requests, and the most that turn them into tokens.
 const THREADS: usize = 2;
-const TOKENIZING: usize = 4;
+pub(super) const TOKENIZING: usize = 4;
 
 /// A server that runs.
 pub(super) struct Server {
@@ -47,11 +47,11 @@ impl Server {
     /// # Errors
     /// When the system gives no threads.
     pub(super) fn start(listener: TcpListener, router: Router, timeout: Duration) -> Outcome<Self> {
-        Self::start_with(listener, router, timeout, CONNECTIONS)
+        Self::start_with(listener, router, timeout + LAST, CONNECTIONS)
     }
 
-    /// Does the same with another number of connections.
-    fn start_with(listener: TcpListener, router: Router, timeout: Duration, connections: u32) -> Outcome<Self> {
+    /// Does the same with another number of connections. A request and the way of its answer take at most `longest`.
+    fn start_with(listener: TcpListener, router: Router, longest: Duration, connections: u32) -> Outcome<Self> {
         let failed = |error: std::io::Error| Failure::run(format!("cannot start the server: {error}"));
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
@@ -65,7 +65,7 @@ impl Server {
         let thread = std::thread::Builder::new()
             .name("serve".to_owned())
             .spawn(move || {
-                let served = runtime.block_on(serve(listener, router, &stopped, timeout, connections));
+                let served = runtime.block_on(serve(listener, router, &stopped, longest, connections));
                 // A request whose client has gone may still be turned into tokens.
                 runtime.shutdown_timeout(Duration::from_secs(1));
                 served
@@ -130,10 +130,10 @@ async fn serve(
                 }
             },
         };
-        tokio::spawn(attend(stream, router.clone(), Connection::new(&idle), is_stopping.clone(), place));
+        tokio::spawn(attend(stream, router.clone(), Connection::new(&idle), is_stopping.clone(), longest, place));
     }
     drop((listener, stopping));
-    let _ = timeout(longest + LAST, places.acquire_many(connections)).await;
+    let _ = timeout(longest, places.acquire_many(connections)).await;
     Ok(())
 }
 
@@ -152,14 +152,24 @@ async fn place(places: &Arc<Semaphore>, idle: &Idle) -> std::io::Result<OwnedSem
     }
 }
 
-/// Answers the requests of a connection. Its place is free when it has ended.
+/// Answers the requests of a connection. Its place is free when it has ended, which it does at the latest when an answer has not reached its
+/// client in time: one that does not read would keep the place for ever.
 async fn attend(
     stream: TcpStream,
     router: Router,
     known: Arc<Connection>,
-    mut is_stopping: watch::Receiver<()>,
+    is_stopping: watch::Receiver<()>,
+    longest: Duration,
     _place: OwnedSemaphorePermit,
 ) {
+    tokio::select! {
+        () = answer(stream, router, &known, is_stopping) => {}
+        () = known.is_overdue(longest) => {}
+    }
+}
+
+/// Answers requests until the connection ends or is asked to.
+async fn answer(stream: TcpStream, router: Router, known: &Arc<Connection>, mut is_stopping: watch::Receiver<()>) {
     // Tokens are small and should not wait for one another.
     let _ = stream.set_nodelay(true);
     let service = TowerToHyperService::new(router);
@@ -193,6 +203,7 @@ mod tests {
     use std::net::TcpStream;
     use std::time::Instant;
 
+    use axum::body::Body;
     use axum::routing::get;
 
     use super::*;
@@ -207,11 +218,11 @@ mod tests {
         stream
     }
 
-    fn started(router: Router) -> (Server, std::net::SocketAddr) {
+    fn started(router: Router, longest: Duration) -> (Server, std::net::SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
-        (Server::start_with(listener, router, Duration::from_secs(5), MOST).unwrap(), address)
+        (Server::start_with(listener, router, longest, MOST).unwrap(), address)
     }
 
     fn read(mut stream: TcpStream) -> String {
@@ -230,7 +241,8 @@ mod tests {
                 "slow"
             }
         };
-        let mut server = started(Router::new().route("/health", get(|| async { "well" })).route("/slow", get(slow)));
+        let router = Router::new().route("/health", get(|| async { "well" })).route("/slow", get(slow));
+        let mut server = started(router, Duration::from_secs(10));
         // It has a request for as long as the others come, and stays.
         let working = connected(&server, "GET /slow HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
         has_begun.recv().unwrap();
@@ -264,5 +276,37 @@ mod tests {
         server.0.drain();
         server.0.join().unwrap();
         assert!(begun.elapsed() < HEADERS, "{:?}", begun.elapsed());
+    }
+
+    /// Sends a word when it is dropped.
+    struct Told(std::sync::mpsc::Sender<()>);
+
+    impl Told {
+        fn chunk(&self) -> std::io::Result<Vec<u8>> {
+            Ok(vec![b'x'; 1 << 16])
+        }
+    }
+
+    impl Drop for Told {
+        fn drop(&mut self) {
+            let _ = self.0.send(());
+        }
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_its_answer_loses_its_connection() {
+        let (sender, ended) = std::sync::mpsc::channel();
+        let endless = move || {
+            let told = Told(sender.clone());
+            async move { Body::from_stream(tokio_stream::iter(std::iter::repeat_with(move || told.chunk()))) }
+        };
+        let mut server = started(Router::new().route("/endless", get(endless)), Duration::from_secs(1));
+        let begun = Instant::now();
+        let stream = connected(&server, "GET /endless HTTP/1.1\r\nHost: a\r\n\r\n");
+        ended.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
+        server.0.drain();
+        server.0.join().unwrap();
+        drop(stream);
     }
 }

@@ -47,6 +47,8 @@ impl Default for ServeSection {
 
 /// The longest name of a model.
 const LONGEST_NAME: usize = 256;
+/// The most answers that are generated together, and the most that may wait.
+const MOST_ANSWERS: usize = 65536;
 
 impl Config for ServeConfig {
     fn validate(&self, problems: &mut Problems<'_>) {
@@ -79,11 +81,11 @@ impl Config for ServeConfig {
             "serve.name",
             format!("`serve.name` must have 1 to {LONGEST_NAME} bytes and no control characters"),
         );
-        problems.require(
-            serve.queue <= 65536,
-            "serve.queue",
-            format!("`serve.queue` must be at most 65536; found {}", serve.queue),
-        );
+        let together = generate.batch_size.unwrap_or(1);
+        for (name, answers) in [("generate.batch_size", together), ("serve.queue", serve.queue)] {
+            let message = format!("`{name}` must be at most {MOST_ANSWERS}; found {answers}");
+            problems.require(answers <= MOST_ANSWERS, name, message);
+        }
         let timeout = serve.timeout_seconds;
         problems.require(
             (0.1..=86400.0).contains(&timeout),

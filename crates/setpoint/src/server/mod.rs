@@ -80,6 +80,9 @@ impl<'a> Server<'a> {
         seed: u64,
         arrived: &mut dyn FnMut(usize),
     ) -> Outcome<Vec<Generated>> {
+        // A token that the model does not have ends nothing, and a server may refuse it.
+        let is_known = |id: &u32| (*id as usize) < self.shape.vocab_size;
+        let stops: Vec<u32> = sampling.stop_token_ids.iter().copied().filter(is_known).collect();
         let request = |asked: &Asked<'_>| CompletionRequest {
             prompt: asked.prompt.to_vec(),
             temperature: if sampling.do_sample { sampling.temperature } else { 0.0 },
@@ -87,7 +90,7 @@ impl<'a> Server<'a> {
             top_k: sampling.top_k,
             repetition_penalty: sampling.repetition_penalty,
             max_tokens: self.room(asked, sampling),
-            stop_token_ids: sampling.stop_token_ids.clone(),
+            stop_token_ids: stops.clone(),
             seed: stream_seed(seed, asked.stream),
         };
         let requests: Vec<CompletionRequest> = asked.iter().map(request).collect();
