@@ -40,6 +40,21 @@ fn tensors(path: &Path) -> Vec<String> {
     header.keys().filter(|name| *name != "__metadata__").cloned().collect()
 }
 
+/// A copy of the base with another number in its weights.
+fn other_base(dir: &Path) -> PathBuf {
+    let other = dir.join("other");
+    fs::create_dir(&other).unwrap();
+    for entry in fs::read_dir(model()).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()) {
+        fs::copy(&entry, other.join(entry.file_name().unwrap())).unwrap();
+    }
+    let weights = other.join("model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    let last = bytes.len() - 4;
+    bytes[last..].copy_from_slice(&0.25_f32.to_le_bytes());
+    fs::write(&weights, bytes).unwrap();
+    other
+}
+
 /// An adapter that SFT made, with its folder.
 fn sft_adapter(dir: &Path) -> PathBuf {
     let run = dir.join("sft");
@@ -108,18 +123,11 @@ fn a_run_leaves_a_folder_in_the_layout_of_peft_that_works_as_a_model() {
     setpoint(&["logps", "--model", &adapter, "--data", &data, "--output", &output, "--quiet"]).ok();
 
     // The base is checked by its hash.
-    let other = dir.path().join("other");
-    fs::create_dir(&other).unwrap();
-    for entry in fs::read_dir(model()).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()) {
-        fs::copy(&entry, other.join(entry.file_name().unwrap())).unwrap();
-    }
-    let weights = other.join("model.safetensors");
-    let mut bytes = fs::read(&weights).unwrap();
-    let last = bytes.len() - 4;
-    bytes[last..].copy_from_slice(&0.25_f32.to_le_bytes());
-    fs::write(&weights, bytes).unwrap();
+    let other = other_base(dir.path());
     setpoint(&["merge", "--model", &adapter, "--base", &other.display().to_string(), "--output", "y"])
         .fails(1, &["trained on another base"]);
+    setpoint(&["merge", "--model", &adapter, "--base", &adapter, "--output", "y"])
+        .fails(2, &["is an adapter itself: merge that one"]);
     let path = Path::new(&adapter).join("adapter_config.json");
     let mut settings = json(&path);
     settings["base_model_name_or_path"] = "somebody/else".into();
@@ -233,6 +241,41 @@ fn every_job_that_trains_can_go_on_from_an_adapter() {
     for job in ["sft", "reward", "align", "sweep", "compare"] {
         assert!(setpoint(&[job, "--help"]).ok().stdout.contains("--adapter <DIR>"), "{job}");
     }
+}
+
+#[test]
+fn training_goes_on_from_an_adapter_on_its_own_base_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let adapter = sft_adapter(dir.path());
+    let (other, from) = (other_base(dir.path()), adapter.display().to_string());
+    let (_rows, rewards) = file("rewards.jsonl", &rewarded_rows(8));
+    let path = format!("model.path={}", other.display());
+    for (job, data, more) in [("sft", &conversations(), &[][..]), ("align", &rewards, &["--set", "align.method=dpo"])] {
+        let more = [&["--adapter", &from, "--set", &path], more].concat();
+        train(job, &dir.path().join(job), data, &more).fails(1, &["trained on another base", "--model"]);
+    }
+    // The base that its settings name need not be there: --model gives it.
+    let path = adapter.join("adapter_config.json");
+    let mut settings = json(&path);
+    settings["base_model_name_or_path"] = "somebody/else".into();
+    fs::write(&path, settings.to_string()).unwrap();
+    train("sft", &dir.path().join("on"), &conversations(), &["--adapter", &from]).ok();
+}
+
+#[test]
+fn a_value_network_has_no_head_of_tokens_to_train() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_rows, data) = file("rewards.jsonl", &rewarded_rows(8));
+    let run = dir.path().join("run");
+    let own =
+        ["--set", "align.method=dro_v", "--set", "adapter.rank=2", "--set", "adapter.modules_to_save=[\"lm_head\"]"];
+    train("align", &run, &data, &own).ok();
+    let names = |part: &str| tensors(&run.join(part).join("adapter_model.safetensors"));
+    // The demo's head is its table of embeddings.
+    assert!(names("model").contains(&"base_model.model.lm_head.weight".to_owned()));
+    let of_value = names("value");
+    assert!(of_value.contains(&"base_model.model.score.weight".to_owned()), "{of_value:?}");
+    assert!(of_value.iter().all(|name| !name.contains("lm_head") && !name.contains("embed_tokens")), "{of_value:?}");
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn a_converted_file_is_accepted_by_its_job() {
 #[test]
 fn files_that_cannot_be_converted_are_one_sentence() {
     let (_folder, ppo) = file("ppo.yaml", "model_name_or_path: m\nstage: ppo\n");
-    setpoint(&["convert", &ppo]).fails(2, &["ppo.yaml", "`stage: ppo` does not exist here"]);
+    setpoint(&["convert", &ppo]).fails(2, &["ppo.yaml", "`stage: ppo` samples while it trains"]);
     let (_folder, unclear) = file("x.yaml", "model_name_or_path: m\nlearning_rate: 1e-6\n");
     setpoint(&["convert", &unclear]).fails(2, &["--trainer"]);
     setpoint(&["convert", &unclear, "--trainer", "kto"]).ok();

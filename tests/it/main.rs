@@ -65,6 +65,7 @@ mod reward_columns;
 mod reward_command;
 mod reward_ends;
 mod round_checks;
+mod round_faults;
 mod rounds;
 mod rows;
 mod same_run;

@@ -41,6 +41,8 @@ pub struct Identity {
     pub inputs: Vec<Input>,
     /// The fingerprint that version 1 gave the run; compared with checkpoints of that version alone.
     pub version_1: String,
+    /// The dotted keys of settings that may differ when the run goes on.
+    pub free: Vec<String>,
 }
 
 /// Something that a run reads.
@@ -184,6 +186,7 @@ impl Identity {
         if let Some(Value::Object(then)) = saved.get("settings") {
             differences("", then, &self.settings, true, &mut found);
         }
+        found.retain(|change| !matches!(change, Change::Setting { key, .. } if self.free.contains(key)));
         found
     }
 
@@ -259,7 +262,8 @@ mod tests {
     }
 
     fn identity(inputs: &[Input], settings: Value) -> Identity {
-        Identity { settings: object(settings), inputs: inputs.to_vec(), version_1: "old hash".into() }
+        let version_1 = "old hash".into();
+        Identity { settings: object(settings), inputs: inputs.to_vec(), version_1, free: Vec::new() }
     }
 
     fn train() -> Map<String, Value> {
@@ -297,6 +301,20 @@ mod tests {
         later["clip_by"] = json!("previous");
         let changes = identity.changes(&saved, &identity.to_json(later, 7, ""));
         assert_eq!(text(&changes), ["`clip_by` was \"current\" and is now \"previous\""]);
+    }
+
+    #[test]
+    fn settings_that_the_caller_calls_free_may_change() {
+        let with = |wait: u64, batch: u64, free: &[&str]| Identity {
+            free: free.iter().map(|key| (*key).to_owned()).collect(),
+            ..identity(&[], json!({ "command": { "wait": wait, "batch": batch }, "n": 1 }))
+        };
+        let saved = with(60, 8, &[]).to_json(train(), 7, "");
+        let changes = |now: Identity| text(&now.changes(&saved, &now.to_json(train(), 7, "")));
+        assert_eq!(changes(with(90, 8, &["command.wait"])), [""; 0]);
+        assert!(with(90, 8, &["command.wait"]).early_changes(&saved).is_empty());
+        assert_eq!(changes(with(90, 8, &[])), ["`command.wait` was 60 and is now 90"]);
+        assert_eq!(changes(with(90, 9, &["command.wait"])), ["`command.batch` was 8 and is now 9"]);
     }
 
     #[test]

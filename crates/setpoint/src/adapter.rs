@@ -16,7 +16,7 @@ use crate::config::sections::ModelSection;
 use crate::failure::Outcome;
 use crate::hub;
 use crate::identity::Origin;
-use crate::model_folder::{is_adapter, is_reward, model_hash, note_base, note_reward};
+use crate::model_folder::{hash_on, is_adapter, is_reward, note_base, note_reward};
 
 /// The factor by which learning rates are larger by default where an adapter is trained: as trl's documentation and "LoRA Without Regret"
 /// (Schulman et al., 2025) recommend.
@@ -27,6 +27,9 @@ const SLOW: f64 = 2e-6;
 
 /// The head of a reward model.
 const SCORE: &str = "score";
+
+/// The head of a language model.
+const HEAD: &str = "lm_head";
 
 /// An adapter to train, and the base that it is trained on.
 #[derive(Debug, Clone)]
@@ -65,6 +68,8 @@ impl Adaptation {
     /// Returns the same adapter as part of a reward model, new: that of a value network.
     pub(crate) fn of_value(&self) -> Self {
         let mut config = self.config.clone();
+        // It has a score in place of the head.
+        config.modules_to_save.retain(|name| name != HEAD);
         config.modules_to_save.push(SCORE.to_owned());
         Self { config, start: None, task: AdapterTask::SequenceClassification, ..self.clone() }
     }
@@ -96,6 +101,11 @@ impl Adaptation {
         })
     }
 
+    /// Returns whether training steps drop elements.
+    pub(crate) fn drops(&self) -> bool {
+        self.config.dropout.is_some_and(|rate| rate > 0.0)
+    }
+
     /// Returns whether the run goes on from a trained adapter.
     pub(crate) fn goes_on(&self) -> bool {
         self.start.is_some()
@@ -113,10 +123,10 @@ impl Adaptation {
     /// Identifies the adapter that the run goes on from, if it does.
     ///
     /// # Errors
-    /// When the adapter cannot be read.
+    /// When the adapter cannot be read, or was trained on another base.
     pub fn identify(&self, origin: &mut Origin) -> Outcome {
         if let Some(start) = &self.start {
-            origin.model("adapter.path", &start.dir, model_hash(&start.dir)?);
+            origin.model("adapter.path", &start.dir, hash_on(&start.dir, &self.base)?);
         }
         Ok(())
     }

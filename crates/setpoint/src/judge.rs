@@ -28,16 +28,19 @@ pub fn validate_address(judge: &JudgeSettings, section: &str, problems: &mut Pro
 pub fn open(settings: &JudgeSettings, output: Option<&Path>) -> Outcome<JudgeClient> {
     let mut settings = settings.clone();
     settings.cache = settings.cache.or_else(|| output.map(|dir| dir.join("judge_cache.jsonl")));
-    JudgeClient::open(&settings).map_err(|error| {
-        let hint = match &error {
-            setpoint_eval::Error::NoKey { .. } => Some("for an endpoint without a key: --set judge.api_key_env=\"\""),
-            _ => None,
-        };
-        let failure = Failure::from(error);
-        match hint {
-            Some(hint) => failure.hint(hint),
-            None => failure,
+    client(&settings, "judge")
+}
+
+/// Opens the client of a judge whose settings are in `section`.
+///
+/// # Errors
+/// When its key is not there, or the file of its answers cannot be opened.
+pub fn client(settings: &JudgeSettings, section: &str) -> Outcome<JudgeClient> {
+    JudgeClient::open(settings).map_err(|error| match error {
+        setpoint_eval::Error::NoKey { .. } => {
+            Failure::from(error).hint(format!("for an endpoint without a key: --set {section}.api_key_env=\"\""))
         }
+        error => error.into(),
     })
 }
 

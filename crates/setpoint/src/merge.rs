@@ -75,6 +75,10 @@ pub fn merge(session: &Session, settings: &MergeSettings) -> Outcome<Merged> {
     }
     require_target(output, Target::Folder, "--output")?;
     let folder = match base {
+        Some(base) if is_adapter(&hub::folder_of(base)?) => {
+            let message = format!("`{}` is an adapter itself: merge that one into its base first", base.display());
+            return Err(Failure::usage("--base", message));
+        }
         Some(base) => ModelFolder::open_on(dir, base)?,
         None => ModelFolder::open(dir)?,
     };

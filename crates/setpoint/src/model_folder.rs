@@ -130,16 +130,14 @@ impl ModelFolder {
     /// Compares the base with the one that the adapter was trained on, if that is known, and says so.
     fn check_base(&self, adapter: &AdapterFolder) -> Outcome {
         let (shown, base) = (self.dir.display(), self.base.display());
-        match ModelNotes::read(&self.dir)?.get(BASE).and_then(|hash| hash.as_str()) {
+        match noted_base(&self.dir)? {
             None => log::info!("adapter {shown} on {base}: shapes are compared, the hash of its base is not known"),
             Some(known) if known == checkpoint_hash(&self.base)? => {
                 log::info!("adapter {shown} on {base}: it is the base that the adapter was trained on");
             }
             Some(_) => {
-                return Err(Failure::run(format!(
-                    "{shown}: this adapter was trained on another base than `{base}`: its weights or its config.json differ"
-                ))
-                .hint("name the folder of its own base in `base_model_name_or_path` of its adapter_config.json"));
+                return Err(on_other_base(&self.dir, &self.base)
+                    .hint("name the folder of its own base in `base_model_name_or_path` of its adapter_config.json"));
             }
         }
         if let Some(rate) = adapter.config.dropout {
@@ -186,6 +184,19 @@ pub(crate) fn holding(dir: &Path, file: &str) -> PathBuf {
         return folder.base;
     }
     dir.to_owned()
+}
+
+/// Returns the hash of the base that an adapter was trained on, if its folder notes one.
+fn noted_base(dir: &Path) -> Outcome<Option<String>> {
+    Ok(ModelNotes::read(dir)?.get(BASE).and_then(|hash| hash.as_str()).map(str::to_owned))
+}
+
+/// Returns the failure of an adapter on a base that is not its own.
+fn on_other_base(dir: &Path, base: &Path) -> Failure {
+    let (shown, base) = (dir.display(), base.display());
+    Failure::run(format!(
+        "{shown}: this adapter was trained on another base than `{base}`: its weights or its config.json differ"
+    ))
 }
 
 /// Notes in an adapter's folder which base it belongs to.
@@ -264,9 +275,29 @@ pub fn model_hash(dir: &Path) -> Outcome<String> {
         return checkpoint_hash(dir);
     }
     let folder = ModelFolder::open(dir)?;
+    with_adapter(&checkpoint_hash(&folder.base)?, dir)
+}
+
+/// Hashes an adapter on a base of the caller's choice: the [`model_hash`] of the adapter, if that is the base that it names.
+///
+/// # Errors
+/// When files cannot be read, or the adapter was trained on another base.
+pub(crate) fn hash_on(dir: &Path, base: &Path) -> Outcome<String> {
+    let (dir, base) = (&hub::folder_of(dir)?, &hub::folder_of(base)?);
+    let own = checkpoint_hash(base)?;
+    match noted_base(dir)? {
+        Some(noted) if noted != own => {
+            Err(on_other_base(dir, base).hint("give the model that it was trained on (--model)"))
+        }
+        _ => with_adapter(&own, dir),
+    }
+}
+
+/// Adds the settings and factors of an adapter to the hash of its base.
+fn with_adapter(base: &str, dir: &Path) -> Outcome<String> {
     hub::complete(dir, false, &mut |_, _| {})?;
     let mut hash = Sha256::new();
-    hash.update(checkpoint_hash(&folder.base)?);
+    hash.update(base);
     add_files(&mut hash, dir, &|file| has_weights(file) || file.ends_with("adapter_config.json"))?;
     Ok(hex(&hash.finalize()))
 }

@@ -55,6 +55,8 @@ pub struct AdapterFolder {
     pub revision: Option<String>,
     /// The kind of its base, if the file says so.
     pub task: Option<AdapterTask>,
+    /// True if embeddings that it trains stay the head of a base that ties the two (`ensure_weight_tying`).
+    pub ties: bool,
 }
 
 impl AdapterFolder {
@@ -111,7 +113,8 @@ impl AdapterFolder {
         };
         let base = file.optional_text("base_model_name_or_path")?.map(str::to_owned);
         let revision = file.optional_text("revision")?.filter(|text| !text.is_empty()).map(str::to_owned);
-        Ok(Self { dir: dir.to_owned(), config, base: base.filter(|base| !base.is_empty()), revision, task })
+        let ties = file.optional_bool("ensure_weight_tying")?.unwrap_or(false);
+        Ok(Self { dir: dir.to_owned(), config, base: base.filter(|base| !base.is_empty()), revision, task, ties })
     }
 
     /// Adds the adapter to its base, and freezes the rest of the model as [`attach`](super::attach) does.
@@ -128,7 +131,8 @@ impl AdapterFolder {
         let tied = model.is_tied();
         let model = attach_known(model, &config)?;
         let weights = Checkpoint::open_file(&self.dir, WEIGHTS)?;
-        if let Some(message) = tied_problem(&weights, tied)?.or_else(|| table_problem(&weights)) {
+        let is_apart = !self.ties && self.config.is_saved(TABLES[0]);
+        if let Some(message) = tied_problem(&weights, tied, is_apart)?.or_else(|| table_problem(&weights)) {
             return Err(Error::Adapter { message: format!("{}: {message}", self.dir.join(WEIGHTS).display()) });
         }
         let found = self.check(&model, &config, &weights, tied)?;
@@ -204,11 +208,23 @@ impl AdapterFolder {
     }
 }
 
-/// Says so if an adapter trained a head apart from embeddings that the base ties it to.
-fn tied_problem(weights: &Checkpoint, tied: bool) -> Result<Option<String>, Error> {
+/// Says so if an adapter trained a head apart from embeddings that the base ties it to. `is_apart`: PEFT trained the embeddings without the
+/// head.
+fn tied_problem(weights: &Checkpoint, tied: bool, is_apart: bool) -> Result<Option<String>, Error> {
     let [table, head] = TABLES.map(|name| format!("{PREFIX}{name}"));
-    if !tied || weights.shape(&head).is_none() {
+    if !tied {
         return Ok(None);
+    }
+    if weights.shape(&head).is_none() {
+        let message = || {
+            format!(
+                "`{table}` was trained apart from the head that the base ties to it, and PEFT goes on with the head of the base; give it a \
+                 base with tie_word_embeddings = false that holds the embeddings once more as `{}`, or train with PEFT's \
+                 ensure_weight_tying",
+                TABLES[1]
+            )
+        };
+        return Ok((is_apart && weights.shape(&table).is_some()).then(message));
     }
     let is_apart = match weights.require_equal(&head, &table) {
         Ok(()) => weights.shape(&table).is_none(),
@@ -339,6 +355,9 @@ const NEUTRAL: &[(&str, &str)] = &[
 /// Ways to begin that leave the base as it is.
 const INITS: &[&str] = &["eva", "gaussian", "orthogonal"];
 
+/// All values of `init_lora_weights` that are read.
+const INITS_READ: &str = "true, false, \"gaussian\", \"eva\", \"orthogonal\"";
+
 /// Refuses every setting that is neither known nor neutral.
 fn check_keys(file: &Reader<'_>) -> Result<(), Error> {
     if file.value("peft_type").is_none() {
@@ -356,7 +375,7 @@ fn check_keys(file: &Reader<'_>) -> Result<(), Error> {
         };
         match (fits, key) {
             (true, _) => {}
-            (false, "init_lora_weights") => return Err(file.unsupported(key, "true, false, \"gaussian\"")),
+            (false, "init_lora_weights") => return Err(file.unsupported(key, INITS_READ)),
             (false, _) => return Err(file.unsupported(key, neutral.unwrap_or("null"))),
         }
     }

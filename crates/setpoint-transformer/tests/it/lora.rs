@@ -311,6 +311,15 @@ fn settings_that_are_not_computed_are_refused_by_name() {
         ("bias", json!("all")),
         ("peft_type", json!("LOHA")),
         ("init_lora_weights", json!("pissa_niter_4")),
+        ("init_lora_weights", json!("olora")),
+        ("init_lora_weights", json!("corda")),
+        ("init_lora_weights", json!("loftq")),
+        ("init_lora_weights", json!("lora_ga")),
+        ("init_lora_weights", json!("mica")),
+        ("corda_config", json!({"corda_method": "ipm"})),
+        ("loftq_config", json!({"loftq_bits": 4})),
+        ("lora_ga_config", json!({"scale": "stable"})),
+        ("trainable_token_indices", json!({"embed_tokens": [5]})),
         ("task_type", json!("SEQ_2_SEQ_LM")),
         ("of_tomorrow", json!(1)),
         ("r", json!(0)),
@@ -334,7 +343,13 @@ fn settings_that_are_not_computed_are_refused_by_name() {
     std::fs::write(dir.path().join("adapter_config.json"), least.to_string()).unwrap();
     let found = AdapterFolder::open(dir.path()).unwrap();
     assert_eq!((found.config.rank, found.base, found.task), (4, None, None));
-    assert!(changed("init_lora_weights", json!("gaussian")).is_ok());
+    for init in ["gaussian", "eva", "orthogonal"] {
+        assert!(changed("init_lora_weights", json!(init)).is_ok(), "{init}");
+    }
+    // A setting of PEFT's that says nothing is no reason to refuse.
+    for (key, value) in [("loftq_config", json!({})), ("layers_pattern", json!([])), ("lora_bias", json!(false))] {
+        assert!(changed(key, value).is_ok(), "{key}");
+    }
     assert!(changed("lora_dropout", json!(0.05)).is_ok_and(|adapter| adapter.config.dropout == Some(0.05)));
 }
 
@@ -423,6 +438,35 @@ fn unknown_targets_and_modules_are_refused() {
     assert_eq!(table.unwrap().data(), head.unwrap().data());
     let again = AdapterFolder::open(out.path()).unwrap().load(base).unwrap();
     assert_eq!(parameters(&again).len(), parameters(&model).len());
+}
+
+#[test]
+fn embeddings_that_peft_trained_apart_from_the_head_are_not_tied_to_it() {
+    let (base, _) = load(&case("llama_kv2_tied"), &devices()[0]);
+    let config = LoraConfig { modules_to_save: vec!["embed_tokens".into()], ..LoraConfig::default() };
+    let model = attach(base.clone(), &config, 0).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    let about = AdapterAbout { base: "base".into(), revision: None, task: AdapterTask::CausalLm };
+    save_adapter(&model, &config, &about, out.path()).unwrap();
+    // PEFT 0.21 writes no head unless it is told to keep the two tied.
+    let weights = out.path().join("adapter_model.safetensors");
+    let bytes = std::fs::read(&weights).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let tensors: Vec<_> = file.iter().filter(|(name, _)| !name.contains("lm_head")).collect();
+    safetensors::serialize_to_file(tensors, None, &weights).unwrap();
+    let loaded = |ties: bool| {
+        let path = out.path().join("adapter_config.json");
+        let mut settings = crate::support::json(&path);
+        settings["ensure_weight_tying"] = ties.into();
+        std::fs::write(path, settings.to_string()).unwrap();
+        AdapterFolder::open(out.path()).unwrap().load(base.clone())
+    };
+    let refused = loaded(false).unwrap_err().to_string();
+    assert!(
+        refused.contains("was trained apart from the head") && refused.contains("ensure_weight_tying"),
+        "{refused}"
+    );
+    assert_eq!(parameters(&loaded(true).unwrap()).len(), parameters(&model).len());
 }
 
 /// vLLM's rules, as its documentation and code state them: names end in `.lora_A.weight` or `.lora_B.weight` behind `base_model.model.`, and

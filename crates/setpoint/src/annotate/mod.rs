@@ -226,7 +226,7 @@ fn chosen<'a>(config: &'a AnnotateConfig, model: &'a ModelSettings<'a>) -> Outco
 
 fn opening<'a>(session: &'a Session, config: &'a AnnotateConfig, needs: &Needs) -> Opening<'a> {
     let padding = needs.reading.as_ref().and_then(|reading| reading.padding);
-    Opening { session, batch_tokens: config.batch_tokens, padding, output: config.output.as_deref() }
+    Opening { session, batch_tokens: config.batch_tokens, padding, output: config.output.as_deref(), section: "" }
 }
 
 fn write<'s>(

@@ -129,7 +129,7 @@ enum Checks {
 }
 
 /// Tables whose keys are not settings of the program.
-pub(super) const FREE_TABLES: [&str; 10] = [
+pub(super) const FREE_TABLES: [&str; 11] = [
     "data.columns",
     "eval_data.columns",
     "sft_data.columns",
@@ -138,6 +138,7 @@ pub(super) const FREE_TABLES: [&str; 10] = [
     "adapter.rank_pattern",
     "adapter.alpha_pattern",
     "reward.model.template_kwargs",
+    "watch.model.template_kwargs",
     "sweep.settings",
     "compare.grids",
 ];

@@ -67,6 +67,9 @@ const TELLING: [(Trainer, &[&str]); 5] = [
     ),
 ];
 
+/// Methods of rounds that have the same name there.
+const ONLINE: [&str; 3] = ["grpo", "ppo", "rloo"];
+
 /// Returns what a file trains.
 ///
 /// # Errors
@@ -74,10 +77,14 @@ const TELLING: [(Trainer, &[&str]); 5] = [
 pub fn trainer(tool: Tool, source: &Map<String, Json>, said: Option<Trainer>) -> Outcome<Trainer> {
     let text = |name: &str| source.get(name).and_then(Json::as_str);
     let on = |name: &str| source.get(name).and_then(Json::as_bool) == Some(true);
-    let unknown = |name: &str, value: &str| {
-        Failure::run(format!(
+    let unknown = |name: &str, value: &str| match ONLINE.contains(&value) {
+        true => Failure::run(format!(
+            "`{name}: {value}` samples while it trains, and its settings are not converted: write them for `setpoint align --rounds N --set \
+             align.method={value}` (docs/ROUNDS.md)"
+        )),
+        false => Failure::run(format!(
             "`{name}: {value}` does not exist here: SFT, reward models, DPO and its relatives, KTO, ORPO and SimPO do"
-        ))
+        )),
     };
     if let Some(said) = said {
         return Ok(said);

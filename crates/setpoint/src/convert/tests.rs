@@ -334,8 +334,9 @@ fn wrong_files_are_one_sentence() {
         ("", "expected `key: value` lines"),
         ("learning_rate: 1", "none of the known tools"),
         ("model_name_or_path: m\nlearning_rate: 1e-6", "--trainer dpo"),
-        ("base_model: m\nrl: grpo", "`rl: grpo` does not exist here"),
-        ("model_name_or_path: m\nstage: ppo", "`stage: ppo` does not exist here"),
+        ("base_model: m\nrl: grpo", "`rl: grpo` samples while it trains"),
+        ("model_name_or_path: m\nstage: ppo", "`stage: ppo` samples while it trains"),
+        ("base_model: m\nrl: gdpo", "`rl: gdpo` does not exist here"),
     ] {
         let started = std::time::Instant::now();
         let sentence = convert(text, None, None).unwrap_err().sentence();

@@ -40,9 +40,13 @@ impl<'a> Judge<'a> {
         let padding = data.reading.as_ref().and_then(|reading| reading.padding);
         match self {
             Self::Own(source) => Ok(Box::new(source)),
-            Self::Chosen((_, settings)) => {
-                settings.open(&Opening { session, batch_tokens: config.batch_tokens, padding, output: None })
-            }
+            Self::Chosen((_, settings)) => settings.open(&Opening {
+                session,
+                batch_tokens: config.batch_tokens,
+                padding,
+                output: None,
+                section: "",
+            }),
         }
     }
 }

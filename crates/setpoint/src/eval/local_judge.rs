@@ -49,7 +49,7 @@ pub fn rewards_at(
     answers: &[(&str, &str)],
     ids: &[(Vec<u32>, Vec<u32>)],
 ) -> Outcome<Vec<f64>> {
-    let opening = Opening { session, batch_tokens: BATCH_TOKENS, padding: reading.padding, output: None };
+    let opening = Opening { session, batch_tokens: BATCH_TOKENS, padding: reading.padding, output: None, section: "" };
     let source = ModelSettings::raw(section).open(&opening)?;
     scored(session, source.as_ref(), answers, ids)
 }

@@ -102,7 +102,11 @@ impl Origin {
             settings.shift_remove(key);
         }
         without_places(&mut settings);
-        Ok(Self { identity: Identity { settings, inputs: Vec::new(), version_1 }, files: Vec::new() })
+        let mut free = Vec::new();
+        each_table("", &mut settings, &mut |prefix, table| {
+            free.extend(table.keys().map(|name| format!("{prefix}{name}")).filter(|key| is_free(key)));
+        });
+        Ok(Self { identity: Identity { settings, inputs: Vec::new(), version_1, free }, files: Vec::new() })
     }
 
     /// Adds an input.
@@ -197,6 +201,15 @@ impl Origin {
         self.identity.clone()
     }
 
+    /// Returns the identity without the settings that may change when the run goes on.
+    pub fn stable(&self) -> Identity {
+        let mut identity = self.identity();
+        each_table("", &mut identity.settings, &mut |prefix, table| {
+            table.retain(|name, _| !is_free(&format!("{prefix}{name}")));
+        });
+        identity
+    }
+
     /// Fails where the run was started with other settings or inputs than those collected so far. A run without a checkpoint starts
     /// with these.
     pub fn check(&self, run: &RunDir) -> Outcome {
@@ -277,19 +290,97 @@ pub fn is_place(key: &str) -> bool {
 
 const PLACES: [&str; 5] = ["model.from_scratch", "model.tokenizer", "model.template", "reference", "align.ensemble"];
 
+/// The settings of a client by which a server or a judge is asked that say nothing about the answers.
+const OF_CLIENT: [&str; 11] = [
+    "api_key_env",
+    "backoff_seconds",
+    "base_url",
+    "cache",
+    "completion_price",
+    "concurrency",
+    "on_failure",
+    "prompt_price",
+    "requests_per_minute",
+    "retries",
+    "timeout_seconds",
+];
+
+/// Returns whether a setting of rounds says where something is, how long it is waited for or how long it is kept, and nothing about responses
+/// and their rewards: it may change when a run goes on.
+pub fn is_free(key: &str) -> bool {
+    if let Some(name) = key.strip_prefix("rollout.") {
+        let of_server = name.strip_prefix("server.").is_some_and(|name| OF_CLIENT.contains(&name));
+        return of_server || ["keep_rounds", "reload.timeout_seconds"].contains(&name);
+    }
+    let source = ["reward.", "watch."].iter().find_map(|section| key.strip_prefix(section));
+    source.is_some_and(|name| {
+        let of_judge = name.strip_prefix("generative.judge.").is_some_and(|name| OF_CLIENT.contains(&name));
+        of_judge || ["command.timeout_seconds", "command.startup_seconds"].contains(&name)
+    })
+}
+
 /// Removes the settings that name a place.
 fn without_places(settings: &mut Map<String, Value>) {
-    fn walk(prefix: &str, table: &mut Map<String, Value>) {
-        table.retain(|name, _| !is_place(&format!("{prefix}{name}")));
-        for (name, value) in table.iter_mut() {
-            let tables = match value {
-                Value::Object(_) => std::slice::from_mut(value),
-                Value::Array(items) => items.as_mut_slice(),
-                _ => continue,
-            };
-            let prefix = format!("{prefix}{name}.");
-            tables.iter_mut().filter_map(Value::as_object_mut).for_each(|inner| walk(&prefix, inner));
-        }
+    each_table("", settings, &mut |prefix, table| table.retain(|name, _| !is_place(&format!("{prefix}{name}"))));
+}
+
+/// Calls a function with each table of settings and the beginning of the keys in it, the outermost table first.
+fn each_table(prefix: &str, table: &mut Map<String, Value>, act: &mut dyn FnMut(&str, &mut Map<String, Value>)) {
+    act(prefix, table);
+    for (name, value) in table.iter_mut() {
+        let tables = match value {
+            Value::Object(_) => std::slice::from_mut(value),
+            Value::Array(items) => items.as_mut_slice(),
+            _ => continue,
+        };
+        let prefix = format!("{prefix}{name}.");
+        tables.iter_mut().filter_map(Value::as_object_mut).for_each(|inner| each_table(&prefix, inner, act));
     }
-    walk("", settings);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn waits_and_addresses_of_rounds_may_change_and_sources_may_not() {
+        for key in [
+            "reward.command.timeout_seconds",
+            "watch.command.startup_seconds",
+            "reward.generative.judge.on_failure",
+            "watch.generative.judge.base_url",
+            "rollout.server.base_url",
+            "rollout.reload.timeout_seconds",
+            "rollout.keep_rounds",
+        ] {
+            assert!(is_free(key), "{key}");
+        }
+        for key in [
+            "reward.command.run",
+            "reward.command.batch",
+            "reward.generative.judge.model",
+            "reward.generative.min",
+            "reward.missing_stop_penalty",
+            "rollout.server.model",
+            "rollout.reload.run",
+            "rollout.samples",
+            "rollout.on_failure",
+            "align.cache",
+            "reward",
+        ] {
+            assert!(!is_free(key), "{key}");
+        }
+        let origin = |timeout: u64, batch: u64| {
+            let command = json!({ "run": ["score"], "batch": batch, "timeout_seconds": timeout });
+            let settings = json!({ "rounds": 3, "reward": { "command": command }, "rollout": { "samples": 4 } });
+            Origin::new(&settings, String::new()).unwrap()
+        };
+        assert_eq!(origin(60, 8).identity().free, ["reward.command.timeout_seconds"]);
+        assert_eq!(origin(60, 8).stable(), origin(90, 8).stable());
+        assert_ne!(origin(60, 8).stable(), origin(60, 9).stable());
+        let settings = origin(60, 8).stable().settings;
+        assert_eq!(settings["reward"]["command"], json!({ "run": ["score"], "batch": 8 }));
+    }
 }

@@ -171,7 +171,8 @@ pub fn run(session: &Session, config: &ServeConfig) -> Outcome {
         }
         true => {
             let reading = Reading::of(&config.model, &encoder, ResponseEnd::Auto)?;
-            let opening = Opening { session, batch_tokens: BATCH_TOKENS, padding: reading.padding, output: None };
+            let padding = reading.padding;
+            let opening = Opening { session, batch_tokens: BATCH_TOKENS, padding, output: None, section: "" };
             Model::Reward(ModelSettings::raw(&config.model).open(&opening)?, reading)
         }
     };

@@ -174,8 +174,7 @@ impl<'a> Server<'a> {
             return Err(self.useless(asked, "it is empty"));
         }
         let finish = if ends(&ids) { Finish::Stop } else { Finish::Length };
-        let logps = answer.logps.filter(|logps| fits(logps.len(), &ids, finish));
-        let logps = logps.unwrap_or_default().into_iter().map(|logp| logp as f32).collect();
+        let logps = told(answer.logps.unwrap_or_default(), &ids, finish);
         Ok(Generated { ids, logps, finish })
     }
 
@@ -190,6 +189,13 @@ impl<'a> Server<'a> {
         }
         Ok(ids)
     }
+}
+
+/// Returns the log-probabilities that a server tells of the tokens of its answer; nothing if they do not fit the tokens, or one is no number
+/// here.
+fn told(logps: Vec<f64>, ids: &[u32], finish: Finish) -> Vec<f32> {
+    let logps: Vec<f32> = logps.into_iter().map(|logp| logp as f32).collect();
+    if fits(logps.len(), ids, finish) && logps.iter().all(|logp| logp.is_finite()) { logps } else { Vec::new() }
 }
 
 /// Returns whether there is a number for each token; that of the stop token may be missing.
@@ -225,6 +231,11 @@ mod tests {
         assert!(fits(3, &[4, 5, 2], Finish::Stop) && fits(2, &[4, 5, 2], Finish::Stop));
         assert!(fits(2, &[4, 5], Finish::Length) && !fits(1, &[4, 5], Finish::Length));
         assert!(!fits(4, &[4, 5, 2], Finish::Stop) && !fits(0, &[4, 5], Finish::Length));
+        assert_eq!(told(vec![-0.5, -1.0], &[4, 5, 2], Finish::Stop), [-0.5, -1.0]);
+        // A probability of 0 was not sampled, and is -inf in f32.
+        for wrong in [f64::NEG_INFINITY, -1e300, f64::NAN] {
+            assert!(told(vec![-0.5, wrong], &[4, 5], Finish::Length).is_empty(), "{wrong}");
+        }
     }
 
     #[test]

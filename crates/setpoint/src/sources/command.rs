@@ -100,7 +100,8 @@ impl SourceSettings for Option<CommandSettings> {
     }
 
     fn open(&self, opening: &Opening<'_>) -> Outcome<Box<dyn RewardSource>> {
-        Ok(Box::new(CommandSource::new(self.clone().unwrap_or_default(), opening.session.clone())))
+        let source = CommandSource::new(self.clone().unwrap_or_default(), opening.session.clone());
+        Ok(Box::new(CommandSource { key: opening.key("command"), ..source }))
     }
 }
 
@@ -108,6 +109,8 @@ impl SourceSettings for Option<CommandSettings> {
 #[derive(Debug)]
 pub struct CommandSource {
     settings: CommandSettings,
+    /// The key of its section, for messages.
+    key: String,
     session: Session,
     running: Mutex<Option<Running>>,
     was_slow: AtomicBool,
@@ -116,7 +119,8 @@ pub struct CommandSource {
 impl CommandSource {
     /// Creates a source that starts the command when the first response is to be scored.
     pub fn new(settings: CommandSettings, session: Session) -> Self {
-        Self { settings, session, running: Mutex::new(None), was_slow: AtomicBool::new(false) }
+        let (key, running) = ("command".to_owned(), Mutex::new(None));
+        Self { settings, key, session, running, was_slow: AtomicBool::new(false) }
     }
 
     fn running(&self) -> MutexGuard<'_, Option<Running>> {
@@ -213,9 +217,11 @@ impl RewardSource for CommandSource {
 
     fn remedy(&self) -> Option<String> {
         self.was_slow.load(Ordering::Relaxed).then(|| {
-            "the command must print and flush a line for each line it reads, before its input ends; if it needs more time, set \
-             command.timeout_seconds, or command.startup_seconds for the first score"
-                .to_owned()
+            let key = &self.key;
+            format!(
+                "the command must print and flush a line for each line it reads, before its input ends; if it needs more time, set \
+                 {key}.timeout_seconds, or {key}.startup_seconds for the first score"
+            )
         })
     }
 

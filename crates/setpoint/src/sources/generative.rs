@@ -4,7 +4,7 @@
 //! setpoint-eval.
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,7 @@ use crate::config::Problems;
 use crate::config::output::{Target, validate_target};
 use crate::failure::{Failure, Outcome};
 use crate::judge::{self, spending};
+use crate::setup;
 
 /// `[generative]`: what is asked, and how the answer is read.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -73,43 +74,44 @@ impl Default for GenerativeSection {
 }
 
 impl GenerativeSection {
-    /// Notes what is wrong with the settings of a judge that is asked.
-    fn validate_all(&self, problems: &mut Problems<'_>) {
+    /// Notes what is wrong with the settings of a judge that is asked. They are in the section `section`.
+    fn validate_all(&self, section: &str, problems: &mut Problems<'_>) {
+        let at = |name: &str| format!("{section}.{name}");
         for (key, message) in self.judge.problems() {
-            problems.add(&format!("generative.judge.{key}"), message);
+            problems.add(&at(&format!("judge.{key}")), message);
         }
-        validate_target(self.judge.cache.as_ref(), Target::File, "generative.judge.cache", problems);
+        validate_target(self.judge.cache.as_ref(), Target::File, &at("judge.cache"), problems);
         if self.template_file.is_none() {
             problems.require(
                 self.template.contains("{response}"),
-                "generative.template",
+                &at("template"),
                 "names no `{response}`: every response would get the same score",
             );
         }
         if let Err(reason) = ScoreReader::pattern(&self.pattern) {
-            problems.add("generative.pattern", reason);
+            problems.add(&at("pattern"), reason);
         }
         let bounds = |least: f64, most: f64| least < most;
         problems.require(
             self.min.zip(self.max).is_none_or(|(least, most)| bounds(least, most)),
-            "generative.min",
-            "must be less than generative.max",
+            &at("min"),
+            format!("must be less than {section}.max"),
         );
-        problems.require(self.samples > 0, "generative.samples", "must be at least 1");
+        problems.require(self.samples > 0, &at("samples"), "must be at least 1");
         problems.require(
             self.samples <= 1 || self.temperature > 0.0,
-            "generative.temperature",
+            &at("temperature"),
             "several samples at temperature 0 are one and the same: set a temperature",
         );
         problems.require(
             self.temperature.is_finite() && self.temperature >= 0.0,
-            "generative.temperature",
+            &at("temperature"),
             "must be a number, 0 or greater",
         );
-        for (key, bound) in [("generative.min", self.min), ("generative.max", self.max)] {
-            problems.require(bound.is_none_or(|bound| !bound.is_nan()), key, "must be a number");
+        for (name, bound) in [("min", self.min), ("max", self.max)] {
+            problems.require(bound.is_none_or(|bound| !bound.is_nan()), &at(name), "must be a number");
         }
-        problems.require(self.max_tokens > 0, "generative.max_tokens", "must be at least 1");
+        problems.require(self.max_tokens > 0, &at("max_tokens"), "must be at least 1");
     }
 }
 
@@ -128,7 +130,7 @@ impl SourceSettings for GenerativeSection {
 
     fn validate(&self, key: &str, problems: &mut Problems<'_>) {
         if self.is_given() {
-            self.validate_all(problems);
+            self.validate_all(key, problems);
         } else {
             judge::validate_address(&self.judge, &format!("{key}.judge"), problems);
         }
@@ -138,39 +140,50 @@ impl SourceSettings for GenerativeSection {
         Some(self.samples as usize)
     }
 
+    fn inputs(&self) -> Outcome<Vec<(&'static str, String)>> {
+        let Some(path) = self.template_file.as_ref().filter(|_| self.is_given()) else { return Ok(Vec::new()) };
+        Ok(vec![("judge's template", setup::text_hash(&setpoint_files::read_text(path)?))])
+    }
+
     fn open(&self, opening: &Opening<'_>) -> Outcome<Box<dyn RewardSource>> {
-        Ok(Box::new(GenerativeSource::open(self, opening.output)?))
+        Ok(Box::new(GenerativeSource::open(self, opening)?))
     }
 }
 
 /// A source of rewards behind a chat endpoint.
 pub struct GenerativeSource {
     section: GenerativeSection,
+    /// The key of its section, for messages.
+    key: String,
     template: String,
     reader: ScoreReader,
     client: JudgeClient,
 }
 
 impl GenerativeSource {
-    /// Reads the template and the key, opens the cache: beside `output` unless the settings name another. Nothing is sent.
-    pub fn open(section: &GenerativeSection, output: Option<&Path>) -> Outcome<Self> {
+    /// Reads the template and the key, opens the cache: beside the job's output unless the settings name another. Nothing is sent.
+    ///
+    /// # Errors
+    /// When a file cannot be read, the template or the pattern is none, or the key is not there.
+    pub fn open(section: &GenerativeSection, opening: &Opening<'_>) -> Outcome<Self> {
+        let key = opening.key("generative");
         let template = match &section.template_file {
             None => section.template.clone(),
             Some(path) => setpoint_files::read_text(path)?,
         };
         if !template.contains("{response}") {
-            return Err(Failure::usage("generative.template_file", "the template names no `{response}`"));
+            return Err(Failure::usage(format!("{key}.template_file"), "the template names no `{response}`"));
         }
         let reader = match &section.field {
             Some(field) => ScoreReader::Field(field.clone()),
-            None => ScoreReader::pattern(&section.pattern).map_err(|e| Failure::usage("generative.pattern", e))?,
+            None => ScoreReader::pattern(&section.pattern).map_err(|e| Failure::usage(format!("{key}.pattern"), e))?,
         };
         let mut judge = section.judge.clone();
         // No file can be put beside a device or a pipe.
-        let output = output.filter(|path| path.is_file() || !path.exists());
+        let output = opening.output.filter(|path| path.is_file() || !path.exists());
         judge.cache = judge.cache.or_else(|| output.map(|path| path.with_extension("judge_cache.jsonl")));
-        let client = JudgeClient::open(&judge)?;
-        Ok(Self { section: section.clone(), template, reader, client })
+        let client = judge::client(&judge, &format!("{key}.judge"))?;
+        Ok(Self { section: section.clone(), key, template, reader, client })
     }
 
     fn requests(&self, item: &Scored<'_>) -> impl Iterator<Item = ChatRequest> {
@@ -202,7 +215,8 @@ impl GenerativeSource {
         match answer {
             Ok(answer) => match self.reader.read(&answer.content) {
                 Some(score) if !answer.is_truncated() => {
-                    format!("its score {score} lies outside of generative.min and generative.max")
+                    let key = &self.key;
+                    format!("its score {score} lies outside of {key}.min and {key}.max")
                 }
                 _ => answer.complaint(),
             },
@@ -221,7 +235,7 @@ impl RewardSource for GenerativeSource {
     }
 
     fn remedy(&self) -> Option<String> {
-        let skip = "--set generative.judge.on_failure=skip leaves out responses without a score";
+        let skip = format!("--set {}.judge.on_failure=skip leaves out responses without a score", self.key);
         Some(match self.client.cache() {
             Some(path) => {
                 let kept = path.display();
@@ -229,7 +243,7 @@ impl RewardSource for GenerativeSource {
                     "usable answers are kept in {kept}: the same command asks only for those that are missing; {skip}"
                 )
             }
-            None => skip.to_owned(),
+            None => skip,
         })
     }
 

@@ -123,6 +123,18 @@ pub struct Opening<'a> {
     pub padding: Option<u32>,
     /// The file that the rewards go to.
     pub output: Option<&'a Path>,
+    /// The section that the settings of sources are in, for messages; empty if they are sections of the job.
+    pub section: &'a str,
+}
+
+impl Opening<'_> {
+    /// Returns the full key of a setting of a source.
+    pub fn key(&self, setting: &str) -> String {
+        match self.section {
+            "" => setting.to_owned(),
+            section => format!("{section}.{setting}"),
+        }
+    }
 }
 
 /// A source as it is configured, under its key.

@@ -18,8 +18,8 @@ use crate::config::Config;
 use crate::config::load::to_table;
 use crate::failure::{Failure, Outcome};
 use crate::hub::by_name;
-use crate::identity::content;
 pub use crate::identity::is_place;
+use crate::identity::{self, content};
 
 /// The file of settings in a run folder.
 pub const CONFIG: &str = "config.toml";
@@ -163,7 +163,7 @@ pub fn differences(then: &Table, now: &Table, whole: bool) -> Vec<Difference> {
 }
 
 fn is_free(key: &str) -> bool {
-    FREE.contains(&key) || FREE_PREFIXES.iter().any(|prefix| key.starts_with(prefix))
+    FREE.contains(&key) || FREE_PREFIXES.iter().any(|prefix| key.starts_with(prefix)) || identity::is_free(key)
 }
 
 /// Returns whether two values of a setting mean the same: `1` and `1.0` do, and two paths to one file.
@@ -195,6 +195,10 @@ mod tests {
         assert_eq!(found(&sources(1.0), &sources(1.0).replace("./b", "b")), 0);
         let found = differences(&sources(1.0).parse().unwrap(), &sources(2.0).parse().unwrap(), true);
         assert_eq!(found, [("data.sources[1].weight".to_owned(), Some(Value::Float(1.0)), Some(Value::Float(2.0)))]);
+        let waits = |seconds: u32, batch: u32| {
+            format!("[reward.command]\ntimeout_seconds = {seconds}\nbatch = {batch}").parse::<Table>().unwrap()
+        };
+        assert!(agrees(&waits(60, 8), &waits(90, 8)) && !agrees(&waits(60, 8), &waits(60, 9)));
         assert!(agrees(&"a = 1".parse().unwrap(), &"a = 1\nb = 2".parse().unwrap()));
         assert!(!agrees(&"a = 1\nb = 2".parse().unwrap(), &"a = 1".parse().unwrap()));
     }

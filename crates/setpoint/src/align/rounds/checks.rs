@@ -9,6 +9,7 @@ use super::super::value;
 use super::remote;
 use super::settings::{RewardSection, RolloutSection, RoundReference, assumes_policy, compares};
 use crate::config::Problems;
+use crate::config::sections::ModelSection;
 use crate::sources::{self, Entry};
 
 /// The largest weight of a source of rewards, either way: the sum of what sources give stays a number.
@@ -271,6 +272,13 @@ fn validate_reward(reward: &RewardSection, section: &str, problems: &mut Problem
         reward.sources.column.0.is_none(),
         &format!("{section}.column"),
         "a column holds the rewards of the responses in the file, and rounds sample others: give another source of rewards",
+    );
+    problems.require(
+        reward.model.path.is_some() || reward.model == ModelSection::default(),
+        &format!("{section}.model"),
+        format!(
+            "`{section}.model` has settings and names no reward model: set `{section}.model.path`, or leave them out"
+        ),
     );
     problems.require(
         !reward.normalize || reward.model.path.is_some(),

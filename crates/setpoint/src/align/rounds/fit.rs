@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::num::NonZeroU64;
 use std::time::Instant;
 
+use setpoint_align::Method;
 use setpoint_align::online::{GuardAction, Guards, RoundSigns};
 use setpoint_reward::RewardModel;
 use setpoint_train::{StepReport, Task, TrainConfig};
@@ -11,10 +12,10 @@ use setpoint_transformer::CausalLm;
 
 use super::super::fitting::Fitting;
 use super::super::parts::HasPolicy;
-use super::metrics::RoundMetrics;
+use super::metrics::{RoundMetrics, meaningful};
 use super::pruning::Pruner;
 use super::rollout::Rollouts;
-use super::settings::{compares, most_examples};
+use super::settings::{RolloutSection, compares, most_examples};
 use super::store::{Remains, Store, StoredRound};
 use super::tasks::{Round, RoundTasks};
 use super::watch::{Evaluations, SecondReward, Watch};
@@ -53,9 +54,11 @@ impl Fit<'_> {
         let examples = most_examples(method, rollout);
         let rolling = Rolling::new(examples, passes);
         let steps = settings.plan(examples)?.steps_per_epoch.saturating_mul(passes.get()).max(1);
-        let pruner = Pruner::new(job.run, rollout, &settings, examples);
+        let pruner = Pruner::new(job.run, rollout, steps);
         let mut watched = Watched {
             guards: Guards::new(method.levers()),
+            method,
+            rollout,
             watch,
             evaluations: Evaluations::default(),
             next: 0,
@@ -89,6 +92,8 @@ impl Fit<'_> {
 /// have.
 struct Watched<'a> {
     guards: Guards,
+    method: &'a Method,
+    rollout: &'a RolloutSection,
     watch: Option<Watch<'a>>,
     evaluations: Evaluations,
     next: u64,
@@ -132,7 +137,8 @@ impl Watched<'_> {
     }
 
     /// Shows the guards the signs of a round and the reward of the second source; returns the warnings about them.
-    fn observe(&mut self, mut signs: RoundSigns, watched: Option<SecondReward>) -> Vec<String> {
+    fn observe(&mut self, signs: RoundSigns, watched: Option<SecondReward>) -> Vec<String> {
+        let mut signs = meaningful(signs, self.method, self.rollout);
         if let Some((reward, held_out)) = self.evaluations.add(signs.reward, watched) {
             (signs.reward, signs.held_out_reward) = (Some(reward), Some(held_out));
         }

@@ -57,6 +57,8 @@ const MODEL: &str = "model";
 /// The sources of the rewards.
 pub struct Judge<'a> {
     session: &'a Session,
+    /// The section of the settings.
+    section: &'static str,
     settings: &'a RewardSection,
     parts: Vec<Part>,
     keep: Keep,
@@ -73,14 +75,14 @@ pub struct Judge<'a> {
 }
 
 impl<'a> Judge<'a> {
-    /// Reads everything but weights.
+    /// Reads everything but weights. The settings are those of `section`.
     ///
     /// # Errors
     /// When a tokenizer, the shape of a model or the columns of the data cannot be read.
     pub fn new(
         session: &'a Session,
         config: &'a AlignConfig,
-        settings: &'a RewardSection,
+        (section, settings): (&'static str, &'a RewardSection),
         keep: Keep,
         encoder: &TextEncoder,
         prompts: &Prompts,
@@ -108,7 +110,20 @@ impl<'a> Judge<'a> {
             let fields = annotate::fields::of_rows(&config.data, &records)?;
             records.iter_mut().zip(fields).for_each(|(record, fields)| record.extra = fields);
         }
-        Ok(Self { session, settings, parts, keep, foreign, reading, records, seen, output })
+        Ok(Self { session, section, settings, parts, keep, foreign, reading, records, seen, output })
+    }
+
+    /// Opens the sources without weights, and closes them again: a key or a file that is missing is known before any work. The settings are
+    /// those of `section`.
+    ///
+    /// # Errors
+    /// When one cannot be opened.
+    pub fn try_out(session: &Session, (section, settings): (&str, &RewardSection)) -> Outcome {
+        let opening = Opening { session, batch_tokens: settings.batch_tokens, padding: None, output: None, section };
+        with_chosen(settings, |(name, chosen)| match name {
+            MODEL => Ok(()),
+            _ => chosen.open(&opening).map(drop),
+        })
     }
 
     /// Adds everything that decides the rewards besides the settings, which are those of `section`.
@@ -144,6 +159,7 @@ impl<'a> Judge<'a> {
             batch_tokens: self.settings.batch_tokens,
             padding: self.reading.as_ref().and_then(|reading| reading.padding),
             output: Some(&self.output),
+            section: self.section,
         };
         let mut opened = Vec::with_capacity(self.parts.len());
         with_chosen(self.settings, |(_, chosen)| {
@@ -245,6 +261,10 @@ impl<'a> Judge<'a> {
         if unscored as f64 > MOST_UNSCORED * all as f64 {
             return Err(Failure::run(format!(
                 "{unscored} of the {all} responses of round {round} have no reward; at most a tenth may have none"
+            ))
+            .hint(format!(
+                "see to it that `{}` gives them one; --resume asks about them again, and about no others",
+                self.section
             )));
         }
         Ok(())

@@ -1,11 +1,12 @@
 //! The numbers of a round that are known before its first step, and the signs that a run goes wrong.
 
-use setpoint_align::PromptIndex;
 use setpoint_align::online::{
     RoundSigns, SamplingCorrection, correlation, equal_share, limited_share, repetitive_share, rollout_metrics,
     sampling_weights, source_metrics,
 };
+use setpoint_align::{Method, PromptIndex};
 
+use super::settings::{RolloutSection, compares, estimates_kl};
 use super::store::{Distance, RolloutRow};
 use super::watch::SecondReward;
 use crate::failure::Outcome;
@@ -146,6 +147,16 @@ impl RoundMetrics {
     }
 }
 
+/// Returns the signs of a round that mean something for a method. Equal rewards teach a method that compares no responses all the same. The
+/// mean log-ratio of samples that are not the policy's own may be as negative as it likes, and says how far the policy is only if it is large.
+pub fn meaningful(signs: RoundSigns, method: &Method, rollout: &RolloutSection) -> RoundSigns {
+    RoundSigns {
+        zero_std: signs.zero_std.filter(|_| compares(&method.training())),
+        kl: signs.kl.map(|kl| if estimates_kl(method, rollout) { kl } else { kl.max(0.0) }),
+        ..signs
+    }
+}
+
 /// Returns the distances of a row's responses between what sampled them and training. Rows of older builds have the sums of responses alone.
 fn distances(row: &RolloutRow) -> Vec<Distance> {
     if !row.sampling_distances.is_empty() {
@@ -163,7 +174,9 @@ mod tests {
     use serde_json::Map;
     use setpoint_align::online::Guards;
 
+    use super::super::remote::ReloadSettings;
     use super::*;
+    use crate::server::ServerSettings;
 
     fn row(
         rewards: &[Option<f64>],
@@ -290,6 +303,37 @@ mod tests {
         let (found, said) = share(SamplingCorrection::SequenceMask, 2.5);
         assert_eq!((found, said.len()), (Some(0.5), 0), "{said:?}");
         assert_eq!(share(SamplingCorrection::TokenTruncate, 3.0).0, Some(0.0));
+    }
+
+    #[test]
+    fn signs_count_for_the_methods_and_samples_that_they_mean_something_for() {
+        let signs = RoundSigns { kl: Some(-3.0), zero_std: Some(1.0), reward: Some(0.5), ..RoundSigns::default() };
+        let of = |name: &str, rollout: RolloutSection| {
+            let found = meaningful(signs, &Method::named(name).unwrap(), &rollout);
+            assert_eq!(found.reward, Some(0.5));
+            (found.kl, found.zero_std)
+        };
+        let at = |temperature| RolloutSection { temperature, ..RolloutSection::default() };
+        for name in ["grpo", "rloo", "dpo", "kto"] {
+            assert_eq!(of(name, at(1.0)), (Some(-3.0), Some(1.0)), "{name}");
+        }
+        // Their baseline is a value, or the mean of the round.
+        for name in ["ppo", "reinforce_pp", "dro_v"] {
+            assert_eq!(of(name, at(1.0)), (Some(-3.0), None), "{name}");
+        }
+        // GRPO trains the policy at the temperature of the samples, DPO the one at 1.
+        assert_eq!(of("grpo", at(0.7)).0, Some(-3.0));
+        assert_eq!(of("dpo", at(0.7)).0, Some(0.0));
+        assert_eq!(of("dpo", RolloutSection { top_k: Some(8), ..at(1.0) }).0, Some(0.0));
+        assert_eq!(of("dpo", RolloutSection { top_p: Some(0.9), ..at(1.0) }).0, Some(0.0));
+        assert_eq!(of("dpo", RolloutSection { top_p: Some(1.0), ..at(1.0) }).0, Some(-3.0));
+        let server = RolloutSection { server: Some(ServerSettings::default()), ..at(1.0) };
+        assert_eq!(of("dpo", server.clone()).0, Some(0.0), "it keeps the weights that it has");
+        let reload = Some(ReloadSettings::default());
+        assert_eq!(of("dpo", RolloutSection { reload, ..server }).0, Some(-3.0));
+        // A large one is a sign in any case.
+        let far = meaningful(RoundSigns { kl: Some(80.0), ..signs }, &Method::named("dpo").unwrap(), &at(0.7));
+        assert_eq!(far.kl, Some(80.0));
     }
 
     #[test]

@@ -29,7 +29,7 @@ use burn::module::Module;
 use serde_json::Value;
 use setpoint_align::{Desirable, Training};
 use setpoint_data::TextEncoder;
-use setpoint_train::TrainConfig;
+use setpoint_train::{Identity, TrainConfig};
 use setpoint_transformer::lora::{AdapterTask, without_adapter};
 use setpoint_transformer::{CausalLm, GenerationConfig, ModelConfig};
 
@@ -54,6 +54,7 @@ use super::stop::with_room;
 use super::value::ValueStart;
 use super::{training_settings, trains_value};
 use crate::adapter::Adaptation;
+use crate::config::sections::warn_of_no_eval_data;
 use crate::failure::{Failure, Outcome};
 use crate::identity::{KeptRows, Origin, Row, prompt_and_responses};
 use crate::partial;
@@ -109,6 +110,7 @@ impl<'a> Prepared<'a> {
         let value = ValueStart::of(config, &encoder, &model_config, adaptation.as_ref())?;
         let ptx = Ptx::read(session, config, &encoder, &model_config)?;
         let held_out = Prompts::read_held_out(session, config, &encoder)?;
+        warn_of_no_eval_data(&config.train, config.eval_data.as_ref());
         let measured = match &held_out {
             Some(held_out) => {
                 let first = held_out.ids.iter().take(config.stop.prompts).cloned().collect();
@@ -140,6 +142,43 @@ impl<'a> Prepared<'a> {
             settings.optimizer.value_ratio = rate / settings.learning_rate;
         }
         settings
+    }
+
+    /// Checks what earlier builds let a new run begin with.
+    ///
+    /// # Errors
+    /// When a round has too few prompts for the method, when the adapter has dropout and the method trains the policy that samples, and when
+    /// the settings ask for more steps than the rounds have.
+    fn check_new(&self, config: &AlignConfig) -> Outcome {
+        if let Training::Rows(objective) = config.align.training()
+            && objective.baseline().is_some()
+            && self.rollout.prompts() < 2
+        {
+            let message = format!(
+                "`{}` compares with the responses to another prompt of the round: set `rollout.prompts` to at least 2; found 1",
+                config.align.name()
+            );
+            return Err(Failure::usage("rollout.prompts", message));
+        }
+        let is_ratio_1 = matches!(config.align.training(), Training::Sampled(_));
+        if is_ratio_1 && self.adaptation.as_ref().is_some_and(Adaptation::drops) {
+            let message = format!(
+                "`{}` trains the policy that samples, and dropout makes it another one in each step: set `adapter.dropout` to 0",
+                config.align.name()
+            );
+            return Err(Failure::usage("adapter.dropout", message));
+        }
+        let Some(asked) = config.train.max_steps else { return Ok(()) };
+        let examples = most_examples(&config.align, self.rollout);
+        let all = TrainConfig { max_steps: None, ..self.settings(config) }.plan(examples)?.total_steps;
+        if asked <= all {
+            return Ok(());
+        }
+        let message = format!(
+            "`train.max_steps` is {asked}, and the run has {all} in its rounds ({}): set more `rounds`, or leave `train.max_steps` out",
+            self.rounds
+        );
+        Err(Failure::usage("train.max_steps", message))
     }
 
     /// Returns which model the reference is.
@@ -284,13 +323,23 @@ fn rows_of(prompts: &Prompts) -> Outcome<KeptRows> {
     KeptRows::of(&prompts.examples().iter().map(Row::of_example).collect::<Vec<_>>())
 }
 
+/// Returns the hash that tells whether the responses in a run's folder are those of a run of this identity.
+fn store_key(identity: &Identity, seed: u64) -> String {
+    let Identity { settings, inputs, version_1, .. } = identity;
+    // As the first builds wrote it.
+    let text = format!("Identity {{ settings: {settings:?}, inputs: {inputs:?}, version_1: {version_1:?} }} {seed}");
+    setup::text_hash(&text)
+}
+
 /// Checks everything; what a run needs.
 ///
 /// # Errors
 /// When settings, data or models do not fit.
 pub fn plan(session: &Session, config: &AlignConfig) -> Outcome<RunPlan> {
     let (config, encoder, prompts) = read_prompts(session, config)?;
-    Prepared::new(session, &config, encoder, prompts)?.plan(session, &config)
+    let prepared = Prepared::new(session, &config, encoder, prompts)?;
+    prepared.check_new(&config)?;
+    prepared.plan(session, &config)
 }
 
 /// Trains in rounds, and leaves the model in `<folder>/model`.
@@ -303,6 +352,13 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
     let prepared = Prepared::new(session, config, encoder, prompts)?;
     if let Some(server) = &prepared.rollout.server {
         server::check(server)?;
+    }
+    let sources = [("reward", Some(prepared.reward)), ("watch", config.watch.as_ref())];
+    for (section, settings) in sources.into_iter().filter_map(|(section, settings)| Some((section, settings?))) {
+        Judge::try_out(session, (section, settings))?;
+    }
+    if !resume {
+        prepared.check_new(config)?;
     }
     let plan = prepared.plan(session, config)?;
     plan.warn();
@@ -318,18 +374,19 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
         log::info!("{}", adaptation.reference());
         adaptation.adapt(&mut settings);
     }
-    let key = setup::text_hash(&format!("{:?} {}", settings.identity, settings.seed));
+    let [key, earlier] = [origin.stable(), origin.identity()].map(|identity| store_key(&identity, settings.seed));
+    Store::adopt(&run, &earlier, &key)?;
     let store = Store::open(&run, &key)?;
     let reference = prepared.reference(config);
     let Prepared {
         rollout, reward, encoder, model_config, generation, prompts, adaptation, value, ptx, measured, ..
     } = prepared;
     let output = store.folder().join("rewards.jsonl");
-    let judge = Judge::new(session, config, reward, rollout.keep, &encoder, &prompts, output)?;
+    let judge = Judge::new(session, config, ("reward", reward), rollout.keep, &encoder, &prompts, output)?;
     let watch = match &config.watch {
         Some(settings) => {
             let output = store.folder().join("watch.jsonl");
-            let judge = Judge::new(session, config, settings, rollout.keep, &encoder, &prompts, output)?;
+            let judge = Judge::new(session, config, ("watch", settings), rollout.keep, &encoder, &prompts, output)?;
             Some(Watch::new(judge))
         }
         None => None,

@@ -5,7 +5,8 @@ use std::path::Path;
 use serde_json::{Map, Value};
 use setpoint_align::{LogZ0, ReferenceSample};
 use setpoint_data::{
-    EncodeReport, Example, ExampleStore, Lengths, Record, TextEncoder, Uses, load_records, pointwise_row,
+    Boundary, EncodeOptions, EncodeReport, Example, ExampleStore, Lengths, LongRows, Record, ResponseEnd, TextEncoder,
+    Uses, load_records, pointwise_row,
 };
 use setpoint_train::Order;
 
@@ -36,30 +37,22 @@ pub struct Prompts {
 }
 
 impl Prompts {
-    /// Reads and encodes the prompts of the data. Prompts that are longer than `encode.max_prompt_length` are left out.
+    /// Reads and encodes the prompts of the data. Prompts that are longer than `encode.max_prompt_length`, or leave no room for a response
+    /// within `encode.max_length`, are left out, unless `encode.long_rows` makes them an error.
     ///
     /// # Errors
     /// When the data cannot be read, a prompt cannot be encoded, or there are fewer prompts than the settings name for a round.
     pub fn read(session: &Session, config: &AlignConfig, encoder: &TextEncoder) -> Outcome<Self> {
+        warn_of_no_effect(config);
         let (records, read) = load_records(&setup::looking_at(&config.data, Uses::PROMPT))?;
         setup::note_left_out("prompts", &read);
         let (seen, ids) = setup::prompts(&records, &config.data, encoder, "prompts", session)?;
         // A text stays a text, which the next job reads as this one did. The system turn of the settings it would not know.
         let records = if config.data.system.is_some() { seen } else { records };
-        let all = records.len();
-        let fits = |ids: &Vec<u32>| config.encode.max_prompt_length.is_none_or(|most| ids.len() <= most);
-        let (records, ids): (Vec<Record>, Vec<Vec<u32>>) =
-            records.into_iter().zip(ids).filter(|(_, ids)| fits(ids)).unzip();
-        if ids.len() < all {
-            let most = config.encode.max_prompt_length.unwrap_or_default();
-            log::info!(
-                "{} of {all} prompts have more than {most} tokens (encode.max_prompt_length) and are left out",
-                all - ids.len()
-            );
-        }
+        let (records, ids) = short_enough(&config.encode, records, ids)?;
         if ids.is_empty() {
             return Err(Failure::run(format!("{}: no prompt is left to sample responses to", config.data.name()))
-                .hint("shorten the prompts, or raise encode.max_prompt_length"));
+                .hint("shorten the prompts, or raise encode.max_prompt_length and encode.max_length"));
         }
         if let Some(named) =
             config.rollout.as_ref().and_then(|rollout| rollout.prompts).filter(|&named| ids.len() < named)
@@ -166,6 +159,65 @@ impl Prompts {
     }
 }
 
+/// Leaves out the prompts that are too long, and says how many.
+///
+/// # Errors
+/// When there is one and the settings make it an error.
+fn short_enough(
+    encode: &EncodeOptions,
+    records: Vec<Record>,
+    ids: Vec<Vec<u32>>,
+) -> Outcome<(Vec<Record>, Vec<Vec<u32>>)> {
+    let excess = |ids: &Vec<u32>| -> Option<String> {
+        let longer = |most: &usize| ids.len() > *most;
+        let of_prompt = encode.max_prompt_length.filter(longer);
+        let of_prompt = of_prompt.map(|most| format!("more than {most} tokens (encode.max_prompt_length)"));
+        // A response has a token at least.
+        let whole = encode.max_length.filter(|most| ids.len() >= *most);
+        of_prompt.or(whole.map(|most| format!("no room for a response within {most} tokens (encode.max_length)")))
+    };
+    let all = records.len();
+    let mut left_out: Vec<(String, usize)> = Vec::new();
+    let mut kept = (Vec::with_capacity(all), Vec::with_capacity(all));
+    for (record, ids) in records.into_iter().zip(ids) {
+        let Some(reason) = excess(&ids) else {
+            kept.0.push(record);
+            kept.1.push(ids);
+            continue;
+        };
+        if encode.long_rows == LongRows::Error {
+            return Err(Failure::run(format!("{}: the prompt has {} tokens: {reason}", record.source, ids.len()))
+                .hint("shorten it, or leave such prompts out (encode.long_rows = \"drop\")"));
+        }
+        match left_out.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, count)) => *count += 1,
+            None => left_out.push((reason, 1)),
+        }
+    }
+    for (reason, count) in left_out {
+        log::info!("{count} of {all} prompts have {reason} and are left out");
+    }
+    Ok(kept)
+}
+
+/// Warns of settings of responses in files, which say nothing about responses that are sampled. Rows of `[sft_data]` follow them.
+fn warn_of_no_effect(config: &AlignConfig) {
+    if config.sft_data.is_some() {
+        return;
+    }
+    let encode = &config.encode;
+    for (name, is_set) in [
+        ("response_end", encode.response_end == ResponseEnd::Template),
+        ("boundary", encode.boundary == Boundary::Rendered),
+    ] {
+        if is_set {
+            log::warn!(
+                "encode.{name} has no effect in rounds: the policy samples from the end of the prompt to its stop token"
+            );
+        }
+    }
+}
+
 /// Returns the rows of a round of `all` rows: the next `count` of one shuffled pass over them after another.
 pub fn next_of(all: usize, seed: u64, round: u64, count: usize) -> Vec<usize> {
     next_of_passes(all, &|pass| Order::new(seed).epoch(pass, all), round, count)
@@ -187,9 +239,44 @@ fn next_of_passes(length: usize, pass: &dyn Fn(u64) -> Vec<usize>, round: u64, c
 
 #[cfg(test)]
 mod tests {
-    use setpoint_data::{DataSource, DatasetConfig};
+    use setpoint_data::{DataSource, DatasetConfig, Prompt, Source};
 
     use super::*;
+
+    #[test]
+    fn prompts_that_are_too_long_are_left_out_or_an_error() {
+        let record = |row: usize| {
+            let source = Source::line(Path::new("prompts.jsonl"), row, row + 1);
+            Record { source, ..Record::new(Prompt::Text("?".to_owned()), Vec::new()) }
+        };
+        let lengths = [3, 9, 5, 6];
+        let read = |encode: EncodeOptions| {
+            let ids = lengths.map(|length| vec![7; length]).to_vec();
+            short_enough(&encode, (0..4).map(record).collect(), ids)
+        };
+        let kept = |max_prompt_length, max_length, long_rows| {
+            let encode = EncodeOptions { max_prompt_length, max_length, long_rows, ..EncodeOptions::default() };
+            read(encode).map(|(records, ids)| {
+                assert_eq!(records.len(), ids.len());
+                records.iter().map(|record| record.source.row).collect::<Vec<_>>()
+            })
+        };
+        assert_eq!(kept(None, None, LongRows::Error).unwrap(), [0, 1, 2, 3]);
+        assert_eq!(kept(Some(5), None, LongRows::Drop).unwrap(), [0, 2]);
+        // A prompt of as many tokens as prompt and response may have leaves no room.
+        assert_eq!(kept(None, Some(6), LongRows::Drop).unwrap(), [0, 2]);
+        assert_eq!(kept(None, Some(7), LongRows::CutPrompt).unwrap(), [0, 2, 3]);
+        for (most, all, said) in [
+            (Some(5), None, "more than 5 tokens (encode.max_prompt_length)"),
+            (None, Some(9), "no room for a response within 9 tokens (encode.max_length)"),
+        ] {
+            let failure = kept(most, all, LongRows::Error).unwrap_err().to_string();
+            assert!(
+                failure.contains("prompts.jsonl:2: the prompt has 9 tokens: ") && failure.contains(said),
+                "{failure}"
+            );
+        }
+    }
 
     #[test]
     fn rounds_go_through_the_data_pass_by_pass() {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use setpoint_train::{RunDir, TrainConfig};
+use setpoint_train::RunDir;
 
 use super::settings::RolloutSection;
 use super::store::{Remains, Store};
@@ -20,10 +20,8 @@ pub struct Pruner<'a> {
 }
 
 impl<'a> Pruner<'a> {
-    /// Creates the pruner of a run with so many `examples` in a round.
-    pub fn new(run: &'a RunDir, rollout: &RolloutSection, settings: &TrainConfig, examples: usize) -> Self {
-        let steps = examples.div_ceil(settings.batch_size.max(1)) as u64;
-        let steps_per_round = steps.saturating_mul(rollout.epochs_per_round).max(1);
+    /// Creates the pruner of a run with so many steps in a round, one at least.
+    pub fn new(run: &'a RunDir, rollout: &RolloutSection, steps_per_round: u64) -> Self {
         Self { run, keep: rollout.keep_rounds, steps_per_round, remains: BTreeMap::new() }
     }
 
@@ -76,10 +74,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let run = RunDir::create(dir.path().join("run")).unwrap();
         let store = Store::open(&run, "a").unwrap();
-        let rollout = RolloutSection { keep_rounds: Some(2), epochs_per_round: 3, ..RolloutSection::default() };
-        // Three batches in a pass, nine steps in a round.
-        let settings = TrainConfig { batch_size: 4, ..TrainConfig::default() };
-        let mut pruner = Pruner::new(&run, &rollout, &settings, 10);
+        let rollout = RolloutSection { keep_rounds: Some(2), ..RolloutSection::default() };
+        let mut pruner = Pruner::new(&run, &rollout, 9);
         for round in 0..6 {
             store.write_round(round, &StoredRound { rows: Vec::new(), mismatched: Vec::new() }).unwrap();
             pruner.note(round, Remains { signs: RoundSigns { round, ..RoundSigns::default() }, next: None });
@@ -97,7 +93,7 @@ mod tests {
         }
         assert_eq!(store.remains(3).unwrap().map(|remains| remains.signs.round), Some(3));
         // All stay by default.
-        let mut pruner = Pruner::new(&run, &RolloutSection::default(), &settings, 10);
+        let mut pruner = Pruner::new(&run, &RolloutSection::default(), 9);
         pruner.note(4, Remains { signs: RoundSigns::default(), next: None });
         pruner.prune(&store, 5);
         assert_eq!(left(), [0, 4, 5]);

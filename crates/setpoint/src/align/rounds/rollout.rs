@@ -130,6 +130,9 @@ impl Rollouts<'_> {
             }
             self.timing.scoring += sampled.elapsed().as_secs_f64();
         }
+        let is_unscored = |row: &RolloutRow| row.rewards.iter().any(Option::is_none);
+        let has_unscored = |part: &Option<Vec<RolloutRow>>| part.iter().flatten().any(is_unscored);
+        let unscored: Vec<usize> = (0..made.len()).filter(|&chunk| has_unscored(&made[chunk])).collect();
         let rows: Vec<RolloutRow> = made.into_iter().flatten().flatten().collect();
         if let Some(remote) = &mut self.remote {
             remote.end_round();
@@ -142,8 +145,12 @@ impl Rollouts<'_> {
             );
         }
         let rewards = || rows.iter().flat_map(|row| &row.rewards);
-        self.judge.end_round(round, rewards().filter(|reward| reward.is_none()).count(), rewards().count())?;
-        Ok(rows)
+        let ended = self.judge.end_round(round, rewards().filter(|reward| reward.is_none()).count(), rewards().count());
+        if ended.is_err() {
+            // A run that goes on asks again about what had no reward. The same responses are sampled, and what the source answered is kept.
+            unscored.into_iter().try_for_each(|chunk| self.store.remove_chunk(round, chunk))?;
+        }
+        ended.map(|()| rows)
     }
 
     /// Returns the responses to the prompts of some parts, by the policy on the devices or by the server.

@@ -33,7 +33,8 @@ pub struct RolloutSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1), extend("x-unit" = "prompts"))]
     pub prompts: Option<usize>,
-    /// The number of responses to each prompt. The default depends on the method: 2 for pairs and RLOO, 8 for GRPO, 1 for PPO, 4 for the others.
+    /// The number of responses to each prompt. The default depends on the method: 2 for pairs and RLOO, 8 for GRPO, 1 for PPO and
+    /// REINFORCE++, 4 for the others.
     #[schemars(range(min = 1), extend("x-unit" = "responses"))]
     pub samples: usize,
     /// The greatest number of tokens of a response, its stop token included.
@@ -294,6 +295,14 @@ pub fn trained_temperature(method: &Method, rollout: &RolloutSection) -> f64 {
 /// Returns whether the log-probabilities of the policy that samples and of the reference are at the same temperature.
 pub fn has_one_temperature(method: &Method, rollout: &RolloutSection) -> bool {
     policy_temperature(method, rollout) == trained_temperature(method, rollout)
+}
+
+/// Returns whether the samples of a round are those of the policy whose log-probabilities are computed, so that their mean log-ratio to the
+/// reference estimates a KL divergence.
+pub fn estimates_kl(method: &Method, rollout: &RolloutSection) -> bool {
+    let is_own = rollout.server.is_none() || rollout.reload.is_some();
+    let is_whole = rollout.top_k.is_none() && rollout.top_p.is_none_or(|p| p >= 1.0);
+    is_own && is_whole && policy_temperature(method, rollout) == rollout.temperature
 }
 
 /// Returns whether the training path computes no log-probabilities of the policy that samples before it trains: in the only step of a round the

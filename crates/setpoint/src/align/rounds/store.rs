@@ -80,9 +80,22 @@ impl Store {
             }
             setpoint_files::remove_tree(&folder)?;
             setpoint_files::create_dir(&folder)?;
-            setpoint_files::write::<Failure>(&path, |out| Ok(out.put(format!("{origin}\n").as_bytes())?))?;
+            write_origin(&path, origin)?;
         }
         Ok(Self { folder })
+    }
+
+    /// Gives the rounds of a run that an earlier build noted as those of `earlier` the present `origin`: that build hashed settings as well
+    /// which may change when a run goes on.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn adopt(run: &RunDir, earlier: &str, origin: &str) -> Outcome {
+        let path = run.join(FOLDER).join(ORIGIN);
+        match setpoint_files::read_text(&path) {
+            Ok(found) if found.trim_end() == earlier => write_origin(&path, origin),
+            _ => Ok(()),
+        }
     }
 
     /// Returns the place of further files.
@@ -148,6 +161,14 @@ impl Store {
         write_rows(&self.part(round, chunk), rows)
     }
 
+    /// Removes a part of a round, which is then made again.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn remove_chunk(&self, round: u64, chunk: usize) -> Outcome {
+        Ok(setpoint_files::remove_tree(&self.part(round, chunk))?)
+    }
+
     /// Writes a whole round, and removes its parts.
     ///
     /// # Errors
@@ -209,6 +230,10 @@ impl Store {
         setpoint_files::remove_tree(&self.parts(round))?;
         Ok(Some(StoredRound { rows: read_rows(&path)?, mismatched: seal.mismatched }))
     }
+}
+
+fn write_origin(path: &Path, origin: &str) -> Outcome {
+    setpoint_files::write::<Failure>(path, |out| Ok(out.put(format!("{origin}\n").as_bytes())?))
 }
 
 fn write_rows(path: &Path, rows: &[RolloutRow]) -> Outcome {
@@ -293,6 +318,9 @@ mod tests {
         store.write_chunk(0, 1, &whole.rows).unwrap();
         assert_eq!(store.chunk(0, 1).as_ref(), Some(&whole.rows));
         assert_eq!(store.chunk(0, 0), None);
+        store.write_chunk(0, 3, &whole.rows).unwrap();
+        store.remove_chunk(0, 3).unwrap();
+        assert_eq!((store.chunk(0, 3), store.chunk(0, 1).is_some()), (None, true), "one part alone is gone");
         assert_eq!(store.round(0).unwrap(), None, "not whole yet");
         store.write_round(0, &whole).unwrap();
         assert_eq!(store.round(0).unwrap().as_ref(), Some(&whole));
@@ -313,6 +341,21 @@ mod tests {
             "{failure}"
         );
         assert_eq!(Store::open(&run, "b").unwrap().round(0).unwrap(), None);
+    }
+
+    #[test]
+    fn rounds_that_an_earlier_build_noted_in_another_way_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::create(dir.path().join("run")).unwrap();
+        Store::adopt(&run, "earlier", "now").unwrap();
+        let whole = StoredRound { rows: vec![row(3)], mismatched: Vec::new() };
+        Store::open(&run, "earlier").unwrap().write_round(0, &whole).unwrap();
+        // Those of other inputs do not become its own.
+        Store::adopt(&run, "other", "now").unwrap();
+        assert_eq!(setpoint_files::read_text(&run.join("rollouts/origin")).unwrap(), "earlier\n");
+        Store::adopt(&run, "earlier", "now").unwrap();
+        assert_eq!(Store::open(&run, "now").unwrap().round(0).unwrap().as_ref(), Some(&whole));
+        assert_eq!(Store::open(&run, "earlier").unwrap().round(0).unwrap(), None);
     }
 
     #[test]

@@ -56,7 +56,7 @@ impl<'a> Watch<'a> {
         let rewards = self.judge.rewards(&answers, encoder, prompts);
         let rewards = rewards.map_err(|failure| failure.at(format_args!("round {round}, [watch]")))?.sums;
         let unscored = rewards.iter().filter(|reward| reward.is_none()).count();
-        self.judge.end_round(round, unscored, rewards.len())?;
+        self.judge.end_round(round, unscored, rewards.len()).map_err(|failure| failure.at("[watch]"))?;
         let stopped = rows.iter().flat_map(|row| &row.stopped);
         let penalty = self.judge.missing_stop_penalty();
         let scored = rewards.iter().zip(stopped);
