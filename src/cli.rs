@@ -182,7 +182,7 @@ pub struct PlanArgs {
     /// Hugging Face model folder or hub model id (setting model.path)
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// .jsonl, .json or .parquet file, folder or hub dataset id (setting data.path); may be repeated
+    /// .jsonl, .json, .csv or .parquet file, folder or hub dataset id (setting data.path); may be repeated
     #[arg(long, value_name = "FILE")]
     pub data: Vec<String>,
     /// Rounds of training on responses that the policy samples, of align (setting rounds)
@@ -255,7 +255,7 @@ pub enum InspectCommand {
         /// Hugging Face folder or hub model id, for its tokenizer and template (setting model.path)
         #[arg(long, value_name = "DIR")]
         model: PathBuf,
-        /// .jsonl, .json or .parquet file, folder or hub dataset id (setting data.path); may be repeated
+        /// .jsonl, .json, .csv or .parquet file, folder or hub dataset id (setting data.path); may be repeated
         #[arg(long, value_name = "FILE", required = true)]
         data: Vec<String>,
         /// Rows to show

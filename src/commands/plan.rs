@@ -79,4 +79,7 @@ fn say(plan: &RunPlan) {
     if let Some(warning) = plan.warning() {
         progress::note(format!("warning: {warning}"));
     }
+    if let Some(remark) = plan.remark() {
+        progress::note(remark);
+    }
 }

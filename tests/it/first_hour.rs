@@ -187,6 +187,14 @@ fn remedies_name_the_settings_that_help() {
     };
     sft(json!({"question": "What day is it?", "answer": "Friday."}), &policy)
         .fails(1, &["question", "--set data.columns.prompt=question"]);
+    // The command that the hint gives can be pasted.
+    let row = json!({"id": 1, "query": "What day is it?", "response": "Friday."});
+    let ran = sft(row.clone(), &policy);
+    let hint = ran.stderr.split("rename columns: ").nth(1).unwrap_or_else(|| panic!("{ran:#?}")).trim().to_owned();
+    let (_dir, data) = file("rows.jsonl", &format!("{row}\n"));
+    let arguments = ["sft", "--dry-run", "--model", &policy, "--data", &data];
+    let words: Vec<&str> = hint.split_whitespace().collect();
+    setpoint(&[&arguments[..], &words[..]].concat()).ok();
     let (_dir, data) = file("rows.jsonl", "{\"prompt\": \"What day is it?\", \"answer\": \"Friday.\"}\n");
     let columns = "data.columns.completion=anser";
     setpoint(&["sft", "--dry-run", "--model", &policy, "--data", &data, "--set", columns])
@@ -206,4 +214,65 @@ fn a_report_of_a_search_names_its_trials() {
     std::fs::create_dir_all(dir.path().join("trials/000")).unwrap();
     let output = text(&dir.path().join("report.html"));
     setpoint(&["report", &text(dir.path()), "--output", &output]).fails(1, &["sweep or comparison", "trials/*"]);
+}
+
+#[test]
+fn whole_texts_are_learned_as_they_are() {
+    let policy = text(model());
+    let (dir, data) =
+        file("texts.jsonl", "{\"text\": \"The sum is four.\", \"url\": \"x\"}\n{\"text\": \"Saturday.\"}\n");
+    let run = text(&dir.path().join("run"));
+    let ran = setpoint(&["sft", "--model", &policy, "--data", &data, "--run", &run, "--set", "train.max_steps=1"]).ok();
+    assert!(ran.stderr.contains("texts without a prompt are learned whole, without the chat template"), "{ran:#?}");
+    let shown = setpoint(&["inspect", "data", "--plain", "--model", &policy, "--data", &data]).ok().stdout;
+    // This tokenizer puts nothing before a text, so its first token is context.
+    assert_eq!(shown.matches("   1 prompt token, ").count(), 2, "{shown}");
+    assert!(!shown.contains("<|user|>") && shown.matches("<|end|>").count() == 2, "{shown}");
+    let sft = |row: serde_json::Value, more: &[&str]| {
+        let (_dir, data) = file("rows.jsonl", &format!("{row}\n"));
+        setpoint(&[&["sft", "--dry-run", "--model", &policy, "--data", &data], more].concat())
+    };
+    sft(json!({"text": "<|user|>What day is it?<|end|><|assistant|>Friday.<|end|>"}), &[])
+        .fails(1, &["rows.jsonl:1", "`<|end|>`", "given as `messages`"]);
+    sft(json!({"content": "Saturday."}), &[]).fails(1, &["--set data.columns.text=content"]);
+    sft(json!({"content": "Saturday."}), &["--set", "data.columns.text=content"]).ok();
+}
+
+#[test]
+fn a_default_learning_rate_that_does_not_suit_the_model_is_named() {
+    let policy = text(model());
+    let (_dir, data) = file("rows.jsonl", &rewarded_rows(4));
+    let (_pairs, pairs) =
+        file("pairs.jsonl", "{\"prompt\": \"Day?\", \"chosen\": \"Friday.\", \"rejected\": \"Four.\"}\n");
+    let said = |arguments: &[&str]| setpoint(&[arguments, &["--model", &policy]].concat()).ok().stderr;
+    for (arguments, rate) in [
+        (&["sft", "--dry-run", "--data", &pairs][..], "2e-5"),
+        (&["sft", "--dry-run", "--data", &pairs, "--set", "adapter.rank=2"], "2e-4"),
+        (&["reward", "--dry-run", "--data", &pairs], "1e-5"),
+        (&["align", "--dry-run", "--data", &data], "5e-7"),
+        (&["plan", "--job", "align", "--data", &data], "5e-7"),
+    ] {
+        let remark = format!("train.learning_rate is the default, {rate}: ");
+        assert!(said(arguments).contains(&remark), "{arguments:?}");
+        let chosen = said(&[arguments, &["--set", "train.learning_rate=1e-3"]].concat());
+        assert!(!chosen.contains("is the default"), "{chosen}");
+    }
+}
+
+#[test]
+fn the_log_of_a_training_has_its_evaluations() {
+    let dir = tempfile::tempdir().unwrap();
+    let (policy, data) = (text(model()), text(&demo("pretrain/sft.jsonl")));
+    let held_out = format!("eval_data.path={data}");
+    let sft = |name: &str, more: &[&str]| {
+        let run = text(&dir.path().join(name));
+        let mut arguments = vec!["sft", "--model", &policy, "--data", &data, "--run", &run];
+        for set in ["data.max_rows=8", &held_out, "eval_data.max_rows=4", "train.max_steps=2", "train.eval_steps=1"] {
+            arguments.extend(["--set", set]);
+        }
+        let ran = setpoint(&[&arguments[..], more].concat()).ok();
+        ran.stderr.lines().filter(|line| line.trim().starts_with("step ") && line.contains("eval_loss")).count()
+    };
+    assert_eq!(sft("loud", &[]), 2);
+    assert_eq!(sft("quiet", &["--quiet"]), 0);
 }

@@ -7,6 +7,10 @@ use std::path::PathBuf;
 pub use self::encode::EncodeProblem;
 use crate::record::Source;
 
+/// The remedy for the files of `Dataset.save_to_disk`.
+const ARROW: &str =
+    ". Arrow files, which `save_to_disk` writes, are not read: write the data set by `to_parquet` or `to_json`";
+
 /// An error between a file on disk and token ids.
 ///
 /// Every variant names the input at fault (file, line or row, column, token), what was expected, what was found, and what
@@ -48,10 +52,35 @@ pub enum Error {
         dataset: String,
     },
     /// The name of a file does not say how it is encoded.
-    #[error("{}: unknown file type; expected .jsonl, .ndjson, .json, .csv, .tsv (also .gz or .zst) or .parquet", path.display())]
+    #[error(
+        "{}: unknown file type; expected .jsonl, .ndjson, .json, .csv, .tsv (also .gz or .zst) or .parquet{}",
+        path.display(),
+        if path.extension().is_some_and(|extension| extension == "arrow") { ARROW } else { "" }
+    )]
     UnknownFileType {
         /// The file.
         path: PathBuf,
+    },
+    /// A folder or hub repository holds no file that can be read.
+    #[error(
+        "{dataset}: no data files; expected .parquet, .jsonl, .json, .csv or .tsv{}",
+        if *has_arrow { ARROW } else { "" }
+    )]
+    NoDataFiles {
+        /// The data set.
+        dataset: String,
+        /// True if there are Arrow files.
+        has_arrow: bool,
+    },
+    /// A folder or hub repository does not hold the subset that was asked for.
+    #[error("{dataset}: no subset `{wanted}`; found: {found}. Set `data.subset` to one of these, or leave it out")]
+    NoSubset {
+        /// The data set.
+        dataset: String,
+        /// The subset asked for.
+        wanted: String,
+        /// The subsets there are.
+        found: String,
     },
     /// A folder or hub repository does not hold the split that was asked for.
     #[error("{dataset}: no split `{wanted}`{}; found: {found}. Set `data.split`{} to one of these", subset.as_ref().map(|s| format!(" in subset `{s}`")).unwrap_or_default(), if subset.is_some() { " or `data.subset`" } else { "" })]
@@ -366,7 +395,9 @@ pub enum RowProblem {
         found: usize,
     },
     /// A conversation does not end with an assistant turn.
-    #[error("`{column}`: {reason}. A conversation must end with the assistant turn that is to be learned")]
+    #[error(
+        "`{column}`: {reason}. A conversation must end with the assistant turn that is to be learned. Fix the row, or set `data.on_bad_row = \"drop\"`"
+    )]
     BadConversation {
         /// The column.
         column: String,

@@ -113,8 +113,19 @@ impl Message {
     /// Returns whether the turn says nothing: no text but whitespace, and no tool call.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.content.trim().is_empty() && self.tool_calls().is_empty()
+        is_blank(&self.content) && self.tool_calls().is_empty()
     }
+}
+
+/// Returns whether a character is whitespace to Python, and so to the `trim` of a chat template: Unicode's White_Space and the separators
+/// U+001C to U+001F.
+pub(crate) fn is_space(c: char) -> bool {
+    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
+}
+
+/// Returns whether a text has nothing but whitespace, which templates trim.
+pub(crate) fn is_blank(text: &str) -> bool {
+    text.chars().all(is_space)
 }
 
 /// The text or conversation that the responses answer.

@@ -216,6 +216,11 @@ pub fn adapted<M: HasDecoder>(model: M, adaptation: Option<&Adaptation>, seed: u
     }
 }
 
+/// Returns the default learning rate of a job, whose rate for all weights is given.
+pub(crate) fn default_rate(full: f64, has_adapter: bool) -> f64 {
+    if has_adapter { full * RATE } else { full }
+}
+
 /// Multiplies the default learning rate of a job by [`RATE`] if the user's settings have a section `[adapter]`.
 pub(crate) fn adapt_rate(defaults: &mut Table, user: &Table) {
     let rate = defaults.get_mut("train").and_then(|train| train.get_mut("learning_rate"));

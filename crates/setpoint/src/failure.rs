@@ -157,14 +157,29 @@ fn hint_for(message: &str) -> Option<String> {
         ));
     }
     if lower.contains("belong to no known format") {
-        return Some(
-            "rename columns, as in --set data.columns.prompt=question --set data.columns.completion=answer".into(),
-        );
+        return Some(rename_hint(message));
     }
     if lower.contains("permission denied") {
         return Some("check who owns the file or folder, or choose another one".into());
     }
     None
+}
+
+/// Returns how columns that belong to no format are renamed: those of the message, if their names tell a prompt and its answer.
+fn rename_hint(message: &str) -> String {
+    const PROMPTS: [&str; 7] = ["question", "query", "problem", "instruction", "input", "inputs", "user"];
+    const ANSWERS: [&str; 7] = ["answer", "response", "output", "solution", "target", "targets", "assistant"];
+    let listed = message.split_once("columns [").and_then(|(_, rest)| rest.split_once(']'));
+    let columns: Vec<&str> = listed.map_or_else(Vec::new, |(columns, _)| columns.split(", ").collect());
+    let found = |names: [&'static str; 7]| names.into_iter().find(|name| columns.contains(name));
+    match (found(PROMPTS), found(ANSWERS)) {
+        (Some(prompt), Some(answer)) => {
+            format!("rename columns: --set data.columns.prompt={prompt} --set data.columns.completion={answer}")
+        }
+        _ => "rename columns, as in --set data.columns.prompt=question --set data.columns.completion=answer, or \
+              --set data.columns.text=content for whole texts"
+            .to_owned(),
+    }
 }
 
 /// Returns a message as it is shown: on one line, not too long, without the numbers of the system.

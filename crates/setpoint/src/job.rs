@@ -190,7 +190,7 @@ pub const DATA: Flag = Flag {
         "data",
         "FILE",
         "data.path",
-        ".jsonl, .json or .parquet file, folder or hub dataset id (setting data.path); may be repeated",
+        ".jsonl, .json, .csv or .parquet file, folder or hub dataset id (setting data.path); may be repeated",
     )
 };
 /// `--adapter`.

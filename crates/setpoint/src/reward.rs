@@ -17,7 +17,7 @@ use setpoint_transformer::{Architecture, CausalLm, ModelConfig, SaveOptions};
 use sha2::{Digest, Sha256};
 use toml::Table;
 
-use crate::adapter::{self, Adaptation, adapt_rate, adapted, with_tokenizer};
+use crate::adapter::{self, Adaptation, adapt_rate, adapted, default_rate, with_tokenizer};
 use crate::config::load::to_table;
 use crate::config::sections::{
     ModelSection, Wanted, validate_best, validate_data, validate_encode, validate_saving, validate_train,
@@ -32,7 +32,7 @@ use crate::session::{Meter, Session};
 use crate::setup::{self, Reading};
 use crate::tasks::PART_TOKENS;
 use crate::training::tracker::{self, TrackerSection};
-use crate::training::{Companions, Mix, Output, RunPlan, Saver, Shape, conclude, open_run, train};
+use crate::training::{Companions, Mix, Output, Rates, RunPlan, Saver, Shape, conclude, open_run, train};
 
 /// Settings of `setpoint reward`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -164,7 +164,7 @@ pub fn run(session: &Session, config: &RewardConfig, folder: &Path, resume: bool
     };
     let adaptation = adaptation(config)?;
     let plan = run_plan(session, config, &lm_config, &report, &mix, adaptation.as_ref())?;
-    plan.warn();
+    plan.warn(session.quiet);
     let run = open_run(session, folder, resume, config)?;
 
     let mut settings = config.train.clone();
@@ -258,7 +258,10 @@ fn run_plan(
     shape.num_labels = 1;
     let adapter = adaptation.map(|adaptation| adaptation.size(&shape, session.device())).transpose()?;
     let shape = Shape { config: &shape, model: &config.model, output: Output::Reward, adapter };
-    Ok(RunPlan::of(shape, report, &config.train, mix.visits(), &session.place)?.mixed(mix, report))
+    let plan = RunPlan::of(shape, report, &config.train, mix.visits(), &session.place)?;
+    let has_adapter = adaptation.is_some();
+    let default = default_rate(RewardConfig::default().train.learning_rate, has_adapter);
+    Ok(plan.rated(Rates::Reward, &config.train, default, has_adapter).mixed(mix, report))
 }
 
 /// Pairs with their margins.

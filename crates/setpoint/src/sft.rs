@@ -12,7 +12,7 @@ use setpoint_transformer::lora::{AdapterTask, LoraConfig};
 use setpoint_transformer::{CausalLm, ModelConfig};
 use toml::{Table, Value};
 
-use crate::adapter::{self, Adaptation, adapt_rate, adapted, with_tokenizer};
+use crate::adapter::{self, Adaptation, adapt_rate, adapted, default_rate, with_tokenizer};
 use crate::config::load::to_table;
 use crate::config::sections::{
     ModelSection, Wanted, validate_best, validate_saving, validate_sft_data, validate_sft_encode,
@@ -28,7 +28,7 @@ use crate::setup;
 use crate::tasks::sft::{SftExample, SftStore, SftTask};
 use crate::training::tracker::{self, TrackerSection};
 use crate::training::{
-    Companions, Mix, Output, RunPlan, SamplesSection, Saver, Shape, conclude, open_run, sampler, train,
+    Companions, Mix, Output, Rates, RunPlan, SamplesSection, Saver, Shape, conclude, open_run, sampler, train,
 };
 
 /// Settings of `setpoint sft`.
@@ -196,7 +196,7 @@ pub fn run(session: &Session, config: &SftConfig, folder: &Path, resume: bool) -
     let adaptation = Adaptation::of(&config.model, config.adapter.as_ref(), AdapterTask::CausalLm)?;
     let mix = Mix::of(&config.data, &data.store.sets())?;
     let plan = run_plan(session, config, &model_config, &data.report, &mix, adaptation.as_ref())?;
-    plan.warn();
+    plan.warn(session.quiet);
     let run = open_run(session, folder, resume, config)?;
 
     let mut settings = config.train.clone();
@@ -324,7 +324,10 @@ fn run_plan(
 ) -> Outcome<RunPlan> {
     let adapter = adaptation.map(|adaptation| adaptation.size(shape, session.device())).transpose()?;
     let shape = Shape { config: shape, model: &config.model, output: Output::Tokens, adapter };
-    Ok(RunPlan::of(shape, report, &config.train, mix.visits(), &session.place)?.mixed(mix, report))
+    let plan = RunPlan::of(shape, report, &config.train, mix.visits(), &session.place)?;
+    let has_adapter = adaptation.is_some();
+    let default = default_rate(SftConfig::default().train.learning_rate, has_adapter);
+    Ok(plan.rated(Rates::Sft, &config.train, default, has_adapter).mixed(mix, report))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::TextEncoder;
 use super::options::EncodeOptions;
 use crate::error::EncodeProblem;
-use crate::record::Message;
+use crate::record::{Message, is_space};
 
 /// Fields that hold a turn's thoughts, in the spellings of the common servers and templates.
 const FIELDS: [&str; 5] = ["reasoning_content", "reasoning", "thinking", "thought", "thoughts"];
@@ -94,7 +94,7 @@ fn ascii_only(json: &str) -> String {
 
 /// Without the whitespace at both ends, in Python's sense.
 fn trimmed(text: &str) -> &str {
-    text.trim_matches(|c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c))
+    text.trim_matches(is_space)
 }
 
 /// Everything that a message says.

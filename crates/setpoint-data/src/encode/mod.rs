@@ -104,6 +104,17 @@ impl Parts {
             lost: None,
         }
     }
+
+    /// Makes the first token of the only response the prompt: nothing comes before it from which it could be predicted.
+    fn begin_with_first_token(&mut self) {
+        for (response, thoughts) in self.responses.iter_mut().zip(&mut self.thoughts) {
+            self.prompt.push(response.remove(0));
+            for thought in thoughts.iter_mut() {
+                *thought = thought.start.saturating_sub(1)..thought.end - 1;
+            }
+            thoughts.retain(|thought| !thought.is_empty());
+        }
+    }
 }
 
 impl TextEncoder {

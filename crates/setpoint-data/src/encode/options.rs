@@ -104,7 +104,7 @@ pub struct EncodeOptions {
     pub train_on_thoughts: Option<bool>,
     /// The treatment of a record that cannot be encoded exactly.
     pub on_bad_row: BadRows,
-    /// Reads from messages if they are learned (`"weight": 0`), as SFT does, the job that learns turns.
+    /// Reads from messages if they are learned (`"weight": 0`), as SFT does, the job that learns turns, and learns texts without a prompt.
     #[serde(skip)]
     pub weighted_turns: bool,
     /// Most tokens that the model has positions for. The job knows it, not the user.

@@ -11,13 +11,15 @@ impl TextEncoder {
     pub(super) fn plain(&self, prompt: &str, record: &Record, options: &EncodeOptions) -> Result<Parts, EncodeProblem> {
         let (before, _) = self.tokens.encode(prompt)?;
         let ids = self.plain_prompt(prompt)?;
-        if ids.is_empty() {
+        let is_alone = prompt.is_empty() && record.responses.len() == 1;
+        if ids.is_empty() && !(is_alone && options.weighted_turns) {
             return Err(EncodeProblem::EmptyPrompt);
         }
         let learned = learned_responses(record, options)?;
         let mut parts = Parts { learned, ..Parts::of_prompt(ids) };
         for (index, response) in record.responses.iter().enumerate() {
             let (text, stop) = self.without_stop(response.text());
+            let text = if is_alone { self.without_bos(text) } else { text };
             if let Some(token) = self.control_token_in(text) {
                 return Err(EncodeProblem::ControlTokenInText {
                     place: format!("response {index}"),
@@ -47,6 +49,9 @@ impl TextEncoder {
             parts.responses.push(ids);
             parts.thoughts.push(thoughts);
         }
+        if parts.prompt.is_empty() {
+            parts.begin_with_first_token();
+        }
         Ok(parts)
     }
 
@@ -62,6 +67,12 @@ impl TextEncoder {
             return Err(EncodeProblem::ControlTokenInText { place: "the prompt".into(), token: text.clone() });
         }
         Ok(ids)
+    }
+
+    /// A text without a prompt that already begins with the text of BOS does not get a second one.
+    fn without_bos<'a>(&self, text: &'a str) -> &'a str {
+        let bos = self.special.bos.as_ref().filter(|(_, id)| self.prefix.contains(id));
+        bos.and_then(|(token, _)| text.strip_prefix(token.as_str())).unwrap_or(text)
     }
 
     /// A response that already ends with the text of a stop token does not get a second one.

@@ -55,7 +55,7 @@ pub enum EncodeProblem {
     },
     /// A text contains the text of a control token.
     #[error(
-        "{place} contains `{token}`, the text of a control token: the example would have two. Remove it from the text, or drop the row (`encode.on_bad_row = \"drop\"`)"
+        "{place} contains `{token}`, the text of a control token: the example would have two. Remove it from the text (turns that a chat template has rendered are given as `messages`, unrendered), or drop the row (`encode.on_bad_row = \"drop\"`)"
     )]
     ControlTokenInText {
         /// The place, such as "message 2 (user)".

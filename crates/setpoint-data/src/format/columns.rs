@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::Row;
 use super::cells::{structure, turns, typed};
 use crate::error::RowProblem;
+use crate::record::is_blank;
 
 /// The column by how much the chosen response is better, of any format.
 pub(super) const MARGIN: &str = "margin";
@@ -191,7 +192,7 @@ pub(super) fn finite(value: &Value, column: &str) -> Result<f64, RowProblem> {
 
 /// The text of a response: not empty, since whitespace alone teaches nothing and templates trim it.
 pub(super) fn response_text(text: String, column: &str) -> Result<String, RowProblem> {
-    if text.trim().is_empty() {
+    if is_blank(&text) {
         return Err(RowProblem::EmptyResponse { column: column.to_owned() });
     }
     Ok(text)

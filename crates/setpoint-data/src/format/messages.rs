@@ -45,10 +45,18 @@ mod tests {
         assert!(problem(r#"{"messages": []}"#).contains("no messages"));
         let text =
             problem(r#"{"messages": [{"role": "assistant", "content": "a"}, {"role": "user", "content": "?"}]}"#);
-        assert!(text.contains("the last message is of role `user`"), "{text}");
+        assert!(
+            text.contains("the last message is of role `user`") && text.contains("`data.on_bad_row = \"drop\"`"),
+            "{text}"
+        );
         let text = problem(r#"{"messages": [{"role": "assistant", "content": "a"}]}"#);
         assert!(text.contains("nothing precedes"), "{text}");
         let text = problem(r#"{"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": ""}]}"#);
+        assert!(text.contains("`messages` is empty"), "{text}");
+        // A template's `trim` leaves nothing of it.
+        let text = problem(
+            r#"{"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "\u001d\u00a0"}]}"#,
+        );
         assert!(text.contains("`messages` is empty"), "{text}");
         let text = problem(r#"{"messages": [{"role": "user", "content": 4}, {"role": "assistant", "content": "a"}]}"#);
         assert!(text.contains("`messages[0].content`: expected text, found the number 4"), "{text}");

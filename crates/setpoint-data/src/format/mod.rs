@@ -39,6 +39,7 @@ formats! {
     preference,
     messages,
     prompt_completion,
+    text,
     alpaca,
     alpaca_farm,
     sharegpt,

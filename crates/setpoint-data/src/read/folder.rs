@@ -95,25 +95,28 @@ fn entry(name: &str) -> Option<Entry<'_>> {
 
 /// The files of the configured split among the files of a repository, sorted by name.
 pub(super) fn select<'a>(names: &'a [String], config: &DatasetConfig) -> Result<Vec<&'a str>, Error> {
-    let mut entries: Vec<_> = names
-        .iter()
-        .filter_map(|name| entry(name))
-        .filter(|e| config.subset.as_deref().is_none_or(|s| e.subset == s || e.subset.ends_with(&format!("/{s}"))))
-        .collect();
+    let mut entries: Vec<_> = names.iter().filter_map(|name| entry(name)).collect();
+    if entries.is_empty() {
+        let has_arrow = names.iter().any(|name| name.ends_with(".arrow"));
+        return Err(Error::NoDataFiles { dataset: config.path.clone(), has_arrow });
+    }
+    if let Some(wanted) = &config.subset {
+        let found = subsets(entries.iter().map(|e| e.subset));
+        entries.retain(|e| e.subset == wanted || e.subset.ends_with(&format!("/{wanted}")));
+        if entries.is_empty() {
+            return Err(Error::NoSubset { dataset: config.path.clone(), wanted: wanted.clone(), found });
+        }
+    }
     // Next to other data a table is a summary, or the same rows again.
     if entries.iter().any(|e| !is_table(e.name)) {
         entries.retain(|e| !is_table(e.name));
-    }
-    if entries.is_empty() {
-        let found = "no data files (.parquet, .jsonl, .json, .csv, .tsv)".to_owned();
-        return Err(no_split(config, found));
     }
     let mut by_subset: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for e in entries.iter().filter(|e| e.split == config.split) {
         by_subset.entry(e.subset).or_default().push(e.name);
     }
     if by_subset.len() > 1 {
-        let found = by_subset.keys().map(|s| if s.is_empty() { "(top)" } else { s }).collect::<Vec<_>>().join(", ");
+        let found = subsets(by_subset.into_keys());
         return Err(Error::AmbiguousSubset { dataset: config.path.clone(), split: config.split.clone(), found });
     }
     if let Some((_, mut files)) = by_subset.pop_first() {
@@ -131,6 +134,12 @@ pub(super) fn select<'a>(names: &'a [String], config: &DatasetConfig) -> Result<
             Err(no_split(config, found.into_iter().collect::<Vec<_>>().join(", ")))
         }
     }
+}
+
+/// Returns the names of subsets in one line, each once.
+fn subsets<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: BTreeSet<&str> = names.map(|name| if name.is_empty() { "(top)" } else { name }).collect();
+    names.into_iter().collect::<Vec<_>>().join(", ")
 }
 
 fn no_split(config: &DatasetConfig, found: String) -> Error {
@@ -169,6 +178,18 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_without_data_says_what_is_read() {
+        let saved = ["dataset_info.json", "state.json", "data-00000-of-00001.arrow"];
+        let message = choose(&saved, "train", None).unwrap_err();
+        assert!(message.starts_with("folder: no data files; expected .parquet, ") && message.contains("`to_parquet`"));
+        let message = choose(&["README.md"], "train", Some("main")).unwrap_err();
+        assert_eq!(message, "folder: no data files; expected .parquet, .jsonl, .json, .csv or .tsv");
+        let file = Error::UnknownFileType { path: "data/train.arrow".into() }.to_string();
+        assert!(file.contains("`save_to_disk`"), "{file}");
+        assert!(!Error::UnknownFileType { path: "train.txt".into() }.to_string().contains("save_to_disk"));
+    }
+
+    #[test]
     fn tables_are_data_where_there_is_nothing_else() {
         assert_eq!(choose(&["train.csv", "test.csv.zst"], "test", None).unwrap(), ["test.csv.zst"]);
         assert_eq!(choose(&["train.csv", "train.jsonl", "sweep.csv"], "train", None).unwrap(), ["train.jsonl"]);
@@ -181,7 +202,11 @@ mod tests {
         let message = choose(&names, "train", None).unwrap_err();
         assert!(message.contains("several subsets: main, socratic"), "{message}");
         assert_eq!(choose(&names, "train", Some("socratic")).unwrap(), [names[1]]);
-        assert!(choose(&names, "train", Some("other")).unwrap_err().contains("in subset `other`"));
+        let message = choose(&names, "train", Some("other")).unwrap_err();
+        let expected =
+            "folder: no subset `other`; found: main, socratic. Set `data.subset` to one of these, or leave it out";
+        assert_eq!(message, expected);
+        assert!(choose(&names, "test", Some("main")).unwrap_err().contains("no split `test` in subset `main`"));
         // The hub's converted files: default/train/0000.parquet.
         let names = ["default/train/0000.parquet", "default/train/0001.parquet", "default/test/0000.parquet"];
         assert_eq!(choose(&names, "train", None).unwrap(), &names[..2]);

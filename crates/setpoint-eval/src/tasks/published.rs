@@ -41,12 +41,12 @@ impl TaskSet {
             DatasetConfig { subset: subset.map(str::to_owned), split: split.to_owned(), ..DatasetConfig::new(path) };
         config.revision = revision.map_or(config.revision, str::to_owned);
         let (mut docs, undecided) = match read_docs(task, &config, hub) {
-            Err(Error::Data(error @ DataError::NoSplit { .. })) if !Path::new(path).exists() && revision.is_none() => {
+            Err(Error::Data(error)) if lacks(&error) && !Path::new(path).exists() && revision.is_none() => {
                 config.revision = CONVERTED.to_owned();
                 // Where there is no conversion either, what was found in the first place is the more useful answer.
                 read_docs(task, &config, hub).map_err(|_| error)?
             }
-            Err(Error::Data(error @ DataError::NoSplit { .. })) if Path::new(path).is_dir() => {
+            Err(Error::Data(error)) if lacks(&error) && Path::new(path).is_dir() => {
                 let Some(subjects) = task.definition().subjects() else { return Err(error.into()) };
                 return by_subject(task, &subjects, path, shots, hub)?.ok_or_else(|| error.into());
             }
@@ -64,6 +64,11 @@ impl TaskSet {
         set.docs = docs;
         Ok(set)
     }
+}
+
+/// Returns whether a data set does not hold the files that were asked for.
+fn lacks(error: &DataError) -> bool {
+    matches!(error, DataError::NoSplit { .. } | DataError::NoSubset { .. } | DataError::NoDataFiles { .. })
 }
 
 /// Reads a task from a folder that holds subjects but not the subset of all; `None` if it holds none.

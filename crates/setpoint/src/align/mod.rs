@@ -34,7 +34,7 @@ use setpoint_train::{OnDemand, TrainConfig};
 use setpoint_transformer::lora::without_adapter;
 use setpoint_transformer::{CausalLm, RopeSwitch};
 
-use crate::adapter::{fix_dropout, with_tokenizer};
+use crate::adapter::{default_rate, fix_dropout, with_tokenizer};
 use crate::config::sections::validate_training_data;
 use crate::failure::{Failure, Outcome};
 use crate::job::{ADAPTER, DATA, DryRun, Flag, Job, MODEL, Planned, View, Work, word};
@@ -48,7 +48,7 @@ use crate::tasks::rows::RowTask;
 use crate::tasks::single::SingleResponses;
 use crate::tasks::stages::{PairedPrompt, RewardedPrompt, RowPrompt, WithReference};
 use crate::training::tracker;
-use crate::training::{Mix, Output, RunPlan, Shape, check_room, open_run};
+use crate::training::{Mix, Output, Rates, RunPlan, Shape, check_room, open_run};
 
 pub use self::audit::Audit;
 use self::data::{PreparedSet, ReferencedSet, SetReference, SetView, rows_of};
@@ -128,7 +128,7 @@ fn train_on(session: &Session, config: &AlignConfig, prepared: Prepared, folder:
     let measured = held_out(config, &prepared)?;
     let mix = mix(config, &prepared)?;
     let plan = run_plan(session, config, &prepared, &mix)?;
-    plan.warn();
+    plan.warn(session.quiet);
     let run = open_run(session, folder, resume, config)?;
     if !resume {
         check_room(session, &run, &config.model, plan.trained, &config.train)?;
@@ -294,9 +294,16 @@ fn run_plan(session: &Session, config: &AlignConfig, prepared: &Prepared, mix: &
     let adapter = adaptation.map(|adaptation| adaptation.size(model, session.device())).transpose()?;
     let shape = Shape { config: model, model: &config.model, output: Output::Tokens, adapter };
     let plan = RunPlan::of(shape, &prepared.report, &settings, mix.visits(), &session.place)?;
-    let plan = plan.mixed(mix, &prepared.report);
+    let plan = rated(plan, config, adaptation.is_some()).mixed(mix, &prepared.report);
     // The value network has the policy's size.
     Ok(if trains_value(config) { plan.twice() } else { plan })
+}
+
+/// Adds a remark on the learning rate to a plan, if it is the default and does not suit the model.
+fn rated(plan: RunPlan, config: &AlignConfig, has_adapter: bool) -> RunPlan {
+    let rates = if config.align.about().name == "orpo" { Rates::Orpo } else { Rates::Align };
+    let default = default_rate(AlignConfig::default().train.learning_rate, has_adapter);
+    plan.rated(rates, &config.train, default, has_adapter)
 }
 
 /// The training settings, as the method uses them.

@@ -304,7 +304,9 @@ fn validate_rows(data: &DatasetConfig, section: &str, problems: &mut Problems<'_
     problems.require(
         !data.path.is_empty() || !data.sources.is_empty() || problems.is_unread(&format!("{section}.sources")),
         &format!("{section}.path"),
-        format!("no data: set `{section}.path` to a .jsonl, .json or .parquet file, a folder, or a hub dataset id"),
+        format!(
+            "no data: set `{section}.path` to a .jsonl, .json, .csv or .parquet file, a folder, or a hub dataset id"
+        ),
     );
     problems.require(data.max_rows != Some(0), &format!("{section}.max_rows"), "must be at least 1");
 }

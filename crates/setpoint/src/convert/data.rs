@@ -19,6 +19,9 @@ pub fn data(draft: &mut Draft<'_>, names: Names<'_>) {
                     table.insert(key.to_owned(), text.into());
                 }
             }
+            if let Some(column) = draft.text("dataset_text_field").filter(|column| *column != "text") {
+                table.insert("columns".to_owned(), Table::from_iter([("text".to_owned(), Value::from(column))]).into());
+            }
             Some(table)
         }
         Tool::Trl | Tool::Axolotl => draft.get("datasets").and_then(|list| data_sets(draft, "datasets", list)),
@@ -116,7 +119,8 @@ fn data_set(draft: &mut Draft<'_>, name: &str, entry: &Json) -> Option<Table> {
         ("field_messages", "messages"),
         ("field_chosen", "chosen"),
         ("field_rejected", "rejected"),
-        ("field", "prompt"),
+        // Of `type: completion`.
+        ("field", "text"),
     ];
     let renamed = columns.into_iter().filter_map(|(theirs, ours)| {
         text(theirs).filter(|text| *text != ours).map(|text| (ours.to_owned(), Value::from(text)))

@@ -101,7 +101,8 @@ pub fn trainer(tool: Tool, source: &Map<String, Json>, said: Option<Trainer>) ->
             Some(other) => Err(unknown("rl", other)),
         },
         Tool::LlamaFactory => match (text("stage"), text("pref_loss")) {
-            (None | Some("sft"), _) => Ok(Trainer::Sft),
+            // Pre-training is SFT on whole texts.
+            (None | Some("sft" | "pt"), _) => Ok(Trainer::Sft),
             (Some("rm"), _) => Ok(Trainer::Reward),
             (Some("kto"), _) => Ok(Trainer::Kto),
             (Some("dpo"), Some("orpo")) => Ok(Trainer::Orpo),

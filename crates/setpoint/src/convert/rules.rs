@@ -130,6 +130,12 @@ fn dtype(draft: &mut Draft<'_>, names: Names<'_>) {
     } else {
         is_on("float32").then_some("f32")
     };
+    for name in ["bf16", "fp16"] {
+        // What `model.dtype` is by default: the checkpoint's own format where the device computes in it.
+        if names.contains(&name) && draft.text(name) == Some("auto") {
+            draft.agree(name);
+        }
+    }
     for name in ["fp16", "float16"] {
         if names.contains(&name) && draft.is_on(name) {
             draft.lose(

@@ -214,7 +214,7 @@ fn a_file_of_axolotl_with_what_it_cannot_carry_over() {
     ] {
         assert!(remark(&file, name).contains(part), "{name}: {}", remark(&file, name));
     }
-    for silent in ["wandb_project", "dataset_prepared_path"] {
+    for silent in ["wandb_project", "dataset_prepared_path", "bf16"] {
         assert!(file.remarks.iter().all(|remark| remark.name != silent), "{silent}");
     }
 }

@@ -14,11 +14,11 @@ const COLUMNS: [&str; 6] = ["question", "problem", "query", "turns", "instructio
 
 /// Returns the text of a record that is compared.
 pub(super) fn of_record(record: &Record, compare: Compared) -> String {
-    if compare == Compared::Prompts {
-        return prompt(&record.prompt);
-    }
     let responses = record.responses.iter().map(|response| &response.message);
     match &record.prompt {
+        // A text without a prompt.
+        Prompt::Text(text) if text.is_empty() => of_turns(responses),
+        _ if compare == Compared::Prompts => prompt(&record.prompt),
         Prompt::Text(text) => format!("{text}\n{}", of_turns(responses)),
         Prompt::Messages(turns) => of_turns(turns.iter().filter(|turn| turn.role != "system").chain(responses)),
     }
@@ -85,7 +85,8 @@ fn of_row(source: &Source, row: Row, column: Option<&str>, data: &DatasetConfig)
     if let Some(question) = question_of(&row) {
         return Ok(question);
     }
-    if let Some(format) = Format::detect(row.keys().map(String::as_str)) {
+    // A column of whole texts is the last in the list of those that are looked for.
+    if let Some(format) = Format::detect(row.keys().map(String::as_str)).filter(|format| format.name() != "text") {
         let record = format.parse(row, source.clone(), data);
         return match record {
             Ok(record) => Ok(prompt(&record.prompt)),
@@ -119,6 +120,7 @@ fn text_of(value: &Value) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use setpoint_data::Response;
 
     use super::*;
 
@@ -138,10 +140,22 @@ mod tests {
             (json!({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]}), "Hi"),
             (json!({"question_id": 81, "category": "w", "turns": ["One.", "Two."]}), "One.\nTwo."),
             (json!({"problem": "P", "level": 5}), "P"),
+            (json!({"text": "T", "url": "u"}), "T"),
+            (json!({"text": "T", "problem": "P"}), "P"),
         ] {
             assert_eq!(text(row.clone(), None).unwrap(), expected, "{row}");
         }
         assert_eq!(text(json!({"question": "Q", "goal": "G"}), Some("goal")).unwrap(), "G");
+    }
+
+    #[test]
+    fn a_text_without_a_prompt_is_compared_itself() {
+        let record = |prompt: &str| Record::new(Prompt::Text(prompt.into()), vec![Response::new("One. Two.")]);
+        for compare in [Compared::Prompts, Compared::Rows] {
+            assert_eq!(of_record(&record(""), compare), "One. Two.");
+        }
+        assert_eq!(of_record(&record("P"), Compared::Prompts), "P");
+        assert_eq!(of_record(&record("P"), Compared::Rows), "P\nOne. Two.");
     }
 
     #[test]

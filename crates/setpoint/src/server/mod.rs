@@ -8,7 +8,7 @@ mod settings;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use setpoint_data::{EncodeOptions, Record, TextEncoder};
+use setpoint_data::{EncodeOptions, Message, Record, TextEncoder};
 use setpoint_eval::{ChatAnswer, ChatResult, Completion, CompletionRequest, Error, JudgeClient, JudgeSettings};
 use setpoint_transformer::{Finish, Generated, GenerationConfig, ModelConfig};
 
@@ -182,7 +182,7 @@ impl<'a> Server<'a> {
     fn tokens(&self, asked: &Asked<'_>, text: &str, is_cut: bool) -> Outcome<Vec<u32>> {
         let options = EncodeOptions { max_length: None, max_prompt_length: None, ..EncodeOptions::default() };
         // One of whitespace alone is no response of a template.
-        let text = if text.trim().is_empty() { "" } else { text };
+        let text = if Message::assistant(text).is_empty() { "" } else { text };
         let (_, mut ids) = setup::answer_tokens(self.encoder, asked.record, text, &options, &|_| ())?;
         while is_cut && ids.last().is_some_and(|id| self.encoder.stop_ids().contains(id)) {
             ids.pop();

@@ -45,6 +45,26 @@ impl Pace {
     }
 }
 
+/// The times at which work that has no bar writes a line: ten seconds after its start, and then twice a minute.
+#[derive(Debug, Clone, Copy)]
+pub struct Lines(Instant);
+
+impl Lines {
+    /// Begins with the work.
+    pub fn from(start: Instant) -> Self {
+        Self(start + FIRST_LINE)
+    }
+
+    /// Returns whether a line is due, which is written then.
+    pub fn are_due(&mut self, now: Instant) -> bool {
+        let are_due = now >= self.0;
+        if are_due {
+            self.0 = now + NEXT_LINE;
+        }
+        are_due
+    }
+}
+
 /// Work of `total` items.
 pub struct Meter {
     bar: Box<dyn Bar>,
@@ -126,6 +146,14 @@ pub fn at_least(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_is_written_after_ten_seconds_and_then_twice_a_minute() {
+        let start = Instant::now();
+        let mut lines = Lines::from(start);
+        let seconds = (0..100).filter(|&second| lines.are_due(start + Duration::from_secs(second)));
+        assert_eq!(seconds.collect::<Vec<_>>(), [10, 40, 70]);
+    }
 
     #[test]
     fn the_time_left_follows_from_what_is_left() {

@@ -17,7 +17,7 @@ use setpoint_data::ExampleStore;
 use setpoint_train::DeviceGroup;
 
 pub use self::host::{Bar, FreeMemory, Hidden, Host, Printed, Silent, TextTable, TrialProcess};
-pub use self::meter::{Meter, Pace, at_least, duration};
+pub use self::meter::{Lines, Meter, Pace, at_least, duration};
 pub use self::place::{Hardware, Place};
 pub use self::shared::{Cost, Shared};
 use crate::failure::{Failure, Outcome};

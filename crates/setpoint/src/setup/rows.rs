@@ -226,6 +226,16 @@ pub fn note_turns(what: &str) {
     );
 }
 
+/// Returns whether a record is a text without a prompt.
+pub(super) fn is_bare_text(record: &Record) -> bool {
+    matches!(&record.prompt, Prompt::Text(prompt) if prompt.trim().is_empty()) && !record.responses.is_empty()
+}
+
+/// Says that texts without a prompt are learned as they are, by a model that talks.
+pub(super) fn note_texts(what: &str) {
+    log::info!("{what}: texts without a prompt are learned whole, without the chat template");
+}
+
 /// Returns the options of the conversion of a data set's rows to tokens: a row that cannot be encoded is as bad as one that cannot be read.
 pub(super) fn encoding(data: &DatasetConfig, encode: &EncodeOptions) -> EncodeOptions {
     let on_bad_row = if data.on_bad_row == BadRows::Drop { BadRows::Drop } else { encode.on_bad_row };

@@ -5,7 +5,10 @@ use setpoint_data::{
     Responses, Source, TextEncoder, select_responses,
 };
 
-use super::rows::{encoding, note_appended_stop, note_left_out, note_turns, of_section, text_prompts_become_turns};
+use super::rows::{
+    encoding, is_bare_text, note_appended_stop, note_left_out, note_texts, note_turns, of_section,
+    text_prompts_become_turns,
+};
 use crate::failure::Outcome;
 
 /// Reads and encodes data sets, and gives each example to `take`. Of a row's responses those are kept that `data.responses` says; prompts
@@ -22,11 +25,12 @@ pub fn stream(
     let mut selections: Vec<Selection> = sets.iter().map(|_| Selection::default()).collect();
     let mut chunks = RecordChunks::open(data);
     let mut tally = EncodeTally::default();
-    let (mut first, mut turned) = (0, false);
+    let (mut first, mut turned, mut bare) = (0, false, false);
     while let Some(mut records) = chunks.next_chunk().map_err(|error| of_section(error, what))? {
         let set = records[0].source.set;
         selections[set].select(&mut records, &sets[set])?;
         turned |= text_prompts_become_turns(&mut records, data, encoder);
+        bare |= encode.weighted_turns && encoder.template().is_some() && records.iter().any(is_bare_text);
         note_appended_stop(&records, encoder);
         let examples = encoder.encode_part(&records, first, &encoding(&sets[set], encode), &mut tally)?;
         first += records.len();
@@ -40,6 +44,9 @@ pub fn stream(
     }
     if turned && !quiet {
         note_turns(what);
+    }
+    if bare && !quiet {
+        note_texts(what);
     }
     Ok((tally.report(), chunks.report))
 }

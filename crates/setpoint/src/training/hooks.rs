@@ -1,7 +1,7 @@
 //! The work between the steps of a training: the progress bar, evaluations, samples, the model at its end.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use setpoint_align::ChosenStep;
 use setpoint_train::{Error, Evaluation, Hooks, Measurement, MicroBatch, Sample, StepReport, Task, evaluate};
@@ -10,7 +10,7 @@ use super::history::Ending;
 use super::tracker::Tracker;
 use super::{Companions, KL, RoundSummary, history};
 use crate::failure::Failure;
-use crate::session::{Bar, Pace, Session};
+use crate::session::{Bar, Lines, Pace, Session};
 
 /// Tokens, steps and time of this process.
 #[derive(Default)]
@@ -44,6 +44,8 @@ pub(super) struct TrainingHooks<'a, T: Task> {
     pub(super) total_steps: u64,
     /// The bar; hidden until the engine says at which step the run begins.
     pub(super) bar: Box<dyn Bar>,
+    /// The lines in its place, where there is no terminal.
+    pub(super) lines: Lines,
     /// The folder of the run.
     pub(super) folder: &'a Path,
     /// A warning to be given if the run is new.
@@ -135,6 +137,7 @@ impl<T: Task> Hooks<T::Model> for TrainingHooks<'_, T> {
 
     fn begin(&mut self, step: u64, total_steps: u64) {
         self.bar = self.session.bar(self.what, step, total_steps);
+        self.lines = Lines::from(Instant::now());
         // Those of the preparation.
         history::append_warnings(self.folder, self.session.host.as_ref());
         if let Some(warning) = self.few_steps.take().filter(|_| step == 0) {
@@ -163,7 +166,11 @@ impl<T: Task> Hooks<T::Model> for TrainingHooks<'_, T> {
         }
         let speed = self.speed.add(report);
         self.bar.reach(report.step);
-        self.bar.message(format!("loss {:.4}, {speed}", report.loss));
+        let text = format!("loss {:.4}, {speed}", report.loss);
+        if self.bar.is_hidden() && !self.session.quiet && self.lines.are_due(Instant::now()) {
+            log::info!("{}: step {} of {}, {text}", self.what, report.step, report.total_steps);
+        }
+        self.bar.message(text);
         let chosen = report.metrics.iter().find(|(name, _)| name == "logratios/chosen");
         if let (Some(detector), Some((_, log_ratio))) = (&mut self.companions.displacement, chosen) {
             let step = ChosenStep { step: report.step, log_ratio: *log_ratio, tokens: self.companions.chosen_tokens };
@@ -178,7 +185,7 @@ impl<T: Task> Hooks<T::Model> for TrainingHooks<'_, T> {
 
     fn evaluated(&mut self, evaluation: &Evaluation) {
         let metrics = main_metrics(&evaluation.metrics, self.best_metric);
-        if !metrics.is_empty() && !self.bar.is_hidden() {
+        if !metrics.is_empty() && !self.session.quiet {
             let best = if evaluation.best { " (best)" } else { "" };
             self.bar.above(&mut || log::info!("step {}{best}: {metrics}", evaluation.step));
         }

@@ -7,6 +7,7 @@ mod kept;
 pub mod mirror;
 mod mix;
 mod plan;
+mod rates;
 pub mod record;
 pub mod resume;
 mod samples;
@@ -14,6 +15,7 @@ mod summary;
 pub mod tracker;
 
 use std::path::Path;
+use std::time::Instant;
 
 use burn::module::Module;
 use setpoint_align::DisplacementDetector;
@@ -28,6 +30,7 @@ use self::hooks::{Speed, TrainingHooks};
 pub use self::kept::{kept_model, kept_steps};
 pub use self::mix::{DataPart, Mix};
 pub use self::plan::{MemoryPlan, OnDevices, Output, ParameterBytes, RoundsPlan, RunPlan, Shape};
+pub use self::rates::Rates;
 use self::record::{CONFIG, record};
 pub use self::samples::{Sampler, SamplesSection, sampler};
 pub use self::summary::conclude;
@@ -36,7 +39,7 @@ use crate::config::Config;
 use crate::config::load::to_table;
 use crate::config::sections::{Dtype, ModelSection};
 use crate::failure::{Failure, Outcome};
-use crate::session::{FreeMemory, Hidden, Session};
+use crate::session::{FreeMemory, Hidden, Lines, Session};
 
 /// Opens the run folder, and leaves in it what the run was started with, unless it holds that already.
 pub(crate) fn open_run<C: Config>(session: &Session, folder: &Path, resume: bool, config: &C) -> Outcome<RunDir> {
@@ -209,6 +212,7 @@ pub fn train<T: Task>(
         micro_batch: config.micro_batch,
         total_steps,
         bar: Box::new(Hidden),
+        lines: Lines::from(Instant::now()),
         folder: run.path(),
         few_steps,
         speed: Speed::default(),

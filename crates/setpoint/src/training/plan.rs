@@ -20,6 +20,7 @@ pub use self::devices::OnDevices;
 pub use self::memory::{MemoryPlan, Output, ParameterBytes};
 pub use self::rounds::RoundsPlan;
 use super::mix::DataPart;
+use super::rates::Rates;
 use crate::config::sections::ModelSection;
 use crate::failure::Outcome;
 use crate::session::memory::size;
@@ -91,6 +92,9 @@ pub struct RunPlan {
     /// A remark on the number of steps, if it is unusual.
     #[serde(skip)]
     warning: Option<String>,
+    /// A remark on the learning rate, if it is the default and does not suit the model's size.
+    #[serde(skip)]
+    remark: Option<String>,
 }
 
 impl RunPlan {
@@ -163,6 +167,7 @@ impl RunPlan {
                 .filter(|_| switch.is_long(report.longest.max))
                 .map(|most| [most, report.longest.max]),
             warning: train.few_steps(&plan),
+            remark: None,
         };
         Ok(plan.compared())
     }
@@ -201,8 +206,22 @@ impl RunPlan {
         self.compared()
     }
 
-    /// Warns if the run needs more memory than there is.
-    pub fn warn(&self) {
+    /// Returns the plan with a remark on the learning rate, if it is the `default` of the job and does not suit the model's size.
+    pub fn rated(mut self, rates: Rates, train: &TrainConfig, default: f64, has_adapter: bool) -> Self {
+        self.remark = rates.remark(train.learning_rate, default, self.parameters, has_adapter);
+        self
+    }
+
+    /// Returns the remark on the learning rate, if there is one.
+    pub fn remark(&self) -> Option<&str> {
+        self.remark.as_deref()
+    }
+
+    /// Warns if the run needs more memory than there is, and unless progress is hidden makes the remark on the learning rate.
+    pub fn warn(&self, quiet: bool) {
+        if let Some(remark) = self.remark().filter(|_| !quiet) {
+            log::info!("{remark}");
+        }
         if let (Some(false), Some(available)) = (self.fits, self.available) {
             log::warn!(
                 "this training needs about {} of memory{}, and {} are available: it will probably be stopped by the \

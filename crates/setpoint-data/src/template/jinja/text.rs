@@ -7,11 +7,7 @@ use minijinja::{Error, State};
 
 use super::operators::charge_copies;
 use super::value::{charge_bytes, failed};
-
-/// Python's `str.isspace`: Unicode's White_Space and the separators U+001C to U+001F.
-pub(super) fn is_space(c: char) -> bool {
-    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
-}
+pub(super) use crate::record::is_space;
 
 /// Python's `str.strip`, of either end.
 pub(super) fn strip<'t>(text: &'t str, chars: Option<&str>, left: bool, right: bool) -> &'t str {

@@ -52,7 +52,7 @@ use super::prepare::without_later_settings;
 use super::settings::AlignConfig;
 use super::stop::with_room;
 use super::value::ValueStart;
-use super::{training_settings, trains_value};
+use super::{rated, training_settings, trains_value};
 use crate::adapter::Adaptation;
 use crate::config::sections::warn_of_no_eval_data;
 use crate::failure::{Failure, Outcome};
@@ -200,7 +200,8 @@ impl<'a> Prepared<'a> {
             // Every response brings a row of other data along.
             ptx.lengthen(&mut trained, sampled);
         }
-        let mut plan = RunPlan::of(shape, &trained, &settings, examples, &session.place)?;
+        let plan = RunPlan::of(shape, &trained, &settings, examples, &session.place)?;
+        let mut plan = rated(plan, config, adaptation.is_some());
         if let Some(mix) = &self.prompts.mix {
             plan = plan.with_parts(mix);
         }
@@ -361,7 +362,7 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
         prepared.check_new(config)?;
     }
     let plan = prepared.plan(session, config)?;
-    plan.warn();
+    plan.warn(session.quiet);
     let run = open_run(session, folder, resume, config)?;
     if !resume {
         check_room(session, &run, &config.model, plan.trained, &config.train)?;

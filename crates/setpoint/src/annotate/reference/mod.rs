@@ -197,7 +197,7 @@ fn tokens(config: &AnnotateConfig, needs: &Needs, sets: &[Record]) -> Outcome<Ve
         let mut row = RowTokens::default();
         for (i, sample) in set.responses.iter().enumerate() {
             // One of whitespace alone is no response of a template.
-            let text = if sample.text().trim().is_empty() { "" } else { sample.text() };
+            let text = if sample.message.is_empty() { "" } else { sample.text() };
             let (prompt, ids) = match &needs.reading {
                 Some(reading) => setup::answer_ids(&encoder, set, text, reading)?,
                 None => setup::answer_tokens(&encoder, set, text, &options, &|_| ())?,

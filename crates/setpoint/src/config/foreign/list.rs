@@ -36,6 +36,7 @@ const OWN_FOLDER: Here = Nothing("a run folder is never overwritten: name anothe
 const TRACKED: Here =
     Written("tracker.kind", "\"wandb\"; a run always writes metrics.jsonl and TensorBoard files to its folder");
 const DATA_SETS: Here = Written("data.path", "\"FILE\"; each of several data sets is a section [[data]]");
+const TEXTS: Here = Written("data.columns", "{ text = \"content\" }; a column `text` needs no setting");
 const COMMAND: Here = Nothing("the command says what is done: sft, reward or align");
 
 const ADAPTERS: &str = "adapters do not have this: the section [adapter] has what there is";
@@ -81,6 +82,7 @@ pub const FOREIGN: &[Foreign] = &[
     name("dataset_name", TRL, Setting("data.path"), By(Rule::Data)),
     name("dataset_config", TRL, Setting("data.subset"), By(Rule::Data)),
     name("dataset_train_split", TRL, Setting("data.split"), By(Rule::Data)),
+    name("dataset_text_field", TRL, TEXTS, By(Rule::Data)),
     name("datasets", NOT_FACTORY, DATA_SETS, By(Rule::Data)),
     name("dataset", FACTORY, Setting("data.path"), By(Rule::Data)),
     name("dataset_dir", FACTORY, Written("data.path", "\"FILE\""), By(Rule::Data)),
@@ -346,7 +348,6 @@ pub const FOREIGN: &[Foreign] = &[
     dropped("local_rank"),
     dropped("use_fast_tokenizer"),
     dropped("shuffle_merged_datasets"),
-    dropped("dataset_text_field"),
     dropped("average_tokens_across_devices"),
     dropped("cache_dir"),
     dropped("upcast_*"),

@@ -52,6 +52,27 @@ fn no_setting_is_dropped_in_silence() {
 }
 
 #[test]
+fn columns_of_whole_texts_are_carried_over() {
+    let trl = |field: &str| {
+        converted(&format!(
+            "model_name_or_path: m\ndataset_name: d\ndataset_text_field: {field}\nlearning_rate: 1e-5\n"
+        ))
+    };
+    let named = trl("content");
+    has(&named, "data = { path = 'd', columns = { text = 'content' } }");
+    assert_eq!(named.job, "sft");
+    assert!(named.remarks.iter().all(|remark| remark.name != "dataset_text_field"), "{:?}", named.remarks);
+    has(&trl("text"), "data = { path = 'd' }");
+    let axolotl =
+        |more: &str| converted(&format!("base_model: m\ndatasets:\n  - {{path: d, type: completion{more}}}\n"));
+    has(&axolotl(", field: content"), "data = { path = 'd', columns = { text = 'content' } }");
+    has(&axolotl(", field: text"), "data = { path = 'd' }");
+    let pt = converted("model_name_or_path: m\nstage: pt\ncutoff_len: 8\ndataset: c4_demo\n");
+    assert_eq!(pt.job, "sft");
+    has(&pt, "data.path = 'c4_demo'");
+}
+
+#[test]
 fn parts_of_sections_and_data_sets_are_named() {
     let file = converted(
         "base_model: m\nrl: kto\ntrl: {beta: 0.3, use_vllm: true}\ndatasets:\n  - {path: json, data_files: [a.jsonl, b.jsonl]}\n  \
