@@ -1,12 +1,13 @@
 """Compiles every kernel for NVIDIA GPUs on a machine without one: registers, shared memory and spills.
 
 usage: pip install -r benches/gpu/requirements.txt
-       python benches/gpu/compile.py [--sources FOLDER] [--architecture sm_90a]
+       python benches/gpu/compile.py [--only TEXT] [--limit SECONDS] [--sources FOLDER] [--architecture sm_90a]
 
 The example `cuda_sources` of setpoint-ops writes the kernels as CUDA C++, as CubeCL would on an H200. NVRTC compiles them with the options of
-CubeCL's CUDA runtime, and ptxas does what the driver does when it loads the result. --sources takes a folder that the example has written;
-without it, cargo runs the example. A row of the table has all cases of a kernel that have the same numbers. The exit status is 1 if a kernel
-does not compile, spills registers or has a stack.
+CubeCL's CUDA runtime, and ptxas does what the driver does when it loads the result. --only names a part of the kernels, such as
+`attention::forward` or `bf16, 128`. --sources takes a folder that the example has written; without it, cargo runs the example. Both print a
+line for each kernel, and leave out, with its name, one that takes longer than the limit. A row of the table has all cases of a kernel that
+have the same numbers. The exit status is 1 if a kernel has no numbers, spills registers or has a stack.
 
 Nothing is run: whether a kernel is right or fast is not known from this.
 """
@@ -22,6 +23,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 # The parts of CubeCL's translator, which takes minutes without optimisation.
@@ -79,13 +81,16 @@ class Nvrtc:
         return result
 
 
-def assemble(ptxas, architecture, ptx, entry):
-    """Returns registers, static shared memory, stack, spill stores and spill loads of a kernel."""
+def assemble(ptxas, architecture, ptx, entry, limit):
+    """Returns registers, static shared memory, stack, spill stores and spill loads of a kernel, or raises RuntimeError."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "kernel.ptx"
         path.write_text(ptx)
         command = [ptxas, "-v", "--gpu-name", architecture, "--output-file", os.devnull, path]
-        done = subprocess.run(command, capture_output=True, text=True)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
+        except subprocess.TimeoutExpired:
+            raise RuntimeError(f"ptxas has not finished after {limit:g} s") from None
     report = done.stdout + done.stderr
     if done.returncode:
         raise RuntimeError(report)
@@ -106,6 +111,8 @@ def blocks(registers, threads, shared):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="", help="a part of the name and case of kernels")
+    parser.add_argument("--limit", type=float, default=300, help="seconds that a kernel may take at each step")
     parser.add_argument("--sources", type=pathlib.Path, help="a folder that the example cuda_sources has written")
     parser.add_argument("--architecture", default="sm_90a")
     options = parser.parse_args()
@@ -113,24 +120,37 @@ def main():
     nvrtc = Nvrtc(nvrtc_path)
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.sources or pathlib.Path(temporary)
-        if not options.sources:
-            command = ["cargo", "run", "--quiet", "--package", "setpoint-ops", "--features", "cuda-sources,burn/wgpu"]
-            command += [f"--config=profile.dev.package.{package}.opt-level=2" for package in TRANSLATOR]
-            subprocess.run([*command, "--example", "cuda_sources", "--", temporary], cwd=HERE.parent.parent, check=True)
+        whole = bool(options.sources) or translate(folder, options)
+        if not (folder / "kernels.tsv").exists():
+            sys.exit(f"{folder} has no kernels.tsv")
         with (folder / "kernels.tsv").open() as file:
             kernels = list(csv.DictReader(file, delimiter="\t"))
+        kernels = [kernel for kernel in kernels if options.only in f"{kernel['kernel']}, {kernel['case']}"]
 
         def build(kernel):
-            source = (folder / f"{kernel['entry']}.cu").read_text()
+            began = time.monotonic()
+            source = (folder / kernel["file"]).read_text()
             flags = [f"--gpu-architecture={options.architecture}", f"--include-path={headers}", "-lineinfo"]
             try:
-                return assemble(ptxas, options.architecture, nvrtc.compile(source, flags), kernel["entry"])
+                ptx = nvrtc.compile(source, flags)
+                result = assemble(ptxas, options.architecture, ptx, kernel["entry"], options.limit)
             except RuntimeError as error:
-                return error
+                result = error
+            print(f"{kernel['kernel']}, {kernel['case']}: {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
+            return result
 
-        with concurrent.futures.ThreadPoolExecutor() as pool:
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             results = list(pool.map(build, kernels))
-    sys.exit(1 if show(kernels, results) else 0)
+    failed = show(kernels, results)
+    sys.exit(0 if whole and kernels and not failed else 1)
+
+
+def translate(folder, options):
+    """Lets cargo run the example, and returns whether it has written all kernels."""
+    command = ["cargo", "run", "--quiet", "--package", "setpoint-ops", "--features", "cuda-sources,burn/wgpu"]
+    command += [f"--config=profile.dev.package.{package}.opt-level=2" for package in TRANSLATOR]
+    command += ["--example", "cuda_sources", "--", folder, "--only", options.only, "--limit", str(options.limit)]
+    return subprocess.run(command, cwd=HERE.parent.parent).returncode == 0
 
 
 def show(kernels, results):

@@ -20,7 +20,7 @@ import pathlib
 MODELS = pathlib.Path(__file__).resolve().parent.parent.parent / "models"
 BF16, F32 = 2, 4
 # Bytes of logits that exist at a time, and those that are kept for the backward pass (`crates/setpoint-train/src/logps/head.rs`).
-CHUNK, KEPT = 128 << 20, 256 << 20
+CHUNK, KEPT = 128 << 20, 512 << 20
 
 
 class Shape:

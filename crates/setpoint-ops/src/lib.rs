@@ -35,7 +35,7 @@ mod packing;
 pub use adamw::{AdamWStep, adamw, add_rows, sum_of_squares};
 pub use blockwise::{BLOCK, Blockwise, CodeValues};
 #[cfg(feature = "cuda-sources")]
-pub use cube::{CudaSource, cuda_sources};
+pub use cube::{CudaKernel, CudaSource, cuda_sources};
 #[cfg(feature = "cube")]
 pub use cube::{DISABLED_KERNELS, check_disabled_kernels};
 pub use draw::{Draw, draw};

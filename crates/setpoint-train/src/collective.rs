@@ -178,7 +178,7 @@ impl Communicator for Peer {
 /// Burn's own collective, which on CUDA is NCCL: between GPUs of one machine that are different ones.
 ///
 /// Burn 0.22.1 has an all-reduce and nothing else, so the other operations consist of it. A reduce-scatter discards the sums of other owners,
-/// and a broadcast adds zeros. Both send twice as many bytes as their own algorithms would.
+/// and a broadcast adds negative zeros. Both send twice as many bytes as their own algorithms would.
 ///
 /// # Panics
 /// When used on devices that have none (CPUs, wgpu), or where NCCL is not installed.
@@ -216,9 +216,14 @@ impl Communicator for Rank {
     }
 
     fn broadcast(&mut self, part: &Tensor<1>, owner: usize) -> Option<Tensor<1>> {
-        let part = if owner == self.rank { part.clone() } else { part.zeros_like() };
+        let part = if owner == self.rank { part.clone() } else { nothing(part) };
         Some(self.start(part).resolve())
     }
+}
+
+/// Returns numbers that change no bit of those that they are added to: the sum of −0 and 0 would be 0.
+fn nothing(like: &Tensor<1>) -> Tensor<1> {
+    like.full_like(-0.0)
 }
 
 #[cfg(test)]
@@ -276,6 +281,20 @@ mod tests {
             });
             let of = |owner: usize| TensorData::from([owner as f32, -0.0]).convert_dtype(dtype);
             assert_eq!(found, vec![vec![of(0), of(1), of(2)]; 3], "{way:?}");
+        }
+    }
+
+    #[test]
+    fn adding_nothing_changes_no_bit() {
+        for dtype in [DType::F32, DType::BF16] {
+            let part = || Tensor::<1>::from_data([-0.0, 0.0, -1.5, 3e-30], (&Device::flex(), dtype));
+            let sums = [part() + nothing(&part()), nothing(&part()) + part()];
+            // Comparisons hold 0 and −0 for equal, so the sign is compared as well.
+            let signs = |tensor: Tensor<1>| -> Vec<(f32, bool)> {
+                tensor.into_data().iter::<f32>().map(|x| (x, x.is_sign_negative())).collect()
+            };
+            let [before, after] = sums.map(signs);
+            assert_eq!((&before, &after), (&signs(part()), &signs(part())), "{dtype:?}");
         }
     }
 

@@ -78,9 +78,10 @@ impl Kernel {
         1 << self as u32
     }
 
-    /// Returns whether the kernel is used on a device. The first time that it is not, the reason is logged.
-    pub(super) fn is_used(self, client: &Client, needs: Needs) -> bool {
-        let Some(reason) = self.obstacle(client, needs) else { return true };
+    /// Returns whether the kernel is used on a device for inputs that it cannot take for the reason `problem`, if there is one. The first time
+    /// that it is not used, the reason is logged.
+    pub(super) fn is_used(self, client: &Client, needs: Needs, problem: Option<String>) -> bool {
+        let Some(reason) = self.obstacle(client, needs).or(problem) else { return true };
         static SAID: AtomicU32 = AtomicU32::new(0);
         if SAID.fetch_or(self.bit(), Ordering::Relaxed) & self.bit() == 0 {
             log::warn!("the kernel `{}` is replaced by Burn's operations: {reason}", self.name());

@@ -14,6 +14,9 @@ use super::choice::Needs;
 /// Units of a cube in kernels that share memory.
 pub(super) const UNITS: usize = 256;
 
+/// Cubes along an axis of a grid, which every device has.
+pub(super) const CUBES: usize = 65_535;
+
 /// Positions and lengths in a kernel are 32 bits wide.
 const LONGEST: usize = 1 << 31;
 
@@ -27,16 +30,32 @@ pub(super) const fn needs_nothing(buffers: usize) -> Needs {
     Needs { units: 1, shared: 0, buffers }
 }
 
-/// Returns whether kernels take tensors: those of one of the number formats that they compute with in f32, and not too long.
-pub(super) fn are_readable(tensors: &[&CubeTensor]) -> bool {
-    let dtype = tensors[0].dtype;
-    matches!(dtype, DType::F32 | DType::BF16 | DType::F16)
-        && tensors.iter().all(|x| x.dtype == dtype && x.meta.shape().num_elements() < LONGEST)
+/// Returns why kernels do not take tensors, if so: they take those of one of the number formats that they compute with in f32, if none is too
+/// long.
+pub(super) fn problem(tensors: &[&CubeTensor]) -> Option<String> {
+    let sizes = tensors.iter().map(|x| x.meta.shape().num_elements());
+    problem_of_formats(tensors.iter().map(|x| x.dtype)).or_else(|| sizes.max().and_then(problem_of_length))
 }
 
-/// Returns whether all tensors are f32 and not too long.
-pub(super) fn are_f32(tensors: &[&CubeTensor]) -> bool {
-    tensors[0].dtype == DType::F32 && are_readable(tensors)
+/// Returns why kernels do not take tensors as f32, if so.
+pub(super) fn problem_with_f32(tensors: &[&CubeTensor]) -> Option<String> {
+    let other = tensors.iter().find(|x| x.dtype != DType::F32);
+    other.map(|x| format!("it takes f32 there, and finds {}", x.dtype.name())).or_else(|| problem(tensors))
+}
+
+fn problem_of_formats(mut formats: impl Iterator<Item = DType>) -> Option<String> {
+    let first = formats.next()?;
+    if !matches!(first, DType::F32 | DType::BF16 | DType::F16) {
+        return Some(format!("it does not take {}", first.name()));
+    }
+    formats
+        .find(|&other| other != first)
+        .map(|other| format!("it does not take {} with {}", first.name(), other.name()))
+}
+
+/// Returns why kernels do not take a tensor of so many numbers, if so.
+pub(super) fn problem_of_length(count: usize) -> Option<String> {
+    (count >= LONGEST).then(|| format!("it takes fewer than {LONGEST} numbers, and finds {count}"))
 }
 
 /// Returns a tensor whose elements lie in memory row by row.
@@ -146,4 +165,21 @@ pub(super) fn largest_of_cube(value: f32, shared: &mut Shared<[f32]>, #[comptime
     let largest = shared[0];
     sync_cube();
     largest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inputs_that_kernels_do_not_take_are_named() {
+        let problem = |formats: &[DType]| problem_of_formats(formats.iter().copied());
+        assert_eq!(problem(&[DType::BF16, DType::BF16]), None);
+        assert_eq!(problem(&[DType::F64]).as_deref(), Some("it does not take f64"));
+        assert_eq!(problem(&[DType::BF16, DType::F32]).as_deref(), Some("it does not take bf16 with f32"));
+        // The logits of a chunk and the embeddings of Llama-3-8B, then what 32 bits do not count.
+        assert_eq!([262 * 128_256, 128_256 * 4096].map(problem_of_length), [None, None]);
+        let found = problem_of_length(16_744 * 128_256).unwrap();
+        assert_eq!(found, "it takes fewer than 2147483648 numbers, and finds 2147518464");
+    }
 }

@@ -24,10 +24,10 @@ pub use choice::{DISABLED_KERNELS, check_disabled_kernels};
 #[cfg(feature = "fusion")]
 pub(crate) use nf4_product::FEW_ROWS;
 #[cfg(feature = "cuda-sources")]
-pub use sources::{CudaSource, cuda_sources};
+pub use sources::{CudaKernel, CudaSource, cuda_sources};
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::tensor::FloatDType;
+use burn::tensor::{DType, FloatDType};
 use burn_cubecl::CubeBackend;
 
 use crate::adamw::{AdamWStep, OptimizerOps};
@@ -41,11 +41,12 @@ use crate::heads::Heads;
 use crate::nf4::{Nf4Layout, Nf4Ops};
 use crate::packing::Packing;
 use choice::{Kernel, Needs};
-use launch::{UNITS, are_f32, are_readable, needs_nothing, needs_sums};
+use launch::{UNITS, needs_nothing, needs_sums, problem, problem_with_f32};
 
 impl Kernels for CubeBackend {
     fn linear_nf4_forward(x: FloatTensor<Self>, weight: Nf4Tensors<Self>) -> FloatTensor<Self> {
-        if nf4_product::takes(&x, &weight) && Kernel::Nf4Product.is_used(&x.client, nf4_product::NEEDS) {
+        let problem = || nf4_product::problem(&x, &weight);
+        if nf4_product::has_few_rows(&x) && Kernel::Nf4Product.is_used(&x.client, nf4_product::NEEDS, problem()) {
             nf4_product::forward(x, weight)
         } else {
             composed::nf4::forward::<Self>(x, weight)
@@ -53,7 +54,10 @@ impl Kernels for CubeBackend {
     }
 
     fn linear_nf4_backward(weight: Nf4Tensors<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
-        if nf4_product::takes(&gradient, &weight) && Kernel::Nf4Product.is_used(&gradient.client, nf4_product::NEEDS) {
+        let problem = || nf4_product::problem(&gradient, &weight);
+        if nf4_product::has_few_rows(&gradient)
+            && Kernel::Nf4Product.is_used(&gradient.client, nf4_product::NEEDS, problem())
+        {
             nf4_product::backward(weight, gradient)
         } else {
             composed::nf4::backward::<Self>(weight, gradient)
@@ -61,7 +65,8 @@ impl Kernels for CubeBackend {
     }
 
     fn drop_elements(x: FloatTensor<Self>, mask: &DropoutMask) -> FloatTensor<Self> {
-        if are_readable(&[&x]) && Kernel::Dropout.is_used(&x.client, Needs { units: UNITS, ..needs_nothing(3) }) {
+        let needs = Needs { units: UNITS, ..needs_nothing(3) };
+        if Kernel::Dropout.is_used(&x.client, needs, problem(&[&x])) {
             dropout::drop_elements(x, mask)
         } else {
             composed::dropout::on_device::<Self>(x, mask)
@@ -73,7 +78,7 @@ impl Kernels for CubeBackend {
         weight: FloatTensor<Self>,
         eps: f64,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        if are_readable(&[&x, &weight]) && Kernel::RmsNorm.is_used(&x.client, needs_sums(4)) {
+        if Kernel::RmsNorm.is_used(&x.client, needs_sums(4), problem(&[&x, &weight])) {
             rms_norm::forward(x, weight, eps)
         } else {
             composed::rms_norm::forward::<Self>(x, weight, eps)
@@ -87,7 +92,7 @@ impl Kernels for CubeBackend {
         gradient: FloatTensor<Self>,
         wanted: [bool; 2],
     ) -> [Option<FloatTensor<Self>>; 2] {
-        if are_readable(&[&x, &weight, &gradient]) && Kernel::RmsNorm.is_used(&x.client, needs_sums(5)) {
+        if Kernel::RmsNorm.is_used(&x.client, needs_sums(5), problem(&[&x, &weight, &gradient])) {
             rms_norm::backward(x, weight, scale, gradient, wanted)
         } else {
             composed::rms_norm::backward::<Self>(x, weight, scale, gradient, wanted)
@@ -100,7 +105,8 @@ impl Kernels for CubeBackend {
         sin: FloatTensor<Self>,
         back: bool,
     ) -> FloatTensor<Self> {
-        if are_readable(&[&x]) && are_f32(&[&cos, &sin]) && Kernel::Rotate.is_used(&x.client, needs_nothing(4)) {
+        let problem = problem(&[&x]).or_else(|| problem_with_f32(&[&cos, &sin]));
+        if Kernel::Rotate.is_used(&x.client, needs_nothing(4), problem) {
             rotate::rotate(x, cos, sin, back)
         } else {
             composed::rotate::<Self>(x, cos, sin, back)
@@ -108,7 +114,7 @@ impl Kernels for CubeBackend {
     }
 
     fn swiglu_forward(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
-        if are_readable(&[&gate, &up]) && Kernel::SwiGlu.is_used(&gate.client, needs_nothing(3)) {
+        if Kernel::SwiGlu.is_used(&gate.client, needs_nothing(3), problem(&[&gate, &up])) {
             swiglu::forward(gate, up)
         } else {
             composed::swiglu::forward::<Self>(gate, up)
@@ -120,7 +126,7 @@ impl Kernels for CubeBackend {
         up: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        if are_readable(&[&gate, &up, &gradient]) && Kernel::SwiGlu.is_used(&gate.client, needs_nothing(5)) {
+        if Kernel::SwiGlu.is_used(&gate.client, needs_nothing(5), problem(&[&gate, &up, &gradient])) {
             swiglu::backward(gate, up, gradient)
         } else {
             composed::swiglu::backward::<Self>(gate, up, gradient)
@@ -134,10 +140,8 @@ impl Kernels for CubeBackend {
         heads: Heads,
         packing: &Packing,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        if are_readable(&[&q, &k, &v])
-            && attention::takes(heads, packing.tokens(), packing.segments().len())
-            && Kernel::Attention.is_used(&q.client, attention::NEEDS)
-        {
+        let of_batch = || attention::problem(heads, packing.tokens(), packing.segments().len());
+        if Kernel::Attention.is_used(&q.client, attention::NEEDS, problem(&[&q, &k, &v]).or_else(of_batch)) {
             attention::forward(q, k, v, heads, packing)
         } else {
             composed::attention::forward::<Self>(q, k, v, heads, packing)
@@ -151,10 +155,9 @@ impl Kernels for CubeBackend {
         packing: &Packing,
     ) -> [FloatTensor<Self>; 3] {
         let [q, k, v, o, _] = &inputs;
-        if are_readable(&[q, k, v, o, &gradient])
-            && attention::takes(heads, packing.tokens(), packing.segments().len())
-            && Kernel::Attention.is_used(&q.client, attention::NEEDS)
-        {
+        let of_batch = || attention::problem(heads, packing.tokens(), packing.segments().len());
+        let problem = problem(&[q, k, v, o, &gradient]).or_else(of_batch);
+        if Kernel::Attention.is_used(&q.client, attention::NEEDS, problem) {
             attention::backward(inputs, gradient, heads, packing)
         } else {
             composed::attention::backward::<Self>(inputs, gradient, heads, packing)
@@ -166,7 +169,7 @@ impl Kernels for CubeBackend {
         targets: IntTensor<Self>,
         soft_cap: Option<f64>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        if are_readable(&[&logits]) && Kernel::TokenScores.is_used(&logits.client, needs_sums(4)) {
+        if Kernel::TokenScores.is_used(&logits.client, needs_sums(4), problem(&[&logits])) {
             token_scores::forward(logits, targets, soft_cap)
         } else {
             composed::head::scores_of_logits::<Self>(logits, targets, soft_cap)
@@ -180,7 +183,7 @@ impl Kernels for CubeBackend {
         seed: FloatTensor<Self>,
         soft_cap: Option<f64>,
     ) -> FloatTensor<Self> {
-        if are_readable(&[&logits]) && Kernel::TokenScores.is_used(&logits.client, needs_nothing(5)) {
+        if Kernel::TokenScores.is_used(&logits.client, needs_nothing(5), problem(&[&logits])) {
             token_scores::backward(logits, targets, log_sums, seed, soft_cap)
         } else {
             composed::head::gradient_of_logits::<Self>(logits, targets, log_sums, seed, soft_cap)
@@ -196,8 +199,8 @@ impl OptimizerOps for CubeBackend {
         gradient: FloatTensor<Self>,
         step: AdamWStep,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let is_used = are_f32(&[&weight, &exp_avg, &exp_avg_sq, &gradient])
-            && Kernel::AdamW.is_used(&weight.client, needs_nothing(4));
+        let problem = problem_with_f32(&[&weight, &exp_avg, &exp_avg_sq, &gradient]);
+        let is_used = Kernel::AdamW.is_used(&weight.client, needs_nothing(4), problem);
         let tensors = [weight, exp_avg, exp_avg_sq];
         if is_used {
             adamw::step(tensors, gradient, step).into()
@@ -207,7 +210,7 @@ impl OptimizerOps for CubeBackend {
     }
 
     fn add_rows(table: FloatTensor<Self>, ids: IntTensor<Self>, rows: FloatTensor<Self>) -> FloatTensor<Self> {
-        if are_f32(&[&table, &rows]) && Kernel::Embedding.is_used(&table.client, needs_sums(3)) {
+        if Kernel::Embedding.is_used(&table.client, needs_sums(3), problem_with_f32(&[&table, &rows])) {
             embedding::add_rows(table, ids, rows)
         } else {
             composed::adamw::add_rows::<Self>(table, ids, rows)
@@ -215,7 +218,7 @@ impl OptimizerOps for CubeBackend {
     }
 
     fn sum_of_squares(x: FloatTensor<Self>, row: usize) -> FloatTensor<Self> {
-        if are_f32(&[&x]) && Kernel::SumOfSquares.is_used(&x.client, needs_sums(2)) {
+        if Kernel::SumOfSquares.is_used(&x.client, needs_sums(2), problem_with_f32(&[&x])) {
             adamw::sum_of_squares(x)
         } else {
             composed::adamw::sum_of_squares::<Self>(x, row)
@@ -231,10 +234,9 @@ impl GenerationOps for CubeBackend {
         heads: Heads,
         spans: Spans,
     ) -> FloatTensor<Self> {
-        if are_readable(&[&q, &keys, &values])
-            && attention::takes(heads, spans.tokens(), spans.spans().len())
-            && Kernel::CachedAttention.is_used(&q.client, attention::NEEDS)
-        {
+        let of_batch = || attention::problem(heads, spans.tokens(), spans.spans().len());
+        let problem = problem(&[&q, &keys, &values]).or_else(of_batch);
+        if Kernel::CachedAttention.is_used(&q.client, attention::NEEDS, problem) {
             attention::cached(q, keys, values, heads, &spans)
         } else {
             composed::cache::attention::<Self>(q, keys, values, heads, &spans)
@@ -249,10 +251,9 @@ impl Nf4Ops for CubeBackend {
         layout: Nf4Layout,
         dtype: FloatDType,
     ) -> FloatTensor<Self> {
-        if nf4::takes(&codes, &layout)
-            && matches!(dtype, FloatDType::F32 | FloatDType::BF16 | FloatDType::F16)
-            && Kernel::Nf4.is_used(&codes.client, needs_nothing(3))
-        {
+        let is_written = matches!(dtype, FloatDType::F32 | FloatDType::BF16 | FloatDType::F16);
+        let problem = (!is_written).then(|| format!("it does not write {}", DType::from(dtype).name()));
+        if Kernel::Nf4.is_used(&codes.client, needs_nothing(3), problem.or_else(|| nf4::problem(&codes, &layout))) {
             nf4::numbers(codes, numbers, layout, dtype)
         } else {
             composed::nf4::numbers::<Self>(codes, numbers, layout, dtype)

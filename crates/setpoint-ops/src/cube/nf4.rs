@@ -6,7 +6,7 @@ use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::launch::{element, fresh, in_order, units};
+use super::launch::{element, fresh, in_order, problem_of_length, units};
 use crate::nf4::{Nf4Double, Nf4Layout, VALUES};
 
 /// The layout as a kernel is compiled for it.
@@ -103,11 +103,16 @@ fn numbers_kernel<C: Int, F: Float>(
     }
 }
 
-/// Returns whether the kernel takes a layout and integers of codes.
-pub(super) fn takes(codes: &CubeTensor, layout: &Nf4Layout) -> bool {
-    matches!(codes.dtype, DType::U8 | DType::I32)
-        && matches!(layout.rounding, FloatDType::F32 | FloatDType::BF16)
-        && layout.count() < 1 << 31
+/// Returns why the kernel does not take a layout and integers of codes, if so.
+pub(super) fn problem(codes: &CubeTensor, layout: &Nf4Layout) -> Option<String> {
+    let rounding = DType::from(layout.rounding);
+    if !matches!(codes.dtype, DType::U8 | DType::I32) {
+        Some(format!("it does not take codes in {}", codes.dtype.name()))
+    } else if !matches!(rounding, DType::F32 | DType::BF16) {
+        Some(format!("it does not round to {}", rounding.name()))
+    } else {
+        problem_of_length(layout.count())
+    }
 }
 
 /// Answers the numbers in the format `dtype`, `[out, in]`.

@@ -12,7 +12,7 @@ use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::choice::Needs;
-use super::launch::{UNITS, are_readable, element, fresh, in_order, zeros};
+use super::launch::{CUBES, UNITS, element, fresh, in_order, problem as problem_with, zeros};
 use super::nf4::{self, Codes, byte, rounded, scale};
 use crate::composed::nf4::Nf4Tensors;
 use crate::nf4::{Nf4Layout, VALUES};
@@ -273,10 +273,23 @@ fn backward_kernel<C: Int, F: Float>(
     }
 }
 
-/// Returns whether the kernels take a product with `x`, or with the gradient of the result.
-pub(super) fn takes(x: &CubeTensor, weight: &Nf4Tensors<CubeBackend>) -> bool {
-    let rows = x.meta.shape()[0];
-    (1..=FEW_ROWS).contains(&rows) && are_readable(&[x]) && nf4::takes(&weight.codes, &weight.layout)
+/// Returns whether the kernels are meant for a product with `x`, or with the gradient of the result.
+pub(super) fn has_few_rows(x: &CubeTensor) -> bool {
+    (1..=FEW_ROWS).contains(&x.meta.shape()[0])
+}
+
+/// Returns why the kernels do not take a product with `x`, or with the gradient of the result, if so.
+pub(super) fn problem(x: &CubeTensor, weight: &Nf4Tensors<CubeBackend>) -> Option<String> {
+    problem_with(&[x])
+        .or_else(|| nf4::problem(&weight.codes, &weight.layout))
+        .or_else(|| problem_of_grid(weight.layout.shape))
+}
+
+/// Returns why the cubes of a product with a matrix do not fit along an axis of a grid, if so.
+fn problem_of_grid(shape: [usize; 2]) -> Option<String> {
+    let [outputs, inputs] = shape;
+    let is_too_long = shape.iter().any(|length| length.div_ceil(TEAMS) > CUBES);
+    is_too_long.then(|| format!("a matrix of {outputs} by {inputs} has more tiles than fit into a grid"))
 }
 
 /// Returns how the kernel for so many rows is compiled, and the tiles of rows.
@@ -338,4 +351,17 @@ pub(super) fn backward(weight: Nf4Tensors<CubeBackend>, gradient: CubeTensor) ->
         elements,
     );
     in_x
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_matrix_that_no_grid_holds_is_named() {
+        // The gate of Llama-3-8B, and the largest vocabulary of known models.
+        assert_eq!([[14_336, 4096], [262_208, 5376]].map(problem_of_grid), [None, None]);
+        let found = problem_of_grid([600_000, 64]).unwrap();
+        assert_eq!(found, "a matrix of 600000 by 64 has more tiles than fit into a grid");
+    }
 }

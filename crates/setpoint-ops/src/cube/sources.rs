@@ -1,13 +1,19 @@
 //! Every kernel as CUDA C++, for a check by NVIDIA's compiler on a machine without a GPU.
 //!
-//! The passes are launched as a training launches them, on a device that translates kernels instead of running them.
+//! The passes are launched as a training launches them, on a device that keeps the kernels instead of running them. Then they are translated,
+//! one after another: some passes of CubeCL's translator take time that grows with the square of a kernel's length.
 
 mod recorder;
+mod translate;
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
 use burn::tensor::{DType, FloatDType, Shape};
 use burn_cubecl::CubeBackend as Cube;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
+use cubecl_server::kernel::CubeKernel;
 
 use super::nf4_product::FEW_ROWS;
 use crate::adamw::{AdamWStep, OptimizerOps};
@@ -18,76 +24,112 @@ use crate::generation::{GenerationOps, Span, Spans};
 use crate::heads::Heads;
 use crate::nf4::{Nf4Double, Nf4Layout, Nf4Ops};
 use crate::packing::Packing;
-use recorder::{Recorded, Recorder};
+use recorder::{Launched, Recorder};
+use translate::translate_within;
 
 /// Where the kernels of this crate are.
 const OWN: &str = "setpoint_ops::cube::";
 
-/// Sizes of heads: those of known models, and the largest that kernels take.
-const HEADS: [usize; 5] = [64, 80, 96, 128, 256];
+/// Sizes of heads: those of known models, the most common first, and the largest that kernels take.
+const HEADS: [usize; 5] = [128, 64, 80, 96, 256];
 
 /// Columns of a row, as Llama-3-8B has them.
 const WIDTH: usize = 4096;
 
 const TOKENS: usize = 256;
 
-/// A kernel in CUDA C++, as CubeCL hands it to NVRTC on an H100 or H200.
+/// A kernel, and what came of its translation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CudaSource {
+pub struct CudaKernel {
     /// The function in Rust, with its path in the folder of kernels.
     pub kernel: String,
     /// How numbers are stored, and for attention the size of a head.
     pub case: String,
+    /// The time that the translation took.
+    pub time: Duration,
+    /// The program, or why there is none.
+    pub source: Result<CudaSource, String>,
+}
+
+/// A program in CUDA C++, as CubeCL hands it to NVRTC on an H100 or H200.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CudaSource {
     /// The name of the function in CUDA C++.
     pub entry: String,
     /// Threads of a block.
     pub units: u32,
     /// Bytes of shared memory of a block, which a launch asks for.
     pub shared: usize,
-    /// The program.
+    /// The text.
     pub text: String,
 }
 
-/// Returns every kernel in each storage format and for each size of a head. It needs no GPU.
+/// Translates the kernels whose name and case, separated by a comma and a space, contain `only`, in each storage format and for each size of a
+/// head. `found` gets each as soon as it is done, programs that differ in their names alone once. It needs no GPU.
+///
+/// A kernel that CubeCL does not translate within `limit` is handed over with this reason. Its translation goes on until the process ends.
 ///
 /// # Errors
-/// The name of a kernel that CubeCL cannot translate, or that a composition replaced, and why.
-pub fn cuda_sources() -> Result<Vec<CudaSource>, String> {
-    let mut cases = Cases { recorder: Recorder::new(), sources: vec![] };
+/// Those of `found`. The names of kernels of Burn that run in place of those of this crate.
+pub fn cuda_sources(
+    only: &str,
+    limit: Duration,
+    found: &mut dyn FnMut(CudaKernel) -> Result<(), String>,
+) -> Result<(), String> {
+    let mut known = HashSet::new();
+    launch_all(&mut |kernel, case, definition| {
+        if !format!("{kernel}, {case}").contains(only) {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let source = translate_within(definition, limit);
+        let time = began.elapsed();
+        let is_new = match &source {
+            Ok(source) => known.insert((kernel.clone(), source.text.replace(&source.entry, ""))),
+            Err(_) => true,
+        };
+        if is_new { found(CudaKernel { kernel, case: case.to_owned(), time, source }) } else { Ok(()) }
+    })
+}
+
+/// Takes a kernel that is launched for the first time: its name, the case and the kernel itself.
+type Visit<'a> = &'a mut dyn FnMut(String, &str, Box<dyn CubeKernel>) -> Result<(), String>;
+
+/// Launches every pass, bf16 first.
+fn launch_all(visit: Visit<'_>) -> Result<(), String> {
+    let mut cases = Cases { recorder: Recorder::new(), visit, foreign: vec![] };
     cases.optimizer()?;
-    for dtype in [FloatDType::F32, FloatDType::BF16] {
+    for dtype in [FloatDType::BF16, FloatDType::F32] {
         cases.rows(dtype)?;
-        cases.nf4(dtype)?;
         for dim in HEADS {
             cases.attention(dtype, dim)?;
         }
+        cases.nf4(dtype)?;
     }
-    Ok(cases.sources)
+    if cases.foreign.is_empty() { Ok(()) } else { Err(cases.foreign.join("\n")) }
 }
 
-struct Cases {
+struct Cases<'a> {
     recorder: Recorder,
-    sources: Vec<CudaSource>,
+    visit: Visit<'a>,
+    /// Words on kernels that are not this crate's.
+    foreign: Vec<String>,
 }
 
-impl Cases {
+impl Cases<'_> {
     fn tensor<const D: usize>(&self, shape: [usize; D], dtype: impl Into<DType>) -> CubeTensor {
         let Recorder { client, device, .. } = &self.recorder;
         empty_device_contiguous_dtype(client.clone(), device.clone(), Shape::from(shape), dtype.into())
     }
 
-    /// Notes what has been launched since the last call. Programs that differ in their names alone are one.
+    /// Hands over what has been launched since the last call.
     fn note(&mut self, case: &str) -> Result<(), String> {
-        for Recorded { name, entry, units, shared, text } in self.recorder.take()? {
+        for Launched(kernel) in self.recorder.take()? {
+            let name = kernel.name();
             let path = name.split('<').next().unwrap_or(name);
-            let kernel = path
-                .strip_prefix(OWN)
-                .and_then(|path| path.rsplit_once("::"))
-                .ok_or_else(|| format!("{case}: Burn's kernel {name} runs in place of one of Setpoint's"))?;
-            let source = CudaSource { kernel: kernel.0.to_owned(), case: case.to_owned(), entry, units, shared, text };
-            let body = |source: &CudaSource| source.text.replace(&source.entry, "");
-            if !self.sources.iter().any(|known| known.kernel == source.kernel && body(known) == body(&source)) {
-                self.sources.push(source);
+            match path.strip_prefix(OWN).and_then(|path| path.rsplit_once("::")) {
+                Some((path, _)) => (self.visit)(path.to_owned(), case, kernel)?,
+                None => self.foreign.push(format!("{case}: Burn's kernel {name} runs in place of one of Setpoint's")),
             }
         }
         Ok(())
@@ -171,18 +213,50 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kernel_has_a_source_in_each_format() {
-        let sources = cuda_sources().unwrap();
+    fn every_kernel_is_launched_in_each_format() {
+        let mut launched = vec![];
+        launch_all(&mut |kernel, case, _| {
+            launched.push((kernel, case.to_owned()));
+            Ok(())
+        })
+        .unwrap();
         let files =
             ["adamw", "attention", "dropout", "embedding", "nf4", "nf4_product", "rms_norm", "rotate", "swiglu"];
         for file in files.into_iter().chain(["token_scores"]) {
-            let of_file = |case: &str| {
-                let mut found = sources.iter().filter(|source| source.kernel.starts_with(&format!("{file}::")));
-                found.any(|source| source.case.starts_with(case))
+            let of_file = |start: &str| {
+                launched
+                    .iter()
+                    .any(|(kernel, case)| kernel.starts_with(&format!("{file}::")) && case.starts_with(start))
             };
             assert!(of_file("f32"), "{file}");
             assert!(of_file("bf16") != matches!(file, "adamw" | "embedding"), "{file}");
         }
-        assert!(sources.iter().all(|source| source.text.contains(&source.entry)));
+    }
+
+    fn sources(only: &str, limit: Duration) -> Vec<CudaKernel> {
+        let mut found = vec![];
+        cuda_sources(only, limit, &mut |kernel| {
+            found.push(kernel);
+            Ok(())
+        })
+        .unwrap();
+        found
+    }
+
+    #[test]
+    fn kernels_are_chosen_by_name_and_case() {
+        let found = sources("swiglu::forward_kernel, bf16", Duration::from_secs(600));
+        let [CudaKernel { kernel, case, source, .. }] = &found[..] else { panic!("{found:?}") };
+        assert_eq!((kernel.as_str(), case.as_str()), ("swiglu::forward_kernel", "bf16"));
+        let CudaSource { entry, text, .. } = source.as_ref().unwrap();
+        assert!(text.contains(entry.as_str()) && text.contains("bfloat16"), "{text}");
+        assert!(sources("no such kernel", Duration::ZERO).is_empty());
+    }
+
+    #[test]
+    fn a_slow_kernel_is_named() {
+        let found = sources("rotate::rotate_kernel, f32", Duration::ZERO);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].source, Err("CubeCL has not translated it after 0 s".to_owned()));
     }
 }

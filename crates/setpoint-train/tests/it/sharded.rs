@@ -211,6 +211,28 @@ fn a_run_goes_on_with_other_devices_and_another_division() {
 }
 
 #[test]
+fn moments_in_another_format_are_refused_by_name() {
+    let task = Regression::new(22);
+    let coded = AdamWConfig { state: MomentsFormat::EightBit, ..config().optimizer };
+    let formats = [config(), TrainConfig { optimizer: coded, ..config() }];
+    for (was, is, said) in [
+        (0, 1, "`optimizer.state` was \"f32\" and is now \"8bit\""),
+        (1, 0, "`optimizer.state` was \"8bit\" and is now \"f32\""),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("run");
+        train(&dir, &task, Bag::new(&flex()), 2, &formats[was], Some(2));
+        // With the same number of devices, and with another.
+        for devices in [2, 3] {
+            let run = RunDir::open(&dir).unwrap();
+            let ended = fit_on(&group(devices), &task, Bag::new(&flex()), &formats[is], &run, &mut NoHooks);
+            let Err(error) = ended else { panic!("{said}") };
+            assert!(error.to_string().contains(said), "{error}");
+        }
+    }
+}
+
+#[test]
 fn an_interrupted_run_ends_with_the_bits_of_one_that_was_not() {
     let task = Regression::new(22);
     for config in [config(), TrainConfig { clip_by: ClipBy::Previous, ..config() }, in_backward(config())] {

@@ -12,7 +12,7 @@ use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::choice::Needs;
-use super::launch::{element, fresh, in_order, units};
+use super::launch::{CUBES, element, fresh, in_order, units};
 use crate::generation::Spans;
 use crate::heads::Heads;
 use crate::packing::Packing;
@@ -26,15 +26,19 @@ pub(super) const NEEDS: Needs =
 /// Elements of the largest head.
 const LARGEST: usize = 256;
 
-/// Cubes along an axis of a grid.
-const CUBES: usize = 65_535;
-
-/// Returns whether the kernels take heads and a number of tokens in a number of segments.
-pub(super) fn takes(heads: Heads, tokens: usize, segments: usize) -> bool {
-    let group = heads.query / heads.kv;
+/// Returns why the kernels do not take heads and a number of tokens in a number of segments, if so.
+pub(super) fn problem(heads: Heads, tokens: usize, segments: usize) -> Option<String> {
+    let Heads { query, kv, dim, .. } = heads;
+    let group = query / kv;
+    if dim > LARGEST {
+        return Some(format!("it takes heads of at most {LARGEST} elements, and finds {dim}"));
+    }
+    if group > ROWS || kv > CUBES {
+        return Some(format!("it takes at most {ROWS} query heads for a key head, and finds {query} for {kv}"));
+    }
     // A segment has less than one tile more than its tokens fill.
-    let tiles = || tokens / (ROWS / group).min(KEYS) + segments;
-    heads.dim <= LARGEST && group <= ROWS && heads.kv <= CUBES && tiles() <= CUBES
+    let tiles = tokens / (ROWS / group).min(KEYS) + segments;
+    (tiles > CUBES).then(|| format!("{tokens} tokens in {segments} segments have more tiles than fit into a grid"))
 }
 
 fn scoring(heads: Heads, longest: usize) -> ScoringLaunch {

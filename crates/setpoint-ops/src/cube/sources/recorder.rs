@@ -1,7 +1,7 @@
-//! A device that runs nothing: what it is asked to launch becomes CUDA C++.
+//! A device that runs nothing: it keeps what it is asked to launch.
 
 use std::collections::HashSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::fmt;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,7 +9,6 @@ use burn::tensor::StreamId;
 use burn_cubecl::cubecl::Device;
 use burn_cubecl::cubecl::bytes::Bytes;
 use burn_cubecl::cubecl::client::Client;
-use burn_cubecl::cubecl::define_kernel;
 use burn_cubecl::cubecl::device::CudaDevice;
 use burn_cubecl::cubecl::future::DynFut;
 use burn_cubecl::cubecl::ir::features::Features;
@@ -19,10 +18,7 @@ use burn_cubecl::cubecl::ir::{
 use burn_cubecl::cubecl::profile::{ProfileDuration, TimingMethod};
 use cubecl_common::device::{DeviceId, DeviceService, ServerUtilitiesHandle, ServiceId};
 use cubecl_cpp::register_supported_types;
-use cubecl_cpp::shared::{CompilationOptions, CppCompiler, CppSupportedFeatures};
-use cubecl_cpp::target::Cuda;
 use cubecl_server::allocator::PitchedMemoryLayoutPolicy;
-use cubecl_server::compiler::Compiler;
 use cubecl_server::dry_run::LaunchMode;
 use cubecl_server::id::KernelId;
 use cubecl_server::kernel::CubeKernel;
@@ -37,20 +33,17 @@ use cubecl_server::storage::{ComputeStorage, ManagedResource, StorageHandle, Sto
 /// The alignment of rows, as CubeCL's CUDA runtime has it.
 const ALIGNMENT: usize = 512;
 
-/// A kernel in CUDA C++.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Recorded {
-    /// The type of the kernel, with its path.
-    pub(super) name: &'static str,
-    pub(super) entry: String,
-    pub(super) units: u32,
-    /// Bytes of shared memory that a launch asks for.
-    pub(super) shared: usize,
-    pub(super) text: String,
+/// A kernel that was launched.
+pub(super) struct Launched(pub(super) Box<dyn CubeKernel>);
+
+impl fmt::Debug for Launched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.name())
+    }
 }
 
-/// The kernels launched so far, each once, or why one of them has no source.
-type Kernels = Arc<Mutex<Vec<Result<Recorded, String>>>>;
+/// The kernels launched so far, each once.
+type Kernels = Arc<Mutex<Vec<Launched>>>;
 
 /// A device with the properties of an H200.
 pub(super) struct Recorder {
@@ -70,10 +63,10 @@ impl Recorder {
     }
 
     /// Returns the kernels that have been launched since the last call for the first time.
-    pub(super) fn take(&self) -> Result<Vec<Recorded>, String> {
+    pub(super) fn take(&self) -> Result<Vec<Launched>, String> {
         // Launches wait in a queue until then.
         self.client.flush().map_err(|error| error.to_string())?;
-        std::mem::take(&mut *self.kernels.lock().unwrap_or_else(PoisonError::into_inner)).into_iter().collect()
+        Ok(std::mem::take(&mut *self.kernels.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 }
 
@@ -125,29 +118,6 @@ fn properties() -> DeviceProperties {
     properties
 }
 
-/// Returns what CubeCL's CUDA runtime asks of its compiler for sm_90.
-fn options() -> CompilationOptions {
-    let supports_features = CppSupportedFeatures {
-        grid_constants: true,
-        clusters: true,
-        fast_math: true,
-        fast_tanh: true,
-        elect_sync: true,
-        dp4a: true,
-    };
-    CompilationOptions { supports_features, ..Default::default() }
-}
-
-/// Turns a kernel into CUDA C++.
-fn translate(kernel: &dyn CubeKernel) -> Result<Recorded, String> {
-    let name = kernel.name();
-    let failed = |error: &dyn std::fmt::Display| format!("{name}: {error}");
-    let definition = define_kernel(kernel).map_err(|error| failed(&error))?;
-    let (entry, units) = (definition.settings.kernel_name.clone(), definition.settings.cube_dim.num_elems());
-    let compiled = CppCompiler::<Cuda>::default().compile(definition, &options()).map_err(|error| failed(&error))?;
-    Ok(Recorded { name, entry, units, shared: compiled.shared_memory_size, text: compiled.source })
-}
-
 fn no_memory() -> ServerError {
     ServerError::graph_state("the device that records kernels has no memory")
 }
@@ -188,11 +158,7 @@ impl Server for RecordingServer {
         _: LaunchMode,
     ) {
         if self.seen.insert(kernel.id()) {
-            // A panic would only be logged, and the kernel would be missing.
-            let translated = catch_unwind(AssertUnwindSafe(|| translate(&*kernel)));
-            let translated =
-                translated.unwrap_or_else(|_| Err(format!("{}: CubeCL's translator panics", kernel.name())));
-            self.kernels.lock().unwrap_or_else(PoisonError::into_inner).push(translated);
+            self.kernels.lock().unwrap_or_else(PoisonError::into_inner).push(Launched(kernel));
         }
     }
 

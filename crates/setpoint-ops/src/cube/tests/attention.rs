@@ -69,7 +69,7 @@ impl Exact {
 
 fn check(heads: Heads, packing: &Packing) {
     let t = packing.tokens();
-    assert!(attention::takes(heads, t, packing.segments().len()));
+    assert_eq!(attention::problem(heads, t, packing.segments().len()), None);
     let (wide_q, wide_k) = ([t, heads.query * heads.dim], [t, heads.kv * heads.dim]);
     let shapes = [wide_q, wide_k, wide_k, wide_q];
     let [q, k, v, g] = [1, 2, 3, 4].map(|seed| numbers(seed, shapes[seed as usize - 1].iter().product()));
@@ -148,6 +148,16 @@ fn a_prompt_longer_than_tiles_with_many_responses() {
 }
 
 #[test]
+fn single_tokens_full_tiles_and_one_more() {
+    for (prompt, response) in [(1, 1), (1, 65), (64, 1), (32, 32), (33, 31)] {
+        let mut packing = Packing::builder();
+        let first = packing.push(prompt, None);
+        packing.push(response, Some(first));
+        check(Heads::new(1, 1, 16), &packing.build());
+    }
+}
+
+#[test]
 fn the_largest_heads() {
     check(Heads::new(2, 1, 256), &Packing::rows([40, 3]));
 }
@@ -169,9 +179,21 @@ fn huge_scores_stay_finite_and_nan_is_not_lost() {
 
 #[test]
 fn heads_that_no_tile_holds_go_through_the_composition() {
-    assert!(!attention::takes(Heads::new(1, 1, 257), 1, 1));
-    assert!(!attention::takes(Heads::new(65, 1, 16), 1, 1));
-    assert!(!attention::takes(Heads::new(1, 1, 16), 70_000, 70_000));
+    let problem = |heads, tokens, segments| attention::problem(heads, tokens, segments).unwrap();
+    let found = problem(Heads::new(1, 1, 257), 1, 1);
+    assert_eq!(found, "it takes heads of at most 256 elements, and finds 257");
+    let found = problem(Heads::new(65, 1, 16), 1, 1);
+    assert_eq!(found, "it takes at most 64 query heads for a key head, and finds 65 for 1");
+    let found = problem(Heads::new(1, 1, 16), 70_000, 70_000);
+    assert_eq!(found, "70000 tokens in 70000 segments have more tiles than fit into a grid");
+    // Sixteen rows of 2048 tokens of Llama-3-8B.
+    assert_eq!(attention::problem(Heads::new(32, 8, 128), 16 * 2048, 16), None);
+
+    let (heads, packing) = (Heads::new(1, 1, 257), Packing::rows([3]));
+    let [q, k, v] = [1, 2, 3].map(|seed| tensor(&numbers(seed, 3 * 257), [3, 257]));
+    let found = Cube::attention_forward(q.clone(), k.clone(), v.clone(), heads, &packing);
+    let composed = composed::attention::forward::<Cube>(q, k, v, heads, &packing);
+    assert_eq!([found.0, found.1].map(values), [composed.0, composed.1].map(values));
 }
 
 #[test]

@@ -6,14 +6,16 @@ mod optimizer;
 mod rows;
 
 use burn::backend::ops::{FloatTensorOps, IntTensorOps};
-use burn::tensor::{FloatDType, TensorData};
+use burn::tensor::{Device, DeviceKind, FloatDType, TensorData};
 use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{CubeBackend as Cube, CubeDevice};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use super::choice::{Kernel, Needs};
-use super::launch::needs_sums;
+use super::choice::{DISABLED_KERNELS, Kernel, Needs};
+use super::launch::{needs_nothing, needs_sums};
+use crate::backend::Kernels;
+use crate::count_launches;
 
 /// The distance from the formula in f64, as a part of the largest number, or of a gradient's norm.
 const TOLERANCE: f64 = 1e-5;
@@ -76,8 +78,8 @@ fn half(x: CubeTensor) -> CubeTensor {
 #[test]
 fn the_device_has_what_kernels_need() {
     let client = CubeDevice::default().client();
-    assert!(Kernel::RmsNorm.is_used(&client, needs_sums(5)));
-    assert!(Kernel::Attention.is_used(&client, super::attention::NEEDS));
+    assert!(Kernel::RmsNorm.is_used(&client, needs_sums(5), None));
+    assert!(Kernel::Attention.is_used(&client, super::attention::NEEDS, None));
 }
 
 #[test]
@@ -88,4 +90,37 @@ fn what_a_device_lacks_is_named() {
     assert!(reason.starts_with("it needs 1099511627776 bytes of shared memory, and this device has "), "{reason}");
     assert!(Kernel::SwiGlu.obstacle(&client, Needs { units: 1 << 20, shared: 0, buffers: 1 }).is_some());
     assert!(Kernel::SwiGlu.obstacle(&client, Needs { units: 1, shared: 0, buffers: 1 << 40 }).is_some());
+}
+
+#[test]
+fn a_kernel_is_not_used_for_what_it_does_not_take() {
+    let client = CubeDevice::default().client();
+    assert!(!Kernel::SwiGlu.is_used(&client, needs_nothing(3), Some("it does not take f64".into())));
+    // It takes other inputs as before.
+    assert!(Kernel::SwiGlu.is_used(&client, needs_nothing(3), None));
+}
+
+/// Does its work in a process of its own, which the next test starts: what is disabled is read once.
+#[test]
+fn in_a_process_with_disabled_kernels() {
+    if std::env::var_os(DISABLED_KERNELS).is_none() {
+        return;
+    }
+    let own = |work: &dyn Fn()| {
+        let launches = count_launches(&Device::wgpu(DeviceKind::DefaultDevice), work);
+        assert!(!launches.is_empty());
+        launches.keys().any(|kernel| kernel.contains("setpoint_ops::cube"))
+    };
+    let x = || tensor(&numbers(1, 64), [4, 16]);
+    assert!(!own(&|| drop(Cube::swiglu_forward(x(), x()))));
+    assert!(own(&|| drop(Cube::rms_norm_forward(x(), tensor(&[1.0; 16], [16]), 1e-5))));
+}
+
+#[test]
+fn kernels_that_the_user_names_are_not_launched() {
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "cube::tests::in_a_process_with_disabled_kernels"]).env(DISABLED_KERNELS, "swiglu");
+    let done = child.output().unwrap();
+    let said = [done.stdout, done.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    assert!(done.status.success() && said.contains("1 passed"), "{said}");
 }

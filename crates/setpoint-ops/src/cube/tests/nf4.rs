@@ -1,12 +1,10 @@
 //! Dequantisation, and products with few rows.
 
-use burn::tensor::{Device, DeviceKind, bf16};
+use burn::tensor::bf16;
 
 use super::*;
-use crate::backend::Kernels;
 use crate::composed;
 use crate::composed::nf4::Nf4Tensors;
-use crate::count_launches;
 use crate::cube::{nf4, nf4_product};
 use crate::nf4::{Nf4Double, Nf4Layout, words};
 
@@ -41,7 +39,7 @@ fn numbers_are_values_times_scales() {
         for rounding in [FloatDType::F32, FloatDType::BF16] {
             let layout = Nf4Layout { shape, block: 64, double: *double, rounding };
             let (codes, numbers, exact) = case(layout);
-            assert!(nf4::takes(&codes, &layout));
+            assert_eq!(nf4::problem(&codes, &layout), None);
             let found = values(nf4::numbers(codes.clone(), numbers.clone(), layout, FloatDType::F32));
             let composed = values(composed::nf4::numbers::<Cube>(codes, numbers, layout, FloatDType::F32));
             // A multiplication and an addition may be fused, which moves some numbers to the next one of bf16.
@@ -121,7 +119,8 @@ fn products_with_few_rows_are_those_of_the_dequantised_matrix() {
         assert_result(&what, nf4_product::forward(x.clone(), weight.clone()), composed, &y);
         let composed = composed::nf4::backward::<Cube>(weight.clone(), g.clone());
         assert_gradient(&what, nf4_product::backward(weight.clone(), g.clone()), composed, &in_x);
-        assert_eq!(nf4_product::takes(&x, &weight), rows <= nf4_product::FEW_ROWS);
+        assert_eq!(nf4_product::problem(&x, &weight), None);
+        assert_eq!(nf4_product::has_few_rows(&x), rows <= nf4_product::FEW_ROWS);
     }
 }
 

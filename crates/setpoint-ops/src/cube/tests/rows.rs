@@ -1,7 +1,6 @@
 //! Normalisation, the gate, rotation and token scores.
 
 use super::*;
-use crate::backend::Kernels;
 use crate::composed;
 use crate::cube::{dropout, rms_norm, rotate, swiglu, token_scores};
 use crate::dropout::{DropoutMask, extend_key};
@@ -192,5 +191,20 @@ fn dropout_by_keys() {
                 assert_eq!(found, composed);
             }
         }
+    }
+}
+
+/// A row has a cube, and a grid has at most 65,535 of them along an axis.
+#[test]
+fn more_rows_than_an_axis_has_cubes() {
+    let t = 70_001;
+    let keys: Vec<u64> = (0..t as u64).map(|row| extend_key(5, row)).collect();
+    let mask = DropoutMask::new(keys.into(), 0.5).for_matrix(3);
+    let x = numbers(4, t);
+    let found = values(dropout::drop_elements(tensor(&x, [t, 1]), &mask));
+    assert_eq!(found.len(), t);
+    for (row, (found, x)) in found.iter().zip(&x).enumerate() {
+        let exact = if mask.keeps(row, 0) { f64::from(*x) * mask.scale() } else { 0.0 };
+        assert!((found - exact).abs() <= 1e-6, "row {row}: {found} against {exact}");
     }
 }
