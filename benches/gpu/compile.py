@@ -6,7 +6,7 @@ usage: pip install -r benches/gpu/requirements.txt
 The example `cuda_sources` of setpoint-ops writes the kernels as CUDA C++, as CubeCL would on an H200. NVRTC compiles them with the options of
 CubeCL's CUDA runtime, and ptxas does what the driver does when it loads the result. --only names a part of the kernels, such as
 `attention::forward` or `bf16, 128`. --sources takes a folder that the example has written; without it, cargo runs the example. Both print a
-line for each kernel, and leave out, with its name, one that takes longer than the limit. A row of the table has all cases of a kernel that
+line for each kernel, and leave out, with its name, one that takes longer than the limit; NVRTC has none. A row of the table has all cases of a kernel that
 have the same numbers. The exit status is 1 if a kernel has no numbers, spills registers or has a stack.
 
 Nothing is run: whether a kernel is right or fast is not known from this.
@@ -112,7 +112,7 @@ def blocks(registers, threads, shared):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="a part of the name and case of kernels")
-    parser.add_argument("--limit", type=float, default=300, help="seconds that a kernel may take at each step")
+    parser.add_argument("--limit", type=float, default=300, help="seconds that a kernel may take in CubeCL's translator, and in ptxas; NVRTC has no limit")
     parser.add_argument("--sources", type=pathlib.Path, help="a folder that the example cuda_sources has written")
     parser.add_argument("--architecture", default="sm_90a")
     options = parser.parse_args()

@@ -252,7 +252,8 @@ fn training_goes_on_from_an_adapter_on_its_own_base_alone() {
     let path = format!("model.path={}", other.display());
     for (job, data, more) in [("sft", &conversations(), &[][..]), ("align", &rewards, &["--set", "align.method=dpo"])] {
         let more = [&["--adapter", &from, "--set", &path], more].concat();
-        train(job, &dir.path().join(job), data, &more).fails(1, &["trained on another base", "--model"]);
+        train(job, &dir.path().join(format!("on-{job}")), data, &more)
+            .fails(1, &["trained on another base", "--model"]);
     }
     // The base that its settings name need not be there: --model gives it.
     let path = adapter.join("adapter_config.json");

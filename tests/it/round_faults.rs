@@ -46,7 +46,8 @@ fn a_judge_that_was_away_is_asked_again_about_what_it_missed() {
     });
     let run = dir.path().join("run");
     let skipping = judged(&data, &run, &server, &["reward.generative.judge.on_failure=skip"]);
-    setpoint_owned(&skipping).fails(1, &["have no reward; at most a tenth may have none", "--resume asks about them"]);
+    setpoint_owned(&skipping)
+        .fails(1, &["have no reward; at most a tenth may have none", "--resume samples these parts"]);
     is_back.store(true, Ordering::SeqCst);
     resumed(&skipping, &[]).ok();
 

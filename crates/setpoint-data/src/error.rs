@@ -73,7 +73,7 @@ pub enum Error {
         has_arrow: bool,
     },
     /// A folder or hub repository does not hold the subset that was asked for.
-    #[error("{dataset}: no subset `{wanted}`; found: {found}. Set `data.subset` to one of these, or leave it out")]
+    #[error("{dataset}: no subset `{wanted}`; {}", if found.is_empty() { "it has none. Leave `data.subset` out".to_owned() } else { format!("found: {found}. Set `data.subset` to one of these, or leave it out") })]
     NoSubset {
         /// The data set.
         dataset: String,

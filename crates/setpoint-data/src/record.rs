@@ -227,6 +227,8 @@ pub struct Record {
     /// The columns that the format does not use, in the file's order. `tools` and `chat_template_kwargs` among them are
     /// passed to the chat template.
     pub extra: Map<String, Value>,
+    /// True of a whole text, which has no prompt (the format `text`).
+    pub whole: bool,
 }
 
 impl Record {
@@ -234,7 +236,7 @@ impl Record {
     #[must_use]
     pub fn new(prompt: Prompt, responses: Vec<Response>) -> Self {
         let source = Source::row(Path::new(MEMORY), 0);
-        Self { source, prompt, responses, margin: None, extra: Map::new() }
+        Self { source, prompt, responses, margin: None, extra: Map::new(), whole: false }
     }
 
     /// The response labelled [`Label::Chosen`].

@@ -32,6 +32,9 @@ const FREE_IN_TABLES: [(&str, &str); 1] = [("optimizer", "shard")];
 /// Settings of the engine that version 2 did not have from the beginning, each with the value that absence stands for.
 const LATER: [(&str, &str); 1] = [("clip_by", "current")];
 
+/// The ends of the names of inputs that earlier builds did not note.
+const LATER_INPUTS: [&str; 1] = ["judge's template"];
+
 /// The identity of a run besides the settings of the engine: filled in by the caller of [`fit`](crate::fit).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Identity {
@@ -193,10 +196,14 @@ impl Identity {
     /// The inputs of the least rank that differ. `all`: inputs that only the checkpoint has differ too.
     fn changed_inputs(&self, saved: &Map<String, Value>, all: bool) -> Vec<Change> {
         let Some(Value::Object(then)) = saved.get("inputs") else { return Vec::new() };
+        let is_later = |name: &str| LATER_INPUTS.iter().any(|end| name.ends_with(end));
         let mut found: Vec<&Input> = self
             .inputs
             .iter()
-            .filter(|input| then.get(&input.name).and_then(Value::as_str) != Some(input.digest.as_str()))
+            .filter(|input| match then.get(&input.name) {
+                None => !is_later(&input.name),
+                Some(digest) => digest.as_str() != Some(input.digest.as_str()),
+            })
             .collect();
         if let Some(first) = found.iter().map(|input| input.rank).min() {
             found.retain(|input| input.rank == first);
@@ -301,6 +308,21 @@ mod tests {
         later["clip_by"] = json!("previous");
         let changes = identity.changes(&saved, &identity.to_json(later, 7, ""));
         assert_eq!(text(&changes), ["`clip_by` was \"current\" and is now \"previous\""]);
+    }
+
+    #[test]
+    fn an_input_that_earlier_builds_did_not_note_is_no_change() {
+        let template = input("reward: judge's template", "a", 3);
+        let settings = json!({ "n": 1 });
+        let saved = identity(&[], settings.clone()).to_json(train(), 7, "");
+        let changes = |saved: &Map<String, Value>, inputs: &[Input]| {
+            let now = identity(inputs, settings.clone());
+            text(&now.changes(saved, &now.to_json(train(), 7, "")))
+        };
+        assert_eq!(changes(&saved, std::slice::from_ref(&template)), [""; 0]);
+        assert_ne!(changes(&saved, &[input("reward: model", "a", 3)]), [""; 0]);
+        let noted = identity(&[input("reward: judge's template", "b", 3)], settings.clone()).to_json(train(), 7, "");
+        assert_ne!(changes(&noted, &[template]), [""; 0]);
     }
 
     #[test]

@@ -167,13 +167,16 @@ fn hint_for(message: &str) -> Option<String> {
 
 /// Returns how columns that belong to no format are renamed: those of the message, if their names tell a prompt and its answer.
 fn rename_hint(message: &str) -> String {
-    const PROMPTS: [&str; 7] = ["question", "query", "problem", "instruction", "input", "inputs", "user"];
-    const ANSWERS: [&str; 7] = ["answer", "response", "output", "solution", "target", "targets", "assistant"];
+    const PROMPTS: [&str; 8] = ["question", "query", "problem", "instruction", "input", "inputs", "user", "text"];
+    const ANSWERS: [&str; 9] =
+        ["answer", "response", "completion", "output", "solution", "summary", "target", "targets", "assistant"];
+    // Columns that belong to the question as well.
+    const MORE: [&str; 5] = ["context", "history", "input", "system", "system_prompt"];
     let listed = message.split_once("columns [").and_then(|(_, rest)| rest.split_once(']'));
     let columns: Vec<&str> = listed.map_or_else(Vec::new, |(columns, _)| columns.split(", ").collect());
-    let found = |names: [&'static str; 7]| names.into_iter().find(|name| columns.contains(name));
-    match (found(PROMPTS), found(ANSWERS)) {
-        (Some(prompt), Some(answer)) => {
+    let found = |names: &[&'static str]| names.iter().find(|name| columns.contains(name)).copied();
+    match (found(&PROMPTS), found(&ANSWERS)) {
+        (Some(prompt), Some(answer)) if !MORE.iter().any(|more| columns.contains(more) && *more != prompt) => {
             format!("rename columns: --set data.columns.prompt={prompt} --set data.columns.completion={answer}")
         }
         _ => "rename columns, as in --set data.columns.prompt=question --set data.columns.completion=answer, or \

@@ -14,6 +14,7 @@ use setpoint_files::words;
 use crate::failure::{Failure, Outcome};
 use crate::session::{Existing, Session};
 use crate::setup;
+use crate::sources::TEMPLATE;
 
 /// The key of lines between the rows: how many rows of the input are done, and counts that go with them.
 const DONE: &str = "{\"setpoint_done\":";
@@ -390,6 +391,8 @@ fn differ(key: &str, found: &Value, now: &Value, differences: &mut Vec<String>) 
             }
         }
         _ if found == now => {}
+        // Earlier builds did not note it.
+        (Value::Null, _) if key == format!("inputs.{TEMPLATE}") => {}
         _ => differences.push(match key.split_once('.') {
             Some(("inputs", input)) => format!("the {input} changed"),
             Some(("settings", setting)) => format!("`{setting}` was {found} and is {now}"),

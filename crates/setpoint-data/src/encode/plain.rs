@@ -11,7 +11,7 @@ impl TextEncoder {
     pub(super) fn plain(&self, prompt: &str, record: &Record, options: &EncodeOptions) -> Result<Parts, EncodeProblem> {
         let (before, _) = self.tokens.encode(prompt)?;
         let ids = self.plain_prompt(prompt)?;
-        let is_alone = prompt.is_empty() && record.responses.len() == 1;
+        let is_alone = record.whole;
         if ids.is_empty() && !(is_alone && options.weighted_turns) {
             return Err(EncodeProblem::EmptyPrompt);
         }

@@ -4,7 +4,7 @@ use serde_json::{Number, Value};
 
 use super::columns::wrong_type;
 use crate::error::RowProblem;
-use crate::unique::{MOST_VALUES, parse};
+use crate::unique::{MOST_VALUES, parse, parse_first};
 
 /// Returns the value of a cell that is no text: nothing, true or false, a number, or a list or an object as JSON. Other text stays text.
 pub(super) fn typed(value: Value) -> Value {
@@ -44,7 +44,10 @@ pub(super) fn turns(value: Value, column: &str) -> Result<Value, RowProblem> {
         found => {
             let start = text.trim_start().trim_start_matches(['[', ' ']);
             let begins_as = |all: &[&str]| all.iter().any(|message| start.starts_with(message));
-            let is_broken = found.is_none() && begins_as(&["{\"role\"", "{\"from\""]);
+            // Whole JSON with more behind it is a text about it.
+            let is_broken = found.is_none()
+                && begins_as(&["{\"role\"", "{\"from\""])
+                && parse_first(text.trim_start().as_bytes(), MOST_VALUES).is_err();
             if is_broken || begins_as(&["{'role'", "{'content'", "{'from'", "{'value'"]) {
                 return Err(wrong_type(column, "text, or messages as JSON (with double quotes)", &value));
             }
@@ -94,6 +97,7 @@ mod tests {
             "{\"a\": 1}",
             "{\"value\": 3}",
             "{\"a\": ",
+            "{\"from\": \"Paris\", \"to\": \"Rome\"} as a sentence",
             "[{\"a\": 1}]",
             "[ ] done",
             "{'a': 1}",

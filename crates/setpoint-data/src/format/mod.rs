@@ -156,7 +156,10 @@ impl Format {
         let columns: std::collections::HashSet<&str> = columns.into_iter().collect();
         let fits = |layout: &Layout| layout.needs.iter().all(|column| columns.contains(column));
         let recognised = Self::all().filter(|format| format.definition().layouts.iter().any(fits));
-        recognised.max_by_key(|format| format.definition().priority)
+        let found = recognised.max_by_key(|format| format.definition().priority)?;
+        // A text next to an answer is not all that is to be learned.
+        let is_part = found.name() == text::FORMAT.name && text::ANSWERS.iter().any(|column| columns.contains(column));
+        (!is_part).then_some(found)
     }
 
     /// Returns the columns of all formats in one line, for messages.
@@ -195,8 +198,9 @@ impl Format {
             let column = if responses.len() == 1 { "reward".to_owned() } else { format!("{REWARDS}[{index}]") };
             return Err(RowProblem::MissingReward { column });
         }
-        let prompt = dress(prompt, config);
-        Ok(Record { source, prompt, responses, margin, extra: row.rest() })
+        let whole = self.name() == text::FORMAT.name;
+        let prompt = if whole { prompt } else { dress(prompt, config) };
+        Ok(Record { source, prompt, responses, margin, extra: row.rest(), whole })
     }
 }
 

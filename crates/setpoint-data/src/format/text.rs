@@ -6,6 +6,21 @@ use crate::config::{DatasetConfig, Uses};
 use crate::error::RowProblem;
 use crate::record::{Prompt, Response};
 
+/// Columns next to which a text is a question or an article, and not the whole row; `data.format` says if it is.
+pub(super) const ANSWERS: [&str; 11] = [
+    "answer",
+    "chosen",
+    "completion",
+    "output",
+    "rejected",
+    "response",
+    "responses",
+    "solution",
+    "summary",
+    "target",
+    "targets",
+];
+
 pub(super) const FORMAT: Definition = Definition {
     name: "text",
     layouts: &[Layout { needs: &["text"], may_have: &[] }],
@@ -31,6 +46,7 @@ mod tests {
     fn a_text_is_a_response_without_a_prompt() {
         let record = parse("text", r#"{"text": "The sky is blue.", "label": 1, "url": "x"}"#).unwrap();
         assert_eq!(record.prompt, Prompt::Text(String::new()));
+        assert!(record.whole);
         assert_eq!(record.responses, [Response::new("The sky is blue.")]);
         assert_eq!(record.extra.keys().collect::<Vec<_>>(), ["label", "url"], "what others mean by these is unknown");
         for blank in [" \\n", "\\u001d"] {
@@ -49,5 +65,9 @@ mod tests {
         ] {
             assert_eq!(Format::detect(columns.iter().copied()), Format::named(format), "{columns:?}");
         }
+        for answer in ["summary", "response", "completion", "target"] {
+            assert_eq!(Format::detect(["text", answer, "id"]), None, "{answer}");
+        }
+        assert_eq!(Format::detect(["text", "url", "label"]), Format::named("text"));
     }
 }

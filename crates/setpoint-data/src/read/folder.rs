@@ -8,7 +8,7 @@ use crate::config::DatasetConfig;
 use crate::error::Error;
 
 /// The most files and folders below the folder of a data set.
-const MOST_ENTRIES: usize = 100_000;
+const MOST_ENTRIES: usize = 10_000_000;
 
 /// The files of the split in a local folder, sorted by name.
 pub(super) fn select_local(root: &Path, config: &DatasetConfig) -> Result<Vec<PathBuf>, Error> {
@@ -101,7 +101,7 @@ pub(super) fn select<'a>(names: &'a [String], config: &DatasetConfig) -> Result<
         return Err(Error::NoDataFiles { dataset: config.path.clone(), has_arrow });
     }
     if let Some(wanted) = &config.subset {
-        let found = subsets(entries.iter().map(|e| e.subset));
+        let found = subsets(entries.iter().map(|e| e.subset).filter(|subset| !subset.is_empty()));
         entries.retain(|e| e.subset == wanted || e.subset.ends_with(&format!("/{wanted}")));
         if entries.is_empty() {
             return Err(Error::NoSubset { dataset: config.path.clone(), wanted: wanted.clone(), found });
@@ -206,6 +206,8 @@ mod tests {
         let expected =
             "folder: no subset `other`; found: main, socratic. Set `data.subset` to one of these, or leave it out";
         assert_eq!(message, expected);
+        let message = choose(&["train.jsonl"], "train", Some("main")).unwrap_err();
+        assert_eq!(message, "folder: no subset `main`; it has none. Leave `data.subset` out");
         assert!(choose(&names, "test", Some("main")).unwrap_err().contains("no split `test` in subset `main`"));
         // The hub's converted files: default/train/0000.parquet.
         let names = ["default/train/0000.parquet", "default/train/0001.parquet", "default/test/0000.parquet"];

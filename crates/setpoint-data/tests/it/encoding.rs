@@ -194,6 +194,7 @@ fn empty_prompts_and_responses_are_refused() {
 #[test]
 fn sft_learns_a_text_without_a_prompt() {
     let sft = EncodeOptions { weighted_turns: true, ..EncodeOptions::default() };
+    let text = |own: &str| Record { whole: true, ..text("", own) };
     let learned = |encoder: &TextEncoder, text: &Record, options: &EncodeOptions| {
         let found = example(encoder, text, options);
         let ids = [found.prompt.as_slice(), &found.responses[0].ids].concat();
@@ -202,26 +203,28 @@ fn sft_learns_a_text_without_a_prompt() {
     // Behind BOS every token is learned, with a text that brings its own as well.
     for own in ["so", "<bos>so<eos>"] {
         let expected = ([vec![BOS], bytes("so"), vec![EOS]].concat(), vec![false, true, true, true]);
-        assert_eq!(learned(&plain(), &text("", own), &sft), expected);
+        assert_eq!(learned(&plain(), &text(own), &sft), expected);
     }
     // Without BOS nothing comes before the first token.
     let dir = small_folder(&json!({"bos_token": "<bos>", "eos_token": "<eos>", "add_bos_token": false}));
     let without = TextEncoder::from_dir(dir.path(), &EncoderOptions::default()).unwrap();
     let expected = ([bytes("so"), vec![EOS]].concat(), vec![false, true, true]);
-    assert_eq!(learned(&without, &text("", "so"), &sft), expected);
-    assert_eq!(learned(&without, &text("", "s"), &sft), (vec![u32::from(b's'), EOS], vec![false, true]));
-    assert_eq!(problem(&without, &text("", "<eos>"), &sft), EncodeProblem::EmptyResponse { response: 0 });
+    assert_eq!(learned(&without, &text("so"), &sft), expected);
+    assert_eq!(learned(&without, &text("s"), &sft), (vec![u32::from(b's'), EOS], vec![false, true]));
+    assert_eq!(problem(&without, &text("<eos>"), &sft), EncodeProblem::EmptyResponse { response: 0 });
     // A thought at its beginning stays out of what is learned.
     let answer = EncodeOptions { train_on_thoughts: Some(false), ..sft.clone() };
     let thinking = "<think>x</think>so";
-    let counted = learned(&without, &text("", thinking), &answer).1;
+    let counted = learned(&without, &text(thinking), &answer).1;
     let expected: Vec<bool> = (0..=thinking.len()).map(|i| i >= thinking.len() - 2).collect();
     assert_eq!(counted, expected);
-    // Two answers share their prompt, and there is none.
+    // A prompt that is empty is a fault of the row.
+    let unasked = Record { whole: false, ..text("so") };
+    assert_eq!(problem(&without, &unasked, &sft), EncodeProblem::EmptyPrompt);
     let two = Record::new(Prompt::Text(String::new()), vec![Response::new("a"), Response::new("b")]);
     assert_eq!(problem(&without, &two, &sft), EncodeProblem::EmptyPrompt);
     // A conversation that was rendered before is told from plain text.
-    let refused = problem(&chatml(), &text("", "<|im_start|>user\nHi<|im_end|>\n"), &sft).to_string();
+    let refused = problem(&chatml(), &text("<|im_start|>user\nHi<|im_end|>\n"), &sft).to_string();
     assert!(refused.contains("`<|im_end|>`") && refused.contains("given as `messages`"), "{refused}");
 }
 

@@ -61,7 +61,6 @@ fn a_head_that_was_trained_apart_needs_a_base_that_is_not_tied() {
     // The same matrix under both names, and a head on a base with one of its own.
     for (base, modules, tensors) in [
         ("llama_kv2_tied", &both[..], &[(HEAD, [96, 32], 1.0), (TABLE, [96, 32], 1.0)][..]),
-        ("llama_kv2_tied", &both[1..], &[(TABLE, [96, 32], 1.0)][..]),
         ("llama_kv2", &both[..1], &[(HEAD, [96, 32], 1.0)][..]),
     ] {
         let dir = folder(&case(base), modules, tensors);

@@ -19,7 +19,10 @@ pub fn data(draft: &mut Draft<'_>, names: Names<'_>) {
                     table.insert(key.to_owned(), text.into());
                 }
             }
-            if let Some(column) = draft.text("dataset_text_field").filter(|column| *column != "text") {
+            // trl looks at it only if the columns are those of no other format.
+            let is_whole =
+                |column: &&str| !["text", "messages", "prompt", "completion", "conversations"].contains(column);
+            if let Some(column) = draft.text("dataset_text_field").filter(is_whole) {
                 table.insert("columns".to_owned(), Table::from_iter([("text".to_owned(), Value::from(column))]).into());
             }
             Some(table)

@@ -108,7 +108,9 @@ impl Asked {
         };
         fields.end()?;
         let prompts = unread.into_iter().map(|prompt| ids_of(app, name, prompt)).collect::<Answered<Vec<_>>>()?;
-        if let Some(alternatives) = logprobs.filter(|_| !sampling.stream) {
+        // The model's own length bounds a single answer.
+        let is_single = prompts.len() * sampling.n == 1;
+        if let Some(alternatives) = logprobs.filter(|_| !sampling.stream && !is_single) {
             let tokens: usize = prompts.iter().map(|ids| sampling.config.room(ids.len(), app.most)).sum();
             check_logprobs(tokens.saturating_mul(sampling.n).saturating_mul(alternatives + 1))?;
         }
@@ -122,8 +124,8 @@ fn check_logprobs(told: usize) -> Answered<()> {
         return Ok(());
     }
     let message = format!(
-        "`logprobs` asks for up to {told} log-probabilities, and at most {MOST_LOGPROBS} are told at once: lower `max_tokens`, `n` or the \
-         number of likeliest tokens, or stream the answer"
+        "`logprobs` asks for up to {told} log-probabilities, and at most {MOST_LOGPROBS} are told at once: ask for fewer tokens, \
+         answers (`n`) or likeliest tokens, or stream the answer"
     );
     Err(ApiError::field("logprobs", message))
 }

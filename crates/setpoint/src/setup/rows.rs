@@ -204,6 +204,10 @@ pub fn prompts(
     what: &str,
     session: &Session,
 ) -> Outcome<(Vec<Record>, Vec<Vec<u32>>)> {
+    if records.iter().any(is_bare_text) {
+        return Err(Failure::run(format!("{what}: rows of `text` alone have no prompt to answer"))
+            .hint("if the texts are prompts: --set data.columns.prompt=text"));
+    }
     let mut seen = records.to_vec();
     if text_prompts_become_turns(&mut seen, data, encoder) && !session.quiet {
         note_turns(what);
@@ -228,7 +232,7 @@ pub fn note_turns(what: &str) {
 
 /// Returns whether a record is a text without a prompt.
 pub(super) fn is_bare_text(record: &Record) -> bool {
-    matches!(&record.prompt, Prompt::Text(prompt) if prompt.trim().is_empty()) && !record.responses.is_empty()
+    record.whole
 }
 
 /// Says that texts without a prompt are learned as they are, by a model that talks.

@@ -14,7 +14,7 @@ use setpoint_eval::{
 };
 use setpoint_reward::{Error, RewardSource, Scored};
 
-use super::{Opening, SourceSettings};
+use super::{Opening, SourceSettings, TEMPLATE};
 use crate::config::Problems;
 use crate::config::output::{Target, validate_target};
 use crate::failure::{Failure, Outcome};
@@ -142,7 +142,7 @@ impl SourceSettings for GenerativeSection {
 
     fn inputs(&self) -> Outcome<Vec<(&'static str, String)>> {
         let Some(path) = self.template_file.as_ref().filter(|_| self.is_given()) else { return Ok(Vec::new()) };
-        Ok(vec![("judge's template", setup::text_hash(&setpoint_files::read_text(path)?))])
+        Ok(vec![(TEMPLATE, setup::text_hash(&setpoint_files::read_text(path)?))])
     }
 
     fn open(&self, opening: &Opening<'_>) -> Outcome<Box<dyn RewardSource>> {

@@ -41,6 +41,9 @@ reward_sources! {
     }
 }
 
+/// The input of a judge whose template is a file.
+pub(crate) const TEMPLATE: &str = "judge's template";
+
 /// The settings of one kind of source.
 pub trait SourceSettings: Debug + ToValue {
     /// Returns the setting that chooses the source, whose settings are in the section `key`.

@@ -38,6 +38,10 @@ fn translate(kernel: &dyn CubeKernel) -> Result<CudaSource, String> {
 
 /// Turns a kernel into CUDA C++. A translation that takes longer than `limit` is left behind and goes on until the process ends.
 pub(super) fn translate_within(kernel: Box<dyn CubeKernel>, limit: Duration) -> Result<CudaSource, String> {
+    let late = || format!("CubeCL has not translated it after {} s", limit.as_secs_f32());
+    if limit.is_zero() {
+        return Err(late());
+    }
     let (done, result) = channel();
     let work = move || {
         // Nobody listens any more if it took too long.
@@ -46,7 +50,7 @@ pub(super) fn translate_within(kernel: Box<dyn CubeKernel>, limit: Duration) -> 
     thread::Builder::new().stack_size(STACK).spawn(work).map_err(|error| error.to_string())?;
     match result.recv_timeout(limit) {
         Ok(source) => source,
-        Err(RecvTimeoutError::Timeout) => Err(format!("CubeCL has not translated it after {} s", limit.as_secs_f32())),
+        Err(RecvTimeoutError::Timeout) => Err(late()),
         Err(RecvTimeoutError::Disconnected) => Err("CubeCL's translator panics".into()),
     }
 }

@@ -263,7 +263,8 @@ impl<'a> Judge<'a> {
                 "{unscored} of the {all} responses of round {round} have no reward; at most a tenth may have none"
             ))
             .hint(format!(
-                "see to it that `{}` gives them one; --resume asks about them again, and about no others",
+                "see to it that `{}` gives them one; --resume samples these parts of the round again, and asks a judge only \
+                 about responses without a reward",
                 self.section
             )));
         }

@@ -29,7 +29,7 @@ use burn::module::Module;
 use serde_json::Value;
 use setpoint_align::{Desirable, Training};
 use setpoint_data::TextEncoder;
-use setpoint_train::{Identity, TrainConfig};
+use setpoint_train::{Identity, RunDir, TrainConfig};
 use setpoint_transformer::lora::{AdapterTask, without_adapter};
 use setpoint_transformer::{CausalLm, GenerationConfig, ModelConfig};
 
@@ -53,7 +53,7 @@ use super::settings::AlignConfig;
 use super::stop::with_room;
 use super::value::ValueStart;
 use super::{rated, training_settings, trains_value};
-use crate::adapter::Adaptation;
+use crate::adapter::{Adaptation, fix_dropout};
 use crate::config::sections::warn_of_no_eval_data;
 use crate::failure::{Failure, Outcome};
 use crate::identity::{KeptRows, Origin, Row, prompt_and_responses};
@@ -61,6 +61,8 @@ use crate::partial;
 use crate::server;
 use crate::session::Session;
 use crate::setup::{self, ModelFolder};
+use crate::sources::TEMPLATE;
+use crate::training::record::CONFIG;
 use crate::training::{Output, RoundsPlan, RunPlan, Shape, check_room, open_run};
 
 /// Everything that is known before weights are read.
@@ -332,12 +334,36 @@ fn store_key(identity: &Identity, seed: u64) -> String {
     setup::text_hash(&text)
 }
 
+/// Returns the identity that earlier builds gave a run: with the values that its free settings had when it was started.
+///
+/// # Errors
+/// When the settings that the run was started with cannot be read.
+fn as_started(mut identity: Identity, run: &RunDir) -> Outcome<Identity> {
+    let started = setpoint_files::read_text(&run.join(CONFIG))?;
+    let started: toml::Table = toml::from_str(&started).map_err(|error| Failure::run(error.to_string()))?;
+    let started = serde_json::to_value(started)?;
+    let mut settings = Value::Object(std::mem::take(&mut identity.settings));
+    for key in &identity.free {
+        let at = format!("/{}", key.replace('.', "/"));
+        if let Some(value) = settings.pointer_mut(&at) {
+            *value = started.pointer(&at).cloned().unwrap_or_default();
+        }
+    }
+    if let Value::Object(settings) = settings {
+        identity.settings = settings;
+    }
+    // They did not note this one.
+    identity.inputs.retain(|input| !input.name.ends_with(TEMPLATE));
+    Ok(identity)
+}
+
 /// Checks everything; what a run needs.
 ///
 /// # Errors
 /// When settings, data or models do not fit.
 pub fn plan(session: &Session, config: &AlignConfig) -> Outcome<RunPlan> {
-    let (config, encoder, prompts) = read_prompts(session, config)?;
+    let (mut config, encoder, prompts) = read_prompts(session, config)?;
+    fix_dropout(&mut config.adapter, false)?;
     let prepared = Prepared::new(session, &config, encoder, prompts)?;
     prepared.check_new(&config)?;
     prepared.plan(session, &config)
@@ -356,7 +382,10 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
     }
     let sources = [("reward", Some(prepared.reward)), ("watch", config.watch.as_ref())];
     for (section, settings) in sources.into_iter().filter_map(|(section, settings)| Some((section, settings?))) {
-        Judge::try_out(session, (section, settings))?;
+        // Nothing is asked any more if the last round has its rewards.
+        if !(resume && Store::has_round(folder, prepared.rounds.saturating_sub(1))) {
+            Judge::try_out(session, (section, settings))?;
+        }
     }
     if !resume {
         prepared.check_new(config)?;
@@ -375,7 +404,8 @@ pub fn run(session: &Session, config: &AlignConfig, folder: &Path, resume: bool)
         log::info!("{}", adaptation.reference());
         adaptation.adapt(&mut settings);
     }
-    let [key, earlier] = [origin.stable(), origin.identity()].map(|identity| store_key(&identity, settings.seed));
+    let key = store_key(&origin.stable(), settings.seed);
+    let earlier = store_key(&as_started(origin.identity(), &run)?, settings.seed);
     Store::adopt(&run, &earlier, &key)?;
     let store = Store::open(&run, &key)?;
     let reference = prepared.reference(config);

@@ -85,6 +85,11 @@ impl Store {
         Ok(Self { folder })
     }
 
+    /// Returns whether the run in a folder has the responses of a round, with their rewards.
+    pub fn has_round(run: &Path, round: u64) -> bool {
+        Self { folder: run.join(FOLDER) }.path(round).is_file()
+    }
+
     /// Gives the rounds of a run that an earlier build noted as those of `earlier` the present `origin`: that build hashed settings as well
     /// which may change when a run goes on.
     ///

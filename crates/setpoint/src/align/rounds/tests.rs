@@ -4,17 +4,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use setpoint_align::{Training, weighted_sum};
 use setpoint_data::{EncodeReport, EncodedResponse, Example, ExampleStore, Source, load_records};
-use setpoint_train::{GradientSink, HeadOptions, PromptLogps, Sequence, backward, sequence_logps_with};
+use setpoint_train::{GradientSink, HeadOptions, PromptLogps, RunDir, Sequence, backward, sequence_logps_with};
 
 use super::super::data::{Sets, TrainingData};
 use super::super::examples::{ReadSet, paired, rewarded, rows};
 use super::super::settings::AlignConfig;
 use super::super::{Prepared, run, train_on};
+use super::{as_started, store_key};
 use crate::config::from_toml;
+use crate::identity::Origin;
 use crate::session::Session;
+use crate::training::record::CONFIG;
 use crate::{setup, sft};
 
 fn demo(name: &str) -> String {
@@ -44,6 +47,21 @@ fn policy(session: &Session, dir: &Path) -> PathBuf {
     );
     sft::run(session, &from_toml(&settings).unwrap(), &dir.join("sft"), false).unwrap();
     dir.join("sft/model")
+}
+
+#[test]
+fn earlier_builds_hashed_the_free_settings_that_a_run_was_started_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = RunDir::create(dir.path().join("run")).unwrap();
+    run.write_text(CONFIG, "rounds = 2\n[reward.command]\nbatch = 8\ntimeout_seconds = 5\n").unwrap();
+    let identity = |seconds: u64, batch: u64| {
+        let command = json!({ "batch": batch, "timeout_seconds": seconds });
+        Origin::new(&json!({ "rounds": 2, "reward": { "command": command } }), String::new()).unwrap().identity()
+    };
+    let started = |seconds, batch| store_key(&as_started(identity(seconds, batch), &run).unwrap(), 7);
+    assert_eq!(started(90, 8), store_key(&identity(5, 8), 7));
+    assert_ne!(started(90, 8), store_key(&identity(90, 8), 7));
+    assert_ne!(started(90, 9), store_key(&identity(5, 8), 7), "this one decides what is sampled");
 }
 
 /// Lines of `metrics.jsonl` without times and without those of rounds.
