@@ -19,6 +19,8 @@ done
 packed=$(find "$work/tree/crates" -mindepth 1 -maxdepth 1 | wc -l)
 [ "$packed" -eq "$(find crates -mindepth 1 -maxdepth 1 -type d | wc -l)" ] || { echo "$packed crates were packed" >&2; exit 1; }
 
+# That of a package names the other crates as crates.io's.
+cp Cargo.lock "$work/tree/Cargo.lock"
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 cd "$work/tree"
 cargo check --locked --quiet --workspace "$@"
