@@ -34,7 +34,7 @@ pub(super) fn structure(text: &str) -> Option<Value> {
 /// Returns what a cell holds that may be text or messages: messages if it is their JSON, else the text as it is.
 ///
 /// # Errors
-/// [`RowProblem::WrongType`] for messages as Python prints them or in broken JSON, which nobody wants to train on as a text.
+/// [`RowProblem::WrongType`] for messages as Python prints them or in broken JSON: as a text they would be trained on.
 pub(super) fn turns(value: Value, column: &str) -> Result<Value, RowProblem> {
     let Value::String(text) = &value else { return Ok(value) };
     let is_message = |value: &Value| value.get("role").or_else(|| value.get("from")).is_some();

@@ -223,7 +223,7 @@ fn sft_learns_a_text_without_a_prompt() {
     assert_eq!(problem(&without, &unasked, &sft), EncodeProblem::EmptyPrompt);
     let two = Record::new(Prompt::Text(String::new()), vec![Response::new("a"), Response::new("b")]);
     assert_eq!(problem(&without, &two, &sft), EncodeProblem::EmptyPrompt);
-    // A conversation that was rendered before is told from plain text.
+    // A conversation that was rendered before is refused.
     let refused = problem(&chatml(), &text("<|im_start|>user\nHi<|im_end|>\n"), &sft).to_string();
     assert!(refused.contains("`<|im_end|>`") && refused.contains("given as `messages`"), "{refused}");
 }

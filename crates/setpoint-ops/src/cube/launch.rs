@@ -53,7 +53,7 @@ fn problem_of_formats(mut formats: impl Iterator<Item = DType>) -> Option<String
         .map(|other| format!("it does not take {} with {}", first.name(), other.name()))
 }
 
-/// Returns why kernels do not take a tensor of so many numbers, if so.
+/// Returns why kernels do not take a tensor of `count` numbers, if they do not.
 pub(super) fn problem_of_length(count: usize) -> Option<String> {
     (count >= LONGEST).then(|| format!("it takes fewer than {LONGEST} numbers, and finds {count}"))
 }

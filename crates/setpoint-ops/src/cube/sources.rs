@@ -70,7 +70,7 @@ pub struct CudaSource {
 /// A kernel that CubeCL does not translate within `limit` is handed over with this reason. Its translation goes on until the process ends.
 ///
 /// # Errors
-/// Those of `found`. The names of kernels of Burn that run in place of those of this crate.
+/// When `found` fails, and when kernels of Burn ran in place of those of this crate, which it names.
 pub fn cuda_sources(
     only: &str,
     limit: Duration,

@@ -448,7 +448,7 @@ fn embeddings_that_peft_trained_apart_from_the_head_are_not_tied_to_it() {
     let out = tempfile::tempdir().unwrap();
     let about = AdapterAbout { base: "base".into(), revision: None, task: AdapterTask::CausalLm };
     save_adapter(&model, &config, &about, out.path()).unwrap();
-    // PEFT 0.21 writes no head unless it is told to keep the two tied.
+    // PEFT 0.21 writes no head unless `ensure_weight_tying` is set.
     let weights = out.path().join("adapter_model.safetensors");
     let bytes = std::fs::read(&weights).unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();

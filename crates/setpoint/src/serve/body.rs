@@ -39,8 +39,8 @@ pub(super) async fn read<T: Send + 'static>(
     timeout_at(deadline, work).await.unwrap_or_else(|_| Err(app.out_of_time()))
 }
 
-/// Runs work on a thread of its own once one of the `readers` is free; `None` if it panics. Work that nobody waits for any more is dropped
-/// before its turn: clients that send a body and leave would fill the memory with those that wait.
+/// Runs work on a thread of its own once one of the `readers` is free; `None` if it panics. Work whose client has left is dropped
+/// before its turn: otherwise clients that send a body and leave could fill the memory.
 async fn on_thread<T: Send + 'static>(
     readers: &Arc<Semaphore>,
     work: impl FnOnce() -> T + Send + 'static,

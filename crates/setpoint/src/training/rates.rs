@@ -30,13 +30,13 @@ const ROWS: [Row; 4] = [
     Row { up_to: u64::MAX, sft: [2e-6, 2e-5], reward: [2e-6, 2e-5], align: [2e-7, 2e-6], orpo: [5e-6, 5e-5] },
 ];
 
-/// Below so many parameters a model is a toy, for which the table is far too low.
+/// A model with fewer parameters than this is a toy, for which the rates of the table are far too low.
 const TOY: u64 = 20_000_000;
-/// A default is named if the table's rate is so many times as large, or as small.
+/// The factor between the table's rate and the default from which the default is named.
 const FAR: f64 = 1.9;
 
 impl Rates {
-    /// Returns a remark on a learning rate that nobody has chosen, the `default` of the job, if a model of this size takes another.
+    /// Returns a remark on a learning rate that the user left at the `default` of the job, if a model of this size takes another.
     pub fn remark(self, rate: f64, default: f64, parameters: u64, has_adapter: bool) -> Option<String> {
         if (rate / default - 1.0).abs() > 1e-9 {
             return None;

@@ -20,7 +20,7 @@ pub struct Pruner<'a> {
 }
 
 impl<'a> Pruner<'a> {
-    /// Creates the pruner of a run with so many steps in a round, one at least.
+    /// Creates the pruner of a run with `steps_per_round` steps in a round, one at least.
     pub fn new(run: &'a RunDir, rollout: &RolloutSection, steps_per_round: u64) -> Self {
         Self { run, keep: rollout.keep_rounds, steps_per_round, remains: BTreeMap::new() }
     }
